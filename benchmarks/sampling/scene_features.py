@@ -91,7 +91,7 @@ def counts_of(values: Tensor) -> Tensor:
     >>> counts_of(torch.tensor([[0.5, 0.5, 2, 2, 2, 1], [0.2, 0.5, 2, 3, 1, 1]])).int().tolist()
     [0, 2, 0, 1, 1, 0, 0, 0, 0, 0, 1, 1, 2, 0, 0, 2]
     """
-    codes = zip(ATTRIBUTES.values(), values[:, 2:].long().T, strict=True)
+    codes = zip(ATTRIBUTES.values(), values[:, 2 : 2 + len(ATTRIBUTES)].long().T, strict=True)
     found = [torch.bincount(code, minlength=len(words) + 1)[1:] for words, code in codes]
     return torch.cat([*found, torch.tensor([len(values)])]).float()
 

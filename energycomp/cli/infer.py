@@ -40,6 +40,9 @@ def infer(
     solver: SolverName = None,
     count: Count = None,
     redraw: Redraw = False,
+    last: Annotated[
+        bool, typer.Option("--last", help="Also read what is left open otherwise, such as how cubes are turned.")
+    ] = False,
     records: Format = None,
 ) -> None:
     """Find the components of images: how many, which, and with what confidence.
@@ -75,7 +78,7 @@ def infer(
     if redraw and any(path.suffix.lower() in TABLES for path in files):
         raise InputError("got --redraw with a table; expected images, which are drawn; leave it out")
     options, known = parse_options(run.option), parse_count(count)
-    reading = Reading(model, run.device, options, solver, known, run.seed, out, redraw)
+    reading = Reading(model, run.device, options, solver, known, run.seed, out, redraw, last)
     with loading(model):
         loaded = reading.load()
     kept, failed = None if out is None else _Kept(make_folder(out, "-o") / RESULTS, reading.settings(loaded)), 0

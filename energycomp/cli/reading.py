@@ -37,6 +37,7 @@ class Reading:
         solver, count, seed: of the search.
         folder: of the marked images; None writes none.
         redraw: whether each image is also drawn beside samples of its components.
+        last: whether what is left open otherwise is read last.
     """
 
     source: str
@@ -47,6 +48,7 @@ class Reading:
     seed: int
     folder: Path | None
     redraw: bool
+    last: bool = False
 
     def load(self) -> Model:
         """The model."""
@@ -60,6 +62,7 @@ class Reading:
             "solver": self.solver or model.defaults.solver,
             "counts": list(self.count or model.defaults.counts),
             "seed": self.seed,
+            **({"last": True} if self.last else {}),
             **({"options": self.options} if self.options else {}),
             **({"conditioner": model.conditioner.config()} if takes_words(model) else {}),
             "fingerprint": model_fingerprint(model),
@@ -78,6 +81,7 @@ class Reading:
                 model,
                 solver=self.solver,
                 count=self.count,
+                **({"last": True} if self.last else {}),
                 generator=torch.Generator().manual_seed(self.seed),
                 progress=False,
             )

@@ -1,7 +1,7 @@
 """Conditioners: what makes the condition rows of components.
 
 `Conditioner` is what every conditioner has. Optional abilities are protocols of their own, asked for by `isinstance`:
-`FiniteConditioner`, `AttributeConditioner`, `MixedConditioner`, `TextConditioner` and `TrainableConditioner`.
+`FiniteConditioner`, `AttributeConditioner`, `MixedConditioner`, `Draws`, `TextConditioner` and `TrainableConditioner`.
 """
 
 from __future__ import annotations
@@ -82,11 +82,29 @@ class MixedConditioner(Conditioner, Protocol):
 
     @property
     def attributes(self) -> Mapping[str, tuple[str, ...]]:
-        """The words of each attribute, in the order of the value's last numbers, which count them from 1; 0 is open."""
+        """The words of each attribute, in the order of a value's numbers, which count them from 1; 0 is open.
+
+        What `MixedSupport.unread` counts stands behind them, and is none of them.
+        """
 
     @property
     def support(self) -> MixedSupport:
         """The set of legal values."""
+
+
+@runtime_checkable
+class Draws(Conditioner, Protocol):
+    """A conditioner that draws what components leave open, before an image is sampled: no network averages over it."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether it does."""
+
+    def drawn(self, values: Tensor, generator: torch.Generator | None, /) -> Tensor:
+        """Values (R, *V) with what they leave open drawn from its prior; values whose prior is unknown as they are."""
+
+    def around(self, given: Sequence[Condition], rows: int, generator: torch.Generator | None, /) -> Condition | None:
+        """What an image has beside its components, as rows drawn from its prior; None where the given ones say it."""
 
 
 @runtime_checkable
@@ -202,6 +220,11 @@ def mixed_of(conditioner: Conditioner) -> MixedConditioner | None:
     if isinstance(conditioner, MixedConditioner) and isinstance(conditioner.support, MixedSupport):
         return conditioner
     return None
+
+
+def draws_of(conditioner: Conditioner) -> Draws | None:
+    """The conditioner, if it draws what components leave open; None for any other."""
+    return conditioner if isinstance(conditioner, Draws) and conditioner.draws else None
 
 
 def weights_of(conditioner: Conditioner) -> nn.Module | None:

@@ -20,6 +20,7 @@ class SamplingDefaults:
         num_inference_steps: steps.
         guidance: registered name; None for none.
         guidance_scale: of the guidance.
+        prior: the conditioner that draws what components leave open, see `Draws`; None for none.
     """
 
     scheduler: str | None = None
@@ -27,6 +28,7 @@ class SamplingDefaults:
     num_inference_steps: int = STEPS
     guidance: str | None = None
     guidance_scale: float | None = None
+    prior: Any = None
 
     def options(self) -> dict[str, Any]:
         """As keywords of `Composer.sample`.
@@ -36,7 +38,9 @@ class SamplingDefaults:
         """
         method = {"scheduler": self.scheduler} if self.sampler is None else {"sampler": self.sampler}
         guidance = {"guidance": self.guidance, "guidance_scale": self.guidance_scale}
-        return {**method, "num_inference_steps": self.num_inference_steps, **(guidance if self.guidance else {})}
+        drawn = {} if self.prior is None else {"prior": self.prior}
+        steps = {"num_inference_steps": self.num_inference_steps}
+        return {**method, **steps, **(guidance if self.guidance else {}), **drawn}
 
 
 def agreed(values: Iterable[SamplingDefaults]) -> SamplingDefaults:

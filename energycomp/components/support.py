@@ -18,12 +18,15 @@ class MixedSupport(constraints.Constraint):
         continuous: what the D numbers satisfy.
         length: D.
         words: n for each of the A attributes.
+        unread: n for each of the U whole numbers behind them, which reading leaves open, such as a turn.
 
     >>> support = MixedSupport(constraints.independent(constraints.unit_interval, 1), 2, (3,))
     >>> support.check(torch.tensor([[0.5, 0.5, 3.0], [0.5, 0.5, 0.0], [0.5, 0.5, 4.0], [0.5, 1.5, 1.0]]))
     tensor([ True,  True, False, False])
     >>> support.split(torch.tensor([0.25, 0.5, 3.0])), support.opened(torch.tensor([0.25, 0.5, 3.0]))
     ((tensor([0.2500, 0.5000]), tensor([3.])), tensor([0.2500, 0.5000, 0.0000]))
+    >>> MixedSupport(support.continuous, 2, (3,), (90,)).joined(torch.zeros(2), torch.ones(1))
+    tensor([0., 0., 1., 0.])
     """
 
     is_discrete = False
@@ -32,21 +35,24 @@ class MixedSupport(constraints.Constraint):
     continuous: constraints.Constraint
     length: int
     words: tuple[int, ...]
+    unread: tuple[int, ...] = ()
 
     def check(self, value: Tensor) -> Tensor:
-        """Whether values (..., D + A) are legal, (...)."""
+        """Whether values (..., D + A + U) are legal, (...)."""
         numbers, codes = self.split(value)
-        most = torch.tensor(self.words, dtype=codes.dtype, device=codes.device)
+        most = torch.tensor((*self.words, *self.unread), dtype=codes.dtype, device=codes.device)
         legal = (codes == codes.round()) & (codes >= 0) & (codes <= most)
         return self.continuous.check(numbers) & legal.all(-1)
 
     def split(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The numbers (..., D) and the codes (..., A) of values."""
+        """The numbers (..., D) and the codes (..., A + U) of values."""
         return values[..., : self.length], values[..., self.length :]
 
     def joined(self, numbers: Tensor, codes: Tensor) -> Tensor:
-        """The values (..., D + A) of numbers and codes."""
-        return torch.cat([numbers, codes.to(numbers)], dim=-1)
+        """The values (..., D + A + U) of numbers and codes (..., A + U), or (..., A), which leave the rest open."""
+        rest = len(self.words) + len(self.unread) - codes.shape[-1]
+        left = codes.new_zeros(*codes.shape[:-1], rest)
+        return torch.cat([numbers, torch.cat([codes, left], dim=-1).to(numbers)], dim=-1)
 
     def opened(self, values: Tensor) -> Tensor:
         """Values, or numbers alone, as values with all attributes left open."""
@@ -59,7 +65,7 @@ class MixedSupport(constraints.Constraint):
         return self.joined(numbers, torch.where(codes == 0, before, codes))
 
     def worded(self, values: Tensor, attribute: int, words: Tensor | int) -> Tensor:
-        """Values (N, D + A) with other words of one attribute, (N,) counted from 0."""
+        """Values (N, D + A + U) with other words of one attribute, (N,) counted from 0."""
         numbers, codes = self.split(values)
         codes = codes.clone()
         codes[..., attribute] = torch.as_tensor(words).to(codes) + 1

@@ -215,6 +215,7 @@ class Conditional(Composable):
         opened: the condition with its attributes left open, for the guidance `attributes`; None where it has none.
         known: the name of its model, and how many components of it an image has at most; samples of more are warned of.
         is_open: whether it is what that guidance compares with: a component whose attributes were left open.
+        values: what the condition stands for, (1, *V) or (B, *V), for the `prior` of `Composer.sample`.
 
     Raises:
         CompositionError: a condition whose tokens are not those that the denoiser takes.
@@ -226,6 +227,7 @@ class Conditional(Composable):
     opened: Condition | None = None
     known: tuple[str, int] | None = None
     is_open: bool = False
+    values: Tensor | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.condition.shape != self.denoiser.token_shape:

@@ -30,9 +30,9 @@ class Stage(nn.ModuleList):
 class FiLMBlock(nn.Module):
     """A residual block of two 3x3 convolutions, scaled and shifted by an embedding (Perez et al., 2018)."""
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, groups: int = 8) -> None:
         super().__init__()
-        self.norm1, self.norm2 = GroupNorm(8, channels), GroupNorm(8, channels)
+        self.norm1, self.norm2 = GroupNorm(groups, channels), GroupNorm(groups, channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.film = nn.Linear(width, 2 * channels)
@@ -72,13 +72,15 @@ class TwoStageUNet(nn.Module):
     (u - x, v - y) of every grid cell, their squared length and Gaussian bumps around the place.
 
     Args:
-        sample_channels, sample_size: C and H = W of a sample.
+        sample_channels: C of a sample.
+        sample_size: H and W of a sample, or one number for both.
         token_width: D of a condition row (L is 1).
         patch: side of the patches that are folded into channels.
         channels, blocks: widths of the trunk, fine to coarse, and residual blocks at each resolution.
         head_channels, head_blocks: width and depth of the head.
         width: of the embeddings of timesteps and tokens; by default four times the finest width of the trunk.
         positions: whether a token holds a place.
+        groups: of the norms; or a number for each width of the trunk, and for the head at last.
         unplaced: whether the last number of a token is 1 where it holds none, as that of a camera.
         skip: whether a learned multiple of the noised sample, which depends on the timestep, is added to the
             prediction: the noise in eps, v or a flow need not pass through the network then.
@@ -95,7 +97,7 @@ class TwoStageUNet(nn.Module):
         self,
         *,
         sample_channels: int = 3,
-        sample_size: int = 64,
+        sample_size: int | Sequence[int] = 64,
         token_width: int = 2,
         patch: int = 4,
         channels: Sequence[int] = (64, 96, 128),
@@ -103,27 +105,33 @@ class TwoStageUNet(nn.Module):
         head_channels: int = 64,
         head_blocks: int = 2,
         width: int | None = None,
+        groups: int | Sequence[int] = 8,
         positions: bool = True,
         unplaced: bool = False,
         skip: bool = False,
     ) -> None:
         super().__init__()
-        if sample_size % (patch * 2 ** (len(channels) - 1)):
+        sides = (sample_size,) * 2 if isinstance(sample_size, int) else tuple(sample_size)
+        if any(side % (patch * 2 ** (len(channels) - 1)) for side in sides):
             got = f"got sample_size {sample_size} with patch {patch} and {len(channels)} resolutions"
             raise InputError(f"{got}; expected a multiple of {patch * 2 ** (len(channels) - 1)}; change one of them")
         self.config = {
-            "sample_channels": sample_channels, "sample_size": sample_size, "token_width": token_width,
+            "sample_channels": sample_channels, "token_width": token_width,
+            "sample_size": sample_size if isinstance(sample_size, int) else list(sides),
+            "groups": groups if isinstance(groups, int) else list(groups),
             "patch": patch, "channels": list(channels), "blocks": blocks, "head_channels": head_channels,
             "head_blocks": head_blocks, "width": width, "positions": positions, "unplaced": unplaced, "skip": skip,
         }  # fmt: skip
         folded, width = sample_channels * patch**2, width or channels[0] * 4
         self.patch, self.unplaced = patch, unplaced
+        *trunk_groups, head_groups = [groups] * (len(channels) + 1) if isinstance(groups, int) else groups
         self.time = nn.Sequential(Timesteps(width // 4, True, 0), TimestepEmbedding(width // 4, width))
         self.stem = nn.Conv2d(folded, channels[0], 3, padding=1)
-        self.down = nn.ModuleList(Stage(FiLMBlock(c, width) for _ in range(blocks)) for c in channels)
+        stages = list(zip(channels, trunk_groups, strict=True))
+        self.down = nn.ModuleList(Stage(FiLMBlock(c, width, g) for _ in range(blocks)) for c, g in stages)
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(channels))
         self.grow = nn.ModuleList(nn.Conv2d(b + a, a, 3, padding=1) for a, b in pairwise(channels))
-        self.up = nn.ModuleList(Stage(FiLMBlock(c, width) for _ in range(blocks)) for c in channels[:-1])
+        self.up = nn.ModuleList(Stage(FiLMBlock(c, width, g) for _ in range(blocks)) for c, g in stages[:-1])
         self.base = nn.Conv2d(channels[0], folded, 3, padding=1)
         self.enter = nn.Conv2d(channels[0], head_channels, 3, padding=1)
         enter, leave = nn.Linear(token_width, width), nn.Linear(width, width)
@@ -133,10 +141,10 @@ class TwoStageUNet(nn.Module):
         self.null = nn.Parameter(nn.init.normal_(torch.empty(width), std=0.02))
         maps = 3 + len(self.bump_widths)
         self.place = nn.Conv2d(maps, head_channels, 3, padding=1, bias=False) if positions else None
-        self.blocks = Stage(FiLMBlock(head_channels, width) for _ in range(head_blocks))
+        self.blocks = Stage(FiLMBlock(head_channels, width, head_groups) for _ in range(head_blocks))
         last = nn.Conv2d(head_channels, folded, 3, padding=1)
         nn.init.zeros_(last.weight)
-        self.out = nn.Sequential(GroupNorm(8, head_channels), nn.SiLU(), last)
+        self.out = nn.Sequential(GroupNorm(head_groups, head_channels), nn.SiLU(), last)
         self.skip = nn.Linear(width, 1) if skip else None
         if self.skip is not None:
             nn.init.zeros_(self.skip.weight)

@@ -54,6 +54,7 @@ from energycomp.inference.solution import (
     JUDGED as JUDGED,
     OUT_OF_DISTRIBUTION as OUT_OF_DISTRIBUTION,
     HasSceneRecords as HasSceneRecords,
+    ReadsLast as ReadsLast,
     Solution as Solution,
     Solver as Solver,
     View as View,

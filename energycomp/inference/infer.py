@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from energycomp.components.conditioning import groups_of
+from energycomp.components.conditioning import groups_of, mixed_of
 from energycomp.components.values import values_of
 from energycomp.denoisers.together import run_together
 from energycomp.errors import EnergycompWarning, InputError
@@ -24,7 +24,7 @@ from energycomp.inference.attributes import read_attributes, refine_numbers
 from energycomp.inference.certainty import posterior, scaled
 from energycomp.inference.compare import as_normal, standard_error
 from energycomp.inference.problem import Problem, explained_by, make_problem
-from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution, Solver, view_of
+from energycomp.inference.solution import OUT_OF_DISTRIBUTION, ReadsLast, Solution, Solver, view_of
 from energycomp.models.defaults import log_errors
 from energycomp.models.given import model_of
 from energycomp.models.model import Model
@@ -48,6 +48,7 @@ def infer(
     count: int | Sequence[int] | None = None,
     candidates: Any = None,
     attributes: bool = True,
+    last: bool = False,
     prior: Any = None,
     generator: int | torch.Generator | None = None,
     progress: bool = True,
@@ -63,6 +64,8 @@ def infer(
         count: the number of components, or least and greatest; the model's default range when left out.
         candidates: restrict the search to these values (M, *V), as `values_of` takes them.
         attributes: whether the attributes of a `MixedConditioner` are read once components are found, or left open.
+        last: whether what the conditioner leaves open otherwise, such as turns of cubes, is read once all else is
+            known, see `ReadsLast`.
         prior: what is known of the values before: an energy, added to the error as a posterior has it, see `as_prior`.
             Certainties and p-values are those of the posterior then; it costs no network evaluation.
         generator: or a seed, makes the answer repeatable; 0 when left out.
@@ -80,7 +83,7 @@ def infer(
     """
     with display(show=progress), working("energycomp: reading ..."):
         model = model_of(model)
-        return Search(solver, count, candidates, attributes, prior).read(model.given(image), model, generator)
+        return Search(solver, count, candidates, attributes, prior, last).read(model.given(image), model, generator)
 
 
 def explain(
@@ -133,6 +136,7 @@ class Search:
     candidates: Any = None
     attributes: bool = True
     prior: Any = None
+    last: bool = False
 
     def read(self, image: Any, model: Model, generator: int | torch.Generator | None = None) -> Solution:
         """The solution for one image as the model's processor takes it: float tensors are in [-1, 1]."""
@@ -144,10 +148,13 @@ class Search:
         solver: Solver = object_of("solvers", model.defaults.solver if self.solver is None else self.solver)
         if solver.needs == "differentiable":
             _check_gradients(model)
+        reader = self._last(model)
         with torch.inference_mode(mode=False):  # solvers follow gradients, also where the caller has turned them off
-            return self._read(image, model, solver, as_generator(0 if generator is None else generator))
+            return self._read(image, model, solver, reader, as_generator(0 if generator is None else generator))
 
-    def _read(self, image: Any, model: Model, solver: Solver, generator: torch.Generator) -> Solution:
+    def _read(
+        self, image: Any, model: Model, solver: Solver, reader: ReadsLast | None, generator: torch.Generator
+    ) -> Solution:
         observation = model.encode(image)
         if len(observation) != 1:
             raise InputError(f"got {len(observation)} images; expected one; call infer for each")
@@ -163,12 +170,25 @@ class Search:
             words = read_attributes(problem, solution.conditions, generator=generator)
             values = refine_numbers(problem, words.values, generator=generator)
             solution = attrs.evolve(solution, conditions=values, form=None, **words.posteriors(problem))
+        if reader is not None:
+            values = reader.read_last(problem, solution.conditions, generator)
+            solution = attrs.evolve(solution, conditions=values, form=None)
         known = problem.prior(solution.conditions[None])
         if known is not None and not bool(known.isfinite()):
             got = f"got a prior that rules out all answers that {type(solver).__name__} found"
             raise InputError(f"{got}; expected one that allows some; allow more, or change count= or candidates=")
         judged = _judged(_ordered(solution, problem), problem, model, image, generator)
         return attrs.evolve(judged, view=view_of(model, judged.conditions, image=image, runner_up=judged.runner_up))
+
+    def _last(self, model: Model) -> ReadsLast | None:
+        """What reads last, where it is asked for; raises `InputError` for a model without."""
+        own, mixed = model.conditioner, mixed_of(model.conditioner)
+        if not self.last:
+            return None
+        if not (self.attributes and mixed is not None and mixed.support.unread and isinstance(own, ReadsLast)):
+            got = f"got last=True with {model.name} and attributes={self.attributes}"
+            raise InputError(f"{got}; expected a model with turns, and attributes=True; leave it out")
+        return own
 
 
 def infer_many(
@@ -180,6 +200,7 @@ def infer_many(
     count: int | Sequence[int] | None = None,
     candidates: Any = None,
     attributes: bool = True,
+    last: bool = False,
     prior: Any = None,
     seed: int = 0,
 ) -> Iterator[Solution]:
@@ -198,7 +219,7 @@ def infer_many(
     """
     if batch_size < 1:
         raise InputError(f"got batch_size={batch_size}; expected at least 1, such as 8")
-    search = Search(solver, count, candidates, attributes, prior)
+    search = Search(solver, count, candidates, attributes, prior, last)
     read = partial(infer, model=model_of(model), generator=seed, progress=False, **attrs.asdict(search, recurse=False))
     left = iter(images)
     while batch := list(islice(left, batch_size)):

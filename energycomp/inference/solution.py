@@ -442,6 +442,14 @@ class Solver(Protocol):
 
 
 @runtime_checkable
+class ReadsLast(Protocol):
+    """A conditioner that reads what is left open otherwise (`MixedSupport.unread`), once all else is known."""
+
+    def read_last(self, problem: Problem, values: Tensor, generator: torch.Generator | None, /) -> Tensor:
+        """Values (K, *V) of a problem with what `infer` left open."""
+
+
+@runtime_checkable
 class HasSceneRecords(Protocol):
     """A data source with a file format for the objects of an image."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,13 @@ from energycomp.models.hub import is_hub_id
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC", "AutoencoderTiny")  # of diffusers, by the name in their config
 
 
+def _is_size(value: Any) -> bool:
+    sides = [value, value] if isinstance(value, int) else value
+    return (
+        isinstance(sides, list | tuple) and len(sides) == 2 and all(type(side) is int and side >= 1 for side in sides)
+    )
+
+
 @attrs.define(eq=False, frozen=True, slots=False)
 class VAECodec:
     """An autoencoder of diffusers, as Stable Diffusion has one, read from a folder or the hub when it is first used.
@@ -27,9 +34,9 @@ class VAECodec:
     Args:
         source: folder or hub id, where it is read from; its subfolder "vae" is taken where there is one. Safetensors
             only. What it can be composed with depends on its weights, see `identity`.
-        image_size: height and width of the images.
+        image_size: height and width of the images, or one number for both.
         scaling_factor: what latents are multiplied by; 0.18215 for Stable Diffusion 1 and 2.
-        channels, reduction: of the latents, (channels, image_size / reduction, image_size / reduction).
+        channels, reduction: of the latents, (channels, height / reduction, width / reduction).
         shift_factor: what is subtracted from latents before they are multiplied; 0 for Stable Diffusion 1 and 2.
 
     Raises:
@@ -37,17 +44,19 @@ class VAECodec:
 
     >>> VAECodec("some/vae", image_size=64).latent_shape
     (4, 8, 8)
+    >>> VAECodec("some/vae", image_size=(128, 192)).latent_shape
+    (4, 16, 24)
     """
 
     source: str = attrs.field(validator=legal(lambda value: isinstance(value, str), "a folder or hub id"))
-    image_size: int = attrs.field(validator=whole(1))
+    image_size: int | Sequence[int] = attrs.field(validator=legal(_is_size, "a whole number, or height and width"))
     scaling_factor: float = attrs.field(default=0.18215, validator=number())
     channels: int = attrs.field(default=4, validator=whole(1))
     reduction: int = attrs.field(default=8, validator=whole(1))
     shift_factor: float = attrs.field(default=0.0, validator=legal(is_number, "a number"))
 
     def __attrs_post_init__(self) -> None:
-        if self.image_size < self.reduction:
+        if min(self.sides) < self.reduction:
             raise InputError(f"got image_size={self.image_size}; expected at least the reduction {self.reduction}")
 
     @classmethod
@@ -75,15 +84,15 @@ class VAECodec:
         return self
 
     @classmethod
-    def read(cls, source: str, *, image_size: int) -> Self:
+    def read(cls, source: str, *, image_size: int | Sequence[int]) -> Self:
         """The codec of a folder or hub id, with the channels and the scale that its own config says.
 
         Raises:
             NotFoundError: no autoencoder.
         """
         vae = cls(source, image_size=image_size, reduction=1).vae
-        reduction = cls.of(vae, latent_size=1).reduction
-        return cls.of(vae, latent_size=image_size // reduction, source=source)
+        made = cls.of(vae, latent_size=1, source=source)
+        return attrs.evolve(made, image_size=image_size).holding(vae)
 
     @property
     def identity(self) -> str:
@@ -103,7 +112,15 @@ class VAECodec:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w)."""
-        return (self.channels, self.image_size // self.reduction, self.image_size // self.reduction)
+        height, width = self.sides
+        return (self.channels, height // self.reduction, width // self.reduction)
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        if isinstance(self.image_size, int):
+            return (self.image_size, self.image_size)
+        return (self.image_size[0], self.image_size[1])
 
     @cached_property
     def vae(self) -> Any:

@@ -158,8 +158,8 @@ class Defaults:
         guidance_scale: the weight of each component where a person gives none, as on the command line.
         attribute_guidance: scale of the guidance `attributes` where a person does not say, see `AttributeGuidance`.
         views: how many turned and mirrored views of an image a decomposition searches, 1 to 8; see `search_latents`.
-        aspect: width / height of the images as people see them, where the network works on squashed ones: 1.5 for the
-            480x320 frame of CLEVR at 64x64 pixels.
+        aspect: width / height of a pixel as people see it, where the network works on squashed images: 1.5 for the
+            480x320 frame of CLEVR at 64x64 pixels, and 1 for the same at 192x128.
     """
 
     timesteps: tuple[float, float] | None = attrs.field(

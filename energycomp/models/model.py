@@ -137,7 +137,7 @@ class Model(ModelParts):
             opened = self.conditioner(mixed.support.opened(numbers)) if words.any() else None
         shown, (least, most) = name or f"{self.name}({_short(value)})", self.defaults.counts
         known = (self.name, most) if least < most else None
-        return Conditional(self.denoiser, self.conditioner(value), shown, opened, known)
+        return Conditional(self.denoiser, self.conditioner(value), shown, opened, known, values=value)
 
     @property
     def unconditional(self) -> Conditional:

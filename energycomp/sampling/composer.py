@@ -18,6 +18,7 @@ from torch import Tensor
 
 from energycomp.components import (
     AnyWeight,
+    Draws,
     EnergyComponent,
     NoisedSpace,
     Rule,
@@ -35,11 +36,12 @@ from energycomp.fields import is_whole
 from energycomp.images import decoded
 from energycomp.plugins import object_of
 from energycomp.progress import check_options, display
+from energycomp.sampling.drawn import drawn
 from energycomp.sampling.guidance import LinearGuidance, check_sampled, made_guidance
 from energycomp.sampling.loop import SchedulerSampler
 from energycomp.sampling.notes import crowded, strayed
 from energycomp.sampling.sampler import Sampler, SamplingReport, StepCallback, Target, inner_leaves
-from energycomp.seeds import Generator
+from energycomp.seeds import Generator, as_generators
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
@@ -56,6 +58,7 @@ class _Options(TypedDict, total=False):
     sampler: str | Sampler | None
     guidance: Any
     guidance_scale: float | None
+    prior: Draws | Literal[False] | None
     report: Callable[[SamplingReport], object] | None
     callback_on_step_end: Callable[..., Any] | None
     mixed_precision: Literal["no", "bf16"]
@@ -142,6 +145,7 @@ class Composer(Composable):
         sampler: str | Sampler | None = None,
         guidance: Any = None,
         guidance_scale: float | None = None,
+        prior: Draws | Literal[False] | None = None,
         report: Callable[[SamplingReport], object] | None = None,
         output_type: str = "pil",
         callback_on_step_end: Callable[..., Any] | None = None,
@@ -172,6 +176,9 @@ class Composer(Composable):
                 the whole composition away from that of the unconditional leaf. Samplers take those that are
                 compositions, "cfg", "interval" and "attributes". `docs/sampling.md` has their formulas.
             guidance_scale: of a guidance by name; alone, it is that of "cfg": `guidance_scale * composition & u`.
+            prior: the conditioner that draws what components leave open before anything else, for each sample, or once
+                for all samples with a sampler, which may exchange them; that of the model when left out, where it is
+                one of `energycomp.components.Draws`. False leaves it open: the network averages over it.
             report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings. Its
                 `notes` are Python warnings where it is left out. One says that there are more components than their
                 model knows; one by how much samples leave the data, where that is more than 3 times the value range,
@@ -213,7 +220,10 @@ class Composer(Composable):
             raise InputError(f"got {sampler=} and {scheduler=}; expected one of them; leave scheduler= out")
         chosen: Sampler = SchedulerSampler(scheduler) if sampler is None else object_of("samplers", sampler)
         made = made_guidance(guidance, guidance_scale)
-        target = _target(self.composition, made, chosen, num_inference_steps, mixed_precision)
+        prior = own.prior if prior is None else prior
+        rows = n if isinstance(chosen, SchedulerSampler) else 1
+        composition, generator = _filled(self.composition, prior, rows, generator)
+        target = _target(composition, made, chosen, num_inference_steps, mixed_precision)
         self._interrupt = False
         with torch.no_grad(), display(show=progress, **self._bar), count_rows() as spent:
             sampled = chosen.sample(
@@ -252,6 +262,21 @@ class Composer(Composable):
             return {"sample": changed[0] if changed else given, "stop": self._interrupt}
 
         return called
+
+
+def _filled(composition: Composition, prior: Any, rows: int, generator: Generator) -> tuple[Composition, Generator]:
+    """The composition with what is open drawn by a prior, if there is one, and the generator that has drawn it.
+
+    Args:
+        rows: of what is drawn: one for each sample, or one for all.
+    """
+    if not prior:
+        return composition, generator
+    if not isinstance(prior, Draws):
+        raise InputError(f"got prior={prior!r}; expected a conditioner that draws what is open, or False; leave it out")
+    made = as_generators(generator)
+    sources = made if isinstance(made, list) else [made]
+    return drawn(composition, prior, rows, sources if rows > 1 else sources[:1]), made
 
 
 def _target(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -94,6 +96,29 @@ def test_dtype(dtype: torch.dtype) -> None:
 def test_sizes_that_cannot_be() -> None:
     with pytest.raises(InputError, match="multiple of 8"):
         TwoStageUNet(sample_size=20, channels=(8, 16))
+
+
+@torch.no_grad()
+def test_samples_that_are_not_square_and_groups_of_each_width() -> None:
+    torch.manual_seed(0)
+    net = TwoStageUNet(sample_size=(16, 24), channels=(12, 16), head_channels=12, groups=(6, 8, 3)).eval()
+    norms = [block.norm1 for block in (net.down[0][0], net.down[1][0], net.up[0][0], net.blocks[0])]
+    assert [(norm.num_groups, norm.num_channels) for norm in norms] == [(6, 12), (8, 16), (6, 12), (3, 12)]
+    sample, timestep = torch.randn(1, 3, 16, 24), torch.tensor([300.0])
+    again = TwoStageUNet(**json.loads(json.dumps(net.config))).eval()
+    again.load_state_dict(net.state_dict())
+    found = [
+        one.head(one.features(sample, timestep), Condition(torch.full((1, 1, 2), 0.3)), torch.tensor([0]))
+        for one in (net, again)
+    ]
+    assert found[0].shape == (1, 3, 16, 24)
+    assert torch.equal(*found)
+    assert (again.config["sample_size"], again.config["groups"]) == ([16, 24], [6, 8, 3])
+    square = TwoStageUNet(sample_size=16, channels=(8, 16))
+    assert (square.config["sample_size"], square.config["groups"]) == (16, 8)
+    for wrong in ((16, 20), (20, 16)):
+        with pytest.raises(InputError, match="multiple of 8"):
+            TwoStageUNet(sample_size=wrong, channels=(8, 16))
 
 
 def test_a_wider_trunk_keeps_the_embeddings() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,25 @@ def test_frozen_and_rebuilt_by_its_config(tmp_path: Path, vae: AutoencoderKL) ->
     again = VAECodec(**codec.config())
     assert (again.identity, again.latent_shape) == (codec.identity, codec.latent_shape)
     assert VAECodec(str(tmp_path), image_size=16, scaling_factor=0.9).identity != codec.identity
+
+
+@torch.no_grad()
+def test_pictures_that_are_not_square(tmp_path: Path, vae: AutoencoderKL) -> None:
+    vae.save_pretrained(tmp_path)
+    codec = VAECodec.read(str(tmp_path), image_size=(16, 24))
+    assert (codec.latent_shape, codec.sides, codec.reduction) == ((4, 8, 12), (16, 24), 2)
+    images = torch.rand(1, 3, 16, 24) * 2 - 1
+    assert codec.encode(images).shape == (1, *codec.latent_shape)
+    again = VAECodec(**json.loads(json.dumps(codec.config())))
+    assert (again.image_size, again.latent_shape) == ([16, 24], codec.latent_shape)
+    square = VAECodec(str(tmp_path), image_size=16, reduction=2)
+    assert (square.sides, square.config()["image_size"]) == ((16, 16), 16)
+
+
+@pytest.mark.parametrize("size", [0, True, 16.0, "16", [16], [16, 24, 3], [16, 0], [16, "24"], None, [1, 24]])
+def test_sizes_that_cannot_be(size: Any) -> None:
+    with pytest.raises(InputError, match="expected"):
+        VAECodec("some/vae", image_size=size, reduction=2)
 
 
 def test_nothing_is_read_before_it_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ import torch
 
 from energycomp import plugins
 from energycomp.components import predict
+from energycomp.denoisers import TwoStageUNet
 from energycomp.errors import CheckpointError, InputError, NotFoundError
 from energycomp.files import atomic_directory, read_tensors, write_tensors
+from energycomp.images import ImageProcessor
 from energycomp.models import (
     HubSource,
     Model,
@@ -91,6 +93,31 @@ def test_a_model_over_latents_keeps_its_codec(tmp_path: Path, model: Model) -> N
     assert isinstance(again, VAECodec)
     assert isinstance(codec, VAECodec)
     assert again.config() == codec.config()
+
+
+def test_a_model_of_pictures_that_are_not_square_is_saved(tmp_path: Path, model: Model) -> None:
+    network = TwoStageUNet(sample_size=(16, 24), channels=(8, 16), head_channels=8, groups=(4, 8, 2)).eval()
+    codec = VAECodec("some/vae", image_size=(128, 192), channels=3)
+    denoiser = attrs.evolve(model.denoiser, network=network, codec=codec, sample_shape=codec.latent_shape)
+    wide = attrs.evolve(model, denoiser=denoiser, processor=ImageProcessor(size=(128, 192), resize="squash"))
+    save_pretrained(wide, tmp_path / "m")
+    again = load(tmp_path / "m")
+    assert json.dumps(again.config()) == json.dumps(wide.config())
+    assert again.denoiser.codec.latent_shape == again.denoiser.sample_shape == (3, 16, 24)  # type: ignore[union-attr]
+    known = network.state_dict()
+    assert all(tensor.equal(known[name]) for name, tensor in again.denoiser.network.state_dict().items())
+    edit(tmp_path / "m", lambda config, _: config["codec"].update(image_size=[128]))
+    with pytest.raises(InputError, match=r"image_size=\[128\].* a whole number, or height and width"):
+        load(tmp_path / "m")
+
+
+def test_a_folder_from_before_groups_could_be_chosen(tmp_path: Path, model: Model) -> None:
+    save_pretrained(model, tmp_path / "m")
+    edit(tmp_path / "m", lambda config, _: config["network"]["config"].pop("groups"))
+    again = load(tmp_path / "m")
+    assert again.denoiser.network.config["groups"] == 8
+    sample, timestep = torch.randn(1, 3, 16, 16), torch.tensor([300.0])
+    torch.testing.assert_close(again(0.2, 0.3).eps(sample, timestep), model(0.2, 0.3).eps(sample, timestep))
 
 
 DAMAGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, torch.Tensor]], Any], type[Exception], str]] = {

@@ -1,4 +1,4 @@
-"""How the model of whole objects at 128x128 pixels is trained: latents of renders, views, and the weights of 64x64."""
+"""How the model of whole objects at 192x128 pixels is trained: latents of renders, turns, views, a narrower network."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from energycomp import load
 from energycomp.components import Condition
+from energycomp.errors import InputError
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import from_bytes, to_bytes
 from energycomp.models import Model
 from energycomp.progress import Bar, counting, progress
-from energycomp_clevr.recipe import WIDE, WIDE_CROWDED, left_open, values_of, widened
+from energycomp_clevr.model import SIZE
+from energycomp_clevr.objects import QUARTER, SHAPE, TURN
+from energycomp_clevr.recipe import WIDE, WIDE_CROWDED, left_open, values_of
 from energycomp_clevr.rivals import draw_rivals
-from energycomp_clevr.viewpoint import Viewpoint
+from energycomp_clevr.viewpoint import VIEW_COLUMNS, Viewpoint
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis
 from energycomp_datasets.clevr.layout import read, write
 from energycomp_datasets.clevr.records import Record
@@ -34,8 +36,7 @@ RENDERED: dict[str, dict[str, Any]] = {
     "crowded": {"objects": (3, 5), "variety": WIDE_CROWDED},
 }
 SCENES = 4_000  # of each kind
-SIDE = 128
-FITTED = 400  # pictures from which the first layers are fitted
+TURNS_OPEN = 0.3  # how often no turn is said in a scene
 
 
 def on_latents(model: Model, *, data: Path | None, init: Model | None, cache: Path, rivals: float) -> Recipe:
@@ -45,20 +46,15 @@ def on_latents(model: Model, *, data: Path | None, init: Model | None, cache: Pa
         model: untrained.
         data: a folder in CLEVR's layout, such as `energycomp data clevr --renderer blender` writes; rendered scenes of
             energycomp-datasets when left out.
-        init: a model of the same latents, with as many blocks or fewer, or one of objects at 64x64 pixels, such as
-            `clevr-small`, which it is when left out.
+        init: a model of the same latents whose network is as wide or narrower; `clevr` when left out.
         cache: where scenes and latents are kept.
         rivals: weight of wrong descriptions.
     """
     records = read(_written(cache / "clevr-scenes") if data is None else data)
     scenes = latents_of(records, model, cache)
-    init = load("clevr-small") if init is None else init
-    if init.denoiser.sample_shape == model.denoiser.sample_shape:
-        model = widened(init, model)
-    else:
-        begin(model, init, records[:: max(1, len(records) // FITTED)])
+    model = enlarged(load("clevr") if init is None else init, model)
     config = FitConfig(
-        steps=16_000, batch_size=24, learning_rate=5e-4, max_grad_norm=0.1, ema_decay=0.999, mixed_precision="bf16"
+        steps=24_000, batch_size=16, learning_rate=3e-4, max_grad_norm=0.1, ema_decay=0.999, mixed_precision="bf16"
     )
     network = model.denoiser.network
     return Recipe(
@@ -72,7 +68,7 @@ def _written(folder: Path) -> Path:
         if not (folder / "scenes" / f"CLEVR_{split}_scenes.json").is_file():  # the records come after all pictures
             with counting(f"rendering {split} scenes", SCENES) as bar:
                 to = partial(_advance, bar)
-                write(folder, SCENES, split=split, seed=seed, size=(SIDE, SIDE), progress=to, **kind)
+                write(folder, SCENES, split=split, seed=seed, size=SIZE[::-1], progress=to, **kind)
     return folder
 
 
@@ -81,7 +77,7 @@ def _advance(bar: Bar, done: int) -> None:
 
 
 def latents_of(records: Sequence[Record], model: Model, cache: Path) -> list[dict[str, Tensor]]:
-    """Each scene and its mirror image, as latents, made once: image, values (K, 6), view (6,), whether it is mirrored.
+    """Each scene and its mirror image, as latents, made once: image, values (K, 7), view (6,), whether it is mirrored.
 
     Exposure and tint vary from image to image.
     """
@@ -103,7 +99,7 @@ def latents_of(records: Sequence[Record], model: Model, cache: Path) -> list[dic
     scenes = []
     for both, record in zip(latents, records, strict=True):
         for image, mirrored in zip(both, (False, True), strict=True):
-            values, view = values_of(record), view_of(record)
+            values, view = turned_values_of(record), view_of(record)
             if mirrored:
                 values, view = _mirrored(values, view)
             said = torch.tensor([mirrored, record.camera is not None])
@@ -111,36 +107,61 @@ def latents_of(records: Sequence[Record], model: Model, cache: Path) -> list[dic
     return scenes
 
 
-def begin(model: Model, trained: Model, records: Sequence[Record]) -> None:
-    """Gives `model` the weights of one at 64x64 pixels, whose patches of 4x4 pixels are the same part of a picture.
+def enlarged(trained: Model, model: Model) -> Model:
+    """`model` with the weights of `trained`, whose network is narrower; it computes the same at first.
 
-    The first and the last layers see patches as linear functions of latents, and the other way round, that fit best.
+    Channels that are new see what the others see, and nothing looks at them until it is trained. Groups of channels
+    that are normalised together stay together. Columns of a token that are new count for nothing.
+
+    Raises:
+        InputError: a network that is wider, or has other parts.
     """
-    codec: Any = model.denoiser.codec
-    images = torch.cat([model.processor(record.path) for record in records])
-    latents = codec.encode(images).transpose(0, 1).flatten(1).T
-    patches = F.pixel_unshuffle(F.avg_pool2d(images, 2), 4).transpose(0, 1).flatten(1).T
-    into, out = _linear(latents, patches), _linear(patches, latents)
     known, own = trained.denoiser.network.state_dict(), model.denoiser.network.state_dict()
+    fits = known.keys() == own.keys() and all(
+        old <= new for name in own for old, new in zip(known[name].shape, own[name].shape, strict=True)
+    )
+    if not fits:
+        raise InputError(
+            f"got the model {trained.name} to start from, which has another network; expected clevr, or a model that "
+            "was trained from it; leave --init out"
+        )
+    networks: tuple[Any, Any] = (trained.denoiser.network, model.denoiser.network)
+    channels = [network.config["channels"] for network in networks]
     for name, weight in own.items():
-        if name in known and known[name].shape == weight.shape:
-            weight.copy_(known[name])
-        elif ".conv2." in name:
-            weight.zero_()  # a block that is new changes nothing at first
-    own["stem.weight"].copy_(torch.einsum("ophw,cp->ochw", known["stem.weight"], into[:-1]))
-    own["stem.bias"].copy_(known["stem.bias"] + torch.einsum("ophw,p->o", known["stem.weight"], into[-1]))
-    for name, constant in (("base", out[-1]), ("out.2", 0.0)):
-        own[f"{name}.weight"].copy_(torch.einsum("pihw,pc->cihw", known[f"{name}.weight"], out[:-1]))
-        own[f"{name}.bias"].copy_(known[f"{name}.bias"] @ out[:-1] + constant)
-    width = known["token.0.weight"].shape[1]
-    own["token.0.weight"][:, :width] = known["token.0.weight"]
+        old = known[name]
+        rows = _parts([old.shape[0]], [weight.shape[0]], 2 if ".film." in name else 1)
+        if weight.ndim == 1:
+            weight[rows] = old
+            continue
+        columns = _parts([old.shape[1]], [weight.shape[1]])
+        if name == "token.0.weight":  # the view stands last
+            columns = _parts(
+                [old.shape[1] - VIEW_COLUMNS, VIEW_COLUMNS], [weight.shape[1] - VIEW_COLUMNS, VIEW_COLUMNS]
+            )
+        elif name.startswith("grow."):  # from the coarser grid, and from the skip connection
+            level = int(name.split(".")[1])
+            before, after = ([sizes[level + 1], sizes[level]] for sizes in channels)
+            columns = _parts(before, after)
+        weight[rows] = 0
+        weight[rows[:, None], columns] = old
     model.denoiser.network.load_state_dict(own)
+    return model
 
 
-def _linear(given: Tensor, wanted: Tensor) -> Tensor:
-    """The linear map, with a constant in its last row, that makes `wanted` (N, Q) of `given` (N, P): (P + 1, Q)."""
-    found: Tensor = torch.linalg.lstsq(F.pad(given, (0, 1), value=1.0), wanted).solution
-    return found
+def _parts(old: Sequence[int], new: Sequence[int], times: int = 1) -> Tensor:
+    """Where the channels of parts of `old` sizes stand among those of `new` sizes; `times` for equal halves of one."""
+    if times > 1:
+        old, new = [old[0] // times] * times, [new[0] // times] * times
+    starts = [sum(new[:index]) for index in range(len(new))]
+    return torch.cat([start + torch.arange(size) for start, size in zip(starts, old, strict=True)])
+
+
+def turned_values_of(record: Record) -> Tensor:
+    """The objects of a record with their turns, (K, 7); what it does not say of them is left open."""
+    values = values_of(record)
+    turns = values.new_full((len(values),), torch.nan) if record.turns is None else record.turns
+    codes = torch.where(turns.isnan(), 0.0, 1 + turns.round() % QUARTER)
+    return torch.cat([values, codes[:, None]], dim=1)
 
 
 def view_of(record: Record) -> Tensor:
@@ -161,18 +182,21 @@ def _mirrored(values: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
     right = camera_basis(torch.tensor(CAMERA_POSITION))[0]
     values, view = values.clone(), view.clone()
     values[:, 0] = 1 - values[:, 0]
+    values[:, TURN] = torch.where(values[:, TURN] > 0, 1 + (1 - values[:, TURN]) % QUARTER, 0.0)
     view[0] *= -1
     view[3] = -2 * (right @ torch.tensor(KEY)) - view[3]
     return values, view
 
 
 def _loss(model: Model, weight: float) -> Loss:
-    denoiser, conditioner, viewed = model.denoiser, model.conditioner, Viewpoint()
+    denoiser, conditioner, viewed = model.denoiser, model.conditioner, Viewpoint(model.denoiser.token_shape)
 
     def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
         generator, owner, values = step.generator, batch["owner"], batch["values"].clone()
         scenes = len(batch["image"])
         values[:, 2:] *= ~left_open(owner, scenes, values.shape[1] - 2, generator)
+        turned = (torch.rand(scenes, generator=generator) >= TURNS_OPEN).to(owner.device)[owner]
+        values[:, TURN] *= turned & (values[:, SHAPE] > 0)  # who says a turn says "cube"
         mirrored, known = batch["said"].T
         said = mirrored | known & (torch.rand(scenes, generator=generator).to(known.device) < SEEN)
         condition = Condition.cat([conditioner(values), viewed(batch["view"][said])])

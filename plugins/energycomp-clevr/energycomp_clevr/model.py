@@ -17,19 +17,20 @@ from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model, VAECodec, shipped
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.objects import Objects
-from energycomp_clevr.viewpoint import Viewpoint
 
 ASPECT = 480 / 320  # of the frame of CLEVR
 # The name of the model whose weights are in a folder of this package.
 NAMES = {"objects": "clevr", "small": "clevr-small", "places": "clevr-places", "places_flow": "clevr-places-flow"}
+SIZE = (128, 192)  # height and width of the pictures of whole objects
 
 
 def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
     """The model of CLEVR scenes: `clevr(0.3, 0.4, color="red", shape="cube")`, where every attribute may be left open.
 
     Args:
-        preset: "default" for whole objects at 128x128 pixels, on latents of a codec; "small" for those at 64x64, on
-            pixels; or "paper", the network of the thesis, whose components are places, on latents of Stable Diffusion.
+        preset: "default" for whole objects on latents of a codec, with weights for 128x128 pixels and untrained for
+            192x128 and turns of cubes; "small" for those at 64x64, on pixels; or "paper", the network of the thesis,
+            whose components are places, on latents of Stable Diffusion.
         pretrained: load the weights of this package, which exist for "default" and "small".
         options: options of the preset; for "default" and "paper": `vae`, a path or hub id.
     """
@@ -168,46 +169,49 @@ def _on_pixels(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1
 
 
 def objects(*, vae: str | None = None) -> Model:
-    """The untrained model of whole objects at 128x128 pixels, on latents, with `Viewpoint` as a component, too.
+    """The untrained model of whole objects at 192x128 pixels, on latents, with `Viewpoint` as a component, too.
 
     Args:
         vae: folder or hub id of an autoencoder, such as `energycomp train codec` makes; by default, that of the
             included weights.
 
     Raises:
-        InputError: one whose latents are not 16x16.
+        InputError: one whose latents are not 24x16.
     """
     own = files("energycomp_clevr") / "weights" / "objects"
-    model, codec = small(), VAECodec.read(vae or str(own), image_size=128)
-    channels, side, _ = codec.latent_shape
-    if side != 16:
-        raise InputError(f"got vae={vae} with latents {codec.latent_shape} of 128x128 pixels; expected 16x16 of them")
+    model, codec = small(), VAECodec.read(vae or str(own), image_size=SIZE)
+    conditioner = Objects(viewpoint=True, turns=True)
+    channels, *grid = codec.latent_shape
+    if grid != [16, 24]:
+        raise InputError(f"got vae={vae} with latents {codec.latent_shape} of 192x128 pixels; expected 24x16 of them")
     network = TwoStageUNet(
         sample_channels=channels,
-        sample_size=side,
-        token_width=Viewpoint().token_shape[1],
+        sample_size=grid,
+        token_width=conditioner.token_shape[1],
         patch=1,
-        channels=(64, 128, 192),
+        channels=(96, 128, 192),
         blocks=3,
-        head_channels=64,
+        head_channels=96,
         head_blocks=4,
+        width=256,
+        groups=(12, 8, 8, 12),
         unplaced=True,
     )
     denoiser = attrs.evolve(
         model.denoiser,
         network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         sample_shape=codec.latent_shape,
-        token_shape=Viewpoint().token_shape,
+        token_shape=conditioner.token_shape,
         codec=codec,
     )
-    processor = ImageProcessor(size=(128, 128), resize="squash")
+    processor = ImageProcessor(size=SIZE, resize="squash")
     # Latents decide at more noise than pixels, and their contrasts stay with more guidance.
-    defaults = attrs.evolve(model.defaults, timesteps=(300.0, 700.0), attribute_guidance=3.0)
+    defaults = attrs.evolve(model.defaults, timesteps=(300.0, 700.0), attribute_guidance=3.0, aspect=1.0)
     return attrs.evolve(
         model,
         name=NAMES["objects"],
         denoiser=denoiser,
-        conditioner=Objects(viewpoint=True),
+        conditioner=conditioner,
         processor=processor,
         defaults=defaults,
     )

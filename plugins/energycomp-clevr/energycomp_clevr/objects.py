@@ -1,11 +1,11 @@
-"""The objects conditioner: a place and attributes such as shape and colour, each of which may be left open."""
+"""The objects conditioner: a place, attributes such as shape and colour, and a turn, each of which may be left open."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
@@ -14,10 +14,13 @@ from torch.distributions import constraints
 
 from energycomp.components import Composition, Condition, MixedSupport, Weight, weighted
 from energycomp.errors import InputError
-from energycomp.fields import FLAG
+from energycomp.fields import FLAG, is_number
 from energycomp.models import Model
 from energycomp_clevr.coordinates import Coordinates
-from energycomp_clevr.viewpoint import Viewpoint
+from energycomp_clevr.viewpoint import VIEW_COLUMNS, around, says_view
+
+if TYPE_CHECKING:
+    from energycomp.inference import Problem
 
 ANYTHING = "object"  # in a description without a shape
 NUMBER = r"[-+.\deE]+"
@@ -57,18 +60,27 @@ PLACES = {
     **dict.fromkeys(("front", "bottom"), "0.5,0.75"),
     **dict.fromkeys(("back", "top"), "0.5,0.4"),
 }
+QUARTER = 90  # degrees, after which a cube looks the same
+WHOLE = 360  # degrees
+SHAPE, TURN = 2 + list(ATTRIBUTES).index("shape"), 2 + len(ATTRIBUTES)  # columns of a value
+CUBE = 1 + ATTRIBUTES["shape"].index("cube")
+TURNED = re.compile(r"\b(?:turned\b\s*|turn=)(\S*)")
 
 
 @attrs.frozen
 class Objects:
     """Objects: a place (x, y) in [0, 1] as `Coordinates` has it, and a word for each attribute, or none.
 
-    A value (6,) is x, y and, for size, colour, material and shape, the place of the word in `ATTRIBUTES`, from 1; 0 is
-    an attribute that is left open. Its token holds x and y, -1 or 1 for an attribute of two words, and a column for
-    each word of the others, all 0 where the attribute is open.
+    A value (6,) or (7,) is x, y and, for size, colour, material and shape, the place of the word in `ATTRIBUTES`, from
+    1; 0 is an attribute that is left open. Its token holds x and y, -1 or 1 for an attribute of two words, and a column
+    for each word of the others, all 0 where the attribute is open.
 
     Args:
         viewpoint: whether tokens have room for those of `Viewpoint`, for a network that takes both.
+        turns: whether a value has a seventh number, how a cube is turned: 1 to 90 are 0 to 89 degrees from where one of
+            its faces looks along the line of sight, and 0 leaves it open. Its token is the cosine and the sine of four
+            times the turn, both 0 where it is open, and for other shapes. Turns that are open are drawn before an image
+            is sampled, see `Composer.sample`.
 
     >>> objects = Objects()
     >>> red = objects.parse(0.3, 0.45, color="red", shape="cube")
@@ -76,9 +88,13 @@ class Objects:
     (tensor([[0.3000, 0.4500, 0.0000, 2.0000, 0.0000, 1.0000]]), {'x': 0.3, 'y': 0.45, 'color': 'red', 'shape': 'cube'})
     >>> objects.read("red cube at 0.3,0.45").equal(red), objects(red).rows.shape
     (True, torch.Size([1, 1, 15]))
+    >>> turned = Objects(turns=True)
+    >>> turned.describe(turned.read("cube turned 120 at 0.3,0.45")[0])
+    {'x': 0.3, 'y': 0.45, 'shape': 'cube', 'turn': 30}
     """
 
     viewpoint: bool = attrs.field(default=False, validator=FLAG)
+    turns: bool = attrs.field(default=False, validator=FLAG)
 
     @property
     def attributes(self) -> Mapping[str, tuple[str, ...]]:
@@ -91,29 +107,42 @@ class Objects:
         return ("color", "material")
 
     @property
+    def unread(self) -> tuple[str, ...]:
+        """What stands behind the attributes in a value, and reading leaves open."""
+        return ("turn",) if self.turns else ()
+
+    @property
+    def draws(self) -> bool:
+        """Whether turns, camera and lamp are drawn where they are left open: where there are turns."""
+        return self.turns
+
+    @property
     def value_shape(self) -> tuple[int, ...]:
-        """x, y and four attributes."""
-        return (2 + len(ATTRIBUTES),)
+        """x, y, four attributes, and a turn where there are any."""
+        return (2 + len(ATTRIBUTES) + self.turns,)
 
     @property
     def token_shape(self) -> tuple[int, int]:
-        """One token of width 15, or that of `Viewpoint`."""
-        words = 2 + sum(1 if len(words) == 2 else len(words) for words in ATTRIBUTES.values())
-        return Viewpoint().token_shape if self.viewpoint else (1, words)
+        """One token of width 15, two more with turns and seven more with room for `Viewpoint`."""
+        words = sum(1 if len(words) == 2 else len(words) for words in ATTRIBUTES.values())
+        return (1, 2 + words + 2 * self.turns + VIEW_COLUMNS * self.viewpoint)
 
     @property
     def support(self) -> MixedSupport:
-        """The unit square, and the words of each attribute."""
+        """The unit square, the words of each attribute, and the turns."""
         square = constraints.independent(constraints.unit_interval, 1)
-        return MixedSupport(square, 2, tuple(map(len, ATTRIBUTES.values())))
+        return MixedSupport(square, 2, tuple(map(len, ATTRIBUTES.values())), (QUARTER,) if self.turns else ())
 
     def parse(self, *args: Any, **kwargs: Any) -> Tensor:
         """The value (1, 6) for `(x, y)` or `x=, y=`, with any of `size=, color=, material=, shape=`.
 
+        With turns it is (1, 7), and a cube may have `turn=`, in degrees.
+
         Raises:
-            InputError: a place outside of [0, 1], or a word that is none of the attribute's.
+            InputError: a place outside of [0, 1], a word that is none of the attribute's, or a turn that cannot be.
         """
         words = {name: kwargs.pop(name) for name in list(kwargs) if name in ATTRIBUTES}
+        turn = _turn_code(kwargs.pop("turn", None), words.get("shape"), self.turns)
         if unknown := kwargs.keys() - {"x", "y"}:
             name = min(unknown)
             near = get_close_matches(name, ATTRIBUTES, n=1)
@@ -122,11 +151,13 @@ class Objects:
                 + (f". Did you mean {near[0]}={kwargs[name]!r}?" if near else "")
             )
         place = Coordinates().parse(*args, **kwargs)
-        codes = [_code(name, words.get(name)) for name in ATTRIBUTES]
+        codes = [*(_code(name, words.get(name)) for name in ATTRIBUTES), *([turn] if self.turns else [])]
         return torch.cat([place, torch.tensor([codes], dtype=place.dtype)], dim=1)
 
     def read(self, text: str) -> Tensor:
-        """A description as a value (1, 6): "large red metal cube at 0.3,0.45", "object at 0.7,0.6" or "0.7,0.6".
+        """A description as a value (1, *V): "large red metal cube at 0.3,0.45", "object at 0.7,0.6" or "0.7,0.6".
+
+        With turns, "cube turned 30 at 0.3,0.45" and "cube turn=30 at 0.3,0.45", too.
 
         Raises:
             InputError: a word that is not known, two of one attribute, or no place.
@@ -170,6 +201,32 @@ class Objects:
             made.append(text)
         return made
 
+    def drawn(self, values: Tensor, generator: torch.Generator | None, /) -> Tensor:
+        """Values (R, *V) with a turn of each cube that has none, uniform in 0 to 89 degrees.
+
+        >>> value = Objects(turns=True).read("cube at 0.3,0.45")
+        >>> 1 <= Objects(turns=True).drawn(value, torch.Generator().manual_seed(0))[0, 6] <= 90
+        tensor(True)
+        """
+        if not self.turns:
+            return values
+        device = None if generator is None else generator.device
+        turns = torch.randint(1, QUARTER + 1, (len(values),), generator=generator, device=device).to(values)
+        is_open = (values[:, SHAPE] == CUBE) & (values[:, TURN] == 0)
+        return torch.cat([values[:, :TURN], torch.where(is_open, turns, values[:, TURN])[:, None]], dim=1)
+
+    def read_last(self, problem: Problem, values: Tensor, generator: torch.Generator | None, /) -> Tensor:
+        """Values (K, 7) with the turn of each cube, see `energycomp_clevr.turns.read_turns`."""
+        from energycomp_clevr.turns import read_turns
+
+        return read_turns(problem, values, generator=generator) if self.turns else values
+
+    def around(self, given: Sequence[Condition], rows: int, generator: torch.Generator | None, /) -> Condition | None:
+        """Camera and lamp as CLEVR moves them, rows of `Viewpoint`; None where a given row is one, or none can be."""
+        if not self.viewpoint or any(says_view(one) for one in given):
+            return None
+        return around(self.token_shape, rows, generator)
+
     def widened(self, model: Model, texts: Sequence[str], size: tuple[int, int], generator: int, /) -> Composition:
         """Objects on an image (height, width) that is larger than those of the model; see `energycomp_clevr.wide`.
 
@@ -181,40 +238,54 @@ class Objects:
         found = [weighted(text) for text in texts]
         if varying := [one for one in found if isinstance(one.place, Weight)]:
             raise InputError(f"got {varying[0].text!r} with a region or a share of the trajectory; expected a number")
-        placed = self.placed([one.text for one in found], torch.Generator().manual_seed(generator))
-        values = torch.cat([torch.zeros(0, *self.value_shape), *map(self.read, placed)])
+        random = torch.Generator().manual_seed(generator)
+        placed = self.placed([one.text for one in found], random)
+        values = self.drawn(torch.cat([torch.zeros(0, *self.value_shape), *map(self.read, placed)]), random)
         weights = [float(one.weight(model.defaults.guidance_scale)) for one in found]  # type: ignore[arg-type]
-        return wide(model, values, weights, size)
+        view = self.around([], 1, random) if self.draws else None
+        return wide(model, values, weights, size, view)
 
     def describe(self, value: Tensor) -> dict[str, Any]:
-        """One value (6,), or a place (2,), as {"x": ..., "y": ..., "shape": ...}, without open attributes."""
+        """One value (6,) or (7,), or a place (2,), as {"x": ..., "y": ..., "shape": ...}, without open attributes."""
         place = Coordinates().describe(value[:2])
         codes = zip(ATTRIBUTES.items(), value[2:].tolist(), strict=False)  # a place alone has none
-        return {**place, **{name: words[int(code) - 1] for (name, words), code in codes if code}}
+        words = {name: words[int(code) - 1] for (name, words), code in codes if code}
+        turned = len(value) > TURN and bool(value[TURN] > 0) and bool(value[SHAPE] == CUBE)
+        return {**place, **words, **({"turn": int(value[TURN]) - 1} if turned else {})}
 
     def config(self) -> dict[str, Any]:
         """The argument, where it is not the usual one."""
-        return {"viewpoint": True} if self.viewpoint else {}
+        return {name: True for name in ("viewpoint", "turns") if getattr(self, name)}
 
     def __call__(self, values: Tensor) -> Condition:
-        """Values (R, 6), or places (R, 2) with all attributes open, as condition rows (R, 1, 15), or (R, 1, 22)."""
-        if values.ndim != 2 or values.shape[1] not in (2, *self.value_shape):
-            raise InputError(f"got objects of shape {tuple(values.shape)}; expected (R, 6), or places (R, 2)")
+        """Values (R, *V), or places (R, 2) with all attributes open, as condition rows (R, *token_shape)."""
+        known = (2, 2 + len(ATTRIBUTES), *self.value_shape)
+        if values.ndim != 2 or values.shape[1] not in known:
+            expected = f"(R, {self.value_shape[0]}), or places (R, 2)"
+            raise InputError(f"got objects of shape {tuple(values.shape)}; expected {expected}")
         places, codes = values[:, :2], values[:, 2:].detach()
+        turn = codes[:, len(ATTRIBUTES) :]  # (R, 1), or (R, 0) where nothing is said of it
         columns = [places]
         for words, code in zip(ATTRIBUTES.values(), codes.T, strict=False):
             if len(words) == 2:
                 columns.append((2 * code - 3)[:, None] * (code > 0)[:, None])
             else:
                 columns.append((code[:, None] == torch.arange(1, len(words) + 1, device=code.device)).to(places.dtype))
+        if self.turns and turn.shape[1]:
+            angle = (4 * (turn - 1)).deg2rad()
+            said = (turn > 0) & (values[:, SHAPE, None] == CUBE)
+            columns.append(torch.cat([angle.cos(), angle.sin()], dim=1) * said)
         rows = torch.cat(columns, dim=1)
         return Condition(torch.nn.functional.pad(rows, (0, self.token_shape[1] - rows.shape[1]))[:, None])
 
 
-def _words(described: str) -> dict[str, str]:
-    """The words of a description by attribute; raises `InputError`."""
-    found: dict[str, str] = {}
-    for word in described.split():
+def _words(described: str) -> dict[str, Any]:
+    """The words of a description by attribute, and its turn; raises `InputError`."""
+    found: dict[str, Any] = {}
+    turns = TURNED.findall(described)
+    if len(turns) > 1:
+        raise InputError(f"got {len(turns)} turns in {described!r}; expected one; leave the others out")
+    for word in TURNED.sub("", described).split():
         name = _attribute_of(word, described)
         if name is None:
             continue
@@ -223,7 +294,26 @@ def _words(described: str) -> dict[str, str]:
                 f"got {found[name]!r} and {word!r} in {described!r}; expected one {name}; leave one of them out"
             )
         found[name] = word
-    return found
+    return found | ({"turn": turns[0]} if turns else {})
+
+
+def _turn_code(turn: Any, shape: Any, known: bool) -> int:
+    """The place of a turn in degrees among those of a quarter, from 1; 0 for None."""
+    if turn is None:
+        return 0
+    if not known:
+        raise InputError(f"got turn={turn!r} for a model that takes no turns; expected none; leave it out")
+    degrees: Any = turn
+    try:
+        degrees = float(turn) if isinstance(turn, str) else turn
+    except ValueError:
+        degrees = None
+    if not is_number(degrees) or abs(degrees) > WHOLE:
+        raise InputError(f"got turn={turn!r}; expected degrees from -{WHOLE} to {WHOLE}, such as 30; change it")
+    if shape != "cube":
+        got = f"got turn={turn!r} with {f'shape={shape!r}' if shape else 'no shape'}"
+        raise InputError(f"{got}; expected shape='cube', since cubes alone have a turn; leave the turn out")
+    return 1 + round(degrees) % QUARTER
 
 
 def has_place(text: str) -> bool:

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from energycomp.components import Conditioner
-from energycomp_clevr.objects import ATTRIBUTES
+from energycomp_clevr.objects import ATTRIBUTES, CUBE, QUARTER, SHAPE, TURN
 from energycomp_lab.training import Rivals
 
-WORDS = tuple(map(len, ATTRIBUTES.values()))
+WORDS = (*map(len, ATTRIBUTES.values()), QUARTER)
 SWAPS = 2  # objects of a scene with a wrong word
-MIXED_UP = (0.1, 0.2, 0.3, 0.4)  # how often a wrong size, colour, material and shape is tried
+MIXED_UP = (0.1, 0.2, 0.3, 0.4, 0.3)  # how often a wrong size, colour, material, shape and turn is tried, relatively
+TURNED = (15, 75)  # degrees between a right turn and a wrong one
 BESIDE, MOVED = 0.08, 0.04  # how far from an object a wrong one is put, and a moved one
 
 
@@ -21,7 +22,7 @@ def draw_rivals(
     """Rivals of scenes with R objects: an object left out, one too many or moved, and ones with a wrong word.
 
     Args:
-        values: of all objects: (R, 6) with attributes that are open as 0, or (R, 2) places, which have no words.
+        values: of all objects: (R, 6) or (R, 7) with attributes that are open as 0, or (R, 2) places without words.
         owner: (R,) the scene of each.
         scenes: how many there are; each has one object too many or moved, and up to `SWAPS` wrong words.
         generator: of the CPU.
@@ -52,16 +53,24 @@ def _swapped(values: Tensor, owner: Tensor, scenes: int, generator: torch.Genera
             taken[owner[index]] += 1
             chosen.append(index)
     objects = torch.tensor(chosen, dtype=torch.long)
-    attribute = torch.multinomial(torch.tensor(MIXED_UP).expand(max(len(objects), 1), -1), 1, generator=generator)[
-        : len(objects), 0
-    ]
+    chances = torch.tensor(MIXED_UP[: values.shape[1] - 2]).expand(max(len(objects), 1), -1)
+    attribute = torch.multinomial(chances, 1, generator=generator)[: len(objects), 0]
     right = values[objects, 2 + attribute].long()
     objects, attribute, right = objects[right > 0], attribute[right > 0], right[right > 0]
     number = torch.tensor(WORDS)[attribute]
-    shift = 1 + (torch.rand(len(objects), generator=generator) * (number - 1)).long()
+    chance = torch.rand(len(objects), generator=generator)
+    shift = 1 + (chance * (number - 1)).long()
+    shift = torch.where(attribute == TURN - 2, TURNED[0] + (chance * (TURNED[1] - TURNED[0])).long(), shift)
     wrong = values[objects].clone()
     wrong[torch.arange(len(objects)), 2 + attribute] = ((right - 1 + shift) % number + 1).to(values.dtype)
-    return objects, wrong
+    return objects, _turned_cubes(wrong)
+
+
+def _turned_cubes(values: Tensor) -> Tensor:
+    """Values whose turn is left open where they are no cubes."""
+    if values.shape[1] > TURN:
+        values[:, TURN] *= values[:, SHAPE] == CUBE
+    return values
 
 
 def _misplaced(values: Tensor, owner: Tensor, scenes: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,4 +94,4 @@ def _misplaced(values: Tensor, owner: Tensor, scenes: int, generator: torch.Gene
         if kind > 0.7:
             parents[scene] = one
     found[:, :2] = found[:, :2].clamp(0.0, 1.0)
-    return parents, torch.arange(scenes), found
+    return parents, torch.arange(scenes), _turned_cubes(found)

@@ -20,12 +20,10 @@ from energycomp.errors import InputError
 from energycomp.inference import NoiseBank, draw_bank, noised_trunk, residual_errors
 from energycomp.models import Model
 from energycomp.seeds import as_generator
-from energycomp_clevr.viewpoint import Viewpoint
+from energycomp_clevr.viewpoint import AXES, HOME, Viewpoint
 
 USUAL = torch.tensor([0.29] * 3 + [0.58] * 3)  # scene units, std: CLEVR moves the camera by up to 0.5, lamps by 1
 RATE = 0.08
-HOME = (7.48, -6.51, 5.34)  # where CLEVR's camera stands, on average; it looks at the origin
-AXES = ((0.6565, 0.7543, 0.0), (-0.3577, 0.3113, 0.8805), (-0.6641, 0.5780, -0.4741))  # right, up, forward from there
 
 
 @attrs.frozen(eq=False)
@@ -50,8 +48,8 @@ class Seen:
 
 def check_viewpoint(model: Model) -> None:
     """Raises `InputError` for a model whose denoiser does not take `Viewpoint`."""
-    if tuple(model.denoiser.token_shape) != Viewpoint().token_shape:
-        raise InputError(f"got the model {model.name}, which takes no viewpoint; expected clevr at 128 pixels")
+    if not getattr(model.conditioner, "viewpoint", False):
+        raise InputError(f"got the model {model.name}, which takes no viewpoint; expected clevr")
 
 
 def seen_from(
@@ -71,7 +69,7 @@ def seen_from(
     Args:
         image: as `infer` takes it.
         model: whose denoiser takes `Viewpoint`, such as `clevr`.
-        values: its objects, (K, 6), such as `Solution.conditions`.
+        values: its objects (K, *V), such as `Solution.conditions`.
         draws: of the noise.
         steps: of Adam.
 
@@ -104,7 +102,7 @@ def seen_from(
 
 def _error(denoiser: Denoiser, objects: Condition, sample: Tensor, bank: NoiseBank) -> Any:
     """J as a function of a viewpoint (1, 6); objects are predicted here, once."""
-    draws, viewpoint = len(bank), Viewpoint()
+    draws, viewpoint = len(bank), Viewpoint(denoiser.token_shape)
     with torch.no_grad():
         shared = noised_trunk(denoiser, sample, bank)
         every = Condition.cat([objects, denoiser.unconditional.condition.to(dtype=objects.rows.dtype)])

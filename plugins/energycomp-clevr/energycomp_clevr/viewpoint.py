@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import torch
@@ -15,6 +15,10 @@ from energycomp.errors import InputError
 from energycomp.fields import is_number
 
 MOST = 6.0  # scene units, of an offset
+VIEW_COLUMNS = 7  # of a token: the six numbers of a `Viewpoint`, and whether it is one
+HOME = (7.48, -6.51, 5.34)  # where CLEVR's camera stands, on average; it looks at the origin
+AXES = ((0.6565, 0.7543, 0.0), (-0.3577, 0.3113, 0.8805), (-0.6641, 0.5780, -0.4741))  # right, up, forward from there
+JITTER = (0.5, 1.0)  # scene units: how far CLEVR moves the camera and the lamps along each axis of the scene, at most
 
 
 @attrs.frozen
@@ -24,13 +28,17 @@ class Viewpoint:
     A value (6,) is how far the camera stands to the right, up and forward of its usual place, and then the key lamp, as
     the usual camera sees it. Its token is one of `Objects(viewpoint=True)`, with no place and no words.
 
+    Args:
+        token_shape: that of the objects.
+
     >>> view = Viewpoint()
     >>> near = view.parse(camera=(0.0, 0.0, 0.5))
     >>> near, view.describe(near[0])
     (tensor([[0.0000, 0.0000, 0.5000, 0.0000, 0.0000, 0.0000]]), {'camera': (0.0, 0.0, 0.5), 'light': (0.0, 0.0, 0.0)})
     """
 
-    value_shape: tuple[int, ...] = (6,)
+    value_shape: ClassVar[tuple[int, ...]] = (6,)
+
     token_shape: tuple[int, int] = (1, 22)
 
     @property
@@ -63,9 +71,25 @@ class Viewpoint:
         return {}
 
     def __call__(self, values: Tensor) -> Condition:
-        """Values (R, 6) as condition rows (R, 1, 22)."""
+        """Values (R, 6) as condition rows (R, *token_shape)."""
         if values.ndim != 2 or values.shape[1:] != self.value_shape:
             raise InputError(f"got views of shape {tuple(values.shape)}; expected (R, 6)")
         width, own = self.token_shape[1], self.value_shape[0]
         rows = torch.nn.functional.pad(values, (width - own - 1, 0))
         return Condition(torch.cat([rows, torch.ones_like(rows[:, :1])], 1)[:, None])
+
+
+def says_view(condition: Condition) -> bool:
+    """Whether a row of a condition is that of a `Viewpoint`."""
+    return bool(((condition.rows[:, 0, -1] == 1) & ~condition.null).any())
+
+
+def around(token_shape: tuple[int, int], rows: int, generator: torch.Generator | None) -> Condition:
+    """Rows of `Viewpoint` with camera and lamp where CLEVR's own generator puts them.
+
+    >>> around((1, 24), 100, torch.Generator().manual_seed(0)).rows[:, 0, -7:].std(0)
+    tensor([0.3024, 0.3053, 0.2767, 0.5854, 0.6417, 0.5126, 0.0000])
+    """
+    moved = (2 * torch.rand(rows, 2, 3, generator=generator) - 1) * torch.tensor(JITTER)[:, None]
+    values = moved @ torch.tensor(AXES).T  # as the usual camera sees it
+    return Viewpoint(token_shape)(values.flatten(1))

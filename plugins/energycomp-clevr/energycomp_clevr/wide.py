@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition, combine, crop
+from energycomp.components import Composition, Condition, combine, crop
+from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
 from energycomp.models import Model
 from energycomp_samplers import Canvas
@@ -46,14 +47,17 @@ def _starts(side: int, part: int) -> list[int]:
     return [*range(0, side - part, part // 2), side - part]
 
 
-def wide(model: Model, values: Tensor, weights: Sequence[float], size: tuple[int, int]) -> Composition:
+def wide(
+    model: Model, values: Tensor, weights: Sequence[float], size: tuple[int, int], view: Condition | None = None
+) -> Composition:
     """Objects (K, *V), whose places (x, y) are shares of a canvas (height, width), as one composition.
 
     Each window has the objects whose places it holds, at their places in it, composed by the model's rule; windows are
     joined by the mean of their predictions (MultiDiffusion, Bar-Tal et al., 2023). Costs a network evaluation for each
-    object and window that it is in, and one per window for u.
+    object and window that it is in, and one per window for u; and one for a view, which all windows share.
     """
     canvas = canvas_of(model, size)
+    around = [] if view is None else [Conditional(model.denoiser, view, "surroundings")]
     _, height, width = canvas.sample_shape
     scenes = []
     for part in canvas.parts:
@@ -65,5 +69,5 @@ def wide(model: Model, values: Tensor, weights: Sequence[float], size: tuple[int
         inside = ((places >= least) & (places <= most)).all(1).nonzero()[:, 0].tolist()
         moved = torch.cat([places, values[:, 2:]], dim=1)
         leaves = [weights[k] * model.leaf(moved[k : k + 1]) for k in inside]
-        scenes.append(combine([*leaves, model.unconditional], "product"))
+        scenes.append(combine([*leaves, *around, model.unconditional], "product"))
     return canvas.join(scenes)

@@ -19,27 +19,16 @@ from energycomp.denoisers import rows, trunk
 from energycomp.errors import CheckpointError, EnergycompError, InputError
 from energycomp.files import MANIFEST, atomic_directory
 from energycomp.models import Model, VAECodec
-from energycomp_clevr.codec_recipe import SPREAD, autoencoder, codec, reconstruction, spread
-from energycomp_clevr.latents_recipe import begin, latents_of, view_of
+from energycomp_clevr.codec_recipe import SPREAD, codec, reconstruction, spread
+from energycomp_clevr.latents_recipe import enlarged, latents_of, turned_values_of, view_of
 from energycomp_clevr.model import clevr
 from energycomp_clevr.objects_recipe import clevr as recipe
-from energycomp_clevr.seen import AXES, HOME, seen_from
-from energycomp_clevr.viewpoint import Viewpoint
+from energycomp_clevr.seen import seen_from
+from energycomp_clevr.viewpoint import AXES, HOME, Viewpoint
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis
 from energycomp_datasets.clevr.layout import read, write
 from energycomp_lab.checks import check_recipe
 from energycomp_lab.training import Recipe
-
-
-@pytest.fixture(scope="module")
-def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A codec with random weights."""
-    made, folder = autoencoder(), tmp_path_factory.mktemp("codec")
-    torch.manual_seed(0)
-    for weight in made.parameters():
-        weight.data += 0.02 * torch.randn_like(weight)
-    spread(made, torch.ones(16)).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +42,6 @@ def renders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         scene |= {"camera": [7.48 + 0.2 * number, -6.51, 5.34], "lights": [[0.1, 0.0, 0.0]] * 3}
     file.write_text(json.dumps(content))
     return folder
-
-
-@pytest.fixture(scope="module")
-def model(vae: Path) -> Model:
-    torch.manual_seed(0)
-    return clevr(pretrained=False, vae=str(vae))
 
 
 def in_small_batches(made: Recipe) -> Recipe:
@@ -114,6 +97,10 @@ def test_a_mirrored_scene_has_its_light_on_the_other_side(tmp_path: Path, render
     assert len(scenes) == 12
     plain, mirrored = next((a, b) for a, b in zip(scenes[::2], scenes[1::2], strict=True) if len(a["values"]))
     torch.testing.assert_close(mirrored["values"][:, 0], 1 - plain["values"][:, 0])
+    turns = torch.cat([scene["values"][:, 6] for scene in scenes[::2]])
+    other = torch.cat([scene["values"][:, 6] for scene in scenes[1::2]])
+    assert other.equal(torch.where(turns > 0, (90 - (turns - 1)) % 90 + 1, 0.0))
+    assert 0 < int((turns > 0).sum()) < len(turns)  # cubes alone have one
     torch.testing.assert_close(mirrored["view"][[0, 3]], torch.tensor([-plain["view"][0], -4.1 - plain["view"][3]]),
                                atol=0.1, rtol=0)  # fmt: skip
     assert (plain["said"].tolist(), mirrored["said"].tolist()) == ([False, True], [True, True])
@@ -122,7 +109,8 @@ def test_a_mirrored_scene_has_its_light_on_the_other_side(tmp_path: Path, render
 
 @torch.no_grad()
 def test_the_view_is_a_component_without_a_place(model: Model) -> None:
-    denoiser, view = model.denoiser, Viewpoint()
+    denoiser = model.denoiser
+    view = Viewpoint(denoiser.token_shape)
     shared = trunk(denoiser, torch.randn(1, *denoiser.sample_shape), torch.tensor([300.0]))
     seen: list[torch.Tensor] = []
     hook = denoiser.network.place.register_forward_pre_hook(lambda _, given: seen.append(given[0]))  # type: ignore[union-attr]
@@ -139,25 +127,57 @@ def test_a_codec_of_another_size_is_refused(tmp_path: Path) -> None:
         encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1),
         num_decoder_blocks=(1, 1), latent_channels=16,
     ).save_pretrained(tmp_path / "fine")  # fmt: skip
-    assert clevr(pretrained=False, vae=str(tmp_path / "large")).denoiser.sample_shape == (16, 16, 16)
-    with pytest.raises(InputError, match=r"latents \(16, 64, 64\) of 128x128 pixels; expected 16x16"):
+    assert clevr(pretrained=False, vae=str(tmp_path / "large")).denoiser.sample_shape == (16, 16, 24)
+    with pytest.raises(InputError, match=r"latents \(16, 64, 96\) of 192x128 pixels; expected 24x16"):
         clevr(pretrained=False, vae=str(tmp_path / "fine"))
 
 
-def test_starts_from_the_model_of_64_pixels(renders: Path, model: Model) -> None:
-    trained = load("clevr-small")
-    begin(model, trained, read(renders))
-    own, known = model.denoiser.network.state_dict(), trained.denoiser.network.state_dict()
-    assert own["blocks.0.conv1.weight"].equal(known["blocks.0.conv1.weight"])
-    assert own["token.0.weight"][:, :15].equal(known["token.0.weight"])
-    assert own["stem.weight"].shape == (64, 16, 3, 3)
+@torch.no_grad()
+def test_a_wider_network_computes_the_same_as_the_one_it_starts_from(model: Model) -> None:
+    torch.manual_seed(0)
+    trained, wide = load("clevr"), enlarged(load("clevr"), model)
+    x, at = torch.randn(1, 16, 16, 16), torch.tensor([400.0])
+    view = {"camera": (0.3, -0.2, 0.4), "light": (0.5, 0.1, 0.0)}
+    found = []
+    for one in (trained, wide):
+        red = one.conditioner(one.conditioner.parse(0.3, 0.4, color="red", shape="cube"))
+        seen = Viewpoint(one.denoiser.token_shape)
+        condition = Condition.cat([red, seen(seen.parse(**view)), one.unconditional.condition])
+        network: Any = one.denoiser.network
+        found.append(network.head(network.features(x, at), condition, torch.zeros(3, dtype=torch.long)))
+    torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=0)
+    assert found[0].abs().max() > 0.5
+
+
+@pytest.mark.parametrize("other", ["clevr-small", "clevr-places"])
+def test_a_network_of_other_parts_is_no_start(model: Model, other: str) -> None:
+    start = load(other)
+    with pytest.raises(InputError, match=f"got the model {start.name} to start from, which has another network"):
+        enlarged(start, model)
+
+
+def test_a_wider_network_is_no_start(model: Model) -> None:
+    with pytest.raises(InputError, match="which has another network; expected clevr"):
+        enlarged(model, load("clevr"))
+
+
+def test_turns_of_a_record_are_whole_degrees(renders: Path) -> None:
+    for record in read(renders):
+        values = turned_values_of(record)
+        is_cube = torch.tensor([one["shape"] == "cube" for one in record.attributes], dtype=torch.bool)
+        assert (values[:, 6] > 0).equal(is_cube)
+        assert record.turns is not None
+        away = (values[is_cube, 6] - 1 - record.turns[is_cube]).abs()
+        assert bool((torch.minimum(away, 90 - away) <= 0.5).all())
+        assert turned_values_of(attrs.evolve(record, turns=None))[:, 6].eq(0).all()
 
 
 def test_a_model_keeps_its_small_codec_in_its_folder(tmp_path: Path, model: Model) -> None:
     model.save_pretrained(tmp_path / "one", dtype=torch.float16)
     (tmp_path / "one").rename(tmp_path / "two")
     again = load(tmp_path / "two")
-    samples = torch.randn(1, 16, 16, 16)
+    assert again.denoiser.codec.image_size == [128, 192]  # type: ignore[union-attr]
+    samples = torch.randn(1, 16, 16, 24)
     assert again.denoiser.codec.config()["source"] == str(tmp_path / "two" / "vae")  # type: ignore[union-attr]
     for one, other in zip(model.decode(samples, "pt"), again.decode(samples, "pt"), strict=True):
         torch.testing.assert_close(one, other, atol=0.02, rtol=0)
@@ -175,7 +195,7 @@ def test_from_where_a_picture_was_seen(model: Model) -> None:
         image = toy.decode(network.shift(true), "pt")[0]
         sample = toy.encode(toy.given(image))
     network.base = sample - network.shift(true)
-    found = seen_from(image, toy, torch.zeros(0, 6), draws=8, steps=60)
+    found = seen_from(image, toy, torch.zeros(0, 7), draws=8, steps=60)
     torch.testing.assert_close(found.value, true, atol=0.08, rtol=0)
     torch.testing.assert_close(found.camera, home + true[:3] @ axes, atol=0.1, rtol=0)
     assert found.errors[1] < 0.2 * found.errors[0]
@@ -190,11 +210,11 @@ class Shifted(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.scale = torch.nn.Parameter(torch.ones(()))
-        self.directions = torch.randn(6, 16, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.3
-        self.base = torch.zeros(1, 16, 16, 16)
+        self.directions = torch.randn(6, 16, 16, 24, generator=torch.Generator().manual_seed(0)) * 0.3
+        self.base = torch.zeros(1, 16, 16, 24)
 
     def shift(self, value: torch.Tensor) -> torch.Tensor:
-        return torch.einsum("...v,vchw->...chw", value, self.directions).reshape(-1, 16, 16, 16)
+        return torch.einsum("...v,vchw->...chw", value, self.directions).reshape(-1, 16, 16, 24)
 
     def features(self, sample: torch.Tensor, timestep: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return (self.base.expand_as(sample) * self.scale,)

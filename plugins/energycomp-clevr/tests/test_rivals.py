@@ -6,8 +6,8 @@ import torch
 
 from energycomp.components import Condition
 from energycomp_clevr.coordinates import Coordinates
-from energycomp_clevr.objects import Objects
-from energycomp_clevr.rivals import SWAPS, WORDS, draw_rivals
+from energycomp_clevr.objects import CUBE, SHAPE, TURN, Objects
+from energycomp_clevr.rivals import SWAPS, TURNED, WORDS, draw_rivals
 from energycomp_lab.training import Rivals
 
 
@@ -22,7 +22,7 @@ class _Recorded(Objects):
 
 
 def drawn(values: torch.Tensor, owner: torch.Tensor, scenes: int, seed: int) -> tuple[Rivals, torch.Tensor]:
-    objects = _Recorded()
+    objects = _Recorded(turns=values.shape[1] > TURN)
     rivals = draw_rivals(values, owner, scenes, objects, torch.Generator().manual_seed(seed))
     assert len(rivals.condition) == len(objects.values)
     return rivals, objects.values
@@ -30,7 +30,7 @@ def drawn(values: torch.Tensor, owner: torch.Tensor, scenes: int, seed: int) -> 
 
 def test_rivals_differ_in_one_thing() -> None:
     values = torch.rand(40, 6)
-    values[:, 2:] = 1 + (torch.rand(40, 4) * torch.tensor(WORDS)).long()
+    values[:, 2:] = 1 + (torch.rand(40, 4) * torch.tensor(WORDS[:4])).long()
     values[:, 5] *= torch.rand(40) < 0.5
     owner = torch.arange(40) // 4
     left_out = swapped = added = moved = 0
@@ -56,6 +56,24 @@ def test_rivals_differ_in_one_thing() -> None:
     assert 0 < swapped <= 5 * 10 * SWAPS
     assert added + moved == 5 * 12  # one of them in each scene, even in empty ones
     assert min(added, moved) > 5
+
+
+def test_a_wrong_turn_is_far_from_the_right_one_and_of_a_cube() -> None:
+    values = torch.rand(60, 7)
+    values[:, 2:] = 1 + (torch.rand(60, 5) * torch.tensor(WORDS)).long()
+    values[:, TURN] *= values[:, SHAPE] == CUBE
+    owner, turned = torch.arange(60) // 3, 0
+    for seed in range(3):
+        rivals, new = drawn(values, owner, 20, seed)
+        assert (new[:, TURN] * (new[:, SHAPE] != CUBE)).eq(0).all()
+        assert ((new[:, TURN] >= 0) & (new[:, TURN] <= 90)).all()
+        replaced = (rivals.dropped >= 0) & (rivals.added >= 0)
+        old, other = values[rivals.dropped[replaced]], new[rivals.added[replaced]]
+        only = (old[:, :TURN] == other[:, :TURN]).all(1) & (old[:, TURN] != other[:, TURN])
+        away = (old[only, TURN] - other[only, TURN]).abs()
+        assert torch.minimum(away, 90 - away).ge(TURNED[0]).all()
+        turned += int(only.sum())
+    assert turned > 5
 
 
 def test_scenes_without_objects() -> None:

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import attrs
@@ -8,8 +9,8 @@ from PIL import Image
 
 from energycomp.errors import InputError
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION
-from energycomp_datasets.clevr.layout import read, render_objects, scene_of, write
-from energycomp_datasets.clevr.scenes import project
+from energycomp_datasets.clevr.layout import read, record_of, render_objects, scene_of, turns_of, write
+from energycomp_datasets.clevr.scenes import Scene, id_buffer, project
 from energycomp_datasets.clevr.source import ClevrSource
 from energycomp_datasets.synthetic import HELD_OUT
 
@@ -31,6 +32,61 @@ def test_what_is_written_reads_back(folder: Path) -> None:
         assert torch.allclose(record.coordinates, project(scene.positions, scene.camera), atol=1e-5)
         with Image.open(record.path) as picture:
             assert picture.size == (48, 32)
+
+
+def cubes(camera: torch.Tensor | None = None) -> Scene:
+    """A scene of cubes, seen from CLEVR's mean camera."""
+    scene = scene_of(4, 0, (5, 5))
+    return attrs.evolve(
+        scene, shapes=torch.zeros_like(scene.shapes), camera=torch.tensor(CAMERA_POSITION) if camera is None else camera
+    )
+
+
+def angle(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The greatest angle between turns, modulo 90 degrees."""
+    away = (one - other) % 90
+    return float(torch.minimum(away, 90 - away).max())
+
+
+def test_a_turn_is_the_rotation_against_the_line_of_sight() -> None:
+    """In three dimensions: the angle on the ground between the axis of a cube and what leads from the camera to it."""
+    moved = torch.tensor(CAMERA_POSITION) + torch.tensor([0.4, -0.3, 0.4])
+    for camera, most in ((None, 0.01), (moved, 1.0)):  # the record does not say how the camera is pitched
+        scene = cubes(camera)
+        dx, dy = (scene.positions - scene.camera)[:, :2].unbind(1)
+        expected = (scene.rotations - torch.atan2(dy, dx)).rad2deg()
+        found = turns_of(record_of(scene, "train", 0, "a.png"), project(scene.positions, scene.camera))
+        assert found is not None
+        assert angle(found, expected) < most
+        assert ((found >= 0) & (found < 90)).all()
+
+
+def test_turns_of_a_mirrored_scene_are_negative() -> None:
+    """A scene that the renderer shows as the mirror image."""
+    scene = cubes()
+    azimuth = math.atan2(-CAMERA_POSITION[1], -CAMERA_POSITION[0])  # of the plane that the camera looks along
+    cosine, sine = math.cos(2 * azimuth), math.sin(2 * azimuth)
+    reflection = torch.tensor([[cosine, sine, 0.0], [sine, -cosine, 0.0], [0.0, 0.0, 1.0]])
+    mirrored = attrs.evolve(scene, positions=scene.positions @ reflection, rotations=2 * azimuth - scene.rotations)
+    same = id_buffer(mirrored, 32, 48)[0] == id_buffer(scene, 32, 48)[0].flip(1)
+    assert float(same.float().mean()) > 0.99
+    turns = [
+        turns_of(record_of(one, "train", 0, "a.png"), project(one.positions, one.camera)) for one in (scene, mirrored)
+    ]
+    assert turns[0] is not None
+    assert turns[1] is not None
+    assert angle(turns[1], -turns[0]) < 0.01
+
+
+def test_cubes_alone_have_turns_and_records_may_not_say_them(folder: Path) -> None:
+    for record in read(folder):
+        assert record.turns is not None
+        assert record.turns.isnan().tolist() == [one["shape"] != "cube" for one in record.attributes]
+    file = folder / "scenes" / "CLEVR_train_scenes.json"
+    content = json.loads(file.read_text())
+    del content["scenes"][0]["objects"][0]["rotation"], content["scenes"][1]["directions"]
+    file.write_text(json.dumps(content))
+    assert [record.turns is None for record in read(folder)] == [True, True, False]
 
 
 def test_official_fields(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from energycomp.components import Composition, combine, mixed_of
+from energycomp.components import Composition, combine, draws_of, mixed_of
 from energycomp.denoisers import Codec, Conditional
 from energycomp.images import as_picture, from_bytes, to_bytes
 from energycomp.inference import make_problem
@@ -98,7 +98,7 @@ class Canvas:
             anew, taken = [*anew, *taken], {}  # nothing would be left to compose
         over = [k for k in steps if k not in anew and k not in taken]
         kept = [k for k in range(len(old)) if k not in (*self.plan.gone, *anew, *taken)]
-        arriving = [*(changed[k] for k in anew), *self.plan.new]
+        arriving = [*filled(model, [changed[k] for k in anew], self.generator), *self.plan.new]
 
         shown, held = self.photo + _most(self.outlines[over]) * (drawn - self.photo), _most(self.outlines[kept])
         region = self.region([*self.plan.gone, *anew, *taken], arriving, kept)
@@ -128,7 +128,7 @@ class Canvas:
             return self.photo, []
         values, words, anew = plan.old.clone(), list[int](), list[int]()
         surfaces = getattr(mixed, "surfaces", tuple(mixed.attributes))
-        inside = torch.tensor([name in surfaces for name in mixed.attributes])
+        inside = torch.tensor([*(name in surfaces for name in mixed.attributes), *[False] * len(mixed.support.unread)])
         for k, changed in plan.changed.items():
             (numbers, before), (_, wanted) = mixed.support.split(plan.old[k]), mixed.support.split(changed)
             if (differs := before != wanted)[~inside].any():
@@ -218,6 +218,14 @@ class Canvas:
     def decoded(self, sample: Tensor) -> Tensor:
         codec = self.model.denoiser.codec
         return sample if codec is None else codec.decode(sample)
+
+
+def filled(model: Model, values: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """Values (*V) of what is sampled, with what they leave open drawn from its prior, where the model has one."""
+    prior = draws_of(model.conditioner)
+    if prior is None or not values:
+        return list(values)
+    return list(prior.drawn(torch.stack([*values]), generator))
 
 
 def edited(

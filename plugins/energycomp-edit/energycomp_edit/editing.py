@@ -18,7 +18,7 @@ from energycomp.images import grid, html, open_window, png
 from energycomp.inference import Search, Solution, Solver, View, answer_text, view_of
 from energycomp.models import Model, model_of
 from energycomp.seeds import as_generator
-from energycomp_edit.canvas import Plan, edited
+from energycomp_edit.canvas import Plan, edited, filled
 
 SIDE = 480  # px, the shorter side of each image that is shown
 NOTEBOOK = 256  # px, the shorter side of each image in a notebook
@@ -132,6 +132,7 @@ def edit(
     if solution is None:
         solution = Search(solver, count).read(image, model, generator)
     plan = _plan(solution.conditions, model, {} if move is None else move, {} if set is None else set, remove, add)
+    plan = attrs.evolve(plan, new=tuple(filled(model, plan.new, generator)))
     steps = num_inference_steps or model.defaults.num_inference_steps
     with count_rows() as spent, torch.no_grad():
         result, sample, mask = edited(image, model, plan, steps=steps, generator=generator, progress=progress)
@@ -175,10 +176,13 @@ def _moved(old: Tensor, model: Model, move: Mapping[int, Any], words: Mapping[in
 def _worded(value: Tensor, words: Any, model: Model, k: int) -> Tensor:
     """A value with other words of its attributes."""
     mixed = mixed_of(model.conditioner)
-    known = {} if mixed is None else mixed.attributes
-    if not isinstance(words, Mapping) or not words or not words.keys() <= known.keys():
+    unread = getattr(mixed, "unread", ())  # names of what reading leaves open
+    known = () if mixed is None else (*mixed.attributes, *unread)
+    if not isinstance(words, Mapping) or not words or not words.keys() <= {*known}:
         raise InputError(
             f"got {words!r} to set for component {k}; expected words by attribute of {model.name}: "
             f"{', '.join(known) or 'it has none'}"
         )
-    return value_of(model.conditioner, {**model.conditioner.describe(value), **words})[0].to(value)
+    said = {name: word for name, word in model.conditioner.describe(value).items() if name not in unread}
+    new = value_of(model.conditioner, {**said, **words})[0].to(value)
+    return mixed.support.kept(value, new) if mixed is not None else new

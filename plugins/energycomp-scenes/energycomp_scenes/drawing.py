@@ -102,7 +102,8 @@ def draw(
             else:
                 got = "got relations that hold of no places of large objects, which open sizes are drawn as"
                 raise InputError(f"{got}; expected some that do; give the sizes, such as 'small cube'")
-            composer = Composer(per_sample([model.compose(one) for one in filled]))
+            whole: Any = model.conditioner.support
+            composer = Composer(per_sample([model.compose(whole.joined(*whole.split(one))) for one in filled]))
             with count_rows() as sampling:
                 images = composer.sample(len(left), generator=random, output_type="pt", progress=False, **options)
             for k, asked, one, image in zip(left, values, filled, images, strict=True):

@@ -21,8 +21,8 @@ from energycomp.images import as_picture
 from energycomp.models import Model, model_of
 from energycomp.sampling import Composer
 from energycomp.seeds import as_seed
-from energycomp_clevr.seen import AXES, HOME, check_viewpoint
-from energycomp_clevr.viewpoint import Viewpoint
+from energycomp_clevr.seen import check_viewpoint
+from energycomp_clevr.viewpoint import AXES, HOME, Viewpoint
 from energycomp_datasets.clevr.geometry import project, unproject
 from energycomp_datasets.clevr.scenes import SIZES
 
@@ -80,7 +80,7 @@ def film(
             raise InputError(f"got {text!r} with a place outside of the image; expected numbers in [0, 1]")
         leaves.append(model.leaf(values, name=text))
     if offsets is not None:
-        view = Viewpoint()
+        view = Viewpoint(model.denoiser.token_shape)
         condition = view(torch.cat([view.parse(camera=offset) for offset in offsets.tolist()]))
         leaves.append(Conditional(model.denoiser, condition, name="camera"))
     images = Composer(leaves).sample(frames, generator=[seed] * frames, **options)

@@ -17,7 +17,7 @@ from energycomp.errors import InputError
 from energycomp.inference import Solution, make_problem, read_attributes, view_of
 from energycomp.models import Model
 from energycomp.seeds import as_generator
-from energycomp_clevr.objects import ATTRIBUTES, Objects
+from energycomp_clevr.objects import ATTRIBUTES, TURN, Objects
 from energycomp_clevr.seen import check_viewpoint
 from energycomp_scenes.relations import KINDS, Formula, ground_of
 
@@ -100,7 +100,8 @@ def joined(solution: Solution, image: Any, model: Model, *, generator: int | tor
     others = found.probabilities(problem.beta, problem.energies)
     words = [pooled(one, other.cpu()) for one, other in zip(own, others, strict=True)]
     codes = torch.stack([each.argmax(1) + 1 for each in words], dim=1)
-    values = torch.cat([solution.conditions[:, :2].cpu(), codes.to(solution.conditions)], dim=1)
+    support = attrs.evolve(Objects().support, unread=(0,) * (solution.conditions.shape[1] - TURN))
+    values = support.joined(solution.conditions[:, :2].cpu(), codes)
     sure = torch.stack([each.amax(1) for each in words], dim=1)
     view = None if solution.view is None else attrs.evolve(view_of(model, values), image=solution.image)
     rows = solution.rows + problem.rows
@@ -147,10 +148,10 @@ def belief(
     [{'a': 1, 'b': 2, 'left of': 1.0, 'in front of': 0.0, 'near': 0.0, 'in the same row as': 0.0}]
     """
     values, count = solution.conditions.cpu(), solution.count
-    if values.shape[1:] != (2 + len(ATTRIBUTES),):
+    if values.ndim != 2 or values.shape[1] not in (TURN, TURN + 1):
         raise InputError(f"got {solution!r}, whose components are no objects; expected a reading of clevr")
     random = as_generator(generator)
-    codes = values[None, :, 2:].long().expand(draws, -1, -1).clone()
+    codes = values[None, :, 2:TURN].long().expand(draws, -1, -1).clone()
     if solution.words is not None and count and bool(solution.words.isfinite().all()):
         chances = solution.words.cpu().split(SIZES, dim=1)
         drawn = [torch.multinomial(each, draws, replacement=True, generator=random).T + 1 for each in chances]

@@ -153,7 +153,8 @@ def judged(graph: SceneGraph, found: Tensor) -> tuple[bool, bool, bool]:
     texts = [text.partition(" at ")[0] for text in graph.objects.values()]
     wanted = torch.cat([Objects().read(f"{text} at 0.5,0.5") for text in texts])[:, 2:]
     fits = [
-        [k for k, one in enumerate(found[:, 2:]) if bool(((one == words) | (words == 0)).all())] for words in wanted
+        [k for k, one in enumerate(found[:, 2 : 2 + wanted.shape[1]]) if bool(((one == words) | (words == 0)).all())]
+        for words in wanted
     ]
     right = there = False
     for choice in _choices(fits):

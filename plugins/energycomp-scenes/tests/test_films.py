@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -14,15 +15,51 @@ from typer.testing import CliRunner
 
 from energycomp import Model, load
 from energycomp.cli import app
+from energycomp.denoisers import TwoStageUNet
 from energycomp.errors import InputError
+from energycomp.images import ImageProcessor
 from energycomp.testing import tiny_model
-from energycomp_scenes import film, read_frames, save_frames
+from energycomp_clevr.objects import Objects
+from energycomp_scenes import draw, film, read_frames, save_frames, scene
 from energycomp_scenes.films import _seen, moved
 
 
 @pytest.fixture(scope="module")
 def small() -> Model:
     return load("clevr-small")
+
+
+@pytest.fixture(scope="module")
+def turned(small: Model) -> Model:
+    """A tiny untrained model of cubes with turns, whose pictures are not square."""
+    own, denoiser = Objects(viewpoint=True, turns=True), small.denoiser
+    torch.manual_seed(0)
+    shape = {"sample_size": (16, 24), "token_width": own.token_shape[1], "channels": (8, 16), "head_channels": 8}
+    network = TwoStageUNet(**shape, unplaced=True)
+    for weight in network.parameters():
+        if not weight.any():
+            torch.nn.init.normal_(weight, std=0.05)
+    denoiser = attrs.evolve(denoiser, network=network, sample_shape=(3, 16, 24), token_shape=own.token_shape)
+    defaults = attrs.evolve(small.defaults, aspect=1.0, num_inference_steps=2)
+    processor = ImageProcessor(size=(16, 24), resize="squash")
+    return attrs.evolve(small, denoiser=denoiser, conditioner=own, processor=processor, defaults=defaults)
+
+
+def test_what_is_open_stays_the_same_in_all_frames(turned: Model) -> None:
+    """A turn, camera and lamp are drawn once, for each seed."""
+    shown = [film(turned, ["red cube at 0.4,0.5"], frames=2, generator=seed, progress=False) for seed in (0, 1)]
+    assert shown[0][0].size == (480, 320)
+    assert shown[0][0].tobytes() == shown[0][1].tobytes() != shown[1][0].tobytes()
+    first, second = film(turned, ["red cube at 0.4,0.5"], frames=2, camera="0,0,0 -> 1,0,0", progress=False)
+    assert first.tobytes() != second.tobytes()
+
+
+def test_graphs_are_drawn_with_turns(turned: Model) -> None:
+    asked = scene("a: red cube at 0.3,0.5; b: sphere at 0.7,0.5")
+    one, again = (draw(asked, turned, tries=1, generator=0, progress=False)[0] for _ in range(2))
+    assert one.image.size == (24, 16)
+    assert one.image.tobytes() == again.image.tobytes()
+    assert one.values.shape == (2, 6)
 
 
 def frames(count: int = 3, size: tuple[int, int] = (32, 24)) -> list[Image.Image]:

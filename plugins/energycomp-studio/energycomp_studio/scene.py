@@ -21,6 +21,7 @@ from energycomp import Composer
 from energycomp.components import Composable, ReadsText, Widens, parsed, read_value, value_of
 from energycomp.errors import InputError
 from energycomp.fields import is_number
+from energycomp.images import ImageProcessor
 from energycomp.models import Model
 
 MAX_ITEMS = 32
@@ -160,7 +161,8 @@ class Settings:
 
     def aspect(self, model: Model) -> float:
         """Width over height of the image as people see it."""
-        height, width = self.size or (1, 1)
+        own = model.processor.size if isinstance(model.processor, ImageProcessor) else (1, 1)
+        height, width = self.size or own
         return model.defaults.aspect * width / height
 
     def given(self, model: Model) -> dict[str, Any]:
@@ -230,7 +232,8 @@ def text_of(item: Item, model: Model) -> str:
         return f"{fields['attribute']}={fields['value']}"
     words = {name: field for name, field in fields.items() if name not in ("x", "y")}
     place = f"{fields.get('x')},{fields.get('y')}"
-    said = f"{' '.join(map(str, words.values()))} at {place}"
+    named = [field if isinstance(field, str) else f"{name}={field}" for name, field in words.items()]
+    said = f"{' '.join(named)} at {place}"
     if words and isinstance(model.conditioner, ReadsText) and read_value(model.conditioner, said).equal(wanted):
         return said
     return ",".join([place, *(f"{name}={field}" for name, field in words.items())])

@@ -18,16 +18,28 @@ from typer.testing import CliRunner
 from energycomp import Composer, plugins
 from energycomp.cli.app import app
 from energycomp.components import Gaussian
-from energycomp.denoisers import count_rows
+from energycomp.denoisers import TwoStageUNet, count_rows
 from energycomp.errors import CompositionError, InputError
-from energycomp.images import png
+from energycomp.images import ImageProcessor, png
+from energycomp.models import Model
 from energycomp.testing import attributes_model, bumps_model, labels_model, tinted_model, tiny_model
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.lines import edit_python, edit_shell, python_lines, shell_line
 from energycomp_studio.pictures import SIDE
 from energycomp_studio.preview import Preview
-from energycomp_studio.scene import Item, Scene, Settings, beyond, changes, component, composed, in_words, scene_of
+from energycomp_studio.scene import (
+    Item,
+    Scene,
+    Settings,
+    beyond,
+    changes,
+    component,
+    composed,
+    in_words,
+    scene_of,
+    text_of,
+)
 from energycomp_studio.tabs.compose import PLAIN, kept_in, sampled, settings_of, shown
 
 RED = {"x": 0.2, "y": 0.3, "tint": "red", "width": "wide"}
@@ -285,3 +297,41 @@ def test_equal_scenes_give_equal_images() -> None:
     scene, model = first_scene(form_of(tinted_model())), tinted_model()
     one, two = (sampled(scene, model, Settings(steps=2)) for _ in range(2))
     assert torch.equal(torch.tensor(np.asarray(one)), torch.tensor(np.asarray(two)))
+
+
+@pytest.fixture
+def turned() -> Model:
+    """A tiny untrained model of cubes with turns, whose pictures are not square."""
+    objects = pytest.importorskip("energycomp_clevr.objects", reason="no clevr: pip install energycomp-clevr")
+    own, model = objects.Objects(viewpoint=True, turns=True), tiny_model(num_inference_steps=2)
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"sample_size": (16, 24), "channels": (8, 16), "head_channels": 8, "unplaced": True}
+    network = TwoStageUNet(token_width=own.token_shape[1], **shape)
+    for weight in network.parameters():
+        if not weight.any():
+            torch.nn.init.normal_(weight, std=0.05)
+    denoiser = attrs.evolve(model.denoiser, network=network, sample_shape=(3, 16, 24), token_shape=own.token_shape)
+    processor = ImageProcessor(size=(16, 24), resize="squash")
+    return attrs.evolve(model, denoiser=denoiser, conditioner=own, processor=processor, conditioner_name="objects")
+
+
+def test_a_turn_is_said_in_all_lines(turned: Model) -> None:
+    cube = {"x": 0.2, "y": 0.3, "color": "red", "shape": "cube", "turn": 45}
+    scene, settings = Scene((Item(cube),)), Settings()
+    assert text_of(scene.items[0], turned) == "red cube turn=45 at 0.2,0.3"
+    assert 'model(0.2, 0.3, color="red", shape="cube", turn=45)' in python_lines(scene, turned, "clevr", settings)
+    assert "'red cube turn=45 at 0.2,0.3'" in shell_line(scene, turned, "clevr", settings)
+    assert form_of(turned).attributes.keys() == {"size", "color", "material", "shape"}  # no list of 90 turns
+    assert (settings.aspect(turned), Settings(canvas="48x16").aspect(turned)) == (1.5, 3.0)
+
+
+def test_what_is_open_is_drawn_alike_by_python_the_command_and_the_studio(turned: Model, folder: Path) -> None:
+    plugins.register("models", "turned", lambda **_: turned)
+    scene, settings = Scene((Item({"x": 0.3, "y": 0.5, "shape": "cube"}), Item(OPEN))), Settings(seed=3)
+    studio, other = (png(turned.shown(sampled(scene, turned, one), side=SIDE)) for one in (settings, Settings(seed=4)))
+    assert studio != other
+    assert CliRunner().invoke(app, shlex.split(shell_line(scene, turned, "turned", settings))[1:]).exit_code == 0
+    assert (folder / "scene.png").read_bytes() == studio
+    (folder / "scene.png").unlink()
+    exec(python_lines(scene, turned, "turned", settings), {})  # noqa: S102 - the lines under test
+    assert (folder / "scene.png").read_bytes() == studio

@@ -154,7 +154,7 @@ def _model(
         )
     side = _latent_side(family, settings, network, vae)
     codec = VAECodec.of(vae, latent_size=side, source=source)
-    settings = attrs.evolve(settings, image_size=codec.image_size)
+    settings = attrs.evolve(settings, image_size=codec.sides[0])
     schedule, kind = noise_schedule(pipe.scheduler, flow=family.flow, tokens=(side // family.patch) ** 2)
     schedule = schedule.to(device_of(network))
     words = {"template": template, "concepts": concepts}
@@ -173,7 +173,7 @@ def _model(
         name="text",
         denoiser=denoiser,
         conditioner=conditioner,
-        processor=ImageProcessor(size=(codec.image_size, codec.image_size), resize="crop"),
+        processor=ImageProcessor(size=codec.sides, resize="crop"),
         network_name=family.network_name or family.pipeline,
         conditioner_name="text",
         defaults=Defaults(

@@ -1,6 +1,7 @@
 """The official CLEVR layout: `images/<split>/CLEVR_<split>_000000.png` and `scenes/CLEVR_<split>_scenes.json`."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,16 @@ from energycomp.errors import InputError
 from energycomp.files import atomic_file
 from energycomp.images import save_image, to_bytes
 from energycomp_datasets.clevr import clevrtex
-from energycomp_datasets.clevr.geometry import CAMERA_POSITION, MORE_SHAPES, SHAPES, camera_basis, project, unproject
+from energycomp_datasets.clevr.geometry import (
+    CAMERA_POSITION,
+    HALF_HEIGHT,
+    HALF_WIDTH,
+    MORE_SHAPES,
+    SHAPES,
+    camera_basis,
+    project,
+    unproject,
+)
 from energycomp_datasets.clevr.records import Record, centres, vectors
 from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.clevr.scenes import ATTRIBUTES, CLEVR, COLORS, MATERIALS, SIZES, Scene, Variety, sample_scene
@@ -165,7 +175,8 @@ def _read_split(folder: Path, file: Path) -> list[Record]:
             words = tuple(_words(entry) for entry in scene["objects"])
             known = words if any(words) else ()
             seen = {"camera": vectors(scene, "camera"), "lights": vectors(scene, "lights", rows=True)}
-            records.append(Record(path, coordinates, len(coordinates), known, **seen))
+            turns = turns_of(scene, coordinates)
+            records.append(Record(path, coordinates, len(coordinates), known, turns=turns, **seen))
     except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"got {file} with {type(error).__name__}: {error}; expected the records of CLEVR v1.0; "
@@ -177,6 +188,29 @@ def _read_split(folder: Path, file: Path) -> list[Record]:
                 f"got no image {record.path}; expected the one that {file} names; unpack the images of {split} again"
             )
     return records
+
+
+def turns_of(scene: Mapping[str, Any], places: Tensor) -> Tensor | None:
+    """How the cubes of a record are turned to the line of sight, (K,) degrees in [0, 90); NaN for other shapes.
+
+    0 is a cube one of whose faces looks along the line of sight, 45 one of whose edges does. None where the record
+    does not say which direction is "behind".
+
+    >>> scene = {"directions": {"behind": [0, 1, 0]}, "objects": [{"shape": "cube", "rotation": 0.5}]}
+    >>> turns_of(scene, torch.tensor([[0.5, 0.5]])).round()
+    tensor([29.])
+    """
+    if "directions" not in scene or not all("rotation" in entry for entry in scene["objects"]):
+        return None
+    ahead = scene["directions"]["behind"]
+    pitch = math.asin(CAMERA_POSITION[2] / math.hypot(*CAMERA_POSITION))
+    across, up = (2 * places[:, 0] - 1) * HALF_WIDTH, (1 - 2 * places[:, 1]) * HALF_HEIGHT
+    # The ray to a place leaves the middle of the picture to the right by this angle, seen from above.
+    aside = torch.atan2(across, math.cos(pitch) + math.sin(pitch) * up)
+    sight = math.atan2(ahead[1], ahead[0]) - aside
+    turned = torch.tensor([float(entry["rotation"]) for entry in scene["objects"]]) - sight
+    is_cube = torch.tensor([entry.get("shape") == "cube" for entry in scene["objects"]], dtype=torch.bool)
+    return torch.where(is_cube, turned.rad2deg() % 90, torch.nan)
 
 
 def _words(entry: Mapping[str, Any]) -> dict[str, str]:

@@ -15,7 +15,8 @@ class Record:
 
     attributes: the words of each object by name, such as {"color": "red"}; () where they are not known.
     camera: `(3,)` where it stands, in scene units; lights: `(L, 3)` how far each lamp is from its usual place; None
-    where they are not known, as in the official records.
+    where they are not known, as in the official records. turns: `(K,)` degrees in [0, 90) about the vertical, from
+    where a face of a cube looks along the line of sight, counter-clockwise seen from above; NaN for other shapes.
     """
 
     path: Path
@@ -24,6 +25,7 @@ class Record:
     attributes: tuple[Mapping[str, str], ...] = ()
     camera: Tensor | None = None
     lights: Tensor | None = None
+    turns: Tensor | None = None
 
 
 def centres(entries: Any, frame: tuple[int, int]) -> Tensor:

@@ -139,7 +139,7 @@ class _Compose:
         def done(found: tuple[Model, Form], _: float) -> tuple[Any, ...]:
             model, form = found
             scene = {**kept.get("scene", first_scene(form, name)).as_json(), "final": True, "first": True}
-            update = gr.update(form=form.as_json(), value=scene, aspect=model.defaults.aspect, **idle(""))
+            update = gr.update(form=form.as_json(), value=scene, aspect=Settings().aspect(model), **idle(""))
             steps = gr.update(value=kept.get("steps"), placeholder=f"{model.defaults.num_inference_steps}: {PLAIN}")
             about = f"Model **{name}**: {model.facts()['samples']}; a component is {form.component}"
             canvas = gr.update(value=kept.get("canvas"), visible=isinstance(model.conditioner, Widens))

@@ -1,0 +1,129 @@
+"""What components leave open is drawn before an image is sampled, so that no network averages over it.
+
+One number of the caller's generator seeds all of it: the noise of sample i does not depend on how many samples there
+are, and neither does what is drawn for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components import AnyWeight, Condition, Draws, Mixture, Weight, combine, identifies_null, unwrapped
+from energycomp.components.algebra import Composition
+from energycomp.components.predict import rewrapped
+from energycomp.denoisers.denoiser import Conditional
+from energycomp.seeds import derived_seed
+
+SEEDS = 2**62
+SHARES = 20  # of the trajectory, at which weights are looked at
+
+
+def drawn(composition: Composition, prior: Draws, n: int, generators: Sequence[torch.Generator | None]) -> Composition:
+    """The composition of n samples with what its components leave open drawn from a prior, for each sample anew.
+
+    Components of weights below 0 stay as they are: what is ruled out is ruled out whatever its turn is. What an image
+    has beside its components is one component more, and one network evaluation more per sample and step.
+
+    Args:
+        prior: the conditioner of the components.
+        generators: one, or one for each sample.
+    """
+    if len(generators) not in (1, n):
+        return composition  # sampling says what is wrong
+    seeds = [int(torch.randint(SEEDS, (), generator=one, device=_device(one))) for one in generators]
+    changed: dict[int, Any] = {}
+    before = torch.zeros(n, dtype=torch.long)  # components of each sample so far
+    for leaf, weight in _shown(composition):
+        bare = unwrapped(leaf)
+        if isinstance(bare, Conditional) and id(leaf) not in changed:
+            changed[id(leaf)] = rewrapped(leaf, _filled(bare, prior, seeds, before))
+        before = before + _counts(weight, n)
+    scene = _around(composition, prior, n, seeds)
+    return _rebuilt(composition, changed, scene)
+
+
+def _device(generator: torch.Generator | None) -> torch.device | None:
+    return None if generator is None else generator.device
+
+
+def _shown(composition: Composition) -> list[tuple[Any, AnyWeight]]:
+    """The leaves that samples show, in the order of the composition: those of weights above 0."""
+    found: list[tuple[Any, AnyWeight]] = []
+    for leaf, weight in composition.terms.items():
+        if isinstance(leaf, Mixture):
+            found += [one for part in leaf.components for one in _shown(part)]
+        elif isinstance(weight, Weight) or weight > 0:
+            found.append((leaf, weight))
+    return found
+
+
+def _counts(weight: AnyWeight, n: int) -> Tensor:
+    """Which of n samples show a leaf, (n,); one whose weight varies over samples is that of some of them."""
+    if not isinstance(weight, Weight) or weight.samples is None or n % weight.samples:
+        return torch.ones(n, dtype=torch.long)
+    seen = [weight.at(torch.full((n,), share / SHARES), (1, 1, 1)) for share in range(SHARES + 1)]
+    return (torch.stack(seen).reshape(SHARES + 1, n) > 0).any(0).long()
+
+
+def _seeded(seeds: Sequence[int], number: object) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(derived_seed(seed, number)) for seed in seeds]
+
+
+def _filled(leaf: Conditional, prior: Draws, seeds: Sequence[int], numbers: Tensor) -> Conditional:
+    """The leaf with a value for each of n samples where the prior changes it, else itself.
+
+    `numbers` (n,) is the place of the leaf among the components of each sample: what is drawn depends on nothing else.
+    """
+    values, n = leaf.values, len(numbers)
+    if values is None or tuple(values.shape[1:]) != tuple(prior.value_shape) or n % len(values):
+        return leaf
+    each = values.cpu()[torch.arange(n) % len(values)]
+    new, parts = each.clone(), each.split(n // len(seeds))
+    for number in numbers.unique().tolist():
+        found = [prior.drawn(part, one) for part, one in zip(parts, _seeded(seeds, number), strict=True)]
+        new[numbers == number] = torch.cat(found)[numbers == number]
+    if new.equal(each):
+        return leaf
+    new = new.to(values)
+    return attrs.evolve(leaf, condition=prior(new), values=new)
+
+
+def _around(composition: Composition, prior: Draws, n: int, seeds: Sequence[int]) -> Conditional | None:
+    """What images have beside their components, as a component; None where the components say it, or cannot."""
+    leaves = [leaf for part in _parts(composition) for leaf in part.terms]
+    denoisers = {id(leaf.denoiser): leaf.denoiser for leaf in leaves if isinstance(leaf, Conditional)}
+    alone = len(denoisers) == 1 and all(isinstance(leaf, Conditional) for leaf in leaves)
+    if not alone or not identifies_null((denoiser := next(iter(denoisers.values()))).rule):
+        return None
+    given = [leaf.condition for leaf in leaves]
+    found = [prior.around(given, n // len(seeds), one) for one in _seeded(seeds, "around")]
+    rows = [one for one in found if one is not None]
+    if len(rows) < len(found):
+        return None
+    return Conditional(denoiser, Condition.cat(rows).to(denoiser.device), "surroundings")
+
+
+def _parts(composition: Composition) -> list[Composition]:
+    """The composition, or those in the mixtures that are its leaves."""
+    mixtures = [leaf for leaf in composition.terms if isinstance(leaf, Mixture)]
+    return [part for leaf in mixtures for part in leaf.components] if mixtures else [composition]
+
+
+def _rebuilt(composition: Composition, changed: dict[int, Any], scene: Conditional | None) -> Composition:
+    """The composition with other leaves, and with one more component in it, or in each part of its mixtures."""
+    terms: list[tuple[Any, Any]] = []
+    mixed = False
+    for leaf, weight in composition.terms.items():
+        if isinstance(leaf, Mixture):
+            mixed = True
+            parts = [_rebuilt(part, changed, scene) for part in leaf.components]
+            terms.append((attrs.evolve(leaf, components=parts), weight))
+        else:
+            terms.append((changed.get(id(leaf), leaf), weight))
+    made = Composition(terms)
+    return made if scene is None or mixed else combine([made, scene], "product")

@@ -1,0 +1,284 @@
+"""Turns of cubes: how they are said, and that what is left open is drawn before an image is sampled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from typer.testing import CliRunner
+
+from energycomp import Composer, infer, plugins
+from energycomp.cli import app
+from energycomp.components import Condition, Draws, draws_of, per_sample, random_values
+from energycomp.denoisers import Conditional
+from energycomp.errors import InputError
+from energycomp.inference import explain, make_problem
+from energycomp.models import Model
+from energycomp.sampling.drawn import drawn
+from energycomp.testing import tinted_model
+from energycomp_clevr.objects import ATTRIBUTES, Objects
+from energycomp_clevr.turns import read_turns
+from energycomp_clevr.viewpoint import AXES, Viewpoint
+from energycomp_edit import edit
+from energycomp_lab.checks import check_conditioner
+
+TURNED, PLAIN = Objects(viewpoint=True, turns=True), Objects()
+QUICK: dict[str, Any] = {"num_inference_steps": 2, "progress": False}
+
+
+def test_contract() -> None:
+    check_conditioner(TURNED)
+    values = random_values(TURNED, 50, generator=0)
+    assert values.shape == (50, 7)
+    assert values[:, 6].eq(0).all()
+    assert TURNED.attributes == ATTRIBUTES  # a turn is no word of a list
+    assert TURNED.support.words == PLAIN.support.words
+
+
+@pytest.mark.parametrize("said", [30, 30.4, 120, -60, -330, "30"])
+def test_a_turn_is_said_in_degrees(said: Any) -> None:
+    value = TURNED.parse(0.3, 0.5, shape="cube", turn=said)
+    described = {"x": 0.3, "y": 0.5, "shape": "cube", "turn": 30}
+    assert TURNED.describe(value[0]) == described
+    assert TURNED.parse(**described).equal(value)
+    for text in (f"cube turned {said} at 0.3,0.5", f"turn={said} cube at 0.3,0.5"):
+        assert TURNED.read(text).equal(value)
+    token = TURNED(value).rows[0, 0]
+    angle = torch.tensor(120.0).deg2rad()  # four times the turn
+    torch.testing.assert_close(token[15:17], torch.stack([angle.cos(), angle.sin()]))
+    assert token[17:].eq(0).all()
+
+
+def test_a_turn_that_is_open_and_that_of_another_shape_say_nothing() -> None:
+    value = TURNED.parse(0.3, 0.5, shape="cube", turn=0)
+    assert TURNED.describe(value[0])["turn"] == 0
+    for column, code in ((6, 0.0), (5, 2.0), (5, 0.0)):  # open, of a sphere, of any shape
+        other = value.clone()
+        other[0, column] = code
+        assert TURNED(other).rows[0, 0, 15:17].tolist() == [0.0, 0.0]
+        assert "turn" not in TURNED.describe(other[0])
+    assert TURNED(value).rows[0, 0, 15:17].tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: TURNED.parse(0.3, 0.5, shape="sphere", turn=30), "got turn=30 with shape='sphere'; expected"),
+        (lambda: TURNED.parse(0.3, 0.5, turn=30), "got turn=30 with no shape; expected shape='cube'"),
+        (lambda: TURNED.parse(0.3, 0.5, shape="cube", turn=float("nan")), "got turn=nan; expected degrees from -360"),
+        (lambda: TURNED.parse(0.3, 0.5, shape="cube", turn=400), "got turn=400; expected degrees"),
+        (lambda: TURNED.parse(0.3, 0.5, shape="cube", turn=True), "got turn=True; expected degrees"),
+        (lambda: TURNED.read("cube turned round at 0.3,0.5"), "got turn='round'; expected degrees"),
+        (lambda: TURNED.read("cube turned at 0.3,0.5"), "got turn=''; expected degrees"),
+        (lambda: TURNED.read("cube turned 3 turned 4 at 0.3,0.5"), "got 2 turns"),
+        (lambda: PLAIN.parse(0.3, 0.5, shape="cube", turn=30), "for a model that takes no turns; expected none"),
+        (lambda: PLAIN.read("cube turned 30 at 0.3,0.5"), "for a model that takes no turns"),
+    ],
+)  # fmt: skip
+def test_refused_in_one_line(act: Callable[[], Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as refused:
+        act()
+    assert "\n" not in str(refused.value)
+
+
+def test_what_is_drawn_is_uniform() -> None:
+    values = TURNED.read("red cube at 0.3,0.5").repeat(9000, 1)
+    found = TURNED.drawn(values, torch.Generator().manual_seed(0))
+    counts = found[:, 6].long().bincount(minlength=91)
+    assert counts[0] == 0
+    assert bool((counts[1:] > 50).all())
+    assert found[:, :6].equal(values[:, :6])
+    for text in ("sphere at 0.3,0.5", "0.3,0.5", "cube turned 7 at 0.3,0.5"):
+        value = TURNED.read(text)
+        assert TURNED.drawn(value, None).equal(value)
+    assert (draws_of(PLAIN), draws_of(Objects(viewpoint=True)), draws_of(TURNED)) == (None, None, TURNED)
+    around = TURNED.around([], 2000, torch.Generator().manual_seed(0))
+    assert around is not None
+    moved = around.rows[:, 0, -7:-1].reshape(-1, 3) @ torch.tensor(AXES)  # along the axes of the scene
+    most = moved.reshape(-1, 2, 3).abs().amax(0)
+    torch.testing.assert_close(most, torch.tensor([[0.5] * 3, [1.0] * 3]), atol=0.02, rtol=0)
+
+
+def leaves_of(scene: Any, n: int, seeds: list[int]) -> dict[str, Condition]:
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    found = drawn(Composer(scene).composition, TURNED, n, generators)
+    return {leaf.name: leaf.condition for leaf in found.terms}
+
+
+def test_samples_have_their_own_turns_and_views(model: Model) -> None:
+    cube, sphere = model("cube at 0.3,0.5"), model("sphere at 0.7,0.5")
+    few, many = leaves_of(cube & sphere, 2, [0]), leaves_of(cube & sphere, 5, [0])
+    assert many["clevr(cube at 0.3,0.5)"].rows[:, 0, 15].unique().numel() > 2
+    assert many["surroundings"].rows[:, 0, -1].eq(1).all()
+    assert len(many["clevr(sphere at 0.7,0.5)"]) == 1  # there is nothing to draw
+    for name in ("clevr(cube at 0.3,0.5)", "surroundings"):
+        assert few[name].rows.equal(many[name].rows[:2])  # whatever the number of samples is
+    alike = leaves_of(cube, 3, [5, 5, 5])  # frames of a film
+    assert all(len(alike[name].rows.unique(dim=0)) == 1 for name in ("clevr(cube at 0.3,0.5)", "surroundings"))
+
+
+def test_what_is_said_is_not_drawn(model: Model) -> None:
+    view = Viewpoint(model.denoiser.token_shape)
+    seen = Conditional(model.denoiser, view(view.parse(camera=(0.1, 0.0, 0.0))), "camera")
+    cube = model(0.3, 0.5, shape="cube", turn=30)
+    found = drawn(cube & seen & ~model("cube at 0.7,0.5"), TURNED, 2, [None])
+    assert len(found.terms) == 3
+    assert all(len(leaf.condition) == 1 for leaf in found.terms)
+    mixed = drawn(Composer(model("cube at 0.3,0.5") | model("cube at 0.7,0.5")).composition, TURNED, 2, [None])
+    (mixture,) = mixed.terms
+    assert [sorted(len(leaf.condition) for leaf in part.terms) for part in mixture.components] == [[1, 2, 2]] * 2
+    assert isinstance(TURNED, Draws)
+
+
+@pytest.mark.parametrize("sampler", [None, "smc"])
+@torch.no_grad()
+def test_a_sample_is_that_of_what_was_drawn(tiny: Model, sampler: str | None) -> None:
+    """Sampled again with the turn and the view said, from the same noise."""
+    cube, rows = tiny("red cube at 0.3,0.5"), 2 if sampler is None else 1  # samplers exchange samples
+    how: dict[str, Any] = {
+        **QUICK,
+        "report": lambda _: None,
+        **(_own(tiny) if sampler is None else {"sampler": sampler}),
+    }
+    found = Composer(cube).sample(2, generator=3, output_type="latent", **how)
+    rest = torch.Generator().manual_seed(3)
+    said = drawn(Composer(cube).composition, TURNED, rows, [rest])
+    assert [len(leaf.condition) for leaf in said.terms if leaf.name != "u"] == [rows, rows]
+    assert found.equal(Composer(said).sample(2, generator=rest, output_type="latent", prior=False, **how))
+    assert not found.equal(Composer(cube).sample(2, generator=3, output_type="latent", prior=False, **how))
+
+
+def test_compositions_of_one_batch_draw_what_each_draws_alone(tiny: Model) -> None:
+    scenes = [["sphere at 0.2,0.5", "cube at 0.3,0.5"], ["cube at 0.7,0.5"], []]
+    parts = [Composer([tiny(text) for text in texts] or tiny.unconditional) for texts in scenes]
+    seeds = [3, 4, 5]
+    together = leaves_of(per_sample(parts), 3, seeds)
+    for number, (part, seed) in enumerate(zip(parts, seeds, strict=True)):
+        for name, condition in leaves_of(part, 1, [seed]).items():
+            assert condition.rows[0].equal(together[name].expand(3).rows[number])
+
+
+def _own(tiny: Model) -> dict[str, Any]:
+    return {name: value for name, value in tiny.sampling().items() if name not in ("prior", "num_inference_steps")}
+
+
+@pytest.mark.parametrize("texts", [["red cube", "sphere at 0.7,0.5"], [], ["cube turned 30 at 0.3,0.5"]])
+def test_python_and_the_command_draw_the_same(
+    tiny: Model, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugins.register("models", "turned", lambda **_: tiny)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["sample", "turned", *texts, "--seed", "3", "--raw", "--steps", "2"])
+    assert result.exit_code == 0, result.output
+    scene = tiny.scene(*texts, generator=3) or tiny.unconditional
+    image = Composer(scene).sample(generator=3, **QUICK)[0]
+    assert image.size == (24, 16)
+    assert Image.open("sample.png").tobytes() == image.tobytes()
+    again = Composer(scene).sample(generator=4, **QUICK)[0]
+    assert again.tobytes() != image.tobytes()
+
+
+@torch.no_grad()
+def test_pictures_that_are_not_square_are_edited_and_explained(tiny: Model) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 48, 3), dtype=np.uint8))
+    parse = tiny.conditioner.parse
+    values = torch.cat([parse(0.2, 0.4, color="red", shape="cube"), parse(0.7, 0.6, shape="sphere")])
+    solution = explain(image, tiny, values)
+    assert solution.maps().shape == (2, 16, 24)
+    options: dict[str, Any] = {"solution": solution, "generator": 0, "progress": False}
+    done = edit(image, tiny, set={0: {"turn": "45"}}, add=[{"x": 0.5, "y": 0.5, "shape": "cube"}], **options)
+    assert done.image.size == (48, 32)
+    assert done.mask.shape == (1, 1, 16, 24)
+    assert done.values[0].tolist() == parse(0.2, 0.4, color="red", shape="cube", turn=45)[0].tolist()
+    assert 1 <= done.values[2, 6] <= 90  # drawn, since it is sampled
+    round_one = edit(image, tiny, set={0: {"shape": "sphere"}}, **options)
+    assert tiny.conditioner.describe(round_one.values[0]).keys() == {"x", "y", "color", "shape"}
+    with pytest.raises(InputError, match="got turn='45' with shape='sphere'"):
+        edit(image, tiny, set={1: {"turn": "45"}}, **options)
+    with pytest.raises(InputError, match="expected words by attribute of clevr-small: size, color, material, shape, turn"):
+        edit(image, tiny, set={1: {"tilt": "45"}}, **options)
+
+
+class Turning(torch.nn.Module):
+    """Predicts x0 as `base`, plus, for a cube, fixed directions times its token of the turn: one pair for each half."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+        self.directions = torch.randn(2, 2, 16, 16, 24, generator=torch.Generator().manual_seed(0)) * 0.3
+        self.base = torch.zeros(1, 16, 16, 24)
+
+    def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
+        return (self.base.expand_as(sample) * self.scale,)
+
+    def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
+        token = condition.rows[:, 0]
+        each = self.directions[(token[:, 0] > 0.5).long()]
+        added = (token[:, 15:17, None, None, None] * each).sum(1)
+        return features[0][owner] + torch.where(condition.null[:, None, None, None], 0.0, added)
+
+
+@torch.no_grad()
+def test_turns_are_read_last(model: Model) -> None:
+    """Of a prediction that turns with them, in closed form."""
+    toy = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=Turning()))
+    parse = model.conditioner.parse
+    cubes = [parse(0.2, 0.4, shape="cube", turn=33), parse(0.7, 0.6, shape="cube", turn=88)]
+    true = torch.cat([*cubes, parse(0.5, 0.5, shape="sphere")])
+    head: Any = toy.denoiser.network.head
+    picture = head((torch.zeros(1, 16, 16, 24),), toy.conditioner(true), torch.zeros(3, dtype=torch.long))
+    problem = make_problem(picture.sum(0, keepdim=True), toy, count=3)
+    read = true.clone()
+    read[:, 6] = 0.0
+    found = read_turns(problem, read, generator=torch.Generator().manual_seed(0))
+    assert found[:, :6].equal(read[:, :6])
+    assert found[2, 6] == 0
+    assert (found[:2, 6] - true[:2, 6]).abs().max() <= 1
+    assert problem.rows == 12 * (3 + 2 * 9 + 1)
+    assert read_turns(problem, read[2:]).equal(read[2:])
+
+
+def test_the_command_reads_turns_where_they_are_asked_for(
+    tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def as_cubes(_: Any, values: Tensor, **__: Any) -> Tensor:
+        return torch.cat([values[:, :5], torch.ones(len(values), 1), torch.full((len(values), 1), 31.0)], dim=1)
+
+    monkeypatch.setattr("energycomp_clevr.turns.read_turns", as_cubes)
+    plugins.register("models", "turned", lambda **_: tiny)
+    Image.new("RGB", (48, 32), "gray").save(tmp_path / "scene.png")
+    told = []
+    for more in ([], ["--last"]):
+        words = ["infer", "turned", str(tmp_path / "scene.png"), "--count", "1", "--json", *more]
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        told.append(json.loads(done.stdout.splitlines()[-1])["objects"][0])
+    assert "turn" not in told[0]
+    assert (told[1]["shape"], told[1]["turn"]) == ("cube", 30)
+
+
+def test_turns_are_asked_of_models_that_have_them() -> None:
+    with pytest.raises(InputError, match=r"got last=True with tinted .*; expected a model with turns"):
+        infer(torch.zeros(3, 16, 16), tinted_model(), last=True)
+
+
+@torch.no_grad()
+def test_a_canvas_has_one_view_and_turns_that_do_not_change_from_window_to_window(model: Model) -> None:
+    scene = model.conditioner.widened(model, ["cube at 0.5,0.5"], (128, 384), 0)  # type: ignore[attr-defined]
+    inner: list[Tensor] = []
+    hook = model.denoiser.network.token.register_forward_pre_hook(lambda _, given: inner.append(given[0]))  # type: ignore[union-attr]
+    scene.eps(torch.randn(1, 16, 16, 48), torch.tensor([500.0]))
+    hook.remove()
+    tokens = torch.cat([part.reshape(-1, 24) for part in inner]).unique(dim=0)
+    assert len(tokens[tokens[:, -1] == 1]) == 1
+    turns = tokens[tokens[:, 15:17].any(1)][:, 15:17]
+    assert len(turns) >= 1
+    assert len(turns.unique(dim=0)) == 1
