@@ -95,10 +95,10 @@ def test_a_wheel_holds_the_licence_and_the_types(folder: str, tmp_path: Path) ->
     assert ("weights/model.safetensors" in " ".join(names)) == ("lamps" in folder)
 
 
-def test_the_included_weights_are_at_most_86_mb() -> None:
+def test_the_included_weights_are_at_most_102_mb() -> None:  # 86, and those of a training that goes on
     files = list(ROOT.glob("plugins/*/energycomp_*/weights/**/*.safetensors"))
     assert len(files) >= 13
-    assert sum(file.stat().st_size for file in files) <= 86_000_000
+    assert sum(file.stat().st_size for file in files) <= 102_000_000
 
 
 @pytest.mark.parametrize("package", ["clevr", "decomp", "faces", "slots", "text"])

@@ -20,7 +20,7 @@ from energycomp.errors import CheckpointError, EnergycompError, InputError
 from energycomp.files import MANIFEST, atomic_directory
 from energycomp.models import Model, VAECodec
 from energycomp_clevr.codec_recipe import SPREAD, codec, reconstruction, spread
-from energycomp_clevr.latents_recipe import enlarged, latents_of, turned_values_of, view_of
+from energycomp_clevr.latents_recipe import begun, enlarged, latents_of, turned_values_of, view_of
 from energycomp_clevr.model import clevr
 from energycomp_clevr.objects_recipe import clevr as recipe
 from energycomp_clevr.seen import seen_from
@@ -147,6 +147,18 @@ def test_a_wider_network_computes_the_same_as_the_one_it_starts_from(model: Mode
         found.append(network.head(network.features(x, at), condition, torch.zeros(3, dtype=torch.long)))
     torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=0)
     assert found[0].abs().max() > 0.5
+
+
+@torch.no_grad()
+def test_a_training_goes_on_from_weights_that_know_turns(vae: Path) -> None:
+    made = begun(clevr(pretrained=False, vae=str(vae)))
+    network: Any = made.denoiser.network
+    cubes = torch.cat([made.conditioner.parse(0.4, 0.5, shape="cube", size="large", turn=turn) for turn in (0, 45, 89)])
+    features = network.features(
+        torch.randn(1, 16, 16, 24, generator=torch.Generator().manual_seed(0)), torch.tensor([500.0])
+    )
+    edge, corner, almost = network.head(features, made.conditioner(cubes), torch.zeros(3, dtype=torch.long))
+    assert (edge - corner).square().mean() > 20 * (edge - almost).square().mean() > 0  # 89 degrees are nearly 0
 
 
 @pytest.mark.parametrize("other", ["clevr-small", "clevr-places"])

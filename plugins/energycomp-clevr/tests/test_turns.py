@@ -203,7 +203,9 @@ def test_pictures_that_are_not_square_are_edited_and_explained(tiny: Model) -> N
     assert tiny.conditioner.describe(round_one.values[0]).keys() == {"x", "y", "color", "shape"}
     with pytest.raises(InputError, match="got turn='45' with shape='sphere'"):
         edit(image, tiny, set={1: {"turn": "45"}}, **options)
-    with pytest.raises(InputError, match="expected words by attribute of clevr-small: size, color, material, shape, turn"):
+    with pytest.raises(
+        InputError, match="expected words by attribute of clevr-small: size, color, material, shape, turn"
+    ):
         edit(image, tiny, set={1: {"tilt": "45"}}, **options)
 
 
