@@ -83,7 +83,12 @@ def decompose(page: Any) -> None:
 
 
 def save(page: Any, file: Path) -> None:
-    """The page as it is on the screen."""
+    """The page as it is on the screen, without the seconds, which are those of the machine that draws it."""
+    seconds = "/,? (tracked )?in [0-9.]+ s$/"
+    page.evaluate(
+        f"document.querySelectorAll('.studio-status').forEach((one) => "
+        f"{{ one.textContent = one.textContent.replace({seconds}, ''); }})"
+    )
     page.screenshot(path=file)
     with Image.open(file) as picture:
         picture.convert("RGB").save(file, optimize=True)

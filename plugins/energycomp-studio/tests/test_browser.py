@@ -349,21 +349,6 @@ def test_a_file_that_is_dropped_is_read_and_its_objects_are_shown_and_edited(new
         expect(page.get_by_role("tab", name=name, exact=True)).to_have_attribute("aria-selected", "true")
 
 
-def test_a_task_that_takes_long_has_a_bar(new_page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    page, compose = new_page(), Target.compose
-    bar = page.locator("#compose-scene progress")
-    expect(bar).to_be_hidden()
-
-    def slow(*args: Any, **kwargs: Any) -> Any:
-        time.sleep(0.3)
-        return compose(*args, **kwargs)
-
-    monkeypatch.setattr(Target, "compose", slow)
-    page.mouse.click(*at(page, 0.5, 0.2))
-    expect(bar).to_have_attribute("value", re.compile(r"0\.\d"))
-    expect(bar).to_be_hidden()
-
-
 def test_objects_of_a_video_are_tracked(new_page: Any, tmp_path: Path) -> None:
     model, page = tinted(), new_page()
     places = [model.conditioner.parse(0.3 + 0.05 * k, 0.5, tint="red", width="wide") for k in range(3)]
@@ -557,6 +542,8 @@ def test_two_pages_and_stop_and_waiting_and_what_is_newer(
     monkeypatch.setattr(Target, "compose", slow)
     page.locator("#compose-steps input").fill("900")
     expect(status(page, "compose")).to_contain_text("of 900")
+    bar = page.locator("#compose-scene progress")
+    expect(bar).to_have_attribute("value", re.compile(r"0\.\d"))
     other.mouse.click(*at(other, 0.5, 0.8))
     expect(status(other, "compose")).to_contain_text("waiting for another page: drawing")
     other.click("#studio-stop")
@@ -567,6 +554,7 @@ def test_two_pages_and_stop_and_waiting_and_what_is_newer(
     expect(status(page, "compose")).to_contain_text(re.compile(r"step 1?\d of 900"))
     page.click("#studio-stop")
     expect(status(page, "compose")).to_have_text("stopped")
+    expect(bar).to_be_hidden()
     page.locator("#compose-steps input").fill("5")
     changed(page, lambda: page.mouse.click(*at(page, 0.2, 0.2)))
     expect(status(page, "compose")).to_contain_text("4 objects")
