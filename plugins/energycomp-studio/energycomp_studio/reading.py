@@ -161,8 +161,11 @@ def found_in(reading: Reading, model: Model) -> list[dict[str, Any]]:
     [{'given': {'x': 0.3, 'y': 0.4}, 'sure': {}, 'gain': 3.0, 'lit': '', 'relations': []}]
     """
     solution, mixed = reading.solution, mixed_of(model.conditioner)
-    words = [] if mixed is None or solution.certainty is None else list(mixed.attributes)
-    gains = [None] * solution.count if solution.component_gain is None else solution.component_gain.tolist()
+    # Numbers of an image that the model does not know mean nothing, and are left out.
+    worded = mixed is not None and solution.certainty is not None and solution.trusted
+    words = list(mixed.attributes) if mixed is not None and worded else []
+    counted = solution.component_gain if solution.trusted else None
+    gains = [None] * solution.count if counted is None else counted.tolist()
     maps = lit(solution) or [""] * solution.count
     relations = related(solution) or [[] for _ in range(solution.count)]
     found = []
@@ -210,6 +213,20 @@ def related(solution: Solution) -> list[list[tuple[int, str]]]:
             words = [kind if sure > SURE else f"{kind} ({sure:.0%})" for kind, sure in said]
             found[one - 1].append((other - 1, ", ".join(words)))
     return found
+
+
+def how_sure(solution: Solution) -> str:
+    """How sure an answer is, to be added to a line; nothing where the model does not say it.
+
+    >>> how_sure(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, sure=0.97))
+    ', sure 0.97'
+    >>> how_sure(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, out_of_distribution=True))
+    ', not trusted'
+    """
+    if solution.verdict is None:
+        return ""
+    number = "" if solution.sure is None or not solution.trusted else f" {solution.sure:.2f}"
+    return f", {solution.verdict}{number}"
 
 
 def notes(solution: Solution) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import gradio as gr
 import pytest
 import torch
@@ -338,6 +339,8 @@ def test_reading_reports_on_the_way_and_answers_as_infer_does() -> None:
     assert [one["sure"]["tint"] for one in shown] == pytest.approx(direct.certainty[:, 0].tolist())
     assert [one["gain"] for one in shown] == pytest.approx(direct.component_gain.tolist())
     assert [one["tint"] for one in found.described] == ["red", "blue"]
+    foreign = attrs.evolve(found, solution=attrs.evolve(found.solution, out_of_distribution=True))
+    assert [(one["sure"], one["gain"]) for one in found_in(foreign, model)] == [({}, None), ({}, None)]
 
 
 def test_repainting_changes_the_answer() -> None:

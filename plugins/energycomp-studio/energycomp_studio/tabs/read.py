@@ -36,7 +36,7 @@ from energycomp_studio.parts import (
     session_of,
 )
 from energycomp_studio.pictures import SIDE, uploaded
-from energycomp_studio.reading import Reading, Stage, described, found_in, notes, read, scene_read
+from energycomp_studio.reading import Reading, Stage, described, found_in, how_sure, notes, read, scene_read
 from energycomp_studio.scene import Scene, Settings, changes, scene_of, value
 from energycomp_studio.tabs.compose import sampled
 from energycomp_studio.worker import Running, Worker
@@ -131,7 +131,9 @@ class _Read:
 
         def done(found: tuple[Model, Reading], seconds: float) -> tuple[Any, ...]:
             model, reading = found
-            shown = self._shown(reading, model, f"{reading.solution.count} found in {seconds:.0f} s")
+            shown = self._shown(
+                reading, model, f"{reading.solution.count} found in {seconds:.0f} s{how_sure(reading.solution)}"
+            )
             return *(gr.skip(),) * 3, [reading], shown
 
         yield gr.update(value={"items": [], "final": True}, status="reading"), "", "", [], None, gr.skip()
