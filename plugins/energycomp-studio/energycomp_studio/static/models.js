@@ -1,5 +1,6 @@
-// The cards of the models. Props: cards, a list of {name, about, able, tabs}; pictures, the url of each name. The value
-// is the model whose button was clicked; the event is the name of the tab to open, or "survey" once the cards are seen.
+// The cards of the models. Props: cards, a list of {name, about, able, tabs}; pictures, the url of each name, as a text in
+// JSON: Gradio changes an object in its place, which `watch` does not see. The value is the model whose button was
+// clicked; the event is the name of the tab to open, or "survey" once the cards are seen.
 const box = element.firstElementChild;
 const EVENTS = ["compose", "read", "decompose"];
 
@@ -10,7 +11,7 @@ function made(tag, attributes, ...children) {
 }
 
 function card({ name, about, able, tabs }) {
-  const src = props.pictures[name];
+  const src = JSON.parse(props.pictures)[name];
   const picture = src ? made("img", { src, alt: "" }) : made("span", { className: "studio-blank" });
   const buttons = tabs.map((tab) => {
     const button = made("button", { type: "button" }, tab[0].toUpperCase() + tab.slice(1));

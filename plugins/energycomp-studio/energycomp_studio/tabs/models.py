@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -64,13 +65,13 @@ class _Models:
         """The cards, and the models that the other tabs offer; then the pictures, one after another."""
         cards = [card(self.library, name) for name in self.library.names]
         offered = (gr.update(choices=self.library.able(ability)) for ability in ("read", "decompose"))
-        yield gr.update(cards=cards, pictures=dict(self.pictures)), *offered
+        yield gr.update(cards=cards, pictures=json.dumps(self.pictures)), *offered
         for name in [one["name"] for one in cards if one["tabs"] and one["name"] not in self.pictures]:
             what = f"drawing a picture of {name}"
             for event in self.worker.run(session_of(request), partial(self._drawn, name), what):
                 if isinstance(event, Done):
                     self.pictures[name] = event.result
-                    yield gr.update(pictures=dict(self.pictures)), gr.skip(), gr.skip()
+                    yield gr.update(pictures=json.dumps(self.pictures)), gr.skip(), gr.skip()
 
 
 def models_tab(
@@ -94,7 +95,7 @@ def models_tab(
         html_template="<ul class='studio-models'></ul>",
         js_on_load=static("models.js"),
         cards=[],
-        pictures={},
+        pictures="{}",
         elem_id="models-list",
         apply_default_css=False,
     )
