@@ -35,7 +35,7 @@ COMMAND = "python benchmarks/inference/reading_statistics.py"
 LEVELS = (0.05, 0.01)
 IMAGES = 10  # that the readings of `coverage` share
 MODEL = "clevr-places"
-LEAD = 0.57  # share of a label in an image of two, which one test finds better in about 80 % of readings
+LEAD = 0.515  # share of a label in an image of two, which one test of 128 draws finds better in about 80 % of readings
 CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "rotated by 90 degrees": lambda image: image.rot90(1, (1, 2)),
     "rotated by 180 degrees": lambda image: image.rot90(2, (1, 2)),

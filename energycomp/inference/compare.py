@@ -56,13 +56,13 @@ def _in_strata(banks: Tensor) -> tuple[float, float]:
     """The variance of the sum of a bank from several of them (g, n), and its degrees of freedom.
 
     The variance differs between strata, which leaves fewer degrees of freedom (Satterthwaite): few draws do not show
-    it, and have two thirds at most.
+    it, and have half at most.
     """
     g, n = banks.shape
     variances = banks.var(0)
     variance, squares = float(variances.sum()), float(variances.square().sum()) / (g + 1)
     found = variance**2 / squares - 2 if squares > 0 else float("inf")  # 2 for the chance in the variance itself
-    return variance, max(1.0, min(found, (g - 1) * n * 2 / 3))
+    return variance, max(1.0, min(found, (g - 1) * n / 2))
 
 
 def _of_neighbours(bank: Tensor) -> tuple[float, float]:
