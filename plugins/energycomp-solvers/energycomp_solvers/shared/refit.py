@@ -22,9 +22,9 @@ from energycomp.inference import NoiseBank, ObjectWords, Problem, QuadraticForm,
 from energycomp_solvers.shared.subsets import subset_errors, with_each
 
 PARTS = ((5,), (1, 3), (0, 2, 4, 6, 7))  # of eight draws in the order of their timesteps
-KEPT = (16, 4, 2)  # candidates that stay after each part
+KEPT = (8, 3, 2)  # candidates that stay after each part
 MOST = 256  # combinations of words that are tried at once
-HOPELESS = 60.0  # nats by which a word is behind another one, from which on it is not tried again
+LIKELIEST = 32  # of these, once something is known of each word alone
 NEAR, EDGE = 0.03, 1e-3  # of a support: how far a place is looked for, and how near its ends numbers come
 
 
@@ -103,20 +103,24 @@ class Refit:
                 return None
         if old is not None and len(values) > 1 and values[0].equal(old.value):
             return None
-        # Move the numbers of the best ones, each with its own words.
-        candidates = [self.candidate(value) for value in values]
-        for _ in range(2):
-            candidates = [self._moved(others, candidate) for candidate in candidates]
-        # Compare them again, with the old one, or with none.
-        known = candidates if old is None else [*candidates, old]
+        # Move the numbers of the best ones, each with its own words, and those of the best of these again.
+        candidates = [self._moved(others, self.candidate(value)) for value in values]
+        first = candidates[int(self._errors(others, candidates).argmin())]
+        # Compare them, with the old one, or with none.
+        known = [*candidates, self._moved(others, first)]
+        if old is not None:
+            known.append(old)
         means = self._errors(others, known)
         least = known[int(means.argmin())]
         if least is old or (old is None and float(means.min()) > self.without(others)):
             return None
         return least
 
-    def nearby(self, others: Sequence[int], start: Tensor) -> Tensor:
-        """The best value whose numbers are a little lower, the same or higher: 3^D rows for each of three draws."""
+    def nearby(self, others: Sequence[int], start: Tensor) -> tuple[Tensor, float]:
+        """The best value whose numbers are a little lower, the same or higher, and by how much it lowers the error.
+
+        Costs 3^D rows for each of three draws.
+        """
         support, length = self.problem.slots[0].support, self.problem.value_shape[0]
         q = to_quantiles(support, start[None, :length], edge=EDGE)
         steps = torch.cartesian_prod(*[torch.tensor([0.0, -NEAR, NEAR])] * length).view(-1, length)
@@ -125,7 +129,9 @@ class Refit:
         values[0] = start
         found = [self._on_part(number, others, values) for number in (0, 1)]
         errors = torch.cat([each for each, _ in found])
-        return values[int(self._mean(found[0][1], errors, len(others)).argmin())]
+        means = self._mean(found[0][1], errors, len(others))
+        best = int(means.argmin())
+        return values[best], self.without(others, 2) - float(means[best])
 
     def without(self, others: Sequence[int] | None = None, parts: int = len(PARTS)) -> float:
         """The mean error of some components, all if left out, on the first parts of the draws."""
@@ -165,11 +171,11 @@ class Refit:
             return start[None]
         numbers, known = mixed.split(start if len(start) > mixed.length else mixed.opened(start))
         choices = [torch.arange(1, number + 1) for number in mixed.words]
-        if origin is not None and self.asked is not None and self.problem.beta is not None:
-            energies = [self.problem.energies(errors[origin]) * self.problem.beta for errors in self.asked.errors]
-            choices = [c[e < e.min() + HOPELESS] for c, e in zip(choices, energies, strict=True)]
-        if torch.tensor([len(choice) for choice in choices]).prod() <= MOST:
-            codes = torch.cartesian_prod(*choices).view(-1, len(choices))
+        codes = torch.cartesian_prod(*choices).view(-1, len(choices))
+        if len(codes) <= MOST:
+            if origin is not None and self.asked is not None:
+                alone = sum(errors[origin][codes[:, k] - 1] for k, errors in enumerate(self.asked.errors))
+                codes = codes[torch.as_tensor(alone).argsort()[:LIKELIEST]]
             return mixed.joined(numbers.expand(len(codes), -1), codes)
         whole = mixed.joined(numbers, known)
         changed = [mixed.worded(whole.expand(len(c), -1), k, c - 1) for k, c in enumerate(choices)]

@@ -26,9 +26,10 @@ from energycomp_solvers.shared.refit import NEAR, Candidate, Refit
 from energycomp_solvers.shared.subsets import subset_errors
 
 JUDGES = 16  # draws
-IDLE = 50  # network evaluations in a row that change nothing, for each component and one more
+IDLE = 30  # network evaluations in a row that change nothing, for each component and one more
 RIVALS = 3  # of the values that were refused
 STRONG = 2.0  # times the median doubt of components: what is doubted so much is worth twice as many evaluations
+WORTH = 8.0  # nats that a component has to be worth: about what it takes to say its place to a fiftieth, log(50^2)
 SAME = 0.7  # cosine of the places of two values from which on they are about the same
 BESIDE = 0.2  # cosine of the places of a component and of what is left, from which on it may be the component's
 
@@ -55,6 +56,7 @@ class Repair:
         p_value: an additional component is taken, and one is kept, where the paired test is below this.
         origins: the places of the components in the answer that was given; None for new ones.
         refused: values that were tried and not taken: the rivals of the answer.
+        asked: how many additional components were judged.
     """
 
     problem: Problem
@@ -65,6 +67,7 @@ class Repair:
     p_value: float
     origins: list[int | None]
     refused: list[Tensor] = attrs.field(factory=list)
+    asked: int = 0
 
     @classmethod
     def of(
@@ -94,15 +97,19 @@ class Repair:
         self._drop()
         while self.problem.rows - start < budget:
             doubted = self._most_doubted(tried)
-            if doubted is None or self.problem.rows - last >= IDLE * (1 + len(self.values)) * (
-                2 if doubted.strong else 1
-            ):
-                break
+            idle = self.problem.rows - last
+            patience = IDLE * (1 + len(self.values))
+            if doubted is None or idle >= patience * (2 if doubted.strong else 1):
+                doubted = self._untried(tried)
+                if doubted is None:
+                    break
             value, component = doubted.value, doubted.component
-            changed = self._add(value) if component is None else self._read_again(component)
-            if changed and component is not None and self._about_the_same(value, self.values[-1]):
-                tried.append(self.values[-1])  # a small move settles no doubt
-            elif changed:
+            tried.append(value)
+            changed = self._add(value, doubted.strong) if component is None else self._read_again(component)
+            if not changed:
+                continue
+            tried.append(self.values[-1])
+            if component is None or not self._about_the_same(value, self.values[-1]):  # a small move settles no doubt
                 last = self.problem.rows
                 self._drop()
                 tried = [value for value in tried if not self._is_beside_the_new(value)]
@@ -162,8 +169,14 @@ class Repair:
                 return _Doubt(place, None, float(left[most]) > STRONG * usual)
         if component is None:
             return None
-        tried.append(self.values[component])
         return _Doubt(self.values[component], component, doubt > STRONG * usual)
+
+    def _untried(self, tried: list[Tensor]) -> _Doubt | None:
+        """A component that was not read again so far."""
+        for component, value in enumerate(self.values):
+            if not _among(value, tried):
+                return _Doubt(value, component, False)
+        return None
 
     def _read_again(self, component: int) -> bool:
         """Reads one component anew; whether another value of it is taken."""
@@ -171,7 +184,7 @@ class Repair:
         old, origin = self.refit.own(component), self.origins[component]
         best = self.refit.best(others, old.value, old, origin)
         if best is None:  # the words are right here: perhaps the place is not
-            start = self.refit.nearby(others, old.value)
+            start, _ = self.refit.nearby(others, old.value)
             best = None if start.equal(old.value) else self.refit.best(others, start, old, origin)
         if best is None:
             return False
@@ -182,18 +195,37 @@ class Repair:
         self._keep(others, best, own)
         return True
 
-    def _add(self, place: Tensor) -> bool:
+    def _add(self, place: Tensor, strong: bool) -> bool:
         """Looks for a component around a place; whether one is taken."""
         every = list(range(len(self.values)))
-        best = self.refit.best(every, self.refit.nearby(every, place))
+        start, gain = self.refit.nearby(every, place)
+        best = self.refit.best(every, start) if gain > 0 else None
         if best is None:
             return False
         own = self.problem.quadratic(best.value[None], self.judges)
-        if paired(self._judged([*every, len(every)], own), self._judged(every))[2] >= self.p_value:
-            self.refused.append(best.value)
-            return False
-        self._keep(every, best, own)
-        return True
+        self.asked += 1  # the same draws judge all of these (Bonferroni)
+        without = self._judged(every)
+        if self._is_missed(self._judged([*every, len(every)], own), without, self.p_value / self.asked):
+            self._keep(every, best, own)
+            return True
+        self.refused.append(best.value)
+        return strong and bool(every) and self._split(best, own, without)
+
+    def _split(self, new: Candidate, own: QuadraticForm, without: Tensor) -> bool:
+        """Whether a component that was refused is taken once the one beside it, which may stand for both, is read anew.
+
+        Args:
+            new, own: the refused one, and its form on the draws that judge.
+            without: the errors of the answer on these.
+        """
+        before = attrs.evolve(self, refit=attrs.evolve(self.refit), refused=list(self.refused))
+        self._keep(range(len(self.values)), new, own)
+        shown = self.refit.whole().atoms.square().mean(0).sqrt()
+        beside = int(overlap(shown[-1:], shown[:-1], len(self.problem.observation[0])).argmax())
+        if self._read_again(beside) and self._is_missed(self._judged(range(len(self.values))), without, self.p_value):
+            return True
+        self.refit, self.judging, self.origins = before.refit, before.judging, before.origins
+        return False
 
     def _drop(self) -> None:
         """Removes components that the draws that judge do not miss."""
@@ -202,10 +234,18 @@ class Repair:
             rests = [[k for k in every if k != drop] for drop in every]
             errors = [self._judged(rest) for rest in rests]
             least = min(every, key=lambda k: float(errors[k].mean()))
-            if paired(self._judged(every), errors[least])[2] < self.p_value:
+            if self._is_missed(self._judged(every), errors[least], self.p_value):
                 return
             self.refused.append(self.values[least])
             self._keep(rests[least])
+
+    def _is_missed(self, errors: Tensor, without: Tensor, p_value: float) -> bool:
+        """Whether an answer is better than that without one of its components, significantly and by enough."""
+        difference, _, p = paired(errors, without)
+        if p >= p_value:
+            return False
+        beta = self.problem.beta
+        return beta is None or beta * self.problem.gap(float(errors.mean()), difference) >= WORTH
 
     def _judged(self, indices: Sequence[int], more: QuadraticForm | None = None) -> Tensor:
         """Errors (S,) of components, and of one that is the last, on the draws that judge."""
