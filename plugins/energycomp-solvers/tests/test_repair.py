@@ -13,7 +13,7 @@ from energycomp.testing import bumps_model, planted, tinted_model
 from energycomp_solvers.pursuit import Pursuit
 from energycomp_solvers.shared.doubts import doubts, missing
 from energycomp_solvers.shared.lattice import Screen
-from energycomp_solvers.shared.repair import IDLE, Repair
+from energycomp_solvers.shared.repair import Repair
 
 TRUE = torch.tensor([[0.3, 0.35], [0.7, 0.3], [0.6, 0.75]])
 
@@ -72,6 +72,31 @@ def test_words_and_places_that_hold_each_other_are_read_together() -> None:
     assert (found[order] - true).abs().max() < 0.01
 
 
+@pytest.mark.parametrize("distance", [0.1, 0.14, 0.18])
+def test_a_component_in_the_middle_of_two_is_halved(distance: float) -> None:
+    middle = torch.tensor([[0.45, 0.5]])
+    half = distance / 2 * torch.tensor([[0.8, 0.6]])
+    true = torch.cat([middle + half, middle - half, torch.tensor([[0.85, 0.85]])])
+    found = repaired(bumps_model(counts=(0, 6)), true, torch.cat([middle, true[2:]])).values
+    assert len(found) == 3
+    assert torch.cdist(true, found).amin(1).max() < 0.005
+
+
+def test_a_hidden_component_is_found_though_another_one_moved_to_its_side() -> None:
+    model = tinted_model(counts=(0, 4))
+    parse = model.conditioner.parse
+    true = torch.cat([parse(0.4, 0.5, tint="red", width="wide"), parse(0.52, 0.42, tint="blue", width="narrow")])
+    start = parse(0.44, 0.47, tint="red", width="wide")
+    found = repaired(model, true, start).values
+    assert len(found) == 2
+    assert torch.cdist(true, found).amin(1).max() < 0.01
+
+
+@pytest.mark.parametrize(("beta", "count"), [(None, 3), (10.0, 3), (0.01, 0)])
+def test_a_component_has_to_be_worth_its_place(beta: float | None, count: int) -> None:
+    assert len(repaired(bumps_model(counts=(0, 5), beta=beta), TRUE, TRUE).values) == count
+
+
 def test_a_right_answer_stays_and_costs_little() -> None:
     problem, lattice = problem_of(bumps_model(), TRUE)
     repair = Repair.of(problem, TRUE, lattice, 1e-2, seeded())
@@ -79,7 +104,7 @@ def test_a_right_answer_stays_and_costs_little() -> None:
     repair.run(10_000)
     assert len(repair.values) == 3
     assert torch.cdist(repair.values, TRUE).amin(1).max() < 2e-3
-    assert problem.rows - before < 2 * IDLE * 4
+    assert problem.rows - before < 400
 
 
 def test_the_search_goes_on_where_its_lattice_is_too_coarse() -> None:

@@ -133,6 +133,25 @@ class Refit:
         best = int(means.argmin())
         return values[best], self.without(others, 2) - float(means[best])
 
+    def halves(self, others: Sequence[int], whole: Tensor) -> list[Tensor]:
+        """Two values in place of one, to both sides of it: the best of (3^D - 1) pairs. Costs two rows for each of them
+        and each of three draws.
+        """
+        support, length = self.problem.slots[0].support, self.problem.value_shape[0]
+        q = to_quantiles(support, whole[None, :length], edge=EDGE)
+        directions = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0])] * length).view(-1, length)
+        forward = directions[len(directions) // 2 + 1 :]  # the other half are their opposites
+        steps = NEAR * torch.cat([forward, 2 * forward]).to(q)
+        numbers = from_quantiles(support, torch.cat([q + steps, q - steps]), edge=EDGE).to(whole)
+        values = torch.cat([numbers, whole[length:].expand(len(numbers), -1)], dim=1)
+        pairs = list(zip(range(len(steps)), range(len(steps), 2 * len(steps)), strict=True))
+        means = torch.zeros(len(pairs), dtype=torch.float64)
+        for number in (0, 1):
+            _, form = self._on_part(number, others, values)
+            sets = [[*range(len(others)), *(len(others) + one for one in pair)] for pair in pairs]
+            means += torch.stack([subset_errors(form, each, self.problem.weighting).sum() for each in sets]).cpu()
+        return [values[one] for one in pairs[int(means.argmin())]]
+
     def without(self, others: Sequence[int] | None = None, parts: int = len(PARTS)) -> float:
         """The mean error of some components, all if left out, on the first parts of the draws."""
         chosen = list(range(len(self.values)) if others is None else others)
@@ -147,13 +166,13 @@ class Refit:
         """A value as a candidate. Costs a row for each draw."""
         return Candidate(value, [self.problem.quadratic(value[None], bank) for bank in self.banks])
 
-    def keep(self, kept: Sequence[int], more: Candidate | None = None) -> None:
-        """Some components, and a candidate, are the answer."""
+    def keep(self, kept: Sequence[int], more: Sequence[Candidate] = ()) -> None:
+        """Some components, and candidates, are the answer."""
         self.values = self.values[list(kept)]
         self.forms = [form.take(list(kept)) for form in self.forms]
-        if more is not None:
-            self.values = torch.cat([self.values, more.value[None]])
-            self.forms = [form.append(own) for form, own in zip(self.forms, more.forms, strict=True)]
+        for candidate in more:
+            self.values = torch.cat([self.values, candidate.value[None]])
+            self.forms = [form.append(own) for form, own in zip(self.forms, candidate.forms, strict=True)]
 
     def quadratic(self, values: Tensor) -> QuadraticForm:
         """The form over other values on all draws."""

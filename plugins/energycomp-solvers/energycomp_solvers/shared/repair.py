@@ -13,7 +13,6 @@ budget is spent.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import attrs
 import torch
@@ -26,10 +25,12 @@ from energycomp_solvers.shared.refit import NEAR, Candidate, Refit
 from energycomp_solvers.shared.subsets import subset_errors
 
 JUDGES = 16  # draws
-IDLE = 30  # network evaluations in a row that change nothing, for each component and one more
+IDLE = 30  # network evaluations in a row that change nothing, for each component and two more
 RIVALS = 3  # of the values that were refused
 STRONG = 2.0  # times the median doubt of components: what is doubted so much is worth twice as many evaluations
 WORTH = 8.0  # nats that a component has to be worth: about what it takes to say its place to a fiftieth, log(50^2)
+ONWARD, ONWARD_SHARE = 2.0, 0.05  # nats, or without an inverse temperature the share of the error, after which a small
+# move of a component is followed by another one
 SAME = 0.7  # cosine of the places of two values from which on they are about the same
 BESIDE = 0.2  # cosine of the places of a component and of what is left, from which on it may be the component's
 
@@ -98,21 +99,26 @@ class Repair:
         while self.problem.rows - start < budget:
             doubted = self._most_doubted(tried)
             idle = self.problem.rows - last
-            patience = IDLE * (1 + len(self.values))
+            patience = IDLE * (2 + len(self.values))
             if doubted is None or idle >= patience * (2 if doubted.strong else 1):
                 doubted = self._untried(tried)
                 if doubted is None:
                     break
             value, component = doubted.value, doubted.component
             tried.append(value)
+            before = float(self._judged(range(len(self.values))).mean())
             changed = self._add(value, doubted.strong) if component is None else self._read_again(component)
             if not changed:
                 continue
-            tried.append(self.values[-1])
-            if component is None or not self._about_the_same(value, self.values[-1]):  # a small move settles no doubt
+            # What moved a little goes on moving, with those beside it, while that is worth something.
+            moved = component is not None and self._about_the_same(value, self.values[-1])
+            onward = moved and self._goes_on(before)
+            if onward or not moved:
                 last = self.problem.rows
                 self._drop()
                 tried = [value for value in tried if not self._is_beside_the_new(value)]
+            if component is not None and not onward:
+                tried.append(self.values[-1])
 
     def doubted(self) -> list[float]:
         """The doubt of each component, and what is left around the value that is missing most, on all draws."""
@@ -192,7 +198,7 @@ class Repair:
         if self._judged([*others, len(self.values)], own).mean() >= self._judged(range(len(self.values))).mean():
             self.refused.append(best.value)
             return False
-        self._keep(others, best, own)
+        self._keep(others, [best], own)
         return True
 
     def _add(self, place: Tensor, strong: bool) -> bool:
@@ -202,14 +208,28 @@ class Repair:
         best = self.refit.best(every, start) if gain > 0 else None
         if best is None:
             return False
+        for component in every:
+            if not self._is_elsewhere(best.value, self.values[component]):
+                return self._halve(component)
         own = self.problem.quadratic(best.value[None], self.judges)
         self.asked += 1  # the same draws judge all of these (Bonferroni)
         without = self._judged(every)
         if self._is_missed(self._judged([*every, len(every)], own), without, self.p_value / self.asked):
-            self._keep(every, best, own)
+            self._keep(every, [best], own)
             return True
         self.refused.append(best.value)
         return strong and bool(every) and self._split(best, own, without)
+
+    def _halve(self, component: int) -> bool:
+        """Puts two components to both sides of one that the image has twice; whether they are taken."""
+        others = [k for k in range(len(self.values)) if k != component]
+        pair = [self.refit.candidate(value) for value in self.refit.halves(others, self.values[component])]
+        own = self.problem.quadratic(torch.stack([each.value for each in pair]), self.judges)
+        errors = self._judged([*others, len(self.values), len(self.values) + 1], own)
+        if not self._is_missed(errors, self._judged(range(len(self.values))), self.p_value):
+            return False
+        self._keep(others, pair, own)
+        return True
 
     def _split(self, new: Candidate, own: QuadraticForm, without: Tensor) -> bool:
         """Whether a component that was refused is taken once the one beside it, which may stand for both, is read anew.
@@ -219,7 +239,7 @@ class Repair:
             without: the errors of the answer on these.
         """
         before = attrs.evolve(self, refit=attrs.evolve(self.refit), refused=list(self.refused))
-        self._keep(range(len(self.values)), new, own)
+        self._keep(range(len(self.values)), [new], own)
         shown = self.refit.whole().atoms.square().mean(0).sqrt()
         beside = int(overlap(shown[-1:], shown[:-1], len(self.problem.observation[0])).argmax())
         if self._read_again(beside) and self._is_missed(self._judged(range(len(self.values))), without, self.p_value):
@@ -247,19 +267,25 @@ class Repair:
         beta = self.problem.beta
         return beta is None or beta * self.problem.gap(float(errors.mean()), difference) >= WORTH
 
+    def _goes_on(self, before: float) -> bool:
+        """Whether the answer is better than an error by enough to go on in the same direction."""
+        now = float(self._judged(range(len(self.values))).mean())
+        if self.problem.beta is None:
+            return now < (1 - ONWARD_SHARE) * before
+        return self.problem.beta * self.problem.gap(now, before - now) >= ONWARD
+
     def _judged(self, indices: Sequence[int], more: QuadraticForm | None = None) -> Tensor:
         """Errors (S,) of components, and of one that is the last, on the draws that judge."""
         form = self.judging if more is None else self.judging.append(more)
         return subset_errors(form, list(indices), self.problem.weighting)
 
-    def _keep(self, kept: Sequence[int], more: Candidate | None = None, own: QuadraticForm | None = None) -> None:
-        """Some components, and a candidate with its form on the draws that judge, are the answer."""
+    def _keep(self, kept: Sequence[int], more: Sequence[Candidate] = (), own: QuadraticForm | None = None) -> None:
+        """Some components, and candidates with their form on the draws that judge, are the answer."""
         self.refit.keep(kept, more)
         self.judging = self.judging.take(list(kept))
-        self.origins = [self.origins[k] for k in kept]
+        self.origins = [self.origins[k] for k in kept] + [None] * len(more)
         if own is not None:
             self.judging = self.judging.append(own)
-            self.origins.append(None)
 
     def _is_beside_the_new(self, value: Tensor) -> bool:
         """Whether a value is a component that shows where the newest one does: it may have made up for that."""
@@ -272,8 +298,12 @@ class Repair:
     def _about_the_same(self, value: Tensor, other: Tensor, reach: float = NEAR) -> bool:
         """Whether two values have the same words, and numbers that are close to each other."""
         length = self.problem.value_shape[0]
-        apart = partial(is_apart, self.problem.slots[0].support, reach=reach)
-        return value[length:].equal(other[length:]) and not apart(value[None, :length], other[None, :length])
+        return value[length:].equal(other[length:]) and not self._is_elsewhere(value, other, reach)
+
+    def _is_elsewhere(self, value: Tensor, other: Tensor, reach: float = NEAR) -> bool:
+        """Whether the numbers of two values differ by more than a reach."""
+        length = self.problem.value_shape[0]
+        return bool(is_apart(self.problem.slots[0].support, value[None, :length], other[None, :length], reach=reach))
 
 
 def _among(value: Tensor, values: Sequence[Tensor]) -> bool:
