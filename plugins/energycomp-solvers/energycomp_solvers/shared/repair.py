@@ -6,8 +6,8 @@ Notation: variable -> symbol
 
 What is doubted most is tried first. A component is read anew beside the others (`energycomp_solvers.shared.refit`). A
 place around which much is left gets a component if the draws that judge want one, and a component that they do not
-miss goes. It ends when tries that cost `IDLE` network evaluations for each component changed nothing, or when the
-budget is spent.
+miss goes. It ends when each component was read again, and the last `PLACES` places got none, or when the budget is
+spent.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from energycomp_solvers.shared.refit import NEAR, Candidate, Refit
 from energycomp_solvers.shared.subsets import subset_errors
 
 JUDGES = 16  # draws
-IDLE = 30  # network evaluations in a row that change nothing, for each component and two more
+PLACES = 3  # without a component that are tried in a row, and get none
 RIVALS = 3  # of the values that were refused
-STRONG = 2.0  # times the median doubt of components: what is doubted so much is worth twice as many evaluations
+STRONG = 2.0  # times the median doubt of components: where so much is left, one beside it may stand for two
 WORTH = 8.0  # nats that a component has to be worth: about what it takes to say its place to a fiftieth, log(50^2)
 ONWARD, ONWARD_SHARE = 2.0, 0.05  # nats, or without an inverse temperature the share of the error, after which a small
 # move of a component is followed by another one
@@ -93,28 +93,26 @@ class Repair:
 
     def run(self, budget: int) -> None:
         """Tries what is doubted most, until nothing changes any more. Spends about `budget` rows at most."""
-        start = last = self.problem.rows
+        start = self.problem.rows
         tried: list[Tensor] = []
+        refused = 0  # places in a row
         self._drop()
         while self.problem.rows - start < budget:
-            doubted = self._most_doubted(tried)
-            idle = self.problem.rows - last
-            patience = IDLE * (2 + len(self.values))
-            if doubted is None or idle >= patience * (2 if doubted.strong else 1):
-                doubted = self._untried(tried)
-                if doubted is None:
-                    break
+            doubted = self._most_doubted(tried, places=refused < PLACES)
+            if doubted is None:
+                break
             value, component = doubted.value, doubted.component
             tried.append(value)
             before = float(self._judged(range(len(self.values))).mean())
             changed = self._add(value, doubted.strong) if component is None else self._read_again(component)
+            if component is None:
+                refused = 0 if changed else refused + 1
             if not changed:
                 continue
             # What moved a little goes on moving, with those beside it, while that is worth something.
             moved = component is not None and self._about_the_same(value, self.values[-1])
             onward = moved and self._goes_on(before)
             if onward or not moved:
-                last = self.problem.rows
                 self._drop()
                 tried = [value for value in tried if not self._is_beside_the_new(value)]
             if component is not None and not onward:
@@ -146,8 +144,8 @@ class Repair:
         errors = tuple(torch.where(new[:, None], 0.0, each[old]) for each in before.errors)
         return ObjectWords(self.values, errors, torch.where(new, 0.0, before.drawn[old]))
 
-    def _most_doubted(self, tried: list[Tensor]) -> _Doubt | None:
-        """What is doubted most and was not tried."""
+    def _most_doubted(self, tried: list[Tensor], places: bool) -> _Doubt | None:
+        """What is doubted most and was not tried: a component, or a place without one where those are looked at."""
         chosen, channels = self.refit.whole(), len(self.problem.observation[0])
         untried = [k for k, value in enumerate(self.values) if not _among(value, tried)]
         component, doubt, usual = None, 0.0, torch.inf
@@ -157,32 +155,25 @@ class Repair:
             doubt, usual = float(of_components[component]), float(of_components.median())
 
         # Look for a place around which more is left.
-        places, effects = self.lattice
+        lattice, effects = self.lattice
         left = missing(chosen, effects, channels)
-        order = [k for k in left.argsort(descending=True).tolist() if not _among(places[k], tried)]
+        order = [k for k in left.argsort(descending=True).tolist() if not _among(lattice[k], tried)]
         full = len(self.values) >= self.problem.counts[1]
-        if order and not full and float(left[order[0]]) > doubt:
+        if places and order and not full and float(left[order[0]]) > doubt:
             most = order[0]
             if untried:  # what is left beside a component may be its own: it is read again first
                 shown = chosen.atoms[:, untried].square().mean(0).sqrt()
                 beside = overlap(effects[most : most + 1], shown, channels)[0]
                 component = untried[int(beside.argmax())] if float(beside.max()) > BESIDE else None
             if component is None:
-                tried.append(places[most])
+                tried.append(lattice[most])
                 # The place is the mean of those around it, by what is left around them.
                 share = (overlap(effects[most : most + 1], effects, channels)[0] > SAME) * left.square()
-                place = (share @ places.to(share)).to(places) / float(share.sum())
+                place = (share @ lattice.to(share)).to(lattice) / float(share.sum())
                 return _Doubt(place, None, float(left[most]) > STRONG * usual)
         if component is None:
             return None
         return _Doubt(self.values[component], component, doubt > STRONG * usual)
-
-    def _untried(self, tried: list[Tensor]) -> _Doubt | None:
-        """A component that was not read again so far."""
-        for component, value in enumerate(self.values):
-            if not _among(value, tried):
-                return _Doubt(value, component, False)
-        return None
 
     def _read_again(self, component: int) -> bool:
         """Reads one component anew; whether another value of it is taken."""
@@ -199,6 +190,8 @@ class Repair:
             self.refused.append(best.value)
             return False
         self._keep(others, [best], own)
+        if self._about_the_same(best.value, old.value):  # what is known of its words holds
+            self.origins[-1] = origin
         return True
 
     def _add(self, place: Tensor, strong: bool) -> bool:
@@ -290,7 +283,7 @@ class Repair:
     def _is_beside_the_new(self, value: Tensor) -> bool:
         """Whether a value is a component that shows where the newest one does: it may have made up for that."""
         own = [k for k, other in enumerate(self.values[:-1]) if _among(value, [other])]
-        if not own or self.origins[-1] is not None:
+        if not own:
             return False
         shown = self.refit.whole().atoms.square().mean(0).sqrt()
         return float(overlap(shown[own], shown[-1:], len(self.problem.observation[0]))) > BESIDE
