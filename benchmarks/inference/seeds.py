@@ -1,6 +1,8 @@
 """Do readings depend on the seed, and is the search or the model wrong? Several readings of each image, and the truth.
 
 python benchmarks/inference/seeds.py [--model clevr] [--data synthetic:3-5] [-n 60] [--seeds 5] [--draws 64] [-o FILE]
+python benchmarks/inference/seeds.py --fit FILE ...        # weights of `Calibration.sure`, from readings that were kept
+python benchmarks/inference/seeds.py --picture PNG FILE ...  # how often answers are right that are as sure as they say
 
 Each image is read with the seeds 0 to N - 1. All answers and the true scene are compared on one bank of fresh draws: an
 answer that leaves more than 2 nats more than the truth is a failure of the search, since the model prefers the truth.
@@ -17,7 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scipy.optimize import linear_sum_assignment
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy.optimize import linear_sum_assignment, minimize
+from scipy.stats import binomtest
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,6 +31,7 @@ from energycomp import Model, infer, load
 from energycomp.cli import append_line, read_lines
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, make_problem
+from energycomp.inference.certainty import LEAST, posterior
 from energycomp_lab.evaluation import source_of, true_values
 
 NATS = 2.0  # by which the truth has to be better for the search to have failed
@@ -39,7 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--seeds", type=int, default=5, help="readings of an image")
     options.add_argument("--draws", type=int, default=64, help="draws that compare answers with the truth")
     options.add_argument("-o", "--out", type=Path, help="file that keeps the readings")
+    options.add_argument("--fit", type=Path, nargs="+", help="files of readings that fit how sure an answer is")
+    options.add_argument("--picture", type=Path, nargs="+", help="a PNG to write, and files of readings that it shows")
     given = options.parse_args(arguments)
+    if given.fit:
+        bias, slope = fitted([line for file in given.fit for line in read_lines(file)])
+        print(json.dumps({"sure": [round(bias, 2), round(slope, 2)]}))
+        return
+    if given.picture:
+        file, *kept = given.picture
+        draw({each.stem: read_lines(each) for each in kept}, file)
+        return
     model = load(given.model)
     warnings.simplefilter("ignore", OutOfDistributionWarning)
     kept = [] if given.out is None else read_lines(given.out)
@@ -74,6 +90,7 @@ def compared(model: Model, image: Any, true: Tensor, seeds: int, draws: int) -> 
                 "p_value": record["p_value"],
                 "typicality": record["typicality"],
                 "sure": record.get("sure"),
+                "posterior": posterior(solution, problem),
                 "certainty": None if solution.certainty is None else solution.certainty.tolist(),
                 "gains": None if solution.component_gain is None else solution.component_gain.tolist(),
                 "doubts": list(solution.trace.get("doubts", ())),
@@ -117,7 +134,7 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     total = sum(count for _, count in readings)
     wrong = [each for each, count in readings if not right(each, count)]
     trusted = [each for each in wrong if each["p_value"] is not None and each["p_value"] < 0.01]
-    sure = [(each["sure"], right(each, count)) for each, count in readings if each["sure"] is not None]
+    sure = judged(lines)
     found = {
         "images": len(lines),
         "same": sum(line["same"] for line in lines) / len(lines),
@@ -148,6 +165,48 @@ def calibration(pairs: Sequence[tuple[float, bool]], bins: int = 10) -> float:
         inside = [(p, hit) for p, hit in pairs if min(bins - 1, math.floor(p * bins)) == index]
         total += abs(sum(p - hit for p, hit in inside))
     return total / len(pairs)
+
+
+def judged(lines: Sequence[Mapping[str, Any]]) -> list[tuple[float, bool]]:
+    """How sure each answer is that says so, and whether it is right."""
+    readings = [(each, len(line["true"])) for line in lines for each in line["readings"]]
+    return [(each["sure"], right(each, count)) for each, count in readings if each["sure"] is not None]
+
+
+def fitted(lines: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """The weights (a, b) of sigmoid(a + b logit(posterior)) under which the answers are likeliest (Platt, 1999)."""
+    readings = [(each, len(line["true"])) for line in lines for each in line["readings"]]
+    posteriors = torch.tensor([each["posterior"] for each, _ in readings], dtype=torch.float64)
+    hits = torch.tensor([right(each, count) for each, count in readings], dtype=torch.float64)
+    logits = posteriors.clamp(LEAST, 1 - LEAST).logit()
+
+    def unlikely(weights: Any) -> float:
+        chances = weights[0] + weights[1] * logits
+        return float(torch.nn.functional.binary_cross_entropy_with_logits(chances, hits))
+
+    bias, slope = minimize(unlikely, (0.0, 1.0), method="Nelder-Mead").x
+    return float(bias), float(slope)
+
+
+def draw(files: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, bins: int = 5) -> None:
+    """The share of right answers beside how sure they are, in parts of equally many answers, with 95 % intervals."""
+    figure = Figure(figsize=(4.2, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    for name, lines in files.items():
+        pairs = sorted(judged(lines))
+        parts = [pairs[len(pairs) * k // bins : len(pairs) * (k + 1) // bins] for k in range(bins)]
+        told = [sum(sure for sure, _ in part) / len(part) for part in parts]
+        hits = [sum(hit for _, hit in part) for part in parts]
+        shares = [hit / len(part) for hit, part in zip(hits, parts, strict=True)]
+        limits = [binomtest(hit, len(part)).proportion_ci() for hit, part in zip(hits, parts, strict=True)]
+        below = [share - limit.low for share, limit in zip(shares, limits, strict=True)]
+        above = [limit.high - share for share, limit in zip(shares, limits, strict=True)]
+        axes.errorbar(told, shares, yerr=[below, above], marker="o", capsize=3, label=f"{name}, {len(pairs)} answers")
+    axes.set(xlabel="how sure the answers are", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(loc="upper left", frameon=False)
+    figure.savefig(path, dpi=160)
 
 
 if __name__ == "__main__":

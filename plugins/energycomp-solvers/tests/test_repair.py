@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.images import to_unit
-from energycomp.inference import Problem, QuadraticForm, infer, make_problem
+from energycomp.inference import Problem, QuadraticForm, make_problem
 from energycomp.models import Model
 from energycomp.testing import bumps_model, planted, tinted_model
 from energycomp_solvers.pursuit import Pursuit
@@ -108,14 +107,11 @@ def test_a_right_answer_stays_and_costs_little() -> None:
 
 
 def test_the_search_goes_on_where_its_lattice_is_too_coarse() -> None:
-    model = bumps_model(counts=(0, 5))
-    solution = infer(to_unit(planted(model, TRUE)), model, solver=Pursuit(side=4))
-    assert torch.cdist(TRUE, solution.conditions).amin(1).max() < 0.01
+    problem = make_problem(planted(bumps_model(counts=(0, 5)), TRUE), bumps_model(counts=(0, 5)))
+    solution = Pursuit(side=4).solve(problem, generator=seeded())
     assert solution.count == 3
-    assert (
-        sum(solution.trace["rows"])
-        == Pursuit(side=4).solve(make_problem(planted(model, TRUE), model), generator=seeded()).rows
-    )
+    assert torch.cdist(TRUE, solution.conditions).amin(1).max() < 0.01
+    assert sum(solution.trace["rows"]) == solution.rows
 
 
 def test_no_budget_is_the_search_alone() -> None:
