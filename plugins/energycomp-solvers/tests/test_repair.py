@@ -126,3 +126,21 @@ def test_doubts_of_components_that_are_known() -> None:
     form = QuadraticForm.of(atoms, torch.tensor([[2.0, 0.5, 4.0]]))
     # The first fits; of the second half is there: 0.25 is left, and its fit is 1 - 2 * 0.5 = 0, at least 0.2.
     torch.testing.assert_close(doubts(form, 1), torch.tensor([0.0, 1.25], dtype=torch.float64))
+
+
+def test_the_number_of_threads_changes_no_answer() -> None:
+    problem = make_problem(planted(bumps_model(counts=(0, 5)), TRUE), bumps_model(counts=(0, 5)))
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for number in (1, 4):
+            torch.set_num_threads(number)
+            found.append(Pursuit(side=8).solve(problem, generator=seeded()).conditions)
+    finally:
+        torch.set_num_threads(threads)
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-4)
+
+
+def test_one_possible_count_is_searched_like_any_other() -> None:
+    problem = make_problem(planted(bumps_model(), TRUE), bumps_model(counts=(2, 2)))
+    assert Pursuit(side=8).solve(problem, generator=seeded()).count == 2
