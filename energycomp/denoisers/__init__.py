@@ -1,6 +1,7 @@
 """A network as components: denoisers, the evaluator that runs them, and networks that plugins share."""
 
 from energycomp.components.ledger import RowCount as RowCount, count_rows as count_rows
+from energycomp.denoisers.configured import Configured as Configured, configured as configured
 from energycomp.denoisers.denoiser import (
     Codec as Codec,
     Conditional as Conditional,
