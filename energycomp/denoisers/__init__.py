@@ -6,6 +6,7 @@ from energycomp.denoisers.denoiser import (
     Codec as Codec,
     Conditional as Conditional,
     Denoiser as Denoiser,
+    HasFiles as HasFiles,
     compose_rows as compose_rows,
 )
 from energycomp.denoisers.evaluator import (

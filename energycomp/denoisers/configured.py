@@ -35,7 +35,7 @@ def configured(cls: type[M]) -> type[M]:
     """
     made = cls.__init__
     signature = inspect.signature(made)
-    rest = next((one.name for one in signature.parameters.values() if one.kind is one.VAR_KEYWORD), None)
+    kinds = {name: one.kind for name, one in signature.parameters.items()}
 
     @functools.wraps(made)
     def init(self: M, *args: Any, **kwargs: Any) -> None:
@@ -43,9 +43,13 @@ def configured(cls: type[M]) -> type[M]:
             bound = signature.bind(self, *args, **kwargs)
             bound.apply_defaults()
             _, *given = bound.arguments.items()  # without `self`
-            named = {name: value for name, value in given if name != rest}
-            further = {} if rest is None else bound.arguments[rest]
-            vars(self)["config"] = {name: _as_json(value) for name, value in {**named, **further}.items()}
+            config: dict[str, Any] = {}
+            for name, value in given:
+                if kinds[name] is inspect.Parameter.VAR_KEYWORD:
+                    config |= value
+                elif kinds[name] is not inspect.Parameter.VAR_POSITIONAL:  # whose values have no names
+                    config[name] = value
+            vars(self)["config"] = _as_json(config)
         made(self, *args, **kwargs)
 
     cls.__init__ = init  # type: ignore[method-assign]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         Defaults as Defaults,
         log_errors as log_errors,
     )
-    from energycomp.models.folder import before_weights as before_weights, is_folder as is_folder
+    from energycomp.models.folder import before_weights as before_weights
     from energycomp.models.given import (
         checked_model as checked_model,
         from_pretrained as from_pretrained,
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
         save_pretrained as save_pretrained,
         shipped as shipped,
     )
-    from energycomp.models.hub import HubSource as HubSource, is_hub_id as is_hub_id
+    from energycomp.models.hub import HubSource as HubSource, is_folder as is_folder, is_hub_id as is_hub_id
     from energycomp.models.model import Adapt as Adapt, Model as Model
     from energycomp.models.model_card import pipeline_tag as pipeline_tag, plain_card as plain_card
     from energycomp.models.numbers import NumberProcessor as NumberProcessor
+    from energycomp.models.parts import Named as Named, Processor as Processor
     from energycomp.models.process import shortly as shortly
     from energycomp.models.sources import check_device as check_device, dtype_of as dtype_of
     from energycomp.models.weights import load_weights as load_weights, on_meta as on_meta

@@ -137,6 +137,7 @@ def adopt(
         null_trained=null is not None,
         codec=None if image else processor,
         value_range=None if data_range is None else (-1.0, 1.0),
+        trained_alone=True,
     )
     snr = log_snr(denoiser.alphas_cumprod, torch.arange(float(len(made.sigmas)))).exp()
     low, high = (float((snr > bound).sum()) for bound in READ)

@@ -27,8 +27,8 @@ _lock = threading.RLock()  # loading redirects stdout, which is global to the pr
 _own: dict[Kind, dict[str, Factory]] = {}  # what `register` made known in this process
 _OWN = PluginInfo("register", "this process", "")
 
-# Attributes that an object must have. Networks, encoders and conditioners are not listed: their arguments come from a
-# config.json, and the code that reads the file reports errors together with its path. "a or b": one of them.
+# Attributes that an object must have. What a config.json names is not listed: its arguments come from
+# that file, and the code that reads the file reports errors together with its path. "a or b": one of them.
 PARTS: dict[Kind, tuple[str, ...]] = {
     "models": ("denoiser", "conditioner", "processor", "defaults", "to"),
     "loaders": ("denoiser", "conditioner", "processor", "defaults", "to"),

@@ -231,6 +231,7 @@ class StripesEncoder(nn.Module):
 
     def __init__(self, *, parts: int = 4, sample_channels: int = 3, sample_size: int = SIZE) -> None:
         super().__init__()
+        del sample_channels, sample_size  # which `config` keeps
         self.parts = parts
         self.scale = nn.Parameter(torch.ones(()))
 

@@ -106,7 +106,7 @@ def test_a_model_of_pictures_that_are_not_square_is_saved(tmp_path: Path, model:
     assert again.denoiser.codec.latent_shape == again.denoiser.sample_shape == (3, 16, 24)  # type: ignore[union-attr]
     known = network.state_dict()
     assert all(tensor.equal(known[name]) for name, tensor in again.denoiser.network.state_dict().items())
-    edit(tmp_path / "m", lambda config, _: config["codec"].update(image_size=[128]))
+    edit(tmp_path / "m", lambda config, _: config["codec"]["config"].update(image_size=[128]))
     with pytest.raises(InputError, match=r"image_size=\[128\].* a whole number, or height and width"):
         load(tmp_path / "m")
 
@@ -135,7 +135,10 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, torch.Tensor]], Any
     "no codec": (lambda c, t: c.pop("codec"), CheckpointError, "KeyError: 'codec'"),
     "no network": (lambda c, t: c.pop("network"), CheckpointError, "KeyError: 'network'"),
     "unknown key": (lambda c, t: c.update(auto_map={"AutoModel": "x.Y"}), CheckpointError, "'auto_map'"),
-    "odd codec": (lambda c, t: c.update(codec={"nothing": 1}), CheckpointError, "TypeError"),
+    "odd codec": (lambda c, t: c.update(codec={"nothing": 1}), CheckpointError, "KeyError: 'name'"),
+    "unknown codec": (lambda c, t: c.update(codec={"name": "x", "config": {}}), NotFoundError, "numbers, vae"),
+    "odd argument": (lambda c, t: c.update(codec={"name": "vae", "config": {"x": 1}}), CheckpointError, "TypeError"),
+    "unknown processor": (lambda c, t: c["processor"].update(name="x"), NotFoundError, "image, numbers"),
     "odd network": (lambda c, t: c["network"]["config"].update(nothing=1), CheckpointError, "TypeError"),
     "odd rule": (lambda c, t: c["denoiser"].update(rule="max"), InputError, "rule"),
     "odd default": (lambda c, t: c["defaults"].update(draws=0), InputError, "draws"),
@@ -145,7 +148,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, torch.Tensor]], Any
     "other tokens": (lambda c, t: c["denoiser"].update(token_shape=[1, 3]), InputError, r"\(1, 3\)"),
     "other samples": (lambda c, t: c["denoiser"].update(sample_shape=[3, 16, 8]), InputError, r"\(3, 16, 8\)"),
     "huge samples": (lambda c, t: c["denoiser"].update(sample_shape=[3, 2**20, 2**20]), InputError, "at most"),
-    "huge pictures": (lambda c, t: c["processor"].update(size=[2**20, 2**20]), InputError, "at most"),
+    "huge pictures": (lambda c, t: c["processor"]["config"].update(size=[2**20, 2**20]), InputError, "at most"),
     "other folding": (
         lambda c, t: c["network"]["config"].update(patch=2, sample_channels=12),
         CheckpointError,
@@ -156,7 +159,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, torch.Tensor]], Any
         CheckpointError,
         "'value_shape'",
     ),
-    "format": (lambda c, t: c.update(format=99), CheckpointError, "of format 99; expected 1"),
+    "format": (lambda c, t: c.update(format=99), CheckpointError, "of format 99; expected 2"),
     "no format": (lambda c, t: c.pop("format"), CheckpointError, "of format None"),
 }
 
