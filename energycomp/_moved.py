@@ -22,6 +22,8 @@ def config_of_today(config: dict[str, Any]) -> dict[str, Any]:
     processor = config["processor"]
     # Before decomposers had names, that of the network stood for both
     same = {"decomposer": network} if network in names("decomposers") else {}
+    if network == "adopted":
+        config["network"]["config"]["process"] = _named(config["network"]["config"]["process"])
     return {
         **same,
         **config,
@@ -31,3 +33,10 @@ def config_of_today(config: dict[str, Any]) -> dict[str, Any]:
         "processor": {"name": "numbers" if "mean" in processor else "image", "config": processor},
         "defaults": {name: value for name, value in config["defaults"].items() if name != "error_limit"},
     }
+
+
+def _named(process: Any) -> Any:
+    """A process of `adopt`: tables were told apart by whether they fall."""
+    if not isinstance(process, list) or len(process) < 3:
+        return process
+    return {"alphas_cumprod" if process[0] > process[-1] else "betas": process}

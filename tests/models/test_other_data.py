@@ -183,8 +183,8 @@ def test_a_codec_and_a_processor_of_a_plugin_are_saved_and_loaded_by_name(tmp_pa
     codec = Spectrogram(16)
     denoiser = energycomp.Denoiser(Tone(), cosine_schedule(), "sample", "product", (2, 9), (1, 3), codec=codec)
     model = Model("tones", denoiser, Labels(3), Waves(16), "tone", "tones")
+    save_pretrained(model, tmp_path / "model")
     with pytest.raises(NotFoundError, match="No codec is named 'spectrogram'"):
-        save_pretrained(model, tmp_path / "model")
         load(tmp_path / "model")
     plugins.register("codecs", "spectrogram", Spectrogram)
     plugins.register("processors", "waves", Waves)
