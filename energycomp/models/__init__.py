@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         push_to_hub as push_to_hub,
         save_pretrained as save_pretrained,
         shipped as shipped,
+        shipped_defaults as shipped_defaults,
     )
     from energycomp.models.hub import HubSource as HubSource, is_folder as is_folder, is_hub_id as is_hub_id
     from energycomp.models.model import Adapt as Adapt, Model as Model
