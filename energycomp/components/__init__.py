@@ -105,6 +105,3 @@ from energycomp.components.weights import (
     number_at as number_at,
     scalar as scalar,
 )
-from energycomp.imports import moved
-
-__getattr__ = moved(__name__, {"regional": "energycomp_samplers", "within": "energycomp_samplers"})

@@ -27,7 +27,3 @@ from energycomp.denoisers.two_stage import (
     place_maps as place_maps,
 )
 from energycomp.denoisers.unets import ConditionUNet as ConditionUNet, EmbeddingUNet as EmbeddingUNet
-from energycomp.imports import moved
-
-MOVED = ("PredictionType", "convert", "log_snr", "native_type", "predict", "signal_noise")
-__getattr__ = moved(__name__, dict.fromkeys(MOVED, "energycomp.components"))

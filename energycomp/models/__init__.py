@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from energycomp.imports import first_use, moved
+from energycomp.imports import first_use
 
 if TYPE_CHECKING:
     from energycomp.models.adapter import Adopted as Adopted
@@ -36,5 +36,4 @@ if TYPE_CHECKING:
     from energycomp.models.sources import check_device as check_device, dtype_of as dtype_of
     from energycomp.models.weights import load_weights as load_weights, on_meta as on_meta
 
-_own, __all__ = first_use(__name__, __file__)
-__getattr__ = moved(__name__, dict.fromkeys(("Result", "card"), "energycomp_lab.evaluation"), otherwise=_own)
+__getattr__, __all__ = first_use(__name__, __file__)
