@@ -87,7 +87,7 @@ def env(as_json: AsJson = False) -> None:
         "python": platform.python_version(),
         "platform": platform.platform(),
         # in a container fewer than those of the machine
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "memory_gib": _memory_gib(),
         "packages": {package: _version(package) for package in ["energycomp", *needed, *BESIDE]},
         "plugins": [f"{info}{' failed' if info.error else ' off' if info.off else ''}" for info in listing(load=True)],

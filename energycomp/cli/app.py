@@ -16,7 +16,7 @@ from inspect import signature
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from energycomp import __version__
 from energycomp.cli.about import env, install, plugins
@@ -39,7 +39,7 @@ class _Quiet:
     def get_params(self, ctx: Any) -> list[Any]:
         found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for parameter in found:
-            if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+            if isinstance(parameter, TyperOption) and parameter.is_flag and parameter.metavar is None:
                 parameter.metavar = ""
         return found
 

@@ -20,6 +20,8 @@ from energycomp.components.conditioning import (
     Conditioner as Conditioner,
     Draws as Draws,
     FiniteConditioner as FiniteConditioner,
+    HasSurfaces as HasSurfaces,
+    HasUnread as HasUnread,
     Latents as Latents,
     MixedConditioner as MixedConditioner,
     TextConditioner as TextConditioner,
@@ -86,6 +88,7 @@ from energycomp.components.text import (
     weighted as weighted,
 )
 from energycomp.components.values import (
+    Places as Places,
     ReadsText as ReadsText,
     Widens as Widens,
     parsed as parsed,

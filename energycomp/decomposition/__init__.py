@@ -4,6 +4,7 @@ from energycomp.decomposition.decomposer import (
     EXPLAINED as EXPLAINED,
     Decomposer as Decomposer,
     Decomposition as Decomposition,
+    HasViews as HasViews,
     Parts as Parts,
     SceneDecomposer as SceneDecomposer,
     decompose as decompose,

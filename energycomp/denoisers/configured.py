@@ -52,7 +52,7 @@ def configured(cls: type[M]) -> type[M]:
             vars(self)["config"] = _as_json(config)
         made(self, *args, **kwargs)
 
-    cls.__init__ = init  # type: ignore[method-assign]
+    cls.__init__ = init  # type: ignore[method-assign, assignment]
     return cls
 
 

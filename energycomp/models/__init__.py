@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from energycomp.imports import first_use
 
 if TYPE_CHECKING:
-    from energycomp.models.adapter import Adopted as Adopted
+    from energycomp.models.adapter import prediction_in as prediction_in
     from energycomp.models.adopted import adopt as adopt
     from energycomp.models.codec import VAECodec as VAECodec, execution_device as execution_device
     from energycomp.models.defaults import (

@@ -133,12 +133,18 @@ class Adopted(nn.Module):
 
     def _out(self, out: Any, sample: Tensor) -> Tensor:
         """The prediction, without what diffusers and networks that predict a variance give with it."""
-        out = getattr(out, "sample", out)
-        out = out[0] if isinstance(out, tuple) else out
+        out = prediction_in(out)
         if not isinstance(out, Tensor) or out.shape[0] != len(sample) or out.shape[2:] != sample.shape[2:]:
             got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise InputError(f"got {got} from the network for samples {tuple(sample.shape)}; expected the same shape")
         return out[:, : sample.shape[1]].to(sample.dtype)
+
+
+def prediction_in(out: Any) -> Any:
+    """The prediction in what a network gives: an output of diffusers, a tuple that begins with it, or it alone."""
+    if isinstance(out, Mapping):
+        return out["sample"]
+    return out[0] if isinstance(out, tuple) else out
 
 
 def adopted(*, registered: Sequence[Any], process: Any, **options: Any) -> Adopted:

@@ -254,8 +254,7 @@ def _read_vae(folder: Path) -> Any:
 
 def _mean(encoded: Any) -> Tensor:
     """What an encoder of diffusers gives; the mean of its distribution where it has one."""
-    found = getattr(encoded, "latent_dist", None)
-    mean: Tensor = encoded[0] if found is None else found.mean
+    mean: Tensor = encoded["latent_dist"].mean if "latent_dist" in encoded else encoded[0]
     return mean
 
 
@@ -286,9 +285,9 @@ def execution_device(module: nn.Module) -> torch.device | None:
     True
     """
     for part in module.modules():
-        device = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
+        hook = vars(part).get("_hf_hook")
+        device = None if hook is None else vars(hook).get("execution_device")
         if device is not None:
             return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
-    held: Any = module
-    placed = getattr(held, "hf_device_map", None) is not None or getattr(held, "hf_quantizer", None) is not None
+    placed = any(vars(module).get(name) is not None for name in ("hf_device_map", "hf_quantizer"))
     return next(module.parameters()).device if placed else None

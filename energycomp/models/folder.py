@@ -44,11 +44,11 @@ KINDS: dict[str, Kind] = {"network": "networks", "encoder": "encoders", "conditi
 
 def write(model: ModelParts, folder: str | Path, dtype: torch.dtype | None, documents: Mapping[str, str]) -> None:
     """What `Model.save_pretrained` does, with text files by name."""
-    if not isinstance(model.denoiser.network, Configured):
-        network = type(model.denoiser.network).__name__
+    network: object = model.denoiser.network
+    if not isinstance(network, Configured):
         raise InputError(
-            f"got {model.name} with a network {network}, which no name rebuilds; expected one of ours; save the "
-            "pipeline that it is of with its own save_pretrained, and load that folder"
+            f"got {model.name} with a network {type(network).__name__}, which no name rebuilds; expected one of ours; "
+            "save the pipeline that it is of with its own save_pretrained, and load that folder"
         )
     config = model.config()
     weights = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in model.weights.items()}

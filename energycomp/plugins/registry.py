@@ -56,9 +56,9 @@ class _Lazy:
         try:
             factory: Factory = operator.attrgetter(path)(importlib.import_module(module))
         except (Exception, SystemExit) as error:
-            missing = (getattr(error, "name", None) or "").partition(".")[0]
-            if isinstance(error, ModuleNotFoundError) and missing.startswith("energycomp_"):
-                needed = missing.replace("_", "-")
+            missing = error.name if isinstance(error, ModuleNotFoundError) and error.name else ""
+            if missing.startswith("energycomp_"):
+                needed = missing.partition(".")[0].replace("_", "-")
                 raise PluginError(
                     f"Got {self.target!r}, which needs {needed}. Expected it to be installed: pip install {needed}."
                 ) from error
@@ -189,7 +189,8 @@ def object_of(kind: Kind, given: Any) -> Any:
 
 def _missing(kind: Kind, made: Any) -> str:
     """The parts that an object of a kind lacks."""
-    return ", ".join(part for part in PARTS[kind] if not any(hasattr(made, name) for name in part.split(" or ")))
+    known = {*dir(made)}
+    return ", ".join(part for part in PARTS[kind] if not known.intersection(part.split(" or ")))
 
 
 def names(kind: Kind) -> tuple[str, ...]:
