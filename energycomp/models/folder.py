@@ -55,8 +55,9 @@ def write(model: ModelParts, folder: str | Path, dtype: torch.dtype | None, docu
     with suppress(OSError):  # which the next line reports
         Path(folder).parent.mkdir(parents=True, exist_ok=True)
     with atomic_directory(folder) as temporary:
-        if isinstance(model.denoiser.codec, HasFiles):
-            config["codec"]["config"] = model.denoiser.codec.save(temporary, dtype)
+        codec: object = model.denoiser.codec
+        if isinstance(codec, HasFiles):
+            config["codec"]["config"] = codec.save(temporary, dtype)
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         write_tensors(temporary / WEIGHTS, {**weights, SCHEDULE: model.denoiser.alphas_cumprod.float()})
         for name, text in documents.items():
