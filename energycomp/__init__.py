@@ -8,7 +8,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from energycomp.imports import first_use, moved
+from energycomp.imports import first_use
 
 if TYPE_CHECKING:
     from energycomp.components import (
@@ -51,16 +51,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-_own, __all__ = first_use(__name__, __file__)
-
-_MOVED = {
-    "DiffusionDecomposer": "energycomp_decomp",
-    **dict.fromkeys(("Edit", "edit"), "energycomp_edit"),
-    **dict.fromkeys(("denoising_loss", "fit"), "energycomp_lab.training"),
-    **dict.fromkeys(("regional", "within"), "energycomp_samplers"),
-    **dict.fromkeys(("frames", "items"), "energycomp.components"),
-}
-__getattr__ = moved(__name__, _MOVED, otherwise=_own)
+__getattr__, __all__ = first_use(__name__, __file__)
 
 
 def __dir__() -> list[str]:

@@ -36,7 +36,8 @@ def between_imports(number: int, frame: FrameType | None) -> None:
 
 
 def _again(number: int) -> None:
-    if hasattr(signal, "pthread_kill"):  # which also wakes a thread that waits
+    if sys.platform != "win32":
+        # Which also wakes a thread that waits
         signal.pthread_kill(cast("int", threading.main_thread().ident), number)
     else:
         interrupt_main(signal.Signals(number))

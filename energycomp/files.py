@@ -150,6 +150,11 @@ def verify(path: str | Path) -> None:
         raise CheckpointError(f"Cannot read {path}: {error}. Check its permissions and the disk.") from error
 
 
+def listed(path: str | Path) -> list[str]:
+    """The names of the files in a folder's manifest; none where there is no manifest."""
+    return sorted(_read_manifest(Path(path))) if (Path(path) / MANIFEST).is_file() else []
+
+
 def write_tensors(path: str | Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str] | None = None) -> None:
     """Writes tensors of any device and layout as safetensors; tensors that share memory are written separately.
 

@@ -1,11 +1,10 @@
-"""Imports: names at first use, names that moved, and diffusers without torch's compiler."""
+"""Imports: names at first use, and diffusers without torch's compiler."""
 
 from __future__ import annotations
 
 import ast
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -43,37 +42,6 @@ def first_use(package: str, file: str) -> tuple[Callable[[str], Any], list[str]]
         return value
 
     return resolve, sorted(modules)
-
-
-def moved(
-    old: str, new: str | Mapping[str, str], otherwise: Callable[[str], Any] | None = None
-) -> Callable[[str], Any]:
-    """The `__getattr__` of a module whose names moved to another package: they are found there, with a warning.
-
-    Args:
-        old: `__name__` of the module.
-        new: where its names are now, for example `energycomp_lab.training`; or where each name is that moved.
-        otherwise: the `__getattr__` for all other names.
-    """
-
-    def resolve(name: str) -> Any:
-        place = new if isinstance(new, str) else new.get(name)
-        if place is None and otherwise is not None:
-            return otherwise(name)
-        if place is None or name.startswith("__"):
-            raise AttributeError(f"module {old!r} has no attribute {name!r}")
-        package = place.partition(".")[0]
-        distribution = package.replace("_", "-")
-        try:
-            value = getattr(import_module(place), name)
-        except ModuleNotFoundError as error:
-            if error.name != package:
-                raise
-            raise ImportError(f"got {old}.{name}, which is in {place} now; pip install {distribution}") from error
-        warnings.warn(f"{old}.{name} is {place}.{name} now, in {distribution}", DeprecationWarning, stacklevel=2)
-        return value
-
-    return resolve
 
 
 @contextmanager

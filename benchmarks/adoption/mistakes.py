@@ -143,9 +143,10 @@ def predictions(predicts: str, process: Any) -> Iterator[Mistake]:
         pair = {"predicts": "flow", "process": "flow"}
         yield Mistake("a flow", ("predicts and process", f"{predicts!r} and {process!r}"), pair)
     if process == "linear":
-        yield Mistake("betas to 0.018", ("process", "'linear'"), {"process": torch.linspace(1e-4, 0.018, 1000)})
+        table = {"betas": torch.linspace(1e-4, 0.018, 1000)}
+        yield Mistake("betas to 0.018", ("process", "'linear'"), {"process": table})
     if betas:
-        yield Mistake("alphas for betas", ("process", repr(process)), {"process": 1 - LINEAR})
+        yield Mistake("alphas for betas", ("process", repr(process)), {"process": {"alphas_cumprod": 1 - LINEAR}})
     if "flow" in process:
         other = {"flow": "flow to data", "flow to data": "flow"}[process]
         yield Mistake("direction of a flow", ("process", repr(process)), {"process": other})

@@ -15,7 +15,7 @@ from benchmarks.baselines.networks import OUTPUTS, ResNet, SlotAttention, matche
 from benchmarks.baselines.training import QUICK, Baseline
 from energycomp import Model
 from energycomp.components import Condition
-from energycomp.denoisers import TwoStageUNet, place_maps
+from energycomp.denoisers import TwoStageUNet, configured, place_maps
 from energycomp.errors import InputError
 from energycomp_clevr.model import clevr_places as untrained
 from energycomp_clevr.recipe import augment, clevr_places
@@ -80,6 +80,7 @@ def set_condition(values: Tensor, owner: Tensor, batch: int) -> Condition:
     return Condition(rows.index_put((owner, rank), tokens))
 
 
+@configured
 class SetUNet(nn.Module):
     """The trunk and head of a `TwoStageUNet`, with one head row for all places of a picture.
 
@@ -95,7 +96,6 @@ class SetUNet(nn.Module):
     def __init__(self, **config: Any) -> None:
         super().__init__()
         self.unet = TwoStageUNet(**config)
-        self.config = self.unet.config
 
     def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
         """The trunk, as of the network inside."""

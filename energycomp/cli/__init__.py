@@ -47,7 +47,3 @@ from energycomp.cli.reading import (
     printer as printer,
 )
 from energycomp.cli.results import Names as Names, result_key as result_key, sha256_of as sha256_of
-from energycomp.imports import moved
-
-TO_BATCH = ("Lines", "Results", "Shard", "ShardOption", "claimed", "local_device", "shard_of")
-__getattr__ = moved(__name__, dict.fromkeys(TO_BATCH, "energycomp_batch"))

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 BESIDE = ("transformers", "accelerate", "torchmetrics")  # of the plugins
 
 
-def plugins(
-    check: Annotated[str | None, typer.Option("--check", metavar="NAME", hidden=True)] = None, as_json: AsJson = False
-) -> None:
+def plugins(as_json: AsJson = False) -> None:
     """List the plugins and what each registers.
 
     ```sh
@@ -36,12 +34,8 @@ def plugins(
     """
     import attrs
 
-    from energycomp.plugins import find, listing
+    from energycomp.plugins import listing
 
-    if check is not None:
-        typer.echo(f"energycomp: warning: got --check {check}, which is energycomp check {check} now", err=True)
-        find("commands", "check")()(check, as_json)
-        return
     infos = listing(load=True)
     if as_json:
         print_json([attrs.asdict(info) for info in infos])
@@ -93,7 +87,7 @@ def env(as_json: AsJson = False) -> None:
         "python": platform.python_version(),
         "platform": platform.platform(),
         # in a container fewer than those of the machine
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "memory_gib": _memory_gib(),
         "packages": {package: _version(package) for package in ["energycomp", *needed, *BESIDE]},
         "plugins": [f"{info}{' failed' if info.error else ' off' if info.off else ''}" for info in listing(load=True)],

@@ -11,12 +11,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable
 from inspect import signature
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from energycomp import __version__
 from energycomp.cli.about import env, install, plugins
@@ -26,35 +26,7 @@ from energycomp.cli.infer import infer
 from energycomp.cli.options import Run, shared_options
 from energycomp.cli.rank import rank
 from energycomp.cli.sample import sample
-from energycomp.errors import EnergycompError, InputError, plain_warnings
-
-MOVED = {  # options of earlier versions: what to write instead
-    **dict.fromkeys(
-        ("--weight", "--region", "--from", "--until"), "a component: 'a red cube * 7.5 @ left half, 0-0.4'"
-    ),
-    **dict.fromkeys(("--at", "--with", "--without"), "a component: 0.3,0.5 or smiling or smiling=false"),
-    **{f"--{name}": f"--option {name}=..." for name in ("model", "dtype", "preset", "concepts", "template")},
-    **dict.fromkeys(
-        ("--workers", "--shard", "--column", "--quiet"), "energycomp batch, of the package energycomp-batch"
-    ),
-    "--report": "--json",
-    "--size": "no size: the model says it; --raw writes its pixels",
-    "--mask": "a component: 'red cube at 0.3,0.5 @ mask.png'",
-    "--recolor": "--set 1:color=red",
-    "--cache": "the environment variable ENERGYCOMP_CACHE",
-    "--show": "a viewer of your system",
-}
-RENAMED = {  # those that still work, for one release: what they are now, {} for their value
-    "--until-complete": (),  # --best-of does it
-    "--views": ("--option", "views={}"),
-    "--scheduler": ("--sampler", "{}"),
-    "--slot": ("--part", "{}"),
-    **{
-        f"--{name.replace('_', '-')}": ("--option", f"{name}={{}}")
-        for name in ("batch_size", "micro_batches", "save_every", "sample_every", "log_with")
-    },
-}
-MOVED_COMMANDS = {"add": "recombine --take all", "push": "Model.push_to_hub in Python, or hf upload"}
+from energycomp.errors import EnergycompError, plain_warnings
 
 
 class _Quiet:
@@ -67,17 +39,13 @@ class _Quiet:
     def get_params(self, ctx: Any) -> list[Any]:
         found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for parameter in found:
-            if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+            if isinstance(parameter, TyperOption) and parameter.is_flag and parameter.metavar is None:
                 parameter.metavar = ""
         return found
 
 
 class Command(_Quiet, TyperCommand):
-    """A command, which says where an option of earlier versions is."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        known = {option for parameter in self.get_params(ctx) for option in parameter.opts}
-        return super().parse_args(ctx, list(_of_today(args, known)))
+    """A command."""
 
 
 class ModelCommand(Command):
@@ -87,24 +55,6 @@ class ModelCommand(Command):
 
     def get_params(self, ctx: Any) -> list[Any]:
         return [*super().get_params(ctx), *(shared_options() if isinstance(ctx, Run) else ())]
-
-
-def _of_today(args: Sequence[str], known: Collection[str]) -> Iterator[str]:
-    """The arguments of a command, in which options of earlier versions are replaced, with a warning, or refused."""
-    rest = iter(args)
-    for arg in rest:
-        name, _, value = arg.partition("=")
-        if name in known or name not in {*MOVED, *RENAMED}:
-            yield arg
-        elif name in MOVED:
-            raise InputError(f"got {name}, an option of earlier versions; expected {MOVED[name]}")
-        else:
-            if any("{}" in part for part in RENAMED[name]):
-                value = value or next(rest, "")
-            now = [part.format(value) for part in RENAMED[name]]
-            said = f"which is {' '.join(now)} now" if now else "which is not needed; leave it out"
-            typer.echo(f"energycomp: warning: got {name}, {said}", err=True)
-            yield from now
 
 
 def _class_of(function: Callable[..., Any]) -> type[Command]:
@@ -136,8 +86,6 @@ class _Commands(_Quiet, TyperGroup):
         name = args[0] if args else "-"
         if name in self.commands or name.startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
-        if name in MOVED_COMMANDS:
-            raise InputError(f"got {name}, a command of earlier versions; expected {MOVED_COMMANDS[name]}")
         if name not in _plugin_commands():
             from energycomp.plugins import not_found
 

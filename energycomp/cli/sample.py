@@ -73,7 +73,6 @@ def sample(
             autocompletion=registered("guidances"),
         ),
     ] = None,
-    guidance_scale: Annotated[float | None, typer.Option(hidden=True)] = None,
     steps: Steps = None,
     sampler: Annotated[
         str | None,
@@ -123,9 +122,6 @@ def sample(
     is_table = out.suffix.lower() in TABLES
     files = [out] if is_table else _files(out, n * len(sets), as_grid)
     check_folder(out.parent, "-o", path=out)
-    if guidance_scale is not None:
-        guidance = f"{guidance or 'cfg'}={guidance_scale:g}"
-        typer.echo(f"energycomp: warning: got --guidance-scale, which is --guidance {guidance} now", err=True)
     with loading(model):
         from energycomp.decomposition import sampler_of
         from energycomp.images import framed, grid, save_image

@@ -20,6 +20,8 @@ from energycomp.components.conditioning import (
     Conditioner as Conditioner,
     Draws as Draws,
     FiniteConditioner as FiniteConditioner,
+    HasSurfaces as HasSurfaces,
+    HasUnread as HasUnread,
     Latents as Latents,
     MixedConditioner as MixedConditioner,
     TextConditioner as TextConditioner,
@@ -86,6 +88,7 @@ from energycomp.components.text import (
     weighted as weighted,
 )
 from energycomp.components.values import (
+    Places as Places,
     ReadsText as ReadsText,
     Widens as Widens,
     parsed as parsed,
@@ -105,6 +108,3 @@ from energycomp.components.weights import (
     number_at as number_at,
     scalar as scalar,
 )
-from energycomp.imports import moved
-
-__getattr__ = moved(__name__, {"regional": "energycomp_samplers", "within": "energycomp_samplers"})

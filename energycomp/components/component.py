@@ -59,6 +59,28 @@ class Leaf(Protocol):
         """What predicts it."""
 
 
+@runtime_checkable
+class HasUnconditional(Protocol):
+    """A component with an unconditional one, whose own is itself: for `&`, `~` and guidance."""
+
+    @property
+    def unconditional(self) -> Any:
+        """That component; None for one that has none after all, such as a wrapped one."""
+
+
+@runtime_checkable
+class HasDenoiser(Protocol):
+    """A leaf of a model, told from that of another one of the same name by its denoiser."""
+
+    @property
+    def denoiser(self) -> Any: ...
+
+
+def unconditional_of(component: Any) -> Any:
+    """The unconditional component of one; None where it has none."""
+    return component.unconditional if isinstance(component, HasUnconditional) else None
+
+
 class LeafGroup(Protocol):
     """Predicts many leaves in one batch. Groups are keys, compared by identity."""
 

@@ -93,6 +93,24 @@ class MixedConditioner(Conditioner, Protocol):
 
 
 @runtime_checkable
+class HasSurfaces(Protocol):
+    """A mixed conditioner that says which words leave an object where it is, and of its shape and size."""
+
+    @property
+    def surfaces(self) -> tuple[str, ...]:
+        """Names of the attributes of the surface alone, such as a colour."""
+
+
+@runtime_checkable
+class HasUnread(Protocol):
+    """A mixed conditioner with numbers that reading leaves open."""
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Their names, such as a turn."""
+
+
+@runtime_checkable
 class Draws(Conditioner, Protocol):
     """A conditioner that draws what components leave open, before an image is sampled: no network averages over it."""
 

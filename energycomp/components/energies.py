@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,8 @@ def given_energies(what: str, f: Callable[..., Any], n: int, *arguments: Any) ->
     >>> given_energies("prior", lambda places: places.sum(1), 2, torch.ones(2, 3))
     tensor([3., 3.])
     """
-    named = getattr(f, "__qualname__", None) or " ".join(repr(f).split())[:60]
+    has_name = inspect.isroutine(f) or inspect.isclass(f)
+    named: str = f.__qualname__ if has_name else " ".join(repr(f).split())[:60]
     name = f"{what} {named.rpartition('<locals>.')[2]}"
     instead = f"expected energies ({n},), one finite number or +inf each; correct it"
     try:

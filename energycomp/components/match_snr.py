@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components.algebra import Composable, Composition, Mixture
-from energycomp.components.component import EnergyComponent, HasEnergy
+from energycomp.components.component import EnergyComponent, HasEnergy, unconditional_of
 from energycomp.components.predict import WrappedGroup, group_of, predict_group
 from energycomp.components.prediction import convert
 from energycomp.components.space import NoisedSpace, log_snr, mismatch, timestep_of
@@ -127,7 +127,7 @@ class _Matched(Composable):
     @property
     def unconditional(self) -> Any:
         """The unconditional leaf of the component, matched to the same space; None where it has none."""
-        unit = getattr(self.inner, "unconditional", None)
+        unit = unconditional_of(self.inner)
         return None if unit is None else match_snr(unit, self.group.space)
 
     def __reduce__(self) -> tuple[Any, ...]:

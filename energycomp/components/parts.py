@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components.algebra import Composable, Composition
-from energycomp.components.component import EnergyComponent, HasEnergy
+from energycomp.components.component import EnergyComponent, HasEnergy, unconditional_of
 from energycomp.components.predict import WrappedGroup, group_of, predict_group
 from energycomp.components.prediction import convert
 from energycomp.components.space import NoisedSpace, by_sample
@@ -164,7 +164,7 @@ class _On(Composable):
         if self.ground is not None:
             return self.ground.background
         is_whole_sample = self.inner.noised_space.sample_shape == self.noised_space.sample_shape
-        return getattr(self.inner, "unconditional", None) if is_whole_sample else None
+        return unconditional_of(self.inner) if is_whole_sample else None
 
     def __repr__(self) -> str:
         return f"{self.inner!r} {'on ' if isinstance(self.part, Selection) else ''}{self.part!r}"

@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.component import LeafGroup, RaggedGroup, WeightedSum
+from energycomp.components.component import Leaf, LeafGroup, RaggedGroup, WeightedSum
 from energycomp.components.ledger import count_component
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.terms import shared_space, weights_at
@@ -77,7 +77,7 @@ class WrappedGroup(ABC):
 
 def group_of(leaf: Any) -> LeafGroup:
     """The group that predicts a leaf."""
-    return getattr(leaf, "group", _INDEPENDENT)
+    return leaf.group if isinstance(leaf, Leaf) else _INDEPENDENT
 
 
 def unwrapped(leaf: Any) -> Any:

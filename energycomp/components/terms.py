@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
+from energycomp.components.component import HasDenoiser, unconditional_of
 from energycomp.components.space import NoisedSpace
 from energycomp.components.weights import LEAST_NUMBER, LEAST_VALUE, AnyWeight, Weight, noise_share, written
 from energycomp.errors import CompositionError
@@ -97,7 +98,7 @@ def formula(terms: Mapping[Any, AnyWeight]) -> str:
     owners: dict[str, list[Any]] = {}
 
     def named(leaf: Any) -> str:
-        owner = getattr(leaf, "denoiser", None)
+        owner = leaf.denoiser if isinstance(leaf, HasDenoiser) else None
         name, bracket, rest = repr(leaf).partition("(")
         known = owners.setdefault(name, [])
         if owner is not None and not any(owner is one for one in known):
@@ -137,7 +138,7 @@ def shared_unconditional(parts: Sequence[Mapping[Any, AnyWeight]]) -> Any:
     """The one unconditional leaf of all leaves; raises `CompositionError` where there is none, or more than one."""
     units: dict[int, Any] = {}
     for leaf in (leaf for terms in parts for leaf in terms):
-        unit = getattr(leaf, "unconditional", None)
+        unit = unconditional_of(leaf)
         if unit is None:
             expected = "expected one for `&` and `~`; use `+` and `-`"
             raise CompositionError(f"got {leaf!r}, which has no unconditional leaf; {expected}")

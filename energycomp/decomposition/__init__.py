@@ -4,6 +4,7 @@ from energycomp.decomposition.decomposer import (
     EXPLAINED as EXPLAINED,
     Decomposer as Decomposer,
     Decomposition as Decomposition,
+    HasViews as HasViews,
     Parts as Parts,
     SceneDecomposer as SceneDecomposer,
     decompose as decompose,
@@ -21,8 +22,3 @@ from energycomp.decomposition.latents import (
     recombine as recombine,
     traverse as traverse,
 )
-from energycomp.imports import moved
-
-TO_LAB = ("Traversal", "strongest_dimensions", "traverse_dimension")
-_MOVED = {"DiffusionDecomposer": "energycomp_decomp", "search_latents": "energycomp_decomp.search"}
-__getattr__ = moved(__name__, _MOVED | dict.fromkeys(TO_LAB, "energycomp_lab.evaluation"))

@@ -83,6 +83,15 @@ class SceneDecomposer(Decomposer, Protocol):
         """New scenes (n, 3, H, W) in [-1, 1]."""
 
 
+@runtime_checkable
+class HasViews(Protocol):
+    """A decomposer that searches turned and mirrored views of an image."""
+
+    @property
+    def views(self) -> int:
+        """How many, 1 for the image alone."""
+
+
 @attrs.frozen(eq=False)
 class Decomposition:
     """The result of `decompose`."""

@@ -1,10 +1,12 @@
 """A network as components: denoisers, the evaluator that runs them, and networks that plugins share."""
 
 from energycomp.components.ledger import RowCount as RowCount, count_rows as count_rows
+from energycomp.denoisers.configured import Configured as Configured, configured as configured
 from energycomp.denoisers.denoiser import (
     Codec as Codec,
     Conditional as Conditional,
     Denoiser as Denoiser,
+    HasFiles as HasFiles,
     compose_rows as compose_rows,
 )
 from energycomp.denoisers.evaluator import (
@@ -25,7 +27,3 @@ from energycomp.denoisers.two_stage import (
     place_maps as place_maps,
 )
 from energycomp.denoisers.unets import ConditionUNet as ConditionUNet, EmbeddingUNet as EmbeddingUNet
-from energycomp.imports import moved
-
-MOVED = ("PredictionType", "convert", "log_snr", "native_type", "predict", "signal_noise")
-__getattr__ = moved(__name__, dict.fromkeys(MOVED, "energycomp.components"))

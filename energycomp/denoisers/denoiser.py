@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, Protocol, cast, get_args, runtime_checkable
 
 import attrs
@@ -27,10 +28,12 @@ class Codec(Protocol):
     """Images (B, 3, H, W) in [-1, 1] to the latents (B, C, h, w) that are diffused, and back, such as a `VAECodec`; or
     numbers of another shape, such as a `NumberProcessor`.
 
-    Latents of codecs of the same identity can be composed. `encode` gives the posterior mean of scaled latents, and
-    `config` says as JSON where the codec comes from.
+    Latents of codecs of the same identity can be composed. `encode` gives the posterior mean of scaled latents. A model
+    is saved with the `registered_name` of its codec and with its `config`: its constructor arguments, as JSON.
     """
 
+    @property
+    def registered_name(self) -> str: ...
     @property
     def identity(self) -> str: ...
     @property
@@ -38,6 +41,25 @@ class Codec(Protocol):
     def encode(self, images: Tensor) -> Tensor: ...
     def decode(self, latents: Tensor) -> Tensor: ...
     def config(self) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class HasFiles(Protocol):
+    """A codec with files of its own, such as weights, in the folder of a saved model."""
+
+    def save(self, folder: Path, dtype: torch.dtype | None) -> dict[str, Any]:
+        """Writes its files into a model's folder, floats as `dtype`, and gives its `config` as it stands there.
+
+        Raises:
+            InputError: a codec that cannot be found again.
+        """
+
+    def opened(self, folder: Path) -> Codec:
+        """What was made of that `config`, with its files.
+
+        Raises:
+            CheckpointError: files that are absent or do not fit.
+        """
 
 
 @runtime_checkable
@@ -83,6 +105,8 @@ class Denoiser:
             sampling, except for latents, and to the range that a `NumberProcessor` knows.
         base: the denoiser whose unconditional leaf it shares, for one that was adapted from it, such as by LoRA.
         sampling: how its leaves are sampled where a person says nothing: that of its model; None without a model.
+        trained_alone: whether each component was trained by itself, and is a density of its own whatever the rule, as
+            `adopt` says of a network. Otherwise components under "sum" and "mean" predict noise only together.
 
     Raises:
         InputError: when the schedule, the rule or a shape cannot be.
@@ -99,6 +123,7 @@ class Denoiser:
     value_range: ValueRange | None = attrs.field(default=(-1.0, 1.0), validator=check_value_range)
     base: Denoiser | None = None
     sampling: SamplingDefaults | None = None
+    trained_alone: bool = attrs.field(default=False, validator=FLAG)
 
     @alphas_cumprod.validator
     def _check_schedule(self, _: Any, value: Tensor) -> None:

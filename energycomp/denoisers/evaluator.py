@@ -48,9 +48,9 @@ class Network(Protocol):
     """A network of one stage: every row costs an evaluation of the whole of it.
 
     It is a `torch.nn.Module` with an attribute `config`, the keyword arguments that it was made with, as JSON: loading
-    a model calls the registered factory with them. The tokens of rows with `condition.null` are zeros; the network
-    gives these rows a meaning of their own. `energycomp_lab.checks.check_network` builds a network whose arguments all
-    have default values, and checks it.
+    a model calls the registered factory with them. The class decorator `configured` keeps them. The tokens of rows with
+    `condition.null` are zeros; the network gives these rows a meaning of their own.
+    `energycomp_lab.checks.check_network` builds a network whose arguments all have default values, and checks it.
     """
 
     def __call__(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:

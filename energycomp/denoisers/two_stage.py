@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from energycomp.components.condition import Condition
+from energycomp.denoisers.configured import configured
 from energycomp.errors import InputError
 from energycomp.imports import without_compiler
 
@@ -63,6 +64,7 @@ def place_maps(place: Tensor, grid: Sequence[int], widths: Sequence[float]) -> T
     return torch.stack([dx, dy, square, *(torch.exp(-square / (2 * s**2)) for s in widths)], dim=1)
 
 
+@configured
 class TwoStageUNet(nn.Module):
     """A small U-Net trunk over patches and a FiLM head for each condition.
 
@@ -115,13 +117,6 @@ class TwoStageUNet(nn.Module):
         if any(side % (patch * 2 ** (len(channels) - 1)) for side in sides):
             got = f"got sample_size {sample_size} with patch {patch} and {len(channels)} resolutions"
             raise InputError(f"{got}; expected a multiple of {patch * 2 ** (len(channels) - 1)}; change one of them")
-        self.config = {
-            "sample_channels": sample_channels, "token_width": token_width,
-            "sample_size": sample_size if isinstance(sample_size, int) else list(sides),
-            "groups": groups if isinstance(groups, int) else list(groups),
-            "patch": patch, "channels": list(channels), "blocks": blocks, "head_channels": head_channels,
-            "head_blocks": head_blocks, "width": width, "positions": positions, "unplaced": unplaced, "skip": skip,
-        }  # fmt: skip
         folded, width = sample_channels * patch**2, width or channels[0] * 4
         self.patch, self.unplaced = patch, unplaced
         *trunk_groups, head_groups = [groups] * (len(channels) + 1) if isinstance(groups, int) else groups

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.components.condition import Condition
+from energycomp.denoisers.configured import configured
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel, UNet2DModel
 
 
+@configured
 class ConditionUNet(nn.Module):
     """A diffusers `UNet2DConditionModel` over condition rows, with a learned token for the null row.
 
@@ -41,7 +43,6 @@ class ConditionUNet(nn.Module):
         from diffusers import UNet2DConditionModel  # takes two seconds, and most models have another network
 
         super().__init__()
-        self.config = {"tokens": tokens, **config}
         self.unet = UNet2DConditionModel(**config)
         _refuse(self.unet, "class_embed_type", "num_class_embeds", "addition_embed_type")
         if self.unet.config.encoder_hid_dim_type != "text_proj":
@@ -75,6 +76,7 @@ class ConditionUNet(nn.Module):
         return prediction
 
 
+@configured
 class EmbeddingUNet(nn.Module):
     """A diffusers `UNet2DModel` over condition rows: a linear map of a row is added to the time embedding.
 
@@ -99,7 +101,6 @@ class EmbeddingUNet(nn.Module):
         from diffusers import UNet2DModel
 
         super().__init__()
-        self.config = {"condition_width": condition_width, **config}
         self.unet = UNet2DModel(**config)
         _refuse(self.unet, "class_embed_type", "num_class_embeds")
         self.unet.class_embedding = nn.Identity()  # the UNet then adds what it is given to its time embedding

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from colorsys import hsv_to_rgb
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -166,7 +167,7 @@ def overlay(
 
 def _places(places: Any) -> list[tuple[float, float]]:
     """Pairs of numbers from a tensor, an array or a list; none from an empty one of any shape."""
-    rows = places.tolist() if hasattr(places, "tolist") else [list(place) for place in places]
+    rows = places.tolist() if isinstance(places, Tensor | np.ndarray) else [list(place) for place in places]
     if not all(isinstance(row, list) and len(row) == 2 and all(map(math.isfinite, row)) for row in rows):
         raise InputError(f"got places {rows}; expected finite (x, y) pairs, (K, 2)")
     return [(float(x), float(y)) for x, y in rows]

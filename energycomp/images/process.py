@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import attrs
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from energycomp.errors import InputError
-from energycomp.fields import FLAG, one_of, whole
+from energycomp.fields import FLAG, one_of, plain, whole
 from energycomp.images.read import MAX_PIXELS, as_rgb, open_image
 
 GREY, RGB = 1, 3  # channels
@@ -82,11 +82,16 @@ class ImageProcessor:
     resize: Literal["squash", "crop"] = attrs.field(default="squash", validator=one_of(("squash", "crop")))
     channels: int = attrs.field(default=RGB, validator=whole(1, None))
     bounded: bool = attrs.field(default=True, validator=FLAG)
+    registered_name: ClassVar[str] = "image"
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of what it makes."""
         return (self.channels, *self.size)
+
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments, as JSON."""
+        return attrs.asdict(self, value_serializer=plain)
 
     def __call__(self, images: Any) -> Tensor:
         """One image or several to (B, C, H, W), in [-1, 1] where it is bounded.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from energycomp.imports import first_use, moved
+from energycomp.imports import first_use
 
 if TYPE_CHECKING:
-    from energycomp.models.adapter import Adopted as Adopted
+    from energycomp.models.adapter import prediction_in as prediction_in
     from energycomp.models.adopted import adopt as adopt
     from energycomp.models.codec import VAECodec as VAECodec, execution_device as execution_device
     from energycomp.models.defaults import (
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         Defaults as Defaults,
         log_errors as log_errors,
     )
-    from energycomp.models.folder import before_weights as before_weights, is_folder as is_folder
+    from energycomp.models.folder import before_weights as before_weights
     from energycomp.models.given import (
         checked_model as checked_model,
         from_pretrained as from_pretrained,
@@ -25,14 +25,15 @@ if TYPE_CHECKING:
         push_to_hub as push_to_hub,
         save_pretrained as save_pretrained,
         shipped as shipped,
+        shipped_defaults as shipped_defaults,
     )
-    from energycomp.models.hub import HubSource as HubSource, is_hub_id as is_hub_id
+    from energycomp.models.hub import HubSource as HubSource, is_folder as is_folder, is_hub_id as is_hub_id
     from energycomp.models.model import Adapt as Adapt, Model as Model
     from energycomp.models.model_card import pipeline_tag as pipeline_tag, plain_card as plain_card
     from energycomp.models.numbers import NumberProcessor as NumberProcessor
+    from energycomp.models.parts import Named as Named, Processor as Processor
     from energycomp.models.process import shortly as shortly
     from energycomp.models.sources import check_device as check_device, dtype_of as dtype_of
     from energycomp.models.weights import load_weights as load_weights, on_meta as on_meta
 
-_own, __all__ = first_use(__name__, __file__)
-__getattr__ = moved(__name__, dict.fromkeys(("Result", "card"), "energycomp_lab.evaluation"), otherwise=_own)
+__getattr__, __all__ = first_use(__name__, __file__)

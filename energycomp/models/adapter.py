@@ -4,9 +4,7 @@ Notation: variable -> symbol
     sample      x = s x0 + n eps, the library's variance-preserving sample of clean data x0
     middle, reach   y = middle + reach x0, the data of the network
     sigma       reach n / s, the noise on y
-    noisy       z = y + sigma eps
-    scale       c(sigma), what the network is given of z: c z
-    vp          a z with a^2 (1 + sigma^2) = 1, of which the predictions of the library are
+    scale       c(sigma), of what the network is given: c y + c sigma eps
 """
 
 from __future__ import annotations
@@ -19,14 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.components import Condition, log_snr
-from energycomp.components.prediction import PredictionType, convert
+from energycomp.components.prediction import AnyPrediction, PredictionType, convert, is_noise, norm_at
 from energycomp.components.space import LEAST_ALPHA, LEAST_NOISE, by_sample
 from energycomp.errors import EnergycompError, InputError
 from energycomp.models.process import Process
 from energycomp.models.weights import on_meta
 from energycomp.plugins import find
 
-KINDS: dict[str, PredictionType] = {"x0": "sample", "v": "v_prediction", "flow": "flow"}
+KINDS: dict[str, AnyPrediction] = {  # by what `adopt` is told
+    "eps": "epsilon", "x0": "sample", "v": "v_prediction", "flow": "flow", "score": "score", "edm": "edm",
+}  # fmt: skip
 Call = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Any]
 
 
@@ -39,6 +39,9 @@ class Adopted(nn.Module):
         self.call = call or _as_usual(network)
         low, high = options["data_range"] or (-1.0, 1.0)
         self.middle, self.reach = (low + high) / 2, (high - low) / 2
+        to_data = options["predicts"] == "flow" and process.name == "flow to data"
+        self.kind: AnyPrediction = "flow_to_data" if to_data else KINDS[options["predicts"]]
+        self.target: PredictionType = "epsilon" if is_noise(self.kind) else "sample"
         self.alphas_cumprod = (1 / (1 + (process.sigmas / self.reach).square())).clamp(LEAST_ALPHA, 1 - LEAST_NOISE)
 
     @property
@@ -69,27 +72,24 @@ class Adopted(nn.Module):
             )
 
     def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """As `Network`: eps where the network predicts eps or a score, else x0."""
-        predicts, clock, axes = self.options["predicts"], self.options["clock"], sample.ndim
+        """As `Network`, of the type `target`."""
+        axes, data = sample.ndim, self.options["sigma_data"]
+        # The noise on the network's own data, in float64
         snr = log_snr(self.alphas_cumprod.to(timestep.device), timestep)
-        level, signal = self.reach * (-snr / 2).exp(), torch.sigmoid(snr).sqrt()  # (R,), float64
-        sigma, scale = (by_sample(one, axes).to(sample.dtype) for one in (level, self.process.scale(level)))
-        noisy = self.middle + self.reach * sample / by_sample(signal, axes).to(sample.dtype)
-        data = self.options["sigma_data"]
-        total = (sigma.square() + data**2).sqrt()
-        given = noisy / total if predicts == "edm" else scale * noisy
-        time = self.process.time(clock, timestep, level)
-        time = time if clock == "index" else time.to(sample.dtype)
+        level = self.reach * (-snr / 2).exp()
+        norm = norm_at(self.kind, 1.0, level, data)
+        sigma, scale, signal = (
+            by_sample(one, axes).to(sample.dtype)
+            for one in (level, self.process.scale(level) if norm is None else 1 / norm, torch.sigmoid(snr).sqrt())
+        )
+        # What it is given, and told
+        given = scale * (self.middle + self.reach * sample / signal)
+        time = self.process.time(self.options["clock"], timestep, level)
+        time = time.to(sample.dtype) if time.is_floating_point() else time
         out = self._out(self._called(given, time, self._condition(condition)), sample)
-        if predicts in ("eps", "score"):
-            return out if predicts == "eps" else -out * sigma * scale
-        if predicts == "edm":
-            clean = noisy * (data / total).square() + out * sigma * data / total
-        else:
-            out = -out if predicts == "flow" and self.process.name == "flow to data" else out
-            one = 1 / (1 + sigma.square()).sqrt()
-            clean = convert(out, one * noisy, one, one * sigma, source=KINDS[predicts], target="sample")
-        return (clean - self.middle) / self.reach
+        # What the library takes: eps is the same for all data, x0 is moved back
+        found = convert(out, given, scale, scale * sigma, source=self.kind, target=self.target, sigma_data=data)
+        return found if self.target == "epsilon" else (found - self.middle) / self.reach
 
     def _condition(self, condition: Condition) -> Tensor | None:
         """What the network is given: labels (R,) of classes, rows (R, D) or (R, L, D), None without conditions."""
@@ -133,12 +133,18 @@ class Adopted(nn.Module):
 
     def _out(self, out: Any, sample: Tensor) -> Tensor:
         """The prediction, without what diffusers and networks that predict a variance give with it."""
-        out = getattr(out, "sample", out)
-        out = out[0] if isinstance(out, tuple) else out
+        out = prediction_in(out)
         if not isinstance(out, Tensor) or out.shape[0] != len(sample) or out.shape[2:] != sample.shape[2:]:
             got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise InputError(f"got {got} from the network for samples {tuple(sample.shape)}; expected the same shape")
         return out[:, : sample.shape[1]].to(sample.dtype)
+
+
+def prediction_in(out: Any) -> Any:
+    """The prediction in what a network gives: an output of diffusers, a tuple that begins with it, or it alone."""
+    if isinstance(out, Mapping):
+        return out["sample"]
+    return out[0] if isinstance(out, tuple) else out
 
 
 def adopted(*, registered: Sequence[Any], process: Any, **options: Any) -> Adopted:

@@ -19,7 +19,7 @@ from energycomp.models.adapter import Adopted, Call
 from energycomp.models.defaults import Defaults
 from energycomp.models.model import Model
 from energycomp.models.numbers import NumberProcessor
-from energycomp.models.process import FLOWS, Clock, Process, shortly
+from energycomp.models.process import FLOWS, Clock, Process, as_json, shortly
 from energycomp.models.weights import load_weights, read_weights
 from energycomp.plugins import find
 
@@ -68,9 +68,9 @@ def adopt(
             which predictions of noise alone do not give.
         predicts: eps, x0, v, the velocity of a flow, a score, or the raw output of a network under the preconditioning
             of EDM (Karras et al., 2022).
-        process: "linear", "scaled linear", "stable diffusion" or "cosine" betas of 1000 timesteps, an array of betas or
-            alphas_cumprod (T,); "flow", with noise at t = 1, or "flow to data", with data there; (least, greatest)
-            sigma of y + sigma eps.
+        process: "linear", "scaled linear", "stable diffusion" or "cosine" betas of 1000 timesteps, or a table (T,),
+            `{"betas": table}` or `{"alphas_cumprod": table}`; "flow", with noise at t = 1, or "flow to data", with data
+            there; (least, greatest) sigma of y + sigma eps.
         clock: what the network is told: the timestep, its "index" as a whole number, which an nn.Embedding needs, t in
             [0, 1], sigma, or log sigma / 4. By default what is usual.
         data_range: least and greatest number of the network's data; None for data without bounds.
@@ -100,7 +100,8 @@ def adopt(
     >>> model(3) & model(4)
     -u + adopted(3) + adopted(4)
     """
-    shape, made = _checked(network, shape, null, data_range, sigma_data, defaults), Process.of(process)
+    shape = _checked(network, shape, null, data_range, sigma_data, defaults)
+    made = Process.of(process)
     if weights is not None:
         load_weights(network, read_weights(weights), str(weights))
     conditions, kind, named = _conditioner(classes, values, conditioner, name)
@@ -115,10 +116,10 @@ def adopt(
             "(least, greatest) sigma for edm; change one"
         )
     row = null.tolist() if isinstance(null, Tensor) else null
-    said = process.tolist() if isinstance(process, Tensor) else process
     options = {
-        "registered": registered, "process": said, "predicts": predicts, "clock": clock, "data_range": data_range,
-        "sigma_data": sigma_data, "kind": kind, "null": row, "own": call is not None or not named,
+        "registered": registered, "process": as_json(process), "predicts": predicts, "clock": clock,
+        "data_range": data_range, "sigma_data": sigma_data, "kind": kind, "null": row,
+        "own": call is not None or not named,
     }  # fmt: skip
     own = Adopted(network, made, options, call).eval()
     _warn_of_data_left(own, process)
@@ -130,13 +131,14 @@ def adopt(
     denoiser = Denoiser(
         network=own,
         alphas_cumprod=own.alphas_cumprod.float(),
-        prediction_type="epsilon" if predicts in ("eps", "score") else "sample",
+        prediction_type=own.target,
         rule="mean" if null is None else "product",
         sample_shape=shape,
         token_shape=conditions.token_shape,
         null_trained=null is not None,
         codec=None if image else processor,
         value_range=None if data_range is None else (-1.0, 1.0),
+        trained_alone=True,
     )
     snr = log_snr(denoiser.alphas_cumprod, torch.arange(float(len(made.sigmas)))).exp()
     low, high = (float((snr > bound).sum()) for bound in READ)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from copy import deepcopy
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-from energycomp.errors import InputError, NotFoundError
+from energycomp.errors import CheckpointError, InputError, NotFoundError
 from energycomp.fields import is_number, legal, number, whole
-from energycomp.files import fingerprint
-from energycomp.models.hub import is_hub_id
+from energycomp.files import fingerprint, read_tensors
+from energycomp.models.hub import is_folder, is_hub_id
+from energycomp.models.weights import check_fit, filled, on_meta
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC", "AutoencoderTiny")  # of diffusers, by the name in their config
+VAE, VAE_WEIGHTS = "vae", "diffusion_pytorch_model.safetensors"  # the folder of a codec inside that of its model
+MAX_OWN_CODEC = 50_000_000  # bytes up to which the codec of a folder is written beside the model that uses it
+MAX_CONFIG_BYTES = 1_000_000
 
 
 def _is_size(value: Any) -> bool:
@@ -54,6 +60,7 @@ class VAECodec:
     channels: int = attrs.field(default=4, validator=whole(1))
     reduction: int = attrs.field(default=8, validator=whole(1))
     shift_factor: float = attrs.field(default=0.0, validator=legal(is_number, "a number"))
+    registered_name: ClassVar[str] = "vae"
 
     def __attrs_post_init__(self) -> None:
         if min(self.sides) < self.reduction:
@@ -192,11 +199,62 @@ class VAECodec:
         source = str(folder.absolute()) if folder.is_dir() else self.source
         return {**attrs.asdict(self), "source": source}
 
+    def save(self, folder: Path, dtype: torch.dtype | None) -> dict[str, Any]:
+        """As `HasFiles`: a small autoencoder of a folder is written into that of the model, others stay in place."""
+        if self._is_small_file():
+            vae = self.vae if dtype is None else nn.Module.to(deepcopy(self.vae), dtype)  # without a warning
+            vae.save_pretrained(folder / VAE)
+            return {**self.config(), "source": VAE}
+        if not _has_a_place(self.source):
+            raise InputError(
+                f"got a model whose codec is {self.source!r}; expected one that was read from a folder or the hub; "
+                "save the pipeline that it is of with its own save_pretrained, and load that folder"
+            )
+        return self.config()
+
+    def opened(self, folder: Path) -> Self:
+        """As `HasFiles`: the one in the folder of its model, read at once, or another, read when it is used."""
+        if self.source == VAE:
+            here = attrs.evolve(self, source=str((folder / VAE).absolute()))
+            return here.holding(_read_vae(folder / VAE))
+        if not _has_a_place(self.source):
+            raise CheckpointError(f"got the codec {self.source!r}; expected a hub id or the absolute path of a folder")
+        return self
+
+    def _is_small_file(self) -> bool:
+        folder = Path(self.source)
+        if not is_folder(folder):
+            return False
+        return 0 < sum(file.stat().st_size for file in folder.rglob("*.safetensors")) <= MAX_OWN_CODEC
+
+
+def _has_a_place(source: str) -> bool:
+    """Whether a codec is found again."""
+    folder = Path(source)
+    return is_hub_id(source) or (folder.is_absolute() and ".." not in folder.parts)
+
+
+def _read_vae(folder: Path) -> Any:
+    """The autoencoder in a model's folder: built without memory, compared with its weights, then filled with them."""
+    import diffusers
+
+    file = folder / "config.json"
+    if not file.is_file() or file.stat().st_size > MAX_CONFIG_BYTES:
+        raise CheckpointError(f"got {folder} without a {file.name} of at most {MAX_CONFIG_BYTES:,} bytes; restore it")
+    config = json.loads(file.read_text(encoding="utf-8"))
+    tensors = read_tensors(folder / VAE_WEIGHTS)
+    if (kind := config.get("_class_name")) not in AUTOENCODERS:
+        raise CheckpointError(f"got {file} of the class {kind!r}; expected {', '.join(AUTOENCODERS)}; restore it")
+    build = partial(getattr(diffusers, kind).from_config, config)
+    with on_meta(tensors, str(folder)):
+        made = build()
+    check_fit(made.state_dict(), tensors, f"the codec of {folder}")
+    return filled(made, build, tensors, f"the codec of {folder}")
+
 
 def _mean(encoded: Any) -> Tensor:
     """What an encoder of diffusers gives; the mean of its distribution where it has one."""
-    found = getattr(encoded, "latent_dist", None)
-    mean: Tensor = encoded[0] if found is None else found.mean
+    mean: Tensor = encoded["latent_dist"].mean if "latent_dist" in encoded else encoded[0]
     return mean
 
 
@@ -227,9 +285,9 @@ def execution_device(module: nn.Module) -> torch.device | None:
     True
     """
     for part in module.modules():
-        device = getattr(getattr(part, "_hf_hook", None), "execution_device", None)
+        hook = vars(part).get("_hf_hook")
+        device = None if hook is None else vars(hook).get("execution_device")
         if device is not None:
             return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
-    held: Any = module
-    placed = getattr(held, "hf_device_map", None) is not None or getattr(held, "hf_quantizer", None) is not None
+    placed = any(vars(module).get(name) is not None for name in ("hf_device_map", "hf_quantizer"))
     return next(module.parameters()).device if placed else None

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from copy import deepcopy
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -16,31 +15,28 @@ from typing import Any, TypeVar
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from energycomp._moved import TODAY, config_of_today
 from energycomp.components.condition import Condition
 from energycomp.components.conditioning import Conditioner, weights_of
-from energycomp.denoisers.denoiser import Denoiser
+from energycomp.denoisers.configured import Configured
+from energycomp.denoisers.denoiser import Codec, Denoiser, HasFiles
 from energycomp.denoisers.evaluator import rows, trunk
 from energycomp.errors import CheckpointError, EnergycompError, InputError
 from energycomp.files import atomic_directory, read_tensors, verify, write_tensors
 from energycomp.images import ImageProcessor
-from energycomp.models.codec import AUTOENCODERS, VAECodec
 from energycomp.models.defaults import Defaults
-from energycomp.models.hub import is_hub_id
-from energycomp.models.numbers import NumberProcessor
-from energycomp.models.parts import FORMAT, ModelParts
+from energycomp.models.parts import ModelParts
 from energycomp.models.weights import check_fit, filled, load_weights, on_meta
 from energycomp.plugins.hookspecs import Kind
-from energycomp.plugins.registry import find, names
+from energycomp.plugins.registry import find
 
 M = TypeVar("M", bound=ModelParts)
 
 _first: ContextVar[Callable[[str, Conditioner], object] | None] = ContextVar("looks at a conditioner", default=None)
 
 CONFIG, WEIGHTS, SCHEDULE = "config.json", "model.safetensors", "alphas_cumprod"
-VAE, VAE_WEIGHTS = "vae", "diffusion_pytorch_model.safetensors"  # the folder of a codec inside that of its model
-MAX_OWN_CODEC = 50_000_000  # bytes up to which the codec of a folder is written beside the model that uses it
 MAX_CONFIG_BYTES = 1_000_000
 MAX_WORK = 30_000_000_000  # weights times pixels of a sample: at most some seconds on one core
 KINDS: dict[str, Kind] = {"network": "networks", "encoder": "encoders", "conditioner": "conditioners"}
@@ -48,39 +44,24 @@ KINDS: dict[str, Kind] = {"network": "networks", "encoder": "encoders", "conditi
 
 def write(model: ModelParts, folder: str | Path, dtype: torch.dtype | None, documents: Mapping[str, str]) -> None:
     """What `Model.save_pretrained` does, with text files by name."""
-    save = "save the pipeline that it is of with its own save_pretrained, and load that folder"
-    if not hasattr(model.denoiser.network, "config"):
-        network = type(model.denoiser.network).__name__
+    network: object = model.denoiser.network
+    if not isinstance(network, Configured):
         raise InputError(
-            f"got {model.name} with a network {network}, which no name rebuilds; expected one of ours; {save}"
+            f"got {model.name} with a network {type(network).__name__}, which no name rebuilds; expected one of ours; "
+            "save the pipeline that it is of with its own save_pretrained, and load that folder"
         )
-    config, own = model.config(), _own_codec(model)
-    if own is not None:
-        config["codec"]["source"] = VAE
-    elif not _has_a_place((config["codec"] or {}).get("source")):
-        raise InputError(
-            f"got a model whose codec is {config['codec']['source']!r}; expected one that was read from a folder or "
-            f"the hub; {save}"
-        )
+    config = model.config()
     weights = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in model.weights.items()}
     with suppress(OSError):  # which the next line reports
         Path(folder).parent.mkdir(parents=True, exist_ok=True)
     with atomic_directory(folder) as temporary:
+        codec: object = model.denoiser.codec
+        if isinstance(codec, HasFiles):
+            config["codec"]["config"] = codec.save(temporary, dtype)
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         write_tensors(temporary / WEIGHTS, {**weights, SCHEDULE: model.denoiser.alphas_cumprod.float()})
-        if own is not None:
-            (nn.Module.to(deepcopy(own), dtype) if dtype else own).save_pretrained(temporary / VAE)  # no warning
         for name, text in documents.items():
             (temporary / name).write_text(text, encoding="utf-8")
-
-
-def _own_codec(model: ModelParts) -> Any:
-    """The autoencoder that is written beside the model: a small one that is in a folder."""
-    codec = model.denoiser.codec
-    if not isinstance(codec, VAECodec) or not is_folder(codec.source):
-        return None
-    size = sum(file.stat().st_size for file in Path(codec.source).rglob("*.safetensors"))
-    return codec.vae if 0 < size <= MAX_OWN_CODEC else None
 
 
 @contextmanager
@@ -99,9 +80,10 @@ def before_weights(check: Callable[[str, Conditioner], object]) -> Iterator[None
 def read(make: type[M], folder: Path) -> M:
     """The model of a folder that `write` wrote, in float32; classes are found by their registered names only."""
     verify(folder)
-    config, tensors = _read_config(folder / CONFIG), read_tensors(folder / WEIGHTS)
+    config = _read_config(folder / CONFIG)
+    tensors = read_tensors(folder / WEIGHTS)
     try:
-        return _made(make, config, tensors, str(folder))
+        return _made(make, config_of_today(config), tensors, str(folder))
     except EnergycompError:
         raise
     except Exception as error:  # whatever a factory raises for arguments that it was not written for
@@ -112,14 +94,6 @@ def read(make: type[M], folder: Path) -> M:
             f"got {folder / CONFIG} that does not describe a model ({why}); expected what save_pretrained writes; "
             "restore it, or update energycomp"
         ) from error
-
-
-def is_folder(name: str | Path) -> bool:
-    """Whether there is a folder of that name, however long the name is."""
-    try:
-        return Path(name).is_dir()
-    except (OSError, ValueError):  # too long a name, or one with a zero byte
-        return False
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -133,25 +107,19 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"got {path}, which is no JSON ({error}); expected what save_pretrained writes"
         ) from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    if not isinstance(config, dict) or config.get("format") not in (1, TODAY):
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise CheckpointError(
-            f"got {path} of format {found!r}; expected {FORMAT}; update energycomp or export it again"
-        )
+        raise CheckpointError(f"got {path} of format {found!r}; expected {TODAY}; update energycomp or export it again")
     return config
 
 
 def _made(make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], source: str) -> M:
     """Built without memory, compared with config and weights, then filled with the weights."""
     schedule = tensors.pop(SCHEDULE).float()
-    weights: dict[str, dict[str, Tensor]] = {part: {} for part in KINDS if part in config}
-    for key, tensor in tensors.items():
-        part, _, name = key.partition(".")
-        part, name = (part, name) if part in weights else ("network", key)
-        weights[part][name] = tensor
+    weights = _by_part(tensors, [part for part in KINDS if part in config])
 
     def build(part: str) -> Any:
-        return find(KINDS[part], config[part]["name"])(**config[part]["config"])
+        return _built(KINDS[part], config[part])
 
     def on_paper(part: str) -> Any:
         with on_meta(weights[part], source):
@@ -168,15 +136,13 @@ def _made(make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], sou
     networks = {part: on_paper(part).eval() for part in weights if part != "conditioner"}
     said = {"null_trained": None, **config["denoiser"]}  # a file has to say so: its default is not taken
     given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
-    codec = config["codec"]
-    config["defaults"].pop("error_limit", None)  # of models saved before there was a calibration
     model = make(
         name=config["name"],
         denoiser=Denoiser(
-            network=networks["network"], alphas_cumprod=schedule, codec=codec and _codec(codec, source), **given
+            network=networks["network"], alphas_cumprod=schedule, codec=_codec(config["codec"], Path(source)), **given
         ),
         conditioner=conditioner,
-        processor=(NumberProcessor if "mean" in config["processor"] else ImageProcessor)(**config["processor"]),
+        processor=_built("processors", config["processor"]),
         network_name=config["network"]["name"],
         conditioner_name=config["conditioner"]["name"],
         defaults=Defaults(**config["defaults"]),
@@ -184,7 +150,7 @@ def _made(make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], sou
         encoder_name=config["encoder"]["name"] if "encoder" in config else None,
         decomposer_name=_decomposer(config),
     )  # fmt: skip
-    own = json.loads(json.dumps({**model.config(), "codec": codec}))
+    own = json.loads(json.dumps({**model.config(), "codec": config["codec"]}))
     if wrong := _lost(config, own):
         raise CheckpointError(f"got {wrong} in {source}/{CONFIG}; expected what save_pretrained writes; restore it")
     if large := sum(tensor.numel() for tensor in tensors.values()) * math.prod(given["sample_shape"][1:]) > MAX_WORK:
@@ -199,6 +165,31 @@ def _made(make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], sou
     if not large:
         _check_shapes(model)
     return model
+
+
+def _by_part(tensors: Mapping[str, Tensor], parts: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+    """Tensors by the part that their names begin with; those of no part are of the network."""
+    found: dict[str, dict[str, Tensor]] = {part: {} for part in parts}
+    for key, tensor in tensors.items():
+        part, _, name = key.partition(".")
+        if part in found:
+            found[part][name] = tensor
+        else:
+            found["network"][key] = tensor
+    return found
+
+
+def _codec(part: Mapping[str, Any] | None, folder: Path) -> Codec | None:
+    """The codec that a config names, with its files."""
+    if part is None:
+        return None
+    codec: Codec = _built("codecs", part)
+    return codec.opened(folder) if isinstance(codec, HasFiles) else codec
+
+
+def _built(kind: Kind, part: Mapping[str, Any]) -> Any:
+    """What a part of a config names, made with its arguments."""
+    return find(kind, part["name"])(**part["config"])
 
 
 def _lost(given: Any, own: Any, place: str = "") -> str:
@@ -216,50 +207,14 @@ def _meant(key: str, own: Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def _codec(part: Mapping[str, Any], folder: str) -> VAECodec | NumberProcessor:
-    """The codec that a config names: in the model's own folder, read at once, or elsewhere, read when it is used."""
-    if "mean" in part:
-        return NumberProcessor(**part)
-    own = part.get("source") == VAE
-    codec = VAECodec(**{**part, "source": str(Path(folder, VAE).absolute())} if own else part)
-    if not _has_a_place(codec.source):
-        raise CheckpointError(f"got the codec {codec.source!r}; expected a hub id or the absolute path of a folder")
-    return codec.holding(_own_vae(Path(codec.source))) if own else codec
-
-
-def _own_vae(folder: Path) -> Any:
-    """The autoencoder in a model's folder: built without memory, compared with its weights, then filled with them."""
-    import diffusers
-
-    if not (file := folder / CONFIG).is_file() or file.stat().st_size > MAX_CONFIG_BYTES:
-        raise CheckpointError(f"got {folder} without a {CONFIG} of at most {MAX_CONFIG_BYTES:,} bytes; restore it")
-    config, tensors = json.loads(file.read_text(encoding="utf-8")), read_tensors(folder / VAE_WEIGHTS)
-    if (kind := config.get("_class_name")) not in AUTOENCODERS:
-        raise CheckpointError(f"got {file} of the class {kind!r}; expected {', '.join(AUTOENCODERS)}; restore it")
-    build = partial(getattr(diffusers, kind).from_config, config)
-    with on_meta(tensors, str(folder)):
-        made = build()
-    check_fit(made.state_dict(), tensors, f"the codec of {folder}")
-    return filled(made, build, tensors, f"the codec of {folder}")
-
-
-def _has_a_place(source: str | None) -> bool:
-    """Whether a codec is found again; one without a source is in the config."""
-    folder = Path(source or "/")
-    return source is None or is_hub_id(source) or (folder.is_absolute() and ".." not in folder.parts)
-
-
 def _decomposer(config: Mapping[str, Any]) -> str | None:
-    """The registered name of the model's decomposer.
-
-    A config without this key was written before decomposers had names: the network's own name stood for both.
-    """
-    name: Any = config.get("decomposer", config["network"]["name"])
-    if not isinstance(name, str):
+    """The registered name of the model's decomposer."""
+    name: Any = config.get("decomposer")
+    if name is not None and not isinstance(name, str):
         raise CheckpointError(f"got the decomposer {name!r} in {CONFIG}; expected a registered name; restore it")
-    if "decomposer" in config:
+    if name is not None:
         find("decomposers", name)  # raises NotFoundError, which lists the registered names
-    return name if name in names("decomposers") else None
+    return name
 
 
 def _check_shapes(model: ModelParts) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+from energycomp._moved import config_of_today
 from energycomp.errors import InputError
+from energycomp.models.defaults import Defaults
+from energycomp.models.folder import CONFIG
 from energycomp.models.model import Model
 
 load = Model.from_pretrained
@@ -43,6 +47,15 @@ def model_of(given: Any) -> Model:
 def from_pretrained(folder: str | Path) -> Model:
     """The model of a folder: `energycomp.load` for a folder alone, whatever its name."""
     return Model.from_pretrained(Path(folder))
+
+
+def shipped_defaults(package: str, name: str = "") -> Defaults:
+    """The defaults of the model that `shipped` gives, without what was fitted to its weights.
+
+    An untrained model begins with them, so that they stand in its folder alone.
+    """
+    config = json.loads((files(package) / "weights" / name / CONFIG).read_text(encoding="utf-8"))
+    return Defaults(**config_of_today(config)["defaults"]).unfitted()
 
 
 def shipped(package: str, name: str = "") -> Model:

@@ -33,6 +33,14 @@ def is_hub_id(name: str) -> bool:
     return re.fullmatch(NAME, name, re.ASCII) is not None
 
 
+def is_folder(name: str | Path) -> bool:
+    """Whether there is a folder of that name, however long the name is."""
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # too long a name, or one with a zero byte
+        return False
+
+
 @attrs.frozen
 class HubSource:
     """A repository of the hub, and how it is read.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.fields import is_number, legal, number
+from energycomp.fields import is_number, legal, number, plain
 from energycomp.images import is_picture
 
 NUMBERS = legal(lambda value: bool(value) and all(map(is_number, value)), "finite numbers, one along the first axis")
@@ -62,6 +62,7 @@ class NumberProcessor:
     quantiles: tuple[tuple[float, ...], ...] = ROWS
     reach: float | None = attrs.field(default=None, validator=number(or_none=True))
     bounded: ClassVar[bool] = False
+    registered_name: ClassVar[str] = "numbers"
 
     def __attrs_post_init__(self) -> None:
         shape, (means, scales) = self.sample_shape, map(len, (self.mean, self.scale))
@@ -106,10 +107,13 @@ class NumberProcessor:
         """The numbers (B, *shape) of standardised ones."""
         return self._bent(latents * self._wide(self.scale, latents) + self._wide(self.mean, latents), back=True)
 
-    config = attrs.asdict  # as JSON, from which it is made again
     latent_shape = property(lambda self: self.sample_shape)
     identity = property(lambda _: "numbers")  # beside `places`
     value_range = property(lambda self: None if self.reach is None else (-self.reach, self.reach))
+
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments, as JSON."""
+        return attrs.asdict(self, value_serializer=plain)
 
     @property
     def places(self) -> tuple[str, ...]:

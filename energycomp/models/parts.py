@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 from torch import Tensor, nn
 
+from energycomp._moved import TODAY
 from energycomp.components.conditioning import Conditioner, draws_of, mixed_of, weights_of
 from energycomp.components.sampling_defaults import SamplingDefaults
 from energycomp.denoisers.denoiser import Denoiser
@@ -14,10 +15,31 @@ from energycomp.errors import InputError
 from energycomp.fields import TEXT, plain
 from energycomp.images import ImageProcessor, as_text, html, rich_table
 from energycomp.models.defaults import Defaults
-from energycomp.models.numbers import NumberProcessor
 
-FORMAT = 1
-DENOISER = ("prediction_type", "rule", "sample_shape", "token_shape", "null_trained", "value_range")
+DENOISER = ("prediction_type", "rule", "sample_shape", "token_shape", "null_trained", "value_range", "trained_alone")
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A codec or a processor that a `config.json` names: by a name that a plugin registers, with arguments as JSON."""
+
+    @property
+    def registered_name(self) -> str: ...
+    def config(self) -> dict[str, Any]: ...
+
+
+class Processor(Named, Protocol):
+    """What a person gives, to what the codec, or the network of a model without one, takes.
+
+    `bounded` says whether the numbers are in [-1, 1], as those of images.
+    """
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]: ...
+    @property
+    def bounded(self) -> bool: ...
+    def __call__(self, given: Any) -> Tensor:
+        """One thing or several as a batch (B, *sample_shape); raises `InputError` for anything else."""
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -27,7 +49,7 @@ class ModelParts:
     name: str = attrs.field(validator=TEXT)
     denoiser: Denoiser  # with `sampling` as `defaults` and `conditioner` say
     conditioner: Conditioner
-    processor: ImageProcessor | Any  # such as a `NumberProcessor`
+    processor: ImageProcessor | Any  # or another `Processor`
     network_name: str
     conditioner_name: str
     defaults: Defaults = attrs.field(factory=Defaults)
@@ -61,19 +83,18 @@ class ModelParts:
         """What `config.json` says: the parts by their registered names, with their arguments."""
         network: Any = self.denoiser.network
         encoder: Any = self.encoder
-        codec = self.denoiser.codec
         optional = {
             "encoder": None if encoder is None else {"name": self.encoder_name, "config": dict(encoder.config)},
             "decomposer": self.decomposer_name,
         }
         return {
-            "format": FORMAT,
+            "format": TODAY,
             "name": self.name,
             "network": {"name": self.network_name, "config": dict(network.config)},
             "conditioner": {"name": self.conditioner_name, "config": self.conditioner.config()},
             "denoiser": {name: getattr(self.denoiser, name) for name in DENOISER},
-            "codec": None if codec is None else codec.config(),
-            "processor": attrs.asdict(self.processor, value_serializer=plain),
+            "codec": None if self.denoiser.codec is None else _named("codec", self.denoiser.codec),
+            "processor": _named("processor", self.processor),
             "defaults": attrs.asdict(self.defaults, value_serializer=plain),
             **{key: value for key, value in optional.items() if value is not None},
         }
@@ -125,7 +146,7 @@ class ModelParts:
     @property
     def _samples(self) -> str:
         """What is sampled, in words."""
-        if len(self.denoiser.sample_shape) != 3 or isinstance(self.processor, NumberProcessor):
+        if len(self.denoiser.sample_shape) != 3 or not isinstance(self.processor, ImageProcessor):
             return f"samples {self.denoiser.sample_shape}"
         channels, height, width = self.denoiser.sample_shape
         if self.denoiser.codec is not None:
@@ -133,6 +154,16 @@ class ModelParts:
             return f"{width}x{height} colour images through a codec"
         kind = {1: "grey images", 3: "colour images"}.get(channels, f"samples of {channels} channels")
         return f"{width}x{height} {kind}"
+
+
+def _named(what: str, part: Any) -> dict[str, Any]:
+    """A codec or a processor as a `config.json` has it."""
+    if not isinstance(part, Named):
+        raise InputError(
+            f"got the {what} {type(part).__name__} to save; expected the attribute registered_name, under which a "
+            f"plugin registers it, and config(), its arguments; see energycomp_register_{what}s"
+        )
+    return {"name": part.registered_name, "config": part.config()}
 
 
 def sampling_of(defaults: Defaults, conditioner: Conditioner) -> SamplingDefaults:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import attrs
@@ -22,6 +23,10 @@ BETAS: dict[str, dict[str, Any]] = {
 }
 FLOWS = ("flow", "flow to data")
 T = 1000
+TABLES: dict[str, Callable[[Tensor], Tensor]] = {  # alphas_cumprod (T,) of tables by name
+    "betas": lambda betas: (1 - betas).cumprod(0),
+    "alphas_cumprod": lambda alphas: alphas,
+}
 
 
 @attrs.frozen(eq=False)
@@ -38,7 +43,14 @@ class Process:
 
     @classmethod
     def of(cls, given: Any) -> Process:
-        """A name, betas or alphas_cumprod (T,), or (least, greatest) sigma."""
+        """A name; `{"betas": (T,)}` or `{"alphas_cumprod": (T,)}`; or (least, greatest) sigma.
+
+        Raises:
+            InputError: none of these, or a table that does not fall inside (0, 1).
+
+        >>> Process.of({"betas": [0.1, 0.2, 0.3]}).sigmas.square().mul(1000).round().tolist()
+        [111.0, 389.0, 984.0]
+        """
         with torch.device("cpu"):  # also while a network is built without memory
             return cls._of(given)
 
@@ -50,22 +62,20 @@ class Process:
             from diffusers import DDPMScheduler
 
             return cls(given, _sigmas(DDPMScheduler(**BETAS[given]).alphas_cumprod))
-        try:
-            array = torch.as_tensor(given).double().cpu()
-        except (TypeError, ValueError, RuntimeError):
-            array = torch.empty(0)
-        if array.shape == (2,) and 0 < array[0] < array[1] < math.inf:
-            least, greatest = array.log10().tolist()
+        if isinstance(given, Mapping) and len(given) == 1 and given.keys() <= TABLES.keys():
+            [(name, table)] = given.items()
+            alphas = TABLES[name](_numbers(table))
+            if alphas.ndim == 1 and len(alphas) > 2 and _falls(alphas):
+                return cls("betas", _sigmas(alphas))
+        ends = _numbers(given)
+        if ends.shape == (2,) and 0 < ends[0] < ends[1] < math.inf:
+            least, greatest = ends.log10().tolist()
             return cls("sigmas", torch.logspace(least, greatest, T, dtype=torch.float64))
-        alphas = array if array.numel() and array.flatten()[0] > 0.5 else (1 - array).cumprod(0)
-        falls = array.ndim == 1 and len(array) > 2 and bool((alphas.diff() <= 0).all())
-        if not falls or not bool(((array > 0) & (array < 1)).all()):
-            known = ", ".join(map(repr, (*BETAS, *FLOWS)))
-            raise InputError(
-                f"got process={shortly(given)}; expected one of {known}, betas or alphas_cumprod (T,) inside (0, 1), "
-                "or (least, greatest) sigma"
-            )
-        return cls("betas", _sigmas(alphas))
+        known = ", ".join(map(repr, (*BETAS, *FLOWS)))
+        raise InputError(
+            f"got process={shortly(given)}; expected one of {known}, {{'betas': (T,)}} or {{'alphas_cumprod': (T,)}} "
+            "inside (0, 1), or (least, greatest) sigma"
+        )
 
     def scale(self, sigma: Tensor) -> Tensor:
         """c(sigma)."""
@@ -86,13 +96,38 @@ class Process:
 def shortly(given: Any) -> str:
     """What was given, for a message: many numbers by how many they are, and their ends.
 
-    >>> shortly("linear"), shortly([0.0001, 0.01, 0.02]), shortly(torch.linspace(1e-4, 0.02, 1000))
-    ("'linear'", '[0.0001, 0.01, 0.02]', '1000 numbers from 0.0001 to 0.02')
+    >>> shortly("linear"), shortly([0.0001, 0.01, 0.02]), shortly({"betas": torch.linspace(1e-4, 0.02, 1000)})
+    ("'linear'", '[0.0001, 0.01, 0.02]', 'betas: 1000 numbers from 0.0001 to 0.02')
     """
+    if isinstance(given, Mapping):
+        return ", ".join(f"{name}: {shortly(table)}" for name, table in given.items())
     numbers = given.tolist() if isinstance(given, Tensor | np.ndarray) else given
     if isinstance(numbers, list | tuple) and len(numbers) > 4 and all(isinstance(one, int | float) for one in numbers):
         return f"{len(numbers)} numbers from {numbers[0]:.4g} to {numbers[-1]:.4g}"
     return f"{given!r:.60}"
+
+
+def as_json(given: Any) -> Any:
+    """A process as it was given, as a `config.json` has it.
+
+    >>> as_json({"betas": torch.tensor([0.5, 0.25])}), as_json((0.01, 50.0))
+    ({'betas': [0.5, 0.25]}, (0.01, 50.0))
+    """
+    if isinstance(given, Mapping):
+        return {name: as_json(table) for name, table in given.items()}
+    return given.tolist() if isinstance(given, Tensor | np.ndarray) else given
+
+
+def _numbers(given: Any) -> Tensor:
+    """Numbers in float64; none of what has none."""
+    try:
+        return torch.as_tensor(given).double().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        return torch.empty(0)
+
+
+def _falls(alphas: Tensor) -> bool:
+    return bool((alphas.diff() <= 0).all()) and bool(((alphas > 0) & (alphas < 1)).all())
 
 
 def _sigmas(alphas_cumprod: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from energycomp.errors import InputError, NotFoundError, first_line
-from energycomp.files import MANIFEST
-from energycomp.models.folder import CONFIG, VAE, WEIGHTS, M, is_folder, read
-from energycomp.models.hub import CARD, HubSource
+from energycomp.files import MANIFEST, listed
+from energycomp.models.folder import CONFIG, WEIGHTS, M, read
+from energycomp.models.hub import CARD, HubSource, is_folder
 from energycomp.plugins.registry import find, names, registers
 
 FILES = (CONFIG, WEIGHTS, MANIFEST)
@@ -38,8 +38,8 @@ def opened(
     if hub is not None:
         expected = f"a folder, a hub id, or one of the registered models: {', '.join(names('models')) or 'none'}"
         folder = hub.download([*FILES, CARD, PIPELINE, *names("loaders")], expected)
-        if (folder / MANIFEST).is_file() and f"{VAE}/" in (folder / MANIFEST).read_text(encoding="utf-8"):
-            folder = hub.download([*FILES, f"{VAE}/*"], expected)
+        if inside := [name for name in listed(folder) if "/" in name]:  # files of a codec
+            folder = hub.download([*FILES, *inside], expected)
         return _in_folder(make, folder, hub.repo, dtype, options, hub)
     if ("/" in name or is_path) and not known:
         raise NotFoundError(f"got {name}, which is no folder; expected one that save_pretrained wrote; check the path")

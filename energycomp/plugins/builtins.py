@@ -9,6 +9,15 @@ from energycomp.plugins.registry import lazy
 
 
 @hookimpl
+def energycomp_register_codecs() -> Mapping[str, Factory]:
+    """Autoencoders of diffusers, and numbers that are standardised."""
+    return {
+        "numbers": lazy("energycomp.models.numbers:NumberProcessor"),
+        "vae": lazy("energycomp.models.codec:VAECodec"),
+    }
+
+
+@hookimpl
 def energycomp_register_conditioners() -> Mapping[str, Factory]:
     """Labels, and latents, as an encoder reads them from an image."""
     folder = "energycomp.components.conditioning"
@@ -33,6 +42,15 @@ def energycomp_register_networks() -> Mapping[str, Factory]:
         "unet2d": lazy("energycomp.denoisers.unets:EmbeddingUNet"),
         "unet2d_condition": lazy("energycomp.denoisers.unets:ConditionUNet"),
         "adopted": lazy("energycomp.models.adapter:adopted"),
+    }
+
+
+@hookimpl
+def energycomp_register_processors() -> Mapping[str, Factory]:
+    """Images, and numbers that are no images."""
+    return {
+        "image": lazy("energycomp.images.process:ImageProcessor"),
+        "numbers": lazy("energycomp.models.numbers:NumberProcessor"),
     }
 
 

@@ -17,6 +17,8 @@ Kind = Literal[
     "networks",
     "conditioners",
     "encoders",
+    "codecs",
+    "processors",
     "decomposers",
     "solvers",
     "samplers",
@@ -54,6 +56,19 @@ def energycomp_register_encoders() -> Mapping[str, Factory]:
 
     A module with an attribute `config`, as a network, whose `forward` maps samples (B, C, H, W) to latents (B, K, D).
     `energycomp_lab.checks.check_encoder` checks it.
+    """
+
+
+@hookspec
+def energycomp_register_codecs() -> Mapping[str, Factory]:
+    """Codecs that a `config.json` names: `factory(**config) -> energycomp.denoisers.Codec`, such as a spectrogram."""
+
+
+@hookspec
+def energycomp_register_processors() -> Mapping[str, Factory]:
+    """Processors that a `config.json` names: `factory(**config) -> energycomp.models.Processor`.
+
+    A processor makes what a codec, or the network, takes of what a person gives: files, arrays, images.
     """
 
 

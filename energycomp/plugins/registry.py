@@ -27,8 +27,8 @@ _lock = threading.RLock()  # loading redirects stdout, which is global to the pr
 _own: dict[Kind, dict[str, Factory]] = {}  # what `register` made known in this process
 _OWN = PluginInfo("register", "this process", "")
 
-# Attributes that an object must have. Networks, encoders and conditioners are not listed: their arguments come from a
-# config.json, and the code that reads the file reports errors together with its path. "a or b": one of them.
+# Attributes that an object must have. What a config.json names is not listed: its arguments come from
+# that file, and the code that reads the file reports errors together with its path. "a or b": one of them.
 PARTS: dict[Kind, tuple[str, ...]] = {
     "models": ("denoiser", "conditioner", "processor", "defaults", "to"),
     "loaders": ("denoiser", "conditioner", "processor", "defaults", "to"),
@@ -56,9 +56,9 @@ class _Lazy:
         try:
             factory: Factory = operator.attrgetter(path)(importlib.import_module(module))
         except (Exception, SystemExit) as error:
-            missing = (getattr(error, "name", None) or "").partition(".")[0]
-            if isinstance(error, ModuleNotFoundError) and missing.startswith("energycomp_"):
-                needed = missing.replace("_", "-")
+            missing = error.name if isinstance(error, ModuleNotFoundError) and error.name else ""
+            if missing.startswith("energycomp_"):
+                needed = missing.partition(".")[0].replace("_", "-")
                 raise PluginError(
                     f"Got {self.target!r}, which needs {needed}. Expected it to be installed: pip install {needed}."
                 ) from error
@@ -189,7 +189,8 @@ def object_of(kind: Kind, given: Any) -> Any:
 
 def _missing(kind: Kind, made: Any) -> str:
     """The parts that an object of a kind lacks."""
-    return ", ".join(part for part in PARTS[kind] if not any(hasattr(made, name) for name in part.split(" or ")))
+    known = {*dir(made)}
+    return ", ".join(part for part in PARTS[kind] if not known.intersection(part.split(" or ")))
 
 
 def names(kind: Kind) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """Generate: sample from a composition with any diffusers scheduler, or with a registered sampler."""
 
-from energycomp.imports import moved
 from energycomp.sampling.composer import Composer as Composer
 from energycomp.sampling.flow import FlowScheduler as FlowScheduler
 from energycomp.sampling.guidance import (
@@ -35,9 +34,3 @@ from energycomp.sampling.schedulers import (
     make_scheduler as make_scheduler,
 )
 from energycomp.seeds import Generator as Generator
-
-__getattr__ = moved(
-    __name__,
-    {"CompositionGuider": "energycomp_text.guider"}
-    | dict.fromkeys(("AdaptiveProjected", "Rescaled", "ZeroStar"), "energycomp_samplers.guidance"),
-)

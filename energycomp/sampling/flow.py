@@ -116,7 +116,7 @@ def check_flow_instance(scheduler: Any, alphas_cumprod: Tensor) -> None:
         raise InputError(f"scheduler: got a {name} with invert_sigmas=True; expected False; give the class or its name")
     last = float(alphas_cumprod[-1])
     noisiest = float(flow_time(alphas_cumprod, torch.tensor([len(alphas_cumprod) - 1.0])))
-    start = float(getattr(scheduler, "sigma_max", 1.0))
+    start = float(vars(scheduler).get("sigma_max", 1.0))
     if last > NOISE_ENDS and start > noisiest + LEVEL_TOLERANCE:
         got = f"scheduler: got a {name} that starts at the noise level {start:.3g}"
         raise InputError(f"{got}, and a composition that ends at {noisiest:.3g}; give the class or its name")

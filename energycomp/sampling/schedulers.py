@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -190,14 +190,21 @@ def _describe(alphas_cumprod: Tensor) -> str:
     return f"fall from {first:.5g} over {middle:.5g} to {last:.5g} in {T} timesteps"
 
 
+@runtime_checkable
+class _Steps(Protocol):
+    @property
+    def config(self) -> Any: ...
+    def step(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
 def _is_plain(scheduler: Scheduler) -> bool:
     """Whether it has an `alphas_cumprod`, a prediction type of ours, and steps by prediction, timestep and sample."""
-    if not hasattr(scheduler, "step"):
+    if not isinstance(scheduler, _Steps):
         return False
     parameters = inspect.signature(scheduler.step).parameters.values()
     needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
     return (
-        isinstance(getattr(scheduler, "alphas_cumprod", None), Tensor)
+        isinstance(vars(scheduler).get("alphas_cumprod"), Tensor)
         and scheduler.config.get("prediction_type") in VARIANCE_PRESERVING
         and set(needed) <= {"model_output", "timestep", "sample"}
     )

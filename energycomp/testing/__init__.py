@@ -2,7 +2,6 @@
 
 from energycomp.components.gaussian import Gaussian as Gaussian
 from energycomp.components.space import cosine_schedule as cosine_schedule
-from energycomp.imports import moved
 from energycomp.testing.conditioners import Labels as Labels, TintedSquare as TintedSquare, UnitSquare as UnitSquare
 from energycomp.testing.models import (
     StripesEncoder as StripesEncoder,
@@ -14,5 +13,3 @@ from energycomp.testing.models import (
     tinted_model as tinted_model,
     tiny_model as tiny_model,
 )
-
-__getattr__ = moved(__name__, "energycomp_lab.checks")

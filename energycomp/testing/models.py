@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from energycomp.components import Condition, Conditioner, Latents, Rule, identifies_null, rule_weights
 from energycomp.components.prediction import PredictionType, convert, input_norm
 from energycomp.components.space import by_sample, cosine_schedule, flow_schedule, signal_noise
-from energycomp.denoisers import Denoiser, TwoStageUNet
+from energycomp.denoisers import Denoiser, TwoStageUNet, configured
 from energycomp.images import ImageProcessor
 from energycomp.models.defaults import Defaults
 from energycomp.models.model import Model
@@ -221,6 +221,7 @@ def tiny_model(
     return built(network.eval(), UnitSquare(), rule, prediction_type, defaults, **names)
 
 
+@configured
 class StripesEncoder(nn.Module):
     """Maps images of vertical stripes to latents (B, K, 4): the index of a stripe, and its colour minus `BACKGROUND`.
 
@@ -230,7 +231,7 @@ class StripesEncoder(nn.Module):
 
     def __init__(self, *, parts: int = 4, sample_channels: int = 3, sample_size: int = SIZE) -> None:
         super().__init__()
-        self.config = {"parts": parts, "sample_channels": sample_channels, "sample_size": sample_size}
+        del sample_channels, sample_size  # which `config` keeps
         self.parts = parts
         self.scale = nn.Parameter(torch.ones(()))
 
@@ -240,6 +241,7 @@ class StripesEncoder(nn.Module):
         return torch.cat([index.expand(len(samples), -1)[..., None], colour], dim=2) * self.scale
 
 
+@configured
 class Stripes(nn.Module):
     """The decoder of `StripesEncoder`: a latent paints its stripe on `BACKGROUND`.
 
@@ -248,7 +250,6 @@ class Stripes(nn.Module):
 
     def __init__(self, *, parts: int = 4, leak: float = 0.0) -> None:
         super().__init__()
-        self.config = {"parts": parts, "leak": leak}
         self.parts, self.leak = parts, leak
         self.scale = nn.Parameter(torch.ones(()))
 

@@ -53,6 +53,8 @@ def test_plugins_json_is_the_listing() -> None:
     assert listed[0]["registered"] == {
         "networks": ["adopted", "two_stage", "unet2d", "unet2d_condition"],
         "conditioners": ["classes", "latents"],
+        "codecs": ["numbers", "vae"],
+        "processors": ["image", "numbers"],
         "guidances": ["attributes", "cfg", "interval"],
         "samplers": ["scheduler"],
     }

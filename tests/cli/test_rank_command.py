@@ -109,9 +109,8 @@ def test_best_of_keeps_what_shows_every_component(run: Run, model: Model, monkey
 
 def test_best_of_warns_where_too_few_are_complete(run: Run, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     sampled_in_turn(monkeypatch, model)
-    code, out, err = run("sample", "bumps", "0.2,0.3", "0.7,0.8", "-n", 2, "--best-of", 2, "--until-complete")
+    code, out, err = run("sample", "bumps", "0.2,0.3", "0.7,0.8", "-n", 2, "--best-of", 2)
     assert code == 0
-    assert err.startswith("energycomp: warning: got --until-complete, which is not needed; leave it out")
     assert "kept 2 of 4 samples; 1 show every component" in out
     assert (
         err.partition("...\n")[2]

@@ -24,15 +24,6 @@ REFUSED = {
     "sample: no component": ("sample MODEL 0.3,,0.5", "got the component '0.3,,0.5'"),
     "sample: option": ("sample MODEL --option model", "got --option 'model'; expected NAME=VALUE"),
     "sample: option of a folder": ("sample MODEL --option preset=paper", "got preset with"),
-    "sample: old weights": (
-        "sample MODEL 0,0 --weight 1",
-        "got --weight, an option of earlier versions; expected a component: '",
-    ),
-    "infer: many": (
-        "infer MODEL picture.png --workers 2",
-        "got --workers, an option of earlier versions; expected energycomp batch",
-    ),
-    "add": ("add MODEL picture.png", "got add, a command of earlier versions; expected recombine --take all"),
     "sample: weight": ("sample MODEL '0,0 * b'", "got '* b' in '0,0 * b'; expected a finite number, such as * 7.5"),
     "sample: weight NaN": ("sample MODEL '0,0 * nan'", "got '* nan'"),
     "sample: weight of nothing": ("sample MODEL *2", "got '*2'; expected a component in front"),

@@ -176,8 +176,7 @@ def test_guidance_by_name_is_that_of_the_composer(run: Run, model: Path) -> None
     command = ["sample", model, "0.3,0.5", "0.7,0.6", "--steps", 4, "--raw", "-o", "guided.png"]
     for options, guidance in (
         (["--guidance", "apg=2"], {"guidance": "apg"}),
-        (["--guidance", "apg", "--guidance-scale", "2"], {"guidance": "apg"}),  # of earlier versions
-        (["--guidance-scale", "2"], {}),
+        (["--guidance", "cfg=2"], {}),
     ):
         code, out, _ = run(*command, *options, "--json")
         written = json.loads(out)

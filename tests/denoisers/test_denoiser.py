@@ -19,6 +19,7 @@ from energycomp.testing import Gaussian, cosine_schedule, stripes_model, tiny_mo
 
 ALPHAS = cosine_schedule()
 TYPES = ("epsilon", "sample", "v_prediction", "flow")
+EVERY = (*TYPES, "flow_to_data", "score", "edm")
 
 
 @pytest.mark.parametrize("timestep", [500, torch.tensor(500.0), torch.zeros(1), torch.zeros(2, 1), None])
@@ -28,12 +29,17 @@ def test_timesteps_are_one_per_sample(timestep: Any) -> None:
             Composition.of(component).eps(torch.zeros(2, 3, 16, 16), timestep)
 
 
-@pytest.mark.parametrize(("source", "target"), list(product(TYPES, TYPES)))
+@pytest.mark.parametrize(("source", "target"), list(product(EVERY, EVERY)))
 def test_every_conversion_against_the_definitions(source: str, target: str) -> None:
     generator = torch.Generator().manual_seed(0)
     x0, eps = (torch.randn(4, 3, 2, 2, generator=generator, dtype=torch.float64) for _ in range(2))
     a, s = signal_noise(ALPHAS, torch.tensor([5.0, 200.5, 600.0, 950.0]), torch.float64)
-    truth = {"epsilon": eps, "sample": x0, "v_prediction": a * eps - s * x0, "flow": eps - x0}
+    noisy, sigma = x0 + s / a * eps, s / a  # of EDM, whose output is c_skip noisy + c_out F (Karras et al., table 1)
+    total = (sigma**2 + 0.5**2).sqrt()
+    truth = {
+        "epsilon": eps, "sample": x0, "v_prediction": a * eps - s * x0, "flow": eps - x0, "flow_to_data": x0 - eps,
+        "score": -eps / s, "edm": (x0 - 0.25 / total**2 * noisy) / (0.5 * sigma / total),
+    }  # fmt: skip
     got = convert(truth[source], a * x0 + s * eps, a, s, source=source, target=target)  # type: ignore[arg-type]
     torch.testing.assert_close(got, truth[target], rtol=1e-9, atol=1e-9)
 

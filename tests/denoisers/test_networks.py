@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.components import Condition
-from energycomp.denoisers import ConditionUNet, Network, TwoStage, TwoStageUNet, place_maps
+from energycomp.denoisers import ConditionUNet, Configured, Network, TwoStage, TwoStageUNet, configured, place_maps
 from energycomp.errors import InputError
 from energycomp.testing import tiny_model
 
@@ -162,3 +162,24 @@ def test_a_skip_connection_adds_a_multiple_of_the_sample() -> None:
     torch.testing.assert_close(factor, factor[:, :1].expand_as(factor), atol=2e-3, rtol=1e-3)
     assert not torch.isclose(factor[0, 0], factor[1, 0])  # it depends on the timestep
     assert TwoStageUNet(**skip.config).config["skip"]
+
+
+def test_a_configured_network_is_made_again_from_the_arguments_it_was_given() -> None:
+    @configured
+    class Base(nn.Module):
+        def __init__(self, width: int, sizes: tuple[int, ...] = (3, 5), **options: str) -> None:
+            super().__init__()
+            self.seen = dict(vars(self)["config"])  # there already
+
+    @configured
+    class Derived(Base):
+        def __init__(self, *, height: int = 2) -> None:
+            super().__init__(height + 1)
+
+    made = Base(4, kind="box")
+    assert isinstance(made, Configured)
+    assert not isinstance(nn.Linear(1, 1), Configured)
+    assert made.config == made.seen == {"width": 4, "sizes": [3, 5], "kind": "box"} == Base(**made.config).config
+    assert vars(Derived(height=7))["config"] == {"height": 7}
+    with pytest.raises(TypeError, match="width"):
+        Base()  # type: ignore[call-arg]

@@ -252,7 +252,9 @@ def test_an_embedding_of_timesteps(tmp_path: Path) -> None:
         model(1).eps(sample, at), network.network.time.weight[500:501] + network.network.label.weight[1:]
     )
     model.save_pretrained(tmp_path / "model")
-    assert torch.equal(energycomp.load(tmp_path / "model")(1).eps(sample, at), model(1).eps(sample, at))
+    again = energycomp.load(tmp_path / "model")
+    assert again.denoiser.trained_alone
+    assert torch.equal(again(1).eps(sample, at), model(1).eps(sample, at))
     beyond = energycomp.adopt(OverTime(), clock="index", null=2, **given)
     with pytest.raises(InputError, match="correct classes= or null=: its embeddings have 2 and 1000 rows"):
         beyond.unconditional.eps(sample, at)
@@ -271,9 +273,21 @@ def test_another_network_than_the_registered_one_is_not_saved(registered: Any, m
     assert not (tmp_path / "model").exists()
 
 
+def test_tables_say_what_they_are() -> None:
+    """Betas and alphas_cumprod of the same process are the same; a bare table is refused."""
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    tables = {"betas": betas, "alphas_cumprod": (1 - betas).cumprod(0)}
+    named = energycomp.adopt(Line(), shape=(2,), values=2).denoiser.alphas_cumprod
+    for name, table in tables.items():
+        model = energycomp.adopt(Line(), shape=(2,), values=2, process={name: table})
+        torch.testing.assert_close(model.denoiser.alphas_cumprod, named, atol=1e-6, rtol=0)
+        with pytest.raises(InputError, match=r"expected one of .* \{'betas': \(T,\)\} or \{'alphas_cumprod'"):
+            energycomp.adopt(Line(), shape=(2,), values=2, process=table)
+
+
 def test_many_betas_are_said_shortly() -> None:
-    with pytest.raises(InputError, match=r"with process=1000 numbers from 0\.0001 to 0\.02; expected"):
-        energycomp.adopt(Line(), shape=(2,), predicts="flow", process=torch.linspace(1e-4, 0.02, 1000))
+    with pytest.raises(InputError, match=r"with process=betas: 1000 numbers from 0\.0001 to 0\.02; expected"):
+        energycomp.adopt(Line(), shape=(2,), predicts="flow", process={"betas": torch.linspace(1e-4, 0.02, 1000)})
 
 
 def test_numbers_and_no_condition_at_all() -> None:
@@ -314,7 +328,9 @@ def test_it_is_saved_by_its_registered_name(tmp_path: Path) -> None:
         ({"values": 3}, "got 2 of classes, values and conditioner"),
         ({"process": None}, "got process=None"),
         ({"process": ["a", "b", "c"]}, "expected one of 'linear'"),
-        ({"process": [0.99, 0.2, 0.5]}, "expected one of 'linear'"),
+        ({"process": {"alphas_cumprod": [0.99, 0.2, 0.5]}}, "expected one of 'linear'"),
+        ({"process": {"betas": [0.5, 2.0, 0.5]}}, "expected one of 'linear'"),
+        ({"process": {"sigmas": [0.5, 0.7, 0.9]}}, "expected one of 'linear'"),
         ({"classes": 0}, "names that differ, one at least"),
         ({"null": "none"}, "got null='none'; expected a label"),
         ({"data_range": (1.0, 0.0)}, r"got data_range=\(1.0, 0.0\); expected \(least, greatest\)"),

@@ -341,7 +341,8 @@ def test_damaged_configs(tmp_path: Path, make: Callable[[], Model], count: int) 
 CHANGES: list[tuple[tuple[str, ...], Any]] = [
     (("network", "name"), "intruder:Evil"), (("conditioner", "name"), "os:system"), (("denoiser", "rule"), "eval"),
     (("network", "config", "auto_map"), "intruder.Evil"), (("_target_",), "intruder.Evil"),
-    (("codec",), {"source": "../../secret", "image_size": 128, "channels": 3}),
+    (("codec",), {"name": "vae", "config": {"source": "../../secret", "image_size": 128, "channels": 3}}),
+    (("codec",), {"name": "intruder:Evil", "config": {}}), (("processor", "name"), "os:system"),
     (("denoiser", "sample_shape"), [3, 15, 15]),
 ]  # fmt: skip
 
@@ -355,7 +356,7 @@ def test_configs_that_name_code_or_do_not_fit(tiny: Attacked, path: tuple[str, .
 def test_what_is_looked_up_at_its_first_use_runs_no_code(tiny: Attacked, name: str) -> None:
     for path in (("defaults", "solver"), ("defaults", "scheduler")):
         tiny.judge(tiny.configured(changed(tiny.config, path, name)))
-    codec = {"source": "/etc/passwd", "image_size": 128, "channels": 3}
+    codec = {"name": "vae", "config": {"source": "/etc/passwd", "image_size": 128, "channels": 3}}
     tiny.judge(tiny.configured({**tiny.config, "codec": codec}))
 
 

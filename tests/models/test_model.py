@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -12,7 +15,8 @@ from PIL import Image
 from energycomp.components import Composition
 from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import InputError
-from energycomp.models import Defaults
+from energycomp.models import Defaults, given
+from energycomp.plugins import find
 from energycomp.sampling import AttributeGuidance
 from energycomp.testing import labels_model, planted, tinted_model, tiny_model
 
@@ -142,3 +146,31 @@ def test_planted_pictures_are_what_the_composition_predicts(rule: Any, kind: Any
     sample, timestep = torch.randn(2, 3, 16, 16), torch.tensor([250.0, 650.0])
     got = predict(model.compose(values), sample, timestep, prediction_type="sample")
     torch.testing.assert_close(got, planted(model, values).expand(2, -1, -1, -1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("package", "folder", "name", "options"),
+    [
+        ("energycomp_clevr", "places", "clevr-places", {}),
+        ("energycomp_clevr", "places_flow", "clevr-places", {"preset": "flow"}),
+        ("energycomp_clevr", "small", "clevr-small", {}),
+        ("energycomp_faces", "", "faces", {}),
+        ("energycomp_decomp", "a", "decomp", {}),
+        ("energycomp_slots", "arrow", "slots", {}),
+        ("energycomp_text", "text", "text", {}),
+    ],
+)
+def test_shipped_defaults_stand_in_the_folder_of_a_model_alone(
+    package: str, folder: str, name: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of its config.json changes what is loaded, and what training anew begins with: no code says it again."""
+    pytest.importorskip(package)
+    config = json.loads((files(package) / "weights" / folder / "config.json").read_text())
+    changed = {"draws": 7, "gamma": 2.5, "num_inference_steps": 9, "guidance_scale": 1.5, "beta": 3.0}
+    config["defaults"] |= changed
+    (tmp_path / "weights" / folder).mkdir(parents=True)
+    (tmp_path / "weights" / folder / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(given, "files", lambda _: tmp_path)
+    made = find("models", name)(pretrained=False, **options).defaults
+    config["defaults"].pop("error_limit", None)  # of earlier files
+    assert made == attrs.evolve(Defaults(**config["defaults"]), beta=None, calibration=None, log_errors=False)

@@ -245,7 +245,7 @@ def test_a_model_of_quantiles_is_saved_and_a_damaged_one_is_refused(tmp_path: Pa
     broken: Any
     for broken in ([[1, 0], [0, 1]], [[True, 2], [0, 1]], 3, "ab", [3], None):
         config = json.loads((tmp_path / "model" / "config.json").read_text())
-        config["codec"]["quantiles"] = config["processor"]["quantiles"] = broken
+        config["codec"]["config"]["quantiles"] = config["processor"]["config"]["quantiles"] = broken
         with atomic_directory(tmp_path / "wrong") as temporary:
             (temporary / "config.json").write_text(json.dumps(config))
             shutil.copy(tmp_path / "model" / "model.safetensors", temporary)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -14,11 +15,12 @@ from torch import Tensor, nn
 import energycomp
 from energycomp import plugins
 from energycomp.components import Condition, cosine_schedule
-from energycomp.errors import CheckpointError, InputError
+from energycomp.denoisers import configured
+from energycomp.errors import CheckpointError, InputError, NotFoundError
 from energycomp.images import ImageProcessor
 from energycomp.models import Model, load, save_pretrained
 from energycomp.plugins import registry
-from energycomp.testing import UnitSquare, tiny_model
+from energycomp.testing import Labels, UnitSquare, tiny_model
 from energycomp_lab.training import FitConfig, collate, denoising_loss, fit
 
 
@@ -123,6 +125,85 @@ def test_points_are_not_clipped_and_images_are() -> None:
         torch.testing.assert_close(x, torch.full((1, 1, 1, 2), 1.0 if bounded else 3.0), rtol=0, atol=1e-3)
 
 
+@attrs.frozen
+class Spectrogram:
+    """A codec by a stranger: waves (B, N) as real and imaginary parts of their Fourier transform (B, 2, N / 2 + 1)."""
+
+    length: int
+    registered_name: ClassVar[str] = "spectrogram"
+    identity: ClassVar[str] = "spectrogram"
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return (2, self.length // 2 + 1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        found = torch.fft.rfft(images, norm="ortho")
+        return torch.stack([found.real, found.imag], 1)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return torch.fft.irfft(torch.complex(*latents.unbind(1)), n=self.length, norm="ortho")
+
+    def config(self) -> dict[str, Any]:
+        return attrs.asdict(self)
+
+
+@attrs.frozen
+class Waves:
+    """A processor by a stranger: lists of N numbers to waves (B, N)."""
+
+    length: int
+    registered_name: ClassVar[str] = "waves"
+    bounded: ClassVar[bool] = False
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        return (self.length,)
+
+    def __call__(self, given: Any) -> Tensor:
+        return torch.as_tensor(given).float().reshape(-1, self.length)
+
+    def config(self) -> dict[str, Any]:
+        return attrs.asdict(self)
+
+
+@configured
+class Tone(nn.Module):
+    """Predicts as x0 the spectrum of a cosine whose frequency is the label plus 1."""
+
+    def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        frequency = 1 + condition.rows[:, 0].argmax(1)
+        at = torch.arange(16) / 16
+        return Spectrogram(16).encode(torch.cos(2 * torch.pi * frequency[:, None] * at)) + 0 * sample
+
+
+def test_a_codec_and_a_processor_of_a_plugin_are_saved_and_loaded_by_name(tmp_path: Path) -> None:
+    plugins.register("networks", "tone", Tone)
+    plugins.register("conditioners", "tones", Labels)
+    codec = Spectrogram(16)
+    denoiser = energycomp.Denoiser(Tone(), cosine_schedule(), "sample", "product", (2, 9), (1, 3), codec=codec)
+    model = Model("tones", denoiser, Labels(3), Waves(16), "tone", "tones")
+    save_pretrained(model, tmp_path / "model")
+    with pytest.raises(NotFoundError, match="No codec is named 'spectrogram'"):
+        load(tmp_path / "model")
+    plugins.register("codecs", "spectrogram", Spectrogram)
+    plugins.register("processors", "waves", Waves)
+    again = load(tmp_path / "model")
+    assert (again.denoiser.codec, again.processor) == (codec, Waves(16))
+    x = energycomp.Composer([again(1)]).sample(2, num_inference_steps=3, output_type="pt", progress=False)
+    expected = torch.cos(2 * torch.pi * 2 * torch.arange(16) / 16)
+    torch.testing.assert_close(x, expected.expand(2, 16), atol=1e-2, rtol=0)
+    torch.testing.assert_close(again.decode(again.encode(expected), "pt")[0], expected)
+    assert repr(again).startswith("Model('tones', samples (2, 9), Labels,")
+
+    class Nameless(Spectrogram):
+        registered_name = property()  # type: ignore[assignment]
+
+    nameless = attrs.evolve(model, denoiser=attrs.evolve(denoiser, codec=Nameless(16)))
+    with pytest.raises(InputError, match="got the codec Nameless to save; expected the attribute registered_name"):
+        save_pretrained(nameless, tmp_path / "other")
+
+
 def test_a_saved_config_without_the_new_keys_loads(tmp_path: Path) -> None:
     """Files that were written before there were value ranges and grey images."""
     from energycomp.files import atomic_directory, read_tensors, write_tensors
@@ -130,7 +211,8 @@ def test_a_saved_config_without_the_new_keys_loads(tmp_path: Path) -> None:
     save_pretrained(other((3, 8, 8), bounded=True), tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert config["denoiser"].pop("value_range") == [-1.0, 1.0]
-    assert (config["processor"].pop("channels"), config["processor"].pop("bounded")) == (3, True)
+    processor = config["processor"]["config"]
+    assert (processor.pop("channels"), processor.pop("bounded")) == (3, True)
     tensors = read_tensors(tmp_path / "model" / "model.safetensors")
 
     def write(changed: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from energycomp import plugins
+from energycomp._moved import config_of_today
 from energycomp.components import predict
 from energycomp.denoisers import TwoStageUNet
 from energycomp.errors import CheckpointError, InputError, NotFoundError
@@ -106,7 +107,7 @@ def test_a_model_of_pictures_that_are_not_square_is_saved(tmp_path: Path, model:
     assert again.denoiser.codec.latent_shape == again.denoiser.sample_shape == (3, 16, 24)  # type: ignore[union-attr]
     known = network.state_dict()
     assert all(tensor.equal(known[name]) for name, tensor in again.denoiser.network.state_dict().items())
-    edit(tmp_path / "m", lambda config, _: config["codec"].update(image_size=[128]))
+    edit(tmp_path / "m", lambda config, _: config["codec"]["config"].update(image_size=[128]))
     with pytest.raises(InputError, match=r"image_size=\[128\].* a whole number, or height and width"):
         load(tmp_path / "m")
 
@@ -118,6 +119,23 @@ def test_a_folder_from_before_groups_could_be_chosen(tmp_path: Path, model: Mode
     assert again.denoiser.network.config["groups"] == 8
     sample, timestep = torch.randn(1, 3, 16, 16), torch.tensor([300.0])
     torch.testing.assert_close(again(0.2, 0.3).eps(sample, timestep), model(0.2, 0.3).eps(sample, timestep))
+
+
+def test_a_config_of_format_1_names_its_parts_today() -> None:
+    numbers = {"sample_shape": [2], "mean": [0.0], "scale": [1.0]}
+    parts: dict[str, Any] = {"denoiser": {"rule": "mean"}, "defaults": {"draws": 3, "error_limit": None}}
+    network = {"name": "adopted", "config": {"process": [0.1, 0.2, 0.3]}}
+    old = {"format": 1, **parts, "codec": numbers, "processor": numbers, "network": network}
+    named = {"name": "numbers", "config": numbers}
+    assert config_of_today(json.loads(json.dumps(old))) == {
+        "format": 2, "codec": named, "processor": named, "denoiser": {"rule": "mean", "trained_alone": True},
+        "defaults": {"draws": 3}, "network": {"name": "adopted", "config": {"process": {"betas": [0.1, 0.2, 0.3]}}},
+    }  # fmt: skip
+    vae, image = {"source": "vae", "image_size": 8}, {"size": [8, 8]}
+    new = config_of_today({**old, "codec": vae, "processor": image, "network": {"name": "two_stage", "config": {}}})
+    assert (new["codec"], new["processor"]) == ({"name": "vae", "config": vae}, {"name": "image", "config": image})
+    assert not new["denoiser"]["trained_alone"]
+    assert config_of_today(new) is new
 
 
 DAMAGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, torch.Tensor]], Any], type[Exception], str]] = {
@@ -135,7 +153,10 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, torch.Tensor]], Any
     "no codec": (lambda c, t: c.pop("codec"), CheckpointError, "KeyError: 'codec'"),
     "no network": (lambda c, t: c.pop("network"), CheckpointError, "KeyError: 'network'"),
     "unknown key": (lambda c, t: c.update(auto_map={"AutoModel": "x.Y"}), CheckpointError, "'auto_map'"),
-    "odd codec": (lambda c, t: c.update(codec={"nothing": 1}), CheckpointError, "TypeError"),
+    "odd codec": (lambda c, t: c.update(codec={"nothing": 1}), CheckpointError, "KeyError: 'name'"),
+    "unknown codec": (lambda c, t: c.update(codec={"name": "x", "config": {}}), NotFoundError, "numbers, vae"),
+    "odd argument": (lambda c, t: c.update(codec={"name": "vae", "config": {"x": 1}}), CheckpointError, "TypeError"),
+    "unknown processor": (lambda c, t: c["processor"].update(name="x"), NotFoundError, "image, numbers"),
     "odd network": (lambda c, t: c["network"]["config"].update(nothing=1), CheckpointError, "TypeError"),
     "odd rule": (lambda c, t: c["denoiser"].update(rule="max"), InputError, "rule"),
     "odd default": (lambda c, t: c["defaults"].update(draws=0), InputError, "draws"),
@@ -145,7 +166,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, torch.Tensor]], Any
     "other tokens": (lambda c, t: c["denoiser"].update(token_shape=[1, 3]), InputError, r"\(1, 3\)"),
     "other samples": (lambda c, t: c["denoiser"].update(sample_shape=[3, 16, 8]), InputError, r"\(3, 16, 8\)"),
     "huge samples": (lambda c, t: c["denoiser"].update(sample_shape=[3, 2**20, 2**20]), InputError, "at most"),
-    "huge pictures": (lambda c, t: c["processor"].update(size=[2**20, 2**20]), InputError, "at most"),
+    "huge pictures": (lambda c, t: c["processor"]["config"].update(size=[2**20, 2**20]), InputError, "at most"),
     "other folding": (
         lambda c, t: c["network"]["config"].update(patch=2, sample_channels=12),
         CheckpointError,
@@ -156,7 +177,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, torch.Tensor]], Any
         CheckpointError,
         "'value_shape'",
     ),
-    "format": (lambda c, t: c.update(format=99), CheckpointError, "of format 99; expected 1"),
+    "format": (lambda c, t: c.update(format=99), CheckpointError, "of format 99; expected 2"),
     "no format": (lambda c, t: c.pop("format"), CheckpointError, "of format None"),
 }
 

@@ -188,6 +188,8 @@ def test_the_core_is_listed_first() -> None:
     assert core.registered == {
         "networks": ("adopted", "two_stage", "unet2d", "unet2d_condition"),
         "conditioners": ("classes", "latents"),
+        "codecs": ("numbers", "vae"),
+        "processors": ("image", "numbers"),
         "guidances": ("attributes", "cfg", "interval"),
         "samplers": ("scheduler",),
     }

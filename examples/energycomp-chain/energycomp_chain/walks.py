@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from energycomp import Condition, Denoiser
 from energycomp.components import EnergyComponent, cosine_schedule, log_snr
+from energycomp.denoisers import configured
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -42,6 +43,7 @@ def walks(n: int, points: int, generator: torch.Generator, burn_in: int = 30) ->
     return torch.stack(path[burn_in:], 2)
 
 
+@configured
 class WalkNet(nn.Module):
     """Predicts the noise of walks of one length; its layers predict v."""
 
@@ -49,7 +51,7 @@ class WalkNet(nn.Module):
 
     def __init__(self, *, length: int) -> None:
         super().__init__()
-        self.config, width = {"length": length}, WIDTHS[length]
+        width = WIDTHS[length]
         self.register_buffer("schedule", cosine_schedule(), persistent=False)
         inner = (nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.layers = nn.Sequential(nn.Linear(2 * length + 9, width), nn.SiLU(), *inner, nn.Linear(width, 2 * length))

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from energycomp import Condition, Denoiser, Model
 from energycomp.components import cosine_schedule
+from energycomp.denoisers import configured
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, shipped
@@ -15,12 +16,12 @@ from torch import Tensor, nn
 from energycomp_lamps.scenes import NAMES, SIZE, Colours, Lamps
 
 
+@configured
 class LampNet(nn.Module):
     """A network with one stage: row r becomes three more channels of sample r."""
 
     def __init__(self, *, width: int = 24) -> None:
         super().__init__()
-        self.config = {"width": width}
         self.picture = nn.Linear(len(NAMES) + 1, 3 * SIZE * SIZE)
         inner = (nn.SiLU(), nn.Conv2d(width, width, 5, padding=2), nn.SiLU(), nn.Conv2d(width, 3, 5, padding=2))
         self.layers = nn.Sequential(nn.Conv2d(7, width, 5, padding=2), *inner)

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from energycomp import Condition, Denoiser
 from energycomp.components import EnergyComponent, cosine_schedule, log_snr
+from energycomp.denoisers import configured
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -53,6 +54,7 @@ def bootstrap_filter(observed: dict[int, float], states: int, n: int, generator:
     return x
 
 
+@configured
 class StateNet(nn.Module):
     """Predicts the noise of windows of one length; its layers predict v."""
 
@@ -60,7 +62,7 @@ class StateNet(nn.Module):
 
     def __init__(self, *, length: int) -> None:
         super().__init__()
-        self.config, width = {"length": length}, WIDTHS[length]
+        width = WIDTHS[length]
         self.register_buffer("schedule", cosine_schedule(), persistent=False)
         inner = (nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.layers = nn.Sequential(nn.Linear(3 * length + 9, width), nn.SiLU(), *inner, nn.Linear(width, 3 * length))

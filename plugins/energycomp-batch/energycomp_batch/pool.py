@@ -177,7 +177,7 @@ def default_processes(items: int) -> int:
     >>> default_processes(1)
     1
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     local = os.environ.get("LOCAL_WORLD_SIZE", "")
     cores //= int(local) if local.isdigit() and int(local) else 1
     memory = _free_memory()
@@ -203,7 +203,7 @@ def _quiet_start() -> Iterator[None]:
     """A process that is started in the block has one thread, and is not interrupted by Ctrl-C while it starts."""
     earlier = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if sys.platform != "win32" else None
     try:
         yield
     finally:

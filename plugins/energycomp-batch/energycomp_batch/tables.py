@@ -99,7 +99,8 @@ def _archive(path: Path, column: str | None) -> Iterator[dict[str, Any]]:
         files = [glob.escape(str(path.resolve()))]
         data = datasets.load_dataset("webdataset", data_files=files, split="train", streaming=True)
         images = {
-            name: isinstance(feature, datasets.Image) or getattr(feature, "dtype", None) in ("binary", "large_binary")
+            name: isinstance(feature, datasets.Image)
+            or (isinstance(feature, datasets.Value) and feature.dtype in ("binary", "large_binary"))
             for name, feature in data.features.items()
         }
         columns = _columns(path, images, column)

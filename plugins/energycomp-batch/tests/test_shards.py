@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from energycomp import cli
 from energycomp.cli import append_line
 from energycomp.errors import CheckpointError, InputError
 from energycomp_batch import Lines, Shard, local_device, shard_of
@@ -64,8 +63,3 @@ def test_lines_are_found_by_key_in_several_files(tmp_path: Path) -> None:
         file.write("\n")
     with pytest.raises(CheckpointError, match=r"Line \d+ of .*one.jsonl is not a JSON object"):
         Lines([one], key=str)
-
-
-def test_what_was_of_the_command_line_is_found_there() -> None:
-    with pytest.warns(DeprecationWarning, match="is energycomp_batch.Shard now"):
-        assert cli.Shard is Shard

@@ -14,10 +14,11 @@ from energycomp.components import Conditioner, cosine_schedule, flow_schedule
 from energycomp.denoisers import ConditionUNet, Denoiser, TwoStageUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
-from energycomp.models import Defaults, Model, VAECodec, shipped
+from energycomp.models import Defaults, Model, VAECodec, shipped, shipped_defaults
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.objects import Objects
 
+PACKAGE = "energycomp_clevr"
 ASPECT = 480 / 320  # of the frame of CLEVR
 # The name of the model whose weights are in a folder of this package.
 NAMES = {"objects": "clevr", "small": "clevr-small", "places": "clevr-places", "places_flow": "clevr-places-flow"}
@@ -91,19 +92,19 @@ def _preset(
             f"{' or '.join(map(repr, folders))}, or pretrained=False; train it: energycomp train clevr --preset paper"
         )
     folder = folders[preset]
-    return attrs.evolve(shipped("energycomp_clevr", folder), name=NAMES[folder])
+    return attrs.evolve(shipped(PACKAGE, folder), name=NAMES[folder])
 
 
 def places() -> Model:
     """The untrained model of places: x0 prediction under the rule product at 64x64 pixels."""
-    return attrs.evolve(_on_pixels(Coordinates(), "coordinates"), name=NAMES["places"])
+    return _on_pixels("places", Coordinates(), "coordinates")
 
 
 def places_flow() -> Model:
     """The untrained flow-matching twin of `places`: the same network, with a skip connection of the noised sample."""
-    model = _on_pixels(Coordinates(), "coordinates", skip=True)
+    model = _on_pixels("places_flow", Coordinates(), "coordinates", skip=True)
     denoiser = attrs.evolve(model.denoiser, prediction_type="flow", alphas_cumprod=flow_schedule())
-    return attrs.evolve(model, name=NAMES["places_flow"], denoiser=denoiser)
+    return attrs.evolve(model, denoiser=denoiser)
 
 
 def flow_from(model: Model) -> Model:
@@ -130,12 +131,13 @@ def flow_from(model: Model) -> Model:
 
 def small() -> Model:
     """The untrained model of whole objects at 64x64 pixels, with a deeper trunk than `places`."""
-    model = _on_pixels(Objects(), "objects", blocks=2)
-    defaults = attrs.evolve(model.defaults, attribute_guidance=2.0)
-    return attrs.evolve(model, name=NAMES["small"], defaults=defaults)
+    return _on_pixels("small", Objects(), "objects", blocks=2)
 
 
-def _on_pixels(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1, skip: bool = False) -> Model:
+def _on_pixels(
+    folder: str, conditioner: Coordinates | Objects, conditioner_name: str, *, blocks: int = 1, skip: bool = False
+) -> Model:
+    """Untrained, with the defaults of the weights in a folder."""
     width = conditioner.token_shape[1]
     network = TwoStageUNet(
         sample_size=64,
@@ -155,17 +157,9 @@ def _on_pixels(conditioner: Coordinates | Objects, name: str, *, blocks: int = 1
         sample_shape=(3, 64, 64),
         token_shape=(1, width),
     )
-    defaults = Defaults(
-        timesteps=(100.0, 600.0),
-        gamma=4.0,
-        draws=64,
-        solver="pursuit",
-        counts=(0, 10),
-        scheduler="DDPMScheduler",
-        num_inference_steps=100,
-        aspect=ASPECT,
-    )
-    return _model(denoiser, defaults, "two_stage", conditioner, name)
+    defaults = shipped_defaults(PACKAGE, folder)
+    model = _model(denoiser, defaults, "two_stage", conditioner, conditioner_name)
+    return attrs.evolve(model, name=NAMES[folder])
 
 
 def objects(*, vae: str | None = None) -> Model:
@@ -178,7 +172,7 @@ def objects(*, vae: str | None = None) -> Model:
     Raises:
         InputError: one whose latents are not 24x16.
     """
-    own = files("energycomp_clevr") / "weights" / "objects"
+    own = files(PACKAGE) / "weights" / "objects"
     model, codec = small(), VAECodec.read(vae or str(own), image_size=SIZE)
     conditioner = Objects(viewpoint=True, turns=True)
     channels, *grid = codec.latent_shape
@@ -205,8 +199,8 @@ def objects(*, vae: str | None = None) -> Model:
         codec=codec,
     )
     processor = ImageProcessor(size=SIZE, resize="squash")
-    # Latents decide at more noise than pixels, and their contrasts stay with more guidance.
-    defaults = attrs.evolve(model.defaults, timesteps=(300.0, 700.0), attribute_guidance=3.0, aspect=1.0)
+    # Those of the weights at 128x128; pixels are square here.
+    defaults = attrs.evolve(shipped_defaults(PACKAGE, "objects"), aspect=1.0)
     return attrs.evolve(
         model,
         name=NAMES["objects"],

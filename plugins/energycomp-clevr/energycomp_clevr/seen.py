@@ -20,6 +20,7 @@ from energycomp.errors import InputError
 from energycomp.inference import NoiseBank, draw_bank, noised_trunk, residual_errors
 from energycomp.models import Model
 from energycomp.seeds import as_generator
+from energycomp_clevr.objects import Objects
 from energycomp_clevr.viewpoint import AXES, HOME, Viewpoint
 
 USUAL = torch.tensor([0.29] * 3 + [0.58] * 3)  # scene units, std: CLEVR moves the camera by up to 0.5, lamps by 1
@@ -48,7 +49,7 @@ class Seen:
 
 def check_viewpoint(model: Model) -> None:
     """Raises `InputError` for a model whose denoiser does not take `Viewpoint`."""
-    if not getattr(model.conditioner, "viewpoint", False):
+    if not isinstance(model.conditioner, Objects) or not model.conditioner.viewpoint:
         raise InputError(f"got the model {model.name}, which takes no viewpoint; expected clevr")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import attrs
 import torch
 from torch import nn
 
@@ -12,9 +13,10 @@ from energycomp.components import Latents, Rule, cosine_schedule
 from energycomp.denoisers import Denoiser, EmbeddingUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
-from energycomp.models import Defaults, Model, shipped
+from energycomp.models import Model, shipped, shipped_defaults
 from energycomp_decomp.networks import FactorsEncoder, PartsEncoder, PartsUNet
 
+PACKAGE = "energycomp_decomp"
 PRETRAINED = ("a", "b")
 IDENTITY = 7  # numbers of the identity embedding of a factor
 PAPER: dict[str, Any] = {
@@ -171,21 +173,14 @@ def _model(
         processor=ImageProcessor(size=(size, size), resize="crop"),
         network_name=network_name,
         conditioner_name="latents",
-        defaults=Defaults(
-            timesteps=(500.0, 1000.0),
-            gamma=4.0,
-            solver="sgd",
-            counts=(int(rule != "product"), parts),
-            distinct=False,
-            views=views,
-        ),
+        defaults=attrs.evolve(shipped_defaults(PACKAGE, "a"), counts=(int(rule != "product"), parts), views=views),
         encoder=encoder.to(memory_format=torch.channels_last),
         encoder_name=encoder_name,
     )
 
 
 def _shipped(world: str) -> Model:
-    return shipped("energycomp_decomp", world)
+    return shipped(PACKAGE, world)
 
 
 def whole_numbers(options: Mapping[str, Any], names: Sequence[str], *others: str) -> dict[str, int]:

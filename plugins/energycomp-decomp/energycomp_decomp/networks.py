@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from energycomp.components import Condition
-from energycomp.denoisers import FiLMBlock, GroupNorm, Stage, place_maps
+from energycomp.denoisers import FiLMBlock, GroupNorm, Stage, configured, place_maps
 from energycomp.errors import InputError
 
 MOMENTUM = 0.01
@@ -20,6 +20,7 @@ CEILING = 5.0  # greatest log variance: before the KL divergence counts, that of
 BUMPS = (0.06, 0.12, 0.25)  # widths of the bumps around the position that a latent predicts
 
 
+@configured
 class PartsEncoder(nn.Module):
     """Samples (B, C, H, W) to K latents each, (B, K, D).
 
@@ -56,10 +57,6 @@ class PartsEncoder(nn.Module):
         look: int | None = 1,
     ) -> None:
         super().__init__()
-        self.config = {
-            "sample_channels": sample_channels, "sample_size": sample_size, "parts": parts,
-            "token_width": token_width, "channels": list(channels), "fold": fold, "last": last, "look": look,
-        }  # fmt: skip
         if look is not None and not 0 <= look < len(channels) - 1:
             raise InputError(f"got look={look} with {len(channels)} resolutions; expected one before the last, or None")
         self.parts, self.fold = parts, fold
@@ -89,6 +86,7 @@ class PartsEncoder(nn.Module):
         return latents if self.look is None or finer is None else latents + self.look(latents, finer)
 
 
+@configured
 class FactorsEncoder(nn.Module):
     """Samples (B, C, H, W) to K latents (B, K, D): each is a content vector and a learned identity embedding.
 
@@ -119,10 +117,6 @@ class FactorsEncoder(nn.Module):
         channels: Sequence[int] = (32, 64, 128),
     ) -> None:
         super().__init__()
-        self.config = {
-            "sample_channels": sample_channels, "sample_size": sample_size, "parts": parts,
-            "token_width": token_width, "name_width": name_width, "channels": list(channels),
-        }  # fmt: skip
         self.parts, self.fold = parts, 2
         self.body, width = _body(sample_channels, sample_size, channels, self.fold)
         self.out = nn.Linear(width, 2 * parts * (token_width - name_width))  # of each part: means, then log variances
@@ -149,6 +143,7 @@ class FactorsEncoder(nn.Module):
         return torch.cat([content, self.names.to(content.dtype).expand(len(content), -1, -1)], dim=-1)
 
 
+@configured
 class PartsUNet(nn.Module):
     """A two-stage network whose rows are parts: h(x_t, t, z), added to a constant image.
 
@@ -185,11 +180,6 @@ class PartsUNet(nn.Module):
     ) -> None:
         super().__init__()
         _check_size(sample_size, 4)
-        self.config = {
-            "sample_channels": sample_channels, "sample_size": sample_size, "token_width": token_width,
-            "channels": list(channels), "head_channels": list(head_channels), "seed_channels": seed_channels,
-            "places": places,
-        }  # fmt: skip
         (fine, coarse), (head_fine, head_coarse), folded = channels, head_channels, 4 * sample_channels
         width, self.side = 2 * coarse, sample_size // 4
         self.time = nn.Sequential(Timesteps(fine, True, 0), TimestepEmbedding(fine, width))

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from energycomp.components import Composition, combine, draws_of, mixed_of
+from energycomp.components import Composition, HasSurfaces, combine, draws_of, mixed_of
 from energycomp.denoisers import Codec, Conditional
 from energycomp.images import as_picture, from_bytes, to_bytes
 from energycomp.inference import make_problem
@@ -127,7 +127,7 @@ class Canvas:
         if mixed is None:
             return self.photo, []
         values, words, anew = plan.old.clone(), list[int](), list[int]()
-        surfaces = getattr(mixed, "surfaces", tuple(mixed.attributes))
+        surfaces = mixed.surfaces if isinstance(mixed, HasSurfaces) else tuple(mixed.attributes)
         inside = torch.tensor([*(name in surfaces for name in mixed.attributes), *[False] * len(mixed.support.unread)])
         for k, changed in plan.changed.items():
             (numbers, before), (_, wanted) = mixed.support.split(plan.old[k]), mixed.support.split(changed)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energycomp.components import mixed_of, value_of
+from energycomp.components import HasUnread, mixed_of, value_of
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.images import grid, html, open_window, png
@@ -176,7 +176,8 @@ def _moved(old: Tensor, model: Model, move: Mapping[int, Any], words: Mapping[in
 def _worded(value: Tensor, words: Any, model: Model, k: int) -> Tensor:
     """A value with other words of its attributes."""
     mixed = mixed_of(model.conditioner)
-    unread = getattr(mixed, "unread", ())  # names of what reading leaves open
+    own: object = model.conditioner
+    unread = own.unread if isinstance(own, HasUnread) else ()
     known = () if mixed is None else (*mixed.attributes, *unread)
     if not isinstance(words, Mapping) or not words or not words.keys() <= {*known}:
         raise InputError(

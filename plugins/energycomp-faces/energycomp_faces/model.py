@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import torch
 
 from energycomp.components import cosine_schedule
 from energycomp.denoisers import ConditionUNet, Denoiser, TwoStageUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
-from energycomp.models import Defaults, Model, VAECodec, shipped
+from energycomp.models import Defaults, Model, VAECodec, shipped, shipped_defaults
 from energycomp_faces.labels import BINARY, Labels
 
 ATTRIBUTES = (
@@ -64,14 +65,7 @@ def default(*, attributes: tuple[str, ...] = ATTRIBUTES) -> Model:
         sample_shape=(3, 64, 64),
         token_shape=labels.token_shape,
     )
-    defaults = Defaults(
-        timesteps=(0.0, 600.0),
-        gamma=4.0,
-        draws=32,
-        solver="enumerate",
-        counts=(0, len(attributes)),
-        scheduler="DDPMScheduler",
-    )
+    defaults = attrs.evolve(shipped_defaults("energycomp_faces"), counts=(0, len(attributes)))
     return _model(denoiser, labels, defaults, (64, 64), "two_stage")
 
 

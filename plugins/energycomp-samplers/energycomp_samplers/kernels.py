@@ -26,7 +26,6 @@ from torch import Tensor
 from energycomp.components import WrappedGroup, bounds
 from energycomp.denoisers import Conditional, Denoiser
 from energycomp.errors import InputError, NonFiniteError
-from energycomp.models import Adopted
 from energycomp.progress import progress as shown
 from energycomp.sampling import StepCallback, Target
 
@@ -127,7 +126,7 @@ def _trained_alone(group: Any) -> bool:
     """Whether each leaf of a group is a density, also one of another schedule: an adopted network averages these."""
     while isinstance(group, WrappedGroup):
         group = group.inner
-    return isinstance(group, Denoiser) and isinstance(group.network, Adopted)
+    return isinstance(group, Denoiser) and group.trained_alone
 
 
 def check_densities(target: Target) -> None:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from energycomp.components import ReadsText
+from energycomp.components import Places, ReadsText
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
 from energycomp.files import atomic_file
@@ -61,7 +61,7 @@ def film(
     """
     model, seed = model_of(model), as_seed(generator)
     own = model.conditioner
-    if not isinstance(own, ReadsText) or not hasattr(own, "placed"):
+    if not isinstance(own, ReadsText) or not isinstance(own, Places):
         raise InputError(f"got the model {model.name}, which reads no objects; expected one that does, such as clevr")
     if not 2 <= frames <= MOST or not script:
         raise InputError(f"got {len(script)} objects and frames={frames}; expected at least 1, and from 2 to {MOST:,}")

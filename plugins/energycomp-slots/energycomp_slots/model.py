@@ -8,7 +8,7 @@ from typing import Any
 from energycomp.denoisers import Denoiser
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
-from energycomp.models import Defaults, Model, shipped
+from energycomp.models import Model, shipped, shipped_defaults
 from energycomp_slots.conditioner import Scenes
 from energycomp_slots.networks import SlotVAE
 
@@ -91,7 +91,7 @@ def untrained(*, size: int = 32, name: str = "slots", **options: Any) -> Model:
         network_name="slots",
         conditioner_name="slots",
         decomposer_name="slots",
-        defaults=Defaults(solver="sgd", counts=(1, 1), distinct=False),
+        defaults=shipped_defaults("energycomp_slots", "arrow"),
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from energycomp.components import Condition, cosine_schedule, signal_noise
+from energycomp.denoisers import configured
 from energycomp.errors import InputError
 from energycomp_slots.attention import HEADS, SlotAttention, SlotTransformer
 from energycomp_slots.decoders import Deconvolutions, Drawn, SlotDecoder, places
@@ -44,6 +45,7 @@ class GaussianHead(nn.Module):
         return mean, log_sigma.clamp(-8.0, 2.0)
 
 
+@configured
 class SlotVAE(nn.Module):
     """One slot attention for two paths: from an image, and from a global latent.
 
@@ -79,6 +81,7 @@ class SlotVAE(nn.Module):
     (torch.Size([2, 3, 16, 16]), torch.Size([2, 3, 8]))
     """
 
+    config: dict[str, Any]
     alphas_cumprod: Tensor
     grid: Tensor
 
@@ -107,13 +110,6 @@ class SlotVAE(nn.Module):
         plain: bool = False,
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {
-            "sample_size": sample_size, "slots": slots, "width": width, "channels": channels, "kernels": list(kernels),
-            "stride": stride, "iterations": iterations, "hidden": hidden, "global_width": global_width,
-            "global_hidden": global_hidden, "global_stride": global_stride, "decoder_channels": decoder_channels,
-            "shuffle": shuffle, "sigma_x": sigma_x, "prior": prior, "prior_hidden": prior_hidden,
-            "slots_from": slots_from, "share_weights": share_weights, "share_initial": share_initial, "plain": plain,
-        }  # fmt: skip
         _check(self.config)
         self.slots, self.width, self.sigma_x, self.plain = slots, width, sigma_x, plain
         self.share_initial, self.slots_from, self.global_width = share_initial, slots_from, global_width

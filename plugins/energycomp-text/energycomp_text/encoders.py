@@ -94,7 +94,7 @@ class HubEncoder(nn.Module):
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
-        if not isinstance(getattr(encoder.config, "hidden_size", None), int):
+        if _width(encoder) is None:
             raise InputError(
                 f"got a {type(encoder).__name__}; expected an encoder of text, such as CLIPTextModel or BertModel"
             )
@@ -112,7 +112,7 @@ class HubEncoder(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Ids (R, L) to states (R, L, D)."""
-        asked = mask if self.masked or getattr(self._config, "use_attention_mask", False) else None
+        asked = mask if self.masked or self._config.to_dict().get("use_attention_mask") else None
         states: Tensor = self.encoder(ids, attention_mask=asked)[0]
         return states
 
@@ -215,12 +215,18 @@ def made_text(
     )
 
 
+def _width(model: Any) -> int | None:
+    """The width of the states of a model of transformers, whatever its config calls it; None where it says none."""
+    width = getattr(model.config, "hidden_size", None)
+    return width if isinstance(width, int) else None
+
+
 def _part_for_text(model: Any) -> nn.Module:
     """The text encoder of a model that also has an image encoder or a decoder, such as CLIP and T5."""
     if model.config.is_encoder_decoder:
         part: nn.Module = model.get_encoder()
         return part
-    return model if hasattr(model.config, "hidden_size") else getattr(model, "text_model", model)
+    return model if _width(model) is not None else dict(model.named_children()).get("text_model", model)
 
 
 def _folder(source: str) -> Path:

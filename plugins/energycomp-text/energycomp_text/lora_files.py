@@ -108,9 +108,17 @@ def check_weights(weights: Mapping[str, Tensor], pipe: Any) -> None:
             shapes = [tuple(tensor.shape) for tensor in ((weight, other) if first else (other, weight))]
             raise InputError(f"the halves of {name} have the shapes {shapes[0]} and {shapes[1]}; {DAMAGED}")
         layer = layers[part].get(name)
-        base = getattr(getattr(layer, "base_layer", layer), "weight", None)
+        base = _weight_of(layer)
         if base is None:
             raise InputError(f"it has weights of {name}, which the {part} does not have; {SAME_BASE}")
         own = base.shape[1] if first else base.shape[0]
         if base.ndim == 2 and weight.shape[first] != own:
             raise InputError(f"{name} has {weight.shape[first]} features, and {own} in the {part}; {SAME_BASE}")
+
+
+def _weight_of(layer: Any) -> Any:
+    """The weight of a layer, also of one that has LoRA weights already; None where it has none."""
+    if layer is None:
+        return None
+    inner = dict(layer.named_children()).get("base_layer", layer)
+    return dict(inner.named_parameters(recurse=False)).get("weight")

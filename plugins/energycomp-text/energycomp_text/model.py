@@ -12,7 +12,7 @@ from energycomp.components import TextConditioner, cosine_schedule
 from energycomp.denoisers import Denoiser, TwoStageUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
-from energycomp.models import Defaults, Model, shipped
+from energycomp.models import Model, shipped, shipped_defaults
 from energycomp_text.text import Text
 from energycomp_text.words import words
 
@@ -116,15 +116,7 @@ def small(*, encoder: str = "words") -> Model:
         processor=ImageProcessor(size=(SIZE, SIZE), resize="crop"),
         network_name="two_stage",
         conditioner_name="words" if encoder == "words" else "text",
-        defaults=Defaults(
-            timesteps=(300.0, 1000.0),
-            gamma=1.0,
-            draws=32,
-            solver="enumerate",
-            counts=(1, 3),
-            scheduler="DDPMScheduler",
-            guidance_scale=3.0,
-        ),
+        defaults=shipped_defaults("energycomp_text", "text"),
     )
 
 

@@ -133,7 +133,7 @@ def _family_of(pipe: Any) -> Family:
     if found is None and isinstance(pipe, DiffusionPipeline):
         raise InputError(f"got a {type(pipe).__name__}; {_known()}; write a family for it: docs/pipelines.md")
     family = known[found or PLAIN]()
-    if found is None and not any(hasattr(pipe, part) for part in family.parts):
+    if found is None and not {*dir(pipe)}.intersection(family.parts):
         raise InputError(f"got an object of {type(pipe).__name__}; {_known()}; load one with diffusers")
     return family
 

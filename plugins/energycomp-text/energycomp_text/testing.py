@@ -172,7 +172,7 @@ def tiny_lora(pipe: Any, *, seed: int = 0, rank: int = 2, encoder: bool = False)
     >>> sorted(tiny_lora(tiny_pipeline()))[0]
     'unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight'
     """
-    network = "unet" if hasattr(pipe, "unet") else "transformer"
+    network = "unet" if "unet" in pipe.components else "transformer"
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for part, ends in ((network, (".to_q", ".to_v")), *([("text_encoder", (".q_proj", ".v_proj"))] * encoder)):

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from energycomp.components import Composable, Condition, NoisedSpace, rule_weights
-from energycomp.denoisers import Conditional, Denoiser, rows, trunk
+from energycomp.denoisers import Conditional, Denoiser, configured, rows, trunk
 from energycomp.errors import InputError
 
 STEPS, STEP_SIZE = 4, 0.5
 
 
+@configured
 class EnergyNet(nn.Module):
     """A one-stage network whose prediction is the gradient of an energy, grad_x E(x, z), at any timestep.
 
@@ -59,10 +60,6 @@ class EnergyNet(nn.Module):
         super().__init__()
         if min(sample_size, patch) < 1 or sample_size % patch:
             raise InputError(f"got sample_size {sample_size} and patch {patch}; expected a multiple of it; change one")
-        self.config = {
-            "sample_channels": sample_channels, "sample_size": sample_size, "token_width": token_width,
-            "patch": patch, "channels": channels, "width": width,
-        }  # fmt: skip
         self.patch, self.side = patch, sample_size // patch
         self.token = nn.Sequential(nn.Linear(token_width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.maps = nn.Linear(width, 2 * channels * self.side**2)

@@ -1,6 +1,7 @@
 """Conformance checks, one file per kind of object. A check raises `ConformanceError` at the first fault."""
 
 from energycomp_lab.checks.adoption import Adoption, Finding, NearMiss, check_adoption
+from energycomp_lab.checks.codec import check_codec, check_processor
 from energycomp_lab.checks.component import check_component
 from energycomp_lab.checks.conditioner import check_conditioner
 from energycomp_lab.checks.dataset import check_dataset
@@ -21,6 +22,7 @@ __all__ = [
     "Finding",
     "NearMiss",
     "check_adoption",
+    "check_codec",
     "check_component",
     "check_conditioner",
     "check_dataset",
@@ -30,6 +32,7 @@ __all__ = [
     "check_model",
     "check_network",
     "check_plugin",
+    "check_processor",
     "check_recipe",
     "check_sampler",
     "check_solver",

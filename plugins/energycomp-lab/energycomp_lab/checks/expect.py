@@ -34,7 +34,7 @@ def expect_tensor(tensor: Tensor, shape: tuple[int, ...], what: str, hint: str) 
 def expect_latents(latents: Any, count: int, what: str) -> None:
     """Raises ConformanceError unless they are latents (count, K, D), finite."""
     shaped = isinstance(latents, Tensor) and latents.ndim == 3 and len(latents) == count and latents.numel() > 0
-    shape = tuple(getattr(latents, "shape", ()))
+    shape = tuple(latents.shape) if isinstance(latents, Tensor) else ()
     expect(shaped, f"latents {shape} of {count} {what}", f"({count}, K, D)", "one row per part")
     expect(bool(torch.isfinite(latents).all()), "latents with NaN or infinity", "finite numbers", "check the layers")
 

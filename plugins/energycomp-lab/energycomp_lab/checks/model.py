@@ -31,6 +31,9 @@ def check_model(model: Model) -> None:
     """
     expect(isinstance(model, Model), f"a {type(model).__name__}", "an energycomp.Model", "return one")
     named = {"networks": model.network_name, "conditioners": model.conditioner_name, "solvers": model.defaults.solver}
+    named["processors"] = model.processor.registered_name
+    if model.denoiser.codec is not None:
+        named["codecs"] = model.denoiser.codec.registered_name
     if model.decomposer_name is not None:
         named["decomposers"] = model.decomposer_name
     for kind, name in named.items():

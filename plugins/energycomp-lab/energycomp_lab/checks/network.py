@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
-from energycomp.denoisers import TwoStage
+from energycomp.denoisers import Configured, TwoStage
 from energycomp.models import on_meta
 from energycomp.plugins import Factory
 from energycomp_lab.checks.expect import expect, expect_close, expect_latents, expect_same_state, expect_same_weights
@@ -36,9 +36,16 @@ def check_network(factory: Factory, **config: Any) -> None:
 def check_rebuilt(network: nn.Module, factory: Factory) -> None:
     """Checks that `factory(**network.config)` has weights of the same names and shapes."""
     name = type(network).__name__
-    expect(hasattr(network, "config"), f"{name} without config", "the arguments that it was made with", "keep them")
-    again = factory(**json.loads(json.dumps(dict(cast("Any", network).config))))
+    again = factory(**json.loads(json.dumps(_config_of(network))))
     expect_same_weights(network, again, f"{name}(**config)")
+
+
+def _config_of(network: nn.Module) -> dict[str, Any]:
+    """The arguments that a network or an encoder was made with."""
+    name, given = type(network).__name__, network if isinstance(network, Configured) else None
+    hint = "decorate the class with `energycomp.denoisers.configured`"
+    expect(given is not None, f"a {name} without config", "the arguments that it was made with", hint)
+    return {} if given is None else dict(given.config)
 
 
 @torch.no_grad()
@@ -57,9 +64,8 @@ def check_encoder(encoder: nn.Module, *, sample_shape: tuple[int, int, int] | No
     >>> from energycomp.testing import StripesEncoder
     >>> check_encoder(StripesEncoder())
     """
-    name, given = type(encoder).__name__, getattr(encoder, "config", None)
-    expect(given is not None, f"a {name} without config", "the arguments that it was made with", "keep them")
-    config: dict[str, Any] = dict(given or {})
+    name = type(encoder).__name__
+    config = _config_of(encoder)
     if sample_shape is None:
         known = {"sample_channels", "sample_size"} <= config.keys()
         expect(known, f"a config of {name} without sample_channels and sample_size", "both", "pass sample_shape=")

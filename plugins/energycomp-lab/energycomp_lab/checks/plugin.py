@@ -20,6 +20,7 @@ from energycomp.models import Model, on_meta
 from energycomp.plugins import Factory, PluginInfo, find, listing, names, singular_of
 from energycomp.progress import counting
 from energycomp.testing import stripes_model
+from energycomp_lab.checks.codec import check_codec, check_processor
 from energycomp_lab.checks.conditioner import check_conditioner
 from energycomp_lab.checks.dataset import check_dataset, write_images
 from energycomp_lab.checks.decomposer import check_decomposer
@@ -130,6 +131,16 @@ def _check_encoder(name: str) -> None:
         check_rebuilt(factory(), factory)
 
 
+def _check_codec(name: str) -> None:
+    factory = find("codecs", name)
+    check_codec(_built(factory), factory=factory)
+
+
+def _check_processor(name: str) -> None:
+    factory = find("processors", name)
+    check_processor(_built(factory), factory=factory)
+
+
 def _built(factory: Factory) -> Any:
     """An object whose arguments come from a config, and are unknown here."""
     try:
@@ -193,6 +204,8 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "networks": _check_network,
     "conditioners": _check_conditioner,
     "encoders": _check_encoder,
+    "codecs": _check_codec,
+    "processors": _check_processor,
     "decomposers": _check_decomposer,
     "solvers": lambda name: check_solver(find("solvers", name)()),
     "guidances": lambda name: check_guidance(find("guidances", name)()),

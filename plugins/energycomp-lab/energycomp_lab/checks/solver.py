@@ -42,7 +42,8 @@ def check_solver(solver: Solver, *, tolerance: float = FOUND_WITHIN) -> None:
     energycomp_lab.checks.expect.ConformanceError: got [] from Nothing for a labels image of [5, 2], ...
     """
     name = type(solver).__name__
-    needs = getattr(solver, "needs", "missing")
+    given: object = solver
+    needs = given.needs if isinstance(given, Solver) else "missing"
     known = f"one of {', '.join(map(repr, get_args(Needs)))} or None"
     expect(needs in (*get_args(Needs), None), f"needs = {needs!r} of {name}", known, "say which slots the solver takes")
     bumps, places = bumps_model(), torch.tensor([[0.27, 0.31], [0.72, 0.64]])

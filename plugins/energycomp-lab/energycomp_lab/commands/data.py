@@ -70,9 +70,10 @@ def data(
 
 def _render(name: str, out: Path, *, count: int, **settings: Any) -> None:
     from energycomp.plugins import find
+    from energycomp_lab.evaluation import HasRenderer
 
     source = find("datasets", name)()
-    if not hasattr(source, "render"):
+    if not isinstance(source, HasRenderer):
         raise InputError(f"got --renderer blender with {name}; expected clevr, which it renders; leave it out")
     with counting("rendering", count, unit="image") as bar:
         source.render(out, count=count, **settings, progress=lambda done: bar.advance(done - bar.done))

@@ -15,6 +15,7 @@ from energycomp_lab.evaluation.data import (
     Example,
     Generated,
     HasConcepts,
+    HasRenderer,
     HasSceneScores,
     HasSizes,
     HasTask,
@@ -22,7 +23,7 @@ from energycomp_lab.evaluation.data import (
     source_of,
     true_values,
 )
-from energycomp_lab.evaluation.evaluate import evaluate, evaluate_parts
+from energycomp_lab.evaluation.evaluate import evaluate
 from energycomp_lab.evaluation.model_card import Result, card
 from energycomp_lab.evaluation.report import Report, bootstrap
 from energycomp_lab.evaluation.traversal import Traversal, strongest_dimensions, traverse_dimension
@@ -61,6 +62,7 @@ __all__ = [
     "ForegroundARI",
     "Generated",
     "HasConcepts",
+    "HasRenderer",
     "HasSceneScores",
     "HasSizes",
     "HasTask",
@@ -80,7 +82,6 @@ __all__ = [
     "card",
     "dataset_of",
     "evaluate",
-    "evaluate_parts",
     "match",
     "match_masks",
     "near_pairs",

@@ -142,6 +142,24 @@ class HasSizes(Protocol):
 
 
 @runtime_checkable
+class HasRenderer(Protocol):
+    """A data source whose scenes an external program renders, such as Blender."""
+
+    def render(
+        self,
+        folder: Path,
+        *,
+        count: int,
+        seed: int,
+        options: str,
+        assets: Path | None,
+        progress: Callable[[int], None],
+    ) -> None:
+        """Writes `count` images into a folder."""
+        ...
+
+
+@runtime_checkable
 class HasSceneScores(Protocol):
     """A data source that scores scenes which a model samples without conditions."""
 

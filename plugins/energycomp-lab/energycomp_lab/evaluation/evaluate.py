@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -143,12 +142,6 @@ def evaluate(
         data=data,
         seed=seed,
     )
-
-
-def evaluate_parts(*args: Any, **options: Any) -> Report:
-    """`evaluate`, which takes models that decompose images, too; it goes with the next release."""
-    warnings.warn("evaluate_parts is evaluate now, for models that decompose, too", DeprecationWarning, stacklevel=2)
-    return evaluate(*args, **options)
 
 
 def _checked(examples: Any) -> Sequence[Example]:

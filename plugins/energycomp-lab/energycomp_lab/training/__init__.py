@@ -1,6 +1,5 @@
 """Train: one loop that resumes bit for bit, its losses, and recipes."""
 
-from energycomp.imports import moved
 from energycomp_lab.training.checkpoint import ema_weights
 from energycomp_lab.training.config import FitConfig, Step
 from energycomp_lab.training.contrast import Rivals, contrastive_loss
@@ -30,11 +29,3 @@ __all__ = [
     "option_number",
     "start",
 ]
-
-# What the loop alone uses was public here; it stays for one release.
-_CHECKPOINTS = ("TrainingState", "append_log", "ema_state", "load_checkpoint", "newest_checkpoint", "rewind_log")
-_INTERIOR = {
-    "energycomp_lab.training.checkpoint": (*_CHECKPOINTS, "save_checkpoint"),
-    "energycomp_lab.training.order": ("Order", "batches", "interrupt_flag", "step_generator"),
-}
-__getattr__ = moved(__name__, {name: module for module, names in _INTERIOR.items() for name in names})

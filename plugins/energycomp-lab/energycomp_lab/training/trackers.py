@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 import numpy as np
@@ -65,15 +65,21 @@ def stop_trackers(accelerator: Accelerator) -> None:
         tracker.finish()
 
 
+@runtime_checkable
+class _LogsImages(Protocol):
+    @property
+    def name(self) -> str: ...
+    def log_images(self, values: Any, step: int | None = None, **options: Any) -> None: ...
+
+
 def log_samples(accelerator: Accelerator, image: object, step: int) -> None:
     """Gives an image of samples to the trackers that take images; anything else is no image and left out."""
     if not isinstance(image, Image.Image):
         return
     shown = {"samples": np.asarray(image.convert("RGB"))[None]}
     for tracker in accelerator.trackers:
-        log_images = getattr(tracker, "log_images", None)
-        if log_images is not None:
-            log_images(shown, step=step, **({"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}))
+        if isinstance(tracker, _LogsImages):
+            tracker.log_images(shown, step=step, **({"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}))
 
 
 @attrs.define

@@ -277,9 +277,9 @@ def test_samples_that_read_badly_at_all_levels_have_no_other_window() -> None:
 
 
 def test_a_table_of_betas_is_said_shortly() -> None:
-    found = check_adoption(adopted(process=torch.linspace(1e-4, 0.02, 1000).tolist()), *data())
+    found = check_adoption(adopted(process={"betas": torch.linspace(1e-4, 0.02, 1000)}), *data())
     assert str(found.near_miss) == (
-        "process: got 1000 numbers from 0.0001 to 0.02, 'cosine' explains the samples better"
+        "process: got betas: 1000 numbers from 0.0001 to 0.02, 'cosine' explains the samples better"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import pytest
@@ -19,13 +19,16 @@ from energycomp import plugins
 from energycomp.components import Condition
 from energycomp.denoisers import TwoStageUNet
 from energycomp.errors import EnergycompError, InputError, NotFoundError
+from energycomp.models import NumberProcessor
 from energycomp.testing import UnitSquare, tiny_model
 from energycomp_lab.checks import (
     ConformanceError,
+    check_codec,
     check_dataset,
     check_model,
     check_network,
     check_plugin,
+    check_processor,
     check_recipe,
     plugin as conformance,
 )
@@ -273,3 +276,39 @@ def test_a_plugin_that_is_switched_off_is_not_checked(monkeypatch: pytest.Monkey
     (check,) = check_plugin("grey")
     assert (check.what, check.passed) == ("import", None)
     assert check.reason == "it is switched off by ENERGYCOMP_PLUGINS"
+
+
+@attrs.frozen
+class Halves(NumberProcessor):
+    """Numbers as codec and processor, with one fault."""
+
+    fault: str = ""
+    registered_name: ClassVar[Any] = "halves"
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        decoded = super().decode(latents)
+        return {"mean": decoded - decoded.mean(0), "nan": decoded / 0.0, "fewer": decoded[:1]}.get(self.fault, decoded)
+
+    def config(self) -> dict[str, Any]:
+        kept = super().config()
+        return {**kept, "sample_shape": [1], "mean": [0], "scale": [1]} if self.fault == "other" else kept
+
+    def __call__(self, data: Any) -> torch.Tensor:
+        return torch.zeros(2, 2) if self.fault == "any" else super().__call__(data)
+
+
+@pytest.mark.parametrize(
+    ("check", "fault", "message"),
+    [
+        (check_codec, "mean", "what a batch is decoded to"),
+        (check_codec, "nan", "what Halves decodes with NaN"),
+        (check_codec, "fewer", "1 samples that Halves decodes of 3"),
+        (check_codec, "other", "another codec of Halves"),
+        (check_processor, "any", "from Halves of an object; expected InputError"),
+        (check_processor, "other", "another processor of Halves"),
+    ],
+)
+def test_faults_of_codecs_and_processors(check: Any, fault: str, message: str) -> None:
+    check(Halves((2,), [1.0, 2.0], [3.0, 4.0]), factory=Halves)
+    with pytest.raises(ConformanceError, match=message):
+        check(Halves((2,), [1.0, 2.0], [3.0, 4.0], fault=fault), factory=Halves)

@@ -36,7 +36,7 @@ def test_train_ends_with_a_model_that_infer_takes(run: Run, model: Path, scenes:
 
 
 def test_train_goes_on_from_another_run_and_logs_it(run: Run, model: Path, scenes: Path) -> None:
-    command = ["train", "clevr-places", "--data", scenes, "--steps", 2, "--batch-size", 8, "--precision", "no"]
+    command = ["train", "clevr-places", "--data", scenes, "--steps", 2, "--option", "batch_size=8", "--precision", "no"]
     command += ["--option", "sample_every=0", "--option", "save_every=1"]
     code, out, _ = run(*command, "--resume-from", model, "-o", "one")  # a model: its weights
     assert code == 0

@@ -9,17 +9,15 @@ from torchmetrics import CatMetric, MaxMetric, MeanMetric, Metric, MetricCollect
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.inference import Problem, Solution
-from energycomp.testing import stripes_model, tiny_model
+from energycomp.testing import tiny_model
 from energycomp_lab.evaluation import (
     CountAccuracy,
     EstimationError,
     Example,
-    MaskRecall,
     PerceptionRate,
     Precision,
     bootstrap,
     evaluate,
-    evaluate_parts,
 )
 
 TRUE = [torch.tensor([[0.1, 0.1], [0.5, 0.5], [0.9, 0.9]]), torch.tensor([[0.3, 0.3]]), torch.tensor([[0.2, 0.8]] * 2)]
@@ -140,13 +138,6 @@ def test_json_has_no_nan() -> None:
 def test_no_examples_is_an_error() -> None:
     with pytest.raises(InputError, match="no examples"):
         evaluate(tiny_model(), [], collection(), solver=Guess(), progress=False)
-
-
-def test_the_former_name_for_models_that_decompose_warns() -> None:
-    examples = [Example(torch.zeros(3, 16, 16), masks=torch.ones(1, 16, 16, dtype=torch.bool))]
-    with pytest.warns(DeprecationWarning, match="evaluate_parts is evaluate now"):
-        report = evaluate_parts(stripes_model(), examples, MetricCollection({"recall": MaskRecall()}), progress=False)
-    assert {"recall", "mse"} < report.values.keys()
 
 
 def test_bootstrap_is_that_of_a_loop_over_resamples() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.distributions import transform_to
+from torch.distributions import constraints, transform_to
 
 from energycomp.inference import Problem
 
@@ -59,5 +59,5 @@ def descend(
 
 def _is_box(problem: Problem) -> bool:
     support = problem.slots[0].support
-    inner = getattr(support, "base_constraint", support)
-    return getattr(inner, "lower_bound", None) == 0.0 and getattr(inner, "upper_bound", None) == 1.0
+    inner = support.base_constraint if isinstance(support, constraints.independent) else support
+    return isinstance(inner, constraints.interval) and (inner.lower_bound, inner.upper_bound) == (0.0, 1.0)

@@ -87,7 +87,9 @@ def _network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
 
 def _made(cls: Any, config: Any) -> Any:
     """A network of a config, by a class of diffusers or of transformers."""
-    return cls.from_config(config) if hasattr(cls, "from_config") else cls(cls.config_class.from_dict(config))
+    from diffusers import ConfigMixin
+
+    return cls.from_config(config) if issubclass(cls, ConfigMixin) else cls(cls.config_class.from_dict(config))
 
 
 def _stem(part: str) -> str:

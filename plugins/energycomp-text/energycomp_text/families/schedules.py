@@ -25,7 +25,8 @@ def noise_schedule(scheduler: Any, *, flow: bool, tokens: int) -> tuple[Tensor, 
     """
     if flow:
         return flow_schedule(_steps(scheduler), _shift(scheduler, tokens)), "flow"
-    alphas_cumprod, found = getattr(scheduler, "alphas_cumprod", None), scheduler.config.get("prediction_type")
+    alphas_cumprod = vars(scheduler).get("alphas_cumprod")
+    found = scheduler.config.get("prediction_type")
     if not isinstance(alphas_cumprod, Tensor):
         raise InputError(
             f"got a {type(scheduler).__name__} without alphas_cumprod; expected the scheduler of a diffusion model "

@@ -17,7 +17,7 @@ from torch import Tensor
 from energycomp.components import Condition
 from energycomp.models import Model
 from energycomp_lab.checks.adoption.case import Case, Finding, Noised, mean_error, once, predicted, squared
-from energycomp_lab.checks.adoption.near_misses import NearMiss, labels_of, remade
+from energycomp_lab.checks.adoption.near_misses import NearMiss, labels_of, names_of, remade
 
 SCREEN = (0.5, 0.13, 0.035)  # SNR relative to the variance of the samples, at which labels differ
 COLUMNS = 12  # labels of a network that are compared
@@ -182,7 +182,7 @@ def orders(case: Case) -> list[NearMiss]:
 
 def _order(case: Case, labels: Tensor) -> NearMiss:
     """The near miss of other labels (C,)."""
-    classes, names = len(labels), getattr(case.model.conditioner, "names", ())
+    classes, names = len(labels), names_of(case.model) or ()
     changed = [(a, b) for a, b in enumerate(labels.tolist()) if a != b]
     steps, moved = {(b - a) % classes for a, b in changed}, len(changed) == classes > 2
     said = [f"label {b} for {names[a]}" for a, b in changed[:6]] + ["..."] * (len(changed) > 6)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from energycomp import adopt
+from energycomp.components import Classes
 from energycomp.errors import InputError
-from energycomp.models import Model, shortly
+from energycomp.models import Model, prediction_in, shortly
 from energycomp_lab.checks.adoption.case import Case
 
 SIGMAS = (0.002, 80.0)
@@ -81,12 +82,17 @@ def said_of(model: Model) -> dict[str, Any]:
         "processor": model.processor,
     }
     if options["kind"] == "classes":
-        said["classes"] = getattr(model.conditioner, "names", None)
+        said["classes"] = names_of(model)
     elif options["kind"] != "none":
         said["conditioner"] = model.conditioner
     usual = _adopted(adapter.network, said)
     own = usual.denoiser.network.options["clock"] != options["clock"]
     return said | ({"clock": options["clock"]} if own else {})
+
+
+def names_of(model: Model) -> tuple[str, ...] | None:
+    """The names of the classes of a model that was adopted with some."""
+    return model.conditioner.names if isinstance(model.conditioner, Classes) else None
 
 
 def remade(model: Model, **changed: Any) -> Model:
@@ -189,8 +195,7 @@ def _told(call: Any, told: Callable[[Tensor], Tensor]) -> Any:
 
 def _scaled(call: Any, *, given: float = 1.0, output: float = 1.0) -> Any:
     def scaled(net: Any, x: Tensor, t: Tensor, c: Tensor | None) -> Tensor:
-        out = call(net, given * x, t, c)
-        out = getattr(out, "sample", out)
-        return output * (out[0] if isinstance(out, tuple) else out)
+        out: Tensor = prediction_in(call(net, given * x, t, c))
+        return output * out
 
     return scaled

@@ -1,5 +1,0 @@
-"""Moved to `energycomp.images`; this forward stays for one release."""
-
-from energycomp.imports import moved
-
-__getattr__ = moved(__name__, "energycomp.images")
