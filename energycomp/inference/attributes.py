@@ -77,9 +77,8 @@ class ObjectWords:
         return torch.stack([each.amax(1) for each in self.probabilities(beta, energies)], dim=1)
 
     def posteriors(self, problem: Problem) -> dict[str, Any]:
-        """`certainty` and `words` of a `Solution`."""
-        judge = (problem.beta, problem.energies)
-        return {"certainty": self.certainty(*judge), "words": torch.cat(self.probabilities(*judge), dim=1)}
+        """`posteriors` of a `Solution`, by name."""
+        return {"posteriors": self.probabilities(problem.beta, problem.energies)}
 
 
 def read_attributes(
