@@ -47,6 +47,7 @@ from energycomp.cli.reading import (
     printer as printer,
 )
 from energycomp.cli.results import Names as Names, result_key as result_key, sha256_of as sha256_of
+from energycomp.cli.writers import Output as Output, Write as Write
 from energycomp.imports import moved
 
 TO_BATCH = ("Lines", "Results", "Shard", "ShardOption", "claimed", "local_device", "shard_of")

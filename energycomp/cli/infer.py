@@ -7,12 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.cli.files import RESULTS, check_folder, image_files, make_folder, read_image
+from energycomp.cli.files import image_files, make_folder, read_image
 from energycomp.cli.lines import append_line, read_lines
-from energycomp.cli.options import Count, ImageFiles, ModelName, Run, SolverName, loading, parse_count, parse_options
+from energycomp.cli.options import (
+    Count,
+    ImageFiles,
+    ModelName,
+    Run,
+    SolverName,
+    loading,
+    parse_count,
+    parse_options,
+    registered,
+)
 from energycomp.cli.output import TABLES, read_numbers
 from energycomp.cli.reading import Reading, printer
 from energycomp.cli.results import Names, result_key, sha256_of
+from energycomp.cli.writers import Output
 from energycomp.errors import InputError
 from energycomp.progress import progress
 
@@ -26,7 +37,12 @@ Redraw = Annotated[
 ]
 Format = Annotated[
     str | None,
-    typer.Option("--format", metavar="DATASET", help="Print one scene record per image in the layout of this dataset."),
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="Format in which the answers are printed, or written to the file of -o: {writers}.",
+        autocompletion=registered("writers"),
+    ),
 ]
 
 
@@ -35,7 +51,12 @@ def infer(
     model: ModelName,
     images: ImageFiles,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder for results.jsonl and one marked image per image.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            help="Folder for results.jsonl and one marked image per image, or a file of answers, such as found.csv.",
+        ),
     ] = None,
     solver: SolverName = None,
     count: Count = None,
@@ -51,6 +72,7 @@ def infer(
     energycomp infer clevr scene.png -o out
     energycomp infer clevr images/ --count 3-8 -o out --redraw
     energycomp infer clevr scene.png --format clevr
+    energycomp infer clevr images/ --format coco -o found.json
     energycomp infer FOLDER rows.csv --json
     energycomp infer text photo.jpg --option model=FOLDER --option concepts=cat,dog,rabbit --count 2
     ```
@@ -58,7 +80,8 @@ def infer(
     The gain of a component is the increase of the denoising error without it. The p-value compares the answer with the
     next best one: it is the probability of a difference at least as large if both were equally good. The typicality is
     the share of held-out images whose errors are at least as unusual. With -o, an interrupted run continues: images in
-    results.jsonl are not read again. --json prints one line per image.
+    results.jsonl are not read again. --json prints one line per image. A file of another format, such as COCO, is
+    written when all images are read; until then the answers are in a file of JSON lines beside it.
 
     Of a file with several frames the first is read, and transparent pixels are drawn on white; a warning says so.
 
@@ -69,28 +92,32 @@ def infer(
 
     The command batch of energycomp-batch reads many images: by several processes and machines, and from tables.
     """
-    if out is not None:
-        check_folder(out, "-o")
-    show = printer(out, redraw=redraw, records=records, as_json=run.as_json)
+    output = Output.of(out, records)
+    show = printer(output, redraw=redraw, as_json=run.as_json)
     files = image_files(images, without=out)
-    if out is not None and any(path.parent == out.resolve() for path in files):
-        raise InputError(f"got -o {out}, which holds images that are to be read; expected another folder")
+    if out is not None and (out.resolve() in files or any(path.parent == out.resolve() for path in files)):
+        raise InputError(f"got -o {out}, which holds images that are to be read; expected another folder or file")
     if redraw and any(path.suffix.lower() in TABLES for path in files):
         raise InputError("got --redraw with a table; expected images, which are drawn; leave it out")
     options, known = parse_options(run.option), parse_count(count)
-    reading = Reading(model, run.device, options, solver, known, run.seed, out, redraw, last)
-    with loading(model):
-        loaded = reading.load()
-    kept, failed = None if out is None else _Kept(make_folder(out, "-o") / RESULTS, reading.settings(loaded)), 0
-    items = [item for path in files.values() for item in _items(path, loaded)]
-    for path, row, number in progress(items, "reading", unit="image", leave=len(items) > 1):
-        try:
-            record = _read(path, row, number, loaded, reading, kept)
-        except InputError as error:
-            if len(items) == 1:
-                raise
-            failed, record = failed + 1, {"image": f"{path}{number}", "failed": str(error)}
-        show(f"{path}{number}", f"{path.name}{number}", record)
+    reading = Reading(model, run.device, options, solver, known, run.seed, output.folder, redraw, last)
+    with output.open() as write:
+        with loading(model):
+            loaded = reading.load()
+        kept = None if output.lines is None else _Kept(output.lines, reading.settings(loaded))
+        items = [item for path in files.values() for item in _items(path, loaded)]
+        failed = 0
+        for path, row, number in progress(items, "reading", unit="image", leave=len(items) > 1):
+            try:
+                record = _read(path, row, number, loaded, reading, kept)
+            except InputError as error:
+                if len(items) == 1:
+                    raise
+                failed += 1
+                record = {"image": f"{path}{number}", "failed": str(error)}
+            if write is not None:
+                write({**record, "image": f"{path.resolve()}{number}", "file_name": f"{path.name}{number}"})
+            show(f"{path}{number}", record)
     if out is None and not run.as_json and records is None:
         typer.echo("Add -o out for marked images and a file of results.", err=True)
     if failed:
@@ -102,7 +129,10 @@ class _Kept:
     """The answers in a file of JSON lines: one line per image and settings; the last such line counts."""
 
     def __init__(self, file: Path, settings: dict[str, Any]) -> None:
-        self.file, self.settings, self.names = file, settings, Names(file, settings)
+        make_folder(file.parent, "-o")
+        self.file = file
+        self.settings = settings
+        self.names = Names(file, settings)
         self.known: dict[str, dict[str, Any]] = {}
         for record in read_lines(file):
             self.names.see(record)

@@ -52,7 +52,6 @@ from energycomp.inference.ranking import (
 )
 from energycomp.inference.slots import Slot as Slot
 from energycomp.inference.solution import (
-    HasSceneRecords as HasSceneRecords,
     ReadsLast as ReadsLast,
     Solution as Solution,
     Solver as Solver,

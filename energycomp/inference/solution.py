@@ -297,11 +297,3 @@ class ReadsLast(Protocol):
 
     def read_last(self, problem: Problem, values: Tensor, generator: torch.Generator | None, /) -> Tensor:
         """Values (K, *V) of a problem with what `infer` left open."""
-
-
-@runtime_checkable
-class HasSceneRecords(Protocol):
-    """A data source with a file format for the objects of an image."""
-
-    def scene_record(self, conditions: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
-        """The record of the image `name` as JSON; the conditions are as in `Example`. Raises `InputError`."""
