@@ -13,7 +13,7 @@ from PIL import Image
 
 from energycomp import load, plugins
 from energycomp.cli import read_image
-from energycomp.images import save_image
+from energycomp.images import save_frames, save_image
 from energycomp.models import save_pretrained
 from energycomp.testing import tiny_model
 
@@ -198,6 +198,34 @@ def test_infer_leaves_out_a_grid_among_pictures(run: Run, model: Path, pictures:
     assert code == 1
     assert "1 of 3 images could not be read" in err
     assert [("failed" in line) for line in map(json.loads, out.splitlines())] == [True, False, False]
+
+
+@pytest.mark.parametrize("name", ["clip.gif", "clip.mp4"])
+def test_every_frame_of_a_movie_is_an_image(run: Run, model: Path, fake_infer: Fake, name: str) -> None:
+    """Names have the number of the frame; a second run reads nothing again; another frame is another image."""
+    if name.endswith("mp4"):
+        pytest.importorskip("imageio_ffmpeg")
+    save_frames([Image.new("RGB", (24, 16), colour) for colour in ("red", "green", "blue")], name)
+    calls = fake_infer()
+    code, out, err = run("infer", model, name, "-o", "out", "--format", "coco")
+    assert (code, err.count("several frames")) == (0, 0)
+    names = [image["file_name"] for image in json.loads(out)["images"]]
+    assert names == [f"{name}#0", f"{name}#1", f"{name}#2"]
+    middle = [image.getpixel((12, 8)) for image in calls]
+    assert [max(range(3), key=pixel.__getitem__) for pixel in middle] == [0, 1, 2]
+    assert [record["image"].rpartition("/")[2] for record in lines(Path("out/results.jsonl"))] == names
+    assert [Path("out/clip", f"{number}.png").is_file() for number in range(3)] == [True] * 3
+    assert run("infer", model, name, "-o", "out")[0] == 0
+    assert len(calls) == 3
+
+
+def test_a_movie_that_cannot_be_read_is_one_image(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
+    fake_infer()
+    (pictures / "a" / "broken.gif").write_bytes(b"GIF89a, and nothing else")
+    code, out, err = run("infer", model, pictures / "a", "--json")
+    assert (code, "1 of 3 images could not be read" in err) == (1, True)
+    assert ["failed" in json.loads(line) for line in out.splitlines()] == [True, False, False]
+    assert run("infer", model, pictures / "a" / "broken.gif")[0] == 2
 
 
 @pytest.mark.parametrize("command", [["infer"], ["batch", "--workers", 1]], ids=["infer", "batch"])

@@ -12,9 +12,8 @@ import gradio as gr
 from PIL import Image
 
 from energycomp.errors import InputError
-from energycomp.images import data_url
+from energycomp.images import data_url, read_frames
 from energycomp_datasets.clevr.videos import Asked, video_of
-from energycomp_scenes.films import read_frames
 from energycomp_scenes.tracking import Track, TrackedFrame, check_model, track_frame
 from energycomp_studio.library import Library
 from energycomp_studio.parts import NETWORK, QUIET, chooser, followed, model_and_seed, note, session_of, static
