@@ -11,6 +11,7 @@ import attrs
 import typer
 
 from energycomp.cli.files import image_files, make_folder, read_image
+from energycomp.cli.image_reader import ImageReader, printer
 from energycomp.cli.lines import append_line, read_lines
 from energycomp.cli.options import (
     Count,
@@ -24,7 +25,6 @@ from energycomp.cli.options import (
     registered,
 )
 from energycomp.cli.output import TABLES, read_numbers
-from energycomp.cli.reading import Reading, printer
 from energycomp.cli.results import Names, result_key, sha256_of
 from energycomp.cli.writers import Output
 from energycomp.errors import InputError
@@ -106,18 +106,18 @@ def infer(
     if redraw and any(path.suffix.lower() in TABLES for path in files):
         raise InputError("got --redraw with a table; expected images, which are drawn; leave it out")
     options, known = parse_options(run.option), parse_count(count)
-    reading = Reading(model, run.device, options, solver, known, run.seed, output.folder, redraw, last)
+    reader = ImageReader(model, run.device, options, solver, known, run.seed, output.folder, redraw, last)
     with output.open() as write:
         with loading(model):
-            loaded = reading.load()
-        kept = None if output.lines is None else _Kept(output.lines, reading.settings(loaded))
+            loaded = reader.load()
+        kept = None if output.lines is None else _Kept(output.lines, reader.settings(loaded))
         sources = [_Source.of(path, loaded) for path in files.values()]
         total = sum(source.count for source in sources)
         failed = 0
         with counting("reading", total, unit="image", leave=total > 1) as bar:
             for item in chain.from_iterable(sources):
                 try:
-                    record = _read(item, loaded, reading, kept)
+                    record = _read(item, loaded, reader, kept)
                 except InputError as error:
                     if total == 1:
                         raise
@@ -241,7 +241,7 @@ class _Source:
             yield _Item(self.path, problem=self.problem)
 
 
-def _read(item: _Item, model: Model, reading: Reading, kept: _Kept | None) -> dict[str, Any]:
+def _read(item: _Item, model: Model, reader: ImageReader, kept: _Kept | None) -> dict[str, Any]:
     """The record of an item: that of an earlier run, or a new one, which is kept."""
     head: dict[str, Any] = {"image": item.key}
     name = item.path.stem
@@ -250,10 +250,10 @@ def _read(item: _Item, model: Model, reading: Reading, kept: _Kept | None) -> di
         head = {**head, "sha256": item.digest(), "settings": kept.settings}
         record = kept.known.get(result_key(head))
         if record is not None:
-            if reading.lacks(record):
-                reading.redrawn(model, item.open(), record)
+            if reader.lacks(record):
+                reader.redrawn(model, item.open(), record)
             return record
-    record = reading.read(model, item.open(), head, name)
+    record = reader.read(model, item.open(), head, name)
     if kept is not None:
         append_line(kept.file, record)
     return record

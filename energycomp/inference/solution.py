@@ -187,7 +187,7 @@ class Solution:
         >>> Solution(torch.ones(1, 2), 1, 1.5, 0.1, 64, component_gain=torch.tensor([2.5])).table()
         [{'value': [1.0, 1.0], 'gain': 2.5}]
         """
-        described = self.view.components
+        described: Sequence[Any] = self.view.components
         if len(described) != len(self.conditions):  # nothing has described the components
             described = self.conditions.tolist()
         rows = list(map(as_row, described))

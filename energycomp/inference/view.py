@@ -63,9 +63,7 @@ class View:
         Raises:
             InputError: there is no image.
         """
-        if self.image is None:
-            raise InputError("got a result without its image; expected one of `infer`; use energycomp.images.overlay")
-        return overlay(self.image, self.places, side=side)
+        return overlay(self._known_image(), self.places, side=side)
 
     def mapped(self, maps: Tensor, share: Sequence[float] | None = None, *, side: int = SIDE) -> Image.Image:
         """The marked image beside the map of each component, over the image in grey, with its name and its share.
@@ -79,12 +77,17 @@ class View:
             InputError: there is no image.
         """
         marked = self.picture(side=side)
-        grey = framed(self.image, side=side).convert("L").convert("RGB")
+        grey = framed(self._known_image(), side=side).convert("L").convert("RGB")
         shown = [Image.blend(grey, heat(one.clamp(min=0), grey.size), 0.7) for one in maps]
         captions = [f"{number} {_name(row)}" for number, row in enumerate(self.rows, 1)]
         if share is not None:
             captions = [f"{name}: {part:.0%}" for name, part in zip(captions, share, strict=True)]
         return grid([marked, *shown], captions=["", *captions])
+
+    def _known_image(self) -> Image.Image:
+        if self.image is None:
+            raise InputError("got a result without its image; expected one of `infer`; use energycomp.images.overlay")
+        return self.image
 
 
 def as_row(described: Any) -> dict[str, Any]:

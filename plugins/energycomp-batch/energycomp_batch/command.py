@@ -12,9 +12,9 @@ import typer
 from energycomp.cli import (
     Count,
     Format,
+    ImageReader,
     ModelName,
     Output,
-    Reading,
     Redraw,
     Run,
     SolverName,
@@ -28,12 +28,12 @@ from energycomp_batch.inputs import Inputs
 from energycomp_batch.pool import Pool, default_processes
 from energycomp_batch.results import Results
 from energycomp_batch.shards import Shard, ShardOption, local_device, shard_of
-from energycomp_batch.work import Images, Task, Worker
+from energycomp_batch.work import Images, ReadTask, ReadWorker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from energycomp_batch.picture import Picture
+    from energycomp_batch.batch_image import BatchImage
 
 
 def batch(
@@ -97,23 +97,23 @@ def batch(
     device = local_device(run.device)
     processes = _processes(workers, expected and part.size(expected), device)
     options, known = parse_options(run.option), parse_count(count)
-    reading = Reading(model, device, options, solver, known, run.seed, output.folder, redraw)
+    reader = ImageReader(model, device, options, solver, known, run.seed, output.folder, redraw)
     of_a_shard = output.table is not None and part.total > 1  # the table is made of all shards
-    with nullcontext() if of_a_shard else output.open() as write, _pool(reading, processes) as pool:
+    with nullcontext() if of_a_shard else output.open() as write, _pool(reader, processes) as pool:
         with loading(model):
-            loaded = reading.load()
+            loaded = reader.load()
         results: Any = nullcontext()
         if output.lines is not None:
-            results = Results(output.lines, reading.settings(loaded), part)
+            results = Results(output.lines, reader.settings(loaded), part)
         with results as kept:
 
-            def show(picture: Picture, record: dict[str, Any]) -> None:
+            def show(picture: BatchImage, record: dict[str, Any]) -> None:
                 if write is not None:
                     write({**record, "image": picture.key, "file_name": picture.name})
                 if not quiet or "failed" in record:
                     printed(str(picture), record)
 
-            read = Images(inputs, part, reading, kept, show)
+            read = Images(inputs, part, reader, kept, show)
             read.read(loaded, pool)
     if read.failed:
         typer.echo(f"energycomp: {read.failed} of {read.shown} images could not be read", err=True)
@@ -144,12 +144,12 @@ def _processes(workers: int | None, images: int | None, device: str) -> int:
 
 
 @contextmanager
-def _pool(reading: Reading, processes: int) -> Iterator[Pool[Task, dict[str, Any]] | None]:
+def _pool(reader: ImageReader, processes: int) -> Iterator[Pool[ReadTask, dict[str, Any]] | None]:
     """The processes that read images; None is this process."""
     if processes == 1:
         yield None
         return
-    with Pool(Worker(reading), processes, report=lambda line: typer.echo(f"energycomp: {line}", err=True)) as pool:
+    with Pool(ReadWorker(reader), processes, report=lambda line: typer.echo(f"energycomp: {line}", err=True)) as pool:
         yield pool
 
 

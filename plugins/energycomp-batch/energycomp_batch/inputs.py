@@ -11,7 +11,7 @@ import attrs
 
 from energycomp.cli import image_files
 from energycomp.errors import InputError
-from energycomp_batch.picture import Picture
+from energycomp_batch.batch_image import BatchImage
 from energycomp_batch.tables import TABLES, require, row_count, table_rows
 
 if TYPE_CHECKING:
@@ -72,15 +72,15 @@ class Inputs:
         counts = [row_count(path) if is_table(path) else 1 for path in self.files]
         return None if None in counts else sum(count or 0 for count in counts)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[BatchImage]:
         for path in self.files.values():
             if not is_table(path):
-                yield Picture(path)
+                yield BatchImage(path)
                 continue
             try:
                 yield from table_rows(path, self.column)
             except InputError as error:  # a table that breaks off ends with an image that cannot be read
-                yield Picture(path, problem=str(error))
+                yield BatchImage(path, problem=str(error))
 
 
 def _given(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:

@@ -21,7 +21,7 @@ from energycomp.models import Model
 from energycomp.plugins import find
 from energycomp_scenes import belief
 from energycomp_scenes.relations import OPPOSITE
-from energycomp_studio.scene import Item, Scene
+from energycomp_studio.scene import Draft, Item
 
 MAPS = 4  # maps of the search that are shown at most
 SURE = 0.95  # probability from which a relation has none beside it
@@ -142,9 +142,9 @@ def _fields(one: Any) -> dict[str, Any]:
     return {"text": ",".join(str(number) for number in listed)}
 
 
-def scene_read(fields: tuple[dict[str, Any], ...]) -> Scene:
+def scene_read(fields: tuple[dict[str, Any], ...]) -> Draft:
     """The scene of components that were read; each remembers its number."""
-    return Scene(tuple(Item(one, origin=k) for k, one in enumerate(fields)))
+    return Draft(tuple(Item(one, origin=k) for k, one in enumerate(fields)))
 
 
 def found_in(reading: Reading, model: Model) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ from energycomp_studio.forms import form_of
 from energycomp_studio.library import Library
 from energycomp_studio.pictures import MAX_UPLOAD, uploaded
 from energycomp_studio.reading import Reading, found_in, read, scene_read
-from energycomp_studio.scene import Item, Scene, Settings
+from energycomp_studio.scene import Draft, Item, Settings
 from energycomp_studio.server import MAX_BODY, OpenStream, running
 from energycomp_studio.tabs.compose import PLAIN, _Compose
 from energycomp_studio.tabs.decompose import _Decompose, choice, drawn
@@ -347,12 +347,12 @@ def test_repainting_changes_the_answer() -> None:
     model, picture = scene()
     reading = read(picture, model, lambda _: None)
     items = scene_read(reading.described).items
-    changed = Scene((Item({**items[0].given, "tint": "green"}, origin=0),))
+    changed = Draft((Item({**items[0].given, "tint": "green"}, origin=0),))
     after = repainted(reading, changed, model, Settings(steps=4))
     assert [one["tint"] for one in after.described] == ["green"]
     assert after.picture.size == picture.size
     with pytest.raises(InputError, match="got nothing to change"):
-        repainted(reading, Scene(items), model, Settings(steps=4))
+        repainted(reading, Draft(items), model, Settings(steps=4))
 
 
 def test_questions_have_short_answers() -> None:

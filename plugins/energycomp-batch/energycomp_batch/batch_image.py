@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen
-class Picture:
+class BatchImage:
     """An image that is to be read.
 
     Args:
@@ -44,7 +44,7 @@ class Picture:
     def row_name(self) -> str:
         """The name of a file for the row: its own, or one without the characters that a path cannot have.
 
-        >>> Picture(Path("a.tar"), "7").row_name, Picture(Path("a.tar"), "cat/7").row_name
+        >>> BatchImage(Path("a.tar"), "7").row_name, BatchImage(Path("a.tar"), "cat/7").row_name
         ('7', 'cat-7-1b8c97')
         """
         row = self.row or ""

@@ -30,7 +30,7 @@ Show = Callable[[str, dict[str, Any]], None]
 
 
 @attrs.frozen
-class Reading:
+class ImageReader:
     """The arguments that decide about the answers and the files of images.
 
     Args:
