@@ -11,7 +11,7 @@ from energycomp.plugins import hookimpl, lazy
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from energycomp_batch.lines import Lines as Lines, claimed as claimed
+    from energycomp_batch.line_index import Lines as Lines, claimed as claimed
     from energycomp_batch.pool import Lost as Lost, Pool as Pool, default_processes as default_processes
     from energycomp_batch.reader import Reader as Reader
     from energycomp_batch.results import Results as Results

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from energycomp.cli import RESULTS, Names, append_line, make_folder, result_files, result_key
-from energycomp_batch.lines import Lines, claimed
+from energycomp_batch.line_index import Lines, claimed
 from energycomp_batch.shards import Shard
 
 if TYPE_CHECKING:

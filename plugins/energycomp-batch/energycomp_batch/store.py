@@ -12,7 +12,7 @@ import typer
 from energycomp.cli import RESULTS, result_files, result_key
 from energycomp.errors import InputError
 from energycomp.files import atomic_file, remove_stale
-from energycomp_batch.lines import Lines, claimed
+from energycomp_batch.line_index import Lines, claimed
 
 
 def merge(

@@ -25,7 +25,6 @@ from energycomp.models import Model
 from energycomp.testing import attributes_model, bumps_model, labels_model, tinted_model, tiny_model
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
-from energycomp_studio.lines import edit_python, edit_shell, python_lines, shell_line
 from energycomp_studio.pictures import SIDE
 from energycomp_studio.preview import Preview
 from energycomp_studio.scene import (
@@ -40,6 +39,7 @@ from energycomp_studio.scene import (
     scene_of,
     text_of,
 )
+from energycomp_studio.snippets import edit_python, edit_shell, python_lines, shell_line
 from energycomp_studio.tabs.compose import PLAIN, kept_in, sampled, settings_of, shown
 
 RED = {"x": 0.2, "y": 0.3, "tint": "red", "width": "wide"}

@@ -29,9 +29,9 @@ from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.library import Library
 from energycomp_studio.pictures import MAX_UPLOAD, uploaded
-from energycomp_studio.reading import Reading, found_in, read, scene_read
 from energycomp_studio.scene import Draft, Item, Settings
 from energycomp_studio.server import MAX_BODY, OpenStream, running
+from energycomp_studio.staged import Reading, found_in, read, scene_read
 from energycomp_studio.tabs.compose import PLAIN, _Compose
 from energycomp_studio.tabs.decompose import _Decompose, choice, drawn
 from energycomp_studio.tabs.read import _Read, repainted

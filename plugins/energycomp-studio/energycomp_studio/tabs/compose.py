@@ -23,11 +23,11 @@ from energycomp.plugins import names
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import Form, form_of
 from energycomp_studio.library import Library
-from energycomp_studio.lines import python_lines, shell_line
 from energycomp_studio.parts import FREE, NETWORK, QUIET, busy, code, editor, followed, idle, session_of
 from energycomp_studio.pictures import SIDE
 from energycomp_studio.preview import preview_options
 from energycomp_studio.scene import OR, Draft, Settings, beyond, composed, in_words, scene_of
+from energycomp_studio.snippets import python_lines, shell_line
 from energycomp_studio.worker import Running, StoppedError, Worker
 
 DRAFT = 5  # steps of a sampler, while an object is dragged
