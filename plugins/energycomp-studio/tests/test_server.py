@@ -28,6 +28,7 @@ from energycomp_lab.checks import check_plugin
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.library import Library
+from energycomp_studio.parts import static
 from energycomp_studio.pictures import MAX_UPLOAD, uploaded
 from energycomp_studio.scene import Draft, Item, Settings
 from energycomp_studio.server import MAX_BODY, OpenStream, running
@@ -69,6 +70,8 @@ def test_the_page_is_served_with_a_policy(port: int) -> None:
     assert "energycomp studio" in text
     assert "connect-src 'self'" in headers["content-security-policy"]
     assert headers["x-frame-options"] == "DENY"
+    assert "--overlay-found: rgb(255 214 0);" in text  # the rings of the page have the colour of `overlay`
+    assert "stroke: var(--overlay-found)" in static("page.css")
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "", "192.0.2.1"])
