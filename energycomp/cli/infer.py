@@ -176,10 +176,12 @@ class _Item:
         """The sha256 of what is read."""
         import torch
 
+        from energycomp.images import png
+
         if self.content is None:
             return sha256_of(self.path)
-        pixels = self.content.numpy() if isinstance(self.content, torch.Tensor) else self.content
-        return sha256_of(pixels.tobytes())
+        is_row = isinstance(self.content, torch.Tensor)
+        return sha256_of(self.content.numpy().tobytes() if is_row else png(self.content))
 
     def open(self) -> Any:
         """An image or a row, after a warning of what is not kept of a file; raises `InputError` where there is none."""
@@ -209,19 +211,17 @@ class _Source:
     @classmethod
     def of(cls, path: Path, model: Model) -> _Source:
         """The source of a file for a model of images or of numbers."""
-        from energycomp.images import MOVIES, frame_count
+        from energycomp.images import frame_count, is_movie
 
-        kind = path.suffix.lower()
-        if kind in TABLES:
+        if path.suffix.lower() in TABLES:
             rows = read_numbers(path, model)
             return cls(path, len(rows), rows=rows)
-        if kind not in MOVIES:
+        if not is_movie(path):
             return cls(path)
         try:
-            count = frame_count(path)
+            return cls(path, frame_count(path), is_movie=True)
         except InputError as error:
             return cls(path, problem=error)
-        return cls(path, count, is_movie=count > 1 or kind != ".gif")  # a GIF of one frame is an image as any other
 
     def __iter__(self) -> Iterator[_Item]:
         from energycomp.images import frames_of

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         MOVIES as MOVIES,
         frame_count as frame_count,
         frames_of as frames_of,
+        is_movie as is_movie,
         read_frames as read_frames,
         save_frames as save_frames,
     )

@@ -57,6 +57,17 @@ def frame_count(path: str | Path) -> int:
         return int(reader.count_frames())
 
 
+def is_movie(path: str | Path) -> bool:
+    """Whether a file is read frame by frame: MP4, and GIF of several frames. A file that cannot be read is none."""
+    kind = Path(path).suffix.lower()
+    if kind != ".gif":
+        return kind in MOVIES
+    try:
+        return frame_count(path) > 1
+    except InputError:
+        return False
+
+
 def read_frames(paths: Sequence[str | Path]) -> list[Image.Image]:
     """The frames of image files, or of one GIF or MP4 file.
 
@@ -64,9 +75,9 @@ def read_frames(paths: Sequence[str | Path]) -> list[Image.Image]:
         InputError: a file that cannot be read, or not from 2 to 1,000 frames of one size.
     """
     found = [Path(path) for path in paths]
-    is_movie = len(found) == 1 and found[0].suffix.lower() in MOVIES
+    of_one_file = len(found) == 1 and found[0].suffix.lower() in MOVIES
     frames: list[Image.Image] = []
-    for frame in frames_of(found[0]) if is_movie else map(as_picture, found):
+    for frame in frames_of(found[0]) if of_one_file else map(as_picture, found):
         frames.append(frame)
         if frame.size != frames[0].size or len(frames) > MOST_FRAMES:
             break

@@ -1,4 +1,4 @@
-"""An image that is to be read: a file, or a row of a table."""
+"""An image that is to be read: a file, a row of a table, or a frame of a movie."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ class BatchImage:
     """An image that is to be read.
 
     Args:
-        source: file of the image, or of its table.
-        row: what identifies the image in its table: `__key__` of a WebDataset, otherwise its number; None for a file.
-        content: of a row: the bytes of an image file, or the path of one in the folder of the table.
+        source: file of the image, or of its table or movie.
+        row: what identifies the image in its table: `__key__` of a WebDataset, otherwise its number, also of a frame;
+            None for a file.
+        content: of a row or a frame: the bytes of an image file, or the path of one in the folder of the table.
         problem: why there is nothing to open.
     """
 
