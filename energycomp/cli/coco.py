@@ -40,7 +40,8 @@ def coco(file: BinaryIO) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     def write(record: Mapping[str, Any]) -> None:
         if "failed" in record:
             return
-        name, frame = record["file_name"], record.get("frame")
+        name = record["file_name"]
+        frame = record.get("frame")
         if frame is None:
             raise InputError(f"got {name} without its size; expected an image that this version read; read it again")
         width, height = frame["size"]

@@ -174,7 +174,7 @@ def _print(image: str, record: dict[str, Any], folder: Path | None, *, redraw: b
 
     typer.echo(image)
     if record["objects"]:
-        print_table(*answer_cells(record["objects"], record.get("noun", "object"), trusted=record.get("trusted", True)))
+        print_table(*answer_cells(record))
     typer.echo(answer_line(record))
     if folder is not None and record["picture"]:
         typer.echo(str(folder / record["picture"]))

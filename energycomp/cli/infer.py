@@ -105,7 +105,8 @@ def infer(
         raise InputError(f"got -o {out}, which holds images that are to be read; expected another folder or file")
     if redraw and any(path.suffix.lower() in TABLES for path in files):
         raise InputError("got --redraw with a table; expected images, which are drawn; leave it out")
-    options, known = parse_options(run.option), parse_count(count)
+    options = parse_options(run.option)
+    known = parse_count(count)
     reader = ImageReader(model, run.device, options, solver, known, run.seed, output.folder, redraw, last)
     with output.open() as write:
         with loading(model):

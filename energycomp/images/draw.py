@@ -130,7 +130,8 @@ def _width(texts: Sequence[str], size: int) -> int:
 
 def _write(canvas: Image.Image, text: str, place: tuple[int, int], width: int, size: int) -> None:
     """A line of text about a point, in black; a text that is too wide is written smaller, and then cut."""
-    draw, text = ImageDraw.Draw(canvas), _one_line(text)
+    draw = ImageDraw.Draw(canvas)
+    text = _one_line(text)
     fonts = [ImageFont.load_default(size=smaller) for smaller in range(size, LEAST - 1, -1)]
     font = next((font for font in fonts if draw.textlength(text, font) <= width), fonts[-1])
     while len(text) > 1 and draw.textlength(text, font) > width:
@@ -166,7 +167,8 @@ def overlay(
     _check_number("labels", labels, len(found))
     canvas = framed(image.convert("RGB"), side=side)
     width, height = canvas.size
-    draw, unit = ImageDraw.Draw(canvas), min(width, height) / 480
+    draw = ImageDraw.Draw(canvas)
+    unit = min(width, height) / 480
     font = ImageFont.load_default(size=max(10.0, 20 * unit))
 
     def line(part: float) -> int:

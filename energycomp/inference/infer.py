@@ -115,7 +115,8 @@ class _Given:
 
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
         left, parts = problem.explained(self.values, problem.draw(problem.default_draws, generator))
-        errors, gain = left.flatten(1).square().sum(1), None if parts is None else parts.flatten(1).sum(1).cpu()
+        errors = left.flatten(1).square().sum(1)
+        gain = None if parts is None else parts.flatten(1).sum(1).cpu()
         spread = as_normal(*standard_error(errors))
         found = Solution(self.values, len(self.values), float(errors.mean()), spread, problem.rows)
         return attrs.evolve(found, component_gain=gain)
@@ -149,6 +150,7 @@ class Search:
     def _read(
         self, image: Any, model: Model, solver: Solver, reader: ReadsLast | None, generator: torch.Generator
     ) -> Solution:
+        # Ask: the image in the space of the model, and what is to be found in it.
         observation = model.encode(image)
         if len(observation) != 1:
             raise InputError(f"got {len(observation)} images; expected one; call infer for each")
@@ -159,6 +161,8 @@ class Search:
             count=self.count, candidates=self.candidates, prior=self.prior, attributes=self.attributes,
         )  # fmt: skip
         problem.check(solver.needs, type(solver).__name__)
+
+        # Search: the components, then their words, then what is read last.
         solution = solver.solve(problem, generator=generator)
         if problem.asks_words and solution.posteriors is None:  # a solver may read them itself
             words = read_attributes(problem, solution.conditions, generator=generator)
@@ -167,6 +171,8 @@ class Search:
         if reader is not None:
             values = reader.read_last(problem, solution.conditions, generator)
             solution = attrs.evolve(solution, conditions=values, form=None)
+
+        # Refuse an answer that the prior rules out.
         known = problem.prior(solution.conditions[None])
         if known is not None and not bool(known.isfinite()):
             got = f"got a prior that rules out all answers that {type(solver).__name__} found"
@@ -187,7 +193,8 @@ class Search:
 
     def _last(self, model: Model) -> ReadsLast | None:
         """What reads last, where it is asked for; raises `InputError` for a model without."""
-        own, mixed = model.conditioner, mixed_of(model.conditioner)
+        own = model.conditioner
+        mixed = mixed_of(model.conditioner)
         if not self.last:
             return None
         if not (self.attributes and mixed is not None and mixed.support.unread and isinstance(own, ReadsLast)):

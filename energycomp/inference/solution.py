@@ -257,7 +257,7 @@ class Solution:
     def __str__(self) -> str:
         record = self.record()
         warnings = [f"warning: {one}" for one in self.warnings]
-        return answer_text(record["objects"], answer_line(record), *warnings, noun=record["noun"], trusted=self.trusted)
+        return answer_text(record, answer_line(record), *warnings)
 
     def _repr_html_(self) -> str:
         return html(str(self), None if self.image is None else self.picture(side=NOTEBOOK))

@@ -1,4 +1,8 @@
-"""What a person sees of an answer: its image, its table, and the line below it."""
+"""What a person sees of an answer: its image, its table, and the line below it.
+
+A `Solution` holds numbers. Its `View` says them in the words of the conditioner. Its record, `Solution.record()`, is
+all of it as JSON data: what is printed, written to files, or sent to a page is made of records.
+"""
 
 from __future__ import annotations
 
@@ -142,30 +146,31 @@ def _frame(model: Model, image: Any) -> Image.Image | None:
     return frame
 
 
-def answer_cells(
-    objects: Sequence[Mapping[str, Any]], noun: str = "object", *, trusted: bool = True
-) -> tuple[list[str], list[list[str]]]:
+def answer_cells(record: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The table of the objects of a record, as columns and texts; objects are numbered, attributes have a name.
 
-    Args:
-        noun: what they are, see `View`.
-        trusted: whether the image is one that the model knows; else the numbers that judge objects are left out.
+    The numbers that judge objects are left out where the image is not one that the model knows.
 
-    >>> answer_cells([{"x": 0.5, "y": 0.25, "gain": 2.5}])
+    Args:
+        record: with `objects`, and `noun` and `trusted` where they are known, see `Solution.record`.
+
+    >>> answer_cells({"objects": [{"x": 0.5, "y": 0.25, "gain": 2.5}]})
     (['#', 'x', 'y', 'gain'], [['1', '0.5', '0.25', '2.5']])
     """
-    if not trusted:
+    objects = record["objects"]
+    if not record.get("trusted", True):
         objects = [{name: "-" if name in JUDGED else value for name, value in one.items()} for one in objects]
     columns, cells = table_cells(objects)
-    if noun == "attribute":
+    if record.get("noun") == "attribute":
         return columns, cells
     return ["#", *columns], [[str(number), *row] for number, row in enumerate(cells, start=1)]
 
 
-def answer_text(objects: Sequence[Mapping[str, Any]], *lines: str, noun: str = "object", trusted: bool = True) -> str:
-    """The table of objects, and lines below it."""
-    columns, cells = answer_cells(objects, noun, trusted=trusted)
-    return "\n".join([*([as_text(rich_table(columns, cells))] if cells else []), *lines])
+def answer_text(record: Mapping[str, Any], *lines: str) -> str:
+    """The table of a record, and lines below it."""
+    columns, cells = answer_cells(record)
+    table = [as_text(rich_table(columns, cells))] if cells else []
+    return "\n".join([*table, *lines])
 
 
 def answer_line(record: Mapping[str, Any]) -> str:

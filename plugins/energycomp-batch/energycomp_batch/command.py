@@ -96,7 +96,8 @@ def batch(
     expected = inputs.expected()
     device = local_device(run.device)
     processes = _processes(workers, expected and part.size(expected), device)
-    options, known = parse_options(run.option), parse_count(count)
+    options = parse_options(run.option)
+    known = parse_count(count)
     reader = ImageReader(model, device, options, solver, known, run.seed, output.folder, redraw)
     of_a_shard = output.table is not None and part.total > 1  # the table is made of all shards
     with nullcontext() if of_a_shard else output.open() as write, _pool(reader, processes) as pool:

@@ -47,7 +47,8 @@ class Inputs:
         """
         from energycomp.images import FORMATS
 
-        found, suffixes = cls({}, column), FORMATS.keys() | TABLES
+        found = cls({}, column)
+        suffixes = FORMATS.keys() | TABLES
         for path, listed in _given(paths):
             try:
                 found.files.update(image_files([path], without=without, suffixes=suffixes))

@@ -29,8 +29,11 @@ class Results:
     """
 
     def __init__(self, lines: Path, settings: dict[str, Any], shard: Shard | None = None) -> None:
-        self._all, self.file = lines, lines.with_name((shard or Shard()).file(lines.name))
-        self.settings, self.names, self._claim = settings, Names(lines, settings), ExitStack()
+        self._all = lines
+        self.file = lines.with_name((shard or Shard()).file(lines.name))
+        self.settings = settings
+        self.names = Names(lines, settings)
+        self._claim = ExitStack()
 
     def __enter__(self) -> Self:
         """Reads which answers are known; until the end of the block no other process may write the same file."""

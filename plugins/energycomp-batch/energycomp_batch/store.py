@@ -56,7 +56,8 @@ def merge_results(results: Path) -> tuple[int, int]:
             stack.enter_context(claimed(file))
         if results.name == RESULTS:
             remove_stale(results.parent)
-        lines, count = Lines(files, result_key, order=lambda record: _order(str(record.get("image")))), 0
+        lines = Lines(files, result_key, order=lambda record: _order(str(record.get("image"))))
+        count = 0
         with atomic_file(results) as temporary, temporary.open("wb") as stream:
             for line in lines.in_order():
                 stream.write(line)

@@ -97,7 +97,8 @@ class Images:
         sources = self.inputs.files.values() if self.results is not None and self.reader.folder is not None else ()
         names = {path: name for path in sources if (name := self.results.names.of(path)) != path.stem}  # type: ignore[union-attr]
         for index, picture in enumerate(self._own()):
-            head, known = {"image": picture.key}, None
+            head = {"image": picture.key}
+            known = None
             if self.results is not None:
                 try:
                     head = self.results.head(picture.key, picture.digest())
