@@ -190,6 +190,7 @@ def test_the_core_is_listed_first() -> None:
         "conditioners": ("classes", "latents"),
         "guidances": ("attributes", "cfg", "interval"),
         "samplers": ("scheduler",),
+        "writers": ("coco",),
     }
 
 
