@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from energycomp import cli
-from energycomp.inference import Solution, view_of
+from energycomp.inference import Judgement, Solution, view_of
 from energycomp.models import save_pretrained
 from energycomp.plugins import registry
 from energycomp.testing import tiny_model
@@ -107,9 +107,8 @@ def fake_infer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
                 rows=10,
                 runner_up=rival,
                 p_value=0.01,
-                fit=0.75,
-                out_of_distribution=foreign,
                 component_gain=torch.tensor([2.5]),
+                judgement=Judgement(fit=0.75, typicality=0.001 if foreign else None),
                 view=view_of(model, found, runner_up=rival),
             )
 

@@ -28,7 +28,7 @@ from energycomp.components import Composition, combine
 from energycomp.decomposition import add, decomposer_of
 from energycomp.files import atomic_file
 from energycomp.images import grid
-from energycomp_datasets.shapes.shapes import GROUND, SIZE, Scene, layout, render
+from energycomp_datasets.shapes.shapes import GROUND, SIZE, ShapesScene, layout, render
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_decomp.comet import CometDecomposer
 from energycomp_lab.evaluation import MaskRecall
@@ -38,9 +38,10 @@ CLEAR, TRIES = 1, 100  # pixels between objects at least; places that are tried 
 SEEN = 0.3  # of brightness in [-1, 1]: what differs by more from the ground is no ground
 SHOWN, SIDE = 8, 112  # pairs in the picture, and the px of an image in it
 CHUNK = 25
+Pair = tuple[ShapesScene, ShapesScene]
 
 
-def pairs(count: int, objects: tuple[int, int], seed: int, worlds: Sequence[str]) -> list[tuple[Scene, Scene]]:
+def pairs(count: int, objects: tuple[int, int], seed: int, worlds: Sequence[str]) -> list[Pair]:
     """Pictures with so many objects each, of which none touches another of either picture."""
     rng, found = np.random.default_rng([HELD_OUT, seed, *objects]), []
     while len(found) < count:
@@ -71,13 +72,13 @@ def _places(rng: np.random.Generator, radius: np.ndarray) -> np.ndarray | None:
     return np.stack(places)
 
 
-def _scene(objects: np.ndarray, world: str) -> Scene:
+def _scene(objects: np.ndarray, world: str) -> ShapesScene:
     values = torch.from_numpy(objects).float()
     images, masks = render(values[None], world=world)
-    return Scene(images[0], masks[0], values)
+    return ShapesScene(images[0], masks[0], values)
 
 
-def true(pair: tuple[Scene, Scene]) -> tuple[Tensor, Tensor]:
+def true(pair: Pair) -> tuple[Tensor, Tensor]:
     """The picture with the objects of both, (3, H, W), and their masks."""
     a, b = pair
     ground = torch.tensor(GROUND)[:, None, None]
@@ -126,7 +127,7 @@ def _descended(composer: Composer, comet: CometDecomposer, like: Tensor, generat
     return x.clamp(-1, 1)
 
 
-def scored(make: Callable[..., Tensor], chosen: Sequence[tuple[Scene, Scene]], seed: int, title: str) -> Tensor:
+def scored(make: Callable[..., Tensor], chosen: Sequence[Pair], seed: int, title: str) -> Tensor:
     """The pictures (N, 3, H, W) of all pairs."""
     generator, made = torch.Generator().manual_seed(seed), []
     for start in tqdm(range(0, len(chosen), CHUNK), desc=title, leave=False):
@@ -136,7 +137,7 @@ def scored(make: Callable[..., Tensor], chosen: Sequence[tuple[Scene, Scene]], s
     return torch.cat(made)
 
 
-def counted(made: Tensor, chosen: Sequence[tuple[Scene, Scene]]) -> list[str]:
+def counted(made: Tensor, chosen: Sequence[Pair]) -> list[str]:
     """Objects of both that a blob matches at IoU 0.5, pictures whose number is right, and the MSE to the true sum."""
     recall, right = MaskRecall(), 0
     wanted = [true(pair) for pair in chosen]
@@ -148,7 +149,7 @@ def counted(made: Tensor, chosen: Sequence[tuple[Scene, Scene]]) -> list[str]:
     return [f"{100 * float(recall.compute()):.1f} %", f"{100 * right / len(chosen):.0f} %", f"{float(error):.4f}"]
 
 
-def shown(path: Path, chosen: Sequence[tuple[Scene, Scene]], made: dict[str, Tensor]) -> None:
+def shown(path: Path, chosen: Sequence[Pair], made: dict[str, Tensor]) -> None:
     """A picture with a column a pair: one, the other, and what the models make of both, by their names."""
     first, second = (torch.stack([pair[k].image for pair in chosen[:SHOWN]]) for k in (0, 1))
     images = torch.cat([first, second, *(pictures[:SHOWN] for pictures in made.values())])

@@ -39,7 +39,7 @@ from energycomp_datasets.clevr.layout import record_of, scene_of
 from energycomp_datasets.synthetic import HELD_OUT, synthetic
 from energycomp_lab.evaluation import Example, source_of, true_values
 from energycomp_scenes.questions import answer
-from energycomp_scenes.reading import Belief, belief, joined
+from energycomp_scenes.reading import SIZES, Belief, belief, joined
 
 FOUND = 0.08  # of the picture: an object that was read is that of the record
 TRIED, RESAMPLES, BINS = 300, 1000, 10
@@ -135,7 +135,7 @@ def _recorded(file: Path, key: Mapping[str, Any], reading: Callable[[], Solution
         known["words"] = [] if read.words is None else read.words.tolist()
         append_line(file, known)
     values, words = torch.tensor(known["found"]).reshape(-1, 6), torch.tensor(known["words"]).reshape(-1, 15)
-    return Solution(values, len(values), 0.0, 0.0, known["rows"], words=words)
+    return Solution(values, len(values), 0.0, 0.0, known["rows"], posteriors=words.split(SIZES, dim=1))
 
 
 def relations(

@@ -13,6 +13,11 @@ from energycomp.cli.files import (
     read_image as read_image,
     result_files as result_files,
 )
+from energycomp.cli.image_reader import (
+    ImageReader as ImageReader,
+    model_fingerprint as model_fingerprint,
+    printer as printer,
+)
 from energycomp.cli.infer import Format as Format, Redraw as Redraw
 from energycomp.cli.lines import (
     append_line as append_line,
@@ -41,9 +46,5 @@ from energycomp.cli.options import (
     takes_words as takes_words,
 )
 from energycomp.cli.output import print_json as print_json, print_table as print_table
-from energycomp.cli.reading import (
-    Reading as Reading,
-    model_fingerprint as model_fingerprint,
-    printer as printer,
-)
 from energycomp.cli.results import Names as Names, result_key as result_key, sha256_of as sha256_of
+from energycomp.cli.writers import Output as Output, Write as Write

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from inspect import signature
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
@@ -28,9 +28,14 @@ from energycomp.cli.rank import rank
 from energycomp.cli.sample import sample
 from energycomp.errors import EnergycompError, plain_warnings
 
+if TYPE_CHECKING:
+    from energycomp.plugins import Kind
+
+WRITERS = "{writers}"  # in the help of an option: the registered names
+
 
 class _Quiet:
-    """Help without a type of flags, and with whole sentences in a list of commands."""
+    """Help without a type of flags, with whole sentences in a list of commands, and with the names of writers."""
 
     def get_short_help_str(self, limit: int = 200) -> str:
         text: str = super().get_short_help_str(limit)  # type: ignore[misc]
@@ -41,6 +46,9 @@ class _Quiet:
         for parameter in found:
             if isinstance(parameter, TyperOption) and parameter.is_flag and parameter.metavar is None:
                 parameter.metavar = ""
+            text = getattr(parameter, "help", None) or ""
+            if WRITERS in text:
+                parameter.help = text.replace(WRITERS, ", ".join(_registered("writers")))
         return found
 
 
@@ -70,10 +78,10 @@ class _Commands(_Quiet, TyperGroup):
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), *(name for name in _plugin_commands() if name not in self.commands)]
+        return [*super().list_commands(ctx), *(name for name in _registered("commands") if name not in self.commands)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name in self.commands or cmd_name not in _plugin_commands():
+        if cmd_name in self.commands or cmd_name not in _registered("commands"):
             return super().get_command(ctx, cmd_name)
         try:
             command = _plugin_command(cmd_name)
@@ -86,17 +94,17 @@ class _Commands(_Quiet, TyperGroup):
         name = args[0] if args else "-"
         if name in self.commands or name.startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
-        if name not in _plugin_commands():
+        if name not in _registered("commands"):
             from energycomp.plugins import not_found
 
             raise not_found("commands", name, self.list_commands(ctx))
         return name, _plugin_command(name), args[1:]
 
 
-def _plugin_commands() -> tuple[str, ...]:
+def _registered(kind: Kind) -> tuple[str, ...]:
     from energycomp.plugins import names
 
-    return names("commands")
+    return names(kind)
 
 
 def _plugin_command(name: str) -> Any:

@@ -55,4 +55,4 @@ def explain(
         row["share"] = share
     record = {**solution.record(), "objects": objects, "maps": solution.maps().tolist(), "path": str(out)}
     warned = [f"warning: {one}" for one in solution.warnings]
-    run.show(record, [answer_text(objects, *warned, noun=record["noun"], trusted=record["trusted"]), str(out)])
+    run.show(record, [answer_text(record, *warned), str(out)])

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import attrs
 import typer
 
-from energycomp.cli.files import RESULTS, check_folder, image_files, make_folder, read_image
+from energycomp.cli.files import image_files, make_folder, read_image
+from energycomp.cli.image_reader import ImageReader, printer
 from energycomp.cli.lines import append_line, read_lines
-from energycomp.cli.options import Count, ImageFiles, ModelName, Run, SolverName, loading, parse_count, parse_options
+from energycomp.cli.options import (
+    Count,
+    ImageFiles,
+    ModelName,
+    Run,
+    SolverName,
+    loading,
+    parse_count,
+    parse_options,
+    registered,
+)
 from energycomp.cli.output import TABLES, read_numbers
-from energycomp.cli.reading import Reading, printer
 from energycomp.cli.results import Names, result_key, sha256_of
+from energycomp.cli.writers import Output
 from energycomp.errors import InputError
-from energycomp.progress import progress
+from energycomp.progress import counting
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
     from energycomp.models import Model
@@ -26,7 +41,12 @@ Redraw = Annotated[
 ]
 Format = Annotated[
     str | None,
-    typer.Option("--format", metavar="DATASET", help="Print one scene record per image in the layout of this dataset."),
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="Format in which the answers are printed, or written to the file of -o: {writers}.",
+        autocompletion=registered("writers"),
+    ),
 ]
 
 
@@ -35,7 +55,12 @@ def infer(
     model: ModelName,
     images: ImageFiles,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder for results.jsonl and one marked image per image.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            help="Folder for results.jsonl and one marked image per image, or a file of answers, such as found.csv.",
+        ),
     ] = None,
     solver: SolverName = None,
     count: Count = None,
@@ -51,6 +76,8 @@ def infer(
     energycomp infer clevr scene.png -o out
     energycomp infer clevr images/ --count 3-8 -o out --redraw
     energycomp infer clevr scene.png --format clevr
+    energycomp infer clevr images/ --format coco -o found.json
+    energycomp infer clevr clip.mp4 -o out
     energycomp infer FOLDER rows.csv --json
     energycomp infer text photo.jpg --option model=FOLDER --option concepts=cat,dog,rabbit --count 2
     ```
@@ -58,9 +85,11 @@ def infer(
     The gain of a component is the increase of the denoising error without it. The p-value compares the answer with the
     next best one: it is the probability of a difference at least as large if both were equally good. The typicality is
     the share of held-out images whose errors are at least as unusual. With -o, an interrupted run continues: images in
-    results.jsonl are not read again. --json prints one line per image.
+    results.jsonl are not read again. --json prints one line per image. A file of another format, such as COCO, is
+    written when all images are read; until then the answers are in a file of JSON lines beside it.
 
-    Of a file with several frames the first is read, and transparent pixels are drawn on white; a warning says so.
+    Every frame of a GIF or MP4 file is an image, such as clip.mp4#0; MP4 needs energycomp[mp4]. Of other files with
+    several frames the first is read, and transparent pixels are drawn on white; a warning says so.
 
     A model of numbers reads the rows of .csv, .npy and .parquet files.
 
@@ -69,32 +98,40 @@ def infer(
 
     The command batch of energycomp-batch reads many images: by several processes and machines, and from tables.
     """
-    if out is not None:
-        check_folder(out, "-o")
-    show = printer(out, redraw=redraw, records=records, as_json=run.as_json)
+    output = Output.of(out, records)
+    show = printer(output, redraw=redraw, as_json=run.as_json)
     files = image_files(images, without=out)
-    if out is not None and any(path.parent == out.resolve() for path in files):
-        raise InputError(f"got -o {out}, which holds images that are to be read; expected another folder")
+    if out is not None and (out.resolve() in files or any(path.parent == out.resolve() for path in files)):
+        raise InputError(f"got -o {out}, which holds images that are to be read; expected another folder or file")
     if redraw and any(path.suffix.lower() in TABLES for path in files):
         raise InputError("got --redraw with a table; expected images, which are drawn; leave it out")
-    options, known = parse_options(run.option), parse_count(count)
-    reading = Reading(model, run.device, options, solver, known, run.seed, out, redraw, last)
-    with loading(model):
-        loaded = reading.load()
-    kept, failed = None if out is None else _Kept(make_folder(out, "-o") / RESULTS, reading.settings(loaded)), 0
-    items = [item for path in files.values() for item in _items(path, loaded)]
-    for path, row, number in progress(items, "reading", unit="image", leave=len(items) > 1):
-        try:
-            record = _read(path, row, number, loaded, reading, kept)
-        except InputError as error:
-            if len(items) == 1:
-                raise
-            failed, record = failed + 1, {"image": f"{path}{number}", "failed": str(error)}
-        show(f"{path}{number}", f"{path.name}{number}", record)
+    options = parse_options(run.option)
+    known = parse_count(count)
+    reader = ImageReader(model, run.device, options, solver, known, run.seed, output.folder, redraw, last)
+    with output.open() as write:
+        with loading(model):
+            loaded = reader.load()
+        kept = None if output.lines is None else _Kept(output.lines, reader.settings(loaded))
+        sources = [_Source.of(path, loaded) for path in files.values()]
+        total = sum(source.count for source in sources)
+        failed = 0
+        with counting("reading", total, unit="image", leave=total > 1) as bar:
+            for item in chain.from_iterable(sources):
+                try:
+                    record = _read(item, loaded, reader, kept)
+                except InputError as error:
+                    if total == 1:
+                        raise
+                    failed += 1
+                    record = {"image": str(item), "failed": str(error)}
+                if write is not None:
+                    write({**record, "image": item.key, "file_name": f"{item.path.name}{item.number}"})
+                show(str(item), record)
+                bar.advance()
     if out is None and not run.as_json and records is None:
         typer.echo("Add -o out for marked images and a file of results.", err=True)
     if failed:
-        typer.echo(f"energycomp: {failed} of {len(items)} images could not be read", err=True)
+        typer.echo(f"energycomp: {failed} of {total} images could not be read", err=True)
         raise typer.Exit(1)
 
 
@@ -102,36 +139,122 @@ class _Kept:
     """The answers in a file of JSON lines: one line per image and settings; the last such line counts."""
 
     def __init__(self, file: Path, settings: dict[str, Any]) -> None:
-        self.file, self.settings, self.names = file, settings, Names(file, settings)
+        make_folder(file.parent, "-o")
+        self.file = file
+        self.settings = settings
+        self.names = Names(file, settings)
         self.known: dict[str, dict[str, Any]] = {}
         for record in read_lines(file):
             self.names.see(record)
             self.known[result_key(record)] = record
 
 
-def _items(path: Path, model: Model) -> list[tuple[Path, Tensor | None, str]]:
-    """An image file, which is opened when it is read; or the rows of a table, with their numbers, such as "#1"."""
-    if path.suffix.lower() not in TABLES:
-        return [(path, None, "")]
-    return [(path, row, f"#{number}") for number, row in enumerate(read_numbers(path, model), start=1)]
+@attrs.frozen(eq=False)
+class _Item:
+    """What is read: an image file, a frame of a movie, or a row of a table.
+
+    Args:
+        path: of the file.
+        number: of the frame, from "#0", or of the row, from "#1"; "" for a file that is one image.
+        content: the frame or the row; None for a file, which is opened when it is read.
+        problem: why there is nothing to read.
+    """
+
+    path: Path
+    number: str = ""
+    content: Image.Image | Tensor | None = None
+    problem: InputError | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}{self.number}"
+
+    @property
+    def key(self) -> str:
+        """What identifies it on this machine."""
+        return f"{self.path.resolve()}{self.number}"
+
+    def digest(self) -> str:
+        """The sha256 of what is read."""
+        import torch
+
+        from energycomp.images import png
+
+        if self.content is None:
+            return sha256_of(self.path)
+        is_row = isinstance(self.content, torch.Tensor)
+        return sha256_of(self.content.numpy().tobytes() if is_row else png(self.content))
+
+    def open(self) -> Any:
+        """An image or a row, after a warning of what is not kept of a file; raises `InputError` where there is none."""
+        if self.problem is not None:
+            raise self.problem
+        return read_image(self.path) if self.content is None else self.content
 
 
-def _read(
-    path: Path, row: Tensor | None, number: str, model: Model, reading: Reading, kept: _Kept | None
-) -> dict[str, Any]:
-    """The record of an image or a row: that of an earlier run, or a new one, which is kept."""
-    from energycomp.images import open_image
+@attrs.frozen(eq=False)
+class _Source:
+    """A file, and how many items it has. Iterating reads the frames of a movie one after another.
 
-    head: dict[str, Any] = {"image": f"{path.resolve()}{number}"}
-    name = path.stem
+    Args:
+        path: of the file.
+        count: of its items.
+        rows: of a table.
+        is_movie: whether its items are frames.
+        problem: why there is nothing to read.
+    """
+
+    path: Path
+    count: int = 1
+    rows: Tensor | None = None
+    is_movie: bool = False
+    problem: InputError | None = None
+
+    @classmethod
+    def of(cls, path: Path, model: Model) -> _Source:
+        """The source of a file for a model of images or of numbers."""
+        from energycomp.images import frame_count, is_movie
+
+        if path.suffix.lower() in TABLES:
+            rows = read_numbers(path, model)
+            return cls(path, len(rows), rows=rows)
+        if not is_movie(path):
+            return cls(path)
+        try:
+            return cls(path, frame_count(path), is_movie=True)
+        except InputError as error:
+            return cls(path, problem=error)
+
+    def __iter__(self) -> Iterator[_Item]:
+        from energycomp.images import frames_of
+
+        if self.rows is not None:
+            for number, row in enumerate(self.rows, start=1):
+                yield _Item(self.path, f"#{number}", row)
+        elif self.is_movie:
+            number = 0
+            try:
+                for frame in frames_of(self.path):
+                    yield _Item(self.path, f"#{number}", frame)
+                    number += 1
+            except InputError as error:  # a movie that breaks off ends with a frame that cannot be read
+                yield _Item(self.path, f"#{number}", problem=error)
+        else:
+            yield _Item(self.path, problem=self.problem)
+
+
+def _read(item: _Item, model: Model, reader: ImageReader, kept: _Kept | None) -> dict[str, Any]:
+    """The record of an item: that of an earlier run, or a new one, which is kept."""
+    head: dict[str, Any] = {"image": item.key}
+    name = item.path.stem
     if kept is not None:
-        name = kept.names.of(path) + number.replace("#", "/")
-        head = {**head, "sha256": sha256_of(path if row is None else bytes(row.numpy())), "settings": kept.settings}
-        if (record := kept.known.get(result_key(head))) is not None:
-            if reading.lacks(record):
-                reading.redrawn(model, open_image(path, single=True), record)
+        name = kept.names.of(item.path) + item.number.replace("#", "/")
+        head = {**head, "sha256": item.digest(), "settings": kept.settings}
+        record = kept.known.get(result_key(head))
+        if record is not None:
+            if reader.lacks(record):
+                reader.redrawn(model, item.open(), record)
             return record
-    record = reading.read(model, read_image(path) if row is None else row, head, name)
+    record = reader.read(model, item.open(), head, name)
     if kept is not None:
         append_line(kept.file, record)
     return record

@@ -30,26 +30,32 @@ class Names:
 
     def __init__(self, file: Path, settings: dict[str, Any]) -> None:
         self._owners: dict[str, str] = {}
-        self._file, self._settings = file, json.loads(json.dumps(settings))
+        self._file = file
+        self._settings = json.loads(json.dumps(settings))
 
     def see(self, record: dict[str, Any]) -> None:
         """The name of a record is taken by its image, or by its table if it is a row."""
-        kept, own = record.get("settings", self._settings), self._settings
+        kept = record.get("settings", self._settings)
+        own = self._settings
         if kept != own:
             name = next(name for name in {**own, **kept} if kept.get(name) != own.get(name))
             raise InputError(
                 f"got -o {self._file.parent}, which holds answers with {name} {kept.get(name)!r}, and not "
                 f"{own.get(name)!r}; expected the same options, or another folder, since images would be overwritten"
             )
-        image, name = str(record.get("image")), record.get("name") or Path(record.get("picture") or "").stem
+        image = str(record.get("image"))
+        name = record.get("name") or Path(record.get("picture") or "").stem
         if "/" in name:
-            image, name = image.rpartition("#")[0], name.partition("/")[0]
+            image = image.rpartition("#")[0]
+            name = name.partition("/")[0]
         if name:
             self._owners[name] = image
 
     def of(self, path: Path) -> str:
         """A name for an image; other images do not get it any more."""
-        owner, name, number = str(path.resolve()), path.stem, 1
+        owner = str(path.resolve())
+        name = path.stem
+        number = 1
         while any(self._owners.get(one, owner) != owner for one in _alike(name)):
             number += 1
             name = f"{path.stem}-{number}"

@@ -48,10 +48,10 @@ class Factor(Protocol):
         """
 
 
-Parts: TypeAlias = tuple[tuple[tuple[Factor, ...], float], ...]
+Polynomial: TypeAlias = tuple[tuple[tuple[Factor, ...], float], ...]
 
 
-def _merged(parts: Iterable[tuple[tuple[Factor, ...], float]]) -> Parts:
+def _merged(parts: Iterable[tuple[tuple[Factor, ...], float]]) -> Polynomial:
     total: dict[tuple[Factor, ...], float] = {(): 0.0}  # a constant is written first
     for factors, number in parts:
         key = tuple(sorted(factors, key=lambda factor: (repr(factor), id(factor))))
@@ -77,7 +77,7 @@ class Weight:
     0.0
     """
 
-    parts: Parts = attrs.field(converter=_merged)
+    parts: Polynomial = attrs.field(converter=_merged)
 
     __array_ufunc__ = None  # numpy leaves `np.float32(2) * weight` to `__rmul__`
 
@@ -238,7 +238,7 @@ def positive(weight: AnyWeight, shape: Shape) -> AnyWeight:
     return Weight([((_Changed(weight, _clamped, "[max({!r}, 0)]"),), 1.0)]) if greatest > TOLERANCE else 0.0
 
 
-def _parts(value: Any) -> Parts | None:
+def _parts(value: Any) -> Polynomial | None:
     """A weight or a number as parts; None for anything else."""
     if isinstance(value, Weight):
         return value.parts

@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING
 from energycomp.imports import first_use
 
 if TYPE_CHECKING:
-    from energycomp.images.draw import grid as grid, heat as heat, overlay as overlay, strip as strip
+    from energycomp.images.draw import (
+        grid as grid,
+        heat as heat,
+        overlay as overlay,
+        overlay_css as overlay_css,
+        strip as strip,
+    )
+    from energycomp.images.frames import (
+        MOVIES as MOVIES,
+        frame_count as frame_count,
+        frames_of as frames_of,
+        is_movie as is_movie,
+        read_frames as read_frames,
+        save_frames as save_frames,
+    )
     from energycomp.images.process import (
         ImageProcessor as ImageProcessor,
         as_picture as as_picture,

@@ -17,10 +17,35 @@ from energycomp.images.process import to_output
 from energycomp.images.save import framed
 
 SIDE = 480  # px, the shorter side of an overlay
-FOUND, TRUE, EDGE = (255, 214, 0), (0, 229, 255), (0, 0, 0)
+Colour = tuple[int, int, int]
+# All colours of overlays: a change here changes pictures, files and the page of the studio.
+FOUND: Colour = (255, 214, 0)  # rings around what was found
+TRUE: Colour = (0, 229, 255)  # crosses at true places
+EDGE: Colour = (0, 0, 0)  # around both, and of letters
+HEAT: tuple[Colour, ...] = ((20, 24, 82), (38, 110, 160), (90, 190, 140), (253, 231, 60))  # from least to greatest
 LETTERS = 13  # px, the size of letters beside small images
 LEAST = 9  # px, the least size, for texts that are too wide
 MARGIN = 12  # the greatest width of names at the left, in sizes of letters
+
+
+def part_colour(k: int, count: int) -> tuple[float, float, float]:
+    """The colour of the mask of part k of several, in [0, 1]: hues at equal distances.
+
+    >>> [round(level, 1) for level in part_colour(0, 3)]
+    [1.0, 0.1, 0.1]
+    """
+    return hsv_to_rgb(k / count, 0.9, 1.0)
+
+
+def overlay_css() -> str:
+    """The colours of `overlay` as variables of a style sheet, for a page that draws what it draws.
+
+    >>> overlay_css()
+    ':root { --overlay-found: rgb(255 214 0); --overlay-true: rgb(0 229 255); --overlay-edge: rgb(0 0 0); }'
+    """
+    colours = {"found": FOUND, "true": TRUE, "edge": EDGE}
+    named = [f"--overlay-{name}: rgb({red} {green} {blue});" for name, (red, green, blue) in colours.items()]
+    return f":root {{ {' '.join(named)} }}"
 
 
 def grid(
@@ -106,7 +131,8 @@ def _width(texts: Sequence[str], size: int) -> int:
 
 def _write(canvas: Image.Image, text: str, place: tuple[int, int], width: int, size: int) -> None:
     """A line of text about a point, in black; a text that is too wide is written smaller, and then cut."""
-    draw, text = ImageDraw.Draw(canvas), _one_line(text)
+    draw = ImageDraw.Draw(canvas)
+    text = _one_line(text)
     fonts = [ImageFont.load_default(size=smaller) for smaller in range(size, LEAST - 1, -1)]
     font = next((font for font in fonts if draw.textlength(text, font) <= width), fonts[-1])
     while len(text) > 1 and draw.textlength(text, font) > width:
@@ -142,7 +168,8 @@ def overlay(
     _check_number("labels", labels, len(found))
     canvas = framed(image.convert("RGB"), side=side)
     width, height = canvas.size
-    draw, unit = ImageDraw.Draw(canvas), min(width, height) / 480
+    draw = ImageDraw.Draw(canvas)
+    unit = min(width, height) / 480
     font = ImageFont.load_default(size=max(10.0, 20 * unit))
 
     def line(part: float) -> int:
@@ -181,7 +208,7 @@ def heat(numbers: Tensor, size: tuple[int, int] = (128, 128)) -> Image.Image:
     """
     low, high = float(numbers.min()), float(numbers.max())
     level = ((numbers.float() - low) / max(high - low, 1e-12)).cpu()
-    stops = torch.tensor([[20, 24, 82], [38, 110, 160], [90, 190, 140], [253, 231, 60]], dtype=torch.float32)
+    stops = torch.tensor(HEAT, dtype=torch.float32)
     place = level * (len(stops) - 1)
     left = place.floor().long().clamp(0, len(stops) - 2)
     colour = torch.lerp(stops[left], stops[left + 1], (place - left)[..., None])
@@ -225,7 +252,7 @@ def strip(
         masks = masks.detach().cpu().bool()
         marked = pictures
         for k in range(count):
-            hue = torch.tensor(hsv_to_rgb(k / count, 0.9, 1.0))[:, None, None] * 2 - 1
+            hue = torch.tensor(part_colour(k, count))[:, None, None] * 2 - 1
             marked = torch.where(masks[:, k, None], 0.4 * pictures + 0.6 * hue, marked)
         shown = masks[:, :, None].expand(-1, -1, 3, -1, -1).float() * 2 - 1
         lines.append(torch.cat([marked[:, None], torch.ones_like(whole)[:, None], shown], 1))

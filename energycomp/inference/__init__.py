@@ -12,13 +12,14 @@ from energycomp.inference.compare import (
     standard_error as standard_error,
 )
 from energycomp.inference.infer import (
-    FIT_DRAWS as FIT_DRAWS,
     OutOfDistributionWarning as OutOfDistributionWarning,
     Search as Search,
     explain as explain,
     infer as infer,
     infer_many as infer_many,
 )
+from energycomp.inference.judge import FIT_DRAWS as FIT_DRAWS
+from energycomp.inference.judgement import OUT_OF_DISTRIBUTION as OUT_OF_DISTRIBUTION, Judgement as Judgement
 from energycomp.inference.noise import (
     NoiseBank as NoiseBank,
     draw_bank as draw_bank,
@@ -51,12 +52,12 @@ from energycomp.inference.ranking import (
 )
 from energycomp.inference.slots import Slot as Slot
 from energycomp.inference.solution import (
-    JUDGED as JUDGED,
-    OUT_OF_DISTRIBUTION as OUT_OF_DISTRIBUTION,
-    HasSceneRecords as HasSceneRecords,
     ReadsLast as ReadsLast,
     Solution as Solution,
     Solver as Solver,
+)
+from energycomp.inference.view import (
+    JUDGED as JUDGED,
     View as View,
     answer_cells as answer_cells,
     answer_line as answer_line,

@@ -37,9 +37,13 @@ from energycomp.inference.noise import NoiseBank
 from energycomp.inference.problem import Problem
 from energycomp.inference.quadratic import QuadraticForm
 
-DRAWS, SWEEPS, ROUNDS = 6, 3, 4
-SURE, RULED_OUT = 0.99, 0.002  # posteriors of words that are not evaluated again
-STEP, EDGE = 0.02, 1e-4
+DRAWS = 6  # of the first sweep
+SWEEPS = 3
+ROUNDS = 4  # over all objects in a sweep, at most
+SURE = 0.99  # posterior of a word from which on no other is evaluated again
+RULED_OUT = 0.002  # posterior of a word up to which it is not evaluated again
+STEP = 0.02  # of a number, as a quantile
+EDGE = 1e-4  # quantiles are at least so far from 0 and 1
 
 
 @attrs.frozen(eq=False)
@@ -77,9 +81,8 @@ class ObjectWords:
         return torch.stack([each.amax(1) for each in self.probabilities(beta, energies)], dim=1)
 
     def posteriors(self, problem: Problem) -> dict[str, Any]:
-        """`certainty` and `words` of a `Solution`."""
-        judge = (problem.beta, problem.energies)
-        return {"certainty": self.certainty(*judge), "words": torch.cat(self.probabilities(*judge), dim=1)}
+        """`posteriors` of a `Solution`, by name."""
+        return {"posteriors": self.probabilities(problem.beta, problem.energies)}
 
 
 def read_attributes(
@@ -109,20 +112,27 @@ def read_attributes(
     """
     support = _mixed(problem)
     if known is None:
-        values, drawn = support.opened(places), torch.zeros(len(places), dtype=torch.float64)
+        values = support.opened(places)
+        drawn = torch.zeros(len(places), dtype=torch.float64)
         errors = [torch.zeros(len(places), number, dtype=torch.float64) for number in support.words]
     else:
-        values, drawn, errors = known.values, known.drawn, list(known.errors)
+        values = known.values
+        drawn = known.drawn
+        errors = list(known.errors)
     for sweep in range(sweeps if len(values) else 0):
+        # Which words are still in question? None ends the search.
         open_words = [_undecided(problem.energies(each), problem.beta) | (drawn == 0)[:, None] for each in errors]
         if not any(bool(words.any()) for words in open_words):
             break
+        # Choose among them on new draws, twice as many as before, attribute by attribute.
         bank = problem.draw(draws * 2**sweep, generator)
         search = _Sweep(problem, values, bank, problem.quadratic(values, bank))
         for attribute, words in enumerate(open_words):
             errors[attribute] = search.choose(attribute, words, errors[attribute], drawn)
+        # Count the draws of each object that was asked about.
         asked = torch.stack([words.any(1) for words in open_words]).any(0)
-        values, drawn = search.values, drawn + asked * len(bank)
+        values = search.values
+        drawn = drawn + asked * len(bank)
     return ObjectWords(values, tuple(errors), drawn)
 
 
@@ -152,19 +162,24 @@ class _Sweep:
         objects, codes = words.nonzero(as_tuple=True)
         if not len(objects):
             return prior
-        count, fresh = len(self.values), len(self.bank)
+        count = len(self.values)
+        fresh = len(self.bank)
+        # Evaluate each object with each of its words in question, after which all answers are arithmetic.
         options = _mixed(self.problem).worded(self.values[objects], attribute, codes)
         form = self.form.append(self.problem.quadratic(options, self.bank))
-        chosen, errors = list(range(count)), prior.clone()
+        chosen = list(range(count))
+        errors = prior.clone()
         for _ in range(ROUNDS):
             before = list(chosen)
             for k in objects.unique().tolist():
+                # The error of each word, the others as they are now: the mean over earlier draws and these.
                 own = (objects == k).nonzero()[:, 0]
                 best = int(prior[k, codes[own]].argmin())
                 found = self._errors(form, chosen, k, (count + own).tolist())
                 new = prior[k] - prior[k, codes[own[best]]] + found[best]
                 new[codes[own]] = found
                 errors[k] = (drawn[k] * prior[k] + fresh * new) / (drawn[k] + fresh)
+                # Take the best word.
                 chosen[k] = count + int(own[int(errors[k, codes[own]].argmin())])
             if chosen == before:
                 break
@@ -222,7 +237,9 @@ def moved_numbers(
         values: with all their attributes, if they have some.
         which: the indices of those that move.
     """
-    mixed, chosen, count = problem.mixed, list(which), len(values)
+    mixed = problem.mixed
+    chosen = list(which)
+    count = len(values)
     support = problem.slots[0].support if mixed is None else mixed.continuous
     numbers = values.shape[1] if mixed is None else mixed.length
     place = values[chosen, :numbers]
@@ -247,7 +264,8 @@ def moved_numbers(
 
     # The least of the parabola through three errors.
     here, up, down = errors[0], *errors[1:].reshape(len(chosen), numbers, 2).unbind(2)
-    curvature, slope = up - 2 * here + down, (down - up) / 2
+    curvature = up - 2 * here + down
+    slope = (down - up) / 2
     step = torch.where(curvature > 0, slope / curvature, slope.sign()).clamp(-1.0, 1.0).to(q)
     made = values.clone()
     made[chosen] = valued(q + STEP * step, rest)

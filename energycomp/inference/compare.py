@@ -41,11 +41,15 @@ def standard_error(errors: Tensor, banks: Sequence[int] | None = None) -> tuple[
         raise InputError(f"{got}; expected (S,), and banks whose draws add up to S; pass them in the order of banks")
     if min(sizes) < 2:
         return float("inf"), 0.0
-    parts, most = errors.double().split(sizes), float(len(errors))
-    total, spread = 0.0, 0.0  # of the variances of the sums of banks, and of their squares over degrees of freedom
+    parts = errors.double().split(sizes)
+    most = float(len(errors))
+    total = 0.0  # of the variances of the sums of banks
+    spread = 0.0  # of their squares over degrees of freedom
     for size in set(sizes):
+        # The variance of the sum of such a bank, between banks of one size, or within a single one.
         same = torch.stack([part for part in parts if len(part) == size])
         measured, freedom = _in_strata(same) if len(same) > 1 else _of_neighbours(same[0])
+        # It is at least what the slopes of the errors explain; that part needs no degrees of freedom.
         certain = _of_slopes(same, measured)
         total += len(same) * max(measured, certain)
         spread += (len(same) * max(measured - certain, 0.0)) ** 2 / freedom
@@ -60,7 +64,8 @@ def _in_strata(banks: Tensor) -> tuple[float, float]:
     """
     g, n = banks.shape
     variances = banks.var(0)
-    variance, squares = float(variances.sum()), float(variances.square().sum()) / (g + 1)
+    variance = float(variances.sum())
+    squares = float(variances.square().sum()) / (g + 1)
     found = variance**2 / squares - 2 if squares > 0 else float("inf")  # 2 for the chance in the variance itself
     return variance, max(1.0, min(found, (g - 1) * n / 2))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -13,27 +12,22 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate
 
 from energycomp.components.conditioning import groups_of, mixed_of
 from energycomp.components.values import values_of
 from energycomp.denoisers.together import run_together
 from energycomp.errors import EnergycompWarning, InputError
-from energycomp.images import ImageProcessor, guided
 from energycomp.inference.attributes import read_attributes, refine_numbers
-from energycomp.inference.certainty import posterior, scaled
 from energycomp.inference.compare import as_normal, standard_error
-from energycomp.inference.problem import Problem, explained_by, make_problem
-from energycomp.inference.solution import OUT_OF_DISTRIBUTION, ReadsLast, Solution, Solver, view_of
-from energycomp.models.defaults import log_errors
+from energycomp.inference.judge import judge
+from energycomp.inference.problem import Problem, make_problem
+from energycomp.inference.solution import ReadsLast, Solution, Solver
+from energycomp.inference.view import view_of
 from energycomp.models.given import model_of
 from energycomp.models.model import Model
 from energycomp.plugins.registry import object_of
 from energycomp.progress import display, working
 from energycomp.seeds import as_generator
-
-USUAL = 3.0  # standard deviations, up to which the error of an image is usual
-FIT_DRAWS = 16  # draws that measure fit and typicality
 
 
 class OutOfDistributionWarning(EnergycompWarning):
@@ -121,7 +115,8 @@ class _Given:
 
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
         left, parts = problem.explained(self.values, problem.draw(problem.default_draws, generator))
-        errors, gain = left.flatten(1).square().sum(1), None if parts is None else parts.flatten(1).sum(1).cpu()
+        errors = left.flatten(1).square().sum(1)
+        gain = None if parts is None else parts.flatten(1).sum(1).cpu()
         spread = as_normal(*standard_error(errors))
         found = Solution(self.values, len(self.values), float(errors.mean()), spread, problem.rows)
         return attrs.evolve(found, component_gain=gain)
@@ -155,6 +150,7 @@ class Search:
     def _read(
         self, image: Any, model: Model, solver: Solver, reader: ReadsLast | None, generator: torch.Generator
     ) -> Solution:
+        # Ask: the image in the space of the model, and what is to be found in it.
         observation = model.encode(image)
         if len(observation) != 1:
             raise InputError(f"got {len(observation)} images; expected one; call infer for each")
@@ -165,24 +161,40 @@ class Search:
             count=self.count, candidates=self.candidates, prior=self.prior, attributes=self.attributes,
         )  # fmt: skip
         problem.check(solver.needs, type(solver).__name__)
+
+        # Search: the components, then their words, then what is read last.
         solution = solver.solve(problem, generator=generator)
-        if problem.asks_words and solution.certainty is None:  # a solver may read them itself
+        if problem.asks_words and solution.posteriors is None:  # a solver may read them itself
             words = read_attributes(problem, solution.conditions, generator=generator)
             values = refine_numbers(problem, words.values, generator=generator)
             solution = attrs.evolve(solution, conditions=values, form=None, **words.posteriors(problem))
         if reader is not None:
             values = reader.read_last(problem, solution.conditions, generator)
             solution = attrs.evolve(solution, conditions=values, form=None)
+
+        # Refuse an answer that the prior rules out.
         known = problem.prior(solution.conditions[None])
         if known is not None and not bool(known.isfinite()):
             got = f"got a prior that rules out all answers that {type(solver).__name__} found"
             raise InputError(f"{got}; expected one that allows some; allow more, or change count= or candidates=")
-        judged = _judged(_ordered(solution, problem), problem, model, image, generator)
-        return attrs.evolve(judged, view=view_of(model, judged.conditions, image=image, runner_up=judged.runner_up))
+
+        # Judge the answer on draws that did not select it, and describe it.
+        solution = _ordered(solution, problem)
+        judgement = judge(solution, problem, model, image, generator)
+        view = view_of(model, solution.conditions, image=image, runner_up=solution.runner_up)
+        if judgement.out_of_distribution:
+            warnings.warn(
+                f"the answer leaves an error that about {judgement.typicality:.1%} of held-out images with "
+                f"{solution.count} components reach: the image is out of distribution, do not trust the answer",
+                OutOfDistributionWarning,
+                stacklevel=4,  # the caller of `infer`
+            )
+        return attrs.evolve(solution, judgement=judgement, view=view, form=None, rows=problem.rows)
 
     def _last(self, model: Model) -> ReadsLast | None:
         """What reads last, where it is asked for; raises `InputError` for a model without."""
-        own, mixed = model.conditioner, mixed_of(model.conditioner)
+        own = model.conditioner
+        mixed = mixed_of(model.conditioner)
         if not self.last:
             return None
         if not (self.attributes and mixed is not None and mixed.support.unread and isinstance(own, ReadsLast)):
@@ -238,78 +250,17 @@ def _ordered(solution: Solution, problem: Problem) -> Solution:
     if not problem.exchangeable or len(values) < 2:
         return solution
     order = torch.tensor(sorted(range(len(values)), key=values.tolist().__getitem__))
-    of_each = {
-        name: getattr(solution, name) for name in ("conditions", "certainty", "words", "component_gain", "probability")
-    }
-    found: dict[str, Any] = {name: each[order.to(each.device)] for name, each in of_each.items() if each is not None}
-    if solution._form is not None:
-        found["form"] = solution._form.take(order)
+
+    def ordered(each: Tensor) -> Tensor:
+        return each[order.to(each.device)]
+
+    found: dict[str, Any] = {"conditions": ordered(values)}
+    if solution.component_gain is not None:
+        found["component_gain"] = ordered(solution.component_gain)
+    if solution.probability is not None:
+        found["probability"] = ordered(solution.probability)
+    if solution.posteriors is not None:
+        found["posteriors"] = tuple(map(ordered, solution.posteriors))
+    if solution.form is not None:
+        found["form"] = solution.form.take(order)
     return attrs.evolve(solution, **found)
-
-
-def _judged(solution: Solution, problem: Problem, model: Model, image: Any, generator: torch.Generator) -> Solution:
-    """Adds how well the answer explains the image, on new draws, and whether there are reasons not to trust it."""
-    low = problem.counts[0]
-    compared = solution._form if problem.has_empty and problem.has_baseline else None
-    if compared is not None and compared.draws >= FIT_DRAWS // 2:  # draws that compared the answer
-        left, parts = explained_by(compared, problem.observation.shape[1:])
-        baseline = compared.c if solution.count else None
-    else:
-        bank = problem.draw(FIT_DRAWS, generator)
-        left, parts = problem.explained(solution.conditions, bank)
-        baseline = problem.baseline_errors(bank) if solution.count else None
-    fit = share = None
-    if baseline is not None:
-        fit = 1.0 - float(left.double().square().sum(tuple(range(1, left.ndim))).mean() / baseline.double().mean())
-        if fit > 0 and parts is not None:
-            share = parts.flatten(1).sum(1).cpu() / (fit * float(baseline.mean()))
-    calibration, typicality, unusual = model.defaults.calibration, None, (0.0, 0.0)
-    if calibration is not None:
-        unusual = calibration.unusual(solution.count, log_errors(left))
-        typicality = calibration.typicality(solution.count, log_errors(left))
-    beyond = typicality is not None and typicality < OUT_OF_DISTRIBUTION
-    missing = _peak(left) if beyond and unusual[0] < USUAL else None
-    beyond = beyond and missing is None
-    sure = None
-    if calibration is not None and calibration.sure is not None:
-        known = posterior(solution, problem)
-        sure = None if known is None else scaled(known, calibration.sure)
-    if beyond:
-        warnings.warn(
-            f"the answer leaves an error that about {typicality:.1%} of held-out images with {solution.count} "
-            "components reach: the image is out of distribution, do not trust the answer",
-            OutOfDistributionWarning,
-            stacklevel=5,  # the caller of `infer`
-        )
-    ends = {problem.counts[1], low if low > int(not problem.has_empty) else -1}
-    return attrs.evolve(
-        solution,
-        fit=fit,
-        share=share,
-        maps=None if parts is None else _pixels(parts.cpu(), model, image),
-        form=None,
-        typicality=typicality,
-        sure=sure,
-        missing=missing,
-        out_of_distribution=beyond,
-        at_count_limit=low < problem.counts[1] and solution.count in ends,
-        rows=problem.rows,
-    )
-
-
-def _peak(left: Tensor) -> tuple[float, float] | None:
-    """Where residuals (S, C, H, W) are greatest, (x, y) in [0, 1]; None for data that are no pictures."""
-    if left.ndim != 4:
-        return None
-    each = avg_pool2d(left.square().sum(1).mean(0)[None], 3, 1, 1, count_include_pad=False)[0]
-    y, x = divmod(int(each.argmax()), each.shape[1])
-    return (x + 0.5) / each.shape[1], (y + 0.5) / each.shape[0]
-
-
-def _pixels(parts: Tensor, model: Model, image: Any) -> Tensor:
-    """Parts of the error (K, C, H, W), without channels, at the size and with the edges of the image; others as are."""
-    if not isinstance(model.processor, ImageProcessor) or parts.ndim != 4:
-        return parts
-    size = model.processor.size
-    maps = interpolate(parts.sum(1, keepdim=True), size, mode="bilinear")[:, 0]  # of latents; pixels stay as they are
-    return guided(maps * (math.prod(parts.shape[2:]) / math.prod(size)), model.processor(image)[0])

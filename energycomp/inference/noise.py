@@ -63,12 +63,14 @@ def draw_bank(
     generator = as_generator(generator)
     low, high = timesteps or (0.0, float(len(alphas_cumprod)))
     if draws < 1 or not 0 <= low < high <= len(alphas_cumprod):
-        got, T = f"got {draws} draws over timesteps [{low}, {high})", len(alphas_cumprod)
+        got = f"got {draws} draws over timesteps [{low}, {high})"
+        T = len(alphas_cumprod)
         raise InputError(f"{got}; expected at least 1 draw and 0 <= low < high <= {T}; choose them so")
     device = generator.device if generator is not None else torch.device("cpu")
     timestep, order = stratified_timesteps(draws, low, high, generator=generator).sort()
     noise = torch.randn(draws, *sample_shape, generator=generator, device=device)[order]
-    timestep, noise = timestep.to(alphas_cumprod.device), noise.to(alphas_cumprod.device)
+    timestep = timestep.to(alphas_cumprod.device)
+    noise = noise.to(alphas_cumprod.device)
     weight = torch.ones_like(timestep)
     if gamma is not None:
         weight = (gamma * torch.exp(-log_snr(alphas_cumprod, timestep))).clamp(max=1.0).to(timestep.dtype)
@@ -82,7 +84,8 @@ def noised_trunk(denoiser: Denoiser, observation: Tensor, bank: NoiseBank) -> Tr
 
 def wanted(denoiser: Denoiser, observation: Tensor, bank: NoiseBank) -> tuple[Tensor, Tensor]:
     """The predictions without error (S, C, H, W), and what squared errors are multiplied by (S,)."""
-    kind, alphas_cumprod = denoiser.prediction_type, denoiser.alphas_cumprod
+    kind = denoiser.prediction_type
+    alphas_cumprod = denoiser.alphas_cumprod
     scale = bank.weight * error_scale(alphas_cumprod, bank.timestep, kind)
     return target(observation, bank.noise, alphas_cumprod, bank.timestep, kind), scale
 

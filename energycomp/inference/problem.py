@@ -111,7 +111,8 @@ class Problem:
 
     def add_energies(self, errors: Tensor, energies: Tensor) -> Tensor:
         """Errors with energies of the prior, of shapes that broadcast."""
-        info, beta = torch.finfo(errors.dtype), self.beta or 1.0
+        info = torch.finfo(errors.dtype)
+        beta = self.beta or 1.0
         added = energies.to(errors).clamp(max=RULED_OUT) / beta
         if not self._defaults.log_errors:
             return errors + added
@@ -221,7 +222,9 @@ class Problem:
     def _terms(self, condition: Condition, candidates: int, count: int, bank: NoiseBank) -> Tensor:
         """Predictions (S, N, K, P) of N K conditions."""
         self.check_size(candidates * count, len(bank))
-        shared, draws, denoiser = self._trunk(bank), len(bank), self._denoiser
+        shared = self._trunk(bank)
+        draws = len(bank)
+        denoiser = self._denoiser
         index = torch.arange(candidates * count, device=condition.rows.device).repeat(draws)
         owner = torch.arange(draws, device=self.device).repeat_interleave(candidates * count)
         with count_rows(self._spent):
@@ -244,7 +247,8 @@ class Problem:
         rules sum and product, and 1/K under mean: `weighting` makes them.
         """
         self.check_size(len(atoms), len(bank))
-        shared, null = self._trunk(bank), self._null(bank) if self.has_empty else None
+        shared = self._trunk(bank)
+        null = self._null(bank) if self.has_empty else None
         with count_rows(self._spent), torch.no_grad():
             condition = self._conditioner(atoms.to(self.device))
             form = quadratic_form(self._denoiser, self.observation, bank, condition, shared, null)
@@ -344,10 +348,14 @@ def make_problem(
         raise InputError(
             f"{got}; expected one, which weighs errors against the prior; set Defaults.beta (docs/read.md)"
         )
-    counts, conditioner, defaults = None if count is None else count_range(count), model.conditioner, model.defaults
+    counts = None if count is None else count_range(count)
+    conditioner = model.conditioner
+    defaults = model.defaults
     known = model.denoiser.null_trained and identifies_null(model.denoiser.rule)  # the unconditional prediction
     own = model.denoiser.rule if known or not identifies_null(model.denoiser.rule) else "mean"
-    rule, groups, mixed = defaults.reading_rule or own, groups_of(conditioner), None
+    rule = defaults.reading_rule or own
+    groups = groups_of(conditioner)
+    mixed = None
     if identifies_null(rule) and not model.denoiser.null_trained:
         raise InputError(
             f"got reading_rule={rule!r} for {model.name}, which has no unconditional prediction; expected 'mean'; "

@@ -114,7 +114,8 @@ class QuadraticForm:
     def errors_of_each(self, subsets: Tensor, weight: float = 1.0) -> Tensor:
         """Errors (S, N) of N subsets of K atoms, (N, K) indices, each atom with the same weight."""
         errors = self.c[:, None] - 2 * weight * self.b[:, subsets].sum(2)
-        gram, count = self.gram(), subsets.shape[1]
+        gram = self.gram()
+        count = subsets.shape[1]
         for i in range(count):
             for j in range(i, count):
                 errors += (1 if i == j else 2) * weight**2 * gram[:, subsets[:, i], subsets[:, j]]
@@ -129,10 +130,13 @@ class QuadraticForm:
         """Errors (N, S) of weightings (N, M), differentiable in the weights."""
         w = weights.to(self.b)
         if self._gram is not None or w.requires_grad:
-            b, gram = self.b, self.gram()
+            b = self.b
+            gram = self.gram()
         else:
             used = w.ne(0).any(0).nonzero()[:, 0].tolist()
-            w, b, gram = w[:, used], self.b[:, used], self.gram(used)
+            w = w[:, used]
+            b = self.b[:, used]
+            gram = self.gram(used)
         return self.c - 2 * w @ b.T + torch.einsum("nm,smk,nk->ns", w, gram, w)
 
     def mean(self) -> QuadraticForm:
@@ -142,15 +146,19 @@ class QuadraticForm:
 
     def cat(self, other: QuadraticForm) -> QuadraticForm:
         """The draws of both forms over the same atoms; atoms are kept if both have them."""
-        b, c, prior = torch.cat([self.b, other.b]), torch.cat([self.c, other.c]), self.prior or other.prior
+        b = torch.cat([self.b, other.b])
+        c = torch.cat([self.c, other.c])
+        prior = self.prior or other.prior
         if self._atoms is None or other._atoms is None:
             return QuadraticForm(b, torch.cat([self.gram(), other.gram()]), c, prior=prior)
-        atoms, wanted = torch.cat([self.atoms, other.atoms]), torch.cat([self.target, other.target])
+        atoms = torch.cat([self.atoms, other.atoms])
+        wanted = torch.cat([self.target, other.target])
         return QuadraticForm(b, None, c, atoms=atoms, target=wanted, prior=prior)
 
     def first(self) -> QuadraticForm:
         """The form on its first draw alone."""
-        atoms, target = self.atoms[:1], self.target[:1]
+        atoms = self.atoms[:1]
+        target = self.target[:1]
         return QuadraticForm(self.b[:1], None, self.c[:1], atoms=atoms, target=target, prior=self.prior)
 
     def append(self, other: QuadraticForm) -> QuadraticForm:
@@ -158,7 +166,8 @@ class QuadraticForm:
         if self.target.shape != other.target.shape:
             raise InputError("got forms of different draws; expected one noise bank for both")
         atoms = torch.cat([self.atoms, other.atoms], dim=1)
-        b, known = torch.cat([self.b, other.b], dim=1), dict(self._columns)
+        b = torch.cat([self.b, other.b], dim=1)
+        known = dict(self._columns)
         prior = None
         if self.prior is not None and other.prior is not None:
             prior = self.prior.of(torch.cat([self.prior.atoms, other.prior.atoms]))
@@ -166,7 +175,8 @@ class QuadraticForm:
 
     def take(self, indices: Sequence[int] | Tensor) -> QuadraticForm:
         """The form over some of the atoms."""
-        b, prior = self.b[:, indices], None if self.prior is None else self.prior.of(self.prior.atoms[indices])
+        b = self.b[:, indices]
+        prior = None if self.prior is None else self.prior.of(self.prior.atoms[indices])
         if self._atoms is None:
             return QuadraticForm(b, self.gram()[:, indices][:, :, indices], self.c, prior=prior)
         return QuadraticForm(b, None, self.c, atoms=self.atoms[:, indices], target=self.target, prior=prior)
@@ -240,7 +250,9 @@ def quadratic_form(
     `noised_trunk`, and `null`, the unconditional predictions (S, C, H, W) on it.
     """
     shared = shared if shared is not None else noised_trunk(denoiser, observation, bank)
-    draws, atoms, size = len(bank), len(condition), observation[0].numel()
+    draws = len(bank)
+    atoms = len(condition)
+    size = observation[0].numel()
     residual = identifies_null(denoiser.rule)
     if residual and null is None:
         unconditional = Condition.unconditional(*denoiser.token_shape, rows=draws, device=condition.rows.device)
@@ -249,7 +261,8 @@ def quadratic_form(
     index = torch.arange(atoms, device=condition.rows.device).repeat(draws)
     predictions = rows(denoiser, shared, condition[index], owner).reshape(draws, atoms, size)
     best, squared = wanted(denoiser, observation, bank)
-    best, scale = best.flatten(1), squared.sqrt().to(predictions.dtype)
+    best = best.flatten(1)
+    scale = squared.sqrt().to(predictions.dtype)
     if residual and null is not None:
         u = null.reshape(draws, size)
         return QuadraticForm.of((predictions - u[:, None]).mul_(scale[:, None, None]), (best - u) * scale[:, None])

@@ -176,7 +176,8 @@ def rank_samples(
 ) -> Ranking:
     """`rank` of samples (B, C, H, W) of the denoiser."""
     denoiser, leaves, weights, labels = rankable(composition, model)
-    samples, asked = samples.to(denoiser.device), [*leaves, *labels]
+    samples = samples.to(denoiser.device)
+    asked = [*leaves, *labels]
     most = MAX_NUMBERS // ((len(asked) + 1) * math.prod(denoiser.sample_shape))
     if not 2 <= draws <= most:
         raise InputError(f"got draws={draws}; expected 2 to {most:,}, what fits into 4 GiB; 32 is a good number")
@@ -227,11 +228,13 @@ def rankable(
         raise CompositionError(f"got {whole!r}, leaves of several denoisers; expected one; {APART}")
     if not asked:
         raise CompositionError(f"got {whole!r} without components; expected at least one, such as model(0.3, 0.5)")
-    leaves, weights = list(asked), list(asked.values())
+    leaves = list(asked)
+    weights = list(asked.values())
     for leaf in leaves:
         if len(leaf.condition) != 1:
             raise CompositionError(f"got {leaf!r} with {len(leaf.condition)} conditions; expected one for all images")
-    denoiser, labels = leaves[0].denoiser, list[Conditional]()
+    denoiser = leaves[0].denoiser
+    labels = list[Conditional]()
     if identifies_null(denoiser.rule) and not (denoiser.base or denoiser).null_trained:
         denoiser = attrs.evolve(denoiser, rule="mean")
     if len(terms) == 1 and not identifies_null(denoiser.rule):
@@ -395,7 +398,8 @@ def sample_best(
             rankings.append(rank_samples(seen, composer, **how))
             if sum(int(ranking.complete.sum()) for ranking in rankings) >= n:
                 break
-    samples, ranking = torch.cat(drawn), _joined(rankings)
+    samples = torch.cat(drawn)
+    ranking = _joined(rankings)
     kept = ranking.order[:n]
     if ranking.energy is not None and (out := int(ranking.energy[list(kept)].isinf().sum())):
         warnings.warn(

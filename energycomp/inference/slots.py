@@ -28,7 +28,8 @@ class Slot:
 
 def value_slot(model: Model, least: int, candidates: Any) -> Slot:
     """The slot of one of at least so many exchangeable components: candidates, else all values, else the support."""
-    conditioner, support = model.conditioner, model.conditioner.support
+    conditioner = model.conditioner
+    support = model.conditioner.support
     if candidates is not None:
         listed = _checked_candidates(candidates, model)
     elif isinstance(conditioner, FiniteConditioner):

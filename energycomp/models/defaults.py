@@ -59,7 +59,7 @@ class Calibration:
         scores: that a share `TAILS` of the held-out images exceeds, increasing.
         images: how many images these are.
         sure: two weights, by which the posterior of an answer becomes the probability that it is right, see
-            `energycomp.inference.certainty`; None where they were not fitted.
+            `energycomp.inference.judge`; None where they were not fitted.
 
     Raises:
         InputError: numbers that do not belong together.

@@ -1,4 +1,4 @@
-"""The plugin of the core: networks for any config, latents, a sampler, guidance."""
+"""The plugin of the core: networks for any config, latents, a sampler, guidance, a writer."""
 
 from __future__ import annotations
 
@@ -58,3 +58,9 @@ def energycomp_register_processors() -> Mapping[str, Factory]:
 def energycomp_register_samplers() -> Mapping[str, Factory]:
     """The loop of a diffusers scheduler, the default."""
     return {"scheduler": lazy("energycomp.sampling.loop:SchedulerSampler")}
+
+
+@hookimpl
+def energycomp_register_writers() -> Mapping[str, Factory]:
+    """Answers as the JSON of COCO."""
+    return {"coco": lazy("energycomp.cli.coco:coco")}

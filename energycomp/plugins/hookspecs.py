@@ -26,6 +26,7 @@ Kind = Literal[
     "datasets",
     "recipes",
     "loaders",
+    "writers",
     "commands",
 ]
 
@@ -111,6 +112,18 @@ def energycomp_register_recipes() -> Mapping[str, Factory]:
 @hookspec
 def energycomp_register_loaders() -> Mapping[str, Factory]:
     """Readers of other formats, by the file that marks a folder as one: `factory(source, **options) -> Model`."""
+
+
+@hookspec
+def energycomp_register_writers() -> Mapping[str, Factory]:
+    """Formats of answers that `energycomp infer --format` and the end of -o name: `factory(file) -> context manager`.
+
+    `file` takes bytes, and is stdout or a new file. Entering gives a function that is called with the record of each
+    image, in their order; leaving without an error ends the file. A record is that of `energycomp infer --json`, with
+    `file_name`, the name of the image. An image that could not be read has `image`, `file_name` and `failed`, the
+    reason, alone. `frame` has the `size` (width, height) of the image and the `box` (left, top, right, bottom) that the
+    model saw, in which places are; data that are no images have none. `energycomp/cli/coco.py` is an example.
+    """
 
 
 @hookspec

@@ -38,6 +38,7 @@ PARTS: dict[Kind, tuple[str, ...]] = {
     "guidances": ("guide or weighted",),
     "datasets": ("examples", "write", "metrics"),
     "recipes": ("model", "config", "run"),
+    "writers": ("__enter__", "__exit__"),
     "commands": ("__call__",),
 }
 

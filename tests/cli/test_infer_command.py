@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from energycomp import load
+from energycomp import load, plugins
 from energycomp.cli import read_image
-from energycomp.images import save_image
+from energycomp.images import save_frames, save_image
 from energycomp.models import save_pretrained
 from energycomp.testing import tiny_model
 
@@ -197,6 +198,89 @@ def test_infer_leaves_out_a_grid_among_pictures(run: Run, model: Path, pictures:
     assert code == 1
     assert "1 of 3 images could not be read" in err
     assert [("failed" in line) for line in map(json.loads, out.splitlines())] == [True, False, False]
+
+
+@pytest.mark.parametrize("name", ["clip.gif", "clip.mp4"])
+def test_every_frame_of_a_movie_is_an_image(run: Run, model: Path, fake_infer: Fake, name: str) -> None:
+    """Names have the number of the frame; a second run reads nothing again; another frame is another image."""
+    if name.endswith("mp4"):
+        pytest.importorskip("imageio_ffmpeg")
+    save_frames([Image.new("RGB", (24, 16), colour) for colour in ("red", "green", "blue")], name)
+    calls = fake_infer()
+    code, out, err = run("infer", model, name, "-o", "out", "--format", "coco")
+    assert (code, err.count("several frames")) == (0, 0)
+    names = [image["file_name"] for image in json.loads(out)["images"]]
+    assert names == [f"{name}#0", f"{name}#1", f"{name}#2"]
+    middle = [image.getpixel((12, 8)) for image in calls]
+    assert [max(range(3), key=pixel.__getitem__) for pixel in middle] == [0, 1, 2]
+    assert [record["image"].rpartition("/")[2] for record in lines(Path("out/results.jsonl"))] == names
+    assert [Path("out/clip", f"{number}.png").is_file() for number in range(3)] == [True] * 3
+    assert run("infer", model, name, "-o", "out")[0] == 0
+    assert len(calls) == 3
+
+
+def test_a_movie_that_cannot_be_read_is_one_image(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
+    fake_infer()
+    (pictures / "a" / "broken.gif").write_bytes(b"GIF89a, and nothing else")
+    code, out, err = run("infer", model, pictures / "a", "--json")
+    assert (code, "1 of 3 images could not be read" in err) == (1, True)
+    assert ["failed" in json.loads(line) for line in out.splitlines()] == [True, False, False]
+    assert run("infer", model, pictures / "a" / "broken.gif")[0] == 2
+
+
+@pytest.mark.parametrize("command", [["infer"], ["batch", "--workers", 1]], ids=["infer", "batch"])
+def test_answers_are_written_as_coco(
+    run: Run, model: Path, pictures: Path, fake_infer: Fake, command: list[object]
+) -> None:
+    """Places in pixels of each image, (0.5, 0.25) of 24x16; unreadable images are left out."""
+    calls = fake_infer()
+    (pictures / "a" / "broken.png").write_bytes(b"no image")
+    for options in (["-o", "found.coco"], ["--format", "coco", "-o", "found.json"]):
+        code, out, err = run(command[0], model, pictures, *command[1:], *options)
+        assert (code, "1 of 4 images could not be read" in err) == (1, True)
+        assert "1 object" in out
+    document = json.loads(Path("found.coco").read_text())
+    assert json.loads(Path("found.json").read_text()) == document
+    names = [(image["file_name"], image["width"], image["height"]) for image in document["images"]]
+    assert names == [("one.png", 24, 16), ("two.jpg", 24, 16), ("one.png", 24, 16)]
+    assert [category["name"] for category in document["categories"]] == ["object"]
+    ids = [(one["id"], one["image_id"], one["category_id"]) for one in document["annotations"]]
+    assert ids == [(1, 1, 1), (2, 2, 1), (3, 3, 1)]
+    assert {tuple(one["keypoints"]) for one in document["annotations"]} == {(12.0, 4.0, 2)}
+    assert len(lines(Path("found.jsonl"))) == len(calls) == 3  # the second run reads nothing again
+
+
+def test_a_format_without_a_file_is_printed(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
+    fake_infer()
+    code, out, _ = run("infer", model, pictures / "a", "--format", "coco", "-o", "out")
+    assert code == 0
+    assert len(json.loads(out)["images"]) == 2  # nothing else is on stdout
+    assert Path("out/one.png").is_file()
+    code, out, _ = run("infer", model, pictures / "a", "--format", "csv")
+    assert [row.split(",")[2] for row in out.splitlines()] == ["count", "1", "1"]
+
+
+def test_a_writer_that_is_none_or_fails_loses_nothing(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
+    """The error of a broken writer names it; the answers are kept, and other writers work."""
+    calls = fake_infer()
+
+    @contextmanager
+    def broken(_: Any) -> Iterator[Callable[[Any], Any]]:
+        yield lambda record: record["no such key"]
+
+    plugins.register("writers", "broken", broken)
+    code, _, err = run("infer", model, pictures, "--format", "cooc")
+    assert (code, len(calls)) == (2, 0)
+    assert "No writer is named 'cooc'" in err
+    assert "coco" in err
+    code, _, err = run("infer", model, pictures, "-o", "found.broken")
+    assert (code, Path("found.broken").exists()) == (2, False)
+    assert "Got KeyError from the writer 'broken': 'no such key'" in err
+    code, _, err = run("infer", model, pictures, "-o", "found.csv")
+    assert (code, len(calls)) == (0, 3)  # the answer that was found before is not read again
+    assert len(Path("found.csv").read_text().splitlines()) == 4
+    code, _, err = run("infer", model, pictures, "--format", "coco", "-o", "found.csv")
+    assert (code, "got --format coco and -o found.csv" in err) == (2, True)
 
 
 def test_infer_warns_of_foreign_pictures(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:

@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 
 from energycomp.errors import InputError
+from energycomp.images import draw
 from energycomp.images.draw import EDGE, FOUND, TRUE, grid, overlay, strip
 
 
@@ -47,6 +48,15 @@ def test_overlay_shows_the_true_places_apart() -> None:
     picture = pixels(overlay(Image.new("RGB", (480, 480), "gray"), np.zeros((0, 2)), truth=[(0.5, 0.5)]))
     assert (picture[240, 240] == TRUE).all()
     assert not (picture.reshape(-1, 3) == FOUND).all(1).any()
+
+
+def test_all_that_marks_has_the_colours_of_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other colours, such as those of a colour-blind reader, are those of overlays and of the studio's page."""
+    monkeypatch.setattr(draw, "FOUND", (213, 94, 0))
+    picture = pixels(overlay(Image.new("RGB", (480, 480), "gray"), [(0.5, 0.5)]))
+    assert (picture.reshape(-1, 3) == (213, 94, 0)).all(1).any()
+    assert not (picture.reshape(-1, 3) == FOUND).all(1).any()
+    assert "--overlay-found: rgb(213 94 0);" in draw.overlay_css()
 
 
 def test_overlay_marks_places_and_leaves_the_rest() -> None:

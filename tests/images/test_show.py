@@ -24,7 +24,7 @@ from energycomp import Composer, Model, Solution, edit, images as shown, infer
 from energycomp.components import Gaussian
 from energycomp.errors import InputError
 from energycomp.images import to_unit
-from energycomp.inference import View, view_of
+from energycomp.inference import Judgement, View, view_of
 from energycomp.testing import UnitSquare, bumps_model, labels_model, planted, tinted_model, tiny_model
 from energycomp.testing.models import SIZE
 
@@ -207,16 +207,18 @@ BARE: dict[str, Solution] = {
     "of a solver": Solution(PLACES, 2, 1.0, 0.1, 7),
     "no components": Solution(PLACES[:0], 0, 1.0, 0.1, 7, runner_up=PLACES[:1], p_value=0.5),
     "NaN": Solution(
-        PLACES, 2, math.nan, math.inf, 7, component_gain=torch.tensor([math.nan, 1.0]), fit=math.nan, p_value=math.nan
+        PLACES, 2, math.nan, math.inf, 7, component_gain=torch.tensor([math.nan, 1.0]), p_value=math.nan,
+        judgement=Judgement(fit=math.nan),
     ),
     "labels": Solution(torch.tensor([3, 1]), 2, 1.0, 0.1, 7, probability=torch.tensor([0.5, 0.25])),
     "all warnings": Solution(
-        PLACES, 2, 1.0, 0.1, 7, typicality=0.001, out_of_distribution=True, component_gain=torch.tensor([-1.0, 1.0]),
-        at_count_limit=True,
+        PLACES, 2, 1.0, 0.1, 7, component_gain=torch.tensor([-1.0, 1.0]),
+        judgement=Judgement(typicality=0.001, at_count_limit=True),
     ),
     "another view": Solution(PLACES, 2, 1.0, 0.1, 7, view=View(None, ({"x": 0.5, "y": 0.5},))),
     "no certainty": Solution(
-        PLACES, 2, 1.0, 0.1, 7, certainty=torch.full((2, 1), math.nan), view=View(None, (EVIL, EVIL), None, ("tint",))
+        PLACES, 2, 1.0, 0.1, 7, posteriors=(torch.full((2, 3), math.nan),),
+        view=View(None, (EVIL, EVIL), None, ("tint",)),
     ),
 }  # fmt: skip
 

@@ -89,7 +89,7 @@ def test_parts_of_an_encoder_are_values_as_any() -> None:
 
 
 def test_maps_have_the_size_of_the_images_of_a_codec() -> None:
-    from energycomp.inference.infer import _pixels  # a model with a codec would take seconds
+    from energycomp.inference.judge import _pixels  # a model with a codec would take seconds
 
     parts = torch.rand(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     maps = _pixels(parts, bumps_model(), torch.zeros(1, 3, 16, 16))

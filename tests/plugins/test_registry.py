@@ -192,6 +192,7 @@ def test_the_core_is_listed_first() -> None:
         "processors": ("image", "numbers"),
         "guidances": ("attributes", "cfg", "interval"),
         "samplers": ("scheduler",),
+        "writers": ("coco",),
     }
 
 

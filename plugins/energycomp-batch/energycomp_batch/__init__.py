@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from energycomp.imports import first_use
-from energycomp.plugins import hookimpl
+from energycomp.plugins import hookimpl, lazy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from energycomp_batch.lines import Lines as Lines, claimed as claimed
+    from energycomp_batch.line_index import Lines as Lines, claimed as claimed
     from energycomp_batch.pool import Lost as Lost, Pool as Pool, default_processes as default_processes
     from energycomp_batch.reader import Reader as Reader
     from energycomp_batch.results import Results as Results
@@ -31,4 +31,13 @@ def energycomp_register_commands() -> Mapping[str, Callable[[], Any]]:
     return {
         "batch": lambda: import_module("energycomp_batch.command").batch,
         "merge": lambda: import_module("energycomp_batch.store").merge,
+    }
+
+
+@hookimpl
+def energycomp_register_writers() -> Mapping[str, Callable[..., Any]]:
+    """Answers as tables, with a row for each image."""
+    return {
+        "csv": lazy("energycomp_batch.answers:csv_writer"),
+        "parquet": lazy("energycomp_batch.answers:parquet_writer"),
     }

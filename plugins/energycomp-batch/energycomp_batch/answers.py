@@ -1,16 +1,16 @@
-"""Answers as the columns of a table: those of a batch, and Parquet and CSV files of them."""
+"""Answers as the columns of a table: those of a batch, and the writers of CSV and Parquet files."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from energycomp.files import atomic_file
+from energycomp_batch.tables import require
 
 NUMBERS = ("fit", "error", "stderr", "p_value", "typicality")  # columns of floats, NaN where there is none
 TEXTS = ("objects", "runner_up")  # columns of JSON
@@ -34,42 +34,38 @@ def columns_of(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: json.dumps(row[name]) if name in TEXTS else row[name] for name in COLUMNS}
 
 
-@contextmanager
-def answers_file(path: Path) -> Iterator[Write]:
-    """What writes records of answers to a file of one of the formats of `WRITERS`, by the end of its name.
-
-    Each record has the columns of a batch, and `image`, `sha256` and `settings`. The file is there, whole, when the
-    block ends without an error. Memory holds a thousand records.
-
-    Raises:
-        CheckpointError: the file cannot be written; what was there is as it was.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with answers_file(Path(folder) / "found.csv") as write:
-    ...         _ = write({"image": "a.png", "count": 0, "objects": [], "rows": 9})
-    ...     (Path(folder) / "found.csv").read_text().splitlines()[1]
-    'a.png,,0,nan,nan,nan,nan,nan,False,[],null,,9,,'
-    """
-    with atomic_file(path) as temporary, WRITERS[path.suffix.lower()](temporary) as write:
-        yield write
-
-
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     settings = json.dumps(record["settings"]) if "settings" in record else ""
     return {**{name: record.get(name, "") for name in HEAD}, **columns_of(record), "settings": settings}
 
 
 @contextmanager
-def _csv(path: Path) -> Iterator[Write]:
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as text:
-        writer = csv.DictWriter(text, FILE)
+def csv_writer(file: BinaryIO) -> Iterator[Write]:
+    """A writer of CSV, see `energycomp_register_writers`: a row for each image.
+
+    >>> import io
+    >>> with csv_writer(stream := io.BytesIO()) as write:
+    ...     _ = write({"image": "a.png", "count": 0, "objects": [], "rows": 9})
+    >>> stream.getvalue().decode().splitlines()[1]
+    'a.png,,0,nan,nan,nan,nan,nan,False,[],null,,9,,'
+    """
+    text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
+    writer = csv.DictWriter(text, FILE)
+    try:
         writer.writeheader()
         yield lambda record: writer.writerow(_row(record))
+    finally:
+        text.detach()  # the file is not ours to close
 
 
 @contextmanager
-def _parquet(path: Path) -> Iterator[Write]:
+def parquet_writer(file: BinaryIO) -> Iterator[Write]:
+    """A writer of Parquet, see `energycomp_register_writers`. Memory holds a thousand rows.
+
+    Raises:
+        InputError: pyarrow is not installed.
+    """
+    require("found.parquet")
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -77,7 +73,7 @@ def _parquet(path: Path) -> Iterator[Write]:
     kinds |= dict.fromkeys(NUMBERS, pa.float64())
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in FILE])
     rows: list[dict[str, Any]] = []
-    with parquet.ParquetWriter(path, schema) as writer:
+    with parquet.ParquetWriter(file, schema) as writer:
 
         def write(record: Mapping[str, Any]) -> None:
             rows.append(_row(record))
@@ -90,6 +86,3 @@ def _parquet(path: Path) -> Iterator[Write]:
 
         yield write
         flush()
-
-
-WRITERS = {".csv": _csv, ".parquet": _parquet}  # by the end of a file's name

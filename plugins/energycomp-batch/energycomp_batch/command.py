@@ -12,8 +12,9 @@ import typer
 from energycomp.cli import (
     Count,
     Format,
+    ImageReader,
     ModelName,
-    Reading,
+    Output,
     Redraw,
     Run,
     SolverName,
@@ -23,18 +24,16 @@ from energycomp.cli import (
     printer,
 )
 from energycomp.errors import InputError
-from energycomp_batch.answers import answers_file
 from energycomp_batch.inputs import Inputs
 from energycomp_batch.pool import Pool, default_processes
 from energycomp_batch.results import Results
 from energycomp_batch.shards import Shard, ShardOption, local_device, shard_of
-from energycomp_batch.store import Output
-from energycomp_batch.work import Images, Task, Worker
+from energycomp_batch.work import Images, ReadTask, ReadWorker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from energycomp_batch.picture import Picture
+    from energycomp_batch.batch_image import BatchImage
 
 
 def batch(
@@ -53,7 +52,7 @@ def batch(
         typer.Option(
             "-o",
             "--out",
-            help="Folder for results.jsonl and one marked image per image, or a file .parquet, .csv or .jsonl.",
+            help="Folder for results.jsonl and one marked image per image, or a file of answers, such as found.csv.",
         ),
     ] = None,
     solver: SolverName = None,
@@ -87,35 +86,35 @@ def batch(
 
     The answers are those of energycomp infer. Several images are read by one process per core. With -o, an interrupted
     run continues: images in results.jsonl are not read again. Each --shard appends to a file of its own, such as
-    results-1-of-4.jsonl; energycomp merge makes one of them. A Parquet or CSV file is written when all images are read.
-    Until then the answers are in a file of JSON lines beside it.
+    results-1-of-4.jsonl; energycomp merge makes one of them. A file of another format, such as Parquet or COCO, is
+    written when all images are read. Until then the answers are in a file of JSON lines beside it.
     """
-    output = None if out is None else Output.of(out)
-    folder = None if output is None else output.folder
-    printed = printer(folder, redraw=redraw, records=records, as_json=run.as_json)
+    output = Output.of(out, records)
+    printed = printer(output, redraw=redraw, as_json=run.as_json)
     part = shard_of(shard)
     inputs = _inputs(images, output, column)
     expected = inputs.expected()
     device = local_device(run.device)
     processes = _processes(workers, expected and part.size(expected), device)
-    options, known = parse_options(run.option), parse_count(count)
-    reading = Reading(model, device, options, solver, known, run.seed, folder, redraw)
-    with _pool(reading, processes) as pool:
+    options = parse_options(run.option)
+    known = parse_count(count)
+    reader = ImageReader(model, device, options, solver, known, run.seed, output.folder, redraw)
+    of_a_shard = output.table is not None and part.total > 1  # the table is made of all shards
+    with nullcontext() if of_a_shard else output.open() as write, _pool(reader, processes) as pool:
         with loading(model):
-            loaded = reading.load()
+            loaded = reader.load()
         results: Any = nullcontext()
-        if output is not None:
-            results = Results(output.lines, reading.settings(loaded), part)
-        table = output.table if output is not None and part.total == 1 else None
-        with results as kept, nullcontext() if table is None else answers_file(table) as write:
+        if output.lines is not None:
+            results = Results(output.lines, reader.settings(loaded), part)
+        with results as kept:
 
-            def show(picture: Picture, record: dict[str, Any]) -> None:
+            def show(picture: BatchImage, record: dict[str, Any]) -> None:
                 if write is not None:
-                    write({**record, "image": picture.key})
+                    write({**record, "image": picture.key, "file_name": picture.name})
                 if not quiet or "failed" in record:
-                    printed(str(picture), picture.name, record)
+                    printed(str(picture), record)
 
-            read = Images(inputs, part, reading, kept, show)
+            read = Images(inputs, part, reader, kept, show)
             read.read(loaded, pool)
     if read.failed:
         typer.echo(f"energycomp: {read.failed} of {read.shown} images could not be read", err=True)
@@ -125,10 +124,10 @@ def batch(
         raise typer.Exit(1)
 
 
-def _say_what_follows(read: Images, part: Shard, output: Output | None) -> None:
+def _say_what_follows(read: Images, part: Shard, output: Output) -> None:
     """Says on stderr which images a shard has read, and what makes one result of all shards."""
     after = ""
-    if output is not None:
+    if output.lines is not None:
         after = ". Once all shards have ended, " + (
             f"`energycomp merge {output}` makes one file of theirs"
             if output.table is None
@@ -146,18 +145,18 @@ def _processes(workers: int | None, images: int | None, device: str) -> int:
 
 
 @contextmanager
-def _pool(reading: Reading, processes: int) -> Iterator[Pool[Task, dict[str, Any]] | None]:
+def _pool(reader: ImageReader, processes: int) -> Iterator[Pool[ReadTask, dict[str, Any]] | None]:
     """The processes that read images; None is this process."""
     if processes == 1:
         yield None
         return
-    with Pool(Worker(reading), processes, report=lambda line: typer.echo(f"energycomp: {line}", err=True)) as pool:
+    with Pool(ReadWorker(reader), processes, report=lambda line: typer.echo(f"energycomp: {line}", err=True)) as pool:
         yield pool
 
 
-def _inputs(paths: list[Path], output: Output | None, column: str | None) -> Inputs:
+def _inputs(paths: list[Path], output: Output, column: str | None) -> Inputs:
     """The images of all paths; none of them may be where the marked images or the answers are written."""
-    if output is None:
+    if output.lines is None:
         return Inputs.of(paths, column=column)
     found = Inputs.of(paths, without=output.folder or output.table, column=column)
     place = Path(str(output)).resolve()

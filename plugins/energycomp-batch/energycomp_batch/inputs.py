@@ -1,4 +1,4 @@
-"""The images that a command is given: files, and the rows of tables, one after another."""
+"""The images that a command is given: files, the rows of tables, and the frames of movies, one after another."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import attrs
 
 from energycomp.cli import image_files
 from energycomp.errors import InputError
-from energycomp_batch.picture import Picture
+from energycomp_batch.batch_image import BatchImage
 from energycomp_batch.tables import TABLES, require, row_count, table_rows
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ class Inputs:
         """
         from energycomp.images import FORMATS
 
-        found, suffixes = cls({}, column), FORMATS.keys() | TABLES
+        found = cls({}, column)
+        suffixes = FORMATS.keys() | TABLES
         for path, listed in _given(paths):
             try:
                 found.files.update(image_files([path], without=without, suffixes=suffixes))
@@ -65,22 +66,46 @@ class Inputs:
     @property
     def single(self) -> bool:
         """Whether one file is the only image."""
-        return len(self.files) == 1 and not any(map(is_table, self.files))
+        from energycomp.images import is_movie
+
+        return len(self.files) == 1 and not any(is_table(path) or is_movie(path) for path in self.files)
 
     def expected(self) -> int | None:
         """The number of images; None where archives do not say it."""
-        counts = [row_count(path) if is_table(path) else 1 for path in self.files]
+        counts = list(map(_count, self.files))
         return None if None in counts else sum(count or 0 for count in counts)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[BatchImage]:
         for path in self.files.values():
-            if not is_table(path):
-                yield Picture(path)
-                continue
             try:
-                yield from table_rows(path, self.column)
-            except InputError as error:  # a table that breaks off ends with an image that cannot be read
-                yield Picture(path, problem=str(error))
+                yield from _images(path, self.column)
+            except InputError as error:  # a table or a movie that breaks off ends with an image that cannot be read
+                yield BatchImage(path, problem=str(error))
+
+
+def _count(path: Path) -> int | None:
+    """The number of images of a file; None for an archive."""
+    from energycomp.images import frame_count, is_movie
+
+    if is_table(path):
+        return row_count(path)
+    try:
+        return frame_count(path) if is_movie(path) else 1
+    except InputError:  # it is one image, which cannot be read
+        return 1
+
+
+def _images(path: Path, column: str | None) -> Iterator[BatchImage]:
+    """The image of a file, the rows of a table, or the frames of a movie, from "#0"."""
+    from energycomp.images import frames_of, is_movie, png
+
+    if is_table(path):
+        yield from table_rows(path, column)
+    elif is_movie(path):
+        for number, frame in enumerate(frames_of(path)):
+            yield BatchImage(path, str(number), png(frame))
+    else:
+        yield BatchImage(path)
 
 
 def _given(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:

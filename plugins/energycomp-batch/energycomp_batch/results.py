@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from energycomp.cli import RESULTS, Names, append_line, make_folder, result_files, result_key
-from energycomp_batch.lines import Lines, claimed
+from energycomp_batch.line_index import Lines, claimed
 from energycomp_batch.shards import Shard
 
 if TYPE_CHECKING:
@@ -29,8 +29,11 @@ class Results:
     """
 
     def __init__(self, lines: Path, settings: dict[str, Any], shard: Shard | None = None) -> None:
-        self._all, self.file = lines, lines.with_name((shard or Shard()).file(lines.name))
-        self.settings, self.names, self._claim = settings, Names(lines, settings), ExitStack()
+        self._all = lines
+        self.file = lines.with_name((shard or Shard()).file(lines.name))
+        self.settings = settings
+        self.names = Names(lines, settings)
+        self._claim = ExitStack()
 
     def __enter__(self) -> Self:
         """Reads which answers are known; until the end of the block no other process may write the same file."""

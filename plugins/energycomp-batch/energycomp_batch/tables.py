@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from energycomp.errors import InputError, first_line
-from energycomp_batch.picture import Picture
+from energycomp_batch.batch_image import BatchImage
 
 PACKAGES = {".parquet": "pyarrow", ".tar": "datasets"}  # that a file of each kind needs
 TABLES = frozenset(PACKAGES)  # the ends of their names
@@ -21,7 +21,7 @@ ROWS = 32  # of a Parquet file that are decoded at once
 INSTALL = "pip install 'energycomp-batch[datasets]'"
 
 
-def table_rows(path: str | Path, column: str | None = None) -> Iterator[Picture]:
+def table_rows(path: str | Path, column: str | None = None) -> Iterator[BatchImage]:
     """The images of a Parquet file or a WebDataset archive, as bytes, read while they are taken.
 
     Memory holds a row group of a Parquet file, or a sample of an archive.
@@ -143,19 +143,19 @@ def _columns(path: Path, images: Mapping[str, bool], column: str | None) -> Sequ
     return plain
 
 
-def _row(number: int, cells: dict[str, Any], table: Path) -> Picture:
+def _row(number: int, cells: dict[str, Any], table: Path) -> BatchImage:
     """A row; a path in it names a file in the folder of the table, so that a table of somebody else opens no other."""
     key = str(cells.pop(KEY, number))
     image = next((found for cell in cells.values() if (found := _image(cell)) is not None), None)
     if not image:
-        return Picture(table, key, problem=f"got row {key} of {table} without an image; expected bytes or a path")
+        return BatchImage(table, key, problem=f"got row {key} of {table} without an image; expected bytes or a path")
     if isinstance(image, bytes):
-        return Picture(table, key, image)
+        return BatchImage(table, key, image)
     folder, path = (Path(os.path.normpath(one)) for one in (table.parent.absolute(), table.parent.absolute() / image))
     if path.is_relative_to(folder) and "\0" not in image:
-        return Picture(table, key, path)
+        return BatchImage(table, key, path)
     outside = f"got row {key} of {table} with the path {image!r}; expected one in the folder of the table"
-    return Picture(table, key, problem=f"{outside}; write paths to a file and give that as @FILE")
+    return BatchImage(table, key, problem=f"{outside}; write paths to a file and give that as @FILE")
 
 
 def _image(value: Any) -> bytes | str | None:

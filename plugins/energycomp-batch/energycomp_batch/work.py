@@ -14,22 +14,22 @@ from energycomp_batch.pool import Lost
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from energycomp.cli import Reading
+    from energycomp.cli import ImageReader
     from energycomp.models import Model
     from energycomp.progress import Bar
+    from energycomp_batch.batch_image import BatchImage
     from energycomp_batch.inputs import Inputs
-    from energycomp_batch.picture import Picture
     from energycomp_batch.pool import Pool
     from energycomp_batch.results import Results
     from energycomp_batch.shards import Shard
 
 
 @attrs.frozen
-class Task:
+class ReadTask:
     """An image that is to be read, or whose answer is `known` and is to be drawn."""
 
     index: int
-    picture: Picture
+    picture: BatchImage
     head: dict[str, Any]
     name: str
     known: dict[str, Any] | None = None
@@ -39,24 +39,24 @@ class Task:
 
 
 @attrs.frozen
-class Worker:
+class ReadWorker:
     """What each process of a pool makes its function of, which reads an image."""
 
-    reading: Reading
+    reader: ImageReader
 
-    def __call__(self) -> Callable[[Task], dict[str, Any]]:
-        return partial(read, self.reading, self.reading.load())
+    def __call__(self) -> Callable[[ReadTask], dict[str, Any]]:
+        return partial(read, self.reader, self.reader.load())
 
 
-def read(reading: Reading, model: Model, task: Task) -> dict[str, Any]:
+def read(reader: ImageReader, model: Model, task: ReadTask) -> dict[str, Any]:
     """The record of an image, after its files are written; one with `failed` where it cannot be opened."""
     try:
         image = task.picture.open()
     except InputError as error:
         return failure(task.picture, str(error))
     if task.known is None:
-        return reading.read(model, image, task.head, task.name)
-    reading.redrawn(model, image, task.known)
+        return reader.read(model, image, task.head, task.name)
+    reader.redrawn(model, image, task.known)
     return task.known
 
 
@@ -67,22 +67,22 @@ class Images:
     Args:
         inputs: all images.
         shard: the part of them that is read.
-        reading: how they are read.
+        reader: how they are read.
         results: the known answers, and what keeps the others; None keeps none.
         show: called with each image and its record.
     """
 
     inputs: Inputs
     shard: Shard
-    reading: Reading
+    reader: ImageReader
     results: Results | None
-    show: Callable[[Picture, dict[str, Any]], object]
+    show: Callable[[BatchImage, dict[str, Any]], object]
     total: int = attrs.field(default=0, init=False)  # over all shards
     shown: int = attrs.field(default=0, init=False)
     failed: int = attrs.field(default=0, init=False)
-    _waiting: dict[int, tuple[Picture, dict[str, Any]]] = attrs.field(factory=dict, init=False)  # after one in work
+    _waiting: dict[int, tuple[BatchImage, dict[str, Any]]] = attrs.field(factory=dict, init=False)  # after one in work
 
-    def read(self, model: Model, pool: Pool[Task, dict[str, Any]] | None) -> None:
+    def read(self, model: Model, pool: Pool[ReadTask, dict[str, Any]] | None) -> None:
         """Reads the images without a known answer, and shows all."""
         expected = self.inputs.expected()
         total = expected and self.shard.size(expected)
@@ -92,12 +92,13 @@ class Images:
                     self.results.keep(record)
                 self._put(task.index, task.picture, record, bar)
 
-    def _tasks(self, bar: Bar) -> Iterator[Task]:
+    def _tasks(self, bar: Bar) -> Iterator[ReadTask]:
         """The images that are to be read or drawn; the others are shown at once."""
-        sources = self.inputs.files.values() if self.results is not None and self.reading.folder is not None else ()
+        sources = self.inputs.files.values() if self.results is not None and self.reader.folder is not None else ()
         names = {path: name for path in sources if (name := self.results.names.of(path)) != path.stem}  # type: ignore[union-attr]
         for index, picture in enumerate(self._own()):
-            head, known = {"image": picture.key}, None
+            head = {"image": picture.key}
+            known = None
             if self.results is not None:
                 try:
                     head = self.results.head(picture.key, picture.digest())
@@ -105,29 +106,31 @@ class Images:
                     self._put(index, picture, failure(picture, str(error)), bar)
                     continue
                 known = self.results.known(head)
-            if known is None or self.reading.lacks(known):
+            if known is None or self.reader.lacks(known):
                 name = names.get(picture.source, picture.source.stem)
-                yield Task(index, picture, head, name if picture.row is None else f"{name}/{picture.row_name}", known)
+                if picture.row is not None:
+                    name = f"{name}/{picture.row_name}"
+                yield ReadTask(index, picture, head, name, known)
             else:
                 self._put(index, picture, known, bar)
 
-    def _own(self) -> Iterator[Picture]:
+    def _own(self) -> Iterator[BatchImage]:
         for picture in self.inputs:
             if self.total % self.shard.total == self.shard.index - 1:
                 yield picture
             self.total += 1
 
     def _records(
-        self, model: Model, bar: Bar, pool: Pool[Task, dict[str, Any]] | None
-    ) -> Iterator[tuple[Task, dict[str, Any]]]:
+        self, model: Model, bar: Bar, pool: Pool[ReadTask, dict[str, Any]] | None
+    ) -> Iterator[tuple[ReadTask, dict[str, Any]]]:
         if pool is None:
             for task in self._tasks(bar):
-                yield task, read(self.reading, model, task)
+                yield task, read(self.reader, model, task)
             return
         for task, answer in pool.run(self._tasks(bar)):
             yield task, failure(task.picture, answer.reason) if isinstance(answer, Lost) else answer
 
-    def _put(self, index: int, picture: Picture, record: dict[str, Any], bar: Bar) -> None:
+    def _put(self, index: int, picture: BatchImage, record: dict[str, Any], bar: Bar) -> None:
         """Shows the record of an image, once those of all images before it are shown."""
         if "failed" in record:
             if self.inputs.single:
@@ -140,6 +143,6 @@ class Images:
             bar.advance()
 
 
-def failure(picture: Picture, reason: str) -> dict[str, Any]:
+def failure(picture: BatchImage, reason: str) -> dict[str, Any]:
     """What stands for the record of an image that could not be read."""
     return {"image": str(picture), "failed": reason}

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from energycomp.images import save_frames
 from energycomp_batch import claimed
 from energycomp_batch.inputs import Inputs
 
@@ -52,6 +53,23 @@ def test_workers_print_and_keep_what_one_process_does(run: Run, model: Path, sev
     assert Path("out1/results.jsonl").read_bytes() == Path("out2/results.jsonl").read_bytes()
     for file in Path("out1").iterdir():
         assert file.read_bytes() == Path("out2", file.name).read_bytes()
+
+
+def test_frames_are_the_images_that_infer_reads(run: Run, model: Path, fake_infer: Fake) -> None:
+    """A batch goes on where `infer` stopped in a movie, and the other way round; a broken one is one image."""
+    calls = fake_infer(fail_at=2)
+    save_frames([Image.new("RGB", (16, 16), colour) for colour in ("red", "green", "blue")], "clip.gif")
+    assert run("infer", model, "clip.gif", "-o", "out")[0] == 130
+    calls = fake_infer()
+    assert run("batch", model, "clip.gif", "-o", "out", "--workers", 1)[0] == 0
+    assert len(calls) == 2
+    images = [json.loads(line)["image"] for line in Path("out/results.jsonl").read_text().splitlines()]
+    assert [image.rpartition("/")[2] for image in images] == ["clip.gif#0", "clip.gif#1", "clip.gif#2"]
+    assert run("infer", model, "clip.gif", "-o", "out")[0] == 0
+    assert len(calls) == 2
+    Path("broken.gif").write_bytes(b"GIF89a, and nothing else")
+    code, _, err = run("batch", model, "broken.gif", "clip.gif", "--workers", 1)
+    assert (code, "1 of 4 images could not be read" in err) == (1, True)
 
 
 def test_shards_are_merged_to_the_results_of_one_process(

@@ -25,7 +25,7 @@ from energycomp_clevr.rivals import draw_rivals
 from energycomp_clevr.viewpoint import VIEW_COLUMNS, Viewpoint
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis
 from energycomp_datasets.clevr.layout import read, write
-from energycomp_datasets.clevr.records import Record
+from energycomp_datasets.clevr.records import SceneRecord
 from energycomp_lab.training import FitConfig, Loss, Recipe, Step, collate, contrastive_loss, exposed
 
 KEY = (6.45, -2.91, 4.26)  # scene units: where the key lamp hangs
@@ -77,7 +77,7 @@ def _advance(bar: Bar, done: int) -> None:
     bar.advance(done - bar.done)
 
 
-def latents_of(records: Sequence[Record], model: Model, cache: Path) -> list[dict[str, Tensor]]:
+def latents_of(records: Sequence[SceneRecord], model: Model, cache: Path) -> list[dict[str, Tensor]]:
     """Each scene and its mirror image, as latents, made once: image, values (K, 7), view (6,), whether it is mirrored.
 
     Exposure and tint vary from image to image.
@@ -168,7 +168,7 @@ def _parts(old: Sequence[int], new: Sequence[int], times: int = 1) -> Tensor:
     return torch.cat([start + torch.arange(size) for start, size in zip(starts, old, strict=True)])
 
 
-def turned_values_of(record: Record) -> Tensor:
+def turned_values_of(record: SceneRecord) -> Tensor:
     """The objects of a record with their turns, (K, 7); what it does not say of them is left open."""
     values = values_of(record)
     turns = values.new_full((len(values),), torch.nan) if record.turns is None else record.turns
@@ -176,7 +176,7 @@ def turned_values_of(record: Record) -> Tensor:
     return torch.cat([values, codes[:, None]], dim=1)
 
 
-def view_of(record: Record) -> Tensor:
+def view_of(record: SceneRecord) -> Tensor:
     """The camera and the key lamp of a record as a value of `Viewpoint`, (6,); 0 where they are not known."""
     basis, usual = camera_basis(torch.tensor(CAMERA_POSITION)), torch.tensor(CAMERA_POSITION)
     camera = torch.zeros(3) if record.camera is None else record.camera - usual

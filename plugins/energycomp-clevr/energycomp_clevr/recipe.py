@@ -20,7 +20,7 @@ from energycomp_clevr.model import clevr_places as build, flow_from
 from energycomp_clevr.objects import ATTRIBUTES
 from energycomp_clevr.rivals import draw_rivals
 from energycomp_datasets.clevr.layout import read, render_objects
-from energycomp_datasets.clevr.records import Record
+from energycomp_datasets.clevr.records import SceneRecord
 from energycomp_datasets.clevr.scenes import Variety
 from energycomp_lab import training
 from energycomp_lab.training import (
@@ -164,7 +164,9 @@ def rendered(path: Path, kinds: Sequence[tuple[int, dict[str, Any]]], *, columns
     return [{"image": image, "values": some} for image, some in zip(tensors["images"], objects, strict=True)]
 
 
-def scenes_of(folder: Path, processor: ImageProcessor, values: Callable[[Record], Tensor]) -> list[dict[str, Tensor]]:
+def scenes_of(
+    folder: Path, processor: ImageProcessor, values: Callable[[SceneRecord], Tensor]
+) -> list[dict[str, Tensor]]:
     """Pictures of a folder in CLEVR's layout, at the model's size, in memory; `values` (K, D) of each record."""
     return [
         {"image": to_bytes(processor(record.path)[0]), "values": values(record)}
@@ -172,7 +174,7 @@ def scenes_of(folder: Path, processor: ImageProcessor, values: Callable[[Record]
     ]
 
 
-def values_of(record: Record) -> Tensor:
+def values_of(record: SceneRecord) -> Tensor:
     """The objects of a record, (K, 6); what it does not say of them is left open."""
     described = record.attributes or ({},) * record.count
     codes = [

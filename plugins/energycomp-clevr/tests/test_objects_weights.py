@@ -154,7 +154,7 @@ def test_guidance_doubles_the_attributes(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["infer", "--redraw"], "without a folder"),
-        (["infer", "--format", "faces"], "without scene records"),
+        (["infer", "--format", "faces"], "No writer is named 'faces'"),
         (["infer", "--format", "clevr", "--json"], "expected one of them"),
         (["edit", "--set", "color=red"], "an object's number"),
         (["edit", "--set", "1:color"], "expected NAME=WORD"),

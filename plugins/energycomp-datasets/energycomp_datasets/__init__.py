@@ -1,4 +1,4 @@
-"""Data sources: rendered images and readers of public datasets."""
+"""Data sources: rendered images and readers of public datasets; and the writer of CLEVR's scene records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from energycomp.plugins import hookimpl, lazy
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["energycomp_register_datasets"]
+__all__ = ["energycomp_register_datasets", "energycomp_register_writers"]
 
 
 @hookimpl
@@ -28,3 +28,9 @@ def energycomp_register_datasets() -> Mapping[str, Callable[..., object]]:
         "slots-sprites": lazy("energycomp_datasets.rooms.source:SpritesSource"),
         "text": lazy("energycomp_datasets.solids.source:TextSource"),
     }
+
+
+@hookimpl
+def energycomp_register_writers() -> Mapping[str, Callable[..., object]]:
+    """Answers as scene records of CLEVR."""
+    return {"clevr": lazy("energycomp_datasets.clevr.writer:scene_records")}

@@ -16,7 +16,7 @@ from energycomp.files import read_tensors
 from energycomp_datasets.rooms.arrow_room import ArrowRooms, arrow_rooms, layout, render
 from energycomp_datasets.rooms.classifier import (
     Classifier,
-    Reading,
+    RoomReading,
     classifier_accuracy,
     classifier_loss,
     confusion,
@@ -52,10 +52,10 @@ def test_the_rule_is_that_of_the_world() -> None:
     kinds = torch.tensor(list(product(range(3), repeat=4)))
     rooms = ArrowRooms(torch.empty(0), torch.empty(0), kinds[:, :3], kinds[:, 3])
     valid = torch.ones(len(kinds), dtype=torch.bool)
-    verdicts = Reading(rooms.shapes, rooms.target, valid).verdicts
+    verdicts = RoomReading(rooms.shapes, rooms.target, valid).verdicts
     assert torch.equal(verdicts, torch.where(rooms.right, RIGHT, WRONG))
     assert int((verdicts == RIGHT).sum()) == 18
-    assert set(Reading(rooms.shapes, rooms.target, ~valid).verdicts.tolist()) == {INVALID}
+    assert set(RoomReading(rooms.shapes, rooms.target, ~valid).verdicts.tolist()) == {INVALID}
 
 
 def test_scenes_are_what_their_labels_say() -> None:

@@ -9,7 +9,15 @@ from PIL import Image
 
 from energycomp.errors import InputError
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION
-from energycomp_datasets.clevr.layout import read, record_of, render_objects, scene_of, turns_of, write
+from energycomp_datasets.clevr.layout import (
+    described_record,
+    read,
+    record_of,
+    render_objects,
+    scene_of,
+    turns_of,
+    write,
+)
 from energycomp_datasets.clevr.scenes import Scene, id_buffer, project
 from energycomp_datasets.clevr.source import ClevrSource
 from energycomp_datasets.synthetic import HELD_OUT
@@ -188,7 +196,7 @@ def test_objects_are_described_in_three_dimensions() -> None:
     places = project(scene.positions, scene.camera)
     sizes = ["large" if size > 0.5 else "small" for size in scene.sizes]
     objects = [{"x": x, "y": y, "size": size} for (x, y), size in zip(places.tolist(), sizes, strict=True)]
-    found = torch.tensor([entry["3d_coords"] for entry in ClevrSource().scene_record(objects, "a.png")["objects"]])
+    found = torch.tensor([entry["3d_coords"] for entry in described_record(objects, "a.png")["objects"]])
     assert torch.allclose(found, scene.positions, atol=1e-3)
 
 
@@ -197,7 +205,7 @@ def test_objects_are_described_in_three_dimensions() -> None:
 )
 def test_objects_that_have_no_place_in_the_scene(described: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        ClevrSource().scene_record([described], "a.png")
+        described_record([described], "a.png")
 
 
 @pytest.mark.parametrize("name", ["../../outside.png", "/outside.png", "..", 3])

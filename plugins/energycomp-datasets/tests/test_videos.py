@@ -13,12 +13,12 @@ from energycomp.errors import InputError
 from energycomp.plugins import find
 from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.clevr.scenes import id_buffer
-from energycomp_datasets.clevr.videos import Asked, VideosSource, asked, video_of
+from energycomp_datasets.clevr.videos import AskedVideos, VideosSource, asked, video_of
 
 
 def test_a_text_says_what_is_drawn() -> None:
-    assert asked("") == Asked()
-    assert asked("moving:5:64x48:12f") == Asked(moving=True, objects=(5, 5), size=(64, 48), frames=12)
+    assert asked("") == AskedVideos()
+    assert asked("moving:5:64x48:12f") == AskedVideos(moving=True, objects=(5, 5), size=(64, 48), frames=12)
 
 
 @pytest.mark.parametrize("text", ["still", "1-3", "4-9", "8x8", "3f", "4-6:red"])

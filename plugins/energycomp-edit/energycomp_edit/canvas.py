@@ -48,7 +48,7 @@ class Plan:
 
 
 @attrs.frozen(eq=False)
-class Canvas:
+class Repainting:
     """An image that is edited. Pictures are (1, 3, H, W) in [-1, 1]: the photo at its own size, others at the model's.
 
     Args:
@@ -156,7 +156,7 @@ class Canvas:
         )
         return found, [*anew, *(k for k in words if not after.shows(k, self))]
 
-    def shows(self, k: int, before: Canvas) -> bool:
+    def shows(self, k: int, before: Repainting) -> bool:
         """Whether component k is in this image, rather than that of an image before, and has its outline."""
         other, problem = self.plan.old.clone(), make_problem(self.given, self.model)
         other[k] = before.plan.old[k]
@@ -240,7 +240,7 @@ def edited(
     whole = as_picture(image)
     picture = model.processor(image).to(model.denoiser.device)
     photo = from_bytes(torch.from_numpy(np.array(model.processor.frame(whole)))).permute(2, 0, 1)[None].to(picture)
-    result, sample, mask = Canvas(photo, picture, model, plan, steps, generator, progress).edited()
+    result, sample, mask = Repainting(photo, picture, model, plan, steps, generator, progress).edited()
     pixels = to_bytes(result)[0].permute(1, 2, 0).cpu().numpy()
     whole.paste(Image.fromarray(pixels), model.processor.box(whole)[:2])
     return whole, sample, mask

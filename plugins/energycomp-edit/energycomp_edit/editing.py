@@ -69,9 +69,8 @@ class Edit:
 
     def _repr_html_(self) -> str:
         warnings = [f"warning: {warning}" for warning in self.solution.warnings]
-        return html(
-            answer_text(self.after.rows, *warnings, str(self), noun=self.after.noun), self.picture(side=NOTEBOOK)
-        )
+        after = {"objects": self.after.rows, "noun": self.after.noun}
+        return html(answer_text(after, *warnings, str(self)), self.picture(side=NOTEBOOK))
 
     def _repr_png_(self) -> bytes:
         return png(self.picture(side=NOTEBOOK))

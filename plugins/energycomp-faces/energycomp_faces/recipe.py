@@ -19,7 +19,7 @@ from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
 from energycomp.progress import progress
 from energycomp_datasets.faces.avatars import ATTRIBUTES, avatar, labels_of
-from energycomp_datasets.faces.celeba import Record, read
+from energycomp_datasets.faces.celeba import FaceRecord, read
 from energycomp_faces.contrast import contrast_loss
 from energycomp_faces.model import faces as build
 from energycomp_lab.training import FitConfig, Loss, Recipe, Step, augment, denoising_loss, option_number, start
@@ -32,7 +32,7 @@ GROUP = "a"  # the other group of hair and beards stays out of distribution
 class Folder(Dataset[dict[str, Tensor]]):
     """Pictures of a folder in CelebA's layout, each read when it is asked for."""
 
-    def __init__(self, records: Sequence[Record], processor: ImageProcessor) -> None:
+    def __init__(self, records: Sequence[FaceRecord], processor: ImageProcessor) -> None:
         self.records, self.processor = records, processor
 
     def __len__(self) -> int:

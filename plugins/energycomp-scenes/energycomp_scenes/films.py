@@ -1,23 +1,20 @@
-"""Moving pictures: frames drawn from a script of places, and GIF and MP4 files that are read and written."""
+"""Moving pictures: frames drawn from a script of places."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageSequence
+from PIL import Image
 from torch import Tensor
 
 from energycomp.components import Places, ReadsText
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
-from energycomp.files import atomic_file
-from energycomp.images import as_picture
 from energycomp.models import Model, model_of
 from energycomp.sampling import Composer
 from energycomp.seeds import as_seed
@@ -27,7 +24,6 @@ from energycomp_datasets.clevr.geometry import project, unproject
 from energycomp_datasets.clevr.scenes import SIZES
 
 ARROW = "->"
-MOVIES = (".gif", ".mp4")
 MOST = 1_000  # frames
 SIDE = 320  # px
 
@@ -111,72 +107,3 @@ def moved(text: str, frames: int, numbers: int) -> Tensor:
     at = np.linspace(0, len(known) - 1, frames)
     columns = [np.interp(at, np.arange(len(known)), column) for column in known.T.numpy()]
     return torch.from_numpy(np.stack(columns, axis=1)).float()
-
-
-def read_frames(paths: Sequence[str | Path]) -> list[Image.Image]:
-    """The frames of image files, or of one GIF or MP4 file.
-
-    Raises:
-        InputError: a file that cannot be read, or not from 2 to 1,000 frames of one size.
-    """
-    found = [Path(path) for path in paths]
-    is_movie = len(found) == 1 and found[0].suffix.lower() in MOVIES
-    frames = []
-    for frame in _movie(found[0]) if is_movie else map(as_picture, found):
-        frames.append(frame)
-        if frame.size != frames[0].size or len(frames) > MOST:
-            break
-    sizes = sorted({f"{frame.width}x{frame.height}" for frame in frames})
-    if len(sizes) != 1 or not 2 <= len(frames) <= MOST:
-        got = f"got {len(frames)} frames of {' and '.join(sizes) or 'no'} pixels"
-        raise InputError(f"{got}; expected from 2 to {MOST:,} frames of one size; name other files, or resize them")
-    return frames
-
-
-def _movie(path: Path) -> Iterator[Image.Image]:
-    if path.suffix.lower() == ".gif" or not path.is_file():
-        as_picture(path)  # has the limits and the errors of images
-        try:
-            with Image.open(path, formats=["GIF"]) as opened:
-                yield from (frame.convert("RGB") for frame in ImageSequence.Iterator(opened))
-        except OSError as error:
-            raise InputError(f"got {path}, which cannot be read as a GIF file; expected one; convert it") from error
-        return
-    try:
-        for array in _imageio().get_reader(path, format="FFMPEG"):
-            yield Image.fromarray(array)
-    except (OSError, RuntimeError, ValueError, IndexError) as error:
-        raise InputError(f"got {path}, which cannot be read as a video; expected MP4; convert it") from error
-
-
-def save_frames(frames: Sequence[Image.Image], path: str | Path, *, fps: float = 8.0) -> None:
-    """Writes frames as a GIF or MP4 file, by the end of its name, whole or not at all.
-
-    Raises:
-        InputError: another end, no frames, or MP4 without energycomp-scenes[mp4].
-        CheckpointError: the file cannot be written.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in MOVIES or not frames or not 0 < fps <= 100:
-        got = f"got {path} for {len(frames)} frames at {fps:g} a second"
-        raise InputError(f"{got}; expected a name that ends in {' or '.join(MOVIES)}, frames, and up to 100 a second")
-    even = [frame.convert("RGB").crop((0, 0, frame.width // 2 * 2, frame.height // 2 * 2)) for frame in frames]
-    with atomic_file(path) as temporary:
-        if path.suffix.lower() == ".gif":
-            more = {"append_images": even[1:], "duration": round(1000 / fps), "loop": 0}
-            even[0].save(temporary, format="GIF", save_all=True, **more)
-            return
-        with TemporaryDirectory() as folder:  # ffmpeg goes by the end of a name
-            made = Path(folder) / "film.mp4"
-            _imageio().mimwrite(made, list(map(np.asarray, even)), format="FFMPEG", fps=fps, macro_block_size=2)
-            temporary.write_bytes(made.read_bytes())
-
-
-def _imageio() -> Any:
-    try:
-        import imageio.v2 as imageio
-        import imageio_ffmpeg  # noqa: F401 - what reads and writes
-    except ImportError as error:
-        missing = "got an MP4 file without imageio-ffmpeg; expected it, or a GIF file"
-        raise InputError(f"{missing}; pip install 'energycomp-scenes[mp4]'") from error
-    return imageio

@@ -47,7 +47,7 @@ def track(
     in brackets on the images, where it is expected. An interrupted run continues. --json prints one line per frame.
     """
     check_folder(out, "-o")
-    from energycomp_scenes.films import MOVIES, read_frames
+    from energycomp.images import MOVIES, read_frames
 
     movie = len(frames) == 1 and frames[0].suffix.lower() in MOVIES
     files = frames if movie else list(image_files(frames, without=out).values())
@@ -100,15 +100,15 @@ def film(
     ```
 
     Places take equal times. All frames share their noise, so that what does not move stays as it is. Name all
-    attributes: those that are left open may change between frames. MP4 needs energycomp-scenes[mp4].
+    attributes: those that are left open may change between frames. MP4 needs energycomp[mp4].
     """
     check_folder(out.parent, "-o", path=out)
-    from energycomp_scenes.films import MOVIES
+    from energycomp.images import MOVIES, save_frames
 
     if out.suffix.lower() not in MOVIES:
         raise InputError(f"got -o {out}; expected the name of a GIF or MP4 file, such as {out.with_suffix('.gif')}")
     with loading(model):
-        from energycomp_scenes.films import film as made, save_frames
+        from energycomp_scenes.films import film as made
 
         loaded = run.load(model)
     images = made(loaded, script, frames=frames, camera=camera, generator=run.seed, num_inference_steps=steps)

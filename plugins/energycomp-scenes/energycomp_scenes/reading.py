@@ -25,7 +25,7 @@ PLACE = (0.0025, 0.0045)  # std of places, shares of the picture: of `clevr` on 
 DRAWS = 1000
 SIZES = [len(words) for words in ATTRIBUTES.values()]
 OF_THE_ANSWER: dict[str, Any] = {"error": float("nan"), "stderr": float("nan")} | dict.fromkeys(
-    ("runner_up", "difference", "difference_stderr", "p_value", "fit", "component_gain", "probability", "share", "maps")
+    ("runner_up", "difference", "difference_stderr", "p_value", "component_gain", "probability")
 )
 SHOWN = ("left of", "in front of", "near", "in the same row as")  # the others are their contraries
 
@@ -87,7 +87,7 @@ def joined(solution: Solution, image: Any, model: Model, *, generator: int | tor
     Raises:
         InputError: a reading without certainties, or a model without them.
     """
-    if solution.words is None or model.defaults.beta is None or not isinstance(model.conditioner, Objects):
+    if solution.posteriors is None or model.defaults.beta is None or not isinstance(model.conditioner, Objects):
         got = f"got {solution!r} to join with {model.name}"
         raise InputError(
             f"{got}; expected a reading of whole objects and a model of them, such as clevr and clevr-small"
@@ -96,18 +96,20 @@ def joined(solution: Solution, image: Any, model: Model, *, generator: int | tor
         return solution
     problem = make_problem(model.encode(model.given(image)), model, count=solution.count)
     found = read_attributes(problem, solution.conditions[:, :2].to(problem.device), generator=as_generator(generator))
-    own = solution.words.cpu().split(SIZES, dim=1)
     others = found.probabilities(problem.beta, problem.energies)
-    words = [pooled(one, other.cpu()) for one, other in zip(own, others, strict=True)]
+    words = [pooled(one.cpu(), other.cpu()) for one, other in zip(solution.posteriors, others, strict=True)]
     codes = torch.stack([each.argmax(1) + 1 for each in words], dim=1)
     support = attrs.evolve(Objects().support, unread=(0,) * (solution.conditions.shape[1] - TURN))
     values = support.joined(solution.conditions[:, :2].cpu(), codes)
-    sure = torch.stack([each.amax(1) for each in words], dim=1)
-    view = None if solution.view is None else attrs.evolve(view_of(model, values), image=solution.image)
-    rows = solution.rows + problem.rows
-    changed = {} if torch.equal(values, solution.conditions.cpu()) else OF_THE_ANSWER
+    if not torch.equal(values, solution.conditions.cpu()):  # another answer, which nothing was measured of
+        known = attrs.evolve(solution.judgement, fit=None, share=None, maps=None)
+        solution = attrs.evolve(solution, judgement=known, **OF_THE_ANSWER)
     return attrs.evolve(
-        solution, conditions=values, certainty=sure, words=torch.cat(words, 1), view=view, rows=rows, **changed
+        solution,
+        conditions=values,
+        posteriors=tuple(words),
+        view=attrs.evolve(view_of(model, values), image=solution.image),
+        rows=solution.rows + problem.rows,
     )
 
 

@@ -47,7 +47,7 @@ MOST, DENIED, CLEARLY = 5, 0.25, 0.3  # objects of a graph, share of relations t
 
 
 @attrs.frozen
-class Asked:
+class AskedGraph:
     """What a picture should show.
 
     Args:
@@ -131,11 +131,11 @@ class Describer:
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
         return self.asks.examples(spec, count=count, seed=seed)
 
-    def right(self, asked: Asked, image: Tensor) -> tuple[bool, Any]:
+    def right(self, asked: AskedGraph, image: Tensor) -> tuple[bool, Any]:
         (found,) = self.reader.read(ImageProcessor(size=(SIZE, SIZE), resize="squash")(image * 2 - 1))
         return asked.shown_by(found), found.tolist()
 
-    def drawn(self, asked: Asked, generator: torch.Generator) -> Drawn:
+    def drawn(self, asked: AskedGraph, generator: torch.Generator) -> Drawn:
         how: dict[str, Any] = {"generator": generator, "output_type": "pt", "progress": False, **self.asks.options}
         if asked.denied is None:
             picture = draw(asked.graph, self.model, tries=self.asks.tries, **how)[0]
@@ -200,7 +200,7 @@ def _example(index: int, *, names: Sequence[str], seed: int) -> Example:
     skill, number = names[index % len(names)], index // len(names)
     random = torch.Generator().manual_seed(derived_seed(HELD_OUT + seed, skill, number))
     graph, denied = SKILLS[skill](random, number)
-    asked = Asked(skill, graph, denied)
+    asked = AskedGraph(skill, graph, denied)
     return Example(
         torch.zeros(3, 8, 8), name=f"{skill} {number}: {graph.objects} {graph.relations}", conditions=[asked]
     )

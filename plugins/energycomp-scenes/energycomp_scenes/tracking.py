@@ -19,12 +19,11 @@ from torch import Tensor
 
 from energycomp.components import mixed_of
 from energycomp.errors import InputError
-from energycomp.images import as_picture, as_text, overlay, rich_table, table_cells
+from energycomp.images import as_picture, as_text, overlay, rich_table, save_frames, table_cells
 from energycomp.inference import infer, make_problem
 from energycomp.models import Model, model_of
 from energycomp.progress import progress as shown
 from energycomp.seeds import as_seed, derived_seed
-from energycomp_scenes.films import save_frames
 from energycomp_scenes.sighting import DRAWS, START, Sighting, Tracked
 
 GUESS = 0.9  # the posterior of a word, of a model without an inverse temperature
@@ -93,7 +92,7 @@ class Track:
         return overlay(self.images[frame], [(row["x"], row["y"]) for row in rows], labels, side=side)
 
     def save(self, path: str | Path, *, fps: float = 4.0) -> None:
-        """Writes all pictures as a GIF or MP4 file, see `energycomp_scenes.films.save_frames`."""
+        """Writes all pictures as a GIF or MP4 file, see `energycomp.images.save_frames`."""
         save_frames([self.picture(k) for k in range(len(self.frames))], path, fps=fps)
 
     def __repr__(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import attrs
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from typer.testing import CliRunner
 
 from energycomp import Model, load
@@ -20,7 +18,7 @@ from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.testing import tiny_model
 from energycomp_clevr.objects import Objects
-from energycomp_scenes import draw, film, read_frames, save_frames, scene
+from energycomp_scenes import draw, film, read_frames, scene
 from energycomp_scenes.films import _seen, moved
 
 
@@ -60,10 +58,6 @@ def test_graphs_are_drawn_with_turns(turned: Model) -> None:
     assert one.image.size == (24, 16)
     assert one.image.tobytes() == again.image.tobytes()
     assert one.values.shape == (2, 6)
-
-
-def frames(count: int = 3, size: tuple[int, int] = (32, 24)) -> list[Image.Image]:
-    return [Image.new("RGB", size, (80 * k, 40, 200)) for k in range(count)]
 
 
 def test_keys_take_equal_times() -> None:
@@ -119,41 +113,6 @@ def test_what_cannot_be_drawn(small: Model, script: list[str], options: dict[str
 def test_a_model_that_reads_no_objects() -> None:
     with pytest.raises(InputError, match="tiny, which reads no objects"):
         film(tiny_model(), ["0.3,0.5"])
-
-
-@pytest.mark.parametrize("name", ["film.gif", "film.mp4"])
-def test_frames_are_written_and_read(tmp_path: Path, name: str) -> None:
-    if name.endswith("mp4"):
-        pytest.importorskip("imageio_ffmpeg")
-    save_frames(frames(), tmp_path / name)
-    found = read_frames([tmp_path / name])
-    assert [frame.size for frame in found] == [(32, 24)] * 3
-    levels = [float(np.asarray(frame)[..., 0].mean()) for frame in found]
-    assert np.allclose(levels, [0, 80, 160], atol=12)
-
-
-def test_mp4_without_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(InputError, match=r"pip install 'energycomp-scenes\[mp4\]'"):
-        save_frames(frames(), tmp_path / "film.mp4")
-    assert not list(tmp_path.iterdir())
-
-
-def test_files_that_are_no_frames(tmp_path: Path) -> None:
-    for k, frame in enumerate([*frames(2), *frames(1, (16, 16))]):
-        frame.save(tmp_path / f"{k}.png")
-    with pytest.raises(InputError, match="16x16 and 32x24 pixels; expected from 2 to 1,000 frames of one size"):
-        read_frames(sorted(tmp_path.iterdir()))
-    with pytest.raises(InputError, match="got 1 frames"):
-        read_frames([tmp_path / "0.png"])
-    for broken in ("broken.gif", "broken.mp4"):
-        (tmp_path / broken).write_bytes(b"no frames")
-        with pytest.raises(InputError, match="cannot be"):
-            read_frames([tmp_path / broken])
-    with pytest.raises(InputError, match="is no file"):
-        read_frames([tmp_path / "none.mp4"])
-    with pytest.raises(InputError, match=r"ends in \.gif or \.mp4"):
-        save_frames(frames(), tmp_path / "film.png")
 
 
 def test_the_command_writes_a_film(small: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

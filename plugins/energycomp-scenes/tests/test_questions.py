@@ -11,10 +11,10 @@ import torch
 
 from energycomp import Composer, Solution, infer, load
 from energycomp.errors import InputError
-from energycomp.inference import ObjectWords
+from energycomp.inference import Judgement, ObjectWords
 from energycomp_scenes import Belief, answer, belief, joined, left_of, near
 from energycomp_scenes.questions import program_of
-from energycomp_scenes.reading import pooled
+from energycomp_scenes.reading import SIZES, pooled
 
 CODES = torch.tensor([[1, 2, 2, 1], [2, 3, 1, 2], [2, 2, 1, 1]])  # small red metal cube, large blue rubber sphere, ...
 GROUND = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, -1.0]])
@@ -140,7 +140,8 @@ def test_the_probability_of_a_set_is_its_share_of_the_samples() -> None:
 
 def solution(words: torch.Tensor | None = None, values: torch.Tensor | None = None) -> Solution:
     known = torch.tensor([[0.3, 0.5, 1, 2, 2, 1], [0.7, 0.5, 2, 3, 1, 2.0]]) if values is None else values
-    return Solution(known, len(known), 0.0, 0.0, 0, words=words)
+    posteriors = None if words is None else words.split(SIZES, dim=1)
+    return Solution(known, len(known), 0.0, 0.0, 0, posteriors=posteriors)
 
 
 def test_a_belief_has_the_words_and_places_of_a_reading() -> None:
@@ -185,10 +186,14 @@ def test_evidence_that_two_readers_share_counts_once() -> None:
 
 def test_a_reader_joined_with_itself_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     words = torch.rand(2, 15, generator=torch.Generator().manual_seed(0))
-    words = torch.cat([each / each.sum(1, keepdim=True) for each in words.split([2, 8, 2, 3], 1)], dim=1)
-    codes = torch.stack([each.argmax(1) + 1 for each in words.split([2, 8, 2, 3], 1)], dim=1)
+    posteriors = tuple(each / each.sum(1, keepdim=True) for each in words.split(SIZES, 1))
+    words = torch.cat(posteriors, dim=1)
+    codes = torch.stack([each.argmax(1) + 1 for each in posteriors], dim=1)
     values = torch.cat([torch.tensor([[0.3, 0.5], [0.7, 0.5]]), codes], dim=1)
-    read = Solution(values, 2, 1.0, 0.1, 0, words=words, p_value=0.03, component_gain=torch.ones(2), fit=0.9)
+    read = Solution(
+        values, 2, 1.0, 0.1, 0, p_value=0.03, component_gain=torch.ones(2), posteriors=posteriors,
+        judgement=Judgement(fit=0.9),
+    )  # fmt: skip
     model = load("clevr-small")
     assert model.defaults.beta is not None
 

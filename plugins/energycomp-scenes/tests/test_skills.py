@@ -20,7 +20,7 @@ from energycomp_clevr.objects import Objects
 from energycomp_datasets.solids.solids import picture
 from energycomp_scenes import Skills, scene
 from energycomp_scenes.prompts import PROMPTED, Prompter, Wanted
-from energycomp_scenes.skills import SKILLS, Asked
+from energycomp_scenes.skills import SKILLS, AskedGraph
 
 
 def found(*texts: str) -> Tensor:
@@ -51,7 +51,7 @@ WRONG = [
 def test_a_picture_is_right(case: tuple[str, str, str | None, tuple[str, ...]], right: bool) -> None:
     skill, text, denied, objects = case
     there = found(*objects) if objects else torch.zeros(0, 6)
-    assert Asked(skill, scene(text), denied).shown_by(there) is right
+    assert AskedGraph(skill, scene(text), denied).shown_by(there) is right
 
 
 def test_prompts_follow_from_the_seed() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from energycomp_studio.forms import Form
-from energycomp_studio.scene import Item, Scene
+from energycomp_studio.scene import Draft, Item
 
 # Scenes that the included models draw well. Other models begin with the first words of their form.
 CHOSEN: dict[str, list[dict[str, Any]]] = {
@@ -18,7 +18,7 @@ CHOSEN: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def first_scene(form: Form, model: str = "") -> Scene:
+def first_scene(form: Form, model: str = "") -> Draft:
     """A scene to begin with.
 
     Args:
@@ -30,7 +30,7 @@ def first_scene(form: Form, model: str = "") -> Scene:
     ['red cube', 'a blue ball']
     """
     given = CHOSEN[model] if model in CHOSEN else _of_form(form)
-    return Scene(tuple(Item(one, form.weight) for one in given))
+    return Draft(tuple(Item(one, form.weight) for one in given))
 
 
 def _of_form(form: Form) -> list[dict[str, Any]]:

@@ -66,8 +66,8 @@ class Item:
 
 
 @attrs.frozen
-class Scene:
-    """Items, in the order of the page."""
+class Draft:
+    """What a person composes on the page: items, in its order."""
 
     items: tuple[Item, ...] = ()
 
@@ -76,7 +76,7 @@ class Scene:
         """The items between `|`, in the order in which they are summed: the negated ones last.
 
         >>> one, two = Item({"x": 0.2, "y": 0.3}), Item({"x": 0.5, "y": 0.5}, either=True)
-        >>> [len(items) for items in Scene((one, two, one)).alternatives]
+        >>> [len(items) for items in Draft((one, two, one)).alternatives]
         [1, 2]
         """
         groups: list[list[Item]] = []
@@ -91,7 +91,7 @@ class Scene:
         return {"items": [item.as_json() for item in self.items]}
 
 
-def scene_of(data: Any) -> Scene:
+def scene_of(data: Any) -> Draft:
     """The scene of the page's JSON.
 
     Raises:
@@ -105,7 +105,7 @@ def scene_of(data: Any) -> Scene:
         raise InputError("got something else than a scene from the page; expected a list of components; reload it")
     if len(listed) > MAX_ITEMS:
         raise InputError(f"got {len(listed)} components; expected at most {MAX_ITEMS}; remove some")
-    return Scene(tuple(_item(one) for one in listed))
+    return Draft(tuple(_item(one) for one in listed))
 
 
 def _item(one: Mapping[str, Any]) -> Item:
@@ -173,12 +173,12 @@ class Settings:
         return {name: option for name, option in chosen.items() if option is not None}
 
 
-def in_words(scene: Scene, model: Model, settings: Settings) -> str:
+def in_words(scene: Draft, model: Model, settings: Settings) -> str:
     """A scene in words, as its formula says it in symbols.
 
     >>> from energycomp.testing import bumps_model
     >>> one = Item({"x": 0.2, "y": 0.3}, weight=2.0)
-    >>> in_words(Scene((one, attrs.evolve(one, negated=True))), bumps_model(), Settings())
+    >>> in_words(Draft((one, attrs.evolve(one, negated=True))), bumps_model(), Settings())
     '2 objects, 1 left out, weight 2'
     """
     items, weights = scene.items, {item.weight for item in scene.items}
@@ -195,7 +195,7 @@ def in_words(scene: Scene, model: Model, settings: Settings) -> str:
     return ", ".join(filter(None, said))
 
 
-def beyond(scene: Scene, model: Model) -> str:
+def beyond(scene: Draft, model: Model) -> str:
     """A word on more components than the model was made for; none for fewer."""
     count, most = max((len(items) for items in scene.alternatives), default=0), model.defaults.counts[1]
     return f"; more than the {most} that {model.name} knows, so some may be missing" if count > most else ""
@@ -244,7 +244,7 @@ def weighted_text(item: Item, model: Model) -> str:
     return text_of(item, model) + ("" if item.weight == model.defaults.guidance_scale else f" * {item.weight}")
 
 
-def composed(scene: Scene, model: Model, settings: Settings) -> Composable:
+def composed(scene: Draft, model: Model, settings: Settings) -> Composable:
     """What is sampled: the component of a scene, or its objects on a canvas.
 
     Raises:
@@ -261,7 +261,7 @@ def composed(scene: Scene, model: Model, settings: Settings) -> Composable:
     return wide
 
 
-def component(scene: Scene, model: Model) -> Composable:
+def component(scene: Draft, model: Model) -> Composable:
     """The component that a scene stands for: u for none, a mixture for alternatives.
 
     Raises:
@@ -270,7 +270,7 @@ def component(scene: Scene, model: Model) -> Composable:
 
     >>> from energycomp.testing import bumps_model
     >>> one, two = Item({"x": 0.2, "y": 0.3}, weight=2.0), Item({"x": 0.5, "y": 0.5}, negated=True)
-    >>> component(Scene((two, one)), bumps_model())
+    >>> component(Draft((two, one)), bumps_model())
     2 bumps(0.2,0.3) - bumps(0.5,0.5)
     """
     if not scene.items:
@@ -303,11 +303,11 @@ class Changes:
         return bool(self.move or self.remove or self.add)
 
 
-def changes(read: Sequence[Mapping[str, Any]], scene: Scene) -> Changes:
+def changes(read: Sequence[Mapping[str, Any]], scene: Draft) -> Changes:
     """What was moved, removed and added, compared to the descriptions that were read.
 
     >>> read = [{"x": 0.2, "y": 0.3}, {"x": 0.5, "y": 0.5}]
-    >>> scene = Scene((Item({"x": 0.2, "y": 0.4}, origin=0), Item({"x": 0.9, "y": 0.9})))
+    >>> scene = Draft((Item({"x": 0.2, "y": 0.4}, origin=0), Item({"x": 0.9, "y": 0.9})))
     >>> found = changes(read, scene)
     >>> list(found.move), found.remove, len(found.add)
     ([0], (1,), 1)

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from energycomp.errors import InputError
+from energycomp.images import overlay_css
 from energycomp.plugins import names
 from energycomp_studio.pictures import MAX_UPLOAD
 
@@ -181,7 +182,7 @@ def application(model: str, *, device: str = "cpu") -> Guard:
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=static("page.css"),
         # gradio limits `css` to what is inside of its frame
-        head=f"<style>{static('frame.css')}</style><script>{static('address.js')}</script>",
+        head=f"<style>{overlay_css()}\n{static('frame.css')}</style><script>{static('address.js')}</script>",
         show_error=False,
     )
     return Guard(OpenStream(api))

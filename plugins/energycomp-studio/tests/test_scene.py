@@ -25,12 +25,11 @@ from energycomp.models import Model
 from energycomp.testing import attributes_model, bumps_model, labels_model, tinted_model, tiny_model
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
-from energycomp_studio.lines import edit_python, edit_shell, python_lines, shell_line
 from energycomp_studio.pictures import SIDE
 from energycomp_studio.preview import Preview
 from energycomp_studio.scene import (
+    Draft,
     Item,
-    Scene,
     Settings,
     beyond,
     changes,
@@ -40,6 +39,7 @@ from energycomp_studio.scene import (
     scene_of,
     text_of,
 )
+from energycomp_studio.snippets import edit_python, edit_shell, python_lines, shell_line
 from energycomp_studio.tabs.compose import PLAIN, kept_in, sampled, settings_of, shown
 
 RED = {"x": 0.2, "y": 0.3, "tint": "red", "width": "wide"}
@@ -85,7 +85,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("name", SCENES)
 def test_the_lines_make_the_image_of_the_page(name: str, folder: Path) -> None:
     source, items = SCENES[name]
-    model, scene = plugins.find("models", source)(), Scene(tuple(items))
+    model, scene = plugins.find("models", source)(), Draft(tuple(items))
     sampler = {"or": "mixture", "guided, with a sampler": "perpendicular"}.get(name)
     settings = Settings(5, 4, sampler, "DDPMScheduler" if name == "two" else None)
     shown = np.asarray(model.shown(sampled(scene, model, settings), side=SIDE))
@@ -108,7 +108,7 @@ def test_python_the_command_and_the_studio_give_the_same_bytes(folder: Path) -> 
     """Of `clevr` with its weights and fewer steps, where nothing but the scene and the seed is said."""
     pytest.importorskip("energycomp_clevr", reason="no clevr: pip install energycomp-clevr")
     red = {"x": 0.3, "y": 0.45, "size": "large", "color": "red", "material": "metal", "shape": "cube"}
-    clevr, scene, settings = plugins.find("models", "clevr")(), Scene((Item(red),)), Settings(seed=3)
+    clevr, scene, settings = plugins.find("models", "clevr")(), Draft((Item(red),)), Settings(seed=3)
     model = attrs.evolve(clevr, defaults=attrs.evolve(clevr.defaults, num_inference_steps=10))
     plugins.register("models", "brief", lambda **_: model)
     studio = png(model.shown(sampled(scene, model, settings), side=SIDE))
@@ -125,7 +125,7 @@ def test_a_canvas_is_drawn_as_the_lines_draw_it(folder: Path) -> None:
     pytest.importorskip("energycomp_clevr", reason="no clevr: pip install energycomp-clevr")
     model, scene = (
         plugins.find("models", "clevr")(),
-        Scene((Item({"x": 0.2, "y": 0.5}, 1.5), Item({"x": 0.8, "y": 0.6}))),
+        Draft((Item({"x": 0.2, "y": 0.5}, 1.5), Item({"x": 0.8, "y": 0.6}))),
     )
     settings = settings_of(3, 2, PLAIN, scene, "192x128")
     assert (settings.size, settings.aspect(model)) == ((128, 192), 2.25)
@@ -145,41 +145,41 @@ def test_a_canvas_that_cannot_be_is_refused() -> None:
         with pytest.raises(InputError, match="expected WIDTHxHEIGHT"):
             Settings(canvas=wrong)
     assert Settings(canvas="").size is None
-    scene, settings = Scene((Item(OPEN),)), Settings(canvas="32x16")
+    scene, settings = Draft((Item(OPEN),)), Settings(canvas="32x16")
     with pytest.raises(InputError, match="got the canvas 32x16 with tinted; expected objects alone"):
         composed(scene, tinted_model(), settings)
     with pytest.raises(InputError, match="with not or or; expected objects alone"):
-        composed(Scene((Item(OPEN, negated=True),)), tinted_model(), settings)
+        composed(Draft((Item(OPEN, negated=True),)), tinted_model(), settings)
     kept = {"model": "tinted", "items": [], "seed": 3, "steps": None, "sampler": PLAIN, "canvas": "32x16"}
     assert (kept_in(quote(json.dumps(kept)), ["tinted"]) or {})["canvas"] == "32x16"
     assert kept_in(quote(json.dumps({**kept, "canvas": "wide"})), ["tinted"]) is None
 
 
 def test_alternatives_choose_their_sampler_and_too_many_objects_get_a_word() -> None:
-    two, model = Scene((Item(OPEN), Item(RED, either=True))), tinted_model(counts=(0, 2))
+    two, model = Draft((Item(OPEN), Item(RED, either=True))), tinted_model(counts=(0, 2))
     assert (
         settings_of(1, None, PLAIN, two) == settings_of(1, None, "DDIMScheduler", two) == Settings(1, None, "mixture")
     )
     assert settings_of(1, None, "smc", two).sampler == "smc"
-    assert settings_of(1, None, PLAIN, Scene((Item(OPEN),))) == Settings(1)
+    assert settings_of(1, None, PLAIN, Draft((Item(OPEN),))) == Settings(1)
     assert in_words(two, model, Settings()) == "2 objects, 2 alternatives"
     assert not beyond(two, model)
-    assert "more than the 2 that tinted knows" in beyond(Scene((Item(OPEN),) * 3), model)
-    assert in_words(Scene((Item(OPEN),)), tinted_model(attribute_guidance=2.5), Settings()) == "1 object, guidance 2.5"
+    assert "more than the 2 that tinted knows" in beyond(Draft((Item(OPEN),) * 3), model)
+    assert in_words(Draft((Item(OPEN),)), tinted_model(attribute_guidance=2.5), Settings()) == "1 object, guidance 2.5"
 
 
 def test_what_is_in_the_address_is_taken_or_left() -> None:
     kept = {"model": "tinted", "items": [Item(RED).as_json()], "seed": 3, "steps": None, "sampler": PLAIN}
     found = kept_in(quote(json.dumps(kept)), ["tinted"])
     assert found is not None
-    assert (found["scene"], found["seed"]) == (Scene((Item(RED),)), 3)
+    assert (found["scene"], found["seed"]) == (Draft((Item(RED),)), 3)
     for wrong in ({"model": "owner/name"}, {"seed": -1}, {"items": 3}, {"sampler": "no"}, {"steps": 0}, {"model": []}):
         assert kept_in(quote(json.dumps({**kept, **wrong})), ["tinted"]) is None
     assert not any(kept_in(address, ["tinted"]) for address in ("", "{}", "[" * 99_999, "%00", "[1]", "null"))
 
 
 def test_a_preview_has_the_guidance_of_the_model_and_asks_the_network_five_times() -> None:
-    model, scene = plugins.find("models", "guided")(), Scene((Item(RED),))
+    model, scene = plugins.find("models", "guided")(), Draft((Item(RED),))
     settings = Settings(steps=10)
     assert repr(component(scene, model)).startswith("tinted(0.2,0.3,")
     for draft, cost in ((False, 3 + 2 * 7), (True, 2 + 2 * 3)):  # the first three of ten steps are not guided
@@ -217,10 +217,10 @@ def test_the_first_picture_of_text_shows_both_of_its_solids() -> None:
 
 def test_alternatives_are_a_mixture_of_compositions() -> None:
     model = bumps_model()
-    made = component(Scene((Item(OPEN), Item(OPEN, 2.0), Item(OPEN, either=True))), model)
+    made = component(Draft((Item(OPEN), Item(OPEN, 2.0), Item(OPEN, either=True))), model)
     assert "|" in repr(made)
     with pytest.raises(CompositionError, match="of mass 2 in a mixture"):
-        component(Scene((Item({"text": "0"}, 2.0), Item({"text": "1"}, either=True))), labels_model(3, rule="sum"))
+        component(Draft((Item({"text": "0"}, 2.0), Item({"text": "1"}, either=True))), labels_model(3, rule="sum"))
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_settings_are_checked(given: dict[str, Any]) -> None:
 
 
 def test_a_scene_survives_the_page() -> None:
-    scene = Scene((Item(RED, 2.0, negated=True, either=True, origin=3),))
+    scene = Draft((Item(RED, 2.0, negated=True, either=True, origin=3),))
     assert scene_of(scene.as_json()) == scene
 
 
@@ -271,7 +271,7 @@ def test_attributes_of_which_one_word_holds_are_switches() -> None:
     form = form_of(model)
     assert form.kind == "labels"
     assert form.attributes["smiling"] == ("no", "yes")
-    scene = Scene((Item({"attribute": "smiling", "value": "yes"}), Item({"attribute": "smiling", "value": "no"})))
+    scene = Draft((Item({"attribute": "smiling", "value": "yes"}), Item({"attribute": "smiling", "value": "no"})))
     assert "faces(smiling=yes)" in repr(component(scene, model))
     assert shell_line(scene, model, "faces", Settings()).startswith("energycomp sample faces smiling=yes smiling=no")
 
@@ -280,7 +280,7 @@ def test_the_lines_of_an_edit() -> None:
     model = tinted_model()
     read = ({"x": 0.2, "y": 0.3, "tint": "red"}, {"x": 0.7, "y": 0.8}, {"x": 0.5, "y": 0.5})
     items = [Item({**read[0], "tint": "blue"}, origin=0), Item(read[2], origin=2), Item({"x": 0.9, "y": 0.1})]
-    found = changes(read, Scene(tuple(items)))
+    found = changes(read, Draft(tuple(items)))
     assert (list(found.move), found.remove, len(found.add)) == ([0], (1,), 1)
     assert edit_shell(found, model, "tinted", Settings()) == (
         "energycomp edit tinted scene.png --move 1:0.2,0.3,tint=blue --remove 2 --add 0.9,0.1 --seed 0 -o edited.png"
@@ -288,9 +288,9 @@ def test_the_lines_of_an_edit() -> None:
     assert 'move={0: {"x": 0.2, "y": 0.3, "tint": "blue"}}, remove=[1], add=[[0.9, 0.1]]' in edit_python(
         found, model, "tinted", Settings()
     )
-    assert not changes(read, Scene(tuple(Item(one, origin=k) for k, one in enumerate(read))))
+    assert not changes(read, Draft(tuple(Item(one, origin=k) for k, one in enumerate(read))))
     with pytest.raises(InputError, match="read the image again"):
-        changes(read, Scene((Item(read[0], origin=7),)))
+        changes(read, Draft((Item(read[0], origin=7),)))
 
 
 def test_equal_scenes_give_equal_images() -> None:
@@ -317,7 +317,7 @@ def turned() -> Model:
 
 def test_a_turn_is_said_in_all_lines(turned: Model) -> None:
     cube = {"x": 0.2, "y": 0.3, "color": "red", "shape": "cube", "turn": 45}
-    scene, settings = Scene((Item(cube),)), Settings()
+    scene, settings = Draft((Item(cube),)), Settings()
     assert text_of(scene.items[0], turned) == "red cube turn=45 at 0.2,0.3"
     assert 'model(0.2, 0.3, color="red", shape="cube", turn=45)' in python_lines(scene, turned, "clevr", settings)
     assert "'red cube turn=45 at 0.2,0.3'" in shell_line(scene, turned, "clevr", settings)
@@ -327,7 +327,7 @@ def test_a_turn_is_said_in_all_lines(turned: Model) -> None:
 
 def test_what_is_open_is_drawn_alike_by_python_the_command_and_the_studio(turned: Model, folder: Path) -> None:
     plugins.register("models", "turned", lambda **_: turned)
-    scene, settings = Scene((Item({"x": 0.3, "y": 0.5, "shape": "cube"}), Item(OPEN))), Settings(seed=3)
+    scene, settings = Draft((Item({"x": 0.3, "y": 0.5, "shape": "cube"}), Item(OPEN))), Settings(seed=3)
     studio, other = (png(turned.shown(sampled(scene, turned, one), side=SIDE)) for one in (settings, Settings(seed=4)))
     assert studio != other
     assert CliRunner().invoke(app, shlex.split(shell_line(scene, turned, "turned", settings))[1:]).exit_code == 0

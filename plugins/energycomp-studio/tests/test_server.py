@@ -21,17 +21,18 @@ from PIL import Image
 from energycomp import infer, plugins
 from energycomp.errors import InputError
 from energycomp.images import data_url
-from energycomp.inference import Solution
+from energycomp.inference import Judgement, Solution
 from energycomp.progress import progress
 from energycomp.testing import planted, stripes_model, tinted_model
 from energycomp_lab.checks import check_plugin
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.library import Library
+from energycomp_studio.parts import static
 from energycomp_studio.pictures import MAX_UPLOAD, uploaded
-from energycomp_studio.reading import Reading, found_in, read, scene_read
-from energycomp_studio.scene import Item, Scene, Settings
+from energycomp_studio.scene import Draft, Item, Settings
 from energycomp_studio.server import MAX_BODY, OpenStream, running
+from energycomp_studio.staged import Reading, found_in, read, scene_read
 from energycomp_studio.tabs.compose import PLAIN, _Compose
 from energycomp_studio.tabs.decompose import _Decompose, choice, drawn
 from energycomp_studio.tabs.read import _Read, repainted
@@ -69,6 +70,8 @@ def test_the_page_is_served_with_a_policy(port: int) -> None:
     assert "energycomp studio" in text
     assert "connect-src 'self'" in headers["content-security-policy"]
     assert headers["x-frame-options"] == "DENY"
+    assert "--overlay-found: rgb(255 214 0);" in text  # the rings of the page have the colour of `overlay`
+    assert "stroke: var(--overlay-found)" in static("page.css")
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "", "192.0.2.1"])
@@ -339,7 +342,7 @@ def test_reading_reports_on_the_way_and_answers_as_infer_does() -> None:
     assert [one["sure"]["tint"] for one in shown] == pytest.approx(direct.certainty[:, 0].tolist())
     assert [one["gain"] for one in shown] == pytest.approx(direct.component_gain.tolist())
     assert [one["tint"] for one in found.described] == ["red", "blue"]
-    foreign = attrs.evolve(found, solution=attrs.evolve(found.solution, out_of_distribution=True))
+    foreign = attrs.evolve(found, solution=attrs.evolve(found.solution, judgement=Judgement(typicality=0.001)))
     assert [(one["sure"], one["gain"]) for one in found_in(foreign, model)] == [({}, None), ({}, None)]
 
 
@@ -347,12 +350,12 @@ def test_repainting_changes_the_answer() -> None:
     model, picture = scene()
     reading = read(picture, model, lambda _: None)
     items = scene_read(reading.described).items
-    changed = Scene((Item({**items[0].given, "tint": "green"}, origin=0),))
+    changed = Draft((Item({**items[0].given, "tint": "green"}, origin=0),))
     after = repainted(reading, changed, model, Settings(steps=4))
     assert [one["tint"] for one in after.described] == ["green"]
     assert after.picture.size == picture.size
     with pytest.raises(InputError, match="got nothing to change"):
-        repainted(reading, Scene(items), model, Settings(steps=4))
+        repainted(reading, Draft(items), model, Settings(steps=4))
 
 
 def test_questions_have_short_answers() -> None:

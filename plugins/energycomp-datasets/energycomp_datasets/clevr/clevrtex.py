@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from energycomp.errors import InputError
-from energycomp_datasets.clevr.records import Record, centres
+from energycomp_datasets.clevr.records import SceneRecord, centres
 
 FRAME = (320, 240)  # (width, height) px, the frame of `pixel_coords` whatever the stored image's size
 NAME = re.compile(r"CLEVRTEX_[A-Za-z]+_[0-9]{6}\.(png|json)")  # not the masks, CLEVRTEX_full_000000_flat.png
@@ -29,7 +29,7 @@ def images(folder: Path) -> list[Path]:
     return sorted({path.with_suffix(".png") for path in found if NAME.fullmatch(path.name)}, key=lambda path: path.name)
 
 
-def scenes(files: list[Path]) -> Iterator[Record]:
+def scenes(files: list[Path]) -> Iterator[SceneRecord]:
     """The records of the images `files`, read one after another.
 
     The record of an image is the JSON file of its name, in the same folder; file names inside it are not followed.
@@ -60,11 +60,11 @@ def _parsed(file: Path) -> Any:
     return json.loads(text)
 
 
-def _record(path: Path, content: Any) -> Record:
+def _record(path: Path, content: Any) -> SceneRecord:
     entries = content["objects"]
     if not isinstance(entries, list) or len(entries) > MAX_OBJECTS:
         raise ValueError(f"objects that are no list of at most {MAX_OBJECTS}")
     coordinates = centres(entries, FRAME)
     if not bool(((coordinates >= 0) & (coordinates <= 1)).all()):  # NaN is neither
         raise ValueError("pixel_coords outside of the frame of 320x240")
-    return Record(path=path, coordinates=coordinates, count=len(coordinates))
+    return SceneRecord(path=path, coordinates=coordinates, count=len(coordinates))

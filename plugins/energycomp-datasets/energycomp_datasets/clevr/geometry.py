@@ -15,7 +15,7 @@ SHAPES = ("cube", "sphere", "cylinder")
 MORE_SHAPES = ("cone", "egg", "tower", "gem")  # not CLEVR's; their indices follow on those of SHAPES
 STRETCHED = {4: (1, 0.68), 5: (0, 0.5)}  # egg and tower: the shape that they are, and how wide for its height
 FAR = 1e6
-Parts = tuple[Tensor, ...]  # x, y, z apart
+Coordinates = tuple[Tensor, ...]  # x, y, z apart
 CORNER = 1 / 1.5  # |x| + |y| + |z| <= 1.5 on the gem
 CHAMFER = 1 / 1.88  # |x| + |y| <= 1.88 on the unit box: the official cubes have round edges
 
@@ -90,7 +90,7 @@ def to_local(vectors: Tensor, size: float, cosine: float, sine: float) -> tuple[
     return x * cosine + y * sine, y * cosine - x * sine, z / size
 
 
-def interval(shape: int, origin: Parts, direction: Parts) -> tuple[Tensor, Tensor]:
+def interval(shape: int, origin: Coordinates, direction: Coordinates) -> tuple[Tensor, Tensor]:
     """Ray parameters `(enter, leave)` of the unit shape; the ray misses where `enter >= leave`.
 
     `shape` indexes `SHAPES + MORE_SHAPES`; `origin` and `direction` are the local x, y, z parts, which broadcast.
@@ -121,7 +121,7 @@ def interval(shape: int, origin: Parts, direction: Parts) -> tuple[Tensor, Tenso
     return torch.maximum(enter, low), torch.minimum(leave, high)
 
 
-def _cone(origin: Parts, direction: Parts) -> tuple[Tensor, Tensor]:
+def _cone(origin: Coordinates, direction: Coordinates) -> tuple[Tensor, Tensor]:
     """The cone whose base is the unit disc at z = -1 and whose tip is at z = 1."""
     o, d = ((*parts[:2], parts[2] * -0.5) for parts in (origin, direction))
     o = (*o[:2], o[2] + 0.5)  # the third part is the radius at that height
@@ -139,29 +139,29 @@ def _cone(origin: Parts, direction: Parts) -> tuple[Tensor, Tensor]:
     return torch.maximum(near, low), torch.minimum(far, high)
 
 
-def _widened(parts: Parts, factor: float) -> Parts:
+def _widened(parts: Coordinates, factor: float) -> Coordinates:
     x, y, z = parts
     return x * factor, y * factor, z
 
 
-def _facets(parts: Parts) -> Parts:
+def _facets(parts: Coordinates) -> Coordinates:
     """The axes and the corner directions of a box whose corners are cut off, scaled so that each slab is [-1, 1]."""
     x, y, z = parts
     corners = (x + y + z, x + y - z, x - y + z, x - y - z)
     return (x, y, z, *(part * CORNER for part in corners))
 
 
-def _dot(first: Parts, second: Parts) -> Tensor:
+def _dot(first: Coordinates, second: Coordinates) -> Tensor:
     return reduce(torch.add, (a * b for a, b in zip(first, second, strict=True)))
 
 
-def _chamfers(parts: Parts) -> Parts:
+def _chamfers(parts: Coordinates) -> Coordinates:
     """The box's axes and its six edge directions, scaled so that each slab is [-1, 1]."""
     x, y, z = parts
     return (x, y, z, *((a + sign * b) * CHAMFER for a, b in ((x, y), (y, z), (z, x)) for sign in (1, -1)))
 
 
-def _slabs(origin: Parts, direction: Parts) -> tuple[Tensor, Tensor]:
+def _slabs(origin: Coordinates, direction: Coordinates) -> tuple[Tensor, Tensor]:
     bounds = []
     for o, d in zip(origin, direction, strict=True):
         inverse = 1 / d
@@ -171,7 +171,7 @@ def _slabs(origin: Parts, direction: Parts) -> tuple[Tensor, Tensor]:
     return reduce(torch.maximum, enters), reduce(torch.minimum, leaves)
 
 
-def normal(shape: int, local: Parts, bevel: float = 18.0) -> Tensor:
+def normal(shape: int, local: Coordinates, bevel: float = 18.0) -> Tensor:
     """Unit normals `(3, N)` in the local frame at surface points `local`; `bevel` is a power that rounds the edges."""
     if shape in STRETCHED:
         shape, width = STRETCHED[shape]
@@ -192,7 +192,7 @@ def normal(shape: int, local: Parts, bevel: float = 18.0) -> Tensor:
     return torch.nn.functional.normalize(torch.stack(parts), dim=0)
 
 
-def _cone_normal(local: Parts) -> Tensor:
+def _cone_normal(local: Coordinates) -> Tensor:
     x, y, z = local
     radius = (x * x + y * y).sqrt().clamp_min(1e-6)
     side = torch.stack([x / radius, y / radius, torch.full_like(z, 0.5)]) / math.sqrt(1.25)
@@ -200,7 +200,7 @@ def _cone_normal(local: Parts) -> Tensor:
     return torch.where(z < -1 + 1e-4, base, side)
 
 
-def _facet_normal(local: Parts) -> Tensor:
+def _facet_normal(local: Coordinates) -> Tensor:
     sides = torch.stack(_facets(local))  # (7, N), the largest is the facet that the point lies on
     axes = torch.stack(_facets(torch.eye(3).unbind()))
     facing = torch.nn.functional.normalize(axes, dim=1)[sides.abs().argmax(0)].T

@@ -25,7 +25,7 @@ from energycomp_datasets.clevr.geometry import (
     project,
     unproject,
 )
-from energycomp_datasets.clevr.records import Record, centres, vectors
+from energycomp_datasets.clevr.records import SceneRecord, centres, vectors
 from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.clevr.scenes import ATTRIBUTES, CLEVR, COLORS, MATERIALS, SIZES, Scene, Variety, sample_scene
 
@@ -131,7 +131,7 @@ def write(
         temporary.write_text(json.dumps({"info": {"split": split, "version": "1.0"}, "scenes": records}))
 
 
-def read(folder: str | Path) -> list[Record]:
+def read(folder: str | Path) -> list[SceneRecord]:
     """The records of `folder`, as `scan` gives them.
 
     >>> read("/nowhere")  # doctest: +ELLIPSIS
@@ -142,7 +142,7 @@ def read(folder: str | Path) -> list[Record]:
     return list(scan(folder))
 
 
-def scan(folder: str | Path) -> Iterator[Record]:
+def scan(folder: str | Path) -> Iterator[SceneRecord]:
     """The record of each image, of every split in `folder` that has a scenes file, or of CLEVRTex.
 
     Takes CLEVR v1.0 as downloaded; its test split has no scenes and is left out. Takes CLEVRTex as `clevrtex.images`
@@ -165,7 +165,7 @@ def scan(folder: str | Path) -> Iterator[Record]:
     yield from found
 
 
-def _read_split(folder: Path, file: Path) -> list[Record]:
+def _read_split(folder: Path, file: Path) -> list[SceneRecord]:
     split = file.name.removeprefix("CLEVR_").removesuffix("_scenes.json")
     records = []
     try:
@@ -176,7 +176,7 @@ def _read_split(folder: Path, file: Path) -> list[Record]:
             known = words if any(words) else ()
             seen = {"camera": vectors(scene, "camera"), "lights": vectors(scene, "lights", rows=True)}
             turns = turns_of(scene, coordinates)
-            records.append(Record(path, coordinates, len(coordinates), known, turns=turns, **seen))
+            records.append(SceneRecord(path, coordinates, len(coordinates), known, turns=turns, **seen))
     except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"got {file} with {type(error).__name__}: {error}; expected the records of CLEVR v1.0; "

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @attrs.frozen(eq=False)
-class Record:
+class SceneRecord:
     """An image file. coordinates: `(K, 2)` float32 object centres in [0, 1] (x right, y down). count: K.
 
     attributes: the words of each object by name, such as {"color": "red"}; () where they are not known.

@@ -15,7 +15,7 @@ from energycomp.errors import InputError
 from energycomp.fields import parse_range
 from energycomp.images import from_bytes
 from energycomp_datasets.clevr.asked import Asked, asked
-from energycomp_datasets.clevr.layout import FRAME, described_record, render_objects, scan, write
+from energycomp_datasets.clevr.layout import FRAME, render_objects, scan, write
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN, synthetic
 from energycomp_lab.evaluation import Example, Generated
@@ -79,10 +79,6 @@ class ClevrSource:
         from energycomp_datasets.clevr.blender import render_folder
 
         render_folder(folder, count=count, seed=WRITTEN + seed, options=options, assets=assets, progress=progress)
-
-    def scene_record(self, conditions: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
-        """The objects of an image as an entry of "scenes" in the official layout, see `described_record`."""
-        return described_record(conditions, name)
 
     def metrics(self) -> MetricCollection:
         """Perception rate, precision, estimation error and count accuracy."""

@@ -37,11 +37,11 @@ CAMERA = 0.4  # scene units, how far a moving camera is from its usual place alo
 
 
 @attrs.frozen
-class Asked:
+class AskedVideos:
     """The videos that are asked for: whether the camera moves, counts of objects, size (width, height), frames.
 
     >>> asked("moving:4-6:64x64:8f")
-    Asked(moving=True, objects=(4, 6), size=(64, 64), frames=8)
+    AskedVideos(moving=True, objects=(4, 6), size=(64, 64), frames=8)
     """
 
     moving: bool = False
@@ -50,7 +50,7 @@ class Asked:
     frames: int = 20
 
 
-def asked(text: str) -> Asked:
+def asked(text: str) -> AskedVideos:
     """What a text such as "moving:4-6:128x128:20f" asks for; each part may be left out."""
     found: dict[str, Any] = {}
     for part in filter(None, text.split(":")):
@@ -66,7 +66,7 @@ def asked(text: str) -> Asked:
         else:
             expected = "moving, two counts from 2 to 8, a size from 16 to 1024 and a number of frames from 6 to 1000"
             raise InputError(f"got {part!r} in {text!r}; expected {expected}, such as moving:4-6:128x128:20f")
-    return Asked(**found)
+    return AskedVideos(**found)
 
 
 @attrs.frozen(eq=False)
@@ -96,17 +96,17 @@ class Video:
 
 
 @lru_cache(maxsize=4)
-def video_of(seed: int, index: int, wanted: Asked | None = None) -> Video:
+def video_of(seed: int, index: int, wanted: AskedVideos | None = None) -> Video:
     """Video number `index` of `seed`, which depends on its arguments alone.
 
     Objects slide along straight lines and never touch. One of them passes behind a large one, which hides it fully for
     a frame or more between the first and the last one. In the first frame all of them are seen.
 
-    >>> video = video_of(0, 0, Asked(frames=8))
+    >>> video = video_of(0, 0, AskedVideos(frames=8))
     >>> len(video.scenes), bool((video.visible == 0).any())
     (8, True)
     """
-    wanted = wanted or Asked()
+    wanted = wanted or AskedVideos()
     entropy = np.random.SeedSequence([seed, index]).generate_state(2, np.uint32)
     generator = torch.Generator().manual_seed(int(entropy[0]) << 31 | int(entropy[1]) >> 1)
     low, high = wanted.objects
@@ -137,7 +137,7 @@ def _hides(visible: Tensor) -> bool:
     return bool((visible[1:-1] <= HIDDEN).any() & (visible[0] >= SEEN).all() & (visible[-1] > HIDDEN).all())
 
 
-def _moved(count: int, wanted: Asked, generator: torch.Generator) -> list[Scene] | None:
+def _moved(count: int, wanted: AskedVideos, generator: torch.Generator) -> list[Scene] | None:
     """The scenes of all frames; None where an object found no path."""
 
     def uniform(*shape: int) -> Tensor:

@@ -18,7 +18,7 @@ PICTURES, TABLE = "img_align_celeba", "list_attr_celeba.txt"
 
 
 @attrs.frozen(eq=False)
-class Record:
+class FaceRecord:
     """An image file and the values (K,) of its attributes: 2 k + (0 or 1) for attribute k."""
 
     path: Path
@@ -42,7 +42,7 @@ def attributes_of(folder: str | Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(["beard"] * ("No_Beard" in names) + [name.lower() for name in names]))
 
 
-def read(folder: str | Path, attributes: Sequence[str] = ATTRIBUTES, *, most: int | None = None) -> list[Record]:
+def read(folder: str | Path, attributes: Sequence[str] = ATTRIBUTES, *, most: int | None = None) -> list[FaceRecord]:
     """The records of a folder as CelebA is downloaded, or one that `energycomp data faces` wrote.
 
     Args:
@@ -64,7 +64,7 @@ def read(folder: str | Path, attributes: Sequence[str] = ATTRIBUTES, *, most: in
         if len(fields) != len(names) or not set(fields) <= {"-1", "1"} or Path(name).name != name:
             raise InputError(f"got line {number} of {root / TABLE}: {line[:60]!r}; expected a file name and -1 or 1s")
         values = torch.tensor([base + (int(fields[place]) == yes) for base, place, yes in known])
-        records.append(Record(root / PICTURES / name, values))
+        records.append(FaceRecord(root / PICTURES / name, values))
     return records
 
 

@@ -22,7 +22,7 @@ CHUNK = 250  # images per batch
 
 
 @attrs.frozen(eq=False)
-class Reading:
+class RoomReading:
     """Predicted labels: shapes (B, 3) from left to right, the target of the arrow (B,), whether valid (B,)."""
 
     shapes: Tensor
@@ -38,7 +38,7 @@ class Reading:
         all shapes are alike or all differ.
 
         >>> seen = torch.tensor([[0, 2, 2], [0, 2, 2], [1, 1, 1], [0, 1, 2], [0, 2, 2]])
-        >>> Reading(seen, torch.tensor([0, 1, 0, 0, 0]), torch.tensor([1, 1, 1, 1, 0]).bool()).verdicts.tolist()
+        >>> RoomReading(seen, torch.tensor([0, 1, 0, 0, 0]), torch.tensor([1, 1, 1, 1, 0]).bool()).verdicts.tolist()
         [0, 1, 1, 1, 2]
         """
         odd = (self.shapes[:, :, None] == self.shapes[:, None]).sum(2) == 1
@@ -79,7 +79,7 @@ class Classifier(nn.Module):
         )
 
     @torch.no_grad()
-    def read(self, images: Tensor) -> Reading:
+    def read(self, images: Tensor) -> RoomReading:
         """The most likely labels of images (B, 3, 32, 32) in [-1, 1].
 
         Raises:
@@ -90,10 +90,10 @@ class Classifier(nn.Module):
             raise InputError(f"got images of shape {shape}; expected (B, 3, {SIZE}, {SIZE}), as of the Arrow Room")
         seen = [self(part) for part in images.split(CHUNK)]
         shapes, target, valid = (torch.cat(parts) for parts in zip(*seen, strict=True))
-        return Reading(shapes.argmax(2), target.argmax(1), valid > 0)
+        return RoomReading(shapes.argmax(2), target.argmax(1), valid > 0)
 
     def verdicts(self, images: Tensor) -> Tensor:
-        """Indices (B,) of `VERDICTS`, as `Reading.verdicts` says: 0 right, 1 wrong, 2 invalid."""
+        """Indices (B,) of `VERDICTS`, as `RoomReading.verdicts` says: 0 right, 1 wrong, 2 invalid."""
         return self.read(images).verdicts
 
 

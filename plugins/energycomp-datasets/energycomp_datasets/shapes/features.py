@@ -96,7 +96,7 @@ def labelled(size: int, *, seed: int) -> TensorDataset:
 
 
 def counts_of(objects: Tensor, world: str) -> Tensor:
-    """How many objects of each of `LABELS` are among some (K, 7), as in `Scene.factors`, in the nearest colours.
+    """How many objects of each of `LABELS` are among some (K, 7), as in `ShapesScene.factors`, in the nearest colours.
 
     >>> counts_of(torch.tensor([[1, 0.5, 0.5, 0.1, 0.9, -0.6, -0.6]]), "a").tolist()
     [0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]

@@ -40,7 +40,7 @@ WORLDS: Mapping[str, World] = {
 
 
 @attrs.frozen(eq=False)
-class Scene:
+class ShapesScene:
     """One image (3, H, W) in [-1, 1], the masks (K, H, W) of its objects, and what each was drawn from (K, 7).
 
     The numbers of an object: the index of its shape; x and y of its centre, in [0, 1]; the radius over the image's
@@ -52,7 +52,7 @@ class Scene:
     factors: Tensor
 
 
-def scene(rng: np.random.Generator, count: int, *, world: str = "a", size: int = SIZE) -> Scene:
+def scene(rng: np.random.Generator, count: int, *, world: str = "a", size: int = SIZE) -> ShapesScene:
     """An image with `count` objects that hardly overlap.
 
     >>> one = scene(np.random.default_rng(0), 3)
@@ -61,11 +61,11 @@ def scene(rng: np.random.Generator, count: int, *, world: str = "a", size: int =
     """
     objects = layout(rng, count, world=world)[None]
     images, masks = render(torch.from_numpy(objects).float(), world=world, size=size)
-    return Scene(images[0], masks[0], torch.from_numpy(objects[0]).float())
+    return ShapesScene(images[0], masks[0], torch.from_numpy(objects[0]).float())
 
 
 def layout(rng: np.random.Generator, count: int, *, world: str = "a") -> np.ndarray:
-    """What `count` objects are drawn from, (count, 7): the numbers of `Scene.factors`."""
+    """What `count` objects are drawn from, (count, 7): the numbers of `ShapesScene.factors`."""
     if world not in WORLDS:
         raise InputError(f"got the world {world!r}; expected one of {', '.join(WORLDS)}")
     if not 0 <= count <= 5:

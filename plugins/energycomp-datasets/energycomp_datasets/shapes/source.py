@@ -13,7 +13,7 @@ import numpy as np
 from energycomp.errors import InputError
 from energycomp.fields import parse_range
 from energycomp_datasets.pictures import image_files, masks_of, write_examples
-from energycomp_datasets.shapes.shapes import WORLDS, Scene, scene
+from energycomp_datasets.shapes.shapes import WORLDS, ShapesScene, scene
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN, synthetic
 from energycomp_lab.evaluation import Example, Generated
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 COUNTS = (2, 4)
 
 
-def draw(index: int, seed: int, *, world: str = "a", counts: tuple[int, int] = COUNTS) -> Scene:
+def draw(index: int, seed: int, *, world: str = "a", counts: tuple[int, int] = COUNTS) -> ShapesScene:
     """Image number `index` of a seed; the number of objects is uniform in a range."""
     rng = np.random.default_rng([seed, index])
     return scene(rng, int(rng.integers(counts[0], counts[1] + 1)), world=world)

@@ -26,14 +26,14 @@ KINDS = ("synthetic", "synthetic:seen", "synthetic:1", "synthetic:3")
 
 
 @attrs.frozen
-class Record:
+class SolidsRecord:
     """An image file and the concepts that it shows."""
 
     path: Path
     concepts: tuple[str, ...]
 
 
-def read(spec: str) -> list[Record]:
+def read(spec: str) -> list[SolidsRecord]:
     """The images of a folder whose subfolders are named after what their images show: `cat,dog/`, `rabbit/`.
 
     Images of all folders take turns, so that the first few show every set.
@@ -54,7 +54,7 @@ def read(spec: str) -> list[Record]:
         if not names:
             raise InputError(f"got the folder {folder}; expected the concepts of its images as its name: cat,dog")
         files = _files(folder)
-        groups.append([Record(file, names) for file in files])
+        groups.append([SolidsRecord(file, names) for file in files])
     longest = max(map(len, groups), default=0)
     records = [group[place] for place in range(longest) for group in groups if place < len(group)]
     if not records:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,8 +15,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import attrs
+import torch
 
 from energycomp.errors import EnergycompError, InputError, NotFoundError, PluginError
+from energycomp.inference import Solution, View
 from energycomp.models import Model, on_meta
 from energycomp.plugins import Factory, PluginInfo, find, listing, names, singular_of
 from energycomp.progress import counting
@@ -195,6 +198,18 @@ def _check_decomposer(name: str) -> None:
     check_decomposer(decomposer)
 
 
+def _check_writer(name: str) -> None:
+    """A writer of two images, of which one has an object and one could not be read."""
+    one = {"x": 0.5, "y": 0.5}
+    answer = Solution(torch.tensor([[0.5, 0.5]]), 1, 1.0, 0.1, 0, view=View(None, (one,))).record()
+    frame = {"size": [64, 64], "box": [0, 0, 64, 64]}
+    file = io.BytesIO()
+    with find("writers", name)(file) as write:
+        write({"image": "/a.png", "file_name": "a.png", "frame": frame, **answer})
+        write({"image": "/b.png", "file_name": "b.png", "failed": "it is no image"})
+    expect(b"a.png" in file.getvalue(), f"{len(file.getvalue())} bytes of {name}", "the name of the image", "write it")
+
+
 def _no_check(name: str) -> None:
     raise NotCheckedError(f"there is no check for {name}")
 
@@ -214,4 +229,5 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "recipes": _check_recipe,
     "commands": _check_command,
     "loaders": _check_loader,
+    "writers": _check_writer,
 }

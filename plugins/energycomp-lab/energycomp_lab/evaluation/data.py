@@ -84,7 +84,7 @@ class Generated(Sequence[Example]):
 class DataSource(Protocol):
     """The data of a plugin: examples for evaluation, and files for training.
 
-    Optional abilities are `HasConcepts`, `HasSizes`, `HasSceneScores`, `HasTask` and `HasSceneRecords`.
+    Optional abilities are `HasConcepts`, `HasSizes`, `HasSceneScores` and `HasTask`.
     `energycomp_lab.checks.check_dataset` checks a source.
     """
 

@@ -89,7 +89,7 @@ def evaluate(
     >>> report.values["recall"], round(report.values["mse"], 6)
     (1.0, 0.0)
     """
-    from energycomp_lab.evaluation.tasks import Conditions, Parts  # torchmetrics takes seconds
+    from energycomp_lab.evaluation.tasks import Conditions, PartsTask  # torchmetrics takes seconds
 
     model, seed = model_of(model), as_seed(seed)
     own, decomposes = isinstance(metrics, Task), takes_apart(model)
@@ -104,7 +104,7 @@ def evaluate(
     if isinstance(metrics, Task):
         task = metrics
     elif decomposes:
-        task = Parts(model, metrics, examples, progress=progress)
+        task = PartsTask(model, metrics, examples, progress=progress)
     else:
         task = Conditions(model, metrics, solver, count)
     rows, seconds = 0, 0.0
@@ -129,7 +129,7 @@ def evaluate(
         rows += record["rows"]
         seconds += record["seconds"]
     values = {name: value for scores in task.scores for name, value in scores.values().items()}
-    if scenes is not None and isinstance(task, Parts) and isinstance(task.decomposer, SceneDecomposer):
+    if scenes is not None and isinstance(task, PartsTask) and isinstance(task.decomposer, SceneDecomposer):
         values.update(scenes(task.decomposer))
     return Report(
         values=values,

@@ -69,7 +69,7 @@ class Conditions:
         self.scores[1].update([found], [true], certainty=[certainty])
 
 
-class Parts:
+class PartsTask:
     """Decomposes images. The metrics compare masks, or latents for examples with factors; pixels are compared, too."""
 
     def __init__(self, model: Model, metrics: MetricCollection, examples: Sequence[Example], *, progress: bool) -> None:

@@ -23,11 +23,11 @@ from energycomp.plugins import names
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import Form, form_of
 from energycomp_studio.library import Library
-from energycomp_studio.lines import python_lines, shell_line
 from energycomp_studio.parts import FREE, NETWORK, QUIET, busy, code, editor, followed, idle, session_of
 from energycomp_studio.pictures import SIDE
 from energycomp_studio.preview import preview_options
-from energycomp_studio.scene import OR, Scene, Settings, beyond, composed, in_words, scene_of
+from energycomp_studio.scene import OR, Draft, Settings, beyond, composed, in_words, scene_of
+from energycomp_studio.snippets import python_lines, shell_line
 from energycomp_studio.worker import Running, StoppedError, Worker
 
 DRAFT = 5  # steps of a sampler, while an object is dragged
@@ -42,7 +42,7 @@ RECALL = "(model, kept) => [model, studioAddress.start()]"
 
 
 def sampled(
-    scene: Scene,
+    scene: Draft,
     model: Model,
     settings: Settings,
     *,
@@ -72,7 +72,7 @@ def sampled(
     return composer.sample(generator=generator, callback_on_step_end=step, progress=False, **options)[0]
 
 
-def settings_of(seed: Any, steps: Any, method: str, scene: Scene, canvas: str | None = None) -> Settings:
+def settings_of(seed: Any, steps: Any, method: str, scene: Draft, canvas: str | None = None) -> Settings:
     """Settings of what is chosen on the page, where one field lists schedulers and samplers; "or" has its sampler."""
     if method not in (PLAIN, *SCHEDULERS):
         return Settings(seed, steps, method, canvas=canvas)
@@ -216,7 +216,7 @@ class _Compose:
         is_older = type(drawing.number) is int and self.newest.get(session, 0) > drawing.number
         return is_older or self.last[session] is not drawing
 
-    def _lines(self, scene: Scene, model: Model, name: str, settings: Settings) -> tuple[Any, ...]:
+    def _lines(self, scene: Draft, model: Model, name: str, settings: Settings) -> tuple[Any, ...]:
         python, shell = python_lines(scene, model, name, settings), shell_line(scene, model, name, settings)
         formula = f"{in_words(scene, model, settings)}: the formula"
         return python, shell, gr.update(label=formula), repr(composed(scene, model, settings))

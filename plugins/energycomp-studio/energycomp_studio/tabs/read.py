@@ -19,7 +19,6 @@ from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.kept import FORGOTTEN, Kept
 from energycomp_studio.library import Library
-from energycomp_studio.lines import edit_python, edit_shell
 from energycomp_studio.parts import (
     FREE,
     NETWORK,
@@ -36,8 +35,9 @@ from energycomp_studio.parts import (
     session_of,
 )
 from energycomp_studio.pictures import SIDE, uploaded
-from energycomp_studio.reading import Reading, Stage, described, found_in, how_sure, notes, read, scene_read
-from energycomp_studio.scene import Scene, Settings, changes, scene_of, value
+from energycomp_studio.scene import Draft, Settings, changes, scene_of, value
+from energycomp_studio.snippets import edit_python, edit_shell
+from energycomp_studio.staged import Reading, Stage, described, found_in, how_sure, notes, read, scene_read
 from energycomp_studio.tabs.compose import sampled
 from energycomp_studio.worker import Running, Worker
 
@@ -51,7 +51,7 @@ OF_PAGE = "(_, ...others) => [studioAddress.page(), ...others]"  # the first inp
 KEPT = 8  # images that "Undo" goes back to
 
 
-def repainted(reading: Reading, scene: Scene, model: Model, settings: Settings) -> Reading:
+def repainted(reading: Reading, scene: Draft, model: Model, settings: Settings) -> Reading:
     """The image with the changes of a scene; raises `InputError` where there are none."""
     found = changes(reading.described, scene)
     if not found:

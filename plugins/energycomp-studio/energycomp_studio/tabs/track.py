@@ -12,9 +12,8 @@ import gradio as gr
 from PIL import Image
 
 from energycomp.errors import InputError
-from energycomp.images import data_url
-from energycomp_datasets.clevr.videos import Asked, video_of
-from energycomp_scenes.films import read_frames
+from energycomp.images import data_url, read_frames
+from energycomp_datasets.clevr.videos import AskedVideos, video_of
 from energycomp_scenes.tracking import Track, TrackedFrame, check_model, track_frame
 from energycomp_studio.library import Library
 from energycomp_studio.parts import NETWORK, QUIET, chooser, followed, model_and_seed, note, session_of, static
@@ -77,7 +76,7 @@ class _Tracking:
         """Tracks the objects of a drawn video."""
 
         def drawn() -> list[Image.Image]:
-            wanted = Asked(objects=(3, 4), size=(240, 160), frames=EXAMPLE)
+            wanted = AskedVideos(objects=(3, 4), size=(240, 160), frames=EXAMPLE)
             video = video_of(Settings(seed).seed, 0, wanted)
             return [video.frame(index, wanted.size) for index in range(EXAMPLE)]
 

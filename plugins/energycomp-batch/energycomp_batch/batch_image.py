@@ -1,4 +1,4 @@
-"""An image that is to be read: a file, or a row of a table."""
+"""An image that is to be read: a file, a row of a table, or a frame of a movie."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen
-class Picture:
+class BatchImage:
     """An image that is to be read.
 
     Args:
-        source: file of the image, or of its table.
-        row: what identifies the image in its table: `__key__` of a WebDataset, otherwise its number; None for a file.
-        content: of a row: the bytes of an image file, or the path of one in the folder of the table.
+        source: file of the image, or of its table or movie.
+        row: what identifies the image in its table: `__key__` of a WebDataset, otherwise its number, also of a frame;
+            None for a file.
+        content: of a row or a frame: the bytes of an image file, or the path of one in the folder of the table.
         problem: why there is nothing to open.
     """
 
@@ -44,7 +45,7 @@ class Picture:
     def row_name(self) -> str:
         """The name of a file for the row: its own, or one without the characters that a path cannot have.
 
-        >>> Picture(Path("a.tar"), "7").row_name, Picture(Path("a.tar"), "cat/7").row_name
+        >>> BatchImage(Path("a.tar"), "7").row_name, BatchImage(Path("a.tar"), "cat/7").row_name
         ('7', 'cat-7-1b8c97')
         """
         row = self.row or ""

@@ -8,14 +8,14 @@ from typing import Any
 
 from energycomp.models import Model
 from energycomp_studio.pictures import SIDE
-from energycomp_studio.scene import Changes, Item, Scene, Settings, text_of, value, weighted_text
+from energycomp_studio.scene import Changes, Draft, Item, Settings, text_of, value, weighted_text
 
 
-def python_lines(scene: Scene, model: Model, source: str, settings: Settings) -> str:
+def python_lines(scene: Draft, model: Model, source: str, settings: Settings) -> str:
     """A script that makes the image.
 
     >>> from energycomp.testing import bumps_model
-    >>> scene = Scene((Item({"x": 0.2, "y": 0.3}), Item({"x": 0.5, "y": 0.5}, weight=2.0, negated=True)))
+    >>> scene = Draft((Item({"x": 0.2, "y": 0.3}), Item({"x": 0.5, "y": 0.5}, weight=2.0, negated=True)))
     >>> print(python_lines(scene, bumps_model(), "bumps", Settings()))
     import energycomp
     <BLANKLINE>
@@ -42,7 +42,7 @@ def python_lines(scene: Scene, model: Model, source: str, settings: Settings) ->
     ])  # fmt: skip
 
 
-def _expression(scene: Scene, model: Model) -> str:
+def _expression(scene: Draft, model: Model) -> str:
     """The composition in Python: `&` under the rule product, a composer of a list under any other."""
     if not scene.items:
         return "model.unconditional"
@@ -88,11 +88,11 @@ def _quoted(field: Any) -> str:
     return f'"{plain[1:-1]}"' if plain[0] == "'" and '"' not in plain else plain
 
 
-def shell_line(scene: Scene, model: Model, source: str, settings: Settings) -> str:
+def shell_line(scene: Draft, model: Model, source: str, settings: Settings) -> str:
     """The command that makes the image; a comment where the command line has no way to say it.
 
     >>> from energycomp.testing import bumps_model
-    >>> scene = Scene((Item({"x": 0.2, "y": 0.3}), Item({"x": 0.5, "y": 0.5}, weight=2.0, negated=True)))
+    >>> scene = Draft((Item({"x": 0.2, "y": 0.3}), Item({"x": 0.5, "y": 0.5}, weight=2.0, negated=True)))
     >>> shell_line(scene, bumps_model(), "bumps", Settings())
     "energycomp sample bumps 0.2,0.3 --not '0.5,0.5 * 2.0' --seed 0 -o scene.png"
     """

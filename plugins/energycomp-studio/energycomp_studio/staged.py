@@ -21,7 +21,7 @@ from energycomp.models import Model
 from energycomp.plugins import find
 from energycomp_scenes import belief
 from energycomp_scenes.relations import OPPOSITE
-from energycomp_studio.scene import Item, Scene
+from energycomp_studio.scene import Draft, Item
 
 MAPS = 4  # maps of the search that are shown at most
 SURE = 0.95  # probability from which a relation has none beside it
@@ -142,9 +142,9 @@ def _fields(one: Any) -> dict[str, Any]:
     return {"text": ",".join(str(number) for number in listed)}
 
 
-def scene_read(fields: tuple[dict[str, Any], ...]) -> Scene:
+def scene_read(fields: tuple[dict[str, Any], ...]) -> Draft:
     """The scene of components that were read; each remembers its number."""
-    return Scene(tuple(Item(one, origin=k) for k, one in enumerate(fields)))
+    return Draft(tuple(Item(one, origin=k) for k, one in enumerate(fields)))
 
 
 def found_in(reading: Reading, model: Model) -> list[dict[str, Any]]:
@@ -179,7 +179,8 @@ def lit(solution: Solution) -> list[str]:
     """For each component an image that darkens the pixels that it does not explain; none for an answer without maps.
 
     >>> answer = Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0)
-    >>> lit(answer), len(lit(attrs.evolve(answer, maps=torch.eye(4)[None])))
+    >>> from energycomp.inference import Judgement
+    >>> lit(answer), len(lit(attrs.evolve(answer, judgement=Judgement(maps=torch.eye(4)[None]))))
     ([], 1)
     """
     try:
@@ -218,9 +219,10 @@ def related(solution: Solution) -> list[list[tuple[int, str]]]:
 def how_sure(solution: Solution) -> str:
     """How sure an answer is, to be added to a line; nothing where the model does not say it.
 
-    >>> how_sure(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, sure=0.97))
+    >>> from energycomp.inference import Judgement
+    >>> how_sure(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, judgement=Judgement(sure=0.97)))
     ', sure 0.97'
-    >>> how_sure(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, out_of_distribution=True))
+    >>> how_sure(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, judgement=Judgement(typicality=0.001)))
     ', not trusted'
     """
     if solution.verdict is None:
@@ -232,7 +234,9 @@ def how_sure(solution: Solution) -> str:
 def notes(solution: Solution) -> str:
     """Reasons not to trust an answer, in HTML; a foreign image is one, and makes the others needless.
 
-    >>> notes(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, out_of_distribution=True, at_count_limit=True)).count("<p")
+    >>> from energycomp.inference import Judgement
+    >>> foreign = Judgement(typicality=0.001, at_count_limit=True)
+    >>> notes(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, judgement=foreign)).count("<p")
     1
     """
     said = solution.warnings[:1] if solution.out_of_distribution else solution.warnings

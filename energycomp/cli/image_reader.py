@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from energycomp.cli.writers import Output
     from energycomp.models import Model
 
 SAMPLES = 3  # of the components of an image
-Show = Callable[[str, str, dict[str, Any]], None]
+Show = Callable[[str, dict[str, Any]], None]
 
 
 @attrs.frozen
-class Reading:
+class ImageReader:
     """The arguments that decide about the answers and the files of images.
 
     Args:
@@ -86,6 +87,8 @@ class Reading:
                 progress=False,
             )
         record = {**head, **solution.record()}
+        if not isinstance(image, torch.Tensor):
+            record["frame"] = {"size": list(image.size), "box": list(model.processor.box(image))}
         if self.folder is not None:
             view = View(None, tuple(record["objects"]))
             has_places = not isinstance(image, torch.Tensor) and len(view.places) == record["count"]
@@ -139,22 +142,20 @@ def model_fingerprint(model: Model) -> str:
     return fingerprint({settings: model.denoiser.alphas_cumprod, **model.trained.state_dict()})
 
 
-def printer(folder: Path | None, *, redraw: bool, records: str | None, as_json: bool) -> Show:
-    """What prints the record of an image, or why it could not be read: a table, JSON or a scene record, and its files.
+def printer(output: Output, *, redraw: bool, as_json: bool) -> Show:
+    """What prints the record of an image, or why it could not be read: a table or JSON, and its files.
 
-    Args:
-        records: the dataset in whose layout the objects of an image are printed; None for none.
+    Where a writer prints, it prints warnings and what could not be read alone.
 
     Raises:
         InputError: options that do not fit.
     """
-    if redraw and folder is None:
+    if redraw and output.folder is None:
         raise InputError("got --redraw without a folder; expected one for the images, such as -o out")
-    if records is not None and as_json:
-        raise InputError("got --format and --json; expected one of them, since both print a line of JSON per image")
-    scene_record = None if records is None else _scene_record(records)
+    if output.printed and as_json:
+        raise InputError(f"got --format {output.writer} and --json; expected one of them, since both print the answers")
 
-    def show(image: str, name: str, record: dict[str, Any]) -> None:
+    def show(image: str, record: dict[str, Any]) -> None:
         with over_bar():
             if "failed" in record:
                 typer.echo(f"energycomp: {record['failed']}", err=True)
@@ -162,22 +163,10 @@ def printer(folder: Path | None, *, redraw: bool, records: str | None, as_json: 
                 typer.echo(f"energycomp: warning: {image}: {warning}", err=True)
             if as_json:
                 typer.echo(json.dumps(record))
-            elif "failed" not in record and scene_record is not None:
-                typer.echo(json.dumps(scene_record(record["objects"], name)))
-            elif "failed" not in record:
-                _print(image, record, folder, redraw=redraw)
+            elif "failed" not in record and not output.printed:
+                _print(image, record, output.folder, redraw=redraw)
 
     return show
-
-
-def _scene_record(name: str) -> Callable[[list[dict[str, Any]], str], Any]:
-    from energycomp.inference import HasSceneRecords
-    from energycomp.plugins import find
-
-    source = find("datasets", name)()
-    if not isinstance(source, HasSceneRecords):
-        raise InputError(f"got --format {name}, a dataset without scene records; expected one with them, such as clevr")
-    return source.scene_record
 
 
 def _print(image: str, record: dict[str, Any], folder: Path | None, *, redraw: bool) -> None:
@@ -185,7 +174,7 @@ def _print(image: str, record: dict[str, Any], folder: Path | None, *, redraw: b
 
     typer.echo(image)
     if record["objects"]:
-        print_table(*answer_cells(record["objects"], record.get("noun", "object"), trusted=record.get("trusted", True)))
+        print_table(*answer_cells(record))
     typer.echo(answer_line(record))
     if folder is not None and record["picture"]:
         typer.echo(str(folder / record["picture"]))

@@ -1,0 +1,86 @@
+"""Answers in the format of COCO: one JSON document of images, annotations and categories.
+
+A component with a place is an annotation with one keypoint, in pixels of the image file. A component without a place,
+such as an attribute of a face, is a box around all that the model saw. Categories are the words of a component, such as
+"large red cube", or "object" where it has none. Most readers of COCO ignore keys that they do not know; here these are
+`attributes` and `score` of an annotation, and `trusted` of an image.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+from energycomp.errors import InputError
+from energycomp.inference import JUDGED
+
+VISIBLE = 2  # a keypoint that is labelled and seen
+
+
+@contextmanager
+def coco(file: BinaryIO) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A writer, see `energycomp_register_writers`. The document is written at the end.
+
+    >>> import io
+    >>> one = {"x": 0.25, "y": 0.5, "color": "red", "shape": "cube"}
+    >>> frame = {"size": [80, 64], "box": [8, 0, 72, 64]}
+    >>> with coco(stream := io.BytesIO()) as write:
+    ...     write({"file_name": "a.png", "frame": frame, "trusted": True, "noun": "object", "objects": [one]})
+    >>> document = json.loads(stream.getvalue())
+    >>> document["annotations"][0]["keypoints"], document["categories"][0]["name"]
+    ([24.0, 32.0, 2], 'red cube')
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    categories: dict[str, int] = {}  # their numbers, from 1, in the order in which they are found
+
+    def write(record: Mapping[str, Any]) -> None:
+        if "failed" in record:
+            return
+        name = record["file_name"]
+        frame = record.get("frame")
+        if frame is None:
+            raise InputError(f"got {name} without its size; expected an image that this version read; read it again")
+        width, height = frame["size"]
+        image = len(images) + 1
+        images.append({"id": image, "file_name": name, "width": width, "height": height, "trusted": record["trusted"]})
+        for one in record["objects"]:
+            category = categories.setdefault(_words(one) or record["noun"], len(categories) + 1)
+            number = {"id": len(annotations) + 1, "image_id": image, "category_id": category, "iscrowd": 0}
+            annotations.append({**number, **_placed(one, frame["box"]), **_judged(one)})
+
+    yield write
+    named = [
+        {"id": number, "name": name, "supercategory": "", "keypoints": ["centre"], "skeleton": []}
+        for name, number in categories.items()
+    ]
+    document = {"images": images, "annotations": annotations, "categories": named}
+    file.write(json.dumps(document).encode() + b"\n")
+
+
+def _words(one: Mapping[str, Any]) -> str:
+    """What the conditioner says of a component in words."""
+    return " ".join(value for value in one.values() if isinstance(value, str))
+
+
+def _placed(one: Mapping[str, Any], box: list[int]) -> dict[str, Any]:
+    """The place of a component in pixels, of what the model saw: the box (left, top, right, bottom)."""
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    if not {"x", "y"} <= one.keys():
+        return {"bbox": [left, top, width, height], "area": width * height}
+    x, y = left + one["x"] * width, top + one["y"] * height
+    return {"keypoints": [x, y, VISIBLE], "num_keypoints": 1, "bbox": [x, y, 0, 0], "area": 0}
+
+
+def _judged(one: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a component, and how sure that is, where the answer says it."""
+    found: dict[str, Any] = {"attributes": {name: one[name] for name in one if name not in (*JUDGED, "x", "y")}}
+    if one.get("certainty"):
+        found["score"] = math.prod(one["certainty"].values())
+    elif one.get("probability") is not None:
+        found["score"] = one["probability"]
+    return found

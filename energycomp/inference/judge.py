@@ -1,0 +1,145 @@
+"""How an answer is judged: by the error that it leaves on draws that did not select it.
+
+Notation: variable -> symbol
+    left        r, the scaled residual eps - eps_hat of the answer for each draw
+    parts       mean over draws of r_k^2 - r^2, with r_k that of the answer without component k
+    baseline    the error of the unconditional prediction for each draw
+    posterior   p, the product of the posteriors of all words, and of the answer against its runner-up
+    weights     (a, b), fitted on held-out images
+
+    fit = 1 - mean |r|^2 / mean baseline
+    sure = sigmoid(a + b logit(p))
+
+`sure` is the scaling of Platt (1999): a posterior of many words that are judged apart is too sure, or not sure enough.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+
+from energycomp.images import ImageProcessor, guided
+from energycomp.inference.judgement import OUT_OF_DISTRIBUTION, Judgement
+from energycomp.inference.problem import Problem, explained_by
+from energycomp.inference.solution import Solution
+from energycomp.models.defaults import log_errors
+from energycomp.models.model import Model
+
+USUAL = 3.0  # standard deviations, up to which the error of an image is usual
+FIT_DRAWS = 16  # draws that measure fit and typicality
+LEAST = 1e-6  # of posteriors, and of their distance to 1
+
+
+def judge(solution: Solution, problem: Problem, model: Model, image: Any, generator: torch.Generator) -> Judgement:
+    """The judgement on an answer of a solver.
+
+    Costs nothing where the draws that compared the answer are kept, else K + 1 network evaluations on each of
+    `FIT_DRAWS` draws.
+    """
+    left, parts, baseline = _measured(solution, problem, generator)
+
+    # Fit: the share of the unconditional error that is explained, and that of each component in it.
+    fit = share = None
+    if baseline is not None:
+        fit = 1.0 - float(left.double().square().sum(tuple(range(1, left.ndim))).mean() / baseline.double().mean())
+        if fit > 0 and parts is not None:
+            share = parts.flatten(1).sum(1).cpu() / (fit * float(baseline.mean()))
+
+    # Typicality: how unusual the error is among those of held-out images. Where it is unusual at one place alone, and
+    # not in all, that place is wrong, and not the image.
+    calibration = model.defaults.calibration
+    typicality = missing = sure = None
+    if calibration is not None:
+        errors = log_errors(left)
+        typicality = calibration.typicality(solution.count, errors)
+        in_all, _ = calibration.unusual(solution.count, errors)
+        if typicality < OUT_OF_DISTRIBUTION and in_all < USUAL:
+            missing = _peak(left)
+
+        # Certainty: the posterior of the whole answer, as often right as on held-out images.
+        known = posterior(solution, problem)
+        if calibration.sure is not None and known is not None:
+            sure = scaled(known, calibration.sure)
+
+    return Judgement(
+        fit=fit,
+        typicality=typicality,
+        missing=missing,
+        sure=sure,
+        at_count_limit=_at_limit(solution.count, problem),
+        share=share,
+        maps=None if parts is None else _pixels(parts.cpu(), model, image),
+    )
+
+
+class _Measured(NamedTuple):
+    """Residuals (S, *shape), what each component explains of them (K, *shape), and the unconditional errors (S,)."""
+
+    left: Tensor
+    parts: Tensor | None
+    baseline: Tensor | None
+
+
+def _measured(solution: Solution, problem: Problem, generator: torch.Generator) -> _Measured:
+    """The residuals of an answer, on the draws that compared it where there are enough of them, else on new ones."""
+    compared = solution.form if problem.has_empty and problem.has_baseline else None
+    if compared is not None and compared.draws >= FIT_DRAWS // 2:
+        left, parts = explained_by(compared, problem.observation.shape[1:])
+        return _Measured(left, parts, compared.c if solution.count else None)
+    bank = problem.draw(FIT_DRAWS, generator)
+    left, parts = problem.explained(solution.conditions, bank)
+    return _Measured(left, parts, problem.baseline_errors(bank) if solution.count else None)
+
+
+def _at_limit(count: int, problem: Problem) -> bool:
+    """Whether a count is an end of the range that was searched, beyond which there are other counts."""
+    low, high = problem.counts
+    fewest = 0 if problem.has_empty else 1
+    return low < high and (count == high or (count == low and low > fewest))
+
+
+def _peak(left: Tensor) -> tuple[float, float] | None:
+    """Where residuals (S, C, H, W) are greatest, (x, y) in [0, 1]; None for data that are no pictures."""
+    if left.ndim != 4:
+        return None
+    each = avg_pool2d(left.square().sum(1).mean(0)[None], 3, 1, 1, count_include_pad=False)[0]
+    y, x = divmod(int(each.argmax()), each.shape[1])
+    return (x + 0.5) / each.shape[1], (y + 0.5) / each.shape[0]
+
+
+def _pixels(parts: Tensor, model: Model, image: Any) -> Tensor:
+    """Parts of the error (K, C, H, W), without channels, at the size and with the edges of the image; others as are."""
+    if not isinstance(model.processor, ImageProcessor) or parts.ndim != 4:
+        return parts
+    size = model.processor.size
+    maps = interpolate(parts.sum(1, keepdim=True), size, mode="bilinear")[:, 0]  # of latents; pixels stay as they are
+    return guided(maps * (math.prod(parts.shape[2:]) / math.prod(size)), model.processor(image)[0])
+
+
+def posterior(solution: Solution, problem: Problem) -> float | None:
+    """The posterior of a whole answer among those that it was compared with; None without an inverse temperature."""
+    if problem.beta is None:
+        return None
+    found = 1.0
+    for each in (solution.certainty, solution.probability):
+        if each is not None and not bool(each.isnan().any()):
+            found *= float(each.double().prod())
+    if solution.difference is not None and math.isfinite(solution.difference):
+        gap = problem.gap(solution.error, solution.difference)
+        found /= 1 + math.exp(min(-problem.beta * gap, 700.0))
+    return found
+
+
+def scaled(posterior: float, weights: tuple[float, ...]) -> float:
+    """The probability that an answer with a posterior is right, by fitted weights.
+
+    >>> round(scaled(0.9, (0.0, 1.0)), 3), round(scaled(0.9, (0.0, 0.5)), 3)
+    (0.9, 0.75)
+    """
+    p = min(max(posterior, LEAST), 1 - LEAST)
+    bias, slope = weights
+    return 1 / (1 + math.exp(-bias - slope * math.log(p / (1 - p))))
