@@ -38,9 +38,10 @@ from energycomp.plugins import object_of
 from energycomp.progress import check_options, display
 from energycomp.sampling.drawn import drawn
 from energycomp.sampling.guidance import LinearGuidance, check_sampled, made_guidance
-from energycomp.sampling.loop import SchedulerSampler
+from energycomp.sampling.loop import SchedulerSampler, StepCallback, draw_samples
 from energycomp.sampling.notes import crowded, strayed
-from energycomp.sampling.sampler import Sampler, SamplingReport, StepCallback, Target, inner_leaves
+from energycomp.sampling.sampler import Run, Sampler, SamplingReport
+from energycomp.sampling.target import Target, inner_leaves
 from energycomp.seeds import Generator, as_generators
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -188,7 +189,7 @@ class Composer(Composable):
                 the space has none; or "latent" (the samples of the noised space as they are).
             callback_on_step_end: `callback(composer, step, timestep, {"latents": x_t, "sample": x_t})`, as diffusers
                 calls it, or without the composer. A mapping that it returns replaces the sample, under either name.
-                `composer._interrupt = True` in it ends the run of a scheduler.
+                `composer._interrupt = True` in it ends the run.
             mixed_precision: "bf16" runs networks in bfloat16; sums, scheduler and codec stay in float32.
             progress: whether to show a bar; see `set_progress_bar_config`, too.
             return_dict: for code written for diffusers: True gives an object with `images`, False a tuple of one.
@@ -226,14 +227,9 @@ class Composer(Composable):
         target = _target(composition, made, chosen, num_inference_steps, mixed_precision)
         self._interrupt = False
         with torch.no_grad(), display(show=progress, **self._bar), count_rows() as spent:
-            sampled = chosen.sample(
-                target,
-                n,
-                num_inference_steps=num_inference_steps,
-                generator=generator,
-                callback_on_step_end=self._step(callback_on_step_end),
-                progress=progress,
-            )
+            run = Run(target, n, num_inference_steps, generator)
+            callback = self._step(callback_on_step_end)
+            sampled = draw_samples(chosen, run, callback_on_step_end=callback, progress=progress)
             found = (*crowded(self.composition), *strayed(sampled.samples, self.noised_space, chosen))
             notes = (*sampled.report.notes, *found)
             (report or _warn)(attrs.evolve(sampled.report, evaluations=spent.rows, notes=notes))
