@@ -61,6 +61,7 @@ def _followed(steps: AnySteps, callback: StepCallback | None, progress: bool) ->
     levels = steps.levels
     total = f" of {len(levels)}" if isinstance(levels, Sized) else ""
     for level in shown(levels, "sampling", show=progress):
+        # Step.
         try:
             steps.step(level)
         except NonFiniteError as error:
@@ -68,6 +69,7 @@ def _followed(steps: AnySteps, callback: StepCallback | None, progress: bool) ->
             raise NonFiniteError(f"{error} It happened {where}.") from error
         if callback is None:
             continue
+        # Call back: it may replace the samples, or end the run.
         returned = callback(level.step, level.timestep, {"sample": steps.x}) or {}
         steps.x = returned.get("sample", steps.x)
         if returned.get("stop"):
@@ -116,14 +118,17 @@ def sample(
     >>> sample(lambda x, t, kind: torch.full_like(x, 0.25), (1, 1, 1, 2), ddim, num_inference_steps=5)
     tensor([[[[0.2500, 0.2500]]]])
     """
+    # Check what is asked for.
     if len(shape) < 2 or min(shape) < 1:
         raise InputError(f"shape: got {tuple(shape)}, expected (B, C, H, W) or another (B, ...), each at least 1.")
+    # Where, and by which random numbers.
     if device is None and initial is not None:
         device = initial.device
     device = None if device is None else torch.device(device)
     if initial is not None and initial.shape != tuple(shape):
         raise InputError(f"initial: got shape {tuple(initial.shape)}, expected {tuple(shape)}.")
     random = seeded(generator, shape[0])
+    # Start: at noise, of the scheduler's scaling.
     made = _prepared(scheduler, num_inference_steps, device)
     if initial is None:
         initial = draw_noise(shape, generator=random, device=device, dtype=dtype)
@@ -216,6 +221,7 @@ def _prepared(scheduler: Scheduler, num_inference_steps: int, device: torch.devi
         raise InputError(
             f"num_inference_steps: {got}; use {T // (stride + 1)}, a divisor of {T}, or dpmsolvermultistep"
         )
+    # Timesteps of this run.
     try:
         scheduler.set_timesteps(num_inference_steps, device=device)
         # np.arange(T, 0, -T / n) is rounded to n + 1 values for some n, 61 of 1000 say, and the last timestep is -1.

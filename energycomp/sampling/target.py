@@ -214,6 +214,7 @@ class Target:
             CompositionError: a leaf without an energy.
             NonFiniteError: naming the component whose energy is not finite.
         """
+        # One leaf after the other: an energy is no prediction of a group.
         energies = []
         for leaf in with_energies(self.composition.terms, "; choose a sampler that needs noise predictions only"):
             with count_component(len(sample)):

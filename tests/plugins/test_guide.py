@@ -41,9 +41,18 @@ def test_every_hook_is_documented_with_its_factory(kind: str) -> None:
 @pytest.mark.parametrize(
     "protocol",
     [
-        Conditioner, DataSource, Decomposer, EnergyComponent, Guidance, Network, Sampler, Solver, Steps, Trainable,
+        Conditioner,
+        DataSource,
+        Decomposer,
+        EnergyComponent,
+        Guidance,
+        Network,
+        Sampler,
+        Solver,
+        Steps,
+        Trainable,
         TwoStage,
-    ],  # fmt: skip
+    ],
 )
 def test_a_protocol_is_shown_and_says_what_its_members_are(protocol: Any) -> None:
     assert protocol.__name__ in LISTED
@@ -51,7 +60,9 @@ def test_a_protocol_is_shown_and_says_what_its_members_are(protocol: Any) -> Non
     assert [name for name, found in members(protocol).items() if not found.__doc__ and name != "needs"] == []
 
 
-@pytest.mark.parametrize("made", [Condition, Example, Guide, Level, Problem, Recipe, Run, SamplingReport, Solution, Target])
+@pytest.mark.parametrize(
+    "made", [Condition, Example, Guide, Level, Problem, Recipe, Run, SamplingReport, Solution, Target]
+)
 def test_the_docstring_of_a_class_has_every_field(made: type) -> None:
     arguments = re.split(r"\n    Args:\n", made.__doc__ or "")[1].split("\n\n")[0]
     named = {n for line in re.findall(r"^ {8}([\w, ]+):", arguments, flags=re.MULTILINE) for n in line.split(", ")}
