@@ -199,15 +199,19 @@ class Composer(Composable):
             NonFiniteError: naming the component and the step whose prediction is not finite.
         """
         _check_names(others)
+        # What is left out is what the models of the components say.
         own = _sampling(self.composition)
         if guidance is None and guidance_scale is None and sampler is None:
-            guidance, guidance_scale = own.guidance, own.guidance_scale
+            guidance = own.guidance
+            guidance_scale = own.guidance_scale
         if sampler is None and scheduler is None:
             sampler = own.sampler
             scheduler = own.scheduler if sampler is None else None
         if num_inference_steps is None:
             num_inference_steps = own.num_inference_steps
         n = _batch(self.composition) if n is None else n
+        prior = own.prior if prior is None else prior
+        # Check what is asked for, before anything is run.
         if not all(is_whole(number) and number >= 1 for number in (n, num_inference_steps)):
             raise InputError(f"got {n=} and {num_inference_steps=}; expected whole numbers of at least 1, such as n=4")
         if output_type not in OUTPUT_TYPES:
@@ -221,18 +225,21 @@ class Composer(Composable):
             raise InputError(f"got {sampler=} and {scheduler=}; expected one of them; leave scheduler= out")
         chosen: Sampler = SchedulerSampler(scheduler) if sampler is None else object_of("samplers", sampler)
         made = made_guidance(guidance, guidance_scale)
-        prior = own.prior if prior is None else prior
+        # Draw what components leave open, and guide the composition.
         rows = n if isinstance(chosen, SchedulerSampler) else 1
         composition, generator = _filled(self.composition, prior, rows, generator)
         target = _target(composition, made, chosen, num_inference_steps, mixed_precision)
         self._interrupt = False
         with torch.no_grad(), display(show=progress, **self._bar), count_rows() as spent:
+            # Sample.
             run = Run(target, n, num_inference_steps, generator)
             callback = self._step(callback_on_step_end)
             sampled = draw_samples(chosen, run, callback_on_step_end=callback, progress=progress)
+            # Report what it cost, and what to doubt.
             found = (*crowded(self.composition), *strayed(sampled.samples, self.noised_space, chosen))
             notes = (*sampled.report.notes, *found)
             (report or _warn)(attrs.evolve(sampled.report, evaluations=spent.rows, notes=notes))
+            # Decode.
             clipped = self.noised_space.value_range
             images = decoded(sampled.samples, output_type, decode=target.decode, value_range=clipped)
         return images if return_dict is None else SimpleNamespace(images=images) if return_dict else (images,)
@@ -325,7 +332,8 @@ def _positional(callback: Callable[..., Any]) -> int:
 
 
 def _rule_of(parts: Sequence[Composition]) -> Rule:
-    rules = {rule for part in parts for leaf in part.terms if (rule := group_of(leaf).rule) is not None}
+    found = [group_of(leaf).rule for part in parts for leaf in part.terms]
+    rules = {rule for rule in found if rule is not None}
     if len(rules) > 1:
         raise CompositionError(f"got components with the rules {sorted(rules)}; expected one; say rule= explicitly")
     return rules.pop() if rules else "sum"
