@@ -34,7 +34,7 @@ from energycomp.sampling.guidance import made_guidance
 from energycomp.sampling.loop import SchedulerSampler, StepCallback, draw_samples
 from energycomp.sampling.notes import crowded, strayed
 from energycomp.sampling.options import (
-    OUTPUT_TYPES as OUTPUT_TYPES,
+    OUTPUT_TYPES as OUTPUT_TYPES,  # noqa: PLC0414 - the ranking asks for it here
     Options,
     batch_of,
     check_names,

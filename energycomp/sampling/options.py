@@ -53,9 +53,11 @@ def sampling_of(composition: Composition) -> SamplingDefaults:
 
     Leaves on a part count, and those at the timesteps of another schedule do not.
     """
+    # Leaves at the timesteps of their own schedule.
     own = attrgetter("noised_space.alphas_cumprod")
     seen = [leaf for leaf in inner_leaves(composition) if own(leaf) is own(unwrapped(leaf))]
     leaves = [leaf for leaf in map(unwrapped, seen) if isinstance(leaf, Conditional)]
+    # Those of a condition; u where there are no others.
     conditioned = [leaf for leaf in leaves if not bool(leaf.condition.null.all())]
     values = [leaf.denoiser.sampling for leaf in conditioned or leaves]
     return agreed(value for value in values if value is not None)
