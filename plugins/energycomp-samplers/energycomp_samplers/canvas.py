@@ -128,12 +128,13 @@ class Canvas:
 
     def on(self, part: Selection, component: EnergyComponent) -> Composition:
         """A component on a part, which need not be one of the cover, over the background: it keeps its mass."""
+        background = self.background  # which is refused without u
         whole = Composition.of(component)
         mass: Any = on_part(whole.mass, part, self.sample_shape)
         # The residual of the component on the part, over the background.
         own = on(part, whole, self.sample_shape, ground=self)
         free = on(part, self.unconditional, self.sample_shape, ground=self)
-        return self.background * mass + own - free * mass
+        return background * mass + own - free * mass
 
     def join(self, components: Sequence[EnergyComponent]) -> Composition:
         """The cover by components, one for each part (`InputError` for another number). Costs what they cost."""
