@@ -1,4 +1,4 @@
-"""Random generators from what a caller gives, and seeds that follow from other seeds and names."""
+"""Random generators from what a caller gives, the noise that they draw, and seeds that follow from other seeds."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias, overload
 
 import torch
+from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.fields import is_whole
+from energycomp.imports import without_compiler
 
 Generator: TypeAlias = int | torch.Generator | Sequence[int | torch.Generator] | None
 """One generator or seed, or one for each sample of a batch; None for neither."""
@@ -67,3 +69,47 @@ def as_generators(given: Generator) -> torch.Generator | list[torch.Generator] |
     if isinstance(given, Sequence):
         return [one if isinstance(one, torch.Generator) else as_generator(as_seed(one)) for one in given]
     return as_generator(given)
+
+
+def seeded(given: Generator, batch: int | None = None) -> torch.Generator | list[torch.Generator]:
+    """As `as_generators`, with a generator of a fresh seed for None, which leaves the global one alone.
+
+    Args:
+        batch: the number of samples, as many as a list must have generators; None for any.
+
+    Raises:
+        InputError: a list of another length.
+    """
+    generator = as_generators(given)
+    if generator is None:
+        generator = torch.Generator()
+        generator.seed()
+    if batch is not None and isinstance(generator, list) and len(generator) != batch:
+        raise InputError(
+            f"generator: got a list of {len(generator)}, expected one generator or {batch}, one per sample"
+        )
+    return generator
+
+
+def draw_noise(
+    shape: Sequence[int],
+    *,
+    generator: Generator = None,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Standard normal noise (B, ...).
+
+    Args:
+        generator: one, or a seed; or one for each of the B samples, which makes a sample independent of its batch; None
+            draws a fresh seed and leaves the global one alone. `InputError` for another number of them.
+
+    >>> both = draw_noise((2, 3), generator=[torch.Generator().manual_seed(seed) for seed in (0, 0)])
+    >>> torch.equal(both[0], both[1])
+    True
+    """
+    with without_compiler():
+        from diffusers.utils.torch_utils import randn_tensor
+
+    noise: Tensor = randn_tensor(tuple(shape), generator=seeded(generator, shape[0]), device=device, dtype=dtype)
+    return noise

@@ -31,7 +31,7 @@ from energycomp import Model, infer, load
 from energycomp.cli import append_line, read_lines
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, make_problem
-from energycomp.inference.certainty import LEAST, posterior
+from energycomp.inference.judge import LEAST, posterior
 from energycomp_lab.evaluation import source_of, true_values
 
 NATS = 2.0  # by which the truth has to be better for the search to have failed

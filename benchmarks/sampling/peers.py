@@ -38,10 +38,9 @@ from benchmarks.sampling.regions import pairs
 from energycomp import Composer, infer, load
 from energycomp.components import Composition, Mixture
 from energycomp.denoisers import count_rows
-from energycomp.sampling import Sampled, Target, draw_noise
-from energycomp.seeds import as_generators
+from energycomp.sampling import Level, Run, Steps
 from energycomp.testing import Gaussian
-from energycomp_samplers.kernels import axes, clipped, levels, predicted
+from energycomp_samplers.kernels import clipped
 from energycomp_samplers.smc import SMC
 
 SHAPE = (2, 1, 1)
@@ -54,32 +53,35 @@ FLOORS = 10  # pairs of exact samples
 class SuperDiffAnd:
     """SuperDiff AND of two components, with guidance where the composition has a third one, u, of negative weight."""
 
-    def sample(
-        self,
-        target: Target,
-        n: int,
-        *,
-        num_inference_steps: int,
-        generator: Any = None,
-        progress: bool = True,
-        **_: Any,
-    ) -> Sampled:
-        """n independent samples. Costs what the plain loop costs."""
-        weights, (generator, shape) = target.weights, (as_generators(generator), target.noised_space.sample_shape)
-        (one, other), rest = [k for k, w in enumerate(weights) if w > 0], [k for k, w in enumerate(weights) if w < 0]
-        w = weights[one] if rest else 1.0
-        x = draw_noise((n, 1, *shape), generator=generator, device=target.device)
-        for level in levels(target, num_inference_steps, progress=progress):
-            mu = level.mean(x, clipped(predicted(target, x, level), target))
-            noise = torch.zeros_like(x)
-            if not level.is_last:
-                noise = level.beta**0.5 * draw_noise((n, 1, *shape), generator=generator, device=target.device)
-            base = (1 - w) * mu[rest[0]] if rest else torch.zeros_like(x)
-            gap, across = mu[one] - mu[other], axes(x)
-            left = ((mu[one] + mu[other]) / 2 - base - w * mu[other] - noise) * gap
-            kappa = left.sum(across, keepdim=True) / (w * gap.square().sum(across, keepdim=True)).clamp(min=1e-12)
-            x = base + w * (mu[other] + kappa * gap) + noise
-        return Sampled(x.flatten(0, 1))
+    def start(self, run: Run, /) -> _And:
+        """n independent samples of noise. Costs what the plain loop costs."""
+        return _And(run, run.noise())
+
+
+@attrs.define(eq=False)
+class _And(Steps):
+    """Samples x (n, *shape)."""
+
+    run: Run
+    x: Tensor
+
+    def step(self, level: Level, /) -> None:
+        target = self.run.target
+        one, other = (k for k, w in enumerate(target.weights) if w > 0)
+        rest = [k for k, w in enumerate(target.weights) if w < 0]
+        w = target.weights[one] if rest else 1.0
+        # Predict the mean of the reverse kernel of every component.
+        x0 = target.predict(self.x, level.rows(self.x), prediction_type="sample")
+        mu = level.mean(self.x, clipped(x0, target))
+        noise = torch.zeros_like(self.x) if level.is_last else level.beta**0.5 * self.run.noise()
+        base = (1 - w) * mu[rest[0]] if rest else torch.zeros_like(self.x)
+        # kappa: both log densities grow alike in this step.
+        gap = mu[one] - mu[other]
+        across = tuple(range(1, gap.ndim))
+        left = ((mu[one] + mu[other]) / 2 - base - w * mu[other] - noise) * gap
+        kappa = left.sum(across, keepdim=True) / (w * gap.square().sum(across, keepdim=True)).clamp(min=1e-12)
+        # Step.
+        self.x = base + w * (mu[other] + kappa * gap) + noise
 
 
 SAMPLERS: dict[str, Any] = {

@@ -34,7 +34,7 @@ PARTS: dict[Kind, tuple[str, ...]] = {
     "loaders": ("denoiser", "conditioner", "processor", "defaults", "to"),
     "decomposers": ("encode", "decode", "parts"),
     "solvers": ("needs", "solve"),
-    "samplers": ("sample",),
+    "samplers": ("start",),
     "guidances": ("guide or weighted",),
     "datasets": ("examples", "write", "metrics"),
     "recipes": ("model", "config", "run"),

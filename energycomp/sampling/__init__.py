@@ -18,19 +18,21 @@ from energycomp.sampling.guidance import (
 from energycomp.sampling.loop import (
     Predict as Predict,
     SchedulerSampler as SchedulerSampler,
-    draw_noise as draw_noise,
+    StepCallback as StepCallback,
+    draw_samples as draw_samples,
     sample as sample,
 )
 from energycomp.sampling.sampler import (
+    Run as Run,
     Sampled as Sampled,
     Sampler as Sampler,
     SamplingReport as SamplingReport,
-    StepCallback as StepCallback,
-    Target as Target,
+    Steps as Steps,
 )
 from energycomp.sampling.schedulers import (
     Scheduler as Scheduler,
     compatible_schedulers as compatible_schedulers,
     make_scheduler as make_scheduler,
 )
-from energycomp.seeds import Generator as Generator
+from energycomp.sampling.target import Level as Level, Target as Target
+from energycomp.seeds import Generator as Generator, draw_noise as draw_noise

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from types import SimpleNamespace
-from typing import Any, Literal, TypeAlias, TypedDict, Unpack, cast, overload
+from typing import Any, Literal, TypeAlias, Unpack, cast, overload
 
 import attrs
 import numpy as np
@@ -22,57 +22,33 @@ from energycomp.components import (
     EnergyComponent,
     NoisedSpace,
     Rule,
-    SamplingDefaults,
-    Weight,
-    agreed,
     group_of,
 )
 from energycomp.components.algebra import Composable, Composition, combine
 from energycomp.components.ledger import count_rows
-from energycomp.components.predict import unwrapped
-from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import CompositionError, EnergycompWarning, InputError
-from energycomp.fields import is_whole
 from energycomp.images import decoded
 from energycomp.plugins import object_of
 from energycomp.progress import check_options, display
-from energycomp.sampling.drawn import drawn
-from energycomp.sampling.guidance import LinearGuidance, check_sampled, made_guidance
-from energycomp.sampling.loop import SchedulerSampler
+from energycomp.sampling.guidance import made_guidance
+from energycomp.sampling.loop import SchedulerSampler, StepCallback, draw_samples
 from energycomp.sampling.notes import crowded, strayed
-from energycomp.sampling.sampler import Sampler, SamplingReport, StepCallback, Target, inner_leaves
-from energycomp.seeds import Generator, as_generators
-
-OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+from energycomp.sampling.options import (
+    OUTPUT_TYPES as OUTPUT_TYPES,  # noqa: PLC0414 - the ranking asks for it here
+    Options,
+    batch_of,
+    check_names,
+    check_numbers,
+    check_output,
+    filled,
+    guided_target,
+    sampling_of,
+)
+from energycomp.sampling.sampler import Run, Sampler, SamplingReport
+from energycomp.seeds import Generator
 
 Components: TypeAlias = EnergyComponent | Sequence[EnergyComponent] | Literal[0]
 """A list to compose, or one component; to a type checker, `sum` of components may be 0."""
-
-
-class _Options(TypedDict, total=False):
-    """Keywords of `Composer.sample` that do not change the type of its result."""
-
-    generator: Generator
-    num_inference_steps: int | None
-    scheduler: Any
-    sampler: str | Sampler | None
-    guidance: Any
-    guidance_scale: float | None
-    prior: Draws | Literal[False] | None
-    report: Callable[[SamplingReport], object] | None
-    callback_on_step_end: Callable[..., Any] | None
-    mixed_precision: Literal["no", "bf16"]
-    progress: bool
-
-
-_SIZE = "expected none: the model says the size; give a pipeline's when it is loaded, as load(..., image_size=512)"
-INSTEAD = {  # what pipelines of diffusers take, and what does it here
-    "height": _SIZE,
-    "width": _SIZE,
-    "prompt": "expected components: Composer([model('a dog')])",
-    "negative_prompt": "expected a negated component: model('a dog') & ~model('rain')",
-    "num_images_per_prompt": "expected n=, the number of samples",
-}
 
 
 class Composer(Composable):
@@ -121,18 +97,18 @@ class Composer(Composable):
 
     @overload
     def sample(
-        self, n: int | None = None, *, output_type: Literal["pil"] = "pil", **options: Unpack[_Options]
+        self, n: int | None = None, *, output_type: Literal["pil"] = "pil", **options: Unpack[Options]
     ) -> list[Image.Image]: ...
 
     @overload
-    def sample(self, n: int = 1, *, output_type: Literal["np"], **options: Unpack[_Options]) -> NDArray[np.float32]: ...
+    def sample(self, n: int = 1, *, output_type: Literal["np"], **options: Unpack[Options]) -> NDArray[np.float32]: ...
 
     @overload
-    def sample(self, n: int = 1, *, output_type: Literal["pt", "latent"], **options: Unpack[_Options]) -> Tensor: ...
+    def sample(self, n: int = 1, *, output_type: Literal["pt", "latent"], **options: Unpack[Options]) -> Tensor: ...
 
     @overload
     def sample(
-        self, n: int | None = None, *, return_dict: bool, output_type: str = "pil", **options: Unpack[_Options]
+        self, n: int | None = None, *, return_dict: bool, output_type: str = "pil", **options: Unpack[Options]
     ) -> Any: ...
 
     def sample(
@@ -188,7 +164,7 @@ class Composer(Composable):
                 the space has none; or "latent" (the samples of the noised space as they are).
             callback_on_step_end: `callback(composer, step, timestep, {"latents": x_t, "sample": x_t})`, as diffusers
                 calls it, or without the composer. A mapping that it returns replaces the sample, under either name.
-                `composer._interrupt = True` in it ends the run of a scheduler.
+                `composer._interrupt = True` in it ends the run.
             mixed_precision: "bf16" runs networks in bfloat16; sums, scheduler and codec stay in float32.
             progress: whether to show a bar; see `set_progress_bar_config`, too.
             return_dict: for code written for diffusers: True gives an object with `images`, False a tuple of one.
@@ -197,46 +173,43 @@ class Composer(Composable):
             InputError: an option that cannot be, before anything is run.
             NonFiniteError: naming the component and the step whose prediction is not finite.
         """
-        _check_names(others)
-        own = _sampling(self.composition)
+        check_names(others)
+        # What is left out is what the models of the components say.
+        own = sampling_of(self.composition)
         if guidance is None and guidance_scale is None and sampler is None:
-            guidance, guidance_scale = own.guidance, own.guidance_scale
+            guidance = own.guidance
+            guidance_scale = own.guidance_scale
         if sampler is None and scheduler is None:
             sampler = own.sampler
             scheduler = own.scheduler if sampler is None else None
         if num_inference_steps is None:
             num_inference_steps = own.num_inference_steps
-        n = _batch(self.composition) if n is None else n
-        if not all(is_whole(number) and number >= 1 for number in (n, num_inference_steps)):
-            raise InputError(f"got {n=} and {num_inference_steps=}; expected whole numbers of at least 1, such as n=4")
-        if output_type not in OUTPUT_TYPES:
-            raise InputError(f"got output_type {output_type!r}; expected one of {OUTPUT_TYPES}")
-        if output_type == "pil" and len(self.noised_space.sample_shape) != 3:
-            got = f"got output_type 'pil' for samples of shape {self.noised_space.sample_shape}"
-            raise InputError(f"{got}; expected images (1 or 3, H, W); use output_type 'np' or 'pt'")
+        n = batch_of(self.composition) if n is None else n
+        prior = own.prior if prior is None else prior
+        # Check what is asked for, before anything is run.
+        check_numbers(n, num_inference_steps)
+        check_output(output_type, self.noised_space.sample_shape)
         if mixed_precision not in ("no", "bf16"):
             raise InputError(f"got mixed_precision {mixed_precision!r}; expected 'no' or 'bf16'")
         if sampler is not None and scheduler is not None:
             raise InputError(f"got {sampler=} and {scheduler=}; expected one of them; leave scheduler= out")
         chosen: Sampler = SchedulerSampler(scheduler) if sampler is None else object_of("samplers", sampler)
         made = made_guidance(guidance, guidance_scale)
-        prior = own.prior if prior is None else prior
+        # Draw what components leave open, and guide the composition.
         rows = n if isinstance(chosen, SchedulerSampler) else 1
-        composition, generator = _filled(self.composition, prior, rows, generator)
-        target = _target(composition, made, chosen, num_inference_steps, mixed_precision)
+        composition, generator = filled(self.composition, prior, rows, generator)
+        target = guided_target(composition, made, chosen, num_inference_steps, mixed_precision)
         self._interrupt = False
         with torch.no_grad(), display(show=progress, **self._bar), count_rows() as spent:
-            sampled = chosen.sample(
-                target,
-                n,
-                num_inference_steps=num_inference_steps,
-                generator=generator,
-                callback_on_step_end=self._step(callback_on_step_end),
-                progress=progress,
-            )
+            # Sample.
+            run = Run(target, n, num_inference_steps, generator)
+            callback = self._step(callback_on_step_end)
+            sampled = draw_samples(chosen, run, callback_on_step_end=callback, progress=progress)
+            # Report what it cost, and what to doubt.
             found = (*crowded(self.composition), *strayed(sampled.samples, self.noised_space, chosen))
             notes = (*sampled.report.notes, *found)
             (report or _warn)(attrs.evolve(sampled.report, evaluations=spent.rows, notes=notes))
+            # Decode.
             clipped = self.noised_space.value_range
             images = decoded(sampled.samples, output_type, decode=target.decode, value_range=clipped)
         return images if return_dict is None else SimpleNamespace(images=images) if return_dict else (images,)
@@ -264,59 +237,9 @@ class Composer(Composable):
         return called
 
 
-def _filled(composition: Composition, prior: Any, rows: int, generator: Generator) -> tuple[Composition, Generator]:
-    """The composition with what is open drawn by a prior, if there is one, and the generator that has drawn it.
-
-    Args:
-        rows: of what is drawn: one for each sample, or one for all.
-    """
-    if not prior:
-        return composition, generator
-    if not isinstance(prior, Draws):
-        raise InputError(f"got prior={prior!r}; expected a conditioner that draws what is open, or False; leave it out")
-    made = as_generators(generator)
-    sources = made if isinstance(made, list) else [made]
-    return drawn(composition, prior, rows, sources if rows > 1 else sources[:1]), made
-
-
-def _target(
-    composition: Composition, guidance: Any, sampler: Sampler, steps: int, precision: Literal["no", "bf16"]
-) -> Target:
-    """What is sampled: the composition with weights that guide it, or with what guides its predictions."""
-    if isinstance(guidance, LinearGuidance):
-        return Target(guidance.weighted(composition), precision)
-    if not isinstance(sampler, SchedulerSampler):
-        check_sampled(guidance)
-    return Target(composition, precision, None if guidance is None else guidance.guide(steps))
-
-
 def _warn(report: SamplingReport) -> None:
     for note in report.notes:
         warnings.warn(note, EnergycompWarning, stacklevel=3)  # the caller of `sample`
-
-
-def _sampling(composition: Composition) -> SamplingDefaults:
-    """What the models of all leaves agree on; u, which models may share, counts alone.
-
-    Leaves on a part count, and those at the timesteps of another schedule do not.
-    """
-    own = attrgetter("noised_space.alphas_cumprod")
-    seen = [leaf for leaf in inner_leaves(composition) if own(leaf) is own(unwrapped(leaf))]
-    leaves = [leaf for leaf in map(unwrapped, seen) if isinstance(leaf, Conditional)]
-    conditioned = [leaf for leaf in leaves if not bool(leaf.condition.null.all())]
-    values = [leaf.denoiser.sampling for leaf in conditioned or leaves]
-    return agreed(value for value in values if value is not None)
-
-
-def _check_names(others: Mapping[str, Any]) -> None:
-    for name in others:
-        raise InputError(f"got {name}=; {INSTEAD.get(name, 'expected an argument of help(Composer.sample)')}")
-
-
-def _batch(composition: Composition) -> int:
-    """The number of samples whose compositions differ; 1 for one composition."""
-    weights = [weight for weight in composition.terms.values() if isinstance(weight, Weight)]
-    return max((weight.samples or 1 for weight in weights), default=1)
 
 
 def _positional(callback: Callable[..., Any]) -> int:
@@ -329,7 +252,8 @@ def _positional(callback: Callable[..., Any]) -> int:
 
 
 def _rule_of(parts: Sequence[Composition]) -> Rule:
-    rules = {rule for part in parts for leaf in part.terms if (rule := group_of(leaf).rule) is not None}
+    found = [group_of(leaf).rule for part in parts for leaf in part.terms]
+    rules = {rule for rule in found if rule is not None}
     if len(rules) > 1:
         raise CompositionError(f"got components with the rules {sorted(rules)}; expected one; say rule= explicitly")
     return rules.pop() if rules else "sum"

@@ -35,7 +35,9 @@ def drawn(composition: Composition, prior: Draws, n: int, generators: Sequence[t
     """
     if len(generators) not in (1, n):
         return composition  # sampling says what is wrong
+    # One number of each generator seeds all that is drawn.
     seeds = [int(torch.randint(SEEDS, (), generator=one, device=_device(one))) for one in generators]
+    # Components, in their order: each has a turn, which says what is drawn for it.
     changed: dict[int, Any] = {}
     before = torch.zeros(n, dtype=torch.long)  # components of each sample so far
     for leaf, weight in _shown(composition):
@@ -43,6 +45,7 @@ def drawn(composition: Composition, prior: Draws, n: int, generators: Sequence[t
         if isinstance(bare, Conditional) and id(leaf) not in changed:
             changed[id(leaf)] = rewrapped(leaf, _filled(bare, prior, seeds, before))
         before = before + _counts(weight, n)
+    # What images have beside their components.
     scene = _around(composition, prior, n, seeds)
     return _rebuilt(composition, changed, scene)
 
@@ -79,11 +82,15 @@ def _filled(leaf: Conditional, prior: Draws, seeds: Sequence[int], numbers: Tens
 
     `numbers` (n,) is the place of the leaf among the components of each sample: what is drawn depends on nothing else.
     """
-    values, n = leaf.values, len(numbers)
+    values = leaf.values
+    n = len(numbers)
     if values is None or tuple(values.shape[1:]) != tuple(prior.value_shape) or n % len(values):
         return leaf
+    # A row for each sample, and the rows of each generator.
     each = values.cpu()[torch.arange(n) % len(values)]
-    new, parts = each.clone(), each.split(n // len(seeds))
+    parts = each.split(n // len(seeds))
+    # Draw for each turn that the leaf has in some of the samples.
+    new = each.clone()
     for number in numbers.unique().tolist():
         found = [prior.drawn(part, one) for part, one in zip(parts, _seeded(seeds, number), strict=True)]
         new[numbers == number] = torch.cat(found)[numbers == number]
@@ -96,12 +103,17 @@ def _filled(leaf: Conditional, prior: Draws, seeds: Sequence[int], numbers: Tens
 def _around(composition: Composition, prior: Draws, n: int, seeds: Sequence[int]) -> Conditional | None:
     """What images have beside their components, as a component; None where the components say it, or cannot."""
     leaves = [leaf for part in _parts(composition) for leaf in part.terms]
-    denoisers = {id(leaf.denoiser): leaf.denoiser for leaf in leaves if isinstance(leaf, Conditional)}
-    alone = len(denoisers) == 1 and all(isinstance(leaf, Conditional) for leaf in leaves)
-    if not alone or not identifies_null((denoiser := next(iter(denoisers.values()))).rule):
+    conditional = [leaf for leaf in leaves if isinstance(leaf, Conditional)]
+    # Components of one denoiser alone, which can be composed with one more.
+    denoisers = {id(leaf.denoiser): leaf.denoiser for leaf in conditional}
+    if len(denoisers) != 1 or len(conditional) < len(leaves):
         return None
-    given = [leaf.condition for leaf in leaves]
-    found = [prior.around(given, n // len(seeds), one) for one in _seeded(seeds, "around")]
+    denoiser = conditional[0].denoiser
+    if not identifies_null(denoiser.rule):
+        return None
+    # Draw, for the samples of each generator.
+    conditions = [leaf.condition for leaf in conditional]
+    found = [prior.around(conditions, n // len(seeds), one) for one in _seeded(seeds, "around")]
     rows = [one for one in found if one is not None]
     if len(rows) < len(found):
         return None

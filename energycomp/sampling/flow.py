@@ -69,12 +69,14 @@ class FlowScheduler:
         """Sets the noise levels of a run, and the timesteps of the composition with their log-SNR."""
         self.inner.set_timesteps(num_inference_steps, device=device)
         if self.own_levels:
+            # The levels of the composition, at its trailing timesteps.
             trailing = trailing_timesteps(len(self.alphas_cumprod), num_inference_steps)
             levels = flow_time(self.alphas_cumprod.cpu(), trailing).to(self.inner.sigmas)
             # A solver of second order is asked twice at every level but the first.
             levels = torch.cat([levels[:1], levels[1:].repeat_interleave(self.inner.order)])
             self.inner.timesteps = levels * self.inner.config.num_train_timesteps
             self.inner.sigmas = torch.cat([levels, levels.new_zeros(1)])
+        # The timesteps of the composition at these levels, by their log-SNR.
         levels = self.inner.sigmas[: len(self.inner.timesteps)].to(self.alphas_cumprod.device, torch.float64)
         self.timesteps = timestep_of(self.alphas_cumprod, -2 * torch.logit(levels)).float().to(self.inner.sigmas.device)
         self.step_index = 0
@@ -108,12 +110,15 @@ def check_flow_instance(scheduler: Any, alphas_cumprod: Tensor) -> None:
     """Raises `InputError` for an instance that runs the flow backwards, or has no levels of its own, or noisier ones
     than the composition, whose schedule (T,) may end before pure noise.
     """
-    name, config = type(scheduler).__name__, scheduler.config
+    name = type(scheduler).__name__
+    config = scheduler.config
+    # What it is configured for.
     if config.get("use_dynamic_shifting"):
         got = f"scheduler: got a {name} with use_dynamic_shifting=True, whose shift depends on the resolution"
         raise InputError(f"{got}; expected False, and shift=exp(mu); build it so, or give the class or its name")
     if config.get("invert_sigmas"):
         raise InputError(f"scheduler: got a {name} with invert_sigmas=True; expected False; give the class or its name")
+    # Whether it starts at noise that the composition does not know.
     last = float(alphas_cumprod[-1])
     noisiest = float(flow_time(alphas_cumprod, torch.tensor([len(alphas_cumprod) - 1.0])))
     start = float(vars(scheduler).get("sigma_max", 1.0))

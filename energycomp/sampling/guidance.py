@@ -141,15 +141,19 @@ class AttributeGuidance:
         scale = 1.0 + (self.scale - 1.0) * during(self.start) if self.start else self.scale
         terms: list[tuple[Any, AnyWeight]] = []
         for leaf, weight in whole.terms.items():
+            # Each component of a mixture.
             if isinstance(leaf, Mixture):
                 parts = [self.weighted(part) for part in leaf.components]
                 terms.append((attrs.evolve(leaf, components=parts), weight))
                 continue
+            # A leaf without attributes stays.
             bare = unwrapped(leaf)
             if not isinstance(bare, Conditional) or bare.opened is None:
                 terms.append((leaf, weight))
                 continue
-            above, guided = positive(weight, whole.noised_space.sample_shape), attrs.evolve(bare, opened=None)  # once
+            # s c_k + (1 - s) c_k,open where the weight is above 0; a leaf is guided once.
+            above = positive(weight, whole.noised_space.sample_shape)
+            guided = attrs.evolve(bare, opened=None)
             opened = attrs.evolve(guided, condition=bare.opened, is_open=True, name=f"{bare.name} without attributes")
             terms += [
                 (rewrapped(leaf, guided), scale * above + (weight - above)),
@@ -210,9 +214,11 @@ def made_guidance(guidance: Any, scale: float | None = None) -> Guidance | Linea
     """
     if guidance is None and scale is None:
         return None
+    # By name; a scale alone is that of "cfg".
     if guidance is None or isinstance(guidance, str):
         made = find("guidances", "cfg" if guidance is None else guidance)
         return made() if scale is None else made(scale=scale)
+    # An object, which has its own scale.
     if scale is not None:
         got = f"got guidance_scale={scale!r} beside {guidance!r}, which has a scale of its own"
         raise InputError(f"{got}; expected one of them; leave guidance_scale out")
@@ -220,6 +226,7 @@ def made_guidance(guidance: Any, scale: float | None = None) -> Guidance | Linea
         raise InputError(f"got the class {guidance.__name__} as guidance; expected an object; call the class")
     if isinstance(guidance, Guidance | LinearGuidance):
         return guidance
+    # A guider of diffusers.
     if getattr(guidance, "_input_predictions", None) == PAIR:
         return _OfDiffusers(guidance)
     known = ", ".join(names("guidances"))

@@ -1,28 +1,80 @@
-"""The loop of a diffusers scheduler: over any prediction, and as the default sampler of compositions."""
+"""The loop over noise levels: of every sampler, and of the schedulers of diffusers, which are the default one."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, cast
+from collections.abc import Callable, Mapping, Sequence, Sized
+from typing import Any, TypeAlias, TypeVar, cast
 
 import attrs
 import torch
 from torch import Tensor
 
 from energycomp.components.prediction import PredictionType
+from energycomp.components.space import LEAST_ALPHA
 from energycomp.errors import InputError, NonFiniteError
-from energycomp.imports import without_compiler
 from energycomp.progress import progress as shown
-from energycomp.sampling.sampler import Sampled, StepCallback, Target
+from energycomp.sampling.sampler import Run, Sampled, Sampler, Steps
 from energycomp.sampling.schedulers import Scheduler, make_scheduler
-from energycomp.seeds import Generator, as_generators
+from energycomp.sampling.target import Level, levels_at
+from energycomp.seeds import Generator, draw_noise, seeded
 
 Predict: TypeAlias = Callable[[Tensor, Tensor, str], Tensor]
 """`(sample (B, C, H, W), timestep (B,), prediction_type) -> (B, C, H, W)`; the sample is variance preserving."""
 
+StepCallback: TypeAlias = Callable[[int, Any, dict[str, Tensor]], Mapping[str, Any] | None]
+"""`callback(step, timestep, {"sample": x_t})`. In a mapping that it returns, "sample" replaces the sample, and a true
+"stop" ends the run."""
+
+AnySteps = TypeVar("AnySteps", bound=Steps)
+
 MAX_STRIDE_ERROR = 0.05
+
+
+@torch.no_grad()
+def draw_samples(
+    sampler: Sampler, run: Run, *, callback_on_step_end: StepCallback | None = None, progress: bool = True
+) -> Sampled:
+    """Samples of a run, and the report of the sampler.
+
+    Args:
+        sampler: an object, such as `SchedulerSampler()`.
+        run: what is drawn.
+        callback_on_step_end: called after every step.
+        progress: whether to show a bar.
+
+    Raises:
+        NonFiniteError: a prediction is NaN or infinite; names the component and the step.
+
+    >>> from energycomp.components import Gaussian
+    >>> from energycomp.sampling import Target
+    >>> run = Run(Target(Gaussian(0.5, 0.01)), 2, num_inference_steps=5, generator=0)
+    >>> draw_samples(SchedulerSampler(), run).samples.shape
+    torch.Size([2, 1, 1, 1])
+    """
+    return _followed(sampler.start(run), callback_on_step_end, progress).finish()
+
+
+def _followed(steps: AnySteps, callback: StepCallback | None, progress: bool) -> AnySteps:
+    """The loop: all steps are taken, or those until a callback stops them."""
+    levels = steps.levels
+    total = f" of {len(levels)}" if isinstance(levels, Sized) else ""
+    for level in shown(levels, "sampling", show=progress):
+        # Step.
+        try:
+            steps.step(level)
+        except NonFiniteError as error:
+            where = f"in step {level.step + 1}{total} (timestep {level.timestep:g})"
+            raise NonFiniteError(f"{error} It happened {where}.") from error
+        if callback is None:
+            continue
+        # Call back: it may replace the samples, or end the run.
+        returned = callback(level.step, level.timestep, {"sample": steps.x}) or {}
+        steps.x = returned.get("sample", steps.x)
+        if returned.get("stop"):
+            break
+    return steps
 
 
 @torch.no_grad()
@@ -52,8 +104,7 @@ def sample(
         num_inference_steps: 1 to T.
         generator: as of `draw_noise`.
         initial: (B, C, H, W) of unit variance at the first timestep, instead of noise (diffusers' `latents`).
-        callback_on_step_end: as of `Sampler.sample`; x is in the scheduler's scaling. A
-            mapping whose "stop" is true ends the run.
+        callback_on_step_end: as of `draw_samples`; x is in the scheduler's scaling.
         progress: whether to show a bar.
         device, dtype: of the result; `initial`'s device, else the CPU, where `device` is None. Timesteps are float32.
 
@@ -67,39 +118,22 @@ def sample(
     >>> sample(lambda x, t, kind: torch.full_like(x, 0.25), (1, 1, 1, 2), ddim, num_inference_steps=5)
     tensor([[[[0.2500, 0.2500]]]])
     """
+    # Check what is asked for.
     if len(shape) < 2 or min(shape) < 1:
         raise InputError(f"shape: got {tuple(shape)}, expected (B, C, H, W) or another (B, ...), each at least 1.")
-    scheduler = copy.deepcopy(scheduler)
-    kind = str(scheduler.config.prediction_type)
-    device = torch.device(device) if device is not None else initial.device if initial is not None else None
+    # Where, and by which random numbers.
+    if device is None and initial is not None:
+        device = initial.device
+    device = None if device is None else torch.device(device)
     if initial is not None and initial.shape != tuple(shape):
         raise InputError(f"initial: got shape {tuple(initial.shape)}, expected {tuple(shape)}.")
-    generator = _generators(generator, shape[0])
-    _set_timesteps(scheduler, num_inference_steps, device)
-    x = draw_noise(shape, generator=generator, device=device, dtype=dtype) if initial is None else initial
-    x = x.to(device, dtype) * scheduler.init_noise_sigma
-    accepted = inspect.signature(scheduler.step).parameters
-    options = {"generator": generator} if "generator" in accepted else {}
-    count = len(scheduler.timesteps)
-    for step, t in enumerate(shown(scheduler.timesteps, "sampling", show=progress)):
-        where = f"in step {step + 1} of {count} (timestep {float(t):g})"
-        scaled = scheduler.scale_model_input(x, t).to(dtype)
-        timestep = t.to(scaled.device, torch.float32).expand(len(x))
-        try:
-            prediction = predict(scaled, timestep, kind)
-        except NonFiniteError as error:
-            raise NonFiniteError(f"{error} It happened {where}.") from error
-        if prediction.shape != x.shape:
-            raise InputError(f"predict: got {tuple(prediction.shape)} {where}, expected {tuple(x.shape)}.")
-        _check_finite(prediction, f"The prediction {where}")
-        x = scheduler.step(prediction, t, x, **options, return_dict=False)[0].to(dtype)
-        _check_finite(x, f"The sample that {type(scheduler).__name__} made {where}")
-        if callback_on_step_end is not None:
-            returned = callback_on_step_end(step, float(t), {"sample": x}) or {}
-            x = returned.get("sample", x)
-            if returned.get("stop"):
-                break
-    return x
+    random = seeded(generator, shape[0])
+    # Start: at noise, of the scheduler's scaling.
+    made = _prepared(scheduler, num_inference_steps, device)
+    if initial is None:
+        initial = draw_noise(shape, generator=random, device=device, dtype=dtype)
+    steps = _Scheduled(predict, made, random, initial.to(device, dtype) * made.init_noise_sigma)
+    return _followed(steps, callback_on_step_end, progress).x
 
 
 @attrs.frozen
@@ -107,48 +141,87 @@ class SchedulerSampler:
     """Follows the sum of the scores with a diffusers scheduler, DDIM when left out. This is the default sampler.
 
     Costs one evaluation per leaf, sample and step. Samples do not follow the product in general (`docs/algebra.md`).
+
+    Args:
+        scheduler: name, class or instance of a diffusers scheduler, see `make_scheduler`.
     """
 
     scheduler: Any = None
 
-    def sample(self, target: Target, n: int, **options: Any) -> Sampled:
-        """n samples; options are those of `energycomp.sampling.sample`, see `Sampler.sample`."""
+    def start(self, run: Run, /) -> _Scheduled:
+        """Noise at the first timestep of the scheduler."""
+        target = run.target
         space = target.noised_space
-        kind, clipped = target.prediction_type, space.value_range
-        made = make_scheduler(self.scheduler, space.alphas_cumprod, prediction_type=kind, value_range=clipped)
+        scheduler = make_scheduler(
+            self.scheduler,
+            space.alphas_cumprod,
+            prediction_type=target.prediction_type,
+            value_range=space.value_range,
+        )
+        made = _prepared(scheduler, run.num_inference_steps, target.device)
 
-        def predicted(x: Tensor, timestep: Tensor, kind: str) -> Tensor:
+        def predict(x: Tensor, timestep: Tensor, kind: str) -> Tensor:
             return target.compose(x, timestep, prediction_type=cast("PredictionType", kind))
 
-        return Sampled(sample(predicted, (n, *space.sample_shape), made, device=target.device, **options))
+        return _Scheduled(predict, made, run.generator, run.noise() * made.init_noise_sigma)
 
 
-def _generators(generator: Generator, batch: int) -> torch.Generator | list[torch.Generator]:
-    generator = as_generators(generator)
-    if generator is None:
-        generator = torch.Generator()
-        generator.seed()
-    if isinstance(generator, torch.Generator):
-        return generator
-    if len(generator) != batch:
-        raise InputError(
-            f"generator: got a list of {len(generator)}, expected one generator or {batch}, one per sample"
-        )
-    return generator
+@attrs.define(eq=False)
+class _Scheduled(Steps):
+    """The steps of a scheduler, at its own timesteps. `x` is in its scaling."""
+
+    predict: Predict
+    scheduler: Scheduler
+    generator: torch.Generator | list[torch.Generator]
+    x: Tensor
+    dtype: torch.dtype = attrs.field(init=False)
+    options: dict[str, Any] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.dtype = self.x.dtype  # a callback may return another one
+        takes = inspect.signature(self.scheduler.step).parameters
+        self.options = {"generator": self.generator} if "generator" in takes else {}
+
+    @property
+    def levels(self) -> list[Level]:
+        return levels_at(self.scheduler.alphas_cumprod.clamp(min=LEAST_ALPHA), self.scheduler.timesteps)
+
+    def step(self, level: Level, /) -> None:
+        timestep = self.scheduler.timesteps[level.step]
+        # Predict at the variance-preserving sample.
+        scaled = self.scheduler.scale_model_input(self.x, timestep).to(self.dtype)
+        rows = timestep.to(scaled.device, torch.float32).expand(len(scaled))
+        prediction = self.predict(scaled, rows, str(self.scheduler.config.prediction_type))
+        if prediction.shape != self.x.shape:
+            raise InputError(f"predict: got {tuple(prediction.shape)}, expected {tuple(self.x.shape)}.")
+        _check_finite(prediction, "The prediction")
+        # Step, as the scheduler does.
+        y = self.scheduler.step(prediction, timestep, self.x, **self.options, return_dict=False)[0]
+        self.x = y.to(self.dtype)
+        _check_finite(self.x, f"The sample that {type(self.scheduler).__name__} made")
 
 
-def _set_timesteps(scheduler: Scheduler, num_inference_steps: int, device: torch.device | None) -> None:
-    T, name = int(scheduler.config.num_train_timesteps), type(scheduler).__name__
+def _prepared(scheduler: Scheduler, num_inference_steps: int, device: torch.device | None) -> Scheduler:
+    """A copy of a scheduler with the timesteps of a run.
+
+    Raises:
+        InputError: a number of steps that it does not take, or timesteps outside the schedule.
+    """
+    scheduler = copy.deepcopy(scheduler)
+    T = int(scheduler.config.num_train_timesteps)
+    name = type(scheduler).__name__
     if not 1 <= num_inference_steps <= T:
         raise InputError(f"num_inference_steps: got {num_inference_steps}, expected 1 to {T}, the timesteps of {name}.")
     # DDIM and PNDM, told by set_alpha_to_one, step by T // n where their timesteps are T / n apart: noise is left over.
     strides = "set_alpha_to_one" in scheduler.config
-    stride, exact = T // num_inference_steps, T / num_inference_steps
+    stride = T // num_inference_steps
+    exact = T / num_inference_steps
     if strides and exact / stride - 1 > MAX_STRIDE_ERROR:
         got = f"got {num_inference_steps}, and {name} then steps by {stride} instead of {exact:.2f} timesteps"
         raise InputError(
             f"num_inference_steps: {got}; use {T // (stride + 1)}, a divisor of {T}, or dpmsolvermultistep"
         )
+    # Timesteps of this run.
     try:
         scheduler.set_timesteps(num_inference_steps, device=device)
         # np.arange(T, 0, -T / n) is rounded to n + 1 values for some n, 61 of 1000 say, and the last timestep is -1.
@@ -160,37 +233,19 @@ def _set_timesteps(scheduler: Scheduler, num_inference_steps: int, device: torch
                 scheduler.set_timesteps(num_inference_steps, device=device)
     except (ValueError, IndexError) as error:
         raise InputError(f"num_inference_steps: {name} does not take {num_inference_steps}: {error}") from error
-    first, last = float(scheduler.timesteps.max()), float(scheduler.timesteps.min())
+    # Some configurations, such as Karras sigmas, have timesteps that the composition does not know.
+    first = float(scheduler.timesteps.max())
+    last = float(scheduler.timesteps.min())
     if not 0 <= last <= first <= T:
         got = f"{name} as configured has timesteps from {last:g} to {first:g}"
         raise InputError(f"scheduler: {got}, expected them in [0, {T}]; give its class to have it configured")
-
-
-def draw_noise(
-    shape: Sequence[int],
-    *,
-    generator: Generator = None,
-    device: torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """Standard normal noise (B, ...).
-
-    Args:
-        generator: one, or a seed; or one for each of the B samples, which makes a sample independent of its batch; None
-            draws a fresh seed and leaves the global one alone. `InputError` for another number of them.
-
-    >>> both = draw_noise((2, 3), generator=[torch.Generator().manual_seed(seed) for seed in (0, 0)])
-    >>> torch.equal(both[0], both[1])
-    True
-    """
-    with without_compiler():
-        from diffusers.utils.torch_utils import randn_tensor
-
-    noise: Tensor = randn_tensor(tuple(shape), generator=_generators(generator, shape[0]), device=device, dtype=dtype)
-    return noise
+    return scheduler
 
 
 def _check_finite(x: Tensor, what: str) -> None:
-    if not torch.isfinite(x.sum()) and (bad := int((~torch.isfinite(x)).sum())):  # the sum alone may overflow
+    if bool(torch.isfinite(x.sum())):
+        return
+    bad = int((~torch.isfinite(x)).sum())
+    if bad:  # the sum alone may overflow
         why = "lower the weights or the guidance, or use dtype=torch.float32"
         raise NonFiniteError(f"{what} holds {bad} values that are not finite, of {x.numel()}; {why}.")

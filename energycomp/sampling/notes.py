@@ -38,10 +38,12 @@ def _counts(composition: Composition) -> Counter[tuple[str, int]]:
     """By model, the components that a sample has at once. Negated ones do not count, and alternatives count once."""
     leaves = [(leaf, weight) for leaf, weight in composition.terms.items() if isinstance(leaf, Conditional)]
     known = {leaf.known for leaf, _ in leaves if leaf.known is not None}
+    # Components of the composition itself.
     found: Counter[tuple[str, int]] = Counter()
     for one in known:
         weights = [weight for leaf, weight in leaves if leaf.known == one]
         found[one] = _most(weights, composition.noised_space.sample_shape)
+    # Of alternatives, those of the one that has the most.
     for leaf in composition.terms:
         if isinstance(leaf, Mixture):
             found += reduce(or_, map(_counts, leaf.components))
@@ -68,6 +70,7 @@ def strayed(samples: Tensor, space: NoisedSpace, sampler: Sampler) -> list[str]:
     reach = FAR[0] * space.value_range[1] if space.value_range else FAR[1]
     if most <= reach:
         return []
+    # What to try: another scheduler, or more steps.
     data = "standard deviations of the data" if space.places else f"of data in {space.value_range}"
     other = "EulerDiscreteScheduler" if space.value_range is None else "DDPMScheduler"
     takes_another = isinstance(sampler, SchedulerSampler) and sampler.scheduler != other

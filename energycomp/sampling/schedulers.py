@@ -86,16 +86,20 @@ def make_scheduler(
     falling = alphas_cumprod.ndim == 1 and len(alphas_cumprod) > 0 and bool((alphas_cumprod.diff() <= 0).all())
     if not falling or not 0 <= float(alphas_cumprod[-1]) <= float(alphas_cumprod[0]) < 1:
         raise InputError(f"alphas_cumprod: got shape {tuple(alphas_cumprod.shape)}, expected (T,) falling in [0, 1).")
+    # A name is a class.
     if scheduler is None or isinstance(scheduler, str):
         scheduler = _find(scheduler or DEFAULT_SCHEDULER)
+    # Flow matching, over the samples of the composition.
     if isinstance(scheduler, FlowScheduler):
         _check_schedule(scheduler, alphas_cumprod)
         return scheduler
     if _names(scheduler if isinstance(scheduler, type) else type(scheduler)) & {*FLOW_SCHEDULERS}:
         return _flow(scheduler, alphas_cumprod)
+    # An instance is used as it is configured.
     if not isinstance(scheduler, type):
         _check_instance(scheduler, alphas_cumprod)
         return scheduler
+    # A class is built for the composition.
     names = _names(scheduler)
     prediction_type = scheduled_as(prediction_type)
     if names & {*WITHOUT_SAMPLE} and (prediction_type == "sample" or _averages_noise(scheduler, alphas_cumprod)):
@@ -131,9 +135,12 @@ def _find(name: str) -> type:
     with without_compiler():
         import diffusers
 
-    known, low = {full.lower(): full for full in dir(diffusers) if full.endswith("Scheduler")}, name.lower()
-    if (full := known.get(low) or known.get(low + "scheduler")) is not None:
+    known = {full.lower(): full for full in dir(diffusers) if full.endswith("Scheduler")}
+    low = name.lower()
+    full = known.get(low) or known.get(low + "scheduler")
+    if full is not None:
         return getattr(diffusers, full)
+    # An unknown name: those that begin like it, or look like it.
     near = [n for n in compatible_schedulers() if n.lower().startswith(low)]
     near = near or [known[n] for n in difflib.get_close_matches(low, known, n=3)]
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
@@ -186,8 +193,8 @@ def _check_schedule(scheduler: Scheduler, alphas_cumprod: Tensor) -> None:
 
 def _describe(alphas_cumprod: Tensor) -> str:
     T = len(alphas_cumprod)
-    first, middle, last = (float(alphas_cumprod[i]) for i in (0, T // 2, -1))
-    return f"fall from {first:.5g} over {middle:.5g} to {last:.5g} in {T} timesteps"
+    middle = float(alphas_cumprod[T // 2])
+    return f"fall from {alphas_cumprod[0]:.5g} over {middle:.5g} to {alphas_cumprod[-1]:.5g} in {T} timesteps"
 
 
 @runtime_checkable
@@ -223,6 +230,7 @@ def _build(cls: Any, alphas_cumprod: Tensor, prediction_type: str, value_range: 
     }
     taken = inspect.signature(cls.__init__).parameters
     options = {key: value for key, value in wanted.items() if key in taken}
+    # The schedule of the composition, as betas.
     alphas = alphas_cumprod.detach().to("cpu", torch.float64).clamp(min=LEAST_ALPHA)
     scheduler = cls(num_train_timesteps=len(alphas), trained_betas=_betas(alphas), **options)
     # Solvers in sigma = sqrt(1 / alpha_bar - 1) start at its maximum, which is 20000 for a cosine schedule. The first

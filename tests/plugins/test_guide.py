@@ -13,7 +13,7 @@ from energycomp import Condition, Conditioner, Decomposer, EnergyComponent, Prob
 from energycomp.denoisers import Network, TwoStage
 from energycomp.inference import QuadraticForm
 from energycomp.plugins import hookspecs
-from energycomp.sampling import Guidance, Guide, Sampler, SamplingReport, Target
+from energycomp.sampling import Guidance, Guide, Level, Run, Sampler, SamplingReport, Steps, Target
 from energycomp_lab import checks
 from energycomp_lab.checks import plugin
 from energycomp_lab.evaluation import DataSource, Example
@@ -40,7 +40,19 @@ def test_every_hook_is_documented_with_its_factory(kind: str) -> None:
 
 @pytest.mark.parametrize(
     "protocol",
-    [Conditioner, DataSource, Decomposer, EnergyComponent, Guidance, Network, Sampler, Solver, Trainable, TwoStage],
+    [
+        Conditioner,
+        DataSource,
+        Decomposer,
+        EnergyComponent,
+        Guidance,
+        Network,
+        Sampler,
+        Solver,
+        Steps,
+        Trainable,
+        TwoStage,
+    ],
 )
 def test_a_protocol_is_shown_and_says_what_its_members_are(protocol: Any) -> None:
     assert protocol.__name__ in LISTED
@@ -48,14 +60,16 @@ def test_a_protocol_is_shown_and_says_what_its_members_are(protocol: Any) -> Non
     assert [name for name, found in members(protocol).items() if not found.__doc__ and name != "needs"] == []
 
 
-@pytest.mark.parametrize("made", [Condition, Example, Guide, Problem, Recipe, SamplingReport, Solution, Target])
+@pytest.mark.parametrize(
+    "made", [Condition, Example, Guide, Level, Problem, Recipe, Run, SamplingReport, Solution, Target]
+)
 def test_the_docstring_of_a_class_has_every_field(made: type) -> None:
     arguments = re.split(r"\n    Args:\n", made.__doc__ or "")[1].split("\n\n")[0]
     named = {n for line in re.findall(r"^ {8}([\w, ]+):", arguments, flags=re.MULTILINE) for n in line.split(", ")}
     assert {field.name for field in attrs.fields(made) if not field.name.startswith("_")} == named
 
 
-@pytest.mark.parametrize("made", [Problem, QuadraticForm, Solution, Target])
+@pytest.mark.parametrize("made", [Level, Problem, QuadraticForm, Run, Solution, Target])
 def test_a_public_member_has_a_docstring(made: type) -> None:
     own = {name for name, found in members(made).items() if callable(found) or isinstance(found, property)}
     assert [name for name in own if not members(made)[name].__doc__] == []

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from energycomp.components import Composable, Composition, Condition, combine, per_sample, region
 from energycomp.denoisers import Conditional, count_rows
-from energycomp.errors import CompositionError, EnergycompWarning, InputError, NonFiniteError
+from energycomp.errors import CompositionError, EnergycompWarning, InputError
 from energycomp.images import ImageProcessor, from_unit, to_unit
 from energycomp.sampling import Composer
 from energycomp.sampling.notes import crowded
@@ -173,13 +173,6 @@ def test_output_types_of_any_number_of_channels(channels: int, mode: str | None)
         Composer(Gaussian(sample_shape=(channels, 4, 6))).sample(num_inference_steps=2, progress=False)
 
 
-def test_rows_of_sampling() -> None:
-    model = tiny_model()
-    with count_rows() as spent:
-        Composer([model(0.2, 0.2), model(0.7, 0.7)]).sample(3, num_inference_steps=4, output_type="pt", progress=False)
-    assert (spent.rows, spent.trunks) == (3 * 3 * 4, 3 * 4)
-
-
 def test_bfloat16_is_of_the_networks_only() -> None:
     model = tiny_model()
     composer = Composer([model(0.2, 0.2), model(0.8, 0.8)])
@@ -203,39 +196,6 @@ def test_autocast_does_not_take_float16() -> None:
         InputError, match=r"got mixed_precision='bf16' for .*, whose network is in float16; expected float32"
     ):
         Composer(model(0.2, 0.2)).sample(mixed_precision="bf16", progress=False)
-
-
-def test_generators() -> None:
-    composer = Composer([tiny_model()(0.4, 0.4)])
-
-    def run(generator: Any, n: int = 2) -> Tensor:
-        out = composer.sample(n, generator=generator, num_inference_steps=3, output_type="pt", progress=False)
-        assert isinstance(out, Tensor)
-        return out
-
-    def seeded(seed: int) -> torch.Generator:
-        return torch.Generator().manual_seed(seed)
-
-    state = torch.get_rng_state()
-    assert torch.equal(run(seeded(1)), run(seeded(1)))
-    assert torch.equal(state, torch.get_rng_state())
-    assert not torch.equal(run(seeded(1)), run(seeded(2)))
-    torch.testing.assert_close(run([seeded(3), seeded(4)])[1:], run([seeded(4)], 1), rtol=0, atol=1e-5)
-    with pytest.raises(InputError, match="one per sample"):
-        run([seeded(1)])
-
-
-def test_callback_may_replace_the_sample() -> None:
-    seen: list[int] = []
-
-    def callback(step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor] | None:
-        seen.append(step)
-        return {"sample": torch.full_like(tensors["sample"], 0.25)} if step == 2 else None
-
-    composer = Composer([tiny_model()(0.4, 0.4)])
-    out = composer.sample(num_inference_steps=3, callback_on_step_end=callback, output_type="latent", progress=False)
-    assert seen == [0, 1, 2]
-    assert torch.equal(out, torch.full((1, 3, 16, 16), 0.25))
 
 
 def test_a_callback_ends_a_run_as_with_a_pipeline_of_diffusers() -> None:
@@ -295,12 +255,6 @@ def test_the_rule_is_the_denoisers() -> None:
         model = tiny_model(rule=rule)
         leaves = [model(0.2, 0.2), model(0.7, 0.7)]
         assert dict(Composer(leaves).composition.terms) == dict(combine(leaves, rule).terms)
-
-
-def test_what_is_not_finite_never_becomes_a_picture() -> None:
-    bad = attrs.evolve(Gaussian(name="bad"), mean=float("nan"))
-    with pytest.raises(NonFiniteError, match=r"prediction of bad .* step 1 of 5"):
-        Composer([Gaussian(), bad]).sample(num_inference_steps=5, output_type="latent", progress=False)
 
 
 @attrs.frozen

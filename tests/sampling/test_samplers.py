@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -11,10 +14,23 @@ from torch import Tensor
 
 from energycomp import Composer
 from energycomp.components import Composition, Mixture, predict
+from energycomp.components.space import timestep_of
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError, NonFiniteError, NotFoundError
 from energycomp.plugins import find, register
-from energycomp.sampling import Sampled, Sampler, SamplingReport, SchedulerSampler, Target, make_scheduler, sample
+from energycomp.sampling import (
+    Level,
+    Run,
+    Sampled,
+    Sampler,
+    SamplingReport,
+    SchedulerSampler,
+    Steps,
+    Target,
+    draw_samples,
+    make_scheduler,
+    sample,
+)
 from energycomp.testing import Gaussian, bumps_model, tiny_model
 from energycomp_lab.checks import ConformanceError, check_sampler
 
@@ -69,32 +85,55 @@ def test_unknown_samplers() -> None:
 
 
 @attrs.frozen
-class Constant:
-    """A sampler of one's own, with one fault or none."""
+class Faulty:
+    """Ancestral steps with one fault, or none."""
 
     fault: str = ""
 
-    def sample(self, target: Target, n: int, *, num_inference_steps: int, **options: Any) -> Sampled:
+    def start(self, run: Run, /) -> Steps:
         if self.fault == "unseeded":
             torch.rand(1)
-        good = SchedulerSampler("ddpm").sample(target, n, num_inference_steps=num_inference_steps, **options)
-        samples = good.samples
+        return FaultySteps(self.fault, SchedulerSampler("ddpm").start(run))
+
+
+@attrs.define(eq=False)
+class FaultySteps(Steps):
+    fault: str
+    inner: Steps
+    x: Tensor = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.x = self.inner.x
+
+    @property
+    def levels(self) -> Any:
+        return [] if self.fault == "still" else self.inner.levels
+
+    def step(self, level: Level, /) -> None:
+        if self.fault != "deaf":
+            self.inner.x = self.x
+        self.inner.step(level)
+        self.x = self.inner.x[None] if self.fault == "rank" else self.inner.x
+
+    def finish(self) -> Sampled:
         changed = {
-            "shape": torch.cat([samples, samples[:1]]),
-            "wide": 1.3 * samples,
-            "shifted": samples + 0.3,
-            "nan": samples * torch.nan,
+            "shape": torch.cat([self.x, self.x[:1]]),
+            "wide": 1.3 * self.x,
+            "shifted": self.x + 0.3,
+            "nan": self.x * torch.nan,
+            "deaf": self.inner.x,
         }
-        return Sampled(changed.get(self.fault, samples))
+        return Sampled(changed.get(self.fault, self.x))
 
 
 def test_a_sampler_of_ones_own() -> None:
-    assert isinstance(Constant(), Sampler)
-    check_sampler(Constant())
-    register("samplers", "constant", Constant)
+    assert isinstance(Faulty(), Sampler)
+    check_sampler(Faulty())
+    register("samplers", "faulty", Faulty)
     composer = Composer(Gaussian(0.4, 0.25))
-    assert torch.equal(drawn(composer, sampler="constant"), drawn(composer, sampler=Constant))
-    assert find("samplers", "constant")() == Constant()
+    assert torch.equal(drawn(composer, sampler="faulty"), drawn(composer, sampler=Faulty))
+    assert torch.equal(drawn(composer, sampler="faulty"), drawn(composer, scheduler="ddpm"))
+    assert find("samplers", "faulty")() == Faulty()
 
 
 @pytest.mark.parametrize(
@@ -105,11 +144,119 @@ def test_a_sampler_of_ones_own() -> None:
         ("wide", "variance"),
         ("shifted", "mean"),
         ("nan", "NaN"),
+        ("still", "variance"),
+        ("deaf", "other samples of Faulty than a callback returned"),
+        ("rank", "of a wrong shape|shape"),
     ],
 )
 def test_the_check_finds_faults(fault: str, message: str) -> None:
     with pytest.raises(ConformanceError, match=message):
-        check_sampler(Constant(fault))
+        check_sampler(Faulty(fault))
+
+
+@attrs.frozen
+class Adaptive:
+    """Heun's method along the probability flow, with steps as long as its error allows.
+
+    Notation: variable -> symbol
+        sigma, ahead    sqrt(1 / alpha_bar - 1) at a level, and at the next one
+        z               x / sqrt(alpha_bar), for which dz / dsigma = eps (Karras et al., 2022, Algorithm 1)
+    """
+
+    tolerance: float = 0.01
+
+    def start(self, run: Run, /) -> AdaptiveSteps:
+        return AdaptiveSteps(run, run.noise(), self.tolerance, run.levels[0])
+
+
+@attrs.define(eq=False)
+class AdaptiveSteps(Steps):
+    run: Run
+    x: Tensor
+    tolerance: float
+    level: Level  # of the next step
+    share: float = 0.5  # of sigma that a step leaves
+    rejected: int = 0
+
+    @property
+    def levels(self) -> Iterator[Level]:
+        clean = float(self.run.target.noised_space.alphas_cumprod[0])
+        for step in itertools.count():
+            alpha = self.level.alpha  # where the last step led to, or where it began
+            sigma = (1 / alpha - 1) ** 0.5 * self.share
+            ahead = 1.0 if alpha >= clean else min(clean, 1 / (1 + sigma**2))
+            self.level = Level(step, float(self.timestep(alpha)), alpha, ahead)
+            yield self.level
+            if ahead == 1.0:
+                return
+
+    def timestep(self, alpha: float) -> Tensor:
+        snr = torch.logit(torch.tensor(alpha, dtype=torch.float64))
+        return timestep_of(self.run.target.noised_space.alphas_cumprod, snr)
+
+    def step(self, level: Level, /) -> None:
+        target = self.run.target
+        if level.is_last:
+            self.x = target.compose(self.x, level.rows(self.x), prediction_type="sample")
+            return
+        sigma = (1 / level.alpha - 1) ** 0.5
+        ahead = (1 / level.next_alpha - 1) ** 0.5
+        # Euler's step.
+        z = self.x / level.alpha**0.5
+        slope = target.compose(self.x, level.rows(self.x))
+        euler = z + (ahead - sigma) * slope
+        # Heun's step: the mean of the slopes at both ends.
+        end = self.timestep(level.next_alpha).expand(len(z))
+        slope = (slope + target.compose(euler * level.next_alpha**0.5, end)) / 2
+        heun = z + (ahead - sigma) * slope
+        # Accept where both agree, and choose the length of the next step by their difference.
+        error = float((heun - euler).square().mean().sqrt()) * level.next_alpha**0.5 / self.tolerance
+        self.share = self.share ** min(2.0, max(0.2, 0.9 / max(error, 0.01) ** 0.5))
+        if error > 1:
+            self.rejected += 1
+            return
+        self.x = heun * level.next_alpha**0.5
+        self.level = attrs.evolve(level, alpha=level.next_alpha)
+
+
+def test_a_sampler_may_choose_its_steps() -> None:
+    """The probability flow takes noise to mean + deviation * noise. Smaller errors take more steps."""
+    target = Target(Composition.of(Gaussian(0.4, 0.25)))
+    counts, errors = [], []
+    for tolerance in (0.03, 0.003):
+        run = Run(target, 200, num_inference_steps=7, generator=0)
+        steps = Adaptive(tolerance).start(run)
+        exact = 0.4 + 0.5 * steps.x
+        timesteps: list[float] = []
+
+        def callback(_: int, timestep: float, __: Any, seen: list[float] = timesteps) -> None:
+            seen.append(timestep)
+
+        begun: Any = SimpleNamespace(start=lambda _, steps=steps: steps)
+        samples = draw_samples(begun, run, callback_on_step_end=callback, progress=False).samples
+        errors.append(float((samples - exact).abs().max()))
+        counts.append(len(timesteps))
+        assert timesteps == sorted(timesteps, reverse=True)
+        assert len(timesteps) - len(set(timesteps)) == steps.rejected  # a step that was rejected is taken again
+    assert 7 < counts[0] < counts[1] < 200
+    assert steps.rejected
+    assert errors[1] < min(0.02, errors[0] / 4)
+
+
+def test_the_check_takes_a_sampler_that_chooses_its_steps() -> None:
+    check_sampler(Adaptive())
+
+
+def test_a_callback_ends_the_run_of_any_sampler() -> None:
+    """Also where nobody knows how many steps there are."""
+    seen: list[int] = []
+
+    def callback(step: int, _: Any, __: dict[str, Tensor]) -> dict[str, Any]:
+        seen.append(step)
+        return {"stop": step == 2}
+
+    assert drawn(Composer(Gaussian()), sampler=Adaptive(), callback_on_step_end=callback).shape == (2, 1, 1, 1)
+    assert seen == [0, 1, 2]
 
 
 def test_leaves_are_predicted_in_one_batch() -> None:

@@ -281,7 +281,7 @@ def test_not_finite_names_the_step() -> None:
     def predict(x: Tensor, t: Tensor, kind: str) -> Tensor:
         return torch.full_like(x, float("nan")) if t[0] < 500 else x
 
-    with pytest.raises(NonFiniteError, match=r"prediction in step 6 of 10 \(timestep 499\) holds 4 values"):
+    with pytest.raises(NonFiniteError, match=r"prediction holds 4 values.* in step 6 of 10 \(timestep 499\)"):
         sample(predict, (1, 1, 2, 2), scheduler, num_inference_steps=10, progress=False)
 
     def named(x: Tensor, t: Tensor, kind: str) -> Tensor:
@@ -290,7 +290,7 @@ def test_not_finite_names_the_step() -> None:
     with pytest.raises(NonFiniteError, match=r"red_cube predicted NaN\. It happened in step 1 of 10"):
         sample(named, (1, 1, 2, 2), scheduler, num_inference_steps=10, progress=False)
 
-    with pytest.raises(NonFiniteError, match="that DDIMScheduler made in step 2"):
+    with pytest.raises(NonFiniteError, match=r"that DDIMScheduler made holds.* in step 2 of 10"):
         sample(
             lambda x, t, kind: torch.full_like(x, 3e38),
             (1, 1, 2, 2),
@@ -334,7 +334,7 @@ def test_bad_schedules_and_prediction_types() -> None:
         ({"generator": [torch.Generator()]}, "got a list of 1, expected one generator or 2"),
         ({"initial": torch.zeros(2, 1, 1, 2)}, r"initial: got shape \(2, 1, 1, 2\), expected \(2, 1, 1, 1\)"),
         ({"shape": (2,)}, r"shape: got \(2,\), expected \(B, C, H, W\)"),
-        ({"predict": lambda x, t, kind: x[:1]}, r"predict: got \(1, 1, 1, 1\) in step 1 of 50"),
+        ({"predict": lambda x, t, kind: x[:1]}, r"predict: got \(1, 1, 1, 1\), expected \(2, 1, 1, 1\)"),
     ],
 )
 def test_bad_arguments(options: dict[str, object], message: str) -> None:

@@ -89,7 +89,8 @@ def within(where: Any, component: EnergyComponent, *, background: Tensor | None 
     >>> region("left half") * within("left half", 2 * model(0.2, 0.2) & model.unconditional)
     -[left half] u within [left half] + 2 [left half] tiny(0.2, 0.2) within [left half]
     """
-    whole, place = Composition.of(component), _place(where)
+    whole = Composition.of(component)
+    place = _place(where)
     return _seen(whole, place, _background(whole, background))
 
 
@@ -124,9 +125,12 @@ def _seen(composition: Composition, place: Weight, background: Tensor) -> Compos
 @torch.no_grad()
 def _mean(composition: Composition) -> Tensor:
     """The mean sample (C, H, W), as the unconditional leaf predicts it from noise."""
-    unit, space = composition.unconditional, composition.noised_space
-    device = group_of(unit).device or space.alphas_cumprod.device
+    unit = composition.unconditional
+    space = composition.noised_space
+    # The noisiest timestep at which a prediction of noise says something of x_0.
     timestep = int((space.alphas_cumprod >= NOISIEST).sum().clamp(min=1)) - 1
+    # Predict from a few samples of noise, and take the mean.
+    device = group_of(unit).device or space.alphas_cumprod.device
     noise = torch.randn(MEAN_OF, *space.sample_shape, generator=torch.Generator().manual_seed(0)).to(device)
     at = torch.full((MEAN_OF,), float(timestep), device=device)
     predicted = predict(Composition.of(unit), noise, at, prediction_type="sample").mean(0)
@@ -170,22 +174,25 @@ def regional(
         )
     if not (is_number(apart_until) and 0.0 <= apart_until <= 1.0):
         raise InputError(f"got apart_until={apart_until!r}; expected a share of the trajectory in [0, 1]; change it")
+    # All components see the whole image.
     regions = [_place(where) for where, _ in parts]
     whole = [combine([component], "product") for _, component in parts]
     together = _side_by_side(regions, whole)
     if apart_until == 0.0:
         return together
+    # Each sees its own region, and a background elsewhere.
     ground = _background(together, background)
     apart = _side_by_side(regions, [_seen(c, m, ground) for m, c in zip(regions, whole, strict=True)])
     if apart_until == 1.0:
         return apart
-    first, then = during(until=apart_until), during(from_=apart_until)
-    return apart * first + together * then
+    # At first each sees its own region only; then all see the whole image.
+    return apart * during(until=apart_until) + together * during(from_=apart_until)
 
 
 def _side_by_side(regions: Sequence[Weight], parts: Sequence[Composition]) -> Composition:
     """sum_k m_k C_k + (1 - sum_k m_k) u, without u where regions cover the image."""
     total = sum((part * m for m, part in zip(regions, parts, strict=True)), Composition([]))
+    # u where no region is.
     covered: Any = sum(regions)
     if is_constant(covered, 1.0, parts[0].noised_space.sample_shape):
         return total

@@ -33,7 +33,8 @@ class _Share:
 
     values: Tensor
     part: Selection
-    edges, samples = (), None
+    edges = ()
+    samples = None
 
     def at(self, _: Tensor, __: tuple[int, ...], /) -> Tensor:
         return self.values
@@ -51,6 +52,7 @@ def ramp(part: Selection, shape: tuple[int, ...]) -> Tensor:
     """
     values = torch.ones(1, *part.shape(shape), dtype=torch.float64)
     for axis, places in part.axes:
+        # Along a range 1, 2, .., 2, 1; other selections of an axis do not fall.
         if isinstance(places, range):
             rising = torch.arange(1, len(places) + 1, dtype=torch.float64)
             values = values * by_sample(torch.minimum(rising, rising.flip(0)), len(shape) - axis % len(shape))
@@ -102,7 +104,9 @@ class Canvas:
     separators: tuple[tuple[Selection, EnergyComponent], ...] = attrs.field(default=(), converter=_pairs)
 
     def __attrs_post_init__(self) -> None:
-        counts, is_mean = torch.zeros(1, *self.sample_shape), self.cover == "mean"
+        is_mean = self.cover == "mean"
+        # In how many parts each number is, less the separators.
+        counts = torch.zeros(1, *self.sample_shape)
         for part, sign in [*((part, 1) for part in self.parts), *((part, -1) for part, _ in self.separators)]:
             counts += sign * (ramp(part, self.sample_shape) > 0)
         if not bool((counts > 0 if is_mean else counts == 1).all()) or (is_mean and self.separators):
@@ -124,15 +128,19 @@ class Canvas:
 
     def on(self, part: Selection, component: EnergyComponent) -> Composition:
         """A component on a part, which need not be one of the cover, over the background: it keeps its mass."""
-        background, whole = self.background, Composition.of(component)
+        background = self.background  # which is refused without u
+        whole = Composition.of(component)
         mass: Any = on_part(whole.mass, part, self.sample_shape)
-        own, free = (on(part, one, self.sample_shape, ground=self) for one in (whole, self.unconditional))
+        # The residual of the component on the part, over the background.
+        own = on(part, whole, self.sample_shape, ground=self)
+        free = on(part, self.unconditional, self.sample_shape, ground=self)
         return background * mass + own - free * mass
 
     def join(self, components: Sequence[EnergyComponent]) -> Composition:
         """The cover by components, one for each part (`InputError` for another number). Costs what they cost."""
         if len(components) != len(self.parts):
             raise InputError(f"got {len(components)} components for {len(self.parts)} parts; expected one for each")
+        # The parts, with their shares, and the separators, which are divided out.
         weights: Sequence[AnyWeight] = self._shares if self.cover == "mean" else [1.0] * len(self.parts)
         divisors = [(part, one, -1.0) for part, one in self.separators]
         covered = [*zip(self.parts, components, weights, strict=True), *divisors]
@@ -143,9 +151,11 @@ class Canvas:
     def _shares(self) -> list[AnyWeight]:
         """The weights m_k; axes along which they do not change have one value. The last is 1 minus all others."""
         ramps = [ramp(part, self.sample_shape) for part in self.parts]
-        total, found = sum(ramps, torch.zeros(())), list[AnyWeight]()
+        total = sum(ramps, torch.zeros(()))
+        found: list[AnyWeight] = []
         for part, own in zip(self.parts[:-1], ramps[:-1], strict=True):
             share = own / total
+            # Axes along which it does not change.
             for axis in range(1, share.ndim):
                 first = share.narrow(axis, 0, 1)
                 share = first if bool(((share - first).abs() < EQUAL).all()) else share

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 from energycomp.components import by_sample
-from energycomp.sampling import Target
-from energycomp_samplers.kernels import Level, axes, predicted, total_energy
+from energycomp.sampling import Level, Run, Target
+from energycomp_samplers.kernels import axes, predicted, total_energy, weighted_sum
 
 RATE = 0.2  # how fast log c follows the acceptance
 Noise: TypeAlias = Callable[[tuple[int, ...]], Tensor]
@@ -84,11 +84,10 @@ class Density:
 
     def state(self, x: Tensor, x0: Tensor | None = None) -> State:
         """The state at x. Costs one evaluation per component and particle, unless x0 is known."""
-        x0 = predicted(self.target, x, self.level) if x0 is None else x0
+        if x0 is None:
+            x0 = predicted(self.target, x, self.level)
         scores = (self.level.alpha**0.5 * x0 - x) / self.noise
-        return State(
-            x, x0, torch.einsum("k,k...->...", x.new_tensor(self.target.weights_at(self.level.timestep)), scores)
-        )
+        return State(x, x0, weighted_sum(self.target.weights_at(self.level.timestep), scores))
 
     def log_ratio(self, path: Sequence[State], test: Test, nodes: int) -> Tensor:
         """log pi_t at the end of a path minus that at its start, (G, P).
@@ -109,7 +108,9 @@ class Density:
         return state.energy
 
     def _integral(self, one: State, other: State, nodes: int) -> Tensor:
-        total, spaces = (one.score + other.score) / 2.0, nodes - 1
+        # The trapezoidal rule over nodes - 1 segments of equal length.
+        spaces = nodes - 1
+        total = (one.score + other.score) / 2.0
         for node in range(1, spaces):
             total = total + self.state(torch.lerp(one.x, other.x, node / spaces)).score
         return (total.double() * (other.x - one.x).double()).sum(dim=axes(one.x)) / spaces
@@ -147,25 +148,29 @@ class Chain:
     """
 
     options: Moves
-    target: Target
     log_c: Tensor | None = None  # (G,)
     acceptance: dict[float, float] = attrs.field(factory=dict)
 
-    def move(self, x: Tensor, x0: Tensor, level: Level, normal: Noise, uniform: Noise) -> tuple[Tensor, Tensor]:
+    def move(self, run: Run, x: Tensor, x0: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         """Particles (G, P, *shape) and the predictions x0 (K, G, P, *shape) there, after the moves of a level.
 
         Momenta are drawn anew at every level, since particles that were resampled share theirs.
         """
-        density, goal = Density(self.target, level, normal, uniform), self.options.acceptance
         if self.log_c is None:
             self.log_c = torch.full((len(x),), math.log(self.options.step_size), dtype=torch.float64, device=x.device)
-        state, rates = density.state(x, x0), []
+        density = Density(run.target, level, run.noise, run.uniform)
+        state = density.state(x, x0)
+        rates = []
         for _ in range(self.options.moves):
+            # Move, and test each particle.
             state, accepted = self.options.move(density, state, by_sample(self.log_c.exp(), x.ndim))
-            if accepted is not None and goal is not None:
-                rate = accepted.double().mean(dim=1)
-                self.log_c = self.log_c + RATE * (rate - goal)
-                rates.append(float(rate.mean()))
+            goal = self.options.acceptance
+            if accepted is None or goal is None:
+                continue
+            # Adapt the step size of each group to its rate of acceptance.
+            rate = accepted.double().mean(dim=1)
+            self.log_c = self.log_c + RATE * (rate - goal)
+            rates.append(float(rate.mean()))
         if rates:
             self.acceptance[level.timestep] = sum(rates) / len(rates)
         return state.x, state.x0

@@ -37,8 +37,8 @@ from energycomp.components import given_energies
 from energycomp.errors import InputError
 from energycomp.fields import FLAG, legal, number
 from energycomp.images import decoded
-from energycomp.sampling import Target
-from energycomp_samplers.kernels import Level, axes, predicted, sum_of_squares
+from energycomp.sampling import Level, Target
+from energycomp_samplers.kernels import axes, predicted, sum_of_squares
 from energycomp_samplers.particles import taken
 
 RULED_OUT = 1e6  # the energy that an infinite one counts as
@@ -120,10 +120,12 @@ class Twist:
         """
         if self.constraint is None:
             return None
+        # The density of the constraint at clean samples, and its gradient through the network.
         with torch.set_grad_enabled(self.follows(level)):
             raw = self.constraint.log_density(self.target, clean()) * (1.0 if level.is_last else level.alpha**2)
             drift = _gradient(raw, x, self.constraint.f) if self.follows(level) else None
         self.drift = None if drift is None else _shortened(drift, 0.5 / variance**0.5)
+        # psi_s(y) / psi_t(x), and what the drift of the last step changed.
         log_psi = raw.detach() if level.is_last else _limited(raw.detach(), level.alpha)
         increment = log_psi - self.log_psi + self.correction
         self.log_psi = log_psi
@@ -136,15 +138,16 @@ class Twist:
         self.log_psi = taken(self.log_psi, places)
         self.drift = None if self.drift is None else taken(self.drift, places)
 
-    def moved(self, centre: Tensor, variance: float) -> Tensor:
-        """The centre of the proposal with the drift."""
-        return centre if self.drift is None else centre + variance * self.drift
-
-    def correct(self, y: Tensor, centre: Tensor, variance: float) -> None:
-        """Notes log p(y | x) - log q(y | x) for the next level."""
-        if self.drift is not None:
-            apart = sum_of_squares(y - self.moved(centre, variance), y) - sum_of_squares(y - centre, y)
-            self.correction = apart / (2.0 * variance)
+    def proposed(self, centre: Tensor, variance: float, noise: Tensor) -> Tensor:
+        """The particles y of the proposal with the drift, by normal noise."""
+        if self.drift is None:
+            return centre + variance**0.5 * noise
+        moved = centre + variance * self.drift
+        y = moved + variance**0.5 * noise
+        # log p(y | x) - log q(y | x), for the next level.
+        apart = sum_of_squares(y - moved, y) - sum_of_squares(y - centre, y)
+        self.correction = apart / (2.0 * variance)
+        return y
 
 
 def _limited(raw: Tensor, alpha: float) -> Tensor:
@@ -153,6 +156,7 @@ def _limited(raw: Tensor, alpha: float) -> Tensor:
     >>> _limited(torch.tensor([[0.0, -1.0, -1e6, 0.0]]), 0.0)  # a boundary
     tensor([[ 0., -1., -3.,  0.]])
     """
+    # Where a tenth is nearly as good as the best, the others may be behind a boundary: they keep a share.
     best = raw.amax(dim=1, keepdim=True)
     top = raw.quantile(TOP, dim=1, keepdim=True)
     depth = (DEPTH + 10.0 * (best - top)).clamp(max=DEPTH / (1.0 - alpha) ** 0.5)
@@ -174,7 +178,8 @@ def _shortened(drift: Tensor, least: float) -> Tensor:
 
 def _gradient(raw: Tensor, x: Tensor, f: Any) -> Tensor:
     """The gradient of raw (G, P) with respect to particles (G, P, *shape)."""
-    name, instead = getattr(f, "__qualname__", repr(f)), "correct it, or leave gradient= out"
+    name = getattr(f, "__qualname__", repr(f))
+    instead = "correct it, or leave gradient= out"
     if not raw.requires_grad:
         raise InputError(f"got no gradient of the constraint {name}; expected torch operations on samples; {instead}")
     (gradient,) = torch.autograd.grad(raw.sum(), x, materialize_grads=True)

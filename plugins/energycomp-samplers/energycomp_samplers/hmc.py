@@ -63,17 +63,22 @@ class HMC:
     def move(self, density: Density, state: State, c: Tensor) -> tuple[State, Tensor]:
         """The state after one move, and which particles accepted it; see `chain.Moves`."""
         size = (c * density.noise**0.5).to(state.x)
+        # Draw the momentum, or refresh what is left of it.
         v = density.normal(tuple(state.x.shape[:2]))
         if state.v is not None:
             v = self.persistence * state.v + (1.0 - self.persistence**2) ** 0.5 * v
-        path, w = [state], v
+        # Leapfrog steps: half a step of the momentum, a step of the particle, half a step of the momentum.
+        path = [state]
+        w = v
         for _ in range(self.leapfrogs):
             half = w + size / 2.0 * path[-1].score
             path.append(density.state(path[-1].x + size * half))
             w = half + size / 2.0 * path[-1].score
+        # Accept: by the ratio of the densities, and the kinetic energies. Where it is rejected, the momentum turns.
         kinetic = (sum_of_squares(v, v) - sum_of_squares(w, w)) / 2.0
         accepted = density.accepts(density.log_ratio(path, self.test, self.nodes) + kinetic)
-        rejected, proposed = attrs.evolve(state, v=-v), attrs.evolve(path[-1], v=w)
+        rejected = attrs.evolve(state, v=-v)
+        proposed = attrs.evolve(path[-1], v=w)
         return rejected.replaced(accepted, proposed), accepted
 
 

@@ -50,6 +50,7 @@ class Langevin:
     def move(self, density: Density, state: State, c: Tensor) -> tuple[State, None]:
         """The state after one move; see `chain.Moves`."""
         h = c * density.noise
+        # Step: along the score, with noise, and no test.
         noise = (2.0 * h).sqrt().to(state.x) * density.normal(tuple(state.x.shape[:2]))
         return density.state(state.x + h.to(state.x) * state.score + noise), None
 

@@ -50,11 +50,13 @@ class MALA:
 
     def move(self, density: Density, state: State, c: Tensor) -> tuple[State, Tensor]:
         """The state after one move, and which particles accepted it; see `chain.Moves`."""
-        h = c * density.noise
-        drift, spread = h.to(state.x), (2.0 * h).sqrt().to(state.x)
         x = state.x
-        y = x + drift * state.score + spread * density.normal(tuple(x.shape[:2]))
+        h = c * density.noise
+        drift = h.to(x)
+        # Propose: a step along the score, and noise.
+        y = x + drift * state.score + (2.0 * h).sqrt().to(x) * density.normal(tuple(x.shape[:2]))
         proposed = density.state(y)
+        # Accept: by the ratio of the densities, and that of the proposals from both ends.
         forward = sum_of_squares(y - x - drift * state.score, x)
         back = sum_of_squares(x - y - drift * proposed.score, x)
         log_ratio = density.log_ratio([state, proposed], self.test, self.nodes)

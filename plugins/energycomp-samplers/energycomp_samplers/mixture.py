@@ -6,7 +6,7 @@ others, is that of its reverse kernels along the path.
 
 Notation: variable -> symbol
     x, y        a particle at timestep t, and at the next timestep s < t
-    mean        mu_k, the mean of the reverse kernel m_k(y | x) = N(mu_k, beta I) of component k: see `kernels`
+    mean        mu_k, the mean of the reverse kernel m_k(y | x) = N(mu_k, beta I) of component k: see `Level`
     path        l_k = sum over steps of log m_k(y | x)
     log_w       log w_k, of the mixture
     share       r_k = softmax_k(log w_k + l_k)
@@ -22,17 +22,8 @@ from torch import Tensor
 
 from energycomp.components import Composition, Mixture, is_constant, noise_share, number_at
 from energycomp.errors import CompositionError
-from energycomp.sampling import Generator, Sampled, StepCallback, Target, draw_noise
-from energycomp.seeds import as_generators
-from energycomp_samplers.kernels import (
-    Level,
-    called_back,
-    check_densities,
-    clipped,
-    levels,
-    predicted,
-    sum_of_squares,
-)
+from energycomp.sampling import Level, Run, Steps, Target
+from energycomp_samplers.kernels import check_densities, clipped, sum_of_squares
 
 
 @attrs.frozen
@@ -51,36 +42,43 @@ class MixtureSampler:
     tensor(True)
     """
 
-    def sample(
-        self,
-        target: Target,
-        n: int,
-        *,
-        num_inference_steps: int,
-        generator: Generator = None,
-        callback_on_step_end: StepCallback | None = None,
-        progress: bool = True,
-    ) -> Sampled:
-        """n independent samples; a list of n generators makes each independent of its batch."""
-        check_densities(target)
-        mixture = _mixture_of(target.composition)
-        inner = Target(mixture.leaves, target.mixed_precision)
-        check_densities(inner)
-        generator, shape, device = as_generators(generator), target.noised_space.sample_shape, inner.device
-        log_w = torch.tensor(mixture.log_weights, dtype=torch.float64, device=device)[:, None]
-        path = torch.zeros(len(log_w), n, dtype=torch.float64, device=device)
-        x = draw_noise((n, 1, *shape), generator=generator, device=device)
-        for level in levels(inner, num_inference_steps, progress=progress):
-            weights = _weights(mixture, level).to(device)
-            x0 = torch.einsum("jk,k...->j...", weights, predicted(inner, x, level))
-            mean = level.mean(x, clipped(x0, target))  # (J, n, 1, *shape)
-            share = torch.softmax(log_w + path, dim=0)
-            y = torch.einsum("jn,jn...->n...", share.to(x.dtype), mean)
-            if not level.is_last:
-                y = y + level.beta**0.5 * draw_noise((n, 1, *shape), generator=generator, device=device)
-                path = path - sum_of_squares(y - mean, y)[..., 0] / (2.0 * level.beta)
-            x = called_back(callback_on_step_end, level, y)
-        return Sampled(x.flatten(0, 1))
+    def start(self, run: Run, /) -> _Paths:
+        """n independent samples of noise; a list of n generators makes each independent of its batch."""
+        check_densities(run.target)
+        mixture = _mixture_of(run.target.composition)
+        leaves = Target(mixture.leaves, run.target.mixed_precision)
+        check_densities(leaves)
+        return _Paths(run, mixture, leaves, run.noise())
+
+
+@attrs.define(eq=False)
+class _Paths(Steps):
+    """Samples x (n, *shape), and l_k of their paths (J, n)."""
+
+    run: Run
+    mixture: Mixture
+    leaves: Target
+    x: Tensor
+    log_w: Tensor = attrs.field(init=False)
+    path: Tensor = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.log_w = torch.tensor(self.mixture.log_weights, dtype=torch.float64, device=self.x.device)[:, None]
+        self.path = self.log_w.new_zeros(len(self.log_w), self.run.n)
+
+    def step(self, level: Level, /) -> None:
+        # Predict x_0 by every leaf in one batch, and sum the leaves of each component.
+        x0 = self.leaves.predict(self.x, level.rows(self.x), prediction_type="sample")
+        x0 = torch.einsum("jk,k...->j...", _weights(self.mixture, level).to(x0), x0)
+        mean = level.mean(self.x, clipped(x0, self.run.target))  # (J, n, *shape)
+        # Step: to the mean of the reverse kernels, by the shares of the components so far.
+        share = torch.softmax(self.log_w + self.path, dim=0)
+        y = torch.einsum("jn,jn...->n...", share.to(self.x.dtype), mean)
+        if not level.is_last:
+            y = y + level.beta**0.5 * self.run.noise()
+            # Count what each component thinks of the step: log m_k(y | x).
+            self.path = self.path - sum_of_squares(y - mean, mean) / (2.0 * level.beta)
+        self.x = y
 
 
 def _mixture_of(composition: Composition) -> Mixture:
@@ -90,13 +88,14 @@ def _mixture_of(composition: Composition) -> Mixture:
         return Mixture([composition])
     mixture: Mixture = mixtures[0]
     weight = composition.terms[mixture]
-    guided = weight * mixture & mixture.unconditional if len(composition.terms) == 2 else composition
-    shape = composition.noised_space.sample_shape
-    if len(composition.terms) == 1 and is_constant(weight, 1.0, shape):
+    # The mixture alone.
+    if len(composition.terms) == 1 and is_constant(weight, 1.0, composition.noised_space.sample_shape):
         return mixture
-    if len(composition.terms) == 2 and guided.terms == composition.terms:
-        parts = [weight * part & mixture.unconditional for part in mixture.components]
-        return Mixture(parts, mixture.log_weights)
+    # A guided mixture: each component is guided.
+    if len(composition.terms) == 2:
+        u = mixture.unconditional
+        if (weight * mixture & u).terms == composition.terms:
+            return Mixture([weight * part & u for part in mixture.components], mixture.log_weights)
     raise CompositionError(
         f"got {composition!r}, a sum with a mixture in it; expected a mixture alone, or a guided one; write the "
         "mixture last, such as `(a & c) | (b & c)`"
@@ -108,9 +107,8 @@ def _weights(mixture: Mixture, level: Level) -> Tensor:
     leaves = list(mixture.leaves.terms)
     space = mixture.noised_space
     share = float(noise_share(torch.tensor([level.timestep]), len(space.alphas_cumprod)))
-    return torch.tensor(
-        [
-            [number_at(part.terms.get(leaf, 0.0), share, space.sample_shape) for leaf in leaves]
-            for part in mixture.components
-        ]
-    )
+
+    def row(part: Composition) -> list[float]:
+        return [number_at(part.terms.get(leaf, 0.0), share, space.sample_shape) for leaf in leaves]
+
+    return torch.tensor([row(part) for part in mixture.components])

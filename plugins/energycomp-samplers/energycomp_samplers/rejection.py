@@ -14,7 +14,7 @@ image, and the weight of a negated component has no influence. x is rejected whe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import attrs
@@ -26,8 +26,7 @@ from energycomp.errors import CompositionError
 from energycomp.fields import one_of, whole
 from energycomp.inference import NoiseBank, draw_bank
 from energycomp.plugins import object_of
-from energycomp.sampling import Generator, Sampled, Sampler, SchedulerSampler, StepCallback, Target
-from energycomp.seeds import as_generators
+from energycomp.sampling import Level, Run, Sampled, Sampler, SamplingReport, SchedulerSampler, Steps, Target
 from energycomp_samplers.kernels import check_densities, sum_of_squares
 from energycomp_samplers.residuals import Residuals, residuals
 
@@ -53,7 +52,7 @@ class Rejection:
             the report warns.
 
     Raises:
-        CompositionError: from `sample`, every sample was rejected, or see `energycomp_samplers.residuals`.
+        CompositionError: every sample was rejected, or see `energycomp_samplers.residuals`.
 
     >>> from energycomp import Composer
     >>> from energycomp.testing import Gaussian
@@ -69,57 +68,110 @@ class Rejection:
     draws: int = attrs.field(default=32, validator=whole(1))
     attempts: int = attrs.field(default=16, validator=whole(1))
 
-    def sample(
-        self,
-        target: Target,
-        n: int,
-        *,
-        num_inference_steps: int,
-        generator: Generator = None,
-        callback_on_step_end: StepCallback | None = None,
-        progress: bool = True,
-    ) -> Sampled:
-        """n samples. Callbacks are called in every run of the other sampler, of those samples that are drawn again."""
-        check_densities(target)
-        own: Sampler = SchedulerSampler() if self.sampler is None else object_of("samplers", self.sampler)
-        form, generator = residuals(target.composition), as_generators(generator)
-        options: dict[str, Any] = {
-            "num_inference_steps": num_inference_steps,
-            "callback_on_step_end": callback_on_step_end,
-            "progress": progress,
-        }
+    def start(self, run: Run, /) -> Steps:
+        """The steps of the other sampler, for all samples, and then for those that are drawn again."""
+        check_densities(run.target)
+        other: Sampler = SchedulerSampler() if self.sampler is None else object_of("samplers", self.sampler)
+        form = residuals(run.target.composition)
         if form is None:
-            return own.sample(target, n, generator=generator, **options)
-        wanted = Target(form.wanted, target.mixed_precision)
-        runs = [own.sample(wanted, n, generator=generator, **options)]
-        judge = Judge.of(form, target, self, generator)  # after the first run, whose samples are those without `~b`
-        samples, drawn = runs[0].samples.clone(), n
-        lifts = judge.lifts(samples)
-        while len(rest := (lifts > 0).any(1).nonzero()[:, 0].tolist()) and len(runs) < self.attempts:
-            again = [generator[i] for i in rest] if isinstance(generator, list) else generator
-            runs.append(own.sample(wanted, len(rest), generator=again, **options))
-            found, drawn = judge.lifts(runs[-1].samples), drawn + len(rest)
-            better = [j for j, i in enumerate(rest) if found[j].max() < lifts[i].max()]
-            places = [rest[j] for j in better]
-            samples[places], lifts[places] = runs[-1].samples[better], found[better]
-        if len(rest) == n:
+            return other.start(run)
+        wanted = attrs.evolve(run, target=Target(form.wanted, run.target.mixed_precision))
+        return _Attempts(self, form, run, wanted, other, other.start(wanted))
+
+
+@attrs.define(eq=False)
+class _Attempts(Steps):
+    """Samples of the wanted components. Those that show a negated one are drawn again, in the next attempt.
+
+    Args:
+        run, wanted: what was asked for, and the same without the negated components.
+        steps: of the other sampler, in the attempt that goes on.
+        samples, lifts: those of least lift so far, (n, *shape), and their lifts (n, J).
+        rest: places of the samples that show a negated component, all in the first attempt.
+        reports: of the other sampler, one for each attempt.
+    """
+
+    options: Rejection
+    form: Residuals
+    run: Run
+    wanted: Run
+    other: Sampler
+    steps: Steps
+    judge: Judge | None = None
+    samples: Tensor | None = None
+    lifts: Tensor = attrs.field(init=False)
+    rest: Tensor = attrs.field(init=False)
+    drawn: int = 0
+    reports: list[SamplingReport] = attrs.field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.rest = torch.arange(self.run.n, device=self.x.device)
+        self.lifts = torch.full((self.run.n, len(self.form.negated)), torch.inf, dtype=torch.float64).to(self.x.device)
+
+    @property
+    def x(self) -> Tensor:
+        return self.steps.x
+
+    @x.setter
+    def x(self, x: Tensor) -> None:
+        self.steps.x = x
+
+    @property
+    def levels(self) -> Iterator[Level]:
+        while True:
+            yield from self.steps.levels
+            self._keep()
+            if not len(self.rest) or len(self.reports) == self.options.attempts:
+                return
+            self._again()
+
+    def step(self, level: Level, /) -> None:
+        self.steps.step(level)
+
+    def _keep(self) -> None:
+        """Judges the samples of an attempt, and keeps those of less lift than before."""
+        found = self.steps.finish()
+        self.reports.append(found.report)
+        self.drawn += len(found.samples)
+        if self.judge is None or self.samples is None:
+            # After the first attempt, whose samples are those of a composition without negated components.
+            self.judge = Judge.of(self.form, self.run.target, self.options, self.run.generator)
+            self.samples = found.samples.clone()
+        lifts = self.judge.lifts(found.samples)
+        better = lifts.amax(1) < self.lifts[self.rest].amax(1)
+        places = self.rest[better]
+        self.samples[places] = found.samples[better]
+        self.lifts[places] = lifts[better]
+        self.rest = (self.lifts > 0).any(1).nonzero()[:, 0]
+
+    def _again(self) -> None:
+        """Starts the next attempt, in which each sample keeps its generator."""
+        generator = self.run.generator
+        if isinstance(generator, list):
+            generator = [generator[place] for place in self.rest.tolist()]
+        self.steps = self.other.start(attrs.evolve(self.wanted, n=len(self.rest), generator=generator))
+
+    def finish(self) -> Sampled:
+        if self.samples is None:  # ended by a callback
+            return self.steps.finish()
+        n = self.run.n
+        rejected = len(self.rest)
+        if rejected == n:
             raise CompositionError(
-                f"got {drawn} samples of {form.wanted!r}, all of which show {_shown(form, lifts)}; expected some that "
-                f"do not within attempts={self.attempts}; choose another composition, or more attempts"
+                f"got {self.drawn} samples of {self.form.wanted!r}, all of which show {self._shown()}; expected some "
+                f"that do not within attempts={self.options.attempts}; choose another composition, or more attempts"
             )
-        notes = list(dict.fromkeys(note for run in runs for note in run.report.notes))
-        if rest:
-            notes.append(
-                f"{len(rest)} of {n} samples show {_shown(form, lifts)} after {self.attempts} attempts each; use more "
-                "attempts"
-            )
-        report = attrs.evolve(runs[0].report, drawn=drawn, kept=n - len(rest), notes=tuple(notes))
-        return Sampled(samples, report)
+        notes = dict.fromkeys(note for report in self.reports for note in report.notes)  # each once
+        if rejected:
+            shown = f"{rejected} of {n} samples show {self._shown()} after {self.options.attempts} attempts each"
+            notes[f"{shown}; use more attempts"] = None
+        report = attrs.evolve(self.reports[0], drawn=self.drawn, kept=n - rejected, notes=tuple(notes))
+        return Sampled(self.samples, report)
 
-
-def _shown(form: Residuals, lifts: Tensor) -> str:
-    """The negated components that some of the samples show."""
-    return " or ".join(repr(leaf) for leaf, lift in zip(form.negated, lifts.T, strict=True) if bool((lift > 0).any()))
+    def _shown(self) -> str:
+        """The negated components that some of the samples show."""
+        are_shown = (self.lifts > 0).any(0).tolist()
+        return " or ".join(repr(leaf) for leaf, is_shown in zip(self.form.negated, are_shown, strict=True) if is_shown)
 
 
 @attrs.frozen(eq=False)
@@ -139,14 +191,18 @@ class Judge:
     @classmethod
     def of(cls, form: Residuals, target: Target, options: Rejection, generator: Any) -> Judge:
         """With draws of one generator; of the seed 0 where every sample has a generator."""
-        u, space = Composition.of(form.unconditional), target.noised_space
+        space = target.noised_space
+        u = Composition.of(form.unconditional)
+        # The base: positive components without what guidance adds, or subtracts.
         asked: Mapping[Any, Any] = {}
-        if options.over == "positive":  # without what guidance adds, or subtracts
+        if options.over == "positive":
             most = [(leaf, bounds(weight, space.sample_shape)[1]) for leaf, weight in form.positive.items()]
             asked = Composition([(leaf, min(weight, 1.0)) for leaf, weight in most if weight > 0]).terms
         base = sum((weight * (Composition.of(leaf) - u) for leaf, weight in asked.items()), u)
+        # The weights of all leaves in the base, and in the base with each negated component.
         compositions = [base, *(base + leaf - u for leaf in form.negated)]
         leaves = Composition([(leaf, 1.0) for leaf in (form.unconditional, *asked, *form.negated)])
+        weights = [[one.terms.get(leaf, 0.0) for leaf in leaves.terms] for one in compositions]
         inner = Target(leaves, target.mixed_precision)
         bank = draw_bank(
             options.draws,
@@ -155,24 +211,26 @@ class Judge:
             gamma=default_gamma(inner.prediction_type),
             generator=0 if isinstance(generator, list) else generator,
         )
-        weights = [[one.terms.get(leaf, 0.0) for leaf in leaves.terms] for one in compositions]
         return cls(inner, torch.tensor(weights), bank)
 
     def lifts(self, samples: Tensor) -> Tensor:
         """The lift (B, J) of each negated component for samples (B, ...): it is shown where it is above 0."""
-        space, count = self.target.noised_space, len(samples)
-        seen = samples if space.value_range is None else samples.clamp(*space.value_range)
+        space = self.target.noised_space
+        count = len(samples)
+        clean = samples if space.value_range is None else samples.clamp(*space.value_range)
         total = torch.zeros(len(self.weights), count, dtype=torch.float64, device=samples.device)
-        size = max(1, ROWS // count)
+        size = max(1, ROWS // count)  # draws in one batch
         for start in range(0, len(self.bank), size):
-            part = self.bank[start : start + size]
-            eps = part.noise.to(samples).repeat_interleave(count, dim=0)
-            rows = part.timestep.to(samples).repeat_interleave(count)
+            draws = self.bank[start : start + size]
+            # Noise every sample by each draw.
+            eps = draws.noise.to(samples).repeat_interleave(count, dim=0)
+            rows = draws.timestep.to(samples).repeat_interleave(count)
             signal, sigma = space.levels(rows, samples.dtype)
-            predictions = self.target.predict(
-                signal * seen.repeat(len(part), *[1] * (seen.ndim - 1)) + sigma * eps, rows
-            )
+            noised = signal * clean.repeat(len(draws), *[1] * (clean.ndim - 1)) + sigma * eps
+            # Predict by all leaves in one batch, and compose the base, and the base with each negated component.
+            predictions = self.target.predict(noised, rows)
             composed = torch.einsum("jk,k...->j...", self.weights.to(samples), predictions)
-            errors = sum_of_squares(eps - composed, eps[None]).unflatten(1, (len(part), count))
-            total += torch.einsum("s,jsb->jb", part.weight.to(errors), errors)
+            # Sum the weighted errors of the draws.
+            errors = sum_of_squares(eps - composed, eps[None]).unflatten(1, (len(draws), count))
+            total += torch.einsum("s,jsb->jb", draws.weight.to(errors), errors)
         return ((total[0] - total[1:]) / len(self.bank)).T

@@ -51,11 +51,11 @@ class Residuals:
         """With the weights at a timestep, which are numbers."""
         space = self.leaves.noised_space
         share = float(noise_share(torch.tensor([timestep]), len(space.alphas_cumprod)))
-        positive, negated = (
-            Composition([(leaf, number_at(weight, share, space.sample_shape)) for leaf, weight in some.items()]).terms
-            for some in (self.positive, self.negated)
-        )
-        return Residuals(self.unconditional, positive, negated)
+
+        def numbers(terms: Mapping[Any, AnyWeight]) -> dict[Any, AnyWeight]:
+            return {leaf: number_at(weight, share, space.sample_shape) for leaf, weight in terms.items()}
+
+        return Residuals(self.unconditional, numbers(self.positive), numbers(self.negated))
 
     @property
     def wanted(self) -> Composition:
@@ -82,8 +82,10 @@ def residuals(composition: Composition) -> Residuals | None:
     """
     shape = composition.noised_space.sample_shape
     terms = level_weights(composition.terms, shape, "a sampler of negations", "leave sampler= out")
+    # Nothing of negative weight, or what guidance of attributes subtracts.
     if all(bounds(weight, shape)[0] >= 0 or _is_open(leaf) for leaf, weight in terms.items()):
         return None
+    # Residuals are over one unconditional leaf.
     try:
         u = composition.unconditional
     except CompositionError as error:
@@ -96,12 +98,15 @@ def residuals(composition: Composition) -> Residuals | None:
         is_compared = unwrapped(leaf) is unwrapped(u) or _is_open(leaf)
         return bounds(weight, shape)[0] < 0 and not is_compared
 
-    others = [(leaf, weight) for leaf, weight in terms.items() if leaf is not u]
-    positive, negated = (
-        Composition([pair for pair in others if is_negated(*pair) == below]).terms for below in (False, True)
-    )
+    # Apart from u, leaves are asked for, or negated.
+    positive: dict[Any, AnyWeight] = {}
+    negated: dict[Any, AnyWeight] = {}
+    for leaf, weight in terms.items():
+        if leaf is not u:
+            (negated if is_negated(leaf, weight) else positive)[leaf] = weight
     if not negated:
         return None
+    # The sum of residuals is the composition where its mass is 1.
     mass = composition.mass
     if not is_constant(mass, 1.0, shape):
         shown = repr(mass) if isinstance(mass, Weight) else f"{mass:g}"

@@ -6,7 +6,7 @@ weights for the difference, and are resampled. At noise level t they follow pi_t
 Notation: variable -> symbol
     x, y            a particle at timestep t, and at the next timestep s < t
     b, total        the weights b_i of the components, and their sum B
-    x0, mean        E_i[x_0 | x], and mu_i, the mean of the reverse kernel m_i(y | x) of component i: see `kernels`
+    x0, mean        E_i[x_0 | x], and mu_i, the mean of the reverse kernel m_i(y | x) of component i: see `Level`
     beta            variance of the forward kernel q(x | y) = N(sqrt(1 - beta) y, beta I)
     back            kappa, of the backward kernel L(x | y) = N(sqrt(1 - beta) y, beta / kappa I); 1 without energies
     centre          mu, the mean of the proposal p(y | x)
@@ -35,8 +35,6 @@ they change, only the weights of energies follow the change of pi_t.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
 from typing import Literal
 
 import attrs
@@ -45,21 +43,18 @@ from torch import Tensor
 
 from energycomp.errors import CompositionError, InputError
 from energycomp.fields import legal, number, one_of, whole
-from energycomp.sampling import Generator, Sampled, StepCallback, Target, draw_noise
-from energycomp.seeds import as_generators
+from energycomp.sampling import Level, Run, Sampled, Steps, Target
 from energycomp_samplers.chain import Chain, Moves
 from energycomp_samplers.constraints import Constraint, Twist
 from energycomp_samplers.kernels import (
-    Level,
-    called_back,
     check_densities,
     clipped,
     least_sum,
-    levels,
     sum_of_squares,
     total_energy,
+    weighted_sum,
 )
-from energycomp_samplers.particles import taken, uniform
+from energycomp_samplers.particles import taken
 from energycomp_samplers.weighing import Weighing
 
 NONE_LEFT = "the constraint ruled all particles of a sample out: samples do not satisfy it; use more particles"
@@ -111,152 +106,187 @@ class SMC:
                 "sample is drawn; leave particles= out"
             )
 
-    def sample(
-        self,
-        target: Target,
-        n: int,
-        *,
-        num_inference_steps: int,
-        generator: Generator = None,
-        callback_on_step_end: StepCallback | None = None,
-        progress: bool = True,
-    ) -> Sampled:
-        """n samples. A list of n generators goes with `particles`, and with weights "none". A sample does not depend on
-        its batch then; with weights, only if `resample_above` is given.
-        """
-        self._check(target, generator)
-        generator = as_generators(generator)
-        product = self._product(target, float(target.timesteps(num_inference_steps)[0]))
-        alone = not self._weighs and isinstance(generator, list)  # steps are adapted to each sample
-        groups = (n, self.particles or 1) if alone or self.particles is not None else (1, n)
-        shape = target.noised_space.sample_shape
-
-        def noise(like: tuple[int, ...]) -> Tensor:
-            return draw_noise((*like, *shape), generator=generator, device=target.device)
-
-        def clean(x: Tensor, x0: Tensor, level: Level) -> Tensor:
-            mean = clipped(product.mean(x0), target)
-            return product.centre(x, mean, level) if level.is_last else mean
-
-        x = noise(groups) / product.total**0.5
-        chain = None if self.moves is None else Chain(self.moves, target)
-        run = Weighing(self, torch.zeros(groups, dtype=torch.float64, device=target.device), generator)
-        # Of the weights of energies, what does not depend on the energies of y. At the start, -log N(x; 0, I / B).
-        arriving: Tensor | None = product.total * sum_of_squares(x, x) / 2.0
-        twist = Twist(self.constraint, target, torch.zeros_like(run.log_weights))
-        for level in levels(target, num_inference_steps, progress=progress):
-            product = self._product(target, level.timestep)
-            x, x0 = twist.predicted(x, level)
-            uses_energy = self.weights == "energy" and run.is_weighing
-            energy = total_energy(target, x, level) if uses_energy else None
-            arrived = None if arriving is None or energy is None else arriving - energy
-            if chain is not None:
-                x, x0 = chain.move(x, x0, level, noise, lambda shape: uniform(shape, generator, target.device))
-                energy = total_energy(target, x, level) if uses_energy else None
-                x, x0 = twist.predicted(x, level) if twist.follows(level) else (x, x0)
-            if run.is_weighing or self.constraint is not None:
-                increment = self._increment(product, x, x0, level, arrived) if run.is_weighing else None
-                twisted = twist.weighed(x, partial(clean, x, x0, level), level, product.variance(level))
-                places = run.weighed(increment, level, twisted)
-                twist.take(places)
-                x, x0 = x.detach(), x0.detach()
-                x, x0 = taken(x, places), torch.stack([taken(one, places) for one in x0])
-                energy = None if energy is None else taken(energy, places)
-            centre = product.centre(x, clipped(product.mean(x0), target), level)
-            variance = product.variance(level)
-            y = centre
-            if not level.is_last:
-                y = twist.moved(centre, variance) + variance**0.5 * noise(tuple(x.shape[:2]))
-            twist.correct(y, centre, variance)
-            if energy is not None and not level.is_last:
-                arriving = energy + product.log_ratio(x, y, centre, level)
-            x = called_back(callback_on_step_end, level, y)
-        samples = x.flatten(0, 1)
-        if self._weighs and self.particles is None:  # copies of one particle stand side by side
-            samples = samples[uniform((n,), generator, target.device).argsort()]
-        report = run.report(chain)
-        notes = (*report.notes, *([NONE_LEFT] if twist.rules_out_all else []))
-        return Sampled(samples, attrs.evolve(report, constraint_calls=twist.calls, notes=notes))
-
     @property
-    def _weighs(self) -> bool:
+    def weighs(self) -> bool:
+        """Whether particles have weights."""
         return self.weights != "none" or self.constraint is not None
 
-    def _product(self, target: Target, timestep: float) -> _Product:
-        weights = target.weights_at(timestep)
-        return _Product(weights, back=sum(weights) if self.weights == "energy" else 1.0)
+    def start(self, run: Run, /) -> _Swarm:
+        """Particles of noise. A list of n generators goes with `particles`, and with weights "none". A sample does not
+        depend on its batch then; with weights, only if `resample_above` is given.
+        """
+        self._check(run)
+        # One swarm; or a group of particles for each sample, which does not depend on the others.
+        groups = (1, run.n)
+        alone = isinstance(run.generator, list) and not self.weighs
+        if alone or self.particles is not None:
+            groups = (run.n, self.particles or 1)
+        # Start: x ~ N(0, I / B), with equal weights.
+        total = sum(run.target.weights_at(run.levels[0].timestep))
+        x = run.noise(groups) / total**0.5
+        equal = torch.zeros(groups, dtype=torch.float64, device=x.device)
+        return _Swarm(
+            options=self,
+            run=run,
+            groups=groups[0],
+            x=x.flatten(0, 1),
+            weighing=Weighing(self, run, equal),
+            twist=Twist(self.constraint, run.target, equal),
+            chain=None if self.moves is None else Chain(self.moves),
+            leaving=total * sum_of_squares(x, x) / 2.0,  # -log N(x; 0, I / B)
+        )
 
-    def _increment(
-        self,
-        product: _Product,
-        x: Tensor,
-        x0: Tensor,
-        level: Level,
-        arrived: Tensor | None,
-    ) -> Tensor:
-        if self.weights == "energy":
-            return x.new_zeros(x.shape[:2], dtype=torch.float64) if arrived is None else arrived
-        return product.rne(x, x0, level) if self.weights == "rne" else product.fkc(x, x0, level)
-
-    def _check(self, target: Target, generator: Generator) -> None:
-        check_densities(target)
-        if (total := least_sum(target)) <= 0:
+    def _check(self, run: Run) -> None:
+        check_densities(run.target)
+        total = least_sum(run.target)
+        if total <= 0:
             raise CompositionError(
-                f"got {target.composition!r} with weights that sum to {total:g}; expected a positive "
+                f"got {run.target.composition!r} with weights that sum to {total:g}; expected a positive "
                 "sum, because the product is no distribution otherwise; compose with `&`, or leave sampler= out"
             )
-        if isinstance(generator, Sequence) and self.particles is None and self._weighs:
+        if isinstance(run.generator, list) and self.particles is None and self.weighs:
             raise InputError(
-                f"got {len(generator)} generators for one swarm of particles, whose samples depend on each other; "
+                f"got {len(run.generator)} generators for one swarm of particles, whose samples depend on each other; "
                 "expected one; give one generator, or particles of each sample: SMC(particles=4)"
             )
 
 
+@attrs.define(eq=False)
+class _Swarm(Steps):
+    """The particles x of a run, (B, *shape), in groups of as many.
+
+    Args:
+        leaving: what the weights of energies take from one level to the next: sum_i b_i E_i(x, t) + log L(x | y) -
+            log p(y | x), (G, P).
+    """
+
+    options: SMC
+    run: Run
+    groups: int
+    x: Tensor
+    weighing: Weighing
+    twist: Twist
+    chain: Chain | None
+    leaving: Tensor
+
+    def step(self, level: Level, /) -> None:
+        target = self.run.target
+        product = _Product.at(level, target, self.options)
+        uses_energy = self.options.weights == "energy" and self.weighing.is_weighing
+        energy = None
+        increment = None
+
+        # Predict: x_0 from every particle, by all components in one batch.
+        x, x0 = self.twist.predicted(self.x.unflatten(0, (self.groups, -1)), level)
+
+        # Weigh: by energies, for the step that led here.
+        if uses_energy:
+            energy = total_energy(target, x, level)
+            increment = self.leaving - energy
+
+        # Move: within the density of this level.
+        if self.chain is not None:
+            x, x0 = self.chain.move(self.run, x, x0, level)
+            energy = total_energy(target, x, level) if uses_energy else None
+            if self.twist.follows(level):
+                x, x0 = self.twist.predicted(x, level)
+
+        # Weigh: the Radon-Nikodym estimator or Feynman-Kac correctors, for the step that follows.
+        if self.weighing.is_weighing and not uses_energy:
+            increment = product.rne(x, x0) if self.options.weights == "rne" else product.fkc(x, x0)
+
+        # Weigh: the constraint, at the clean samples that are expected.
+        constrained = self.twist.weighed(x, lambda: product.clean(x, x0, target), level, product.variance)
+
+        # Resample: where few particles have the weight of their group.
+        if increment is not None or constrained is not None:
+            places = self.weighing.weighed(increment, level, constrained)
+            self.twist.take(places)
+            x = taken(x.detach(), places)
+            x0 = torch.stack([taken(one, places) for one in x0.detach()])
+            energy = None if energy is None else taken(energy, places)
+
+        # Step: y from the proposal; the last step goes to its mean.
+        centre = product.centre(x, clipped(product.mean(x0), target))
+        y = centre
+        if not level.is_last:
+            y = self.twist.proposed(centre, product.variance, self.run.noise(tuple(x.shape[:2])))
+        if energy is not None:
+            self.leaving = energy + product.log_ratio(x, y, centre)
+        self.x = y.flatten(0, 1)
+
+    def finish(self) -> Sampled:
+        samples = self.x
+        # A callback ended the run early: one particle of each sample, by their weights.
+        if len(samples) > self.run.n:
+            samples = taken(samples.unflatten(0, (self.groups, -1)), self.weighing.drawn_one()).flatten(0, 1)
+        # Shuffle: copies of one particle stand side by side.
+        if self.options.weighs and self.options.particles is None:
+            samples = samples[self.run.uniform((self.run.n,)).argsort()]
+        report = self.weighing.report(self.chain)
+        notes = (*report.notes, NONE_LEFT) if self.twist.rules_out_all else report.notes
+        return Sampled(samples, attrs.evolve(report, constraint_calls=self.twist.calls, notes=notes))
+
+
 @attrs.frozen
 class _Product:
-    """The proposal and the weights of the formulas above; particles are (G, P, C, H, W), weights (G, P)."""
+    """The proposal and the weights of the formulas above, at one level; particles (G, P, *shape), weights (G, P)."""
 
     b: tuple[float, ...]
     back: float
+    level: Level
+
+    @classmethod
+    def at(cls, level: Level, target: Target, options: SMC) -> _Product:
+        b = target.weights_at(level.timestep)
+        return cls(b, sum(b) if options.weights == "energy" else 1.0, level)
 
     @property
     def total(self) -> float:
         return sum(self.b)
 
-    def _scale(self, level: Level) -> float:
-        return self.total + (self.back - self.total) * (1.0 - level.beta)
+    @property
+    def scale(self) -> float:
+        """D."""
+        return self.total + (self.back - self.total) * (1.0 - self.level.beta)
 
-    def _sum(self, values: Tensor) -> Tensor:
-        return torch.einsum("k,k...->...", values.new_tensor(self.b), values)
+    @property
+    def variance(self) -> float:
+        """beta / D, of the proposal."""
+        return self.level.beta / self.scale
 
     def mean(self, x0: Tensor) -> Tensor:
         """sum_i b_i x0_i / B."""
-        return self._sum(x0) / self.total
+        return weighted_sum(self.b, x0) / self.total
 
-    def variance(self, level: Level) -> float:
-        """Of the proposal."""
-        return level.beta / self._scale(level)
-
-    def centre(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
+    def centre(self, x: Tensor, x0: Tensor) -> Tensor:
         """mu of the proposal, for the mean prediction x0."""
-        kept = (self.back - self.total) * (1.0 - level.beta) ** 0.5
-        return (self.total * level.mean(x, x0) + kept * x) / self._scale(level)
+        kept = (self.back - self.total) * (1.0 - self.level.beta) ** 0.5
+        return (self.total * self.level.mean(x, x0) + kept * x) / self.scale
 
-    def rne(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
-        centre = self.centre(x, self.mean(x0), level)
-        apart = self._sum(sum_of_squares(level.mean(x, x0) - centre, x))
+    def clean(self, x: Tensor, x0: Tensor, target: Target) -> Tensor:
+        """The clean samples that are expected, inside the value range; those of the last step where it is that."""
+        mean = clipped(self.mean(x0), target)
+        return self.centre(x, mean) if self.level.is_last else mean
+
+    def rne(self, x: Tensor, x0: Tensor) -> Tensor:
+        centre = self.centre(x, self.mean(x0))
+        apart = weighted_sum(self.b, sum_of_squares(self.level.mean(x, x0) - centre, x))
         if self.total != 1.0:
-            apart = apart + (1.0 - self.total) * sum_of_squares(x - (1.0 - level.beta) ** 0.5 * centre, x)
-        return -apart / (2.0 * level.beta)
+            kept = (1.0 - self.level.beta) ** 0.5
+            apart = apart + (1.0 - self.total) * sum_of_squares(x - kept * centre, x)
+        return -apart / (2.0 * self.level.beta)
 
-    def fkc(self, x: Tensor, x0: Tensor, level: Level) -> Tensor:
+    def fkc(self, x: Tensor, x0: Tensor) -> Tensor:
         """|G|^2 - sum_i b_i |s_i|^2 = B (B - 1) |s|^2 - sum_i b_i |s_i - s|^2 with the mean score s = G / B."""
-        scores = (level.alpha**0.5 * x0 - x) / (1.0 - level.alpha)
+        scores = (self.level.alpha**0.5 * x0 - x) / (1.0 - self.level.alpha)
         mean = self.mean(scores)
-        apart = self.total * (self.total - 1.0) * sum_of_squares(mean, x) - self._sum(sum_of_squares(scores - mean, x))
-        return 0.5 * level.beta * apart
+        apart = self.total * (self.total - 1.0) * sum_of_squares(mean, x)
+        apart = apart - weighted_sum(self.b, sum_of_squares(scores - mean, x))
+        return 0.5 * self.level.beta * apart
 
-    def log_ratio(self, x: Tensor, y: Tensor, centre: Tensor, level: Level) -> Tensor:
+    def log_ratio(self, x: Tensor, y: Tensor, centre: Tensor) -> Tensor:
         """log L(x | y) - log p(y | x) up to a constant."""
-        backward = self.back * sum_of_squares(x - (1.0 - level.beta) ** 0.5 * y, x)
-        return (self._scale(level) * sum_of_squares(y - centre, x) - backward) / (2.0 * level.beta)
+        kept = (1.0 - self.level.beta) ** 0.5
+        backward = self.back * sum_of_squares(x - kept * y, x)
+        return (self.scale * sum_of_squares(y - centre, x) - backward) / (2.0 * self.level.beta)

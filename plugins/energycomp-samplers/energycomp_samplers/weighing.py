@@ -21,9 +21,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.sampling import SamplingReport
+from energycomp.sampling import Level, Run, SamplingReport
 from energycomp_samplers.chain import Chain
-from energycomp_samplers.kernels import Level, least_sum
+from energycomp_samplers.kernels import least_sum
 from energycomp_samplers.particles import effective_sample_size, systematic, taken
 
 MAX_SPREAD = 3.0  # standard deviation of the weights of one step, in log: beyond it they are noise
@@ -37,9 +37,9 @@ class Weighing:
     """The log weights of a run, and what the report says of them."""
 
     options: Any
+    run: Run
     log_weights: Tensor
-    generator: Any
-    is_weighing: bool = attrs.field(default=attrs.Factory(lambda run: run.options.weights != "none", takes_self=True))
+    is_weighing: bool = attrs.field(init=False)
     ess: list[float] = attrs.field(factory=list)
     resampled: list[int] = attrs.field(factory=list)
     stopped: Level | None = None  # where the spread of the weights ended them
@@ -50,44 +50,52 @@ class Weighing:
 
     def __attrs_post_init__(self) -> None:
         groups, count = self.log_weights.shape
+        self.is_weighing = self.options.weights != "none"
         self.log_evidence = self.log_weights.new_zeros(groups)
         self.ancestors = torch.arange(count, device=self.log_weights.device).expand(groups, count)
 
-    def weighed(self, increment: Tensor | None, level: Level, twisted: Tensor | None = None) -> Tensor:
+    def weighed(self, increment: Tensor | None, level: Level, constrained: Tensor | None = None) -> Tensor:
         """Adds the weights of a step, and of a constraint. Returns the places of the particles that stay, (G, P)."""
-        count = self.log_weights.shape[1]
         if increment is not None:
             self._add(increment, level)
-        weighs = self.is_weighing or twisted is not None
-        if twisted is not None:
-            self.log_weights = self.log_weights + twisted
+        weighs = self.is_weighing or constrained is not None
+        if constrained is not None:
+            self.log_weights = self.log_weights + constrained
         if weighs:
             self.ess.append(float(effective_sample_size(self.log_weights).mean()))
-            weighs = not level.is_last
-            self.is_weighing = self.is_weighing and weighs
-        if not weighs:
+        if not weighs or level.is_last:
+            self.is_weighing = False
             return self._ended(level)
         # Drawn whether it is needed or not, so that the numbers of one sample do not depend on the others.
-        drawn = systematic(self.log_weights, count, self.generator)
+        count = self.log_weights.shape[1]
+        drawn = self._drawn(count)
         # Resample where few particles have the weight of a group.
         low = effective_sample_size(self.log_weights) < self.options.resample_below
         if bool(low.any()):
             self.resampled.append(level.step)
         places = torch.where(low[:, None], drawn, torch.arange(count, device=drawn.device))
         self.ancestors = taken(self.ancestors, places)
+        # Equal weights from there on; their mean goes into the evidence.
         self.log_evidence = self.log_evidence + self._mean_weight().masked_fill(~low, 0.0)
         self.log_weights = self.log_weights.masked_fill(low[:, None], 0.0)
         return places
+
+    def drawn_one(self) -> Tensor:
+        """The place of one particle of each group, by their weights, (G, 1)."""
+        return self._drawn(1)
+
+    def _drawn(self, count: int) -> Tensor:
+        return systematic(self.log_weights, count, self.run.uniform((len(self.log_weights), 1)))
 
     def _ended(self, level: Level) -> Tensor:
         """Equal weights from here on; of the particles of one sample, one stays."""
         self.resampled.append(level.step)
         self.log_evidence = self.log_evidence + self._mean_weight()
+        # The share of each first particle, by those that descend from it.
         shares = torch.softmax(self.log_weights, dim=1)
         of_ancestor = torch.zeros_like(shares).scatter_add_(1, self.ancestors, shares)
         self.independent = float((1.0 / of_ancestor.square().sum(dim=1)).mean())
-        count = self.log_weights.shape[1]
-        return systematic(self.log_weights, count if self.options.particles is None else 1, self.generator)
+        return self._drawn(self.log_weights.shape[1] if self.options.particles is None else 1)
 
     def _mean_weight(self) -> Tensor:
         """The log of the mean weight of each group, (G,)."""
@@ -99,10 +107,14 @@ class Weighing:
         options = self.options
         mean = increment.mean(dim=1, keepdim=True)
         increment = increment - mean
-        least = options.resample_above
         spread = float(increment.std(dim=1, correction=0).mean())
+        # The start: noise is far from the product, which no weight can correct.
         if options.weights == "energy" and level.step == 0 and spread > MAX_SPREAD:
-            self.starts_far, increment, spread = True, torch.zeros_like(increment), 0.0
+            self.starts_far = True
+            increment = torch.zeros_like(increment)
+            spread = 0.0
+        # Weighing goes on down to a timestep, or as long as weights are no noise.
+        least = options.resample_above
         self.is_weighing = spread <= MAX_SPREAD if least is None else level.timestep >= least
         if not self.is_weighing and least is None:
             self.stopped = level
@@ -125,7 +137,8 @@ class Weighing:
                 f"log weights of one step had a standard deviation above {MAX_SPREAD:g}; {better}"
             )
         is_untested = chain is not None and chain.options.acceptance is None and self.options.weights == "none"
-        if chain is not None and is_untested and (total := least_sum(chain.target)) < LEAST_SUM:
+        total = least_sum(self.run.target)
+        if is_untested and total < LEAST_SUM:
             notes.append(
                 f"the weights sum to {total:.3g}, for which moves without a test do not arrive at the density: samples "
                 "are too far apart; use sampler='mala'"

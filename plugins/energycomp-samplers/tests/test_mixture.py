@@ -13,7 +13,6 @@ from energycomp import Composer
 from energycomp.components import Composable, Mixture, NoisedSpace
 from energycomp.errors import CompositionError
 from energycomp.testing import Gaussian, bumps_model, planted
-from energycomp_samplers.mixture import MixtureSampler
 
 
 @attrs.frozen(eq=False)
@@ -98,7 +97,3 @@ def test_what_it_refuses() -> None:
         drawn(2 * mixture)
     with pytest.raises(CompositionError, match="sampler='mixture'"):
         drawn(Noise(Gaussian(-1.0)) | Noise(Gaussian(1.0)), sampler=None)
-
-
-def test_it_is_stateless() -> None:
-    assert MixtureSampler() == MixtureSampler()

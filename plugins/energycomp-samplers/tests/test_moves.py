@@ -8,16 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp import Composer
 from energycomp.components import Composition
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
-from energycomp.sampling import Target
+from energycomp.sampling import Run, Target
 from energycomp.testing import Gaussian
 from energycomp_samplers import hmc
 from energycomp_samplers.chain import Chain, Density, Moves, State
 from energycomp_samplers.hmc import HMC
-from energycomp_samplers.kernels import Level, levels, predicted
+from energycomp_samplers.kernels import predicted
 from energycomp_samplers.langevin import Langevin
 from energycomp_samplers.mala import MALA
 from energycomp_samplers.smc import SMC
@@ -36,36 +35,32 @@ def product(shape: tuple[int, ...] = (1, 1, 1)) -> Composition:
     return Gaussian(1.0, 0.25, sample_shape=shape) + Gaussian(-0.2, 0.5, sample_shape=shape)
 
 
-def level_of(target: Target) -> Level:
-    return list(levels(target, 100, progress=False))[MIDDLE]
+LEVEL = Target(Composition.of(Gaussian())).levels(100)[MIDDLE]  # of all targets, which have one schedule
 
 
 def density_of(component: Any, *, accept: bool | None = None) -> Density:
     """The density at the middle noise level; `accept` decides for the test."""
-    target, generator = Target(Composition.of(component)), torch.Generator().manual_seed(1)
-
-    def noise(shape: tuple[int, ...]) -> Tensor:
-        return torch.randn(*shape, *target.noised_space.sample_shape, generator=generator)
+    run = Run(Target(Composition.of(component)), 1, 100, generator=1)
 
     def uniform(shape: tuple[int, ...]) -> Tensor:
-        drawn = torch.rand(shape, generator=generator)
+        drawn = run.uniform(shape)
         return drawn if accept is None else torch.full(shape, 0.0 if accept else float("inf"))
 
-    return Density(target, level_of(target), noise, uniform)
+    return Density(run.target, LEVEL, run.noise, uniform)
 
 
 def moved(component: Any, options: Moves, start: float = 1.0, n: int = N) -> tuple[Tensor, Chain]:
     """Samples after the moves of the middle noise level, which begin as N(0, start^2)."""
-    density = density_of(component)
-    x = start * density.normal((1, n))
-    chain = Chain(options, density.target)
-    x, _ = chain.move(x, predicted(density.target, x, density.level), density.level, density.normal, density.uniform)
+    run = Run(Target(Composition.of(component)), n, 100, generator=1)
+    x = start * run.noise((1, n))
+    chain = Chain(options)
+    x, _ = chain.move(run, x, predicted(run.target, x, LEVEL), LEVEL)
     return x, chain
 
 
-def moments(level: Level) -> tuple[float, float]:
+def moments() -> tuple[float, float]:
     """Mean and variance of the noised components' product."""
-    parts = [(level.alpha**0.5 * m, level.alpha * v + 1 - level.alpha) for m, v in ((1.0, 0.25), (-0.2, 0.5))]
+    parts = [(LEVEL.alpha**0.5 * m, LEVEL.alpha * v + 1 - LEVEL.alpha) for m, v in ((1.0, 0.25), (-0.2, 0.5))]
     precision = sum(1 / v for _, v in parts)
     return sum(m / v for m, v in parts) / precision, 1 / precision
 
@@ -103,8 +98,8 @@ def test_in_more_dimensions(options: Moves) -> None:
 
 @pytest.mark.parametrize("options", EXACT, ids=str)
 def test_a_product_of_noised_gaussians(options: Moves) -> None:
-    x, chain = moved(product(), options, 2.0)
-    expect_moments(x, *moments(level_of(chain.target)))
+    x, _ = moved(product(), options, 2.0)
+    expect_moments(x, *moments())
 
 
 @pytest.mark.parametrize("test", ["score", "energy"])
@@ -126,11 +121,11 @@ def test_without_the_kinetic_energy_the_check_fails(test: Any, monkeypatch: pyte
 def test_langevin_moves_have_the_error_of_their_step(c: float) -> None:
     """Of variance v / (1 - h / (2 v)) around a Gaussian of variance v, from any start."""
     x, chain = moved(normal((1, 1, 1)), Langevin(moves=200, step_size=c), 2.0, n=20_000)
-    h = c * (1 - level_of(chain.target).alpha)
+    h = c * (1 - LEVEL.alpha)
     expect_moments(x, 0.0, 1.0 / (1.0 - h / 2.0))
     assert chain.acceptance == {}
-    x, chain = moved(product(), Langevin(moves=200, step_size=c), 2.0, n=20_000)
-    mean, variance = moments(level_of(chain.target))
+    x, _ = moved(product(), Langevin(moves=200, step_size=c), 2.0, n=20_000)
+    mean, variance = moments()
     expect_moments(x, mean, variance / (1.0 - h / (2.0 * variance)))
 
 
@@ -220,15 +215,3 @@ def test_what_moves_refuse() -> None:
         HMC(persistence=1.0)
     with pytest.raises(InputError, match=r"step_size=3\.0 for Langevin; expected a number above 0, at most 2"):
         Langevin(step_size=3.0)
-
-
-@pytest.mark.parametrize("moves", [MALA(), HMC(), Langevin()], ids=str)
-def test_moves_between_weighted_steps(moves: Any) -> None:
-    """Two modes times a Gaussian over u: 0.86 +- 0.41 (docs/benchmarks/generating.md)."""
-    u = Gaussian(0.0, 1.0, unconditional="self")
-    two = Gaussian(-1.0, 0.09, unconditional=u) | Gaussian(1.0, 0.09, unconditional=u)
-    x = Composer(two & Gaussian(0.5, 0.25, unconditional=u)).sample(
-        2000, sampler=SMC(moves=moves), num_inference_steps=30, generator=0, output_type="latent", progress=False
-    )
-    assert float(x.mean()) == pytest.approx(0.86, abs=0.07)
-    assert float(x.std()) == pytest.approx(0.411, abs=0.07)

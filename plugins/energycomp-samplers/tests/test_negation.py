@@ -36,15 +36,8 @@ def reported(
     component: Any, sampler: Any, n: int = 4000, steps: int = 50, generator: Any = 0
 ) -> tuple[Tensor, SamplingReport]:
     reports: list[SamplingReport] = []
-    x = Composer(component).sample(
-        n,
-        sampler=sampler,
-        num_inference_steps=steps,
-        generator=generator,
-        report=reports.append,
-        output_type="latent",
-        progress=False,
-    )
+    options: Any = {"generator": generator, "output_type": "latent", "progress": False, "report": reports.append}
+    x = Composer(component).sample(n, sampler=sampler, num_inference_steps=steps, **options)
     return x, reports[0]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from energycomp.components import PredictionType, convert
 from energycomp.models import Model
-from energycomp.sampling import Sampled, SchedulerSampler, Target
+from energycomp.sampling import Run, SchedulerSampler, Steps, Target
 
 ASKED = (0.0, 0.15, 0.35, 0.6, 0.85)  # shares of the trajectory at which the network is asked
 
@@ -35,10 +35,10 @@ class Preview:
 
     scheduler: Any = None
 
-    def sample(self, target: Target, n: int, **options: Any) -> Sampled:
-        """n samples; options are those of `SchedulerSampler.sample`."""
-        held: Any = _Held(target)
-        return SchedulerSampler(self.scheduler).sample(held, n, **options)
+    def start(self, run: Run, /) -> Steps:
+        """The steps of the scheduler, over what it holds."""
+        held: Any = _Held(run.target)
+        return SchedulerSampler(self.scheduler).start(attrs.evolve(run, target=held))
 
 
 @attrs.define(eq=False)

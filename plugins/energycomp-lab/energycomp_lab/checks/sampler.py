@@ -10,7 +10,7 @@ from torch import Tensor
 
 from energycomp.components import Composition, Gaussian, flow_schedule
 from energycomp.errors import NonFiniteError
-from energycomp.sampling import Sampled, Sampler, Target
+from energycomp.sampling import Run, Sampled, Sampler, StepCallback, Target, draw_samples
 from energycomp_lab.checks.expect import ConformanceError, expect, expect_same_state, expect_tensor
 
 SHAPE, ROW = (1, 1, 2), (2,)
@@ -34,8 +34,8 @@ def check_sampler(sampler: Sampler, *, exact: bool = False) -> None:
     Samples must have the known mean and variance for one Gaussian, under the cosine schedule, also where samples are
     rows of numbers, and under that of a rectified flow, and for a product whose scores are exact at every noise level
     (all factors as wide as u). The sampler must give the same samples for the same generator seed, leave the global
-    random state unchanged, draw one sample, call back after every step, and name a component whose prediction is NaN in
-    a `NonFiniteError`.
+    random state unchanged, draw one sample, go on with what a callback makes of it after any step, and name a component
+    whose prediction is NaN in a `NonFiniteError`. It may choose the number of its steps.
 
     Args:
         exact: whether a product of other widths must be right, too. The sum of scores is not its score.
@@ -59,7 +59,7 @@ def check_sampler(sampler: Sampler, *, exact: bool = False) -> None:
         _check_moments(sampler, _product(1.0, -0.2, 0.25, u=1.0), 3.2 / 7, 1 / 7)
     expect_same_state(state, f" by {name}")
     _check_repeats(sampler)
-    _check_steps(sampler)
+    _check_callback(sampler)
     _check_broken(sampler)
 
 
@@ -73,16 +73,11 @@ def _product(first: float, second: float, variance: float, *, u: float) -> Compo
     return a + b - none
 
 
-def _run(sampler: Sampler, target: Target, n: int, seed: int = 0, **options: Any) -> Sampled:
-    with torch.no_grad():
-        sampled = sampler.sample(
-            target,
-            n,
-            num_inference_steps=options.pop("num_inference_steps", 10),
-            generator=torch.Generator().manual_seed(seed),
-            progress=False,
-            **options,
-        )
+def _run(
+    sampler: Sampler, target: Target, n: int, seed: int = 0, *, steps: int = 10, callback: StepCallback | None = None
+) -> Sampled:
+    run = Run(target, n, steps, torch.Generator().manual_seed(seed))
+    sampled = draw_samples(sampler, run, callback_on_step_end=callback, progress=False)
     what = f"samples of {type(sampler).__name__}"
     shape = target.noised_space.sample_shape
     expect_tensor(sampled.samples, (n, *shape), what, "return n samples (n, *sample_shape)")
@@ -90,7 +85,7 @@ def _run(sampler: Sampler, target: Target, n: int, seed: int = 0, **options: Any
 
 
 def _check_moments(sampler: Sampler, composition: Composition, mean: float, variance: float) -> None:
-    x = _run(sampler, Target(composition), SAMPLES, num_inference_steps=STEPS).samples.double()
+    x = _run(sampler, Target(composition), SAMPLES, steps=STEPS).samples.double()
     what = f"from {type(sampler).__name__} for {composition!r}"
     found = float(x.var())
     # The bounds allow for an effective sample size of half the samples, and for the error of 50 steps.
@@ -112,16 +107,21 @@ def _check_repeats(sampler: Sampler) -> None:
     expect(not torch.equal(first, other), f"the same samples of {name} for two seeds", "others", "use generator=")
 
 
-def _check_steps(sampler: Sampler) -> None:
-    steps: list[int] = []
+def _check_callback(sampler: Sampler) -> None:
+    """What a callback returns after each step is where the next step starts, and what the last one ends with."""
+    seen: list[tuple[int, ...]] = []
 
-    def callback(step: int, _: Any, tensors: dict[str, Tensor]) -> None:
-        expect("sample" in tensors, f"{sorted(tensors)} in the callback", "'sample'", "pass the sample")
-        steps.append(step)
+    def callback(_: int, __: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        seen.append(tuple(tensors["sample"].shape))
+        return {"sample": torch.full_like(tensors["sample"], 0.25)}
 
-    _run(sampler, Target(_product(0.5, -0.2, 0.25, u=0.5)), 1, callback_on_step_end=callback)
-    got = f"callbacks at steps {steps} of {type(sampler).__name__}"
-    expect(steps == list(range(10)), got, "0 to 9 for 10 steps", "call it after every step")
+    name = type(sampler).__name__
+    samples = _run(sampler, Target(_product(0.5, -0.2, 0.25, u=0.5)), 1, callback=callback).samples
+    expect(bool(seen), f"no step of {name}", "one or more `levels`", "yield `run.levels`, or others")
+    shaped = all(shape[1:] == SHAPE for shape in seen)
+    expect(shaped, f"`x` of the shapes {seen} in {name}", f"(B, {', '.join(map(str, SHAPE))})", "flatten particles")
+    kept = bool((samples == 0.25).all())
+    expect(kept, f"other samples of {name} than a callback returned", "the same", "take and end each step with `x`")
 
 
 def _check_broken(sampler: Sampler) -> None:
