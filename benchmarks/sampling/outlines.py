@@ -1,0 +1,164 @@
+"""Whether shapes are drawn as asked, by the outlines of objects: a judge that is no network and knows no model.
+
+python benchmarks/sampling/outlines.py [--model clevr] [-n 48] [--shapes cube] [--data renders] [-o sheet.png] [--seed 0]
+
+Draws scenes of 3 to 5 objects until n large and n small ones of each shape were whole in the image, and prints one JSON
+line for each shape and size: the share whose outline is nearest to that of the shape, with its 95 % interval (Wilson),
+the mean overlap with it, and how many degrees cubes are turned from what was asked (median), where the model takes
+turns. Lines of renders of the same descriptions, at the size of the model's images, follow: `--data` names a folder of
+them in CLEVR's layout, such as those of Blender; by default they are those of our own renderer. See
+`energycomp_datasets.clevr.outlines` for the judge.
+
+`-o` writes a sheet of 24 cubes, half of them drawn and half rendered, and beside it, as JSON, which are which.
+Results in `--records` are taken up again.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, median
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from scipy.stats import binomtest
+from torch import Tensor
+
+from benchmarks.common import ways
+from benchmarks.common.options import parser
+from energycomp.files import atomic_file
+from energycomp.images import ImageProcessor, grid
+from energycomp.models import Model
+from energycomp_clevr.latents_recipe import turned_values_of
+from energycomp_clevr.objects import ATTRIBUTES, CUBE, QUARTER, SHAPE, TURN
+from energycomp_datasets.clevr.geometry import SHAPES
+from energycomp_datasets.clevr.layout import read, write
+from energycomp_datasets.clevr.outlines import in_view, judge
+from energycomp_datasets.clevr.records import Record
+
+SCENES = 5  # that are rendered for each of n
+SIZES = ATTRIBUTES["size"]
+WHOLE, CUT = (192, 128), 64  # px: of an image of the sheet, and of the square around a cube
+CELLS, SHOWN = 24, 192  # of the sheet, and the px of their sides
+Kind = tuple[str, str]  # shape, size
+
+
+class Asked(NamedTuple):
+    """A scene: its render, its objects (K, 7), and which of them are judged."""
+
+    record: Record
+    values: Tensor
+    chosen: tuple[int, ...]
+
+    def kind(self, index: int) -> Kind:
+        """The shape and the size of an object."""
+        return SHAPES[int(self.values[index, SHAPE]) - 1], SIZES[int(self.values[index, 2]) - 1]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the lines."""
+    options = parser(
+        __doc__, model="clevr", n=(48, "large and as many small objects of each shape"), seed=0,
+        shapes=(list(SHAPES), "those that are judged"), data=(None, "folder of renders in CLEVR's layout"),
+        guidance=ways.GUIDANCE, records="runs/outlines", o=(None, "an image of 24 cubes, drawn and rendered"),
+    ).parse_args(arguments)  # fmt: skip
+    model = ways.guided(options.model, options.guidance)
+    width, way = model.conditioner.value_shape[0], ways.Way.of(model)
+    data = options.data or rendered(options.records / f"renders-{options.n}-{options.seed}", options.n, options.seed)
+    scenes = wanted(read(data), options.n, options.shapes)
+    folder = options.records / f"{data.name}-{ways.identity(options.model, model)}-{way}-{options.seed}"
+    looks, renders = [], []
+    for number, scene in enumerate(scenes):
+        composition, path = model.compose(scene.values[:, :width]), folder / scene.record.path.stem
+        ways.recorded(path, way, model, composition, options.seed + number, lambda _: None)
+        looks.append(judge(opened(path.with_suffix(".png"), model), scene.values))
+        renders.append(judge(opened(scene.record.path, model), scene.values))
+    for name, found in {options.model: looks, "renders": renders}.items():
+        for line in lines(scenes, found, turned=width > TURN or name == "renders"):
+            print(json.dumps({"images": Path(name).name, **line, "seed": options.seed}), flush=True)
+    if options.o is not None:
+        write_sheet(options.o, scenes, folder, model, options.seed)
+
+
+def rendered(folder: Path, n: int, seed: int) -> Path:
+    """A folder of scenes of our own renderer, made once."""
+    if not (folder / "scenes").is_dir() or not any((folder / "scenes").iterdir()):
+        write(folder, SCENES * n, objects=(3, 5), seed=ways.HELD_OUT + seed, size=WHOLE)
+    return folder
+
+
+def wanted(records: Sequence[Record], n: int, shapes: Sequence[str]) -> list[Asked]:
+    """The first scenes of 3 to 5 objects that have n whole objects of each shape and size, or all where they have not."""
+    scenes, have = [], Counter[Kind]()
+    for record in records:
+        if not 3 <= record.count <= 5:
+            continue
+        scene, chosen = Asked(record, turned_values_of(record), ()), []
+        for index in in_view(scene.values).nonzero()[:, 0].tolist():
+            kind = scene.kind(index)
+            if kind[0] in shapes and have[kind] < n:
+                have[kind] += 1
+                chosen.append(index)
+        if chosen:
+            scenes.append(scene._replace(chosen=tuple(chosen)))
+    return scenes
+
+
+def opened(path: Path, model: Model) -> Tensor:
+    """An image file as (3, H, W), at the size of the model's images."""
+    return ImageProcessor(size=model.processor.size, resize="squash")(path)[0]
+
+
+def lines(scenes: Sequence[Asked], found: Sequence[Sequence[Any]], turned: bool) -> list[dict[str, Any]]:
+    """What is printed of the objects of each shape and size."""
+    of: dict[Kind, list[tuple[Any, float]]] = {}
+    for scene, looks in zip(scenes, found, strict=True):
+        for index in scene.chosen:
+            of.setdefault(scene.kind(index), []).append((looks[index], float(scene.values[index, TURN]) - 1))
+    made = []
+    for (shape, size), objects in sorted(of.items(), reverse=True):
+        right = [look for look in objects if look[0].shape == shape]
+        ends = binomtest(len(right), len(objects)).proportion_ci(method="wilson")
+        line = {"shape": shape, "size": size, "objects": len(objects), "nearest": round(len(right) / len(objects), 4)}
+        line["nearest_interval"] = [round(float(end), 4) for end in (ends.low, ends.high)]
+        line["overlap"] = round(mean(look.overlaps[shape] for look, _ in objects), 4)
+        line["others"] = dict(Counter(look.shape for look, _ in objects if look.shape != shape))
+        if SHAPES.index(shape) + 1 == CUBE and turned and right:
+            apart = [abs((look.turn - asked + QUARTER / 2) % QUARTER - QUARTER / 2) for look, asked in right]
+            line["turn_error"] = round(median(apart), 2)
+        made.append(line)
+    return made
+
+
+def write_sheet(path: Path, scenes: Sequence[Asked], folder: Path, model: Model, seed: int) -> None:
+    """Cubes in a random order, drawn in every second scene and rendered in the others; PATH.json says which are which."""
+    height, width = model.processor.size
+    cells: dict[tuple[str, str], list[tuple[Image.Image, dict[str, Any]]]] = {}
+    for number, scene in enumerate(scenes):
+        source = ("drawn", "rendered")[number % 2]
+        file = folder / f"{scene.record.path.stem}.png" if source == "drawn" else scene.record.path
+        image = Image.open(file).convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        image = image.resize(WHOLE, Image.Resampling.LANCZOS)
+        for index in scene.chosen:
+            shape, size = scene.kind(index)
+            if shape != SHAPES[CUBE - 1]:
+                continue
+            x, y = (scene.values[index, :2] * torch.tensor(WHOLE)).tolist()
+            left, top = (round(min(max(at - CUT / 2, 0), side - CUT)) for at, side in zip((x, y), WHOLE, strict=True))
+            key = {"from": source, "file": file.name, "object": index + 1, "size": size}
+            cells.setdefault((source, size), []).append((image.crop((left, top, left + CUT, top + CUT)), key))
+    shown = [cell for kind in sorted(cells) for cell in cells[kind][: CELLS // 4]]
+    random.Random(seed).shuffle(shown)  # noqa: S311 - an order, not a secret
+    captions = [str(number) for number in range(1, len(shown) + 1)]
+    with atomic_file(path) as temporary:
+        grid([image for image, _ in shown], columns=6, side=SHOWN, captions=captions).save(temporary, format="PNG")
+    with atomic_file(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(dict(zip(captions, (key for _, key in shown), strict=True)), indent=1))
+
+
+if __name__ == "__main__":
+    main()
