@@ -48,8 +48,9 @@ Kind = tuple[str, str]  # shape, size
 
 
 class Asked(NamedTuple):
-    """A scene: its render, its objects (K, 7), and which of them are judged."""
+    """A scene: its number, its render, its objects (K, 7), and which of them are judged."""
 
+    number: int
     record: Record
     values: Tensor
     chosen: tuple[int, ...]
@@ -72,9 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scenes = wanted(read(data), options.n, options.shapes)
     folder = options.records / f"{data.name}-{ways.identity(options.model, model)}-{way}-{options.seed}"
     looks, renders = [], []
-    for number, scene in enumerate(scenes):
+    for scene in scenes:
         composition, path = model.compose(scene.values[:, :width]), folder / scene.record.path.stem
-        ways.recorded(path, way, model, composition, options.seed + number, lambda _: None)
+        ways.recorded(path, way, model, composition, options.seed + scene.number, lambda _: None)
         looks.append(judge(opened(path.with_suffix(".png"), model), scene.values))
         renders.append(judge(opened(scene.record.path, model), scene.values))
     for name, found in {options.model: looks, "renders": renders}.items():
@@ -94,10 +95,10 @@ def rendered(folder: Path, n: int, seed: int) -> Path:
 def wanted(records: Sequence[Record], n: int, shapes: Sequence[str]) -> list[Asked]:
     """The first scenes of 3 to 5 objects that have n whole objects of each shape and size, or all where they have not."""
     scenes, have = [], Counter[Kind]()
-    for record in records:
+    for number, record in enumerate(records):
         if not 3 <= record.count <= 5:
             continue
-        scene, chosen = Asked(record, turned_values_of(record), ()), []
+        scene, chosen = Asked(number, record, turned_values_of(record), ()), []
         for index in in_view(scene.values).nonzero()[:, 0].tolist():
             kind = scene.kind(index)
             if kind[0] in shapes and have[kind] < n:

@@ -44,7 +44,8 @@ TURNS = 18  # of a cube, in a quarter
 SCALES = (0.88, 0.92, 0.96, 1.0, 1.04, 1.08, 1.12)
 SHIFT = 3  # pixels of a window
 SURE, CLEAR = 3, 5  # pixels of a window: how far seeds are from all outlines, inside and outside
-BETA, LEAST = 20.0, 1e-5  # of the weights; their squared differences are divided by their mean
+BETA, LEAST = 60.0, 1e-5  # of the weights; their squared differences are divided by their mean
+LUCK = 0.003  # overlap that a cube gains by its many turns, on renders
 
 
 class Outline(NamedTuple):
@@ -95,16 +96,16 @@ def in_view(values: Tensor) -> Tensor:
 def judged(image: Tensor, place: Tensor, size: float) -> Outline:
     """The outline of an object of half extent `size` whose centre is seen at `place` (2,) of an image (3, H, W)."""
     masks = silhouettes(place, size)
-    # Object pixels of every scale, and the masks slid over them.
+    # The outline at every scale, and the masks slid over it.
     outlines = _scaled(outline(image, masks, place, size))
     shared = F.conv2d(F.pad(outlines, (SHIFT,) * 4), masks[:, None])
-    areas = outlines.sum((2, 3))[:, :, None, None] + masks.sum((1, 2))[:, None, None]
+    areas = outlines.square().sum((2, 3))[:, :, None, None] + masks.square().sum((1, 2))[:, None, None]
     overlaps = (shared / (areas - shared)).amax((0, 2, 3))
-    best = int(overlaps.argmax())
-    turn = 90 * best / TURNS if best < TURNS else None
-    each = [overlaps[:TURNS].max(), *overlaps[TURNS:]]
-    shape = SHAPES[0 if turn is not None else best - TURNS + 1]
-    return Outline(shape, turn, dict(zip(SHAPES, map(float, each), strict=True)))
+    # The best turn of a cube, a sphere and a cylinder.
+    each = [float(overlaps[:TURNS].max()) - LUCK, *overlaps[TURNS:].tolist()]
+    shape = max(range(len(SHAPES)), key=each.__getitem__)
+    turn = None if shape else 90 * int(overlaps[:TURNS].argmax()) / TURNS
+    return Outline(SHAPES[shape], turn, dict(zip(SHAPES, each, strict=True)))
 
 
 def silhouettes(place: Tensor, size: float) -> Tensor:
@@ -158,12 +159,11 @@ def _walked(window: Tensor, seeds: Tensor, others: Tensor) -> Tensor:
 
 
 def _scaled(inside: Tensor) -> Tensor:
-    """The outline (SIDE, SIDE) made smaller and larger, as masks (S, 1, SIDE, SIDE) of 0 and 1."""
+    """The outline (SIDE, SIDE) made smaller and larger, (S, 1, SIDE, SIDE)."""
     steps = _steps(SIDE)
     grid = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1)
     grids = torch.stack([grid * scale for scale in SCALES])
-    scaled = F.grid_sample(inside.expand(len(SCALES), 1, SIDE, SIDE), grids, align_corners=False)
-    return (scaled > 0.5).float()
+    return F.grid_sample(inside.expand(len(SCALES), 1, SIDE, SIDE), grids, align_corners=False)
 
 
 def _shrunk(mask: Tensor, by: int) -> Tensor:
