@@ -1,13 +1,13 @@
 """Whether shapes are drawn as asked, by the outlines of objects: a judge that is no network and knows no model.
 
-python benchmarks/sampling/outlines.py [--model clevr] [-n 48] [--shapes cube] [--data renders] [-o sheet.png] [--seed 0]
+python benchmarks/sampling/outlines.py [--model clevr] [-n 48] [--shapes cube] [--data renders] [-o sheet.png]
 
 Draws scenes of 3 to 5 objects until n large and n small ones of each shape were whole in the image, and prints one JSON
 line for each shape and size: the share whose outline is nearest to that of the shape, with its 95 % interval (Wilson),
 the mean overlap with it, and how many degrees cubes are turned from what was asked (median), where the model takes
 turns. Lines of renders of the same descriptions, at the size of the model's images, follow: `--data` names a folder of
-them in CLEVR's layout, such as those of Blender; by default they are those of our own renderer. See
-`energycomp_datasets.clevr.outlines` for the judge.
+them in CLEVR's layout, such as those of Blender; by default they are those of our own renderer. `--only-renders` draws
+nothing, to calibrate the judge, which is `energycomp_datasets.clevr.outlines`.
 
 `-o` writes a sheet of 24 cubes, half of them drawn and half rendered, and beside it, as JSON, which are which.
 Results in `--records` are taken up again.
@@ -27,6 +27,7 @@ import torch
 from PIL import Image
 from scipy.stats import binomtest
 from torch import Tensor
+from tqdm import tqdm
 
 from benchmarks.common import ways
 from benchmarks.common.options import parser
@@ -64,25 +65,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the lines."""
     options = parser(
         __doc__, model="clevr", n=(48, "large and as many small objects of each shape"), seed=0,
-        shapes=(list(SHAPES), "those that are judged"), data=(None, "folder of renders in CLEVR's layout"),
+        shapes=(list(SHAPES), "those that are judged"), counts=("3,4,5", "numbers of objects"),
+        data=(None, "folder of renders in CLEVR's layout"), only_renders=(False, "no samples"),
         guidance=ways.GUIDANCE, records="runs/outlines", o=(None, "an image of 24 cubes, drawn and rendered"),
     ).parse_args(arguments)  # fmt: skip
     model = ways.guided(options.model, options.guidance)
-    width, way = model.conditioner.value_shape[0], ways.Way.of(model)
     data = options.data or rendered(options.records / f"renders-{options.n}-{options.seed}", options.n, options.seed)
-    scenes = wanted(read(data), options.n, options.shapes)
-    folder = options.records / f"{data.name}-{ways.identity(options.model, model)}-{way}-{options.seed}"
-    looks, renders = [], []
-    for scene in scenes:
-        composition, path = model.compose(scene.values[:, :width]), folder / scene.record.path.stem
-        ways.recorded(path, way, model, composition, options.seed + scene.number, lambda _: None)
-        looks.append(judge(opened(path.with_suffix(".png"), model), scene.values))
-        renders.append(judge(opened(scene.record.path, model), scene.values))
-    for name, found in {options.model: looks, "renders": renders}.items():
-        for line in lines(scenes, found, turned=width > TURN or name == "renders"):
-            print(json.dumps({"images": Path(name).name, **line, "seed": options.seed}), flush=True)
-    if options.o is not None:
-        write_sheet(options.o, scenes, folder, model, options.seed)
+    counts = [int(count) for count in options.counts.split(",")]
+    scenes = wanted(read(data), counts, options.n, options.shapes)
+    files = {"renders": [scene.record.path for scene in scenes]}
+    if not options.only_renders:
+        folder = (
+            options.records / f"{data.name}-{ways.identity(options.model, model)}-{ways.Way.of(model)}-{options.seed}"
+        )
+        files = {Path(options.model).name: drawn(scenes, folder, model, options.seed), **files}
+    for name, paths in files.items():
+        found = [judge(opened(path, model), scene.values) for path, scene in zip(paths, scenes, strict=True)]
+        turned = name == "renders" or model.conditioner.value_shape[0] > TURN
+        for line in lines(scenes, found, turned):
+            print(json.dumps({"images": name, **line, "seed": options.seed}), flush=True)
+    if options.o is not None and len(files) == 2:
+        write_sheet(options.o, scenes, list(files.values()), model.processor.size, options.seed)
 
 
 def rendered(folder: Path, n: int, seed: int) -> Path:
@@ -92,11 +95,22 @@ def rendered(folder: Path, n: int, seed: int) -> Path:
     return folder
 
 
-def wanted(records: Sequence[Record], n: int, shapes: Sequence[str]) -> list[Asked]:
-    """The first scenes of 3 to 5 objects that have n whole objects of each shape and size, or all where they have not."""
+def drawn(scenes: Sequence[Asked], folder: Path, model: Model, seed: int) -> list[Path]:
+    """A sample of each scene, as a file; cubes are turned as they are in the renders."""
+    way, width = ways.Way.of(model), model.conditioner.value_shape[0]
+    return [
+        ways.drawn(
+            folder / scene.record.path.stem, way, model, model.compose(scene.values[:, :width]), seed + scene.number
+        )
+        for scene in tqdm(scenes, desc="drawing")
+    ]
+
+
+def wanted(records: Sequence[Record], counts: Sequence[int], n: int, shapes: Sequence[str]) -> list[Asked]:
+    """The first scenes that have n whole objects of each shape and size, or all where they have not as many."""
     scenes, have = [], Counter[Kind]()
     for number, record in enumerate(records):
-        if not 3 <= record.count <= 5:
+        if record.count not in counts:
             continue
         scene, chosen = Asked(number, record, turned_values_of(record), ()), []
         for index in in_view(scene.values).nonzero()[:, 0].tolist():
@@ -135,14 +149,15 @@ def lines(scenes: Sequence[Asked], found: Sequence[Sequence[Any]], turned: bool)
     return made
 
 
-def write_sheet(path: Path, scenes: Sequence[Asked], folder: Path, model: Model, seed: int) -> None:
-    """Cubes in a random order, drawn in every second scene and rendered in the others; PATH.json says which are which."""
-    height, width = model.processor.size
+def write_sheet(
+    path: Path, scenes: Sequence[Asked], files: Sequence[Sequence[Path]], pixels: tuple[int, int], seed: int
+) -> None:
+    """Cubes in a random order, drawn in every second scene and rendered in the others; PATH.json has the key."""
     cells: dict[tuple[str, str], list[tuple[Image.Image, dict[str, Any]]]] = {}
     for number, scene in enumerate(scenes):
-        source = ("drawn", "rendered")[number % 2]
-        file = folder / f"{scene.record.path.stem}.png" if source == "drawn" else scene.record.path
-        image = Image.open(file).convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        source, file = ("drawn", "rendered")[number % 2], files[number % 2][number]
+        # Renders have the size of the samples first.
+        image = Image.open(file).convert("RGB").resize(pixels[::-1], Image.Resampling.LANCZOS)
         image = image.resize(WHOLE, Image.Resampling.LANCZOS)
         for index in scene.chosen:
             shape, size = scene.kind(index)

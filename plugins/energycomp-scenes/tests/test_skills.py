@@ -94,7 +94,7 @@ def test_outlines_are_judged_beside_the_reader() -> None:
     swapped = values.clone()
     swapped[:, 5] = values[:, 5] % len(SHAPES) + 1
     count = int(in_view(values).sum())
-    assert 0 < count
+    assert count > 0
     for asked, right in ((values, True), (swapped, False)):
         outlines = outlined(image, asked)
         assert [one for _, one in outlines] == [right] * count

@@ -1,13 +1,13 @@
 """A judge of shapes that is no network: the outline of an object against those of a cube, a sphere and a cylinder.
 
-It is told where an object is and how large, and sees the image. The usual camera is assumed, so that samples of a model,
-whose camera is not known, and renders are judged alike.
+It is told where an object is and how large, and sees the image. The usual camera is assumed, so that samples, whose
+camera is not known, and renders are judged alike.
 
-    1. Masks      Our geometry gives the silhouettes of a sphere, a cylinder and a cube under 18 turns at that place.
-    2. Seeds      What is inside all of them is the object; what is well outside of all of them is not.
-    3. Outline    Each pixel between belongs to the seed that a random walker reaches first, who rarely crosses an edge
-                  (Grady, 2006). Soft shadows are crossed with ease: a mask is found without a background to compare.
-    4. Judgement  The silhouette with the largest intersection over union, over small shifts and scales, names the shape.
+    1. Silhouettes  Our geometry gives those of a sphere, a cylinder and a cube under 18 turns at that place.
+    2. Seeds        What is inside all of them is the object; what is well outside of all of them is not.
+    3. Outline      A pixel between belongs to the seeds that a random walker meets first, who seldom crosses an edge
+                    (Grady, 2006). Soft shadows are no edges: the walker needs no image of the empty scene.
+    4. Judgement    The silhouette that overlaps most (IoU), over small shifts and scales, names the shape.
 
 Notation: variable -> symbol in Grady (2006)
     weights  w_ij = exp(-beta (g_i - g_j)^2)    laplacian  L    inside  x, the probability of the walker
