@@ -3,11 +3,17 @@
 python benchmarks/sampling/outlines.py [--model clevr] [-n 48] [--shapes cube] [--data renders] [-o sheet.png]
 
 Draws scenes of 3 to 5 objects until n large and n small ones of each shape were whole in the image, and prints one JSON
-line for each shape and size: the share whose outline is nearest to that of the shape, with its 95 % interval (Wilson),
-the mean overlap with it, and how many degrees cubes are turned from what was asked (median), where the model takes
-turns. Lines of renders of the same descriptions, at the size of the model's images, follow: `--data` names a folder of
-them in CLEVR's layout, such as those of Blender; by default they are those of our own renderer. `--only-renders` draws
-nothing, to calibrate the judge, which is `energycomp_datasets.clevr.outlines`.
+line for each shape and size:
+
+    nearest      share whose outline is nearest to that of the shape, with its 95 % interval (Wilson)
+    as_rendered  share that is nearest, and as near as 19 of 20 renders are: a lump may be nearest to a cube
+    overlap      mean overlap (IoU) with the outline of the shape
+    turn_error   median of how many degrees cubes are turned from what was asked, where the model takes turns
+
+Lines of renders of the same descriptions, at the size of the model's images, follow, and of these as the model's codec
+gives them back. `--data` names a folder of renders in CLEVR's layout, such as those of Blender; by default they are
+those of our own renderer. `--only-renders` draws nothing, to calibrate the judge, which is
+`energycomp_datasets.clevr.outlines`.
 
 `-o` writes a sheet of 24 cubes, half of them drawn and half rendered, and beside it, as JSON, which are which.
 Results in `--records` are taken up again.
@@ -41,6 +47,7 @@ from energycomp_datasets.clevr.layout import read, write
 from energycomp_datasets.clevr.outlines import in_view, judge
 from energycomp_datasets.clevr.records import Record
 
+RARE = 0.05  # share of renders whose outline is less clear
 SCENES = 5  # that are rendered for each of n
 SIZES = ATTRIBUTES["size"]
 WHOLE, CUT = (192, 128), 64  # px: of an image of the sheet, and of the square around a cube
@@ -79,10 +86,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.records / f"{data.name}-{ways.identity(options.model, model)}-{ways.Way.of(model)}-{options.seed}"
         )
         files = {Path(options.model).name: drawn(scenes, folder, model, options.seed), **files}
-    for name, paths in files.items():
-        found = [judge(opened(path, model), scene.values) for path, scene in zip(paths, scenes, strict=True)]
-        turned = name == "renders" or model.conditioner.value_shape[0] > TURN
-        for line in lines(scenes, found, turned):
+    images = {name: [opened(path, model) for path in paths] for name, paths in files.items()}
+    if model.denoiser.codec is not None:
+        images["renders, by the codec"] = [given_back(image, model) for image in images["renders"]]
+    found = {
+        name: [judge(image, scene.values) for image, scene in zip(those, scenes, strict=True)]
+        for name, those in images.items()
+    }
+    levels = least(scenes, found["renders"])
+    for name, looks in found.items():
+        turned = name not in files or name == "renders" or model.conditioner.value_shape[0] > TURN
+        for line in lines(scenes, looks, levels, turned):
             print(json.dumps({"images": name, **line, "seed": options.seed}), flush=True)
     if options.o is not None and len(files) == 2:
         write_sheet(options.o, scenes, list(files.values()), model.processor.size, options.seed)
@@ -128,18 +142,43 @@ def opened(path: Path, model: Model) -> Tensor:
     return ImageProcessor(size=model.processor.size, resize="squash")(path)[0]
 
 
-def lines(scenes: Sequence[Asked], found: Sequence[Sequence[Any]], turned: bool) -> list[dict[str, Any]]:
-    """What is printed of the objects of each shape and size."""
+@torch.no_grad()
+def given_back(image: Tensor, model: Model) -> Tensor:
+    """An image (3, H, W) encoded and decoded: the best that a model on these latents can draw."""
+    codec: Any = model.denoiser.codec
+    decoded: Tensor = codec.decode(codec.encode(image[None]))[0]
+    return decoded
+
+
+def by_kind(scenes: Sequence[Asked], found: Sequence[Sequence[Any]]) -> dict[Kind, list[tuple[Any, float]]]:
+    """The judged objects of each shape and size, and how cubes should be turned."""
     of: dict[Kind, list[tuple[Any, float]]] = {}
     for scene, looks in zip(scenes, found, strict=True):
         for index in scene.chosen:
             of.setdefault(scene.kind(index), []).append((looks[index], float(scene.values[index, TURN]) - 1))
+    return of
+
+
+def least(scenes: Sequence[Asked], renders: Sequence[Sequence[Any]]) -> dict[Kind, float]:
+    """The overlap with its own shape that 19 of 20 renders have, of each shape and size."""
+    return {
+        kind: float(torch.tensor([look.overlaps[kind[0]] for look, _ in objects]).quantile(RARE))
+        for kind, objects in by_kind(scenes, renders).items()
+    }
+
+
+def lines(
+    scenes: Sequence[Asked], found: Sequence[Sequence[Any]], levels: dict[Kind, float], turned: bool
+) -> list[dict[str, Any]]:
+    """What is printed of the objects of each shape and size."""
     made = []
-    for (shape, size), objects in sorted(of.items(), reverse=True):
+    for (shape, size), objects in sorted(by_kind(scenes, found).items(), reverse=True):
         right = [look for look in objects if look[0].shape == shape]
         ends = binomtest(len(right), len(objects)).proportion_ci(method="wilson")
         line = {"shape": shape, "size": size, "objects": len(objects), "nearest": round(len(right) / len(objects), 4)}
         line["nearest_interval"] = [round(float(end), 4) for end in (ends.low, ends.high)]
+        clear = sum(look.overlaps[shape] >= levels[shape, size] for look in right)
+        line["as_rendered"] = round(clear / len(objects), 4)
         line["overlap"] = round(mean(look.overlaps[shape] for look, _ in objects), 4)
         line["others"] = dict(Counter(look.shape for look, _ in objects if look.shape != shape))
         if SHAPES.index(shape) + 1 == CUBE and turned and right:

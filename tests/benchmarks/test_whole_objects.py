@@ -202,6 +202,7 @@ def test_shapes_are_judged_beside_renders(
     found = lines(capsys)
     assert [line["images"] for line in found] == ["objects"] * (len(found) // 2) + ["renders"] * (len(found) // 2)
     assert all(line["nearest"] == 1 for line in found if line["images"] == "renders" and line["size"] == "large")
+    assert all(line["as_rendered"] <= line["nearest"] for line in found)
     assert all(line["objects"] <= 2 and line["nearest_interval"][0] <= line["nearest"] for line in found)
     assert [("turn_error" in line) for line in found] == [
         line["images"] == "renders" and line["shape"] == "cube" for line in found
