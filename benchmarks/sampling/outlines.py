@@ -177,7 +177,7 @@ def lines(
         ends = binomtest(len(right), len(objects)).proportion_ci(method="wilson")
         line = {"shape": shape, "size": size, "objects": len(objects), "nearest": round(len(right) / len(objects), 4)}
         line["nearest_interval"] = [round(float(end), 4) for end in (ends.low, ends.high)]
-        clear = sum(look.overlaps[shape] >= levels[shape, size] for look in right)
+        clear = sum(look.overlaps[shape] >= levels[shape, size] for look, _ in right)
         line["as_rendered"] = round(clear / len(objects), 4)
         line["overlap"] = round(mean(look.overlaps[shape] for look, _ in objects), 4)
         line["others"] = dict(Counter(look.shape for look, _ in objects if look.shape != shape))
