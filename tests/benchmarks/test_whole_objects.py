@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 from benchmarks.common.ways import Way, drawn, folder_of, recorded
 from benchmarks.inference import average_precision as precision
 from benchmarks.inference.average_precision import Located, figures, judged, located, true_points
-from benchmarks.sampling import scene_features
+from benchmarks.sampling import outlines, scene_features
 from benchmarks.sampling.described_quality import GradientRatio, compared, floors, gradient, rendered_again
 from benchmarks.sampling.scene_features import LABELS, SceneFeatures, counts_of
 from energycomp import Model
@@ -190,3 +190,25 @@ def test_a_drawn_sample_is_the_recorded_one(models: dict[str, str], tmp_path: Pa
         assert row["read"] == answer
     other = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=small(places()).denoiser.network))
     assert folder_of(tmp_path, "x", model, 2, way, 0) != folder_of(tmp_path, "x", other, 2, way, 0)
+
+
+def test_shapes_are_judged_beside_renders(
+    models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An untrained model draws no shapes; renders of the same descriptions have theirs; the sheet has a key."""
+    write(tmp_path / "renders", 6, objects=(3, 3), seed=1, size=(96, 64))
+    options = ["-n", "2", "--data", str(tmp_path / "renders"), "--records", str(tmp_path)]
+    outlines.main([*options, "--model", models["objects"], "-o", str(tmp_path / "sheet.png")])
+    found = lines(capsys)
+    assert [line["images"] for line in found] == ["objects"] * (len(found) // 2) + ["renders"] * (len(found) // 2)
+    assert all(line["nearest"] == 1 for line in found if line["images"] == "renders" and line["size"] == "large")
+    assert all(line["as_rendered"] <= line["nearest"] for line in found)
+    assert all(line["objects"] <= 2 and line["nearest_interval"][0] <= line["nearest"] for line in found)
+    assert [("turn_error" in line) for line in found] == [
+        line["images"] == "renders" and line["shape"] == "cube" for line in found
+    ]
+    key = json.loads((tmp_path / "sheet.json").read_text())
+    assert {cell["from"] for cell in key.values()} <= {"drawn", "rendered"}
+    assert len(key) == sum(line["objects"] for line in found if line["shape"] == "cube") // 2
+    outlines.main([*options, "--model", models["objects"], "--only-renders"])
+    assert lines(capsys) == [line for line in found if line["images"] == "renders"]

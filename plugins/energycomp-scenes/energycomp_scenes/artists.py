@@ -34,15 +34,20 @@ class Artist(Protocol):
 
 
 class Drawn(NamedTuple):
-    """A picture (3, H, W) in [0, 1], how many were drawn for it, and their network evaluations."""
+    """A picture (3, H, W) in [0, 1], how many were drawn for it, and their network evaluations.
+
+    outlines: the shapes that were asked for, each with whether the outline of its object is nearest to it; of the
+    objects that were whole in the picture.
+    """
 
     image: Tensor
     tries: int
     rows: int
+    outlines: tuple[tuple[str, bool], ...] = ()
 
 
 class Drawing:
-    """Draws what is asked for; the share of right pictures of each skill."""
+    """Draws what is asked for; the share of right pictures of each skill, and of right outlines of each shape."""
 
     def __init__(self, artist: Artist) -> None:
         self.artist, self.solver = artist, artist.name
@@ -50,7 +55,7 @@ class Drawing:
 
     @property
     def scores(self) -> list[Scores]:
-        """Those of the skills that were asked."""
+        """Those of the skills that were asked, and of the shapes whose outlines were judged."""
         return list(self.of.values())
 
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
@@ -63,20 +68,26 @@ class Drawing:
 
     def answer(self, example: Example, _: Tensor, generator: torch.Generator, /) -> tuple[Any, dict[str, Any]]:
         asked = (example.conditions or ())[0]
-        image, tries, rows = self.artist.drawn(asked, generator)
+        image, tries, rows, outlines = self.artist.drawn(asked, generator)
         right, found = self.artist.right(asked, image)
         (shown,) = to_output(image[None], "pil", (0.0, 1.0))
-        return shown, {"skill": asked.skill, "right": right, "found": found, "tries": tries, "rows": rows}
+        record = {"skill": asked.skill, "right": right, "found": found, "tries": tries, "rows": rows}
+        return shown, {**record, "outlines": outlines}
 
     def score(self, _true: Tensor, _image: Tensor, record: Mapping[str, Any], /) -> None:
+        self._add(record["skill"], [record["right"]])
+        outlines = record.get("outlines", ())
+        for shape in sorted({shape for shape, _ in outlines}):
+            self._add(f"{shape}s_by_outline", [right for other, right in outlines if other == shape])
+
+    def _add(self, name: str, right: Sequence[bool]) -> None:
         from torchmetrics import MeanMetric, MetricCollection
 
         from energycomp_lab.evaluation.report import Scores
 
-        skill = record["skill"]
-        if skill not in self.of:
-            self.of[skill] = Scores(MetricCollection({skill: MeanMetric()}))
-        self.of[skill].update(float(record["right"]))
+        if name not in self.of:
+            self.of[name] = Scores(MetricCollection({name: MeanMetric()}))
+        self.of[name].update(torch.tensor(right).float())
 
 
 def chosen(spec: str, known: Iterable[str]) -> list[str]:

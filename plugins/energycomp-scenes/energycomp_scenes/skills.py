@@ -5,8 +5,9 @@
     counting    1 to 8 objects of any kind                      negation    an object that has not a colour
     binding     two objects that share no word, by all four     several     2 to 6 objects by colour and shape
 
-A picture is right where the reader finds what was asked for and nothing else; at a place within `AT`. `Prompter` says
-what a model of prompts is asked.
+A picture is right where the reader finds what was asked for and nothing else; at a place within `AT`. A second judge,
+which is no network, says whether the outline of each object is nearest to that of the shape that was asked for: see
+`energycomp_datasets.clevr.outlines`. `Prompter` says what a model of prompts is asked.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from energycomp.images import ImageProcessor
 from energycomp.models import Model
 from energycomp.sampling import Composer
 from energycomp.seeds import derived_seed
-from energycomp_clevr.objects import ATTRIBUTES, Objects
+from energycomp_clevr.objects import ATTRIBUTES, SHAPE, Objects
 from energycomp_datasets.clevr.layout import object_values, scene_of
+from energycomp_datasets.clevr.outlines import judge
 from energycomp_datasets.clevr.reader import SIZE, SceneReader, load_reader
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_lab.evaluation import Example, Generated
@@ -139,13 +141,23 @@ class Describer:
         how: dict[str, Any] = {"generator": generator, "output_type": "pt", "progress": False, **self.asks.options}
         if asked.denied is None:
             picture = draw(asked.graph, self.model, tries=self.asks.tries, **how)[0]
-            return Drawn(picture.image, picture.tries, picture.rows)
+            return Drawn(picture.image, picture.tries, picture.rows, outlined(picture.image, picture.values))
         ((_, described),) = asked.graph.objects.items()
         (plain,) = self.model.scene(described, generator=generator)
         place = described.rpartition(" at ")[2]
         with count_rows() as counted:
             image = Composer(2 * plain & ~self.model.read(f"{asked.denied} object at {place}")).sample(**how)[0]
-        return Drawn(image, 1, counted.rows)
+        return Drawn(image, 1, counted.rows, outlined(image, Objects().read(described)))
+
+
+def outlined(image: Tensor, values: Tensor) -> tuple[tuple[str, bool], ...]:
+    """The shapes that objects (K, 6) have, each with whether its outline in an image is nearest to it.
+
+    Those of open shape, and those that are not whole in the image, are left out.
+    """
+    words = [ATTRIBUTES["shape"][int(code) - 1] if code else "" for code in values[:, SHAPE]]
+    looks = zip(words, judge(image, values), strict=True)
+    return tuple((word, look.shape == word) for word, look in looks if word and look)
 
 
 def judged(graph: SceneGraph, found: Tensor) -> tuple[bool, bool, bool]:

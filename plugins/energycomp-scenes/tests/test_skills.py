@@ -17,10 +17,17 @@ from energycomp.cli import app
 from energycomp.errors import InputError
 from energycomp.models import Model
 from energycomp_clevr.objects import Objects
+from energycomp_datasets.clevr.geometry import SHAPES
+from energycomp_datasets.clevr.layout import object_values, scene_of
+from energycomp_datasets.clevr.outlines import in_view
+from energycomp_datasets.clevr.reader import load_reader
+from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.solids.solids import picture
+from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_scenes import Skills, scene
+from energycomp_scenes.artists import Drawing
 from energycomp_scenes.prompts import PROMPTED, Prompter, Wanted
-from energycomp_scenes.skills import SKILLS, AskedGraph
+from energycomp_scenes.skills import SKILLS, AskedGraph, Describer, outlined
 
 
 def found(*texts: str) -> Tensor:
@@ -74,8 +81,30 @@ def test_a_model_is_evaluated(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["negation"] in (0.0, 0.5, 1.0)
+    assert {name for name in report if name.endswith("_by_outline")} <= {f"{shape}s_by_outline" for shape in SHAPES}
     assert report["rows_per_image"] == 2 + 2 + 3 + 3  # two components in four steps, and what guides the later two
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
+
+
+def test_outlines_are_judged_beside_the_reader() -> None:
+    """Renders of what was asked for have the outlines that were asked for; those of other words have not."""
+    drawing = Drawing(Describer(Skills(), load("clevr-small"), load_reader()))
+    there = scene_of(HELD_OUT, 3, (3, 3))
+    image, values = render(there, (128, 192)) / 2 + 0.5, object_values(there)
+    swapped = values.clone()
+    swapped[:, 5] = values[:, 5] % len(SHAPES) + 1
+    count = int(in_view(values).sum())
+    assert count > 0
+    for asked, right in ((values, True), (swapped, False)):
+        outlines = outlined(image, asked)
+        assert [one for _, one in outlines] == [right] * count
+        drawing.score(torch.zeros(0), torch.zeros(0), {"skill": "one", "right": True, "outlines": outlines})
+    assert outlined(image, values * torch.tensor([1.0, 1, 1, 1, 1, 0])) == ()  # open shapes
+    found = {name: value for scores in drawing.scores for name, value in scores.values().items()}
+    true, others = (asked[in_view(values), 5].int().tolist() for asked in (values, swapped))
+    shares = {code: true.count(code) / (true + others).count(code) for code in {*true, *others}}
+    expected = {"one": 1.0} | {f"{SHAPES[code - 1]}s_by_outline": share for code, share in shares.items()}
+    assert found == pytest.approx(expected)
 
 
 @pytest.fixture(scope="module")
