@@ -55,6 +55,7 @@ def test_plugins_json_is_the_listing() -> None:
         "conditioners": ["classes", "latents"],
         "guidances": ["attributes", "cfg", "interval"],
         "samplers": ["scheduler"],
+        "writers": ["coco"],
     }
 
 
