@@ -181,8 +181,9 @@ class _Item:
 
         if self.content is None:
             return sha256_of(self.path)
-        is_row = isinstance(self.content, torch.Tensor)
-        return sha256_of(self.content.numpy().tobytes() if is_row else png(self.content))
+        if isinstance(self.content, torch.Tensor):
+            return sha256_of(self.content.numpy().tobytes())
+        return sha256_of(png(self.content))
 
     def open(self) -> Any:
         """An image or a row, after a warning of what is not kept of a file; raises `InputError` where there is none."""
