@@ -57,6 +57,7 @@ def test_plugins_json_is_the_listing() -> None:
         "processors": ["image", "numbers"],
         "guidances": ["attributes", "cfg", "interval"],
         "samplers": ["scheduler"],
+        "writers": ["coco"],
     }
 
 
