@@ -12,7 +12,8 @@ install: $(VENV)/.installed  ## make .venv with the core, all plugins and the de
 
 $(VENV)/.installed: pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
 	python3 -m venv $(VENV)
-	$(BIN)/pip install --quiet -e '.[dev,docs]' $(addprefix -e ./,$(PLUGINS))
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'  # which knows dependency groups
+	$(BIN)/pip install --quiet --group dev --group docs -e . $(addprefix -e ./,$(PLUGINS))
 	touch $@
 
 demo: install  ## compose and understand a few scenes; pictures go to demo/

@@ -130,13 +130,62 @@ def test_the_workflow_tests_the_versions_that_are_declared() -> None:
     assert "lowest-direct" in {one["resolution"] for one in matrix["include"]}
 
 
+WORKFLOWS = [*ROOT.glob(".github/workflows/*.yml"), *ROOT.glob("examples/template/package/.github/workflows/*.yml")]
+
+
+def test_actions_are_pinned_by_the_commit_of_one_release() -> None:
+    uses = [line for path in WORKFLOWS for line in re.findall(r"uses: (.*)", path.read_text(encoding="utf-8"))]
+    pins = [re.fullmatch(r"([\w./-]+)@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)", line) for line in uses]
+    assert len(uses) > 10
+    assert None not in pins
+    found = {(pin[1], pin[2], pin[3]) for pin in pins if pin}
+    assert len(found) == len({action for action, _, _ in found})  # one version of each
+    assert len({version for action, _, version in found if action.endswith("load-artifact")}) == 1
+
+
+def test_a_release_is_started_by_hand_and_approved() -> None:
+    release = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8"))
+    assert list(release[True]) == ["workflow_dispatch"]  # YAML 1.1 reads `on` as true
+    writers = {
+        name: job["permissions"] for name, job in release["jobs"].items() if "write" in job["permissions"].values()
+    }
+    assert writers["publish"] == {"id-token": "write"}
+    assert release["jobs"]["publish"]["environment"] == "pypi"
+    assert release["jobs"]["publish"]["needs"] == "attest"
+
+
+def test_the_tools_are_dependency_groups_that_make_and_the_workflows_install() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert set(project["dependency-groups"]) == {"dev", "docs"}
+    assert set(project["project"]["optional-dependencies"]) == {"all"}
+    for path in [ROOT / "Makefile", *ROOT.glob(".github/workflows/*.yml")]:
+        asked = set(re.findall(r"--group (\w+)", path.read_text(encoding="utf-8")))
+        assert asked <= set(project["dependency-groups"]), path
+    assert {"dev", "docs"} <= set(re.findall(r"--group (\w+)", (ROOT / "Makefile").read_text(encoding="utf-8")))
+
+
 def test_the_citation_is_of_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == energycomp.__version__
     assert citation["preferred-citation"]["doi"] in (ROOT / "README.md").read_text(encoding="utf-8")
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.search(rf"^## \[{re.escape(energycomp.__version__)}\] - (\S+)$", changelog, re.MULTILINE)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", citation["date-released"])
+    assert released is None or released[1] == citation["date-released"]
 
 
-@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md"])
+def test_the_paper_cites_what_its_bibliography_has() -> None:
+    entries = re.findall(r"^@\w+\{(\w+),$", (ROOT / "paper.bib").read_text(encoding="utf-8"), re.MULTILINE)
+    head, text = (ROOT / "paper.md").read_text(encoding="utf-8").split("\n---\n", 1)
+    assert yaml.safe_load(head)["bibliography"] == "paper.bib"
+    assert set(re.findall(r"@(\w+)", text)) == set(entries)
+    assert len(entries) == len(set(entries))
+    assert 750 < len(text.split()) < 1750  # what the journal asks for
+
+
+@pytest.mark.parametrize(
+    "name", ["CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md", "GOVERNANCE.md", "SUPPORT.md"]
+)
 def test_links_of_the_pages_for_contributors(name: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)", (ROOT / name).read_text(encoding="utf-8")):
         assert target.startswith("https://") or (ROOT / target).exists(), target

@@ -220,3 +220,12 @@ def test_links_and_pictures_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)|(?:src|href)=\"([^\"#]+)\"", text):
         path = target[0] or target[1]
         assert path.startswith("http") or (page.parent / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_code_and_the_tests_that_a_page_names_exist(page: Path) -> None:
+    """In tables of promises: `energycomp/files.py`, and `tests/test_files.py::test_damage_is_named`."""
+    text = page.read_text(encoding="utf-8")
+    for file, test in re.findall(r"\| `((?:energycomp|plugins|tests)/[\w/.-]+\.py)(?:::(\w+))?` (?=\|)", text):
+        assert (ROOT / file).is_file(), file
+        assert not test or f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"

@@ -19,8 +19,8 @@ import pytest
 
 from energycomp import Composer
 
-pytest.importorskip("mkdocs", reason="no mkdocs: pip install -e '.[docs]'")
-pytest.importorskip("mkdocstrings", reason="no mkdocstrings: pip install -e '.[docs]'")
+pytest.importorskip("mkdocs", reason="no mkdocs: pip install --group docs")
+pytest.importorskip("mkdocstrings", reason="no mkdocstrings: pip install --group docs")
 pytest.importorskip("playwright", reason="no playwright: pip install playwright")
 from playwright.sync_api import Page, expect, sync_playwright
 
