@@ -26,7 +26,7 @@ from energycomp.plugins import registry
 
 ROOT = Path(__file__).parents[1]
 READABILITY = runpy.run_path(str(ROOT / "docs" / "scripts" / "readability.py"))
-MOST_MINUTES = 12  # of reading; the pages of the reference, which nobody reads from the beginning to the end, may be longer
+MOST_MINUTES = 12  # of reading, but for pages of the reference, which nobody reads from beginning to end
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 # Commands that are not run, by a pattern of their text, and why.
