@@ -7,6 +7,7 @@ for the reader: what makes its blocks quick enough for a test is here.
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,8 @@ from energycomp.models import Model
 from energycomp.plugins import registry
 
 ROOT = Path(__file__).parents[1]
+READABILITY = runpy.run_path(str(ROOT / "docs" / "scripts" / "readability.py"))
+MOST_MINUTES = 12  # of reading, but for pages of the reference, which nobody reads from beginning to end
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 # Commands that are not run, by a pattern of their text, and why.
@@ -64,7 +67,6 @@ QUICKER = {
 }
 # The same for Python, and a comment above a block that says why it is not run: <!-- not run: downloads a model -->
 QUICKER_PYTHON = {
-    r"composer\.sample\(\)": "composer.sample(num_inference_steps=20)",
     r"Composer\(scene\)\.sample\(generator=0\)": "Composer(scene).sample(generator=0, num_inference_steps=20)",
     r"composer\.sample\(4, generator=0, num_inference_steps=50\)": "composer.sample(4, num_inference_steps=5)",
     r'energycomp\.infer\("graph\.png", clevr, count=3\)': 'energycomp.inference.explain("graph.png", clevr, values[0])',
@@ -229,3 +231,14 @@ def test_the_code_and_the_tests_that_a_page_names_exist(page: Path) -> None:
     for file, test in re.findall(r"\| `((?:energycomp|plugins|tests)/[\w/.-]+\.py)(?:::(\w+))?` (?=\|)", text):
         assert (ROOT / file).is_file(), file
         assert not test or f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=name)
+def test_a_page_is_read_in_twelve_minutes(page: Path) -> None:
+    _, _, minutes = READABILITY["measured"](page.read_text(encoding="utf-8"))
+    assert minutes <= MOST_MINUTES or page.name in ("CHANGELOG.md", "cli.md")
+
+
+def test_minutes_are_those_of_words_outside_of_code() -> None:
+    text = "A [link](page.md) of `code`.\n\n```python\n" + "x = 1\n" * 500 + "```\n\nIt is read.\n"
+    assert READABILITY["measured"](text)[1:] == (3, pytest.approx(6 / 230))
