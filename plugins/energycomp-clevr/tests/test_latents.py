@@ -193,7 +193,7 @@ def test_a_model_keeps_its_small_codec_in_its_folder(tmp_path: Path, model: Mode
     assert again.denoiser.codec.config()["source"] == str(tmp_path / "two" / "vae")  # type: ignore[union-attr]
     for one, other in zip(model.decode(samples, "pt"), again.decode(samples, "pt"), strict=True):
         torch.testing.assert_close(one, other, atol=0.02, rtol=0)
-    assert json.loads((tmp_path / "two" / "config.json").read_text())["codec"]["source"] == "vae"
+    assert json.loads((tmp_path / "two" / "config.json").read_text())["codec"]["config"]["source"] == "vae"
 
 
 def test_from_where_a_picture_was_seen(model: Model) -> None:
