@@ -23,13 +23,14 @@ from torch.utils.data import TensorDataset
 from benchmarks.common.measure import table, write
 from benchmarks.common.options import parser
 from benchmarks.common.training import trained
-from energycomp import DiffusionDecomposer, load
+from energycomp import load
 from energycomp.denoisers import GroupNorm
 from energycomp.files import atomic_file
 from energycomp.images import grid
 from energycomp_datasets.shapes.disentanglement import information_gaps, matched_correlations
 from energycomp_datasets.shapes.lit import FACTORS, factors, render
 from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_decomp import DiffusionDecomposer
 from energycomp_decomp.loss import covariance
 from energycomp_decomp.networks import FactorsEncoder
 from energycomp_lab.training import Step

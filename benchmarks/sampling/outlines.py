@@ -45,7 +45,7 @@ from energycomp_clevr.objects import ATTRIBUTES, CUBE, QUARTER, SHAPE, TURN
 from energycomp_datasets.clevr.geometry import SHAPES
 from energycomp_datasets.clevr.layout import read, write
 from energycomp_datasets.clevr.outlines import in_view, judge
-from energycomp_datasets.clevr.records import Record
+from energycomp_datasets.clevr.records import SceneRecord
 
 RARE = 0.05  # share of renders whose outline is less clear
 SCENES = 5  # that are rendered for each of n
@@ -59,7 +59,7 @@ class Asked(NamedTuple):
     """A scene: its number, its render, its objects (K, 7), and which of them are judged."""
 
     number: int
-    record: Record
+    record: SceneRecord
     values: Tensor
     chosen: tuple[int, ...]
 
@@ -120,7 +120,7 @@ def drawn(scenes: Sequence[Asked], folder: Path, model: Model, seed: int) -> lis
     ]
 
 
-def wanted(records: Sequence[Record], counts: Sequence[int], n: int, shapes: Sequence[str]) -> list[Asked]:
+def wanted(records: Sequence[SceneRecord], counts: Sequence[int], n: int, shapes: Sequence[str]) -> list[Asked]:
     """The first scenes that have n whole objects of each shape and size, or all where they have not as many."""
     scenes, have = [], Counter[Kind]()
     for number, record in enumerate(records):

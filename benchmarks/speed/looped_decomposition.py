@@ -15,9 +15,9 @@ from benchmarks.common import measure
 from benchmarks.common.measure import LOOPED, OURS, Timed, Ways, looped_row
 from energycomp import Model, load
 from energycomp.components import Condition
-from energycomp.decomposition import DiffusionDecomposer
 from energycomp.plugins import find
 from energycomp.sampling import make_scheduler, sample
+from energycomp_decomp import DiffusionDecomposer
 from energycomp_lab.evaluation import dataset_of
 
 COMMAND = "python benchmarks/speed/looped_decomposition.py"

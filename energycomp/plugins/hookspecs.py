@@ -62,12 +62,12 @@ def energycomp_register_encoders() -> Mapping[str, Factory]:
 
 @hookspec
 def energycomp_register_codecs() -> Mapping[str, Factory]:
-    """Codecs that a `config.json` names: `factory(**config) -> energycomp.denoisers.Codec`, such as a spectrogram."""
+    """Codecs that a `config.json` names: `factory(**config) -> Codec`, such as a spectrogram."""
 
 
 @hookspec
 def energycomp_register_processors() -> Mapping[str, Factory]:
-    """Processors that a `config.json` names: `factory(**config) -> energycomp.models.Processor`.
+    """Processors that a `config.json` names: `factory(**config) -> Processor`.
 
     A processor makes what a codec, or the network, takes of what a person gives: files, arrays, images.
     """

@@ -20,13 +20,14 @@ import torch
 from PIL import Image, ImageShow
 from torch import Tensor
 
-from energycomp import Composer, Model, Solution, edit, images as shown, infer
+from energycomp import Composer, Model, Solution, images as shown, infer
 from energycomp.components import Gaussian
 from energycomp.errors import InputError
 from energycomp.images import to_unit
 from energycomp.inference import Judgement, View, view_of
 from energycomp.testing import UnitSquare, bumps_model, labels_model, planted, tinted_model, tiny_model
 from energycomp.testing.models import SIZE
+from energycomp_edit import edit
 
 EVIL = "<script>alert('x')</script>\" onerror=\"x"
 

@@ -42,13 +42,20 @@ def latent(component: Any, **options: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("scene", SCENES)
-@pytest.mark.parametrize("given", [{}, {"scheduler": "ddim"}, {"sampler": "smc"}, {"guidance_scale": 2.0}])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, []),
+        ({"scheduler": "ddim"}, ["--sampler", "ddim"]),
+        ({"sampler": "smc"}, ["--sampler", "smc"]),
+        ({"guidance": "cfg", "guidance_scale": 2.0}, ["--guidance", "cfg=2"]),
+    ],
+)
 def test_the_command_and_python_give_one_image(
-    model: Model, scene: str, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, scene: str, given: dict[str, Any], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugins.register("models", "tinted", lambda **_: model)
     monkeypatch.chdir(tmp_path)
-    words = [str(word) for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
     result = CliRunner().invoke(app, ["sample", "tinted", *SCENES[scene], "--seed", "3", "--raw", *words])
     assert result.exit_code == 0, result.output
     red, blue = model(0.2, 0.3, tint="red"), model(0.7, 0.8, tint="blue")

@@ -38,7 +38,7 @@ expect.set_options(timeout=WAIT)  # beside other work, a page takes longer than 
 
 def tinted(**_: Any) -> Any:
     own: dict[str, Any] = {"scheduler": "DDPMScheduler", "attribute_guidance": 1.5, "aspect": 1.5}
-    return tinted_model(solver="pursuit", counts=(0, 4), num_inference_steps=8, beta=1.0, **own)
+    return tinted_model(solver="pursuit", counts=(0, 4), num_inference_steps=8, beta=10.0, **own)
 
 
 def amazed(**_: Any) -> Any:

@@ -299,7 +299,7 @@ def test_errors_of_a_task_are_one_message(capsys: pytest.CaptureFixture[str]) ->
 
 
 def scene() -> tuple[Any, Any]:
-    model = tinted_model(solver="pursuit", counts=(0, 4), beta=1.0)
+    model = tinted_model(solver="pursuit", counts=(0, 4), beta=10.0)
     parse = model.conditioner.parse
     true = torch.cat([parse(0.2, 0.3, tint="red", width="wide"), parse(0.7, 0.8, tint="blue", width="narrow")])
     return model, model.decode(planted(model, true))[0]

@@ -49,7 +49,7 @@ def words(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The command line in an empty folder, for which models are read once for all tests."""
-    monkeypatch.setattr(import_module("energycomp.inference.infer"), "FIT_DRAWS", 2)
+    monkeypatch.setattr(import_module("energycomp.inference.judge"), "FIT_DRAWS", 2)
     load = energycomp.load
 
     def read_once(source: str, **options: Any) -> Model:

@@ -69,7 +69,7 @@ def judge(image: Tensor, values: Tensor) -> list[Outline | None]:
     >>> from energycomp_datasets.clevr.renderer import render
     >>> scene = scene_of(0, 2, (1, 1))
     >>> [found.shape for found in judge(render(scene, (128, 192)), object_values(scene))]
-    ['sphere']
+    ['cube']
     """
     sizes = _sizes(values)
     return [
