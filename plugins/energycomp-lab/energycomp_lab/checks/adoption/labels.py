@@ -22,6 +22,7 @@ from energycomp_lab.checks.adoption.near_misses import NearMiss, labels_of, name
 SCREEN = (0.5, 0.13, 0.035)  # SNR relative to the variance of the samples, at which labels differ
 COLUMNS = 12  # labels of a network that are compared
 LABELLED = 3.0  # standard errors by which wrong labels must be worse
+LIKELY = 2.0  # and by which they are where the samples are too few to say more
 SHARE = 1.4  # of a null
 
 
@@ -196,10 +197,14 @@ def check_labels(case: Case) -> Finding | None:
     known = table(case)
     if known is None:
         return None
-    right = known.certainty > LABELLED
-    change = "" if right else "the order of labels, or call=, which gives them to the network"
     measured = f"others are worse by {known.certainty:.1f} standard errors"
-    return Finding("labels", measured, f"{LABELLED:g} or more", "ok" if right else "wrong", change)
+    expected = f"{LABELLED:g} or more"
+    if known.certainty > LABELLED:
+        return Finding("labels", measured, expected, "ok")
+    if known.certainty > LIKELY:
+        return Finding("labels", measured, expected, "unsure", "more samples")
+    change = "the order of labels, or call=, which gives them to the network"
+    return Finding("labels", measured, expected, "wrong", change)
 
 
 def check_null(case: Case) -> Finding | None:
