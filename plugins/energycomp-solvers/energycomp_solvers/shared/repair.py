@@ -205,12 +205,13 @@ class Repair:
             if not self._is_elsewhere(best.value, self.values[component]):
                 return self._halve(component)
         own = self.problem.quadratic(best.value[None], self.judges)
+        without, with_it = self._judged(every), self._judged([*every, len(every)], own)
         self.asked += 1  # the same draws judge all of these (Bonferroni)
-        without = self._judged(every)
-        if self._is_missed(self._judged([*every, len(every)], own), without, self.p_value / self.asked):
+        if self._is_missed(with_it, without, self.p_value / self.asked):
             self._keep(every, [best], own)
             return True
-        self.refused.append(best.value)
+        if not self._is_small(with_it, without):  # what is not worth its place is no rival either
+            self.refused.append(best.value)
         return strong and bool(every) and self._split(best, own, without)
 
     def _halve(self, component: int) -> bool:
@@ -249,16 +250,20 @@ class Repair:
             least = min(every, key=lambda k: float(errors[k].mean()))
             if self._is_missed(self._judged(every), errors[least], self.p_value):
                 return
-            self.refused.append(self.values[least])
+            if not self._is_small(self._judged(every), errors[least]):
+                self.refused.append(self.values[least])
             self._keep(rests[least])
 
     def _is_missed(self, errors: Tensor, without: Tensor, p_value: float) -> bool:
         """Whether an answer is better than that without one of its components, significantly and by enough."""
+        return paired(errors, without)[2] < p_value and not self._is_small(errors, without)
+
+    def _is_small(self, errors: Tensor, without: Tensor) -> bool:
+        """Whether one component more makes an answer better, but by less than `WORTH`."""
         difference, _, p = paired(errors, without)
-        if p >= p_value:
+        if self.problem.beta is None or p >= self.p_value:
             return False
-        beta = self.problem.beta
-        return beta is None or beta * self.problem.gap(float(errors.mean()), difference) >= WORTH
+        return self.problem.beta * self.problem.gap(float(errors.mean()), difference) < WORTH
 
     def _goes_on(self, before: float) -> bool:
         """Whether the answer is better than an error by enough to go on in the same direction."""
