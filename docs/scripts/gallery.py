@@ -111,7 +111,7 @@ def compose(options: argparse.Namespace) -> Figure:
 
 
 def read(options: argparse.Namespace) -> Figure:
-    """An image, its reading as a table, and a sample of what was read."""
+    """An image, what is read of each object with its least certain word, and a sample of what was read."""
     model = load("clevr")
     if options.image:
         image = Image.open(options.image).convert("RGB")
@@ -119,27 +119,22 @@ def read(options: argparse.Namespace) -> Figure:
         arrays, _ = render_objects(1, objects=(5, 5), seed=HELD_OUT + options.seed)
         image = to_output(arrays / 127.5 - 1, "pil")[0]
     solution = infer(image, model, generator=options.seed)
-    found = [model.conditioner.describe(value) for value in solution.conditions]
-    figure, (left, middle, right) = new_panels(3, (12.0, 3.6))
-    show(left, image.resize((480, 320), Image.Resampling.LANCZOS), "an image, and the places that were found")
-    for number, one in enumerate(found, start=1):
+    figure, (left, right) = new_panels(2, (10.0, 3.7))
+    show(
+        left, image.resize((480, 320), Image.Resampling.LANCZOS), f"read: {solution.count} objects, {solution.verdict}"
+    )
+    certainty = torch.ones(solution.count, 1) if solution.certainty is None else solution.certainty
+    middle = float(solution.conditions[:, 1].median())
+    for value, known in zip(solution.conditions, certainty, strict=True):
+        one = model.conditioner.describe(value)
+        words = f"{one['size']} {one['color']}\n{one['material']} {one['shape']}\n{float(known.min()):.2f}"
+        above = one["y"] <= middle  # words of far objects stand above them, those of near ones below
         left.annotate(
-            str(number), (one["x"] * 480, one["y"] * 320), ha="center", va="center", fontsize=9,
-            color="white", bbox={"boxstyle": "circle,pad=0.15", "facecolor": "black", "alpha": 0.55, "linewidth": 0},
+            words, (one["x"] * 480, one["y"] * 320), (0, 22 if above else -22), textcoords="offset points",
+            ha="center", va="bottom" if above else "top", fontsize=8, color="white",
+            bbox={"boxstyle": "round,pad=0.2", "facecolor": "black", "alpha": 0.6, "linewidth": 0},
         )  # fmt: skip
-    middle.axis("off")
-    names = list(found[0])
-    certainty = torch.ones(len(found), len(names)) if solution.certainty is None else solution.certainty
-    cells = [
-        [f"{one[n]:.2f}" if n in ("x", "y") else f"{one[n]} {float(p):.2f}" for n, p in zip(names, row, strict=True)]
-        for one, row in zip(found, [[1.0, 1.0, *row] for row in certainty.tolist()], strict=True)
-    ]
-    table = middle.table(cells, rowLabels=[str(k + 1) for k in range(len(cells))], colLabels=names, loc="center")
-    table.auto_set_font_size(False)
-    table.set_fontsize(8)
-    table.auto_set_column_width(list(range(len(names))))
-    middle.set_title("its objects, and how certain each word is", fontsize=10)
-    show(right, described(solution.conditions, options.seed), "a sample of that description")
+    show(right, described(solution.conditions, options.seed), "drawn again from these words")
     return figure
 
 
