@@ -33,7 +33,7 @@ from energycomp.cli import append_line, read_lines
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, Solution
 from energycomp.seeds import derived_seed
-from energycomp_clevr.objects import ATTRIBUTES
+from energycomp_clevr.codes import ATTRIBUTES
 from energycomp_datasets.clevr.asked import asked
 from energycomp_datasets.clevr.layout import record_of, scene_of
 from energycomp_datasets.synthetic import HELD_OUT, synthetic

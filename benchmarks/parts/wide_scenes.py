@@ -22,7 +22,7 @@ from benchmarks.common.options import parser
 from energycomp import Composer, Model, infer, load
 from energycomp.components import random_values
 from energycomp.images import grid, save_image, to_output
-from energycomp_clevr.objects import ATTRIBUTES
+from energycomp_clevr.codes import ATTRIBUTES
 from energycomp_clevr.wide import canvas_of, wide
 
 NEAR = 0.1  # of a window

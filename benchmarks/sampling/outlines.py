@@ -40,8 +40,8 @@ from benchmarks.common.options import parser
 from energycomp.files import atomic_file
 from energycomp.images import ImageProcessor, grid
 from energycomp.models import Model
+from energycomp_clevr.codes import ATTRIBUTES, CUBE, QUARTER, SHAPE, TURN
 from energycomp_clevr.latents_recipe import turned_values_of
-from energycomp_clevr.objects import ATTRIBUTES, CUBE, QUARTER, SHAPE, TURN
 from energycomp_datasets.clevr.geometry import SHAPES
 from energycomp_datasets.clevr.layout import read, write
 from energycomp_datasets.clevr.outlines import in_view, judge

@@ -18,8 +18,8 @@ from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import from_bytes, to_bytes
 from energycomp.models import Model
 from energycomp.progress import Bar, counting, progress
+from energycomp_clevr.codes import QUARTER, SHAPE, TURN
 from energycomp_clevr.model import SIZE
-from energycomp_clevr.objects import QUARTER, SHAPE, TURN
 from energycomp_clevr.recipe import WIDE, WIDE_CROWDED, left_open, values_of
 from energycomp_clevr.rivals import draw_rivals
 from energycomp_clevr.viewpoint import VIEW_COLUMNS, Viewpoint

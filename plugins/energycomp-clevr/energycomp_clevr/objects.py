@@ -16,6 +16,7 @@ from energycomp.components import Composition, Condition, MixedSupport, Weight, 
 from energycomp.errors import InputError
 from energycomp.fields import FLAG, is_number
 from energycomp.models import Model
+from energycomp_clevr.codes import ATTRIBUTES, CUBE, QUARTER, SHAPE, TURN
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.viewpoint import VIEW_COLUMNS, around, says_view
 
@@ -29,12 +30,6 @@ FLOOR = torch.tensor([[0.15, 0.35], [0.85, 0.8]])  # where the objects of CLEVR 
 APART = 0.22  # of two places
 TRIED = 64  # places
 
-ATTRIBUTES = {
-    "size": ("small", "large"),
-    "color": ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow"),
-    "material": ("rubber", "metal"),
-    "shape": ("cube", "sphere", "cylinder"),
-}  # the words of CLEVR, in the order of their codes
 KNOWN = (*(word for words in ATTRIBUTES.values() for word in words), ANYTHING)
 
 # What people write instead, and what to tell them.
@@ -60,10 +55,7 @@ PLACES = {
     **dict.fromkeys(("front", "bottom"), "0.5,0.75"),
     **dict.fromkeys(("back", "top"), "0.5,0.4"),
 }
-QUARTER = 90  # degrees, after which a cube looks the same
 WHOLE = 360  # degrees
-SHAPE, TURN = 2 + list(ATTRIBUTES).index("shape"), 2 + len(ATTRIBUTES)  # columns of a value
-CUBE = 1 + ATTRIBUTES["shape"].index("cube")
 TURNED = re.compile(r"\b(?:turned\b\s*|turn=)(\S*)")
 
 

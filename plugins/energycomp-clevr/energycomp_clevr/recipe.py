@@ -16,8 +16,8 @@ from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
 from energycomp.progress import counting, progress
+from energycomp_clevr.codes import ATTRIBUTES
 from energycomp_clevr.model import clevr_places as build, flow_from
-from energycomp_clevr.objects import ATTRIBUTES
 from energycomp_clevr.rivals import draw_rivals
 from energycomp_datasets.clevr.layout import read, render_objects
 from energycomp_datasets.clevr.records import SceneRecord

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components import Conditioner
-from energycomp_clevr.objects import ATTRIBUTES, CUBE, QUARTER, SHAPE, TURN
+from energycomp_clevr.codes import ATTRIBUTES, CUBE, QUARTER, SHAPE, TURN
 from energycomp_lab.training import Rivals
 
 WORDS = (*map(len, ATTRIBUTES.values()), QUARTER)

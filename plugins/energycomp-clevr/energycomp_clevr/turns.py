@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from energycomp.inference import Problem
-from energycomp_clevr.objects import CUBE, QUARTER, SHAPE, TURN
+from energycomp_clevr.codes import CUBE, QUARTER, SHAPE, TURN
 
 STEP = 10  # degrees
 DRAWS = 12

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from energycomp.components import Condition
+from energycomp_clevr.codes import CUBE, SHAPE, TURN
 from energycomp_clevr.coordinates import Coordinates
-from energycomp_clevr.objects import CUBE, SHAPE, TURN, Objects
+from energycomp_clevr.objects import Objects
 from energycomp_clevr.rivals import SWAPS, TURNED, WORDS, draw_rivals
 from energycomp_lab.training import Rivals
 

@@ -24,7 +24,8 @@ from energycomp.inference import explain, make_problem
 from energycomp.models import Model
 from energycomp.sampling.drawn import drawn
 from energycomp.testing import tinted_model
-from energycomp_clevr.objects import ATTRIBUTES, Objects
+from energycomp_clevr.codes import ATTRIBUTES
+from energycomp_clevr.objects import Objects
 from energycomp_clevr.turns import read_turns
 from energycomp_clevr.viewpoint import AXES, Viewpoint
 from energycomp_edit import edit

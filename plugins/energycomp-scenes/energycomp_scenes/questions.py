@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp_clevr.objects import ATTRIBUTES
+from energycomp_clevr.codes import ATTRIBUTES
 from energycomp_scenes.reading import Belief
 from energycomp_scenes.relations import KINDS
 

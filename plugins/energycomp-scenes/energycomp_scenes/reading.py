@@ -17,7 +17,8 @@ from energycomp.errors import InputError
 from energycomp.inference import Solution, make_problem, read_attributes, view_of
 from energycomp.models import Model
 from energycomp.seeds import as_generator
-from energycomp_clevr.objects import ATTRIBUTES, TURN, Objects
+from energycomp_clevr.codes import ATTRIBUTES, TURN
+from energycomp_clevr.objects import Objects
 from energycomp_clevr.seen import check_viewpoint
 from energycomp_scenes.relations import KINDS, Formula, ground_of
 

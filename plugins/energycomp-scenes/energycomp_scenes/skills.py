@@ -29,7 +29,8 @@ from energycomp.images import ImageProcessor
 from energycomp.models import Model
 from energycomp.sampling import Composer
 from energycomp.seeds import derived_seed
-from energycomp_clevr.objects import ATTRIBUTES, SHAPE, Objects
+from energycomp_clevr.codes import ATTRIBUTES, SHAPE
+from energycomp_clevr.objects import Objects
 from energycomp_datasets.clevr.layout import object_values, scene_of
 from energycomp_datasets.clevr.outlines import judge
 from energycomp_datasets.clevr.reader import SIZE, SceneReader, load_reader
