@@ -39,20 +39,11 @@ NoMetadata = Annotated[
 def formula_of(run: Run, source: str, model: Model, arguments: Sequence[str], **found: Any) -> dict[str, Any] | None:
     """What made the images of a command, for `save_image` and `save_frames`; None, and a warning, for too much of it.
 
-    Folders are written by their names alone, and a model's with its fingerprint. Parameters of the command that are
-    paths are left out.
-
-    Args:
-        source: the model, as it was given.
-        arguments: what stands behind the model on the command line.
-        found: what else is said, such as the composition; left out where the formula would be too long.
+    Parameters of the command that are paths are left out. Others are as of `made_by`.
     """
     from energycomp.images import formula_text
 
-    made: dict[str, Any] = {"command": run.info_name, **_named(source, model)}
-    made["arguments"] = [_without_folders(text) for text in arguments]
-    made["options"] = _options(run)
-    made["seed"] = run.seed
+    made = made_by(str(run.info_name), source, model, arguments, _options(run), run.seed)
     for formula in ({**made, **found}, made):
         try:
             formula_text(formula)
@@ -62,6 +53,31 @@ def formula_of(run: Run, source: str, model: Model, arguments: Sequence[str], **
             return formula
     typer.echo(f"energycomp: warning: no metadata is written: {reason}", err=True)
     return None
+
+
+def made_by(
+    command: str,
+    source: str,
+    model: Model,
+    arguments: Sequence[str],
+    options: Mapping[str, Any],
+    seed: int,
+    **found: Any,
+) -> dict[str, Any]:
+    """A formula: what a command drew. Folders are written by their names alone, and a model's with its fingerprint.
+
+    Args:
+        source: the model, as it was given.
+        arguments: what stands behind the model on the command line.
+        options: of the command line, by name without hyphens in front.
+        found: what else is said, such as the composition.
+
+    >>> from energycomp.testing import tiny_model
+    >>> made_by("sample", "tiny", tiny_model(), ["0.3,0.5 @ masks/a.png"], {"steps": 4}, 0)["arguments"]
+    ['0.3,0.5 @ a.png']
+    """
+    said = {"arguments": [_without_folders(text) for text in arguments], "options": dict(options), "seed": seed}
+    return {"command": command, **_named(source, model), **said, **found}
 
 
 def _named(source: str, model: Model) -> dict[str, str]:
@@ -110,9 +126,9 @@ def _option(pair: str) -> str:
 
 def _carried(command: Any, context: Any) -> dict[str, Any]:
     """The options that a formula may have, by name: those of a command that draws images and that are no files."""
-    hints = get_type_hints(command.callback)
-    if "no_metadata" not in hints:
+    if all(one.name != "no_metadata" for one in command.params):
         return {}
+    hints = get_type_hints(command.callback)
     files = {name for name, kind in hints.items() if Path in (kind, *get_args(kind))}
     options = [one for one in command.get_params(context) if one.opts[0].startswith("-")]
     return {max(one.opts, key=len).lstrip("-"): one for one in options if one.name not in OWN | files}
