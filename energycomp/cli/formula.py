@@ -201,8 +201,11 @@ def shell_line(formula: Mapping[str, Any], parent: Any, *, again: str) -> str | 
         parent: the context of the command line, which knows the commands.
         again: name of the file that the command writes.
     """
-    name, model, seed = formula.get("command"), formula.get("model"), formula.get("seed")
-    arguments, options = formula.get("arguments", []), formula.get("options", {})
+    name: Any = formula.get("command")
+    model: Any = formula.get("model")
+    seed: Any = formula.get("seed")
+    arguments: Any = formula.get("arguments", [])
+    options: Any = formula.get("options", {})
     fits = isinstance(name, str) and NAME.fullmatch(name) and isinstance(model, str) and type(seed) is int
     if not fits or not isinstance(arguments, list) or not isinstance(options, dict):
         return None

@@ -97,7 +97,8 @@ def scene_in(formula: Mapping[str, Any], model: Model) -> tuple[Draft, Settings,
         isinstance(texts, list) and all(isinstance(one, str) for one in texts) for texts in (arguments, negated)
     ):
         raise InputError("got an image with a damaged formula; expected components as texts")
-    settings = Settings(formula.get("seed"), options.get("steps"), canvas=options.get("canvas"))
+    seed: Any = formula.get("seed")  # which the settings check
+    settings = Settings(seed, options.get("steps"), canvas=options.get("canvas"))
     if "scene" in formula:
         return scene_of({"items": formula["scene"]}), settings, options.get("sampler")
     items = [*_items(arguments, model, settings.seed), *_items(negated, model, None)]
