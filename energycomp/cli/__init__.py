@@ -13,6 +13,7 @@ from energycomp.cli.files import (
     read_image as read_image,
     result_files as result_files,
 )
+from energycomp.cli.formula import NoMetadata as NoMetadata, formula_of as formula_of, made_by as made_by
 from energycomp.cli.image_reader import (
     ImageReader as ImageReader,
     model_fingerprint as model_fingerprint,

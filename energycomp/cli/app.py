@@ -22,6 +22,7 @@ from energycomp import __version__
 from energycomp.cli.about import env, install, plugins
 from energycomp.cli.decompose import decompose, recombine
 from energycomp.cli.explain import explain
+from energycomp.cli.formula import show
 from energycomp.cli.infer import infer
 from energycomp.cli.options import Run, shared_options
 from energycomp.cli.rank import rank
@@ -134,7 +135,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (sample, infer, explain, rank, decompose, recombine, plugins, install, env):
+for command in (sample, infer, explain, rank, decompose, recombine, show, plugins, install, env):
     app.command(cls=_class_of(command))(command)
 
 

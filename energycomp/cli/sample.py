@@ -12,6 +12,7 @@ import attrs
 import typer
 
 from energycomp.cli.files import check_folder, check_png
+from energycomp.cli.formula import NoMetadata, formula_of
 from energycomp.cli.options import MODELS_OWN, SHOWN, ModelName, Not, Raw, Run, Steps, loading, registered
 from energycomp.cli.output import TABLES, check_table, ranking_record, save_numbers, wrong_components
 from energycomp.errors import InputError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 SEPARATOR = "/"  # between compositions
 ATTRIBUTES = "attributes"  # the guidance that changes components, and not their composition
 CELL = 128  # px, the least shorter side of an image in a grid
-WHOLE_SCENES = {"model", "n", "out", "raw", "as_grid"}  # what they take of the command's own
+WHOLE_SCENES = {"model", "n", "out", "raw", "as_grid", "no_metadata"}  # what they take of the command's own
 
 
 def sample(
@@ -86,6 +87,7 @@ def sample(
     precision: Annotated[
         Literal["no", "bf16"], typer.Option(help="Mixed precision of the networks; bf16 is faster.")
     ] = "no",
+    no_metadata: NoMetadata = False,
 ) -> None:
     """Compose components and sample images of the composition.
 
@@ -113,8 +115,8 @@ def sample(
     --canvas joins windows of the model's size, which overlap by half; places are shares of the larger image.
     --guidance moves the prediction of the whole composition away from the unconditional one; the weight of its
     components is 1 where they have none. Samplers take cfg, interval and attributes. A model that generates whole
-    scenes takes no components. Each sample is written to its own file, which `infer` and `edit` can read. --json adds
-    the report of the sampler.
+    scenes takes no components. Each sample is written to its own file, which `infer` and `edit` can read. A PNG file
+    says what made it, which `show` prints. --json adds the report of the sampler.
     """
     sets, negated = _compositions(components or []), negated or []
     if canvas is not None and (negated or best_of > 1):
@@ -145,11 +147,14 @@ def sample(
         side, aspect = CELL if as_grid else SHOWN, loaded.defaults.aspect
         wide = canvas is not None  # its pixels have the shape of the model's
         images = [framed(one, aspect, side=side) if wide else loaded.shown(one, side=side) for one in images]
+    found = {name: report[name] for name in ("composition", "compositions") if name in report}
+    formula = None if is_table or no_metadata else formula_of(run, model, loaded, components or [], **found)
     if not is_table and len(files) < len(images):
-        save_image(grid(images, side=CELL), files[0], cells=len(images))
+        save_image(grid(images, side=CELL), files[0], cells=len(images), formula=formula)
     elif not is_table:
-        for image, file in zip(images, files, strict=True):
-            save_image(image, file)
+        for number, (image, file) in enumerate(zip(images, files, strict=True), start=1):
+            of_several = {"number": number} if len(files) > 1 else {}
+            save_image(image, file, formula=None if formula is None else {**formula, **of_several})
     names = [str(file) for file in files]
     path = {"path": names[0]} if len(names) == 1 else {"paths": names}
     run.show({**path, **report, "n": len(images)}, [*lines, *names])

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
         overlay_css as overlay_css,
         strip as strip,
     )
+    from energycomp.images.formula import (
+        decode_formula as decode_formula,
+        formula_text as formula_text,
+        read_formula as read_formula,
+    )
     from energycomp.images.frames import (
         MOVIES as MOVIES,
         frame_count as frame_count,

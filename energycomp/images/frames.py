@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +13,7 @@ from PIL import Image, ImageSequence
 
 from energycomp.errors import InputError
 from energycomp.files import atomic_file
+from energycomp.images.formula import gif_comment
 from energycomp.images.process import as_picture
 
 MOVIES = (".gif", ".mp4")
@@ -90,11 +91,17 @@ def read_frames(paths: Sequence[str | Path]) -> list[Image.Image]:
     return frames
 
 
-def save_frames(frames: Sequence[Image.Image], path: str | Path, *, fps: float = 8.0) -> None:
+def save_frames(
+    frames: Sequence[Image.Image], path: str | Path, *, fps: float = 8.0, formula: Mapping[str, Any] | None = None
+) -> None:
     """Writes frames as a GIF or MP4 file, by the end of its name, whole or not at all.
 
+    Args:
+        fps: frames per second.
+        formula: what made the frames, which `read_formula` and `energycomp show` read; written to GIF files only.
+
     Raises:
-        InputError: another end, no frames, or MP4 without energycomp[mp4].
+        InputError: another end, no frames, MP4 without energycomp[mp4], or a formula that `formula_text` refuses.
         CheckpointError: the file cannot be written.
 
     >>> with TemporaryDirectory() as folder:
@@ -109,7 +116,8 @@ def save_frames(frames: Sequence[Image.Image], path: str | Path, *, fps: float =
     even = [frame.convert("RGB").crop((0, 0, frame.width // 2 * 2, frame.height // 2 * 2)) for frame in frames]
     with atomic_file(path) as temporary:
         if path.suffix.lower() == ".gif":
-            more = {"append_images": even[1:], "duration": round(1000 / fps), "loop": 0}
+            more: dict[str, Any] = {"append_images": even[1:], "duration": round(1000 / fps), "loop": 0}
+            more |= gif_comment(formula)
             even[0].save(temporary, format="GIF", save_all=True, **more)
             return
         with TemporaryDirectory() as folder:  # ffmpeg goes by the end of a name

@@ -43,6 +43,11 @@ def open_image(path: str | os.PathLike[str], *, single: bool = False) -> Image.I
         InputError: no such file, not an image, damaged, over 24.5 megapixels (WebP and CMYK: 12.25), 65,535 pixels
             a side or 100 MB.
     """
+    return _decoded(lambda: io.FileIO(path), _size_of(path), str(Path(path)), single)
+
+
+def _size_of(path: str | os.PathLike[str]) -> int:
+    """Bytes of a regular file."""
     file = Path(path)
     check_no_address(path)
     try:
@@ -51,7 +56,21 @@ def open_image(path: str | os.PathLike[str], *, single: bool = False) -> Image.I
         raise InputError(f"got {file}, which is no file ({error}); expected an image; check the path") from error
     if size is None:
         raise InputError(f"got {file}, which is no file; expected an image (PNG, JPEG, ...); check the path")
-    return _decoded(lambda: io.FileIO(file), size, str(file), single)
+    return size
+
+
+@contextmanager
+def opened_header(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """The metadata of an image file, with the limits and the errors of `open_image`; pixels are not decoded."""
+    with _header(lambda: io.FileIO(path), _size_of(path), str(Path(path))) as image:
+        yield image
+
+
+@contextmanager
+def decoded_header(content: bytes, name: str = "bytes") -> Iterator[Image.Image]:
+    """The metadata in the bytes of an image file, as `opened_header` reads them."""
+    with _header(lambda: io.BytesIO(content), len(content), name) as image:
+        yield image
 
 
 def check_no_address(path: str | os.PathLike[str]) -> None:
@@ -100,18 +119,25 @@ def decode_image(content: bytes, name: str = "bytes", *, single: bool = False) -
 
 
 def _decoded(opened: Callable[[], io.FileIO | io.BytesIO], size: int, name: str, single: bool) -> Image.Image:
-    if size > MAX_BYTES:
-        raise InputError(f"got {name} of {size:,} bytes; expected an image of at most {MAX_BYTES:,}; compress it")
-    formats = tuple(FORMATS.values())
-    with _our_errors(name), _Limited(opened()) as stream, Image.open(stream, formats=formats) as image:
-        _check_size(image, name)
+    with _header(opened, size, name) as image:
         if single and GRID in image.info:
             raise InputError(
                 f"got {name}, which energycomp wrote to show {image.info[GRID]} images at once; expected one image; "
                 "write one file per sample (energycomp sample without --grid), or crop the image that you mean"
             )
-        stream.left = MAX_BYTES
         return _as_rgb(image)
+
+
+@contextmanager
+def _header(opened: Callable[[], io.FileIO | io.BytesIO], size: int, name: str) -> Iterator[Image.Image]:
+    """An image whose size was checked and whose pixels are not decoded yet, which the block may do."""
+    if size > MAX_BYTES:
+        raise InputError(f"got {name} of {size:,} bytes; expected an image of at most {MAX_BYTES:,}; compress it")
+    formats = tuple(FORMATS.values())
+    with _our_errors(name), _Limited(opened()) as stream, Image.open(stream, formats=formats) as image:
+        _check_size(image, name)
+        stream.left = MAX_BYTES
+        yield image
 
 
 class _Limited(io.BufferedReader):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from base64 import b64encode
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from energycomp.errors import InputError
 from energycomp.files import atomic_file
+from energycomp.images.formula import add_formula
 from energycomp.images.read import FORMATS, GRID
 
 OPTIONS: dict[str, dict[str, Any]] = {"PNG": {}, "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
@@ -20,30 +22,33 @@ SIDE = 320  # px, the shorter side of what is shown
 FULL = ("L", "RGB", "RGBA")  # modes that files keep as they are; a palette is none of them
 
 
-def png(image: Image.Image) -> bytes:
-    """An image as the bytes of a PNG file."""
+def png(image: Image.Image, *, formula: Mapping[str, Any] | None = None) -> bytes:
+    """An image as the bytes of a PNG file, with what made it in its metadata; raises as `formula_text`."""
     file = io.BytesIO()
-    image.save(file, format="PNG")
+    image.save(file, format="PNG", pnginfo=add_formula(PngInfo(), formula))
     return file.getvalue()
 
 
-def data_url(image: Image.Image) -> str:
-    """An image as a PNG file in a URL.
+def data_url(image: Image.Image, *, formula: Mapping[str, Any] | None = None) -> str:
+    """An image as a PNG file in a URL, with what made it in its metadata; raises as `formula_text`.
 
     >>> data_url(Image.new("RGB", (2, 2)))[:22]
     'data:image/png;base64,'
     """
-    return "data:image/png;base64," + b64encode(png(image)).decode()
+    return "data:image/png;base64," + b64encode(png(image, formula=formula)).decode()
 
 
-def save_image(image: Image.Image, path: str | Path, *, cells: int = 1) -> None:
+def save_image(
+    image: Image.Image, path: str | Path, *, cells: int = 1, formula: Mapping[str, Any] | None = None
+) -> None:
     """Writes an image as a complete file of full colour, by the end of its name, or not at all.
 
     Args:
         cells: how many images it shows. A PNG file says so, and is refused where one image is read.
+        formula: what made the image, which `read_formula` and `energycomp show` read; written to PNG files only.
 
     Raises:
-        InputError: another end of the name, or a folder that cannot be made.
+        InputError: another end of the name, a folder that cannot be made, or a formula that `formula_text` refuses.
         CheckpointError: the file cannot be written.
     """
     path = Path(path)
@@ -51,9 +56,10 @@ def save_image(image: Image.Image, path: str | Path, *, cells: int = 1) -> None:
         raise InputError(f"got {path}; expected a name that ends in {', '.join(WRITTEN)}, such as image.png")
     kind = FORMATS[path.suffix.lower()]
     options = OPTIONS[kind]
-    if kind == "PNG" and cells > 1:
-        text = PngInfo()
-        text.add_text(GRID, str(cells))
+    if kind == "PNG":
+        text = add_formula(PngInfo(), formula)
+        if cells > 1:
+            text.add_text(GRID, str(cells))
         options = {"pnginfo": text}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

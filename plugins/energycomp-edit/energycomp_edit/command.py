@@ -12,15 +12,18 @@ import typer
 from energycomp.cli import (
     Count,
     ModelName,
+    NoMetadata,
     Png,
     Run,
     SolverName,
     Steps,
     check_png,
+    formula_of,
     loading,
     parse_count,
     read_image,
     read_text,
+    sha256_of,
 )
 from energycomp.errors import InputError
 
@@ -65,6 +68,7 @@ def edit(
     solver: SolverName = None,
     count: Count = None,
     steps: Steps = None,
+    no_metadata: NoMetadata = False,
 ) -> None:
     """Find the components of an image, change some, and repaint only the affected region.
 
@@ -116,13 +120,15 @@ def edit(
         num_inference_steps=steps,
         generator=generator,
     )
-    save_image(edited.image, out)
+    after = list(edited.after.components)
+    formula = None if no_metadata else formula_of(run, model, loaded, [], image=sha256_of(image), objects=after)
+    save_image(edited.image, out, formula=formula)
     if strip is not None:
-        save_image(edited.picture(), strip, cells=2)
+        save_image(edited.picture(), strip, cells=2, formula=formula)
     report = {
         "path": str(out),
         "before": list(edited.before.components),
-        "after": list(edited.after.components),
+        "after": after,
         "repainted": float(edited.mask.mean()),
         "out_of_distribution": solution.out_of_distribution,
         "rows": solution.rows + edited.rows,

@@ -1,5 +1,6 @@
 """`energycomp edit` on a tiny model."""
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -22,6 +23,13 @@ def test_edit_changes_the_objects_that_infer_numbers(run: Run, model: Path, pict
     with Image.open("new/out.png") as edited, Image.open("strip.png") as strip:
         assert edited.size == (24, 16)
         assert strip.size[0] > 2 * strip.size[1]
+    shown = json.loads(run("show", "new/out.png", "--json")[1])
+    image = (pictures / "a/one.png").read_bytes()
+    assert shown["formula"]["image"] == hashlib.sha256(image).hexdigest()
+    assert len(shown["formula"]["objects"]) == 2
+    words = "energycomp edit ./tiny IMAGE --move 1:0.5,0.75 --add 0.1,0.2 --steps 2 --seed 0 -o again.png"
+    assert shown["shell"] == words
+    assert "one.png" not in json.dumps(shown), "the name of a photo may be private"
 
 
 def test_edit_reports_as_json_and_warns_of_foreign_pictures(

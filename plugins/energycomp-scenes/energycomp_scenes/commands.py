@@ -12,10 +12,12 @@ import typer
 from energycomp.cli import (
     Count,
     ModelName,
+    NoMetadata,
     Png,
     Run,
     Steps,
     check_png,
+    formula_of,
     loading,
     parse_count,
     print_table,
@@ -40,6 +42,7 @@ def scene(
     n: Annotated[int, typer.Option("-n", min=1, help="Number of pictures, shown beside each other.")] = 1,
     tries: Annotated[int, typer.Option(min=1, help="Most samples of a picture, until what was asked for is seen.")] = 4,
     steps: Steps = None,
+    no_metadata: NoMetadata = False,
 ) -> None:
     """Draw a scene graph: described objects, and relations that hold of them.
 
@@ -58,12 +61,12 @@ def scene(
         from energycomp_scenes import draw
         from energycomp_scenes.graph import scene as parsed
 
-        asked = parsed(_text(graph))
+        text = _text(graph)
+        asked = parsed(text)
         loaded = run.load(model)
     options: dict[str, Any] = {} if steps is None else {"num_inference_steps": steps}
     pictures = draw(asked, loaded, n, tries=tries, generator=run.seed, **options)
     images = [framed(one.image, loaded.defaults.aspect) for one in pictures]
-    save_image(images[0] if n == 1 else grid(images), out, cells=n)
     described = [
         [
             {"name": name, **loaded.conditioner.describe(value)}
@@ -71,6 +74,9 @@ def scene(
         ]
         for one in pictures
     ]
+    line = "; ".join(map(str.strip, filter(str.strip, text.splitlines())))
+    formula = None if no_metadata else formula_of(run, model, loaded, [line], objects=described)
+    save_image(images[0] if n == 1 else grid(images), out, cells=n, formula=formula)
     records = [
         {"objects": objects, "probability": one.probability, "tries": one.tries}
         for objects, one in zip(described, pictures, strict=True)

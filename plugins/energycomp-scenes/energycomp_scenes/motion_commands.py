@@ -10,10 +10,12 @@ import typer
 
 from energycomp.cli import (
     ModelName,
+    NoMetadata,
     Run,
     Steps,
     append_line,
     check_folder,
+    formula_of,
     image_files,
     loading,
     make_folder,
@@ -91,6 +93,7 @@ def film(
     ] = None,
     steps: Steps = None,
     fps: Annotated[float, typer.Option(min=0.1, max=50, help="Frames per second.")] = 8.0,
+    no_metadata: NoMetadata = False,
 ) -> None:
     """Draw a video of objects that move from place to place.
 
@@ -112,5 +115,6 @@ def film(
 
         loaded = run.load(model)
     images = made(loaded, script, frames=frames, camera=camera, generator=run.seed, num_inference_steps=steps)
-    save_frames(images, out, fps=fps)
+    formula = None if no_metadata else formula_of(run, model, loaded, script)
+    save_frames(images, out, fps=fps, formula=formula)
     run.show({"path": str(out), "frames": len(images)}, [str(out)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -123,5 +125,11 @@ def test_the_command_writes_a_film(small: Model, tmp_path: Path, monkeypatch: py
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [str(out)]
     assert len(read_frames([out])) == 3
+    shown = json.loads(CliRunner().invoke(app, ["show", str(out), "--json"]).stdout)
+    assert shown["formula"]["options"] == {"frames": 3, "steps": 2}
+    words = ["film", "clevr-small", script[0], "--frames", "3", "--steps", "2", "--seed", "0", "-o", "again.gif"]
+    assert shlex.split(shown["shell"]) == ["energycomp", *words]
+    CliRunner().invoke(app, ["film", "clevr-small", *script, "--no-metadata"])
+    assert b"energycomp" not in out.read_bytes()
     refused = CliRunner().invoke(app, ["film", "clevr-small", "red cube", "-o", str(tmp_path / "film.png")])
     assert "expected the name of a GIF or MP4 file" in str(refused.exception)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ def picture(tmp_path_factory: Any) -> Path:
     assert [one["name"] for one in drawn["objects"]] == ["a", "b"]
     assert drawn["objects"][0]["x"] < drawn["objects"][1]["x"]
     assert drawn["probability"] > 0.5
+    shown = json.loads(CliRunner().invoke(app, ["show", str(file), "--json"]).stdout)
+    assert shown["formula"]["objects"] == [drawn["objects"]]
+    words = ["energycomp", "scene", "clevr-small", GRAPH, "--steps", "30", "--seed", "0", "-o", "again.png"]
+    assert shlex.split(shown["shell"]) == words
     return file
 
 

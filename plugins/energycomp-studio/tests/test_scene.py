@@ -15,16 +15,17 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from energycomp import Composer, plugins
+from energycomp import Composer, __version__, plugins
 from energycomp.cli.app import app
 from energycomp.components import Gaussian
 from energycomp.denoisers import TwoStageUNet, count_rows
 from energycomp.errors import CompositionError, InputError
-from energycomp.images import ImageProcessor, png
+from energycomp.images import ImageProcessor, png, read_formula
 from energycomp.models import Model
 from energycomp.testing import attributes_model, bumps_model, labels_model, tinted_model, tiny_model
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
+from energycomp_studio.formulas import formula_of_scene, model_in, scene_in
 from energycomp_studio.pictures import SIDE
 from energycomp_studio.preview import Preview
 from energycomp_studio.scene import (
@@ -92,6 +93,12 @@ def test_the_lines_make_the_image_of_the_page(name: str, folder: Path) -> None:
     exec(python_lines(scene, model, source, settings), {})  # noqa: S102 - the lines under test
     np.testing.assert_array_equal(np.asarray(Image.open("scene.png")), shown)
     line = shell_line(scene, model, source, settings)
+    formula = formula_of_scene(scene, model, source, settings)
+    assert formula is not None
+    again, how, method = scene_in(formula, model)
+    kind = "scheduler" if (method or "").endswith("Scheduler") else "sampler"
+    image = sampled(again, model, attrs.evolve(how, **{kind: method}))
+    np.testing.assert_array_equal(np.asarray(model.shown(image, side=SIDE)), shown)  # the image of the image's scene
     if name == "or":
         assert line.startswith("#")
         return
@@ -102,6 +109,35 @@ def test_the_lines_make_the_image_of_the_page(name: str, folder: Path) -> None:
     result = CliRunner().invoke(app, words[1:])
     assert result.exit_code == 0, result.output
     np.testing.assert_array_equal(np.asarray(Image.open("scene.png")), shown)
+    assert read_formula("scene.png") == {"energycomp": __version__, **formula}
+
+
+def test_what_an_image_says_and_the_page_cannot_show() -> None:
+    model = plugins.find("models", "tinted")()
+    made = {"command": "sample", "model": "tinted", "arguments": ["0.2,0.3"], "options": {}, "seed": 0}
+    assert scene_in({**made, "options": {"n": 4, "raw": True}}, model)[0] == Draft((Item({"x": 0.2, "y": 0.3}),))
+    for change, said in {
+        "guidance": ({"options": {"guidance": "cfg"}}, "drawn with --guidance, which the page does not have"),
+        "command": ({"command": "edit"}, "the command 'edit'; expected one of sample"),
+        "region": ({"arguments": ["0.2,0.3 @ left half"]}, "a region, a share of the trajectory"),
+        "several": ({"arguments": ["0.2,0.3", "/", "0.5,0.5"]}, "several compositions"),
+        "damaged": ({"arguments": [3]}, "damaged"),
+        "seed": ({"seed": "x"}, "the seed 'x'"),
+        "canvas": ({"options": {"canvas": "/etc"}}, "the canvas '/etc'"),
+        "scene": ({"scene": [{"given": {}}]}, "the component"),
+    }.values():
+        with pytest.raises(InputError, match=said):
+            scene_in({**made, **change}, model)
+    assert model_in(made, ["bumps", "tinted"]) == "tinted"
+    assert model_in({**made, "fingerprint": "0"}, ["bumps", "runs/tinted"]) == "runs/tinted"
+    for named in ("runs/tinted", None, ["tinted"]):
+        with pytest.raises(InputError, match="got an image of the model"):
+            model_in({**made, "model": named}, ["tinted"])
+
+
+def test_an_image_without_a_formula_is_shown_all_the_same() -> None:
+    long = Draft((Item({"text": "0" * 2_000}),) * 32)
+    assert formula_of_scene(long, labels_model(3), "added", Settings()) is None
 
 
 def test_python_the_command_and_the_studio_give_the_same_bytes(folder: Path) -> None:
@@ -111,14 +147,15 @@ def test_python_the_command_and_the_studio_give_the_same_bytes(folder: Path) -> 
     clevr, scene, settings = plugins.find("models", "clevr")(), Draft((Item(red),)), Settings(seed=3)
     model = attrs.evolve(clevr, defaults=attrs.evolve(clevr.defaults, num_inference_steps=10))
     plugins.register("models", "brief", lambda **_: model)
-    studio = png(model.shown(sampled(scene, model, settings), side=SIDE))
+    image = model.shown(sampled(scene, model, settings), side=SIDE)
     line = "energycomp sample brief 'large red metal cube at 0.3,0.45' --seed 3 -o scene.png"
     assert shell_line(scene, model, "brief", settings) == line
     assert CliRunner().invoke(app, shlex.split(line)[1:]).exit_code == 0
-    assert (folder / "scene.png").read_bytes() == studio
+    formula = formula_of_scene(scene, model, "brief", settings)
+    assert (folder / "scene.png").read_bytes() == png(image, formula=formula)
     (folder / "scene.png").unlink()
     exec(python_lines(scene, model, "brief", settings), {})  # noqa: S102 - the lines under test
-    assert (folder / "scene.png").read_bytes() == studio
+    assert (folder / "scene.png").read_bytes() == png(image), "Python writes what made an image only where it is told"
 
 
 def test_a_canvas_is_drawn_as_the_lines_draw_it(folder: Path) -> None:
@@ -328,10 +365,11 @@ def test_a_turn_is_said_in_all_lines(turned: Model) -> None:
 def test_what_is_open_is_drawn_alike_by_python_the_command_and_the_studio(turned: Model, folder: Path) -> None:
     plugins.register("models", "turned", lambda **_: turned)
     scene, settings = Draft((Item({"x": 0.3, "y": 0.5, "shape": "cube"}), Item(OPEN))), Settings(seed=3)
-    studio, other = (png(turned.shown(sampled(scene, turned, one), side=SIDE)) for one in (settings, Settings(seed=4)))
-    assert studio != other
+    image, other = (turned.shown(sampled(scene, turned, one), side=SIDE) for one in (settings, Settings(seed=4)))
+    assert png(image) != png(other)
     assert CliRunner().invoke(app, shlex.split(shell_line(scene, turned, "turned", settings))[1:]).exit_code == 0
-    assert (folder / "scene.png").read_bytes() == studio
+    formula = formula_of_scene(scene, turned, "turned", settings)
+    assert (folder / "scene.png").read_bytes() == png(image, formula=formula)
     (folder / "scene.png").unlink()
     exec(python_lines(scene, turned, "turned", settings), {})  # noqa: S102 - the lines under test
-    assert (folder / "scene.png").read_bytes() == studio
+    assert (folder / "scene.png").read_bytes() == png(image)
