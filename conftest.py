@@ -49,6 +49,22 @@ def registered() -> Generator[None, Any, Any]:
         yield
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Of torch, so that sums have one order and small tensors no overhead."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if no launcher of several processes had started the tests."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def stripes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The names by which a saved model of stripes is rebuilt, with the decomposer of its network, or of the lab."""

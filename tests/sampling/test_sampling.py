@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -17,6 +17,7 @@ from energycomp.sampling import compatible_schedulers, make_scheduler, sample
 from energycomp.sampling.flow import FLOW_SCHEDULERS
 from energycomp.seeds import seeded
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 M, S = 0.3, 0.5
 T = 1000
 SCHEDULES = {
@@ -32,14 +33,6 @@ FIRST_ORDER = {"DDIM", "DDPM", "DDIMParallel", "DDPMParallel", "EulerDiscrete", 
 FIRST_ORDER |= {"FlowMatchEulerDiscrete", "LTXEulerAncestralRF"}
 TOLERANCE = {10: (0.35, 0.28), 50: (0.12, 0.05)}
 Predict = Callable[[Tensor, Tensor, str], Tensor]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def log_snr(alphas: Tensor, t: Tensor) -> Tensor:
