@@ -54,7 +54,8 @@ KINDS: dict[str, Kind] = {
     "in the same row as": Kind(lambda a, b: ROW - (a - b)[..., 1].abs()),
 }
 OPPOSITE = {name: kind.opposite for name, kind in KINDS.items() if kind.opposite is not None}
-DIRECTIONS = tuple(dict.fromkeys(min(name, other, key=list(KINDS).index) for name, other in OPPOSITE.items()))
+_names = list(KINDS)
+DIRECTIONS = tuple(name for name, other in OPPOSITE.items() if _names.index(name) < _names.index(other))
 SHOWN = tuple(name for name in KINDS if name in DIRECTIONS or name not in OPPOSITE)  # the others are their contraries
 # What a person writes, and the relation that it names. Longer phrases come first: one may begin as a shorter one does.
 _phrases = [(phrase, name) for name, kind in KINDS.items() for phrase in (name, *kind.phrases)]
