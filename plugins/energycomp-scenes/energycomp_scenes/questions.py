@@ -123,7 +123,8 @@ class _Run:
             return inputs[0].int().argmax(1) if inputs[0].shape[1] else torch.zeros(len(codes), dtype=torch.long)
         if function == "relate":
             one = self._at(self.belief.ground, inputs[0])
-            return KINDS[RELATE.get(word, word)].margin(self.belief.ground, one) > 0
+            related = KINDS[RELATE.get(word, word)].margin(self.belief.ground, one) > 0
+            return related & (torch.arange(codes.shape[1]) != inputs[0][:, None])  # nothing is near itself
         if kind == "same" and place >= 0:
             same = codes[..., place] == self._at(codes, inputs[0])[..., place]
             return same & (torch.arange(codes.shape[1]) != inputs[0][:, None])
