@@ -1,7 +1,7 @@
 """What tests of commands share: a tiny model, images, and the command line in an empty folder."""
 
 import gc
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from energycomp import cli
 from energycomp.inference import Judgement, Solution, view_of
 from energycomp.models import save_pretrained
 from energycomp.plugins import registry
-from energycomp.testing import tiny_model
+from energycomp.testing import StripesEncoder, tiny_model
+from energycomp.testing.models import Stripes
 from energycomp_datasets.clevr.layout import write
 
 Run = Callable[..., tuple[int, str, str]]
@@ -46,6 +47,35 @@ def registered() -> Generator[None, Any, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "_own", {kind: dict(known) for kind, known in registry._own.items()})
         yield
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Of torch, so that sums have one order and small tensors no overhead."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if no launcher of several processes had started the tests."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def stripes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The names by which a saved model of stripes is rebuilt, with the decomposer of its network, or of the lab."""
+    from energycomp_lab.checks.painter import StripesPainter
+
+    monkeypatch.setattr(registry, "_own", {})
+    registry.register("networks", "stripes", Stripes)
+    registry.register("encoders", "stripes", StripesEncoder)
+    registry.register("decomposers", "painter", lambda _: StripesPainter())
+    yield
+    registry.reload()
 
 
 @pytest.fixture(scope="module")

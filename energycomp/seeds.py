@@ -71,6 +71,14 @@ def as_generators(given: Generator) -> torch.Generator | list[torch.Generator] |
     return as_generator(given)
 
 
+@overload
+def seeded(given: int | torch.Generator | None, batch: int | None = None) -> torch.Generator: ...
+
+
+@overload
+def seeded(given: Generator, batch: int | None = None) -> torch.Generator | list[torch.Generator]: ...
+
+
 def seeded(given: Generator, batch: int | None = None) -> torch.Generator | list[torch.Generator]:
     """As `as_generators`, with a generator of a fresh seed for None, which leaves the global one alone.
 

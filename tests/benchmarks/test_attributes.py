@@ -11,16 +11,13 @@ from benchmarks.inference.fit_beta import fitted, found_members, set_chance
 from energycomp.components import combine, log_snr, predict
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
+from energycomp.seeds import seeded
 from energycomp_faces.contrast import noised
 from energycomp_faces.model import default
 from energycomp_lab.training import Step
 from energycomp_solvers.shared import unravel
 
 NAMES = ("smiling", "beard", "suit")
-
-
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
 
 
 def test_a_set_of_labels_is_one_row() -> None:
@@ -48,9 +45,9 @@ def test_the_classifier_is_trained_on_the_likelihood_of_each_label(monkeypatch: 
     batch = {"image": torch.randn(1, 3, 64, 64), "values": torch.tensor([[1, 2, 5]])}
 
     def loss(weight: float) -> float:
-        return float(set_loss(model, weight, beta=1e-3)(model.denoiser.network, batch, Step(0, 1, seeded())))
+        return float(set_loss(model, weight, beta=1e-3)(model.denoiser.network, batch, Step(0, 1, seeded(0))))
 
-    noisy = noised(model.denoiser, batch["image"], seeded())
+    noisy = noised(model.denoiser, batch["image"], seeded(0))
     snr = torch.exp(log_snr(model.denoiser.alphas_cumprod, noisy.timestep)).clamp(max=4.0)
 
     def error(value: list[int]) -> torch.Tensor:
@@ -66,7 +63,7 @@ def test_the_classifier_is_trained_on_the_likelihood_of_each_label(monkeypatch: 
 
 
 def test_the_fitted_beta_is_the_one_that_drew_the_answers() -> None:
-    tables, generator, slots = [], seeded(), [[0, 1], [2, 3], [4, 5]]
+    tables, generator, slots = [], seeded(0), [[0, 1], [2, 3], [4, 5]]
     for _ in range(1000):
         errors = 2 * torch.rand(8, generator=generator, dtype=torch.float64)
         drawn = int(torch.multinomial((-3.0 * errors).softmax(0), 1, generator=generator))
@@ -75,7 +72,7 @@ def test_the_fitted_beta_is_the_one_that_drew_the_answers() -> None:
 
 
 def test_the_fitted_beta_of_sets_is_the_one_that_drew_them_and_is_calibrated() -> None:
-    tables, generator = [], seeded()
+    tables, generator = [], seeded(0)
     answers = [torch.combinations(torch.arange(4), count) for count in (1, 2)]
     listed = [row for chosen in answers for row in chosen.tolist()]
     for _ in range(1000):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energycomp import plugins
 from energycomp.decomposition import decomposer_of, sampler_of, takes_apart
 from energycomp.models import save_pretrained
-from energycomp.plugins import registry
 from energycomp.testing import stripes_model, tiny_model
-from energycomp.testing.models import BACKGROUND, Stripes, StripesEncoder
+from energycomp.testing.models import BACKGROUND
 from energycomp_lab.checks.painter import StripesPainter, painted_model, striped
 
+pytestmark = pytest.mark.usefixtures("stripes")
 K = 4
 LINE = 20  # px, the heads of a figure
-
-
-@pytest.fixture(autouse=True)
-def stripes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The names that a saved model of stripes is rebuilt by."""
-    monkeypatch.setattr(registry, "_own", {})
-    plugins.register("networks", "stripes", Stripes)
-    plugins.register("encoders", "stripes", StripesEncoder)
-    plugins.register("decomposers", "painter", lambda _: StripesPainter())
-    yield
-    plugins.reload()
 
 
 def colours(batch: int, seed: int = 0) -> Tensor:

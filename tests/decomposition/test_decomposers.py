@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,7 @@ from energycomp.decomposition import (
 from energycomp.errors import CheckpointError, InputError, NotFoundError, PluginError
 from energycomp.files import atomic_directory, read_tensors, write_tensors
 from energycomp.models import Model, save_pretrained
-from energycomp.plugins import registry
 from energycomp.testing import stripes_model, tiny_model
-from energycomp.testing.models import Stripes, StripesEncoder
 from energycomp_decomp import DiffusionDecomposer
 
 
@@ -51,13 +49,8 @@ class Painter:
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(registry, "_own", {})
-    plugins.register("networks", "stripes", Stripes)
-    plugins.register("encoders", "stripes", StripesEncoder)
+def registered(stripes: None) -> None:
     plugins.register("decomposers", "painter", Painter)
-    yield
-    plugins.reload()
 
 
 @pytest.fixture

@@ -10,11 +10,8 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.inference import as_normal, make_problem, paired, standard_error
+from energycomp.seeds import seeded
 from energycomp.testing import labels_model, planted
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def curves(readings: int, draws: int, seed: int = 0) -> Tensor:

@@ -15,6 +15,7 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, Problem, Solution, infer, make_problem
+from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, labels_model, planted, tiny_model
 from energycomp_lab.evaluation import calibration_of
 from energycomp_solvers.sgd import SGD
@@ -61,10 +62,6 @@ class Misspelt(Fixed):
     needs: ClassVar[Any] = "continous"
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 @pytest.mark.parametrize("count", [0, 1, 3])
 @pytest.mark.parametrize(("rule", "kind"), CASES)
 @torch.no_grad()
@@ -74,7 +71,7 @@ def test_errors_are_those_of_the_composition(rule: str, kind: str, count: int) -
     model = tiny_model(rule=rule, prediction_type=kind)
     observation = torch.rand(1, 3, 16, 16, generator=seeded(1)) * 2 - 1
     problem = make_problem(observation, model)
-    bank = problem.draw(4, seeded())
+    bank = problem.draw(4, seeded(0))
     values = torch.rand(2, count, 2, generator=seeded(2))
     with count_rows() as spent:
         got = problem.errors(values, bank)
@@ -89,7 +86,7 @@ def test_errors_are_those_of_the_composition(rule: str, kind: str, count: int) -
 
 def test_a_bank_pays_for_its_trunk_and_for_u_once() -> None:
     problem = make_problem(torch.zeros(1, 3, 16, 16), tiny_model())
-    bank = problem.draw(4, seeded())
+    bank = problem.draw(4, seeded(0))
     with count_rows() as spent, torch.no_grad():
         problem.errors(torch.rand(1, 1, 2), bank)
         problem.errors(torch.rand(3, 2, 2), bank)
@@ -98,7 +95,7 @@ def test_a_bank_pays_for_its_trunk_and_for_u_once() -> None:
     assert spent.rows == 4 + (24 + 4) + 20
     assert problem.rows == spent.rows
     for _ in range(6):
-        problem.errors(torch.rand(1, 1, 2), problem.draw(2, seeded()))
+        problem.errors(torch.rand(1, 1, 2), problem.draw(2, seeded(0)))
     with count_rows() as spent:
         problem.errors(torch.rand(1, 1, 2), bank)
     assert spent.trunks == 0
@@ -109,10 +106,10 @@ def test_a_bank_pays_for_its_trunk_and_for_u_once() -> None:
 
 def test_a_bank_of_another_problem_has_a_trunk_of_its_own() -> None:
     one, other = (make_problem(torch.full((1, 3, 16, 16), shade), tiny_model()) for shade in (-0.5, 0.5))
-    bank, values = one.draw(4, seeded()), torch.rand(1, 2, 2, generator=seeded())
+    bank, values = one.draw(4, seeded(0)), torch.rand(1, 2, 2, generator=seeded(0))
     with torch.no_grad():
         first, second = (problem.errors(values, bank) for problem in (one, other))
-        again = make_problem(other.observation, tiny_model()).errors(values, other.draw(4, seeded()))
+        again = make_problem(other.observation, tiny_model()).errors(values, other.draw(4, seeded(0)))
     assert not torch.allclose(first, second)
     torch.testing.assert_close(second, again)
 
@@ -121,7 +118,7 @@ def test_quadratic_and_errors_agree() -> None:
     for rule, kind in CASES:
         model = tiny_model(rule=rule, prediction_type=kind)
         problem = make_problem(torch.zeros(1, 3, 16, 16), model)
-        bank, atoms = problem.draw(3, seeded()), torch.rand(4, 2, generator=seeded(1))
+        bank, atoms = problem.draw(3, seeded(0)), torch.rand(4, 2, generator=seeded(1))
         weights = torch.tensor([[1.0, 0, 1, 1]]) * problem.weighting(3)
         with torch.no_grad():
             direct = problem.errors(atoms[[0, 2, 3]][None], bank)[0].double()
@@ -132,7 +129,7 @@ def test_quadratic_and_errors_agree() -> None:
 def test_gradients_are_those_of_finite_differences() -> None:
     model = bumps_model()
     problem = make_problem(planted(model, torch.tensor([[0.3, 0.4]])), model)
-    bank = problem.draw(4, seeded())
+    bank = problem.draw(4, seeded(0))
     values = torch.tensor([[[0.35, 0.5]]], requires_grad=True)
     (gradient,) = torch.autograd.grad(problem.errors(values, bank).mean(), values)
     for axis in range(2):
@@ -145,14 +142,14 @@ def test_gradients_are_those_of_finite_differences() -> None:
 
 def test_the_planted_answer_has_no_error() -> None:
     for model, values in (
-        (bumps_model(), torch.rand(3, 2, generator=seeded())),
+        (bumps_model(), torch.rand(3, 2, generator=seeded(0))),
         (labels_model(6), torch.tensor([5, 0, 3])),
         (labels_model(6, rule="mean", prediction_type="v_prediction"), torch.tensor([5, 0, 3])),
         (labels_model(6, prediction_type="flow"), torch.tensor([5, 0, 3])),
         (labels_model(6, rule="sum", components=3), torch.tensor([5, 0, 3])),
     ):
         problem = make_problem(planted(model, values), model)
-        bank = problem.draw(8, seeded())
+        bank = problem.draw(8, seeded(0))
         with torch.no_grad():
             assert float(problem.errors(values[None], bank).max()) < 1e-6
             assert float(problem.errors(values[None, :2], bank).mean()) > 1
@@ -195,7 +192,7 @@ def test_pictures_are_read_under_a_rule_of_their_own() -> None:
     """Composed under the product, read under the mean: the errors are those of a denoiser with that rule."""
     model = tiny_model(reading_rule="mean")
     assert model.denoiser.rule == "product"
-    observation, generator = torch.rand(1, 3, 16, 16) * 2 - 1, seeded()
+    observation, generator = torch.rand(1, 3, 16, 16) * 2 - 1, seeded(0)
     problem = make_problem(observation, model)
     averaged = make_problem(observation, tiny_model(rule="mean"))
     assert problem.counts == (1, 3)
@@ -207,8 +204,8 @@ def test_pictures_are_read_under_a_rule_of_their_own() -> None:
     assert spent.rows == 2 * 3 * 4  # and none for u
     torch.testing.assert_close(errors, averaged.errors(values, bank), rtol=1e-5, atol=0)
     assert not torch.allclose(errors, make_problem(observation, tiny_model()).errors(values, bank), rtol=1e-3)
-    solution = infer(to_unit(observation), model, solver=Fixed(values[0, :2]), generator=seeded())
-    again, bank = make_problem(observation, model), problem.draw(16, seeded())
+    solution = infer(to_unit(observation), model, solver=Fixed(values[0, :2]), generator=seeded(0))
+    again, bank = make_problem(observation, model), problem.draw(16, seeded(0))
     with torch.no_grad():
         error = again.errors(values[:1, :2], bank).mean()
         empty = make_problem(observation, tiny_model()).errors(values[:1, :0], bank).mean()
@@ -296,7 +293,7 @@ def test_components_come_from_left_to_right() -> None:
 
 def test_an_unusual_error_warns() -> None:
     values = torch.tensor([[0.3, 0.3]])
-    usual = torch.randn(50, 2, generator=seeded()) * 0.1  # logarithms: errors of about 1
+    usual = torch.randn(50, 2, generator=seeded(0)) * 0.1  # logarithms: errors of about 1
     model = bumps_model(calibration=calibration_of({1: usual}))
     background = planted(model, values[:0])
     with warnings.catch_warnings():
@@ -333,7 +330,7 @@ def test_infer_is_repeatable_and_takes_one_picture() -> None:
     model = tiny_model()
     picture = torch.rand(3, 16, 16)
     state = torch.get_rng_state()
-    runs = [infer(to_unit(picture), model, solver=Fixed(torch.rand(1, 2, generator=seeded()))).fit for _ in range(2)]
+    runs = [infer(to_unit(picture), model, solver=Fixed(torch.rand(1, 2, generator=seeded(0)))).fit for _ in range(2)]
     assert runs[0] == runs[1]
     assert torch.equal(state, torch.get_rng_state())
     with pytest.raises(InputError, match="got 2 images"):

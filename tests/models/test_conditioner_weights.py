@@ -103,13 +103,14 @@ def without(tensors: dict[str, Tensor]) -> None:
         (lambda c, t: t.update({"conditioner.2.bias": torch.zeros(2)}), "1 extra tensors, '2.bias'"),
         (lambda c, t: t.update({"conditioner.0.bias": torch.zeros(4)}), r"'0.bias' of shape \(4,\)"),
         (lambda c, t: t["conditioner.0.bias"].fill_(torch.nan), "not finite"),
+        (lambda c, t: t.update({"conditioner.0.bias": torch.zeros(3).long()}), "int64"),
         (
             lambda c, t: c["conditioner"].update(name="square", config={}),
             "conditioner of .* with 4 extra tensors",
         ),
         (lambda c, t: c["conditioner"]["config"].update(hidden=10**12), "larger than its weights"),
     ],
-    ids=["none", "missing", "extra", "misshapen", "nan", "of another", "huge"],
+    ids=["none", "missing", "extra", "misshapen", "nan", "integers", "of another", "huge"],
 )
 def test_weights_that_do_not_fit(
     tmp_path: Path, model: Model, change: Callable[[dict[str, Any], dict[str, Tensor]], object], message: str

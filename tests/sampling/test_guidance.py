@@ -1,4 +1,4 @@
-"""Guidance by name, as an object, and of diffusers: against closed forms, on compositions with mass."""
+"""One contract of all guidance, also of plugins: against diffusers and closed forms, on compositions with mass."""
 
 from __future__ import annotations
 
@@ -9,28 +9,24 @@ import numpy as np
 import pytest
 import torch
 from diffusers.guiders import (
+    AdaptiveProjectedGuidance,
     ClassifierFreeGuidance,
+    ClassifierFreeZeroStarGuidance,
     SkipLayerGuidance,
     TangentialClassifierFreeGuidance,
 )
 
-from energycomp import Composer, plugins, ramp
+from energycomp import Composer, plugins, ramp, region
 from energycomp.components import Composition
 from energycomp.denoisers import count_rows
-from energycomp.errors import InputError, NotFoundError
-from energycomp.sampling import (
-    ClassifierFree,
-    Guide,
-    Target,
-    conditional,
-    interval,
-    made_guidance,
-    unconditional,
-)
+from energycomp.errors import CompositionError, InputError, NotFoundError
+from energycomp.sampling import ClassifierFree, Guide, Target, conditional, interval, made_guidance, unconditional
 from energycomp.testing import Gaussian, tiny_model
 from energycomp_lab.checks import check_guidance
+from energycomp_samplers.guidance import AdaptiveProjected, Rescaled, ZeroStar
 
-NAMES = ["cfg", "interval"]
+HIGH = ["apg", "rescale", "zero-star"]  # of two predictions, for high scales
+NAMES = ["cfg", "interval", *HIGH]
 STEPS = 5
 
 
@@ -55,25 +51,55 @@ def test_what_is_registered_conforms(name: str) -> None:
     check_guidance(plugins.find("guidances", name)(scale=3.0))
 
 
-def test_predictions_are_those_of_the_guider_of_diffusers() -> None:
-    a, b, _ = leaves()
-    both = ClassifierFree(3.0), ClassifierFreeGuidance(guidance_scale=3.0)
-    targets = [Target(a & b, guide=made_guidance(guidance).guide(STEPS)) for guidance in both]  # type: ignore[union-attr]
+PAIRS: dict[str, tuple[str, Any, Any]] = {
+    # the type of the model's predictions, ours, that of diffusers
+    "cfg": ("sample", ClassifierFree(3.0), ClassifierFreeGuidance(guidance_scale=3.0)),
+    "rescale": ("sample", Rescaled(3.0, 0.7), ClassifierFreeGuidance(guidance_scale=3.0, guidance_rescale=0.7)),
+    "rescale of v": (
+        "v_prediction",
+        Rescaled(3.0, 0.7),
+        ClassifierFreeGuidance(guidance_scale=3.0, guidance_rescale=0.7),
+    ),
+    "apg": (
+        "sample",
+        AdaptiveProjected(3.0, parallel=0.2, momentum=-0.5, norm=2.0),
+        AdaptiveProjectedGuidance(
+            guidance_scale=2.0,  # s - 1: the original formulation begins at c
+            use_original_formulation=True,
+            eta=0.2,
+            adaptive_projected_guidance_momentum=-0.5,
+            adaptive_projected_guidance_rescale=2.0,
+        ),
+    ),
+    "zero-star": (
+        "flow",
+        ZeroStar(3.0, zero_until=0.25),
+        ClassifierFreeZeroStarGuidance(guidance_scale=3.0, zero_init_steps=2),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PAIRS)
+def test_predictions_are_those_of_the_guiders_of_diffusers(case: str) -> None:
+    kind, ours, theirs = PAIRS[case]
+    a, b, _ = leaves(kind)
+    targets = [Target(a & b, guide=made_guidance(guidance).guide(STEPS)) for guidance in (ours, theirs)]  # type: ignore[union-attr]
     generator = torch.Generator().manual_seed(0)
     for timestep in Target(a).timesteps(STEPS):
         x, at = torch.randn(2, 3, 16, 16, generator=generator), timestep.expand(2)
         with torch.no_grad():
-            one, other = (target.compose(x, at, prediction_type="sample") for target in targets)
+            one, other = (target.compose(x, at, prediction_type=kind) for target in targets)  # type: ignore[arg-type]
             plain = (a & b).eps(x, at)
         assert float((other - plain).abs().max()) > 1e-3  # it changes something
-        close(one, other)
+        close(one, other) if other.any() else close(one + 1, other + 1)
 
 
-def test_samples_are_those_of_the_guider_of_diffusers() -> None:
-    a, b, _ = leaves()
-    theirs = ClassifierFreeGuidance(guidance_scale=3.0)
+@pytest.mark.parametrize("case", PAIRS)
+def test_samples_are_those_of_the_guiders_of_diffusers(case: str) -> None:
+    kind, ours, theirs = PAIRS[case]
+    a, b, _ = leaves(kind)
     expected = sampled(a & b, guidance=theirs)
-    close(sampled(a & b, guidance=ClassifierFree(3.0)), expected, 1e-4)  # rounding grows with the steps
+    close(sampled(a & b, guidance=ours), expected, 1e-4)  # rounding grows with the steps
     close(sampled(a & b, guidance=theirs), expected, 1e-6)  # a run leaves nothing in the guider
 
 
@@ -96,6 +122,26 @@ def guided_eps(name: str, scale: float, composition: Any, x: torch.Tensor, at: t
         return Target(composition, guide=guide).compose(x, at)
 
 
+COMPOSITIONS: dict[str, tuple[Any, int]] = {  # and how many leaves they and u have together
+    "one": (lambda a, b: a, 2),
+    "two": (lambda a, b: a & b, 3),
+    "two, one in a region": (lambda a, b: 2 * region("left half") * a & b, 3),
+}
+
+
+@pytest.mark.parametrize("name", HIGH)
+@pytest.mark.parametrize("case", COMPOSITIONS)
+def test_guidance_costs_the_rows_of_classifier_free_guidance(name: str, case: str) -> None:
+    a, b, _ = leaves()
+    make, count = COMPOSITIONS[case]
+    for guidance in ("cfg", name):
+        reports: list[Any] = []
+        with count_rows() as rows:
+            sampled(make(a, b), guidance=guidance, n=2, report=reports.append)
+        assert reports[0].evaluations == rows.rows == 2 * STEPS * count
+        assert rows.trunks == 2 * STEPS
+
+
 def test_an_interval_costs_no_unconditional_row_outside() -> None:
     a, b, _ = leaves()
     with count_rows() as rows:
@@ -114,6 +160,32 @@ def test_a_scale_alone_is_classifier_free_guidance() -> None:
     close(sampled(a & b, guidance_scale=0.0), sampled(u))
     assert made_guidance(None) is None
     assert made_guidance("interval", 2.0) == interval(2.0)
+
+
+def test_zero_star_has_no_velocity_at_first() -> None:
+    a, _, _ = leaves()
+    target, x = Target(a, guide=ZeroStar(3.0, zero_until=0.5).guide(STEPS)), torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        velocity = target.compose(x, torch.tensor([749.0, 499.0]), prediction_type="flow")
+    assert target.prediction_type == "flow"
+    assert [bool(one.any()) for one in velocity] == [False, True]
+
+
+def test_guidance_needs_an_unconditional_leaf() -> None:
+    with pytest.raises(CompositionError, match="no unconditional leaf"):
+        sampled(Gaussian(0.5), guidance="apg")
+
+
+def test_samples_of_one_number_have_no_deviation_to_rescale() -> None:
+    u = Gaussian(0.0, name="u", unconditional="self")
+    with pytest.raises(InputError, match="got samples of one number under the guidance 'rescale'"):
+        sampled(Gaussian(1.0, 0.5, unconditional=u) + 0, guidance="rescale")
+
+
+@pytest.mark.parametrize("broken", [{"share": 2.0}, {"share": "a"}, {"scale": None}])
+def test_options_are_checked(broken: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"got (share|scale)"):
+        Rescaled(**broken)
 
 
 @attrs.frozen
@@ -174,6 +246,7 @@ def test_linear_guidance_goes_to_every_sampler() -> None:
             InputError,
             "got scale=nan for ClassifierFree; expected a finite",
         ),
+        ({"guidance": "apg", "guidance_scale": float("nan")}, InputError, "got scale=nan for AdaptiveProjected"),
         ({"guidance": "apg", "sampler": "smc"}, InputError, "expected one that is a composition"),
         ({"guidance": SkipLayerGuidance(skip_layer_guidance_layers=[0])}, InputError, "over pred_cond and pred_uncond"),
     ],

@@ -190,12 +190,6 @@ def test_copies_are_compositions_per_sample() -> None:
         assert repr(twin) == repr(whole)
 
 
-@pytest.mark.parametrize("name", ["smc", "hmc"])
-def test_samplers_of_distributions_refuse(name: str) -> None:
-    with pytest.raises(InputError, match="varies over samples; expected one number"):
-        sampled(per_sample(compositions()), sampler=name)
-
-
 def test_what_has_no_meaning_is_refused() -> None:
     a, b = Gaussian(0.0, name="a"), Gaussian(1.0, name="b")
     with pytest.raises(CompositionError, match="got no compositions"):

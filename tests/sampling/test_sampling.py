@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,9 @@ from energycomp.components import flow_schedule
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.sampling import compatible_schedulers, make_scheduler, sample
 from energycomp.sampling.flow import FLOW_SCHEDULERS
+from energycomp.seeds import seeded
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 M, S = 0.3, 0.5
 T = 1000
 SCHEDULES = {
@@ -31,14 +33,6 @@ FIRST_ORDER = {"DDIM", "DDPM", "DDIMParallel", "DDPMParallel", "EulerDiscrete", 
 FIRST_ORDER |= {"FlowMatchEulerDiscrete", "LTXEulerAncestralRF"}
 TOLERANCE = {10: (0.35, 0.28), 50: (0.12, 0.05)}
 Predict = Callable[[Tensor, Tensor, str], Tensor]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def log_snr(alphas: Tensor, t: Tensor) -> Tensor:
@@ -61,10 +55,6 @@ def gaussian(alphas: Tensor) -> Predict:
         return {"sample": x0, "epsilon": eps, "v_prediction": v, "flow": eps - x0}[kind].to(x)
 
     return predict
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @cache
@@ -90,7 +80,7 @@ def test_samples_the_gaussian(name: str, schedule: str, kind: str) -> None:
     assert scheduler.config.prediction_type in own
     for steps, tolerances in TOLERANCE.items():
         x = sample(
-            gaussian(alphas), (1024, 1, 1, 2), scheduler, num_inference_steps=steps, generator=seeded(), progress=False
+            gaussian(alphas), (1024, 1, 1, 2), scheduler, num_inference_steps=steps, generator=seeded(0), progress=False
         )
         # x_T is drawn with mean 0 instead of sqrt(alpha_bar_T) m, so that the mean is off by m s sqrt(alpha_bar_T).
         assert abs(float(x.mean()) - M) < 0.05 + M * S * float(alphas[-1]) ** 0.5
@@ -192,7 +182,7 @@ def test_zero_terminal_snr(name: str) -> None:
     alphas = ((root - root[-1]) * root[0] / (root[0] - root[-1])).square()
     scheduler = make_scheduler(name, alphas, prediction_type="v_prediction")
     predict = gaussian(alphas.clamp(min=1e-12))
-    x = sample(predict, (512, 1, 1, 2), scheduler, num_inference_steps=25, generator=seeded(), progress=False)
+    x = sample(predict, (512, 1, 1, 2), scheduler, num_inference_steps=25, generator=seeded(0), progress=False)
     assert (float(x.mean()), float(x.std())) == pytest.approx((M, S), abs=0.1)
 
 
@@ -207,7 +197,7 @@ def test_fractional_timesteps_are_interpolated_in_log_snr() -> None:
         seen.append(t[0])
         return gaussian(SCHEDULES["scaled"])(x, t, kind)
 
-    x = sample(predict, (4096, 1, 1, 2), scheduler, num_inference_steps=30, generator=seeded(), progress=False)
+    x = sample(predict, (4096, 1, 1, 2), scheduler, num_inference_steps=30, generator=seeded(0), progress=False)
     assert any(float(t) % 1 for t in seen)
     karras.set_timesteps(30)
     sigma = torch.exp(-log_snr(SCHEDULES["scaled"], torch.stack(seen)) / 2)
@@ -224,7 +214,7 @@ def test_counts_that_trailing_timesteps_round_wrongly(name: str) -> None:
         seen.append(float(t[0]))
         return gaussian(SCHEDULES["scaled"])(x, t, kind)
 
-    x = sample(predict, (2048, 1, 1, 2), scheduler, num_inference_steps=61, generator=seeded(), progress=False)
+    x = sample(predict, (2048, 1, 1, 2), scheduler, num_inference_steps=61, generator=seeded(0), progress=False)
     assert len(seen) == 61
     assert min(seen) >= 0
     assert (float(x.mean()), float(x.std())) == pytest.approx((M, S), abs=0.04)
@@ -240,7 +230,7 @@ def test_initial_replaces_the_noise() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_dtype(dtype: torch.dtype) -> None:
     scheduler = make_scheduler("unipcmultistep", COSINE, prediction_type="sample")
-    x = sample(gaussian(COSINE), (256, 1, 1, 1), scheduler, generator=seeded(), dtype=dtype, progress=False)
+    x = sample(gaussian(COSINE), (256, 1, 1, 1), scheduler, generator=seeded(0), dtype=dtype, progress=False)
     assert x.dtype == dtype
     assert (float(x.mean()), float(x.std())) == pytest.approx((M, S), abs=0.1)
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from energycomp.components import Composition, PredictionType, during, predict, ramp, region
 from energycomp.denoisers import count_rows
-from energycomp.errors import InputError
 from energycomp.sampling import Composer, Target, make_scheduler, sample as follow
 from energycomp.testing import Gaussian, tiny_model
 
@@ -151,15 +150,3 @@ def test_pixels_follow_their_own_component() -> None:
     x = Composer(whole).sample(1000, generator=0, output_type="latent", progress=False)
     assert x[..., :2].mean() == pytest.approx(1.0, abs=0.03)
     assert x[..., 2:].mean() == pytest.approx(-1.0, abs=0.03)
-
-
-@pytest.mark.parametrize("name", ["smc", "langevin", "mala", "hmc", "perpendicular", "rejection", "mixture"])
-def test_samplers_of_distributions_refuse_before_they_run(name: str) -> None:
-    a, b, _ = models("sample")
-    for whole in (region("left half") * a & b, 2 * a & ~(during(until=0.4) * region("left half") * b)):
-        with (
-            count_rows() as spent,
-            pytest.raises(InputError, match="all that this sampler takes; leave the sampler out"),
-        ):
-            Composer(whole).sample(2, sampler=name, num_inference_steps=2, progress=False)
-        assert spent.rows == 0

@@ -20,15 +20,10 @@ from energycomp.images import save_frames
 from energycomp_batch import claimed
 from energycomp_batch.inputs import Inputs
 
+pytestmark = pytest.mark.usefixtures("no_launcher")
 Run = Callable[..., tuple[int, str, str]]
 Fake = Callable[..., list[Any]]
 COMMAND = [sys.executable, "-m", "energycomp"]
-
-
-@pytest.fixture(autouse=True)
-def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from energycomp_datasets.faces.avatars import ATTRIBUTES, BEARDS, GROUPS, HAIR, 
 from energycomp_datasets.faces.celeba import PICTURES, TABLE, column, read
 from energycomp_datasets.faces.metrics import CalibrationError, LabelAccuracy
 from energycomp_datasets.faces.source import FacesSource, draw
-from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
+from energycomp_datasets.synthetic import WRITTEN
 
 
 @pytest.mark.parametrize("attribute", range(len(ATTRIBUTES)))
@@ -40,28 +40,11 @@ def test_a_face_is_repeatable(draw_one: object) -> None:
     assert np.array_equal(one, other)
 
 
-def test_examples_depend_on_seed_and_index_alone() -> None:
-    source = FacesSource()
-    few, many = (source.examples("synthetic", count=n, seed=1) for n in (2, 5))
-    assert len(many) == 5
-    assert torch.equal(few[1].image, many[1].image)
-    assert few[1].conditions == many[1].conditions
-    assert not torch.equal(many[0].image, source.examples("synthetic", count=1, seed=2)[0].image)
-    training, _ = draw(0, 0, "a")
-    assert not np.array_equal(training, draw(0, HELD_OUT, "a")[0])
-
-
 def test_the_other_style_has_fewer_attributes() -> None:
     (example,) = FacesSource().examples("synthetic:style", count=1, seed=0)
     assert [one["attribute"] for one in example.conditions or ()] == [
         name for name in ATTRIBUTES if name not in ("wavy_hair", "frowning", "closed_eyes", "suit")
     ]
-
-
-@pytest.mark.parametrize("spec", ["synthetic:3-5", "nowhere"])
-def test_data_that_is_not_there(spec: str) -> None:
-    with pytest.raises(InputError, match="CelebA's layout"):
-        FacesSource().examples(spec, count=1, seed=0)
 
 
 def test_a_folder_is_read_as_it_was_written(tmp_path: Path) -> None:

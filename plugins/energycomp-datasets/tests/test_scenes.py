@@ -6,19 +6,16 @@ import pytest
 import torch
 
 from energycomp.errors import InputError
+from energycomp.seeds import seeded
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, SHAPES, camera_basis, interval, normal
 from energycomp_datasets.clevr.scenes import Scene, id_buffer, project, sample_scene, scene_from_record
 
 REAL = Path(__file__).resolve().parents[4] / "shared/data/clevr_real_dev/scenes/CLEVR_dev_scenes.json"
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
-    rng = generator()
+    rng = seeded(0)
     return [sample_scene(3 + k % 6, rng) for k in range(12)]
 
 
@@ -44,7 +41,7 @@ def test_every_object_is_visible(scenes: list[Scene]) -> None:
 
 
 def test_scenes_follow_the_generator() -> None:
-    one, same, other = (sample_scene(4, generator(seed)) for seed in (1, 1, 2))
+    one, same, other = (sample_scene(4, seeded(seed)) for seed in (1, 1, 2))
     assert one.positions.equal(same.positions)
     assert one.lighting.positions.equal(same.lighting.positions)
     assert not one.positions.equal(other.positions)
@@ -53,7 +50,7 @@ def test_scenes_follow_the_generator() -> None:
 @pytest.mark.parametrize("count", [-1, 11])
 def test_counts_without_room_are_refused(count: int) -> None:
     with pytest.raises(InputError, match="expected 0 to 10"):
-        sample_scene(count, generator())
+        sample_scene(count, seeded(0))
 
 
 def test_projection_of_the_frame() -> None:
@@ -65,7 +62,7 @@ def test_projection_of_the_frame() -> None:
 
 @pytest.mark.parametrize("shape", range(len(SHAPES)))
 def test_intervals_against_marching(shape: int) -> None:
-    rng = generator(shape)
+    rng = seeded(shape)
     origin = torch.randn(3, 200, generator=rng) * 0.8
     direction = torch.randn(3, 200, generator=rng)
     steps = torch.linspace(-8, 8, 4001)
@@ -82,7 +79,7 @@ def test_intervals_against_marching(shape: int) -> None:
 
 
 def test_normals_point_outwards() -> None:
-    points = torch.nn.functional.normalize(torch.randn(3, 100, generator=generator()), dim=0)
+    points = torch.nn.functional.normalize(torch.randn(3, 100, generator=seeded(0)), dim=0)
     assert torch.allclose(normal(1, tuple(points)), points, atol=1e-6)
     top = (torch.tensor([0.2]), torch.tensor([-0.3]), torch.tensor([1.0]))
     for shape in (0, 2):
@@ -90,7 +87,7 @@ def test_normals_point_outwards() -> None:
 
 
 def test_nearer_objects_hide_farther_ones() -> None:
-    scene = sample_scene(2, generator())
+    scene = sample_scene(2, seeded(0))
     near = scene.camera * 0.3
     stacked = torch.stack([near * 0.5, near])
     hidden = attrs.evolve(scene, positions=stacked, sizes=torch.tensor([0.35, 0.7]), shapes=torch.tensor([1, 1]))

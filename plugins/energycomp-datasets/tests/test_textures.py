@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from energycomp.errors import InputError
+from energycomp.seeds import seeded
 from energycomp_datasets.clevr.asked import KINDS
 from energycomp_datasets.clevr.geometry import MORE_SHAPES, SHAPES, interval, normal
 from energycomp_datasets.clevr.layout import read, render_objects, scene_of
@@ -16,10 +17,6 @@ from energycomp_datasets.clevr.shading import ground_albedo, surface_albedos
 from energycomp_datasets.clevr.source import ClevrSource
 from energycomp_datasets.clevr.textures import LATTICE, PATTERNS, _noise, paint, sample_textures
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +78,7 @@ def test_objects_stand_out_from_the_ground(scenes: list[Scene]) -> None:
 
 
 def test_a_scene_without_objects_is_textured() -> None:
-    picture = render(sample_scene(0, generator(), textured=True))
+    picture = render(sample_scene(0, seeded(0), textured=True))
     assert picture.shape == (3, 64, 64)
     assert picture.isfinite().all()
 
@@ -102,7 +99,7 @@ def level(shape: int, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> torc
 
 @pytest.mark.parametrize("shape", range(3, 7))
 def test_intervals_against_marching(shape: int) -> None:
-    rng = generator(shape)
+    rng = seeded(shape)
     origin = torch.randn(3, 400, generator=rng) * 0.8
     direction = torch.randn(3, 400, generator=rng)
     inside = level(shape, *(origin[..., None] + direction[..., None] * torch.linspace(-8, 8, 4001))) <= 1
@@ -117,7 +114,7 @@ def test_intervals_against_marching(shape: int) -> None:
 
 @pytest.mark.parametrize("shape", range(3, 7))
 def test_normals_against_the_gradient(shape: int) -> None:
-    rng = generator(shape)
+    rng = seeded(shape)
     origin = torch.nn.functional.normalize(torch.randn(3, 400, generator=rng), dim=0) * 4
     direction = torch.randn(3, 400, generator=rng) * 0.3 - origin
     enter, leave = interval(shape, tuple(origin), tuple(direction))
@@ -130,8 +127,8 @@ def test_normals_against_the_gradient(shape: int) -> None:
 
 
 def test_noise_against_its_definition() -> None:
-    lattice = torch.rand(LATTICE, LATTICE, LATTICE, generator=generator())
-    cells = torch.randn(3, 50, generator=generator(1)) * 20
+    lattice = torch.rand(LATTICE, LATTICE, LATTICE, generator=seeded(0))
+    cells = torch.randn(3, 50, generator=seeded(1)) * 20
     low = cells.floor()
     smooth = (cells - low) ** 2 * (3 - 2 * (cells - low))
     expected = torch.zeros(50)
@@ -144,9 +141,9 @@ def test_noise_against_its_definition() -> None:
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_patterns_vary_between_their_colours(pattern: str) -> None:
-    texture = attrs.evolve(sample_textures(1, generator()).objects[0], pattern=pattern)
+    texture = attrs.evolve(sample_textures(1, seeded(0)).objects[0], pattern=pattern)
     texture = attrs.evolve(texture, colors=torch.tensor([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5]]))
-    color = paint(texture, torch.randn(3, 2000, generator=generator(1)) * 3)
+    color = paint(texture, torch.randn(3, 2000, generator=seeded(1)) * 3)
     assert color.min() >= 0
     assert color.max() <= 1
     share = color[1] / (color[0] + color[1])  # whatever the grain
@@ -159,7 +156,7 @@ def test_textures_turn_with_their_objects(scenes: list[Scene]) -> None:
     moved = attrs.evolve(
         scene, rotations=scene.rotations + turn, positions=scene.positions + torch.tensor([1.0, 2.0, 0.0])
     )
-    offsets, ids = torch.randn(3, 30, generator=generator()), torch.zeros(30, dtype=torch.long)
+    offsets, ids = torch.randn(3, 30, generator=seeded(0)), torch.zeros(30, dtype=torch.long)
     spin = torch.tensor([[turn.cos(), -turn.sin(), 0], [turn.sin(), turn.cos(), 0], [0, 0, 1]])
     before = surface_albedos(scene, scene.positions[0][:, None] + offsets, ids)
     after = surface_albedos(moved, moved.positions[0][:, None] + spin @ offsets, ids)

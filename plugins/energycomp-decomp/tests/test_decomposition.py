@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from energycomp import Decomposer, decompose, load, plugins, region
+from energycomp import Decomposer, decompose, load, region
 from energycomp.components import Composition, predict
 from energycomp.decomposition import (
     Parts,
@@ -29,40 +29,23 @@ from energycomp.errors import CheckpointError, InputError
 from energycomp.files import read_tensors, write_tensors
 from energycomp.images import strip, to_unit
 from energycomp.models import Model, save_pretrained
-from energycomp.plugins import registry
 from energycomp.sampling import make_scheduler, sample
+from energycomp.seeds import seeded
 from energycomp.testing import stripes_model, tiny_model
 from energycomp.testing.models import BACKGROUND, Stripes, StripesEncoder
 from energycomp_decomp import DiffusionDecomposer
 from energycomp_decomp.diffusion import MASK_THRESHOLD
 from energycomp_lab.checks import ConformanceError, check_encoder
+from energycomp_lab.checks.painter import striped
 from energycomp_lab.evaluation import Example, MaskIoU, MaskRecall, evaluate, match_masks
 
+pytestmark = pytest.mark.usefixtures("stripes")
 K, STEPS = 4, 5
 RULES: tuple[Any, ...] = ("product", "mean")
 
 
-@pytest.fixture(autouse=True)
-def stripes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The names that a saved model of stripes is rebuilt by."""
-    monkeypatch.setattr(registry, "_own", {})
-    plugins.register("networks", "stripes", Stripes)
-    plugins.register("encoders", "stripes", StripesEncoder)
-    yield
-    plugins.reload()
-
-
-def striped(colours: Tensor) -> Tensor:
-    """Pictures (B, 3, 16, 16) of stripes with colours (B, K, 3)."""
-    return colours.transpose(1, 2).repeat_interleave(16 // colours.shape[1], 2)[:, :, None].expand(-1, -1, 16, -1)
-
-
 def colours(batch: int, seed: int = 0) -> Tensor:
     return torch.rand(batch, K, 3, generator=torch.Generator().manual_seed(seed)) * 0.7 + 0.2
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 # What is exact
@@ -71,7 +54,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def test_parts_of_stripes_are_the_stripes() -> None:
     painted = colours(2)
     pictures = striped(painted)
-    found = decompose(to_unit(pictures), stripes_model(), generator=generator())
+    found = decompose(to_unit(pictures), stripes_model(), generator=seeded(0))
     assert torch.allclose(found.parts.whole, pictures, atol=1e-5)
     assert found.parts.masks is not None
     for k in range(K):
@@ -90,20 +73,20 @@ def test_any_number_of_latents_is_decoded(count: int) -> None:
     expected = torch.full_like(painted, BACKGROUND)
     for k in range(count):
         expected[0, k % K] += painted[0, k % K] - BACKGROUND  # a stripe that is there twice is twice as bright
-    picture = decomposer.decode(several, generator=generator())
+    picture = decomposer.decode(several, generator=seeded(0))
     assert torch.allclose(picture, striped(expected).clamp(-1, 1), atol=1e-5)
 
 
 def test_a_mean_shows_every_part_weaker_and_masks_differ_from_the_median() -> None:
     painted = colours(1)
-    found = decompose(to_unit(striped(painted)), stripes_model(rule="mean"), generator=generator())
+    found = decompose(to_unit(striped(painted)), stripes_model(rule="mean"), generator=seeded(0))
     assert torch.allclose(found.parts.whole, found.parts.images.mean(1), atol=1e-5)
     images = found.parts.images
     expected = (images - images.median(dim=1, keepdim=True).values).abs().amax(2) > MASK_THRESHOLD
     assert found.parts.masks is not None
     assert torch.equal(found.parts.masks, expected)
     assert 0 < float(expected.float().mean()) < 1
-    two = decompose(to_unit(striped(colours(1))), stripes_model(rule="mean", parts=2), generator=generator())
+    two = decompose(to_unit(striped(colours(1))), stripes_model(rule="mean", parts=2), generator=seeded(0))
     assert two.parts.masks is None  # a median of two is no ground
 
 
@@ -114,12 +97,12 @@ def test_weights_make_parts_stronger_and_weaker() -> None:
     weights = torch.tensor([0.5, 0.0, 1.0, 1.0])
     weighted = BACKGROUND + (painted - BACKGROUND) * weights[:, None]
     with count_rows() as spent:
-        shown = decomposer.decode(latents, weights=weights, generator=generator(), num_inference_steps=5)
+        shown = decomposer.decode(latents, weights=weights, generator=seeded(0), num_inference_steps=5)
     assert torch.allclose(shown, striped(weighted), atol=1e-5)
     assert spent.rows == 5 * (4 + 1)
     one = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
     with count_rows() as spent:
-        decomposer.decode(latents, weights=one, generator=generator(), num_inference_steps=5)
+        decomposer.decode(latents, weights=one, generator=seeded(0), num_inference_steps=5)
     assert spent.rows == 5 * 4  # weights that sum to 1 need no unconditional row
     varying: Any = region("left half")
     with pytest.raises(InputError, match=r"got weights \[left half\]; expected a tensor \(4,\) or \(1, 4\)"):
@@ -135,7 +118,7 @@ def test_what_is_done_with_latents_is_done_to_pictures() -> None:
     a, b = decomposer.encode(striped(one)), decomposer.encode(striped(two))
 
     def shown(latents: Tensor) -> Tensor:
-        return decomposer.decode(latents, generator=generator())
+        return decomposer.decode(latents, generator=seeded(0))
 
     mixed = torch.cat([one[:, :2], two[:, 2:]], dim=1)
     assert torch.allclose(shown(recombine([a, b], [[0, 1], [2, 3]])), striped(mixed), atol=1e-5)
@@ -156,7 +139,7 @@ def test_what_is_done_with_latents_is_done_to_pictures() -> None:
 
 
 def test_an_edit_changes_what_it_names_and_nothing_else() -> None:
-    latents = torch.randn(2, 3, 5, generator=generator())
+    latents = torch.randn(2, 3, 5, generator=seeded(0))
     before = latents.clone()
     changed = edit(latents, 1, {0: 7.0, 4: -1.0})
     assert torch.equal(latents, before)
@@ -186,10 +169,10 @@ def chain(model: Model, composition: Composition, noise: Tensor) -> Tensor:
 def test_one_batch_of_chains_is_as_one_by_one_with_less_work(rule: Any, count: int) -> None:
     model, batch = stripes_model(rule=rule, leak=0.8), 2
     decomposer = DiffusionDecomposer(model)
-    latents = decomposer.encode(torch.rand(batch, 3, 16, 16, generator=generator(3)))[:, :count]
+    latents = decomposer.encode(torch.rand(batch, 3, 16, 16, generator=seeded(3)))[:, :count]
     with count_rows() as spent:
-        parts = decomposer.parts(latents, generator=generator(7), num_inference_steps=STEPS)
-    noise = torch.randn(batch, 3, 16, 16, generator=generator(7))
+        parts = decomposer.parts(latents, generator=seeded(7), num_inference_steps=STEPS)
+    noise = torch.randn(batch, 3, 16, 16, generator=seeded(7))
     with count_rows() as looped:
         for b in range(batch):
             leaves = [Composition.of(model.leaf(latents[b, k : k + 1])) for k in range(count)]
@@ -204,23 +187,23 @@ def test_one_batch_of_chains_is_as_one_by_one_with_less_work(rule: Any, count: i
     assert spent.rows - reference == looped.rows
     assert spent.trunks == batch * ((STEPS - 1) * (count + 1) + 1)
     assert looped.trunks == batch * STEPS * (count + 1)
-    assert not torch.allclose(parts.whole, decomposer.parts(latents, generator=generator(8)).whole, atol=1e-2)
+    assert not torch.allclose(parts.whole, decomposer.parts(latents, generator=seeded(8)).whole, atol=1e-2)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_decoding_costs_a_chain_a_picture(rule: Any) -> None:
     model = stripes_model(rule=rule, leak=0.8)
     decomposer = DiffusionDecomposer(model)
-    latents = torch.randn(2, 3, 4, generator=generator(1))
+    latents = torch.randn(2, 3, 4, generator=seeded(1))
     with count_rows() as spent:
-        pictures = decomposer.decode(latents, generator=generator(2), num_inference_steps=STEPS)
+        pictures = decomposer.decode(latents, generator=seeded(2), num_inference_steps=STEPS)
     assert (spent.rows, spent.trunks) == (2 * STEPS * (3 + (rule == "product")), 2 * STEPS)
-    noise = torch.randn(2, 3, 16, 16, generator=generator(2))
+    noise = torch.randn(2, 3, 16, 16, generator=seeded(2))
     for b in range(2):
         expected = chain(model, model.compose(latents[b]), noise[b : b + 1]).clamp(-1, 1)
         assert torch.allclose(pictures[b : b + 1], expected, atol=1e-5)
-    each = decomposer.decode(latents, generator=[generator(3), generator(4)], num_inference_steps=STEPS)
-    alone = decomposer.decode(latents[1:], generator=generator(4), num_inference_steps=STEPS)
+    each = decomposer.decode(latents, generator=[seeded(3), seeded(4)], num_inference_steps=STEPS)
+    alone = decomposer.decode(latents[1:], generator=seeded(4), num_inference_steps=STEPS)
     assert torch.allclose(each[1:], alone, atol=1e-5)
 
 
@@ -235,8 +218,8 @@ def test_a_network_of_one_stage() -> None:
 
     two = stripes_model(leak=0.5)
     one = attrs.evolve(two, denoiser=attrs.evolve(two.denoiser, network=OneStage()))
-    latents = torch.randn(2, 3, 4, generator=generator(5))
-    a, b = (DiffusionDecomposer(m).parts(latents, generator=generator(), num_inference_steps=3) for m in (one, two))
+    latents = torch.randn(2, 3, 4, generator=seeded(5))
+    a, b = (DiffusionDecomposer(m).parts(latents, generator=seeded(0), num_inference_steps=3) for m in (one, two))
     assert torch.allclose(a.images, b.images, atol=1e-5)
     assert torch.allclose(a.whole, b.whole, atol=1e-5)
 
@@ -308,7 +291,7 @@ def test_latents_that_cannot_be_decoded(latents: Any, reason: str) -> None:
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "no encoder": (lambda: DiffusionDecomposer(tiny_model()), "has no encoder"),
     "encoder without name": (lambda: attrs.evolve(stripes_model(), encoder_name=None), "expected both or neither"),
-    "generators": (lambda: DiffusionDecomposer(stripes_model()).decode(BATCH, generator=[generator()]), "expected one"),
+    "generators": (lambda: DiffusionDecomposer(stripes_model()).decode(BATCH, generator=[seeded(0)]), "expected one"),
     "no sources": (lambda: recombine([], []), "got 0 images"),
     "takes": (lambda: recombine([BATCH], [[0], [1]]), "rows of 2"),
     "row": (lambda: recombine([BATCH], [[4]]), "from 0 to 3"),
@@ -395,7 +378,7 @@ def test_a_model_with_an_encoder_is_saved_and_loaded(tmp_path: Path) -> None:
     again = load(tmp_path / "model")
     assert model.trained.state_dict().keys() == again.trained.state_dict().keys() == {"network.scale", "encoder.scale"}
     pictures = torch.rand(1, 3, 16, 16)
-    before, after = (decompose(to_unit(pictures), m, generator=generator()).parts for m in (model, again))
+    before, after = (decompose(to_unit(pictures), m, generator=seeded(0)).parts for m in (model, again))
     assert torch.equal(before.images, after.images)
 
 

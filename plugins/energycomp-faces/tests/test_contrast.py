@@ -9,13 +9,10 @@ from torch.nn import functional
 from energycomp.components import combine, log_snr, predict, signal_noise
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
+from energycomp.seeds import seeded
 from energycomp.testing import tiny_model
 from energycomp_faces.contrast import contrast_loss
 from energycomp_faces.model import default
-
-
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
 
 
 @torch.no_grad()
@@ -30,11 +27,11 @@ def test_it_is_the_likelihood_of_each_label_given_the_others() -> None:
     def loss(weight: float) -> float:
         return float(
             contrast_loss(
-                model.denoiser, model.conditioner, samples, values, owner, weight=weight, beta=1e-3, generator=seeded()
+                model.denoiser, model.conditioner, samples, values, owner, weight=weight, beta=1e-3, generator=seeded(0)
             )
         )
 
-    generator, schedule = seeded(), model.denoiser.alphas_cumprod
+    generator, schedule = seeded(0), model.denoiser.alphas_cumprod
     timestep = 1000 * (torch.randperm(1, generator=generator) + torch.rand(1, generator=generator)).sqrt()
     noise = torch.randn(samples.shape, generator=generator)
     signal, sigma = signal_noise(schedule, timestep, samples.dtype)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from energycomp import Composer
+from energycomp import Composer, during, per_sample, region
 from energycomp.components import Composition, Mixture
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError, NonFiniteError
@@ -181,7 +181,7 @@ def test_flow_models_are_sampled(sampler: str) -> None:
 
 def test_images_are_clipped_to_the_value_range() -> None:
     far = Gaussian(3.0, variance=1e-6, space="pixels", value_range=(-1.0, 1.0))
-    for sampler in (SMC(), MixtureSampler()):
+    for sampler in (SMC(), MixtureSampler(), Perpendicular(), Rejection()):
         assert drawn(far, sampler)[0].flatten().tolist() == pytest.approx([1.0] * 3, abs=0.01)
 
 
@@ -249,6 +249,14 @@ def test_what_is_not_finite_is_named_and_energies_are_not_asked_without_need(nam
             drawn(component, SAMPLERS[name], 4, 20)
 
 
+@pytest.mark.parametrize("sampler", [Perpendicular(), Rejection()], ids=str)
+def test_a_negated_component_that_is_not_finite_is_named(sampler: Any) -> None:
+    u = Gaussian(name="u", unconditional="self")
+    wrong = Wrong(name="broken", unconditional=u)
+    with pytest.raises(NonFiniteError, match="prediction of broken that is not finite"):
+        drawn(Gaussian(name="a", unconditional=u) & ~wrong, sampler)
+
+
 # what is refused
 
 
@@ -263,6 +271,13 @@ def test_what_every_sampler_refuses(sampler: str) -> None:
         drawn(tiny_model()(0.2, 0.2), sampler, guidance="apg")
     with pytest.raises(InputError, match="with 3 conditions, one for each sample"):
         drawn(tiny_model().leaf(torch.rand(3, 2)), sampler)
+    model = tiny_model()
+    a, b = model(0.2, 0.2), model(0.8, 0.7)
+    left = region("left half")
+    for varying in (left * a & b, 2 * a & ~(during(until=0.4) * left * b), per_sample([a, a & b, b])):
+        with count_rows() as spent, pytest.raises(InputError, match=r"all that this sampler takes|varies over samples"):
+            drawn(varying, sampler)
+        assert spent.rows == 0
 
 
 def test_what_smc_refuses() -> None:

@@ -30,22 +30,15 @@ from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis, pr
 from energycomp_samplers import constraint
 from energycomp_samplers.smc import SMC
 from energycomp_scenes.layouts import layout_prior
-from energycomp_scenes.relations import HEIGHTS, KINDS, OPPOSITE, Formula, ground_of
+from energycomp_scenes.relations import DIRECTIONS, HEIGHTS, KINDS, OPPOSITE, PHRASES, Formula, ground_of
 
 SPREAD, FIELD, EDGE = 1.7, 2.9, 0.08  # of places: scene units, half the side of CLEVR's square, share of the picture
 CLEAR = 0.5  # scene units by which relations hold
 APART = (0.21, 0.28)  # shares of the picture, across and down, between objects
 PARTICLES, STEPS, TRIES = 512, 40, 3
 HALF = math.log(0.5)
-WORDS = {
-    r"(?:is |stands )?(?:to the )?left of": "left of",
-    r"(?:is |stands )?(?:to the )?right of": "right of",
-    r"(?:is |stands )?in front of": "in front of",
-    r"(?:is |stands )?behind": "behind",
-    r"(?:is |stands )?near": "near",
-    r"(?:is |stands )?in the same row as": "in the same row as",
-}
-TOKEN = re.compile(rf"\s*(?:(?P<kind>{'|'.join(WORDS)})\b|(?P<word>[^\W\d]\w*)|(?P<mark>[()]))", re.IGNORECASE)
+KIND = rf"(?:is |stands )?(?P<kind>{'|'.join(PHRASES)})\b"
+TOKEN = re.compile(rf"\s*(?:{KIND}|(?P<word>[^\W\d]\w*)|(?P<mark>[()]))", re.IGNORECASE)
 NAMED = re.compile(r"\s*([^\W\d]\w*)\s*:\s*(.*\S)\s*", re.DOTALL)
 EXAMPLE = "'a: red cube; b: blue sphere; a left of b; not (a behind b)'"
 RESERVED = ("and", "or", "not")
@@ -94,7 +87,7 @@ class SceneGraph:
 
     def _check_orders(self) -> None:
         """Raises for demands along one direction that contradict each other."""
-        for kind in ("left of", "in front of"):
+        for kind in DIRECTIONS:
             before: dict[str, set[str]] = {}
             for one in self.demands:
                 inner, denied = (one.parts[0], True) if one.op == "not" else (one, False)
@@ -171,10 +164,9 @@ class _Parser:
                 raise self._error("no ')'")
             return inner
         first, kind, second = self._next("word"), self._next("kind"), self._next("word")
-        known = next(name for pattern, name in WORDS.items() if re.fullmatch(pattern, kind, re.IGNORECASE))
         if first == second:
             raise InputError(f"got {first!r} in a relation to itself in {self.text!r}; expected two objects")
-        return Formula(known, (first, second))
+        return Formula(PHRASES[kind.lower()], (first, second))
 
     def _takes(self, text: str) -> bool:
         taken = self.at < len(self.tokens) and self.tokens[self.at][1].lower() == text

@@ -20,9 +20,9 @@ from torch import Tensor
 from energycomp.errors import InputError
 from energycomp_clevr.codes import ATTRIBUTES
 from energycomp_scenes.reading import Belief
-from energycomp_scenes.relations import KINDS
+from energycomp_scenes.relations import KINDS, PHRASES
 
-RELATE = {"left": "left of", "right": "right of", "front": "in front of", "behind": "behind"}
+RELATE = {kind.programs or name: name for name, kind in KINDS.items()}  # by the word of programs
 Step = Mapping[str, Any]
 
 
@@ -123,7 +123,8 @@ class _Run:
             return inputs[0].int().argmax(1) if inputs[0].shape[1] else torch.zeros(len(codes), dtype=torch.long)
         if function == "relate":
             one = self._at(self.belief.ground, inputs[0])
-            return KINDS[RELATE.get(word, word)](self.belief.ground, one) > 0
+            related = KINDS[RELATE.get(word, word)].margin(self.belief.ground, one) > 0
+            return related & (torch.arange(codes.shape[1]) != inputs[0][:, None])  # nothing is near itself
         if kind == "same" and place >= 0:
             same = codes[..., place] == self._at(codes, inputs[0])[..., place]
             return same & (torch.arange(codes.shape[1]) != inputs[0][:, None])
@@ -154,10 +155,7 @@ SYNONYMS = {
 }  # fmt: skip
 NOUNS = ("thing", "object")
 WORDS = {word: name for name, words in ATTRIBUTES.items() for word in words}
-RELATIONS = (
-    (("to", "the", "left", "of"), "left"), (("left", "of"), "left"), (("to", "the", "right", "of"), "right"),
-    (("right", "of"), "right"), (("in", "front", "of"), "front"), (("behind",), "behind"),
-)  # fmt: skip
+RELATIONS = tuple((tuple(phrase.split()), KINDS[name].programs or name) for phrase, name in PHRASES.items())
 EXAMPLES = (
     "'how many metal things are left of the red cube?', 'what color is the sphere behind the cube?', "
     "'is there a small cube?', 'what is left of the red cube?', 'are there more cubes than spheres?', "

@@ -20,7 +20,7 @@ from energycomp.seeds import as_generator
 from energycomp_clevr.codes import ATTRIBUTES, TURN
 from energycomp_clevr.objects import Objects
 from energycomp_clevr.seen import check_viewpoint
-from energycomp_scenes.relations import KINDS, Formula, ground_of
+from energycomp_scenes.relations import KINDS, SHOWN, Formula, ground_of
 
 PLACE = (0.0025, 0.0045)  # std of places, shares of the picture: of `clevr` on 60 held-out scenes
 DRAWS = 1000
@@ -28,7 +28,6 @@ SIZES = [len(words) for words in ATTRIBUTES.values()]
 OF_THE_ANSWER: dict[str, Any] = {"error": float("nan"), "stderr": float("nan")} | dict.fromkeys(
     ("runner_up", "difference", "difference_stderr", "p_value", "component_gain", "probability")
 )
-SHOWN = ("left of", "in front of", "near", "in the same row as")  # the others are their contraries
 
 
 @attrs.frozen(eq=False)
@@ -58,7 +57,7 @@ class Belief:
         """Each pair of objects with the probabilities of its relations, JSON data."""
         rows = []
         for a, b in itertools.combinations(range(self.codes.shape[1]), 2):
-            of_pair = {kind: KINDS[kind](self.ground[:, a], self.ground[:, b]) for kind in SHOWN}
+            of_pair = {kind: KINDS[kind].margin(self.ground[:, a], self.ground[:, b]) for kind in SHOWN}
             chances = {kind: round(float((margin > 0).float().mean()), 4) for kind, margin in of_pair.items()}
             rows.append({"a": a + 1, "b": b + 1, **chances})
         return rows

@@ -27,15 +27,39 @@ SOFT = 0.1  # scene units
 NEAR, ROW = 2.0, 0.8  # scene units: the greatest distance of near places, and depth between those in a row
 HEIGHTS = (sum(SIZES.values()) / 2, *SIZES.values())  # of centres, of an open size, of a small and of a large object
 
-KINDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "left of": lambda a, b: b[..., 0] - a[..., 0],
-    "right of": lambda a, b: a[..., 0] - b[..., 0],
-    "in front of": lambda a, b: b[..., 1] - a[..., 1],
-    "behind": lambda a, b: a[..., 1] - b[..., 1],
-    "near": lambda a, b: NEAR - (a - b).norm(dim=-1),
-    "in the same row as": lambda a, b: ROW - (a - b)[..., 1].abs(),
+
+@attrs.frozen
+class Kind:
+    """All that a relation is: scene graphs, questions and the listed relations of an image take it from here.
+
+    Args:
+        margin: m(a, b) of places (..., 2).
+        opposite: the relation of b to a, along one direction; None where a and b may be exchanged.
+        programs: its word in the programs of CLEVR; its name when left out.
+        phrases: other ways to write it.
+    """
+
+    margin: Callable[[Tensor, Tensor], Tensor]
+    opposite: str | None = None
+    programs: str | None = None
+    phrases: tuple[str, ...] = ()
+
+
+KINDS: dict[str, Kind] = {
+    "left of": Kind(lambda a, b: b[..., 0] - a[..., 0], "right of", "left", ("to the left of",)),
+    "right of": Kind(lambda a, b: a[..., 0] - b[..., 0], "left of", "right", ("to the right of",)),
+    "in front of": Kind(lambda a, b: b[..., 1] - a[..., 1], "behind", "front"),
+    "behind": Kind(lambda a, b: a[..., 1] - b[..., 1], "in front of"),
+    "near": Kind(lambda a, b: NEAR - (a - b).norm(dim=-1)),
+    "in the same row as": Kind(lambda a, b: ROW - (a - b)[..., 1].abs()),
 }
-OPPOSITE = {"left of": "right of", "right of": "left of", "in front of": "behind", "behind": "in front of"}
+OPPOSITE = {name: kind.opposite for name, kind in KINDS.items() if kind.opposite is not None}
+_names = list(KINDS)
+DIRECTIONS = tuple(name for name, other in OPPOSITE.items() if _names.index(name) < _names.index(other))
+SHOWN = tuple(name for name in KINDS if name in DIRECTIONS or name not in OPPOSITE)  # the others are their contraries
+# What a person writes, and the relation that it names. Longer phrases come first: one may begin as a shorter one does.
+_phrases = [(phrase, name) for name, kind in KINDS.items() for phrase in (name, *kind.phrases)]
+PHRASES = dict(sorted(_phrases, key=lambda pair: -len(pair[0])))
 
 
 def ground_of(values: Tensor, camera: Tensor | None = None) -> Tensor:
@@ -133,7 +157,7 @@ class Formula:
     def margin(self, ground: Tensor, index: Mapping[str, int]) -> Tensor:
         """Of one relation, (N,): how clearly it holds, in scene units."""
         first, second = (ground[:, index[str(name)]] for name in self.parts)
-        return KINDS[self.op](first, second)
+        return KINDS[self.op].margin(first, second)
 
     def holds(self, ground: Tensor, index: Mapping[str, int]) -> Tensor:
         """Whether it holds, (N,), of objects at places (N, K, 2)."""
@@ -157,4 +181,9 @@ def _related(kind: str) -> Callable[[str, str], Formula]:
     return relation
 
 
-left_of, right_of, in_front_of, behind, near, in_row_with = map(_related, KINDS)
+left_of = _related("left of")
+right_of = _related("right of")
+in_front_of = _related("in front of")
+behind = _related("behind")
+near = _related("near")
+in_row_with = _related("in the same row as")

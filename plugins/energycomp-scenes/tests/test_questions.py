@@ -43,6 +43,8 @@ def certain() -> Belief:
         ("is the large sphere metallic?", "no"),
         ("is the small cube left of the sphere?", "yes"),
         ("is the small cube behind the sphere?", "no"),
+        ("is the small cube near the sphere?", "yes"),
+        ("how many things are in the same row as the sphere?", 0),
         ("are there more cubes than spheres?", "yes"),
         ("are there fewer cubes than spheres?", "no"),
         ("are there as many small things as spheres?", "yes"),

@@ -18,6 +18,7 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.inference import QuadraticForm, make_problem
 from energycomp.models import Model
+from energycomp.seeds import seeded
 from energycomp.testing import attributes_model, labels_model, planted
 from energycomp_solvers.beam import Beam
 from energycomp_solvers.enumerate import Enumerate, _best_with_each, _kept, _of_attributes
@@ -30,10 +31,6 @@ from energycomp_solvers.shared import (
     unravel,
 )
 from energycomp_solvers.weights import Weights
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def noisy(model: Model, values: Tensor, scale: float, seed: int = 0) -> Tensor:
@@ -56,8 +53,8 @@ def test_exact_is_brute_force(rule: Any, scale: float) -> None:
     picture = noisy(model, TRUE, scale)
     problem = make_problem(picture, model)
     choices = torch.tensor(list(product([0, 1], [2, 3], [4, 5], [6, 7])))
-    expected = problem.errors(choices, problem.draw(6, seeded())).double().mean(1)
-    solution = Enumerate(draws=6, p_value=None).solve(make_problem(picture, model), generator=seeded())
+    expected = problem.errors(choices, problem.draw(6, seeded(0))).double().mean(1)
+    solution = Enumerate(draws=6, p_value=None).solve(make_problem(picture, model), generator=seeded(0))
     assert solution.conditions.tolist() == choices[expected.argmin()].tolist()
     assert solution.trace["error"] == pytest.approx(expected.sort().values[:2].tolist(), rel=1e-5)
     assert solution.trace["configurations"] == [16]
@@ -65,12 +62,12 @@ def test_exact_is_brute_force(rule: Any, scale: float) -> None:
 
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_the_halves_of_the_draws_together_select(scale: float) -> None:
-    model, generator = attributes_model(4, beta=0.01), seeded()
+    model, generator = attributes_model(4, beta=0.01), seeded(0)
     picture = noisy(model, TRUE, scale)
     problem, choices = make_problem(picture, model), torch.tensor(list(product([0, 1], [2, 3], [4, 5], [6, 7])))
     errors = [problem.errors(choices, problem.draw(4, generator)).detach().double() for _ in range(2)]
     mean = torch.cat(errors, dim=1).mean(1)
-    solution = Enumerate(draws=4).solve(make_problem(picture, model), generator=seeded())
+    solution = Enumerate(draws=4).solve(make_problem(picture, model), generator=seeded(0))
     assert solution.conditions.tolist() == choices[mean.argmin()].tolist()
     assert solution.trace["error"] == pytest.approx(mean.sort().values[:2].tolist(), rel=1e-5)
     assert solution.error == pytest.approx(float(mean.min()), rel=1e-5)
@@ -82,7 +79,7 @@ def test_the_halves_of_the_draws_together_select(scale: float) -> None:
 
 
 def test_all_errors_are_in_the_order_of_product() -> None:
-    atoms = torch.randn(7, 9, dtype=torch.float64, generator=seeded())
+    atoms = torch.randn(7, 9, dtype=torch.float64, generator=seeded(0))
     b, gram, slots = atoms[:, 0], atoms @ atoms.T, [[0, 1], [2, 3, 4], [5], [6, 0]]
     errors = all_errors(form_of(b, gram, 2.0), slots, weight=0.5)
     for index, chosen in enumerate(product(*slots)):
@@ -98,12 +95,12 @@ def test_rows_are_those_of_the_values() -> None:
     model = attributes_model(6)
     values = torch.arange(0, 12, 2)
     with count_rows() as spent:
-        Enumerate(draws=4, fresh_draws=1).solve(make_problem(planted(model, values), model), generator=seeded())
+        Enumerate(draws=4, fresh_draws=1).solve(make_problem(planted(model, values), model), generator=seeded(0))
     assert spent.rows == 4 * (2 * 6 + 1) + 2 * 6 + 1  # 2K + 1 a draw; the answer and its rival once, with one u
 
 
 def test_a_million_answers_take_a_second() -> None:
-    atoms = torch.randn(40, 64, dtype=torch.float64, generator=seeded())
+    atoms = torch.randn(40, 64, dtype=torch.float64, generator=seeded(0))
     start = time.process_time()
     errors = all_errors(form_of(atoms[:, 0], atoms @ atoms.T, 1.0), torch.arange(40).view(20, 2).tolist())
     posteriors = marginals(errors, [2] * 20, beta=0.01)
@@ -113,7 +110,7 @@ def test_a_million_answers_take_a_second() -> None:
 
 
 def test_marginals_are_sums_of_the_joint() -> None:
-    errors = torch.rand(2, 3, 2, generator=seeded())
+    errors = torch.rand(2, 3, 2, generator=seeded(0))
     joint = torch.softmax(-3.0 * errors.flatten().double(), 0).view(2, 3, 2)
     found = marginals(errors.flatten(), [2, 3, 2], beta=3.0)
     for p, others in zip(found, [(1, 2), (0, 2), (0, 1)], strict=True):
@@ -124,7 +121,7 @@ def test_probabilities_need_a_beta_and_fall_with_noise() -> None:
     def probability(scale: float, **options: Any) -> Tensor | None:
         model = attributes_model(4, **options)
         problem = make_problem(noisy(model, TRUE, scale), model)
-        return Enumerate(draws=8).solve(problem, generator=seeded()).probability
+        return Enumerate(draws=8).solve(problem, generator=seeded(0)).probability
 
     assert probability(0.0) is None
     clear, faint = probability(0.0, beta=0.02), probability(2.0, beta=0.02)
@@ -138,13 +135,13 @@ def test_probabilities_need_a_beta_and_fall_with_noise() -> None:
 def test_with_logarithms_only_the_ratio_of_errors_counts() -> None:
     model = attributes_model(4, beta=3.0, log_errors=True)
     problem = make_problem(noisy(model, TRUE, 1.0), model)
-    errors = torch.rand(16, dtype=torch.float64, generator=seeded()) + 1.0
+    errors = torch.rand(16, dtype=torch.float64, generator=seeded(0)) + 1.0
     one, other = (marginals(problem.energies(scale * errors), [2] * 4, 3.0) for scale in (1.0, 50.0))
     assert all(torch.allclose(p, q) for p, q in zip(one, other, strict=True))
     joint = errors**-3.0 / (errors**-3.0).sum()
     assert torch.allclose(one[0], joint.view(2, 8).sum(1))
     assert bool(problem.energies(torch.zeros(1)).isfinite())
-    solution = Enumerate(draws=8).solve(problem, generator=seeded())
+    solution = Enumerate(draws=8).solve(problem, generator=seeded(0))
     assert solution.probability is not None
     assert bool(((solution.probability > 0.5) & (solution.probability < 1.0)).all())
 
@@ -154,7 +151,7 @@ def test_other_solvers_find_the_exact_answer_of_a_clear_picture(solver: Any) -> 
     model = attributes_model(4)
     picture = noisy(model, TRUE, 0.1)
     with count_rows() as spent:
-        solution = solver.solve(make_problem(picture, model), generator=seeded())
+        solution = solver.solve(make_problem(picture, model), generator=seeded(0))
     assert solution.conditions.tolist() == TRUE.tolist()
     assert solution.runner_up is not None
     assert int((solution.runner_up != solution.conditions).sum()) == 1
@@ -165,7 +162,7 @@ def test_other_solvers_find_the_exact_answer_of_a_clear_picture(solver: Any) -> 
 def test_a_wide_beam_is_exact(seed: int) -> None:
     model = attributes_model(4, seed=seed)
     picture = noisy(model, TRUE, 2.0, seed)
-    exact, beam = (s.solve(make_problem(picture, model), generator=seeded()) for s in (Enumerate(), Beam(width=16)))
+    exact, beam = (s.solve(make_problem(picture, model), generator=seeded(0)) for s in (Enumerate(), Beam(width=16)))
     assert exact.conditions.tolist() == beam.conditions.tolist()
 
 
@@ -174,13 +171,13 @@ def test_draws_are_added_until_the_answer_is_sure_and_beaten_values_are_dropped(
     clear = planted(model, TRUE)
     between = (clear + planted(model, torch.tensor([0, 3, 5, 7]))) / 2
     with count_rows() as spent:
-        clear_one = Enumerate().solve(make_problem(clear, model), generator=seeded())
+        clear_one = Enumerate().solve(make_problem(clear, model), generator=seeded(0))
     assert clear_one.conditions.tolist() == TRUE.tolist()
     assert clear_one.rows == spent.rows == 2 * 4 * (8 + 1)
     assert clear_one.p_value is not None
     assert clear_one.p_value < 1e-2
     with count_rows() as spent:
-        unsure = Enumerate().solve(make_problem(between, model), generator=seeded())
+        unsure = Enumerate().solve(make_problem(between, model), generator=seeded(0))
     assert unsure.p_value is not None
     assert unsure.p_value > 0.5
     assert unsure.trace["draws"] == [2 * 200]
@@ -192,9 +189,9 @@ def test_values_of_some_probability_are_not_dropped() -> None:
     model = attributes_model(3, draws=16, beta=0.01)
     values = torch.tensor([0, 2, 4])
     image = (planted(model, values) + planted(model, torch.tensor([0, 2, 5]))) / 2
-    solution = Enumerate().solve(make_problem(image, model), generator=seeded())
+    solution = Enumerate().solve(make_problem(image, model), generator=seeded(0))
     assert solution.trace["draws"] == [32]
-    problem, generator = make_problem(image, model), seeded()
+    problem, generator = make_problem(image, model), seeded(0)
     banks = [problem.draw(n, generator) for n in (4, 4, 4, 4, 8, 8)]
     choices = torch.tensor(list(product([0, 1], [2, 3], [4, 5])))
     errors = torch.cat([problem.errors(choices, bank).detach().double() for bank in banks], dim=1).mean(1)
@@ -210,8 +207,8 @@ def test_many_improbable_values_keep_their_probability() -> None:
     """Of 80 values 78 have about 0.001 each: dropped one by one, a tenth of the probability would be missing."""
     model = labels_model(80, draws=16, beta=0.45, counts=(1, 1))
     image = (planted(model, torch.tensor([2])) + planted(model, torch.tensor([5]))) / 2
-    solution = Enumerate().solve(make_problem(image, model), generator=seeded())
-    problem, generator = make_problem(image, model), seeded()
+    solution = Enumerate().solve(make_problem(image, model), generator=seeded(0))
+    problem, generator = make_problem(image, model), seeded(0)
     banks = [problem.draw(n, generator) for n in (4, 4, 4, 4, 8, 8)]
     labels = torch.arange(80)[:, None]
     errors = torch.cat([problem.errors(labels, bank).detach().double() for bank in banks], dim=1).mean(1)
@@ -271,7 +268,7 @@ def test_halves_that_judge_each_other_are_seldom_wrongly_sure() -> None:
 
 
 def test_the_best_answer_with_each_value_is_that_of_all_answers() -> None:
-    atoms, slots = torch.randn(7, 9, dtype=torch.float64, generator=seeded()), [[0, 4], [2, 3, 1], [6, 5]]
+    atoms, slots = torch.randn(7, 9, dtype=torch.float64, generator=seeded(0)), [[0, 4], [2, 3, 1], [6, 5]]
     answers = list(product(*slots))
     errors = all_errors(form_of(atoms[:, 0], atoms @ atoms.T, 2.0), slots)
     expected = [min((e, list(a)) for e, a in zip(errors.tolist(), answers, strict=True) if k in a) for k in range(7)]

@@ -16,6 +16,7 @@ from energycomp.errors import InputError
 from energycomp.images import to_unit
 from energycomp.inference import Problem, Slot, Solution, Solver, infer, infer_many, make_problem
 from energycomp.plugins import find, listing
+from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, labels_model, planted, tiny_model
 from energycomp_lab.checks import check_solver
 from energycomp_solvers.beam import Beam
@@ -43,10 +44,6 @@ RULES = [
     ("product", "flow"),
     ("sum", "epsilon"),
 ]
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -155,7 +152,7 @@ def test_rows_of_enumerate() -> None:
     model = labels_model(7)
     problem = make_problem(planted(model, torch.tensor([2, 5])), model)
     with count_rows() as spent:
-        Enumerate(draws=6, fresh_draws=1).solve(problem, generator=seeded())
+        Enumerate(draws=6, fresh_draws=1).solve(problem, generator=seeded(0))
     assert spent.rows - (7 + 1) * 6 in (2 + 3 + 1, 2 + 1 + 1)  # the answer and its rival, one draw, one u
     assert spent.trunks == 6 + 1
 
@@ -165,7 +162,7 @@ def test_two_equal_labels_take_all_draws_and_the_others_one_round() -> None:
     sets = [torch.tensor([0, 2, 5]), torch.tensor([0, 2, 6])]
     image = (planted(model, sets[0]) + planted(model, sets[1])) / 2
     with count_rows() as spent:
-        solution = Enumerate().solve(make_problem(image, model, count=3), generator=seeded())
+        solution = Enumerate().solve(make_problem(image, model, count=3), generator=seeded(0))
     assert solution.runner_up is not None
     assert sorted([solution.conditions.tolist(), solution.runner_up.tolist()]) == [one.tolist() for one in sets]
     assert spent.rows == solution.rows == 8 * (7 + 1) + (2 * 16 - 8) * (4 + 1)
@@ -174,7 +171,7 @@ def test_two_equal_labels_take_all_draws_and_the_others_one_round() -> None:
 def test_answers_of_more_than_a_chunk_are_scored_once() -> None:
     model = labels_model(7)
     problem = make_problem(planted(model, torch.tensor([2, 5])), model)  # 64 sets
-    few, many = (Enumerate(chunk=chunk).solve(problem, generator=seeded()) for chunk in (64, 63))
+    few, many = (Enumerate(chunk=chunk).solve(problem, generator=seeded(0)) for chunk in (64, 63))
     assert few.conditions.tolist() == many.conditions.tolist() == [2, 5]
     assert (few.trace["draws"], many.trace["draws"]) == ([8], [2 * 16])
 
@@ -204,7 +201,7 @@ def test_a_million_configurations_take_seconds() -> None:
     true = torch.tensor([0, 3, 4, 9, 13, 17, 19])
     problem = make_problem(planted(model, true), model, count=(0, 20))
     start = time.monotonic()
-    solution = Enumerate(draws=4).solve(problem, generator=seeded())
+    solution = Enumerate(draws=4).solve(problem, generator=seeded(0))
     assert solution.trace["configurations"] == [2**20]
     assert solution.conditions.tolist() == true.tolist()
     assert time.monotonic() - start < 20
@@ -217,14 +214,14 @@ def test_pursuit_is_enumerate_on_an_easy_dictionary(rule: Any, kind: Any, seed: 
     true = torch.randperm(10, generator=seeded(seed))[:2]
     for count in ((0, 4), 2):
         problem = make_problem(planted(model, true), model, count=count)
-        pursued, exact = (s.solve(problem, generator=seeded()) for s in (Pursuit(), Enumerate()))
+        pursued, exact = (s.solve(problem, generator=seeded(0)) for s in (Pursuit(), Enumerate()))
         assert sorted(pursued.conditions.tolist()) == exact.conditions.tolist() == sorted(true.tolist())
 
 
 def test_pursuit_finds_many_at_the_cost_of_one_dictionary() -> None:
     model, true = labels_model(40), torch.tensor([1, 5, 8, 13, 21, 34, 35, 39])
     problem = make_problem(planted(model, true), model, count=(0, 12))
-    solution = Pursuit(draws=4).solve(problem, generator=seeded())
+    solution = Pursuit(draws=4).solve(problem, generator=seeded(0))
     assert sorted(solution.conditions.tolist()) == true.tolist()
     judging = 2 * problem.default_draws * (12 + 2)  # dropping and the final comparison, at most
     assert solution.rows <= 4 * (40 + 1) + judging
@@ -268,9 +265,9 @@ def test_slots_that_differ() -> None:
     problem = make_problem(planted(model, torch.tensor([0, 3])), model, count=2)
     slots = tuple(Slot(problem.slots[0].support, torch.tensor(values)) for values in ([2, 3], [0, 1]))
     problem = attrs.evolve(problem, slots=slots, exchangeable=False)
-    assert Enumerate().solve(problem, generator=seeded()).conditions.tolist() == [3, 0]
+    assert Enumerate().solve(problem, generator=seeded(0)).conditions.tolist() == [3, 0]
     with pytest.raises(InputError, match="not exchangeable"):
-        Pursuit().solve(problem, generator=seeded())
+        Pursuit().solve(problem, generator=seeded(0))
 
 
 @pytest.mark.parametrize("rule", ["product", "mean"])
@@ -278,9 +275,9 @@ def test_posterior_of_a_set_is_the_softmax_over_all_sets(rule: Any) -> None:
     model = labels_model(5, rule=rule, beta=0.02, counts=(1, 3))
     noisy = planted(model, torch.tensor([1, 3])) + 0.3 * torch.randn(1, 3, 16, 16, generator=seeded(7))
     problem = make_problem(noisy, model)
-    solution = Enumerate(draws=6, fresh_draws=4).solve(problem, generator=seeded())
+    solution = Enumerate(draws=6, fresh_draws=4).solve(problem, generator=seeded(0))
 
-    bank = problem.draw(6, seeded())
+    bank = problem.draw(6, seeded(0))
     answers = [chosen for count in (1, 2, 3) for chosen in combinations(range(5), count)]
     errors = torch.stack([problem.errors(torch.tensor(chosen)[None], bank).mean() for chosen in answers])
     posterior = torch.softmax(-0.02 * errors.double(), 0)
@@ -294,9 +291,9 @@ def test_posterior_of_a_set_is_the_softmax_over_all_sets(rule: Any) -> None:
 def test_draws_in_memory_at_a_time_change_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     model = labels_model(5)
     problem = make_problem(planted(model, torch.tensor([0, 2])), model, count=2)
-    whole = Enumerate(draws=12).solve(problem, generator=seeded())
+    whole = Enumerate(draws=12).solve(problem, generator=seeded(0))
     monkeypatch.setattr("energycomp_solvers.shared.terms.AT_ONCE", 5)
-    parts = Enumerate(draws=12).solve(problem, generator=seeded())
+    parts = Enumerate(draws=12).solve(problem, generator=seeded(0))
     assert torch.equal(whole.conditions, parts.conditions)
     assert parts.error == pytest.approx(whole.error)
 
@@ -304,7 +301,7 @@ def test_draws_in_memory_at_a_time_change_no_answer(monkeypatch: pytest.MonkeyPa
 def test_an_answer_that_repeats_a_value_counts_once_in_its_posterior() -> None:
     model = labels_model(3, distinct=False, beta=1.0)
     problem = make_problem(planted(model, torch.tensor([2, 2])), model, count=2)
-    solution = Enumerate(draws=4).solve(problem, generator=seeded())
+    solution = Enumerate(draws=4).solve(problem, generator=seeded(0))
     assert solution.conditions.tolist() == [2, 2]
     assert solution.probability is not None
     assert float(solution.probability.max()) <= 1.0
@@ -314,18 +311,18 @@ def test_an_answer_that_repeats_a_value_counts_once_in_its_posterior() -> None:
 def test_solvers_that_repeat_no_value_answer_within_the_counts_or_say_what_to_use(solver: Any) -> None:
     model = labels_model(2, distinct=False)
     observation = planted(model, torch.tensor([0, 1]))
-    solution = solver.solve(make_problem(observation, model, count=(1, 3)), generator=seeded())
+    solution = solver.solve(make_problem(observation, model, count=(1, 3)), generator=seeded(0))
     assert sorted(solution.conditions.tolist()) == [0, 1]
     assert solution.runner_up is None or sorted(solution.runner_up.tolist()) != [0, 1]
     with pytest.raises(InputError, match="at least 3 components and 2 values; expected as many values"):
-        solver.solve(make_problem(observation, model, count=3), generator=seeded())
+        solver.solve(make_problem(observation, model, count=3), generator=seeded(0))
 
 
 @pytest.mark.parametrize("draws", [9, 16, 17, 33])
 def test_early_stopping_compares_with_any_number_of_draws(draws: int) -> None:
     model = labels_model(4, spread=0.5)
     problem = make_problem(planted(model, torch.tensor([1])), model, count=1)
-    solution = Enumerate(draws=draws, p_value=1e-300).solve(problem, generator=seeded())
+    solution = Enumerate(draws=draws, p_value=1e-300).solve(problem, generator=seeded(0))
     assert solution.p_value is not None
     assert solution.p_value < 1e-3
     assert solution.stderr < float("inf")
@@ -335,8 +332,8 @@ def test_gradient_steps_on_weights_average_over_their_draws() -> None:
     model = labels_model(3)
     problem = make_problem(planted(model, torch.tensor([0, 2])), model, count=2)
     atoms = torch.arange(3)
-    form, weights = _stepped(problem, atoms, 30, 0.05, seeded())
-    generator = seeded()
+    form, weights = _stepped(problem, atoms, 30, 0.05, seeded(0))
+    generator = seeded(0)
     banks = [problem.draw(1, generator) for _ in range(30)]
     expected = [problem.errors(torch.tensor([[0, 1]]), bank).item() for bank in banks]
     assert float(form.errors([0, 1])) == pytest.approx(sum(expected) / 30, rel=1e-4)

@@ -16,6 +16,7 @@ from energycomp.errors import InputError
 from energycomp.images import to_unit
 from energycomp.inference import Prior, each, infer, infer_many, make_problem, pairwise
 from energycomp.models import Model
+from energycomp.seeds import seeded
 from energycomp.testing import attributes_model, bumps_model, labels_model, planted, tinted_model
 from energycomp.testing.models import ClosedForm, built
 from energycomp_solvers.beam import Beam
@@ -27,10 +28,6 @@ from energycomp_solvers.shared import newton_step
 from energycomp_solvers.weights import Weights
 
 BETA = 0.02
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def noisy(model: Model, values: Tensor, spread: float = 0.3) -> Tensor:
@@ -83,10 +80,10 @@ def test_enumerate_has_the_posterior_of_brute_force(name: str, log_errors: bool)
     model = labels_model(5, beta=beta, counts=(1, 3), log_errors=log_errors)
     picture = noisy(model, torch.tensor([1, 3]))
     solution = Enumerate(draws=6, fresh_draws=4).solve(
-        make_problem(picture, model, count=(1, 3), prior=PRIORS[name]), generator=seeded()
+        make_problem(picture, model, count=(1, 3), prior=PRIORS[name]), generator=seeded(0)
     )
     plain = make_problem(picture, model, count=(1, 3))
-    bank = plain.draw(6, seeded())
+    bank = plain.draw(6, seeded(0))
     answers = [chosen for count in (1, 2, 3) for chosen in combinations(range(5), count)]
     errors = torch.stack([plain.errors(torch.tensor(c)[None], bank).double().mean() for c in answers])
     energies = torch.tensor([by_hand(name, chosen) for chosen in answers], dtype=torch.float64)
@@ -105,17 +102,17 @@ def test_enumerate_has_the_posterior_of_brute_force(name: str, log_errors: bool)
 def test_solvers_of_listed_values_find_the_most_probable_answer(solver: Any) -> None:
     model, prior = labels_model(5, beta=BETA, counts=(1, 3)), PRIORS["values"] + PRIORS["pairs"]
     problem = make_problem(noisy(model, torch.tensor([1, 3])), model, prior=prior)
-    exact = Enumerate(draws=64).solve(problem, generator=seeded())
-    assert solver.solve(problem, generator=seeded()).conditions.sort().values.equal(exact.conditions)
+    exact = Enumerate(draws=64).solve(problem, generator=seeded(0))
+    assert solver.solve(problem, generator=seeded(0)).conditions.sort().values.equal(exact.conditions)
 
 
 def test_attributes_have_the_posterior_of_brute_force() -> None:
     model = attributes_model(3, beta=BETA)
     picture = noisy(model, torch.tensor([0, 3, 4]))
     odd = each(lambda values: 2.0 * (values % 2)) + pairwise(lambda a, b: 1.0 * ((a + b) % 3 == 0))
-    solution = Enumerate(draws=6, p_value=None).solve(make_problem(picture, model, prior=odd), generator=seeded())
+    solution = Enumerate(draws=6, p_value=None).solve(make_problem(picture, model, prior=odd), generator=seeded(0))
     problem = make_problem(picture, model)
-    bank = problem.draw(6, seeded())
+    bank = problem.draw(6, seeded(0))
     answers = torch.cartesian_prod(torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([4, 5]))
     with torch.no_grad():
         errors = problem.errors(answers, bank).double().mean(1)
@@ -147,7 +144,7 @@ def test_a_gaussian_prior_has_its_closed_form_posterior(solver: Any) -> None:
     true, mean, precision = torch.tensor([0.9, -0.6]), torch.tensor([-0.5, 0.3]), torch.tensor([[9.0, 2.0], [2.0, 5.0]])
     prior = MultivariateNormal(mean, precision_matrix=precision)
     problem = make_problem(planted(model, true[None]), model, prior=prior)
-    solution = solver.solve(problem, generator=seeded())
+    solution = solver.solve(problem, generator=seeded(0))
     likelihood = 2 * model.defaults.beta * metric  # type: ignore[operator]
     expected = torch.linalg.solve(likelihood + precision, likelihood @ true + precision @ mean)
     assert (expected - true).norm() > 0.2  # the prior moves it
@@ -159,7 +156,7 @@ def test_a_gaussian_prior_on_a_grid_has_its_closed_form_probability() -> None:
     grid = torch.stack([torch.linspace(-2, 2, 81), torch.zeros(81)], dim=1)
     true, prior = grid[60], each(Normal(torch.tensor([-0.5, 0.0]), torch.tensor([0.4, 1.0])))
     problem = make_problem(planted(model, true[None]), model, candidates=grid, prior=prior)
-    solution = Enumerate(draws=8).solve(problem, generator=seeded())
+    solution = Enumerate(draws=8).solve(problem, generator=seeded(0))
     likelihood = float(2 * BETA * metric[0, 0])
     total = likelihood + 1 / 0.4**2
     density = Normal((likelihood * true[0] - 0.5 / 0.4**2) / total, total**-0.5).log_prob(grid[:, 0].double())
@@ -194,7 +191,7 @@ def test_newton_steps_reach_the_optimum_of_brute_force(log_errors: bool, beta: f
     model = bumps_model(beta=beta, log_errors=log_errors)
     middle = each(lambda values: 100 * ((values - 0.5) ** 2).sum(1) + constant)
     problem = make_problem(noisy(model, torch.tensor([[0.3, 0.35]]), 0.1), model, count=1, prior=middle)
-    bank, grid = problem.draw(4, seeded()), torch.cartesian_prod(*[torch.linspace(0.29, 0.45, 33)] * 2)
+    bank, grid = problem.draw(4, seeded(0)), torch.cartesian_prod(*[torch.linspace(0.29, 0.45, 33)] * 2)
     with torch.no_grad():
         best = grid[problem.with_prior(problem.errors(grid[:, None], bank).mean(1), grid[:, None]).argmin()]
     atoms, chosen = torch.tensor([[0.3, 0.35]]), [0]
@@ -288,8 +285,8 @@ def test_counts_are_the_range_and_decide_between_answers() -> None:
     problem = make_problem(picture, model, prior={2: 0.5, 4: 0.5})
     assert problem.counts == (2, 4)
     for solver in (Enumerate(), Beam()):
-        assert solver.solve(problem, generator=seeded()).count in (2, 4)
-    assert Pursuit().solve(make_problem(picture, model, prior={3: 0.9, 4: 0.1}), generator=seeded()).count == 3
+        assert solver.solve(problem, generator=seeded(0)).count in (2, 4)
+    assert Pursuit().solve(make_problem(picture, model, prior={3: 0.9, 4: 0.1}), generator=seeded(0)).count == 3
     with pytest.raises(InputError, match="rules out all answers that Enumerate found"):
         infer(to_unit(picture), model, solver="enumerate", count=1, prior={3: 1.0})
 

@@ -7,15 +7,12 @@ import torch
 
 from energycomp.images import to_unit
 from energycomp.inference import QuadraticForm, infer, make_problem
+from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, labels_model, planted
 from energycomp_solvers.pursuit import STAGES, Pursuit
 from energycomp_solvers.shared import HeldOut, newton_step, promising
 
 TRUE = torch.tensor([[0.3, 0.35], [0.42, 0.4], [0.7, 0.6]])  # the first two overlap
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("places", [[0, 1, 2], [1]])
@@ -24,7 +21,7 @@ def test_newton_steps_reach_the_planted_places(places: list[int]) -> None:
     problem = make_problem(planted(model, TRUE), model, count=3)
     atoms = TRUE.clone()
     atoms[places] += torch.tensor([0.02, -0.015])
-    bank, chosen = problem.draw(4, seeded()), [0, 1, 2]
+    bank, chosen = problem.draw(4, seeded(0)), [0, 1, 2]
     form = problem.quadratic(atoms, bank)
     spent = problem.rows
     for _ in range(4):
@@ -36,7 +33,7 @@ def test_newton_steps_reach_the_planted_places(places: list[int]) -> None:
 def test_a_newton_step_never_raises_the_error() -> None:
     model = bumps_model()
     problem = make_problem(planted(model, TRUE), model, count=3)
-    bank = problem.draw(4, seeded())
+    bank = problem.draw(4, seeded(0))
     form = problem.quadratic(TRUE, bank)
     atoms, same, chosen = newton_step(problem, bank, TRUE, form, [0, 1, 2], [0, 1, 2], reach=0.03)
     assert same.errors(chosen).mean() <= form.errors([0, 1, 2]).mean()
@@ -72,7 +69,7 @@ def test_held_out_draws_are_added_while_a_comparison_is_open() -> None:
 def test_rows_of_the_stages() -> None:
     model = bumps_model()
     problem = make_problem(planted(model, TRUE), model)
-    solution = Pursuit(side=12).solve(problem, generator=seeded())
+    solution = Pursuit(side=12).solve(problem, generator=seeded(0))
     assert len(solution.trace["rows"]) == len(STAGES)
     assert sum(solution.trace["rows"]) == solution.rows == problem.rows
     assert solution.trace["rows"][0] < 12**2 + 1 + 6 * 3 * 10

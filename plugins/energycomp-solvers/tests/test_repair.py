@@ -8,6 +8,7 @@ from torch import Tensor
 
 from energycomp.inference import Problem, QuadraticForm, make_problem
 from energycomp.models import Model
+from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, planted, tinted_model
 from energycomp_solvers.pursuit import Pursuit
 from energycomp_solvers.shared.doubts import doubts, missing
@@ -15,10 +16,6 @@ from energycomp_solvers.shared.lattice import Screen
 from energycomp_solvers.shared.repair import Repair
 
 TRUE = torch.tensor([[0.3, 0.35], [0.7, 0.3], [0.6, 0.75]])
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def problem_of(model: Model, true: Tensor) -> tuple[Problem, tuple[Tensor, Tensor]]:
@@ -29,7 +26,7 @@ def problem_of(model: Model, true: Tensor) -> tuple[Problem, tuple[Tensor, Tenso
 
 def repaired(model: Model, true: Tensor, start: Tensor, budget: int = 4_000) -> Repair:
     problem, lattice = problem_of(model, true)
-    repair = Repair.of(problem, start, lattice, 1e-2, seeded())
+    repair = Repair.of(problem, start, lattice, 1e-2, seeded(0))
     repair.run(budget)
     return repair
 
@@ -37,10 +34,10 @@ def repaired(model: Model, true: Tensor, start: Tensor, budget: int = 4_000) -> 
 def test_what_fits_badly_is_doubted_most() -> None:
     problem, (places, effects) = problem_of(bumps_model(), TRUE)
     start = TRUE + torch.tensor([[0.0, 0.0], [0.03, 0.02], [0.0, 0.0]])
-    found = doubts(problem.quadratic(start, problem.draw(4, seeded())), 3)
+    found = doubts(problem.quadratic(start, problem.draw(4, seeded(0))), 3)
     assert found.argmax() == 1
     assert found[[0, 2]].max() < 0.2 * found[1]
-    left = missing(problem.quadratic(TRUE[:2], problem.draw(4, seeded())), effects, 3)
+    left = missing(problem.quadratic(TRUE[:2], problem.draw(4, seeded(0))), effects, 3)
     assert (places[left.argmax()] - TRUE[2]).abs().max() < 0.06
 
 
@@ -98,7 +95,7 @@ def test_a_component_has_to_be_worth_its_place(beta: float | None, count: int) -
 
 def test_a_right_answer_stays_and_costs_little() -> None:
     problem, lattice = problem_of(bumps_model(), TRUE)
-    repair = Repair.of(problem, TRUE, lattice, 1e-2, seeded())
+    repair = Repair.of(problem, TRUE, lattice, 1e-2, seeded(0))
     before = problem.rows
     repair.run(10_000)
     assert len(repair.values) == 3
@@ -108,7 +105,7 @@ def test_a_right_answer_stays_and_costs_little() -> None:
 
 def test_the_search_goes_on_where_its_lattice_is_too_coarse() -> None:
     problem = make_problem(planted(bumps_model(counts=(0, 5)), TRUE), bumps_model(counts=(0, 5)))
-    solution = Pursuit(side=4).solve(problem, generator=seeded())
+    solution = Pursuit(side=4).solve(problem, generator=seeded(0))
     assert solution.count == 3
     assert torch.cdist(TRUE, solution.conditions).amin(1).max() < 0.01
     assert sum(solution.trace["rows"]) == solution.rows
@@ -117,7 +114,7 @@ def test_the_search_goes_on_where_its_lattice_is_too_coarse() -> None:
 def test_no_budget_is_the_search_alone() -> None:
     model = bumps_model()
     problem = make_problem(planted(model, TRUE), model)
-    solution = Pursuit(side=12, budget=0).solve(problem, generator=seeded())
+    solution = Pursuit(side=12, budget=0).solve(problem, generator=seeded(0))
     assert solution.trace["rows"][4] == 0
 
 
@@ -135,7 +132,7 @@ def test_the_number_of_threads_changes_no_answer() -> None:
         found = []
         for number in (1, 4):
             torch.set_num_threads(number)
-            found.append(Pursuit(side=8).solve(problem, generator=seeded()).conditions)
+            found.append(Pursuit(side=8).solve(problem, generator=seeded(0)).conditions)
     finally:
         torch.set_num_threads(threads)
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-4)
@@ -143,4 +140,4 @@ def test_the_number_of_threads_changes_no_answer() -> None:
 
 def test_one_possible_count_is_searched_like_any_other() -> None:
     problem = make_problem(planted(bumps_model(), TRUE), bumps_model(counts=(2, 2)))
-    assert Pursuit(side=8).solve(problem, generator=seeded()).count == 2
+    assert Pursuit(side=8).solve(problem, generator=seeded(0)).count == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from energycomp.inference import make_problem
+from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, planted
 from energycomp_solvers.sgd import SGD
 from energycomp_solvers.shared.lattice import Screen
@@ -13,14 +14,10 @@ from energycomp_solvers.shared.starts import residual_starts
 TRUE = torch.tensor([[0.2, 0.3], [0.5, 0.7], [0.75, 0.25]])
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def test_a_lattice_is_searched_for_what_an_answer_leaves() -> None:
     model = bumps_model()
     problem = make_problem(planted(model, TRUE), model)
-    bank = problem.draw(9, seeded())[:3]
+    bank = problem.draw(9, seeded(0))[:3]
     screen = Screen.of(problem, bank, 10)
     assert problem.rows == 10**2 + 1
     atoms, form = screen.admit([0], screen.atoms[:0], None)
@@ -39,12 +36,12 @@ def test_a_lattice_is_searched_for_what_an_answer_leaves() -> None:
 def test_starts_are_where_something_is_unexplained() -> None:
     model = bumps_model()
     problem = make_problem(planted(model, TRUE), model)
-    screen = Screen.of(problem, problem.draw(3, seeded())[:1], 12)
-    starts = residual_starts(screen.form, screen.atoms, 6, 3, problem.weighting, seeded())
+    screen = Screen.of(problem, problem.draw(3, seeded(0))[:1], 12)
+    starts = residual_starts(screen.form, screen.atoms, 6, 3, problem.weighting, seeded(0))
     assert starts.shape == (6, 3, 2)
     assert torch.cdist(TRUE, starts[0]).amin(1).max() < 0.08
     assert len({tuple(sorted(map(tuple, one.tolist()))) for one in starts}) > 1
-    again = residual_starts(screen.form, screen.atoms, 6, 3, problem.weighting, seeded())
+    again = residual_starts(screen.form, screen.atoms, 6, 3, problem.weighting, seeded(0))
     assert torch.equal(starts, again)
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from energycomp.errors import InputError, NotFoundError
 from energycomp_text import encoders
 from energycomp_text.encoders import HubTokenizer, encoded_text, made_text
-from energycomp_text.testing import tiny_pipeline, tiny_tokenizer
+from energycomp_text.testing import tiny_tokenizer
 from energycomp_text.text import Text
 
 PROMPTS = ["a photo of a cat", "two dogs in the rain, and a very small umbrella", ""]
@@ -23,9 +23,12 @@ TINY = {"hidden_size": 32, "intermediate_size": 16, "num_attention_heads": 2, "n
 ENDS = {"vocab_size": 514, "bos_token_id": 512, "eos_token_id": 513}
 
 
-@pytest.fixture(scope="module")
-def pipe() -> Any:
-    return tiny_pipeline()
+@pytest.fixture
+def clip(pipe: Any, tmp_path: Path) -> Path:
+    """A folder with the encoder of the pipeline alone."""
+    for part in (pipe.text_encoder, pipe.tokenizer):
+        part.save_pretrained(tmp_path / "clip")
+    return tmp_path / "clip"
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +92,7 @@ def test_clip_is_asked_as_diffusers_asks_it(pipe: Any) -> None:
     torch.testing.assert_close(rows, torch.cat([expected, empty]), rtol=0, atol=1e-6)
 
 
-def test_an_encoder_is_read_from_a_folder_and_from_a_pipeline(pipe: Any, tmp_path: Path) -> None:
-    for part in (pipe.text_encoder, pipe.tokenizer):
-        part.save_pretrained(tmp_path / "clip")
+def test_an_encoder_is_read_from_a_folder_and_from_a_pipeline(clip: Path, pipe: Any, tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path / "sd")
     value = tiny_tokenizer()("a cat", padding="max_length", max_length=32, return_tensors="pt")["input_ids"]
     expected = over(pipe.text_encoder)(value).rows
@@ -220,16 +221,12 @@ def test_folders_are_named_in_full(pipe: Any, tmp_path: Path, monkeypatch: pytes
         encoded_text(source="clip/inner")
 
 
-def test_of_an_encoder_of_the_hub_its_own_files_are_fetched(
-    pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for part in (pipe.text_encoder, pipe.tokenizer):
-        part.save_pretrained(tmp_path)
+def test_of_an_encoder_of_the_hub_its_own_files_are_fetched(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     def snapshot(repo: str, *, allow_patterns: list[str]) -> str:
         asked.extend(allow_patterns)
-        return str(tmp_path)
+        return str(clip)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     assert encoded_text(source="owner/clip").config()["source"] == "owner/clip"
@@ -259,36 +256,30 @@ def test_nothing_is_asked_of_the_hub_for_a_folder(
     assert asked == [True, True]
 
 
-def test_a_config_of_a_larger_encoder_than_the_file(pipe: Any, tmp_path: Path) -> None:
-    for part in (pipe.text_encoder, pipe.tokenizer):
-        part.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
+def test_a_config_of_a_larger_encoder_than_the_file(clip: Path) -> None:
+    config = json.loads((clip / "config.json").read_text())
     for changes in ({"hidden_size": 2**20}, {"num_hidden_layers": 10**9}):
-        (tmp_path / "config.json").write_text(json.dumps(config | changes))
+        (clip / "config.json").write_text(json.dumps(config | changes))
         with pytest.raises(NotFoundError, match="larger than its weights"):
-            encoded_text(source=str(tmp_path))
+            encoded_text(source=str(clip))
     for content, message in (("[" * 10**5, "no JSON"), (" " * 10**6 + "{}", "1,000,002 bytes")):
-        (tmp_path / "config.json").write_text(content)
+        (clip / "config.json").write_text(content)
         with pytest.raises(NotFoundError, match=message):
-            encoded_text(source=str(tmp_path))
+            encoded_text(source=str(clip))
 
 
-def test_pickled_weights_are_refused(pipe: Any, tmp_path: Path) -> None:
-    for part in (pipe.text_encoder, pipe.tokenizer):
-        part.save_pretrained(tmp_path)
-    (tmp_path / "model.safetensors").unlink()
-    torch.save(pipe.text_encoder.state_dict(), tmp_path / "pytorch_model.bin")
+def test_pickled_weights_are_refused(pipe: Any, clip: Path) -> None:
+    (clip / "model.safetensors").unlink()
+    torch.save(pipe.text_encoder.state_dict(), clip / "pytorch_model.bin")
     with pytest.raises(NotFoundError, match=r"no file named model\.safetensors"):
-        encoded_text(source=str(tmp_path))
+        encoded_text(source=str(clip))
 
 
-def test_code_that_comes_with_an_encoder_is_not_run(pipe: Any, tmp_path: Path) -> None:
-    for part in (pipe.text_encoder, pipe.tokenizer):
-        part.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
+def test_code_that_comes_with_an_encoder_is_not_run(clip: Path) -> None:
+    config = json.loads((clip / "config.json").read_text())
     config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    (clip / "config.json").write_text(json.dumps(config))
+    (clip / "own.py").write_text(f"open({str(clip / 'ran')!r}, 'w')\n")
     with pytest.raises(NotFoundError, match="holds no text encoder"):
-        encoded_text(source=str(tmp_path))
-    assert not (tmp_path / "ran").exists()
+        encoded_text(source=str(clip))
+    assert not (clip / "ran").exists()

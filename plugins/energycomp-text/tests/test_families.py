@@ -21,6 +21,7 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.inference import make_problem
 from energycomp.models import Model
+from energycomp.seeds import seeded
 from energycomp_lab.checks import check_component
 from energycomp_solvers.enumerate import Enumerate
 from energycomp_text import from_pipeline, with_concepts
@@ -79,16 +80,12 @@ def few(model: Model, draws: int = 4) -> Model:
     return attrs.evolve(model, defaults=attrs.evolve(model.defaults, draws=draws))
 
 
-def seeded(seed: int = 3) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def image() -> Tensor:
-    return torch.rand(3, SIZE, SIZE, generator=seeded())
+    return torch.rand(3, SIZE, SIZE, generator=seeded(3))
 
 
 def latents(composition: Any, scheduler: Any, n: int = 1, *, steps: int = STEPS, **options: Any) -> Tensor:
-    options = {"generator": seeded(), "output_type": "latent", **options}
+    options = {"generator": seeded(3), "output_type": "latent", **options}
     samples: Tensor = Composer(composition).sample(
         n, num_inference_steps=steps, scheduler=scheduler, progress=False, **options
     )
@@ -97,7 +94,7 @@ def latents(composition: Any, scheduler: Any, n: int = 1, *, steps: int = STEPS,
 
 def of_pipeline(pipe: Any, name: str, *, steps: int = STEPS, **changes: Any) -> Tensor:
     """What the pipeline itself makes of "a cat", which is the oracle."""
-    options = {"generator": seeded(), "output_type": "latent", **CALLS[name], **changes}
+    options = {"generator": seeded(3), "output_type": "latent", **CALLS[name], **changes}
     made: Tensor = pipe("a cat", num_inference_steps=steps, **options).images
     return pipe._unpack_latents(made, SIZE, SIZE, 2) if name == "flux" and options["output_type"] == "latent" else made
 
@@ -204,7 +201,7 @@ def test_the_unconditional_row_of_sdxl_is_zeros_or_the_empty_prompt(zeros: bool)
 
 @torch.no_grad()
 def test_compositions_are_sums_of_what_the_network_predicts(case: Case) -> None:
-    model, sample, timestep = case.model, torch.randn(2, 4, 16, 16, generator=seeded()), torch.tensor([120.0, 777.0])
+    model, sample, timestep = case.model, torch.randn(2, 4, 16, 16, generator=seeded(3)), torch.tensor([120.0, 777.0])
     cat, dog, rain, u = (
         Composer(leaf + 0).eps(sample, timestep)
         for leaf in (model("a cat"), model("a dog"), model("rain"), model.unconditional)
@@ -225,7 +222,7 @@ def test_batched_is_looped(case: Case) -> None:
 
 @torch.no_grad()
 def test_a_region_and_an_interval_are_followed(case: Case) -> None:
-    model, sample = case.model, torch.randn(1, 4, 16, 16, generator=seeded())
+    model, sample = case.model, torch.randn(1, 4, 16, 16, generator=seeded(3))
     cat, dog = model("a cat"), model("a dog")
     timestep, late = torch.tensor([500.0]), torch.tensor([900.0])
     got = Composer(region("left half") * cat + region("right half") * dog).eps(sample, timestep)
@@ -263,7 +260,7 @@ def test_infer_over_four_concepts(case: Case) -> None:
     seen: list[int] = []
     hook = case.model.denoiser.codec.vae.encoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))  # type: ignore[union-attr]
     with count_rows() as spent:
-        solution = infer(torch.rand(3, 48, 64, generator=seeded()), case.model, count=2, generator=0)
+        solution = infer(torch.rand(3, 48, 64, generator=seeded(3)), case.model, count=2, generator=0)
     hook.remove()
     assert seen == [1]  # encoded once
     named = [case.model.conditioner.describe(value)["concept"] for value in solution.conditions]
@@ -278,7 +275,7 @@ def test_infer_over_four_concepts(case: Case) -> None:
 
 
 def test_rank(case: Case) -> None:
-    images, model = torch.rand(3, 3, SIZE, SIZE, generator=seeded()), case.model
+    images, model = torch.rand(3, 3, SIZE, SIZE, generator=seeded(3)), case.model
     ranking = rank(images, model("a cat") & model("a dog"), model=model, draws=4)
     assert sorted(ranking.order) == [0, 1, 2]
     assert ranking.rows == 3 * 4 * 3  # images, draws, two prompts and u
@@ -288,7 +285,7 @@ def test_a_concept_is_one_row_a_draw(sd: Case) -> None:
     model = sd.model
     observation, listed = model.encode(image()[None] * 2 - 1), model.conditioner.enumerate_support()  # type: ignore[attr-defined]
     problem = make_problem(observation, model, count=2)
-    bank = problem.draw(5, seeded())
+    bank = problem.draw(5, seeded(3))
     with count_rows() as spent:
         form = problem.quadratic(listed, bank)
     assert spent.rows == problem.rows == 5 * len(PETS)  # and none for u: the rule is mean
@@ -333,7 +330,7 @@ def test_without_concepts_there_is_nothing_to_look_for(pipe: Any) -> None:
 def test_half_precision_changes_little(case: Case) -> None:
     half = energycomp.load(case.folder, dtype="bfloat16", **OPTIONS[case.name])
     assert {p.dtype for p in half.denoiser.network.parameters()} == {torch.bfloat16}
-    sample, timestep = torch.randn(2, 4, 16, 16, generator=seeded()), torch.tensor([120.0, 777.0])
+    sample, timestep = torch.randn(2, 4, 16, 16, generator=seeded(3)), torch.tensor([120.0, 777.0])
     one, other = (Composer(m("a cat") & m("a dog")).eps(sample, timestep) for m in (case.model, half))
     assert other.dtype == torch.float32
     assert float((one - other).abs().max()) < (0.05 if case.name == "sd" else 0.1) * float(one.abs().max())

@@ -24,6 +24,7 @@ from energycomp.components import Composition, predict
 from energycomp.errors import CompositionError, EnergycompError, InputError, NotFoundError
 from energycomp.images import to_unit
 from energycomp.models import Model, save_pretrained
+from energycomp.seeds import seeded
 from energycomp_lab.checks import check_model
 from energycomp_text import from_pipeline, with_concepts
 from energycomp_text.encoders import encoded_text
@@ -45,10 +46,6 @@ def sd(pipe: Any) -> Model:
     return from_pipeline(pipe, concepts=PETS, template="a {}")
 
 
-def seeded(seed: int = 3) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def refused(error: type[Exception], message: str, act: Callable[[], object]) -> None:
     with pytest.raises(error, match=message) as caught:
         act()
@@ -59,8 +56,8 @@ def refused(error: type[Exception], message: str, act: Callable[[], object]) -> 
 
 
 def test_a_folder_is_the_pipeline_that_it_is_of(folder: Path, sd: Model) -> None:
-    sample, timestep = torch.randn(1, 4, 16, 16, generator=seeded()), torch.tensor([300.0])
-    image = torch.rand(1, 3, 32, 32, generator=seeded()) * 2 - 1
+    sample, timestep = torch.randn(1, 4, 16, 16, generator=seeded(3)), torch.tensor([300.0])
+    image = torch.rand(1, 3, 32, 32, generator=seeded(3)) * 2 - 1
     expected = predict(Composition.of(sd("a cat")), sample, timestep)
     loads = (energycomp.load, lambda path: text(model=str(path)), load_model)
     for read in (load(folder) for load in loads):
@@ -171,7 +168,7 @@ def test_what_was_saved_is_loaded_without_the_pipelines_own_unet(folder: Path, t
     again = energycomp.load(tmp_path / "mine")
     assert again.conditioner.config() == sd.conditioner.config()
     assert again.defaults == sd.defaults
-    image = to_unit(torch.rand(3, 32, 32, generator=seeded()) * 2 - 1)
+    image = to_unit(torch.rand(3, 32, 32, generator=seeded(3)) * 2 - 1)
     first, second = infer(image, sd), infer(image, again)
     assert first.conditions.equal(second.conditions)
     assert first.error == pytest.approx(second.error, rel=1e-5)
@@ -188,7 +185,7 @@ def test_names_of_older_files_are_known(copied: Copied, sd: Model) -> None:
     for new, former in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")):
         vae = {name.replace(new, former): tensor for name, tensor in vae.items()}
     save_file(vae, old / VAE, metadata={"format": "pt"})
-    read, image = energycomp.load(old), torch.rand(1, 3, 32, 32, generator=seeded())
+    read, image = energycomp.load(old), torch.rand(1, 3, 32, 32, generator=seeded(3))
     assert read("a cat").condition.rows.equal(sd("a cat").condition.rows)
     assert read.encode(image).equal(sd.encode(image))
 
@@ -210,7 +207,7 @@ def test_shards_are_one_model(copied: Copied) -> None:
     pipe.unet.save_pretrained(changed / "unet", max_shard_size="100KB")
     assert len(list((changed / "unet").glob("*-of-*.safetensors"))) > 1
     whole = energycomp.load(changed)
-    sample, timestep = torch.randn(1, 4, 16, 16, generator=seeded()), torch.tensor([500.0])
+    sample, timestep = torch.randn(1, 4, 16, 16, generator=seeded(3)), torch.tensor([500.0])
     torch.testing.assert_close(whole("a cat").eps(sample, timestep), from_pipeline(pipe)("a cat").eps(sample, timestep))
     next((changed / "unet").glob("*-00002-of-*.safetensors")).unlink()
     refused(NotFoundError, "no file named diffusion_pytorch_model-00002", lambda: energycomp.load(changed))

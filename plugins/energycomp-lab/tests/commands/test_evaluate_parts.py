@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +15,13 @@ from torchmetrics import MetricCollection
 
 from energycomp import plugins
 from energycomp.models import save_pretrained
-from energycomp.plugins import registry
 from energycomp.testing import stripes_model
-from energycomp.testing.models import Stripes, StripesEncoder
 from energycomp_lab.checks.painter import StripesPainter, painted_model, striped
 from energycomp_lab.commands.train import _sampler
 from energycomp_lab.evaluation import Example, ForegroundARI, MaskIoU, MaskRecall, SlotsUsed, evaluate
 
+pytestmark = pytest.mark.usefixtures("stripes")
 K = 4
-
-
-@pytest.fixture(autouse=True)
-def stripes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The names that a saved model of stripes is rebuilt by."""
-    monkeypatch.setattr(registry, "_own", {})
-    plugins.register("networks", "stripes", Stripes)
-    plugins.register("encoders", "stripes", StripesEncoder)
-    plugins.register("decomposers", "painter", lambda _: StripesPainter())
-    yield
-    plugins.reload()
 
 
 @pytest.fixture

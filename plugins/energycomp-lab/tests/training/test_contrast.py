@@ -13,12 +13,9 @@ from energycomp.components.space import log_snr, signal_noise, stratified_timest
 from energycomp.denoisers import compose_rows, count_rows, trunk
 from energycomp.errors import InputError
 from energycomp.models import Model
+from energycomp.seeds import seeded
 from energycomp.testing import tiny_model
 from energycomp_lab.training import Rivals, contrastive_loss, denoising_loss
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture
@@ -42,11 +39,11 @@ def test_against_the_definition(kind: Any, batch: Any) -> None:
     others, added = rivals(model)
     with count_rows() as spent:
         got = contrastive_loss(
-            denoiser, samples, model.conditioner(places), owner, others, weight=3.0, beta=beta, generator=seeded()
+            denoiser, samples, model.conditioner(places), owner, others, weight=3.0, beta=beta, generator=seeded(0)
         )
     assert spent.rows == 3 + 3 + 3  # the true rows, those of the rivals, and u of each sample
 
-    generator, schedule = seeded(), denoiser.alphas_cumprod
+    generator, schedule = seeded(0), denoiser.alphas_cumprod
     timestep = stratified_timesteps(3, 0.0, 1000.0, generator=generator)
     noise = torch.randn(samples.shape, generator=generator)
     signal, sigma = signal_noise(schedule, timestep, samples.dtype)
@@ -68,15 +65,15 @@ def test_against_the_definition(kind: Any, batch: Any) -> None:
     ]
     margins = [error(scene, values) - error(scene, places[owner == scene]) for scene, values in sets]
     penalty = torch.stack([F.softplus(-beta * margin) for margin in margins]).sum().to(samples)
-    plain = denoising_loss(denoiser, samples, model.conditioner(places), owner, generator=seeded())
+    plain = denoising_loss(denoiser, samples, model.conditioner(places), owner, generator=seeded(0))
     assert torch.allclose(got, plain + 3.0 * penalty / samples.numel(), rtol=1e-4)
 
 
 def test_without_weight_it_is_the_denoising_loss(batch: Any) -> None:
     model, (samples, places, owner) = tiny_model(), batch
     args = (model.denoiser, samples, model.conditioner(places), owner)
-    got = contrastive_loss(*args, rivals(model)[0], weight=0.0, generator=seeded())
-    assert torch.allclose(got, denoising_loss(*args, generator=seeded()), rtol=1e-5)
+    got = contrastive_loss(*args, rivals(model)[0], weight=0.0, generator=seeded(0))
+    assert torch.allclose(got, denoising_loss(*args, generator=seeded(0)), rtol=1e-5)
 
 
 def test_training_moves_rivals_away(batch: Any) -> None:
@@ -87,7 +84,7 @@ def test_training_moves_rivals_away(batch: Any) -> None:
     penalties = []
     for _ in range(15):
         args = (model.denoiser, samples, model.conditioner(places), owner, others)
-        with_rivals, without = (contrastive_loss(*args, weight=w, beta=0.1, generator=seeded()) for w in (1.0, 0.0))
+        with_rivals, without = (contrastive_loss(*args, weight=w, beta=0.1, generator=seeded(0)) for w in (1.0, 0.0))
         optimizer.zero_grad()
         penalty = with_rivals - without.detach()
         penalties.append(float(penalty.detach()))

@@ -1,0 +1,122 @@
+"""One contract of all sources that draw their images, and one of all networks whose weights this package ships."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp.errors import CheckpointError, InputError
+from energycomp.files import read_tensors
+from energycomp.images import from_bytes
+from energycomp.plugins import find
+from energycomp_datasets.clevr.reader import SceneReader, load_reader
+from energycomp_datasets.faces.source import draw as face
+from energycomp_datasets.rooms.classifier import Classifier, load_classifier
+from energycomp_datasets.rooms.source import arrow_room, room
+from energycomp_datasets.shapes.features import ShapeFeatures, shape_features
+from energycomp_datasets.shapes.lit import factors, render
+from energycomp_datasets.shapes.source import draw as shapes
+from energycomp_datasets.shipped import save_network
+from energycomp_datasets.solids.source import drawn as solids
+from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_lab.checks import check_dataset
+from energycomp_lab.evaluation import DataSource
+
+# Image number `index` of a seed, as training draws it.
+DRAWN: dict[str, Callable[[int, int], Tensor]] = {
+    "faces": lambda index, seed: from_bytes(torch.from_numpy(face(index, seed, "a")[0].copy()).permute(2, 0, 1)),
+    "decomp": lambda index, seed: shapes(index, seed).image,
+    "decomp-b": lambda index, seed: shapes(index, seed, world="b").image,
+    "lit": lambda index, seed: render(factors(5, seed)[index : index + 1])[0],
+    "slots": lambda index, seed: arrow_room(index, seed).image,
+    "slots-rooms": lambda index, seed: room(index, seed).image,
+    "slots-sprites": lambda index, seed: shapes(index, seed).image,
+    "text": lambda index, seed: solids(index, seed)[1],
+}
+# What is no data of a source, and what the error says.
+REFUSED: dict[str, dict[str, list[str]]] = {
+    "faces": {"CelebA's layout": ["synthetic:3-5", "nowhere"]},
+    "decomp": {"expected": ["synthetic:c", "synthetic:b:2:3", "synthetic:9", "nowhere", "empty"]},
+    "slots": {"expected": ["synthetic:3", "nowhere.npz"]},
+    "slots-rooms": {"expected": ["synthetic:4", "nowhere"]},
+    "slots-sprites": {"expected": ["synthetic:9"]},
+    "text": {
+        "expected one of synthetic, synthetic:seen, synthetic:1, synthetic:3": [
+            "synthetic:2", "synthetic:", "synthetic:unseen", "synthetic3",
+        ],
+        "which is not a folder": ["nowhere", "file", "nul\0byte", "x" * 300],
+    },
+}  # fmt: skip
+CASES = [(name, spec, said) for name, known in REFUSED.items() for said, specs in known.items() for spec in specs]
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_source_conforms(name: str) -> None:
+    check_dataset(find("datasets", name)())
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_examples_are_held_out_and_depend_on_seed_and_index_alone(name: str) -> None:
+    source: DataSource = find("datasets", name)()
+    few, many = (source.examples("synthetic", count=count, seed=1) for count in (2, 5))
+    assert len(many) == 5
+    one, other = few[1], many[1]
+    assert (one.name, one.conditions) == (other.name, other.conditions)
+    for a, b in ((one.image, other.image), (one.masks, other.masks), (one.factors, other.factors)):
+        assert (a is None and b is None) or torch.equal(a, b)
+    assert not torch.equal(many[0].image, many[1].image)
+    assert not torch.equal(many[0].image, source.examples("synthetic", count=1, seed=2)[0].image)
+    assert torch.equal(one.image, DRAWN[name](1, HELD_OUT + 1))
+    assert not torch.equal(one.image, DRAWN[name](1, 1))
+
+
+@pytest.mark.parametrize(("name", "spec", "said"), CASES)
+def test_data_that_is_not_there(
+    name: str, spec: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("file").write_text("")
+    with pytest.raises(InputError, match=said):
+        find("datasets", name)().examples(spec, count=1, seed=0)
+
+
+NETWORKS: dict[str, tuple[Any, Any, Any]] = {  # as it ships, how it is loaded, and one of other sizes
+    "classifier": (Classifier, load_classifier, lambda: Classifier((8, 8, 8, 8), width=8)),
+    "features": (ShapeFeatures, shape_features, lambda: ShapeFeatures((8, 8, 8))),
+    "reader": (SceneReader, load_reader, lambda: torch.nn.Linear(1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_are_float16(name: str) -> None:
+    weights = Path(str(files("energycomp_datasets") / "weights" / name))
+    assert sum(file.stat().st_size for file in weights.iterdir()) < (5_000_000 if name == "reader" else 1_000_000)
+    assert {tensor.dtype for tensor in read_tensors(weights / "model.safetensors").values()} == {torch.float16}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_are_saved_and_loaded(name: str, tmp_path: Path) -> None:
+    make, load, other = NETWORKS[name]
+    save_network(other(), tmp_path / "new" / "other")
+    with pytest.raises(CheckpointError, match="expected"):
+        load(tmp_path / "new" / "other")
+    network = make()
+    save_network(network, tmp_path / "whole")
+    loaded = load(tmp_path / "whole")
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    state = loaded.state_dict()
+    for key, tensor in network.state_dict().items():
+        np.testing.assert_array_equal(state[key], tensor.half().to(tensor.dtype))
+    file = tmp_path / "whole" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load(tmp_path / "whole")
