@@ -42,8 +42,8 @@ from energycomp.errors import InputError
 from energycomp.fields import FLAG, legal, number
 from energycomp.images import decoded
 from energycomp.sampling import Level, Target
+from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import axes, predicted, sum_of_squares
-from energycomp_samplers.observation import Evidence
 from energycomp_samplers.particles import taken
 from energycomp_samplers.spread import Spread
 

@@ -31,11 +31,12 @@ from torch import Tensor
 from energycomp.fields import one_of
 from energycomp.sampling import Level, Run, Sampled, SamplingReport, Steps, Target
 from energycomp.seeds import draw_noise
+from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import check_densities, clipped, weighted_sum
-from energycomp_samplers.observation import Evidence, evidence_of, without_observations
+from energycomp_samplers.observation import evidence_of, without_observations
 from energycomp_samplers.spread import Spread, product_spread, spreads_of
 
-AWAY = 3.0  # standard deviations by which m may leave the range of the predictions
+AWAY = 5.0  # standard deviations, of the least sure component, by which m may leave the range of the predictions
 NO_GAUSSIAN = (
     "the precisions of the components do not add up to that of a Gaussian, because negated components are surer than "
     "the others: samples follow the sum of the predictions; use sampler='smc'"
@@ -49,8 +50,10 @@ class Gauss:
     One evaluation per leaf, sample and step, and those that measure the covariance of each leaf once: 8 D for samples of
     D <= 32 numbers, else 16, which measure one variance for all numbers.
 
-    The mean m stays within three standard deviations of the range of the predictions, and where the product is no
+    The mean m stays within five standard deviations of the range of the predictions, and where the product is no
     Gaussian it is their sum, as the report notes. Of components with several modes the samples are approximate.
+
+    Where an observation gives the variance of clean samples, m is the sum of the predictions, and nothing is measured.
 
     Args:
         last: "mean" ends at the mean of the clean sample, as DDPM does; "draw" at a draw of it, whose noise is that of
@@ -72,22 +75,22 @@ class Gauss:
         target, observations = without_observations(run.target)
         check_densities(target)
         evidence = evidence_of(observations, target) if observations else None
-        given = [one.variance for one in observations if one.variance is not None]
-        spreads = spreads_of(target)
-        whole = Spread.of_variance(given[0], target.noised_space.sample_shape) if given else None
-        return _Drawn(attrs.evolve(run, target=target), self, run.noise(), spreads, evidence, whole)
+        given = next((one.variance for one in observations if one.variance is not None), None)
+        spreads = [] if given is not None else spreads_of(target)
+        whole = None if given is None else Spread.of_variance(given, target.noised_space.sample_shape)
+        return _Drawn(attrs.evolve(run, target=target), self, run.noise(), spreads, whole, evidence)
 
 
 @attrs.define(eq=False)
 class _Drawn(Steps):
-    """Samples x (n, *shape), the spread of each leaf, and that of the product where it was given."""
+    """Samples x (n, *shape), the spread of each leaf, or that of their product where it was given."""
 
     run: Run
     options: Gauss
     x: Tensor
     spreads: list[Spread]
-    evidence: Evidence | None
     whole: Spread | None
+    evidence: Evidence | None
     is_gaussian: bool = True
     products: dict[tuple[float, ...], tuple[Spread, bool]] = attrs.field(factory=dict)
 
@@ -117,28 +120,31 @@ class _Drawn(Steps):
         return Sampled(self.x, SamplingReport(notes=notes))
 
     def _product(self, x0: Tensor, level: Level) -> tuple[Tensor, Spread]:
-        """m (n, *shape) for the predictions x0 (K, n, *shape), and the spread that C follows from."""
+        """m (n, *shape) for the predictions x0 (K, n, *shape), and the spread that C follows from.
+
+        m is the sum of the predictions where the spread of the product was given, or is no Gaussian's.
+        """
         b = self.run.target.weights_at(level.timestep)
+        rest = (1.0 - sum(b)) * level.alpha**0.5 / (1.0 - level.alpha) * self.x.double()
+        ratio = _ratio(level, self.x)
+        plain = (weighted_sum(b, x0.double()) + rest / ratio).to(x0)
+        if self.whole is not None:
+            return plain, self.whole
         if b not in self.products:
             self.products[b] = product_spread(self.spreads, b, math.prod(x0.shape[2:]))
         product, is_product = self.products[b]
-        rest = (1.0 - sum(b)) * level.alpha**0.5 / (1.0 - level.alpha) * self.x.double()
-        ratio = _ratio(level, self.x)
         if not is_product:
-            # The sum of the predictions.
             self.is_gaussian = False
-            mean = weighted_sum(b, x0.double()) + rest / ratio
-            return mean.to(x0), self.whole or product
+            return plain, product
         # h = sum_i b_i (ratio I + P_i) m_i + the rest, and m = C h.
         total = rest
         for weight, spread, one in zip(b, self.spreads, x0.double(), strict=True):
             total = total + weight * spread.filtered(one, lambda values: ratio + values)
-        covariance = product.covariance(ratio)
-        mean = covariance(total)
+        mean = product.covariance(ratio)(total)
         # Stay near the range of the predictions.
-        away = AWAY * float(product.values.min()) ** -0.5
-        mean = mean.clamp(x0.amin(0).double() - away, x0.amax(0).double() + away)
-        return mean.to(x0), self.whole or product
+        least = min(float(spread.values.min()) for spread in self.spreads)
+        away = AWAY * float(ratio + least) ** -0.5
+        return mean.clamp(x0.amin(0).double() - away, x0.amax(0).double() + away).to(x0), product
 
     def _error(self, evidence: Evidence) -> Tensor:
         """Normal noise (n, *seen)."""

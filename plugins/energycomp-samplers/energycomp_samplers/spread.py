@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components import Composition
-from energycomp.errors import NonFiniteError
+from energycomp.errors import InputError
 from energycomp.sampling import Target
 
 MOST = 32  # numbers of a sample up to which the whole covariance is measured; above, one variance for all numbers
@@ -32,6 +32,7 @@ STRONG = 0.05  # alpha_bar_t where it is measured
 POINTS = 4  # noised samples at which J is measured
 PROBES = 8  # random directions in which one variance is measured
 LEAST = 1e-5  # of measured variances
+NEGATIVE = 0.1  # share of the largest variance by which a measured one may be below 0
 SMALL = 1e-3  # eigenvalues of a product below this share of the least of its components count as not above 0
 
 
@@ -134,6 +135,9 @@ def spreads_of(target: Target) -> list[Spread]:
 
     Costs 8 D evaluations of each leaf of D <= 32 numbers, and 16 of one of more numbers.
 
+    Raises:
+        InputError: predictions that are not those of a density, such as of a network that was not trained.
+
     >>> from energycomp.components import Gaussian
     >>> (1.0 / spreads_of(Target(Gaussian(0.5, 0.25)))[0].values).round(decimals=3)
     tensor([0.2500], dtype=torch.float64)
@@ -169,16 +173,23 @@ def _measured(target: Target) -> list[Spread]:
     rows = torch.full((len(x),), timestep, device=target.device)
     above, below = target.predict(x, rows, prediction_type="sample").flatten(2).double().cpu().chunk(2, dim=1)
     moved = (1.0 - alpha) / alpha**0.5 * (above - below) / 2.0  # C v of each leaf, (K, rows, D)
-    if not bool(moved.isfinite().all()):
-        raise NonFiniteError("got predictions at strong noise that are not finite; check the weights and the input")
-    ratio = alpha / (1.0 - alpha)
     if whole:
-        return [_of_matrix(one.unflatten(0, (POINTS, size)).mean(0), ratio) for one in moved]
-    return [_of_matrix((one * probes).mean().reshape(1, 1), ratio) for one in moved]
+        measured = moved.unflatten(1, (POINTS, size)).mean(1)
+    else:
+        measured = (moved * probes).mean((1, 2)).reshape(-1, 1, 1)
+    ratio = alpha / (1.0 - alpha)
+    return [_of_matrix(leaf, one, ratio) for leaf, one in zip(target.composition.terms, measured, strict=True)]
 
 
-def _of_matrix(covariance: Tensor, ratio: float) -> Spread:
-    """The spread for a measured C, at a noise level."""
+def _of_matrix(leaf: Any, covariance: Tensor, ratio: float) -> Spread:
+    """The spread of a leaf for its measured C, at a noise level."""
     values, vectors = torch.linalg.eigh((covariance + covariance.mT) / 2.0)
+    most = float(values.max())
+    if most < LEAST or float(values.min()) < -NEGATIVE * most:
+        raise InputError(
+            f"got no covariance of {leaf!r}: its predictions at strong noise give variances from "
+            f"{float(values.min()):.2g} to {most:.2g}; expected them above 0; give observe(..., variance=), or leave "
+            "the sampler out"
+        )
     precision = 1.0 / values.clamp(LEAST, 0.999 / ratio) - ratio
     return Spread(precision, None if len(values) == 1 else vectors)

@@ -167,6 +167,6 @@ class Weighing:
         share = float(effective_sample_size(self.log_evidence[None]))
         if not self.is_constrained or share >= ALIKE:
             return []
-        few = f"{count} particles of each sample are too few for what they are weighed by"
+        few = f"{count} particles of each sample are too few for the constraint or the observation"
         worth = f"{groups} samples are worth {share * groups:.1f} of its distribution"
         return [f"the weights collapsed: {few}, and {worth}; use more particles, or one swarm (particles=None)"]
