@@ -33,13 +33,14 @@ from energycomp.sampling import Level, Run, Sampled, SamplingReport, Steps, Targ
 from energycomp.seeds import draw_noise
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import check_densities, clipped, weighted_sum
-from energycomp_samplers.observation import evidence_of, without_observations
+from energycomp_samplers.observation import evidence_of, measured_spreads, without_observations
 from energycomp_samplers.spread import Spread, product_spread, spreads_of
 
 AWAY = 5.0  # standard deviations, of the least sure component, by which m may leave the range of the predictions
+FOLLOWS = "samples follow the sum of the predictions; use sampler='smc'"
 NO_GAUSSIAN = (
     "the precisions of the components do not add up to that of a Gaussian, because negated components are surer than "
-    "the others: samples follow the sum of the predictions; use sampler='smc'"
+    "the others"
 )
 
 
@@ -76,7 +77,9 @@ class Gauss:
         check_densities(target)
         evidence = evidence_of(observations, target) if observations else None
         given = next((one.variance for one in observations if one.variance is not None), None)
-        spreads = [] if given is not None else spreads_of(target)
+        spreads: list[Spread] = []
+        if given is None:
+            spreads = measured_spreads(target) if observations else spreads_of(target)
         whole = None if given is None else Spread.of_variance(given, target.noised_space.sample_shape)
         return _Drawn(attrs.evolve(run, target=target), self, run.noise(), spreads, whole, evidence)
 
@@ -116,8 +119,11 @@ class _Drawn(Steps):
             self.x = self.x + variance**0.5 * self.run.noise()
 
     def finish(self) -> Sampled:
-        notes = () if self.is_gaussian else (NO_GAUSSIAN,)
-        return Sampled(self.x, SamplingReport(notes=notes))
+        notes = []
+        if not self.is_gaussian:
+            problems = [one.problem for one in self.spreads if one.problem]
+            notes.append(f"{(problems or [NO_GAUSSIAN])[0]}: {FOLLOWS}")
+        return Sampled(self.x, SamplingReport(notes=tuple(notes)))
 
     def _product(self, x0: Tensor, level: Level) -> tuple[Tensor, Spread]:
         """m (n, *shape) for the predictions x0 (K, n, *shape), and the spread that C follows from.
@@ -134,7 +140,7 @@ class _Drawn(Steps):
             self.products[b] = product_spread(self.spreads, b, math.prod(x0.shape[2:]))
         product, is_product = self.products[b]
         if not is_product:
-            self.is_gaussian = False
+            self.is_gaussian = len(b) == 1  # of one component the sum is right
             return plain, product
         # h = sum_i b_i (ratio I + P_i) m_i + the rest, and m = C h.
         total = rest

@@ -24,7 +24,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Composable, Composition, NoisedSpace, Rule, is_constant, predict
+from energycomp.components import AnyWeight, Composable, Composition, NoisedSpace, Rule, bounds, predict
 from energycomp.components.algebra import is_term
 from energycomp.components.terms import added
 from energycomp.errors import CompositionError, InputError
@@ -193,7 +193,16 @@ def spread_of(target: Target, variance: float | Tensor | None) -> Spread:
     except InputError as error:
         got = f"got {target.composition!r}, whose weights vary, and no variance of its samples"
         raise InputError(f"{got}; expected one; give observe(..., variance=)") from error
-    return product_spread(spreads_of(target), weights, math.prod(space.sample_shape))[0]
+    return product_spread(measured_spreads(target), weights, math.prod(space.sample_shape))[0]
+
+
+def measured_spreads(target: Target) -> list[Spread]:
+    """The spread of every leaf; raises `InputError` for one that has none, which an observation needs."""
+    spreads = spreads_of(target)
+    for one in spreads:
+        if one.problem:
+            raise InputError(f"got an observation of a component, but {one.problem}; give observe(..., variance=)")
+    return spreads
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -243,23 +252,20 @@ class Observed(Composable):
 def without_observations(target: Target) -> tuple[Target, tuple[Observation, ...]]:
     """A target without the observations of its composition, and these.
 
+    A weight of an observed leaf, such as of guidance, is that of its components: an observation counts once.
+
     Raises:
-        CompositionError: an observed leaf with a weight other than 1, whose observations have no weight of their own.
+        CompositionError: an observed leaf of a weight that is not above 0.
     """
-    terms: list[tuple[Any, Any]] = []
+    terms: list[tuple[Any, AnyWeight]] = []
     found: list[Observation] = []
     for leaf, weight in target.composition.terms.items():
         if not isinstance(leaf, Observed):
-            terms.append((leaf, weight))
+            terms.append((Composition([(leaf, 1.0)]).terms, weight))
             continue
-        if not is_constant(weight, 1.0, target.noised_space.sample_shape):
-            raise CompositionError(
-                f"got {leaf!r} with the weight {weight!r}; expected the weight 1, because an observation is made once; "
-                "weigh the components before the observation is added"
-            )
-        terms += [*leaf.composition.terms.items()]
+        if bounds(weight, target.noised_space.sample_shape)[0] <= 0.0:
+            got = f"got {leaf!r} with the weight {weight!r}"
+            raise CompositionError(f"{got}; expected one above 0; negate components before they are observed")
+        terms.append((leaf.composition.terms, weight))
         found += leaf.observations
-    if not found:
-        return target, ()
-    total = Composition(added((Composition([(leaf, 1.0)]).terms, weight) for leaf, weight in terms))
-    return attrs.evolve(target, composition=total), tuple(found)
+    return (attrs.evolve(target, composition=Composition(added(terms))), tuple(found)) if found else (target, ())

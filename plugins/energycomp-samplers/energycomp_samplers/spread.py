@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from energycomp.components import Composition
-from energycomp.errors import InputError
 from energycomp.sampling import Target
 
 MOST = 32  # numbers of a sample up to which the whole covariance is measured; above, one variance for all numbers
@@ -43,6 +42,7 @@ class Spread:
     Args:
         values: eigenvalues (D,), or (1,) where all are the same.
         vectors: eigenvectors (D, D) as columns; None where P is diagonal.
+        problem: why it could not be measured; it is that of variance 1 then.
 
     >>> Spread(torch.tensor([4.0])).covariance(torch.tensor([1.0]))(torch.ones(1, 3))
     tensor([[0.2000, 0.2000, 0.2000]])
@@ -50,6 +50,7 @@ class Spread:
 
     values: Tensor
     vectors: Tensor | None = None
+    problem: str = ""
 
     @classmethod
     def of_precision(cls, matrix: Tensor) -> Spread:
@@ -108,19 +109,22 @@ def product_spread(spreads: Sequence[Spread], weights: Sequence[float], size: in
     """P = sum_i b_i P_i of components, of D numbers, and whether it is a precision as it stands.
 
     Where an eigenvalue is not above 0, as where a negated component is surer than the others, the product is no
-    Gaussian: eigenvalues are at least the least of the components of positive weight then.
+    Gaussian: eigenvalues are at least the least of the components of positive weight then. All are that where one of
+    the components could not be measured.
 
     >>> narrow, wide = Spread(torch.tensor([4.0])), Spread(torch.tensor([1.0]))
     >>> product_spread([narrow, wide], (2.0, -1.0), 3)[0].values, product_spread([narrow, wide], (1.0, -5.0), 3)[1]
     (tensor([7.]), False)
     """
+    least = min([float(one.values.min()) for b, one in zip(weights, spreads, strict=True) if b > 0.0], default=1.0)
+    if any(one.problem for one in spreads):
+        return Spread(torch.tensor([least], dtype=torch.float64)), False
     if all(one.vectors is None for one in spreads):
         values: Any = sum(b * one.values for b, one in zip(weights, spreads, strict=True))
         total = Spread(values)
     else:
         matrix: Any = sum(b * one.matrix(size) for b, one in zip(weights, spreads, strict=True))
         total = Spread.of_precision(matrix)
-    least = min([float(one.values.min()) for b, one in zip(weights, spreads, strict=True) if b > 0.0], default=1.0)
     if bool((total.values > SMALL * least).all()):
         return total, True
     return Spread(total.values.clamp(min=least), total.vectors), False
@@ -134,9 +138,7 @@ def spreads_of(target: Target) -> list[Spread]:
     """The spread of every leaf of a composition, measured once and kept.
 
     Costs 8 D evaluations of each leaf of D <= 32 numbers, and 16 of one of more numbers.
-
-    Raises:
-        InputError: predictions that are not those of a density, such as of a network that was not trained.
+    Predictions that are not those of a density, such as of a network that was not trained, have none: see `problem`.
 
     >>> from energycomp.components import Gaussian
     >>> (1.0 / spreads_of(Target(Gaussian(0.5, 0.25)))[0].values).round(decimals=3)
@@ -184,12 +186,9 @@ def _measured(target: Target) -> list[Spread]:
 def _of_matrix(leaf: Any, covariance: Tensor, ratio: float) -> Spread:
     """The spread of a leaf for its measured C, at a noise level."""
     values, vectors = torch.linalg.eigh((covariance + covariance.mT) / 2.0)
-    most = float(values.max())
-    if most < LEAST or float(values.min()) < -NEGATIVE * most:
-        raise InputError(
-            f"got no covariance of {leaf!r}: its predictions at strong noise give variances from "
-            f"{float(values.min()):.2g} to {most:.2g}; expected them above 0; give observe(..., variance=), or leave "
-            "the sampler out"
-        )
+    least, most = float(values.min()), float(values.max())
+    if most < LEAST or least < -NEGATIVE * most:
+        found = f"{leaf!r} has no covariance: its predictions at strong noise give variances from {least:.2g} to"
+        return Spread(torch.ones(1, dtype=torch.float64), problem=f"{found} {most:.2g}")
     precision = 1.0 / values.clamp(LEAST, 0.999 / ratio) - ratio
     return Spread(precision, None if len(values) == 1 else vectors)

@@ -267,10 +267,13 @@ def test_nan_that_was_not_seen_is_left_out() -> None:
     assert bool(x.isfinite().all())
 
 
-def test_an_observation_has_no_weight_of_its_own() -> None:
-    scene = 2.0 * (prior() & observe(LEFT, values(*SHAPE), 0.1))
-    with pytest.raises(CompositionError, match=r"expected the weight 1, because an observation is made once"):
-        drawn(scene, 2, "gauss")
+def test_guidance_weighs_the_components_and_not_the_observation() -> None:
+    u = Gaussian(0.0, 1.0, sample_shape=SHAPE, unconditional="self")
+    a, one = Gaussian(0.5, 0.4, sample_shape=SHAPE, unconditional=u), observe(LEFT, values(*SHAPE), 0.3)
+    x, _ = drawn(a & one, 2000, Gauss(last="draw"), num_inference_steps=4, guidance_scale=2.0)
+    check(x, *posterior(Gaussian(0.625, 0.25, sample_shape=SHAPE), [one]))  # a^2 / u
+    with pytest.raises(CompositionError, match=r"with the weight -1.0; expected one above 0"):
+        drawn(~(a & one), 2, "gauss")
 
 
 def test_a_function_needs_a_gradient() -> None:
@@ -281,5 +284,5 @@ def test_a_function_needs_a_gradient() -> None:
 
 def test_a_network_without_a_covariance_needs_one() -> None:
     scene = tiny_model()(0.3, 0.3) & observe(pool(4), torch.full((3, 4, 4), 0.8), 0.05)
-    with pytest.raises(InputError, match=r"got no covariance of tiny\(0.3, 0.3\).* give observe"):
+    with pytest.raises(InputError, match=r"tiny\(0.3, 0.3\) has no covariance.*; give observe"):
         drawn(scene, 2, None)
