@@ -71,7 +71,9 @@ class _Stacked:
 
     def adjoint(self, w: Tensor) -> Tensor:
         split = w.split([math.prod(shape) for shape in self.shapes], dim=1)
-        pulled = [p.adjoint(one.unflatten(1, shape)) for p, one, shape in zip(self.parts, split, self.shapes, strict=True)]
+        pulled = [
+            p.adjoint(one.unflatten(1, shape)) for p, one, shape in zip(self.parts, split, self.shapes, strict=True)
+        ]
         return torch.stack(pulled).sum(0)
 
     def solved(self, covariance: Covariance, noise: Tensor, v: Tensor) -> Tensor | None:

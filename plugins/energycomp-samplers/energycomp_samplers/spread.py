@@ -152,6 +152,7 @@ def spreads_of(target: Target) -> list[Spread]:
     return [_kept[leaf] for leaf in leaves]
 
 
+@torch.no_grad()
 def _measured(target: Target) -> list[Spread]:
     """The spread of every leaf, by differences of predictions at strong noise."""
     space = target.noised_space

@@ -38,9 +38,7 @@ class Correlated(Composable):
 def correlated(seed: int, u: Any) -> Correlated:
     random = torch.Generator().manual_seed(seed)
     root = torch.randn(3, 3, generator=random) / 3
-    return Correlated(
-        torch.randn(3, generator=random) / 3, root @ root.T + 0.2 * torch.eye(3), unconditional=u
-    )
+    return Correlated(torch.randn(3, generator=random) / 3, root @ root.T + 0.2 * torch.eye(3), unconditional=u)
 
 
 def drawn(component: Any, n: int, sampler: Any, steps: int) -> tuple[Tensor, SamplingReport]:
