@@ -1,4 +1,4 @@
-"""Samplers of composed distributions, one algorithm a file; guidance of high scales; regions, canvases and observations."""
+"""Samplers of composed distributions, one algorithm a file; guidance of high scales; regions and observations."""
 
 from __future__ import annotations
 

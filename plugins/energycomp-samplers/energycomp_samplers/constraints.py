@@ -23,14 +23,14 @@ the two. Its length is limited to 0.5 / sqrt(v), which moves by half a standard 
 its lengths among the particles of a sample where that is more: few particles outside a steep boundary would be thrown
 far across it, while a gradient that all particles share is followed.
 
-Observations are factors of the same kind, with log_psi_t = log N(y; A x0, A C A' + R) of `energycomp_samplers.observation`
-and the drift that moves the mean of the proposal from that for x0 to that for E[x_0 | x, y]. It needs no limit and no
-gradient through the network. The last step ends at E[x_0 | x, y].
+Observations are factors of the same kind: log_psi_t = log N(y; A x0, A C A' + R), in the notation of
+`energycomp_samplers.observation`. Their drift moves the mean of the proposal to that for E[x_0 | x, y] in place of x0.
+It needs no limit, and no gradient through the network. The last step ends at E[x_0 | x, y].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -44,6 +44,7 @@ from energycomp.images import decoded
 from energycomp.sampling import Level, Target
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import axes, predicted, sum_of_squares
+from energycomp_samplers.observation import Observation, evidence_of, spread_of
 from energycomp_samplers.particles import taken
 from energycomp_samplers.spread import Spread
 
@@ -113,6 +114,16 @@ class Twist:
     last: Tensor | None = None  # E[x_0 | x, y] at the last level, (G, P, *shape)
     calls: int = 0
     rules_out_all: bool = False  # of a group, in the end
+
+    @classmethod
+    def of(
+        cls, constraint: Constraint | None, target: Target, observations: Sequence[Observation], log_psi: Tensor
+    ) -> Twist:
+        """What weighs particles beside the product: a constraint, observations, both or nothing."""
+        if not observations:
+            return cls(constraint, target, log_psi)
+        variance = next((one.variance for one in observations if one.variance is not None), None)
+        return cls(constraint, target, log_psi, evidence_of(observations, target), spread_of(target, variance))
 
     def follows(self, level: Level) -> bool:
         """Whether gradients are followed at a level: clean samples move no further."""

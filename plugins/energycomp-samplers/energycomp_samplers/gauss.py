@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from energycomp.fields import one_of
-from energycomp.sampling import Level, Run, Sampled, SamplingReport, Steps, Target
+from energycomp.sampling import Level, Run, Sampled, SamplingReport, Steps
 from energycomp.seeds import draw_noise
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import check_densities, clipped, weighted_sum
@@ -48,8 +48,8 @@ NO_GAUSSIAN = (
 class Gauss:
     """Second-order products, and observations. Exact for Gaussians; costs what plain sampling costs.
 
-    One evaluation per leaf, sample and step, and those that measure the covariance of each leaf once: 8 D for samples of
-    D <= 32 numbers, else 16, which measure one variance for all numbers.
+    One evaluation per leaf, sample and step, and those that measure the covariance of each leaf once: 8 D for samples
+    of D <= 32 numbers, else 16, which measure one variance for all numbers.
 
     The mean m stays within five standard deviations of the range of the predictions, and where the product is no
     Gaussian it is their sum, as the report notes. Of components with several modes the samples are approximate.

@@ -56,7 +56,7 @@ class Observation:
 
 
 def observe(operator: Any, y: Any, std: float | Tensor, *, variance: float | Tensor | None = None) -> Observation:
-    """An observation y = A z + N(0, std^2) of clean samples z, for `scene & observe(A, y, std)`.
+    """An observation of clean samples z, whose model is y = A z + N(0, std^2): a factor for `scene & seen`.
 
     What is composed with it is a component. The default sampler follows its conditional mean, the sampler "gauss" draws
     from the formulas above, and `SMC` corrects both by weights. Costs no network evaluation beside those that measure

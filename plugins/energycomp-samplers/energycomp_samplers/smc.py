@@ -35,7 +35,6 @@ they change, only the weights of energies follow the change of pi_t.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import attrs
@@ -55,7 +54,7 @@ from energycomp_samplers.kernels import (
     total_energy,
     weighted_sum,
 )
-from energycomp_samplers.observation import Observation, evidence_of, spread_of, without_observations
+from energycomp_samplers.observation import without_observations
 from energycomp_samplers.particles import taken
 from energycomp_samplers.weighing import Weighing
 
@@ -136,7 +135,7 @@ class SMC:
             groups=groups[0],
             x=x.flatten(0, 1),
             weighing=Weighing(self, run, equal),
-            twist=_twist(self.constraint, target, observations, equal),
+            twist=Twist.of(self.constraint, target, observations, equal),
             chain=None if self.moves is None else Chain(self.moves),
             leaving=total * sum_of_squares(x, x) / 2.0,  # -log N(x; 0, I / B)
         )
@@ -154,16 +153,6 @@ class SMC:
                 f"got {len(run.generator)} generators for one swarm of particles, whose samples depend on each other; "
                 "expected one; give one generator, or particles of each sample: SMC(particles=4)"
             )
-
-
-def _twist(
-    constraint: Constraint | None, target: Target, observations: Sequence[Observation], log_psi: Tensor
-) -> Twist:
-    """What weighs particles beside the product: a constraint, observations, both or nothing."""
-    if not observations:
-        return Twist(constraint, target, log_psi)
-    variance = next((one.variance for one in observations if one.variance is not None), None)
-    return Twist(constraint, target, log_psi, evidence_of(observations, target), spread_of(target, variance))
 
 
 @attrs.define(eq=False)

@@ -176,10 +176,8 @@ def _measured(target: Target) -> list[Spread]:
     rows = torch.full((len(x),), timestep, device=target.device)
     above, below = target.predict(x, rows, prediction_type="sample").flatten(2).double().cpu().chunk(2, dim=1)
     moved = (1.0 - alpha) / alpha**0.5 * (above - below) / 2.0  # C v of each leaf, (K, rows, D)
-    if whole:
-        measured = moved.unflatten(1, (POINTS, size)).mean(1)
-    else:
-        measured = (moved * probes).mean((1, 2)).reshape(-1, 1, 1)
+    one_variance = (moved * probes).mean((1, 2)).reshape(-1, 1, 1)
+    measured = moved.unflatten(1, (POINTS, size)).mean(1) if whole else one_variance
     ratio = alpha / (1.0 - alpha)
     return [_of_matrix(leaf, one, ratio) for leaf, one in zip(target.composition.terms, measured, strict=True)]
 

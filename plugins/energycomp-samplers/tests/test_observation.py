@@ -54,7 +54,7 @@ def posterior(prior: Gaussian, observations: Sequence[Any]) -> tuple[Tensor, Ten
 
 
 def check(x: Tensor, mean: Tensor, covariance: Tensor) -> None:
-    """Samples (n, ...) have a mean and a covariance: squared errors, whitened, are chi-square within 3 standard errors."""
+    """Samples (n, ...) have a mean and a covariance: whitened squared errors are chi-square within 3 s.e."""
     white = torch.linalg.solve_triangular(
         torch.linalg.cholesky(covariance), (x.flatten(1).double() - mean).T, upper=False
     )
