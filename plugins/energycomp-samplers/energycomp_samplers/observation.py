@@ -123,8 +123,9 @@ def blur(kernel: Tensor) -> Blur:
     >>> blur(box).forward(torch.tensor([[[3.0, 0.0, 0.0, 0.0]]])).round(decimals=3)
     tensor([[[1., 1., 0., 1.]]])
     """
-    if not (isinstance(kernel, Tensor) and kernel.ndim == 2 and bool(kernel.isfinite().all())):
-        raise InputError(f"got the kernel {kernel!r}; expected a tensor (h, w) of finite numbers; change it")
+    given: Any = kernel
+    if not (isinstance(given, Tensor) and given.ndim == 2 and bool(given.isfinite().all())):
+        raise InputError(f"got the kernel {given!r}; expected a tensor (h, w) of finite numbers; change it")
     return Blur(kernel.detach().float())
 
 
