@@ -1,4 +1,4 @@
-"""Samplers of composed distributions, one algorithm a file; guidance of high scales; regions and canvases."""
+"""Samplers of composed distributions, one algorithm a file; guidance of high scales; regions and observations."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ if TYPE_CHECKING:
     from energycomp_samplers.by_region import regional as regional, within as within
     from energycomp_samplers.canvas import Canvas as Canvas
     from energycomp_samplers.constraints import constraint as constraint
+    from energycomp_samplers.observation import blur as blur, observe as observe, pool as pool
 
 __all__ = [
     "Canvas",
+    "blur",
     "constraint",
     "energycomp_register_guidances",
     "energycomp_register_samplers",
+    "observe",
+    "pool",
     "regional",
     "within",
 ]
@@ -38,12 +42,13 @@ def energycomp_register_guidances() -> Mapping[str, Callable[..., object]]:
 
 @hookimpl
 def energycomp_register_samplers() -> Mapping[str, Callable[..., object]]:
-    """Weighted particles and moves at each noise level for products, shares for mixtures, and two for `~b`."""
+    """Weighted particles, moves and second order for products, shares for mixtures, and two for `~b`."""
     return {
         "smc": lazy("energycomp_samplers.smc:SMC"),
         "mala": lazy("energycomp_samplers.mala:annealed_mala"),
         "hmc": lazy("energycomp_samplers.hmc:annealed_hmc"),
         "langevin": lazy("energycomp_samplers.langevin:annealed_langevin"),
+        "gauss": lazy("energycomp_samplers.gauss:Gauss"),
         "mixture": lazy("energycomp_samplers.mixture:MixtureSampler"),
         "perpendicular": lazy("energycomp_samplers.perpendicular:Perpendicular"),
         "rejection": lazy("energycomp_samplers.rejection:Rejection"),

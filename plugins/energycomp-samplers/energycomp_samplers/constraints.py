@@ -22,11 +22,15 @@ A drift moves the proposal, to N(mu + v drift, v I) in place of N(mu, v I), and 
 the two. Its length is limited to 0.5 / sqrt(v), which moves by half a standard deviation, or to the lower quartile of
 its lengths among the particles of a sample where that is more: few particles outside a steep boundary would be thrown
 far across it, while a gradient that all particles share is followed.
+
+Observations are factors of the same kind: log_psi_t = log N(y; A x0, A C A' + R), in the notation of
+`energycomp_samplers.observation`. Their drift moves the mean of the proposal to that for E[x_0 | x, y] in place of x0.
+It needs no limit, and no gradient through the network. The last step ends at E[x_0 | x, y].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -38,8 +42,11 @@ from energycomp.errors import InputError
 from energycomp.fields import FLAG, legal, number
 from energycomp.images import decoded
 from energycomp.sampling import Level, Target
+from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import axes, predicted, sum_of_squares
+from energycomp_samplers.observation import Observation, evidence_of, spread_of
 from energycomp_samplers.particles import taken
+from energycomp_samplers.spread import Spread
 
 RULED_OUT = 1e6  # the energy that an infinite one counts as
 DEPTH = 3.0  # the limit of log psi below the best particle: at the noisy end, and where a tenth is as good as the best
@@ -91,15 +98,32 @@ def constraint(f: Callable[[Tensor], Tensor], weight: float = 1.0, *, gradient: 
 
 @attrs.define(eq=False)
 class Twist:
-    """The log psi of particles (G, P) at the last noise level, and what a drift changed of their proposals."""
+    """The log psi of particles (G, P) at the last noise level, and what a drift changed of their proposals.
+
+    Args:
+        evidence, spread: of observations, and the spread of clean samples; None without observations.
+    """
 
     constraint: Constraint | None
     target: Target
     log_psi: Tensor
+    evidence: Evidence | None = None
+    spread: Spread | None = None
     correction: Tensor | float = 0.0  # log p(y | x) - log q(y | x), of the proposal p and of that with the drift, q
     drift: Tensor | None = None
+    last: Tensor | None = None  # E[x_0 | x, y] at the last level, (G, P, *shape)
     calls: int = 0
     rules_out_all: bool = False  # of a group, in the end
+
+    @classmethod
+    def of(
+        cls, constraint: Constraint | None, target: Target, observations: Sequence[Observation], log_psi: Tensor
+    ) -> Twist:
+        """What weighs particles beside the product: a constraint, observations, both or nothing."""
+        if not observations:
+            return cls(constraint, target, log_psi)
+        variance = next((one.variance for one in observations if one.variance is not None), None)
+        return cls(constraint, target, log_psi, evidence_of(observations, target), spread_of(target, variance))
 
     def follows(self, level: Level) -> bool:
         """Whether gradients are followed at a level: clean samples move no further."""
@@ -118,25 +142,56 @@ class Twist:
 
         `clean` gives E[x_0 | x], or x_0 at the last level; the variance is v of the proposal.
         """
-        if self.constraint is None:
+        if self.constraint is None and self.evidence is None:
             return None
-        # The density of the constraint at clean samples, and its gradient through the network.
-        with torch.set_grad_enabled(self.follows(level)):
-            raw = self.constraint.log_density(self.target, clean()) * (1.0 if level.is_last else level.alpha**2)
-            drift = _gradient(raw, x, self.constraint.f) if self.follows(level) else None
-        self.drift = None if drift is None else _shortened(drift, 0.5 / variance**0.5)
+        log_psi = torch.zeros_like(self.log_psi)
+        self.drift = None
+        if self.constraint is not None:
+            log_psi = self._of_constraint(self.constraint, x, clean, level, variance)
+        if self.evidence is not None and self.spread is not None:
+            log_psi = log_psi + self._of_observations(self.evidence, self.spread, clean().detach(), level)
         # psi_s(y) / psi_t(x), and what the drift of the last step changed.
-        log_psi = raw.detach() if level.is_last else _limited(raw.detach(), level.alpha)
         increment = log_psi - self.log_psi + self.correction
         self.log_psi = log_psi
-        self.calls += log_psi.numel()
-        self.rules_out_all = bool((self.log_psi <= -RULED_OUT).all(1).any())
         return increment
+
+    def _of_constraint(
+        self, constraint: Constraint, x: Tensor, clean: Callable[[], Tensor], level: Level, variance: float
+    ) -> Tensor:
+        """log psi of the constraint, (G, P)."""
+        # The density of the constraint at clean samples, and its gradient through the network.
+        with torch.set_grad_enabled(self.follows(level)):
+            raw = constraint.log_density(self.target, clean()) * (1.0 if level.is_last else level.alpha**2)
+            if self.follows(level):
+                self.drift = _shortened(_gradient(raw, x, constraint.f), 0.5 / variance**0.5)
+        log_psi = raw.detach() if level.is_last else _limited(raw.detach(), level.alpha)
+        self.calls += log_psi.numel()
+        self.rules_out_all = bool((log_psi <= -RULED_OUT).all(1).any())
+        return log_psi
+
+    def _of_observations(self, evidence: Evidence, spread: Spread, clean: Tensor, level: Level) -> Tensor:
+        """log psi of the observations, (G, P)."""
+        x0 = clean.flatten(0, 1)
+        ratio = torch.tensor([level.alpha / (1.0 - level.alpha)], device=x0.device)
+        mean, log_psi = evidence.conditioned(x0, spread.covariance(ratio))
+        if level.is_last:
+            self.last = mean.reshape(clean.shape)
+        # The mean of the proposal moves by sqrt(alpha_bar_s) beta B / (D (1 - alpha_bar_t)) for each number of x0.
+        total = sum(self.target.weights_at(level.timestep))
+        pull = total * level.next_alpha**0.5 / (1.0 - level.alpha)
+        toward = pull * (mean - x0).reshape(clean.shape)
+        self.drift = toward if self.drift is None else self.drift + toward
+        return log_psi.reshape(self.log_psi.shape)
 
     def take(self, places: Tensor) -> None:
         """Keeps the particles at these places."""
         self.log_psi = taken(self.log_psi, places)
         self.drift = None if self.drift is None else taken(self.drift, places)
+        self.last = None if self.last is None else taken(self.last, places)
+
+    def ended(self, centre: Tensor) -> Tensor:
+        """The clean samples at which the last step ends, from the mean of the proposal without observations."""
+        return centre if self.last is None else self.last
 
     def proposed(self, centre: Tensor, variance: float, noise: Tensor) -> Tensor:
         """The particles y of the proposal with the drift, by normal noise."""

@@ -54,6 +54,7 @@ from energycomp_samplers.kernels import (
     total_energy,
     weighted_sum,
 )
+from energycomp_samplers.observation import without_observations
 from energycomp_samplers.particles import taken
 from energycomp_samplers.weighing import Weighing
 
@@ -115,10 +116,13 @@ class SMC:
         """Particles of noise. A list of n generators goes with `particles`, and with weights "none". A sample does not
         depend on its batch then; with weights, only if `resample_above` is given.
         """
-        self._check(run)
+        target, observations = without_observations(run.target)
+        run = attrs.evolve(run, target=target)
+        weighs = self.weighs or bool(observations)
+        self._check(run, weighs)
         # One swarm; or a group of particles for each sample, which does not depend on the others.
         groups = (1, run.n)
-        alone = isinstance(run.generator, list) and not self.weighs
+        alone = isinstance(run.generator, list) and not weighs
         if alone or self.particles is not None:
             groups = (run.n, self.particles or 1)
         # Start: x ~ N(0, I / B), with equal weights.
@@ -131,12 +135,12 @@ class SMC:
             groups=groups[0],
             x=x.flatten(0, 1),
             weighing=Weighing(self, run, equal),
-            twist=Twist(self.constraint, run.target, equal),
+            twist=Twist.of(self.constraint, target, observations, equal),
             chain=None if self.moves is None else Chain(self.moves),
             leaving=total * sum_of_squares(x, x) / 2.0,  # -log N(x; 0, I / B)
         )
 
-    def _check(self, run: Run) -> None:
+    def _check(self, run: Run, weighs: bool) -> None:
         check_densities(run.target)
         total = least_sum(run.target)
         if total <= 0:
@@ -144,7 +148,7 @@ class SMC:
                 f"got {run.target.composition!r} with weights that sum to {total:g}; expected a positive "
                 "sum, because the product is no distribution otherwise; compose with `&`, or leave sampler= out"
             )
-        if isinstance(run.generator, list) and self.particles is None and self.weighs:
+        if isinstance(run.generator, list) and self.particles is None and weighs:
             raise InputError(
                 f"got {len(run.generator)} generators for one swarm of particles, whose samples depend on each other; "
                 "expected one; give one generator, or particles of each sample: SMC(particles=4)"
@@ -208,8 +212,9 @@ class _Swarm(Steps):
 
         # Step: y from the proposal; the last step goes to its mean.
         centre = product.centre(x, clipped(product.mean(x0), target))
-        y = centre
-        if not level.is_last:
+        if level.is_last:
+            y = self.twist.ended(centre)
+        else:
             y = self.twist.proposed(centre, product.variance, self.run.noise(tuple(x.shape[:2])))
         if energy is not None:
             self.leaving = energy + product.log_ratio(x, y, centre)
@@ -221,7 +226,7 @@ class _Swarm(Steps):
         if len(samples) > self.run.n:
             samples = taken(samples.unflatten(0, (self.groups, -1)), self.weighing.drawn_one()).flatten(0, 1)
         # Shuffle: copies of one particle stand side by side.
-        if self.options.weighs and self.options.particles is None:
+        if self.options.particles is None and (self.options.weighs or self.twist.evidence is not None):
             samples = samples[self.run.uniform((self.run.n,)).argsort()]
         report = self.weighing.report(self.chain)
         notes = (*report.notes, NONE_LEFT) if self.twist.rules_out_all else report.notes

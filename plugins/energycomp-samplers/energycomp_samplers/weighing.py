@@ -46,6 +46,7 @@ class Weighing:
     starts_far: bool = False  # whether weights of energies could not correct the start
     log_evidence: Tensor = attrs.field(init=False)
     ancestors: Tensor = attrs.field(init=False)
+    is_constrained: bool = False  # by a constraint or an observation
     independent: float | None = None  # first particles, the mean over groups, when weights ended
 
     def __attrs_post_init__(self) -> None:
@@ -60,6 +61,7 @@ class Weighing:
             self._add(increment, level)
         weighs = self.is_weighing or constrained is not None
         if constrained is not None:
+            self.is_constrained = True
             self.log_weights = self.log_weights + constrained
         if weighs:
             self.ess.append(float(effective_sample_size(self.log_weights).mean()))
@@ -163,8 +165,8 @@ class Weighing:
             few = f"all {count} samples descend from about {self.independent:.1f} of the particles"
             return [f"the weights collapsed: {few}; use more particles or steps"]
         share = float(effective_sample_size(self.log_evidence[None]))
-        if self.options.constraint is None or share >= ALIKE:
+        if not self.is_constrained or share >= ALIKE:
             return []
-        few = f"{count} particles of each sample are too few for the constraint"
+        few = f"{count} particles of each sample are too few for the constraint or the observation"
         worth = f"{groups} samples are worth {share * groups:.1f} of its distribution"
         return [f"the weights collapsed: {few}, and {worth}; use more particles, or one swarm (particles=None)"]

@@ -19,6 +19,7 @@ from energycomp.plugins import find, listing
 from energycomp.sampling import AttributeGuidance, Sampler, SamplingReport, Target, interval
 from energycomp.testing import Gaussian, labels_model, planted, tinted_model, tiny_model
 from energycomp_lab.checks import check_sampler
+from energycomp_samplers.gauss import Gauss
 from energycomp_samplers.hmc import HMC
 from energycomp_samplers.langevin import Langevin
 from energycomp_samplers.mala import MALA
@@ -32,11 +33,12 @@ REGISTERED = {
     "langevin": SMC,
     "mala": SMC,
     "hmc": SMC,
+    "gauss": Gauss,
     "mixture": MixtureSampler,
     "perpendicular": Perpendicular,
     "rejection": Rejection,
 }
-EXACT = ("smc", "mala")  # for products of any widths
+EXACT = ("smc", "mala", "gauss")  # for products of any widths
 CHECKED: list[Any] = [  # exact, too
     SMC(weights="fkc"),
     SMC(weights="energy"),
@@ -61,6 +63,7 @@ SAMPLERS: dict[str, Any] = {
     "mala": find("samplers", "mala")(),
     "hmc": find("samplers", "hmc")(),
     "hmc of energies": find("samplers", "hmc")(test="energy"),
+    "gauss": Gauss(),
     "mixture": MixtureSampler(),
 }
 WITH_ENERGIES = [name for name in SAMPLERS if "energ" in name]

@@ -1,0 +1,135 @@
+"""What an observation says of noised samples: conditional means, draws and densities. Formulas: `observation`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.errors import EnergycompError, InputError, first_line
+from energycomp.images import decoded
+from energycomp.sampling import Target
+from energycomp_samplers.operators import Linear, Pair, linearised, solve
+from energycomp_samplers.spread import Covariance
+
+
+@attrs.frozen(eq=False)
+class Evidence:
+    """Observations in the units of the noised space: y (1, *seen), noise R (1, *seen).
+
+    Args:
+        linear: the operator; None where `f` is linearised at each sample.
+        f: samples (B, *shape) to what is seen of them.
+    """
+
+    linear: Linear | None
+    f: Callable[[Tensor], Tensor]
+    y: Tensor
+    noise: Tensor
+
+    def conditioned(
+        self, x0: Tensor, covariance: Covariance, draw: Tensor | None = None, error: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """E[z | x, y], and log p(y | x) up to a constant, (B,), in float64.
+
+        Args:
+            x0: m, (B, *shape).
+            covariance: C.
+            draw: d of N(0, C), (B, *shape): the first result is a draw of p(z | x, y) then, by e = R^(1/2) error.
+            error: normal noise (B, *seen), with `draw`.
+        """
+        # What is seen of the prediction.
+        linear = self.linear
+        if linear is None:
+            linear, seen = linearised(self.f, x0)
+        else:
+            seen = linear.forward(x0)
+        noise = self.noise.to(x0)
+        missed = self.y.to(x0) - seen
+        if draw is not None and error is not None:
+            missed = missed + noise.sqrt() * error - linear.forward(draw)
+        # Correct it, by how sure it is.
+        pulled = solve(linear, covariance, noise, missed)
+        moved = covariance(linear.adjoint(pulled))
+        log_density = -0.5 * (missed.double() * pulled.double()).flatten(1).sum(1)
+        return x0 + moved if draw is None else x0 + draw + moved, log_density
+
+
+@attrs.frozen(eq=False)
+class _Stacked:
+    """Several linear operators as one, whose results are flat and joined."""
+
+    parts: Sequence[Linear]
+    shapes: Sequence[torch.Size]
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.cat([part.forward(z).flatten(1) for part in self.parts], dim=1)
+
+    def adjoint(self, w: Tensor) -> Tensor:
+        split = w.split([math.prod(shape) for shape in self.shapes], dim=1)
+        pulled = [
+            p.adjoint(one.unflatten(1, shape)) for p, one, shape in zip(self.parts, split, self.shapes, strict=True)
+        ]
+        return torch.stack(pulled).sum(0)
+
+    def solved(self, covariance: Covariance, noise: Tensor, v: Tensor) -> Tensor | None:
+        """None: conjugate gradients."""
+
+
+def joined(found: Sequence[Evidence]) -> Evidence:
+    """Several observations as one."""
+    if len(found) == 1:
+        return found[0]
+    linear = [one.linear for one in found if one.linear is not None]
+    return Evidence(
+        _Stacked(linear, [one.y.shape[1:] for one in found]) if len(linear) == len(found) else None,
+        lambda z: torch.cat([one.f(z).flatten(1) for one in found], dim=1),
+        torch.cat([one.y.flatten(1) for one in found], dim=1),
+        torch.cat([one.noise.flatten(1) for one in found], dim=1),
+    )
+
+
+def bound(operator: Any, y: Tensor, std: Tensor, target: Target) -> Evidence:
+    """One observation of the samples of a composition. Of samples z in (-r, r), operators see (z + r) / 2r.
+
+    Raises:
+        InputError: shapes that do not fit, an operator that fails, or a pair that is not linear.
+    """
+    space, decode = target.noised_space, target.decode
+    shape, value_range = tuple(space.sample_shape), space.value_range
+    see = getattr(operator, "forward", operator)
+    scale, middle = 1.0, 0.0
+    if value_range is not None and decode is None:
+        scale = 1.0 / (2.0 * value_range[1])
+        middle = 0.5
+
+    def f(z: Tensor) -> Tensor:
+        data = z * scale + middle if decode is None else decoded(z, "pt", decode=decode, value_range=value_range)
+        seen: Tensor = see(data)
+        return seen / scale
+
+    # Shapes, and what is seen of the middle of the value range.
+    nothing = torch.zeros(1, *shape, device=target.device)
+    try:
+        with torch.no_grad():
+            offset = f(nothing)
+    except EnergycompError:
+        raise
+    except Exception as error:
+        got = f"got an operator that fails for samples of shape {tuple(nothing.shape)}: {first_line(error)}"
+        raise InputError(f"{got}; correct it") from error
+    y = y.to(offset)[None]
+    if y.shape != offset.shape:
+        got = f"got y of shape {tuple(y.shape[1:])}, where the operator sees {tuple(offset.shape[1:])} of a sample"
+        raise InputError(f"{got} of shape {shape}; expected the same shape; change y or the operator")
+    noise = (std.to(y)[None] / scale).square()
+    # Functions, and all operators behind a codec, are linearised; of the others the offset goes to y.
+    if decode is not None or see is operator:
+        return Evidence(None, f, y / scale, noise)
+    if isinstance(operator, Pair):
+        operator.check(shape, target.device)
+    return Evidence(operator, see, y / scale - offset, noise)

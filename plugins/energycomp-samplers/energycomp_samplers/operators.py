@@ -1,0 +1,205 @@
+"""Operators of observations: what is seen of a sample. Each has A, A', and closed forms of (A C A' + R)^-1.
+
+Samples are (B, *shape), what is seen of them (B, *seen).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.errors import InputError
+from energycomp.fields import whole
+from energycomp_samplers.spread import Covariance
+
+TOLERANCE = 1e-3  # by which a linear operator may miss its rules, as a share
+STEPS = 200  # of conjugate gradients, at most
+CLOSE = 1e-6  # where they end: the residual, as a share
+
+
+class Linear(Protocol):
+    """A linear operator."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """A z, (B, *seen), of samples (B, *shape)."""
+
+    def adjoint(self, w: Tensor) -> Tensor:
+        """A' w, (B, *shape), of what is seen (B, *seen)."""
+
+    def solved(self, covariance: Covariance, noise: Tensor, v: Tensor) -> Tensor | None:
+        """(A C A' + R)^-1 v in closed form, with R = diag(noise); None where there is none."""
+
+
+@attrs.frozen(eq=False)
+class Mask:
+    """The numbers of a sample where a mask is 1; 0 elsewhere."""
+
+    mask: Tensor
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z * self.mask.to(z)
+
+    adjoint = forward
+
+    def solved(self, covariance: Covariance, noise: Tensor, v: Tensor) -> Tensor | None:
+        diagonal = covariance.diagonal(v, v.shape[1:])
+        return None if diagonal is None else v / (self.mask.to(v) * diagonal + noise)
+
+
+@attrs.frozen
+class Pool:
+    """Averages of blocks of size x size numbers of the last two axes."""
+
+    size: int = attrs.field(validator=whole(1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        if z.ndim < 3 or z.shape[-1] % self.size or z.shape[-2] % self.size:
+            got = f"got blocks of {self.size} x {self.size} for samples of shape {tuple(z.shape[1:])}"
+            raise InputError(f"{got}; expected a size that divides the last two axes; change it")
+        return z.unflatten(-1, (-1, self.size)).unflatten(-3, (-1, self.size)).mean((-3, -1))
+
+    def adjoint(self, w: Tensor) -> Tensor:
+        spread = w.repeat_interleave(self.size, -1).repeat_interleave(self.size, -2)
+        return spread / self.size**2
+
+    def solved(self, covariance: Covariance, noise: Tensor, v: Tensor) -> Tensor | None:
+        shape = (*v.shape[1:-2], v.shape[-2] * self.size, v.shape[-1] * self.size)
+        diagonal = covariance.diagonal(v, shape)
+        if diagonal is None:
+            return None
+        # Blocks share no number: A C A' is diagonal.
+        inside = diagonal.expand(-1, *shape)
+        return v / (self.forward(inside) / self.size**2 + noise)
+
+
+@attrs.frozen(eq=False)
+class Blur:
+    """The convolution of the last two axes with a kernel (h, w) about its centre; edges are joined (circular)."""
+
+    kernel: Tensor
+
+    def forward(self, z: Tensor) -> Tensor:
+        return _filtered(z, self._transfer(z))
+
+    def adjoint(self, w: Tensor) -> Tensor:
+        return _filtered(w, self._transfer(w).conj())
+
+    def solved(self, covariance: Covariance, noise: Tensor, v: Tensor) -> Tensor | None:
+        variance = covariance.diagonal(v, v.shape[1:])
+        if variance is None or variance[0].numel() > 1 or noise.unique().numel() > 1:
+            return None
+        return _filtered(v, 1.0 / (variance * self._transfer(v).abs().square() + noise.flatten()[0]))
+
+    def _transfer(self, z: Tensor) -> Tensor:
+        """The Fourier transform of the kernel, (H, W)."""
+        height, width = self.kernel.shape
+        if z.ndim < 3 or height > z.shape[-2] or width > z.shape[-1]:
+            got = f"got a kernel of {height} x {width} for samples of shape {tuple(z.shape[1:])}"
+            raise InputError(f"{got}; expected one no larger than the last two axes; crop it")
+        padded = z.new_zeros(z.shape[-2:])
+        padded[:height, :width] = self.kernel.to(z)
+        return torch.fft.fft2(padded.roll((-(height // 2), -(width // 2)), (0, 1)))
+
+
+def _filtered(z: Tensor, transfer: Tensor) -> Tensor:
+    return torch.fft.ifft2(torch.fft.fft2(z) * transfer).real
+
+
+@attrs.frozen(eq=False)
+class Pair:
+    """Functions A and A' of batches."""
+
+    forward: Callable[[Tensor], Tensor]
+    adjoint: Callable[[Tensor], Tensor]
+
+    def solved(self, covariance: Covariance, noise: Tensor, v: Tensor) -> Tensor | None:
+        """None: conjugate gradients."""
+
+    def check(self, shape: Sequence[int], device: torch.device) -> None:
+        """Raises `InputError` where two draws show that A is not linear, or A' not its adjoint."""
+        random = torch.Generator().manual_seed(0)
+        u, v = torch.randn(2, 1, *shape, generator=random).to(device)
+        seen, other, both = self.forward(u), self.forward(v), self.forward(u + v)
+        if not _close(both, seen + other):
+            raise InputError(
+                "got an operator (A, A') whose A is not linear: A(u + v) is not A(u) + A(v); expected a linear one; "
+                "give A alone, as a function"
+            )
+        w = torch.randn(seen.shape, generator=random).to(seen)
+        back = self.adjoint(w)
+        if back.shape != u.shape:
+            got = f"got A' that returns {tuple(back.shape)} for what is seen of {tuple(u.shape)}"
+            raise InputError(f"{got}; expected the shape of the samples; correct A'")
+        one, two = (seen * w).sum(), (u * back).sum()
+        if (one - two).abs() > TOLERANCE * (seen.norm() * w.norm() + u.norm() * back.norm()):
+            raise InputError(
+                f"got an operator (A, A') with <A u, w> = {float(one):.4g} and <u, A' w> = {float(two):.4g}; expected "
+                "equal numbers, because A' is the adjoint of A; correct A'"
+            )
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool((a - b).norm() <= TOLERANCE * (a.norm() + b.norm()))
+
+
+def linearised(f: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Pair, Tensor]:
+    """The derivative of a function at samples (B, *shape), by autograd, and f itself there, (B, *seen)."""
+    with torch.enable_grad():
+        point = at.detach().requires_grad_()
+        seen = f(point)
+        if not seen.requires_grad:
+            raise InputError("got an operator without a gradient; expected torch operations on samples; correct it")
+        # J' w, as a function of w: its derivative is J.
+        w = torch.zeros_like(seen).requires_grad_()
+        (back,) = torch.autograd.grad(seen, point, w, create_graph=True, materialize_grads=True)
+
+    def forward(v: Tensor) -> Tensor:
+        if not back.requires_grad:
+            return torch.zeros_like(seen)
+        (moved,) = torch.autograd.grad(back, w, v, retain_graph=True, materialize_grads=True)
+        return moved
+
+    def adjoint(w: Tensor) -> Tensor:
+        (pulled,) = torch.autograd.grad(seen, point, w, retain_graph=True, materialize_grads=True)
+        return pulled
+
+    return Pair(forward, adjoint), seen.detach()
+
+
+def solve(operator: Linear, covariance: Covariance, noise: Tensor, v: Tensor) -> Tensor:
+    """(A C A' + R)^-1 v, (B, *seen), with R = diag(noise): in closed form, or by conjugate gradients.
+
+    >>> from energycomp_samplers.spread import Spread
+    >>> C = Spread(torch.ones(1)).covariance(torch.ones(1))  # I / 2
+    >>> double = Pair(lambda z: 2 * z, lambda w: 2 * w)
+    >>> solve(double, C, torch.ones(1, 1), torch.tensor([[6.0]]))
+    tensor([[2.]])
+    """
+    found = operator.solved(covariance, noise, v)
+    if found is not None:
+        return found
+
+    def dot(a: Tensor, b: Tensor) -> Tensor:
+        return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
+
+    found = torch.zeros_like(v)
+    residual = v
+    direction = v
+    size = dot(v, v)
+    least = CLOSE**2 * size
+    for _ in range(STEPS):
+        if bool((size <= least).all()):
+            break
+        image = operator.forward(covariance(operator.adjoint(direction))) + noise * direction
+        # Rows that are solved already stay as they are.
+        step = torch.where(size > least, size / dot(direction, image).clamp(min=1e-30), 0.0)
+        found = found + step * direction
+        residual = residual - step * image
+        before = size
+        size = dot(residual, residual)
+        direction = residual + size / before.clamp(min=1e-30) * direction
+    return found
