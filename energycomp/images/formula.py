@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,8 @@ def formula_text(formula: Mapping[str, Any]) -> str:
     >>> formula_text({"energycomp": "0.2.0", "model": "clevr", "seed": 3})
     '{"energycomp": "0.2.0", "model": "clevr", "seed": 3}'
     """
-    from energycomp import __version__
-
     try:
-        text = json.dumps({VERSION: __version__, **formula}, allow_nan=False)
+        text = json.dumps({VERSION: version("energycomp"), **formula}, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"got a formula with {error}; expected what JSON has; change it") from error
     if len(text) > MAX_FORMULA:
