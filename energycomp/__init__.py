@@ -20,13 +20,13 @@ if TYPE_CHECKING:
         HasEnergy as HasEnergy,
         crop as crop,
         during as during,
-        match_snr as match_snr,
         on as on,
-        per_sample as per_sample,
         ramp as ramp,
         region as region,
         window as window,
     )
+    from energycomp.components.match_snr import match_snr as match_snr
+    from energycomp.components.per_sample import per_sample as per_sample
     from energycomp.decomposition import (
         Decomposer as Decomposer,
         decompose as decompose,
