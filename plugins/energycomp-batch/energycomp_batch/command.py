@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import attrs
 import typer
 
 from energycomp.cli import (
@@ -25,15 +26,17 @@ from energycomp.cli import (
 from energycomp.errors import InputError
 from energycomp_batch.answers import answers_file
 from energycomp_batch.inputs import Inputs
+from energycomp_batch.parts import Parts
+from energycomp_batch.places import place_of
 from energycomp_batch.pool import Pool, default_processes
-from energycomp_batch.results import Results
+from energycomp_batch.results import Output, Results
 from energycomp_batch.shards import Shard, ShardOption, local_device, shard_of
-from energycomp_batch.store import Output
 from energycomp_batch.work import Images, Task, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from energycomp_batch.cluster import Cluster
     from energycomp_batch.picture import Picture
 
 
@@ -41,19 +44,20 @@ def batch(
     run: Run,
     model: ModelName,
     images: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="IMAGE_OR_FOLDER",
             help="Image files, Parquet files and WebDataset archives (.tar), folders of these, and @LIST: a file with "
-            "a path per line.",
+            "a path per line. Each may be a URL, such as s3://bucket/images.",
         ),
     ],
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "-o",
             "--out",
-            help="Folder for results.jsonl and one marked image per image, or a file .parquet, .csv or .jsonl.",
+            help="Folder for results.jsonl and one marked image per image, or a file .parquet, .csv or .jsonl. A URL, "
+            "or with --engine ray: folder of Parquet parts.",
         ),
     ] = None,
     solver: SolverName = None,
@@ -73,6 +77,25 @@ def batch(
         str | None,
         typer.Option(help="Column of the images in Parquet files and archives.", show_default="that of images"),
     ] = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Processes of this machine, or actors of a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of a Ray cluster, or auto for the one that runs here.", show_default="Ray is started"),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of Ray's actors.", show_default="one per core, or GPU, of the cluster"),
+    ] = None,
+    part: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of images per Parquet file of --engine ray. If it is stopped, each actor loses one at most.",
+            show_default="200, less in a short run",
+        ),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Print nothing per image, except for unreadable ones.")
     ] = False,
@@ -83,57 +106,98 @@ def batch(
     energycomp batch clevr images/ -o out --workers 4
     energycomp batch clevr @files.txt --shard 1/4 --quiet -o out
     energycomp batch clevr shards/ -o results.parquet --quiet
+    energycomp batch clevr s3://bucket/shards -o s3://bucket/found --engine ray --address auto
     ```
 
     The answers are those of energycomp infer. Several images are read by one process per core. With -o, an interrupted
     run continues: images in results.jsonl are not read again. Each --shard appends to a file of its own, such as
-    results-1-of-4.jsonl; energycomp merge makes one of them. A Parquet or CSV file is written when all images are read.
+    results-1-of-4.jsonl; the same command without --shard makes one of them. A Parquet or CSV file is written when all images are read.
     Until then the answers are in a file of JSON lines beside it.
+
+    With --engine ray, several machines read. Answers are Parquet files of some images each, and images that could not
+    be read are in the folder _failed among them. --json prints a line per such file. The same command continues.
     """
-    output = None if out is None else Output.of(out)
+    on_ray = engine == "ray"
+    _check_engine(on_ray=on_ray, out=out, ray=(address, concurrency, part), local=(workers, shard, redraw or None))
+    output = None if out is None else Output.of(place_of(out), parts=on_ray)
     folder = None if output is None else output.folder
     printed = printer(folder, redraw=redraw, records=records, as_json=run.as_json)
-    part = shard_of(shard)
+    own = Shard() if on_ray else shard_of(shard)
     inputs = _inputs(images, output, column)
+    options, known = parse_options(run.option), parse_count(count)
+    if on_ray:
+        from energycomp_batch.cluster import Cluster, show_bars
+
+        reading = Reading(model, run.device, options, solver, known, run.seed, None, redraw)
+        ray = Cluster(address, concurrency, part, gpu=run.device != "cpu", bars=show_bars(quiet=quiet))
+        with loading(model):
+            settings = attrs.evolve(reading, device="cpu").settings(attrs.evolve(reading, device="cpu").load())
+        _read_on_ray(inputs, reading, Parts(output.parts, settings), ray, as_json=run.as_json, quiet=quiet)
+        return
     expected = inputs.expected()
     device = local_device(run.device)
-    processes = _processes(workers, expected and part.size(expected), device)
-    options, known = parse_options(run.option), parse_count(count)
+    processes = _processes(workers, expected and own.size(expected), device)
     reading = Reading(model, device, options, solver, known, run.seed, folder, redraw)
     with _pool(reading, processes) as pool:
         with loading(model):
             loaded = reading.load()
         results: Any = nullcontext()
-        if output is not None:
-            results = Results(output.lines, reading.settings(loaded), part)
-        table = output.table if output is not None and part.total == 1 else None
+        if output is not None and output.parts is not None:
+            results = Parts(output.parts, reading.settings(loaded), alone=own.total == 1)
+        elif output is not None:
+            results = Results(output.lines, reading.settings(loaded), own)
+        table = output.table if output is not None and own.total == 1 else None
         with results as kept, nullcontext() if table is None else answers_file(table) as write:
 
             def show(picture: Picture, record: dict[str, Any]) -> None:
                 if write is not None:
                     write({**record, "image": picture.key})
-                if not quiet or "failed" in record:
+                if record and (not quiet or "failed" in record):  # of what is in parts, nothing is read again
                     printed(str(picture), picture.name, record)
 
-            read = Images(inputs, part, reading, kept, show)
+            read = Images(inputs, own, reading, kept, show)
             read.read(loaded, pool)
     if read.failed:
         typer.echo(f"energycomp: {read.failed} of {read.shown} images could not be read", err=True)
-    if part.total > 1:
-        _say_what_follows(read, part, output)
-    if read.failed and not part.launched:  # a launcher ends the other processes
+    if own.total > 1:
+        _say_what_follows(read, own, output)
+    if read.failed and not own.launched:  # a launcher ends the other processes
+        raise typer.Exit(1)
+
+
+def _check_engine(*, on_ray: bool, out: str | None, ray: tuple[Any, ...], local: tuple[Any, ...]) -> None:
+    """Raises `InputError` for options of the other engine."""
+    names = ("--workers", "--shard", "--redraw") if on_ray else ("--address", "--concurrency", "--part")
+    given = [name for name, value in zip(names, local if on_ray else ray, strict=True) if value is not None]
+    if given:
+        raise InputError(f"got {given[0]} {'with' if on_ray else 'without'} --engine ray; leave it out")
+    if on_ray and out is None:
+        raise InputError("got --engine ray without -o; expected a folder or a URL for Parquet parts, such as -o found")
+
+
+def _read_on_ray(
+    inputs: Inputs, reading: Reading, parts: Parts, ray: Cluster, *, as_json: bool, quiet: bool
+) -> None:
+    """Reads the images on a cluster, and prints a line for each part."""
+    total, failed = 0, 0
+    for event in ray.read(inputs, Worker(reading), parts):
+        total, failed = total + event["images"], failed + len(event["failed"])
+        for record in event["failed"]:
+            typer.echo(f"energycomp: {record['failed']}", err=True)
+        if as_json:
+            typer.echo(json.dumps(event))
+        elif not quiet:
+            typer.echo(f"{parts.folder}/{event['part']}: {event['images']} images")
+    typer.echo(f"energycomp: read {total} images, of which {failed} could not be read", err=True)
+    if failed:
         raise typer.Exit(1)
 
 
 def _say_what_follows(read: Images, part: Shard, output: Output | None) -> None:
     """Says on stderr which images a shard has read, and what makes one result of all shards."""
     after = ""
-    if output is not None:
-        after = ". Once all shards have ended, " + (
-            f"`energycomp merge {output}` makes one file of theirs"
-            if output.table is None
-            else f"the same command without --shard writes {output}"
-        )
+    if output is not None and output.parts is None:
+        after = f". Once all shards have ended, the same command without --shard makes one {output.place.name} of theirs"
     typer.echo(f"energycomp: read {read.shown} of {read.total} images, shard {part}{after}", err=True)
 
 
@@ -155,12 +219,12 @@ def _pool(reading: Reading, processes: int) -> Iterator[Pool[Task, dict[str, Any
         yield pool
 
 
-def _inputs(paths: list[Path], output: Output | None, column: str | None) -> Inputs:
+def _inputs(paths: list[str], output: Output | None, column: str | None) -> Inputs:
     """The images of all paths; none of them may be where the marked images or the answers are written."""
     if output is None:
         return Inputs.of(paths, column=column)
-    found = Inputs.of(paths, without=output.folder or output.table, column=column)
-    place = Path(str(output)).resolve()
+    found = Inputs.of(paths, without=output.parts or output.folder or output.table, column=column)
+    place = output.place.resolve()
     if place in found.files or any(file.parent == place for file in found.files):
-        raise InputError(f"got -o {output}, which holds images that are to be read; expected another folder or file")
+        raise InputError(f"got -o {place}, which holds images that are to be read; expected another folder or file")
     return found

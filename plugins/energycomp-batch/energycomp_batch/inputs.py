@@ -1,46 +1,46 @@
-"""The images that a command is given: files, and the rows of tables, one after another."""
+"""The images that a command is given: files and URLs, and the rows of tables, one after another."""
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from energycomp.cli import image_files
 from energycomp.errors import InputError
 from energycomp_batch.picture import Picture
+from energycomp_batch.places import files_in, is_url, place_of, reaching
 from energycomp_batch.tables import TABLES, require, row_count, table_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
-def is_table(path: Path) -> bool:
+def is_table(path: Any) -> bool:
     """Whether a file holds images as rows."""
     return path.suffix.lower() in TABLES
 
 
 @attrs.frozen
 class Inputs:
-    """Image files and tables, as given, under their resolved paths; iterating reads the tables.
+    """Image files and tables, as given, under their resolved paths; iterating reads the files and tables.
 
     Args:
         files: each once.
         column: of the images in tables.
     """
 
-    files: dict[Path, Path]
+    files: dict[Any, Any]
     column: str | None = None
 
     @classmethod
-    def of(cls, paths: Sequence[Path], *, without: Path | None = None, column: str | None = None) -> Inputs:
-        """The files that are meant by paths, folders, lists and ranges.
+    def of(cls, paths: Sequence[str | Path], *, without: Any = None, column: str | None = None) -> Inputs:
+        """The files that are meant by paths, URLs, folders and lists.
 
-        `@LIST` stands for the paths in a file, one per line; whether its files can be read is seen when they are.
-        `{000..003}` stands for the numbers of a range. The rest is as in `image_files`.
+        `@LIST` stands for the paths in a file, one per line; whether its files can be read is seen when they are. The
+        rest is as in `image_files`.
 
         Args:
             without: file or folder of the results.
@@ -48,16 +48,23 @@ class Inputs:
         from energycomp.images import FORMATS
 
         found, suffixes = cls({}, column), FORMATS.keys() | TABLES
-        for path, listed in _given(paths):
+        for text, listed in _given(paths):
+            path = place_of(text)
+            if is_url(path):
+                files = [path] if listed else files_in(path, suffixes, without)
+                found.files.update((file, file) for file in files)
+                continue
             try:
-                found.files.update(image_files([path], without=without, suffixes=suffixes))
+                found.files.update(image_files([path], without=None if is_url(without) else without, suffixes=suffixes))
             except InputError:
                 if not listed:
                     raise
                 found.files[path.resolve()] = path
         tables = [path for path in found.files.values() if is_table(path)]
-        for table in {path.suffix.lower(): path for path in tables}.values():  # one of each kind
+        for table in {path.suffix.lower(): path for path in reversed(tables)}.values():  # the first of each kind
             require(table)
+            if column is not None:
+                next(table_rows(table, column), None)
         if column is not None and not tables:
             raise InputError(f"got --column {column} without a Parquet or tar file; leave it out")
         return found
@@ -75,7 +82,7 @@ class Inputs:
     def __iter__(self) -> Iterator[Picture]:
         for path in self.files.values():
             if not is_table(path):
-                yield Picture(path)
+                yield Picture.at(path)
                 continue
             try:
                 yield from table_rows(path, self.column)
@@ -83,41 +90,14 @@ class Inputs:
                 yield Picture(path, problem=str(error))
 
 
-def _given(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
+def _given(paths: Sequence[str | Path]) -> Iterator[tuple[str, bool]]:
     """The paths, and those of lists, each with whether it is of a list."""
-    for path in (one for given in paths for one in _numbered(given)):
-        if not str(path).startswith("@") or path.exists():
+    for path in map(str, paths):
+        if not path.startswith("@") or os.path.lexists(path):
             yield path, False
             continue
-        try:
-            with Path(str(path)[1:]).open(encoding="utf-8", errors="surrogateescape") as lines:
-                for line in filter(str.strip, lines):
-                    if "\0" in line:
-                        raise InputError(
-                            f"got {path}, a file that is no text; expected @ and a file with a path per line"
-                        )
-                    yield Path(line.rstrip("\r\n")), True
-        except OSError as error:
-            raise InputError(
-                f"got {path}, whose list cannot be read ({error.strerror}); expected @ and a file with a path per line"
-            ) from error
-
-
-def _numbered(path: Path) -> Iterator[Path]:
-    """The paths of a range such as shards/{000..003}.tar, which not every shell writes out.
-
-    Raises:
-        InputError: the range ends before it begins.
-
-    >>> [str(path) for path in _numbered(Path("{08..10}.tar"))]
-    ['08.tar', '09.tar', '10.tar']
-    """
-    found = re.search(r"\{(\d{1,18})\.\.(\d{1,18})\}", str(path))
-    if found is None or os.path.lexists(path):
-        yield path
-        return
-    first, last = int(found[1]), int(found[2])
-    if first > last:
-        raise InputError(f"got {path}, a range that ends before it begins; expected {{{found[2]}..{found[1]}}}")
-    for number in range(first, last + 1):  # whoever takes the paths stops at the first that does not exist
-        yield from _numbered(Path(f"{str(path)[: found.start()]}{number:0{len(found[1])}}{str(path)[found.end() :]}"))
+        with reaching(path), place_of(path[1:]).open(encoding="utf-8", errors="surrogateescape") as lines:
+            for line in filter(str.strip, lines):
+                if "\0" in line:
+                    raise InputError(f"got {path}, a file that is no text; expected @ and a file with a path per line")
+                yield line.rstrip("\r\n"), True

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from energycomp.models import Model
     from energycomp.progress import Bar
     from energycomp_batch.inputs import Inputs
+    from energycomp_batch.parts import Parts
     from energycomp_batch.picture import Picture
     from energycomp_batch.pool import Pool
     from energycomp_batch.results import Results
@@ -75,7 +76,7 @@ class Images:
     inputs: Inputs
     shard: Shard
     reading: Reading
-    results: Results | None
+    results: Results | Parts | None
     show: Callable[[Picture, dict[str, Any]], object]
     total: int = attrs.field(default=0, init=False)  # over all shards
     shown: int = attrs.field(default=0, init=False)
@@ -87,8 +88,11 @@ class Images:
         expected = self.inputs.expected()
         total = expected and self.shard.size(expected)
         with counting("reading", total, unit="image", leave=not self.inputs.single) as bar:
-            for task, record in self._records(model, bar, pool):
-                if self.results is not None and task.known is None and "failed" not in record:
+            tasks = self._tasks(bar)
+            alone = ((task, read(self.reading, model, task)) for task in tasks)
+            for task, answer in alone if pool is None else pool.run(tasks):
+                record = failure(task.picture, answer.reason) if isinstance(answer, Lost) else answer
+                if self.results is not None and task.known is None:
                     self.results.keep(record)
                 self._put(task.index, task.picture, record, bar)
 
@@ -96,36 +100,20 @@ class Images:
         """The images that are to be read or drawn; the others are shown at once."""
         sources = self.inputs.files.values() if self.results is not None and self.reading.folder is not None else ()
         names = {path: name for path in sources if (name := self.results.names.of(path)) != path.stem}  # type: ignore[union-attr]
-        for index, picture in enumerate(self._own()):
+        index = 0
+        for self.total, picture in enumerate(self.inputs, start=1):
+            if self.total % self.shard.total != self.shard.index % self.shard.total:
+                continue
             head, known = {"image": picture.key}, None
-            if self.results is not None:
-                try:
-                    head = self.results.head(picture.key, picture.digest())
-                except InputError as error:
-                    self._put(index, picture, failure(picture, str(error)), bar)
-                    continue
+            if self.results is not None and picture.problem is None:
+                head = self.results.head(picture.key, picture.digest())
                 known = self.results.known(head)
             if known is None or self.reading.lacks(known):
                 name = names.get(picture.source, picture.source.stem)
                 yield Task(index, picture, head, name if picture.row is None else f"{name}/{picture.row_name}", known)
             else:
                 self._put(index, picture, known, bar)
-
-    def _own(self) -> Iterator[Picture]:
-        for picture in self.inputs:
-            if self.total % self.shard.total == self.shard.index - 1:
-                yield picture
-            self.total += 1
-
-    def _records(
-        self, model: Model, bar: Bar, pool: Pool[Task, dict[str, Any]] | None
-    ) -> Iterator[tuple[Task, dict[str, Any]]]:
-        if pool is None:
-            for task in self._tasks(bar):
-                yield task, read(self.reading, model, task)
-            return
-        for task, answer in pool.run(self._tasks(bar)):
-            yield task, failure(task.picture, answer.reason) if isinstance(answer, Lost) else answer
+            index += 1
 
     def _put(self, index: int, picture: Picture, record: dict[str, Any], bar: Bar) -> None:
         """Shows the record of an image, once those of all images before it are shown."""
@@ -133,7 +121,7 @@ class Images:
             if self.inputs.single:
                 raise InputError(record["failed"])
             self.failed += 1
-        self._waiting[index] = (attrs.evolve(picture, content=None), record)
+        self._waiting[index] = (attrs.evolve(picture, content=b""), record)
         while (ready := self._waiting.pop(self.shown, None)) is not None:
             self.show(*ready)
             self.shown += 1
