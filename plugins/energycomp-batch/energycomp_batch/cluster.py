@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
     from energycomp_batch.parts import Parts
 
-OLDEST = (2, 49)  # Ray whose blocks and actors are used here
+    Make = Callable[[], Callable[[Task], dict[str, Any]]]
+
+OLDEST = (2, 49)  # version of Ray
 MOST = 200  # images in a part, if nothing else is asked for
 SHARES = 16  # parts for each actor, so that all end at about the same time
-TABLES = 1000  # whose rows are counted before they are read
+COUNTED = 1000  # tables whose rows are counted before they are read
 READERS = 8  # actors for each task that reads files
 BLOCK = 2**20  # bytes of images that wait as one object; Ray's own blocks of 128 MiB would be hours of work
 SETTINGS = {
@@ -34,6 +36,41 @@ SETTINGS = {
     "RAY_DATA_LOG_LEVEL": "ERROR",
 }  # fmt: skip
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray listens on the loopback address only
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Any]:
+    """Ray, connected to the cluster of an address for the block, unless it was before; None starts it here.
+
+    Raises:
+        InputError: Ray is not installed or too old, or there is no such cluster.
+    """
+    for name, value in {**SETTINGS, **({} if address else ALONE)}.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise InputError(
+            "got --engine ray without Ray Data; expected the package ray; pip install 'energycomp-batch[ray]'"
+        ) from error
+    if tuple(map(int, ray.__version__.split(".")[:2])) < OLDEST:
+        raise InputError(f"got Ray {ray.__version__}; expected {OLDEST[0]}.{OLDEST[1]} or later; pip install -U ray")
+    if ray.is_initialized():
+        yield ray
+        return
+    try:
+        own = {} if address else {"include_dashboard": False}
+        ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
+    except Exception as error:  # ConnectionError, RuntimeError for another version, and others
+        raise InputError(
+            f"got --address {address}, to which Ray does not connect ({first_line(error)[:200]}); expected the address "
+            "of a running cluster with this version of Ray and Python; start one by `ray start --head`"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
 
 
 @attrs.frozen
@@ -54,49 +91,11 @@ class Cluster:
     gpu: bool = False
     bars: bool = False
 
-    @contextmanager
-    def connected(self) -> Iterator[Any]:
-        """Ray, connected for the block, unless it was before.
-
-        Raises:
-            InputError: Ray is not installed or too old, or there is no such cluster.
-        """
-        for name, value in {**SETTINGS, **({} if self.address else ALONE)}.items():
-            os.environ.setdefault(name, value)
-        try:
-            import ray
-            import ray.data
-        except ImportError as error:
-            raise InputError(
-                "got --engine ray without Ray Data; expected the package ray; pip install 'energycomp-batch[ray]'"
-            ) from error
-        if tuple(int(number) for number in ray.__version__.split(".")[:2]) < OLDEST:
-            raise InputError(f"got Ray {ray.__version__}; expected {OLDEST[0]}.{OLDEST[1]} or later; pip install -U ray")
-        if ray.is_initialized():
-            yield ray
-            return
-        try:
-            ray.init(
-                self.address,
-                log_to_driver=False,
-                logging_level="ERROR",
-                include_dashboard=None if self.address else False,
-            )
-        except Exception as error:  # ConnectionError, RuntimeError for another version, and others
-            raise InputError(
-                f"got --address {self.address}, to which Ray does not connect ({first_line(error)[:200]}); expected "
-                "the address of a running cluster with this version of Ray and Python; start one by `ray start --head`"
-            ) from error
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
-
-    def read(self, inputs: Inputs, make: Callable[[], Callable[[Task], dict[str, Any]]], parts: Parts) -> Iterator[Any]:
+    def read(self, inputs: Inputs, make: Make, parts: Parts) -> Iterator[dict[str, Any]]:
         """Reads the images whose answers are not known, and writes theirs; yields what was done, a part at a time.
 
-        An image whose process ends twice is a failure. An actor that ends, as with its machine, is replaced; a part that
-        it has written is not read again.
+        An image whose process ends twice is a failure. An actor that ends, as with its machine, is replaced; a part
+        that it has written is not read again.
 
         Args:
             make: called in a process beside each actor; returns the function from an image to its record.
@@ -106,9 +105,9 @@ class Cluster:
             dicts of `part` (a name), `images` and `failed` (records).
 
         Raises:
-            EnergycompError: what `make` or the writing of a part raises.
+            InputError: the cluster or the parts cannot be used, or what `make` or the writing of a part raised.
         """
-        with self.connected() as ray:
+        with connected(self.address) as ray:
             known = ray.put(parts.known_keys())
             actors = self.concurrency or max(1, int(ray.cluster_resources().get("GPU" if self.gpu else "CPU", 1)))
             size = self.part or _size(inputs, actors)
@@ -140,7 +139,7 @@ class Cluster:
 
 def _size(inputs: Inputs, actors: int) -> int:
     """Images in a part: few files in a long run, and several parts for each actor in a short one."""
-    expected = inputs.expected() if sum(map(is_table, inputs.files)) <= TABLES else None
+    expected = inputs.expected() if sum(map(is_table, inputs.files)) <= COUNTED else None
     return MOST if expected is None else max(1, min(MOST, expected // (SHARES * actors)))
 
 
@@ -177,38 +176,24 @@ def _rows(block: Any, column: str | None, known: Any, size: int) -> Iterator[Any
 class _Actor:
     """Answers images in a process beside its own, which may end with an image, and writes their part."""
 
-    def __init__(self, make: Callable[[], Callable[[Task], dict[str, Any]]], parts: Parts) -> None:
+    def __init__(self, make: Make, parts: Parts) -> None:
         vars(sys.modules["__main__"]).pop("__file__", None)  # the process beside this one need not import Ray
         self._parts, self._pool = parts, Pool(make, 1)
         self._pool.__enter__()
 
     def __call__(self, batch: Any) -> dict[str, list[Any]]:
-        columns = (batch[name].to_pylist() for name in ("place", "row", "content", "problem"))
-        pictures = [Picture(place_of(place), *rest) for place, *rest in zip(*columns, strict=True)]
-        name = self._parts.name([f"{picture.key} {picture.digest()}" for picture in pictures])
-        failed, error = [], ""
+        tasks = []
+        for row in batch.to_pylist():
+            picture = Picture(place_of(row["place"]), row["row"], row["content"], row["problem"])
+            tasks.append(Task(len(tasks), picture, self._parts.head(picture.key, picture.digest()), picture.name))
+        name = self._parts.name([f"{task.head['image']} {task.head['sha256']}" for task in tasks])
+        records, error = [], ""
         try:
-            if pictures and not self._parts.has(name):
-                records = self._answers(pictures)
+            if tasks and not self._parts.has(name):
+                found = sorted(self._pool.run(tasks), key=lambda pair: pair[0].index)
+                records = [failure(one.picture, got.reason) if isinstance(got, Lost) else got for one, got in found]
                 self._parts.write(name, records)
-                failed = [record for record in records if "failed" in record]
         except EnergycompError as raised:  # the driver raises it without Ray's traceback
             error = str(raised)
-        row = {"part": name, "images": len(pictures), "failed": json.dumps(failed), "error": error}
-        return {name: [value] for name, value in row.items()}
-
-    def _answers(self, pictures: list[Picture]) -> list[dict[str, Any]]:
-        tasks = [
-            Task(index, picture, self._parts.head(picture.key, picture.digest()), picture.name)
-            for index, picture in enumerate(pictures)
-        ]
-        found = {
-            task.index: failure(task.picture, answer.reason) if isinstance(answer, Lost) else answer
-            for task, answer in self._pool.run(tasks)
-        }
-        return [found[task.index] for task in tasks]
-
-
-def show_bars(*, quiet: bool) -> bool:
-    """Whether Ray shows its bars: in a terminal, unless it should be quiet."""
-    return sys.stderr.isatty() and not quiet
+        failed = json.dumps([record for record in records if "failed" in record])
+        return {"part": [name], "images": [len(tasks)], "failed": [failed], "error": [error]}

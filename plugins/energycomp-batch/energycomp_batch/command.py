@@ -111,8 +111,8 @@ def batch(
 
     The answers are those of energycomp infer. Several images are read by one process per core. With -o, an interrupted
     run continues: images in results.jsonl are not read again. Each --shard appends to a file of its own, such as
-    results-1-of-4.jsonl; the same command without --shard makes one of them. A Parquet or CSV file is written when all images are read.
-    Until then the answers are in a file of JSON lines beside it.
+    results-1-of-4.jsonl; the same command without --shard makes one of them. A Parquet or CSV file is written when all
+    images are read. Until then the answers are in a file of JSON lines beside it.
 
     With --engine ray, several machines read. Answers are Parquet files of some images each, and images that could not
     be read are in the folder _failed among them. --json prints a line per such file. The same command continues.
@@ -126,10 +126,10 @@ def batch(
     inputs = _inputs(images, output, column)
     options, known = parse_options(run.option), parse_count(count)
     if on_ray:
-        from energycomp_batch.cluster import Cluster, show_bars
+        from energycomp_batch.cluster import Cluster
 
         reading = Reading(model, run.device, options, solver, known, run.seed, None, redraw)
-        ray = Cluster(address, concurrency, part, gpu=run.device != "cpu", bars=show_bars(quiet=quiet))
+        ray = Cluster(address, concurrency, part, gpu=run.device != "cpu", bars=sys.stderr.isatty() and not quiet)
         with loading(model):
             settings = attrs.evolve(reading, device="cpu").settings(attrs.evolve(reading, device="cpu").load())
         _read_on_ray(inputs, reading, Parts(output.parts, settings), ray, as_json=run.as_json, quiet=quiet)
@@ -175,9 +175,7 @@ def _check_engine(*, on_ray: bool, out: str | None, ray: tuple[Any, ...], local:
         raise InputError("got --engine ray without -o; expected a folder or a URL for Parquet parts, such as -o found")
 
 
-def _read_on_ray(
-    inputs: Inputs, reading: Reading, parts: Parts, ray: Cluster, *, as_json: bool, quiet: bool
-) -> None:
+def _read_on_ray(inputs: Inputs, reading: Reading, parts: Parts, ray: Cluster, *, as_json: bool, quiet: bool) -> None:
     """Reads the images on a cluster, and prints a line for each part."""
     total, failed = 0, 0
     for event in ray.read(inputs, Worker(reading), parts):
@@ -197,7 +195,9 @@ def _say_what_follows(read: Images, part: Shard, output: Output | None) -> None:
     """Says on stderr which images a shard has read, and what makes one result of all shards."""
     after = ""
     if output is not None and output.parts is None:
-        after = f". Once all shards have ended, the same command without --shard makes one {output.place.name} of theirs"
+        after = (
+            f". Once all shards have ended, the same command without --shard makes one {output.place.name} of theirs"
+        )
     typer.echo(f"energycomp: read {read.shown} of {read.total} images, shard {part}{after}", err=True)
 
 

@@ -1,4 +1,4 @@
-"""Answers as Parquet parts in a folder or a bucket, and a table of failures beside them, which a later run continues."""
+"""Answers as Parquet parts in a folder or a bucket, with a table of failures, which a later run continues."""
 
 from __future__ import annotations
 

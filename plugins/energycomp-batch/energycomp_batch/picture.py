@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
@@ -52,7 +51,7 @@ class Picture:
     def row_name(self) -> str:
         """The name of a file for the row: its own, or one without the characters that a path cannot have.
 
-        >>> Picture(Path("a.tar"), "7").row_name, Picture(Path("a.tar"), "cat/7").row_name
+        >>> Picture("a.tar", "7").row_name, Picture("a.tar", "cat/7").row_name
         ('7', 'cat-7-1b8c97')
         """
         row = self.row or ""

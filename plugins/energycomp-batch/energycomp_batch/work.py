@@ -101,8 +101,9 @@ class Images:
         sources = self.inputs.files.values() if self.results is not None and self.reading.folder is not None else ()
         names = {path: name for path in sources if (name := self.results.names.of(path)) != path.stem}  # type: ignore[union-attr]
         index = 0
-        for self.total, picture in enumerate(self.inputs, start=1):
-            if self.total % self.shard.total != self.shard.index % self.shard.total:
+        for picture in self.inputs:
+            self.total += 1
+            if (self.total - self.shard.index) % self.shard.total:
                 continue
             head, known = {"image": picture.key}, None
             if self.results is not None and picture.problem is None:

@@ -63,7 +63,10 @@ def test_shards_are_merged_to_the_results_of_one_process(
     code, out, err = run(*command, "-o", "out")
     assert code == 0
     assert out.count("0 objects") == 4
-    assert "read 4 of 7 images, shard 1/2. Once all shards have ended, the same command without --shard makes one out" in err
+    assert (
+        "read 4 of 7 images, shard 1/2. Once all shards have ended, the same command without --shard makes one out"
+        in err
+    )
     assert {path.name for path in Path("out").glob("*.jsonl")} == {"results-1-of-2.jsonl", "results-2-of-2.jsonl"}
     monkeypatch.delenv("RANK")
     assert run(*command, "-o", "out")[0] == 0
@@ -119,7 +122,10 @@ def test_a_list_gives_paths_and_a_missing_one_is_left_out(
     assert "got absent.png, which is no file" in err
     assert ["failed" in json.loads(line) for line in out.splitlines()] == [False, True, False]
     code, _, err = run("batch", model, "@none.txt")
-    assert (code, "got @none.txt, which cannot be reached (FileNotFoundError: [Errno 2] No such file" in err) == (2, True)
+    assert (code, "got @none.txt, which cannot be reached (FileNotFoundError: [Errno 2] No such file" in err) == (
+        2,
+        True,
+    )
 
 
 def has_ended(group: int) -> bool:
