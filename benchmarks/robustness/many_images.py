@@ -93,9 +93,8 @@ def drive(address: str, images: str, out: str, part: int, wait: float) -> None:
 
 
 def driver(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, __file__, "drive", *map(str, arguments)], stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, __file__, "drive", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
 
 
 def processes() -> dict[int, tuple[int, str]]:
@@ -123,7 +122,8 @@ def under(ancestors: set[int]) -> dict[int, str]:
 
 def kills(n: int, number: int, seed: int, folder: Path) -> dict[str, Any]:
     """Kills at random moments, and the same command again after each kill of the driver."""
-    choose, images, out = random.Random(seed), folder / "images", folder / "found"
+    choose = random.Random(seed)  # noqa: S311 - which process is killed
+    images, out = folder / "images", folder / "found"
     images.mkdir()
     for index, content in enumerate(files(n)):
         (images / f"{'deadly' if index < DEADLY else ''}{index:06d}.png").write_bytes(content)
@@ -217,7 +217,7 @@ def engines(n: int, model: str, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"images": n}
     for name, more in (("local", ["--workers", "2"]), ("ray", ["--engine", "ray", "--concurrency", "2"])):
         start = time.monotonic()
-        with subprocess.Popen(
+        with subprocess.Popen(  # noqa: S603 - our own
             [*command, "-o", str(folder / f"{name}.parquet"), *more], stdout=subprocess.PIPE, text=True
         ) as running:
             if running.stdout is None or not running.stdout.readline():

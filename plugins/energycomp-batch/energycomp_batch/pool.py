@@ -223,10 +223,9 @@ def _work(connection: Connection, make: Callable[[], Callable[[Any], Any]]) -> N
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(EOFError, OSError):
         try:
-            import torch
-
-            torch.set_num_threads(1)
             answer = make()
+            if "torch" in sys.modules:
+                sys.modules["torch"].set_num_threads(1)
         except Exception as error:
             connection.send(("raised", _sendable(error)))
             return

@@ -146,9 +146,10 @@ def _row(number: int, cells: dict[str, Any], table: Any) -> Picture:
     except InputError as error:
         return Picture(table, key, problem=f"row {key} of {table}: {error}")
     folder = table.parent if is_url(table) else Path(os.path.normpath(table.parent.absolute()))
-    path = folder / image if is_url(table) else Path(os.path.normpath(folder / image))
-    if path.is_relative_to(folder) and ".." not in path.parts and "\0" not in image and "://" not in image:
-        return Picture.at(path, table, key)
+    if not is_url(image) and "\0" not in image:
+        path = folder / image if is_url(table) else Path(os.path.normpath(folder / image))
+        if path.is_relative_to(folder) and ".." not in path.parts:
+            return Picture.at(path, table, key)
     outside = f"got row {key} of {table} with the path {image!r}; expected one in the folder of the table"
     return Picture(table, key, problem=f"{outside}; write paths to a file and give that as @FILE")
 
