@@ -32,8 +32,6 @@ from PIL import Image
 from pyarrow import parquet
 
 from benchmarks.common.options import parser
-from energycomp.models import save_pretrained
-from energycomp.testing import tiny_model
 from energycomp_batch.cluster import ALONE, SETTINGS, Cluster
 from energycomp_batch.inputs import Inputs
 from energycomp_batch.parts import Parts
@@ -209,6 +207,9 @@ def engines(n: int, model: str, folder: Path) -> dict[str, Any]:
     images = folder / "images"
     images.mkdir()
     if model == "tiny":
+        from energycomp.models import save_pretrained
+        from energycomp.testing import tiny_model
+
         model = str(folder / "model")
         save_pretrained(tiny_model(solver="pursuit"), model)
     for index, content in enumerate(files(n, side=64)):

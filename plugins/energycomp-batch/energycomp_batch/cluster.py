@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -126,7 +127,7 @@ class Cluster:
                 _Actor,
                 batch_size=size,
                 batch_format="pyarrow",
-                fn_constructor_args=(make, attrs.evolve(parts)),
+                fn_constructor_args=(make, attrs.evolve(parts), str(Path.cwd())),
                 compute=ray.data.ActorPoolStrategy(size=actors),
                 num_cpus=0 if self.gpu else 1,
                 num_gpus=1 if self.gpu else 0,
@@ -176,7 +177,9 @@ def _rows(block: Any, column: str | None, known: Any, size: int) -> Iterator[Any
 class _Actor:
     """Answers images in a process beside its own, which may end with an image, and writes their part."""
 
-    def __init__(self, make: Make, parts: Parts) -> None:
+    def __init__(self, make: Make, parts: Parts, folder: str) -> None:
+        with suppress(OSError):  # a model may be given by a relative path
+            os.chdir(folder)
         vars(sys.modules["__main__"]).pop("__file__", None)  # the process beside this one need not import Ray
         self._parts, self._pool = parts, Pool(make, 1)
         self._pool.__enter__()

@@ -118,7 +118,10 @@ def batch(
     be read are in the folder _failed among them. --json prints a line per such file. The same command continues.
     """
     on_ray = engine == "ray"
-    _check_engine(on_ray=on_ray, out=out, ray=(address, concurrency, part), local=(workers, shard, redraw or None))
+    other = {"workers": workers, "shard": shard, "redraw": redraw or None, "format": records}
+    _check_engine(
+        other if on_ray else {"address": address, "concurrency": concurrency, "part": part}, out, on_ray=on_ray
+    )
     output = None if out is None else Output.of(place_of(out), parts=on_ray)
     folder = None if output is None else output.folder
     printed = printer(folder, redraw=redraw, records=records, as_json=run.as_json)
@@ -131,7 +134,8 @@ def batch(
         reading = Reading(model, run.device, options, solver, known, run.seed, None, redraw)
         ray = Cluster(address, concurrency, part, gpu=run.device != "cpu", bars=sys.stderr.isatty() and not quiet)
         with loading(model):
-            settings = attrs.evolve(reading, device="cpu").settings(attrs.evolve(reading, device="cpu").load())
+            here = attrs.evolve(reading, device="cpu")  # this machine need not have the cluster's GPUs
+            settings = here.settings(here.load())
         _read_on_ray(inputs, reading, Parts(output.parts, settings), ray, as_json=run.as_json, quiet=quiet)
         return
     expected = inputs.expected()
@@ -165,12 +169,11 @@ def batch(
         raise typer.Exit(1)
 
 
-def _check_engine(*, on_ray: bool, out: str | None, ray: tuple[Any, ...], local: tuple[Any, ...]) -> None:
-    """Raises `InputError` for options of the other engine."""
-    names = ("--workers", "--shard", "--redraw") if on_ray else ("--address", "--concurrency", "--part")
-    given = [name for name, value in zip(names, local if on_ray else ray, strict=True) if value is not None]
-    if given:
-        raise InputError(f"got {given[0]} {'with' if on_ray else 'without'} --engine ray; leave it out")
+def _check_engine(other: dict[str, Any], out: str | None, *, on_ray: bool) -> None:
+    """Raises `InputError` for options of the other engine, and for Ray without a folder."""
+    for name, value in other.items():
+        if value is not None:
+            raise InputError(f"got --{name} {'with' if on_ray else 'without'} --engine ray; leave it out")
     if on_ray and out is None:
         raise InputError("got --engine ray without -o; expected a folder or a URL for Parquet parts, such as -o found")
 
@@ -195,9 +198,7 @@ def _say_what_follows(read: Images, part: Shard, output: Output | None) -> None:
     """Says on stderr which images a shard has read, and what makes one result of all shards."""
     after = ""
     if output is not None and output.parts is None:
-        after = (
-            f". Once all shards have ended, the same command without --shard makes one {output.place.name} of theirs"
-        )
+        after = f". Once all shards have ended, the same command without --shard completes {output.place}"
     typer.echo(f"energycomp: read {read.shown} of {read.total} images, shard {part}{after}", err=True)
 
 

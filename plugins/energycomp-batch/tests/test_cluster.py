@@ -93,6 +93,8 @@ def files(number: int) -> list[bytes]:
 
 def answers(folder: Any) -> list[dict[str, Any]]:
     """The rows of all parts, sorted by image, as text, in which NaN is NaN."""
+    if not isinstance(folder, Path):
+        folder.fs.invalidate_cache()  # others have written there
     parts = [path for path in folder.iterdir() if path.suffix == ".parquet"] if folder.exists() else []
     rows = [row for path in parts for row in parquet.read_table(io.BytesIO(path.read_bytes())).to_pylist()]
     return sorted(({name: repr(value) for name, value in row.items()} for row in rows), key=lambda row: row["image"])

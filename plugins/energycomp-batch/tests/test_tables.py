@@ -253,3 +253,35 @@ def test_without_pyarrow_one_line_says_what_to_install(
             "pip install 'energycomp-batch[tables]'\n"
         )
         assert run("batch", model, *arguments) == (2, "", line)
+
+
+def test_results_of_a_url_are_parts(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
+    import fsspec
+
+    fake_infer(fail_at=3)
+    (pictures / "a/bad.png").touch()
+    memory = fsspec.filesystem("memory")
+    command = ["batch", model, pictures, "-o", "memory://bucket/found", "--workers", 1, "--quiet"]
+    assert run(*command)[0] == 130  # what was read before is kept
+    assert [len(rows_of(memory, f"/bucket/found{part}")) for part in ("", "/_failed")] == [2, 1]
+    calls = fake_infer()
+    for _ in range(2):
+        code, _, err = run(*command)
+        assert (code, "1 of 4 images could not be read" in err) == (1, True)
+    assert len(calls) == 1
+    found = rows_of(memory, "/bucket/found")
+    assert sorted(row["image"] for row in found) == sorted(
+        str(pictures / name) for name in ("a/one.png", "a/two.jpg", "b/one.png")
+    )
+    assert {(row["count"], row["rows"], row["failed"]) for row in found} == {(1, 10, "")}
+    failed = rows_of(memory, "/bucket/found/_failed")
+    assert [row["image"] for row in failed] == [str(pictures / "a/bad.png")]
+    assert "cannot identify image file" in failed[0]["failed"]
+    code, _, err = run(*command, "--seed", 1)
+    assert (code, "which holds answers with seed 0, and not 1; expected the same options" in err) == (2, True)
+
+
+def rows_of(files: Any, folder: str) -> list[dict[str, Any]]:
+    """The rows of the Parquet files in a folder."""
+    paths = [path for path in files.ls(folder, detail=False) if path.endswith(".parquet")]
+    return [row for path in paths for row in parquet.read_table(io.BytesIO(files.cat(path))).to_pylist()]
