@@ -37,7 +37,7 @@ from energycomp_batch.inputs import Inputs
 from energycomp_batch.parts import Parts
 from energycomp_batch.work import Task
 
-NODE = {"num_cpus": 1, "object_store_memory": 200_000_000, "node_ip_address": "127.0.0.2"}
+NODE = {"num_cpus": 1, "object_store_memory": 100_000_000, "node_ip_address": "127.0.0.2"}
 DEADLY = 3  # images that end their process
 
 

@@ -185,7 +185,7 @@ class _Actor:
         self._pool.__enter__()
 
     def __call__(self, batch: Any) -> dict[str, list[Any]]:
-        tasks = []
+        tasks: list[Task] = []
         for row in batch.to_pylist():
             picture = Picture(place_of(row["place"]), row["row"], row["content"], row["problem"])
             tasks.append(Task(len(tasks), picture, self._parts.head(picture.key, picture.digest()), picture.name))

@@ -128,7 +128,7 @@ def batch(
     own = Shard() if on_ray else shard_of(shard)
     inputs = _inputs(images, output, column)
     options, known = parse_options(run.option), parse_count(count)
-    if on_ray:
+    if on_ray and output is not None:
         from energycomp_batch.cluster import Cluster
 
         reading = Reading(model, run.device, options, solver, known, run.seed, None, redraw)
