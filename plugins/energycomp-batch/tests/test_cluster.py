@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -115,6 +116,22 @@ def mixed(tmp_path: Path) -> Path:
             member.size = len(content[number])
             archive.addfile(member, io.BytesIO(content[number]))
     return folder
+
+
+def test_without_ray_or_a_cluster_there_is_one_line(
+    run: Run, model: Path, environment: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["batch", model, "a.parquet", "-o", "found", "--engine", "ray"]
+    parquet.write_table(pa.table({"image": files(1)}), "a.parquet")
+    with monkeypatch.context() as patch:
+        patch.setattr(ray, "__version__", "2.9.3")
+        assert "got Ray 2.9.3; expected 2.49 or later; pip install -U ray" in run(*command)[2]
+    code, _, err = run(*command, "--address", "auto")
+    assert (code, "got --address auto, to which Ray does not connect (Could not find any running" in err) == (2, True)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, _, err = run(*command)
+    assert (code, "expected the package ray; pip install 'energycomp-batch[ray]'" in err) == (2, True)
+    assert not Path("found").exists()
 
 
 def test_both_engines_give_the_same_answers(run: Run, model: Path, mixed: Path, nodes: Nodes, tmp_path: Path) -> None:
