@@ -16,8 +16,8 @@ from energycomp_batch.inputs import Inputs, is_table
 from energycomp_batch.parts import has_key, key_of
 from energycomp_batch.picture import Picture
 from energycomp_batch.places import place_of
-from energycomp_batch.pool import Lost, Pool
-from energycomp_batch.work import Task, failure
+from energycomp_batch.pool import Pool
+from energycomp_batch.work import Task, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -194,7 +194,7 @@ class _Actor:
         try:
             if tasks and not self._parts.has(name):
                 found = sorted(self._pool.run(tasks), key=lambda pair: pair[0].index)
-                records = [failure(one.picture, got.reason) if isinstance(got, Lost) else got for one, got in found]
+                records = [record_of(task, answer) for task, answer in found]
                 self._parts.write(name, records)
         except EnergycompError as raised:  # the driver raises it without Ray's traceback
             error = str(raised)

@@ -91,7 +91,7 @@ class Images:
             tasks = self._tasks(bar)
             alone = ((task, read(self.reading, model, task)) for task in tasks)
             for task, answer in alone if pool is None else pool.run(tasks):
-                record = failure(task.picture, answer.reason) if isinstance(answer, Lost) else answer
+                record = record_of(task, answer)
                 if self.results is not None and task.known is None:
                     self.results.keep(record)
                 self._put(task.index, task.picture, record, bar)
@@ -127,6 +127,11 @@ class Images:
             self.show(*ready)
             self.shown += 1
             bar.advance()
+
+
+def record_of(task: Task, answer: dict[str, Any] | Lost) -> dict[str, Any]:
+    """The answer of a pool, or the failure of an image whose process ended each time."""
+    return failure(task.picture, f"{task}: {answer.reason}") if isinstance(answer, Lost) else answer
 
 
 def failure(picture: Picture, reason: str) -> dict[str, Any]:
