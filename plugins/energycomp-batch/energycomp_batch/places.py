@@ -31,7 +31,7 @@ def place_of(text: str | Path) -> Any:
     Raises:
         InputError: a protocol that fsspec does not know, or a URL that holds a password or a signature.
 
-    >>> place_of("file:///images/one.png").name
+    >>> place_of("images/one.png").name
     'one.png'
     """
     if not is_url(text):

@@ -1,256 +1,75 @@
-"""`energycomp batch --engine ray`, on two nodes of a cluster, and URLs, of a real S3 server, in both engines."""
+"""The tests of `cluster_cases.py`, in a process that ends in any case, and with it all that Ray has started."""
 
 from __future__ import annotations
 
-import io
-import json
 import os
+import re
 import signal
+import subprocess
 import sys
-import tarfile
-import threading
-from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
-from typing import Any
+from uuid import uuid4
 
-import numpy as np
-import pyarrow as pa
 import pytest
-import ray
-from moto.server import DomainDispatcherApplication, create_backend_app
-from PIL import Image
-from pyarrow import parquet
-from ray.cluster_utils import Cluster as Nodes
-from werkzeug.serving import make_server
 
-from energycomp_batch import cluster
-from energycomp_batch.cluster import Cluster
-from energycomp_batch.inputs import Inputs
-from energycomp_batch.parts import Parts
-
-Run = Callable[..., tuple[int, str, str]]
-# Ray takes 127.0.0.1 for the machine's own address, and would look for the nodes there.
-NODE = {"num_cpus": 1, "object_store_memory": 100_000_000, "node_ip_address": "127.0.0.2"}
+CASES = Path(__file__).with_name("cluster_cases.py")
+SECONDS = 300  # of all cases; each has a limit of its own
+MARK = "ENERGYCOMP_TEST_CLUSTER"  # a variable that all processes of a run inherit
+INSTALL = "is not installed; pip install -e './plugins/energycomp-batch[test]'"
 
 
-@pytest.fixture(scope="module")
-def environment() -> Iterator[pytest.MonkeyPatch]:
-    """What the processes of Ray and of tests need."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in cluster.SETTINGS.items():
-            patch.setenv(name, value)
-        patch.syspath_prepend(Path(__file__).parent)
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
-        patch.setenv("RAY_worker_niceness", "0")
-        yield patch
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and addresses of the loopback device")
+def test_the_cases_of_a_cluster(tmp_path: Path) -> None:
+    for package in ("ray", "moto", "s3fs", "upath"):
+        pytest.importorskip(package, reason=f"{package} {INSTALL}")
+    mark = uuid4().hex
+    # Ray's processes are as urgent as others, and none takes this process for a worker of pytest-xdist.
+    environment = {**os.environ, MARK: mark, "RAY_worker_niceness": "0"}
+    for name in [name for name in environment if name.startswith("PYTEST_")]:
+        del environment[name]
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--basetemp", tmp_path / "cases"]
+    with log.open("wb") as file:
+        running = subprocess.Popen([*command, CASES], stdout=file, stderr=file, env=environment, start_new_session=True)
+        try:
+            code: int | str = running.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            code = f"none after {SECONDS} s"
+        finally:
+            kill_all(mark)
+            running.wait()
+    said = log.read_text(errors="replace")
+    assert code == 0, f"exit code {code}\n{said[-20_000:]}"
+    assert int(re.findall(r"(\d+) passed", said)[-1]) > 10
+    assert marked(mark) == []
 
 
-@pytest.fixture(scope="module")
-def bucket(environment: pytest.MonkeyPatch) -> Iterator[str]:
-    """A bucket of a server that fails one request in twenty."""
-    app, number = DomainDispatcherApplication(create_backend_app), count(1)
-
-    def flaky(request: dict[str, Any], start: Callable[..., Any]) -> Any:
-        if next(number) % 20 == 0:
-            start("503 Service Unavailable", [("Content-Length", "0")])
-            return [b""]
-        return app(request, start)
-
-    server = make_server("127.0.0.1", 0, flaky, threaded=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    secrets = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
-    for name, value in {**secrets, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}"}.items():
-        environment.setenv(name, value)
-    import s3fs
-
-    s3fs.S3FileSystem().mkdir("pictures")
-    yield "s3://pictures"
-    server.shutdown()
+def test_what_a_run_leaves_is_found_and_killed() -> None:
+    mark = uuid4().hex
+    command = ["sleep", "60"]
+    with subprocess.Popen(command, env={**os.environ, MARK: mark}, start_new_session=True) as process:
+        kill_all(mark)
+        assert process.wait(10) == -signal.SIGKILL
+    assert marked(mark) == []
 
 
-@pytest.fixture(scope="module")
-def nodes(environment: pytest.MonkeyPatch, bucket: str) -> Iterator[Nodes]:
-    """Two nodes of one core on the loopback address, and a connection to them."""
-    made = Nodes(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-    try:
-        made.add_node(**NODE)
-        ray.init(made.address, log_to_driver=False, logging_level="ERROR")
-        yield made
-    finally:
-        ray.shutdown()
-        made.shutdown()
+def kill_all(mark: str) -> None:
+    """Kills the processes of a run: those of Ray are in sessions of their own, and start others until they end."""
+    while found := marked(mark):
+        for pid in found:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:  # it has ended
+                continue
 
 
-def files(number: int) -> list[bytes]:
-    """Image files of random pixels."""
-    draw, found = np.random.default_rng(0), []
-    for _ in range(number):
-        content = io.BytesIO()
-        Image.fromarray(draw.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(content, "PNG")
-        found.append(content.getvalue())
-    return found
-
-
-def answers(folder: Any) -> list[dict[str, Any]]:
-    """The rows of all parts, sorted by image, as text, in which NaN is NaN."""
-    if not isinstance(folder, Path):
-        folder.fs.invalidate_cache()  # others have written there
-    parts = [path for path in folder.iterdir() if path.suffix == ".parquet"] if folder.exists() else []
-    rows = [row for path in parts for row in parquet.read_table(io.BytesIO(path.read_bytes())).to_pylist()]
-    return sorted(({name: repr(value) for name, value in row.items()} for row in rows), key=lambda row: row["image"])
-
-
-@pytest.fixture
-def mixed(tmp_path: Path) -> Path:
-    """Files, a Parquet table and an archive, in which two of nine images are damaged."""
-    content, folder = files(7), tmp_path / "mixed"
-    folder.mkdir()
-    for number in range(3):
-        (folder / f"{number}.png").write_bytes(content[number])
-    (folder / "bad.png").write_bytes(b"no image")
-    parquet.write_table(pa.table({"image": [*content[3:5], b"no image"]}), folder / "rows.parquet")
-    with tarfile.open(folder / "rows.tar", "w") as archive:
-        for number in (5, 6):
-            member = tarfile.TarInfo(f"{number}.png")
-            member.size = len(content[number])
-            archive.addfile(member, io.BytesIO(content[number]))
-    return folder
-
-
-def test_without_ray_or_a_cluster_there_is_one_line(
-    run: Run, model: Path, environment: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    command = ["batch", model, "a.parquet", "-o", "found", "--engine", "ray"]
-    parquet.write_table(pa.table({"image": files(1)}), "a.parquet")
-    with monkeypatch.context() as patch:
-        patch.setattr(ray, "__version__", "2.9.3")
-        assert "got Ray 2.9.3; expected 2.49 or later; pip install -U ray" in run(*command)[2]
-    code, _, err = run(*command, "--address", "auto")
-    assert (code, "got --address auto, to which Ray does not connect (Could not find any running" in err) == (2, True)
-    monkeypatch.setitem(sys.modules, "ray", None)
-    code, _, err = run(*command)
-    assert (code, "expected the package ray; pip install 'energycomp-batch[ray]'" in err) == (2, True)
-    assert not Path("found").exists()
-
-
-def test_both_engines_give_the_same_answers(run: Run, model: Path, mixed: Path, nodes: Nodes, tmp_path: Path) -> None:
-    common = ["batch", model, mixed, "--count", 0, "--seed", 3]
-    assert run(*common, "-o", "local.parquet", "--quiet", "--workers", 1)[0] == 1
-    code, out, err = run(*common, "-o", "found", "--engine", "ray", "--json", "--part", 2)
-    assert code == 1
-    assert "read 9 images, of which 2 could not be read" in err
-    assert sum(json.loads(line)["images"] for line in out.splitlines()) == 9
-    local = sorted(
-        ({name: repr(value) for name, value in row.items()} for row in parquet.read_table("local.parquet").to_pylist()),
-        key=lambda row: row["image"],
-    )
-    assert answers(tmp_path / "found") == [row for row in local if row["failed"] == "''"]
-    assert [row["failed"] for row in answers(tmp_path / "found/_failed")] == [
-        row["failed"].replace("mixed/", f"{tmp_path}/mixed/") if str(tmp_path) not in row["failed"] else row["failed"]
-        for row in local
-        if row["failed"] != "''"
-    ]
-    # The same command tries what failed, and nothing else.
-    code, out, err = run(*common, "-o", "found", "--engine", "ray", "--json", "--part", 2)
-    assert "read 2 images, of which 2 could not be read" in err
-    assert len(answers(tmp_path / "found")) == 7
-    assert len(answers(tmp_path / "found/_failed")) == 2
-    # Other settings are refused.
-    code, _, err = run("batch", model, mixed, "--count", 0, "--seed", 4, "-o", "found", "--engine", "ray")
-    assert (code, "which holds answers with seed 3, and not 4" in err) == (2, True)
-
-
-def test_a_worker_and_a_node_are_killed(nodes: Nodes, tmp_path: Path) -> None:
-    from makers import Instant
-
-    folder, log = tmp_path / "images", tmp_path / "log"
-    for path in (folder, log):
-        path.mkdir()
-    for number, content in enumerate(files(40)):
-        (folder / f"{number}.png").write_bytes(content)
-    (folder / "deadly.png").write_bytes(files(1)[0])
-    inputs, parts = Inputs.of([folder]), Parts(tmp_path / "found", {"seed": 0})
-    events = Cluster(concurrency=2, part=4).read(inputs, Instant(log, wait=0.1), parts)
-    done = [next(events)]
-    os.kill(actor_of(nodes.head_node.all_processes["raylet"][0].process.pid), signal.SIGKILL)
-    done.append(next(events))
-    nodes.remove_node(nodes.worker_nodes.copy().pop(), allow_graceful=False)
-    events.close()  # and the driver stops
-    nodes.add_node(**NODE)
-    kept = len(answers(tmp_path / "found"))
-    assert 0 < kept < 40
-    done = list(Cluster(concurrency=2, part=4).read(inputs, Instant(log), parts))
-    assert sum(event["images"] for event in done) == 41 - kept
-    found = answers(tmp_path / "found")
-    assert [row["image"] for row in found] == sorted(repr(str(folder / f"{number}.png")) for number in range(40))
-    (failed,) = answers(tmp_path / "found/_failed")
-    assert failed["image"] == repr(str(folder / "deadly.png"))
-    assert failed["failed"] == repr(
-        f"{folder / 'deadly.png'}: its process ended 2 times (SIGKILL, perhaps out of memory)"
-    )
-
-
-def actor_of(raylet: int) -> int:
-    """The process of an actor that a node has started."""
+def marked(mark: str) -> list[int]:
+    """The processes that have a mark in their environment; one that has ended has none."""
+    wanted, found = f"{MARK}={mark}".encode(), []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == raylet and "MapWorker" in (path / "cmdline").read_text():
-                return int(path.name)
-        except OSError:  # it has ended
+            if wanted in (path / "environ").read_bytes().split(b"\0"):
+                found.append(int(path.name))
+        except OSError:  # it has ended, or is of another user
             continue
-    raise LookupError(raylet)
-
-
-def test_from_bucket_to_bucket(run: Run, model: Path, mixed: Path, nodes: Nodes, bucket: str) -> None:
-    from upath import UPath
-
-    place = UPath(bucket)
-    for path in mixed.iterdir():
-        (place / "in" / path.name).write_bytes(path.read_bytes())
-    urls = [f"{bucket}/in/{number}.png" for number in range(3)]
-    sink = io.BytesIO()
-    parquet.write_table(pa.table({"image": [*urls, "file:///etc/passwd", f"{bucket}/absent.png"]}), sink)
-    (place / "list.parquet").write_bytes(sink.getvalue())
-    common = ["batch", model, f"{bucket}/in", f"{bucket}/list.parquet", "--count", 0]
-    code, _, err = run(*common, "-o", f"{bucket}/local", "--quiet", "--workers", 1)
-    assert (code, "4 of 14 images could not be read" in err) == (1, True), err
-    assert "got row 3 of s3://pictures/list.parquet with the path 'file:///etc/passwd'; expected one in" in err
-    code, _, err = run(*common, "-o", f"{bucket}/ray", "--engine", "ray", "--quiet", "--part", 4)
-    assert (code, "read 14 images, of which 4 could not be read" in err) == (1, True)
-    assert len(answers(place / "local")) == 10
-    assert answers(place / "local") == answers(place / "ray")
-    assert "secret" not in (place / "ray/_settings.json").read_text()
-    code, _, err = run(*common, "-o", f"{bucket}/local", "--quiet", "--workers", 1)
-    assert (code, len(answers(place / "local"))) == (1, 10)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (["s3://absent/in", "-o", "found"], "got s3://absent/in, which cannot be reached (FileNotFoundError: "),
-        (["s3://key:word@bucket/in"], "got a URL with a password or a signature, which would be in the results; "),
-        (["nothing://bucket/in"], "got nothing://bucket/in, which cannot be reached (ValueError: "),
-        (["a.parquet", "--column", "top"], "got --column top of a.parquet; expected one of its columns: image"),
-        (["a.parquet", "--engine", "ray"], "got --engine ray without -o; expected a folder or a URL for Parquet parts"),
-        (["a.parquet", "--address", "auto"], "got --address without --engine ray; leave it out"),
-        (["a.parquet", "-o", "found", "--engine", "ray", "--shard", "1/2"], "got --shard with --engine ray; leave"),
-        (
-            ["a.parquet", "-o", "full", "--engine", "ray"],
-            "got -o {here}/full, which holds mine.txt and no _settings",
-        ),
-        (["a.parquet", "-o", "s3://absent/out"], "Cannot write s3://absent/out/_settings.json: FileNotFoundError: "),
-    ],
-)
-def test_bad_input_is_one_line(run: Run, model: Path, nodes: Nodes, arguments: list[str], line: str) -> None:
-    parquet.write_table(pa.table({"image": files(1)}), "a.parquet")
-    Path("full").mkdir()
-    Path("full/mine.txt").touch()
-    code, out, err = run("batch", model, *arguments)
-    assert (code in {1, 2}, out) == (True, "")
-    said = [one for one in err.splitlines() if not one.startswith("energycomp: loading")]
-    assert len(said) == 1
-    assert said[0].startswith(f"energycomp: {line.replace('{here}', str(Path.cwd()))}")
-    assert not Path("found").exists()
-    assert [path.name for path in Path("full").iterdir()] == ["mine.txt"]
+    return found

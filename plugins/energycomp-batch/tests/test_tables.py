@@ -256,6 +256,7 @@ def test_without_pyarrow_one_line_says_what_to_install(
 
 
 def test_results_of_a_url_are_parts(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
+    pytest.importorskip("upath", reason="universal-pathlib, which energycomp-batch needs, is not installed")
     import fsspec
 
     fake_infer(fail_at=3)
