@@ -7,7 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
@@ -18,14 +20,24 @@ MARK = "ENERGYCOMP_TEST_CLUSTER"  # a variable that all processes of a run inher
 INSTALL = "is not installed; pip install -e './plugins/energycomp-batch[test]'"
 
 
+@pytest.fixture
+def own_folder() -> Iterator[Path]:
+    """Where Ray keeps the address of its cluster: the next run would wait for one that was killed.
+
+    Its path is short, since those of sockets have 107 characters at most.
+    """
+    with TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and addresses of the loopback device")
-def test_the_cases_of_a_cluster(tmp_path: Path) -> None:
+def test_the_cases_of_a_cluster(tmp_path: Path, own_folder: Path) -> None:
     for package in ("ray", "moto", "s3fs", "upath"):
         pytest.importorskip(package, reason=f"{package} {INSTALL}")
     mark = uuid4().hex
     # -s, since what is captured is lost when a case ends the process.
     # Ray's processes are as urgent as others, and none takes this process for a worker of pytest-xdist.
-    environment = {**os.environ, MARK: mark, "RAY_worker_niceness": "0"}
+    environment = {**os.environ, MARK: mark, "RAY_worker_niceness": "0", "RAY_TMPDIR": str(own_folder)}
     for name in [name for name in environment if name.startswith("PYTEST_")]:
         del environment[name]
     log = tmp_path / "log"
