@@ -16,11 +16,16 @@ $(VENV)/.installed: pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
 	$(BIN)/pip install --quiet --group dev --group docs -e . $(addprefix -e ./,$(PLUGINS))
 	touch $@
 
+# Ray and a server of S3 are for tests alone.
+$(VENV)/.tests: $(VENV)/.installed
+	$(BIN)/pip install --quiet -e './plugins/energycomp-batch[test]'
+	touch $@
+
 demo: install  ## compose and understand a few scenes; pictures go to demo/
 	mkdir -p demo
 	$(BIN)/python examples/demo.py
 
-test: install  ## everything that CI checks
+test: $(VENV)/.tests  ## everything that CI checks
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

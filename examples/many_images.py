@@ -1,4 +1,4 @@
-"""Many images with an engine that is there: joblib, Hugging Face Datasets or Ray Data, on two processes.
+"""Many images with an engine that is there: joblib or Hugging Face Datasets, on two processes.
 
 python examples/many_images.py joblib FOLDER [--model clevr-places] [--count 3-5]
 
@@ -39,21 +39,9 @@ def with_datasets(reader: Reader, paths: Sequence[str]) -> Rows:
     return found
 
 
-def with_ray(reader: Reader, paths: Sequence[str]) -> Rows:
-    """Two actors, each a reader of its own. Half a core for each leaves one for the tasks that read the data."""
-    import ray.data
-
-    data = ray.data.from_items([{"image": path} for path in paths], override_num_blocks=PROCESSES)
-    actors = ray.data.ActorPoolStrategy(size=PROCESSES)
-    made = {"fn_constructor_args": (reader.model,), "fn_constructor_kwargs": {"count": reader.count}}
-    found: Rows = data.map_batches(Reader, **made, batch_size=BATCH, compute=actors, num_cpus=0.5).take_all()
-    return found
-
-
 ENGINES: dict[str, Callable[[Reader, Sequence[str]], Rows]] = {
     "joblib": with_joblib,
     "datasets": with_datasets,
-    "ray": with_ray,
 }
 
 

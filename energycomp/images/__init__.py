@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from energycomp.images.read import (
         FORMATS as FORMATS,
+        MAX_BYTES as MAX_BYTES,
         check_no_address as check_no_address,
         decode_image as decode_image,
         lost as lost,

@@ -1,4 +1,4 @@
-"""Many images: the commands `batch` and `merge`, a reader for the `map` of a data engine, and a pool of processes."""
+"""Many images: the command `batch`, a reader for the `map` of a data engine, and a pool of processes."""
 
 from __future__ import annotations
 
@@ -27,11 +27,8 @@ __getattr__, __all__ = first_use(__name__, __file__)
 
 @hookimpl
 def energycomp_register_commands() -> Mapping[str, Callable[[], Any]]:
-    """One module per command, imported when it is run or shown by `--help`."""
-    return {
-        "batch": lambda: import_module("energycomp_batch.command").batch,
-        "merge": lambda: import_module("energycomp_batch.store").merge,
-    }
+    """The command `batch`, imported when it is run or shown by `--help`."""
+    return {"batch": lambda: import_module("energycomp_batch.command").batch}
 
 
 @hookimpl

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from energycomp_batch.tables import require
@@ -65,7 +66,7 @@ def parquet_writer(file: BinaryIO) -> Iterator[Write]:
     Raises:
         InputError: pyarrow is not installed.
     """
-    require("found.parquet")
+    require(Path("found.parquet"))
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from energycomp.cli import sha256_of
 from energycomp.errors import InputError
+from energycomp_batch.places import content_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,17 +20,25 @@ class BatchImage:
     """An image that is to be read.
 
     Args:
-        source: file of the image, or of its table or movie.
+        source: path or URL of the image, or of its table or movie.
         row: what identifies the image in its table: `__key__` of a WebDataset, otherwise its number, also of a frame;
             None for a file.
-        content: of a row or a frame: the bytes of an image file, or the path of one in the folder of the table.
-        problem: why there is nothing to open.
+        content: the bytes of the image file.
+        problem: why there are none.
     """
 
-    source: Path
+    source: Any
     row: str | None = None
-    content: bytes | Path | None = attrs.field(default=None, repr=False)
+    content: bytes = attrs.field(default=b"", repr=False)
     problem: str | None = None
+
+    @classmethod
+    def at(cls, place: Any, source: Any = None, row: str | None = None) -> Self:
+        """The image in the file at a place, which is its source or named by a row of that."""
+        try:
+            return cls(source or place, row, content_of(place))
+        except InputError as error:
+            return cls(source or place, row, problem=str(error))
 
     def __str__(self) -> str:
         return str(self.source) if self.row is None else f"{self.source}#{self.row}"
@@ -45,7 +52,7 @@ class BatchImage:
     def row_name(self) -> str:
         """The name of a file for the row: its own, or one without the characters that a path cannot have.
 
-        >>> BatchImage(Path("a.tar"), "7").row_name, BatchImage(Path("a.tar"), "cat/7").row_name
+        >>> BatchImage("a.tar", "7").row_name, BatchImage("a.tar", "cat/7").row_name
         ('7', 'cat-7-1b8c97')
         """
         row = self.row or ""
@@ -59,19 +66,13 @@ class BatchImage:
         return source if self.row is None else f"{source}#{self.row}"
 
     def digest(self) -> str:
-        """sha256 of the image file; raises `InputError` where it cannot be read."""
-        if self.problem is not None:
-            raise InputError(self.problem)
-        if isinstance(self.content, bytes):
-            return hashlib.sha256(self.content).hexdigest()
-        return sha256_of(self.content or self.source)
+        """sha256 of the image file."""
+        return hashlib.sha256(self.content).hexdigest()
 
     def open(self) -> Image.Image:
         """The image; raises `InputError` where it cannot be decoded."""
-        from energycomp.images import decode_image, open_image
+        from energycomp.images import decode_image
 
         if self.problem is not None:
             raise InputError(self.problem)
-        if isinstance(self.content, bytes):
-            return decode_image(self.content, str(self), single=True)
-        return open_image(self.content or self.source, single=True)
+        return decode_image(self.content, str(self), single=True)

@@ -1,46 +1,55 @@
-"""The images that a command is given: files, the rows of tables, and the frames of movies, one after another."""
+"""The images that a command is given: files and URLs, rows of tables, and frames of movies, one after another."""
 
 from __future__ import annotations
 
 import os
-import re
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from energycomp.cli import image_files
 from energycomp.errors import InputError
 from energycomp_batch.batch_image import BatchImage
+from energycomp_batch.places import files_in, is_url, place_of, reaching
 from energycomp_batch.tables import TABLES, require, row_count, table_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
-def is_table(path: Path) -> bool:
+def is_table(path: Any) -> bool:
     """Whether a file holds images as rows."""
     return path.suffix.lower() in TABLES
 
 
+def holds_many(path: Any) -> bool:
+    """Whether a file holds images as rows or frames; of a URL its end says so."""
+    from energycomp.images import MOVIES, is_movie
+
+    return is_table(path) or (path.suffix.lower() in MOVIES if is_url(path) else is_movie(path))
+
+
 @attrs.frozen
 class Inputs:
-    """Image files and tables, as given, under their resolved paths; iterating reads the tables.
+    """Image files and tables, as given, under their resolved paths; iterating reads the files and tables.
 
     Args:
         files: each once.
         column: of the images in tables.
     """
 
-    files: dict[Path, Path]
+    files: dict[Any, Any]
     column: str | None = None
 
     @classmethod
-    def of(cls, paths: Sequence[Path], *, without: Path | None = None, column: str | None = None) -> Inputs:
-        """The files that are meant by paths, folders, lists and ranges.
+    def of(cls, paths: Sequence[str | Path], *, without: Any = None, column: str | None = None) -> Inputs:
+        """The files that are meant by paths, URLs, folders and lists.
 
-        `@LIST` stands for the paths in a file, one per line; whether its files can be read is seen when they are.
-        `{000..003}` stands for the numbers of a range. The rest is as in `image_files`.
+        `@LIST` stands for the paths in a file, one per line; whether its files can be read is seen when they are. The
+        rest is as in `image_files`.
 
         Args:
             without: file or folder of the results.
@@ -49,16 +58,23 @@ class Inputs:
 
         found = cls({}, column)
         suffixes = FORMATS.keys() | TABLES
-        for path, listed in _given(paths):
+        for text, listed in _given(paths):
+            path = place_of(text)
+            if is_url(path):
+                files = [path] if listed else files_in(path, suffixes, without)
+                found.files.update((file, file) for file in files)
+                continue
             try:
-                found.files.update(image_files([path], without=without, suffixes=suffixes))
+                found.files.update(image_files([path], without=None if is_url(without) else without, suffixes=suffixes))
             except InputError:
                 if not listed:
                     raise
                 found.files[path.resolve()] = path
         tables = [path for path in found.files.values() if is_table(path)]
-        for table in {path.suffix.lower(): path for path in tables}.values():  # one of each kind
+        for table in {path.suffix.lower(): path for path in reversed(tables)}.values():  # the first of each kind
             require(table)
+            if column is not None:
+                next(table_rows(table, column), None)
         if column is not None and not tables:
             raise InputError(f"got --column {column} without a Parquet or tar file; leave it out")
         return found
@@ -66,12 +82,10 @@ class Inputs:
     @property
     def single(self) -> bool:
         """Whether one file is the only image."""
-        from energycomp.images import is_movie
-
-        return len(self.files) == 1 and not any(is_table(path) or is_movie(path) for path in self.files)
+        return len(self.files) == 1 and not any(map(holds_many, self.files))
 
     def expected(self) -> int | None:
-        """The number of images; None where archives do not say it."""
+        """The number of images; None where archives and movies of URLs do not say it."""
         counts = list(map(_count, self.files))
         return None if None in counts else sum(count or 0 for count in counts)
 
@@ -83,66 +97,55 @@ class Inputs:
                 yield BatchImage(path, problem=str(error))
 
 
-def _count(path: Path) -> int | None:
-    """The number of images of a file; None for an archive."""
-    from energycomp.images import frame_count, is_movie
+def _count(path: Any) -> int | None:
+    """The number of images of a file; None for an archive, and for a movie that would have to be fetched."""
+    from energycomp.images import frame_count
 
     if is_table(path):
         return row_count(path)
+    if not holds_many(path):
+        return 1
     try:
-        return frame_count(path) if is_movie(path) else 1
+        return None if is_url(path) else frame_count(path)
     except InputError:  # it is one image, which cannot be read
         return 1
 
 
-def _images(path: Path, column: str | None) -> Iterator[BatchImage]:
+def _images(path: Any, column: str | None) -> Iterator[BatchImage]:
     """The image of a file, the rows of a table, or the frames of a movie, from "#0"."""
-    from energycomp.images import frames_of, is_movie, png
-
     if is_table(path):
         yield from table_rows(path, column)
-    elif is_movie(path):
-        for number, frame in enumerate(frames_of(path)):
-            yield BatchImage(path, str(number), png(frame))
+    elif not holds_many(path):
+        yield BatchImage.at(path)
+    elif is_url(path):
+        with TemporaryDirectory() as folder:  # decoders of movies take paths alone
+            copy = Path(folder, path.name)
+            with reaching(path), path.open("rb") as stream, copy.open("wb") as file:
+                shutil.copyfileobj(stream, file)
+            yield from _frames(copy, path) if holds_many(copy) else [BatchImage.at(copy, path)]
     else:
-        yield BatchImage(path)
+        yield from _frames(path, path)
 
 
-def _given(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
+def _frames(file: Path, source: Any) -> Iterator[BatchImage]:
+    """The frames of a movie that was read from a source."""
+    from energycomp.images import frames_of, png
+
+    try:
+        for number, frame in enumerate(frames_of(file)):
+            yield BatchImage(source, str(number), png(frame))
+    except InputError as error:
+        raise InputError(str(error).replace(str(file), str(source))) from error
+
+
+def _given(paths: Sequence[str | Path]) -> Iterator[tuple[str, bool]]:
     """The paths, and those of lists, each with whether it is of a list."""
-    for path in (one for given in paths for one in _numbered(given)):
-        if not str(path).startswith("@") or path.exists():
+    for path in map(str, paths):
+        if not path.startswith("@") or os.path.lexists(path):
             yield path, False
             continue
-        try:
-            with Path(str(path)[1:]).open(encoding="utf-8", errors="surrogateescape") as lines:
-                for line in filter(str.strip, lines):
-                    if "\0" in line:
-                        raise InputError(
-                            f"got {path}, a file that is no text; expected @ and a file with a path per line"
-                        )
-                    yield Path(line.rstrip("\r\n")), True
-        except OSError as error:
-            raise InputError(
-                f"got {path}, whose list cannot be read ({error.strerror}); expected @ and a file with a path per line"
-            ) from error
-
-
-def _numbered(path: Path) -> Iterator[Path]:
-    """The paths of a range such as shards/{000..003}.tar, which not every shell writes out.
-
-    Raises:
-        InputError: the range ends before it begins.
-
-    >>> [str(path) for path in _numbered(Path("{08..10}.tar"))]
-    ['08.tar', '09.tar', '10.tar']
-    """
-    found = re.search(r"\{(\d{1,18})\.\.(\d{1,18})\}", str(path))
-    if found is None or os.path.lexists(path):
-        yield path
-        return
-    first, last = int(found[1]), int(found[2])
-    if first > last:
-        raise InputError(f"got {path}, a range that ends before it begins; expected {{{found[2]}..{found[1]}}}")
-    for number in range(first, last + 1):  # whoever takes the paths stops at the first that does not exist
-        yield from _numbered(Path(f"{str(path)[: found.start()]}{number:0{len(found[1])}}{str(path)[found.end() :]}"))
+        with reaching(path), place_of(path[1:]).open(encoding="utf-8", errors="surrogateescape") as lines:
+            for line in filter(str.strip, lines):
+                if "\0" in line:
+                    raise InputError(f"got {path}, a file that is no text; expected @ and a file with a path per line")
+                yield line.rstrip("\r\n"), True

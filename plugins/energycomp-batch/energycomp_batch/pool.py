@@ -69,11 +69,13 @@ class Pool(Generic[T, R]):
         self._make, self._wanted, self._report = make, processes, report or (lambda _: None)
         self._most = processes  # without those that ended before their first item
         self._workers: list[_Worker[T]] = []
-        self._context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+        # One process alone is worth no other that it is a copy of; in an actor of Ray that one would not start.
+        self._copies = sys.platform == "linux" and processes > 1
+        self._context: Any = multiprocessing.get_context("forkserver" if self._copies else "spawn")
 
     def __enter__(self) -> Self:
         """Imports torch in a process of which the others are copies, where there is such a process."""
-        if sys.platform == "linux":
+        if self._copies:
             from multiprocessing.forkserver import ensure_running
 
             self._context.set_forkserver_preload(["energycomp.inference"])  # imports torch
@@ -221,10 +223,9 @@ def _work(connection: Connection, make: Callable[[], Callable[[Any], Any]]) -> N
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(EOFError, OSError):
         try:
-            import torch
-
-            torch.set_num_threads(1)
             answer = make()
+            if "torch" in sys.modules:
+                sys.modules["torch"].set_num_threads(1)
         except Exception as error:
             connection.send(("raised", _sendable(error)))
             return

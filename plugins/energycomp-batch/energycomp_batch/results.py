@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from energycomp.cli import RESULTS, Names, append_line, make_folder, result_files, result_key
+from energycomp.errors import InputError
+from energycomp.files import atomic_file, remove_stale
 from energycomp_batch.line_index import Lines, claimed
 from energycomp_batch.shards import Shard
 
@@ -17,7 +19,8 @@ class Results:
     """The answers in files of JSON lines: one line per image and settings; the last such line counts.
 
     An image is identified by its path and content, the settings by the options of the command and the model's weights.
-    Each shard appends to a file of its own, and takes the answers in all files as known.
+    Each shard appends to a file of its own, and takes the answers in all files as known. A process that reads
+    everything takes the files of shards that have ended into its own.
 
     Args:
         lines: the file of a process that reads everything; its folder is made where it is missing.
@@ -37,9 +40,9 @@ class Results:
 
     def __enter__(self) -> Self:
         """Reads which answers are known; until the end of the block no other process may write the same file."""
-        from energycomp.files import remove_stale
-
         folder = make_folder(self.file.parent, "-o")
+        if self.file == self._all:
+            self._take_over()
         with ExitStack() as claim:
             claim.enter_context(claimed(self.file))
             if self.file.name == RESULTS and len(result_files(self._all)) == 1:  # nobody else writes here
@@ -51,6 +54,21 @@ class Results:
     def __exit__(self, *error: object) -> None:
         self._claim.close()
 
+    def _take_over(self) -> None:
+        """Makes one file of this and those of shards that nobody writes any more."""
+        with claimed(self._all), ExitStack() as claims:
+            ended = []
+            for file in result_files(self._all)[1:]:
+                with suppress(InputError):
+                    claims.enter_context(claimed(file))
+                    ended.append(file)
+            if ended:
+                lines = Lines([self._all, *ended], result_key, seen=Names(self._all, self.settings).see)
+                with atomic_file(self._all) as temporary, temporary.open("wb") as merged:
+                    merged.writelines(lines)
+            for file in ended:
+                file.unlink()
+
     def head(self, image: str, digest: str) -> dict[str, Any]:
         """What identifies the answer for an image of this path and sha256."""
         return {"image": image, "sha256": digest, "settings": self.settings}
@@ -60,5 +78,6 @@ class Results:
         return self._lines.get(result_key(head))
 
     def keep(self, record: dict[str, Any]) -> None:
-        """Appends the answer for an image."""
-        append_line(self.file, record)
+        """Appends the answer for an image; one that failed is read again by the next run."""
+        if "failed" not in record:
+            append_line(self.file, record)

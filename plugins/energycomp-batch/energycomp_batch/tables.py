@@ -2,80 +2,76 @@
 
 from __future__ import annotations
 
-import glob
 import os
+import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from energycomp.errors import InputError, first_line
 from energycomp_batch.batch_image import BatchImage
+from energycomp_batch.places import is_url, place_of
 
-PACKAGES = {".parquet": "pyarrow", ".tar": "datasets"}  # that a file of each kind needs
-TABLES = frozenset(PACKAGES)  # the ends of their names
-KEY = "__key__"  # column of a WebDataset
+TABLES = frozenset({".parquet", ".tar"})  # the ends of their names
+KEY = "__key__"  # of a sample in a WebDataset
 IMAGE = "image"  # the column that is taken where several hold images
 END = 1024  # bytes, two blocks of zeros
 ROWS = 32  # of a Parquet file that are decoded at once
-INSTALL = "pip install 'energycomp-batch[datasets]'"
+BUCKETS = ("s3", "s3a", "gs", "gcs", "hf", "az", "abfs", "http", "https")  # what a URL in a table may open
 
 
-def table_rows(path: str | Path, column: str | None = None) -> Iterator[BatchImage]:
+def table_rows(path: Any, column: str | None = None) -> Iterator[BatchImage]:
     """The images of a Parquet file or a WebDataset archive, as bytes, read while they are taken.
 
-    Memory holds a row group of a Parquet file, or a sample of an archive.
+    Memory holds some rows of a Parquet file, or a sample of an archive.
 
     Args:
-        path: ends in .parquet or .tar.
+        path: a path or a URL that ends in .parquet or .tar.
         column: that holds the images. When left out: `image`, or the only column of images. In a WebDataset a column is
             the suffix of a file, such as `jpg`; when left out, the first image of each sample is taken.
 
     Raises:
-        InputError: pyarrow is not installed, or datasets for an archive; the table cannot be read, at first or from
-            some row on; no such column, or several without a choice.
+        InputError: pyarrow is not installed for a Parquet file; the table cannot be read, at first or from some row on;
+            no such column, or several without a choice.
     """
     require(path)
-    path, number = Path(path), 0
+    number = 0
     try:
         for number, row in enumerate((_parquet if path.suffix.lower() == ".parquet" else _archive)(path, column)):
             yield _row(number, row, path)
     except InputError:
         raise
-    except Exception as error:  # damaged files in an archive fail in decoders of datasets, with errors of any type
+    except Exception as error:  # damaged files fail in decoders, and file systems of fsspec, with errors of any type
         where = f"after row {number}" if number else "which cannot be read"
         raise InputError(f"got {path}, {where} ({first_line(error)[:200]}); expected a whole table") from error
 
 
-def row_count(path: str | Path) -> int | None:
+def row_count(path: Any) -> int | None:
     """The number of rows of a Parquet file; None for an archive, and for a file that cannot be read."""
-    if Path(path).suffix.lower() != ".parquet":
+    if path.suffix.lower() != ".parquet":
         return None
-    from pyarrow import ArrowException, parquet
+    from pyarrow import parquet
 
     try:
-        return int(parquet.read_metadata(path).num_rows)
-    except (ArrowException, OSError):  # whoever reads its rows says why
+        with path.open("rb") as stream:
+            return int(parquet.read_metadata(stream).num_rows)
+    except Exception:  # whoever reads its rows says why
         return None
 
 
-def require(path: str | Path) -> None:
-    """Raises `InputError` where the package is not installed that a Parquet file or an archive needs."""
-    from importlib import import_module
-
-    package = PACKAGES.get(Path(path).suffix.lower())
-    if package is None:
-        return
-    try:
-        import_module(package)
-    except ImportError as error:
+def require(path: Any) -> None:
+    """Raises `InputError` where pyarrow is not installed, which a Parquet file needs."""
+    if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
         raise InputError(
-            f"got {path}; expected the package {package} for tables, which is not installed; {INSTALL}"
-        ) from error
+            f"got {path}; expected the package pyarrow for tables, which is not installed; "
+            "pip install 'energycomp-batch[tables]'"
+        )
 
 
-def _parquet(path: Path, column: str | None) -> Iterator[dict[str, Any]]:
-    """The cells with images of each row. The stream of datasets reads ahead of who takes its rows; this does not."""
+def _parquet(path: Any, column: str | None) -> Iterator[dict[str, Any]]:
+    """The cells with images of each row."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -84,48 +80,41 @@ def _parquet(path: Path, column: str | None) -> Iterator[dict[str, Any]]:
             return any(kind.field(index).name == "bytes" for index in range(kind.num_fields))
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
-    with parquet.ParquetFile(path, pre_buffer=False) as file:  # otherwise it keeps all that it has read
+    with path.open("rb") as stream, parquet.ParquetFile(stream, pre_buffer=False) as file:  # or it keeps what it read
         images = {field.name: holds_images(field.type) for field in file.schema_arrow}
         columns = list(_columns(path, images, column))
         for batch in file.iter_batches(ROWS, columns=columns, use_threads=False):
             yield from batch.to_pylist()
 
 
-def _archive(path: Path, column: str | None) -> Iterator[dict[str, Any]]:
-    """The cells with images of each sample, and `__key__`."""
-    import datasets
+def _archive(path: Any, column: str | None) -> Iterator[dict[str, Any]]:
+    """The cells with images of each sample, and `__key__`: the files of a sample have one name up to its first dot."""
+    from energycomp.images import FORMATS, MAX_BYTES
 
-    with _silent():
-        files = [glob.escape(str(path.resolve()))]
-        data = datasets.load_dataset("webdataset", data_files=files, split="train", streaming=True)
-        images = {
-            name: isinstance(feature, datasets.Image)
-            or (isinstance(feature, datasets.Value) and feature.dtype in ("binary", "large_binary"))
-            for name, feature in data.features.items()
-        }
-        columns = _columns(path, images, column)
-        for row in data.decode(False):
-            yield {name: row.get(name) for name in (KEY, *columns)}
-    with path.open("rb") as file:  # tarfile takes an archive that is cut off for a whole one
-        file.seek(-min(END, path.stat().st_size), os.SEEK_END)
-        if file.read() != bytes(END):
+    def key_of(member: tarfile.TarInfo) -> str:
+        folder, slash, name = member.name.rpartition("/")
+        return f"{folder}{slash}{name.partition('.')[0]}"
+
+    with path.open("rb") as stream:
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
+            samples = groupby((member for member in archive if member.isfile()), key_of)
+            for number, (key, members) in enumerate(samples):
+                seen, cells = {}, {}
+                for member in members:
+                    suffix = member.name[len(key) + 1 :]
+                    seen[suffix] = f".{suffix.lower()}" in FORMATS
+                    if column == suffix or (column is None and seen[suffix]):
+                        cells[suffix] = archive.extractfile(member).read(MAX_BYTES + 1)  # type: ignore[union-attr]
+                if number == 0:
+                    _columns(path, {KEY: False, **seen}, column)
+                yield {KEY: key, **cells}
+        stream.seek(0, os.SEEK_END)  # tarfile takes an archive that is cut off for a whole one
+        stream.seek(-min(END, stream.tell()), os.SEEK_END)
+        if stream.read() != bytes(END):
             raise EOFError("its end is missing")
 
 
-@contextmanager
-def _silent() -> Iterator[None]:
-    """datasets does not log what it also raises."""
-    from datasets.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-
-
-def _columns(path: Path, images: Mapping[str, bool], column: str | None) -> Sequence[str]:
+def _columns(path: Any, images: Mapping[str, bool], column: str | None) -> Sequence[str]:
     """The columns in which images are looked for, of all columns and whether they hold images."""
     names = ", ".join(name for name in images if not name.startswith("__"))
     if column is not None:
@@ -134,7 +123,7 @@ def _columns(path: Path, images: Mapping[str, bool], column: str | None) -> Sequ
         return [column]
     if IMAGE in images:
         return [IMAGE]
-    plain = [name for name, holds in images.items() if holds and "." not in name]  # not seg.png beside jpg
+    plain = [name for name, holds in images.items() if holds]
     if not plain or (len(plain) > 1 and KEY not in images):
         raise InputError(
             f"got {path} with {len(plain)} columns of images among {names}; expected one, or one of the name {IMAGE}; "
@@ -143,17 +132,24 @@ def _columns(path: Path, images: Mapping[str, bool], column: str | None) -> Sequ
     return plain
 
 
-def _row(number: int, cells: dict[str, Any], table: Path) -> BatchImage:
-    """A row; a path in it names a file in the folder of the table, so that a table of somebody else opens no other."""
+def _row(number: int, cells: dict[str, Any], table: Any) -> BatchImage:
+    """A row. A path in it names a file in the folder of the table, so that a table of somebody else opens no other."""
     key = str(cells.pop(KEY, number))
     image = next((found for cell in cells.values() if (found := _image(cell)) is not None), None)
     if not image:
         return BatchImage(table, key, problem=f"got row {key} of {table} without an image; expected bytes or a path")
     if isinstance(image, bytes):
         return BatchImage(table, key, image)
-    folder, path = (Path(os.path.normpath(one)) for one in (table.parent.absolute(), table.parent.absolute() / image))
-    if path.is_relative_to(folder) and "\0" not in image:
-        return BatchImage(table, key, path)
+    try:
+        if image.partition("://")[0] in BUCKETS and is_url(image):
+            return BatchImage.at(place_of(image), table, key)
+    except InputError as error:
+        return BatchImage(table, key, problem=f"row {key} of {table}: {error}")
+    folder = table.parent if is_url(table) else Path(os.path.normpath(table.parent.absolute()))
+    if not is_url(image) and "\0" not in image:
+        path = folder / image if is_url(table) else Path(os.path.normpath(folder / image))
+        if path.is_relative_to(folder) and ".." not in path.parts:
+            return BatchImage.at(path, table, key)
     outside = f"got row {key} of {table} with the path {image!r}; expected one in the folder of the table"
     return BatchImage(table, key, problem=f"{outside}; write paths to a file and give that as @FILE")
 

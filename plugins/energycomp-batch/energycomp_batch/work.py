@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from energycomp.progress import Bar
     from energycomp_batch.batch_image import BatchImage
     from energycomp_batch.inputs import Inputs
+    from energycomp_batch.parts import Parts
     from energycomp_batch.pool import Pool
     from energycomp_batch.results import Results
     from energycomp_batch.shards import Shard
@@ -75,7 +76,7 @@ class Images:
     inputs: Inputs
     shard: Shard
     reader: ImageReader
-    results: Results | None
+    results: Results | Parts | None
     show: Callable[[BatchImage, dict[str, Any]], object]
     total: int = attrs.field(default=0, init=False)  # over all shards
     shown: int = attrs.field(default=0, init=False)
@@ -87,8 +88,11 @@ class Images:
         expected = self.inputs.expected()
         total = expected and self.shard.size(expected)
         with counting("reading", total, unit="image", leave=not self.inputs.single) as bar:
-            for task, record in self._records(model, bar, pool):
-                if self.results is not None and task.known is None and "failed" not in record:
+            tasks = self._tasks(bar)
+            alone = ((task, read(self.reader, model, task)) for task in tasks)
+            for task, answer in alone if pool is None else pool.run(tasks):
+                record = record_of(task, answer)
+                if self.results is not None and task.known is None:
                     self.results.keep(record)
                 self._put(task.index, task.picture, record, bar)
 
@@ -96,15 +100,15 @@ class Images:
         """The images that are to be read or drawn; the others are shown at once."""
         sources = self.inputs.files.values() if self.results is not None and self.reader.folder is not None else ()
         names = {path: name for path in sources if (name := self.results.names.of(path)) != path.stem}  # type: ignore[union-attr]
-        for index, picture in enumerate(self._own()):
+        index = 0
+        for picture in self.inputs:
+            self.total += 1
+            if (self.total - self.shard.index) % self.shard.total:
+                continue
             head = {"image": picture.key}
             known = None
-            if self.results is not None:
-                try:
-                    head = self.results.head(picture.key, picture.digest())
-                except InputError as error:
-                    self._put(index, picture, failure(picture, str(error)), bar)
-                    continue
+            if self.results is not None and picture.problem is None:
+                head = self.results.head(picture.key, picture.digest())
                 known = self.results.known(head)
             if known is None or self.reader.lacks(known):
                 name = names.get(picture.source, picture.source.stem)
@@ -113,22 +117,7 @@ class Images:
                 yield ReadTask(index, picture, head, name, known)
             else:
                 self._put(index, picture, known, bar)
-
-    def _own(self) -> Iterator[BatchImage]:
-        for picture in self.inputs:
-            if self.total % self.shard.total == self.shard.index - 1:
-                yield picture
-            self.total += 1
-
-    def _records(
-        self, model: Model, bar: Bar, pool: Pool[ReadTask, dict[str, Any]] | None
-    ) -> Iterator[tuple[ReadTask, dict[str, Any]]]:
-        if pool is None:
-            for task in self._tasks(bar):
-                yield task, read(self.reader, model, task)
-            return
-        for task, answer in pool.run(self._tasks(bar)):
-            yield task, failure(task.picture, answer.reason) if isinstance(answer, Lost) else answer
+            index += 1
 
     def _put(self, index: int, picture: BatchImage, record: dict[str, Any], bar: Bar) -> None:
         """Shows the record of an image, once those of all images before it are shown."""
@@ -136,11 +125,16 @@ class Images:
             if self.inputs.single:
                 raise InputError(record["failed"])
             self.failed += 1
-        self._waiting[index] = (attrs.evolve(picture, content=None), record)
+        self._waiting[index] = (attrs.evolve(picture, content=b""), record)
         while (ready := self._waiting.pop(self.shown, None)) is not None:
             self.show(*ready)
             self.shown += 1
             bar.advance()
+
+
+def record_of(task: ReadTask, answer: dict[str, Any] | Lost) -> dict[str, Any]:
+    """The answer of a pool, or the failure of an image whose process ended each time."""
+    return failure(task.picture, f"{task}: {answer.reason}") if isinstance(answer, Lost) else answer
 
 
 def failure(picture: BatchImage, reason: str) -> dict[str, Any]:

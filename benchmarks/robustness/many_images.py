@@ -1,0 +1,254 @@
+"""`energycomp batch --engine ray` on two nodes of this machine: kills, a million rows, and beside local processes.
+
+python benchmarks/robustness/many_images.py kills [-n 2000] [--kills 10] [--seed 0]
+python benchmarks/robustness/many_images.py rows [-n 1000000] [--part 1000]
+python benchmarks/robustness/many_images.py engines [-n 300] [--model clevr-places]
+
+`kills` ends workers, a node and the driver at random moments, repeats the command, and compares with one process.
+`rows` has a model that answers at once. Each prints JSON. Needs Linux and `pip install 'energycomp-batch[test]'`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import attrs
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from pyarrow import parquet
+
+from benchmarks.common.options import parser
+from energycomp_batch.cluster import ALONE, SETTINGS, Cluster
+from energycomp_batch.inputs import Inputs
+from energycomp_batch.parts import Parts
+from energycomp_batch.work import ReadTask
+
+NODE = {"num_cpus": 1, "object_store_memory": 100_000_000, "node_ip_address": "127.0.0.2"}
+DEADLY = 3  # images that end their process
+
+
+@attrs.frozen
+class Instant:
+    """A model that answers at once; a process ends with an image whose name has `deadly` in it."""
+
+    wait: float = 0.0
+
+    def __call__(self) -> Callable[[ReadTask], dict[str, Any]]:
+        return self.answer
+
+    def answer(self, task: ReadTask) -> dict[str, Any]:
+        if "deadly" in task.picture.name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.wait)
+        return {**task.head, "count": sum(task.picture.content) % 7, "objects": [], "rows": 1}
+
+
+def files(number: int, side: int = 16) -> Iterator[bytes]:
+    """PNG files of random pixels."""
+    draw = np.random.default_rng(0)
+    for _ in range(number):
+        content = io.BytesIO()
+        Image.fromarray(draw.integers(0, 255, (side, side, 3), dtype=np.uint8)).save(content, "PNG")
+        yield content.getvalue()
+
+
+@contextmanager
+def nodes() -> Iterator[Any]:
+    """A cluster of two nodes with one core each, on the loopback address."""
+    os.environ.update({**SETTINGS, **ALONE, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])})
+    from ray.cluster_utils import Cluster as Nodes
+
+    made = Nodes(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    try:
+        made.add_node(**NODE)
+        yield made
+    finally:
+        made.shutdown()
+
+
+def drive(address: str, images: str, out: str, part: int, wait: float) -> None:
+    """The driver: what `energycomp batch --engine ray` does, with another model."""
+    import many_images  # the workers import it by this name
+
+    cluster, parts = Cluster(address, 2, part), Parts(Path(out), {"wait": wait})
+    for event in cluster.read(Inputs.of([images]), many_images.Instant(wait), parts):
+        print(json.dumps(event), flush=True)
+    print(json.dumps({"cpu": time.process_time()}), flush=True)
+
+
+def driver(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, "drive", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
+
+
+def processes() -> dict[int, tuple[int, str]]:
+    """All processes: their parents and command lines."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            found[int(path.name)] = (parent, (path / "cmdline").read_text())
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+def under(ancestors: set[int]) -> dict[int, str]:
+    """The processes below these, and their command lines."""
+    known, found = processes(), dict.fromkeys(ancestors, "")
+    grown = True
+    while grown:
+        new = {one: line for one, (parent, line) in known.items() if parent in found and one not in found}
+        found.update(new)
+        grown = bool(new)
+    return found
+
+
+def kills(n: int, number: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Kills at random moments, and the same command again after each kill of the driver."""
+    choose = random.Random(seed)  # noqa: S311 - which process is killed
+    images, out = folder / "images", folder / "found"
+    images.mkdir()
+    for index, content in enumerate(files(n)):
+        (images / f"{'deadly' if index < DEADLY else ''}{index:06d}.png").write_bytes(content)
+    done: list[str] = []
+    with nodes() as made:
+        running = driver(made.address, images, out, 10, 0.05)
+        while running.poll() is None or running.returncode != 0:
+            if running.poll() is not None:
+                running = driver(made.address, images, out, 10, 0.05)
+            if len(done) == number:
+                running.communicate()
+                continue
+            time.sleep(choose.uniform(2, 10))
+            kind = choose.choice(["image process", "actor", "actor", "node", "driver"])
+            lines = {"image process": "spawn_main", "actor": "MapWorker"}
+            if kind in lines:
+                raylets = {node.all_processes["raylet"][0].process.pid for node in made.list_all_nodes()}
+                victims = [pid for pid, line in under(raylets).items() if lines[kind] in line]
+                if not victims:
+                    continue
+                os.kill(choose.choice(victims), signal.SIGKILL)
+            elif kind == "node":
+                made.remove_node(next(iter(made.worker_nodes)), allow_graceful=False)
+                made.add_node(**NODE)
+            else:
+                running.kill()
+                running.wait()
+            done.append(kind)
+    rows = [row for part in out.glob("part-*.parquet") for row in parquet.read_table(part).to_pylist()]
+    wanted = {str(path): sum(path.read_bytes()) % 7 for path in images.iterdir() if "deadly" not in path.name}
+    failed = [row["image"] for part in out.glob("_failed/*") for row in parquet.read_table(part).to_pylist()]
+    return {
+        "images": n, "kills": {kind: done.count(kind) for kind in done}, "rows": len(rows),
+        "once": len({row["image"] for row in rows}) == len(rows) == len(wanted),
+        "equal": {row["image"]: row["count"] for row in rows} == wanted, "failed": len(set(failed)),
+        "failed_named": all("deadly" in name for name in failed),
+    }  # fmt: skip
+
+
+def rows(n: int, part: int, folder: Path) -> dict[str, Any]:
+    """Rows of Parquet files through a model that answers at once."""
+    content, out = list(files(1000)), folder / "found"
+    (folder / "images").mkdir()
+    each = min(n, 10_000)
+    for first in range(0, n, each):
+        table = pa.table({"image": [content[index % 1000] for index in range(first, min(n, first + each))]})
+        parquet.write_table(table, folder / f"images/{first:09d}.parquet", row_group_size=1000)
+    most, used, ended = [0], [0.0], Event()
+
+    def watch() -> None:
+        """The memory of all processes, of which shared pages count once, and their seconds of CPU."""
+        while not ended.wait(1.0):
+            memory, seconds = 0, 0.0
+            for pid in under({os.getpid()}):
+                try:
+                    smaps = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                    memory += int(smaps.partition("\nPss:")[2].split()[0]) << 10
+                    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+                    seconds += sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+                except (OSError, IndexError):  # it has ended
+                    continue
+            most[0], used[0] = max(most[0], memory), max(used[0], seconds)
+
+    with nodes() as made:
+        Thread(target=watch, daemon=True).start()
+        start = time.monotonic()
+        running = driver(made.address, folder / "images", out, part, 0)
+        printed = [(time.monotonic() - start, json.loads(line)) for line in running.stdout or ()]
+        took = time.monotonic() - start
+        ended.set()
+    sizes = [path.stat().st_size for path in out.glob("part-*.parquet")]
+    (begun, first), *_, (_, last) = printed
+    return {
+        "rows": sum(parquet.read_metadata(path).num_rows for path in out.glob("part-*.parquet")),
+        "seconds_to_first_part": round(begun, 1), "rows_per_second": round((n - first["images"]) / (took - begun)),
+        "memory_mib": most[0] >> 20, "files": len(sizes), "mean_kib": round(sum(sizes) / len(sizes) / 1024, 1),
+        "cpu_seconds": round(used[0], 1), "cpu_seconds_of_driver": round(last["cpu"], 1),
+    }  # fmt: skip
+
+
+def engines(n: int, model: str, folder: Path) -> dict[str, Any]:
+    """Seconds of two local processes and of two actors for the same images; the first part tells when Ray has begun."""
+    images = folder / "images"
+    images.mkdir()
+    if model == "tiny":
+        from energycomp.models import save_pretrained
+        from energycomp.testing import tiny_model
+
+        model = str(folder / "model")
+        save_pretrained(tiny_model(solver="pursuit"), model)
+    for index, content in enumerate(files(n, side=64)):
+        (images / f"{index:06d}.png").write_bytes(content)
+    command = [sys.executable, "-m", "energycomp", "batch", model, str(images), "--count", "0-1"]
+    found: dict[str, Any] = {"images": n}
+    for name, more in (("local", ["--workers", "2"]), ("ray", ["--engine", "ray", "--concurrency", "2"])):
+        start = time.monotonic()
+        with subprocess.Popen(  # noqa: S603 - our own
+            [*command, "-o", str(folder / f"{name}.parquet"), *more], stdout=subprocess.PIPE, text=True
+        ) as running:
+            if running.stdout is None or not running.stdout.readline():
+                raise SystemExit(f"{name} printed nothing")
+            first = time.monotonic() - start
+            running.communicate()
+        took = time.monotonic() - start
+        found[name] = {"seconds_to_first": round(first, 1), "seconds_after": round(took - first, 1)}
+    return found
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["drive"]:
+        address, images, out, part, wait = sys.argv[2:]
+        drive(address, images, out, int(part), float(wait))
+        return
+    made = parser(__doc__, n=0, kills=(10, "how often something is killed"), part=1000, seed=0)
+    made.add_argument("what", choices=["kills", "rows", "engines"])
+    made.add_argument("--model", default="clevr-places", help="of engines; tiny is one that is not trained")
+    options = made.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if options.what == "kills":
+            found = kills(options.n or 2000, options.kills, options.seed, folder)
+        elif options.what == "rows":
+            found = rows(options.n or 1_000_000, options.part, folder)
+        else:
+            found = engines(options.n or 300, options.model, folder)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

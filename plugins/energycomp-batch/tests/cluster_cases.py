@@ -1,0 +1,271 @@
+"""`energycomp batch --engine ray`, on two nodes of a cluster, and URLs, of a real S3 server, in both engines.
+
+`test_cluster.py` runs these in a process of its own, which it ends after a time.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import io
+import json
+import os
+import signal
+import sys
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from energycomp_batch import cluster
+from energycomp_batch.cluster import Cluster
+from energycomp_batch.inputs import Inputs
+from energycomp_batch.parts import Parts
+
+Run = Callable[..., tuple[int, str, str]]
+SECONDS = 300.0  # of a test; on an idle machine each takes less than 20
+# Ray takes 127.0.0.1 for the machine's own address, and would look for the nodes there.
+NODE = {"num_cpus": 1, "object_store_memory": 100_000_000, "node_ip_address": "127.0.0.2"}
+
+
+@pytest.fixture(autouse=True)
+def limit() -> Iterator[None]:
+    """Ends the process, with the stacks of all threads, where a test waits for ever, also in Ray's own code."""
+    faulthandler.dump_traceback_later(SECONDS, exit=True, file=sys.__stderr__)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[pytest.MonkeyPatch]:
+    """What the processes of Ray and of tests need."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.SETTINGS.items():
+            patch.setenv(name, value)
+        patch.syspath_prepend(Path(__file__).parent)
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("RAY_worker_niceness", "0")
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def bucket(environment: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of a server that fails one request in twenty."""
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    app, number = DomainDispatcherApplication(create_backend_app), count(1)
+
+    def flaky(request: dict[str, Any], start: Callable[..., Any]) -> Any:
+        if next(number) % 20 == 0:
+            start("503 Service Unavailable", [("Content-Length", "0")])
+            return [b""]
+        return app(request, start)
+
+    server = make_server("127.0.0.1", 0, flaky, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    secrets = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in {**secrets, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}"}.items():
+        environment.setenv(name, value)
+    import s3fs
+
+    s3fs.S3FileSystem().mkdir("pictures")
+    yield "s3://pictures"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def nodes(environment: pytest.MonkeyPatch, bucket: str) -> Iterator[Any]:
+    """Two nodes of one core on the loopback address, and a connection to them."""
+    import ray
+    from ray.cluster_utils import Cluster as Nodes
+
+    made = Nodes(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    try:
+        made.add_node(**NODE)
+        ray.init(made.address, log_to_driver=False, logging_level="ERROR")
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+def files(number: int) -> list[bytes]:
+    """Image files of random pixels."""
+    draw, found = np.random.default_rng(0), []
+    for _ in range(number):
+        content = io.BytesIO()
+        Image.fromarray(draw.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(content, "PNG")
+        found.append(content.getvalue())
+    return found
+
+
+def answers(folder: Any) -> list[dict[str, Any]]:
+    """The rows of all parts, sorted by image, as text, in which NaN is NaN."""
+    if not isinstance(folder, Path):
+        folder.fs.invalidate_cache()  # others have written there
+    parts = [path for path in folder.iterdir() if path.suffix == ".parquet"] if folder.exists() else []
+    rows = [row for path in parts for row in parquet.read_table(io.BytesIO(path.read_bytes())).to_pylist()]
+    return sorted(({name: repr(value) for name, value in row.items()} for row in rows), key=lambda row: row["image"])
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Files, a Parquet table and an archive, in which two of nine images are damaged."""
+    content, folder = files(7), tmp_path / "mixed"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(content[number])
+    (folder / "bad.png").write_bytes(b"no image")
+    parquet.write_table(pa.table({"image": [*content[3:5], b"no image"]}), folder / "rows.parquet")
+    with tarfile.open(folder / "rows.tar", "w") as archive:
+        for number in (5, 6):
+            member = tarfile.TarInfo(f"{number}.png")
+            member.size = len(content[number])
+            archive.addfile(member, io.BytesIO(content[number]))
+    return folder
+
+
+def test_without_ray_or_a_cluster_there_is_one_line(
+    run: Run, model: Path, environment: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    command = ["batch", model, "a.parquet", "-o", "found", "--engine", "ray"]
+    parquet.write_table(pa.table({"image": files(1)}), "a.parquet")
+    with monkeypatch.context() as patch:
+        patch.setattr(ray, "__version__", "2.9.3")
+        assert "got Ray 2.9.3; expected 2.49 or later; pip install -U ray" in run(*command)[2]
+    code, _, err = run(*command, "--address", "auto")
+    assert (code, "got --address auto, to which Ray does not connect (Could not find any running" in err) == (2, True)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, _, err = run(*command)
+    assert (code, "expected the package ray; pip install 'energycomp-batch[ray]'" in err) == (2, True)
+    assert not Path("found").exists()
+
+
+def test_both_engines_give_the_same_answers(run: Run, model: Path, mixed: Path, nodes: Any, tmp_path: Path) -> None:
+    common = ["batch", model, mixed, "--count", 0, "--seed", 3]
+    assert run(*common, "-o", "local.parquet", "--quiet", "--workers", 1)[0] == 1
+    code, out, err = run(*common, "-o", "found", "--engine", "ray", "--json", "--part", 2)
+    assert code == 1
+    assert "read 9 images, of which 2 could not be read" in err
+    assert sum(json.loads(line)["images"] for line in out.splitlines()) == 9
+    local = sorted(
+        ({name: repr(value) for name, value in row.items()} for row in parquet.read_table("local.parquet").to_pylist()),
+        key=lambda row: row["image"],
+    )
+    assert answers(tmp_path / "found") == [row for row in local if row["failed"] == "''"]
+    assert [row["failed"] for row in answers(tmp_path / "found/_failed")] == [
+        row["failed"].replace("mixed/", f"{tmp_path}/mixed/") if str(tmp_path) not in row["failed"] else row["failed"]
+        for row in local
+        if row["failed"] != "''"
+    ]
+    # The same command tries what failed, and nothing else.
+    code, out, err = run(*common, "-o", "found", "--engine", "ray", "--json", "--part", 2)
+    assert "read 2 images, of which 2 could not be read" in err
+    assert len(answers(tmp_path / "found")) == 7
+    assert len(answers(tmp_path / "found/_failed")) == 2
+    # Other settings are refused.
+    code, _, err = run("batch", model, mixed, "--count", 0, "--seed", 4, "-o", "found", "--engine", "ray")
+    assert (code, "which holds answers with seed 3, and not 4" in err) == (2, True)
+
+
+def test_an_actor_is_killed_and_a_driver_stops(nodes: Any, tmp_path: Path) -> None:
+    from makers import Instant
+
+    folder, log = tmp_path / "images", tmp_path / "log"
+    for path in (folder, log):
+        path.mkdir()
+    for number, content in enumerate(files(40)):
+        (folder / f"{number}.png").write_bytes(content)
+    (folder / "deadly.png").write_bytes(files(1)[0])
+    inputs, parts = Inputs.of([folder]), Parts(tmp_path / "found", {"seed": 0})
+    events = Cluster(concurrency=2, part=4).read(inputs, Instant(log, wait=0.1), parts)
+    done = [next(events)]
+    os.kill(actor_of(nodes.head_node.all_processes["raylet"][0].process.pid), signal.SIGKILL)
+    done.append(next(events))
+    events.close()  # and the driver stops
+    kept = len(answers(tmp_path / "found"))
+    assert kept > 0
+    done = list(Cluster(concurrency=2, part=4).read(inputs, Instant(log), parts))
+    assert 0 < sum(event["images"] for event in done) <= 41 - kept  # an actor may have ended a part meanwhile
+    found = answers(tmp_path / "found")
+    assert [row["image"] for row in found] == sorted(repr(str(folder / f"{number}.png")) for number in range(40))
+    (failed,) = answers(tmp_path / "found/_failed")
+    assert failed["image"] == repr(str(folder / "deadly.png"))
+    assert failed["failed"] == repr(
+        f"{folder / 'deadly.png'}: its process ended 2 times (SIGKILL, perhaps out of memory)"
+    )
+
+
+def actor_of(raylet: int) -> int:
+    """The process of an actor that a node has started."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == raylet and "MapWorker" in (path / "cmdline").read_text():
+                return int(path.name)
+        except OSError:  # it has ended
+            continue
+    raise LookupError(raylet)
+
+
+def test_from_bucket_to_bucket(run: Run, model: Path, mixed: Path, nodes: Any, bucket: str) -> None:
+    from upath import UPath
+
+    place = UPath(bucket)
+    for path in mixed.iterdir():
+        (place / "in" / path.name).write_bytes(path.read_bytes())
+    urls = [f"{bucket}/in/{number}.png" for number in range(3)]
+    sink = io.BytesIO()
+    parquet.write_table(pa.table({"image": [*urls, "file:///etc/passwd", f"{bucket}/absent.png"]}), sink)
+    (place / "list.parquet").write_bytes(sink.getvalue())
+    common = ["batch", model, f"{bucket}/in", f"{bucket}/list.parquet", "--count", 0]
+    code, _, err = run(*common, "-o", f"{bucket}/local", "--quiet", "--workers", 1)
+    assert (code, "4 of 14 images could not be read" in err) == (1, True), err
+    assert "got row 3 of s3://pictures/list.parquet with the path 'file:///etc/passwd'; expected one in" in err
+    code, _, err = run(*common, "-o", f"{bucket}/ray", "--engine", "ray", "--quiet", "--part", 4)
+    assert (code, "read 14 images, of which 4 could not be read" in err) == (1, True)
+    assert len(answers(place / "local")) == 10
+    assert answers(place / "local") == answers(place / "ray")
+    assert "secret" not in (place / "ray/_settings.json").read_text()
+    code, _, err = run(*common, "-o", f"{bucket}/local", "--quiet", "--workers", 1)
+    assert (code, len(answers(place / "local"))) == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["s3://absent/in", "-o", "found"], "got s3://absent/in, which cannot be reached (FileNotFoundError: "),
+        (["s3://key:word@bucket/in"], "got a URL with a password or a signature, which would be in the results; "),
+        (["nothing://bucket/in"], "got nothing://bucket/in, which cannot be reached (ValueError: "),
+        (["a.parquet", "--column", "top"], "got --column top of a.parquet; expected one of its columns: image"),
+        (["a.parquet", "--engine", "ray"], "got --engine ray without -o; expected a folder or a URL for Parquet parts"),
+        (["a.parquet", "--address", "auto"], "got --address without --engine ray; leave it out"),
+        (["a.parquet", "-o", "found", "--engine", "ray", "--shard", "1/2"], "got --shard with --engine ray; leave"),
+        (
+            ["a.parquet", "-o", "full", "--engine", "ray"],
+            "got -o {here}/full, which holds mine.txt and no _settings",
+        ),
+        (["a.parquet", "-o", "s3://absent/out"], "Cannot write s3://absent/out/_settings.json: FileNotFoundError: "),
+    ],
+)
+def test_bad_input_is_one_line(run: Run, model: Path, nodes: Any, arguments: list[str], line: str) -> None:
+    parquet.write_table(pa.table({"image": files(1)}), "a.parquet")
+    Path("full").mkdir()
+    Path("full/mine.txt").touch()
+    code, out, err = run("batch", model, *arguments)
+    assert (code in {1, 2}, out) == (True, "")
+    said = [one for one in err.splitlines() if not one.startswith("energycomp: loading")]
+    assert len(said) == 1
+    assert said[0].startswith(f"energycomp: {line.replace('{here}', str(Path.cwd()))}")
+    assert not Path("found").exists()
+    assert [path.name for path in Path("full").iterdir()] == ["mine.txt"]
