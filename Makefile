@@ -3,7 +3,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test format clean
+.PHONY: help install demo test ray format clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -16,22 +16,21 @@ $(VENV)/.installed: pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
 	$(BIN)/pip install --quiet --group dev --group docs -e . $(addprefix -e ./,$(PLUGINS))
 	touch $@
 
-# Ray and a server of S3 are for tests alone.
-$(VENV)/.tests: $(VENV)/.installed
-	$(BIN)/pip install --quiet -e './plugins/energycomp-batch[test]'
-	touch $@
-
 demo: install  ## compose and understand a few scenes; pictures go to demo/
 	mkdir -p demo
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.tests  ## everything that CI checks
+test: install  ## everything that CI checks
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 # With bytecode, or each worker and each process that a test starts compiles what it imports again.
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+ray: install  ## install Ray and a server of S3, and test `energycomp batch --engine ray` on two nodes (2 minutes)
+	$(BIN)/pip install --quiet -e './plugins/energycomp-batch[test]'
+	$(BIN)/python -m pytest -n 0 plugins/energycomp-batch/tests/test_cluster.py plugins/energycomp-batch/tests/test_tables.py
 
 format: install  ## format, and fix what ruff can fix
 	$(BIN)/ruff check --fix
