@@ -223,28 +223,6 @@ def test_the_page_says_what_it_is_and_saves_what_the_command_saves(
     assert formula.bounding_box()["y"] > page.locator("#compose-code").bounding_box()["y"]
 
 
-def test_an_image_that_is_dropped_is_its_scene_again(new_page: Any, tmp_path: Path) -> None:
-    page = new_page()
-    page.locator("#compose-seed input").fill("4")
-    changed(page, lambda: page.mouse.click(*at(page, 0.5, 0.2)))
-    expect(handles(page)).to_have_count(3)
-    expect(status(page, "compose")).to_contain_text("3 objects, guidance 1.5; 8 steps")
-    drawn = picture(page, "compose").get_attribute("src") or ""
-    (file := tmp_path / "scene.png").write_bytes(base64.b64decode(drawn.partition(",")[2]))
-    changed(page, lambda: page.mouse.click(*at(page, 0.5, 0.9)))
-    expect(handles(page)).to_have_count(4)
-    page.locator("#compose-seed input").fill("5")
-    page.get_by_role("button", name="Open an image as a scene").click()
-    Image.new("RGB", (8, 8)).save(other := tmp_path / "other.png")
-    page.locator("#compose-picture input").set_input_files(other)
-    expect(status(page, "compose")).to_contain_text("says nothing about how it was made")
-    expect(handles(page)).to_have_count(4)
-    page.locator("#compose-picture input").set_input_files(file)
-    expect(handles(page)).to_have_count(3)
-    expect(page.locator("#compose-seed input")).to_have_value("4")
-    expect(picture(page, "compose")).to_have_attribute("src", drawn)
-
-
 def test_click_adds_double_click_removes_and_all_survives_that_the_page_is_loaded_again(new_page: Any) -> None:
     page = new_page()
     expect(handles(page)).to_have_count(2)
