@@ -19,6 +19,7 @@ def formula_of_scene(scene: Draft, model: Model, source: str, settings: Settings
     the same.
 
     >>> from energycomp.testing import bumps_model
+    >>> from energycomp_studio.scene import Item
     >>> made = formula_of_scene(Draft((Item({"x": 0.2, "y": 0.3}),)), bumps_model(), "bumps", Settings(3)) or {}
     >>> made["command"], made["arguments"], made["seed"], made["composition"]
     ('sample', ['0.2,0.3'], 3, 'bumps(0.2, 0.3)')
