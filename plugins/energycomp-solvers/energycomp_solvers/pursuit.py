@@ -88,7 +88,10 @@ class Pursuit:
     budget: int = attrs.field(default=2_000, validator=whole(0))
 
     def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
-        """Costs M rows for a lattice of M values (M draws rows for M candidates), and about 130 for each component."""
+        """Costs M rows for a lattice of M values (M draws rows for M candidates), and about 130 for each component.
+
+        The search that goes on costs about 200 more for each component of numbers, and 400 for one with words.
+        """
         generator = as_generator(generator)
         if not problem.exchangeable:
             raise InputError(

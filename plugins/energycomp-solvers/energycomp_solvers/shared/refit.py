@@ -79,8 +79,9 @@ class Refit:
     ) -> Candidate | None:
         """The best value beside others, with any words and numbers near those of a value.
 
-        Costs a row for each combination of words, three for `KEPT[0]` of them, five for `KEPT[1]`, and for each of
-        `KEPT[2]` four moves of D numbers. It stops early where nothing is gained.
+        Costs a row for each combination of words, two for each of the `KEPT[0]` best, five for each of `KEPT[1]`, and
+        16 (D + 1) for each of `KEPT[2]`, whose numbers move; those of the best one move again. It stops early where
+        nothing is gained.
 
         Args:
             others: the components beside it.
