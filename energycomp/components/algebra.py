@@ -317,7 +317,8 @@ class Mixture(Composable):
     def terms(self) -> Mapping[Any, AnyWeight]:
         """The mixture itself, once; raises `CompositionError` where its shares do not sum to 1 yet."""
         if self.total is not None and self.total < 1.0 - LEAST_VALUE:
-            got, rest = f"got {self!r} with shares that sum to {self.total:g}", 1.0 - self.total
+            got = f"got {self!r} with shares that sum to {self.total:g}"
+            rest = 1.0 - self.total
             raise CompositionError(f"{got}; expected 1; add the rest, such as `... | {rest:g} * c`")
         return Terms([(self, 1.0)])
 
@@ -443,7 +444,8 @@ def _opened(part: Any) -> Mixture:
     whole = Composition.of(part)
     if not whole.terms:
         return Mixture([whole])  # raises
-    share, leaves = _mass(whole), list(whole.terms)
+    share = _mass(whole)
+    leaves = list(whole.terms)
     is_whole = abs(share - 1.0) <= LEAST_VALUE
     if not is_whole and not LEAST_VALUE < share < 1.0:
         raise _another_mass(whole, share)

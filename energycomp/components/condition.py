@@ -44,7 +44,8 @@ class Condition:
         return torch.zeros(self.rows.shape[:1], dtype=torch.bool, device=self.rows.device)
 
     def __attrs_post_init__(self) -> None:
-        shape, dtype = tuple(self.rows.shape), self.rows.dtype
+        shape = tuple(self.rows.shape)
+        dtype = self.rows.dtype
         if self.rows.ndim != 3 or not self.rows.is_floating_point():
             got = f"got condition rows of shape {shape} and type {dtype}"
             raise InputError(f"{got}; expected floating point (R, L, D); add the row or token dimension")

@@ -98,7 +98,8 @@ class _Group(WrappedGroup):
     def predictions(
         self, leaves: Sequence[_Matched], owners: Sequence[Tensor | None], sample: Tensor, timestep: Tensor
     ) -> Sequence[Tensor]:
-        inner, at = [leaf.inner for leaf in leaves], self.own_timestep(timestep)
+        inner = [leaf.inner for leaf in leaves]
+        at = self.own_timestep(timestep)
         levels = *self.own.levels(at, sample.dtype), *self.space.levels(timestep, sample.dtype)
         kind = self.prediction_type
 
@@ -150,7 +151,8 @@ class _MatchedEnergy(_Matched):
         at = self.group.own_timestep(timestep)
         s, n = (level.flatten() for level in self.group.own.levels(at, torch.float64))
         signal, noise = (level.flatten() for level in self.noised_space.levels(timestep, torch.float64))
-        share, white = (signal / s).clamp(max=1.0), sample.double().square().flatten(1).sum(1) / 2
+        share = (signal / s).clamp(max=1.0)
+        white = sample.double().square().flatten(1).sum(1) / 2
         found = (1.0 - share) * white + share * n.square() * self.inner.energy(sample, at)
         return (found / torch.maximum(noise, n).square()).to(sample.dtype)
 
@@ -161,7 +163,8 @@ _leaves: WeakValueDictionary[tuple[int, int], _Matched] = WeakValueDictionary()
 
 
 def _matched(leaf: Any, space: NoisedSpace) -> _Matched:
-    inner, own = group_of(leaf), leaf.noised_space
+    inner = group_of(leaf)
+    own = leaf.noised_space
     group = _groups.setdefault((id(inner), own, space), _Group(inner, own, space))
     kind = _MatchedEnergy if isinstance(leaf, HasEnergy) else _Matched
     return _leaves.setdefault((id(leaf), id(group)), kind(leaf, group))

@@ -117,13 +117,15 @@ class _Group(WrappedGroup):
     def predictions(
         self, leaves: Sequence[_On], owners: Sequence[Tensor | None], sample: Tensor, timestep: Tensor
     ) -> Sequence[Tensor]:
-        levels, own = self.space.levels(timestep, sample.dtype), list(owners)
+        levels = self.space.levels(timestep, sample.dtype)
+        own = list(owners)
         starts = {part: i * len(sample) for i, part in enumerate(dict.fromkeys(leaf.part for leaf in leaves))}
         seen = [part.seen(sample, levels) for part in starts]
         if len(starts) > 1:
             everyone = torch.arange(len(sample), device=sample.device)
             own = [starts[leaf.part] + (everyone if o is None else o) for leaf, o in zip(leaves, owners, strict=True)]
-        inner, batch = [leaf.inner for leaf in leaves], torch.cat(seen) if len(seen) > 1 else seen[0]
+        inner = [leaf.inner for leaf in leaves]
+        batch = torch.cat(seen) if len(seen) > 1 else seen[0]
         predicted = predict_group(self.inner, inner, own, batch, timestep.repeat(len(seen)))
         rest = convert(torch.zeros_like(sample), sample, *levels, source="epsilon", target=self.prediction_type)
         return [
@@ -183,7 +185,8 @@ _leaves: WeakValueDictionary[tuple[int, Part, int, int], _On] = WeakValueDiction
 
 
 def _leaf(part: Part, leaf: Any, shape: Shape, ground: Any) -> _On:
-    inner, own = group_of(leaf), leaf.noised_space
+    inner = group_of(leaf)
+    own = leaf.noised_space
     space = own if own.sample_shape == shape else attrs.evolve(own, sample_shape=shape)
     if own.places is not None and own.sample_shape[0] != shape[0]:  # other places may have another value range
         space = attrs.evolve(space, places=None, value_range=None)
@@ -217,7 +220,8 @@ def on(part: Part, component: EnergyComponent, shape: Sequence[int], *, ground: 
     >>> pair.eps(torch.ones(1, 3), torch.tensor([999.0])).round()
     tensor([[1., 2., 1.]])
     """
-    whole, shape = Composition.of(component), tuple(shape)
+    whole = Composition.of(component)
+    shape = tuple(shape)
     if (own := part.shape(shape)) != (found := tuple(whole.noised_space.sample_shape)):
         got = f"got {whole!r} with samples of shape {found} on {part!r} of {shape}, which has the shape {own}"
         raise CompositionError(f"{got}; expected one shape; change the part")

@@ -210,7 +210,8 @@ def _summed(
 
     used = [part for part in parts if id(part.leaf) in by_leaf]
     for leaf, owner, prediction, source in used:
-        part, weight = converted(prediction, source, common, owner), by_leaf[id(leaf)]
+        part = converted(prediction, source, common, owner)
+        weight = by_leaf[id(leaf)]
         if not isinstance(weight, Tensor):
             total = torch.add(total, part, alpha=weight)
         elif owner is None:

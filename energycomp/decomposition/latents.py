@@ -93,7 +93,8 @@ def checked(latents: Any) -> Tensor:
 
 def latents_for(model: Model, latents: Any) -> Tensor:
     """Latents (B, K, D) as float32 on the device of a model; raises `InputError` where they are not latents of it."""
-    latents, width = checked(latents), model.conditioner.value_shape[-1]
+    latents = checked(latents)
+    width = model.conditioner.value_shape[-1]
     if latents.shape[2] != width:
         got, expected = f"got latents of width {latents.shape[2]}", f"expected {width}, that of {model.name!r}"
         raise InputError(f"{got}; {expected}; they have no meaning for another model: compose leaves of both")

@@ -147,7 +147,8 @@ class Denoiser:
     @cached_property
     def noised_space(self) -> NoisedSpace:
         """Where its samples live."""
-        clipped, places = self.value_range if self.codec is None else None, None
+        clipped = self.value_range if self.codec is None else None
+        places = None
         if isinstance(self.codec, Standardiser):
             clipped, places = self.codec.value_range, self.codec.places
         return NoisedSpace(self.alphas_cumprod, self.sample_shape, self.space, clipped, places)
@@ -196,7 +197,8 @@ class Denoiser:
 
         The rows of a condition take turns, so that the B samples may be several views of as many samples as it has.
         """
-        conditions, batch = [leaf.condition.to(sample.device) for leaf in leaves], len(sample)
+        conditions = [leaf.condition.to(sample.device) for leaf in leaves]
+        batch = len(sample)
         if wrong := [len(one) for one in conditions if not len(one) or batch % len(one)]:
             raise InputError(
                 f"got a condition of {wrong[0]} rows for a batch of {batch}; expected 1 or {batch}, or a divisor"
@@ -256,7 +258,8 @@ class Conditional(Composable):
 
     def __attrs_post_init__(self) -> None:
         if self.condition.shape != self.denoiser.token_shape:
-            got, expected = f"got a condition with tokens {self.condition.shape}", self.denoiser.token_shape
+            got = f"got a condition with tokens {self.condition.shape}"
+            expected = self.denoiser.token_shape
             raise CompositionError(f"{got}; expected {expected}; make {self.name} with its model's conditioner")
 
     @property

@@ -146,7 +146,8 @@ def _key(kind: str, denoiser: HasNetwork, sample: Tensor) -> tuple[object, ...]:
 
 def _features(denoiser: HasNetwork, calls: Sequence[tuple[Trunk]]) -> list[tuple[Tensor, ...]]:
     """The features of several trunks, which run as one."""
-    network, trunks = cast("TwoStage", denoiser.network), [bare for (bare,) in calls]
+    network = cast("TwoStage", denoiser.network)
+    trunks = [bare for (bare,) in calls]
     whole = _joined_trunks(trunks)
     limit = row_limit(whole.sample.device, denoiser.sample_shape, denoiser.network)
     given = denoiser.scale_model_input(whole.sample, whole.timestep)
@@ -207,7 +208,8 @@ def _joined(parts: Iterator[Tensor], total: int) -> Tensor:
         return first
     if torch.is_grad_enabled():
         return torch.cat([first, *parts])
-    out, start = first.new_empty(total, *first.shape[1:]), 0
+    out = first.new_empty(total, *first.shape[1:])
+    start = 0
     for part in itertools.chain([first], parts):
         out[start : start + len(part)] = part
         start += len(part)

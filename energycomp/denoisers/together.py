@@ -23,7 +23,9 @@ class Gathering:
     """Threads, in a number of members, whose calls run as one batch, once each thread that is left waits for one."""
 
     def __init__(self, members: int) -> None:
-        self._left, self._stopped, self._lock = members, False, Lock()
+        self._left = members
+        self._stopped = False
+        self._lock = Lock()
         self._waiting: list[tuple[object, Batched[Any], tuple[Any, ...], Future[Any]]] = []
 
     def call(self, key: object, batched: Batched[T], *arguments: Any) -> T:

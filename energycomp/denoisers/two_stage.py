@@ -117,7 +117,8 @@ class TwoStageUNet(nn.Module):
         if any(side % (patch * 2 ** (len(channels) - 1)) for side in sides):
             got = f"got sample_size {sample_size} with patch {patch} and {len(channels)} resolutions"
             raise InputError(f"{got}; expected a multiple of {patch * 2 ** (len(channels) - 1)}; change one of them")
-        folded, width = sample_channels * patch**2, width or channels[0] * 4
+        folded = sample_channels * patch**2
+        width = width or channels[0] * 4
         self.patch, self.unplaced = patch, unplaced
         *trunk_groups, head_groups = [groups] * (len(channels) + 1) if isinstance(groups, int) else groups
         self.time = nn.Sequential(Timesteps(width // 4, True, 0), TimestepEmbedding(width // 4, width))

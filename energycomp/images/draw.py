@@ -81,7 +81,8 @@ def grid(
     rows = math.ceil(len(cells) / columns)
     for what, given, number in (("heads", heads, columns), ("names", names, rows), ("captions", captions, len(cells))):
         _check_number(what, given, number)
-    (width, height), size = cells[0].size, max(LETTERS, cells[0].height // 24)
+    width, height = cells[0].size
+    size = max(LETTERS, cells[0].height // 24)
     line = round(1.5 * size)
     below = 0 if captions is None else line
     edge = padding if len(cells) > 1 else 0

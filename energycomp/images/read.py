@@ -209,7 +209,8 @@ def _band_as_rgb(band: Image.Image) -> Image.Image:
 
 
 def _eight_bits(band: Image.Image) -> Image.Image:
-    values, top = np.asarray(band), 1.0 if band.mode == "F" else 65535.0
+    values = np.asarray(band)
+    top = 1.0 if band.mode == "F" else 65535.0
     if not bool(((values >= 0) & (values <= top)).all()):
         raise InputError(
             f"got an image with brightness between {values.min():g} and {values.max():g}; expected 0 to {top:g}; "

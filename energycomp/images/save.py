@@ -75,6 +75,7 @@ def framed(image: Image.Image, aspect: float = 1.0, *, side: int = SIDE) -> Imag
     >>> framed(Image.new("RGB", (64, 64)), 1.5).size
     (480, 320)
     """
-    width, height = image.width * aspect, float(image.height)
+    width = image.width * aspect
+    height = float(image.height)
     factor = max(1.0, side / min(width, height))
     return image.resize((round(width * factor), round(height * factor)), Image.Resampling.LANCZOS)

@@ -35,7 +35,9 @@ class Adopted(nn.Module):
 
     def __init__(self, network: nn.Module, process: Process, options: Mapping[str, Any], call: Call | None) -> None:
         super().__init__()
-        self.network, self.process, self.options = network, process, dict(options)
+        self.network = network
+        self.process = process
+        self.options = dict(options)
         self.call = call or _as_usual(network)
         low, high = options["data_range"] or (-1.0, 1.0)
         self.middle, self.reach = (low + high) / 2, (high - low) / 2
@@ -73,7 +75,8 @@ class Adopted(nn.Module):
 
     def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """As `Network`, of the type `target`."""
-        axes, data = sample.ndim, self.options["sigma_data"]
+        axes = sample.ndim
+        data = self.options["sigma_data"]
         # The noise on the network's own data, in float64
         snr = log_snr(self.alphas_cumprod.to(timestep.device), timestep)
         level = self.reach * (-snr / 2).exp()
@@ -93,7 +96,8 @@ class Adopted(nn.Module):
 
     def _condition(self, condition: Condition) -> Tensor | None:
         """What the network is given: labels (R,) of classes, rows (R, D) or (R, L, D), None without conditions."""
-        null, rows = self.options["null"], condition.rows
+        null = self.options["null"]
+        rows = condition.rows
         if self.options["kind"] == "none":
             return None
         if self.options["kind"] == "classes":

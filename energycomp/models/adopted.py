@@ -161,7 +161,8 @@ def adopt(
 
 def _warn_of_data_left(network: Adopted, process: Any) -> None:
     """Warns where the last timestep is no noise."""
-    left, data_range = float(network.alphas_cumprod[-1]), network.options["data_range"]
+    left = float(network.alphas_cumprod[-1])
+    data_range = network.options["data_range"]
     if left > REACHED:
         warnings.warn(
             f"got process={shortly(process)} with data_range={data_range}, whose last timestep still has {left:.2f} of "

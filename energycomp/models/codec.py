@@ -134,7 +134,8 @@ class VAECodec:
         """The diffusers module."""
         import diffusers
 
-        folder, reader = Path(self.source), diffusers.AutoencoderKL
+        folder = Path(self.source)
+        reader = diffusers.AutoencoderKL
         try:
             if not folder.is_dir() and not is_hub_id(self.source):  # diffusers would open any file
                 raise FileNotFoundError(f"no folder and no hub id: {self.source}")  # noqa: TRY301 - as any other reason
@@ -181,7 +182,8 @@ class VAECodec:
 
         One in float16 whose config says that it overflows there is in float32 meanwhile, as in pipelines of diffusers.
         """
-        vae, found = self.vae, execution_device(self.vae)
+        vae = self.vae
+        found = execution_device(self.vae)
         if found is None:
             vae.to(device)
         upcast = vae.dtype == torch.float16 and vae.config.get("force_upcast")

@@ -223,7 +223,8 @@ def _check_shapes(model: ModelParts) -> None:
     Small models are tried with their weights, large ones on the meta device: its kernels for `arange` and others import
     torch's compiler, which takes longer than one evaluation of a small network.
     """
-    denoiser, values = model.denoiser, tuple(model.conditioner.value_shape)
+    denoiser = model.denoiser
+    values = tuple(model.conditioner.value_shape)
     with torch.no_grad(), suppress(NotImplementedError):  # an operation without a meta kernel
         shared = trunk(denoiser, torch.zeros(1, *denoiser.sample_shape), torch.zeros(1))
         out = rows(denoiser, shared, Condition(torch.zeros(1, *denoiser.token_shape)), torch.zeros(1).long())

@@ -131,11 +131,13 @@ class Model(ModelParts):
     def leaf(self, value: Tensor, name: str | None = None) -> Conditional:
         """A component for values (1, *V), or (B, *V) with one for each sample of a batch."""
         value = value.to(self.denoiser.device)
-        mixed, opened = mixed_of(self.conditioner), None
+        mixed = mixed_of(self.conditioner)
+        opened = None
         if mixed is not None:
             numbers, words = mixed.support.split(value)
             opened = self.conditioner(mixed.support.opened(numbers)) if words.any() else None
-        shown, (least, most) = name or f"{self.name}({_short(value)})", self.defaults.counts
+        shown = name or f"{self.name}({_short(value)})"
+        least, most = self.defaults.counts
         known = (self.name, most) if least < most else None
         return Conditional(self.denoiser, self.conditioner(value), shown, opened, known, values=value)
 

@@ -65,7 +65,8 @@ class NumberProcessor:
     registered_name: ClassVar[str] = "numbers"
 
     def __attrs_post_init__(self) -> None:
-        shape, (means, scales) = self.sample_shape, map(len, (self.mean, self.scale))
+        shape = self.sample_shape
+        means, scales = map(len, (self.mean, self.scale))
         known = {means, scales, len(self.quantiles) or means}
         if is_picture(shape) or known != {*shape[:1]} or min(self.scale) <= 0:
             got = f"got {means} means, {scales} scales and {len(self.quantiles)} rows of quantiles for samples {shape}"
@@ -78,11 +79,13 @@ class NumberProcessor:
         Args:
             quantiles: how many are kept of each place, such as 100; 0 scales numbers only.
         """
-        rows, kept = torch.as_tensor(data).double().transpose(0, 1).flatten(1), ()
+        rows = torch.as_tensor(data).double().transpose(0, 1).flatten(1)
+        kept = ()
         if quantiles:
             kept = np.quantile(rows, (np.arange(quantiles) + 0.5) / quantiles, axis=1).T.tolist()
             rows = torch.stack([_bent(*column, back=False) for column in zip(rows, kept, strict=True)])
-        mean, scale = rows.mean(1), rows.std(1, correction=0)
+        mean = rows.mean(1)
+        scale = rows.std(1, correction=0)
         scale = torch.where(scale > 0, scale, 1.0)
         reach = float(((rows - mean[:, None]) / scale[:, None]).abs().max())
         return cls(tuple(data.shape[1:]), mean.tolist(), scale.tolist(), kept, reach or None)

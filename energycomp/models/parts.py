@@ -119,7 +119,9 @@ class ModelParts:
 
     def facts(self) -> dict[str, str]:
         """What it is made of, in words: what a notebook and a model card show."""
-        denoiser, defaults, mixed = self.denoiser, self.defaults, mixed_of(self.conditioner)
+        denoiser = self.denoiser
+        defaults = self.defaults
+        mixed = mixed_of(self.conditioner)
         words = {} if mixed is None else mixed.attributes
         return {
             "samples": self._samples,

@@ -25,7 +25,8 @@ def opened(
 ) -> M:
     """What `Model.from_pretrained` makes of its arguments; `dtype` is handed to the readers of other formats."""
     name = _name(source)
-    is_path, local = isinstance(source, Path), is_folder(name)
+    is_path = isinstance(source, Path)
+    local = is_folder(name)
     known = registers("models", name) and not (is_path and local)
     subfolder = _subfolder(reading["subfolder"])
     hub = None if is_path or local or known else HubSource.parse(name, **{**reading, "subfolder": subfolder})

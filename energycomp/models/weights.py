@@ -111,7 +111,9 @@ class _Meta(TorchFunctionMode):
 
     def __init__(self, weights: Mapping[str, Tensor] | None, source: str) -> None:
         super().__init__()
-        self.source, self.imports, self.limited = source, _running_imports(), weights is not None
+        self.source = source
+        self.imports = _running_imports()
+        self.limited = weights is not None
         weights = weights or {}
         self.tensors = 2 * len(weights) + SPARE_TENSORS
         self.numbers = 2 * sum(tensor.numel() for tensor in weights.values()) + SPARE_NUMBERS
@@ -139,7 +141,8 @@ class _Meta(TorchFunctionMode):
 
 def _running_imports() -> int:
     """How many frames of Python's import system are on the stack of this thread."""
-    frame, found = currentframe(), 0
+    frame = currentframe()
+    found = 0
     while frame is not None:  # for each tensor that is made, so without a generator
         found += frame.f_code.co_filename == IMPORT_SYSTEM
         frame = frame.f_back

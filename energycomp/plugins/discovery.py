@@ -92,7 +92,9 @@ def load_plugin(info: PluginInfo) -> Plugin:
     if info.error or info.off:
         return Plugin(info)
     factories: dict[Kind, dict[str, Factory]] = {}
-    reason, start, before = None, time.perf_counter(), HEAVY & sys.modules.keys()
+    reason = None
+    start = time.perf_counter()
+    before = HEAVY & sys.modules.keys()
     try:
         with contextlib.redirect_stdout(sys.stderr):
             factories = _factories(_imported(info), info.name)

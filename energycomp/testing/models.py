@@ -271,7 +271,8 @@ def stripes_model(*, parts: int = 4, rule: Rule = "product", leak: float = 0.0) 
     >>> model.encoder(torch.full((1, 3, 16, 16), 0.8)).shape
     torch.Size([1, 2, 4])
     """
-    network, steps = Stripes(parts=parts, leak=leak), {"num_inference_steps": 10}
+    network = Stripes(parts=parts, leak=leak)
+    steps = {"num_inference_steps": 10}
     model = built(network, Latents(4), rule, "sample", steps, name="stripes", null_trained=identifies_null(rule))
     encoder = StripesEncoder(parts=parts)
     return attrs.evolve(model, conditioner_name="latents", encoder=encoder, encoder_name="stripes")

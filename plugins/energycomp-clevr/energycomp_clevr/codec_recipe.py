@@ -101,7 +101,8 @@ def codec(*, data: Path | None, init: Model | None, preset: str, cache: Path, va
     if init is not None or preset != "default":
         raise InputError("got --init or a preset; expected neither, but --option vae=FOLDER for a codec to start from")
     pictures = _pictures(data, cache)
-    made_from, critic = _opened(vae) if vae else autoencoder(), Critic()
+    made_from = _opened(vae) if vae else autoencoder()
+    critic = Critic()
     made = Codec(made_from.to(memory_format=torch.channels_last), critic, pictures[:: max(1, len(pictures) // 300)])
     config = FitConfig(
         steps=8_500, batch_size=12, learning_rate=1.5e-3, ema_decay=0.998, mixed_precision="bf16", warmup_fraction=0.02
@@ -131,7 +132,8 @@ def autoencoder() -> Any:
 def loss(module: nn.Module, batch: Tensor, step: Step) -> Tensor:
     """The error of a batch of pictures (B, 3, H, W), uint8, and in the last part of the run that of the critic."""
     made: Any = module
-    images, generator = _crops(batch, step.generator), step.generator
+    images = _crops(batch, step.generator)
+    generator = step.generator
     latents = made["vae"].encode(images).latent
     noise = torch.randn(latents.shape, generator=generator).to(latents) * NOISE * latents.detach().float().std()
     noised = latents + noise * (torch.rand(len(latents), 1, 1, 1, generator=generator) < 0.5).to(latents)
@@ -164,7 +166,8 @@ def spread(vae: Any, deviations: Tensor) -> Any:
     Args:
         deviations: (C,), of its latents.
     """
-    weights, scale = copy.deepcopy(vae).state_dict(), SPREAD / deviations
+    weights = copy.deepcopy(vae).state_dict()
+    scale = SPREAD / deviations
     leave, enter = weights["encoder.conv_out.weight"], weights["decoder.conv_in.weight"]
     channels, width = leave.shape[:2]
     if vae.config.encoder_out_shortcut:

@@ -178,7 +178,8 @@ def turned_values_of(record: SceneRecord) -> Tensor:
 
 def view_of(record: SceneRecord) -> Tensor:
     """The camera and the key lamp of a record as a value of `Viewpoint`, (6,); 0 where they are not known."""
-    basis, usual = camera_basis(torch.tensor(CAMERA_POSITION)), torch.tensor(CAMERA_POSITION)
+    basis = camera_basis(torch.tensor(CAMERA_POSITION))
+    usual = torch.tensor(CAMERA_POSITION)
     camera = torch.zeros(3) if record.camera is None else record.camera - usual
     light = torch.zeros(3) if record.lights is None else record.lights[0]
     return torch.cat([basis @ camera, basis @ light])
@@ -201,10 +202,14 @@ def _mirrored(values: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _loss(model: Model, weight: float) -> Loss:
-    denoiser, conditioner, viewed = model.denoiser, model.conditioner, Viewpoint(model.denoiser.token_shape)
+    denoiser = model.denoiser
+    conditioner = model.conditioner
+    viewed = Viewpoint(model.denoiser.token_shape)
 
     def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
-        generator, owner, values = step.generator, batch["owner"], batch["values"].clone()
+        generator = step.generator
+        owner = batch["owner"]
+        values = batch["values"].clone()
         scenes = len(batch["image"])
         values[:, 2:] *= ~left_open(owner, scenes, values.shape[1] - 2, generator)
         turned = (torch.rand(scenes, generator=generator) >= TURNS_OPEN).to(owner.device)[owner]

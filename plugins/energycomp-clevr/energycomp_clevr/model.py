@@ -115,7 +115,8 @@ def flow_from(model: Model) -> Model:
     Raises:
         InputError: a model with another network.
     """
-    made, weights = places_flow(), model.denoiser.network.state_dict()
+    made = places_flow()
+    weights = model.denoiser.network.state_dict()
     others = {name: part.shape for name, part in weights.items()}
     own = {name: part.shape for name, part in made.denoiser.network.state_dict().items() if "skip" not in name}
     if others != own:
@@ -173,7 +174,8 @@ def objects(*, vae: str | None = None) -> Model:
         InputError: one whose latents are not 24x16.
     """
     own = files(PACKAGE) / "weights" / "objects"
-    model, codec = small(), VAECodec.read(vae or str(own), image_size=SIZE)
+    model = small()
+    codec = VAECodec.read(vae or str(own), image_size=SIZE)
     conditioner = Objects(viewpoint=True, turns=True)
     channels, *grid = codec.latent_shape
     if grid != [16, 24]:

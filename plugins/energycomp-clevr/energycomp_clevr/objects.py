@@ -255,7 +255,8 @@ class Objects:
         if values.ndim != 2 or values.shape[1] not in known:
             expected = f"(R, {self.value_shape[0]}), or places (R, 2)"
             raise InputError(f"got objects of shape {tuple(values.shape)}; expected {expected}")
-        places, codes = values[:, :2], values[:, 2:].detach()
+        places = values[:, :2]
+        codes = values[:, 2:].detach()
         turn = codes[:, len(ATTRIBUTES) :]  # (R, 1), or (R, 0) where nothing is said of it
         columns = [places]
         for words, code in zip(ATTRIBUTES.values(), codes.T, strict=False):

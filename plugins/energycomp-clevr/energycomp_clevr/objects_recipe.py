@@ -81,7 +81,8 @@ def _loss(model: Model) -> Loss:
 
     def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
         images, values = augment(batch, step.generator)
-        owner, condition = batch["owner"], conditioner(values)
+        owner = batch["owner"]
+        condition = conditioner(values)
         rivals = draw_rivals(values, owner, len(images), conditioner, step.generator)
         return contrastive_loss(
             denoiser, images, condition, owner, rivals, weight=RIVALS, module=module, generator=step.generator

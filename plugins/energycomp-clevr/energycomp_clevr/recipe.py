@@ -82,7 +82,8 @@ def clevr_places(
     if preset == "flow" and init is not None and init.denoiser.prediction_type == "sample":
         init = flow_from(init)
     model = start(init, partial(build, preset=preset, pretrained=False, **options))
-    weight, count = option_number("contrast", contrast), round(option_number("scenes", scenes))
+    weight = option_number("contrast", contrast)
+    count = round(option_number("scenes", scenes))
     given = {"crowded": crowded, "textured": textured, "varied": varied}
     shares = {name: option_number(name, share, most=1.0) for name, share in given.items()}
     if data:
@@ -106,7 +107,8 @@ def _loss(model: Model, contrast: float) -> Loss:
     def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
         images, values = augment(batch, step.generator)
         samples = images if denoiser.codec is None else denoiser.codec.encode(images)
-        condition, owner = conditioner(values), batch["owner"]
+        condition = conditioner(values)
+        owner = batch["owner"]
         given: dict[str, Any] = {"module": module, "generator": step.generator}
         if contrast:
             rivals = draw_rivals(values, owner, len(images), conditioner, step.generator)
@@ -148,7 +150,9 @@ def rendered(path: Path, kinds: Sequence[tuple[int, dict[str, Any]]], *, columns
     """
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        images, values, chunk = [], [], 250
+        images = []
+        values = []
+        chunk = 250
         with counting("rendering scenes", sum(number for number, _ in kinds)) as bar:
             for seed, (number, kind) in enumerate(kinds):
                 for start in range(0, number, chunk):

@@ -27,7 +27,9 @@ def draw_rivals(
         scenes: how many there are; each has one object too many or moved, and up to `SWAPS` wrong words.
         generator: of the CPU.
     """
-    device, values, owner = values.device, values.cpu(), owner.cpu()
+    device = values.device
+    values = values.cpu()
+    owner = owner.cpu()
     every = torch.arange(len(values))
     swapped, wrong = every[:0], values[:0]
     if values.shape[1] > 2:
@@ -75,7 +77,8 @@ def _turned_cubes(values: Tensor) -> Tensor:
 
 def _misplaced(values: Tensor, owner: Tensor, scenes: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """One object a scene, beside another one, moved or anywhere: which it replaces (-1: none), the scenes, values."""
-    parents, found = torch.full((scenes,), -1), torch.rand(scenes, values.shape[1], generator=generator)
+    parents = torch.full((scenes,), -1)
+    found = torch.rand(scenes, values.shape[1], generator=generator)
     codes = 1 + (found[:, 2:] * torch.tensor(WORDS)[: values.shape[1] - 2]).long()
     found[:, 2:] = codes.to(found.dtype)
     for scene in range(scenes):

@@ -103,7 +103,8 @@ def seen_from(
 
 def _error(denoiser: Denoiser, objects: Condition, sample: Tensor, bank: NoiseBank) -> Any:
     """J as a function of a viewpoint (1, 6); objects are predicted here, once."""
-    draws, viewpoint = len(bank), Viewpoint(denoiser.token_shape)
+    draws = len(bank)
+    viewpoint = Viewpoint(denoiser.token_shape)
     with torch.no_grad():
         shared = noised_trunk(denoiser, sample, bank)
         every = Condition.cat([objects, denoiser.unconditional.condition.to(dtype=objects.rows.dtype)])

@@ -32,7 +32,8 @@ def read_turns(
     cubes = (values[:, SHAPE] == CUBE).nonzero()[:, 0].tolist()
     if not cubes:
         return values
-    count, turns = len(values), torch.arange(0, QUARTER, STEP)
+    count = len(values)
+    turns = torch.arange(0, QUARTER, STEP)
     # Atoms: the objects as they are, and each cube under each turn.
     options = values[cubes].repeat_interleave(len(turns), 0)
     options[:, TURN] = 1 + turns.to(values).repeat(len(cubes))

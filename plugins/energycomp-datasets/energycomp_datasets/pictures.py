@@ -81,7 +81,8 @@ def write_examples(folder: Path, examples: Sequence[Example], progress: Callable
     Pixels of the background are 0.
     """
     for index in range(len(examples)):
-        made, name = examples[index], f"{index + 1:06d}.png"
+        made = examples[index]
+        name = f"{index + 1:06d}.png"
         image = to_bytes(made.image).permute(1, 2, 0).numpy()
         masks = torch.zeros(0, *image.shape[:2]) if made.masks is None else made.masks
         order = torch.arange(1, len(masks) + 1)[:, None, None]

@@ -92,7 +92,8 @@ class DiffusionDecomposer:
         Weights of the parts are (K',) or (B, K'): above 1 a part is stronger, below 1 weaker. Costs B K' network
         evaluations per step, and B more under the product rule where weights do not sum to 1.
         """
-        latents, generator = latents_for(self.model, latents), as_generators(generator)
+        latents = latents_for(self.model, latents)
+        generator = as_generators(generator)
         batch, count = latents.shape[:2]
         owner = torch.arange(batch, device=latents.device).repeat_interleave(count)
         noise = self._noise(batch, generator)
@@ -111,9 +112,12 @@ class DiffusionDecomposer:
         Costs 2 B K network evaluations per step, and B more where the rule needs the unconditional prediction; the
         first step costs B trunk passes, in which all chains of an image are the same, any other B (K + 1).
         """
-        latents, generator = latents_for(self.model, latents), as_generators(generator)
-        denoiser, (batch, count) = self.model.denoiser, latents.shape[:2]
-        condition, noise = self.model.conditioner(latents.flatten(0, 1)), self._noise(batch, generator)
+        latents = latents_for(self.model, latents)
+        generator = as_generators(generator)
+        denoiser = self.model.denoiser
+        batch, count = latents.shape[:2]
+        condition = self.model.conditioner(latents.flatten(0, 1))
+        noise = self._noise(batch, generator)
         chains = torch.arange(batch * (count + 1), device=latents.device).view(batch, count + 1)
         owner = torch.cat([chains[:, :-1].flatten(), chains[:, -1:].expand(-1, count).flatten()])
         both = Condition.cat([condition, condition])
@@ -122,7 +126,8 @@ class DiffusionDecomposer:
         reference: list[Tensor] | None = [] if determined else None
         samples = self._chains(both, owner, noise, count + 1, num_inference_steps, generator, reference)
         made = self._images(samples).unflatten(0, (batch, count + 1))
-        images, base = made[:, :-1], None
+        images = made[:, :-1]
+        base = None
         if reference:
             base = self._images(reference[0])[:, None]
         elif denoiser.rule == "mean" and count >= 3:

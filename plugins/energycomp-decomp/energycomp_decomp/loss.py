@@ -116,7 +116,8 @@ def _denoised(
     """Predictions of all parts (B, K, C, H, W) at drawn timesteps, and the mean squared error of their composition."""
     batch, steps = len(samples), len(denoiser.alphas_cumprod)
     timestep = stratified_timesteps(batch, 0.0, steps, power=timestep_power, generator=generator).to(samples.device)
-    noise, schedule = _normal(samples, generator), denoiser.alphas_cumprod.to(samples.device)
+    noise = _normal(samples, generator)
+    schedule = denoiser.alphas_cumprod.to(samples.device)
     signal, sigma = signal_noise(schedule, timestep, samples.dtype)
     predicted, composed = _composed(denoiser, latents, signal * samples + sigma * noise, timestep)
     true = target(samples, noise, schedule, timestep, denoiser.prediction_type)

@@ -71,7 +71,8 @@ class PartsEncoder(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         """Latents (B, K, D)."""
-        cells, finer = F.pixel_unshuffle(samples, self.fold), None
+        cells = F.pixel_unshuffle(samples, self.fold)
+        finer = None
         for number, layer in enumerate(self.body):
             cells = layer(cells)
             if number == self.stage:
@@ -117,7 +118,8 @@ class FactorsEncoder(nn.Module):
         channels: Sequence[int] = (32, 64, 128),
     ) -> None:
         super().__init__()
-        self.parts, self.fold = parts, 2
+        self.parts = parts
+        self.fold = 2
         self.body, width = _body(sample_channels, sample_size, channels, self.fold)
         self.out = nn.Linear(width, 2 * parts * (token_width - name_width))  # of each part: means, then log variances
         with torch.no_grad():  # little noise at first, or nothing is learned from the content vectors
@@ -180,7 +182,9 @@ class PartsUNet(nn.Module):
     ) -> None:
         super().__init__()
         _check_size(sample_size, 4)
-        (fine, coarse), (head_fine, head_coarse), folded = channels, head_channels, 4 * sample_channels
+        fine, coarse = channels
+        head_fine, head_coarse = head_channels
+        folded = 4 * sample_channels
         width, self.side = 2 * coarse, sample_size // 4
         self.time = nn.Sequential(Timesteps(fine, True, 0), TimestepEmbedding(fine, width))
         self.stem = nn.Conv2d(folded, fine, 3, padding=1)
@@ -216,8 +220,10 @@ class PartsUNet(nn.Module):
         """Predictions (R, C, H, W): the base, plus the part of each latent."""
         coarse, fine, time = features
         token = self.token(condition.rows[:, 0])
-        embedding, seed = token + time[owner], self.seed(F.silu(token)).unflatten(1, (-1, self.side, self.side))
-        h, detail = coarse[owner] + self.join(seed), fine[owner]
+        embedding = token + time[owner]
+        seed = self.seed(F.silu(token)).unflatten(1, (-1, self.side, self.side))
+        h = coarse[owner] + self.join(seed)
+        detail = fine[owner]
         if self.place is not None:
             place = 0.5 + 0.25 * self.place(F.silu(token)).float()
             h = h + self.near_coarse(self._near(place, h))

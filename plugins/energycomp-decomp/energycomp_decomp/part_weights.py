@@ -95,7 +95,8 @@ def _needed(form: QuadraticForm, weights: Tensor) -> Tensor:
     def error(weights: Tensor) -> Tensor:
         return form.weighted_errors(weights[None])[0, 0]
 
-    least, lost = error(weights), []
+    least = error(weights)
+    lost = []
     for part in range(len(form)):
         others = [k for k in range(len(form)) if k != part]
         rest = form.take(others)

@@ -79,7 +79,8 @@ def decomp(
         base: Any = denoiser.network.base
         base.copy_(shown.median())
     rate = 2e-3 if denoiser.rule == "product" else 1e-3
-    loss, config = _loss(model, weights), _config(STEPS, rate)
+    loss = _loss(model, weights)
+    config = _config(STEPS, rate)
     return Recipe(model=model, module=model.trained, loss=loss, data=shown, config=config)
 
 
@@ -112,7 +113,8 @@ def lit(
     base: Any = model.denoiser.network.base
     if init is None:
         base.copy_(shown.median())
-    loss, config = _factors_loss(model, weights), _config(LIT_STEPS, 2e-3)
+    loss = _factors_loss(model, weights)
+    config = _config(LIT_STEPS, 2e-3)
     return Recipe(model=model, module=model.trained, loss=loss, data=shown, config=config)
 
 
@@ -139,7 +141,8 @@ def _loss(model: Model, weights: Mapping[str, float]) -> Loss:
     later = {**weights, **dict.fromkeys(shrinking, 0.0)}
 
     def loss(module: Any, batch: Tensor, step: Step) -> Tensor:
-        samples, network = _samples(batch), module["network"]
+        samples = _samples(batch)
+        network = module["network"]
         latents = module["encoder"](samples)
         hidden = step.number + 1 <= NOISY * step.steps
         power = (0.25 if hidden else 0.6) if isinstance(network, PartsUNet) else 1.0

@@ -101,7 +101,8 @@ def _errors(denoiser: Denoiser, condition: Condition, candidates: int, sample: T
 
 def _predicted(denoiser: Denoiser, condition: Condition, shared: Trunk) -> tuple[Tensor, Tensor]:
     """Predictions for L noised samples: without a condition (L, C, H, W), and under each of R (L, R, C, H, W)."""
-    levels, device = len(shared), shared.sample.device
+    levels = len(shared)
+    device = shared.sample.device
     null = Condition.unconditional(*denoiser.token_shape, rows=1, device=device)
     every = Condition.cat([null.to(dtype=condition.rows.dtype), condition])
     owner = torch.arange(levels, device=device).repeat_interleave(len(every))

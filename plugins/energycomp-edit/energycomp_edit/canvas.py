@@ -95,12 +95,15 @@ class Repainting:
         anew = [k for k, step in steps.items() if k in unread or step is None]
         taken = {k: step for k, step in steps.items() if k not in anew and step is not None and any(step)}
         if len(taken) + len(self.plan.gone) == len(old) and not self.plan.new and model.denoiser.rule != "product":
-            anew, taken = [*anew, *taken], {}  # nothing would be left to compose
+            # Nothing would be left to compose
+            anew = [*anew, *taken]
+            taken = {}
         over = [k for k in steps if k not in anew and k not in taken]
         kept = [k for k in range(len(old)) if k not in (*self.plan.gone, *anew, *taken)]
         arriving = [*filled(model, [changed[k] for k in anew], self.generator), *self.plan.new]
 
-        shown, held = self.photo + _most(self.outlines[over]) * (drawn - self.photo), _most(self.outlines[kept])
+        shown = self.photo + _most(self.outlines[over]) * (drawn - self.photo)
+        held = _most(self.outlines[kept])
         region = self.region([*self.plan.gone, *anew, *taken], arriving, kept)
         values = torch.stack([*(changed.get(k, old[k]) for k in kept), *arriving]) if kept or arriving else old[:0]
         result, sample = self.repainted(shown, region, held, values)
@@ -123,10 +126,14 @@ class Repainting:
         These are the ones whose words are not read then, and the ones with another shape or size, say: with a word of
         an attribute that is not among the conditioner's `surfaces`, where it has these.
         """
-        model, plan, mixed = self.model, self.plan, mixed_of(self.model.conditioner)
+        model = self.model
+        plan = self.plan
+        mixed = mixed_of(self.model.conditioner)
         if mixed is None:
             return self.photo, []
-        values, words, anew = plan.old.clone(), list[int](), list[int]()
+        values = plan.old.clone()
+        words = list[int]()
+        anew = list[int]()
         surfaces = mixed.surfaces if isinstance(mixed, HasSurfaces) else tuple(mixed.attributes)
         inside = torch.tensor([*(name in surfaces for name in mixed.attributes), *[False] * len(mixed.support.unread)])
         for k, changed in plan.changed.items():
@@ -158,7 +165,8 @@ class Repainting:
 
     def shows(self, k: int, before: Repainting) -> bool:
         """Whether component k is in this image, rather than that of an image before, and has its outline."""
-        other, problem = self.plan.old.clone(), make_problem(self.given, self.model)
+        other = self.plan.old.clone()
+        problem = make_problem(self.given, self.model)
         other[k] = before.plan.old[k]
         both = torch.stack([self.plan.old, other])
         new, old = problem.errors(both, problem.draw(DRAWS, self.generator)).mean(1).tolist()
@@ -167,8 +175,10 @@ class Repainting:
 
     def region(self, leaving: list[int], arriving: list[Tensor], kept: list[int]) -> Tensor:
         """Where the picture is repainted, (1, 1, h, w): what leaves or arrives, with its shadow, and not what stays."""
-        size, stays = self.model.processor.size, _most(self.fields[kept])
-        found, reach = torch.zeros_like(stays), max(1, round(GROWN * self.picture.shape[2]))
+        size = self.model.processor.size
+        stays = _most(self.fields[kept])
+        found = torch.zeros_like(stays)
+        reach = max(1, round(GROWN * self.picture.shape[2]))
         seen = [(self.fields[k, None], F.adaptive_max_pool2d(self.outlines[k, None], size) > 0) for k in leaving]
         for value in arriving:
             field = self.field(self.leaves, [*self.leaves, self.model.leaf(value[None])], NEW)
@@ -181,7 +191,8 @@ class Repainting:
     def repainted(self, shown: Tensor, region: Tensor, held: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """A photo whose region is a sample of the composition of some values, and its sample."""
         start = _with(self.picture, shown - self.photo)
-        old, codec = self.model.encode(start), self.model.denoiser.codec
+        old = self.model.encode(start)
+        codec = self.model.denoiser.codec
         if not bool(region.any()):
             return shown, old
         new = repaint(
@@ -206,7 +217,8 @@ class Repainting:
     def field(self, before: list[Conditional], after: list[Conditional], share: tuple[float, float]) -> Tensor:
         """The difference that one component makes, divided by its maximum, (1, 1, h, w)."""
         denoiser = self.model.denoiser
-        T, decode = len(denoiser.alphas_cumprod), None if denoiser.codec is None else denoiser.codec.decode
+        T = len(denoiser.alphas_cumprod)
+        decode = None if denoiser.codec is None else denoiser.codec.decode
         first, second = (
             combine(some, denoiser.rule) if some else Composition.of(self.model.unconditional)
             for some in (before, after)

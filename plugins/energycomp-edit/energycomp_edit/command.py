@@ -97,7 +97,8 @@ def edit(
         from energycomp.plugins import find
         from energycomp_edit import edit as edited_by
 
-        known, picture = parse_count(count), read_image(image, written=True)
+        known = parse_count(count)
+        picture = read_image(image, written=True)
         chosen = None if solver is None else find("solvers", solver)()
         loaded = run.load(model, searchable=True, reads={"--move": [*moves.values()], "--add": add or []})
     _check_words(changes, loaded)

@@ -124,7 +124,8 @@ def edit(
     tensor([[0.8000, 0.8000],
             [0.2000, 0.8000]])
     """
-    model, generator = model_of(model), as_generator(0 if generator is None else generator)
+    model = model_of(model)
+    generator = as_generator(0 if generator is None else generator)
     if num_inference_steps is not None and num_inference_steps < 1:
         raise InputError(f"got num_inference_steps={num_inference_steps}; expected at least 1, such as 50")
     image = model.given(image)
@@ -165,7 +166,8 @@ def _plan(old: Tensor, model: Model, move: Any, words: Any, remove: Any, add: An
 
 def _moved(old: Tensor, model: Model, move: Mapping[int, Any], words: Mapping[int, Any]) -> dict[int, Tensor]:
     """The new values of components; attributes that they leave open stay as they were."""
-    mixed, moved = mixed_of(model.conditioner), {}
+    mixed = mixed_of(model.conditioner)
+    moved = {}
     for k, value in move.items():
         new = value_of(model.conditioner, value)[0].to(old)
         moved[k] = new if mixed is None else mixed.support.kept(old[k], new)

@@ -49,7 +49,8 @@ def repaint(
     >>> painted[0, 0, 0].round(decimals=2)
     tensor([-0.5000, -0.5000,  0.5000,  0.5000])
     """
-    space, kind = composition.noised_space, native_type(composition)
+    space = composition.noised_space
+    kind = native_type(composition)
     alphas_cumprod = space.alphas_cumprod
 
     def held(x_t: Tensor, timestep: Tensor, prediction_type: Any) -> Tensor:
@@ -98,7 +99,8 @@ def redraw(
     >>> redraw(dark, bright, picture, num_inference_steps=10, progress=False)[0, 0, 0].round(decimals=2)
     tensor([0.1500, 0.2500, 0.3500, 0.3500])
     """
-    space, random = after.noised_space, as_generator(generator)
+    space = after.noised_space
+    random = as_generator(generator)
     timesteps = torch.linspace(REDRAWN * len(space.alphas_cumprod), 0, num_inference_steps + 1)[:-1].long()
     timesteps = timesteps.to(picture.device)
     levels = [space.levels(timestep[None], picture.dtype) for timestep in timesteps]

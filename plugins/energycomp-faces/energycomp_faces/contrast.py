@@ -52,7 +52,8 @@ def contrast_loss(
             "'sample' and 'product'; train it with contrast=0"
         )
     noisy = noised(denoiser, samples, generator, timestep_power=timestep_power)
-    batch, device = len(samples), samples.device
+    batch = len(samples)
+    device = samples.device
     unconditional = Condition.unconditional(*denoiser.token_shape, rows=batch, device=device)
     condition = Condition.cat([conditioner(values), conditioner(values ^ 1), unconditional])
     owners = torch.cat([owner, owner, torch.arange(batch, device=device)])
@@ -77,7 +78,9 @@ def noised(
     denoiser: Denoiser, samples: Tensor, generator: torch.Generator | None = None, *, timestep_power: float = 0.5
 ) -> Noisy:
     """Samples at timesteps T U^power, stratified over the batch: 0.5 prefers high noise."""
-    batch, schedule, device = len(samples), denoiser.alphas_cumprod.to(samples.device), samples.device
+    batch = len(samples)
+    schedule = denoiser.alphas_cumprod.to(samples.device)
+    device = samples.device
     timestep = stratified_timesteps(batch, 0.0, len(schedule), power=timestep_power, generator=generator).to(device)
     noise = randn_tensor(samples.shape, generator=generator, device=device)
     signal, sigma = signal_noise(schedule, timestep, samples.dtype)

@@ -50,7 +50,8 @@ class Drawing:
     """Draws what is asked for; the share of right pictures of each skill, and of right outlines of each shape."""
 
     def __init__(self, artist: Artist) -> None:
-        self.artist, self.solver = artist, artist.name
+        self.artist = artist
+        self.solver = artist.name
         self.of: dict[str, Scores] = {}
 
     @property

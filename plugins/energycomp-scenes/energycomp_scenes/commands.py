@@ -129,19 +129,24 @@ def relate(
         from energycomp_scenes.reading import check_objects
 
         programs = [(text, program_of(text) if isinstance(given, str) else given) for text, given in questions]
-        picture, loaded = read_image(image), check_objects(run.load(model), camera=camera)
+        picture = read_image(image)
+        loaded = check_objects(run.load(model), camera=camera)
         other = None if also is None else run.load(also)
     with working("energycomp: reading ..."), warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfDistributionWarning)  # it is said below
         solution = infer(picture, loaded, count=parse_count(count), generator=run.seed, progress=False)
         if other is not None:
             solution = joined(solution, picture, other, generator=run.seed)
-        eye, objects, rows = None, solution.table(), solution.rows
+        eye = None
+        objects = solution.table()
+        rows = solution.rows
         if camera:
             seen = seen_from(picture, loaded, solution.conditions, generator=run.seed)
-            eye, rows = seen.camera, rows + seen.rows
+            eye = seen.camera
+            rows = rows + seen.rows
     read = belief(solution, camera=eye, generator=run.seed)
-    relations, answers = read.relations(), [(text, answer(program, read)) for text, program in programs]
+    relations = read.relations()
+    answers = [(text, answer(program, read)) for text, program in programs]
     if out is not None:
         save_image(solution.picture(), out)
     record: dict[str, Any] = {"objects": objects, "relations": relations, "warnings": list(solution.warnings)}

@@ -85,7 +85,9 @@ def draw(
         raise InputError(f"got n={n!r} and tries={tries!r}; expected whole numbers, at least 1")
     if output_type not in ("pil", "pt"):
         raise InputError(f"got output_type {output_type!r}; expected 'pil' or 'pt'")
-    random, best, rows = as_generator(generator), dict[int, Picture](), [0] * n
+    random = as_generator(generator)
+    best = dict[int, Picture]()
+    rows = [0] * n
     with counting("drawing", n, unit="picture", show=progress) as bar:
         for tried in range(1, tries + 1):
             left = [k for k in range(n) if k not in best or best[k].probability < SURE]

@@ -55,7 +55,8 @@ def film(
     Raises:
         InputError: a text that is no object, a place or an offset that is none, or a model that takes no such texts.
     """
-    model, seed = model_of(model), as_seed(generator)
+    model = model_of(model)
+    seed = as_seed(generator)
     own = model.conditioner
     if not isinstance(own, ReadsText) or not isinstance(own, Places):
         raise InputError(f"got the model {model.name}, which reads no objects; expected one that does, such as clevr")
@@ -67,7 +68,8 @@ def film(
     heads = own.placed([text.split(ARROW)[0].strip() for text in script], torch.Generator().manual_seed(seed))
     leaves = []
     for text, head in zip(script, heads, strict=True):
-        values, (_, arrow, keys) = own.read(head).repeat(frames, 1), text.partition(ARROW)
+        values = own.read(head).repeat(frames, 1)
+        _, arrow, keys = text.partition(ARROW)
         if arrow:
             values[:, :2] = moved(f"{values[0, 0]},{values[0, 1]} {ARROW} {keys}", frames, 2)
         if offsets is not None:
@@ -85,7 +87,8 @@ def film(
 
 def _seen(values: Tensor, offsets: Tensor) -> Tensor:
     """Where a camera that is moved (F, 3) sees what the usual one sees at places of values (F, V), (F, 2)."""
-    home, heights = torch.tensor(HOME), torch.where(values[:, 2] == 1, SIZES["small"], SIZES["large"])
+    home = torch.tensor(HOME)
+    heights = torch.where(values[:, 2] == 1, SIZES["small"], SIZES["large"])
     points = unproject(values[:, :2], heights, home)
     cameras = home + offsets @ torch.tensor(AXES)
     return torch.stack([project(point, camera) for point, camera in zip(points, cameras, strict=True)])

@@ -134,7 +134,9 @@ class _Parser:
     """Formula := Choice; Choice := All ("or" All)*; All := One ("and" One)*; One := "not" One | (Choice) | a KIND b."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.at, self.tokens = text.strip(), 0, []
+        self.text = text.strip()
+        self.at = 0
+        self.tokens = []
         place = 0
         while place < len(self.text):
             found = TOKEN.match(self.text, place)
@@ -198,7 +200,8 @@ def placed(graph: SceneGraph, n: int = 1, *, generator: int | torch.Generator | 
     >>> values.shape, bool((values[:, 0, 0] < values[:, 1, 0]).all())
     (torch.Size([4, 2, 6]), True)
     """
-    layout, random = _Layout.of(graph), as_generator(generator)
+    layout = _Layout.of(graph)
+    random = as_generator(generator)
     sampler = SMC(constraint=constraint(layout.energy, gradient=True))
     how: dict[str, Any] = {"sampler": sampler, "num_inference_steps": STEPS, "output_type": "pt", "progress": False}
     how["report"] = lambda _: None  # copies of a few particles are what is searched for here
@@ -253,7 +256,8 @@ class _Layout:
 
     def energy(self, numbers: Tensor) -> Tensor:
         """Energies (N,) of relations, of the layout, of what is out of the picture, and of what is close in it."""
-        ground, values = numbers.unflatten(1, (-1, 2)), self.values(numbers)
+        ground = numbers.unflatten(1, (-1, 2))
+        values = self.values(numbers)
         total = self._outside(ground, values).sum(1) + layout_prior().energy(values)
         for one in self.graph.relations:
             total = total - one.log_probability(ground, self.graph.index, clear=CLEAR)

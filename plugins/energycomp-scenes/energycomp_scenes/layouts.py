@@ -23,7 +23,11 @@ from energycomp.progress import progress
 from energycomp_datasets.clevr.layout import object_values
 from energycomp_datasets.clevr.scenes import sample_scene
 
-SCENES, COUNTS, STEPS, BATCH, OPEN = 2000, (2, 10), 2000, 512, 0.3
+SCENES = 2000
+COUNTS = (2, 10)
+STEPS = 2000
+BATCH = 512
+OPEN = 0.3
 WEIGHTS = "layout.safetensors"
 
 

@@ -73,7 +73,8 @@ class Prompter:
             )
 
         def example(index: int) -> Example:
-            skill, number = names[index % len(names)], index // len(names)
+            skill = names[index % len(names)]
+            number = index // len(names)
             asked = self.asked(skill, number, seed)
             return Example(torch.zeros(3, 8, 8), name=f"{skill} {number}: {asked.names}", conditions=[asked])
 
@@ -82,7 +83,8 @@ class Prompter:
     def asked(self, skill: str, number: int, seed: int) -> Wanted:
         """What the prompt of a number asks for."""
         prompts: Any = self.model.conditioner
-        known, drawn_as = prompts.concepts, "two" if skill == "compound" else skill
+        known = prompts.concepts
+        drawn_as = "two" if skill == "compound" else skill
         random = torch.Generator().manual_seed(derived_seed(HELD_OUT + seed, drawn_as, number))
         order = [known[k] for k in torch.randperm(len(known), generator=random)]
         size = 1 if skill == "one" else min(2 + number % 3, len(known)) if skill == "several" else 2

@@ -65,7 +65,8 @@ def answer(question: str | Sequence[Step], belief: Belief) -> Answer:
         run.take(step)
     if not run.made:
         raise InputError("got a program without steps; expected some, such as [{'function': 'scene', 'inputs': []}]")
-    found, granted = run.made[-1], run.granted
+    found = run.made[-1]
+    granted = run.granted
     share = float(granted.float().mean())
     if not granted.any():
         return Answer(None, 0.0, share)
@@ -177,7 +178,8 @@ def program_of(text: str) -> list[dict[str, Any]]:
 
 class _Question:
     def __init__(self, text: str) -> None:
-        self.text, self.steps = text, list[dict[str, Any]]()
+        self.text = text
+        self.steps = list[dict[str, Any]]()
         self.words = [SYNONYMS.get(word, word) for word in re.findall(r"\w+", text.lower())]
 
     def program(self) -> list[dict[str, Any]]:

@@ -149,7 +149,8 @@ def belief(
     >>> belief(Solution(objects, 2, 1.0, 0.1, 0)).relations()
     [{'a': 1, 'b': 2, 'left of': 1.0, 'in front of': 0.0, 'near': 0.0, 'in the same row as': 0.0}]
     """
-    values, count = solution.conditions.cpu(), solution.count
+    values = solution.conditions.cpu()
+    count = solution.count
     if values.ndim != 2 or values.shape[1] not in (TURN, TURN + 1):
         raise InputError(f"got {solution!r}, whose components are no objects; expected a reading of clevr")
     random = as_generator(generator)

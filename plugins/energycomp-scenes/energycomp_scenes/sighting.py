@@ -28,7 +28,8 @@ DRAWS, SIDE, STEP, STEPS = 4, 8, 0.01, 2  # of each of two banks; points of a la
 TEMPER, JERK = 6.0, 0.003  # of places; how much a velocity changes in a frame, std
 START = (0.005, 0.03)  # std of the place and of the velocity of an object that was just found
 SEEN, NEW, SETTLED = 7.0, 10.0, 2.0  # nats: of what is seen, against what is new, and of a step that another follows
-LOCAL, NEAR = (-2.0, -1.0, 0.0, 1.0, 2.0), 0.02  # where a hidden object is sought, in std, and the least std of these
+LOCAL = (-2.0, -1.0, 0.0, 1.0, 2.0)  # where a hidden object is sought, in std
+NEAR = 0.02  # the least std of these
 APART, P_VALUE = 0.04, 0.05  # of what is new: from other objects, in shares of the image, and of the paired test
 PATIENCE, FORGET, USUAL = 30, 0.9, 5  # frames; share of the evidence of words left after a frame; frames of a mean
 
@@ -149,14 +150,19 @@ class Sighting:
 
     def form(self, places: Tensor, codes: Tensor, bank: NoiseBank) -> QuadraticForm:
         """Over places (N, 2) with codes (N, A), or (A,) for all. Costs N rows a draw."""
-        mixed, codes = self.problem.mixed, codes.expand(len(places), -1)
+        mixed = self.problem.mixed
+        codes = codes.expand(len(places), -1)
         return self.problem.quadratic(places if mixed is None else mixed.joined(places, codes), bank)
 
     def move(self) -> tuple[Tensor, Tensor, list[int], QuadraticForm]:
         """Places (K, 2), what the image adds to the precision of each, the objects that take part, and the form."""
         places = prior = self.places
-        codes, variances, beta = self.codes, self.variances, self.beta / TEMPER
-        pull, precision, form = 0.5 / beta / variances.double(), 0 * places, self.form(places, codes, self.first)
+        codes = self.codes
+        variances = self.variances
+        beta = self.beta / TEMPER
+        pull = 0.5 / beta / variances.double()
+        precision = 0 * places
+        form = self.form(places, codes, self.first)
         part = [k for k, each in enumerate(self.expected) if each.visible]
         helps = form.errors_with_each(part).mean(0) < form.errors(part).mean()
         part = sorted({*part, *helps.nonzero()[:, 0].tolist()})
@@ -167,7 +173,8 @@ class Sighting:
             gradient, hessian = _slopes(both, part, part, sizes)
             gradient = gradient - (pull * (places - prior))[part].flatten()
             step = torch.linalg.solve(hessian + torch.diag(pull[part].flatten()), gradient).view(-1, 2).to(places)
-            reach, index = 3 * variances[part].sqrt(), (torch.tensor(part),)
+            reach = 3 * variances[part].sqrt()
+            index = (torch.tensor(part),)
             precision = precision.index_put(index, (2 * beta * hessian.diagonal()).view(-1, 2).to(places))
             moved = places.index_put(index, (places[part] + step.clamp(-reach, reach)).clamp(0, 1))
             after = self.form(moved, codes, self.first)
@@ -181,7 +188,9 @@ class Sighting:
 
     def judge(self, places: Tensor, part: Sequence[int]) -> tuple[QuadraticForm, list[float], list[int]]:
         """The form on the second bank, evidence, and the objects that are seen: others are dropped one by one."""
-        form, evidence, seen = self.form(places, self.codes, self.second), [0.0] * len(places), list(part)
+        form = self.form(places, self.codes, self.second)
+        evidence = [0.0] * len(places)
+        seen = list(part)
         while seen:
             whole = form.errors(seen).mean()
             for k in seen:
@@ -205,11 +214,14 @@ class Sighting:
             corner: offset of the lattice, in shares of the distance of its points.
         """
         lost = [k for k in range(len(self.expected)) if k not in seen]
-        known, variances, codes = self.places, self.variances, torch.cat([self.codes, torch.zeros(1, len(self.words))])
+        known = self.places
+        variances = self.variances
+        codes = torch.cat([self.codes, torch.zeros(1, len(self.words))])
         around = torch.cartesian_prod(*[torch.tensor(LOCAL)] * 2)
         lattice = (torch.cartesian_prod(*[torch.arange(SIDE)] * 2) + torch.tensor(corner)) / SIDE
         places = torch.cat([lattice, *(known[k] + around * variances[k].sqrt().clamp(min=NEAR) for k in lost)])
-        owner, places = torch.tensor([-1] * len(lattice) + [k for k in lost for _ in around]), places.clamp(0, 1)
+        owner = torch.tensor([-1] * len(lattice) + [k for k in lost for _ in around])
+        places = places.clamp(0, 1)
         screen = form.first().append(self.form(places, codes[owner], self.first[:1]))
         gains = self.beta * (screen.errors(seen)[:, None] - screen.errors_with_each(seen))[0, len(form) :]
         gains = gains - NEW * (owner < 0)
@@ -226,11 +238,13 @@ class Sighting:
         place = (place + step.clamp(-0.5 / SIDE, 0.5 / SIDE)).clamp(0, 1)
         options = torch.cat([codes[-1:], codes[lost]])
         found = judged.append(self.form(place.expand(len(options), -1), options, self.second))
-        before, after = found.errors(seen), found.errors_with_each(seen)[:, len(judged) :]
+        before = found.errors(seen)
+        after = found.errors_with_each(seen)[:, len(judged) :]
         surprise = ((place - known[lost]).square() / variances[lost].clamp(min=NEAR**2)).sum(1) / 2
         cost = self.beta * after.mean(0) + torch.cat([torch.tensor([NEW]), surprise.clamp(max=NEW)])
         which = int(cost.argmin())
-        evidence, p_value = self.beta * float((before - after[:, which]).mean()), paired(after[:, which], before)[2]
+        evidence = self.beta * float((before - after[:, which]).mean())
+        p_value = paired(after[:, which], before)[2]
         least = SEEN + (NEW if which == 0 else 0.0)
         crowded = which == 0 and bool((torch.cdist(place, known[seen]) < APART).any())
         if evidence < least or p_value > P_VALUE or crowded:
@@ -260,8 +274,10 @@ def _inward(places: Tensor) -> Tensor:
 
 def _slopes(form: QuadraticForm, chosen: Sequence[int], moved: Sequence[int], sizes: Tensor) -> tuple[Tensor, Tensor]:
     """D.r and D.D: the last 2 k atoms are those of `moved`, with one of two numbers changed by its size (k, 2)."""
-    number, size = torch.arange(sizes.numel()), sizes.flatten().double()
-    mean, w = form.mean(), torch.zeros(len(form), dtype=torch.float64)
+    number = torch.arange(sizes.numel())
+    size = sizes.flatten().double()
+    mean = form.mean()
+    w = torch.zeros(len(form), dtype=torch.float64)
     w[list(chosen)] = 1.0
     difference = torch.zeros(len(number), len(form), dtype=torch.float64)
     difference[number, len(form) - len(number) + number] = 1 / size

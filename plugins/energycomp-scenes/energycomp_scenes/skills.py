@@ -196,7 +196,8 @@ def random_graph(count: int, seed: int) -> SceneGraph:
     words = [f"{ATTRIBUTES['color'][kind // 3]} {ATTRIBUTES['shape'][kind % 3]}" for kind in kinds]
     objects = dict(zip(NAMES, words, strict=False))
     index = {name: k for k, name in enumerate(objects)}
-    pairs, relations = list(itertools.permutations(objects, 2)), list[Formula]()
+    pairs = list(itertools.permutations(objects, 2))
+    relations = list[Formula]()
     while len(relations) < count:
         pair = pairs[int(torch.randint(len(pairs), (), generator=random))]
         formula = Formula(list(KINDS)[int(torch.randint(len(KINDS), (), generator=random))], pair)
@@ -210,7 +211,8 @@ def random_graph(count: int, seed: int) -> SceneGraph:
 
 
 def _example(index: int, *, names: Sequence[str], seed: int) -> Example:
-    skill, number = names[index % len(names)], index // len(names)
+    skill = names[index % len(names)]
+    number = index // len(names)
     random = torch.Generator().manual_seed(derived_seed(HELD_OUT + seed, skill, number))
     graph, denied = SKILLS[skill](random, number)
     asked = AskedGraph(skill, graph, denied)

@@ -96,7 +96,8 @@ class Track:
         save_frames([self.picture(k) for k in range(len(self.frames))], path, fps=fps)
 
     def __repr__(self) -> str:
-        number, later = max(frame.known for frame in self.frames), self.rows[1:]
+        number = max(frame.known for frame in self.frames)
+        later = self.rows[1:]
         nfe = sum(later) / max(len(later), 1)
         return f"Track({len(self.frames)} frames, {number} objects, {nfe:.0f} network evaluations per later frame)"
 
@@ -144,7 +145,8 @@ def track(frames: Iterable[Any], model: Model | str | Path, *, generator: int = 
     >>> [(row["identity"], row["tint"], round(row["x"], 2)) for row in found.table()]
     [(1, 'red', 0.3), (1, 'red', 0.32), (1, 'red', 0.34)]
     """
-    model, seed = check_model(model_of(model)), as_seed(generator)
+    model = check_model(model_of(model))
+    seed = as_seed(generator)
     given = list(frames)
     pictures = [as_picture(image) for image in given]
     if len(given) < 2 or len({picture.size for picture in pictures}) > 1:
@@ -159,7 +161,8 @@ def track(frames: Iterable[Any], model: Model | str | Path, *, generator: int = 
 
 def check_model(model: Model) -> Model:
     """The model; raises `InputError` unless its components are places in an image, and their sum is a product."""
-    mixed, denoiser = mixed_of(model.conditioner), model.denoiser
+    mixed = mixed_of(model.conditioner)
+    denoiser = model.denoiser
     support = model.conditioner.support if mixed is None else mixed.support.continuous
     length = tuple(model.conditioner.value_shape) if mixed is None else (mixed.support.length,)
     ends = torch.tensor([[0.0, 1.0], [2.0, 2.0], [-1.0, -1.0]])
@@ -174,7 +177,8 @@ def track_frame(image: Any, model: Model, before: TrackedFrame | None = None, *,
     """Reads a frame of a video, from what was read of the one before; the first one as `infer` does."""
     if before is None:
         return _first(image, model, seed)
-    index, known = before.frame + 1, before.known
+    index = before.frame + 1
+    known = before.known
     generator = torch.Generator().manual_seed(derived_seed(seed, index))
     problem = make_problem(model.encode(model.given(image)), model)
     low = [problem.draw(3 * DRAWS, generator)[:DRAWS] for _ in range(2)]  # small timesteps see places best
@@ -193,10 +197,8 @@ def track_frame(image: Any, model: Model, before: TrackedFrame | None = None, *,
         objects[found[2]] = again.found(found[0], sharp, max(found[1], again.usual))
     elif found is not None:
         known += 1
-        one, codes = (
-            Tracked.new(known, found[0], map(torch.zeros, frame.words), found[1]),
-            torch.zeros(len(frame.words)),
-        )
+        one = Tracked.new(known, found[0], map(torch.zeros, frame.words), found[1])
+        codes = torch.zeros(len(frame.words))
         for attribute in range(len(frame.words)):
             one = one.read(frame.read(judged, seen, one.place, codes, attribute), attribute, frame.beta)
             codes[attribute] = one.codes[attribute]
@@ -211,7 +213,9 @@ def track_frame(image: Any, model: Model, before: TrackedFrame | None = None, *,
 
 
 def _first(image: Any, model: Model, seed: int) -> TrackedFrame:
-    solution, mixed, objects = infer(image, model, generator=seed, progress=False), mixed_of(model.conditioner), []
+    solution = infer(image, model, generator=seed, progress=False)
+    mixed = mixed_of(model.conditioner)
+    objects = []
     numbers = () if mixed is None else mixed.support.words
     for k, value in enumerate(solution.conditions.cpu()):
         words = []
@@ -226,7 +230,8 @@ def _first(image: Any, model: Model, seed: int) -> TrackedFrame:
 
 
 def _described(index: int, objects: Sequence[Tracked], rows: int, known: int, model: Model) -> TrackedFrame:
-    mixed, described = mixed_of(model.conditioner), []
+    mixed = mixed_of(model.conditioner)
+    described = []
     names = () if mixed is None else tuple(mixed.attributes)
     for one in objects:
         row: dict[str, Any] = {"identity": one.identity}

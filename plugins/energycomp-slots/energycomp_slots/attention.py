@@ -26,7 +26,8 @@ class SlotAttention(nn.Module):
 
     def __init__(self, *, channels: int, width: int, hidden: int = 128, iterations: int = 3) -> None:
         super().__init__()
-        self.iterations, self.scale = iterations, width**-0.5
+        self.iterations = iterations
+        self.scale = width**-0.5
         self.mean = nn.Parameter(nn.init.normal_(torch.empty(width), std=width**-0.5))
         self.log_sigma = nn.Parameter(torch.zeros(width))
         self.cells = nn.LayerNorm(channels)

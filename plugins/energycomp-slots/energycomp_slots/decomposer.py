@@ -69,7 +69,8 @@ class SlotDecomposer:
         Slots start from noise, which determines their order. Without a generator all images start from the same noise,
         so that slot k of one image corresponds to slot k of another.
         """
-        batch, network = self.model.encode(images), self.network
+        batch = self.model.encode(images)
+        network = self.network
         shape = (self.slots, network.width)
         if generator is None:
             fixed = torch.Generator().manual_seed(0)
@@ -113,7 +114,8 @@ class SlotDecomposer:
         """
         if type(n) is not int or n < 1:
             raise InputError(f"got n={n!r}; expected a number of scenes of at least 1")
-        network, generator = self.network, as_generator(generator)
+        network = self.network
+        generator = as_generator(generator)
         if network.plain:
             raise InputError(
                 f"got {self.model.name!r}, a plain autoencoder, which has no prior; expected a Slot-VAE; load 'slots'"

@@ -33,11 +33,15 @@ class TrainingLog:
     def __init__(self, out: Path, model: Model, data: Pictures) -> None:
         self.out, self.model = out, model
         self.shown = from_bytes(torch.stack([data[k] for k in range(min(SHOWN, len(data)))]))
-        self.phase, self.started, self.terms = "", 0, dict[str, float]()
+        self.phase = ""
+        self.started = 0
+        self.terms = dict[str, float]()
 
     def begin(self, phase: str, step: int) -> None:
         """Begins a phase at a step of the run."""
-        self.phase, self.started, self.terms = phase, step, {}
+        self.phase = phase
+        self.started = step
+        self.terms = {}
 
     def note(self, terms: Terms) -> None:
         """Adds the terms of one step to their running means."""

@@ -82,7 +82,8 @@ def slot_loss(
     if weights.matched and not network.plain:
         path = _generated(network, features, noise, generator)
         parts["kl_matched"] = kl_normal(mean, log_sigma, *path.slots).mean()
-        parts["kl_scene"], parts["features"] = path.kl, F.mse_loss(path.features, features.detach())
+        parts["kl_scene"] = path.kl
+        parts["features"] = F.mse_loss(path.features, features.detach())
         loss = loss + weights.matched * parts["kl_matched"] + weights.scene * parts["kl_scene"]
         loss = loss + weights.features * parts["features"]
     return Terms(loss, {**parts, "used": used(drawn.log_masks)})

@@ -52,7 +52,8 @@ class LatentPrior(nn.Module):
 
     def velocity(self, latents: Tensor, timestep: Tensor) -> Tensor:
         """v (B, L) of noised latents (B, L) at timesteps (B,): unlike eps, it tells of latents at full noise, too."""
-        x, time = self.enter(latents), self.time(timestep)
+        x = self.enter(latents)
+        time = self.time(timestep)
         for layer in self.layers:
             x = layer(x, time)
         made: Tensor = self.leave(x)
@@ -88,7 +89,9 @@ class Layer(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.before, self.inside, self.after = nn.LayerNorm(width), nn.Linear(width, width), nn.Linear(width, width)
+        self.before = nn.LayerNorm(width)
+        self.inside = nn.Linear(width, width)
+        self.after = nn.Linear(width, width)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         changed: Tensor = self.after(F.silu(self.inside(self.before(x)) + time))

@@ -217,8 +217,13 @@ class Phases:
         self, out: str | Path, *, on_sample: OnSample | None = None, progress: bool = True, **changes: Any
     ) -> FitResult:
         """As `energycomp_lab.training.Recipe.run`; changes hold for every phase."""
-        out, whole, network = Path(out), attrs.evolve(self.config, **changes), self._network
-        log, started, result, best = TrainingLog(out, self.model, self.data), 0, None, math.inf
+        out = Path(out)
+        whole = attrs.evolve(self.config, **changes)
+        network = self._network
+        log = TrainingLog(out, self.model, self.data)
+        started = 0
+        result = None
+        best = math.inf
         chosen = network.state_dict()
 
         def shown(module: nn.Module, step: int) -> None:
@@ -242,7 +247,8 @@ class Phases:
             if phase.trial is None:
                 chosen = result.ema_state
             elif result.loss < best:
-                best, chosen = result.loss, {name: tensor.clone() for name, tensor in network.state_dict().items()}
+                best = result.loss
+                chosen = {name: tensor.clone() for name, tensor in network.state_dict().items()}
             started += count
         return attrs.evolve(cast("FitResult", result), step=started)
 
@@ -251,7 +257,8 @@ class Phases:
         return cast("SlotVAE", self.model.denoiser.network)
 
     def _settings(self, phase: Phase, whole: FitConfig) -> dict[str, Any]:
-        size, micro = min(phase.batch_size, len(self.data)), whole.micro_batches or PartialState().num_processes
+        size = min(phase.batch_size, len(self.data))
+        micro = whole.micro_batches or PartialState().num_processes
         return {
             "learning_rate": phase.learning_rate,
             "schedule": "one_cycle" if phase.trial is None else "constant",
@@ -295,7 +302,8 @@ def _samples(batch: Tensor) -> Tensor:
 
 def _loss(phase: Phase, log: TrainingLog) -> Loss:
     def loss(module: Any, batch: Tensor, step: Step) -> Tensor:
-        network, generator = cast("SlotVAE", module), step.generator
+        network = cast("SlotVAE", module)
+        generator = step.generator
         if phase.name == "prior":
             error = cast("LatentPrior", network.prior).loss(batch, generator=generator)
             terms = Terms(error, {"prior": error})

@@ -90,7 +90,8 @@ class Enumerate:
                 f"got {total:,} configurations for Enumerate; expected at most {self.limit:,}; use pursuit or beam, "
                 "narrow count= or candidates=, or raise the limit"
             )
-        most, trace = self.draws or problem.default_draws, {"configurations": [float(total)]}
+        most = self.draws or problem.default_draws
+        trace = {"configurations": [float(total)]}
         stops = self.p_value is not None and self.fresh_draws is None
         if stops and (total <= self.chunk or _of_one_each(problem, slots)):
             return self._until_sure(problem, atoms, slots, most, trace, generator)
@@ -108,18 +109,22 @@ class Enumerate:
         trace: dict[str, list[float]],
         generator: torch.Generator | None,
     ) -> Solution:
-        sizes, dropped, level = _banks(most), 0.0, self.p_value or 0.0
+        sizes = _banks(most)
+        dropped = 0.0
+        level = self.p_value or 0.0
         looks = tuple(2 * draws for draws in accumulate(sizes))
         nominal = nominal_level(looks, level)
         halves = [QuadraticForm.empty(len(atoms)) for _ in range(2)]
         for place, size in enumerate(sizes):
             halves = [half.cat(terms_of(problem, atoms, problem.draw(size, generator))) for half in halves]
-            rankings, banks = [self._ranking(problem, half, slots) for half in halves], sizes[: place + 1]
+            rankings = [self._ranking(problem, half, slots) for half in halves]
+            banks = sizes[: place + 1]
             fresh, found = compare_halves(halves, [each.best for each in rankings], problem.weighting, banks)
             if len(fresh) < 2 or found < nominal or place + 1 == len(sizes):
                 break
             kept, dropped = _kept(halves, rankings, banks, problem.weighting, nominal, dropped)
-            atoms, halves = atoms[kept], [half.take(kept) for half in halves]
+            atoms = atoms[kept]
+            halves = [half.take(kept) for half in halves]
             slots = [[kept.index(k) for k in slot if k in kept] for slot in slots]
         ranking = self._ranking(problem, halves[0].cat(halves[1]), slots)
         trace |= {"draws": [2.0 * sum(banks)]}
@@ -172,7 +177,8 @@ def _best_with_each(errors: Tensor, chosen: Tensor, atoms: int) -> list[tuple[fl
 def _of_attributes(errors: Tensor, slots: list[list[int]], problem: Problem) -> _Ranking:
     least = errors.topk(min(2, len(errors)), largest=False)
     best = [(float(e), unravel(int(index), slots)) for e, index in zip(least.values, least.indices, strict=True)]
-    order, with_each = list(chain(*slots)), dict[int, tuple[float, list[int]]]()
+    order = list(chain(*slots))
+    with_each = dict[int, tuple[float, list[int]]]()
     after = len(errors)
     for slot in slots:
         before = len(errors) // after
@@ -210,7 +216,8 @@ def _kept(
     Atoms of the best and second-best answers stay, and those that are not beaten.
     """
     kept = {k for ranking in rankings for _, chosen in ranking.best for k in chosen}
-    atoms, pairs = len(halves[0]), list(zip(halves, reversed(rankings), strict=True))
+    atoms = len(halves[0])
+    pairs = list(zip(halves, reversed(rankings), strict=True))
     known = [ranking.posterior for ranking in rankings if ranking.posterior is not None]
     posterior = torch.stack(known).amax(0) if known else torch.zeros(atoms)
 

@@ -114,7 +114,9 @@ class Pursuit:
         kept = self._decide(problem, found.form, found.chosen, found.extra, held_out)
         spare = [k for k in held_out.known if k not in kept]
         spent += [problem.rows] * 3
-        draws, chooses, trace = min(held_out.draws, most // 2), held_out.form([*kept, *spare]), {"error": found.errors}
+        draws = min(held_out.draws, most // 2)
+        chooses = held_out.form([*kept, *spare])
+        trace = {"error": found.errors}
         solution = compared(problem, found.atoms[kept], found.atoms[spare], draws, trace, generator, chooses)
         return _with_rows(solution, spent)
 
@@ -136,14 +138,17 @@ class Pursuit:
         spent.append(problem.rows)
 
         # Move them, read their words, and look again at what is doubted.
-        support, reach = problem.slots[0].support, 1.0 / self.side
+        support = problem.slots[0].support
+        reach = 1.0 / self.side
         unlike = [k for k in held_out.known if k not in kept and is_apart(support, found.atoms[[k]], values, reach)]
-        rivals, chooses = found.atoms[unlike], held_out.form([*kept, *unlike])
+        rivals = found.atoms[unlike]
+        chooses = held_out.form([*kept, *unlike])
         if kept and not problem.asks_words:
             values = self._polished(problem, values, generator)
         spent.append(problem.rows)
         trace: dict[str, Sequence[float]] = {"error": found.errors}
-        words, decides = None, as_generator(DECIDING)
+        words = None
+        decides = as_generator(DECIDING)
         if problem.asks_words:
             words = read_attributes(problem, values, draws=FIRST_WORDS, sweeps=1, generator=decides)
             values = words.values
@@ -151,7 +156,8 @@ class Pursuit:
             places = (screen.atoms, screen.form.atoms[0])
             repair = Repair.of(problem, values, places, self.p_value, decides, words)
             repair.run(self.budget)
-            values, words = repair.values, repair.words()
+            values = repair.values
+            words = repair.words()
             rivals, chooses = repair.rivals(), repair.compares()
             trace["doubts"] = repair.doubted()
         if words is not None:
@@ -184,15 +190,21 @@ class Pursuit:
         misplaced one hid shows once all values are in place, so the lattice is searched again before each addition.
         Costs 3 rows per draw for each value and step of two numbers, and one for each further value of the lattice.
         """
-        (low, high), weighting, reach = problem.counts, problem.weighting, 0.5 / self.side
+        low, high = problem.counts
+        weighting = problem.weighting
+        reach = 0.5 / self.side
         first = promising(screen.form, problem.counts, weighting, PROMISING)
-        bank, (atoms, form) = screen.bank, screen.admit(first, screen.atoms[:0], None)
+        bank = screen.bank
+        atoms, form = screen.admit(first, screen.atoms[:0], None)
         orders: list[list[int]] = [[]]
         errors = [float(subset_errors(form, [], weighting).mean())]
         while len(orders) <= high + self.extra:
             if len(errors) > max(low, errors.index(min(errors)) + max(self.extra, 1)):
                 break
-            before, error, moves, order = torch.inf, torch.inf, 0, orders[-1]
+            before = torch.inf
+            error = torch.inf
+            moves = 0
+            order = orders[-1]
             if order:
                 atoms, form = screen.admit(screen.best(form, order, FURTHER), atoms, form)
             if len(order) == len(form):
@@ -200,7 +212,8 @@ class Pursuit:
             order = swap(form, [*order, int(add_each(form, order, weighting).argmin())], weighting, rounds=2)
             places = [place for place, k in enumerate(order) if k not in orders[-1]]
             while moves == 0 or (moves < MOVES and error < (1 - SETTLED) * before):
-                before, moves = float(subset_errors(form, order, weighting).mean()), moves + 1
+                before = float(subset_errors(form, order, weighting).mean())
+                moves = moves + 1
                 atoms, form, order = newton_step(problem, bank, atoms, form, order, places, reach=reach)
                 error = float(subset_errors(form, order, weighting).mean())
             orders.append(order)
@@ -213,8 +226,10 @@ class Pursuit:
 
     def _polished(self, problem: Problem, values: Tensor, generator: torch.Generator | None) -> Tensor:
         """Moves all values (K, D) at once, on draws of their own. Costs K (1 + 3 steps) + 1 rows per draw for D = 2."""
-        bank, chosen = self._low(problem, generator), list(range(len(values)))
-        form, places = problem.quadratic(values, bank), range(len(values))
+        bank = self._low(problem, generator)
+        chosen = list(range(len(values)))
+        form = problem.quadratic(values, bank)
+        places = range(len(values))
         steps = self.steps if problem.prior(values[None]) is None else max(self.steps, WITH_PRIOR)
         for _ in range(steps):
             before = float(subset_errors(form, chosen, problem.weighting).mean())

@@ -99,7 +99,8 @@ class Relaxed:
         for k, slot in enumerate(slots):
             legal[k, list(slot)] = True
         expected = _expected_energies(problem, atoms)
-        weight, mean = problem.weighting(len(slots)), None if form is None else form.mean()
+        weight = problem.weighting(len(slots))
+        mean = None if form is None else form.mean()
 
         def errors(shares: Tensor) -> Tensor:
             if mean is None:

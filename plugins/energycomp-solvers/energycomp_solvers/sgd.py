@@ -71,7 +71,8 @@ class SGD:
         generator = as_generator(generator)
         problem.check_size(self.inits * max(problem.counts[0], 1), self.draws)
         bank = problem.draw(self.fresh_draws or problem.default_draws, generator)
-        best, best_errors = torch.empty(0, *problem.value_shape, device=problem.device), None
+        best = torch.empty(0, *problem.value_shape, device=problem.device)
+        best_errors = None
         others: list[tuple[float, Tensor]] = []
         trace: dict[str, list[float]] = {"count": [], "error": []}
         counts = range(problem.counts[0], problem.counts[1] + 1)

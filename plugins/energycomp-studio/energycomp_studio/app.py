@@ -23,7 +23,8 @@ def build(model: str, *, device: str = "cpu") -> gr.Blocks:
         model: that is shown first.
         device: where models run.
     """
-    library, worker = Library(model, device), Worker()
+    library = Library(model, device)
+    worker = Worker()
     with gr.Blocks(title="energycomp studio", analytics_enabled=False) as blocks:
         gr.HTML(_title(), elem_id="studio-title")
         stop = gr.Button("Stop", variant="stop", visible=False, elem_id="studio-stop")

@@ -181,9 +181,11 @@ def in_words(scene: Draft, model: Model, settings: Settings) -> str:
     >>> in_words(Draft((one, attrs.evolve(one, negated=True))), bumps_model(), Settings())
     '2 objects, 1 left out, weight 2'
     """
-    items, weights = scene.items, {item.weight for item in scene.items}
+    items = scene.items
+    weights = {item.weight for item in scene.items}
     kind = "object" if all("x" in item.given for item in items) else "component"
-    left_out, alternatives = sum(item.negated for item in items), len(scene.alternatives)
+    left_out = sum(item.negated for item in items)
+    alternatives = len(scene.alternatives)
     scale = model.sampling().get("guidance_scale") if settings.sampler is None else None
     said = (
         f"{len(items)} {kind}{'' if len(items) == 1 else 's'}",
@@ -197,7 +199,8 @@ def in_words(scene: Draft, model: Model, settings: Settings) -> str:
 
 def beyond(scene: Draft, model: Model) -> str:
     """A word on more components than the model was made for; none for fewer."""
-    count, most = max((len(items) for items in scene.alternatives), default=0), model.defaults.counts[1]
+    count = max((len(items) for items in scene.alternatives), default=0)
+    most = model.defaults.counts[1]
     return f"; more than the {most} that {model.name} knows, so some may be missing" if count > most else ""
 
 

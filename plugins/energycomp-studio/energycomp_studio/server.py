@@ -67,7 +67,8 @@ class Guard:
         if (refused := _refusal(scope)) is not None:
             await _answer(send, *refused)
             return
-        left, started = MAX_BODY, False
+        left = MAX_BODY
+        started = False
 
         async def limited() -> MutableMapping[str, Any]:
             nonlocal left
@@ -112,7 +113,8 @@ class OpenStream:
         async def kept(message: MutableMapping[str, Any]) -> None:
             nonlocal started, closing
             again = message["type"] == "http.response.start" and started
-            started, closing = True, closing or CLOSING in message.get("body", b"")
+            started = True
+            closing = closing or CLOSING in message.get("body", b"")
             if not (again or closing):
                 await send(message)
 

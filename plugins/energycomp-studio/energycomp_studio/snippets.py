@@ -26,7 +26,8 @@ def python_lines(scene: Draft, model: Model, source: str, settings: Settings) ->
     """
     given = {"generator": settings.seed, **settings.given(model)}
     options = ", ".join(f"{name}={_quoted(option)}" for name, option in given.items())
-    made, shown = _expression(scene, model), f"model.shown(image, side={SIDE})"
+    made = _expression(scene, model)
+    shown = f"model.shown(image, side={SIDE})"
     if settings.size is not None:
         texts = ", ".join(_quoted(weighted_text(item, model)) for item in scene.items)
         made = f"model.conditioner.widened(model, [{texts}], {settings.size}, {settings.seed})"

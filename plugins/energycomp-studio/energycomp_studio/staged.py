@@ -93,7 +93,9 @@ def _searched(form: QuadraticForm, problem: Problem) -> tuple[Tensor, list[int]]
     It ends before a component that gains less than a quarter of the first one. Costs no network evaluation: the
     predictions of the dictionary are known.
     """
-    side, chosen, maps = round(len(form) ** 0.5), list[int](), list[Tensor]()
+    side = round(len(form) ** 0.5)
+    chosen = list[int]()
+    maps = list[Tensor]()
     left = first = float(form.errors([], problem.weighting(1)).mean())
     while len(chosen) < problem.counts[1]:
         errors = form.errors_with_each(chosen, problem.weighting(len(chosen) + 1)).mean(0)
@@ -160,7 +162,8 @@ def found_in(reading: Reading, model: Model) -> list[dict[str, Any]]:
     >>> found_in(Reading(Image.new("RGB", (4, 4)), answer, ({"x": 0.3, "y": 0.4},)), bumps_model())
     [{'given': {'x': 0.3, 'y': 0.4}, 'sure': {}, 'gain': 3.0, 'lit': '', 'relations': []}]
     """
-    solution, mixed = reading.solution, mixed_of(model.conditioner)
+    solution = reading.solution
+    mixed = mixed_of(model.conditioner)
     # Numbers of an image that the model does not know mean nothing, and are left out.
     worded = mixed is not None and solution.certainty is not None and solution.trusted
     words = list(mixed.attributes) if mixed is not None and worded else []

@@ -116,7 +116,9 @@ class Worker:
             task: called with a function that reports. It may raise `StoppedError` to end itself.
             what: its name, for those that wait.
         """
-        stop, start, waits = threading.Event(), time.monotonic(), True
+        stop = threading.Event()
+        start = time.monotonic()
+        waits = True
         self._stops.setdefault(session, []).append(stop)
         try:
             while waits := not self._turn.acquire(timeout=TICK):

@@ -207,7 +207,8 @@ def _activity_kept(parts: list[nn.Module]) -> Iterator[None]:
 @contextmanager
 def _offloaded_as_before(pipe: Any, network: nn.Module) -> Iterator[None]:
     """diffusers ends offloading to load LoRA weights, and begins it again on a device of its choice: here the same."""
-    device, own = execution_device(network), ("enable_model_cpu_offload", "enable_sequential_cpu_offload")
+    device = execution_device(network)
+    own = ("enable_model_cpu_offload", "enable_sequential_cpu_offload")
     for name in own if device is not None else ():
         setattr(pipe, name, partial(getattr(pipe, name), device=device))
     try:
@@ -241,7 +242,8 @@ def _by_thread(kind: Any) -> type:
         return [name for name in _on.get() if name in layer.scaling]
 
     def active(layer: Any) -> list[str]:
-        own, here = kind.active_adapters.fget(layer), mine(layer)
+        own = kind.active_adapters.fget(layer)
+        here = mine(layer)
         if here and (layer.merged_adapters or kind.disable_adapters.fget(layer)):
             own = []  # in the weights already, or switched off
         return [*own, *here]

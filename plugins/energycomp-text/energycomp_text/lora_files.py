@@ -95,12 +95,14 @@ def check_weights(weights: Mapping[str, Tensor], pipe: Any) -> None:
         raise InputError(f"it has weights of {min(parts)}, a part that the pipeline does not have; {SAME_BASE}")
     layers = {name: dict(part.named_modules()) for name, part in held.items()}
     for key, half in halves.items():
-        weight, (part, _, rest) = weights[key], key.partition(".")
+        weight = weights[key]
+        part, _, rest = key.partition(".")
         if part not in layers:
             continue
         if not bool(weight.isfinite().all()):
             raise InputError(f"{rest} is not finite; {DAMAGED}")
-        name, first = rest.removesuffix(half), half == HALVES[0]
+        name = rest.removesuffix(half)
+        first = half == HALVES[0]
         other = weights.get(key.removesuffix(half) + HALVES[first])
         if other is None:
             raise InputError(f"it has {rest} without its other half; {DAMAGED}")

@@ -146,7 +146,8 @@ def _model(
     pipe: Any, family: Family, settings: Settings, source: str | None, *, concepts: Sequence[str] = (),
     template: str = "a photo of a {}",
 ) -> Model:  # fmt: skip
-    network, vae = getattr(pipe, family.network), pipe.vae
+    network = getattr(pipe, family.network)
+    vae = pipe.vae
     if (channels := family.latent_channels(network)) != vae.config.latent_channels:
         raise InputError(
             f"got a {family.network} of {channels} channels over a VAE of {vae.config.latent_channels}; expected a "

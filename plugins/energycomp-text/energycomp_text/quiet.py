@@ -19,7 +19,8 @@ def quiet() -> Iterator[None]:
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
     from transformers.utils import logging as of_transformers
 
-    verbosity, no_downloads = of_diffusers.get_verbosity(), are_progress_bars_disabled()
+    verbosity = of_diffusers.get_verbosity()
+    no_downloads = are_progress_bars_disabled()
     shown = [library for library in (of_diffusers, of_transformers) if library.is_progress_bar_enabled()]
     of_diffusers.set_verbosity(of_diffusers.CRITICAL)
     for library in shown:

@@ -165,7 +165,8 @@ def _loss(
         of_row = torch.tensor([image for image, lines in enumerate(said) for _ in lines], dtype=torch.long)
         values = [torch.empty(0, *conditioner.value_shape, dtype=torch.long)]
         values += [conditioner.parse(line) for lines in said for line in lines]
-        condition, owner = conditioner(torch.cat(values).to(images.device)), of_row.to(images.device)
+        condition = conditioner(torch.cat(values).to(images.device))
+        owner = of_row.to(images.device)
         network = module["network"] if isinstance(module, torch.nn.ModuleDict) else module
         settings = {"module": network, "generator": generator, "timestep_power": timestep_power, **NOISY}
         if not contrast:

@@ -49,7 +49,9 @@ def tiny_pipeline(*, seed: int = 0, prediction_type: str = "epsilon") -> Any:
     from diffusers import StableDiffusionPipeline
 
     with _seeded(seed):
-        unet, vae, text_encoder = _unet(cross_attention_dim=WIDTH), _vae(), _clip()
+        unet = _unet(cross_attention_dim=WIDTH)
+        vae = _vae()
+        text_encoder = _clip()
     return _quiet(
         StableDiffusionPipeline(
             vae=vae, text_encoder=text_encoder, tokenizer=tiny_tokenizer(), unet=unet,
@@ -68,7 +70,9 @@ def tiny_sdxl(*, seed: int = 0) -> Any:
             cross_attention_dim=2 * WIDTH, addition_embed_type="text_time", addition_time_embed_dim=8,
             projection_class_embeddings_input_dim=6 * 8 + WIDTH, use_linear_projection=True,
         )  # fmt: skip
-        vae, first, second = _vae(), _clip(), _clip(projected=True)
+        vae = _vae()
+        first = _clip()
+        second = _clip(projected=True)
     return _quiet(
         StableDiffusionXLPipeline(
             vae=vae, unet=unet, scheduler=_diffusion_scheduler(), text_encoder=first, text_encoder_2=second,
@@ -87,7 +91,9 @@ def tiny_sd3(*, seed: int = 0, t5: bool = True) -> Any:
             joint_attention_dim=2 * WIDTH, caption_projection_dim=32, pooled_projection_dim=2 * WIDTH, out_channels=4,
             pos_embed_max_size=16,
         )  # fmt: skip
-        vae, first, second = _vae(shift_factor=0.06), _clip(projected=True), _clip(projected=True)
+        vae = _vae(shift_factor=0.06)
+        first = _clip(projected=True)
+        second = _clip(projected=True)
         third = _t5(2 * WIDTH) if t5 else None
     return _quiet(
         StableDiffusion3Pipeline(
@@ -108,7 +114,9 @@ def tiny_flux(*, seed: int = 0, guidance_embeds: bool = True) -> Any:
             num_attention_heads=2, joint_attention_dim=WIDTH, pooled_projection_dim=WIDTH, axes_dims_rope=(4, 4, 8),
             guidance_embeds=guidance_embeds,
         )  # fmt: skip
-        vae, first, second = _vae(shift_factor=0.1), _clip(), _t5(WIDTH)
+        vae = _vae(shift_factor=0.1)
+        first = _clip()
+        second = _t5(WIDTH)
     return _quiet(
         FluxPipeline(
             vae=vae, transformer=transformer, text_encoder=first, text_encoder_2=second, tokenizer=tiny_tokenizer(),
@@ -129,7 +137,8 @@ def tiny_pixart(*, seed: int = 0) -> Any:
             activation_fn="gelu-approximate", num_embeds_ada_norm=1000, norm_type="ada_norm_single",
             norm_elementwise_affine=False, norm_eps=1e-6,
         )  # fmt: skip
-        vae, text_encoder = _vae(), _t5(WIDTH)
+        vae = _vae()
+        text_encoder = _t5(WIDTH)
     return _quiet(
         PixArtSigmaPipeline(
             vae=vae, transformer=transformer, text_encoder=text_encoder, tokenizer=tiny_t5_tokenizer(),

@@ -44,7 +44,9 @@ def asked(text: str, size: tuple[int, int]) -> Asked:
     >>> asked("", (64, 64))
     Asked(kind='plain', objects=(3, 5), size=(64, 64))
     """
-    kind, objects, parts = "plain", (3, 5), [part for part in text.split(":") if part]
+    kind = "plain"
+    objects = (3, 5)
+    parts = [part for part in text.split(":") if part]
     if parts and parts[0] in KINDS:
         kind = parts.pop(0)
     if parts and "x" in parts[-1]:

@@ -55,7 +55,8 @@ def render_folder(
     wanted = asked(options, in_blender.FRAME)
     if wanted.textured:
         raise InputError("got textured scenes for Blender; expected plain, wide or crowded; take --renderer own")
-    python, found = _python(), _assets(assets)
+    python = _python()
+    found = _assets(assets)
     settings = {"seed": seed, **attrs.asdict(wanted), "samples": SAMPLES}
     _claim(folder, settings)
     images = folder / "images" / "train"

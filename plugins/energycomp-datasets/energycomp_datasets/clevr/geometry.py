@@ -165,7 +165,8 @@ def _slabs(origin: Coordinates, direction: Coordinates) -> tuple[Tensor, Tensor]
     bounds = []
     for o, d in zip(origin, direction, strict=True):
         inverse = 1 / d
-        middle, reach = -o * inverse, inverse.abs()
+        middle = -o * inverse
+        reach = inverse.abs()
         bounds.append((middle - reach, middle + reach))
     enters, leaves = zip(*bounds, strict=True)
     return reduce(torch.maximum, enters), reduce(torch.minimum, leaves)

@@ -38,8 +38,11 @@ def prepare(bpy: Any, assets: Path, size: tuple[int, int], samples: int, threads
     stretch = (FRAME[0] / size[0]) / (FRAME[1] / size[1])  # pixels that are not square keep the field of view
     render.pixel_aspect_x, render.pixel_aspect_y = max(stretch, 1.0), max(1 / stretch, 1.0)
     render.image_settings.file_format = "PNG"
-    render.threads_mode, render.threads = "FIXED", threads
-    cycles.device, cycles.samples, cycles.use_denoising = "CPU", samples, True
+    render.threads_mode = "FIXED"
+    render.threads = threads
+    cycles.device = "CPU"
+    cycles.samples = samples
+    cycles.use_denoising = True
     cycles.blur_glossy, cycles.max_bounces, cycles.transparent_max_bounces = 2.0, 8, 8
     render.use_persistent_data = True
     scene.view_settings.view_transform = "Standard"  # the generator's; later versions of Blender have another
@@ -64,7 +67,8 @@ def placed(bpy: Any, one: dict[str, Any], meshes: Any, groups: Any) -> Any:
     thing = bpy.data.objects.new("made", meshes[one["shape"]].copy())
     bpy.context.scene.collection.objects.link(thing)
     x, y, _ = one["position"]
-    thing.scale, thing.location = (one["extent"],) * 3, (x, y, one["extent"])
+    thing.scale = (one["extent"],) * 3
+    thing.location = (x, y, one["extent"])
     thing.rotation_euler = (0.0, 0.0, math.radians(one["rotation"]))
     thing.data.materials.clear()
     thing.data.materials.append(coloured(bpy, groups[one["material"]], one["color"]))
@@ -83,7 +87,8 @@ def main() -> None:
     from mathutils import Vector  # type: ignore[import-not-found]
 
     meshes, groups = prepare(bpy, options.assets, options.size, options.samples, options.threads)
-    camera, lamps = bpy.data.objects["Camera"], [bpy.data.objects[name] for name in LAMPS]
+    camera = bpy.data.objects["Camera"]
+    lamps = [bpy.data.objects[name] for name in LAMPS]
     homes = [lamp.location.copy() for lamp in lamps]
     for line in sys.stdin:
         scene = json.loads(line)
@@ -96,7 +101,8 @@ def main() -> None:
         bpy.ops.render.render(write_still=True)
         part.replace(scene["path"])
         for thing in things:
-            mesh, used = thing.data, thing.data.materials[0]
+            mesh = thing.data
+            used = thing.data.materials[0]
             bpy.data.objects.remove(thing)
             bpy.data.meshes.remove(mesh)
             bpy.data.materials.remove(used)

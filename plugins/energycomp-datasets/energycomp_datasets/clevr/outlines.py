@@ -83,7 +83,8 @@ def in_view(values: Tensor) -> Tensor:
 
     It follows from places and sizes; an outline is taken for a disc that holds it.
     """
-    camera, sizes = torch.tensor(CAMERA_POSITION), _sizes(values)
+    camera = torch.tensor(CAMERA_POSITION)
+    sizes = _sizes(values)
     depths = (unproject(values[:, :2], sizes, camera) - camera) @ camera_basis(camera)[2]
     middle = (2 * values[:, :2] - 1) * torch.tensor([HALF_WIDTH, HALF_HEIGHT])
     radii = CORNER * sizes / depths
@@ -140,7 +141,8 @@ def outline(image: Tensor, masks: Tensor, place: Tensor, size: float) -> Tensor:
 def _walked(window: Tensor, seeds: Tensor, others: Tensor) -> Tensor:
     """The probability of each pixel of a window (3, H, W) that a random walker from there meets a seed first."""
     pixels = window.double().numpy()
-    free, index = ~(seeds | others).flatten().numpy(), np.arange(seeds.numel()).reshape(seeds.shape)
+    free = ~(seeds | others).flatten().numpy()
+    index = np.arange(seeds.numel()).reshape(seeds.shape)
     # Edges to the right and down, with the squared difference of the colours.
     first = np.concatenate([index[:, :-1].ravel(), index[:-1].ravel()])
     second = np.concatenate([index[:, 1:].ravel(), index[1:].ravel()])

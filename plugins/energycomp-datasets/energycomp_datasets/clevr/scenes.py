@@ -261,7 +261,8 @@ def _painted(scene: Scene, generator: torch.Generator) -> Scene:
 def _place(sizes: list[float], camera: Tensor, generator: torch.Generator, variety: Variety) -> Tensor | None:
     """Footprint centres `(K, 2)`, or None where an object found no place in 50 tries."""
     right = camera_basis(camera)[0, :2].tolist()
-    corner, side = torch.tensor([-3.0, -3.0]), variety.side
+    corner = torch.tensor([-3.0, -3.0])
+    side = variety.side
     if side < FIELD:
         corner = corner + (FIELD - side) * torch.rand(2, generator=generator)
     placed: list[tuple[float, float, float]] = []

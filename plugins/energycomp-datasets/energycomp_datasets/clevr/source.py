@@ -55,7 +55,8 @@ class ClevrSource:
         folder, _, kept = spec.rpartition(":")
         low, high = (0, 64)
         if folder and kept.replace("-", "").isdigit() and not Path(spec).exists():
-            spec, (low, high) = folder, parse_range(kept)
+            spec = folder
+            low, high = parse_range(kept)
         found = list(islice((record for record in scan(spec) if low <= record.count <= high), count))
         if not found:
             raise InputError(f"got {spec}, which holds no scene of {low} to {high} objects; expected at least one")

@@ -214,7 +214,8 @@ class VideosSource:
         """A folder for each video, with its frames 000.png, 001.png, ... and what is true of them in `RECORD`."""
         wanted = asked(options)
         for number in range(count):
-            video, own = video_of(WRITTEN + seed, number, wanted), folder / f"video_{number:04d}"
+            video = video_of(WRITTEN + seed, number, wanted)
+            own = folder / f"video_{number:04d}"
             frames = []
             for index, scene in enumerate(video.scenes):
                 save_image(video.frame(index, wanted.size), own / f"{index:03d}.png")

@@ -72,7 +72,8 @@ def avatar(labels: np.ndarray, rng: np.random.Generator, *, group: str = "a", si
     >>> avatar(labels_of(np.random.default_rng(0)), np.random.default_rng(0), size=32).shape
     (32, 32, 3)
     """
-    has, pick = dict(zip(ATTRIBUTES, map(bool, labels), strict=True)), partial(_pick, rng)
+    has = dict(zip(ATTRIBUTES, map(bool, labels), strict=True))
+    pick = partial(_pick, rng)
     hair = pick(BLACK if has["black_hair"] else OTHER_HAIR)
     return _draw(
         "avataaars",
@@ -106,7 +107,8 @@ def persona(labels: np.ndarray, rng: np.random.Generator, *, size: int = 64) -> 
     >>> persona(labels_of(np.random.default_rng(0)), np.random.default_rng(0), size=32).shape
     (32, 32, 3)
     """
-    has, pick = dict(zip(ATTRIBUTES, map(bool, labels), strict=True)), partial(_pick, rng)
+    has = dict(zip(ATTRIBUTES, map(bool, labels), strict=True))
+    pick = partial(_pick, rng)
     hair = pick(BLACK if has["black_hair"] else OTHER_HAIR)
     return _draw(
         "personas",

@@ -27,12 +27,12 @@ PALETTE = (
     (0.9, 0.9, 0.9),
 )
 SHADE = 0.08
-WALL, FLOOR, HORIZON = (-0.75, -0.72, -0.66), (-0.55, -0.58, -0.62), 0.55
-LENGTH, SHAFT, HEAD = (
-    0.18,
-    0.045,
-    (0.13, 0.14),
-)  # half the arrow's length; half its shaft; half head's width, its length
+WALL = (-0.75, -0.72, -0.66)
+FLOOR = (-0.55, -0.58, -0.62)
+HORIZON = 0.55
+LENGTH = 0.18  # half the arrow's
+SHAFT = 0.045  # half its width
+HEAD = (0.13, 0.14)  # half the width of the head, and its length
 
 
 @attrs.frozen(eq=False)
@@ -123,7 +123,8 @@ def _arrow(dx: Tensor, dy: Tensor, to_x: Tensor, to_y: Tensor) -> Tensor:
     """Signed distance (B, H, W) from an arrow about the origin that points along (to_x, to_y), (B,)."""
     norm = torch.hypot(to_x, to_y)
     ax, ay = (to_x / norm)[:, None, None], (to_y / norm)[:, None, None]
-    along, across = dx * ax + dy * ay, (dy * ax - dx * ay).abs()
+    along = dx * ax + dy * ay
+    across = (dy * ax - dx * ay).abs()
     half_width, length = HEAD
     neck = LENGTH - length
     shaft = torch.maximum(torch.maximum(-LENGTH - along, along - neck), across - SHAFT)

@@ -109,7 +109,8 @@ def _drifted(rng: np.random.Generator, colours: Tensor) -> Tensor:
 
 def _leaning(rng: np.random.Generator, objects: Tensor) -> Tensor:
     """Images in which some shapes, and the arrow, have a little of another, as where a decoder is not quite sure."""
-    others, changed = objects.clone(), torch.from_numpy(rng.random((len(objects), 4)) < 0.4)
+    others = objects.clone()
+    changed = torch.from_numpy(rng.random((len(objects), 4)) < 0.4)
     step = torch.from_numpy(rng.integers(1, len(SHAPES), (len(objects), 4)))
     others[..., 0] = torch.where(changed, (objects[..., 0] + step) % len(SHAPES), objects[..., 0])
     share = _uniform(rng, 0, LEANING, len(objects))[:, None, None, None]
@@ -218,7 +219,8 @@ def _noisy(rng: np.random.Generator, objects: Tensor) -> Tensor:
 
 def _elsewhere(rng: np.random.Generator, objects: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rooms with one of their three objects where nothing should be, the room's number and the object's."""
-    rows, k = torch.arange(len(objects)), torch.from_numpy(rng.integers(3, size=len(objects)))
+    rows = torch.arange(len(objects))
+    k = torch.from_numpy(rng.integers(3, size=len(objects)))
     places = rng.uniform(0.12, 0.88, (64 * len(objects), 2))
     beyond = np.maximum(np.abs(places[:, None] - np.asarray([*PLACES, FRONT])) - np.asarray(JITTER), 0)
     places = places[(np.hypot(*beyond.transpose(2, 0, 1)) > AWAY).all(1)][: len(objects)]

@@ -145,7 +145,8 @@ def _npz(path: Path, stack: ExitStack) -> _Arrays:
         shape, fortran, dtype = header(stream)
         if fortran and len(shape) > 1:
             raise InputError(f"got {name} of {path} in Fortran order; expected C order; use np.ascontiguousarray")
-        offset, row = stream.tell(), math.prod(shape[1:]) * dtype.itemsize
+        offset = stream.tell()
+        row = math.prod(shape[1:]) * dtype.itemsize
 
         def rows(start: int, stop: int) -> np.ndarray[Any, Any]:
             stream.seek(offset + start * row)

@@ -83,7 +83,8 @@ def information_gaps(latents: Tensor, factors: Tensor, *, bins: int = BINS, over
     parts = latents.shape[1] if latents.ndim == 3 else None
     if over not in ("dimensions", "parts") or (over == "parts" and parts is None):
         raise InputError(f"got over={over!r} and latents {tuple(latents.shape)}; expected parts with (B, K, D) only")
-    information, entropy = mutual_information(_flat(latents), factors, bins=bins), entropies(factors, bins=bins)
+    information = mutual_information(_flat(latents), factors, bins=bins)
+    entropy = entropies(factors, bins=bins)
     if over == "parts":
         information = information.unflatten(0, (parts or 0, -1)).amax(1)  # (K, F)
     if len(information) < 2:

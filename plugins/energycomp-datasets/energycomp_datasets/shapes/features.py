@@ -82,7 +82,8 @@ def labelled(size: int, *, seed: int) -> TensorDataset:
     alike: dict[tuple[str, int], list[int]] = defaultdict(list)
     objects = []
     for index in range(size):
-        rng, world = np.random.default_rng([seed, index]), KINDS[index % len(KINDS)]
+        rng = np.random.default_rng([seed, index])
+        world = KINDS[index % len(KINDS)]
         count = int(rng.integers(COUNTS[0], COUNTS[1] + 1))
         objects.append(torch.from_numpy(layout(rng, count, world=world)).float())
         alike[world, count].append(index)

@@ -101,7 +101,8 @@ class LitSource:
         if spec == "synthetic":
             values = factors(count, HELD_OUT + seed)
             return Generated(count, partial(_drawn, values=values))
-        paths, values = image_files(spec), _table(Path(spec))
+        paths = image_files(spec)
+        values = _table(Path(spec))
         if len(values) != len(paths):
             raise InputError(
                 f"got {spec} with {len(values)} rows in {TABLE} and {len(paths)} images; expected a row for each image"

@@ -18,7 +18,8 @@ DRAWN = 20_000
 def drawn_shapes(world: str, objects: str, size: int) -> Pictures:
     """Images of a world; `objects` is the number of objects per image, or a range of about equally frequent numbers."""
     low, high = parse_range(objects, greatest=5)
-    chunks, chunk = [], 500
+    chunks = []
+    chunk = 500
     for start in progress(range(0, DRAWN, chunk), f"rendering {DRAWN:,} images"):
         count = low + start // chunk % (high - low + 1)
         drawn = [layout(np.random.default_rng([0, start + k]), count, world=world) for k in range(chunk)]

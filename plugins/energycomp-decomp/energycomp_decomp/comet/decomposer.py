@@ -81,7 +81,8 @@ class CometDecomposer:
         than the threshold in any channel. Costs 2 B K' network evaluations per step.
         """
         latents = latents_for(self.model, latents)
-        (batch, count), noise = latents.shape[:2], self._noise(len(latents), generator)
+        batch, count = latents.shape[:2]
+        noise = self._noise(len(latents), generator)
         alone = self._descended(latents.flatten(0, 1)[:, None], noise.repeat_interleave(count, 0), num_inference_steps)
         images = alone.unflatten(0, (batch, count))
         base: Any = self.model.denoiser.network.base

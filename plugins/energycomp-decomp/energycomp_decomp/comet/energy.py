@@ -60,7 +60,8 @@ class EnergyNet(nn.Module):
         super().__init__()
         if min(sample_size, patch) < 1 or sample_size % patch:
             raise InputError(f"got sample_size {sample_size} and patch {patch}; expected a multiple of it; change one")
-        self.patch, self.side = patch, sample_size // patch
+        self.patch = patch
+        self.side = sample_size // patch
         self.token = nn.Sequential(nn.Linear(token_width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.maps = nn.Linear(width, 2 * channels * self.side**2)
         self.stem = nn.Conv2d(sample_channels * patch**2, channels, 3, padding=1)
@@ -151,9 +152,11 @@ def descend(denoiser: Denoiser, latents: Tensor, start: Tensor, *, steps: int, s
     batch, count, _ = latents.shape
     base: Any = denoiser.network.base
     owner = torch.arange(batch, device=start.device).repeat_interleave(count)
-    condition, timestep = Condition(latents.flatten(0, 1)[:, None]), start.new_zeros(batch)
+    condition = Condition(latents.flatten(0, 1)[:, None])
+    timestep = start.new_zeros(batch)
     row, null = rule_weights(denoiser.rule, float(count))
-    x, found = start, []
+    x = start
+    found = []
     for _ in range(steps):
         gradients = rows(denoiser, trunk(denoiser, x, timestep), condition, owner).unflatten(0, (batch, count))
         # Every row holds the gradient of |x - base|^2 / 2, which counts once: u of the rule product, at no row.

@@ -28,7 +28,8 @@ def check_codec(codec: Codec, *, factory: Callable[..., Any] | None = None) -> N
     >>> from energycomp.models import NumberProcessor
     >>> check_codec(NumberProcessor((2,), [1.0, 2.0], [3.0, 4.0]), factory=NumberProcessor)
     """
-    name, shape = type(codec).__name__, tuple(codec.latent_shape)
+    name = type(codec).__name__
+    shape = tuple(codec.latent_shape)
     latents = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
     data = codec.decode(latents)
     expect(len(data) == 3, f"{len(data)} samples that {name} decodes of 3", "3", "keep the first axis")
@@ -54,7 +55,8 @@ def check_processor(processor: Processor, *, factory: Callable[..., Any] | None 
     >>> from energycomp.images import ImageProcessor
     >>> check_processor(ImageProcessor(size=(8, 8)), factory=ImageProcessor)
     """
-    name, shape = type(processor).__name__, tuple(processor.sample_shape)
+    name = type(processor).__name__
+    shape = tuple(processor.sample_shape)
     expect_refusal(f"{name} of an object", processor, object())
     expect_tensor(processor(torch.zeros(2, *shape)), (2, *shape), f"what {name} makes of zeros", "take its own samples")
     again = _rebuilt(processor, factory)

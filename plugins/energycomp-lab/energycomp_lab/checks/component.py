@@ -30,8 +30,10 @@ def check_component(component: Any, *, tolerance: float = 1e-4) -> None:
     name = repr(component)
     complete = isinstance(component, EnergyComponent) and isinstance(component.noised_space, NoisedSpace)
     expect(complete, f"{name} without noised_space or eps", "the members of `EnergyComponent`", "add them")
-    composition, space = Composition.of(component), component.noised_space
-    schedule, shape = space.alphas_cumprod, tuple(space.sample_shape)
+    composition = Composition.of(component)
+    space = component.noised_space
+    schedule = space.alphas_cumprod
+    shape = tuple(space.sample_shape)
     falling = schedule.ndim == 1 and bool((schedule.diff() <= 0).all())
     expect(
         falling and bool(((schedule > 0) & (schedule < 1)).all()),
@@ -49,7 +51,8 @@ def check_component(component: Any, *, tolerance: float = 1e-4) -> None:
     generator = torch.Generator().manual_seed(0)
     sample = torch.randn(3, *shape, generator=generator).to(schedule.device)
     timestep = torch.tensor([0.1, 0.45, 0.9], device=schedule.device) * (len(schedule) - 1)
-    before, state = sample.clone(), torch.get_rng_state()
+    before = sample.clone()
+    state = torch.get_rng_state()
     batched = eps(sample, timestep)
     expect_tensor(batched, tuple(sample.shape), "eps", "predict one noise per sample")
     expect(torch.equal(sample, before), "a sample that was changed in place", "unchanged inputs", "copy first")

@@ -46,7 +46,8 @@ def check_conditioner(
     >>> check_conditioner(TintedSquare())
     >>> check_conditioner(Labels(3))
     """
-    name, shape = type(conditioner).__name__, tuple(conditioner.value_shape)
+    name = type(conditioner).__name__
+    shape = tuple(conditioner.value_shape)
     values = legal_values(conditioner) if values is None else values
     expect(tuple(values.shape[1:]) == shape, f"values {tuple(values.shape)}", f"(R, *{shape})", "see value_shape")
     legal = bool(conditioner.support.check(values).all())

@@ -30,7 +30,8 @@ def check_decomposer(decomposer: Decomposer, *, images: Any = None) -> None:
     >>> from energycomp.testing import stripes_model
     >>> check_decomposer(DiffusionDecomposer(stripes_model()))
     """
-    name, state = type(decomposer).__name__, torch.get_rng_state()
+    name = type(decomposer).__name__
+    state = torch.get_rng_state()
     expect(isinstance(decomposer, Decomposer), f"a {name}", "encode, decode and parts", "see `energycomp.Decomposer`")
     if images is None:
         images = torch.rand(2, 3, 64, 64, generator=_seeded()) * 2 - 1
@@ -57,7 +58,8 @@ def check_decomposer(decomposer: Decomposer, *, images: Any = None) -> None:
 
 
 def _check_decoded(decomposer: Decomposer, latents: Tensor) -> None:
-    (batch, count), what = latents.shape[:2], f"{latents.shape[1]} latents"
+    batch, count = latents.shape[:2]
+    what = f"{latents.shape[1]} latents"
     first, again = (
         decomposer.decode(latents, generator=_seeded(), num_inference_steps=STEPS).detach() for _ in range(2)
     )

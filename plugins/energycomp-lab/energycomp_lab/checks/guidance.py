@@ -26,7 +26,8 @@ def check_guidance(guidance: Guidance) -> None:
     >>> from energycomp.sampling import ClassifierFree
     >>> check_guidance(ClassifierFree(3.0))
     """
-    name, state = type(guidance).__name__, torch.get_rng_state()
+    name = type(guidance).__name__
+    state = torch.get_rng_state()
     generator = torch.Generator().manual_seed(0)
     pairs = [tuple(torch.randn(2, *SHAPE, generator=generator)) for _ in range(STEPS)]
     guided = _run(guidance, pairs)

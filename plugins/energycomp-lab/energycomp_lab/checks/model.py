@@ -52,7 +52,8 @@ def _check_saved(model: Model) -> None:
     with TemporaryDirectory() as folder:
         save_pretrained(model, Path(folder) / "model")
         again = from_pretrained(Path(folder) / "model")
-    values, shape = legal_values(model.conditioner)[:1], tuple(model.denoiser.sample_shape)
+    values = legal_values(model.conditioner)[:1]
+    shape = tuple(model.denoiser.sample_shape)
     sample = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
     timestep = torch.tensor([0.4 * len(model.denoiser.alphas_cumprod)])
     before, after = (predict(Composition.of(m.leaf(values)), sample, timestep) for m in (model.to("cpu"), again))

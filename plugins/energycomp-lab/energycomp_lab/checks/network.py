@@ -42,7 +42,8 @@ def check_rebuilt(network: nn.Module, factory: Factory) -> None:
 
 def _config_of(network: nn.Module) -> dict[str, Any]:
     """The arguments that a network or an encoder was made with."""
-    name, given = type(network).__name__, network if isinstance(network, Configured) else None
+    name = type(network).__name__
+    given = network if isinstance(network, Configured) else None
     hint = "decorate the class with `energycomp.denoisers.configured`"
     expect(given is not None, f"a {name} without config", "the arguments that it was made with", hint)
     return {} if given is None else dict(given.config)
@@ -70,7 +71,8 @@ def check_encoder(encoder: nn.Module, *, sample_shape: tuple[int, int, int] | No
         known = {"sample_channels", "sample_size"} <= config.keys()
         expect(known, f"a config of {name} without sample_channels and sample_size", "both", "pass sample_shape=")
         sample_shape = (config["sample_channels"], config["sample_size"], config["sample_size"])
-    mode, state = encoder.training, torch.get_rng_state()
+    mode = encoder.training
+    state = torch.get_rng_state()
     samples = torch.randn(3, *sample_shape, generator=torch.Generator().manual_seed(0))
     try:
         encoder.eval()

@@ -108,10 +108,12 @@ def _run(what: str, check: Callable[[], object]) -> Check:
     try:
         check()
     except NotCheckedError as error:
-        passed, reason = None, str(error)
+        passed = None
+        reason = str(error)
     except (Exception, SystemExit) as error:  # a plugin may raise anything
         known = isinstance(error, EnergycompError)
-        passed, reason = False, str(error) if known else f"{type(error).__name__}: {error}"
+        passed = False
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
     return Check(what, passed, reason, round(time.perf_counter() - start, 2))
 
 
@@ -169,7 +171,8 @@ def _check_recipe(name: str) -> None:
     """A recipe on images that the dataset of the same name writes: its own data may take long to make."""
     if name not in names("datasets"):
         raise NotCheckedError(f"no dataset {name!r} makes images for it")
-    source, factory = find("datasets", name)(), find("recipes", name)
+    source = find("datasets", name)()
+    factory = find("recipes", name)
     with TemporaryDirectory() as folder:
         for count in (4, 32):
             images = Path(folder) / str(count)

@@ -46,8 +46,10 @@ def check_solver(solver: Solver, *, tolerance: float = FOUND_WITHIN) -> None:
     needs = given.needs if isinstance(given, Solver) else "missing"
     known = f"one of {', '.join(map(repr, get_args(Needs)))} or None"
     expect(needs in (*get_args(Needs), None), f"needs = {needs!r} of {name}", known, "say which slots the solver takes")
-    bumps, places = bumps_model(), torch.tensor([[0.27, 0.31], [0.72, 0.64]])
-    labels, chosen = labels_model(8), torch.tensor([5, 2])
+    bumps = bumps_model()
+    places = torch.tensor([[0.27, 0.31], [0.72, 0.64]])
+    labels = labels_model(8)
+    chosen = torch.tensor([5, 2])
     other = torch.tensor([[0.2, 0.7], [0.27, 0.31], [0.5, 0.5], [0.72, 0.64], [0.8, 0.2]])
     if needs != "finite":
         _check_answers(solver, bumps, places, tolerance)
@@ -83,7 +85,8 @@ def _check_answers(
         expect(solution.rows == spent.rows, f"{solution.rows} rows reported by {what}", ran, "return problem.rows")
         _check_values(solution, problem, candidates, what)
         if answer is not None:
-            found, hint = solution.conditions, "the planted values leave no error"
+            found = solution.conditions
+            hint = "the planted values leave no error"
             expect(_same(found, answer, tolerance), f"{found.tolist()} from {what}", f"{answer.tolist()}", hint)
         _check_confidence(solution, problem, what)
     _check_repeats(solver, model, true, candidates)

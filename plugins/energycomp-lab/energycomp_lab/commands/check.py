@@ -72,7 +72,8 @@ def _check_adoption(name: str, path: Path, as_json: bool) -> None:
         tensors = read_tensors(path)
         if "samples" not in tensors:
             raise InputError(f"got {path} with {sorted(tensors)}; expected the tensors samples and labels; rename them")
-        samples, labels = [*tensors["samples"]], tensors["labels"].tolist() if "labels" in tensors else None
+        samples = [*tensors["samples"]]
+        labels = tensors["labels"].tolist() if "labels" in tensors else None
     else:
         files = list(image_files([path]).values())
         samples = [*map(str, files)]

@@ -118,7 +118,8 @@ def evaluate(
         loaded = over(loaded, concepts or ",".join(words) or concepts, template)
         _check_known(loaded, words)
         task = images.task(loaded) if isinstance(images, HasTask) else None
-        examples, decomposes = (task or images).examples(wanted, count=n, seed=run.seed), takes_apart(loaded)
+        examples = (task or images).examples(wanted, count=n, seed=run.seed)
+        decomposes = takes_apart(loaded)
     scored = isinstance(images, HasSceneScores) and samples and part.total == 1
     report_of = partial(
         evaluated,

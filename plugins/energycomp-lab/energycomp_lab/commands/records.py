@@ -27,7 +27,8 @@ class Records:
     def __init__(self, folder: Path, settings: dict[str, Any], shard: Shard | None = None) -> None:
         self.file = folder / (shard or Shard()).file(EVALUATION)
         self.known: dict[int, dict[str, Any]] = {}
-        self._settings, self._claim = json.loads(json.dumps(settings)), ExitStack()
+        self._settings = json.loads(json.dumps(settings))
+        self._claim = ExitStack()
 
     def __enter__(self) -> Self:
         """Reads what is known; until the end of the block no other process may write the same file."""

@@ -104,7 +104,8 @@ def train(
         )
     if threads is not None:
         torch.set_num_threads(threads)
-    factory, folder = find("recipes", name), out or Path("runs") / name
+    factory = find("recipes", name)
+    folder = out or Path("runs") / name
     check_folder(folder, "-o")
     cache = Path(os.environ.get("ENERGYCOMP_CACHE") or "~/.cache/energycomp").expanduser()
     start = _start(init, resume_from, folder)
@@ -213,7 +214,9 @@ def _sampler(model: Model, folder: Path) -> Callable[[Any, int], Image.Image]:
 
     def on_sample(_module: Any, step: int) -> Image.Image:
         generator = torch.Generator().manual_seed(0)
-        images, columns, names = [], 4, None
+        images = []
+        columns = 4
+        names = None
         if own is not None:
             images = to_output(own(4 * columns, generator=generator), "pil")
         else:

@@ -59,7 +59,8 @@ def traverse(
         from energycomp.images import grid, save_image
         from energycomp_lab.evaluation import strongest_dimensions, traverse_dimension
 
-        opened, loaded = read_image(image), run.load(model)
+        opened = read_image(image)
+        loaded = run.load(model)
         decomposer = decomposer_of(loaded)
     batch = loaded.processor(opened)
     values = [start + (stop - start) * k / (steps - 1) for k in range(steps)]
@@ -68,7 +69,8 @@ def traverse(
         dims = strongest_dimensions(decomposer, latents, part, (start, stop), seed=run.seed) if dim is None else [dim]
         found = [traverse_dimension(decomposer, latents, part, place, values, seed=run.seed) for place in dims]
     cells = torch.cat([part for row in found for part in (batch.to(row.parts.whole), row.parts.whole)])
-    heads, names = ["image", *(f"{value:.3g}" for value in values)], [f"dim {row.dim}" for row in found]
+    heads = ["image", *(f"{value:.3g}" for value in values)]
+    names = [f"dim {row.dim}" for row in found]
     save_image(grid(cells, columns=steps + 1, side=CELL, heads=heads, names=names), out, cells=len(cells))
     changes = [{"dim": row.dim, "changed": row.changed, "outside": row.outside} for row in found]
     shown: dict[str, Any] = {"dims": changes} if dim is None else changes[0]

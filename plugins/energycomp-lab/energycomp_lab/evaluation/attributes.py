@@ -21,7 +21,8 @@ def attribute_metrics(conditioner: MixedConditioner) -> MetricCollection:
     >>> sorted(attribute_metrics(TintedSquare()))[:3]
     ['all_attributes', 'tint_accuracy', 'tint_calibration_error']
     """
-    support, names = conditioner.support, list(conditioner.attributes)
+    support = conditioner.support
+    names = list(conditioner.attributes)
     found: dict[str, Metric | MetricCollection] = {}
     for k, name in enumerate(names):
         found[f"{name}_accuracy"] = AttributeAccuracy(support, [k])
@@ -52,7 +53,8 @@ class AttributeAccuracy(Metric):
 
     def __init__(self, support: MixedSupport, attributes: Sequence[int]) -> None:
         super().__init__()
-        self.support, self.attributes = support, list(attributes)
+        self.support = support
+        self.attributes = list(attributes)
         for name in ("right", "matched"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 

@@ -91,8 +91,10 @@ def evaluate(
     """
     from energycomp_lab.evaluation.tasks import Conditions, PartsTask  # torchmetrics takes seconds
 
-    model, seed = model_of(model), as_seed(seed)
-    own, decomposes = isinstance(metrics, Task), takes_apart(model)
+    model = model_of(model)
+    seed = as_seed(seed)
+    own = isinstance(metrics, Task)
+    decomposes = takes_apart(model)
     if (own or decomposes) and not (solver is None and count is None):
         what = "is asked something else" if own else "decomposes images"
         raise InputError(f"got a solver or a count with {model.name}, which {what}; leave them out")
@@ -110,7 +112,8 @@ def evaluate(
     rows, seconds = 0, 0.0
     for index in shown(indices, "evaluating", unit="image", show=progress, leave=True):
         example = examples[index]
-        true, image = task.true(example), model.processor(example.image)
+        true = task.true(example)
+        image = model.processor(example.image)
         identity = example_fingerprint(image, true)
         if index in records:
             record = records[index]

@@ -70,7 +70,8 @@ class Scores:
                 f"got metrics of {type(metrics).__name__}; expected a MetricCollection; put them into one: "
                 "MetricCollection({'count': CountAccuracy()})"
             )
-        self.metrics, self.total = metrics, metrics.clone()
+        self.metrics = metrics
+        self.total = metrics.clone()
         self.total.reset()
         self.parts: dict[str, list[Metric]] = {str(name): [] for name in self.total}
 

@@ -73,7 +73,8 @@ class PartsTask:
     """Decomposes images. The metrics compare masks, or latents for examples with factors; pixels are compared, too."""
 
     def __init__(self, model: Model, metrics: MetricCollection, examples: Sequence[Example], *, progress: bool) -> None:
-        self.model, self.decomposer = model, decomposer_of(model)
+        self.model = model
+        self.decomposer = decomposer_of(model)
         views = self.decomposer.views if isinstance(self.decomposer, HasViews) else 1
         name = type(self.decomposer if model.encoder is None else model.encoder).__name__
         self.solver = name if views == 1 else f"{name}, {views} views"
@@ -104,7 +105,8 @@ class PartsTask:
     ) -> tuple[Decomposition, dict[str, Any]]:
         image = self.model.processor(example.image)
         found = decompose_samples(image, self.decomposer, generator=generator)
-        masks, masked = found.parts.masks, example.factors is None
+        masks = found.parts.masks
+        masked = example.factors is None
         return found, {
             "masks": to_bits(None if masks is None else masks[0]) if masked else None,
             "latents": None if masked else to_numbers(found.latents[0]),

@@ -46,12 +46,14 @@ class Order:
     def __iter__(self) -> Iterator[list[int]]:
         batch = self.config.batch_size
         size = batch // (self.config.micro_batches or 1)
-        permuted, order = -1, torch.empty(0)
+        permuted = -1
+        order = torch.empty(0)
         for step in range(self.start, self.config.steps):
             epoch, position = divmod(step, self.samples // batch)
             if epoch != permuted:
                 generator = torch.Generator().manual_seed(derived_seed(self.config.seed, "epoch", epoch))
-                permuted, order = epoch, torch.randperm(self.samples, generator=generator)
+                permuted = epoch
+                order = torch.randperm(self.samples, generator=generator)
             for part in self.parts:
                 first = position * batch + part * size
                 yield order[first : first + size].tolist()

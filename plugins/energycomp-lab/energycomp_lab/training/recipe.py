@@ -129,7 +129,9 @@ def augment(
     >>> images.shape, flipped.dtype
     (torch.Size([2, 3, 8, 8]), torch.bool)
     """
-    size, device, generator = len(images), images.device, as_generator(generator)
+    size = len(images)
+    device = images.device
+    generator = as_generator(generator)
 
     flipped = (torch.rand(size, generator=generator) < 0.5).to(device)
     scaled = from_bytes(images)

@@ -30,7 +30,8 @@ def tracker_names(log_with: str | None) -> list[str]:
     []
     """
     names = [name.strip() for name in (log_with or "").split(",") if name.strip()]
-    known, available = sorted(map(str, LOGGER_TYPE_TO_CLASS)), set(map(str, get_available_trackers()))
+    known = sorted(map(str, LOGGER_TYPE_TO_CLASS))
+    available = set(map(str, get_available_trackers()))
     for name in names:
         if name not in known:
             raise InputError(f"got log_with={name!r}; expected trackers of accelerate: {', '.join(known)}")

@@ -129,7 +129,8 @@ class _Compose:
         """Loads a model, and shows its form and a first scene, or those that are in the address."""
         kept = kept_in(address, self.library.names) or {}
         self.newest.pop(session_of(request), None)
-        name, same = kept.get("model", name), (gr.skip(),) * 6
+        name = kept.get("model", name)
+        same = (gr.skip(),) * 6
 
         def task(_: Any) -> tuple[Model, Form]:
             model = self.library.model(name)
@@ -158,7 +159,9 @@ class _Compose:
         self, value: Any, name: str, seed: Any, steps: Any, method: str, canvas: str | None, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
         """The image and the lines of a scene; fewer steps while something is dragged, and first of all."""
-        value, session, same = value or {}, session_of(request), (gr.skip(),) * 5
+        value = value or {}
+        session = session_of(request)
+        same = (gr.skip(),) * 5
         final = bool(value.get("final", True))
         self.last[session] = drawing = _Drawing(value.get("number", 0) if final else None)
         is_old = partial(self._is_old, session, drawing)
@@ -166,7 +169,8 @@ class _Compose:
             yield *same, gr.skip()
             return
         try:
-            scene, model = scene_of(value), self.library.model(name)
+            scene = scene_of(value)
+            model = self.library.model(name)
             # An empty field is None, or 0 on a page that was opened while another one drew.
             settings = settings_of(seed, steps or None, method, scene, canvas)
             lines = self._lines(scene, model, name, settings) if final else same[1:]
@@ -205,7 +209,8 @@ class _Compose:
 
     def show(self, request: gr.Request) -> tuple[Any, ...]:
         """What the last drawing ended with, once, unless it goes on or is of an older scene."""
-        session, updates = session_of(request), None
+        session = session_of(request)
+        updates = None
         if (drawing := self.last.get(session)) and not self._is_old(session, drawing):
             updates, drawing.updates = drawing.updates, None
         return updates or (gr.skip(),) * 5

@@ -128,7 +128,8 @@ class _Pair:
         """An image is now another one. Parts of another model, which do not combine with it, go."""
         for k, one in enumerate(self.parts):
             if one is not None and one.model != found.model:
-                self.parts[k], self.said[k] = None, self.said[k] if k == place else ""
+                self.parts[k] = None
+                self.said[k] = self.said[k] if k == place else ""
         self.parts[place] = found
 
     def told(self) -> str:
@@ -202,7 +203,8 @@ class _Decompose:
             return pair.told()
 
         def task(report: Callable[[Any], None]) -> list[_Parts]:
-            settings, given = Settings(seed), pictures()
+            settings = Settings(seed)
+            given = pictures()
             report(f"loading {name}")
             model = self.library.model(name)
             report("decomposing")
@@ -228,12 +230,14 @@ class _Decompose:
 
     def mix(self, value: Any, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """The image of the chosen parts, by the model that they are of."""
-        listed, same = self.pair(request).listed, (gr.skip(),) * 2
+        listed = self.pair(request).listed
+        same = (gr.skip(),) * 2
         name = listed[0].model if listed else name
         try:
             if not listed:
                 raise InputError("got no parts; expected an image; drop one first, or decompose an example")
-            parts, settings = choice(value, [len(one.parts) for one in listed]), Settings(seed)
+            parts = choice(value, [len(one.parts) for one in listed])
+            settings = Settings(seed)
             lines = recombine_python(parts, name, settings), recombine_shell(parts, name, settings)
             if not any(parts):
                 raise InputError("got no part; expected at least one; choose some tiles")

@@ -67,7 +67,8 @@ def repainted(reading: Reading, scene: Draft, model: Model, settings: Settings) 
         generator=settings.seed,
         progress=False,
     )
-    count, nothing = len(edited.values), float("nan")
+    count = len(edited.values)
+    nothing = float("nan")
     answer = Solution(edited.values, count, nothing, nothing, edited.rows)
     return Reading(edited.image, answer, described(edited.values, model))
 
@@ -144,7 +145,9 @@ class _Read:
 
     def _progress(self, event: Running, stage: list[str]) -> tuple[Any, ...]:
         """The update for what a task reported; `stage` keeps its words."""
-        what, search, shown = event.reported, gr.skip(), {}
+        what = event.reported
+        search = gr.skip()
+        shown = {}
         if isinstance(what, _Seen):
             stage[:] = ["looking for objects"]
             shown = {"picture": what.url, "form": form_of(what.model).as_json(), "found": []}
@@ -163,7 +166,8 @@ class _Read:
         """The editor, and the reasons not to trust the answer."""
         scene = {**scene_read(reading.described).as_json(), "final": True}
         picture = data_url(model.shown(reading.picture, side=SIDE))
-        form, found = form_of(model).as_json(), found_in(reading, model)
+        form = form_of(model).as_json()
+        found = found_in(reading, model)
         return gr.update(value=scene, form=form, picture=picture, found=found, **idle(status)), notes(reading.solution)
 
     def lines(self, scene: Any, name: str, seed: Any, history: list[Reading]) -> tuple[str, str, Any]:
@@ -172,7 +176,8 @@ class _Read:
         if not history or not self.library.is_loaded(name):
             return "", "", plain
         try:
-            model, settings = self.library.model(name), Settings(seed)
+            model = self.library.model(name)
+            settings = Settings(seed)
             found = changes(history[-1].described, scene_of(scene))
             if not found:
                 return "", f"energycomp infer {name} scene.png -o read", plain

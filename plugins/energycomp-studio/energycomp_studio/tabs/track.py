@@ -57,7 +57,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def in_words(track: Track) -> str:
     """How much was tracked."""
-    frames, objects = len(track.frames), max(frame.known for frame in track.frames)
+    frames = len(track.frames)
+    objects = max(frame.known for frame in track.frames)
     return f"{objects} object{'' if objects == 1 else 's'} in {frames} frames"
 
 

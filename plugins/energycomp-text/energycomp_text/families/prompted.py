@@ -179,7 +179,8 @@ class PipelineNetwork(nn.Module):
         condition = condition.to(dtype=own)
         if bool(condition.null.any()):
             condition = condition.filled(self._null_row())
-        time, settings = self.scheduler_time(timestep), self.opened.settings
+        time = self.scheduler_time(timestep)
+        settings = self.opened.settings
         return self.own.predict(self.opened.pipe, sample.to(own), time, condition, settings).to(sample.device)
 
     def scheduler_time(self, timestep: Tensor) -> Tensor:

@@ -39,7 +39,8 @@ def build(opened: Opened) -> tuple[nn.Module, Text]:
     """
     if execution_device(opened.network) is not None:
         return Prompted(encode=encode, predict=predict, token_shape=token_shape)(opened)
-    pipe, settings = opened.pipe, {"source": opened.source, "pooled": False, "length": None}
+    pipe = opened.pipe
+    settings = {"source": opened.source, "pooled": False, "length": None}
     text = made_text(pipe.tokenizer, pipe.text_encoder, settings, **opened.words)
     null = text(text.parse("").to(pipe.unet.device)).rows[0]
     network = ConditionUNet.from_unet(pipe.unet, tokens=text.token_shape[0], null=null)

@@ -19,7 +19,8 @@ def encode(pipe: Any, prompts: list[str], settings: Settings) -> Condition:
     mask = torch.zeros(len(texts), length, dtype=torch.bool, device=texts[0].device)
     rows = texts[0].new_zeros(*mask.shape, texts[0].shape[1])
     for row, used, text in zip(rows, mask, texts, strict=True):
-        row[: len(text)], used[: len(text)] = text, True
+        row[: len(text)] = text
+        used[: len(text)] = True
     return Condition(rows, mask=mask)
 
 

@@ -26,7 +26,9 @@ def counted(network: nn.Module) -> Iterator[Calls]:
 
     Inputs that are no tensors or numbers, such as a dict of tensors, are not compared.
     """
-    own, forward, calls = vars(network).get("forward"), network.forward, Calls()
+    own = vars(network).get("forward")
+    forward = network.forward
+    calls = Calls()
 
     @functools.wraps(forward)
     def called(*args: Any, **kwargs: Any) -> Any:

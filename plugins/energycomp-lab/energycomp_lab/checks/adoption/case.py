@@ -140,7 +140,8 @@ def once(measure: Callable[[Case], Measured]) -> Callable[[Case], Measured]:
 
 def predicted(model: Model, noised: Noised, condition: Condition) -> Tensor:
     """The eps (R, ...) that a model predicts, on the CPU. Costs R network evaluations."""
-    denoiser, sample = model.denoiser, noised.sample.to(model.denoiser.device)
+    denoiser = model.denoiser
+    sample = noised.sample.to(model.denoiser.device)
     alphas = denoiser.alphas_cumprod
     timestep = timestep_of(alphas, noised.snr.log().to(sample.device)).to(sample.dtype)
     with torch.no_grad():

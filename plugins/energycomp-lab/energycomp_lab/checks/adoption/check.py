@@ -44,7 +44,8 @@ def check_slope(case: Case) -> Finding:
 def check_explained(case: Case) -> Finding:
     """As much is explained as by a linear predictor."""
     found = regression(case)
-    expected, change = f"{numbers(found.linear)} of a linear predictor", "" if found.explains else WRONG_TRAINING
+    expected = f"{numbers(found.linear)} of a linear predictor"
+    change = "" if found.explains else WRONG_TRAINING
     return Finding("explained", numbers(found.explained), expected, "wrong" if change else "ok", change)
 
 
@@ -117,7 +118,8 @@ def check_adoption(
     """
     encoded, values = _given(model, samples, labels)
     adapter: Any = model.denoiser.network
-    network, modes = adapter.network, {part: part.training for part in adapter.modules()}
+    network = adapter.network
+    modes = {part: part.training for part in adapter.modules()}
     try:
         with counted(network) as calls:
             noise = torch.Generator().manual_seed(OWN + seed)
@@ -160,7 +162,8 @@ def _given(model: Model, samples: Any, labels: Any) -> tuple[Tensor, Tensor | No
 
 def _proposed(case: Case) -> Model:
     """The model, or that of another option, with what is proposed for reading."""
-    cure, right = tried(case).cure, cured(case)
+    cure = tried(case).cure
+    right = cured(case)
     model = case.model if cure is None or cure.labels is not None else cure.model
     timesteps = model.defaults.timesteps
     values = window(right).defaults if check_window(right) is not None else {}

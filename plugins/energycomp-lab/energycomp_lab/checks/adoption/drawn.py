@@ -116,7 +116,8 @@ def draws(case: Case) -> Drawn:
 
 def check_drawn(case: Case) -> Finding:
     """Samples are like the data."""
-    found, change = draws(case), ""
+    found = draws(case)
+    change = ""
     if not found.right:
         others = ("EulerDiscreteScheduler", "DDPMScheduler")
         name = next(one for one in others if one != case.model.defaults.scheduler)

@@ -14,7 +14,8 @@ Mode = Literal["repeats", "train mode", "random"]
 @once
 def mode(case: Case) -> Mode:
     """Whether predictions repeat. The network is in eval mode afterwards; what it gave is kept from now on if so."""
-    network, noised = case.model.denoiser.network, case.rows[: max(4, 256 // case.numbers)]
+    network = case.model.denoiser.network
+    noised = case.rows[: max(4, 256 // case.numbers)]
     condition = case.condition(noised.index)
     training = any(part.training for part in network.modules())
     first = predicted(case.model, noised, condition) if training else None

@@ -98,9 +98,12 @@ def table_of(case: Case, n: int, among: Tensor | None = None) -> Table:
     order = in_turn(values)
     order = order if among is None else order[torch.isin(values[order], among)]
     index = order[torch.arange(n) % len(order)]
-    noised, L = case.noised(index, SCREEN), len(SCREEN)
+    noised = case.noised(index, SCREEN)
+    L = len(SCREEN)
     if case.options["kind"] == "classes":
-        classes, count, model = case.model.denoiser.token_shape[1], labels_of(case.model), wide_model(case.model)
+        classes = case.model.denoiser.token_shape[1]
+        count = labels_of(case.model)
+        model = wide_model(case.model)
         shown = torch.cat([values[index][:, None], _others(values[index], count)], 1)
         null = -1 if case.options["null"] is None else int(case.options["null"])
         rival = (shown != shown[:, :1]) & (shown < classes)
@@ -127,7 +130,9 @@ def table_of(case: Case, n: int, among: Tensor | None = None) -> Table:
 
 def _nulls(case: Case, wide: Model, noised: Noised) -> dict[str, Tensor]:
     """What the null predicts, and what a label predicts that is no class, by their names."""
-    null, rows, found = case.options["null"], len(noised.snr), dict[str, Tensor]()
+    null = case.options["null"]
+    rows = len(noised.snr)
+    found = dict[str, Tensor]()
     if case.model.denoiser.null_trained:
         u = Condition.unconditional(*case.model.denoiser.token_shape, rows=rows)
         found["null"] = predicted(case.model, noised, u)
@@ -163,7 +168,8 @@ def orders(case: Case) -> list[NearMiss]:
     known = table(case)
     if known is None or case.options["kind"] != "classes" or not len(wrong := doubtful(known)):
         return []
-    classes, count = case.model.denoiser.token_shape[1], labels_of(case.model)
+    classes = case.model.denoiser.token_shape[1]
+    count = labels_of(case.model)
     few = 2 * len(wrong) <= classes  # otherwise the samples of all
     n = max(len(wrong) * 6, case.evaluations // 50) if few else max(3 * classes, case.evaluations // 15)
     larger = table_of(case, n, wrong if few else None)
@@ -172,7 +178,8 @@ def orders(case: Case) -> list[NearMiss]:
     if count <= COLUMNS:
         from scipy.optimize import linear_sum_assignment
 
-        by_label, cost = each.gather(1, larger.shown.argsort(1)), 1 - torch.eye(classes, count, dtype=each.dtype)
+        by_label = each.gather(1, larger.shown.argsort(1))
+        cost = 1 - torch.eye(classes, count, dtype=each.dtype)
         for one in larger.shown[:, 0].unique():
             cost[one] = by_label[larger.shown[:, 0] == one].mean(0)
         labels = torch.as_tensor(linear_sum_assignment(cost)[1])
@@ -183,9 +190,11 @@ def orders(case: Case) -> list[NearMiss]:
 
 def _order(case: Case, labels: Tensor) -> NearMiss:
     """The near miss of other labels (C,)."""
-    classes, names = len(labels), names_of(case.model) or ()
+    classes = len(labels)
+    names = names_of(case.model) or ()
     changed = [(a, b) for a, b in enumerate(labels.tolist()) if a != b]
-    steps, moved = {(b - a) % classes for a, b in changed}, len(changed) == classes > 2
+    steps = {(b - a) % classes for a, b in changed}
+    moved = len(changed) == classes > 2
     said = [f"label {b} for {names[a]}" for a, b in changed[:6]] + ["..."] * (len(changed) > 6)
     instead = f"label + {min(steps)} for each" if moved and len(steps) == 1 else ", ".join(said)
     model = case.model if int(labels.max()) < classes else wide_model(case.model)
@@ -212,7 +221,8 @@ def check_null(case: Case) -> Finding | None:
     known = table(case)
     if known is None or known.ignored or not known.certainty > LABELLED:
         return None
-    null, shares = case.options["null"], dict(known.shares)
+    null = case.options["null"]
+    shares = dict(known.shares)
     own = shares.pop("null", None)
     spare = next((label for label, share in shares.items() if share < SHARE), None)
     if own is None:

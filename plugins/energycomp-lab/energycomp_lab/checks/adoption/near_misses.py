@@ -161,7 +161,8 @@ def _pairs(case: Case) -> Iterator[_Change]:
 def _calls(case: Case, far: bool) -> Iterator[_Change]:
     """Another input, output or time of the network, by `call`."""
     adapter: Any = case.model.denoiser.network
-    call, clock = adapter.call, case.options["clock"]
+    call = adapter.call
+    clock = case.options["clock"]
     for name, told in CLOCKS[clock].items():
         yield "clock", repr(clock), f"{name}, by call=,", {"call": _told(call, told)}
     yield "sign", "the output", "minus the output, by call=,", {"call": _scaled(call, output=-1.0)}
@@ -182,7 +183,8 @@ def _samples(case: Case) -> Iterator[NearMiss]:
             if changed(samples).shape == samples.shape and not torch.equal(changed(samples), samples):
                 yield NearMiss("samples", "images as they are", f"{name},", case.model, changed=changed)
     if samples.ndim == 2:
-        mean, std = samples.mean(0), samples.std(0).clamp(min=1e-6)
+        mean = samples.mean(0)
+        std = samples.std(0).clamp(min=1e-6)
         if float(std.max() / std.min()) > 2:
             instead = "NumberProcessor.fit(data)"
             standard = lambda x: (x - mean) / std  # noqa: E731

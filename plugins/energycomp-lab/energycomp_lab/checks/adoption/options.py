@@ -43,7 +43,8 @@ class Tried:
 def with_near_miss(case: Case, other: NearMiss) -> Case:
     """The case as it would be: the same noise on samples as they should be, with their labels, of another model."""
     made = copy.copy(case)
-    made.model, made.measured = other.model, {}
+    made.model = other.model
+    made.measured = {}
     made.rows = _rows(case, other, case.rows)
     made.samples = case.samples if other.changed is None else other.changed(case.samples)
     made.values = case.values if case.values is None or other.labels is None else other.labels[case.values]

@@ -64,7 +64,8 @@ def regressed(case: Case, noised: Noised, found: Tensor) -> Regression:
 
 def linear_prediction(flat: Tensor, noised: Noised) -> Tensor:
     """eps (R, D) of a Gaussian with the mean and the shrunk covariance of the other half of the samples (N, D)."""
-    half, x = len(flat) // 2, noised.sample.double().flatten(1)
+    half = len(flat) // 2
+    x = noised.sample.double().flatten(1)
     signal, noise = (level.double().flatten(1) for level in noised.levels)
     found = torch.zeros_like(x)
     for mine, other in ((noised.index < half, flat[half:]), (noised.index >= half, flat[:half])):
@@ -72,7 +73,9 @@ def linear_prediction(flat: Tensor, noised: Noised) -> Tensor:
         _, values, axes = torch.linalg.svd(other - mean, full_matrices=False)
         known = values.square() / len(other)
         rest = 0.2 * known.sum() / flat.shape[1] + 1e-9  # the variance of all axes, beside 0.8 of the known ones
-        s, n, off = signal[mine], noise[mine], x[mine] - signal[mine] * mean
+        s = signal[mine]
+        n = noise[mine]
+        off = x[mine] - signal[mine] * mean
         plain, along = 1 / (s**2 * rest + n**2), 1 / (s**2 * (0.8 * known + rest) + n**2)
         found[mine] = n * (plain * off + ((along - plain) * (off @ axes.T)) @ axes)
     return found

@@ -40,14 +40,16 @@ class Window:
 
 def _closest(case: Case, index: Tensor) -> Tensor:
     """Values of samples (n,), and those that are best among the wrong ones, (n, 1 + R, *V)."""
-    known, values = table(case), case.values
+    known = table(case)
+    values = case.values
     if known is None or values is None:
         raise InputError("got samples without labels; expected one for each")
     if case.options["kind"] != "classes":
         turned = [values[index.roll(turn)] for turn in range(1 + RIVALS)]
         return torch.stack(turned, 1)
     # The gaps of each label, over the samples of each class
-    classes, gaps = case.model.denoiser.token_shape[1], known.gaps.mean(1)
+    classes = case.model.denoiser.token_shape[1]
+    gaps = known.gaps.mean(1)
     sums, counts = torch.zeros(2, classes, classes, dtype=torch.float64)
     wrong = known.rival & gaps.isfinite()
     own = known.shown[:, :1].expand_as(known.shown)
@@ -64,8 +66,10 @@ def gaps_of(case: Case) -> tuple[Tensor, Tensor]:
     """Gaps (n, L, R) of samples at the levels `WINDOW` under the closest wrong values, and SNR (L,)."""
     values: Any = case.values
     index = in_turn(values)[: max(16, case.evaluations // 16)]
-    given, noised = _closest(case, index), case.noised(index, WINDOW)
-    L, R = len(WINDOW), given.shape[1]
+    given = _closest(case, index)
+    noised = case.noised(index, WINDOW)
+    L = len(WINDOW)
+    R = given.shape[1]
     conditions = case.model.conditioner(given.repeat(L, *[1] * (given.ndim - 1)).flatten(0, 1))
     found = predictions_under(case.model, noised, conditions, R) - noised.noise[:, None]
     errors = squared(found.flatten(0, 1)).view(L, len(index), R).transpose(0, 1)
@@ -98,7 +102,8 @@ class _Levels:
 
 def _levels(case: Case) -> _Levels:
     gaps, snr = gaps_of(case)
-    steps, half = snr.log(), float(snr[0].log() - snr[1].log()) / 2
+    steps = snr.log()
+    half = float(snr[0].log() - snr[1].log()) / 2
     alphas = case.model.denoiser.alphas_cumprod
     return _Levels(gaps, timestep_of(alphas, torch.cat([steps + half, steps[-1:] - half]).to(alphas.device)).cpu())
 
@@ -117,7 +122,8 @@ def _preferred(levels: _Levels, resampled: Tensor) -> Tensor:
 @once
 def window(case: Case) -> Window:
     """The timesteps that resamplings of the samples prefer, if they are surely better than those of the model."""
-    levels, T = _levels(case), len(case.model.denoiser.alphas_cumprod)
+    levels = _levels(case)
+    T = len(case.model.denoiser.alphas_cumprod)
     resampled = torch.randint(
         len(levels.gaps), (RESAMPLED, len(levels.gaps)), generator=torch.Generator().manual_seed(0)
     )
