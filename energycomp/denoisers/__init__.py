@@ -26,4 +26,8 @@ from energycomp.denoisers.two_stage import (
     TwoStageUNet as TwoStageUNet,
     place_maps as place_maps,
 )
-from energycomp.denoisers.unets import ConditionUNet as ConditionUNet, EmbeddingUNet as EmbeddingUNet
+from energycomp.denoisers.unets import (
+    ConditionUNet as ConditionUNet,
+    EmbeddingUNet as EmbeddingUNet,
+    latent_unet as latent_unet,
+)

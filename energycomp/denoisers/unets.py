@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from energycomp.components.condition import Condition
 from energycomp.denoisers.configured import configured
+from energycomp.denoisers.denoiser import Codec, Denoiser
 from energycomp.errors import InputError
+from energycomp.imports import without_compiler
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel, UNet2DModel
@@ -140,6 +142,41 @@ class EmbeddingUNet(nn.Module):
         embedding = torch.where(condition.null[:, None], self.null.to(rows.dtype), rows)
         prediction: Tensor = self.unet(sample, timestep, class_labels=embedding, return_dict=False)[0]
         return prediction
+
+
+def latent_unet(codec: Codec, *, side: int, token_shape: tuple[int, int]) -> Denoiser:
+    """An untrained `ConditionUNet` on latents of a VAE, as in thesis 5.4: it predicts the noise, under the rule product.
+
+    Args:
+        codec: of latents (4, side, side).
+        side: of a latent.
+        token_shape: (L, D) of a condition.
+    """
+    with without_compiler():
+        from diffusers.schedulers import DDPMScheduler
+
+    schedule = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear", beta_start=0.00085, beta_end=0.012)
+    tokens, width = token_shape
+    network = ConditionUNet(
+        tokens=tokens,
+        sample_size=side,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=2,
+        block_out_channels=[128, 256, 512, 512],
+        attention_head_dim=1,
+        norm_num_groups=1,
+        cross_attention_dim=width,
+    )
+    return Denoiser(
+        network=network,
+        alphas_cumprod=schedule.alphas_cumprod,
+        prediction_type="epsilon",
+        rule="product",
+        sample_shape=(4, side, side),
+        token_shape=token_shape,
+        codec=codec,
+    )
 
 
 def _arguments(unet: UNet2DConditionModel | UNet2DModel) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import attrs
 import torch
 
 from energycomp.components import Conditioner, cosine_schedule, flow_schedule
-from energycomp.denoisers import ConditionUNet, Denoiser, TwoStageUNet
+from energycomp.denoisers import Denoiser, TwoStageUNet, latent_unet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model, VAECodec, shipped, shipped_defaults
@@ -219,25 +219,7 @@ def paper(*, vae: str = "stabilityai/stable-diffusion-2-1-base") -> Model:
     Args:
         vae: folder or hub id of the VAE of Stable Diffusion (or its subfolder "vae"); read at the first use.
     """
-    network = ConditionUNet(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        layers_per_block=2,
-        block_out_channels=[128, 256, 512, 512],
-        attention_head_dim=1,
-        norm_num_groups=1,
-        cross_attention_dim=2,
-    )
-    denoiser = Denoiser(
-        network=network,
-        alphas_cumprod=_schedule(beta_schedule="linear", beta_start=0.00085, beta_end=0.012),
-        prediction_type="epsilon",
-        rule="product",
-        sample_shape=(4, 8, 8),
-        token_shape=(1, 2),
-        codec=VAECodec(vae, image_size=64),
-    )
+    denoiser = latent_unet(VAECodec(vae, image_size=64), side=8, token_shape=(1, 2))
     defaults = Defaults(timesteps=(0.0, 500.0), draws=64, solver="sgd", counts=(0, 10), aspect=ASPECT)
     return _model(denoiser, defaults, "unet2d_condition", Coordinates(), "coordinates")
 
@@ -254,10 +236,3 @@ def _model(
         conditioner_name=conditioner_name,
         defaults=defaults,
     )
-
-
-def _schedule(**betas: Any) -> torch.Tensor:
-    from diffusers.schedulers import DDPMScheduler
-
-    alphas_cumprod: torch.Tensor = DDPMScheduler(num_train_timesteps=1000, **betas).alphas_cumprod
-    return alphas_cumprod

@@ -8,7 +8,7 @@ import attrs
 import torch
 
 from energycomp.components import cosine_schedule
-from energycomp.denoisers import ConditionUNet, Denoiser, TwoStageUNet
+from energycomp.denoisers import Denoiser, TwoStageUNet, latent_unet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model, VAECodec, shipped, shipped_defaults
@@ -79,25 +79,7 @@ def paper(
         vae: folder or hub id of the VAE of Stable Diffusion (or its subfolder "vae"); read at the first use.
     """
     labels = Labels(dict.fromkeys(attributes, BINARY))
-    network = ConditionUNet(
-        sample_size=16,
-        in_channels=4,
-        out_channels=4,
-        layers_per_block=2,
-        block_out_channels=[128, 256, 512, 512],
-        attention_head_dim=1,
-        norm_num_groups=1,
-        cross_attention_dim=labels.width,
-    )
-    denoiser = Denoiser(
-        network=network,
-        alphas_cumprod=_schedule(beta_schedule="linear", beta_start=0.00085, beta_end=0.012),
-        prediction_type="epsilon",
-        rule="product",
-        sample_shape=(4, 16, 16),
-        token_shape=labels.token_shape,
-        codec=VAECodec(vae, image_size=128),
-    )
+    denoiser = latent_unet(VAECodec(vae, image_size=128), side=16, token_shape=labels.token_shape)
     defaults = Defaults(timesteps=(0.0, 500.0), draws=64, solver="enumerate", counts=(0, len(attributes)))
     return _model(denoiser, labels, defaults, (128, 128), "unet2d_condition")
 
@@ -112,10 +94,3 @@ def _model(denoiser: Denoiser, labels: Labels, defaults: Defaults, size: tuple[i
         conditioner_name="labels",
         defaults=defaults,
     )
-
-
-def _schedule(**betas: Any) -> torch.Tensor:
-    from diffusers.schedulers import DDPMScheduler
-
-    alphas_cumprod: torch.Tensor = DDPMScheduler(num_train_timesteps=1000, **betas).alphas_cumprod
-    return alphas_cumprod
