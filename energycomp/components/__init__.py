@@ -97,14 +97,12 @@ from energycomp.components.values import (
     value_of as value_of,
     values_of as values_of,
 )
-from energycomp.components.weights import (
-    AnyWeight as AnyWeight,
-    Weight as Weight,
+from energycomp.components.weight_values import (
     bounds as bounds,
     constant_weights as constant_weights,
     is_constant as is_constant,
     level_weights as level_weights,
     noise_share as noise_share,
     number_at as number_at,
-    scalar as scalar,
 )
+from energycomp.components.weights import AnyWeight as AnyWeight, Weight as Weight, scalar as scalar

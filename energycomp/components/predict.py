@@ -16,7 +16,8 @@ from energycomp.components.component import Leaf, LeafGroup, RaggedGroup, Weight
 from energycomp.components.ledger import count_component
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.terms import shared_space, weights_at
-from energycomp.components.weights import LEAST_VALUE, Weight, is_constant
+from energycomp.components.weight_values import is_constant
+from energycomp.components.weights import LEAST_VALUE, Weight
 from energycomp.errors import InputError, NonFiniteError
 
 

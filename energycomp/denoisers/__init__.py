@@ -3,10 +3,8 @@
 from energycomp.components.ledger import RowCount as RowCount, count_rows as count_rows
 from energycomp.denoisers.configured import Configured as Configured, configured as configured
 from energycomp.denoisers.denoiser import (
-    Codec as Codec,
     Conditional as Conditional,
     Denoiser as Denoiser,
-    HasFiles as HasFiles,
     compose_rows as compose_rows,
 )
 from energycomp.denoisers.evaluator import (
@@ -19,6 +17,7 @@ from energycomp.denoisers.evaluator import (
     rows as rows,
     trunk as trunk,
 )
+from energycomp.denoisers.protocols import Codec as Codec, HasFiles as HasFiles
 from energycomp.denoisers.two_stage import (
     FiLMBlock as FiLMBlock,
     GroupNorm as GroupNorm,

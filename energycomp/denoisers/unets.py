@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from energycomp.components.condition import Condition
 from energycomp.denoisers.configured import configured
-from energycomp.denoisers.denoiser import Codec, Denoiser
+from energycomp.denoisers.denoiser import Denoiser
+from energycomp.denoisers.protocols import Codec
 from energycomp.errors import InputError
 from energycomp.imports import without_compiler
 
@@ -145,7 +146,7 @@ class EmbeddingUNet(nn.Module):
 
 
 def latent_unet(codec: Codec, *, side: int, token_shape: tuple[int, int]) -> Denoiser:
-    """An untrained `ConditionUNet` on latents of a VAE, as in thesis 5.4: it predicts the noise, under the rule product.
+    """An untrained `ConditionUNet` on latents of a VAE, as in thesis 5.4: noise prediction, rule product.
 
     Args:
         codec: of latents (4, side, side).

@@ -27,17 +27,19 @@ if TYPE_CHECKING:
         read_frames as read_frames,
         save_frames as save_frames,
     )
-    from energycomp.images.process import (
-        ImageProcessor as ImageProcessor,
-        as_picture as as_picture,
+    from energycomp.images.output import (
         decoded as decoded,
         from_bytes as from_bytes,
         from_unit as from_unit,
-        guided as guided,
         is_picture as is_picture,
         to_bytes as to_bytes,
         to_output as to_output,
         to_unit as to_unit,
+    )
+    from energycomp.images.process import (
+        ImageProcessor as ImageProcessor,
+        as_picture as as_picture,
+        guided as guided,
     )
     from energycomp.images.read import (
         FORMATS as FORMATS,

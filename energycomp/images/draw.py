@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.images.process import to_output
+from energycomp.images.output import to_output
 from energycomp.images.save import framed
 
 SIDE = 480  # px, the shorter side of an overlay

@@ -6,6 +6,7 @@ from energycomp.inference.attributes import (
     read_attributes as read_attributes,
     refine_numbers as refine_numbers,
 )
+from energycomp.inference.best import BestSamples as BestSamples, sample_best as sample_best
 from energycomp.inference.compare import (
     as_normal as as_normal,
     paired as paired,
@@ -45,10 +46,8 @@ from energycomp.inference.quadratic import (
     quadratic_form as quadratic_form,
 )
 from energycomp.inference.ranking import (
-    BestSamples as BestSamples,
     Ranking as Ranking,
     rank as rank,
-    sample_best as sample_best,
 )
 from energycomp.inference.slots import Slot as Slot
 from energycomp.inference.solution import (

@@ -21,8 +21,9 @@ from energycomp._moved import TODAY, config_of_today
 from energycomp.components.condition import Condition
 from energycomp.components.conditioning import Conditioner, weights_of
 from energycomp.denoisers.configured import Configured
-from energycomp.denoisers.denoiser import Codec, Denoiser, HasFiles
+from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.evaluator import rows, trunk
+from energycomp.denoisers.protocols import Codec, HasFiles
 from energycomp.errors import CheckpointError, EnergycompError, InputError
 from energycomp.files import atomic_directory, read_tensors, verify, write_tensors
 from energycomp.images import ImageProcessor

@@ -1,5 +1,6 @@
 """Plugins: hooks, discovery through entry points, and look-up by name. Imports no torch."""
 
+from energycomp.plugins.deferred import lazy as lazy
 from energycomp.plugins.discovery import PluginInfo as PluginInfo
 from energycomp.plugins.hookspecs import (
     KINDS as KINDS,
@@ -11,7 +12,6 @@ from energycomp.plugins.hookspecs import (
 from energycomp.plugins.registry import (
     find as find,
     first_party as first_party,
-    lazy as lazy,
     listing as listing,
     names as names,
     not_found as not_found,

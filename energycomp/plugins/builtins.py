@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from energycomp.plugins.deferred import lazy
 from energycomp.plugins.hookspecs import Factory, hookimpl
-from energycomp.plugins.registry import lazy
 
 
 @hookimpl

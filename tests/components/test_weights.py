@@ -15,7 +15,8 @@ from PIL import Image
 
 from energycomp import Composer, Composition, during, ramp, rank, region, sample_best
 from energycomp.components import Mixture, Weight, combine, native_type, per_sample
-from energycomp.components.weights import is_constant, noise_share, positive
+from energycomp.components.weight_values import is_constant, noise_share
+from energycomp.components.weights import positive
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import Target

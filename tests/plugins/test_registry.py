@@ -290,7 +290,7 @@ FACTORIES = {
     "none": ("def make(): pass", r"Got a NoneType without needs, solve from {}\. Expected a solver"),
     "half": ("class make: needs = None", r"Got a make without solve from {}\."),
     "import": (
-        "from energycomp.plugins.registry import lazy; make = lazy('nobody:X')",
+        "from energycomp.plugins.deferred import lazy; make = lazy('nobody:X')",
         r"{}: Got ModuleNotFoundError",
     ),
 }

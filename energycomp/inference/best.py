@@ -1,0 +1,133 @@
+"""The best of several samples, by `rank`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components import EnergyComponent
+from energycomp.components.ledger import count_rows
+from energycomp.errors import InputError
+from energycomp.images import decoded
+from energycomp.inference.ranking import DRAWS, Ranking, rank_samples, rankable
+from energycomp.models.model import Model
+from energycomp.sampling.composer import OUTPUT_TYPES, Composer
+from energycomp.seeds import Generator, as_generators
+
+
+@attrs.frozen(eq=False)
+class BestSamples:
+    """The samples that were kept of all that were drawn."""
+
+    images: Any  # the n kept samples, best first, in the output type
+    ranking: Ranking  # of all samples, in the order in which they were drawn
+    kept: tuple[int, ...]  # the indices of the kept samples in the ranking, best first
+    rows: int  # network evaluations of sampling and ranking
+
+    @property
+    def dropped(self) -> tuple[int, ...]:
+        """The indices of the other samples, best first; `ranking.missing` says what each lacks."""
+        return self.ranking.order[len(self.kept) :]
+
+    @property
+    def complete(self) -> int:
+        """How many of the kept samples are complete; the others are kept for want of better ones."""
+        return int(self.ranking.complete[list(self.kept)].sum())
+
+    @property
+    def rows_per_sample(self) -> float:
+        """Network evaluations per kept sample."""
+        return self.rows / len(self.kept)
+
+
+def sample_best(
+    composition: EnergyComponent | Sequence[EnergyComponent],
+    n: int = 1,
+    *,
+    best_of: int = 4,
+    until_complete: bool = False,
+    model: Model | None = None,
+    draws: int = DRAWS,
+    constraint: Callable[[Tensor], Tensor] | None = None,
+    generator: Generator = None,
+    output_type: str = "pil",
+    **options: Any,
+) -> BestSamples:
+    """Draws n * best_of samples and keeps the best n: those that show every component, by their least lift.
+
+    Where fewer than n show every component, or are allowed by the constraint, the best of the others follow; a warning
+    says how many of the kept ones the constraint rules out. `rank` defines lift and order. Costs
+    best_of times the network evaluations of `Composer.sample`, and those of `rank`.
+
+    Args:
+        composition: as `rank` takes it, or a list for `Composer`.
+        n: the number of samples that are kept.
+        best_of: samples drawn for each that is kept.
+        until_complete: draw n samples at a time, and no more once n of them are complete: they show every component,
+            and the energy of the constraint is finite.
+        model, draws, constraint: as for `rank`.
+        generator: one, or a seed, for samples and ranking; or a list, one for each of the n * best_of samples, which
+            are then ranked with the seed 0, as they are with `until_complete`.
+        output_type: as for `Composer.sample`.
+        options: other keywords of `Composer.sample`, such as `num_inference_steps` and `scheduler`.
+
+    Raises:
+        CompositionError, InputError, NonFiniteError: as `rank` and `Composer.sample`, the first before any sampling.
+
+    >>> from energycomp.testing import bumps_model
+    >>> model = bumps_model()
+    >>> both = model(0.2, 0.3) & model(0.7, 0.8)
+    >>> best = sample_best(both, 2, best_of=3, generator=0, num_inference_steps=5, progress=False)
+    >>> len(best.images), len(best.dropped), best.complete
+    (2, 4, 2)
+    """
+    if n < 1 or best_of < 1:
+        raise InputError(f"got n={n} and best_of={best_of}; expected at least 1 of each")
+    if output_type not in OUTPUT_TYPES:
+        raise InputError(f"got output_type {output_type!r}; expected one of {OUTPUT_TYPES}")
+    if "return_dict" in options:
+        raise InputError("got return_dict for sample_best, which returns BestSamples; leave it out")
+    composer = Composer(composition)
+    denoiser, *_ = rankable(composer, model)
+    generators = as_generators(generator)
+    clipped = denoiser.noised_space.value_range  # an image shows what is left after clipping
+    size = n if until_complete else n * best_of
+    own = generators if isinstance(generators, torch.Generator) and not until_complete else 0
+    drawn: list[Tensor] = []
+    rankings: list[Ranking] = []
+    with count_rows() as spent:
+        for start in range(0, n * best_of, size):
+            some = generators[start : start + size] if isinstance(generators, list) else generators
+            drawn.append(composer.sample(size, generator=some, output_type="latent", **options))
+            seen = drawn[-1] if clipped is None else drawn[-1].clamp(*clipped)
+            how: dict[str, Any] = {"model": model, "draws": draws, "constraint": constraint, "generator": own}
+            rankings.append(rank_samples(seen, composer, **how))
+            if sum(int(ranking.complete.sum()) for ranking in rankings) >= n:
+                break
+    samples = torch.cat(drawn)
+    ranking = _joined(rankings)
+    kept = ranking.order[:n]
+    if ranking.energy is not None and (out := int(ranking.energy[list(kept)].isinf().sum())):
+        warnings.warn(
+            f"the constraint rules {out} of the {n} kept samples out, because it allows no others of the "
+            f"{len(samples)} that were drawn; raise best_of",
+            stacklevel=2,
+        )
+    with torch.no_grad():
+        images = decoded(samples[list(kept)], output_type, decode=denoiser.decode, value_range=clipped)
+    return BestSamples(images, ranking, kept, spent.rows)
+
+
+def _joined(rankings: Sequence[Ranking]) -> Ranking:
+    """The ranking of all images of several rankings of one composition."""
+    parts: dict[str, Any] = {
+        name: torch.cat([getattr(one, name) for one in rankings])
+        for name in ("lift", "stderr", "p_value", "energy")
+        if getattr(rankings[0], name) is not None
+    }
+    return attrs.evolve(rankings[0], **parts, rows=sum(one.rows for one in rankings))
