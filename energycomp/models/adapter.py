@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,8 @@ from energycomp.models.process import Process
 from energycomp.models.weights import on_meta
 from energycomp.plugins import find
 
-KINDS: dict[str, AnyPrediction] = {  # by what `adopt` is told
+Predicts = Literal["eps", "x0", "v", "flow", "score", "edm"]  # what `adopt` is told
+KINDS: dict[Predicts, AnyPrediction] = {
     "eps": "epsilon", "x0": "sample", "v": "v_prediction", "flow": "flow", "score": "score", "edm": "edm",
 }  # fmt: skip
 Call = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import attrs
 import torch
@@ -15,7 +15,7 @@ from energycomp.components import Classes, Conditioner, Latents, log_snr
 from energycomp.denoisers import Denoiser
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor, is_picture
-from energycomp.models.adapter import Adopted, Call
+from energycomp.models.adapter import Adopted, Call, Predicts
 from energycomp.models.defaults import Defaults
 from energycomp.models.model import Model
 from energycomp.models.numbers import NumberProcessor
@@ -23,7 +23,6 @@ from energycomp.models.process import FLOWS, Clock, Process, as_json, shortly
 from energycomp.models.weights import load_weights, read_weights
 from energycomp.plugins import find
 
-Predicts = Literal["eps", "x0", "v", "flow", "score", "edm"]
 READ = (5.0, 0.05)  # SNR between which images are read: more noise hides the data, less hides the condition
 STEPS = 200  # of sampling: 50 make data of a deviation of 0.25 narrower by 6 to 19 %
 REACHED = 0.05  # share of the variance from the data at the last timestep, below which it is noise
