@@ -11,6 +11,7 @@ import attrs
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
 
 from energycomp.components import Composable, Composition, Condition, EnergyComponent, NoisedSpace, combine, predict
 from energycomp.denoisers import Conditional, count_rows
@@ -28,46 +29,74 @@ def same(left: Composable, right: Composable) -> bool:
     return all(abs(a.get(leaf, 0.0) - b.get(leaf, 0.0)) < 1e-12 for leaf in {*a, *b})
 
 
-def test_arithmetic_is_literal() -> None:
-    composition = 2.0 * A - B + A * 0.5 + -C
-    assert dict(composition.terms) == {A: 2.5, B: -1.0, C: -1.0}
-    assert composition.mass == pytest.approx(0.5)
-    assert same(A + B, B + A)
-    assert same((A + B) + C, A + (B + C))
-    assert not (A - A).terms
-    assert list((A + B - A).terms) == [B]
+LEAVES = (A, B, C, U)
+Formula = tuple[Any, np.ndarray]  # a component, and the weights of its leaves by the definition
 
 
-def test_and_is_associative_commutative_and_u_is_its_identity() -> None:
-    assert same((A & B) & C, A & (B & C))
-    assert same(A & B, B & A)
-    assert same(A & U, A)
-    assert same(U & A, A)
-    assert same(U & U, U)
-    assert dict((A & B & C).terms) == {A: 1.0, B: 1.0, C: 1.0, U: -2.0}
+def residual(weights: np.ndarray) -> np.ndarray:
+    """R(A) = A - mass(A) u."""
+    return weights - weights.sum() * np.eye(4)[3]
 
 
-def test_results_of_and_and_not_have_mass_one() -> None:
-    for composition in (A & B, A & B & C, ~A, ~(A & B), (3 * A) & (0.5 * B), A & ~B, (A + B) & C):
-        assert composition.mass == pytest.approx(1.0)
+def mean_of(parts: list[np.ndarray]) -> np.ndarray:
+    return sum(parts) / sum(part.sum() for part in parts)
 
 
-def test_not_is_its_own_inverse_and_cancels() -> None:
-    assert same(~A, 2 * U - A)
-    assert same(~~A, A)
-    assert same(A & ~A, U)
-    assert same(~U, U)
-    assert not same(A & A, A)  # it sharpens: no Boolean algebra
+def formulas(inner: st.SearchStrategy[Formula]) -> st.SearchStrategy[Formula]:
+    """One operator, or one rule, over smaller formulas."""
+    u = np.eye(4)[3]
+    known = inner.filter(lambda one: np.abs(one[1]).max() > 1e-6)  # a sum that cancels has no u
+    pairs, numbers = st.tuples(inner, inner), st.sampled_from([-4.0, -1.0, 0.5, 2.0])
+    several = st.lists(inner, min_size=1, max_size=3)
+    weighed = several.filter(lambda some: abs(sum(weights.sum() for _, weights in some)) > 1e-6)
+    return st.one_of(
+        pairs.map(lambda p: (p[0][0] + p[1][0], p[0][1] + p[1][1])),
+        pairs.map(lambda p: (p[0][0] - p[1][0], p[0][1] - p[1][1])),
+        inner.map(lambda a: (-a[0], -a[1])),
+        inner.map(lambda a: (+a[0], a[1])),
+        st.tuples(numbers, inner).map(lambda p: (p[0] * p[1][0], p[0] * p[1][1])),
+        st.tuples(numbers, inner).map(lambda p: (p[1][0] / p[0], p[1][1] / p[0])),
+        st.tuples(known, known).map(lambda p: (p[0][0] & p[1][0], u + residual(p[0][1]) + residual(p[1][1]))),
+        known.map(lambda a: (~a[0], u - residual(a[1]))),
+        several.map(lambda some: (sum(one for one, _ in some), sum(weights for _, weights in some))),
+        several.map(lambda some: (combine([one for one, _ in some], "sum"), sum(weights for _, weights in some))),
+        st.lists(known, min_size=1, max_size=3).map(
+            lambda some: (combine([one for one, _ in some], "product"), u + sum(residual(w) for _, w in some))
+        ),
+        weighed.map(lambda some: (combine([one for one, _ in some], "mean"), mean_of([w for _, w in some]))),
+    )
 
 
-def test_guidance() -> None:
+@settings(max_examples=80, deadline=None)
+@given(st.recursive(st.sampled_from(list(zip(LEAVES, np.eye(4), strict=True))), formulas, max_leaves=8))
+def test_operators_are_those_of_the_weights(made: Formula) -> None:
+    """So that `&` is associative, u is its identity, and `~` is its own inverse: the definition has these laws."""
+    component, weights = made
+    terms = Composition.of(component).terms
+    assert [terms.get(leaf, 0.0) for leaf in LEAVES] == pytest.approx(weights, abs=1e-9)
+    assert all(terms.values())  # what cancels is gone
+    assert Composition.of(component).mass == pytest.approx(weights.sum(), abs=1e-9)
+
+
+def test_and_sharpens() -> None:
+    """No Boolean algebra."""
     assert same(7.5 * A & U, U + 7.5 * (A - U))
-    assert same(A & B, A + B - U)
+    assert not same(A & A, A)
+    assert same(combine([A], "product"), A)
 
 
-def test_sum_of_a_list() -> None:
-    assert same(sum([A, B, C]), A + B + C)
-    assert repr(sum([A, B, C])) == "a + b + c"
+def test_what_cannot_be_divided_or_combined() -> None:
+    with pytest.raises(CompositionError, match="divided by 0"):
+        A / 0
+    with pytest.raises(TypeError):
+        2 / A  # type: ignore[operator]
+    cases: tuple[tuple[list[Any], Any, str], ...] = (
+        ([A - B], "mean", "sum to 0"), ([], "sum", "no components"), ([A], "max", "'max'"),
+        ([1], "sum", "got int; expected a component"),
+    )  # fmt: skip
+    for parts, rule, message in cases:
+        with pytest.raises(CompositionError, match=message):
+            combine(parts, rule)
 
 
 def test_zero_is_the_empty_sum() -> None:
@@ -76,17 +105,6 @@ def test_zero_is_the_empty_sum() -> None:
         assert same(zero + A, A)
         assert same(A - zero, A)
         assert same(zero - A, -A)
-
-
-def test_signs_and_quotients() -> None:
-    assert same(+A, A)
-    assert same(+(A - B), A - B)
-    assert same(A / 2, 0.5 * A)
-    assert same((A - B) / -4, 0.25 * B - 0.25 * A)
-    with pytest.raises(CompositionError, match="divided by 0"):
-        A / 0
-    with pytest.raises(TypeError):
-        2 / A  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64, np.array, torch.tensor, Fraction])
@@ -144,6 +162,7 @@ def test_repr_prints_the_formula() -> None:
     assert repr(2 * A - B) == "2 a - b"
     assert repr(-A + 0.25 * B) == "-a + 0.25 b"
     assert repr(A - A) == "0"
+    assert repr(sum([A, B, C])) == "a + b + c"
 
 
 def test_immutable() -> None:
@@ -178,22 +197,6 @@ def test_incompatible_components_are_both_named(other: Gaussian) -> None:
 
 def test_equal_schedules_of_two_models_are_compatible() -> None:
     assert len((A + Gaussian(alphas_cumprod=cosine_schedule())).terms) == 2
-
-
-def test_rules() -> None:
-    assert same(combine([A, B, C], "sum"), A + B + C)
-    assert same(combine([A, B, C], "mean"), (A + B + C) * (1 / 3))
-    assert same(combine([2 * A, B], "mean"), (2 * A + B) * (1 / 3))
-    assert same(combine([A, B, C], "product"), A & B & C)
-    assert same(combine([A], "product"), A)
-    with pytest.raises(CompositionError, match="sum to 0"):
-        combine([A - B], "mean")
-    with pytest.raises(CompositionError, match="no components"):
-        combine([], "sum")
-    with pytest.raises(CompositionError, match="'max'"):
-        combine([A], "max")  # type: ignore[arg-type]
-    with pytest.raises(CompositionError, match="got int; expected a component"):
-        combine([1], "sum")
 
 
 def test_without_an_unconditional_leaf() -> None:
