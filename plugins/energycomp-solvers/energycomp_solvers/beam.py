@@ -44,15 +44,18 @@ class Beam:
         generator = as_generator(generator)
         atoms, slots = dictionary(problem)
         draws = self.draws or problem.default_draws
+        # One quadratic form of all values
         form = problem.quadratic(atoms, problem.draw(draws, generator)).without_atoms().mean()
         beams: Ranked = [(float(subset_errors(form, [], problem.weighting)), ())]
         ranked: Ranked = []
         for count in range(problem.counts[1] + 1):
+            # Extend every answer by one value, and keep the best `width`
             if count:
                 beams = _extended(problem, beams, slots[count - 1], form)[: max(self.width, 2)]
             if count >= problem.counts[0] and (count or problem.has_empty):
                 ranked += beams
         ranked = sorted(ranked)[:2]
+        # Compare the best two on draws of their own
         bank = problem.draw(self.fresh_draws or draws, generator)
         fresh = [errors_of(problem, atoms[list(chosen)], bank) for _, chosen in ranked]
         return ranked_solution(problem, atoms, ranked, fresh, {})

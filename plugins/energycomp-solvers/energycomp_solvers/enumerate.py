@@ -83,6 +83,7 @@ class Enumerate:
         With a fixed number of draws these are those that select, and at most 2 K + 1 rows for each that compares.
         """
         generator = as_generator(generator)
+        # The values that components may take, and how many answers they make
         atoms, slots = dictionary(problem)
         total = number_of_configurations(problem, slots)
         if total > self.limit:
@@ -92,9 +93,11 @@ class Enumerate:
             )
         most = self.draws or problem.default_draws
         trace = {"configurations": [float(total)]}
+        # Draw until the best answer is sure
         stops = self.p_value is not None and self.fresh_draws is None
         if stops and (total <= self.chunk or _of_one_each(problem, slots)):
             return self._until_sure(problem, atoms, slots, most, trace, generator)
+        # Or rank by a fixed number of draws, and compare the best two on others
         ranking = self._ranking(problem, terms_of(problem, atoms, problem.draw(most, generator)), slots)
         bank = problem.draw(self.fresh_draws or most, generator)
         fresh = [errors_of(problem, atoms[chosen], bank) for _, chosen in ranking.best]
@@ -112,20 +115,25 @@ class Enumerate:
         sizes = _banks(most)
         dropped = 0.0
         level = self.p_value or 0.0
+        # The level of each look, so that all looks together have that of one test
         looks = tuple(2 * draws for draws in accumulate(sizes))
         nominal = nominal_level(looks, level)
         halves = [QuadraticForm.empty(len(atoms)) for _ in range(2)]
         for place, size in enumerate(sizes):
+            # More draws for both halves, each of which ranks all answers
             halves = [half.cat(terms_of(problem, atoms, problem.draw(size, generator))) for half in halves]
             rankings = [self._ranking(problem, half, slots) for half in halves]
             banks = sizes[: place + 1]
+            # Compare the best answer of each half on the draws of the other
             fresh, found = compare_halves(halves, [each.best for each in rankings], problem.weighting, banks)
             if len(fresh) < 2 or found < nominal or place + 1 == len(sizes):
                 break
+            # Drop the values that are beaten, so that further draws cost less
             kept, dropped = _kept(halves, rankings, banks, problem.weighting, nominal, dropped)
             atoms = atoms[kept]
             halves = [half.take(kept) for half in halves]
             slots = [[kept.index(k) for k in slot if k in kept] for slot in slots]
+        # The answer of all draws
         ranking = self._ranking(problem, halves[0].cat(halves[1]), slots)
         trace |= {"draws": [2.0 * sum(banks)]}
         solution = _solution(problem, atoms, ranking, fresh, trace, [*banks, *banks])
@@ -135,9 +143,11 @@ class Enumerate:
     def _ranking(self, problem: Problem, terms: QuadraticForm, slots: list[list[int]]) -> _Ranking:
         form = terms.mean()
         low, high = problem.counts
+        # One value of each attribute: all errors are one tensor
         if _of_one_each(problem, slots):
             errors = with_prior(form, all_errors(form, slots, problem.weighting(high)), slots)
             return _of_attributes(errors, slots, problem)
+        # Otherwise answers of each count, a chunk at a time
         best: list[tuple[float, list[int]]] = []
         with_each: list[tuple[float, list[int]]] = [(math.inf, [])] * len(form)
         seen: list[tuple[Tensor, Tensor]] = []
@@ -146,9 +156,11 @@ class Enumerate:
                 errors = form.with_prior(form.errors_of_each(chosen, problem.weighting(count))[0], chosen)
                 least = errors.topk(min(2, len(errors)), largest=False)
                 rows = chosen[least.indices].tolist()
+                # Keep the best two, and the best with each value
                 best += [(float(e), row) for e, row in zip(least.values, rows, strict=True)]
                 best = sorted(best)[:2]
                 with_each = list(map(min, with_each, _best_with_each(errors, chosen, len(form))))
+                # Keep all energies, for the posterior of each value
                 if problem.beta is not None and problem.exchangeable:
                     seen.append((chosen, problem.energies(errors)))
         if not seen or problem.beta is None:
@@ -177,6 +189,7 @@ def _best_with_each(errors: Tensor, chosen: Tensor, atoms: int) -> list[tuple[fl
 def _of_attributes(errors: Tensor, slots: list[list[int]], problem: Problem) -> _Ranking:
     least = errors.topk(min(2, len(errors)), largest=False)
     best = [(float(e), unravel(int(index), slots)) for e, index in zip(least.values, least.indices, strict=True)]
+    # The best answer with each value: the least over the other attributes
     order = list(chain(*slots))
     with_each = dict[int, tuple[float, list[int]]]()
     after = len(errors)
@@ -185,8 +198,10 @@ def _of_attributes(errors: Tensor, slots: list[list[int]], problem: Problem) -> 
         after //= len(slot)
         each = errors.view(before, len(slot), after).transpose(0, 1).flatten(1)
         for place, (error, index) in enumerate(zip(*map(Tensor.tolist, each.min(1)), strict=True)):
+            # The place of that answer among all
             choice = (index // after * len(slot) + place) * after + index % after
             with_each[slot[place]] = (error, unravel(choice, slots))
+    # The marginal posterior of each value
     posterior = None
     if problem.beta is not None:
         found = torch.cat(marginals(problem.energies(errors), list(map(len, slots)), problem.beta))
@@ -215,6 +230,7 @@ def _kept(
 
     Atoms of the best and second-best answers stay, and those that are not beaten.
     """
+    # The best answers stay
     kept = {k for ranking in rankings for _, chosen in ranking.best for k in chosen}
     atoms = len(halves[0])
     pairs = list(zip(halves, reversed(rankings), strict=True))
@@ -224,10 +240,12 @@ def _kept(
     def judged(answer: Callable[[_Ranking], list[int]]) -> Tensor:
         return torch.cat([subset_errors(half, answer(ranking), weighting) for half, ranking in pairs])
 
+    # Judge each half's choice by the other half
     best = judged(lambda ranking: ranking.best[0][1])
     for k in posterior.argsort().tolist():
         if k in kept:
             continue
+        # Drop a value whose best answer is beaten, while the posterior of all that is dropped is small
         others = judged(lambda ranking, k=k: ranking.with_each[k][1])  # type: ignore[misc]
         unlikely = dropped + float(posterior[k]) < RULED_OUT
         if unlikely and atoms * paired(best, others, [*banks, *banks])[2] < p_value:

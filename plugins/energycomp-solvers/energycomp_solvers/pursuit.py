@@ -104,16 +104,19 @@ class Pursuit:
         candidates = problem.slots[0].candidates
         if candidates is None:
             return self._search(problem, most, generator)
+        # Pursue among the given values
         counts_without_repeats(problem, len(candidates))
         spent = [problem.rows]
         form = problem.quadratic(candidates, problem.draw(self.draws, generator))
         spent.append(problem.rows)
         found = self._chosen(problem, candidates, form)
         spent.append(problem.rows)
+        # Decide how many there are, on draws of their own
         held_out = HeldOut(problem, found.atoms, [problem.draw(n, generator) for n in _parts(most)])
         kept = self._decide(problem, found.form, found.chosen, found.extra, held_out)
         spare = [k for k in held_out.known if k not in kept]
         spent += [problem.rows] * 3
+        # Compare the answer with the best other one, on further draws
         draws = min(held_out.draws, most // 2)
         chooses = held_out.form([*kept, *spare])
         trace = {"error": found.errors}
@@ -193,14 +196,17 @@ class Pursuit:
         low, high = problem.counts
         weighting = problem.weighting
         reach = 0.5 / self.side
+        # Begin with the values of the lattice that explain most by themselves
         first = promising(screen.form, problem.counts, weighting, PROMISING)
         bank = screen.bank
         atoms, form = screen.admit(first, screen.atoms[:0], None)
         orders: list[list[int]] = [[]]
         errors = [float(subset_errors(form, [], weighting).mean())]
         while len(orders) <= high + self.extra:
+            # Stop where the last additions did not lower the error
             if len(errors) > max(low, errors.index(min(errors)) + max(self.extra, 1)):
                 break
+            # Search the lattice again, given what is chosen
             before = torch.inf
             error = torch.inf
             moves = 0
@@ -209,8 +215,10 @@ class Pursuit:
                 atoms, form = screen.admit(screen.best(form, order, FURTHER), atoms, form)
             if len(order) == len(form):
                 break
+            # Add the value that lowers the error most, and exchange the others
             order = swap(form, [*order, int(add_each(form, order, weighting).argmin())], weighting, rounds=2)
             places = [place for place, k in enumerate(order) if k not in orders[-1]]
+            # Move what is new, while that lowers the error
             while moves == 0 or (moves < MOVES and error < (1 - SETTLED) * before):
                 before = float(subset_errors(form, order, weighting).mean())
                 moves = moves + 1
@@ -218,6 +226,7 @@ class Pursuit:
                 error = float(subset_errors(form, order, weighting).mean())
             orders.append(order)
             errors.append(error)
+        # The count of least error, with all its values moved together
         most = len(orders) - 1
         count = min(range(min(low, most), min(high, most) + 1), key=errors.__getitem__)
         chosen, extra = orders[count], [k for k in orders[-1] if k not in orders[count]][: self.extra]
@@ -230,6 +239,7 @@ class Pursuit:
         chosen = list(range(len(values)))
         form = problem.quadratic(values, bank)
         places = range(len(values))
+        # Newton's steps, until one gains next to nothing
         steps = self.steps if problem.prior(values[None]) is None else max(self.steps, WITH_PRIOR)
         for _ in range(steps):
             before = float(subset_errors(form, chosen, problem.weighting).mean())
@@ -248,6 +258,7 @@ class Pursuit:
         objects. Then any that was compared is added while that helps significantly; the p-value is multiplied by the
         number of those, of which the same draws choose the best (Bonferroni).
         """
+        # Drop the component that is missed least, while that does no significant harm
         held_out.evaluate(chosen)
         while len(chosen) > problem.counts[0]:
             fewer = [swap(form, [c for c in chosen if c != drop], problem.weighting, rounds=2) for drop in chosen]
@@ -255,6 +266,7 @@ class Pursuit:
             if held_out.significant(chosen, least, self.p_value):
                 break
             chosen = least
+        # Add the one that helps most, while it helps significantly
         if len(chosen) < problem.counts[1]:
             held_out.evaluate(extra)
         while len(chosen) < min(problem.counts[1], len(held_out.known)):

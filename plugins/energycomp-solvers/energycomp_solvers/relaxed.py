@@ -62,6 +62,7 @@ class Relaxed:
         """
         generator = as_generator(generator)
         atoms, slots = dictionary(problem)
+        # Descend from several shares for each count, and round what they become
         bank = problem.draw(self.fresh_draws or problem.default_draws, generator)
         form = problem.quadratic(atoms, bank) if self.mix == "predictions" else None
         answers = {
@@ -71,6 +72,7 @@ class Relaxed:
             for shares in self._shares(problem, atoms, slots[:count], form, generator)
             for answer in rounded(problem, shares, slots[:count])
         }
+        # Score the answers, which use few of the values
         used = range(len(atoms)) if form is not None else sorted(set(chain(*answers)))
         form = form if form is not None else problem.quadratic(atoms[list(used)], bank)
         place = {atom: row for row, atom in enumerate(used)}
@@ -78,6 +80,7 @@ class Relaxed:
             (float(subset_errors(form, [place[atom] for atom in answer], problem.weighting).mean()), answer)
             for answer in answers
         )
+        # Compare the best two on draws of their own
         fresh_bank = problem.draw(len(bank), generator)
         fresh = [errors_of(problem, atoms[list(answer)], fresh_bank) for _, answer in ranked[:2]]
         return ranked_solution(problem, atoms, ranked[:2], fresh, {"answers": [float(len(answers))]})
@@ -94,10 +97,12 @@ class Relaxed:
         if not slots:
             return torch.zeros(1, 0, len(atoms))
         device = generator.device if generator is not None else torch.device("cpu")
+        # Random shares of the values that each slot may take
         shares = torch.rand(self.inits, len(slots), len(atoms), generator=generator, device=device)
         legal = torch.zeros_like(shares[0], dtype=torch.bool)
         for k, slot in enumerate(slots):
             legal[k, list(slot)] = True
+        # The error of shares: of mixed conditions on new draws, or of mixed predictions
         expected = _expected_energies(problem, atoms)
         weight = problem.weighting(len(slots))
         mean = None if form is None else form.mean()
@@ -125,6 +130,7 @@ def _expected_energies(problem: Problem, atoms: Tensor) -> Callable[[Tensor], Te
     energies = [problem.prior(atoms[indices]) for indices in sets]
     if energies[0] is None:
         return None
+    # The prior as a sum over values and pairs of values
     none, one, two = (e.double().clamp(max=RULED_OUT) for e in energies if e is not None)
     pairs = two.view(len(one), -1) - one - one[:, None] + none
 
@@ -150,6 +156,7 @@ def descend_shares(
     """
     squares = torch.zeros_like(shares[..., :1])
     for _ in range(steps):
+        # The slope of the error
         free = shares.detach().requires_grad_()
         with torch.enable_grad():
             error = errors(free).sum()
@@ -162,6 +169,7 @@ def descend_shares(
         slope = torch.where(legal, slope, 0.0)
         # along the simplex: what all values of a slot share moves nothing
         slope = torch.where(legal, slope - slope.sum(-1, keepdim=True) / legal.sum(-1, keepdim=True), 0.0)
+        # A step, shorter the more slopes there were, and back to legal shares
         squares = squares + slope.square().sum(-1, keepdim=True)
         step = slope / squares.sqrt().clamp(min=torch.finfo(slope.dtype).tiny)
         shares = nearest_shares(free.detach() - learning_rate * step, legal)
@@ -178,6 +186,7 @@ def nearest_shares(values: Tensor, legal: Tensor) -> Tensor:
             [0.2333, 0.2333, 0.5333]])
     """
     values = values.masked_fill(~legal, -torch.inf)
+    # The greatest values stay above 0, and all lose as much as makes their sum 1
     ranked = values.sort(-1, descending=True).values
     excess = (ranked.cumsum(-1) - 1) / torch.arange(1, values.shape[-1] + 1, device=values.device)
     size = (ranked > excess).sum(-1, keepdim=True)
@@ -191,11 +200,13 @@ def rounded(problem: Problem, shares: Tensor, slots: Sequence[Sequence[int]]) ->
     """
     from scipy.optimize import linear_sum_assignment
 
+    # The best atom of each slot, or the best assignment where all differ
     table = shares.new_full(shares.shape, -torch.inf)
     for k, slot in enumerate(slots):
         table[k, list(slot)] = shares[k, list(slot)]
     found = linear_sum_assignment(table.cpu(), maximize=True)[1] if problem.distinct else table.argmax(1)
     chosen = [int(atom) for atom in found]
+    # The exchange that costs the least share
     gaps = {
         (k, other): float(table[k, chosen[k]] - table[k, other])
         for k, slot in enumerate(slots)

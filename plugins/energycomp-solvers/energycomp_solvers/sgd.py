@@ -71,6 +71,7 @@ class SGD:
         generator = as_generator(generator)
         problem.check_size(self.inits * max(problem.counts[0], 1), self.draws)
         bank = problem.draw(self.fresh_draws or problem.default_draws, generator)
+        # The best answer so far, and all others
         best = torch.empty(0, *problem.value_shape, device=problem.device)
         best_errors = None
         others: list[tuple[float, Tensor]] = []
@@ -80,6 +81,7 @@ class SGD:
         steps = self.rounds * self._steps_of_round * sum(count > 0 for count in counts)
         with counting("descent", steps, unit="step") as bar:
             for count in counts:
+                # Descend with this count, and score the finalists on common draws
                 finalists = self._run(problem, count, screen, generator, bar.advance)
                 with torch.no_grad():
                     errors = problem.with_prior(problem.errors(finalists, bank), finalists)
@@ -88,10 +90,12 @@ class SGD:
                 trace["count"].append(count)
                 trace["error"].append(means[least])
                 others += [(mean, values) for mean, values in zip(means, finalists, strict=True) if mean > means[least]]
+                # A greater count must be significantly better
                 if best_errors is None or paired(errors[least], best_errors)[2] < self.p_value:
                     best, best_errors = finalists[least], errors[least]
                 else:
                     others.append((means[least], finalists[least]))
+        # Compare with the best other answer, on draws of their own
         rival = min(others, key=lambda other: other[0])[1] if others else best[:0]
         return compared(problem, best, _unlike(problem, rival, best), len(bank), trace, generator)
 
@@ -117,12 +121,14 @@ class SGD:
         """Finalists (N, K, *V) of one count."""
         if count == 0:
             return torch.empty(1, 0, *problem.value_shape, device=problem.device)
+        # Starts
         if screen is None:
             values = random_starts(problem.slots[0].support, self.inits, count, problem.value_shape, generator)
         else:
             values = residual_starts(screen.form, screen.atoms, self.inits, count, problem.weighting, generator)
         values = values.to(problem.device)
         for _ in range(self.rounds):
+            # Descend, and keep the better half
             values, errors = descend(
                 problem,
                 values,
@@ -141,6 +147,7 @@ def _unlike(problem: Problem, rival: Tensor, values: Tensor) -> Tensor:
     """The one value of a rival that is farthest from those of the answer, (1, *V), or none where all are near."""
     if not len(rival) or not len(values):
         return rival[:1]
+    # Distances as quantiles, so that all numbers count alike
     to_support = transform_to(problem.slots[0].support)
     quantiles, own = (torch.sigmoid(to_support.inv(v)).flatten(1) for v in (rival, values))
     distance = torch.cdist(quantiles, own).min(1).values

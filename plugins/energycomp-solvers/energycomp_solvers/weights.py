@@ -50,18 +50,21 @@ class Weights:
         generator = as_generator(generator)
         atoms, slots = dictionary(problem)
         low, high = counts_without_repeats(problem, len(atoms)) if problem.exchangeable else problem.counts
+        # Fit the weights of all values at once
         draws = self.draws or problem.default_draws
         if self.method == "nnls":
             terms = terms_of(problem, atoms, problem.draw(draws, generator)).mean()
             weights = nonnegative(terms.b[0], terms.gram()[0])
         else:
             terms, weights = _stepped(problem, atoms, self.steps, self.learning_rate, generator)
+        # The values of greatest weight are an answer for each count
         answers = [
             answer
             for count in range(low, high + 1)
             if count or problem.has_empty
             for answer in _answers(problem, slots, weights, count)
         ]
+        # Rank them by their error with the weights of the rule, and compare the best two
         errors = [float(subset_errors(terms, answer, problem.weighting).mean()) for answer in answers]
         ranked = sorted(zip(errors, answers, strict=True))[:2]
         bank = problem.draw(self.fresh_draws or draws, generator)
@@ -78,18 +81,21 @@ def _stepped(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=learning_rate / 10)
     b, gram, c = (torch.zeros(1, *shape, dtype=torch.float64) for shape in ((len(atoms),), (len(atoms),) * 2, ()))
     for _ in range(steps):
+        # The gradient on one draw, and a step to weights >= 0
         step = terms_of(problem, atoms, problem.draw(1, generator))
         (free.grad,) = torch.autograd.grad(step.weighted_errors(free[None]).sum(), free)
         with torch.no_grad():
             optimizer.step()
             schedule.step()
             free.clamp_(min=0)
+        # The mean form, to rank answers by
         b, gram, c = b + step.b / steps, gram + step.gram() / steps, c + step.c / steps
     return QuadraticForm(b, gram, c, prior=step.prior), free.detach()
 
 
 def _answers(problem: Problem, slots: list[list[int]], weights: Tensor, count: int) -> list[list[int]]:
     """The atoms of greatest weight, and that answer with its least certain choice changed."""
+    # Without an order the greatest weights of all, otherwise the greatest of each slot
     if problem.exchangeable:
         order = weights.argsort(descending=True, stable=True).tolist()
         best = order[:count]
@@ -99,5 +105,6 @@ def _answers(problem: Problem, slots: list[list[int]], weights: Tensor, count: i
     gaps = {k: float(weights[slot[0]] - weights[slot[1]]) for k, slot in enumerate(ranked) if len(slot) > 1}
     if not gaps:
         return [best]
+    # Change the slot whose two greatest weights are nearest
     changed = min(gaps, key=gaps.__getitem__)
     return [best, [ranked[k][1] if k == changed else atom for k, atom in enumerate(best)]]
