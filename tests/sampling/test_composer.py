@@ -60,34 +60,27 @@ def test_eps_and_energy_of_a_product_of_gaussians(terms: list[tuple[float, float
     torch.testing.assert_close(gap.double(), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("guidance", [1.0, 2.0, 3.5])
-def test_samples_of_guidance_have_the_closed_form(guidance: float) -> None:
-    """A Gaussian as wide as u stays so under guidance, for every t: N(w m, v) exactly, since the precisions cancel."""
-    u = Gaussian(0.0, variance=0.25, name="u", unconditional="self")
-    composer = Composer(guidance * Gaussian(0.4, variance=0.25, unconditional=u) & u)
-    generator = torch.Generator().manual_seed(0)
-    x = composer.sample(4000, generator=generator, num_inference_steps=100, output_type="latent", progress=False)
-    assert float(x.mean()) == pytest.approx(guidance * 0.4, abs=0.03)
-    assert float(x.var()) == pytest.approx(0.25, rel=0.1)
+NARROW = Gaussian(0.0, variance=0.25, name="u", unconditional="self")
+WIDE = Gaussian(0.0, variance=0.5, unconditional="self")
 
 
-def test_samples_of_a_conjunction_have_the_closed_form() -> None:
-    """Three factors of one width over u: N(m1 + m2 + m3, v), at every t."""
-    u = Gaussian(0.0, variance=0.5, unconditional="self")
-    parts = [Gaussian(mean, variance=0.5, unconditional=u) for mean in (0.5, -0.2, 0.6)]
-    x = Composer(parts, rule="product").sample(
-        4000, generator=torch.Generator().manual_seed(1), num_inference_steps=100, output_type="latent", progress=False
-    )
-    assert float(x.mean()) == pytest.approx(0.9, abs=0.04)
-    assert float(x.var()) == pytest.approx(0.5, rel=0.1)
-
-
-def test_samples_of_a_mean_of_equal_widths() -> None:
-    x = Composer(gaussians((1.0, 0.3), (0.0, 0.3)), rule="mean").sample(
-        4000, generator=torch.Generator().manual_seed(2), num_inference_steps=100, output_type="latent", progress=False
-    )
-    assert float(x.mean()) == pytest.approx(0.5, abs=0.03)
-    assert float(x.var()) == pytest.approx(0.3, rel=0.1)
+@pytest.mark.parametrize(
+    ("composer", "mean", "variance"),
+    [
+        *(
+            (Composer(w * Gaussian(0.4, variance=0.25, unconditional=NARROW) & NARROW), 0.4 * w, 0.25)
+            for w in (1, 2, 3.5)
+        ),
+        (Composer([Gaussian(m, variance=0.5, unconditional=WIDE) for m in (0.5, -0.2, 0.6)], rule="product"), 0.9, 0.5),
+        (Composer(gaussians((1.0, 0.3), (0.0, 0.3)), rule="mean"), 0.5, 0.3),
+    ],
+    ids=["guidance 1", "guidance 2", "guidance 3.5", "conjunction", "mean"],
+)
+def test_samples_of_equal_widths_have_the_closed_form(composer: Composer, mean: float, variance: float) -> None:
+    """Gaussians as wide as u stay so under guidance and in a conjunction, for every t: the precisions cancel."""
+    x = composer.sample(4000, generator=0, num_inference_steps=100, output_type="latent", progress=False)
+    assert float(x.mean()) == pytest.approx(mean, abs=0.03)
+    assert float(x.var()) == pytest.approx(variance, rel=0.1)
 
 
 def test_a_network_of_bumps_samples_its_picture() -> None:
