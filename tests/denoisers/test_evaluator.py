@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import attrs
 import pytest
@@ -19,15 +19,13 @@ from energycomp.components import (
     predict,
     signal_noise,
 )
+from energycomp.components.prediction import PREDICTION_TYPES
+from energycomp.components.rules import Rule
 from energycomp.denoisers import Conditional, Denoiser, compose_rows, count_rows, evaluator as evaluate, rows, trunk
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.testing import Gaussian, tiny_model
 
-CASES = [
-    ("product", "epsilon"), ("product", "sample"), ("product", "v_prediction"),
-    ("product", "flow"), ("mean", "flow"),
-    ("mean", "epsilon"), ("mean", "sample"), ("mean", "v_prediction"), ("sum", "epsilon"),
-]  # fmt: skip
+CASES = [(rule, kind) for rule in get_args(Rule) for kind in PREDICTION_TYPES if rule != "sum" or kind == "epsilon"]
 PLACES = torch.tensor([[0.1, 0.2], [0.5, 0.9], [0.7, 0.3]])
 
 

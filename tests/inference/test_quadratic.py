@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 from energycomp.components import Composition, Condition, combine, error_scale, log_snr, predict, target
+from energycomp.components.prediction import PREDICTION_TYPES
+from energycomp.components.rules import Rule
 from energycomp.denoisers import Conditional, Denoiser, count_rows
 from energycomp.errors import InputError
 from energycomp.inference import (
@@ -22,11 +24,7 @@ from energycomp.inference import (
 )
 from energycomp.testing import tiny_model
 
-CASES = [
-    ("product", "epsilon"), ("product", "sample"), ("product", "v_prediction"),
-    ("product", "flow"), ("mean", "flow"),
-    ("mean", "epsilon"), ("mean", "sample"), ("mean", "v_prediction"), ("sum", "epsilon"),
-]  # fmt: skip
+CASES = [(rule, kind) for rule in get_args(Rule) for kind in PREDICTION_TYPES if rule != "sum" or kind == "epsilon"]
 M, S = 4, 3
 PLACES = torch.rand(M, 2, generator=torch.Generator().manual_seed(0))
 

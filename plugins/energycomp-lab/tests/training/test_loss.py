@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from energycomp.components import Composition, Condition, combine, log_snr, predict, signal_noise
+from energycomp.components.prediction import PREDICTION_TYPES
+from energycomp.components.rules import Rule
 from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import InputError
 from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, labels_model, planted, tiny_model
 from energycomp_lab.training import denoising_loss
 
-CASES = [
-    ("product", "epsilon"), ("product", "sample"), ("product", "v_prediction"),
-    ("product", "flow"), ("mean", "sample"), ("mean", "v_prediction"), ("mean", "flow"), ("sum", "epsilon"),
-]  # fmt: skip
+CASES = [(rule, kind) for rule in get_args(Rule) for kind in PREDICTION_TYPES if rule != "sum" or kind == "epsilon"]
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction", "flow"])
