@@ -200,11 +200,11 @@ def test_a_million_configurations_take_seconds() -> None:
     model = labels_model(20)
     true = torch.tensor([0, 3, 4, 9, 13, 17, 19])
     problem = make_problem(planted(model, true), model, count=(0, 20))
-    start = time.monotonic()
+    start = time.process_time()
     solution = Enumerate(draws=4).solve(problem, generator=seeded(0))
     assert solution.trace["configurations"] == [2**20]
     assert solution.conditions.tolist() == true.tolist()
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
 
 
 @pytest.mark.parametrize(("rule", "kind"), RULES)
