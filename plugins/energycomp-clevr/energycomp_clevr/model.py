@@ -17,6 +17,7 @@ from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model, VAECodec, shipped, shipped_defaults
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.objects import Objects
+from energycomp_clevr.sketch import SketchedUNet
 
 PACKAGE = "energycomp_clevr"
 ASPECT = 480 / 320  # of the frame of CLEVR
@@ -178,7 +179,7 @@ def objects(*, vae: str | None = None) -> Model:
     channels, *grid = codec.latent_shape
     if grid != [16, 24]:
         raise InputError(f"got vae={vae} with latents {codec.latent_shape} of 192x128 pixels; expected 24x16 of them")
-    network = TwoStageUNet(
+    network = SketchedUNet(
         sample_channels=channels,
         sample_size=grid,
         token_width=conditioner.token_shape[1],
@@ -205,6 +206,7 @@ def objects(*, vae: str | None = None) -> Model:
         model,
         name=NAMES["objects"],
         denoiser=denoiser,
+        network_name="sketched",
         conditioner=conditioner,
         processor=processor,
         defaults=defaults,
