@@ -9,7 +9,7 @@ Rays are those of CLEVR's usual camera. How far a camera of a scene stands from 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -62,7 +62,7 @@ def sketch(token: Tensor, grid: Sequence[int]) -> Tensor:
     >>> objects = Objects(turns=True)
     >>> values = torch.cat([objects.read(text) for text in ("large sphere at 0.5,0.5", "sphere at 0.5,0.5")])
     >>> sketch(objects(values).rows[:, 0], (16, 24))[:, :16].sum((1, 2, 3)).round()
-    tensor([322.,   0.])
+    tensor([178.,   0.])
     """
     size, shapes, turn = token[:, _SIZE], token[:, _SHAPES], token[:, _SHAPES.stop : _SHAPES.stop + 2]
     turned = turn.square().sum(1) > 0
@@ -87,8 +87,11 @@ class _Frame(NamedTuple):
     direction: Tensor
 
 
-def _seen(hit, place: Tensor, extent: Tensor, angle: Tensor, rays: Tensor) -> Tensor:
-    """Insides and normals (R, 4, H, W) of objects of one shape."""
+Hit = Callable[[_Frame], tuple[Tensor, Tensor]]
+
+
+def _seen(hit: Hit, place: Tensor, extent: Tensor, angle: Tensor, rays: Tensor) -> Tensor:
+    """Insides and normals (R, 4, H, W) of objects of one shape, of which `hit` knows how rays meet it."""
     right, up, forward = (torch.tensor(axis).to(place) for axis in AXES)
     camera = torch.tensor(HOME).to(place)
     # The centre of an object is as high as its half extent, on the ray through its place.
