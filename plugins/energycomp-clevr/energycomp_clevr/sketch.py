@@ -42,8 +42,7 @@ class SketchedUNet(TwoStageUNet):
 
     def __init__(self, **config: object) -> None:
         super().__init__(**config)  # type: ignore[arg-type]
-        channels: int = self.config["head_channels"]
-        self.sketch = torch.nn.Conv2d(SKETCHED, channels, 3, padding=1, bias=False)
+        self.sketch = torch.nn.Conv2d(SKETCHED, self.enter.out_channels, 3, padding=1, bias=False)
         torch.nn.init.zeros_(self.sketch.weight)
 
     def placed(self, condition: Condition, grid: Sequence[int]) -> Tensor:
