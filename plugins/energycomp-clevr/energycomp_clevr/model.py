@@ -186,10 +186,10 @@ def objects(*, vae: str | None = None) -> Model:
         patch=1,
         channels=(96, 128, 192),
         blocks=3,
-        head_channels=96,
-        head_blocks=4,
+        head_channels=64,
+        head_blocks=3,
         width=256,
-        groups=(12, 8, 8, 12),
+        groups=(12, 8, 8, 8),
         unplaced=True,
     )
     denoiser = attrs.evolve(
