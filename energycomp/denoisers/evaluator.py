@@ -23,14 +23,14 @@ HALF = (torch.bfloat16, torch.float16)
 def row_limit(device: torch.device, sample_shape: Sequence[int], network: nn.Module) -> int:
     """Rows of one network call, measured with `benchmarks/speed/row_limit.py`.
 
-    On few CPU cores 8 rows of 3x64x64 fill the caches. An accelerator takes as many rows as fit into an eighth of its
-    memory, with four float32 maps per row of the size of a sample and the depth of the widest convolution.
+    On few CPU cores 16 heads on 3x64x64 fill the caches. A whole network takes as many rows as fit into half a gigabyte,
+    and on an accelerator into an eighth of its memory, with four float32 maps per row of the size of a sample and the
+    depth of the widest convolution.
     """
-    numbers = math.prod(sample_shape)
-    if device.type == "cuda":
-        free = torch.cuda.get_device_properties(device).total_memory // 8
-        return max(1, min(4096, free // (math.prod(sample_shape[1:]) * 4 * widest(network) * 4)))
-    return max(1, 8 * (3 * 64 * 64) // numbers)
+    if device.type == "cpu" and isinstance(network, TwoStage):
+        return max(1, 16 * (3 * 64 * 64) // math.prod(sample_shape))
+    memory = torch.cuda.get_device_properties(device).total_memory // 8 if device.type == "cuda" else 2**29
+    return max(1, min(4096, memory // (math.prod(sample_shape[1:]) * 4 * widest(network) * 4)))
 
 
 def widest(network: nn.Module) -> int:
@@ -188,8 +188,8 @@ def _call(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tens
     if shared.features is not None:
         out = cast("TwoStage", denoiser.network).head(shared.features, condition, owner)
     else:
-        timestep = shared.timestep[owner]
-        sample = denoiser.scale_model_input(shared.sample[owner], timestep)
+        timestep = shared.timestep.index_select(0, owner)
+        sample = denoiser.scale_model_input(shared.sample.index_select(0, owner), timestep)
         own = cast("Network", denoiser.network)
         out = own(sample.to(condition.rows.dtype), timestep.to(shared.sample.dtype), condition)
     return out.to(torch.promote_types(shared.sample.dtype, torch.float32))

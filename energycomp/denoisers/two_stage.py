@@ -172,9 +172,15 @@ class TwoStageUNet(nn.Module):
         embedding = torch.where(null, self.null.to(token.dtype), self.token(token).to(token.dtype)) + time[owner]
         h = shared[owner]
         if self.place is not None:
-            maps = place_maps(token[:, :2], h.shape[-2:], self.bump_widths)
-            nowhere = null | (token[:, -1:] > 0) if self.unplaced else null
-            maps = torch.where(nowhere[..., None, None], torch.zeros_like(maps), maps)
-            h = h + self.place(maps.contiguous(memory_format=torch.channels_last))
+            h = h + self.placed(condition, h.shape[-2:])
         h = self.blocks(h, embedding)
         return base[owner] + F.pixel_shuffle(self.out(h), self.patch)
+
+    def placed(self, condition: Condition, grid: Sequence[int]) -> Tensor:
+        """What the place of a condition adds to the input of the head, (R, head_channels, h, w)."""
+        token, null = condition.rows[:, 0], condition.null[:, None]
+        maps = place_maps(token[:, :2], grid, self.bump_widths)
+        nowhere = null | (token[:, -1:] > 0) if self.unplaced else null
+        maps = torch.where(nowhere[..., None, None], torch.zeros_like(maps), maps)
+        added: Tensor = self.place(maps.contiguous(memory_format=torch.channels_last))  # type: ignore[misc]
+        return added

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = [
     "energycomp_register_conditioners",
     "energycomp_register_models",
+    "energycomp_register_networks",
     "energycomp_register_recipes",
 ]
 
@@ -34,6 +35,12 @@ def energycomp_register_conditioners() -> Mapping[str, Callable[..., object]]:
         "coordinates": lazy("energycomp_clevr.coordinates:Coordinates"),
         "objects": lazy("energycomp_clevr.objects:Objects"),
     }
+
+
+@hookimpl
+def energycomp_register_networks() -> Mapping[str, Callable[..., object]]:
+    """The network of `clevr`, whose heads see a sketch of their object."""
+    return {"sketched": lazy("energycomp_clevr.sketch:SketchedUNet")}
 
 
 @hookimpl

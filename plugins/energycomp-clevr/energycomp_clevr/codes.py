@@ -7,6 +7,7 @@ ATTRIBUTES = {
     "shape": ("cube", "sphere", "cylinder"),
 }  # the words of CLEVR, in the order of their codes
 
+SIZE = 2 + list(ATTRIBUTES).index("size")
 SHAPE = 2 + list(ATTRIBUTES).index("shape")
 TURN = 2 + len(ATTRIBUTES)
 CUBE = 1 + ATTRIBUTES["shape"].index("cube")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from hashlib import sha256
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ from energycomp_clevr.codes import QUARTER, SHAPE, TURN
 from energycomp_clevr.model import SIZE
 from energycomp_clevr.recipe import WIDE, WIDE_CROWDED, left_open, values_of
 from energycomp_clevr.rivals import draw_rivals
-from energycomp_clevr.viewpoint import VIEW_COLUMNS, Viewpoint
+from energycomp_clevr.sketch import SketchedUNet
+from energycomp_clevr.viewpoint import Viewpoint
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis
 from energycomp_datasets.clevr.layout import read, write
 from energycomp_datasets.clevr.records import SceneRecord
@@ -36,28 +36,33 @@ RENDERED: dict[str, dict[str, Any]] = {
     "crowded": {"objects": (3, 5), "variety": WIDE_CROWDED},
 }
 SCENES = 4_000  # of each kind
-BEGUN = "turned.safetensors"
 TURNS_OPEN = 0.3  # how often no turn is said in a scene
 
 
-def on_latents(model: Model, *, data: Path | None, init: Model | None, cache: Path, rivals: float) -> Recipe:
+def on_latents(model: Model, *, data: Path | None, cache: Path, rivals: float) -> Recipe:
     """The recipe of `energycomp_clevr.model.objects`.
 
     Args:
-        model: untrained.
+        model: untrained, or one that was trained before.
         data: a folder in CLEVR's layout, such as `energycomp data clevr --renderer blender` writes; rendered scenes of
             energycomp-datasets when left out.
-        init: a model of the same latents whose network is as wide or narrower; what was `begun` when left out.
         cache: where scenes and latents are kept.
         rivals: weight of wrong descriptions.
+
+    Raises:
+        InputError: a model with another network.
     """
+    network = model.denoiser.network
+    if not isinstance(network, SketchedUNet):
+        raise InputError(
+            f"got the model {model.name} to start from, which has another network; expected clevr, or a model that was "
+            "trained from it; leave --init out"
+        )
     records = read(_written(cache / "clevr-scenes") if data is None else data)
     scenes = latents_of(records, model, cache)
-    model = begun(model) if init is None else enlarged(init, model)
     config = FitConfig(
         steps=24_000, batch_size=16, learning_rate=3e-4, max_grad_norm=0.1, ema_decay=0.999, mixed_precision="bf16"
     )
-    network = model.denoiser.network
     return Recipe(
         model=model, module=network, loss=_loss(model, rivals), data=scenes, config=config, collate_fn=together
     )
@@ -106,66 +111,6 @@ def latents_of(records: Sequence[SceneRecord], model: Model, cache: Path) -> lis
             said = torch.tensor([mirrored, record.camera is not None])
             scenes.append({"image": image, "values": values, "view": view, "said": said})
     return scenes
-
-
-def begun(model: Model) -> Model:
-    """`model` with the averaged weights of the longest training so far, which began with those of `clevr`.
-
-    They are shipped beside the weights of the models, in half precision, since a training takes days. They draw cubes
-    with edges, and were not calibrated for reading.
-    """
-    file = files("energycomp_clevr") / "weights" / BEGUN
-    model.denoiser.network.load_state_dict(read_tensors(Path(str(file))))
-    return model
-
-
-def enlarged(trained: Model, model: Model) -> Model:
-    """`model` with the weights of `trained`, whose network is narrower; it computes the same at first.
-
-    Channels that are new see what the others see, and nothing looks at them until it is trained. Groups of channels
-    that are normalised together stay together. Columns of a token that are new count for nothing.
-
-    Raises:
-        InputError: a network that is wider, or has other parts.
-    """
-    known, own = trained.denoiser.network.state_dict(), model.denoiser.network.state_dict()
-    fits = known.keys() == own.keys() and all(
-        old <= new for name in own for old, new in zip(known[name].shape, own[name].shape, strict=True)
-    )
-    if not fits:
-        raise InputError(
-            f"got the model {trained.name} to start from, which has another network; expected clevr, or a model that "
-            "was trained from it; leave --init out"
-        )
-    networks: tuple[Any, Any] = (trained.denoiser.network, model.denoiser.network)
-    channels = [network.config["channels"] for network in networks]
-    for name, weight in own.items():
-        old = known[name]
-        rows = _parts([old.shape[0]], [weight.shape[0]], 2 if ".film." in name else 1)
-        if weight.ndim == 1:
-            weight[rows] = old
-            continue
-        columns = _parts([old.shape[1]], [weight.shape[1]])
-        if name == "token.0.weight":  # the view stands last
-            columns = _parts(
-                [old.shape[1] - VIEW_COLUMNS, VIEW_COLUMNS], [weight.shape[1] - VIEW_COLUMNS, VIEW_COLUMNS]
-            )
-        elif name.startswith("grow."):  # from the coarser grid, and from the skip connection
-            level = int(name.split(".")[1])
-            before, after = ([sizes[level + 1], sizes[level]] for sizes in channels)
-            columns = _parts(before, after)
-        weight[rows] = 0
-        weight[rows[:, None], columns] = old
-    model.denoiser.network.load_state_dict(own)
-    return model
-
-
-def _parts(old: Sequence[int], new: Sequence[int], times: int = 1) -> Tensor:
-    """Where the channels of parts of `old` sizes stand among those of `new` sizes; `times` for equal halves of one."""
-    if times > 1:
-        old, new = [old[0] // times] * times, [new[0] // times] * times
-    starts = [sum(new[:index]) for index in range(len(new))]
-    return torch.cat([start + torch.arange(size) for start, size in zip(starts, old, strict=True)])
 
 
 def turned_values_of(record: SceneRecord) -> Tensor:

@@ -17,6 +17,7 @@ from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model, VAECodec, shipped, shipped_defaults
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.objects import Objects
+from energycomp_clevr.sketch import SketchedUNet
 
 PACKAGE = "energycomp_clevr"
 ASPECT = 480 / 320  # of the frame of CLEVR
@@ -180,17 +181,17 @@ def objects(*, vae: str | None = None) -> Model:
     channels, *grid = codec.latent_shape
     if grid != [16, 24]:
         raise InputError(f"got vae={vae} with latents {codec.latent_shape} of 192x128 pixels; expected 24x16 of them")
-    network = TwoStageUNet(
+    network = SketchedUNet(
         sample_channels=channels,
         sample_size=grid,
         token_width=conditioner.token_shape[1],
         patch=1,
         channels=(96, 128, 192),
         blocks=3,
-        head_channels=96,
-        head_blocks=4,
+        head_channels=64,
+        head_blocks=3,
         width=256,
-        groups=(12, 8, 8, 12),
+        groups=(12, 8, 8, 8),
         unplaced=True,
     )
     denoiser = attrs.evolve(
@@ -207,6 +208,7 @@ def objects(*, vae: str | None = None) -> Model:
         model,
         name=NAMES["objects"],
         denoiser=denoiser,
+        network_name="sketched",
         conditioner=conditioner,
         processor=processor,
         defaults=defaults,

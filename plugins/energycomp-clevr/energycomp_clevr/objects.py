@@ -16,7 +16,7 @@ from energycomp.components import Composition, Condition, MixedSupport, Weight, 
 from energycomp.errors import InputError
 from energycomp.fields import FLAG, is_number
 from energycomp.models import Model
-from energycomp_clevr.codes import ATTRIBUTES, CUBE, QUARTER, SHAPE, TURN
+from energycomp_clevr.codes import ATTRIBUTES, CUBE, QUARTER, SHAPE, SIZE, TURN
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.viewpoint import VIEW_COLUMNS, around, says_view
 
@@ -56,6 +56,8 @@ PLACES = {
     **dict.fromkeys(("back", "top"), "0.5,0.4"),
 }
 WHOLE = 360  # degrees
+# What shapes the outline of an object, and how many codes each has; the shape is drawn before the turn.
+OUTLINE = {SIZE: len(ATTRIBUTES["size"]), SHAPE: len(ATTRIBUTES["shape"]), TURN: QUARTER}
 TURNED = re.compile(r"\b(?:turned\b\s*|turn=)(\S*)")
 
 
@@ -194,18 +196,25 @@ class Objects:
         return made
 
     def drawn(self, values: Tensor, generator: torch.Generator | None, /) -> Tensor:
-        """Values (R, *V) with a turn of each cube that has none, uniform in 0 to 89 degrees.
+        """Values (R, *V) with all that shapes an outline: size, shape and, of a cube, a turn, each as CLEVR has them.
 
-        >>> value = Objects(turns=True).read("cube at 0.3,0.45")
-        >>> 1 <= Objects(turns=True).drawn(value, torch.Generator().manual_seed(0))[0, 6] <= 90
-        tensor(True)
+        >>> objects = Objects(turns=True)
+        >>> value = objects.drawn(objects.read("red object at 0.3,0.45"), torch.Generator().manual_seed(1))
+        >>> objects.describe(value[0])
+        {'x': 0.3, 'y': 0.45, 'size': 'large', 'color': 'red', 'shape': 'cube', 'turn': 36}
         """
         if not self.turns:
             return values
+        values = torch.nn.functional.pad(values, (0, self.value_shape[0] - values.shape[1]))  # places leave all open
         device = None if generator is None else generator.device
-        turns = torch.randint(1, QUARTER + 1, (len(values),), generator=generator, device=device).to(values)
-        is_open = (values[:, SHAPE] == CUBE) & (values[:, TURN] == 0)
-        return torch.cat([values[:, :TURN], torch.where(is_open, turns, values[:, TURN])[:, None]], dim=1)
+        # A row of numbers for each value, so that its words do not depend on how many there are.
+        random = torch.rand(len(values), len(OUTLINE), generator=generator, device=device).to(values)
+        for (column, words), chance in zip(OUTLINE.items(), random.T, strict=True):
+            is_open = values[:, column] == 0
+            if column == TURN:
+                is_open &= values[:, SHAPE] == CUBE
+            values[:, column] = torch.where(is_open, 1 + (words * chance).floor(), values[:, column])
+        return values
 
     def read_last(self, problem: Problem, values: Tensor, generator: torch.Generator | None, /) -> Tensor:
         """Values (K, 7) with the turn of each cube, see `energycomp_clevr.turns.read_turns`."""

@@ -49,16 +49,17 @@ def clevr(*, data: Path | None, init: Model | None, preset: str, cache: Path, **
 
     Args:
         data: a folder in CLEVR's layout; rendered scenes when left out, made once and kept under `cache`.
-        init: a model of objects or of places to start from; the weights of `clevr-small` when left out, and those of
-            `clevr-places` for "small".
+        init: a model to start from, such as `clevr`, whose training goes on then. When left out, "small" begins with
+            the weights of `clevr-places`, and the others with nothing.
         preset: "default", "small" or "paper".
         options: of the preset.
     """
     if preset == "paper":
         return clevr_places(data=data, init=init, preset=preset, cache=cache, **options)
-    model = start(None, partial(build, preset=preset, pretrained=False, **options))
+    new = partial(build, preset=preset, pretrained=False, **options)
     if preset == "default":
-        return on_latents(model, data=data, init=init, cache=cache, rivals=RIVALS)
+        return on_latents(start(init, new), data=data, cache=cache, rivals=RIVALS)
+    model = start(None, new)
     if data:
         scenes = scenes_of(data, model.processor, values_of)
     else:

@@ -20,7 +20,7 @@ from energycomp.errors import CheckpointError, EnergycompError, InputError
 from energycomp.files import MANIFEST, atomic_directory
 from energycomp.models import Model, VAECodec
 from energycomp_clevr.codec_recipe import SPREAD, codec, reconstruction, spread
-from energycomp_clevr.latents_recipe import begun, enlarged, latents_of, turned_values_of, view_of
+from energycomp_clevr.latents_recipe import latents_of, turned_values_of, view_of
 from energycomp_clevr.model import clevr
 from energycomp_clevr.objects_recipe import clevr as recipe
 from energycomp_clevr.seen import seen_from
@@ -133,44 +133,24 @@ def test_a_codec_of_another_size_is_refused(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_a_wider_network_computes_the_same_as_the_one_it_starts_from(model: Model) -> None:
-    torch.manual_seed(0)
-    trained, wide = load("clevr"), enlarged(load("clevr"), model)
-    x, at = torch.randn(1, 16, 16, 16), torch.tensor([400.0])
-    view = {"camera": (0.3, -0.2, 0.4), "light": (0.5, 0.1, 0.0)}
-    found = []
-    for one in (trained, wide):
-        red = one.conditioner(one.conditioner.parse(0.3, 0.4, color="red", shape="cube"))
-        seen = Viewpoint(one.denoiser.token_shape)
-        condition = Condition.cat([red, seen(seen.parse(**view)), one.unconditional.condition])
-        network: Any = one.denoiser.network
-        found.append(network.head(network.features(x, at), condition, torch.zeros(3, dtype=torch.long)))
-    torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=0)
-    assert found[0].abs().max() > 0.5
-
-
-@torch.no_grad()
-def test_a_training_goes_on_from_weights_that_know_turns(vae: Path) -> None:
-    made = begun(clevr(pretrained=False, vae=str(vae)))
-    network: Any = made.denoiser.network
-    cubes = torch.cat([made.conditioner.parse(0.4, 0.5, shape="cube", size="large", turn=turn) for turn in (0, 45, 89)])
+def test_the_included_weights_know_turns() -> None:
+    included = load("clevr")
+    network: Any = included.denoiser.network
+    read: Any = included.conditioner
+    cubes = torch.cat([read.parse(0.4, 0.5, shape="cube", size="large", turn=turn) for turn in (0, 45, 89)])
     features = network.features(
         torch.randn(1, 16, 16, 24, generator=torch.Generator().manual_seed(0)), torch.tensor([500.0])
     )
-    edge, corner, almost = network.head(features, made.conditioner(cubes), torch.zeros(3, dtype=torch.long))
+    edge, corner, almost = network.head(features, read(cubes), torch.zeros(3, dtype=torch.long))
     assert (edge - corner).square().mean() > 20 * (edge - almost).square().mean() > 0  # 89 degrees are nearly 0
 
 
-@pytest.mark.parametrize("other", ["clevr-small", "clevr-places"])
-def test_a_network_of_other_parts_is_no_start(model: Model, other: str) -> None:
-    start = load(other)
-    with pytest.raises(InputError, match=f"got the model {start.name} to start from, which has another network"):
-        enlarged(start, model)
-
-
-def test_a_wider_network_is_no_start(model: Model) -> None:
-    with pytest.raises(InputError, match="which has another network; expected clevr"):
-        enlarged(model, load("clevr"))
+def test_a_training_goes_on_from_a_model(tmp_path: Path, renders: Path, model: Model) -> None:
+    made = recipe(data=renders, init=model, preset="default", cache=tmp_path)
+    assert made.module is model.denoiser.network
+    for other in ("clevr-small", "clevr-places"):
+        with pytest.raises(InputError, match=f"got the model {other} to start from, which has another network"):
+            recipe(data=renders, init=load(other), preset="default", cache=tmp_path)
 
 
 def test_turns_of_a_record_are_whole_degrees(renders: Path) -> None:

@@ -37,7 +37,7 @@ class Picture:
 
     Args:
         image: Pillow image, or a tensor (3, H, W) in [0, 1], see `output_type` of `draw`.
-        values: (K, 6) of its objects, those that were put there; attributes that stayed open are 0.
+        values: (K, *V) of its objects, those that were put there; what stayed open is 0.
         probability: the posterior that all words that were asked for are seen.
         tries: samples that were drawn for it.
         rows: network evaluations of its samples, and of the looks at them.
@@ -93,19 +93,18 @@ def draw(
             left = [k for k in range(n) if k not in best or best[k].probability < SURE]
             if not left:
                 break
-            values = placed(graph, len(left), generator=random)
+            values = placed(graph, len(left), objects=model.conditioner, generator=random)
             filled = _filled(values)
             for _ in range(AGAIN):  # a large object stands elsewhere than one of open size at the same place
                 wrong = ~graph.holds(ground_of(filled))
                 if not bool(wrong.any()):
                     break
-                values[wrong] = placed(graph, int(wrong.sum()), generator=random)
+                values[wrong] = placed(graph, int(wrong.sum()), objects=model.conditioner, generator=random)
                 filled = _filled(values)
             else:
                 got = "got relations that hold of no places of large objects, which open sizes are drawn as"
                 raise InputError(f"{got}; expected some that do; give the sizes, such as 'small cube'")
-            whole: Any = model.conditioner.support
-            composer = Composer(per_sample([model.compose(whole.joined(*whole.split(one))) for one in filled]))
+            composer = Composer(per_sample([model.compose(one) for one in filled]))
             with count_rows() as sampling:
                 images = composer.sample(len(left), generator=random, output_type="pt", progress=False, **options)
             for k, asked, one, image in zip(left, values, filled, images, strict=True):
@@ -130,7 +129,7 @@ def _filled(values: Tensor) -> Tensor:
 
 
 def seen(image: Tensor, model: Model, values: Tensor, asked: Tensor) -> float:
-    """The posterior that an image (3, H, W) in [0, 1] shows the words (K, 6) that were asked for, at these places."""
+    """The posterior that an image (3, H, W) in [0, 1] shows the words (K, *V) that were asked for, at these places."""
     problem = make_problem(model.encode(model.given(image)), model, count=len(values))
     found = read_attributes(problem, values[:, :2], sweeps=1, generator=0).probabilities(problem.beta, problem.energies)
     sure = 1.0

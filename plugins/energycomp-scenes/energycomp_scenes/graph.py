@@ -188,19 +188,32 @@ class _Parser:
         )
 
 
-def placed(graph: SceneGraph, n: int = 1, *, generator: int | torch.Generator | None = None) -> Tensor:
-    """Values (n, K, 6) of the objects of a graph, for the conditioner of `clevr`, with places that satisfy it.
+def placed(
+    graph: SceneGraph,
+    n: int = 1,
+    *,
+    objects: Objects = Objects(),  # noqa: B008 - frozen
+    generator: int | torch.Generator | None = None,
+) -> Tensor:
+    """Values (n, K, *V) of the objects of a graph, with places that satisfy it.
 
     Places that a description has are kept as they are.
 
+    Args:
+        graph: objects and relations.
+        n: how many times they are placed.
+        objects: the conditioner that reads the descriptions, such as that of a model with turns.
+        generator: or a seed.
+
     Raises:
-        InputError: no place was found where all holds, with what failed most often.
+        InputError: a description that is not understood; no place was found where all holds, with what failed most
+            often.
 
     >>> values = placed(scene("a: red cube; b: sphere; a left of b"), 4, generator=0)
     >>> values.shape, bool((values[:, 0, 0] < values[:, 1, 0]).all())
     (torch.Size([4, 2, 6]), True)
     """
-    layout = _Layout.of(graph)
+    layout = _Layout.of(graph, objects)
     random = as_generator(generator)
     sampler = SMC(constraint=constraint(layout.energy, gradient=True))
     how: dict[str, Any] = {"sampler": sampler, "num_inference_steps": STEPS, "output_type": "pt", "progress": False}
@@ -226,7 +239,7 @@ class _Layout:
 
     Args:
         graph: what must hold.
-        known: (K, 6), values of the conditioner.
+        known: (K, *V), values of the conditioner.
         given: (K,), which of their places are given.
     """
 
@@ -235,10 +248,10 @@ class _Layout:
     given: Tensor
 
     @classmethod
-    def of(cls, graph: SceneGraph) -> _Layout:
+    def of(cls, graph: SceneGraph, objects: Objects) -> _Layout:
         given = [has_place(text) for text in graph.objects.values()]
         texts = [text if at else f"{text} at 0.5,0.5" for text, at in zip(graph.objects.values(), given, strict=True)]
-        return cls(graph, torch.cat(list(map(Objects().read, texts))), torch.tensor(given))
+        return cls(graph, torch.cat(list(map(objects.read, texts))), torch.tensor(given))
 
     @property
     def base(self) -> Gaussian:
@@ -250,7 +263,7 @@ class _Layout:
         )
 
     def values(self, numbers: Tensor) -> Tensor:
-        """Values (N, K, 6) of numbers (N, 2 K)."""
+        """Values (N, K, *V) of numbers (N, 2 K)."""
         places = torch.where(self.given[:, None], self.known[:, :2], self._seen(numbers.unflatten(1, (-1, 2))))
         return torch.cat([places, self.known[:, 2:].expand(len(places), -1, -1)], dim=2)
 

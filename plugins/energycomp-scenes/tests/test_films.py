@@ -55,11 +55,12 @@ def test_what_is_open_stays_the_same_in_all_frames(turned: Model) -> None:
 
 
 def test_graphs_are_drawn_with_turns(turned: Model) -> None:
-    asked = scene("a: red cube at 0.3,0.5; b: sphere at 0.7,0.5")
+    asked = scene("a: red cube turned 30 at 0.3,0.5; b: sphere at 0.7,0.5; c: cube; c behind b")
     one, again = (draw(asked, turned, tries=1, generator=0, progress=False)[0] for _ in range(2))
     assert one.image.size == (24, 16)
     assert one.image.tobytes() == again.image.tobytes()
-    assert one.values.shape == (2, 6)
+    assert one.values.shape == (3, 7)
+    assert one.values[:, 6].tolist() == [31, 0, 0]
 
 
 def test_keys_take_equal_times() -> None:

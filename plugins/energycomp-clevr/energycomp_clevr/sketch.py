@@ -1,0 +1,162 @@
+"""A sketch of what a token says of an object, which the head of a network sees beside its place.
+
+Where the edges of a cube fall in the image follows from its place, its size and its turn by geometry alone. A network
+would have to learn that from examples. The sketch says it: for each of 4x4 points of a grid cell, whether the object is
+met there, and where its surface faces. It is empty where the size or the shape is open, or the turn of a cube.
+
+Rays are those of CLEVR's usual camera. How far a camera of a scene stands from there is for the network to learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from energycomp.components.condition import Condition
+from energycomp.denoisers import TwoStageUNet
+from energycomp_clevr.codes import ATTRIBUTES, CUBE
+from energycomp_clevr.viewpoint import AXES, HOME
+
+POINTS = 4  # along the side of a grid cell
+SKETCHED = 4 * POINTS**2  # maps: how surely each point is inside, and its normal
+HALF = (240 / 525, 160 / 525)  # tangents of half the horizontal and half the vertical field of view
+SMALL, LARGE = 0.35, 0.7  # half extents in scene units
+SOFT = 0.05  # half extents over which the edge of a silhouette fades: its gradient moves places
+_WORDS = [1 if len(words) == 2 else len(words) for words in ATTRIBUTES.values()]
+_SIZE, _SHAPES = 2, slice(2 + sum(_WORDS[:-1]), 2 + sum(_WORDS))  # columns of a token; a turn follows them
+
+
+class SketchedUNet(TwoStageUNet):
+    """A `TwoStageUNet` for tokens of `Objects(turns=True)`, whose head sees a sketch of the object.
+
+    The sketch counts for nothing until it is trained: weights of a `TwoStageUNet` predict the same in it.
+
+    >>> net = SketchedUNet(sample_size=16, token_width=17, patch=1, channels=(8, 16), head_channels=8)
+    >>> net.sketch.weight.shape
+    torch.Size([8, 64, 3, 3])
+    """
+
+    def __init__(self, **config: object) -> None:
+        super().__init__(**config)  # type: ignore[arg-type]
+        self.sketch = torch.nn.Conv2d(SKETCHED, self.enter.out_channels, 3, padding=1, bias=False)
+        torch.nn.init.zeros_(self.sketch.weight)
+
+    def placed(self, condition: Condition, grid: Sequence[int]) -> Tensor:
+        """What a condition adds to the input of the head: its place, and its sketch; (R, head_channels, h, w)."""
+        token = condition.rows[:, 0]
+        seen = sketch(token * ~condition.null[:, None], grid)
+        return super().placed(condition, grid) + self.sketch(seen.contiguous(memory_format=torch.channels_last))
+
+
+def sketch(token: Tensor, grid: Sequence[int]) -> Tensor:
+    """The sketches (R, 64, h, w) of tokens (R, 17 or more) on a grid: 16 points' insides, then three times 16 normals.
+
+    Insides are in [0, 1]. Normals look right, up and towards the camera; they are 0 outside.
+
+    >>> from energycomp_clevr.objects import Objects
+    >>> objects = Objects(turns=True)
+    >>> values = torch.cat([objects.read(text) for text in ("large sphere at 0.5,0.5", "sphere at 0.5,0.5")])
+    >>> sketch(objects(values).rows[:, 0], (16, 24))[:, :16].sum((1, 2, 3)).round()
+    tensor([178.,   0.])
+    """
+    size, shapes, turn = token[:, _SIZE], token[:, _SHAPES], token[:, _SHAPES.stop : _SHAPES.stop + 2]
+    turned = turn.square().sum(1) > 0
+    maps = token.new_zeros(len(token), 4, grid[0] * POINTS, grid[1] * POINTS)
+    rays = _rays(grid, token)
+    for kind, hit in enumerate((_box, _ball, _drum)):
+        said = (size != 0) & (shapes[:, kind] == 1)
+        if kind + 1 == CUBE:
+            said = said & turned
+        rows = said.nonzero()[:, 0]
+        if len(rows):
+            extent = torch.where(size[rows] > 0, LARGE, SMALL)
+            angle = torch.atan2(turn[rows, 1], turn[rows, 0]) / 4
+            maps = maps.index_copy(0, rows, _seen(hit, token[rows, :2], extent, angle, rays))
+    return F.pixel_unshuffle(maps, POINTS)
+
+
+class _Frame(NamedTuple):
+    """Rays in the frame of objects of unit half extent: where they begin (R, 3, 1, 1), where to (R, 3, H, W)."""
+
+    origin: Tensor
+    direction: Tensor
+
+
+Hit = Callable[[_Frame], tuple[Tensor, Tensor]]
+
+
+def _seen(hit: Hit, place: Tensor, extent: Tensor, angle: Tensor, rays: Tensor) -> Tensor:
+    """Insides and normals (R, 4, H, W) of objects of one shape, of which `hit` knows how rays meet it."""
+    right, up, forward = (torch.tensor(axis).to(place) for axis in AXES)
+    camera = torch.tensor(HOME).to(place)
+    # The centre of an object is as high as its half extent, on the ray through its place.
+    across, down = (2 * place[:, :1] - 1) * HALF[0], (1 - 2 * place[:, 1:]) * HALF[1]
+    towards = forward + across * right + down * up
+    distance = (extent - camera[2]) / towards[:, 2].clamp(max=-1e-3)
+    away = distance[:, None] * towards  # from the camera
+    # Turn 0 has a face that looks along the line of sight.
+    heading = torch.atan2(away[:, 1], away[:, 0]) + angle
+    cosine, sine, still = heading.cos(), heading.sin(), torch.zeros_like(heading)
+    turning = torch.stack([cosine, sine, still, -sine, cosine, still, still, still, still + 1], 1).view(-1, 3, 3)
+    local = turning / extent[:, None, None]
+    frame = _Frame(-(local @ away[..., None])[..., None], torch.einsum("rij,jhw->rihw", local, rays))
+    depth, normal = hit(frame)
+    inside = torch.sigmoid(depth / SOFT)
+    axes = torch.stack([right, up, -forward]) @ turning.mT  # of the camera, as the object sees them
+    facing = torch.einsum("rij,rjhw->rihw", axes, normal)
+    return torch.cat([inside[:, None], facing * inside[:, None]], dim=1)
+
+
+def _box(rays: _Frame) -> tuple[Tensor, Tensor]:
+    """How deep rays pass through a cube (R, H, W), below 0 beside it, and the normals where they meet it."""
+    inverse = 1 / torch.where(rays.direction.abs() < 1e-6, 1e-6, rays.direction)
+    enter, leave = -rays.origin * inverse - inverse.abs(), -rays.origin * inverse + inverse.abs()
+    first, face = enter.max(1)
+    normal = -F.one_hot(face, 3).movedim(-1, 1) * rays.direction.sign()
+    return leave.amin(1) - first, normal
+
+
+def _ball(rays: _Frame) -> tuple[Tensor, Tensor]:
+    inside, at = _round(rays.origin, rays.direction)
+    return inside, F.normalize(rays.origin + at[:, None] * rays.direction, dim=1)
+
+
+def _drum(rays: _Frame) -> tuple[Tensor, Tensor]:
+    origin, direction = rays
+    inside, at = _round(origin[:, :2], direction[:, :2])
+    down = direction[:, 2]
+    lid = (1 - origin[:, 2]) / torch.where(down.abs() < 1e-6, -1e-6, down)
+    bottom = (-1 - origin[:, 2]) / torch.where(down.abs() < 1e-6, -1e-6, down)
+    # A ray that meets the plane of the lid inside of the circle meets the lid; others meet the side, or pass.
+    far = 2 * _middle(origin[:, :2], direction[:, :2]) - at
+    depth = torch.minimum(inside, torch.minimum(bottom, far) - torch.maximum(lid, at))
+    side = F.normalize(origin[:, :2] + at[:, None] * direction[:, :2], dim=1)
+    on_lid = (lid > at)[:, None]
+    normal = torch.cat([torch.where(on_lid, 0, side), on_lid.to(side)], dim=1)
+    return depth, normal
+
+
+def _middle(origin: Tensor, direction: Tensor) -> Tensor:
+    """Where along rays (R, D, H, W) they are nearest to the origin of the frame."""
+    return -(origin * direction).sum(1) / direction.square().sum(1).clamp_min(1e-9)
+
+
+def _round(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """Half of 1 - d^2, d the distance at which rays pass the centre, and where they enter the unit circle or ball."""
+    middle = _middle(origin, direction)
+    beside = 1 - (origin + middle[:, None] * direction).square().sum(1)
+    length = direction.square().sum(1).clamp_min(1e-9).sqrt()
+    return beside / 2, middle - beside.clamp_min(1e-6).sqrt() / length
+
+
+def _rays(grid: Sequence[int], like: Tensor) -> Tensor:
+    """Directions (3, H, W) of the rays through the points of a grid, of unit length along the line of sight."""
+    right, up, forward = (torch.tensor(axis).to(like)[:, None, None] for axis in AXES)
+    height, width = (side * POINTS for side in grid)
+    x = ((torch.arange(width).to(like) + 0.5) * 2 / width - 1) * HALF[0]
+    y = (1 - (torch.arange(height).to(like) + 0.5) * 2 / height) * HALF[1]
+    return forward + right * x + up * y[:, None]
