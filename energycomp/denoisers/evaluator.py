@@ -23,9 +23,9 @@ HALF = (torch.bfloat16, torch.float16)
 def row_limit(device: torch.device, sample_shape: Sequence[int], network: nn.Module) -> int:
     """Rows of one network call, measured with `benchmarks/speed/row_limit.py`.
 
-    On few CPU cores 16 heads on 3x64x64 fill the caches. A whole network takes as many rows as fit into half a gigabyte,
-    and on an accelerator into an eighth of its memory, with four float32 maps per row of the size of a sample and the
-    depth of the widest convolution.
+    On few CPU cores 16 heads on 3x64x64 fill the caches. A whole network takes as many rows as fit into half a
+    gigabyte, and on an accelerator into an eighth of its memory, with four float32 maps per row of the size of a sample
+    and the depth of the widest convolution.
     """
     if device.type == "cpu" and isinstance(network, TwoStage):
         return max(1, 16 * (3 * 64 * 64) // math.prod(sample_shape))

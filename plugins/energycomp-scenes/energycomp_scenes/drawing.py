@@ -81,6 +81,7 @@ def draw(
     ((64, 64), torch.Size([2, 6]))
     """
     check_objects(model)
+    objects: Any = model.conditioner
     if not (is_whole(tries) and tries > 0 and is_whole(n) and n > 0):
         raise InputError(f"got n={n!r} and tries={tries!r}; expected whole numbers, at least 1")
     if output_type not in ("pil", "pt"):
@@ -93,13 +94,13 @@ def draw(
             left = [k for k in range(n) if k not in best or best[k].probability < SURE]
             if not left:
                 break
-            values = placed(graph, len(left), objects=model.conditioner, generator=random)
+            values = placed(graph, len(left), objects=objects, generator=random)
             filled = _filled(values)
             for _ in range(AGAIN):  # a large object stands elsewhere than one of open size at the same place
                 wrong = ~graph.holds(ground_of(filled))
                 if not bool(wrong.any()):
                     break
-                values[wrong] = placed(graph, int(wrong.sum()), objects=model.conditioner, generator=random)
+                values[wrong] = placed(graph, int(wrong.sum()), objects=objects, generator=random)
                 filled = _filled(values)
             else:
                 got = "got relations that hold of no places of large objects, which open sizes are drawn as"
