@@ -75,15 +75,15 @@ def test_reads_real_pictures(clevr: energycomp.Model) -> None:
     assert precision >= 0.85
 
 
-def test_reads_and_draws_at_128_pixels() -> None:
+def test_reads_and_draws_in_the_shape_of_the_picture() -> None:
     model = energycomp.load("clevr")
-    (scene,) = ClevrSource().examples("synthetic:2:128x128", count=1, seed=5)
+    (scene,) = ClevrSource().examples("synthetic:2:192x128", count=1, seed=5)
     rate, precision = read(model, [scene])
     assert rate == precision == 1
     drawn = energycomp.Composer([model(0.3, 0.6, color="red", size="large"), model(0.7, 0.6, color="blue")])
     (image,) = drawn.sample(num_inference_steps=8, generator=0, output_type="np")
-    assert image.shape == (128, 128, 3)
-    red, blue = image[70:80, 36:42].mean((0, 1)), image[72:80, 86:93].mean((0, 1))
+    assert image.shape == (128, 192, 3)
+    red, blue = image[70:80, 54:61].mean((0, 1)), image[72:80, 131:138].mean((0, 1))
     assert red[0] > red[2] + 0.2
     assert blue[2] > blue[0] + 0.1
 

@@ -52,10 +52,10 @@ def test_a_canvas_has_at_least_the_size_of_the_model() -> None:
 def test_windows_of_latents() -> None:
     model = load("clevr")
     values = torch.cat([model.conditioner.parse(0.25, 0.5, color="red"), model.conditioner.parse(0.75, 0.5)])
-    scene, x, at = wide(model, values, [1.0, 1.0], (128, 256)), torch.randn(1, 16, 16, 32), torch.tensor([700.0])
+    scene, x, at = wide(model, values, [1.0, 1.0], (128, 384)), torch.randn(1, 16, 16, 48), torch.tensor([700.0])
     moved = torch.cat([torch.full((2, 1), 0.5), values[:, 1:]], dim=1)
     windows = [model.leaf(moved[:1]), model.unconditional, model.leaf(moved[1:])]
-    by_hand = canvas_of(model, (128, 256)).join(windows)
+    by_hand = canvas_of(model, (128, 384)).join(windows)
     torch.testing.assert_close(scene.eps(x, at), by_hand.eps(x, at), atol=1e-4, rtol=1e-4)
     (picture,) = Composer(scene).sample(num_inference_steps=1, progress=False, output_type="np")
     assert picture.shape == (128, 256, 3)

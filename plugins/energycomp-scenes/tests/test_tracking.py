@@ -194,7 +194,7 @@ def test_objects_of_clevr_are_followed(clevr: Model) -> None:
         value = value_of(clevr.conditioner, {name: row[name] for name in ("x", "y", *ATTRIBUTES)})[0]
         words = [
             torch.nn.functional.one_hot(code.long() - 1, n).float()
-            for code, n in zip(value[2:], (2, 8, 2, 3), strict=True)
+            for code, n in zip(value[2:6], (2, 8, 2, 3), strict=True)
         ]
         objects.append(
             Tracked.new(row["identity"], value[:2], [torch.log_softmax(9 * each, 0) for each in words], 100.0)
