@@ -32,8 +32,9 @@ SHARES = 16  # parts for each actor, so that all end at about the same time
 COUNTED = 1000  # tables and movies whose images are counted before they are read
 READERS = 8  # actors for each task that reads files
 BLOCK = 2**20  # bytes of images that wait as one object; Ray's own blocks of 128 MiB would be hours of work
-# Of a core, or GPU, for each actor. So Ray puts one on each, and the actors of a lost machine find room on others.
-SHARE = 0.5
+# Of a core for each actor. Ray fills a machine up to half before it takes the next one: so each core has one actor, and
+# those of a lost machine find room. Halves of GPUs it would give in pairs.
+CORE = 0.5
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_LOG_LEVEL": "ERROR",
@@ -152,8 +153,8 @@ class Cluster:
             batch_format="pyarrow",
             fn_constructor_args=(make, finish, str(Path.cwd())),
             compute=ray.data.ActorPoolStrategy(size=actors),
-            num_cpus=0 if self.gpu else SHARE,
-            num_gpus=SHARE if self.gpu else 0,
+            num_cpus=0 if self.gpu else CORE,
+            num_gpus=1 if self.gpu else 0,
         )
         for row in done.iter_rows():
             if row["error"]:

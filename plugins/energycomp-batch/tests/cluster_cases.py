@@ -32,7 +32,7 @@ from energycomp_batch.parts import Parts
 Run = Callable[..., tuple[int, str, str]]
 SECONDS = 300.0  # of a test; on an idle machine each takes less than 20
 # Ray takes 127.0.0.1 for the machine's own address, and would look for the nodes there.
-NODE = {"num_cpus": 1, "object_store_memory": 100_000_000, "node_ip_address": "127.0.0.2"}
+NODE = {"num_cpus": 1, "object_store_memory": 100_000_000, "node_ip_address": "127.0.0.2", "include_log_monitor": False}
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +88,7 @@ def nodes(environment: pytest.MonkeyPatch, bucket: str) -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster as Nodes
 
-    made = Nodes(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    made = Nodes(initialize_head=True, head_node_args={**NODE, "include_dashboard": False, "no_monitor": True})
     try:
         made.add_node(**NODE)
         ray.init(made.address, log_to_driver=False, logging_level="ERROR")

@@ -61,5 +61,8 @@ def test_answers_are_found_in_the_files_of_all_shards(tmp_path: Path) -> None:
     assert len({line.partition('"answer"')[0] for line in own.read_text().splitlines()}) == 40
     with own.open("a") as file:
         file.write("half\n")
-    with pytest.raises(CheckpointError, match=r"Line 41 of .*found.jsonl is not a JSON object"), Results(own, {"seed": 0}):
+    with (
+        pytest.raises(CheckpointError, match=r"Line 41 of .*found.jsonl is not a JSON object"),
+        Results(own, {"seed": 0}),
+    ):
         pass
