@@ -13,7 +13,9 @@ import signal
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -263,14 +265,16 @@ def test_an_actor_and_a_node_are_killed_and_a_driver_stops(nodes: Any, tmp_path:
     inputs, parts = Inputs.of([folder]), Parts(tmp_path / "found", {"seed": 0})
     events = Cluster(concurrency=2, part=2).read(inputs, Instant(log, wait=0.1), parts)
     next(events)
-    os.kill(actor_of(nodes.head_node.all_processes["raylet"][0].process.pid), signal.SIGKILL)
+    os.kill(actor_of(nodes.head_node), signal.SIGKILL)
     next(events)
     events.close()  # and the driver stops
     kept = len(answers(tmp_path / "found"))
     assert kept > 0
-    events = Cluster(concurrency=2, part=2).read(inputs, Instant(log, wait=0.1), parts)
+    events = Cluster(concurrency=2, part=2).read(inputs, Instant(log, wait=0.2), parts)
     done = [next(events)]
-    nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
+    other = next(iter(nodes.worker_nodes))
+    assert actor_of(nodes.head_node) != actor_of(other)
+    nodes.remove_node(other, allow_graceful=False)
     done += events  # its actor starts again on the node that is left
     assert 0 < sum(event["images"] for event in done) <= 41 - kept  # an actor may have ended a part meanwhile
     found = answers(tmp_path / "found")
@@ -282,13 +286,14 @@ def test_an_actor_and_a_node_are_killed_and_a_driver_stops(nodes: Any, tmp_path:
     )
 
 
-def actor_of(raylet: int) -> int:
-    """The process of an actor that a node has started."""
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == raylet and "MapWorker" in (path / "cmdline").read_text():
-                return int(path.name)
-        except OSError:  # it has ended
-            continue
+def actor_of(node: Any) -> int:
+    """The process of an actor on a node, once it is there."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    for _ in range(200):
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended
+                parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent == raylet and "MapWorker" in (path / "cmdline").read_text():
+                    return int(path.name)
+        time.sleep(0.1)
     raise LookupError(raylet)
