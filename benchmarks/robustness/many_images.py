@@ -172,10 +172,10 @@ def rows(n: int, part: int, folder: Path) -> dict[str, Any]:
     most, used, ended = [0], [0.0], Event()
 
     def watch() -> None:
-        """The memory of all processes, of which shared pages count once, and their seconds of CPU."""
+        """The memory of the driver and of Ray, of which shared pages count once, and their seconds of CPU."""
         while not ended.wait(1.0):
             memory, seconds = 0, 0.0
-            for pid in under({os.getpid()}):
+            for pid in under({os.getpid()}).keys() - {os.getpid()}:
                 try:
                     smaps = Path(f"/proc/{pid}/smaps_rollup").read_text()
                     memory += int(smaps.partition("\nPss:")[2].split()[0]) << 10

@@ -41,7 +41,7 @@ class Names:
             name = next(name for name in {**own, **kept} if kept.get(name) != own.get(name))
             raise InputError(
                 f"got -o {self._file.parent}, which holds answers with {name} {kept.get(name)!r}, and not "
-                f"{own.get(name)!r}; expected the same options, or another folder, since images would be overwritten"
+                f"{own.get(name)!r}; expected the same options, or another folder"
             )
         image = str(record.get("image"))
         name = record.get("name") or Path(record.get("picture") or "").stem

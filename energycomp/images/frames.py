@@ -14,7 +14,7 @@ from PIL import Image, ImageSequence
 from energycomp.errors import InputError
 from energycomp.files import atomic_file
 from energycomp.images.formula import gif_comment
-from energycomp.images.process import as_picture
+from energycomp.images.read import as_rgb, open_image
 
 MOVIES = (".gif", ".mp4")
 MOST_FRAMES = 1_000  # that are held in memory
@@ -28,9 +28,9 @@ def frames_of(path: str | Path) -> Iterator[Image.Image]:
     """
     path = Path(path)
     if path.suffix.lower() == ".gif" or not path.is_file():
-        as_picture(path)  # has the limits and the errors of images
+        open_image(path)  # has the limits and the errors of images
         with _read_as(path, "a GIF file"), Image.open(path, formats=["GIF"]) as opened:
-            yield from map(as_picture, ImageSequence.Iterator(opened))
+            yield from map(as_rgb, ImageSequence.Iterator(opened))
         return
     with _read_as(path, "a video"), _imageio().get_reader(path, format="FFMPEG") as reader:
         yield from map(Image.fromarray, reader)
@@ -51,7 +51,7 @@ def frame_count(path: str | Path) -> int:
     """The number of frames of a GIF or MP4 file; raises as `frames_of`."""
     path = Path(path)
     if path.suffix.lower() == ".gif" or not path.is_file():
-        as_picture(path)
+        open_image(path)
         with _read_as(path, "a GIF file"), Image.open(path, formats=["GIF"]) as opened:
             return int(opened.n_frames)  # type: ignore[attr-defined]
     with _read_as(path, "a video"), _imageio().get_reader(path, format="FFMPEG") as reader:
@@ -78,7 +78,7 @@ def read_frames(paths: Sequence[str | Path]) -> list[Image.Image]:
     found = [Path(path) for path in paths]
     of_one_file = len(found) == 1 and found[0].suffix.lower() in MOVIES
     frames: list[Image.Image] = []
-    for frame in frames_of(found[0]) if of_one_file else map(as_picture, found):
+    for frame in frames_of(found[0]) if of_one_file else map(open_image, found):
         frames.append(frame)
         if frame.size != frames[0].size or len(frames) > MOST_FRAMES:
             break

@@ -11,10 +11,16 @@ from energycomp.plugins import hookimpl, lazy
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from energycomp_batch.line_index import Lines as Lines, claimed as claimed
+    from energycomp_batch.cluster import Cluster as Cluster
+    from energycomp_batch.engines import (
+        Address as Address,
+        Concurrency as Concurrency,
+        Engine as Engine,
+        cluster_of as cluster_of,
+    )
     from energycomp_batch.pool import Lost as Lost, Pool as Pool, default_processes as default_processes
     from energycomp_batch.reader import Reader as Reader
-    from energycomp_batch.results import Results as Results
+    from energycomp_batch.results import Results as Results, claimed as claimed
     from energycomp_batch.shards import (
         Shard as Shard,
         ShardOption as ShardOption,

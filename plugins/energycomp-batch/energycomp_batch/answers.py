@@ -17,8 +17,7 @@ NUMBERS = ("fit", "error", "stderr", "p_value", "typicality")  # columns of floa
 TEXTS = ("objects", "runner_up")  # columns of JSON
 COLUMNS = ("count", *NUMBERS, "out_of_distribution", *TEXTS, "warnings", "rows", "failed")
 NONE = {"count": -1, "objects": [], "runner_up": None, "rows": -1, "out_of_distribution": False, "failed": ""}
-HEAD = ("image", "sha256")  # of a file
-FILE = (*HEAD, *COLUMNS, "settings")
+FILE = ("image", "sha256", *COLUMNS, "settings")  # columns of a file
 ROWS = 1000  # that are written to a Parquet file at once
 
 Write = Callable[[Mapping[str, Any]], object]
@@ -36,8 +35,8 @@ def columns_of(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
-    settings = json.dumps(record["settings"]) if "settings" in record else ""
-    return {**{name: record.get(name, "") for name in HEAD}, **columns_of(record), "settings": settings}
+    head = {"image": record.get("image", ""), "sha256": record.get("sha256", "")}
+    return {**head, **columns_of(record), "settings": json.dumps(record["settings"]) if "settings" in record else ""}
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from energycomp.errors import InputError
-from energycomp_batch.places import content_of
+from energycomp_batch.places import is_url, reaching
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,10 +35,17 @@ class BatchImage:
     @classmethod
     def at(cls, place: Any, source: Any = None, row: str | None = None) -> Self:
         """The image in the file at a place, which is its source or named by a row of that."""
+        from energycomp.images import MAX_BYTES
+
+        source = source or place
+        if not is_url(place) and not place.is_file():  # a pipe would wait for its other end
+            problem = f"got {place}, which is no file; expected an image (PNG, JPEG, ...); check the path"
+            return cls(source, row, problem=problem)
         try:
-            return cls(source or place, row, content_of(place))
+            with reaching(place), place.open("rb") as stream:
+                return cls(source, row, stream.read(MAX_BYTES + 1))
         except InputError as error:
-            return cls(source or place, row, problem=str(error))
+            return cls(source, row, problem=str(error))
 
     def __str__(self) -> str:
         return str(self.source) if self.row is None else f"{self.source}#{self.row}"
@@ -65,9 +72,9 @@ class BatchImage:
         source = str(self.source.resolve())
         return source if self.row is None else f"{source}#{self.row}"
 
-    def digest(self) -> str:
-        """sha256 of the image file."""
-        return hashlib.sha256(self.content).hexdigest()
+    def head(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """What identifies the answer for it: where it is, its content, and what the answer depends on besides."""
+        return {"image": self.key, "sha256": hashlib.sha256(self.content).hexdigest(), "settings": settings}
 
     def open(self) -> Image.Image:
         """The image; raises `InputError` where it cannot be decoded."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
 import typer
@@ -25,6 +25,7 @@ from energycomp.cli import (
     printer,
 )
 from energycomp.errors import InputError
+from energycomp_batch.engines import Address, Concurrency, Engine, cluster_of
 from energycomp_batch.inputs import Inputs
 from energycomp_batch.parts import Parts, parts_folder
 from energycomp_batch.places import place_of
@@ -77,17 +78,9 @@ def batch(
         str | None,
         typer.Option(help="Column of the images in Parquet files and archives.", show_default="that of images"),
     ] = None,
-    engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="Processes of this machine, or actors of a Ray cluster.")
-    ] = "local",
-    address: Annotated[
-        str | None,
-        typer.Option(help="Of a Ray cluster, or auto for the one that runs here.", show_default="Ray is started"),
-    ] = None,
-    concurrency: Annotated[
-        int | None,
-        typer.Option(min=1, help="Number of Ray's actors.", show_default="one per core, or GPU, of the cluster"),
-    ] = None,
+    engine: Engine = "local",
+    address: Address = None,
+    concurrency: Concurrency = None,
     part: Annotated[
         int | None,
         typer.Option(
@@ -117,33 +110,24 @@ def batch(
     With --engine ray, several machines read. Answers are Parquet files of some images each, and images that could not
     be read are in the folder _failed among them. --json prints a line per such file. The same command continues.
     """
-    on_ray = engine == "ray"
-    other = {"workers": workers, "shard": shard, "redraw": redraw or None, "format": records}
-    _check_engine(
-        other if on_ray else {"address": address, "concurrency": concurrency, "part": part}, out, on_ray=on_ray
-    )
-    parts, output = _places(out, records, on_ray=on_ray)
+    local = {"workers": workers, "shard": shard, "redraw": redraw, "format": records}
+    ray = cluster_of(engine, address, concurrency, part=part, device=run.device, quiet=quiet, **local)
+    parts = parts_folder(out, records, on_ray=ray is not None)
+    output = Output() if parts is not None else Output.of(None if out is None else place_of(out), records)
     printed = printer(output, redraw=redraw, as_json=run.as_json)
-    own = Shard() if on_ray else shard_of(shard)
+    own = shard_of(shard) if ray is None else Shard()
     inputs = _inputs(images, output, parts, column)
-    options = parse_options(run.option)
-    known = parse_count(count)
-    if on_ray:
-        from energycomp_batch.cluster import Cluster
-
-        reader = ImageReader(model, run.device, options, solver, known, run.seed, None, redraw)
-        ray = Cluster(address, concurrency, part, gpu=run.device != "cpu", bars=sys.stderr.isatty() and not quiet)
-        with loading(model):
-            here = attrs.evolve(reader, device="cpu")  # this machine need not have the cluster's GPUs
-            settings = here.settings(here.load())
-        _read_on_ray(inputs, reader, Parts(parts, settings), ray, as_json=run.as_json, quiet=quiet)
-        return
-    expected = inputs.expected()
-    device = local_device(run.device)
-    processes = _processes(workers, expected and own.size(expected), device)
+    device = local_device(run.device) if ray is None else run.device
+    options, known = parse_options(run.option), parse_count(count)
     reader = ImageReader(model, device, options, solver, known, run.seed, output.folder, redraw)
+    if ray is not None:
+        _read_on_ray(inputs, reader, parts, ray, as_json=run.as_json, quiet=quiet)
+        return
     of_a_shard = output.table is not None and own.total > 1  # the table is made of all shards
-    with nullcontext() if of_a_shard else output.open() as write, _pool(reader, processes) as pool:
+    with (
+        nullcontext() if of_a_shard else output.open() as write,
+        _pool(reader, _processes(workers, inputs, own, device)) as pool,
+    ):
         with loading(model):
             loaded = reader.load()
         results: Any = nullcontext()
@@ -164,34 +148,21 @@ def batch(
     if read.failed:
         typer.echo(f"energycomp: {read.failed} of {read.shown} images could not be read", err=True)
     if own.total > 1:
-        _say_what_follows(read, own, output)
+        after = (
+            ""
+            if output.lines is None
+            else f". Once all shards have ended, the same command without --shard completes {output}"
+        )
+        typer.echo(f"energycomp: read {read.shown} of {read.total} images, shard {own}{after}", err=True)
     if read.failed and not own.launched:  # a launcher ends the other processes
         raise typer.Exit(1)
 
 
-def _check_engine(other: dict[str, Any], out: str | None, *, on_ray: bool) -> None:
-    """Raises `InputError` for options of the other engine, and for Ray without a folder."""
-    for name, value in other.items():
-        if value is not None:
-            raise InputError(f"got --{name} {'with' if on_ray else 'without'} --engine ray; leave it out")
-    if on_ray and out is None:
-        raise InputError("got --engine ray without -o; expected a folder or a URL for Parquet parts, such as -o found")
-
-
-def _places(out: str | None, records: str | None, *, on_ray: bool) -> tuple[Any, Output]:
-    """The folder of Parquet parts, or None, and where answers go otherwise."""
-    parts = parts_folder(out, on_ray=on_ray)
-    if parts is None:
-        return None, Output.of(None if out is None else place_of(out), records)
-    if records is not None:
-        raise InputError(f"got --format {records} and -o {parts}, a folder of Parquet parts; leave --format out")
-    return parts, Output()
-
-
-def _read_on_ray(
-    inputs: Inputs, reader: ImageReader, parts: Parts, ray: Cluster, *, as_json: bool, quiet: bool
-) -> None:
+def _read_on_ray(inputs: Inputs, reader: ImageReader, folder: Any, ray: Cluster, *, as_json: bool, quiet: bool) -> None:
     """Reads the images on a cluster, and prints a line for each part."""
+    with loading(reader.source):
+        here = attrs.evolve(reader, device="cpu")  # this machine need not have the cluster's GPUs
+        parts = Parts(folder, here.settings(here.load()))
     total = failed = 0
     for event in ray.read(inputs, ReadWorker(reader), parts):
         total += event["images"]
@@ -201,23 +172,16 @@ def _read_on_ray(
         if as_json:
             typer.echo(json.dumps(event))
         elif not quiet:
-            typer.echo(f"{parts.folder}/{event['part']}: {event['images']} images")
+            typer.echo(f"{folder}/{event['part']}: {event['images']} images")
     typer.echo(f"energycomp: read {total} images, of which {failed} could not be read", err=True)
     if failed:
         raise typer.Exit(1)
 
 
-def _say_what_follows(read: Images, part: Shard, output: Output) -> None:
-    """Says on stderr which images a shard has read, and what makes one result of all shards."""
-    after = ""
-    if output.lines is not None:
-        after = f". Once all shards have ended, the same command without --shard completes {output}"
-    typer.echo(f"energycomp: read {read.shown} of {read.total} images, shard {part}{after}", err=True)
-
-
-def _processes(workers: int | None, images: int | None, device: str) -> int:
+def _processes(workers: int | None, inputs: Inputs, part: Shard, device: str) -> int:
     """The number of processes that read images; a network on a GPU, and a single image, have this process alone."""
-    images = sys.maxsize if images is None else images
+    expected = inputs.expected()
+    images = sys.maxsize if expected is None else len(part.of(expected))
     if workers is not None:
         return max(1, min(workers, images))
     return default_processes(images) if device == "cpu" else 1
@@ -235,11 +199,9 @@ def _pool(reader: ImageReader, processes: int) -> Iterator[Pool[ReadTask, dict[s
 
 def _inputs(paths: list[str], output: Output, parts: Any, column: str | None) -> Inputs:
     """The images of all paths; none of them may be where the marked images or the answers are written."""
-    written = parts or output.folder or output.table or output.lines
-    if written is None:
-        return Inputs.of(paths, column=column)
-    found = Inputs.of(paths, without=parts or output.folder or output.table, column=column)
-    place = written.resolve()
-    if place in found.files or any(file.parent == place for file in found.files):
+    written = parts or output.folder or output.table
+    found = Inputs.of(paths, without=written, column=column)
+    place = written or output.lines
+    if place is not None and any(place.resolve() in (file, file.parent) for file in found.files):
         raise InputError(f"got -o {place}, which holds images that are to be read; expected another folder or file")
     return found

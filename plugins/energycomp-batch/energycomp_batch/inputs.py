@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -56,28 +56,27 @@ class Inputs:
         """
         from energycomp.images import FORMATS
 
-        found = cls({}, column)
+        files: dict[Any, Any] = {}
         suffixes = FORMATS.keys() | TABLES
         for text, listed in _given(paths):
             path = place_of(text)
             if is_url(path):
-                files = [path] if listed else files_in(path, suffixes, without)
-                found.files.update((file, file) for file in files)
+                files |= {file: file for file in ([path] if listed else files_in(path, suffixes, without))}
                 continue
             try:
-                found.files.update(image_files([path], without=None if is_url(without) else without, suffixes=suffixes))
+                files |= image_files([path], without=None if is_url(without) else without, suffixes=suffixes)
             except InputError:
                 if not listed:
                     raise
-                found.files[path.resolve()] = path
-        tables = [path for path in found.files.values() if is_table(path)]
-        for table in {path.suffix.lower(): path for path in reversed(tables)}.values():  # the first of each kind
+                files[path.resolve()] = path
+        tables = {path.suffix.lower(): path for path in reversed(files.values()) if is_table(path)}
+        for table in tables.values():  # the first of each kind
             require(table)
             if column is not None:
                 next(table_rows(table, column), None)
         if column is not None and not tables:
             raise InputError(f"got --column {column} without a Parquet or tar file; leave it out")
-        return found
+        return cls(files, column)
 
     @property
     def single(self) -> bool:
@@ -92,7 +91,10 @@ class Inputs:
     def __iter__(self) -> Iterator[BatchImage]:
         for path in self.files.values():
             try:
-                yield from _images(path, self.column)
+                if is_table(path):
+                    yield from table_rows(path, self.column)
+                else:
+                    yield from _frames(path) if holds_many(path) else [BatchImage.at(path)]
             except InputError as error:  # a table or a movie that breaks off ends with an image that cannot be read
                 yield BatchImage(path, problem=str(error))
 
@@ -111,31 +113,31 @@ def _count(path: Any) -> int | None:
         return 1
 
 
-def _images(path: Any, column: str | None) -> Iterator[BatchImage]:
-    """The image of a file, the rows of a table, or the frames of a movie, from "#0"."""
-    if is_table(path):
-        yield from table_rows(path, column)
-    elif not holds_many(path):
-        yield BatchImage.at(path)
-    elif is_url(path):
-        with TemporaryDirectory() as folder:  # decoders of movies take paths alone
-            copy = Path(folder, path.name)
-            with reaching(path), path.open("rb") as stream, copy.open("wb") as file:
-                shutil.copyfileobj(stream, file)
-            yield from _frames(copy, path) if holds_many(copy) else [BatchImage.at(copy, path)]
-    else:
-        yield from _frames(path, path)
-
-
-def _frames(file: Path, source: Any) -> Iterator[BatchImage]:
-    """The frames of a movie that was read from a source."""
+def _frames(path: Any) -> Iterator[BatchImage]:
+    """The frames of a movie, from "#0"; an image of a URL that only ends as a movie does."""
     from energycomp.images import frames_of, png
 
-    try:
-        for number, frame in enumerate(frames_of(file)):
-            yield BatchImage(source, str(number), png(frame))
-    except InputError as error:
-        raise InputError(str(error).replace(str(file), str(source))) from error
+    with _on_this_machine(path) as file:
+        if not holds_many(file):
+            yield BatchImage.at(file, path)
+            return
+        try:
+            for number, frame in enumerate(frames_of(file)):
+                yield BatchImage(path, str(number), png(frame))
+        except InputError as error:
+            raise InputError(str(error).replace(str(file), str(path))) from error
+
+
+@contextmanager
+def _on_this_machine(path: Any) -> Iterator[Path]:
+    """The file, or a copy of what is at a URL: decoders of movies take paths alone."""
+    if not is_url(path):
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        with reaching(path):
+            path.fs.get_file(path.path, f"{folder}/{path.name}")
+        yield Path(folder, path.name)
 
 
 def _given(paths: Sequence[str | Path]) -> Iterator[tuple[str, bool]]:

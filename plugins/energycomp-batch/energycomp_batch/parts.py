@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from energycomp.cli import check_folder, make_folder
+from energycomp.cli import Names, check_folder, make_folder
 from energycomp.errors import CheckpointError, InputError, first_line
 from energycomp.files import atomic_file, remove_stale
 from energycomp_batch.answers import parquet_writer
@@ -28,18 +28,22 @@ ROWS = 1000  # of a part that one process writes
 EVERY = 60.0  # seconds after which it writes one with less
 
 
-def parts_folder(out: str | None, *, on_ray: bool) -> Any:
+def parts_folder(out: str | None, writer: str | None = None, *, on_ray: bool) -> Any:
     """The path or URL of -o where answers go to parts, as they do with Ray or for a URL; None where they do not.
 
     Raises:
-        InputError: pyarrow is not installed, or the path is no folder.
+        InputError: pyarrow is not installed, there is no folder for Ray, or another format is asked for.
 
     >>> parts_folder("found", on_ray=False) is None
     True
     """
+    if on_ray and out is None:
+        raise InputError("got --engine ray without -o; expected a folder or a URL for Parquet parts, such as -o found")
     place = None if out is None else place_of(out)
     if place is None or not (on_ray or is_url(place)):
         return None
+    if writer is not None:
+        raise InputError(f"got --format {writer} and -o {place}, a folder of Parquet parts; leave --format out")
     require(place / "part.parquet")
     if is_url(place):
         return place
@@ -47,9 +51,9 @@ def parts_folder(out: str | None, *, on_ray: bool) -> Any:
     return place.absolute()  # processes of Ray are in other folders
 
 
-def key_of(image: str, sha256: str) -> int:
+def key_of(head: dict[str, Any]) -> int:
     """64 bits for an image: of 10^9 known answers, one meets those of a new image with probability 5e-11."""
-    digest = blake2b(f"{image}\0{sha256}".encode(errors="surrogatepass"), digest_size=8).digest()
+    digest = blake2b(f"{head['image']}\0{head['sha256']}".encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
 
@@ -98,49 +102,38 @@ class Parts:
         import numpy as np
         from pyarrow import parquet
 
-        require(self.folder / "part.parquet")
-        if is_url(self.folder):
-            with reaching(self.folder):
-                self.folder.fs.invalidate_cache()
-        else:
-            remove_stale(make_folder(self.folder, "-o"))
+        found = [np.empty(0, dtype=np.uint64)]
         with reaching(self.folder):
+            if is_url(self.folder):
+                self.folder.fs.invalidate_cache()
+            else:
+                remove_stale(make_folder(self.folder, "-o"))
             self._check_settings()
-            for file in self._files(self.folder / FAILED) if self.alone else ():
+            for file in _parquet_files(self.folder / FAILED) if self.alone else ():
                 file.unlink()
-            found = [np.empty(0, dtype=np.uint64)]
-            for file in self._files(self.folder):
+            for file in _parquet_files(self.folder):
                 with file.open("rb") as stream:
                     part = parquet.read_table(stream, columns=["image", "sha256"])
-                keys = [key_of(row["image"], row["sha256"]) for row in part.to_pylist()]
-                found.append(np.array(keys, dtype=np.uint64))
+                found.append(np.array(list(map(key_of, part.to_pylist())), dtype=np.uint64))
         return np.sort(np.concatenate(found))
 
     def _check_settings(self) -> None:
-        settings, file = json.loads(json.dumps(self.settings)), self.folder / SETTINGS
+        file = self.folder / SETTINGS
         held = sorted(path.name for path in self.folder.iterdir()) if self.folder.exists() else []
         held = [name for name in held if not name.startswith(".")]
         if not held:
-            self._put(file, json.dumps(settings, indent=2).encode())
-        elif SETTINGS not in held:
+            _put(file, json.dumps(self.settings, indent=2).encode())
+        elif SETTINGS in held:
+            Names(file, self.settings).see({"settings": json.loads(file.read_bytes())})
+        else:
             raise InputError(
                 f"got -o {self.folder}, which holds {held[0]} and no {SETTINGS}; expected a new folder, or one of "
                 "Parquet parts; name another"
             )
-        elif (kept := json.loads(file.read_bytes())) != settings:
-            name = next(name for name in {**settings, **kept} if kept.get(name) != settings.get(name))
-            raise InputError(
-                f"got -o {self.folder}, which holds answers with {name} {kept.get(name)!r}, and not "
-                f"{settings.get(name)!r}; expected the same options, or another folder"
-            )
-
-    def head(self, image: str, digest: str) -> dict[str, Any]:
-        """What identifies the answer for an image of this path and sha256."""
-        return {"image": image, "sha256": digest, "settings": self.settings}
 
     def known(self, head: dict[str, Any]) -> dict[str, Any] | None:
         """An empty record for an image that was read before."""
-        return {} if has_key(self._known, key_of(head["image"], head["sha256"])) else None
+        return {} if has_key(self._known, key_of(head)) else None
 
     def keep(self, record: dict[str, Any]) -> None:
         """Keeps the answer for an image, which is written with others after a minute."""
@@ -150,8 +143,7 @@ class Parts:
 
     def _flush(self) -> None:
         rows, self._rows, self._since = self._rows, [], time.monotonic()
-        if rows:
-            self.write(self.name([row["image"] for row in rows]), rows)
+        self.write(self.name([row["image"] for row in rows]), rows)
 
     def name(self, images: Sequence[str]) -> str:
         """The name of the part of some images."""
@@ -166,29 +158,31 @@ class Parts:
     def write(self, name: str, records: Sequence[dict[str, Any]]) -> None:
         """Writes a part, and the failures among its images first; raises `CheckpointError` where that fails."""
         failed = [record for record in records if "failed" in record]
-        for folder, rows in ((self.folder / FAILED, failed), (self.folder, [r for r in records if "failed" not in r])):
-            if not rows:
-                continue
+        read = [record for record in records if "failed" not in record]
+        for folder, rows in ((self.folder / FAILED, failed), (self.folder, read)):
             content = io.BytesIO()
             with parquet_writer(content) as write:
                 for row in rows:
                     write(row)
-            if not is_url(folder):
-                make_folder(folder, "-o")
-            self._put(folder / name, content.getvalue())
+            if rows:
+                _put(folder / name, content.getvalue())
 
-    def _put(self, place: Any, content: bytes) -> None:
-        if not is_url(place):
-            with atomic_file(place) as temporary:
-                temporary.write_bytes(content)
-            return
-        try:
-            place.write_bytes(content)
-        except Exception as error:  # file systems of fsspec raise anything
-            raise CheckpointError(
-                f"Cannot write {place}: {type(error).__name__}: {first_line(error)[:200]}. Check the rights to it, and "
-                "the free space; repeat the command to continue."
-            ) from error
 
-    def _files(self, folder: Any) -> list[Any]:
-        return [path for path in folder.iterdir() if path.suffix == ".parquet"] if folder.exists() else []
+def _put(place: Any, content: bytes) -> None:
+    """Writes a file as a whole or not at all."""
+    if not is_url(place):
+        make_folder(place.parent, "-o")
+        with atomic_file(place) as temporary:
+            temporary.write_bytes(content)
+        return
+    try:
+        place.write_bytes(content)
+    except Exception as error:  # file systems of fsspec raise anything
+        raise CheckpointError(
+            f"Cannot write {place}: {type(error).__name__}: {first_line(error)[:200]}. Check the rights to it, and the "
+            "free space; repeat the command to continue."
+        ) from error
+
+
+def _parquet_files(folder: Any) -> list[Any]:
+    return [path for path in folder.iterdir() if path.suffix == ".parquet"] if folder.exists() else []

@@ -62,21 +62,6 @@ def reaching(place: object) -> Iterator[None]:
         ) from error
 
 
-def content_of(place: Any) -> bytes:
-    """The bytes of an image file, and one byte more than allowed of a larger one.
-
-    Raises:
-        InputError: there is no file, or it cannot be read.
-    """
-    from energycomp.images import MAX_BYTES
-
-    with reaching(place):
-        if not is_url(place) and not place.is_file():  # a pipe would wait for its other end
-            raise InputError(f"got {place}, which is no file; expected an image (PNG, JPEG, ...); check the path")
-        with place.open("rb") as stream:
-            return bytes(stream.read(MAX_BYTES + 1))
-
-
 def files_in(url: Any, suffixes: Any, without: object = None) -> list[Any]:
     """The URLs of the files in a folder of a bucket with these suffixes, sorted; the URL itself where it is a file.
 

@@ -39,7 +39,7 @@ class Lost:
 class _Worker(Generic[T]):
     process: Any
     connection: Connection
-    task: tuple[T, int] | None = None  # an item, and how often it was tried
+    task: tuple[T, int] | None  # an item, and how often it was tried
     ready: bool = False
 
 
@@ -54,20 +54,18 @@ class Pool(Generic[T, R]):
         processes: how many.
         report: called with one line for each process that ends before its time.
 
-    >>> with Pool(_doubling, 2) as pool:
-    ...     sorted(pool.run(range(4)))
-    [(0, 0), (1, 2), (2, 4), (3, 6)]
+    >>> from functools import partial
+    >>> from operator import methodcaller
+    >>> with Pool(partial(methodcaller, "upper"), 2) as pool:
+    ...     sorted(pool.run("ab"))
+    [('a', 'A'), ('b', 'B')]
     """
 
     def __init__(
-        self,
-        make: Callable[[], Callable[[T], R]],
-        processes: int,
-        *,
-        report: Callable[[str], object] | None = None,
+        self, make: Callable[[], Callable[[T], R]], processes: int, *, report: Callable[[str], object] = lambda _: None
     ) -> None:
-        self._make, self._wanted, self._report = make, processes, report or (lambda _: None)
-        self._most = processes  # without those that ended before their first item
+        self._make, self._wanted, self._report = make, processes, report
+        self._most = processes  # without those that ended before they were ready
         self._workers: list[_Worker[T]] = []
         # One process alone is worth no other that it is a copy of; in an actor of Ray that one would not start.
         self._copies = sys.platform == "linux" and processes > 1
@@ -97,78 +95,73 @@ class Pool(Generic[T, R]):
 
     def run(self, items: Iterable[T]) -> Iterator[tuple[T, R | Lost]]:
         """Each item with its answer, as they come; an item is taken when a process is free for it."""
-        source, again = iter(items), deque[tuple[T, int]]()
+        first_tries, again = ((item, 1) for item in items), deque[tuple[T, int]]()
         while True:
-            while self._has_room():
-                task = again.popleft() if again else next(((item, 1) for item in source), None)
+            while sum(worker.task is not None for worker in self._workers) < self._most:
+                task = again.popleft() if again else next(first_tries, None)
                 if task is None:
                     break
                 self._give(task)
-            busy: dict[Any, _Worker[T]] = {worker.connection: worker for worker in self._workers if worker.task}
+            busy = {worker.connection: worker for worker in self._workers if worker.task is not None}
             if not busy:
                 return
-            for connection in wait(list(busy)):
-                worker = busy[connection]
-                item, tries = worker.task or (None, 0)
-                try:
-                    kind, answer = worker.connection.recv()
-                except (EOFError, OSError):
-                    if (reason := self._ended(worker, item, again_if=tries < TRIES)) is None:
-                        again.append((item, tries + worker.ready))  # type: ignore[arg-type]
-                    else:
-                        yield item, Lost(reason)  # type: ignore[misc]
-                    continue
-                if kind == "ready":
+            for worker in [busy[connection] for connection in wait(list(busy))]:  # type: ignore[index]
+                item, tries = worker.task  # type: ignore[misc]
+                kind, answer = self._said(worker)
+                if kind == "ended" and worker.ready and tries == TRIES:
+                    yield item, Lost(f"its process ended {TRIES} times ({answer})")
+                elif kind == "ended":
+                    again.append((item, tries + worker.ready))
+                elif kind == "ready":
                     worker.ready = True
-                    self._send(worker)
-                elif kind == "raised":
-                    raise answer
                 else:
                     worker.task = None
-                    yield item, answer  # type: ignore[misc]
-
-    def _has_room(self) -> bool:
-        return len(self._workers) < self._most or any(worker.task is None for worker in self._workers)
+                    yield item, answer
 
     def _give(self, task: tuple[T, int]) -> None:
-        """Gives an item to a process without one, or to another process."""
-        worker = next((worker for worker in self._workers if worker.task is None), None) or self._start()
-        worker.task = task
-        if worker.ready:  # another one would let this process wait until it has loaded its model
-            self._send(worker)
-
-    def _send(self, worker: _Worker[T]) -> None:
-        if worker.task is not None:
+        """Gives an item to a process without one, or starts a process with it."""
+        worker = next((worker for worker in self._workers if worker.task is None), None)
+        if worker is not None:
+            worker.task = task
             with suppress(OSError):  # it has ended, which `run` sees
-                worker.connection.send(worker.task[0])
-
-    def _start(self) -> _Worker[T]:
+                worker.connection.send(task[0])
+            return
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, self._make), daemon=True)
+        process = self._context.Process(target=_work, args=(theirs, self._make, task[0]), daemon=True)
         with _quiet_start():
             process.start()
         theirs.close()
-        self._workers.append(_Worker(process, ours))
-        return self._workers[-1]
+        self._workers.append(_Worker(process, ours, task))
 
-    def _ended(self, worker: _Worker[T], item: T | None, *, again_if: bool) -> str | None:
-        """Takes a process that has ended from the list; the reason why its item is not tried again, if it is not."""
-        worker.process.join()
-        self._workers.remove(worker)
-        reason = _reason(worker.process.exitcode)
-        if not worker.ready:
+    def _said(self, worker: _Worker[T]) -> tuple[str, Any]:
+        """What a process says: "ready", or an "answer"; or "ended", and why. Then another one takes its place."""
+        try:
+            kind, answer = worker.connection.recv()
+        except (EOFError, OSError):
+            worker.process.join()
+            kind, answer = "ended", _reason(worker.process.exitcode)
+        if kind in {"ended", "raised"}:
+            self._workers.remove(worker)
+        if kind == "raised":
+            raise answer
+        if kind == "ended" and worker.ready:
+            self._report(f"a process ended ({answer}) at {worker.task[0]}")  # type: ignore[index]
+        elif kind == "ended":
             self._most -= 1
-            self._report(f"a process ended before it was ready ({reason}); going on with {self._most}")
+            self._report(f"a process ended before it was ready ({answer}); going on with {self._most}")
             if not self._most:
                 raise InputError(
-                    f"got {self._wanted} processes that ended before they were ready ({reason}); expected some that "
+                    f"got {self._wanted} processes that ended before they were ready ({answer}); expected some that "
                     "load the model; free some memory, or read in one process"
                 )
-            return None
-        if again_if:
-            self._report(f"a process ended ({reason}) at {item}, which is tried again")
-            return None
-        return f"its process ended {TRIES} times ({reason})"
+        return kind, answer
+
+
+def _reason(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    return f"{name}, perhaps out of memory" if name == "SIGKILL" else name
 
 
 def default_processes(items: int) -> int:
@@ -203,22 +196,20 @@ def _free_memory() -> int | None:
 @contextmanager
 def _quiet_start() -> Iterator[None]:
     """A process that is started in the block has one thread, and is not interrupted by Ctrl-C while it starts."""
-    earlier = {name: os.environ.get(name) for name in ONE_THREAD}
+    earlier = {name: os.environ[name] for name in ONE_THREAD if name in os.environ}
     os.environ.update(ONE_THREAD)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if sys.platform != "win32" else None
     try:
         yield
     finally:
-        for name, value in earlier.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in ONE_THREAD:
+            del os.environ[name]
+        os.environ.update(earlier)
         if blocked is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def _work(connection: Connection, make: Callable[[], Callable[[Any], Any]]) -> None:
+def _work(connection: Connection, make: Callable[[], Callable[[Any], Any]], item: Any) -> None:
     """What a process does until its pipe ends, with its caller or at its wish."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(EOFError, OSError):
@@ -226,32 +217,13 @@ def _work(connection: Connection, make: Callable[[], Callable[[Any], Any]]) -> N
             answer = make()
             if "torch" in sys.modules:
                 sys.modules["torch"].set_num_threads(1)
-        except Exception as error:
-            connection.send(("raised", _sendable(error)))
-            return
-        connection.send(("ready", None))
-        while True:
-            item = connection.recv()
-            try:
-                found = ("answer", answer(item))
-            except Exception as error:
-                found = ("raised", _sendable(error))
-            connection.send(found)
-
-
-def _sendable(error: Exception) -> Exception:
-    """Our errors as they are, and the traceback of any other, since not every error can be pickled."""
-    if isinstance(error, EnergycompError):
-        return type(error)(str(error))
-    return RuntimeError("in a process of its own:\n" + "".join(traceback.format_exception(error)))
-
-
-def _reason(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"exit code {code}"
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    return f"{name}, perhaps out of memory" if name == "SIGKILL" else name
-
-
-def _doubling() -> Callable[[int], int]:
-    return lambda number: 2 * number
+            connection.send(("ready", None))
+            while True:
+                connection.send(("answer", answer(item)))
+                item = connection.recv()
+        except EnergycompError as error:
+            connection.send(("raised", error))
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise
+        except Exception:  # not every error can be pickled
+            connection.send(("raised", RuntimeError(f"in a process of its own:\n{traceback.format_exc()}")))

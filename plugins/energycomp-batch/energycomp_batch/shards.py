@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated
 
 import attrs
 import typer
 
 from energycomp.errors import InputError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 # What a launcher sets: rank and number of processes. torchrun, and accelerate launch; srun, not the script of a batch.
 LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
 LOCAL = ("LOCAL_RANK", "SLURM_LOCALID")  # rank on this machine
-
-T = TypeVar("T")
 
 ShardOption = Annotated[
     str | None,
@@ -37,32 +32,20 @@ class Shard:
     Args:
         launched: whether a launcher says so, which ends all processes once one of them has failed.
 
-    >>> Shard(2, 3).of("abcdefg")
-    'be'
+    >>> str(Shard(2, 3)), Shard(2, 3).of(7), Shard(2, 3).file("results.jsonl")
+    ('2/3', range(1, 7, 3), 'results-2-of-3.jsonl')
     """
 
     index: int = 1
     total: int = 1
     launched: bool = False
 
-    def of(self, items: Sequence[T]) -> Sequence[T]:
-        """The items of this part."""
-        return items[self.index - 1 :: self.total]
-
-    def size(self, items: int) -> int:
-        """How many of so many items this part has.
-
-        >>> Shard(2, 3).size(7), Shard(1, 3).size(7)
-        (2, 3)
-        """
-        return len(range(self.index - 1, items, self.total))
+    def of(self, items: int) -> range:
+        """The indices of this part among so many items."""
+        return range(self.index - 1, items, self.total)
 
     def file(self, name: str) -> str:
-        """The name of this part's own file.
-
-        >>> Shard(2, 3).file("results.jsonl"), Shard().file("results.jsonl")
-        ('results-2-of-3.jsonl', 'results.jsonl')
-        """
+        """The name of this part's own file; that of everything is the name itself."""
         stem, _, suffix = name.rpartition(".")
         return name if self.total == 1 else f"{stem}-{self.index}-of-{self.total}.{suffix}"
 
@@ -83,8 +66,8 @@ def shard_of(text: str | None) -> Shard:
             raise InputError(f"got --shard {text!r}; expected I/N with I from 1 to N, such as 1/4")
         return Shard(index, total)
     for rank, size in LAUNCHERS:
-        number, processes = _number(rank), _number(size)
-        if number is not None and processes is not None and number < processes and processes > 1:
+        number, processes = _number(rank), _number(size) or 0
+        if number is not None and number < processes and processes > 1:
             return Shard(number + 1, processes, launched=True)
     return Shard()
 

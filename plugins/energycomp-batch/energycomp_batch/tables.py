@@ -76,9 +76,8 @@ def _parquet(path: Any, column: str | None) -> Iterator[dict[str, Any]]:
     from pyarrow import parquet
 
     def holds_images(kind: Any) -> bool:
-        if pa.types.is_struct(kind):
-            return any(kind.field(index).name == "bytes" for index in range(kind.num_fields))
-        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+        names = [field.name for field in kind] if pa.types.is_struct(kind) else []
+        return "bytes" in names or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
     with path.open("rb") as stream, parquet.ParquetFile(stream, pre_buffer=False) as file:  # or it keeps what it read
         images = {field.name: holds_images(field.type) for field in file.schema_arrow}
@@ -133,7 +132,7 @@ def _columns(path: Any, images: Mapping[str, bool], column: str | None) -> Seque
 
 
 def _row(number: int, cells: dict[str, Any], table: Any) -> BatchImage:
-    """A row. A path in it names a file in the folder of the table, so that a table of somebody else opens no other."""
+    """The image of a row."""
     key = str(cells.pop(KEY, number))
     image = next((found for cell in cells.values() if (found := _image(cell)) is not None), None)
     if not image:
@@ -141,17 +140,23 @@ def _row(number: int, cells: dict[str, Any], table: Any) -> BatchImage:
     if isinstance(image, bytes):
         return BatchImage(table, key, image)
     try:
-        if image.partition("://")[0] in BUCKETS and is_url(image):
-            return BatchImage.at(place_of(image), table, key)
+        return BatchImage.at(_place(image, table), table, key)
     except InputError as error:
-        return BatchImage(table, key, problem=f"row {key} of {table}: {error}")
+        return BatchImage(table, key, problem=f"got row {key} of {table} with {str(error).removeprefix('got ')}")
+
+
+def _place(image: str, table: Any) -> Any:
+    """Where the image of a row is: in the folder of the table, so that a table of somebody else opens no other file."""
+    if image.partition("://")[0] in BUCKETS and is_url(image):
+        return place_of(image)
     folder = table.parent if is_url(table) else Path(os.path.normpath(table.parent.absolute()))
     if not is_url(image) and "\0" not in image:
         path = folder / image if is_url(table) else Path(os.path.normpath(folder / image))
         if path.is_relative_to(folder) and ".." not in path.parts:
-            return BatchImage.at(path, table, key)
-    outside = f"got row {key} of {table} with the path {image!r}; expected one in the folder of the table"
-    return BatchImage(table, key, problem=f"{outside}; write paths to a file and give that as @FILE")
+            return path
+    raise InputError(
+        f"got the path {image!r}; expected one in the folder of the table; write paths to a file and give that as @FILE"
+    )
 
 
 def _image(value: Any) -> bytes | str | None:

@@ -54,11 +54,16 @@ def read(reader: ImageReader, model: Model, task: ReadTask) -> dict[str, Any]:
     try:
         image = task.picture.open()
     except InputError as error:
-        return failure(task.picture, str(error))
+        return {"image": str(task), "failed": str(error)}
     if task.known is None:
         return reader.read(model, image, task.head, task.name)
     reader.redrawn(model, image, task.known)
     return task.known
+
+
+def record_of(task: ReadTask, answer: dict[str, Any] | Lost) -> dict[str, Any]:
+    """The answer of a pool, or the failure of an image whose process ended each time."""
+    return {"image": str(task), "failed": f"{task}: {answer.reason}"} if isinstance(answer, Lost) else answer
 
 
 @attrs.define(eq=False)
@@ -86,7 +91,7 @@ class Images:
     def read(self, model: Model, pool: Pool[ReadTask, dict[str, Any]] | None) -> None:
         """Reads the images without a known answer, and shows all."""
         expected = self.inputs.expected()
-        total = expected and self.shard.size(expected)
+        total = expected and len(self.shard.of(expected))
         with counting("reading", total, unit="image", leave=not self.inputs.single) as bar:
             tasks = self._tasks(bar)
             alone = ((task, read(self.reader, model, task)) for task in tasks)
@@ -105,15 +110,13 @@ class Images:
             self.total += 1
             if (self.total - self.shard.index) % self.shard.total:
                 continue
-            head = {"image": picture.key}
-            known = None
+            head, known = {"image": picture.key}, None
             if self.results is not None and picture.problem is None:
-                head = self.results.head(picture.key, picture.digest())
+                head = picture.head(self.results.settings)
                 known = self.results.known(head)
             if known is None or self.reader.lacks(known):
                 name = names.get(picture.source, picture.source.stem)
-                if picture.row is not None:
-                    name = f"{name}/{picture.row_name}"
+                name = name if picture.row is None else f"{name}/{picture.row_name}"
                 yield ReadTask(index, picture, head, name, known)
             else:
                 self._put(index, picture, known, bar)
@@ -130,13 +133,3 @@ class Images:
             self.show(*ready)
             self.shown += 1
             bar.advance()
-
-
-def record_of(task: ReadTask, answer: dict[str, Any] | Lost) -> dict[str, Any]:
-    """The answer of a pool, or the failure of an image whose process ended each time."""
-    return failure(task.picture, f"{task}: {answer.reason}") if isinstance(answer, Lost) else answer
-
-
-def failure(picture: BatchImage, reason: str) -> dict[str, Any]:
-    """What stands for the record of an image that could not be read."""
-    return {"image": str(picture), "failed": reason}

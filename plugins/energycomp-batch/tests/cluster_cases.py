@@ -13,7 +13,9 @@ import signal
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -30,9 +32,9 @@ from energycomp_batch.inputs import Inputs
 from energycomp_batch.parts import Parts
 
 Run = Callable[..., tuple[int, str, str]]
-SECONDS = 300.0  # of a test; on an idle machine each takes less than 20
+SECONDS = 600.0  # of a test; on an idle machine each takes less than 20, on one that others use, minutes
 # Ray takes 127.0.0.1 for the machine's own address, and would look for the nodes there.
-NODE = {"num_cpus": 1, "object_store_memory": 100_000_000, "node_ip_address": "127.0.0.2"}
+NODE = {"num_cpus": 1, "object_store_memory": 100_000_000, "node_ip_address": "127.0.0.2", "include_log_monitor": False}
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +54,7 @@ def environment() -> Iterator[pytest.MonkeyPatch]:
         patch.syspath_prepend(Path(__file__).parent)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
         patch.setenv("RAY_worker_niceness", "0")
+        patch.setenv("RAY_health_check_period_ms", "1000")  # a lost node is noticed after 5 s, and not 15
         yield patch
 
 
@@ -87,7 +90,7 @@ def nodes(environment: pytest.MonkeyPatch, bucket: str) -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster as Nodes
 
-    made = Nodes(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    made = Nodes(initialize_head=True, head_node_args={**NODE, "include_dashboard": False, "no_monitor": True})
     try:
         made.add_node(**NODE)
         ray.init(made.address, log_to_driver=False, logging_level="ERROR")
@@ -151,74 +154,9 @@ def test_without_ray_or_a_cluster_there_is_one_line(
     assert not Path("found").exists()
 
 
-def test_both_engines_give_the_same_answers(run: Run, model: Path, mixed: Path, nodes: Any, tmp_path: Path) -> None:
-    common = ["batch", model, mixed, "--count", 0, "--seed", 3]
-    assert run(*common, "-o", "local.parquet", "--quiet", "--workers", 1)[0] == 1
-    code, out, err = run(*common, "-o", "found", "--engine", "ray", "--json", "--part", 2)
-    assert code == 1
-    assert "read 9 images, of which 2 could not be read" in err
-    assert sum(json.loads(line)["images"] for line in out.splitlines()) == 9
-    local = sorted(
-        ({name: repr(value) for name, value in row.items()} for row in parquet.read_table("local.parquet").to_pylist()),
-        key=lambda row: row["image"],
-    )
-    assert answers(tmp_path / "found") == [row for row in local if row["failed"] == "''"]
-    assert [row["failed"] for row in answers(tmp_path / "found/_failed")] == [
-        row["failed"].replace("mixed/", f"{tmp_path}/mixed/") if str(tmp_path) not in row["failed"] else row["failed"]
-        for row in local
-        if row["failed"] != "''"
-    ]
-    # The same command tries what failed, and nothing else.
-    code, out, err = run(*common, "-o", "found", "--engine", "ray", "--json", "--part", 2)
-    assert "read 2 images, of which 2 could not be read" in err
-    assert len(answers(tmp_path / "found")) == 7
-    assert len(answers(tmp_path / "found/_failed")) == 2
-    # Other settings are refused.
-    code, _, err = run("batch", model, mixed, "--count", 0, "--seed", 4, "-o", "found", "--engine", "ray")
-    assert (code, "which holds answers with seed 3, and not 4" in err) == (2, True)
-
-
-def test_an_actor_is_killed_and_a_driver_stops(nodes: Any, tmp_path: Path) -> None:
-    from makers import Instant
-
-    folder, log = tmp_path / "images", tmp_path / "log"
-    for path in (folder, log):
-        path.mkdir()
-    for number, content in enumerate(files(40)):
-        (folder / f"{number}.png").write_bytes(content)
-    (folder / "deadly.png").write_bytes(files(1)[0])
-    inputs, parts = Inputs.of([folder]), Parts(tmp_path / "found", {"seed": 0})
-    events = Cluster(concurrency=2, part=4).read(inputs, Instant(log, wait=0.1), parts)
-    done = [next(events)]
-    os.kill(actor_of(nodes.head_node.all_processes["raylet"][0].process.pid), signal.SIGKILL)
-    done.append(next(events))
-    events.close()  # and the driver stops
-    kept = len(answers(tmp_path / "found"))
-    assert kept > 0
-    done = list(Cluster(concurrency=2, part=4).read(inputs, Instant(log), parts))
-    assert 0 < sum(event["images"] for event in done) <= 41 - kept  # an actor may have ended a part meanwhile
-    found = answers(tmp_path / "found")
-    assert [row["image"] for row in found] == sorted(repr(str(folder / f"{number}.png")) for number in range(40))
-    (failed,) = answers(tmp_path / "found/_failed")
-    assert failed["image"] == repr(str(folder / "deadly.png"))
-    assert failed["failed"] == repr(
-        f"{folder / 'deadly.png'}: its process ended 2 times (SIGKILL, perhaps out of memory)"
-    )
-
-
-def actor_of(raylet: int) -> int:
-    """The process of an actor that a node has started."""
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == raylet and "MapWorker" in (path / "cmdline").read_text():
-                return int(path.name)
-        except OSError:  # it has ended
-            continue
-    raise LookupError(raylet)
-
-
-def test_from_bucket_to_bucket(run: Run, model: Path, mixed: Path, nodes: Any, bucket: str) -> None:
+def test_both_engines_give_the_same_answers_from_bucket_to_bucket(
+    run: Run, model: Path, mixed: Path, nodes: Any, bucket: str
+) -> None:
     from upath import UPath
 
     place = UPath(bucket)
@@ -228,17 +166,60 @@ def test_from_bucket_to_bucket(run: Run, model: Path, mixed: Path, nodes: Any, b
     sink = io.BytesIO()
     parquet.write_table(pa.table({"image": [*urls, "file:///etc/passwd", f"{bucket}/absent.png"]}), sink)
     (place / "list.parquet").write_bytes(sink.getvalue())
-    common = ["batch", model, f"{bucket}/in", f"{bucket}/list.parquet", "--count", 0]
+    common = ["batch", model, f"{bucket}/in", f"{bucket}/list.parquet", "--count", 0, "--seed", 3]
     code, _, err = run(*common, "-o", f"{bucket}/local", "--quiet", "--workers", 1)
     assert (code, "4 of 14 images could not be read" in err) == (1, True), err
     assert "got row 3 of s3://pictures/list.parquet with the path 'file:///etc/passwd'; expected one in" in err
-    code, _, err = run(*common, "-o", f"{bucket}/ray", "--engine", "ray", "--quiet", "--part", 4)
+    code, out, err = run(*common, "-o", f"{bucket}/ray", "--engine", "ray", "--json", "--part", 4)
     assert (code, "read 14 images, of which 4 could not be read" in err) == (1, True)
+    assert sum(json.loads(line)["images"] for line in out.splitlines()) == 14
     assert len(answers(place / "local")) == 10
     assert answers(place / "local") == answers(place / "ray")
+    assert answers(place / "local/_failed") == answers(place / "ray/_failed")
     assert "secret" not in (place / "ray/_settings.json").read_text()
-    code, _, err = run(*common, "-o", f"{bucket}/local", "--quiet", "--workers", 1)
-    assert (code, len(answers(place / "local"))) == (1, 10)
+    # The same command tries what failed, and nothing else; other settings are refused.
+    code, _, err = run(*common, "-o", f"{bucket}/ray", "--quiet", "--workers", 1)
+    assert (code, len(answers(place / "ray")), len(answers(place / "ray/_failed"))) == (1, 10, 4)
+    code, _, err = run(*common[:-1], 4, "-o", f"{bucket}/ray", "--engine", "ray")
+    assert (code, "which holds answers with seed 3, and not 4" in err) == (2, True)
+
+
+def test_an_evaluation_is_that_of_one_process(run: Run, model: Path, scenes: Path, nodes: Any) -> None:
+    command = ["evaluate", model, "--data", f"{scenes}:1-3", "--source", "clevr", "--count", "true", "-n", 4, "--json"]
+    found = []
+    for name, more in (("local", []), ("ray", ["--engine", "ray"])):
+        code, out, err = run(*command, "-o", name, *more)
+        assert code == 0, err
+        found.append({name: value for name, value in json.loads(out).items() if name != "seconds_per_image"})
+    assert found[0] == found[1]
+    assert len(Path("ray/evaluation.jsonl").read_text().splitlines()) == 5  # settings, and a line per image
+
+
+BLENDER = """#!{python}
+import json, sys
+for line in sys.stdin:
+    path = json.loads(line)["path"]
+    open(path, "w").write(str(__import__("os").getpid()))
+    print("done " + path, flush=True)
+"""
+
+
+def test_blender_renders_on_several_nodes(run: Run, nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    blender = pytest.importorskip("energycomp_datasets.clevr.blender")
+    stand_in = Path("python").absolute()
+    stand_in.write_text(BLENDER.format(python=sys.executable))
+    stand_in.chmod(0o755)
+    monkeypatch.setenv(blender.VARIABLE, str(stand_in))
+    for name in blender.FILES:
+        (Path("assets") / name).parent.mkdir(parents=True, exist_ok=True)
+        (Path("assets") / name).touch()
+    number = blender.TOGETHER + 4
+    command = ["data", "clevr", "-n", number, "-o", "made", "--renderer", "blender", "--assets", "assets"]
+    code, _, err = run(*command, "--engine", "ray")
+    assert code == 0, err
+    assert len({path.read_text() for path in Path("made/images/train").iterdir()}) == 2  # starts of Blender
+    assert len(json.loads(Path("made/scenes/CLEVR_train_scenes.json").read_text())["scenes"]) == number
+    assert run("data", "clevr", "-o", "own", "--engine", "ray")[0] == 2
 
 
 @pytest.mark.parametrize(
@@ -269,3 +250,50 @@ def test_bad_input_is_one_line(run: Run, model: Path, nodes: Any, arguments: lis
     assert said[0].startswith(f"energycomp: {line.replace('{here}', str(Path.cwd()))}")
     assert not Path("found").exists()
     assert [path.name for path in Path("full").iterdir()] == ["mine.txt"]
+
+
+def test_an_actor_and_a_node_are_killed_and_a_driver_stops(nodes: Any, tmp_path: Path) -> None:
+    """The last case: it leaves one node."""
+    from makers import Instant
+
+    folder, log = tmp_path / "images", tmp_path / "log"
+    for path in (folder, log):
+        path.mkdir()
+    for number, content in enumerate(files(40)):
+        (folder / f"{number}.png").write_bytes(content)
+    (folder / "deadly.png").write_bytes(files(1)[0])
+    inputs, parts = Inputs.of([folder]), Parts(tmp_path / "found", {"seed": 0})
+    events = Cluster(concurrency=2, part=2).read(inputs, Instant(log, wait=0.1), parts)
+    next(events)
+    os.kill(actor_of(nodes.head_node), signal.SIGKILL)
+    next(events)
+    events.close()  # and the driver stops
+    kept = len(answers(tmp_path / "found"))
+    assert kept > 0
+    events = Cluster(concurrency=2, part=2).read(inputs, Instant(log, wait=0.2), parts)
+    done = [next(events)]
+    other = next(iter(nodes.worker_nodes))
+    assert actor_of(nodes.head_node) != actor_of(other)
+    nodes.remove_node(other, allow_graceful=False)
+    done += events  # its actor starts again on the node that is left
+    assert 0 < sum(event["images"] for event in done) <= 41 - kept  # an actor may have ended a part meanwhile
+    found = answers(tmp_path / "found")
+    assert [row["image"] for row in found] == sorted(repr(str(folder / f"{number}.png")) for number in range(40))
+    (failed,) = answers(tmp_path / "found/_failed")
+    assert failed["image"] == repr(str(folder / "deadly.png"))
+    assert failed["failed"] == repr(
+        f"{folder / 'deadly.png'}: its process ended 2 times (SIGKILL, perhaps out of memory)"
+    )
+
+
+def actor_of(node: Any) -> int:
+    """The process of an actor on a node, once it is there."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    for _ in range(200):
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended
+                parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent == raylet and "MapWorker" in (path / "cmdline").read_text():
+                    return int(path.name)
+        time.sleep(0.1)
+    raise LookupError(raylet)

@@ -7,7 +7,7 @@ import pytest
 
 from energycomp.cli import append_line
 from energycomp.errors import CheckpointError, InputError
-from energycomp_batch import Lines, Shard, local_device, shard_of
+from energycomp_batch import Results, Shard, claimed, local_device, shard_of
 
 pytestmark = pytest.mark.usefixtures("no_launcher")
 
@@ -43,19 +43,26 @@ def test_each_launched_process_takes_a_gpu_of_its_own(monkeypatch: pytest.Monkey
     assert [local_device(device) for device in ("cuda", "cuda:0", "cpu")] == ["cuda:1", "cuda:0", "cpu"]
 
 
-def test_lines_are_found_by_key_in_several_files(tmp_path: Path) -> None:
-    one, other = tmp_path / "one.jsonl", tmp_path / "other.jsonl"
+def test_answers_are_found_in_the_files_of_all_shards(tmp_path: Path) -> None:
+    def record(image: int, answer: int) -> dict[str, Any]:
+        return {"image": str(image), "sha256": "", "settings": {"seed": 0}, "answer": answer}
+
+    own, other = tmp_path / "found.jsonl", tmp_path / "found-1-of-2.jsonl"
     for number in range(100):
-        append_line(one if number % 3 else other, {"key": str(number % 40), "number": number})
-    with one.open("a") as file:
-        file.write('{"key": "half')  # another process is writing it
-    seen: list[Any] = []
-    lines = Lines([one, tmp_path / "absent.jsonl", other], key=lambda record: record["key"], seen=seen.append)
-    assert len(seen) == 100
-    assert {lines.get(str(key))["key"] for key in range(40)} == set(map(str, range(40)))  # type: ignore[index]
-    assert lines.get("40") is None
-    assert one.read_text().endswith("half")
-    with one.open("a") as file:
-        file.write("\n")
-    with pytest.raises(CheckpointError, match=r"Line \d+ of .*one.jsonl is not a JSON object"):
-        Lines([one], key=str)
+        append_line(own if number % 3 else other, record(number % 40, number))
+    with other.open("a") as file:
+        file.write('{"image": "half')  # another process is writing it
+    with claimed(other), Results(own, {"seed": 0}, Shard(2, 2)) as results:
+        known = [results.known(record(image, 0)) for image in range(41)]
+    assert [one and one["image"] for one in known] == [*map(str, range(40)), None]
+    with Results(own, {"seed": 0}) as results:
+        assert not other.exists()
+        assert results.known(record(3, 0)) == record(3, 3)  # the file of a shard counts after the own one
+    assert len({line.partition('"answer"')[0] for line in own.read_text().splitlines()}) == 40
+    with own.open("a") as file:
+        file.write("half\n")
+    with (
+        pytest.raises(CheckpointError, match=r"Line 41 of .*found.jsonl is not a JSON object"),
+        Results(own, {"seed": 0}),
+    ):
+        pass

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any, cast
+from typing import IO, Any, TypeAlias, cast
 
 import attrs
 import torch
@@ -32,12 +33,23 @@ INSTALL = f'python3.11 -m venv {HOME} && {HOME}/bin/pip install "bpy==5.0.1" "nu
 SETTINGS = "render.json"  # in the folder of images: what they were rendered with
 JITTER = 1.0  # scene units, by which each lamp moves along each axis
 SAMPLES = 24  # per pixel; Cycles removes the noise
+TOGETHER = 16  # images that one start of Blender renders on another machine
 FILES = ("base_scene.blend", *(f"shapes/{name}.blend" for name in in_blender.SHAPES.values()),
          *(f"materials/{name}.blend" for name in in_blender.MATERIALS.values()))  # fmt: skip
 
+Spread: TypeAlias = Callable[[Sequence[Any], Callable[[], Callable[[Any], Any]]], Iterable[Any]]
+"""`spread(items, make)`: the answers to items, by processes that each call `make` for the function that gives them."""
+
 
 def render_folder(
-    folder: Path, *, count: int, seed: int, options: str, assets: Path | None, progress: Callable[[int], None]
+    folder: Path,
+    *,
+    count: int,
+    seed: int,
+    options: str,
+    assets: Path | None,
+    progress: Callable[[int], None],
+    spread: Spread | None = None,
 ) -> None:
     """Renders scenes into CLEVR's layout. What is there already is not rendered again, so that a run can go on.
 
@@ -48,6 +60,7 @@ def render_folder(
         options: "3-5", "wide:0-5" or "crowded:3-10:128x128": the kind of scenes, the range of counts and the size.
         assets: the folder with base_scene.blend, shapes and materials.
         progress: called with the number of images that are there.
+        spread: maps the scenes over other machines, to which the paths of folder and assets must lead, too.
 
     Raises:
         InputError: assets that are incomplete, no Blender, or a folder with other images.
@@ -66,8 +79,14 @@ def render_folder(
     lights = [_lights(seed, index) for index in range(count)]
     missing = [index for index, path in enumerate(paths) if not path.exists()]
     progress(count - len(missing))
-    lines = (_line(scenes[index], lights[index], paths[index]) for index in missing)
-    for done, _ in enumerate(_rendered(python, found, wanted.size, lines), start=count - len(missing) + 1):
+    lines = [_line(scenes[index], lights[index], paths[index]) for index in missing]
+    blender = _Blender(python, found, wanted.size)
+    if spread is None:
+        rendered = blender.each(lines)
+    else:
+        together = [lines[first : first + TOGETHER] for first in range(0, len(lines), TOGETHER)]
+        rendered = chain.from_iterable(spread(together, blender))
+    for done, _ in enumerate(rendered, start=count - len(missing) + 1):
         progress(done)
     records = [
         {**record_of(scene, "train", index, path.name), "camera": scene.camera.tolist(), "lights": lights[index]}
@@ -139,24 +158,35 @@ def _line(scene: Scene, lights: list[list[float]], path: Path) -> str:
     return json.dumps(line)
 
 
-def _rendered(python: Path, assets: Path, size: Sequence[int], lines: Iterator[str]) -> Iterator[str]:
-    """The paths of the images of the lines, each once it is there."""
-    first = next(lines, None)
-    if first is None:
-        return
-    settings = ["--assets", assets, "--size", *size, "--samples", SAMPLES, "--threads", torch.get_num_threads()]
-    command = [str(python), str(in_blender.__file__), *map(str, settings)]
-    with (
-        TemporaryFile() as errors,
-        subprocess.Popen(  # noqa: S603 - the person's own Python
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
-        ) as process,
-    ):
-        try:
-            for line in (first, *lines):
-                yield _answer(process, line, errors)
-        finally:
-            process.kill()
+@attrs.frozen
+class _Blender:
+    """Blender with what it needs. On another machine it is called in each process, for a function of some lines."""
+
+    python: Path
+    assets: Path
+    size: Sequence[int]
+
+    def __call__(self) -> Callable[[Sequence[str]], list[str]]:
+        return lambda lines: list(self.each(lines))
+
+    def each(self, lines: Sequence[str]) -> Iterator[str]:
+        """The paths of the images of the lines, each once it is there."""
+        if not lines:
+            return
+        settings = ["--assets", self.assets, "--size", *self.size, "--samples", SAMPLES]
+        command = [str(self.python), str(in_blender.__file__), *map(str, settings)]
+        command += ["--threads", str(torch.get_num_threads())]
+        with (
+            TemporaryFile() as errors,
+            subprocess.Popen(  # noqa: S603 - the person's own Python
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+            ) as process,
+        ):
+            try:
+                for line in lines:
+                    yield _answer(process, line, errors)
+            finally:
+                process.kill()
 
 
 def _answer(process: subprocess.Popen[str], line: str, errors: IO[bytes]) -> str:

@@ -73,13 +73,11 @@ class ClevrSource:
             textured=wanted.textured, variety=wanted.variety,
         )  # fmt: skip
 
-    def render(
-        self, folder: Path, *, count: int, seed: int, options: str, assets: Path | None, progress: Callable[[int], None]
-    ) -> None:
+    def render(self, folder: Path, *, seed: int, **settings: Any) -> None:
         """Scenes in CLEVR's layout, rendered by Blender; see `render_folder`."""
         from energycomp_datasets.clevr.blender import render_folder
 
-        render_folder(folder, count=count, seed=WRITTEN + seed, options=options, assets=assets, progress=progress)
+        render_folder(folder, seed=WRITTEN + seed, **settings)
 
     def metrics(self) -> MetricCollection:
         """Perception rate, precision, estimation error and count accuracy."""

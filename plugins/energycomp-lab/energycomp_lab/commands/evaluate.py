@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import attrs
 import typer
 
 from energycomp.cli import (
@@ -27,14 +28,15 @@ from energycomp.cli import (
     takes_words,
 )
 from energycomp.errors import InputError
-from energycomp_batch import ShardOption, local_device, shard_of
+from energycomp.progress import counting
+from energycomp_batch import Address, Concurrency, Engine, Shard, ShardOption, cluster_of, local_device, shard_of
 from energycomp_lab.commands.records import Records
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from energycomp.models import Model
-    from energycomp_lab.evaluation import Report
+    from energycomp_lab.evaluation import Example, Report, Task
 
 REPORT = "report.json"
 
@@ -73,6 +75,9 @@ def evaluate(
         int, typer.Option(min=0, help="Number of generated scenes to score, for models that generate whole scenes.")
     ] = 500,
     shard: ShardOption = None,
+    engine: Engine = "local",
+    address: Address = None,
+    concurrency: Concurrency = None,
 ) -> None:
     """Measure how well a model reads or decomposes images, with 95 % confidence intervals over images.
 
@@ -87,60 +92,39 @@ def evaluate(
 
     Scores of whole scenes are in the report where the dataset has them. With -o, an interrupted run continues, as does
     one with more images: those in evaluation.jsonl are not evaluated again. Each --shard appends to a file of its own;
-    the same command without --shard then evaluates what is missing and writes the report.
+    the same command without --shard then evaluates what is missing and writes the report. With --engine ray, the
+    machines of a cluster evaluate what is missing; paths lead to the same files there.
     """
-    part = shard_of(shard)
+    cluster = cluster_of(engine, address, concurrency, device=run.device, quiet=True, shard=shard)
+    part = shard_of(shard) if cluster is None else Shard()
+    if cluster is not None and out is None:
+        raise InputError("got --engine ray without -o; expected a folder for the records, such as -o out")
     if part.total > 1 and out is None:
         raise InputError(
             f"got shard {part} without -o; expected a folder for the records of all shards, such as -o out"
         )
+    known: Any = "true" if count == "true" else parse_count(count)
+    asked = _Asked(model, run.option, data, dataset, n, solver, known, run.seed, out)
+    here = local_device(run.device) if cluster is None else "cpu"  # this machine need not have the cluster's GPUs
     with loading(model):
         from energycomp.decomposition import takes_apart
         from energycomp.files import atomic_file
-        from energycomp.plugins import find
-        from energycomp_lab.evaluation import (
-            HasConcepts,
-            HasSceneScores,
-            HasTask,
-            dataset_of,
-            evaluate as evaluated,
-            source_of,
-        )
+        from energycomp_lab.evaluation import HasSceneScores
 
-        known: Any = "true" if count == "true" else parse_count(count)
-        chosen = None if solver is None else find("solvers", solver)()
-        options = parse_options(run.option)
-        concepts, template = options.pop("concepts", None), options.pop("template", None)
-        loaded = load_model(model, local_device(run.device), options)
-        images_of, wanted = _source(data, dataset or dataset_of(loaded), chosen=dataset is not None)
-        images: Any = source_of(images_of, loaded)
-        words = images.concepts(wanted) if takes_words(loaded) and isinstance(images, HasConcepts) else ()
-        loaded = over(loaded, concepts or ",".join(words) or concepts, template)
-        _check_known(loaded, words)
-        task = images.task(loaded) if isinstance(images, HasTask) else None
-        examples = (task or images).examples(wanted, count=n, seed=run.seed)
-        decomposes = takes_apart(loaded)
-    scored = isinstance(images, HasSceneScores) and samples and part.total == 1
-    report_of = partial(
-        evaluated,
-        loaded,
-        examples,
-        task or images.metrics(),
-        solver=chosen,
-        count=known,
-        seed=run.seed,
-        data=data,
-        scenes=partial(images.scene_scores, count=samples, seed=run.seed) if scored else None,
-    )
+        ready = asked.ready(here)
+    loaded, examples, decomposes = ready.model, ready.examples, takes_apart(ready.model)
+    scored = isinstance(ready.images, HasSceneScores) and samples and part.total == 1
+    scenes = partial(ready.images.scene_scores, count=samples, seed=run.seed) if scored else None
+    report_of = partial(ready.evaluated, scenes=scenes)
     if out is None:
         report = report_of()
     else:
         settings = {
             "model": model,
-            "option": options,
+            "option": ready.options,
             "data": data,
-            "source": images_of,
-            "solver": solver or (None if decomposes or task else loaded.defaults.solver),
+            "source": ready.images_of,
+            "solver": solver or (None if decomposes or ready.task else loaded.defaults.solver),
             "count": known,
             "samples": samples if decomposes else None,
             "seed": run.seed,
@@ -149,11 +133,16 @@ def evaluate(
         }
         with Records(make_folder(out, "-o"), settings, part) as records:
             earlier = {index: one for index, one in records.known.items() if index < len(examples)}
+            if cluster is not None:
+                missing = [index for index in range(len(examples)) if index not in earlier]
+                with counting("evaluating", len(missing), unit="image", leave=True) as bar:
+                    for record in cluster.map(missing, attrs.evolve(asked, device=run.device)):
+                        records.append(record)
+                        earlier[record["index"]] = record
+                        bar.advance()
             kept: dict[str, Any] = {"known": earlier, "on_record": records.append}
-            if task is not None:
-                kept["on_result"] = partial(_save, out)
             if part.total > 1:  # its records are a part of those that a report needs
-                indices = part.of(range(len(examples)))
+                indices = part.of(len(examples))
                 if len(indices):
                     report_of(part=indices, **kept)
                 typer.echo(
@@ -171,6 +160,75 @@ def evaluate(
     _print_table(report)
     if out is not None:
         typer.echo(str(out / REPORT))
+
+
+@attrs.frozen
+class _Ready:
+    """What a process evaluates, loaded."""
+
+    model: Model
+    options: dict[str, Any]
+    images: Any
+    images_of: str
+    examples: Sequence[Example]
+    task: Task | None
+    evaluated: Callable[..., Report]
+
+
+@attrs.frozen
+class _Asked:
+    """What a command evaluates, as its options say. On a cluster it is called in each process."""
+
+    model: str
+    option: list[str] | None
+    data: str
+    dataset: str | None
+    n: int
+    solver: str | None
+    count: Any
+    seed: int
+    out: Path | None
+    device: str = "cpu"
+
+    def __call__(self) -> Callable[[int], dict[str, Any]]:
+        """The function from the index of an image to its record."""
+        evaluated = partial(self.ready(self.device).evaluated, progress=False)
+
+        def record_of(index: int) -> dict[str, Any]:
+            records: list[dict[str, Any]] = []
+            evaluated(part=[index], on_record=records.append)
+            return records[0]
+
+        return record_of
+
+    def ready(self, device: str) -> _Ready:
+        """The model, the images, and what evaluates them."""
+        from energycomp.plugins import find
+        from energycomp_lab.evaluation import HasConcepts, HasTask, dataset_of, evaluate as evaluated, source_of
+
+        chosen = None if self.solver is None else find("solvers", self.solver)()
+        options = parse_options(self.option)
+        concepts, template = options.pop("concepts", None), options.pop("template", None)
+        loaded = load_model(self.model, device, options)
+        images_of, wanted = _source(self.data, self.dataset or dataset_of(loaded), chosen=self.dataset is not None)
+        images: Any = source_of(images_of, loaded)
+        words = images.concepts(wanted) if takes_words(loaded) and isinstance(images, HasConcepts) else ()
+        loaded = over(loaded, concepts or ",".join(words) or concepts, template)
+        _check_known(loaded, words)
+        task = images.task(loaded) if isinstance(images, HasTask) else None
+        examples = (task or images).examples(wanted, count=self.n, seed=self.seed)
+        report_of = partial(
+            evaluated,
+            loaded,
+            examples,
+            task or images.metrics(),
+            solver=chosen,
+            count=self.count,
+            seed=self.seed,
+            data=self.data,
+            on_result=None if task is None or self.out is None else partial(_save, self.out.absolute()),
+        )
+        return _Ready(loaded, options, images, images_of, examples, task, report_of)
 
 
 def _source(data: str, usual: str, *, chosen: bool) -> tuple[str, str]:

@@ -154,8 +154,9 @@ class HasRenderer(Protocol):
         options: str,
         assets: Path | None,
         progress: Callable[[int], None],
+        spread: Callable[..., Iterable[Any]] | None = None,
     ) -> None:
-        """Writes `count` images into a folder."""
+        """Writes `count` images into a folder; `spread(items, make)` maps work over other machines."""
         ...
 
 
