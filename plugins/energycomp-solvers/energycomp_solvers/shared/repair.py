@@ -94,9 +94,9 @@ class Repair:
     def run(self, budget: int) -> None:
         """Tries what is doubted most, until nothing changes any more. Spends about `budget` rows at most."""
         start = self.problem.rows
-        tried: list[Tensor] = []
         refused = 0  # places in a row
         self._drop()
+        tried = self._undoubted()
         while self.problem.rows - start < budget:
             doubted = self._most_doubted(tried, places=refused < PLACES)
             if doubted is None:
@@ -175,13 +175,21 @@ class Repair:
             return None
         return _Doubt(self.values[component], component, doubt > STRONG * usual)
 
+    def _undoubted(self) -> list[Tensor]:
+        """The values that need not be read again: without words, those that fit about as well as the others."""
+        if self.refit.words is not None or not len(self.values):
+            return []
+        of_components = doubts(self.refit.whole(), len(self.problem.observation[0]))
+        doubted = of_components > STRONG * of_components.median()
+        return [value for value, is_doubted in zip(self.values, doubted.tolist(), strict=True) if not is_doubted]
+
     def _read_again(self, component: int) -> bool:
         """Reads one component anew; whether another value of it is taken."""
         others = [k for k in range(len(self.values)) if k != component]
         old, origin = self.refit.own(component), self.origins[component]
         best = self.refit.best(others, old.value, old, origin)
         if best is None:  # the words are right here: perhaps the place is not
-            start, _ = self.refit.nearby(others, old.value)
+            start, _ = self.refit.nearby(others, old.value, old)
             best = None if start.equal(old.value) else self.refit.best(others, start, old, origin)
         if best is None:
             return False
