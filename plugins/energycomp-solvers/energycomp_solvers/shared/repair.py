@@ -29,6 +29,7 @@ PLACES = 3  # without a component that are tried in a row, and get none
 RIVALS = 3  # of the values that were refused
 STRONG = 2.0  # times the median doubt of components: where so much is left, one beside it may stand for two
 WORTH = 8.0  # nats that a component has to be worth: about what it takes to say its place to a fiftieth, log(50^2)
+CLEAR = 3.0  # times `WORTH`: with a p-value a hundred times smaller, too, the draws that judge are not asked
 ONWARD, ONWARD_SHARE = 2.0, 0.05  # nats, or without an inverse temperature the share of the error, after which a small
 # move of a component is followed by another one
 SAME = 0.7  # cosine of the places of two values from which on they are about the same
@@ -52,23 +53,23 @@ class Repair:
         problem: of the image.
         refit: the components, on the draws that choose.
         judges: the draws that judge.
-        judging: the form over the components on these.
         lattice: values (M, D) where a component may be missing, and what each adds under one draw, (M, P).
         p_value: an additional component is taken, and one is kept, where the paired test is below this.
         origins: the places of the components in the answer that was given; None for new ones.
         refused: values that were tried and not taken: the rivals of the answer.
         asked: how many additional components were judged.
+        judging: the form over the components on the draws that judge; None until these are asked.
     """
 
     problem: Problem
     refit: Refit
     judges: NoiseBank
-    judging: QuadraticForm
     lattice: tuple[Tensor, Tensor]
     p_value: float
     origins: list[int | None]
     refused: list[Tensor] = attrs.field(factory=list)
     asked: int = 0
+    _judging: QuadraticForm | None = None
 
     @classmethod
     def of(
@@ -80,11 +81,22 @@ class Repair:
         generator: torch.Generator | None,
         asked: ObjectWords | None = None,
     ) -> Repair:
-        """Costs what `Refit.of` costs, and K + 1 rows for each draw that judges."""
+        """Costs what `Refit.of` costs; K + 1 rows for each draw that judges, once something is to be judged."""
         refit = Refit.of(problem, values, generator, asked)
         judges = problem.draw(JUDGES, generator)
-        judging = problem.quadratic(refit.values, judges)
-        return cls(problem, refit, judges, judging, lattice, p_value, list(range(len(values))))
+        return cls(problem, refit, judges, lattice, p_value, list(range(len(values))))
+
+    @property
+    def is_as_it_was(self) -> bool:
+        """Whether nothing of the answer that was given has changed, or had to be judged."""
+        return self._judging is None
+
+    @property
+    def judging(self) -> QuadraticForm:
+        """The form over the components on the draws that judge."""
+        if self._judging is None:
+            self._judging = self.problem.quadratic(self.values, self.judges)
+        return self._judging
 
     @property
     def values(self) -> Tensor:
@@ -95,7 +107,8 @@ class Repair:
         """Tries what is doubted most, until nothing changes any more. Spends about `budget` rows at most."""
         start = self.problem.rows
         refused = 0  # places in a row
-        self._drop()
+        if self.refit.words is not None or not self._each_is_clear():
+            self._drop()
         tried = self._undoubted()
         while self.problem.rows - start < budget:
             doubted = self._most_doubted(tried, places=refused < PLACES)
@@ -103,15 +116,17 @@ class Repair:
                 break
             value, component = doubted.value, doubted.component
             tried.append(value)
-            before = float(self._judged(range(len(self.values))).mean())
-            changed = self._add(value, doubted.strong) if component is None else self._read_again(component)
             if component is None:
+                before, changed = None, self._add(value, doubted.strong)
                 refused = 0 if changed else refused + 1
+            else:
+                before = self._read_again(component)
+                changed = before is not None
             if not changed:
                 continue
             # What moved a little goes on moving, with those beside it, while that is worth something.
-            moved = component is not None and self._about_the_same(value, self.values[-1])
-            onward = moved and self._goes_on(before)
+            moved = before is not None and self._about_the_same(value, self.values[-1])
+            onward = before is not None and moved and self._goes_on(before)
             if onward or not moved:
                 self._drop()
                 tried = [value for value in tried if not self._is_beside_the_new(value)]
@@ -120,7 +135,8 @@ class Repair:
 
     def doubted(self) -> list[float]:
         """The doubt of each component, and what is left around the value that is missing most, on all draws."""
-        form, channels = self.refit.whole().cat(self.judging), len(self.problem.observation[0])
+        form, channels = self.refit.whole(), len(self.problem.observation[0])
+        form = form if self._judging is None else form.cat(self._judging)
         of_components = doubts(form, channels).tolist() if len(self.values) else []
         return [*of_components, float(missing(form, self.lattice[1], channels).max())]
 
@@ -183,8 +199,8 @@ class Repair:
         doubted = of_components > STRONG * of_components.median()
         return [value for value, is_doubted in zip(self.values, doubted.tolist(), strict=True) if not is_doubted]
 
-    def _read_again(self, component: int) -> bool:
-        """Reads one component anew; whether another value of it is taken."""
+    def _read_again(self, component: int) -> float | None:
+        """Reads one component anew. The mean error before on the draws that judge, or None where its value stays."""
         others = [k for k in range(len(self.values)) if k != component]
         old, origin = self.refit.own(component), self.origins[component]
         best = self.refit.best(others, old.value, old, origin)
@@ -192,15 +208,16 @@ class Repair:
             start, _ = self.refit.nearby(others, old.value, old)
             best = None if start.equal(old.value) else self.refit.best(others, start, old, origin)
         if best is None:
-            return False
+            return None
         own = self.problem.quadratic(best.value[None], self.judges)
-        if self._judged([*others, len(self.values)], own).mean() >= self._judged(range(len(self.values))).mean():
+        before = float(self._judged(range(len(self.values))).mean())
+        if float(self._judged([*others, len(self.values)], own).mean()) >= before:
             self.refused.append(best.value)
-            return False
+            return None
         self._keep(others, [best], own)
         if self._about_the_same(best.value, old.value):  # what is known of its words holds
             self.origins[-1] = origin
-        return True
+        return before
 
     def _add(self, place: Tensor, strong: bool) -> bool:
         """Looks for a component around a place; whether one is taken."""
@@ -244,9 +261,10 @@ class Repair:
         self._keep(range(len(self.values)), [new], own)
         shown = self.refit.whole().atoms.square().mean(0).sqrt()
         beside = int(overlap(shown[-1:], shown[:-1], len(self.problem.observation[0])).argmax())
-        if self._read_again(beside) and self._is_missed(self._judged(range(len(self.values))), without, self.p_value):
+        read = self._read_again(beside) is not None
+        if read and self._is_missed(self._judged(range(len(self.values))), without, self.p_value):
             return True
-        self.refit, self.judging, self.origins = before.refit, before.judging, before.origins
+        self.refit, self._judging, self.origins = before.refit, before.judging, before.origins
         return False
 
     def _drop(self) -> None:
@@ -262,16 +280,23 @@ class Repair:
                 self.refused.append(self.values[least])
             self._keep(rests[least])
 
-    def _is_missed(self, errors: Tensor, without: Tensor, p_value: float) -> bool:
-        """Whether an answer is better than that without one of its components, significantly and by enough."""
-        return paired(errors, without)[2] < p_value and not self._is_small(errors, without)
+    def _each_is_clear(self) -> bool:
+        """Whether the draws that choose miss each component by far. Costs no network evaluation."""
+        form, every = self.refit.whole(), list(range(len(self.values)))
+        errors = subset_errors(form, every, self.problem.weighting)
+        rests = [subset_errors(form, [k for k in every if k != drop], self.problem.weighting) for drop in every]
+        return all(self._is_missed(errors, rest, self.p_value / 100, CLEAR * WORTH) for rest in rests)
 
-    def _is_small(self, errors: Tensor, without: Tensor) -> bool:
-        """Whether one component more makes an answer better, but by less than `WORTH`."""
+    def _is_missed(self, errors: Tensor, without: Tensor, p_value: float, worth: float = WORTH) -> bool:
+        """Whether an answer is better than that without one of its components, significantly and by enough."""
+        return paired(errors, without)[2] < p_value and not self._is_small(errors, without, worth)
+
+    def _is_small(self, errors: Tensor, without: Tensor, worth: float = WORTH) -> bool:
+        """Whether one component more makes an answer better, but by less than it has to be worth."""
         difference, _, p = paired(errors, without)
         if self.problem.beta is None or p >= self.p_value:
             return False
-        return self.problem.beta * self.problem.gap(float(errors.mean()), difference) < WORTH
+        return self.problem.beta * self.problem.gap(float(errors.mean()), difference) < worth
 
     def _goes_on(self, before: float) -> bool:
         """Whether the answer is better than an error by enough to go on in the same direction."""
@@ -287,11 +312,10 @@ class Repair:
 
     def _keep(self, kept: Sequence[int], more: Sequence[Candidate] = (), own: QuadraticForm | None = None) -> None:
         """Some components, and candidates with their form on the draws that judge, are the answer."""
+        judging = self.judging.take(list(kept))
+        self._judging = judging if own is None else judging.append(own)
         self.refit.keep(kept, more)
-        self.judging = self.judging.take(list(kept))
         self.origins = [self.origins[k] for k in kept] + [None] * len(more)
-        if own is not None:
-            self.judging = self.judging.append(own)
 
     def _is_beside_the_new(self, value: Tensor) -> bool:
         """Whether a value is a component that shows where the newest one does: it may have made up for that."""
