@@ -123,6 +123,18 @@ def test_what_is_known_of_a_component_that_is_read_again_costs_nothing() -> None
     assert problem.rows - before == 9 + 2 * 3
 
 
+def test_draws_that_judge_are_not_asked_where_nothing_is_open() -> None:
+    problem, lattice = problem_of(bumps_model(), TRUE)
+    repair = Repair.of(problem, TRUE, lattice, 1e-2, seeded(0))
+    drawn = problem.draw(8, seeded(0))
+    torch.testing.assert_close(repair.refit.errors([0, 2]), problem.quadratic(TRUE[[0, 2]], drawn).errors([0, 1]))
+    repair.run(4_000)
+    assert repair.is_as_it_was
+    repair = Repair.of(problem, torch.cat([TRUE, torch.tensor([[0.1, 0.8]])]), lattice, 1e-2, seeded(0))
+    repair.run(4_000)
+    assert not repair.is_as_it_was
+
+
 def test_without_words_what_fits_worse_than_the_others_is_read_again() -> None:
     problem, lattice = problem_of(bumps_model(), TRUE)
     start = TRUE + torch.tensor([[0.0, 0.0], [0.03, 0.02], [0.0, 0.0]])

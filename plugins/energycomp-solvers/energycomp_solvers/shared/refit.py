@@ -172,6 +172,11 @@ class Refit:
         errors = [subset_errors(form, chosen, self.problem.weighting) for form in self.forms[:parts]]
         return float(torch.cat(errors).mean())
 
+    def errors(self, chosen: Sequence[int]) -> Tensor:
+        """The errors (S,) of some components, in the order of the timesteps, as paired tests take them."""
+        errors = torch.cat([subset_errors(form, chosen, self.problem.weighting) for form in self.forms])
+        return errors[torch.tensor([draw for part in PARTS for draw in part]).argsort()]
+
     def own(self, component: int) -> Candidate:
         """A component of the answer as a candidate."""
         return Candidate(self.values[component], [form.take([component]) for form in self.forms])

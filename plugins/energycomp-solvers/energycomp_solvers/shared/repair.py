@@ -29,7 +29,6 @@ PLACES = 3  # without a component that are tried in a row, and get none
 RIVALS = 3  # of the values that were refused
 STRONG = 2.0  # times the median doubt of components: where so much is left, one beside it may stand for two
 WORTH = 8.0  # nats that a component has to be worth: about what it takes to say its place to a fiftieth, log(50^2)
-CLEAR = 3.0  # times `WORTH`: with a p-value a hundred times smaller, too, the draws that judge are not asked
 ONWARD, ONWARD_SHARE = 2.0, 0.05  # nats, or without an inverse temperature the share of the error, after which a small
 # move of a component is followed by another one
 SAME = 0.7  # cosine of the places of two values from which on they are about the same
@@ -107,7 +106,7 @@ class Repair:
         """Tries what is doubted most, until nothing changes any more. Spends about `budget` rows at most."""
         start = self.problem.rows
         refused = 0  # places in a row
-        if self.refit.words is not None or not self._each_is_clear():
+        if self.refit.words is not None or not self._each_is_missed():
             self._drop()
         tried = self._undoubted()
         while self.problem.rows - start < budget:
@@ -280,23 +279,25 @@ class Repair:
                 self.refused.append(self.values[least])
             self._keep(rests[least])
 
-    def _each_is_clear(self) -> bool:
-        """Whether the draws that choose miss each component by far. Costs no network evaluation."""
-        form, every = self.refit.whole(), list(range(len(self.values)))
-        errors = subset_errors(form, every, self.problem.weighting)
-        rests = [subset_errors(form, [k for k in every if k != drop], self.problem.weighting) for drop in every]
-        return all(self._is_missed(errors, rest, self.p_value / 100, CLEAR * WORTH) for rest in rests)
+    def _each_is_missed(self) -> bool:
+        """Whether the draws that choose miss each component. Without words they have chosen nothing until then, and
+        those that judge need not be asked. Costs no network evaluation.
+        """
+        every = list(range(len(self.values)))
+        errors = self.refit.errors(every)
+        rests = [self.refit.errors([k for k in every if k != drop]) for drop in every]
+        return all(self._is_missed(errors, rest, self.p_value) for rest in rests)
 
-    def _is_missed(self, errors: Tensor, without: Tensor, p_value: float, worth: float = WORTH) -> bool:
+    def _is_missed(self, errors: Tensor, without: Tensor, p_value: float) -> bool:
         """Whether an answer is better than that without one of its components, significantly and by enough."""
-        return paired(errors, without)[2] < p_value and not self._is_small(errors, without, worth)
+        return paired(errors, without)[2] < p_value and not self._is_small(errors, without)
 
-    def _is_small(self, errors: Tensor, without: Tensor, worth: float = WORTH) -> bool:
-        """Whether one component more makes an answer better, but by less than it has to be worth."""
+    def _is_small(self, errors: Tensor, without: Tensor) -> bool:
+        """Whether one component more makes an answer better, but by less than `WORTH`."""
         difference, _, p = paired(errors, without)
         if self.problem.beta is None or p >= self.p_value:
             return False
-        return self.problem.beta * self.problem.gap(float(errors.mean()), difference) < worth
+        return self.problem.beta * self.problem.gap(float(errors.mean()), difference) < WORTH
 
     def _goes_on(self, before: float) -> bool:
         """Whether the answer is better than an error by enough to go on in the same direction."""
