@@ -84,9 +84,9 @@ class Refit:
         """The best value beside others, with any words and numbers near those of a value.
 
         Costs a row for each combination of words, two for each of the `KEPT[0]` best, five for each of `KEPT[1]`, and
-        8 (2 D + 1) for each of `KEPT[2]`, whose numbers move; those of the best one move again if that helped. What is
-        known of `old` costs nothing, so that one without words costs 8 (2 D + 1) if it stays. It stops early where
-        nothing is gained.
+        8 (2 D + 1) for each of `KEPT[2]`, whose numbers move; those of the best one move again if that helped. It stops
+        early where nothing is gained. What is known of `old` costs nothing: without words it costs 8 (2 D + 1), since
+        it moves once.
 
         Args:
             others: the components beside it.
@@ -116,7 +116,8 @@ class Refit:
         candidates = [self._moved(others, each) for each in found]
         first = candidates[int(self._errors(others, candidates).argmin())]
         # Compare them, with the old one, or with none.
-        known = candidates if first in found else [*candidates, self._moved(others, first)]
+        is_done = first in found or (old is not None and self.words is None)
+        known = candidates if is_done else [*candidates, self._moved(others, first)]
         if old is not None:
             known = [old, *known]
         means = self._errors(others, known)
