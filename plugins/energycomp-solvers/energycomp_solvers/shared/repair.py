@@ -7,7 +7,8 @@ Notation: variable -> symbol
 What is doubted most is tried first. A component is read anew beside the others (`energycomp_solvers.shared.refit`). A
 place around which much is left gets a component if the draws that judge want one, and a component that they do not
 miss goes. It ends when each component was read again, and the last `PLACES` places got none, or when the budget is
-spent.
+spent. A component without words is read again only if its doubt is `STRONG` times the usual one: there is nothing but
+its numbers to correct, which the search has moved already.
 """
 
 from __future__ import annotations
