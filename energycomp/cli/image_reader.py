@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import typer
 
+from energycomp.cli.lines import append_line
 from energycomp.cli.options import load_model, takes_words
 from energycomp.cli.output import print_table
 from energycomp.cli.results import redrawn_file
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from energycomp.cli.writers import Output
+    from energycomp.inference import Solution
     from energycomp.models import Model
 
 SAMPLES = 3  # of the components of an image
@@ -69,23 +71,50 @@ class ImageReader:
             "fingerprint": model_fingerprint(model),
         }
 
-    def read(self, model: Model, image: Any, head: Mapping[str, Any], name: str) -> dict[str, Any]:
-        """The record of an image, which begins with `head`, after the files of this name are written."""
+    def read(
+        self, model: Model, image: Any, head: Mapping[str, Any], name: str, lines: Path | None = None
+    ) -> dict[str, Any]:
+        """The record of an image, which begins with `head`, after the files of this name are written.
+
+        Args:
+            lines: a file of JSON lines to which the record is appended. At Ctrl-C it is that of the answer that the
+                search has already, if it has one, and "interrupted" is true.
+        """
         import torch
 
-        from energycomp.inference import OutOfDistributionWarning, View, infer
+        from energycomp.inference import OutOfDistributionWarning, SearchInterrupted, infer
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutOfDistributionWarning)  # it is in the answer
-            solution = infer(
-                image,
-                model,
-                solver=self.solver,
-                count=self.count,
-                **({"last": True} if self.last else {}),
-                generator=torch.Generator().manual_seed(self.seed),
-                progress=False,
-            )
+            try:
+                solution = infer(
+                    image,
+                    model,
+                    solver=self.solver,
+                    count=self.count,
+                    **({"last": True} if self.last else {}),
+                    generator=torch.Generator().manual_seed(self.seed),
+                    progress=False,
+                )
+            except SearchInterrupted as stop:
+                if lines is not None:
+                    typer.echo(f"energycomp: keeping the first answer in {lines}; Ctrl-C again for none", err=True)
+                    record = self._record(model, image, stop.finish(), head, name)
+                    append_line(lines, {**record, "interrupted": True})
+                raise
+        record = self._record(model, image, solution, head, name)
+        if lines is not None:
+            append_line(lines, record)
+        return record
+
+    def _record(
+        self, model: Model, image: Any, solution: Solution, head: Mapping[str, Any], name: str
+    ) -> dict[str, Any]:
+        """The record of an answer, after its files are written."""
+        import torch
+
+        from energycomp.inference import View
+
         record = {**head, **solution.record()}
         if not isinstance(image, torch.Tensor):
             record["frame"] = {"size": list(image.size), "box": list(model.processor.box(image))}

@@ -12,7 +12,7 @@ import typer
 
 from energycomp.cli.files import image_files, make_folder, read_image
 from energycomp.cli.image_reader import ImageReader, printer
-from energycomp.cli.lines import append_line, read_lines
+from energycomp.cli.lines import read_lines
 from energycomp.cli.options import (
     Count,
     ImageFiles,
@@ -85,8 +85,9 @@ def infer(
     The gain of a component is the increase of the denoising error without it. The p-value compares the answer with the
     next best one: it is the probability of a difference at least as large if both were equally good. The typicality is
     the share of held-out images whose errors are at least as unusual. With -o, an interrupted run continues: images in
-    results.jsonl are not read again. --json prints one line per image. A file of another format, such as COCO, is
-    written when all images are read; until then the answers are in a file of JSON lines beside it.
+    results.jsonl are not read again. Ctrl-C keeps the first answer of the image that is being read, if there is one; it
+    has "interrupted": true, and the image is read again. --json prints one line per image. A file of another format,
+    such as COCO, is written when all images are read; until then the answers are in a file of JSON lines beside it.
 
     Every frame of a GIF or MP4 file is an image, such as clip.mp4#0; MP4 needs energycomp[mp4]. Of other files with
     several frames the first is read, and transparent pixels are drawn on white; a warning says so.
@@ -146,7 +147,8 @@ class _Kept:
         self.known: dict[str, dict[str, Any]] = {}
         for record in read_lines(file):
             self.names.see(record)
-            self.known[result_key(record)] = record
+            if not record.get("interrupted"):  # such an image is read again
+                self.known[result_key(record)] = record
 
 
 @attrs.frozen(eq=False)
@@ -255,7 +257,4 @@ def _read(item: _Item, model: Model, reader: ImageReader, kept: _Kept | None) ->
             if reader.lacks(record):
                 reader.redrawn(model, item.open(), record)
             return record
-    record = reader.read(model, item.open(), head, name)
-    if kept is not None:
-        append_line(kept.file, record)
-    return record
+    return reader.read(model, item.open(), head, name, None if kept is None else kept.file)

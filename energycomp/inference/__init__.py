@@ -52,6 +52,7 @@ from energycomp.inference.ranking import (
 from energycomp.inference.slots import Slot as Slot
 from energycomp.inference.solution import (
     ReadsLast as ReadsLast,
+    SearchInterrupted as SearchInterrupted,
     Solution as Solution,
     Solver as Solver,
 )

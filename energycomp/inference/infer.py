@@ -21,7 +21,7 @@ from energycomp.inference.attributes import read_attributes, refine_numbers
 from energycomp.inference.compare import as_normal, standard_error
 from energycomp.inference.judge import judge
 from energycomp.inference.problem import Problem, make_problem
-from energycomp.inference.solution import ReadsLast, Solution, Solver
+from energycomp.inference.solution import ReadsLast, SearchInterrupted, Solution, Solver
 from energycomp.inference.view import view_of
 from energycomp.models.given import model_of
 from energycomp.models.model import Model
@@ -162,8 +162,26 @@ class Search:
         )  # fmt: skip
         problem.check(solver.needs, type(solver).__name__)
 
-        # Search: the components, then their words, then what is read last.
-        solution = solver.solve(problem, generator=generator)
+        # Search. An answer that Ctrl-C leaves behind is described only if somebody wants it.
+        described = partial(self._described, problem, model, image, solver, reader, generator)
+        try:
+            solution = solver.solve(problem, generator=generator)
+        except SearchInterrupted as stop:
+            finish = stop.finish
+            raise SearchInterrupted(lambda: described(finish())) from stop
+        return described(solution)
+
+    def _described(
+        self,
+        problem: Problem,
+        model: Model,
+        image: Any,
+        solver: Solver,
+        reader: ReadsLast | None,
+        generator: torch.Generator,
+        solution: Solution,
+    ) -> Solution:
+        """The answer of a solver with its words, what is read last, and how well it fits."""
         if problem.asks_words and solution.posteriors is None:  # a solver may read them itself
             words = read_attributes(problem, solution.conditions, generator=generator)
             values = refine_numbers(problem, words.values, generator=generator)
@@ -187,7 +205,7 @@ class Search:
                 f"the answer leaves an error that about {judgement.typicality:.1%} of held-out images with "
                 f"{solution.count} components reach: the image is out of distribution, do not trust the answer",
                 OutOfDistributionWarning,
-                stacklevel=4,  # the caller of `infer`
+                stacklevel=5,  # the caller of `infer`
             )
         return attrs.evolve(solution, judgement=judgement, view=view, form=None, rows=problem.rows)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -269,6 +269,24 @@ class Solution:
 def _finite(value: float | None) -> float | None:
     """JSON has no infinity, which is the standard error of a single draw."""
     return value if value is not None and math.isfinite(value) else None
+
+
+class SearchInterrupted(KeyboardInterrupt):
+    """Ctrl-C in a search that has an answer already, and only looks for a better one.
+
+    Args:
+        finish: returns that answer: it spends the network evaluations that compare it with the runner-up.
+
+    >>> try:
+    ...     raise SearchInterrupted(lambda: Solution(torch.zeros(0, 2), 0, error=1.5, stderr=0.1, rows=64))
+    ... except KeyboardInterrupt as stop:
+    ...     stop.finish().count
+    0
+    """
+
+    def __init__(self, finish: Callable[[], Solution]) -> None:
+        super().__init__()
+        self.finish = finish
 
 
 @runtime_checkable

@@ -11,9 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+import energycomp.inference
 from energycomp import load, plugins
 from energycomp.cli import read_image
 from energycomp.images import save_frames, save_image
+from energycomp.inference import SearchInterrupted
 from energycomp.models import save_pretrained
 from energycomp.testing import tiny_model
 
@@ -108,6 +110,40 @@ def test_infer_goes_on_where_it_was_interrupted(run: Run, model: Path, pictures:
     code, out, _ = run("infer", model, pictures / "a", pictures / "b", "-o", "out", "--json")
     assert len(calls) == 1
     assert [json.loads(line) for line in out.splitlines()] == lines(results)
+
+
+@pytest.mark.parametrize("out", ["out", "found.csv", None])
+def test_the_answer_that_an_interrupted_search_has_is_kept(
+    run: Run, model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, fake_infer: Fake, out: str | None
+) -> None:
+    fake_infer()
+    found = energycomp.inference.infer
+
+    def stopped(*arguments: Any, **options: Any) -> None:
+        raise SearchInterrupted(lambda: found(*arguments, **options))
+
+    monkeypatch.setattr("energycomp.inference.infer", stopped)
+    command = ["infer", model, pictures / "a/one.png", *([] if out is None else ["-o", out])]
+    code, _, err = run(*command)
+    assert code == 130
+    assert "interrupted" in err
+    if out is None:
+        assert "first answer" not in err
+        return
+    kept = Path("out/results.jsonl" if out == "out" else "found.jsonl")
+    (record,) = lines(kept)
+    assert record["interrupted"] is True
+    assert record["count"] == 1
+    assert Path("out/one.png").exists() == (out == "out")
+    assert not Path("found.csv").exists()
+
+    # The image is read again.
+    assert len(calls := fake_infer()) == 0
+    assert run(*command)[0] == 0
+    assert len(calls) == 1
+    assert [line.get("interrupted") for line in lines(kept)] == [True, None]
+    assert run(*command)[0] == 0
+    assert len(calls) == 1
 
 
 def test_infer_reads_a_picture_again_that_has_changed(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:

@@ -8,7 +8,8 @@ added only while the count is open.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar
 
@@ -20,8 +21,10 @@ from energycomp.errors import InputError
 from energycomp.fields import number, whole
 from energycomp.inference import (
     NoiseBank,
+    ObjectWords,
     Problem,
     QuadraticForm,
+    SearchInterrupted,
     Solution,
     read_attributes,
 )
@@ -51,6 +54,16 @@ class _Found:
     chosen: list[int]
     extra: list[int]
     errors: Sequence[float]
+
+
+@attrs.frozen(eq=False)
+class _Answer:
+    """Components, what is known of their words, values that were not taken, and the form over all on held-out draws."""
+
+    values: Tensor
+    words: ObjectWords | None
+    rivals: Tensor
+    chooses: QuadraticForm
 
 
 @attrs.frozen
@@ -90,7 +103,7 @@ class Pursuit:
     def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
         """Costs M rows for a lattice of M values (M draws rows for M candidates), and about 130 for each component.
 
-        The search that goes on costs about 200 more for each component of numbers, and 400 for one with words.
+        The search that goes on costs 100 to 400 more for components of numbers, and about 300 for each one with words.
         """
         generator = as_generator(generator)
         if not problem.exchangeable:
@@ -155,24 +168,21 @@ class Pursuit:
         if problem.asks_words:
             words = read_attributes(problem, values, draws=FIRST_WORDS, sweeps=1, generator=decides)
             values = words.values
-        if goes_on:
-            places = (screen.atoms, screen.form.atoms[0])
-            repair = Repair.of(problem, values, places, self.p_value, decides, words)
-            repair.run(self.budget)
-            values = repair.values
-            words = repair.words()
-            rivals, chooses = repair.rivals(), repair.compares()
-            trace["doubts"] = repair.doubted()
-        if words is not None:
-            words = read_attributes(problem, values, sweeps=2, known=words, generator=decides)
-            values = words.values
-        spent.append(problem.rows)
+        first = better = _Answer(values, words, rivals, chooses)
+        finished = partial(_finished, problem, spent, min(held_out.draws, most // 2), trace, generator, decides)
+        if not goes_on:
+            return finished(first)
 
-        # Compare the answer with the best other one, on draws of their own.
-        solution = compared(problem, values, rivals, min(held_out.draws, most // 2), trace, generator, chooses)
-        if words is not None:
-            solution = attrs.evolve(solution, **words.posteriors(problem))
-        return _with_rows(solution, spent)
+        # Go on. At Ctrl-C the first answer remains.
+        try:
+            repair = Repair.of(problem, values, (screen.atoms, screen.form.atoms[0]), self.p_value, decides, words)
+            repair.run(self.budget)
+            trace["doubts"] = repair.doubted()
+            if not repair.is_as_it_was:
+                better = _Answer(repair.values, repair.words(), repair.rivals(), repair.compares())
+        except KeyboardInterrupt as stop:
+            raise SearchInterrupted(partial(finished, first)) from stop
+        return finished(better)
 
     def _low(self, problem: Problem, generator: torch.Generator | None) -> NoiseBank:
         """Draws of the lowest third of the timesteps, in their order."""
@@ -276,6 +286,29 @@ class Pursuit:
                 break
             chosen = best
         return chosen
+
+
+def _finished(
+    problem: Problem,
+    spent: Sequence[int],
+    draws: int,
+    trace: Mapping[str, Sequence[float]],
+    generator: torch.Generator | None,
+    decides: torch.Generator | None,
+    answer: _Answer,
+) -> Solution:
+    """An answer of continuous values whose words are read with more draws, beside the best other one."""
+    values, words = answer.values, answer.words
+    if words is not None:
+        words = read_attributes(problem, values, sweeps=2, known=words, generator=decides)
+        values = words.values
+    before = problem.rows
+
+    # Compare them on draws of their own.
+    solution = compared(problem, values, answer.rivals, draws, trace, generator, answer.chooses)
+    if words is not None:
+        solution = attrs.evolve(solution, **words.posteriors(problem))
+    return _with_rows(solution, [*spent, before])
 
 
 def _parts(draws: int) -> list[int]:

@@ -227,6 +227,23 @@ def test_no_option_is_proposed_where_none_is_right() -> None:
     assert kept == attrs.evolve(adopted().defaults, timesteps=None)
 
 
+class Linear(nn.Module):
+    """E[eps | x] of N(0, STD^2) on a cosine schedule: proportional to x, so that a scaled input is a scaled output."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        signal, noise = signal_noise(ALPHAS, t.clamp(0, 999), ndim=2)
+        return noise * x / ((signal * STD) ** 2 + noise**2)
+
+
+def test_calls_that_cannot_be_distinguished_are_both_named_and_none_is_taken() -> None:
+    call = lambda net, x, t, c: 1.25 * net(x, t)  # noqa: E731
+    model = energycomp.adopt(Linear(), shape=(6,), process="cosine", data_range=None, call=call)
+    found = check_adoption(model, STD * torch.randn(64, 6, generator=torch.Generator().manual_seed(1)))
+    assert changes(found)["other options"] == "output or input: more samples may show which"
+    assert found.near_miss is None
+    assert found.model.denoiser.network.call is call
+
+
 def test_images_that_are_seen_otherwise() -> None:
     means = torch.randn(2, 16, generator=torch.Generator().manual_seed(3)) * 0.2
 

@@ -23,6 +23,7 @@ from energycomp_solvers.shared.subsets import subset_errors, with_each
 
 PARTS = ((5,), (1, 3), (0, 2, 4, 6, 7))  # of eight draws in the order of their timesteps
 KEPT = (8, 3, 2)  # candidates that stay after each part
+NEAREST = 3  # places nearby that stay after the first part
 MOST = 256  # combinations of words that are tried at once
 LIKELIEST = 32  # of these, once something is known of each word alone
 NEAR, EDGE = 0.03, 1e-3  # of a support: how far a place is looked for, and how near its ends numbers come
@@ -58,11 +59,14 @@ class Refit:
     def of(
         cls, problem: Problem, values: Tensor, generator: torch.Generator | None, asked: ObjectWords | None
     ) -> Refit:
-        """Moves all numbers once, if they fit better then. Costs K (2 D + 2) + 1 rows for each draw."""
+        """Moves the numbers of values with words once, if all fit better then.
+
+        Costs K + 1 rows for each draw, and with words K (2 D + 1) more.
+        """
         drawn = problem.draw(sum(map(len, PARTS)), generator)
         banks = [drawn[torch.tensor(part)] for part in PARTS]
         made = cls(problem, values, banks, [problem.quadratic(values, bank) for bank in banks], asked)
-        if len(values):
+        if len(values) and made.words is not None:
             every = range(len(values))
             moved = moved_numbers(problem, made.whole(), made.quadratic, values, every)
             other = cls(problem, moved, banks, [problem.quadratic(moved, bank) for bank in banks], asked)
@@ -80,8 +84,9 @@ class Refit:
         """The best value beside others, with any words and numbers near those of a value.
 
         Costs a row for each combination of words, two for each of the `KEPT[0]` best, five for each of `KEPT[1]`, and
-        16 (D + 1) for each of `KEPT[2]`, whose numbers move; those of the best one move again. It stops early where
-        nothing is gained.
+        8 (2 D + 1) for each of `KEPT[2]`, whose numbers move; those of the best one move again if that helped. It stops
+        early where nothing is gained. What is known of `old` costs nothing: without words it costs 8 (2 D + 1), since
+        it moves once.
 
         Args:
             others: the components beside it.
@@ -94,33 +99,39 @@ class Refit:
         """
         # Halve the candidates: each part of the draws sees fewer of them.
         values = self._options(start, origin)
-        errors = torch.zeros(0, len(values), dtype=torch.float64)
+        errors, forms = torch.zeros(0, len(values), dtype=torch.float64), list[QuadraticForm]()
         for number, kept in enumerate(KEPT):
-            found, form = self._on_part(number, others, values)
-            errors = torch.cat([errors, found])
-            order = self._mean(form, errors, len(others)).argsort()[:kept]
+            forms.append(self._on_part(number, values, old))
+            beside = self.forms[number].take(list(others)).append(forms[-1])
+            errors = torch.cat([errors, self._with_each(beside, len(others))])
+            order = self._mean(beside, errors, len(others)).argsort()[:kept]
             values, errors = values[order], errors[:, order]
+            forms = [form.take(order.tolist()) for form in forms]
             if old is None and number and float(errors[:, 0].mean()) > self.without(others, number + 1):
                 return None
         if old is not None and len(values) > 1 and values[0].equal(old.value):
             return None
         # Move the numbers of the best ones, each with its own words, and those of the best of these again.
-        candidates = [self._moved(others, self.candidate(value)) for value in values]
+        found = [Candidate(value, [form.take([k]) for form in forms]) for k, value in enumerate(values)]
+        candidates = [self._moved(others, each) for each in found]
         first = candidates[int(self._errors(others, candidates).argmin())]
         # Compare them, with the old one, or with none.
-        known = [*candidates, self._moved(others, first)]
+        is_done = first in found or (old is not None and self.words is None)
+        known = candidates if is_done else [*candidates, self._moved(others, first)]
         if old is not None:
-            known.append(old)
+            known = [old, *known]
         means = self._errors(others, known)
         least = known[int(means.argmin())]
-        if least is old or (old is None and float(means.min()) > self.without(others)):
+        if old is not None and least.value.equal(old.value):
+            return None
+        if old is None and float(means.min()) > self.without(others):
             return None
         return least
 
-    def nearby(self, others: Sequence[int], start: Tensor) -> tuple[Tensor, float]:
+    def nearby(self, others: Sequence[int], start: Tensor, old: Candidate | None = None) -> tuple[Tensor, float]:
         """The best value whose numbers are a little lower, the same or higher, and by how much it lowers the error.
 
-        Costs 3^D rows for each of three draws.
+        Costs 3^D rows, and two for each of the `NEAREST` best; what is known of `old` costs nothing.
         """
         support, length = self.problem.slots[0].support, self.problem.value_shape[0]
         q = to_quantiles(support, start[None, :length], edge=EDGE)
@@ -128,11 +139,14 @@ class Refit:
         numbers = from_quantiles(support, q + steps.to(q), edge=EDGE).to(start)
         values = torch.cat([numbers, start[length:].expand(len(numbers), -1)], dim=1)
         values[0] = start
-        found = [self._on_part(number, others, values) for number in (0, 1)]
-        errors = torch.cat([each for each, _ in found])
-        means = self._mean(found[0][1], errors, len(others))
-        best = int(means.argmin())
-        return values[best], self.without(others, 2) - float(means[best])
+        errors = torch.zeros(0, len(values), dtype=torch.float64)
+        for number in (0, 1):
+            form = self.forms[number].take(list(others)).append(self._on_part(number, values, old))
+            errors = torch.cat([errors, self._with_each(form, len(others))])
+            means = self._mean(form, errors, len(others))
+            order = means.argsort()[:NEAREST]
+            values, errors, means = values[order], errors[:, order], means[order]
+        return values[0], self.without(others, 2) - float(means[0])
 
     def halves(self, others: Sequence[int], whole: Tensor) -> list[Tensor]:
         """Two values in place of one, to both sides of it: the best of (3^D - 1) pairs. Costs two rows for each of them
@@ -148,7 +162,7 @@ class Refit:
         pairs = list(zip(range(len(steps)), range(len(steps), 2 * len(steps)), strict=True))
         means = torch.zeros(len(pairs), dtype=torch.float64)
         for number in (0, 1):
-            _, form = self._on_part(number, others, values)
+            form = self.forms[number].take(list(others)).append(self._on_part(number, values))
             sets = [[*range(len(others)), *(len(others) + one for one in pair)] for pair in pairs]
             means += torch.stack([subset_errors(form, each, self.problem.weighting).sum() for each in sets]).cpu()
         return [values[one] for one in pairs[int(means.argmin())]]
@@ -158,6 +172,11 @@ class Refit:
         chosen = list(range(len(self.values)) if others is None else others)
         errors = [subset_errors(form, chosen, self.problem.weighting) for form in self.forms[:parts]]
         return float(torch.cat(errors).mean())
+
+    def errors(self, chosen: Sequence[int]) -> Tensor:
+        """The errors (S,) of some components, in the order of the timesteps, as paired tests take them."""
+        errors = torch.cat([subset_errors(form, chosen, self.problem.weighting) for form in self.forms])
+        return errors[torch.tensor([draw for part in PARTS for draw in part]).argsort()]
 
     def own(self, component: int) -> Candidate:
         """A component of the answer as a candidate."""
@@ -201,10 +220,17 @@ class Refit:
         changed = [mixed.worded(whole.expand(len(c), -1), k, c - 1) for k, c in enumerate(choices)]
         return torch.cat(changed)
 
-    def _on_part(self, number: int, others: Sequence[int], values: Tensor) -> tuple[Tensor, QuadraticForm]:
-        """Errors (s, M) of the others and each value on one part of the draws, and the form over all of these."""
-        form = self.forms[number].take(list(others)).append(self.problem.quadratic(values, self.banks[number]))
-        return self._with_each(form, len(others)), form
+    def _on_part(self, number: int, values: Tensor, known: Candidate | None = None) -> QuadraticForm:
+        """The form over values (M, V) on one part of the draws. Costs a row for each that is not known, and draw."""
+        bank = self.banks[number]
+        same = [] if known is None else [k for k, value in enumerate(values) if value.equal(known.value)]
+        if known is None or not same:
+            return self.problem.quadratic(values, bank)
+        if len(values) == 1:
+            return known.forms[number]
+        place, rest = same[0], [k for k in range(len(values)) if k != same[0]]
+        form = self.problem.quadratic(values[rest], bank).append(known.forms[number])
+        return form.take([*range(place), len(rest), *range(place, len(rest))])
 
     def _with_each(self, form: QuadraticForm, others: int) -> Tensor:
         """Errors (S, M) of the first atoms of a form, and each further one."""

@@ -7,7 +7,8 @@ Notation: variable -> symbol
 What is doubted most is tried first. A component is read anew beside the others (`energycomp_solvers.shared.refit`). A
 place around which much is left gets a component if the draws that judge want one, and a component that they do not
 miss goes. It ends when each component was read again, and the last `PLACES` places got none, or when the budget is
-spent.
+spent. A component without words is read again only if its doubt is `STRONG` times the usual one: there is nothing but
+its numbers to correct, which the search has moved already.
 """
 
 from __future__ import annotations
@@ -52,23 +53,23 @@ class Repair:
         problem: of the image.
         refit: the components, on the draws that choose.
         judges: the draws that judge.
-        judging: the form over the components on these.
         lattice: values (M, D) where a component may be missing, and what each adds under one draw, (M, P).
         p_value: an additional component is taken, and one is kept, where the paired test is below this.
         origins: the places of the components in the answer that was given; None for new ones.
         refused: values that were tried and not taken: the rivals of the answer.
         asked: how many additional components were judged.
+        judging: the form over the components on the draws that judge; None until these are asked.
     """
 
     problem: Problem
     refit: Refit
     judges: NoiseBank
-    judging: QuadraticForm
     lattice: tuple[Tensor, Tensor]
     p_value: float
     origins: list[int | None]
     refused: list[Tensor] = attrs.field(factory=list)
     asked: int = 0
+    _judging: QuadraticForm | None = None
 
     @classmethod
     def of(
@@ -80,11 +81,22 @@ class Repair:
         generator: torch.Generator | None,
         asked: ObjectWords | None = None,
     ) -> Repair:
-        """Costs what `Refit.of` costs, and K + 1 rows for each draw that judges."""
+        """Costs what `Refit.of` costs; K + 1 rows for each draw that judges, once something is to be judged."""
         refit = Refit.of(problem, values, generator, asked)
         judges = problem.draw(JUDGES, generator)
-        judging = problem.quadratic(refit.values, judges)
-        return cls(problem, refit, judges, judging, lattice, p_value, list(range(len(values))))
+        return cls(problem, refit, judges, lattice, p_value, list(range(len(values))))
+
+    @property
+    def is_as_it_was(self) -> bool:
+        """Whether nothing of the answer that was given has changed, or had to be judged."""
+        return self._judging is None
+
+    @property
+    def judging(self) -> QuadraticForm:
+        """The form over the components on the draws that judge."""
+        if self._judging is None:
+            self._judging = self.problem.quadratic(self.values, self.judges)
+        return self._judging
 
     @property
     def values(self) -> Tensor:
@@ -94,24 +106,27 @@ class Repair:
     def run(self, budget: int) -> None:
         """Tries what is doubted most, until nothing changes any more. Spends about `budget` rows at most."""
         start = self.problem.rows
-        tried: list[Tensor] = []
         refused = 0  # places in a row
-        self._drop()
+        if self.refit.words is not None or not self._each_is_missed():
+            self._drop()
+        tried = self._undoubted()
         while self.problem.rows - start < budget:
             doubted = self._most_doubted(tried, places=refused < PLACES)
             if doubted is None:
                 break
             value, component = doubted.value, doubted.component
             tried.append(value)
-            before = float(self._judged(range(len(self.values))).mean())
-            changed = self._add(value, doubted.strong) if component is None else self._read_again(component)
             if component is None:
+                before, changed = None, self._add(value, doubted.strong)
                 refused = 0 if changed else refused + 1
+            else:
+                before = self._read_again(component)
+                changed = before is not None
             if not changed:
                 continue
             # What moved a little goes on moving, with those beside it, while that is worth something.
-            moved = component is not None and self._about_the_same(value, self.values[-1])
-            onward = moved and self._goes_on(before)
+            moved = before is not None and self._about_the_same(value, self.values[-1])
+            onward = before is not None and moved and self._goes_on(before)
             if onward or not moved:
                 self._drop()
                 tried = [value for value in tried if not self._is_beside_the_new(value)]
@@ -120,7 +135,8 @@ class Repair:
 
     def doubted(self) -> list[float]:
         """The doubt of each component, and what is left around the value that is missing most, on all draws."""
-        form, channels = self.refit.whole().cat(self.judging), len(self.problem.observation[0])
+        form, channels = self.refit.whole(), len(self.problem.observation[0])
+        form = form if self._judging is None else form.cat(self._judging)
         of_components = doubts(form, channels).tolist() if len(self.values) else []
         return [*of_components, float(missing(form, self.lattice[1], channels).max())]
 
@@ -175,24 +191,33 @@ class Repair:
             return None
         return _Doubt(self.values[component], component, doubt > STRONG * usual)
 
-    def _read_again(self, component: int) -> bool:
-        """Reads one component anew; whether another value of it is taken."""
+    def _undoubted(self) -> list[Tensor]:
+        """The values that need not be read again: without words, those that fit about as well as the others."""
+        if self.refit.words is not None or not len(self.values):
+            return []
+        of_components = doubts(self.refit.whole(), len(self.problem.observation[0]))
+        doubted = of_components > STRONG * of_components.median()
+        return [value for value, is_doubted in zip(self.values, doubted.tolist(), strict=True) if not is_doubted]
+
+    def _read_again(self, component: int) -> float | None:
+        """Reads one component anew. The mean error before on the draws that judge, or None where its value stays."""
         others = [k for k in range(len(self.values)) if k != component]
         old, origin = self.refit.own(component), self.origins[component]
         best = self.refit.best(others, old.value, old, origin)
         if best is None:  # the words are right here: perhaps the place is not
-            start, _ = self.refit.nearby(others, old.value)
+            start, _ = self.refit.nearby(others, old.value, old)
             best = None if start.equal(old.value) else self.refit.best(others, start, old, origin)
         if best is None:
-            return False
+            return None
         own = self.problem.quadratic(best.value[None], self.judges)
-        if self._judged([*others, len(self.values)], own).mean() >= self._judged(range(len(self.values))).mean():
+        before = float(self._judged(range(len(self.values))).mean())
+        if float(self._judged([*others, len(self.values)], own).mean()) >= before:
             self.refused.append(best.value)
-            return False
+            return None
         self._keep(others, [best], own)
         if self._about_the_same(best.value, old.value):  # what is known of its words holds
             self.origins[-1] = origin
-        return True
+        return before
 
     def _add(self, place: Tensor, strong: bool) -> bool:
         """Looks for a component around a place; whether one is taken."""
@@ -236,9 +261,10 @@ class Repair:
         self._keep(range(len(self.values)), [new], own)
         shown = self.refit.whole().atoms.square().mean(0).sqrt()
         beside = int(overlap(shown[-1:], shown[:-1], len(self.problem.observation[0])).argmax())
-        if self._read_again(beside) and self._is_missed(self._judged(range(len(self.values))), without, self.p_value):
+        read = self._read_again(beside) is not None
+        if read and self._is_missed(self._judged(range(len(self.values))), without, self.p_value):
             return True
-        self.refit, self.judging, self.origins = before.refit, before.judging, before.origins
+        self.refit, self._judging, self.origins = before.refit, before.judging, before.origins
         return False
 
     def _drop(self) -> None:
@@ -253,6 +279,15 @@ class Repair:
             if not self._is_small(self._judged(every), errors[least]):
                 self.refused.append(self.values[least])
             self._keep(rests[least])
+
+    def _each_is_missed(self) -> bool:
+        """Whether the draws that choose miss each component. Without words they have chosen nothing until then, and
+        those that judge need not be asked. Costs no network evaluation.
+        """
+        every = list(range(len(self.values)))
+        errors = self.refit.errors(every)
+        rests = [self.refit.errors([k for k in every if k != drop]) for drop in every]
+        return all(self._is_missed(errors, rest, self.p_value) for rest in rests)
 
     def _is_missed(self, errors: Tensor, without: Tensor, p_value: float) -> bool:
         """Whether an answer is better than that without one of its components, significantly and by enough."""
@@ -279,11 +314,10 @@ class Repair:
 
     def _keep(self, kept: Sequence[int], more: Sequence[Candidate] = (), own: QuadraticForm | None = None) -> None:
         """Some components, and candidates with their form on the draws that judge, are the answer."""
+        judging = self.judging.take(list(kept))
+        self._judging = judging if own is None else judging.append(own)
         self.refit.keep(kept, more)
-        self.judging = self.judging.take(list(kept))
         self.origins = [self.origins[k] for k in kept] + [None] * len(more)
-        if own is not None:
-            self.judging = self.judging.append(own)
 
     def _is_beside_the_new(self, value: Tensor) -> bool:
         """Whether a value is a component that shows where the newest one does: it may have made up for that."""

@@ -65,6 +65,11 @@ class NearMiss:
     labels: Tensor | None = None
     changed: Callable[[Tensor], Tensor] | None = None
 
+    @property
+    def by_call(self) -> bool:
+        """Whether it needs a `call=`, and no other option of `adopt` does it."""
+        return "by call=" in self.instead
+
     def __str__(self) -> str:
         return f"{self.option}: got {self.got}, {self.instead} explains the samples better"
 

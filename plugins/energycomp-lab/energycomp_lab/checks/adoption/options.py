@@ -21,7 +21,8 @@ from energycomp_lab.checks.adoption.regression import regression
 BETTER = 0.01  # what another option lowers the errors by at least
 SURE, GENERAL = 4.0, 2.0  # the standard errors of that: by the noise on these samples, and by which samples these are
 CLOSE = 0.05  # by how much an option may be worse on a few rows to be tried on more, where nothing else is wrong
-ROUNDS = ((1 / 25, 5), (0.5, 3))  # shares of the rows, and how many options go on to the next
+EQUAL = 0.003  # of the errors: options that differ by less cannot be distinguished
+ROUNDS = ((1 / 25, 12), (1 / 8, 5), (0.5, 3))  # shares of the rows, and how many options go on to the next
 FAILED = 1e9  # error of an option with which the network cannot be called
 
 
@@ -32,12 +33,17 @@ class Tried:
     Args:
         tried: whether any were: not where something else must be right first.
         better: those that lower the errors, the best first.
-        cure: the first of them with which nothing is wrong.
+        cures: the first of them with which nothing is wrong, and those that cannot be distinguished from it.
     """
 
     tried: bool
     better: tuple[NearMiss, ...] = ()
-    cure: NearMiss | None = None
+    cures: tuple[NearMiss, ...] = ()
+
+    @property
+    def cure(self) -> NearMiss | None:
+        """The option that is right, if it is known which."""
+        return self.cures[0] if len(self.cures) == 1 else None
 
 
 def with_near_miss(case: Case, other: NearMiss) -> Case:
@@ -150,9 +156,24 @@ def tried(case: Case) -> Tried:
     better = better_options(case, [*near_misses(case, far=not good)], CLOSE if good else math.inf)
     if better and good:
         better = better_options(case, [*near_misses(case, far=True)])
-    best = [one for _, one in sorted([*better, *better_orders(case)], key=_place)]
-    cure = next((one for one in best if is_cured(with_near_miss(case, one))), None)
-    return Tried(True, tuple(best), cure)
+    ranked = sorted([*better, *better_orders(case)], key=_place)
+    return Tried(True, tuple(one for _, one in ranked), _cures(case, ranked))
+
+
+def _cures(case: Case, ranked: Better) -> tuple[NearMiss, ...]:
+    """The best option with which nothing else is wrong. Of equal ones an option of `adopt` is preferred to a `call=`;
+    of equal calls all are returned that change different things.
+    """
+    cured = (pair for pair in ranked if is_cured(with_near_miss(case, pair[1])))
+    least, first = next(cured, (0.0, None))
+    if first is None:
+        return ()
+    near = [pair for pair in ranked if pair[1] is not first and abs(pair[0] - least) < EQUAL]
+    equal = [one for _, one in near if is_cured(with_near_miss(case, one))]
+    options = [one for one in [first, *equal] if not one.by_call]
+    if options:
+        return (options[0],)
+    return (first, *(one for one in equal if one.option != first.option))
 
 
 def check_options(case: Case) -> Finding:
@@ -162,6 +183,10 @@ def check_options(case: Case) -> Finding:
         return Finding("other options", "not tried", "what is wrong here first", "note")
     if found.cure is not None:
         return Finding("other options", f"{found.cure}", "none", "wrong", found.cure.option)
+    if found.cures:
+        named = " or ".join(one.option for one in found.cures)
+        change = f"{named}: more samples may show which"
+        return Finding("other options", "; or ".join(map(str, found.cures)), "none", "wrong", change)
     if found.better or not is_possible(case):
         return Finding("other options", "none of them is right", "none is better", "wrong", "data, weights or call=")
     return Finding("other options", "none is better", "none", "ok")
