@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from energycomp_samplers.canvas import Canvas as Canvas
     from energycomp_samplers.constraints import constraint as constraint
     from energycomp_samplers.observation import blur as blur, observe as observe, pool as pool
+    from energycomp_samplers.outlook import forecast as forecast
 
 __all__ = [
     "Canvas",
@@ -21,6 +22,7 @@ __all__ = [
     "constraint",
     "energycomp_register_guidances",
     "energycomp_register_samplers",
+    "forecast",
     "observe",
     "pool",
     "regional",

@@ -94,16 +94,20 @@ class SecondOrder:
         return cls(x, x0, level, b, spreads, mean, plain, product, True)
 
     @cached_property
-    def contradiction(self) -> Tensor:
-        """D, (B,), in float64."""
+    def contradictions(self) -> list[Tensor]:
+        """The terms of D: of each leaf, and of x where the weights do not sum to 1, (B,) each, in float64."""
         ratio = ratio_of(self.level, self.x)
-        noise = 1.0 - self.level.alpha
-        apart = (self.x - self.level.alpha**0.5 * self.mean).square().flatten(1).sum(1)
-        total = (1.0 - sum(self.b)) / noise * apart
+        found = []
         for weight, spread, one in zip(self.b, self.spreads, self.x0, strict=True):
             pulled = spread.filtered(one - self.mean, lambda values: ratio + values)
-            total = total + weight * ((one - self.mean) * pulled).flatten(1).sum(1)
-        return total
+            found.append(weight * ((one - self.mean) * pulled).flatten(1).sum(1))
+        apart = (self.x - self.level.alpha**0.5 * self.mean).square().flatten(1).sum(1)
+        return [*found, (1.0 - sum(self.b)) / (1.0 - self.level.alpha) * apart]
+
+    @property
+    def contradiction(self) -> Tensor:
+        """D, (B,), in float64."""
+        return torch.stack(self.contradictions).sum(0)
 
     @cached_property
     def log_overlap(self) -> Tensor:

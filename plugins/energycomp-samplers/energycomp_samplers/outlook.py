@@ -1,0 +1,184 @@
+"""What to expect of a composition before it is sampled: how much its components contradict, and which sampler helps.
+
+A few particles follow the sum of the scores in a few steps. At each noise level, second order says how much the
+components contradict at each particle, and the log of what the sum leaves out of the noised product, log Z: see
+`energycomp_samplers.second_order`. Where log Z is the same at all particles, plain sampling is right.
+
+Notation: variable -> symbol
+    spread          the standard deviation of log Z over particles, the mean over noise levels
+    share           exp(-V), V the variance of the log weights of a whole run of `SMC`: the particles that it leaves
+    right           the probability that samples are right: 1 / (1 + (spread / middle)^slope), of each sampler
+
+The two numbers of each curve are fitted to products of mixtures whose exact samples are known, at random, and measured
+on others: `benchmarks/sampling/forecast.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components import EnergyComponent, bounds
+from energycomp.denoisers import count_rows
+from energycomp.errors import CompositionError, InputError
+from energycomp.sampling import Composer, Generator, Run, Target
+from energycomp_samplers.gauss import NO_GAUSSIAN
+from energycomp_samplers.kernels import check_densities, clipped
+from energycomp_samplers.observation import without_observations
+from energycomp_samplers.proposal import Proposal
+from energycomp_samplers.second_order import SecondOrder
+from energycomp_samplers.spread import Spread, spreads_of
+
+PARTICLES = 16
+STEPS = 10
+PLAIN = (0.5, 2.0)  # middle and slope, of the default sampler
+WEIGHTED = (3.0, 2.0)  # of SMC(particles=64)
+LIKELY = 0.5
+CURE = "use SMC(particles=64)"
+CLOSE = 1e-6  # of the sum of the weights
+
+
+@attrs.frozen
+class Outlook:
+    """What a forecast says of one noise level: means over particles.
+
+    Args:
+        timestep: t.
+        contradiction: D, in squared standard deviations.
+        spread: the standard deviation of log Z.
+        of_leaves: what each leaf adds to D, by its name.
+    """
+
+    timestep: float
+    contradiction: float
+    spread: float
+    of_leaves: tuple[tuple[str, float], ...]
+
+
+@attrs.frozen
+class Forecast:
+    """What to expect of a composition. `str` of it is the verdict.
+
+    Args:
+        verdict: "works", or the cheapest cure, or which components contradict each other, and where.
+        plain: the probability that samples of the default sampler are right.
+        smc: the probability that those of `SMC(particles=64)` are.
+        ess: the share of the particles of `SMC` that its weights leave over a whole run.
+        overlap: the integral of the product of the densities, of two components over u their agreement: 1 where they
+            are independent under u, above 1 where they say the same, near 0 where they contradict each other.
+        levels: by noise level, from noise to clean samples.
+        evaluations: network evaluations that it cost.
+        problem: why nothing can be said; empty otherwise.
+    """
+
+    verdict: str
+    plain: float
+    smc: float
+    ess: float
+    overlap: float
+    levels: tuple[Outlook, ...]
+    evaluations: int
+    problem: str = ""
+
+    def __str__(self) -> str:
+        return self.verdict
+
+
+@torch.no_grad()
+def forecast(components: EnergyComponent | Sequence[EnergyComponent], *, generator: Generator = 0) -> Forecast:
+    """Whether the samples of a composition will be right, before it is sampled, and what to do if not.
+
+    Costs 160 evaluations of each leaf, and those that measure its covariance once: 8 D for samples of D <= 32 numbers,
+    else 16. Measured where exact samples are known, see `docs/beyond.md`; of images, whose components say more than one
+    variance, it is a hint.
+
+    Args:
+        components: one composition, or a list, as `Composer` takes them; weights sum to 1 at each noise level.
+        generator: one, or a seed.
+
+    Raises:
+        CompositionError: weights that sum to another number than 1, or components that were trained together.
+        InputError: observations, which are not forecast.
+
+    >>> from energycomp.components import Gaussian
+    >>> u = Gaussian(0.0, 1.0, name="u", unconditional="self")
+    >>> a, b = (Gaussian(mean, 0.1, name=name, unconditional=u) for mean, name in ((1.5, "a"), (-1.5, "b")))
+    >>> forecast(a & u).verdict
+    'works'
+    >>> forecast(a & b).verdict
+    'use SMC(particles=64)'
+    """
+    target = Target(Composer(components).composition)
+    _check(target)
+    with count_rows() as spent:
+        spreads = spreads_of(target)
+        found, log_weights = _followed(target, spreads, Run(target, PARTICLES, STEPS, generator))
+    names = [repr(leaf) for leaf in target.composition.terms]
+    problems = [one.problem for one in spreads if one.problem]
+    if not all(one.is_gaussian for one in found):
+        problems.append(NO_GAUSSIAN)
+    levels = tuple(_outlook(one, names) for one in found)
+    spread = sum(one.spread for one in levels) / len(levels)
+    plain, smc = (1.0 / (1.0 + (spread / middle) ** slope) for middle, slope in (PLAIN, WEIGHTED))
+    if problems:
+        verdict = f"nothing can be said: {problems[0]}"
+    elif plain >= LIKELY:
+        verdict = "works"
+    elif smc >= LIKELY:
+        verdict = CURE
+    else:
+        verdict = _contradiction(levels)
+    ess = math.exp(-float(log_weights.var()))
+    overlap = math.exp(float(found[0].log_overlap.mean()))
+    return Forecast(verdict, plain, smc, ess, overlap, levels, spent.rows, (problems or [""])[0])
+
+
+def _check(target: Target) -> None:
+    if without_observations(target)[1]:
+        got = f"got {target.composition!r}, which is observed"
+        raise InputError(f"{got}; expected components; forecast them without the observation")
+    check_densities(target)
+    mass = target.composition.mass
+    sums = bounds(mass, target.noised_space.sample_shape)
+    if max(abs(one - 1.0) for one in sums) > CLOSE:
+        got = f"got {target.composition!r} with weights that sum to {sums[0]:g}"
+        raise CompositionError(f"{got}; expected a sum of 1; compose with `&`")
+
+
+def _followed(target: Target, spreads: list[Spread], run: Run) -> tuple[list[SecondOrder], Tensor]:
+    """Second order at each level of a short run, and the log weights of its particles, (P,)."""
+    x = run.noise()
+    total = torch.zeros(run.n, dtype=torch.float64, device=x.device)
+    found = []
+    for level in run.levels:
+        # Predict, and compare the predictions.
+        proposal = Proposal.at(level, target, "rne")
+        x0 = target.predict(x, level.rows(x), prediction_type="sample")
+        found.append(SecondOrder.of(x, x0, level, proposal.b, spreads))
+        # Weigh, without resampling, and step.
+        total = total + proposal.rne(x[None], x0[:, None])[0]
+        x = proposal.centre(x, clipped(proposal.mean(x0), target))
+        if not level.is_last:
+            x = x + proposal.variance**0.5 * run.noise()
+    return found, total
+
+
+def _outlook(found: SecondOrder, names: list[str]) -> Outlook:
+    parts = [float(one.mean()) for one in found.contradictions]
+    spread = float(found.log_overlap.std())
+    return Outlook(found.level.timestep, sum(parts), spread, tuple(zip(names, parts, strict=False)))
+
+
+def _contradiction(levels: Sequence[Outlook]) -> str:
+    """Which two components contradict each other most, and from where on."""
+    worst = max(levels, key=lambda one: one.contradiction)
+    ranked = sorted(worst.of_leaves, key=lambda one: -one[1])
+    (one, _), (other, apart) = ranked[:2]
+    where = [level.timestep for level in levels if level.contradiction >= worst.contradiction / 2.0]
+    names = f"{one} and {other} contradict each other" if apart > 0.0 else f"{one} contradicts the others"
+    deviations = worst.contradiction**0.5
+    return f"{names} by {deviations:.1f} standard deviations at timesteps {max(where):g} to {min(where):g}"
