@@ -59,13 +59,21 @@ class Modes(Composable):
 
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """The noise prediction (B, D), in closed form."""
-        a = torch.sigmoid(log_snr(ALPHAS, timestep)).to(sample)[:, None]
-        total = a * self.variances.to(sample) + 1 - a
-        means = a.sqrt()[..., None] * self.means.to(sample)
-        apart = sample[:, None] - means
-        logs = self.shares.to(sample).log() - apart.square().sum(2) / (2 * total) - sample.shape[1] / 2 * total.log()
+        a = torch.sigmoid(log_snr(ALPHAS, timestep)).to(sample)
+        total, apart, logs = self._modes(sample, a)
         pull = (torch.softmax(logs, 1) / total)[..., None] * apart
-        return (1 - a).sqrt() * pull.sum(1)
+        return (1 - a[:, None]).sqrt() * pull.sum(1)
+
+    def log_density(self, z: Tensor) -> Tensor:
+        """Of clean samples (B, D), up to a constant, (B,)."""
+        return self._modes(z, torch.ones(len(z)).to(z))[2].logsumexp(1)
+
+    def _modes(self, x: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Variances (B, M), offsets (B, M, D) and log densities (B, M) of the modes, for alpha_bar (B,)."""
+        total = a[:, None] * self.variances.to(x) + 1 - a[:, None]
+        apart = x[:, None] - a.sqrt()[:, None, None] * self.means.to(x)
+        logs = self.shares.to(x).log() - apart.square().sum(2) / (2 * total) - x.shape[1] / 2 * total.log()
+        return total, apart, logs
 
 
 def product(seed: int) -> tuple[Composition, list[Modes], float]:
@@ -111,6 +119,15 @@ def exact(parts: Sequence[Modes], wide: float, n: int, random: torch.Generator) 
     return (pull / precision[:, None])[chosen] + noise
 
 
+def is_outside(parts: Sequence[Modes], wide: float, truth: Tensor, random: torch.Generator) -> bool:
+    """Whether the product contradicts a part: half of its samples are where 1 % of those of the part are."""
+    for part in parts:
+        own = exact([part], wide, len(truth), random)
+        if float(part.log_density(truth).median()) < float(part.log_density(own).quantile(0.01)):
+            return True
+    return False
+
+
 def distance(x: Tensor, truth: Tensor, random: torch.Generator) -> float:
     """The Wasserstein distance of samples to exact ones along directions, in standard deviations, its mean."""
     directions = torch.randn(x.shape[1], DIRECTIONS, generator=random, dtype=torch.float64)
@@ -130,6 +147,7 @@ def measured(seed: int) -> dict[str, Any]:
         options: dict[str, Any] = {"generator": seed, "output_type": "latent", "progress": False}
         x = Composer(composition).sample(n, sampler=sampler, report=lambda _: None, **options)
         found[name] = distance(x, truth, random)
+    found["outside"] = is_outside(parts, wide, truth, random)
     centres = torch.stack([part.shares @ part.means for part in parts])
     found["means"] = float(torch.cdist(centres, centres).max() / min(float(part.variances.min()) for part in parts) ** 0.5)
     return found

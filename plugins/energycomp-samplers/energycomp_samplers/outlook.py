@@ -7,6 +7,8 @@ components contradict at each particle, and the log of what the sum leaves out o
 Notation: variable -> symbol
     spread          the standard deviation of log Z over particles, the mean over noise levels
     share           exp(-V), V the variance of the log weights of a whole run of `SMC`: the particles that it leaves
+    farthest        b_i (m_i - m)' C_i^-1 (m_i - m), the most of all leaves: about the number of dimensions d, or less,
+                    where the product is typical of each, and above d + 3 sqrt(2 d) where it is not
     right           the probability that samples are right: 1 / (1 + (spread / middle)^slope), of each sampler
 
 The two numbers of each curve are fitted to products of mixtures whose exact samples are known, at random, and measured
@@ -38,6 +40,7 @@ STEPS = 10
 PLAIN = (0.5, 2.0)  # middle and slope, of the default sampler
 WEIGHTED = (3.0, 2.0)  # of SMC(particles=64)
 LIKELY = 0.5
+OUTSIDE = 3.0  # standard deviations of chi-square, by which a leaf is outside of what is typical of it
 CURE = "use SMC(particles=64)"
 CLOSE = 1e-6  # of the sum of the weights
 
@@ -57,6 +60,11 @@ class Outlook:
     contradiction: float
     spread: float
     of_leaves: tuple[tuple[str, float], ...]
+
+    @property
+    def farthest(self) -> float:
+        """The most that a leaf adds to D."""
+        return max(apart for _, apart in self.of_leaves)
 
 
 @attrs.frozen
@@ -124,14 +132,9 @@ def forecast(components: EnergyComponent | Sequence[EnergyComponent], *, generat
     levels = tuple(_outlook(one, names) for one in found)
     spread = sum(one.spread for one in levels) / len(levels)
     plain, smc = (1.0 / (1.0 + (spread / middle) ** slope) for middle, slope in (PLAIN, WEIGHTED))
+    verdict = _verdict(levels, plain, math.prod(target.noised_space.sample_shape))
     if problems:
         verdict = f"nothing can be said: {problems[0]}"
-    elif plain >= LIKELY:
-        verdict = "works"
-    elif smc >= LIKELY:
-        verdict = CURE
-    else:
-        verdict = _contradiction(levels)
     ess = math.exp(-float(log_weights.var()))
     overlap = math.exp(float(found[0].log_overlap.mean()))
     return Forecast(verdict, plain, smc, ess, overlap, levels, spent.rows, (problems or [""])[0])
@@ -173,12 +176,17 @@ def _outlook(found: SecondOrder, names: list[str]) -> Outlook:
     return Outlook(found.level.timestep, sum(parts), spread, tuple(zip(names, parts, strict=False)))
 
 
-def _contradiction(levels: Sequence[Outlook]) -> str:
-    """Which two components contradict each other most, and from where on."""
-    worst = max(levels, key=lambda one: one.contradiction)
+def _verdict(levels: Sequence[Outlook], plain: float, size: int) -> str:
+    """What to do about samples of `size` numbers."""
+    cure = "works" if plain >= LIKELY else CURE
+    # Which component is outside of what is typical of it, and at which levels.
+    usual = size + OUTSIDE * (2.0 * size) ** 0.5
+    worst = max(levels, key=lambda one: one.farthest)
+    if worst.farthest <= usual:
+        return cure
     ranked = sorted(worst.of_leaves, key=lambda one: -one[1])
-    (one, _), (other, apart) = ranked[:2]
-    where = [level.timestep for level in levels if level.contradiction >= worst.contradiction / 2.0]
-    names = f"{one} and {other} contradict each other" if apart > 0.0 else f"{one} contradicts the others"
-    deviations = worst.contradiction**0.5
-    return f"{names} by {deviations:.1f} standard deviations at timesteps {max(where):g} to {min(where):g}"
+    (one, most), (other, apart) = (*ranked, ("", 0.0))[:2]
+    where = [level.timestep for level in levels if level.farthest > usual]
+    names = f"{one} and {other} contradict each other" if apart > most / 10.0 else f"{one} contradicts the others"
+    found = f"{names} at timesteps {max(where):g} to {min(where):g}: samples are not typical of {one}"
+    return found if plain >= LIKELY else f"{found}; {cure} or leave one out"
