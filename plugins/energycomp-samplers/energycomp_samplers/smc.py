@@ -45,14 +45,15 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import bounds
+from energycomp.components import EnergyComponent, bounds
 from energycomp.errors import CompositionError, InputError
 from energycomp.fields import legal, number, one_of, whole
-from energycomp.sampling import Level, Run, Sampled, Steps
+from energycomp.sampling import Generator, Level, Run, Sampled, Steps
 from energycomp_samplers.chain import Chain, Moves
 from energycomp_samplers.constraints import Constraint, Twist
 from energycomp_samplers.kernels import check_densities, clipped, least_sum, sum_of_squares, total_energy
 from energycomp_samplers.observation import without_observations
+from energycomp_samplers.outlook import Forecast, forecast
 from energycomp_samplers.particles import taken
 from energycomp_samplers.proposal import Proposal
 from energycomp_samplers.spread import spreads_of
@@ -120,6 +121,10 @@ class SMC:
     def weighs(self) -> bool:
         """Whether particles have weights."""
         return self.weights != "none" or self.constraint is not None
+
+    def forecast(self, component: EnergyComponent, /, *, generator: Generator = 0) -> Forecast:
+        """What to expect of a composition, see `energycomp_samplers.forecast`."""
+        return forecast(component, generator=generator)
 
     def start(self, run: Run, /) -> _Swarm:
         """Particles of noise. A list of n generators goes with `particles`, and with weights "none". A sample does not
