@@ -69,12 +69,13 @@ class Outlook:
         """The most that a leaf adds to D."""
         return max(apart for _, apart in self.of_leaves)
 
-    @property
-    def ranked(self) -> tuple[str, str]:
-        """The leaf that adds most, and the second one; "" where that adds less than a tenth of it."""
-        ranked = sorted(self.of_leaves, key=lambda one: -one[1])
-        other, apart = (*ranked, ("", 0.0))[1]
-        return ranked[0][0], other if apart > ranked[0][1] / 10.0 else ""
+    def subject(self, several: str, alone: str) -> str:
+        """The two leaves that add most, and a verb; one and its verb where the other adds less than a tenth of it."""
+        apart = [one for _, one in self.of_leaves]
+        first, *rest = sorted(range(len(apart)), key=lambda k: -apart[k])
+        if not rest or apart[rest[0]] < apart[first] / 10.0:
+            return f"{self.of_leaves[first][0]} {alone}"
+        return " and ".join(self.of_leaves[k][0] for k in sorted([first, rest[0]])) + f" {several}"
 
 
 @attrs.frozen
@@ -128,8 +129,8 @@ def forecast(components: EnergyComponent | Sequence[EnergyComponent], *, generat
     >>> a, b = (Gaussian(mean, 0.1, name=name, unconditional=u) for mean, name in ((1.5, "a"), (-1.5, "b")))
     >>> forecast(a & u).verdict
     'works'
-    >>> forecast(a & b).verdict.partition(";")[0]
-    'a and b contradict each other at timesteps 999 to 199: samples are not typical of a'
+    >>> forecast(a & b).verdict.partition(" at ")[0]
+    'a and b contradict each other'
     """
     target = Target(Composer(components).composition)
     _check(target)
@@ -208,9 +209,9 @@ def _verdict(levels: Sequence[Outlook], plain: float, size: int) -> str:
     if worst.farthest <= usual:
         return cure
     where = [level.timestep for level in levels if level.farthest > usual]
-    one, other = worst.ranked
-    found = f"{one} and {other} contradict each other" if other else f"{one} contradicts the others"
-    found += f" at timesteps {max(where):g} to {min(where):g}: samples are not typical of {one}"
+    found = worst.subject("contradict each other", "contradicts the others")
+    farthest, _ = max(worst.of_leaves, key=lambda leaf: leaf[1])
+    found += f" at timesteps {max(where):g} to {min(where):g}: samples are not typical of {farthest}"
     return found if plain >= LIKELY else f"{found}; {cure} or leave one out"
 
 
@@ -219,6 +220,5 @@ def _of_images(levels: Sequence[Outlook], disagreement: float) -> str:
     if disagreement <= SAME:
         return "works"
     worst = max(levels, key=lambda one: one.spread)
-    one, other = worst.ranked
-    names = f"{one} and {other} change" if other else f"{one} and the others change"
-    return f"{names} the same numbers, most at timestep {worst.timestep:g}: rank the samples, or take the best of several"
+    found = worst.subject("change the same numbers", "changes the same numbers as the others")
+    return f"{found}, most at timestep {worst.timestep:g}: rank the samples, or take the best of several"
