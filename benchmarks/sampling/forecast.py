@@ -150,7 +150,9 @@ def measured(seed: int) -> dict[str, Any]:
         found[name] = distance(x, truth, random)
     found["outside"] = is_outside(parts, wide, truth, random)
     centres = torch.stack([part.shares @ part.means for part in parts])
-    found["means"] = float(torch.cdist(centres, centres).max() / min(float(part.variances.min()) for part in parts) ** 0.5)
+    found["means"] = float(
+        torch.cdist(centres, centres).max() / min(float(part.variances.min()) for part in parts) ** 0.5
+    )
     return found
 
 
@@ -196,21 +198,20 @@ def table_of_products(seeds: Sequence[int], usual: float) -> list[str]:
     means = torch.tensor([one["means"] for one in found])
     outside = torch.tensor([one["outside"] for one in found])
     named = torch.tensor(["contradict" in one.verdict for one in said])
-    # What `SMC` needs is said by the share of particles that it leaves.
     left = torch.tensor([-one.ess for one in said])
     plain = is_wrong["plain"]
+    by_smc = int(is_wrong["smc"].sum())
+    hits, others = int((named & outside).sum()), int((named & ~outside).sum())
     return [
-        f"{len(found)} products; wrong: {int(plain.sum())} by the default sampler, "
-        f"{int(is_wrong['smc'].sum())} by SMC(particles=64)",
+        f"{len(found)} products; wrong: {int(plain.sum())} by the default sampler, {by_smc} by SMC(particles=64)",
         "| expectation | AUC | calibration error |",
         "| --- | --- | --- |",
         f"| forecast | {area(expected, plain):.3f} | {calibration_error(expected, plain):.3f} |",
         f"| share of another seed | 0.500 | {abs(usual - float(plain.double().mean())):.3f} |",
         f"| distance of the means | {area(means, plain):.3f} | |",
-        f"| forecast.ess | {area(left, plain):.3f} | |",
+        f"| `ess` of the forecast | {area(left, plain):.3f} | |",
         f"verdict right of {float(((expected > 0.5) == plain).double().mean()):.3f}",
-        f"contradictions: {int(outside.sum())}; named {int((named & outside).sum())}, and of the others "
-        f"{int((named & ~outside).sum())} of {int((~outside).sum())}",
+        f"contradictions: {int(outside.sum())}; named {hits}, and of the others {others} of {int((~outside).sum())}",
     ]
 
 

@@ -89,8 +89,8 @@ def sample(
         bool,
         typer.Option(
             "--forecast",
-            help="Say whether samples will be right, and what to do if not, before any is drawn; writes no file. Needs a "
-            "sampler that forecasts: smc, of energycomp-samplers.",
+            help="Say whether samples will be right, and what to do if not, before any is drawn; writes no file. "
+            "Needs a sampler that forecasts: smc, of energycomp-samplers.",
         ),
     ] = False,
     precision: Annotated[

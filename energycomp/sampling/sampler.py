@@ -157,7 +157,7 @@ class Sampler(Protocol):
 
 @runtime_checkable
 class Forecasts(Protocol):
-    """A sampler that also says what to expect of a composition, before it is sampled: `energycomp sample --forecast`."""
+    """A sampler that also says what to expect of a composition before it is sampled, as `sample --forecast` asks."""
 
     def forecast(self, component: EnergyComponent, /, *, generator: Generator) -> Any:
         """An attrs object, whose fields `--json` prints, and whose `str` is the verdict."""

@@ -117,7 +117,7 @@ class Posterior:
         return Observed(self, x)
 
     def times(self, timestep: Tensor) -> Tensor:
-        """t of sbi at timesteps 0 to T - 1."""
+        """T of sbi at timesteps 0 to T - 1."""
         least, most = (getattr(self.estimator, name, default) for name, default in (("t_min", 0.0), ("t_max", 1.0)))
         return (least + (most - least) * (timestep + 1.0) / T).clamp(max=most)
 
@@ -144,7 +144,9 @@ class Posterior:
             is_diagonal = torch.equal(covariance, covariance.diag().diag())
         if not is_diagonal:
             got = f"got the prior {self.prior!r}"
-            raise InputError(f"{got}; expected a normal one without correlations, or BoxUniform; train with one of these")
+            raise InputError(
+                f"{got}; expected a normal one without correlations, or BoxUniform; train with one of these"
+            )
         return Gaussian(self.prior.mean, self.prior.variance, name="prior", unconditional="self", **space)
 
 

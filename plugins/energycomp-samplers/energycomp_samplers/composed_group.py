@@ -1,4 +1,4 @@
-"""The group of one leaf that stands for a whole composition, whose clean samples it predicts by a formula of its own."""
+"""The group of one leaf that stands for a whole composition, and predicts its clean samples by a formula."""
 
 from __future__ import annotations
 

@@ -24,7 +24,6 @@ from __future__ import annotations
 from typing import Literal
 
 import attrs
-import torch
 from torch import Tensor
 
 from energycomp.fields import one_of

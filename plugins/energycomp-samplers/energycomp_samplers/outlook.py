@@ -5,8 +5,8 @@ components contradict at each particle, and the log of what the sum leaves out o
 `energycomp_samplers.second_order`. Where log Z is the same at all particles, plain sampling is right.
 
 Notation: variable -> symbol
-    disagreement    the standard deviation of log Z over particles, the mean over noise levels, per root of d, the number
-                    of numbers of a sample
+    d               the number of numbers of a sample
+    disagreement    the standard deviation of log Z over particles, the mean over noise levels, divided by sqrt(d)
     plain           1 / (1 + (disagreement / middle)^slope), the probability that plain samples are right
     ess             exp(-V), V the variance of the log weights of a whole run of `SMC`
     farthest        b_i (m_i - m)' C_i^-1 (m_i - m), the most of all leaves: about d, or less, where the product is
@@ -113,8 +113,8 @@ def forecast(components: EnergyComponent | Sequence[EnergyComponent], *, generat
     """Whether the samples of a composition will be right, before it is sampled, and what to do if not.
 
     Costs 160 evaluations of each leaf, and those that measure its covariance once: 8 D for samples of D <= 32 numbers,
-    else 16. Measured where exact samples are known, see `docs/beyond.md`. Of more than 32 numbers, such as images, it only
-    says which components change the same ones.
+    else 16. Measured where exact samples are known, see `docs/beyond.md`. Of more than 32 numbers, such as images, it
+    only says which components change the same ones.
 
     Args:
         components: one composition, or a list, as `Composer` takes them; weights sum to 1 at each noise level.

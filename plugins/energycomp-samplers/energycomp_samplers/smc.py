@@ -163,10 +163,13 @@ class SMC:
                 f"got {run.target.composition!r} with weights that sum to {total:g}; expected a positive "
                 "sum, because the product is no distribution otherwise; compose with `&`, or leave sampler= out"
             )
-        if self.proposal == "gauss" and bounds(run.target.composition.mass, run.target.noised_space.sample_shape) != ONE:
+        if (
+            self.proposal == "gauss"
+            and bounds(run.target.composition.mass, run.target.noised_space.sample_shape) != ONE
+        ):
             raise CompositionError(
-                f"got {run.target.composition!r} with proposal='gauss' and weights that sum to {total:g}; expected a sum "
-                "of 1 at all noise levels; compose with `&`, or leave proposal= out"
+                f"got {run.target.composition!r} with proposal='gauss' and weights that sum to {total:g}; expected a "
+                "sum of 1 at all noise levels; compose with `&`, or leave proposal= out"
             )
         if isinstance(run.generator, list) and self.particles is None and weighs:
             raise InputError(
