@@ -16,7 +16,7 @@ from typing import Any
 
 import attrs
 import torch
-from energycomp.components import Composable, Gaussian, NoisedSpace, by_sample
+from energycomp.components import Composable, Gaussian, NoisedSpace
 from energycomp.errors import InputError
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal, Uniform
@@ -44,7 +44,7 @@ class Box(Composable):
 
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """(phi(b) - phi(a)) / (Phi(b) - Phi(a)) of the sides a < b of the box in units of the noise, (B, D)."""
-        signal, noise = (by_sample(level, 2).double() for level in self.noised_space.levels(timestep))
+        signal, noise = (level.double() for level in self.noised_space.levels(timestep))
         a = (signal * self.low - sample.double()) / noise
         b = (signal * self.high - sample.double()) / noise
         # Beyond the right side as beyond the left one, where Phi has digits.
@@ -55,6 +55,16 @@ class Box(Composable):
         )
         found = torch.exp(-a.square() / 2 - log_mass) - torch.exp(-b.square() / 2 - log_mass)
         return (torch.where(is_right, -found, found) / math.sqrt(2 * math.pi)).to(sample)
+
+    def inside(self, eps: Tensor, sample: Tensor, timestep: Tensor) -> Tensor:
+        """A noise prediction whose expected parameters are in the box.
+
+        Networks know nothing of it outside, where samples would be driven away by the n - 1 priors that are divided by.
+        """
+        signal, noise = (level.double() for level in self.noised_space.levels(timestep))
+        expected = (sample.double() - noise * eps.double()) / signal
+        kept = torch.maximum(torch.minimum(expected, self.high.double()), self.low.double())
+        return ((sample.double() - signal * kept) / noise).to(sample)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -80,12 +90,13 @@ class Observed(Composable):
 
     @torch.no_grad()
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """The score times -s_t, (B, D)."""
+        """The score times -s_t, (B, D); of a prior in a box, for an expectation inside of it."""
         estimator = self.posterior.estimator
         times = self.posterior.times(timestep)
         mean, std = (f(times).reshape(-1, 1) for f in (estimator.mean_t_fn, estimator.std_fn))
         scale = (mean.square() + std.square()).sqrt()
-        return -std * estimator.score(scale * sample, self.observation.expand(len(sample), -1), times)
+        found = -std * estimator.score(scale * sample, self.observation.expand(len(sample), -1), times)
+        return self.unconditional.inside(found, sample, timestep) if isinstance(self.unconditional, Box) else found
 
 
 @attrs.frozen(eq=False)
