@@ -40,6 +40,7 @@ from energycomp.components import Composition, Mixture
 from energycomp.denoisers import count_rows
 from energycomp.sampling import Level, Run, Steps
 from energycomp.testing import Gaussian
+from energycomp_samplers.gauss import Gauss
 from energycomp_samplers.kernels import clipped
 from energycomp_samplers.smc import SMC
 
@@ -90,6 +91,8 @@ SAMPLERS: dict[str, Any] = {
     "FKC": SMC(weights="fkc", resample_below=1.0),
     '`SMC(weights="rne")`': SMC(weights="rne"),
     '`SMC(weights="energy")`': SMC(weights="energy"),
+    "second order, `gauss`": Gauss(),
+    '`SMC(proposal="gauss")`': SMC(proposal="gauss"),
 }
 OF_PROMPTS: dict[str, Any] = {
     "Composable Diffusion; default, DDIM": None,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SEPARATOR = "/"  # between compositions
 ATTRIBUTES = "attributes"  # the guidance that changes components, and not their composition
+FORECASTER = "smc"
 CELL = 128  # px, the least shorter side of an image in a grid
 WHOLE_SCENES = {"model", "n", "out", "raw", "as_grid", "no_metadata"}  # what they take of the command's own
 
@@ -84,6 +85,14 @@ def sample(
             autocompletion=registered("samplers"),
         ),
     ] = None,
+    forecast: Annotated[
+        bool,
+        typer.Option(
+            "--forecast",
+            help="Say whether samples will be right, and what to do if not, before any is drawn; writes no file. "
+            "Needs a sampler that forecasts: smc, of energycomp-samplers.",
+        ),
+    ] = False,
     precision: Annotated[
         Literal["no", "bf16"], typer.Option(help="Mixed precision of the networks; bf16 is faster.")
     ] = "no",
@@ -102,6 +111,7 @@ def sample(
     energycomp sample text "a red cube @ 0-0.4" "a blue sphere @ 0.4-1" -o first.png
     energycomp sample text "a red cube" "a blue sphere" --guidance apg=5 -o guided.png
     energycomp sample text "a red cube" / "a blue sphere" "a green cube" / "a blue cylinder" -o sets.png
+    energycomp sample clevr "red cube at 0.3,0.5" "blue sphere at 0.35,0.5" --forecast
     energycomp sample text "a photo of a dog * 7.5" --not "rain * 2" --option model=FOLDER -o dog.png
     ```
 
@@ -119,6 +129,9 @@ def sample(
     says what made it, which `show` prints. --json adds the report of the sampler.
     """
     sets, negated = _compositions(components or []), negated or []
+    if forecast and (guidance is not None or best_of > 1):
+        got = "got --forecast with --guidance or --best-of"
+        raise InputError(f"{got}; expected none of them; write the scale as a weight, such as 'a red cube * 7.5'")
     if canvas is not None and (negated or best_of > 1):
         raise InputError("got --canvas with --not or --best-of; expected none of them; leave them out")
     is_table = out.suffix.lower() in TABLES
@@ -138,6 +151,9 @@ def sample(
         images = _scenes(run, whole_scenes, n, model)
     else:
         composers = _composed(loaded, sets, negated, options.get("guidance"), run.seed, canvas)
+        if forecast:
+            run.show(*_forecast(composers, sampler, run.seed))
+            return
         options |= {"num_inference_steps": steps, "mixed_precision": precision, "generator": run.seed}
         options |= {"output_type": "np"} if is_table else {}
         images, report, lines = _sampled(composers, n * len(sets), best_of, loaded, options)
@@ -274,6 +290,21 @@ def _composed(
     ruled_out = [~model.read(text, weight=weight) for text in negated]  # the same in all, which then share its cost
     parts = [[*model.scene(*texts, weight=weight, generator=seed), *ruled_out] for texts in sets]
     return [Composer(each or model.unconditional) for each in parts]
+
+
+def _forecast(composers: list[Composer], sampler: str | None, seed: int) -> tuple[dict[str, Any], list[str]]:
+    """What a sampler says of compositions before they are sampled, as JSON and as lines."""
+    from energycomp.plugins import find
+    from energycomp.sampling import Forecasts
+
+    name = sampler or FORECASTER
+    chosen = find("samplers", name)()
+    if not isinstance(chosen, Forecasts):
+        raise InputError(f"got --forecast with --sampler {name}; expected one that forecasts, such as {FORECASTER}")
+    found = [chosen.forecast(composer.composition, generator=seed) for composer in composers]
+    pairs = [(repr(composer.composition), one) for composer, one in zip(composers, found, strict=True)]
+    record = {"forecasts": [{"composition": name, **attrs.asdict(one)} for name, one in pairs]}
+    return record, [f"{name}: {one}" for name, one in pairs]
 
 
 def _scale(name: str, scale: float | None, model: Model) -> float:

@@ -23,6 +23,7 @@ from energycomp.sampling.loop import (
     sample as sample,
 )
 from energycomp.sampling.sampler import (
+    Forecasts as Forecasts,
     Run as Run,
     Sampled as Sampled,
     Sampler as Sampler,

@@ -231,3 +231,31 @@ def test_guidance_and_sets_that_cannot_be(run: Run, model: Path, options: list[s
     code, _, err = run("sample", model, *options, "--steps", 2)
     assert code != 0
     assert text in " ".join(err.split())
+
+
+def test_a_forecast_is_that_of_python_and_writes_no_file(run: Run, model: Path) -> None:
+    forecasts = pytest.importorskip("energycomp_samplers")
+    command = ["sample", model, "0.3,0.5", "0.7,0.6", "/", "0.3,0.5", "--forecast"]
+    code, out, _ = run(*command)
+    tiny = load(model)
+    expected = [forecasts.forecast(Composer([tiny(0.3, 0.5), tiny(0.7, 0.6)])), forecasts.forecast(tiny(0.3, 0.5))]
+    named = ["-u + tiny(0.3, 0.5) + tiny(0.7, 0.6)", "tiny(0.3, 0.5)"]
+    assert (code, out.splitlines()) == (0, [f"{name}: {one}" for name, one in zip(named, expected, strict=True)])
+    assert not list(Path().glob("*.png"))
+    records = json.loads(run(*command, "--json")[1])["forecasts"]
+    assert [record["composition"] for record in records] == named
+    assert [record["verdict"] for record in records] == [one.verdict for one in expected]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--guidance", "cfg=2"], "got --forecast with --guidance or --best-of"),
+        (["--best-of", 2], "got --forecast with --guidance or --best-of"),
+        (["--sampler", "scheduler"], "expected one that forecasts, such as smc"),
+    ],
+)
+def test_what_a_forecast_refuses(run: Run, model: Path, options: list[Any], said: str) -> None:
+    code, _, err = run("sample", model, "0.3,0.5", "--forecast", *options)
+    assert code != 0
+    assert said in err

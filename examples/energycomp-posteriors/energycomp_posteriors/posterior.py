@@ -8,18 +8,18 @@ from functools import reduce
 from operator import and_
 from typing import Any
 
-import attrs
 import torch
 from energycomp import Composer, Composition
-from energycomp.components import Composable, Gaussian
 from energycomp.sampling import SamplingReport
+from energycomp_samplers.gauss import Gauss
 from energycomp_samplers.mala import MALA, annealed_mala
 from energycomp_samplers.smc import SMC
 from torch import Tensor
+from torch.distributions import Independent, Normal
 
+from energycomp_posteriors.sbi_networks import Posterior
 from energycomp_posteriors.tasks import TASKS, Task, reference
 
-T = 1000
 METHODS = ("fnpe", "gauss", "auto_gauss")
 SAMPLERS: dict[str, dict[str, Any]] = {
     "ddim": {"scheduler": "DDIMScheduler"},
@@ -27,31 +27,15 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "smc, moves": {"sampler": SMC(moves=MALA(moves=1, nodes=2))},
     "smc, six moves": {"sampler": SMC(moves=MALA(moves=6, nodes=2))},
     "mala": {"sampler": annealed_mala(moves=2, nodes=2)},
+    "second order": {"sampler": Gauss(last="draw")},
+    "smc, second order": {"sampler": SMC(proposal="gauss")},
 }
 
 
-@attrs.frozen(eq=False)
-class Observed(Composable):
-    """p(parameters | x) of one observation x (M,), by a `VPScoreEstimator` of sbi, or what has its three functions."""
-
-    estimator: Any
-    observation: Tensor
-    unconditional: Gaussian
-    noised_space = property(lambda self: self.unconditional.noised_space)
-
-    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """The score times -sigma, (B, D)."""
-        times = ((timestep + 1) / T).clamp(max=1.0)
-        score = self.estimator.score(sample, self.observation.expand(len(sample), -1), times)
-        return -self.estimator.std_fn(times).reshape(-1, 1) * score
-
-
 def posterior(estimator: Any, dimensions: int, observed: Tensor) -> Composition:
-    """The posterior of observations (n, M); costs n + 1 evaluations a sample and step, and one for n = 1."""
-    alphas = estimator.mean_t_fn(torch.arange(1, T + 1) / T).flatten().square().clamp(1e-7, 1 - 1e-7)
-    space: dict[str, Any] = {"sample_shape": (dimensions,), "alphas_cumprod": alphas, "space": "parameters"}
-    u = Gaussian(name="prior", unconditional="self", **space)
-    return Composition.of(reduce(and_, [Observed(estimator, x, u) for x in observed]))
+    """The posterior of observations (n, M) under the prior N(0, I); n + 1 evaluations a sample and step, one for n = 1."""
+    composed = Posterior.of(estimator, Independent(Normal(torch.zeros(dimensions), 1.0), 1))
+    return Composition.of(reduce(and_, [composed(x) for x in observed]))
 
 
 def train(task: Task, steps: int = 5_000) -> Any:

@@ -1,15 +1,23 @@
 """Tasks and exact posteriors against closed forms, and compositions of an estimator whose score is exact."""
 
 import re
+from functools import reduce
+from operator import and_
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from energycomp import Composer
+from energycomp.errors import InputError
+from energycomp_samplers import all_of
+from energycomp_samplers.gauss import Gauss
 from torch import Tensor
-from torch.distributions import MultivariateNormal
+from torch.distributions import Independent, MultivariateNormal, Normal, Uniform
 
 from energycomp_posteriors.posterior import posterior, samples
+from energycomp_posteriors.sbi_networks import Posterior, from_sbi
 from energycomp_posteriors.tasks import TASKS, gaussian, reference, slcp, two_moons
 
 README = Path(__file__).parents[1] / "README.md"
@@ -27,6 +35,33 @@ class Exact:
     def score(self, sample: Tensor, observed: Tensor, times: Tensor) -> Tensor:
         a = self.mean_t_fn(times)
         return (a * observed / 2 - sample) / (1 - a.square() / 2)
+
+
+class Exploding(Exact):
+    """The same posterior, with the noise of variance exploding."""
+
+    t_min = 1e-3
+
+    def mean_t_fn(self, times: Tensor) -> Tensor:
+        return torch.ones(len(times), 1)
+
+    def std_fn(self, times: Tensor) -> Tensor:
+        return (0.01 * 2000.0**times)[:, None]
+
+    def score(self, sample: Tensor, observed: Tensor, times: Tensor) -> Tensor:
+        return (observed / 2 - sample) / (0.5 + self.std_fn(times).square())
+
+
+class Clipped(Exploding):
+    """A network that learned N(x, 1/4) and nothing of the box that its prior is in."""
+
+    def score(self, sample: Tensor, observed: Tensor, times: Tensor) -> Tensor:
+        return (observed - sample) / (0.25 + self.std_fn(times).square())
+
+
+def trained(network: object, prior: object) -> Posterior:
+    """As sbi gives it."""
+    return from_sbi(SimpleNamespace(vector_field_estimator=network, prior=prior))
 
 
 def observations(n: int) -> Tensor:
@@ -49,6 +84,54 @@ def test_moves_make_it_right() -> None:
         drawn, _ = samples(way, Exact(), gaussian(), x, 400, 60)
         off[way] = abs(float(drawn.std(0).mean()) * 3 - 1)  # of 1/3, the exact deviation
     assert off["smc, moves"] < 0.05 < off["ddim"]
+
+
+@pytest.mark.parametrize("network", [Exact(), Exploding()])
+def test_what_sbi_trained_is_composed(network: Exact) -> None:
+    """Of both kinds of noise, by `&` and by `all_of`: N(sum x / 9, I / 9)."""
+    x = observations(8)
+    one = trained(network, MultivariateNormal(torch.zeros(10), torch.eye(10)))
+    options: dict[str, Any] = {"num_inference_steps": 20, "output_type": "latent", "generator": 0, "progress": False}
+    for whole in (reduce(and_, map(one, x)), all_of([one(row) for row in x], batch=3)):
+        z = Composer(whole).sample(500, sampler=Gauss(last="draw"), **options)
+        assert float((z.mean(0) - x.sum(0) / 9).abs().max()) < 4 / (9 * 500) ** 0.5
+        assert float(z.std(0).mean()) == pytest.approx(1 / 3, rel=0.03)
+
+
+def test_a_prior_in_a_box_has_the_noise_prediction_of_its_density() -> None:
+    low, high = torch.tensor([-1.0, 0.5]), torch.tensor([2.0, 0.6])
+    u = trained(Exact(), Independent(Uniform(low, high), 1)).unconditional
+    x = torch.tensor([[-3.0, 0.55], [0.4, 4.0], [1.9, -0.2]], dtype=torch.float64, requires_grad=True)
+    for timestep in (100.0, 600.0, 990.0):
+        t = torch.full((3,), timestep)
+        signal, noise = (level.double() for level in u.noised_space.levels(t))
+        sides = [Normal(0.0, 1.0).cdf((x - signal * side) / noise) for side in (low, high)]
+        (score,) = torch.autograd.grad((sides[0] - sides[1]).log().sum(), x)
+        near = (sides[0] - sides[1]).detach() > 1e-9  # where the difference has digits
+        found = u.eps(x.detach(), t)
+        assert bool(found.isfinite().all())
+        assert torch.allclose(found[near], (-noise * score)[near], rtol=1e-4, atol=1e-4)
+
+
+def test_samples_are_not_driven_out_of_a_box() -> None:
+    """Six normal likelihoods of deviation 1/2 near its edge, by networks that know nothing of it."""
+    box = trained(Clipped(), Independent(Uniform(torch.full((1,), -2.0), torch.full((1,), 2.0)), 1))
+    options: dict[str, Any] = {"output_type": "latent", "generator": 0, "progress": False}
+    seen = [box([1.9 + k / 1000]) for k in range(6)]
+    x = Composer(reduce(and_, seen)).sample(200, sampler="gauss", num_inference_steps=30, **options)
+    assert bool((x <= 2.1).all())  # the mean of the last step may be beyond the edge by a little
+    assert bool((x > 1.0).all())
+
+
+def test_what_cannot_be_composed_is_refused() -> None:
+    with pytest.raises(InputError, match="build_posterior"):
+        from_sbi(object())
+    with pytest.raises(InputError, match="without score"):
+        trained(object(), Normal(torch.zeros(2), 1.0))
+    with pytest.raises(InputError, match="without correlations"):
+        trained(Exact(), MultivariateNormal(torch.zeros(2), torch.tensor([[1.0, 0.5], [0.5, 1.0]])))
+    with pytest.raises(InputError, match="NaN"):
+        trained(Exact(), MultivariateNormal(torch.zeros(10), torch.eye(10)))([float("nan")] * 10)
 
 
 def test_the_reference_is_exact() -> None:

@@ -13,14 +13,18 @@ if TYPE_CHECKING:
     from energycomp_samplers.by_region import regional as regional, within as within
     from energycomp_samplers.canvas import Canvas as Canvas
     from energycomp_samplers.constraints import constraint as constraint
+    from energycomp_samplers.factors import all_of as all_of
     from energycomp_samplers.observation import blur as blur, observe as observe, pool as pool
+    from energycomp_samplers.outlook import forecast as forecast
 
 __all__ = [
     "Canvas",
+    "all_of",
     "blur",
     "constraint",
     "energycomp_register_guidances",
     "energycomp_register_samplers",
+    "forecast",
     "observe",
     "pool",
     "regional",

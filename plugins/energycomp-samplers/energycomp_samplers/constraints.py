@@ -26,6 +26,9 @@ far across it, while a gradient that all particles share is followed.
 Observations are factors of the same kind: log_psi_t = log N(y; A x0, A C A' + R), in the notation of
 `energycomp_samplers.observation`. Their drift moves the mean of the proposal to that for E[x_0 | x, y] in place of x0.
 It needs no limit, and no gradient through the network. The last step ends at E[x_0 | x, y].
+
+Second order is a third twist: log_psi_t = log Z of `energycomp_samplers.second_order`, and 0 at the end. Its drift, the
+gradient of log Z where components are Gaussian, moves the mean of the proposal to that for the mean of the product.
 """
 
 from __future__ import annotations
@@ -46,6 +49,8 @@ from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import axes, predicted, sum_of_squares
 from energycomp_samplers.observation import Observation, evidence_of, spread_of
 from energycomp_samplers.particles import taken
+from energycomp_samplers.proposal import Proposal
+from energycomp_samplers.second_order import SecondOrder
 from energycomp_samplers.spread import Spread
 
 RULED_OUT = 1e6  # the energy that an infinite one counts as
@@ -102,6 +107,7 @@ class Twist:
 
     Args:
         evidence, spread: of observations, and the spread of clean samples; None without observations.
+        spreads: those of the leaves, for a second-order proposal; None without one.
     """
 
     constraint: Constraint | None
@@ -109,6 +115,7 @@ class Twist:
     log_psi: Tensor
     evidence: Evidence | None = None
     spread: Spread | None = None
+    spreads: Sequence[Spread] | None = None
     correction: Tensor | float = 0.0  # log p(y | x) - log q(y | x), of the proposal p and of that with the drift, q
     drift: Tensor | None = None
     last: Tensor | None = None  # E[x_0 | x, y] at the last level, (G, P, *shape)
@@ -117,13 +124,24 @@ class Twist:
 
     @classmethod
     def of(
-        cls, constraint: Constraint | None, target: Target, observations: Sequence[Observation], log_psi: Tensor
+        cls,
+        constraint: Constraint | None,
+        target: Target,
+        observations: Sequence[Observation],
+        log_psi: Tensor,
+        spreads: Sequence[Spread] | None,
     ) -> Twist:
-        """What weighs particles beside the product: a constraint, observations, both or nothing."""
+        """What weighs particles beside the product: a constraint, observations, a proposal, or nothing."""
         if not observations:
-            return cls(constraint, target, log_psi)
+            return cls(constraint, target, log_psi, spreads=spreads)
         variance = next((one.variance for one in observations if one.variance is not None), None)
-        return cls(constraint, target, log_psi, evidence_of(observations, target), spread_of(target, variance))
+        spread = spread_of(target, variance)
+        return cls(constraint, target, log_psi, evidence_of(observations, target), spread, spreads)
+
+    @property
+    def constrains(self) -> bool:
+        """Whether samples are those of another density than the product."""
+        return self.constraint is not None or self.evidence is not None
 
     def follows(self, level: Level) -> bool:
         """Whether gradients are followed at a level: clean samples move no further."""
@@ -137,19 +155,23 @@ class Twist:
             x = x.detach().requires_grad_()
             return x, predicted(self.target, x, level)
 
-    def weighed(self, x: Tensor, clean: Callable[[], Tensor], level: Level, variance: float) -> Tensor | None:
-        """What a level adds to the log weights, (G, P).
-
-        `clean` gives E[x_0 | x], or x_0 at the last level; the variance is v of the proposal.
-        """
-        if self.constraint is None and self.evidence is None:
+    def weighed(self, x: Tensor, x0: Tensor, proposal: Proposal) -> Tensor | None:
+        """What a level adds to the log weights, (G, P), for the predictions x0 (K, G, P, *shape)."""
+        if not self.constrains and self.spreads is None:
             return None
+        level = proposal.level
+
+        def clean() -> Tensor:
+            return proposal.clean(x, x0, self.target)
+
         log_psi = torch.zeros_like(self.log_psi)
         self.drift = None
         if self.constraint is not None:
-            log_psi = self._of_constraint(self.constraint, x, clean, level, variance)
+            log_psi = self._of_constraint(self.constraint, x, clean, level, proposal.variance)
         if self.evidence is not None and self.spread is not None:
             log_psi = log_psi + self._of_observations(self.evidence, self.spread, clean().detach(), level)
+        if self.spreads is not None and not level.is_last:
+            log_psi = log_psi + self._of_second_order(self.spreads, x.detach(), x0.detach(), proposal)
         # psi_s(y) / psi_t(x), and what the drift of the last step changed.
         increment = log_psi - self.log_psi + self.correction
         self.log_psi = log_psi
@@ -179,9 +201,21 @@ class Twist:
         # The mean of the proposal moves by sqrt(alpha_bar_s) beta B / (D (1 - alpha_bar_t)) for each number of x0.
         total = sum(self.target.weights_at(level.timestep))
         pull = total * level.next_alpha**0.5 / (1.0 - level.alpha)
-        toward = pull * (mean - x0).reshape(clean.shape)
-        self.drift = toward if self.drift is None else self.drift + toward
+        self._add_drift(pull * (mean - x0).reshape(clean.shape))
         return log_psi.reshape(self.log_psi.shape)
+
+    def _of_second_order(self, spreads: Sequence[Spread], x: Tensor, x0: Tensor, proposal: Proposal) -> Tensor:
+        """log Z, (G, P); 0 where the product is no Gaussian."""
+        level = proposal.level
+        found = SecondOrder.of(x.flatten(0, 1), x0.flatten(1, 2), level, proposal.b, spreads)
+        if not found.is_gaussian:
+            return torch.zeros_like(self.log_psi)
+        pull = level.next_alpha**0.5 / (1.0 - level.alpha)
+        self._add_drift((pull * (found.mean - found.plain)).to(x).reshape(x.shape))
+        return found.log_overlap.reshape(self.log_psi.shape)
+
+    def _add_drift(self, drift: Tensor) -> None:
+        self.drift = drift if self.drift is None else self.drift + drift
 
     def take(self, places: Tensor) -> None:
         """Keeps the particles at these places."""

@@ -21,11 +21,9 @@ predictions: at little noise the two samplers do the same.
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import attrs
-import torch
 from torch import Tensor
 
 from energycomp.fields import one_of
@@ -34,9 +32,9 @@ from energycomp.seeds import draw_noise
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import check_densities, clipped, weighted_sum
 from energycomp_samplers.observation import evidence_of, measured_spreads, without_observations
-from energycomp_samplers.spread import Spread, product_spread, spreads_of
+from energycomp_samplers.second_order import SecondOrder, ratio_of
+from energycomp_samplers.spread import Spread, spreads_of
 
-AWAY = 5.0  # standard deviations, of the least sure component, by which m may leave the range of the predictions
 FOLLOWS = "samples follow the sum of the predictions; use sampler='smc'"
 NO_GAUSSIAN = (
     "the precisions of the components do not add up to that of a Gaussian, because negated components are surer than "
@@ -95,7 +93,6 @@ class _Drawn(Steps):
     whole: Spread | None
     evidence: Evidence | None
     is_gaussian: bool = True
-    products: dict[tuple[float, ...], tuple[Spread, bool]] = attrs.field(factory=dict)
 
     def step(self, level: Level, /) -> None:
         target = self.run.target
@@ -103,7 +100,7 @@ class _Drawn(Steps):
         x0 = target.predict(self.x, level.rows(self.x), prediction_type="sample")
         mean, spread = self._product(x0, level)
         mean = clipped(mean, target)
-        covariance = spread.covariance(_ratio(level, self.x))
+        covariance = spread.covariance(ratio_of(level, self.x))
         # Draw the clean sample, under the observations.
         draw = None
         if not level.is_last or self.options.last == "draw":
@@ -131,33 +128,14 @@ class _Drawn(Steps):
         m is the sum of the predictions where the spread of the product was given, or is no Gaussian's.
         """
         b = self.run.target.weights_at(level.timestep)
-        rest = (1.0 - sum(b)) * level.alpha**0.5 / (1.0 - level.alpha) * self.x.double()
-        ratio = _ratio(level, self.x)
-        plain = (weighted_sum(b, x0.double()) + rest / ratio).to(x0)
         if self.whole is not None:
-            return plain, self.whole
-        if b not in self.products:
-            self.products[b] = product_spread(self.spreads, b, math.prod(x0.shape[2:]))
-        product, is_product = self.products[b]
-        if not is_product:
-            self.is_gaussian = len(b) == 1  # of one component the sum is right
-            return plain, product
-        # h = sum_i b_i (ratio I + P_i) m_i + the rest, and m = C h.
-        total = rest
-        for weight, spread, one in zip(b, self.spreads, x0.double(), strict=True):
-            total = total + weight * spread.filtered(one, lambda values: ratio + values)
-        mean = product.covariance(ratio)(total)
-        # Stay near the range of the predictions.
-        least = min(float(spread.values.min()) for spread in self.spreads)
-        away = AWAY * float(ratio + least) ** -0.5
-        return mean.clamp(x0.amin(0).double() - away, x0.amax(0).double() + away).to(x0), product
+            rest = (1.0 - sum(b)) / level.alpha**0.5 * self.x.double()
+            return (weighted_sum(b, x0.double()) + rest).to(x0), self.whole
+        found = SecondOrder.of(self.x, x0, level, b, self.spreads)
+        self.is_gaussian = self.is_gaussian and found.is_gaussian
+        return found.mean.to(x0), found.spread
 
     def _error(self, evidence: Evidence) -> Tensor:
         """Normal noise (n, *seen)."""
         shape = (self.run.n, *evidence.y.shape[1:])
         return draw_noise(shape, generator=self.run.generator, device=self.x.device)
-
-
-def _ratio(level: Level, x: Tensor) -> Tensor:
-    """alpha_bar / (1 - alpha_bar), (1,)."""
-    return torch.tensor([level.alpha / (1.0 - level.alpha)], dtype=torch.float64, device=x.device)

@@ -17,18 +17,19 @@ the network. An operator that is not linear stands for its derivative at m, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import AnyWeight, Composable, Composition, NoisedSpace, Rule, bounds, predict
+from energycomp.components import AnyWeight, Composable, Composition, NoisedSpace, bounds, predict
 from energycomp.components.algebra import is_term
 from energycomp.components.terms import added
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import Target
+from energycomp_samplers.composed_group import ComposedGroup
 from energycomp_samplers.evidence import Evidence, bound, joined
 from energycomp_samplers.kernels import clipped
 from energycomp_samplers.operators import Blur, Mask, Pair, Pool
@@ -152,36 +153,19 @@ def evidence_of(observations: Sequence[Observation], target: Target) -> Evidence
 
 
 @attrs.frozen(eq=False)
-class _Group:
-    """The group of one observed composition, whose prediction is E[z | x, y]."""
+class _Mean:
+    """E[z | x, y] of an observed composition."""
 
     target: Target  # without observations
     evidence: Evidence
     variance: float | Tensor | None
 
-    prediction_type = "sample"
-
-    @property
-    def rule(self) -> Rule | None:
-        """As of the components; None where they differ."""
-        rules = {group.rule for group in self.target.groups}
-        return rules.pop() if len(rules) == 1 else None
-
-    @property
-    def device(self) -> torch.device:
-        return self.target.device
-
-    @property
-    def decode(self) -> Callable[[Tensor], Tensor] | None:
-        return self.target.decode
-
-    def predict(self, leaves: Sequence[Any], sample: Tensor, timestep: Tensor) -> list[Tensor]:
-        """As `LeafGroup.predict`."""
+    def __call__(self, sample: Tensor, timestep: Tensor) -> Tensor:
         x0 = predict(self.target.composition, sample, timestep, prediction_type="sample")
         x0 = clipped(x0, self.target)  # numbers beyond the range would be cut off after the observation
         ratio = self.target.log_snr(timestep).exp()
         mean, _ = self.evidence.conditioned(x0, spread_of(self.target, self.variance).covariance(ratio))
-        return [mean] * len(leaves)
+        return mean
 
 
 def spread_of(target: Target, variance: float | Tensor | None) -> Spread:
@@ -218,13 +202,14 @@ class Observed(Composable):
 
     composition: Composition
     observations: tuple[Observation, ...]
-    group: _Group = attrs.field(init=False)
+    group: ComposedGroup = attrs.field(init=False)
 
     @group.default
-    def _bound_group(self) -> _Group:
+    def _bound_group(self) -> ComposedGroup:
         target = Target(self.composition)
         variances = [one.variance for one in self.observations if one.variance is not None]
-        return _Group(target, evidence_of(self.observations, target), variances[0] if variances else None)
+        mean = _Mean(target, evidence_of(self.observations, target), variances[0] if variances else None)
+        return ComposedGroup(target, mean)
 
     @property
     def noised_space(self) -> NoisedSpace:

@@ -29,6 +29,10 @@ Weights (for kappa = B "rne" would be biased, since m_i has the noise beta and p
     energy  d log w = sum_i b_i (E_i(x, t) - E_i(y, s)) + log L(x | y) - log p(y | x), with kappa = B. Exact for every
             proposal, and better where B is not 1; costs an evaluation more per component, particle and step.
 
+Second order: the particles of `proposal="gauss"` follow pi_t Z_t in place of pi_t, with Z of
+`energycomp_samplers.second_order`, which is the noised product where components are Gaussian. Z is a twist, as a
+constraint is one: it changes which particles are on the way, and not what arrives.
+
 Weights b_i that vary over the noise level, as those of guidance do, are those of level t in the step from t to s. Where
 they change, only the weights of energies follow the change of pi_t.
 """
@@ -41,25 +45,23 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.components import EnergyComponent, bounds
 from energycomp.errors import CompositionError, InputError
 from energycomp.fields import legal, number, one_of, whole
-from energycomp.sampling import Level, Run, Sampled, Steps, Target
+from energycomp.sampling import Generator, Level, Run, Sampled, Steps
 from energycomp_samplers.chain import Chain, Moves
 from energycomp_samplers.constraints import Constraint, Twist
-from energycomp_samplers.kernels import (
-    check_densities,
-    clipped,
-    least_sum,
-    sum_of_squares,
-    total_energy,
-    weighted_sum,
-)
+from energycomp_samplers.kernels import check_densities, clipped, least_sum, sum_of_squares, total_energy
 from energycomp_samplers.observation import without_observations
+from energycomp_samplers.outlook import Forecast, forecast
 from energycomp_samplers.particles import taken
+from energycomp_samplers.proposal import Proposal
+from energycomp_samplers.spread import spreads_of
 from energycomp_samplers.weighing import Weighing
 
 NONE_LEFT = "the constraint ruled all particles of a sample out: samples do not satisfy it; use more particles"
 CONSTRAINT = legal(lambda value: isinstance(value, Constraint), "one of `energycomp_samplers.constraint(f)`")
+ONE = (1.0, 1.0)  # the bounds of the sum of the weights
 WEIGHTS = ("rne", "fkc", "energy", "none")
 MOVES = legal(
     lambda value: isinstance(value, Moves) and not isinstance(value, type), "moves, such as MALA(), HMC() or Langevin()"
@@ -82,6 +84,8 @@ class SMC:
         moves: `MALA`, `HMC` or `Langevin` at each noise level, before particles are weighted.
         constraint: of `constraint(f)`: samples are those of p(x) exp(-w f(x)). Its weights have no limit, and go on to
             the end. f is called once for each particle and step; with `gradient=True` networks are differentiated, too.
+        proposal: "sum" follows the sum of the scores; "gauss" the second-order product of `Gauss`, whose spreads it
+            measures once. The weights correct both, so that samples are as right, from more of the particles.
 
     >>> from energycomp import Composer
     >>> from energycomp.testing import Gaussian
@@ -99,6 +103,7 @@ class SMC:
     clamp: float = attrs.field(default=10.0, validator=number())
     moves: Moves | None = attrs.field(default=None, validator=attrs.validators.optional(MOVES))
     constraint: Constraint | None = attrs.field(default=None, validator=attrs.validators.optional(CONSTRAINT))
+    proposal: Literal["sum", "gauss"] = attrs.field(default="sum", validator=one_of(("sum", "gauss")))
 
     def __attrs_post_init__(self) -> None:
         if self.weights == "none" and (self.particles or 1) > 1 and self.constraint is None:
@@ -106,11 +111,20 @@ class SMC:
                 f"got particles={self.particles} with weights='none'; expected weights, by which one particle of each "
                 "sample is drawn; leave particles= out"
             )
+        if self.proposal == "gauss" and (self.weights == "none" or self.moves is not None):
+            raise InputError(
+                f"got proposal='gauss' with weights={self.weights!r} and moves={self.moves!r}; expected weights, which "
+                "correct it, and no moves, which follow another density; use sampler='gauss' without weights"
+            )
 
     @property
     def weighs(self) -> bool:
         """Whether particles have weights."""
         return self.weights != "none" or self.constraint is not None
+
+    def forecast(self, component: EnergyComponent, /, *, generator: Generator = 0) -> Forecast:
+        """What to expect of a composition, see `energycomp_samplers.forecast`."""
+        return forecast(component, generator=generator)
 
     def start(self, run: Run, /) -> _Swarm:
         """Particles of noise. A list of n generators goes with `particles`, and with weights "none". A sample does not
@@ -119,6 +133,7 @@ class SMC:
         target, observations = without_observations(run.target)
         run = attrs.evolve(run, target=target)
         weighs = self.weighs or bool(observations)
+        is_second = self.proposal == "gauss"
         self._check(run, weighs)
         # One swarm; or a group of particles for each sample, which does not depend on the others.
         groups = (1, run.n)
@@ -135,7 +150,7 @@ class SMC:
             groups=groups[0],
             x=x.flatten(0, 1),
             weighing=Weighing(self, run, equal),
-            twist=Twist.of(self.constraint, target, observations, equal),
+            twist=Twist.of(self.constraint, target, observations, equal, spreads_of(target) if is_second else None),
             chain=None if self.moves is None else Chain(self.moves),
             leaving=total * sum_of_squares(x, x) / 2.0,  # -log N(x; 0, I / B)
         )
@@ -147,6 +162,14 @@ class SMC:
             raise CompositionError(
                 f"got {run.target.composition!r} with weights that sum to {total:g}; expected a positive "
                 "sum, because the product is no distribution otherwise; compose with `&`, or leave sampler= out"
+            )
+        if (
+            self.proposal == "gauss"
+            and bounds(run.target.composition.mass, run.target.noised_space.sample_shape) != ONE
+        ):
+            raise CompositionError(
+                f"got {run.target.composition!r} with proposal='gauss' and weights that sum to {total:g}; expected a "
+                "sum of 1 at all noise levels; compose with `&`, or leave proposal= out"
             )
         if isinstance(run.generator, list) and self.particles is None and weighs:
             raise InputError(
@@ -175,7 +198,7 @@ class _Swarm(Steps):
 
     def step(self, level: Level, /) -> None:
         target = self.run.target
-        product = _Product.at(level, target, self.options)
+        proposal = Proposal.at(level, target, self.options.weights)
         uses_energy = self.options.weights == "energy" and self.weighing.is_weighing
         energy = None
         increment = None
@@ -197,10 +220,15 @@ class _Swarm(Steps):
 
         # Weigh: the Radon-Nikodym estimator or Feynman-Kac correctors, for the step that follows.
         if self.weighing.is_weighing and not uses_energy:
-            increment = product.rne(x, x0) if self.options.weights == "rne" else product.fkc(x, x0)
+            increment = proposal.rne(x, x0) if self.options.weights == "rne" else proposal.fkc(x, x0)
 
         # Weigh: the constraint, at the clean samples that are expected.
-        constrained = self.twist.weighed(x, lambda: product.clean(x, x0, target), level, product.variance)
+        constrained = self.twist.weighed(x, x0, proposal)
+
+        # The weights of a second-order proposal end where those of the product do.
+        if constrained is not None and not self.twist.constrains:
+            increment = None if increment is None else increment + constrained
+            constrained = None
 
         # Resample: where few particles have the weight of their group.
         if increment is not None or constrained is not None:
@@ -211,13 +239,13 @@ class _Swarm(Steps):
             energy = None if energy is None else taken(energy, places)
 
         # Step: y from the proposal; the last step goes to its mean.
-        centre = product.centre(x, clipped(product.mean(x0), target))
+        centre = proposal.centre(x, clipped(proposal.mean(x0), target))
         if level.is_last:
             y = self.twist.ended(centre)
         else:
-            y = self.twist.proposed(centre, product.variance, self.run.noise(tuple(x.shape[:2])))
+            y = self.twist.proposed(centre, proposal.variance, self.run.noise(tuple(x.shape[:2])))
         if energy is not None:
-            self.leaving = energy + product.log_ratio(x, y, centre)
+            self.leaving = energy + proposal.log_ratio(x, y, centre)
         self.x = y.flatten(0, 1)
 
     def finish(self) -> Sampled:
@@ -231,67 +259,3 @@ class _Swarm(Steps):
         report = self.weighing.report(self.chain)
         notes = (*report.notes, NONE_LEFT) if self.twist.rules_out_all else report.notes
         return Sampled(samples, attrs.evolve(report, constraint_calls=self.twist.calls, notes=notes))
-
-
-@attrs.frozen
-class _Product:
-    """The proposal and the weights of the formulas above, at one level; particles (G, P, *shape), weights (G, P)."""
-
-    b: tuple[float, ...]
-    back: float
-    level: Level
-
-    @classmethod
-    def at(cls, level: Level, target: Target, options: SMC) -> _Product:
-        b = target.weights_at(level.timestep)
-        return cls(b, sum(b) if options.weights == "energy" else 1.0, level)
-
-    @property
-    def total(self) -> float:
-        return sum(self.b)
-
-    @property
-    def scale(self) -> float:
-        """D."""
-        return self.total + (self.back - self.total) * (1.0 - self.level.beta)
-
-    @property
-    def variance(self) -> float:
-        """beta / D, of the proposal."""
-        return self.level.beta / self.scale
-
-    def mean(self, x0: Tensor) -> Tensor:
-        """sum_i b_i x0_i / B."""
-        return weighted_sum(self.b, x0) / self.total
-
-    def centre(self, x: Tensor, x0: Tensor) -> Tensor:
-        """mu of the proposal, for the mean prediction x0."""
-        kept = (self.back - self.total) * (1.0 - self.level.beta) ** 0.5
-        return (self.total * self.level.mean(x, x0) + kept * x) / self.scale
-
-    def clean(self, x: Tensor, x0: Tensor, target: Target) -> Tensor:
-        """The clean samples that are expected, inside the value range; those of the last step where it is that."""
-        mean = clipped(self.mean(x0), target)
-        return self.centre(x, mean) if self.level.is_last else mean
-
-    def rne(self, x: Tensor, x0: Tensor) -> Tensor:
-        centre = self.centre(x, self.mean(x0))
-        apart = weighted_sum(self.b, sum_of_squares(self.level.mean(x, x0) - centre, x))
-        if self.total != 1.0:
-            kept = (1.0 - self.level.beta) ** 0.5
-            apart = apart + (1.0 - self.total) * sum_of_squares(x - kept * centre, x)
-        return -apart / (2.0 * self.level.beta)
-
-    def fkc(self, x: Tensor, x0: Tensor) -> Tensor:
-        """|G|^2 - sum_i b_i |s_i|^2 = B (B - 1) |s|^2 - sum_i b_i |s_i - s|^2 with the mean score s = G / B."""
-        scores = (self.level.alpha**0.5 * x0 - x) / (1.0 - self.level.alpha)
-        mean = self.mean(scores)
-        apart = self.total * (self.total - 1.0) * sum_of_squares(mean, x)
-        apart = apart - weighted_sum(self.b, sum_of_squares(scores - mean, x))
-        return 0.5 * self.level.beta * apart
-
-    def log_ratio(self, x: Tensor, y: Tensor, centre: Tensor) -> Tensor:
-        """log L(x | y) - log p(y | x) up to a constant."""
-        kept = (1.0 - self.level.beta) ** 0.5
-        backward = self.back * sum_of_squares(x - kept * y, x)
-        return (self.scale * sum_of_squares(y - centre, x) - backward) / (2.0 * self.level.beta)

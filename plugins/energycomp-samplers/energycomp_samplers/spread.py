@@ -152,13 +152,18 @@ def spreads_of(target: Target) -> list[Spread]:
     return [_kept[leaf] for leaf in leaves]
 
 
+def strong_noise(target: Target) -> float:
+    """The timestep at which spreads are measured."""
+    return float((target.noised_space.alphas_cumprod >= STRONG).sum().clamp(min=1) - 1)
+
+
 @torch.no_grad()
 def _measured(target: Target) -> list[Spread]:
     """The spread of every leaf, by differences of predictions at strong noise."""
     space = target.noised_space
     shape = tuple(space.sample_shape)
     size = math.prod(shape)
-    timestep = float((space.alphas_cumprod >= STRONG).sum().clamp(min=1) - 1)
+    timestep = strong_noise(target)
     alpha = float(torch.sigmoid(target.log_snr(torch.tensor([timestep]))))
 
     # Directions: all, from each of a few noised samples; or random ones, each from a noised sample of its own.

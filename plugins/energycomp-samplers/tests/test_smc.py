@@ -12,11 +12,15 @@ from torch.distributions import Normal
 
 from energycomp import Composer
 from energycomp.components import Composition, Mixture
+from energycomp.errors import EnergycompError
 from energycomp.sampling import SamplingReport, Target, interval, sampler as room
 from energycomp.testing import Gaussian
 from energycomp_samplers.kernels import predicted
+from energycomp_samplers.mala import MALA
+from energycomp_samplers.observation import observe
 from energycomp_samplers.particles import effective_sample_size, systematic, taken
-from energycomp_samplers.smc import SMC, _Product
+from energycomp_samplers.proposal import Proposal
+from energycomp_samplers.smc import SMC
 
 WEIGHTS = ["rne", "fkc", "energy"]
 
@@ -53,10 +57,10 @@ def test_the_weight_is_the_ratio_of_the_kernels_for_every_proposed_sample(total:
     )
     x = torch.randn(1, 5, 1, 1, 1, generator=torch.Generator().manual_seed(0))
     for level in target.levels(10):
-        product = _Product(b, 1.0, level)
+        proposal = Proposal(b, 1.0, level)
         x0 = predicted(target, x, level)
         mean = level.mean(x, x0)
-        centre = product.centre(x, product.mean(x0))
+        centre = proposal.centre(x, proposal.mean(x0))
         y = centre + torch.randn(x.shape, generator=torch.Generator().manual_seed(level.step))
         # The mean of the reverse kernel, by the score.
         score = (level.alpha**0.5 * x0 - x) / (1 - level.alpha)
@@ -65,8 +69,8 @@ def test_the_weight_is_the_ratio_of_the_kernels_for_every_proposed_sample(total:
         wide = level.beta**0.5
         written = sum(w * Normal(one, wide).log_prob(y) for w, one in zip(b, mean, strict=True))
         written = written + (1 - total) * Normal((1 - level.beta) ** 0.5 * y, wide).log_prob(x)
-        written = written - Normal(centre, product.variance**0.5).log_prob(y)
-        off = written.flatten().double() - product.rne(x, x0).flatten()
+        written = written - Normal(centre, proposal.variance**0.5).log_prob(y)
+        off = written.flatten().double() - proposal.rne(x, x0).flatten()
         assert float((off - off[0]).abs().max()) < 2e-3 * (1 + float(off.abs().max()))  # equal up to a constant
 
 
@@ -215,3 +219,66 @@ def test_random_numbers_are_drawn_on_the_device_of_the_particles(monkeypatch: py
     monkeypatch.setattr(room, "draw_noise", noted)  # a generator of a GPU draws nothing on the CPU
     drawn(Gaussian(0.0, 1.0), SMC(particles=2), n=4, steps=3)
     assert set(devices) == {torch.device("cpu")}
+
+
+def two_modes_each() -> Composition:
+    """a b / u in the plane: two modes each, of which none is shared."""
+    u = Gaussian(0.0, 1.5, sample_shape=(2,), unconditional="self")
+
+    def pair(*centres: tuple[float, float]) -> Mixture:
+        return Mixture([Gaussian(torch.tensor(c), 0.2, sample_shape=(2,), unconditional=u) for c in centres])
+
+    return pair((-1.2, 0.3), (0.9, -0.2)) + pair((0.4, 1.0), (0.3, -1.1)) - u
+
+
+def along_axes(x: Tensor, weights: Tensor) -> Tensor:
+    """Cumulative shares (2, 100) of weighted points (n, 2) along both axes."""
+    edges = torch.linspace(-3.0, 3.0, 100, dtype=torch.float64)
+    return torch.stack([(weights * (axis[None] < edges[:, None])).sum(1) for axis in x.double().T])
+
+
+@pytest.mark.parametrize("weights", ["rne", "energy"])
+def test_a_second_order_proposal_is_exact_and_keeps_more_particles(weights: Any) -> None:
+    """A product of two modes each, by quadrature: the sum fails, and weights correct both proposals."""
+    product = two_modes_each()
+    axis = torch.linspace(-4.0, 4.0, 161)
+    points = torch.cartesian_prod(axis, axis)
+    exact = along_axes(points, torch.softmax(-product.energy(points, torch.zeros(len(points))).double(), 0))
+    far = {}
+    left = {}
+    for name in ("plain", "sum", "gauss"):
+        smc: Any = SMC(weights=weights, proposal=name) if name != "plain" else None
+        x, report = drawn(product, smc, n=1500, steps=30)
+        far[name] = float((along_axes(x, torch.full((1500,), 1 / 1500.0)) - exact).abs().max())
+        left[name] = report.ancestors
+    assert far["plain"] > 0.12
+    assert far["gauss"] < min(0.06, far["sum"] + 0.02)
+    assert left["gauss"] > left["sum"]
+
+
+@pytest.mark.parametrize(
+    ("options", "composition", "match"),
+    [
+        ({"moves": MALA()}, Gaussian(), "no moves"),
+        ({"weights": "none"}, Gaussian(), "expected weights"),
+        ({}, Gaussian() + Gaussian(1.0), "weights that sum to 2"),
+    ],
+)
+def test_what_a_second_order_proposal_refuses(options: Any, composition: Any, match: str) -> None:
+    with pytest.raises(EnergycompError, match=match):
+        drawn(composition, SMC(proposal="gauss", **options), n=4, steps=2)
+
+
+def test_a_second_order_proposal_of_a_product_that_is_no_gaussian_is_that_of_the_sum() -> None:
+    product = 3.0 * Gaussian(0.0, 1.0) - 2.0 * Gaussian(0.0, 0.5)
+    second, plain = (drawn(product, SMC(proposal=name), n=50, steps=5)[0] for name in ("gauss", "sum"))
+    assert torch.equal(second, plain)
+
+
+def test_a_second_order_proposal_goes_with_observations() -> None:
+    """Precision 1 / 0.25 + 1 / 0.5 - 1 of the product, and 1 / 0.2 of what is seen."""
+    product = Gaussian(1.0, 0.25) + Gaussian(-0.2, 0.5) - Gaussian(0.0, 1.0)
+    seen = observe(torch.ones(1, 1, 1), torch.full((1, 1, 1), 1.5), std=0.2**0.5)
+    x, _ = drawn(product & seen, SMC(proposal="gauss"), n=2000)
+    assert float(x.mean()) == pytest.approx((4 - 0.4 + 7.5) / 10, abs=0.03)
+    assert float(x.var()) == pytest.approx(0.1, rel=0.15)

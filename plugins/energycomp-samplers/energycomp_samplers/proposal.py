@@ -1,0 +1,84 @@
+"""The step of the particles of `energycomp_samplers.smc`, and their weights. Its notation and formulas are there."""
+
+from __future__ import annotations
+
+import attrs
+from torch import Tensor
+
+from energycomp.sampling import Level, Target
+from energycomp_samplers.kernels import clipped, sum_of_squares, weighted_sum
+
+
+@attrs.frozen
+class Proposal:
+    """The proposal and the weights of the formulas of `smc`, at one level; particles (G, P, *shape), weights (G, P).
+
+    Args:
+        b: the weights of the leaves.
+        back: kappa.
+
+    >>> Proposal((1.0, 1.0, -1.0), 1.0, Level(step=0, timestep=999.0, alpha=0.2, next_alpha=0.5)).variance
+    0.6
+    """
+
+    b: tuple[float, ...]
+    back: float
+    level: Level
+
+    @classmethod
+    def at(cls, level: Level, target: Target, weights: str) -> Proposal:
+        """At a level, for the weights of `SMC`."""
+        b = target.weights_at(level.timestep)
+        return cls(b, sum(b) if weights == "energy" else 1.0, level)
+
+    @property
+    def total(self) -> float:
+        """B."""
+        return sum(self.b)
+
+    @property
+    def scale(self) -> float:
+        """D."""
+        return self.total + (self.back - self.total) * (1.0 - self.level.beta)
+
+    @property
+    def variance(self) -> float:
+        """beta / D, of the proposal."""
+        return self.level.beta / self.scale
+
+    def mean(self, x0: Tensor) -> Tensor:
+        """sum_i b_i x0_i / B."""
+        return weighted_sum(self.b, x0) / self.total
+
+    def centre(self, x: Tensor, x0: Tensor) -> Tensor:
+        """mu of the proposal, for the mean prediction x0."""
+        kept = (self.back - self.total) * (1.0 - self.level.beta) ** 0.5
+        return (self.total * self.level.mean(x, x0) + kept * x) / self.scale
+
+    def clean(self, x: Tensor, x0: Tensor, target: Target) -> Tensor:
+        """The clean samples that are expected, inside the value range; those of the last step where it is that."""
+        mean = clipped(self.mean(x0), target)
+        return self.centre(x, mean) if self.level.is_last else mean
+
+    def rne(self, x: Tensor, x0: Tensor) -> Tensor:
+        """The log weights of the Radon-Nikodym estimator."""
+        centre = self.centre(x, self.mean(x0))
+        apart = weighted_sum(self.b, sum_of_squares(self.level.mean(x, x0) - centre, x))
+        if self.total != 1.0:
+            kept = (1.0 - self.level.beta) ** 0.5
+            apart = apart + (1.0 - self.total) * sum_of_squares(x - kept * centre, x)
+        return -apart / (2.0 * self.level.beta)
+
+    def fkc(self, x: Tensor, x0: Tensor) -> Tensor:
+        """|G|^2 - sum_i b_i |s_i|^2 = B (B - 1) |s|^2 - sum_i b_i |s_i - s|^2 with the mean score s = G / B."""
+        scores = (self.level.alpha**0.5 * x0 - x) / (1.0 - self.level.alpha)
+        mean = self.mean(scores)
+        apart = self.total * (self.total - 1.0) * sum_of_squares(mean, x)
+        apart = apart - weighted_sum(self.b, sum_of_squares(scores - mean, x))
+        return 0.5 * self.level.beta * apart
+
+    def log_ratio(self, x: Tensor, y: Tensor, centre: Tensor) -> Tensor:
+        """log L(x | y) - log p(y | x) up to a constant."""
+        kept = (1.0 - self.level.beta) ** 0.5
+        backward = self.back * sum_of_squares(x - kept * y, x)
+        return (self.scale * sum_of_squares(y - centre, x) - backward) / (2.0 * self.level.beta)
