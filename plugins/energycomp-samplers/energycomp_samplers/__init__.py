@@ -1,4 +1,4 @@
-"""Samplers of composed distributions, one algorithm a file; guidance of high scales; regions and observations."""
+"""Samplers of composed distributions, one algorithm a file; guidance of high scales; regions, observations, sources."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from energycomp_samplers.canvas import Canvas as Canvas
     from energycomp_samplers.constraints import constraint as constraint
     from energycomp_samplers.observation import blur as blur, observe as observe, pool as pool
+    from energycomp_samplers.separation import separate as separate
 
 __all__ = [
     "Canvas",
@@ -24,6 +25,7 @@ __all__ = [
     "observe",
     "pool",
     "regional",
+    "separate",
     "within",
 ]
 
