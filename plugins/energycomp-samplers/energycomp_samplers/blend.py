@@ -41,6 +41,7 @@ class Blend:
     Args:
         offsets: what is seen of the middle of the value range, (1, *seen).
         scale: of a number of the noised space, in the data.
+        kept: see `Sum`.
     """
 
     targets: Sequence[Target]
@@ -50,6 +51,7 @@ class Blend:
     y: Tensor
     noise: Tensor
     scale: float
+    kept: dict[Any, Tensor] = attrs.field(factory=dict)
 
     @classmethod
     def of(cls, image: Any, sources: Any, noise: Any, operators: Any, covariances: Any) -> Blend:
@@ -87,7 +89,8 @@ class Blend:
 
     def evidence(self, kinds: Sequence[int]) -> Evidence:
         """The observation of joint samples of these kinds."""
-        linear = Sum([self.operators[kind] for kind in kinds], self.targets[0].noised_space.sample_shape)
+        shape = self.targets[0].noised_space.sample_shape
+        linear = Sum([self.operators[kind] for kind in kinds], shape, self.kept)
         offset = torch.stack([self.offsets[kind] for kind in kinds]).sum(0)
         return Evidence(linear, linear.forward, self.y - offset, self.noise)
 

@@ -19,9 +19,10 @@ from torch import Tensor
 from energycomp.errors import InputError
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.operators import Linear
-from energycomp_samplers.spread import Spread
+from energycomp_samplers.spread import Covariance, Spread
 
 DENSE = 2048  # numbers of an observation, and of a sample, up to which S is a matrix
+KEPT = 2**24  # numbers of matrices that are kept for other sets of sources: 128 MB
 
 
 def grouped(items: Sequence[Any]) -> list[tuple[Any, list[int]]]:
@@ -86,10 +87,16 @@ class Factor:
 
 @attrs.define(eq=False)
 class Sum:
-    """The operator sum_k A_k z_k of joint samples, with one operator for each source."""
+    """The operator sum_k A_k z_k of joint samples, with one operator for each source.
+
+    Args:
+        shape: of a source.
+        kept: the matrices A_k C_k A_k' that were made, which other sums of the same sources share.
+    """
 
     operators: Sequence[Linear]
-    shape: Sequence[int]  # of a source
+    shape: Sequence[int]
+    kept: dict[Any, Tensor] = attrs.field(factory=dict)
     _last: tuple[Joint, Factor | None] | None = None
 
     def forward(self, z: Tensor) -> Tensor:
@@ -133,24 +140,30 @@ class Sum:
         return self._dense(covariance, noise) if max(numbers, size) <= DENSE else None
 
     def _dense(self, covariance: Joint, noise: Tensor) -> Factor:
-        """S as a matrix, once for the sources that have the same operator and covariance."""
-        size, seen = math.prod(self.shape), noise.shape[1:]
-        unit = torch.eye(size, dtype=noise.dtype, device=noise.device).reshape(size, *self.shape)
+        """S as a matrix."""
+        seen = noise.shape[1:]
         total = torch.diag(noise.flatten())
-        found: dict[tuple[int, int], Tensor] = {}
         for one, spread in zip(self.operators, covariance.spreads, strict=True):
-            key = (id(one), id(spread))
-            if key not in found:
-                # C A', whose columns are samples: A of each is A C A'.
-                pulled = one.forward(spread.covariance(covariance.ratio)(unit)).flatten(1)
-                found[key] = one.forward(pulled.T.reshape(-1, *self.shape)).flatten(1)
-            total = total + found[key]
+            key = (id(one), id(spread), float(covariance.ratio))
+            if key not in self.kept:
+                if (len(self.kept) + 1) * noise.numel() ** 2 > KEPT:
+                    self.kept.clear()
+                self.kept[key] = self._seen(one, spread.covariance(covariance.ratio), noise)
+            total = total + self.kept[key]
         root = torch.linalg.cholesky(total)
 
         def solve(v: Tensor) -> Tensor:
             return torch.cholesky_solve(v.flatten(1).double().T, root).T.to(v.dtype).reshape(-1, *seen)
 
         return Factor(solve, 2.0 * float(root.diagonal().log().sum()))
+
+    def _seen(self, operator: Linear, covariance: Covariance, like: Tensor) -> Tensor:
+        """A C A' of one source, (seen, seen)."""
+        size = math.prod(self.shape)
+        unit = torch.eye(size, dtype=like.dtype, device=like.device).reshape(size, *self.shape)
+        # C A', whose columns are samples: A of each is A C A'.
+        pulled = operator.forward(covariance(unit)).flatten(1)
+        return operator.forward(pulled.T.reshape(-1, *self.shape)).flatten(1)
 
 
 def log_density(evidence: Evidence, x0: Tensor, covariance: Joint, *, normalised: bool = True) -> Tensor:
