@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from energycomp.imports import first_use
 from energycomp.plugins import hookimpl, lazy
@@ -20,6 +21,7 @@ __all__ = [
     "Canvas",
     "blur",
     "constraint",
+    "energycomp_register_commands",
     "energycomp_register_guidances",
     "energycomp_register_samplers",
     "observe",
@@ -30,6 +32,12 @@ __all__ = [
 ]
 
 __getattr__, _ = first_use(__name__, __file__)
+
+
+@hookimpl
+def energycomp_register_commands() -> Mapping[str, Callable[[], Any]]:
+    """The command `separate`, imported when it is run or shown by `--help`."""
+    return {"separate": lambda: import_module("energycomp_samplers.command").separate}
 
 
 @hookimpl

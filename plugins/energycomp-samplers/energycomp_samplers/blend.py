@@ -21,7 +21,7 @@ from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.joint import Gain, Joint, Sum, log_density
 from energycomp_samplers.kernels import clipped
 from energycomp_samplers.observation import observe
-from energycomp_samplers.operators import Linear, Mask, Pair
+from energycomp_samplers.operators import Linear, Pair
 from energycomp_samplers.spread import Spread, product_spread, spreads_of
 
 MOST = 64  # sources
@@ -72,14 +72,14 @@ class Blend:
         except (TypeError, ValueError, RuntimeError) as error:
             expected = "expected a tensor or an array of one image; convert it"
             raise InputError(f"got image={type(image).__name__} ({first_line(error)}); {expected}") from error
-        unmasked = observe(Mask(torch.ones(())), y, noise)  # checks y and noise
+        std = _noise(noise, y)
         # Sources z of images are in (-r, r), and what is seen is A (z + r) / 2r.
         scale, middle = (1.0, 0.0) if space.value_range is None else (0.5 / space.value_range[1], space.value_range[1])
         made = [_linear(one) for one in _each(operators, len(sources), "operators")]
         offsets = [_seen_of_middle(one, space.sample_shape, middle, y) for one in made]
         given = _each(covariances, len(sources), "covariances")
         spreads = [_spread(*one) for one in zip(sources, targets, given, strict=True)]
-        r = (unmasked.std / scale).square()[None]
+        r = (std / scale).square()[None]
         return cls(targets, spreads, made, offsets, (y / scale)[None], r, scale)
 
     def covariance(self, kinds: Sequence[int], level: Level) -> Joint:
@@ -93,6 +93,21 @@ class Blend:
         linear = Sum([self.operators[kind] for kind in kinds], shape, self.kept)
         offset = torch.stack([self.offsets[kind] for kind in kinds]).sum(0)
         return Evidence(linear, linear.forward, self.y - offset, self.noise)
+
+
+def _noise(given: Any, y: Tensor) -> Tensor:
+    """The standard deviation of each number of y."""
+    if not bool(y.isfinite().all()):
+        got = f"got an image with {int((~y.isfinite()).sum())} numbers that are NaN or infinite"
+        raise InputError(f"{got}; expected finite ones; give them a large noise")
+    std = torch.as_tensor(given).detach().to(y)
+    if not bool((std.isfinite() & (std > 0)).all()):
+        raise InputError(f"got noise={float(std.min()):g}; expected numbers above 0; give the noise of the data")
+    try:
+        return std.expand(y.shape)
+    except RuntimeError:
+        got = f"got noise of shape {tuple(std.shape)} for an image of shape {tuple(y.shape)}"
+        raise InputError(f"{got}; expected one number, or the shape of the image; change noise=") from None
 
 
 def _each(given: Any, count: int, name: str) -> list[Any]:

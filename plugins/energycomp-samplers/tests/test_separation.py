@@ -208,9 +208,9 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "no list": (lambda: separate(Y, wide(), noise=0.1), "expected a list of components, at least one"),
     "no component": (lambda: separate(Y, ["a"], noise=0.1), r"got sources=\['a'\]"),
     "spaces": (lambda: separate(Y, [wide(), wide(space="other")], noise=0.1), "of different spaces"),
-    "noise 0": (lambda: separate(Y, [wide()], noise=0.0), "got std=0; expected numbers above 0"),
-    "noise of another shape": (lambda: separate(Y, [wide()], noise=torch.ones(7)), r"got std of shape \(7,\)"),
-    "NaN": (lambda: separate(Y * math.nan, [wide()], noise=0.1), "got y with 16 numbers that are NaN"),
+    "noise 0": (lambda: separate(Y, [wide()], noise=0.0), "got noise=0; expected numbers above 0"),
+    "noise of another shape": (lambda: separate(Y, [wide()], noise=torch.ones(7)), r"got noise of shape \(7,\)"),
+    "NaN": (lambda: separate(Y * math.nan, [wide()], noise=0.1), "got an image with 16 numbers that are NaN"),
     "no image": (lambda: separate("blend.png", [wide()], noise=0.1), "got image=str"),
     "image of another shape": (lambda: separate(ramp(1, 5, 5), [wide()], noise=0.1), r"an image of shape \(1, 5, 5\)"),
     "pool of another shape": (
