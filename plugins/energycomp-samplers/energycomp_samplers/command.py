@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from energycomp.cli import ModelName, Png, Run, Steps, check_png, loading, parse_count, read_image, read_text
-from energycomp.errors import InputError
+from energycomp.errors import EnergycompWarning, InputError
 
 SIDE = 192  # px, the least height of an image in the figure
 
@@ -73,17 +74,21 @@ def separate(
     if counts is None and len(sources) == 1:
         raise InputError("got one source and no --count; expected two components, or --count 2 or --count 1-3")
     y = to_unit(loaded.processor([picture]))[0]
-    found = separated(
-        y,
-        sources,
-        noise=noise,
-        count=counts,
-        operators=brightness,
-        covariances=variance,
-        n=n,
-        num_inference_steps=steps or 50,
-        generator=torch.Generator().manual_seed(run.seed),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EnergycompWarning)  # printed with the file's name instead
+        found = separated(
+            y,
+            sources,
+            noise=noise,
+            count=counts,
+            operators=brightness,
+            covariances=variance,
+            n=n,
+            num_inference_steps=steps or 50,
+            generator=torch.Generator().manual_seed(run.seed),
+        )
+    for warning in found.warnings:
+        typer.echo(f"energycomp: warning: {image}: {warning}", err=True)
     # The figure: the image and its sources.
     low, high = found.interval(0.9)
     seen = y - found.residual.cpu()

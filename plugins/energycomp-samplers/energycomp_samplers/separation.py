@@ -212,7 +212,7 @@ def _answer(
         one = runs[among[place]]
         drawn = one.drawn.samples[torch.randperm(n, generator=random)[: int((places == place).sum())]]
         samples.append(drawn)
-        kinds.append(torch.tensor(one.kinds).expand(len(drawn), -1))
+        kinds.append(torch.tensor(one.kinds, device=drawn.device).expand(len(drawn), -1))
     # Sources that could change places, in one order.
     z, kind = aligned(torch.cat(samples), torch.cat(kinds), is_exchangeable=is_exchangeable)
     top = max(among, key=lambda index: float(logs[index]))
