@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from energycomp.cli import ModelName, Png, Run, Steps, check_png, loading, parse_count, read_image, read_text
+from energycomp.cli import ModelName, Png, Run, check_png, loading, parse_count, read_image, read_text
 from energycomp.errors import EnergycompWarning, InputError
 
 SIDE = 192  # px, the least height of an image in the figure
@@ -26,7 +26,7 @@ def separate(
         ),
     ] = None,
     noise: Annotated[
-        float, typer.Option(min=0.0, help="Standard deviation of the noise of a pixel, of brightness in [0, 1].")
+        float, typer.Option(help="Standard deviation of the noise of a pixel, above 0; brightness is in [0, 1].")
     ] = 0.02,
     brightness: Annotated[
         float, typer.Option(help="Factor of the brightness of each source: 0.5 for the mean of two images.")
@@ -43,7 +43,7 @@ def separate(
         typer.Option(help="Variance of the pixels of a source, in [-1, 1].", show_default="measured by 16 NFE"),
     ] = None,
     out: Png = Path("sources.png"),
-    steps: Steps = None,
+    steps: Annotated[int, typer.Option(min=1, help="Number of noise levels (num_inference_steps).")] = 50,
 ) -> None:
     """Take an image apart that is the sum of several, such as a double exposure or overlapping galaxies.
 
@@ -84,7 +84,7 @@ def separate(
             operators=brightness,
             covariances=variance,
             n=n,
-            num_inference_steps=steps or 50,
+            num_inference_steps=steps,
             generator=torch.Generator().manual_seed(run.seed),
         )
     for warning in found.warnings:
