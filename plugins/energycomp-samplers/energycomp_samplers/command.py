@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -70,7 +70,7 @@ def separate(
         loaded = run.load(model, reads={"COMPONENT": components or []})
     # One component, or all images, for each kind of source.
     values = [read_text(loaded, text, "COMPONENT") for text in components or []]
-    sources = [loaded.compose(value) for value in values] or [loaded.unconditional]
+    sources: list[Any] = [loaded.compose(value) for value in values] or [loaded.unconditional]
     if counts is None and len(sources) == 1:
         raise InputError("got one source and no --count; expected two components, or --count 2 or --count 1-3")
     y = to_unit(loaded.processor([picture]))[0]

@@ -157,7 +157,7 @@ class _Particles(Steps):
 
     def step(self, level: Level, /) -> None:
         target = self.run.target
-        covariance = self.sampler.blend.covariance(self.sampler.kinds, level)
+        covariance: Any = self.sampler.blend.covariance(self.sampler.kinds, level)
         # Predict every source of every particle, in one batch.
         flat = self.x.flatten(0, 1)
         x0 = clipped(target.compose(flat, level.rows(flat), prediction_type="sample"), target)
