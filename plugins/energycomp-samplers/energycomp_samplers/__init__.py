@@ -1,8 +1,9 @@
-"""Samplers of composed distributions, one algorithm a file; guidance of high scales; regions and observations."""
+"""Samplers of composed distributions, one algorithm a file; guidance of high scales; regions, observations, sources."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from energycomp.imports import first_use
 from energycomp.plugins import hookimpl, lazy
@@ -16,22 +17,31 @@ if TYPE_CHECKING:
     from energycomp_samplers.factors import all_of as all_of
     from energycomp_samplers.observation import blur as blur, observe as observe, pool as pool
     from energycomp_samplers.outlook import forecast as forecast
+    from energycomp_samplers.separation import separate as separate
 
 __all__ = [
     "Canvas",
     "all_of",
     "blur",
     "constraint",
+    "energycomp_register_commands",
     "energycomp_register_guidances",
     "energycomp_register_samplers",
     "forecast",
     "observe",
     "pool",
     "regional",
+    "separate",
     "within",
 ]
 
 __getattr__, _ = first_use(__name__, __file__)
+
+
+@hookimpl
+def energycomp_register_commands() -> Mapping[str, Callable[[], Any]]:
+    """The command `separate`, imported when it is run or shown by `--help`."""
+    return {"separate": lambda: import_module("energycomp_samplers.command").separate}
 
 
 @hookimpl

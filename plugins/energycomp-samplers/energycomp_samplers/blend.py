@@ -1,0 +1,240 @@
+"""What is separated: an observation that is a sum of sources, and which sets of sources are tried."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components import Composition
+from energycomp.components.algebra import is_term
+from energycomp.errors import EnergycompError, InputError, first_line
+from energycomp.fields import is_number, is_whole
+from energycomp.sampling import Level, Target
+from energycomp_samplers.evidence import Evidence
+from energycomp_samplers.joint import Gain, Joint, Sum, log_density
+from energycomp_samplers.kernels import clipped
+from energycomp_samplers.observation import observe
+from energycomp_samplers.operators import Linear, Pair
+from energycomp_samplers.spread import Spread, product_spread, spreads_of
+
+MOST = 64  # sources
+MOST_SETS = 1_000  # of sources
+MANY_SETS = 16  # up to which all are tried
+LEFT_OUT = 30.0  # nats below the best set of its count, to Gaussians, from which a set is not tried
+MAX_NUMBERS = 2**30  # of all samples, and of what a step makes of them: 4 GiB of float32
+COPIES = 12  # of the samples of a step, at most
+
+Sets = list[tuple[tuple[int, ...], float]]  # kinds of each set of sources, and its prior probability
+
+
+@attrs.frozen(eq=False)
+class Blend:
+    """What is separated: y and R (1, *seen) in the units of the noised space, and what is known of each kind of source.
+
+    Args:
+        offsets: what is seen of the middle of the value range, (1, *seen).
+        scale: of a number of the noised space, in the data.
+        kept: see `Sum`.
+    """
+
+    targets: Sequence[Target]
+    spreads: Sequence[Spread]
+    operators: Sequence[Linear]
+    offsets: Sequence[Tensor]
+    y: Tensor
+    noise: Tensor
+    scale: float
+    kept: dict[Any, Tensor] = attrs.field(factory=dict)
+
+    @classmethod
+    def of(cls, image: Any, sources: Any, noise: Any, operators: Any, covariances: Any) -> Blend:
+        if not isinstance(sources, Sequence) or not sources or not all(map(is_term, sources)):
+            raise InputError(f"got sources={sources!r}; expected a list of components, at least one, such as [a, b]")
+        targets = [Target(Composition.of(source)) for source in sources]
+        space, device = targets[0].noised_space, targets[0].device
+        for source, target in zip(sources, targets, strict=True):
+            if target.noised_space != space:
+                raise InputError(
+                    f"got {sources[0]!r} and {source!r} of different spaces; expected sources of one space"
+                )
+            if target.decode is not None:
+                got = f"got {source!r}, whose samples are latents, which do not add up as their images do"
+                raise InputError(f"{got}; expected a model of pixels or numbers")
+        try:
+            y = torch.as_tensor(image).detach().float().to(device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            expected = "expected a tensor or an array of one image; convert it"
+            raise InputError(f"got image={type(image).__name__} ({first_line(error)}); {expected}") from error
+        std = _noise(noise, y)
+        # Sources z of images are in (-r, r), and what is seen is A (z + r) / 2r.
+        scale, middle = (1.0, 0.0) if space.value_range is None else (0.5 / space.value_range[1], space.value_range[1])
+        made = [_linear(one) for one in _each(operators, len(sources), "operators")]
+        offsets = [_seen_of_middle(one, space.sample_shape, middle, y) for one in made]
+        given = _each(covariances, len(sources), "covariances")
+        spreads = [_spread(*one) for one in zip(sources, targets, given, strict=True)]
+        r = (std / scale).square()[None]
+        return cls(targets, spreads, made, offsets, (y / scale)[None], r, scale)
+
+    def covariance(self, kinds: Sequence[int], level: Level) -> Joint:
+        """C of joint samples of these kinds, at a noise level."""
+        ratio = torch.tensor([level.alpha / (1.0 - level.alpha)], dtype=torch.float64)
+        return Joint([self.spreads[kind] for kind in kinds], ratio)
+
+    def evidence(self, kinds: Sequence[int]) -> Evidence:
+        """The observation of joint samples of these kinds."""
+        shape = self.targets[0].noised_space.sample_shape
+        linear = Sum([self.operators[kind] for kind in kinds], shape, self.kept)
+        offset = torch.stack([self.offsets[kind] for kind in kinds]).sum(0)
+        return Evidence(linear, linear.forward, self.y - offset, self.noise)
+
+
+def _noise(given: Any, y: Tensor) -> Tensor:
+    """The standard deviation of each number of y."""
+    if not bool(y.isfinite().all()):
+        got = f"got an image with {int((~y.isfinite()).sum())} numbers that are NaN or infinite"
+        raise InputError(f"{got}; expected finite ones; give them a large noise")
+    std = torch.as_tensor(given).detach().to(y)
+    if not bool((std.isfinite() & (std > 0)).all()):
+        raise InputError(f"got noise={float(std.min()):g}; expected numbers above 0; give the noise of the data")
+    try:
+        return std.expand(y.shape)
+    except RuntimeError:
+        got = f"got noise of shape {tuple(std.shape)} for an image of shape {tuple(y.shape)}"
+        raise InputError(f"{got}; expected one number, or the shape of the image; change noise=") from None
+
+
+def _each(given: Any, count: int, name: str) -> list[Any]:
+    """One for each kind of source."""
+    if not isinstance(given, list):
+        return [given] * count
+    if len(given) != count:
+        raise InputError(f"got {len(given)} {name} for {count} sources; expected one, or a list of {count}")
+    return given
+
+
+def _linear(given: Any) -> Linear:
+    if given is None or is_number(given):
+        return Gain(torch.tensor(1.0 if given is None else float(given)))
+    one = observe(given, torch.zeros(()), 1.0).operator if not isinstance(given, Tensor) else Gain(given.float())
+    if not hasattr(one, "adjoint"):
+        raise InputError(f"got the operator {given!r}; expected a linear one; give a pair (A, A') of functions")
+    return _in_single(one) if isinstance(one, Pair) else one
+
+
+def _in_single(pair: Pair) -> Pair:
+    """A pair whose functions are given float32, as networks and physics take it."""
+    return Pair(lambda z: pair.forward(z.float()).to(z), lambda w: pair.adjoint(w.float()).to(w))
+
+
+def _seen_of_middle(operator: Linear, shape: Sequence[int], middle: float, y: Tensor) -> Tensor:
+    """What is seen of the middle of the value range, (1, *seen); raises `InputError` where shapes do not fit."""
+    try:
+        if isinstance(operator, Pair):
+            operator.check(shape, y.device)
+        seen = operator.forward(torch.full((1, *shape), middle, device=y.device))
+    except EnergycompError:
+        raise
+    except Exception as error:
+        got = f"got an operator that fails for samples of shape {(1, *shape)}: {first_line(error)}"
+        raise InputError(f"{got}; correct it") from error
+    if seen.shape[1:] != y.shape:
+        got = f"got an image of shape {tuple(y.shape)}, where {tuple(seen.shape[1:])} is seen of a source"
+        raise InputError(f"{got} of shape {tuple(shape)}; expected the same shape; change the image or operators=")
+    return seen
+
+
+def _spread(source: Any, target: Target, given: Any) -> Spread:
+    """The precision of clean samples of a source: given, or measured."""
+    shape = target.noised_space.sample_shape
+    size = math.prod(shape)
+    if given is None:
+        measured = spreads_of(target)
+        product, is_gaussian = product_spread(measured, target.weights_at(0.0), size)
+        problem = next((one.problem for one in measured if one.problem), "its components are no Gaussian together")
+        if not is_gaussian:
+            raise InputError(f"got the source {source!r}, but {problem}; give separate(..., covariances=)")
+        return product
+    covariance = torch.as_tensor(given).detach().double().cpu()
+    if size > 1 and covariance.shape == (size, size):
+        values, vectors = torch.linalg.eigh((covariance + covariance.mT) / 2.0)
+        spread = Spread(1.0 / values, vectors)
+    elif covariance.numel() == 1 or covariance.shape == tuple(shape):
+        spread = Spread.of_variance(covariance, shape)
+    else:
+        expected = f"expected a number, {tuple(shape)} or ({size}, {size})"
+        raise InputError(f"got covariances={tuple(covariance.shape)} for {source!r}; {expected}; change it")
+    if not bool((spread.values.isfinite() & (spread.values > 0)).all()):
+        raise InputError(f"got a covariance of {source!r} that is not positive; expected variances above 0; change it")
+    return spread
+
+
+def sets_of(kinds: int, count: Any) -> Sets:
+    """The sets of sources that are tried, each with its prior probability: each source is any kind.
+
+    >>> sets_of(2, (1, 2))
+    [((0,), 0.25), ((1,), 0.25), ((0, 0), 0.125), ((0, 1), 0.25), ((1, 1), 0.125)]
+    """
+    if count is None:
+        return [(tuple(range(kinds)), 1.0)]
+    given = count
+    if is_whole(count):
+        given = {count: 1.0}
+    elif isinstance(count, tuple) and len(count) == 2 and all(map(is_whole, count)):
+        low, high = max(count[0], 0), min(count[1], MOST + 1)
+        given = dict.fromkeys(range(low, high + 1), 1.0)
+    is_legal = isinstance(given, Mapping) and len(given) > 0
+    if not is_legal or not all(is_whole(k) and 1 <= k <= MOST and is_number(p) and p > 0 for k, p in given.items()):
+        expected = f"expected one of 1 to {MOST}, a range such as (1, 6), or probabilities such as {{1: 0.3, 2: 0.7}}"
+        raise InputError(f"got count={count!r}; {expected}; change it")
+    number = sum(math.comb(kinds + k - 1, k) for k in given)
+    if number > MOST_SETS:
+        got = f"got {kinds} sources and count={count!r}, which are {number:,} sets of sources"
+        raise InputError(f"{got}; expected at most {MOST_SETS:,}; narrow the count, or mix sources by a | b")
+    total = sum(given.values())
+    found = []
+    for k, p in given.items():
+        for chosen in itertools.combinations_with_replacement(range(kinds), k):
+            # In how many orders a set can be drawn.
+            orders = math.factorial(k) // math.prod(map(math.factorial, Counter(chosen).values()))
+            found.append((chosen, p / total * orders / kinds**k))
+    return found
+
+
+def check_size(blend: Blend, tried: Sets, n: Any, steps: Any) -> None:
+    """Raises `InputError` before memory is taken."""
+    if not (is_whole(n) and n >= 1 and is_whole(steps) and steps >= 1):
+        raise InputError(f"got n={n!r} and num_inference_steps={steps!r}; expected whole numbers of at least 1")
+    size, most = math.prod(blend.targets[0].noised_space.sample_shape), max(len(kinds) for kinds, _ in tried)
+    kept = sum(len(kinds) for kinds, _ in tried)
+    numbers = n * size * (COPIES * most + kept)
+    if numbers > MAX_NUMBERS:
+        raise InputError(
+            f"got {n:,} draws x {most} sources x {size:,} numbers, of which {len(tried):,} sets of sources take "
+            f"{numbers:,} numbers; expected at most {MAX_NUMBERS:,} (4 GiB); lower n= or count="
+        )
+
+
+def screened(blend: Blend, tried: Sets, level: Level) -> Sets:
+    """Of many sets, those that Gaussians of the same means and covariances do not exclude, at the noisiest level."""
+    if len(tried) <= MANY_SETS:
+        return tried
+    # The mean of each kind: its prediction where nothing is left of the sample.
+    means = []
+    for target in blend.targets:
+        x = torch.zeros(1, *target.noised_space.sample_shape, device=target.device)
+        means.append(clipped(target.compose(x, level.rows(x), prediction_type="sample"), target).double())
+    # How probable y is then, beside the best set of as many sources.
+    scores: dict[tuple[int, ...], float] = {}
+    for kinds, prior in tried:
+        mean = torch.stack([means[kind] for kind in kinds], dim=1)
+        found = log_density(blend.evidence(kinds), mean, blend.covariance(kinds, level))
+        scores[kinds] = float(found) + math.log(prior)
+    best = {count: max(v for k, v in scores.items() if len(k) == count) for count in {len(k) for k in scores}}
+    return [(kinds, prior) for kinds, prior in tried if scores[kinds] > best[len(kinds)] - LEFT_OUT]

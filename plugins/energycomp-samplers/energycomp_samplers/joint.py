@@ -1,0 +1,185 @@
+"""Several clean samples z_1 ... z_K of one observation y = sum_k A_k z_k + noise, as one joint sample (B, K, *shape).
+
+Notation: variable -> symbol
+    Joint           C, block-diagonal: C_k of each source, see `energycomp_samplers.spread`
+    Sum             A = (A_1, ..., A_K)
+    Factor          S = sum_k A_k C_k A_k' + R
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.errors import InputError
+from energycomp_samplers.evidence import Evidence
+from energycomp_samplers.operators import Linear
+from energycomp_samplers.spread import Covariance, Spread
+
+DENSE = 2048  # numbers of an observation, and of a sample, up to which S is a matrix
+KEPT = 2**24  # numbers of matrices that are kept for other sets of sources: 128 MB
+
+
+def grouped(items: Sequence[Any]) -> list[tuple[Any, list[int]]]:
+    """The different objects of a list, each with its places.
+
+    >>> a, b = [1], [2]
+    >>> grouped([a, b, a])
+    [([1], [0, 2]), ([2], [1])]
+    """
+    places: dict[int, list[int]] = {}
+    for place, item in enumerate(items):
+        places.setdefault(id(item), []).append(place)
+    return [(items[found[0]], found) for found in places.values()]
+
+
+@attrs.frozen(eq=False)
+class Gain:
+    """The operator that multiplies each number of a sample by a constant: a mask, or a brightness."""
+
+    gain: Tensor
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z * self.gain.to(z)
+
+    adjoint = forward
+
+    def solved(self, covariance: Any, noise: Tensor, v: Tensor) -> Tensor | None:
+        """None: of a sum of sources, `Sum` solves."""
+
+
+@attrs.frozen(eq=False)
+class Joint:
+    """C of joint samples at one noise level; ratio (1,)."""
+
+    spreads: Sequence[Spread]
+    ratio: Tensor
+
+    def filtered(self, v: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
+        """V f(precision) V' v of each source, with the eigenvalues ratio + P_k of C_k^-1."""
+        ratio = self.ratio.to(v)
+        found = torch.empty_like(v)
+        for spread, places in grouped(self.spreads):
+            part = spread.filtered(v[:, places].flatten(0, 1), lambda p: factor(ratio + p))
+            found[:, places] = part.unflatten(0, (len(v), -1))
+        return found
+
+    def __call__(self, v: Tensor) -> Tensor:
+        return self.filtered(v, torch.reciprocal)
+
+    def root(self, v: Tensor) -> Tensor:
+        """C^(1/2) v."""
+        return self.filtered(v, torch.rsqrt)
+
+
+@attrs.frozen(eq=False)
+class Factor:
+    """S^-1, and log |S|."""
+
+    solve: Callable[[Tensor], Tensor]
+    log_determinant: float
+
+
+@attrs.define(eq=False)
+class Sum:
+    """The operator sum_k A_k z_k of joint samples, with one operator for each source.
+
+    Args:
+        shape: of a source.
+        kept: the matrices A_k C_k A_k' that were made, which other sums of the same sources share.
+    """
+
+    operators: Sequence[Linear]
+    shape: Sequence[int]
+    kept: dict[Any, Tensor] = attrs.field(factory=dict)
+    _last: tuple[Joint, Factor | None] | None = None
+
+    def forward(self, z: Tensor) -> Tensor:
+        parts = [one.forward(z[:, places].sum(1)) for one, places in grouped(self.operators)]
+        return torch.stack(parts).sum(0)
+
+    def adjoint(self, w: Tensor) -> Tensor:
+        found = w.new_empty(len(w), len(self.operators), *self.shape)
+        for one, places in grouped(self.operators):
+            found[:, places] = one.adjoint(w)[:, None]
+        return found
+
+    def solved(self, covariance: Any, noise: Tensor, v: Tensor) -> Tensor | None:
+        factor = self.factor(covariance, noise)
+        return None if factor is None else factor.solve(v)
+
+    def factor(self, covariance: Joint, noise: Tensor) -> Factor | None:
+        """S in closed form, or as a matrix; None where it has too many numbers."""
+        if self._last is None or self._last[0] is not covariance:
+            self._last = (covariance, self._factor(covariance, noise.double()))
+        return self._last[1]
+
+    def _factor(self, covariance: Joint, noise: Tensor) -> Factor | None:
+        ratio, spreads, numbers = covariance.ratio.to(noise), covariance.spreads, noise.numel()
+        gains = [one.gain.to(noise) for one in self.operators if isinstance(one, Gain)]
+        variances = [1.0 / (ratio + spread.values.to(noise)) for spread in spreads]
+        if len(gains) == len(self.operators):
+            # Diagonal: sources whose numbers do not depend on each other, each seen by itself.
+            if all(spread.vectors is None for spread in spreads):
+                each = [v if len(v) == 1 else v.reshape(1, *self.shape) for v in variances]
+                terms = [(a.square() * v).expand_as(noise) for a, v in zip(gains, each, strict=True)]
+                diagonal = torch.stack(terms).sum(0) + noise
+                return Factor(lambda v: v / diagonal, float(diagonal.log().sum()))
+            # One basis: all sources have one covariance, and noise is the same everywhere.
+            basis, is_one = spreads[0], all(spread is spreads[0] for spread in spreads)
+            if is_one and all(a.numel() == 1 for a in gains) and bool((noise == noise.flatten()[0]).all()):
+                power = float(torch.stack([a.square().sum() for a in gains]).sum())
+                values = power * variances[0] + noise.flatten()[0]
+                return Factor(lambda v: basis.filtered(v, lambda _: 1.0 / values), float(values.log().sum()))
+        size = math.prod(self.shape)
+        return self._dense(covariance, noise) if max(numbers, size) <= DENSE else None
+
+    def _dense(self, covariance: Joint, noise: Tensor) -> Factor:
+        """S as a matrix."""
+        seen = noise.shape[1:]
+        total = torch.diag(noise.flatten())
+        for one, spread in zip(self.operators, covariance.spreads, strict=True):
+            key = (id(one), id(spread), float(covariance.ratio))
+            if key not in self.kept:
+                if (len(self.kept) + 1) * noise.numel() ** 2 > KEPT:
+                    self.kept.clear()
+                self.kept[key] = self._seen(one, spread.covariance(covariance.ratio), noise)
+            total = total + self.kept[key]
+        root = torch.linalg.cholesky(total)
+
+        def solve(v: Tensor) -> Tensor:
+            return torch.cholesky_solve(v.flatten(1).double().T, root).T.to(v.dtype).reshape(-1, *seen)
+
+        return Factor(solve, 2.0 * float(root.diagonal().log().sum()))
+
+    def _seen(self, operator: Linear, covariance: Covariance, like: Tensor) -> Tensor:
+        """A C A' of one source, (seen, seen)."""
+        size = math.prod(self.shape)
+        unit = torch.eye(size, dtype=like.dtype, device=like.device).reshape(size, *self.shape)
+        # C A', whose columns are samples: A of each is A C A'.
+        pulled = operator.forward(covariance(unit)).flatten(1)
+        return operator.forward(pulled.T.reshape(-1, *self.shape)).flatten(1)
+
+
+def log_density(evidence: Evidence, x0: Tensor, covariance: Joint, *, normalised: bool = True) -> Tensor:
+    """log N(y; A x0, S), (n,), of joint samples (n, K, *shape).
+
+    Raises:
+        InputError: S has too many numbers for its determinant, and the density is to be normalised.
+    """
+    _, found = evidence.conditioned(x0, covariance)  # type: ignore[arg-type]
+    linear: Any = evidence.linear
+    factor = linear.factor(covariance, evidence.noise)
+    if factor is not None:
+        return found - 0.5 * (factor.log_determinant + evidence.y.numel() * math.log(2.0 * math.pi))
+    if normalised:
+        raise InputError(
+            "got several sets of sources, and operators or covariances whose evidence takes a matrix of more than "
+            f"{DENSE} x {DENSE} numbers; expected one count, or numbers as operators= and one variance for each number"
+        )
+    return found

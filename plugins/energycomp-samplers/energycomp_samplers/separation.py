@@ -1,0 +1,248 @@
+"""Separation: sources that add up in the data, y = sum_k A_k z_k + noise, with an unknown number of sources.
+
+Notation: variable -> symbol
+    x, z                noised and clean joint samples (x_1 ... x_K), (z_1 ... z_K); sources are independent a priori
+    x0                  m(x) = (m_1 ... m_K), the predictions of each source
+    covariance          C_t, block-diagonal; S_t = A C_t A' + R, see `energycomp_samplers.joint`
+    kept, spread        c and b of the reverse kernel: x_s ~ N(mu(x_t, z), b I), whose mean has the slope c in z
+    expected            m~(x_s) = m(x_t) + c C_t (b I + c^2 C_t)^-1 (x_s - mu(x_t, m(x_t)))
+
+    psi_t(x) = N(y; A m(x), S_t) is p(y | x_t = x) where sources are Gaussian
+    z ~ N(m, C_t) given y, then x_s ~ N(mu(x_t, z), b I), proposes from p(x_s | x_t) N(y; A m~(x_s), S_s) / psi_t(x_t)
+    w = psi_s(x_s) / N(y; A m~(x_s), S_s) are the weights, which correct it
+
+So particles are weighted by how much the prediction of the network differs from what its covariance foretold. For
+Gaussian sources it does not: the weights are equal, samples are exact, and so is the evidence p(y | sources), the mean
+weight. Otherwise both are right for many particles (twisted sequential Monte Carlo). One step from clean samples,
+z is the sample.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from energycomp.components.ledger import count_rows
+from energycomp.components.per_sample import per_sample
+from energycomp.errors import EnergycompWarning, InputError
+from energycomp.progress import progress as shown
+from energycomp.sampling import Level, Run, Sampled, Steps, Target, draw_samples
+from energycomp.seeds import Generator, draw_noise, seeded
+from energycomp_samplers.blend import Blend, check_size, screened, sets_of
+from energycomp_samplers.evidence import Evidence
+from energycomp_samplers.joint import log_density
+from energycomp_samplers.kernels import clipped
+from energycomp_samplers.particles import systematic
+from energycomp_samplers.separated import Explanation, Separation, aligned, usual_names
+from energycomp_samplers.smc import SMC
+from energycomp_samplers.weighing import Weighing
+
+UNEXPLAINED = 5.0  # standard errors by which the residual may be larger than the noise
+
+
+def separate(
+    image: Any,
+    sources: Sequence[Any],
+    *,
+    noise: float | Tensor,
+    count: int | tuple[int, int] | Mapping[int, float] | None = None,
+    operators: Any = None,
+    covariances: Any = None,
+    n: int = 100,
+    num_inference_steps: int = 50,
+    generator: Generator = None,
+    progress: bool = True,
+) -> Separation:
+    """Samples of the sources of an image that is their sum, and how many sources there are.
+
+    The model is y = sum_k A_k z_k + N(0, noise^2), with independent sources z_k. Exact for Gaussian sources; for others
+    weighted particles (SMC) correct the samples, and the report says how many are left. Costs n K network evaluations a
+    step, for each set of sources that is tried, and those that measure the covariance of each source once: 8 D for
+    samples of D <= 32 numbers, else 16, which measure one variance for all numbers.
+
+    Args:
+        image: y, of one image, without a batch axis: (C, H, W), or any shape that the operators see. Sources of images
+            are in [0, 1], so that y may exceed 1.
+        sources: components, each a distribution of one source.
+        noise: standard deviation of y, above 0: a number, or one for each number of y.
+        count: None for each of `sources` once. A number, a range (1, 6), or probabilities {1: 0.3, 2: 0.7} of how many
+            sources there are, 1 to 64: each is any one of `sources` then, with equal probability. Of more than 16 sets
+            of sources, those are left out that Gaussians of the same means and covariances make e^30 times less
+            probable than the best of as many.
+        operators: A_k: None where y shows sources as they are; a number that scales the brightness, a mask, `pool(k)`,
+            `blur(kernel)` or a pair (A, A') of functions of batches. One for all, or a list with one for each of
+            `sources`.
+        covariances: of clean samples: a number, one for each number of a sample, or a matrix (D, D), in the noised
+            space, where images are in [-1, 1]. One for all, or a list; None has them measured.
+        n: draws, and particles.
+        num_inference_steps: noise levels on the way.
+
+    Returns:
+        `Separation`: `samples` (n, K, *shape) of the most probable count, `counts`, `mean`, `interval`, `residual`.
+
+    Raises:
+        InputError: no sources, shapes that do not fit, noise that is not above 0, numbers that are not finite, a count
+            out of range, operators that are not linear, a source without a covariance, or more numbers than 4 GiB hold.
+
+    >>> from energycomp.testing import Gaussian
+    >>> dim, bright = Gaussian(1.0, 0.01, name="dim"), Gaussian(3.0, 0.04, name="bright")
+    >>> found = separate(torch.full((1, 1, 1), 5.0), [dim, bright], noise=0.1, n=1000, generator=0, progress=False)
+    >>> found.samples.shape, found.names
+    (torch.Size([1000, 2, 1, 1, 1]), ('dim', 'bright'))
+    >>> found.mean.flatten().round(decimals=1)  # 1 + 0.01 / 0.06, 3 + 0.04 / 0.06
+    tensor([1.2000, 3.7000])
+    >>> low, high = found.interval(0.9)
+    >>> found = separate(torch.full((1, 1, 1), 2.9), [dim], noise=0.1, count=(1, 6), generator=0, progress=False)
+    >>> found.count, round(found.counts[3], 2)
+    (3, 1.0)
+    """
+    if isinstance(generator, Sequence):
+        raise InputError(f"got {len(generator)} generators; expected one, because draws are particles of one run")
+    random = seeded(generator)
+    blend = Blend.of(image, sources, noise, operators, covariances)
+    tried = sets_of(len(blend.targets), count)
+    check_size(blend, tried, n, num_inference_steps)
+    tried = screened(blend, tried, blend.targets[0].levels(num_inference_steps)[0])
+    # Every set of sources: samples, and the evidence of y.
+    runs: list[_Tried] = []
+    is_one = len(tried) == 1
+    with count_rows() as spent:
+        for kinds, prior in shown(tried, "separating", show=progress and not is_one):
+            target = Target(per_sample([blend.targets[kind].composition for kind in kinds]))
+            sampler = _Separating(blend, kinds, needs_evidence=not is_one)
+            drawn = draw_samples(sampler, Run(target, n, num_inference_steps, random), progress=progress and is_one)
+            runs.append(_Tried(kinds, prior, drawn, sampler.log_evidence))
+    return _answer(blend, runs, is_exchangeable=count is not None, evaluations=spent.rows, random=random)
+
+
+@attrs.frozen
+class _Tried:
+    kinds: tuple[int, ...]
+    prior: float
+    drawn: Sampled
+    log_evidence: float
+
+
+@attrs.define(eq=False)
+class _Separating:
+    """The sampler of one set of sources, with the log evidence of y after the run."""
+
+    blend: Blend
+    kinds: Sequence[int]
+    needs_evidence: bool = False
+    log_evidence: float = math.nan
+
+    def start(self, run: Run, /) -> _Particles:
+        """n joint samples of noise, with equal weights."""
+        weighing = Weighing(SMC(), run, torch.zeros(1, run.n, dtype=torch.float64, device=run.target.device))
+        return _Particles(self, run, run.noise((run.n, len(self.kinds))), self.blend.evidence(self.kinds), weighing)
+
+
+@attrs.define(eq=False)
+class _Particles(Steps):
+    """Joint samples x (n, K, *shape)."""
+
+    sampler: _Separating
+    run: Run
+    x: Tensor
+    evidence: Evidence
+    weighing: Weighing
+    expected: Tensor | None = None  # the predictions that the last step foretold, (n, K, *shape)
+
+    def step(self, level: Level, /) -> None:
+        target = self.run.target
+        covariance: Any = self.sampler.blend.covariance(self.sampler.kinds, level)
+        # Predict every source of every particle, in one batch.
+        flat = self.x.flatten(0, 1)
+        x0 = clipped(target.compose(flat, level.rows(flat), prediction_type="sample"), target)
+        x0 = x0.reshape(self.x.shape).double()
+        # Weigh: by what the prediction says of y beyond what the last step foretold; at the start, by all of it.
+        needed = self.sampler.needs_evidence
+        increment = log_density(self.evidence, x0, covariance, normalised=needed)
+        if self.expected is not None:
+            increment = increment - log_density(self.evidence, self.expected, covariance, normalised=needed)
+        # Resample, where few particles have the weight.
+        places = self.weighing.weighed(None, level, increment[None])[0]
+        x, x0 = self.x[places].double(), x0[places]
+        # Draw clean samples, under the observation.
+        rows = tuple(self.x.shape[:2])
+        draw = covariance.root(self.run.noise(rows).double())
+        shape = (self.run.n, *self.evidence.y.shape[1:])
+        error = draw_noise(shape, generator=self.run.generator, device=x.device)
+        z, _ = self.evidence.conditioned(x0, covariance, draw, error)
+        # Step: the reverse kernel for these clean samples. The last step ends at them.
+        self.x = level.mean(x, z).float()
+        if level.is_last:
+            return
+        b = level.beta * (1.0 - level.next_alpha) / (1.0 - level.alpha)
+        c = level.next_alpha**0.5 * level.beta / (1.0 - level.alpha)
+        self.x = self.x + b**0.5 * self.run.noise(rows)
+        # The prediction that the covariance foretells there.
+        surprise = self.x - level.mean(x, x0)
+        self.expected = x0 + covariance.filtered(surprise, lambda precision: c / (b * precision + c**2))
+
+    def finish(self) -> Sampled:
+        self.sampler.log_evidence = float(self.weighing.log_evidence)
+        return Sampled(self.x, self.weighing.report(None))
+
+
+def _answer(
+    blend: Blend, runs: Sequence[_Tried], *, is_exchangeable: bool, evaluations: int, random: torch.Generator
+) -> Separation:
+    """What was found, from the runs of all sets of sources."""
+    # The posterior of the sets, and of the count.
+    logs = torch.tensor([math.log(one.prior) + one.log_evidence for one in runs], dtype=torch.float64)
+    posterior = torch.softmax(logs, dim=0)
+    counts: dict[int, float] = {}
+    for one, probability in zip(runs, posterior.tolist(), strict=True):
+        counts[len(one.kinds)] = counts.get(len(one.kinds), 0.0) + probability
+    best = max(counts, key=lambda k: counts[k])
+    # Draws of the most probable count, from each set by its probability.
+    among = [index for index, one in enumerate(runs) if len(one.kinds) == best]
+    n = len(runs[0].drawn.samples)
+    places = systematic(logs[among][None], n, torch.rand(1, 1, generator=random))[0]
+    samples, kinds = [], []
+    for place in places.unique().tolist():
+        one = runs[among[place]]
+        drawn = one.drawn.samples[torch.randperm(n, generator=random)[: int((places == place).sum())]]
+        samples.append(drawn)
+        kinds.append(torch.tensor(one.kinds, device=drawn.device).expand(len(drawn), -1))
+    # Sources that could change places, in one order.
+    z, kind = aligned(torch.cat(samples), torch.cat(kinds), is_exchangeable=is_exchangeable)
+    top = max(among, key=lambda index: float(logs[index]))
+    # What the draws do not explain.
+    evidence = blend.evidence(runs[top].kinds)
+    missed = evidence.y - evidence.f(runs[top].drawn.samples)
+    excess = float((missed.square() / evidence.noise).mean()) - 1.0
+    notes = list(runs[top].drawn.report.warnings)
+    if excess > UNEXPLAINED * (2.0 / missed[0].numel()) ** 0.5:
+        notes.append(f"the squared residual is {1.0 + excess:.3g} times the noise: other sources, or more of them")
+    names = [repr(target.composition) for target in blend.targets]
+    explanations = [
+        Explanation(tuple(names[kind] for kind in one.kinds), probability, one.log_evidence, _stderr(one.drawn, n))
+        for one, probability in zip(runs, posterior.tolist(), strict=True)
+    ]
+    middle = 0.0 if blend.scale == 1.0 else 0.5
+    for note in notes:
+        warnings.warn(note, EnergycompWarning, stacklevel=3)
+    return Separation(
+        samples=z * blend.scale + middle,
+        kinds=kind,
+        names=usual_names(kind, names),
+        counts=dict(sorted(counts.items())),
+        explanations=tuple(sorted(explanations, key=lambda one: -one.probability)),
+        residual=missed.mean(0) * blend.scale,
+        report=attrs.evolve(runs[top].drawn.report, evaluations=evaluations),
+        warnings=tuple(notes),
+    )
+
+
+def _stderr(drawn: Sampled, n: int) -> float:
+    """Of the log evidence, by the first particles that draws descend from (Lee and Whiteley, 2018)."""
+    return max(0.0, 1.0 / (drawn.report.ancestors or 1.0) - 1.0 / n) ** 0.5

@@ -1,0 +1,256 @@
+"""Separation: exact for Gaussian sources, mixtures by quadrature, the count by brute force, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp.components import Mixture
+from energycomp.errors import EnergycompWarning, InputError
+from energycomp.testing import Gaussian, tiny_model
+from energycomp_samplers import blur, pool, separate
+from energycomp_samplers.blend import MANY_SETS
+
+SHAPE = (1, 4, 4)
+SIZE = 16
+RANDOM = torch.randn(5, SIZE, generator=torch.Generator().manual_seed(1)) / 2
+WIDTHS = torch.linspace(0.2, 0.8, SIZE).reshape(SHAPE)
+LEFT = torch.tensor([1.0, 1.0, 0.0, 0.0]).expand(4, 4)
+KERNEL = torch.tensor([[0.0, 0.1, 0.0], [0.3, 0.4, 0.1], [0.0, 0.1, 0.0]])
+FEW: dict[str, Any] = {"generator": 0, "progress": False, "num_inference_steps": 3}
+
+
+def random_pair(z: Tensor) -> Tensor:
+    return z.flatten(1) @ RANDOM.T
+
+
+def pulled(w: Tensor) -> Tensor:
+    return (w @ RANDOM).reshape(-1, *SHAPE)
+
+
+def ramp(*shape: int) -> Tensor:
+    return torch.linspace(-1.0, 1.5, math.prod(shape)).reshape(shape)
+
+
+def matrix(operator: Any) -> Tensor:
+    """A (seen, D) of an operator."""
+    eye = torch.eye(SIZE).reshape(SIZE, *SHAPE)
+    if operator is None or isinstance(operator, float | Tensor):
+        return (eye * (1.0 if operator is None else operator)).flatten(1).double().T
+    see = operator[0] if isinstance(operator, tuple) else operator.forward
+    return see(eye).flatten(1).double().T
+
+
+def posterior(sources: Sequence[Gaussian], operators: Sequence[Any], y: Tensor, std: Any) -> tuple[Tensor, Tensor]:
+    """Mean (K D,) and covariance of all sources in closed form."""
+    a = torch.cat([matrix(one) for one in operators], dim=1)
+    prior = torch.cat([torch.as_tensor(one.variance).double().expand(SHAPE).flatten() for one in sources])
+    mean = torch.cat([torch.full((SIZE,), float(one.mean)).double() for one in sources])
+    r = torch.as_tensor(std).double().expand(y.shape).flatten().square()
+    gain = prior[:, None] * a.T @ torch.linalg.inv(a * prior @ a.T + torch.diag(r))
+    return mean + gain @ (y.flatten().double() - a @ mean), torch.diag(prior) - gain @ a * prior
+
+
+CASES: dict[str, tuple[Any, Tensor, Any, Any]] = {
+    "as they are": ([None, None], ramp(*SHAPE), 0.3, None),
+    "given variances": ([None, None], ramp(*SHAPE), 0.3, [WIDTHS, 0.4]),
+    "brightness and mask": ([0.5, LEFT], ramp(*SHAPE), torch.linspace(0.1, 0.5, SIZE).reshape(SHAPE), None),
+    "blurred": ([blur(KERNEL), None], ramp(*SHAPE), 0.2, None),
+    "pooled": ([pool(2), pool(2)], ramp(1, 2, 2), 0.1, None),
+    "pair": ([(random_pair, pulled), (lambda z: -random_pair(z), lambda w: -pulled(w))], ramp(5), 0.1, None),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gaussian_sources_are_exact(name: str) -> None:
+    """In three steps: whitened squared errors of the moments of all sources are chi-square within 3 s.e."""
+    operators, y, noise, covariances = CASES[name]
+    sources = [
+        Gaussian(0.3, WIDTHS, sample_shape=SHAPE, name="a"),
+        Gaussian(-0.4, 0.4, sample_shape=SHAPE, name="b"),
+    ]
+    found = separate(y, sources, noise=noise, operators=operators, covariances=covariances, n=1500, **FEW)
+    mean, covariance = posterior(sources, operators, y, noise)
+    root = torch.linalg.cholesky(covariance)
+    white = torch.linalg.solve_triangular(root, (found.samples.flatten(1).double() - mean).T, upper=False)
+    size, n = white.shape
+    of_mean = float(n * white.mean(1).square().sum())
+    of_covariance = float(n / 2 * (white @ white.T / n - torch.eye(size)).square().sum())
+    for value, degrees in ((of_mean, size), (of_covariance, size * (size + 1) / 2)):
+        assert value < degrees + 3.0 * (2.0 * degrees) ** 0.5
+    assert found.names == ("a", "b")
+    assert found.warnings == ()
+
+
+def counted(kinds: Sequence[Gaussian], y: Tensor, std: float, prior: dict[int, float]) -> dict[int, float]:
+    """The posterior of the count, over all ordered sources, in closed form."""
+    found = {}
+    for count, p in prior.items():
+        total = 0.0
+        for chosen in itertools.product(kinds, repeat=count):
+            middle = sum(float(one.mean) for one in chosen)
+            variance = sum(float(one.variance) for one in chosen) + std**2
+            log_density = -0.5 * ((y - middle).square() / variance + math.log(2 * math.pi * variance)).sum()
+            total += math.exp(float(log_density)) / len(kinds) ** count
+        found[count] = p * total
+    return {count: value / sum(found.values()) for count, value in found.items()}
+
+
+@pytest.mark.parametrize(("number", "highest"), [(1, 4), (2, 3), (4, 3)])
+def test_the_posterior_of_the_count_is_that_of_brute_force(number: int, highest: int) -> None:
+    kinds = [Gaussian(0.5 + k, 0.05 + 0.02 * k, sample_shape=(2,), name=str(k)) for k in range(number)]
+    prior = {count: float(count) for count in range(1, highest + 1)}
+    y = torch.tensor([1.6, 1.9])
+    found = separate(y, kinds, noise=0.2, count=prior, n=20, **FEW)
+    wanted = counted(kinds, y, 0.2, prior)
+    assert found.counts == pytest.approx(wanted, abs=1e-3)
+    assert found.count == max(wanted, key=lambda count: wanted[count])
+    # Of many sets, those without a chance are not tried, which changes nothing.
+    sets = sum(math.comb(number + count - 1, count) for count in prior)
+    assert (len(found.explanations) < sets) == (sets > MANY_SETS)
+    assert sum(one.probability for one in found.explanations) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("y", [0.4, 2.0])
+def test_mixtures_are_those_of_quadrature(y: float) -> None:
+    """Evidence of one and of two sources of two modes, and the mean of the larger one of two."""
+    source = Mixture([Gaussian(-1.0, 0.1), Gaussian(1.0, 0.1)], torch.tensor([0.7, 0.3]).log())
+    z = torch.linspace(-4.0, 4.0, 801, dtype=torch.float64)
+    p = 0.7 * torch.exp(-((z + 1) ** 2) / 0.2) + 0.3 * torch.exp(-((z - 1) ** 2) / 0.2)
+    p /= p.sum()
+    scale = 0.3 * (2 * math.pi) ** 0.5
+    one = p * torch.exp(-((y - z) ** 2) / (2 * 0.3**2)) / scale
+    two = p[:, None] * p * torch.exp(-((y - z[:, None] - z) ** 2) / (2 * 0.3**2)) / scale
+    largest = float((two * torch.maximum(z[:, None], z)).sum() / two.sum())
+    options = FEW | {"num_inference_steps": 40}
+    found = separate(torch.full((1, 1, 1), y), [source], noise=0.3, count=(1, 2), n=500, **options)
+    logs = {len(each.names): each.log_evidence for each in found.explanations}
+    assert logs[1] == pytest.approx(math.log(one.sum()), abs=0.12)
+    assert logs[2] == pytest.approx(math.log(two.sum()), abs=0.12)
+    assert found.count == 2
+    ancestors = found.report.ancestors
+    assert ancestors is not None
+    assert float(found.samples.amax(1).mean()) == pytest.approx(largest, abs=0.06)
+    assert found.report.evaluations >= 500 * 3 * 40
+
+
+def test_images_add_up_in_the_units_of_pt() -> None:
+    options: dict[str, Any] = {"sample_shape": SHAPE, "value_range": (-1.0, 1.0)}
+    sources = [Gaussian(-0.6, 0.01, name="a", **options), Gaussian(0.2, 0.03, name="b", **options)]
+    # In [0, 1]: N(0.2, 0.0025) and N(0.6, 0.0075), of which the excess 0.1 goes to the less sure one.
+    found = separate(torch.full(SHAPE, 0.9), sources, noise=0.01, n=500, **FEW)
+    assert found.mean.flatten(1).mean(1).tolist() == pytest.approx([0.225, 0.675], abs=0.004)
+    assert float(found.residual.abs().max()) < 0.005
+    low, high = found.interval(0.9, lambda z: z.flatten(1).sum(1))
+    assert low.shape == (2,)
+    # The flux: 16 pixels of variance 0.0025 * 0.0075 / 0.01.
+    assert (high - low).tolist() == pytest.approx([2 * 1.645 * (16 * 0.001875) ** 0.5] * 2, rel=0.1)
+
+
+def test_intervals_cover_what_they_say() -> None:
+    a, b = Gaussian(0.5, 0.2, sample_shape=(400,)), Gaussian(-0.3, 0.4, sample_shape=(400,))
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, 400, generator=random)
+    z = torch.stack([0.5 + 0.2**0.5 * noise[0], -0.3 + 0.4**0.5 * noise[1]])
+    y = z.sum(0) + 0.3 * torch.randn(400, generator=random)
+    low, high = separate(y, [a, b], noise=0.3, n=39, **FEW).interval(0.9)
+    inside = float(((low <= z) & (z <= high)).float().mean())
+    assert inside == pytest.approx(0.9, abs=3 * (0.09 / 800) ** 0.5)
+
+
+def test_sources_that_could_change_places_are_in_one_order() -> None:
+    source = Mixture([Gaussian(-1.0, 0.02), Gaussian(1.0, 0.02)])
+    found = separate(torch.zeros(1, 1, 1), [source], noise=0.1, count=2, n=50, **FEW | {"num_inference_steps": 20})
+    first, second = found.samples.flatten(1).T
+    assert bool((first > 0).all()), "the larger one is the first"
+    assert bool((second < 0).all())
+    # Sources of different kinds keep theirs, however alike.
+    a, b = Gaussian(0.0, 1.0, name="a"), Gaussian(0.5, 1.0, name="b")
+    found = separate(torch.ones(1, 1, 1), [a, b, a], noise=0.1, n=20, **FEW)
+    assert found.names == ("a", "b", "a")
+    assert bool((found.kinds == found.kinds[0]).all())
+
+
+def test_a_network_is_a_source_and_many_draws_are_alike() -> None:
+    model = tiny_model()
+    sources = [model(0.3, 0.3), model(0.7, 0.6)]
+    image = torch.full((3, 16, 16), 0.9)
+    options = FEW | {"n": 3, "noise": 0.05, "covariances": 0.3}
+    with pytest.warns(EnergycompWarning):
+        found = separate(image, sources, **options)
+    assert found.samples.shape == (3, 2, 3, 16, 16)
+    assert float((found.samples.sum(1) - image).abs().mean()) < 0.1
+    assert found.report.evaluations == 3 * 2 * 3
+
+
+def test_what_the_sources_do_not_explain_is_said() -> None:
+    source = Gaussian(0.5, 0.01, sample_shape=SHAPE)
+    y = torch.full(SHAPE, 0.5)
+    y[0, 0, 0] = 9.0
+    with pytest.warns(EnergycompWarning, match="the squared residual is .* times the noise: other sources, or more"):
+        found = separate(y, [source], noise=0.1, n=20, **FEW)
+    assert float(found.residual[0, 0, 0]) > 3.0
+
+
+def wide(**options: Any) -> Gaussian:
+    return Gaussian(0.3, 0.5, sample_shape=SHAPE, **options)
+
+
+Y = ramp(*SHAPE)
+BAD: dict[str, tuple[Callable[[], Any], str]] = {
+    "no sources": (lambda: separate(Y, [], noise=0.1), r"got sources=\[\]; expected a list of components"),
+    "no list": (lambda: separate(Y, wide(), noise=0.1), "expected a list of components, at least one"),
+    "no component": (lambda: separate(Y, ["a"], noise=0.1), r"got sources=\['a'\]"),
+    "spaces": (lambda: separate(Y, [wide(), wide(space="other")], noise=0.1), "of different spaces"),
+    "noise 0": (lambda: separate(Y, [wide()], noise=0.0), "got noise=0; expected numbers above 0"),
+    "noise of another shape": (lambda: separate(Y, [wide()], noise=torch.ones(7)), r"got noise of shape \(7,\)"),
+    "NaN": (lambda: separate(Y * math.nan, [wide()], noise=0.1), "got an image with 16 numbers that are NaN"),
+    "no image": (lambda: separate("blend.png", [wide()], noise=0.1), "got image=str"),
+    "image of another shape": (lambda: separate(ramp(1, 5, 5), [wide()], noise=0.1), r"an image of shape \(1, 5, 5\)"),
+    "pool of another shape": (
+        lambda: separate(Y, [wide()], noise=0.1, operators=pool(2)),
+        r"where \(1, 2, 2\) is seen",
+    ),
+    "blocks": (lambda: separate(Y, [wide()], noise=0.1, operators=pool(3)), "got blocks of 3 x 3"),
+    "a function": (lambda: separate(Y, [wide()], noise=0.1, operators=lambda z: z), "expected a linear one"),
+    "not linear": (
+        lambda: separate(Y, [wide()], noise=0.1, operators=(lambda z: z**2, lambda w: w)),
+        "A is not linear",
+    ),
+    "operators": (lambda: separate(Y, [wide()], noise=0.1, operators=[1.0, 2.0]), "got 2 operators for 1 sources"),
+    "covariance": (lambda: separate(Y, [wide()], noise=0.1, covariances=torch.ones(3)), r"got covariances=\(3,\)"),
+    "variance 0": (lambda: separate(Y, [wide()], noise=0.1, covariances=0.0), "expected variances above 0"),
+    "count 0": (lambda: separate(Y, [wide()], noise=0.1, count=0), "got count=0; expected one of 1 to 64"),
+    "count 65": (lambda: separate(Y, [wide()], noise=0.1, count=(1, 65)), r"got count=\(1, 65\)"),
+    "count backwards": (lambda: separate(Y, [wide()], noise=0.1, count=(3, 2)), r"got count=\(3, 2\)"),
+    "count a word": (lambda: separate(Y, [wide()], noise=0.1, count="2"), "got count='2'"),
+    "probabilities": (lambda: separate(Y, [wide()], noise=0.1, count={1: -0.5}), r"got count=\{1: -0.5\}"),
+    "sets": (lambda: separate(Y, [wide()] * 9, noise=0.1, count=(1, 9)), "which are 48,619 sets of sources"),
+    "memory": (lambda: separate(Y, [wide()], noise=0.1, count=64, n=10**6), "expected at most 1,073,741,824"),
+    "n": (lambda: separate(Y, [wide()], noise=0.1, n=0), "got n=0"),
+    "generators": (lambda: separate(Y, [wide()], noise=0.1, generator=[0, 1]), "got 2 generators; expected one"),
+    "no covariance": (
+        lambda: separate(torch.ones(3, 16, 16), [tiny_model()(0.3, 0.3)], noise=0.1),
+        r"has no covariance.*; give separate\(..., covariances=\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_is_one_line(name: str) -> None:
+    make, message = BAD[name]
+    with pytest.raises(InputError, match=message) as found:
+        make()
+    assert "\n" not in str(found.value)
+
+
+def test_an_interval_needs_a_probability() -> None:
+    found = separate(Y, [wide()], noise=0.1, n=5, **FEW)
+    with pytest.raises(InputError, match=r"got interval\(90\); expected a probability"):
+        found.interval(90)
