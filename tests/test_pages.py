@@ -18,7 +18,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from energycomp import load, plugins
+from energycomp import __version__, load, plugins
 from energycomp.cli import app
 from energycomp.models import Model
 from energycomp.plugins import registry
@@ -194,9 +194,9 @@ def test_the_options_of_a_command_that_is_not_run(command: str) -> None:
 
 
 def test_each_step_of_the_tutorial_can_run() -> None:
-    """Its Python is compiled, and its images are files that a command or a line of Python writes, or that tracking does."""
+    """Its Python is compiled, and each of its images is a file that a step writes."""
     page = ROOT / "docs" / "tutorial.md"
-    written = {"track.gif"}
+    written = {"track.gif"}  # in the folder of `energycomp track`
     for block in blocks(page):
         written |= {Path(found).name for found in re.findall(r"[\w/]+\.(?:png|gif)", block.text)}
         if block.language == "python":
@@ -207,15 +207,15 @@ def test_each_step_of_the_tutorial_can_run() -> None:
 def test_the_tutorial_keeps_what_its_steps_print_and_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On a page of two steps: the text below a block is what it prints now, and the image is copied."""
     page = tmp_path / "tutorial.md"
-    first = "# Page\n\n## 1. Shell\n\n```console\n$ echo 5\n$ printf 6\n```\n\n```text\nold\nold\n```\n"
+    first = "# Page\n\n## 1. Command\n\n```console\n$ energycomp --version\n```\n\n```text\nold\n```\n"
     second = "\n## 2. Python\n\n```python\nopen('a.png', 'w').write('x')\n```\n\n![a](images/tutorial/a.png)\n"
     page.write_text(first + second, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["tutorial.py", "-o", str(tmp_path)])
         TUTORIAL["main"]()
-    assert page.read_text(encoding="utf-8") == first.replace("old\nold", "5\n6") + second
+    assert page.read_text(encoding="utf-8") == first.replace("old", f"energycomp {__version__}") + second
     assert (tmp_path / "images" / "tutorial" / "a.png").read_text() == "x"
-    assert re.findall(r"s of a core  (\S+)", capsys.readouterr().out) == ["echo", "printf", "open('a.png',", "all"]
+    assert re.findall(r"s of a core  (\S+)", capsys.readouterr().out) == ["energycomp", "open('a.png',", "all"]
 
 
 def test_the_gallery_has_each_figure() -> None:
@@ -224,7 +224,8 @@ def test_the_gallery_has_each_figure() -> None:
     figures = {path.name for path in folder.iterdir() if path.is_file()}
     shown = re.findall(r"\]\(images/([\w./-]+)\)\n", text)
     downloads = re.findall(r"\[Download\]\(images/([\w./-]+)\)\{ download \}", text)
-    assert sorted(shown) == sorted(downloads) and figures <= {*shown}
+    assert sorted(shown) == sorted(downloads)
+    assert figures <= {*shown}
     assert text.count("```console\n") == len(shown)
 
 

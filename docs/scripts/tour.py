@@ -27,7 +27,6 @@ from energycomp_scenes import Track, track
 
 Frames = list[tuple[Image.Image, int]]  # each with its milliseconds
 Row = Mapping[str, Any]  # of a table: the place and the words of an object
-Described = tuple[Image.Image, Sequence[Row]]
 WIDTH, HEIGHT, BAR = 640, 427, 61  # px: of pictures, and of the text below them
 STEPS = 40
 SCENE = (
@@ -35,7 +34,7 @@ SCENE = (
     "large red rubber cylinder at 0.66,0.42",
     "small yellow rubber sphere at 0.5,0.68",
 )
-VIDEO = (6, AskedVideos(objects=(3, 3), size=(480, 320), frames=20))  # its seed, and what it shows
+VIDEO = (6, AskedVideos(objects=(3, 3), size=(480, 320), frames=12))  # its seed, and what it shows
 HELD_OUT = 2_000_000_000
 INK, FAINT, TRAIL = "#1a1a1a", "#6b6b6b", (255, 214, 0)
 
@@ -97,33 +96,30 @@ def change(options: argparse.Namespace) -> Frames:
     gains = [row["gain"] for row in rows]
     clearest, least = int(np.argmax(gains)), int(np.argmin(gains))
     present = {row["color"] for row in rows}
-    colour = next(name for name in ("yellow", "blue", "red", "green") if name not in present)
+    colour = next(name for name in ("yellow", "blue", "red", "green", "cyan", "purple") if name not in present)
     place = free_place([(row["x"], row["y"]) for row in rows])
-    edited = edit(image, model, solution=before, generator=0, set={clearest: {"color": colour}}, move={least: place})
-    after = [dict(row) for row in rows]
-    after[clearest]["color"] = colour
-    after[least] |= {"x": place[0], "y": place[1]}
+    changes: dict[str, Any] = {"set": {clearest: {"color": colour}}, "move": {least: place}}
+    edited = edit(image, model, solution=before, generator=0, num_inference_steps=STEPS, **changes)
     said = f"{short(rows[clearest])} -> {colour};  {short(rows[least])} -> another place"
-    return changed((image, rows), (edited.image, after), said)
+    return changed(image, rows, edited.image, said)
 
 
 def free_place(taken: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The place in the front half of the image that is farthest from all others, and from its edges."""
+    """The place in the front half of the image that is farthest from all objects."""
     grid = [(x / 20, y / 20) for x in range(4, 17) for y in range(11, 16)]
     return max(grid, key=lambda one: min(np.hypot(one[0] - x, one[1] - y) for x, y in taken))
 
 
-def changed(before: Described, after: Described, said: str) -> Frames:
+def changed(image: Image.Image, rows: Sequence[Row], edited: Image.Image, said: str) -> Frames:
     """Frames of an image whose objects are named one by one, and which then turns into the edited image."""
-    image, rows = before
     frames = [(card(image, "Read", "a picture, of which only the pixels are given"), 500)]
     for count in range(1, len(rows) + 1):
         text = f"{count} object{'s' * (count > 1)}"
         frames.append((card(named(image, rows[:count]), "Read", text), 220))
     frames.append((card(named(image, rows), "Read", f"{len(rows)} objects, with the certainty of their words"), 1100))
     frames.append((card(image, "Edit", said), 700))
-    frames += [(card(one, "Edit", said), 60) for one in faded(image, after[0])]
-    frames.append((card(after[0], "Edit", said), 1300))
+    frames += [(card(one, "Edit", said), 60) for one in faded(image, edited)]
+    frames.append((card(edited, "Edit", said), 1300))
     return frames
 
 
@@ -147,7 +143,7 @@ def followed(found: Track) -> Frames:
             pen.line(points, fill=TRAIL, width=3, joint="curve")
         hidden = [row for row in found.frames[index].objects if not row["visible"]]
         said = "each object keeps its number" + (", also while it is hidden" if hidden else "")
-        frames.append((card(picture, "Track", said), 130))
+        frames.append((card(picture, "Track", said), 180))
     frames[-1] = (frames[-1][0], 1000)
     return frames
 
@@ -168,7 +164,8 @@ def named(image: Image.Image, rows: Sequence[Row]) -> Image.Image:
     pen, font = ImageDraw.Draw(picture, "RGBA"), letters(15)
     middle = sorted(row["y"] for row in rows)[len(rows) // 2]
     for row in rows:
-        text = f"{row['size']} {row['color']}\n{row['material']} {row['shape']}\n{least_certain(row):.2f}"
+        least = f"\n{min(row['certainty'].values()):.2f}" if "certainty" in row else ""
+        text = f"{row['size']} {row['color']}\n{row['material']} {row['shape']}{least}"
         _, _, wide, high = pen.multiline_textbbox((0, 0), text, font=font, align="center")
         half = np.array([wide / 2 + 7, high / 2 + 6])
         # Words of far objects stand above them, those of near ones below, and all of them inside of the picture.
@@ -178,11 +175,6 @@ def named(image: Image.Image, rows: Sequence[Row]) -> Image.Image:
         pen.rounded_rectangle([*(place - half), *(place + half)], radius=5, fill=(0, 0, 0, 165))
         pen.multiline_text(tuple(place), text, font=font, fill="white", anchor="mm", align="center")
     return picture
-
-
-def least_certain(row: Row) -> float:
-    """The probability of the least certain word of an object."""
-    return min(row["certainty"].values())
 
 
 def card(image: Image.Image, act: str, text: str) -> Image.Image:

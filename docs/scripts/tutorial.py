@@ -2,23 +2,28 @@
 
 python docs/scripts/tutorial.py [-o docs] [--from STEP --folder FOLDER]
 
-Prints the seconds of each. Writes what they print into the blocks of text below them in tutorial.md, and the images
-that the page shows to images/tutorial. `--from 5` begins at the fifth step, in the folder that an earlier run kept.
+All of them run in one process, which imports the library once. Prints the seconds of each. Writes what they print into
+the blocks of text below them in tutorial.md, and the images that the page shows to images/tutorial. `--from 5` begins
+at the fifth step, in the folder that an earlier run kept.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import contextlib
+import io
 import re
+import shlex
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from typer.testing import CliRunner
+
+from energycomp.cli import app
 
 ROOT = Path(__file__).parents[2]
 BLOCK = r"(?:<!-- not run: ([^>]+?) -->\n+)?^( *)```(console|python)\n(.*?)^ *```\n"
@@ -42,26 +47,28 @@ def main() -> None:
     parser.add_argument("--from", type=int, default=1, dest="first", help="number of the first step")
     parser.add_argument("--folder", type=Path, help="folder to run in and to keep; by default a new one is removed")
     options = parser.parse_args()
-    page = options.out / "tutorial.md"
+    page = options.out.resolve() / "tutorial.md"
     with tempfile.TemporaryDirectory() as new:
         folder = (options.folder or Path(new)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         before, *steps = re.split(r"(?m)^(?=## )", page.read_text(encoding="utf-8"))
         began = time.perf_counter()
-        done = [step if k < options.first else made(step, folder) for k, step in enumerate(steps, 1)]
-        print(f"{time.perf_counter() - began:6.0f} s  {processor():6.0f} s of a core  all")
-        keep_pictures(before + "".join(done), folder, options.out / "images" / "tutorial")
-    page.write_text(before + "".join(done), encoding="utf-8")
+        for number in range(options.first - 1, len(steps)):
+            with contextlib.chdir(folder):
+                steps[number] = made(steps[number])
+            page.write_text(before + "".join(steps), encoding="utf-8")
+        print(f"{time.perf_counter() - began:6.0f} s  {time.process_time():6.0f} s of a core  all")
+        keep_pictures(before + "".join(steps), folder, page.parent / "images" / "tutorial")
 
 
-def made(step: str, folder: Path) -> str:
+def made(step: str) -> str:
     """Runs the blocks of a step; returns its text with what they print now."""
     print(step.partition("\n")[0], flush=True)
 
     def block_made(match: re.Match[str]) -> str:
         code = match[4]
         runs = commands(code) if match[3] == "console" else [code]
-        output = "".join(run(one, match[3], folder) for one in runs)
+        output = "".join(run(one, match[3]) for one in runs)
         if match[5] is None:
             return match[0]
         begin, end = match.start(5) - match.start(), match.end(5) - match.start()
@@ -70,26 +77,33 @@ def made(step: str, folder: Path) -> str:
     return re.sub(BLOCK + OUTPUT, block_made, step, flags=re.DOTALL | re.MULTILINE)
 
 
-def run(code: str, language: str, folder: Path) -> str:
-    """Runs a command in a shell, or Python in an interpreter of its own; prints its seconds and returns its output."""
-    began, used = time.perf_counter(), processor()
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = ["sh", "-c", code] if language == "console" else [sys.executable, "-c", code]
-    done = subprocess.run(  # noqa: S603 - the page is ours
-        command, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
-    )
-    warnings = [line for line in done.stderr.splitlines() if "arning" in line]
-    seconds = f"{time.perf_counter() - began:6.0f} s  {processor() - used:6.0f} s of a core"
+def run(code: str, language: str) -> str:
+    """Runs a command or a block of Python in this process; prints its seconds and returns its output."""
+    began, used = time.perf_counter(), time.process_time()
+    output, complaints = in_console(code) if language == "console" else in_python(code)
+    seconds = f"{time.perf_counter() - began:6.0f} s  {time.process_time() - used:6.0f} s of a core"
+    warnings = [line for line in complaints.splitlines() if "arning" in line]
     print(f"{seconds}  {code.splitlines()[0][:80]}", *warnings, sep="\n", flush=True)
-    if done.returncode != 0:
-        raise SystemExit(f"{code}\n{done.stderr}")
-    return done.stdout
+    return output
 
 
-def processor() -> float:
-    """Seconds of the processor that the commands have used so far."""
-    used = os.times()
-    return used.children_user + used.children_system
+def in_console(command: str) -> tuple[str, str]:
+    """What a command writes to its two outputs."""
+    program, *arguments = shlex.split(command)
+    if program != "energycomp":
+        raise SystemExit(f"got {command!r}; expected a command of energycomp")
+    done = CliRunner().invoke(app, arguments, prog_name="energycomp")
+    if done.exit_code != 0:
+        raise SystemExit(f"{command}\n{done.output}{done.exception or ''}")
+    return done.stdout, done.stderr
+
+
+def in_python(code: str) -> tuple[str, str]:
+    """What a block of Python prints."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "tutorial.md", "exec"), {"__name__": "__main__"})  # noqa: S102 - the page is ours
+    return printed.getvalue(), ""
 
 
 def keep_pictures(text: str, folder: Path, out: Path) -> None:
