@@ -211,6 +211,7 @@ def test_the_tutorial_keeps_what_its_steps_print_and_draw(tmp_path: Path, capsys
     second = "\n## 2. Python\n\n```python\nopen('a.png', 'w').write('x')\n```\n\n![a](images/tutorial/a.png)\n"
     page.write_text(first + second, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")  # which the script changes
         patch.setattr("sys.argv", ["tutorial.py", "-o", str(tmp_path)])
         TUTORIAL["main"]()
     assert page.read_text(encoding="utf-8") == first.replace("old", f"energycomp {__version__}") + second

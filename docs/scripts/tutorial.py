@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import re
 import shlex
 import shutil
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--from", type=int, default=1, dest="first", help="number of the first step")
     parser.add_argument("--folder", type=Path, help="folder to run in and to keep; by default a new one is removed")
     options = parser.parse_args()
+    os.environ["COLUMNS"] = "100"  # of tables
     page = options.out.resolve() / "tutorial.md"
     with tempfile.TemporaryDirectory() as new:
         folder = (options.folder or Path(new)).resolve()
