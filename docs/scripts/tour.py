@@ -9,6 +9,7 @@ Each act is kept as frames in --folder, so that `--only edit` makes one anew, an
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from energycomp_scenes import Track, track
 Frames = list[tuple[Image.Image, int]]  # each with its milliseconds
 Row = Mapping[str, Any]  # of a table: the place and the words of an object
 WIDTH, HEIGHT, BAR = 640, 427, 61  # px: of pictures, and of the text below them
+LINE = 54  # letters of a line of this text
 STEPS = 40
 SCENE = (
     "large blue rubber sphere at 0.3,0.45",
@@ -178,13 +180,13 @@ def named(image: Image.Image, rows: Sequence[Row]) -> Image.Image:
 
 
 def card(image: Image.Image, act: str, text: str) -> Image.Image:
-    """A picture above a line that says what happens."""
+    """A picture above one or two lines that say what happens."""
     whole = Image.new("RGB", (WIDTH, HEIGHT + BAR), "white")
     whole.paste(fitted(image), (0, 0))
     pen = ImageDraw.Draw(whole)
     middle = HEIGHT + BAR // 2
     pen.text((14, middle), act, font=letters(24), fill=INK, anchor="lm")
-    pen.text((130, middle), text, font=letters(15), fill=FAINT, anchor="lm")
+    pen.multiline_text((136, middle), textwrap.fill(text, LINE), font=letters(16), fill=FAINT, anchor="lm", spacing=6)
     return whole
 
 
