@@ -117,8 +117,9 @@ def changed(image: Image.Image, rows: Sequence[Row], edited: Image.Image, said: 
     frames = [(card(image, "Read", "a picture, of which only the pixels are given"), 500)]
     for count in range(1, len(rows) + 1):
         text = f"{count} object{'s' * (count > 1)}"
-        frames.append((card(named(image, rows[:count]), "Read", text), 220))
-    frames.append((card(named(image, rows), "Read", f"{len(rows)} objects, with the certainty of their words"), 1100))
+        frames.append((card(named(image, rows, count), "Read", text), 220))
+    text = f"{len(rows)} objects, with the certainty of their words"
+    frames.append((card(named(image, rows, len(rows)), "Read", text), 1100))
     frames.append((card(image, "Edit", said), 700))
     frames += [(card(one, "Edit", said), 60) for one in faded(image, edited)]
     frames.append((card(edited, "Edit", said), 1300))
@@ -160,18 +161,18 @@ def short(row: Row) -> str:
     return f"{row['color']} {row['shape']}"
 
 
-def named(image: Image.Image, rows: Sequence[Row]) -> Image.Image:
-    """An image with the words of each object, and the certainty of the least certain one, above or below the object."""
+def named(image: Image.Image, rows: Sequence[Row], count: int) -> Image.Image:
+    """An image with the words of its first objects, and the certainty of the least certain one of each."""
     picture = fitted(image)
     pen, font = ImageDraw.Draw(picture, "RGBA"), letters(15)
     middle = sorted(row["y"] for row in rows)[len(rows) // 2]
-    for row in rows:
+    for row in rows[:count]:
         least = f"\n{min(row['certainty'].values()):.2f}" if "certainty" in row else ""
         text = f"{row['size']} {row['color']}\n{row['material']} {row['shape']}{least}"
         _, _, wide, high = pen.multiline_textbbox((0, 0), text, font=font, align="center")
         half = np.array([wide / 2 + 7, high / 2 + 6])
         # Words of far objects stand above them, those of near ones below, and all of them inside of the picture.
-        side = -1 if row["y"] < middle else 1
+        side = -1 if row["y"] <= middle else 1
         place = np.array([row["x"] * WIDTH, row["y"] * HEIGHT + side * 66])
         place = np.clip(place, half, [WIDTH, HEIGHT] - half)
         pen.rounded_rectangle([*(place - half), *(place + half)], radius=5, fill=(0, 0, 0, 165))
