@@ -55,7 +55,7 @@ def main() -> None:
     for name in options.only:
         save(acts[name](options), options.folder / f"{name}.webp", lossless=True)
     frames = [frame for name in acts for frame in read(options.folder / f"{name}.webp")]
-    save(frames, options.o, quality=82, method=6)
+    save(frames, options.o, quality=82)
     seconds = sum(duration for _, duration in frames) / 1000
     print(f"{options.o}  {len(frames)} frames  {seconds:.1f} s  {options.o.stat().st_size / 1e6:.2f} MB")
 
