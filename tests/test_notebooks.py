@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +15,22 @@ from energycomp import Model, Solution, plugins
 from energycomp.plugins import registry
 from energycomp_edit import Edit
 
-FOLDER = Path(__file__).parents[1] / "examples"
-NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted(ROOT.glob("examples/*.ipynb"))
+PAGES = runpy.run_path(str(ROOT / "docs" / "scripts" / "notebooks.py"))
 QUICKER = {r"num_inference_steps=(12|20|25)": "num_inference_steps=10", r"\bsteps=100": "steps=50"}
 
 
-def cells(path: Path) -> list[dict[str, Any]]:
+def code_cells(path: Path) -> list[dict[str, Any]]:
     """The code cells of a notebook."""
-    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    assert read["nbformat"] == 4
-    return [cell for cell in read["cells"] if cell["cell_type"] == "code"]
+    assert json.loads(path.read_text(encoding="utf-8"))["nbformat"] == 4
+    return [cell for cell in PAGES["cells"](path) if cell["cell_type"] == "code"]
 
 
 def quicker(source: str) -> str:
     for pattern, replacement in QUICKER.items():
         source = re.sub(pattern, replacement, source)
     return source
-
-
-def run(source: str, names: dict[str, Any], where: str) -> Any:
-    """Runs a cell; returns the value of its last line, as a notebook shows it."""
-    tree = ast.parse(source, where)
-    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, where, "exec"), names)  # noqa: S102 - the notebooks are ours
-    return None if last is None else eval(compile(ast.Expression(last.value), where, "eval"), names)  # type: ignore[attr-defined]  # noqa: S307
 
 
 def shown_as_image(value: Any) -> bool:
@@ -54,8 +46,8 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_own", {})
     names: dict[str, Any] = {"__name__": "__main__"}
-    sources = [quicker("".join(cell["source"])) for cell in cells(path)]
-    values = [run(source, names, f"{path.name}[{n}]") for n, source in enumerate(sources)]
+    sources = [quicker("".join(cell["source"])) for cell in code_cells(path)]
+    values = [PAGES["run"](source, names, f"{path.name}[{n}]") for n, source in enumerate(sources)]
     assert sum(map(shown_as_image, values)) >= 2
     assert (
         any(isinstance(value, Model) and "parameters" in value._repr_html_() for value in values) or path.stem == "read"
@@ -71,5 +63,32 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_there_are_three_and_they_are_stored_without_output() -> None:
     assert [path.stem for path in NOTEBOOKS] == ["compose", "own_model", "read"]
     for path in NOTEBOOKS:
-        for cell in cells(path):
+        for cell in code_cells(path):
             assert (cell["outputs"], cell["execution_count"]) == ([], None)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_its_page_has_its_cells_and_their_images(path: Path) -> None:
+    """In this order, and with at least the two images that it shows: python docs/scripts/notebooks.py."""
+    page = (ROOT / "docs" / "notebooks" / f"{path.stem}.md").read_text(encoding="utf-8")
+    place = 0
+    for cell in PAGES["cells"](path):
+        source = "".join(cell["source"])
+        code = cell["cell_type"] == "code"
+        paragraphs = [f"```python\n{source}\n```"] if code else PAGES["with_links"](source).split("\n\n")
+        for paragraph in paragraphs:
+            place = page.index(paragraph, place)
+    assert page.count("../images/notebooks/") >= 2
+
+
+def test_a_page_shows_what_cells_print_and_show(tmp_path: Path) -> None:
+    code = ["print('printed')\n[1, 2]", "from PIL import Image\nImage.new('RGB', (8, 8), 'red')", "x = 1"]
+    kinds = [("markdown", "# A title\n\nSee [own](../docs/own.md) and [it](it.py)."), *(("code", one) for one in code)]
+    made = [{"cell_type": kind, "source": [text]} for kind, text in kinds]
+    (tmp_path / "small.ipynb").write_text(json.dumps({"cells": made}))
+    page = PAGES["rendered"](tmp_path / "small.ipynb", tmp_path)
+    assert page.startswith("# A title\n\n[The notebook](https://")
+    assert f"See [own](../own.md) and [it]({PAGES['BLOB']}/it.py)." in page
+    assert f"```python\n{code[0]}\n```\n\n```text\nprinted\n[1, 2]\n```\n" in page
+    assert page.endswith("(../images/notebooks/small-2.png)\n\n```python\nx = 1\n```\n")
+    assert Image.open(tmp_path / "small-2.png").getpixel((0, 0)) == (255, 0, 0)

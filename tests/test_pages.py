@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 import runpy
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import attrs
 import pytest
@@ -19,16 +18,25 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from energycomp import load, plugins
+from energycomp import __version__, load, plugins
 from energycomp.cli import app
 from energycomp.models import Model
 from energycomp.plugins import registry
 
 ROOT = Path(__file__).parents[1]
-READABILITY = runpy.run_path(str(ROOT / "docs" / "scripts" / "readability.py"))
+SCRIPTS = ROOT / "docs" / "scripts"
+READABILITY = runpy.run_path(str(SCRIPTS / "readability.py"))
+TUTORIAL = runpy.run_path(str(SCRIPTS / "tutorial.py"))
+blocks, commands = TUTORIAL["blocks"], TUTORIAL["commands"]
 MOST_MINUTES = 12  # of reading, but for pages of the reference, which nobody reads from beginning to end
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
+# Pages whose blocks are not run here, and why.
+ELSEWHERE = {
+    "docs/tutorial.md": "takes minutes; docs/scripts/tutorial.py runs it",
+    "docs/gallery.md": "draws figures, most of which take minutes",
+    **{f"docs/notebooks/{path.stem}.md": "tests/test_notebooks.py runs it" for path in ROOT.glob("examples/*.ipynb")},
+}
 # Commands that are not run, by a pattern of their text, and why.
 NOT_RUN = {
     r"^(make|git|pip|copier|cd|pytest) ": "downloads or installs packages, or tests what it has installed",
@@ -84,30 +92,6 @@ FOUND = {
 }
 
 
-class Block(NamedTuple):
-    language: str
-    text: str
-    line: int  # of its first line in the page
-    reason: str  # why it is not run, or nothing
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    text = page.read_text(encoding="utf-8")
-    pattern = r"(?:<!-- not run: ([^>]+?) -->\n+)?^( *)```(console|python)\n(.*?)^ *```"
-    for match in re.finditer(pattern, text, flags=re.DOTALL | re.MULTILINE):
-        code = re.sub(f"^{match[2]}", "", match[4], flags=re.MULTILINE)
-        yield Block(match[3], code, text[: match.start(4)].count("\n"), match[1] or "")
-
-
-def commands(block: Block) -> list[str]:
-    """The lines that begin with `$ `, each joined with its continuation lines, without comments."""
-    lines = re.sub(r"\\\n\s*", "", block.text).splitlines()
-    typed = [
-        line[2:] for line in lines if line.startswith("$ ") and "[OPTIONS]" not in line
-    ]  # of cli.md: how, not what
-    return [re.sub(r"\s+# .*", "", line) for line in typed]
-
-
 def is_run(command: str) -> bool:
     return not any(re.search(pattern, command) for pattern in NOT_RUN)
 
@@ -155,12 +139,23 @@ COMMANDS = [
     for every in BLOCKS.values()
     for block in every
     if block.language == "console"
-    for command in commands(block)
+    for command in commands(block.text)
 ]
 RUN = [
     page
     for page, every in BLOCKS.items()
-    if any(not block.reason if block.language == "python" else any(map(is_run, commands(block))) for block in every)
+    if name(page) not in ELSEWHERE
+    and any(
+        not block.reason if block.language == "python" else any(map(is_run, commands(block.text))) for block in every
+    )
+]
+ONLY_PARSED = [
+    command
+    for page, every in BLOCKS.items()
+    for block in every
+    if block.language == "console"
+    for command in commands(block.text)
+    if command.startswith("energycomp ") and (name(page) in ELSEWHERE or not is_run(command))
 ]
 
 
@@ -180,7 +175,7 @@ def test_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         if block.reason:
             continue
         if block.language == "console":
-            for command in filter(is_run, commands(block)):
+            for command in filter(is_run, commands(block.text)):
                 run_command(command, variables)
         else:
             lines = "\n" * block.line + quicker(
@@ -190,12 +185,49 @@ def test_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert eval(FOUND.get(page.name, "True"), names)  # noqa: S307 - written above
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("energycomp ") and not is_run(c)])
+@pytest.mark.parametrize("command", ONLY_PARSED)
 def test_the_options_of_a_command_that_is_not_run(command: str) -> None:
     _, *given = words(command, {"SD": "owner/name"})
     group = typer.main.get_command(app)
     name, found, arguments = group.resolve_command(typer.Context(group), given)  # type: ignore[attr-defined]
     found.make_context(name, arguments)
+
+
+def test_each_step_of_the_tutorial_can_run() -> None:
+    """Its Python is compiled, and each of its images is a file that a step writes."""
+    page = ROOT / "docs" / "tutorial.md"
+    written = {"track.gif"}  # in the folder of `energycomp track`
+    for block in blocks(page):
+        written |= {Path(found).name for found in re.findall(r"[\w/]+\.(?:png|gif)", block.text)}
+        if block.language == "python":
+            compile(block.text, str(page), "exec")
+    assert {*re.findall(TUTORIAL["SHOWN"], page.read_text(encoding="utf-8"))} <= written
+
+
+def test_the_tutorial_keeps_what_its_steps_print_and_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a page of two steps: the text below a block is what it prints now, and the image is copied."""
+    page = tmp_path / "tutorial.md"
+    first = "# Page\n\n## 1. Command\n\n```console\n$ energycomp --version\n```\n\n```text\nold\n```\n"
+    second = "\n## 2. Python\n\n```python\nopen('a.png', 'w').write('x')\n```\n\n![a](images/tutorial/a.png)\n"
+    page.write_text(first + second, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")  # which the script changes
+        patch.setattr("sys.argv", ["tutorial.py", "-o", str(tmp_path)])
+        TUTORIAL["main"]()
+    assert page.read_text(encoding="utf-8") == first.replace("old", f"energycomp {__version__}") + second
+    assert (tmp_path / "images" / "tutorial" / "a.png").read_text() == "x"
+    assert re.findall(r"s of a core  (\S+)", capsys.readouterr().out) == ["energycomp", "open('a.png',", "all"]
+
+
+def test_the_gallery_has_each_figure() -> None:
+    """Those of the tutorial and of the notebooks stand below what makes them, on their own pages."""
+    folder, text = ROOT / "docs" / "images", (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    figures = {path.name for path in folder.iterdir() if path.is_file()}
+    shown = re.findall(r"\]\(images/([\w./-]+)\)\n", text)
+    downloads = re.findall(r"\[Download\]\(images/([\w./-]+)\)\{ download \}", text)
+    assert sorted(shown) == sorted(downloads)
+    assert figures <= {*shown}
+    assert text.count("```console\n") == len(shown)
 
 
 @pytest.mark.parametrize("pattern", [*NOT_RUN, *QUICKER])
