@@ -165,9 +165,10 @@ class Pursuit:
         trace: dict[str, Sequence[float]] = {"error": found.errors}
         words = None
         decides = as_generator(DECIDING)
-        if problem.asks_words:
+        if problem.asks_words and problem.mixed is not None:
             words = read_attributes(problem, values, draws=FIRST_WORDS, sweeps=1, generator=decides)
             values = words.values
+            rivals = problem.mixed.opened(rivals)
         first = better = _Answer(values, words, rivals, chooses)
         finished = partial(_finished, problem, spent, min(held_out.draws, most // 2), trace, generator, decides)
         if not goes_on:
