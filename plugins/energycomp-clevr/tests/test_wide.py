@@ -58,7 +58,7 @@ def test_windows_of_latents() -> None:
     by_hand = canvas_of(model, (128, 384)).join(windows)
     torch.testing.assert_close(scene.eps(x, at), by_hand.eps(x, at), atol=1e-4, rtol=1e-4)
     (picture,) = Composer(scene).sample(num_inference_steps=1, progress=False, output_type="np")
-    assert picture.shape == (128, 256, 3)
+    assert picture.shape == (128, 384, 3)
 
 
 def test_the_command_line_samples_a_canvas(tmp_path: Path) -> None:

@@ -137,12 +137,12 @@ def test_a_canvas_is_drawn_as_the_lines_draw_it(folder: Path) -> None:
         plugins.find("models", "clevr")(),
         Draft((Item({"x": 0.2, "y": 0.5}, 1.5), Item({"x": 0.8, "y": 0.6}))),
     )
-    settings = settings_of(3, 2, PLAIN, scene, "192x128")
-    assert (settings.size, settings.aspect(model)) == ((128, 192), 2.25)
+    settings = settings_of(3, 2, PLAIN, scene, "288x128")
+    assert (settings.size, settings.aspect(model)) == ((128, 288), 2.25)
     drawn = np.asarray(shown(sampled(scene, model, settings), model, settings))
     assert drawn.shape == (SIDE, 720, 3)
     line = shell_line(scene, model, "clevr", settings)
-    assert line == ("energycomp sample clevr --canvas 192x128 '0.2,0.5 * 1.5' 0.8,0.6 --steps 2 --seed 3 -o scene.png")
+    assert line == ("energycomp sample clevr --canvas 288x128 '0.2,0.5 * 1.5' 0.8,0.6 --steps 2 --seed 3 -o scene.png")
     assert CliRunner().invoke(app, shlex.split(line)[1:]).exit_code == 0
     np.testing.assert_array_equal(np.asarray(Image.open("scene.png")), drawn)
     (folder / "scene.png").unlink()
