@@ -19,7 +19,7 @@ __all__ = [
 
 @hookimpl
 def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
-    """The models of CLEVR scenes, of whole objects (128 and 64 px) and of places (diffusion and flow), with weights."""
+    """The models of CLEVR scenes, of whole objects (192x128 and 64 px) and of places, with weights."""
     return {
         "clevr": lazy("energycomp_clevr.model:clevr"),
         "clevr-small": lazy("energycomp_clevr.model:clevr_small"),

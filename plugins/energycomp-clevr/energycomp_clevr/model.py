@@ -30,9 +30,9 @@ def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -
     """The model of CLEVR scenes: `clevr(0.3, 0.4, color="red", shape="cube")`, where every attribute may be left open.
 
     Args:
-        preset: "default" for whole objects on latents of a codec, with weights for 128x128 pixels and untrained for
-            192x128 and turns of cubes; "small" for those at 64x64, on pixels; or "paper", the network of the thesis,
-            whose components are places, on latents of Stable Diffusion.
+        preset: "default" for whole objects and turns of cubes at 192x128 pixels, on latents of a codec; "small" for
+            objects at 64x64, on pixels; or "paper", the network of the thesis, whose components are places, on latents
+            of Stable Diffusion.
         pretrained: load the weights of this package, which exist for "default" and "small".
         options: options of the preset; for "default" and "paper": `vae`, a path or hub id.
     """
@@ -202,8 +202,6 @@ def objects(*, vae: str | None = None) -> Model:
         codec=codec,
     )
     processor = ImageProcessor(size=SIZE, resize="squash")
-    # Those of the weights at 128x128; pixels are square here.
-    defaults = attrs.evolve(shipped_defaults(PACKAGE, "objects"), aspect=1.0)
     return attrs.evolve(
         model,
         name=NAMES["objects"],
@@ -211,7 +209,7 @@ def objects(*, vae: str | None = None) -> Model:
         network_name="sketched",
         conditioner=conditioner,
         processor=processor,
-        defaults=defaults,
+        defaults=shipped_defaults(PACKAGE, "objects"),
     )
 
 
