@@ -38,7 +38,7 @@ SCENE = (
 SCENES = {
     "two objects": ("large red metal cube at 0.3,0.5", "small blue rubber sphere at 0.7,0.6"),
     "the same seed, other words": ("large red metal cylinder at 0.3,0.5", "large yellow metal sphere at 0.7,0.6"),
-    "colours and sizes left open": ("cube at 0.25,0.5", "sphere at 0.5,0.65", "cylinder at 0.75,0.5"),
+    "words left open": ("cube at 0.25,0.5", "sphere at 0.5,0.65", "cylinder at 0.75,0.5"),
     "five objects": (
         "large green rubber cylinder at 0.25,0.42",
         "large purple metal sphere at 0.6,0.4",

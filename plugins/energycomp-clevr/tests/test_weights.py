@@ -14,6 +14,7 @@ from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning
 from energycomp.plugins import find
 from energycomp_datasets.clevr.layout import FRAME
+from energycomp_datasets.clevr.outlines import judge
 from energycomp_datasets.clevr.source import ClevrSource
 from energycomp_lab.evaluation import Example, PerceptionRate, Precision, true_values
 
@@ -86,6 +87,19 @@ def test_reads_and_draws_in_the_shape_of_the_picture() -> None:
     red, blue = image[70:80, 54:61].mean((0, 1)), image[72:80, 131:138].mean((0, 1))
     assert red[0] > red[2] + 0.2
     assert blue[2] > blue[0] + 0.1
+
+
+@pytest.mark.parametrize("turn", [10, 40, 70])
+def test_a_cube_stands_as_it_is_told(turn: int) -> None:
+    """To a judge that is no network and knows no model."""
+    model = energycomp.load("clevr")
+    cube = model(0.45, 0.5, size="large", color="red", material="rubber", shape="cube", turn=turn)
+    (image,) = energycomp.Composer(cube).sample(generator=0, num_inference_steps=25, output_type="pt", progress=False)
+    (seen,) = judge(image, model.conditioner.parse(0.45, 0.5, size="large", shape="cube"))
+    assert seen is not None
+    assert seen.shape == "cube"
+    assert seen.turn is not None
+    assert abs((seen.turn - turn + 45) % 90 - 45) <= 10
 
 
 def test_an_empty_scene_has_no_objects(clevr: energycomp.Model) -> None:
