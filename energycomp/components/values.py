@@ -103,6 +103,11 @@ def values_of(conditioner: Conditioner, given: Any, *, name: str = "values") -> 
         short = values is not None and mixed_of(conditioner) and tuple(values.shape[1:]) != shape
         if values is None or short:  # numbers alone leave the attributes open
             values = torch.cat([value_of(conditioner, one) for one in given])
+    mixed = mixed_of(conditioner)
+    if mixed is not None and values is not None and values.ndim == 2:
+        numbers = mixed.support.length
+        if values.shape[1] == numbers + len(mixed.support.words):  # what is not read stays open, such as a turn
+            values = mixed.support.joined(values[:, :numbers], values[:, numbers:])
     if values is not None and values.shape == (0,):
         values = values.reshape(0, *shape)
     fits = values is not None and values.ndim == 1 + len(shape) and tuple(values.shape[1:]) == shape

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from energycomp import Composer, infer, plugins
 from energycomp.cli import app
-from energycomp.components import Condition, Draws, draws_of, per_sample, random_values
+from energycomp.components import Condition, Draws, draws_of, per_sample, random_values, values_of
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
 from energycomp.inference import explain, make_problem
@@ -42,6 +42,12 @@ def test_contract() -> None:
     assert values[:, 6].eq(0).all()
     assert TURNED.attributes == ATTRIBUTES  # a turn is no word of a list
     assert TURNED.support.words == PLAIN.support.words
+
+
+def test_values_without_turns_leave_them_open() -> None:
+    """Such as those of records, and of models that take none."""
+    value = PLAIN.parse(0.3, 0.5, shape="cube")
+    assert values_of(TURNED, value).tolist() == [[*value[0].tolist(), 0.0]]
 
 
 @pytest.mark.parametrize("said", [30, 30.4, 120, -60, -330, "30"])
