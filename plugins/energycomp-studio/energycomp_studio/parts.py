@@ -51,13 +51,20 @@ def model_and_seed(tab: str, names: list[str], chosen: str) -> tuple[gr.Dropdown
     return model, seed
 
 
-def chooser(elem_id: str, text: str) -> Any:
-    """A field that takes one image file; its value is a data URL, and "taken" its event."""
+def chooser(elem_id: str, text: str, over: str = "") -> Any:
+    """A field that takes one image file; its value is a data URL, and "taken" its event.
+
+    Args:
+        text: what it says.
+        over: the id of an editor, on whose image files may be dropped, too.
+    """
+    zones = [f"#{elem_id} .studio-drop", *([f"#{over} .studio-stage"] if over else [])]
     return gr.HTML(
         value="",
         html_template=static("chooser.html"),
         js_on_load=static("chooser.js"),
         text=text,
+        over=", ".join(zones),
         most=MAX_UPLOAD,
         elem_id=elem_id,
         apply_default_css=False,

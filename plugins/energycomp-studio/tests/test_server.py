@@ -283,6 +283,33 @@ def test_an_older_drawing_leaves_the_end_of_a_newer_one() -> None:
     assert "status" not in again[0]
 
 
+def test_an_image_that_is_dropped_is_its_scene_again_and_another_leaves_the_scene() -> None:
+    plugins.register("models", "tinted", lambda **_: tinted_model(num_inference_steps=2))
+    own, tab = _Compose(Library("tinted", "cpu"), Worker()), gr.Request(session_hash="tab")
+    items = [{"given": {"x": 0.25, "y": 0.3125, "tint": "blue"}, "weight": 2.0, "negated": False, "either": False}]
+    list(own.open("tinted", "", tab))
+    list(own.draw({"items": items, "final": True}, "tinted", 7, 3, "DDIMScheduler", None, tab))
+    picture = own.show(tab)[0]["picture"]
+    scene, _, name, seed, steps, sampler, _, _ = list(own.take(picture, tab))[-1]
+    restored = [{key: item[key] for key in items[0]} for item in scene["value"]["items"]]
+    assert (restored, name, seed, steps["value"], sampler) == (items, "tinted", 7, 3, "DDIMScheduler")
+    list(own.draw({"items": items, "final": True}, "tinted", 7, 3, "DDIMScheduler", None, tab))
+    assert own.show(tab)[0]["picture"] == picture
+    foreign = {"command": "sample", "model": "tinted", "options": {"sampler": "pndm"}, "seed": 0}
+    for wrong, said in (
+        (data_url(Image.new("RGB", (8, 8))), "says nothing about how it was made"),
+        (data_url(Image.new("RGB", (8, 8)), formula={"model": "/root"}), "got an image of the model '/root'"),
+        (data_url(Image.new("RGB", (8, 8)), formula=foreign), "got an image of the sampler 'pndm'"),
+        ("data:image/png;base64,AAAA", "cannot be decoded"),
+    ):
+        update, *others = list(own.take(wrong, tab))[-1]
+        assert said in update["status"]
+        assert "value" not in update
+        assert len(others) == 7
+        list(own.draw({"items": items, "final": True}, "tinted", 7, 3, PLAIN, None, tab))
+        assert "status" not in own.show(tab)[0], "the message stays"
+
+
 def test_errors_of_a_task_are_one_message(capsys: pytest.CaptureFixture[str]) -> None:
     def ours(_: Any) -> None:
         raise InputError("got a; expected b")

@@ -17,15 +17,15 @@ from energycomp import Composer
 from energycomp.components import Widens
 from energycomp.decomposition import takes_apart
 from energycomp.errors import EnergycompError, InputError
-from energycomp.images import data_url, framed
+from energycomp.images import data_url, decode_formula, framed
 from energycomp.models import Model
 from energycomp.plugins import names
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import Form, form_of
-from energycomp_studio.formulas import formula_of_scene
+from energycomp_studio.formulas import formula_of_scene, model_in, scene_in
 from energycomp_studio.library import Library
-from energycomp_studio.parts import FREE, NETWORK, QUIET, busy, code, editor, followed, idle, session_of
-from energycomp_studio.pictures import SIDE
+from energycomp_studio.parts import FREE, NETWORK, QUIET, busy, chooser, code, editor, followed, idle, session_of
+from energycomp_studio.pictures import SIDE, content_of
 from energycomp_studio.preview import preview_options
 from energycomp_studio.scene import OR, Draft, Settings, beyond, composed, in_words, scene_of
 from energycomp_studio.snippets import python_lines, shell_line
@@ -124,22 +124,55 @@ class _Compose:
     worker: Worker
     newest: dict[str, int] = attrs.field(factory=dict)  # the number of the newest scene of each browser tab
     last: dict[str, _Drawing] = attrs.field(factory=dict)
+    refused: set[str] = attrs.field(factory=set)  # browser tabs whose image had no scene, which is said until the next
 
     def open(self, name: str, address: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Loads a model, and shows its form and a first scene, or those that are in the address."""
         kept = kept_in(address, self.library.names) or {}
-        self.newest.pop(session_of(request), None)
         name = kept.get("model", name)
-        same = (gr.skip(),) * 6
+        blank = {"value": {"items": [], "final": True}, "picture": "", "status": f"loading {name} ..."}
+        yield gr.update(**blank), *(gr.skip(),) * 7
+        yield from self._open(name, lambda _: kept, request)
 
-        def task(_: Any) -> tuple[Model, Form]:
+    def take(self, url: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """Shows the scene of an image that says how it was made; without one, the scene stays as it is."""
+        self.refused.discard(session_of(request))
+        try:
+            formula = decode_formula(content_of(url), "the file")
+            name = model_in(formula, self.library.names)
+        except EnergycompError as error:
+            self.refused.add(session_of(request))
+            yield gr.update(**idle(str(error))), *(gr.skip(),) * 7
+            return
+
+        def kept(model: Model) -> Mapping[str, Any]:
+            scene, settings, sampler = scene_in(formula, model)
+            if (method := PLAIN if sampler in (None, OR) else sampler) not in _methods():
+                raise InputError(f"got an image of the sampler {sampler!r}; expected one of {', '.join(_methods())}")
+            chosen = {"seed": settings.seed, "steps": settings.steps, "canvas": settings.canvas}
+            return {**chosen, "scene": scene, "sampler": method}
+
+        yield from self._open(name, kept, request)
+
+    def _open(
+        self, name: str, restored: Callable[[Model], Mapping[str, Any]], request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        """Loads a model, and shows its form, and the scene and settings that `restored` gives."""
+        session, same = session_of(request), (gr.skip(),) * 6
+        self.newest.pop(session, None)
+
+        def task(_: Any) -> tuple[Model, Form, Mapping[str, Any]]:
             model = self.library.model(name)
             if takes_apart(model):
                 raise InputError(f"got {name}, which decomposes images; use the tab Decompose, or choose another model")
-            return model, form_of(model)
+            return model, form_of(model), restored(model)
 
-        def done(found: tuple[Model, Form], _: float) -> tuple[Any, ...]:
-            model, form = found
+        def failed(message: str) -> tuple[Any, ...]:
+            self.refused.add(session)
+            return gr.update(**idle(message)), *same
+
+        def done(found: tuple[Model, Form, Mapping[str, Any]], _: float) -> tuple[Any, ...]:
+            model, form, kept = found
             scene = {**kept.get("scene", first_scene(form, name)).as_json(), "final": True, "first": True}
             update = gr.update(form=form.as_json(), value=scene, aspect=Settings().aspect(model), **idle(""))
             steps = gr.update(value=kept.get("steps"), placeholder=f"{model.defaults.num_inference_steps}: {PLAIN}")
@@ -147,12 +180,9 @@ class _Compose:
             canvas = gr.update(value=kept.get("canvas"), visible=isinstance(model.conditioner, Widens))
             return update, about, name, kept.get("seed", 0), steps, kept.get("sampler", PLAIN), canvas
 
-        blank = {"value": {"items": [], "final": True}, "picture": "", "status": f"loading {name} ..."}
-        yield gr.update(**blank), *same, gr.skip()
         yield from followed(
-            self.worker, session_of(request), f"loading {name}", task, done=done,
+            self.worker, session, f"loading {name}", task, done=done, failed=failed,
             running=lambda event: (gr.update(**busy(event, f"loading {name}")), *same),
-            failed=lambda message: (gr.update(**idle(message)), *same),
         )  # fmt: skip
 
     def draw(
@@ -165,7 +195,8 @@ class _Compose:
         final = bool(value.get("final", True))
         self.last[session] = drawing = _Drawing(value.get("number", 0) if final else None)
         is_old = partial(self._is_old, session, drawing)
-        if not self.library.is_loaded(name):  # until its form is shown
+        if session in self.refused or not self.library.is_loaded(name):  # until its form is shown
+            self.refused.discard(session)
             yield *same, gr.skip()
             return
         try:
@@ -252,6 +283,8 @@ def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Bu
             label="Canvas", placeholder="such as 384x128, then Enter", visible=False, min_width=160, max_lines=1,
             elem_id="compose-canvas",
         )  # fmt: skip
+    text = "Open an image as a scene: one of the studio or of energycomp sample, dropped here or on the image"
+    picture = chooser("compose-picture", text, over="compose-scene")
     with gr.Accordion("The same image in code", open=True, elem_id="compose-code"):
         python, shell = code("Python", "python"), code("Shell", "shell")
     with gr.Accordion("The formula", open=False, elem_id="compose-formula") as words:
@@ -265,6 +298,8 @@ def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Bu
     gr.on(changed, **drawing, js=REMEMBER).then(**ending)
     opened = [scene, about, model, seed, steps, sampler, canvas, stop]
     blocks.load(own.open, [model, address], opened, js=RECALL, **QUIET, **NETWORK).then(**drawing).then(**ending)
+    taken = picture.taken(own.take, [picture], opened, **QUIET, **NETWORK)
+    taken.then(**drawing, js=REMEMBER).then(**ending)
 
     def opens(event: Any, chosen: Any) -> None:
         event(own.open, [chosen, address], opened, **QUIET, **NETWORK).then(**drawing, js=REMEMBER).then(**ending)
