@@ -18,6 +18,7 @@ NETWORK: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 16}
 # What needs no network does not wait. It is queued as well, since the server has no path past the queue.
 FREE: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
 QUIET: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
+OF_PAGE = "(_, ...others) => [studioAddress.page(), ...others]"  # the first input is the name of the browser tab
 
 
 def static(name: str) -> str:
@@ -52,7 +53,7 @@ def model_and_seed(tab: str, names: list[str], chosen: str) -> tuple[gr.Dropdown
 
 
 def chooser(elem_id: str, text: str, over: str = "") -> Any:
-    """A field that takes one image file; its value is a data URL, and "taken" its event.
+    """A field that takes one image file; its value is a data URL, and "taken" its event. Its prop "error" is a message.
 
     Args:
         text: what it says.
@@ -66,6 +67,7 @@ def chooser(elem_id: str, text: str, over: str = "") -> Any:
         text=text,
         over=", ".join(zones),
         most=MAX_UPLOAD,
+        error="",
         elem_id=elem_id,
         apply_default_css=False,
     )

@@ -359,6 +359,8 @@ def test_a_turn_is_said_in_all_lines(turned: Model) -> None:
     assert 'model(0.2, 0.3, color="red", shape="cube", turn=45)' in python_lines(scene, turned, "clevr", settings)
     assert "'red cube turn=45 at 0.2,0.3'" in shell_line(scene, turned, "clevr", settings)
     assert form_of(turned).attributes.keys() == {"size", "color", "material", "shape"}  # no list of 90 turns
+    formula = formula_of_scene(scene, turned, "clevr", settings) or {}
+    assert scene_in(formula, turned)[0] == scene
     assert (settings.aspect(turned), Settings(canvas="48x16").aspect(turned)) == (1.5, 3.0)
 
 
@@ -370,6 +372,7 @@ def test_what_is_open_is_drawn_alike_by_python_the_command_and_the_studio(turned
     assert CliRunner().invoke(app, shlex.split(shell_line(scene, turned, "turned", settings))[1:]).exit_code == 0
     formula = formula_of_scene(scene, turned, "turned", settings)
     assert (folder / "scene.png").read_bytes() == png(image, formula=formula)
+    assert scene_in(read_formula("scene.png"), turned)[:2] == (scene, settings)  # what was open is open again
     (folder / "scene.png").unlink()
     exec(python_lines(scene, turned, "turned", settings), {})  # noqa: S102 - the lines under test
     assert (folder / "scene.png").read_bytes() == png(image)

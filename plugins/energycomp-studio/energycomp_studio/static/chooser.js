@@ -25,6 +25,7 @@ const onDrop = (name, act) => document.addEventListener(name, (event) => {
   event.preventDefault();
   act(event);
 });
+watch("error", () => { error.textContent = props.error; });
 input.onchange = () => take(input.files[0]);
 onDrop("dragover", () => zone.classList.add("studio-over"));
 onDrop("dragleave", () => zone.classList.remove("studio-over"));

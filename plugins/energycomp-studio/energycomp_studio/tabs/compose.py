@@ -124,7 +124,7 @@ class _Compose:
     worker: Worker
     newest: dict[str, int] = attrs.field(factory=dict)  # the number of the newest scene of each browser tab
     last: dict[str, _Drawing] = attrs.field(factory=dict)
-    refused: set[str] = attrs.field(factory=set)  # browser tabs whose image had no scene, which is said until the next
+    opened: set[str] = attrs.field(factory=set)  # browser tabs with a new scene that is to be drawn
 
     def open(self, name: str, address: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Loads a model, and shows its form and a first scene, or those that are in the address."""
@@ -132,18 +132,19 @@ class _Compose:
         name = kept.get("model", name)
         blank = {"value": {"items": [], "final": True}, "picture": "", "status": f"loading {name} ..."}
         yield gr.update(**blank), *(gr.skip(),) * 7
-        yield from self._open(name, lambda _: kept, request)
+        yield from self._open(name, lambda _: kept, lambda message: message, request)
 
     def take(self, url: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        """Shows the scene of an image that says how it was made; without one, the scene stays as it is."""
-        self.refused.discard(session_of(request))
+        """Shows the scene of an image that says how it was made. Of another one, the chooser says why not."""
+        same = (gr.skip(),) * 8
+        yield gr.update(error=""), *same
         try:
             formula = decode_formula(content_of(url), "the file")
             name = model_in(formula, self.library.names)
         except EnergycompError as error:
-            self.refused.add(session_of(request))
-            yield gr.update(**idle(str(error))), *(gr.skip(),) * 7
+            yield gr.update(error=str(error)), *same
             return
+        refused = list[str]()
 
         def kept(model: Model) -> Mapping[str, Any]:
             scene, settings, sampler = scene_in(formula, model)
@@ -152,14 +153,29 @@ class _Compose:
             chosen = {"seed": settings.seed, "steps": settings.steps, "canvas": settings.canvas}
             return {**chosen, "scene": scene, "sampler": method}
 
-        yield from self._open(name, kept, request)
+        def failed(message: str) -> str:
+            refused.append(message)
+            return ""
+
+        for updates in self._open(name, kept, failed, request):
+            yield gr.update(error=refused[0]) if refused else gr.skip(), *updates
 
     def _open(
-        self, name: str, restored: Callable[[Model], Mapping[str, Any]], request: gr.Request
+        self,
+        name: str,
+        restored: Callable[[Model], Mapping[str, Any]],
+        failed: Callable[[str], str],
+        request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
-        """Loads a model, and shows its form, and the scene and settings that `restored` gives."""
-        session, same = session_of(request), (gr.skip(),) * 6
+        """Loads a model, and shows its form, and the scene and settings that `restored` gives.
+
+        Args:
+            failed: takes the message of an error, and gives the line below the image.
+        """
+        session = session_of(request)
+        same = (gr.skip(),) * 6
         self.newest.pop(session, None)
+        self.opened.discard(session)
 
         def task(_: Any) -> tuple[Model, Form, Mapping[str, Any]]:
             model = self.library.model(name)
@@ -167,12 +183,9 @@ class _Compose:
                 raise InputError(f"got {name}, which decomposes images; use the tab Decompose, or choose another model")
             return model, form_of(model), restored(model)
 
-        def failed(message: str) -> tuple[Any, ...]:
-            self.refused.add(session)
-            return gr.update(**idle(message)), *same
-
         def done(found: tuple[Model, Form, Mapping[str, Any]], _: float) -> tuple[Any, ...]:
             model, form, kept = found
+            self.opened.add(session)
             scene = {**kept.get("scene", first_scene(form, name)).as_json(), "final": True, "first": True}
             update = gr.update(form=form.as_json(), value=scene, aspect=Settings().aspect(model), **idle(""))
             steps = gr.update(value=kept.get("steps"), placeholder=f"{model.defaults.num_inference_steps}: {PLAIN}")
@@ -181,9 +194,20 @@ class _Compose:
             return update, about, name, kept.get("seed", 0), steps, kept.get("sampler", PLAIN), canvas
 
         yield from followed(
-            self.worker, session, f"loading {name}", task, done=done, failed=failed,
+            self.worker, session, f"loading {name}", task, done=done,
             running=lambda event: (gr.update(**busy(event, f"loading {name}")), *same),
+            failed=lambda message: (gr.update(**idle(failed(message))), *same),
         )  # fmt: skip
+
+    def draw_opened(
+        self, value: Any, name: str, seed: Any, steps: Any, method: str, canvas: str | None, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        """Draws the scene that was opened; nothing, where none was."""
+        if session_of(request) in self.opened:
+            self.opened.discard(session_of(request))
+            yield from self.draw(value, name, seed, steps, method, canvas, request)
+        else:
+            yield (gr.skip(),) * 6
 
     def draw(
         self, value: Any, name: str, seed: Any, steps: Any, method: str, canvas: str | None, request: gr.Request
@@ -195,8 +219,7 @@ class _Compose:
         final = bool(value.get("final", True))
         self.last[session] = drawing = _Drawing(value.get("number", 0) if final else None)
         is_old = partial(self._is_old, session, drawing)
-        if session in self.refused or not self.library.is_loaded(name):  # until its form is shown
-            self.refused.discard(session)
+        if not self.library.is_loaded(name):  # until its form is shown
             yield *same, gr.skip()
             return
         try:
@@ -297,8 +320,9 @@ def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Bu
     changed = [scene.edit, seed.input, steps.input, sampler.input, canvas.submit]
     gr.on(changed, **drawing, js=REMEMBER).then(**ending)
     opened = [scene, about, model, seed, steps, sampler, canvas, stop]
+    drawing |= {"fn": own.draw_opened}
     blocks.load(own.open, [model, address], opened, js=RECALL, **QUIET, **NETWORK).then(**drawing).then(**ending)
-    taken = picture.taken(own.take, [picture], opened, **QUIET, **NETWORK)
+    taken = picture.taken(own.take, [picture], [picture, *opened], **QUIET, **NETWORK)
     taken.then(**drawing, js=REMEMBER).then(**ending)
 
     def opens(event: Any, chosen: Any) -> None:

@@ -22,6 +22,7 @@ from energycomp_studio.library import Library
 from energycomp_studio.parts import (
     FREE,
     NETWORK,
+    OF_PAGE,
     QUIET,
     busy,
     chooser,
@@ -47,7 +48,6 @@ STAGES = {
     "attributes": "{} objects",
 }
 QUESTION = "how many cubes are there?"
-OF_PAGE = "(_, ...others) => [studioAddress.page(), ...others]"  # the first input is the name of the browser tab
 EXAMPLES = 3  # questions
 KEPT = 8  # images that "Undo" goes back to
 
@@ -83,7 +83,8 @@ def maps(stage: Stage, aspect: float) -> str:
     """
     names = ["the first object", *(f"after {k}" for k in range(1, len(stage.values)))]
     figures = "".join(
-        f"<figure><img src='{data_url(heat(one))}' style='aspect-ratio: {aspect:g}' alt='map of the search, {html.escape(name)}'>"
+        f"<figure><img src='{data_url(heat(one))}' style='aspect-ratio: {aspect:g}' "
+        f"alt='map of the search, {html.escape(name)}'>"
         f"<figcaption>{html.escape(name)}</figcaption></figure>"
         for one, name in zip(stage.values, names, strict=True)
     )
@@ -228,9 +229,8 @@ class _Read:
     def examples(self, history: list[Reading]) -> list[Any]:
         """The buttons of questions that can be asked about the image."""
         asked = questions(history[-1]) if history else []
-        return [gr.update(value=one, visible=True) for one in asked] + [gr.update(visible=False)] * (
-            EXAMPLES - len(asked)
-        )
+        shown = [gr.update(value=one, visible=True) for one in asked]
+        return shown + [gr.update(visible=False)] * (EXAMPLES - len(shown))
 
     def keep(self, key: str, name: str, history: list[Reading]) -> None:
         """Keeps the readings for `again`."""
