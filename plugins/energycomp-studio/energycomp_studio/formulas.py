@@ -1,15 +1,23 @@
-"""What the image of a scene says about itself."""
+"""What the image of a scene says about itself, and the scene of an image that says it."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from energycomp import Composer
 from energycomp.cli import made_by
-from energycomp.errors import EnergycompError
+from energycomp.components import Places, Weight, read_value, weighted
+from energycomp.errors import EnergycompError, InputError
 from energycomp.images import formula_text
 from energycomp.models import Model
-from energycomp_studio.scene import Draft, Settings, composed, weighted_text
+from energycomp.seeds import as_generator
+from energycomp_studio.forms import form_of
+from energycomp_studio.scene import Draft, Item, Settings, composed, scene_of, value, weighted_text
+
+PAGE = {"not", "steps", "sampler", "canvas"}  # options that the page has, too
+OTHER_FILE = {"n", "grid", "best-of", "raw", "device", "precision"}  # options that leave the scene as it is
 
 
 def formula_of_scene(scene: Draft, model: Model, source: str, settings: Settings) -> dict[str, Any] | None:
@@ -51,3 +59,77 @@ def _formula(scene: Draft, model: Model, source: str, settings: Settings) -> dic
     options = {**({"not": negated} if negated else {}), **options}
     composition = repr(composer.composition)
     return made_by("sample", source, model, texts, options, settings.seed, composition=composition)
+
+
+def model_in(formula: Mapping[str, Any], known: Collection[str]) -> str:
+    """The model of a formula, as the studio knows it.
+
+    Raises:
+        InputError: a model that is not among them, of which no other is loaded: a file chooses none by itself.
+    """
+    named = formula.get("model")
+    for name in known:
+        if named == (Path(name).resolve().name if "fingerprint" in formula else name):
+            return name
+    raise InputError(
+        f"got an image of the model {named!r}; expected one of {', '.join(known)}; start the studio with that model, "
+        "as in energycomp studio FOLDER"
+    )
+
+
+def scene_in(formula: Mapping[str, Any], model: Model) -> tuple[Draft, Settings, str | None]:
+    """The scene, its settings, and the scheduler or sampler of a formula.
+
+    Raises:
+        InputError: another command than `sample`, several compositions, or an option or a region that the page has not.
+    """
+    options, arguments = formula.get("options", {}), formula.get("arguments", [])
+    if formula.get("command") not in ("sample", "studio") or not isinstance(options, Mapping):
+        raise InputError(
+            f"got an image of the command {formula.get('command')!r}; expected one of sample or of the studio"
+        )
+    if others := sorted(map(str, options.keys() - PAGE - OTHER_FILE)):
+        raise InputError(
+            f"got an image that was drawn with --{others[0]}, which the page does not have; expected one without; use "
+            "the command that energycomp show prints"
+        )
+    negated = options.get("not", [])
+    if not all(
+        isinstance(texts, list) and all(isinstance(one, str) for one in texts) for texts in (arguments, negated)
+    ):
+        raise InputError("got an image with a damaged formula; expected components as texts")
+    seed: Any = formula.get("seed")  # which the settings check
+    settings = Settings(seed, options.get("steps"), canvas=options.get("canvas"))
+    if "scene" in formula:
+        return scene_of({"items": formula["scene"]}), settings, options.get("sampler")
+    items = [*_items(arguments, model, settings.seed), *_items(negated, model, None)]
+    scene = [{**item, "negated": k >= len(arguments)} for k, item in enumerate(items)]
+    return scene_of({"items": scene}), settings, options.get("sampler")
+
+
+def _items(texts: list[str], model: Model, seed: int | None) -> list[dict[str, Any]]:
+    """Components of the command line as items of the page."""
+    found = [weighted(text) for text in texts]
+    if any(isinstance(one.place, Weight) for one in found) or "/" in texts:
+        raise InputError(
+            "got an image with a region, a share of the trajectory or several compositions, which the page does not "
+            "have; expected one without; use the command that energycomp show prints"
+        )
+    placed = [one.text for one in found]
+    if seed is not None and isinstance(model.conditioner, Places):
+        placed = model.conditioner.placed(placed, as_generator(seed))
+    own = model.defaults.guidance_scale
+    weights = [own if one.number is None else one.number for one in found]
+    return [{"given": _given(text, model), "weight": weight} for text, weight in zip(placed, weights, strict=True)]
+
+
+def _given(text: str, model: Model) -> dict[str, Any]:
+    """The fields of a component; numbers as short as they are the same."""
+    if form_of(model).kind == "texts":
+        return {"text": text}
+    wanted = read_value(model.conditioner, text)
+    described = model.conditioner.describe(wanted[0])
+    fields = {name: float(f"{one:.6g}") if isinstance(one, float) else one for name, one in described.items()}
+    if not value(Item(fields), model).equal(wanted):
+        raise InputError(f"got the component {text!r}, which has no fields on the page; use the command line")
+    return fields

@@ -18,6 +18,7 @@ NETWORK: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 16}
 # What needs no network does not wait. It is queued as well, since the server has no path past the queue.
 FREE: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
 QUIET: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
+OF_PAGE = "(_, ...others) => [studioAddress.page(), ...others]"  # the first input is the name of the browser tab
 
 
 def static(name: str) -> str:
@@ -51,14 +52,22 @@ def model_and_seed(tab: str, names: list[str], chosen: str) -> tuple[gr.Dropdown
     return model, seed
 
 
-def chooser(elem_id: str, text: str) -> Any:
-    """A field that takes one image file; its value is a data URL, and "taken" its event."""
+def chooser(elem_id: str, text: str, over: str = "") -> Any:
+    """A field that takes one image file; its value is a data URL, and "taken" its event. Its prop "error" is a message.
+
+    Args:
+        text: what it says.
+        over: the id of an editor, on whose image files may be dropped, too.
+    """
+    zones = [f"#{elem_id} .studio-drop", *([f"#{over} .studio-stage"] if over else [])]
     return gr.HTML(
         value="",
         html_template=static("chooser.html"),
         js_on_load=static("chooser.js"),
         text=text,
+        over=", ".join(zones),
         most=MAX_UPLOAD,
+        error="",
         elem_id=elem_id,
         apply_default_css=False,
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from energycomp import infer
 from energycomp.components import mixed_of
-from energycomp.errors import InputError
+from energycomp.errors import EnergycompError, InputError
 from energycomp.images import data_url
 from energycomp.inference import NoiseBank, OutOfDistributionWarning, Problem, QuadraticForm, Solution, Solver
 from energycomp.models import Model
@@ -217,6 +217,27 @@ def related(solution: Solution) -> list[list[tuple[int, str]]]:
             words = [kind if sure > SURE else f"{kind} ({sure:.0%})" for kind, sure in said]
             found[one - 1].append((other - 1, ", ".join(words)))
     return found
+
+
+def questions(reading: Reading) -> list[str]:
+    """Questions about the objects that were read, as examples; none where there are no objects of CLEVR.
+
+    >>> red, blue = {"color": "red", "shape": "cube"}, {"color": "blue", "shape": "cube"}
+    >>> objects = torch.tensor([[0.3, 0.4, 1, 1, 1, 1], [0.7, 0.6, 1, 1, 1, 1.0]])
+    >>> questions(Reading(Image.new("RGB", (4, 4)), Solution(objects, 2, 1.0, 0.1, 0), (red, blue)))
+    ['how many cubes are there?', 'what is left of the blue cube?', 'what size is the blue cube?']
+    """
+    try:
+        belief(reading.solution)
+    except EnergycompError:
+        return []
+    named = [(one.get("color"), one.get("shape")) for one in reading.described]
+    asked = [f"how many {shape}s are there?" for _, shape in named[:1]]
+    # What is called by its colour and shape must be the only one.
+    alone = [f"{color} {shape}" for color, shape in named if named.count((color, shape)) == 1]
+    for name in alone[-1:]:
+        asked += [f"what is left of the {name}?", f"what size is the {name}?"]
+    return asked
 
 
 def how_sure(solution: Solution) -> str:

@@ -187,6 +187,19 @@ def scene_file(path: Path) -> Path:
     return path / "scene.png"
 
 
+def drop(page: Page, onto: str, file: Path) -> None:
+    """Drops a PNG file onto what a selector finds."""
+    page.evaluate(
+        """([onto, content]) => {
+            const data = new DataTransfer();
+            data.items.add(new File([Uint8Array.from(atob(content), (one) => one.charCodeAt(0))], "scene.png"));
+            const event = new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+            document.querySelector(onto).dispatchEvent(event);
+        }""",
+        [onto, base64.b64encode(file.read_bytes()).decode()],
+    )
+
+
 def read_scene(page: Page, file: Path) -> None:
     page.get_by_role("tab", name="Read").click()
     page.locator("#read-picture input").set_input_files(file)
@@ -221,6 +234,23 @@ def test_the_page_says_what_it_is_and_saves_what_the_command_saves(
     expect(formula).to_contain_text("2 objects, guidance 1.5: the formula")
     expect(formula.locator(".cm-content")).not_to_be_visible()
     assert formula.bounding_box()["y"] > page.locator("#compose-code").bounding_box()["y"]
+
+
+def test_an_image_that_is_dropped_is_its_scene_again(new_page: Any, tmp_path: Path) -> None:
+    page = new_page()
+    expect(status(page, "compose")).to_contain_text("8 steps")
+    drawn = picture(page, "compose").get_attribute("src") or ""
+    (file := tmp_path / "scene.png").write_bytes(base64.b64decode(drawn.partition(",")[2]))
+    page.locator("#compose-seed input").fill("5")
+    Image.new("RGB", (8, 8)).save(other := tmp_path / "other.png")
+    page.locator("#compose-picture input").set_input_files(other)  # while the image of the new seed is drawn
+    expect(page.locator("#compose-picture .studio-error")).to_contain_text("says nothing about how it was made")
+    expect(picture(page, "compose")).not_to_have_attribute("src", drawn)
+    expect(page.locator("#compose-seed input")).to_have_value("5")
+    drop(page, "#compose-scene .studio-picture", file)
+    expect(page.locator("#compose-picture .studio-error")).to_have_text("")
+    expect(page.locator("#compose-seed input")).to_have_value("0")
+    expect(picture(page, "compose")).to_have_attribute("src", drawn)
 
 
 def test_click_adds_double_click_removes_and_all_survives_that_the_page_is_loaded_again(new_page: Any) -> None:
@@ -288,21 +318,15 @@ def test_errors_are_one_line_and_or_chooses_its_sampler(new_page: Any, capfd: py
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_file_that_is_dropped_is_read_and_its_objects_are_shown_and_edited(new_page: Any, tmp_path: Path) -> None:
+def test_a_file_that_is_dropped_is_read_and_its_objects_are_shown_and_edited(
+    new_page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = new_page()
+    monkeypatch.setattr("energycomp_studio.tabs.read.questions", lambda _: ["what is left of the cube?"])
     page.get_by_role("tab", name="Read").click()
     paint = page.locator("#read-repaint")
     expect(paint).to_have_class(re.compile("secondary"))
-    content = list(scene_file(tmp_path).read_bytes())
-    page.evaluate(
-        """(content) => {
-            const data = new DataTransfer();
-            data.items.add(new File([new Uint8Array(content)], "scene.png", { type: "image/png" }));
-            const zone = document.querySelector("#read-picture .studio-drop");
-            zone.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
-        }""",
-        content,
-    )
+    drop(page, "#read-picture .studio-drop", scene_file(tmp_path))
     expect(status(page, "read")).to_contain_text("2 found")
     expect(handles(page, "read")).to_have_count(2)
     card = rows(page, "read").first
@@ -325,9 +349,12 @@ def test_a_file_that_is_dropped_is_read_and_its_objects_are_shown_and_edited(new
     page.mouse.move(0, 0)
     expect(lit).to_be_hidden()
     expect(page.locator("#read-scene .studio-arrows line")).to_have_count(0)  # tinted values are no objects of CLEVR
-    page.get_by_label("Ask about the objects").fill("how many cubes are there?")
+    question, said = page.get_by_label("Ask about the objects"), page.locator("#read-answer")
+    question.fill("how many cubes are there?")
     page.keyboard.press("Enter")
-    expect(page.locator("#read-answer")).to_have_text("Only what clevr and clevr-small read takes questions.")
+    expect(said).to_have_text("Only what clevr and clevr-small read takes questions.")
+    page.get_by_role("button", name="what is left of the cube?").click()
+    expect(question).to_have_value("what is left of the cube?")
     page.click("#read-search button")
     expect(page.locator("#read-maps img").first).to_have_attribute("src", _DATA)
     card.get_by_label("tint of 1").select_option("green")
@@ -361,7 +388,7 @@ def test_objects_of_a_video_are_tracked(new_page: Any, tmp_path: Path) -> None:
     page.locator("#track-video input").set_input_files(tmp_path / "video.gif")
     expect(page.locator("#track-status")).to_contain_text("1 object in 3 frames, tracked in")
     frame, cells = page.locator("#track-film img"), page.locator("#track-film td")
-    expect(page.locator("#track-film th")).to_have_text(["", "object", "x", "y"])
+    expect(page.locator("#track-film th")).to_have_text(["number", "object", "x", "y"])
     expect(cells.nth(1)).to_have_text("red wide")
     before, first = float(cells.nth(2).inner_text()), frame.get_attribute("src") or ""
     page.get_by_role("button", name="Play").click()
@@ -370,6 +397,9 @@ def test_objects_of_a_video_are_tracked(new_page: Any, tmp_path: Path) -> None:
     expect(frame).not_to_have_attribute("src", first)
     assert float(cells.nth(2).inner_text()) > before
     page.get_by_label("Frame", exact=True).fill("1")
+    expect(frame).to_have_attribute("src", first)
+    page.reload()  # the film stays
+    expect(page.locator("#track-status")).to_contain_text("1 object in 3 frames, tracked in")
     expect(frame).to_have_attribute("src", first)
 
 

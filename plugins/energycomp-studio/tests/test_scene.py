@@ -25,7 +25,7 @@ from energycomp.models import Model
 from energycomp.testing import attributes_model, bumps_model, labels_model, tinted_model, tiny_model
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
-from energycomp_studio.formulas import formula_of_scene
+from energycomp_studio.formulas import formula_of_scene, model_in, scene_in
 from energycomp_studio.pictures import SIDE
 from energycomp_studio.preview import Preview
 from energycomp_studio.scene import (
@@ -95,6 +95,10 @@ def test_the_lines_make_the_image_of_the_page(name: str, folder: Path) -> None:
     line = shell_line(scene, model, source, settings)
     formula = formula_of_scene(scene, model, source, settings)
     assert formula is not None
+    again, how, method = scene_in(formula, model)
+    kind = "scheduler" if (method or "").endswith("Scheduler") else "sampler"
+    image = sampled(again, model, attrs.evolve(how, **{kind: method}))
+    np.testing.assert_array_equal(np.asarray(model.shown(image, side=SIDE)), shown)  # the image of the image's scene
     if name == "or":
         assert line.startswith("#")
         return
@@ -106,6 +110,29 @@ def test_the_lines_make_the_image_of_the_page(name: str, folder: Path) -> None:
     assert result.exit_code == 0, result.output
     np.testing.assert_array_equal(np.asarray(Image.open("scene.png")), shown)
     assert read_formula("scene.png") == {"energycomp": __version__, **formula}
+
+
+def test_what_an_image_says_and_the_page_cannot_show() -> None:
+    model = plugins.find("models", "tinted")()
+    made = {"command": "sample", "model": "tinted", "arguments": ["0.2,0.3"], "options": {}, "seed": 0}
+    assert scene_in({**made, "options": {"n": 4, "raw": True}}, model)[0] == Draft((Item({"x": 0.2, "y": 0.3}),))
+    for change, said in {
+        "guidance": ({"options": {"guidance": "cfg"}}, "drawn with --guidance, which the page does not have"),
+        "command": ({"command": "edit"}, "the command 'edit'; expected one of sample"),
+        "region": ({"arguments": ["0.2,0.3 @ left half"]}, "a region, a share of the trajectory"),
+        "several": ({"arguments": ["0.2,0.3", "/", "0.5,0.5"]}, "several compositions"),
+        "damaged": ({"arguments": [3]}, "damaged"),
+        "seed": ({"seed": "x"}, "the seed 'x'"),
+        "canvas": ({"options": {"canvas": "/etc"}}, "the canvas '/etc'"),
+        "scene": ({"scene": [{"given": {}}]}, "the component"),
+    }.values():
+        with pytest.raises(InputError, match=said):
+            scene_in({**made, **change}, model)
+    assert model_in(made, ["bumps", "tinted"]) == "tinted"
+    assert model_in({**made, "fingerprint": "0"}, ["bumps", "runs/tinted"]) == "runs/tinted"
+    for named in ("runs/tinted", None, ["tinted"]):
+        with pytest.raises(InputError, match="got an image of the model"):
+            model_in({**made, "model": named}, ["tinted"])
 
 
 def test_an_image_without_a_formula_is_shown_all_the_same() -> None:
@@ -332,6 +359,8 @@ def test_a_turn_is_said_in_all_lines(turned: Model) -> None:
     assert 'model(0.2, 0.3, color="red", shape="cube", turn=45)' in python_lines(scene, turned, "clevr", settings)
     assert "'red cube turn=45 at 0.2,0.3'" in shell_line(scene, turned, "clevr", settings)
     assert form_of(turned).attributes.keys() == {"size", "color", "material", "shape"}  # no list of 90 turns
+    formula = formula_of_scene(scene, turned, "clevr", settings) or {}
+    assert scene_in(formula, turned)[0] == scene
     assert (settings.aspect(turned), Settings(canvas="48x16").aspect(turned)) == (1.5, 3.0)
 
 
@@ -343,6 +372,7 @@ def test_what_is_open_is_drawn_alike_by_python_the_command_and_the_studio(turned
     assert CliRunner().invoke(app, shlex.split(shell_line(scene, turned, "turned", settings))[1:]).exit_code == 0
     formula = formula_of_scene(scene, turned, "turned", settings)
     assert (folder / "scene.png").read_bytes() == png(image, formula=formula)
+    assert scene_in(read_formula("scene.png"), turned)[:2] == (scene, settings)  # what was open is open again
     (folder / "scene.png").unlink()
     exec(python_lines(scene, turned, "turned", settings), {})  # noqa: S102 - the lines under test
     assert (folder / "scene.png").read_bytes() == png(image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import http.client
 import io
 import re
@@ -36,6 +37,7 @@ from energycomp_studio.staged import Reading, found_in, read, scene_read
 from energycomp_studio.tabs.compose import PLAIN, _Compose
 from energycomp_studio.tabs.decompose import _Decompose, choice, drawn
 from energycomp_studio.tabs.read import _Read, repainted
+from energycomp_studio.tabs.track import _Tracking
 from energycomp_studio.worker import Done, Failed, Running, StoppedError, Worker
 
 
@@ -283,6 +285,48 @@ def test_an_older_drawing_leaves_the_end_of_a_newer_one() -> None:
     assert "status" not in again[0]
 
 
+def test_an_image_that_is_dropped_is_its_scene_again_and_another_leaves_the_scene() -> None:
+    plugins.register("models", "tinted", lambda **_: tinted_model(num_inference_steps=2))
+    own, tab = _Compose(Library("tinted", "cpu"), Worker()), gr.Request(session_hash="tab")
+    items = [{"given": {"x": 0.25, "y": 0.3125, "tint": "blue"}, "weight": 2.0, "negated": False, "either": False}]
+    list(own.open("tinted", "", tab))
+    list(own.draw({"items": items, "final": True}, "tinted", 7, 3, "DDIMScheduler", None, tab))
+    picture = own.show(tab)[0]["picture"]
+    _, scene, _, name, seed, steps, sampler, _, _ = list(own.take(picture, tab))[-1]
+    restored = [{key: item[key] for key in items[0]} for item in scene["value"]["items"]]
+    assert (restored, name, seed, steps["value"], sampler) == (items, "tinted", 7, 3, "DDIMScheduler")
+    list(own.draw_opened({"items": items, "final": True}, "tinted", 7, 3, "DDIMScheduler", None, tab))
+    assert own.show(tab)[0]["picture"] == picture
+    foreign = {"command": "sample", "model": "tinted", "options": {"sampler": "pndm"}, "seed": 0}
+    for wrong, said in (
+        (data_url(Image.new("RGB", (8, 8))), "says nothing about how it was made"),
+        (data_url(Image.new("RGB", (8, 8)), formula={"model": "/root"}), "got an image of the model '/root'"),
+        (data_url(Image.new("RGB", (8, 8)), formula=foreign), "got an image of the sampler 'pndm'"),
+        ("data:image/png;base64,AAAA", "cannot be decoded"),
+    ):
+        first, *_, last = list(own.take(wrong, tab))
+        assert first[0]["error"] == "", "a message that is the same again is shown again"
+        assert said in last[0]["error"]
+        assert "value" not in last[1]
+        assert len(last) == 9
+        list(own.draw_opened({"items": items, "final": True}, "tinted", 7, 3, PLAIN, None, tab))
+        assert "picture" not in own.show(tab)[0], "nothing is drawn"
+
+
+def test_a_film_is_there_again_when_the_page_is_loaded_again() -> None:
+    model = tinted_model(solver="pursuit", counts=(0, 2), num_inference_steps=4, beta=10.0)
+    plugins.register("models", "tinted", lambda **_: model)
+    own, tab, stream = _Tracking(Library("tinted", "cpu"), Worker()), gr.Request(session_hash="tab"), io.BytesIO()
+    one, other = (model.decode(planted(model, model.conditioner.parse(x, 0.5, tint="red")))[0] for x in (0.3, 0.35))
+    one.save(stream, "GIF", save_all=True, append_images=[other])
+    url = f"data:image/gif;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    line, shown, _ = list(own.take("page", url, "tinted", 0, tab))[-1]
+    assert "1 object in 2 frames" in line
+    assert len(shown["frames"]) == 2
+    assert own.again("page") == (line, shown)
+    assert own.again("another page") == (gr.skip(), gr.skip())
+
+
 def test_errors_of_a_task_are_one_message(capsys: pytest.CaptureFixture[str]) -> None:
     def ours(_: Any) -> None:
         raise InputError("got a; expected b")
@@ -367,6 +411,18 @@ def test_questions_have_short_answers() -> None:
         assert "Not understood. Ask, for example: how many cubes are there?" in said
         assert "<b>" not in said
     assert "Read an image first" in own.ask("how many things are there?", [])
+
+
+def test_examples_of_questions_are_about_what_was_read_and_are_understood() -> None:
+    own, objects = _Read(Library("tinted", "cpu"), Worker()), torch.tensor([[0.3, 0.4, 1, 1, 1, 1]])
+    red = {"size": "small", "color": "red", "material": "rubber", "shape": "cube"}
+    reading = Reading(Image.new("RGB", (4, 4)), Solution(objects, 1, 1.0, 0.1, 0), (red,))
+    offered = [one["value"] for one in own.examples([reading]) if one["visible"]]
+    assert offered == ["how many cubes are there?", "what is left of the red cube?", "what size is the red cube?"]
+    assert all("Not understood" not in own.ask(question, [reading]) for question in offered)
+    foreign = attrs.evolve(reading, solution=Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0))
+    for history in ([], [foreign]):
+        assert [one["visible"] for one in own.examples(history)] == [False] * 3
 
 
 def test_a_choice_of_other_parts_is_refused() -> None:

@@ -18,11 +18,18 @@ function take(file) {
   reader.readAsDataURL(file);
 }
 
-input.onchange = () => take(input.files[0]);
-zone.ondragover = (event) => { event.preventDefault(); zone.classList.add("studio-over"); };
-zone.ondragleave = () => zone.classList.remove("studio-over");
-zone.ondrop = (event) => {
+// Files may be dropped on the field, or on what `props.over` selects, such as the image that is shown.
+const zoneOf = ({ target }) => element.isConnected && target.closest && target.closest(props.over);
+const onDrop = (name, act) => document.addEventListener(name, (event) => {
+  if (!zoneOf(event)) return;
   event.preventDefault();
+  act(event);
+});
+watch("error", () => { error.textContent = props.error; });
+input.onchange = () => take(input.files[0]);
+onDrop("dragover", () => zone.classList.add("studio-over"));
+onDrop("dragleave", () => zone.classList.remove("studio-over"));
+onDrop("drop", (event) => {
   zone.classList.remove("studio-over");
   take(event.dataTransfer.files[0]);
-};
+});

@@ -230,6 +230,7 @@ function itemRow(item, index) {
     input.setAttribute("list", datalist.id);
     input.setAttribute("aria-label", "component " + label);
     input.className = "studio-text";
+    if (props.form.suggestions.length) input.placeholder = `such as ${props.form.suggestions[0]}`;
     input.onchange = () => { item.given.text = input.value; send("drop"); };
     head.append(input);
   }

@@ -1,5 +1,5 @@
 // A film: its frames one after another, each with a table of its objects. Its prop frames is a list of
-// {picture: url, rows: [[cell, ...], ...]}.
+// {picture: url, rows: [[cell, ...], ...]}. "opened" is triggered once the film is there.
 const find = (name) => element.querySelector(name);
 const film = find(".studio-film"), picture = find("img"), body = find("tbody");
 const play = find(".studio-play"), time = find("input"), shown = find("output");
@@ -52,3 +52,4 @@ function start() {
 }
 watch("frames", start);
 start();
+trigger("opened");

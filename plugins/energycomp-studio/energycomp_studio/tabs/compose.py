@@ -17,15 +17,15 @@ from energycomp import Composer
 from energycomp.components import Widens
 from energycomp.decomposition import takes_apart
 from energycomp.errors import EnergycompError, InputError
-from energycomp.images import data_url, framed
+from energycomp.images import data_url, decode_formula, framed
 from energycomp.models import Model
 from energycomp.plugins import names
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import Form, form_of
-from energycomp_studio.formulas import formula_of_scene
+from energycomp_studio.formulas import formula_of_scene, model_in, scene_in
 from energycomp_studio.library import Library
-from energycomp_studio.parts import FREE, NETWORK, QUIET, busy, code, editor, followed, idle, session_of
-from energycomp_studio.pictures import SIDE
+from energycomp_studio.parts import FREE, NETWORK, QUIET, busy, chooser, code, editor, followed, idle, session_of
+from energycomp_studio.pictures import SIDE, content_of
 from energycomp_studio.preview import preview_options
 from energycomp_studio.scene import OR, Draft, Settings, beyond, composed, in_words, scene_of
 from energycomp_studio.snippets import python_lines, shell_line
@@ -124,22 +124,68 @@ class _Compose:
     worker: Worker
     newest: dict[str, int] = attrs.field(factory=dict)  # the number of the newest scene of each browser tab
     last: dict[str, _Drawing] = attrs.field(factory=dict)
+    opened: set[str] = attrs.field(factory=set)  # browser tabs with a new scene that is to be drawn
 
     def open(self, name: str, address: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Loads a model, and shows its form and a first scene, or those that are in the address."""
         kept = kept_in(address, self.library.names) or {}
-        self.newest.pop(session_of(request), None)
         name = kept.get("model", name)
-        same = (gr.skip(),) * 6
+        blank = {"value": {"items": [], "final": True}, "picture": "", "status": f"loading {name} ..."}
+        yield gr.update(**blank), *(gr.skip(),) * 7
+        yield from self._open(name, lambda _: kept, lambda message: message, request)
 
-        def task(_: Any) -> tuple[Model, Form]:
+    def take(self, url: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """Shows the scene of an image that says how it was made. Of another one, the chooser says why not."""
+        same = (gr.skip(),) * 8
+        yield gr.update(error=""), *same
+        try:
+            formula = decode_formula(content_of(url), "the file")
+            name = model_in(formula, self.library.names)
+        except EnergycompError as error:
+            yield gr.update(error=str(error)), *same
+            return
+        refused = list[str]()
+
+        def kept(model: Model) -> Mapping[str, Any]:
+            scene, settings, sampler = scene_in(formula, model)
+            if (method := PLAIN if sampler in (None, OR) else sampler) not in _methods():
+                raise InputError(f"got an image of the sampler {sampler!r}; expected one of {', '.join(_methods())}")
+            chosen = {"seed": settings.seed, "steps": settings.steps, "canvas": settings.canvas}
+            return {**chosen, "scene": scene, "sampler": method}
+
+        def failed(message: str) -> str:
+            refused.append(message)
+            return ""
+
+        for updates in self._open(name, kept, failed, request):
+            yield gr.update(error=refused[0]) if refused else gr.skip(), *updates
+
+    def _open(
+        self,
+        name: str,
+        restored: Callable[[Model], Mapping[str, Any]],
+        failed: Callable[[str], str],
+        request: gr.Request,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Loads a model, and shows its form, and the scene and settings that `restored` gives.
+
+        Args:
+            failed: takes the message of an error, and gives the line below the image.
+        """
+        session = session_of(request)
+        same = (gr.skip(),) * 6
+        self.newest.pop(session, None)
+        self.opened.discard(session)
+
+        def task(_: Any) -> tuple[Model, Form, Mapping[str, Any]]:
             model = self.library.model(name)
             if takes_apart(model):
                 raise InputError(f"got {name}, which decomposes images; use the tab Decompose, or choose another model")
-            return model, form_of(model)
+            return model, form_of(model), restored(model)
 
-        def done(found: tuple[Model, Form], _: float) -> tuple[Any, ...]:
-            model, form = found
+        def done(found: tuple[Model, Form, Mapping[str, Any]], _: float) -> tuple[Any, ...]:
+            model, form, kept = found
+            self.opened.add(session)
             scene = {**kept.get("scene", first_scene(form, name)).as_json(), "final": True, "first": True}
             update = gr.update(form=form.as_json(), value=scene, aspect=Settings().aspect(model), **idle(""))
             steps = gr.update(value=kept.get("steps"), placeholder=f"{model.defaults.num_inference_steps}: {PLAIN}")
@@ -147,13 +193,21 @@ class _Compose:
             canvas = gr.update(value=kept.get("canvas"), visible=isinstance(model.conditioner, Widens))
             return update, about, name, kept.get("seed", 0), steps, kept.get("sampler", PLAIN), canvas
 
-        blank = {"value": {"items": [], "final": True}, "picture": "", "status": f"loading {name} ..."}
-        yield gr.update(**blank), *same, gr.skip()
         yield from followed(
-            self.worker, session_of(request), f"loading {name}", task, done=done,
+            self.worker, session, f"loading {name}", task, done=done,
             running=lambda event: (gr.update(**busy(event, f"loading {name}")), *same),
-            failed=lambda message: (gr.update(**idle(message)), *same),
+            failed=lambda message: (gr.update(**idle(failed(message))), *same),
         )  # fmt: skip
+
+    def draw_opened(
+        self, value: Any, name: str, seed: Any, steps: Any, method: str, canvas: str | None, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
+        """Draws the scene that was opened; nothing, where none was."""
+        if session_of(request) in self.opened:
+            self.opened.discard(session_of(request))
+            yield from self.draw(value, name, seed, steps, method, canvas, request)
+        else:
+            yield (gr.skip(),) * 6
 
     def draw(
         self, value: Any, name: str, seed: Any, steps: Any, method: str, canvas: str | None, request: gr.Request
@@ -252,6 +306,8 @@ def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Bu
             label="Canvas", placeholder="such as 384x128, then Enter", visible=False, min_width=160, max_lines=1,
             elem_id="compose-canvas",
         )  # fmt: skip
+    text = "Open an image as a scene: one of the studio or of energycomp sample, dropped here or on the image"
+    picture = chooser("compose-picture", text, over="compose-scene")
     with gr.Accordion("The same image in code", open=True, elem_id="compose-code"):
         python, shell = code("Python", "python"), code("Shell", "shell")
     with gr.Accordion("The formula", open=False, elem_id="compose-formula") as words:
@@ -264,7 +320,10 @@ def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Bu
     changed = [scene.edit, seed.input, steps.input, sampler.input, canvas.submit]
     gr.on(changed, **drawing, js=REMEMBER).then(**ending)
     opened = [scene, about, model, seed, steps, sampler, canvas, stop]
+    drawing |= {"fn": own.draw_opened}
     blocks.load(own.open, [model, address], opened, js=RECALL, **QUIET, **NETWORK).then(**drawing).then(**ending)
+    taken = picture.taken(own.take, [picture], [picture, *opened], **QUIET, **NETWORK)
+    taken.then(**drawing, js=REMEMBER).then(**ending)
 
     def opens(event: Any, chosen: Any) -> None:
         event(own.open, [chosen, address], opened, **QUIET, **NETWORK).then(**drawing, js=REMEMBER).then(**ending)

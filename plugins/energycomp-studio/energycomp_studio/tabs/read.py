@@ -22,6 +22,7 @@ from energycomp_studio.library import Library
 from energycomp_studio.parts import (
     FREE,
     NETWORK,
+    OF_PAGE,
     QUIET,
     busy,
     chooser,
@@ -37,7 +38,7 @@ from energycomp_studio.parts import (
 from energycomp_studio.pictures import SIDE, uploaded
 from energycomp_studio.scene import Draft, Settings, changes, scene_of, value
 from energycomp_studio.snippets import edit_python, edit_shell
-from energycomp_studio.staged import Reading, Stage, described, found_in, how_sure, notes, read, scene_read
+from energycomp_studio.staged import Reading, Stage, described, found_in, how_sure, notes, questions, read, scene_read
 from energycomp_studio.tabs.compose import sampled
 from energycomp_studio.worker import Running, Worker
 
@@ -47,7 +48,7 @@ STAGES = {
     "attributes": "{} objects",
 }
 QUESTION = "how many cubes are there?"
-OF_PAGE = "(_, ...others) => [studioAddress.page(), ...others]"  # the first input is the name of the browser tab
+EXAMPLES = 3  # questions
 KEPT = 8  # images that "Undo" goes back to
 
 
@@ -73,16 +74,17 @@ def repainted(reading: Reading, scene: Draft, model: Model, settings: Settings) 
     return Reading(edited.image, answer, described(edited.values, model))
 
 
-def maps(stage: Stage) -> str:
-    """The maps of a search as images in HTML.
+def maps(stage: Stage, aspect: float) -> str:
+    """The maps of a search as images in HTML, as wide for their height, `aspect`, as the image that is read.
 
     >>> import torch
-    >>> maps(Stage("maps", torch.rand(2, 4, 4))).count("<figure>")
+    >>> maps(Stage("maps", torch.rand(2, 4, 4)), 1.5).count("aspect-ratio: 1.5")
     2
     """
     names = ["the first object", *(f"after {k}" for k in range(1, len(stage.values)))]
     figures = "".join(
-        f"<figure><img src='{data_url(heat(one))}' alt='map of the search, {html.escape(name)}'>"
+        f"<figure><img src='{data_url(heat(one))}' style='aspect-ratio: {aspect:g}' "
+        f"alt='map of the search, {html.escape(name)}'>"
         f"<figcaption>{html.escape(name)}</figcaption></figure>"
         for one, name in zip(stage.values, names, strict=True)
     )
@@ -154,7 +156,7 @@ class _Read:
         elif isinstance(what, str):
             stage[:] = [what]
         elif isinstance(what, tuple) and what[1].kind == "maps":
-            search = maps(what[1])
+            search = maps(what[1], Settings().aspect(what[0]))
         elif isinstance(what, tuple):
             scene = scene_read(described(what[1].values, what[0]))
             stage[:] = [STAGES[what[1].kind].format(len(scene.items))]
@@ -224,6 +226,12 @@ class _Read:
         except EnergycompError:
             return note(f"Not understood. Ask, for example: {QUESTION}")
 
+    def examples(self, history: list[Reading]) -> list[Any]:
+        """The buttons of questions that can be asked about the image."""
+        asked = questions(history[-1]) if history else []
+        shown = [gr.update(value=one, visible=True) for one in asked]
+        return shown + [gr.update(visible=False)] * (EXAMPLES - len(shown))
+
     def keep(self, key: str, name: str, history: list[Reading]) -> None:
         """Keeps the readings for `again`."""
         if history:
@@ -258,7 +266,7 @@ def read_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
     history, result = gr.State([], time_to_live=FORGOTTEN), gr.State(None, time_to_live=FORGOTTEN)
     key = gr.Textbox("", visible=False)
     with gr.Row(elem_classes="studio-bar"):
-        picture = chooser("read-picture", "Drop an image here, or choose one (10 MB at most)")
+        picture = chooser("read-picture", "Drop an image here, or choose one (10 MB at most)", over="read-scene")
         example = gr.Button("Read an example", size="md", min_width=210, scale=0, elem_id="read-example")
     warned = gr.HTML("", elem_id="read-notes")
     scene = editor("read-scene", editing=True)
@@ -267,6 +275,8 @@ def read_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
         undo = gr.Button("Undo", size="md", min_width=80, scale=0, elem_id="read-undo")
     with gr.Column(elem_classes="studio-later"):
         question = gr.Textbox(label="Ask about the objects", placeholder=QUESTION, max_lines=1, elem_id="read-ask")
+        with gr.Row(elem_classes="studio-actions"):
+            asks = [gr.Button("", size="sm", min_width=80, scale=0, visible=False) for _ in range(EXAMPLES)]
         said = gr.HTML("", elem_id="read-answer")
     model, seed = model_and_seed("read", library.names, library.first)
     with gr.Accordion("The search", open=False, elem_id="read-search", elem_classes="studio-later"):
@@ -284,11 +294,14 @@ def read_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
     painted = paint.click(own.repaint, [scene, model, seed, history], [scene, history, result, stop], **once, **NETWORK)
     finally_shown(painted, result, seen)
     question.submit(own.ask, [question, history], said, **FREE)
+    for ask in asks:
+        ask.click(lambda asked: asked, [ask], [question], **FREE).then(own.ask, [question, history], said, **FREE)
     undo.click(own.undo, [model, history], [*seen, history], **FREE)
     gr.on(
         [scene.edit, history.change, seed.input],
         own.lines, [scene, model, seed, history], [python, shell, paint], **FREE, trigger_mode="always_last",
     )  # fmt: skip
+    history.change(own.examples, [history], asks, **FREE)
     history.change(own.keep, [key, model, history], None, js=OF_PAGE, **FREE)
     scene.opened(own.again, [key], [*seen, history, model], js=OF_PAGE, **FREE)
     return model

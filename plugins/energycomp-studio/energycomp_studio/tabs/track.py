@@ -15,8 +15,20 @@ from energycomp.errors import InputError
 from energycomp.images import data_url, read_frames
 from energycomp_datasets.clevr.videos import AskedVideos, video_of
 from energycomp_scenes.tracking import Track, TrackedFrame, check_model, track_frame
+from energycomp_studio.kept import Kept
 from energycomp_studio.library import Library
-from energycomp_studio.parts import NETWORK, QUIET, chooser, followed, model_and_seed, note, session_of, static
+from energycomp_studio.parts import (
+    FREE,
+    NETWORK,
+    OF_PAGE,
+    QUIET,
+    chooser,
+    followed,
+    model_and_seed,
+    note,
+    session_of,
+    static,
+)
 from energycomp_studio.pictures import content_of
 from energycomp_studio.scene import Settings
 from energycomp_studio.worker import Running, Step, Worker
@@ -68,12 +80,13 @@ class _Tracking:
 
     library: Library
     worker: Worker
+    kept: Kept[tuple[str, list[Any]]] = attrs.field(factory=Kept)  # of each browser tab: a line, its last film
 
-    def take(self, url: Any, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def take(self, key: str, url: Any, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Tracks the objects of a GIF that was dropped."""
-        yield from self._track(lambda: frames_of(url), name, seed, request)
+        yield from self._track(lambda: frames_of(url), key, name, seed, request)
 
-    def example(self, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def example(self, key: str, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Tracks the objects of a drawn video."""
 
         def drawn() -> list[Image.Image]:
@@ -81,10 +94,17 @@ class _Tracking:
             video = video_of(Settings(seed).seed, 0, wanted)
             return [video.frame(index, wanted.size) for index in range(EXAMPLE)]
 
-        yield from self._track(drawn, name, seed, request)
+        yield from self._track(drawn, key, name, seed, request)
+
+    def again(self, key: str) -> tuple[Any, ...]:
+        """What a browser tab had tracked before the page was loaded again."""
+        if (kept := self.kept.get(key)) is None:
+            return gr.skip(), gr.skip()
+        line, frames = kept
+        return line, gr.update(frames=frames)
 
     def _track(
-        self, frames: Callable[[], list[Image.Image]], name: str, seed: Any, request: gr.Request
+        self, frames: Callable[[], list[Image.Image]], key: str, name: str, seed: Any, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
         def task(report: Callable[[Any], None]) -> Track:
             report(f"loading {name}")
@@ -101,7 +121,8 @@ class _Tracking:
             return note(event.told("tracking"), event), gr.skip()
 
         def done(track: Track, seconds: float) -> tuple[Any, ...]:
-            return note(f"{in_words(track)}, tracked in {seconds:.0f} s"), gr.update(frames=film(track))
+            self.kept.put(key, (note(f"{in_words(track)}, tracked in {seconds:.0f} s"), film(track)))
+            return self.again(key)
 
         yield note("tracking"), gr.update(frames=[]), gr.skip()
         yield from followed(
@@ -117,6 +138,7 @@ def track_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
         video = chooser("track-video", f"Drop a GIF here, or choose one (10 MB and {MOST} frames at most)")
         example = gr.Button("Track an example", size="md", min_width=210, scale=0, elem_id="track-example")
     status = gr.HTML("", elem_id="track-status")
+    key = gr.Textbox("", visible=False)
     shown = gr.HTML(
         value="",
         html_template=static("film.html"),
@@ -126,7 +148,8 @@ def track_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
         apply_default_css=False,
     )
     model, seed = model_and_seed("track", library.names, library.first)
-    once: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
-    video.taken(own.take, [video, model, seed], [status, shown, stop], **once, **NETWORK)
-    example.click(own.example, [model, seed], [status, shown, stop], **once, **NETWORK)
+    once: dict[str, Any] = {**QUIET, **NETWORK, "trigger_mode": "once", "js": OF_PAGE}
+    video.taken(own.take, [key, video, model, seed], [status, shown, stop], **once)
+    example.click(own.example, [key, model, seed], [status, shown, stop], **once)
+    shown.opened(own.again, [key], [status, shown], js=OF_PAGE, **FREE)
     return model
