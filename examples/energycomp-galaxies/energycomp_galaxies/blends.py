@@ -14,7 +14,7 @@ from torch import Tensor
 from energycomp_galaxies.galaxies import FLUX, NOISE, PSF, SIDE, STAMP, Galaxy, Prior, placed, usual_prior
 
 Place = tuple[int, int]  # row, column
-FAINT, APART = 3.0, 2  # a peak is above so many standard deviations, and so many pixels from a brighter one
+FAINT, APART = 4.0, 2  # a peak is above so many standard deviations, and so many pixels from a brighter one
 MORE = 2  # candidates than galaxies
 
 
@@ -141,4 +141,4 @@ def peaks(image: Tensor) -> list[Place]:
 
 def _sharpened(image: Tensor) -> Tensor:
     """The difference of two Gaussian filters, of the scale of the PSF."""
-    return torch.from_numpy(gaussian_filter(image.numpy(), 0.5 * PSF) - gaussian_filter(image.numpy(), 1.5 * PSF))
+    return torch.from_numpy(gaussian_filter(image.numpy(), 0.6 * PSF) - gaussian_filter(image.numpy(), 1.75 * PSF))
