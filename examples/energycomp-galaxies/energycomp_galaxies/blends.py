@@ -1,11 +1,13 @@
 """Blends: peaks are candidates, and `separate` says which of them are galaxies, and how bright each is."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import attrs
 import torch
-from energycomp.errors import InputError
+from energycomp.errors import EnergycompWarning, InputError
 from energycomp_samplers import separate
 from energycomp_samplers.separated import Separation
 from scipy.ndimage import gaussian_filter, maximum_filter
@@ -20,19 +22,12 @@ MORE = 2  # candidates than galaxies
 
 @attrs.frozen(eq=False)
 class Found:
-    """Draws of the galaxies of a blend.
-
-    Args:
-        places: of the K galaxies.
-        stamps: (n, K, STAMP, STAMP), draws of the posterior.
-        counts: the posterior of the count.
-        residual: what the mean of the draws does not explain, (SIDE, SIDE).
-    """
+    """The K galaxies of a blend."""
 
     places: Sequence[Place]
-    stamps: Tensor
-    counts: Mapping[int, float]
-    residual: Tensor
+    stamps: Tensor  # (n, K, STAMP, STAMP), draws of the posterior
+    counts: Mapping[int, float]  # the posterior of K
+    residual: Tensor  # what the mean of the draws does not explain, (SIDE, SIDE)
 
     @property
     def flux(self) -> Tensor:
@@ -48,21 +43,27 @@ class Found:
 def find(image: Tensor, prior: Prior | None = None, most: int = 6, n: int = 200) -> Found:
     """How many galaxies an image (SIDE, SIDE) shows, 1 to `most`, and draws of each."""
     prior = prior or usual_prior()
-    # Candidates: peaks of the image, then of what the galaxies at the peaks leave over.
-    first = peaks(image)[: most + MORE]
-    if not first:
+    if not (first := peaks(image)[: most + MORE]):
         raise InputError("got an image without a peak above the noise; expected one of at least one galaxy")
-    found = everywhere(image, first, prior, n)
-    while len(found.places) < most + MORE:
-        new = [one for one in peaks(found.residual) if all(math.dist(one, other) >= APART for other in found.places)]
-        if not new:
-            break
-        found = everywhere(image, [*found.places, *new][: most + MORE], prior, n)
-    # Which of them are galaxies.
-    galaxies = [prior.about(flux) for flux in _fluxes(found)]
-    counted = separated(image, found.places, galaxies, most, n)
-    chosen = [found.places[kind] for kind in counted.kinds.mode(dim=0).values.tolist()]
-    return attrs.evolve(everywhere(image, chosen, prior, n), counts=counted.counts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EnergycompWarning)  # galaxies that are missing yet, or too many
+        # Candidates: peaks of the image, then of what the galaxies at the peaks leave over.
+        found = everywhere(image, first, prior, n)
+        while len(found.places) < most + MORE:
+            new = [one for one in peaks(found.residual) if all(math.dist(one, at) >= APART for at in found.places)]
+            if not new:
+                break
+            found = everywhere(image, [*found.places, *new][: most + MORE], prior, n)
+        # Which of them are galaxies; then again, with the fluxes that those have without the others.
+        places, galaxies = list(found.places), [prior.about(flux) for flux in _fluxes(found)]
+        for _ in range(2):
+            counted = separated(image, places, galaxies, most, n)
+            names = next(one.names for one in counted.explanations if len(one.names) == counted.count)
+            kinds = [int(name) for name in names]
+            chosen = everywhere(image, [places[kind] for kind in kinds], prior, n)
+            for kind, place, flux in zip(kinds, chosen.places, _fluxes(chosen), strict=True):
+                places[kind], galaxies[kind] = place, prior.about(flux)
+    return attrs.evolve(chosen, counts=counted.counts)
 
 
 def everywhere(image: Tensor, places: Sequence[Place], prior: Prior, n: int) -> Found:
@@ -75,23 +76,19 @@ def everywhere(image: Tensor, places: Sequence[Place], prior: Prior, n: int) -> 
     return _drawn(image, places, galaxies, n)
 
 
-def separated(
-    image: Tensor, places: Sequence[Place], galaxies: Sequence[Galaxy], most: int | None, n: int
-) -> Separation:
+def separated(y: Tensor, places: Sequence[Place], galaxies: Sequence[Galaxy], most: int | None, n: int) -> Separation:
     """Draws of a galaxy at each place; with `most`, only at some of them, 1 to `most`."""
     # What all places can show: an orthonormal basis of it. The rest of the image is noise, which says nothing.
-    shown = [
-        placed(one.basis.reshape(len(one.mean), STAMP, STAMP), place).flatten(1)
-        for one, place in zip(galaxies, places, strict=True)
-    ]
+    pairs = list(zip(galaxies, places, strict=True))
+    shown = [placed(one.stamp(torch.eye(len(one.mean))), place).flatten(1) for one, place in pairs]
     seen = torch.linalg.qr(torch.cat(shown).T.double()).Q.float()
     return separate(
-        image.flatten() @ seen,
-        [one.component(f"galaxy at {place}") for one, place in zip(galaxies, places, strict=True)],
+        y.flatten() @ seen,
+        [one.component(str(kind)) for kind, one in enumerate(galaxies)],
         noise=NOISE,
         count=None if most is None else (1, min(most, len(places))),
         repeats=False,
-        operators=[_product(basis @ seen) for basis in shown],
+        operators=[(partial(_product, basis @ seen), partial(_product, (basis @ seen).T)) for basis in shown],
         covariances=1.0,
         n=n,
         num_inference_steps=1,  # exact for Gaussians
@@ -100,17 +97,16 @@ def separated(
     )
 
 
-def _product(matrix: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """The operator z @ matrix, and its adjoint."""
-    return lambda z: z @ matrix, lambda w: w @ matrix.T
-
-
 def _drawn(image: Tensor, places: Sequence[Place], galaxies: Sequence[Galaxy], n: int) -> Found:
     """Draws of these galaxies, all of which are there."""
     z = separated(image, places, galaxies, None, n).samples
     stamps = torch.stack([one.stamp(z[:, k]) for k, one in enumerate(galaxies)], dim=1)
     light = torch.stack([placed(stamps[:, k].mean(0, keepdim=True), place)[0] for k, place in enumerate(places)])
     return Found(tuple(places), stamps, {len(places): 1.0}, image - light.sum(0))
+
+
+def _product(matrix: Tensor, z: Tensor) -> Tensor:
+    return z @ matrix
 
 
 def _fluxes(found: Found) -> list[float]:
@@ -122,10 +118,11 @@ def _centred(found: Found) -> list[Place]:
     """Places at the brightest pixel of each galaxy, or next to where they were."""
     places: list[Place] = []
     for stamp, (row, column) in zip(found.stamps.mean(0), found.places, strict=True):
-        near = stamp[STAMP // 2 - 1 : STAMP // 2 + 2, STAMP // 2 - 1 : STAMP // 2 + 2]
-        top = int(near.argmax())
-        moved = (min(max(row + top // 3 - 1, 0), SIDE - 1), min(max(column + top % 3 - 1, 0), SIDE - 1))
-        places.append(moved if moved not in places and moved not in found.places else (row, column))
+        middle = slice(STAMP // 2 - 1, STAMP // 2 + 2)
+        top = int(stamp[middle, middle].argmax())
+        moved = (row + top // 3 - 1, column + top % 3 - 1)
+        is_free = moved not in [*places, *found.places] and {*moved} <= {*range(SIDE)}
+        places.append(moved if is_free else (row, column))
     return places
 
 

@@ -17,7 +17,7 @@ PSF, NOISE = 1.2, 1.0  # standard deviations: of the PSF in pixels, of a pixel
 FLUX = (100.0, 600.0)  # of all light of a galaxy, log-uniform
 RADIUS, RATIO, INDEX = (1.0, 2.5), (0.4, 1.0), (0.6, 1.6)  # half-light radius in pixels, axis ratio, Sersic index
 LEAST_APART = 3  # pixels between galaxies
-FINE = 3  # points of a pixel, in each direction
+FINE, SCATTER = 3, 0.5  # points of a pixel, in each direction; pixels by which places are wrong
 
 
 def stamps(n: int, generator: torch.Generator, scatter: float = 0.0) -> Tensor:
@@ -58,18 +58,13 @@ def blend(count: int, generator: torch.Generator) -> tuple[Tensor, list[tuple[in
         if all(math.dist((row, column), place) >= LEAST_APART for place in places):
             places.append((row, column))
     galaxies = stamps(count, generator)
-    light = torch.stack([placed(one[None], place)[0] for one, place in zip(galaxies, places, strict=True)]).sum(0)
+    light = torch.cat([placed(one[None], place) for one, place in zip(galaxies, places, strict=True)]).sum(0)
     return light + NOISE * torch.randn(SIDE, SIDE, generator=generator), places, galaxies
 
 
 @attrs.frozen(eq=False)
 class Galaxy:
-    """One galaxy in the middle of its stamp, as D numbers z ~ N(mean, I): a stamp is z @ basis.
-
-    Args:
-        basis: (D, STAMP^2).
-        mean: (D,).
-    """
+    """One galaxy in the middle of its stamp: z @ basis of numbers z ~ N(mean, I); basis (D, STAMP^2), mean (D,)."""
 
     basis: Tensor
     mean: Tensor
@@ -81,10 +76,6 @@ class Galaxy:
     def stamp(self, z: Tensor) -> Tensor:
         """(B, STAMP, STAMP) of z (B, D)."""
         return (z @ self.basis).reshape(-1, STAMP, STAMP)
-
-    def flux(self, z: Tensor) -> Tensor:
-        """All light, (B,), of z (B, D)."""
-        return z @ self.basis.sum(1)
 
 
 @attrs.frozen(eq=False)
@@ -118,6 +109,6 @@ class Prior:
 
 
 @cache
-def usual_prior(scatter: float = 0.3, seed: int = 0) -> Prior:
-    """Of 2,000 random galaxies, whose centres are up to `scatter` pixels beyond the middle one, as detectors find them."""
-    return Prior.of(stamps(2_000, torch.Generator().manual_seed(seed), scatter))
+def usual_prior() -> Prior:
+    """Of 2,000 random galaxies, whose centres are about `SCATTER` pixels beyond the middle one, as detectors err."""
+    return Prior.of(stamps(2_000, torch.Generator().manual_seed(0), SCATTER))

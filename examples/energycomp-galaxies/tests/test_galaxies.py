@@ -22,7 +22,7 @@ def prior() -> Prior:
 def test_the_prior_has_the_moments_of_drawn_galaxies(prior: Prior) -> None:
     galaxy = prior.about(200.0)
     z = galaxy.mean + torch.randn(4000, 24, generator=torch.Generator().manual_seed(0))
-    flux = galaxy.flux(z)
+    flux = galaxy.stamp(z).sum((1, 2))
     # Log-uniform from 100 to 600: mean 500 / log 6, mean square 350000 / (2 log 6).
     assert float(flux.mean()) == pytest.approx(279.1, abs=8.0)
     assert float(flux.std()) == pytest.approx((97669 - 279.1**2) ** 0.5, rel=0.05)
