@@ -36,8 +36,7 @@ class Found:
 
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
         """Lower and upper bounds of the flux, (K,) each."""
-        share = (1.0 - level) / 2.0
-        return self.flux.quantile(share, dim=0), self.flux.quantile(1.0 - share, dim=0)
+        return self.flux.quantile(0.5 - level / 2.0, dim=0), self.flux.quantile(0.5 + level / 2.0, dim=0)
 
 
 def find(image: Tensor, prior: Prior | None = None, most: int = 6, n: int = 200) -> Found:
@@ -118,8 +117,7 @@ def _centred(found: Found) -> list[Place]:
     """Places at the brightest pixel of each galaxy, or next to where they were."""
     places: list[Place] = []
     for stamp, (row, column) in zip(found.stamps.mean(0), found.places, strict=True):
-        middle = slice(STAMP // 2 - 1, STAMP // 2 + 2)
-        top = int(stamp[middle, middle].argmax())
+        top = int(stamp[STAMP // 2 - 1 :, STAMP // 2 - 1 :][:3, :3].argmax())
         moved = (row + top // 3 - 1, column + top % 3 - 1)
         is_free = moved not in [*places, *found.places] and {*moved} <= {*range(SIDE)}
         places.append(moved if is_free else (row, column))
