@@ -1,7 +1,6 @@
 """Galaxies as a telescope sees them, and the prior of one galaxy.
 
-A galaxy is an elliptical Sersic profile, I(r) = exp(-b (r / r_e)^(1 / n)), convolved with a Gaussian point spread
-function (PSF, that of the pixel included). A `Prior` is estimated from many of them.
+A galaxy is an elliptical Sersic profile, I(r) = exp(-b (r / r_e)^(1 / n)), convolved with a Gaussian PSF.
 """
 
 import math

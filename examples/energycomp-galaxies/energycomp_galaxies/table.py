@@ -74,7 +74,7 @@ def compared(detected: Detected, places: np.ndarray, flux: np.ndarray) -> dict[s
     return line
 
 
-def picture(path: str, count: int = 4, seed: int = 0) -> None:
+def picture(path: str, count: int = 4, seed: int = 1) -> None:
     """A blend, the mean of each galaxy with its flux, true and found, and what is left."""
     import matplotlib.pyplot as plt
 
