@@ -74,4 +74,4 @@ def test_the_readme_runs() -> None:
     (block,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
     names: dict[str, object] = {}
     exec(compile(block, str(README), "exec"), names)  # noqa: S102
-    assert getattr(names["low"], "shape", None) == (3,)
+    assert getattr(names["low"], "shape", None) == (4,)
