@@ -29,6 +29,7 @@ KINDS = {
     "energycomp-lamps": "",
     "energycomp-cmaes": "",
     "energycomp-chain": "",
+    "energycomp-galaxies": "",
     "energycomp-lorenz": "",
     "energycomp-posteriors": "",
     "energycomp-mine": "solver",

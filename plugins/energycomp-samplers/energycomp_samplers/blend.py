@@ -175,11 +175,16 @@ def _spread(source: Any, target: Target, given: Any) -> Spread:
     return spread
 
 
-def sets_of(kinds: int, count: Any) -> Sets:
-    """The sets of sources that are tried, each with its prior probability: each source is any kind.
+def sets_of(kinds: int, count: Any, *, repeats: bool = True) -> Sets:
+    """The sets of sources that are tried, each with its prior probability.
+
+    Args:
+        repeats: whether each source is any kind; else no two are of one kind.
 
     >>> sets_of(2, (1, 2))
     [((0,), 0.25), ((1,), 0.25), ((0, 0), 0.125), ((0, 1), 0.25), ((1, 1), 0.125)]
+    >>> sets_of(2, (1, 2), repeats=False)
+    [((0,), 0.25), ((1,), 0.25), ((0, 1), 0.5)]
     """
     if count is None:
         return [(tuple(range(kinds)), 1.0)]
@@ -193,17 +198,23 @@ def sets_of(kinds: int, count: Any) -> Sets:
     if not is_legal or not all(is_whole(k) and 1 <= k <= MOST and is_number(p) and p > 0 for k, p in given.items()):
         expected = f"expected one of 1 to {MOST}, a range such as (1, 6), or probabilities such as {{1: 0.3, 2: 0.7}}"
         raise InputError(f"got count={count!r}; {expected}; change it")
-    number = sum(math.comb(kinds + k - 1, k) for k in given)
+    if not repeats and max(given) > kinds:
+        got = f"got count={count!r} of {kinds} sources, each at most once"
+        raise InputError(f"{got}; expected at most {kinds}; narrow the count, or give repeats=True")
+    number = sum(math.comb(kinds + k - 1 if repeats else kinds, k) for k in given)
     if number > MOST_SETS:
         got = f"got {kinds} sources and count={count!r}, which are {number:,} sets of sources"
         raise InputError(f"{got}; expected at most {MOST_SETS:,}; narrow the count, or mix sources by a | b")
     total = sum(given.values())
     found = []
+    sets = itertools.combinations_with_replacement if repeats else itertools.combinations
     for k, p in given.items():
-        for chosen in itertools.combinations_with_replacement(range(kinds), k):
+        # All ordered choices of k sources have the same probability.
+        choices = kinds**k if repeats else math.perm(kinds, k)
+        for chosen in sets(range(kinds), k):
             # In how many orders a set can be drawn.
             orders = math.factorial(k) // math.prod(map(math.factorial, Counter(chosen).values()))
-            found.append((chosen, p / total * orders / kinds**k))
+            found.append((chosen, p / total * orders / choices))
     return found
 
 

@@ -52,6 +52,7 @@ def separate(
     *,
     noise: float | Tensor,
     count: int | tuple[int, int] | Mapping[int, float] | None = None,
+    repeats: bool = True,
     operators: Any = None,
     covariances: Any = None,
     n: int = 100,
@@ -75,6 +76,8 @@ def separate(
             sources there are, 1 to 64: each is any one of `sources` then, with equal probability. Of more than 16 sets
             of sources, those are left out that Gaussians of the same means and covariances make e^30 times less
             probable than the best of as many.
+        repeats: with a count, whether a source may occur more than once. Give False where each of `sources` has a
+            place of its own, by its operator.
         operators: A_k: None where y shows sources as they are; a number that scales the brightness, a mask, `pool(k)`,
             `blur(kernel)` or a pair (A, A') of functions of batches. One for all, or a list with one for each of
             `sources`.
@@ -106,7 +109,7 @@ def separate(
         raise InputError(f"got {len(generator)} generators; expected one, because draws are particles of one run")
     random = seeded(generator)
     blend = Blend.of(image, sources, noise, operators, covariances)
-    tried = sets_of(len(blend.targets), count)
+    tried = sets_of(len(blend.targets), count, repeats=repeats)
     check_size(blend, tried, n, num_inference_steps)
     tried = screened(blend, tried, blend.targets[0].levels(num_inference_steps)[0])
     # Every set of sources: samples, and the evidence of y.
@@ -118,7 +121,7 @@ def separate(
             sampler = _Separating(blend, kinds, needs_evidence=not is_one)
             drawn = draw_samples(sampler, Run(target, n, num_inference_steps, random), progress=progress and is_one)
             runs.append(_Tried(kinds, prior, drawn, sampler.log_evidence))
-    return _answer(blend, runs, is_exchangeable=count is not None, evaluations=spent.rows, random=random)
+    return _answer(blend, runs, is_exchangeable=count is not None and repeats, evaluations=spent.rows, random=random)
 
 
 @attrs.frozen

@@ -117,6 +117,27 @@ def test_the_posterior_of_the_count_is_that_of_brute_force(number: int, highest:
     assert sum(one.probability for one in found.explanations) == pytest.approx(1.0)
 
 
+def test_each_source_at_most_once() -> None:
+    """Candidates at places of their own: the posterior of all subsets by brute force, and draws stay at their place."""
+    y, std = torch.tensor([1.0, 0.1, 1.2]), 0.3
+    sees = [torch.eye(3)[[place]] for place in range(3)]
+    places = [(lambda z, m=m: z @ m, lambda w, m=m: w @ m.T) for m in sees]
+    kinds = [Gaussian(0.8, 0.2, sample_shape=(1,), name=str(k)) for k in range(3)]
+    found = separate(y, kinds, noise=std, count=(1, 3), repeats=False, operators=places, n=200, **FEW)
+    wanted: dict[tuple[str, ...], float] = {}
+    for count in (1, 2, 3):
+        for chosen in itertools.combinations(range(3), count):
+            middle = torch.tensor([0.8 if k in chosen else 0.0 for k in range(3)])
+            variance = torch.tensor([0.2 if k in chosen else 0.0 for k in range(3)]) + std**2
+            log_density = -0.5 * ((y - middle).square() / variance + variance.log()).sum()
+            wanted[tuple(map(str, chosen))] = math.exp(float(log_density)) / 3 / math.comb(3, count)
+    probabilities = {one.names: one.probability for one in found.explanations}
+    assert probabilities == pytest.approx({names: p / sum(wanted.values()) for names, p in wanted.items()}, abs=1e-3)
+    # Draws of the most probable count: the sure source at place 2 is the same one in nearly all draws.
+    assert found.count == 2
+    assert float((found.kinds == found.kinds.mode(dim=0).values).float().mean()) > 0.8
+
+
 @pytest.mark.parametrize("y", [0.4, 2.0])
 def test_mixtures_are_those_of_quadrature(y: float) -> None:
     """Evidence of one and of two sources of two modes, and the mean of the larger one of two."""
@@ -232,6 +253,10 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "count a word": (lambda: separate(Y, [wide()], noise=0.1, count="2"), "got count='2'"),
     "probabilities": (lambda: separate(Y, [wide()], noise=0.1, count={1: -0.5}), r"got count=\{1: -0.5\}"),
     "sets": (lambda: separate(Y, [wide()] * 9, noise=0.1, count=(1, 9)), "which are 48,619 sets of sources"),
+    "more than there are": (
+        lambda: separate(Y, [wide()] * 2, noise=0.1, count=(1, 3), repeats=False),
+        r"got count=\(1, 3\) of 2 sources, each at most once; expected at most 2",
+    ),
     "memory": (lambda: separate(Y, [wide()], noise=0.1, count=64, n=10**6), "expected at most 1,073,741,824"),
     "n": (lambda: separate(Y, [wide()], noise=0.1, n=0), "got n=0"),
     "generators": (lambda: separate(Y, [wide()], noise=0.1, generator=[0, 1]), "got 2 generators; expected one"),

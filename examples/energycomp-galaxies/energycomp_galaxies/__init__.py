@@ -1,0 +1,1 @@
+"""Blends of galaxies, taken apart: how many there are, and the light of each."""
