@@ -48,7 +48,7 @@ def compose(page: Any) -> None:
         page.locator("#compose-scene").get_by_label(f"{name} of 3").select_option(word)
     code = "document.querySelector('#compose-code').innerText.replaceAll(String.fromCharCode(160), ' ')"
     page.wait_for_function(f"{code}.includes('large blue rubber sphere at')")
-    wait_for_status(page, "3 objects, guidance 3; 100 steps")
+    wait_for_status(page, "3 objects, guidance 2; 100 steps")
     page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
 
 
