@@ -99,11 +99,11 @@ def values_of(conditioner: Conditioner, given: Any, *, name: str = "values") -> 
     """
     shape = tuple(conditioner.value_shape)
     values = _numbers(given)
+    mixed = mixed_of(conditioner)
     if isinstance(given, Sequence) and not isinstance(given, str) and len(given):
-        short = values is not None and mixed_of(conditioner) and tuple(values.shape[1:]) != shape
+        short = values is not None and mixed is not None and tuple(values.shape[1:]) != shape
         if values is None or short:  # numbers alone leave the attributes open
             values = torch.cat([value_of(conditioner, one) for one in given])
-    mixed = mixed_of(conditioner)
     if mixed is not None and values is not None and values.ndim == 2:
         numbers = mixed.support.length
         if values.shape[1] == numbers + len(mixed.support.words):  # what is not read stays open, such as a turn

@@ -1,4 +1,4 @@
-"""How the model of whole objects at 192x128 pixels is trained: latents of renders, turns, views, a narrower network."""
+"""How the model of whole objects at 192x128 pixels is trained: latents of renders, turns, views."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole objects on latents: the codec and its recipe, the view as a component, and the weights that it starts from."""
+"""Whole objects on latents: the codec and its recipe, the view as a component, and where a training starts."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ from energycomp.errors import EnergycompError, InputError, first_line
 from energycomp.fields import is_number, is_whole
 from energycomp.sampling import Level, Target
 from energycomp_samplers.evidence import Evidence
-from energycomp_samplers.joint import Gain, Joint, Sum, log_density
+from energycomp_samplers.joint import Joint, Sum, log_density
 from energycomp_samplers.kernels import clipped
 from energycomp_samplers.observation import observe
-from energycomp_samplers.operators import Linear, Pair
+from energycomp_samplers.operators import Gain, Linear, Pair
 from energycomp_samplers.spread import Spread, product_spread, spreads_of
 
 MOST = 64  # sources

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp_samplers.evidence import Evidence
-from energycomp_samplers.operators import Linear
+from energycomp_samplers.operators import Gain, Linear
 from energycomp_samplers.spread import Covariance, Spread
 
 DENSE = 2048  # numbers of an observation, and of a sample, up to which S is a matrix
@@ -36,21 +36,6 @@ def grouped(items: Sequence[Any]) -> list[tuple[Any, list[int]]]:
     for place, item in enumerate(items):
         places.setdefault(id(item), []).append(place)
     return [(items[found[0]], found) for found in places.values()]
-
-
-@attrs.frozen(eq=False)
-class Gain:
-    """The operator that multiplies each number of a sample by a constant: a mask, or a brightness."""
-
-    gain: Tensor
-
-    def forward(self, z: Tensor) -> Tensor:
-        return z * self.gain.to(z)
-
-    adjoint = forward
-
-    def solved(self, covariance: Any, noise: Tensor, v: Tensor) -> Tensor | None:
-        """None: of a sum of sources, `Sum` solves."""
 
 
 @attrs.frozen(eq=False)

@@ -32,7 +32,7 @@ from energycomp.sampling import Target
 from energycomp_samplers.composed_group import ComposedGroup
 from energycomp_samplers.evidence import Evidence, bound, joined
 from energycomp_samplers.kernels import clipped
-from energycomp_samplers.operators import Blur, Mask, Pair, Pool
+from energycomp_samplers.operators import Blur, Gain, Pair, Pool
 from energycomp_samplers.spread import Spread, product_spread, spreads_of
 
 
@@ -88,11 +88,11 @@ def observe(operator: Any, y: Any, std: float | Tensor, *, variance: float | Ten
     y = torch.as_tensor(y).detach().float()
     spread = torch.as_tensor(std).detach().float()
     # A mask says which numbers were seen; the others may be anything.
-    if isinstance(made, Mask):
+    if isinstance(made, Gain):
         try:
-            y = torch.where(made.mask.to(y.device).expand(y.shape) > 0, y, 0.0)
+            y = torch.where(made.gain.to(y.device).expand(y.shape) > 0, y, 0.0)
         except RuntimeError:
-            got = f"got a mask of shape {tuple(made.mask.shape)} for y of shape {tuple(y.shape)}"
+            got = f"got a mask of shape {tuple(made.gain.shape)} for y of shape {tuple(y.shape)}"
             raise InputError(f"{got}; expected y of the shape of a sample, 0 where it was not seen") from None
     if not bool(y.isfinite().all()):
         raise InputError(f"got y with {int((~y.isfinite()).sum())} numbers that are NaN or infinite; mask them out")
@@ -132,13 +132,13 @@ def blur(kernel: Tensor) -> Blur:
 
 def _operator(given: Any) -> Any:
     """A linear operator, or a function."""
-    if isinstance(given, Mask | Pool | Blur | Pair):
+    if isinstance(given, Gain | Pool | Blur | Pair):
         return given
     if isinstance(given, Tensor):
         mask = given.detach().float()
         if not bool(((mask == 0) | (mask == 1)).all()):
             raise InputError("got a tensor that is no mask; expected 0 and 1; give other operators as a pair (A, A')")
-        return Mask(mask)
+        return Gain(mask)
     if isinstance(given, tuple) and len(given) == 2 and all(map(callable, given)):
         return Pair(*given)
     if callable(given):

@@ -35,19 +35,19 @@ class Linear(Protocol):
 
 
 @attrs.frozen(eq=False)
-class Mask:
-    """The numbers of a sample where a mask is 1; 0 elsewhere."""
+class Gain:
+    """Each number of a sample, times a constant: a mask of 0 and 1, or a brightness."""
 
-    mask: Tensor
+    gain: Tensor
 
     def forward(self, z: Tensor) -> Tensor:
-        return z * self.mask.to(z)
+        return z * self.gain.to(z)
 
     adjoint = forward
 
     def solved(self, covariance: Covariance, noise: Tensor, v: Tensor) -> Tensor | None:
         diagonal = covariance.diagonal(v, v.shape[1:])
-        return None if diagonal is None else v / (self.mask.to(v) * diagonal + noise)
+        return None if diagonal is None else v / (self.gain.to(v).square() * diagonal + noise)
 
 
 @attrs.frozen
