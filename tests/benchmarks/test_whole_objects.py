@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from benchmarks.common.ways import Way, drawn, folder_of, recorded
-from benchmarks.inference import average_precision as precision
+from benchmarks.inference import average_precision as precision, turns
 from benchmarks.inference.average_precision import Located, figures, judged, located, true_points
 from benchmarks.sampling import outlines, scene_features
 from benchmarks.sampling.described_quality import GradientRatio, compared, floors, gradient, rendered_again
@@ -212,3 +212,9 @@ def test_shapes_are_judged_beside_renders(
     assert len(key) == sum(line["objects"] for line in found if line["shape"] == "cube") // 2
     outlines.main([*options, "--model", models["objects"], "--only-renders"])
     assert lines(capsys) == [line for line in found if line["images"] == "renders"]
+
+
+def test_errors_of_turns_have_a_median_and_a_share_of_near_ones() -> None:
+    line = turns.summary([1.0, 3.0, 30.0])
+    assert (line["cubes"], line["median_error"], line["within_10_degrees"]) == (3, 3.0, 0.6667)
+    assert turns.summary([1.0]) == {"cubes": 1}
