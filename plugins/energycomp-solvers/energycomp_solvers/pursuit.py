@@ -209,7 +209,7 @@ class Pursuit:
         reach = 0.5 / self.side
         # Begin with the values of the lattice that explain most by themselves
         first = promising(screen.form, problem.counts, weighting, PROMISING)
-        bank = screen.bank
+        quadratic = partial(problem.quadratic, bank=screen.bank)
         atoms, form = screen.admit(first, screen.atoms[:0], None)
         orders: list[list[int]] = [[]]
         errors = [float(subset_errors(form, [], weighting).mean())]
@@ -233,7 +233,7 @@ class Pursuit:
             while moves == 0 or (moves < MOVES and error < (1 - SETTLED) * before):
                 before = float(subset_errors(form, order, weighting).mean())
                 moves = moves + 1
-                atoms, form, order = newton_step(problem, bank, atoms, form, order, places, reach=reach)
+                atoms, form, order = newton_step(problem, quadratic, atoms, form, order, places, reach=reach)
                 error = float(subset_errors(form, order, weighting).mean())
             orders.append(order)
             errors.append(error)
@@ -241,20 +241,20 @@ class Pursuit:
         most = len(orders) - 1
         count = min(range(min(low, most), min(high, most) + 1), key=errors.__getitem__)
         chosen, extra = orders[count], [k for k in orders[-1] if k not in orders[count]][: self.extra]
-        atoms, form, chosen = newton_step(problem, bank, atoms, form, chosen, range(count), reach=reach)
+        atoms, form, chosen = newton_step(problem, quadratic, atoms, form, chosen, range(count), reach=reach)
         return _Found(atoms, form, chosen, extra, errors)
 
     def _polished(self, problem: Problem, values: Tensor, generator: torch.Generator | None) -> Tensor:
         """Moves all values (K, D) at once, on draws of their own. Costs K (1 + 3 steps) + 1 rows per draw for D = 2."""
-        bank = self._low(problem, generator)
+        quadratic = partial(problem.quadratic, bank=self._low(problem, generator))
         chosen = list(range(len(values)))
-        form = problem.quadratic(values, bank)
+        form = quadratic(values)
         places = range(len(values))
         # Newton's steps, until one gains next to nothing
         steps = self.steps if problem.prior(values[None]) is None else max(self.steps, WITH_PRIOR)
         for _ in range(steps):
             before = float(subset_errors(form, chosen, problem.weighting).mean())
-            values, form, chosen = newton_step(problem, bank, values, form, chosen, places, reach=0.25 / self.side)
+            values, form, chosen = newton_step(problem, quadratic, values, form, chosen, places, reach=0.25 / self.side)
             if float(subset_errors(form, chosen, problem.weighting).mean()) >= (1 - ARRIVED) * before:
                 break
         return values[chosen]

@@ -5,33 +5,41 @@ Notation: variable -> symbol
     others      the components that stay as they are
     errors      J of the others and a candidate
 
-Words and numbers are sought together, since a wrong word holds a wrong place, and the other way round.
+Words and numbers are sought together, since a wrong word holds a wrong place, and the other way round. The first part
+is of high noise, under which the right words are seen from a place that is a little off. The second one is of low
+noise, which says places best: each candidate moves there by itself, so that none is judged at the place that suits
+another one. Few candidates are close where a component is large, and so most draws are spent on small ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
+from itertools import accumulate
 
 import attrs
 import torch
 from torch import Tensor
 
 from energycomp.components import MixedSupport, from_quantiles, to_quantiles
-from energycomp.inference import NoiseBank, ObjectWords, Problem, QuadraticForm, moved_numbers
+from energycomp.inference import NoiseBank, ObjectWords, Problem, QuadraticForm
+from energycomp_solvers.shared.newton import newton_step
 from energycomp_solvers.shared.subsets import subset_errors, with_each
 
-PARTS = ((5,), (1, 3), (0, 2, 4, 6, 7))  # of eight draws in the order of their timesteps
-KEPT = (8, 3, 2)  # candidates that stay after each part
+PARTS = ((6,), (1, 3), (0, 2, 4, 5, 7))  # of eight draws in the order of their timesteps
+KEPT = (7, 3)  # most candidates that stay after a part
+CLOSE = (16.0, 8.0)  # nats by which these are worse than the best one
+LEAST = 1.0  # nats that a component has to gain by another place alone
 NEAREST = 3  # places nearby that stay after the first part
 MOST = 256  # combinations of words that are tried at once
-LIKELIEST = 32  # of these, once something is known of each word alone
+LIKELIEST = 48  # of these, once something is known of each word alone: two words may be right that are wrong alone
 NEAR, EDGE = 0.03, 1e-3  # of a support: how far a place is looked for, and how near its ends numbers come
+SETTLING = 0.01  # of a support: how far all places move at once, which a component that is wrong would lead astray
 
 
 @attrs.frozen(eq=False)
 class Candidate:
-    """A value of one component, and the forms over it alone on each part of the draws."""
+    """A value of one component, and the forms over it alone on the first parts of the draws, or on all."""
 
     value: Tensor
     forms: list[QuadraticForm]
@@ -61,18 +69,21 @@ class Refit:
     ) -> Refit:
         """Moves the numbers of values with words once, if all fit better then.
 
-        Costs K + 1 rows for each draw, and with words K (2 D + 1) more.
+        Costs K + 1 rows for each draw, and with words K (D + 1) more.
         """
         drawn = problem.draw(sum(map(len, PARTS)), generator)
         banks = [drawn[torch.tensor(part)] for part in PARTS]
         made = cls(problem, values, banks, [problem.quadratic(values, bank) for bank in banks], asked)
-        if len(values) and made.words is not None:
-            every = range(len(values))
-            moved = moved_numbers(problem, made.whole(), made.quadratic, values, every)
-            other = cls(problem, moved, banks, [problem.quadratic(moved, bank) for bank in banks], asked)
-            if other.without() < made.without():
-                return other
+        if made.words is not None:
+            made.settle()
         return made
+
+    def settle(self) -> None:
+        """Moves the numbers of all components at once, if they fit better then. Costs K (D + 1) rows for each draw."""
+        every = list(range(len(self.values)))
+        atoms, form, chosen = self._stepped(self.values, self.whole(), every, every, SETTLING)
+        self.values = atoms[chosen]
+        self.forms = _in_parts(form.take(chosen))
 
     def whole(self) -> QuadraticForm:
         """The form over all components, on all draws."""
@@ -83,10 +94,9 @@ class Refit:
     ) -> Candidate | None:
         """The best value beside others, with any words and numbers near those of a value.
 
-        Costs a row for each combination of words, two for each of the `KEPT[0]` best, five for each of `KEPT[1]`, and
-        8 (2 D + 1) for each of `KEPT[2]`, whose numbers move; those of the best one move again if that helped. It stops
-        early where nothing is gained. What is known of `old` costs nothing: without words it costs 8 (2 D + 1), since
-        it moves once.
+        Costs a row for each combination of words, 2 D + 5 for each of the `KEPT[0]` that are close to the best, five
+        for each of the `KEPT[1]` that are close then, and 8 (D + 1) for the numbers of the best one, on all draws. It
+        stops early where nothing is gained. What is known of `old` costs nothing.
 
         Args:
             others: the components beside it.
@@ -97,34 +107,37 @@ class Refit:
         Returns:
             None where `old` is better, or without it, no component.
         """
-        # Halve the candidates: each part of the draws sees fewer of them.
         values = self._options(start, origin)
-        errors, forms = torch.zeros(0, len(values), dtype=torch.float64), list[QuadraticForm]()
-        for number, kept in enumerate(KEPT):
-            forms.append(self._on_part(number, values, old))
-            beside = self.forms[number].take(list(others)).append(forms[-1])
-            errors = torch.cat([errors, self._with_each(beside, len(others))])
-            order = self._mean(beside, errors, len(others)).argsort()[:kept]
-            values, errors = values[order], errors[:, order]
-            forms = [form.take(order.tolist()) for form in forms]
-            if old is None and number and float(errors[:, 0].mean()) > self.without(others, number + 1):
-                return None
-        if old is not None and len(values) > 1 and values[0].equal(old.value):
-            return None
-        # Move the numbers of the best ones, each with its own words, and those of the best of these again.
-        found = [Candidate(value, [form.take([k]) for form in forms]) for k, value in enumerate(values)]
-        candidates = [self._moved(others, each) for each in found]
-        first = candidates[int(self._errors(others, candidates).argmin())]
-        # Compare them, with the old one, or with none.
-        is_done = first in found or (old is not None and self.words is None)
-        known = candidates if is_done else [*candidates, self._moved(others, first)]
+        form = self._on_part(0, values, old)
+        found = [Candidate(value, [form.take([k])]) for k, value in enumerate(values)]
         if old is not None:
+            found = [old if each.value.equal(old.value) else each for each in found]
+
+        # Of all words keep those that are close to the best ones under high noise, move each under low noise, and keep
+        # what is close now.
+        if len(values) > 1:
+            found = self._closest(others, found, KEPT[0], CLOSE[0])
+            if found == [old]:
+                return None
+            found = [self._placed(others, each) for each in found]
+            found = self._closest(others, found, KEPT[1], CLOSE[1])
+
+        # Compare these on all draws. What is not better than no component, or than the old one, is not taken.
+        found = [self._on_parts(each, 2) for each in found]
+        if old is None and float(self._errors(others, found).min()) > self.without(others, 2):
+            return None
+        found = [self._on_parts(each, len(PARTS)) for each in found]
+        first = found[int(self._errors(others, found).argmin())]
+        if old is not None and self.words is not None and self._is_as_good(others, old, first):
+            return None
+
+        # Move the best one on all draws, and compare it with the old one, or with none.
+        known = [first, self._moved(others, first)]
+        if old is not None and first is not old:
             known = [old, *known]
         means = self._errors(others, known)
         least = known[int(means.argmin())]
-        if old is not None and least.value.equal(old.value):
-            return None
-        if old is None and float(means.min()) > self.without(others):
+        if least is old or (old is None and float(means.min()) > self.without(others)):
             return None
         return least
 
@@ -242,23 +255,88 @@ class Refit:
         sets = with_each(range(others), len(form))[others:][: errors.shape[1]]
         return form.with_prior(errors.mean(0), sets).cpu()
 
-    def _moved(self, others: Sequence[int], candidate: Candidate) -> Candidate:
-        """A candidate with better numbers beside others, its words unchanged; itself where they are not better."""
+    def _closest(
+        self, others: Sequence[int], candidates: Sequence[Candidate], most: int, nats: float
+    ) -> list[Candidate]:
+        """The candidates of least error that are worse than the best one by some nats at most, the best one first."""
+        means = self._errors(others, candidates)
+        order = means.argsort()[:most].tolist()
+        beta = self.problem.beta
+        if beta is not None:
+            least = float(means[order[0]])
+            order = [k for k in order if beta * self.problem.gap(least, float(means[k]) - least) <= nats]
+        return [candidates[k] for k in order]
+
+    def _is_as_good(self, others: Sequence[int], old: Candidate, new: Candidate) -> bool:
+        """Whether the old component is not worse than the new one, or has the same words and hardly another place."""
+        if new is old:
+            return True
+        now, before = self._errors(others, [new, old]).tolist()
+        if now >= before:
+            return True
+        length = self.problem.value_shape[0]
+        beta = self.problem.beta
+        is_same = new.value[length:].equal(old.value[length:]) and beta is not None
+        return is_same and beta * self.problem.gap(now, before - now) < LEAST
+
+    def _on_parts(self, candidate: Candidate, parts: int) -> Candidate:
+        """A candidate on the first parts of the draws at least. Costs a row for each draw that is new."""
+        banks = self.banks[len(candidate.forms) : parts]
+        if not banks:
+            return candidate
+        more = [self.problem.quadratic(candidate.value[None], bank) for bank in banks]
+        return Candidate(candidate.value, [*candidate.forms, *more])
+
+    def _placed(self, others: Sequence[int], candidate: Candidate) -> Candidate:
+        """A candidate on the first two parts, with numbers that are better on the second one.
+
+        Costs D + 2 rows for each draw of the second part, and one for each of the first.
+        """
+        candidate = self._on_parts(candidate, 2)
+        quadratic = partial(self.problem.quadratic, bank=self.banks[1])
         values = torch.cat([self.values[list(others)], candidate.value[None]])
-        form = self._beside(others, [candidate])
-        made = self.candidate(moved_numbers(self.problem, form, self.quadratic, values, [len(others)])[-1])
-        before, after = self._errors(others, [candidate, made])
-        return made if after < before else candidate
+        form = self.forms[1].take(list(others)).append(candidate.forms[1])
+        last = len(others)
+        atoms, form, chosen = newton_step(self.problem, quadratic, values, form, range(last + 1), [last], reach=NEAR)
+        if chosen[last] == last:
+            return candidate
+        value = atoms[chosen[last]]
+        return Candidate(value, [self.problem.quadratic(value[None], self.banks[0]), form.take([chosen[last]])])
+
+    def _moved(self, others: Sequence[int], candidate: Candidate) -> Candidate:
+        """A candidate with better numbers beside others, its words unchanged; itself where they are not better.
+
+        Costs D + 1 rows for each draw.
+        """
+        values = torch.cat([self.values[list(others)], candidate.value[None]])
+        last = len(others)
+        atoms, form, chosen = self._stepped(values, self._beside(others, [candidate]), range(last + 1), [last], NEAR)
+        if chosen[last] == last:
+            return candidate
+        return Candidate(atoms[chosen[last]], _in_parts(form.take([chosen[last]])))
+
+    def _stepped(
+        self, values: Tensor, form: QuadraticForm, chosen: Sequence[int], places: Sequence[int], reach: float
+    ) -> tuple[Tensor, QuadraticForm, list[int]]:
+        """A step of the numbers of some values, on all draws."""
+        return newton_step(self.problem, self.quadratic, values, form, chosen, places, reach=reach)
 
     def _errors(self, others: Sequence[int], candidates: Sequence[Candidate]) -> Tensor:
-        """The mean errors (N,), with the prior, of the others and each candidate on all draws."""
+        """The mean errors (N,), with the prior, of the others and each candidate, on the draws that all know."""
         form = self._beside(others, candidates)
         return self._mean(form, self._with_each(form, len(others)), len(others))
 
     def _beside(self, others: Sequence[int], candidates: Sequence[Candidate]) -> QuadraticForm:
-        """The form over the others and the candidates on all draws."""
+        """The form over the others and the candidates, on the draws that all of these know."""
+        known = min(len(candidate.forms) for candidate in candidates)
         parts = []
-        for number, form in enumerate(self.forms):
+        for number, form in enumerate(self.forms[:known]):
             own = [candidate.forms[number] for candidate in candidates]
             parts.append(reduce(QuadraticForm.append, own, form.take(list(others))))
         return reduce(QuadraticForm.cat, parts)
+
+
+def _in_parts(form: QuadraticForm) -> list[QuadraticForm]:
+    """A form on all draws, part after part, as one form for each part."""
+    ends = list(accumulate(map(len, PARTS)))
+    return [form.on(slice(end - len(part), end)) for end, part in zip(ends, PARTS, strict=True)]

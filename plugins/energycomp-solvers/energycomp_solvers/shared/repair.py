@@ -132,11 +132,14 @@ class Repair:
                 tried = [value for value in tried if not self._is_beside_the_new(value)]
             if component is not None and not onward:
                 tried.append(self.values[-1])
+        # Places were read beside components that have changed since then.
+        if self.refit.words is not None and not self.is_as_it_was:
+            self.refit.settle()
 
     def doubted(self) -> list[float]:
-        """The doubt of each component, and what is left around the value that is missing most, on all draws."""
-        form, channels = self.refit.whole(), len(self.problem.observation[0])
-        form = form if self._judging is None else form.cat(self._judging)
+        """The doubt of each component, and what is left around the value that is missing most."""
+        form = self.refit.whole()
+        channels = len(self.problem.observation[0])
         of_components = doubts(form, channels).tolist() if len(self.values) else []
         return [*of_components, float(missing(form, self.lattice[1], channels).max())]
 
@@ -147,7 +150,10 @@ class Repair:
         return torch.stack(found) if found else self.values[:0]
 
     def compares(self) -> QuadraticForm:
-        """The form over components and `rivals` on the draws that judge. Costs a row for each rival and draw."""
+        """The form over components, or values close to them, and `rivals` on the draws that judge.
+
+        Costs a row for each rival and draw.
+        """
         return self.judging.append(self.problem.quadratic(self.rivals(), self.judges))
 
     def words(self) -> ObjectWords | None:
@@ -204,7 +210,7 @@ class Repair:
         others = [k for k in range(len(self.values)) if k != component]
         old, origin = self.refit.own(component), self.origins[component]
         best = self.refit.best(others, old.value, old, origin)
-        if best is None:  # the words are right here: perhaps the place is not
+        if best is None and self.refit.words is None:  # perhaps it is further away
             start, _ = self.refit.nearby(others, old.value, old)
             best = None if start.equal(old.value) else self.refit.best(others, start, old, origin)
         if best is None:
