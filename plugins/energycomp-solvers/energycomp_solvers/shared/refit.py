@@ -21,20 +21,17 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import MixedSupport, from_quantiles, to_quantiles
-from energycomp.inference import NoiseBank, ObjectWords, Problem, QuadraticForm
+from energycomp.components import MixedSupport
+from energycomp.inference import NoiseBank, ObjectWords, Problem, QuadraticForm, moved_numbers
+from energycomp_solvers.shared.combinations import combinations
 from energycomp_solvers.shared.newton import newton_step
 from energycomp_solvers.shared.subsets import subset_errors, with_each
 
 PARTS = ((6,), (1, 3), (0, 2, 4, 5, 7))  # of eight draws in the order of their timesteps
-KEPT = (7, 3)  # most candidates that stay after a part
-CLOSE = (16.0, 8.0)  # nats by which these are worse than the best one
+KEPT = (6, 3)  # most candidates that stay after a part
+CLOSE = (10.0, 6.0)  # nats by which these are worse than the best one
 LEAST = 1.0  # nats that a component has to gain by another place alone
-NEAREST = 3  # places nearby that stay after the first part
-MOST = 256  # combinations of words that are tried at once
-LIKELIEST = 48  # of these, once something is known of each word alone: two words may be right that are wrong alone
 NEAR, EDGE = 0.03, 1e-3  # of a support: how far a place is looked for, and how near its ends numbers come
-SETTLING = 0.01  # of a support: how far all places move at once, which a component that is wrong would lead astray
 
 
 @attrs.frozen(eq=False)
@@ -67,23 +64,34 @@ class Refit:
     def of(
         cls, problem: Problem, values: Tensor, generator: torch.Generator | None, asked: ObjectWords | None
     ) -> Refit:
-        """Moves the numbers of values with words once, if all fit better then.
+        """Moves the numbers of values with words once, each by itself, if all fit better then.
 
-        Costs K + 1 rows for each draw, and with words K (D + 1) more.
+        Costs K + 1 rows for each draw, and with words K (2 D + 1) more.
         """
         drawn = problem.draw(sum(map(len, PARTS)), generator)
         banks = [drawn[torch.tensor(part)] for part in PARTS]
         made = cls(problem, values, banks, [problem.quadratic(values, bank) for bank in banks], asked)
-        if made.words is not None:
-            made.settle()
+        if len(values) and made.words is not None:
+            every = range(len(values))
+            moved = moved_numbers(problem, made.whole(), made.quadratic, values, every)
+            other = cls(problem, moved, banks, [problem.quadratic(moved, bank) for bank in banks], asked)
+            if other.without() < made.without():
+                return other
         return made
 
-    def settle(self) -> None:
-        """Moves the numbers of all components at once, if they fit better then. Costs K (D + 1) rows for each draw."""
-        every = list(range(len(self.values)))
-        atoms, form, chosen = self._stepped(self.values, self.whole(), every, every, SETTLING)
-        self.values = atoms[chosen]
-        self.forms = _in_parts(form.take(chosen))
+    def settled(self, values: Tensor) -> Tensor:
+        """The components with other words (K, V), and numbers that suit these.
+
+        Costs D + 2 rows for each component whose words are others, and draw.
+        """
+        changed = [k for k, value in enumerate(values) if not value.equal(self.values[k])]
+        if not changed:
+            return values
+        every = list(range(len(values)))
+        form = self.whole().append(self.quadratic(values[changed]))
+        order = [len(values) + changed.index(k) if k in changed else k for k in every]
+        atoms, _, chosen = self._stepped(values, form.take(order), every, changed)
+        return atoms[chosen]
 
     def whole(self) -> QuadraticForm:
         """The form over all components, on all draws."""
@@ -107,14 +115,14 @@ class Refit:
         Returns:
             None where `old` is better, or without it, no component.
         """
+        # Look at all words under high noise.
         values = self._options(start, origin)
-        form = self._on_part(0, values, old)
+        form = self.on_part(0, values, old)
         found = [Candidate(value, [form.take([k])]) for k, value in enumerate(values)]
         if old is not None:
             found = [old if each.value.equal(old.value) else each for each in found]
 
-        # Of all words keep those that are close to the best ones under high noise, move each under low noise, and keep
-        # what is close now.
+        # Keep those that are close to the best ones, move each under low noise, and keep what is close now.
         if len(values) > 1:
             found = self._closest(others, found, KEPT[0], CLOSE[0])
             if found == [old]:
@@ -140,45 +148,6 @@ class Refit:
         if least is old or (old is None and float(means.min()) > self.without(others)):
             return None
         return least
-
-    def nearby(self, others: Sequence[int], start: Tensor, old: Candidate | None = None) -> tuple[Tensor, float]:
-        """The best value whose numbers are a little lower, the same or higher, and by how much it lowers the error.
-
-        Costs 3^D rows, and two for each of the `NEAREST` best; what is known of `old` costs nothing.
-        """
-        support, length = self.problem.slots[0].support, self.problem.value_shape[0]
-        q = to_quantiles(support, start[None, :length], edge=EDGE)
-        steps = torch.cartesian_prod(*[torch.tensor([0.0, -NEAR, NEAR])] * length).view(-1, length)
-        numbers = from_quantiles(support, q + steps.to(q), edge=EDGE).to(start)
-        values = torch.cat([numbers, start[length:].expand(len(numbers), -1)], dim=1)
-        values[0] = start
-        errors = torch.zeros(0, len(values), dtype=torch.float64)
-        for number in (0, 1):
-            form = self.forms[number].take(list(others)).append(self._on_part(number, values, old))
-            errors = torch.cat([errors, self._with_each(form, len(others))])
-            means = self._mean(form, errors, len(others))
-            order = means.argsort()[:NEAREST]
-            values, errors, means = values[order], errors[:, order], means[order]
-        return values[0], self.without(others, 2) - float(means[0])
-
-    def halves(self, others: Sequence[int], whole: Tensor) -> list[Tensor]:
-        """Two values in place of one, to both sides of it: the best of (3^D - 1) pairs. Costs two rows for each of them
-        and each of three draws.
-        """
-        support, length = self.problem.slots[0].support, self.problem.value_shape[0]
-        q = to_quantiles(support, whole[None, :length], edge=EDGE)
-        directions = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0])] * length).view(-1, length)
-        forward = directions[len(directions) // 2 + 1 :]  # the other half are their opposites
-        steps = NEAR * torch.cat([forward, 2 * forward]).to(q)
-        numbers = from_quantiles(support, torch.cat([q + steps, q - steps]), edge=EDGE).to(whole)
-        values = torch.cat([numbers, whole[length:].expand(len(numbers), -1)], dim=1)
-        pairs = list(zip(range(len(steps)), range(len(steps), 2 * len(steps)), strict=True))
-        means = torch.zeros(len(pairs), dtype=torch.float64)
-        for number in (0, 1):
-            form = self.forms[number].take(list(others)).append(self._on_part(number, values))
-            sets = [[*range(len(others)), *(len(others) + one for one in pair)] for pair in pairs]
-            means += torch.stack([subset_errors(form, each, self.problem.weighting).sum() for each in sets]).cpu()
-        return [values[one] for one in pairs[int(means.argmin())]]
 
     def without(self, others: Sequence[int] | None = None, parts: int = len(PARTS)) -> float:
         """The mean error of some components, all if left out, on the first parts of the draws."""
@@ -217,23 +186,15 @@ class Refit:
         return self.problem.mixed if self.problem.asks_words else None
 
     def _options(self, start: Tensor, origin: int | None) -> Tensor:
-        """Values (M, V): all combinations of words that are not hopeless, or if these are too many, one other word."""
-        mixed = self.words
-        if mixed is None:
+        """Values (M, V) with the words that are tried."""
+        if self.words is None:
             return start[None]
-        numbers, known = mixed.split(start if len(start) > mixed.length else mixed.opened(start))
-        choices = [torch.arange(1, number + 1) for number in mixed.words]
-        codes = torch.cartesian_prod(*choices).view(-1, len(choices))
-        if len(codes) <= MOST:
-            if origin is not None and self.asked is not None:
-                alone = sum(errors[origin][codes[:, k] - 1] for k, errors in enumerate(self.asked.errors))
-                codes = codes[torch.as_tensor(alone).argsort()[:LIKELIEST]]
-            return mixed.joined(numbers.expand(len(codes), -1), codes)
-        whole = mixed.joined(numbers, known)
-        changed = [mixed.worded(whole.expand(len(c), -1), k, c - 1) for k, c in enumerate(choices)]
-        return torch.cat(changed)
+        asked = None
+        if origin is not None and self.asked is not None:
+            asked = [errors[origin] for errors in self.asked.errors]
+        return combinations(self.words, start, asked, self.problem.beta)
 
-    def _on_part(self, number: int, values: Tensor, known: Candidate | None = None) -> QuadraticForm:
+    def on_part(self, number: int, values: Tensor, known: Candidate | None = None) -> QuadraticForm:
         """The form over values (M, V) on one part of the draws. Costs a row for each that is not known, and draw."""
         bank = self.banks[number]
         same = [] if known is None else [k for k, value in enumerate(values) if value.equal(known.value)]
@@ -241,16 +202,17 @@ class Refit:
             return self.problem.quadratic(values, bank)
         if len(values) == 1:
             return known.forms[number]
-        place, rest = same[0], [k for k in range(len(values)) if k != same[0]]
+        place = same[0]
+        rest = [k for k in range(len(values)) if k != place]
         form = self.problem.quadratic(values[rest], bank).append(known.forms[number])
         return form.take([*range(place), len(rest), *range(place, len(rest))])
 
-    def _with_each(self, form: QuadraticForm, others: int) -> Tensor:
+    def with_each(self, form: QuadraticForm, others: int) -> Tensor:
         """Errors (S, M) of the first atoms of a form, and each further one."""
         errors = form.errors_with_each(range(others), self.problem.weighting(others + 1))
         return errors[:, others:].cpu()
 
-    def _mean(self, form: QuadraticForm, errors: Tensor, others: int) -> Tensor:
+    def mean_of(self, form: QuadraticForm, errors: Tensor, others: int) -> Tensor:
         """The mean (M,) of errors (S, M), with the prior of each set."""
         sets = with_each(range(others), len(form))[others:][: errors.shape[1]]
         return form.with_prior(errors.mean(0), sets).cpu()
@@ -310,21 +272,21 @@ class Refit:
         """
         values = torch.cat([self.values[list(others)], candidate.value[None]])
         last = len(others)
-        atoms, form, chosen = self._stepped(values, self._beside(others, [candidate]), range(last + 1), [last], NEAR)
+        atoms, form, chosen = self._stepped(values, self._beside(others, [candidate]), range(last + 1), [last])
         if chosen[last] == last:
             return candidate
         return Candidate(atoms[chosen[last]], _in_parts(form.take([chosen[last]])))
 
     def _stepped(
-        self, values: Tensor, form: QuadraticForm, chosen: Sequence[int], places: Sequence[int], reach: float
+        self, values: Tensor, form: QuadraticForm, chosen: Sequence[int], places: Sequence[int]
     ) -> tuple[Tensor, QuadraticForm, list[int]]:
         """A step of the numbers of some values, on all draws."""
-        return newton_step(self.problem, self.quadratic, values, form, chosen, places, reach=reach)
+        return newton_step(self.problem, self.quadratic, values, form, chosen, places, reach=NEAR)
 
     def _errors(self, others: Sequence[int], candidates: Sequence[Candidate]) -> Tensor:
         """The mean errors (N,), with the prior, of the others and each candidate, on the draws that all know."""
         form = self._beside(others, candidates)
-        return self._mean(form, self._with_each(form, len(others)), len(others))
+        return self.mean_of(form, self.with_each(form, len(others)), len(others))
 
     def _beside(self, others: Sequence[int], candidates: Sequence[Candidate]) -> QuadraticForm:
         """The form over the others and the candidates, on the draws that all of these know."""

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from energycomp.inference import NoiseBank, ObjectWords, Problem, QuadraticForm, paired
-from energycomp_solvers.shared.doubts import doubts, missing, overlap
+from energycomp_solvers.shared.doubts import BESIDE, among, doubts, missing, most_doubted, overlap, undoubted
+from energycomp_solvers.shared.nearby import halves, nearby
 from energycomp_solvers.shared.newton import is_apart
 from energycomp_solvers.shared.refit import NEAR, Candidate, Refit
 from energycomp_solvers.shared.subsets import subset_errors
@@ -28,21 +29,9 @@ from energycomp_solvers.shared.subsets import subset_errors
 JUDGES = 16  # draws
 PLACES = 3  # without a component that are tried in a row, and get none
 RIVALS = 3  # of the values that were refused
-STRONG = 2.0  # times the median doubt of components: where so much is left, one beside it may stand for two
 WORTH = 8.0  # nats that a component has to be worth: about what it takes to say its place to a fiftieth, log(50^2)
 ONWARD, ONWARD_SHARE = 2.0, 0.05  # nats, or without an inverse temperature the share of the error, after which a small
 # move of a component is followed by another one
-SAME = 0.7  # cosine of the places of two values from which on they are about the same
-BESIDE = 0.2  # cosine of the places of a component and of what is left, from which on it may be the component's
-
-
-@attrs.frozen(eq=False)
-class _Doubt:
-    """A component's value and index, or a place without one and None."""
-
-    value: Tensor
-    component: int | None
-    strong: bool
 
 
 @attrs.define(eq=False)
@@ -109,9 +98,9 @@ class Repair:
         refused = 0  # places in a row
         if self.refit.words is not None or not self._each_is_missed():
             self._drop()
-        tried = self._undoubted()
+        tried = undoubted(self.refit)
         while self.problem.rows - start < budget:
-            doubted = self._most_doubted(tried, places=refused < PLACES)
+            doubted = most_doubted(self.refit, self.lattice, tried, looks_for_places=refused < PLACES)
             if doubted is None:
                 break
             value, component = doubted.value, doubted.component
@@ -132,9 +121,6 @@ class Repair:
                 tried = [value for value in tried if not self._is_beside_the_new(value)]
             if component is not None and not onward:
                 tried.append(self.values[-1])
-        # Places were read beside components that have changed since then.
-        if self.refit.words is not None and not self.is_as_it_was:
-            self.refit.settle()
 
     def doubted(self) -> list[float]:
         """The doubt of each component, and what is left around the value that is missing most."""
@@ -166,52 +152,13 @@ class Repair:
         errors = tuple(torch.where(new[:, None], 0.0, each[old]) for each in before.errors)
         return ObjectWords(self.values, errors, torch.where(new, 0.0, before.drawn[old]))
 
-    def _most_doubted(self, tried: list[Tensor], places: bool) -> _Doubt | None:
-        """What is doubted most and was not tried: a component, or a place without one where those are looked at."""
-        chosen, channels = self.refit.whole(), len(self.problem.observation[0])
-        untried = [k for k, value in enumerate(self.values) if not _among(value, tried)]
-        component, doubt, usual = None, 0.0, torch.inf
-        if untried:
-            of_components = doubts(chosen, channels)
-            component = max(untried, key=of_components.tolist().__getitem__)
-            doubt, usual = float(of_components[component]), float(of_components.median())
-
-        # Look for a place around which more is left.
-        lattice, effects = self.lattice
-        left = missing(chosen, effects, channels)
-        order = [k for k in left.argsort(descending=True).tolist() if not _among(lattice[k], tried)]
-        full = len(self.values) >= self.problem.counts[1]
-        if places and order and not full and float(left[order[0]]) > doubt:
-            most = order[0]
-            if untried:  # what is left beside a component may be its own: it is read again first
-                shown = chosen.atoms[:, untried].square().mean(0).sqrt()
-                beside = overlap(effects[most : most + 1], shown, channels)[0]
-                component = untried[int(beside.argmax())] if float(beside.max()) > BESIDE else None
-            if component is None:
-                tried.append(lattice[most])
-                # The place is the mean of those around it, by what is left around them.
-                share = (overlap(effects[most : most + 1], effects, channels)[0] > SAME) * left.square()
-                place = (share @ lattice.to(share)).to(lattice) / float(share.sum())
-                return _Doubt(place, None, float(left[most]) > STRONG * usual)
-        if component is None:
-            return None
-        return _Doubt(self.values[component], component, doubt > STRONG * usual)
-
-    def _undoubted(self) -> list[Tensor]:
-        """The values that need not be read again: without words, those that fit about as well as the others."""
-        if self.refit.words is not None or not len(self.values):
-            return []
-        of_components = doubts(self.refit.whole(), len(self.problem.observation[0]))
-        doubted = of_components > STRONG * of_components.median()
-        return [value for value, is_doubted in zip(self.values, doubted.tolist(), strict=True) if not is_doubted]
-
     def _read_again(self, component: int) -> float | None:
         """Reads one component anew. The mean error before on the draws that judge, or None where its value stays."""
         others = [k for k in range(len(self.values)) if k != component]
         old, origin = self.refit.own(component), self.origins[component]
         best = self.refit.best(others, old.value, old, origin)
         if best is None and self.refit.words is None:  # perhaps it is further away
-            start, _ = self.refit.nearby(others, old.value, old)
+            start, _ = nearby(self.refit, others, old.value, old)
             best = None if start.equal(old.value) else self.refit.best(others, start, old, origin)
         if best is None:
             return None
@@ -228,7 +175,7 @@ class Repair:
     def _add(self, place: Tensor, strong: bool) -> bool:
         """Looks for a component around a place; whether one is taken."""
         every = list(range(len(self.values)))
-        start, gain = self.refit.nearby(every, place)
+        start, gain = nearby(self.refit, every, place)
         best = self.refit.best(every, start) if gain > 0 else None
         if best is None:
             return False
@@ -248,7 +195,7 @@ class Repair:
     def _halve(self, component: int) -> bool:
         """Puts two components to both sides of one that the image has twice; whether they are taken."""
         others = [k for k in range(len(self.values)) if k != component]
-        pair = [self.refit.candidate(value) for value in self.refit.halves(others, self.values[component])]
+        pair = [self.refit.candidate(value) for value in halves(self.refit, others, self.values[component])]
         own = self.problem.quadratic(torch.stack([each.value for each in pair]), self.judges)
         errors = self._judged([*others, len(self.values), len(self.values) + 1], own)
         if not self._is_missed(errors, self._judged(range(len(self.values))), self.p_value):
@@ -327,7 +274,7 @@ class Repair:
 
     def _is_beside_the_new(self, value: Tensor) -> bool:
         """Whether a value is a component that shows where the newest one does: it may have made up for that."""
-        own = [k for k, other in enumerate(self.values[:-1]) if _among(value, [other])]
+        own = [k for k, other in enumerate(self.values[:-1]) if among(value, [other])]
         if not own:
             return False
         shown = self.refit.whole().atoms.square().mean(0).sqrt()
@@ -342,7 +289,3 @@ class Repair:
         """Whether the numbers of two values differ by more than a reach."""
         length = self.problem.value_shape[0]
         return bool(is_apart(self.problem.slots[0].support, value[None, :length], other[None, :length], reach=reach))
-
-
-def _among(value: Tensor, values: Sequence[Tensor]) -> bool:
-    return any(value.shape == other.shape and value.equal(other) for other in values)
