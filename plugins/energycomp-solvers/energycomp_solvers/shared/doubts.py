@@ -49,9 +49,12 @@ def doubts(form: QuadraticForm, channels: int) -> Tensor:
     >>> doubts(QuadraticForm.of(atoms, torch.tensor([[1.0, 3.0]])), 1)  # the second one leaves 2
     tensor([0.0000, 0.8000], dtype=torch.float64)
     """
-    effects, left = form.atoms.double(), _left(form)
+    # What is left around it
+    effects = form.atoms.double()
+    left = _left(form)
     shown = summed(effects.square().mean(0), channels)
     around = _around(summed(left.square().mean(0), channels), shown)
+    # How much of a component the image holds
     inner = torch.einsum("skp,sp->k", effects, left) / len(left)
     strength = effects.square().sum(2).mean(0)
     fit = 1 + 2 * inner / strength.clamp(min=torch.finfo(strength.dtype).tiny)

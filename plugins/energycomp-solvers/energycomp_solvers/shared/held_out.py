@@ -41,6 +41,7 @@ class HeldOut:
     def evaluate(self, indices: Sequence[int]) -> None:
         """Adds the atoms that are not known yet."""
         fresh = [k for k in indices if k not in self.known]
+        # On the first bank, or on all that are in use
         if not self._forms:
             self._forms = [self.problem.quadratic(self.atoms[fresh], self.banks[0])]
         elif fresh:
@@ -60,6 +61,7 @@ class HeldOut:
         A bank decides where its p-value is below a twentieth of the level or above 0.95. Anything else is tested again
         with one bank more, so errors of the first kind are a tenth above the level for three banks.
         """
+        # Test on one bank more as long as nothing is decided
         found = self._p_value(indices, other)
         while (left := self.banks[len(self._forms) :]) and EARLY * level <= found < HOPELESS:
             self._forms.append(self.problem.quadratic(self.atoms[self.known], left[0]))

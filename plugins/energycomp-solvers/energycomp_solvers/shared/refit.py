@@ -68,9 +68,12 @@ class Refit:
 
         Costs K + 1 rows for each draw, and with words K (2 D + 1) more.
         """
+        # The parts of the draws, each with its own trunk
         drawn = problem.draw(sum(map(len, PARTS)), generator)
         banks = [drawn[torch.tensor(part)] for part in PARTS]
         made = cls(problem, values, banks, [problem.quadratic(values, bank) for bank in banks], asked)
+
+        # Places were found with all words open, and words say more of them
         if len(values) and made.words is not None:
             every = range(len(values))
             moved = moved_numbers(problem, made.whole(), made.quadratic, values, every)
@@ -87,9 +90,11 @@ class Refit:
         changed = [k for k, value in enumerate(values) if not value.equal(self.values[k])]
         if not changed:
             return values
+        # The form over the components with their new words
         every = list(range(len(values)))
         form = self.whole().append(self.quadratic(values[changed]))
         order = [len(values) + changed.index(k) if k in changed else k for k in every]
+        # Move these together, the others stay
         atoms, _, chosen = self._stepped(values, form.take(order), every, changed)
         return atoms[chosen]
 
@@ -130,7 +135,7 @@ class Refit:
             found = [self._placed(others, each) for each in found]
             found = self._closest(others, found, KEPT[1], CLOSE[1])
 
-        # Compare these on all draws. What is not better than no component, or than the old one, is not taken.
+        # Compare these on all draws: what is not better than no component, or than the old one, is not taken.
         found = [self._on_parts(each, 2) for each in found]
         if old is None and float(self._errors(others, found).min()) > self.without(others, 2):
             return None
@@ -202,6 +207,7 @@ class Refit:
             return self.problem.quadratic(values, bank)
         if len(values) == 1:
             return known.forms[number]
+        # Evaluate the others, and put the known one in its place
         place = same[0]
         rest = [k for k in range(len(values)) if k != place]
         form = self.problem.quadratic(values[rest], bank).append(known.forms[number])
@@ -221,8 +227,10 @@ class Refit:
         self, others: Sequence[int], candidates: Sequence[Candidate], most: int, nats: float
     ) -> list[Candidate]:
         """The candidates of least error that are worse than the best one by some nats at most, the best one first."""
+        # The best ones
         means = self._errors(others, candidates)
         order = means.argsort()[:most].tolist()
+        # Of these the close ones
         beta = self.problem.beta
         if beta is not None:
             least = float(means[order[0]])
@@ -254,6 +262,7 @@ class Refit:
 
         Costs D + 2 rows for each draw of the second part, and one for each of the first.
         """
+        # One step on the second part, beside the others
         candidate = self._on_parts(candidate, 2)
         quadratic = partial(self.problem.quadratic, bank=self.banks[1])
         values = torch.cat([self.values[list(others)], candidate.value[None]])
@@ -262,6 +271,7 @@ class Refit:
         atoms, form, chosen = newton_step(self.problem, quadratic, values, form, range(last + 1), [last], reach=NEAR)
         if chosen[last] == last:
             return candidate
+        # A new place is not known on the first part
         value = atoms[chosen[last]]
         return Candidate(value, [self.problem.quadratic(value[None], self.banks[0]), form.take([chosen[last]])])
 
@@ -290,6 +300,7 @@ class Refit:
 
     def _beside(self, others: Sequence[int], candidates: Sequence[Candidate]) -> QuadraticForm:
         """The form over the others and the candidates, on the draws that all of these know."""
+        # Part after part, as far as all are known
         known = min(len(candidate.forms) for candidate in candidates)
         parts = []
         for number, form in enumerate(self.forms[:known]):

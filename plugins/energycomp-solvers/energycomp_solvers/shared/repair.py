@@ -96,6 +96,8 @@ class Repair:
         """Tries what is doubted most, until nothing changes any more. Spends about `budget` rows at most."""
         start = self.problem.rows
         refused = 0  # places in a row
+
+        # Begin with what the image has
         if self.refit.words is not None or not self._each_is_missed():
             self._drop()
         tried = undoubted(self.refit)
@@ -103,16 +105,21 @@ class Repair:
             doubted = most_doubted(self.refit, self.lattice, tried, looks_for_places=refused < PLACES)
             if doubted is None:
                 break
-            value, component = doubted.value, doubted.component
+            value = doubted.value
+            component = doubted.component
             tried.append(value)
+
+            # Add a component at a place, or read one again
+            before = None
             if component is None:
-                before, changed = None, self._add(value, doubted.strong)
+                changed = self._add(value, doubted.strong)
                 refused = 0 if changed else refused + 1
             else:
                 before = self._read_again(component)
                 changed = before is not None
             if not changed:
                 continue
+
             # What moved a little goes on moving, with those beside it, while that is worth something.
             moved = before is not None and self._about_the_same(value, self.values[-1])
             onward = before is not None and moved and self._goes_on(before)
@@ -131,6 +138,7 @@ class Repair:
 
     def rivals(self) -> Tensor:
         """Values (M, V) that were refused last and are another answer, which the answer is compared with."""
+        # Leave out what is a component by now
         unlike = [v for v in self.refused if not any(self._about_the_same(v, own, 2 * NEAR) for own in self.values)]
         found = unlike[-RIVALS:]
         return torch.stack(found) if found else self.values[:0]
@@ -147,6 +155,7 @@ class Repair:
         before = self.refit.asked
         if before is None:
             return None
+        # Forget what was known of those that are new: 0 draws
         new = torch.tensor([k is None for k in self.origins], dtype=torch.bool)
         old = torch.tensor([k or 0 for k in self.origins], dtype=torch.long)
         errors = tuple(torch.where(new[:, None], 0.0, each[old]) for each in before.errors)
@@ -154,19 +163,25 @@ class Repair:
 
     def _read_again(self, component: int) -> float | None:
         """Reads one component anew. The mean error before on the draws that judge, or None where its value stays."""
+        # Look for a better value on the draws that choose
         others = [k for k in range(len(self.values)) if k != component]
-        old, origin = self.refit.own(component), self.origins[component]
+        old = self.refit.own(component)
+        origin = self.origins[component]
         best = self.refit.best(others, old.value, old, origin)
         if best is None and self.refit.words is None:  # perhaps it is further away
             start, _ = nearby(self.refit, others, old.value, old)
             best = None if start.equal(old.value) else self.refit.best(others, start, old, origin)
         if best is None:
             return None
+
+        # Ask the draws that judge
         own = self.problem.quadratic(best.value[None], self.judges)
         before = float(self._judged(range(len(self.values))).mean())
         if float(self._judged([*others, len(self.values)], own).mean()) >= before:
             self.refused.append(best.value)
             return None
+
+        # Take it
         self._keep(others, [best], own)
         if self._about_the_same(best.value, old.value):  # what is known of its words holds
             self.origins[-1] = origin
@@ -174,27 +189,36 @@ class Repair:
 
     def _add(self, place: Tensor, strong: bool) -> bool:
         """Looks for a component around a place; whether one is taken."""
+        # Look for the best value near the place
         every = list(range(len(self.values)))
         start, gain = nearby(self.refit, every, place)
         best = self.refit.best(every, start) if gain > 0 else None
         if best is None:
             return False
+
+        # The value of a component, once more: the image may have two there
         for component in every:
             if not self._is_elsewhere(best.value, self.values[component]):
                 return self._halve(component)
+
+        # Ask the draws that judge whether they miss it
         own = self.problem.quadratic(best.value[None], self.judges)
-        without, with_it = self._judged(every), self._judged([*every, len(every)], own)
+        without = self._judged(every)
+        with_it = self._judged([*every, len(every)], own)
         self.asked += 1  # the same draws judge all of these (Bonferroni)
         if self._is_missed(with_it, without, self.p_value / self.asked):
             self._keep(every, [best], own)
             return True
-        if not self._is_small(with_it, without):  # what is not worth its place is no rival either
+
+        # Refuse it, or read again what is beside it. What is not worth its place is no rival either
+        if not self._is_small(with_it, without):
             self.refused.append(best.value)
         return strong and bool(every) and self._split(best, own, without)
 
     def _halve(self, component: int) -> bool:
         """Puts two components to both sides of one that the image has twice; whether they are taken."""
         others = [k for k in range(len(self.values)) if k != component]
+        # The best two places, judged together
         pair = [self.refit.candidate(value) for value in halves(self.refit, others, self.values[component])]
         own = self.problem.quadratic(torch.stack([each.value for each in pair]), self.judges)
         errors = self._judged([*others, len(self.values), len(self.values) + 1], own)
@@ -210,25 +234,32 @@ class Repair:
             new, own: the refused one, and its form on the draws that judge.
             without: the errors of the answer on these.
         """
+        # Take it for now, and read again what it overlaps most
         before = attrs.evolve(self, refit=attrs.evolve(self.refit), refused=list(self.refused))
         self._keep(range(len(self.values)), [new], own)
         shown = self.refit.whole().atoms.square().mean(0).sqrt()
         beside = int(overlap(shown[-1:], shown[:-1], len(self.problem.observation[0])).argmax())
         read = self._read_again(beside) is not None
+
+        # Keep both if they are missed, else go back
         if read and self._is_missed(self._judged(range(len(self.values))), without, self.p_value):
             return True
-        self.refit, self._judging, self.origins = before.refit, before.judging, before.origins
+        self.refit = before.refit
+        self._judging = before.judging
+        self.origins = before.origins
         return False
 
     def _drop(self) -> None:
         """Removes components that the draws that judge do not miss."""
         while len(self.values) > self.problem.counts[0]:
+            # The component without which the error is least
             every = list(range(len(self.values)))
             rests = [[k for k in every if k != drop] for drop in every]
             errors = [self._judged(rest) for rest in rests]
             least = min(every, key=lambda k: float(errors[k].mean()))
             if self._is_missed(self._judged(every), errors[least], self.p_value):
                 return
+            # It is a rival of the answer, unless it is not worth its place
             if not self._is_small(self._judged(every), errors[least]):
                 self.refused.append(self.values[least])
             self._keep(rests[least])
