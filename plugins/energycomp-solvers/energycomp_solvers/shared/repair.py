@@ -32,6 +32,7 @@ RIVALS = 3  # of the values that were refused
 WORTH = 8.0  # nats that a component has to be worth: about what it takes to say its place to a fiftieth, log(50^2)
 ONWARD, ONWARD_SHARE = 2.0, 0.05  # nats, or without an inverse temperature the share of the error, after which a small
 # move of a component is followed by another one
+ARRIVED = 0.005  # of a support: a component with another word that moved by less is at its place
 
 
 @attrs.define(eq=False)
@@ -120,9 +121,10 @@ class Repair:
             if not changed:
                 continue
 
-            # What moved a little goes on moving, with those beside it, while that is worth something.
+            # What moved goes on moving, with those beside it, while that is worth something.
             moved = before is not None and self._about_the_same(value, self.values[-1])
-            onward = before is not None and moved and self._goes_on(before)
+            is_on_its_way = moved or (before is not None and self._is_elsewhere(value, self.values[-1], ARRIVED))
+            onward = before is not None and is_on_its_way and self._goes_on(before)
             if onward or not moved:
                 self._drop()
                 tried = [value for value in tried if not self._is_beside_the_new(value)]
