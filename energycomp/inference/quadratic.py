@@ -155,11 +155,11 @@ class QuadraticForm:
         wanted = torch.cat([self.target, other.target])
         return QuadraticForm(b, None, c, atoms=atoms, target=wanted, prior=prior)
 
-    def first(self) -> QuadraticForm:
-        """The form on its first draw alone."""
-        atoms = self.atoms[:1]
-        target = self.target[:1]
-        return QuadraticForm(self.b[:1], None, self.c[:1], atoms=atoms, target=target, prior=self.prior)
+    def on(self, draws: slice) -> QuadraticForm:
+        """The form on some of its draws."""
+        atoms = self.atoms[draws]
+        target = self.target[draws]
+        return QuadraticForm(self.b[draws], None, self.c[draws], atoms=atoms, target=target, prior=self.prior)
 
     def append(self, other: QuadraticForm) -> QuadraticForm:
         """The form over both sets of atoms, on the same draws; known columns are completed when asked for."""

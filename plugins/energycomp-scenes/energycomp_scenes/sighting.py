@@ -222,7 +222,7 @@ class Sighting:
         places = torch.cat([lattice, *(known[k] + around * variances[k].sqrt().clamp(min=NEAR) for k in lost)])
         owner = torch.tensor([-1] * len(lattice) + [k for k in lost for _ in around])
         places = places.clamp(0, 1)
-        screen = form.first().append(self.form(places, codes[owner], self.first[:1]))
+        screen = form.on(slice(1)).append(self.form(places, codes[owner], self.first[:1]))
         gains = self.beta * (screen.errors(seen)[:, None] - screen.errors_with_each(seen))[0, len(form) :]
         gains = gains - NEW * (owner < 0)
         best = int(gains.argmax())

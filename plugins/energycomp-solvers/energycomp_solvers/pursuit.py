@@ -34,6 +34,7 @@ from energycomp_solvers.shared.configurations import counts_without_repeats
 from energycomp_solvers.shared.held_out import HeldOut
 from energycomp_solvers.shared.lattice import Screen
 from energycomp_solvers.shared.newton import is_apart, newton_step
+from energycomp_solvers.shared.refit import Refit
 from energycomp_solvers.shared.repair import Repair
 from energycomp_solvers.shared.subsets import add_each, greedy, promising, subset_errors, swap
 
@@ -58,12 +59,16 @@ class _Found:
 
 @attrs.frozen(eq=False)
 class _Answer:
-    """Components, what is known of their words, values that were not taken, and the form over all on held-out draws."""
+    """Components, what is known of their words, values that were not taken, and the form over all on held-out draws.
+
+    With `refit` the components are known on the draws that choose.
+    """
 
     values: Tensor
     words: ObjectWords | None
     rivals: Tensor
     chooses: QuadraticForm
+    refit: Refit | None = None
 
 
 @attrs.frozen
@@ -98,7 +103,7 @@ class Pursuit:
     p_value: float = attrs.field(default=1e-2, validator=number(most=1))
     extra: int = attrs.field(default=2, validator=whole(0))
     steps: int = attrs.field(default=1, validator=whole(0))
-    budget: int = attrs.field(default=2_000, validator=whole(0))
+    budget: int = attrs.field(default=2_500, validator=whole(0))
 
     def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
         """Costs M rows for a lattice of M values (M draws rows for M candidates), and about 130 for each component.
@@ -126,7 +131,7 @@ class Pursuit:
         spent.append(problem.rows)
         # Decide how many there are, on draws of their own
         held_out = HeldOut(problem, found.atoms, [problem.draw(n, generator) for n in _parts(most)])
-        kept = self._decide(problem, found.form, found.chosen, found.extra, held_out)
+        kept = held_out.decided(found.form, found.chosen, found.extra, self.p_value)
         spare = [k for k in held_out.known if k not in kept]
         spent += [problem.rows] * 3
         # Compare the answer with the best other one, on further draws
@@ -149,7 +154,7 @@ class Pursuit:
         goes_on = problem.has_empty and self.budget > 0
         parts = _parts(most // 2 if goes_on else most)
         held_out = HeldOut(problem, found.atoms, [problem.draw(n, generator) for n in parts])
-        kept = self._decide(problem, found.form, found.chosen, found.extra, held_out)
+        kept = held_out.decided(found.form, found.chosen, found.extra, self.p_value)
         values = found.atoms[kept]
         spent.append(problem.rows)
 
@@ -180,7 +185,7 @@ class Pursuit:
             repair.run(self.budget)
             trace["doubts"] = repair.doubted()
             if not repair.is_as_it_was:
-                better = _Answer(repair.values, repair.words(), repair.rivals(), repair.compares())
+                better = _Answer(repair.values, repair.words(), repair.rivals(), repair.compares(), repair.refit)
         except KeyboardInterrupt as stop:
             raise SearchInterrupted(partial(finished, first)) from stop
         return finished(better)
@@ -209,7 +214,7 @@ class Pursuit:
         reach = 0.5 / self.side
         # Begin with the values of the lattice that explain most by themselves
         first = promising(screen.form, problem.counts, weighting, PROMISING)
-        bank = screen.bank
+        quadratic = partial(problem.quadratic, bank=screen.bank)
         atoms, form = screen.admit(first, screen.atoms[:0], None)
         orders: list[list[int]] = [[]]
         errors = [float(subset_errors(form, [], weighting).mean())]
@@ -233,7 +238,7 @@ class Pursuit:
             while moves == 0 or (moves < MOVES and error < (1 - SETTLED) * before):
                 before = float(subset_errors(form, order, weighting).mean())
                 moves = moves + 1
-                atoms, form, order = newton_step(problem, bank, atoms, form, order, places, reach=reach)
+                atoms, form, order = newton_step(problem, quadratic, atoms, form, order, places, reach=reach)
                 error = float(subset_errors(form, order, weighting).mean())
             orders.append(order)
             errors.append(error)
@@ -241,52 +246,23 @@ class Pursuit:
         most = len(orders) - 1
         count = min(range(min(low, most), min(high, most) + 1), key=errors.__getitem__)
         chosen, extra = orders[count], [k for k in orders[-1] if k not in orders[count]][: self.extra]
-        atoms, form, chosen = newton_step(problem, bank, atoms, form, chosen, range(count), reach=reach)
+        atoms, form, chosen = newton_step(problem, quadratic, atoms, form, chosen, range(count), reach=reach)
         return _Found(atoms, form, chosen, extra, errors)
 
     def _polished(self, problem: Problem, values: Tensor, generator: torch.Generator | None) -> Tensor:
         """Moves all values (K, D) at once, on draws of their own. Costs K (1 + 3 steps) + 1 rows per draw for D = 2."""
-        bank = self._low(problem, generator)
+        quadratic = partial(problem.quadratic, bank=self._low(problem, generator))
         chosen = list(range(len(values)))
-        form = problem.quadratic(values, bank)
+        form = quadratic(values)
         places = range(len(values))
         # Newton's steps, until one gains next to nothing
         steps = self.steps if problem.prior(values[None]) is None else max(self.steps, WITH_PRIOR)
         for _ in range(steps):
             before = float(subset_errors(form, chosen, problem.weighting).mean())
-            values, form, chosen = newton_step(problem, bank, values, form, chosen, places, reach=0.25 / self.side)
+            values, form, chosen = newton_step(problem, quadratic, values, form, chosen, places, reach=0.25 / self.side)
             if float(subset_errors(form, chosen, problem.weighting).mean()) >= (1 - ARRIVED) * before:
                 break
         return values[chosen]
-
-    def _decide(
-        self, problem: Problem, form: QuadraticForm, chosen: list[int], extra: list[int], held_out: HeldOut
-    ) -> list[int]:
-        """The atoms that stay, by paired tests on held-out draws.
-
-        First components are dropped one after another while that does no significant harm; the others may move to
-        make up for the one that goes, on the draws that selected, so two that share one object are told from two
-        objects. Then any that was compared is added while that helps significantly; the p-value is multiplied by the
-        number of those, of which the same draws choose the best (Bonferroni).
-        """
-        # Drop the component that is missed least, while that does no significant harm
-        held_out.evaluate(chosen)
-        while len(chosen) > problem.counts[0]:
-            fewer = [swap(form, [c for c in chosen if c != drop], problem.weighting, rounds=2) for drop in chosen]
-            least = min(fewer, key=lambda rest: float(subset_errors(form, rest, problem.weighting).mean()))
-            if held_out.significant(chosen, least, self.p_value):
-                break
-            chosen = least
-        # Add the one that helps most, while it helps significantly
-        if len(chosen) < problem.counts[1]:
-            held_out.evaluate(extra)
-        while len(chosen) < min(problem.counts[1], len(held_out.known)):
-            more = [[*chosen, k] for k in held_out.known if k not in chosen]
-            best = min(more, key=lambda indices: float(held_out.errors(indices).mean()))
-            if not held_out.significant(best, chosen, self.p_value / len(more)):
-                break
-            chosen = best
-        return chosen
 
 
 def _finished(
@@ -302,7 +278,7 @@ def _finished(
     values, words = answer.values, answer.words
     if words is not None:
         words = read_attributes(problem, values, sweeps=2, known=words, generator=decides)
-        values = words.values
+        values = words.values if answer.refit is None else answer.refit.settled(words.values)
     before = problem.rows
 
     # Compare them on draws of their own.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -197,7 +198,9 @@ def test_newton_steps_reach_the_optimum_of_brute_force(log_errors: bool, beta: f
     atoms, chosen = torch.tensor([[0.3, 0.35]]), [0]
     form = problem.quadratic(atoms, bank)
     for _ in range(4):
-        atoms, form, chosen = newton_step(problem, bank, atoms, form, chosen, [0], reach=0.05)
+        atoms, form, chosen = newton_step(
+            problem, partial(problem.quadratic, bank=bank), atoms, form, chosen, [0], reach=0.05
+        )
     assert (best - torch.tensor([0.3, 0.35])).abs().min() > 0.01  # the prior moves it
     torch.testing.assert_close(atoms[chosen[0]], best, atol=0.0051, rtol=0)  # the grid has steps of 0.005
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -25,7 +27,9 @@ def test_newton_steps_reach_the_planted_places(places: list[int]) -> None:
     form = problem.quadratic(atoms, bank)
     spent = problem.rows
     for _ in range(4):
-        atoms, form, chosen = newton_step(problem, bank, atoms, form, chosen, places, reach=0.03)
+        atoms, form, chosen = newton_step(
+            problem, partial(problem.quadratic, bank=bank), atoms, form, chosen, places, reach=0.03
+        )
     assert problem.rows - spent == 4 * 4 * 3 * len(places)  # two moved values and the new one, of each and draw
     assert (atoms[chosen] - TRUE).abs().max() < 0.002
 
@@ -35,9 +39,11 @@ def test_a_newton_step_never_raises_the_error() -> None:
     problem = make_problem(planted(model, TRUE), model, count=3)
     bank = problem.draw(4, seeded(0))
     form = problem.quadratic(TRUE, bank)
-    atoms, same, chosen = newton_step(problem, bank, TRUE, form, [0, 1, 2], [0, 1, 2], reach=0.03)
+    atoms, same, chosen = newton_step(
+        problem, partial(problem.quadratic, bank=bank), TRUE, form, [0, 1, 2], [0, 1, 2], reach=0.03
+    )
     assert same.errors(chosen).mean() <= form.errors([0, 1, 2]).mean()
-    assert newton_step(problem, bank, TRUE, form, [0, 1], [], reach=0.03)[2] == [0, 1]
+    assert newton_step(problem, partial(problem.quadratic, bank=bank), TRUE, form, [0, 1], [], reach=0.03)[2] == [0, 1]
     assert (atoms[chosen] - TRUE).abs().max() < 1e-3
 
 

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from energycomp.images import to_unit
-from energycomp.inference import Problem, QuadraticForm, SearchInterrupted, infer, make_problem
+from energycomp.inference import Problem, QuadraticForm, SearchInterrupted, each, infer, make_problem
 from energycomp.models import Model
 from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, planted, tinted_model
 from energycomp_solvers.pursuit import Pursuit
-from energycomp_solvers.shared.doubts import doubts, missing
+from energycomp_solvers.shared.doubts import doubts, missing, undoubted
 from energycomp_solvers.shared.lattice import Screen
+from energycomp_solvers.shared.nearby import nearby
 from energycomp_solvers.shared.refit import Refit
 from energycomp_solvers.shared.repair import Repair
 
@@ -33,6 +34,14 @@ def repaired(model: Model, true: Tensor, start: Tensor, budget: int = 4_000) -> 
     repair = Repair.of(problem, start, lattice, 1e-2, seeded(0))
     repair.run(budget)
     return repair
+
+
+def at(problem: Problem, values: Tensor) -> Refit:
+    """Components that have not moved."""
+    refit = Refit.of(problem, values[:0], seeded(0), None)
+    refit.values = values
+    refit.forms = [problem.quadratic(values, bank) for bank in refit.banks]
+    return refit
 
 
 def test_what_fits_badly_is_doubted_most() -> None:
@@ -70,6 +79,42 @@ def test_words_and_places_that_hold_each_other_are_read_together() -> None:
     order = found[:, 0].argsort()
     torch.testing.assert_close(found[order][:, 2:], true[:, 2:])
     assert (found[order] - true).abs().max() < 0.01
+
+
+def test_a_word_that_is_better_at_its_own_place_alone_is_found() -> None:
+    model = tinted_model(beta=1.0)
+    parse = model.conditioner.parse
+    true = parse(0.4, 0.5, tint="red", width="narrow")
+    start = parse(0.43, 0.52, tint="red", width="wide")
+
+    def unlikely(values: Tensor) -> Tensor:  # narrow ones away from their place
+        return 3e3 * (values[:, :2] - true[0, :2]).square().sum(1) * (values[:, 3] == true[0, 3])
+
+    refit = at(make_problem(planted(model, true), model, prior=each(unlikely)), start)
+    old = refit.own(0)
+    narrow = refit.candidate(torch.cat([old.value[:2], true[0, 2:]]))
+    left, with_other = refit._errors([], [old, narrow]).tolist()
+    assert left < with_other  # the wrong word is better where the component is
+    best = refit.best([], old.value, old)
+    assert best is not None
+    assert best.value[2:].equal(true[0, 2:])
+    assert (best.value - true[0]).abs().max() < 0.01
+
+
+def test_words_that_are_read_last_get_places_that_suit_them() -> None:
+    model = tinted_model()
+    parse = model.conditioner.parse
+    true = torch.cat([parse(0.4, 0.5, tint="red", width="narrow"), parse(0.8, 0.8, tint="blue", width="wide")])
+    problem, _ = problem_of(model, true)
+    refit = at(problem, torch.cat([parse(0.42, 0.51, tint="red", width="wide"), true[1:]]))
+    assert refit.settled(refit.values) is refit.values
+    other = torch.cat([refit.values[:, :2], true[:, 2:]], dim=1)
+    before = problem.rows
+    settled = refit.settled(other)
+    assert problem.rows - before == 8 * (2 + 2)  # of one component: with its new word, moved, and the new place
+    assert settled[:, 2:].equal(true[:, 2:])
+    assert settled[1].equal(other[1])
+    assert (settled[0] - true[0]).norm() < 0.5 * (other[0] - true[0]).norm()
 
 
 @pytest.mark.parametrize("distance", [0.1, 0.14, 0.18])
@@ -113,13 +158,13 @@ def test_what_is_known_of_a_component_that_is_read_again_costs_nothing() -> None
     own = refit.own(2)
     before = problem.rows
     assert refit.best([0, 1], own.value, own) is None
-    assert problem.rows - before == 8 * (4 + 1)  # both numbers higher and lower, and the place that these give
+    assert problem.rows - before == 8 * (2 + 1)  # both numbers changed a little, and the place that this gives
     before = problem.rows
-    start, _ = refit.nearby([0, 1], own.value, own)
+    start, _ = nearby(refit, [0, 1], own.value, own)
     assert start.equal(own.value)
     assert problem.rows - before == 8 + 2 * 2
     before = problem.rows
-    assert refit.nearby([0, 1], own.value)[0].equal(own.value)
+    assert nearby(refit, [0, 1], own.value)[0].equal(own.value)
     assert problem.rows - before == 9 + 2 * 3
 
 
@@ -139,7 +184,7 @@ def test_without_words_what_fits_worse_than_the_others_is_read_again() -> None:
     problem, lattice = problem_of(bumps_model(), TRUE)
     start = TRUE + torch.tensor([[0.0, 0.0], [0.03, 0.02], [0.0, 0.0]])
     repair = Repair.of(problem, start, lattice, 1e-2, seeded(0))
-    assert [value.tolist() for value in repair._undoubted()] == start[[0, 2]].tolist()
+    assert [value.tolist() for value in undoubted(repair.refit)] == start[[0, 2]].tolist()
     repair.run(4_000)
     assert (repair.values[-1] - TRUE[1]).abs().max() < 2e-3
 

@@ -14,12 +14,28 @@ are arithmetic on predictions that are known: they cost no network evaluation, a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import attrs
 import torch
 from torch import Tensor
 
 from energycomp.inference import QuadraticForm
+from energycomp_solvers.shared.refit import Refit
 
 LEAST_FIT = 0.2
+STRONG = 2.0  # times the median doubt of components: where so much is left, one beside it may stand for two
+SAME = 0.7  # cosine of the places of two values from which on they are about the same
+BESIDE = 0.2  # cosine of the places of a component and of what is left, from which on it may be the component's
+
+
+@attrs.frozen(eq=False)
+class Doubt:
+    """A component's value and index, or a place without one and None; strong where far more is left than usual."""
+
+    value: Tensor
+    component: int | None
+    strong: bool
 
 
 def doubts(form: QuadraticForm, channels: int) -> Tensor:
@@ -33,9 +49,12 @@ def doubts(form: QuadraticForm, channels: int) -> Tensor:
     >>> doubts(QuadraticForm.of(atoms, torch.tensor([[1.0, 3.0]])), 1)  # the second one leaves 2
     tensor([0.0000, 0.8000], dtype=torch.float64)
     """
-    effects, left = form.atoms.double(), _left(form)
+    # What is left around it
+    effects = form.atoms.double()
+    left = _left(form)
     shown = summed(effects.square().mean(0), channels)
     around = _around(summed(left.square().mean(0), channels), shown)
+    # How much of a component the image holds
     inner = torch.einsum("skp,sp->k", effects, left) / len(left)
     strength = effects.square().sum(2).mean(0)
     fit = 1 + 2 * inner / strength.clamp(min=torch.finfo(strength.dtype).tiny)
@@ -50,6 +69,72 @@ def missing(form: QuadraticForm, places: Tensor, channels: int) -> Tensor:
         places: (M, P), what the M values would add under any draw.
     """
     return _around(summed(_left(form).square().mean(0), channels), summed(places.double().square(), channels))
+
+
+def most_doubted(
+    refit: Refit, lattice: tuple[Tensor, Tensor], tried: list[Tensor], looks_for_places: bool
+) -> Doubt | None:
+    """What is doubted most of an answer and was not tried: a component, or a place without one; None for nothing.
+
+    Args:
+        refit: the answer.
+        lattice: values (M, D) where a component may be missing, and what each adds under one draw, (M, P).
+        tried: values that are left out. A place that is found is added to them.
+        looks_for_places: whether a place may be the answer.
+    """
+    chosen = refit.whole()
+    channels = len(refit.problem.observation[0])
+
+    # The component that fits worst of those that were not tried.
+    untried = [k for k, value in enumerate(refit.values) if not among(value, tried)]
+    component = None
+    doubt = 0.0
+    usual = torch.inf
+    if untried:
+        of_components = doubts(chosen, channels)
+        component = max(untried, key=of_components.tolist().__getitem__)
+        doubt = float(of_components[component])
+        usual = float(of_components.median())
+
+    # The place around which most is left, if that is more.
+    values, effects = lattice
+    left = missing(chosen, effects, channels)
+    order = [k for k in left.argsort(descending=True).tolist() if not among(values[k], tried)]
+    full = len(refit.values) >= refit.problem.counts[1]
+    if looks_for_places and order and not full and float(left[order[0]]) > doubt:
+        most = order[0]
+        # What is left beside a component may be its own: it is read again first.
+        if untried:
+            shown = chosen.atoms[:, untried].square().mean(0).sqrt()
+            beside = overlap(effects[most : most + 1], shown, channels)[0]
+            component = untried[int(beside.argmax())] if float(beside.max()) > BESIDE else None
+        # The place is the mean of those around it, by what is left around them.
+        if component is None:
+            tried.append(values[most])
+            share = (overlap(effects[most : most + 1], effects, channels)[0] > SAME) * left.square()
+            place = (share @ values.to(share)).to(values) / float(share.sum())
+            return Doubt(place, None, float(left[most]) > STRONG * usual)
+    if component is None:
+        return None
+    return Doubt(refit.values[component], component, doubt > STRONG * usual)
+
+
+def undoubted(refit: Refit) -> list[Tensor]:
+    """The components that need not be read again: without words, those that fit about as well as the others."""
+    if refit.words is not None or not len(refit.values):
+        return []
+    of_components = doubts(refit.whole(), len(refit.problem.observation[0]))
+    doubted = of_components > STRONG * of_components.median()
+    return [value for value, is_doubted in zip(refit.values, doubted.tolist(), strict=True) if not is_doubted]
+
+
+def among(value: Tensor, values: Sequence[Tensor]) -> bool:
+    """Whether a value is one of some others.
+
+    >>> among(torch.tensor([0.2, 1.0]), [torch.tensor([0.2]), torch.tensor([0.2, 1.0])])
+    True
+    """
+    return any(value.shape == other.shape and value.equal(other) for other in values)
 
 
 def overlap(first: Tensor, second: Tensor, channels: int) -> Tensor:

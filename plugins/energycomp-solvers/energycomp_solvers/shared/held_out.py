@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from energycomp.inference import NoiseBank, Problem, QuadraticForm, paired
-from energycomp_solvers.shared.subsets import subset_errors
+from energycomp_solvers.shared.subsets import subset_errors, swap
 
 HOPELESS = 0.95  # a test above this p-value ends, too
 EARLY = 0.05  # the share of a significance level that a test before the last bank may spend
@@ -41,6 +41,7 @@ class HeldOut:
     def evaluate(self, indices: Sequence[int]) -> None:
         """Adds the atoms that are not known yet."""
         fresh = [k for k in indices if k not in self.known]
+        # On the first bank, or on all that are in use
         if not self._forms:
             self._forms = [self.problem.quadratic(self.atoms[fresh], self.banks[0])]
         elif fresh:
@@ -60,11 +61,47 @@ class HeldOut:
         A bank decides where its p-value is below a twentieth of the level or above 0.95. Anything else is tested again
         with one bank more, so errors of the first kind are a tenth above the level for three banks.
         """
+        # Test on one bank more as long as nothing is decided
         found = self._p_value(indices, other)
         while (left := self.banks[len(self._forms) :]) and EARLY * level <= found < HOPELESS:
             self._forms.append(self.problem.quadratic(self.atoms[self.known], left[0]))
             found = self._p_value(indices, other)
         return found < (EARLY * level if left else level)
+
+    def decided(self, form: QuadraticForm, chosen: list[int], extra: Sequence[int], p_value: float) -> list[int]:
+        """The atoms that stay, by paired tests.
+
+        First components are dropped one after another while that does no significant harm; the others may move to
+        make up for the one that goes, on the draws that selected, so two that share one object are told from two
+        objects. Then any that was compared is added while that helps significantly; the p-value is divided by the
+        number of those, of which the same draws choose the best (Bonferroni).
+
+        Args:
+            form: over the atoms, on the draws that selected.
+            chosen: the atoms of the answer.
+            extra: atoms that may be added.
+            p_value: an atom stays, or is added, where the test is below this.
+        """
+        low, high = self.problem.counts
+        weighting = self.problem.weighting
+        # Drop the component that is missed least, while that does no significant harm.
+        self.evaluate(chosen)
+        while len(chosen) > low:
+            fewer = [swap(form, [c for c in chosen if c != drop], weighting, rounds=2) for drop in chosen]
+            least = min(fewer, key=lambda rest: float(subset_errors(form, rest, weighting).mean()))
+            if self.significant(chosen, least, p_value):
+                break
+            chosen = least
+        # Add the one that helps most, while it helps significantly.
+        if len(chosen) < high:
+            self.evaluate(extra)
+        while len(chosen) < min(high, len(self.known)):
+            more = [[*chosen, k] for k in self.known if k not in chosen]
+            best = min(more, key=lambda indices: float(self.errors(indices).mean()))
+            if not self.significant(best, chosen, p_value / len(more)):
+                break
+            chosen = best
+        return chosen
 
     def form(self, indices: Sequence[int]) -> QuadraticForm:
         """The form over known atoms on all draws in use, in the order of the indices."""

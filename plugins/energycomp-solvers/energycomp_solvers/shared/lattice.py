@@ -47,7 +47,7 @@ class Screen:
 
     def best(self, form: QuadraticForm, order: Sequence[int], most: int) -> list[int]:
         """The values not yet admitted that lower the error of an answer most, on the first draw."""
-        both = self.form.append(form.take(order).first())
+        both = self.form.append(form.take(order).on(slice(1)))
         errors = add_each(both, range(len(self.form), len(both)), self.problem.weighting)
         return [k for k in errors.argsort().tolist() if k < len(self.form) and k not in self.admitted][:most]
 

@@ -13,14 +13,14 @@ Values that move together account for each other: they may share pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
 from energycomp.components import from_quantiles, to_quantiles
-from energycomp.inference import NoiseBank, Problem, QuadraticForm
+from energycomp.inference import Problem, QuadraticForm
 from energycomp_solvers.shared.subsets import subset_errors
 
 STEP, EDGE, DAMPING = 0.01, 1e-3, 1e-3
@@ -28,7 +28,7 @@ STEP, EDGE, DAMPING = 0.01, 1e-3, 1e-3
 
 def newton_step(
     problem: Problem,
-    bank: NoiseBank,
+    quadratic: Callable[[Tensor], QuadraticForm],
     atoms: Tensor,
     form: QuadraticForm,
     chosen: Sequence[int],
@@ -39,7 +39,8 @@ def newton_step(
     """Moves some of the chosen atoms at once. Costs D + 1 rows for each and draw, and at most 1 for u.
 
     Args:
-        atoms: (M, D), over which `form` is on the draws of `bank`.
+        quadratic: the form over any values, on the draws of `form`.
+        atoms: (M, D), over which `form` is, or (M, V) with words behind the numbers, which stay.
         chosen: the atoms of the answer.
         places: which of the answer move.
         reach: by how much of the support a number changes at most.
@@ -47,33 +48,51 @@ def newton_step(
     Returns:
         The atoms, the form and the answer with the moved values added, if these lower the mean error; else as given.
     """
-    support, weight, count = problem.slots[0].support, problem.weighting(len(chosen)), len(chosen)
+    support = problem.slots[0].support
+    weight = problem.weighting(len(chosen))
+    count = len(chosen)
     if not places:
         return atoms, form, list(chosen)
-    q = to_quantiles(support, atoms[[chosen[k] for k in places]], edge=EDGE)
-    steps = STEP * (1 - 2 * (q > 0.5).double())  # towards the middle: (k, D)
-    near = from_quantiles(support, (q[:, None] + torch.diag_embed(steps)).flatten(0, 1), edge=EDGE).to(atoms)
-    mean = form.take(list(chosen)).append(problem.quadratic(near, bank)).mean()
-    b, gram, size = mean.b[0].cpu(), mean.gram()[0].cpu(), steps.cpu().flatten()
 
-    difference = torch.zeros(len(near), len(b), dtype=torch.float64)  # of each number, by the atoms
+    # Predict each value once more, with each of its numbers a little nearer to the middle
+    length = problem.value_shape[0]
+    moving = atoms[[chosen[k] for k in places]]
+    words = moving[:, length:]
+    q = to_quantiles(support, moving[:, :length], edge=EDGE)
+    steps = STEP * (1 - 2 * (q > 0.5).double())  # (k, D)
+    numbers = from_quantiles(support, (q[:, None] + torch.diag_embed(steps)).flatten(0, 1), edge=EDGE).to(atoms)
+    near = torch.cat([numbers, words.repeat_interleave(length, 0)], dim=1)
+    mean = form.take(list(chosen)).append(quadratic(near)).mean()
+    b = mean.b[0].cpu()
+    gram = mean.gram()[0].cpu()
+    size = steps.cpu().flatten()
+
+    # Differences of predictions, by the atoms; with them gradient and Hessian
+    difference = torch.zeros(len(near), len(b), dtype=torch.float64)
     number = torch.arange(len(near))
     difference[number, count + number] = weight / size
-    difference[number, torch.tensor(places).repeat_interleave(q.shape[1])] = -weight / size
+    difference[number, torch.tensor(places).repeat_interleave(length)] = -weight / size
     answer = torch.zeros(len(b), dtype=torch.float64)
     answer[:count] = weight
-    gradient, hessian = difference @ (b - gram @ answer), difference @ gram @ difference.T
-    slope, curvature = _of_prior(problem, atoms[list(chosen)], places, q, float(mean.errors(range(count), weight)))
-    gradient, hessian = gradient - slope / 2, hessian + curvature / 2
+    gradient = difference @ (b - gram @ answer)
+    hessian = difference @ gram @ difference.T
+
+    # Add those of the prior, and solve
+    error = float(mean.errors(range(count), weight))
+    slope, curvature = _of_prior(problem, atoms[list(chosen)], places, q, error)
+    gradient = gradient - slope / 2
+    hessian = hessian + curvature / 2
     hessian.diagonal().add_(DAMPING * hessian.diagonal().mean() + 1e-12)
     moves = torch.linalg.solve(hessian, gradient).clamp(-reach, reach).reshape(q.shape)
 
-    values = from_quantiles(support, q + moves.to(q), edge=EDGE).to(atoms)
-    both = form.append(problem.quadratic(values, bank))
+    # Take the moved values if they are better
+    values = torch.cat([from_quantiles(support, q + moves.to(q), edge=EDGE).to(atoms), words], dim=1)
+    both = form.append(quadratic(values))
     moved = list(chosen)
     for new, place in enumerate(places):
         moved[place] = len(atoms) + new
-    before, after = (float(subset_errors(both, indices, problem.weighting).mean()) for indices in (chosen, moved))
+    before = float(subset_errors(both, chosen, problem.weighting).mean())
+    after = float(subset_errors(both, moved, problem.weighting).mean())
     return (torch.cat([atoms, values]), both, moved) if after < before else (atoms, form, list(chosen))
 
 
@@ -87,11 +106,14 @@ def _of_prior(
     """
     if problem.prior(values[None]) is None:
         return 0.0, 0.0
-    support, constant = problem.slots[0].support, torch.tensor([error], dtype=torch.float64, device=values.device)
+    support = problem.slots[0].support
+    constant = torch.tensor([error], dtype=torch.float64, device=values.device)
+    moving = torch.tensor(list(places), device=values.device)
+    words = values[moving, q.shape[1] :]
 
     def added(numbers: Tensor) -> Tensor:
         moved = from_quantiles(support, numbers.view_as(q), edge=EDGE).to(values)
-        whole = values.index_copy(0, torch.tensor(places, device=values.device), moved)
+        whole = values.index_copy(0, moving, torch.cat([moved, words], dim=1))
         return problem.energies(problem.with_prior(constant, whole[None])).sum()
 
     start = q.flatten()

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from energycomp.inference import NoiseBank, ObjectWords, Problem, QuadraticForm, paired
-from energycomp_solvers.shared.doubts import doubts, missing, overlap
+from energycomp_solvers.shared.doubts import BESIDE, among, doubts, missing, most_doubted, overlap, undoubted
+from energycomp_solvers.shared.nearby import halves, nearby
 from energycomp_solvers.shared.newton import is_apart
 from energycomp_solvers.shared.refit import NEAR, Candidate, Refit
 from energycomp_solvers.shared.subsets import subset_errors
@@ -28,21 +29,10 @@ from energycomp_solvers.shared.subsets import subset_errors
 JUDGES = 16  # draws
 PLACES = 3  # without a component that are tried in a row, and get none
 RIVALS = 3  # of the values that were refused
-STRONG = 2.0  # times the median doubt of components: where so much is left, one beside it may stand for two
 WORTH = 8.0  # nats that a component has to be worth: about what it takes to say its place to a fiftieth, log(50^2)
 ONWARD, ONWARD_SHARE = 2.0, 0.05  # nats, or without an inverse temperature the share of the error, after which a small
 # move of a component is followed by another one
-SAME = 0.7  # cosine of the places of two values from which on they are about the same
-BESIDE = 0.2  # cosine of the places of a component and of what is left, from which on it may be the component's
-
-
-@attrs.frozen(eq=False)
-class _Doubt:
-    """A component's value and index, or a place without one and None."""
-
-    value: Tensor
-    component: int | None
-    strong: bool
+ARRIVED = 0.005  # of a support: a component with another word that moved by less is at its place
 
 
 @attrs.define(eq=False)
@@ -107,26 +97,34 @@ class Repair:
         """Tries what is doubted most, until nothing changes any more. Spends about `budget` rows at most."""
         start = self.problem.rows
         refused = 0  # places in a row
+
+        # Begin with what the image has
         if self.refit.words is not None or not self._each_is_missed():
             self._drop()
-        tried = self._undoubted()
+        tried = undoubted(self.refit)
         while self.problem.rows - start < budget:
-            doubted = self._most_doubted(tried, places=refused < PLACES)
+            doubted = most_doubted(self.refit, self.lattice, tried, looks_for_places=refused < PLACES)
             if doubted is None:
                 break
-            value, component = doubted.value, doubted.component
+            value = doubted.value
+            component = doubted.component
             tried.append(value)
+
+            # Add a component at a place, or read one again
+            before = None
             if component is None:
-                before, changed = None, self._add(value, doubted.strong)
+                changed = self._add(value, doubted.strong)
                 refused = 0 if changed else refused + 1
             else:
                 before = self._read_again(component)
                 changed = before is not None
             if not changed:
                 continue
-            # What moved a little goes on moving, with those beside it, while that is worth something.
+
+            # What moved goes on moving, with those beside it, while that is worth something.
             moved = before is not None and self._about_the_same(value, self.values[-1])
-            onward = before is not None and moved and self._goes_on(before)
+            is_on_its_way = moved or (before is not None and self._is_elsewhere(value, self.values[-1], ARRIVED))
+            onward = before is not None and is_on_its_way and self._goes_on(before)
             if onward or not moved:
                 self._drop()
                 tried = [value for value in tried if not self._is_beside_the_new(value)]
@@ -134,20 +132,24 @@ class Repair:
                 tried.append(self.values[-1])
 
     def doubted(self) -> list[float]:
-        """The doubt of each component, and what is left around the value that is missing most, on all draws."""
-        form, channels = self.refit.whole(), len(self.problem.observation[0])
-        form = form if self._judging is None else form.cat(self._judging)
+        """The doubt of each component, and what is left around the value that is missing most."""
+        form = self.refit.whole()
+        channels = len(self.problem.observation[0])
         of_components = doubts(form, channels).tolist() if len(self.values) else []
         return [*of_components, float(missing(form, self.lattice[1], channels).max())]
 
     def rivals(self) -> Tensor:
         """Values (M, V) that were refused last and are another answer, which the answer is compared with."""
+        # Leave out what is a component by now
         unlike = [v for v in self.refused if not any(self._about_the_same(v, own, 2 * NEAR) for own in self.values)]
         found = unlike[-RIVALS:]
         return torch.stack(found) if found else self.values[:0]
 
     def compares(self) -> QuadraticForm:
-        """The form over components and `rivals` on the draws that judge. Costs a row for each rival and draw."""
+        """The form over components, or values close to them, and `rivals` on the draws that judge.
+
+        Costs a row for each rival and draw.
+        """
         return self.judging.append(self.problem.quadratic(self.rivals(), self.judges))
 
     def words(self) -> ObjectWords | None:
@@ -155,65 +157,33 @@ class Repair:
         before = self.refit.asked
         if before is None:
             return None
+        # Forget what was known of those that are new: 0 draws
         new = torch.tensor([k is None for k in self.origins], dtype=torch.bool)
         old = torch.tensor([k or 0 for k in self.origins], dtype=torch.long)
         errors = tuple(torch.where(new[:, None], 0.0, each[old]) for each in before.errors)
         return ObjectWords(self.values, errors, torch.where(new, 0.0, before.drawn[old]))
 
-    def _most_doubted(self, tried: list[Tensor], places: bool) -> _Doubt | None:
-        """What is doubted most and was not tried: a component, or a place without one where those are looked at."""
-        chosen, channels = self.refit.whole(), len(self.problem.observation[0])
-        untried = [k for k, value in enumerate(self.values) if not _among(value, tried)]
-        component, doubt, usual = None, 0.0, torch.inf
-        if untried:
-            of_components = doubts(chosen, channels)
-            component = max(untried, key=of_components.tolist().__getitem__)
-            doubt, usual = float(of_components[component]), float(of_components.median())
-
-        # Look for a place around which more is left.
-        lattice, effects = self.lattice
-        left = missing(chosen, effects, channels)
-        order = [k for k in left.argsort(descending=True).tolist() if not _among(lattice[k], tried)]
-        full = len(self.values) >= self.problem.counts[1]
-        if places and order and not full and float(left[order[0]]) > doubt:
-            most = order[0]
-            if untried:  # what is left beside a component may be its own: it is read again first
-                shown = chosen.atoms[:, untried].square().mean(0).sqrt()
-                beside = overlap(effects[most : most + 1], shown, channels)[0]
-                component = untried[int(beside.argmax())] if float(beside.max()) > BESIDE else None
-            if component is None:
-                tried.append(lattice[most])
-                # The place is the mean of those around it, by what is left around them.
-                share = (overlap(effects[most : most + 1], effects, channels)[0] > SAME) * left.square()
-                place = (share @ lattice.to(share)).to(lattice) / float(share.sum())
-                return _Doubt(place, None, float(left[most]) > STRONG * usual)
-        if component is None:
-            return None
-        return _Doubt(self.values[component], component, doubt > STRONG * usual)
-
-    def _undoubted(self) -> list[Tensor]:
-        """The values that need not be read again: without words, those that fit about as well as the others."""
-        if self.refit.words is not None or not len(self.values):
-            return []
-        of_components = doubts(self.refit.whole(), len(self.problem.observation[0]))
-        doubted = of_components > STRONG * of_components.median()
-        return [value for value, is_doubted in zip(self.values, doubted.tolist(), strict=True) if not is_doubted]
-
     def _read_again(self, component: int) -> float | None:
         """Reads one component anew. The mean error before on the draws that judge, or None where its value stays."""
+        # Look for a better value on the draws that choose
         others = [k for k in range(len(self.values)) if k != component]
-        old, origin = self.refit.own(component), self.origins[component]
+        old = self.refit.own(component)
+        origin = self.origins[component]
         best = self.refit.best(others, old.value, old, origin)
-        if best is None:  # the words are right here: perhaps the place is not
-            start, _ = self.refit.nearby(others, old.value, old)
+        if best is None and self.refit.words is None:  # perhaps it is further away
+            start, _ = nearby(self.refit, others, old.value, old)
             best = None if start.equal(old.value) else self.refit.best(others, start, old, origin)
         if best is None:
             return None
+
+        # Ask the draws that judge
         own = self.problem.quadratic(best.value[None], self.judges)
         before = float(self._judged(range(len(self.values))).mean())
         if float(self._judged([*others, len(self.values)], own).mean()) >= before:
             self.refused.append(best.value)
             return None
+
+        # Take it
         self._keep(others, [best], own)
         if self._about_the_same(best.value, old.value):  # what is known of its words holds
             self.origins[-1] = origin
@@ -221,28 +191,37 @@ class Repair:
 
     def _add(self, place: Tensor, strong: bool) -> bool:
         """Looks for a component around a place; whether one is taken."""
+        # Look for the best value near the place
         every = list(range(len(self.values)))
-        start, gain = self.refit.nearby(every, place)
+        start, gain = nearby(self.refit, every, place)
         best = self.refit.best(every, start) if gain > 0 else None
         if best is None:
             return False
+
+        # The value of a component, once more: the image may have two there
         for component in every:
             if not self._is_elsewhere(best.value, self.values[component]):
                 return self._halve(component)
+
+        # Ask the draws that judge whether they miss it
         own = self.problem.quadratic(best.value[None], self.judges)
-        without, with_it = self._judged(every), self._judged([*every, len(every)], own)
+        without = self._judged(every)
+        with_it = self._judged([*every, len(every)], own)
         self.asked += 1  # the same draws judge all of these (Bonferroni)
         if self._is_missed(with_it, without, self.p_value / self.asked):
             self._keep(every, [best], own)
             return True
-        if not self._is_small(with_it, without):  # what is not worth its place is no rival either
+
+        # Refuse it, or read again what is beside it. What is not worth its place is no rival either
+        if not self._is_small(with_it, without):
             self.refused.append(best.value)
         return strong and bool(every) and self._split(best, own, without)
 
     def _halve(self, component: int) -> bool:
         """Puts two components to both sides of one that the image has twice; whether they are taken."""
         others = [k for k in range(len(self.values)) if k != component]
-        pair = [self.refit.candidate(value) for value in self.refit.halves(others, self.values[component])]
+        # The best two places, judged together
+        pair = [self.refit.candidate(value) for value in halves(self.refit, others, self.values[component])]
         own = self.problem.quadratic(torch.stack([each.value for each in pair]), self.judges)
         errors = self._judged([*others, len(self.values), len(self.values) + 1], own)
         if not self._is_missed(errors, self._judged(range(len(self.values))), self.p_value):
@@ -257,25 +236,32 @@ class Repair:
             new, own: the refused one, and its form on the draws that judge.
             without: the errors of the answer on these.
         """
+        # Take it for now, and read again what it overlaps most
         before = attrs.evolve(self, refit=attrs.evolve(self.refit), refused=list(self.refused))
         self._keep(range(len(self.values)), [new], own)
         shown = self.refit.whole().atoms.square().mean(0).sqrt()
         beside = int(overlap(shown[-1:], shown[:-1], len(self.problem.observation[0])).argmax())
         read = self._read_again(beside) is not None
+
+        # Keep both if they are missed, else go back
         if read and self._is_missed(self._judged(range(len(self.values))), without, self.p_value):
             return True
-        self.refit, self._judging, self.origins = before.refit, before.judging, before.origins
+        self.refit = before.refit
+        self._judging = before.judging
+        self.origins = before.origins
         return False
 
     def _drop(self) -> None:
         """Removes components that the draws that judge do not miss."""
         while len(self.values) > self.problem.counts[0]:
+            # The component without which the error is least
             every = list(range(len(self.values)))
             rests = [[k for k in every if k != drop] for drop in every]
             errors = [self._judged(rest) for rest in rests]
             least = min(every, key=lambda k: float(errors[k].mean()))
             if self._is_missed(self._judged(every), errors[least], self.p_value):
                 return
+            # It is a rival of the answer, unless it is not worth its place
             if not self._is_small(self._judged(every), errors[least]):
                 self.refused.append(self.values[least])
             self._keep(rests[least])
@@ -321,7 +307,7 @@ class Repair:
 
     def _is_beside_the_new(self, value: Tensor) -> bool:
         """Whether a value is a component that shows where the newest one does: it may have made up for that."""
-        own = [k for k, other in enumerate(self.values[:-1]) if _among(value, [other])]
+        own = [k for k, other in enumerate(self.values[:-1]) if among(value, [other])]
         if not own:
             return False
         shown = self.refit.whole().atoms.square().mean(0).sqrt()
@@ -336,7 +322,3 @@ class Repair:
         """Whether the numbers of two values differ by more than a reach."""
         length = self.problem.value_shape[0]
         return bool(is_apart(self.problem.slots[0].support, value[None, :length], other[None, :length], reach=reach))
-
-
-def _among(value: Tensor, values: Sequence[Tensor]) -> bool:
-    return any(value.shape == other.shape and value.equal(other) for other in values)

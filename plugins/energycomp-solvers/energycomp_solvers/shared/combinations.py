@@ -1,0 +1,53 @@
+"""Which words of a component are tried together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from energycomp.components import MixedSupport
+
+MOST = 256  # combinations of words that are tried at once
+LIKELIEST = 40  # of these, once something is known of each word alone: two words may be right that are wrong alone
+HOPELESS = 64.0  # nats by which the words of a combination are worse, each by itself, from which on it is not tried
+
+
+def combinations(
+    mixed: MixedSupport, start: Tensor, errors: Sequence[Tensor] | None = None, beta: float | None = None
+) -> Tensor:
+    """Values (M, V) with the numbers of one, and all combinations of words that are not hopeless.
+
+    Where there are more than `MOST`, those with one other word.
+
+    Args:
+        start: (V,), or its numbers (D,).
+        errors: (n,) of each word of each attribute by itself; None where nothing is known.
+        beta: the inverse temperature of these.
+
+    >>> from torch.distributions import constraints
+    >>> mixed = MixedSupport(constraints.unit_interval, 1, (2, 2))
+    >>> known = [torch.tensor([0.0, 50.0]), torch.tensor([30.0, 0.0])]
+    >>> combinations(mixed, torch.tensor([0.5]), known, beta=1.0).tolist()
+    [[0.5, 1.0, 2.0], [0.5, 1.0, 1.0], [0.5, 2.0, 2.0]]
+    """
+    numbers, known = mixed.split(start if len(start) > mixed.length else mixed.opened(start))
+    choices = [torch.arange(1, number + 1) for number in mixed.words]
+    codes = torch.cartesian_prod(*choices).view(-1, len(choices))
+
+    # Too many: change one word at a time.
+    if len(codes) > MOST:
+        whole = mixed.joined(numbers, known)
+        changed = [mixed.worded(whole.expand(len(c), -1), k, c - 1) for k, c in enumerate(choices)]
+        return torch.cat(changed)
+
+    # The likeliest ones, by how much worse each word is than the best one of its attribute.
+    if errors is not None:
+        worse = [each - each.min() for each in errors]
+        total = torch.stack([each[codes[:, k] - 1] for k, each in enumerate(worse)]).sum(0)
+        order = total.argsort(stable=True)[:LIKELIEST]
+        if beta is not None:
+            order = order[beta * total[order] <= HOPELESS]
+        codes = codes[order]
+    return mixed.joined(numbers.expand(len(codes), -1), codes)
