@@ -195,6 +195,13 @@ def is_named(found: Adoption, mistake: Mistake) -> bool:
     return any(text.startswith(option) and any(word in text for word in right) for text in said)
 
 
+def is_among(found: Adoption, mistake: Mistake) -> bool:
+    """Whether what is right is one of several options that cannot be told apart, so that none was taken."""
+    option, *right = mistake.named
+    said = [text for one in found.findings if one.what == "other options" for text in one.measured.split("; or ")]
+    return any(text.startswith(option) and any(word in text for word in right) for text in said)
+
+
 def read(model: energycomp.Model, x: Tensor, y: Tensor) -> float:
     """The share of samples whose label is found."""
     answers = [energycomp.infer(one, model, count=1, progress=False).conditions for one in x]
@@ -207,12 +214,14 @@ def checked(one: Stranger, model: energycomp.Model, x: Tensor, y: Tensor, **opti
 
 
 def outcome(found: Adoption, mistake: Mistake) -> str:
-    """missed, named, caught without a name, or with another option that is not right."""
+    """missed, named, "one of several" that are named, caught without a name, or with another option: a wrong cure."""
     if found.ok:
         return "missed"
     if is_named(found, mistake):
         return "named"
-    return "caught" if found.near_miss is None else "wrong cure"
+    if found.near_miss is not None:
+        return "wrong cure"
+    return "one of several" if is_among(found, mistake) else "caught"
 
 
 def main() -> None:
@@ -255,7 +264,8 @@ def main() -> None:
     cells = [cell for row in table.values() for cell in row.values()]
     print(
         f"{len(cells)} adoptions with {len(table)} mistakes: {len(cells) - cells.count('missed')} caught, "
-        f"{cells.count('named')} named, {cells.count('wrong cure')} cured wrongly; {accused} of {len(of_right)} right "
+        f"{cells.count('named')} named, {cells.count('one of several')} named as one of several options, "
+        f"{cells.count('wrong cure')} cured wrongly; {accused} of {len(of_right)} right "
         "ones accused"
     )
     print(f"network evaluations: {mean(of_right):,.0f} where right, {mean(spent or [0]):,.0f} where wrong, on average")

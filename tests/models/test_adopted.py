@@ -114,6 +114,16 @@ def test_samples_follow_the_class_and_read_back() -> None:
     assert energycomp.infer([0.8], model, count=1, generator=0).conditions.tolist() == [0]
 
 
+def test_default_steps_keep_the_deviation_of_the_data() -> None:
+    model = adopted("eps", "vp", "cosine")
+    options: dict[str, Any] = {"generator": 0, "output_type": "latent", "progress": False}
+    usual, fewer = (
+        float(Composer(model("up")).sample(4000, **options, **steps).std()) / STD
+        for steps in ({}, {"num_inference_steps": 50})
+    )
+    assert (abs(usual - 1) < 0.04, fewer < 0.96) == (True, True)
+
+
 def test_without_an_unconditional_row() -> None:
     model = adopted("x0", "vp", "cosine", null=None)
     assert (model.denoiser.rule, model.denoiser.null_trained) == ("mean", False)

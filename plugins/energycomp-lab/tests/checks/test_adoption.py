@@ -239,9 +239,25 @@ def test_calls_that_cannot_be_distinguished_are_both_named_and_none_is_taken() -
     call = lambda net, x, t, c: 1.25 * net(x, t)  # noqa: E731
     model = energycomp.adopt(Linear(), shape=(6,), process="cosine", data_range=None, call=call)
     found = check_adoption(model, STD * torch.randn(64, 6, generator=torch.Generator().manual_seed(1)))
-    assert changes(found)["other options"] == "output or input: more samples may show which"
+    assert {"output", "input"} <= set(changes(found)["other options"].split(":")[0].split(" or "))
     assert found.near_miss is None
     assert found.model.denoiser.network.call is call
+
+
+class Overfitted(Ideal):
+    """With what a network adds that knows its training data alone: on other samples its slopes are 0.6, 0.9 and 1."""
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        signal, _ = signal_noise(ALPHAS, t.clamp(0, 999), ndim=2)
+        return super().forward(x, t, label) + 1.2 * signal**2 * torch.sin(40 * x + label[:, None])
+
+
+def test_an_option_that_only_makes_an_overfitted_prediction_smaller_is_not_taken() -> None:
+    means = 1.25 * MEANS
+    wrong = adopted(Overfitted(means=means), call=lambda net, x, t, c: -net(x, t, c))
+    found = check_adoption(wrong, *data(96, means=means))
+    assert {"predicts", "sign"} <= set(changes(found)["other options"].split(":")[0].split(" or "))
+    assert found.near_miss is None
 
 
 def test_images_that_are_seen_otherwise() -> None:

@@ -20,8 +20,9 @@ from energycomp_lab.checks.adoption.regression import regression
 
 BETTER = 0.01  # what another option lowers the errors by at least
 SURE, GENERAL = 4.0, 2.0  # the standard errors of that: by the noise on these samples, and by which samples these are
-CLOSE = 0.05  # by how much an option may be worse on a few rows to be tried on more, where nothing else is wrong
-EQUAL = 0.003  # of the errors: options that differ by less cannot be distinguished
+CLOSE = 0.05  # by how much an option may be worse on a few rows to be tried on more, where another one may be right
+EQUAL = 0.003  # of the errors, in log: values of one option that differ by less cannot be distinguished
+SAME = 1e-4  # of the errors: options whose predictions differ by less are one model, said in two ways
 ROUNDS = ((1 / 25, 12), (1 / 8, 5), (0.5, 3))  # shares of the rows, and how many options go on to the next
 FAILED = 1e9  # error of an option with which the network cannot be called
 
@@ -33,7 +34,7 @@ class Tried:
     Args:
         tried: whether any were: not where something else must be right first.
         better: those that lower the errors, the best first.
-        cures: the first of them with which nothing is wrong, and those that cannot be distinguished from it.
+        cures: the first of them with which nothing is wrong, and others that cannot be told from it.
     """
 
     tried: bool
@@ -64,18 +65,38 @@ def _rows(case: Case, other: NearMiss, rows: Noised) -> Noised:
     return attrs.evolve(rows, clean=other.changed(rows.clean), snr=rows.snr * scale)
 
 
-def _errors(case: Case, other: NearMiss | None, rows: Tensor) -> Tensor:
-    """The errors |eps - e|^2 of another option, or as adopted, (L, M)."""
+def _predictions(case: Case, other: NearMiss | None, rows: Tensor) -> Tensor | None:
+    """The eps of another option, or as adopted, (L M, ...); None where the network cannot be called so."""
     noised = case.rows[rows]
     try:
         if other is None:
-            found = predicted(case.model, noised, case.condition(noised.index))
-        else:
-            given = case.condition(noised.index, other.model, other.labels)
-            found = predicted(other.model, _rows(case, other, noised), given)
+            return predicted(case.model, noised, case.condition(noised.index))
+        given = case.condition(noised.index, other.model, other.labels)
+        return predicted(other.model, _rows(case, other, noised), given)
     except EnergycompError:
+        return None
+
+
+def _errors(case: Case, other: NearMiss | None, rows: Tensor) -> Tensor:
+    """The errors |eps - e|^2 of another option, or as adopted, (L, M)."""
+    found = _predictions(case, other, rows)
+    if found is None:
         return torch.full((len(LEVELS), len(rows) // len(LEVELS)), FAILED, dtype=torch.float64)
-    return squared(found - noised.noise).view(len(LEVELS), -1)
+    return squared(found - case.rows[rows].noise).view(len(LEVELS), -1)
+
+
+def _forgiven(case: Case, other: NearMiss, rows: Tensor) -> Tensor:
+    """The least errors |eps - s e|^2 of another option with slopes s of 1 at most, their mean at each level, (L,).
+
+    On samples that an overfitted network did not see its slopes are below 1, and not at the noisiest level, where s is 1.
+    """
+    found = _predictions(case, other, rows)
+    if found is None:
+        return torch.full((len(LEVELS),), FAILED, dtype=torch.float64)
+    eps, e = (one.double().flatten(1).view(len(LEVELS), -1) for one in (case.rows[rows].noise, found))
+    slope = (eps * e).sum(1) / e.square().sum(1).clamp(min=1e-12)
+    slope = slope.clamp(0.0, 1.0).index_fill(0, torch.tensor(len(LEVELS) - 1), 1.0)
+    return (eps - slope[:, None] * e).square().sum(1).nan_to_num(FAILED, FAILED) * len(LEVELS) / len(rows)
 
 
 def lowered(errors: Tensor, base: Tensor, index: Tensor) -> tuple[float, bool]:
@@ -132,6 +153,13 @@ def is_cured(case: Case) -> bool:
     return is_possible(case) and not better_options(case, [*near_misses(case, far=False)], CLOSE)
 
 
+def may_be_right(case: Case) -> bool:
+    """Whether a network may be so though a linear predictor explains more, as it does beside an overfitted one."""
+    if not (is_possible(case) or draws(case).right):
+        return False
+    return not better_options(case, [*near_misses(case, far=False)], CLOSE)
+
+
 def better_orders(case: Case) -> Better:
     """Those of labels that surely lower the errors of the rows whose label is another one."""
     found: Better = []
@@ -161,19 +189,43 @@ def tried(case: Case) -> Tried:
 
 
 def _cures(case: Case, ranked: Better) -> tuple[NearMiss, ...]:
-    """The best option with which nothing else is wrong. Of equal ones an option of `adopt` is preferred to a `call=`;
-    of equal calls all are returned that change different things.
-    """
-    cured = (pair for pair in ranked if is_cured(with_near_miss(case, pair[1])))
-    least, first = next(cured, (0.0, None))
+    """The best option with which nothing else is wrong, and all that cannot be told from it by these samples."""
+    first = next((one for _, one in ranked if is_cured(with_near_miss(case, one))), None)
     if first is None:
         return ()
-    near = [pair for pair in ranked if pair[1] is not first and abs(pair[0] - least) < EQUAL]
-    equal = [one for _, one in near if is_cured(with_near_miss(case, one))]
-    options = [one for one in [first, *equal] if not one.by_call]
-    if options:
-        return (options[0],)
-    return (first, *(one for one in equal if one.option != first.option))
+    same = [one for _, one in ranked if not one.by_call and _is_same(case, first, one)]
+    if first.by_call and same:  # an option of `adopt` is a shorter way to say it
+        first = same[0]
+    found = [first]
+    for one in _rivals(case, first, [one for _, one in ranked if one.labels is not None]):
+        if not any(_is_same(case, each, one) for each in found) and may_be_right(with_near_miss(case, one)):
+            found.append(one)
+    return tuple(found)
+
+
+def _rivals(case: Case, first: NearMiss, labels: Sequence[NearMiss]) -> list[NearMiss]:
+    """Those that explain no less than the first one, or would on the samples of the training; `labels` are orders of them.
+
+    They may be worse here: the predictions of an overfitted network are best where an option makes them smaller.
+    """
+    some = [(0.0, one) for one in (*labels, *near_misses(case, far=True))]
+    for share, kept in (*ROUNDS, (1.0, ROUNDS[-1][1])):
+        rows = case.part(share)
+        least = _errors(case, first, rows).mean(1)
+        behind = [(float((_forgiven(case, one, rows) / least).log().mean()), one) for _, one in some]
+        some = [pair for pair in sorted(behind, key=_place) if pair[0] < CLOSE][:kept]
+    return [one for behind, one in some if behind < (EQUAL if one.option == first.option else BETTER)]
+
+
+def _is_same(case: Case, one: NearMiss, other: NearMiss) -> bool:
+    """Whether two values of an option make the same predictions, such as a clock and a `call=` that changes the time."""
+    if one.option != other.option:
+        return False
+    rows = case.part(ROUNDS[0][0])
+    both = [_predictions(case, each, rows) for each in (one, other)]
+    if both[0] is None or both[1] is None:
+        return False
+    return float(squared(both[0] - both[1]).sum()) < SAME * float(_errors(case, one, rows).sum())
 
 
 def check_options(case: Case) -> Finding:
@@ -184,8 +236,8 @@ def check_options(case: Case) -> Finding:
     if found.cure is not None:
         return Finding("other options", f"{found.cure}", "none", "wrong", found.cure.option)
     if found.cures:
-        named = " or ".join(one.option for one in found.cures)
-        change = f"{named}: more samples may show which"
+        named = " or ".join(dict.fromkeys(one.option for one in found.cures))
+        change = f"{named}: samples of the training, or more of them, may show which"
         return Finding("other options", "; or ".join(map(str, found.cures)), "none", "wrong", change)
     if found.better or not is_possible(case):
         return Finding("other options", "none of them is right", "none is better", "wrong", "data, weights or call=")
