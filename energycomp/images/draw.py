@@ -24,7 +24,7 @@ TRUE: Colour = (0, 229, 255)  # crosses at true places
 EDGE: Colour = (0, 0, 0)  # around both, and of letters
 HEAT: tuple[Colour, ...] = ((20, 24, 82), (38, 110, 160), (90, 190, 140), (253, 231, 60))  # from least to greatest
 LETTERS = 13  # px, the size of letters beside small images
-ACROSS = 70  # sizes of letters in the width of a figure at most, so that they can be read where a page shrinks it
+ACROSS = 56  # sizes of letters in the width of a figure at most, so that they can be read where a page shrinks it
 LEAST = 9  # px, the least size, for texts that are too wide
 MARGIN = 12  # the greatest width of names at the left, in sizes of letters
 

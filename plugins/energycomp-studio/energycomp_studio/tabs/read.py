@@ -50,6 +50,17 @@ STAGES = {
 QUESTION = "how many cubes are there?"
 EXAMPLES = 3  # questions
 KEPT = 8  # images that "Undo" goes back to
+STEPS = 25  # of a repainting at most, so that it takes about as long as a drawing
+
+
+def settings_of(model: Model, seed: Any) -> Settings:
+    """How changes are repainted: with the steps of the model, but at most 25.
+
+    >>> from energycomp.testing import tinted_model
+    >>> [settings_of(tinted_model(num_inference_steps=steps), 0).steps for steps in (8, 100)]
+    [8, 25]
+    """
+    return Settings(seed, steps=min(STEPS, model.defaults.num_inference_steps))
 
 
 def repainted(reading: Reading, scene: Draft, model: Model, settings: Settings) -> Reading:
@@ -179,7 +190,7 @@ class _Read:
             return "", "", plain
         try:
             model = self.library.model(name)
-            settings = Settings(seed)
+            settings = settings_of(model, seed)
             found = changes(history[-1].described, scene_of(scene))
             if not found:
                 return "", f"energycomp infer {name} scene.png -o read", plain
@@ -198,7 +209,7 @@ class _Read:
 
         def task(_: Any) -> tuple[Model, Reading]:
             model = self.library.model(name)
-            return model, repainted(history[-1], scene_of(scene), model, Settings(seed))
+            return model, repainted(history[-1], scene_of(scene), model, settings_of(model, seed))
 
         def done(found: tuple[Model, Reading], seconds: float) -> tuple[Any, ...]:
             model, reading = found
