@@ -88,7 +88,7 @@ def draw_sum(_: Model) -> Figure:
         "$E_b$": Composer([b]),
         "$E_a + E_b$": Composer([a, b], rule="sum"),
     }
-    below = ["wants x near -0.6", "wants y near 0.7", "wants both: the product of the densities"]
+    below = ["wants x near -0.6", "wants y near 0.7", "wants both: the product"]
     figure = new_figure(8.0, 3.1)
     side = torch.linspace(-2, 2, 81)
     fine = torch.cartesian_prod(side, side)
