@@ -32,12 +32,13 @@ from energycomp_studio.library import Library
 from energycomp_studio.pairs import drawn
 from energycomp_studio.parts import static
 from energycomp_studio.pictures import MAX_UPLOAD, uploaded
+from energycomp_studio.repainting import repainted
 from energycomp_studio.scene import Draft, Item, Settings
 from energycomp_studio.server import MAX_BODY, OpenStream, running
 from energycomp_studio.staged import Reading, found_in, read, scene_read
 from energycomp_studio.tabs.compose import PLAIN, _Compose
 from energycomp_studio.tabs.decompose import _Decompose, choice
-from energycomp_studio.tabs.read import _Read, repainted
+from energycomp_studio.tabs.read import _Read
 from energycomp_studio.tabs.track import _Tracking
 from energycomp_studio.worker import Done, Failed, Running, StoppedError, Worker
 
