@@ -84,7 +84,7 @@ def decompose(page: Any) -> None:
 
 def save(page: Any, file: Path) -> None:
     """The page as it is on the screen, without the seconds, which are those of the machine that draws it."""
-    seconds = "/,? (tracked )?in [0-9.]+ s$/"
+    seconds = "/,? (tracked )?in [0-9.]+ s(?=,|$)/"
     page.evaluate(
         f"document.querySelectorAll('.studio-status').forEach((one) => "
         f"{{ one.textContent = one.textContent.replace({seconds}, ''); }})"
