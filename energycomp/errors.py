@@ -10,11 +10,25 @@ from typing import Any
 
 
 class EnergycompError(Exception):
-    """Base of all errors that energycomp raises on purpose; the CLI prints its message without a traceback."""
+    """Base of all errors that energycomp raises on purpose; the CLI prints its message without a traceback.
+
+    >>> from energycomp import load
+    >>> try:
+    ...     load("clever")
+    ... except EnergycompError as error:
+    ...     print(type(error).__name__)
+    NotFoundError
+    """
 
 
 class InputError(EnergycompError, ValueError):
-    """A value, shape, file or picture from the caller is not what the function takes."""
+    """A value, shape, file or picture from the caller is not what the function takes.
+
+    >>> from energycomp.seeds import as_generator
+    >>> as_generator("one")
+    Traceback (most recent call last):
+    energycomp.errors.InputError: got ...
+    """
 
 
 class CompositionError(EnergycompError, TypeError):
@@ -47,7 +61,14 @@ class EnergycompWarning(UserWarning):
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Prints the warnings of energycomp in the block as one line each on stderr; others as Python prints them."""
+    """Prints the warnings of energycomp in the block as one line each on stderr; others as Python prints them.
+
+    >>> from contextlib import redirect_stderr
+    >>> with plain_warnings(), redirect_stderr(sys.stdout):
+    ...     warnings.simplefilter("always")
+    ...     warnings.warn("few particles are left", EnergycompWarning)
+    energycomp: warning: few particles are left
+    """
     with warnings.catch_warnings():
         usual = warnings.showwarning
 

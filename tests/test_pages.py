@@ -265,7 +265,9 @@ def test_the_code_and_the_tests_that_a_page_names_exist(page: Path) -> None:
         assert not test or f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"
 
 
-@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=name)
+@pytest.mark.parametrize(
+    "page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/benchmarks/*.md")], ids=name
+)
 def test_a_page_is_read_in_twelve_minutes(page: Path) -> None:
     _, _, minutes = READABILITY["measured"](page.read_text(encoding="utf-8"))
     assert minutes <= MOST_MINUTES or page.name in ("CHANGELOG.md", "cli.md")

@@ -119,18 +119,18 @@ def folder_of(records: Path, name: str, model: Model, count: int, way: Way, seed
 
 
 def write_rows(
-    path: Path | None, images: Sequence[Image.Image | Path], *, columns: int = SHOWN, side: int = 1, names: Any = None
+    path: Path | None, images: Sequence[Image.Image | Path], *, columns: int = SHOWN, side: int = 1, **texts: Any
 ) -> None:
-    """Writes images in rows as a PNG file, enlarged to `side` px, where a path is given."""
+    """Writes images in rows as a PNG file, enlarged to `side` px, where a path is given; `texts` as of `grid`."""
     if path is not None:
         opened = [Image.open(image) if isinstance(image, Path) else image for image in images]
         with atomic_file(path) as temporary:
-            grid(opened, columns=columns, side=side, names=names).save(temporary, format="PNG")
+            grid(opened, columns=columns, side=side, **texts).save(temporary, format="PNG")
 
 
-def first(folder: Path, n: int) -> list[Path]:
+def first(folder: Path, n: int, most: int = SHOWN) -> list[Path]:
     """The images of the first of n samples."""
-    return [folder / f"{k}.png" for k in range(min(SHOWN, n))]
+    return [folder / f"{k}.png" for k in range(min(most, n))]
 
 
 def spent(rows: Sequence[Mapping[str, Any]]) -> float:

@@ -205,7 +205,7 @@ def draw(files: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, bins: int
         above = [limit.high - share for share, limit in zip(shares, limits, strict=True)]
         axes.errorbar(told, shares, yerr=[below, above], marker="o", capsize=3, label=f"{name}, {len(pairs)} answers")
     axes.set(xlabel="how sure the answers are", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(loc="lower right", frameon=False)
+    figure.legend(loc="outside upper center", frameon=False)
     figure.savefig(path, dpi=160)
 
 

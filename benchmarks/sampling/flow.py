@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from benchmarks.common.ways import HELD_OUT, SHOWN, Way, all_recorded, first, identity, sampling_options, write_rows
+from benchmarks.common.ways import HELD_OUT, Way, all_recorded, first, identity, sampling_options, write_rows
 from benchmarks.sampling.composed_samples import read_by, summary
 from energycomp import Composer, Model, load, match_snr
 from energycomp_datasets.clevr.layout import render_objects
@@ -31,6 +31,7 @@ SCHEDULERS = {
     "both": ("ddim",),
 }
 REFERENCE = Way("flowmatchheundiscrete", 100)
+SCENES = 4  # that are drawn in a row
 
 
 def compositions(diffusion: Model, flow: Model, places: Tensor) -> dict[str, Any]:
@@ -67,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reader = load(options.reader)
     names = {kind: identity(kind, models[kind]) for kind in models}
     names["both"] = "-".join(names.values())
-    shown: list[Path] = []
+    shown: list[Image.Image] = []
+    lines: list[str] = []
     for count in map(int, options.counts.split(",")):
         _, described = render_objects(options.n, objects=(count, count), seed=HELD_OUT + options.seed)
         places = [one[:, :2] for one in described]
@@ -84,8 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 found = all_recorded(folder, way, reader, chosen, options.seed, read_by(reader), title)
                 line = {"objects": count, "model": kind, "way": str(way), "samples": options.n, "seed": options.seed}
                 print(json.dumps({**line, **summary(found, torch.stack(places))}), flush=True)
-                shown += first(folder, options.n)
-    write_rows(options.o, shown, columns=min(SHOWN, options.n), side=96)
+                shown += [models["diffusion"].shown(Image.open(path)) for path in first(folder, options.n, SCENES)]
+                lines.append(f"{kind}, {way}")
+    write_rows(options.o, shown, columns=min(SCENES, options.n), side=112, names=lines)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.common.options import parser
-from benchmarks.common.ways import PICTURE, SHOWN, Way, first, identity, mean_interval, spent, write_rows
+from benchmarks.common.ways import PICTURE, Way, first, identity, mean_interval, spent, write_rows
 from benchmarks.sampling.regions import composed, pairs
 from energycomp import Composer, Model, infer, load, per_sample
 from energycomp.denoisers import count_rows
@@ -32,6 +32,7 @@ from energycomp.sampling import made_guidance
 from energycomp_solvers.enumerate import Enumerate
 
 BATCH, DRAWS = 8, 16
+PAIRS = 5  # that are drawn in a row
 BASE = "cfg"
 END = 1 / 255
 
@@ -66,8 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 gains = [row["found"] - other["found"] for row, other in zip(rows, rows_of(BASE, scale), strict=True)]
                 line["found_gain"], line["found_gain_interval"] = mean_interval(torch.tensor(gains))
             print(json.dumps({**line, "rows_per_sample": spent(rows), "seed": options.seed}), flush=True)
-            shown += first(folder / f"{name}-{scale:g}", options.n)
-    write_rows(options.o, shown, columns=min(SHOWN, options.n), side=96)
+            shown += first(folder / f"{name}-{scale:g}", options.n, PAIRS)
+    heads = [", ".join(pair) for pair in chosen[:PAIRS]]
+    several = len(options.scales) > 1
+    rows_named = [f"{name} {scale:g}" if several else name for scale in options.scales for name in options.guidances]
+    write_rows(options.o, shown, columns=len(heads), side=160, heads=heads, names=rows_named)
 
 
 def _batch(

@@ -30,7 +30,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.common.options import parser
-from benchmarks.common.ways import PICTURE, SHOWN, Way, all_recorded, first, folder_of, mean_interval, spent, write_rows
+from benchmarks.common.ways import PICTURE, Way, all_recorded, first, folder_of, mean_interval, spent, write_rows
 from energycomp import Composition, Model, load, region
 from energycomp.components import predict_leaves
 from energycomp.images import to_output
@@ -40,6 +40,7 @@ from energycomp_samplers import regional
 
 WEIGHTS = ("number", "region", "regional")
 HALVES = ("left half", "right half")
+PAIRS = 5  # that are drawn in a row
 TRUE = "true"  # rendered images
 SEEN, SHARE = 32, 0.9  # least pixels of a colour in a half, and least share of all of its pixels
 HUES = {"red": 0.0, "yellow": 0.16, "green": 0.31, "blue": 0.62}  # of the renderer's colours, in turns
@@ -72,8 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         colors = [color_in_its_half(image, pair) for image, pair in zip(images, chosen, strict=True)]
         line["color_in_its_half"], line["color_in_its_half_interval"] = mean_interval(torch.tensor(colors))
         print(json.dumps({**line, "seed": options.seed, "rows_per_sample": spent(rows)}), flush=True)
-        shown += first(folder, len(rows))
-    write_rows(options.o, shown, columns=min(SHOWN, options.n), side=128)
+        shown += first(folder, len(rows), PAIRS) if kind != TRUE else []
+    drawn = [kind for kind in options.weights if kind != TRUE]
+    heads = [", ".join(pair) for pair in pairs(min(PAIRS, options.n), options.seed)]
+    write_rows(options.o, shown, columns=len(heads), side=160, heads=heads, names=drawn)
 
 
 def pairs(n: int, seed: int) -> list[tuple[str, str]]:

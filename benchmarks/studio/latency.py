@@ -49,7 +49,7 @@ def drag(page: Any, number: int) -> tuple[float, float]:
     box = page.locator("#compose-scene .studio-picture").bounding_box()
 
     def place(x: float) -> tuple[float, float]:
-        return box["x"] + x * box["width"], box["y"] + 0.45 * box["height"]
+        return box["x"] + x * box["width"], box["y"] + 0.5 * box["height"]
 
     ends = (0.3, 0.5) if number % 2 == 0 else (0.5, 0.3)
     page.mouse.move(*place(ends[0]))

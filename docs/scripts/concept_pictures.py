@@ -25,8 +25,11 @@ from energycomp.testing import Gaussian
 from energycomp_lab.evaluation import true_values
 
 A, B = (0.3, 0.5), (0.7, 0.6)
+NOISE = 6  # seed of the samples of compositions
 LARGE = 140_000  # bytes
 LENGTH = 17  # of arrows: eps a panel's width
+FRAME = 2 / 3  # height of an image in its width: the model squeezes frames of 3:2 into squares
+WORDS = 9.5  # points, of words that can be read at the width of a page
 INK, ACCENT, FAINT = "#1a1a1a", "#d1495b", "#6b6b6b"
 
 
@@ -68,12 +71,12 @@ def show(axes: Any, image: Tensor | None, title: str = "", *, below: str = "", *
     if image is not None:
         picture = image.detach().cpu()
         picture = (picture.permute(1, 2, 0) + 1).div(2).clamp(0, 1) if picture.ndim == 3 else picture
-        axes.imshow(picture.numpy(), **{"interpolation": "bicubic", **options})
+        axes.imshow(picture.numpy(), **{"interpolation": "bicubic", "aspect": FRAME, **options})
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-    axes.set_title(title, fontsize=10, color=INK, pad=5)
-    axes.set_xlabel(below, fontsize=8.5, color=FAINT)
+    axes.set_title(title, fontsize=11, color=INK, pad=5)
+    axes.set_xlabel(below, fontsize=WORDS, color=FAINT)
 
 
 def draw_sum(_: Model) -> Figure:
@@ -85,8 +88,8 @@ def draw_sum(_: Model) -> Figure:
         "$E_b$": Composer([b]),
         "$E_a + E_b$": Composer([a, b], rule="sum"),
     }
-    below = ["wants x near -0.6", "wants y near 0.7", "wants both: the product of the densities"]
-    figure = new_figure(9.0, 3.4)
+    below = ["wants x near -0.6", "wants y near 0.7", "wants both: the product"]
+    figure = new_figure(8.0, 3.1)
     side = torch.linspace(-2, 2, 81)
     fine = torch.cartesian_prod(side, side)
     coarse = torch.cartesian_prod(torch.linspace(-1.8, 1.8, 13), torch.linspace(-1.8, 1.8, 13))
@@ -104,7 +107,7 @@ def draw_sum(_: Model) -> Figure:
 
 
 def draw_generate(model: Model) -> Figure:
-    """Samples of compositions, every column from the same two noises."""
+    """Samples of compositions, all from the same noise."""
     a, b, u = model(*A), model(*B), model.unconditional
     columns = {
         "u": (u, "no object asked for"),
@@ -115,15 +118,14 @@ def draw_generate(model: Model) -> Figure:
         "0.5 * a & u": (0.5 * a & u, "half of a"),
         "2.0 * a & u": (2.0 * a & u, "a, twice"),
     }
-    figure = new_figure(10.0, 3.4)
-    grid = figure.subplots(2, len(columns))
-    for column, (title, (scene, below)) in enumerate(columns.items()):
-        noise = [torch.Generator().manual_seed(seed) for seed in (9, 6)]
+    figure = new_figure(8.0, 3.8)
+    *panels, spare = figure.subplots(2, 4).flat
+    spare.axis("off")
+    for axes, (title, (scene, below)) in zip(panels, columns.items(), strict=True):
         options = {"scheduler": "DDIMScheduler", "num_inference_steps": 30, "progress": False}
-        images = Composer(scene).sample(2, generator=noise, output_type="latent", **options).clamp(-1, 1)
-        show(grid[0, column], images[0], title)
-        show(grid[1, column], images[1], below=below)
-        grid[0, column].title.set_family("monospace")
+        image = Composer(scene).sample(generator=NOISE, output_type="latent", **options)[0].clamp(-1, 1)
+        show(axes, image, title, below=below)
+        axes.title.set_family("monospace")
     return figure
 
 
@@ -151,9 +153,11 @@ def draw_decompose(model: Model) -> Figure:
         "object 3 adds",
         "the sum",
     ]
-    figure = new_figure(10.0, 2.0)
-    for axes, (title, image), note in zip(figure.subplots(1, len(panels)), panels, below, strict=True):
-        show(axes, image, title, below=note)
+    figure = new_figure(8.0, 3.8)
+    *axes, spare = figure.subplots(2, 4).flat
+    spare.axis("off")
+    for one, (title, image), note in zip(axes, panels, below, strict=True):
+        show(one, image, title, below=note)
     return figure
 
 
@@ -165,8 +169,9 @@ def draw_understand(model: Model) -> Figure:
     steps = (torch.arange(side) + 0.5) / side
     lattice = torch.cartesian_prod(steps, steps).flip(1)  # rows of the picture one after the other
     form = problem.quadratic(lattice, problem.draw(8, torch.Generator().manual_seed(0)))
-    figure = new_figure(10.0, 2.5)
-    axes = figure.subplots(1, 5, width_ratios=[1, 1, 1, 1, 1.35])
+    figure = new_figure(8.0, 4.4)
+    grid = figure.add_gridspec(2, 3)
+    axes = [figure.add_subplot(grid[k // 3, k % 3]) for k in range(4)]
     show(axes[0], model.encode(example.image)[0], "picture")
     chosen: list[int] = []
     for panel, title in zip(axes[1:4], ["the first: where?", "the second", "the third"], strict=True):
@@ -177,7 +182,7 @@ def draw_understand(model: Model) -> Figure:
         show(panel, errors.reshape(side, side), title, below="bright: less error", cmap="magma_r", extent=(0, 1, 1, 0))
         panel.plot(*lattice[chosen[:-1]].T, "o", color="white", markersize=5, markeredgecolor=INK)
         panel.plot(*lattice[chosen[-1]], "*", color="#33d17a", markersize=11, markeredgecolor=INK)
-    draw_counts(axes[4], model, problem, example.image)
+    draw_counts(figure.add_subplot(grid[1, 1:]), model, problem, example.image)
     return figure
 
 
@@ -192,11 +197,11 @@ def draw_counts(axes: Any, model: Model, problem: Any, image: Any) -> None:
     best = min(counts, key=means.__getitem__)
     print("error by count:", {k: round(m, 2) for k, m in zip(counts, means, strict=True)}, "least at", best)
     axes.plot(best, means[best], "*", color="#33d17a", markersize=12, markeredgecolor=INK)
-    axes.set_title("how many?", fontsize=10, color=INK, pad=5)
-    axes.set_xlabel("objects", fontsize=8.5, color=FAINT)
-    axes.set_ylabel("least error", fontsize=8.5, color=FAINT)
+    axes.set_title("how many?", fontsize=11, color=INK, pad=5)
+    axes.set_xlabel("objects", fontsize=WORDS, color=FAINT)
+    axes.set_ylabel("least error", fontsize=WORDS, color=FAINT)
     axes.set_ylim(0)
-    axes.tick_params(labelsize=8, colors=FAINT)
+    axes.tick_params(labelsize=WORDS, colors=FAINT)
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -2,7 +2,7 @@
 
 python docs/scripts/gallery.py [--only start growing attributes compose read] [--seed 0] [-o docs/images]
 
-Writes NAME.png of each and, of `start` cut to 1200x630, `../assets/card.png`. `read` shows how a rendered scene, or
+Writes NAME.png of each and, of `start` on 1200x630, `../assets/card.png`. `read` shows how a rendered scene, or
 `--image`, is read.
 """
 
@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
+from tour import letters, named
 
 from energycomp import Composer, decompose, infer, load
 from energycomp.components import combine
@@ -27,6 +28,7 @@ from energycomp_datasets.clevr.layout import render_objects
 from energycomp_datasets.shapes.source import draw
 
 SIDE, SMALL = 384, 256  # px
+HEAD = 38  # px, the height of a line above an image
 SCENE = (
     "large red metal cube at 0.3,0.42",
     "small blue metal sphere at 0.52,0.66",
@@ -47,6 +49,7 @@ SCENES = {
         "small yellow rubber sphere at 0.7,0.75",
     ),
 }
+READ = (576, 384)  # px, of an image of 3:2
 FACE = ("eyeglasses", "smiling", "beard", "suit")
 HELD_OUT = 2_000_000_000
 
@@ -73,15 +76,29 @@ def main() -> None:
 def start(options: argparse.Namespace) -> Image.Image:
     """Compose, read and decompose: a scene, the same scene with what was found in it, and an image beside its parts."""
     clevr, decomp, seed = load("clevr"), load("decomp"), options.seed
-    scene = described(described_values(SCENE[:4]), seed)
-    solution = infer(scene, clevr, generator=seed)
+    scene = large(described(described_values(SCENE[:4]), seed))
+    rows = infer(scene, clevr, generator=seed).table()
     made = decompose(draw(3, HELD_OUT + seed, counts=(3, 3)).image[None] / 2 + 0.5, decomp, generator=seed).parts
     objects = made.images[0][made.images[0].flatten(1).std(1).argsort(descending=True)[:3]]  # not the empty parts
-    parts = grid(torch.cat([made.whole, objects]), columns=2, side=(SIDE - 6) // 2)
-    framed_parts = Image.new("RGB", large(scene).size, "white")
-    framed_parts.paste(parts.resize((SIDE, SIDE)), ((framed_parts.width - SIDE) // 2, 0))
-    seen = [large(scene), solution.picture(side=SIDE), framed_parts]
-    return grid(seen, columns=3, padding=8, heads=["compose", "read", "decompose"])
+    parts = to_output(torch.cat([made.whole, objects]), "pil")
+    # Two images above, four squares below, all of them as wide.
+    width, height, gap = scene.width, scene.height, 8
+    side = (2 * width - 2 * gap) // 4
+    whole = Image.new("RGB", (2 * width + gap, height + side + 2 * HEAD), "white")
+    pieces = [("compose", scene), ("read", named(scene, rows, len(rows), 17))]
+    for k, (head, image) in enumerate(pieces):
+        write(whole, head, (k * (width + gap) + width // 2, HEAD // 2))
+        whole.paste(image, (k * (width + gap), HEAD))
+    heads = ["decompose", "part 1", "part 2", "part 3"]
+    for k, (head, image) in enumerate(zip(heads, parts, strict=True)):
+        write(whole, head, (k * (side + gap) + side // 2, height + HEAD + HEAD // 2))
+        whole.paste(image.resize((side, side), Image.Resampling.LANCZOS), (k * (side + gap), height + 2 * HEAD))
+    return whole
+
+
+def write(whole: Image.Image, text: str, middle: tuple[int, int]) -> None:
+    """A word above an image."""
+    ImageDraw.Draw(whole).text(middle, text, font=letters(22), fill="#1a1a1a", anchor="mm")
 
 
 def growing(options: argparse.Namespace) -> Image.Image:
@@ -93,24 +110,28 @@ def growing(options: argparse.Namespace) -> Image.Image:
 
 
 def attributes(options: argparse.Namespace) -> Image.Image:
-    """One more attribute of a face at a time, from the same noise."""
+    """One more attribute of a face at a time, from the same noise. Those that are still to come are denied."""
     faces = load("faces")
-    sets = [FACE[:number] for number in range(1, 1 + len(FACE))]
-    parts = [combine([faces(**{name: True}) for name in names], "product") for names in sets]
+    sets = [{name: place <= number for place, name in enumerate(FACE)} for number in range(len(FACE))]
+    parts = [combine([faces(**{name: has}) for name, has in one.items()], "product") for one in sets]
     drawn = [large(Composer(part).sample(generator=options.seed)[0], 192) for part in parts]
-    return grid(drawn, columns=4, captions=[f"+ {names[-1]}" for names in sets])
+    return grid(drawn, columns=4, captions=[FACE[0], *(f"+ {name}" for name in FACE[1:])])
 
 
 def compose(options: argparse.Namespace) -> Figure:
     """Scenes and their descriptions."""
-    figure, panels = new_panels(len(SCENES), (3.0 * len(SCENES), 3.3))
-    for axes, (name, words) in zip(panels, SCENES.items(), strict=True):
-        show(axes, described(described_values(words), options.seed), name)
-        axes.set_xlabel("\n".join(words), fontsize=8)
+    figure = Figure(figsize=(8.0, 7.4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (name, words) in zip(figure.subplots(2, 2).flat, SCENES.items(), strict=True):
+        axes.imshow(large(described(described_values(words), options.seed), SMALL), interpolation="nearest")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_title(name, fontsize=12)
+        axes.set_xlabel("\n".join(words), fontsize=9.5)
     return figure
 
 
-def read(options: argparse.Namespace) -> Figure:
+def read(options: argparse.Namespace) -> Image.Image:
     """An image, what is read of each object with its least certain word, and a sample of what was read."""
     model = load("clevr")
     if options.image:
@@ -119,23 +140,11 @@ def read(options: argparse.Namespace) -> Figure:
         arrays, _ = render_objects(1, objects=(5, 5), seed=HELD_OUT + options.seed)
         image = to_output(arrays / 127.5 - 1, "pil")[0]
     solution = infer(image, model, generator=options.seed)
-    figure, (left, right) = new_panels(2, (10.0, 3.7))
-    show(
-        left, image.resize((480, 320), Image.Resampling.LANCZOS), f"read: {solution.count} objects, {solution.verdict}"
-    )
-    certainty = torch.ones(solution.count, 1) if solution.certainty is None else solution.certainty
-    middle = float(solution.conditions[:, 1].median())
-    for value, known in zip(solution.conditions, certainty, strict=True):
-        one = model.conditioner.describe(value)
-        words = f"{one['size']} {one['color']}\n{one['material']} {one['shape']}\n{float(known.min()):.2f}"
-        above = one["y"] <= middle  # words of far objects stand above them, those of near ones below
-        left.annotate(
-            words, (one["x"] * 480, one["y"] * 320), (0, 22 if above else -22), textcoords="offset points",
-            ha="center", va="bottom" if above else "top", fontsize=8, color="white",
-            bbox={"boxstyle": "round,pad=0.2", "facecolor": "black", "alpha": 0.6, "linewidth": 0},
-        )  # fmt: skip
-    show(right, described(solution.conditions, options.seed), "drawn again from these words")
-    return figure
+    rows = solution.table()
+    shown = named(image.resize(READ, Image.Resampling.LANCZOS), rows, len(rows), 17)
+    again = large(described(solution.conditions, options.seed)).resize(READ, Image.Resampling.LANCZOS)
+    heads = [f"read: {solution.count} objects, {solution.verdict}", "drawn again from these words"]
+    return grid([shown, again], columns=2, padding=4, heads=heads)
 
 
 def described_values(words: Sequence[str]) -> Tensor:
@@ -156,25 +165,10 @@ def large(image: Image.Image, side: int = SIDE) -> Image.Image:
 
 def card(picture: Any) -> Image.Image:
     """An image in the middle of 1200x630 px, on white."""
+    fitted = ImageOps.contain(picture, (1200, 630), Image.Resampling.LANCZOS)
     whole = Image.new("RGB", (1200, 630), "white")
-    height = round(1200 * picture.height / picture.width)
-    whole.paste(picture.resize((1200, height), Image.Resampling.LANCZOS), (0, (630 - height) // 2))
+    whole.paste(fitted, ((1200 - fitted.width) // 2, (630 - fitted.height) // 2))
     return whole
-
-
-def new_panels(number: int, size: tuple[float, float]) -> tuple[Figure, Sequence[Any]]:
-    """A figure of panels in a row that needs no display."""
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, number)
-
-
-def show(axes: Any, image: Image.Image, title: str) -> None:
-    """An image without axes."""
-    axes.imshow(large(image, SMALL), interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_title(title, fontsize=10)
 
 
 def save(drawn: Image.Image | Figure, path: Path) -> None:

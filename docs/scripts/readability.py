@@ -56,7 +56,12 @@ def measured(text: str) -> tuple[float, float, float]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pages", nargs="*", type=Path, default=[ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))])
+    parser.add_argument(
+        "pages",
+        nargs="*",
+        type=Path,
+        default=[ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("docs/benchmarks/*.md"))],
+    )
     for page in parser.parse_args().pages:
         print("{:15} ease {:5.1f}   words per sentence {:4.1f}   minutes {:4.1f}".format(
             page.name, *measured(page.read_text(encoding="utf-8"))

@@ -44,10 +44,10 @@ def compose(page: Any) -> None:
     wait_for_picture(page)
     wait_for_status(page, "100 steps")
     page.click("#compose-scene .studio-add")
-    for name, word in (("size", "large"), ("color", "blue"), ("material", "rubber"), ("shape", "sphere")):
+    for name, word in (("size", "large"), ("color", "yellow"), ("material", "metal"), ("shape", "sphere")):
         page.locator("#compose-scene").get_by_label(f"{name} of 3").select_option(word)
     code = "document.querySelector('#compose-code').innerText.replaceAll(String.fromCharCode(160), ' ')"
-    page.wait_for_function(f"{code}.includes('large blue rubber sphere at')")
+    page.wait_for_function(f"{code}.includes('large yellow metal sphere at')")
     wait_for_status(page, "3 objects, guidance 2; 100 steps")
     page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
 
@@ -84,7 +84,7 @@ def decompose(page: Any) -> None:
 
 def save(page: Any, file: Path) -> None:
     """The page as it is on the screen, without the seconds, which are those of the machine that draws it."""
-    seconds = "/,? (tracked )?in [0-9.]+ s$/"
+    seconds = "/,? (tracked )?in [0-9.]+ s(?=,|$)/"
     page.evaluate(
         f"document.querySelectorAll('.studio-status').forEach((one) => "
         f"{{ one.textContent = one.textContent.replace({seconds}, ''); }})"

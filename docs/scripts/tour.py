@@ -28,6 +28,7 @@ from energycomp_scenes import Track, track
 
 Frames = list[tuple[Image.Image, int]]  # each with its milliseconds
 Row = Mapping[str, Any]  # of a table: the place and the words of an object
+Box = tuple[Any, Any]  # the middle and the halves of the sides of a label
 WIDTH, HEIGHT, BAR = 640, 427, 61  # px: of pictures, and of the text below them
 LINE = 54  # letters of a line of this text
 STEPS = 40
@@ -117,9 +118,9 @@ def changed(image: Image.Image, rows: Sequence[Row], edited: Image.Image, said: 
     frames = [(card(image, "Read", "a picture, of which only the pixels are given"), 500)]
     for count in range(1, len(rows) + 1):
         text = f"{count} object{'s' * (count > 1)}"
-        frames.append((card(named(image, rows, count), "Read", text), 220))
+        frames.append((card(named(fitted(image), rows, count), "Read", text), 220))
     text = f"{len(rows)} objects, with the certainty of their words"
-    frames.append((card(named(image, rows, len(rows)), "Read", text), 1100))
+    frames.append((card(named(fitted(image), rows, len(rows)), "Read", text), 1100))
     frames.append((card(image, "Edit", said), 700))
     frames += [(card(one, "Edit", said), 60) for one in faded(image, edited)]
     frames.append((card(edited, "Edit", said), 1300))
@@ -161,23 +162,52 @@ def short(row: Row) -> str:
     return f"{row['color']} {row['shape']}"
 
 
-def named(image: Image.Image, rows: Sequence[Row], count: int) -> Image.Image:
-    """An image with the words of its first objects, and the certainty of the least certain one of each."""
-    picture = fitted(image)
-    pen, font = ImageDraw.Draw(picture, "RGBA"), letters(15)
-    middle = sorted(row["y"] for row in rows)[len(rows) // 2]
-    for row in rows[:count]:
+def named(image: Image.Image, rows: Sequence[Row], count: int, size: int = 15) -> Image.Image:
+    """An image with the words of its first objects, and the certainty of the least certain one of each.
+
+    Args:
+        image: at the size of the figure.
+        size: of letters, in px.
+    """
+    picture = image.convert("RGB")
+    pen, font = ImageDraw.Draw(picture, "RGBA"), letters(size)
+    whole = np.array(picture.size)
+    objects = [np.array([row["x"], row["y"]]) * whole for row in rows]
+    taken: list[Box] = []
+    for row, middle in zip(rows[:count], objects, strict=False):
         least = f"\n{min(row['certainty'].values()):.2f}" if "certainty" in row else ""
         text = f"{row['size']} {row['color']}\n{row['material']} {row['shape']}{least}"
         _, _, wide, high = pen.multiline_textbbox((0, 0), text, font=font, align="center")
-        half = np.array([wide / 2 + 7, high / 2 + 6])
-        # Words of far objects stand above them, those of near ones below, and all of them inside of the picture.
-        side = -1 if row["y"] <= middle else 1
-        place = np.array([row["x"] * WIDTH, row["y"] * HEIGHT + side * 66])
-        place = np.clip(place, half, [WIDTH, HEIGHT] - half)
+        half = np.array([wide, high]) / 2 + size / 2.5
+        others = [other for other in objects if other is not middle]
+        place = free_of(middle, half, others, taken, whole)
+        taken.append((place, half))
         pen.rounded_rectangle([*(place - half), *(place + half)], radius=5, fill=(0, 0, 0, 165))
         pen.multiline_text(tuple(place), text, font=font, fill="white", anchor="mm", align="center")
     return picture
+
+
+def free_of(middle: Any, half: Any, others: Sequence[Any], taken: Sequence[Box], whole: Any) -> Any:
+    """The middle of a label beside an object: inside of the picture, off other labels, and away from other objects.
+
+    Args:
+        middle: of the object.
+        half: of the width and of the height of the label.
+        others: middles of the other objects.
+        taken: middles and halves of the labels that are there.
+        whole: width and height of the picture.
+    """
+    away = [(0, -1), (0, 1), (-1, 0), (1, 0), (-0.8, -0.8), (0.8, -0.8), (-0.8, 0.8), (0.8, 0.8)]
+    steps = [np.array(one) * (half + reach) for reach in (whole[1] / 13, whole[1] / 9) for one in away]
+    places = [np.clip(middle + step, half, whole - half) for step in steps]
+
+    def cost(place: Any) -> float:
+        over = sum(float(np.clip(half + other - abs(place - at), 0, None).prod()) for at, other in taken)
+        room = whole[1] / 12
+        near = sum(float(np.clip(half + room - abs(place - other), 0, None).prod()) for other in others)
+        return 10 * over + near + 0.05 * float(np.hypot(*(place - middle)))
+
+    return min(places, key=cost)
 
 
 def card(image: Image.Image, act: str, text: str) -> Image.Image:

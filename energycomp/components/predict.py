@@ -138,6 +138,12 @@ def predict(
 
     Raises:
         NonFiniteError: naming the component whose prediction is not finite.
+
+    >>> from energycomp.testing import Gaussian
+    >>> a, b = Gaussian(-1.0, 1e-6), Gaussian(0.5, 1e-6)  # nearly points
+    >>> x, t = torch.zeros(1, 1, 1, 1), torch.tensor([500.0])
+    >>> predict(0.5 * a + 0.5 * b, x, t, prediction_type="sample").round(decimals=2).item()  # their mean
+    -0.25
     """
     return predict_all([composition], sample, timestep, prediction_type=prediction_type)[0]
 

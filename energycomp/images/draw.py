@@ -24,6 +24,7 @@ TRUE: Colour = (0, 229, 255)  # crosses at true places
 EDGE: Colour = (0, 0, 0)  # around both, and of letters
 HEAT: tuple[Colour, ...] = ((20, 24, 82), (38, 110, 160), (90, 190, 140), (253, 231, 60))  # from least to greatest
 LETTERS = 13  # px, the size of letters beside small images
+ACROSS = 56  # sizes of letters in the width of a figure at most, so that they can be read where a page shrinks it
 LEAST = 9  # px, the least size, for texts that are too wide
 MARGIN = 12  # the greatest width of names at the left, in sizes of letters
 
@@ -82,7 +83,7 @@ def grid(
     for what, given, number in (("heads", heads, columns), ("names", names, rows), ("captions", captions, len(cells))):
         _check_number(what, given, number)
     width, height = cells[0].size
-    size = max(LETTERS, cells[0].height // 24)
+    size = max(LETTERS, height // 24, columns * width // ACROSS)
     line = round(1.5 * size)
     below = 0 if captions is None else line
     edge = padding if len(cells) > 1 else 0
@@ -227,7 +228,8 @@ def strip(
 ) -> Image.Image:
     """Decomposed images, one row per image: the image, its reconstruction from all parts, and each part alone.
 
-    With masks there is a second row per image: the image with each mask in its own colour, then the masks.
+    With masks there is a second row per image: the image and its reconstruction with each mask in its own colour, then
+    the masks.
 
     Args:
         pictures: the images, (B, 3, H, W) in [-1, 1].
@@ -251,12 +253,13 @@ def strip(
     lines = [torch.cat([pictures[:, None], whole[:, None], parts], dim=1)]
     if masks is not None:
         masks = masks.detach().cpu().bool()
-        marked = pictures
+        both = torch.stack([pictures, whole], dim=1)
+        marked = both
         for k in range(count):
             hue = torch.tensor(part_colour(k, count))[:, None, None] * 2 - 1
-            marked = torch.where(masks[:, k, None], 0.4 * pictures + 0.6 * hue, marked)
+            marked = torch.where(masks[:, k, None, None], 0.4 * both + 0.6 * hue, marked)
         shown = masks[:, :, None].expand(-1, -1, 3, -1, -1).float() * 2 - 1
-        lines.append(torch.cat([marked[:, None], torch.ones_like(whole)[:, None], shown], 1))
+        lines.append(torch.cat([marked, shown], 1))
     heads = ["image", "reconstruction", *(f"part {k}" for k in range(count))]
     rows = None if names is None else [text for name in names for text in (name, "masks")[: len(lines)]]
     cells = torch.stack(lines, dim=1).flatten(0, 2)

@@ -72,6 +72,10 @@ def decode_formula(content: bytes, name: str = "bytes") -> dict[str, Any]:
 
     Args:
         name: of the image in an error.
+
+    >>> from energycomp.images import png
+    >>> decode_formula(png(Image.new("RGB", (4, 4)), formula={"model": "clevr", "seed": 3}))["model"]
+    'clevr'
     """
     with decoded_header(content, name) as image:
         return _parsed(_text_of(image), name)

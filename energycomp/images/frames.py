@@ -25,6 +25,11 @@ def frames_of(path: str | Path) -> Iterator[Image.Image]:
 
     Raises:
         InputError: a file that cannot be read, at first or from some frame on, or MP4 without energycomp[mp4].
+
+    >>> with TemporaryDirectory() as folder:
+    ...     save_frames([Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")], f"{folder}/a.gif")
+    ...     [frame.size for frame in frames_of(f"{folder}/a.gif")]
+    [(8, 8), (8, 8)]
     """
     path = Path(path)
     if path.suffix.lower() == ".gif" or not path.is_file():
@@ -48,7 +53,13 @@ def _read_as(path: Path, what: str) -> Iterator[None]:
 
 
 def frame_count(path: str | Path) -> int:
-    """The number of frames of a GIF or MP4 file; raises as `frames_of`."""
+    """The number of frames of a GIF or MP4 file; raises as `frames_of`.
+
+    >>> with TemporaryDirectory() as folder:
+    ...     save_frames([Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")], f"{folder}/a.gif")
+    ...     frame_count(f"{folder}/a.gif")
+    2
+    """
     path = Path(path)
     if path.suffix.lower() == ".gif" or not path.is_file():
         open_image(path)
@@ -59,7 +70,11 @@ def frame_count(path: str | Path) -> int:
 
 
 def is_movie(path: str | Path) -> bool:
-    """Whether a file is read frame by frame: MP4, and GIF of several frames. A file that cannot be read is none."""
+    """Whether a file is read frame by frame: MP4, and GIF of several frames. A file that cannot be read is none.
+
+    >>> is_movie("a.mp4"), is_movie("a.png"), is_movie("missing.gif")
+    (True, False, False)
+    """
     kind = Path(path).suffix.lower()
     if kind != ".gif":
         return kind in MOVIES
@@ -74,6 +89,13 @@ def read_frames(paths: Sequence[str | Path]) -> list[Image.Image]:
 
     Raises:
         InputError: a file that cannot be read, or not from 2 to 1,000 frames of one size.
+
+    >>> with TemporaryDirectory() as folder:
+    ...     files = [Path(folder) / f"{k}.png" for k in range(3)]
+    ...     for file in files:
+    ...         Image.new("RGB", (8, 8)).save(file)
+    ...     len(read_frames(files))
+    3
     """
     found = [Path(path) for path in paths]
     of_one_file = len(found) == 1 and found[0].suffix.lower() in MOVIES

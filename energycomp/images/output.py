@@ -17,7 +17,11 @@ TOLERANCE = 1e-3  # of the ends of a range, for rounding
 
 
 def is_picture(shape: Sequence[int]) -> bool:
-    """Whether samples of a shape are drawn as images: (1 or 3, H, W)."""
+    """Whether samples of a shape are drawn as images: (1 or 3, H, W).
+
+    >>> is_picture((3, 64, 64)), is_picture((1, 8))
+    (True, False)
+    """
     return len(shape) == 3 and shape[0] in (GREY, RGB)
 
 

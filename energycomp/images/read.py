@@ -42,6 +42,13 @@ def open_image(path: str | os.PathLike[str], *, single: bool = False) -> Image.I
     Raises:
         InputError: no such file, not an image, damaged, over 24.5 megapixels (WebP and CMYK: 12.25), 65,535 pixels
             a side or 100 MB.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     Image.new("L", (6, 4)).save(f"{folder}/grey.png")
+    ...     image = open_image(f"{folder}/grey.png")
+    >>> image.mode, image.size
+    ('RGB', (6, 4))
     """
     return _decoded(lambda: io.FileIO(path), _size_of(path), str(Path(path)), single)
 
@@ -74,7 +81,12 @@ def decoded_header(content: bytes, name: str = "bytes") -> Iterator[Image.Image]
 
 
 def check_no_address(path: str | os.PathLike[str]) -> None:
-    """Raises `InputError` for an address of the web, with or without the slash that `pathlib` removes."""
+    """Raises `InputError` for an address of the web, with or without the slash that `pathlib` removes.
+
+    >>> check_no_address("https://example.org/x.png")
+    Traceback (most recent call last):
+    energycomp.errors.InputError: got the address https://example.org/x.png; expected a file, ...
+    """
     if URL.match(str(path)):
         address = re.sub(":/{1,2}", "://", str(path), count=1)
         raise InputError(f"got the address {address}; expected a file, since none is downloaded; download it first")
@@ -85,6 +97,12 @@ def lost(path: str | os.PathLike[str]) -> dict[str, str]:
 
     Raises:
         InputError: as of `open_image`.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     Image.new("RGBA", (4, 4)).save(f"{folder}/clear.png")
+    ...     lost(f"{folder}/clear.png")
+    {'transparency': 'its transparent pixels are drawn on white'}
     """
     found: dict[str, str] = {}
     formats = tuple(FORMATS.values())

@@ -23,7 +23,11 @@ FULL = ("L", "RGB", "RGBA")  # modes that files keep as they are; a palette is n
 
 
 def png(image: Image.Image, *, formula: Mapping[str, Any] | None = None) -> bytes:
-    """An image as the bytes of a PNG file, with what made it in its metadata; raises as `formula_text`."""
+    """An image as the bytes of a PNG file, with what made it in its metadata; raises as `formula_text`.
+
+    >>> png(Image.new("RGB", (2, 2)))[1:4]
+    b'PNG'
+    """
     file = io.BytesIO()
     image.save(file, format="PNG", pnginfo=add_formula(PngInfo(), formula))
     return file.getvalue()
@@ -50,6 +54,12 @@ def save_image(
     Raises:
         InputError: another end of the name, a folder that cannot be made, or a formula that `formula_text` refuses.
         CheckpointError: the file cannot be written.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     save_image(Image.new("RGB", (4, 4)), f"{folder}/new/a.png")
+    ...     [file.name for file in Path(folder).rglob("*.png")]
+    ['a.png']
     """
     path = Path(path)
     if path.suffix.lower() not in WRITTEN:

@@ -53,7 +53,11 @@ def table_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list
 
 
 def rich_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """A table for the console: rows of text under a header; no columns, no header. What is not text stays as it is."""
+    """A table for the console: rows of text under a header; no columns, no header. What is not text stays as it is.
+
+    >>> rich_table(["word", "sure"], [["cube", "0.98"]]).row_count
+    1
+    """
     table = Table(*(Column(Text(column)) for column in columns), show_header=bool(columns))
     for row in rows:
         table.add_row(*(Text(one) if isinstance(one, str) else one for one in row))
@@ -61,7 +65,15 @@ def rich_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
 
 
 def as_text(table: Table) -> str:
-    """A table as the console shows it, without colours and without the last line break."""
+    """A table as the console shows it, without colours and without the last line break.
+
+    >>> print(as_text(rich_table(["word", "sure"], [["cube", "0.98"]])))
+    ┏━━━━━━┳━━━━━━┓
+    ┃ word ┃ sure ┃
+    ┡━━━━━━╇━━━━━━┩
+    │ cube │ 0.98 │
+    └──────┴──────┘
+    """
     file = io.StringIO()
     Console(file=file, force_jupyter=False, force_terminal=False).print(table)
     return file.getvalue().rstrip("\n")

@@ -74,6 +74,13 @@ def infer(
 
     Warns:
         OutOfDistributionWarning: the typicality is below `OUT_OF_DISTRIBUTION`.
+
+    >>> from energycomp.testing import labels_model, planted
+    >>> model = labels_model(3, counts=(1, 2))  # which of three labels an image shows
+    >>> image = model.decode(planted(model, torch.tensor([2])))[0]
+    >>> solution = infer(image, model)
+    >>> solution.count, solution.conditions.tolist()
+    (1, [2])
     """
     with display(show=progress), working("energycomp: reading ..."):
         model = model_of(model)

@@ -146,7 +146,11 @@ class Adopted(nn.Module):
 
 
 def prediction_in(out: Any) -> Any:
-    """The prediction in what a network gives: an output of diffusers, a tuple that begins with it, or it alone."""
+    """The prediction in what a network gives: an output of diffusers, a tuple that begins with it, or it alone.
+
+    >>> prediction_in((1.0, 2.0)), prediction_in({"sample": 1.0}), prediction_in(1.0)
+    (1.0, 1.0, 1.0)
+    """
     if isinstance(out, Mapping):
         return out["sample"]
     return out[0] if isinstance(out, tuple) else out

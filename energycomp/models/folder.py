@@ -70,6 +70,14 @@ def before_weights(check: Callable[[str, Conditioner], object]) -> Iterator[None
     """Calls `check` with the name and the conditioner of each folder that is read in the block, before its network.
 
     What it raises ends the loading at once: a command refuses a component without the seconds that weights take.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from energycomp import load
+    >>> from energycomp.testing import tiny_model
+    >>> with TemporaryDirectory() as folder, before_weights(lambda name, conditioner: print(name)):
+    ...     tiny_model().save_pretrained(f"{folder}/mine")
+    ...     model = load(f"{folder}/mine")
+    tiny
     """
     token = _first.set(check)
     try:

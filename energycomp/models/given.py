@@ -24,7 +24,13 @@ push_to_hub = Model.push_to_hub
 
 
 def checked_model(model: Any) -> Model:
-    """A model as it is; raises `InputError` for anything else, such as a name."""
+    """A model as it is; raises `InputError` for anything else, such as a name.
+
+    >>> from energycomp.testing import tiny_model
+    >>> model = tiny_model()
+    >>> checked_model(model) is model
+    True
+    """
     if not isinstance(model, Model):
         got = repr(model) if isinstance(model, str) else f"an object of {type(model).__name__}"
         raise InputError(f"got {got} for a model; expected a Model; load it once: model = energycomp.load('clevr')")
@@ -45,7 +51,15 @@ def model_of(given: Any) -> Model:
 
 
 def from_pretrained(folder: str | Path) -> Model:
-    """The model of a folder: `energycomp.load` for a folder alone, whatever its name."""
+    """The model of a folder: `energycomp.load` for a folder alone, whatever its name.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from energycomp.testing import tiny_model
+    >>> with TemporaryDirectory() as folder:
+    ...     tiny_model().save_pretrained(f"{folder}/clevr")
+    ...     from_pretrained(f"{folder}/clevr").name
+    'tiny'
+    """
     return Model.from_pretrained(Path(folder))
 
 

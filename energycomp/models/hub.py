@@ -34,7 +34,11 @@ def is_hub_id(name: str) -> bool:
 
 
 def is_folder(name: str | Path) -> bool:
-    """Whether there is a folder of that name, however long the name is."""
+    """Whether there is a folder of that name, however long the name is.
+
+    >>> is_folder("."), is_folder("x" * 100_000)
+    (True, False)
+    """
     try:
         return Path(name).is_dir()
     except (OSError, ValueError):  # too long a name, or one with a zero byte

@@ -248,6 +248,12 @@ class Model(ModelParts):
 
         Raises:
             InputError: a codec that is in memory alone.
+
+        >>> from energycomp.testing import tiny_model
+        >>> with TemporaryDirectory() as folder:
+        ...     tiny_model().save_pretrained(f"{folder}/mine")
+        ...     sorted(file.name for file in Path(f"{folder}/mine").iterdir())
+        ['README.md', 'config.json', 'manifest.json', 'model.safetensors']
         """
         write(self, folder, dtype, {CARD: plain_card(self), **(extra or {})})
 

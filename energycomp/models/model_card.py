@@ -89,7 +89,12 @@ def plain_card(
 
 
 def pipeline_tag(model: ModelParts) -> str:
-    """The task of the hub that comes nearest: it has none for composition or for inference."""
+    """The task of the hub that comes nearest: it has none for composition or for inference.
+
+    >>> from energycomp.testing import tiny_model
+    >>> pipeline_tag(tiny_model())
+    'unconditional-image-generation'
+    """
     if isinstance(model.conditioner, TextConditioner):
         return "text-to-image"
     return "image-to-image" if model.encoder is not None else "unconditional-image-generation"

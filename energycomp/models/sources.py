@@ -77,7 +77,11 @@ def check_device(device: torch.device | str, argument: str = "device") -> None:
 
 
 def dtype_of(given: str | torch.dtype | None) -> torch.dtype | None:
-    """A type of networks, by its name or itself; None for None."""
+    """A type of networks, by its name or itself; None for None.
+
+    >>> dtype_of("bfloat16"), dtype_of(None)
+    (torch.bfloat16, None)
+    """
     dtype = DTYPES.get(given) if isinstance(given, str) else given
     if (given is None) != (dtype is None) or (dtype is not None and dtype not in DTYPES.values()):
         raise InputError(f"got dtype {given!r}; expected one of {', '.join(DTYPES)}")

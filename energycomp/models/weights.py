@@ -54,6 +54,11 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
 
     Raises:
         CheckpointError: naming the first that is missing, extra, misshapen, of another kind or not finite.
+
+    >>> layer = nn.Linear(1, 1, bias=False)
+    >>> load_weights(layer, {"weight": torch.full((1, 1), 2.0)}, "memory")
+    >>> layer.weight.item()
+    2.0
     """
     own = module.state_dict()
     check_fit(own, tensors, source)

@@ -135,6 +135,12 @@ def test_texts_of_another_number_are_refused(kind: str) -> None:
         grid(torch.zeros(4, 3, 8, 8), columns=2, **{kind: ["a"] * 3})
 
 
+def test_letters_of_a_wide_figure_are_larger_so_that_a_page_can_shrink_it() -> None:
+    wide = grid(torch.zeros(8, 3, 112, 112), columns=8, names=["first image"])
+    narrow = grid(torch.zeros(2, 3, 112, 112), columns=2, names=["first image"])
+    assert wide.width - 8 * 114 > narrow.width - 2 * 114 + 5
+
+
 def test_a_strip_names_its_parts() -> None:
     some = torch.zeros(2, 3, 32, 32)
     parts, masks = torch.zeros(2, 4, 3, 32, 32), torch.zeros(2, 4, 32, 32)
@@ -144,3 +150,14 @@ def test_a_strip_names_its_parts() -> None:
     assert pixels(plain)[:20].min() < 100
     with pytest.raises(InputError, match="got 1 names; expected 2"):
         strip(some, some, parts, names=["a"])
+
+
+def test_masks_are_shown_on_the_image_and_on_its_reconstruction() -> None:
+    grey = torch.zeros(1, 3, 8, 8)
+    masks = torch.zeros(1, 2, 8, 8, dtype=torch.bool)
+    masks[:, 0, :, :4] = True
+    shown = pixels(strip(grey, grey, torch.zeros(1, 2, 3, 8, 8), masks, side=1))
+    first = shown[-9:-1, 2:10]
+    second = shown[-9:-1, 12:20]
+    assert (first == second).all()
+    assert first[0, 0].tolist() != first[0, 7].tolist()

@@ -85,12 +85,13 @@ def picture(path: str, count: int = 4, seed: int = 1) -> None:
     names = [f"galaxy: {a:.0f} to {b:.0f}" for a, b in zip(low, high, strict=True)]
     true = ", ".join(f"{flux:.0f}" for flux in galaxies.sum((1, 2)).sort().values)
     panels = [(image, f"blend of {true}"), *zip(light, names, strict=True), (found.residual, "residual")]
-    figure, axes = plt.subplots(1, len(panels), figsize=(2.4 * len(panels), 2.7), layout="constrained")
-    for axis, (values, title) in zip(axes, panels, strict=True):
-        axis.imshow(values, cmap="gray", vmin=-3.0, vmax=15.0)
-        axis.set_title(title, fontsize=9)
+    figure, axes = plt.subplots(-(-len(panels) // 3), 3, figsize=(8.0, 5.4), layout="constrained")
+    for axis in axes.flat:
         axis.axis("off")
-    figure.savefig(path, dpi=80)
+    for axis, (values, title) in zip(axes.flat, panels, strict=False):
+        axis.imshow(values, cmap="gray", vmin=-3.0, vmax=15.0)
+        axis.set_title(title, fontsize=11)
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:

@@ -188,7 +188,11 @@ def values_of(record: SceneRecord) -> Tensor:
 
 
 def left_open(owner: Tensor, scenes: int, attributes: int, generator: torch.Generator) -> Tensor:
-    """Which attributes of R objects are left open, (R, A): all of a scene, all of an object, or single ones."""
+    """Which attributes of R objects are left open, (R, A): all of a scene, all of an object, or single ones.
+
+    >>> left_open(torch.tensor([0, 0, 1]), 2, 4, torch.Generator().manual_seed(0)).shape
+    torch.Size([3, 4])
+    """
 
     def chance(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator).to(owner.device)

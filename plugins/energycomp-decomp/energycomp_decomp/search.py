@@ -18,7 +18,11 @@ LEVELS = (1.0, 0.9, 0.8, 0.7)  # shares of T at which latents are compared: nois
 
 
 def turn(images: Tensor, view: tuple[int, bool]) -> Tensor:
-    """Images (..., H, W) in a view of `VIEWS`."""
+    """Images (..., H, W) in a view of `VIEWS`.
+
+    >>> turn(torch.tensor([[1, 2]]), (0, True))
+    tensor([[2, 1]])
+    """
     turned = images.rot90(view[0], (-2, -1))
     return turned.flip(-1) if view[1] else turned
 
@@ -34,7 +38,13 @@ def turn_back(images: Tensor, view: tuple[int, bool]) -> Tensor:
 
 
 def check_views(model: Model, views: int) -> None:
-    """Raises `InputError` for a number that is not from 1 to 8, or is more than 1 where latents cannot be searched."""
+    """Raises `InputError` for a number that is not from 1 to 8, or is more than 1 where latents cannot be searched.
+
+    >>> from energycomp.testing import tiny_model
+    >>> check_views(tiny_model(), 9)
+    Traceback (most recent call last):
+    energycomp.errors.InputError: got views=9; expected a whole number from 1 to 8
+    """
     if type(views) is not int or not 1 <= views <= len(VIEWS):
         raise InputError(f"got views={views!r}; expected a whole number from 1 to {len(VIEWS)}")
     denoiser = model.denoiser

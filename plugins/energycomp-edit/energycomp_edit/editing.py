@@ -40,6 +40,13 @@ class Edit:
         rows: network evaluations of the change, without those of reading.
         before: the given image and its components, as the conditioner describes them.
         after: the same for the result.
+
+    >>> from energycomp.testing import bumps_model, planted
+    >>> model, places = bumps_model(), torch.tensor([[0.2, 0.2], [0.8, 0.8]])
+    >>> answer = Solution(places, count=2, error=0.0, stderr=0.0, rows=0)
+    >>> image = planted(model, places)[0] / 2 + 0.5
+    >>> print(edit(image, model, remove=[0], solution=answer, num_inference_steps=4, progress=False))
+    2 objects before, 1 after; ...% of the image changed
     """
 
     image: Image.Image

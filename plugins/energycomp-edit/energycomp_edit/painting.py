@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from energycomp.sampling import make_scheduler, sample
 from energycomp.seeds import as_generator
 
 DRAWS = 8  # draws of the noise bank that a difference is averaged over
+RESTORED = 8  # steps from one call of `restore` to the next: it decodes and encodes images, which takes longer
 REDRAWN = 0.9  # the share of the schedule at which `redraw` begins
 
 
@@ -39,7 +41,8 @@ def repaint(
         composition: of mass 1.
         picture: the image, encoded, (1, C, H, W), as the result is.
         freedom: (1, 1, H, W) in [0, 1], the share of the schedule in which each pixel is free.
-        restore: of the predictions of free pixels, what is known of them: pixels of an image within a latent.
+        restore: of the predictions of free pixels, what is known of them: pixels of an image within a latent. It is
+            called in every eighth step, and in the last one.
         scheduler: as `make_scheduler` takes it.
 
     >>> from energycomp.testing import Gaussian
@@ -52,6 +55,7 @@ def repaint(
     space = composition.noised_space
     kind = native_type(composition)
     alphas_cumprod = space.alphas_cumprod
+    steps = count()
 
     def held(x_t: Tensor, timestep: Tensor, prediction_type: Any) -> Tensor:
         signal, noise = space.levels(timestep, x_t.dtype)
@@ -59,7 +63,9 @@ def repaint(
         x0 = picture.expand_as(x_t)
         if bool(free.any()):
             x0 = torch.where(free, predict(composition, x_t, timestep, prediction_type="sample"), x0)
-            x0 = x0 if restore is None else restore(x0)
+            step = next(steps)
+            if restore is not None and (step % RESTORED == 0 or step >= num_inference_steps - 1):
+                x0 = restore(x0)
         return convert(x0, x_t, signal, noise, source="sample", target=prediction_type)
 
     chosen = make_scheduler(scheduler, alphas_cumprod, prediction_type=kind, value_range=space.value_range)
@@ -134,6 +140,13 @@ def difference(
     the cost is 2 `draws` network evaluations under the product rule: of that component and of u. The picture is an
     encoded image (1, C, H, W), and `timesteps` are the least and the greatest of the draws. With `decode` of a codec,
     pixels are those of images: of the picture, and of the picture and that difference.
+
+    >>> from energycomp.testing import Gaussian
+    >>> u = Composition.of(Gaussian(torch.zeros(1, 4, 4), 1.0))
+    >>> spot = Composition.of(Gaussian(torch.eye(4)[None], 1.0))  # differs on the diagonal
+    >>> found = difference(u, spot, torch.zeros(1, 1, 4, 4), timesteps=(200, 700), generator=0)
+    >>> bool((found[0, 0].diag() > 0).all()), float(found[0, 0, 0, 1])
+    (True, 0.0)
     """
     change = before - after
     space = change.noised_space

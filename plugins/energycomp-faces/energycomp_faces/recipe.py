@@ -48,6 +48,10 @@ def subsets(values: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
     """A random subset of the values (B, A) of each sample, its size even from 0 to A: flat values (R,), owner (R,).
 
     The empty subset is among them: it is what the unconditional row is learned from.
+
+    >>> values, owner = subsets(torch.arange(6).view(2, 3), torch.Generator().manual_seed(0))
+    >>> values.shape == owner.shape
+    True
     """
     batch, count = values.shape
     size = torch.randint(count + 1, (batch, 1), generator=generator)

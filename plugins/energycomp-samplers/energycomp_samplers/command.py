@@ -63,7 +63,7 @@ def separate(
     with loading(model):
         import torch
 
-        from energycomp.images import from_unit, grid, save_image, to_unit
+        from energycomp.images import from_unit, grid, save_image, to_output, to_unit
         from energycomp_samplers.separation import separate as separated
 
         counts, picture = parse_count(count), read_image(image)
@@ -97,7 +97,8 @@ def separate(
     cells = torch.cat([first[:, None], each], dim=1).flatten(0, 1).clamp(0.0, 1.0)
     heads = ["image", *(name[:24] for name in found.names)]
     rows = ["mean", "draw", "interval"]
-    figure = grid(from_unit(cells), columns=1 + found.count, side=SIDE, heads=heads, names=rows)
+    framed = [loaded.shown(one, side=SIDE) for one in to_output(from_unit(cells), "pil")]
+    figure = grid(framed, columns=1 + found.count, heads=heads, names=rows)
     save_image(figure, out, cells=len(cells))
     # The numbers: brightness of each source, and the posterior of the count.
     low, high = found.interval(0.9, lambda z: z.flatten(1).mean(1))

@@ -33,6 +33,10 @@ class Rescaled:
     Args:
         scale: s.
         share: phi, the share of the rescaled prediction; 0 is classifier-free guidance.
+
+    >>> c, u = torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, 0.0]])
+    >>> Rescaled(3.0, share=0.0).guide(10).combine(c, u, torch.tensor([0.5]))
+    tensor([[4., 3.]])
     """
 
     scale: float = attrs.field(default=SCALE, converter=scalar, validator=FINITE)
@@ -54,6 +58,10 @@ class AdaptiveProjected:
         parallel: eta, the share that is kept of the part along c; 1 keeps it all.
         momentum: beta, of the running difference d <- c - u + beta d; below 0 it slows changes of one direction down.
         norm: r, the greatest length of the difference over all pixels; None for no limit.
+
+    >>> c, u = torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, 0.0]])
+    >>> AdaptiveProjected(3.0, parallel=1.0, norm=None).guide(10).combine(c, u, torch.tensor([0.5]))
+    tensor([[4., 3.]])
     """
 
     scale: float = attrs.field(default=SCALE, converter=scalar, validator=FINITE)
@@ -84,6 +92,10 @@ class ZeroStar:
         scale: s.
         zero_until: the share of the trajectory in which the velocity is 0, so that the sample stays as it is, up to
             its scale.
+
+    >>> c, u = torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, 0.0]])
+    >>> ZeroStar(3.0).guide(10).combine(c, u, torch.tensor([0.5]))
+    tensor([[2., 3.]])
     """
 
     scale: float = attrs.field(default=SCALE, converter=scalar, validator=FINITE)

@@ -50,6 +50,16 @@ class HMC:
         nodes: of the line integral of each leapfrog step, at least 2.
         acceptance: the rate to which steps are adapted.
         step_size: c of the first move.
+
+    >>> from energycomp import Composer
+    >>> from energycomp.testing import Gaussian
+    >>> from energycomp_samplers.smc import SMC
+    >>> a = Gaussian(1.0, 0.25)
+    >>> sampler = SMC(weights="none", moves=HMC(moves=1))
+    >>> options = {"num_inference_steps": 10, "generator": 0, "output_type": "latent", "progress": False}
+    >>> x = Composer([a]).sample(500, sampler=sampler, **options)
+    >>> bool((x.mean() - 1.0).abs() < 0.1)
+    True
     """
 
     moves: int = attrs.field(default=1, validator=whole(1))

@@ -26,6 +26,10 @@ class Explanation:
         probability: posterior, among all sets.
         log_evidence: log p(y | sources).
         stderr: of `log_evidence`, from how many particles the draws descend from.
+
+    >>> one = Explanation(("a", "b"), 0.9, -12.0, 0.5)
+    >>> one.names, one.probability
+    (('a', 'b'), 0.9)
     """
 
     names: tuple[str, ...]

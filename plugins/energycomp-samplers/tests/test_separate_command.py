@@ -38,6 +38,15 @@ def test_sources_are_drawn_beside_each_other(run: Callable[..., Any]) -> None:
         assert figure.height > 3 * 192
 
 
+def test_sources_have_the_shape_of_the_frames_of_the_model(run: Callable[..., Any]) -> None:
+    save_pretrained(tiny_model(aspect=1.5), "./wide")
+    code, _, _ = run("separate", "./wide", "both.png", "0.3,0.3", "0.7,0.6", *OPTIONS, "-o", "sources.png")
+    assert code == 0
+    with Image.open("sources.png") as figure:
+        assert 3 * 288 < figure.width < 4 * 288
+        assert 3 * 192 < figure.height < 4 * 192
+
+
 def test_the_count_may_be_open(run: Callable[..., Any]) -> None:
     code, out, _ = run("separate", "./model", "both.png", "0.3,0.3", "--count", "1-2", *OPTIONS)
     assert code == 0

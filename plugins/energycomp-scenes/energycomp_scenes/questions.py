@@ -36,6 +36,11 @@ class Answer:
         probability: the share of this answer, the most frequent one, among the samples that have what is taken for
             granted.
         granted: the share of samples that have what the question takes for granted.
+
+    >>> print(Answer("red", 0.97, 1.0))
+    red (97%)
+    >>> print(Answer(None, 0.0, 0.0))
+    no answer: the picture has not what the question takes for granted
     """
 
     value: int | str | list[int] | None

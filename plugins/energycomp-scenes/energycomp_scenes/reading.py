@@ -37,6 +37,11 @@ class Belief:
     Args:
         ground: (S, K, 2), where objects stand, see `ground_of`.
         codes: (S, K, 4), the words of each, from 1, in the order of `ATTRIBUTES`.
+
+    >>> ground = torch.tensor([[0.0, 0.0], [2.0, 1.0]]).expand(10, 2, 2)  # both objects, in all samples
+    >>> known = Belief(ground, torch.ones(10, 2, 4, dtype=torch.long))
+    >>> [row["left of"] for row in known.relations()]
+    [1.0]
     """
 
     ground: Tensor
@@ -64,7 +69,13 @@ class Belief:
 
 
 def check_objects(model: Model, *, camera: bool = False) -> Model:
-    """The model; raises `InputError` unless its components are whole objects, and for a camera, if it takes none."""
+    """The model; raises `InputError` unless its components are whole objects, and for a camera, if it takes none.
+
+    >>> from energycomp.testing import tiny_model
+    >>> check_objects(tiny_model())
+    Traceback (most recent call last):
+    energycomp.errors.InputError: got the model tiny; expected one of whole objects, such as clevr
+    """
     if not isinstance(model.conditioner, Objects):
         raise InputError(f"got the model {model.name}; expected one of whole objects, such as clevr")
     if camera:
@@ -86,6 +97,11 @@ def joined(solution: Solution, image: Any, model: Model, *, generator: int | tor
 
     Raises:
         InputError: a reading without certainties, or a model without them.
+
+    >>> from energycomp.testing import tiny_model
+    >>> joined(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0), None, tiny_model())
+    Traceback (most recent call last):
+    energycomp.errors.InputError: got ... to join with tiny; expected a reading of ..., such as clevr and clevr-small
     """
     if solution.posteriors is None or model.defaults.beta is None or not isinstance(model.conditioner, Objects):
         got = f"got {solution!r} to join with {model.name}"

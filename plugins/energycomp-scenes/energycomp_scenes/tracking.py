@@ -39,6 +39,10 @@ class TrackedFrame:
         rows: network evaluations.
         known: the greatest identity so far.
         state: of each object, for the next frame.
+
+    >>> frame = TrackedFrame(0, ({"identity": 1, "x": 0.3, "y": 0.5, "visible": True},), 120, 1, ())
+    >>> TrackedFrame.of(frame.record()).known
+    1
     """
 
     frame: int
@@ -68,6 +72,12 @@ class Track:
     Args:
         frames: what was read of each.
         images: as people see them.
+
+    >>> row = {"identity": 1, "x": 0.3, "y": 0.5, "visible": True}
+    >>> frames = tuple(TrackedFrame(k, (row,), 100, 1, ()) for k in range(2))
+    >>> found = Track(frames, (Image.new("RGB", (48, 32)),) * 2)
+    >>> found.rows, found.table()[1]["frame"], found.picture(0, side=32).size
+    ([100, 100], 1, (48, 32))
     """
 
     frames: tuple[TrackedFrame, ...]

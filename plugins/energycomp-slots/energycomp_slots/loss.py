@@ -20,6 +20,9 @@ class LossWeights:
         matched: of KL(q(z_s|x) || p(z_s|z_g)) (eq. 3.5); 0 skips the generative path.
         scene: beta, of KL(q(z_g|x) || N(0, I)).
         features: of the mean squared difference of the feature maps of the two paths.
+
+    >>> LossWeights(matched=0.5).matched
+    0.5
     """
 
     slots: float = 0.5
@@ -129,7 +132,13 @@ def _generated(network: SlotVAE, features: Tensor, noise: Tensor, generator: tor
 
 
 def used(log_masks: Tensor) -> Tensor:
-    """The mean number of slots with the largest mask in at least 1 % of the pixels, from log masks (B, K, 1, H, W)."""
+    """The mean number of slots with the largest mask in at least 1 % of the pixels, from log masks (B, K, 1, H, W).
+
+    >>> masks = torch.zeros(1, 2, 1, 2, 2)
+    >>> masks[:, 1] = -1.0  # the second slot has no pixel
+    >>> used(masks).item()
+    1.0
+    """
     winner = log_masks.detach().argmax(1).flatten(1)
     shares = F.one_hot(winner, log_masks.shape[1]).float().mean(1)
     return (shares >= 0.01).float().sum(1).mean()

@@ -85,7 +85,11 @@ class LatentPrior(nn.Module):
 
 
 class Layer(nn.Module):
-    """A residual layer that knows the timestep."""
+    """A residual layer that knows the timestep.
+
+    >>> Layer(4)(torch.zeros(2, 4), torch.zeros(2, 4)).shape
+    torch.Size([2, 4])
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -10,8 +10,8 @@ from energycomp_studio.scene import Draft, Item
 # Scenes that the included models draw well. Other models begin with the first words of their form.
 CHOSEN: dict[str, list[dict[str, Any]]] = {
     "clevr": [
-        {"x": 0.3, "y": 0.45, "size": "large", "color": "cyan", "material": "metal", "shape": "cylinder"},
-        {"x": 0.7, "y": 0.6, "size": "large", "color": "red", "material": "rubber", "shape": "sphere"},
+        {"x": 0.3, "y": 0.5, "size": "large", "color": "red", "material": "metal", "shape": "cube"},
+        {"x": 0.7, "y": 0.6, "size": "small", "color": "blue", "material": "rubber", "shape": "sphere"},
     ],
     "text": [{"text": "green cube"}, {"text": "blue sphere"}],
     "text-composed": [{"text": "green cube"}, {"text": "blue sphere"}],

@@ -118,6 +118,7 @@ def edit_shell(found: Changes, model: Model, source: str, settings: Settings) ->
         words += ["--remove", str(number + 1)]
     for item in found.add:
         words += ["--add", text_of(item, model)]
+    words += [] if settings.steps is None else ["--steps", str(settings.steps)]
     return shlex.join([*words, "--seed", str(settings.seed), "-o", "edited.png"])
 
 
@@ -128,6 +129,7 @@ def edit_python(found: Changes, model: Model, source: str, settings: Settings) -
     arguments = [f"move={{{moved}}}"] if found.move else []
     arguments += [f"remove={list(found.remove)}"] if found.remove else []
     arguments += [f"add=[{added}]"] if found.add else []
+    arguments += [] if settings.steps is None else [f"num_inference_steps={settings.steps}"]
     arguments += [f"generator={settings.seed}"]
     return "\n".join([
         "import energycomp",

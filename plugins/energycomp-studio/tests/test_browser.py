@@ -550,6 +550,17 @@ def test_parts_of_two_images_are_recombined(new_page: Any, tmp_path: Path) -> No
     expect(page.locator(f"{tiles} img").first).not_to_have_attribute("src", before)
     expect(page.locator(f"{tiles} .studio-tile")).to_have_count(8)
     expect(page.locator("#parts-result img")).to_have_count(0)  # it was of other parts
+    page.locator("#parts-tiles .studio-tile").first.click()
+    made = page.locator("#parts-result img")
+    expect(made).to_have_attribute("src", _DATA)
+    shown = [page.locator(f"{tiles} img").first.get_attribute("src") or "", made.get_attribute("src") or ""]
+    pressed = [one.get_attribute("aria-pressed") for one in page.locator(f"{tiles} .studio-tile").all()]
+    page.reload()  # the parts, what was chosen of them and their image stay
+    expect(page.locator("#parts-status")).to_have_text("as it was")
+    expect(page.get_by_role("tab", name="Decompose")).to_have_attribute("aria-selected", "true")
+    expect(made).to_have_attribute("src", shown[1])
+    expect(page.locator(f"{tiles} img").first).to_have_attribute("src", shown[0])
+    assert pressed == [one.get_attribute("aria-pressed") for one in page.locator(f"{tiles} .studio-tile").all()]
 
 
 def test_two_pages_and_stop_and_waiting_and_what_is_newer(

@@ -325,6 +325,8 @@ def test_the_lines_of_an_edit() -> None:
     assert 'move={0: {"x": 0.2, "y": 0.3, "tint": "blue"}}, remove=[1], add=[[0.9, 0.1]]' in edit_python(
         found, model, "tinted", Settings()
     )
+    assert "--steps 25 --seed 0" in edit_shell(found, model, "tinted", Settings(steps=25))
+    assert "num_inference_steps=25, generator=0" in edit_python(found, model, "tinted", Settings(steps=25))
     assert not changes(read, Draft(tuple(Item(one, origin=k) for k, one in enumerate(read))))
     with pytest.raises(InputError, match="read the image again"):
         changes(read, Draft((Item(read[0], origin=7),)))

@@ -29,14 +29,16 @@ from energycomp_lab.checks import check_plugin
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.library import Library
+from energycomp_studio.pairs import drawn
 from energycomp_studio.parts import static
 from energycomp_studio.pictures import MAX_UPLOAD, uploaded
+from energycomp_studio.repainting import repainted
 from energycomp_studio.scene import Draft, Item, Settings
 from energycomp_studio.server import MAX_BODY, OpenStream, running
 from energycomp_studio.staged import Reading, found_in, read, scene_read
 from energycomp_studio.tabs.compose import PLAIN, _Compose
-from energycomp_studio.tabs.decompose import _Decompose, choice, drawn
-from energycomp_studio.tabs.read import _Read, repainted
+from energycomp_studio.tabs.decompose import _Decompose, choice
+from energycomp_studio.tabs.read import _Read
 from energycomp_studio.tabs.track import _Tracking
 from energycomp_studio.worker import Done, Failed, Running, StoppedError, Worker
 
@@ -237,13 +239,22 @@ def test_two_images_that_are_dropped_at_once_are_both_decomposed() -> None:
     plugins.register("models", "striped", lambda **_: stripes_model(parts=4))
     own, tab = _Decompose(Library("striped", "cpu"), Worker()), gr.Request(session_hash="tab")
     urls = [data_url(Image.new("RGB", (16, 16), colour)) for colour in ("red", "blue")]
-    both = [own.take(url, "striped", 0, place, tab) for place, url in enumerate(urls)]
+    both = [own.take("key", url, "striped", 0, place, tab) for place, url in enumerate(urls)]
     for one in both:
         next(one)  # both begin before one of them ends
     said = [update[1] for one in both for update in one]
     assert "image 2: " in said[-2]
     assert re.search(r"4 parts in \d+ s", said[-1])
-    assert len(own.show(tab)["tiles"]) == 2
+    tiles = own.show("key")["tiles"]
+    assert len(tiles) == 2
+    # Another page of the same browser tab, which was loaded again.
+    value = {"chosen": [[True] * 4, [False] * 4]}
+    for update in own.mix("key", value, "striped", 0, gr.Request(session_hash="later")):
+        result = update[0]
+    again, _, name, shown, python, _ = own.again("key")
+    assert (again["tiles"], again["value"], name, shown) == (tiles, value, "striped", result)
+    assert "recombined.png" in python
+    assert own.again("another")[0] == gr.skip()
 
 
 def test_an_example_is_drawn_by_the_data_set_of_the_model() -> None:

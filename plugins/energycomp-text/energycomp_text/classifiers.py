@@ -21,7 +21,11 @@ CHUNK = 512  # rows per batch
 
 @attrs.frozen
 class Guess:
-    """A set of concepts and the number of network evaluations (rows) spent."""
+    """A set of concepts and the number of network evaluations (rows) spent.
+
+    >>> Guess(("red cube", "blue sphere"), 512).concepts
+    ('red cube', 'blue sphere')
+    """
 
     concepts: tuple[str, ...]
     rows: int

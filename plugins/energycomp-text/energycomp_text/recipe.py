@@ -76,6 +76,10 @@ def captions(
     Args:
         concepts: (B, K) indices into `names`, -1 for none.
         both: the share of captions of several objects that name them all.
+
+    >>> shown = torch.tensor([[0, -1]])
+    >>> captions(shown, ("red cube", "blue sphere"), torch.Generator().manual_seed(1))
+    ['a red cube']
     """
     drawn = torch.rand(len(concepts), 3, generator=generator).tolist()
     made: list[str | None] = []

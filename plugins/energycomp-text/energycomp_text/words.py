@@ -99,7 +99,11 @@ class WordEncoder(nn.Module):
 
 
 def positions(length: int, width: int, like: Tensor) -> Tensor:
-    """Sinusoidal position embeddings (L, D), of small amplitude relative to the word embeddings."""
+    """Sinusoidal position embeddings (L, D), of small amplitude relative to the word embeddings.
+
+    >>> positions(3, 4, torch.zeros(())).shape
+    torch.Size([3, 4])
+    """
     rate = torch.exp(torch.arange(0, width, 2, device=like.device) * (-4.0 / width))
     angle = torch.arange(length, device=like.device)[:, None] * rate
     return 0.3 * torch.stack([angle.sin(), angle.cos()], 2).flatten(1)[:, :width].to(like.dtype)

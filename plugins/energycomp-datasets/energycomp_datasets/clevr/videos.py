@@ -51,7 +51,12 @@ class AskedVideos:
 
 
 def asked(text: str) -> AskedVideos:
-    """What a text such as "moving:4-6:128x128:20f" asks for; each part may be left out."""
+    """What a text such as "moving:4-6:128x128:20f" asks for; each part may be left out.
+
+    >>> found = asked("moving:4-6:128x128:20f")
+    >>> found.objects, found.size, found.frames
+    ((4, 6), (128, 128), 20)
+    """
     found: dict[str, Any] = {}
     for part in filter(None, text.split(":")):
         width, cross, height = part.partition("x")

@@ -24,7 +24,11 @@ COUNTS = (2, 4)
 
 
 def draw(index: int, seed: int, *, world: str = "a", counts: tuple[int, int] = COUNTS) -> ShapesScene:
-    """Image number `index` of a seed; the number of objects is uniform in a range."""
+    """Image number `index` of a seed; the number of objects is uniform in a range.
+
+    >>> draw(0, 1, counts=(2, 2)).masks.shape
+    torch.Size([2, 32, 32])
+    """
     rng = np.random.default_rng([seed, index])
     return scene(rng, int(rng.integers(counts[0], counts[1] + 1)), world=world)
 
@@ -69,7 +73,11 @@ class ShapesSource:
 
 
 def shapes_b() -> ShapesSource:
-    """Images of world b."""
+    """Images of world b.
+
+    >>> shapes_b().world
+    'b'
+    """
     return ShapesSource("b")
 
 

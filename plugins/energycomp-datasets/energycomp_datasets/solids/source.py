@@ -93,7 +93,12 @@ def drawn(index: int, seed: int, kind: str = "synthetic") -> tuple[tuple[str, ..
 
 
 def unseen_triples() -> list[tuple[str, ...]]:
-    """Sets of three concepts with a held-out pair; no training image shows one of them."""
+    """Sets of three concepts with a held-out pair; no training image shows one of them.
+
+    >>> names = unseen_triples()[0]
+    >>> len({*names})
+    3
+    """
     held = set(held_out_pairs())
     return [names for names in combinations(CONCEPTS, 3) if any(pair in held for pair in combinations(names, 2))]
 

@@ -28,6 +28,10 @@ def check_model(model: Model) -> None:
 
     Raises:
         ConformanceError: the first fault that is found.
+
+    >>> check_model("clevr")
+    Traceback (most recent call last):
+    energycomp_lab.checks.expect.ConformanceError: got a str; expected an energycomp.Model; ...
     """
     expect(isinstance(model, Model), f"a {type(model).__name__}", "an energycomp.Model", "return one")
     named = {"networks": model.network_name, "conditioners": model.conditioner_name, "solvers": model.defaults.solver}

@@ -38,7 +38,11 @@ from energycomp_lab.checks.solver import check_solver
 
 @attrs.frozen
 class Check:
-    """One check and its result: `passed` is None if it could not be checked, and `reason` says why."""
+    """One check and its result: `passed` is None if it could not be checked, and `reason` says why.
+
+    >>> Check("import", passed=False, reason="it imports torch").passed
+    False
+    """
 
     what: str
     passed: bool | None

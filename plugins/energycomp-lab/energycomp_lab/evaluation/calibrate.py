@@ -64,7 +64,12 @@ def calibrate(
 
 
 def calibration_of(found: Mapping[int, Tensor]) -> Calibration:
-    """The calibration of the `log_errors` (N, 2) of held-out images, by count; at least two images for each."""
+    """The calibration of the `log_errors` (N, 2) of held-out images, by count; at least two images for each.
+
+    >>> errors = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])
+    >>> calibration_of({2: errors}).mean
+    ((1.0, 1.0),)
+    """
     for count, values in found.items():
         if len(values) < 2:
             raise InputError(f"got {len(values)} images of {count} components; expected at least 2 of each count")

@@ -32,6 +32,10 @@ class Report:
         images: number of images.
         model, solver, data, seed: what was evaluated. For a decomposition, the solver is the encoder with the
             number of views that are searched, or the decomposer of a model without an encoder.
+
+    >>> report = Report({"precision": 1.0}, {"precision": (0.9, 1.0)}, 900.0, 1.5, 2, "tiny", "pursuit", "synthetic", 0)
+    >>> report.values["precision"], report.intervals["precision"]
+    (1.0, (0.9, 1.0))
     """
 
     values: Mapping[str, float]

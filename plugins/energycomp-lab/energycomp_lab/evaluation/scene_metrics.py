@@ -59,7 +59,13 @@ class PerceptionRate(_Matched):
 
 
 class Precision(_Matched):
-    """Found objects that match a true object, over all found objects of all images."""
+    """Found objects that match a true object, over all found objects of all images.
+
+    >>> precision = Precision()
+    >>> precision.update([torch.tensor([[0.2, 0.2], [0.9, 0.9]])], [torch.tensor([[0.2, 0.2]])])
+    >>> precision.compute().item()
+    0.5
+    """
 
     higher_is_better = True
 
@@ -69,7 +75,13 @@ class Precision(_Matched):
 
 
 class EstimationError(_Matched):
-    """Mean of (dx^2 + dy^2) / 2 over all matched pairs (thesis 5.4.1)."""
+    """Mean of (dx^2 + dy^2) / 2 over all matched pairs (thesis 5.4.1).
+
+    >>> error = EstimationError()
+    >>> error.update([torch.tensor([[0.2, 0.2]])], [torch.tensor([[0.21, 0.2]])])
+    >>> round(error.compute().item(), 6)
+    5e-05
+    """
 
     higher_is_better = False
 

@@ -148,7 +148,13 @@ def augment(
 
 
 def exposed(images: Tensor, generator: torch.Generator, exposure: float = 0.05, tint: float = 0.02) -> Tensor:
-    """Images (B, 3, H, W) in [-1, 1] of another exposure and tint, not clipped; see `augment`."""
+    """Images (B, 3, H, W) in [-1, 1] of another exposure and tint, not clipped; see `augment`.
+
+    >>> grey = torch.zeros(2, 3, 4, 4)
+    >>> changed = exposed(grey, torch.Generator().manual_seed(0))
+    >>> changed.shape, bool((changed - grey).abs().max() < 0.5)
+    (torch.Size([2, 3, 4, 4]), True)
+    """
 
     def random(channels: int) -> Tensor:
         return torch.randn(len(images), channels, 1, 1, generator=generator).to(images.device)

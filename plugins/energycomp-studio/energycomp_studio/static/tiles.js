@@ -1,5 +1,5 @@
 // Images beside their reconstructions, and their parts as tiles that are chosen. Props: tiles, of each image {whole: [url
-// of the image, url of its reconstruction], parts: [url, ...], note}. The value is {chosen: [[true, ...] for each image]}.
+// of the image, url of its reconstruction], parts: [url, ...], note}. The value is {chosen: [[true, ...] for each image]}. "opened" is triggered once they are there.
 const box = element.querySelector(".studio-tiles");
 
 function made(tag, attributes, ...children) {
@@ -34,3 +34,4 @@ function draw() {
 }
 watch(["tiles", "value"], draw);
 draw();
+trigger("opened");

@@ -10,18 +10,17 @@ import attrs
 import gradio as gr
 import torch
 from PIL import Image
-from torch import Tensor
 
-from energycomp.decomposition import EXPLAINED, decompose, decomposer_of, explained_variance, recombine
+from energycomp.decomposition import decomposer_of, recombine
 from energycomp.errors import EnergycompError, InputError
-from energycomp.images import as_picture, data_url, to_output
-from energycomp.models import Model
-from energycomp.plugins import find, names
+from energycomp.images import data_url, to_output
 from energycomp_studio.kept import Kept
 from energycomp_studio.library import Library
+from energycomp_studio.pairs import IMAGES, Pair, Parts, drawn, parts_of
 from energycomp_studio.parts import (
     FREE,
     NETWORK,
+    OF_PAGE,
     QUIET,
     chooser,
     code,
@@ -35,8 +34,6 @@ from energycomp_studio.pictures import SIDE, uploaded
 from energycomp_studio.scene import Settings
 from energycomp_studio.worker import Running, Worker
 
-IMAGES = 2
-TILE = 96  # px
 PREFERRED = ("decomp", "lit", "slots")
 
 
@@ -86,123 +83,48 @@ def _files(count: int) -> list[str]:
     return [f"{letter}.png" for letter in "ab"[:count]]
 
 
-@attrs.frozen(eq=False)
-class _Parts:
-    """The parts of one image: the name of the model, its latents (1, K, D), and what is shown of them, as data URLs.
-
-    Args:
-        whole: the image, and its reconstruction from all parts.
-        parts: each part alone.
-        note: why not to trust them.
-    """
-
-    model: str
-    latents: Tensor
-    whole: tuple[str, ...]
-    parts: tuple[str, ...]
-    note: str
-
-    def as_json(self) -> dict[str, Any]:
-        """What the page takes."""
-        return {"whole": list(self.whole), "parts": list(self.parts), "note": self.note}
-
-
-@attrs.define(eq=False)
-class _Pair:
-    """The images of a browser tab.
-
-    Args:
-        parts: of each image, or None.
-        said: of each image, what is said of it.
-    """
-
-    parts: list[_Parts | None] = attrs.field(factory=lambda: [None] * IMAGES)
-    said: list[str] = attrs.field(factory=lambda: [""] * IMAGES)
-
-    @property
-    def listed(self) -> list[_Parts]:
-        """Those that there are."""
-        return [one for one in self.parts if one is not None]
-
-    def put(self, place: int, found: _Parts) -> None:
-        """An image is now another one. Parts of another model, which do not combine with it, go."""
-        for k, one in enumerate(self.parts):
-            if one is not None and one.model != found.model:
-                self.parts[k] = None
-                self.said[k] = self.said[k] if k == place else ""
-        self.parts[place] = found
-
-    def told(self) -> str:
-        """What is said of all images, as one line."""
-        if self.said[0] and len({*self.said}) == 1:
-            return self.said[0]
-        return "; ".join(f"image {k}: {one}" for k, one in enumerate(self.said, 1) if one)
-
-
-def parts_of(pictures: list[Image.Image], model: Model, name: str, settings: Settings) -> list[_Parts]:
-    """The parts of each image."""
-    found = decompose(pictures, decomposer_of(model), generator=settings.seed)
-    whole = found.parts.whole.cpu()
-    shares = explained_variance(model.processor(pictures), whole)
-
-    def shown(images: Any) -> tuple[str, ...]:
-        return tuple(data_url(model.shown(one, side=TILE)) for one in images)
-
-    made = []
-    for k, (picture, share) in enumerate(zip(pictures, shares, strict=True)):
-        foreign = share is not None and share < EXPLAINED
-        said = f"out of distribution: parts of {name} explain {max(share or 0, 0):.0%} of it; do not trust them"
-        own = [model.processor.frame(picture), *to_output(whole[k, None], "pil")]
-        parts = to_output(found.parts.images[k], "pil")
-        made.append(_Parts(name, found.latents[k, None], shown(own), shown(parts), said if foreign else ""))
-    return made
-
-
-def drawn(name: str, settings: Settings) -> list[Image.Image]:
-    """Two images of the data set that has the name of a model, as its source draws them.
-
-    Raises:
-        InputError: there is no such data set.
-    """
-    if name not in names("datasets"):
-        raise InputError(f"got {name}, for which there is no example; drop an image, or choose another model")
-    examples = find("datasets", name)().examples("synthetic", count=IMAGES, seed=settings.seed)
-    return [as_picture(example.image) for example in examples]
-
-
 @attrs.frozen
 class _Decompose:
     """What happens in the tab."""
 
     library: Library
     worker: Worker
-    pairs: Kept[_Pair] = attrs.field(factory=Kept)  # of each browser tab
+    pairs: Kept[Pair] = attrs.field(factory=Kept)  # of each browser tab
 
-    def pair(self, request: gr.Request) -> _Pair:
+    def pair(self, key: str) -> Pair:
         """The images of a browser tab. Tasks that run at the same time change the same pair."""
-        found = self.pairs.get(session_of(request)) or _Pair()
-        self.pairs.put(session_of(request), found)
+        found = self.pairs.get(key) or Pair()
+        self.pairs.put(key, found)
         return found
 
-    def take(self, url: Any, name: str, seed: Any, place: int, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def take(
+        self, key: str, url: Any, name: str, seed: Any, place: int, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
         """Decomposes an image that was dropped, as image number `place`."""
-        yield from self._decompose(lambda: [uploaded(url)], [place], name, seed, request)
+        yield from self._decompose(self.pair(key), lambda: [uploaded(url)], [place], name, seed, request)
 
-    def example(self, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def example(self, key: str, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Decomposes two images that are drawn."""
-        yield from self._decompose(lambda: drawn(name, Settings(seed)), list(range(IMAGES)), name, seed, request)
+        both = list(range(IMAGES))
+        yield from self._decompose(self.pair(key), lambda: drawn(name, Settings(seed)), both, name, seed, request)
 
     def _decompose(
-        self, pictures: Callable[[], list[Image.Image]], places: list[int], name: str, seed: Any, request: gr.Request
+        self,
+        pair: Pair,
+        pictures: Callable[[], list[Image.Image]],
+        places: list[int],
+        name: str,
+        seed: Any,
+        request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
-        pair = self.pair(request)
+        pair.made = ("", "", "")  # it was of other parts
 
         def say(text: str) -> str:
             for place in places:
                 pair.said[place] = text
             return pair.told()
 
-        def task(report: Callable[[Any], None]) -> list[_Parts]:
+        def task(report: Callable[[Any], None]) -> list[Parts]:
             settings = Settings(seed)
             given = pictures()
             report(f"loading {name}")
@@ -210,7 +132,7 @@ class _Decompose:
             report("decomposing")
             return parts_of(given, model, name, settings)
 
-        def done(found: list[_Parts], seconds: float) -> tuple[Any, ...]:
+        def done(found: list[Parts], seconds: float) -> tuple[Any, ...]:
             for place, one in zip(places, found, strict=True):
                 pair.put(place, one)
             return gr.skip(), note(say(f"{len(found[0].parts)} parts in {seconds:.0f} s"))
@@ -222,15 +144,27 @@ class _Decompose:
             failed=lambda message: (gr.skip(), note(say(message))),
         )  # fmt: skip
 
-    def show(self, request: gr.Request) -> Any:
+    def show(self, key: str) -> Any:
         """The tiles of all images, once a task has ended."""
-        listed = self.pair(request).listed
+        pair = self.pair(key)
+        listed = pair.listed
         chosen = [[(k + j) % len(listed) == 0 for j in range(len(one.parts))] for k, one in enumerate(listed)]
-        return gr.update(tiles=[one.as_json() for one in listed], value={"chosen": chosen})
+        pair.chosen = {"chosen": chosen}
+        return gr.update(tiles=[one.as_json() for one in listed], value=pair.chosen)
 
-    def mix(self, value: Any, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def again(self, key: str) -> tuple[Any, ...]:
+        """What a browser tab had decomposed and composed before the page was loaded again."""
+        pair = self.pairs.get(key)
+        if pair is None or not pair.listed:
+            return (gr.skip(),) * 6
+        tiled = gr.update(tiles=[one.as_json() for one in pair.listed], value=pair.chosen)
+        result, *lines = pair.made
+        return tiled, note("as it was"), pair.listed[0].model, result, *lines
+
+    def mix(self, key: str, value: Any, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """The image of the chosen parts, by the model that they are of."""
-        listed = self.pair(request).listed
+        pair = self.pair(key)
+        listed = pair.listed
         same = (gr.skip(),) * 2
         name = listed[0].model if listed else name
         try:
@@ -238,6 +172,7 @@ class _Decompose:
                 raise InputError("got no parts; expected an image; drop one first, or decompose an example")
             parts = choice(value, [len(one.parts) for one in listed])
             settings = Settings(seed)
+            pair.chosen = value
             lines = recombine_python(parts, name, settings), recombine_shell(parts, name, settings)
             if not any(parts):
                 raise InputError("got no part; expected at least one; choose some tiles")
@@ -255,9 +190,12 @@ class _Decompose:
         def running(event: Running) -> tuple[Any, ...]:
             return gr.skip(), note(event.told("composing"), event), *same
 
+        def done(url: str, seconds: float) -> tuple[Any, ...]:
+            pair.made = (_figure(url), *lines)
+            return pair.made[0], note(f"{sum(map(len, parts))} parts in {seconds:.1f} s"), *lines
+
         yield from followed(
-            self.worker, session_of(request), "composing parts", task, running=running,
-            done=lambda url, seconds: (_figure(url), note(f"{sum(map(len, parts))} parts in {seconds:.1f} s"), *lines),
+            self.worker, session_of(request), "composing parts", task, running=running, done=done,
             failed=lambda message: (gr.skip(), note(message), *same),
         )  # fmt: skip
 
@@ -286,10 +224,15 @@ def decompose_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropd
     with gr.Accordion("The same image in code", open=False, elem_id="parts-code", elem_classes="studio-later"):
         python, shell = code("Python", "python"), code("Shell", "shell")
     outputs = [result, status, stop]
-    for k, picture in enumerate(pictures):
-        taken = picture.taken(own.take, [picture, model, seed, gr.State(k)], outputs, **QUIET, **NETWORK)
-        taken.then(own.show, None, [parts], **FREE)
-    example.click(own.example, [model, seed], outputs, **QUIET, **NETWORK).then(own.show, None, [parts], **FREE)
-    mixing: dict[str, Any] = {"inputs": [parts, model, seed], "outputs": [result, status, python, shell, stop]}
-    gr.on([compose.click, parts.input], own.mix, **mixing, **QUIET, **NETWORK)
+    network: dict[str, Any] = {**QUIET, **NETWORK, "js": OF_PAGE}
+    key = gr.Textbox("", visible=False)
+    started = [
+        picture.taken(own.take, [key, picture, model, seed, gr.State(k)], outputs, **network)
+        for k, picture in enumerate(pictures)
+    ]
+    for event in (*started, example.click(own.example, [key, model, seed], outputs, **network)):
+        event.then(own.show, [key], [parts], js=OF_PAGE, **FREE)
+    mixing: dict[str, Any] = {"inputs": [key, parts, model, seed], "outputs": [result, status, python, shell, stop]}
+    gr.on([compose.click, parts.input], own.mix, **mixing, **network)
+    parts.opened(own.again, [key], [parts, status, model, result, python, shell], js=OF_PAGE, **FREE)
     return model

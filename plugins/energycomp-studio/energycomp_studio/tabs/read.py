@@ -9,11 +9,9 @@ from typing import Any
 import attrs
 import gradio as gr
 
-from energycomp.errors import EnergycompError, InputError
+from energycomp.errors import EnergycompError
 from energycomp.images import data_url, heat
-from energycomp.inference import Solution
 from energycomp.models import Model
-from energycomp_edit import edit
 from energycomp_scenes import answer, belief
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
@@ -36,7 +34,8 @@ from energycomp_studio.parts import (
     session_of,
 )
 from energycomp_studio.pictures import SIDE, uploaded
-from energycomp_studio.scene import Draft, Settings, changes, scene_of, value
+from energycomp_studio.repainting import repainted, settings_of
+from energycomp_studio.scene import Settings, changes, scene_of
 from energycomp_studio.snippets import edit_python, edit_shell
 from energycomp_studio.staged import Reading, Stage, described, found_in, how_sure, notes, questions, read, scene_read
 from energycomp_studio.tabs.compose import sampled
@@ -50,28 +49,6 @@ STAGES = {
 QUESTION = "how many cubes are there?"
 EXAMPLES = 3  # questions
 KEPT = 8  # images that "Undo" goes back to
-
-
-def repainted(reading: Reading, scene: Draft, model: Model, settings: Settings) -> Reading:
-    """The image with the changes of a scene; raises `InputError` where there are none."""
-    found = changes(reading.described, scene)
-    if not found:
-        raise InputError("got nothing to change; expected an object that is moved, changed, added or removed")
-    edited = edit(
-        reading.picture,
-        model,
-        move={k: value(item, model)[0] for k, item in found.move.items()},
-        remove=found.remove,
-        add=[value(item, model)[0] for item in found.add],
-        solution=reading.solution,
-        num_inference_steps=settings.steps,
-        generator=settings.seed,
-        progress=False,
-    )
-    count = len(edited.values)
-    nothing = float("nan")
-    answer = Solution(edited.values, count, nothing, nothing, edited.rows)
-    return Reading(edited.image, answer, described(edited.values, model))
 
 
 def maps(stage: Stage, aspect: float) -> str:
@@ -179,7 +156,7 @@ class _Read:
             return "", "", plain
         try:
             model = self.library.model(name)
-            settings = Settings(seed)
+            settings = settings_of(model, seed)
             found = changes(history[-1].described, scene_of(scene))
             if not found:
                 return "", f"energycomp infer {name} scene.png -o read", plain
@@ -198,7 +175,7 @@ class _Read:
 
         def task(_: Any) -> tuple[Model, Reading]:
             model = self.library.model(name)
-            return model, repainted(history[-1], scene_of(scene), model, Settings(seed))
+            return model, repainted(history[-1], scene_of(scene), model, settings_of(model, seed))
 
         def done(found: tuple[Model, Reading], seconds: float) -> tuple[Any, ...]:
             model, reading = found
