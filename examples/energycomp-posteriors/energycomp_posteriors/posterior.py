@@ -64,7 +64,7 @@ def samples(
 ) -> tuple[Tensor, str]:
     """Samples (n, D) by a method of sbi, or by a sampler, from a swarm, and its least effective sample size."""
     if way in SAMPLERS:
-        options = {"num_inference_steps": steps, "output_type": "latent", "progress": False, **SAMPLERS[way]}
+        options = {"num_inference_steps": steps, "output_type": "pt", "progress": False, **SAMPLERS[way]}
         reports, whole = list[SamplingReport](), posterior(network, task.dimensions, observed)
         seed = int(torch.randint(2**31, ()))
         x = Composer(whole).sample(max(n, swarm), generator=seed, report=reports.append, **options)
