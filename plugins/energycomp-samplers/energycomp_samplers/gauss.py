@@ -34,10 +34,10 @@ from energycomp.sampling import Level, Run, Sampled, SamplingReport, Steps
 from energycomp.seeds import draw_noise
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import check_densities, clipped, weighted_sum
-from energycomp_samplers.local import check_size, local_product
+from energycomp_samplers.local import Product, second_order
 from energycomp_samplers.observation import evidence_of, measured_spreads, without_observations
-from energycomp_samplers.second_order import SecondOrder, ratio_of
-from energycomp_samplers.spread import Covariance, Spread, spreads_of
+from energycomp_samplers.second_order import ratio_of
+from energycomp_samplers.spread import Covariance, Spread
 
 FOLLOWS = "samples follow the sum of the predictions; use sampler='smc'"
 NO_GAUSSIAN = (
@@ -87,13 +87,13 @@ class Gauss:
         check_densities(target)
         evidence = evidence_of(observations, target) if observations else None
         given = next((one.variance for one in observations if one.variance is not None), None)
-        spreads: list[Spread] = []
-        if self.covariance == "jacobian":
-            check_size(target)
-        elif given is None:
-            spreads = measured_spreads(target) if observations else spreads_of(target)
-        whole = None if given is None else Spread.of_variance(given, target.noised_space.sample_shape)
-        steps = _Drawn(attrs.evolve(run, target=target), self, run.noise(), spreads, whole, evidence)
+        if given is not None:
+            product: Product | Spread = Spread.of_variance(given, target.noised_space.sample_shape)
+        else:
+            if observations and self.covariance == "constant":
+                measured_spreads(target)  # raises
+            product = second_order(target, self.covariance)
+        steps = _Drawn(attrs.evolve(run, target=target), self, run.noise(), product, evidence)
         first = run.levels[0]
         if first.alpha > NOISY:
             steps.begin(first)
@@ -102,15 +102,14 @@ class Gauss:
 
 @attrs.define(eq=False)
 class _Drawn(Steps):
-    """Samples x (n, *shape), the spread of each leaf, or that of their product where it was given."""
+    """Samples x (n, *shape), the product of leaves, or its spread where it was given."""
 
     run: Run
     options: Gauss
     x: Tensor
-    spreads: list[Spread]
-    whole: Spread | None
+    product: Product | Spread
     evidence: Evidence | None
-    is_gaussian: bool = True
+    problem: str = ""
 
     def begin(self, level: Level) -> None:
         """Starts a schedule that does not end in noise alone: at noised draws of the Gaussian of the product."""
@@ -147,11 +146,8 @@ class _Drawn(Steps):
             self.x = self.x + variance**0.5 * self.run.noise()
 
     def finish(self) -> Sampled:
-        notes = []
-        if not self.is_gaussian:
-            problems = [one.problem for one in self.spreads if one.problem]
-            notes.append(f"{(problems or [NO_GAUSSIAN])[0]}: {FOLLOWS}")
-        return Sampled(self.x, SamplingReport(notes=tuple(notes)))
+        notes = (f"{self.problem}: {FOLLOWS}",) if self.problem else ()
+        return Sampled(self.x, SamplingReport(notes=notes))
 
     def _drawn(self, mean: Tensor, covariance: Covariance, draw: Tensor | None) -> Tensor:
         """A clean sample of N(mean, C), mean + draw, under the observations; the mean without a draw."""
@@ -165,15 +161,13 @@ class _Drawn(Steps):
 
         m is the sum of the predictions where the spread of the product was given, or is no Gaussian's.
         """
-        b = self.run.target.weights_at(level.timestep)
-        if self.whole is not None:
+        if isinstance(self.product, Spread):
+            b = self.run.target.weights_at(level.timestep)
             rest = (1.0 - sum(b)) / level.alpha**0.5 * x.double()
-            return (weighted_sum(b, x0.double()) + rest).to(x0), self.whole
-        if self.options.covariance == "jacobian":
-            found = local_product(self.run.target, x, x0, level)
-            return found.mean.to(x0), found.spread
-        found = SecondOrder.of(x, x0, level, b, self.spreads)
-        self.is_gaussian = self.is_gaussian and found.is_gaussian
+            return (weighted_sum(b, x0.double()) + rest).to(x0), self.product
+        found = self.product(x, x0, level)
+        if not found.is_gaussian:
+            self.problem = next((one.problem for one in found.spreads if one.problem), NO_GAUSSIAN)
         return found.mean.to(x0), found.spread
 
     def _error(self, evidence: Evidence) -> Tensor:

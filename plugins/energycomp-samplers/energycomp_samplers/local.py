@@ -15,7 +15,8 @@ There m keeps the sum of the predictions, and C has the variance of the least su
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
 
 import attrs
 import torch
@@ -25,20 +26,13 @@ from energycomp.errors import InputError
 from energycomp.sampling import Level, Target
 from energycomp_samplers.kernels import weighted_sum
 from energycomp_samplers.second_order import AWAY, SecondOrder, ratio_of
-from energycomp_samplers.spread import MOST, Spread, strong_noise
+from energycomp_samplers.spread import MOST, Spread, spreads_of, strong_noise
 
 STEP = 0.1  # of the differences, in deviations of the noise
 CLEAR = 4e-3  # alpha_bar, below which float32 has too few digits of the differences: spreads are those of this level
 FLOOR = 1e-5  # of variances, as a share of the variance of the noise
 SHARE = 0.5  # of `least`, from which a direction of the product counts
-
-
-def check_size(target: Target) -> None:
-    """Raises `InputError` for samples of too many numbers."""
-    size = math.prod(target.noised_space.sample_shape)
-    if size > MOST:
-        got = f"got covariance='jacobian' for samples of {size} numbers"
-        raise InputError(f"{got}; expected at most {MOST}, because each costs two evaluations; leave covariance= out")
+Product: TypeAlias = Callable[[Tensor, Tensor, Level], SecondOrder]
 
 
 def local_spreads(target: Target, x: Tensor, level: Level) -> list[Spread]:
@@ -68,10 +62,25 @@ def local_spreads(target: Target, x: Tensor, level: Level) -> list[Spread]:
     return [Spread(*one) for one in zip(precisions, vectors, strict=True)]
 
 
-def local_product(target: Target, x: Tensor, x0: Tensor, level: Level) -> SecondOrder:
-    """The product at samples x (B, *shape), whose leaves predict x0 (K, B, *shape), with a covariance for each sample."""
-    b = target.weights_at(level.timestep)
-    return product_of(x, x0, level, b, local_spreads(target, x, level))
+def second_order(target: Target, kind: Literal["constant", "jacobian"]) -> Product:
+    """The product of samples x (B, *shape), whose leaves predict x0 (K, B, *shape), at a level.
+
+    Args:
+        kind: "constant" measures the spread of each leaf here, once; "jacobian" that of each sample, whenever asked.
+
+    Raises:
+        InputError: "jacobian" for samples of too many numbers.
+    """
+    if kind == "jacobian":
+        size = math.prod(target.noised_space.sample_shape)
+        if size > MOST:
+            got = f"got the covariance 'jacobian' for samples of {size} numbers"
+            raise InputError(f"{got}; expected at most {MOST}, because each costs two evaluations; use 'constant'")
+        return lambda x, x0, level: product_of(
+            x, x0, level, target.weights_at(level.timestep), local_spreads(target, x, level)
+        )
+    spreads = spreads_of(target)
+    return lambda x, x0, level: SecondOrder.of(x, x0, level, target.weights_at(level.timestep), spreads)
 
 
 def product_of(x: Tensor, x0: Tensor, level: Level, b: Sequence[float], spreads: Sequence[Spread]) -> SecondOrder:
