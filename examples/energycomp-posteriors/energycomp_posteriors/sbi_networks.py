@@ -129,7 +129,7 @@ class Estimated:
         return [prior.inside(one, sample, timestep) if isinstance(prior, Box) else one for one in found]
 
     def decode(self, samples: Tensor) -> Tensor:
-        """theta = mu + w z, (B, D)."""
+        """Theta = mu + w z, (B, D)."""
         return self.posterior.centre + self.posterior.width * samples
 
 
@@ -173,7 +173,7 @@ class Posterior:
 
     @cached_property
     def width(self) -> float:
-        """w."""
+        """W."""
         return float(self.prior.variance.double().mean().sqrt())
 
     def _ratio(self, times: Tensor) -> Tensor:

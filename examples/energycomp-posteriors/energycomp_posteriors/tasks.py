@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
-
 Parts: TypeAlias = tuple[Tensor, Tensor, Tensor]
 """Log weights (P,), means (P, D) and variances (P,)."""
 

@@ -47,6 +47,7 @@ NO_GAUSSIAN = (
 
 NOISY = 0.02  # alpha_bar at the first level, above which samples do not begin as noise alone
 NEWTON = 4  # steps to the mean of clean samples, one evaluation of each leaf each
+WIDE = 0.01  # of the precision of the noise: the least of clean samples that begin a run
 
 
 @attrs.frozen
@@ -116,11 +117,12 @@ class _Drawn(Steps):
         target = self.run.target
         # The mean of clean samples is that which its own noised sample predicts: Newton steps, exact for Gaussians.
         mean = torch.zeros_like(self.x[:1])
+        ratio = ratio_of(level, self.x)
         for _ in range(NEWTON):
             x = level.alpha**0.5 * mean
             x0 = target.predict(x, level.rows(x), prediction_type="sample")
             found, spread = self._product(x, x0, level)
-            ratio = ratio_of(level, x)
+            spread = attrs.evolve(spread, values=spread.values.clamp(min=WIDE * float(ratio)))
             mean = mean + spread.filtered(found - mean, lambda values: 1.0 + ratio / values)
         # Draw clean samples, under the observations, and noise them.
         covariance = spread.covariance(torch.zeros_like(ratio))

@@ -18,7 +18,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
-import attrs
 import torch
 from torch import Tensor
 

@@ -115,8 +115,9 @@ class SMC:
             )
         if self.proposal != "sum" and (self.weights == "none" or self.moves is not None):
             raise InputError(
-                f"got proposal={self.proposal!r} with weights={self.weights!r} and moves={self.moves!r}; expected weights, which "
-                "correct it, and no moves, which follow another density; use sampler='gauss' without weights"
+                f"got proposal={self.proposal!r} with weights={self.weights!r} and moves={self.moves!r}; expected "
+                "weights, which correct it, and no moves, which follow another density; use sampler='gauss' without "
+                "weights"
             )
 
     @property
@@ -167,13 +168,10 @@ class SMC:
                 f"got {run.target.composition!r} with weights that sum to {total:g}; expected a positive "
                 "sum, because the product is no distribution otherwise; compose with `&`, or leave sampler= out"
             )
-        if (
-            self.proposal != "sum"
-            and bounds(run.target.composition.mass, run.target.noised_space.sample_shape) != ONE
-        ):
+        if self.proposal != "sum" and bounds(run.target.composition.mass, run.target.noised_space.sample_shape) != ONE:
             raise CompositionError(
-                f"got {run.target.composition!r} with proposal={self.proposal!r} and weights that sum to {total:g}; expected a "
-                "sum of 1 at all noise levels; compose with `&`, or leave proposal= out"
+                f"got {run.target.composition!r} with proposal={self.proposal!r} and weights that sum to {total:g}; "
+                "expected a sum of 1 at all noise levels; compose with `&`, or leave proposal= out"
             )
         if isinstance(run.generator, list) and self.particles is None and weighs:
             raise InputError(

@@ -145,7 +145,9 @@ def test_the_covariance_at_a_sample_is_that_of_the_modes_that_noise_leaves_open(
     means, variance = torch.tensor([[-1.0, 0.5], [1.0, -0.2]]), torch.tensor([0.3, 0.02])
     shape = {"sample_shape": (2,)}
     target = Target(Mixture([Gaussian(mean, variance, **shape) for mean in means]) + Gaussian(0.0, 1.0, **shape))
-    level = Level(step=0, timestep=timestep, alpha=float(target.noised_space.alphas_cumprod[int(timestep)]), next_alpha=1)
+    level = Level(
+        step=0, timestep=timestep, alpha=float(target.noised_space.alphas_cumprod[int(timestep)]), next_alpha=1
+    )
     x = torch.tensor([[0.1, 0.2], [-0.7, 0.4], [0.0, 0.0]])
     found, plain = local_spreads(target, x, level)
     ratio = level.alpha / (1 - level.alpha)
