@@ -23,6 +23,7 @@ their papers: zeta' = 1, and lambda = 8 with zeta = 0.3. Notation: variable -> s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from statistics import mean
 from typing import Any
 
@@ -58,10 +59,16 @@ class Smooth(Composable):
     noised_space: NoisedSpace = SPACE
     unconditional: Any = None
 
+    @cached_property
+    def axes(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (K, D) and eigenvectors (K, D, D) of the covariances."""
+        values, vectors = torch.linalg.eigh(self.covariances)
+        return values, vectors
+
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """The noise prediction in closed form; all rows have one timestep."""
         signal, noise = (float(level.flatten()[0]) for level in self.noised_space.levels(timestep[:1]))
-        values, vectors = torch.linalg.eigh(self.covariances)
+        values, vectors = self.axes
         total = signal**2 * values + noise**2  # (K, D)
         turned = torch.einsum("nkd,kde->nke", sample.flatten(1).double()[:, None] - signal * self.means, vectors)
         energy = (turned.square() / total + total.log()).sum(2) / 2
@@ -80,7 +87,7 @@ class Smooth(Composable):
     def sample(self, n: int, random: torch.Generator) -> Tensor:
         """(n, D)."""
         kinds = torch.multinomial(self.log_weights.softmax(0), n, replacement=True, generator=random)
-        values, vectors = torch.linalg.eigh(self.covariances)
+        values, vectors = self.axes
         roots = vectors * values.clamp(min=0).sqrt()[:, None]
         noise = torch.randn(n, SIZE, generator=random, dtype=torch.float64)
         return self.means[kinds] + torch.einsum("nde,ne->nd", roots[kinds], noise)
