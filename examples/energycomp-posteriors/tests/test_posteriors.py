@@ -14,8 +14,9 @@ from energycomp.errors import InputError
 from energycomp_samplers import all_of
 from energycomp_samplers.gauss import Gauss
 from torch import Tensor
-from torch.distributions import Independent, MultivariateNormal, Normal, Uniform
+from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal, Uniform
 
+from energycomp_posteriors.exact import Exact as Known
 from energycomp_posteriors.posterior import posterior, samples
 from energycomp_posteriors.sbi_networks import Posterior, from_sbi
 from energycomp_posteriors.tasks import TASKS, gaussian, reference, slcp, two_moons
@@ -149,6 +150,25 @@ def test_what_cannot_be_composed_is_refused() -> None:
         trained(Exact(), MultivariateNormal(torch.zeros(2), torch.tensor([[1.0, 0.5], [0.5, 1.0]])))
     with pytest.raises(InputError, match="NaN"):
         trained(Exact(), MultivariateNormal(torch.zeros(10), torch.eye(10)))([float("nan")] * 10)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "mixture", "two_moons"])
+def test_exact_scores_are_those_of_the_noised_posterior(name: str) -> None:
+    """By autograd of the density, for two observations in one batch."""
+    torch.manual_seed(0)
+    task = TASKS[name]()
+    exact = Known(task)
+    x = task.simulate(task.prior.sample((2,)))
+    sample = torch.randn(4, task.dimensions, dtype=torch.float64, requires_grad=True)
+    times = torch.tensor([0.2, 0.5, 0.2, 0.9])
+    found = exact.score(sample.detach().float(), x.repeat_interleave(2, 0), times)
+    for row in range(4):
+        log_weights, means, variances = (one.double() for one in task.parts(x[row // 2]))
+        a = exact.mean_t_fn(times[row : row + 1]).double()
+        spread = (a.square() * variances[:, None] + 1 - a.square()).sqrt().expand_as(means)
+        density = MixtureSameFamily(Categorical(logits=log_weights), Independent(Normal(a * means, spread), 1))
+        (score,) = torch.autograd.grad(density.log_prob(sample[row]), sample)
+        assert torch.allclose(found[row].double(), score[row], rtol=1e-3, atol=1e-3)
 
 
 def test_the_reference_is_exact() -> None:
