@@ -114,8 +114,8 @@ class SecondOrder:
         """log Z, (B,), in float64."""
         ratio = ratio_of(self.level, self.x)
         size = math.prod(self.x.shape[1:])
-        total = (sum(self.b) - 1.0) * size * math.log(1.0 - self.level.alpha)
-        total = total - _log_determinant(self.spread, ratio, size)
+        noise = (sum(self.b) - 1.0) * size * math.log(1.0 - self.level.alpha)
+        total = noise - _log_determinant(self.spread, ratio, size)
         for weight, spread in zip(self.b, self.spreads, strict=True):
             total = total + weight * _log_determinant(spread, ratio, size)
         return (total - self.contradiction) / 2.0
