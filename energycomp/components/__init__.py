@@ -33,6 +33,7 @@ from energycomp.components.conditioning import (
 )
 from energycomp.components.energies import given_energies as given_energies
 from energycomp.components.gaussian import Gaussian as Gaussian
+from energycomp.components.ledger import count_component as count_component
 from energycomp.components.match_snr import match_snr as match_snr
 from energycomp.components.parts import (
     Part as Part,

@@ -17,10 +17,11 @@ from energycomp_samplers.smc import SMC
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
+from energycomp_posteriors.exact import Exact
 from energycomp_posteriors.sbi_networks import Posterior
 from energycomp_posteriors.tasks import TASKS, Task, reference
 
-METHODS = ("fnpe", "gauss", "auto_gauss")
+METHODS = ("fnpe", "gauss", "auto_gauss", "jac_gauss")
 SAMPLERS: dict[str, dict[str, Any]] = {
     "ddim": {"scheduler": "DDIMScheduler"},
     "smc": {"sampler": SMC()},
@@ -28,7 +29,9 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "smc, six moves": {"sampler": SMC(moves=MALA(moves=6, nodes=2))},
     "mala": {"sampler": annealed_mala(moves=2, nodes=2)},
     "second order": {"sampler": Gauss(last="draw")},
+    "second order, jacobian": {"sampler": Gauss(last="draw", covariance="jacobian")},
     "smc, second order": {"sampler": SMC(proposal="gauss")},
+    "smc, jacobian": {"sampler": SMC(proposal="jacobian")},
 }
 
 
@@ -64,7 +67,7 @@ def samples(
 ) -> tuple[Tensor, str]:
     """Samples (n, D) by a method of sbi, or by a sampler, from a swarm, and its least effective sample size."""
     if way in SAMPLERS:
-        options = {"num_inference_steps": steps, "output_type": "latent", "progress": False, **SAMPLERS[way]}
+        options = {"num_inference_steps": steps, "output_type": "pt", "progress": False, **SAMPLERS[way]}
         reports, whole = list[SamplingReport](), posterior(network, task.dimensions, observed)
         seed = int(torch.randint(2**31, ()))
         x = Composer(whole).sample(max(n, swarm), generator=seed, report=reports.append, **options)
@@ -86,13 +89,14 @@ def main() -> None:
     parser.add_argument("--ways", nargs="*", default=[*METHODS, *SAMPLERS])
     for name, default in {"draws": 300, "steps": 100, "seeds": 3, "swarm": 300}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--training", type=int, default=5_000, help="steps; 0 takes exact scores")
     options = parser.parse_args()
     from sbi.utils.metrics import c2st
 
     for name in options.tasks:
         torch.manual_seed(0)
         task = TASKS[name]()
-        network = train(task)
+        network = train(task, options.training) if options.training else Exact(task)
         for count in options.observations:
             found: dict[str, list[float]] = {way: [] for way in options.ways}
             for seed in range(options.seeds):

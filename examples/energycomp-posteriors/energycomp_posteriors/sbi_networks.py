@@ -2,21 +2,26 @@
 
 Notation: variable -> symbol
     mean, std       c_t, s_t of the noise of sbi: theta_t = c_t theta + s_t eps, t in [t_min, t_max]
-    scale           k_t = (c_t^2 + s_t^2)^(1/2), by which it is a noised sample here: x = theta_t / k_t
-    alphas          alpha_bar_t = c_t^2 / k_t^2
+    centre, width   mu, w of the prior: theta = mu + w z has standardised parameters z
+    scale           k_t = (w^2 c_t^2 + s_t^2)^(1/2), for a noised sample of z: x = (theta_t - c_t mu) / k_t
+    alphas          alpha_bar_t = w^2 c_t^2 / k_t^2
 
-    eps = -s_t score(k_t x, t)
+    eps = -s_t score(k_t x + c_t mu, t)
+
+The noise of sbi has one deviation for all parameters, so w is one number: the root of their mean variance. Samplers begin
+at N(0, I), which no prior is noised to in its own units where its mean or width is large beside the noise.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import attrs
 import torch
-from energycomp.components import Composable, Gaussian, NoisedSpace
+from energycomp.components import Composable, Gaussian, NoisedSpace, count_component
 from energycomp.errors import InputError
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal, Uniform
@@ -88,15 +93,44 @@ class Observed(Composable):
         shown = [f"{float(x):.2g}" for x in self.observation[:3]] + ["..."] * (len(self.observation) > 3)
         return f"p(. | {', '.join(shown)})"
 
-    @torch.no_grad()
+    @property
+    def group(self) -> Estimated:
+        """Predicts all observations of the network in one batch."""
+        return self.posterior.group
+
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """The score times -s_t, (B, D); of a prior in a box, for an expectation inside of it."""
-        estimator = self.posterior.estimator
-        times = self.posterior.times(timestep)
-        mean, std = (f(times).reshape(-1, 1) for f in (estimator.mean_t_fn, estimator.std_fn))
-        scale = (mean.square() + std.square()).sqrt()
-        found = -std * estimator.score(scale * sample, self.observation.expand(len(sample), -1), times)
-        return self.unconditional.inside(found, sample, timestep) if isinstance(self.unconditional, Box) else found
+        """The noise prediction (B, D); of a prior in a box, for an expectation inside of it."""
+        return self.group.predict([self], sample, timestep)[0]
+
+
+@attrs.frozen(eq=False)
+class Estimated:
+    """The group of the observations of one network: K of them are one batch, and samples are given back in its units."""
+
+    posterior: Posterior
+
+    prediction_type = "epsilon"
+    rule = None
+    device = None
+
+    @torch.no_grad()
+    def predict(self, leaves: Sequence[Observed], sample: Tensor, timestep: Tensor) -> list[Tensor]:
+        """The score times -s_t of each observation, (B, D)."""
+        posterior, prior = self.posterior, self.posterior.unconditional
+        times = posterior.times(timestep)
+        mean, std = (f(times).reshape(-1, 1) for f in (posterior.estimator.mean_t_fn, posterior.estimator.std_fn))
+        scale = ((posterior.width * mean).square() + std.square()).sqrt()
+        noised = scale * sample + mean * posterior.centre
+        seen = torch.stack([leaf.observation for leaf in leaves]).repeat_interleave(len(sample), 0)
+        rows = len(leaves)
+        with count_component(len(seen)):
+            score = posterior.estimator.score(noised.repeat(rows, 1), seen, times.repeat(rows))
+        found = (-std.repeat(rows, 1) * score).chunk(rows)
+        return [prior.inside(one, sample, timestep) if isinstance(prior, Box) else one for one in found]
+
+    def decode(self, samples: Tensor) -> Tensor:
+        """Theta = mu + w z, (B, D)."""
+        return self.posterior.centre + self.posterior.width * samples
 
 
 @attrs.frozen(eq=False)
@@ -127,28 +161,60 @@ class Posterior:
             raise InputError("got an observation with NaN or infinite numbers; expected numbers; leave them out")
         return Observed(self, x)
 
+    @cached_property
+    def group(self) -> Estimated:
+        """Predicts the observations of this network."""
+        return Estimated(self)
+
+    @cached_property
+    def centre(self) -> Tensor:
+        """mu, (D,)."""
+        return torch.as_tensor(self.prior.mean, dtype=torch.float32)
+
+    @cached_property
+    def width(self) -> float:
+        """W."""
+        return float(self.prior.variance.double().mean().sqrt())
+
+    def _ratio(self, times: Tensor) -> Tensor:
+        """alpha_bar at times of sbi, in float64."""
+        mean, std = (f(times).reshape(len(times), -1)[:, 0].double() for f in self._noise)
+        return (self.width * mean).square() / ((self.width * mean).square() + std.square())
+
+    @property
+    def _noise(self) -> tuple[Any, Any]:
+        return self.estimator.mean_t_fn, self.estimator.std_fn
+
+    @cached_property
+    def ends(self) -> tuple[float, float]:
+        """The least and the greatest time of sbi; those with less noise than float32 can tell are left out."""
+        least, most = (float(getattr(self.estimator, name, end)) for name, end in (("t_min", 0.0), ("t_max", 1.0)))
+        every = torch.linspace(least, most, 10 * T)
+        clear = every[self._ratio(every) <= 1.0 - EDGE]
+        return float(clear[0]) if len(clear) else least, most
+
     def times(self, timestep: Tensor) -> Tensor:
-        """T of sbi at timesteps 0 to T - 1."""
-        least, most = (getattr(self.estimator, name, default) for name, default in (("t_min", 0.0), ("t_max", 1.0)))
+        """Times of sbi at timesteps 0 to T - 1."""
+        least, most = self.ends
         return (least + (most - least) * (timestep + 1.0) / T).clamp(max=most)
 
     @cached_property
     def alphas(self) -> Tensor:
         """alpha_bar at all timesteps, (T,)."""
-        times = self.times(torch.arange(T, dtype=torch.float32))
-        mean, std = (f(times).reshape(T, -1)[:, 0].double() for f in (self.estimator.mean_t_fn, self.estimator.std_fn))
-        return (mean.square() / (mean.square() + std.square())).clamp(EDGE, 1 - EDGE).detach()
+        return self._ratio(self.times(torch.arange(T, dtype=torch.float32))).clamp(EDGE, 1 - EDGE).detach()
 
     @cached_property
     def unconditional(self) -> Any:
-        """The prior as u: N(mean, diag(variance)), or uniform in a box."""
+        """The prior as u, of standardised parameters: N(0, diag(variance / w^2)), or uniform in a box."""
         inside = self.prior
         while isinstance(inside, Independent):
             inside = inside.base_dist
         shape = tuple(self.prior.event_shape)
-        space: dict[str, Any] = {"alphas_cumprod": self.alphas, "sample_shape": shape, "space": "parameters"}
+        units = f"(parameters - {[round(float(x), 6) for x in self.centre]}) / {self.width:.6g}"
+        space: dict[str, Any] = {"alphas_cumprod": self.alphas, "sample_shape": shape, "space": units}
         if isinstance(inside, Uniform):
-            return Box(inside.low, inside.high, NoisedSpace(self.alphas, shape, "parameters"))
+            low, high = ((side - self.centre) / self.width for side in (inside.low, inside.high))
+            return Box(low, high, NoisedSpace(self.alphas, shape, units))
         is_diagonal = isinstance(inside, Normal)
         if isinstance(inside, MultivariateNormal):
             covariance = inside.covariance_matrix
@@ -158,7 +224,8 @@ class Posterior:
             raise InputError(
                 f"{got}; expected a normal one without correlations, or BoxUniform; train with one of these"
             )
-        return Gaussian(self.prior.mean, self.prior.variance, name="prior", unconditional="self", **space)
+        variance = (self.prior.variance / self.width**2).float()
+        return Gaussian(0.0, variance, name="prior", unconditional="self", **space)
 
 
 def from_sbi(posterior: Any) -> Posterior:

@@ -1,15 +1,21 @@
-"""Three tasks of simulation-based inference, and samples of their exact posteriors.
+"""Four tasks of simulation-based inference, and samples of their exact posteriors.
 
 All parameters have the prior N(0, I): uniform ones in (-r, r) are r erf(z / sqrt(2)).
 """
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import TypeAlias
 
 import attrs
 import torch
 from torch import Tensor
 from torch.distributions import Independent, Normal
+
+Parts: TypeAlias = tuple[Tensor, Tensor, Tensor]
+"""Log weights (P,), means (P, D) and variances (P,)."""
+
+CELL = 0.003  # of the grid of quadrature, on uniform parameters in (-1, 1)
 
 
 @attrs.frozen(eq=False)
@@ -17,19 +23,44 @@ class Task:
     """How parameters (B, D) make observations (B, M).
 
     `log_likelihood` of parameters (B, D) and observations (n, M) is (B,). `mirrored` ones are as likely under any x.
+    `parts` of an observation (M,) are those of its posterior as a mixture of round Gaussians: see `Parts`.
     """
 
     dimensions: int
     simulate: Callable[[Tensor], Tensor]
     log_likelihood: Callable[[Tensor, Tensor], Tensor]
     mirrored: Callable[[Tensor], Tensor] = lambda z: z
+    parts: Callable[[Tensor], Parts] | None = None
 
     prior = property(lambda self: Independent(Normal(torch.zeros(self.dimensions), 1.0), 1))
 
 
 def gaussian() -> Task:
     """Ten parameters, observed with noise of variance 1: gaussian_linear of Lueckmann et al. (2021), scaled."""
-    return Task(10, lambda z: z + torch.randn(z.shape), lambda z, x: -(x - z[:, None]).square().sum((1, 2)) / 2)
+    return Task(
+        10,
+        lambda z: z + torch.randn(z.shape),
+        lambda z, x: -(x - z[:, None]).square().sum((1, 2)) / 2,
+        parts=lambda x: (torch.zeros(1), x[None] / 2, torch.full((1,), 0.5)),
+    )
+
+
+def mixture() -> Task:
+    """A place in the plane, observed with noise of deviation 1 or 0.1: gaussian_mixture of Lueckmann et al., scaled."""
+    variances = torch.tensor([1.0, 0.01])
+
+    def log_likelihood(z: Tensor, x: Tensor) -> Tensor:
+        apart = (x - z[:, None]).square().sum(2, keepdim=True)
+        return (-apart / (2 * variances) - variances.log()).logsumexp(2).sum(1)
+
+    def parts(x: Tensor) -> Parts:
+        total = 1 + variances
+        return -x.square().sum() / (2 * total) - total.log(), x / total[:, None], variances / total
+
+    def simulate(z: Tensor) -> Tensor:
+        return z + variances[torch.randint(2, (len(z), 1))].sqrt() * torch.randn(z.shape)
+
+    return Task(2, simulate, log_likelihood, parts=parts)
 
 
 def slcp() -> Task:
@@ -76,7 +107,14 @@ def two_moons() -> Task:
     def mirrored(z: Tensor) -> Tensor:
         return torch.where(torch.rand(len(z), 1) < 0.5, z, -z.flip(1))
 
-    return Task(2, simulate, log_likelihood, mirrored)
+    def parts(x: Tensor) -> Parts:
+        axis = torch.arange(-1 + CELL / 2, 1, CELL)
+        z = 2**0.5 * torch.erfinv(torch.cartesian_prod(axis, axis))
+        known = torch.cat([log_likelihood(one, x[None]) for one in z.split(100_000)])
+        near = known > known.max() - 12
+        return known[near], z[near], torch.full((int(near.sum()),), (1.25 * CELL) ** 2)
+
+    return Task(2, simulate, log_likelihood, mirrored, parts)
 
 
 def reference(task: Task, observed: Tensor, n: int) -> Tensor:
@@ -96,4 +134,4 @@ def reference(task: Task, observed: Tensor, n: int) -> Tensor:
     return task.mirrored(z[:n])
 
 
-TASKS = {"gaussian": gaussian, "slcp": slcp, "two_moons": two_moons}
+TASKS = {"gaussian": gaussian, "mixture": mixture, "slcp": slcp, "two_moons": two_moons}

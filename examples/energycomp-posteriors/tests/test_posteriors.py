@@ -14,8 +14,9 @@ from energycomp.errors import InputError
 from energycomp_samplers import all_of
 from energycomp_samplers.gauss import Gauss
 from torch import Tensor
-from torch.distributions import Independent, MultivariateNormal, Normal, Uniform
+from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal, Uniform
 
+from energycomp_posteriors.exact import Exact as Known
 from energycomp_posteriors.posterior import posterior, samples
 from energycomp_posteriors.sbi_networks import Posterior, from_sbi
 from energycomp_posteriors.tasks import TASKS, gaussian, reference, slcp, two_moons
@@ -53,10 +54,12 @@ class Exploding(Exact):
 
 
 class Clipped(Exploding):
-    """A network that learned N(x, 1/4) and nothing of the box that its prior is in."""
+    """A network that learned N(x, variance) and nothing of the box that its prior is in."""
+
+    variance = 0.25
 
     def score(self, sample: Tensor, observed: Tensor, times: Tensor) -> Tensor:
-        return (observed - sample) / (0.25 + self.std_fn(times).square())
+        return (observed - sample) / (self.variance + self.std_fn(times).square())
 
 
 def trained(network: object, prior: object) -> Posterior:
@@ -74,7 +77,7 @@ def test_a_posterior_is_that_of_all_observations() -> None:
     whole = posterior(Exact(), 10, x)
     assert (len(whole.terms), whole.mass) == (8 + 1, pytest.approx(1.0))
     sample, first = torch.randn(4, 10), torch.zeros(4)
-    noise = Exact().std_fn((first + 1) / 1000)
+    noise = Exact().std_fn([*whole.terms][-1].posterior.times(first))
     assert torch.allclose(whole.eps(sample, first), noise * (9 * sample - x.sum(0)), rtol=1e-2, atol=1e-3)
 
 
@@ -91,7 +94,7 @@ def test_what_sbi_trained_is_composed(network: Exact) -> None:
     """Of both kinds of noise, by `&` and by `all_of`: N(sum x / 9, I / 9)."""
     x = observations(8)
     one = trained(network, MultivariateNormal(torch.zeros(10), torch.eye(10)))
-    options: dict[str, Any] = {"num_inference_steps": 20, "output_type": "latent", "generator": 0, "progress": False}
+    options: dict[str, Any] = {"num_inference_steps": 20, "output_type": "pt", "generator": 0, "progress": False}
     for whole in (reduce(and_, map(one, x)), all_of([one(row) for row in x], batch=3)):
         z = Composer(whole).sample(500, sampler=Gauss(last="draw"), **options)
         assert float((z.mean(0) - x.sum(0) / 9).abs().max()) < 4 / (9 * 500) ** 0.5
@@ -105,7 +108,7 @@ def test_a_prior_in_a_box_has_the_noise_prediction_of_its_density() -> None:
     for timestep in (100.0, 600.0, 990.0):
         t = torch.full((3,), timestep)
         signal, noise = (level.double() for level in u.noised_space.levels(t))
-        sides = [Normal(0.0, 1.0).cdf((x - signal * side) / noise) for side in (low, high)]
+        sides = [Normal(0.0, 1.0).cdf((x - signal * side) / noise) for side in (u.low, u.high)]
         (score,) = torch.autograd.grad((sides[0] - sides[1]).log().sum(), x)
         near = (sides[0] - sides[1]).detach() > 1e-9  # where the difference has digits
         found = u.eps(x.detach(), t)
@@ -116,11 +119,26 @@ def test_a_prior_in_a_box_has_the_noise_prediction_of_its_density() -> None:
 def test_samples_are_not_driven_out_of_a_box() -> None:
     """Six normal likelihoods of deviation 1/2 near its edge, by networks that know nothing of it."""
     box = trained(Clipped(), Independent(Uniform(torch.full((1,), -2.0), torch.full((1,), 2.0)), 1))
-    options: dict[str, Any] = {"output_type": "latent", "generator": 0, "progress": False}
+    options: dict[str, Any] = {"output_type": "pt", "generator": 0, "progress": False}
     seen = [box([1.9 + k / 1000]) for k in range(6)]
     x = Composer(reduce(and_, seen)).sample(200, sampler="gauss", num_inference_steps=30, **options)
     assert bool((x <= 2.1).all())  # the mean of the last step may be beyond the edge by a little
     assert bool((x > 1.0).all())
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_parameters_have_any_units(count: int) -> None:
+    """In a box from 0 to 100, far from where the noise of sbi leaves N(0, I): N(mean of x, 25 / n)."""
+    network = Clipped()
+    network.variance = 25.0
+    box = trained(network, Independent(Uniform(torch.zeros(2), torch.full((2,), 100.0)), 1))
+    x = torch.tensor([[73.0, 40.0]]) + 5 * torch.randn(count, 2, generator=torch.Generator().manual_seed(0))
+    z = Composer(reduce(and_, map(box, x))).sample(
+        500, sampler=Gauss(last="draw"), num_inference_steps=20, output_type="pt", generator=0, progress=False
+    )
+    deviation = 5 / count**0.5
+    assert torch.allclose(z.mean(0), x.mean(0), atol=0.2 * deviation)
+    assert torch.allclose(z.std(0), torch.full((2,), deviation), rtol=0.12)
 
 
 def test_what_cannot_be_composed_is_refused() -> None:
@@ -132,6 +150,25 @@ def test_what_cannot_be_composed_is_refused() -> None:
         trained(Exact(), MultivariateNormal(torch.zeros(2), torch.tensor([[1.0, 0.5], [0.5, 1.0]])))
     with pytest.raises(InputError, match="NaN"):
         trained(Exact(), MultivariateNormal(torch.zeros(10), torch.eye(10)))([float("nan")] * 10)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "mixture", "two_moons"])
+def test_exact_scores_are_those_of_the_noised_posterior(name: str) -> None:
+    """By autograd of the density, for two observations in one batch."""
+    torch.manual_seed(0)
+    task = TASKS[name]()
+    exact = Known(task)
+    x = task.simulate(task.prior.sample((2,)))
+    sample = torch.randn(4, task.dimensions, dtype=torch.float64, requires_grad=True)
+    times = torch.tensor([0.2, 0.5, 0.2, 0.9])
+    found = exact.score(sample.detach().float(), x.repeat_interleave(2, 0), times)
+    for row in range(4):
+        log_weights, means, variances = (one.double() for one in task.parts(x[row // 2]))
+        a = exact.mean_t_fn(times[row : row + 1]).double()
+        spread = (a.square() * variances[:, None] + 1 - a.square()).sqrt().expand_as(means)
+        density = MixtureSameFamily(Categorical(logits=log_weights), Independent(Normal(a * means, spread), 1))
+        (score,) = torch.autograd.grad(density.log_prob(sample[row]), sample)
+        assert torch.allclose(found[row].double(), score[row], rtol=1e-3, atol=1e-3)
 
 
 def test_the_reference_is_exact() -> None:

@@ -47,10 +47,10 @@ from energycomp.images import decoded
 from energycomp.sampling import Level, Target
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import axes, predicted, sum_of_squares
+from energycomp_samplers.local import Product
 from energycomp_samplers.observation import Observation, evidence_of, spread_of
 from energycomp_samplers.particles import taken
 from energycomp_samplers.proposal import Proposal
-from energycomp_samplers.second_order import SecondOrder
 from energycomp_samplers.spread import Spread
 
 RULED_OUT = 1e6  # the energy that an infinite one counts as
@@ -107,7 +107,7 @@ class Twist:
 
     Args:
         evidence, spread: of observations, and the spread of clean samples; None without observations.
-        spreads: those of the leaves, for a second-order proposal; None without one.
+        product: of a second-order proposal; None without one.
     """
 
     constraint: Constraint | None
@@ -115,7 +115,7 @@ class Twist:
     log_psi: Tensor
     evidence: Evidence | None = None
     spread: Spread | None = None
-    spreads: Sequence[Spread] | None = None
+    product: Product | None = None
     correction: Tensor | float = 0.0  # log p(y | x) - log q(y | x), of the proposal p and of that with the drift, q
     drift: Tensor | None = None
     last: Tensor | None = None  # E[x_0 | x, y] at the last level, (G, P, *shape)
@@ -129,14 +129,14 @@ class Twist:
         target: Target,
         observations: Sequence[Observation],
         log_psi: Tensor,
-        spreads: Sequence[Spread] | None,
+        product: Product | None,
     ) -> Twist:
         """What weighs particles beside the product: a constraint, observations, a proposal, or nothing."""
         if not observations:
-            return cls(constraint, target, log_psi, spreads=spreads)
+            return cls(constraint, target, log_psi, product=product)
         variance = next((one.variance for one in observations if one.variance is not None), None)
         spread = spread_of(target, variance)
-        return cls(constraint, target, log_psi, evidence_of(observations, target), spread, spreads)
+        return cls(constraint, target, log_psi, evidence_of(observations, target), spread, product)
 
     @property
     def constrains(self) -> bool:
@@ -157,7 +157,7 @@ class Twist:
 
     def weighed(self, x: Tensor, x0: Tensor, proposal: Proposal) -> Tensor | None:
         """What a level adds to the log weights, (G, P), for the predictions x0 (K, G, P, *shape)."""
-        if not self.constrains and self.spreads is None:
+        if not self.constrains and self.product is None:
             return None
         level = proposal.level
 
@@ -170,8 +170,8 @@ class Twist:
             log_psi = self._of_constraint(self.constraint, x, clean, level, proposal.variance)
         if self.evidence is not None and self.spread is not None:
             log_psi = log_psi + self._of_observations(self.evidence, self.spread, clean().detach(), level)
-        if self.spreads is not None and not level.is_last:
-            log_psi = log_psi + self._of_second_order(self.spreads, x.detach(), x0.detach(), proposal)
+        if self.product is not None and not level.is_last:
+            log_psi = log_psi + self._of_second_order(self.product, x.detach(), x0.detach(), level)
         # psi_s(y) / psi_t(x), and what the drift of the last step changed.
         increment = log_psi - self.log_psi + self.correction
         self.log_psi = log_psi
@@ -204,10 +204,9 @@ class Twist:
         self._add_drift(pull * (mean - x0).reshape(clean.shape))
         return log_psi.reshape(self.log_psi.shape)
 
-    def _of_second_order(self, spreads: Sequence[Spread], x: Tensor, x0: Tensor, proposal: Proposal) -> Tensor:
+    def _of_second_order(self, product: Product, x: Tensor, x0: Tensor, level: Level) -> Tensor:
         """log Z, (G, P); 0 where the product is no Gaussian."""
-        level = proposal.level
-        found = SecondOrder.of(x.flatten(0, 1), x0.flatten(1, 2), level, proposal.b, spreads)
+        found = product(x.flatten(0, 1), x0.flatten(1, 2), level)
         if not found.is_gaussian:
             return torch.zeros_like(self.log_psi)
         pull = level.next_alpha**0.5 / (1.0 - level.alpha)

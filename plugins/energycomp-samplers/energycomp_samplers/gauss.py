@@ -1,4 +1,6 @@
-"""Products by Tweedie's second formula: components count by how sure they are, with a covariance each, kept constant.
+"""Products by Tweedie's second formula: components count by how sure they are, with a covariance each.
+
+It is kept constant, see `energycomp_samplers.spread`, or is that of each sample, see `energycomp_samplers.local`.
 
 The noised product p(z | x) is proportional to prod_i p_i(z | x)^b_i N(x; sqrt(alpha_bar) z, (1 - alpha_bar) I)^(1 - B).
 With Gaussians N(m_i, C_i) for p_i(z | x) it is one, N(m, C). This is GAUSS of Linhart et al. (2024), with exact steps.
@@ -24,6 +26,7 @@ from __future__ import annotations
 from typing import Literal
 
 import attrs
+import torch
 from torch import Tensor
 
 from energycomp.fields import one_of
@@ -31,15 +34,20 @@ from energycomp.sampling import Level, Run, Sampled, SamplingReport, Steps
 from energycomp.seeds import draw_noise
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import check_densities, clipped, weighted_sum
+from energycomp_samplers.local import Product, second_order
 from energycomp_samplers.observation import evidence_of, measured_spreads, without_observations
-from energycomp_samplers.second_order import SecondOrder, ratio_of
-from energycomp_samplers.spread import Spread, spreads_of
+from energycomp_samplers.second_order import ratio_of
+from energycomp_samplers.spread import Covariance, Spread
 
 FOLLOWS = "samples follow the sum of the predictions; use sampler='smc'"
 NO_GAUSSIAN = (
     "the precisions of the components do not add up to that of a Gaussian, because negated components are surer than "
     "the others"
 )
+
+NOISY = 0.02  # alpha_bar at the first level, above which samples do not begin as noise alone
+NEWTON = 4  # steps to the mean of clean samples, one evaluation of each leaf each
+WIDE = 0.01  # of the precision of the noise: the least of clean samples that begin a run
 
 
 @attrs.frozen
@@ -57,6 +65,8 @@ class Gauss:
     Args:
         last: "mean" ends at the mean of the clean sample, as DDPM does; "draw" at a draw of it, whose noise is that of
             the last noise level: right for intervals, and visible in images of few steps.
+        covariance: "constant" is measured once for each leaf; "jacobian" at each sample and step, at 2 D evaluations
+            more per leaf, for samples of at most 32 numbers: for components of several modes, or in a box.
 
     >>> from energycomp import Composer
     >>> from energycomp.testing import Gaussian
@@ -68,6 +78,9 @@ class Gauss:
     """
 
     last: Literal["mean", "draw"] = attrs.field(default="mean", validator=one_of(("mean", "draw")))
+    covariance: Literal["constant", "jacobian"] = attrs.field(
+        default="constant", validator=one_of(("constant", "jacobian"))
+    )
 
     def start(self, run: Run, /) -> _Drawn:
         """n independent samples of noise; a list of n generators makes each independent of its batch."""
@@ -75,40 +88,59 @@ class Gauss:
         check_densities(target)
         evidence = evidence_of(observations, target) if observations else None
         given = next((one.variance for one in observations if one.variance is not None), None)
-        spreads: list[Spread] = []
-        if given is None:
-            spreads = measured_spreads(target) if observations else spreads_of(target)
-        whole = None if given is None else Spread.of_variance(given, target.noised_space.sample_shape)
-        return _Drawn(attrs.evolve(run, target=target), self, run.noise(), spreads, whole, evidence)
+        if given is not None:
+            product: Product | Spread = Spread.of_variance(given, target.noised_space.sample_shape)
+        else:
+            if observations and self.covariance == "constant":
+                measured_spreads(target)  # raises
+            product = second_order(target, self.covariance)
+        steps = _Drawn(attrs.evolve(run, target=target), self, run.noise(), product, evidence)
+        first = run.levels[0]
+        if first.alpha > NOISY:
+            steps.begin(first)
+        return steps
 
 
 @attrs.define(eq=False)
 class _Drawn(Steps):
-    """Samples x (n, *shape), the spread of each leaf, or that of their product where it was given."""
+    """Samples x (n, *shape), the product of leaves, or its spread where it was given."""
 
     run: Run
     options: Gauss
     x: Tensor
-    spreads: list[Spread]
-    whole: Spread | None
+    product: Product | Spread
     evidence: Evidence | None
-    is_gaussian: bool = True
+    problem: str = ""
+
+    def begin(self, level: Level) -> None:
+        """Starts a schedule that does not end in noise alone: at noised draws of the Gaussian of the product."""
+        target = self.run.target
+        # The mean of clean samples is that which its own noised sample predicts: Newton steps, exact for Gaussians.
+        mean = torch.zeros_like(self.x[:1])
+        ratio = ratio_of(level, self.x)
+        for _ in range(NEWTON):
+            x = level.alpha**0.5 * mean
+            x0 = target.predict(x, level.rows(x), prediction_type="sample")
+            found, spread = self._product(x, x0, level)
+            spread = attrs.evolve(spread, values=spread.values.clamp(min=WIDE * float(ratio)))
+            mean = mean + spread.filtered(found - mean, lambda values: 1.0 + ratio / values)
+        # Draw clean samples, under the observations, and noise them.
+        covariance = spread.covariance(torch.zeros_like(ratio))
+        z = self._drawn(clipped(mean, target).expand_as(self.x), covariance, covariance.root(self.run.noise()))
+        self.x = level.alpha**0.5 * z + (1.0 - level.alpha) ** 0.5 * self.x
 
     def step(self, level: Level, /) -> None:
         target = self.run.target
         # Predict x_0 by every leaf in one batch, and multiply.
         x0 = target.predict(self.x, level.rows(self.x), prediction_type="sample")
-        mean, spread = self._product(x0, level)
+        mean, spread = self._product(self.x, x0, level)
         mean = clipped(mean, target)
         covariance = spread.covariance(ratio_of(level, self.x))
         # Draw the clean sample, under the observations.
         draw = None
         if not level.is_last or self.options.last == "draw":
             draw = covariance.root(self.run.noise())
-        z = mean if draw is None else mean + draw
-        if self.evidence is not None:
-            error = None if draw is None else self._error(self.evidence)
-            z, _ = self.evidence.conditioned(mean, covariance, draw, error)
+        z = self._drawn(mean, covariance, draw)
         # Step: the reverse kernel for this clean sample.
         self.x = level.mean(self.x, z)
         if not level.is_last:
@@ -116,23 +148,28 @@ class _Drawn(Steps):
             self.x = self.x + variance**0.5 * self.run.noise()
 
     def finish(self) -> Sampled:
-        notes = []
-        if not self.is_gaussian:
-            problems = [one.problem for one in self.spreads if one.problem]
-            notes.append(f"{(problems or [NO_GAUSSIAN])[0]}: {FOLLOWS}")
-        return Sampled(self.x, SamplingReport(notes=tuple(notes)))
+        notes = (f"{self.problem}: {FOLLOWS}",) if self.problem else ()
+        return Sampled(self.x, SamplingReport(notes=notes))
 
-    def _product(self, x0: Tensor, level: Level) -> tuple[Tensor, Spread]:
-        """m (n, *shape) for the predictions x0 (K, n, *shape), and the spread that C follows from.
+    def _drawn(self, mean: Tensor, covariance: Covariance, draw: Tensor | None) -> Tensor:
+        """A clean sample of N(mean, C), mean + draw, under the observations; the mean without a draw."""
+        if self.evidence is None:
+            return mean if draw is None else mean + draw
+        error = None if draw is None else self._error(self.evidence)
+        return self.evidence.conditioned(mean, covariance, draw, error)[0]
+
+    def _product(self, x: Tensor, x0: Tensor, level: Level) -> tuple[Tensor, Spread]:
+        """m (B, *shape) of samples x for the predictions x0 (K, B, *shape), and the spread that C follows from.
 
         m is the sum of the predictions where the spread of the product was given, or is no Gaussian's.
         """
-        b = self.run.target.weights_at(level.timestep)
-        if self.whole is not None:
-            rest = (1.0 - sum(b)) / level.alpha**0.5 * self.x.double()
-            return (weighted_sum(b, x0.double()) + rest).to(x0), self.whole
-        found = SecondOrder.of(self.x, x0, level, b, self.spreads)
-        self.is_gaussian = self.is_gaussian and found.is_gaussian
+        if isinstance(self.product, Spread):
+            b = self.run.target.weights_at(level.timestep)
+            rest = (1.0 - sum(b)) / level.alpha**0.5 * x.double()
+            return (weighted_sum(b, x0.double()) + rest).to(x0), self.product
+        found = self.product(x, x0, level)
+        if not found.is_gaussian:
+            self.problem = next((one.problem for one in found.spreads if one.problem), NO_GAUSSIAN)
         return found.mean.to(x0), found.spread
 
     def _error(self, evidence: Evidence) -> Tensor:

@@ -114,14 +114,14 @@ class SecondOrder:
         """log Z, (B,), in float64."""
         ratio = ratio_of(self.level, self.x)
         size = math.prod(self.x.shape[1:])
-        total = (sum(self.b) - 1.0) * size * math.log(1.0 - self.level.alpha)
-        total -= _log_determinant(self.spread, ratio, size)
+        noise = (sum(self.b) - 1.0) * size * math.log(1.0 - self.level.alpha)
+        total = noise - _log_determinant(self.spread, ratio, size)
         for weight, spread in zip(self.b, self.spreads, strict=True):
-            total += weight * _log_determinant(spread, ratio, size)
+            total = total + weight * _log_determinant(spread, ratio, size)
         return (total - self.contradiction) / 2.0
 
 
-def _log_determinant(spread: Spread, ratio: Tensor, size: int) -> float:
-    """log |ratio I + P|, of D numbers."""
+def _log_determinant(spread: Spread, ratio: Tensor, size: int) -> Tensor:
+    """log |ratio I + P|, of D numbers: (), or (B,) of spreads of each sample."""
     values = spread.values.to(ratio.device)
-    return float((ratio + values).log().sum()) * size / len(values)
+    return (ratio + values).log().sum(-1) * size / values.shape[-1]

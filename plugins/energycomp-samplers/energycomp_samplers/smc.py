@@ -29,7 +29,7 @@ Weights (for kappa = B "rne" would be biased, since m_i has the noise beta and p
     energy  d log w = sum_i b_i (E_i(x, t) - E_i(y, s)) + log L(x | y) - log p(y | x), with kappa = B. Exact for every
             proposal, and better where B is not 1; costs an evaluation more per component, particle and step.
 
-Second order: the particles of `proposal="gauss"` follow pi_t Z_t in place of pi_t, with Z of
+Second order: the particles of `proposal="gauss"` and "jacobian" follow pi_t Z_t in place of pi_t, with Z of
 `energycomp_samplers.second_order`, which is the noised product where components are Gaussian. Z is a twist, as a
 constraint is one: it changes which particles are on the way, and not what arrives.
 
@@ -52,16 +52,17 @@ from energycomp.sampling import Generator, Level, Run, Sampled, Steps
 from energycomp_samplers.chain import Chain, Moves
 from energycomp_samplers.constraints import Constraint, Twist
 from energycomp_samplers.kernels import check_densities, clipped, least_sum, sum_of_squares, total_energy
+from energycomp_samplers.local import second_order
 from energycomp_samplers.observation import without_observations
 from energycomp_samplers.outlook import Forecast, forecast
 from energycomp_samplers.particles import taken
 from energycomp_samplers.proposal import Proposal
-from energycomp_samplers.spread import spreads_of
 from energycomp_samplers.weighing import Weighing
 
 NONE_LEFT = "the constraint ruled all particles of a sample out: samples do not satisfy it; use more particles"
 CONSTRAINT = legal(lambda value: isinstance(value, Constraint), "one of `energycomp_samplers.constraint(f)`")
 ONE = (1.0, 1.0)  # the bounds of the sum of the weights
+PROPOSALS = ("sum", "gauss", "jacobian")
 WEIGHTS = ("rne", "fkc", "energy", "none")
 MOVES = legal(
     lambda value: isinstance(value, Moves) and not isinstance(value, type), "moves, such as MALA(), HMC() or Langevin()"
@@ -85,7 +86,8 @@ class SMC:
         constraint: of `constraint(f)`: samples are those of p(x) exp(-w f(x)). Its weights have no limit, and go on to
             the end. f is called once for each particle and step; with `gradient=True` networks are differentiated, too.
         proposal: "sum" follows the sum of the scores; "gauss" the second-order product of `Gauss`, whose spreads it
-            measures once. The weights correct both, so that samples are as right, from more of the particles.
+            measures once; "jacobian" that of `Gauss(covariance="jacobian")`, at 2 D evaluations more. The weights
+            correct all, so that samples are as right, from more of the particles.
 
     >>> from energycomp import Composer
     >>> from energycomp.testing import Gaussian
@@ -103,7 +105,7 @@ class SMC:
     clamp: float = attrs.field(default=10.0, validator=number())
     moves: Moves | None = attrs.field(default=None, validator=attrs.validators.optional(MOVES))
     constraint: Constraint | None = attrs.field(default=None, validator=attrs.validators.optional(CONSTRAINT))
-    proposal: Literal["sum", "gauss"] = attrs.field(default="sum", validator=one_of(("sum", "gauss")))
+    proposal: Literal["sum", "gauss", "jacobian"] = attrs.field(default="sum", validator=one_of(PROPOSALS))
 
     def __attrs_post_init__(self) -> None:
         if self.weights == "none" and (self.particles or 1) > 1 and self.constraint is None:
@@ -111,10 +113,11 @@ class SMC:
                 f"got particles={self.particles} with weights='none'; expected weights, by which one particle of each "
                 "sample is drawn; leave particles= out"
             )
-        if self.proposal == "gauss" and (self.weights == "none" or self.moves is not None):
+        if self.proposal != "sum" and (self.weights == "none" or self.moves is not None):
             raise InputError(
-                f"got proposal='gauss' with weights={self.weights!r} and moves={self.moves!r}; expected weights, which "
-                "correct it, and no moves, which follow another density; use sampler='gauss' without weights"
+                f"got proposal={self.proposal!r} with weights={self.weights!r} and moves={self.moves!r}; expected "
+                "weights, which correct it, and no moves, which follow another density; use sampler='gauss' without "
+                "weights"
             )
 
     @property
@@ -133,7 +136,9 @@ class SMC:
         target, observations = without_observations(run.target)
         run = attrs.evolve(run, target=target)
         weighs = self.weighs or bool(observations)
-        is_second = self.proposal == "gauss"
+        product = None
+        if self.proposal != "sum":
+            product = second_order(target, "constant" if self.proposal == "gauss" else "jacobian")
         self._check(run, weighs)
         # One swarm; or a group of particles for each sample, which does not depend on the others.
         groups = (1, run.n)
@@ -150,7 +155,7 @@ class SMC:
             groups=groups[0],
             x=x.flatten(0, 1),
             weighing=Weighing(self, run, equal),
-            twist=Twist.of(self.constraint, target, observations, equal, spreads_of(target) if is_second else None),
+            twist=Twist.of(self.constraint, target, observations, equal, product),
             chain=None if self.moves is None else Chain(self.moves),
             leaving=total * sum_of_squares(x, x) / 2.0,  # -log N(x; 0, I / B)
         )
@@ -163,13 +168,10 @@ class SMC:
                 f"got {run.target.composition!r} with weights that sum to {total:g}; expected a positive "
                 "sum, because the product is no distribution otherwise; compose with `&`, or leave sampler= out"
             )
-        if (
-            self.proposal == "gauss"
-            and bounds(run.target.composition.mass, run.target.noised_space.sample_shape) != ONE
-        ):
+        if self.proposal != "sum" and bounds(run.target.composition.mass, run.target.noised_space.sample_shape) != ONE:
             raise CompositionError(
-                f"got {run.target.composition!r} with proposal='gauss' and weights that sum to {total:g}; expected a "
-                "sum of 1 at all noise levels; compose with `&`, or leave proposal= out"
+                f"got {run.target.composition!r} with proposal={self.proposal!r} and weights that sum to {total:g}; "
+                "expected a sum of 1 at all noise levels; compose with `&`, or leave proposal= out"
             )
         if isinstance(run.generator, list) and self.particles is None and weighs:
             raise InputError(

@@ -40,8 +40,8 @@ class Spread:
     """The precision P of clean samples of D numbers, in float64.
 
     Args:
-        values: eigenvalues (D,), or (1,) where all are the same.
-        vectors: eigenvectors (D, D) as columns; None where P is diagonal.
+        values: eigenvalues (D,), or (1,) where all are the same; or (B, D), of each sample.
+        vectors: eigenvectors (D, D), or (B, D, D), as columns; None where P is diagonal.
         problem: why it could not be measured; it is that of variance 1 then.
 
     >>> Spread(torch.tensor([4.0])).covariance(torch.tensor([1.0]))(torch.ones(1, 3))
@@ -69,14 +69,15 @@ class Spread:
         scale = factor(self.values.to(v.device))
         if self.vectors is None:
             return (flat * scale).to(v.dtype).reshape(v.shape)
-        basis = self.vectors.to(v.device)
-        return ((flat @ basis * scale) @ basis.mT).to(v.dtype).reshape(v.shape)
+        basis = self.vectors.to(flat)
+        turned = (flat[:, None] @ basis) * scale[..., None, :]
+        return (turned @ basis.mT).to(v.dtype).reshape(v.shape)
 
     def matrix(self, size: int) -> Tensor:
-        """P, (D, D)."""
+        """P, (D, D), or (B, D, D)."""
         if self.vectors is None:
             return torch.diag(self.values.expand(size))
-        return self.vectors * self.values @ self.vectors.mT
+        return self.vectors * self.values[..., None, :] @ self.vectors.mT
 
     def covariance(self, ratio: Tensor) -> Covariance:
         """(ratio I + P)^-1 at the noise levels (B,), or (1,), of samples."""
@@ -152,9 +153,9 @@ def spreads_of(target: Target) -> list[Spread]:
     return [_kept[leaf] for leaf in leaves]
 
 
-def strong_noise(target: Target) -> float:
-    """The timestep at which spreads are measured."""
-    return float((target.noised_space.alphas_cumprod >= STRONG).sum().clamp(min=1) - 1)
+def strong_noise(target: Target, least: float = STRONG) -> float:
+    """The timestep at which spreads are measured: the noisiest where alpha_bar is at least this."""
+    return float((target.noised_space.alphas_cumprod >= least).sum().clamp(min=1) - 1)
 
 
 @torch.no_grad()

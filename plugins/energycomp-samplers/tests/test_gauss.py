@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import pytest
@@ -12,11 +12,13 @@ from torch import Tensor
 from energycomp import Composer
 from energycomp.components import Composable, Composition, Mixture, NoisedSpace, cosine_schedule
 from energycomp.errors import CompositionError, InputError
-from energycomp.sampling import SamplingReport, Target
+from energycomp.sampling import Level, SamplingReport, Target
 from energycomp.testing import Gaussian
 from energycomp_samplers.factors import AllOf, all_of
 from energycomp_samplers.gauss import Gauss
-from energycomp_samplers.spread import product_spread, spreads_of
+from energycomp_samplers.local import local_spreads, product_of
+from energycomp_samplers.observation import observe
+from energycomp_samplers.spread import Spread, product_spread, spreads_of
 
 OPTIONS: dict[str, Any] = {"output_type": "latent", "generator": 0, "progress": False}
 SPACE = NoisedSpace(cosine_schedule(), (3,), "gaussian")
@@ -49,8 +51,8 @@ def drawn(component: Any, n: int, sampler: Any, steps: int) -> tuple[Tensor, Sam
     return Composer(component).sample(n, sampler=sampler, **options), reports[0]
 
 
-@pytest.mark.parametrize("n", [1, 2, 10, 100])
-def test_products_of_gaussians_are_exact(n: int) -> None:
+@pytest.mark.parametrize(("n", "kind"), [(1, "constant"), (2, "jacobian"), (10, "constant"), (100, "constant")])
+def test_products_of_gaussians_are_exact(n: int, kind: Literal["constant", "jacobian"]) -> None:
     """prod_i p_i / u^(n - 1), in four steps: squared errors of whitened moments are chi-square within 3 s.e."""
     u = Correlated(torch.zeros(3), 1.5 * torch.eye(3))
     parts = [correlated(seed, u) for seed in range(n)]
@@ -59,11 +61,24 @@ def test_products_of_gaussians_are_exact(n: int) -> None:
     covariance = torch.linalg.inv(precision)
     mean = covariance @ sum(p @ part.mean.double() for p, part in zip(precisions, parts, strict=True))
     product = sum(parts, Composition([])) - (n - 1) * u
-    x, report = drawn(product, 2000, Gauss(last="draw"), 4)
+    x, report = drawn(product, 2000, Gauss(last="draw", covariance=kind), 4)
     white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), (x.double() - mean).T, upper=False)
     assert float(2000 * white.mean(1).square().sum()) < 3 + 3 * 6**0.5
     assert float(1000 * (white @ white.T / 2000 - torch.eye(3)).square().sum()) < 6 + 3 * 12**0.5
     assert report.warnings == ()
+
+
+def test_a_schedule_need_not_end_in_noise() -> None:
+    """Samples begin at the noised product, where a fifth of the signal is left: N(3.2 / 7, 1 / 7), 3 times as wide."""
+    schedule = torch.linspace(0.999, 0.2, 100)
+    u = Gaussian(0.0, 9.0, alphas_cumprod=schedule, unconditional="self")
+    a, b = (Gaussian(mean, 2.25, alphas_cumprod=schedule, unconditional=u) for mean in (3.0, -0.6))
+    x, _ = drawn(a & b, 4000, Gauss(last="draw"), 4)
+    assert float(x.mean()) == pytest.approx(9.6 / 7, abs=3 * (9 / 7 / 4000) ** 0.5)
+    assert float(x.var()) == pytest.approx(9 / 7, abs=3 * 9 / 7 * (2 / 4000) ** 0.5)
+    seen, _ = drawn(u & observe(torch.ones(1, 1, 1), torch.full((1, 1, 1), 4.0), std=3.0), 4000, Gauss(last="draw"), 4)
+    assert float(seen.mean()) == pytest.approx(2.0, abs=3 * (4.5 / 4000) ** 0.5)
+    assert float(seen.var()) == pytest.approx(4.5, abs=3 * 4.5 * (2 / 4000) ** 0.5)
 
 
 def test_many_numbers_have_one_variance() -> None:
@@ -107,17 +122,61 @@ PRODUCTS = {
 }
 
 
+@pytest.mark.parametrize("kind", ["constant", "jacobian"])
 @pytest.mark.parametrize("name", PRODUCTS)
-def test_products_of_several_modes_are_no_worse_than_by_the_sum(name: str) -> None:
+def test_products_of_several_modes_are_no_worse_than_by_the_sum(
+    name: str, kind: Literal["constant", "jacobian"]
+) -> None:
     """Wasserstein distance to the exact product, beside plain sampling."""
     components = PRODUCTS[name]
     product = sum((weight * mixture for mixture, weight in components), Composition([]))
     wanted = quantiles(components, 500)
     apart = {}
-    for sampler in (None, Gauss()):
+    second = Gauss(covariance=kind)
+    for sampler in (None, second):
         x, _ = drawn(product, 500, sampler, 30)
         apart[sampler] = float((x.flatten().double().sort().values - wanted).abs().mean())
-    assert apart[Gauss()] <= apart[None] + 0.05
+    assert apart[second] <= apart[None] + 0.05
+
+
+@pytest.mark.parametrize("timestep", [900.0, 500.0, 50.0])
+def test_the_covariance_at_a_sample_is_that_of_the_modes_that_noise_leaves_open(timestep: float) -> None:
+    """Of a mixture of two Gaussians in the plane, in closed form: within each mode, and between them."""
+    means, variance = torch.tensor([[-1.0, 0.5], [1.0, -0.2]]), torch.tensor([0.3, 0.02])
+    shape = {"sample_shape": (2,)}
+    target = Target(Mixture([Gaussian(mean, variance, **shape) for mean in means]) + Gaussian(0.0, 1.0, **shape))
+    level = Level(
+        step=0, timestep=timestep, alpha=float(target.noised_space.alphas_cumprod[int(timestep)]), next_alpha=1
+    )
+    x = torch.tensor([[0.1, 0.2], [-0.7, 0.4], [0.0, 0.0]])
+    found, plain = local_spreads(target, x, level)
+    ratio = level.alpha / (1 - level.alpha)
+    # Responsibilities of the modes, and the mean and variance that each leaves.
+    total = level.alpha * variance + 1 - level.alpha
+    apart = x[:, None] - level.alpha**0.5 * means
+    share = (-apart.square() / (2 * total)).sum(2).softmax(1)[..., None]
+    each = means + level.alpha**0.5 * variance / total * apart
+    between = each - (share * each).sum(1, keepdim=True)
+    wanted = torch.einsum("bmi,bmj->bij", share * between, between) + torch.diag(variance * (1 - level.alpha) / total)
+    got = torch.linalg.inv(found.matrix(2) + ratio * torch.eye(2))
+    assert torch.allclose(got.float(), wanted, rtol=0.02, atol=2e-4)
+    assert torch.allclose(plain.matrix(2), torch.eye(2).double(), atol=0.02 * (1 + ratio))
+
+
+def test_a_direction_in_which_the_product_is_not_sure_follows_the_sum() -> None:
+    """Of two numbers, a says much of the first one; of the second u is surer than both: only the first one moves."""
+    level, x = Level(step=0, timestep=500.0, alpha=0.5, next_alpha=0.6), torch.zeros(1, 2)
+    spreads = [Spread(torch.tensor([p]), torch.eye(2)[None]) for p in ([9.0, 1.0], [1.0, 1.0], [1.0, 5.0])]
+    x0 = torch.tensor([[[1.0, 1.0]], [[0.0, 0.0]], [[0.0, 0.5]]])
+    found = product_of(x, x0, level, (1.0, 1.0, -1.0), spreads)
+    assert torch.allclose(found.plain, torch.tensor([[1.0, 0.5]]).double())
+    assert torch.allclose(found.mean, torch.tensor([[1.0, 0.5]]).double())  # 10 / (10 + 2 - 2), and the sum
+    assert torch.allclose(found.spread.values.sort().values, torch.tensor([[1.0, 9.0]]).double())
+
+
+def test_jacobians_of_many_numbers_are_refused() -> None:
+    with pytest.raises(InputError, match="at most 32"):
+        drawn(Gaussian(0.0, 1.0, sample_shape=(40,)), 2, Gauss(covariance="jacobian"), 2)
 
 
 def test_a_product_that_is_no_gaussian_follows_the_sum_and_says_so() -> None:

@@ -246,14 +246,15 @@ def test_a_second_order_proposal_is_exact_and_keeps_more_particles(weights: Any)
     exact = along_axes(points, torch.softmax(-product.energy(points, torch.zeros(len(points))).double(), 0))
     far = {}
     left = {}
-    for name in ("plain", "sum", "gauss"):
+    for name in ("plain", "sum", "gauss", "jacobian"):
         smc: Any = SMC(weights=weights, proposal=name) if name != "plain" else None
         x, report = drawn(product, smc, n=1500, steps=30)
         far[name] = float((along_axes(x, torch.full((1500,), 1 / 1500.0)) - exact).abs().max())
         left[name] = report.ancestors
     assert far["plain"] > 0.12
-    assert far["gauss"] < min(0.06, far["sum"] + 0.02)
-    assert left["gauss"] > left["sum"]
+    for name in ("gauss", "jacobian"):
+        assert far[name] < min(0.06, far["sum"] + 0.02)
+        assert left[name] > left["sum"]
 
 
 @pytest.mark.parametrize(
