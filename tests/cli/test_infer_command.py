@@ -58,7 +58,7 @@ def test_without_a_folder_nothing_is_hashed(
 ) -> None:
     fake_infer()
     monkeypatch.setattr("energycomp.files.fingerprint", None)
-    monkeypatch.setattr("energycomp.cli.infer.sha256_of", None)
+    monkeypatch.setattr("energycomp.cli.items.sha256_of", None)
     code, out, err = run("infer", model, pictures / "a/one.png", "--json")
     assert code == 0, err
     assert json.loads(out).keys().isdisjoint({"sha256", "settings", "picture"})

@@ -8,30 +8,24 @@ import pickle
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import attrs
+import typer
 
 from energycomp.errors import EnergycompError, InputError, first_line
-from energycomp_batch.inputs import Inputs, holds_many
-from energycomp_batch.parts import has_key, key_of
+from energycomp_batch.inputs import Inputs, holds_many, part_size
+from energycomp_batch.parts import BLOCK, Parts, unread
 from energycomp_batch.places import place_of
-from energycomp_batch.pool import Lost, Pool
-from energycomp_batch.work import ReadTask, record_of
+from energycomp_batch.pool import LostError, Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from energycomp_batch.parts import Parts
-
     Make = Callable[[], Callable[[Any], Any]]  # called in each process; returns the function from an item to its answer
 
 OLDEST = (2, 49)  # version of Ray
-MOST = 200  # images in a part, if nothing else is asked for
-SHARES = 16  # parts for each actor, so that all end at about the same time
-COUNTED = 1000  # tables and movies whose images are counted before they are read
 READERS = 8  # actors for each task that reads files
-BLOCK = 2**20  # bytes of images that wait as one object; Ray's own blocks of 128 MiB would be hours of work
 # Of a core for each actor. Ray fills a machine up to half before it takes the next one: so each core has one actor, and
 # those of a lost machine find room. Halves of GPUs it would give in pairs.
 CORE = 0.5
@@ -40,6 +34,46 @@ SETTINGS = {
     "RAY_DATA_LOG_LEVEL": "ERROR",
 }  # fmt: skip
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray listens on the loopback address only
+
+Engine = Annotated[Literal["local", "ray"], typer.Option(help="Processes of this machine, or actors of a Ray cluster.")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Of a Ray cluster, or auto for the one that runs here.", show_default="Ray is started"),
+]
+Concurrency = Annotated[
+    int | None,
+    typer.Option(min=1, help="Number of Ray's actors.", show_default="one per core, or GPU, of the cluster"),
+]
+
+
+def cluster_of(
+    engine: str,
+    address: str | None,
+    concurrency: int | None,
+    *,
+    part: int | None = None,
+    device: str = "cpu",
+    quiet: bool = False,
+    **local: Any,
+) -> Cluster | None:
+    """The cluster of --engine ray; None for the local engine.
+
+    Args:
+        part: images in a part, if the command has that option.
+        device: of the network; what is no CPU is a GPU for each actor.
+        quiet: whether Ray shows no progress; in a terminal it does otherwise.
+        local: options that only the local engine has; None, False or "" where they are not given.
+
+    Raises:
+        InputError: an option of the other engine is given.
+    """
+    on_ray = engine == "ray"
+    other = local if on_ray else {"address": address, "concurrency": concurrency, "part": part}
+    for name, value in other.items():
+        if value:
+            raise InputError(f"got --{name} {'with' if on_ray else 'without'} --engine ray; leave it out")
+    bars = sys.stderr.isatty() and not quiet
+    return Cluster(address, concurrency, part, gpu=device != "cpu", bars=bars) if on_ray else None
 
 
 @contextmanager
@@ -112,8 +146,9 @@ class Cluster:
             InputError: the cluster or the parts cannot be used, or what `make` or the writing of a part raised.
         """
         with connected(self.address) as ray:
-            known, actors = ray.put(parts.known_keys()), self._actors(ray)
-            size = self.part or _size(inputs, actors)
+            known = ray.put(parts.known_keys())
+            actors = self._actors(ray)
+            size = self.part or part_size(inputs, actors)
             rows = ray.data.from_arrow(list(_blocks(inputs, size))).map_batches(
                 _rows,
                 batch_size=None,
@@ -122,14 +157,10 @@ class Cluster:
                 num_cpus=0,  # actors may hold all cores
                 compute=ray.data.TaskPoolStrategy(size=max(1, actors // READERS)),
             )
-            yield from self._over(ray, rows, make, _PartWriter(attrs.evolve(parts)), size)
+            yield from self._over(ray, rows, make, parts.answered, size)
 
     def map(self, items: Iterable[Any], make: Make) -> Iterator[Any]:
-        """The answers to items, as they come; the answers are JSON data.
-
-        Args:
-            items: what can be pickled.
-            make: as in `read`, from an item to its answer.
+        """The answers to items, which can be pickled, as they come; the answers are JSON data.
 
         Raises:
             InputError: as in `read`; or an item whose process ended twice.
@@ -144,15 +175,16 @@ class Cluster:
 
     def _over(self, ray: Any, data: Any, make: Make, finish: Callable[..., Any], size: int) -> Iterator[Any]:
         """What `finish` makes of each batch of packed items, in actors."""
-        context, actors = ray.data.DataContext.get_current(), self._actors(ray)
-        context.target_max_block_size, context.enable_progress_bars = BLOCK, self.bars
+        context = ray.data.DataContext.get_current()
+        context.target_max_block_size = BLOCK
+        context.enable_progress_bars = self.bars
         context.print_on_execution_start = False
         done = data.map_batches(
             _Actor,
             batch_size=size,
             batch_format="pyarrow",
             fn_constructor_args=(make, finish, str(Path.cwd())),
-            compute=ray.data.ActorPoolStrategy(size=actors),
+            compute=ray.data.ActorPoolStrategy(size=self._actors(ray)),
             num_cpus=0 if self.gpu else CORE,
             num_gpus=1 if self.gpu else 0,
         )
@@ -169,12 +201,6 @@ def _packed(items: list[Any]) -> Any:
     return pa.table({"item": pa.array(map(pickle.dumps, items), pa.binary())})
 
 
-def _size(inputs: Inputs, actors: int) -> int:
-    """Images in a part: few files in a long run, and several parts for each actor in a short one."""
-    expected = inputs.expected() if sum(map(holds_many, inputs.files)) <= COUNTED else None
-    return MOST if expected is None else max(1, min(MOST, expected // (SHARES * actors)))
-
-
 def _blocks(inputs: Inputs, size: int) -> Iterator[Any]:
     """Where the images are, as what one task reads: a table or a movie, or several files."""
     import pyarrow as pa
@@ -189,17 +215,10 @@ def _rows(block: Any, column: str | None, known: Any, size: int) -> Iterator[Any
     """The images of files and tables that are not known, in tables of some each, while they are read."""
     import ray
 
-    keys, waiting, taken = ray.get(known), [], 0
     places = [place_of(place) for place in block["place"].to_pylist()]
-    for picture in Inputs(dict(zip(places, places, strict=True)), column):
-        if picture.problem is None and has_key(keys, key_of(picture.head({}))):
-            continue
-        waiting.append(picture)
-        taken += len(picture.content)
-        if len(waiting) >= size or taken >= BLOCK:
-            yield _packed(waiting)
-            waiting, taken = [], 0
-    yield _packed(waiting)
+    yield _packed([])  # a block without images has the column, too
+    for items in unread(Inputs(dict(zip(places, places, strict=True)), column), ray.get(known), size):
+        yield _packed(items)
 
 
 class _Actor:
@@ -209,8 +228,8 @@ class _Actor:
         with suppress(OSError):  # a model may be given by a relative path
             os.chdir(folder)
         vars(sys.modules["__main__"]).pop("__file__", None)  # the process beside this one need not import Ray
-        self._finish, self._pool = finish, Pool(make, 1)
-        self._pool.__enter__()
+        self._finish = finish
+        self._pool = Pool(make, 1)
 
     def __call__(self, batch: Any) -> dict[str, list[Any]]:
         answer, error = None, ""
@@ -221,26 +240,9 @@ class _Actor:
         return {"answer": [json.dumps(answer)], "error": [error]}
 
 
-@attrs.frozen
-class _PartWriter:
-    """Reads images and writes their part, unless it is there: then an earlier actor has ended after it was written."""
-
-    parts: Parts
-
-    def __call__(self, pictures: list[Any], run: Callable[..., Any]) -> dict[str, Any]:
-        heads = [picture.head(self.parts.settings) for picture in pictures]
-        tasks = [ReadTask(index, picture, heads[index], picture.name) for index, picture in enumerate(pictures)]
-        name, records = self.parts.name([f"{head['image']} {head['sha256']}" for head in heads]), []
-        if tasks and not self.parts.has(name):
-            found = sorted(run(tasks), key=lambda pair: pair[0].index)
-            records = [record_of(task, answer) for task, answer in found]
-            self.parts.write(name, records)
-        return {"part": name, "images": len(tasks), "failed": [one for one in records if "failed" in one]}
-
-
 def _first_answer(items: list[Any], run: Callable[..., Any]) -> Any:
     """The answer to one item."""
-    ((item, answer),) = run(items)
-    if isinstance(answer, Lost):
-        raise InputError(f"got {item}, at which {answer.reason}; expected more memory for each process")
+    ((_, answer),) = run(items)
+    if isinstance(answer, LostError):
+        raise answer
     return answer

@@ -1,4 +1,4 @@
-"""Paths and URLs: a bucket has the methods of `pathlib.Path`, by fsspec and universal_pathlib."""
+"""Where images are: paths, and URLs, which by fsspec and universal_pathlib have the methods of `pathlib.Path`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from energycomp.cli import Item
 from energycomp.errors import EnergycompError, InputError, first_line
 
 if TYPE_CHECKING:
@@ -62,20 +63,15 @@ def reaching(place: object) -> Iterator[None]:
         ) from error
 
 
-def files_in(url: Any, suffixes: Any, without: object = None) -> list[Any]:
-    """The URLs of the files in a folder of a bucket with these suffixes, sorted; the URL itself where it is a file.
+def item_at(place: Any, source: Any = None, row: str | None = None) -> Item:
+    """The image in the file at a place, which is its source or named by a row of that."""
+    from energycomp.images import MAX_BYTES
 
-    Hidden files, and names that begin with _, are left out, and so is the folder `without`.
-
-    Raises:
-        InputError: the bucket cannot be read, or holds no such file.
-    """
-    with reaching(url):
-        files = [url.with_segments(url.fs.unstrip_protocol(path)) for path in sorted(url.fs.find(url.path))]
-    results = f"{str(without).rstrip('/')}/"
-    if [str(file) for file in files] != [str(url)]:
-        files = [one for one in files if one.suffix.lower() in suffixes and one.name[0] not in "._"]
-        files = [one for one in files if not str(one).startswith(results)]
-    if not files:
-        raise InputError(f"got {url} without an image in it; expected a file, or a folder of images or tables")
-    return files
+    if not is_url(place) and not place.is_file():  # a pipe would wait for its other end
+        problem = f"got {place}, which is no file; expected an image (PNG, JPEG, ...); check the path"
+        return Item(source or place, row, problem=problem)
+    try:
+        with reaching(place), place.open("rb") as stream:
+            return Item(source or place, row, stream.read(MAX_BYTES + 1))
+    except InputError as error:
+        return Item(source or place, row, problem=str(error))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from energycomp.cli import Item
 from energycomp.errors import InputError, first_line
-from energycomp_batch.batch_image import BatchImage
-from energycomp_batch.places import is_url, place_of
+from energycomp_batch.places import is_url, item_at, place_of
 
 TABLES = frozenset({".parquet", ".tar"})  # the ends of their names
 KEY = "__key__"  # of a sample in a WebDataset
@@ -22,7 +21,7 @@ ROWS = 32  # of a Parquet file that are decoded at once
 BUCKETS = ("s3", "s3a", "gs", "gcs", "hf", "az", "abfs", "http", "https")  # what a URL in a table may open
 
 
-def table_rows(path: Any, column: str | None = None) -> Iterator[BatchImage]:
+def table_rows(path: Any, column: str | None = None) -> Iterator[Item]:
     """The images of a Parquet file or a WebDataset archive, as bytes, read while they are taken.
 
     Memory holds some rows of a Parquet file, or a sample of an archive.
@@ -33,10 +32,8 @@ def table_rows(path: Any, column: str | None = None) -> Iterator[BatchImage]:
             the suffix of a file, such as `jpg`; when left out, the first image of each sample is taken.
 
     Raises:
-        InputError: pyarrow is not installed for a Parquet file; the table cannot be read, at first or from some row on;
-            no such column, or several without a choice.
+        InputError: the table cannot be read, at first or from some row on; no such column, or several without a choice.
     """
-    require(path)
     number = 0
     try:
         for number, row in enumerate((_parquet if path.suffix.lower() == ".parquet" else _archive)(path, column)):
@@ -61,15 +58,6 @@ def row_count(path: Any) -> int | None:
         return None
 
 
-def require(path: Any) -> None:
-    """Raises `InputError` where pyarrow is not installed, which a Parquet file needs."""
-    if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
-        raise InputError(
-            f"got {path}; expected the package pyarrow for tables, which is not installed; "
-            "pip install 'energycomp-batch[tables]'"
-        )
-
-
 def _parquet(path: Any, column: str | None) -> Iterator[dict[str, Any]]:
     """The cells with images of each row."""
     import pyarrow as pa
@@ -80,8 +68,7 @@ def _parquet(path: Any, column: str | None) -> Iterator[dict[str, Any]]:
         return "bytes" in names or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
     with path.open("rb") as stream, parquet.ParquetFile(stream, pre_buffer=False) as file:  # or it keeps what it read
-        images = {field.name: holds_images(field.type) for field in file.schema_arrow}
-        columns = list(_columns(path, images, column))
+        columns = _columns(path, {field.name: holds_images(field.type) for field in file.schema_arrow}, column)
         for batch in file.iter_batches(ROWS, columns=columns, use_threads=False):
             yield from batch.to_pylist()
 
@@ -116,33 +103,33 @@ def _archive(path: Any, column: str | None) -> Iterator[dict[str, Any]]:
 def _columns(path: Any, images: Mapping[str, bool], column: str | None) -> Sequence[str]:
     """The columns in which images are looked for, of all columns and whether they hold images."""
     names = ", ".join(name for name in images if not name.startswith("__"))
+    wanted = column or IMAGE
+    if wanted in images:
+        return [wanted]
     if column is not None:
-        if column not in images:
-            raise InputError(f"got --column {column} of {path}; expected one of its columns: {names}")
-        return [column]
-    if IMAGE in images:
-        return [IMAGE]
-    plain = [name for name, holds in images.items() if holds]
-    if not plain or (len(plain) > 1 and KEY not in images):
+        raise InputError(f"got --column {column} of {path}; expected one of its columns: {names}")
+    found = [name for name, holds in images.items() if holds]
+    if not found or (len(found) > 1 and KEY not in images):
         raise InputError(
-            f"got {path} with {len(plain)} columns of images among {names}; expected one, or one of the name {IMAGE}; "
+            f"got {path} with {len(found)} columns of images among {names}; expected one, or one of the name {IMAGE}; "
             "choose it by --column"
         )
-    return plain
+    return found
 
 
-def _row(number: int, cells: dict[str, Any], table: Any) -> BatchImage:
-    """The image of a row."""
+def _row(number: int, cells: dict[str, Any], table: Any) -> Item:
+    """The image of a row, whose cell holds bytes, or a path."""
     key = str(cells.pop(KEY, number))
-    image = next((found for cell in cells.values() if (found := _image(cell)) is not None), None)
-    if not image:
-        return BatchImage(table, key, problem=f"got row {key} of {table} without an image; expected bytes or a path")
-    if isinstance(image, bytes):
-        return BatchImage(table, key, image)
+    values = [cell.get("bytes") or cell.get("path") if isinstance(cell, Mapping) else cell for cell in cells.values()]
+    image = next((value for value in values if value and isinstance(value, str | bytes | bytearray)), None)
+    if image is None:
+        return Item(table, key, problem=f"got row {key} of {table} without an image; expected bytes or a path")
+    if not isinstance(image, str):
+        return Item(table, key, bytes(image))
     try:
-        return BatchImage.at(_place(image, table), table, key)
+        return item_at(_place(image, table), table, key)
     except InputError as error:
-        return BatchImage(table, key, problem=f"got row {key} of {table} with {str(error).removeprefix('got ')}")
+        return Item(table, key, problem=f"got row {key} of {table} with {str(error).removeprefix('got ')}")
 
 
 def _place(image: str, table: Any) -> Any:
@@ -157,12 +144,3 @@ def _place(image: str, table: Any) -> Any:
     raise InputError(
         f"got the path {image!r}; expected one in the folder of the table; write paths to a file and give that as @FILE"
     )
-
-
-def _image(value: Any) -> bytes | str | None:
-    """The content of a cell: bytes, or a path."""
-    if isinstance(value, Mapping):
-        value = value.get("path") if value.get("bytes") is None else value["bytes"]
-    if isinstance(value, str):
-        return value
-    return bytes(value) if isinstance(value, bytes | bytearray) else None
