@@ -20,11 +20,10 @@ from energycomp.cli.image_reader import (
     printer as printer,
 )
 from energycomp.cli.infer import Format as Format, Redraw as Redraw
-from energycomp.cli.items import Item as Item
-from energycomp.cli.kept import Kept as Kept
+from energycomp.cli.items import Item as Item, frames as frames
+from energycomp.cli.kept import Kept as Kept, claimed as claimed, kept_in as kept_in
 from energycomp.cli.lines import (
     append_line as append_line,
-    cut_line as cut_line,
     read_lines as read_lines,
     records_of as records_of,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 import typer
 
-from energycomp.cli.files import image_files, make_folder
+from energycomp.cli.files import image_files
 from energycomp.cli.image_reader import ImageReader, printer
-from energycomp.cli.items import Item
-from energycomp.cli.kept import Kept
-from energycomp.cli.lines import cut_line
+from energycomp.cli.items import Item, frames
+from energycomp.cli.kept import Kept, kept_in
 from energycomp.cli.options import (
     Count,
     ImageFiles,
@@ -109,10 +109,10 @@ def infer(
     options = parse_options(run.option)
     known = parse_count(count)
     reader = ImageReader(model, run.device, options, solver, known, run.seed, output.folder, redraw, last)
-    with output.open() as write:
+    with output.open() as write, ExitStack() as stack:
         with loading(model):
             loaded = reader.load()
-        kept = None if output.lines is None else _kept(output.lines, reader.settings(loaded))
+        kept = output.lines and stack.enter_context(kept_in(output.lines, reader.settings(loaded)))
         sources = [_Source.of(path, loaded) for path in files.values()]
         total = sum(source.count for source in sources)
         failed = 0
@@ -170,28 +170,13 @@ class _Source:
             return cls(path, problem=str(error))
 
     def __iter__(self) -> Iterator[Item]:
-        from energycomp.images import frames_of
-
         if self.rows is not None:
             for number, row in enumerate(self.rows, start=1):
                 yield Item(self.path, str(number), row)
         elif self.is_movie:
-            number = 0
-            try:
-                for frame in frames_of(self.path):
-                    yield Item(self.path, str(number), frame)
-                    number += 1
-            except InputError as error:  # a movie that breaks off ends with a frame that cannot be read
-                yield Item(self.path, str(number), problem=str(error))
+            yield from frames(self.path)
         else:
             yield Item(self.path, problem=self.problem)
-
-
-def _kept(file: Path, settings: dict[str, Any]) -> Kept:
-    """The answers in the file of an earlier run, if there was one."""
-    make_folder(file.parent, "-o")
-    cut_line(file)
-    return Kept(file, settings, [file])
 
 
 def _read(item: Item, model: Model, reader: ImageReader, kept: Kept | None) -> dict[str, Any]:

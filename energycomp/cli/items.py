@@ -12,7 +12,9 @@ from energycomp.cli.results import sha256_of
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from torch import Tensor
 
 
@@ -23,13 +25,14 @@ class Item:
     Args:
         source: path of the image, or of its movie or table; energycomp-batch has URLs, too.
         row: what identifies it in a movie or a table, such as its number; None for a file that is one image.
-        content: the frame, the row of numbers, or the bytes of an image file; None for a file that is opened later.
+        content: the bytes of an image file, such as of a frame, or the row of numbers; None for a file that is opened
+            later.
         problem: why there is nothing to read.
     """
 
     source: Any
     row: str | None = None
-    content: Image.Image | Tensor | bytes | None = attrs.field(default=None, repr=False)
+    content: bytes | Tensor | None = attrs.field(default=None, repr=False)
     problem: str | None = None
 
     def _named(self, source: object) -> str:
@@ -62,19 +65,11 @@ class Item:
 
     def digest(self) -> str:
         """The sha256 of what is read."""
-        import torch
-
-        from energycomp.images import png
-
         if self.problem is not None:
             return sha256_of(b"")
         if self.content is None:
             return sha256_of(self.source)
-        if isinstance(self.content, bytes):
-            return sha256_of(self.content)
-        return sha256_of(
-            self.content.numpy().tobytes() if isinstance(self.content, torch.Tensor) else png(self.content)
-        )
+        return sha256_of(self.content if isinstance(self.content, bytes) else self.content.numpy().tobytes())
 
     def head(self, settings: dict[str, Any]) -> dict[str, Any]:
         """What identifies the answer for it: where it is, its content, and what the answer depends on besides."""
@@ -93,3 +88,21 @@ class Item:
         if isinstance(self.content, bytes):
             return decode_image(self.content, str(self), single=True)
         return read_image(self.source) if self.content is None else self.content
+
+
+def frames(path: Path, source: Any = None) -> Iterator[Item]:
+    """The frames of a movie, from "#0". One that breaks off ends with a frame that cannot be read.
+
+    Args:
+        source: where the movie is from, if the path is that of a copy.
+    """
+    from energycomp.images import frames_of, png
+
+    source = source or path
+    number = 0
+    try:
+        for frame in frames_of(path):
+            yield Item(source, str(number), png(frame))
+            number += 1
+    except InputError as error:
+        yield Item(source, str(number), problem=str(error).replace(str(path), str(source)))

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from energycomp_batch.shards import (
         Shard as Shard,
         ShardOption as ShardOption,
-        claimed as claimed,
         local_device as local_device,
-        results_in as results_in,
         shard_of as shard_of,
     )
 

@@ -41,48 +41,31 @@ Address = Annotated[
     typer.Option(help="Of a Ray cluster, or auto for the one that runs here.", show_default="Ray is started"),
 ]
 Concurrency = Annotated[
-    int | None,
-    typer.Option(min=1, help="Number of Ray's actors.", show_default="one per core, or GPU, of the cluster"),
+    int | None, typer.Option(min=1, help="Number of Ray's actors.", show_default="one per core, or GPU, of the cluster")
 ]
 
 
 def cluster_of(
-    engine: str,
-    address: str | None,
-    concurrency: int | None,
-    *,
-    part: int | None = None,
-    device: str = "cpu",
-    quiet: bool = False,
-    **local: Any,
+    engine: str, address: str | None, concurrency: int | None, part: int | None = None, gpu: bool = False, **local: Any
 ) -> Cluster | None:
-    """The cluster of --engine ray; None for the local engine.
+    """The cluster of --engine ray, with the fields of `Cluster`; None for the local engine.
 
     Args:
-        part: images in a part, if the command has that option.
-        device: of the network; what is no CPU is a GPU for each actor.
-        quiet: whether Ray shows no progress; in a terminal it does otherwise.
         local: options that only the local engine has; None, False or "" where they are not given.
 
     Raises:
         InputError: an option of the other engine is given.
     """
     on_ray = engine == "ray"
-    other = local if on_ray else {"address": address, "concurrency": concurrency, "part": part}
-    for name, value in other.items():
+    for name, value in (local if on_ray else {"address": address, "concurrency": concurrency, "part": part}).items():
         if value:
             raise InputError(f"got --{name} {'with' if on_ray else 'without'} --engine ray; leave it out")
-    bars = sys.stderr.isatty() and not quiet
-    return Cluster(address, concurrency, part, gpu=device != "cpu", bars=bars) if on_ray else None
+    return Cluster(address, concurrency, part, gpu) if on_ray else None
 
 
 @contextmanager
 def connected(address: str | None) -> Iterator[Any]:
-    """Ray, connected to the cluster of an address for the block, unless it was before; None starts it here.
-
-    Raises:
-        InputError: Ray is not installed or too old, or there is no such cluster.
-    """
+    """Ray, connected to the cluster of an address for the block, unless it was before; None starts it here."""
     for name, value in {**SETTINGS, **({} if address else ALONE)}.items():
         os.environ.setdefault(name, value)
     try:
@@ -120,16 +103,14 @@ class Cluster:
         concurrency: number of actors, one per core or GPU of the cluster when left out.
         part: images in a part, which is what a stop loses at most of each actor's work.
         gpu: whether each actor holds a GPU.
-        bars: whether Ray shows its progress.
     """
 
     address: str | None = None
     concurrency: int | None = None
     part: int | None = None
     gpu: bool = False
-    bars: bool = False
 
-    def read(self, inputs: Inputs, make: Make, parts: Parts) -> Iterator[dict[str, Any]]:
+    def read(self, inputs: Inputs, make: Make, parts: Parts, *, bars: bool = False) -> Iterator[dict[str, Any]]:
         """Reads the images whose answers are not known, and writes theirs; yields what was done, a part at a time.
 
         An image whose process ends twice is a failure. An actor that ends, as with its machine, is replaced; a part
@@ -138,12 +119,14 @@ class Cluster:
         Args:
             make: called in a process beside each actor; returns the function from a `ReadTask` to its record.
             parts: where records go; its known answers are left out.
+            bars: whether Ray shows its progress.
 
         Yields:
             dicts of `part` (a name), `images` and `failed` (records).
 
         Raises:
-            InputError: the cluster or the parts cannot be used, or what `make` or the writing of a part raised.
+            InputError: Ray is not installed or too old, there is no such cluster, the parts cannot be used, or what
+                `make` or the writing of a part raised.
         """
         with connected(self.address) as ray:
             known = ray.put(parts.known_keys())
@@ -157,14 +140,10 @@ class Cluster:
                 num_cpus=0,  # actors may hold all cores
                 compute=ray.data.TaskPoolStrategy(size=max(1, actors // READERS)),
             )
-            yield from self._over(ray, rows, make, parts.answered, size)
+            yield from self._over(ray, rows, make, parts.answered, size, bars)
 
     def map(self, items: Iterable[Any], make: Make) -> Iterator[Any]:
-        """The answers to items, which can be pickled, as they come; the answers are JSON data.
-
-        Raises:
-            InputError: as in `read`; or an item whose process ended twice.
-        """
+        """The answers to items, which can be pickled, as they come; answers are JSON data. Raises as `read` does."""
         with connected(self.address) as ray:
             blocks = [_packed([item]) for item in items]
             if blocks:
@@ -173,11 +152,13 @@ class Cluster:
     def _actors(self, ray: Any) -> int:
         return self.concurrency or max(1, int(ray.cluster_resources().get("GPU" if self.gpu else "CPU", 1)))
 
-    def _over(self, ray: Any, data: Any, make: Make, finish: Callable[..., Any], size: int) -> Iterator[Any]:
+    def _over(
+        self, ray: Any, data: Any, make: Make, finish: Callable[..., Any], size: int, bars: bool = False
+    ) -> Iterator[Any]:
         """What `finish` makes of each batch of packed items, in actors."""
         context = ray.data.DataContext.get_current()
         context.target_max_block_size = BLOCK
-        context.enable_progress_bars = self.bars
+        context.enable_progress_bars = bars
         context.print_on_execution_start = False
         done = data.map_batches(
             _Actor,

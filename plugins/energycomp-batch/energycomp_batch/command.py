@@ -21,6 +21,7 @@ from energycomp.cli import (
     Redraw,
     Run,
     SolverName,
+    kept_in,
     loading,
     parse_count,
     parse_options,
@@ -32,18 +33,17 @@ from energycomp_batch.inputs import Inputs, part_size
 from energycomp_batch.parts import Parts, parts_folder, unread
 from energycomp_batch.places import place_of
 from energycomp_batch.pool import Pool, default_processes
-from energycomp_batch.shards import Shard, ShardOption, local_device, results_in, shard_of
+from energycomp_batch.shards import Shard, ShardOption, local_device, shard_of
 from energycomp_batch.work import Images, read, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from energycomp.cli import Item
+    from energycomp.cli.image_reader import Show
     from energycomp.models import Model
     from energycomp_batch.cluster import Cluster
     from energycomp_batch.work import ReadAll
-
-    Show = Callable[[str, dict[str, Any]], None]
 
 
 def batch(
@@ -72,11 +72,7 @@ def batch(
     records: Format = None,
     workers: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Number of processes that read images, with one thread each.",
-            show_default="one per core and GiB of free memory",
-        ),
+        typer.Option(min=1, help="Number of processes of one thread each.", show_default="one per core and free GiB"),
     ] = None,
     shard: ShardOption = None,
     column: Annotated[
@@ -88,11 +84,7 @@ def batch(
     concurrency: Concurrency = None,
     part: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Number of images per Parquet file of --engine ray. If it is stopped, each actor loses one at most.",
-            show_default="200, less in a short run",
-        ),
+        typer.Option(min=1, help="Images per Parquet file of --engine ray.", show_default="200, less in a short run"),
     ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Print nothing per image, except for unreadable ones.")
@@ -116,7 +108,7 @@ def batch(
     be read are in the folder _failed among them. --json prints a line per such file. The same command continues.
     """
     local = {"workers": workers, "shard": shard, "redraw": redraw, "format": records}
-    ray = cluster_of(engine, address, concurrency, part=part, device=run.device, quiet=quiet, **local)
+    ray = cluster_of(engine, address, concurrency, part, gpu=run.device != "cpu", **local)
     parts = parts_folder(out, records, on_ray=ray is not None)
     output = Output() if parts is not None else Output.of(None if out is None else place_of(out), records)
     printed = printer(output, redraw=redraw, as_json=run.as_json)
@@ -126,8 +118,7 @@ def batch(
     options = parse_options(run.option)
     reader = ImageReader(model, device, options, solver, parse_count(count), run.seed, output.folder, redraw)
     if parts is not None:
-        done, failed = _to_parts(_events(inputs, reader, parts, own, workers, ray), parts, run.as_json, quiet)
-        typer.echo(f"energycomp: read {done} images, of which {failed} could not be read", err=True)
+        failed = _to_parts(_events(inputs, reader, parts, own, workers, ray, quiet), parts, run.as_json, quiet)
     else:
         failed = _to_lines(inputs, reader, output, own, workers, printed, quiet)
     if failed and not own.launched:  # a launcher ends the other processes
@@ -138,11 +129,12 @@ def _to_lines(
     inputs: Inputs, reader: ImageReader, output: Output, own: Shard, workers: int | None, printed: Show, quiet: bool
 ) -> int:
     """Reads and prints the images, keeps their answers in a file of JSON lines, and returns how many failed."""
+    own_file = output.lines and output.lines.with_name(own.file(output.lines.name))
     of_a_shard = output.table is not None and own.total > 1  # the table is made of all shards
     with (
         nullcontext() if of_a_shard else output.open() as write,
         _running(reader, inputs, own, workers) as (_, loaded, run),
-        nullcontext() if output.lines is None else results_in(output.lines, reader.settings(loaded), own) as kept,
+        nullcontext() if output.lines is None else kept_in(output.lines, reader.settings(loaded), own_file) as kept,
     ):
 
         def show(item: Item, record: dict[str, Any]) -> None:
@@ -151,29 +143,26 @@ def _to_lines(
             if not quiet or "failed" in record:
                 printed(str(item), record)
 
-        read = Images(inputs, own, reader, kept, show)
-        read.read(run)
-    if read.failed:
-        typer.echo(f"energycomp: {read.failed} of {read.shown} images could not be read", err=True)
+        counts = Images(inputs, own, reader, kept, show).read(run)
+    if counts["failed"]:
+        typer.echo(f"energycomp: {counts['failed']} of {counts['shown']} images could not be read", err=True)
     if own.total > 1:
-        after = (
-            ""
-            if output.lines is None
-            else f". Once all shards have ended, the same command without --shard completes {output}"
-        )
-        typer.echo(f"energycomp: read {read.shown} of {read.total} images, shard {own}{after}", err=True)
-    return read.failed
+        said = f"energycomp: read {counts['shown']} of {counts['total']} images, shard {own}"
+        if output.lines is not None:
+            said += f". Once all shards have ended, the same command without --shard completes {output}"
+        typer.echo(said, err=True)
+    return counts["failed"]
 
 
 def _events(
-    inputs: Inputs, reader: ImageReader, folder: Any, own: Shard, workers: int | None, ray: Cluster | None
+    inputs: Inputs, reader: ImageReader, folder: Any, own: Shard, workers: int | None, ray: Cluster | None, quiet: bool
 ) -> Iterator[dict[str, Any]]:
     """Reads the images into Parquet parts, on a cluster or here; what was done, a part at a time."""
     if ray is not None:
         with loading(reader.source):
             here = attrs.evolve(reader, device="cpu")  # this machine need not have the cluster's GPUs
             parts = Parts(folder, here.settings(here.load()))
-        yield from ray.read(inputs, partial(reading, reader), parts)
+        yield from ray.read(inputs, partial(reading, reader), parts, bars=sys.stderr.isatty() and not quiet)
         return
     with _running(reader, inputs, own, workers) as (processes, loaded, run):
         parts = Parts(folder, reader.settings(loaded), alone=own.total == 1)
@@ -182,8 +171,8 @@ def _events(
             yield parts.answered(items, run)
 
 
-def _to_parts(events: Iterator[dict[str, Any]], folder: Any, as_json: bool, quiet: bool) -> tuple[int, int]:
-    """Prints a line for each part; returns how many images were read, and how many of them failed."""
+def _to_parts(events: Iterator[dict[str, Any]], folder: Any, as_json: bool, quiet: bool) -> int:
+    """Prints a line for each part; returns how many images failed."""
     total = failed = 0
     for event in events:
         total += event["images"]
@@ -194,7 +183,8 @@ def _to_parts(events: Iterator[dict[str, Any]], folder: Any, as_json: bool, quie
             typer.echo(json.dumps(event))
         elif not quiet:
             typer.echo(f"{folder}/{event['part']}: {event['images']} images")
-    return total, failed
+    typer.echo(f"energycomp: read {total} images, of which {failed} could not be read", err=True)
+    return failed
 
 
 @contextmanager

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from energycomp.cli import Item, image_files
+from energycomp.cli import Item, frames, image_files
 from energycomp.errors import InputError
-from energycomp_batch.places import is_url, item_at, place_of, reaching
-from energycomp_batch.tables import TABLES, row_count, table_rows
+from energycomp_batch.places import TABLES, is_url, item_at, place_of, reaching, row_count, table_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence, Set as AbstractSet
@@ -24,39 +22,27 @@ SHARES = 16  # parts for each actor, so that all end at about the same time
 COUNTED = 1000  # tables and movies whose images are counted before they are read
 
 
-def is_table(path: Any) -> bool:
-    """Whether a file holds images as rows."""
-    return path.suffix.lower() in TABLES
-
-
 def holds_many(path: Any) -> bool:
     """Whether a file holds images as rows or frames; of a URL its end says so."""
     from energycomp.images import MOVIES, is_movie
 
-    return is_table(path) or (path.suffix.lower() in MOVIES if is_url(path) else is_movie(path))
+    suffix = path.suffix.lower()
+    return suffix in TABLES or (suffix in MOVIES if is_url(path) else is_movie(path))
 
 
 @attrs.frozen
 class Inputs:
-    """Image files and tables, as given, under their resolved paths; iterating reads the files and tables.
-
-    Args:
-        files: each once.
-        column: of the images in tables.
-    """
+    """Image files and tables, each once, as given, under its resolved path; iterating reads them."""
 
     files: dict[Any, Any]
-    column: str | None = None
+    column: str | None = None  # of the images in tables
 
     @classmethod
     def of(cls, paths: Sequence[str | Path], *, without: Any = None, column: str | None = None) -> Inputs:
-        """The files that are meant by paths, URLs, folders and lists.
+        """The files that are meant by paths, URLs, folders and lists, without those of the results.
 
         `@LIST` stands for the paths in a file, one per line; whether its files can be read is seen when they are. The
         rest is as in `image_files`.
-
-        Args:
-            without: file or folder of the results.
         """
         from energycomp.images import FORMATS
 
@@ -73,7 +59,7 @@ class Inputs:
                 if not listed:
                     raise
                 files[path.resolve()] = path
-        tables = [path for path in files.values() if is_table(path)]
+        tables = [path for path in files.values() if path.suffix.lower() in TABLES]
         if column is not None and not tables:
             raise InputError(f"got --column {column} without a Parquet or tar file; leave it out")
         for table in {path.suffix.lower(): path for path in reversed(tables)}.values() if column is not None else ():
@@ -93,11 +79,13 @@ class Inputs:
     def __iter__(self) -> Iterator[Item]:
         for path in self.files.values():
             try:
-                if is_table(path):
+                if path.suffix.lower() in TABLES:
                     yield from table_rows(path, self.column)
+                elif holds_many(path):
+                    yield from _copied(path) if is_url(path) else frames(path)
                 else:
-                    yield from _frames(path) if holds_many(path) else [item_at(path)]
-            except InputError as error:  # a table or a movie that breaks off ends with an image that cannot be read
+                    yield item_at(path)
+            except InputError as error:  # a table that breaks off ends with an image that cannot be read
                 yield Item(path, problem=str(error))
 
 
@@ -124,24 +112,13 @@ def _in_bucket(url: Any, suffixes: AbstractSet[str], without: object) -> list[An
     return files
 
 
-def _frames(path: Any) -> Iterator[Item]:
-    """The frames of a movie, from "#0"; an image of a URL that only ends as a movie does."""
-    from energycomp.images import frames_of, png
-
-    file = path
-    with ExitStack() as copies:
-        if is_url(path):  # decoders of movies take paths alone
-            file = Path(copies.enter_context(TemporaryDirectory()), path.name)
-            with reaching(path):
-                path.fs.get_file(path.path, str(file))
-        if not holds_many(file):
-            yield item_at(file, path)
-            return
-        try:
-            for number, frame in enumerate(frames_of(file)):
-                yield Item(path, str(number), png(frame))
-        except InputError as error:
-            raise InputError(str(error).replace(str(file), str(path))) from error
+def _copied(url: Any) -> Iterator[Item]:
+    """The frames of a movie at a URL, or an image that only ends as one does: decoders of movies take paths alone."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder, url.name)
+        with reaching(url):
+            url.fs.get_file(url.path, str(file))
+        yield from frames(file, url) if holds_many(file) else [item_at(file, url)]
 
 
 def _given(paths: Sequence[str | Path]) -> Iterator[tuple[str, bool]]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 NUMBERS = ("fit", "error", "stderr", "p_value", "typicality")  # columns of floats, NaN where there is none
 TEXTS = ("objects", "runner_up")  # columns of JSON
 COLUMNS = ("count", *NUMBERS, "out_of_distribution", *TEXTS, "warnings", "rows", "failed")
-NONE = {"count": -1, "objects": [], "runner_up": None, "rows": -1, "out_of_distribution": False, "failed": ""}
+NONE = {"count": -1, "objects": [], "runner_up": None, "rows": -1, "out_of_distribution": False}
 SETTINGS = "_settings.json"  # readers of Parquet folders leave out what begins with _
 FAILED = "_failed"
 ROWS = 1000  # of a Parquet file that are written at once
@@ -45,7 +45,8 @@ def columns_of(record: Mapping[str, Any]) -> dict[str, Any]:
     'one\ntwo'
     """
     numbers = {name: math.nan if record.get(name) is None else float(record[name]) for name in NUMBERS}
-    row = {**NONE, **record, **numbers, "warnings": "\n".join(record.get("warnings", ()))}
+    texts = {"warnings": plain("\n".join(record.get("warnings", ()))), "failed": plain(record.get("failed", ""))}
+    row = {**NONE, **record, **numbers, **texts}
     return {name: json.dumps(row[name]) if name in TEXTS else row[name] for name in COLUMNS}
 
 
@@ -62,10 +63,9 @@ def _writer(make: Callable[..., Any], file: BinaryIO, together: int) -> Iterator
     with make(file, schema) as writer:
 
         def write(record: Mapping[str, Any]) -> None:
-            row = {"image": record.get("image", ""), "sha256": record.get("sha256", ""), **columns_of(record)}
-            row["settings"] = json.dumps(record["settings"]) if "settings" in record else ""
-            texts = {name: plain(value) for name, value in row.items() if isinstance(value, str)}
-            rows.append({**row, **texts})
+            settings = json.dumps(record["settings"]) if "settings" in record else ""
+            head = {"image": plain(record.get("image", "")), "sha256": record.get("sha256", ""), "settings": settings}
+            rows.append({**head, **columns_of(record)})
             if len(rows) == together:
                 flush()
 
@@ -98,14 +98,7 @@ def parquet_writer(file: BinaryIO) -> AbstractContextManager[Write]:
 
 
 def parts_folder(out: str | None, writer: str | None = None, *, on_ray: bool) -> Any:
-    """The path or URL of -o where answers go to parts, as they do with Ray or for a URL; None where they do not.
-
-    Raises:
-        InputError: there is no folder for Ray, or another format is asked for.
-
-    >>> parts_folder("found", on_ray=False) is None
-    True
-    """
+    """The path or URL of -o where answers go to parts, as they do with Ray or for a URL; None where they do not."""
     if on_ray and out is None:
         raise InputError("got --engine ray without -o; expected a folder or a URL for Parquet parts, such as -o found")
     place = None if out is None else place_of(out)
@@ -130,11 +123,7 @@ def key_of(head: dict[str, Any]) -> int:
 
 
 def unread(items: Iterable[Item], known: np.ndarray, size: int) -> Iterator[list[Item]]:
-    """The images without a known answer, in lists of `size`, or of less if they are large.
-
-    Args:
-        known: as `Parts.known_keys` gives it.
-    """
+    """The images whose keys are not among the known ones, in lists of `size`, or of less if they are large."""
     import numpy as np
 
     waiting: list[Item] = []
@@ -160,16 +149,11 @@ class Parts:
 
     A part is named after its images, and is there as a whole or not at all. So one that is written again, by a worker
     that took over from another, replaces the first.
-
-    Args:
-        folder: a path or a URL.
-        settings: what the answers depend on, as JSON.
-        alone: whether no other process writes there, so that what is left of earlier ones can be removed.
     """
 
-    folder: Any
-    settings: dict[str, Any]
-    alone: bool = True
+    folder: Any  # a path or a URL
+    settings: dict[str, Any]  # what the answers depend on, as JSON
+    alone: bool = True  # no other process writes there, so that what is left of earlier ones can be removed
 
     def known_keys(self) -> np.ndarray:
         """The sorted keys of the known answers, (N,) uint64, 8 bytes each; checks the settings first.
@@ -215,14 +199,8 @@ class Parts:
     def answered(self, items: Sequence[Item], run: ReadAll) -> dict[str, Any]:
         """Reads images and writes their part, unless it is there: then an earlier actor has ended after it was written.
 
-        Args:
-            run: gives each task with its answer, in any order, as `Pool.run` does.
-
-        Returns:
-            what was done: `part` (a name), `images` and `failed` (records).
-
-        Raises:
-            CheckpointError: the part cannot be written.
+        Returns what was done: `part` (a name), `images` and `failed` (records). Raises `CheckpointError` where the part
+        cannot be written.
         """
         heads = [item.head(self.settings) for item in items]
         images = plain("\n".join(f"{head['image']} {head['sha256']}" for head in heads))
@@ -235,17 +213,15 @@ class Parts:
             found = sorted(run(tasks), key=lambda pair: pair[0].index)
             records = [record_of(task, answer) for task, answer in found]
         failed = [record for record in records if "failed" in record]
-        self._write(self.folder / FAILED / name, failed)  # first, so that none is lost
-        self._write(self.folder / name, [record for record in records if "failed" not in record])
+        read = [record for record in records if "failed" not in record]
+        for place, rows in ((self.folder / FAILED / name, failed), (self.folder / name, read)):  # so that none is lost
+            content = io.BytesIO()
+            with parquet_writer(content) as write:
+                for row in rows:
+                    write(row)
+            if rows:
+                _put(place, content.getvalue())
         return {"part": name, "images": len(items), "failed": failed}
-
-    def _write(self, place: Any, records: Sequence[dict[str, Any]]) -> None:
-        content = io.BytesIO()
-        with parquet_writer(content) as write:
-            for record in records:
-                write(record)
-        if records:
-            _put(place, content.getvalue())
 
 
 def _put(place: Any, content: bytes) -> None:

@@ -134,27 +134,25 @@ class Pool(Generic[T, R]):
             kind, answer = worker.connection.recv()
         except (EOFError, OSError):
             worker.process.join()
-            kind, answer = "ended", _reason(worker.process.exitcode)
-        if kind in {"ended", "raised"}:
-            self._workers.remove(worker)
+            code = worker.process.exitcode
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
+            kind, answer = "ended", f"{name}, perhaps out of memory" if name == "SIGKILL" else name
+        if kind in {"ready", "answer"}:
+            return kind, answer
+        self._workers.remove(worker)
         if kind == "raised":
             raise answer
-        if kind == "ended" and worker.ready:
+        if worker.ready:
             self._report(f"a process ended ({answer}) at {worker.task[0]}")  # type: ignore[index]
-        elif kind == "ended":
-            self._most -= 1
-            self._report(f"a process ended before it was ready ({answer}); going on with {self._most}")
-            if not self._most:
-                raise InputError(
-                    f"got {self._wanted} processes that ended before they were ready ({answer}); expected some that "
-                    "load the model; free some memory, or read in one process"
-                )
+            return kind, answer
+        self._most -= 1
+        self._report(f"a process ended before it was ready ({answer}); going on with {self._most}")
+        if not self._most:
+            raise InputError(
+                f"got {self._wanted} processes that ended before they were ready ({answer}); expected some that "
+                "load the model; free some memory, or read in one process"
+            )
         return kind, answer
-
-
-def _reason(code: int) -> str:
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
-    return f"{name}, perhaps out of memory" if name == "SIGKILL" else name
 
 
 def default_processes(items: int) -> int:

@@ -43,7 +43,6 @@ class Reader:
         solver, count: as `infer` takes them.
         seed: of the draws of each image.
         device: of the network.
-        prefix: begins the names of the further columns.
         options: of the model, as `load` takes them.
 
     Raises:
@@ -63,7 +62,6 @@ class Reader:
     count: int | Sequence[int] | None = attrs.field(default=None, kw_only=True)
     seed: int = attrs.field(default=0, kw_only=True)
     device: str = attrs.field(default="cpu", kw_only=True)
-    prefix: str = attrs.field(default="", kw_only=True)
     options: Mapping[str, Any] = attrs.field(factory=dict, kw_only=True)
     _loaded: Model | None = attrs.field(default=None, init=False, repr=False)
     _process: int | None = attrs.field(factory=os.getpid, init=False, repr=False)
@@ -80,14 +78,11 @@ class Reader:
         """The batch with further columns."""
         if self.image not in batch:
             raise InputError(f"got a batch without {self.image!r} among {list(batch)}; name its column with image=")
-        names = {column: f"{self.prefix}{column}" for column in COLUMNS}
-        if taken := [name for name in names.values() if name in batch]:
-            raise InputError(
-                f"got a batch with a column {taken[0]!r}, which an answer has; rename it, or give a prefix="
-            )
+        if taken := [name for name in COLUMNS if name in batch]:
+            raise InputError(f"got a batch with a column {taken[0]!r}, which an answer has; rename it")
         self.load()
         rows = [self._row(image) for image in batch[self.image]]
-        return {**batch, **{names[column]: [row[column] for row in rows] for column in COLUMNS}}
+        return {**batch, **{name: [row[name] for row in rows] for name in COLUMNS}}
 
     def load(self) -> Model:
         """The model of this process, which is loaded at the first call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -61,65 +62,55 @@ def record_of(task: ReadTask, answer: dict[str, Any] | LostError) -> dict[str, A
 
 @attrs.define(eq=False)
 class Images:
-    """The images that a process, or a pool of them, reads; they are shown in their order.
-
-    Args:
-        inputs: all images.
-        shard: the part of them that is read.
-        reader: how they are read.
-        results: the known answers, and what keeps the others; None keeps none.
-        show: called with each image and its record.
-    """
+    """The images of a shard: those without a known answer are read, and all are shown in their order."""
 
     inputs: Inputs
-    shard: Shard
+    own: Shard
     reader: ImageReader
-    results: Kept | None
-    show: Callable[[Item, dict[str, Any]], object]
-    total: int = attrs.field(default=0, init=False)  # over all shards
-    shown: int = attrs.field(default=0, init=False)
-    failed: int = attrs.field(default=0, init=False)
+    kept: Kept | None  # the known answers, and what keeps the others
+    show: Callable[[Item, dict[str, Any]], object]  # called with each image and its record
+    counts: Counter[str] = attrs.field(factory=Counter, init=False)  # `total` over all shards, `shown` and `failed`
     _waiting: dict[int, tuple[Item, dict[str, Any]]] = attrs.field(factory=dict, init=False)  # after one in work
 
-    def read(self, run: ReadAll) -> None:
-        """Reads the images without a known answer, and shows all."""
+    def read(self, run: ReadAll) -> Counter[str]:
+        """Reads the images with what gives tasks with their answers; returns the numbers of images."""
         expected = self.inputs.expected()
-        total = expected and len(self.shard.of(expected))
+        total = expected and len(self.own.of(expected))
         with counting("reading", total, unit="image", leave=not self.inputs.single) as bar:
             for task, answer in run(self._tasks(bar)):
                 record = record_of(task, answer)
-                if self.results is not None and task.known is None:
-                    self.results.keep(record)
+                if self.kept is not None and task.known is None:
+                    self.kept.keep(record)
                 self._put(task.index, task.item, record, bar)
+        return self.counts
 
     def _tasks(self, bar: Bar) -> Iterator[ReadTask]:
         """The images that are to be read or drawn; the others are shown at once."""
         names: dict[Any, str] = {}
-        if self.results is not None and self.reader.folder is not None:
-            names = {path: self.results.names.of(path) for path in self.inputs.files.values()}
-        index = 0
-        for item in self.inputs:
-            self.total += 1
-            if (self.total - self.shard.index) % self.shard.total:
+        if self.kept is not None and self.reader.folder is not None:
+            names = {path: self.kept.names.of(path) for path in self.inputs.files.values()}
+        for place, item in enumerate(self.inputs):
+            self.counts["total"] += 1
+            index, other = divmod(place + 1 - self.own.index, self.own.total)
+            if other:
                 continue
             head, known = {"image": item.key}, None
-            if self.results is not None and item.problem is None:
-                head = item.head(self.results.settings)
-                known = self.results.known(head)
+            if self.kept is not None and item.problem is None:
+                head = item.head(self.kept.settings)
+                known = self.kept.known(head)
             if known is None or self.reader.lacks(known):
                 yield ReadTask(index, item, head, item.file_name(names.get(item.source, item.source.stem)), known)
             else:
                 self._put(index, item, known, bar)
-            index += 1
 
     def _put(self, index: int, item: Item, record: dict[str, Any], bar: Bar) -> None:
         """Shows the record of an image, once those of all images before it are shown."""
         if "failed" in record:
             if self.inputs.single:
                 raise InputError(record["failed"])
-            self.failed += 1
+            self.counts["failed"] += 1
         self._waiting[index] = (attrs.evolve(item, content=None), record)
-        while (ready := self._waiting.pop(self.shown, None)) is not None:
+        while (ready := self._waiting.pop(self.counts["shown"], None)) is not None:
             self.show(*ready)
-            self.shown += 1
+            self.counts["shown"] += 1
             bar.advance()

@@ -17,7 +17,7 @@ from PIL import Image
 
 from energycomp.cli import image_files
 from energycomp.errors import InputError
-from energycomp_batch import tables
+from energycomp_batch import places as tables
 from energycomp_batch.inputs import Inputs
 
 datasets = pytest.importorskip("datasets")
