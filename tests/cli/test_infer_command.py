@@ -13,7 +13,7 @@ from PIL import Image
 
 import energycomp.inference
 from energycomp import load, plugins
-from energycomp.cli import read_image
+from energycomp.cli import claimed, read_image
 from energycomp.images import save_frames, save_image
 from energycomp.inference import SearchInterrupted
 from energycomp.models import save_pretrained
@@ -62,6 +62,18 @@ def test_without_a_folder_nothing_is_hashed(
     code, out, err = run("infer", model, pictures / "a/one.png", "--json")
     assert code == 0, err
     assert json.loads(out).keys().isdisjoint({"sha256", "settings", "picture"})
+
+
+def test_two_processes_do_not_write_one_folder(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
+    fake_infer()
+    Path("out").mkdir()
+    with claimed(Path("out/results.jsonl")):
+        code, _, err = run("infer", model, pictures / "a", "-o", "out")
+    assert (code, "got out, where another process writes results.jsonl; expected one process per file" in err) == (
+        2,
+        True,
+    )
+    assert run("infer", model, pictures / "a", "-o", "out")[0] == 0
 
 
 def test_infer_keeps_pictures_of_one_name_apart(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:

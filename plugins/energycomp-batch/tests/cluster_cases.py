@@ -113,6 +113,10 @@ def test_without_ray_or_a_cluster_there_is_one_line(run: Run, model: Path, monke
     with monkeypatch.context() as patch:
         patch.setattr(ray, "__version__", "2.9.3")
         assert "got Ray 2.9.3; expected 2.49 or later; pip install -U ray" in run(*command)[2]
+    with monkeypatch.context() as patch:
+        patch.setattr(ray, "init", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("Version mismatch: Ray 2.49.0")))
+        code, _, err = run(*command, "--address", "other:6379")
+    assert "does not connect (Version mismatch: Ray 2.49.0); expected the address of a running cluster with this" in err
     code, _, err = run(*command, "--address", "auto")
     assert (code, "got --address auto, to which Ray does not connect (Could not find any running" in err) == (2, True)
     monkeypatch.setitem(sys.modules, "ray", None)

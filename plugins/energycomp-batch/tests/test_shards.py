@@ -59,10 +59,13 @@ def test_answers_are_found_in_the_files_of_all_shards(tmp_path: Path) -> None:
         assert not other.exists()
         assert results.known(record(3, 0)) == record(3, 3)  # the file of a shard counts after the own one
     assert len({line.partition('"answer"')[0] for line in own.read_text().splitlines()}) == 40
+    append_line(own, {**record(5, 0), "interrupted": True})
+    with kept_in(own, {"seed": 0}) as results:
+        assert results.known(record(5, 0)) is None  # it is read again
     with own.open("a") as file:
         file.write("half\n")
     with (
-        pytest.raises(CheckpointError, match=r"Line 41 of .*found.jsonl is not a JSON object"),
+        pytest.raises(CheckpointError, match=r"Line 42 of .*found.jsonl is not a JSON object"),
         kept_in(own, {"seed": 0}),
     ):
         pass

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from energycomp.cli import image_files
-from energycomp.errors import InputError
+from energycomp.cli import Item, image_files
+from energycomp.errors import CheckpointError, InputError
 from energycomp_batch import places as tables
 from energycomp_batch.inputs import Inputs
+from energycomp_batch.parts import Parts, unread
 
 datasets = pytest.importorskip("datasets")
 pa = pytest.importorskip("pyarrow")
@@ -267,6 +268,72 @@ def test_results_of_a_url_are_parts(run: Run, model: Path, pictures: Path, fake_
     assert "cannot identify image file" in failed[0]["failed"]
     code, _, err = run(*command, "--seed", 1)
     assert (code, "which holds answers with seed 0, and not 1; expected the same options" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "error", "line"),
+    [
+        (
+            "find",
+            PermissionError("Access Denied"),
+            "got memory://in, which cannot be reached (PermissionError: Access Denied)",
+        ),
+        ("wb", PermissionError("Access Denied"), "Cannot write memory://out/found/part-"),
+        (
+            "wb",
+            OSError(28, "No space left on device"),
+            "OSError: [Errno 28] No space left on device. Check the rights to it",
+        ),
+    ],
+    ids=str,
+)
+def test_a_bucket_without_rights_or_space_is_one_line(
+    run: Run, model: Path, fake_infer: Fake, monkeypatch: pytest.MonkeyPatch, mode: str, error: Exception, line: str
+) -> None:
+    import fsspec
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    fake_infer()
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/in/one.png", next(files(1)))
+    opened = MemoryFileSystem._open
+
+    def refuse(self: Any, path: str, *more: Any, **options: Any) -> Any:
+        if mode == "find" or (mode in more and "part-" in path):
+            raise error
+        return opened(self, path, *more, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "find" if mode == "find" else "_open", refuse)
+    code, out, err = run("batch", model, "memory://in", "-o", "memory://out/found", "--workers", 1)
+    said = [one for one in err.splitlines() if not one.startswith("energycomp: loading")]
+    assert (code in {1, 2}, out, len(said)) == (True, "", 1)
+    assert line in said[0]
+    monkeypatch.undo()
+    assert not [path for path in memory.glob("/out/**") if path.endswith(".parquet")]
+
+
+def test_a_full_disk_leaves_no_half_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    parts = Parts(tmp_path, {"seed": 0})
+    parts.known_keys()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        parts.answered([Item(tmp_path / "a.png", content=b"")], lambda tasks: [(task, task.head) for task in tasks])
+    assert [path.name for path in tmp_path.iterdir()] == ["_settings.json"]
+
+
+def test_names_that_are_no_text_are_known_again(tmp_path: Path) -> None:
+    item = Item(tmp_path / "a\udcff.png", content=b"")
+    parts = Parts(tmp_path, {"seed": 0})
+    done = []
+    for _ in range(2):
+        for items in unread([item], parts.known_keys(), 5):
+            done.append(parts.answered(items, lambda tasks: [(task, {**task.head, "count": 0}) for task in tasks]))
+    assert [one["images"] for one in done] == [1]
+    (part,) = tmp_path.glob("*.parquet")
+    assert parquet.read_table(part)["image"].to_pylist() == [f"{tmp_path}/a\\udcff.png"]
 
 
 def rows_of(files: Any, folder: str) -> list[dict[str, Any]]:
