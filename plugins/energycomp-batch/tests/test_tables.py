@@ -7,7 +7,7 @@ import io
 import json
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -327,11 +327,12 @@ def test_a_full_disk_leaves_no_half_part(tmp_path: Path, monkeypatch: pytest.Mon
 def test_names_that_are_no_text_are_known_again(tmp_path: Path) -> None:
     item = Item(tmp_path / "a\udcff.png", content=b"")
     parts = Parts(tmp_path, {"seed": 0})
-    done = []
-    for _ in range(2):
-        for items in unread([item], parts.known_keys(), 5):
-            done.append(parts.answered(items, lambda tasks: [(task, {**task.head, "count": 0}) for task in tasks]))
-    assert [one["images"] for one in done] == [1]
+
+    def run(tasks: Iterable[Any]) -> list[Any]:
+        return [(task, {**task.head, "count": 0}) for task in tasks]
+
+    lists = (items for _ in range(2) for items in unread([item], parts.known_keys(), 5))
+    assert [parts.answered(items, run)["images"] for items in lists] == [1]
     (part,) = tmp_path.glob("*.parquet")
     assert parquet.read_table(part)["image"].to_pylist() == [f"{tmp_path}/a\\udcff.png"]
 
