@@ -197,9 +197,9 @@ def _rows(block: Any, column: str | None, known: Any, size: int) -> Iterator[Any
     import ray
 
     places = [place_of(place) for place in block["place"].to_pylist()]
-    yield _packed([])  # a block without images has the column, too
     for items in unread(Inputs(dict(zip(places, places, strict=True)), column), ray.get(known), size):
         yield _packed(items)
+    yield _packed([])  # where all are known, a block has the column, too
 
 
 class _Actor:
