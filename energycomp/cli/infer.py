@@ -112,7 +112,9 @@ def infer(
     with output.open() as write, ExitStack() as stack:
         with loading(model):
             loaded = reader.load()
-        kept = output.lines and stack.enter_context(kept_in(output.lines, reader.settings(loaded)))
+        kept = None
+        if output.lines is not None:
+            kept = stack.enter_context(kept_in(output.lines, reader.settings(loaded)))
         sources = [_Source.of(path, loaded) for path in files.values()]
         total = sum(source.count for source in sources)
         failed = 0
