@@ -1,5 +1,6 @@
 """`energycomp infer` on a tiny model."""
 
+import csv
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -305,7 +306,7 @@ def test_a_format_without_a_file_is_printed(run: Run, model: Path, pictures: Pat
     assert len(json.loads(out)["images"]) == 2  # nothing else is on stdout
     assert Path("out/one.png").is_file()
     code, out, _ = run("infer", model, pictures / "a", "--format", "csv")
-    assert [row.split(",")[2] for row in out.splitlines()] == ["count", "1", "1"]
+    assert [row[2] for row in csv.reader(out.splitlines())] == ["count", "1", "1"]
 
 
 def test_a_writer_that_is_none_or_fails_loses_nothing(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
