@@ -98,7 +98,8 @@ def rows(n: int, part: int, folder: Path) -> dict[str, Any]:
     for first in range(0, n, each):
         table = pa.table({"image": [content[index % 1000] for index in range(first, min(n, first + each))]})
         parquet.write_table(table, folder / f"images/{first:09d}.parquet", row_group_size=1000)
-    most, used, ended = [0], [0.0], Event()
+    ended = Event()
+    samples: list[tuple[float, int, float]] = []  # moments, bytes, and seconds of CPU
 
     def watch() -> None:
         """The memory of the driver and of Ray, of which shared pages count once, and their seconds of CPU."""
@@ -112,22 +113,24 @@ def rows(n: int, part: int, folder: Path) -> dict[str, Any]:
                     seconds += sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
                 except (OSError, IndexError):  # it has ended
                     continue
-            most[0], used[0] = max(most[0], memory), max(used[0], seconds)
+            samples.append((time.monotonic() - start, memory, seconds))
 
     with two_nodes() as made:
-        Thread(target=watch, daemon=True).start()
         start = time.monotonic()
+        Thread(target=watch, daemon=True).start()
         running = driver(made.address, folder / "images", out, part, 0)
         printed = [(time.monotonic() - start, json.loads(line)) for line in running.stdout or ()]
         took = time.monotonic() - start
         ended.set()
     sizes = [path.stat().st_size for path in out.glob("part-*.parquet")]
     (begun, first), *_, (_, last) = printed
+    ends = [begun + (took - begun) * third / 3 for third in (1, 2, 3)]
+    thirds = [max(memory for moment, memory, _ in samples if moment <= end) >> 20 for end in ends]
     return {
         "rows": sum(parquet.read_metadata(path).num_rows for path in out.glob("part-*.parquet")),
         "seconds_to_first_part": round(begun, 1), "rows_per_second": round((n - first["images"]) / (took - begun)),
-        "memory_mib": most[0] >> 20, "files": len(sizes), "mean_kib": round(sum(sizes) / len(sizes) / 1024, 1),
-        "cpu_seconds": round(used[0], 1), "cpu_seconds_of_driver": round(last["cpu"], 1),
+        "memory_mib": thirds[-1], "memory_mib_until_thirds": thirds, "files": len(sizes), "mean_kib": round(sum(sizes) / len(sizes) / 1024, 1),
+        "cpu_seconds": round(max(used for _, _, used in samples), 1), "cpu_seconds_of_driver": round(last["cpu"], 1),
     }  # fmt: skip
 
 
