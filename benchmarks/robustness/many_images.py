@@ -129,7 +129,8 @@ def rows(n: int, part: int, folder: Path) -> dict[str, Any]:
     return {
         "rows": sum(parquet.read_metadata(path).num_rows for path in out.glob("part-*.parquet")),
         "seconds_to_first_part": round(begun, 1), "rows_per_second": round((n - first["images"]) / (took - begun)),
-        "memory_mib": thirds[-1], "memory_mib_until_thirds": thirds, "files": len(sizes), "mean_kib": round(sum(sizes) / len(sizes) / 1024, 1),
+        "memory_mib": thirds[-1], "memory_mib_until_thirds": thirds, "files": len(sizes),
+        "mean_kib": round(sum(sizes) / len(sizes) / 1024, 1),
         "cpu_seconds": round(max(used for _, _, used in samples), 1), "cpu_seconds_of_driver": round(last["cpu"], 1),
     }  # fmt: skip
 

@@ -71,6 +71,10 @@ def nodes(bucket: str) -> Iterator[Any]:
     """Two nodes of one core on the loopback address, and a connection to them."""
     import ray
 
+    # A process of Ray takes two seconds to start: none is started before it is needed, or ended while it is idle.
+    reused = {"RAY_idle_worker_killing_time_threshold_ms": "600000", "RAY_num_workers_soft_limit": "8"}
+    unasked = {"RAY_prestart_worker_first_driver": "0", "RAY_enable_worker_prestart": "0"}
+    os.environ.update({**reused, **unasked})
     with two_nodes() as made:
         try:
             ray.init(made.address, log_to_driver=False, logging_level="ERROR")
