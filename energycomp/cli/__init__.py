@@ -20,10 +20,10 @@ from energycomp.cli.image_reader import (
     printer as printer,
 )
 from energycomp.cli.infer import Format as Format, Redraw as Redraw
+from energycomp.cli.items import Item as Item, frames as frames
+from energycomp.cli.kept import Kept as Kept, claimed as claimed, kept_in as kept_in
 from energycomp.cli.lines import (
     append_line as append_line,
-    cut_line as cut_line,
-    object_of_line as object_of_line,
     read_lines as read_lines,
     records_of as records_of,
 )
@@ -47,5 +47,5 @@ from energycomp.cli.options import (
     takes_words as takes_words,
 )
 from energycomp.cli.output import print_json as print_json, print_table as print_table
-from energycomp.cli.results import Names as Names, result_key as result_key, sha256_of as sha256_of
+from energycomp.cli.results import Names as Names, sha256_of as sha256_of
 from energycomp.cli.writers import Output as Output, Write as Write

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 import typer
 
-from energycomp.cli.files import image_files, make_folder, read_image
+from energycomp.cli.files import image_files
 from energycomp.cli.image_reader import ImageReader, printer
-from energycomp.cli.lines import read_lines
+from energycomp.cli.items import Item, frames
+from energycomp.cli.kept import Kept, kept_in
 from energycomp.cli.options import (
     Count,
     ImageFiles,
@@ -25,13 +27,11 @@ from energycomp.cli.options import (
     registered,
 )
 from energycomp.cli.output import TABLES, read_numbers
-from energycomp.cli.results import Names, result_key, sha256_of
 from energycomp.cli.writers import Output
 from energycomp.errors import InputError
 from energycomp.progress import counting
 
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor
 
     from energycomp.models import Model
@@ -109,10 +109,12 @@ def infer(
     options = parse_options(run.option)
     known = parse_count(count)
     reader = ImageReader(model, run.device, options, solver, known, run.seed, output.folder, redraw, last)
-    with output.open() as write:
+    with output.open() as write, ExitStack() as stack:
         with loading(model):
             loaded = reader.load()
-        kept = None if output.lines is None else _Kept(output.lines, reader.settings(loaded))
+        kept = None
+        if output.lines is not None:
+            kept = stack.enter_context(kept_in(output.lines, reader.settings(loaded)))
         sources = [_Source.of(path, loaded) for path in files.values()]
         total = sum(source.count for source in sources)
         failed = 0
@@ -126,7 +128,7 @@ def infer(
                     failed += 1
                     record = {"image": str(item), "failed": str(error)}
                 if write is not None:
-                    write({**record, "image": item.key, "file_name": f"{item.path.name}{item.number}"})
+                    write({**record, "image": item.key, "file_name": item.name})
                 show(str(item), record)
                 bar.advance()
     if out is None and not run.as_json and records is None:
@@ -134,64 +136,6 @@ def infer(
     if failed:
         typer.echo(f"energycomp: {failed} of {total} images could not be read", err=True)
         raise typer.Exit(1)
-
-
-class _Kept:
-    """The answers in a file of JSON lines: one line per image and settings; the last such line counts."""
-
-    def __init__(self, file: Path, settings: dict[str, Any]) -> None:
-        make_folder(file.parent, "-o")
-        self.file = file
-        self.settings = settings
-        self.names = Names(file, settings)
-        self.known: dict[str, dict[str, Any]] = {}
-        for record in read_lines(file):
-            self.names.see(record)
-            if not record.get("interrupted"):  # such an image is read again
-                self.known[result_key(record)] = record
-
-
-@attrs.frozen(eq=False)
-class _Item:
-    """What is read: an image file, a frame of a movie, or a row of a table.
-
-    Args:
-        path: of the file.
-        number: of the frame, from "#0", or of the row, from "#1"; "" for a file that is one image.
-        content: the frame or the row; None for a file, which is opened when it is read.
-        problem: why there is nothing to read.
-    """
-
-    path: Path
-    number: str = ""
-    content: Image.Image | Tensor | None = None
-    problem: InputError | None = None
-
-    def __str__(self) -> str:
-        return f"{self.path}{self.number}"
-
-    @property
-    def key(self) -> str:
-        """What identifies it on this machine."""
-        return f"{self.path.resolve()}{self.number}"
-
-    def digest(self) -> str:
-        """The sha256 of what is read."""
-        import torch
-
-        from energycomp.images import png
-
-        if self.content is None:
-            return sha256_of(self.path)
-        if isinstance(self.content, torch.Tensor):
-            return sha256_of(self.content.numpy().tobytes())
-        return sha256_of(png(self.content))
-
-    def open(self) -> Any:
-        """An image or a row, after a warning of what is not kept of a file; raises `InputError` where there is none."""
-        if self.problem is not None:
-            raise self.problem
-        return read_image(self.path) if self.content is None else self.content
 
 
 @attrs.frozen(eq=False)
@@ -210,7 +154,7 @@ class _Source:
     count: int = 1
     rows: Tensor | None = None
     is_movie: bool = False
-    problem: InputError | None = None
+    problem: str | None = None
 
     @classmethod
     def of(cls, path: Path, model: Model) -> _Source:
@@ -225,36 +169,27 @@ class _Source:
         try:
             return cls(path, frame_count(path), is_movie=True)
         except InputError as error:
-            return cls(path, problem=error)
+            return cls(path, problem=str(error))
 
-    def __iter__(self) -> Iterator[_Item]:
-        from energycomp.images import frames_of
-
+    def __iter__(self) -> Iterator[Item]:
         if self.rows is not None:
             for number, row in enumerate(self.rows, start=1):
-                yield _Item(self.path, f"#{number}", row)
+                yield Item(self.path, str(number), row)
         elif self.is_movie:
-            number = 0
-            try:
-                for frame in frames_of(self.path):
-                    yield _Item(self.path, f"#{number}", frame)
-                    number += 1
-            except InputError as error:  # a movie that breaks off ends with a frame that cannot be read
-                yield _Item(self.path, f"#{number}", problem=error)
+            yield from frames(self.path)
         else:
-            yield _Item(self.path, problem=self.problem)
+            yield Item(self.path, problem=self.problem)
 
 
-def _read(item: _Item, model: Model, reader: ImageReader, kept: _Kept | None) -> dict[str, Any]:
+def _read(item: Item, model: Model, reader: ImageReader, kept: Kept | None) -> dict[str, Any]:
     """The record of an item: that of an earlier run, or a new one, which is kept."""
-    head: dict[str, Any] = {"image": item.key}
-    name = item.path.stem
-    if kept is not None:
-        name = kept.names.of(item.path) + item.number.replace("#", "/")
-        head = {**head, "sha256": item.digest(), "settings": kept.settings}
-        record = kept.known.get(result_key(head))
-        if record is not None:
-            if reader.lacks(record):
-                reader.redrawn(model, item.open(), record)
-            return record
-    return reader.read(model, item.open(), head, name, None if kept is None else kept.file)
+    if kept is None:
+        return reader.read(model, item.open(), {"image": item.key}, item.source.stem)
+    name = item.file_name(kept.names.of(item.source))
+    head = item.head(kept.settings)
+    record = kept.known(head)
+    if record is None:
+        return reader.read(model, item.open(), head, name, kept.file)
+    if reader.lacks(record):
+        reader.redrawn(model, item.open(), record)
+    return record

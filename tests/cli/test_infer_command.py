@@ -1,5 +1,6 @@
 """`energycomp infer` on a tiny model."""
 
+import csv
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from PIL import Image
 
 import energycomp.inference
 from energycomp import load, plugins
-from energycomp.cli import read_image
+from energycomp.cli import claimed, read_image
 from energycomp.images import save_frames, save_image
 from energycomp.inference import SearchInterrupted
 from energycomp.models import save_pretrained
@@ -58,10 +59,22 @@ def test_without_a_folder_nothing_is_hashed(
 ) -> None:
     fake_infer()
     monkeypatch.setattr("energycomp.files.fingerprint", None)
-    monkeypatch.setattr("energycomp.cli.infer.sha256_of", None)
+    monkeypatch.setattr("energycomp.cli.items.sha256_of", None)
     code, out, err = run("infer", model, pictures / "a/one.png", "--json")
     assert code == 0, err
     assert json.loads(out).keys().isdisjoint({"sha256", "settings", "picture"})
+
+
+def test_two_processes_do_not_write_one_folder(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
+    fake_infer()
+    Path("out").mkdir()
+    with claimed(Path("out/results.jsonl")):
+        code, _, err = run("infer", model, pictures / "a", "-o", "out")
+    assert (code, "got out, where another process writes results.jsonl; expected one process per file" in err) == (
+        2,
+        True,
+    )
+    assert run("infer", model, pictures / "a", "-o", "out")[0] == 0
 
 
 def test_infer_keeps_pictures_of_one_name_apart(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
@@ -293,7 +306,7 @@ def test_a_format_without_a_file_is_printed(run: Run, model: Path, pictures: Pat
     assert len(json.loads(out)["images"]) == 2  # nothing else is on stdout
     assert Path("out/one.png").is_file()
     code, out, _ = run("infer", model, pictures / "a", "--format", "csv")
-    assert [row.split(",")[2] for row in out.splitlines()] == ["count", "1", "1"]
+    assert [row[2] for row in csv.reader(out.splitlines())] == ["count", "1", "1"]
 
 
 def test_a_writer_that_is_none_or_fails_loses_nothing(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:

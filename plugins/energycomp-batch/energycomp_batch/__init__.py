@@ -11,16 +11,15 @@ from energycomp.plugins import hookimpl, lazy
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from energycomp_batch.cluster import Cluster as Cluster
-    from energycomp_batch.engines import (
+    from energycomp_batch.cluster import (
         Address as Address,
+        Cluster as Cluster,
         Concurrency as Concurrency,
         Engine as Engine,
         cluster_of as cluster_of,
     )
-    from energycomp_batch.pool import Lost as Lost, Pool as Pool, default_processes as default_processes
+    from energycomp_batch.pool import LostError as LostError, Pool as Pool, default_processes as default_processes
     from energycomp_batch.reader import Reader as Reader
-    from energycomp_batch.results import Results as Results, claimed as claimed
     from energycomp_batch.shards import (
         Shard as Shard,
         ShardOption as ShardOption,
@@ -41,6 +40,6 @@ def energycomp_register_commands() -> Mapping[str, Callable[[], Any]]:
 def energycomp_register_writers() -> Mapping[str, Callable[..., Any]]:
     """Answers as tables, with a row for each image."""
     return {
-        "csv": lazy("energycomp_batch.answers:csv_writer"),
-        "parquet": lazy("energycomp_batch.answers:parquet_writer"),
+        "csv": lazy("energycomp_batch.parts:csv_writer"),
+        "parquet": lazy("energycomp_batch.parts:parquet_writer"),
     }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
@@ -19,26 +21,29 @@ from energycomp.cli import (
     Redraw,
     Run,
     SolverName,
+    kept_in,
     loading,
     parse_count,
     parse_options,
     printer,
 )
 from energycomp.errors import InputError
-from energycomp_batch.engines import Address, Concurrency, Engine, cluster_of
-from energycomp_batch.inputs import Inputs
-from energycomp_batch.parts import Parts, parts_folder
+from energycomp_batch.cluster import Address, Concurrency, Engine, cluster_of
+from energycomp_batch.inputs import Inputs, part_size
+from energycomp_batch.parts import Parts, parts_folder, unread
 from energycomp_batch.places import place_of
 from energycomp_batch.pool import Pool, default_processes
-from energycomp_batch.results import Results
 from energycomp_batch.shards import Shard, ShardOption, local_device, shard_of
-from energycomp_batch.work import Images, ReadTask, ReadWorker
+from energycomp_batch.work import Images, read, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from energycomp_batch.batch_image import BatchImage
+    from energycomp.cli import Item
+    from energycomp.cli.image_reader import Show
+    from energycomp.models import Model
     from energycomp_batch.cluster import Cluster
+    from energycomp_batch.work import ReadAll
 
 
 def batch(
@@ -67,11 +72,7 @@ def batch(
     records: Format = None,
     workers: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Number of processes that read images, with one thread each.",
-            show_default="one per core and GiB of free memory",
-        ),
+        typer.Option(min=1, help="Number of processes of one thread each.", show_default="one per core and free GiB"),
     ] = None,
     shard: ShardOption = None,
     column: Annotated[
@@ -83,11 +84,7 @@ def batch(
     concurrency: Concurrency = None,
     part: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Number of images per Parquet file of --engine ray. If it is stopped, each actor loses one at most.",
-            show_default="200, less in a short run",
-        ),
+        typer.Option(min=1, help="Images per Parquet file of --engine ray.", show_default="200, less in a short run"),
     ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Print nothing per image, except for unreadable ones.")
@@ -111,60 +108,73 @@ def batch(
     be read are in the folder _failed among them. --json prints a line per such file. The same command continues.
     """
     local = {"workers": workers, "shard": shard, "redraw": redraw, "format": records}
-    ray = cluster_of(engine, address, concurrency, part=part, device=run.device, quiet=quiet, **local)
+    ray = cluster_of(engine, address, concurrency, part, gpu=run.device != "cpu", **local)
     parts = parts_folder(out, records, on_ray=ray is not None)
     output = Output() if parts is not None else Output.of(None if out is None else place_of(out), records)
     printed = printer(output, redraw=redraw, as_json=run.as_json)
     own = shard_of(shard) if ray is None else Shard()
     inputs = _inputs(images, output, parts, column)
     device = local_device(run.device) if ray is None else run.device
-    options, known = parse_options(run.option), parse_count(count)
-    reader = ImageReader(model, device, options, solver, known, run.seed, output.folder, redraw)
-    if ray is not None:
-        _read_on_ray(inputs, reader, parts, ray, as_json=run.as_json, quiet=quiet)
-        return
-    of_a_shard = output.table is not None and own.total > 1  # the table is made of all shards
-    with (
-        nullcontext() if of_a_shard else output.open() as write,
-        _pool(reader, _processes(workers, inputs, own, device)) as pool,
-    ):
-        with loading(model):
-            loaded = reader.load()
-        results: Any = nullcontext()
-        if parts is not None:
-            results = Parts(parts, reader.settings(loaded), alone=own.total == 1)
-        elif output.lines is not None:
-            results = Results(output.lines, reader.settings(loaded), own)
-        with results as kept:
-
-            def show(picture: BatchImage, record: dict[str, Any]) -> None:
-                if write is not None:
-                    write({**record, "image": picture.key, "file_name": picture.name})
-                if record and (not quiet or "failed" in record):  # of what is in parts, nothing is read again
-                    printed(str(picture), record)
-
-            read = Images(inputs, own, reader, kept, show)
-            read.read(loaded, pool)
-    if read.failed:
-        typer.echo(f"energycomp: {read.failed} of {read.shown} images could not be read", err=True)
-    if own.total > 1:
-        after = (
-            ""
-            if output.lines is None
-            else f". Once all shards have ended, the same command without --shard completes {output}"
-        )
-        typer.echo(f"energycomp: read {read.shown} of {read.total} images, shard {own}{after}", err=True)
-    if read.failed and not own.launched:  # a launcher ends the other processes
+    options = parse_options(run.option)
+    reader = ImageReader(model, device, options, solver, parse_count(count), run.seed, output.folder, redraw)
+    if parts is not None:
+        failed = _to_parts(_events(inputs, reader, parts, own, workers, ray, quiet), parts, run.as_json, quiet)
+    else:
+        failed = _to_lines(inputs, reader, output, own, workers, printed, quiet)
+    if failed and not own.launched:  # a launcher ends the other processes
         raise typer.Exit(1)
 
 
-def _read_on_ray(inputs: Inputs, reader: ImageReader, folder: Any, ray: Cluster, *, as_json: bool, quiet: bool) -> None:
-    """Reads the images on a cluster, and prints a line for each part."""
-    with loading(reader.source):
-        here = attrs.evolve(reader, device="cpu")  # this machine need not have the cluster's GPUs
-        parts = Parts(folder, here.settings(here.load()))
+def _to_lines(
+    inputs: Inputs, reader: ImageReader, output: Output, own: Shard, workers: int | None, printed: Show, quiet: bool
+) -> int:
+    """Reads and prints the images, keeps their answers in a file of JSON lines, and returns how many failed."""
+    own_file = output.lines and output.lines.with_name(own.file(output.lines.name))
+    of_a_shard = output.table is not None and own.total > 1  # the table is made of all shards
+    with (
+        nullcontext() if of_a_shard else output.open() as write,
+        _running(reader, inputs, own, workers) as (_, loaded, run),
+        nullcontext() if output.lines is None else kept_in(output.lines, reader.settings(loaded), own_file) as kept,
+    ):
+
+        def show(item: Item, record: dict[str, Any]) -> None:
+            if write is not None:
+                write({**record, "image": item.key, "file_name": item.name})
+            if not quiet or "failed" in record:
+                printed(str(item), record)
+
+        counts = Images(inputs, own, reader, kept, show).read(run)
+    if counts["failed"]:
+        typer.echo(f"energycomp: {counts['failed']} of {counts['shown']} images could not be read", err=True)
+    if own.total > 1:
+        said = f"energycomp: read {counts['shown']} of {counts['total']} images, shard {own}"
+        if output.lines is not None:
+            said += f". Once all shards have ended, the same command without --shard completes {output}"
+        typer.echo(said, err=True)
+    return counts["failed"]
+
+
+def _events(
+    inputs: Inputs, reader: ImageReader, folder: Any, own: Shard, workers: int | None, ray: Cluster | None, quiet: bool
+) -> Iterator[dict[str, Any]]:
+    """Reads the images into Parquet parts, on a cluster or here; what was done, a part at a time."""
+    if ray is not None:
+        with loading(reader.source):
+            here = attrs.evolve(reader, device="cpu")  # this machine need not have the cluster's GPUs
+            parts = Parts(folder, here.settings(here.load()))
+        yield from ray.read(inputs, partial(reading, reader), parts, bars=sys.stderr.isatty() and not quiet)
+        return
+    with _running(reader, inputs, own, workers) as (processes, loaded, run):
+        parts = Parts(folder, reader.settings(loaded), alone=own.total == 1)
+        size = max(part_size(inputs, 1), 4 * (processes - 1))  # or processes would wait for each other
+        for items in unread(islice(inputs, own.index - 1, None, own.total), parts.known_keys(), size):
+            yield parts.answered(items, run)
+
+
+def _to_parts(events: Iterator[dict[str, Any]], folder: Any, as_json: bool, quiet: bool) -> int:
+    """Prints a line for each part; returns how many images failed."""
     total = failed = 0
-    for event in ray.read(inputs, ReadWorker(reader), parts):
+    for event in events:
         total += event["images"]
         failed += len(event["failed"])
         for record in event["failed"]:
@@ -174,27 +184,29 @@ def _read_on_ray(inputs: Inputs, reader: ImageReader, folder: Any, ray: Cluster,
         elif not quiet:
             typer.echo(f"{folder}/{event['part']}: {event['images']} images")
     typer.echo(f"energycomp: read {total} images, of which {failed} could not be read", err=True)
-    if failed:
-        raise typer.Exit(1)
-
-
-def _processes(workers: int | None, inputs: Inputs, part: Shard, device: str) -> int:
-    """The number of processes that read images; a network on a GPU, and a single image, have this process alone."""
-    expected = inputs.expected()
-    images = sys.maxsize if expected is None else len(part.of(expected))
-    if workers is not None:
-        return max(1, min(workers, images))
-    return default_processes(images) if device == "cpu" else 1
+    return failed
 
 
 @contextmanager
-def _pool(reader: ImageReader, processes: int) -> Iterator[Pool[ReadTask, dict[str, Any]] | None]:
-    """The processes that read images; None is this process."""
-    if processes == 1:
-        yield None
-        return
-    with Pool(ReadWorker(reader), processes, report=lambda line: typer.echo(f"energycomp: {line}", err=True)) as pool:
-        yield pool
+def _running(
+    reader: ImageReader, inputs: Inputs, own: Shard, workers: int | None
+) -> Iterator[tuple[int, Model, ReadAll]]:
+    """The number of processes that read images, the model, and what gives tasks with their answers.
+
+    A network on a GPU, and a single image, have this process alone.
+    """
+    expected = inputs.expected()
+    images = sys.maxsize if expected is None else len(own.of(expected))
+    wanted = workers or (default_processes(images) if reader.device == "cpu" else 1)
+    processes = max(1, min(wanted, images))
+    with ExitStack() as stack:
+        if processes > 1:
+            pool = Pool(partial(reading, reader), processes, lambda line: typer.echo(f"energycomp: {line}", err=True))
+            stack.enter_context(pool)
+        with loading(reader.source):
+            model = reader.load()
+        here = partial(read, reader, model)
+        yield processes, model, pool.run if processes > 1 else lambda tasks: ((task, here(task)) for task in tasks)
 
 
 def _inputs(paths: list[str], output: Output, parts: Any, column: str | None) -> Inputs:

@@ -3,56 +3,46 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from energycomp.cli import image_files
+from energycomp.cli import Item, frames, image_files
 from energycomp.errors import InputError
-from energycomp_batch.batch_image import BatchImage
-from energycomp_batch.places import files_in, is_url, place_of, reaching
-from energycomp_batch.tables import TABLES, require, row_count, table_rows
+from energycomp_batch.places import TABLES, is_url, item_at, place_of, reaching, row_count, table_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Sequence, Set as AbstractSet
 
 
-def is_table(path: Any) -> bool:
-    """Whether a file holds images as rows."""
-    return path.suffix.lower() in TABLES
+MOST = 200  # images in a part, if nothing else is asked for
+SHARES = 16  # parts for each actor, so that all end at about the same time
+COUNTED = 1000  # tables and movies whose images are counted before they are read
 
 
 def holds_many(path: Any) -> bool:
     """Whether a file holds images as rows or frames; of a URL its end says so."""
     from energycomp.images import MOVIES, is_movie
 
-    return is_table(path) or (path.suffix.lower() in MOVIES if is_url(path) else is_movie(path))
+    suffix = path.suffix.lower()
+    return suffix in TABLES or (suffix in MOVIES if is_url(path) else is_movie(path))
 
 
 @attrs.frozen
 class Inputs:
-    """Image files and tables, as given, under their resolved paths; iterating reads the files and tables.
-
-    Args:
-        files: each once.
-        column: of the images in tables.
-    """
+    """Image files and tables, each once, as given, under its resolved path; iterating reads them."""
 
     files: dict[Any, Any]
-    column: str | None = None
+    column: str | None = None  # of the images in tables
 
     @classmethod
     def of(cls, paths: Sequence[str | Path], *, without: Any = None, column: str | None = None) -> Inputs:
-        """The files that are meant by paths, URLs, folders and lists.
+        """The files that are meant by paths, URLs, folders and lists, without those of the results.
 
         `@LIST` stands for the paths in a file, one per line; whether its files can be read is seen when they are. The
         rest is as in `image_files`.
-
-        Args:
-            without: file or folder of the results.
         """
         from energycomp.images import FORMATS
 
@@ -60,22 +50,20 @@ class Inputs:
         suffixes = FORMATS.keys() | TABLES
         for text, listed in _given(paths):
             path = place_of(text)
-            if is_url(path):
-                files |= {file: file for file in ([path] if listed else files_in(path, suffixes, without))}
-                continue
             try:
-                files |= image_files([path], without=None if is_url(without) else without, suffixes=suffixes)
+                if not is_url(path):
+                    files |= image_files([path], without=None if is_url(without) else without, suffixes=suffixes)
+                else:
+                    files |= {file: file for file in ([path] if listed else _in_bucket(path, suffixes, without))}
             except InputError:
                 if not listed:
                     raise
                 files[path.resolve()] = path
-        tables = {path.suffix.lower(): path for path in reversed(files.values()) if is_table(path)}
-        for table in tables.values():  # the first of each kind
-            require(table)
-            if column is not None:
-                next(table_rows(table, column), None)
+        tables = [path for path in files.values() if path.suffix.lower() in TABLES]
         if column is not None and not tables:
             raise InputError(f"got --column {column} without a Parquet or tar file; leave it out")
+        for table in {path.suffix.lower(): path for path in reversed(tables)}.values() if column is not None else ():
+            next(table_rows(table, column), None)  # the first of each kind has the column
         return cls(files, column)
 
     @property
@@ -84,60 +72,53 @@ class Inputs:
         return len(self.files) == 1 and not any(map(holds_many, self.files))
 
     def expected(self) -> int | None:
-        """The number of images; None where archives and movies of URLs do not say it."""
-        counts = list(map(_count, self.files))
+        """The number of images; None where archives and movies do not say it."""
+        counts = [1 if not holds_many(path) else row_count(path) for path in self.files]
         return None if None in counts else sum(count or 0 for count in counts)
 
-    def __iter__(self) -> Iterator[BatchImage]:
+    def __iter__(self) -> Iterator[Item]:
         for path in self.files.values():
             try:
-                if is_table(path):
+                if path.suffix.lower() in TABLES:
                     yield from table_rows(path, self.column)
+                elif holds_many(path):
+                    yield from _copied(path) if is_url(path) else frames(path)
                 else:
-                    yield from _frames(path) if holds_many(path) else [BatchImage.at(path)]
-            except InputError as error:  # a table or a movie that breaks off ends with an image that cannot be read
-                yield BatchImage(path, problem=str(error))
+                    yield item_at(path)
+            except InputError as error:  # a table that breaks off ends with an image that cannot be read
+                yield Item(path, problem=str(error))
 
 
-def _count(path: Any) -> int | None:
-    """The number of images of a file; None for an archive, and for a movie that would have to be fetched."""
-    from energycomp.images import frame_count
-
-    if is_table(path):
-        return row_count(path)
-    if not holds_many(path):
-        return 1
-    try:
-        return None if is_url(path) else frame_count(path)
-    except InputError:  # it is one image, which cannot be read
-        return 1
+def part_size(inputs: Inputs, actors: int) -> int:
+    """Images in a part: few files in a long run, and several parts for each actor in a short one."""
+    expected = inputs.expected() if sum(map(holds_many, inputs.files)) <= COUNTED else None
+    return MOST if expected is None else max(1, min(MOST, expected // (SHARES * actors)))
 
 
-def _frames(path: Any) -> Iterator[BatchImage]:
-    """The frames of a movie, from "#0"; an image of a URL that only ends as a movie does."""
-    from energycomp.images import frames_of, png
+def _in_bucket(url: Any, suffixes: AbstractSet[str], without: object) -> list[Any]:
+    """The files of a folder of a bucket, or the one at a URL; names that begin with . or _, and results, are left out.
 
-    with _on_this_machine(path) as file:
-        if not holds_many(file):
-            yield BatchImage.at(file, path)
-            return
-        try:
-            for number, frame in enumerate(frames_of(file)):
-                yield BatchImage(path, str(number), png(frame))
-        except InputError as error:
-            raise InputError(str(error).replace(str(file), str(path))) from error
+    Raises:
+        InputError: the bucket cannot be read, or holds no such file.
+    """
+    with reaching(url):
+        files = [url.with_segments(url.fs.unstrip_protocol(path)) for path in sorted(url.fs.find(url.path))]
+    if [str(file) for file in files] != [str(url)]:
+        results = f"{str(without).rstrip('/')}/"
+        files = [one for one in files if one.suffix.lower() in suffixes and one.name[0] not in "._"]
+        files = [one for one in files if not str(one).startswith(results)]
+    if not files:
+        raise InputError(f"got {url} without an image in it; expected a file, or a folder of images or tables")
+    return files
 
 
-@contextmanager
-def _on_this_machine(path: Any) -> Iterator[Path]:
-    """The file, or a copy of what is at a URL: decoders of movies take paths alone."""
-    if not is_url(path):
-        yield path
-        return
+def _copied(url: Any) -> Iterator[Item]:
+    """The frames of a movie at a URL, or an image that only ends as one does: decoders of movies take paths alone."""
     with TemporaryDirectory() as folder:
-        with reaching(path):
-            path.fs.get_file(path.path, f"{folder}/{path.name}")
-        yield Path(folder, path.name)
+        file = Path(folder, url.name)
+        with reaching(url):
+            url.fs.get_file(url.path, str(file))
+        yield from frames(file, url) if holds_many(file) else [item_at(file, url)]
 
 
 def _given(paths: Sequence[str | Path]) -> Iterator[tuple[str, bool]]:

@@ -1,42 +1,104 @@
-"""Answers as Parquet parts in a folder or a bucket, with a table of failures, which a later run continues."""
+"""Answers as rows of CSV and Parquet files, and as Parquet parts in a folder or a bucket, which a run continues."""
 
 from __future__ import annotations
 
 import io
 import json
-import time
+import math
+from contextlib import contextmanager
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import attrs
 
 from energycomp.cli import Names, check_folder, make_folder
 from energycomp.errors import CheckpointError, InputError, first_line
 from energycomp.files import atomic_file, remove_stale
-from energycomp_batch.answers import parquet_writer
 from energycomp_batch.places import is_url, place_of, reaching
-from energycomp_batch.tables import require
+from energycomp_batch.work import ReadTask, record_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import numpy as np
 
+    from energycomp.cli import Item
+    from energycomp_batch.work import ReadAll
+
+    Write = Callable[[Mapping[str, Any]], object]
+
+NUMBERS = ("fit", "error", "stderr", "p_value", "typicality")  # columns of floats, NaN where there is none
+TEXTS = ("objects", "runner_up")  # columns of JSON
+COLUMNS = ("count", *NUMBERS, "out_of_distribution", *TEXTS, "warnings", "rows", "failed")
+NONE = {"count": -1, "objects": [], "runner_up": None, "rows": -1, "out_of_distribution": False}
 SETTINGS = "_settings.json"  # readers of Parquet folders leave out what begins with _
 FAILED = "_failed"
-ROWS = 1000  # of a part that one process writes
-EVERY = 60.0  # seconds after which it writes one with less
+ROWS = 1000  # of a Parquet file that are written at once
+BLOCK = 2**20  # bytes of images that wait as one object; Ray's own blocks of 128 MiB would be hours of work
+
+
+def columns_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    r"""The record of an answer as values of `COLUMNS`, whose types do not depend on the answer.
+
+    >>> columns_of({"count": 0, "objects": [], "warnings": ["one", "two"], "rows": 9})["warnings"]
+    'one\ntwo'
+    """
+    numbers = {name: math.nan if record.get(name) is None else float(record[name]) for name in NUMBERS}
+    texts = {"warnings": plain("\n".join(record.get("warnings", ()))), "failed": plain(record.get("failed", ""))}
+    row = {**NONE, **record, **numbers, **texts}
+    return {name: json.dumps(row[name]) if name in TEXTS else row[name] for name in COLUMNS}
+
+
+@contextmanager
+def _writer(make: Callable[..., Any], file: BinaryIO, together: int) -> Iterator[Write]:
+    """What writes a row for each image with a writer of pyarrow, so many together."""
+    import pyarrow as pa
+
+    kinds = {"count": pa.int64(), "rows": pa.int64(), "out_of_distribution": pa.bool_()}
+    kinds |= dict.fromkeys(NUMBERS, pa.float64())
+    names = ("image", "sha256", *COLUMNS, "settings")
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
+    rows: list[dict[str, Any]] = []
+    with make(file, schema) as writer:
+
+        def write(record: Mapping[str, Any]) -> None:
+            settings = json.dumps(record["settings"]) if "settings" in record else ""
+            head = {"image": plain(record.get("image", "")), "sha256": record.get("sha256", ""), "settings": settings}
+            rows.append({**head, **columns_of(record)})
+            if len(rows) == together:
+                flush()
+
+        def flush() -> None:
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            rows.clear()
+
+        yield write
+        flush()
+
+
+def csv_writer(file: BinaryIO) -> AbstractContextManager[Write]:
+    """A writer of CSV, see `energycomp_register_writers`: a row for each image.
+
+    >>> with csv_writer(stream := io.BytesIO()) as write:
+    ...     _ = write({"image": "a.png", "count": 0, "objects": [], "rows": 9})
+    >>> stream.getvalue().decode().splitlines()[1]
+    '"a.png","",0,nan,nan,nan,nan,nan,false,"[]","null","",9,"",""'
+    """
+    from pyarrow import csv
+
+    return _writer(csv.CSVWriter, file, 1)
+
+
+def parquet_writer(file: BinaryIO) -> AbstractContextManager[Write]:
+    """A writer of Parquet, see `energycomp_register_writers`. Memory holds a thousand rows."""
+    from pyarrow import parquet
+
+    return _writer(parquet.ParquetWriter, file, ROWS)
 
 
 def parts_folder(out: str | None, writer: str | None = None, *, on_ray: bool) -> Any:
-    """The path or URL of -o where answers go to parts, as they do with Ray or for a URL; None where they do not.
-
-    Raises:
-        InputError: pyarrow is not installed, there is no folder for Ray, or another format is asked for.
-
-    >>> parts_folder("found", on_ray=False) is None
-    True
-    """
+    """The path or URL of -o where answers go to parts, as they do with Ray or for a URL; None where they do not."""
     if on_ray and out is None:
         raise InputError("got --engine ray without -o; expected a folder or a URL for Parquet parts, such as -o found")
     place = None if out is None else place_of(out)
@@ -44,61 +106,63 @@ def parts_folder(out: str | None, writer: str | None = None, *, on_ray: bool) ->
         return None
     if writer is not None:
         raise InputError(f"got --format {writer} and -o {place}, a folder of Parquet parts; leave --format out")
-    require(place / "part.parquet")
     if is_url(place):
         return place
     check_folder(place, "-o")
     return place.absolute()  # processes of Ray are in other folders
 
 
+def plain(text: str) -> str:
+    """A text as tables have it: the names of files may hold bytes that are no text."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def key_of(head: dict[str, Any]) -> int:
     """64 bits for an image: of 10^9 known answers, one meets those of a new image with probability 5e-11."""
-    digest = blake2b(f"{head['image']}\0{head['sha256']}".encode(errors="surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big")
+    return int.from_bytes(blake2b(f"{plain(head['image'])}\0{head['sha256']}".encode(), digest_size=8).digest(), "big")
 
 
-def has_key(known: np.ndarray, key: int) -> bool:
-    """Whether a key is among the sorted ones."""
+def unread(items: Iterable[Item], known: np.ndarray, size: int) -> Iterator[list[Item]]:
+    """The images whose keys are not among the known ones, in lists of `size`, or of less if they are large."""
     import numpy as np
 
-    place = int(np.searchsorted(known, np.uint64(key)))
-    return place < len(known) and int(known[place]) == key
+    waiting: list[Item] = []
+    taken = 0
+    for item in items:
+        if item.problem is None:
+            key = np.uint64(key_of(item.head({})))
+            place = np.searchsorted(known, key)
+            if place < len(known) and known[place] == key:
+                continue
+        waiting.append(item)
+        taken += len(item.content) if isinstance(item.content, bytes) else 0
+        if len(waiting) == size or taken >= BLOCK:
+            yield waiting
+            waiting, taken = [], 0
+    if waiting:
+        yield waiting
 
 
-@attrs.define(eq=False)
+@attrs.frozen
 class Parts:
     """Parquet files with the columns of `parquet_writer`, and the same of the images that failed in the folder _failed.
 
     A part is named after its images, and is there as a whole or not at all. So one that is written again, by a worker
     that took over from another, replaces the first.
-
-    Args:
-        folder: a path or a URL.
-        settings: what the answers depend on, as JSON.
-        alone: whether no other process writes there, so that what is left of earlier ones can be removed.
     """
 
-    folder: Any
-    settings: dict[str, Any]
-    alone: bool = True
-    _known: Any = attrs.field(default=None, init=False)
-    _rows: list[dict[str, Any]] = attrs.field(factory=list, init=False)
-    _since: float = attrs.field(factory=time.monotonic, init=False)
+    folder: Any  # a path or a URL
+    settings: dict[str, Any]  # what the answers depend on, as JSON
+    alone: bool = True  # no other process writes there, so that what is left of earlier ones can be removed
 
-    def __enter__(self) -> Self:
-        """Reads which answers are known. Images that failed are unknown: their table begins anew.
+    def known_keys(self) -> np.ndarray:
+        """The sorted keys of the known answers, (N,) uint64, 8 bytes each; checks the settings first.
+
+        Images that failed are unknown: their table begins anew.
 
         Raises:
             InputError: the folder holds something else, or answers under other settings; it cannot be reached.
         """
-        self._known = self.known_keys()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-
-    def known_keys(self) -> np.ndarray:
-        """The sorted keys of the known answers, (N,) uint64, 8 bytes each; checks the settings first."""
         import numpy as np
         from pyarrow import parquet
 
@@ -109,15 +173,16 @@ class Parts:
             else:
                 remove_stale(make_folder(self.folder, "-o"))
             self._check_settings()
-            for file in _parquet_files(self.folder / FAILED) if self.alone else ():
+            for file in (self.folder / FAILED).glob("*.parquet") if self.alone else ():
                 file.unlink()
-            for file in _parquet_files(self.folder):
+            for file in self.folder.glob("*.parquet"):
                 with file.open("rb") as stream:
                     part = parquet.read_table(stream, columns=["image", "sha256"])
                 found.append(np.array(list(map(key_of, part.to_pylist())), dtype=np.uint64))
         return np.sort(np.concatenate(found))
 
     def _check_settings(self) -> None:
+        """Writes the settings to a new folder, or compares them with those in it."""
         file = self.folder / SETTINGS
         held = sorted(path.name for path in self.folder.iterdir()) if self.folder.exists() else []
         held = [name for name in held if not name.startswith(".")]
@@ -131,41 +196,32 @@ class Parts:
                 "Parquet parts; name another"
             )
 
-    def known(self, head: dict[str, Any]) -> dict[str, Any] | None:
-        """An empty record for an image that was read before."""
-        return {} if has_key(self._known, key_of(head)) else None
+    def answered(self, items: Sequence[Item], run: ReadAll) -> dict[str, Any]:
+        """Reads images and writes their part, unless it is there: then an earlier actor has ended after it was written.
 
-    def keep(self, record: dict[str, Any]) -> None:
-        """Keeps the answer for an image, which is written with others after a minute."""
-        self._rows.append(record)
-        if len(self._rows) >= ROWS or time.monotonic() > self._since + EVERY:
-            self._flush()
-
-    def _flush(self) -> None:
-        rows, self._rows, self._since = self._rows, [], time.monotonic()
-        self.write(self.name([row["image"] for row in rows]), rows)
-
-    def name(self, images: Sequence[str]) -> str:
-        """The name of the part of some images."""
-        digest = blake2b("\n".join(images).encode(errors="surrogatepass"), digest_size=12)
-        return f"part-{digest.hexdigest()}.parquet"
-
-    def has(self, name: str) -> bool:
-        """Whether a part is written."""
+        Returns what was done: `part` (a name), `images` and `failed` (records). Raises `CheckpointError` where the part
+        cannot be written.
+        """
+        heads = [item.head(self.settings) for item in items]
+        images = plain("\n".join(f"{head['image']} {head['sha256']}" for head in heads))
+        name = f"part-{blake2b(images.encode(), digest_size=12).hexdigest()}.parquet"
+        tasks = [ReadTask(index, item, heads[index], item.name) for index, item in enumerate(items)]
+        records: list[dict[str, Any]] = []
         with reaching(self.folder):
-            return bool((self.folder / name).exists())
-
-    def write(self, name: str, records: Sequence[dict[str, Any]]) -> None:
-        """Writes a part, and the failures among its images first; raises `CheckpointError` where that fails."""
+            done = (self.folder / name).exists()
+        if not done:
+            found = sorted(run(tasks), key=lambda pair: pair[0].index)
+            records = [record_of(task, answer) for task, answer in found]
         failed = [record for record in records if "failed" in record]
         read = [record for record in records if "failed" not in record]
-        for folder, rows in ((self.folder / FAILED, failed), (self.folder, read)):
+        for place, rows in ((self.folder / FAILED / name, failed), (self.folder / name, read)):  # so that none is lost
             content = io.BytesIO()
             with parquet_writer(content) as write:
                 for row in rows:
                     write(row)
             if rows:
-                _put(folder / name, content.getvalue())
+                _put(place, content.getvalue())
+        return {"part": name, "images": len(items), "failed": failed}
 
 
 def _put(place: Any, content: bytes) -> None:
@@ -182,7 +238,3 @@ def _put(place: Any, content: bytes) -> None:
             f"Cannot write {place}: {type(error).__name__}: {first_line(error)[:200]}. Check the rights to it, and the "
             "free space; repeat the command to continue."
         ) from error
-
-
-def _parquet_files(folder: Any) -> list[Any]:
-    return [path for path in folder.iterdir() if path.suffix == ".parquet"] if folder.exists() else []

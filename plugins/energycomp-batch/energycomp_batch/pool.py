@@ -28,11 +28,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-@attrs.frozen
-class Lost:
+class LostError(InputError):
     """In place of the answer to an item whose process ended each time, such as one without memory."""
-
-    reason: str
 
 
 @attrs.define(eq=False)
@@ -62,7 +59,7 @@ class Pool(Generic[T, R]):
     """
 
     def __init__(
-        self, make: Callable[[], Callable[[T], R]], processes: int, *, report: Callable[[str], object] = lambda _: None
+        self, make: Callable[[], Callable[[T], R]], processes: int, report: Callable[[str], object] = lambda _: None
     ) -> None:
         self._make, self._wanted, self._report = make, processes, report
         self._most = processes  # without those that ended before they were ready
@@ -88,12 +85,9 @@ class Pool(Generic[T, R]):
                 worker.process.terminate()
         for worker in self._workers:
             worker.process.join(PATIENCE)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-        self._workers = []
+            worker.process.kill()
 
-    def run(self, items: Iterable[T]) -> Iterator[tuple[T, R | Lost]]:
+    def run(self, items: Iterable[T]) -> Iterator[tuple[T, R | LostError]]:
         """Each item with its answer, as they come; an item is taken when a process is free for it."""
         first_tries, again = ((item, 1) for item in items), deque[tuple[T, int]]()
         while True:
@@ -102,21 +96,22 @@ class Pool(Generic[T, R]):
                 if task is None:
                     break
                 self._give(task)
-            busy = {worker.connection: worker for worker in self._workers if worker.task is not None}
+            busy: dict[Any, _Worker[T]] = {one.connection: one for one in self._workers if one.task is not None}
             if not busy:
                 return
-            for worker in [busy[connection] for connection in wait(list(busy))]:  # type: ignore[index]
+            for worker in map(busy.__getitem__, wait(list(busy))):
                 item, tries = worker.task  # type: ignore[misc]
                 kind, answer = self._said(worker)
-                if kind == "ended" and worker.ready and tries == TRIES:
-                    yield item, Lost(f"its process ended {TRIES} times ({answer})")
-                elif kind == "ended":
-                    again.append((item, tries + worker.ready))
-                elif kind == "ready":
+                if kind == "ready":
                     worker.ready = True
-                else:
+                elif kind == "answer":
                     worker.task = None
                     yield item, answer
+                elif worker.ready and tries == TRIES:
+                    why = f"its process ended {TRIES} times ({answer}); expected more memory for each process"
+                    yield item, LostError(f"got {item}, at which {why}")
+                else:
+                    again.append((item, tries + worker.ready))
 
     def _give(self, task: tuple[T, int]) -> None:
         """Gives an item to a process without one, or starts a process with it."""
@@ -139,29 +134,25 @@ class Pool(Generic[T, R]):
             kind, answer = worker.connection.recv()
         except (EOFError, OSError):
             worker.process.join()
-            kind, answer = "ended", _reason(worker.process.exitcode)
-        if kind in {"ended", "raised"}:
-            self._workers.remove(worker)
+            code = worker.process.exitcode
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
+            kind, answer = "ended", f"{name}, perhaps out of memory" if name == "SIGKILL" else name
+        if kind in {"ready", "answer"}:
+            return kind, answer
+        self._workers.remove(worker)
         if kind == "raised":
             raise answer
-        if kind == "ended" and worker.ready:
+        if worker.ready:
             self._report(f"a process ended ({answer}) at {worker.task[0]}")  # type: ignore[index]
-        elif kind == "ended":
-            self._most -= 1
-            self._report(f"a process ended before it was ready ({answer}); going on with {self._most}")
-            if not self._most:
-                raise InputError(
-                    f"got {self._wanted} processes that ended before they were ready ({answer}); expected some that "
-                    "load the model; free some memory, or read in one process"
-                )
+            return kind, answer
+        self._most -= 1
+        self._report(f"a process ended before it was ready ({answer}); going on with {self._most}")
+        if not self._most:
+            raise InputError(
+                f"got {self._wanted} processes that ended before they were ready ({answer}); expected some that "
+                "load the model; free some memory, or read in one process"
+            )
         return kind, answer
-
-
-def _reason(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"exit code {code}"
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    return f"{name}, perhaps out of memory" if name == "SIGKILL" else name
 
 
 def default_processes(items: int) -> int:
@@ -182,9 +173,9 @@ def default_processes(items: int) -> int:
 def _free_memory() -> int | None:
     """Bytes that are free, in a container those that it may still take; None where the system does not say."""
     found = []
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found.append(next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")))
+    with suppress(OSError, ValueError, KeyError):
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        found.append(int(lines["MemAvailable"].split()[0]) << 10)
     with suppress(OSError, ValueError, KeyError):  # "max" where there is no limit
         group = Path("/sys/fs/cgroup")
         limit, taken = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))

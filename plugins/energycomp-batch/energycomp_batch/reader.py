@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from energycomp.errors import EnergycompError, InputError
-from energycomp_batch.answers import COLUMNS, columns_of
+from energycomp_batch.parts import COLUMNS, columns_of
 
 if TYPE_CHECKING:
-    from energycomp.inference import Solution
     from energycomp.models import Model
 
 
@@ -41,10 +40,9 @@ class Reader:
             or a model, which is pickled as a whole.
         image: name of the column of images: paths, Pillow images, uint8 arrays, the bytes of files, or dicts with
             `bytes` or `path`, as Hugging Face Datasets stores images.
-        solver, count, attributes: as `infer` takes them.
+        solver, count: as `infer` takes them.
         seed: of the draws of each image.
         device: of the network.
-        prefix: begins the names of the further columns.
         options: of the model, as `load` takes them.
 
     Raises:
@@ -62,10 +60,8 @@ class Reader:
     image: str = attrs.field(default="image", kw_only=True)
     solver: Any = attrs.field(default=None, kw_only=True)
     count: int | Sequence[int] | None = attrs.field(default=None, kw_only=True)
-    attributes: bool = attrs.field(default=True, kw_only=True)
     seed: int = attrs.field(default=0, kw_only=True)
     device: str = attrs.field(default="cpu", kw_only=True)
-    prefix: str = attrs.field(default="", kw_only=True)
     options: Mapping[str, Any] = attrs.field(factory=dict, kw_only=True)
     _loaded: Model | None = attrs.field(default=None, init=False, repr=False)
     _process: int | None = attrs.field(factory=os.getpid, init=False, repr=False)
@@ -82,14 +78,11 @@ class Reader:
         """The batch with further columns."""
         if self.image not in batch:
             raise InputError(f"got a batch without {self.image!r} among {list(batch)}; name its column with image=")
-        names = {column: f"{self.prefix}{column}" for column in COLUMNS}
-        if taken := [name for name in names.values() if name in batch]:
-            raise InputError(
-                f"got a batch with a column {taken[0]!r}, which an answer has; rename it, or give a prefix="
-            )
+        if taken := [name for name in COLUMNS if name in batch]:
+            raise InputError(f"got a batch with a column {taken[0]!r}, which an answer has; rename it")
         self.load()
         rows = [self._row(image) for image in batch[self.image]]
-        return {**batch, **{names[column]: [row[column] for row in rows] for column in COLUMNS}}
+        return {**batch, **{name: [row[name] for row in rows] for name in COLUMNS}}
 
     def load(self) -> Model:
         """The model of this process, which is loaded at the first call."""
@@ -110,32 +103,26 @@ class Reader:
                 self._loaded = given().to(self.device)
         return self._loaded
 
-    def read(self, image: Any) -> Solution:
-        """The solution for one image, in any form that a column may have; raises what `infer` raises."""
+    def _row(self, image: Any) -> dict[str, Any]:
+        """The further columns of one image, in any form that a column may have."""
         import torch
 
         from energycomp.inference import OutOfDistributionWarning, infer
 
-        model = self.load()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", OutOfDistributionWarning)  # it is in the answer
-            return infer(
-                _opened(image),
-                model,
-                solver=self.solver,
-                count=self.count,
-                attributes=self.attributes,
-                generator=torch.Generator().manual_seed(self.seed),
-                progress=False,
-            )
-
-    def _row(self, image: Any) -> dict[str, Any]:
-        """The further columns of one image."""
         try:
-            record = self.read(image).record()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", OutOfDistributionWarning)  # it is in the answer
+                solution = infer(
+                    _opened(image),
+                    self.load(),
+                    solver=self.solver,
+                    count=self.count,
+                    generator=torch.Generator().manual_seed(self.seed),
+                    progress=False,
+                )
+            return columns_of(solution.record())
         except EnergycompError as error:
-            record = {"failed": str(error)}
-        return columns_of(record)
+            return columns_of({"failed": str(error)})
 
 
 def _opened(image: Any) -> Any:

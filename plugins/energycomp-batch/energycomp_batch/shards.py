@@ -17,11 +17,7 @@ LOCAL = ("LOCAL_RANK", "SLURM_LOCALID")  # rank on this machine
 
 ShardOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="I/N",
-        help="Read part I of N of the images, for example 1/4.",
-        show_default="the rank under torchrun, accelerate launch or srun",
-    ),
+    typer.Option(metavar="I/N", help="Read part I of N of the images, such as 1/4.", show_default="of a launcher"),
 ]
 
 
@@ -61,27 +57,28 @@ def shard_of(text: str | None) -> Shard:
     """
     if text is not None:
         found = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text)
-        index, total = (int(found[1]), int(found[2])) if found else (0, 0)
+        index, total = map(int, found.groups()) if found else (0, 0)
         if not 1 <= index <= total:
             raise InputError(f"got --shard {text!r}; expected I/N with I from 1 to N, such as 1/4")
         return Shard(index, total)
-    for rank, size in LAUNCHERS:
-        number, processes = _number(rank), _number(size) or 0
-        if number is not None and number < processes and processes > 1:
-            return Shard(number + 1, processes, launched=True)
+    for names in LAUNCHERS:
+        rank, processes = map(_number, names)
+        if 0 <= rank < processes > 1:
+            return Shard(rank + 1, processes, launched=True)
     return Shard()
 
 
 def local_device(device: str) -> str:
     """The device of a process: `cuda` is one GPU of this machine for each process that a launcher has started there."""
-    rank = next((number for number in map(_number, LOCAL) if number is not None), None)
-    if device != "cuda" or rank is None:
+    rank = next((number for number in map(_number, LOCAL) if number >= 0), -1)
+    if device != "cuda" or rank < 0:
         return device
     import torch
 
     return f"cuda:{rank % max(1, torch.cuda.device_count())}"
 
 
-def _number(name: str) -> int | None:
+def _number(name: str) -> int:
+    """The number in a variable of the environment, or -1."""
     text = os.environ.get(name, "")
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isdigit() else -1

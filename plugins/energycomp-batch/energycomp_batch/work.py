@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -9,20 +10,18 @@ import attrs
 
 from energycomp.errors import InputError
 from energycomp.progress import counting
-from energycomp_batch.pool import Lost
+from energycomp_batch.pool import LostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from energycomp.cli import ImageReader
+    from energycomp.cli import ImageReader, Item, Kept
     from energycomp.models import Model
     from energycomp.progress import Bar
-    from energycomp_batch.batch_image import BatchImage
     from energycomp_batch.inputs import Inputs
-    from energycomp_batch.parts import Parts
-    from energycomp_batch.pool import Pool
-    from energycomp_batch.results import Results
     from energycomp_batch.shards import Shard
+
+    ReadAll = Callable[[Iterable["ReadTask"]], Iterable[tuple["ReadTask", dict[str, Any] | LostError]]]  # as `Pool.run`
 
 
 @attrs.frozen
@@ -30,29 +29,24 @@ class ReadTask:
     """An image that is to be read, or whose answer is `known` and is to be drawn."""
 
     index: int
-    picture: BatchImage
+    item: Item
     head: dict[str, Any]
     name: str
     known: dict[str, Any] | None = None
 
     def __str__(self) -> str:
-        return str(self.picture)
+        return str(self.item)
 
 
-@attrs.frozen
-class ReadWorker:
-    """What each process of a pool makes its function of, which reads an image."""
-
-    reader: ImageReader
-
-    def __call__(self) -> Callable[[ReadTask], dict[str, Any]]:
-        return partial(read, self.reader, self.reader.load())
+def reading(reader: ImageReader) -> Callable[[ReadTask], dict[str, Any]]:
+    """What a process of a pool begins with: the function that reads an image."""
+    return partial(read, reader, reader.load())
 
 
 def read(reader: ImageReader, model: Model, task: ReadTask) -> dict[str, Any]:
     """The record of an image, after its files are written; one with `failed` where it cannot be opened."""
     try:
-        image = task.picture.open()
+        image = task.item.open()
     except InputError as error:
         return {"image": str(task), "failed": str(error)}
     if task.known is None:
@@ -61,75 +55,62 @@ def read(reader: ImageReader, model: Model, task: ReadTask) -> dict[str, Any]:
     return task.known
 
 
-def record_of(task: ReadTask, answer: dict[str, Any] | Lost) -> dict[str, Any]:
+def record_of(task: ReadTask, answer: dict[str, Any] | LostError) -> dict[str, Any]:
     """The answer of a pool, or the failure of an image whose process ended each time."""
-    return {"image": str(task), "failed": f"{task}: {answer.reason}"} if isinstance(answer, Lost) else answer
+    return {"image": str(task), "failed": str(answer)} if isinstance(answer, LostError) else answer
 
 
 @attrs.define(eq=False)
 class Images:
-    """The images that a process, or a pool of them, reads; they are shown in their order.
-
-    Args:
-        inputs: all images.
-        shard: the part of them that is read.
-        reader: how they are read.
-        results: the known answers, and what keeps the others; None keeps none.
-        show: called with each image and its record.
-    """
+    """The images of a shard: those without a known answer are read, and all are shown in their order."""
 
     inputs: Inputs
-    shard: Shard
+    own: Shard
     reader: ImageReader
-    results: Results | Parts | None
-    show: Callable[[BatchImage, dict[str, Any]], object]
-    total: int = attrs.field(default=0, init=False)  # over all shards
-    shown: int = attrs.field(default=0, init=False)
-    failed: int = attrs.field(default=0, init=False)
-    _waiting: dict[int, tuple[BatchImage, dict[str, Any]]] = attrs.field(factory=dict, init=False)  # after one in work
+    kept: Kept | None  # the known answers, and what keeps the others
+    show: Callable[[Item, dict[str, Any]], object]  # called with each image and its record
+    counts: Counter[str] = attrs.field(factory=Counter, init=False)  # `total` over all shards, `shown` and `failed`
+    _waiting: dict[int, tuple[Item, dict[str, Any]]] = attrs.field(factory=dict, init=False)  # after one in work
 
-    def read(self, model: Model, pool: Pool[ReadTask, dict[str, Any]] | None) -> None:
-        """Reads the images without a known answer, and shows all."""
+    def read(self, run: ReadAll) -> Counter[str]:
+        """Reads the images with what gives tasks with their answers; returns the numbers of images."""
         expected = self.inputs.expected()
-        total = expected and len(self.shard.of(expected))
+        total = expected and len(self.own.of(expected))
         with counting("reading", total, unit="image", leave=not self.inputs.single) as bar:
-            tasks = self._tasks(bar)
-            alone = ((task, read(self.reader, model, task)) for task in tasks)
-            for task, answer in alone if pool is None else pool.run(tasks):
+            for task, answer in run(self._tasks(bar)):
                 record = record_of(task, answer)
-                if self.results is not None and task.known is None:
-                    self.results.keep(record)
-                self._put(task.index, task.picture, record, bar)
+                if self.kept is not None and task.known is None:
+                    self.kept.keep(record)
+                self._put(task.index, task.item, record, bar)
+        return self.counts
 
     def _tasks(self, bar: Bar) -> Iterator[ReadTask]:
         """The images that are to be read or drawn; the others are shown at once."""
-        sources = self.inputs.files.values() if self.results is not None and self.reader.folder is not None else ()
-        names = {path: name for path in sources if (name := self.results.names.of(path)) != path.stem}  # type: ignore[union-attr]
-        index = 0
-        for picture in self.inputs:
-            self.total += 1
-            if (self.total - self.shard.index) % self.shard.total:
+        names: dict[Any, str] = {}
+        if self.kept is not None and self.reader.folder is not None:
+            names = {path: self.kept.names.of(path) for path in self.inputs.files.values()}
+        for place, item in enumerate(self.inputs):
+            self.counts["total"] += 1
+            index, other = divmod(place + 1 - self.own.index, self.own.total)
+            if other:
                 continue
-            head, known = {"image": picture.key}, None
-            if self.results is not None and picture.problem is None:
-                head = picture.head(self.results.settings)
-                known = self.results.known(head)
+            head, known = {"image": item.key}, None
+            if self.kept is not None and item.problem is None:
+                head = item.head(self.kept.settings)
+                known = self.kept.known(head)
             if known is None or self.reader.lacks(known):
-                name = names.get(picture.source, picture.source.stem)
-                name = name if picture.row is None else f"{name}/{picture.row_name}"
-                yield ReadTask(index, picture, head, name, known)
+                yield ReadTask(index, item, head, item.file_name(names.get(item.source, item.source.stem)), known)
             else:
-                self._put(index, picture, known, bar)
-            index += 1
+                self._put(index, item, known, bar)
 
-    def _put(self, index: int, picture: BatchImage, record: dict[str, Any], bar: Bar) -> None:
+    def _put(self, index: int, item: Item, record: dict[str, Any], bar: Bar) -> None:
         """Shows the record of an image, once those of all images before it are shown."""
         if "failed" in record:
             if self.inputs.single:
                 raise InputError(record["failed"])
-            self.failed += 1
-        self._waiting[index] = (attrs.evolve(picture, content=b""), record)
-        while (ready := self._waiting.pop(self.shown, None)) is not None:
+            self.counts["failed"] += 1
+        self._waiting[index] = (attrs.evolve(item, content=None), record)
+        while (ready := self._waiting.pop(self.counts["shown"], None)) is not None:
             self.show(*ready)
-            self.shown += 1
+            self.counts["shown"] += 1
             bar.advance()

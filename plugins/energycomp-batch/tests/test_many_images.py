@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from energycomp.cli import claimed
 from energycomp.images import save_frames
-from energycomp_batch import claimed
 from energycomp_batch.inputs import Inputs
 
 pytestmark = pytest.mark.usefixtures("no_launcher")

@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from energycomp.errors import InputError
-from energycomp_batch import Lost, Pool, default_processes, pool
+from energycomp_batch import LostError, Pool, default_processes, pool
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 
@@ -66,7 +66,9 @@ def test_an_item_whose_process_ends_is_tried_once_more(tmp_path: Path) -> None:
     lines: list[str] = []
     with Pool(Squares(tmp_path), 2, report=lines.append) as processes:
         found = dict(processes.run(range(8)))
-    assert found.pop(5) == Lost("its process ended 2 times (SIGKILL, perhaps out of memory)")
+    lost = found.pop(5)
+    assert isinstance(lost, LostError)
+    assert str(lost).startswith("got 5, at which its process ended 2 times (SIGKILL, perhaps out of memory); expected")
     assert found == {number: number**2 for number in range(8) if number != 5}
     assert sorted(lines) == [f"a process ended (SIGKILL, perhaps out of memory) at {number}" for number in (3, 5, 5)]
 

@@ -83,7 +83,6 @@ def test_columns_that_do_not_fit_are_refused(reader: Reader) -> None:
         reader({"photo": []})
     with pytest.raises(InputError, match="with a column 'count', which an answer has"):
         reader({"image": [], "count": []})
-    assert "read_count" in Reader(bumps_model, prefix="read_")({"image": [], "count": []})
 
 
 def test_a_pickled_reader_has_its_arguments_and_no_model(reader: Reader) -> None:

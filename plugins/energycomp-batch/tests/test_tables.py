@@ -7,7 +7,7 @@ import io
 import json
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from energycomp.cli import image_files
-from energycomp.errors import InputError
-from energycomp_batch import tables
+from energycomp.cli import Item, image_files
+from energycomp.errors import CheckpointError, InputError
+from energycomp_batch import places as tables
 from energycomp_batch.inputs import Inputs
+from energycomp_batch.parts import Parts, unread
 
 datasets = pytest.importorskip("datasets")
 pa = pytest.importorskip("pyarrow")
@@ -206,7 +207,7 @@ def test_which_column_holds_the_images(tmp_path: Path) -> None:
         next(tables.table_rows(tmp_path / "a.parquet", "top"))
     (tmp_path / "b.png").write_bytes(content)
     parquet.write_table(pa.table({"image": ["b.png", None]}), tmp_path / "[b].parquet")  # a path, in a name to escape
-    assert [row.content for row in tables.table_rows(tmp_path / "[b].parquet")] == [content, b""]
+    assert [row.content for row in tables.table_rows(tmp_path / "[b].parquet")] == [content, None]
 
 
 def test_tables_in_folders(tmp_path: Path) -> None:
@@ -242,19 +243,6 @@ def test_tables_need_no_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert len(list(Inputs.of([write(tmp_path / f"a{suffix}", list(files(2)))]))) == 2
 
 
-def test_without_pyarrow_one_line_says_what_to_install(
-    run: Run, model: Path, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    (tmp_path / "a.parquet").touch()
-    for arguments in (["a.parquet"], ["pictures", "-o", "found.parquet"]):
-        line = (
-            f"energycomp: got {arguments[-1]}; expected the package pyarrow for tables, which is not installed; "
-            "pip install 'energycomp-batch[tables]'\n"
-        )
-        assert run("batch", model, *arguments) == (2, "", line)
-
-
 def test_results_of_a_url_are_parts(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
     pytest.importorskip("upath", reason="universal-pathlib, which energycomp-batch needs, is not installed")
     import fsspec
@@ -268,7 +256,7 @@ def test_results_of_a_url_are_parts(run: Run, model: Path, pictures: Path, fake_
     calls = fake_infer()
     for _ in range(2):
         code, _, err = run(*command)
-        assert (code, "1 of 4 images could not be read" in err) == (1, True)
+        assert (code, "images, of which 1 could not be read" in err) == (1, True)
     assert len(calls) == 1
     found = rows_of(memory, "/bucket/found")
     assert sorted(row["image"] for row in found) == sorted(
@@ -280,6 +268,73 @@ def test_results_of_a_url_are_parts(run: Run, model: Path, pictures: Path, fake_
     assert "cannot identify image file" in failed[0]["failed"]
     code, _, err = run(*command, "--seed", 1)
     assert (code, "which holds answers with seed 0, and not 1; expected the same options" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "error", "line"),
+    [
+        (
+            "find",
+            PermissionError("Access Denied"),
+            "got memory://in, which cannot be reached (PermissionError: Access Denied)",
+        ),
+        ("wb", PermissionError("Access Denied"), "Cannot write memory://out/found/part-"),
+        (
+            "wb",
+            OSError(28, "No space left on device"),
+            "OSError: [Errno 28] No space left on device. Check the rights to it",
+        ),
+    ],
+    ids=str,
+)
+def test_a_bucket_without_rights_or_space_is_one_line(
+    run: Run, model: Path, fake_infer: Fake, monkeypatch: pytest.MonkeyPatch, mode: str, error: Exception, line: str
+) -> None:
+    import fsspec
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    fake_infer()
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/in/one.png", next(files(1)))
+    opened = MemoryFileSystem._open
+
+    def refuse(self: Any, path: str, *more: Any, **options: Any) -> Any:
+        if mode == "find" or (mode in (*more, options.get("mode")) and "part-" in path):
+            raise error
+        return opened(self, path, *more, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "find" if mode == "find" else "_open", refuse)
+    code, out, err = run("batch", model, "memory://in", "-o", "memory://out/found", "--workers", 1)
+    said = [one for one in err.splitlines() if not one.startswith("energycomp: loading")]
+    assert (code in {1, 2}, out, len(said)) == (True, "", 1)
+    assert line in said[0]
+    monkeypatch.undo()
+    assert not [path for path in memory.glob("/out/**") if path.endswith(".parquet")]
+
+
+def test_a_full_disk_leaves_no_half_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    parts = Parts(tmp_path, {"seed": 0})
+    parts.known_keys()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        parts.answered([Item(tmp_path / "a.png", content=b"")], lambda tasks: [(task, task.head) for task in tasks])
+    assert [path.name for path in tmp_path.iterdir()] == ["_settings.json"]
+
+
+def test_names_that_are_no_text_are_known_again(tmp_path: Path) -> None:
+    item = Item(tmp_path / "a\udcff.png", content=b"")
+    parts = Parts(tmp_path, {"seed": 0})
+
+    def run(tasks: Iterable[Any]) -> list[Any]:
+        return [(task, {**task.head, "count": 0}) for task in tasks]
+
+    lists = (items for _ in range(2) for items in unread([item], parts.known_keys(), 5))
+    assert [parts.answered(items, run)["images"] for items in lists] == [1]
+    (part,) = tmp_path.glob("*.parquet")
+    assert parquet.read_table(part)["image"].to_pylist() == [f"{tmp_path}/a\\udcff.png"]
 
 
 def rows_of(files: Any, folder: str) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ def data(
     from energycomp.files import atomic_directory
     from energycomp.plugins import find
 
-    cluster = cluster_of(engine, address, concurrency, quiet=True)  # it has a bar of its own
+    cluster = cluster_of(engine, address, concurrency)
     check_folder(out.parent, "-o", path=out)
     if cluster is not None and renderer == "own":
         raise InputError("got --engine ray with --renderer own, which takes 0.02 s for an image; leave it out")

@@ -95,7 +95,7 @@ def evaluate(
     the same command without --shard then evaluates what is missing and writes the report. With --engine ray, the
     machines of a cluster evaluate what is missing; paths lead to the same files there.
     """
-    cluster = cluster_of(engine, address, concurrency, device=run.device, quiet=True, shard=shard)
+    cluster = cluster_of(engine, address, concurrency, gpu=run.device != "cpu", shard=shard)
     part = shard_of(shard) if cluster is None else Shard()
     if cluster is not None and out is None:
         raise InputError("got --engine ray without -o; expected a folder for the records, such as -o out")
