@@ -8,14 +8,15 @@ energycomp train decomp --data runs/parts/normalised --init decomp --steps 600 -
     --option batch_size=8 -o runs/parts/decomp
 energycomp train slots --data runs/parts/normalised --option plain=yes --steps 3000 --option batch_size=16
     -o runs/parts/attention
-python benchmarks/decomposition/textured.py [--models components runs/parts/slots/model ...] [--pixels] [-n 100]
-    [--seed 0] [--threads 1]
+python benchmarks/decomposition/textured.py [--models components by-color runs/parts/slots/model ...] [--pixels]
+    [-n 100] [--seed 0] [--threads 1]
 
 Prints one JSON line per model: ARI-FG and mean IoU of held-out scenes of 64x64 pixels with 3 to 5 objects, 95 %
 intervals by the bootstrap over images, the parameters that encode and decode an image, and the steps and wall seconds
 of the training run. Images are resized to the model, and its masks to 64x64 pixels. With `--pixels` models see the
-scenes as they are. "components" has no network: the connected components of normalised images, and "components-32"
-those of normalised images of 32x32 pixels, the size of the models.
+scenes as they are. Three ways have no network: "components" are the connected components of normalised images, and
+"components-32" those of normalised images of 32x32 pixels, the size of the models. "by-color" is `masks_by_color` of
+energycomp-decomp.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from PIL import Image
-from scipy.ndimage import label
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from tqdm import tqdm
@@ -43,12 +43,14 @@ from energycomp_datasets.clevr.renderer import instance_map, render
 from energycomp_datasets.pictures import image_files
 from energycomp_datasets.shapes.shapes import GROUND
 from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_decomp.by_color import connected, from_ground, masks_by_color
 from energycomp_decomp.diffusion import MASK_THRESHOLD
 from energycomp_lab.evaluation import ForegroundARI, MaskIoU, bootstrap
 
 SIZE, OBJECTS, CHUNK, STEPS = 64, (3, 5), 25, 10
-ROUNDS, NOISE, NEAR, RANGE = 3, 0.03, 3.0, 2.0  # fits, brightness; standard deviations of the ground, and of objects
+NEAR, RANGE = 3.0, 2.0  # standard deviations of the ground, and of objects
 COMPONENTS = {"components": SIZE, "components-32": 32}
+BY_COLOR = "by-color"
 DARK = torch.tensor(GROUND)[:, None, None]
 SCENES = {"enter", "global_head", "leave", "own", "prior"}  # of a SlotVAE: what generates scenes
 
@@ -56,35 +58,21 @@ SCENES = {"enter", "global_head", "leave", "own", "prior"}  # of a SlotVAE: what
 def normalise(images: Tensor) -> Tensor:
     """Images (B, 3, H, W) in [-1, 1] as bright objects on the dark ground that the included models know.
 
-    The ground of an image is a Gaussian of colours (the detector of Reed and Yu, 1990), whose mean is quadratic in the
-    position. It is fitted to all pixels, and again to the pixels within three standard deviations. These become
-    dark, and others a colour that encodes the direction in which they differ.
-
-    # Notation: places @ fitted -> mu; covariance -> Sigma; z -> Sigma^-1/2 (x - mu)
+    Pixels within three standard deviations of the ground become dark, and others a colour that encodes the direction in
+    which they differ.
     """
-    axes = torch.linspace(-1, 1, images.shape[2]), torch.linspace(-1, 1, images.shape[3])
-    v, u = (grid.flatten() for grid in torch.meshgrid(*axes, indexing="ij"))
-    places = torch.stack([torch.ones_like(u), u, v, u * u, v * v, u * v], 1)  # (N, 6)
-    pixels, z = images.flatten(2).mT, torch.zeros(len(images), len(u), 3)
-    for _ in range(ROUNDS):
-        ground = (z.norm(dim=2, keepdim=True) < NEAR).float()
-        weighted = (places * ground).mT
-        rest = pixels - places @ torch.linalg.solve(weighted @ places + 1e-4 * torch.eye(6), weighted @ pixels)
-        covariance = (rest * ground).mT @ rest / ground.sum(1, keepdim=True) + NOISE**2 * torch.eye(3)
-        values, vectors = torch.linalg.eigh(covariance)
-        z = rest @ vectors @ torch.diag_embed(values.rsqrt()) @ vectors.mT
-    share = ((z.norm(dim=2, keepdim=True) - NEAR) / RANGE).clamp(min=0).tanh()
-    bright = 0.35 + 0.65 * z / z.abs().amax(2, keepdim=True).clamp(min=1e-6)
-    return torch.lerp(DARK[:, 0, 0].expand_as(z), bright, share).mT.reshape(images.shape)
+    z = from_ground(images)
+    share = ((z.norm(dim=1, keepdim=True) - NEAR) / RANGE).clamp(min=0).tanh()
+    bright = 0.35 + 0.65 * z / z.abs().amax(1, keepdim=True).clamp(min=1e-6)
+    return torch.lerp(DARK.expand_as(z), bright, share)
 
 
 def components(images: Tensor, side: int) -> list[Tensor]:
     """Masks (K, 64, 64) of the connected pixels of normalised images, resized to a side, that are not of the ground."""
     differs, found = interpolate(images, (side, side), mode="area").sub(DARK).abs().amax(1) > MASK_THRESHOLD, []
-    for some in differs.numpy():
-        numbers, count = label(some, structure=np.ones((3, 3)))
-        masks = torch.from_numpy(numbers == np.arange(count + 1)[:, None, None])  # the first one is the ground
-        found.append(interpolate(masks[None].float(), (SIZE, SIZE))[0, 1:].bool())
+    for some in differs:
+        masks = torch.stack(connected(some) or [torch.zeros_like(some)])
+        found.append(interpolate(masks[None].float(), (SIZE, SIZE))[0].bool())
     return found
 
 
@@ -147,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "pixels": (False, "show models the scenes as they are"),
         "out": "runs/parts/normalised",
     }
-    options = parser(__doc__, models=[*COMPONENTS], n=100, seed=0, threads=1, **given).parse_args(arguments)
+    options = parser(__doc__, models=[*COMPONENTS, BY_COLOR], n=100, seed=0, threads=1, **given).parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.normalise:
         for path in tqdm(image_files(options.normalise), desc="normalising"):
@@ -159,6 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.models:
         if name in COMPONENTS:
             line = scores(components(normalised, COMPONENTS[name]), true, options.seed)
+        elif name == BY_COLOR:
+            line = scores(masks_by_color(images), true, options.seed)
         else:
             model = load(name)
             shown, ground = (images, None) if options.pixels else (normalised, DARK)

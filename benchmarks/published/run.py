@@ -10,7 +10,8 @@ best-of     w A & w B: one sample, and the best of 4 by `rank`
 two loras   S and T in their halves by `regional`; w S & w T; and "S and T" by `set_adapters` with weights 1 and 0.5
 
 `right` is the share of prompts that are found, in their half where they have one. Judge "pixels": colours, of the
-pipeline that `small.py` trains, without a network; a half shows the prompt whose colours have the most pixels. Judge
+pipeline that `small.py` trains, without a network; a half shows the prompt whose colours have the most pixels. Of the
+LoRAs that it trains, `subjects` is the share of subjects that are seen, not their colours alone: bands in turns. Judge
 "model", of other prompts: the pipeline's own errors. A half shows the prompt with the least error in it; an image shows
 the prompts with less error than u. Distilled pipelines take `--steps`, `--scale 1` and `--scheduler`.
 """
@@ -43,6 +44,7 @@ from energycomp_text import from_pipeline
 
 CASES = ("regions", "not", "best-of", "two loras")
 SEEN, HUE_ERROR = 10, 0.12  # least pixels of a colour, greatest distance of a hue
+BANDS, COLUMNS = 4, 4  # of a subject: bands below one another in a column, of the five it has, and such columns
 HUES = {**OF_SOLIDS, "lime": 0.23, "cyan": 0.5, "violet": 0.75}
 BEST_OF = 4
 Shows = Callable[[str, int | None], bool]  # whether an image shows a prompt, in a half where one is given
@@ -208,6 +210,12 @@ class Bench:
             right.append(float(found[0] and not found[1]) if case == "not" else sum(found) / 2)
         share, interval = mean_interval(torch.tensor(right))
         told = {"case": case, "way": way, "right": share, "interval": interval, "samples": len(images)}
+        if case == "two loras" and all(map(subject_of, pairs[0])):
+            seen = [
+                sum(shows_subject(prompt, half, image) for prompt, half in zip(pair, halves, strict=True)) / 2
+                for pair, image in zip(pairs, images, strict=True)
+            ]
+            told["subjects"], told["subjects_interval"] = mean_interval(torch.tensor(seen))
         told |= {"nfe": round(sum(rows) / len(images), 1), "seconds": round(seconds, 1), "scale": self.weight}
         print(json.dumps({**told, "judge": "pixels" if judge.func is pixels else "model"}), flush=True)
         self.images.extend(images[:SHOWN])
@@ -234,11 +242,8 @@ def pixels(prompts: Sequence[str], image: Image.Image) -> Shows:
     >>> shows("a red cube", None), shows("a red cube", 0), shows("a red cube", 1), shows("a blue cube", None)
     (True, True, False, False)
     """
-    hue, saturation, value = np.asarray(image.convert("HSV"), dtype=float).transpose(2, 0, 1) / 255.0
     colors = [color for prompt in prompts for color in colors_of(prompt)]
-    away = np.stack([np.abs((hue - HUES[color] + 0.5) % 1.0 - 0.5) for color in colors])
-    nearest = np.where((saturation > 0.35) & (value > 0.2) & (away.min(0) < HUE_ERROR), away.argmin(0), -1)
-    halves = np.stack(np.split(nearest, 2, axis=1))
+    halves = np.stack(np.split(nearest_colors(image, colors), 2, axis=1))
     counts = {color: (halves == k).sum((1, 2)) for k, color in enumerate(colors)}  # in each half
 
     def shows(prompt: str, half: int | None) -> bool:
@@ -248,6 +253,53 @@ def pixels(prompts: Sequence[str], image: Image.Image) -> Shows:
         return seen[prompt] >= SEEN and seen[prompt] == max(seen.values())
 
     return shows
+
+
+def nearest_colors(image: Image.Image, colors: Sequence[str]) -> np.ndarray:
+    """The colour of each pixel, (H, W): the number of the one whose hue is nearest, or -1."""
+    hue, saturation, value = np.asarray(image.convert("HSV"), dtype=float).transpose(2, 0, 1) / 255.0
+    away = np.stack([np.abs((hue - HUES[color] + 0.5) % 1.0 - 0.5) for color in colors])
+    return np.where((saturation > 0.35) & (value > 0.2) & (away.min(0) < HUE_ERROR), away.argmin(0), -1)
+
+
+def subject_of(prompt: str) -> str | None:
+    """The subject that a prompt names.
+
+    >>> subject_of("a zog"), subject_of("a red cube")
+    ('zog', None)
+    """
+    return next((word for word in prompt.split() if word in SUBJECTS), None)
+
+
+def shows_subject(prompt: str, half: int | None, image: Image.Image) -> bool:
+    """Whether an image, or a half of it, shows a subject: its two colours in turns, down `COLUMNS` columns at least.
+
+    Pixels without a colour are between two bands; any third colour ends the turns.
+
+    >>> image = Image.new("RGB", (32, 32), "grey")
+    >>> for row in range(5):
+    ...     image.paste([(173, 35, 35), (41, 208, 208)][row % 2], (2, 8 + 2 * row, 12, 10 + 2 * row))
+    >>> shows_subject("a zog", 0, image), shows_subject("a zog", 1, image), shows_subject("a mib", 0, image)
+    (True, False, False)
+    """
+    names = list(HUES)
+    own = {names.index(color) for color in SUBJECTS[subject_of(prompt) or prompt]}
+    colors = nearest_colors(image, names)
+    seen = colors if half is None else np.split(colors, 2, axis=1)[half]
+    columns = 0
+    for column in seen.T:
+        # Count the changes from one own colour to the other, until another colour comes.
+        most = turns = 0
+        last = -1
+        for color in column[column >= 0]:
+            if color not in own:
+                turns = 0
+            elif color != last:
+                turns = turns + 1 if last in own else 1
+            most = max(most, turns)
+            last = color
+        columns += most >= BANDS
+    return columns >= COLUMNS
 
 
 def own_reading(model: Model, leaves: Mapping[str, Any], image: Image.Image) -> Shows:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Protocol, cast, runtime_checkable
+from weakref import WeakKeyDictionary
 
 import attrs
 import torch
@@ -30,7 +31,13 @@ def row_limit(device: torch.device, sample_shape: Sequence[int], network: nn.Mod
     if device.type == "cpu" and isinstance(network, TwoStage):
         return max(1, 16 * (3 * 64 * 64) // math.prod(sample_shape))
     memory = torch.cuda.get_device_properties(device).total_memory // 8 if device.type == "cuda" else 2**29
-    return max(1, min(4096, memory // (math.prod(sample_shape[1:]) * 4 * widest(network) * 4)))
+    # The width stays the same from step to step, and looking for it takes a walk over all modules.
+    if network not in _WIDTHS:
+        _WIDTHS[network] = widest(network)
+    return max(1, min(4096, memory // (math.prod(sample_shape[1:]) * 4 * _WIDTHS[network] * 4)))
+
+
+_WIDTHS: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # of networks that were called
 
 
 def widest(network: nn.Module) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.published import run, small
 from energycomp.images import to_output
@@ -35,6 +36,7 @@ def test_a_pipeline_is_trained_with_its_loras_and_measured(tmp_path: Path, capsy
     assert [line["case"] for line in found] == CASES + ["two loras"] * 4
     assert {line["judge"] for line in found} == {"pixels"}
     assert picture.is_file()
+    assert ["subjects" in line for line in found] == [False] * 6 + [True] * 4
     assert [line["nfe"] for line in found if line["way"] in ("region", "A & ~B", "S & T")] == [6.0] * 3
     assert [line["nfe"] for line in found if str(line["way"]).startswith("set_adapters")] == [4.0] * 2
 
@@ -80,3 +82,17 @@ def test_pixels_find_what_was_rendered() -> None:
         assert sum(shows(name, None) for shows in judges) >= 9
         assert sum(shows(name, 0) or shows(name, 1) for shows in judges) >= 9
         assert not any(shows(other, half) for shows in judges for other in others for half in (None, 0, 1))
+
+
+def test_a_subject_is_its_bands_and_not_its_colours() -> None:
+    rng = np.random.default_rng(1)
+    for name, other in (("zog", "mib"), ("mib", "zog")):
+        images = [to_output(2 * small.picture([name], rng)[None] - 1, "pil")[0] for _ in range(10)]
+        assert sum(run.shows_subject(name, None, image) for image in images) >= 9
+        assert not any(run.shows_subject(other, None, image) for image in images)
+        # Blocks of the same colours beside each other have no bands.
+        blocks = Image.new("RGB", (32, 32), "grey")
+        for k, color in enumerate(small.SUBJECTS[name]):
+            blocks.paste(small.PAINT[color], (8 + 8 * k, 8, 16 + 8 * k, 22))
+        assert not run.shows_subject(name, None, blocks)
+        assert run.pixels([name, other], blocks)(name, None)

@@ -10,6 +10,7 @@ from energycomp.plugins import hookimpl, lazy
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from energycomp_decomp.by_color import masks_by_color as masks_by_color
     from energycomp_decomp.diffusion import DiffusionDecomposer as DiffusionDecomposer
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "energycomp_register_models",
     "energycomp_register_networks",
     "energycomp_register_recipes",
+    "masks_by_color",
 ]
 
 __getattr__, _ = first_use(__name__, __file__)

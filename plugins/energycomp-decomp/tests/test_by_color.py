@@ -1,0 +1,75 @@
+"""Objects by colour and place: discs and squares whose masks are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from energycomp.errors import InputError
+from energycomp_decomp import masks_by_color
+
+RED, GREEN = (0.9, -0.6, -0.6), (-0.6, 0.9, -0.6)
+SIDE = 64
+
+
+def disc(x: float, y: float, radius: float) -> Tensor:
+    """A mask (64, 64)."""
+    v, u = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    return (u - x).square() + (v - y).square() <= radius**2
+
+
+def painted(*objects: tuple[Tensor, tuple[float, float, float]]) -> Tensor:
+    """Objects over each other on a ground that is lit from one side, with a little noise, (1, 3, 64, 64)."""
+    noise = torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    image = torch.linspace(-0.3, 0.1, SIDE).expand(3, SIDE, -1) + 0.02 * noise
+    for mask, color in objects:
+        image = torch.where(mask, torch.tensor(color)[:, None, None], image)
+    return image[None]
+
+
+def overlap(found: Tensor, true: Tensor) -> float:
+    """The greatest intersection over union of a mask with found ones."""
+    return float(((found & true).sum((1, 2)) / (found | true).sum((1, 2))).max())
+
+
+def test_objects_that_hide_each_other_are_divided_by_colour() -> None:
+    behind, front = disc(18, 22, 9), disc(30, 22, 9)
+    found = masks_by_color(painted((behind, RED), (front, GREEN)))[0]
+    assert len(found) == 2
+    assert not found.all(0).any()
+    assert overlap(found, front) > 0.85
+    assert overlap(found, behind & ~front) > 0.85
+
+
+def test_objects_of_one_colour_are_divided_by_their_form() -> None:
+    one, other = disc(20, 28, 9), disc(37, 28, 9)
+    found = masks_by_color(painted((one | other, RED)))[0]
+    assert len(found) == 2
+    assert min(overlap(found, one), overlap(found, other)) > 0.85
+
+
+def test_a_pattern_divides_no_object() -> None:
+    whole = disc(24, 24, 12)
+    stripes = (torch.arange(SIDE) // 2 % 2 == 0).expand(SIDE, -1)
+    found = masks_by_color(painted((whole, RED), (whole & stripes, GREEN)))[0]
+    assert len(found) == 1
+    assert overlap(found, whole) > 0.95
+
+
+def test_the_ground_alone_has_no_objects() -> None:
+    found = masks_by_color(painted())[0]
+    assert found.sum() <= 2
+
+
+def test_the_same_seed_gives_the_same_masks() -> None:
+    image = painted((disc(18, 22, 9), RED), (disc(30, 22, 9), GREEN))
+    both = torch.cat([image, image])
+    one, two = masks_by_color(both, seed=3)
+    assert one.equal(two)
+
+
+@pytest.mark.parametrize("given", [torch.zeros(3, 8, 8), torch.zeros(1, 1, 8, 8), "image.png"])
+def test_what_is_no_batch_of_images(given: object) -> None:
+    with pytest.raises(InputError, match=r"expected images \(B, 3, H, W\)"):
+        masks_by_color(given)  # type: ignore[arg-type]
