@@ -32,6 +32,7 @@ SCHEDULERS = {
 }
 REFERENCE = Way("flowmatchheundiscrete", 100)
 SCENES = 4  # that are drawn in a row
+SHORT = {"ddim": "DDIM", "dpmsolvermultistep": "DPM-Solver++", "flowmatcheulerdiscrete": "Euler"}
 
 
 def compositions(diffusion: Model, flow: Model, places: Tensor) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 line = {"objects": count, "model": kind, "way": str(way), "samples": options.n, "seed": options.seed}
                 print(json.dumps({**line, **summary(found, torch.stack(places))}), flush=True)
                 shown += [models["diffusion"].shown(Image.open(path)) for path in first(folder, options.n, SCENES)]
-                lines.append(f"{kind}, {way}")
+                lines.append(f"{kind}, {SHORT.get(way.name, way.name)}")
     write_rows(options.o, shown, columns=min(SCENES, options.n), side=112, names=lines)
 
 
