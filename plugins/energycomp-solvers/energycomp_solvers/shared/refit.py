@@ -243,10 +243,13 @@ class Refit:
         now, before = self._errors(others, [new, old]).tolist()
         if now >= before:
             return True
+
+        # Another word is worth taking, another place if it gains something
         length = self.problem.value_shape[0]
         beta = self.problem.beta
-        is_same = new.value[length:].equal(old.value[length:]) and beta is not None
-        return is_same and beta * self.problem.gap(now, before - now) < LEAST
+        if beta is None or not new.value[length:].equal(old.value[length:]):
+            return False
+        return beta * self.problem.gap(now, before - now) < LEAST
 
     def _on_parts(self, candidate: Candidate, parts: int) -> Candidate:
         """A candidate on the first parts of the draws at least. Costs a row for each draw that is new."""
