@@ -129,7 +129,7 @@ class Refit:
             found = [old if each.value.equal(old.value) else each for each in found]
 
         # Keep those that are close to the best ones, move each under low noise, and keep what is close now.
-        if len(values) > 1:
+        if self.words is not None:
             found = self._closest(others, found, KEPT[0], CLOSE[0])
             found = [self._placed(others, each) for each in found]
             found = self._closest(others, found, KEPT[1], CLOSE[1])
