@@ -101,6 +101,17 @@ def test_a_word_that_is_better_at_its_own_place_alone_is_found() -> None:
     assert (best.value - true[0]).abs().max() < 0.01
 
 
+def test_a_component_whose_words_are_certain_still_moves() -> None:
+    model = tinted_model(beta=1000.0)
+    true = model.conditioner.parse(0.4, 0.5, tint="red", width="narrow")
+    problem, _ = problem_of(model, true)
+    refit = at(problem, model.conditioner.parse(0.41, 0.495, tint="red", width="narrow"))
+    old = refit.own(0)
+    best = refit.best([], old.value, old)
+    assert best is not None
+    assert (best.value - true[0]).abs().max() < 0.001
+
+
 def test_words_that_are_read_last_get_places_that_suit_them() -> None:
     model = tinted_model()
     parse = model.conditioner.parse

@@ -35,6 +35,7 @@ def newton_step(
     places: Sequence[int],
     *,
     reach: float,
+    step: float = STEP,
 ) -> tuple[Tensor, QuadraticForm, list[int]]:
     """Moves some of the chosen atoms at once. Costs D + 1 rows for each and draw, and at most 1 for u.
 
@@ -44,6 +45,7 @@ def newton_step(
         chosen: the atoms of the answer.
         places: which of the answer move.
         reach: by how much of the support a number changes at most.
+        step: over how much of it differences are taken.
 
     Returns:
         The atoms, the form and the answer with the moved values added, if these lower the mean error; else as given.
@@ -59,7 +61,7 @@ def newton_step(
     moving = atoms[[chosen[k] for k in places]]
     words = moving[:, length:]
     q = to_quantiles(support, moving[:, :length], edge=EDGE)
-    steps = STEP * (1 - 2 * (q > 0.5).double())  # (k, D)
+    steps = step * (1 - 2 * (q > 0.5).double())  # (k, D)
     numbers = from_quantiles(support, (q[:, None] + torch.diag_embed(steps)).flatten(0, 1), edge=EDGE).to(atoms)
     near = torch.cat([numbers, words.repeat_interleave(length, 0)], dim=1)
     mean = form.take(list(chosen)).append(quadratic(near)).mean()

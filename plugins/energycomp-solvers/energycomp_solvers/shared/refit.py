@@ -32,6 +32,7 @@ KEPT = (6, 3)  # most candidates that stay after a part
 CLOSE = (10.0, 6.0)  # nats by which these are worse than the best one
 LEAST = 1.0  # nats that a component has to gain by another place alone
 NEAR, EDGE = 0.03, 1e-3  # of a support: how far a place is looked for, and how near its ends numbers come
+FINE = 0.004  # of a support: differences of values with words, whose edges are sharper than those of open ones
 
 
 @attrs.frozen(eq=False)
@@ -128,10 +129,8 @@ class Refit:
             found = [old if each.value.equal(old.value) else each for each in found]
 
         # Keep those that are close to the best ones, move each under low noise, and keep what is close now.
-        if len(values) > 1:
+        if self.words is not None:
             found = self._closest(others, found, KEPT[0], CLOSE[0])
-            if found == [old]:
-                return None
             found = [self._placed(others, each) for each in found]
             found = self._closest(others, found, KEPT[1], CLOSE[1])
 
@@ -244,10 +243,13 @@ class Refit:
         now, before = self._errors(others, [new, old]).tolist()
         if now >= before:
             return True
+
+        # Another word is worth taking, another place if it gains something
         length = self.problem.value_shape[0]
         beta = self.problem.beta
-        is_same = new.value[length:].equal(old.value[length:]) and beta is not None
-        return is_same and beta * self.problem.gap(now, before - now) < LEAST
+        if beta is None or not new.value[length:].equal(old.value[length:]):
+            return False
+        return beta * self.problem.gap(now, before - now) < LEAST
 
     def _on_parts(self, candidate: Candidate, parts: int) -> Candidate:
         """A candidate on the first parts of the draws at least. Costs a row for each draw that is new."""
@@ -268,7 +270,9 @@ class Refit:
         values = torch.cat([self.values[list(others)], candidate.value[None]])
         form = self.forms[1].take(list(others)).append(candidate.forms[1])
         last = len(others)
-        atoms, form, chosen = newton_step(self.problem, quadratic, values, form, range(last + 1), [last], reach=NEAR)
+        atoms, form, chosen = newton_step(
+            self.problem, quadratic, values, form, range(last + 1), [last], reach=NEAR, step=FINE
+        )
         if chosen[last] == last:
             return candidate
         # A new place is not known on the first part
@@ -291,7 +295,7 @@ class Refit:
         self, values: Tensor, form: QuadraticForm, chosen: Sequence[int], places: Sequence[int]
     ) -> tuple[Tensor, QuadraticForm, list[int]]:
         """A step of the numbers of some values, on all draws."""
-        return newton_step(self.problem, self.quadratic, values, form, chosen, places, reach=NEAR)
+        return newton_step(self.problem, self.quadratic, values, form, chosen, places, reach=NEAR, step=FINE)
 
     def _errors(self, others: Sequence[int], candidates: Sequence[Candidate]) -> Tensor:
         """The mean errors (N,), with the prior, of the others and each candidate, on the draws that all know."""
