@@ -283,3 +283,12 @@ def test_a_network_in_double_precision_predicts_what_it_does_in_single_precision
     found, expected = (predict(combine(leaves(model), "product"), sample, timestep) for model in (double, single))
     assert found.dtype == torch.float32
     assert close(found, expected)
+
+
+def test_the_width_of_a_network_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[nn.Module] = []
+    monkeypatch.setattr(evaluate, "widest", lambda network: looked.append(network) or 64)
+    networks = nn.Linear(2, 2), nn.Linear(2, 2)
+    limits = [evaluate.row_limit(torch.device("cpu"), (1, 8, 8), network) for network in networks * 2]
+    assert len(set(limits)) == 1
+    assert looked == list(networks)

@@ -11,6 +11,7 @@ Notation: variable -> symbol
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def masks_by_color(images: Tensor, *, seed: int = 0) -> list[Tensor]:
     return found
 
 
-def from_ground(images: Tensor) -> Tensor:
+def from_ground(images: Any) -> Tensor:
     """How far the pixels of images (B, 3, H, W) are from the ground, in its standard deviations, (B, 3, H, W).
 
     The ground of an image is a Gaussian of colours (the detector of Reed and Yu, 1990), whose mean is quadratic in the
@@ -86,7 +87,7 @@ def from_ground(images: Tensor) -> Tensor:
     u, v = u.flatten(), v.flatten()
     places = torch.stack([torch.ones_like(u), u, v, u * u, v * v, u * v], 1)  # (N, 6)
     pixels = images.flatten(2).mT
-    z = torch.zeros_like(pixels)
+    z: Tensor = torch.zeros_like(pixels)
     for _ in range(ROUNDS):
         ground = (z.norm(dim=2, keepdim=True) < NEAR).float()
         # Fit the mean colour at each position.
