@@ -72,7 +72,7 @@ def image_files(number: int, side: int = 16) -> Iterator[bytes]:
 def two_nodes() -> Iterator[Any]:
     """A cluster of two nodes with one core each, on the loopback address."""
     root = str(Path(__file__).parents[2])
-    os.environ.update({**VARIABLES, "PYTHONPATH": os.pathsep.join([root, *sys.path])})
+    os.environ.update({**VARIABLES, **os.environ, "PYTHONPATH": os.pathsep.join([root, *sys.path])})
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False, "no_monitor": True})
