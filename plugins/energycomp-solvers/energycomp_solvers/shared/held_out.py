@@ -40,9 +40,11 @@ class HeldOut:
 
     def evaluate(self, indices: Sequence[int]) -> None:
         """Adds the atoms that are not known yet."""
+        # The first atoms are evaluated on the first bank
         fresh = [k for k in indices if k not in self.known]
         if not self._forms:
             self._forms = [self.problem.quadratic(self.atoms[fresh], self.banks[0])]
+        # Later ones on every bank in use
         elif fresh:
             parts = zip(self._forms, self.banks, strict=False)
             self._forms = [form.append(self.problem.quadratic(self.atoms[fresh], bank)) for form, bank in parts]
@@ -60,6 +62,7 @@ class HeldOut:
         A bank decides where its p-value is below a twentieth of the level or above 0.95. Anything else is tested again
         with one bank more, so errors of the first kind are a tenth above the level for three banks.
         """
+        # Group-sequential test: another bank while the p-value decides nothing
         found = self._p_value(indices, other)
         while (left := self.banks[len(self._forms) :]) and EARLY * level <= found < HOPELESS:
             self._forms.append(self.problem.quadratic(self.atoms[self.known], left[0]))
@@ -69,6 +72,7 @@ class HeldOut:
     def form(self, indices: Sequence[int]) -> QuadraticForm:
         """The form over known atoms on all draws in use, in the order of the indices."""
         self.evaluate(indices)
+        # Join the banks
         first, *others = [form.take([self.known.index(k) for k in indices]) for form in self._forms]
         for form in others:
             first = first.cat(form)

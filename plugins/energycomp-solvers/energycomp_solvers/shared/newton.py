@@ -47,6 +47,7 @@ def newton_step(
     Returns:
         The atoms, the form and the answer with the moved values added, if these lower the mean error; else as given.
     """
+    # Finite differences: each number of each value that moves, one small step towards the middle
     support, weight, count = problem.slots[0].support, problem.weighting(len(chosen)), len(chosen)
     if not places:
         return atoms, form, list(chosen)
@@ -56,18 +57,23 @@ def newton_step(
     mean = form.take(list(chosen)).append(problem.quadratic(near, bank)).mean()
     b, gram, size = mean.b[0].cpu(), mean.gram()[0].cpu(), steps.cpu().flatten()
 
+    # D, as weights of the atoms of the form: (near - old) / step
     difference = torch.zeros(len(near), len(b), dtype=torch.float64)  # of each number, by the atoms
     number = torch.arange(len(near))
     difference[number, count + number] = weight / size
     difference[number, torch.tensor(places).repeat_interleave(q.shape[1])] = -weight / size
+    # D.r and D.D, from inner products alone
     answer = torch.zeros(len(b), dtype=torch.float64)
     answer[:count] = weight
     gradient, hessian = difference @ (b - gram @ answer), difference @ gram @ difference.T
+    # The prior adds half its gradient and half its curvature
     slope, curvature = _of_prior(problem, atoms[list(chosen)], places, q, float(mean.errors(range(count), weight)))
     gradient, hessian = gradient - slope / 2, hessian + curvature / 2
+    # Solve the damped normal equations (Levenberg, 1944), within reach
     hessian.diagonal().add_(DAMPING * hessian.diagonal().mean() + 1e-12)
     moves = torch.linalg.solve(hessian, gradient).clamp(-reach, reach).reshape(q.shape)
 
+    # Accept the step where it lowers the mean error
     values = from_quantiles(support, q + moves.to(q), edge=EDGE).to(atoms)
     both = form.append(problem.quadratic(values, bank))
     moved = list(chosen)
@@ -89,16 +95,19 @@ def _of_prior(
         return 0.0, 0.0
     support, constant = problem.slots[0].support, torch.tensor([error], dtype=torch.float64, device=values.device)
 
+    # What the prior adds to the energy, as a function of the numbers of q
     def added(numbers: Tensor) -> Tensor:
         moved = from_quantiles(support, numbers.view_as(q), edge=EDGE).to(values)
         whole = values.index_copy(0, torch.tensor(places, device=values.device), moved)
         return problem.energies(problem.with_prior(constant, whole[None])).sum()
 
+    # Gradient and Hessian; negative eigenvalues become 0, so that the step descends
     start = q.flatten()
     with torch.enable_grad():
         slope = torch.autograd.functional.jacobian(added, start).cpu()
         scales, axes = torch.linalg.eigh(torch.autograd.functional.hessian(added, start).cpu())
         per_error = float(torch.autograd.functional.jacobian(lambda J: problem.energies(J).sum(), constant))
+    # From energy to error
     scale = 1.0 / per_error if per_error else 0.0  # 1, or J0; of an answer without any error the prior changes nothing
     return scale * slope, scale * (axes * scales.clamp(min=0)) @ axes.T
 
