@@ -37,18 +37,6 @@ def undisturbed(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> P
     return out
 
 
-class Here:
-    """The command of a run in this process."""
-
-    returncode = 0
-
-    def __init__(self, out: Path, **_: object) -> None:
-        self.rows = train(out)
-
-    def communicate(self) -> tuple[str, str]:
-        return f"rows {self.rows}", ""
-
-
 class Forked:
     """A process of a run as `subprocess.Popen` gives it: a copy of this one, which has imported what takes seconds."""
 
@@ -92,6 +80,7 @@ def _forked(command: list[str], environment: dict[str, object], output: int) -> 
 @pytest.fixture(autouse=True)
 def forks(monkeypatch: pytest.MonkeyPatch) -> None:
     if sys.platform == "linux":
+        monkeypatch.setattr("reliability_checks.start", Forked)
         monkeypatch.setattr(cases, "start", Forked)
 
 
@@ -100,13 +89,10 @@ def draw() -> random.Random:
     return random.Random(0)  # noqa: S311
 
 
-def test_kills_lose_nothing(
-    undisturbed: Path, tmp_path: Path, draw: random.Random, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kills_lose_nothing(undisturbed: Path, tmp_path: Path, draw: random.Random) -> None:
     assert cases.strike_save(tmp_path / "run", draw, "before the rename", nth=3)
     assert stray(tmp_path / "run")
     assert not lost(tmp_path / "run")
-    monkeypatch.setattr("reliability_checks.start", Here)
     assert not resumed(undisturbed, tmp_path / "run")
 
 
