@@ -196,15 +196,15 @@ def test_the_limit_names_what_to_use_instead() -> None:
     assert spent.rows == 0
 
 
-def test_a_quarter_of_a_million_configurations_take_seconds() -> None:
-    model = labels_model(18)
-    true = torch.tensor([0, 3, 4, 9, 13, 15, 17])
-    problem = make_problem(planted(model, true), model, count=(0, 18))
+def test_a_million_configurations_take_seconds() -> None:
+    model = labels_model(20)
+    true = torch.tensor([0, 3, 4, 9, 13, 17, 19])
+    problem = make_problem(planted(model, true), model, count=(0, 20))
     start = time.process_time()
     solution = Enumerate(draws=4).solve(problem, generator=seeded(0))
-    assert solution.trace["configurations"] == [2**18]
+    assert solution.trace["configurations"] == [2**20]
     assert solution.conditions.tolist() == true.tolist()
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 20
 
 
 @pytest.mark.parametrize(("rule", "kind"), RULES)
