@@ -1,4 +1,7 @@
-"""What tests of commands share: a tiny model, images, and the command line in an empty folder."""
+"""What tests of commands share: a tiny model, images, and the command line in an empty folder.
+
+Fixtures import what they need: the process that hands the tests out to others needs no torch.
+"""
 
 import gc
 from collections.abc import Callable, Generator, Iterator
@@ -6,16 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from PIL import Image
 
-from energycomp import cli
-from energycomp.inference import Judgement, Solution, view_of
-from energycomp.models import save_pretrained
 from energycomp.plugins import registry
-from energycomp.testing import StripesEncoder, tiny_model
-from energycomp.testing.models import Stripes
-from energycomp_datasets.clevr.layout import write
 
 Run = Callable[..., tuple[int, str, str]]
 # Files that take ten seconds or more. They come first, so that no worker is alone with one of them at the end.
@@ -52,6 +47,8 @@ def registered() -> Generator[None, Any, Any]:
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Of torch, so that sums have one order and small tensors no overhead."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -68,6 +65,8 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def stripes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The names by which a saved model of stripes is rebuilt, with the decomposer of its network, or of the lab."""
+    from energycomp.testing import StripesEncoder
+    from energycomp.testing.models import Stripes
     from energycomp_lab.checks.painter import StripesPainter
 
     monkeypatch.setattr(registry, "_own", {})
@@ -80,6 +79,9 @@ def stripes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from energycomp.models import save_pretrained
+    from energycomp.testing import tiny_model
+
     folder = tmp_path_factory.mktemp("models") / "tiny"
     save_pretrained(tiny_model(solver="pursuit", num_inference_steps=3), folder)
     return folder
@@ -87,6 +89,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from energycomp_datasets.clevr.layout import write
+
     folder = tmp_path_factory.mktemp("data") / "scenes"
     write(folder, 36, objects=(1, 3), size=(16, 16))
     return folder
@@ -95,6 +99,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Runs the command line in an empty folder: exit code, stdout and stderr."""
+    from energycomp import cli
+
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> tuple[int, str, str]:
@@ -110,6 +116,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Two folders that hold a picture of the same name, and one more."""
+    from PIL import Image
+
     for number, name in enumerate(["a/one.png", "a/two.jpg", "b/one.png"]):
         path = tmp_path / "pictures" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,6 +128,9 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def fake_infer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     """Replaces `infer` by one that finds an object in the middle; returns the list of its calls."""
+    import torch
+
+    from energycomp.inference import Judgement, Solution, view_of
 
     def replace(*, fail_at: int | None = None, foreign: bool = False) -> list[Any]:
         calls: list[Any] = []

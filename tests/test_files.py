@@ -1,10 +1,10 @@
 """Files and folders appear whole or not at all, and damage is named."""
 
 import errno
+import multiprocessing
 import os
 import resource
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -146,14 +146,24 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
         pytest.fail("the block must not start")
 
 
+def exit_code(run: Callable[..., object], *arguments: object) -> int | None:
+    """Of a process that is a copy of this one, and runs a function."""
+    process = multiprocessing.get_context("fork").Process(target=run, args=arguments)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def killed_while_writing(out: Path) -> None:
+    with atomic_file(out / "log") as file, atomic_directory(out / "model") as folder:
+        file.write_text("half")
+        (folder / "half").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_stale_names_of_a_killed_process_go(model: Path) -> None:
     out = model.parent
-    script = (
-        "import os, signal, sys; from energycomp.files import atomic_directory, atomic_file\n"
-        "with atomic_file(sys.argv[1] + '/log') as file, atomic_directory(sys.argv[1] + '/model') as folder:\n"
-        "    file.write_text('half'); (folder / 'half').touch(); os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    assert subprocess.run([sys.executable, "-c", script, str(out)], check=False).returncode == -9
+    assert exit_code(killed_while_writing, out) == -signal.SIGKILL
     assert len(names(out)) == 3
     verify(model)
     assert len(remove_stale(out)) == 2
@@ -161,39 +171,44 @@ def test_stale_names_of_a_killed_process_go(model: Path) -> None:
     verify(model)
 
 
+def killed_by_the_system(path: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # so that the write beyond the limit kills the process
+    with atomic_file(path) as file:
+        write_tensors(file, {"weight": torch.zeros(10_000)})
+
+
 def test_what_safetensors_has_half_written_goes_too(model: Path) -> None:
-    script = (
-        "import resource, signal, sys, torch; from pathlib import Path\n"
-        "from energycomp.files import atomic_file, write_tensors\n"
-        "resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # so that the write beyond the limit kills the process\n"
-        "with atomic_file(sys.argv[1]) as file: write_tensors(file, {'weight': torch.zeros(10_000)})\n"
-    )
     out = model.parent
-    run = subprocess.run([sys.executable, "-c", script, str(out / "a.safetensors")], check=False)
-    assert run.returncode == -signal.SIGXFSZ
+    assert exit_code(killed_by_the_system, out / "a.safetensors") == -signal.SIGXFSZ
     assert list(out.rglob(".tmp*"))
     assert len(remove_stale(out)) == 2
     assert names(out) == ["model"]
+
+
+def replaced(out: Path, moment: str, nth: int) -> None:
+    """Replaces a model, and is killed after so many file operations of a kind."""
+    calls = 0
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal calls
+        if event == moment and str(out) in str(arguments[0]):
+            calls += 1
+            if calls > nth:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    with atomic_directory(out / "model") as folder:
+        (folder / "new.json").write_text("[]")
 
 
 @pytest.mark.parametrize("moment", ["os.rename", "os.mkdir", "open", "shutil.rmtree"])
 def test_a_folder_is_old_or_new_wherever_its_replacement_is_killed(model: Path, moment: str) -> None:
     """Killed at each file operation of a kind in turn, until the replacement gets through."""
     out, nth, done = model.parent, 0, False
-    script = (
-        "import os, signal, sys; from energycomp.files import atomic_directory, remove_stale\n"
-        "calls = [0]\n"
-        "def hook(event, args):\n"
-        "    if event == sys.argv[2] and sys.argv[1] in str(args[0]):\n"
-        "        calls[0] += 1\n"
-        "        if calls[0] > int(sys.argv[3]): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "sys.addaudithook(hook)\n"
-        "with atomic_directory(sys.argv[1] + '/model') as folder: (folder / 'new.json').write_text('[]')\n"
-    )
     while not done:
-        run = subprocess.run([sys.executable, "-c", script, str(out), moment, str(nth)], check=False)
-        done, nth = run.returncode == 0, nth + 1
+        done, nth = exit_code(replaced, out, moment, nth) == 0, nth + 1
         remove_stale(out)
         assert names(out) == ["model"]
         verify(model)

@@ -175,16 +175,22 @@ def test_paths_without_an_image(tmp_path: Path) -> None:
 
 
 GIF, BMP = SOUND["GIF, one clear"][0], SOUND["BMP"][0]
-LARGE = {
-    "PNG that says 50000x50000": png(50_000, 50_000, 8, 2, bytes(1000)),
-    "PNG that says 2147483647x2147483647": png(2**31 - 1, 2**31 - 1, 8, 2, bytes(1000)),
-    "PNG of 9400x9400, under Pillow's own limit": png(9400, 9400, 1, 0, bytes(9400 * 1176)),
-    "GIF that says 65535x65535": GIF[:6] + b"\xff" * 4 + GIF[10:],
-    "BMP that says 2147483647 rows": BMP[:22] + struct.pack("<i", 2**31 - 1) + bytes(100),
-    "PPM that says 10^9x10^9": b"P6 1000000000 1000000000 255\n" + bytes(100),
-    "PNG with 63 MB of text": png(*SIDE, 8, 2, bytes(20 * 73), *[
-        (b"zTXt", b"k%d\0\0" % n + zlib.compress(bytes(10**6), 9)) for n in range(63)]),
-}  # fmt: skip
+
+
+def large() -> dict[str, bytes]:
+    text = zlib.compress(bytes(10**6), 9)
+    return {
+        "PNG that says 50000x50000": png(50_000, 50_000, 8, 2, bytes(1000)),
+        "PNG that says 2147483647x2147483647": png(2**31 - 1, 2**31 - 1, 8, 2, bytes(1000)),
+        "PNG of 9400x9400, under Pillow's own limit": png(9400, 9400, 1, 0, bytes(9400 * 1176)),
+        "GIF that says 65535x65535": GIF[:6] + b"\xff" * 4 + GIF[10:],
+        "BMP that says 2147483647 rows": BMP[:22] + struct.pack("<i", 2**31 - 1) + bytes(100),
+        "PPM that says 10^9x10^9": b"P6 1000000000 1000000000 255\n" + bytes(100),
+        "PNG with 63 MB of text": png(*SIDE, 8, 2, bytes(20 * 73), *[
+            (b"zTXt", b"k%d\0\0" % n + text) for n in range(63)]),
+    }  # fmt: skip
+
+
 READ = """
 import re, sys; from pathlib import Path; from energycomp.errors import EnergycompError
 from energycomp.images import open_image
@@ -201,13 +207,14 @@ for file in sys.argv[2:]:
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak of memory is read from Linux")
 def test_files_that_need_much_memory(tmp_path: Path) -> None:
     """What states a size that is not accepted takes none; the largest accepted image takes less than 256 MB."""
-    files = [tmp_path / str(number) for number in range(len(LARGE) + 2)]
+    refusals = large()
+    files = [tmp_path / str(number) for number in range(len(refusals) + 2)]
     largest = encoded(Image.new("RGB", (4900, 5000)), "JPEG", progressive=True, subsampling=0)
-    for file, data in zip(files, [SOUND["PNG RGB"][0], *LARGE.values(), largest], strict=True):
+    for file, data in zip(files, [SOUND["PNG RGB"][0], *refusals.values(), largest], strict=True):
         file.write_bytes(data)
     done = subprocess.run([sys.executable, "-c", READ, *files], check=True, capture_output=True, text=True)
     found = [line.split() for line in done.stdout.splitlines()]
-    for name, (refused, megabytes) in zip(LARGE, found[:-1], strict=True):
+    for name, (refused, megabytes) in zip(refusals, found[:-1], strict=True):
         assert float(megabytes) < 64, name
         assert refused == "True" or "text" in name, name
     assert found[-1][0] == "False"

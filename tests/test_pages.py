@@ -55,12 +55,12 @@ QUICKER = {
     r"^(energycomp (?:data|sample) .*?)-n (?:4|8|16|100) ": r"\1-n 2 ",
     r"^(energycomp (?:infer|batch) clevr\S* .*)": r"\1 --count 0",
     r"^(energycomp rank .*)": r"\1 --draws 4",
-    r"^(energycomp sample clevr .*--best-of) 4": r"\1 2 --steps 4",
+    r"^(energycomp sample clevr .*--best-of) 4": r"\1 2 --steps 2",
     r"^(energycomp evaluate clevr\S* .*)-n (?:100|300)": r"\1-n 1 --count 0",
-    r"^(energycomp sample clevr .*) (--sampler .*)": r"\1 --steps 4 \2",
+    r"^(energycomp sample clevr .*) (--sampler .*)": r"\1 --steps 2 \2",
     r"^energycomp edit clevr (scene.png .*)": r"energycomp edit clevr-places \1 --count 2 --steps 2",
     r"^energycomp edit clevr (\$scene .*)": r"energycomp edit clevr-small \1 --count 4 --steps 2",
-    r"^(energycomp scene .*)": r"\1 --steps 4 --tries 1",
+    r"^(energycomp scene .*)": r"\1 --steps 2 --tries 1",
     r"^(energycomp relate .*)": r"\1 --count 0",
     r"^(energycomp data clevr-videos .*)": r"\1 --objects 2:32x32:6f",
     r"^energycomp track clevr (.*)": r"energycomp track clevr-places \1",
@@ -71,12 +71,12 @@ QUICKER = {
     r"^(energycomp evaluate decomp .*)-n 100": r"\1-n 1 --option views=1",
     r"^(energycomp traverse decomp .*)": r"\1 --steps 2 --option views=1",
     r"^(energycomp (?:decompose|recombine) decomp .*)": r"\1 --option views=1 --steps 10",
-    r"^(energycomp sample (?:clevr|faces|text\S*) (?:(?!--steps).)*)$": r"\1 --steps 6",
+    r"^(energycomp sample (?:clevr|faces|text\S*) (?:(?!--steps).)*)$": r"\1 --steps 3",
 }
 # The same for Python, and a comment above a block that says why it is not run: <!-- not run: downloads a model -->
 QUICKER_PYTHON = {
-    r"Composer\(scene\)\.sample\(generator=0\)": "Composer(scene).sample(generator=0, num_inference_steps=20)",
-    r"composer\.sample\(4, generator=0, num_inference_steps=50\)": "composer.sample(4, num_inference_steps=5)",
+    r"Composer\(scene\)\.sample\(generator=0\)": "Composer(scene).sample(generator=0, num_inference_steps=4)",
+    r"num_inference_steps=(10|20|50)": "num_inference_steps=4",
     r'energycomp\.infer\("graph\.png", clevr, count=3\)': 'energycomp.inference.explain("graph.png", clevr, values[0])',
     r'infer\("scene\.png", clevr\)': r'infer("scene.png", clevr, count=0)',
     r"infer\(image, clevr\)": "infer(image, clevr, count=0)",
@@ -115,7 +115,7 @@ def quick(*arguments: Any, **options: Any) -> Model:
     """`load`, of a model that reads with few of its draws and samples in few of its steps."""
     model = load(*arguments, **options)
     usual = model.defaults
-    fewer = {"draws": min(6, usual.draws), "num_inference_steps": min(12, usual.num_inference_steps)}
+    fewer = {"draws": min(4, usual.draws), "num_inference_steps": min(4, usual.num_inference_steps)}
     return attrs.evolve(model, defaults=attrs.evolve(usual, **fewer))
 
 
@@ -168,6 +168,7 @@ def test_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_own", {})
     monkeypatch.setattr("energycomp.models.load", quick)
+    monkeypatch.setattr("energycomp.inference.judge.FIT_DRAWS", 4)
     torch.manual_seed(0)  # what a page samples without a generator
     variables: dict[str, str] = {}
     names: dict[str, Any] = {"__name__": page.stem}

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import termios
 
-SLOW = """
-import time
-from energycomp.progress import progress, working
-with working("loading it ..."):
-    time.sleep(1.2)
-for _ in progress([1], "reading", leave=True):
-    time.sleep(1.2)
+# Bars are shown, and drawn again, after a tenth of a second.
+QUICK = "import time; import energycomp.progress as own; own.DELAY = own.EVERY = 0.1"
+SLOW = f"""
+{QUICK}
+with own.working("loading it ..."):
+    time.sleep(0.5)
+for _ in own.progress([1], "reading", leave=True):
+    time.sleep(0.5)
 """
 
 
@@ -47,12 +48,11 @@ def test_a_log_has_no_clock() -> None:
     assert done.stderr.count("reading:   0%") == 1
 
 
-NESTED = """
-import time
-from energycomp.progress import display, progress, working
-with display(show=SHOW), working("outer ..."):
-    for _ in progress(range(2), "inner"):
-        time.sleep(0.6)
+NESTED = f"""
+{QUICK}
+with own.display(show=SHOW), own.working("outer ..."):
+    for _ in own.progress(range(2), "inner"):
+        time.sleep(0.2)
 """
 
 

@@ -1,15 +1,19 @@
 """Real kills of real runs; benchmarks/robustness/reliability.py has many more of them, and full and read-only disks."""
 
+import multiprocessing
 import os
 import random
+import runpy
 import shlex
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from energycomp import cli
@@ -20,7 +24,8 @@ from energycomp_lab.training import FitConfig, fit
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks" / "robustness"))
 import reliability_cases as cases
-from reliability_checks import lost, resumed, stray
+import reliability_run
+from reliability_checks import RUN, lost, resumed, stray
 from reliability_run import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -32,16 +37,51 @@ def undisturbed(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> P
     return out
 
 
-class Here:
-    """The command of a run in this process, which has imported what a process of its own takes seconds to import."""
+class Forked:
+    """A process of a run as `subprocess.Popen` gives it: a copy of this one, which has imported what takes seconds."""
 
-    returncode = 0
+    def __init__(self, out: Path, *, launch: list[str] | None = None, **environment: object) -> None:
+        end, own = os.pipe()
+        command = [*(launch or [])[2:], str(RUN), str(out)]
+        self._process = multiprocessing.get_context("fork").Process(target=_forked, args=(command, environment, own))
+        self._process.start()
+        os.close(own)
+        self.stdout = os.fdopen(end)
 
-    def __init__(self, out: Path, **_: object) -> None:
-        self.rows = train(out)
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
 
-    def communicate(self) -> tuple[str, str]:
-        return f"rows {self.rows}", ""
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self) -> None:
+        self._process.join()
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired("run", timeout or 0)
+        return self.stdout.read(), ""
+
+
+def _forked(command: list[str], environment: dict[str, object], output: int) -> None:
+    os.dup2(output, 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.stdout = os.fdopen(1, "w")
+    os.environ.update({"OMP_NUM_THREADS": "1", **{name: str(value) for name, value in environment.items()}})
+    AcceleratorState._reset_state(reset_partial_state=True)
+    sys.argv = command
+    if command[0] == str(RUN):
+        sys.exit(reliability_run.main())
+    runpy.run_module(command[0], run_name="__main__")
+
+
+@pytest.fixture(autouse=True)
+def forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform == "linux":
+        monkeypatch.setattr("reliability_checks.start", Forked)
+        monkeypatch.setattr(cases, "start", Forked)
 
 
 @pytest.fixture
@@ -49,13 +89,10 @@ def draw() -> random.Random:
     return random.Random(0)  # noqa: S311
 
 
-def test_kills_lose_nothing(
-    undisturbed: Path, tmp_path: Path, draw: random.Random, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kills_lose_nothing(undisturbed: Path, tmp_path: Path, draw: random.Random) -> None:
     assert cases.strike_save(tmp_path / "run", draw, "before the rename", nth=3)
     assert stray(tmp_path / "run")
     assert not lost(tmp_path / "run")
-    monkeypatch.setattr("reliability_checks.start", Here)
     assert not resumed(undisturbed, tmp_path / "run")
 
 

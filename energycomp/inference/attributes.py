@@ -140,6 +140,7 @@ def _undecided(energies: Tensor, beta: float | None) -> Tensor:
     """Which words (K, n) are still in question; without an inverse temperature all of them."""
     if beta is None:
         return torch.ones_like(energies, dtype=torch.bool)
+    # In question: neither ruled out, nor of an object whose word is sure
     posterior = torch.softmax(-beta * energies, dim=1)
     return (posterior > RULED_OUT) & (posterior.amax(1, keepdim=True) < SURE)
 
@@ -190,7 +191,9 @@ class _Sweep:
 
     def _errors(self, form: QuadraticForm, chosen: list[int], k: int, options: list[int]) -> Tensor:
         """The mean error, with the prior, of each option in the place of object k, (n,)."""
+        # Answers with each option in the place of object k
         sets = [[*chosen[:k], option, *chosen[k + 1 :]] for option in options]
+        # Their errors: one product with the quadratic form
         weights = torch.zeros(len(sets), len(form), dtype=torch.float64)
         for row, members in zip(weights, sets, strict=True):
             row[members] = self.problem.weighting(len(chosen))
@@ -243,6 +246,7 @@ def moved_numbers(
     support = problem.slots[0].support if mixed is None else mixed.continuous
     numbers = values.shape[1] if mixed is None else mixed.length
     place = values[chosen, :numbers]
+    # Numbers as quantiles, in which a step has one size everywhere
     q = to_quantiles(support, place, edge=EDGE)
 
     def valued(quantiles: Tensor, rest: Tensor) -> Tensor:
@@ -253,6 +257,7 @@ def moved_numbers(
     rest = values[chosen, numbers:]
     moved = valued(q[:, None, None] + moves, rest[:, None, None].expand(-1, numbers, 2, -1)).flatten(0, 2)
     both = form.append(quadratic(moved))
+    # Answers as weights: as found, and with one value exchanged for a moved one
     weight = problem.weighting(count)
     weights = torch.zeros(1 + len(moved), len(both), dtype=torch.float64)
     weights[:, :count] = weight

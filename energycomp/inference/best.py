@@ -93,6 +93,7 @@ def sample_best(
     if "return_dict" in options:
         raise InputError("got return_dict for sample_best, which returns BestSamples; leave it out")
     composer = Composer(composition)
+    # What cannot be ranked is refused before anything is drawn
     denoiser, *_ = rankable(composer, model)
     generators = as_generators(generator)
     clipped = denoiser.noised_space.value_range  # an image shows what is left after clipping
@@ -101,6 +102,7 @@ def sample_best(
     drawn: list[Tensor] = []
     rankings: list[Ranking] = []
     with count_rows() as spent:
+        # Draw and rank, until n samples show all that was asked for, or all are drawn
         for start in range(0, n * best_of, size):
             some = generators[start : start + size] if isinstance(generators, list) else generators
             drawn.append(composer.sample(size, generator=some, output_type="latent", **options))
@@ -109,6 +111,7 @@ def sample_best(
             rankings.append(rank_samples(seen, composer, **how))
             if sum(int(ranking.complete.sum()) for ranking in rankings) >= n:
                 break
+    # Keep the best n
     samples = torch.cat(drawn)
     ranking = _joined(rankings)
     kept = ranking.order[:n]

@@ -63,8 +63,10 @@ def _in_strata(banks: Tensor) -> tuple[float, float]:
     it, and have half at most.
     """
     g, n = banks.shape
+    # The variance in each stratum, over banks
     variances = banks.var(0)
     variance = float(variances.sum())
+    # Satterthwaite: degrees of freedom of a sum of variances that differ
     squares = float(variances.square().sum()) / (g + 1)
     found = variance**2 / squares - 2 if squares > 0 else float("inf")  # 2 for the chance in the variance itself
     return variance, max(1.0, min(found, (g - 1) * n / 2))
@@ -74,6 +76,7 @@ def _of_neighbours(bank: Tensor) -> tuple[float, float]:
     """The variance of the sum of a bank (n,) from differences of neighbours, and its degrees of freedom."""
     if len(bank) == 2:
         return float(bank.diff().square()), 1.0
+    # Squared second differences, in which a straight trend cancels: mean 6 times the variance
     weights = _of_centres(bank)
     variance = float(weights @ bank.diff(n=2).square()) / 6
     # Normalised second differences have the correlations -2/3 and 1/6 with the next and the one after
@@ -91,6 +94,7 @@ def _of_slopes(banks: Tensor, variance: float) -> float:
     bank = banks.mean(0)
     if len(bank) == 2:
         return 0.0
+    # A slope moves a draw by a uniform place in its stratum, of variance 1/12
     slopes = (bank[2:] - bank[:-2]) / 2  # per stratum
     return max(0.0, float(_of_centres(bank) @ slopes.square()) - variance / (2 * len(banks))) / 12
 
@@ -135,8 +139,10 @@ def paired(errors: Tensor, other: Tensor, banks: Sequence[int] | None = None) ->
 
     if errors.shape != other.shape or not len(errors):
         raise InputError(f"got errors {tuple(errors.shape)} and {tuple(other.shape)}; expected (S,) of the same draws")
+    # Paired differences: what is hard for both cancels
     gap = (other - errors).double()
     mean = float(gap.mean())
+    # Their standard error, at least that of rounding
     stderr, freedom = standard_error(gap, banks)
     stderr = max(stderr, ROUNDING * float(torch.maximum(errors.abs(), other.abs()).double().mean()))
     if freedom == 0.0 or stderr == 0.0:

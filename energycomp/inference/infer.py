@@ -121,6 +121,7 @@ class _Given:
     needs: str | None = None
 
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
+        # Its error, and how much it rises without each component
         left, parts = problem.explained(self.values, problem.draw(problem.default_draws, generator))
         errors = left.flatten(1).square().sum(1)
         gain = None if parts is None else parts.flatten(1).sum(1).cpu()
@@ -189,10 +190,12 @@ class Search:
         solution: Solution,
     ) -> Solution:
         """The answer of a solver with its words, what is read last, and how well it fits."""
+        # Read the words of each object, and then its numbers once more
         if problem.asks_words and solution.posteriors is None:  # a solver may read them itself
             words = read_attributes(problem, solution.conditions, generator=generator)
             values = refine_numbers(problem, words.values, generator=generator)
             solution = attrs.evolve(solution, conditions=values, form=None, **words.posteriors(problem))
+        # Read what is known once all else is, such as turns
         if reader is not None:
             values = reader.read_last(problem, solution.conditions, generator)
             solution = attrs.evolve(solution, conditions=values, form=None)

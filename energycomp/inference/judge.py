@@ -86,10 +86,12 @@ class _Measured(NamedTuple):
 
 def _measured(solution: Solution, problem: Problem, generator: torch.Generator) -> _Measured:
     """The residuals of an answer, on the draws that compared it where there are enough of them, else on new ones."""
+    # Draws that compared the answer selected neither it nor its rival
     compared = solution.form if problem.has_empty and problem.has_baseline else None
     if compared is not None and compared.draws >= FIT_DRAWS // 2:
         left, parts = explained_by(compared, problem.observation.shape[1:])
         return _Measured(left, parts, compared.c if solution.count else None)
+    # New draws otherwise
     bank = problem.draw(FIT_DRAWS, generator)
     left, parts = problem.explained(solution.conditions, bank)
     return _Measured(left, parts, problem.baseline_errors(bank) if solution.count else None)
@@ -106,6 +108,7 @@ def _peak(left: Tensor) -> tuple[float, float] | None:
     """Where residuals (S, C, H, W) are greatest, (x, y) in [0, 1]; None for data that are no pictures."""
     if left.ndim != 4:
         return None
+    # The greatest mean squared residual of 3x3 pixels
     each = avg_pool2d(left.square().sum(1).mean(0)[None], 3, 1, 1, count_include_pad=False)[0]
     y, x = divmod(int(each.argmax()), each.shape[1])
     return (x + 0.5) / each.shape[1], (y + 0.5) / each.shape[0]
@@ -115,6 +118,7 @@ def _pixels(parts: Tensor, model: Model, image: Any) -> Tensor:
     """Parts of the error (K, C, H, W), without channels, at the size and with the edges of the image; others as are."""
     if not isinstance(model.processor, ImageProcessor) or parts.ndim != 4:
         return parts
+    # Sums over channels, at the resolution of the image, with its edges (guided filter)
     size = model.processor.size
     maps = interpolate(parts.sum(1, keepdim=True), size, mode="bilinear")[:, 0]  # of latents; pixels stay as they are
     return guided(maps * (math.prod(parts.shape[2:]) / math.prod(size)), model.processor(image)[0])
@@ -124,10 +128,12 @@ def posterior(solution: Solution, problem: Problem) -> float | None:
     """The posterior of a whole answer among those that it was compared with; None without an inverse temperature."""
     if problem.beta is None:
         return None
+    # The words of each object
     found = 1.0
     for each in (solution.certainty, solution.probability):
         if each is not None and not bool(each.isnan().any()):
             found *= float(each.double().prod())
+    # The answer against its runner-up: a logistic function of the gap of their energies
     if solution.difference is not None and math.isfinite(solution.difference):
         gap = problem.gap(solution.error, solution.difference)
         found /= 1 + math.exp(min(-problem.beta * gap, 700.0))
@@ -140,6 +146,7 @@ def scaled(posterior: float, weights: tuple[float, ...]) -> float:
     >>> round(scaled(0.9, (0.0, 1.0)), 3), round(scaled(0.9, (0.0, 0.5)), 3)
     (0.9, 0.75)
     """
+    # Platt scaling: a line in the log-odds
     p = min(max(posterior, LEAST), 1 - LEAST)
     bias, slope = weights
     return 1 / (1 + math.exp(-bias - slope * math.log(p / (1 - p))))

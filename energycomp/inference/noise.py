@@ -67,10 +67,12 @@ def draw_bank(
         T = len(alphas_cumprod)
         raise InputError(f"{got}; expected at least 1 draw and 0 <= low < high <= {T}; choose them so")
     device = generator.device if generator is not None else torch.device("cpu")
+    # One timestep in each stratum, in order: `standard_error` takes neighbours for neighbours
     timestep, order = stratified_timesteps(draws, low, high, generator=generator).sort()
     noise = torch.randn(draws, *sample_shape, generator=generator, device=device)[order]
     timestep = timestep.to(alphas_cumprod.device)
     noise = noise.to(alphas_cumprod.device)
+    # lambda = min(1, gamma / SNR) (Hang et al., 2023), for a denoiser of x0
     weight = torch.ones_like(timestep)
     if gamma is not None:
         weight = (gamma * torch.exp(-log_snr(alphas_cumprod, timestep))).clamp(max=1.0).to(timestep.dtype)

@@ -85,6 +85,7 @@ class Problem:
         >>> make_problem(torch.zeros(1, 3, 16, 16), tiny_model()).energies(torch.tensor([1.0, 4.0]))
         tensor([1., 4.])
         """
+        # log J of a normal error whose variance is unknown
         tiny = torch.finfo(errors.dtype).tiny  # of an answer without any error
         return errors.clamp(min=tiny).log() if self._defaults.log_errors else errors
 
@@ -151,6 +152,7 @@ class Problem:
         Costs N K S rows and, under the product rule, S for u; S trunk passes. Like all methods it spends none on u and
         the trunk of a bank seen before, and raises `InputError` for more values and draws than fit into memory.
         """
+        # One batch of all values of all candidates
         candidates, count = values.shape[:2]
         condition = self._conditioner(values.reshape(candidates * count, *values.shape[2:]))
         predictions = self._predictions(condition, candidates, count, bank)
@@ -198,6 +200,7 @@ class Problem:
             left = self._residuals(terms, bank)
             if count == 0 or (count == 1 and not self._has_baseline):
                 return left, None
+            # R_k: the squared residual without component k less that with it
             parts = []
             for k in range(count):
                 if count == 1:
@@ -225,6 +228,7 @@ class Problem:
         shared = self._trunk(bank)
         draws = len(bank)
         denoiser = self._denoiser
+        # Each condition on each draw: heads of one trunk
         index = torch.arange(candidates * count, device=condition.rows.device).repeat(draws)
         owner = torch.arange(draws, device=self.device).repeat_interleave(candidates * count)
         with count_rows(self._spent):
@@ -234,6 +238,7 @@ class Problem:
     def _composed(self, terms: Tensor, bank: NoiseBank) -> Tensor:
         """Compositions (N, S, C, H, W) of predictions (S, N, K, P)."""
         draws, candidates, count, _ = terms.shape
+        # The rule: eps = row sum_k e_k + share u
         row, share = rule_weights(self._denoiser.rule, float(count))
         composed = row * terms.sum(2)
         if share:
@@ -312,9 +317,11 @@ def explained_by(form: QuadraticForm, shape: Sequence[int]) -> tuple[Tensor, Ten
         form: under the rule product.
         shape: of a sample.
     """
+    # r = target - sum of the atoms
     left = form.target - form.atoms.sum(1)
     if not len(form):
         return left.unflatten(1, tuple(shape)), None
+    # R_k = mean of (r + e_k)^2 - r^2
     parts = ((left[:, None] + form.atoms).square() - left.square()[:, None]).mean(0)
     return left.unflatten(1, tuple(shape)), parts.unflatten(1, tuple(shape))
 

@@ -64,6 +64,7 @@ class QuadraticForm:
         if atoms.ndim != 3 or atoms.shape[::2] != target.shape:
             got = f"got atoms {tuple(atoms.shape)} and target {tuple(target.shape)}"
             raise InputError(f"{got}; expected (S, M, P) and (S, P); flatten the samples")
+        # b_s = <e_i, eps>: one pass over the atoms; G waits until columns are asked for
         b = torch.stack([_inner(a, w[None])[:, 0] for a, w in zip(atoms, target, strict=True)])
         return cls(b, None, target.double().square().sum(1), atoms=atoms, target=target)
 
@@ -113,6 +114,7 @@ class QuadraticForm:
 
     def errors_of_each(self, subsets: Tensor, weight: float = 1.0) -> Tensor:
         """Errors (S, N) of N subsets of K atoms, (N, K) indices, each atom with the same weight."""
+        # J of every subset: c - 2 b.w, then w.G w pair by pair, where G is symmetric
         errors = self.c[:, None] - 2 * weight * self.b[:, subsets].sum(2)
         gram = self.gram()
         count = subsets.shape[1]
@@ -123,11 +125,13 @@ class QuadraticForm:
 
     def errors_with_each(self, subset: Sequence[int], weight: float = 1.0) -> Tensor:
         """Errors (S, M) of some atoms and one more, for each atom as the one more; all have the same weight."""
+        # w.G w of one atom more: G_mm + 2 sum over the subset of G_im
         inner = torch.stack([self.column(i) for i in subset]).sum(0) if len(subset) else torch.zeros_like(self.b)
         return self.errors(subset, weight)[:, None] - 2 * weight * self.b + weight**2 * (self.diagonal + 2 * inner)
 
     def weighted_errors(self, weights: Tensor) -> Tensor:
         """Errors (N, S) of weightings (N, M), differentiable in the weights."""
+        # Columns of weight 0 need not be computed, where no gradient asks for them
         w = weights.to(self.b)
         if self._gram is not None or w.requires_grad:
             b = self.b
@@ -204,11 +208,13 @@ class QuadraticForm:
 
     def _complete(self, indices: Sequence[int]) -> None:
         """Computes what is missing of some columns, in one pass over the atoms for all that lack the same rows."""
+        # Which columns lack how many rows: those that lack the same rows share a pass
         missing: dict[int, list[int]] = {}
         for index in dict.fromkeys(indices):
             known = self._columns[index].shape[1] if index in self._columns else 0
             if known < len(self):
                 missing.setdefault(known, []).append(index)
+        # The rows that are missing, appended to those that are known
         for start, group in missing.items():
             part = torch.stack([_inner(a[start:], a[group]) for a in self.atoms])  # (S, M - start, m)
             for place, index in enumerate(group):
@@ -249,20 +255,25 @@ def quadratic_form(
     Costs S rows per atom (and S for u under the product rule) and S trunk passes; none for what is given: `shared`, of
     `noised_trunk`, and `null`, the unconditional predictions (S, C, H, W) on it.
     """
+    # Noised samples and trunks, once for all atoms
     shared = shared if shared is not None else noised_trunk(denoiser, observation, bank)
     draws = len(bank)
     atoms = len(condition)
     size = observation[0].numel()
+    # The unconditional prediction u, where the rule has one
     residual = identifies_null(denoiser.rule)
     if residual and null is None:
         unconditional = Condition.unconditional(*denoiser.token_shape, rows=draws, device=condition.rows.device)
         null = rows(denoiser, shared, unconditional, torch.arange(draws, device=shared.sample.device))
+    # Predictions of all atoms on all draws
     owner = torch.arange(draws, device=shared.sample.device).repeat_interleave(atoms)
     index = torch.arange(atoms, device=condition.rows.device).repeat(draws)
     predictions = rows(denoiser, shared, condition[index], owner).reshape(draws, atoms, size)
+    # The target, and the scale by which squared norms are errors
     best, squared = wanted(denoiser, observation, bank)
     best = best.flatten(1)
     scale = squared.sqrt().to(predictions.dtype)
+    # Product rule: residuals of atoms and target
     if residual and null is not None:
         u = null.reshape(draws, size)
         return QuadraticForm.of((predictions - u[:, None]).mul_(scale[:, None, None]), (best - u) * scale[:, None])
@@ -279,9 +290,11 @@ def nonnegative(b: Tensor, gram: Tensor) -> Tensor:
 
     if not len(b):
         return torch.zeros(0, dtype=torch.float64)
+    # Least squares |left w - right|^2: G = left.T left and b = left.T right, by the eigenvalues of G
     values, vectors = torch.linalg.eigh(gram.double().cpu())
     root = values.clamp(min=max(float(values.max()) * 1e-12, 1e-30)).sqrt()
     left = (vectors * root).T  # G = left.T left
     right = (vectors / root).T @ b.double().cpu()
+    # The active-set method
     solved, _ = nnls(left.numpy(), right.numpy())
     return torch.from_numpy(solved)

@@ -178,6 +178,7 @@ def rank_samples(
     most = MAX_NUMBERS // ((len(asked) + 1) * math.prod(denoiser.sample_shape))
     if not 2 <= draws <= most:
         raise InputError(f"got draws={draws}; expected 2 to {most:,}, what fits into 4 GiB; 32 is a good number")
+    # The same draws for all images, so that lifts can be compared
     bank = draw_bank(
         draws,
         denoiser.sample_shape,
@@ -186,11 +187,13 @@ def rank_samples(
         gamma=default_gamma(denoiser.prediction_type) if model is None else model.defaults.gamma,
         generator=0 if generator is None else generator,
     )
+    # Compositions with and without each component, or labels against each other
     condition = Condition.cat([leaf.condition.to(denoiser.device) for leaf in asked])
     taken = torch.eye(len(asked)) if labels else _weightings(weights, denoiser.rule)
     found = []
     with count_rows() as spent, torch.no_grad():
         for sample in samples:
+            # One quadratic form an image: all lifts are arithmetic on it
             form = quadratic_form(denoiser, sample[None], bank, condition)
             _check_finite(form, asked)
             lifts = _lifts(form.weighted_errors(taken), len(leaves))
@@ -290,11 +293,14 @@ def _weightings(weights: list[float], rule: Rule) -> Tensor:
     >>> _weightings([7.5, -1.0], "product").int().tolist()
     [[1, 0], [1, 1], [0, 0], [1, 0]]
     """
+    # Negated components are left out of what a lift is measured in
     given = torch.tensor(weights, dtype=torch.float64)
     size = given.abs().clamp(max=1.0) if identifies_null(rule) else given.abs()
     base = torch.where(given > 0, size, 0.0).expand(len(given), -1)
+    # With each component, and without it
     own = torch.eye(len(given), dtype=torch.bool)
     with_each, without = torch.where(own, size, base), torch.where(own, 0.0, base)
+    # A mean stays a mean: weights sum to 1
     if not identifies_null(rule):
         without = without / without.sum(1, keepdim=True)
     return torch.cat([with_each, without])
@@ -302,5 +308,6 @@ def _weightings(weights: list[float], rule: Rule) -> Tensor:
 
 def _lifts(errors: Tensor, count: int) -> Tensor:
     """Lift, standard error and p-value (N, 3) from errors with each of N components, or with one, and N without."""
+    # A paired test over the draws: without - with
     with_each, without = errors.cpu()[:count], errors.cpu()[count:]
     return torch.tensor([paired(a, b) for a, b in zip(with_each.expand_as(without), without, strict=True)])

@@ -74,6 +74,7 @@ class Level:
 
     def mean(self, x: Tensor, x0: Tensor) -> Tensor:
         """mu of the reverse kernel for a sample x and a prediction x0; both broadcast."""
+        # mu = sqrt(abar_s) beta / (1 - abar_t) x0 + sqrt(1 - beta) (1 - abar_s) / (1 - abar_t) x
         noise = 1.0 - self.alpha
         kept = (1.0 - self.beta) ** 0.5 * (1.0 - self.next_alpha) / noise
         return self.next_alpha**0.5 * self.beta / noise * x0 + kept * x
@@ -85,6 +86,7 @@ def levels_at(alphas_cumprod: Tensor, timesteps: Tensor) -> list[Level]:
     >>> [level.is_last for level in levels_at(torch.tensor([0.9, 0.5, 0.1]), torch.tensor([2.0, 1.0, 0.0]))]
     [False, False, True]
     """
+    # alpha_bar = sigmoid(log SNR) at real timesteps; after the last step it is 1
     alphas = [*torch.sigmoid(log_snr(alphas_cumprod, timesteps)).tolist(), 1.0]
     return [Level(step, t, alphas[step], alphas[step + 1]) for step, t in enumerate(timesteps.tolist())]
 

@@ -73,7 +73,10 @@ def hook(event: str, arguments: tuple[Any, ...]) -> None:
         watching[-1].append(f"{event} {arguments!r:.200}")
 
 
-sys.addaudithook(hook)
+@pytest.fixture(autouse=True, scope="module")
+def audited() -> None:
+    """From here on: a hook stays, and each event costs a call."""
+    sys.addaudithook(hook)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from itertools import product
 from pathlib import Path
 
@@ -36,8 +35,6 @@ from energycomp_datasets.rooms.corruptions import (
 )
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_lab.training import FitConfig, fit
-
-WEIGHTS = Path(str(files("energycomp_datasets") / "weights" / "classifier"))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +22,6 @@ from energycomp_datasets.shapes.shapes import WORLDS, layout, render
 from energycomp_datasets.shapes.source import draw
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_lab.training import FitConfig, fit
-
-WEIGHTS = Path(str(files("energycomp_datasets") / "weights" / "features"))
 
 
 @pytest.fixture(scope="module")

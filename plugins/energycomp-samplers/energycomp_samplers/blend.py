@@ -163,6 +163,7 @@ def _spread(source: Any, target: Target, given: Any) -> Spread:
         return product
     covariance = torch.as_tensor(given).detach().double().cpu()
     if size > 1 and covariance.shape == (size, size):
+        # A full covariance in its eigenvectors, where it is diagonal
         values, vectors = torch.linalg.eigh((covariance + covariance.mT) / 2.0)
         spread = Spread(1.0 / values, vectors)
     elif covariance.numel() == 1 or covariance.shape == tuple(shape):
@@ -201,6 +202,7 @@ def sets_of(kinds: int, count: Any, *, repeats: bool = True) -> Sets:
     if not repeats and max(given) > kinds:
         got = f"got count={count!r} of {kinds} sources, each at most once"
         raise InputError(f"{got}; expected at most {kinds}; narrow the count, or give repeats=True")
+    # How many sets there are, before any is made
     number = sum(math.comb(kinds + k - 1 if repeats else kinds, k) for k in given)
     if number > MOST_SETS:
         got = f"got {kinds} sources and count={count!r}, which are {number:,} sets of sources"

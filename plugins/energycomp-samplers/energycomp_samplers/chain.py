@@ -86,6 +86,7 @@ class Density:
         """The state at x. Costs one evaluation per component and particle, unless x0 is known."""
         if x0 is None:
             x0 = predicted(self.target, x, self.level)
+        # Tweedie: the score of each component from its E[x_0 | x_t]
         scores = (self.level.alpha**0.5 * x0 - x) / self.noise
         return State(x, x0, weighted_sum(self.target.weights_at(self.level.timestep), scores))
 
@@ -94,12 +95,14 @@ class Density:
 
         Costs nodes - 2 evaluations for every segment, or the energy of every state that is new.
         """
+        # The difference of energies, or the integral of the score along the path
         if test == "energy":
             return self._energy(path[0]) - self._energy(path[-1])
         return torch.stack([self._integral(one, other, nodes) for one, other in pairwise(path)]).sum(dim=0)
 
     def accepts(self, log_ratio: Tensor) -> Tensor:
         """Whether each proposal is accepted, (G, P)."""
+        # Metropolis and Hastings: u < ratio
         return self.uniform(tuple(log_ratio.shape)).log() < log_ratio
 
     def _energy(self, state: State) -> Tensor:
@@ -157,6 +160,7 @@ class Chain:
         Momenta are drawn anew at every level, since particles that were resampled share theirs.
         """
         if self.log_c is None:
+            # The first level begins at the given step size; later ones go on with the adapted one
             self.log_c = torch.full((len(x),), math.log(self.options.step_size), dtype=torch.float64, device=x.device)
         density = Density(run.target, level, run.noise, run.uniform)
         state = density.state(x, x0)

@@ -73,6 +73,7 @@ class Constraint:
 
     def log_density(self, target: Target, x0: Tensor) -> Tensor:
         """-w f, (G, P), of clean samples (G, P, *shape)."""
+        # Constraints see what a caller of `sample` gets: images of latents, in [0, 1]
         images = decoded(x0.flatten(0, 1), "pt", decode=target.decode, value_range=target.noised_space.value_range)
         return -self(images).clamp(max=RULED_OUT).unflatten(0, x0.shape[:2]).to(x0.device)
 
@@ -194,6 +195,7 @@ class Twist:
     def _of_observations(self, evidence: Evidence, spread: Spread, clean: Tensor, level: Level) -> Tensor:
         """log psi of the observations, (G, P)."""
         x0 = clean.flatten(0, 1)
+        # Condition the Gaussian around the predicted x0 on y: mean and log evidence (Kalman's update)
         ratio = torch.tensor([level.alpha / (1.0 - level.alpha)], device=x0.device)
         mean, log_psi = evidence.conditioned(x0, spread.covariance(ratio))
         if level.is_last:
@@ -206,9 +208,11 @@ class Twist:
 
     def _of_second_order(self, product: Product, x: Tensor, x0: Tensor, level: Level) -> Tensor:
         """log Z, (G, P); 0 where the product is no Gaussian."""
+        # log Z of the product of the Gaussians of all leaves
         found = product(x.flatten(0, 1), x0.flatten(1, 2), level)
         if not found.is_gaussian:
             return torch.zeros_like(self.log_psi)
+        # The drift from the mean of first order to that of second
         pull = level.next_alpha**0.5 / (1.0 - level.alpha)
         self._add_drift((pull * (found.mean - found.plain)).to(x).reshape(x.shape))
         return found.log_overlap.reshape(self.log_psi.shape)
@@ -228,8 +232,10 @@ class Twist:
 
     def proposed(self, centre: Tensor, variance: float, noise: Tensor) -> Tensor:
         """The particles y of the proposal with the drift, by normal noise."""
+        # p, the plain proposal
         if self.drift is None:
             return centre + variance**0.5 * noise
+        # q, the proposal with the drift
         moved = centre + variance * self.drift
         y = moved + variance**0.5 * noise
         # log p(y | x) - log q(y | x), for the next level.
@@ -258,6 +264,7 @@ def _shortened(drift: Tensor, least: float) -> Tensor:
     tensor([[0., 0., 0., 2.],
             [8., 8., 8., 8.]])
     """
+    # Shorten the longest, keep their directions
     lengths = sum_of_squares(drift, drift).sqrt()
     most = lengths.quantile(0.25, dim=1, keepdim=True).clamp(min=least)
     share = (most / lengths).clamp(max=1.0).to(drift)  # 1 where the drift is 0

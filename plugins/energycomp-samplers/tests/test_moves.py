@@ -112,7 +112,7 @@ def test_without_the_kinetic_energy_the_check_fails(test: Any, monkeypatch: pyte
     density = density_of(normal((2, 1, 1)))
     state = density.state(density.normal((1, N)))
     size = torch.full((1, 1, 1, 1, 1), 0.5 / density.noise**0.5)
-    for _ in range(100):
+    for _ in range(50):
         state, _ = HMC(leapfrogs=3, test=test).move(density, state, size)
     assert 0.5 < float(state.x.var()) < 0.75
 
@@ -120,11 +120,11 @@ def test_without_the_kinetic_energy_the_check_fails(test: Any, monkeypatch: pyte
 @pytest.mark.parametrize("c", [0.1, 0.5])
 def test_langevin_moves_have_the_error_of_their_step(c: float) -> None:
     """Of variance v / (1 - h / (2 v)) around a Gaussian of variance v, from any start."""
-    x, chain = moved(normal((1, 1, 1)), Langevin(moves=200, step_size=c), 2.0, n=20_000)
+    x, chain = moved(normal((1, 1, 1)), Langevin(moves=100, step_size=c), 2.0, n=20_000)
     h = c * (1 - LEVEL.alpha)
     expect_moments(x, 0.0, 1.0 / (1.0 - h / 2.0))
     assert chain.acceptance == {}
-    x, _ = moved(product(), Langevin(moves=200, step_size=c), 2.0, n=20_000)
+    x, _ = moved(product(), Langevin(moves=100, step_size=c), 2.0, n=20_000)
     mean, variance = moments()
     expect_moments(x, mean, variance / (1.0 - h / (2.0 * variance)))
 
@@ -147,7 +147,7 @@ def test_evaluations(options: Moves, cost: int) -> None:
     assert spent.rows == 2 * 10 * cost
 
 
-@pytest.mark.parametrize(("options", "goal"), [(MALA(moves=200), 0.57), (HMC(moves=200), 0.8)], ids=str)
+@pytest.mark.parametrize(("options", "goal"), [(MALA(moves=100), 0.57), (HMC(moves=100), 0.8)], ids=str)
 def test_steps_are_adapted_to_the_acceptance(options: Moves, goal: float) -> None:
     _, chain = moved(normal((3, 4, 4)), options, n=500)
     assert next(iter(chain.acceptance.values())) == pytest.approx(goal, abs=0.06)

@@ -54,6 +54,7 @@ class Beam:
                 beams = _extended(problem, beams, slots[count - 1], form)[: max(self.width, 2)]
             if count >= problem.counts[0] and (count or problem.has_empty):
                 ranked += beams
+        # The best two answers of all counts
         ranked = sorted(ranked)[:2]
         # Compare the best two on draws of their own
         bank = problem.draw(self.fresh_draws or draws, generator)
@@ -65,8 +66,10 @@ def _extended(problem: Problem, beams: Ranked, slot: Sequence[int], form: Quadra
     """Every beam with every atom of a slot, the best first; exchangeable slots have each set of atoms once."""
     found: dict[tuple[int, ...], tuple[float, tuple[int, ...]]] = {}
     for _, beam in beams:
+        # Score: the error with every atom more, from the quadratic form
         extended = form.errors_with_each(beam, problem.weighting(len(beam) + 1))[0]
         errors = form.with_prior(extended, with_each(beam, len(form))).tolist()
+        # Legal atoms only; of orders of one set the first
         for atom in slot:
             if problem.distinct and atom in beam:
                 continue

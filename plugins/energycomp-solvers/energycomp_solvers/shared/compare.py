@@ -37,17 +37,20 @@ def compared(
         chooses: the form over `values`, or values close to them, and `spare` on draws that chooses the rival. Without
             it, half of the draws choose.
     """
+    # Draws: half choose the rival, unless others did, and half compare
     atoms, count, weighting = torch.cat([values, spare]), len(values), problem.weighting
     forms: list[QuadraticForm] = []
     sizes = [draws] if chooses is not None or draws < 4 else [draws // 2, draws - draws // 2]
     if len(sizes) == 2:
         forms = [problem.quadratic(atoms, problem.draw(sizes[0], generator))]
+    # Choose the rival: the best answer that differs by one component
     chosen = list(range(count))
     rivals = _rivals(problem, chosen, range(count, len(atoms))) if forms or chooses is not None else []
     rival: list[int] | None = None
     if rivals:
         first = forms[0] if chooses is None else chooses
         rival = min(rivals, key=lambda indices: float(subset_errors(first, indices, weighting).mean()))
+    # Compare: a paired test on draws of their own
     used = [*chosen, *(k for k in rival or () if k >= count)]
     compares = problem.quadratic(atoms[used], problem.draw(sizes[-1], generator))
     forms.append(compares)
@@ -56,10 +59,12 @@ def compared(
         answer = subset_errors(compares, chosen, weighting)
         gap = paired(answer, subset_errors(compares, [used.index(k) for k in rival], weighting))
 
+    # Error and gains of the image alone, over all draws
     def errors(indices: list[int]) -> Tensor:
         return torch.cat([form.errors(indices, weighting(len(indices))) for form in forms])
 
     total = errors(chosen)
+    # Gain of a component: how much the error rises without it
     gain = None
     if count and (problem.has_empty or count > 1):
         gain = torch.stack([errors([c for c in chosen if c != k]).mean() - total.mean() for k in chosen])
@@ -81,8 +86,10 @@ def compared(
 
 def _rivals(problem: Problem, chosen: list[int], spare: Sequence[int]) -> list[list[int]]:
     """Every answer with one atom fewer, one exchanged for a spare, or a spare more, within the range of counts."""
+    # One component fewer
     low, high = problem.counts
     rivals = [[c for c in chosen if c != drop] for drop in chosen] if len(chosen) > low else []
+    # One more, or one exchanged
     for extra in spare:
         rivals += [[*chosen, extra]] if len(chosen) < high else []
         rivals += [[extra if c == drop else c for c in chosen] for drop in chosen]
@@ -110,10 +117,12 @@ def ranked_solution(
         fresh: errors (S,) of each on draws that did not.
         banks: the number of draws of each bank of these, one bank if left out.
     """
+    # Judge: the errors of the fresh draws, with the prior
     values = atoms[list(ranked[0][1])]
     judged = [
         problem.with_prior(one[None], atoms[list(c)][None])[0] for one, (_, c) in zip(fresh, ranked, strict=False)
     ]
+    # A paired test of the best two
     gap: Gap = paired(judged[0], judged[1], banks) if len(fresh) > 1 else NO_GAP
     return Solution(
         conditions=values,
@@ -150,14 +159,17 @@ def compare_halves(
         doubled because the halves have to agree (two answers that are equally good may be either one's), and 1 where
         they do not.
     """
+    # Cross-fitting: each half judges what the other half selected
     pairs = list(zip(halves, reversed(selected), strict=True))
     places = range(min(2, *map(len, selected)))
     fresh = [
         torch.cat([half.errors(ranked[place][1], weighting(len(ranked[place][1]))) for half, ranked in pairs])
         for place in places
     ]
+    # Halves that do not agree decide nothing
     if len(fresh) < 2 or selected[0][0][1] != selected[1][0][1]:
         return fresh, 1.0
+    # The paired test of both halves together, doubled since the halves had to agree
     first, second = (
         torch.cat([subset_errors(half, ranked[place][1], weighting) for half, ranked in pairs]) for place in places
     )

@@ -18,6 +18,7 @@ def dictionary(problem: Problem) -> tuple[Tensor, list[list[int]]]:
     listed = [slot.candidates for slot in problem.slots if slot.candidates is not None]
     if not listed:
         return torch.empty(0, *problem.value_shape, device=problem.device), []
+    # Each distinct value once, since it costs an evaluation
     atoms, index = torch.unique(torch.cat(listed), dim=0, return_inverse=True)
     parts = index.split([len(values) for values in listed])
     return atoms, [part.tolist() for part in parts]
@@ -42,9 +43,11 @@ def configurations(problem: Problem, slots: Sequence[Sequence[int]], count: int)
     """Every choice of `count` atoms: unordered for exchangeable slots, without repeats for distinct ones."""
     if count == 0:
         return iter([()])
+    # Sets or multisets, where slots have no order
     if problem.exchangeable:
         pick = combinations if problem.distinct else combinations_with_replacement
         return iter(pick(slots[0], count))
+    # One of each slot otherwise
     every = product(*slots[:count])
     return (row for row in every if len(set(row)) == count) if problem.distinct else every
 

@@ -39,13 +39,16 @@ def descend(
     """
     if values.shape[1] == 0 or steps == 0:
         return values, torch.zeros(len(values), device=values.device)
+    # A bijection from all reals to the support, so that no step leaves it
     to_support = transform_to(problem.slots[0].support)
     free = to_support.inv(values.clamp(1e-3, 1 - 1e-3) if _is_box(problem) else values).detach().requires_grad_()
     optimizer = torch.optim.Adam([free], lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=learning_rate / 10)
+    # Adam, each step on fresh draws
     total = torch.zeros(len(values), device=values.device)
     for _ in range(steps):
         bank = problem.draw(draws, generator)
+        # Gradient of error and prior, through the heads alone
         with torch.enable_grad():
             values = to_support(free)
             errors = problem.with_prior(problem.errors(values, bank).mean(1), values)

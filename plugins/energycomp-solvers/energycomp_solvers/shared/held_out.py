@@ -106,6 +106,7 @@ class HeldOut:
     def form(self, indices: Sequence[int]) -> QuadraticForm:
         """The form over known atoms on all draws in use, in the order of the indices."""
         self.evaluate(indices)
+        # Join the banks
         first, *others = [form.take([self.known.index(k) for k in indices]) for form in self._forms]
         for form in others:
             first = first.cat(form)

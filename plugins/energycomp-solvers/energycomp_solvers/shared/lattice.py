@@ -47,7 +47,9 @@ class Screen:
 
     def best(self, form: QuadraticForm, order: Sequence[int], most: int) -> list[int]:
         """The values not yet admitted that lower the error of an answer most, on the first draw."""
+        # Lattice and answer in one form, on the draw that both have
         both = self.form.append(form.take(order).on(slice(1)))
+        # The error of the answer with each value of the lattice
         errors = add_each(both, range(len(self.form), len(both)), self.problem.weighting)
         return [k for k in errors.argsort().tolist() if k < len(self.form) and k not in self.admitted][:most]
 
@@ -56,6 +58,7 @@ class Screen:
         if form is not None and not indices:
             return atoms, form
         self.admitted.update(indices)
+        # The first draw is known; evaluate the others
         more, known = self.atoms[indices], self.form.take(indices)
         if len(self.bank) > 1:
             known = known.cat(self.problem.quadratic(more, self._further))
@@ -74,6 +77,7 @@ def lattice(support: constraints.Constraint, side: int, value_shape: tuple[int, 
             f"got values of shape {value_shape} for a lattice of {side} a side; expected one dimension and at most "
             "65,536 points; lower side=, pass candidates=, or use sgd with start='random'"
         )
+    # Midpoints of equal cells of the quantiles
     ticks = (torch.arange(side, dtype=torch.float64) + 0.5) / side
     points = torch.cartesian_prod(*[ticks] * value_shape[0]).view(-1, *value_shape)
     return from_quantiles(support, points).float()

@@ -27,9 +27,11 @@ def all_errors(form: QuadraticForm, slots: Sequence[Sequence[int]], weight: floa
     >>> all_errors(form, [[0, 1], [2]])  # 5 - 2 b.w + |w|^2
     tensor([4., 2.], dtype=torch.float64)
     """
+    # Two halves of the slots, and every choice of each
     mean, middle = form.mean(), len(slots) // 2
     mean = QuadraticForm(mean.b.double(), mean.gram().double(), mean.c.double())
     left, right = (weight * _choices(mean, part) for part in (slots[:middle], slots[middle:]))
+    # J = J_left + J_right - c + 2 left.G.right: one matrix product
     errors, others = (mean.weighted_errors(part)[:, 0] for part in (left, right))
     return torch.addmm(errors[:, None] - mean.c, left @ mean.gram()[0], right.T, alpha=2.0).add_(others).flatten()
 
@@ -38,6 +40,7 @@ def _choices(form: QuadraticForm, slots: Sequence[Sequence[int]]) -> Tensor:
     """Indicators (N, M) of every choice of one atom per slot."""
     chosen = form.b.new_zeros(1, len(form))
     one = torch.eye(len(form), dtype=form.b.dtype, device=form.b.device)
+    # Outer sum: every choice so far with every atom of the slot
     for slot in slots:
         chosen = (chosen[:, None] + one[list(slot)]).flatten(0, 1)
     return chosen
@@ -49,6 +52,7 @@ def with_prior(form: QuadraticForm, errors: Tensor, slots: Sequence[Sequence[int
         return errors
     found = []
     for start, part in zip(range(0, len(errors), AT_ONCE), errors.split(AT_ONCE), strict=True):
+        # Mixed radix: the atoms of each choice, from its number
         index, atoms = torch.arange(start, start + len(part)), list[Tensor]()
         for slot in reversed(slots):
             atoms.insert(0, torch.tensor(slot)[index % len(slot)])
@@ -76,6 +80,7 @@ def marginals(energies: Tensor, sizes: Sequence[int], beta: float) -> list[Tenso
     >>> [p.tolist() for p in marginals(torch.tensor([0.0, 0.0, 1e9, 1e9]), [2, 2], beta=1.0)]
     [[1.0, 0.0], [0.5, 0.5]]
     """
+    # The posterior of all choices, summed over all other slots
     joint = torch.softmax(-beta * energies.double(), 0)
     found, after = [], len(joint)
     for size in sizes:

@@ -34,6 +34,7 @@ def nominal_level(draws: tuple[int, ...], level: float) -> float:
 
 @cache
 def _nominal(draws: tuple[int, ...], level: float) -> float:
+    # Bisection: the probability to stop grows with the nominal level
     low, high = level / len(draws), level  # Bonferroni, and one look
     for _ in range(30):
         middle = (low + high) / 2
@@ -73,8 +74,11 @@ def stopping(draws: Sequence[int], nominal: Sequence[float]) -> float:
     reach = min(bounds[0], FURTHEST)
     z, mass, total = reach * nodes, reach * weights * _normal(reach * nodes), nominal[0]
     for (before, now), bound in zip(pairwise(draws), bounds[1:], strict=True):
+        # z given that of the look before: normal
         mean, spread = (before / now) ** 0.5 * z, (1 - before / now) ** 0.5
+        # Stop at this look: z beyond the bound on either side
         total += float(mass @ (ndtr((-bound - mean) / spread) + ndtr((mean - bound) / spread)))
+        # Go on: the density of z within the bound, by quadrature
         reach = min(bound, FURTHEST)
         z = reach * nodes
         mass = reach * weights * (mass @ _normal((z - mean[:, None]) / spread)) / spread

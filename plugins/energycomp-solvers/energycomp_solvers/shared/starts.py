@@ -54,9 +54,11 @@ def residual_starts(
     [[0.8999999761581421, 0.10000000149011612]]
     """
     starts = []
+    # One initialisation for each temperature
     for temperature in torch.linspace(0, HOTTEST, inits).tolist():
         chosen: list[int] = []
         for _ in range(count):
+            # How much each value lowers the error that is left
             falls = float(subset_errors(form, chosen, weighting).mean()) - add_each(form, chosen, weighting)
             chosen.append(_drawn(falls.cpu(), temperature, generator))
         starts.append(atoms[chosen])
@@ -68,6 +70,7 @@ def _drawn(falls: Tensor, temperature: float, generator: torch.Generator | None)
     greatest = float(falls.max())
     if temperature == 0 or greatest <= 0:
         return int(falls.argmax())
+    # Boltzmann: the hotter, the more alike the values
     shares = torch.softmax(falls / (temperature * greatest), 0)
     device = generator.device if generator is not None else torch.device("cpu")
     return int(torch.multinomial(shares.to(device), 1, generator=generator))

@@ -24,6 +24,7 @@ def subset_errors(form: QuadraticForm, chosen: Sequence[int], weighting: Weighti
 
 def add_each(form: QuadraticForm, chosen: Sequence[int], weighting: Weighting) -> Tensor:
     """Mean errors (M,), with the prior, of `chosen` and each atom of the form; infinite for those already chosen."""
+    # All M errors are one matrix product
     mean = form.errors_with_each(chosen, weighting(len(chosen) + 1)).mean(0)
     mean = form.with_prior(mean, with_each(chosen, len(form)))
     mean[list(chosen)] = torch.inf
@@ -52,6 +53,7 @@ def greedy(
     chosen = list(chosen)
     errors = [float(subset_errors(form, chosen, weighting).mean())]
     while len(chosen) < min(counts[1], len(form)):
+        # The atom that lowers the mean error most
         candidate = add_each(form, chosen, weighting)
         best = int(candidate.argmin())
         if float(candidate[best]) >= errors[-1] and len(chosen) >= counts[0]:
@@ -73,6 +75,7 @@ def promising(form: QuadraticForm, counts: tuple[int, int], weighting: Weighting
     """
     chosen, _ = greedy(form, counts, weighting)
     found = list(chosen)
+    # The runners-up of each step of the pursuit, where they lower the error
     for place in range(len(chosen) + 1):
         before = chosen[:place]
         errors = add_each(form, before, weighting)
@@ -86,6 +89,7 @@ def swap(form: QuadraticForm, chosen: Sequence[int], weighting: Weighting, *, ro
     chosen = list(chosen)
     for _ in range(rounds):
         before = list(chosen)
+        # Each place in turn, with all others fixed
         for place in range(len(chosen)):
             others = chosen[:place] + chosen[place + 1 :]
             chosen[place] = int(add_each(form, others, weighting).argmin())

@@ -35,8 +35,10 @@ def memberships(seen: Sequence[tuple[Tensor, Tensor]], atoms: int, beta: float) 
     >>> memberships([(torch.tensor([[0, 0], [0, 1]]), torch.zeros(2))], 2, 1.0)
     tensor([1.0000, 0.5000])
     """
+    # The posterior of all answers
     posterior = torch.softmax(-beta * torch.cat([energies for _, energies in seen]), 0)
     total = posterior.new_zeros(atoms)
+    # Marginal: sum it over the answers that hold an atom
     for (chosen, _), share in zip(seen, posterior.split([len(energies) for _, energies in seen]), strict=True):
         repeats = (chosen[:, :, None] == chosen[:, None]).tril(-1).any(2)  # an answer counts once
         total.index_add_(0, chosen.flatten(), (share[:, None] * ~repeats).flatten())
