@@ -7,7 +7,8 @@ The networks are trained at the first call. The thresholds of the check were fix
 once, on seeing the figures, on those of `table` and `development`; those of `blind` have other architectures and
 data. A right adoption is checked on held-out samples and on several numbers of all. A mistake in the data, the weights
 or the call that no option undoes is named by "none of them is right: data, weights or call="; another option that is
-proposed and is not the right one is a wrong cure.
+proposed and is not the right one is a wrong cure. "One of several" is a mistake that is named beside others which the
+samples cannot tell from it; none of them is applied then.
 """
 
 from __future__ import annotations

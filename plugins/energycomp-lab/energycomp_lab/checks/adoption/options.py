@@ -222,10 +222,11 @@ def _is_same(case: Case, one: NearMiss, other: NearMiss) -> bool:
     if one.option != other.option:
         return False
     rows = case.part(ROUNDS[0][0])
-    both = [_predictions(case, each, rows) for each in (one, other)]
-    if both[0] is None or both[1] is None:
+    first = _predictions(case, one, rows)
+    second = _predictions(case, other, rows)
+    if first is None or second is None:
         return False
-    return float(squared(both[0] - both[1]).sum()) < SAME * float(_errors(case, one, rows).sum())
+    return float(squared(first - second).sum()) < SAME * float(_errors(case, one, rows).sum())
 
 
 def check_options(case: Case) -> Finding:
