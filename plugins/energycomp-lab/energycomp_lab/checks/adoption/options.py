@@ -88,7 +88,7 @@ def _errors(case: Case, other: NearMiss | None, rows: Tensor) -> Tensor:
 def _forgiven(case: Case, other: NearMiss, rows: Tensor) -> Tensor:
     """The least errors |eps - s e|^2 of another option with slopes s of 1 at most, their mean at each level, (L,).
 
-    Of an overfitted network slopes are below 1 on samples that it did not see, but not at the noisiest level: s is 1 there.
+    Of an overfitted network slopes are below 1 on samples that it did not see, but not at the noisiest level.
     """
     found = _predictions(case, other, rows)
     if found is None:
