@@ -1,13 +1,14 @@
 """Adopt small networks wrongly, and see whether `check_adoption` catches the mistake, names it, and what it proposes.
 
 python benchmarks/adoption/mistakes.py [--models table] [--names ""] [--seed 0] [--runs runs/adoption]
-    [--rows 64,256,1000] [--evaluations 1000]
+    [--rows 64,256,1000] [--evaluations 1000] [--training 0]
 
 The networks are trained at the first call. The thresholds of the check were fixed on those of `--models repaired`, and
 once, on seeing the figures, on those of `table` and `development`; those of `blind` have other architectures and
 data. A right adoption is checked on held-out samples and on several numbers of all. A mistake in the data, the weights
 or the call that no option undoes is named by "none of them is right: data, weights or call="; another option that is
-proposed and is not the right one is a wrong cure.
+proposed and is not the right one is a wrong cure. "One of several" is a mistake that is named beside others which the
+samples cannot tell from it; none of them is applied then.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def mistakes(one: Stranger) -> Iterator[Mistake]:
     if bounds is None:
         raw, standard = one.data(raw=True)[0][-one.held :], abs(float(one.data()[0].std(0).mean()) - 1) < 0.1
         said = ("processor", "NumberProcessor") if standard else NONE
-        yield Mistake("not standardised", said, change=lambda x, y: (raw[: len(x)], y))
+        yield Mistake("not standardised", said, change=lambda x, y: (raw[: len(x)], y[: len(raw)]))
     yield from scales(one.options["process"])
     yield from data(one)
     yield Mistake("dropout in call", ("mode", "dropout"), {"call": dropped})
@@ -232,6 +233,7 @@ def main() -> None:
         seed=(0, "of the training"), mistakes=("", "only those that have one of these words, with commas between them"),
         runs=("runs/adoption", "folder of the networks"),
         rows=("64,256,1000", "of samples of right adoptions"), evaluations=(1000, "of each check"),
+        training=(0, "samples of the training that are given instead of held-out ones for each mistake, if not 0"),
     )  # fmt: skip
     options = parsed.parse_args()
     torch.set_num_threads(1)
@@ -251,7 +253,8 @@ def main() -> None:
         for mistake in tqdm([m for m in mistakes(one) if any(word in m.name for word in words)], desc=one.name):
             model = one.adopted(folder, **mistake.options)
             mistake.after(model)
-            found = checked(one, model, *mistake.change(*one.samples()), evaluations=options.evaluations)
+            given = one.samples(slice(0, options.training) if options.training else None)
+            found = checked(one, model, *mistake.change(*given), evaluations=options.evaluations)
             spent.append(found.evaluations)
             cell = table.setdefault(mistake.name, {})[one.name] = outcome(found, mistake)
             if cell != "named":

@@ -88,7 +88,7 @@ def _errors(case: Case, other: NearMiss | None, rows: Tensor) -> Tensor:
 def _forgiven(case: Case, other: NearMiss, rows: Tensor) -> Tensor:
     """The least errors |eps - s e|^2 of another option with slopes s of 1 at most, their mean at each level, (L,).
 
-    On samples that an overfitted network did not see its slopes are below 1, and not at the noisiest level, where s is 1.
+    Of an overfitted network slopes are below 1 on samples that it did not see, but not at the noisiest level.
     """
     found = _predictions(case, other, rows)
     if found is None:
@@ -204,9 +204,12 @@ def _cures(case: Case, ranked: Better) -> tuple[NearMiss, ...]:
 
 
 def _rivals(case: Case, first: NearMiss, labels: Sequence[NearMiss]) -> list[NearMiss]:
-    """Those that explain no less than the first one, or would on the samples of the training; `labels` are orders of them.
+    """Those that explain no less than the first one, or would on the samples of the training.
 
     They may be worse here: the predictions of an overfitted network are best where an option makes them smaller.
+
+    Args:
+        labels: orders of these that are better.
     """
     some = [(0.0, one) for one in (*labels, *near_misses(case, far=True))]
     for share, kept in (*ROUNDS, (1.0, ROUNDS[-1][1])):
@@ -218,14 +221,15 @@ def _rivals(case: Case, first: NearMiss, labels: Sequence[NearMiss]) -> list[Nea
 
 
 def _is_same(case: Case, one: NearMiss, other: NearMiss) -> bool:
-    """Whether two values of an option make the same predictions, such as a clock and a `call=` that changes the time."""
+    """Whether two values of an option make the same predictions, such as a clock and a `call=` with its time."""
     if one.option != other.option:
         return False
     rows = case.part(ROUNDS[0][0])
-    both = [_predictions(case, each, rows) for each in (one, other)]
-    if both[0] is None or both[1] is None:
+    first = _predictions(case, one, rows)
+    second = _predictions(case, other, rows)
+    if first is None or second is None:
         return False
-    return float(squared(both[0] - both[1]).sum()) < SAME * float(_errors(case, one, rows).sum())
+    return float(squared(first - second).sum()) < SAME * float(_errors(case, one, rows).sum())
 
 
 def check_options(case: Case) -> Finding:
