@@ -40,6 +40,7 @@ ELSEWHERE = {
 # Commands that are not run, by a pattern of their text, and why.
 NOT_RUN = {
     r"^(make|git|pip|copier|cd|pytest) ": "downloads or installs packages, or tests what it has installed",
+    r"^python benchmarks/": "measures for minutes or longer",
     r"^accelerate launch ": "starts several processes",
     r"^energycomp train ": "trains for minutes or longer",
     r"^energycomp studio\b": "serves a page until it is stopped",
