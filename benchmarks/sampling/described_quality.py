@@ -34,6 +34,7 @@ from benchmarks.common.ways import HELD_OUT, SHOWN, Way, drawn, folder_of, write
 from benchmarks.sampling.described_scenes import descriptions
 from benchmarks.sampling.scene_features import DRAWN, FOLDER, SIZE, STEPS, SceneFeatures, scene_features
 from energycomp import Model
+from energycomp.errors import InputError
 from energycomp.images import ImageProcessor, from_bytes, to_bytes, to_output
 from energycomp.seeds import derived_seed
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, unproject
@@ -142,9 +143,12 @@ def floors(n: int, count: int, seed: int) -> dict[tuple[str, str], Tensor]:
 
 def halves(data: Path, count: int, n: int) -> dict[tuple[str, str], Tensor]:
     """The renders of n scenes of a folder, and of as many others of it, (n, 3, 64, 64) each."""
-    processor = ImageProcessor(size=(SIZE, SIZE), resize="squash")
     paths = [record.path for record in read(data) if record.count == count]
-    one, other = (processor([Image.open(path) for path in part]) for part in (paths[:n], paths[n : 2 * n] or paths[:n]))
+    if len(paths) < 2 * n:
+        got = f"got {len(paths)} scenes of {count} objects in {data} and -n {n}"
+        raise InputError(f"{got}; expected twice as many scenes as -n; take -n {len(paths) // 2}, or another folder")
+    processor = ImageProcessor(size=(SIZE, SIZE), resize="squash")
+    one, other = (processor([Image.open(path) for path in part]) for part in (paths[:n], paths[n : 2 * n]))
     return {RENDERS: one, ("renders of other descriptions", ""): other}
 
 

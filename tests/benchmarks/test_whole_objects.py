@@ -15,7 +15,7 @@ from benchmarks.common.ways import Way, drawn, folder_of, recorded
 from benchmarks.inference import average_precision as precision, turns
 from benchmarks.inference.average_precision import Located, figures, judged, located, true_points
 from benchmarks.sampling import outlines, scene_features
-from benchmarks.sampling.described_quality import GradientRatio, compared, floors, gradient, rendered_again
+from benchmarks.sampling.described_quality import GradientRatio, compared, floors, gradient, halves, rendered_again
 from benchmarks.sampling.scene_features import LABELS, SceneFeatures, counts_of
 from energycomp import Model
 from energycomp.cli import read_lines
@@ -218,3 +218,11 @@ def test_errors_of_turns_have_a_median_and_a_share_of_near_ones() -> None:
     line = turns.summary([1.0, 3.0, 30.0])
     assert (line["cubes"], line["median_error"], line["within_10_degrees"]) == (3, 3.0, 0.6667)
     assert turns.summary([1.0]) == {"cubes": 1}
+
+
+def test_renders_of_a_folder_are_compared_with_as_many_others(tmp_path: Path) -> None:
+    write(tmp_path / "renders", 3, objects=(1, 1), seed=0, size=(96, 64))
+    both = halves(tmp_path / "renders", 1, 1)
+    assert [len(images) for images in both.values()] == [1, 1]
+    with pytest.raises(InputError, match=r"got 3 scenes of 1 objects .* take -n 1"):
+        halves(tmp_path / "renders", 1, 2)
