@@ -14,6 +14,7 @@ samples cannot tell from it; none of them is applied then.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -166,6 +167,10 @@ def clocks(predicts: str, process: Any) -> Iterator[Mistake]:
         yield Mistake("sigma_data 1", ("sigma_data", "0.5"), {"sigma_data": 1.0})
 
 
+def _in_order(order: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    return x, order[y]
+
+
 def labels(count: int, null: int | None) -> Iterator[Mistake]:
     same = torch.arange(count)
     swapped = torch.cat([torch.tensor([1, 0]), same[2:]])
@@ -174,7 +179,7 @@ def labels(count: int, null: int | None) -> Iterator[Mistake]:
         ("swapped, two of them,", swapped),
         ("in reverse", same.flip(0)),
     ):
-        given = lambda x, y, order=order: (x, order[y])  # noqa: E731 - of this order
+        given = partial(_in_order, order)
         yield Mistake(f"labels {name.rstrip(',')}", ("labels", ""), order=order.argsort(), change=given)
     yield Mistake("labels are not given", ("labels", "call="), calls(label=torch.zeros_like))
     yield Mistake("a class as null", ("null", f"null={null}"), {"null": 0})

@@ -138,7 +138,8 @@ def unread(items: Iterable[Item], known: np.ndarray, size: int) -> Iterator[list
         taken += len(item.content) if isinstance(item.content, bytes) else 0
         if len(waiting) == size or taken >= BLOCK:
             yield waiting
-            waiting, taken = [], 0
+            waiting = []
+            taken = 0
     if waiting:
         yield waiting
 

@@ -136,7 +136,8 @@ class Pool(Generic[T, R]):
             worker.process.join()
             code = worker.process.exitcode
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
-            kind, answer = "ended", f"{name}, perhaps out of memory" if name == "SIGKILL" else name
+            kind = "ended"
+            answer = f"{name}, perhaps out of memory" if name == "SIGKILL" else name
         if kind in {"ready", "answer"}:
             return kind, answer
         self._workers.remove(worker)

@@ -94,7 +94,8 @@ class Images:
             index, other = divmod(place + 1 - self.own.index, self.own.total)
             if other:
                 continue
-            head, known = {"image": item.key}, None
+            head = {"image": item.key}
+            known = None
             if self.kept is not None and item.problem is None:
                 head = item.head(self.kept.settings)
                 known = self.kept.known(head)

@@ -95,7 +95,8 @@ def answers(folder: Any) -> list[dict[str, Any]]:
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
     """Files, a Parquet table and an archive, in which two of nine images are damaged."""
-    content, folder = list(image_files(7)), tmp_path / "mixed"
+    content = list(image_files(7))
+    folder = tmp_path / "mixed"
     folder.mkdir()
     for number in range(3):
         (folder / f"{number}.png").write_bytes(content[number])
