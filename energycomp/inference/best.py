@@ -14,7 +14,8 @@ from energycomp.components import EnergyComponent
 from energycomp.components.ledger import count_rows
 from energycomp.errors import InputError
 from energycomp.images import decoded
-from energycomp.inference.ranking import DRAWS, Ranking, rank_samples, rankable
+from energycomp.inference.rankable import rankable
+from energycomp.inference.ranking import DRAWS, Ranking, rank_samples
 from energycomp.models.model import Model
 from energycomp.sampling.composer import OUTPUT_TYPES, Composer
 from energycomp.seeds import Generator, as_generators

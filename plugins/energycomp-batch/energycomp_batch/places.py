@@ -137,7 +137,8 @@ def _archive(path: Any, column: str | None) -> Iterator[dict[str, Any]]:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             samples = groupby((member for member in archive if member.isfile()), key_of)
             for number, (key, members) in enumerate(samples):
-                seen, cells = {}, {}
+                seen: dict[str, bool] = {}
+                cells: dict[str, bytes] = {}
                 for member in members:
                     suffix = member.name[len(key) + 1 :]
                     seen[suffix] = f".{suffix.lower()}" in FORMATS

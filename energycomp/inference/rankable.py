@@ -1,0 +1,72 @@
+"""Which compositions `rank` takes, and what is wrong with others."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+
+from energycomp.components import Composition, EnergyComponent, FiniteConditioner, groups_of, identifies_null
+from energycomp.components.weight_values import constant_weights, is_constant
+from energycomp.denoisers.denoiser import Conditional, Denoiser
+from energycomp.errors import CompositionError
+from energycomp.models.given import checked_model
+from energycomp.models.model import Model
+
+APART = "which of two models explains an image better, the errors of `infer(image, model)` of both say"
+
+
+def rankable(
+    composition: EnergyComponent, model: Model | None = None
+) -> tuple[Denoiser, list[Conditional], list[float], list[Conditional]]:
+    """The denoiser, components and weights of a composition that `rank` takes, or `CompositionError`, `InputError`.
+
+    Then the other labels of the model, with which one component without u is compared, otherwise none.
+    """
+    whole = Composition.of(composition)
+    for leaf in whole.terms:
+        if not isinstance(leaf, Conditional):
+            raise CompositionError(
+                f"got {leaf!r}, which is no leaf of a denoiser; expected components of one model; rank each component "
+                f"of a mixture by itself, and components before `match_snr`, `regional` or `within`; {APART}"
+            )
+    terms = constant_weights(whole.terms, "a ranking", "rank its components with weights that are numbers")
+    asked = {leaf: w for leaf, w in terms.items() if not bool(leaf.condition.null.all())}
+    bases = {id(leaf.denoiser.base or leaf.denoiser) for leaf in terms}  # u of a denoiser with LoRA is that of its base
+    if len({id(leaf.denoiser) for leaf in asked}) > 1 or len(bases) > 1:
+        raise CompositionError(f"got {whole!r}, leaves of several denoisers; expected one; {APART}")
+    if not asked:
+        raise CompositionError(f"got {whole!r} without components; expected at least one, such as model(0.3, 0.5)")
+    leaves = list(asked)
+    weights = list(asked.values())
+    for leaf in leaves:
+        if len(leaf.condition) != 1:
+            raise CompositionError(f"got {leaf!r} with {len(leaf.condition)} conditions; expected one for all images")
+    denoiser = leaves[0].denoiser
+    labels = list[Conditional]()
+    if identifies_null(denoiser.rule) and not (denoiser.base or denoiser).null_trained:
+        denoiser = attrs.evolve(denoiser, rule="mean")
+    if len(terms) == 1 and not identifies_null(denoiser.rule):
+        labels = _other_labels(leaves[0], model)
+    _check_rule(whole, sum(terms.values()), weights, denoiser, alone=not labels)
+    return denoiser, leaves, weights, labels
+
+
+def _other_labels(leaf: Conditional, model: Model | None) -> list[Conditional]:
+    """All labels of the model but that of a leaf; none of a model without labels, or with attributes."""
+    labels = None if model is None else checked_model(model).conditioner
+    if model is None or not isinstance(labels, FiniteConditioner) or groups_of(labels) is not None:
+        return []
+    every = [model.leaf(value[None]) for value in labels.enumerate_support()]
+    return [one for one in every if not torch.equal(one.condition.rows, leaf.condition.rows)]
+
+
+def _check_rule(whole: Composition, mass: float, weights: list[float], denoiser: Denoiser, *, alone: bool) -> None:
+    if denoiser.rule == "sum" and alone:
+        why = "a sum without one component predicts no noise, so that no component has a lift"
+        raise CompositionError(f"got {whole!r} under the rule 'sum'; expected 'product' or 'mean'; {why}")
+    if not is_constant(mass, 1.0):
+        why = "compose with `&`, Composer([...]) or model.compose(values)"
+        raise CompositionError(f"got {whole!r} of mass {mass:g}; expected weights whose sum is 1; {why}")
+    if denoiser.rule == "mean" and alone and (len(weights) < 2 or len(weights) < len(whole.terms) or min(weights) < 0):
+        expected = "two of its components with positive weights, or one and model= with other labels to compare it with"
+        raise CompositionError(f"got {whole!r} without an unconditional prediction; expected {expected}; {APART}")
