@@ -88,7 +88,10 @@ def test_its_page_has_its_cells_and_their_images(path: Path) -> None:
         paragraphs = [f"```python\n{source}\n```"] if code else PAGES["with_links"](source).split("\n\n")
         for paragraph in paragraphs:
             place = page.index(paragraph, place)
-    assert page.count("../images/notebooks/") >= 2
+    images = re.findall(r"!\[(.*)\]\(\.\./images/notebooks/[\w-]+\.png\)", page)
+    assert len(images) >= 2
+    assert images == [cell["metadata"]["alt"] for cell in PAGES["cells"](path) if "alt" in cell["metadata"]]
+    assert all(images)  # what each shows is said
 
 
 def test_a_page_shows_what_cells_print_and_show(tmp_path: Path) -> None:

@@ -258,6 +258,25 @@ def test_links_and_pictures_exist(page: Path) -> None:
         assert path.startswith("http") or (page.parent / path).exists(), path
 
 
+def anchors(page: Path) -> set[str]:
+    """Where links into a page may lead: its headings as a site and a repository write them, or `{ #names }` of ours."""
+    found = set()
+    prose = re.sub(READABILITY["CODE"], "", page.read_text(encoding="utf-8"))
+    for heading in re.findall(r"(?m)^#+ (.*)", prose):
+        named = re.search(r"\{[^}]*#([\w-]+)", heading)
+        words = re.sub(r"[^\w\s-]", "", re.sub(r"\]\([^)]*\)", "", heading).lower())
+        found.add(named[1] if named else re.sub(r"\s+", "-", words.strip()))
+    return found
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=name)
+def test_a_link_into_a_page_leads_to_a_heading(page: Path) -> None:
+    prose = re.sub(READABILITY["CODE"], "", page.read_text(encoding="utf-8"))
+    for path, anchor in re.findall(r"\]\((?!http)([^)#\s]*)#([\w-]+)\)", prose):
+        target = page.parent / path if path else page
+        assert target.suffix != ".md" or anchor in anchors(target), f"{path}#{anchor}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_the_code_and_the_tests_that_a_page_names_exist(page: Path) -> None:
     """In tables of promises: `energycomp/files.py`, and `tests/test_files.py::test_damage_is_named`."""

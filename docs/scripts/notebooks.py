@@ -61,7 +61,8 @@ def rendered(path: Path, images: Path) -> str:
             with contextlib.redirect_stdout(printed):
                 value = run(source, names, f"{path.name}[{number}]")
             parts.append(f"```python\n{source}\n```")
-            parts += shown(value, printed.getvalue(), images / f"{path.stem}-{number}.png")
+            seen = cell.get("metadata", {}).get("alt", "")
+            parts += shown(value, printed.getvalue(), images / f"{path.stem}-{number}.png", seen)
     title, _, rest = "\n\n".join(parts).partition("\n\n")
     links = f"[The notebook]({BLOB}/{path.name}) | [open it in Colab]({COLAB}/{path.name})"
     return f"{title}\n\n{links}\n\n{rest}\n"
@@ -82,14 +83,16 @@ def run(source: str, names: dict[str, Any], where: str) -> Any:
     return None if last is None else eval(compile(ast.Expression(last.value), where, "eval"), names)  # type: ignore[attr-defined]  # noqa: S307
 
 
-def shown(value: Any, printed: str, file: Path) -> Iterator[str]:
-    """The image of a value, and its text below what the cell printed. Writes the image."""
+def shown(value: Any, printed: str, file: Path, seen: str) -> Iterator[str]:
+    """The image of a value, and its text below what the cell printed. Writes the image.
+
+    `seen` says what the image shows: the entry "alt" in the metadata of the cell.
+    """
     image = picture(value)
     if image is not None:
         image.thumbnail((LARGE, LARGE))
         image.convert("RGB").save(file, optimize=True)
-        alternative = f"What the cell shows: {type(value).__name__}"
-        yield f"![{alternative}](../images/notebooks/{file.name})"
+        yield f"![{seen}](../images/notebooks/{file.name})"
     said = "\n".join(filter(None, [printed.rstrip(), text(value)]))
     if said:
         yield f"```text\n{said}\n```"

@@ -45,7 +45,9 @@ def plugins(as_json: AsJson = False) -> None:
 
 
 def install(
-    packages: Annotated[list[str], typer.Argument(metavar="PACKAGE", help="A name or a folder.")],
+    packages: Annotated[
+        list[str], typer.Argument(metavar="PACKAGE", help="Name of a package, or its folder, such as ./my-plugin.")
+    ],
 ) -> None:
     """Install plugins where energycomp is installed, with pip, and list them.
 

@@ -71,6 +71,16 @@ def _class_of(function: Callable[..., Any]) -> type[Command]:
     return ModelCommand if Run in takes else Command
 
 
+def _shared_help() -> str:
+    """The options of `Run` as a list, each with its default."""
+    lines = []
+    for one in shared_options():
+        named = " ".join(filter(None, (one.opts[0], one.metavar)))
+        default = "" if one.default is None or one.is_flag else f" Default: {one.default}."
+        lines.append(f"* `{named}`: {one.help}{default}\n")
+    return "".join(lines)
+
+
 class _Commands(_Quiet, TyperGroup):
     """The commands of this package, then those that plugins register.
 
@@ -126,9 +136,8 @@ app = typer.Typer(
     help=(
         "Image models as sums of energies: compose, decompose and understand images.\n\n"
         '```sh\nenergycomp sample clevr "0.3,0.45" "0.7,0.6" -o scene.png\nenergycomp infer clevr scene.png\n```\n\n'
-        "Every command that runs a model takes, too:\n\n"
-        + "".join(f"* `{' '.join(filter(None, (one.opts[0], one.metavar)))}`: {one.help}\n" for one in shared_options())
-        + "\nPlugins add commands. The exit code is 0 for success, 1 where some of several images or checks failed, 2 "
+        "Every command that runs a model takes, too:\n\n" + _shared_help() + "\n"
+        "Plugins add commands. The exit code is 0 for success, 1 where some of several images or checks failed, 2 "
         "for input that is refused, with the reason in one line, and 130 after Ctrl-C."
     ),
     no_args_is_help=True,

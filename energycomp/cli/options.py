@@ -40,7 +40,7 @@ ModelName = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Registered name, folder or hub id (owner/name[@revision]) of a model.",
+        help="Registered name (clevr), folder, or hub id (owner/name[@revision]) of a model.",
         autocompletion=registered("models"),
     ),
 ]
@@ -49,16 +49,29 @@ ImageFiles = Annotated[
 ]
 Components = Annotated[
     list[str] | None,
-    typer.Option("--component", metavar="COMPONENT", help="Component of the images: 0.3,0.5 or smiling. Repeatable."),
+    typer.Option(
+        "--component",
+        metavar="COMPONENT",
+        help="Component to look for, such as 0.3,0.5 or smiling or 'a red cube'. Repeatable.",
+    ),
 ]
 Not = Annotated[
     list[str] | None,
-    typer.Option("--not", metavar="COMPONENT", help="Component that images should not show. Repeatable."),
+    typer.Option(
+        "--not", metavar="COMPONENT", help="Component that images should not show, such as 0.5,0.8. Repeatable."
+    ),
 ]
 Png = Annotated[Path, typer.Option("-o", "--out", help="PNG file to write.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the random numbers.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**63 - 1, help="Seed of the random numbers. The same seed gives the same result.")
+]
 Steps = Annotated[
-    int | None, typer.Option(min=1, help="Number of scheduler steps (num_inference_steps).", show_default=MODELS_OWN)
+    int | None,
+    typer.Option(
+        min=1,
+        help="Number of denoising steps (num_inference_steps). Fewer are faster, and less accurate.",
+        show_default=MODELS_OWN,
+    ),
 ]
 SolverName = Annotated[
     str | None,
@@ -70,11 +83,13 @@ SolverName = Annotated[
 ]
 Count = Annotated[
     str | None,
-    typer.Option(help="Number of components in an image: 4, or a range 3-8.", show_default=MODELS_OWN),
+    typer.Option(
+        help="Number of components in an image, 4, or the range in which it is searched, 3-8.", show_default=MODELS_OWN
+    ),
 ]
 SHOWN = 320  # px, the least shorter side of an image in a file of its own
 Raw = Annotated[
-    bool, typer.Option("--raw", help="Write the model's own pixels, neither enlarged nor in the shape of the frame.")
+    bool, typer.Option("--raw", help="Write the pixels of the model, neither enlarged nor in the shape of the frame.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -85,9 +100,10 @@ def _shared(
         typer.Option(
             "--option",
             metavar="NAME=VALUE",
-            help="Argument of the model: model=FOLDER, dtype=bfloat16, preset=NAME; for a model of prompts "
-            "concepts=cat,dog and template='a {}', what infer chooses among; for one that decomposes images views=1, "
-            "the number of turned and mirrored ones that are searched. Repeatable.",
+            help="Argument of the model, such as dtype=bfloat16 or preset=paper. A model of prompts also takes "
+            "model=FOLDER, a pipeline of diffusers, and concepts=cat,dog and template='a {}', among which infer "
+            "chooses. A model that decomposes images takes views=1, the number of turned and mirrored views that it "
+            "searches. Repeatable.",
         ),
     ] = None,
     seed: Seed = 0,

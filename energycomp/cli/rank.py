@@ -19,7 +19,9 @@ def rank(
     images: ImageFiles,
     component: Components = None,
     negated: Not = None,
-    draws: Annotated[int, typer.Option(min=2, help="Number of noise draws that a lift averages over.")] = 32,
+    draws: Annotated[
+        int, typer.Option(min=2, help="Draws of noise that a lift averages over. More are slower, and surer.")
+    ] = 32,
 ) -> None:
     """Rank images by how well they show every component of a composition.
 

@@ -43,12 +43,12 @@ def sample(
         ),
     ] = None,
     negated: Not = None,
-    n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Number of samples, of each composition.")] = 1,
+    n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Number of samples of each composition.")] = 1,
     best_of: Annotated[
         int,
         typer.Option(
             min=1,
-            help="Maximum number of samples drawn for each one kept, until all kept ones show every component.",
+            help="Most samples that are drawn for each one that is kept, until all kept ones show every component.",
         ),
     ] = 1,
     out: Annotated[
@@ -61,7 +61,10 @@ def sample(
         ),
     ] = Path("sample.png"),
     canvas: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Size in pixels of a larger image of objects, such as 384x128.")
+        str | None,
+        typer.Option(
+            metavar="WxH", help="Size in pixels of an image of objects that is larger than the model's: 384x128."
+        ),
     ] = None,
     raw: Raw = False,
     as_grid: Annotated[bool, typer.Option("--grid", help="Write all samples to one image, in rows.")] = False,
@@ -89,8 +92,7 @@ def sample(
         bool,
         typer.Option(
             "--forecast",
-            help="Say whether samples will be right, and what to do if not, before any is drawn; writes no file. "
-            "Needs a sampler that forecasts: smc, of energycomp-samplers.",
+            help="Draw nothing: say whether samples will be right, and what to do if not. Needs energycomp-samplers.",
         ),
     ] = False,
     precision: Annotated[

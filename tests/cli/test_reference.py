@@ -37,6 +37,13 @@ def test_the_examples_of_every_command_can_be_parsed() -> None:
             command.make_context(name, arguments)
 
 
+def test_options_that_all_models_share_say_their_defaults() -> None:
+    text = PAGE.read_text().split("**Usage**")[0]
+    shared = dict(re.findall(r"^\* `--(\w+)[^`]*`: (.*)$", text, flags=re.MULTILINE))
+    assert shared["seed"].endswith(" Default: 0.")
+    assert shared["device"].endswith(" Default: cpu.")
+
+
 def test_help_is_rendered() -> None:
     group = typer.main.get_command(app)
     parent = group.make_context("energycomp", [], resilient_parsing=True)

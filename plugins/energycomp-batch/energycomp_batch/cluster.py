@@ -35,13 +35,24 @@ SETTINGS = {
 }  # fmt: skip
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray listens on the loopback address only
 
-Engine = Annotated[Literal["local", "ray"], typer.Option(help="Processes of this machine, or actors of a Ray cluster.")]
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option(help="local: processes of this machine; ray: actors of a Ray cluster."),
+]
 Address = Annotated[
     str | None,
-    typer.Option(help="Of a Ray cluster, or auto for the one that runs here.", show_default="Ray is started"),
+    typer.Option(
+        help="Address of a Ray cluster, such as head:6379, or auto for the one that runs on this machine.",
+        show_default="Ray is started on this machine",
+    ),
 ]
 Concurrency = Annotated[
-    int | None, typer.Option(min=1, help="Number of Ray's actors.", show_default="one per core, or GPU, of the cluster")
+    int | None,
+    typer.Option(
+        min=1,
+        help="Number of Ray's actors, each of which holds a model.",
+        show_default="one per core, or GPU, of the cluster",
+    ),
 ]
 
 

@@ -77,7 +77,9 @@ def batch(
     shard: ShardOption = None,
     column: Annotated[
         str | None,
-        typer.Option(help="Column of the images in Parquet files and archives.", show_default="that of images"),
+        typer.Option(
+            help="Column of the images in Parquet files and archives.", show_default="image, or the only one of images"
+        ),
     ] = None,
     engine: Engine = "local",
     address: Address = None,

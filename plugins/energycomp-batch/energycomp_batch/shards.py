@@ -17,7 +17,11 @@ LOCAL = ("LOCAL_RANK", "SLURM_LOCALID")  # rank on this machine
 
 ShardOption = Annotated[
     str | None,
-    typer.Option(metavar="I/N", help="Read part I of N of the images, such as 1/4.", show_default="of a launcher"),
+    typer.Option(
+        metavar="I/N",
+        help="Read part I of N of the images, such as 1/4.",
+        show_default="all, or the part that torchrun or Slurm names",
+    ),
 ]
 
 

@@ -223,6 +223,21 @@ def test_pictures_that_are_not_square_are_edited_and_explained(tiny: Model) -> N
         edit(image, tiny, set={1: {"tilt": "45"}}, **options)
 
 
+def test_the_command_edit_sets_a_turn(tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugins.register("models", "turned", lambda **_: tiny)
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (24, 16), "gray").save("gray.png")
+    command = ["edit", "turned", "gray.png", "--count", "1", "--steps", "2", "--json", "--set"]
+    done = CliRunner().invoke(app, [*command, "1:shape=cube,turn=45"], catch_exceptions=False)
+    assert json.loads(done.stdout)["after"][0]["turn"] == 45
+    for said, expected in [
+        ("1:turn=around", "expected a whole number, such as 30"),
+        ("1:colour=red", "expected one of size, color, material, shape, turn"),
+        ("1:shape=ball", "expected one of cube, sphere, cylinder"),
+    ]:
+        assert expected in str(CliRunner().invoke(app, [*command, said]).exception)
+
+
 class Turning(torch.nn.Module):
     """Predicts x0 as `base`, plus, for a cube, fixed directions times its token of the turn: one pair for each half."""
 

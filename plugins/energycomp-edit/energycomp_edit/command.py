@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,7 +50,8 @@ def edit(
         typer.Option(
             "--set",
             metavar="NUMBER:NAME=WORD,...",
-            help="Object to change, as its number and its new attributes: 2:color=red,shape=sphere. Repeatable.",
+            help="Object to change, as its number and its new attributes: 2:color=red,shape=sphere or 2:turn=45. "
+            "Repeatable.",
         ),
     ] = None,
     remove: Annotated[
@@ -160,15 +161,24 @@ def _words(text: str) -> dict[str, str]:
 
 def _check_words(changes: Mapping[int, Mapping[str, str]], model: Model) -> None:
     """Refuses words before the image is read, which takes seconds."""
-    from energycomp.components import mixed_of
+    from energycomp.components import HasUnread, mixed_of
 
+    own: object = model.conditioner
     mixed = mixed_of(model.conditioner)
-    known = {} if mixed is None else mixed.attributes
+    known: dict[str, Sequence[str]] = {} if mixed is None else dict(mixed.attributes)
+    numbers = own.unread if isinstance(own, HasUnread) else ()  # such as a turn
     for number, words in changes.items():
         for name, word in words.items():
-            if word not in known.get(name, ()):
-                expected = ", ".join(known.get(name, known)) or f"none, since {model.name} has no attributes"
-                raise InputError(f"got --set {number}:{name}={word}; expected {expected}; change it")
+            if word in known.get(name, ()) or (name in numbers and word.removeprefix("-").isdecimal()):
+                continue
+            if name in numbers:
+                expected = "a whole number, such as 30"
+            elif name in known:
+                expected = f"one of {', '.join(known[name])}"
+            else:
+                names = ", ".join((*known, *numbers))
+                expected = f"one of {names}" if names else f"none, since {model.name} has no attributes"
+            raise InputError(f"got --set {number}:{name}={word}; expected {expected}; change it")
 
 
 def _index(number: int, solution: Solution, model: Model) -> int:

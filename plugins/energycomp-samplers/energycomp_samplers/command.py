@@ -34,13 +34,17 @@ def separate(
     count: Annotated[
         str | None,
         typer.Option(
-            help="Number of sources: 2, or a range 1-3, each any of the components.", show_default="each component once"
+            help="Number of sources, 2, or the range in which it is searched, 1-3. Each is any of the components.",
+            show_default="each component once",
         ),
     ] = None,
-    n: Annotated[int, typer.Option("-n", min=2, max=10_000, help="Number of draws.")] = 20,
+    n: Annotated[int, typer.Option("-n", min=2, max=10_000, help="Number of draws of the posterior.")] = 20,
     variance: Annotated[
         float | None,
-        typer.Option(help="Variance of the pixels of a source, in [-1, 1].", show_default="measured by 16 NFE"),
+        typer.Option(
+            help="Variance of the pixels of a source, whose values are in [-1, 1]: above 0.",
+            show_default="measured by 16 network evaluations",
+        ),
     ] = None,
     out: Png = Path("sources.png"),
     steps: Annotated[int, typer.Option(min=1, help="Number of noise levels (num_inference_steps).")] = 50,

@@ -36,11 +36,11 @@ def scene(
     run: Run,
     model: ModelName,
     graph: Annotated[
-        str, typer.Argument(metavar="GRAPH", help="Objects and relations, or a text file of them; see below.")
+        str, typer.Argument(metavar="GRAPH", help="Objects and relations, as in the examples, or a text file of them.")
     ],
     out: Png = Path("scene.png"),
     n: Annotated[int, typer.Option("-n", min=1, help="Number of pictures, shown beside each other.")] = 1,
-    tries: Annotated[int, typer.Option(min=1, help="Most samples of a picture, until what was asked for is seen.")] = 4,
+    tries: Annotated[int, typer.Option(min=1, help="Most samples of a picture; the likeliest is kept.")] = 4,
     steps: Steps = None,
     no_metadata: NoMetadata = False,
 ) -> None:
@@ -98,10 +98,10 @@ def relate(
         typer.Option(metavar="QUESTION", help="Question, or a JSON file of CLEVR programs. Repeatable."),
     ] = None,
     camera: Annotated[
-        bool, typer.Option("--camera", help="Infer the camera, too, for places in 3-D; clevr takes one.")
+        bool, typer.Option("--camera", help="Infer the camera, too, and print places in scene units. For clevr.")
     ] = False,
     also: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Another model that reads words, too, such as clevr-small.")
+        str | None, typer.Option(metavar="MODEL", help="Second model that reads the words, such as clevr-small.")
     ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="PNG file of the image with its objects.")] = None,
     count: Count = None,

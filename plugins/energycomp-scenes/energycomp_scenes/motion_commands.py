@@ -89,7 +89,7 @@ def film(
     frames: Annotated[int, typer.Option(min=2, max=1000, help="Number of frames.")] = 16,
     camera: Annotated[
         str | None,
-        typer.Option(help="Offsets of the camera, right, up and forward, in scene units: '0,0,0 -> 1,0,0'."),
+        typer.Option(help="Path of the camera: offsets to the right, up and forward in scene units, '0,0,0 -> 1,0,0'."),
     ] = None,
     steps: Steps = None,
     fps: Annotated[float, typer.Option(min=0.1, max=50, help="Frames per second.")] = 8.0,

@@ -10,7 +10,8 @@ import typer
 
 def studio(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Registered name, folder or hub id of the model that is shown first.")
+        str,
+        typer.Argument(metavar="MODEL", help="Registered name, folder, or hub id of the model that is shown first."),
     ] = "clevr",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port of 127.0.0.1; 0 chooses a free one.")] = 7860,
     device: Annotated[str, typer.Option(help="Torch device that runs the networks, for example cuda.")] = "cpu",

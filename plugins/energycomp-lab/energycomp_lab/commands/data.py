@@ -17,22 +17,23 @@ if TYPE_CHECKING:
 
 
 def data(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a registered dataset.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a registered dataset, such as clevr or faces.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to create. It must be new or empty.")],
     n: Annotated[int, typer.Option("-n", min=1, help="Number of images.")] = 1000,
     objects: Annotated[
         str,
         typer.Option(
-            help="Content of the images, as the dataset defines it, for example 3-5 or wide:0-5:128x128 for clevr: "
-            "plain, wide, crowded or textured scenes, the range of counts, and the size."
+            help="Content of the images, as the dataset defines it. For clevr: 3-5 is the range of counts; "
+            "wide:0-5:128x128 is the kind of scenes (plain, wide, crowded or textured), the range, and the size in px."
         ),
     ] = "",
     renderer: Annotated[
         Literal["own", "blender"],
-        typer.Option(help="blender renders clevr with the assets of the official generator, from --assets."),
+        typer.Option(help="own: the renderer of the dataset; blender: of clevr, with the official meshes in --assets."),
     ] = "own",
     assets: Annotated[
-        Path | None, typer.Option(help="Folder image_generation/data of clevr-dataset-gen.", show_default=False)
+        Path | None,
+        typer.Option(help="Folder image_generation/data of clevr-dataset-gen, for blender.", show_default=False),
     ] = None,
     seed: Seed = 0,
     engine: Engine = "local",

@@ -47,9 +47,9 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            help="Images: generated, for example synthetic:3-5, or of a folder, for example DIR or DIR:3-8. Or "
-            "skills, or skills:negation,two: prompts to draw, judged by a reader of renders, or, of text, by the "
-            "model itself."
+            help="Images to read: synthetic:3-5 draws some with 3 to 5 objects, DIR or DIR:3-8 takes those of a "
+            "folder. skills, or skills:negation,two, are prompts that the model draws: a detector of objects judges "
+            "the images, and a model of prompts judges its own."
         ),
     ] = "synthetic",
     out: Annotated[
@@ -63,13 +63,16 @@ def evaluate(
     count: Annotated[
         str | None,
         typer.Option(
-            help="Number of components in an image: 4, or a range 3-8, or true for the true number of each image.",
+            help="Number of components in an image: 4, the range in which it is searched, 3-8, or true for the true "
+            "number of each image.",
             show_default=MODELS_OWN,
         ),
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option("--source", help="Name of a registered dataset.", show_default="the dataset of the model's name"),
+        typer.Option(
+            "--source", help="Dataset that reads --data, such as clevr.", show_default="the dataset of the model's name"
+        ),
     ] = None,
     samples: Annotated[
         int, typer.Option(min=0, help="Number of generated scenes to score, for models that generate whole scenes.")

@@ -30,7 +30,7 @@ SIDE = 128  # px, the least side of an image in a grid of samples
 
 
 def train(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a registered recipe.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a registered recipe, such as clevr.")],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -49,7 +49,9 @@ def train(
             help="Run to continue from its newest checkpoint, or model whose weights to start from: folder or hub id.",
         ),
     ] = None,
-    preset: Annotated[str, typer.Option(help="Preset of the recipe, for example default or paper.")] = "default",
+    preset: Annotated[
+        str, typer.Option(help="Preset of the recipe: default, or paper, the sizes of the thesis.")
+    ] = "default",
     steps: Annotated[int | None, typer.Option(min=1, help="Number of optimizer steps.", show_default=RECIPES_OWN)] = (
         None
     ),
@@ -58,7 +60,7 @@ def train(
         Literal["no", "bf16"] | None,
         typer.Option(help="Mixed precision of the networks; bf16 is faster.", show_default=RECIPES_OWN),
     ] = None,
-    half: Annotated[bool, typer.Option("--half", help="Store the model in half precision.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Store the weights as float16, which halves the file.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Number of CPU threads.", show_default="all cores")] = None,
     option: Annotated[
         list[str] | None,
