@@ -50,6 +50,12 @@ class Composable(_Component):
     a mixture, a leaf. Weights are real numbers of Python, numpy or torch, or a `Weight`, which varies over pixels and
     noise levels: `region("left half") * a`. Then mass(A) is a `Weight`, too.
     The sums are exact at each timestep; samples are not those of the product in general (`Composer.sample`).
+
+    >>> from energycomp.components import Gaussian
+    >>> u = Gaussian(name="u", unconditional="self")
+    >>> a, b = (Gaussian(mean, name=name, unconditional=u) for mean, name in ((1.0, "a"), (2.0, "b")))
+    >>> a & b, ~a, 7.5 * a & u
+    (-u + a + b, 2 u - a, -6.5 u + 7.5 a)
     """
 
     __slots__ = ()

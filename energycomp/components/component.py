@@ -44,7 +44,13 @@ class EnergyComponent(Protocol):
 
 @runtime_checkable
 class HasEnergy(Protocol):
-    """A component that knows its energy and not only the gradient."""
+    """A component that knows its energy and not only the gradient.
+
+    >>> from energycomp.components import Gaussian
+    >>> from energycomp.testing import tiny_model
+    >>> isinstance(Gaussian(), HasEnergy), isinstance(tiny_model()(0.5, 0.5), HasEnergy)
+    (True, False)
+    """
 
     def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Energies (B,) of a noised sample (B, C, H, W) at timesteps (B,)."""
@@ -52,7 +58,13 @@ class HasEnergy(Protocol):
 
 @runtime_checkable
 class Leaf(Protocol):
-    """A component that is predicted in one batch with the other leaves of its group, such as those of one denoiser."""
+    """A component that is predicted in one batch with the other leaves of its group, such as those of one denoiser.
+
+    >>> from energycomp.testing import tiny_model
+    >>> model = tiny_model()
+    >>> model(0.1, 0.2).group is model(0.3, 0.4).group is model.denoiser
+    True
+    """
 
     @property
     def group(self) -> LeafGroup:

@@ -37,7 +37,11 @@ def compound_prompt(template: str, concepts: Iterable[str]) -> str:
 
 @attrs.frozen
 class WeightedText:
-    """The text of a component, which the model's conditioner reads, and its weight."""
+    """The text of a component, which the model's conditioner reads, and its weight.
+
+    >>> weighted("red * 2 @ left half").text, weighted("red").weight(default=7.5)
+    ('red', 7.5)
+    """
 
     text: str
     number: float | None = None  # of the weight; None where it is left out
