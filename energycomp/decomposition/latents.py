@@ -80,7 +80,12 @@ def traverse(latents: Tensor, row: int, dimension: int, values: Sequence[float])
 
 
 def checked(latents: Any) -> Tensor:
-    """Returns legal latents unchanged; raises `InputError` for another shape, no rows or non-finite numbers."""
+    """Returns legal latents unchanged; raises `InputError` for another shape, no rows or non-finite numbers.
+
+    >>> checked(torch.zeros(2, 4))
+    Traceback (most recent call last):
+    energycomp.errors.InputError: got latents of shape (2, 4); expected floating point (B, K, D), what `encode` gives
+    """
     if not isinstance(latents, Tensor) or latents.ndim != 3 or not latents.is_floating_point():
         got = f"shape {tuple(latents.shape)}" if isinstance(latents, Tensor) else f"type {type(latents).__name__}"
         raise InputError(f"got latents of {got}; expected floating point (B, K, D), what `encode` gives")
@@ -92,7 +97,12 @@ def checked(latents: Any) -> Tensor:
 
 
 def latents_for(model: Model, latents: Any) -> Tensor:
-    """Latents (B, K, D) as float32 on the device of a model; raises `InputError` where they are not latents of it."""
+    """Latents (B, K, D) as float32 on the device of a model; raises `InputError` where they are not latents of it.
+
+    >>> from energycomp.testing import stripes_model
+    >>> latents_for(stripes_model(), torch.zeros(1, 2, 4).double()).dtype
+    torch.float32
+    """
     latents = checked(latents)
     width = model.conditioner.value_shape[-1]
     if latents.shape[2] != width:

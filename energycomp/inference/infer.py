@@ -31,7 +31,11 @@ from energycomp.seeds import as_generator
 
 
 class OutOfDistributionWarning(EnergycompWarning):
-    """The error of the answer is larger than on nearly all held-out images: do not trust it."""
+    """The error of the answer is larger than on nearly all held-out images: do not trust it.
+
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", OutOfDistributionWarning)  # the answer says it, too: `solution.trusted`
+    """
 
 
 def infer(
@@ -132,7 +136,13 @@ class _Given:
 
 @attrs.frozen(eq=False)
 class Search:
-    """How images are read: the arguments of `infer` that are the same for all of them."""
+    """How images are read: the arguments of `infer` that are the same for all of them.
+
+    >>> from energycomp.testing import bumps_model, planted
+    >>> model = bumps_model(solver="pursuit")
+    >>> Search(count=1).read(planted(model, torch.tensor([[0.2, 0.3]])), model).count
+    1
+    """
 
     solver: Solver | type[Solver] | str | None = None
     count: int | Sequence[int] | None = None

@@ -17,6 +17,10 @@ class NoiseBank:
     """S draws. Candidates that are compared see the same draws, so their differences are paired.
 
     `draw_bank` draws them in the order of their timesteps: `energycomp.inference.standard_error` relies on it.
+
+    >>> bank = draw_bank(4, (3, 8, 8), torch.linspace(0.999, 0.001, 1000), generator=0)
+    >>> len(bank), len(bank[:2]), bank.noised(torch.zeros(1, 3, 8, 8), torch.linspace(0.999, 0.001, 1000)).shape
+    (4, 2, torch.Size([4, 3, 8, 8]))
     """
 
     timestep: Tensor  # (S,) real numbers in [0, T]
@@ -80,7 +84,13 @@ def draw_bank(
 
 
 def noised_trunk(denoiser: Denoiser, observation: Tensor, bank: NoiseBank) -> Trunk:
-    """The trunk of one observation (1, C, H, W) under every draw of a bank. Costs S trunk passes."""
+    """The trunk of one observation (1, C, H, W) under every draw of a bank. Costs S trunk passes.
+
+    >>> from energycomp.testing import bumps_model
+    >>> denoiser = bumps_model().denoiser
+    >>> len(noised_trunk(denoiser, torch.zeros(1, 3, 16, 16), draw_bank(4, (3, 16, 16), denoiser.alphas_cumprod)))
+    4
+    """
     return trunk(denoiser, bank.noised(observation, denoiser.alphas_cumprod), bank.timestep)
 
 
@@ -93,12 +103,31 @@ def wanted(denoiser: Denoiser, observation: Tensor, bank: NoiseBank) -> tuple[Te
 
 
 def residual_errors(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, predictions: Tensor) -> Tensor:
-    """lambda_s |eps_s - eps_hat_s|^2 of composed predictions (N, S, C, H, W) in the network's type: (N, S)."""
+    """lambda_s |eps_s - eps_hat_s|^2 of composed predictions (N, S, C, H, W) in the network's type: (N, S).
+
+    >>> from energycomp.testing import bumps_model, planted
+    >>> model = bumps_model()
+    >>> image = planted(model, torch.tensor([[0.2, 0.3]]))
+    >>> bank = draw_bank(4, (3, 16, 16), model.denoiser.alphas_cumprod)
+    >>> exact = image.expand(1, 4, -1, -1, -1)  # the prediction of x0 without error, for 4 draws
+    >>> residual_errors(model.denoiser, image, bank, exact)
+    tensor([[0., 0., 0., 0.]])
+    """
     best, scale = wanted(denoiser, observation, bank)
     return (predictions - best).flatten(2).square().sum(2) * scale.to(predictions.dtype)
 
 
 def residuals(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, predictions: Tensor) -> Tensor:
-    """sqrt(lambda_s) (eps_s - eps_hat_s) of predictions (S, C, H, W); the error of a draw is its squared sum."""
+    """sqrt(lambda_s) (eps_s - eps_hat_s) of predictions (S, C, H, W); the error of a draw is its squared sum.
+
+    >>> from energycomp.testing import bumps_model
+    >>> denoiser = bumps_model().denoiser
+    >>> image = torch.zeros(1, 3, 16, 16)
+    >>> bank = draw_bank(4, (3, 16, 16), denoiser.alphas_cumprod)
+    >>> prediction = torch.ones(4, 3, 16, 16)
+    >>> left = residuals(denoiser, image, bank, prediction).square().flatten(1).sum(1)
+    >>> torch.allclose(left, residual_errors(denoiser, image, bank, prediction[None])[0])
+    True
+    """
     best, scale = wanted(denoiser, observation, bank)
     return (best - predictions) * by_sample(scale.sqrt().to(predictions.dtype), predictions.ndim)

@@ -21,7 +21,11 @@ DENOISER = ("prediction_type", "rule", "sample_shape", "token_shape", "null_trai
 
 @runtime_checkable
 class Named(Protocol):
-    """A codec or a processor that a `config.json` names: by a name that a plugin registers, with arguments as JSON."""
+    """A codec or a processor that a `config.json` names: by a name that a plugin registers, with arguments as JSON.
+
+    >>> isinstance(ImageProcessor(size=(16, 16)), Named), ImageProcessor(size=(16, 16)).registered_name
+    (True, 'image')
+    """
 
     @property
     def registered_name(self) -> str: ...

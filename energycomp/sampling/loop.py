@@ -144,6 +144,13 @@ class SchedulerSampler:
 
     Args:
         scheduler: name, class or instance of a diffusers scheduler, see `make_scheduler`.
+
+    >>> from energycomp import Composer
+    >>> from energycomp.components import Gaussian
+    >>> sampler = SchedulerSampler("EulerDiscreteScheduler")
+    >>> far = Composer([Gaussian(3.0, 0.01)])  # near 3, with the variance 0.01
+    >>> far.sample(2, sampler=sampler, generator=0, num_inference_steps=20, output_type="pt", progress=False).flatten()
+    tensor([3.1043, 2.9766])
     """
 
     scheduler: Any = None

@@ -108,7 +108,12 @@ class SamplingReport:
 
 @attrs.frozen(eq=False)
 class Sampled:
-    """Samples (n, C, H, W) and the report of the run."""
+    """Samples (n, C, H, W) and the report of the run.
+
+    >>> import torch
+    >>> Sampled(torch.zeros(2, 3, 16, 16)).report.warnings
+    ()
+    """
 
     samples: Tensor
     report: SamplingReport = attrs.field(factory=SamplingReport)
