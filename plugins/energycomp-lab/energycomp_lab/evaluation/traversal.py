@@ -66,6 +66,12 @@ def strongest_dimensions(
     """The dimensions, at most `count`, that change the image most between two values, the strongest first.
 
     Decodes 2 D images. Arguments and errors as of `traverse_dimension`.
+
+    >>> from energycomp.decomposition import decomposer_of
+    >>> from energycomp.testing import stripes_model
+    >>> stripes = decomposer_of(stripes_model(parts=2))
+    >>> sorted(strongest_dimensions(stripes, torch.zeros(1, 2, 4), 0, (0.0, 0.5), count=3))  # its colour, not its place
+    [1, 2, 3]
     """
     width = latents.shape[2]
     both = torch.cat([end for dim in range(width) for end in traverse(latents, part, dim, ends)])
