@@ -54,6 +54,12 @@ def film(
 
     Raises:
         InputError: a text that is no object, a place or an offset that is none, or a model that takes no such texts.
+
+    >>> from energycomp import load
+    >>> script = ["red cube at 0.2,0.5 -> 0.7,0.5"]
+    >>> frames = film(load("clevr-small"), script, frames=2, num_inference_steps=2, progress=False)
+    >>> len(frames), frames[0].size
+    (2, (480, 320))
     """
     model = model_of(model)
     seed = as_seed(generator)
