@@ -66,6 +66,11 @@ def slot_loss(
     Args:
         samples: (B, 3, H, W) in [-1, 1].
         generator: draws the initial slots and the latents.
+
+    >>> from energycomp_slots.model import untrained
+    >>> network = untrained(slots=3, width=8, size=16).denoiser.network
+    >>> sorted(slot_loss(network, torch.zeros(2, 3, 16, 16), LossWeights()).parts)  # without scenes, by default
+    ['kl_slots', 'reconstruction', 'used']
     """
     features = network.encode(samples)
     noise = randn_tensor((len(samples), network.slots, network.width), generator=generator, device=samples.device)
@@ -99,6 +104,11 @@ def generation_loss(
 
     Wang (2026) has no such step. Without it, the divergence between slots that are not aligned yet leads to blurred
     scenes. Feature maps that agree align the slots, because both paths share the following layers.
+
+    >>> from energycomp_slots.model import untrained
+    >>> network = untrained(slots=3, width=8, size=16).denoiser.network
+    >>> sorted(generation_loss(network, torch.zeros(2, 3, 16, 16), LossWeights()).parts)
+    ['features', 'kl_matched', 'kl_scene']
     """
     with torch.no_grad():
         features = network.encode(samples)
