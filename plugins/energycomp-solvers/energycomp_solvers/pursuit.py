@@ -93,6 +93,13 @@ class Pursuit:
         budget: most network evaluations for what is doubted of an answer, about: the search goes on until nothing is
             left to explain, see `energycomp_solvers.shared.repair`; 0 for none. For continuous values and the rule
             product.
+
+    >>> from energycomp import infer
+    >>> from energycomp.testing import bumps_model, planted
+    >>> image = planted(bumps_model(), torch.tensor([[0.2, 0.3], [0.7, 0.8]]))[0] / 2 + 0.5
+    >>> infer(image, bumps_model(), solver=Pursuit(budget=0)).conditions.round(decimals=2)
+    tensor([[0.2000, 0.3000],
+            [0.7000, 0.8000]])
     """
 
     needs: ClassVar[None] = None

@@ -47,6 +47,12 @@ class SGD:
         rounds: halvings.
         fresh_draws: fresh draws that score the finalists; the problem's default.
         p_value: a larger count is taken only where it is better by a paired test below this.
+
+    >>> from energycomp import infer
+    >>> from energycomp.testing import bumps_model, planted
+    >>> image = planted(bumps_model(), torch.tensor([[0.2, 0.3]]))[0] / 2 + 0.5
+    >>> infer(image, bumps_model(), solver=SGD(inits=2, steps=60), count=1).conditions.round(decimals=1)
+    tensor([[0.2000, 0.3000]])
     """
 
     needs: ClassVar[Literal["differentiable"]] = "differentiable"
