@@ -31,11 +31,7 @@ from energycomp.seeds import as_generator
 
 
 class OutOfDistributionWarning(EnergycompWarning):
-    """The error of the answer is larger than on nearly all held-out images: do not trust it.
-
-    >>> with warnings.catch_warnings():
-    ...     warnings.simplefilter("ignore", OutOfDistributionWarning)  # the answer says it, too: `solution.trusted`
-    """
+    """The error of the answer is larger than on nearly all held-out images: do not trust it."""
 
 
 def infer(
@@ -139,8 +135,7 @@ class Search:
     """How images are read: the arguments of `infer` that are the same for all of them.
 
     >>> from energycomp.testing import bumps_model, planted
-    >>> model = bumps_model(solver="pursuit")
-    >>> Search(count=1).read(planted(model, torch.tensor([[0.2, 0.3]])), model).count
+    >>> Search("pursuit").read(planted(bumps_model(), torch.tensor([[0.2, 0.3]])), bumps_model()).count
     1
     """
 
