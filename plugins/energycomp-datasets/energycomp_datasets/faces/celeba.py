@@ -41,11 +41,11 @@ def column(attribute: str) -> tuple[str, int]:
 
 
 def attributes_of(folder: str | Path) -> tuple[str, ...]:
-    """The attributes of a folder's table under our names: "Black_Hair" as black_hair, "No_Beard" also as beard.
+    r"""The attributes of a folder's table under our names: "Black_Hair" as black_hair, "No_Beard" also as beard.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
-    ...     _ = Path(folder, TABLE).write_text("\\n".join(["1", "Black_Hair No_Beard", "1.jpg 1 -1"]))
+    ...     _ = Path(folder, TABLE).write_text("\n".join(["1", "Black_Hair No_Beard", "1.jpg 1 -1"]))
     ...     attributes_of(folder)
     ('beard', 'black_hair', 'no_beard')
     """
@@ -54,7 +54,7 @@ def attributes_of(folder: str | Path) -> tuple[str, ...]:
 
 
 def read(folder: str | Path, attributes: Sequence[str] = ATTRIBUTES, *, most: int | None = None) -> list[FaceRecord]:
-    """The records of a folder as CelebA is downloaded, or one that `energycomp data faces` wrote.
+    r"""The records of a folder as CelebA is downloaded, or one that `energycomp data faces` wrote.
 
     Args:
         folder: holds the table and the folder of images, itself or in `celeba/`.
@@ -66,7 +66,7 @@ def read(folder: str | Path, attributes: Sequence[str] = ATTRIBUTES, *, most: in
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
-    ...     _ = Path(folder, TABLE).write_text("\\n".join(["1", "Smiling No_Beard", "1.jpg 1 1"]))
+    ...     _ = Path(folder, TABLE).write_text("\n".join(["1", "Smiling No_Beard", "1.jpg 1 1"]))
     ...     (record,) = read(folder, ["smiling", "beard"])
     >>> record.path.name, record.values.tolist()  # smiling, and no beard
     ('1.jpg', [1, 2])
