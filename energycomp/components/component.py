@@ -94,7 +94,14 @@ def unconditional_of(component: Any) -> Any:
 
 
 class LeafGroup(Protocol):
-    """Predicts many leaves in one batch. Groups are keys, compared by identity."""
+    """Predicts many leaves in one batch. Groups are keys, compared by identity.
+
+    >>> from energycomp.testing import tiny_model
+    >>> model = tiny_model()
+    >>> group, noised = model(0.1, 0.2).group, torch.zeros(5, 3, 16, 16)
+    >>> [one.shape for one in group.predict([model(0.1, 0.2), model(0.3, 0.4)], noised, torch.zeros(5))]
+    [torch.Size([5, 3, 16, 16]), torch.Size([5, 3, 16, 16])]
+    """
 
     @property
     def prediction_type(self) -> PredictionType:
@@ -121,6 +128,13 @@ class RaggedGroup(Protocol):
     """A group that predicts its leaves in one batch where each counts for some of the samples only.
 
     Other groups are asked for one leaf after another.
+
+    >>> from energycomp.testing import tiny_model
+    >>> model = tiny_model()
+    >>> group, owners = model(0.1, 0.2).group, [torch.tensor([0]), torch.tensor([0, 2])]
+    >>> leaves = [model(0.1, 0.2), model(0.3, 0.4)]
+    >>> [len(one) for one in group.predict_some(leaves, owners, torch.zeros(5, 3, 16, 16), torch.zeros(5))]
+    [1, 2]
     """
 
     def predict_some(

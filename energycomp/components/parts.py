@@ -201,7 +201,12 @@ class _Placed:
 
 
 def on_part(weight: AnyWeight, part: Part, shape: Shape) -> AnyWeight:
-    """A weight of a component as that of the component on a part."""
+    """A weight of a component as that of the component on a part.
+
+    >>> from energycomp.components import region, window
+    >>> on_part(2.0, window(0, 4), (3, 8, 8)), on_part(region("left half"), window(0, 4), (3, 8, 8))
+    (2.0, [([left half]) on window(0, 4)])
+    """
     if not isinstance(weight, Weight):
         return weight
     now = weight.at(torch.zeros(weight.samples or 1), part.shape(shape))

@@ -83,7 +83,12 @@ class Decomposer(Protocol):
 
 @runtime_checkable
 class SceneDecomposer(Decomposer, Protocol):
-    """A decomposer that also generates whole scenes."""
+    """A decomposer that also generates whole scenes.
+
+    >>> from energycomp.testing import stripes_model
+    >>> isinstance(decomposer_of(stripes_model()), SceneDecomposer)  # it has no prior of latents
+    False
+    """
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """New scenes (n, 3, H, W) in [-1, 1]."""

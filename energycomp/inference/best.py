@@ -22,7 +22,15 @@ from energycomp.seeds import Generator, as_generators
 
 @attrs.frozen(eq=False)
 class BestSamples:
-    """The samples that were kept of all that were drawn."""
+    """The samples that were kept of all that were drawn.
+
+    >>> from energycomp.testing import bumps_model
+    >>> model = bumps_model()
+    >>> how = {"best_of": 2, "generator": 0, "num_inference_steps": 5, "progress": False}
+    >>> best = sample_best(model(0.2, 0.3) & model(0.7, 0.8), 1, **how)
+    >>> len(best.kept), len(best.dropped), best.rows_per_sample == best.rows
+    (1, 1, True)
+    """
 
     images: Any  # the n kept samples, best first, in the output type
     ranking: Ranking  # of all samples, in the order in which they were drawn

@@ -36,6 +36,11 @@ class Processor(Named, Protocol):
     """What a person gives, to what the codec, or the network of a model without one, takes.
 
     `bounded` says whether the numbers are in [-1, 1], as those of images.
+
+    >>> from PIL import Image
+    >>> processor = ImageProcessor(size=(16, 16))
+    >>> processor.sample_shape, processor.bounded, processor([Image.new("RGB", (20, 20))] * 2).shape
+    ((3, 16, 16), True, torch.Size([2, 3, 16, 16]))
     """
 
     @property

@@ -122,7 +122,11 @@ def places() -> Model:
 
 
 def places_flow() -> Model:
-    """The untrained flow-matching twin of `places`: the same network, with a skip connection of the noised sample."""
+    """The untrained flow-matching twin of `places`: the same network, with a skip connection of the noised sample.
+
+    >>> places_flow().denoiser.prediction_type
+    'flow'
+    """
     model = _on_pixels("places_flow", Coordinates(), "coordinates", skip=True)
     denoiser = attrs.evolve(model.denoiser, prediction_type="flow", alphas_cumprod=flow_schedule())
     return attrs.evolve(model, denoiser=denoiser)
@@ -155,7 +159,11 @@ def flow_from(model: Model) -> Model:
 
 
 def small() -> Model:
-    """The untrained model of whole objects at 64x64 pixels, with a deeper trunk than `places`."""
+    """The untrained model of whole objects at 64x64 pixels, with a deeper trunk than `places`.
+
+    >>> small().denoiser.token_shape  # a place, and the words of four attributes
+    (1, 15)
+    """
     return _on_pixels("small", Objects(), "objects", blocks=2)
 
 
@@ -196,6 +204,9 @@ def objects(*, vae: str | None = None) -> Model:
 
     Raises:
         InputError: one whose latents are not 24x16.
+
+    >>> objects().denoiser.sample_shape  # latents, of images of 192x128 pixels
+    (16, 16, 24)
     """
     own = files(PACKAGE) / "weights" / "objects"
     model = small()

@@ -150,7 +150,11 @@ def full(
 
 
 def untrained_lit(*, parts: int = 6, width: int = 1, size: int = 32) -> Model:
-    """Untrained: each of `parts` latents is a content vector of `width` numbers and a 7-d identity embedding."""
+    """Untrained: each of `parts` latents is a content vector of `width` numbers and a 7-d identity embedding.
+
+    >>> untrained_lit(parts=2, width=3).conditioner.value_shape  # 3 numbers, and 7 that say which factor it is
+    (10,)
+    """
     token_width = width + IDENTITY
     return _model(
         "lit",

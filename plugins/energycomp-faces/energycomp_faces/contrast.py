@@ -73,7 +73,12 @@ def contrast_loss(
 
 @attrs.frozen(eq=False)
 class Noisy:
-    """Noised samples (B, C, H, W), their timesteps (B,) and the ratios of signal to noise (B,)."""
+    """Noised samples (B, C, H, W), their timesteps (B,) and the ratios of signal to noise (B,).
+
+    >>> one = torch.ones(1)
+    >>> Noisy(torch.zeros(1, 3, 64, 64), 500.0 * one, 0.9 * one).snr < 1  # more noise than signal
+    tensor([True])
+    """
 
     sample: Tensor
     timestep: Tensor

@@ -33,7 +33,11 @@ class LossWeights:
 
 @attrs.frozen(eq=False)
 class Terms:
-    """A loss, and its terms for the training log."""
+    """A loss, and its terms for the training log.
+
+    >>> Terms(torch.tensor(3.0), {"reconstruction": torch.tensor(2.0), "kl_slots": torch.tensor(1.0)}).loss
+    tensor(3.)
+    """
 
     loss: Tensor
     parts: dict[str, Tensor]
