@@ -74,12 +74,17 @@ class Selection:
 
 
 def window(start: int, length: int, axis: int = -1) -> Selection:
-    """The places from start to start + length along an axis of a sample.
+    """The places from `start` to `start + length` along an axis of a sample, without the batch; -1 is the last axis.
+
+    Raises:
+        InputError: a start below 0, a length below 1, or numbers that are not whole.
 
     >>> import torch
     >>> window(1, 2).seen(torch.tensor([[10.0, 11.0, 12.0, 13.0]])).tolist()
     [[11.0, 12.0]]
     """
+    if type(axis) is not int:
+        raise InputError(f"got window({start}, {length}, {axis!r}); expected the number of an axis, such as -1 or 0")
     return Selection(((axis, _range(start, length)),), f"window({start}, {length}{'' if axis == -1 else f', {axis}'})")
 
 

@@ -22,7 +22,9 @@ from energycomp.errors import InputError
 from energycomp.images import open_image
 
 AT = re.compile(r"(?s)(.*)(?:^|\s)@(?:\s(.*))?")
-TIMES = re.compile(r"(?s)(.*?)(?:(?:^|\s)\*\s|\*(?=[-+.\d]\S*$))(.*)")  # without spaces in front of a number alone
+TIMES = re.compile(
+    r"(?s)(.*?)(?:(?:^|\s)\*(?:\s|$)|\*(?=[-+.\d]\S*$))(.*)"
+)  # without spaces in front of a number alone
 SHARES = re.compile(r"([\d.]+)\s*-\s*([\d.]+)")
 
 

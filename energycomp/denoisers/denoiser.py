@@ -81,6 +81,10 @@ class Denoiser:
 
     @alphas_cumprod.validator
     def _check_schedule(self, _: Any, value: Tensor) -> None:
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"got alphas_cumprod of type {type(value).__name__}; expected a tensor (T,); make one of it"
+            )
         good = value.ndim == 1 and len(value) > 1 and bool(((value > 0) & (value < 1)).all())
         if not good or not bool((value.diff() <= 0).all()):
             between = f" between {value.min():g} and {value.max():g}" if value.numel() else ""

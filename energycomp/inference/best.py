@@ -13,6 +13,7 @@ from torch import Tensor
 from energycomp.components import EnergyComponent
 from energycomp.components.ledger import count_rows
 from energycomp.errors import InputError
+from energycomp.fields import is_whole
 from energycomp.images import decoded
 from energycomp.inference.ranking import DRAWS, Ranking, rank_samples, rankable
 from energycomp.models.model import Model
@@ -94,8 +95,8 @@ def sample_best(
     >>> len(best.images), len(best.dropped), best.complete
     (2, 4, 2)
     """
-    if n < 1 or best_of < 1:
-        raise InputError(f"got n={n} and best_of={best_of}; expected at least 1 of each")
+    if not all(is_whole(number) and number >= 1 for number in (n, best_of)):
+        raise InputError(f"got n={n} and best_of={best_of}; expected whole numbers, at least 1 of each")
     if output_type not in OUTPUT_TYPES:
         raise InputError(f"got output_type {output_type!r}; expected one of {OUTPUT_TYPES}")
     if "return_dict" in options:

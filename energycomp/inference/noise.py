@@ -9,6 +9,7 @@ from torch import Tensor
 from energycomp.components import by_sample, error_scale, log_snr, signal_noise, stratified_timesteps, target
 from energycomp.denoisers import Denoiser, Trunk, trunk
 from energycomp.errors import InputError
+from energycomp.fields import is_number, is_whole
 from energycomp.seeds import as_generator
 
 
@@ -54,22 +55,24 @@ def draw_bank(
         draws: S, at least 1.
         sample_shape, alphas_cumprod: that of one sample, and the noise schedule (T,).
         timesteps: range [low, high) of the timesteps; all of them when left out.
-        gamma: weights lambda = min(1, gamma / SNR), for denoisers trained on x0; 1 when left out.
+        gamma: above 0; weights are lambda = min(1, gamma / SNR), for denoisers trained on x0. They are 1 without it.
         generator: or a seed, makes the draws repeatable; they are made on its device and moved to that of the schedule.
 
     Raises:
-        InputError: no draws, or a range outside the schedule.
+        InputError: no draws, a range outside the schedule, or a gamma that is not above 0.
 
     >>> bank = draw_bank(4, (3, 8, 8), torch.linspace(0.999, 0.001, 1000), timesteps=(200, 600))
     >>> (bank.timestep / 100).floor().tolist()
     [2.0, 3.0, 4.0, 5.0]
     """
     generator = as_generator(generator)
-    low, high = timesteps or (0.0, float(len(alphas_cumprod)))
-    if draws < 1 or not 0 <= low < high <= len(alphas_cumprod):
+    T = len(alphas_cumprod)
+    low, high = timesteps or (0.0, float(T))
+    if not is_whole(draws) or draws < 1 or not 0 <= low < high <= T:
         got = f"got {draws} draws over timesteps [{low}, {high})"
-        T = len(alphas_cumprod)
         raise InputError(f"{got}; expected at least 1 draw and 0 <= low < high <= {T}; choose them so")
+    if gamma is not None and not (is_number(gamma) and gamma > 0):
+        raise InputError(f"got gamma={gamma!r}; expected a number above 0, or None for weights of 1; change it")
     device = generator.device if generator is not None else torch.device("cpu")
     # One timestep in each stratum, in order: `standard_error` takes neighbours for neighbours
     timestep, order = stratified_timesteps(draws, low, high, generator=generator).sort()

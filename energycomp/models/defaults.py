@@ -155,7 +155,7 @@ class Defaults:
         log_errors: whether posteriors are softmax(-beta log J): those of prediction errors of unknown variance, which
             trust an image less if every answer leaves a large error.
         reading_rule: the rule under which pictures are read, where it is not the denoiser's own.
-        guidance_scale: the weight of each component where a person gives none, as on the command line; at least 0.
+        guidance_scale: the weight of each component where a person gives none, as on the command line; above 0.
         attribute_guidance: scale of the guidance `attributes` where a person does not say, see `AttributeGuidance`.
         views: how many turned and mirrored views of an image a decomposition searches, 1 to 8; see `search_latents`.
         aspect: width / height of a pixel as people see it, where the network works on squashed images: 1.5 for the

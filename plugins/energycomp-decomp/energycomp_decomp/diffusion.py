@@ -178,7 +178,7 @@ class DiffusionDecomposer:
             predict,
             (len(index), *denoiser.sample_shape),
             scheduler,
-            num_inference_steps=num_inference_steps or defaults.num_inference_steps,
+            num_inference_steps=defaults.num_inference_steps if num_inference_steps is None else num_inference_steps,
             initial=noise[index],
             progress=False,
             generator=[generator[k] for k in index.tolist()] if isinstance(generator, list) else generator,
