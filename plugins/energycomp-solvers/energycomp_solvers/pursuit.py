@@ -73,7 +73,7 @@ class _Answer:
 
 @attrs.frozen
 class Pursuit:
-    """Greedy composition: thesis alg. 6 without a run for each count.
+    """Greedy search (Algorithm 6 of Wang, 2026), without a run for each count. It takes no listed value twice.
 
     A dictionary of values is run once on a few draws; adding, swapping and removing components are then arithmetic on
     the quadratic form. Continuous values start on a lattice, which one draw of a small timestep screens, and are moved

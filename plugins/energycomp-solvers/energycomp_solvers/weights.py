@@ -22,7 +22,7 @@ from energycomp_solvers.shared.terms import terms_of
 
 @attrs.frozen
 class Weights:
-    """Fits a weight >= 0 for every value at once; an answer takes the values of greatest weight.
+    """Fits a weight >= 0 for every value at once; an answer takes the values of greatest weight, none of them twice.
 
     The error is quadratic in the weights, so its minimum is a non-negative least-squares problem of M unknowns (Lawson
     and Hanson, 1974). Algorithm 8 takes gradient steps, each on one draw: "sgd". Of a range of counts the one with the
