@@ -93,7 +93,7 @@ def explain(
 ) -> Solution:
     """What `infer` says of an answer that is given in place of a search: its error, fit, typicality and maps.
 
-    Costs K network evaluations per draw of the model, and those of `FIT_DRAWS` draws.
+    Costs K network evaluations per draw, and one more for u, for the draws of the model and for `FIT_DRAWS` others.
 
     Args:
         image, model, generator: as of `infer`.
