@@ -23,6 +23,9 @@ def recombine(sources: Sequence[Tensor], take: Sequence[Sequence[int]]) -> Tenso
     Returns:
         (B, K', D), where K' is the number of selected rows.
 
+    Raises:
+        InputError: sources of several B or D, a row that a source does not have, or none at all.
+
     >>> a, b = torch.zeros(1, 3, 2), torch.ones(1, 3, 2)
     >>> recombine([a, b], [[0, 1], [2]])[0, :, 0]
     tensor([0., 0., 1.])
@@ -41,6 +44,9 @@ def recombine(sources: Sequence[Tensor], take: Sequence[Sequence[int]]) -> Tenso
 def add(*sources: Tensor) -> Tensor:
     """All rows of several images as the latents (B, K + K' + ..., D) of one image (Figure 4.7 of Wang, 2026).
 
+    Raises:
+        InputError: sources of several B or D.
+
     >>> add(torch.zeros(1, 3, 2), torch.ones(1, 3, 2)).shape
     torch.Size([1, 6, 2])
     """
@@ -52,6 +58,9 @@ def edit(latents: Tensor, row: int, changes: Mapping[int, float]) -> Tensor:
 
     Args:
         changes: new values by dimension, 0 to D - 1.
+
+    Raises:
+        InputError: no such row or dimension, or a value that is not finite.
 
     >>> edit(torch.zeros(1, 2, 3), 1, {0: 0.5, 2: -2.0})
     tensor([[[ 0.0000,  0.0000,  0.0000],
@@ -72,6 +81,9 @@ def traverse(latents: Tensor, row: int, dimension: int, values: Sequence[float])
     """Latents (B, K, D) for each of some values that one number of one row is set to.
 
     The images of all of them show what the number encodes (Figure 3.6 of Wang, 2026).
+
+    Raises:
+        InputError: as `edit`.
 
     >>> [some.flatten().tolist() for some in traverse(torch.ones(1, 2, 1), 1, 0, [-2.0, 2.0])]
     [[1.0, -2.0], [1.0, 2.0]]
