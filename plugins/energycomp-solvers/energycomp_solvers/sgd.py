@@ -68,7 +68,7 @@ class SGD:
     p_value: float = attrs.field(default=1e-3, validator=number(most=1))
 
     def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
-        """Costs at most (R K + 1) draws steps rows, and a backward pass through the heads, for each count K of the range.
+        """Costs at most (R K + 1) draws steps rows, and a backward pass through the heads, for each count K.
 
         The finalists, at least 3 of R, cost K rows each for each draw that scores them, and an answer at most 2 K + 1
         for each draw that compares it. A lattice costs side^D + 1 rows for values of D numbers.
