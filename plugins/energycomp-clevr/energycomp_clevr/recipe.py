@@ -229,12 +229,7 @@ def left_open(owner: Tensor, scenes: int, attributes: int, generator: torch.Gene
 
 
 def widened(trained: Model, model: Model) -> Model:
-    """`model` with the weights of `trained`; token columns and blocks that `trained` lacks change nothing at first.
-
-    >>> from energycomp_clevr.model import places, small
-    >>> widened(places(), small()).denoiser.token_shape
-    (1, 15)
-    """
+    """`model` with the weights of `trained`; token columns and blocks that `trained` lacks change nothing at first."""
     known, own = trained.denoiser.network.state_dict(), model.denoiser.network.state_dict()
     shared = [name for name in own if name in known and name != "token.0.weight"]
     kind = (trained.denoiser.prediction_type, trained.denoiser.rule)
