@@ -32,31 +32,77 @@ class InputError(EnergycompError, ValueError):
 
 
 class CompositionError(EnergycompError, TypeError):
-    """Components that cannot be composed: other space, schedule or shape, or no trained unconditional row."""
+    """Components that cannot be composed: other space, schedule or shape, or no trained unconditional row.
+
+    >>> from energycomp.components import Gaussian
+    >>> Gaussian(name="a", sample_shape=(2,)) + Gaussian(name="b", sample_shape=(3,))
+    Traceback (most recent call last):
+    energycomp.errors.CompositionError: got a with sample_shape (2,) and b with sample_shape (3,); expected one ...
+    """
 
 
 class NotFoundError(EnergycompError, LookupError):
-    """A name that no plugin registers, or a path or hub id that holds no model."""
+    """A name that no plugin registers, or a path or hub id that holds no model.
+
+    >>> from energycomp.plugins import find
+    >>> find("solvers", "beem")
+    Traceback (most recent call last):
+    energycomp.errors.NotFoundError: No solver is named 'beem'. Did you mean 'beam'? Known solvers: ...
+    """
 
 
 class PluginError(EnergycompError):
-    """A plugin that breaks the contract of its hook, or two plugins that claim one name."""
+    """A plugin that breaks the contract of its hook, or two plugins that claim one name.
+
+    >>> from energycomp.plugins import lazy
+    >>> lazy("energycomp.plugins:nothing")()
+    Traceback (most recent call last):
+    energycomp.errors.PluginError: Got AttributeError from 'energycomp.plugins:nothing': ...
+    """
 
 
 class CheckpointError(EnergycompError):
-    """Files on disk that are incomplete, altered, or do not fit the network they are loaded into."""
+    """Files on disk that are incomplete, altered, or do not fit the network they are loaded into.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from energycomp import load
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = [Path(folder, name).write_text("{") for name in ("config.json", "manifest.json")]  # no JSON
+    ...     load(folder)
+    Traceback (most recent call last):
+    energycomp.errors.CheckpointError: ... is damaged: manifest.json cannot be read ...
+    """
 
 
 class HubError(EnergycompError, ConnectionError):
-    """The hub refused a token or an upload, or the connection to it broke off."""
+    """The hub refused a token or an upload, or the connection to it broke off.
+
+    >>> issubclass(HubError, ConnectionError)  # `except OSError` catches it, as errors of other connections
+    True
+    """
 
 
 class NonFiniteError(EnergycompError, ArithmeticError):
-    """A network predicted NaN or infinity; the message names the component and the step."""
+    """A network predicted NaN or infinity; the message names the component and the step.
+
+    >>> import torch
+    >>> from energycomp.components import Gaussian
+    >>> (2 * Gaussian(name="a")).eps(torch.full((1, 1, 1, 1), torch.nan), torch.zeros(1))
+    Traceback (most recent call last):
+    energycomp.errors.NonFiniteError: got a prediction of a that is not finite at timesteps [0.0]; expected ...
+    """
 
 
 class EnergycompWarning(UserWarning):
-    """Base of all warnings of energycomp about samples and answers; the CLI prints them as it prints errors."""
+    """Base of all warnings of energycomp about samples and answers; the CLI prints them as it prints errors.
+
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", EnergycompWarning)  # warnings are errors in this block
+    ...     warnings.warn("few particles are left", EnergycompWarning)
+    Traceback (most recent call last):
+    energycomp.errors.EnergycompWarning: few particles are left
+    """
 
 
 @contextmanager

@@ -34,7 +34,13 @@ _options: ContextVar[Mapping[str, Any]] = ContextVar("options of the bars", defa
 
 @attrs.define
 class Bar:
-    """A progress bar, as a loop sees it."""
+    """A progress bar, as a loop sees it.
+
+    >>> with counting("reading", 3, show=False) as bar:
+    ...     bar.advance(2)
+    ...     bar.done  # nothing is shown
+    0
+    """
 
     _drawn: Any
     _what: str

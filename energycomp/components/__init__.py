@@ -35,16 +35,7 @@ from energycomp.components.energies import given_energies as given_energies
 from energycomp.components.gaussian import Gaussian as Gaussian
 from energycomp.components.ledger import count_component as count_component
 from energycomp.components.match_snr import match_snr as match_snr
-from energycomp.components.parts import (
-    Part as Part,
-    Selection as Selection,
-    crop as crop,
-    frames as frames,
-    items as items,
-    on as on,
-    on_part as on_part,
-    window as window,
-)
+from energycomp.components.parts import on as on, on_part as on_part
 from energycomp.components.per_sample import per_sample as per_sample
 from energycomp.components.predict import (
     WrappedGroup as WrappedGroup,
@@ -65,6 +56,14 @@ from energycomp.components.prediction import (
 from energycomp.components.regions import during as during, ramp as ramp, region as region
 from energycomp.components.rules import Rule as Rule, identifies_null as identifies_null, rule_weights as rule_weights
 from energycomp.components.sampling_defaults import SamplingDefaults as SamplingDefaults, agreed as agreed
+from energycomp.components.selections import (
+    Part as Part,
+    Selection as Selection,
+    crop as crop,
+    frames as frames,
+    items as items,
+    window as window,
+)
 from energycomp.components.space import (
     LEAST_ALPHA as LEAST_ALPHA,
     NoisedSpace as NoisedSpace,

@@ -50,6 +50,12 @@ class Composable(_Component):
     a mixture, a leaf. Weights are real numbers of Python, numpy or torch, or a `Weight`, which varies over pixels and
     noise levels: `region("left half") * a`. Then mass(A) is a `Weight`, too.
     The sums are exact at each timestep; samples are not those of the product in general (`Composer.sample`).
+
+    >>> from energycomp.components import Gaussian
+    >>> u = Gaussian(name="u", unconditional="self")
+    >>> a, b = (Gaussian(mean, name=name, unconditional=u) for mean, name in ((1.0, "a"), (2.0, "b")))
+    >>> a & b, ~a, 7.5 * a & u
+    (-u + a + b, 2 u - a, -6.5 u + 7.5 a)
     """
 
     __slots__ = ()
@@ -138,6 +144,9 @@ class Composition(Composable):
     terms: Mapping[Any, AnyWeight] = attrs.field(converter=Terms)
 
     def __attrs_post_init__(self) -> None:
+        for leaf in self.terms:
+            if not is_term(leaf):
+                raise _no_component(leaf)
         spaces = [(leaf, leaf.noised_space) for leaf in self.terms]
         in_part = any(None in (space.places or ()) for _, space in spaces)  # the first one does not say all
         for one, other in combinations(spaces, 2) if in_part else ((spaces[0], other) for other in spaces[1:]):
@@ -149,8 +158,7 @@ class Composition(Composable):
         if isinstance(component, Composition):
             return component
         if not is_term(component):
-            expected = "expected a component with `noised_space` and `eps`; call a model to make one: clevr(0.3, 0.4)"
-            raise CompositionError(f"got {type(component).__name__}; {expected}")
+            raise _no_component(component)
         return cls(component.terms if isinstance(component, Composable) else Terms([(component, 1.0)]))
 
     @property
@@ -198,6 +206,11 @@ def with_energies(leaves: Iterable[Any], instead: str) -> list[HasEnergy]:
 def is_term(value: Any) -> bool:
     """Whether a value can stand in a composition; a `Composable` is not asked for its members, which may raise."""
     return isinstance(value, Composable) or isinstance(value, EnergyComponent)  # noqa: SIM101
+
+
+def _no_component(value: Any) -> CompositionError:
+    expected = "expected a component with `noised_space` and `eps`; call a model to make one: clevr(0.3, 0.4)"
+    return CompositionError(f"got {type(value).__name__}; {expected}")
 
 
 def combine(components: Iterable[Any], rule: Rule) -> Composition:

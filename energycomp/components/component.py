@@ -44,7 +44,13 @@ class EnergyComponent(Protocol):
 
 @runtime_checkable
 class HasEnergy(Protocol):
-    """A component that knows its energy and not only the gradient."""
+    """A component that knows its energy and not only the gradient.
+
+    >>> from energycomp.components import Gaussian
+    >>> from energycomp.testing import tiny_model
+    >>> isinstance(Gaussian(), HasEnergy), isinstance(tiny_model()(0.5, 0.5), HasEnergy)
+    (True, False)
+    """
 
     def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Energies (B,) of a noised sample (B, C, H, W) at timesteps (B,)."""
@@ -52,7 +58,13 @@ class HasEnergy(Protocol):
 
 @runtime_checkable
 class Leaf(Protocol):
-    """A component that is predicted in one batch with the other leaves of its group, such as those of one denoiser."""
+    """A component that is predicted in one batch with the other leaves of its group, such as those of one denoiser.
+
+    >>> from energycomp.testing import tiny_model
+    >>> model = tiny_model()
+    >>> model(0.1, 0.2).group is model(0.3, 0.4).group is model.denoiser
+    True
+    """
 
     @property
     def group(self) -> LeafGroup:
@@ -82,7 +94,14 @@ def unconditional_of(component: Any) -> Any:
 
 
 class LeafGroup(Protocol):
-    """Predicts many leaves in one batch. Groups are keys, compared by identity."""
+    """Predicts many leaves in one batch. Groups are keys, compared by identity.
+
+    >>> from energycomp.testing import tiny_model
+    >>> model = tiny_model()
+    >>> group, noised = model(0.1, 0.2).group, torch.zeros(5, 3, 16, 16)
+    >>> [one.shape for one in group.predict([model(0.1, 0.2), model(0.3, 0.4)], noised, torch.zeros(5))]
+    [torch.Size([5, 3, 16, 16]), torch.Size([5, 3, 16, 16])]
+    """
 
     @property
     def prediction_type(self) -> PredictionType:
@@ -109,6 +128,13 @@ class RaggedGroup(Protocol):
     """A group that predicts its leaves in one batch where each counts for some of the samples only.
 
     Other groups are asked for one leaf after another.
+
+    >>> from energycomp.testing import tiny_model
+    >>> model = tiny_model()
+    >>> group, owners = model(0.1, 0.2).group, [torch.tensor([0]), torch.tensor([0, 2])]
+    >>> leaves = [model(0.1, 0.2), model(0.3, 0.4)]
+    >>> [len(one) for one in group.predict_some(leaves, owners, torch.zeros(5, 3, 16, 16), torch.zeros(5))]
+    [1, 2]
     """
 
     def predict_some(

@@ -29,6 +29,11 @@ class Conditioner(Protocol):
     `parse` gets the parts: `red` is a string, `0.3,0.5` are two floats and `size=2` is a keyword. A method
     `read(text) -> Tensor` takes the whole text instead, and returns a value (1, *V).
     `energycomp_lab.checks.check_conditioner` checks a conditioner.
+
+    >>> digits = Classes(["zero", "one"])
+    >>> value = digits.parse("one")
+    >>> value, digits.describe(value[0]), digits(value).rows.tolist()
+    (tensor([1]), 'one', [[[0.0, 1.0]]])
     """
 
     @property
@@ -58,7 +63,12 @@ class Conditioner(Protocol):
 
 @runtime_checkable
 class FiniteConditioner(Conditioner, Protocol):
-    """A conditioner whose values can be listed."""
+    """A conditioner whose values can be listed.
+
+    >>> from energycomp.testing import UnitSquare
+    >>> Classes(["zero", "one"]).enumerate_support().tolist(), isinstance(UnitSquare(), FiniteConditioner)
+    ([0, 1], False)
+    """
 
     def enumerate_support(self) -> Tensor:
         """All legal values, (M, *V)."""
@@ -66,7 +76,12 @@ class FiniteConditioner(Conditioner, Protocol):
 
 @runtime_checkable
 class AttributeConditioner(FiniteConditioner, Protocol):
-    """A finite conditioner whose values belong to attributes; an image has one value of each attribute."""
+    """A finite conditioner whose values belong to attributes; an image has one value of each attribute.
+
+    >>> from energycomp.testing import Labels
+    >>> [group.tolist() for group in Labels(4, paired=True).groups]  # labels 0 or 1, and labels 2 or 3
+    [[0, 1], [2, 3]]
+    """
 
     @property
     def groups(self) -> tuple[Tensor, ...] | None:
@@ -78,6 +93,11 @@ class MixedConditioner(Conditioner, Protocol):
     """A conditioner of values that are partly continuous: numbers, and then attributes, each of which may be open.
 
     Solvers see the continuous numbers, with all attributes open; the attributes of what was found are read afterwards.
+
+    >>> from energycomp.testing import TintedSquare
+    >>> square = TintedSquare()
+    >>> square.attributes["width"], square.parse(0.25, 0.5, width="wide").tolist()  # x, y, tint (open), width
+    (('narrow', 'wide'), [[0.25, 0.5, 0.0, 2.0]])
     """
 
     @property
@@ -229,22 +249,40 @@ class Classes:
 
 
 def groups_of(conditioner: Conditioner) -> tuple[Tensor, ...] | None:
-    """The values (M_k, *V) of each attribute; None for a conditioner without attributes."""
+    """The values (M_k, *V) of each attribute; None for a conditioner without attributes.
+
+    >>> from energycomp.testing import Labels
+    >>> len(groups_of(Labels(4, paired=True))), groups_of(Labels(4))
+    (2, None)
+    """
     return conditioner.groups if isinstance(conditioner, AttributeConditioner) else None
 
 
 def mixed_of(conditioner: Conditioner) -> MixedConditioner | None:
-    """The conditioner, if its values are partly continuous; None for any other."""
+    """The conditioner, if its values are partly continuous; None for any other.
+
+    >>> from energycomp.testing import TintedSquare, UnitSquare
+    >>> mixed_of(TintedSquare()).support.continuous.event_dim, mixed_of(UnitSquare())
+    (1, None)
+    """
     if isinstance(conditioner, MixedConditioner) and isinstance(conditioner.support, MixedSupport):
         return conditioner
     return None
 
 
 def draws_of(conditioner: Conditioner) -> Draws | None:
-    """The conditioner, if it draws what components leave open; None for any other."""
+    """The conditioner, if it draws what components leave open; None for any other.
+
+    >>> draws_of(Classes(["zero", "one"])) is None
+    True
+    """
     return conditioner if isinstance(conditioner, Draws) and conditioner.draws else None
 
 
 def weights_of(conditioner: Conditioner) -> nn.Module | None:
-    """The module that is trained and saved with a model; None for a conditioner without one."""
+    """The module that is trained and saved with a model; None for a conditioner without one.
+
+    >>> weights_of(Latents(4)) is None
+    True
+    """
     return conditioner.module if isinstance(conditioner, TrainableConditioner) else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakValueDictionary
 
 import attrs
@@ -19,93 +19,10 @@ from energycomp.components.algebra import Composable, Composition
 from energycomp.components.component import EnergyComponent, HasEnergy, unconditional_of
 from energycomp.components.predict import WrappedGroup, group_of, predict_group
 from energycomp.components.prediction import convert
+from energycomp.components.selections import Part, Selection
 from energycomp.components.space import NoisedSpace, by_sample
 from energycomp.components.weights import AnyWeight, Shape, Weight
-from energycomp.errors import CompositionError, InputError
-from energycomp.fields import is_whole
-
-
-class Part(Protocol):
-    """What a component sees of a larger sample, and where its prediction goes. Parts are hashable."""
-
-    def shape(self, shape: Shape, /) -> Shape:
-        """Of what is seen of samples of a shape; raises `InputError` for a part outside."""
-
-    def seen(self, sample: Tensor, levels: tuple[Tensor, Tensor], /) -> Tensor:
-        """What is seen of samples (B, *shape) with these amplitudes of signal and noise (B, 1, .., 1)."""
-
-    def placed(self, prediction: Tensor, rest: Tensor, /) -> Tensor:
-        """A prediction for what is seen in its place, and `rest` (B, *shape) elsewhere."""
-
-
-@attrs.frozen(repr=False)
-class Selection:
-    """The `Part` of some places along some axes. Made by `window`, `crop`, `frames` and `items`.
-
-    >>> window(2, 3).shape((2, 64)), crop(0, 32, 64, 64).shape((3, 64, 256)), items(4, 0).shape((5, 2))
-    ((2, 3), (3, 64, 64), (2, 2))
-    """
-
-    axes: tuple[tuple[int, range | tuple[int, ...]], ...]  # of a sample, without the batch
-    text: str = attrs.field(eq=False)
-
-    def shape(self, shape: Shape, /) -> Shape:
-        own = list(shape)
-        for axis, places in self.axes:
-            if not -len(shape) <= axis < len(shape) or max(places) >= shape[axis]:
-                raise InputError(f"got {self!r} of samples of shape {shape}; expected a part inside them; change it")
-            own[axis] = len(places)
-        return tuple(own)
-
-    def seen(self, sample: Tensor, _: Any = None, /) -> Tensor:
-        return sample[self._index(sample.ndim)]
-
-    def placed(self, prediction: Tensor, rest: Tensor, /) -> Tensor:
-        whole = rest.clone()
-        whole[self._index(rest.ndim)] = prediction.to(rest.dtype)
-        return whole
-
-    def places(self, shape: Shape) -> range | tuple[int, ...]:
-        """The places along the first axis of samples of a shape."""
-        return next((places for axis, places in self.axes if axis % len(shape) == 0), range(shape[0]))
-
-    def _index(self, ndim: int) -> tuple[Any, ...]:
-        index: list[Any] = [slice(None)] * ndim
-        for axis, places in self.axes:
-            place = slice(places.start, places.stop) if isinstance(places, range) else list(places)
-            index[axis if axis < 0 else axis + 1] = place
-        return tuple(index)
-
-    def __repr__(self) -> str:
-        return self.text
-
-
-def window(start: int, length: int, axis: int = -1) -> Selection:
-    """The places from start to start + length along an axis of a sample."""
-    return Selection(((axis, _range(start, length)),), f"window({start}, {length}{'' if axis == -1 else f', {axis}'})")
-
-
-def crop(top: int, left: int, height: int, width: int) -> Selection:
-    """A rectangle of pixels, of the last two axes of a sample."""
-    return Selection(((-2, _range(top, height)), (-1, _range(left, width))), f"crop({top}, {left}, {height}, {width})")
-
-
-def frames(start: int, length: int) -> Selection:
-    """Frames of a video (C, F, H, W)."""
-    return Selection(((-3, _range(start, length)),), f"frames({start}, {length})")
-
-
-def items(*places: int) -> Selection:
-    """Items along the first axis of a sample in their order, such as two of K objects (K, D)."""
-    if not places or len(set(places)) < len(places) or not all(is_whole(place) and place >= 0 for place in places):
-        raise InputError(f"got items{places!r}; expected different places from 0, at least one; change them")
-    return Selection(((0, places),), f"items({', '.join(map(str, places))})")
-
-
-def _range(start: Any, length: Any) -> range:
-    if not (is_whole(start) and is_whole(length) and start >= 0 and length >= 1):
-        raise InputError(f"got a part from {start!r} of length {length!r}; expected whole numbers, at least 0 and 1")
-    return range(start, start + length)
+from energycomp.errors import CompositionError
 
 
 @attrs.frozen(eq=False)
@@ -212,7 +129,7 @@ def on(part: Part, component: EnergyComponent, shape: Sequence[int], *, ground: 
         InputError: a part outside the sample.
         CompositionError: a component of another shape than the part.
 
-    >>> from energycomp.components import Gaussian
+    >>> from energycomp.components import Gaussian, window
     >>> a = Gaussian(1.0, name="a", sample_shape=(2,))
     >>> pair = on(window(0, 2), a, (3,)) + on(window(1, 2), a, (3,))
     >>> pair
@@ -284,7 +201,12 @@ class _Placed:
 
 
 def on_part(weight: AnyWeight, part: Part, shape: Shape) -> AnyWeight:
-    """A weight of a component as that of the component on a part."""
+    """A weight of a component as that of the component on a part.
+
+    >>> from energycomp.components import region, window
+    >>> on_part(2.0, window(0, 4), (3, 8, 8)), on_part(region("left half"), window(0, 4), (3, 8, 8))
+    (2.0, [([left half]) on window(0, 4)])
+    """
     if not isinstance(weight, Weight):
         return weight
     now = weight.at(torch.zeros(weight.samples or 1), part.shape(shape))

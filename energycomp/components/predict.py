@@ -107,8 +107,11 @@ def native_type(composition: WeightedSum) -> PredictionType:
     """The type in which a composition is summed: its groups' own if they share one and the mass is 1, else "epsilon".
 
     At mass 1 sums of x0, v or flow predictions are predictions of that type; a round trip through eps would divide by
-    sqrt(alpha_bar), 5e-5 at the noisy end of a cosine schedule. Where weights vary, the mass has to be 1 at every pixel
-    and noise level.
+    sqrt(alpha_bar), 5e-5 at the noisy end of a cosine schedule. Weights that vary must sum to 1 everywhere.
+
+    >>> from energycomp.testing import tiny_model  # whose network predicts x0
+    >>> native_type(+tiny_model()(0.1, 0.2)), native_type(2 * tiny_model()(0.1, 0.2))
+    ('sample', 'epsilon')
     """
     mass: Any = sum(composition.terms.values())
     shape = shared_space(composition.terms).sample_shape if isinstance(mass, Weight) else (1, 1, 1)

@@ -95,7 +95,12 @@ def convert(
 def target(
     x0: Tensor, noise: Tensor, alphas_cumprod: Tensor, timestep: Tensor, prediction_type: PredictionType
 ) -> Tensor:
-    """The prediction of the given type that has no error, for clean samples x0 and their noise, (B, ...)."""
+    """The prediction of the given type that has no error, for clean samples x0 and their noise, (B, ...).
+
+    >>> x0, noise, schedule = torch.ones(1, 1), torch.full((1, 1), -1.0), torch.tensor([0.64, 0.36])
+    >>> target(x0, noise, schedule, torch.tensor([1.0]), "v_prediction")  # 0.6 eps - 0.8 x0
+    tensor([[-1.4000]])
+    """
     amplitudes = signal_noise(alphas_cumprod, timestep, noise.dtype, noise.ndim)
     a, b, _ = _KINDS[prediction_type].combined(*amplitudes, SIGMA_DATA)
     return a * x0 + b * noise
@@ -107,6 +112,9 @@ def error_scale(alphas_cumprod: Tensor, timestep: Tensor, prediction_type: Predi
     For one sample, eps_hat moves by s / (a sigma - b s) times what the prediction moves by: |eps - eps_hat|^2 =
     SNR |x0 - x0_hat|^2 = |v - v_hat|^2 alpha_bar, and (1 - t)^2 times the squared error of a flow, with 1 - t =
     s / (s + sigma).
+
+    >>> error_scale(torch.tensor([0.8, 0.5]), torch.tensor([0.0, 1.0]), "sample").float()  # the SNR
+    tensor([4.0000, 1.0000])
     """
     snr = log_snr(alphas_cumprod, timestep)
     signal = torch.sigmoid(snr).sqrt()

@@ -21,6 +21,11 @@ class SamplingDefaults:
         guidance: registered name; None for none.
         guidance_scale: of the guidance.
         prior: the conditioner that draws what components leave open, see `Draws`; None for none.
+
+    >>> SamplingDefaults(num_inference_steps=4) == SamplingDefaults(num_inference_steps=4)
+    True
+    >>> SamplingDefaults(guidance="rescaled", guidance_scale=7.5).options()["guidance_scale"]
+    7.5
     """
 
     scheduler: str | None = None

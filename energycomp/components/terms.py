@@ -84,6 +84,13 @@ def weights_at(
     """Leaves with their weights at timesteps (B,) in samples of a shape, without leaves of weight 0 at all of them.
 
     A weight that is one number there is a float, otherwise (B or 1, ...), which broadcasts, in float64 on the CPU.
+
+    >>> import torch
+    >>> from energycomp.components import Gaussian, during
+    >>> a, b = Gaussian(name="a"), Gaussian(name="b")
+    >>> both = 2 * a + during(from_=0.5) * b
+    >>> [weights_at(both.terms, torch.tensor([t]), (1, 1, 1)) for t in (900.0, 100.0)]  # early, and late
+    [[(a, 2.0)], [(a, 2.0), (b, 1.0)]]
     """
     found: list[tuple[Any, float | Tensor]] = []
     share: Tensor | None = None

@@ -22,7 +22,9 @@ from energycomp.errors import InputError
 from energycomp.images import open_image
 
 AT = re.compile(r"(?s)(.*)(?:^|\s)@(?:\s(.*))?")
-TIMES = re.compile(r"(?s)(.*?)(?:(?:^|\s)\*\s|\*(?=[-+.\d]\S*$))(.*)")  # without spaces in front of a number alone
+TIMES = re.compile(
+    r"(?s)(.*?)(?:(?:^|\s)\*(?:\s|$)|\*(?=[-+.\d]\S*$))(.*)"
+)  # without spaces in front of a number alone
 SHARES = re.compile(r"([\d.]+)\s*-\s*([\d.]+)")
 
 
@@ -37,7 +39,11 @@ def compound_prompt(template: str, concepts: Iterable[str]) -> str:
 
 @attrs.frozen
 class WeightedText:
-    """The text of a component, which the model's conditioner reads, and its weight."""
+    """The text of a component, which the model's conditioner reads, and its weight.
+
+    >>> weighted("red * 2 @ left half").text, weighted("red").weight(default=7.5)
+    ('red', 7.5)
+    """
 
     text: str
     number: float | None = None  # of the weight; None where it is left out

@@ -20,7 +20,12 @@ from energycomp.seeds import as_generator
 
 @runtime_checkable
 class ReadsText(Protocol):
-    """A conditioner that reads the text of a component itself, instead of numbers and NAME=VALUE pairs."""
+    """A conditioner that reads the text of a component itself, instead of numbers and NAME=VALUE pairs.
+
+    >>> from energycomp.testing import UnitSquare
+    >>> isinstance(UnitSquare(), ReadsText)  # whose text the library splits at commas
+    False
+    """
 
     def read(self, text: str) -> Tensor:
         """The text of one component as a value (1, *V); raises `InputError`."""

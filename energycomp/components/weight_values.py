@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from energycomp.components.extremes import TOLERANCE
 from energycomp.components.weights import LEAST_VALUE, AnyWeight, Shape, Weight
 from energycomp.errors import InputError
 
@@ -37,7 +38,16 @@ def noise_share(timestep: Tensor, steps: int) -> Tensor:
 
 
 def constant_weights(terms: Mapping[Any, AnyWeight], user: str, instead: str) -> Mapping[Any, float]:
-    """The weights of leaves as numbers, which is all that `user` takes; raises `InputError` where one varies."""
+    """The weights of leaves as numbers, which is all that `user` takes; raises `InputError` where one varies.
+
+    >>> from energycomp.components import Gaussian, during
+    >>> a = Gaussian(name="a")
+    >>> constant_weights((2 * a).terms, "this", "leave it out")[a]
+    2.0
+    >>> constant_weights((during(until=0.4) * a).terms, "this", "leave it out")
+    Traceback (most recent call last):
+    energycomp.errors.InputError: got the weight [0 to 0.4], which varies over pixels or the noise level; expected a ...
+    """
     for weight in terms.values():
         if isinstance(weight, Weight):
             over = "pixels or the noise level" if weight.samples is None else "samples"
@@ -54,6 +64,12 @@ def level_weights(terms: Mapping[Any, AnyWeight], shape: Shape, user: str, inste
 
     Raises:
         InputError: a weight that varies over pixels or samples.
+
+    >>> from energycomp.components import Gaussian, region
+    >>> a = Gaussian(name="a", sample_shape=(3, 8, 8))
+    >>> level_weights((region("left half") * a).terms, (3, 8, 8), "this", "leave it out")
+    Traceback (most recent call last):
+    energycomp.errors.InputError: got the weight [left half], which varies over pixels; expected one number at a ...
     """
     for weight in terms.values():
         if not isinstance(weight, Weight):
@@ -76,8 +92,16 @@ def number_at(weight: AnyWeight, share: float, shape: Shape) -> float:
 
 
 def bounds(weight: AnyWeight, shape: Shape) -> tuple[float, float]:
-    """The least and the largest number that a weight is, over the trajectory, pixels and samples."""
+    """The least and the largest number that a weight is, over the trajectory, pixels and samples.
+
+    >>> from energycomp.components import ramp, region
+    >>> bounds(1 + 2 * region("left half"), (3, 8, 8)), bounds(ramp() * (1 - ramp()), (3, 8, 8)), bounds(2.0, (3,))
+    ((1.0, 3.0), (0.0, 0.25), (2.0, 2.0))
+    """
     if not isinstance(weight, Weight):
         return weight, weight
-    values = weight.everywhere(shape)
-    return float(values.min()), float(values.max())
+    sampled = weight.everywhere(shape)
+    least, greatest = float(sampled.min()), float(sampled.max())
+    # A product of ramps may pass both between the levels that were sampled; where it does not, they are not rounded
+    low, high = weight.span(shape)
+    return (low if low < least - TOLERANCE else least), (high if high > greatest + TOLERANCE else greatest)

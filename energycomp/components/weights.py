@@ -271,7 +271,11 @@ def as_weight(value: Any) -> float | None:
 
 
 def scalar(value: Any) -> Any:
-    """A tensor or an array without dimensions, or a number of numpy, as a number of Python; anything else as it is."""
+    """A tensor or an array without dimensions, or a number of numpy, as a number of Python; anything else as it is.
+
+    >>> scalar(torch.tensor(0.5)), scalar(np.float32(2)), scalar("2")
+    (0.5, 2.0, '2')
+    """
     return value.item() if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0 else value
 
 

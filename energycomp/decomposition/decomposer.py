@@ -28,7 +28,13 @@ DEFAULT = "diffusion"  # the decomposer of a model with an encoder that names no
 
 @attrs.frozen(eq=False)
 class Parts:
-    """Images of the parts that latents stand for."""
+    """Images of the parts that latents stand for.
+
+    >>> from energycomp.testing import stripes_model
+    >>> parts = decompose(torch.zeros(1, 3, 16, 16), stripes_model(parts=2)).parts
+    >>> parts.masks[0, :, 0].int().sum(1), parts.whole.shape  # of the first row of 16 pixels, 8 belong to each part
+    (tensor([8, 8]), torch.Size([1, 3, 16, 16]))
+    """
 
     images: Tensor  # each part alone, (B, K, 3, H, W) in [-1, 1]
     masks: Tensor | None  # the pixels of each part, (B, K, H, W) bool; None where they cannot be determined
@@ -77,7 +83,12 @@ class Decomposer(Protocol):
 
 @runtime_checkable
 class SceneDecomposer(Decomposer, Protocol):
-    """A decomposer that also generates whole scenes."""
+    """A decomposer that also generates whole scenes.
+
+    >>> from energycomp.testing import stripes_model
+    >>> isinstance(decomposer_of(stripes_model()), SceneDecomposer)  # it has no prior of latents
+    False
+    """
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """New scenes (n, 3, H, W) in [-1, 1]."""
@@ -94,7 +105,13 @@ class HasViews(Protocol):
 
 @attrs.frozen(eq=False)
 class Decomposition:
-    """The result of `decompose`."""
+    """The result of `decompose`.
+
+    >>> from energycomp.testing import stripes_model
+    >>> found = decompose(torch.zeros(1, 3, 16, 16), stripes_model(parts=2))
+    >>> found.latents[0, :, 0], found.parts.whole.shape  # the first number of a latent is the index of its stripe
+    (tensor([0., 1.]), torch.Size([1, 3, 16, 16]))
+    """
 
     latents: Tensor  # (B, K, D)
     parts: Parts
@@ -134,7 +151,13 @@ def decompose(
 def decompose_samples(
     images: Any, decomposer: Decomposer, *, generator: Generator = None, num_inference_steps: int | None = None
 ) -> Decomposition:
-    """`decompose` of images as a model's processor takes them: float tensors are in [-1, 1]."""
+    """`decompose` of images as a model's processor takes them: float tensors are in [-1, 1].
+
+    >>> from energycomp.testing import stripes_model
+    >>> grey = torch.full((1, 3, 16, 16), 0.5)  # in [-1, 1]
+    >>> decompose_samples(grey, decomposer_of(stripes_model(parts=2))).parts.whole.mean().round(decimals=3)
+    tensor(0.5000)
+    """
     generator = as_generators(generator)
     with count_rows() as spent:
         latents = decomposer.encode(images)

@@ -23,6 +23,9 @@ def recombine(sources: Sequence[Tensor], take: Sequence[Sequence[int]]) -> Tenso
     Returns:
         (B, K', D), where K' is the number of selected rows.
 
+    Raises:
+        InputError: sources of several B or D, a row that a source does not have, or none at all.
+
     >>> a, b = torch.zeros(1, 3, 2), torch.ones(1, 3, 2)
     >>> recombine([a, b], [[0, 1], [2]])[0, :, 0]
     tensor([0., 0., 1.])
@@ -41,6 +44,9 @@ def recombine(sources: Sequence[Tensor], take: Sequence[Sequence[int]]) -> Tenso
 def add(*sources: Tensor) -> Tensor:
     """All rows of several images as the latents (B, K + K' + ..., D) of one image (Figure 4.7 of Wang, 2026).
 
+    Raises:
+        InputError: sources of several B or D.
+
     >>> add(torch.zeros(1, 3, 2), torch.ones(1, 3, 2)).shape
     torch.Size([1, 6, 2])
     """
@@ -52,6 +58,9 @@ def edit(latents: Tensor, row: int, changes: Mapping[int, float]) -> Tensor:
 
     Args:
         changes: new values by dimension, 0 to D - 1.
+
+    Raises:
+        InputError: no such row or dimension, or a value that is not finite.
 
     >>> edit(torch.zeros(1, 2, 3), 1, {0: 0.5, 2: -2.0})
     tensor([[[ 0.0000,  0.0000,  0.0000],
@@ -73,6 +82,9 @@ def traverse(latents: Tensor, row: int, dimension: int, values: Sequence[float])
 
     The images of all of them show what the number encodes (Figure 3.6 of Wang, 2026).
 
+    Raises:
+        InputError: as `edit`.
+
     >>> [some.flatten().tolist() for some in traverse(torch.ones(1, 2, 1), 1, 0, [-2.0, 2.0])]
     [[1.0, -2.0], [1.0, 2.0]]
     """
@@ -80,7 +92,12 @@ def traverse(latents: Tensor, row: int, dimension: int, values: Sequence[float])
 
 
 def checked(latents: Any) -> Tensor:
-    """Returns legal latents unchanged; raises `InputError` for another shape, no rows or non-finite numbers."""
+    """Returns legal latents unchanged; raises `InputError` for another shape, no rows or non-finite numbers.
+
+    >>> checked(torch.zeros(2, 4))
+    Traceback (most recent call last):
+    energycomp.errors.InputError: got latents of shape (2, 4); expected floating point (B, K, D), what `encode` gives
+    """
     if not isinstance(latents, Tensor) or latents.ndim != 3 or not latents.is_floating_point():
         got = f"shape {tuple(latents.shape)}" if isinstance(latents, Tensor) else f"type {type(latents).__name__}"
         raise InputError(f"got latents of {got}; expected floating point (B, K, D), what `encode` gives")
@@ -92,7 +109,12 @@ def checked(latents: Any) -> Tensor:
 
 
 def latents_for(model: Model, latents: Any) -> Tensor:
-    """Latents (B, K, D) as float32 on the device of a model; raises `InputError` where they are not latents of it."""
+    """Latents (B, K, D) as float32 on the device of a model; raises `InputError` where they are not latents of it.
+
+    >>> from energycomp.testing import stripes_model
+    >>> latents_for(stripes_model(), torch.zeros(1, 2, 4).double()).dtype
+    torch.float32
+    """
     latents = checked(latents)
     width = model.conditioner.value_shape[-1]
     if latents.shape[2] != width:

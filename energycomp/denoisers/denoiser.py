@@ -59,6 +59,11 @@ class Denoiser:
 
     Raises:
         InputError: when the schedule, the rule or a shape cannot be.
+
+    >>> from energycomp.testing import tiny_model
+    >>> network = tiny_model().denoiser.network
+    >>> Denoiser(network, torch.linspace(0.999, 0.001, 100), "sample", "product", (3, 16, 16), (1, 2))
+    Denoiser(TwoStageUNet, predicts sample (3, 16, 16), rule product)
     """
 
     network: nn.Module
@@ -76,6 +81,10 @@ class Denoiser:
 
     @alphas_cumprod.validator
     def _check_schedule(self, _: Any, value: Tensor) -> None:
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"got alphas_cumprod of type {type(value).__name__}; expected a tensor (T,); make one of it"
+            )
         good = value.ndim == 1 and len(value) > 1 and bool(((value > 0) & (value < 1)).all())
         if not good or not bool((value.diff() <= 0).all()):
             between = f" between {value.min():g} and {value.max():g}" if value.numel() else ""
@@ -195,6 +204,12 @@ class Conditional(Composable):
 
     Raises:
         CompositionError: a condition whose tokens are not those that the denoiser takes.
+
+    >>> from energycomp.testing import tiny_model
+    >>> denoiser = tiny_model().denoiser  # whose rows are one token of two numbers
+    >>> leaf = Conditional(denoiser, Condition(torch.tensor([[[0.3, 0.4]]])), name="mine")
+    >>> leaf & denoiser.unconditional, leaf.eps(torch.zeros(5, 3, 16, 16), torch.full((5,), 500.0)).shape
+    (mine, torch.Size([5, 3, 16, 16]))
     """
 
     denoiser: Denoiser
@@ -237,6 +252,13 @@ def compose_rows(
 
     Raises:
         CompositionError: under the rule "mean", a sample without components or with weights that sum to 0.
+
+    >>> from energycomp.testing import tiny_model
+    >>> denoiser = tiny_model().denoiser
+    >>> shared = trunk(denoiser, torch.zeros(2, 3, 16, 16), torch.tensor([100.0, 900.0]))
+    >>> owner = torch.tensor([0, 0, 1])  # two components of the first sample, and one of the second
+    >>> compose_rows(denoiser, shared, Condition(torch.rand(3, 1, 2)), owner).shape
+    torch.Size([2, 3, 16, 16])
     """
     batch = len(shared)
     owner = owner.to(shared.sample.device)

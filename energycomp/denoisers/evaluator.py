@@ -27,6 +27,10 @@ def row_limit(device: torch.device, sample_shape: Sequence[int], network: nn.Mod
     On few CPU cores 16 heads on 3x64x64 fill the caches. A whole network takes as many rows as fit into half a
     gigabyte, and on an accelerator into an eighth of its memory, with four float32 maps per row of the size of a sample
     and the depth of the widest convolution.
+
+    >>> from energycomp.testing import tiny_model
+    >>> row_limit(torch.device("cpu"), (3, 64, 64), tiny_model().denoiser.network)
+    16
     """
     if device.type == "cpu" and isinstance(network, TwoStage):
         return max(1, 16 * (3 * 64 * 64) // math.prod(sample_shape))
@@ -58,6 +62,18 @@ class Network(Protocol):
     a model calls the registered factory with them. The class decorator `configured` keeps them. The tokens of rows with
     `condition.null` are zeros; the network gives these rows a meaning of their own.
     `energycomp_lab.checks.check_network` builds a network whose arguments all have default values, and checks it.
+
+    >>> from energycomp.denoisers import configured
+    >>> @configured
+    ... class Shift(nn.Module):
+    ...     def __init__(self, *, by: float = 1.0):
+    ...         super().__init__()
+    ...         self.by = by
+    ...
+    ...     def forward(self, sample, timestep, condition):
+    ...         return sample + self.by * condition.rows.mean((1, 2))[:, None, None, None]
+    >>> isinstance(Shift(by=2.0), Network), Shift(by=2.0).config
+    (True, {'by': 2.0})
     """
 
     def __call__(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
@@ -69,7 +85,13 @@ class Network(Protocol):
 
 @runtime_checkable
 class TwoStage(Protocol):
-    """A network whose trunk is shared by all conditions of one noised sample; a module with `config` as a `Network`."""
+    """A network whose trunk is shared by all conditions of one noised sample; a module with `config` as a `Network`.
+
+    >>> from energycomp.denoisers import ConditionUNet
+    >>> from energycomp.testing import tiny_model
+    >>> isinstance(tiny_model().denoiser.network, TwoStage), issubclass(ConditionUNet, TwoStage)
+    (True, False)
+    """
 
     def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
         """The trunk: B noised samples (B, C, H, W) at timesteps (B,) to tensors whose first dimension is B."""
@@ -99,7 +121,13 @@ class HasNetwork(Protocol):
 
 @attrs.frozen(eq=False)
 class Trunk:
-    """What rows under different conditions share: B noised samples at their timesteps, and a trunk's features."""
+    """What rows under different conditions share: B noised samples at their timesteps, and a trunk's features.
+
+    >>> from energycomp.testing import tiny_model
+    >>> shared = trunk(tiny_model().denoiser, torch.zeros(2, 3, 16, 16), torch.tensor([100.0, 900.0]))
+    >>> len(shared), shared.features[0].shape
+    (2, torch.Size([2, 8, 4, 4]))
+    """
 
     sample: Tensor  # (B, C, H, W)
     timestep: Tensor  # (B,)
@@ -113,6 +141,13 @@ def trunk(denoiser: HasNetwork, sample: Tensor, timestep: Tensor) -> Trunk:
     """Runs the trunk once for noised samples (B, C, H, W) at real timesteps (B,) in [0, T].
 
     For a network of one stage it only keeps the inputs.
+
+    >>> from energycomp.denoisers import count_rows
+    >>> from energycomp.testing import tiny_model
+    >>> with count_rows() as spent:
+    ...     _ = trunk(tiny_model().denoiser, torch.zeros(2, 3, 16, 16), torch.tensor([100.0, 900.0]))
+    >>> spent
+    RowCount(rows=0, trunks=2)
     """
     if tuple(sample.shape[1:]) != tuple(denoiser.sample_shape):
         expected = f"(B, {', '.join(map(str, denoiser.sample_shape))})"
@@ -137,6 +172,12 @@ def rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tenso
 
     Returns:
         (R, C, H, W) of the type of the samples, float32 at least. Costs R rows.
+
+    >>> from energycomp.testing import tiny_model
+    >>> denoiser = tiny_model().denoiser
+    >>> shared = trunk(denoiser, torch.zeros(2, 3, 16, 16), torch.tensor([100.0, 900.0]))
+    >>> rows(denoiser, shared, Condition(torch.rand(3, 1, 2)), torch.tensor([0, 0, 1])).shape
+    torch.Size([3, 3, 16, 16])
     """
     if len(condition) != len(owner):
         raise InputError(f"got {len(condition)} condition rows and {len(owner)} owners; expected one owner per row")

@@ -17,6 +17,21 @@ class Codec(Protocol):
 
     Latents of codecs of the same identity can be composed. `encode` gives the posterior mean of scaled latents. A model
     is saved with the `registered_name` of its codec and with its `config`: its constructor arguments, as JSON.
+
+    >>> import torch
+    >>> class Halved:  # latents of half the size
+    ...     registered_name, identity, latent_shape = "halved", "halved", (3, 8, 8)
+    ...
+    ...     def encode(self, images):
+    ...         return torch.nn.functional.avg_pool2d(images, 2)
+    ...
+    ...     def decode(self, latents):
+    ...         return latents.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    ...
+    ...     def config(self):
+    ...         return {}
+    >>> Halved().decode(Halved().encode(torch.zeros(1, 3, 16, 16))).shape
+    torch.Size([1, 3, 16, 16])
     """
 
     @property

@@ -19,7 +19,11 @@ with without_compiler():
 
 
 class Stage(nn.ModuleList):
-    """Blocks one after the other under one embedding."""
+    """Blocks one after the other under one embedding.
+
+    >>> Stage([FiLMBlock(8, width=4), FiLMBlock(8, width=4)])(torch.zeros(2, 8, 5, 5), torch.zeros(2, 4)).shape
+    torch.Size([2, 8, 5, 5])
+    """
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         """Maps (R, channels, h, w) under embeddings (R, width) to the same shape."""
@@ -29,7 +33,11 @@ class Stage(nn.ModuleList):
 
 
 class FiLMBlock(nn.Module):
-    """A residual block of two 3x3 convolutions, scaled and shifted by an embedding (Perez et al., 2018)."""
+    """A residual block of two 3x3 convolutions, scaled and shifted by an embedding (Perez et al., 2018).
+
+    >>> FiLMBlock(8, width=4)(torch.zeros(2, 8, 5, 5), torch.zeros(2, 4)).shape
+    torch.Size([2, 8, 5, 5])
+    """
 
     def __init__(self, channels: int, width: int, groups: int = 8) -> None:
         super().__init__()
@@ -54,7 +62,12 @@ class GroupNorm(nn.GroupNorm):
 
 
 def place_maps(place: Tensor, grid: Sequence[int], widths: Sequence[float]) -> Tensor:
-    """Offsets, squared distance and Gaussian bumps around places (R, 2) on a grid: (R, 3 + len(widths), h, w)."""
+    """Offsets, squared distance and Gaussian bumps around places (R, 2) on a grid: (R, 3 + len(widths), h, w).
+
+    >>> dx, dy, square, bump = place_maps(torch.tensor([[0.25, 0.25]]), (2, 2), widths=[0.5])[0]
+    >>> dx.tolist(), square.tolist(), bump[0, 0].item()
+    ([[0.0, 0.5], [0.0, 0.5]], [[0.0, 0.25], [0.25, 0.5]], 1.0)
+    """
     h, w = grid
     v = (torch.arange(h, device=place.device, dtype=place.dtype) + 0.5) / h
     u = (torch.arange(w, device=place.device, dtype=place.dtype) + 0.5) / w

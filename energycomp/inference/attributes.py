@@ -54,6 +54,10 @@ class ObjectWords:
         values: (K, D + A), with the word of least error of each attribute.
         errors: (K, n) for each of the A attributes.
         drawn: (K,) the number of draws that these are means of; 0 where nothing is known of an object's words.
+
+    >>> found = ObjectWords(torch.tensor([[0.3, 0.4, 2.0]]), (torch.tensor([[5.0, 3.0]]),))
+    >>> found.certainty(beta=1.0)  # of the second word, whose error is lower by 2: 1 / (1 + exp(-2))
+    tensor([[0.8808]])
     """
 
     values: Tensor

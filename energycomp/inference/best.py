@@ -13,6 +13,7 @@ from torch import Tensor
 from energycomp.components import EnergyComponent
 from energycomp.components.ledger import count_rows
 from energycomp.errors import InputError
+from energycomp.fields import is_whole
 from energycomp.images import decoded
 from energycomp.inference.rankable import rankable
 from energycomp.inference.ranking import DRAWS, Ranking, rank_samples
@@ -23,7 +24,15 @@ from energycomp.seeds import Generator, as_generators
 
 @attrs.frozen(eq=False)
 class BestSamples:
-    """The samples that were kept of all that were drawn."""
+    """The samples that were kept of all that were drawn.
+
+    >>> from energycomp.testing import bumps_model
+    >>> model = bumps_model()
+    >>> how = {"best_of": 2, "generator": 0, "num_inference_steps": 5, "progress": False}
+    >>> best = sample_best(model(0.2, 0.3) & model(0.7, 0.8), 1, **how)
+    >>> len(best.kept), len(best.dropped), best.rows_per_sample == best.rows
+    (1, 1, True)
+    """
 
     images: Any  # the n kept samples, best first, in the output type
     ranking: Ranking  # of all samples, in the order in which they were drawn
@@ -87,8 +96,8 @@ def sample_best(
     >>> len(best.images), len(best.dropped), best.complete
     (2, 4, 2)
     """
-    if n < 1 or best_of < 1:
-        raise InputError(f"got n={n} and best_of={best_of}; expected at least 1 of each")
+    if not all(is_whole(number) and number >= 1 for number in (n, best_of)):
+        raise InputError(f"got n={n} and best_of={best_of}; expected whole numbers, at least 1 of each")
     if output_type not in OUTPUT_TYPES:
         raise InputError(f"got output_type {output_type!r}; expected one of {OUTPUT_TYPES}")
     if "return_dict" in options:

@@ -17,6 +17,7 @@ from energycomp.components.conditioning import groups_of, mixed_of
 from energycomp.components.values import values_of
 from energycomp.denoisers.together import run_together
 from energycomp.errors import EnergycompWarning, InputError
+from energycomp.fields import is_whole
 from energycomp.inference.attributes import read_attributes, refine_numbers
 from energycomp.inference.compare import as_normal, standard_error
 from energycomp.inference.judge import judge
@@ -92,14 +93,14 @@ def explain(
 ) -> Solution:
     """What `infer` says of an answer that is given in place of a search: its error, fit, typicality and maps.
 
-    Costs K network evaluations per draw of the model, and those of `FIT_DRAWS` draws.
+    Costs K network evaluations per draw, and one more for u, for the draws of the model and for `FIT_DRAWS` others.
 
     Args:
         image, model, generator: as of `infer`.
         values: of the K components (K, *V), as `values_of` takes them.
 
     Raises:
-        InputError: values that the model does not have, or none.
+        InputError: values that the model does not have.
 
     >>> from energycomp.testing import bumps_model, planted
     >>> model, places = bumps_model(), torch.tensor([[0.2, 0.3], [0.7, 0.8]])
@@ -132,7 +133,12 @@ class _Given:
 
 @attrs.frozen(eq=False)
 class Search:
-    """How images are read: the arguments of `infer` that are the same for all of them."""
+    """How images are read: the arguments of `infer` that are the same for all of them.
+
+    >>> from energycomp.testing import bumps_model, planted
+    >>> Search("pursuit").read(planted(bumps_model(), torch.tensor([[0.2, 0.3]])), bumps_model()).count
+    1
+    """
 
     solver: Solver | type[Solver] | str | None = None
     count: int | Sequence[int] | None = None
@@ -257,7 +263,7 @@ def infer_many(
     >>> [solution.count for solution in infer_many([image[0] for image in images], model)]
     [1, 2]
     """
-    if batch_size < 1:
+    if not is_whole(batch_size) or batch_size < 1:
         raise InputError(f"got batch_size={batch_size}; expected at least 1, such as 8")
     search = Search(solver, count, candidates, attributes, prior, last)
     read = partial(infer, model=model_of(model), generator=seed, progress=False, **attrs.asdict(search, recurse=False))

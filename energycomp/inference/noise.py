@@ -9,6 +9,7 @@ from torch import Tensor
 from energycomp.components import by_sample, error_scale, log_snr, signal_noise, stratified_timesteps, target
 from energycomp.denoisers import Denoiser, Trunk, trunk
 from energycomp.errors import InputError
+from energycomp.fields import is_number, is_whole
 from energycomp.seeds import as_generator
 
 
@@ -17,6 +18,10 @@ class NoiseBank:
     """S draws. Candidates that are compared see the same draws, so their differences are paired.
 
     `draw_bank` draws them in the order of their timesteps: `energycomp.inference.standard_error` relies on it.
+
+    >>> bank = draw_bank(4, (3, 8, 8), torch.linspace(0.999, 0.001, 1000), generator=0)
+    >>> len(bank), len(bank[:2]), bank.noised(torch.zeros(1, 3, 8, 8), torch.linspace(0.999, 0.001, 1000)).shape
+    (4, 2, torch.Size([4, 3, 8, 8]))
     """
 
     timestep: Tensor  # (S,) real numbers in [0, T]
@@ -50,22 +55,24 @@ def draw_bank(
         draws: S, at least 1.
         sample_shape, alphas_cumprod: that of one sample, and the noise schedule (T,).
         timesteps: range [low, high) of the timesteps; all of them when left out.
-        gamma: weights lambda = min(1, gamma / SNR), for denoisers trained on x0; 1 when left out.
+        gamma: above 0; weights are lambda = min(1, gamma / SNR), for denoisers trained on x0. They are 1 without it.
         generator: or a seed, makes the draws repeatable; they are made on its device and moved to that of the schedule.
 
     Raises:
-        InputError: no draws, or a range outside the schedule.
+        InputError: no draws, a range outside the schedule, or a gamma that is not above 0.
 
     >>> bank = draw_bank(4, (3, 8, 8), torch.linspace(0.999, 0.001, 1000), timesteps=(200, 600))
     >>> (bank.timestep / 100).floor().tolist()
     [2.0, 3.0, 4.0, 5.0]
     """
     generator = as_generator(generator)
-    low, high = timesteps or (0.0, float(len(alphas_cumprod)))
-    if draws < 1 or not 0 <= low < high <= len(alphas_cumprod):
+    T = len(alphas_cumprod)
+    low, high = timesteps or (0.0, float(T))
+    if not is_whole(draws) or draws < 1 or not 0 <= low < high <= T:
         got = f"got {draws} draws over timesteps [{low}, {high})"
-        T = len(alphas_cumprod)
         raise InputError(f"{got}; expected at least 1 draw and 0 <= low < high <= {T}; choose them so")
+    if gamma is not None and not (is_number(gamma) and gamma > 0):
+        raise InputError(f"got gamma={gamma!r}; expected a number above 0, or None for weights of 1; change it")
     device = generator.device if generator is not None else torch.device("cpu")
     # One timestep in each stratum, in order: `standard_error` takes neighbours for neighbours
     timestep, order = stratified_timesteps(draws, low, high, generator=generator).sort()
@@ -80,7 +87,13 @@ def draw_bank(
 
 
 def noised_trunk(denoiser: Denoiser, observation: Tensor, bank: NoiseBank) -> Trunk:
-    """The trunk of one observation (1, C, H, W) under every draw of a bank. Costs S trunk passes."""
+    """The trunk of one observation (1, C, H, W) under every draw of a bank. Costs S trunk passes.
+
+    >>> from energycomp.testing import bumps_model
+    >>> denoiser = bumps_model().denoiser
+    >>> len(noised_trunk(denoiser, torch.zeros(1, 3, 16, 16), draw_bank(4, (3, 16, 16), denoiser.alphas_cumprod)))
+    4
+    """
     return trunk(denoiser, bank.noised(observation, denoiser.alphas_cumprod), bank.timestep)
 
 
@@ -93,12 +106,31 @@ def wanted(denoiser: Denoiser, observation: Tensor, bank: NoiseBank) -> tuple[Te
 
 
 def residual_errors(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, predictions: Tensor) -> Tensor:
-    """lambda_s |eps_s - eps_hat_s|^2 of composed predictions (N, S, C, H, W) in the network's type: (N, S)."""
+    """lambda_s |eps_s - eps_hat_s|^2 of composed predictions (N, S, C, H, W) in the network's type: (N, S).
+
+    >>> from energycomp.testing import bumps_model, planted
+    >>> model = bumps_model()
+    >>> image = planted(model, torch.tensor([[0.2, 0.3]]))
+    >>> bank = draw_bank(4, (3, 16, 16), model.denoiser.alphas_cumprod)
+    >>> exact = image.expand(1, 4, -1, -1, -1)  # the prediction of x0 without error, for 4 draws
+    >>> residual_errors(model.denoiser, image, bank, exact)
+    tensor([[0., 0., 0., 0.]])
+    """
     best, scale = wanted(denoiser, observation, bank)
     return (predictions - best).flatten(2).square().sum(2) * scale.to(predictions.dtype)
 
 
 def residuals(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, predictions: Tensor) -> Tensor:
-    """sqrt(lambda_s) (eps_s - eps_hat_s) of predictions (S, C, H, W); the error of a draw is its squared sum."""
+    """sqrt(lambda_s) (eps_s - eps_hat_s) of predictions (S, C, H, W); the error of a draw is its squared sum.
+
+    >>> from energycomp.testing import bumps_model
+    >>> denoiser = bumps_model().denoiser
+    >>> image = torch.zeros(1, 3, 16, 16)
+    >>> bank = draw_bank(4, (3, 16, 16), denoiser.alphas_cumprod)
+    >>> prediction = torch.ones(4, 3, 16, 16)
+    >>> left = residuals(denoiser, image, bank, prediction).square().flatten(1).sum(1)
+    >>> torch.allclose(left, residual_errors(denoiser, image, bank, prediction[None])[0])
+    True
+    """
     best, scale = wanted(denoiser, observation, bank)
     return (best - predictions) * by_sample(scale.sqrt().to(predictions.dtype), predictions.ndim)

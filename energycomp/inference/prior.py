@@ -28,7 +28,15 @@ from energycomp.fields import is_number, is_whole
 
 @runtime_checkable
 class HasValueEnergy(Protocol):
-    """A prior: an energy of whole answers, such as -log p(c) up to a constant."""
+    """A prior: an energy of whole answers, such as -log p(c) up to a constant.
+
+    >>> class Spread:
+    ...     def energy(self, values):  # the first number of K values may differ by 0.5 at most
+    ...         first = values[..., 0]
+    ...         return torch.where(first.amax(1) - first.amin(1) <= 0.5, 0.0, torch.inf)
+    >>> as_prior(Spread()).energy(torch.tensor([[[0.2, 0.9], [0.4, 0.1]], [[0.2, 0.9], [0.8, 0.1]]]))
+    tensor([0., inf])
+    """
 
     def energy(self, values: Tensor) -> Tensor:
         """Energies (N,) of N answers of K values each, (N, K, *V), K = 0 included; +inf rules an answer out."""
@@ -160,6 +168,10 @@ def pairwise(f: Callable[[Tensor, Tensor], Tensor]) -> Prior:
     """The prior that adds the energy of every pair of values: f takes values (N, *V) twice and returns (N,).
 
     Each pair counts once, with the mean of f(a, b) and f(b, a), so that the order of components has no meaning.
+
+    >>> apart = pairwise(lambda a, b: 1.0 / (a - b).norm(dim=1))
+    >>> apart.energy(torch.tensor([[[0.0, 0.0], [0.5, 0.0], [1.0, 0.0]]]))  # 2 + 2 + 1
+    tensor([5.])
     """
     return Prior((_Factor("pairs", _function(f, "pairwise")),))
 
@@ -173,6 +185,9 @@ def as_prior(given: Any) -> Prior:
 
     Raises:
         InputError: anything else.
+
+    >>> as_prior({1: 0.25, 2: 0.75}).energy(torch.zeros(1, 1, 2))  # -log 0.25
+    tensor([1.3863])
     """
     if isinstance(given, Prior):
         return given

@@ -348,6 +348,11 @@ def make_problem(
 
     Raises:
         InputError: a count or candidates that the model does not have, or a prior for a model without beta.
+
+    >>> from energycomp.testing import bumps_model
+    >>> problem = make_problem(torch.zeros(1, 3, 16, 16), bumps_model(), count=2)
+    >>> problem.counts, problem.slots[0].candidates is None, problem.exchangeable  # places are not listed
+    ((2, 2), True, True)
     """
     prior = None if prior is None else as_prior(prior)
     if prior is not None and model.defaults.beta is None:

@@ -20,7 +20,11 @@ from energycomp.models.model import Model
 
 @attrs.frozen(eq=False)
 class Slot:
-    """What one component's value may be: its support, for gradient solvers, and where it is finite all values."""
+    """What one component's value may be: its support, for gradient solvers, and where it is finite all values.
+
+    >>> Slot(constraints.unit_interval).candidates, Slot(constraints.boolean, torch.tensor([0, 1])).candidates
+    (None, tensor([0, 1]))
+    """
 
     support: constraints.Constraint
     candidates: Tensor | None = None  # (M, *V)

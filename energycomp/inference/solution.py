@@ -296,6 +296,16 @@ class Solver(Protocol):
     `needs`, a class attribute, states the slots that it takes; `infer` checks it before any row is spent: "finite"
     (values are listed), "continuous", "differentiable" (continuous, for gradient descent) or None (any). Its options
     are the arguments of its constructor, all with default values. `energycomp_lab.checks.check_solver` checks a solver.
+
+    >>> class First:
+    ...     needs = "finite"
+    ...
+    ...     def solve(self, problem, *, generator=None):
+    ...         values = problem.slots[0].candidates[:1]
+    ...         errors = problem.errors(values[None], problem.draw(4, generator))[0]
+    ...         return Solution(values, 1, float(errors.mean()), float(errors.std()) / 2, problem.rows)
+    >>> isinstance(First(), Solver)
+    True
     """
 
     @property

@@ -167,7 +167,16 @@ def answer_cells(record: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
 
 
 def answer_text(record: Mapping[str, Any], *lines: str) -> str:
-    """The table of a record, and lines below it."""
+    """The table of a record, and lines below it.
+
+    >>> print(answer_text({"objects": [{"x": 0.5, "y": 0.25}]}, "1 object, sure 0.97"))
+    ┏━━━┳━━━━━┳━━━━━━┓
+    ┃ # ┃ x   ┃ y    ┃
+    ┡━━━╇━━━━━╇━━━━━━┩
+    │ 1 │ 0.5 │ 0.25 │
+    └───┴─────┴──────┘
+    1 object, sure 0.97
+    """
     columns, cells = answer_cells(record)
     table = [as_text(rich_table(columns, cells))] if cells else []
     return "\n".join([*table, *lines])
@@ -177,6 +186,9 @@ def answer_line(record: Mapping[str, Any]) -> str:
     """The line below the table of a record: the count, and how sure the answer is, in a word and a number.
 
     Without that number, how typical the image is, and the next best answer.
+
+    >>> answer_line({"count": 2, "sure": 0.973, "verdict": "sure"})
+    '2 objects, sure 0.97'
     """
     noun = record.get("noun", "object")  # a line of an earlier version has none
     parts = [f"{record['count']} {noun}{'' if record['count'] == 1 else 's'}"]

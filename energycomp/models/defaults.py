@@ -141,11 +141,11 @@ class Defaults:
     """How a model is best used; every function takes another value for each.
 
     Args:
-        timesteps: range [low, high) of the draws of a noise bank.
+        timesteps: range [low, high) of the draws of a noise bank; None for all timesteps.
         gamma: clamp of their weights, min(1, gamma / SNR); None for weights of 1.
         draws: how many draws an inference averages over.
         solver: registered name of the solver that reads pictures.
-        counts: least and greatest number of components that is looked for.
+        counts: least and greatest number of components that is looked for, 0 to 100,000.
         scheduler: diffusers scheduler for sampling.
         num_inference_steps: its steps.
         sampler: registered name of a sampler that samples in place of the scheduler; None for the scheduler.
@@ -155,11 +155,17 @@ class Defaults:
         log_errors: whether posteriors are softmax(-beta log J): those of prediction errors of unknown variance, which
             trust an image less if every answer leaves a large error.
         reading_rule: the rule under which pictures are read, where it is not the denoiser's own.
-        guidance_scale: the weight of each component where a person gives none, as on the command line.
+        guidance_scale: the weight of each component where a person gives none, as on the command line; above 0.
         attribute_guidance: scale of the guidance `attributes` where a person does not say, see `AttributeGuidance`.
         views: how many turned and mirrored views of an image a decomposition searches, 1 to 8; see `search_latents`.
         aspect: width / height of a pixel as people see it, where the network works on squashed images: 1.5 for the
             480x320 frame of CLEVR at 64x64 pixels, and 1 for the same at 192x128.
+
+    >>> Defaults(timesteps=[200, 600], gamma=1.0).timesteps
+    (200, 600)
+    >>> Defaults(counts=(3, 1))
+    Traceback (most recent call last):
+    energycomp.errors.InputError: got counts=(3, 1) for Defaults; expected 0 <= low <= high <= ...
     """
 
     timesteps: tuple[float, float] | None = attrs.field(

@@ -56,6 +56,10 @@ class HubSource:
         local_files_only: reads the cache alone, without the network.
         cache_dir: folder of the cache; that of the hub's client when left out.
         subfolder: of the repository, where the model is in one.
+
+    >>> source = HubSource("owner/name", revision="v1", token="hf_secret")
+    >>> source
+    HubSource(repo='owner/name', revision='v1', local_files_only=False, cache_dir=None, subfolder='')
     """
 
     repo: str

@@ -21,7 +21,11 @@ DENOISER = ("prediction_type", "rule", "sample_shape", "token_shape", "null_trai
 
 @runtime_checkable
 class Named(Protocol):
-    """A codec or a processor that a `config.json` names: by a name that a plugin registers, with arguments as JSON."""
+    """A codec or a processor that a `config.json` names: by a name that a plugin registers, with arguments as JSON.
+
+    >>> isinstance(ImageProcessor(size=(16, 16)), Named), ImageProcessor(size=(16, 16)).registered_name
+    (True, 'image')
+    """
 
     @property
     def registered_name(self) -> str: ...
@@ -32,6 +36,11 @@ class Processor(Named, Protocol):
     """What a person gives, to what the codec, or the network of a model without one, takes.
 
     `bounded` says whether the numbers are in [-1, 1], as those of images.
+
+    >>> from PIL import Image
+    >>> processor = ImageProcessor(size=(16, 16))
+    >>> processor.sample_shape, processor.bounded, processor([Image.new("RGB", (20, 20))] * 2).shape
+    ((3, 16, 16), True, torch.Size([2, 3, 16, 16]))
     """
 
     @property

@@ -28,7 +28,13 @@ HEAVY = frozenset({"accelerate", "diffusers", "matplotlib", "scipy", "torch", "t
 
 @attrs.frozen
 class PluginInfo:
-    """What is known about one plugin; what it registers is known once it is loaded."""
+    """What is known about one plugin; what it registers is known once it is loaded.
+
+    >>> from energycomp.plugins import listing
+    >>> info = next(one for one in listing() if one.name == "solvers")
+    >>> info.distribution, info.error
+    ('energycomp-solvers', None)
+    """
 
     name: str
     distribution: str

@@ -124,6 +124,9 @@ def object_of(kind: Kind, given: Any) -> Any:
     Raises:
         NotFoundError: no working plugin registers the name.
         InputError: a class that needs arguments, or an object that lacks what its kind needs.
+
+    >>> object_of("solvers", "beam").needs
+    'finite'
     """
     if isinstance(given, str):
         return find(kind, given)()
@@ -236,7 +239,11 @@ def _conflict(kind: Kind, name: str, infos: list[PluginInfo]) -> str:
 
 
 def not_found(kind: Kind, name: str, known: Collection[str]) -> NotFoundError:
-    """The error for a name that is not among the known ones; it also says which plugins do not work here."""
+    """The error for a name that is not among the known ones; it also says which plugins do not work here.
+
+    >>> print(str(not_found("solvers", "beem", ["beam", "sgd"])).partition(" Not installed")[0])
+    No solver is named 'beem'. Did you mean 'beam'? Known solvers: beam, sgd.
+    """
     message = f"No {singular_of(kind)} is named {name!r}."
     if close := difflib.get_close_matches(name, known, n=3):
         message += f" Did you mean {' or '.join(map(repr, close))}?"

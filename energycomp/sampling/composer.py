@@ -189,6 +189,9 @@ class Composer(Composable):
         # Check what is asked for, before anything is run.
         check_numbers(n, num_inference_steps)
         check_output(output_type, self.noised_space.sample_shape)
+        for name, called in (("callback_on_step_end", callback_on_step_end), ("report", report)):
+            if called is not None and not callable(called):
+                raise InputError(f"got {name}={called!r}; expected a function; leave it out, or pass one")
         if mixed_precision not in ("no", "bf16"):
             raise InputError(f"got mixed_precision {mixed_precision!r}; expected 'no' or 'bf16'")
         if sampler is not None and scheduler is not None:

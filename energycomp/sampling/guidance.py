@@ -26,12 +26,24 @@ ROUNDING = 1e-6  # of a share times a number of steps
 
 
 def conditional(composition: Composition) -> Composition:
-    """The composition at mass 1: c = u + R(C)."""
+    """The composition at mass 1: c = u + R(C).
+
+    >>> from energycomp.testing import tiny_model
+    >>> model = tiny_model()
+    >>> conditional(model(0.1, 0.2) + model(0.3, 0.4))
+    -u + tiny(0.1, 0.2) + tiny(0.3, 0.4)
+    """
     return combine([composition], "product")
 
 
 def unconditional(composition: Composition) -> Composition:
-    """The unconditional leaf u."""
+    """The unconditional leaf u.
+
+    >>> from energycomp.testing import tiny_model
+    >>> model = tiny_model()
+    >>> unconditional(model(0.1, 0.2) & model(0.3, 0.4))
+    u
+    """
     return Composition.of(composition.unconditional)
 
 
@@ -44,6 +56,10 @@ class Guide:
             once per evaluation, and may keep what it has seen.
         prediction_type: the type of all predictions; None for that of the composition.
         needs: functions of the composition to what is predicted, all in one batch; c and u by default.
+
+    >>> guide = Guide(lambda cond, uncond, share: uncond + 2.0 * (cond - uncond))
+    >>> guide.combine(Tensor([3.0]), Tensor([1.0]), Tensor([0.5]))
+    tensor([5.])
     """
 
     combine: Callable[..., Tensor]
@@ -57,6 +73,12 @@ class Guidance(Protocol):
 
     The registered factory takes `scale`. A guidance that is a weighted sum can be a `LinearGuidance`, too.
     `energycomp_lab.checks.check_guidance` checks one.
+
+    >>> class Doubled:
+    ...     def guide(self, num_inference_steps, /):
+    ...         return Guide(lambda cond, uncond, share: uncond + 2.0 * (cond - uncond))
+    >>> isinstance(Doubled(), Guidance), isinstance(Doubled(), LinearGuidance)
+    (True, False)
     """
 
     def guide(self, num_inference_steps: int, /) -> Guide:
@@ -65,7 +87,12 @@ class Guidance(Protocol):
 
 @runtime_checkable
 class LinearGuidance(Protocol):
-    """A guidance that is a composition: the weights of its leaves say all. Samplers take it where they take these."""
+    """A guidance that is a composition: the weights of its leaves say all. Samplers take it where they take these.
+
+    >>> from energycomp.testing import tiny_model
+    >>> isinstance(ClassifierFree(2.0), LinearGuidance), ClassifierFree(2.0).weighted(tiny_model()(0.1, 0.2))
+    (True, -u + 2 tiny(0.1, 0.2))
+    """
 
     def weighted(self, composition: EnergyComponent, /) -> Composition:
         """The guided composition."""

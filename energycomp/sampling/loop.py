@@ -14,6 +14,7 @@ from torch import Tensor
 from energycomp.components.prediction import PredictionType
 from energycomp.components.space import LEAST_ALPHA
 from energycomp.errors import InputError, NonFiniteError
+from energycomp.fields import is_whole
 from energycomp.progress import progress as shown
 from energycomp.sampling.sampler import Run, Sampled, Sampler, Steps
 from energycomp.sampling.schedulers import Scheduler, make_scheduler
@@ -41,7 +42,7 @@ def draw_samples(
     Args:
         sampler: an object, such as `SchedulerSampler()`.
         run: what is drawn.
-        callback_on_step_end: called after every step.
+        callback_on_step_end: called after every step, see `StepCallback`.
         progress: whether to show a bar.
 
     Raises:
@@ -119,7 +120,7 @@ def sample(
     tensor([[[[0.2500, 0.2500]]]])
     """
     # Check what is asked for.
-    if len(shape) < 2 or min(shape) < 1:
+    if len(shape) < 2 or not all(is_whole(side) and side >= 1 for side in shape):
         raise InputError(f"shape: got {tuple(shape)}, expected (B, C, H, W) or another (B, ...), each at least 1.")
     # Where, and by which random numbers.
     if device is None and initial is not None:
@@ -144,6 +145,13 @@ class SchedulerSampler:
 
     Args:
         scheduler: name, class or instance of a diffusers scheduler, see `make_scheduler`.
+
+    >>> from energycomp import Composer
+    >>> from energycomp.components import Gaussian
+    >>> sampler = SchedulerSampler("EulerDiscreteScheduler")
+    >>> far = Composer([Gaussian(3.0, 0.01)])  # near 3, with the variance 0.01
+    >>> far.sample(2, sampler=sampler, generator=0, num_inference_steps=20, output_type="pt", progress=False).flatten()
+    tensor([3.1043, 2.9766])
     """
 
     scheduler: Any = None
@@ -210,8 +218,9 @@ def _prepared(scheduler: Scheduler, num_inference_steps: int, device: torch.devi
     scheduler = copy.deepcopy(scheduler)
     T = int(scheduler.config.num_train_timesteps)
     name = type(scheduler).__name__
-    if not 1 <= num_inference_steps <= T:
-        raise InputError(f"num_inference_steps: got {num_inference_steps}, expected 1 to {T}, the timesteps of {name}.")
+    if not is_whole(num_inference_steps) or not 1 <= num_inference_steps <= T:
+        got = f"got {num_inference_steps!r}"
+        raise InputError(f"num_inference_steps: {got}, expected 1 to {T}, the timesteps of {name}.")
     # DDIM and PNDM, told by set_alpha_to_one, step by T // n where their timesteps are T / n apart: noise is left over.
     strides = "set_alpha_to_one" in scheduler.config
     stride = T // num_inference_steps

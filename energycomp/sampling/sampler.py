@@ -108,7 +108,12 @@ class SamplingReport:
 
 @attrs.frozen(eq=False)
 class Sampled:
-    """Samples (n, C, H, W) and the report of the run."""
+    """Samples (n, C, H, W) and the report of the run.
+
+    >>> import torch
+    >>> Sampled(torch.zeros(2, 3, 16, 16)).report.warnings
+    ()
+    """
 
     samples: Tensor
     report: SamplingReport = attrs.field(factory=SamplingReport)
@@ -149,6 +154,21 @@ class Sampler(Protocol):
     Its options are the arguments of its constructor, all with default values. `energycomp_lab.checks.check_sampler`
     compares it with Gaussians and their products; `exact=True` also with a product that the sum of the scores does not
     sample. `draw_samples` runs it.
+
+    >>> from energycomp.components import Gaussian
+    >>> from energycomp.sampling import draw_samples
+    >>> class Jump(Steps):  # from noise to the prediction of x0
+    ...     def __init__(self, run):
+    ...         self.run, self.x = run, run.noise()
+    ...
+    ...     def step(self, level):
+    ...         self.x = self.run.target.predict(self.x, level.rows(self.x), prediction_type="sample")
+    >>> class InOneStep:
+    ...     def start(self, run, /):
+    ...         return Jump(run)
+    >>> run = Run(Target(Gaussian(3.0, 0.01)), 2, num_inference_steps=1, generator=0)
+    >>> draw_samples(InOneStep(), run, progress=False).samples.round(decimals=1).flatten()
+    tensor([3., 3.])
     """
 
     def start(self, run: Run, /) -> Steps:
@@ -157,7 +177,13 @@ class Sampler(Protocol):
 
 @runtime_checkable
 class Forecasts(Protocol):
-    """A sampler that also says what to expect of a composition before it is sampled, as `sample --forecast` asks."""
+    """A sampler that also says what to expect of a composition before it is sampled, as `sample --forecast` asks.
+
+    >>> from energycomp.sampling import SchedulerSampler
+    >>> from energycomp_samplers.smc import SMC
+    >>> isinstance(SMC(), Forecasts), isinstance(SchedulerSampler(), Forecasts)
+    (True, False)
+    """
 
     def forecast(self, component: EnergyComponent, /, *, generator: Generator) -> Any:
         """An attrs object, whose fields `--json` prints, and whose `str` is the verdict."""

@@ -144,7 +144,13 @@ def attributes_model(attributes: int = 4, **options: Any) -> Model:
 
 
 def planted(model: Model, values: Tensor) -> Tensor:
-    """The image (1, C, H, W) whose exact answer is `values` (K, *V), for the models of bumps and of labels."""
+    """The image (1, C, H, W) whose exact answer is `values` (K, *V), for the models of bumps and of labels.
+
+    >>> model = bumps_model()
+    >>> image = planted(model, torch.tensor([[0.25, 0.75]]))
+    >>> divmod(int(image[0, 0].argmax()), 16)  # the row and the column of the brightest of 16x16 pixels
+    (11, 3)
+    """
     network = cast("ClosedForm", model.denoiser.network)
     with torch.no_grad():
         patterns = network.pattern(model.conditioner(values).rows[:, 0])

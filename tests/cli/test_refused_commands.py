@@ -25,6 +25,7 @@ REFUSED = {
     "sample: option": ("sample MODEL --option model", "got --option 'model'; expected NAME=VALUE"),
     "sample: option of a folder": ("sample MODEL --option preset=paper", "got preset with"),
     "sample: weight": ("sample MODEL '0,0 * b'", "got '* b' in '0,0 * b'; expected a finite number, such as * 7.5"),
+    "sample: weight left out": ("sample MODEL '0,0 *'", "got '* ' in '0,0 *'; expected a finite number"),
     "sample: weight NaN": ("sample MODEL '0,0 * nan'", "got '* nan'"),
     "sample: weight of nothing": ("sample MODEL *2", "got '*2'; expected a component in front"),
     "sample: region": (

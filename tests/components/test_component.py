@@ -282,6 +282,8 @@ def test_a_component_without_our_base_class_composes() -> None:
         torch.testing.assert_close(composition.eps(sample, timestep), expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(CompositionError, match="expected a component with `noised_space` and `eps`"):
         Composition.of(model)
+    with pytest.raises(CompositionError, match="got str; expected a component"):
+        Composition({"red": 1.0})
 
 
 def test_the_operators_take_a_component_without_our_base_class_on_either_side() -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from energycomp import Composer, Composition, during, ramp, rank, region, sample_best
 from energycomp.components import Mixture, Weight, combine, native_type, per_sample
-from energycomp.components.weight_values import is_constant, noise_share
+from energycomp.components.weight_values import bounds, is_constant, noise_share
 from energycomp.components.weights import positive
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
@@ -115,7 +115,17 @@ def test_the_span_of_a_weight_is_that_of_many_noise_levels() -> None:
     r, later, numbers = ramp(), ramp(0.2, 0.7), next(iter(per_sample([A, 0.3 * A]).terms.values()))
     for weight in (r * later * (mask - 0.6 * r), (r - mask) * (later - 0.3) * (r - 0.9), numbers * (r - mask) * r):
         dense = weight.at(torch.linspace(0, 1 - 1e-9, 20001).repeat_interleave(2), (1, 3, 4))
-        assert weight.span((1, 3, 4)) == pytest.approx((float(dense.min()), float(dense.max())), abs=1e-6)
+        expected = pytest.approx((float(dense.min()), float(dense.max())), abs=1e-6)
+        assert weight.span((1, 3, 4)) == expected
+        assert bounds(weight, (1, 3, 4)) == expected
+
+
+def test_bounds_that_are_reached_are_not_rounded() -> None:
+    """A sum that is 1 at all noise levels, and a product that is 0 at both ends, are compared with 1 and 0."""
+    whole: Any = 0.3 * ramp() + 0.3 * (1 - ramp()) + 0.7 * during(until=0.4) + 0.7 * during(from_=0.4)
+    rising: Any = ramp() * (1 - ramp()) * ramp(0.2, 0.7)
+    assert bounds(whole, (1, 3, 4)) == (1.0, 1.0)
+    assert bounds(rising, (1, 3, 4))[0] == 0.0
 
 
 def test_masks_of_all_kinds_are_averaged_over_pixels() -> None:

@@ -79,6 +79,8 @@ def test_signal_and_noise_are_an_angle() -> None:
 def test_schedules_that_cannot_be(alphas: Tensor) -> None:
     with pytest.raises(InputError, match="expected \\(T,\\) falling"):
         attrs.evolve(tiny_model().denoiser, alphas_cumprod=alphas)
+    with pytest.raises(InputError, match="of type list; expected a tensor"):
+        attrs.evolve(tiny_model().denoiser, alphas_cumprod=[0.9, 0.1])
 
 
 @pytest.mark.parametrize("kind", ["sample", "v_prediction", "flow"])

@@ -167,6 +167,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: evaluate(stripes_model(), [Example(torch.zeros(3, 8, 8))], MetricCollection({}), solver="first"),
         "a solver or a count with stripes, which decomposes images",
     ),
+    "a decomposition in no step": (
+        lambda: decompose(torch.zeros(3, 16, 16), stripes_model(), num_inference_steps=0),
+        "got 0, expected 1 to",
+    ),
     "no decomposing model": (lambda: decompose(torch.zeros(3, 16, 16), 3), MODEL),  # type: ignore[arg-type]
     "a decomposer's class": (lambda: decompose(torch.zeros(3, 16, 16), DiffusionDecomposer), MODEL),  # type: ignore[arg-type]
     "a decomposer of a number": (lambda: decomposer_of(3), MODEL),  # type: ignore[arg-type]

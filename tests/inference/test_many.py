@@ -100,8 +100,9 @@ def test_a_call_that_fails_is_raised_by_those_who_made_it(monkeypatch: pytest.Mo
 def test_no_images_and_a_batch_of_none() -> None:
     model = bumps_model(solver="pursuit")
     assert list(infer_many([], model)) == []
-    with pytest.raises(InputError, match="batch_size=0"):
-        list(infer_many(images(model), model, batch_size=0))
+    for size in (0, 1.5):
+        with pytest.raises(InputError, match=f"batch_size={size}"):
+            list(infer_many(images(model), model, batch_size=size))  # type: ignore[arg-type]
 
 
 def test_calls_run_without_gradients_whoever_serves_them() -> None:

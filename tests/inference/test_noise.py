@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -65,7 +67,15 @@ def test_noised() -> None:
         torch.testing.assert_close(got[k], a[k] * x[0] + s[k] * bank.noise[k])
 
 
-@pytest.mark.parametrize(("draws", "timesteps"), [(0, None), (3, (5.0, 5.0)), (3, (-1.0, 5.0)), (3, (0.0, 1001.0))])
-def test_ranges_that_cannot_be(draws: int, timesteps: tuple[float, float] | None) -> None:
+@pytest.mark.parametrize(
+    ("draws", "timesteps"), [(0, None), (2.5, None), (3, (5.0, 5.0)), (3, (-1.0, 5.0)), (3, (0.0, 1001.0))]
+)
+def test_ranges_that_cannot_be(draws: Any, timesteps: tuple[float, float] | None) -> None:
     with pytest.raises(InputError, match="at least 1 draw"):
         draw(draws, timesteps=timesteps)
+
+
+@pytest.mark.parametrize("gamma", [0.0, -1.0, float("nan")])
+def test_weights_of_draws_are_positive(gamma: float) -> None:
+    with pytest.raises(InputError, match="expected a number above 0"):
+        draw(3, gamma=gamma)

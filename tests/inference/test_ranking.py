@@ -271,6 +271,7 @@ def test_kept_samples_are_those_of_the_composer(output_type: Any) -> None:
     [
         ({"n": 0}, "got n=0"),
         ({"best_of": 0}, "best_of=0"),
+        ({"n": 1.5}, "got n=1.5"),
         ({"output_type": "png"}, "got output_type 'png'"),
         ({"return_dict": True}, "got return_dict for sample_best"),
         ({"n": 2, "generator": [0, 1]}, "one generator or 8"),

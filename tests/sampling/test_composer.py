@@ -215,6 +215,8 @@ def test_a_callback_ends_a_run_as_with_a_pipeline_of_diffusers() -> None:
         {"output_type": "jpg"},
         {"mixed_precision": "int8"},
         {"scheduler": "Nothing"},
+        {"callback_on_step_end": 3},
+        {"report": True},
         {"height": 512},
         {"negative_prompt": "rain"},
         {"num_images_per_prompt": 4},

@@ -320,10 +320,12 @@ def test_bad_schedules_and_prediction_types() -> None:
     [
         ({"num_inference_steps": 0}, "got 0, expected 1 to 1000"),
         ({"num_inference_steps": 1001}, "got 1001, expected 1 to 1000"),
+        ({"num_inference_steps": 2.5}, "got 2.5, expected 1 to 1000"),
         ({"num_inference_steps": 600}, "DDIMScheduler then steps by 1 instead of 1.67 timesteps; use 500"),
         ({"generator": [torch.Generator()]}, "got a list of 1, expected one generator or 2"),
         ({"initial": torch.zeros(2, 1, 1, 2)}, r"initial: got shape \(2, 1, 1, 2\), expected \(2, 1, 1, 1\)"),
         ({"shape": (2,)}, r"shape: got \(2,\), expected \(B, C, H, W\)"),
+        ({"shape": (2.0, 1, 1, 1)}, r"shape: got \(2.0, 1, 1, 1\), expected \(B, C, H, W\)"),
         ({"predict": lambda x, t, kind: x[:1]}, r"predict: got \(1, 1, 1, 1\), expected \(2, 1, 1, 1\)"),
     ],
 )

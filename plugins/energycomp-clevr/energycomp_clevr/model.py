@@ -35,6 +35,13 @@ def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -
             of Stable Diffusion.
         pretrained: load the weights of this package, which exist for "default" and "small".
         options: options of the preset; for "default" and "paper": `vae`, a path or hub id.
+
+    Raises:
+        InputError: an unknown preset or option, or pretrained weights of a preset without any.
+
+    >>> model = clevr()
+    >>> model(0.3, 0.4, color="red") & model(0.7, 0.6)  # places are shares of the image
+    -u + clevr(0.3, 0.4, color=red) + clevr(0.7, 0.6)
     """
     presets: dict[str, Callable[..., Model]] = {"default": objects, "small": small, "paper": paper}
     return _preset(presets, {"default": "objects", "small": "small"}, preset, pretrained, options)
@@ -45,6 +52,9 @@ def clevr_small(*, preset: str = "small", pretrained: bool = True, **options: An
 
     Args:
         preset, pretrained, options: as of `clevr`.
+
+    >>> clevr_small()(0.3, 0.4, shape="cube")
+    clevr-small(0.3, 0.4, shape=cube)
     """
     return clevr(preset=preset, pretrained=pretrained, **options)
 
@@ -56,6 +66,9 @@ def clevr_places(*, preset: str = "default", pretrained: bool = True, **options:
         preset: "default" is `places`; "flow" is `places_flow`, its twin by flow matching; "paper" as of `clevr`.
         pretrained: load the weights of this package, which exist for "default" and "flow".
         options: as of `clevr`.
+
+    >>> clevr_places()(0.3, 0.4)
+    clevr-places(0.3, 0.4)
     """
     folders = {"default": "places", "flow": "places_flow"}
     return _preset({"default": places, "flow": places_flow, "paper": paper}, folders, preset, pretrained, options)
@@ -66,6 +79,9 @@ def clevr_places_flow(*, preset: str = "flow", pretrained: bool = True, **option
 
     Args:
         preset, pretrained, options: as of `clevr_places`.
+
+    >>> clevr_places_flow().denoiser.prediction_type
+    'flow'
     """
     return clevr_places(preset=preset, pretrained=pretrained, **options)
 
@@ -97,12 +113,20 @@ def _preset(
 
 
 def places() -> Model:
-    """The untrained model of places: x0 prediction under the rule product at 64x64 pixels."""
+    """The untrained model of places: x0 prediction under the rule product at 64x64 pixels.
+
+    >>> places().denoiser.prediction_type, places().denoiser.sample_shape
+    ('sample', (3, 64, 64))
+    """
     return _on_pixels("places", Coordinates(), "coordinates")
 
 
 def places_flow() -> Model:
-    """The untrained flow-matching twin of `places`: the same network, with a skip connection of the noised sample."""
+    """The untrained flow-matching twin of `places`: the same network, with a skip connection of the noised sample.
+
+    >>> places_flow().denoiser.prediction_type
+    'flow'
+    """
     model = _on_pixels("places_flow", Coordinates(), "coordinates", skip=True)
     denoiser = attrs.evolve(model.denoiser, prediction_type="flow", alphas_cumprod=flow_schedule())
     return attrs.evolve(model, denoiser=denoiser)
@@ -115,6 +139,9 @@ def flow_from(model: Model) -> Model:
 
     Raises:
         InputError: a model with another network.
+
+    >>> flow_from(places()).denoiser.prediction_type
+    'flow'
     """
     made = places_flow()
     weights = model.denoiser.network.state_dict()
@@ -132,7 +159,11 @@ def flow_from(model: Model) -> Model:
 
 
 def small() -> Model:
-    """The untrained model of whole objects at 64x64 pixels, with a deeper trunk than `places`."""
+    """The untrained model of whole objects at 64x64 pixels, with a deeper trunk than `places`.
+
+    >>> small().denoiser.token_shape  # a place, and the words of four attributes
+    (1, 15)
+    """
     return _on_pixels("small", Objects(), "objects", blocks=2)
 
 
@@ -173,6 +204,9 @@ def objects(*, vae: str | None = None) -> Model:
 
     Raises:
         InputError: one whose latents are not 24x16.
+
+    >>> objects().denoiser.sample_shape  # latents, of images of 192x128 pixels
+    (16, 16, 24)
     """
     own = files(PACKAGE) / "weights" / "objects"
     model = small()

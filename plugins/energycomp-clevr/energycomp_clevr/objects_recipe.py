@@ -36,7 +36,17 @@ RIVALS = 2.0  # weight of telling wrong descriptions apart
 
 
 def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random flips, exposure and tint, and attributes left open: images (B, 3, H, W) in [-1, 1] and objects (R, 6)."""
+    """Random flips, exposure and tint, and attributes left open: images (B, 3, H, W) in [-1, 1] and objects (R, 6).
+
+    >>> batch = {
+    ...     "image": torch.zeros(1, 3, 64, 64, dtype=torch.uint8),
+    ...     "values": torch.tensor([[0.25, 0.5, 1.0, 2.0, 1.0, 2.0]]),
+    ...     "owner": torch.tensor([0]),
+    ... }
+    >>> images, objects = augment(batch, torch.Generator().manual_seed(0))
+    >>> images.shape, objects[0, :2]  # it was mirrored
+    (torch.Size([1, 3, 64, 64]), tensor([0.7500, 0.5000]))
+    """
     images, flipped = training.augment(batch["image"], generator, exposure=0.08)
     owner, values = batch["owner"], batch["values"]
     x = torch.where(flipped[owner], 1 - values[:, 0], values[:, 0])

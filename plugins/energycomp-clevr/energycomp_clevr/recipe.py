@@ -44,7 +44,16 @@ WIDE_CROWDED = attrs.evolve(CROWDED, camera=WIDE.camera, lights=WIDE.lights, siz
 
 
 def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random flips, exposure and tint: images (B, 3, H, W) in [-1, 1] and the places of their objects (R, 2)."""
+    """Random flips, exposure and tint: images (B, 3, H, W) in [-1, 1] and the places of their objects (R, 2).
+
+    >>> batch = {
+    ...     "image": torch.zeros(1, 3, 64, 64, dtype=torch.uint8),
+    ...     "values": torch.tensor([[0.25, 0.5]]),
+    ...     "owner": torch.tensor([0]),
+    ... }
+    >>> augment(batch, torch.Generator().manual_seed(0))[1]  # it was mirrored
+    tensor([[0.7500, 0.5000]])
+    """
     images, flipped = training.augment(batch["image"], generator, exposure=0.08)
     x, y = batch["values"].unbind(1)
     return images, torch.stack([torch.where(flipped[batch["owner"]], 1 - x, x), y], dim=1)
@@ -78,6 +87,12 @@ def clevr_places(
         varied: share of those that vary beyond CLEVR in camera, lights and sizes; half of them are crowded.
         contrast: weight of rivals, scenes with an object left out, too many or moved; see `contrastive_loss`.
         options: of the preset.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     recipe = clevr_places(data=None, init=None, preset="default", cache=Path(folder), scenes=2)
+    >>> len(recipe.data), recipe.data[0]["image"].shape, recipe.config.steps
+    (2, torch.Size([3, 64, 64]), 10000)
     """
     if preset == "flow" and init is not None and init.denoiser.prediction_type == "sample":
         init = flow_from(init)
@@ -147,6 +162,12 @@ def rendered(path: Path, kinds: Sequence[tuple[int, dict[str, Any]]], *, columns
         path: of the file that keeps them.
         kinds: how many of each kind, and what `render_objects` takes for it; the place in the list is the seed.
         columns: how many of the six values of an object are kept: 2 are its place.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     scenes = rendered(Path(folder, "scenes.safetensors"), [(2, {"objects": (3, 3)})], columns=2)
+    >>> len(scenes), scenes[0]["values"].shape
+    (2, torch.Size([3, 2]))
     """
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +200,12 @@ def scenes_of(
 
 
 def values_of(record: SceneRecord) -> Tensor:
-    """The objects of a record, (K, 6); what it does not say of them is left open."""
+    """The objects of a record, (K, 6); what it does not say of them is left open.
+
+    >>> record = SceneRecord(Path("a.png"), torch.tensor([[0.25, 0.5]]), 1, ({"color": "gray", "shape": "cube"},))
+    >>> values_of(record)  # x, y, and the number of the word of each attribute, or 0
+    tensor([[0.2500, 0.5000, 0.0000, 1.0000, 0.0000, 1.0000]])
+    """
     described = record.attributes or ({},) * record.count
     codes = [
         [words.index(one[name]) + 1 if name in one else 0 for name, words in ATTRIBUTES.items()] for one in described

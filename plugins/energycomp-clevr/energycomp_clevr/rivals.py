@@ -26,6 +26,12 @@ def draw_rivals(
         owner: (R,) the scene of each.
         scenes: how many there are; each has one object too many or moved, and up to `SWAPS` wrong words.
         generator: of the CPU.
+
+    >>> from energycomp_clevr.coordinates import Coordinates
+    >>> places = torch.tensor([[0.3, 0.4], [0.7, 0.6]])  # one scene of two objects
+    >>> found = draw_rivals(places, torch.tensor([0, 0]), 1, Coordinates(), torch.Generator().manual_seed(0))
+    >>> found.dropped, found.added  # without the first, without the second, and with one more
+    (tensor([ 0,  1, -1]), tensor([-1, -1,  0]))
     """
     device = values.device
     values = values.cpu()

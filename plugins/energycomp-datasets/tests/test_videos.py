@@ -12,8 +12,8 @@ from PIL import Image
 from energycomp.errors import InputError
 from energycomp.plugins import find
 from energycomp_datasets.clevr.renderer import render
-from energycomp_datasets.clevr.scenes import id_buffer
-from energycomp_datasets.clevr.videos import AskedVideos, VideosSource, asked, video_of
+from energycomp_datasets.clevr.scenes import id_buffer, sample_scene
+from energycomp_datasets.clevr.videos import AskedVideos, VideosSource, asked, video_of, visible_shares
 
 
 def test_a_text_says_what_is_drawn() -> None:
@@ -46,6 +46,7 @@ def test_visible_shares_are_those_of_pixels() -> None:
     ids = id_buffer(video.scenes[frame], 128, 128)[0]
     assert not bool((ids == k).any())
     assert bool(((ids[None] == torch.arange(4)[:, None, None]).flatten(1).sum(1) > 0)[video.visible[frame] > 0].all())
+    assert visible_shares([sample_scene(0, torch.Generator())] * 2).shape == (2, 0)  # nothing is there to be seen
 
 
 def test_a_video_depends_on_its_seed_and_number_alone() -> None:

@@ -109,8 +109,9 @@ class DiffusionDecomposer:
         The reference is the unconditional prediction at the noisiest step under the product rule, and the median over
         the parts of an image under the mean rule, which needs three parts. Otherwise there are no masks.
 
-        Costs 2 B K network evaluations per step, and B more where the rule needs the unconditional prediction; the
-        first step costs B trunk passes, in which all chains of an image are the same, any other B (K + 1).
+        Costs 2 B K network evaluations per step, B more where the rule needs the unconditional prediction, and B once
+        for the reference. The first step costs B trunk passes, in which all chains of an image are the same; any other
+        step costs B (K + 1).
         """
         latents = latents_for(self.model, latents)
         generator = as_generators(generator)
@@ -178,7 +179,7 @@ class DiffusionDecomposer:
             predict,
             (len(index), *denoiser.sample_shape),
             scheduler,
-            num_inference_steps=num_inference_steps or defaults.num_inference_steps,
+            num_inference_steps=defaults.num_inference_steps if num_inference_steps is None else num_inference_steps,
             initial=noise[index],
             progress=False,
             generator=[generator[k] for k in index.tolist()] if isinstance(generator, list) else generator,

@@ -49,6 +49,11 @@ def parts_loss(
 
     Raises:
         InputError: regularization of another rule or prediction type, or a network without `base`.
+
+    >>> from energycomp_decomp.model import default
+    >>> model, samples = default(parts=2), torch.zeros(1, 3, 32, 32)
+    >>> parts_loss(model.denoiser, model.encoder(samples), samples).requires_grad
+    True
     """
     predicted, error = _denoised(denoiser, latents, samples, timestep_power, generator)
     if orthogonality_weight:
@@ -93,6 +98,11 @@ def factors_loss(
 
     Returns:
         A scalar. Costs 1.5 B K network evaluations and 1.5 B trunk passes.
+
+    >>> from energycomp_decomp.model import untrained_lit
+    >>> model = untrained_lit(parts=2)
+    >>> factors_loss(model.denoiser, model.encoder, torch.zeros(2, 3, 32, 32)).requires_grad
+    True
     """
     mean, log_variance = encoder.posterior(samples)
     drawn = mean + (log_variance / 2).exp() * _normal(mean, generator)

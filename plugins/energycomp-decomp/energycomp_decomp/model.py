@@ -38,6 +38,13 @@ def decomp(*, preset: str = "default", pretrained: bool | None = None, world: st
         world: of the weights, "a" or "b".
         options: of an untrained model: `parts`, `width` of a latent, `size` in pixels, and `prediction`, "sample" or
             "epsilon".
+
+    Raises:
+        InputError: an unknown preset, world or option, or pretrained weights of another preset or with options.
+
+    >>> import torch
+    >>> decomp().encoder(torch.zeros(1, 3, 32, 32)).shape  # 5 latents of 16 numbers
+    torch.Size([1, 5, 16])
     """
     if preset not in ("default", "thesis", "paper"):
         raise InputError(f"got preset {preset!r}; expected 'default', 'thesis' or 'paper'")
@@ -59,7 +66,11 @@ def decomp(*, preset: str = "default", pretrained: bool | None = None, world: st
 
 
 def decomp_b(**options: Any) -> Model:
-    """The model of world b: crosses, rings and stars."""
+    """The model of world b: crosses, rings and stars.
+
+    >>> decomp_b().name
+    'decomp-b'
+    """
     return decomp(world="b", **options)
 
 
@@ -70,6 +81,10 @@ def lit(*, preset: str = "default", pretrained: bool = True, **options: Any) -> 
         preset: "default".
         pretrained: with the weights in this package.
         options: of an untrained model: `parts`, `width` of a content vector and `size` in pixels.
+
+    >>> import torch
+    >>> lit().encoder(torch.zeros(1, 3, 32, 32)).shape  # 6 factors: one number, and 7 that say which factor it is
+    torch.Size([1, 6, 8])
     """
     if preset != "default":
         raise InputError(f"got preset {preset!r}; expected 'default'")
@@ -81,7 +96,12 @@ def lit(*, preset: str = "default", pretrained: bool = True, **options: Any) -> 
 
 
 def default(*, parts: int = 5, width: int = 16, size: int = 32, prediction: str = "sample") -> Model:
-    """Untrained: `parts` latents of `width` numbers, composed under the product rule on a constant image."""
+    """Untrained: `parts` latents of `width` numbers, composed under the product rule on a constant image.
+
+    >>> import torch
+    >>> default(parts=3, width=8).encoder(torch.zeros(1, 3, 32, 32)).shape
+    torch.Size([1, 3, 8])
+    """
     return _model(
         "decomp",
         PartsUNet(sample_size=size, token_width=width),
@@ -109,6 +129,9 @@ def full(
     Args:
         channels: of the network, at each half of the size.
         encoder: channels of the encoder, at each half of the size.
+
+    >>> full(parts=3).denoiser.rule, default(parts=3).denoiser.rule
+    ('mean', 'product')
     """
     down, up = ["DownBlock2D"] * len(channels), ["UpBlock2D"] * len(channels)
     network = EmbeddingUNet(
@@ -127,7 +150,11 @@ def full(
 
 
 def untrained_lit(*, parts: int = 6, width: int = 1, size: int = 32) -> Model:
-    """Untrained: each of `parts` latents is a content vector of `width` numbers and a 7-d identity embedding."""
+    """Untrained: each of `parts` latents is a content vector of `width` numbers and a 7-d identity embedding.
+
+    >>> untrained_lit(parts=2, width=3).conditioner.value_shape  # 3 numbers, and 7 that say which factor it is
+    (10,)
+    """
     token_width = width + IDENTITY
     return _model(
         "lit",

@@ -26,6 +26,10 @@ class PartWeights:
         needed: the share (K,) of the error explained by all parts that is lost over all images without each part, with
             the weights of the others fitted again; about 0 for a redundant part.
         needed_by_image: the same for each image, (B, K), with the weights of the rule; about 0 for an empty part.
+
+    >>> found = PartWeights(torch.tensor([1.0, 0.0]), torch.tensor([0.9, 0.0]), torch.tensor([[0.9, 0.0]]))
+    >>> found.needed > 0.01  # the second part is redundant
+    tensor([ True, False])
     """
 
     weights: Tensor

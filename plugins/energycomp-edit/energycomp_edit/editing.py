@@ -14,6 +14,7 @@ from torch import Tensor
 from energycomp.components import HasUnread, mixed_of, value_of
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
+from energycomp.fields import is_whole
 from energycomp.images import grid, html, open_window, png
 from energycomp.inference import Search, Solution, Solver, View, answer_text, view_of
 from energycomp.models import Model, model_of
@@ -133,8 +134,8 @@ def edit(
     """
     model = model_of(model)
     generator = as_generator(0 if generator is None else generator)
-    if num_inference_steps is not None and num_inference_steps < 1:
-        raise InputError(f"got num_inference_steps={num_inference_steps}; expected at least 1, such as 50")
+    if num_inference_steps is not None and not (is_whole(num_inference_steps) and num_inference_steps >= 1):
+        raise InputError(f"got num_inference_steps={num_inference_steps}; expected a whole number, such as 50")
     image = model.given(image)
     if solution is None:
         solution = Search(solver, count).read(image, model, generator)

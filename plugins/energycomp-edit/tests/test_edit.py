@@ -179,6 +179,7 @@ def test_it_repeats() -> None:
         ({"add": [torch.tensor([0.5, 1.5])]}, "expected a legal value of shape"),
         ({"move": {1: torch.zeros(3)}}, "expected two numbers"),
         ({"remove": [1], "num_inference_steps": 0}, "num_inference_steps"),
+        ({"remove": [1], "num_inference_steps": 2.5}, "num_inference_steps=2.5; expected a whole number"),
     ],
 )
 def test_what_cannot_be_done_costs_no_row(model: Model, options: dict[str, Any], message: str) -> None:

@@ -45,6 +45,12 @@ def contrast_loss(
 
     Returns:
         A scalar. Costs 2 R + B network evaluations.
+
+    >>> from energycomp_faces.model import default
+    >>> model = default(attributes=("hat",))
+    >>> samples, labels = torch.zeros(2, 3, 64, 64), torch.tensor([0, 1])  # without and with a hat
+    >>> contrast_loss(model.denoiser, model.conditioner, samples, labels, torch.tensor([0, 1]), weight=0.1).shape
+    torch.Size([])
     """
     if denoiser.prediction_type != "sample" or denoiser.rule != "product":
         raise InputError(
@@ -67,7 +73,12 @@ def contrast_loss(
 
 @attrs.frozen(eq=False)
 class Noisy:
-    """Noised samples (B, C, H, W), their timesteps (B,) and the ratios of signal to noise (B,)."""
+    """Noised samples (B, C, H, W), their timesteps (B,) and the ratios of signal to noise (B,).
+
+    >>> one = torch.ones(1)
+    >>> Noisy(torch.zeros(1, 3, 64, 64), 500.0 * one, 0.9 * one).snr < 1  # more noise than signal
+    tensor([True])
+    """
 
     sample: Tensor
     timestep: Tensor
@@ -77,7 +88,13 @@ class Noisy:
 def noised(
     denoiser: Denoiser, samples: Tensor, generator: torch.Generator | None = None, *, timestep_power: float = 0.5
 ) -> Noisy:
-    """Samples at timesteps T U^power, stratified over the batch: 0.5 prefers high noise."""
+    """Samples at timesteps T U^power, stratified over the batch: 0.5 prefers high noise.
+
+    >>> from energycomp_faces.model import default
+    >>> noisy = noised(default(attributes=("hat",)).denoiser, torch.zeros(2, 3, 64, 64))
+    >>> noisy.sample.shape, noisy.timestep.shape
+    (torch.Size([2, 3, 64, 64]), torch.Size([2]))
+    """
     batch = len(samples)
     schedule = denoiser.alphas_cumprod.to(samples.device)
     device = samples.device
@@ -96,6 +113,11 @@ def judged(error: Tensor, change: Tensor, owner: Tensor, snr: Tensor, *, weight:
         owner: (R,) the sample of each flipped label.
         snr: signal-to-noise ratios (B,).
         weight, beta: see `contrast_loss`.
+
+    >>> none, moved = torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 2.0)
+    >>> first = torch.tensor([0])
+    >>> judged(none, moved, first, torch.tensor([1.0]), weight=1.0, beta=1.0)  # log(1 + exp(-2^2))
+    tensor(0.0181)
     """
     error, change = error.float(), change.float()
     denoising = (error.square().flatten(1).mean(1) * snr.clamp(0.5, 1.0)).mean()

@@ -29,6 +29,13 @@ def faces(*, preset: str = "default", pretrained: bool = True, **options: Any) -
         pretrained: load the weights of this package, which exist for "default".
         options: options of the preset: `attributes`, a sequence or a comma-separated text of names of yes/no
             attributes, and for "paper" `vae`, a path or hub id.
+
+    Raises:
+        InputError: an unknown preset or option, or pretrained weights of another preset or with options.
+
+    >>> model = faces()
+    >>> model(smiling=True) & model(eyeglasses=False)
+    -u + faces(smiling=True) + faces(eyeglasses=False)
     """
     presets = {"default": default, "paper": paper}
     if preset not in presets:
@@ -51,7 +58,11 @@ def faces(*, preset: str = "default", pretrained: bool = True, **options: Any) -
 
 
 def default(*, attributes: tuple[str, ...] = ATTRIBUTES) -> Model:
-    """The untrained model: x0 prediction under the rule product at 64x64 pixels."""
+    """The untrained model: x0 prediction under the rule product at 64x64 pixels.
+
+    >>> default(attributes=("hat", "smiling")).conditioner.attributes
+    {'hat': ('no', 'yes'), 'smiling': ('no', 'yes')}
+    """
     labels = Labels(dict.fromkeys(attributes, BINARY))
     network = TwoStageUNet(
         sample_size=64, patch=4, channels=(64, 128, 192), head_channels=64, head_blocks=2,

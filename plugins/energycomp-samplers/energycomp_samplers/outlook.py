@@ -93,6 +93,9 @@ class Forecast:
         levels: by noise level, from noise to clean samples.
         evaluations: network evaluations that it cost.
         problem: why nothing can be said; empty otherwise.
+
+    >>> str(Forecast("works", 0.99, 0.01, 0.9, 1.0, levels=(), evaluations=300))
+    'works'
     """
 
     verdict: str

@@ -213,6 +213,7 @@ def test_a_bethe_cover_of_independent_numbers_is_their_product() -> None:
     ("make", "error", "text"),
     [
         (lambda a, u: on(window(30, 16), a, WIDE), InputError, "expected a part inside them"),
+        (lambda a, u: window(0, 16, "x"), InputError, "expected the number of an axis"),
         (lambda a, u: on(window(0, 8), a, WIDE), CompositionError, r"has the shape \(3, 16, 8\)"),
         (lambda a, u: Canvas(("wide",), WINDOWS), InputError, "whole numbers of at least 1"),
         (lambda a, u: Canvas(WIDE, WINDOWS).on(window(0, 16), a), CompositionError, "got a canvas without"),

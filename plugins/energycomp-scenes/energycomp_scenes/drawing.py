@@ -41,6 +41,10 @@ class Picture:
         probability: the posterior that all words that were asked for are seen.
         tries: samples that were drawn for it.
         rows: network evaluations of its samples, and of the looks at them.
+
+    >>> picture = Picture(torch.zeros(3, 64, 64), torch.zeros(2, 6), probability=0.97, tries=2, rows=600)
+    >>> len(picture.values), picture.probability  # objects, and the certainty that all their words are seen
+    (2, 0.97)
     """
 
     image: Any

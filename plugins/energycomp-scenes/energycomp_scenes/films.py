@@ -15,6 +15,7 @@ from torch import Tensor
 from energycomp.components import Places, ReadsText
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
+from energycomp.fields import is_whole
 from energycomp.models import Model, model_of
 from energycomp.sampling import Composer
 from energycomp.seeds import as_seed
@@ -53,14 +54,21 @@ def film(
         options: of `Composer.sample`.
 
     Raises:
-        InputError: a text that is no object, a place or an offset that is none, or a model that takes no such texts.
+        InputError: no object; a text, a place or an offset that is none; another number of frames; or a model that
+            takes no such texts.
+
+    >>> from energycomp import load
+    >>> script = ["red cube at 0.2,0.5 -> 0.7,0.5"]
+    >>> frames = film(load("clevr-small"), script, frames=2, num_inference_steps=2, progress=False)
+    >>> len(frames), frames[0].size
+    (2, (480, 320))
     """
     model = model_of(model)
     seed = as_seed(generator)
     own = model.conditioner
     if not isinstance(own, ReadsText) or not isinstance(own, Places):
         raise InputError(f"got the model {model.name}, which reads no objects; expected one that does, such as clevr")
-    if not 2 <= frames <= MOST or not script:
+    if not is_whole(frames) or not 2 <= frames <= MOST or not script:
         raise InputError(f"got {len(script)} objects and frames={frames}; expected at least 1, and from 2 to {MOST:,}")
     if camera is not None:
         check_viewpoint(model)

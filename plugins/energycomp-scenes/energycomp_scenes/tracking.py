@@ -184,7 +184,16 @@ def check_model(model: Model) -> Model:
 
 
 def track_frame(image: Any, model: Model, before: TrackedFrame | None = None, *, seed: int = 0) -> TrackedFrame:
-    """Reads a frame of a video, from what was read of the one before; the first one as `infer` does."""
+    """Reads a frame of a video, from what was read of the one before; the first one as `infer` does.
+
+    >>> from energycomp.testing import planted, tinted_model
+    >>> model = tinted_model(solver="pursuit", counts=(1, 2), beta=100.0)
+    >>> images = [planted(model, model.conditioner.parse(x, 0.5, tint="red"))[0] / 2 + 0.5 for x in (0.3, 0.32)]
+    >>> first = track_frame(images[0], model)
+    >>> second = track_frame(images[1], model, first)
+    >>> second.objects[0]["identity"], round(second.objects[0]["x"], 2), second.rows < first.rows
+    (1, 0.32, True)
+    """
     if before is None:
         return _first(image, model, seed)
     index = before.frame + 1

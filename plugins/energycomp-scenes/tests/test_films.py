@@ -105,6 +105,7 @@ def test_an_object_without_a_place_is_given_one(small: Model) -> None:
         (["red thing at 0.3,0.5"], {}, "the word 'thing'"),
         ([], {}, "got 0 objects"),
         (["red cube"], {"frames": 1}, "frames=1"),
+        (["red cube"], {"frames": 2.5}, "frames=2.5"),
         (["red cube"], {"camera": "0,0,0 -> 1,0,0"}, "takes no viewpoint; expected clevr"),
     ],
 )

@@ -33,7 +33,11 @@ class LossWeights:
 
 @attrs.frozen(eq=False)
 class Terms:
-    """A loss, and its terms for the training log."""
+    """A loss, and its terms for the training log.
+
+    >>> Terms(torch.tensor(3.0), {"reconstruction": torch.tensor(2.0), "kl_slots": torch.tensor(1.0)}).loss
+    tensor(3.)
+    """
 
     loss: Tensor
     parts: dict[str, Tensor]
@@ -66,6 +70,11 @@ def slot_loss(
     Args:
         samples: (B, 3, H, W) in [-1, 1].
         generator: draws the initial slots and the latents.
+
+    >>> from energycomp_slots.model import untrained
+    >>> network = untrained(slots=3, width=8, size=16).denoiser.network
+    >>> sorted(slot_loss(network, torch.zeros(2, 3, 16, 16), LossWeights()).parts)  # without scenes, by default
+    ['kl_slots', 'reconstruction', 'used']
     """
     features = network.encode(samples)
     noise = randn_tensor((len(samples), network.slots, network.width), generator=generator, device=samples.device)
@@ -99,6 +108,11 @@ def generation_loss(
 
     Wang (2026) has no such step. Without it, the divergence between slots that are not aligned yet leads to blurred
     scenes. Feature maps that agree align the slots, because both paths share the following layers.
+
+    >>> from energycomp_slots.model import untrained
+    >>> network = untrained(slots=3, width=8, size=16).denoiser.network
+    >>> sorted(generation_loss(network, torch.zeros(2, 3, 16, 16), LossWeights()).parts)
+    ['features', 'kl_matched', 'kl_scene']
     """
     with torch.no_grad():
         features = network.encode(samples)

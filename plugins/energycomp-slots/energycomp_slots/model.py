@@ -51,6 +51,12 @@ def slots(*, preset: str = "default", pretrained: bool = True, world: str = "arr
         options: of an untrained model: `slots`, `width`, `channels`, `hidden`, `size`, `iterations`, `global_width`,
             `global_hidden`, `sigma_x`, `prior` (normal, diffusion), `prior_hidden`; for ablations also `slots_from`
             (attention, mlp, transformer), `share_weights`, `share_initial` and `plain`.
+
+    Raises:
+        InputError: an unknown preset, world or option, or pretrained weights of another preset or with options.
+
+    >>> slots().conditioner.value_shape  # 6 slots of 48 numbers are one value: a scene
+    (6, 48)
     """
     if preset not in ("default", "paper"):
         raise InputError(f"got preset {preset!r}; expected 'default' or 'paper'")
@@ -67,12 +73,20 @@ def slots(*, preset: str = "default", pretrained: bool = True, world: str = "arr
 
 
 def sprites(**options: Any) -> Model:
-    """The model of the sprites world."""
+    """The model of the sprites world.
+
+    >>> sprites().name
+    'slots-sprites'
+    """
     return slots(world="sprites", **options)
 
 
 def untrained(*, size: int = 32, name: str = "slots", **options: Any) -> Model:
-    """Untrained: `options` are those of `SlotVAE`."""
+    """Untrained: `options` are those of `SlotVAE`.
+
+    >>> untrained(slots=3, width=8).conditioner.value_shape
+    (3, 8)
+    """
     network = SlotVAE(sample_size=size, **options)
     denoiser = Denoiser(
         network=network,

@@ -162,6 +162,10 @@ def other_scenes(init: Model, options: Mapping[str, Any]) -> Model:
 
     Raises:
         InputError: options of how pictures are read.
+
+    >>> init = untrained(slots=3, width=8, size=16)
+    >>> other_scenes(init, {"global_width": 4}).denoiser.network.config["global_width"]
+    4
     """
     if reading := options.keys() - set(ABOUT_SCENES):
         raise InputError(

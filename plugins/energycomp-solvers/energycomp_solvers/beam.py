@@ -31,6 +31,13 @@ class Beam:
         width: partial answers that are kept, at least 2 of them: the best and the one it is compared with.
         draws: draws that select; the problem's default.
         fresh_draws: fresh draws that compare the best with the second best; as many.
+
+    >>> import torch
+    >>> from energycomp import infer
+    >>> from energycomp.testing import labels_model, planted
+    >>> image = planted(labels_model(4), torch.tensor([1, 3]))[0] / 2 + 0.5
+    >>> infer(image, labels_model(4), solver=Beam(width=2)).conditions.tolist()
+    [1, 3]
     """
 
     needs: ClassVar[Literal["finite"]] = "finite"

@@ -67,6 +67,14 @@ class Enumerate:
         limit: the greatest number of configurations.
         chunk: configurations scored at a time. Where there are more, other than those of attributes, the number of
             draws is fixed, since scoring them is what takes time.
+
+    >>> import torch
+    >>> from energycomp import infer
+    >>> from energycomp.testing import labels_model, planted
+    >>> image = planted(labels_model(4), torch.tensor([1, 3]))[0] / 2 + 0.5
+    >>> solution = infer(image, labels_model(4), solver=Enumerate())
+    >>> solution.conditions.tolist(), solution.trace["configurations"]  # subsets of 0 to 3 of 4 labels
+    ([1, 3], [15.0])
     """
 
     needs: ClassVar[Literal["finite"]] = "finite"

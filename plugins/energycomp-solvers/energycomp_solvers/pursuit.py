@@ -73,7 +73,7 @@ class _Answer:
 
 @attrs.frozen
 class Pursuit:
-    """Greedy composition: thesis alg. 6 without a run for each count.
+    """Greedy search (Algorithm 6 of Wang, 2026), without a run for each count. It takes no listed value twice.
 
     A dictionary of values is run once on a few draws; adding, swapping and removing components are then arithmetic on
     the quadratic form. Continuous values start on a lattice, which one draw of a small timestep screens, and are moved
@@ -93,6 +93,13 @@ class Pursuit:
         budget: most network evaluations for what is doubted of an answer, about: the search goes on until nothing is
             left to explain, see `energycomp_solvers.shared.repair`; 0 for none. For continuous values and the rule
             product.
+
+    >>> from energycomp import infer
+    >>> from energycomp.testing import bumps_model, planted
+    >>> image = planted(bumps_model(), torch.tensor([[0.2, 0.3], [0.7, 0.8]]))[0] / 2 + 0.5
+    >>> infer(image, bumps_model(), solver=Pursuit(budget=0)).conditions.round(decimals=2)
+    tensor([[0.2000, 0.3000],
+            [0.7000, 0.8000]])
     """
 
     needs: ClassVar[None] = None

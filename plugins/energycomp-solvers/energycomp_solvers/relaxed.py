@@ -43,6 +43,13 @@ class Relaxed:
         learning_rate: the length of a slot's first step; later ones shrink.
         fresh_draws: draws that score the rounded answers, which "predictions" averages over as well, and as many fresh
             ones that compare the two best; the problem's default.
+
+    >>> import torch
+    >>> from energycomp import infer
+    >>> from energycomp.testing import labels_model, planted
+    >>> image = planted(labels_model(4), torch.tensor([1, 3]))[0] / 2 + 0.5
+    >>> infer(image, labels_model(4), solver=Relaxed("predictions"), count=2).conditions.tolist()
+    [1, 3]
     """
 
     needs: ClassVar[Literal["finite"]] = "finite"

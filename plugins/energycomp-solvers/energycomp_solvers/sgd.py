@@ -47,6 +47,12 @@ class SGD:
         rounds: halvings.
         fresh_draws: fresh draws that score the finalists; the problem's default.
         p_value: a larger count is taken only where it is better by a paired test below this.
+
+    >>> from energycomp import infer
+    >>> from energycomp.testing import bumps_model, planted
+    >>> image = planted(bumps_model(), torch.tensor([[0.2, 0.3]]))[0] / 2 + 0.5
+    >>> infer(image, bumps_model(), solver=SGD(inits=2, steps=60), count=1).conditions.round(decimals=1)
+    tensor([[0.2000, 0.3000]])
     """
 
     needs: ClassVar[Literal["differentiable"]] = "differentiable"
@@ -62,9 +68,10 @@ class SGD:
     p_value: float = attrs.field(default=1e-3, validator=number(most=1))
 
     def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
-        """Costs at most R K draws steps rows for each count K of the range, and a backward pass through the heads.
+        """Costs at most (R K + 1) draws steps rows, and a backward pass through the heads, for each count K.
 
-        A lattice costs side^D rows more for values of D numbers.
+        The finalists, at least 3 of R, cost K rows each for each draw that scores them, and an answer at most 2 K + 1
+        for each draw that compares it. A lattice costs side^D + 1 rows for values of D numbers.
 
         A progress bar is shown after 0.5 s.
         """

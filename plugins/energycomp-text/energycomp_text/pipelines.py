@@ -44,6 +44,13 @@ def load_model(
     Raises:
         NotFoundError: there is no model, or a part is missing.
         InputError: another kind of pipeline, or an option that its family does not have.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from energycomp_text.testing import tiny_pipeline
+    >>> with TemporaryDirectory() as folder:
+    ...     tiny_pipeline().save_pretrained(folder)
+    ...     load_model(folder).denoiser.sample_shape
+    (4, 16, 16)
     """
     local = is_folder(source)
     reading = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
@@ -90,6 +97,11 @@ def from_pipeline(
 
     Raises:
         InputError: a part is missing, or has another type.
+
+    >>> from energycomp_text.testing import tiny_pipeline
+    >>> sd = from_pipeline(tiny_pipeline(), concepts=["cat", "dog"])
+    >>> sd("a cat") & sd("a dog"), sd.conditioner.concepts
+    (-u + text(a cat) + text(a dog), ('cat', 'dog'))
     """
     family = _family_of(pipe)
     wanted = [name for name in family.parts if name not in family.optional]

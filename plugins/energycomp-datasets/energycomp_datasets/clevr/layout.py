@@ -147,6 +147,12 @@ def scan(folder: str | Path) -> Iterator[SceneRecord]:
 
     Takes CLEVR v1.0 as downloaded; its test split has no scenes and is left out. Takes CLEVRTex as `clevrtex.images`
     finds it, a record at a time. Raises `InputError` for a folder of neither, a malformed record or a missing image.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write(Path(folder), 2, objects=(3, 3), size=(16, 16))
+    ...     [record.count for record in scan(folder)]
+    [3, 3]
     """
     folder = Path(folder)
     files = sorted((folder / "scenes").glob("CLEVR_*_scenes.json"))

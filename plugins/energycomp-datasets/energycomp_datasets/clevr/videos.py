@@ -81,6 +81,10 @@ class Video:
     Args:
         scenes: F of them.
         visible: (F, K) the share of the pixels of each object that no other one covers, in [0, 1].
+
+    >>> video = video_of(0, 0, AskedVideos(frames=8))
+    >>> len(video.scenes), video.frame(0).size, sorted(video.objects(0)[0])
+    (8, (128, 128), ['color', 'identity', 'material', 'shape', 'size', 'visible', 'x', 'y'])
     """
 
     scenes: tuple[Scene, ...]
@@ -124,15 +128,20 @@ def video_of(seed: int, index: int, wanted: AskedVideos | None = None) -> Video:
 
 
 def visible_shares(scenes: Sequence[Scene], size: tuple[int, int] = (128, 128)) -> Tensor:
-    """The share of the pixels of each object that no other one covers, (F, K); 0 where it is outside of the image."""
-    shares = []
-    for scene in scenes:
+    """The share of the pixels of each object that no other one covers, (F, K); 0 where it is outside of the image.
+
+    >>> video = video_of(0, 0, AskedVideos(objects=(2, 2), frames=8))
+    >>> visible_shares(video.scenes[:3], (32, 32)).shape
+    torch.Size([3, 2])
+    """
+    shares = torch.zeros(len(scenes), len(scenes[0].sizes) if scenes else 0)
+    for frame, scene in enumerate(scenes):
         ids = id_buffer(scene, *size[::-1])[0]
         for k in range(len(scene.sizes)):
             alone = attrs.evolve(scene, **{name: getattr(scene, name)[[k]] for name in _OF_OBJECTS})
             whole = (id_buffer(alone, *size[::-1])[0] >= 0).sum()
-            shares.append((ids == k).sum() / whole.clamp(min=1))
-    return torch.stack(shares).view(len(scenes), -1)
+            shares[frame, k] = (ids == k).sum() / whole.clamp(min=1)
+    return shares
 
 
 _OF_OBJECTS = ("positions", "sizes", "shapes", "colors", "materials", "rotations")

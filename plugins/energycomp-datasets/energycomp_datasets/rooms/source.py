@@ -101,7 +101,12 @@ class ArrowSource:
 
 @attrs.frozen
 class SpritesSource:
-    """The coloured shapes of world "a"."""
+    """The coloured shapes of world "a".
+
+    >>> (example,) = SpritesSource().examples("synthetic:2", count=1, seed=0)
+    >>> example.masks.shape[0]  # objects
+    2
+    """
 
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
         """Rendered shapes, "synthetic", "synthetic:4" or "synthetic:2-4", held out; or a file or folder, see `read`."""

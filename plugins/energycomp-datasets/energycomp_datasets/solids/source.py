@@ -27,7 +27,11 @@ KINDS = ("synthetic", "synthetic:seen", "synthetic:1", "synthetic:3")
 
 @attrs.frozen
 class SolidsRecord:
-    """An image file and the concepts that it shows."""
+    """An image file and the concepts that it shows.
+
+    >>> SolidsRecord(Path("cat,dog/1.jpg"), ("cat", "dog")).concepts
+    ('cat', 'dog')
+    """
 
     path: Path
     concepts: tuple[str, ...]
@@ -40,6 +44,14 @@ def read(spec: str) -> list[SolidsRecord]:
 
     Raises:
         InputError: no such folder, or none with images in it.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("cat,dog/1.png", "cat,dog/2.png", "rabbit/1.png"):
+    ...         Path(folder, name).parent.mkdir(exist_ok=True)
+    ...         Path(folder, name).touch()
+    ...     [record.concepts for record in read(folder)]
+    [('cat', 'dog'), ('rabbit',), ('cat', 'dog')]
     """
     root = Path(spec)
     try:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from energycomp.decomposition import Parts, latents_for
 from energycomp.errors import InputError
+from energycomp.fields import is_whole
 from energycomp.models import Model
 from energycomp.sampling import Generator, draw_noise
 from energycomp_decomp.comet.energy import STEP_SIZE, EnergyNet, LatentEnergy, descend
@@ -99,8 +100,8 @@ class CometDecomposer:
         return LatentEnergy(self.model.unconditional)
 
     def _descended(self, latents: Tensor, start: Tensor, steps: int | None) -> Tensor:
-        if steps is not None and steps < 1:
-            raise InputError(f"got num_inference_steps={steps}; expected at least 1; change it")
+        if steps is not None and not (is_whole(steps) and steps >= 1):
+            raise InputError(f"got num_inference_steps={steps}; expected a whole number, at least 1; change it")
         found = descend(self.model.denoiser, latents, start, steps=steps or self.steps, step_size=self.step_size)
         return found[-1].clamp(-1, 1)
 

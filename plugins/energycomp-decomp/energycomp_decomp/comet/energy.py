@@ -109,6 +109,11 @@ class LatentEnergy(Composable):
     Args:
         leaf: an `EnergyNet` under one condition.
         unconditional: the leaf without a latent; by default this one.
+
+    >>> from energycomp_decomp.comet.model import untrained
+    >>> leaf = LatentEnergy(untrained(size=16).leaf(torch.zeros(1, 16), name="z"))
+    >>> leaf.energy(torch.zeros(4, 3, 16, 16), torch.zeros(4)).shape
+    torch.Size([4])
     """
 
     leaf: Conditional
@@ -148,6 +153,12 @@ def descend(denoiser: Denoiser, latents: Tensor, start: Tensor, *, steps: int, s
 
     Returns:
         One image per step, differentiable where gradients are enabled. Costs B K network evaluations per step.
+
+    >>> from energycomp_decomp.comet.model import untrained
+    >>> denoiser = untrained(size=16).denoiser
+    >>> found = descend(denoiser, torch.zeros(1, 2, 16), torch.zeros(1, 3, 16, 16), steps=3, step_size=0.1)
+    >>> len(found), found[-1].shape
+    (3, torch.Size([1, 3, 16, 16]))
     """
     batch, count, _ = latents.shape
     base: Any = denoiser.network.base
@@ -183,6 +194,11 @@ def comet_loss(
 
     Returns:
         A scalar. Costs B K network evaluations per step, each differentiated twice.
+
+    >>> from energycomp_decomp.comet.model import untrained
+    >>> model, samples = untrained(parts=2, size=16), torch.zeros(1, 3, 16, 16)
+    >>> comet_loss(model.denoiser, model.encoder(samples), samples, steps=2).shape
+    torch.Size([])
     """
     start = randn_tensor(samples.shape, generator=generator, device=samples.device)
     found = descend(denoiser, latents, start, steps=steps, step_size=step_size)

@@ -23,6 +23,9 @@ def untrained(*, parts: int = 5, width: int = 16, size: int = 32) -> Model:
         parts: K, the latents of an image, with one energy each.
         width: D, numbers of a latent.
         size: H = W of an image.
+
+    >>> untrained(parts=2, size=16).denoiser
+    Denoiser(EnergyNet, predicts epsilon (3, 16, 16), rule product)
     """
     denoiser = Denoiser(
         network=EnergyNet(sample_size=size, token_width=width),

@@ -26,6 +26,9 @@ def check_dataset(source: DataSource, conditioner: Conditioner | None = None) ->
 
     Raises:
         ConformanceError: the first fault that is found.
+
+    >>> from energycomp_datasets.shapes.source import ShapesSource
+    >>> check_dataset(ShapesSource())  # says nothing where nothing is wrong
     """
     with TemporaryDirectory() as folder:
         first, second = Path(folder) / "first", Path(folder) / "second"

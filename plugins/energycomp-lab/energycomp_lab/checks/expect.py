@@ -11,7 +11,12 @@ from energycomp.errors import EnergycompError, InputError
 
 
 class ConformanceError(EnergycompError, AssertionError):
-    """An object does not do what its protocol promises."""
+    """An object does not do what its protocol promises.
+
+    >>> expect(2 > 3, "2 images", "more than 3", "write more")
+    Traceback (most recent call last):
+    energycomp_lab.checks.expect.ConformanceError: got 2 images; expected more than 3; write more
+    """
 
 
 class NotCheckedError(Exception):

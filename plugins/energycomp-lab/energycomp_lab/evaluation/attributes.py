@@ -76,6 +76,12 @@ class AttributeCalibration(Metric):
     Args:
         support: of the values.
         attribute: its place among the attributes.
+
+    >>> from energycomp.testing import TintedSquare
+    >>> metric, value = AttributeCalibration(TintedSquare().support, 0), torch.tensor([[0.3, 0.4, 1.0, 2.0]])
+    >>> metric.update([value], [value], [torch.tensor([[0.9, 0.8]])])  # the tint is right, with a certainty of 0.9
+    >>> metric.compute()
+    tensor(0.1000, dtype=torch.float64)
     """
 
     full_state_update = False

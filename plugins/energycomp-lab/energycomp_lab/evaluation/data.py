@@ -86,6 +86,11 @@ class DataSource(Protocol):
 
     Optional abilities are `HasConcepts`, `HasSizes`, `HasSceneScores` and `HasTask`.
     `energycomp_lab.checks.check_dataset` checks a source.
+
+    >>> from energycomp.plugins import find
+    >>> clevr = find("datasets", "clevr")()
+    >>> [len(example.conditions) for example in clevr.examples("synthetic:3", count=2, seed=0)]  # objects of two images
+    [3, 3]
     """
 
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:

@@ -20,6 +20,10 @@ class Result:
         command: what measures them.
         metrics: values by name, such as {"precision": "0.996 (0.992-0.999)"}.
         page: address of the page that reports them.
+
+    >>> metrics = {"precision": "0.996 (0.992-0.999)"}
+    >>> Result("synthetic:3-5", 500, 0, "energycomp evaluate clevr", metrics, "benchmarks/reading.md").n
+    500
     """
 
     data: str

@@ -32,6 +32,10 @@ class Rivals:
         owner: (M',) the sample of each rival.
         dropped: (M',) the index of the true row that it goes without; -1 for none.
         added: (M',) the index in `condition` of the row it has instead; -1 for none.
+
+    >>> rivals = Rivals(Condition(torch.rand(1, 1, 2)), *torch.tensor([[0, 0], [0, -1], [-1, 0]]))
+    >>> rivals.dropped, rivals.added  # one rival goes without the row 0, one has another row besides
+    (tensor([ 0, -1]), tensor([-1,  0]))
     """
 
     condition: Condition

@@ -32,6 +32,9 @@ class Settings:
         image_size: height and width of the images in pixels.
         max_sequence_length: tokens of a prompt, of encoders without a fixed length, such as T5.
         embedded_guidance: the guidance scale that a guidance-distilled network takes as an input.
+
+    >>> Settings(image_size="512").image_size, Settings().length  # the command line gives texts
+    (512, 0)
     """
 
     image_size: int | None = attrs.field(default=None, converter=_whole, validator=whole(1, or_none=True))

@@ -25,7 +25,11 @@ Verdict = Literal["ok", "wrong", "unsure", "note"]
 
 @attrs.frozen
 class Finding:
-    """A line of a table: what was measured, what is expected, and the verdict: "ok", "wrong", "unsure" or "note"."""
+    """A line of a table: what was measured, what is expected, and the verdict: "ok", "wrong", "unsure" or "note".
+
+    >>> Finding("value range", "0 to 1", "-1 to 1", "wrong", "scale the images").verdict
+    'wrong'
+    """
 
     what: str
     measured: str

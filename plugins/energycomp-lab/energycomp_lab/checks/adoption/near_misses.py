@@ -56,6 +56,10 @@ class NearMiss:
         option, got, instead: what `adopt` was given, and what it would be given.
         labels: the network's label of each class, (C,), if it is these that differ.
         changed: samples as they should be, if it is these that differ.
+
+    >>> from energycomp.testing import tiny_model
+    >>> print(NearMiss("prediction_type", "'epsilon'", "prediction_type='v_prediction'", tiny_model()))
+    prediction_type: got 'epsilon', prediction_type='v_prediction' explains the samples better
     """
 
     option: str
