@@ -176,6 +176,7 @@ class Twist:
         # psi_s(y) / psi_t(x), and what the drift of the last step changed.
         increment = log_psi - self.log_psi + self.correction
         self.log_psi = log_psi
+        self.correction = 0.0  # of a step without a drift
         return increment
 
     def _of_constraint(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -15,7 +16,9 @@ from energycomp.components import Composition, Mixture
 from energycomp.errors import EnergycompError
 from energycomp.sampling import SamplingReport, Target, interval, sampler as room
 from energycomp.testing import Gaussian
+from energycomp_samplers.constraints import Twist
 from energycomp_samplers.kernels import predicted
+from energycomp_samplers.local import second_order
 from energycomp_samplers.mala import MALA
 from energycomp_samplers.observation import observe
 from energycomp_samplers.particles import effective_sample_size, systematic, taken
@@ -274,6 +277,24 @@ def test_a_second_order_proposal_of_a_product_that_is_no_gaussian_is_that_of_the
     product = 3.0 * Gaussian(0.0, 1.0) - 2.0 * Gaussian(0.0, 0.5)
     second, plain = (drawn(product, SMC(proposal=name), n=50, steps=5)[0] for name in ("gauss", "sum"))
     assert torch.equal(second, plain)
+
+
+def test_a_step_without_a_drift_corrects_nothing() -> None:
+    """The product is no Gaussian from the third level on, where a second-order proposal is that of the sum."""
+    target = Target(Gaussian(1.0, 0.25) + Gaussian(-0.2, 0.5) - Gaussian(0.0, 1.0))
+    product = second_order(target, "constant")
+    twist = Twist.of(
+        None, target, (), torch.zeros(1, 8, dtype=torch.float64),
+        lambda x, x0, level: attrs.evolve(product(x, x0, level), is_gaussian=level.step < 2),
+    )  # fmt: skip
+    x = torch.randn(1, 8, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    added = []
+    for level in target.levels(10)[:4]:
+        proposal = Proposal.at(level, target, "rne")
+        x, x0 = twist.predicted(x, level)
+        added.append(twist.weighed(x, x0, proposal))
+        x = twist.proposed(proposal.centre(x, proposal.mean(x0)), proposal.variance, torch.ones_like(x))
+    assert [one is not None and bool(one.any()) for one in added] == [True, True, True, False]
 
 
 def test_a_second_order_proposal_goes_with_observations() -> None:
