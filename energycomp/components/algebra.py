@@ -330,6 +330,11 @@ class Mixture(Composable):
         return self.leaves.noised_space
 
     unconditional = property(attrgetter("leaves.unconditional"))
+    inside = property(attrgetter("components"))
+
+    def remade(self, compositions: Sequence[Composition], /) -> Mixture:
+        """The mixture of other components, in the same shares."""
+        return attrs.evolve(self, components=compositions)
 
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Noise prediction (B, C, H, W). Costs the energy and the prediction of every distinct leaf."""

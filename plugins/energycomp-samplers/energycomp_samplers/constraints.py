@@ -48,7 +48,7 @@ from energycomp.sampling import Level, Target
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import axes, predicted, sum_of_squares
 from energycomp_samplers.local import Product
-from energycomp_samplers.observation import Observation, evidence_of, spread_of
+from energycomp_samplers.observation import Observation, evidence_of, given_variance, spread_of
 from energycomp_samplers.particles import taken
 from energycomp_samplers.proposal import Proposal
 from energycomp_samplers.spread import Spread
@@ -135,8 +135,7 @@ class Twist:
         """What weighs particles beside the product: a constraint, observations, a proposal, or nothing."""
         if not observations:
             return cls(constraint, target, log_psi, product=product)
-        variance = next((one.variance for one in observations if one.variance is not None), None)
-        spread = spread_of(target, variance)
+        spread = spread_of(target, given_variance(observations))
         return cls(constraint, target, log_psi, evidence_of(observations, target), spread, product)
 
     @property

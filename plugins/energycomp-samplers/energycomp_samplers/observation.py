@@ -152,6 +152,18 @@ def evidence_of(observations: Sequence[Observation], target: Target) -> Evidence
     return joined([bound(one.operator, one.y, one.std, target) for one in observations])
 
 
+def given_variance(observations: Sequence[Observation]) -> float | Tensor | None:
+    """The variance of clean samples that observations were given; None without one. Raises `InputError` for several."""
+    given = [one.variance for one in observations if one.variance is not None]
+    if not given:
+        return None
+    first, *others = (torch.as_tensor(one).double().cpu() for one in given)
+    if not all(torch.equal(first, other) for other in others):
+        got = "got observations with variances of the same samples that differ"
+        raise InputError(f"{got}; expected one; give observe(..., variance=) once")
+    return given[0]
+
+
 @attrs.frozen(eq=False)
 class _Mean:
     """E[z | x, y] of an observed composition."""
@@ -207,8 +219,7 @@ class Observed(Composable):
     @group.default
     def _bound_group(self) -> ComposedGroup:
         target = Target(self.composition)
-        variances = [one.variance for one in self.observations if one.variance is not None]
-        mean = _Mean(target, evidence_of(self.observations, target), variances[0] if variances else None)
+        mean = _Mean(target, evidence_of(self.observations, target), given_variance(self.observations))
         return ComposedGroup(target, mean)
 
     @property
@@ -220,6 +231,15 @@ class Observed(Composable):
     def unconditional(self) -> Any:
         """That of the composition."""
         return self.composition.unconditional
+
+    @property
+    def inside(self) -> tuple[Composition, ...]:
+        """The composition, which guidance and priors change."""
+        return (self.composition,)
+
+    def remade(self, compositions: Sequence[Composition], /) -> Observed:
+        """Another composition under the same observations."""
+        return attrs.evolve(self, composition=compositions[0])
 
     def __and__(self, other: Any) -> Any:
         if isinstance(other, Observation):
