@@ -116,9 +116,9 @@ class AttributeGuidance:
     its attributes, from the same one with its attributes left open. The name `attributes`.
 
     sum_k w_k c_k + (s - 1) max(w_k, 0) (c_k - c_k,open), in each component of a mixture, and in what is observed:
-    components without attributes, and those of weights below 0, stay as they are. The mass stays, too. Costs one more network evaluation a component,
-    sample and step after the start, before which s is 1: there the noise decides where and how many components are, and
-    guidance loses some.
+    components without attributes, and those of weights below 0, stay as they are. The mass stays, too. Costs one more
+    network evaluation a component, sample and step after the start, before which s is 1: there the noise decides where
+    and how many components are, and guidance loses some.
 
     Args:
         scale: s.
