@@ -13,13 +13,14 @@ from torch import Tensor
 
 from energycomp import Composer
 from energycomp.components import Mixture, predict
-from energycomp.errors import CompositionError, InputError
+from energycomp.errors import CompositionError, EnergycompWarning, InputError
 from energycomp.sampling import SamplingReport, Target
 from energycomp.testing import Gaussian, TintedSquare, tinted_model, tiny_model
-from energycomp_samplers import blur, observe, pool
+from energycomp_samplers import blur, observe, operators, pool
 from energycomp_samplers.gauss import Gauss
+from energycomp_samplers.operators import Pair, solve
 from energycomp_samplers.smc import SMC
-from energycomp_samplers.spread import spreads_of
+from energycomp_samplers.spread import Spread, spreads_of
 
 OPTIONS: dict[str, Any] = {"output_type": "latent", "generator": 0, "progress": False}
 SHAPE = (1, 4, 4)
@@ -207,6 +208,18 @@ def test_the_order_of_components_and_observations_does_not_matter() -> None:
     # A product under an observation: exact, by "gauss". a b / u is N(0.125, 0.25).
     x, _ = drawn(a & one & b, 2000, Gauss(last="draw"), num_inference_steps=4)
     check(x, *posterior(Gaussian(0.125, 0.25, sample_shape=SHAPE), [one]))
+
+
+def test_a_pair_is_solved_as_its_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A blur that loses nearly all of some directions, and little noise."""
+    given = blur(torch.full((5, 5), 1 / 25))
+    v = given.forward(torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))) - 0.5
+    how: Any = (Spread(torch.tensor([4.0])).covariance(torch.ones(1)), torch.full_like(v, 1e-6), v)
+    found, wanted = (one.adjoint(solve(one, *how)) for one in (Pair(given.forward, given.adjoint), given))
+    assert float((found - wanted).norm()) < 1e-3 * float(wanted.norm())
+    monkeypatch.setattr(operators, "STEPS", 20)
+    with pytest.warns(EnergycompWarning, match="conjugate gradients of an observation left .* after 20 steps"):
+        solve(Pair(given.forward, given.adjoint), *how)
 
 
 def test_an_observation_costs_what_it_measures_once() -> None:
