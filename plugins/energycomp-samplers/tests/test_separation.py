@@ -210,6 +210,15 @@ def test_a_network_is_a_source_and_many_draws_are_alike() -> None:
     assert found.report.evaluations == 3 * 2 * 3
 
 
+def test_the_residual_is_what_the_mean_does_not_explain() -> None:
+    """Also where draws are of several sets of sources."""
+    kinds = [Gaussian(mean, 0.05, sample_shape=(2,), name=str(mean)) for mean in (0.8, 1.2)]
+    y = torch.tensor([2.1, 1.8])
+    found = separate(y, kinds, noise=0.3, count=2, n=50, **FEW)
+    assert len(found.kinds.sort(1).values.unique(dim=0)) == 3
+    assert torch.allclose(found.residual, y - found.mean.sum(0), atol=1e-5)
+
+
 def test_what_the_sources_do_not_explain_is_said() -> None:
     source = Gaussian(0.5, 0.01, sample_shape=SHAPE)
     y = torch.full(SHAPE, 0.5)
