@@ -81,6 +81,14 @@ class Compound(Protocol):
 
 
 @runtime_checkable
+class Gathers(Protocol):
+    """A leaf that takes components inside when it is composed with them by `&`, such as what is observed."""
+
+    def gathered(self, others: Sequence[Any], /) -> Any:
+        """The leaf with these components inside, too."""
+
+
+@runtime_checkable
 class HasDenoiser(Protocol):
     """A leaf of a model, told from that of another one of the same name by its denoiser."""
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components import AnyWeight, Composable, Composition, NoisedSpace, bounds, predict
-from energycomp.components.algebra import is_term
+from energycomp.components.algebra import combine, is_term, sole_leaf
 from energycomp.components.terms import added
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import Target
@@ -46,9 +46,12 @@ class Observation:
     variance: float | Tensor | None = None
 
     def __and__(self, other: Any) -> Observed:
-        if isinstance(other, Observed):
-            return Observed(other.composition, (*other.observations, self))
-        return Observed(Composition.of(other), (self,)) if is_term(other) else NotImplemented
+        if not is_term(other):
+            return NotImplemented
+        leaf = sole_leaf(other)
+        if isinstance(leaf, Observed):
+            return Observed(leaf.composition, (*leaf.observations, self))
+        return Observed(Composition.of(other), (self,))
 
     __rand__ = __and__
 
@@ -244,12 +247,14 @@ class Observed(Composable):
     def __and__(self, other: Any) -> Any:
         if isinstance(other, Observation):
             return Observed(self.composition, (*self.observations, other))
-        if isinstance(other, Observed):
-            return Observed(self.composition & other.composition, (*self.observations, *other.observations))
-        return Observed(self.composition & other, self.observations) if is_term(other) else NotImplemented
+        return self.gathered([other]) if is_term(other) else NotImplemented
 
-    def __rand__(self, other: Any) -> Any:
-        return Observed(other & self.composition, self.observations) if is_term(other) else NotImplemented
+    def gathered(self, others: Sequence[Any], /) -> Observed:
+        """The product of all compositions, under all observations."""
+        leaves = [self, *(leaf for leaf in map(sole_leaf, others) if isinstance(leaf, Observed))]
+        parts = [one for one in others if not isinstance(sole_leaf(one), Observed)]
+        observations = [one for leaf in leaves for one in leaf.observations]
+        return Observed(combine([*(leaf.composition for leaf in leaves), *parts], "product"), tuple(observations))
 
     def __repr__(self) -> str:
         return f"({' & '.join(map(repr, (self.composition, *self.observations)))})"

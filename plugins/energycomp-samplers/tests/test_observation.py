@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from energycomp import Composer
-from energycomp.components import Mixture, predict
+from energycomp.components import Mixture, combine, predict
 from energycomp.errors import CompositionError, EnergycompWarning, InputError
 from energycomp.sampling import SamplingReport, Target
 from energycomp.testing import Gaussian, TintedSquare, tinted_model, tiny_model
@@ -203,7 +203,16 @@ def test_the_order_of_components_and_observations_does_not_matter() -> None:
     one, two = observe(LEFT, values(*SHAPE), 0.3), observe(pool(2), values(1, 2, 2), 0.1)
     x, t = torch.ones(2, *SHAPE), torch.full((2,), 500.0)
     wanted = predict(a & b & one & two, x, t)
-    for other in (a & one & b & two, (a & one) & (b & two), two & (one & (a & b)), Composer(a & b) & one & two):
+    for other in (
+        a & one & b & two,
+        (a & one) & (b & two),
+        two & (one & (a & b)),
+        Composer(a & b) & one & two,
+        a & (one & b & two),
+        Composer(a) & (b & one) & two,
+        combine([a, one & b & two], "product"),
+        Composer(a & one) & two & b,
+    ):
         assert torch.allclose(predict(other, x, t), wanted, atol=1e-4)
     # A product under an observation: exact, by "gauss". a b / u is N(0.125, 0.25).
     x, _ = drawn(a & one & b, 2000, Gauss(last="draw"), num_inference_steps=4)
