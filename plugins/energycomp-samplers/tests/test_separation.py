@@ -185,6 +185,13 @@ def test_intervals_cover_what_they_say() -> None:
     assert inside == pytest.approx(0.9, abs=3 * (0.09 / 800) ** 0.5)
 
 
+def test_few_draws_have_no_wide_interval() -> None:
+    found = separate(torch.zeros(1), [Gaussian(sample_shape=(1,))] * 2, noise=0.3, n=4, **FEW)
+    with pytest.warns(EnergycompWarning, match=r"interval\(0.9\) of 4 draws, .* 60% is; draw at least 19"):
+        found.interval(0.9)
+    assert found.interval(0.6)[0].equal(found.samples.amin(0))
+
+
 def test_sources_that_could_change_places_are_in_one_order() -> None:
     source = Mixture([Gaussian(-1.0, 0.02), Gaussian(1.0, 0.02)])
     found = separate(torch.zeros(1, 1, 1), [source], noise=0.1, count=2, n=50, **FEW | {"num_inference_steps": 20})
