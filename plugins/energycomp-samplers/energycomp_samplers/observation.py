@@ -179,7 +179,8 @@ class _Mean:
         x0 = predict(self.target.composition, sample, timestep, prediction_type="sample")
         x0 = clipped(x0, self.target)  # numbers beyond the range would be cut off after the observation
         ratio = self.target.log_snr(timestep).exp()
-        mean, _ = self.evidence.conditioned(x0, spread_of(self.target, self.variance).covariance(ratio))
+        with torch.autocast(x0.device.type, enabled=False):  # networks may run in bfloat16, and operators not
+            mean, _ = self.evidence.conditioned(x0, spread_of(self.target, self.variance).covariance(ratio))
         return mean
 
 

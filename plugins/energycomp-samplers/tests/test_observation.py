@@ -231,6 +231,14 @@ def test_a_pair_is_solved_as_its_closed_form(monkeypatch: pytest.MonkeyPatch) ->
         solve(Pair(given.forward, given.adjoint), *how)
 
 
+def test_operators_do_not_run_in_the_precision_of_networks() -> None:
+    scene = prior() & observe((seen, pulled), values(5), 0.02)
+    x, t = torch.ones(1, *SHAPE), torch.tensor([300.0])
+    wanted = predict(scene, x, t)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(predict(scene, x, t), wanted)
+
+
 def test_an_observation_costs_what_it_measures_once() -> None:
     prior = Gaussian(0.3, 0.5, sample_shape=(1, 8, 8))
     scene = prior & observe(pool(2), values(1, 4, 4), 0.1)
