@@ -7,6 +7,7 @@ from energycomp.components.algebra import (
     combine as combine,
 )
 from energycomp.components.component import (
+    Compound as Compound,
     EnergyComponent as EnergyComponent,
     HasEnergy as HasEnergy,
     Leaf as Leaf,

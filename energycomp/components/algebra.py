@@ -15,7 +15,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.component import EnergyComponent, HasEnergy
+from energycomp.components.component import EnergyComponent, Gathers, HasEnergy
 from energycomp.components.predict import predict
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import NoisedSpace, by_sample, check_compatible
@@ -235,6 +235,11 @@ def combine(components: Iterable[Any], rule: Rule) -> Composition:
     parts = [Composition.of(c) for c in components]
     if not parts:
         raise CompositionError("got no components; expected at least one; for none use the model's `unconditional`")
+    if identifies_null(rule) and len(parts) > 1:
+        # A product with what gathers components is inside of it, whatever the order.
+        for place, leaf in enumerate(map(sole_leaf, parts)):
+            if isinstance(leaf, Gathers):
+                return Composition.of(leaf.gathered([*parts[:place], *parts[place + 1 :]]))
     mass = sum((part.mass for part in parts), 0.0)
     row, null = rule_weights(rule, mass)
     weighted: list[tuple[Any, AnyWeight]] = [(part, row) for part in parts]
@@ -244,6 +249,18 @@ def combine(components: Iterable[Any], rule: Rule) -> Composition:
     if rule == "mean" and isinstance(mass, Weight):
         check_one_sign(mass, made.noised_space.sample_shape)
     return made
+
+
+def sole_leaf(component: Any) -> Any:
+    """The leaf that a component is; None for a sum of several, or one of another weight than 1.
+
+    >>> from energycomp.components import Gaussian
+    >>> a = Gaussian(name="a")
+    >>> sole_leaf(Composition.of(a)), sole_leaf(2 * a)
+    (a, None)
+    """
+    terms = Composition.of(component).terms
+    return next(iter(terms)) if tuple(terms.values()) == (1.0,) else None
 
 
 def _linear(parts: Iterable[tuple[Any, AnyWeight]]) -> Composition:
@@ -343,6 +360,11 @@ class Mixture(Composable):
         return self.leaves.noised_space
 
     unconditional = property(attrgetter("leaves.unconditional"))
+    inside = property(attrgetter("components"))
+
+    def remade(self, compositions: Sequence[Composition], /) -> Mixture:
+        """The mixture of other components, in the same shares."""
+        return attrs.evolve(self, components=compositions)
 
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Noise prediction (B, C, H, W). Costs the energy and the prediction of every distinct leaf."""

@@ -81,6 +81,26 @@ class HasUnconditional(Protocol):
 
 
 @runtime_checkable
+class Compound(Protocol):
+    """A leaf that is made of whole compositions, such as a mixture: what guides components guides those inside."""
+
+    @property
+    def inside(self) -> tuple[Any, ...]:
+        """These compositions."""
+
+    def remade(self, compositions: Sequence[Any], /) -> Any:
+        """The same leaf of other ones, as many."""
+
+
+@runtime_checkable
+class Gathers(Protocol):
+    """A leaf that takes components inside when it is composed with them by `&`, such as what is observed."""
+
+    def gathered(self, others: Sequence[Any], /) -> Any:
+        """The leaf with these components inside, too."""
+
+
+@runtime_checkable
 class HasDenoiser(Protocol):
     """A leaf of a model, told from that of another one of the same name by its denoiser."""
 

@@ -133,9 +133,11 @@ def posterior(solution: Solution, problem: Problem) -> float | None:
     for each in (solution.certainty, solution.probability):
         if each is not None and not bool(each.isnan().any()):
             found *= float(each.double().prod())
-    # The answer against its runner-up: a logistic function of the gap of their energies
+    # The answer against its runner-up: a logistic function of the gap of their energies, both with the prior
     if solution.difference is not None and math.isfinite(solution.difference):
-        gap = problem.gap(solution.error, solution.difference)
+        alone = torch.tensor([solution.error], dtype=torch.float64)
+        error = problem.with_prior(alone, solution.conditions[None])
+        gap = problem.gap(float(error), solution.difference)
         found /= 1 + math.exp(min(-problem.beta * gap, 700.0))
     return found
 

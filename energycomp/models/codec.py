@@ -168,10 +168,10 @@ class VAECodec:
             means = [_mean(vae.encode(image.to(device, vae.dtype))) for image in images.split(1)]
         return ((torch.cat(means) - self.shift_factor) * self.scaling_factor).to(images)
 
-    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents (B, C, h, w) to images (B, 3, H, W) in [-1, 1]."""
-        with self._placed(latents.device) as (vae, device):
+        """Scaled latents (B, C, h, w) to images (B, 3, H, W) in [-1, 1], with gradients where latents ask for them."""
+        follows = torch.is_grad_enabled() and latents.requires_grad  # and those of weights never
+        with torch.set_grad_enabled(follows), self._placed(latents.device) as (vae, device):
             parts = (latents / self.scaling_factor + self.shift_factor).to(device, vae.dtype).split(1)
             images = torch.cat([vae.decode(part).sample for part in parts])
         return images.clamp(-1, 1).to(latents)

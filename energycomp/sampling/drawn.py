@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import AnyWeight, Condition, Draws, Mixture, Weight, combine, identifies_null, unwrapped
+from energycomp.components import AnyWeight, Compound, Condition, Draws, Weight, combine, identifies_null, unwrapped
 from energycomp.components.algebra import Composition
 from energycomp.components.predict import rewrapped
 from energycomp.denoisers.denoiser import Conditional
@@ -58,8 +58,8 @@ def _shown(composition: Composition) -> list[tuple[Any, AnyWeight]]:
     """The leaves that samples show, in the order of the composition: those of weights above 0."""
     found: list[tuple[Any, AnyWeight]] = []
     for leaf, weight in composition.terms.items():
-        if isinstance(leaf, Mixture):
-            found += [one for part in leaf.components for one in _shown(part)]
+        if isinstance(leaf, Compound):
+            found += [one for part in leaf.inside for one in _shown(part)]
         elif isinstance(weight, Weight) or weight > 0:
             found.append((leaf, weight))
     return found
@@ -121,21 +121,21 @@ def _around(composition: Composition, prior: Draws, n: int, seeds: Sequence[int]
 
 
 def _parts(composition: Composition) -> list[Composition]:
-    """The composition, or those in the mixtures that are its leaves."""
-    mixtures = [leaf for leaf in composition.terms if isinstance(leaf, Mixture)]
-    return [part for leaf in mixtures for part in leaf.components] if mixtures else [composition]
+    """The composition, or those in the mixtures, and in the observed compositions, that are its leaves."""
+    compounds = [leaf for leaf in composition.terms if isinstance(leaf, Compound)]
+    inside = [part for leaf in compounds for part in leaf.inside]
+    return [one for part in inside for one in _parts(part)] if compounds else [composition]
 
 
 def _rebuilt(composition: Composition, changed: dict[int, Any], scene: Conditional | None) -> Composition:
-    """The composition with other leaves, and with one more component in it, or in each part of its mixtures."""
+    """The composition with other leaves, and with one more component in it, or in each of its `_parts`."""
     terms: list[tuple[Any, Any]] = []
-    mixed = False
+    compounds = False
     for leaf, weight in composition.terms.items():
-        if isinstance(leaf, Mixture):
-            mixed = True
-            parts = [_rebuilt(part, changed, scene) for part in leaf.components]
-            terms.append((attrs.evolve(leaf, components=parts), weight))
+        if isinstance(leaf, Compound):
+            compounds = True
+            terms.append((leaf.remade([_rebuilt(part, changed, scene) for part in leaf.inside]), weight))
         else:
             terms.append((changed.get(id(leaf), leaf), weight))
     made = Composition(terms)
-    return made if scene is None or mixed else combine([made, scene], "product")
+    return made if scene is None or compounds else combine([made, scene], "product")

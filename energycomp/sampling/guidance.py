@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import attrs
 from torch import Tensor
 
-from energycomp.components import Composition, EnergyComponent, Mixture, PredictionType, combine, during
+from energycomp.components import Composition, Compound, EnergyComponent, PredictionType, combine, during
 from energycomp.components.predict import rewrapped, unwrapped
 from energycomp.components.weights import AnyWeight, Weight, positive, scalar
 from energycomp.denoisers.denoiser import Conditional
@@ -142,10 +142,10 @@ class AttributeGuidance:
     """Attributes are drawn more strongly than they were learned: classifier-free guidance of each component towards
     its attributes, from the same one with its attributes left open. The name `attributes`.
 
-    sum_k w_k c_k + (s - 1) max(w_k, 0) (c_k - c_k,open), in each component of a mixture: components without attributes,
-    and those of weights below 0, stay as they are. The mass stays, too. Costs one more network evaluation a component,
-    sample and step after the start, before which s is 1: there the noise decides where and how many components are, and
-    guidance loses some.
+    sum_k w_k c_k + (s - 1) max(w_k, 0) (c_k - c_k,open), in each component of a mixture, and in what is observed:
+    components without attributes, and those of weights below 0, stay as they are. The mass stays, too. Costs one more
+    network evaluation a component, sample and step after the start, before which s is 1: there the noise decides where
+    and how many components are, and guidance loses some.
 
     Args:
         scale: s.
@@ -168,10 +168,9 @@ class AttributeGuidance:
         scale = 1.0 + (self.scale - 1.0) * during(self.start) if self.start else self.scale
         terms: list[tuple[Any, AnyWeight]] = []
         for leaf, weight in whole.terms.items():
-            # Each component of a mixture.
-            if isinstance(leaf, Mixture):
-                parts = [self.weighted(part) for part in leaf.components]
-                terms.append((attrs.evolve(leaf, components=parts), weight))
+            # Each component of a mixture, or of what is observed.
+            if isinstance(leaf, Compound):
+                terms.append((leaf.remade([self.weighted(part) for part in leaf.inside]), weight))
                 continue
             # A leaf without attributes stays.
             bare = unwrapped(leaf)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from energycomp.components import AnyWeight, NoisedSpace, Weight
-from energycomp.components.algebra import Composition, Mixture
+from energycomp.components.algebra import Composition
+from energycomp.components.component import Compound
 from energycomp.components.weights import LEAST_VALUE
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.sampling.loop import SchedulerSampler
@@ -45,8 +46,8 @@ def _counts(composition: Composition) -> Counter[tuple[str, int]]:
         found[one] = _most(weights, composition.noised_space.sample_shape)
     # Of alternatives, those of the one that has the most.
     for leaf in composition.terms:
-        if isinstance(leaf, Mixture):
-            found += reduce(or_, map(_counts, leaf.components))
+        if isinstance(leaf, Compound):
+            found += reduce(or_, map(_counts, leaf.inside))
     return found
 
 

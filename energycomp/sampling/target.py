@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from energycomp.components import EnergyComponent, LeafGroup, PredictionType, convert
-from energycomp.components.algebra import Composition, Mixture, with_energies
+from energycomp.components.algebra import Composition, with_energies
+from energycomp.components.component import Compound
 from energycomp.components.ledger import count_component
 from energycomp.components.parts import decoder
 from energycomp.components.predict import grouped, native_type, predict, predict_all, predict_leaves
@@ -96,9 +97,12 @@ def _composition(component: EnergyComponent) -> Composition:
 
 
 def inner_leaves(composition: Composition) -> list[Any]:
-    """The leaves of a composition, with those inside a mixture in its place."""
-    inner = [leaf.leaves if isinstance(leaf, Mixture) else Composition.of(leaf) for leaf in composition.terms]
-    return [leaf for part in inner for leaf in part.terms]
+    """The leaves of a composition, with those inside a mixture, or an observed composition, in its place."""
+    found: dict[Any, None] = {}
+    for leaf in composition.terms:
+        inner = [one for part in leaf.inside for one in inner_leaves(part)] if isinstance(leaf, Compound) else [leaf]
+        found |= dict.fromkeys(inner)
+    return list(found)
 
 
 @attrs.frozen(eq=False)

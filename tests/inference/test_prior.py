@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.inference import Prior, each, infer, make_problem, pairwise
-from energycomp.testing import labels_model
+from energycomp.inference import Prior, Solution, each, infer, make_problem, pairwise
+from energycomp.inference.judge import posterior
+from energycomp.testing import bumps_model, labels_model
 
 
 def broken(values: Tensor) -> Tensor:
@@ -70,6 +72,16 @@ def test_makers_and_sums_are_checked() -> None:
 def test_a_model_without_beta_has_no_posterior() -> None:
     with pytest.raises(InputError, match="no inverse temperature beta"):
         infer(torch.zeros(3, 16, 16), labels_model(4), solver="enumerate", prior={1: 1.0})
+
+
+@pytest.mark.parametrize("constant", [0.0, 10.0, 40.0])
+def test_a_constant_of_the_prior_does_not_change_the_posterior_of_an_answer(constant: float) -> None:
+    """Of log errors the odds are (J' / J)^beta; errors with the prior are J exp(E / beta)."""
+    model = bumps_model(beta=4.0, log_errors=True)
+    problem = make_problem(torch.zeros(1, 3, 16, 16), model, prior=each(lambda v: torch.full((len(v),), constant)))
+    difference = (3.0 - 2.0) * math.exp(constant / 4.0)
+    answer = Solution(torch.tensor([[0.5, 0.5]]), 1, error=2.0, stderr=0.0, rows=0, difference=difference)
+    assert posterior(answer, problem) == pytest.approx(1 / (1 + (2.0 / 3.0) ** 4))
 
 
 def test_a_table_of_pairs_gives_the_energies_of_each_answer() -> None:

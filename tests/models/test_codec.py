@@ -52,6 +52,17 @@ def test_frozen_and_rebuilt_by_its_config(tmp_path: Path, vae: AutoencoderKL) ->
     assert VAECodec(str(tmp_path), image_size=16, scaling_factor=0.9).identity != codec.identity
 
 
+def test_gradients_of_latents_are_followed_through_the_decoder(tmp_path: Path, vae: AutoencoderKL) -> None:
+    """As observations and constraints of latents need them; images of latents without one have none."""
+    vae.save_pretrained(tmp_path)
+    codec = VAECodec(str(tmp_path), image_size=16, scaling_factor=1.0, reduction=2)
+    latents = torch.rand(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert not codec.decode(latents).requires_grad
+    (found,) = torch.autograd.grad(codec.decode(latents.requires_grad_()).sum(), latents)
+    (wanted,) = torch.autograd.grad(vae.decode(latents).sample.clamp(-1, 1).sum(), latents)
+    torch.testing.assert_close(found, wanted)
+
+
 @torch.no_grad()
 def test_pictures_that_are_not_square(tmp_path: Path, vae: AutoencoderKL) -> None:
     vae.save_pretrained(tmp_path)

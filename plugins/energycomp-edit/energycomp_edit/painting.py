@@ -61,9 +61,9 @@ def repaint(
         signal, noise = space.levels(timestep, x_t.dtype)
         free = freedom > (timestep / len(alphas_cumprod))[:, None, None, None]
         x0 = picture.expand_as(x_t)
+        step = next(steps)
         if bool(free.any()):
             x0 = torch.where(free, predict(composition, x_t, timestep, prediction_type="sample"), x0)
-            step = next(steps)
             if restore is not None and (step % RESTORED == 0 or step >= num_inference_steps - 1):
                 x0 = restore(x0)
         return convert(x0, x_t, signal, noise, source="sample", target=prediction_type)

@@ -228,7 +228,8 @@ def test_repaint_samples_what_is_free(scheduler: str, schedule: Tensor) -> None:
     torch.testing.assert_close(painted, torch.where(left > 0, -0.5, 0.5), atol=0.02, rtol=0)
 
 
-def test_what_is_known_of_free_pixels_is_restored_now_and_then_and_at_the_end() -> None:
+@pytest.mark.parametrize(("freedom", "times"), [(1.0, 4), (0.5, 2)])
+def test_what_is_known_of_free_pixels_is_restored_now_and_then_and_at_the_end(freedom: float, times: int) -> None:
     called: list[Tensor] = []
 
     def restore(x0: Tensor) -> Tensor:
@@ -236,9 +237,9 @@ def test_what_is_known_of_free_pixels_is_restored_now_and_then_and_at_the_end() 
         return torch.where(torch.arange(4) == 0, 0.75, x0)
 
     dark = Composition.of(Gaussian(torch.full((1, 4, 4), -0.5), 1e-4))
-    free = torch.ones(1, 1, 4, 4)
+    free = torch.full((1, 1, 4, 4), freedom)
     painted = repaint(dark, free * 0, free, restore=restore, num_inference_steps=20, progress=False)
-    assert len(called) == 4
+    assert len(called) == times
     assert painted[0, 0, 0].round(decimals=2).tolist() == [0.75, -0.5, -0.5, -0.5]
 
 

@@ -11,6 +11,7 @@ import typer
 from energycomp.cli import ModelName, Png, Run, check_png, loading, parse_count, read_image, read_text
 from energycomp.errors import EnergycompWarning, InputError
 
+LEVEL = 0.9  # of intervals
 SIDE = 192  # px, the least height of an image in the figure
 
 
@@ -60,14 +61,16 @@ def separate(
     clevr-places, or one that you trained.
 
     The PNG has three rows: the mean of each source, one draw, and the width of the 90 % interval of each pixel, from
-    black (0) to white (1). Its first column shows the image, the sum of the means, and what is not explained.
-    Costs one network evaluation for each draw, source and step; a range of counts is a run for each.
+    black (0) to white (1). Fewer than 19 draws give a narrower one, from the least to the greatest. Its first column
+    shows the image, the sum of the means, and what is not explained. Costs one network evaluation for each draw, source
+    and step; a range of counts is a run for each.
     """
     check_png(out)
     with loading(model):
         import torch
 
         from energycomp.images import from_unit, grid, save_image, to_output, to_unit
+        from energycomp_samplers.separated import most_level
         from energycomp_samplers.separation import separate as separated
 
         counts, picture = parse_count(count), read_image(image)
@@ -94,7 +97,8 @@ def separate(
     for warning in found.warnings:
         typer.echo(f"energycomp: warning: {image}: {warning}", err=True)
     # The figure: the image and its sources.
-    low, high = found.interval(0.9)
+    level = min(LEVEL, most_level(n))
+    low, high = found.interval(level)
     seen = y - found.residual.cpu()
     first = torch.stack([y, seen, found.residual.cpu().abs()])
     each = torch.stack([found.mean, found.samples[0], high - low]).cpu()
@@ -105,7 +109,7 @@ def separate(
     figure = grid(framed, columns=1 + found.count, heads=heads, names=rows)
     save_image(figure, out, cells=len(cells))
     # The numbers: brightness of each source, and the posterior of the count.
-    low, high = found.interval(0.9, lambda z: z.flatten(1).mean(1))
+    low, high = found.interval(level, lambda z: z.flatten(1).mean(1))
     brightnesses = found.mean.flatten(1).mean(1).tolist()
     listed = [
         {"source": name, "brightness": mean, "interval": [below, above]}
@@ -116,14 +120,16 @@ def separate(
         "count": found.count,
         "counts": {str(k): p for k, p in found.counts.items()},
         "sources": listed,
+        "level": round(level, 3),
         "residual": float(found.residual.square().mean().sqrt()),
         "warnings": list(found.warnings),
         "rows": found.report.evaluations,
     }
     shown = ", ".join(f"{k} ({p:.3g})" for k, p in found.counts.items())
     lines = [f"{found.count} sources; probabilities of counts: {shown}"]
+    between = f"{100 * level:.0f} % interval"
     lines += [
-        f"{one['source']}: mean brightness {one['brightness']:.3g}, 90 % interval {below:.3g} to {above:.3g}"
+        f"{one['source']}: mean brightness {one['brightness']:.3g}, {between} {below:.3g} to {above:.3g}"
         for one, below, above in zip(listed, low.tolist(), high.tolist(), strict=True)
     ]
     run.show(report, [*lines, str(out)])

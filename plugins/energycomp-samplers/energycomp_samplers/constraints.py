@@ -27,8 +27,11 @@ Observations are factors of the same kind: log_psi_t = log N(y; A x0, A C A' + R
 `energycomp_samplers.observation`. Their drift moves the mean of the proposal to that for E[x_0 | x, y] in place of x0.
 It needs no limit, and no gradient through the network. The last step ends at E[x_0 | x, y].
 
-Second order is a third twist: log_psi_t = log Z of `energycomp_samplers.second_order`, and 0 at the end. Its drift, the
-gradient of log Z where components are Gaussian, moves the mean of the proposal to that for the mean of the product.
+Second order is a twist of the product: log Z of `energycomp_samplers.second_order`, and 0 at the end. Its drift, the
+pull, is the gradient of log Z where components are Gaussian, and moves the mean of the proposal to that for the mean of
+the product. It is weighed with the product, and no longer where that is not weighed: constraints are weighed to the
+end. So the proposal q = N(mu + v (pull + drift), v I) is corrected in two parts, by p / q_p and by q_p / q, with
+q_p = N(mu + v pull, v I).
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ from energycomp.sampling import Level, Target
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import axes, predicted, sum_of_squares
 from energycomp_samplers.local import Product
-from energycomp_samplers.observation import Observation, evidence_of, spread_of
+from energycomp_samplers.observation import Observation, evidence_of, given_variance, spread_of
 from energycomp_samplers.particles import taken
 from energycomp_samplers.proposal import Proposal
 from energycomp_samplers.spread import Spread
@@ -106,6 +109,8 @@ def constraint(f: Callable[[Tensor], Tensor], weight: float = 1.0, *, gradient: 
 class Twist:
     """The log psi of particles (G, P) at the last noise level, and what a drift changed of their proposals.
 
+    The same of a second-order proposal: log Z, the pull, and what it changed.
+
     Args:
         evidence, spread: of observations, and the spread of clean samples; None without observations.
         product: of a second-order proposal; None without one.
@@ -117,8 +122,11 @@ class Twist:
     evidence: Evidence | None = None
     spread: Spread | None = None
     product: Product | None = None
-    correction: Tensor | float = 0.0  # log p(y | x) - log q(y | x), of the proposal p and of that with the drift, q
+    correction: Tensor | float = 0.0  # log q_p(y | x) - log q(y | x), of the proposals without and with the drift
     drift: Tensor | None = None
+    log_overlap: Tensor | float = 0.0
+    of_pull: Tensor | float = 0.0  # log p(y | x) - log q_p(y | x), of the proposals without and with the pull
+    pull: Tensor | None = None
     last: Tensor | None = None  # E[x_0 | x, y] at the last level, (G, P, *shape)
     calls: int = 0
     rules_out_all: bool = False  # of a group, in the end
@@ -135,8 +143,7 @@ class Twist:
         """What weighs particles beside the product: a constraint, observations, a proposal, or nothing."""
         if not observations:
             return cls(constraint, target, log_psi, product=product)
-        variance = next((one.variance for one in observations if one.variance is not None), None)
-        spread = spread_of(target, variance)
+        spread = spread_of(target, given_variance(observations))
         return cls(constraint, target, log_psi, evidence_of(observations, target), spread, product)
 
     @property
@@ -156,9 +163,21 @@ class Twist:
             x = x.detach().requires_grad_()
             return x, predicted(self.target, x, level)
 
+    def weighed_product(self, x: Tensor, x0: Tensor, level: Level) -> Tensor | None:
+        """What second order adds to the log weights, (G, P), for the predictions x0 (K, G, P, *shape)."""
+        if self.product is None:
+            return None
+        before = self.log_overlap
+        self.pull = None
+        self.log_overlap = torch.zeros_like(self.log_psi)
+        if not level.is_last:
+            self.log_overlap = self._of_second_order(self.product, x.detach(), x0.detach(), level)
+        # Z_s(y) / Z_t(x), and what the pull of the last step changed
+        return self.log_overlap - before + self.of_pull
+
     def weighed(self, x: Tensor, x0: Tensor, proposal: Proposal) -> Tensor | None:
-        """What a level adds to the log weights, (G, P), for the predictions x0 (K, G, P, *shape)."""
-        if not self.constrains and self.product is None:
+        """What constraints add to the log weights, (G, P), for the predictions x0 (K, G, P, *shape)."""
+        if not self.constrains:
             return None
         level = proposal.level
 
@@ -171,8 +190,6 @@ class Twist:
             log_psi = self._of_constraint(self.constraint, x, clean, level, proposal.variance)
         if self.evidence is not None and self.spread is not None:
             log_psi = log_psi + self._of_observations(self.evidence, self.spread, clean().detach(), level)
-        if self.product is not None and not level.is_last:
-            log_psi = log_psi + self._of_second_order(self.product, x.detach(), x0.detach(), level)
         # psi_s(y) / psi_t(x), and what the drift of the last step changed.
         increment = log_psi - self.log_psi + self.correction
         self.log_psi = log_psi
@@ -214,7 +231,7 @@ class Twist:
             return torch.zeros_like(self.log_psi)
         # The drift from the mean of first order to that of second
         pull = level.next_alpha**0.5 / (1.0 - level.alpha)
-        self._add_drift((pull * (found.mean - found.plain)).to(x).reshape(x.shape))
+        self.pull = (pull * (found.mean - found.plain)).to(x).reshape(x.shape)
         return found.log_overlap.reshape(self.log_psi.shape)
 
     def _add_drift(self, drift: Tensor) -> None:
@@ -224,6 +241,8 @@ class Twist:
         """Keeps the particles at these places."""
         self.log_psi = taken(self.log_psi, places)
         self.drift = None if self.drift is None else taken(self.drift, places)
+        self.log_overlap = taken(self.log_overlap, places) if isinstance(self.log_overlap, Tensor) else 0.0
+        self.pull = None if self.pull is None else taken(self.pull, places)
         self.last = None if self.last is None else taken(self.last, places)
 
     def ended(self, centre: Tensor) -> Tensor:
@@ -232,15 +251,17 @@ class Twist:
 
     def proposed(self, centre: Tensor, variance: float, noise: Tensor) -> Tensor:
         """The particles y of the proposal with the drift, by normal noise."""
-        # p, the plain proposal
-        if self.drift is None:
-            return centre + variance**0.5 * noise
-        # q, the proposal with the drift
-        moved = centre + variance * self.drift
+        # q_p, the proposal with the pull, and q, with the drift, too
+        pulled = centre if self.pull is None else centre + variance * self.pull
+        moved = pulled if self.drift is None else pulled + variance * self.drift
         y = moved + variance**0.5 * noise
-        # log p(y | x) - log q(y | x), for the next level.
-        apart = sum_of_squares(y - moved, y) - sum_of_squares(y - centre, y)
-        self.correction = apart / (2.0 * variance)
+
+        # log p(y | x) - log q_p(y | x) and log q_p(y | x) - log q(y | x), for the next level
+        def log_ratio(without: Tensor, with_it: Tensor) -> Tensor:
+            return (sum_of_squares(y - with_it, y) - sum_of_squares(y - without, y)) / (2.0 * variance)
+
+        self.of_pull = 0.0 if self.pull is None else log_ratio(centre, pulled)
+        self.correction = 0.0 if self.drift is None else log_ratio(pulled, moved)
         return y
 
 

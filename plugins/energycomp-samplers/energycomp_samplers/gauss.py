@@ -35,7 +35,7 @@ from energycomp.seeds import draw_noise
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import check_densities, clipped, weighted_sum
 from energycomp_samplers.local import Product, second_order
-from energycomp_samplers.observation import evidence_of, measured_spreads, without_observations
+from energycomp_samplers.observation import evidence_of, given_variance, measured_spreads, without_observations
 from energycomp_samplers.second_order import ratio_of
 from energycomp_samplers.spread import Covariance, Spread
 
@@ -87,7 +87,7 @@ class Gauss:
         target, observations = without_observations(run.target)
         check_densities(target)
         evidence = evidence_of(observations, target) if observations else None
-        given = next((one.variance for one in observations if one.variance is not None), None)
+        given = given_variance(observations)
         if given is not None:
             product: Product | Spread = Spread.of_variance(given, target.noised_space.sample_shape)
         else:

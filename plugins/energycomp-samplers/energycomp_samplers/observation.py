@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components import AnyWeight, Composable, Composition, NoisedSpace, bounds, predict
-from energycomp.components.algebra import is_term
+from energycomp.components.algebra import combine, is_term, sole_leaf
 from energycomp.components.terms import added
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import Target
@@ -46,9 +46,12 @@ class Observation:
     variance: float | Tensor | None = None
 
     def __and__(self, other: Any) -> Observed:
-        if isinstance(other, Observed):
-            return Observed(other.composition, (*other.observations, self))
-        return Observed(Composition.of(other), (self,)) if is_term(other) else NotImplemented
+        if not is_term(other):
+            return NotImplemented
+        leaf = sole_leaf(other)
+        if isinstance(leaf, Observed):
+            return Observed(leaf.composition, (*leaf.observations, self))
+        return Observed(Composition.of(other), (self,))
 
     __rand__ = __and__
 
@@ -152,6 +155,18 @@ def evidence_of(observations: Sequence[Observation], target: Target) -> Evidence
     return joined([bound(one.operator, one.y, one.std, target) for one in observations])
 
 
+def given_variance(observations: Sequence[Observation]) -> float | Tensor | None:
+    """The variance of clean samples that observations were given; None without one. Raises `InputError` for several."""
+    given = [one.variance for one in observations if one.variance is not None]
+    if not given:
+        return None
+    first, *others = (torch.as_tensor(one).double().cpu() for one in given)
+    if not all(torch.equal(first, other) for other in others):
+        got = "got observations with variances of the same samples that differ"
+        raise InputError(f"{got}; expected one; give observe(..., variance=) once")
+    return given[0]
+
+
 @attrs.frozen(eq=False)
 class _Mean:
     """E[z | x, y] of an observed composition."""
@@ -164,7 +179,8 @@ class _Mean:
         x0 = predict(self.target.composition, sample, timestep, prediction_type="sample")
         x0 = clipped(x0, self.target)  # numbers beyond the range would be cut off after the observation
         ratio = self.target.log_snr(timestep).exp()
-        mean, _ = self.evidence.conditioned(x0, spread_of(self.target, self.variance).covariance(ratio))
+        with torch.autocast(x0.device.type, enabled=False):  # networks may run in bfloat16, and operators not
+            mean, _ = self.evidence.conditioned(x0, spread_of(self.target, self.variance).covariance(ratio))
         return mean
 
 
@@ -207,8 +223,7 @@ class Observed(Composable):
     @group.default
     def _bound_group(self) -> ComposedGroup:
         target = Target(self.composition)
-        variances = [one.variance for one in self.observations if one.variance is not None]
-        mean = _Mean(target, evidence_of(self.observations, target), variances[0] if variances else None)
+        mean = _Mean(target, evidence_of(self.observations, target), given_variance(self.observations))
         return ComposedGroup(target, mean)
 
     @property
@@ -221,15 +236,26 @@ class Observed(Composable):
         """That of the composition."""
         return self.composition.unconditional
 
+    @property
+    def inside(self) -> tuple[Composition, ...]:
+        """The composition, which guidance and priors change."""
+        return (self.composition,)
+
+    def remade(self, compositions: Sequence[Composition], /) -> Observed:
+        """Another composition under the same observations."""
+        return attrs.evolve(self, composition=compositions[0])
+
     def __and__(self, other: Any) -> Any:
         if isinstance(other, Observation):
             return Observed(self.composition, (*self.observations, other))
-        if isinstance(other, Observed):
-            return Observed(self.composition & other.composition, (*self.observations, *other.observations))
-        return Observed(self.composition & other, self.observations) if is_term(other) else NotImplemented
+        return self.gathered([other]) if is_term(other) else NotImplemented
 
-    def __rand__(self, other: Any) -> Any:
-        return Observed(other & self.composition, self.observations) if is_term(other) else NotImplemented
+    def gathered(self, others: Sequence[Any], /) -> Observed:
+        """The product of all compositions, under all observations."""
+        leaves = [self, *(leaf for leaf in map(sole_leaf, others) if isinstance(leaf, Observed))]
+        parts = [one for one in others if not isinstance(sole_leaf(one), Observed)]
+        observations = [one for leaf in leaves for one in leaf.observations]
+        return Observed(combine([*(leaf.composition for leaf in leaves), *parts], "product"), tuple(observations))
 
     def __repr__(self) -> str:
         return f"({' & '.join(map(repr, (self.composition, *self.observations)))})"

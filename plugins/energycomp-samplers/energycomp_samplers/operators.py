@@ -5,6 +5,7 @@ Samples are (B, *shape), what is seen of them (B, *seen).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -12,13 +13,14 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.errors import InputError
+from energycomp.errors import EnergycompWarning, InputError
 from energycomp.fields import whole
 from energycomp_samplers.spread import Covariance
 
 TOLERANCE = 1e-3  # by which a linear operator may miss its rules, as a share
-STEPS = 200  # of conjugate gradients, at most
+STEPS = 1_000  # of conjugate gradients, at most
 CLOSE = 1e-6  # where they end: the residual, as a share
+FAR = 1e-3  # the residual, as a share, from which on an end before that is warned of
 
 
 class Linear(Protocol):
@@ -173,6 +175,9 @@ def linearised(f: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Pair, Tensor]
 def solve(operator: Linear, covariance: Covariance, noise: Tensor, v: Tensor) -> Tensor:
     """(A C A' + R)^-1 v, (B, *seen), with R = diag(noise): in closed form, or by conjugate gradients.
 
+    An `EnergycompWarning` says where these end before they are near it: noise is small, and A loses nearly all of some
+    directions.
+
     >>> from energycomp_samplers.spread import Spread
     >>> C = Spread(torch.ones(1)).covariance(torch.ones(1))  # I / 2
     >>> double = Pair(lambda z: 2 * z, lambda w: 2 * w)
@@ -202,4 +207,8 @@ def solve(operator: Linear, covariance: Covariance, noise: Tensor, v: Tensor) ->
         before = size
         size = dot(residual, residual)
         direction = residual + size / before.clamp(min=1e-30) * direction
+    left = float((size / dot(v, v).clamp(min=1e-30)).amax()) ** 0.5
+    if left > FAR:
+        got = f"the conjugate gradients of an observation left {left:.2g} of what they solve after {STEPS:,} steps"
+        warnings.warn(f"{got}, so that samples are not those of the observation; raise std", EnergycompWarning, 2)
     return found

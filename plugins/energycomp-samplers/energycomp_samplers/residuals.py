@@ -22,6 +22,7 @@ import torch
 from energycomp.components import (
     AnyWeight,
     Composition,
+    Compound,
     Weight,
     bounds,
     is_constant,
@@ -68,7 +69,8 @@ def residuals(composition: Composition) -> Residuals | None:
     """The residual form of a composition, or None where no leaf but u has a negative weight.
 
     Raises:
-        CompositionError: a negative weight in a composition without one unconditional leaf, or of a mass other than 1.
+        CompositionError: a negative weight in a composition without one unconditional leaf, of a mass other than 1, or
+            inside a mixture or what is observed.
         InputError: a weight that varies over pixels or samples.
 
     >>> from energycomp.components import Gaussian
@@ -80,6 +82,13 @@ def residuals(composition: Composition) -> Residuals | None:
     >>> residuals(a & b) is None
     True
     """
+    for leaf in composition.terms:
+        if isinstance(leaf, Compound) and any(residuals(part) is not None for part in leaf.inside):
+            got = f"got {leaf!r}, which has a negated component inside"
+            raise CompositionError(
+                f"{got}; expected it beside, such as `(a | b) & ~c`, since samplers of negations do not look inside; "
+                "negate it there, or leave sampler= out"
+            )
     shape = composition.noised_space.sample_shape
     terms = level_weights(composition.terms, shape, "a sampler of negations", "leave sampler= out")
     # Nothing of negative weight, or what guidance of attributes subtracts.

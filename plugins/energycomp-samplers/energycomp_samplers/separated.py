@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import attrs
@@ -9,11 +11,12 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from energycomp.errors import InputError
+from energycomp.errors import EnergycompWarning, InputError
 from energycomp.fields import is_number
 from energycomp.sampling import SamplingReport
 
 ROUNDS = 3  # in which draws are brought into the order of their mean
+CLOSE = 1e-6  # rounding, of levels and of numbers of draws
 APART = 1e12  # the squared distance of sources that cannot change places
 
 
@@ -83,7 +86,8 @@ class Separation:
     def interval(self, level: float = 0.9, f: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Lower and upper bounds, (K, *shape) each, between which each number is with a probability of `level`.
 
-        They are order statistics of n draws: right in the mean for any n >= 2 / (1 - level) - 1, 19 for 0.9.
+        They are order statistics of n draws: right in the mean for any n >= 2 / (1 - level) - 1, 19 for 0.9. Of fewer
+        they are the least and the greatest, between which less is: a warning says how much.
 
         Args:
             level: above 0 and below 1.
@@ -94,9 +98,22 @@ class Separation:
             raise InputError(f"got interval({level!r}); expected a probability between 0 and 1, such as 0.9")
         values = self.samples if f is None else f(self.samples.flatten(0, 1)).unflatten(0, self.samples.shape[:2])
         n = len(values)
+        if level > most_level(n) + CLOSE:
+            held = f"between the least and the greatest of which {most_level(n):.0%} is"
+            got = f"got interval({level:g}) of {n} draws, {held}"
+            warnings.warn(f"{got}; draw at least {math.ceil(2.0 / (1.0 - level) - 1.0 - CLOSE)}", EnergycompWarning, 2)
         low = ((1.0 - level) / 2.0 * (n + 1) - 1.0) / max(n - 1, 1)
         share = min(max(low, 0.0), 0.5)
         return values.quantile(share, dim=0), values.quantile(1.0 - share, dim=0)
+
+
+def most_level(n: int) -> float:
+    """The probability, on average, of what is between the least and the greatest of n draws.
+
+    >>> most_level(19)
+    0.9
+    """
+    return (n - 1) / (n + 1)
 
 
 def aligned(samples: Tensor, kinds: Tensor, *, is_exchangeable: bool) -> tuple[Tensor, Tensor]:

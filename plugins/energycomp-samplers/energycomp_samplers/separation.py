@@ -210,19 +210,22 @@ def _answer(
     among = [index for index, one in enumerate(runs) if len(one.kinds) == best]
     n = len(runs[0].drawn.samples)
     places = systematic(logs[among][None], n, torch.rand(1, 1, generator=random))[0]
-    samples, kinds = [], []
+    samples = []
+    kinds = []
+    unexplained = []  # of each draw
     for place in places.unique().tolist():
         one = runs[among[place]]
         drawn = one.drawn.samples[torch.randperm(n, generator=random)[: int((places == place).sum())]]
         samples.append(drawn)
         kinds.append(torch.tensor(one.kinds, device=drawn.device).expand(len(drawn), -1))
+        evidence = blend.evidence(one.kinds)
+        unexplained.append(evidence.y - evidence.f(drawn))
     # Sources that could change places, in one order.
     z, kind = aligned(torch.cat(samples), torch.cat(kinds), is_exchangeable=is_exchangeable)
     top = max(among, key=lambda index: float(logs[index]))
     # What the draws do not explain.
-    evidence = blend.evidence(runs[top].kinds)
-    missed = evidence.y - evidence.f(runs[top].drawn.samples)
-    excess = float((missed.square() / evidence.noise).mean()) - 1.0
+    missed = torch.cat(unexplained)
+    excess = float((missed.square() / blend.noise).mean()) - 1.0
     notes = list(runs[top].drawn.report.warnings)
     if excess > UNEXPLAINED * (2.0 / missed[0].numel()) ** 0.5:
         notes.append(f"the squared residual is {1.0 + excess:.3g} times the noise: other sources, or more of them")

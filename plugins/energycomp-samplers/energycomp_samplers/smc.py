@@ -31,7 +31,7 @@ Weights (for kappa = B "rne" would be biased, since m_i has the noise beta and p
 
 Second order: the particles of `proposal="gauss"` and "jacobian" follow pi_t Z_t in place of pi_t, with Z of
 `energycomp_samplers.second_order`, which is the noised product where components are Gaussian. Z is a twist, as a
-constraint is one: it changes which particles are on the way, and not what arrives.
+constraint is one: it changes which particles are on the way, and not what arrives. It is weighed with the product.
 
 Weights b_i that vary over the noise level, as those of guidance do, are those of level t in the step from t to s. Where
 they change, only the weights of energies follow the change of pi_t.
@@ -224,13 +224,13 @@ class _Swarm(Steps):
         if self.weighing.is_weighing and not uses_energy:
             increment = proposal.rne(x, x0) if self.options.weights == "rne" else proposal.fkc(x, x0)
 
+        # The weights of a second-order proposal end where those of the product do.
+        of_product = self.twist.weighed_product(x, x0, level)
+        if increment is not None and of_product is not None:
+            increment = increment + of_product
+
         # Weigh: the constraint, at the clean samples that are expected.
         constrained = self.twist.weighed(x, x0, proposal)
-
-        # The weights of a second-order proposal end where those of the product do.
-        if constrained is not None and not self.twist.constrains:
-            increment = None if increment is None else increment + constrained
-            constrained = None
 
         # Resample: where few particles have the weight of their group.
         if increment is not None or constrained is not None:

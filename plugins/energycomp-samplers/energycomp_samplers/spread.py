@@ -23,7 +23,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition
+from energycomp.components import Composition, unwrapped
+from energycomp.components.predict import rewrapped
+from energycomp.denoisers import Conditional
 from energycomp.sampling import Target
 
 MOST = 32  # numbers of a sample up to which the whole covariance is measured; above, one variance for all numbers
@@ -148,9 +150,18 @@ def spreads_of(target: Target) -> list[Spread]:
     leaves = list(target.composition.terms)
     missing = [leaf for leaf in leaves if leaf not in _kept]
     if missing:
-        of_missing = attrs.evolve(target, composition=Composition([(leaf, 1.0) for leaf in missing]), guide=None)
+        leaves_of_one = [(_of_one_condition(leaf), 1.0) for leaf in missing]
+        of_missing = attrs.evolve(target, composition=Composition(leaves_of_one), guide=None)
         _kept.update(zip(missing, _measured(of_missing), strict=True))
     return [_kept[leaf] for leaf in leaves]
+
+
+def _of_one_condition(leaf: Any) -> Any:
+    """A leaf with the first of its conditions, where each sample has one of its own."""
+    bare = unwrapped(leaf)
+    if not isinstance(bare, Conditional) or len(bare.condition) == 1:
+        return leaf
+    return rewrapped(leaf, attrs.evolve(bare, condition=bare.condition[:1]))
 
 
 def strong_noise(target: Target, least: float = STRONG) -> float:

@@ -14,7 +14,7 @@ from energycomp.components import Composition, flow_schedule, log_snr
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import SamplingReport
 from energycomp.testing import Gaussian, bumps_model, planted, tiny_model
-from energycomp_samplers import within
+from energycomp_samplers import observe, within
 from energycomp_samplers.perpendicular import Perpendicular, composed
 from energycomp_samplers.rejection import Rejection
 from energycomp_samplers.residuals import residuals
@@ -85,6 +85,10 @@ def test_what_is_no_negation_is_refused(sampler: Any) -> None:
     alone = Gaussian(name="alone")
     with pytest.raises(CompositionError, match=r"got a - alone \+ u with a negative weight.*got alone, which"):
         drawn(A - alone + U, sampler)
+    blind = observe(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), 1.0, variance=1.0)
+    for inside in ((A & ~B) | C, (A & ~B) & blind):
+        with pytest.raises(CompositionError, match="which has a negated component inside; expected it beside"):
+            drawn(inside, sampler, n=2)
 
 
 # perpendicular

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from energycomp import Composer
-from energycomp.components import Mixture, predict
-from energycomp.errors import CompositionError, InputError
-from energycomp.sampling import SamplingReport
-from energycomp.testing import Gaussian, tiny_model
-from energycomp_samplers import blur, observe, pool
+from energycomp.components import Mixture, combine, predict
+from energycomp.errors import CompositionError, EnergycompWarning, InputError
+from energycomp.sampling import SamplingReport, Target
+from energycomp.testing import Gaussian, TintedSquare, tinted_model, tiny_model
+from energycomp_samplers import blur, observe, operators, pool
 from energycomp_samplers.gauss import Gauss
+from energycomp_samplers.operators import Pair, solve
 from energycomp_samplers.smc import SMC
+from energycomp_samplers.spread import Spread, spreads_of
 
 OPTIONS: dict[str, Any] = {"output_type": "latent", "generator": 0, "progress": False}
 SHAPE = (1, 4, 4)
@@ -201,11 +203,40 @@ def test_the_order_of_components_and_observations_does_not_matter() -> None:
     one, two = observe(LEFT, values(*SHAPE), 0.3), observe(pool(2), values(1, 2, 2), 0.1)
     x, t = torch.ones(2, *SHAPE), torch.full((2,), 500.0)
     wanted = predict(a & b & one & two, x, t)
-    for other in (a & one & b & two, (a & one) & (b & two), two & (one & (a & b)), Composer(a & b) & one & two):
+    for other in (
+        a & one & b & two,
+        (a & one) & (b & two),
+        two & (one & (a & b)),
+        Composer(a & b) & one & two,
+        a & (one & b & two),
+        Composer(a) & (b & one) & two,
+        combine([a, one & b & two], "product"),
+        Composer(a & one) & two & b,
+    ):
         assert torch.allclose(predict(other, x, t), wanted, atol=1e-4)
     # A product under an observation: exact, by "gauss". a b / u is N(0.125, 0.25).
     x, _ = drawn(a & one & b, 2000, Gauss(last="draw"), num_inference_steps=4)
     check(x, *posterior(Gaussian(0.125, 0.25, sample_shape=SHAPE), [one]))
+
+
+def test_a_pair_is_solved_as_its_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A blur that loses nearly all of some directions, and little noise."""
+    given = blur(torch.full((5, 5), 1 / 25))
+    v = given.forward(torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))) - 0.5
+    how: Any = (Spread(torch.tensor([4.0])).covariance(torch.ones(1)), torch.full_like(v, 1e-6), v)
+    found, wanted = (one.adjoint(solve(one, *how)) for one in (Pair(given.forward, given.adjoint), given))
+    assert float((found - wanted).norm()) < 1e-3 * float(wanted.norm())
+    monkeypatch.setattr(operators, "STEPS", 20)
+    with pytest.warns(EnergycompWarning, match="conjugate gradients of an observation left .* after 20 steps"):
+        solve(Pair(given.forward, given.adjoint), *how)
+
+
+def test_operators_do_not_run_in_the_precision_of_networks() -> None:
+    scene = prior() & observe((seen, pulled), values(5), 0.02)
+    x, t = torch.ones(1, *SHAPE), torch.tensor([300.0])
+    wanted = predict(scene, x, t)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(predict(scene, x, t), wanted)
 
 
 def test_an_observation_costs_what_it_measures_once() -> None:
@@ -245,6 +276,14 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "not linear": (lambda: prior() & observe((lambda z: z**2, lambda w: w), values(*SHAPE), 0.1), "A is not linear"),
     "affine": (lambda: prior() & observe((lambda z: z + 1, lambda w: w), values(*SHAPE), 0.1), "A is not linear"),
     "not the adjoint": (lambda: prior() & observe((seen, lambda w: -pulled(w)), values(5), 0.1), "A' is the adjoint"),
+    "two variances": (
+        lambda: (
+            prior()
+            & observe(LEFT, values(*SHAPE), 0.1, variance=0.5)
+            & observe(pool(4), values(1, 1, 1), 0.1, variance=0.2)
+        ),
+        "variances of the same samples that differ",
+    ),
     "adjoint of another shape": (lambda: prior() & observe((seen, lambda w: w), values(5), 0.1), "got A' that returns"),
 }
 
@@ -286,3 +325,36 @@ def test_a_network_without_a_covariance_needs_one() -> None:
     scene = tiny_model()(0.3, 0.3) & observe(pool(4), torch.full((3, 4, 4), 0.8), 0.05)
     with pytest.raises(InputError, match=r"tiny\(0.3, 0.3\) has no covariance.*; give observe"):
         drawn(scene, 2, None)
+
+
+class Tints(TintedSquare):
+    """A prior that draws the tint of what leaves it open."""
+
+    draws = True
+
+    def drawn(self, values: Tensor, generator: torch.Generator | None) -> Tensor:
+        tints = torch.randint(1, 4, (len(values),), generator=generator)
+        return torch.where((torch.arange(4) == 2) & (values == 0), tints[:, None].to(values), values)
+
+    def around(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize("options", [{}, {"sampler": "gauss", "guidance": "attributes"}])
+def test_guidance_and_priors_of_components_hold_under_an_observation(options: dict[str, Any]) -> None:
+    """Where nothing was seen, samples are those of the components, as their model is sampled."""
+    model = tinted_model(attribute_guidance=2.5, scheduler="DDPMScheduler", num_inference_steps=6)
+    scene = model(0.2, 0.3, tint="red") & model(0.7, 0.8)
+    blind = observe(torch.zeros(3, 16, 16), torch.zeros(3, 16, 16), 1.0, variance=1e-4)
+    given = {**OPTIONS, "prior": Tints(), "report": lambda _: None, **options}
+    x, wanted = (Composer(one).sample(3, **given) for one in (scene & blind, scene))
+    assert torch.allclose(x, wanted, atol=0.05)
+    for other in ({"prior": False}, {"guidance": "attributes", "guidance_scale": 1.0}):
+        assert not torch.allclose(x, Composer(scene).sample(3, **given | other), atol=0.2)
+
+
+def test_the_variance_of_conditions_that_differ_is_that_of_the_first() -> None:
+    model = tiny_model()
+    places = torch.tensor([[0.2, 0.3], [0.7, 0.8], [0.5, 0.5]])
+    several, one = (model.leaf(each, name="a") for each in (places, places[:1]))
+    assert spreads_of(Target(several))[0].problem == spreads_of(Target(one))[0].problem

@@ -33,6 +33,7 @@ def test_sources_are_drawn_beside_each_other(run: Callable[..., Any]) -> None:
     assert sum(one["brightness"] for one in report["sources"]) / 2 == pytest.approx(180 / 255, abs=0.03)
     assert report["residual"] < 0.05
     assert report["rows"] == 3 * 2 * 2
+    assert report["level"] == 0.5  # between the least and the greatest of three draws
     with Image.open("sources.png") as figure:
         assert figure.width > 3 * 192
         assert figure.height > 3 * 192

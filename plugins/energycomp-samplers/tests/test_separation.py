@@ -185,6 +185,13 @@ def test_intervals_cover_what_they_say() -> None:
     assert inside == pytest.approx(0.9, abs=3 * (0.09 / 800) ** 0.5)
 
 
+def test_few_draws_have_no_wide_interval() -> None:
+    found = separate(torch.zeros(1), [Gaussian(sample_shape=(1,))] * 2, noise=0.3, n=4, **FEW)
+    with pytest.warns(EnergycompWarning, match=r"interval\(0.9\) of 4 draws, .* 60% is; draw at least 19"):
+        found.interval(0.9)
+    assert found.interval(0.6)[0].equal(found.samples.amin(0))
+
+
 def test_sources_that_could_change_places_are_in_one_order() -> None:
     source = Mixture([Gaussian(-1.0, 0.02), Gaussian(1.0, 0.02)])
     found = separate(torch.zeros(1, 1, 1), [source], noise=0.1, count=2, n=50, **FEW | {"num_inference_steps": 20})
@@ -208,6 +215,15 @@ def test_a_network_is_a_source_and_many_draws_are_alike() -> None:
     assert found.samples.shape == (3, 2, 3, 16, 16)
     assert float((found.samples.sum(1) - image).abs().mean()) < 0.1
     assert found.report.evaluations == 3 * 2 * 3
+
+
+def test_the_residual_is_what_the_mean_does_not_explain() -> None:
+    """Also where draws are of several sets of sources."""
+    kinds = [Gaussian(mean, 0.05, sample_shape=(2,), name=str(mean)) for mean in (0.8, 1.2)]
+    y = torch.tensor([2.1, 1.8])
+    found = separate(y, kinds, noise=0.3, count=2, n=50, **FEW)
+    assert len(found.kinds.sort(1).values.unique(dim=0)) == 3
+    assert torch.allclose(found.residual, y - found.mean.sum(0), atol=1e-5)
 
 
 def test_what_the_sources_do_not_explain_is_said() -> None:

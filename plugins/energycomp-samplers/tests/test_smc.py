@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -15,7 +16,9 @@ from energycomp.components import Composition, Mixture
 from energycomp.errors import EnergycompError
 from energycomp.sampling import SamplingReport, Target, interval, sampler as room
 from energycomp.testing import Gaussian
+from energycomp_samplers.constraints import Twist, constraint
 from energycomp_samplers.kernels import predicted
+from energycomp_samplers.local import second_order
 from energycomp_samplers.mala import MALA
 from energycomp_samplers.observation import observe
 from energycomp_samplers.particles import effective_sample_size, systematic, taken
@@ -274,6 +277,38 @@ def test_a_second_order_proposal_of_a_product_that_is_no_gaussian_is_that_of_the
     product = 3.0 * Gaussian(0.0, 1.0) - 2.0 * Gaussian(0.0, 0.5)
     second, plain = (drawn(product, SMC(proposal=name), n=50, steps=5)[0] for name in ("gauss", "sum"))
     assert torch.equal(second, plain)
+
+
+@pytest.mark.parametrize("observes", [True, False])
+def test_second_order_is_weighed_with_the_product_and_constraints_to_the_end(observes: bool) -> None:
+    """Precision 1 / 0.1 + 1 / 0.2 - 1 of the product: its weights end, and what says nothing adds none."""
+    product: Any = Gaussian(1.0, 0.1) + Gaussian(-0.2, 0.2) - Gaussian(0.0, 1.0)
+    nothing = constraint(lambda x: torch.zeros(len(x)))
+    if observes:
+        product = product & observe(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), std=1.0)
+    smc = SMC(proposal="gauss", resample_above=700.0, constraint=None if observes else nothing)
+    x, report = drawn(product, smc, n=2000, steps=30)
+    assert report.ess[-1] > 0.95
+    assert float(x.mean()) == pytest.approx(9 / 14, abs=0.02)  # 0.60 by the sum of the scores
+    assert float(x.var()) == pytest.approx(1 / 14, rel=0.15)
+
+
+def test_a_step_without_a_drift_corrects_nothing() -> None:
+    """The product is no Gaussian from the third level on, where a second-order proposal is that of the sum."""
+    target = Target(Gaussian(1.0, 0.25) + Gaussian(-0.2, 0.5) - Gaussian(0.0, 1.0))
+    product = second_order(target, "constant")
+    twist = Twist.of(
+        None, target, (), torch.zeros(1, 8, dtype=torch.float64),
+        lambda x, x0, level: attrs.evolve(product(x, x0, level), is_gaussian=level.step < 2),
+    )  # fmt: skip
+    x = torch.randn(1, 8, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    added = []
+    for level in target.levels(10)[:4]:
+        proposal = Proposal.at(level, target, "rne")
+        x, x0 = twist.predicted(x, level)
+        added.append(twist.weighed_product(x, x0, level))
+        x = twist.proposed(proposal.centre(x, proposal.mean(x0)), proposal.variance, torch.ones_like(x))
+    assert [one is not None and bool(one.any()) for one in added] == [True, True, True, False]
 
 
 def test_a_second_order_proposal_goes_with_observations() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from energycomp.images import to_unit
-from energycomp.inference import Problem, QuadraticForm, SearchInterrupted, each, infer, make_problem
+from energycomp.inference import ObjectWords, Problem, QuadraticForm, SearchInterrupted, each, infer, make_problem
 from energycomp.models import Model
 from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, planted, tinted_model
@@ -266,3 +266,13 @@ def test_the_number_of_threads_changes_no_answer() -> None:
 def test_one_possible_count_is_searched_like_any_other() -> None:
     problem = make_problem(planted(bumps_model(), TRUE), bumps_model(counts=(2, 2)))
     assert Pursuit(side=8).solve(problem, generator=seeded(0)).count == 2
+
+
+def test_words_are_hopeless_by_what_posteriors_are_of() -> None:
+    """Under log errors the second tint is 3 log(210 / 10) = 9 nats worse, not 600; the first width is 69 nats worse."""
+    model = tinted_model(beta=3.0, log_errors=True)
+    problem, _ = problem_of(model, model.conditioner.parse(0.3, 0.35, tint="red", width="wide"))
+    start = model.conditioner.parse(0.3, 0.35, tint="red", width="wide")
+    errors = (torch.tensor([[10.0, 210.0, 12.0]]), torch.tensor([[1e11, 10.0]]))
+    refit = Refit.of(problem, start, seeded(0), ObjectWords(start, errors))
+    assert refit._options(start[0], 0)[:, 2:].tolist() == [[1.0, 2.0], [3.0, 2.0], [2.0, 2.0]]

@@ -15,7 +15,7 @@ HOPELESS = 64.0  # nats by which the words of a combination are worse, each by i
 
 
 def combinations(
-    mixed: MixedSupport, start: Tensor, errors: Sequence[Tensor] | None = None, beta: float | None = None
+    mixed: MixedSupport, start: Tensor, energies: Sequence[Tensor] | None = None, beta: float | None = None
 ) -> Tensor:
     """Values (M, V) with the numbers of one, and all combinations of words that are not hopeless.
 
@@ -23,7 +23,7 @@ def combinations(
 
     Args:
         start: (V,), or its numbers (D,).
-        errors: (n,) of each word of each attribute by itself; None where nothing is known.
+        energies: (n,) of each word of each attribute by itself, as of `Problem.energies`; None where nothing is known.
         beta: the inverse temperature of these.
 
     >>> from torch.distributions import constraints
@@ -43,8 +43,8 @@ def combinations(
         return torch.cat(changed)
 
     # The likeliest ones, by how much worse each word is than the best one of its attribute.
-    if errors is not None:
-        worse = [each - each.min() for each in errors]
+    if energies is not None:
+        worse = [each - each.min() for each in energies]
         total = torch.stack([each[codes[:, k] - 1] for k, each in enumerate(worse)]).sum(0)
         order = total.argsort(stable=True)[:LIKELIEST]
         if beta is not None:

@@ -195,7 +195,7 @@ class Refit:
             return start[None]
         asked = None
         if origin is not None and self.asked is not None:
-            asked = [errors[origin] for errors in self.asked.errors]
+            asked = [self.problem.energies(errors[origin]) for errors in self.asked.errors]
         return combinations(self.words, start, asked, self.problem.beta)
 
     def on_part(self, number: int, values: Tensor, known: Candidate | None = None) -> QuadraticForm:
