@@ -370,11 +370,11 @@ def test_numbers_of_an_image_that_is_not_to_be_trusted_are_left_out(monkeypatch:
     foreign = attrs.evolve(known, judgement=attrs.evolve(judgement, typicality=0.001))
     assert (known.record()["trusted"], foreign.record()["trusted"]) == (True, False)
     assert known.record()["objects"] == foreign.record()["objects"]
-    for shown in (str, lambda one: checked(one._repr_html_()).text):
+    for text in (str, lambda one: checked(one._repr_html_()).text):
         for number in ("0.625", "0.875", "0.375", "0.125", "sure 0.97"):
-            assert number in shown(known)
-            assert number not in shown(foreign)
-        assert "2 objects, not trusted" in shown(foreign)
+            assert number in text(known)
+            assert number not in text(foreign)
+        assert "2 objects, not trusted" in text(foreign)
     # Maps: each has its name, and beside it the share that it explains, where that means something
     said: list[list[str]] = []
     monkeypatch.setattr("energycomp.inference.view.grid", lambda _, *, captions: said.append(captions))
