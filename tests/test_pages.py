@@ -17,6 +17,7 @@ import attrs
 import pytest
 import torch
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from benchmarks.common.made import made_with
@@ -231,6 +232,13 @@ def test_what_a_page_prints_is_of_the_weights_of_today(page: str) -> None:
     stamps = re.findall(TUTORIAL["STAMP"], (ROOT / page).read_text(encoding="utf-8"))
     assert stamps == ["clevr"]
     assert f"<!-- {made_with('clevr')} -->" in (ROOT / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docs" / "images").glob("studio-*.png")), ids=lambda file: file.name)
+def test_a_screenshot_is_of_the_weights_of_today(file: Path) -> None:
+    """Otherwise run `python docs/scripts/screenshots.py`."""
+    with Image.open(file) as image:
+        assert image.info.get("Comment") == made_with("clevr")
 
 
 def test_the_gallery_has_each_figure() -> None:
