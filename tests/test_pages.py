@@ -6,6 +6,7 @@ for the reader: what makes its blocks quick enough for a test is here.
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import runpy
 import shlex
@@ -16,8 +17,10 @@ import attrs
 import pytest
 import torch
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
+from benchmarks.common.made import made_with
 from energycomp import __version__, load, plugins
 from energycomp.cli import app
 from energycomp.models import Model
@@ -209,16 +212,33 @@ def test_each_step_of_the_tutorial_can_run() -> None:
 def test_the_tutorial_keeps_what_its_steps_print_and_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On a page of two steps: the text below a block is what it prints now, and the image is copied."""
     page = tmp_path / "tutorial.md"
-    first = "# Page\n\n## 1. Command\n\n```console\n$ energycomp --version\n```\n\n```text\nold\n```\n"
+    first = "# Page\n\n<!-- made with lit 0 -->\n"
+    first += "\n## 1. Command\n\n```console\n$ energycomp --version\n```\n\n```text\nold\n```\n"
     second = "\n## 2. Python\n\n```python\nopen('a.png', 'w').write('x')\n```\n\n![a](images/tutorial/a.png)\n"
     page.write_text(first + second, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "80")  # which the script changes
         patch.setattr("sys.argv", ["tutorial.py", "-o", str(tmp_path)])
         TUTORIAL["main"]()
-    assert page.read_text(encoding="utf-8") == first.replace("old", f"energycomp {__version__}") + second
+    first = first.replace("old", f"energycomp {__version__}").replace("made with lit 0", made_with("lit"))
+    assert page.read_text(encoding="utf-8") == first + second
     assert (tmp_path / "images" / "tutorial" / "a.png").read_text() == "x"
     assert re.findall(r"s of a core  (\S+)", capsys.readouterr().out) == ["energycomp", "open('a.png',", "all"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/start.md", "docs/tutorial.md"])
+def test_what_a_page_prints_is_of_the_weights_of_today(page: str) -> None:
+    """Otherwise run its first reading again, or `python docs/scripts/tutorial.py`, and write today's stamp."""
+    stamps = re.findall(TUTORIAL["STAMP"], (ROOT / page).read_text(encoding="utf-8"))
+    assert stamps == ["clevr"]
+    assert f"<!-- {made_with('clevr')} -->" in (ROOT / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docs" / "images").glob("studio-*.png")), ids=lambda file: file.name)
+def test_a_screenshot_is_of_the_weights_of_today(file: Path) -> None:
+    """Otherwise run `python docs/scripts/screenshots.py`."""
+    with Image.open(file) as image:
+        assert image.info.get("Comment") == made_with("clevr")
 
 
 def test_the_gallery_has_each_figure() -> None:
@@ -284,6 +304,25 @@ def test_the_code_and_the_tests_that_a_page_names_exist(page: Path) -> None:
     for file, test in re.findall(r"\| `((?:energycomp|plugins|tests)/[\w/.-]+\.py)(?:::(\w+))?` (?=\|)", text):
         assert (ROOT / file).is_file(), file
         assert not test or f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "api"], ids=name)
+def test_the_names_of_python_on_a_page_exist(page: Path) -> None:
+    """Such as `energycomp.images.overlay`; a page shows how to write the package `energycomp_random`."""
+    for dotted in set(re.findall(r"\b(energycomp(?:_\w+)?(?:\.[A-Za-z_]\w*)+)\b", page.read_text(encoding="utf-8"))):
+        assert dotted.startswith("energycomp_random.") or pkgutil.resolve_name(dotted) is not None
+
+
+@pytest.mark.parametrize("folder", ["", "docs", "benchmarks", "energycomp", "plugins", "examples"])
+def test_the_scripts_that_pages_and_code_name_exist(folder: str) -> None:
+    """But for those of which a file says that they are in the history alone."""
+    found = (ROOT / folder).rglob("*") if folder else ROOT.glob("*")
+    for file in found:
+        if file.suffix not in (".md", ".py", ".toml") or file.name == "CHANGELOG.md":
+            continue
+        text = file.read_text(encoding="utf-8")
+        for script in re.findall(r"(?<![\w/.-])((?:benchmarks|docs/scripts)/[\w/.-]+\.py)\b", text):
+            assert (ROOT / script).is_file() or "at commit f452804" in " ".join(text.split()), f"{file}: {script}"
 
 
 @pytest.mark.parametrize(

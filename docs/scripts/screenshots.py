@@ -2,7 +2,8 @@
 
 python docs/scripts/screenshots.py [-o docs/images]
 
-Needs playwright and Chromium: pip install playwright, apt-get install chromium.
+Each file has the stamp of `benchmarks.common.made`, by which a test sees that its weights are those of today. Needs
+playwright and Chromium: pip install playwright, apt-get install chromium.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+import energycomp
+from benchmarks.common.made import made_with
 from benchmarks.common.studio import open_page, served, wait_for_picture, wait_for_status
 
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1200, "height": 900}}
@@ -25,30 +29,32 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--model", default="clevr")
     options = parser.parse_args()
+    stamp = made_with(options.model)
+    steps = energycomp.load(options.model).defaults.num_inference_steps
     with served(options.model) as (address, _):
         for look in ("light", "dark"):
             with open_page(address, color_scheme=look, **DESKTOP) as page:
-                compose(page)
-                save(page, options.out / f"studio-{look}.png")
+                compose(page, steps)
+                save(page, options.out / f"studio-{look}.png", stamp)
                 if look == "light":
                     for tab in (read, track, decompose):
                         tab(page)
-                        save(page, options.out / f"studio-{tab.__name__}.png")
+                        save(page, options.out / f"studio-{tab.__name__}.png", stamp)
             with open_page(address, color_scheme=look, **PHONE) as page:
-                compose(page)
-                save(page, options.out / f"studio-phone-{look}.png")
+                compose(page, steps)
+                save(page, options.out / f"studio-phone-{look}.png", stamp)
 
 
-def compose(page: Any) -> None:
+def compose(page: Any, steps: int) -> None:
     """A scene of three objects."""
     wait_for_picture(page)
-    wait_for_status(page, "100 steps")
+    wait_for_status(page, f"{steps} steps")
     page.click("#compose-scene .studio-add")
     for name, word in (("size", "large"), ("color", "yellow"), ("material", "metal"), ("shape", "sphere")):
         page.locator("#compose-scene").get_by_label(f"{name} of 3").select_option(word)
     code = "document.querySelector('#compose-code').innerText.replaceAll(String.fromCharCode(160), ' ')"
     page.wait_for_function(f"{code}.includes('large yellow metal sphere at')")
-    wait_for_status(page, "3 objects, guidance 2; 100 steps")
+    wait_for_status(page, f"3 objects, guidance 2; {steps} steps")
     page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
 
 
@@ -82,7 +88,7 @@ def decompose(page: Any) -> None:
     page.wait_for_timeout(500)
 
 
-def save(page: Any, file: Path) -> None:
+def save(page: Any, file: Path, stamp: str) -> None:
     """The page as it is on the screen, without the seconds, which are those of the machine that draws it."""
     seconds = "/,? (tracked )?in [0-9.]+ s(?=,|$)/"
     page.evaluate(
@@ -90,8 +96,10 @@ def save(page: Any, file: Path) -> None:
         f"{{ one.textContent = one.textContent.replace({seconds}, ''); }})"
     )
     page.screenshot(path=file)
+    text = PngInfo()
+    text.add_text("Comment", stamp)
     with Image.open(file) as picture:
-        picture.convert("RGB").save(file, optimize=True)
+        picture.convert("RGB").save(file, optimize=True, pnginfo=text)
     print(file)
 
 

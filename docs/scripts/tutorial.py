@@ -3,8 +3,8 @@
 python docs/scripts/tutorial.py [-o docs] [--from STEP --folder FOLDER]
 
 All of them run in one process, which imports the library once. Prints the seconds of each. Writes what they print into
-the blocks of text below them in tutorial.md, and the images that the page shows to images/tutorial. `--from 5` begins
-at the fifth step, in the folder that an earlier run kept.
+the blocks of text below them in tutorial.md, the images that the page shows to images/tutorial, and the stamp of
+`benchmarks.common.made` into its comment. `--from 5` begins at the fifth step, in the folder that an earlier run kept.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from typing import NamedTuple
 
 from typer.testing import CliRunner
 
+from benchmarks.common.made import made_with
 from energycomp.cli import app
 
 ROOT = Path(__file__).parents[2]
 BLOCK = r"(?:<!-- not run: ([^>]+?) -->\n+)?^( *)```(console|python)\n(.*?)^ *```\n"
 OUTPUT = r"(?:\s*\n```text\n(.*?)^```\n)?"  # directly below a block
 SHOWN = r"\(images/tutorial/([\w.-]+)\)"
+STAMP = r"<!-- made with (\S+) \w+ -->"
 
 
 class Block(NamedTuple):
@@ -60,7 +62,13 @@ def main() -> None:
                 steps[number] = made(steps[number])
             page.write_text(before + "".join(steps), encoding="utf-8")
         print(f"{time.perf_counter() - began:6.0f} s  {time.process_time():6.0f} s of a core  all")
+        page.write_text(stamped(before + "".join(steps)), encoding="utf-8")
         keep_pictures(before + "".join(steps), folder, page.parent / "images" / "tutorial")
+
+
+def stamped(text: str) -> str:
+    """A page whose comments on the weights that it was made with are those of today."""
+    return re.sub(STAMP, lambda match: f"<!-- {made_with(match[1])} -->", text)
 
 
 def made(step: str) -> str:

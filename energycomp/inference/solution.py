@@ -230,12 +230,14 @@ class Solution:
         """See `View.picture`; raises `InputError` without an image, which `infer` keeps, and a solver does not.
 
         Args:
-            maps: the image beside the map of each component, over the image in grey, with its name and its share.
+            maps: the image beside the map of each component, over the image in grey, with its name and its share;
+                without the share where the image is not one that the model knows.
             side: least length in px of the shorter side of the image, or of each of them.
         """
         if not maps or self.image is None:
             return self.view.picture(side=side)
-        return self.view.mapped(self.maps(), None if self.share is None else self.share.tolist(), side=side)
+        share = None if self.share is None or not self.trusted else self.share.tolist()
+        return self.view.mapped(self.maps(), share, side=side)
 
     def show(self) -> None:
         """Opens the marked image in a window; raises `InputError` where there is no image, or nothing shows it."""

@@ -22,7 +22,7 @@ from energycomp.images.process import ImageProcessor
 from energycomp.models.model import Model
 
 MAX_SIDE = 1024  # px of an image that is kept
-JUDGED = ("certainty", "gain", "probability")  # of a component, beside its description
+JUDGED = ("certainty", "gain", "probability", "share")  # of a component, beside its description
 
 
 @attrs.frozen(eq=False)

@@ -35,6 +35,22 @@ def test_a_reading_and_given_components(run: Any, monkeypatch: pytest.MonkeyPatc
     assert Image.open("read.png").size == Image.open("given.png").size
 
 
+def test_shares_of_an_image_that_the_model_does_not_know(
+    run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    prepared(bumps_model(solver="pursuit"), torch.tensor([[0.2, 0.3]]), monkeypatch, tmp_path)
+    monkeypatch.setattr("energycomp.inference.Judgement.trusted", False)
+    given = ("explain", "bumps", "scene.png", "--component", "0.2,0.3")
+    _, out, _ = run(*given)
+    row = next(line for line in out.splitlines() if line.startswith("│ 1"))
+    assert "share" in out
+    assert [cell.strip() for cell in row.split("│")][-3:] == ["-", "-", ""]  # gain and share
+    _, out, _ = run(*given, "--json")
+    report = json.loads(out)
+    assert report["trusted"] is False
+    assert report["objects"][0]["share"] == pytest.approx(1.0)
+
+
 def test_parts_of_a_model_that_decomposes(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     prepared(stripes_model(parts=2), None, monkeypatch, tmp_path)
     code, out, _ = run("explain", "stripes", "scene.png", "--json")

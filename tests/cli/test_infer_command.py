@@ -337,7 +337,13 @@ def test_infer_warns_of_foreign_pictures(run: Run, model: Path, pictures: Path, 
     code, out, err = run("infer", model, pictures / "b/one.png", "--json")
     assert code == 0
     assert "b/one.png: the image is out of distribution" in err
-    assert json.loads(out)["out_of_distribution"] is True
+    record = json.loads(out)
+    assert (record["out_of_distribution"], record["trusted"]) == (True, False)
+    assert record["objects"][0]["gain"] == 2.5
+    _, out, _ = run("infer", model, pictures / "b/one.png")
+    assert "1 object, not trusted" in out
+    assert "2.5" not in out  # what judges the object; where it is stays
+    assert "0.25" in out
 
 
 def test_infer_of_an_empty_scene_has_no_rows(

@@ -359,3 +359,25 @@ def test_an_answer_that_is_not_to_be_trusted_says_so_on_every_view() -> None:
     given = BARE["all warnings"]
     assert "3 warnings" in repr(given)
     assert checked(given._repr_html_()).text.count("warning: ") == 3
+
+
+def test_numbers_of_an_image_that_is_not_to_be_trusted_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From every table and every map, not from JSON, which says `trusted`."""
+    numbers = {"component_gain": torch.tensor([0.625, 0.875]), "probability": torch.tensor([0.375, 0.125])}
+    judgement = Judgement(typicality=0.5, sure=0.97, share=torch.tensor([0.25, 0.75]), maps=torch.rand(2, 4, 4))
+    view = View(Image.new("RGB", (8, 8)), ("left", "right"))
+    known = Solution(PLACES, 2, 1.0, 0.1, 7, judgement=judgement, view=view, **numbers)
+    foreign = attrs.evolve(known, judgement=attrs.evolve(judgement, typicality=0.001))
+    assert (known.record()["trusted"], foreign.record()["trusted"]) == (True, False)
+    assert known.record()["objects"] == foreign.record()["objects"]
+    for text in (str, lambda one: checked(one._repr_html_()).text):
+        for number in ("0.625", "0.875", "0.375", "0.125", "sure 0.97"):
+            assert number in text(known)
+            assert number not in text(foreign)
+        assert "2 objects, not trusted" in text(foreign)
+    # Maps: each has its name, and beside it the share that it explains, where that means something
+    said: list[list[str]] = []
+    monkeypatch.setattr("energycomp.inference.view.grid", lambda _, *, captions: said.append(captions))
+    for one in (known, foreign):
+        one.picture(maps=True)
+    assert said == [["", "1 left: 25%", "2 right: 75%"], ["", "1 left", "2 right"]]

@@ -53,13 +53,16 @@ def _trained_alone(group: Any) -> bool:
     return isinstance(group, Denoiser) and group.trained_alone
 
 
-def check_densities(target: Target) -> None:
+def check_densities(target: Target, instead: str = "leave sampler= out") -> None:
     """Raises `InputError` where the leaves are not noise predictions of densities of their own, or weights vary over
     pixels or samples. Weights that vary over the noise level are numbers at each.
 
     Leaves of a denoiser that was trained under the rule "sum" or "mean" predict noise only together, unless it was
     adopted, and averages what was trained alone. The particles of a run change places, so that all need the same
     condition.
+
+    Args:
+        instead: what to do where the leaves were trained together.
     """
     target.weights_at(0.0)  # raises
     # Components that were trained together, and are composed.
@@ -67,7 +70,7 @@ def check_densities(target: Target) -> None:
     if rules and tuple(target.composition.terms.values()) != (1.0,):
         raise InputError(
             f"got components that were trained under the rule {rules.pop()!r}; expected components that are "
-            "distributions on their own, since only their sum was trained to be one; leave sampler= out"
+            f"distributions on their own, since only their sum was trained to be one; {instead}"
         )
     # Components that differ from sample to sample.
     for leaf in target.composition.terms:

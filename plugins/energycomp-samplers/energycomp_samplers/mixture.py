@@ -47,7 +47,8 @@ class MixtureSampler:
         check_densities(run.target)
         mixture = _mixture_of(run.target.composition)
         leaves = Target(mixture.leaves, run.target.mixed_precision)
-        check_densities(leaves)
+        # Without this sampler, a mixture needs energies: leaving it out is no cure.
+        check_densities(leaves, "sample the components of the mixture one at a time")
         return _Paths(run, mixture, leaves, run.noise())
 
 

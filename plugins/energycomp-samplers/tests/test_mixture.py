@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from energycomp import Composer
-from energycomp.components import Composable, Mixture, NoisedSpace
-from energycomp.errors import CompositionError
-from energycomp.testing import Gaussian, bumps_model, planted
+from energycomp.components import Composable, Mixture, NoisedSpace, Rule, flow_schedule, match_snr
+from energycomp.errors import CompositionError, InputError
+from energycomp.testing import Gaussian, bumps_model, labels_model, planted
 
 
 @attrs.frozen(eq=False)
@@ -97,3 +97,20 @@ def test_what_it_refuses() -> None:
         drawn(2 * mixture)
     with pytest.raises(CompositionError, match="sampler='mixture'"):
         drawn(Noise(Gaussian(-1.0)) | Noise(Gaussian(1.0)), sampler=None)
+
+
+@pytest.mark.parametrize("matched", [False, True])
+@pytest.mark.parametrize("rule", ["sum", "mean"])
+def test_no_advice_leads_back_to_the_first_complaint(rule: Rule, matched: bool) -> None:
+    """Of components that were trained together: without a sampler, with the one that is named, and what that names."""
+    model = labels_model(rule=rule)
+    space = attrs.evolve(model.denoiser.noised_space, alphas_cumprod=flow_schedule())
+    left, right = (match_snr(model(label), space) if matched else model(label) for label in (0, 1))
+    with pytest.raises(CompositionError, match="sample with sampler='mixture'"):
+        drawn(left | right, n=1, sampler=None)
+    with pytest.raises(InputError, match="sample the components of the mixture one at a time") as refused:
+        drawn(left | right, n=1)
+    assert "sampler=" not in str(refused.value)
+    for component in (left, right):
+        alone = Composer(component).sample(1, num_inference_steps=2, output_type="latent", progress=False)
+        assert alone.isfinite().all()

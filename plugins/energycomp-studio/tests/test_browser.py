@@ -480,6 +480,8 @@ def test_all_tabs_have_one_width_and_the_list_of_models_says_what_each_can_and_o
         expect(page.get_by_role("tab", name=name, exact=True)).to_have_attribute("aria-selected", "true")
         widths.add(page.locator("#studio-tabs").bounding_box()["width"])
     assert len(widths) == 1
+    described = (Path(__file__).parents[3] / "docs" / "studio.md").read_text(encoding="utf-8")
+    assert all(f"\n## {name}\n" in described for name in page.get_by_role("tab").all_inner_texts())
     listed = page.locator("#models-list li")
     expect(listed.nth(1)).to_be_visible()
     expect(page.locator("#studio-stop")).not_to_be_visible()

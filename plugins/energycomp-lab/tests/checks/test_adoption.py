@@ -23,6 +23,7 @@ from energycomp.inference import FIT_DRAWS, OutOfDistributionWarning
 from energycomp_lab.checks import Adoption, check_adoption
 from energycomp_lab.checks.adoption.calls import Calls, counted
 from energycomp_lab.checks.adoption.case import Case
+from energycomp_lab.checks.adoption.drawn import compared
 from energycomp_lab.checks.adoption.window import WINDOW, gaps_of, window
 
 STD, CLASSES, ALPHAS = 0.3, 3, cosine_schedule()
@@ -345,6 +346,17 @@ def test_samples_that_leave_the_data_are_reported() -> None:
     found = check_adoption(adopted(Ideal(off=0.02), scheduler="DDIMScheduler"), *data())
     assert changes(found)["drawn samples"] == "scheduler='EulerDiscreteScheduler'"
     assert check_adoption(adopted(Ideal(off=0.02)), *data()).ok
+
+
+@pytest.mark.parametrize("count", [64, 1000, 4000])
+def test_samples_are_as_near_to_many_data_as_to_few(count: int) -> None:
+    """On a circle, whose points are the closer the more there are, samples that are 0.02 beside it stay as near."""
+    generator = torch.Generator().manual_seed(2)
+    angle = 6.2832 * torch.rand(count + 64, 1, generator=generator, dtype=torch.float64)
+    x = torch.cat([angle.cos(), angle.sin(), torch.zeros(count + 64, 6, dtype=torch.float64)], 1)
+    drawn = x[count:] + 0.01 * torch.randn(64, 8, generator=generator)
+    assert compared(drawn, x[:count]).right
+    assert not compared(drawn * 1.2, x[:count]).stays
 
 
 def test_conditions_that_are_numbers() -> None:

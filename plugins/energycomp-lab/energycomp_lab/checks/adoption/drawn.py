@@ -15,6 +15,7 @@ from energycomp_lab.checks.adoption.case import Case, Finding, once
 
 FAR = 3.0  # times the range of the data, or the distance to the nearest of them
 STEPS, DRAWN, MOST = 20, 16, 64  # of samples that are drawn; of few numbers, more of them
+NEAREST = 64  # of the data, to which distances are measured: among more data the nearest one is nearer
 OFF = 0.1  # of the variance, by how much the means may differ
 NARROW, WIDE = math.log(0.6), math.log(1.3)  # ratios of standard deviations, in log: few steps make samples narrow
 SURE = 4.0  # standard errors beyond that
@@ -27,7 +28,7 @@ class Drawn:
     Args:
         error: what the sampler raised, otherwise "".
         beyond: the greatest number, in ranges of the data.
-        near: the distance to the nearest of the data, in distances between these.
+        near: the distance to the nearest of `NEAREST` of the data, in distances between these.
         off: |difference of the means|^2 as a share of the variance, less what is chance.
         spread: the ratio of standard deviations.
         limits: of `off`, and the least and greatest logarithm of `spread`.
@@ -85,9 +86,10 @@ def drawn(case: Case, count: int, **scheduler: Any) -> Drawn:
 def compared(found: Tensor, data: Tensor) -> Drawn:
     """Samples (G, D) beside data (N, D), of which some may be the same."""
     middle, reach = (data.max() + data.min()) / 2, (data.max() - data.min()).clamp(min=1e-9) / 2
-    distinct = data.unique(dim=0)
+    some = data[torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:NEAREST]]
+    distinct = some.unique(dim=0)
     apart = torch.cdist(distinct, distinct).fill_diagonal_(math.inf).amin(1).median().clamp(min=1e-9)
-    near = float(torch.cdist(found, data).amin(1).median() / apart)
+    near = float(torch.cdist(found, some).amin(1).median() / apart)
     # Of means that are the same, |difference|^2 is chance: the trace of both covariances of the mean
     variance = data.var(0).sum().clamp(min=1e-12)
     expected = found.var(0).sum() / len(found) + variance / len(data)
