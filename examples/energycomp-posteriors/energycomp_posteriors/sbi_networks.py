@@ -28,6 +28,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, Uniform
 
 T = 1000
 EDGE = 1e-7  # of alpha_bar
+CLEAR = 1e-5  # the least 1 - alpha_bar, which float32 has digits of
 FUNCTIONS = ("score", "mean_t_fn", "std_fn")
 
 
@@ -190,7 +191,7 @@ class Posterior:
         """The least and the greatest time of sbi; those with less noise than float32 can tell are left out."""
         least, most = (float(getattr(self.estimator, name, end)) for name, end in (("t_min", 0.0), ("t_max", 1.0)))
         every = torch.linspace(least, most, 10 * T)
-        clear = every[self._ratio(every) <= 1.0 - EDGE]
+        clear = every[self._ratio(every) <= 1.0 - CLEAR]
         return float(clear[0]) if len(clear) else least, most
 
     @cached_property

@@ -160,9 +160,13 @@ class Chain:
     """The moves of one run: the step size of each group, and the rate of acceptance at each timestep.
 
     The groups of a run do not depend on each other: each adapts a step size of its own.
+
+    Args:
+        most: the largest step size.
     """
 
     options: Moves
+    most: float = math.inf
     log_c: Tensor | None = None  # (G,)
     acceptance: dict[float, float] = attrs.field(factory=dict)
 
@@ -188,7 +192,7 @@ class Chain:
                 continue
             # Adapt the step size of each group to its rate of acceptance.
             rate = accepted.double().mean(dim=1)
-            self.log_c = self.log_c + RATE * (rate - goal)
+            self.log_c = (self.log_c + RATE * (rate - goal)).clamp(max=math.log(self.most))
             rates.append(float(rate.mean()))
         if rates:
             self.acceptance[density.level.timestep] = sum(rates) / len(rates)

@@ -71,7 +71,8 @@ class Gauss:
             more per leaf, for samples of at most 32 numbers: for components of several modes, or in a box.
         moves: `MALA`, `HMC` or `Langevin` at each noise level, by the test "score", within the noised product of the
             Gaussians: for components that are curved or have several modes. `MALA(moves=1, nodes=2)` costs what a step
-            does; of "jacobian", as much as two steps.
+            does; of "jacobian", as much as two steps. The step size c of moves stays at `step_size` or below: at low
+            noise, where most would be accepted, larger ones would follow the error of the score of a network.
 
     >>> from energycomp import Composer
     >>> from energycomp.testing import Gaussian
@@ -107,7 +108,7 @@ class Gauss:
             if observations and self.covariance == "constant":
                 measured_spreads(target)  # raises
             product = second_order(target, self.covariance)
-        chain = None if self.moves is None else Chain(self.moves)
+        chain = None if self.moves is None else Chain(self.moves, self.moves.step_size)
         steps = _Drawn(attrs.evolve(run, target=target), self, run.noise(), product, evidence, chain)
         first = run.levels[0]
         if first.alpha > NOISY:

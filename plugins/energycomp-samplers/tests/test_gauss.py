@@ -109,6 +109,25 @@ def test_what_is_measured_is_the_covariance_and_is_kept() -> None:
     assert spreads_of(Target(2.0 * leaf)) == [found]
 
 
+@attrs.frozen(eq=False, repr=False)
+class Learned(Correlated):
+    """With the error of a network, which is no gradient."""
+
+    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        return super().eps(sample, timestep) + 0.03 * (2 * sample.roll(1, 1)).sin()
+
+
+def test_the_error_of_a_network_is_no_covariance() -> None:
+    """Where noise is strong it is as large as the variance 1/2."""
+    target = Target(Learned(torch.zeros(3), 0.5 * torch.eye(3)))
+    (found,) = spreads_of(target)
+    assert not found.problem
+    assert torch.allclose(found.values, torch.full((3,), 2.0).double(), rtol=0.2)
+    level, x = target.levels(50)[5], torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    (each,) = local_spreads(target, x, level)
+    assert float(each.values.max()) < 20
+
+
 def quantiles(components: list[tuple[Mixture, float]], n: int) -> Tensor:
     """Quantiles (n,) of the product of mixtures of two modes, by a grid."""
     z = torch.linspace(-5.0, 5.0, 4001, dtype=torch.float64)
