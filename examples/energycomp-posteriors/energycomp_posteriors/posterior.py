@@ -6,6 +6,7 @@ With the prior N(0, I) as u, leaf_1 & ... & leaf_n = sum_i leaf_i - (n - 1) u is
 import argparse
 from functools import reduce
 from operator import and_
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +31,10 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "mala": {"sampler": annealed_mala(moves=2, nodes=2)},
     "second order": {"sampler": Gauss(last="draw")},
     "second order, jacobian": {"sampler": Gauss(last="draw", covariance="jacobian")},
+    "second order, moves": {"sampler": Gauss(last="draw", moves=MALA(moves=1, nodes=2))},
+    "second order, jacobian, moves": {
+        "sampler": Gauss(last="draw", covariance="jacobian", moves=MALA(moves=1, nodes=2))
+    },
     "smc, second order": {"sampler": SMC(proposal="gauss")},
     "smc, jacobian": {"sampler": SMC(proposal="jacobian")},
 }
@@ -41,12 +46,17 @@ def posterior(estimator: Any, dimensions: int, observed: Tensor) -> Composition:
     return Composition.of(reduce(and_, [composed(x) for x in observed]))
 
 
-def train(task: Task, steps: int = 5_000) -> Any:
-    """A `VPScoreEstimator` of sbi, trained on fresh simulations: minutes on one core."""
+def untrained(task: Task) -> Any:
+    """A `VPScoreEstimator` of sbi, scaled to simulations."""
     from sbi.neural_nets import posterior_score_nn
 
     z = task.prior.sample((10_000,))
-    network = posterior_score_nn(sde_type="vp", beta_max=20.0)(z, task.simulate(z))
+    return posterior_score_nn(sde_type="vp", beta_max=20.0)(z, task.simulate(z))
+
+
+def train(task: Task, steps: int = 5_000) -> Any:
+    """A `VPScoreEstimator` of sbi, trained on fresh simulations: minutes on one core."""
+    network = untrained(task)
     average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn())
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -59,6 +69,18 @@ def train(task: Task, steps: int = 5_000) -> Any:
         schedule.step()
         average.update_parameters(network)
     return average.module.eval()
+
+
+def kept(path: Path, task: Task, steps: int) -> Any:
+    """The network that a file keeps, or one that is trained and kept there."""
+    if path.exists():
+        network = untrained(task)
+        network.load_state_dict(torch.load(path, weights_only=True))
+        return network.eval()
+    network = train(task, steps)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(network.state_dict(), path)
+    return network
 
 
 @torch.no_grad()
@@ -90,13 +112,15 @@ def main() -> None:
     for name, default in {"draws": 300, "steps": 100, "seeds": 3, "swarm": 300}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--training", type=int, default=5_000, help="steps; 0 takes exact scores")
+    parser.add_argument("--networks", type=Path, default=Path("runs/posteriors"), help="folder that keeps the networks")
     options = parser.parse_args()
     from sbi.utils.metrics import c2st
 
     for name in options.tasks:
         torch.manual_seed(0)
         task = TASKS[name]()
-        network = train(task, options.training) if options.training else Exact(task)
+        path = options.networks / f"{name}-{options.training}.pt"
+        network = kept(path, task, options.training) if options.training else Exact(task)
         for count in options.observations:
             found: dict[str, list[float]] = {way: [] for way in options.ways}
             for seed in range(options.seeds):
@@ -104,6 +128,7 @@ def main() -> None:
                 observed = task.simulate(task.prior.sample((1,)).expand(count, -1))
                 exact = reference(task, observed, options.draws)
                 for way in options.ways:
+                    torch.manual_seed(2000 + seed)  # a way does not depend on those before it
                     x, ess = samples(way, network, task, observed, options.draws, options.steps, options.swarm)
                     found[way].append(float(c2st(exact, x)))
                     print(f"{name} {count} {seed} {way}: {found[way][-1]:.3f}{ess}", flush=True)

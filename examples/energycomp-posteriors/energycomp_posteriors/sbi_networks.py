@@ -28,6 +28,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, Uniform
 
 T = 1000
 EDGE = 1e-7  # of alpha_bar
+CLEAR = 1e-5  # the least 1 - alpha_bar, which float32 has digits of
 FUNCTIONS = ("score", "mean_t_fn", "std_fn")
 
 
@@ -190,13 +191,28 @@ class Posterior:
         """The least and the greatest time of sbi; those with less noise than float32 can tell are left out."""
         least, most = (float(getattr(self.estimator, name, end)) for name, end in (("t_min", 0.0), ("t_max", 1.0)))
         every = torch.linspace(least, most, 10 * T)
-        clear = every[self._ratio(every) <= 1.0 - EDGE]
+        clear = every[self._ratio(every) <= 1.0 - CLEAR]
         return float(clear[0]) if len(clear) else least, most
 
+    @cached_property
+    def grid(self) -> Tensor:
+        """Times of sbi at timesteps 0 to T - 1, (T,), at which log alpha_bar / (1 - alpha_bar) falls by equal steps.
+
+        Equal steps of time would end at a tenth of the width of the prior, which is wide beside a narrow posterior.
+        """
+        every = torch.linspace(*self.ends, 10 * T)
+        level = self._ratio(every).clamp(EDGE, 1.0 - EDGE).logit()
+        wanted = torch.linspace(float(level[0]), float(level[-1]), T, dtype=torch.float64)
+        # Between the two times around each wanted level.
+        above = torch.searchsorted(-level, -wanted).clamp(1, len(every) - 1)
+        part = (level[above - 1] - wanted) / (level[above - 1] - level[above])
+        return torch.lerp(every[above - 1], every[above], part.clamp(0.0, 1.0).float())
+
     def times(self, timestep: Tensor) -> Tensor:
-        """Times of sbi at timesteps 0 to T - 1."""
-        least, most = self.ends
-        return (least + (most - least) * (timestep + 1.0) / T).clamp(max=most)
+        """Times of sbi at real timesteps in [0, T - 1]."""
+        below = timestep.floor().long().clamp(0, T - 2)
+        grid = self.grid.to(timestep.device)
+        return torch.lerp(grid[below], grid[below + 1], (timestep - below).clamp(0.0, 1.0))
 
     @cached_property
     def alphas(self) -> Tensor:

@@ -101,6 +101,16 @@ def test_what_sbi_trained_is_composed(network: Exact) -> None:
         assert float(z.std(0).mean()) == pytest.approx(1 / 3, rel=0.03)
 
 
+@pytest.mark.parametrize("network", [Exact(), Exploding()])
+def test_timesteps_are_equal_steps_of_the_signal_to_noise_ratio(network: Exact) -> None:
+    """Where times of sbi at real timesteps are, too."""
+    one = trained(network, Independent(Normal(torch.zeros(10), 1.0), 1))
+    steps = one.alphas.logit()
+    assert torch.allclose(steps, torch.linspace(float(steps[0]), float(steps[-1]), 1000).double(), atol=0.02)
+    half = one._ratio(one.times(torch.tensor([0.5, 500.5, 998.5]))).logit()
+    assert torch.allclose(half, ((steps[:-1] + steps[1:]) / 2)[[0, 500, 998]], atol=0.02)
+
+
 def test_a_prior_in_a_box_has_the_noise_prediction_of_its_density() -> None:
     low, high = torch.tensor([-1.0, 0.5]), torch.tensor([2.0, 0.6])
     u = trained(Exact(), Independent(Uniform(low, high), 1)).unconditional

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components import by_sample
+from energycomp.fields import legal
 from energycomp.sampling import Level, Run, Target
 from energycomp_samplers.kernels import axes, predicted, total_energy, weighted_sum
 
@@ -70,12 +71,15 @@ class Density:
 
     Args:
         normal, uniform: noise (G, P, *shape), and uniform numbers (G, P), for the shape (G, P).
+        mean: E[x_0 | x_t] (B, *shape) of samples x (B, *shape) with the predictions x0 (K, B, *shape), by which the
+            score is that of another density than the sum of the scores; only for the test "score".
     """
 
     target: Target
     level: Level
     normal: Noise
     uniform: Noise
+    mean: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
     def noise(self) -> float:
@@ -86,7 +90,10 @@ class Density:
         """The state at x. Costs one evaluation per component and particle, unless x0 is known."""
         if x0 is None:
             x0 = predicted(self.target, x, self.level)
-        # Tweedie: the score of each component from its E[x_0 | x_t]
+        # Tweedie: the score from E[x_0 | x_t], or that of each component from its own
+        if self.mean is not None:
+            mean = self.mean(x.flatten(0, 1), x0.flatten(1, 2)).reshape(x.shape)
+            return State(x, x0, (self.level.alpha**0.5 * mean - x) / self.noise)
         scores = (self.level.alpha**0.5 * x0 - x) / self.noise
         return State(x, x0, weighted_sum(self.target.weights_at(self.level.timestep), scores))
 
@@ -143,14 +150,23 @@ class Moves(Protocol):
         ...
 
 
+MOVES = legal(
+    lambda value: isinstance(value, Moves) and not isinstance(value, type), "moves, such as MALA(), HMC() or Langevin()"
+)
+
+
 @attrs.define(eq=False)
 class Chain:
     """The moves of one run: the step size of each group, and the rate of acceptance at each timestep.
 
     The groups of a run do not depend on each other: each adapts a step size of its own.
+
+    Args:
+        most: the largest step size.
     """
 
     options: Moves
+    most: float = math.inf
     log_c: Tensor | None = None  # (G,)
     acceptance: dict[float, float] = attrs.field(factory=dict)
 
@@ -159,10 +175,13 @@ class Chain:
 
         Momenta are drawn anew at every level, since particles that were resampled share theirs.
         """
+        return self.within(Density(run.target, level, run.noise, run.uniform), x, x0)
+
+    def within(self, density: Density, x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, within a density."""
         if self.log_c is None:
             # The first level begins at the given step size; later ones go on with the adapted one
             self.log_c = torch.full((len(x),), math.log(self.options.step_size), dtype=torch.float64, device=x.device)
-        density = Density(run.target, level, run.noise, run.uniform)
         state = density.state(x, x0)
         rates = []
         for _ in range(self.options.moves):
@@ -173,8 +192,8 @@ class Chain:
                 continue
             # Adapt the step size of each group to its rate of acceptance.
             rate = accepted.double().mean(dim=1)
-            self.log_c = self.log_c + RATE * (rate - goal)
+            self.log_c = (self.log_c + RATE * (rate - goal)).clamp(max=math.log(self.most))
             rates.append(float(rate.mean()))
         if rates:
-            self.acceptance[level.timestep] = sum(rates) / len(rates)
+            self.acceptance[density.level.timestep] = sum(rates) / len(rates)
         return state.x, state.x0

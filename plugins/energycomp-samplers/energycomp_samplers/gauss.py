@@ -29,9 +29,11 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.errors import InputError
 from energycomp.fields import one_of
 from energycomp.sampling import Level, Run, Sampled, SamplingReport, Steps
 from energycomp.seeds import draw_noise
+from energycomp_samplers.chain import MOVES, Chain, Density, Moves
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import check_densities, clipped, weighted_sum
 from energycomp_samplers.local import Product, second_order
@@ -67,6 +69,10 @@ class Gauss:
             the last noise level: right for intervals, and visible in images of few steps.
         covariance: "constant" is measured once for each leaf; "jacobian" at each sample and step, at 2 D evaluations
             more per leaf, for samples of at most 32 numbers: for components of several modes, or in a box.
+        moves: `MALA`, `HMC` or `Langevin` at each noise level, by the test "score", within the noised product of the
+            Gaussians: for components that are curved or have several modes. `MALA(moves=1, nodes=2)` costs what a step
+            does; of "jacobian", as much as two steps. The step size c of moves stays at `step_size` or below: at low
+            noise, where most would be accepted, larger ones would follow the error of the score of a network.
 
     >>> from energycomp import Composer
     >>> from energycomp.testing import Gaussian
@@ -81,6 +87,14 @@ class Gauss:
     covariance: Literal["constant", "jacobian"] = attrs.field(
         default="constant", validator=one_of(("constant", "jacobian"))
     )
+    moves: Moves | None = attrs.field(default=None, validator=attrs.validators.optional(MOVES))
+
+    def __attrs_post_init__(self) -> None:
+        if getattr(self.moves, "test", "score") != "score":
+            raise InputError(
+                f"got moves={self.moves!r}; expected the test 'score', because no component has the energy of the "
+                "noised product; give moves with test='score'"
+            )
 
     def start(self, run: Run, /) -> _Drawn:
         """n independent samples of noise; a list of n generators makes each independent of its batch."""
@@ -94,7 +108,8 @@ class Gauss:
             if observations and self.covariance == "constant":
                 measured_spreads(target)  # raises
             product = second_order(target, self.covariance)
-        steps = _Drawn(attrs.evolve(run, target=target), self, run.noise(), product, evidence)
+        chain = None if self.moves is None else Chain(self.moves, self.moves.step_size)
+        steps = _Drawn(attrs.evolve(run, target=target), self, run.noise(), product, evidence, chain)
         first = run.levels[0]
         if first.alpha > NOISY:
             steps.begin(first)
@@ -110,6 +125,7 @@ class _Drawn(Steps):
     x: Tensor
     product: Product | Spread
     evidence: Evidence | None
+    chain: Chain | None
     problem: str = ""
 
     def begin(self, level: Level) -> None:
@@ -133,9 +149,9 @@ class _Drawn(Steps):
         target = self.run.target
         # Predict x_0 by every leaf in one batch, and multiply.
         x0 = target.predict(self.x, level.rows(self.x), prediction_type="sample")
-        mean, spread = self._product(self.x, x0, level)
-        mean = clipped(mean, target)
-        covariance = spread.covariance(ratio_of(level, self.x))
+        if self.chain is not None:
+            x0 = self._moved(self.chain, x0, level)
+        mean, covariance = self._clean(self.x, x0, level)
         # Draw the clean sample, under the observations.
         draw = None
         if not level.is_last or self.options.last == "draw":
@@ -149,7 +165,26 @@ class _Drawn(Steps):
 
     def finish(self) -> Sampled:
         notes = (f"{self.problem}: {FOLLOWS}",) if self.problem else ()
-        return Sampled(self.x, SamplingReport(notes=notes))
+        acceptance = {} if self.chain is None else self.chain.acceptance
+        return Sampled(self.x, SamplingReport(acceptance=acceptance, notes=notes))
+
+    def _moved(self, chain: Chain, x0: Tensor, level: Level) -> Tensor:
+        """Moves the samples within the noised product under the observations; the predictions (K, n, *shape) there."""
+        run = self.run
+        groups = (run.n, 1) if isinstance(run.generator, list) else (1, run.n)
+
+        def mean(x: Tensor, x0: Tensor) -> Tensor:
+            return self._drawn(*self._clean(x, x0, level), None)
+
+        density = Density(run.target, level, run.noise, run.uniform, mean)
+        x, x0 = chain.within(density, self.x.unflatten(0, groups), x0.unflatten(1, groups))
+        self.x = x.flatten(0, 1)
+        return x0.flatten(1, 2)
+
+    def _clean(self, x: Tensor, x0: Tensor, level: Level) -> tuple[Tensor, Covariance]:
+        """m and C of the clean samples of x, without observations."""
+        mean, spread = self._product(x, x0, level)
+        return clipped(mean, self.run.target), spread.covariance(ratio_of(level, x))
 
     def _drawn(self, mean: Tensor, covariance: Covariance, draw: Tensor | None) -> Tensor:
         """A clean sample of N(mean, C), mean + draw, under the observations; the mean without a draw."""

@@ -25,7 +25,7 @@ from energycomp.errors import InputError
 from energycomp.sampling import Level, Target
 from energycomp_samplers.kernels import weighted_sum
 from energycomp_samplers.second_order import AWAY, SecondOrder, ratio_of
-from energycomp_samplers.spread import MOST, Spread, spreads_of, strong_noise
+from energycomp_samplers.spread import MOST, Spread, spreads_of, strong_noise, unsymmetric
 
 STEP = 0.1  # of the differences, in deviations of the noise
 CLEAR = 4e-3  # alpha_bar, below which float32 has too few digits of the differences: spreads are those of this level
@@ -54,10 +54,11 @@ def local_spreads(target: Target, x: Tensor, level: Level) -> list[Spread]:
     rows = torch.full((len(ends),), timestep, device=x.device)
     x0 = target.predict(ends, rows, prediction_type="sample").double()
     above, below = x0.reshape(len(x0), 2, len(x), size, size).unbind(1)
-    # C_i: symmetric, and above 0.
+    # C_i: symmetric, and above 0 and the error of a network.
     moved = (1.0 - alpha) / alpha**0.5 * (above - below) / (2.0 * step)
     values, vectors = torch.linalg.eigh((moved + moved.mT) / 2.0)
-    precisions = 1.0 / values.clamp(min=FLOOR * (1.0 - alpha)) - alpha / (1.0 - alpha)
+    error = unsymmetric(moved)[..., None].clamp(min=FLOOR * (1.0 - alpha))
+    precisions = 1.0 / torch.maximum(values, error) - alpha / (1.0 - alpha)
     return [Spread(*one) for one in zip(precisions, vectors, strict=True)]
 
 

@@ -49,7 +49,7 @@ from energycomp.components import EnergyComponent, bounds
 from energycomp.errors import CompositionError, InputError
 from energycomp.fields import legal, number, one_of, whole
 from energycomp.sampling import Generator, Level, Run, Sampled, Steps
-from energycomp_samplers.chain import Chain, Moves
+from energycomp_samplers.chain import MOVES, Chain, Moves
 from energycomp_samplers.constraints import Constraint, Twist
 from energycomp_samplers.kernels import check_densities, clipped, least_sum, sum_of_squares, total_energy
 from energycomp_samplers.local import second_order
@@ -64,9 +64,6 @@ CONSTRAINT = legal(lambda value: isinstance(value, Constraint), "one of `energyc
 ONE = (1.0, 1.0)  # the bounds of the sum of the weights
 PROPOSALS = ("sum", "gauss", "jacobian")
 WEIGHTS = ("rne", "fkc", "energy", "none")
-MOVES = legal(
-    lambda value: isinstance(value, Moves) and not isinstance(value, type), "moves, such as MALA(), HMC() or Langevin()"
-)
 
 
 @attrs.frozen

@@ -30,6 +30,8 @@ from energycomp.sampling import Target
 
 MOST = 32  # numbers of a sample up to which the whole covariance is measured; above, one variance for all numbers
 STRONG = 0.05  # alpha_bar_t where it is measured
+MILDER = (0.2, 0.5, 0.8)  # alpha_bar_t where it is measured if it is in doubt there
+DOUBT = 0.1  # relative error of measured precisions
 POINTS = 4  # noised samples at which J is measured
 PROBES = 8  # random directions in which one variance is measured
 LEAST = 1e-5  # of measured variances
@@ -45,6 +47,7 @@ class Spread:
         values: eigenvalues (D,), or (1,) where all are the same; or (B, D), of each sample.
         vectors: eigenvectors (D, D), or (B, D, D), as columns; None where P is diagonal.
         problem: why it could not be measured; it is that of variance 1 then.
+        doubt: the largest relative error of measured values, by `unsymmetric`.
 
     >>> Spread(torch.tensor([4.0])).covariance(torch.tensor([1.0]))(torch.ones(1, 3))
     tensor([[0.2000, 0.2000, 0.2000]])
@@ -53,6 +56,7 @@ class Spread:
     values: Tensor
     vectors: Tensor | None = None
     problem: str = ""
+    doubt: float = 0.0
 
     @classmethod
     def of_precision(cls, matrix: Tensor) -> Spread:
@@ -140,7 +144,8 @@ _kept: WeakKeyDictionary[Any, Spread] = WeakKeyDictionary()
 def spreads_of(target: Target) -> list[Spread]:
     """The spread of every leaf of a composition, measured once and kept.
 
-    Costs 8 D evaluations of each leaf of D <= 32 numbers, and 16 of one of more numbers.
+    Costs 8 D evaluations of each leaf of D <= 32 numbers, and 16 of one of more numbers. Errors of a network count for
+    more where noise is strong: leaves whose measured J is not symmetric cost as many again at less noise, up to 32 D.
     Predictions that are not those of a density, such as of a network that was not trained, have none: see `problem`.
 
     >>> from energycomp.components import Gaussian
@@ -169,13 +174,38 @@ def strong_noise(target: Target, least: float = STRONG) -> float:
     return float((target.noised_space.alphas_cumprod >= least).sum().clamp(min=1) - 1)
 
 
+def unsymmetric(covariance: Tensor) -> Tensor:
+    """How far measured covariances (..., D, D) are from symmetric: () each, the error of an eigenvalue.
+
+    The Jacobian of the mean that a density predicts is symmetric, and the error of a network is not.
+
+    >>> unsymmetric(torch.tensor([[1.0, 0.3], [0.1, 1.0]]))
+    tensor(0.1000)
+    """
+    return (covariance - covariance.mT).flatten(-2).norm(dim=-1) / (2.0 * covariance.shape[-1] ** 0.5)
+
+
 @torch.no_grad()
 def _measured(target: Target) -> list[Spread]:
-    """The spread of every leaf, by differences of predictions at strong noise."""
+    """The spread of every leaf, where noise is strong; at less noise where that is in doubt."""
+    found = _measured_at(target, STRONG)
+    for least in MILDER:
+        doubted = [place for place, one in enumerate(found) if one.doubt > DOUBT]
+        if not doubted:
+            break
+        leaves = list(target.composition.terms)
+        rest = attrs.evolve(target, composition=Composition([(leaves[place], 1.0) for place in doubted]))
+        for place, one in zip(doubted, _measured_at(rest, least), strict=True):
+            found[place] = min(found[place], one, key=lambda spread: spread.doubt)
+    return found
+
+
+def _measured_at(target: Target, least: float) -> list[Spread]:
+    """The spread of every leaf, by differences of predictions at the noisiest level of at least this alpha_bar."""
     space = target.noised_space
     shape = tuple(space.sample_shape)
     size = math.prod(shape)
-    timestep = strong_noise(target)
+    timestep = strong_noise(target, least)
     alpha = float(torch.sigmoid(target.log_snr(torch.tensor([timestep]))))
 
     # Directions: all, from each of a few noised samples; or random ones, each from a noised sample of its own.
@@ -205,6 +235,9 @@ def _of_matrix(leaf: Any, covariance: Tensor, ratio: float) -> Spread:
     least, most = float(values.min()), float(values.max())
     if most < LEAST or least < -NEGATIVE * most:
         found = f"{leaf!r} has no covariance: its predictions at strong noise give variances from {least:.2g} to"
-        return Spread(torch.ones(1, dtype=torch.float64), problem=f"{found} {most:.2g}")
-    precision = 1.0 / values.clamp(LEAST, 0.999 / ratio) - ratio
-    return Spread(precision, None if len(values) == 1 else vectors)
+        return Spread(torch.ones(1, dtype=torch.float64), problem=f"{found} {most:.2g}", doubt=math.inf)
+    # What is below the error of the measurement is no variance.
+    error = float(unsymmetric(covariance))
+    values = values.clamp(max(LEAST, min(error, most)), 0.999 / ratio)
+    doubt = float((error / (values * (1.0 - ratio * values))).max())
+    return Spread(1.0 / values - ratio, None if len(values) == 1 else vectors, doubt=doubt)

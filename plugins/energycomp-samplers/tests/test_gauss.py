@@ -16,7 +16,9 @@ from energycomp.sampling import Level, SamplingReport, Target
 from energycomp.testing import Gaussian
 from energycomp_samplers.factors import AllOf, all_of
 from energycomp_samplers.gauss import Gauss
+from energycomp_samplers.hmc import HMC
 from energycomp_samplers.local import local_spreads, product_of
+from energycomp_samplers.mala import MALA
 from energycomp_samplers.observation import observe
 from energycomp_samplers.spread import Spread, product_spread, spreads_of
 
@@ -51,8 +53,17 @@ def drawn(component: Any, n: int, sampler: Any, steps: int) -> tuple[Tensor, Sam
     return Composer(component).sample(n, sampler=sampler, **options), reports[0]
 
 
-@pytest.mark.parametrize(("n", "kind"), [(1, "constant"), (2, "jacobian"), (10, "constant"), (100, "constant")])
-def test_products_of_gaussians_are_exact(n: int, kind: Literal["constant", "jacobian"]) -> None:
+@pytest.mark.parametrize(
+    ("n", "kind", "moves"),
+    [
+        (1, "constant", None),
+        (2, "jacobian", None),
+        (2, "jacobian", MALA(moves=1, nodes=2)),
+        (10, "constant", MALA(moves=2, nodes=2)),
+        (100, "constant", None),
+    ],
+)
+def test_products_of_gaussians_are_exact(n: int, kind: Literal["constant", "jacobian"], moves: Any) -> None:
     """prod_i p_i / u^(n - 1), in four steps: squared errors of whitened moments are chi-square within 3 s.e."""
     u = Correlated(torch.zeros(3), 1.5 * torch.eye(3))
     parts = [correlated(seed, u) for seed in range(n)]
@@ -61,7 +72,7 @@ def test_products_of_gaussians_are_exact(n: int, kind: Literal["constant", "jaco
     covariance = torch.linalg.inv(precision)
     mean = covariance @ sum(p @ part.mean.double() for p, part in zip(precisions, parts, strict=True))
     product = sum(parts, Composition([])) - (n - 1) * u
-    x, report = drawn(product, 2000, Gauss(last="draw", covariance=kind), 4)
+    x, report = drawn(product, 2000, Gauss(last="draw", covariance=kind, moves=moves), 4)
     white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), (x.double() - mean).T, upper=False)
     assert float(2000 * white.mean(1).square().sum()) < 3 + 3 * 6**0.5
     assert float(1000 * (white @ white.T / 2000 - torch.eye(3)).square().sum()) < 6 + 3 * 12**0.5
@@ -96,6 +107,25 @@ def test_what_is_measured_is_the_covariance_and_is_kept() -> None:
     (leaf,) = target.composition.terms
     assert torch.allclose(found.matrix(3), torch.linalg.inv(leaf.covariance.double()), rtol=1e-3, atol=1e-3)
     assert spreads_of(Target(2.0 * leaf)) == [found]
+
+
+@attrs.frozen(eq=False, repr=False)
+class Learned(Correlated):
+    """With the error of a network, which is no gradient."""
+
+    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        return super().eps(sample, timestep) + 0.03 * (2 * sample.roll(1, 1)).sin()
+
+
+def test_the_error_of_a_network_is_no_covariance() -> None:
+    """Where noise is strong it is as large as the variance 1/2."""
+    target = Target(Learned(torch.zeros(3), 0.5 * torch.eye(3)))
+    (found,) = spreads_of(target)
+    assert not found.problem
+    assert torch.allclose(found.values, torch.full((3,), 2.0).double(), rtol=0.2)
+    level, x = target.levels(50)[5], torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    (each,) = local_spreads(target, x, level)
+    assert float(each.values.max()) < 20
 
 
 def quantiles(components: list[tuple[Mixture, float]], n: int) -> Tensor:
@@ -137,6 +167,68 @@ def test_products_of_several_modes_are_no_worse_than_by_the_sum(
         x, _ = drawn(product, 500, sampler, 30)
         apart[sampler] = float((x.flatten().double().sort().values - wanted).abs().mean())
     assert apart[second] <= apart[None] + 0.05
+
+
+@attrs.frozen(eq=False, repr=False)
+class Crescent(Composable):
+    """Equal shares of N(mean, 0.01 I), with the means (P, 2) on an arc."""
+
+    means: Tensor
+    unconditional: Any
+    noised_space: NoisedSpace = attrs.field(factory=lambda: attrs.evolve(SPACE, sample_shape=(2,)))
+
+    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        signal, noise = (float(level[0]) for level in self.noised_space.levels(timestep))
+        total = 0.01 * signal**2 + noise**2
+        apart = sample[:, None] - signal * self.means
+        share = (-apart.square().sum(2) / (2 * total)).softmax(1)
+        return noise / total * torch.einsum("bp,bpd->bd", share, apart)
+
+
+def test_moves_find_where_crescents_cross() -> None:
+    """Whitened distance from the exact mean of a b / u: a mixture of a Gaussian for each pair of parts."""
+    angle = torch.linspace(-1.5, 1.5, 41)
+    arc = torch.stack([angle.cos(), angle.sin()], 1)
+    u = Gaussian(0.0, 1.0, sample_shape=(2,), space="gaussian", unconditional="self")
+    a, b = (Crescent(arc + torch.tensor(shift), u) for shift in ([-0.9, 0.2], [-0.6, -0.5]))
+    # N(z; m, 1 / 100) N(z; n, 1 / 100) / N(z; 0, 1) is that of the mean 100 (m + n) / 199 and precision 199, times
+    # its share.
+    total = 100 * (a.means[:, None] + b.means).flatten(0, 1)
+    apart = (a.means[:, None] - b.means).flatten(0, 1)
+    share = (total.square().sum(1) * (1 / 199 - 1 / 200) / 2 - 25 * apart.square().sum(1)).softmax(0)
+    wanted = share @ total / 199
+    each = total / 199 - wanted
+    root = torch.linalg.cholesky(each.T @ (share[:, None] * each) + torch.eye(2) / 199)
+    off = []
+    for moves in (None, MALA(moves=1, nodes=2)):
+        sampler = Gauss(last="draw", covariance="jacobian", moves=moves)
+        x, report = drawn(a & b, 500, sampler, 15)
+        off.append(float(torch.linalg.solve_triangular(root, x.mean(0)[:, None] - wanted[:, None], upper=False).norm()))
+        assert len(report.acceptance) == (0 if moves is None else 15)
+    assert off[1] < 0.6 * off[0]
+
+
+@pytest.mark.parametrize("seeds", [0, [1, 2, 3]])
+def test_moves_keep_what_was_observed(seeds: Any) -> None:
+    """N(1, 1) seen as 3 with variance 1 is N(2, 1 / 2); samples of generators do not depend on their batch."""
+    scene = Gaussian(1.0, 1.0) & observe(torch.ones(1, 1, 1), torch.full((1, 1, 1), 3.0), std=1.0)
+    sampler = Gauss(last="draw", moves=HMC(moves=1, leapfrogs=2, nodes=2))
+
+    def sample(n: int, seeds: Any) -> Tensor:
+        generator = seeds if isinstance(seeds, int) else [torch.Generator().manual_seed(seed) for seed in seeds]
+        return Composer(scene).sample(n, sampler=sampler, num_inference_steps=4, **OPTIONS | {"generator": generator})
+
+    if isinstance(seeds, list):
+        assert torch.allclose(sample(3, seeds)[1:], sample(2, seeds[1:]), atol=1e-5)
+        return
+    x = sample(2000, seeds)
+    assert float(x.mean()) == pytest.approx(2.0, abs=3 * (0.5 / 2000) ** 0.5)
+    assert float(x.var()) == pytest.approx(0.5, abs=1.5 * (2 / 2000) ** 0.5)
+
+
+def test_moves_by_energies_are_refused() -> None:
+    with pytest.raises(InputError, match="test='score'"):
+        Gauss(moves=MALA(test="energy"))
 
 
 @pytest.mark.parametrize("timestep", [900.0, 500.0, 50.0])
