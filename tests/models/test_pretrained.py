@@ -24,7 +24,6 @@ from energycomp.models import (
     VAECodec,
     from_pretrained,
     load,
-    load_weights,
     save_pretrained,
     shipped,
     sources,
@@ -288,13 +287,6 @@ def test_nothing_is_left_of_a_model_that_cannot_be_saved(tmp_path: Path, model: 
         with pytest.raises(InputError, match="was read from a folder or the hub"):
             save_pretrained(attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, codec=codec)), tmp_path / "m")
     assert not list(tmp_path.iterdir())
-
-
-def test_load_weights_casts_to_the_modules_type() -> None:
-    module = torch.nn.Linear(2, 1)
-    load_weights(module, {"weight": torch.ones(1, 2).half(), "bias": torch.zeros(1).double()}, "memory")
-    assert module.weight.dtype == torch.float32
-    assert module(torch.ones(1, 2)).item() == 2
 
 
 class Counted(torch.nn.Module):

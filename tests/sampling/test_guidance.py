@@ -141,15 +141,6 @@ def test_a_scale_alone_is_classifier_free_guidance() -> None:
     assert made_guidance("interval", 2.0) == interval(2.0)
 
 
-def test_zero_star_has_no_velocity_at_first() -> None:
-    a, _, _ = leaves()
-    target, x = Target(a, guide=ZeroStar(3.0, zero_until=0.5).guide(STEPS)), torch.randn(2, 3, 16, 16)
-    with torch.no_grad():
-        velocity = target.compose(x, torch.tensor([749.0, 499.0]), prediction_type="flow")
-    assert target.prediction_type == "flow"
-    assert [bool(one.any()) for one in velocity] == [False, True]
-
-
 @attrs.frozen
 class Autoguidance:
     """c + s (c - w) + r (c - u), with the predictions w of a weaker model for the same leaves (Karras et al., 2024)."""
@@ -187,13 +178,6 @@ def test_numbers_of_other_libraries_are_scales(scale: Any) -> None:
     for broken in ({"share": 2.0}, {"share": "a"}, {"scale": None}):
         with pytest.raises(InputError, match=r"got (share|scale)"):
             Rescaled(**broken)
-
-
-def test_linear_guidance_goes_to_every_sampler() -> None:
-    u = Gaussian(0.0, 0.25, name="u", unconditional="self")
-    a = Gaussian(0.5, 0.25, name="a", unconditional=u)
-    x = sampled(a, n=2000, guidance_scale=2.0, sampler="smc", num_inference_steps=20)
-    assert float(x.mean()) == pytest.approx(1.0, abs=0.05)
 
 
 NAN = float("nan")

@@ -11,7 +11,7 @@ from torch import Tensor
 from energycomp.components import Composition, PredictionType, during, predict, ramp, region
 from energycomp.denoisers import count_rows
 from energycomp.sampling import Composer, make_scheduler, sample as follow
-from energycomp.testing import Gaussian, tiny_model
+from energycomp.testing import tiny_model
 
 KINDS = ["epsilon", "sample", "v_prediction", "flow"]
 MASK = torch.rand(16, 16, generator=torch.Generator().manual_seed(0))
@@ -109,26 +109,8 @@ def test_constant_weights_run_the_rows_that_they_ran(monkeypatch: pytest.MonkeyP
     assert spent.rows == 2 * 3 * 10
 
 
-def test_a_schedule_is_bitwise_the_constant_composition_of_its_step() -> None:
-    a, b, _ = models("sample")
-    whole = 3 * during(until=0.4) * a & 2 * during(from_=0.2) * b
-    x = torch.randn(2, 3, 16, 16)
-    for timestep, same in ((999.0, 3 * a & 0 * b), (799.0, 3 * a & 2 * b), (99.0, 0 * a & 2 * b)):
-        at = torch.full((2,), timestep)
-        assert torch.equal(whole.eps(x, at), same.eps(x, at))
-
-
 def test_a_composition_without_weight_predicts_no_noise() -> None:
     late = during(from_=0.5) * models("sample")[0]
     with count_rows() as spent:
         assert not late.eps(torch.randn(2, 3, 16, 16), torch.full((2,), 999.0)).any()
     assert spent.rows == 0
-
-
-def test_pixels_follow_their_own_component() -> None:
-    u = Gaussian(0.0, 0.25, name="u", unconditional="self", sample_shape=(1, 2, 4))
-    left, right = (Gaussian(m, 0.25, unconditional=u, sample_shape=(1, 2, 4)) for m in (1.0, -1.0))
-    whole = region("left half") * left & region("right half") * right
-    x = Composer(whole).sample(1000, generator=0, output_type="latent", progress=False)
-    assert x[..., :2].mean() == pytest.approx(1.0, abs=0.03)
-    assert x[..., 2:].mean() == pytest.approx(-1.0, abs=0.03)
