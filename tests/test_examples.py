@@ -1,7 +1,5 @@
 """The packages under examples/ and what the template makes, installed, tested and used as a stranger would."""
 
-from __future__ import annotations
-
 import json
 import os
 import runpy

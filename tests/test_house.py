@@ -1,7 +1,5 @@
 """The page on the house: the files and hooks that each task names exist, and tasks of one file need no second one."""
 
-from __future__ import annotations
-
 import importlib
 import re
 import shutil

@@ -1,7 +1,5 @@
 """What a package index shows of each package, and what its wheel contains."""
 
-from __future__ import annotations
-
 import json
 import re
 import tomllib

@@ -4,8 +4,6 @@ The blocks of a page share a working folder and a namespace, as if a reader copi
 for the reader: what makes its blocks quick enough for a test is here.
 """
 
-from __future__ import annotations
-
 import re
 import runpy
 import shlex

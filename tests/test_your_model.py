@@ -3,8 +3,6 @@
 The networks are ideal for data of Gaussian classes, so that what is drawn and read is known.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from types import SimpleNamespace

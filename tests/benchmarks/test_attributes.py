@@ -1,7 +1,5 @@
 """The baselines of the table on attributes of faces, and the fit of beta."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.nn import functional

@@ -1,7 +1,5 @@
 """The baselines of the table on finding objects, and the differences of the table."""
 
-from __future__ import annotations
-
 import itertools
 
 import pytest

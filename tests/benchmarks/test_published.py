@@ -1,7 +1,5 @@
 """The benchmark of pipelines: a small one that is trained for two steps, and a distilled one with random weights."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

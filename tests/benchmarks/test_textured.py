@@ -1,7 +1,5 @@
 """Textured scenes with a normalised ground, and the scores of their masks."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The commands that decompose images, on stripes, whose parts are known exactly; scenes of a model; refusals."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

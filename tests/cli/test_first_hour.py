@@ -1,7 +1,5 @@
 """What a newcomer tries first: folders of folders, other formats, a sign of life, Ctrl-C at the end."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

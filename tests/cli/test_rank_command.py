@@ -1,7 +1,5 @@
 """`rank` and `sample --best-of` on a model in closed form."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from itertools import cycle, islice

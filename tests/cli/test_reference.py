@@ -1,7 +1,5 @@
 """The page of the command line is what Typer makes of the commands, and a stale one is noticed."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from pathlib import Path

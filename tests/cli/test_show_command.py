@@ -1,7 +1,5 @@
 """`energycomp show`, and what `sample` writes for it."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

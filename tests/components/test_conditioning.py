@@ -1,7 +1,5 @@
 """Condition rows, and the conformance of conditioners."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs

@@ -1,7 +1,5 @@
 """Compositions are copied, pickled and sent to other processes, and their leaves stay what they are to each other."""
 
-from __future__ import annotations
-
 import copy
 import io
 import multiprocessing

@@ -1,7 +1,5 @@
 """Mixtures against densities in closed form: `a | b` samples what one component or the other would."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any

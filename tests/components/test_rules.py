@@ -1,7 +1,5 @@
 """The table of rules, prediction types, and noised spaces: each against its definition."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, get_args
 

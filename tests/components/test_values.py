@@ -1,7 +1,5 @@
 """Values read from text and drawn at random, for conditioners with and without a reader of their own."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import pytest

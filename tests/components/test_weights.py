@@ -1,7 +1,5 @@
 """Weights that vary: their arithmetic, their values at pixels and noise levels, and what takes numbers only."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any

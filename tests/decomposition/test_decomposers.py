@@ -1,7 +1,5 @@
 """Decomposers by name: what a model names, what its config keeps, and names that are none."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

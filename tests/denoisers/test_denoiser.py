@@ -1,7 +1,5 @@
 """Prediction types against each other, the noise schedule between its points, and what a denoiser refuses."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from threading import Barrier

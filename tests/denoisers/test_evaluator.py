@@ -1,7 +1,5 @@
 """Batched is looped, and the rows that run are the rows that are promised, for every rule, type and kind of network."""
 
-from __future__ import annotations
-
 from typing import Any, cast, get_args
 
 import attrs

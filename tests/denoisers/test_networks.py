@@ -1,7 +1,5 @@
 """The two-stage network, and how networks keep the arguments that they were made with."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

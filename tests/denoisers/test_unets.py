@@ -1,7 +1,5 @@
 """Adapters of diffusers UNets: what a trained one predicted before, it predicts as a network."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

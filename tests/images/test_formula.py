@@ -1,7 +1,5 @@
 """What made an image, in its file: written, read, and refused where it is damaged, too long or of somebody else."""
 
-from __future__ import annotations
-
 import io
 import json
 import zlib

@@ -1,7 +1,5 @@
 """Pictures of every kind, good and bad: one tensor, or one error of ours."""
 
-from __future__ import annotations
-
 import math
 import struct
 import zlib

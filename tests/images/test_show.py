@@ -1,7 +1,5 @@
 """How results show themselves: in one line, as text, and in a notebook, whatever they hold and a plugin says."""
 
-from __future__ import annotations
-
 import base64
 import copy
 import io

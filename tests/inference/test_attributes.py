@@ -1,7 +1,5 @@
 """Attributes of found objects: read by enumeration on the quadratic form, measured, edited; and refined places."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The public doors of Python, one row for each call: it works, or it raises an error that says what to do."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

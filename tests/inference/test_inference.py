@@ -1,7 +1,5 @@
 """The problem a solver sees: its errors are denoising errors, its rows counted, what does not fit refused."""
 
-from __future__ import annotations
-
 import warnings
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Images read together: the answers and the cost of one after another, in fewer and larger calls of the network."""
 
-from __future__ import annotations
-
 import time
 from threading import Thread
 from typing import Any

@@ -1,7 +1,5 @@
 """Maps of what each component explains: the error of the composition without it minus the error, pixel by pixel."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

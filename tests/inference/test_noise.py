@@ -1,7 +1,5 @@
 """The noise bank: stratified, repeatable, weighted, extendable."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """The quadratic form is the denoising error: against compositions that are run one by one."""
 
-from __future__ import annotations
-
 from itertools import combinations
 from typing import Any, get_args
 

@@ -1,7 +1,5 @@
 """Lifts against their closed form and against compositions run one by one; the best of several samples."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A stand-in for the hub's HTTP API on 127.0.0.1: what huggingface_hub asks for to push a model and to download it."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Networks of strangers: with Gaussian data the right prediction of every kind is known, so all must agree."""
 
-from __future__ import annotations
-
 import math
 import re
 import warnings

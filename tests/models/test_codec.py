@@ -1,7 +1,5 @@
 """The VAE codec, on a tiny autoencoder that is made on the spot."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A conditioner with weights of its own: they are trained, moved and saved with its model, and tell answers apart."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

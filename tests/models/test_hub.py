@@ -1,7 +1,5 @@
 """The hub: push, cards, revisions, the cache, and every failure as one line, against a stand-in of its HTTP API."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """What a user loads: leaves, compositions, encoding."""
 
-from __future__ import annotations
-
 import json
 from importlib.resources import files
 from pathlib import Path

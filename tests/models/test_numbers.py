@@ -1,7 +1,5 @@
 """Models of numbers that are no image: made, trained, sampled, saved, loaded, read, and written as tables."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 from pathlib import Path

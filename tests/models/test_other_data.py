@@ -1,7 +1,5 @@
 """Models of grey images and of points in the plane: made, trained, sampled, saved and loaded."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """Models on disk: what is written loads, and what is damaged, foreign or unknown is refused with its reason."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The check of a plugin in its own process: a plugin that ends or blocks the process is reported."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Callable
 

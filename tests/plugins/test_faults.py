@@ -3,8 +3,6 @@
 How discovery names each fault is in test_registry.py; packages that pip has installed are in test_examples.py.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The page of plugins names every hook with its factory and every check; docstrings name every field and member."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Composing and sampling: products of Gaussians are Gaussian, and their mean and variance are known."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

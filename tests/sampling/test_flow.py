@@ -1,7 +1,5 @@
 """Flow matching: its schedulers, levels and samples, and components of two schedules, against closed forms."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

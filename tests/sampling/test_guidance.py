@@ -1,7 +1,5 @@
 """One contract of all guidance, also of plugins: against diffusers and closed forms, on compositions with mass."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs

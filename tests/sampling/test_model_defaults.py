@@ -1,7 +1,5 @@
 """What `Composer.sample` does where nothing is said: what the model of the components says, as on the command line."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A composition for each sample of a batch: batched is looped, and a sample costs the leaves of its own composition."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,6 @@
 """Every scheduler against a Gaussian, whose exact prediction is known in closed form."""
 
-from __future__ import annotations
-
+import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -9,12 +8,15 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from energycomp.components import flow_schedule
+from energycomp.components.prediction import PREDICTION_TYPES
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.sampling import compatible_schedulers, make_scheduler, sample
-from energycomp.sampling.flow import FLOW_SCHEDULERS
+from energycomp.sampling.flow import FLOW_SCHEDULERS, FlowScheduler
+from energycomp.sampling.schedulers import VARIANCE_PRESERVING, WITHOUT_SAMPLE, _build, _has_schedule, _is_plain
 from energycomp.seeds import seeded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -144,10 +146,48 @@ def test_repeatable_independent_of_the_batch_and_of_one_prediction_per_timestep(
     assert not torch.allclose(batch[0], batch[1])
 
 
-@pytest.mark.parametrize("name", sorted({n for n in dir(diffusers) if n.endswith("Scheduler")} - set(NAMES)))
-def test_every_other_scheduler_is_refused(name: str) -> None:
+OTHERS = sorted({name for name in dir(diffusers) if name.endswith("Scheduler")} - set(NAMES))
+FEW = torch.cumprod(1 - torch.linspace(5e-4, 0.1, 200, dtype=torch.float64), 0)  # some classes look at each level
+
+
+def samples_the_gaussian(cls: Any, kind: str) -> bool:
+    """Whether a class samples N(M, S^2) in 100 steps, without the global random state.
+
+    The outcome also excludes classes that ignore their prediction type, replace the schedule (CogVideoX), are for
+    distilled models (LCM, TCD), invert the process, or seed a Brownian tree from the global random state
+    (DPMSolverSDE), so that no generator makes them repeatable.
+    """
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = torch.get_rng_state()
+        try:
+            if kind == "flow":
+                inner = cls()
+                usable = not hasattr(inner, "alphas_cumprod")  # else it is variance preserving, or exploding
+                scheduler: Any = FlowScheduler(inner, FEW, own_levels=True)
+            else:
+                scheduler = _build(cls, FEW, kind, None)
+                usable = _is_plain(scheduler) and _has_schedule(scheduler, FEW)
+            if not (usable and issubclass(cls, SchedulerMixin)):
+                return False
+            x = run(gaussian(FEW), (1024, 1, 1, 1), scheduler, 100)
+        except Exception:  # a class that fails in any way is one that does not work
+            return False
+        repeatable = torch.equal(before, torch.get_rng_state())
+    return repeatable and abs(float(x.mean()) - M) < 0.1 * S and abs(float(x.std()) - S) < 0.1 * S
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_other_scheduler_is_refused_and_would_not_sample(name: str) -> None:
     with pytest.raises(InputError, match=r"does not sample from a composition.*Use one of .*DDIMScheduler"):
         make_scheduler(name, COSINE, prediction_type="epsilon")
+    assert [kind for kind in PREDICTION_TYPES if samples_the_gaussian(getattr(diffusers, name), kind)] == []
+
+
+@pytest.mark.parametrize("name", WITHOUT_SAMPLE)
+def test_classes_without_predictions_of_x0_would_not_sample_from_them(name: str) -> None:
+    found = [kind for kind in VARIANCE_PRESERVING if samples_the_gaussian(getattr(diffusers, name), kind)]
+    assert found == ["epsilon", "v_prediction"]
 
 
 def test_compatible_schedulers_cover_the_common_ones() -> None:
@@ -156,10 +196,14 @@ def test_compatible_schedulers_cover_the_common_ones() -> None:
     assert not {"LCMScheduler", "TCDScheduler", "DDIMInverseScheduler", "FlowMatchLCMScheduler"} & set(NAMES)
 
 
-@pytest.mark.parametrize("given", ["ddim", "DDIM", "ddimscheduler", "DDIMScheduler", None, diffusers.DDIMScheduler])
+OWN = type("Own", (diffusers.DDIMScheduler,), {})
+DDIMS = ["ddim", "DDIM", "ddimscheduler", "DDIMScheduler", None, diffusers.DDIMScheduler, OWN]
+
+
+@pytest.mark.parametrize("given", DDIMS)
 def test_names_and_classes(given: str | type | None) -> None:
     scheduler = make_scheduler(given, COSINE, prediction_type="sample", value_range=(-1.0, 1.0))
-    assert type(scheduler) is diffusers.DDIMScheduler
+    assert type(scheduler) is (OWN if given is OWN else diffusers.DDIMScheduler)
     assert scheduler.config.clip_sample
     assert scheduler.config.prediction_type == "sample"
 
@@ -265,6 +309,11 @@ def test_not_finite_names_the_step() -> None:
         (diffusers.DDIMScheduler(), CompositionError, r"got a DDIMScheduler whose alphas_cumprod fall from 0.9999"),
         (diffusers.DDIMScheduler(num_train_timesteps=10), CompositionError, "in 10 timesteps, expected"),
         (3, InputError, "int does not sample from a composition"),
+        (
+            FlowScheduler(diffusers.FlowMatchEulerDiscreteScheduler(), flow_schedule(), own_levels=True),
+            CompositionError,
+            "got a FlowScheduler whose alphas_cumprod",
+        ),
     ],
 )
 def test_schedulers_that_do_not_fit(given: object, error: type[Exception], message: str) -> None:

@@ -1,7 +1,5 @@
 """Sampling with weights that vary: batched is looped, and a component without weight at a step costs no row."""
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 import pytest

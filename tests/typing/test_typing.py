@@ -1,7 +1,5 @@
 """Scripts of users and the solver of the README are among what `mypy` checks; every package is py.typed."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path
