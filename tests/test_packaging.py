@@ -36,6 +36,8 @@ def test_licence_and_readme(path: Path) -> None:
     assert (project["license"], project["license-files"]) == ("MIT", ["LICENSE"])
     assert "readme" in project.get("dynamic", ()) or (path.parent / project["readme"]).is_file()
     assert "Typing :: Typed" in project["classifiers"]
+    wheel = tomllib.loads(path.read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert all((path.parent / package / "py.typed").is_file() for package in wheel["packages"])
     assert not [one for one in project["classifiers"] if one.startswith("License ::")]  # `license` takes its place
     if path not in FIRST_PARTY:
         assert (path.parent / "LICENSE").is_file()

@@ -140,7 +140,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a weight with a gradient": (lambda: torch.tensor(2.0, requires_grad=True) * A, "requires a gradient"),
     **{f"the weight {w!r}": (lambda w=w: w * A, "finite")
        for w in (float("nan"), float("inf"), np.float32("inf"), torch.tensor(float("nan")))},
-    "the truth of a leaf": (lambda: bool(A), TRUTH), "the truth of a sum": (lambda: A + B and B, TRUTH),
+    "the truth of a leaf": (lambda: bool(A), TRUTH), "the truth of a sum": (lambda: bool(A + B), TRUTH),
+    "the word and": (lambda: A and B, TRUTH),
     "a product without u": (lambda: A & LONE, "lone"), "one from the left": (lambda: LONE & A, "lone"),
     "a negation without u": (lambda: ~LONE, "lone"),
     "two unconditional leaves": (

@@ -180,9 +180,8 @@ def test_candidates() -> None:
     assert make_problem(BLANK, labels_model(4)).slots[0].candidates.tolist() == [0, 1, 2, 3]
     twice = torch.tensor([[0.1, 0.2], [0.3, 0.4], [0.1, 0.2]])
     assert len(make_problem(BLANK, model, candidates=twice).slots[0].candidates) == 2  # each value is run once
-    for wrong in (torch.rand(3, 3), torch.rand(2), torch.rand(0, 2), torch.full((2, 2), 1.5)):
-        with pytest.raises(InputError, match="got candidates"):
-            make_problem(BLANK, model, candidates=wrong)
+    with pytest.raises(InputError, match="got candidates"):  # what else is refused is in test_doors.py
+        make_problem(BLANK, model, candidates=torch.rand(3, 3))
     with pytest.raises(InputError, match="2 values for at least 3"):
         make_problem(BLANK, model, candidates=torch.rand(2, 2), count=3)
     with pytest.raises(InputError, match="4 values for at least 5"):
