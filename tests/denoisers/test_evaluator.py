@@ -119,19 +119,6 @@ def test_two_denoisers_in_one_composition() -> None:
     assert close(got.double(), one_by_one(composition, sample, timestep))
 
 
-@torch.no_grad()
-def test_a_condition_for_each_sample_of_the_batch() -> None:
-    model = denoiser("product", "sample")
-    leaf = Conditional(model, Condition(PLACES[:2, None]))
-    sample, timestep = inputs()
-    got = predict(Composition.of(leaf), sample, timestep)
-    for b in range(2):
-        alone = predict(Composition.of(leaves(model)[b]), sample[b : b + 1], timestep[b : b + 1])
-        assert close(got[b : b + 1], alone)
-    with pytest.raises(InputError, match="expected 1 or 3"):
-        predict(Composition.of(leaf), *inputs(3))
-
-
 @pytest.mark.parametrize("limit", [1, 2, 3])
 @pytest.mark.parametrize("two_stage", [True, False])
 @torch.no_grad()

@@ -17,21 +17,6 @@ def tiny() -> Any:
     return tiny_model().denoiser.network
 
 
-@torch.no_grad()
-def test_the_trunk_does_not_know_the_condition_and_the_head_does() -> None:
-    net = tiny()
-    sample, timestep = torch.randn(2, 3, 16, 16), torch.tensor([10.0, 900.5])
-    features = net.features(sample, timestep)
-    assert all(len(part) == 2 for part in features)
-    place = torch.tensor([[[0.2, 0.2]], [[0.8, 0.8]], [[0.2, 0.2]]])
-    out = net.head(features, Condition(place), torch.tensor([0, 0, 1]))
-    assert out.shape == (3, 3, 16, 16)
-    assert not torch.allclose(out[0], out[1], atol=1e-3)  # another condition
-    assert not torch.allclose(out[0], out[2], atol=1e-3)  # another sample
-    alone = net.head(tuple(part[1:] for part in features), Condition(place[2:]), torch.tensor([0]))
-    torch.testing.assert_close(out[2:], alone, rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @torch.no_grad()
 def test_dtype(dtype: torch.dtype) -> None:
@@ -78,16 +63,6 @@ def test_place_maps_are_what_they_say() -> None:
     expected = [u - 0.25, v - 0.5, (u - 0.25) ** 2 + (v - 0.5) ** 2]
     assert maps[0, :3, 1, 2].tolist() == pytest.approx(expected)
     assert float(maps[0, 3, 1, 2]) == pytest.approx(float(torch.exp(torch.tensor(-expected[2] / 0.02))))
-
-
-def test_gradients_reach_the_place() -> None:
-    net = tiny()
-    with torch.no_grad():
-        features = net.features(torch.randn(1, 3, 16, 16), torch.tensor([500.0]))
-    place = torch.tensor([[[0.4, 0.6]]], requires_grad=True)
-    (gradient,) = torch.autograd.grad(net.head(features, Condition(place), torch.tensor([0])).square().sum(), place)
-    assert torch.isfinite(gradient).all()
-    assert gradient.ne(0).all()
 
 
 def test_a_skip_connection_adds_a_multiple_of_the_sample() -> None:

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from energycomp.components import Rule, predict
+from energycomp.components import Rule
 from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import InputError
 from energycomp.models import Defaults, given
 from energycomp.plugins import find
 from energycomp.sampling import AttributeGuidance
-from energycomp.testing import labels_model, planted, tinted_model, tiny_model
+from energycomp.testing import tinted_model, tiny_model
 
 
 def test_calling_a_model_makes_a_leaf() -> None:
@@ -124,15 +124,6 @@ RULES = [
     ("mean", "epsilon"),
     ("sum", "epsilon"),
 ]
-
-
-@pytest.mark.parametrize(("rule", "kind"), RULES)
-def test_planted_pictures_are_what_the_composition_predicts(rule: Any, kind: Any) -> None:
-    model = labels_model(5, rule=rule, prediction_type=kind)
-    values = torch.tensor([3, 1])
-    sample, timestep = torch.randn(2, 3, 16, 16), torch.tensor([250.0, 650.0])
-    got = predict(model.compose(values), sample, timestep, prediction_type="sample")
-    torch.testing.assert_close(got, planted(model, values).expand(2, -1, -1, -1), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from energycomp.errors import CompositionError, EnergycompWarning, InputError
 from energycomp.images import ImageProcessor, from_unit, to_unit
 from energycomp.sampling import Composer
 from energycomp.sampling.notes import crowded
-from energycomp.testing import Gaussian, bumps_model, cosine_schedule, planted, tiny_model
+from energycomp.testing import Gaussian, cosine_schedule, tiny_model
 
 U = Gaussian(0.0, variance=1.0, name="u", unconditional="self")
 TIME = torch.tensor([100.0, 500.5, 900.0])
@@ -82,14 +82,6 @@ def test_samples_of_equal_widths_have_the_closed_form(case: str) -> None:
     x = drawn(composer, 4000, num_inference_steps=100)
     assert float(x.mean()) == pytest.approx(mean, abs=0.03)
     assert float(x.var()) == pytest.approx(variance, rel=0.1)
-
-
-def test_a_network_of_bumps_samples_its_picture() -> None:
-    model, places = bumps_model(), torch.tensor([[0.3, 0.3], [0.7, 0.6]])
-    leaves = [model.leaf(place[None]) for place in places]
-    picture = drawn(leaves, 2, num_inference_steps=10, output_type="pt")
-    expected = to_unit(planted(model, places)).expand(2, -1, -1, -1)
-    torch.testing.assert_close(picture, expected, rtol=0, atol=1e-4)
 
 
 def test_more_components_than_the_model_knows_are_warned_of() -> None:

@@ -58,15 +58,6 @@ def test_the_default_is_the_loop_of_the_scheduler_bit_for_bit(scheduler: str | N
         assert torch.equal(drawn(composer, **way), loop)
 
 
-def test_the_report_counts_evaluations_and_rows() -> None:
-    model = tiny_model()
-    reports: list[SamplingReport] = []
-    with count_rows() as spent:
-        drawn(Composer(model(0.2, 0.2) & model(0.7, 0.7)), n=3, report=reports.append)
-    assert reports == [SamplingReport(spent.rows)]
-    assert spent.rows == 3 * 3 * 4
-
-
 def test_samplers_that_are_refused() -> None:
     with pytest.raises(NotFoundError, match=r"No sampler is named 'nobody'.*Known samplers: .*scheduler"):
         drawn(Composer(Gaussian()), sampler="nobody")
