@@ -16,7 +16,7 @@ Run = Callable[..., tuple[int, str, str]]
 # Files that take ten seconds or more. They come first, so that no worker is alone with one of them at the end.
 LONG = {
     "test_attributes", "test_browser", "test_cluster", "test_contract", "test_evaluate_command", "test_examples",
-    "test_faults", "test_many_images", "test_moves", "test_notebooks", "test_objects_weights", "test_pages",
+    "test_many_images", "test_moves", "test_notebooks", "test_objects_weights", "test_pages",
     "test_reader", "test_reliability", "test_sampling", "test_site", "test_weights",
 }  # fmt: skip
 

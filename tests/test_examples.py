@@ -1,10 +1,8 @@
 """The packages under examples/ and what the template makes, installed, tested and used as a stranger would."""
 
-from __future__ import annotations
-
-import importlib.util
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -13,7 +11,6 @@ from pathlib import Path
 
 import attrs
 import pytest
-import torch
 
 from energycomp.errors import EnergycompWarning
 from energycomp.images import to_output
@@ -26,16 +23,8 @@ build = pytest.importorskip("hatchling.build")
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-KINDS = {
-    "energycomp-lamps": "",
-    "energycomp-cmaes": "",
-    "energycomp-chain": "",
-    "energycomp-galaxies": "",
-    "energycomp-lorenz": "",
-    "energycomp-posteriors": "",
-    "energycomp-mine": "solver",
-    "energycomp-discs": "model",
-}
+OWN = ("lamps", "cmaes", "chain", "galaxies", "lorenz", "posteriors")
+KINDS = {**{f"energycomp-{name}": "" for name in OWN}, "energycomp-mine": "solver", "energycomp-discs": "model"}
 ODD = {"description": r'The "best" of C:\answers: 100 % {of} them', "author": 'Zoë "Z" O\'Neil'}
 LAMPS = [
     ["plugins"],
@@ -140,10 +129,10 @@ def test_the_template_is_tidy_whatever_the_answers(tmp_path: Path, kind: str, na
     assert {path.name for path in files if path.parent.name == "tests"} == {f"test_{kind}.py"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["My Plugin", "my plugin", "my_plugin", "1-a", "a--b", "-a-b", "a-b-", "", "torch", "class", "a-" + "b" * 31],
-)
+REFUSED = ["My Plugin", "my plugin", "my_plugin", "1-a", "a--b", "-a-b", "a-b-", "", "torch", "class", "a-" + "b" * 31]
+
+
+@pytest.mark.parametrize("name", REFUSED)
 def test_the_template_refuses_a_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="Two lower-case words or more"):
         make(tmp_path / "new", name=name)
@@ -153,15 +142,11 @@ def test_the_template_refuses_a_name(tmp_path: Path, name: str) -> None:
 def test_the_demo_says_in_a_line_what_not_to_trust(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
-    specification = importlib.util.spec_from_file_location("demo", EXAMPLES / "demo.py")
-    assert specification is not None
-    assert specification.loader is not None
-    demo = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(demo)
+    demo = runpy.run_path(str(EXAMPLES / "demo.py"))
     usual = Calibration((1,), ((-20.0, -20.0),), ((1.0, 1.0),), scores=tuple(range(1, 10)), images=20)  # no image is
     model = tinted_model(solver="pursuit", counts=(0, 2), calibration=usual)
-    values = torch.cat([model.conditioner.parse(0.3, 0.4)])
-    demo.read(model, to_output(planted(model, values), "pil")[0], "planted", tmp_path, values)
+    values = model.conditioner.parse(0.3, 0.4)
+    demo["read"](model, to_output(planted(model, values), "pil")[0], "planted", tmp_path, values)
     said = [line for line in capsys.readouterr().out.splitlines() if "out of distribution" in line]
     assert [line.startswith("warning: ") for line in said] == [True]
     assert not [one for one in recwarn if issubclass(one.category, EnergycompWarning)]

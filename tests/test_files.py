@@ -21,10 +21,13 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+WEIGHTS = "parts/weights.bin"
+
+
 def fill(folder: Path) -> None:
     (folder / "parts").mkdir()
     (folder / "config.json").write_text("{}")
-    (folder / "parts" / "weights.bin").write_bytes(bytes(100))
+    (folder / WEIGHTS).write_bytes(bytes(100))
 
 
 @contextmanager
@@ -45,40 +48,37 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_a_whole_folder_verifies(model: Path) -> None:
-    verify(model)
-    assert names(model) == ["config.json", "manifest.json", "parts"]
-    assert names(model.parent) == ["model"]
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a missing file": (lambda model: (model / "config.json").unlink(), "missing file config.json"),
+    "an edit": (
+        lambda model: (model / "config.json").write_text('{"edited": 1}'),
+        "holds an edited config.json.*undo the edit",
+    ),
+    "no JSON": (lambda model: (model / "config.json").write_text('{"cut'), "is damaged: config.json has 5 bytes"),
+    "an extra file": (lambda model: (model / "parts" / "new").touch(), "extra file parts/new"),
+    "another size": (lambda model: (model / WEIGHTS).write_bytes(bytes(99)), "parts/weights.bin has 99 bytes"),
+    "other bytes": (lambda model: (model / WEIGHTS).write_bytes(b"1" * 100), "parts/weights.bin is altered"),
+    "half a manifest": (lambda model: (model / "manifest.json").write_text("{"), "manifest.json cannot be read"),
+    "a list as manifest": (lambda model: (model / "manifest.json").write_text("[]"), "manifest.json holds list"),
+    "a manifest without sums": (
+        lambda model: (model / "manifest.json").write_text(f'{{"config.json": 1, "{WEIGHTS}": {{}}}}'),
+        "lacks the size or sha256",
+    ),
+    "no manifest": (lambda model: (model / "manifest.json").unlink(), "manifest.json cannot be read"),
+}
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda model: (model / "config.json").unlink(), "missing file config.json"),
-        (
-            lambda model: (model / "config.json").write_text('{"edited": 1}'),
-            "holds an edited config.json.*undo the edit",
-        ),
-        (lambda model: (model / "config.json").write_text('{"cut'), "is damaged: config.json has 5 bytes"),
-        (lambda model: (model / "parts" / "new").touch(), "extra file parts/new"),
-        (lambda model: (model / "parts" / "weights.bin").write_bytes(bytes(99)), "parts/weights.bin has 99 bytes"),
-        (lambda model: (model / "parts" / "weights.bin").write_bytes(b"1" * 100), "parts/weights.bin is altered"),
-        (lambda model: (model / "manifest.json").write_text("{"), "manifest.json cannot be read"),
-        (lambda model: (model / "manifest.json").write_text("[]"), "manifest.json holds list"),
-        (
-            lambda model: (model / "manifest.json").write_text('{"config.json": 1, "parts/weights.bin": {}}'),
-            "lacks the size or sha256",
-        ),
-        (lambda model: (model / "manifest.json").unlink(), "manifest.json cannot be read"),
-    ],
-)
-def test_damage_is_named(model: Path, damage: Callable[[Path], object], message: str) -> None:
-    damage(model)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_named(model: Path, damage: str) -> None:
+    harm, message = DAMAGES[damage]
+    harm(model)
     with pytest.raises(CheckpointError, match=message):
         verify(model)
 
 
 def test_a_folder_is_replaced_whole(model: Path) -> None:
+    verify(model)
+    assert names(model.parent) == ["model"]
     with atomic_directory(model) as folder:
         (folder / "new.json").write_text("[]")
         assert names(model) == ["config.json", "manifest.json", "parts"]
@@ -161,30 +161,26 @@ def killed_while_writing(out: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_stale_names_of_a_killed_process_go(model: Path) -> None:
-    out = model.parent
-    assert exit_code(killed_while_writing, out) == -signal.SIGKILL
-    assert len(names(out)) == 3
-    verify(model)
-    assert len(remove_stale(out)) == 2
-    assert names(out) == ["model"]
-    verify(model)
-
-
-def killed_by_the_system(path: Path) -> None:
+def killed_by_the_system(out: Path) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # so that the write beyond the limit kills the process
-    with atomic_file(path) as file:
+    with atomic_file(out / "a.safetensors") as file:
         write_tensors(file, {"weight": torch.zeros(10_000)})
 
 
-def test_what_safetensors_has_half_written_goes_too(model: Path) -> None:
+@pytest.mark.parametrize(
+    ("killed", "code"), [(killed_while_writing, signal.SIGKILL), (killed_by_the_system, signal.SIGXFSZ)]
+)
+def test_stale_names_of_a_killed_process_go(model: Path, killed: Callable[[Path], None], code: int) -> None:
+    """Also what safetensors has half written."""
     out = model.parent
-    assert exit_code(killed_by_the_system, out / "a.safetensors") == -signal.SIGXFSZ
-    assert list(out.rglob(".tmp*"))
+    assert exit_code(killed, out) == -code
+    assert len(list(out.rglob(".*tmp*"))) >= 1
+    verify(model)
     assert len(remove_stale(out)) == 2
     assert names(out) == ["model"]
+    verify(model)
 
 
 def replaced(out: Path, moment: str, nth: int) -> None:

@@ -3,8 +3,6 @@
 HOSTILE=50 in the environment draws fifty times as many damaged files, new ones each time.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import struct

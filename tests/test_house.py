@@ -1,7 +1,5 @@
 """The page on the house: the files and hooks that each task names exist, and tasks of one file need no second one."""
 
-from __future__ import annotations
-
 import importlib
 import re
 import shutil
@@ -24,25 +22,21 @@ from energycomp.sampling import Level, Run, Steps
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "house.md").read_text(encoding="utf-8").split("## Where to change what")[1].split("\n## ")[0]
-TASKS = [tuple(cell.strip() for cell in line.split("|")[1:3]) for line in PAGE.splitlines() if line.startswith("| ")][
-    2:
-]
+ROWS = [line for line in PAGE.splitlines() if line.startswith("| ")][2:]
+TASKS = [tuple(cell.strip() for cell in line.split("|")[1:3]) for line in ROWS]
 HOOK = "energycomp_register_"
 BLUE = (0, 114, 178)
 SCENES = ROOT / "plugins" / "energycomp-scenes" / "energycomp_scenes"
 Edit = Callable[..., ModuleType]
 
 
-def test_there_are_tasks() -> None:
+def test_what_the_tasks_name_exists() -> None:
     assert len({task for task, _ in TASKS}) == len(TASKS) >= 25
-
-
-@pytest.mark.parametrize(("task", "named"), TASKS)
-def test_what_a_task_names_exists(task: str, named: str) -> None:
-    quoted = [name for name in re.findall(r"`([^`]+)`", named) if "/" in name or name.startswith(HOOK)]
-    assert quoted, task
-    for name in quoted:
-        assert name.removeprefix(HOOK) in KINDS if name.startswith(HOOK) else list(ROOT.glob(name)), name
+    for task, named in TASKS:
+        quoted = [name for name in re.findall(r"`([^`]+)`", named) if "/" in name or name.startswith(HOOK)]
+        assert quoted, task
+        for name in quoted:
+            assert name.removeprefix(HOOK) in KINDS if name.startswith(HOOK) else list(ROOT.glob(name)), (task, name)
 
 
 @pytest.fixture

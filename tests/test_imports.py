@@ -1,7 +1,5 @@
 """What a first command imports: no compiler of torch, no UNet of diffusers, and the compiler still works afterwards."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The notebooks run from top to bottom, here with fewer steps, and each ends its cells with something to see."""
 
-from __future__ import annotations
-
 import json
 import re
 import runpy

@@ -4,8 +4,6 @@ The blocks of a page share a working folder and a namespace, as if a reader copi
 for the reader: what makes its blocks quick enough for a test is here.
 """
 
-from __future__ import annotations
-
 import pkgutil
 import re
 import runpy
@@ -32,6 +30,7 @@ READABILITY = runpy.run_path(str(SCRIPTS / "readability.py"))
 TUTORIAL = runpy.run_path(str(SCRIPTS / "tutorial.py"))
 blocks, commands = TUTORIAL["blocks"], TUTORIAL["commands"]
 MOST_MINUTES = 12  # of reading, but for pages of the reference, which nobody reads from beginning to end
+CONTRIBUTORS = ["CONTRIBUTING", "SECURITY", "CODE_OF_CONDUCT", "GOVERNANCE", "SUPPORT"]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 # Pages whose blocks are not run here, and why.
@@ -138,12 +137,17 @@ def name(page: Path) -> str:
 
 
 BLOCKS = {page: list(blocks(page)) for page in PAGES}
-COMMANDS = [
+PYTHON = [block.text for every in BLOCKS.values() for block in every if block.language == "python"]
+COMMANDS_OF = {
+    page: [one for block in every if block.language == "console" for one in commands(block.text)]
+    for page, every in BLOCKS.items()
+}
+COMMANDS = [command for every in COMMANDS_OF.values() for command in every]
+ONLY_PARSED = [
     command
-    for every in BLOCKS.values()
-    for block in every
-    if block.language == "console"
-    for command in commands(block.text)
+    for page, every in COMMANDS_OF.items()
+    for command in every
+    if command.startswith("energycomp ") and (name(page) in ELSEWHERE or not is_run(command))
 ]
 RUN = [
     page
@@ -152,14 +156,6 @@ RUN = [
     and any(
         not block.reason if block.language == "python" else any(map(is_run, commands(block.text))) for block in every
     )
-]
-ONLY_PARSED = [
-    command
-    for page, every in BLOCKS.items()
-    for block in every
-    if block.language == "console"
-    for command in commands(block.text)
-    if command.startswith("energycomp ") and (name(page) in ELSEWHERE or not is_run(command))
 ]
 
 
@@ -183,9 +179,7 @@ def test_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             for command in filter(is_run, commands(block.text)):
                 run_command(command, variables)
         else:
-            lines = "\n" * block.line + quicker(
-                block.text, QUICKER_PYTHON
-            )  # so that an error shows the line of the page
+            lines = "\n" * block.line + quicker(block.text, QUICKER_PYTHON)  # an error shows the line of the page
             exec(compile(lines, str(page), "exec"), names)  # noqa: S102 - the pages are ours
     assert eval(FOUND.get(page.name, "True"), names)  # noqa: S307 - written above
 
@@ -252,30 +246,24 @@ def test_the_gallery_has_each_figure() -> None:
     assert text.count("```console\n") == len(shown)
 
 
-@pytest.mark.parametrize("pattern", [*NOT_RUN, *QUICKER])
+@pytest.mark.parametrize("pattern", [*NOT_RUN, *QUICKER, *QUICKER_PYTHON])
 def test_an_exception_is_needed(pattern: str) -> None:
-    assert any(re.search(pattern, command) for command in COMMANDS)
+    texts = PYTHON if pattern in QUICKER_PYTHON else COMMANDS
+    assert any(re.search(pattern, text) for text in texts)
 
 
-@pytest.mark.parametrize("pattern", QUICKER_PYTHON)
-def test_an_exception_for_python_is_needed(pattern: str) -> None:
-    assert any(
-        re.search(pattern, block.text) for every in BLOCKS.values() for block in every if block.language == "python"
-    )
-
-
-@pytest.mark.parametrize("page", PAGES, ids=name)
-def test_an_installation_from_an_index_says_that_there_is_none_yet(page: Path) -> None:
-    text = " ".join(page.read_text(encoding="utf-8").split())
-    assert not re.search(r"pip install '?energycomp", text) or "not on a package index yet" in text
-
-
-@pytest.mark.parametrize("page", PAGES, ids=name)
-def test_links_and_pictures_exist(page: Path) -> None:
+@pytest.mark.parametrize("page", [*PAGES, *(ROOT / f"{stem}.md" for stem in CONTRIBUTORS)], ids=name)
+def test_what_a_page_names_exists(page: Path) -> None:
+    """Links and images, and in tables of promises the code and tests: `tests/test_files.py::test_damage_is_named`."""
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)|(?:src|href)=\"([^\"#]+)\"", text):
         path = target[0] or target[1]
         assert path.startswith("http") or (page.parent / path).exists(), path
+    for file, test in re.findall(r"\| `((?:energycomp|plugins|tests)/[\w/.-]+\.py)(?:::(\w+))?` (?=\|)", text):
+        assert (ROOT / file).is_file(), file
+        assert not test or f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"
+    text = " ".join(text.split())
+    assert not re.search(r"pip install '?energycomp", text) or "not on a package index yet" in text
 
 
 def anchors(page: Path) -> set[str]:
@@ -297,15 +285,6 @@ def test_a_link_into_a_page_leads_to_a_heading(page: Path) -> None:
         assert target.suffix != ".md" or anchor in anchors(target), f"{path}#{anchor}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
-def test_the_code_and_the_tests_that_a_page_names_exist(page: Path) -> None:
-    """In tables of promises: `energycomp/files.py`, and `tests/test_files.py::test_damage_is_named`."""
-    text = page.read_text(encoding="utf-8")
-    for file, test in re.findall(r"\| `((?:energycomp|plugins|tests)/[\w/.-]+\.py)(?:::(\w+))?` (?=\|)", text):
-        assert (ROOT / file).is_file(), file
-        assert not test or f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"
-
-
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "api"], ids=name)
 def test_the_names_of_python_on_a_page_exist(page: Path) -> None:
     """Such as `energycomp.images.overlay`; a page shows how to write the package `energycomp_random`."""
@@ -325,14 +304,11 @@ def test_the_scripts_that_pages_and_code_name_exist(folder: str) -> None:
             assert (ROOT / script).is_file() or "at commit f452804" in " ".join(text.split()), f"{file}: {script}"
 
 
-@pytest.mark.parametrize(
-    "page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/benchmarks/*.md")], ids=name
-)
-def test_a_page_is_read_in_twelve_minutes(page: Path) -> None:
-    _, _, minutes = READABILITY["measured"](page.read_text(encoding="utf-8"))
-    assert minutes <= MOST_MINUTES or page.name in ("CHANGELOG.md", "cli.md")
-
-
-def test_minutes_are_those_of_words_outside_of_code() -> None:
+def test_a_page_is_read_in_twelve_minutes() -> None:
+    """Without its code."""
+    for pattern in ("*.md", "docs/*.md", "docs/benchmarks/*.md"):
+        for page in ROOT.glob(pattern):
+            _, _, minutes = READABILITY["measured"](page.read_text(encoding="utf-8"))
+            assert minutes <= MOST_MINUTES or page.name in ("CHANGELOG.md", "cli.md"), page
     text = "A [link](page.md) of `code`.\n\n```python\n" + "x = 1\n" * 500 + "```\n\nIt is read.\n"
     assert READABILITY["measured"](text)[1:] == (3, pytest.approx(6 / 230))

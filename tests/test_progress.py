@@ -1,7 +1,5 @@
 """Progress in a pseudo-terminal, as a person sees it, and in a pipe, as a log file does."""
 
-from __future__ import annotations
-
 import os
 import pty
 import re

@@ -1,7 +1,5 @@
 """The pages of docs as a site: it is built without a warning, and used in a real browser."""
 
-from __future__ import annotations
-
 import functools
 import http.server
 import os

@@ -1,7 +1,5 @@
 """The example of a plugin with one object of each kind is short, and the guide shows its solver."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The scripts in tools/: model cards of the models that ship, and the build of all packages."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from pathlib import Path

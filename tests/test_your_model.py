@@ -3,8 +3,6 @@
 The networks are ideal for data of Gaussian classes, so that what is drawn and read is known.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,19 +118,16 @@ def test_each_kind_takes_ten_lines_at_most(models: dict[str, Model]) -> None:
 def test_it_draws_and_is_saved_and_used_by_commands(models: dict[str, Model], name: str, tmp_path: Path) -> None:
     torch.manual_seed(7)  # another than that of the means, which the noise on the data would repeat
     model, labelled = models[name], name not in ("cats", "dogs")
-    first = model(0) if labelled else model()
-    drawn = Composer(first).sample(2, output_type="latent", **STEPS)
+    drawn = latent(model(0) if labelled else model(), 2)
     network: Any = model.denoiser.network
     mean = (network.network.means[0] - network.middle) / network.reach
     assert float((drawn - mean).std()) < 2 * STD
     model.save_pretrained(tmp_path / "model")
     again = energycomp.load(tmp_path / "model")
-    saved = Composer(again(0) if labelled else again()).sample(2, output_type="latent", **STEPS)
-    assert torch.equal(saved, drawn)
+    assert torch.equal(latent(again(0) if labelled else again(), 2), drawn)
     labels = torch.arange(20) % len(network.network.means)
-    save_file(
-        {"samples": clean(model, labels), **({"labels": labels} if labelled else {})}, tmp_path / "data.safetensors"
-    )
+    held = {"samples": clean(model, labels), **({"labels": labels} if labelled else {})}
+    save_file(held, tmp_path / "data.safetensors")
     folder, run = str(tmp_path / "model"), CliRunner()
     checked = run.invoke(app, ["check", folder, "--adoption", str(tmp_path / "data.safetensors")])
     assert (checked.exit_code, "none is better" in checked.output) == (0, True), checked.output
@@ -142,8 +137,12 @@ def test_it_draws_and_is_saved_and_used_by_commands(models: dict[str, Model], na
         assert (sampled.exit_code, out.exists()) == (0, True), sampled.output
 
 
+def latent(component: Any, n: int = 1, **options: Any) -> Tensor:
+    return Composer(component).sample(n, output_type="latent", **STEPS, **options)
+
+
 @pytest.mark.parametrize("name", ["dit", "edm", "flow", "wine"])
-def test_labels_are_read_ranked_and_mixed(models: dict[str, Model], name: str) -> None:
+def test_labels_are_read_ranked_mixed_and_composed(models: dict[str, Model], name: str) -> None:
     torch.manual_seed(1)
     model = models[name]
     x = clean(model, torch.tensor([2, 0]))
@@ -151,37 +150,25 @@ def test_labels_are_read_ranked_and_mixed(models: dict[str, Model], name: str) -
     assert read == [[2], [0]]
     ranking = energycomp.rank(x, model(2), model=model, draws=8)
     assert (ranking.order, bool(ranking.shown[1])) == ((0, 1), False)  # a perfect u sees the label, too
-    mixed = Composer(model(0) | model(2)).sample(8, sampler="mixture", output_type="latent", **STEPS)
+    mixed = latent(model(0) | model(2), 8, sampler="mixture")
     network: Any = model.denoiser.network
     means = (network.network.means[[0, 2]] - network.middle) / network.reach
     apart = torch.cdist(mixed.flatten(1), means.flatten(1)) / mixed[0].numel() ** 0.5
     assert float(apart.amin(1).max()) < 2 * STD
     assert {*apart.argmin(1).tolist()} == {0, 1}
-
-
-@pytest.mark.parametrize("name", ["flow", "wine"])
-def test_a_null_gives_products_negations_and_guidance(models: dict[str, Model], name: str) -> None:
-    model = models[name]
-    for composition in (model(0) & model(1), model(0) & ~model(1), 2 * model(0) - model.unconditional):
-        assert Composer(composition).sample(1, output_type="latent", **STEPS).isfinite().all()
-    assert Composer(model(0)).sample(1, guidance_scale=2.0, output_type="latent", **STEPS).isfinite().all()
-
-
-@pytest.mark.parametrize("name", ["dit", "edm"])
-def test_without_a_null_components_are_averaged(models: dict[str, Model], name: str) -> None:
-    model = models[name]
-    with pytest.raises(CompositionError, match="never trained its unconditional row"):
-        model(0) & model(1)
-    for composition in (0.5 * model(0) + 0.5 * model(1), Composer([model(0), model(1)])):
-        assert Composer(composition).sample(1, output_type="latent", **STEPS).isfinite().all()
+    if name in ("flow", "wine"):  # with a null row: products, negations and guidance
+        others = [model(0) & model(1), model(0) & ~model(1), 2 * model(0) - model.unconditional]
+        assert latent(model(0), guidance_scale=2.0).isfinite().all()
+    else:
+        others = [0.5 * model(0) + 0.5 * model(1), [model(0), model(1)]]
+        with pytest.raises(CompositionError, match="never trained its unconditional row"):
+            model(0) & model(1)
+    assert all(latent(composition).isfinite().all() for composition in others)
 
 
 def test_networks_compose_in_one_space_and_across_schedules(models: dict[str, Model]) -> None:
-    cats, dogs = models["cats"], models["dogs"]
-    both = Composer(0.5 * cats() + 0.5 * dogs()).sample(1, output_type="latent", **STEPS)
-    assert torch.allclose(both, Composer(cats()).sample(1, output_type="latent", **STEPS), atol=1e-3)  # equal networks
-    dit, flow = models["dit"], models["flow"]
-    other = match_snr(flow(3), dit.denoiser.noised_space)
-    drawn = Composer(0.5 * dit(3) + 0.5 * other).sample(1, output_type="latent", **STEPS)
+    cats, dogs, dit, flow = (models[name] for name in ("cats", "dogs", "dit", "flow"))
+    assert torch.allclose(latent(0.5 * cats() + 0.5 * dogs()), latent(cats()), atol=1e-3)  # equal networks
+    drawn = latent(0.5 * dit(3) + 0.5 * match_snr(flow(3), dit.denoiser.noised_space))
     network: Any = dit.denoiser.network
     assert float((drawn - network.network.means[3]).std()) < 2 * STD

@@ -1,7 +1,5 @@
 """The baselines of the table on attributes of faces, and the fit of beta."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.nn import functional
@@ -62,12 +60,15 @@ def test_the_classifier_is_trained_on_the_likelihood_of_each_label(monkeypatch: 
     assert two - loss(1.0) == pytest.approx(float(functional.softplus(-1e-3 * gaps).mean()), rel=1e-3)
 
 
+def draws_of(errors: int, generator: torch.Generator) -> tuple[torch.Tensor, int]:
+    """Errors of so many answers, and the answer that a posterior with beta 3 draws."""
+    found = 2 * torch.rand(errors, generator=generator, dtype=torch.float64)
+    return found, int(torch.multinomial((-3.0 * found).softmax(0), 1, generator=generator))
+
+
 def test_the_fitted_beta_is_the_one_that_drew_the_answers() -> None:
-    tables, generator, slots = [], seeded(0), [[0, 1], [2, 3], [4, 5]]
-    for _ in range(1000):
-        errors = 2 * torch.rand(8, generator=generator, dtype=torch.float64)
-        drawn = int(torch.multinomial((-3.0 * errors).softmax(0), 1, generator=generator))
-        tables.append((errors, slots, unravel(drawn, slots)))
+    generator, slots = seeded(0), [[0, 1], [2, 3], [4, 5]]
+    tables = [(errors, slots, unravel(drawn, slots)) for errors, drawn in (draws_of(8, generator) for _ in range(1000))]
     assert fitted(tables) == pytest.approx(3.0, rel=0.15)
 
 
@@ -76,8 +77,7 @@ def test_the_fitted_beta_of_sets_is_the_one_that_drew_them_and_is_calibrated() -
     answers = [torch.combinations(torch.arange(4), count) for count in (1, 2)]
     listed = [row for chosen in answers for row in chosen.tolist()]
     for _ in range(1000):
-        errors = 2 * torch.rand(10, generator=generator, dtype=torch.float64)
-        drawn = int(torch.multinomial((-3.0 * errors).softmax(0), 1, generator=generator))
+        errors, drawn = draws_of(10, generator)
         tables.append((list(zip(answers, errors.split([4, 6]), strict=True)), listed[drawn], 4))
     assert fitted(tables, set_chance) == pytest.approx(3.0, rel=0.15)
     members = [found_members(*one, beta=3.0) for one in tables]

@@ -1,9 +1,8 @@
 """The benchmark of pipelines: a small one that is trained for two steps, and a distilled one with random weights."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,27 +49,20 @@ def test_a_distilled_pipeline_at_weight_1(tmp_path: Path, capsys: pytest.Capture
     assert {(line["judge"], line["scale"]) for line in found} == {("model", 1.0)}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--pipeline", "nowhere"], "got nowhere, which is no folder; expected"),
-        (["--pipeline", "."], "without model_index.json; expected"),
-        (["--pipeline", "pipe", "--lora", "one", "two"], "got the LoRA one, which does not exist; expected"),
-    ],
-)
-def test_what_is_missing_is_named(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+MISSING = {
+    "nowhere": "got nowhere, which is no folder; expected", ".": "without model_index.json; expected",
+    "pipe --lora one two": "got the LoRA one, which does not exist; expected",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", MISSING)
+def test_what_is_missing_is_named(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pipe").mkdir()
     (tmp_path / "pipe" / "model_index.json").write_text("{}")
     with pytest.raises(SystemExit):
-        run.main(arguments)
-    assert message in capsys.readouterr().err
+        run.main(["--pipeline", *words.split()])
+    assert MISSING[words] in capsys.readouterr().err
 
 
 def test_pixels_find_what_was_rendered() -> None:

@@ -1,7 +1,5 @@
 """Benchmarks and scripts of the docs have a working `--help`; README.md of the benchmarks names each; one is run."""
 
-from __future__ import annotations
-
 import re
 import runpy
 import sys

@@ -1,7 +1,5 @@
 """The benchmarks of whole objects: their figures on known answers, and records that are taken up again."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The commands that decompose images, on stripes, whose parts are known exactly; scenes of a model; refusals."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable
@@ -15,7 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energycomp.decomposition import decomposer_of, sampler_of, takes_apart
 from energycomp.models import save_pretrained
 from energycomp.testing import stripes_model, tiny_model
 from energycomp.testing.models import BACKGROUND
@@ -111,30 +108,20 @@ def test_recombine_with_a_factor(run: Any) -> None:
     assert (code, json.loads(out)["parts"]) == (0, 2), err
     a, weak = (np.asarray(Image.open(f"{name}.png")).astype(float)[8] for name in ("a", "weak"))
     ground = 127.5 * (1 + BACKGROUND)
-    assert np.abs(weak[2] - a[2]).max() <= 1
-    assert np.abs(weak[6] - (ground + a[6]) / 2).max() <= 1
-    assert np.abs(weak[14] - ground).max() <= 1
+    for column, expected in ((2, a[2]), (6, (ground + a[6]) / 2), (14, ground)):
+        assert np.abs(weak[column] - expected).max() <= 1
 
 
 def test_views_are_searched_where_asked_for(run: Any) -> None:
-    rows = [
-        json.loads(run("decompose", "./model", "a.png", *views, "--json")[1])["rows"]
-        for views in ((), ("--option", "views=2"))
-    ]
-    assert rows[1] - rows[0] == 5 * 2 * K + 4 * K + 5
+    views = ("--option", "views=2")
+    one, two = (json.loads(run("decompose", "./model", "a.png", *v, "--json")[1])["rows"] for v in ((), views))
+    assert two - one == 5 * 2 * K + 4 * K + 5
     for command in (("recombine", "--take", "0,1"), ("traverse", "--part", 0, "--dim", 1)):
-        code, _, err = run(command[0], "./model", "a.png", *command[1:], "--option", "views=2")
+        code, _, err = run(command[0], "./model", "a.png", *command[1:], *views)
         assert code == 0, err
 
 
 # A model that names a decomposer, which makes scenes
-
-
-def test_what_takes_pictures_apart_and_what_makes_scenes() -> None:
-    models = (tiny_model(), stripes_model(), painted_model())
-    assert [takes_apart(model) for model in models] == [False, True, True]
-    assert [sampler_of(model) is not None for model in models] == [False, False, True]
-    assert isinstance(decomposer_of(painted_model()), StripesPainter)
 
 
 def test_sample_makes_whole_scenes(run: Any) -> None:

@@ -1,7 +1,5 @@
 """`explain`: an image, one map of pixels for each component, and a table."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

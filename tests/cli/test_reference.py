@@ -1,7 +1,5 @@
 """The page of the command line is what Typer makes of the commands, and a stale one is noticed."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from pathlib import Path
@@ -53,4 +51,4 @@ def test_help_is_rendered() -> None:
     for name in ["", *group.list_commands(parent)]:  # type: ignore[attr-defined]
         shown = CliRunner().invoke(app, [*filter(None, [name]), "--help"], env={"COLUMNS": "200"}).output
         assert "`" not in shown, name
-        assert examples.get(name, "") in map(str.strip, shown.splitlines()), name
+        assert (examples[name] if name else "") in map(str.strip, shown.splitlines()), name

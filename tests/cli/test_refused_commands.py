@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -68,6 +69,7 @@ REFUSED = {
         "got -o empty, a folder; expected a PNG, JPEG or WebP file, such as empty/",
     ),
     "sample: long name": (f"sample MODEL -n 2 -o {'x' * 250}.png", "which cannot be a file"),
+    "sample: grid that is no png": ("sample MODEL -n 4 --grid -o a.jpg", "with a.jpg; expected a PNG file"),
     "sample: grid of one": ("sample MODEL --grid", "got --grid with one sample; expected several, such as -n 4"),
     "infer: grid": ("infer MODEL grid.png", "got grid.png, which energycomp wrote to show 4 images at once"),
     "sample: option that is an argument": ("sample MODEL --option device=cpu", "expected none of source, device"),
@@ -152,17 +154,11 @@ def test_refused_in_one_line_with_nothing_left_behind(run: Run, model: Path, com
     "options",
     [
         "--option dtype=float16", "'0,0 @ left'", "'0,0 @ file'", "'0,0 @ 2-3'", "'0,0 * b'", "--guidance apgg",
-        "--sampler nobody", "--guidance apg --sampler smc",
-        "'1,1 @ 0-0.4' --best-of 2",
+        "--sampler nobody", "--guidance apg --sampler smc", "'1,1 @ 0-0.4' --best-of 2",
     ],
 )  # fmt: skip
-def test_what_needs_no_model_is_refused_before_it_is_loaded(
-    run: Run, monkeypatch: pytest.MonkeyPatch, options: str
-) -> None:
-    def load(*_: object, **__: object) -> None:
-        pytest.fail("the model was loaded")
-
-    monkeypatch.setattr("energycomp.models.load", load)
+def test_what_needs_no_model_is_refused_before_it_is_loaded(run: Run, monkeypatch: Any, options: str) -> None:
+    monkeypatch.setattr("energycomp.models.load", lambda *_, **__: pytest.fail("the model was loaded"))
     Path("file").write_text("no picture")
     code, out, err = run("sample", "clevr", "0,0", *shlex.split(options))
     assert (code, out) == (2, "")
@@ -172,14 +168,11 @@ def test_what_needs_no_model_is_refused_before_it_is_loaded(
 @pytest.mark.parametrize(
     "command",
     [
-        "sample MODEL 0.3,0.5 0.3,red",
-        "sample MODEL 0.3,0.5 --not '0.3,red * 2'",
-        "rank MODEL picture.png --component 0.3,red",
-        "explain MODEL picture.png --component 0.3,red",
-        "edit MODEL picture.png --move 1:0.3,red",
-        "edit MODEL picture.png --add 0.3,red",
+        "sample MODEL 0.3,0.5 0.3,red", "sample MODEL 0.3,0.5 --not '0.3,red * 2'",
+        "rank MODEL picture.png --component 0.3,red", "explain MODEL picture.png --component 0.3,red",
+        "edit MODEL picture.png --move 1:0.3,red", "edit MODEL picture.png --add 0.3,red",
     ],
-)
+)  # fmt: skip
 def test_a_component_is_refused_before_weights_are_loaded(
     run: Run, model: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:

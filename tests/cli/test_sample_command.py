@@ -18,31 +18,90 @@ from energycomp.sampling import SamplingReport
 Run = Callable[..., tuple[int, str, str]]
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+A, B, C, D = "0.3,0.5", "0.7,0.6", "0.1,0.1", "0.9,0.9"
+BOTH = "-u + tiny(0.3, 0.5) + tiny(0.7, 0.6)"
+FOUR: dict[str, Any] = {"num_inference_steps": 4}
+# The words of a command, what it composes of leaves at these places, and what Python says for its options.
+DRAWN: dict[str, tuple[list[Any], Callable[..., Any], dict[str, Any]]] = {
+    "defaults": ([A, "0.7, 0.6", "-n", 3], lambda a, b, c, d: a & b, {"n": 3, "num_inference_steps": 3}),
+    "one, by a scheduler": (
+        [A, "--steps", 4, "--seed", 5, "--sampler", "pndm", "--precision", "bf16"],
+        lambda a, b, c, d: a,
+        {"generator": 5, "scheduler": "PNDMScheduler", "mixed_precision": "bf16", **FOUR},
+    ),
+    "a sampler": (
+        [A, B, "-n", 2, "--steps", 4, "--sampler", "smc"],
+        lambda a, b, c, d: a & b,
+        {"n": 2, "sampler": "smc", **FOUR},
+    ),
+    "without a component": (
+        [A, "--not", B, "--steps", 4, "--sampler", "rejection"],
+        lambda a, b, c, d: a & ~b,
+        {"sampler": "rejection", **FOUR},
+    ),
+    "guidance": (
+        [A, B, "--steps", 4, "--guidance", "apg=2"],
+        lambda a, b, c, d: a & b,
+        {"guidance": "apg", "guidance_scale": 2.0, **FOUR},
+    ),
+    "several compositions in one batch": (
+        [A, f"{B}*2", "/", C, "--not", D, "--steps", 4, "-n", 2],
+        lambda a, b, c, d: per_sample([a & 2 * b & ~d, c & ~d]),
+        {"n": 4, **FOUR},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DRAWN)
+def test_what_is_written_is_what_the_composer_samples(run: Run, model: Path, case: str) -> None:
+    words, composed, options = DRAWN[case]
+    code, out, err = run("sample", model, *words, "--raw", "--json")
+    assert code == 0, err
+    said, tiny = json.loads(out), load(model)
+    composition = composed(*(tiny(*map(float, place.split(","))) for place in (A, B, C, D)))
+    reports: list[SamplingReport] = []
+    images = Composer(composition).sample(**{"generator": 0, "report": reports.append, "progress": False, **options})
+    paths = said["paths"] if len(images) > 1 else [said["path"]]
+    assert len(paths) == len(images)
+    for path, image in zip(paths, images, strict=True):
+        assert Image.open(path).tobytes() == image.tobytes()
+    assert (said["report"]["evaluations"], said["report"]["drawn"]) == (reports[0].evaluations, reports[0].drawn)
+    assert said["report"]["ess"] == pytest.approx(list(reports[0].ess))
 
 
 def test_sample_writes_a_file_per_sample_or_a_grid_and_says_what_was_composed(run: Run, model: Path) -> None:
-    command = ["sample", model, "0.3,0.5", "0.7, 0.6", "-n", 3, "--raw", "-o", "new/scene.png"]
+    command = ["sample", model, A, B, "-n", 3, "--raw", "-o", "new/scene.png"]
     code, out, _ = run(*command)
     names = ["new/scene-1.png", "new/scene-2.png", "new/scene-3.png"]
-    said = ["-u + tiny(0.3, 0.5) + tiny(0.7, 0.6)", "27 network evaluations"]
+    said = [BOTH, "27 network evaluations"]
     assert (code, out.splitlines()) == (0, [*said, *names])
     assert sorted(map(str, Path("new").iterdir())) == names
-    tiny, generator = load(model), torch.Generator().manual_seed(0)
-    expected = Composer([tiny(0.3, 0.5), tiny(0.7, 0.6)]).sample(3, generator=generator, num_inference_steps=3)
-    for name, image in zip(names, expected, strict=True):
-        assert Image.open(name).tobytes() == image.tobytes()
     assert json.loads(run(*command, "--json")[1])["paths"] == names
     assert run("infer", model, names[0])[0] == 0
     shutil.rmtree("new")
     code, out, _ = run(*command, "--grid")
-    assert code == 0
+    assert (code, out.splitlines()) == (0, [*said, "new/scene.png"])
     assert "got new/scene.png, which energycomp wrote to show 3 images at once" in run("infer", model, "new")[2]
-    assert out.splitlines() == [*said, "new/scene.png"]
     with Image.open("new/scene.png") as image:
         assert image.size == (2 * 130 + 2, 2 * 130 + 2)
     assert [path.name for path in Path("new").iterdir()] == ["scene.png"]
+
+
+def test_what_is_said_of_guidance_samplers_and_several_compositions(run: Run, model: Path) -> None:
+    guided = run("sample", model, A, "--steps", 2, "--guidance", "apg=2")
+    assert guided[:2] == (0, "tiny(0.3, 0.5)\nguidance apg, scale 2\n4 network evaluations\nsample.png\n")
+    weighed = run("sample", model, A, B, "-n", 2, "--steps", 4, "--sampler", "smc")[1].splitlines()[1]
+    assert re.fullmatch(r"24 network evaluations, effective sample size at least \d+% of the particles", weighed)
+    two = run("sample", model, A, f"{B}*2", "/", C, "--not", D, "--steps", 1, "-o", "set.png")[1]
+    assert two.splitlines()[:2] == [
+        "-u + tiny(0.3, 0.5) + 2 tiny(0.7, 0.6) - tiny(0.9, 0.9)",
+        "u + tiny(0.1, 0.1) - tiny(0.9, 0.9)",
+    ]
+    report = json.loads(run("sample", model, A, "--steps", 1, "--seed", 5, "--json")[1])
+    assert report.pop("report")["warnings"] == []
+    assert report == {"path": "sample.png", "composition": "tiny(0.3, 0.5)", "n": 1, "seed": 5}
+    guided = json.loads(run("sample", model, A, "--steps", 1, "--guidance", "cfg=2", "--json")[1])
+    assert (guided["guidance"], guided["guidance_scale"]) == ("cfg", 2.0)
 
 
 def test_sample_says_that_there_are_more_components_than_the_model_knows(run: Run, model: Path) -> None:
@@ -51,85 +110,45 @@ def test_sample_says_that_there_are_more_components_than_the_model_knows(run: Ru
     assert (code, err.count(said)) == (0, 1)
 
 
-def test_sample_of_one_is_what_the_composer_samples(run: Run, model: Path) -> None:
-    chosen = ["--steps", 4, "--seed", 5, "--sampler", "pndm", "--precision", "bf16", "--raw", "--json"]
-    code, out, _ = run("sample", model, "0.3,0.5", *chosen)
-    assert code == 0
-    report = json.loads(out)
-    assert report.pop("report")["warnings"] == []
-    assert report == {"path": "sample.png", "composition": "tiny(0.3, 0.5)", "n": 1, "seed": 5}
-    expected = Composer([load(model)(0.3, 0.5)]).sample(
-        generator=torch.Generator().manual_seed(5),
-        num_inference_steps=4,
-        scheduler="PNDMScheduler",
-        mixed_precision="bf16",
-        progress=False,
-    )
-    with Image.open("sample.png") as image:
-        assert image.tobytes() == expected[0].tobytes()
-
-
-@pytest.mark.parametrize("sampler", ["perpendicular", "rejection"])
-def test_sample_without_a_component(run: Run, model: Path, sampler: str) -> None:
-    chosen = ["--not", "0.7,0.6", "--sampler", sampler, "--steps", "2", "--json"]
-    code, out, err = run("sample", model, "0.3,0.5", *chosen)
-    assert code == 0, err
-    assert json.loads(out)["report"]["drawn"] == (None if sampler == "perpendicular" else 1)
-
-
-@pytest.mark.parametrize("sampler", [None, "scheduler", "smc"])
-def test_sample_reports_what_the_sampler_reports(run: Run, model: Path, sampler: str | None) -> None:
-    chosen = [] if sampler is None else ["--sampler", sampler]
-    command = ["sample", model, "0.3,0.5", "0.7,0.6", "-n", 2, "--steps", 4, "--seed", 5, "--raw", *chosen]
-    code, out, err = run(*command, "--json")
-    report = json.loads(out)["report"]
-    assert (code, report["evaluations"]) == (0, 3 * 4 * 2), err
-    assert (report["ess"] != []) == (sampler == "smc")
-    assert isinstance(report["warnings"], list)
-    said = run(*command)[1].splitlines()[1]
-    assert re.fullmatch(r"24 network evaluations(, effective sample size at least \d+% of the particles)?", said)
-    assert ("effective" in said) == (sampler == "smc")
-    tiny = load(model)
-    expected = Composer([tiny(0.3, 0.5), tiny(0.7, 0.6)]).sample(
-        2, generator=torch.Generator().manual_seed(5), num_inference_steps=4, sampler=sampler, progress=False
-    )
-    with Image.open("sample-2.png") as image:
-        assert image.tobytes() == expected[1].tobytes()
-
-
 @pytest.mark.parametrize(
     ("arguments", "composition"),
     [
         ([], "u"),
-        (["0.3,0.5", "0.7, 0.6"], "-u + tiny(0.3, 0.5) + tiny(0.7, 0.6)"),
-        (["0.3,0.5", "--not", "0.7,0.6"], "u + tiny(0.3, 0.5) - tiny(0.7, 0.6)"),
+        ([A, "0.7, 0.6"], BOTH),
+        ([A, "--not", B], "u + tiny(0.3, 0.5) - tiny(0.7, 0.6)"),
         (["0.3,0.5 * 2"], "-u + 2 tiny(0.3, 0.5)"),
         (["0.3,0.5*2", "0,1 * -1"], "2 tiny(0.3, 0.5) - tiny(0, 1)"),
-        (["0.3,0.5", "--not", "0,1*2"], "2 u + tiny(0.3, 0.5) - 2 tiny(0, 1)"),
-        (
-            ["0,0 * 2 @ left half", "1,1 * 2 @ 0.5,0,1,1"],
-            "(1 - 2 [left half] - 2 [right half]) u + 2 [left half] tiny(0, 0) + 2 [right half] tiny(1, 1)",
-        ),
+        ([A, "--not", "0,1*2"], "2 u + tiny(0.3, 0.5) - 2 tiny(0, 1)"),
+        (["0,0 * 2 @ left half", "1,1 * 2 @ 0.5,0,1,1"],
+         "(1 - 2 [left half] - 2 [right half]) u + 2 [left half] tiny(0, 0) + 2 [right half] tiny(1, 1)"),
         (["0,0", "--not", "1,1 @ 0-0.4"], "[0 to 0.4] u + tiny(0, 0) - [0 to 0.4] tiny(1, 1)"),
         (["0,0 @ mask.png, 0.2-0.6"], "(1 - [0.2 to 0.6] [mask 4x2]) u + [0.2 to 0.6] [mask 4x2] tiny(0, 0)"),
-        (["0,0 @ mask.png", "1,1 @ mask.png"], "(1 - 2 [mask 4x2]) u + [mask 4x2] tiny(0, 0) + [mask 4x2] tiny(1, 1)"),
+        (["0,0 @ mask.png", "1,1 @ mask.png"],
+         "(1 - 2 [mask 4x2]) u + [mask 4x2] tiny(0, 0) + [mask 4x2] tiny(1, 1)"),
         (["0,0 @ all, 0-1"], "tiny(0, 0)"),
     ],
-)
+)  # fmt: skip
 def test_sample_composes(run: Run, model: Path, arguments: list[str], composition: str) -> None:
     Image.new("L", (4, 2), 128).save("mask.png")
-    code, out, _ = run("sample", model, "--json", *arguments)
+    code, out, _ = run("sample", model, "--json", "--steps", 1, *arguments)
     assert (code, json.loads(out)["composition"]) == (0, composition)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "composition"),
-    [
-        (["smiling", "black_hair=false"], "-u + faces(smiling) + faces(black_hair=false)"),
-        (["smiling=yes", "--not", "eyeglasses"], "u + faces(smiling=yes) - faces(eyeglasses)"),
-    ],
-)
-def test_sample_reads_labels(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], composition: str) -> None:
+LABELS: dict[str, tuple[list[str], list[dict[str, Any]]]] = {
+    "-u + faces(smiling) + faces(black_hair=false)": (
+        ["smiling", "black_hair=false"],
+        [{"smiling": True}, {"black_hair": False}],
+    ),
+    "u + faces(smiling=yes) - faces(eyeglasses)": (
+        ["smiling=yes", "--not", "eyeglasses"],
+        [{"smiling": "yes"}, {"eyeglasses": True}],
+    ),
+}
+
+
+@pytest.mark.parametrize("composition", LABELS)
+def test_sample_reads_labels(run: Run, monkeypatch: pytest.MonkeyPatch, composition: str) -> None:
+    words, pairs = LABELS[composition]
     given: list[Any] = []
 
     def sampled(composer: Any, *_: Any, report: Any, **__: Any) -> list[Image.Image]:
@@ -138,18 +157,12 @@ def test_sample_reads_labels(run: Run, monkeypatch: pytest.MonkeyPatch, argument
         return [Image.new("RGB", (8, 8))]
 
     monkeypatch.setattr("energycomp.sampling.Composer.sample", sampled)
-    code, out, err = run("sample", "faces", *arguments, "--json")
+    code, out, err = run("sample", "faces", *words, "--json")
     assert (code, json.loads(out)["composition"]) == (0, composition), err
     conditioner = load("faces").conditioner
-    expected = [conditioner(conditioner.parse(**pair)).rows for pair in PAIRS[composition]]
+    expected = [conditioner(conditioner.parse(**pair)).rows for pair in pairs]
     found = [leaf.condition.rows for leaf in given if not bool(leaf.condition.null.any())]
     torch.testing.assert_close(torch.cat(found), torch.cat(expected))
-
-
-PAIRS: dict[str, list[dict[str, Any]]] = {
-    "-u + faces(smiling) + faces(black_hair=false)": [{"smiling": True}, {"black_hair": False}],
-    "u + faces(smiling=yes) - faces(eyeglasses)": [{"smiling": "yes"}, {"eyeglasses": True}],
-}
 
 
 def test_images_are_enlarged_and_have_the_shape_of_the_frame(run: Run, model: Path) -> None:
@@ -171,63 +184,24 @@ def test_sample_takes_a_mask_of_a_file(run: Run, model: Path) -> None:
     assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
 
 
-def test_guidance_by_name_is_that_of_the_composer(run: Run, model: Path) -> None:
-    tiny = load(model)
-    command = ["sample", model, "0.3,0.5", "0.7,0.6", "--steps", 4, "--raw", "-o", "guided.png"]
-    for options, guidance in (
-        (["--guidance", "apg=2"], {"guidance": "apg"}),
-        (["--guidance", "cfg=2"], {}),
-    ):
-        code, out, _ = run(*command, *options, "--json")
-        written = json.loads(out)
-        name = guidance.get("guidance", "cfg")
-        assert (code, written["guidance"], written["guidance_scale"]) == (0, name, 2.0)
-        expected = Composer([tiny(0.3, 0.5), tiny(0.7, 0.6)]).sample(
-            generator=0, num_inference_steps=4, guidance_scale=2.0, scheduler=tiny.defaults.scheduler, **guidance
-        )
-        assert Image.open("guided.png").tobytes() == expected[0].tobytes()
-
-
-def test_the_guidance_is_said(run: Run, model: Path) -> None:
-    code, out, _ = run("sample", model, "0.3,0.5", "--steps", 2, "--guidance", "apg=2")
-    assert (code, out) == (0, "tiny(0.3, 0.5)\nguidance apg, scale 2\n4 network evaluations\nsample.png\n")
-
-
-def test_compositions_are_sampled_in_one_batch(run: Run, model: Path) -> None:
-    tiny = load(model)
-    a, b, c = tiny(0.3, 0.5), tiny(0.7, 0.6), tiny(0.1, 0.1)
-    command = ["sample", model, "0.3,0.5", "0.7,0.6*2", "/", "0.1,0.1", "--not", "0.9,0.9", "--steps", 4, "-n", 2]
-    code, out, _ = run(*command, "--raw", "-o", "set.png")
-    assert code == 0
-    assert out.splitlines()[:2] == [
-        "-u + tiny(0.3, 0.5) + 2 tiny(0.7, 0.6) - tiny(0.9, 0.9)",
-        "u + tiny(0.1, 0.1) - tiny(0.9, 0.9)",
-    ]
-    d = tiny(0.9, 0.9)
-    expected = Composer(per_sample([a & 2 * b & ~d, c & ~d])).sample(
-        4, generator=0, num_inference_steps=4, scheduler=tiny.defaults.scheduler
-    )
-    for number, image in enumerate(expected, 1):
-        assert Image.open(f"set-{number}.png").tobytes() == image.tobytes()
+SLASH = "expected components before and after each '/'"
 
 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["0.3,0.5", "--guidance", "apgg=3"], "Did you mean 'apg'"),
-        (["0.3,0.5", "--guidance", "apgg"], "Did you mean 'apg'"),
-        (["0.3,0.5", "--guidance", "apg"], "at the scale 1, which changes nothing"),
-        (["0.3,0.5", "--guidance", "apg=nan"], "expected a finite number"),
-        (
-            ["0.3,0.5", "--guidance", "apg=3", "--sampler", "smc"],
-            "expected one that is a composition, such as",
-        ),
-        (["0.3,0.5", "/"], "expected components before and after each '/'"),
-        (["/", "0.1,0.2"], "expected components before and after each '/'"),
-        (["0.3,0.5", "/", "0.1,0.2", "--best-of", "2"], "got --best-of with several compositions"),
+        ([A, "--guidance", "apgg=3"], "Did you mean 'apg'"), ([A, "--guidance", "apgg"], "Did you mean 'apg'"),
+        ([A, "--guidance", "apg"], "at the scale 1, which changes nothing"),
+        ([A, "--guidance", "apg=nan"], "expected a finite number"),
+        ([A, "--guidance", "apg=3", "--sampler", "smc"], "expected one that is a composition, such as"),
+        ([A, "/"], SLASH), (["/", C], SLASH),
+        ([A, "/", C, "--best-of", "2"], "got --best-of with several compositions"),
+        ([A, "--forecast", "--guidance", "cfg=2"], "got --forecast with --guidance or --best-of"),
+        ([A, "--forecast", "--best-of", 2], "got --forecast with --guidance or --best-of"),
+        ([A, "--forecast", "--sampler", "scheduler"], "expected one that forecasts, such as smc"),
     ],
-)
-def test_guidance_and_sets_that_cannot_be(run: Run, model: Path, options: list[str], text: str) -> None:
+)  # fmt: skip
+def test_guidance_sets_and_forecasts_that_cannot_be(run: Run, model: Path, options: list[Any], text: str) -> None:
     code, _, err = run("sample", model, *options, "--steps", 2)
     assert code != 0
     assert text in " ".join(err.split())
@@ -245,17 +219,3 @@ def test_a_forecast_is_that_of_python_and_writes_no_file(run: Run, model: Path) 
     records = json.loads(run(*command, "--json")[1])["forecasts"]
     assert [record["composition"] for record in records] == named
     assert [record["verdict"] for record in records] == [one.verdict for one in expected]
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--guidance", "cfg=2"], "got --forecast with --guidance or --best-of"),
-        (["--best-of", 2], "got --forecast with --guidance or --best-of"),
-        (["--sampler", "scheduler"], "expected one that forecasts, such as smc"),
-    ],
-)
-def test_what_a_forecast_refuses(run: Run, model: Path, options: list[Any], said: str) -> None:
-    code, _, err = run("sample", model, "0.3,0.5", "--forecast", *options)
-    assert code != 0
-    assert said in err

@@ -1,7 +1,5 @@
 """Numbers and ranges that a person writes: read as written, or refused by an error of ours."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -13,7 +14,16 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from energycomp.components import Composable, Composition, Condition, EnergyComponent, NoisedSpace, combine, predict
+from energycomp.components import (
+    Composable,
+    Composition,
+    Condition,
+    EnergyComponent,
+    Mixture,
+    NoisedSpace,
+    combine,
+    predict,
+)
 from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import CompositionError
 from energycomp.sampling import Composer
@@ -85,20 +95,6 @@ def test_and_sharpens() -> None:
     assert same(combine([A], "product"), A)
 
 
-def test_what_cannot_be_divided_or_combined() -> None:
-    with pytest.raises(CompositionError, match="divided by 0"):
-        A / 0
-    with pytest.raises(TypeError):
-        2 / A  # type: ignore[operator]
-    cases: tuple[tuple[list[Any], Any, str], ...] = (
-        ([A - B], "mean", "sum to 0"), ([], "sum", "no components"), ([A], "max", "'max'"),
-        ([1], "sum", "got int; expected a component"),
-    )  # fmt: skip
-    for parts, rule, message in cases:
-        with pytest.raises(CompositionError, match=message):
-            combine(parts, rule)
-
-
 def test_zero_is_the_empty_sum() -> None:
     for zero in (0, 0.0, np.float32(0), torch.tensor(0)):
         assert same(A + zero, A)
@@ -116,45 +112,84 @@ def test_weights_of_numpy_and_torch(kind: Any) -> None:
     assert type(weight) is float
 
 
-def test_a_weight_does_not_keep_a_gradient() -> None:
-    with pytest.raises(CompositionError, match="requires a gradient"):
-        torch.tensor(2.0, requires_grad=True) * A
-
-
-def test_truth_value_raises() -> None:
-    for value in (A, A + B):
-        with pytest.raises(CompositionError, match="write `a & b`"):
-            bool(value)
-    with pytest.raises(CompositionError):
-        A and B  # noqa: B018
-
-
 @pytest.mark.parametrize(
     "foreign", ["text", None, object(), 3, 1.5, np.ones(2), torch.ones(2), 1j, tiny_model().denoiser]
 )
 def test_foreign_operands_are_left_to_the_other_side(foreign: object) -> None:
-    assert A.__and__(foreign) is NotImplemented
-    assert A.__add__(foreign) is NotImplemented
-    assert A.__sub__(foreign) is NotImplemented
+    assert A.__and__(foreign) is A.__add__(foreign) is A.__sub__(foreign) is NotImplemented
     for operation in (operator.and_, operator.add, operator.sub):
         for left, right in ((A, foreign), (foreign, A)):
             with pytest.raises(TypeError):
                 operation(left, right)
+    assert A.__mul__("2") is A.__mul__(B) is NotImplemented
+    with pytest.raises(TypeError):
+        2 / A  # type: ignore[operator]
 
 
-def test_weights_are_finite_numbers() -> None:
-    assert A.__mul__("2") is NotImplemented
-    assert A.__mul__(B) is NotImplemented
-    for weight in (float("nan"), float("inf"), np.float32("inf"), torch.tensor(float("nan"))):
-        with pytest.raises(CompositionError, match="finite"):
-            weight * A
+MODEL, LONE = tiny_model(), Gaussian(name="lone")
+UNTRAINED = attrs.evolve(MODEL.denoiser, null_trained=False)
+S, T = (Conditional(UNTRAINED, Condition(torch.full((1, 1, 2), place))) for place in (0.2, 0.6))
+TRUTH, UNKNOWN = "write `a & b`", "never trained"
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "division by 0": (lambda: A / 0, "divided by 0"),
+    "a mean of weights that cancel": (lambda: combine([A - B], "mean"), "sum to 0"),
+    "a sum of nothing": (lambda: combine([], "sum"), "no components"),
+    "an unknown rule": (lambda: combine([A], "max"), "'max'"),  # type: ignore[arg-type]
+    "a number as component": (lambda: combine([1], "sum"), "got int; expected a component"),  # type: ignore[list-item]
+    "a model as component": (lambda: Composition.of(MODEL), "expected a component with `noised_space` and `eps`"),
+    "a word as component": (lambda: Composition({"red": 1.0}), "got str; expected a component"),  # type: ignore[dict-item]
+    "a weight with a gradient": (lambda: torch.tensor(2.0, requires_grad=True) * A, "requires a gradient"),
+    **{f"the weight {w!r}": (lambda w=w: w * A, "finite")
+       for w in (float("nan"), float("inf"), np.float32("inf"), torch.tensor(float("nan")))},
+    "the truth of a leaf": (lambda: bool(A), TRUTH), "the truth of a sum": (lambda: bool(A + B), TRUTH),
+    "the word and": (lambda: A and B, TRUTH),
+    "a product without u": (lambda: A & LONE, "lone"), "one from the left": (lambda: LONE & A, "lone"),
+    "a negation without u": (lambda: ~LONE, "lone"),
+    "two unconditional leaves": (
+        lambda: A & Gaussian(name="d", unconditional=Gaussian(name="v", unconditional="self")),
+        "2 unconditional leaves",
+    ),
+    "a product, u not trained": (lambda: S & T, UNKNOWN), "a negation, u not trained": (lambda: ~S, UNKNOWN),
+    "guidance, u not trained": (lambda: 7.5 * S & T, UNKNOWN),
+    "a rule, u not trained": (lambda: Composer([S, T]), UNKNOWN),
+    "other tokens": (
+        lambda: Conditional(MODEL.denoiser, Condition(torch.zeros(1, 2, 3))),
+        r"got a condition with tokens \(2, 3\)",
+    ),
+    "the space of nothing": (lambda: (A - A).noised_space, "without components"),
+    "the energy of a network": (
+        lambda: (MODEL(0.1, 0.2) + MODEL(0.3, 0.4)).energy(torch.zeros(1, 3, 16, 16), torch.zeros(1)),
+        r"tiny\(0\.1, 0\.2\), which has no energy",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_has_no_meaning_is_refused(case: str) -> None:
+    attempt, message = REFUSED[case]
+    with pytest.raises(CompositionError, match=message):
+        attempt()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"space": "pixels"}, {"value_range": (-1.0, 1.0)}, {"sample_shape": (3, 1, 1)},
+        {"alphas_cumprod": cosine_schedule(500)}, {"alphas_cumprod": torch.linspace(0.99, 0.01, 1000)},
+    ],
+)  # fmt: skip
+def test_incompatible_components_are_both_named(other: dict[str, Any]) -> None:
+    foreign = Gaussian(name="other", **other)
+    for operation in (lambda: A + foreign, lambda: foreign - A, lambda: combine([B, A, foreign], "sum")):
+        with pytest.raises(CompositionError, match=r"(?s)(a|b).*other|other.*(a|b)"):
+            operation()
+    assert len((A + Gaussian(alphas_cumprod=cosine_schedule())).terms) == 2  # another table of the same numbers
 
 
 def test_equality_is_identity() -> None:
     twin = attrs.evolve(A)
     assert twin != A
-    assert len((A + twin).terms) == 2
-    assert len({A, twin}) == 2
+    assert len((A + twin).terms) == len({A, twin}) == 2
     assert (A + B) != (A + B)
 
 
@@ -179,76 +214,50 @@ def test_immutable() -> None:
         composition.terms = {}  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        Gaussian(name="other", space="pixels"),
-        Gaussian(name="other", value_range=(-1.0, 1.0)),
-        Gaussian(name="other", sample_shape=(3, 1, 1)),
-        Gaussian(name="other", alphas_cumprod=cosine_schedule(500)),
-        Gaussian(name="other", alphas_cumprod=torch.linspace(0.99, 0.01, 1000)),
-    ],
-)
-def test_incompatible_components_are_both_named(other: Gaussian) -> None:
-    for operation in (lambda: A + other, lambda: other - A, lambda: combine([B, A, other], "sum")):
-        with pytest.raises(CompositionError, match=r"(?s)(a|b).*other|other.*(a|b)"):
-            operation()
-
-
-def test_equal_schedules_of_two_models_are_compatible() -> None:
-    assert len((A + Gaussian(alphas_cumprod=cosine_schedule())).terms) == 2
-
-
-def test_without_an_unconditional_leaf() -> None:
-    lone = Gaussian(name="lone")
-    for operation in (lambda: lone & A, lambda: A & lone, lambda: ~lone):
-        with pytest.raises(CompositionError, match="lone"):
-            operation()
-    with pytest.raises(CompositionError, match="2 unconditional leaves"):
-        A & Gaussian(name="d", unconditional=Gaussian(name="v", unconditional="self"))
-
-
 def test_the_unconditional_leaf_of_a_denoiser_merges_and_cancels() -> None:
-    model = tiny_model()
-    a, b = model(0.1, 0.2), model(0.3, 0.4)
-    assert model.denoiser.unconditional is model.denoiser.unconditional
-    assert dict((a & b).terms) == {model.unconditional: -1.0, a: 1.0, b: 1.0}
-    assert model.unconditional not in ((a & b) + model.unconditional).terms
-    assert model.unconditional not in combine([a, b - model.unconditional, model.unconditional], "sum").terms
-    assert same(Composition.of(model.unconditional) & a, a)
+    u, a, b = MODEL.unconditional, MODEL(0.1, 0.2), MODEL(0.3, 0.4)
+    assert MODEL.denoiser.unconditional is u
+    assert dict((a & b).terms) == {u: -1.0, a: 1.0, b: 1.0}
+    assert u not in ((a & b) + u).terms
+    assert u not in combine([a, b - u, u], "sum").terms
+    assert same(Composition.of(u) & a, a)
+    assert len((S + T).terms) == 2  # where it was not trained, sums need none
 
 
-def test_untrained_unconditional_row() -> None:
-    model = tiny_model()
-    denoiser = attrs.evolve(model.denoiser, null_trained=False)
-    a, b = (Conditional(denoiser, Condition(torch.rand(1, 1, 2))) for _ in range(2))
-    for operation in (lambda: a & b, lambda: ~a, lambda: 7.5 * a & b, lambda: Composer([a, b])):
-        with pytest.raises(CompositionError, match="never trained"):
-            operation()
-    assert len((a + b).terms) == 2
+# Conformance
 
 
-def test_a_leaf_checks_its_tokens() -> None:
-    with pytest.raises(CompositionError, match=r"got a condition with tokens \(2, 3\)"):
-        Conditional(tiny_model().denoiser, Condition(torch.zeros(1, 2, 3)))
+def spread(mean: float, variance: float, u: Any = "self") -> Gaussian:
+    """A Gaussian whose numbers have means and variances of their own."""
+    numbers = torch.linspace(-0.5, 0.5, 4).view(2, 1, 2)
+    return Gaussian(mean + numbers, variance * (1 + numbers), sample_shape=(2, 1, 2), unconditional=u)
 
 
-@pytest.mark.parametrize("component", [A, A + B, A & B, 0.5 * A + 0.5 * C, Composer([A, B], rule="mean")])
-def test_gaussians_conform(component: object) -> None:
-    check_component(component)
+V = spread(0.0, 1.0)
+P, Q, R = spread(1.0, 0.25, V), spread(-0.6, 0.5, V), spread(0.3, 0.1, V)
+CONFORMING: dict[str, Any] = {
+    "one": P, "sum": P + Q, "sum of three": Composer([P, Q, R], rule="sum"), "mean": Composer([P, Q, R], rule="mean"),
+    "halves": 0.5 * P + 0.5 * R, "product": P & Q & R, "negation": P & ~Q, "guidance": 7.5 * P & V,
+    "two guidance weights": 3.0 * P & 1.5 * Q & V, "difference": 2 * P - Q / 2, "mixture": P | Q,
+    "weighted mixture": Mixture([P, Q, R], [0.0, -1.0, 0.5]), "mixture of products": (P & Q) | (P & ~R),
+    "product of mixtures": (P | Q) & (Q | R), "nested": 2.0 * ((P & Q) | R) + 0.5 * (P | Q) - V,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFORMING)
+def test_closed_forms_conform(name: str) -> None:
+    """The noise prediction is sigma times the gradient of the energy."""
+    check_component(CONFORMING[name])
+    assert isinstance(CONFORMING[name], EnergyComponent)
 
 
 def test_leaves_and_compositions_of_networks_conform() -> None:
-    model = tiny_model()
-    for component in (model(0.2, 0.3), model.unconditional, model(0.2, 0.3) & model(0.6, 0.7)):
+    a, b = MODEL(0.2, 0.3), MODEL(0.6, 0.7)
+    for component in (a, MODEL.unconditional, a & b, ~a, Composer([a, b])):
+        assert isinstance(component, EnergyComponent)
         check_component(component, tolerance=1e-3)
-
-
-def test_nested_composer_is_a_component() -> None:
-    inner = Composer(A + B)
-    sample, timestep = torch.randn(2, 1, 1, 1), torch.tensor([100.0, 700.0])
-    expected = A.eps(sample, timestep) + B.eps(sample, timestep) + C.eps(sample, timestep)
-    assert torch.allclose(Composer(C + inner).eps(sample, timestep), expected, atol=1e-6)
+    sample, timestep = torch.randn(2, 3, 16, 16), torch.tensor([100.0, 700.0])
+    assert torch.equal((a & b).eps(sample, timestep), predict(a & b, sample, timestep))
 
 
 @attrs.frozen(eq=False)
@@ -272,40 +281,24 @@ class AloneWithAll(Alone):
         return (sample - self.shift).square().flatten(1).sum(1) / 2
 
 
-def test_a_component_without_our_base_class_composes() -> None:
-    model = tiny_model()
-    leaf, other = model(0.2, 0.3), Alone(model.denoiser.noised_space)
+def test_a_component_without_our_base_class_composes_on_either_side() -> None:
+    leaf, other = MODEL(0.2, 0.3), Alone(MODEL.denoiser.noised_space)
     assert isinstance(other, EnergyComponent)
     sample, timestep = torch.randn(2, 3, 16, 16), torch.tensor([100.0, 700.0])
     for composition in (leaf + other, other + leaf, combine([other, leaf], "sum"), Composer([leaf, other], rule="sum")):
         expected = leaf.eps(sample, timestep) + sample - 1.0
         torch.testing.assert_close(composition.eps(sample, timestep), expected, rtol=1e-5, atol=1e-5)
-    with pytest.raises(CompositionError, match="expected a component with `noised_space` and `eps`"):
-        Composition.of(model)
-    with pytest.raises(CompositionError, match="got str; expected a component"):
-        Composition({"red": 1.0})
-
-
-def test_the_operators_take_a_component_without_our_base_class_on_either_side() -> None:
-    model = tiny_model()
-    leaf, other = model(0.2, 0.3), Alone(model.denoiser.noised_space)
     assert same(other - leaf, -leaf + Composition.of(other))
-    with_u = AloneWithAll(model.denoiser.noised_space, unconditional=model.unconditional)
+    with_u = AloneWithAll(MODEL.denoiser.noised_space, unconditional=MODEL.unconditional)
     assert same(with_u & leaf, leaf & with_u)
     a, b = AloneWithAll(A.noised_space), Gaussian()
     assert [part.terms for part in (a | b).components] == [{a: 1.0}, {b: 1.0}]
     assert [part.terms for part in (b | a).components] == [{b: 1.0}, {a: 1.0}]
 
 
-@dataclass
-class Equal(Composable):
-    """A component with `==` and without a hash, as dataclasses are."""
-
+class Plain(Composable):
+    noised_space = A.noised_space
     mean: float
-
-    @property
-    def noised_space(self) -> NoisedSpace:
-        return A.noised_space
 
     def eps(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         return sample - self.mean
@@ -314,14 +307,18 @@ class Equal(Composable):
         return sample.flatten(1).sum(1) * 0
 
 
+@dataclass
+class Equal(Plain):
+    """A component with `==` and without a hash, as dataclasses are."""
+
+    mean: float
+
+
 @dataclass(frozen=True)
-class EqualWithHash(Composable):
+class EqualWithHash(Plain):
     """A component whose equal instances have one hash."""
 
     mean: float
-    noised_space = Equal.noised_space
-    eps = Equal.eps
-    energy = Equal.energy
 
 
 @pytest.mark.parametrize("kind", [Equal, EqualWithHash])
@@ -332,38 +329,22 @@ def test_components_are_terms_by_identity_whatever_their_equality(kind: type[Equ
         assert list(composition.terms.values()) == [1.0, 1.0]
         assert composition.terms[twin] == 1.0
         assert torch.equal(composition.eps(torch.ones(1, 1, 1, 1), torch.zeros(1)), torch.ones(1, 1, 1, 1))
-    assert list((a + twin - a).terms) == [twin]
-    assert next(iter((a + twin - a).terms)) is twin
+    assert [id(term) for term in (a + twin - a).terms] == [id(twin)]
     assert (a + twin).terms != (a + a).terms
     assert list((a + a).terms.values()) == [2.0]
     assert (a | twin).eps(torch.ones(1, 1, 1, 1), torch.zeros(1)).item() == 0.5
     assert repr((a + twin).terms) == f"{{{a}: 1.0, {twin}: 1.0}}"
 
 
-def test_everything_that_is_composed_is_a_component() -> None:
-    model = tiny_model()
-    a, b = model(0.1, 0.2), model(0.3, 0.4)
-    for component in (A, A + B, A | B, a, a & b, ~a, Composer([a, b]), Composer([A, B], rule="mean")):
-        assert isinstance(component, EnergyComponent)
-    sample, timestep = torch.randn(2, 3, 16, 16), torch.tensor([100.0, 700.0])
-    assert torch.equal((a & b).eps(sample, timestep), predict(a & b, sample, timestep))
-    assert (A + B).noised_space == A.noised_space
-    with pytest.raises(CompositionError, match="without components"):
-        _ = (A - A).noised_space
-    with pytest.raises(CompositionError, match=r"tiny\(0\.1, 0\.2\), which has no energy"):
-        (a + b).energy(sample, timestep)
-
-
 @torch.no_grad()
 def test_a_composer_composes_as_its_composition_and_shares_the_trunk() -> None:
-    model = tiny_model()
-    a, b, c = model(0.1, 0.2), model(0.3, 0.4), model(0.8, 0.6)
+    a, b, c = MODEL(0.1, 0.2), MODEL(0.3, 0.4), MODEL(0.8, 0.6)
     sample, timestep = torch.randn(2, 3, 16, 16), torch.tensor([100.0, 700.0])
     cases: list[tuple[Composable, Composable, int]] = [
         (a + Composer([b, c]), a + (b & c), 4),
         (Composer([b, c]) & a, b & c & a, 4),
         (Composer([Composer([a, b]), c]), combine([a, b, c], "product"), 4),
-        (Composer([a, b]) - b, a - model.unconditional, 2),
+        (Composer([a, b]) - b, a - MODEL.unconditional, 2),
         (~Composer([a, b]), ~(a & b), 3),
         (0.5 * Composer(a) + 0.5 * Composer(b), 0.5 * a + 0.5 * b, 2),
     ]
@@ -375,9 +356,9 @@ def test_a_composer_composes_as_its_composition_and_shares_the_trunk() -> None:
         torch.testing.assert_close(got, Composition.of(expected).eps(sample, timestep), rtol=1e-5, atol=1e-5)
 
 
-@attrs.frozen(eq=False)
+@attrs.define
 class Shifts:
-    """A group of a package of its own: it predicts x0 for all its leaves at once. Groups are told apart by identity."""
+    """A group of a package of its own, with `==` and without a hash: it predicts x0 for all its leaves at once."""
 
     calls: list[int] = attrs.field(factory=list)
     prediction_type: str = "sample"
@@ -400,8 +381,8 @@ class Shift(Composable):
         return predict(self, sample, timestep)
 
 
-def test_a_group_predicts_all_its_leaves_in_one_call() -> None:
-    group = Shifts()
+def test_a_group_predicts_all_its_leaves_in_one_call_and_is_known_by_identity() -> None:
+    group, twin = Shifts(), Shifts()
     leaves = [Shift(group, value) for value in (0.2, 0.4, 0.9)]
     composer = Composer(leaves)
     assert dict(composer.terms) == pytest.approx(dict.fromkeys(leaves, 1 / 3))  # the rule of the group
@@ -411,20 +392,11 @@ def test_a_group_predicts_all_its_leaves_in_one_call() -> None:
     assert group.calls == [3]
     made = composer.sample(num_inference_steps=3, output_type="pt", progress=False)
     torch.testing.assert_close(made, torch.full((1, 3, 2, 2), 0.5), rtol=0, atol=1e-4)
-
-
-@attrs.define
-class EqualShifts(Shifts):
-    """A group with `==` and without a hash."""
-
-
-def test_groups_are_told_apart_by_identity() -> None:
-    first, second = EqualShifts(), EqualShifts()
-    assert first == second
-    sample, timestep = torch.randn(2, 3, 2, 2), torch.tensor([100.0, 700.0])
-    x0 = predict(Composer([Shift(first, 0.2), Shift(second, 0.4)]), sample, timestep, prediction_type="sample")
+    group.calls.clear()
+    assert group == twin
+    x0 = predict(Composer([leaves[0], Shift(twin, 0.4)]), sample, timestep, prediction_type="sample")
     torch.testing.assert_close(x0, torch.full_like(sample, 0.3))
-    assert (first.calls, second.calls) == ([1], [1])
+    assert (group.calls, twin.calls) == ([1], [1])
 
 
 @attrs.frozen(eq=False)
@@ -433,32 +405,25 @@ class Broken(Composable):
     noised_space: NoisedSpace = attrs.field(factory=lambda: NoisedSpace(cosine_schedule(), (1, 2, 2)))
 
     def eps(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        wrong = {
-            "shape": lambda: sample[:, :, :1],
-            "nan": lambda: sample * float("nan"),
-            "random": lambda: torch.randn_like(sample),
-            "batch": lambda: sample - sample.mean(0),
-            "in place": lambda: sample.mul_(2),
-        }
-        return wrong[self.kind]() if self.kind in wrong else sample
+        return FAULTS[self.kind][0](sample)
 
     def energy(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         return sample.square().flatten(1).sum(1)
 
 
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        ("shape", "eps of shape"),
-        ("nan", "NaN or infinity"),
-        ("random", "global random state"),
-        ("batch", "one by one"),
-        ("in place", "changed in place"),
-        ("energy", "gradient of the energy"),
-    ],
-)
-def test_the_conformance_check_finds(kind: str, message: str) -> None:
-    with pytest.raises(AssertionError, match=message):
+FAULTS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
+    "shape": (lambda sample: sample[:, :, :1], "eps of shape"),
+    "nan": (lambda sample: sample * float("nan"), "NaN or infinity"),
+    "random": (torch.randn_like, "global random state"),
+    "batch": (lambda sample: sample - sample.mean(0), "one by one"),
+    "in place": (lambda sample: sample.mul_(2), "changed in place"),
+    "energy": (lambda sample: sample, "gradient of the energy"),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_the_conformance_check_finds(kind: str) -> None:
+    with pytest.raises(AssertionError, match=FAULTS[kind][1]):
         check_component(Broken(kind))
 
 
@@ -467,8 +432,7 @@ def test_the_conformance_check_names_train_mode() -> None:
         def forward(self, sample: torch.Tensor, timestep: torch.Tensor, condition: object) -> torch.Tensor:  # type: ignore[override]
             return super().forward(sample)
 
-    model = tiny_model()
-    dropping = Conditional(attrs.evolve(model.denoiser, network=Dropping()), model(0.2, 0.3).condition)
+    dropping = Conditional(attrs.evolve(MODEL.denoiser, network=Dropping()), MODEL(0.2, 0.3).condition)
     with pytest.raises(AssertionError, match="network in train mode; expected eval mode"):
         check_component(dropping)
     dropping.denoiser.network.eval()

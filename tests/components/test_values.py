@@ -1,17 +1,14 @@
 """Values read from text and drawn at random, for conditioners with and without a reader of their own."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
-from energycomp.components import Condition, ReadsText, random_values, read_value, values_of
+from energycomp.components import ReadsText, random_values, read_value, values_of
 from energycomp.errors import InputError
-from energycomp.testing import UnitSquare, tinted_model
+from energycomp.testing import Labels, UnitSquare, tinted_model
 
 
 class Anything(UnitSquare):
@@ -32,17 +29,12 @@ class Prompts(Anything):
 @pytest.mark.parametrize(
     ("text", "args", "kwargs"),
     [
-        ("0.3,0.45", (0.3, 0.45), {}),
-        (" .5 , 1e-1,-2", (0.5, 0.1, -2), {}),
-        ("x=0.3, y=0.45", (), {"x": 0.3, "y": 0.45}),
-        ("smiling", ("smiling",), {}),
-        ("male=false", (), {"male": False}),
-        ("hair=red", (), {"hair": "red"}),
-        ('name="a"', (), {"name": "a"}),
-        ("a red cube", ("a red cube",), {}),
+        ("0.3,0.45", (0.3, 0.45), {}), (" .5 , 1e-1,-2", (0.5, 0.1, -2), {}), ("smiling", ("smiling",), {}),
+        ("x=0.3, y=0.45", (), {"x": 0.3, "y": 0.45}), ("male=false", (), {"male": False}),
+        ("hair=red", (), {"hair": "red"}), ('name="a"', (), {"name": "a"}), ("a red cube", ("a red cube",), {}),
         ("1,size=big", (1,), {"size": "big"}),
     ],
-)
+)  # fmt: skip
 def test_text_is_the_arguments_of_parse(text: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     conditioner = Anything()
     assert not isinstance(conditioner, ReadsText)
@@ -50,16 +42,17 @@ def test_text_is_the_arguments_of_parse(text: str, args: tuple[Any, ...], kwargs
     assert conditioner.given == [args, kwargs]
 
 
-@pytest.mark.parametrize("text", ["", " ", ",", "1,", "=1", "2x=1", "a=1,a=2", "[" * 5000 + "="])
-def test_text_that_is_no_list_of_arguments(text: str) -> None:
-    with pytest.raises(InputError, match="expected arguments with commas"):
-        read_value(Anything(), text)
-
-
-@pytest.mark.parametrize("text", ["nan,0.5", "1e999,0", "[[[,0", "0.3", "left,top", "x=0.3"])
-def test_what_the_conditioner_does_not_take(text: str) -> None:
-    with pytest.raises(InputError, match="expected two numbers"):
-        read_value(UnitSquare(), text)
+@pytest.mark.parametrize(
+    ("conditioner", "texts", "said"),
+    [
+        (Anything(), ("", " ", ",", "1,", "=1", "2x=1", "a=1,a=2", "[" * 5000 + "="), "expected arguments with commas"),
+        (UnitSquare(), ("nan,0.5", "1e999,0", "[[[,0", "0.3", "left,top", "x=0.3"), "expected two numbers"),
+    ],
+)
+def test_text_that_cannot_be_read(conditioner: UnitSquare, texts: tuple[str, ...], said: str) -> None:
+    for text in texts:
+        with pytest.raises(InputError, match=said):
+            read_value(conditioner, text)
 
 
 def test_a_reader_of_its_own_gets_the_text_as_it_is() -> None:
@@ -67,23 +60,12 @@ def test_a_reader_of_its_own_gets_the_text_as_it_is() -> None:
     assert read_value(Prompts(), "a dog, and a cat=1").tolist() == [[18.0, 18.0]]
 
 
-class Three(Anything):
-    support = constraints.integer_interval(0, 2)
-    value_shape = ()
-
-    def enumerate_support(self) -> Tensor:
-        return torch.arange(3)
-
-    def __call__(self, values: Tensor) -> Condition:
-        raise NotImplementedError
-
-
-def test_random_values_are_legal_and_repeat() -> None:
-    for conditioner in (UnitSquare(), Three()):
-        one, two = (random_values(conditioner, 50, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1))
-        assert torch.equal(one, two)
-        assert len(one) == 50
-        assert bool(conditioner.support.check(one).all())
+@pytest.mark.parametrize("conditioner", [UnitSquare(), Labels(3), tinted_model().conditioner])
+def test_random_values_are_legal_and_repeat(conditioner: Any) -> None:
+    one, two = (random_values(conditioner, 50, generator=1) for _ in range(2))
+    assert torch.equal(one, two)
+    assert len(one) == 50
+    assert bool(conditioner.support.check(one).all())
 
 
 def test_numbers_alone_leave_the_attributes_open() -> None:

@@ -1,7 +1,5 @@
 """Prediction types against each other, the noise schedule between its points, and what a denoiser refuses."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from threading import Barrier
@@ -11,7 +9,6 @@ import attrs
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from energycomp.components import Composition, Condition, convert, log_snr, signal_noise
 from energycomp.errors import InputError
@@ -47,53 +44,33 @@ def test_every_conversion_against_the_definitions(source: str, target: str) -> N
 def test_schedule_is_reproduced_at_its_points_and_interpolated_in_log_snr() -> None:
     points = torch.arange(1000.0)
     torch.testing.assert_close(torch.sigmoid(log_snr(ALPHAS, points)), ALPHAS.double(), rtol=1e-9, atol=0)
-    between = torch.tensor([0.25, 499.5, 998.9])
+    between = torch.tensor([-3.0, 0.25, 499.5, 998.9, 1000.0])  # clamped at the ends
     table = np.log(ALPHAS.double().numpy()) - np.log1p(-ALPHAS.double().numpy())
     expected = np.interp(between.double().numpy(), np.arange(1000), table)
     np.testing.assert_allclose(log_snr(ALPHAS, between).numpy(), expected, rtol=1e-12)
-
-
-def test_ends_of_the_schedule_are_clamped() -> None:
-    ends = log_snr(ALPHAS, torch.tensor([-3.0, 0.0, 999.0, 1000.0]))
-    assert ends[0] == ends[1]
-    assert ends[2] == ends[3]
-
-
-def test_signal_and_noise_are_an_angle() -> None:
     a, s = signal_noise(ALPHAS, torch.linspace(0, 1000, 50), torch.float64)
     assert a.shape == (50, 1, 1, 1)
     torch.testing.assert_close(a**2 + s**2, torch.ones_like(a))
     assert signal_noise(ALPHAS, torch.zeros(1))[0].dtype == torch.float32
 
 
+FALLING = r"expected \(T,\) falling"
+
+
 @pytest.mark.parametrize(
-    "alphas",
+    ("change", "message"),
     [
-        torch.tensor([0.5]),
-        torch.tensor([0.1, 0.5]),
-        torch.tensor([1.0, 0.5]),
-        torch.tensor([0.5, 0.0]),
-        torch.rand(2, 2),
+        *(({"alphas_cumprod": torch.tensor(alphas)}, FALLING)
+          for alphas in ([0.5], [0.1, 0.5], [1.0, 0.5], [0.5, 0.0], [[0.9, 0.5], [0.4, 0.1]])),
+        ({"alphas_cumprod": [0.9, 0.1]}, "of type list; expected a tensor"),
+        *(({"rule": "sum", "prediction_type": kind}, "rule 'sum'") for kind in ("sample", "v_prediction", "flow")),
+        ({"prediction_type": "x0"}, "prediction_type"), ({"rule": "max"}, "rule"),
     ],
-)
-def test_schedules_that_cannot_be(alphas: Tensor) -> None:
-    with pytest.raises(InputError, match="expected \\(T,\\) falling"):
-        attrs.evolve(tiny_model().denoiser, alphas_cumprod=alphas)
-    with pytest.raises(InputError, match="of type list; expected a tensor"):
-        attrs.evolve(tiny_model().denoiser, alphas_cumprod=[0.9, 0.1])
-
-
-@pytest.mark.parametrize("kind", ["sample", "v_prediction", "flow"])
-def test_sum_is_for_noise_predictions_only(kind: str) -> None:
-    with pytest.raises(InputError, match="rule 'sum'"):
-        tiny_model(rule="sum", prediction_type=kind)
-
-
-def test_unknown_type_and_rule() -> None:
-    with pytest.raises(ValueError, match="prediction_type"):
-        tiny_model(prediction_type="x0")
-    with pytest.raises(ValueError, match="rule"):
-        tiny_model(rule="max")
+)  # fmt: skip
+def test_denoisers_that_cannot_be(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        attrs.evolve(tiny_model().denoiser, **change)
+    assert isinstance(error.value, InputError)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -118,8 +95,7 @@ def test_the_device_meta_is_refused_and_the_model_stays_whole() -> None:
         for device in ("meta", torch.device("meta")):
             with pytest.raises(InputError, match=r"'meta'.*expected "):
                 move(device)
-    for name, weight in model.denoiser.network.state_dict().items():
-        assert torch.equal(weight, weights[name])
+    assert all(torch.equal(weight, weights[name]) for name, weight in model.denoiser.network.state_dict().items())
 
 
 def test_threads_share_one_unconditional_leaf(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,5 @@
 """Batched is looped, and the rows that run are the rows that are promised, for every rule, type and kind of network."""
 
-from __future__ import annotations
-
 from typing import Any, cast, get_args
 
 import attrs
@@ -82,25 +80,18 @@ def one_by_one(composition: Composition, sample: Tensor, timestep: Tensor) -> Te
 @pytest.mark.parametrize(("rule", "kind"), CASES)
 @torch.no_grad()
 def test_batched_is_looped_and_rows_are_counted(rule: Any, kind: str, two_stage: bool) -> None:
+    """Of rules over one to three components, and, where there is u, of weights of any mass."""
     model = denoiser(rule, kind, two_stage=two_stage)
+    a, b, c = leaves(model)
+    u = rule == "product"
+    cases = [(combine(some, rule), len(some) + (u and len(some) > 1)) for some in ([a], [a, b], [a, b, c])]
+    if u:
+        cases += [(2.0 * a - 0.5 * b, 2), (7.5 * a & b, 3), (~a, 2), (a - b, 2)]
     sample, timestep = inputs()
-    for count in (1, 2, 3):
-        composition = combine(leaves(model)[:count], rule)
+    for composition, distinct in cases:
         with count_rows() as spent:
             got = predict(composition, sample, timestep)
-        null = rule == "product" and count > 1
-        assert spent.rows == len(sample) * (count + null)
-        assert spent.trunks == (len(sample) if two_stage else 0)
-        assert close(got.double(), one_by_one(composition, sample, timestep))
-
-
-@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction", "flow"])
-@torch.no_grad()
-def test_weights_of_any_mass(kind: str) -> None:
-    a, b, _ = leaves(denoiser("product", kind))
-    sample, timestep = inputs()
-    for composition in (2.0 * a - 0.5 * b, 7.5 * a & b, ~a, a - b):
-        got = predict(composition, sample, timestep)
+        assert (spent.rows, spent.trunks) == (len(sample) * distinct, len(sample) if two_stage else 0)
         assert close(got.double(), one_by_one(composition, sample, timestep))
 
 
@@ -126,19 +117,6 @@ def test_two_denoisers_in_one_composition() -> None:
         got = predict(composition, sample, timestep)
     assert (spent.rows, spent.trunks) == (4 * 2, 2 * 2)
     assert close(got.double(), one_by_one(composition, sample, timestep))
-
-
-@torch.no_grad()
-def test_a_condition_for_each_sample_of_the_batch() -> None:
-    model = denoiser("product", "sample")
-    leaf = Conditional(model, Condition(PLACES[:2, None]))
-    sample, timestep = inputs()
-    got = predict(Composition.of(leaf), sample, timestep)
-    for b in range(2):
-        alone = predict(Composition.of(leaves(model)[b]), sample[b : b + 1], timestep[b : b + 1])
-        assert close(got[b : b + 1], alone)
-    with pytest.raises(InputError, match="expected 1 or 3"):
-        predict(Composition.of(leaf), *inputs(3))
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
@@ -181,12 +159,6 @@ def test_ragged_rows_are_the_compositions_of_each_sample(rule: Any, kind: Predic
         assert close(got[b : b + 1], alone)
 
 
-def test_a_mean_of_nothing() -> None:
-    model = denoiser("mean", "sample")
-    with pytest.raises(CompositionError, match="without components under the rule 'mean'"):
-        compose_rows(model, trunk(model, *inputs()), Condition(PLACES[:1, None]), torch.tensor([0]))
-
-
 @torch.no_grad()
 def test_types_are_combined_as_they_are_at_mass_one() -> None:
     a, b, _ = leaves(denoiser("product", "sample"))
@@ -226,14 +198,17 @@ def test_what_is_not_finite_names_the_component() -> None:
         predict(Composition.of(lone), *inputs())
 
 
-def test_wrong_shapes() -> None:
-    model = denoiser("product", "sample")
+def test_what_does_not_fit_is_refused() -> None:
+    model = denoiser("mean", "sample")
+    shared, places = trunk(model, *inputs()), Condition(PLACES[:1, None])
     with pytest.raises(InputError, match=r"expected \(B, 3, 16, 16\)"):
         trunk(model, torch.zeros(1, 3, 8, 8), torch.zeros(1))
     with pytest.raises(InputError, match=r"expected one per sample, \(B,\)"):
         trunk(model, torch.zeros(2, 3, 16, 16), torch.zeros(1))
     with pytest.raises(InputError, match="one owner per row"):
-        rows(model, trunk(model, *inputs()), Condition(PLACES[:, None]), torch.tensor([0]))
+        rows(model, shared, Condition(PLACES[:, None]), torch.tensor([0]))
+    with pytest.raises(CompositionError, match="without components under the rule 'mean'"):
+        compose_rows(model, shared, places, torch.tensor([0]))
 
 
 @torch.no_grad()
@@ -262,16 +237,20 @@ def test_a_denoiser_shares_the_unconditional_leaf_of_its_base() -> None:
     adapted = attrs.evolve(model.denoiser, network=model.denoiser.network, base=model.denoiser)
     other = Conditional(adapted, model(0.3, 0.4).condition, name="adapted")
     assert other.unconditional is model.unconditional
-    sample, timestep = torch.randn(1, *adapted.sample_shape), torch.tensor([100.0])
     with count_rows() as spent:
-        got = (model(0.1, 0.2) & other).eps(sample, timestep)
+        got = (model(0.1, 0.2) & other).eps(*inputs(1))
     assert spent.rows == 3
-    torch.testing.assert_close(got, (model(0.1, 0.2) & model(0.3, 0.4)).eps(sample, timestep))
+    torch.testing.assert_close(got, (model(0.1, 0.2) & model(0.3, 0.4)).eps(*inputs(1)))
 
 
-def test_the_width_of_a_transformer_is_that_of_its_patches() -> None:
+def test_the_width_of_a_network_is_that_of_its_patches_and_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert evaluate.widest(nn.Sequential(nn.Linear(8, 3072), nn.Linear(3072, 8))) == 768
     assert evaluate.widest(nn.Linear(2, 2)) == 64
+    looked: list[nn.Module] = []
+    monkeypatch.setattr(evaluate, "widest", lambda network: looked.append(network) or 64)
+    networks = nn.Linear(2, 2), nn.Linear(2, 2)
+    limits = [evaluate.row_limit(torch.device("cpu"), (1, 8, 8), network) for network in networks * 2]
+    assert (len(set(limits)), looked) == (1, list(networks))
 
 
 @pytest.mark.parametrize("two_stage", [True, False])
@@ -283,12 +262,3 @@ def test_a_network_in_double_precision_predicts_what_it_does_in_single_precision
     found, expected = (predict(combine(leaves(model), "product"), sample, timestep) for model in (double, single))
     assert found.dtype == torch.float32
     assert close(found, expected)
-
-
-def test_the_width_of_a_network_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked: list[nn.Module] = []
-    monkeypatch.setattr(evaluate, "widest", lambda network: looked.append(network) or 64)
-    networks = nn.Linear(2, 2), nn.Linear(2, 2)
-    limits = [evaluate.row_limit(torch.device("cpu"), (1, 8, 8), network) for network in networks * 2]
-    assert len(set(limits)) == 1
-    assert looked == list(networks)

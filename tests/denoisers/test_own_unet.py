@@ -1,7 +1,5 @@
 """The example of a network of one's own, with either UNet: a few steps, scenes and images, to the end."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,8 @@
 """Adapters of diffusers UNets: what a trained one predicted before, it predicts as a network."""
 
-from __future__ import annotations
-
+import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
 from energycomp.components import Condition
-from energycomp.denoisers import ConditionUNet, EmbeddingUNet, Network, TwoStage
+from energycomp.denoisers import ConditionUNet, EmbeddingUNet, Network, TwoStage, TwoStageUNet
 from energycomp.errors import InputError
 
 SMALL: dict[str, Any] = {
@@ -25,6 +26,12 @@ ATTENTION = {
 }  # fmt: skip
 
 
+IMAGE = "image_proj"
+TEXT_TIME = {
+    "addition_embed_type": "text_time", "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 8,
+}  # fmt: skip
+
+
 def noised() -> tuple[Tensor, Tensor]:
     return torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([3.0, 500.25, 990.0])
 
@@ -34,33 +41,40 @@ def trained(kind: type[Any], **config: Any) -> Any:
     return kind(**config).eval()
 
 
-def adapters() -> list[nn.Module]:
-    return [
-        ConditionUNet(tokens=2, **ATTENTION),
-        ConditionUNet(**ATTENTION, encoder_hid_dim=5),
-        EmbeddingUNet(condition_width=6, **PLAIN),
-    ]
+NETWORKS: dict[str, tuple[Callable[[], Any], tuple[int, int]]] = {
+    "two stages": (lambda: TwoStageUNet(sample_size=8, channels=(8, 16), head_channels=8), (1, 2)),
+    "cross-attention": (lambda: ConditionUNet(tokens=2, **ATTENTION), (2, 4)),
+    "projected tokens": (lambda: ConditionUNet(**ATTENTION, encoder_hid_dim=5), (1, 5)),
+    "time embedding": (lambda: EmbeddingUNet(condition_width=6, **PLAIN), (3, 2)),
+}
 
 
-@pytest.mark.parametrize(("index", "token_shape"), [(0, (2, 4)), (1, (1, 5)), (2, (3, 2))])
+@pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
-def test_rows(index: int, token_shape: tuple[int, int]) -> None:
-    net = adapters()[index].eval()
+def test_rows_null_rows_and_config(name: str) -> None:
+    make, token_shape = NETWORKS[name]
+    net = make().eval()
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.2)
-    assert isinstance(net, Network)
-    assert not isinstance(net, TwoStage)
+    assert isinstance(net, TwoStage) == (name == "two stages")
+    assert isinstance(net, TwoStage | Network)
     sample, timestep = noised()
-    one = net(sample, timestep, Condition(torch.zeros(3, *token_shape)))
-    other = net(sample, timestep, Condition(torch.ones(3, *token_shape)))
-    null = net(sample, timestep, Condition.unconditional(*token_shape, rows=3))
-    full = net(sample, timestep, Condition(torch.ones(3, *token_shape), torch.ones(3, dtype=torch.bool)))
-    assert one.shape == sample.shape
-    assert torch.equal(null, full)  # what a null row holds does not matter
-    assert len({round(float(p.sum()), 4) for p in (one, other, null)}) == 3
-    again = type(net)(**net.config)
+
+    def predict(value: float, *, null: bool = False, net: Any = net) -> Tensor:
+        condition = Condition(torch.full((3, *token_shape), value), torch.full((3,), null))
+        if isinstance(net, TwoStage):
+            return net.head(net.features(sample, timestep), condition, torch.arange(3))
+        return net(sample, timestep, condition)
+
+    zeros, ones, nothing = predict(0.0), predict(1.0), predict(0.0, null=True)
+    assert zeros.shape == sample.shape
+    assert len({round(float(p.sum()), 4) for p in (zeros, ones, nothing)}) == 3  # (0, 0) is a legal place
+    for held in (1.0, math.nan):
+        assert torch.equal(predict(held, null=True), nothing)  # what a null row holds does not matter
+    again = type(net)(**json.loads(json.dumps(net.config))).eval()
     again.load_state_dict(net.state_dict())
-    assert torch.equal(again.eval()(sample, timestep, Condition(torch.ones(3, *token_shape))), other)
+    assert again.config == net.config
+    assert torch.equal(predict(1.0, net=again), ones)
 
 
 @torch.no_grad()
@@ -131,29 +145,16 @@ def test_a_trained_unet_without_classes_starts_as_it_was() -> None:
     ("make", "message"),
     [
         (lambda: ConditionUNet(**ATTENTION, num_class_embeds=3), "num_class_embeds=3"),
-        (
-            lambda: ConditionUNet(
-                **ATTENTION, addition_embed_type="text_time", addition_time_embed_dim=4,
-                projection_class_embeddings_input_dim=8,
-            ),
-            "addition_embed_type='text_time'",
-        ),
-        (
-            lambda: ConditionUNet(**ATTENTION, encoder_hid_dim=4, encoder_hid_dim_type="image_proj"),
-            "encoder_hid_dim_type='image_proj'",
-        ),
+        (lambda: ConditionUNet(**ATTENTION, **TEXT_TIME), "addition_embed_type='text_time'"),
+        (lambda: ConditionUNet(**ATTENTION, encoder_hid_dim=4, encoder_hid_dim_type=IMAGE), f"_type='{IMAGE}'"),
         (lambda: ConditionUNet(**{**ATTENTION, "out_channels": 6}), "3 channels in and 6 out"),
+        (lambda: ConditionUNet.from_unet(UNet2DConditionModel(**ATTENTION), null=torch.zeros(2, 4)),
+         r"expected \(L, D\) = \(1, 4\)"),
         (lambda: EmbeddingUNet(condition_width=2, **PLAIN, num_class_embeds=3), "num_class_embeds=3"),
         (lambda: EmbeddingUNet.from_unet(UNet2DModel(**PLAIN)), "a UNet of no classes with condition_width=None"),
         (lambda: EmbeddingUNet.from_unet(UNet2DModel(**PLAIN, num_class_embeds=3), null_class=3), "null_class=3"),
-        (
-            lambda: EmbeddingUNet.from_unet(UNet2DModel(**PLAIN, class_embed_type="timestep"), condition_width=2),
-            "class_embed_type='timestep'",
-        ),
-        (
-            lambda: ConditionUNet.from_unet(UNet2DConditionModel(**ATTENTION), null=torch.zeros(2, 4)),
-            r"expected \(L, D\) = \(1, 4\)",
-        ),
+        (lambda: EmbeddingUNet.from_unet(UNet2DModel(**PLAIN, class_embed_type="timestep"), condition_width=2),
+         "class_embed_type='timestep'"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit(make: Any, message: str) -> None:

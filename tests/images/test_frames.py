@@ -1,7 +1,5 @@
 """Frames of GIF and MP4 files, written and read."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

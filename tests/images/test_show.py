@@ -1,7 +1,5 @@
 """How results show themselves: in one line, as text, and in a notebook, whatever they hold and a plugin says."""
 
-from __future__ import annotations
-
 import base64
 import copy
 import io
@@ -21,7 +19,7 @@ from PIL import Image, ImageShow
 from torch import Tensor
 
 from energycomp import Composer, Model, Solution, images as shown, infer
-from energycomp.components import Gaussian
+from energycomp.components import Gaussian, random_values
 from energycomp.errors import InputError
 from energycomp.images import to_unit
 from energycomp.inference import Judgement, View, view_of
@@ -78,20 +76,14 @@ def test_what_a_plugin_says_stays_text() -> None:
     assert "[red]" in shown.as_text(shown.rich_table(["[red]a"], [["[bold]b"]]))  # no markup of rich either
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (float("nan"), "nan"),
-        ({"a": 0.5, "b": 0.25}, "0.25"),
-        ({}, "{}"),
-        ({"a": "b"}, "{'a': 'b'}"),
-        ([], ""),
-        ([1, 2.5], "1, 2.5"),
-        ([["a"]], "[['a']]"),
-        ([0.123456789] * 16, "0.123, 0.123, 0.123, ... (16 numbers)"),
-        (True, "True"),
-    ],
-)
+CELLS = [
+    (float("nan"), "nan"), ({"a": 0.5, "b": 0.25}, "0.25"), ({}, "{}"), ({"a": "b"}, "{'a': 'b'}"), ([], ""),
+    ([1, 2.5], "1, 2.5"), ([["a"]], "[['a']]"), (True, "True"),
+    ([0.123456789] * 16, "0.123, 0.123, 0.123, ... (16 numbers)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "expected"), CELLS)
 def test_a_cell(value: Any, expected: str) -> None:
     assert shown.cell(value) == expected
 
@@ -106,20 +98,6 @@ def test_a_table_of_rows_that_differ_has_every_column_once() -> None:
     assert len({len(line) for line in text.splitlines()}) == 1
 
 
-@pytest.mark.parametrize("name", ["a.png", "b.JPG", "c.webp"])
-def test_an_image_is_saved_by_the_end_of_its_name(tmp_path: Path, name: str) -> None:
-    shown.save_image(Image.new("RGB", (4, 2), "red"), tmp_path / name)
-    with Image.open(tmp_path / name) as image:
-        assert (image.size, image.mode) == ((4, 2), "RGB")
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_another_name_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="such as image"):
-        shown.save_image(Image.new("RGB", (4, 2)), tmp_path / "a.gif")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_machine_without_a_window_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageShow, "_viewers", [])
     with pytest.raises(InputError, match="without a program that shows it"):
@@ -129,6 +107,15 @@ def test_a_machine_without_a_window_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 # Solutions
 
 PLACES = torch.tensor([[0.2, 0.3], [0.8, 0.7]])
+
+
+def answer(**said: Any) -> Solution:
+    """What a solver returns, and what else is known of it."""
+    return Solution(PLACES, 2, 1.0, 0.1, 7, **said)
+
+
+def as_place(value: Tensor) -> dict[str, float]:
+    return {"x": float(value[0]), "y": float(value[1])}
 
 
 class Says(UnitSquare):
@@ -142,10 +129,6 @@ class Says(UnitSquare):
         return self.said(value) if callable(self.said) else self.said
 
 
-def as_place(value: Tensor) -> dict[str, float]:
-    return {"x": float(value[0]), "y": float(value[1])}
-
-
 def saying(said: Any, **defaults: Any) -> Model:
     conditioner = type("Told", (Says,), {"said": staticmethod(said) if callable(said) else said})()
     return attrs.evolve(bumps_model(solver="pursuit", **defaults), conditioner=conditioner)
@@ -157,7 +140,6 @@ def solution() -> Solution:
 
 
 def test_a_solution_keeps_its_image_and_says_what_it_found(solution: Solution) -> None:
-    assert solution.image is not None
     assert solution.image.size == (SIZE, SIZE)
     rows = solution.table()
     assert [set(row) for row in rows] == [{"x", "y", "gain"}] * 2
@@ -169,15 +151,23 @@ def test_a_solution_keeps_its_image_and_says_what_it_found(solution: Solution) -
     assert repr(solution).startswith("Solution(2 components, error ")
 
 
-def test_a_page_shows_the_enlarged_image_and_the_table(solution: Solution) -> None:
+def test_a_solution_shows_and_saves_the_marked_image_and_the_table(
+    solution: Solution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     html = solution._repr_html_()
-    page = checked(html)
     assert picture(html).size == (320, 320)
-    assert page.text == str(solution)
+    assert checked(html).text == str(solution)
     assert solution._repr_png_()[:4] == b"\x89PNG"
     marked, plain = solution.picture(side=96), solution.image.resize((96, 96), Image.Resampling.LANCZOS)
     assert marked.size == plain.size
     assert marked.tobytes() != plain.tobytes()  # rings
+    opened: list[Image.Image] = []
+    monkeypatch.setattr(ImageShow, "show", lambda image: opened.append(image) or True)
+    solution.show()
+    solution.save(tmp_path / "read.png")
+    with Image.open(tmp_path / "read.png") as image:
+        assert image.size == opened[0].size == (480, 480)
+        assert image.tobytes() == opened[0].tobytes()
 
 
 def test_a_solution_is_what_it_was_after_pickle_and_copy(solution: Solution) -> None:
@@ -188,38 +178,20 @@ def test_a_solution_is_what_it_was_after_pickle_and_copy(solution: Solution) -> 
     assert json.loads(json.dumps(solution.record(), allow_nan=False)) == solution.record()
 
 
-def test_a_solution_is_saved_and_shown(solution: Solution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[Image.Image] = []
-    monkeypatch.setattr(ImageShow, "show", lambda image: shown.append(image) or True)
-    solution.show()
-    solution.save(tmp_path / "read.png")
-    with Image.open(tmp_path / "read.png") as image:
-        assert image.size == shown[0].size == (480, 480)
-        assert image.tobytes() == shown[0].tobytes()
-
-
-def test_a_large_image_is_kept_small() -> None:
-    view = view_of(saying(as_place), PLACES, image=Image.new("RGB", (3000, 1500)))
-    assert view.image is not None
-    assert view.image.size == (1024, 512)
-
-
 BARE: dict[str, Solution] = {
-    "of a solver": Solution(PLACES, 2, 1.0, 0.1, 7),
+    "of a solver": answer(),
     "no components": Solution(PLACES[:0], 0, 1.0, 0.1, 7, runner_up=PLACES[:1], p_value=0.5),
     "NaN": Solution(
         PLACES, 2, math.nan, math.inf, 7, component_gain=torch.tensor([math.nan, 1.0]), p_value=math.nan,
         judgement=Judgement(fit=math.nan),
     ),
     "labels": Solution(torch.tensor([3, 1]), 2, 1.0, 0.1, 7, probability=torch.tensor([0.5, 0.25])),
-    "all warnings": Solution(
-        PLACES, 2, 1.0, 0.1, 7, component_gain=torch.tensor([-1.0, 1.0]),
-        judgement=Judgement(typicality=0.001, at_count_limit=True),
+    "all warnings": answer(
+        component_gain=torch.tensor([-1.0, 1.0]), judgement=Judgement(typicality=0.001, at_count_limit=True)
     ),
-    "another view": Solution(PLACES, 2, 1.0, 0.1, 7, view=View(None, ({"x": 0.5, "y": 0.5},))),
-    "no certainty": Solution(
-        PLACES, 2, 1.0, 0.1, 7, posteriors=(torch.full((2, 3), math.nan),),
-        view=View(None, (EVIL, EVIL), None, ("tint",)),
+    "another view": answer(view=View(None, ({"x": 0.5, "y": 0.5},))),
+    "no certainty": answer(
+        posteriors=(torch.full((2, 3), math.nan),), view=View(None, (EVIL, EVIL), None, ("tint",))
     ),
 }  # fmt: skip
 
@@ -230,46 +202,38 @@ def test_any_solution_shows_itself(name: str) -> None:
     assert len(given.table()) == given.count
     assert "\n" not in repr(given)
     page = checked(given._repr_html_())
-    for warning in given.warnings:
-        assert warning in page.text
-        assert warning in str(given)
+    assert all(warning in page.text and warning in str(given) for warning in given.warnings)
+    assert page.text.count("warning: ") == len(given.warnings) == (3 if name == "all warnings" else 0)
+    assert ("3 warnings" in repr(given)) == (name == "all warnings")
     assert given._repr_png_() is None
     json.dumps(given.record(), allow_nan=False)
-    with pytest.raises(InputError, match="without its image"):
-        given.picture()
-    with pytest.raises(InputError, match="without its image"):
-        given.save("never.png")
+    for use in (given.picture, lambda: given.save("never.png")):
+        with pytest.raises(InputError, match="without its image"):
+            use()
 
 
-@pytest.mark.parametrize(
-    ("said", "row"),
-    [
-        (ValueError("not described"), {"value": [0.25, 0.5]}),
-        (lambda value: [float(v) for v in value], {"value": [0.25, 0.5]}),
-        ("a red <b>cube</b>", {"value": "a red <b>cube</b>"}),
-        (None, {"value": None}),
-        ({"x": math.nan, "y": 0.5}, {"x": math.nan, "y": 0.5}),
-        ({"x": "left", "y": 0.5}, {"x": "left", "y": 0.5}),
-        ({"x": 0.5}, {"x": 0.5}),
-        ({1: 2}, {1: 2}),
-    ],
-    ids=["raises", "list", "text", "None", "NaN", "words", "one coordinate", "a number as name"],
-)
-def test_a_conditioner_of_a_plugin_may_say_anything(said: Any, row: dict[Any, Any]) -> None:
+PLAIN = {"value": [0.25, 0.5]}
+SAID: dict[str, tuple[Any, dict[Any, Any]]] = {
+    "raises": (ValueError("not described"), PLAIN),
+    "list": (lambda value: [float(v) for v in value], PLAIN),
+    "text": ("a red <b>cube</b>", {"value": "a red <b>cube</b>"}),
+    "None": (None, {"value": None}),
+    "NaN": ({"x": math.nan, "y": 0.5}, {"x": math.nan, "y": 0.5}),
+    "words": ({"x": "left", "y": 0.5}, {"x": "left", "y": 0.5}),
+    "one coordinate": ({"x": 0.5}, {"x": 0.5}),
+    "a number as name": ({1: 2}, {1: 2}),
+}
+
+
+@pytest.mark.parametrize("kind", SAID)
+def test_a_conditioner_of_a_plugin_may_say_anything(kind: str) -> None:
+    said, row = SAID[kind]
     view = view_of(saying(said), torch.tensor([[0.25, 0.5]]), image=torch.zeros(3, SIZE, SIZE))
     assert repr(view.rows) == repr([row])
     assert view.places == []
     found = Solution(torch.tensor([[0.25, 0.5]]), 1, 1.0, 0.1, 7, view=view)
     checked(found._repr_html_())
     assert found.picture(side=64).getextrema() == ((128, 128),) * 3  # the plain image: it has no place to mark
-
-
-def test_the_empty_answer_shows_the_image_alone() -> None:
-    model = saying(as_place)
-    found = infer(to_unit(planted(model, PLACES[:0])), model, count=0)
-    assert found.table() == []
-    assert str(found).startswith("0 objects")
-    assert picture(found._repr_html_()).size == (320, 320)
 
 
 def test_attributes_have_their_certainty() -> None:
@@ -280,61 +244,68 @@ def test_attributes_have_their_certainty() -> None:
     assert (row["tint"], row["width"]) == ("blue", "wide")
     assert set(row["certainty"]) == {"tint", "width"}
     assert f"{min(row['certainty'].values()):.2f}" in str(found)
+    empty = infer(to_unit(planted(model, values[:0])), model, count=0)  # which shows the image alone
+    assert empty.table() == []
+    assert str(empty).startswith("0 objects")
+    assert picture(empty._repr_html_()).size == (320, 320)
 
 
-@pytest.mark.parametrize("image", ["path", "tensor", "list", "array"])
-def test_the_image_is_kept_in_whatever_form_it_came(image: str, tmp_path: Path) -> None:
-    made = Image.new("RGB", (24, 16), "red")
-    made.save(tmp_path / "a.png")
-    given: Any = {"path": tmp_path / "a.png", "tensor": torch.zeros(1, 3, 16, 24), "list": [made], "array": None}[image]
-    given = np.asarray(made) if given is None else given
-    view = view_of(saying(as_place), PLACES, image=given)
-    assert view.image is not None
-    assert view.image.size == (24, 16)
+RED = Image.new("RGB", (24, 16), "red")
 
 
-def test_data_that_are_no_image_leave_no_image() -> None:
-    assert view_of(saying(as_place), PLACES, image=torch.full((1, 5, 4, 4), 7.0)).image is None
+@pytest.mark.parametrize(
+    ("image", "size"),
+    [
+        (Path("a.png"), (24, 16)), (torch.zeros(1, 3, 16, 24), (24, 16)), ([RED], (24, 16)),
+        (np.asarray(RED), (24, 16)),
+        (Image.new("RGB", (3000, 1500)), (1024, 512)), (torch.full((1, 5, 4, 4), 7.0), None),
+    ],
+    ids=["path", "tensor", "list", "array", "a large one is kept small", "none"],
+)  # fmt: skip
+def test_the_image_is_kept_in_whatever_form_it_came(
+    image: Any, size: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    RED.save("a.png")
+    kept = view_of(saying(as_place), PLACES, image=image).image
+    assert (kept if kept is None else kept.size) == size
 
 
 # Edits and models
 
 
 def test_an_edit_shows_both_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = saying(as_place, num_inference_steps=4)
-    answer = Solution(PLACES, 2, 0.0, 0.0, 7)
-    image = planted(model, PLACES)[0]
-    edited = edit(to_unit(image), model, remove=[0], add=[(0.2, 0.8)], solution=answer, progress=False)
-    assert edited.solution is answer
+    model, found = saying(as_place, num_inference_steps=4), Solution(PLACES, 2, 0.0, 0.0, 7)
+    image = to_unit(planted(model, PLACES)[0])
+    edited = edit(image, model, remove=[0], add=[(0.2, 0.8)], solution=found, progress=False)
+    assert edited.solution is found
     assert str(edited).startswith("2 objects before, 2 after; ")
     assert "\n" not in repr(edited)
-    page = checked(edited._repr_html_())
-    assert "0.8" in page.text
+    assert "0.8" in checked(edited._repr_html_()).text
     assert picture(edited._repr_html_()).size == (2 * 258 + 2, 256 + 4 + 20)
     assert edited._repr_png_()[:4] == b"\x89PNG"
-    shown: list[Image.Image] = []
-    monkeypatch.setattr(ImageShow, "show", lambda image: shown.append(image) or True)
+    opened: list[Image.Image] = []
+    monkeypatch.setattr(ImageShow, "show", lambda image: opened.append(image) or True)
     edited.show()
-    assert shown[0].size == edited.picture().size
-
-
-def test_an_edit_of_everything_away_shows_itself() -> None:
-    model = saying("nothing to say", num_inference_steps=4)
-    answer = Solution(PLACES, 2, 0.0, 0.0, 7)
-    edited = edit(to_unit(planted(model, PLACES)[0]), model, remove=[0, 1], solution=answer, progress=False)
-    assert str(edited).startswith("2 objects before, 0 after; ")
-    checked(edited._repr_html_())
+    assert opened[0].size == edited.picture().size
+    silent = saying("nothing to say", num_inference_steps=4)
+    emptied = edit(image, silent, remove=[0, 1], solution=found, progress=False)
+    assert str(emptied).startswith("2 objects before, 0 after; ")
+    checked(emptied._repr_html_())
 
 
 @pytest.mark.parametrize(
     "model", [tiny_model(), bumps_model(), labels_model(4), tinted_model()], ids=lambda model: model.name
 )
-def test_a_model_says_what_it_is_in_one_line(model: Model) -> None:
-    assert "\n" not in repr(model)
+def test_models_and_compositions_say_what_they_are_in_one_line(model: Model) -> None:
     assert repr(model).startswith(f"Model({model.name!r}, 16x16 ")
     assert type(model.conditioner).__name__ in repr(model)
-    assert "\n" not in repr(model.denoiser)
-    assert model.denoiser.rule in checked(model._repr_html_()).text
+    text = checked(model._repr_html_()).text
+    assert model.denoiser.rule in text
+    assert ("red, green, blue" in text) == (model.name == "tinted")  # the words of attributes
+    a, b = (model.leaf(value[None]) for value in random_values(model.conditioner, 2, generator=0))
+    for one in (model, model.denoiser, a & ~b, Composer(a & b), model.unconditional, a | b, Gaussian(0.0)):
+        assert "\n" not in repr(one)
 
 
 def test_a_model_without_a_name_or_with_a_bad_one() -> None:
@@ -342,23 +313,6 @@ def test_a_model_without_a_name_or_with_a_bad_one() -> None:
         model = attrs.evolve(bumps_model(), name=name)
         assert "\n" not in repr(model)
         assert repr(name) in checked(model._repr_html_()).text
-
-
-def test_a_model_of_attributes_lists_their_words() -> None:
-    assert "red, green, blue" in checked(tinted_model()._repr_html_()).text
-
-
-def test_compositions_are_formulas_in_one_line() -> None:
-    model = bumps_model()
-    both = model(0.2, 0.3) & ~model(0.7, 0.8)
-    for one in (both, Composer(both), model.unconditional, model(0.2, 0.3) | model(0.7, 0.8), Gaussian(0.0)):
-        assert "\n" not in repr(one)
-
-
-def test_an_answer_that_is_not_to_be_trusted_says_so_on_every_view() -> None:
-    given = BARE["all warnings"]
-    assert "3 warnings" in repr(given)
-    assert checked(given._repr_html_()).text.count("warning: ") == 3
 
 
 def test_numbers_of_an_image_that_is_not_to_be_trusted_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,5 @@
 """Attributes of found objects: read by enumeration on the quadratic form, measured, edited; and refined places."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -30,6 +28,8 @@ def test_reads_the_words_of_every_object() -> None:
     assert found.certainty(8.0).shape == (3, 2)
     assert found.certainty(8.0).min() > 0.9
     assert found.certainty(None).isnan().all()
+    logarithms = ObjectWords(torch.zeros(1, 3), (torch.tensor([[2.0, 6.0]]),))
+    assert logarithms.certainty(1.0, torch.log).tolist() == [[pytest.approx(0.75)]]  # that of ratios
 
 
 def test_costs_what_it_says() -> None:
@@ -47,32 +47,18 @@ def test_an_object_that_is_not_there_has_an_uncertain_tint() -> None:
     assert posterior[0].min() > 0.9 > posterior[1, 0]
 
 
-def test_no_object_has_no_attributes() -> None:
-    found = read_attributes(make_problem(planted(MODEL, TRUE), MODEL), TRUE[:0, :2], generator=0)
-    assert found.values.shape == (0, 4)
-    assert found.certainty(8.0).shape == (0, 2)
-
-
-def test_certainty_of_logarithms_is_that_of_ratios() -> None:
-    found = ObjectWords(torch.zeros(1, 3), (torch.tensor([[2.0, 6.0]]),))
-    assert found.certainty(1.0, torch.log).tolist() == [[pytest.approx(0.75)]]
-
-
 def test_infer_returns_whole_objects() -> None:
-    image = planted(MODEL, TRUE[[0, 2]])
-    solution = infer(to_unit(image), MODEL, solver="pursuit")
+    """Their places come nearer by their words; candidates are whole values."""
+    image = to_unit(planted(MODEL, TRUE[[0, 2]]))
+    solution, opened = (infer(image, MODEL, solver="pursuit", **options) for options in ({}, {"attributes": False}))
     assert solution.conditions[:, 2:].equal(TRUE[[0, 2], 2:])
-    assert torch.allclose(solution.conditions[:, :2], TRUE[[0, 2], :2], atol=0.02)
+    off, before = ((one.conditions[:, :2] - TRUE[[0, 2], :2]).abs() for one in (solution, opened))
+    assert off.max() < 0.02
+    assert off.mean() < before.mean()
     assert solution.certainty is not None
-    opened = infer(to_unit(image), MODEL, solver="pursuit", attributes=False)
-    assert opened.conditions.shape == (2, 2)
-    assert opened.certainty is None
-
-
-def test_candidates_are_whole_values() -> None:
-    solution = infer(to_unit(planted(MODEL, TRUE[:1])), MODEL, solver="pursuit", candidates=TRUE)
-    assert solution.conditions.equal(TRUE[:1])
-    assert solution.certainty is None
+    assert (opened.conditions.shape, opened.certainty) == ((2, 2), None)
+    listed = infer(to_unit(planted(MODEL, TRUE[:1])), MODEL, solver="pursuit", candidates=TRUE)
+    assert (listed.conditions.tolist(), listed.certainty) == (TRUE[:1].tolist(), None)
 
 
 def test_evaluate_measures_places_and_attributes() -> None:
@@ -85,11 +71,14 @@ def test_evaluate_measures_places_and_attributes() -> None:
     assert report.values["tint_calibration_error"] < 0.1
 
 
-def test_accuracy_is_over_found_objects() -> None:
+def test_accuracy_and_calibration_are_over_found_objects() -> None:
     found, true = TRUE.clone(), TRUE.clone()
     found[0, 2] = 3.0  # a wrong tint
-    found[1, :2] = 0.0  # not found
     support = MODEL.conditioner.support
+    calibration = AttributeCalibration(support, 0)
+    calibration.update([found], [TRUE], certainty=[torch.full((3, 2), 0.95)])
+    assert float(calibration.compute()) == pytest.approx(0.95 - 2 / 3, abs=1e-6)
+    found[1, :2] = 0.0  # not found
     tint, both = AttributeAccuracy(support, [0]), AttributeAccuracy(support, [0, 1])
     for metric in (tint, both):
         metric.update([found], [true])
@@ -98,14 +87,6 @@ def test_accuracy_is_over_found_objects() -> None:
     tint.reset()
     tint.update([found], [true])
     assert tint.compute() == 1.0
-
-
-def test_calibration_compares_certainty_with_what_is_right() -> None:
-    calibration = AttributeCalibration(MODEL.conditioner.support, 0)
-    found = TRUE.clone()
-    found[0, 2] = 3.0
-    calibration.update([found], [TRUE], certainty=[torch.full((3, 2), 0.95)])
-    assert float(calibration.compute()) == pytest.approx(0.95 - 2 / 3, abs=1e-6)
 
 
 @pytest.mark.parametrize("change", [{"tint": "green"}, {"tint": "green", "width": "narrow"}])
@@ -149,16 +130,9 @@ def test_places_stay_inside(place: list[float]) -> None:
     assert (refined - start).abs().max() < 0.05
 
 
-def test_no_object_costs_nothing() -> None:
+def test_no_object_has_no_words_and_costs_nothing() -> None:
     problem = make_problem(planted(PLAIN, CLOSE), PLAIN)
     assert refine_numbers(problem, CLOSE[:0], generator=0).shape == (0, 4)
     assert problem.rows == 0
-
-
-def test_infer_refines_places() -> None:
-    image = planted(PLAIN, CLOSE)
-    found, opened = (
-        infer(to_unit(image), PLAIN, solver="pursuit", attributes=a).conditions[:, :2] for a in (True, False)
-    )
-    nearer, before = ((places - CLOSE[:, :2]).norm(dim=1).mean() for places in (found, opened))
-    assert nearer < before
+    found = read_attributes(problem, CLOSE[:0, :2], generator=0)
+    assert (found.values.shape, found.certainty(8.0).shape) == ((0, 4), (0, 2))

@@ -1,7 +1,5 @@
 """Standard errors of stratified draws, and the paired test."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from scipy import stats

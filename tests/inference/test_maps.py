@@ -1,7 +1,5 @@
 """Maps of what each component explains: the error of the composition without it minus the error, pixel by pixel."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +8,7 @@ from torch.nn.functional import avg_pool2d
 from energycomp.errors import InputError
 from energycomp.images import guided, to_unit
 from energycomp.inference import FIT_DRAWS, Solution, explain, infer, make_problem
+from energycomp.inference.judge import _pixels
 from energycomp.models import Model
 from energycomp.testing import bumps_model, labels_model, planted, stripes_model, tiny_model
 
@@ -37,46 +36,37 @@ def test_a_map_sums_to_the_rise_of_the_error_without_the_component(model: Model,
 
 def test_a_reading_has_maps_at_no_cost() -> None:
     model = bumps_model(solver="pursuit")
-    solution = infer(to_unit(planted(model, PLACES))[0], model, count=3)
+    image = to_unit(planted(model, PLACES))[0]
+    solution = infer(image, model, count=3)
     maps = solution.maps()
     assert maps.shape == (3, 16, 16)
     for (x, y), one in zip(solution.conditions.tolist(), maps, strict=True):
         row, column = divmod(int(one.argmax()), 16)
         assert (column / 16, row / 16) == pytest.approx((x, y), abs=0.1)
-    assert solution.share is not None
     assert float(solution.share.sum()) == pytest.approx(1.0, abs=0.1)  # bumps overlap a little
-    again = explain(to_unit(planted(model, PLACES))[0], model, solution.conditions)
+    again = explain(image, model, solution.conditions)
     assert again.rows == (3 + 1) * (FIT_DRAWS + model.defaults.draws)
     assert again.conditions.equal(solution.conditions)
-
-
-def test_a_reading_in_float64_has_maps() -> None:
-    image = to_unit(planted(bumps_model(), PLACES))[0]
     torch.set_default_dtype(torch.float64)
     try:
-        maps = infer(image, bumps_model(), solver="pursuit", count=3).maps()
+        wide = infer(image, bumps_model(), solver="pursuit", count=3).maps()
     finally:
         torch.set_default_dtype(torch.float32)
-    assert maps.dtype == torch.float64
-    expected = infer(image, bumps_model(), solver="pursuit", count=3).maps().double()  # of other draws
-    torch.testing.assert_close(maps, expected, rtol=0.05, atol=0.01)
+    assert wide.dtype == torch.float64
+    torch.testing.assert_close(wide, maps.double(), rtol=0.05, atol=0.01)  # of other draws
 
 
-def test_the_only_component_explains_all_that_is_explained() -> None:
+def test_the_only_component_explains_all_and_an_absent_one_is_unsupported() -> None:
     model = bumps_model()
-    solution = explain(to_unit(planted(model, PLACES[:2]))[0], model, [(0.2, 0.3)])
-    assert solution.share is not None
-    assert float(solution.share) == pytest.approx(1.0)
-    assert solution.component_gain is not None
-    assert not solution.at_count_limit
-
-
-def test_an_absent_component_is_unsupported() -> None:
-    model = bumps_model()
-    solution = explain(to_unit(planted(model, PLACES[:2]))[0], model, [(0.2, 0.3), (0.9, 0.1)])
-    assert solution.unsupported == (1,)
-    assert solution.share is not None
-    assert float(solution.share[1]) < 0
+    image = to_unit(planted(model, PLACES[:2]))[0]
+    only, both = (explain(image, model, values) for values in ([(0.2, 0.3)], [(0.2, 0.3), (0.9, 0.1)]))
+    assert float(only.share) == pytest.approx(1.0)
+    assert only.component_gain is not None
+    assert not only.at_count_limit
+    assert both.unsupported == (1,)
+    assert float(both.share[1]) < 0
+    width, height = both.picture(maps=True, side=100).size  # with a map for each component
+    assert (width, height > 200) == (2 * 100 + 3 * 2, True)
 
 
 def test_parts_of_an_encoder_are_values_as_any() -> None:
@@ -89,10 +79,8 @@ def test_parts_of_an_encoder_are_values_as_any() -> None:
 
 
 def test_maps_have_the_size_of_the_images_of_a_codec() -> None:
-    from energycomp.inference.judge import _pixels  # a model with a codec would take seconds
-
     parts = torch.rand(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    maps = _pixels(parts, bumps_model(), torch.zeros(1, 3, 16, 16))
+    maps = _pixels(parts, bumps_model(), torch.zeros(1, 3, 16, 16))  # a model with a codec would take seconds
     assert maps.shape == (2, 16, 16)
     torch.testing.assert_close(maps.sum((1, 2)), parts.sum((1, 2, 3)), rtol=0.05, atol=0)
 
@@ -118,10 +106,3 @@ def test_there_are_no_maps_without_components_or_what_explains_without_them() ->
     model = labels_model(rule="mean")
     with pytest.raises(InputError, match="at least two where the model has no unconditional"):
         explain(to_unit(planted(model, LABELS[:1]))[0], model, [1]).maps()
-
-
-def test_the_picture_has_a_map_for_each_component() -> None:
-    model = bumps_model()
-    solution = explain(to_unit(planted(model, PLACES[:2]))[0], model, PLACES[:2])
-    width, height = solution.picture(maps=True, side=100).size
-    assert (width, height > 200) == (2 * 100 + 3 * 2, True)

@@ -1,7 +1,5 @@
 """What is refused as a prior, in one line that names it, and the energies of sums of factors."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The quadratic form is the denoising error: against compositions that are run one by one."""
 
-from __future__ import annotations
-
 from itertools import combinations
 from typing import Any, get_args
 
@@ -14,14 +12,7 @@ from energycomp.components.prediction import PREDICTION_TYPES
 from energycomp.components.rules import Rule
 from energycomp.denoisers import Conditional, Denoiser, count_rows
 from energycomp.errors import InputError
-from energycomp.inference import (
-    NoiseBank,
-    QuadraticForm,
-    draw_bank,
-    noised_trunk,
-    quadratic_form,
-    residual_errors,
-)
+from energycomp.inference import NoiseBank, QuadraticForm, draw_bank, quadratic_form, residual_errors
 from energycomp.testing import tiny_model
 
 CASES = [(rule, kind) for rule in get_args(Rule) for kind in PREDICTION_TYPES if rule != "sum" or kind == "epsilon"]
@@ -50,31 +41,23 @@ def brute_force(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, compos
 @pytest.mark.parametrize(("rule", "kind"), CASES)
 @torch.no_grad()
 def test_every_subset_against_brute_force(rule: Any, kind: str) -> None:
+    """And, under the product rule, weights that are any numbers."""
     denoiser, observation, bank = setting(rule, kind)
     with count_rows() as spent:
         form = quadratic_form(denoiser, observation, bank, Condition(PLACES[:, None]))
     assert (spent.rows, spent.trunks) == (S * (M + (rule == "product")), S)
     leaves = [Conditional(denoiser, Condition(place.view(1, 1, 2))) for place in PLACES]
-    for count in range(rule != "product", M + 1):
+    u = Composition.of(leaves[0].unconditional)
+    cases = [([0.0] * M, u)] if rule == "product" else []
+    for count in range(1, M + 1):
         for chosen in combinations(range(M), count):
-            weights = torch.zeros(1, M)
-            weights[0, list(chosen)] = 1.0 / count if rule == "mean" else 1.0
-            composition = (
-                combine([leaves[k] for k in chosen], rule) if chosen else Composition.of(leaves[0].unconditional)
-            )
-            expected = brute_force(denoiser, observation, bank, composition)
-            torch.testing.assert_close(form.weighted_errors(weights)[0], expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction", "flow"])
-@torch.no_grad()
-def test_real_weights_under_the_product_rule(kind: str) -> None:
-    denoiser, observation, bank = setting("product", kind)
-    form = quadratic_form(denoiser, observation, bank, Condition(PLACES[:, None]))
-    u = denoiser.unconditional
-    leaves = [Conditional(denoiser, Condition(place.view(1, 1, 2))) for place in PLACES]
-    for weights in ([0.3, -0.2, 1.5, 0.0], [7.5, 0.0, 0.0, 0.0]):
-        composition = Composition.of(u) + sum(w * (leaf - u) for w, leaf in zip(weights, leaves, strict=True))
+            share = 1.0 / count if rule == "mean" else 1.0
+            weights = [share * (k in chosen) for k in range(M)]
+            cases.append((weights, combine([leaves[k] for k in chosen], rule)))
+    if rule == "product":
+        any_numbers = ([0.3, -0.2, 1.5, 0.0], [7.5, 0.0, 0.0, 0.0])
+        cases += [(ws, u + sum(w * (leaf - u) for w, leaf in zip(ws, leaves, strict=True))) for ws in any_numbers]
+    for weights, composition in cases:
         expected = brute_force(denoiser, observation, bank, composition)
         torch.testing.assert_close(form.weighted_errors(torch.tensor([weights]))[0], expected, rtol=1e-5, atol=1e-6)
 
@@ -95,26 +78,12 @@ def test_errors_of_all_types_are_errors_of_eps(kind: Any) -> None:
 
 
 @torch.no_grad()
-def test_a_trunk_can_be_shared() -> None:
-    denoiser, observation, bank = setting("product", "sample")
-    shared = noised_trunk(denoiser, observation, bank)
-    with count_rows() as spent:
-        form = quadratic_form(denoiser, observation, bank, Condition(PLACES[:, None]), shared)
-    assert spent.trunks == 0
-    alone = quadratic_form(denoiser, observation, bank, Condition(PLACES[:, None]))
-    torch.testing.assert_close(form.b, alone.b, rtol=1e-6, atol=1e-6)
-
-
-@torch.no_grad()
 def test_residual_errors_of_many_candidates() -> None:
     denoiser, observation, bank = setting("mean", "sample")
     predictions = torch.rand(2, S, 3, 16, 16, generator=torch.Generator().manual_seed(2))
-    got = residual_errors(denoiser, observation, bank, predictions)
     snr = torch.exp(log_snr(denoiser.alphas_cumprod, bank.timestep))
-    for n in range(2):
-        for k in range(S):
-            expected = bank.weight[k] * snr[k] * (predictions[n, k] - observation[0]).square().sum()
-            assert float(got[n, k]) == pytest.approx(float(expected), rel=1e-5)
+    expected = bank.weight * snr * (predictions - observation).square().sum((2, 3, 4))
+    torch.testing.assert_close(residual_errors(denoiser, observation, bank, predictions).to(expected), expected)
 
 
 def random_form(atoms: int, seed: int = 0) -> QuadraticForm:
@@ -210,11 +179,11 @@ def test_append_is_the_form_over_both() -> None:
         torch.testing.assert_close(getattr(both, name), getattr(whole, name))
     torch.testing.assert_close(both.gram(), whole.gram())
     torch.testing.assert_close(both.column(1), whole.column(1))
-    with pytest.raises(InputError, match="one noise bank"):
-        first.append(QuadraticForm.of(torch.zeros(1, 2, 20), torch.zeros(1, 20)))
 
 
 def test_shapes_that_do_not_fit() -> None:
+    with pytest.raises(InputError, match="one noise bank"):
+        random_form(3).append(QuadraticForm.of(torch.zeros(1, 2, 20), torch.zeros(1, 20)))
     with pytest.raises(InputError, match=r"expected \(S, M\), \(S,\) and"):
         QuadraticForm(torch.zeros(2, 3), torch.zeros(2, 3, 4), torch.zeros(2))
     with pytest.raises(InputError, match=r"expected \(S, M, P\)"):

@@ -1,7 +1,5 @@
 """Lifts against their closed form and against compositions run one by one; the best of several samples."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -55,13 +53,17 @@ def test_an_image_that_lacks_a_component_comes_last() -> None:
     ("rule", "kind"), [("product", "epsilon"), ("product", "sample"), ("product", "flow"), ("mean", "v_prediction")]
 )
 def test_a_lift_is_the_error_of_the_composition_without_a_component_minus_its_error(rule: Any, kind: str) -> None:
+    """It costs a row for each component and one trunk, for each image and draw."""
     model = tiny_model(rule=rule, prediction_type=kind)
     leaves = [model(0.2, 0.3), model(0.7, 0.8), model(0.5, 0.1)]
-    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    ranking = rank(to_unit(x), Composer(leaves), model=model, draws=6, generator=3)
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with count_rows() as spent:
+        ranking = rank(to_unit(x), Composer(leaves), model=model, draws=6, generator=3)
+    assert ranking.rows == spent.rows == 2 * 6 * (3 + (rule == "product"))
+    assert spent.trunks == 2 * 6
     schedule = model.denoiser.alphas_cumprod
     bank = draw_bank(6, (3, 16, 16), schedule, timesteps=(300, 900), gamma=4.0, generator=3)
-    noised = bank.noised(x, schedule)
+    noised = bank.noised(x[:1], schedule)
 
     def error(chosen: list[Conditional]) -> float:
         with torch.no_grad():
@@ -72,29 +74,19 @@ def test_a_lift_is_the_error_of_the_composition_without_a_component_minus_its_er
     torch.testing.assert_close(ranking.lift[0], torch.tensor(expected), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("rule", "extra"), [("product", 1), ("mean", 0)])
-def test_it_costs_a_row_per_component_and_one_trunk(rule: Any, extra: int) -> None:
-    model = tiny_model(rule=rule)
-    images = torch.zeros(3, 3, 16, 16)
-    with count_rows() as spent:
-        ranking = rank(to_unit(images), model.compose([A, B, ELSEWHERE]), model=model, draws=5)
-    assert (spent.rows, spent.trunks) == (3 * 5 * (3 + extra), 3 * 5)
-    assert ranking.rows == spent.rows
-
-
 def test_images_share_their_draws_and_a_seed_repeats_them() -> None:
     model = tiny_model()
     x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    composition = model(*A) & model(*B)
-    first, again, other = (rank(to_unit(x), composition, model=model, generator=seed) for seed in (5, 5, 6))
-    assert torch.equal(first.lift, again.lift)
-    assert not torch.equal(first.lift, other.lift)
-    assert torch.equal(rank(to_unit(x[1:]), composition, model=model, generator=5).lift, first.lift[1:])
-    given = rank(to_unit(x), composition, model=model, generator=torch.Generator().manual_seed(5))
-    assert torch.equal(given.lift, first.lift)
-    assert torch.equal(
-        rank(to_unit(x), composition, model=model).lift, rank(to_unit(x), composition, model=model, generator=0).lift
-    )
+
+    def lift(images: Tensor = x, **options: Any) -> Tensor:
+        return rank(images, model(*A) & model(*B), model=model, **options).lift
+
+    first = lift(generator=5)
+    for same in (lift(generator=5), lift(generator=torch.Generator().manual_seed(5))):
+        assert torch.equal(first, same)
+    assert not torch.equal(first, lift(generator=6))
+    assert torch.equal(lift(x[1:], generator=5), first[1:])
+    assert torch.equal(lift(), lift(generator=0))
 
 
 def test_a_negated_component_is_unwanted() -> None:
@@ -111,26 +103,21 @@ def test_a_negated_component_is_unwanted() -> None:
 
 def test_guidance_is_not_read_but_a_weak_component_is() -> None:
     model = bumps_model()
-    a, b = model(*A), model(*B)
-    both = image(model, A, B)
-    plain, guided = (
-        rank(to_unit(both), composition, model=model).lift for composition in (a & b, (7.5 * a) & (2.0 * b))
-    )
+    a, b, both = model(*A), model(*B), image(model, A, B)
+    plain, guided = (rank(to_unit(both), one, model=model).lift for one in (a & b, (7.5 * a) & (2.0 * b)))
     assert torch.equal(plain, guided)
-    weak = Composer([0.5 * a, b])
     half = both - 0.5 * (both - image(model, B))
-    assert bool(rank(to_unit(half), weak, model=model).complete)
-    assert rank(to_unit(half), weak, model=model).lift[0, 0] > rank(to_unit(both), a & b, model=model).lift[0, 0] / 5
+    ranking = rank(to_unit(half), Composer([0.5 * a, b]), model=model)
+    assert bool(ranking.complete)
+    assert ranking.lift[0, 0] > plain[0, 0] / 5
 
 
 def test_images_are_read_as_the_model_reads_them() -> None:
     model = bumps_model()
-    composition = model(*A) & model(*B)
     pictures = model.decode(torch.cat([image(model, A), image(model, A, B)]))
-    for given in (None, model):
-        assert rank(pictures, composition, model=given).order == (1, 0)
     large = [picture.resize((64, 64)) for picture in pictures]
-    assert rank(large, composition, model=model).order == (1, 0)
+    for images, given in ((pictures, None), (pictures, model), (large, model)):
+        assert rank(images, model(*A) & model(*B), model=given).order == (1, 0)
 
 
 def test_ties_of_the_least_lift_go_to_the_greater_sum() -> None:
@@ -170,19 +157,13 @@ def test_compositions_without_lifts_are_refused_before_any_row(name: str) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"draws": 1}, "got draws=1; expected 2 to"),
-        ({"draws": 10**9}, "got draws=1000000000; expected 2 to"),
+        ({"draws": 1}, "got draws=1; expected 2 to"), ({"draws": 10**9}, "got draws=1000000000; expected 2 to"),
         ({"model": bumps_model()}, "of another denoiser than the components"),
-        ({"model": "bumps"}, "for a model; expected a Model"),
-        (
-            {"images": torch.full((1, 3, 16, 16), math.nan)},
-            r"got a tensor between nan and nan; expected an image in \[0, 1\]",
-        ),
-        ({"images": torch.zeros(0, 3, 16, 16)}, "expected float"),
-        ({"images": []}, "got no images"),
-        ({"generator": "0"}, "expected a seed"),
+        ({"model": "bumps"}, "for a model; expected a Model"), ({"generator": "0"}, "expected a seed"),
+        ({"images": torch.full((1, 3, 16, 16), math.nan)}, r"between nan and nan; expected an image in \[0, 1\]"),
+        ({"images": torch.zeros(0, 3, 16, 16)}, "expected float"), ({"images": []}, "got no images"),
     ],
-)
+)  # fmt: skip
 def test_other_input_is_refused(options: dict[str, Any], message: str) -> None:
     images = options.pop("images", torch.zeros(1, 3, 16, 16))
     with pytest.raises(InputError, match=message):
@@ -240,12 +221,13 @@ def test_the_first_sample_is_that_of_the_composer() -> None:
     model = tiny_model()
     composition = model(*A) & model(*B)
     options: Any = {"num_inference_steps": 2, "output_type": "latent", "progress": False}
-    plain = Composer(composition).sample(1, generator=torch.Generator().manual_seed(7), **options)
-    one = sample_best(composition, best_of=1, until_complete=True, model=model, generator=7, **options)
-    more = sample_best(composition, best_of=3, until_complete=True, model=model, generator=7, **options)
+    plain = Composer(composition).sample(1, generator=7, **options)
+    one, more, listed = (
+        sample_best(composition, best_of=count, until_complete=True, model=model, generator=generator, **options)
+        for count, generator in ((1, 7), (3, 7), (2, [1, 2]))
+    )
     assert torch.equal(one.images, plain)
     assert torch.equal(more.ranking.lift[0], one.ranking.lift[0])
-    listed = sample_best(composition, 1, best_of=2, until_complete=True, model=model, generator=[1, 2], **options)
     assert len(listed.images) == 1
 
 
@@ -254,58 +236,41 @@ def test_kept_samples_are_those_of_the_composer(output_type: Any) -> None:
     model = tiny_model()
     composition = model(*A) & model(*B)
     options: Any = {"num_inference_steps": 2, "output_type": output_type, "progress": False}
-    best = sample_best(composition, 2, best_of=2, model=model, generator=7, **options)
-    everything: Any = Composer(composition).sample(4, generator=torch.Generator().manual_seed(7), **options)
+    best, again, listed = (
+        sample_best(composition, 2, best_of=2, model=model, generator=generator, **options)
+        for generator in (7, 7, [1, 2, 3, 4])
+    )
+    everything = Composer(composition).sample(4, generator=7, **options)
     for k, sample in zip(best.kept, best.images, strict=True):
         assert np.array_equal(np.asarray(sample), np.asarray(everything[k]))
     assert best.rows == 4 * 3 * (2 + 32)
-    again = sample_best(composition, 2, best_of=2, model=model, generator=7, **options)
     assert again.kept == best.kept
     assert torch.equal(again.ranking.lift, best.ranking.lift)
-    listed = sample_best(composition, 2, best_of=2, model=model, generator=[1, 2, 3, 4], **options)
     assert len(listed.images) == 2
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n": 0}, "got n=0"),
-        ({"best_of": 0}, "best_of=0"),
-        ({"n": 1.5}, "got n=1.5"),
+        ({"n": 0}, "got n=0"), ({"n": 1.5}, "got n=1.5"), ({"best_of": 0}, "best_of=0"),
         ({"output_type": "png"}, "got output_type 'png'"),
         ({"return_dict": True}, "got return_dict for sample_best"),
         ({"n": 2, "generator": [0, 1]}, "one generator or 8"),
     ],
-)
+)  # fmt: skip
 def test_best_of_refuses(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         sample_best(bumps_model()(*A), num_inference_steps=1, progress=False, **options)
 
 
-class Halved:
-    """A codec whose latents are half as large as the images, in numbers and in size."""
-
-    identity, latent_shape = "halved", (3, 16, 16)
-
-    def encode(self, images: Tensor) -> Tensor:
-        return images[:, :, ::2, ::2] / 2
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return latents.repeat_interleave(2, 2).repeat_interleave(2, 3) * 2
-
-    def config(self) -> dict[str, Any]:
-        return {}
-
-
-def test_latents_are_ranked_and_kept_samples_decoded() -> None:
+def test_latents_are_ranked_and_kept_samples_decoded(halved: Any) -> None:
     pixels = bumps_model()
     processor = attrs.evolve(pixels.processor, size=(32, 32))
-    model = attrs.evolve(pixels, denoiser=attrs.evolve(pixels.denoiser, codec=Halved()), processor=processor)
+    model = attrs.evolve(pixels, denoiser=attrs.evolve(pixels.denoiser, codec=halved), processor=processor)
     composition, latents = model(*A) & model(*B), torch.cat([image(pixels, A), image(pixels, A, B)])
     pictures = model.decode(latents)
-    assert rank(latents, composition, model=model).order == (1, 0)
-    assert rank(latents, composition).order == (1, 0)
-    assert rank(pictures, composition, model=model).order == (1, 0)
+    for images, given in ((latents, model), (latents, None), (pictures, model)):
+        assert rank(images, composition, model=given).order == (1, 0)
     with pytest.raises(InputError, match="expected latents, or the model whose codec"):
         rank(pictures, composition)
     best = sample_best(composition, best_of=2, generator=0, num_inference_steps=2, progress=False)

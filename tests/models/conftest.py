@@ -1,7 +1,5 @@
 """A tiny model whose conditioner has a registered name, as the core has none of its own."""
 
-from __future__ import annotations
-
 import attrs
 import pytest
 import torch

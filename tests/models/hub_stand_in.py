@@ -1,7 +1,5 @@
 """A stand-in for the hub's HTTP API on 127.0.0.1: what huggingface_hub asks for to push a model and to download it."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
@@ -75,18 +73,6 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *args: Any) -> None:
         pass
 
-    def do_HEAD(self) -> None:
-        self._route()
-
-    def do_GET(self) -> None:
-        self._route()
-
-    def do_POST(self) -> None:
-        self._route()
-
-    def do_PUT(self) -> None:
-        self._route()
-
     def _route(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length) if length else self._chunks()
@@ -111,6 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._fail(404, None, "Not found")
 
+    do_HEAD = do_GET = do_POST = do_PUT = _route  # noqa: N815 - as the base class calls them
+
     def _repository(self, repo: str, rest: str, body: bytes, token: str) -> None:
         kind, _, tail = rest.partition("/")
         if kind in ("resolve", "tree", "revision") or not rest:
@@ -123,23 +111,19 @@ class _Handler(BaseHTTPRequestHandler):
             elif kind == "tree":
                 self._json([_entry(name, data) for name, data in files.items()])
             else:
-                siblings = [{"rfilename": name} for name in files]
                 sha = self.hub.branches[repo].get(revision or "main", revision)
-                self._json(
-                    {"id": repo, "modelId": repo, "sha": sha, "siblings": siblings, "private": False, "tags": []}
-                )
+                said = {"id": repo, "modelId": repo, "sha": sha, "private": False, "tags": []}
+                self._json({**said, "siblings": [{"rfilename": name} for name in files]})
         elif token != TOKEN:
             self._fail(403, None, "You need write access")
         elif kind == "branch":
             self.hub.branches[repo].setdefault(tail, self.hub.branches[repo]["main"])
             self._json({})
         elif kind == "preupload":
+            said = {"shouldIgnore": False, "oid": None}
             names = [file["path"] for file in json.loads(body)["files"]]
             modes = ["lfs" if name.endswith(".safetensors") else "regular" for name in names]
-            files = [
-                {"path": n, "uploadMode": m, "shouldIgnore": False, "oid": None}
-                for n, m in zip(names, modes, strict=True)
-            ]
+            files = [{"path": n, "uploadMode": mode, **said} for n, mode in zip(names, modes, strict=True)]
             self._json({"files": files})
         elif rest == "info/lfs/objects/batch":
             found = [
@@ -224,8 +208,6 @@ class _Handler(BaseHTTPRequestHandler):
 def _entry(name: str, data: bytes) -> dict[str, Any]:
     oid = hashlib.sha256(data).hexdigest()
     entry: dict[str, Any] = {"type": "file", "path": name, "size": len(data), "oid": oid[:40]}
-    return (
-        {**entry, "lfs": {"oid": oid, "size": len(data), "pointerSize": 130}}
-        if name.endswith(".safetensors")
-        else entry
-    )
+    if name.endswith(".safetensors"):
+        entry["lfs"] = {"oid": oid, "size": len(data), "pointerSize": 130}
+    return entry

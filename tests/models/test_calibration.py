@@ -1,7 +1,5 @@
 """How unusual an error is, compared with held-out images."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs

@@ -1,8 +1,5 @@
 """A conditioner with weights of its own: they are trained, moved and saved with its model, and tell answers apart."""
 
-from __future__ import annotations
-
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,6 @@ from energycomp.cli import model_fingerprint
 from energycomp.components import Condition, predict, weights_of
 from energycomp.denoisers import Denoiser
 from energycomp.errors import CheckpointError
-from energycomp.files import atomic_directory, read_tensors, write_tensors
 from energycomp.models import Model, folder, load, save_pretrained
 from energycomp.testing import UnitSquare, tiny_model
 from energycomp_lab.checks import ConformanceError, check_conditioner
@@ -56,10 +52,8 @@ def model() -> Model:
 
 def test_they_are_trained_beside_the_network(model: Model) -> None:
     weights = weights_of(model.conditioner)
-    assert weights is not None
     assert weights_of(UnitSquare()) is None
-    parts = dict(model.trained.named_children())
-    assert parts == {"network": model.denoiser.network, "conditioner": weights}
+    assert dict(model.trained.named_children()) == {"network": model.denoiser.network, "conditioner": weights}
     plain = tiny_model()
     assert plain.trained is plain.denoiser.network
     leaf = model.leaf(torch.rand(1, 2))
@@ -70,24 +64,22 @@ def test_they_are_trained_beside_the_network(model: Model) -> None:
 def test_they_move_with_the_model(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("energycomp.models.model.check_device", lambda _: None)
     monkeypatch.setattr(Denoiser, "to", lambda self, _: self)  # its schedule is looked at, and cannot be on meta
-    weights = weights_of(model.to("meta").conditioner)
-    assert weights is not None
-    assert all(weight.is_meta for weight in weights.parameters())
+    assert all(weight.is_meta for weight in weights_of(model.to("meta").conditioner).parameters())
 
 
 @torch.no_grad()
 def test_they_are_saved_with_the_model(tmp_path: Path, model: Model) -> None:
     save_pretrained(model, tmp_path / "m")
     again, values = load(tmp_path / "m"), torch.rand(5, 2)
-    assert again.conditioner(values).rows.equal(model.conditioner(values).rows)
+    rows = model.conditioner(values).rows
+    assert again.conditioner(values).rows.equal(rows)
     weights = weights_of(again.conditioner)
-    assert weights is not None
     assert not weights.training
     assert not any(weight.requires_grad for weight in weights.parameters())
     save_pretrained(model, tmp_path / "half", dtype=torch.float16)
     half = load(tmp_path / "half").conditioner(values).rows
     assert half.dtype == torch.float32
-    torch.testing.assert_close(half, model.conditioner(values).rows, rtol=0, atol=1e-2)
+    torch.testing.assert_close(half, rows, rtol=0, atol=1e-2)
 
 
 def without(tensors: dict[str, Tensor]) -> None:
@@ -95,44 +87,32 @@ def without(tensors: dict[str, Tensor]) -> None:
         del tensors[name]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda c, t: without(t), "in the conditioner of .* with 4 missing tensors, '0.bias'"),
-        (lambda c, t: t.pop("conditioner.0.bias"), "1 missing tensors, '0.bias'"),
-        (lambda c, t: t.update({"conditioner.2.bias": torch.zeros(2)}), "1 extra tensors, '2.bias'"),
-        (lambda c, t: t.update({"conditioner.0.bias": torch.zeros(4)}), r"'0.bias' of shape \(4,\)"),
-        (lambda c, t: t["conditioner.0.bias"].fill_(torch.nan), "not finite"),
-        (lambda c, t: t.update({"conditioner.0.bias": torch.zeros(3).long()}), "int64"),
-        (
-            lambda c, t: c["conditioner"].update(name="square", config={}),
-            "conditioner of .* with 4 extra tensors",
-        ),
-        (lambda c, t: c["conditioner"]["config"].update(hidden=10**12), "larger than its weights"),
-    ],
-    ids=["none", "missing", "extra", "misshapen", "nan", "integers", "of another", "huge"],
-)
-def test_weights_that_do_not_fit(
-    tmp_path: Path, model: Model, change: Callable[[dict[str, Any], dict[str, Tensor]], object], message: str
-) -> None:
-    folder = tmp_path / "m"
-    save_pretrained(model, folder)
-    config, tensors = json.loads((folder / "config.json").read_text()), read_tensors(folder / "model.safetensors")
-    change(config, tensors)
-    with atomic_directory(folder) as temporary:
-        (temporary / "config.json").write_text(json.dumps(config))
-        write_tensors(temporary / "model.safetensors", tensors)
+FAULTS: dict[str, tuple[Callable[[dict[str, Any], dict[str, Tensor]], object], str]] = {
+    "none": (lambda c, t: without(t), "in the conditioner of .* with 4 missing tensors, '0.bias'"),
+    "missing": (lambda c, t: t.pop("conditioner.0.bias"), "1 missing tensors, '0.bias'"),
+    "extra": (lambda c, t: t.update({"conditioner.2.bias": torch.zeros(2)}), "1 extra tensors, '2.bias'"),
+    "misshapen": (lambda c, t: t.update({"conditioner.0.bias": torch.zeros(4)}), r"'0.bias' of shape \(4,\)"),
+    "nan": (lambda c, t: t["conditioner.0.bias"].fill_(torch.nan), "not finite"),
+    "integers": (lambda c, t: t.update({"conditioner.0.bias": torch.zeros(3).long()}), "int64"),
+    "of another": (lambda c, t: c["conditioner"].update(name="square", config={}), "r of .* with 4 extra tensors"),
+    "huge": (lambda c, t: c["conditioner"]["config"].update(hidden=10**12), "larger than its weights"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_weights_that_do_not_fit(tmp_path: Path, model: Model, rewrite: Any, fault: str) -> None:
+    change, message = FAULTS[fault]
+    save_pretrained(model, tmp_path / "m")
+    rewrite(tmp_path / "m", change)
     with pytest.raises(CheckpointError, match=message):
-        load(folder)
+        load(tmp_path / "m")
 
 
-def test_answers_of_other_weights_are_other_answers(tmp_path: Path, model: Model) -> None:
+def test_answers_of_other_weights_are_other_answers(model: Model) -> None:
     before = model_fingerprint(model)
     assert model_fingerprint(model) == before
-    weights = weights_of(model.conditioner)
-    assert weights is not None
     with torch.no_grad():
-        next(weights.parameters())[0, 0] += 1e-3
+        next(weights_of(model.conditioner).parameters())[0, 0] += 1e-3
     assert model_fingerprint(model) != before
 
 

@@ -4,8 +4,6 @@ Nothing is imported, unpickled, started, or read outside the folder, and a model
 the environment draws fifty times as many cases, new ones each time.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

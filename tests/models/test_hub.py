@@ -1,7 +1,5 @@
 """The hub: push, cards, revisions, the cache, and every failure as one line, against a stand-in of its HTTP API."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -54,80 +52,74 @@ def same(one: Model, other: Model) -> bool:
     return pair[0].keys() == pair[1].keys() and all(torch.equal(pair[0][name], pair[1][name]) for name in pair[0])
 
 
+@pytest.fixture
+def pushed(hub: Hub, model: Model) -> Hub:
+    """The hub with the model as me/tiny."""
+    model.push_to_hub("me/tiny", token=TOKEN)
+    return hub
+
+
 def test_push_edit_the_card_and_load(hub: Hub, model: Model) -> None:
     url = model.push_to_hub("me/tiny", token=TOKEN, private=True, commit_message="First")
     assert re.fullmatch(f"{hub.url}/me/tiny/commit/[0-9a-f]{{40}}", url)
-    files = hub.files("me/tiny")
-    assert files is not None
-    assert sorted(files) == FILES
+    assert sorted(hub.files("me/tiny") or {}) == FILES
     assert "me/tiny" in hub.private
-    shown = ModelCard(files["README.md"].decode())
+    shown = ModelCard((hub.files("me/tiny") or {})["README.md"].decode())
     assert shown.data.library_name == "energycomp"
     assert 'energycomp.load("me/tiny")' in shown.content
 
     hub.commit("me/tiny", "main", {"README.md": b"# Mine", ".gitattributes": b"* text", "notes.txt": b"new"})
     assert same(energycomp.load("me/tiny", token=TOKEN), model)
     model.push_to_hub("me/tiny", token=TOKEN)
-    files = hub.files("me/tiny")
-    assert files is not None
-    assert files["README.md"] == b"# Mine"
+    assert (hub.files("me/tiny") or {})["README.md"] == b"# Mine"
 
 
-def test_a_subfolder_of_a_repository(hub: Hub, model: Model) -> None:
-    model.push_to_hub("me/tiny", token=TOKEN)
-    files = hub.files("me/tiny")
-    assert files is not None
-    hub.commit("me/tiny", "main", {f"small/{name}": content for name, content in files.items()})
+def test_a_subfolder_of_a_repository(pushed: Hub, model: Model) -> None:
+    files = {f"small/{name}": content for name, content in (pushed.files("me/tiny") or {}).items()}
+    pushed.commit("me/tiny", "main", files)
     assert same(energycomp.load("me/tiny", subfolder="small"), model)
     with pytest.raises(NotFoundError, match=r"without manifest\.json"):
         energycomp.load("me/tiny", subfolder="large")
 
 
-def test_revisions(hub: Hub, model: Model) -> None:
-    other = attrs.evolve(model, name="other")
-    model.push_to_hub("me/tiny", token=TOKEN)
-    first = hub.branches["me/tiny"]["main"]
+def test_revisions(pushed: Hub, model: Model) -> None:
+    first, other = pushed.branches["me/tiny"]["main"], attrs.evolve(model, name="other")
     other.push_to_hub("me/tiny", token=TOKEN, revision="v2")
     other.push_to_hub("me/tiny", token=TOKEN)
-    assert energycomp.load("me/tiny").name == "other"
-    assert energycomp.load("me/tiny@v2").name == "other"
+    assert energycomp.load("me/tiny").name == energycomp.load("me/tiny@v2").name == "other"
     assert Model.from_pretrained("me/tiny", revision=first).name == model.name
-    with pytest.raises(NotFoundError, match=r"got 'me/tiny@v3', .* \(no such revision\)"):
-        energycomp.load("me/tiny", revision="v3")
-    with pytest.raises(InputError, match="expected one of them"):
-        energycomp.load("me/tiny@v2", revision="v3")
-    with pytest.raises(InputError, match=r"got the revision 'v2' with .*, which is no hub id"):
-        energycomp.load("./tiny", revision="v2")
+    for source, revision, error, said in (
+        ("me/tiny", "v3", NotFoundError, r"got 'me/tiny@v3', .* \(no such revision\)"),
+        ("me/tiny@v2", "v3", InputError, "expected one of them"),
+        ("./tiny", "v2", InputError, r"got the revision 'v2' with .*, which is no hub id"),
+    ):
+        with pytest.raises(error, match=said):
+            energycomp.load(source, revision=revision)
 
 
-def test_the_cache_serves_without_the_network(hub: Hub, model: Model, tmp_path: Path) -> None:
-    model.push_to_hub("me/tiny", token=TOKEN)
+def test_the_cache_serves_without_the_network(pushed: Hub, model: Model, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"'me/tiny', which is no folder.*the cache does not have it"):
         energycomp.load("me/tiny", local_files_only=True)
     energycomp.load("me/tiny", cache_dir=tmp_path / "own")
-    hub.asked.clear()
+    pushed.asked.clear()
     assert same(energycomp.load("me/tiny", cache_dir=tmp_path / "own", local_files_only=True), model)
-    assert hub.asked == []
+    assert pushed.asked == []
 
 
-def test_damage_in_the_cache_is_found(hub: Hub, model: Model) -> None:
-    model.push_to_hub("me/tiny", token=TOKEN)
-    files = hub.files("me/tiny")
-    assert files is not None
-    weights = bytearray(files["model.safetensors"])
+def test_damage_in_the_cache_is_found(pushed: Hub) -> None:
+    weights = bytearray((pushed.files("me/tiny") or {})["model.safetensors"])
     weights[-20] ^= 1
-    hub.commit("me/tiny", "main", {"model.safetensors": bytes(weights)})
+    pushed.commit("me/tiny", "main", {"model.safetensors": bytes(weights)})
     with pytest.raises(CheckpointError, match=r"model.safetensors is altered"):
         energycomp.load("me/tiny")
 
 
-def test_an_interrupted_download_goes_on(hub: Hub, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_download_goes_on(pushed: Hub, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
-    model.push_to_hub("me/tiny", token=TOKEN)
-    hub.cut = True
+    pushed.cut = True
     with pytest.raises(HubError, match=r"no download of 'me/tiny' \(.*run the same command again"):
         energycomp.load("me/tiny")
-    hub.cut = False
+    pushed.cut = False
     assert same(energycomp.load("me/tiny"), model)
 
 
@@ -166,15 +158,10 @@ def test_who_may_not_read(hub: Hub, model: Model) -> None:
 
 
 @pytest.mark.parametrize(
-    ("repo", "token", "error"),
-    [
-        ("me/tiny", None, r"the upload to 'me/tiny' failed \(.*401"),
-        ("me/tiny", "hf_wrong", r"the upload to 'me/tiny' failed \(.*401"),
-        ("other/tiny", TOKEN, r"the upload to 'other/tiny' failed \(.*403"),
-    ],
+    ("repo", "token", "code"), [("me/tiny", None, 401), ("me/tiny", "hf_wrong", 401), ("other/tiny", TOKEN, 403)]
 )
-def test_who_may_not_write(hub: Hub, model: Model, repo: str, token: str | None, error: str) -> None:
-    with pytest.raises(HubError, match=error):
+def test_who_may_not_write(hub: Hub, model: Model, repo: str, token: str | None, code: int) -> None:
+    with pytest.raises(HubError, match=rf"the upload to '{repo}' failed \(.*{code}"):
         model.push_to_hub(repo, token=token)
     assert repo not in hub.commits
 
@@ -190,13 +177,12 @@ def test_a_server_that_is_not_there(hub: Hub, model: Model, monkeypatch: pytest.
 
 
 def test_a_repository_of_something_else(hub: Hub) -> None:
-    hub.create("me/bert")
+    for name in ("me/bert", "me/empty"):
+        hub.create(name)
     hub.commit("me/bert", "main", {"config.json": b'{"model_type": "bert"}', "pytorch_model.bin": b"pickle"})
-    with pytest.raises(NotFoundError, match=r"got me/bert without manifest.json"):
-        energycomp.load("me/bert")
-    hub.create("me/empty")
-    with pytest.raises(NotFoundError, match=r"got me/empty without manifest.json and model_index.json"):
-        energycomp.load("me/empty")
+    for name, said in (("me/bert", "manifest.json"), ("me/empty", "manifest.json and model_index.json")):
+        with pytest.raises(NotFoundError, match=f"got {name} without {said}"):
+            energycomp.load(name)
     assert not [line for line in hub.asked if "pytorch_model" in line]
 
 
@@ -251,14 +237,8 @@ def test_a_failure_is_one_line_without_a_traceback(hub: Hub, run: Run, monkeypat
 def test_documents_are_no_damage_but_code_and_weights_are(model: Model, tmp_path: Path) -> None:
     save_pretrained(model, tmp_path / "m")
     (tmp_path / "m" / "README.md").write_text("edited")
-    for name in (
-        ".gitattributes",
-        "LICENSE",
-        "samples.png",
-        "notes/how.txt",
-        ".git/config",
-        ".cache/huggingface/x.lock",
-    ):
+    documents = (".gitattributes", "LICENSE", "samples.png", "notes/how.txt", ".git/config")
+    for name in (*documents, ".cache/huggingface/x.lock"):
         (tmp_path / "m" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "m" / name).touch()
     from_pretrained(tmp_path / "m")
@@ -276,12 +256,10 @@ def test_the_type_of_the_network(model: Model, tmp_path: Path, dtype: Any) -> No
     save_pretrained(model, tmp_path / "m")
     half = energycomp.load(tmp_path / "m", dtype=dtype)
     assert {p.dtype for p in half.denoiser.network.parameters()} <= {torch.bfloat16, torch.float16}
-    samples = [
-        energycomp.Composer([one(0.3, 0.4), one(0.7, 0.6)]).sample(generator=0, num_inference_steps=2, output_type="pt")
-        for one in (model, half)
-    ]
-    assert samples[1].dtype == torch.float32
-    assert float((samples[0] - samples[1]).abs().max()) < 0.1
+    options: Any = {"generator": 0, "num_inference_steps": 2, "output_type": "pt"}
+    usual, fast = (energycomp.Composer([one(0.3, 0.4), one(0.7, 0.6)]).sample(**options) for one in (model, half))
+    assert fast.dtype == torch.float32
+    assert float((usual - fast).abs().max()) < 0.1
     with pytest.raises(InputError, match="got dtype 'int8'; expected one of float32"):
         energycomp.load(tmp_path / "m", dtype="int8")
 

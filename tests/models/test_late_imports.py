@@ -1,7 +1,5 @@
 """Modules of plugins that are imported while a model is loaded: their constants are made in memory, not on meta."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

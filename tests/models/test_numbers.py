@@ -1,9 +1,7 @@
 """Models of numbers that are no image: made, trained, sampled, saved, loaded, read, and written as tables."""
 
-from __future__ import annotations
-
 import json
-import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
@@ -22,7 +20,6 @@ from energycomp.cli import app
 from energycomp.cli.output import read_numbers, save_numbers
 from energycomp.components import Condition, Gaussian, cosine_schedule, items, on, window
 from energycomp.errors import CheckpointError, CompositionError, InputError
-from energycomp.files import atomic_directory
 from energycomp.models import Defaults, Model, NumberProcessor, load, save_pretrained
 from energycomp.plugins import registry
 from energycomp.testing import Labels
@@ -46,20 +43,23 @@ class Levels(nn.Module):
         return level + 0.01 * a.sqrt() / (0.01 * a + 1 - a) * (sample - a.sqrt() * level)
 
 
+def coded(model: Model, numbers: Any) -> Model:
+    """The model with other numbers as processor and codec."""
+    return attrs.evolve(model, processor=numbers, denoiser=attrs.evolve(model.denoiser, codec=numbers))
+
+
 def made(shape: tuple[int, ...]) -> Model:
-    numbers = NumberProcessor(shape, [10.0] * shape[0], [5.0] * shape[0])
-    denoiser = energycomp.Denoiser(
-        network=Levels(labels=3),
-        alphas_cumprod=cosine_schedule(),
-        prediction_type="sample",
-        rule="product",
-        sample_shape=shape,
-        token_shape=(1, 3),
-        codec=numbers,
-    )
+    denoiser = energycomp.Denoiser(Levels(labels=3), cosine_schedule(), "sample", "product", shape, (1, 3))
     defaults = Defaults(counts=(1, 1), draws=4, solver="enumerate")
+    numbers: Any = NumberProcessor(shape, [10.0] * shape[0], [5.0] * shape[0])
+    denoiser = attrs.evolve(denoiser, codec=numbers)
     names: Any = {"network_name": "levels", "conditioner_name": "levels"}
     return Model("levels", denoiser, Labels(3), numbers, defaults=defaults, **names)
+
+
+def sampled(component: Any, n: int = 4, **options: Any) -> Any:
+    options = {"num_inference_steps": 5, "progress": False, "generator": 0, "output_type": "pt"} | options
+    return energycomp.Composer(component).sample(n, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -75,25 +75,27 @@ SHAPES = pytest.mark.parametrize("shape", [(13,), (2, 64), (3, 4, 8, 8)])
 @SHAPES
 def test_sampled_saved_loaded_read_and_trained(shape: tuple[int, ...], tmp_path: Path) -> None:
     model = made(shape)
+    check_model(model)
     save_pretrained(model, tmp_path / "model")
     again = load(tmp_path / "model")
     assert again.processor == again.denoiser.codec == model.processor
-    options: Any = {"num_inference_steps": 5, "progress": False, "generator": 0}
-    x = energycomp.Composer(again(2)).sample(4, output_type="pt", **options)
+    x = sampled(again(2))
     assert tuple(x.shape) == (4, *shape)
     assert float(x.mean()) == pytest.approx(20.0, abs=0.3)  # 10 + 5 * 2
-    np.testing.assert_allclose(energycomp.Composer(again(2)).sample(4, output_type="np", **options), x, rtol=1e-5)
+    np.testing.assert_allclose(sampled(again(2), output_type="np"), x, rtol=1e-5)
     assert repr(again).startswith(f"Model('levels', samples {shape},")
     with pytest.raises(InputError, match="got output_type 'pil' for samples"):
-        energycomp.Composer(again(2)).sample(4, **options)
+        sampled(again(2), output_type="pil")
     for label, row in ((0, torch.full(shape, 5.0)), (2, x[0])):
         assert energycomp.infer(row, again, generator=0).conditions.tolist() == [label]
-    ranking = energycomp.rank(x, again(2) & again.unconditional, model=again)
-    assert bool(ranking.complete.all())
+    assert bool(energycomp.rank(x, again(2) & again.unconditional, model=again).complete.all())
     samples, owner = again.encode(x), torch.arange(4)
-    loss = denoising_loss(again.denoiser, samples, again.conditioner(torch.full((4,), 2)), owner, generator=0)
-    worse = denoising_loss(again.denoiser, samples, again.conditioner(torch.full((4,), 0)), owner, generator=0)
-    assert float(loss) < 0.02 < float(worse)
+    right, wrong = (
+        denoising_loss(again.denoiser, samples, again.conditioner(torch.full((4,), label)), owner, generator=0)
+        for label in (2, 0)
+    )
+    assert float(right) < 0.02 < float(wrong)
+    check_recipe(recipe(shape))
 
 
 def test_numbers_that_are_standardised_otherwise_do_not_compose() -> None:
@@ -105,24 +107,18 @@ def test_numbers_that_are_standardised_otherwise_do_not_compose() -> None:
 
 def columns(mean: float, scale: float) -> Model:
     """Two columns, whose labels 0, 1, 2 have the levels -1, 0, 2 in units of the scale."""
-    model = made((2,))
-    numbers: Any = NumberProcessor((2,), [mean, -mean], [scale, 2 * scale])
-    denoiser = attrs.evolve(model.denoiser, codec=numbers)
-    return attrs.evolve(model, processor=numbers, denoiser=denoiser)
-
-
-SAMPLED: Any = {"num_inference_steps": 5, "progress": False, "generator": 0, "output_type": "pt"}
+    return coded(made((2,)), NumberProcessor((2,), [mean, -mean], [scale, 2 * scale]))
 
 
 def test_models_of_other_columns_compose_on_parts_of_a_table() -> None:
     """Columns 0 and 1 by one model, 2 and 3 by another: each is decoded as its model standardised it."""
     first, second = columns(10.0, 5.0), columns(100.0, 1.0)
     table = on(window(0, 2), first(2), (4,)) + on(window(2, 2), second(0), (4,))
-    x = energycomp.Composer(table).sample(50, **SAMPLED)
+    x = sampled(table, 50)
     expected = torch.tensor([10.0 + 5 * 2, -10.0 + 10 * 2, 100.0 - 1, -100.0 - 2])
     torch.testing.assert_close(x.mean(0), expected, atol=0.5, rtol=0)
     exact = on(items(2, 0), first(2), (3,)) + on(items(1), Gaussian(sample_shape=(1,), space="numbers"), (3,))
-    x = energycomp.Composer(exact).sample(50, **SAMPLED)
+    x = sampled(exact, 50)
     torch.testing.assert_close(x.mean(0)[[2, 0]], expected[:2], atol=0.5, rtol=0)
     nested = on(window(1, 4), table, (5,))
     assert nested.noised_space.places == (None, *first.processor.places, *second.processor.places)
@@ -135,27 +131,21 @@ def test_models_of_other_columns_compose_on_parts_of_a_table() -> None:
 def test_one_model_on_two_parts_of_a_table_is_decoded_in_each() -> None:
     model = columns(10.0, 5.0)
     table = on(window(0, 2), model(2), (4,)) + on(window(2, 2), model(1), (4,))
-    x = energycomp.Composer(table).sample(50, **SAMPLED)
-    torch.testing.assert_close(x.mean(0), torch.tensor([20.0, 10.0, 10.0, -10.0]), atol=1.0, rtol=0)
+    torch.testing.assert_close(sampled(table, 50).mean(0), torch.tensor([20.0, 10.0, 10.0, -10.0]), atol=1.0, rtol=0)
     long = on(window(0, 3), made((2, 3))(2), (2, 5)) + on(window(2, 3), made((2, 3))(2), (2, 5))  # a trajectory
-    assert energycomp.Composer(long).sample(2, **SAMPLED).shape == (2, 2, 5)
+    assert sampled(long, 2).shape == (2, 2, 5)
 
 
 def test_predictions_are_clipped_to_the_range_of_fitted_numbers() -> None:
     """A prediction of 40 standard deviations is 2, the farthest of the rows, where the range is known."""
-    rows = torch.tensor([[10.0], [10.0], [10.0], [10.0], [20.0]])
-    fitted = NumberProcessor.fit(rows)
+    fitted = NumberProcessor.fit(torch.tensor([[10.0], [10.0], [10.0], [10.0], [20.0]]))
     assert fitted.reach == pytest.approx(2.0)
     for numbers, reached in ((fitted, 20.0), (attrs.evolve(fitted, reach=None), 12.0 + 40 * 4)):
-        model = made((1,))
-        codec: Any = numbers
-        denoiser = attrs.evolve(model.denoiser, codec=codec)
-        with torch.no_grad():
-            denoiser.network.level.fill_(40.0)
-        far = attrs.evolve(model, processor=numbers, denoiser=denoiser)
+        far = coded(made((1,)), numbers)
+        nn.init.constant_(far.denoiser.network.level, 40.0)
         with catch_warnings(record=True) as found:
             simplefilter("always")
-            x = energycomp.Composer(far(2)).sample(4, **SAMPLED)
+            x = sampled(far(2))
         torch.testing.assert_close(x, torch.full((4, 1), reached), atol=1.5, rtol=0.0)
         assert ["standard deviations" in str(one.message) for one in found] == [True] * (numbers.reach is None)
 
@@ -221,36 +211,26 @@ def test_quantiles_make_skewed_and_discrete_numbers_normal_and_come_back(tmp_pat
     assert frames.encode(torch.ones(7, 2, 5)).shape == (7, 2, 5)
 
 
-def test_a_model_of_quantiles_is_saved_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+def test_a_model_of_quantiles_is_saved_and_a_damaged_one_is_refused(tmp_path: Path, rewrite: Any) -> None:
     model = made((2,))
     numbers: Any = attrs.evolve(model.processor, quantiles=((-1.0, 0.0, 1.0), (0.0, 0.0, 5.0)))
-    save_pretrained(
-        attrs.evolve(model, processor=numbers, denoiser=attrs.evolve(model.denoiser, codec=numbers)), tmp_path / "model"
-    )
+    save_pretrained(coded(model, numbers), tmp_path / "model")
     assert load(tmp_path / "model").processor == numbers
-    row = torch.tensor([[0.5, 3.0]])
+    row, nan = torch.tensor([[0.5, 3.0]]), float("nan")
     torch.testing.assert_close(numbers.decode(numbers.encode(row)), row)
-    nan = float("nan")
     for wrong in (
-        [[0, 1]],
-        [[0, 1], [2]],
-        [[0], [1]],
-        [[1, 0], [0, 1]],
-        [[0, nan], [0, 1]],
-        [[0, "1"], [0, 1]],
-        [[0, 1e31]] * 2,
-    ):
+        [[0, 1]], [[0, 1], [2]], [[0], [1]], [[1, 0], [0, 1]], [[0, nan], [0, 1]], [[0, "1"], [0, 1]], [[0, 1e31]] * 2,
+    ):  # fmt: skip
         with pytest.raises(InputError, match="quantiles"):
             attrs.evolve(numbers, quantiles=wrong)
-    broken: Any
-    for broken in ([[1, 0], [0, 1]], [[True, 2], [0, 1]], 3, "ab", [3], None):
-        config = json.loads((tmp_path / "model" / "config.json").read_text())
+
+    def damage(config: dict[str, Any], _: Any, broken: Any) -> None:
         config["codec"]["config"]["quantiles"] = config["processor"]["config"]["quantiles"] = broken
-        with atomic_directory(tmp_path / "wrong") as temporary:
-            (temporary / "config.json").write_text(json.dumps(config))
-            shutil.copy(tmp_path / "model" / "model.safetensors", temporary)
+
+    for broken in ([[1, 0], [0, 1]], [[True, 2], [0, 1]], 3, "ab", [3], None):
+        rewrite(tmp_path / "model", partial(damage, broken=broken))
         with pytest.raises((InputError, CheckpointError), match=r"quantiles|config\.json"):
-            load(tmp_path / "wrong")
+            load(tmp_path / "model")
 
 
 @pytest.mark.parametrize("kind", ["csv", "npy", "parquet"])
@@ -273,21 +253,16 @@ def test_rows_of_a_table_are_read(kind: str, tmp_path: Path) -> None:
     assert "expected images" in str(run("--redraw", "-o", str(tmp_path / "out")).exception)
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "no data"),
-        ("a,b,c\n", "no data"),
-        ("a,b,c\n1,2,3\n4,5\n", "columns changed from 3 to 2"),
-        ("1,2,3,4\n5,6,7,8\n", "cannot reshape array of size 8 into shape"),
-        ("1,2,3\n4,red,6\n", "'red'"),
-        ("1,2,3\n4,,6\n", "''"),
-        ("red,2,3\n", "'red'"),
-        ("a,b,c\n1,2,3\n4,nan,6\n", "row 2 has numbers that are not finite"),
-        ("nan,nan,nan\n", "row 1 has numbers that are not finite"),
-        ("1,2,1e60\n", "overflow"),
-    ],
-)
+TABLES = [
+    ("", "no data"), ("a,b,c\n", "no data"), ("a,b,c\n1,2,3\n4,5\n", "columns changed from 3 to 2"),
+    ("1,2,3,4\n5,6,7,8\n", "cannot reshape array of size 8 into shape"), ("1,2,3\n4,red,6\n", "'red'"),
+    ("1,2,3\n4,,6\n", "''"), ("red,2,3\n", "'red'"), ("1,2,1e60\n", "overflow"),
+    ("a,b,c\n1,2,3\n4,nan,6\n", "row 2 has numbers that are not finite"),
+    ("nan,nan,nan\n", "row 1 has numbers that are not finite"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "reason"), TABLES)
 def test_tables_that_cannot_be_read_are_refused_in_one_line(text: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(text)
     with pytest.raises(InputError, match="expected 3 finite numbers in each row") as caught:
@@ -312,36 +287,20 @@ def test_other_files_are_no_tables_of_numbers(tmp_path: Path) -> None:
         read_numbers(tmp_path / "a.csv", load("clevr-places"))
 
 
-class Learner(Levels):
-    """`Levels` that begin wrong."""
-
-    def __init__(self, *, labels: int) -> None:
-        super().__init__(labels=labels)
-        nn.init.zeros_(self.level)
-
-
 def recipe(shape: tuple[int, ...]) -> Recipe:
     """Trains labels of rows N(10 + 5 level, 0.5^2)."""
     model, draw = made(shape), torch.Generator().manual_seed(0)
-    model = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=Learner(labels=3)))
+    nn.init.zeros_(model.denoiser.network.level)  # it begins wrong
     labels = torch.arange(60) % 3
     rows = 10 + 5 * (LEVELS[labels].reshape(-1, *[1] * len(shape)) + 0.1 * torch.randn(60, *shape, generator=draw))
 
     def loss(module: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
-        condition, samples = model.conditioner(batch["values"]), model.encode(batch["image"])
-        return denoising_loss(
-            model.denoiser, samples, condition, batch["owner"], module=module, generator=step.generator
-        )
+        given = model.encode(batch["image"]), model.conditioner(batch["values"]), batch["owner"]
+        return denoising_loss(model.denoiser, *given, module=module, generator=step.generator)
 
     data = [{"image": row, "values": label[None]} for row, label in zip(rows, labels, strict=True)]
     config = FitConfig(steps=60, batch_size=30, learning_rate=0.3, ema_decay=0.9)
     return Recipe(model=model, module=model.trained, loss=loss, data=data, config=config, collate_fn=collate)
-
-
-@SHAPES
-def test_models_and_recipes_of_numbers_conform(shape: tuple[int, ...]) -> None:
-    check_model(made(shape))
-    check_recipe(recipe(shape))
 
 
 def test_a_recipe_of_numbers_trains_by_the_command(tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """The check of a plugin in its own process: a plugin that ends or blocks the process is reported."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Callable
 
@@ -49,11 +47,8 @@ def test_an_import_that_does_not_return(
 def test_a_factory_that_ends_the_process(install: Install) -> None:
     install("odd", textwrap.dedent(HOOK))
     *before, last = check.check_in_process("energycomp-odd")
-    assert [one["what"] for one in before if one["passed"]] == [
-        "import",
-        "import is quick and light",
-        "names are unique",
-    ]
+    passed = [one["what"] for one in before if one["passed"]]
+    assert passed == ["import", "import is quick and light", "names are unique"]
     assert (last["what"], last["passed"]) == ("solver odd", False)
     assert last["reason"] == "it ended the process, with exit code 3"
 

@@ -1,7 +1,5 @@
 """What `Composer.sample` does where nothing is said: what the model of the components says, as on the command line."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 from pathlib import Path
@@ -41,19 +39,20 @@ def latent(component: Any, **options: Any) -> Tensor:
     return sample
 
 
-@pytest.mark.parametrize("scene", SCENES)
+WAYS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "own": ({}, []), "scheduler": ({"scheduler": "ddim"}, ["--sampler", "ddim"]),
+    "sampler": ({"sampler": "smc"}, ["--sampler", "smc"]),
+    "guidance": ({"guidance": "cfg", "guidance_scale": 2.0}, ["--guidance", "cfg=2"]),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ({}, []),
-        ({"scheduler": "ddim"}, ["--sampler", "ddim"]),
-        ({"sampler": "smc"}, ["--sampler", "smc"]),
-        ({"guidance": "cfg", "guidance_scale": 2.0}, ["--guidance", "cfg=2"]),
-    ],
+    ("scene", "way"), [*((scene, "own") for scene in SCENES), *(("some open", way) for way in WAYS if way != "own")]
 )
 def test_the_command_and_python_give_one_image(
-    model: Model, scene: str, given: dict[str, Any], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, scene: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    given, words = WAYS[way]
     plugins.register("models", "tinted", lambda **_: model)
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["sample", "tinted", *SCENES[scene], "--seed", "3", "--raw", *words])

@@ -45,43 +45,26 @@ def drawn(composer: Composer, **options: Any) -> Tensor:
 def test_the_default_is_the_loop_of_the_scheduler_bit_for_bit(scheduler: str | None) -> None:
     model = bumps_model()
     composer = Composer([model(0.3, 0.3), model(0.7, 0.6)])
-    made = make_scheduler(
-        scheduler, composer.noised_space.alphas_cumprod, prediction_type="sample", value_range=(-1.0, 1.0)
-    )
+    space = composer.noised_space
+    made = make_scheduler(scheduler, space.alphas_cumprod, prediction_type="sample", value_range=(-1.0, 1.0))
+
+    def predicted(x: Tensor, t: Tensor, kind: Any) -> Tensor:
+        return predict(composer.composition, x, t, prediction_type=kind)
+
     with torch.no_grad():
-        loop = sample(
-            lambda x, t, kind: predict(composer.composition, x, t, prediction_type=kind),  # type: ignore[arg-type]
-            (2, *composer.noised_space.sample_shape),
-            made,
-            num_inference_steps=4,
-            generator=0,
-            progress=False,
-        )
-    assert torch.equal(drawn(composer, scheduler=scheduler), loop)
-    assert torch.equal(drawn(composer, sampler=SchedulerSampler(scheduler)), loop)
-    if scheduler is None:
-        assert torch.equal(drawn(composer, sampler="scheduler"), loop)
+        loop = sample(predicted, (2, *space.sample_shape), made, num_inference_steps=4, generator=0, progress=False)
+    ways = [{"scheduler": scheduler}, {"sampler": SchedulerSampler(scheduler)}]
+    for way in [*ways, {"sampler": "scheduler"}] if scheduler is None else ways:
+        assert torch.equal(drawn(composer, **way), loop)
 
 
-def test_the_report_counts_evaluations_and_rows() -> None:
-    model = tiny_model()
-    reports: list[SamplingReport] = []
-    with count_rows() as spent:
-        drawn(Composer(model(0.2, 0.2) & model(0.7, 0.7)), n=3, report=reports.append)
-    assert reports == [SamplingReport(spent.rows)]
-    assert spent.rows == 3 * 3 * 4
-
-
-def test_a_sampler_and_a_scheduler_exclude_each_other() -> None:
-    with pytest.raises(InputError, match="expected one of them"):
-        drawn(Composer(Gaussian()), sampler="scheduler", scheduler="ddim")
-
-
-def test_unknown_samplers() -> None:
+def test_samplers_that_are_refused() -> None:
     with pytest.raises(NotFoundError, match=r"No sampler is named 'nobody'.*Known samplers: .*scheduler"):
         drawn(Composer(Gaussian()), sampler="nobody")
     with pytest.raises(InputError, match="Expected a sampler: an object, or one of the registered names"):
         drawn(Composer(Gaussian()), sampler=3)
+    with pytest.raises(InputError, match="expected one of them"):
+        drawn(Composer(Gaussian()), sampler="scheduler", scheduler="ddim")
 
 
 @attrs.frozen
@@ -136,21 +119,16 @@ def test_a_sampler_of_ones_own() -> None:
     assert find("samplers", "faulty")() == Faulty()
 
 
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        ("unseeded", "global random state"),
-        ("shape", "expected .* return n samples"),
-        ("wide", "variance"),
-        ("shifted", "mean"),
-        ("nan", "NaN"),
-        ("still", "variance"),
-        ("deaf", "other samples of Faulty than a callback returned"),
-        ("rank", "of a wrong shape|shape"),
-    ],
-)
-def test_the_check_finds_faults(fault: str, message: str) -> None:
-    with pytest.raises(ConformanceError, match=message):
+FAULTS = {
+    "unseeded": "global random state", "shape": "expected .* return n samples", "wide": "variance", "shifted": "mean",
+    "nan": "NaN", "still": "variance", "deaf": "other samples of Faulty than a callback returned",
+    "rank": "of a wrong shape|shape",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_check_finds_faults(fault: str) -> None:
+    with pytest.raises(ConformanceError, match=FAULTS[fault]):
         check_sampler(Faulty(fault))
 
 
@@ -243,12 +221,9 @@ def test_a_sampler_may_choose_its_steps() -> None:
     assert errors[1] < min(0.02, errors[0] / 4)
 
 
-def test_the_check_takes_a_sampler_that_chooses_its_steps() -> None:
-    check_sampler(Adaptive())
-
-
 def test_a_callback_ends_the_run_of_any_sampler() -> None:
     """Also where nobody knows how many steps there are."""
+    check_sampler(Adaptive())
     seen: list[int] = []
 
     def callback(step: int, _: Any, __: dict[str, Tensor]) -> dict[str, Any]:
@@ -276,7 +251,7 @@ def test_leaves_are_predicted_in_one_batch() -> None:
         torch.testing.assert_close(x0[0], predict(a, x, t, prediction_type="sample"), rtol=0, atol=1e-4)
 
 
-def test_leaves_of_several_groups_keep_their_order() -> None:
+def test_leaves_of_several_groups_keep_their_order_and_those_in_a_mixture_are_known() -> None:
     model = tiny_model()
     space = model.denoiser.noised_space
     g = Gaussian(0.3, sample_shape=space.sample_shape, space="pixels", value_range=space.value_range)
@@ -285,6 +260,9 @@ def test_leaves_of_several_groups_keep_their_order() -> None:
     with torch.no_grad():
         for leaf, one in zip((a, g, b), Target(a + g + b).predict(x, t), strict=True):
             torch.testing.assert_close(one, leaf.eps(x, t), rtol=0, atol=1e-5)
+    target = Target(a | b)
+    assert (target.groups, target.device) == ([model.denoiser], model.denoiser.device)
+    assert isinstance(next(iter(target.composition.terms)), Mixture)
 
 
 def test_energies_of_leaves() -> None:
@@ -299,23 +277,14 @@ def test_energies_of_leaves() -> None:
         without.energies(torch.zeros(1, 3, 16, 16), torch.zeros(1))
 
 
-def test_groups_inside_a_mixture_are_known() -> None:
-    model = tiny_model()
-    target = Target(model(0.2, 0.2) | model(0.7, 0.7))
-    assert target.groups == [model.denoiser]
-    assert target.device == model.denoiser.device
-    assert isinstance(next(iter(target.composition.terms)), Mixture)
-
-
 def test_timesteps_are_those_of_the_default_scheduler() -> None:
     target = Target(Composition.of(Gaussian()))
     made = make_scheduler(None, target.noised_space.alphas_cumprod, prediction_type="epsilon")
-    for steps in (1, 7, 50, 1000):
-        if steps != 7:  # DDIM strides by whole timesteps
-            made.set_timesteps(steps)
-            assert target.timesteps(steps).tolist() == made.timesteps.tolist()
-        assert len(target.timesteps(steps)) == steps
-        assert float(target.timesteps(steps).min()) >= 0
+    for steps in (1, 50, 1000):
+        made.set_timesteps(steps)
+        assert target.timesteps(steps).tolist() == made.timesteps.tolist()
+    assert len(target.timesteps(7)) == 7  # where DDIM strides by whole timesteps
+    assert float(target.timesteps(7).min()) >= 0
     with pytest.raises(InputError, match="expected 1 to 1000"):
         target.timesteps(1001)
 

@@ -17,6 +17,7 @@ from energycomp.components import (
     Mixture,
     NoisedSpace,
     combine,
+    signal_noise,
 )
 from energycomp.denoisers import Conditional
 from energycomp.sampling import Composer
@@ -24,10 +25,14 @@ from energycomp.sampling import Composer
 
 @attrs.frozen(eq=False)
 class Mine(Composable):
-    noised_space: NoisedSpace
+    noised_space: NoisedSpace = attrs.field(repr=False)
 
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        return sample
+        signal, sigma = signal_noise(self.noised_space.alphas_cumprod, timestep)
+        return sigma * sample / signal
+
+    def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        return sample.square().flatten(1).sum(1) / 2
 
 
 class Later(Composable):
@@ -54,7 +59,7 @@ def components(a: Conditional, b: Conditional, g: Gaussian, space: NoisedSpace) 
     for component in (a, g, a + b, a & b, ~a, 2 * a, a / 2, -a, +a, g | g, Composer(a), Mine(space), Later(space)):
         take(component)
     take(Alone(space))
-    energies: list[HasEnergy] = [g, g | g, g + g, Composer(g)]
+    energies: list[HasEnergy] = [g, g | g, g + g, Composer(g), Mine(space)]
     assert_type(energies[0].energy(Tensor(), Tensor()), Tensor)
     assert_type(a + b, Composition)
     assert_type(a & b, Composition)

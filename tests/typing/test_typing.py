@@ -1,17 +1,12 @@
-"""Scripts of users and the solver of the README are among what `mypy` checks; every package is py.typed."""
-
-from __future__ import annotations
+"""Scripts of users and the solver of the README are among what `mypy` checks."""
 
 import re
 import tomllib
 from pathlib import Path
 
-import pytest
-
 from energycomp_lab.checks import check_solver
 
 ROOT = Path(__file__).parents[2]
-PROJECTS = [path for folder in (".", "plugins/*", "examples/*") for path in ROOT.glob(f"{folder}/pyproject.toml")]
 
 
 def solver() -> str:
@@ -36,9 +31,3 @@ def test_the_solver_of_the_readme_conforms() -> None:
     names: dict[str, type] = {}
     exec(compile(solver(), "README.md", "exec"), names)  # noqa: S102 - the page is ours
     check_solver(names["RandomSearch"](), tolerance=0.03)
-
-
-@pytest.mark.parametrize("project", PROJECTS, ids=lambda path: path.parent.name)
-def test_every_package_ships_its_types(project: Path) -> None:
-    wheel = tomllib.loads(project.read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert all((project.parent / package / "py.typed").is_file() for package in wheel["packages"])

@@ -25,7 +25,7 @@ from energycomp import (
     Solver,
     hookimpl,
 )
-from energycomp.components import Composable, Gaussian, Mixture, NoisedSpace, cosine_schedule, signal_noise
+from energycomp.components import Gaussian, Mixture, cosine_schedule
 from energycomp.errors import EnergycompError, InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, save_pretrained
@@ -64,22 +64,6 @@ class Second:
         errors = problem.errors(values, problem.draw(4, generator)).mean(1)
         best = int(errors.argmin())
         return Solution(values[best], problem.counts[1], float(errors[best]), 0.0, problem.rows)
-
-
-@attrs.frozen(eq=False)
-class Pull(Composable):
-    """A component in closed form."""
-
-    goal: float
-    noised_space: NoisedSpace = attrs.field(repr=False)
-
-    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        signal, sigma = signal_noise(self.noised_space.alphas_cumprod, timestep)
-        return sigma * (sample - signal * self.goal)
-
-    def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        signal, _ = signal_noise(self.noised_space.alphas_cumprod, timestep)
-        return (sample - signal * self.goal).square().flatten(1).sum(1) / 2
 
 
 class Pairs:
@@ -157,27 +141,19 @@ def energycomp_register_solvers() -> dict[str, Factory]:
 
 
 def compose(model: Model) -> Composer:
+    """The components and their samples are in components_script.py."""
     a, b = model(0.3, 0.4), model(0.7, 0.6)
     scene: Composition = a & b & ~model(0.5, 0.5)
     weighted: Composition = 2.0 * a - b + 0.5 * scene
     total = sum([a, b])  # Composition | Literal[0], which is what sum() promises
     mixture: Mixture = Gaussian(0.0) | Gaussian(1.0) | Gaussian(2.0)
-    pulled = scene + Pull(0.5, scene.noised_space)
-    component: EnergyComponent = pulled
+    component: EnergyComponent = scene
     check_component(component)
     energy: Tensor = mixture.energy(torch.zeros(1, 1, 1, 1), torch.zeros(1))
-    print(weighted.mass, total, energy, pulled.terms)
-    return Composer([a, b], rule="product")
-
-
-def sample(composer: Composer) -> None:
-    generator = torch.Generator().manual_seed(0)
-    images = composer.sample(2, generator=generator)
-    images[0].save("scene.png")
-    array = composer.sample(2, output_type="np", progress=False)
-    tensor = composer.sample(2, output_type="pt", num_inference_steps=10)
-    latent = composer.sample(2, output_type="latent", scheduler="EulerDiscreteScheduler")
-    print(array.shape, tensor.shape, latent.shape)
+    print(weighted.mass, total, energy, scene.terms)
+    composer = Composer([a, b], rule="product")
+    composer.sample(2, generator=torch.Generator().manual_seed(0))[0].save("scene.png")
+    return composer
 
 
 def infer(model: Model) -> list[Any]:
@@ -207,7 +183,6 @@ def refused(model: Model) -> None:
     """What a type checker must refuse: a comment below is an error if nothing is wrong on its line."""
     energycomp.infer("scene.png", model, solver=Pairs())  # type: ignore[arg-type]
     Model(name="pairs", denoiser=Net())  # type: ignore[call-arg, arg-type]
-    Composer(model("red")).sample(steps=3)  # type: ignore[call-overload]
 
 
 def main() -> None:
@@ -219,7 +194,7 @@ def main() -> None:
     except EnergycompError as error:
         print(error)
         return
-    sample(compose(model))
+    compose(model)
     infer(model)
     save_pretrained(model, "copy")
 
