@@ -9,14 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp_datasets.shapes.features import (
-    LABELS,
-    ShapeFeatures,
-    counts_loss,
-    counts_of,
-    labelled,
-    shape_features,
-)
+from energycomp_datasets.shapes.features import LABELS, ShapeFeatures, counts_loss, counts_of, labelled, shape_features
 from energycomp_datasets.shapes.perceptual import FrechetDistance, KernelDistance, perceptual_distance
 from energycomp_datasets.shapes.shapes import WORLDS, layout, render
 from energycomp_datasets.shapes.source import draw

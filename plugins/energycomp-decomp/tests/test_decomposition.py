@@ -17,13 +17,7 @@ from torchmetrics import MetricCollection
 
 from energycomp import Decomposer, decompose, load, region
 from energycomp.components import Composition, predict
-from energycomp.decomposition import (
-    Parts,
-    add,
-    edit,
-    recombine,
-    traverse,
-)
+from energycomp.decomposition import Parts, add, edit, recombine, traverse
 from energycomp.denoisers import count_rows
 from energycomp.errors import CheckpointError, InputError
 from energycomp.files import read_tensors, write_tensors

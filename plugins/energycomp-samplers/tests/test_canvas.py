@@ -10,17 +10,7 @@ import torch
 from torch import Tensor
 
 from energycomp import Composer, Composition, during, per_sample, region
-from energycomp.components import (
-    Gaussian,
-    Part,
-    crop,
-    frames,
-    items,
-    native_type,
-    on,
-    predict,
-    window,
-)
+from energycomp.components import Gaussian, Part, crop, frames, items, native_type, on, predict, window
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
 from energycomp.testing import tiny_model

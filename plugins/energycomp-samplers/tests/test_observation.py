@@ -84,10 +84,7 @@ CASES: dict[str, tuple[Any, list[Any]]] = {
         [observe(pool(2), values(1, 2, 2), 0.1, variance=WIDTHS)],
     ),
     "blur": (Gaussian(0.3, 0.5, sample_shape=SHAPE), [observe(blur(KERNEL), values(*SHAPE), 0.2)]),
-    "blur, given": (
-        Gaussian(0.3, 0.5, sample_shape=SHAPE),
-        [observe(blur(KERNEL), values(*SHAPE), 0.2, variance=0.5)],
-    ),
+    "blur, given": (Gaussian(0.3, 0.5, sample_shape=SHAPE), [observe(blur(KERNEL), values(*SHAPE), 0.2, variance=0.5)]),
     "pair": (Gaussian(0.3, WIDTHS, sample_shape=SHAPE), [observe((seen, pulled), values(5), 0.1)]),
     "function": (Gaussian(0.3, 0.5, sample_shape=SHAPE), [observe(seen, values(5), torch.linspace(0.1, 0.5, 5))]),
     "two": (

@@ -71,10 +71,7 @@ CASES: dict[str, tuple[Any, Tensor, Any, Any]] = {
 def test_gaussian_sources_are_exact(name: str) -> None:
     """In three steps: whitened squared errors of the moments of all sources are chi-square within 3 s.e."""
     operators, y, noise, covariances = CASES[name]
-    sources = [
-        Gaussian(0.3, WIDTHS, sample_shape=SHAPE, name="a"),
-        Gaussian(-0.4, 0.4, sample_shape=SHAPE, name="b"),
-    ]
+    sources = [Gaussian(0.3, WIDTHS, sample_shape=SHAPE, name="a"), Gaussian(-0.4, 0.4, sample_shape=SHAPE, name="b")]
     found = separate(y, sources, noise=noise, operators=operators, covariances=covariances, n=1500, **FEW)
     mean, covariance = posterior(sources, operators, y, noise)
     root = torch.linalg.cholesky(covariance)

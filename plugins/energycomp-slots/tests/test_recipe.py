@@ -74,13 +74,7 @@ def test_a_phase_changes_nothing_else() -> None:
             assert {"stem", "decoder", "enter"} <= moved
     assert all(p.requires_grad for p in network.parameters())
     normal = SlotVAE(prior="normal")
-    assert [phase.name for phase in phases(normal)] == [
-        "trial-0",
-        "trial-1",
-        "inference",
-        "generation",
-        "together",
-    ]
+    assert [phase.name for phase in phases(normal)] == ["trial-0", "trial-1", "inference", "generation", "together"]
 
 
 def test_other_ways_to_make_scenes_begin_from_the_slots_of_a_model(folder: Path) -> None:

@@ -22,14 +22,7 @@ from energycomp.seeds import seeded
 from energycomp.testing import attributes_model, labels_model, planted
 from energycomp_solvers.beam import Beam
 from energycomp_solvers.enumerate import Enumerate, _best_with_each, _kept, _of_attributes
-from energycomp_solvers.shared import (
-    all_errors,
-    compare_halves,
-    marginals,
-    nominal_level,
-    sequential_p_value,
-    unravel,
-)
+from energycomp_solvers.shared import all_errors, compare_halves, marginals, nominal_level, sequential_p_value, unravel
 from energycomp_solvers.weights import Weights
 
 

@@ -27,14 +27,7 @@ from energycomp_solvers.sgd import SGD
 from energycomp_solvers.shared import configurations, number_of_configurations
 from energycomp_solvers.weights import Weights, _stepped
 
-SOLVERS = {
-    "pursuit": Pursuit,
-    "sgd": SGD,
-    "enumerate": Enumerate,
-    "beam": Beam,
-    "weights": Weights,
-    "relaxed": Relaxed,
-}
+SOLVERS = {"pursuit": Pursuit, "sgd": SGD, "enumerate": Enumerate, "beam": Beam, "weights": Weights, "relaxed": Relaxed}
 QUICK = {"sgd": SGD(inits=4, steps=20), "relaxed": Relaxed(steps=10)}  # in place of the defaults, which take seconds
 RULES = [
     ("product", "sample"),

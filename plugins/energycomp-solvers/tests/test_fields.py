@@ -75,10 +75,7 @@ def test_values_out_of_range(solver: Any, name: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("solver", "message"),
-    [
-        (Pursuit(side=300), "at most 65,536 points"),
-        (SGD(inits=100_000, draws=100), "100,000 values x 100 draws"),
-    ],
+    [(Pursuit(side=300), "at most 65,536 points"), (SGD(inits=100_000, draws=100), "100,000 values x 100 draws")],
     ids=repr,
 )
 def test_sizes_are_checked_before_memory_is_taken(solver: Any, message: str) -> None:

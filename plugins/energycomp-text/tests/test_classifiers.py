@@ -36,10 +36,7 @@ def solids() -> Model:
     return model
 
 
-MODELS = {
-    "epsilon": lambda: from_pipeline(tiny_pipeline(seed=4), concepts=PETS, template="a {}"),
-    "sample": solids,
-}
+MODELS = {"epsilon": lambda: from_pipeline(tiny_pipeline(seed=4), concepts=PETS, template="a {}"), "sample": solids}
 
 
 @pytest.fixture(scope="module", params=MODELS)

@@ -35,8 +35,7 @@ def test_the_strongest_dimensions_are_those_of_colour() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "dim", "message"),
-    [(4, 0, "got part 4 of 4"), (-1, 0, "got part -1"), (0, 4, "got dimension 4 of 4")],
+    ("part", "dim", "message"), [(4, 0, "got part 4 of 4"), (-1, 0, "got part -1"), (0, 4, "got dimension 4 of 4")]
 )
 def test_what_is_not_there(part: int, dim: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
