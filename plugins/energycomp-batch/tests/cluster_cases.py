@@ -3,8 +3,6 @@
 `test_cluster.py` runs these in a process of its own, which it ends after a time.
 """
 
-from __future__ import annotations
-
 import faulthandler
 import io
 import json

@@ -1,7 +1,5 @@
 """`energycomp batch` on many images: workers, shards, lists, kills and repetitions."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Processes side by side: every item is answered, whatever happens to a process."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """A reader gives the same columns in one process, in two, and under two engines."""
 
-from __future__ import annotations
-
 import io
 import json
 import math

@@ -1,7 +1,5 @@
 """`energycomp batch` on Parquet files and WebDataset archives, and Parquet, CSV and JSON lines as its results."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

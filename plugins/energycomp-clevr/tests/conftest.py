@@ -1,7 +1,5 @@
 """Models of whole objects with turns, and a codec, with random weights: at 192x128 pixels, and a tiny one at 24x16."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import attrs

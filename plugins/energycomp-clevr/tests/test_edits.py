@@ -1,7 +1,5 @@
 """Edits of scenes with the shipped weights."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from scipy.ndimage import median_filter

@@ -1,7 +1,5 @@
 """Whole objects on latents: the codec and its recipe, the view as a component, and where a training starts."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

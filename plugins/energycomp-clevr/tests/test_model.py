@@ -1,7 +1,5 @@
 """The coordinates conditioner, and both models of CLEVR scenes at full size."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Whole objects: descriptions, their tokens, and what is wrong with a description."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The shipped weights of whole objects: scenes are drawn as described, and read as drawn."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from pathlib import Path

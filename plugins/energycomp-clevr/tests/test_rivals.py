@@ -1,7 +1,5 @@
 """Wrong descriptions differ from the right one in what they say they do."""
 
-from __future__ import annotations
-
 import torch
 
 from energycomp.components import Condition

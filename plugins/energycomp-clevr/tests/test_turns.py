@@ -1,7 +1,5 @@
 """Turns of cubes: how they are said, and that what is left open is drawn before an image is sampled."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

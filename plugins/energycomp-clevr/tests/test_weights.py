@@ -1,7 +1,5 @@
 """The shipped weights do what the model card says, on a few pictures."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 from pathlib import Path
 

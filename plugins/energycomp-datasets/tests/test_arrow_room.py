@@ -1,7 +1,5 @@
 """Arrow Room shows what it was drawn from."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -1,7 +1,5 @@
 """Scenes by Blender: what is sent to it, what is kept, and what is refused; a stand-in for Blender writes the files."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """The classifier of Arrow Room pictures: its rule, what it learns from, its weights, and how often it is right."""
 
-from __future__ import annotations
-
 from itertools import product
 from pathlib import Path
 

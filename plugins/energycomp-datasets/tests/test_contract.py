@@ -1,7 +1,5 @@
 """One contract of all sources that draw their images, and one of all networks whose weights this package ships."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path

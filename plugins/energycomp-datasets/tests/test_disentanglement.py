@@ -1,7 +1,5 @@
 """MIG and MCC against numpy's histograms, scipy's correlations, all matchings and tables worked out by hand."""
 
-from __future__ import annotations
-
 import math
 from itertools import permutations
 

@@ -1,7 +1,5 @@
 """The network that counts shapes and colours: its labels, its weights, and what its distances order."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One lit object: factors are independent and all change the picture; folders come back; refusals."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Sources of scenes with masks: drawn ones, folders, public files of others, and scenes that a model makes."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The judge of shapes by outlines: it names what is rendered, and knows which objects are whole."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import attrs

@@ -1,7 +1,5 @@
 """Distances of pictures against closed forms, scipy's square root of a matrix, and sums written out."""
 
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The reader of CLEVR scenes: what it finds in renders, and what it refuses."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

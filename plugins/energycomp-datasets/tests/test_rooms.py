@@ -1,7 +1,5 @@
 """Rooms with solids: what is drawn is what the numbers say, and nearer solids hide those behind."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

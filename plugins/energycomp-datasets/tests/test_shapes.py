@@ -1,7 +1,5 @@
 """Drawn shapes have their areas, places, colours and masks, and the source reads what it writes."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

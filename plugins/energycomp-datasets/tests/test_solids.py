@@ -1,7 +1,5 @@
 """Coloured solids: what a picture shows is what was said, nothing is hidden, and the held-out pairs are even."""
 
-from __future__ import annotations
-
 from collections import Counter
 from itertools import chain, combinations, pairwise
 

@@ -1,7 +1,5 @@
 """Sets that are read, against counting by hand."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

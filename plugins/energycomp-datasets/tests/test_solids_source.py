@@ -1,7 +1,5 @@
 """Pictures with their concepts: drawn ones that training never shows, folders, and what is no data."""
 
-from __future__ import annotations
-
 from itertools import combinations
 from pathlib import Path
 from typing import Any

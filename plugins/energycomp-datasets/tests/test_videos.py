@@ -1,7 +1,5 @@
 """Drawn videos: what is true of their objects, and the files."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Objects by colour and place: discs and squares whose masks are known."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Energies against autograd, descent against a loop by hand, and a loss that falls."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

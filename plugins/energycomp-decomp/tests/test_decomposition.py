@@ -1,7 +1,5 @@
 """Taking pictures apart: stripes whose parts are known exactly, chains one by one, masks by brute force, refusals."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Which parts are needed: stripes, whose least squares are known."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Latents by search: an encoder that fails on an image and not on its mirror image, counted rows, refusals."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs

@@ -1,7 +1,5 @@
 """Networks, the loss against loops, and a recipe that trains on a folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import cast
 

@@ -1,7 +1,5 @@
 """The weights in the package: objects are found, parts are added, and the page on recombining does what it says."""
 
-from __future__ import annotations
-
 import runpy
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Editing against pictures whose every composition is known, and what it must refuse."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs

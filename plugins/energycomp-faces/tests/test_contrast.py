@@ -1,7 +1,5 @@
 """The contrast of labels against its definition: both compositions run on their own."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.nn import functional

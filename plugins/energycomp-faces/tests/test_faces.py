@@ -1,7 +1,5 @@
 """Drawn faces show their labels, folders are read as they were written, and presets build."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

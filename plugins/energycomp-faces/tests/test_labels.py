@@ -1,7 +1,5 @@
 """Labels: what every conditioner is held to, and what is legal."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

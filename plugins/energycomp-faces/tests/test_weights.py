@@ -1,7 +1,5 @@
 """The weights in the package: labels are shown when composed, and found when read."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Components that see their region only: what they see, the algebra, the cost, and samples in closed form."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs

@@ -1,7 +1,5 @@
 """Components on parts of a larger sample: by hand, in the algebra, in one batch, and in closed form."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

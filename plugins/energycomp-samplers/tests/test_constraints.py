@@ -1,7 +1,5 @@
 """Constraints: SMC against posteriors in closed form and finite mixtures, what is refused, and what it costs."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from typing import Any

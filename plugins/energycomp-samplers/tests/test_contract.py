@@ -1,7 +1,5 @@
 """One contract for all samplers, and for their options. Degenerate input: right samples, a warning, or one error."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

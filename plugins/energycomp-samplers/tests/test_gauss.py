@@ -1,7 +1,5 @@
 """Second-order products: exact for Gaussians, and no worse than the sum for others."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import attrs

@@ -1,7 +1,5 @@
 """Mixtures from noise predictions: the shares of the components, with and without energies."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs

@@ -1,7 +1,5 @@
 """Moves at one noise level against closed forms: they leave a distribution as it is, and bring other samples to it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

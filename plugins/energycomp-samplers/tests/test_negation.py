@@ -1,7 +1,5 @@
 """Negated components: perpendicular negation against its formula, and rejection against truncated densities."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs

@@ -1,7 +1,5 @@
 """Observations: exact posteriors of Gaussians, mixtures by quadrature, the algebra, and what is refused."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

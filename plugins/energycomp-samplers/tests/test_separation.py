@@ -1,7 +1,5 @@
 """Separation: exact for Gaussian sources, mixtures by quadrature, the count by brute force, and what is refused."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Sequence

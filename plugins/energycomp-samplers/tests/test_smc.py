@@ -1,7 +1,5 @@
 """Particles against closed forms: weights, resampling, and products that plain sampling gets wrong."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Films: places between keys, frames that share their noise, and files of frames."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from pathlib import Path

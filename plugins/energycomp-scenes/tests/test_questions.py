@@ -1,7 +1,5 @@
 """Questions and relations of a reading: CLEVR's programs, questions in words, and what cannot be answered."""
 
-from __future__ import annotations
-
 from typing import Any
 from warnings import catch_warnings, simplefilter
 

@@ -1,7 +1,5 @@
 """Relations and scene graphs: what they mean, how they are written, and places that satisfy them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Skills: what is asked, when a picture is right, and `energycomp evaluate --data skills`."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

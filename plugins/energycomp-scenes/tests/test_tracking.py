@@ -1,7 +1,5 @@
 """Objects of videos in closed form: they move, are hidden, come back, are new and leave."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Slots against what must hold of them: order, sharing, closed forms, and any number of them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Training: every phase changes what it should, a run shows how it goes, and what cannot be trained is refused."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 from pathlib import Path

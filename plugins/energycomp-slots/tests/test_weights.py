@@ -1,7 +1,5 @@
 """The shipped weights: objects and scenes, and what people do with them at the command line."""
 
-from __future__ import annotations
-
 import json
 import runpy
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One value of each attribute: exact, by beam, by weights, with posteriors and with as few draws as are needed."""
 
-from __future__ import annotations
-
 import math
 import time
 from itertools import product

@@ -1,7 +1,5 @@
 """One contract for all solvers, and each algorithm against brute force."""
 
-from __future__ import annotations
-
 import time
 from itertools import combinations, combinations_with_replacement, product
 from typing import Any

@@ -1,7 +1,5 @@
 """The fields of the solvers: what they refuse, and that sizes are checked before memory is taken."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
@@ -29,14 +27,14 @@ NAMED = [f"{solver.__name__}.{field.name}" for solver, field in FIELDS]
 
 @pytest.mark.parametrize(("solver", "field"), FIELDS, ids=NAMED)
 @pytest.mark.parametrize("value", [-1, "3", float("nan"), float("inf"), True, [1]], ids=str)
-def test_every_field_refuses(solver: Any, field: attrs.Attribute[Any], value: Any) -> None:
+def test_every_field_refuses(solver: Any, field: Any, value: Any) -> None:
     message = rf"got {field.name}={re.escape(repr(value))} for {solver.__name__}; expected .*; change {field.name}="
     with pytest.raises(InputError, match=message):
         solver(**{field.name: value})
 
 
 @pytest.mark.parametrize(("solver", "field"), FIELDS, ids=NAMED)
-def test_every_field_takes_its_default_from_numpy(solver: Any, field: attrs.Attribute[Any]) -> None:
+def test_every_field_takes_its_default_from_numpy(solver: Any, field: Any) -> None:
     value = np.asarray(field.default)[()] if isinstance(field.default, int | float) else field.default
     assert getattr(solver(**{field.name: value}), field.name) == field.default
 

@@ -1,7 +1,5 @@
 """Priors of values, by every solver: against brute force, against posteriors in closed form, and at no cost."""
 
-from __future__ import annotations
-
 from functools import partial
 from itertools import combinations
 from typing import Any

@@ -1,7 +1,5 @@
 """The parts of pursuit: Gauss-Newton steps, promising values, held-out draws on demand, and its account of rows."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest

@@ -1,7 +1,5 @@
 """Relaxed labels and weights by gradient steps, against enumeration, closed forms and scipy."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs

@@ -1,7 +1,5 @@
 """The search that goes on: what is doubted, and answers that are repaired, against models in closed form."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

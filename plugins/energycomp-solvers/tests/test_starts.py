@@ -1,7 +1,5 @@
 """Where components are looked for: the lattice that pursuit searches again, and where initialisations of sgd start."""
 
-from __future__ import annotations
-
 import torch
 
 from energycomp.inference import make_problem

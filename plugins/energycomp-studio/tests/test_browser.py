@@ -1,7 +1,5 @@
 """The page in a real browser: Chromium, driven by playwright. Models in closed form, so that drawing takes no time."""
 
-from __future__ import annotations
-
 import base64
 import itertools
 import re

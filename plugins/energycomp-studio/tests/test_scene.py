@@ -1,7 +1,5 @@
 """From the page's scene to a composition, and to the lines that make the same image: pixel by pixel."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the server refuses: other hosts, other pages, other paths, large requests. And tasks that are stopped."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import http.client

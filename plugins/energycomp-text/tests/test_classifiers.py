@@ -1,7 +1,5 @@
 """Readers of one prompt a prediction, against brute force over prompts and draws on the same bank."""
 
-from __future__ import annotations
-
 from itertools import combinations, pairwise
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The command line with models of text: what it answers, and what it refuses in one line."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from importlib import import_module

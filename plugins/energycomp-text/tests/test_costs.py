@@ -1,7 +1,5 @@
 """The network evaluations that the table of docs/pipelines.md promises."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Text encoders of transformers: MiniLM as its makers use it, CLIP as diffusers does, others, and what is none."""
 
-from __future__ import annotations
-
 import json
 import socket
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Each family of pipelines: sampled as its pipeline samples, composed, read and ranked."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from importlib.metadata import EntryPoint

@@ -1,7 +1,5 @@
 """Folders, pipelines in memory and options, of the hub and of older versions: read, or refused in one line."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -326,15 +324,6 @@ def test_folders_that_are_no_pipeline(
     refused(error, message, lambda: text(model=str(path)) if name == "sd" else energycomp.load(path))
 
 
-def test_an_empty_folder_says_what_to_get(tmp_path: Path) -> None:
-    for name, message in (
-        (str(tmp_path), r"give a hub id, such as .*, or a folder that save_pretrained"),
-        (str(tmp_path / "nowhere"), "no folder and no hub id"),
-        ("x" * 300, "no folder and no hub id"),
-    ):
-        refused(NotFoundError, message, lambda name=name: text(model=name))
-
-
 def test_classes_that_a_folder_names_are_never_imported(
     copied: Copied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,21 +340,6 @@ def test_classes_that_a_folder_names_are_never_imported(
     assert type(sd.denoiser.network.unet) is diffusers.UNet2DConditionModel
     assert not ran.exists()
     assert "own_classes" not in sys.modules
-
-
-@pytest.mark.parametrize("load", [energycomp.load, lambda name: text(model=name)], ids=["load", "text"])
-def test_a_hub_id_without_a_network(monkeypatch: pytest.MonkeyPatch, load: Callable[[str], Model]) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    message = r"'nobody/nothing-of-the-kind'.*could not be read from the hub"
-    refused(NotFoundError, message, lambda: load("nobody/nothing-of-the-kind"))
-
-
-def test_models_that_take_no_text(tmp_path: Path) -> None:
-    from energycomp_faces.model import faces
-
-    save_pretrained(faces(pretrained=False), tmp_path / "faces")
-    refused(InputError, "not conditioned on text", lambda: text(model=str(tmp_path / "faces")))
-    refused(InputError, "expected one on text", lambda: with_concepts(faces(pretrained=False), ["cat"]))
 
 
 class Parts:
@@ -396,29 +370,56 @@ def test_pipelines_that_lack_a_part_or_have_another(pipe: Any) -> None:
         refused(InputError, message, lambda given=given: from_pipeline(given))
 
 
-OPTIONS_REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
-    (lambda **options: from_pipeline(tiny_flux(), **options), *rest)
-    for rest in (
+def shifted(**changes: Any) -> Model:
+    """Of a pipeline whose scheduler has another config."""
+    pipe = tiny_flux()
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **changes)
+    return from_pipeline(pipe, image_size=128)
+
+
+def faces_model() -> Model:
+    return energycomp.load("faces", pretrained=False)
+
+
+SHIFT, GET = "got a shift from .*; expected numbers", r"give a hub id, such as .*, or a folder that save_pretrained"
+REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
+    "an empty folder": (lambda: text(model=str(Path.cwd())), NotFoundError, GET),
+    "no folder": (lambda: text(model=str(Path.cwd() / "nowhere")), NotFoundError, "no folder and no hub id"),
+    "no name": (lambda: text(model="x" * 300), NotFoundError, "no folder and no hub id"),
+    "no network, load": (lambda: energycomp.load("nobody/nothing"), NotFoundError, "'nobody/nothing'.*from the hub"),
+    "no network, text": (lambda: text(model="nobody/nothing"), NotFoundError, "could not be read from the hub"),
+    "no text": (lambda: with_concepts(faces_model(), ["cat"]), InputError, "expected one on text"),
+    "preset": (lambda: text(preset="large"), InputError, "expected 'default'"),
+    "encoder of weights": (lambda: text(encoder="words"), InputError, "pretrained=False"),
+    "type of no pipeline": (lambda: text(pretrained=False, dtype="bfloat16"), InputError, "expected encoder"),
+    "encoder": (lambda: text(pretrained=False, encoder="clip"), InputError, "'words' or 'minilm'"),
+    "encoder of a folder": (lambda: text(model="here", encoder="words"), InputError, "expected dtype"),
+    **{f"concepts of {make.__name__}": (lambda make=make: from_pipeline(make(), concepts="cat"), InputError,
+       "got the concepts 'cat'; expected a list of words") for make in (tiny_pipeline, tiny_sdxl)},
+    **{f"shift {changes}": (lambda changes=changes: shifted(**changes), InputError, SHIFT) for changes in (
+       {"base_shift": "a"}, {"base_image_seq_len": 4096}, {"max_shift": 1e9, "max_image_seq_len": 257})},
+    **{f"flux {options}": (lambda options=options: from_pipeline(tiny_flux(), **options), InputError, message)
+       for options, message in (
         ({"image_size": 30}, "image_size 30; expected a multiple of 4"),
         ({"image_size": "large"}, "image_size.'large'.* expected a whole number"),
         ({"max_sequence_length": 0}, "max_sequence_length.0.* expected a whole number"),
         ({"embedded_guidance": -1.0}, "embedded_guidance.-1.0.* expected a number"),
-        ({"guidance": 1.0}, "the option 'guidance' with a FluxPipeline; expected image_size, max_sequence_length"),
-    )
-] + [
-    (text, {"preset": "large"}, "expected 'default'"),
-    (text, {"encoder": "words"}, "pretrained=False"),
-    (text, {"pretrained": False, "dtype": "bfloat16"}, "expected encoder"),
-    (text, {"pretrained": False, "encoder": "clip"}, "'words' or 'minilm'"),
-    (text, {"model": "here", "encoder": "words"}, "expected dtype"),
-    *((lambda make=make, **options: from_pipeline(make(), **options), {"concepts": "cat"},
-       "got the concepts 'cat'; expected a list of words") for make in (tiny_pipeline, tiny_sdxl)),
-]  # fmt: skip
+        ({"guidance": 1.0}, "the option 'guidance' with a FluxPipeline; expected image_size, max_sequence_length"))},
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "options", "message"), OPTIONS_REFUSED)
-def test_options_that_are_none(make: Callable[..., Any], options: dict[str, Any], message: str) -> None:
-    refused(InputError, message, lambda: make(**options))
+@pytest.mark.parametrize(("call", "error", "message"), REFUSED.values(), ids=REFUSED)
+def test_names_and_options_that_are_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: Callable[[], object], error: type[Exception], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    refused(error, message, call)
+
+
+def test_models_that_take_no_text(tmp_path: Path) -> None:
+    save_pretrained(faces_model(), tmp_path / "faces")
+    refused(InputError, "not conditioned on text", lambda: text(model=str(tmp_path / "faces")))
 
 
 def test_options_of_the_command_line_are_texts() -> None:
@@ -429,15 +430,6 @@ def test_options_of_the_command_line_are_texts() -> None:
 @pytest.mark.parametrize("dtype", ["int8", "half", 3, torch.int64])
 def test_types_that_are_none(folder: Path, dtype: Any) -> None:
     refused(InputError, "float32, bfloat16, float16", lambda: energycomp.load(folder, dtype=dtype))
-
-
-@pytest.mark.parametrize(
-    "changes", [{"base_shift": "a"}, {"base_image_seq_len": 4096}, {"max_shift": 1e9, "max_image_seq_len": 257}]
-)
-def test_shifts_that_are_none(changes: dict[str, Any]) -> None:
-    pipe = tiny_flux()
-    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **changes)
-    refused(InputError, "got a shift from .*; expected numbers", lambda: from_pipeline(pipe, image_size=128))
 
 
 @pytest.mark.parametrize("name", ["sd", "sdxl", "flux"])

@@ -1,7 +1,5 @@
 """A composition as a guider of diffusers: the loop of a modular pipeline samples what `Composer` samples."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A composition as a guider of diffusers: what it takes, and its weights in the loop of a flow."""
 
-from __future__ import annotations
-
 import copy
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """LoRA weights as models: each prompt is predicted by its own weights, and the base is as it was."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import pickle

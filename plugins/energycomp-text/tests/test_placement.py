@@ -1,7 +1,5 @@
 """Where the weights of pipelines are: in memory once, and where offloading, device maps and quantisation put them."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from pathlib import Path

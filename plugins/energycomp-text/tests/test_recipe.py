@@ -1,7 +1,5 @@
 """Training: no held-out pair is seen, captions are true, encoder and network learn, and what cannot be is refused."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from itertools import combinations

@@ -1,7 +1,5 @@
 """Wrong sets of concepts: each differs in one concept, and no replaced one forms a pair that was held out."""
 
-from __future__ import annotations
-
 import torch
 
 from energycomp_datasets.solids.solids import CONCEPTS, held_out_pairs, seen_pairs

@@ -1,7 +1,5 @@
 """Prompts as conditions: what is parsed and described, encoded once, weighted, saved, and refused."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Concepts of a dataset as values of the conditioner of the evaluated model."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

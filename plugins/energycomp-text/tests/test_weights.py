@@ -1,7 +1,5 @@
 """The weights in the package: prompts are shown when composed, and pairs that were never seen are read."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 
 import attrs

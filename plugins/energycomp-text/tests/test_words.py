@@ -1,7 +1,5 @@
 """Words to numbers and back, and the transformer over them: padding tells nothing, order does."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

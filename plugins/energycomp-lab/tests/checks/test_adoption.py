@@ -1,7 +1,5 @@
 """Of data of Gaussian classes every prediction is known, so that each thing that was said wrongly must be named."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from pathlib import Path

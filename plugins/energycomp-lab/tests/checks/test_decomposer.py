@@ -1,7 +1,5 @@
 """The check of decomposers passes one that is right, and fails each fault with its reason."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs

@@ -1,7 +1,5 @@
 """What is said of labels, by the standard errors by which wrong ones are worse."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any, cast
 

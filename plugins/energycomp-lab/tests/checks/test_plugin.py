@@ -1,7 +1,5 @@
 """Each check of what a plugin registers passes what is right, and fails what has one fault, with its reason."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

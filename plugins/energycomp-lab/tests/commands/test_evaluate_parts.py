@@ -1,7 +1,5 @@
 """Models that decompose images, on stripes, whose parts are known exactly: `energycomp evaluate`, and training."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Conditions of examples as values, and ranges of counts as a person writes them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs

@@ -1,7 +1,5 @@
 """Matching against all permutations, the Rand index against scikit-learn, and the definitions of thesis 5.4.1."""
 
-from __future__ import annotations
-
 from itertools import permutations
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the dimensions of a latent change, on stripes, whose latents are known."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Where `augment` moves images to."""
 
-from __future__ import annotations
-
 import torch
 
 from energycomp_lab.training import augment

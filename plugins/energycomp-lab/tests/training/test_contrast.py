@@ -1,7 +1,5 @@
 """The contrastive loss against its definition, written out for every sample and rival."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The denoising loss against its definition, written out for every sample."""
 
-from __future__ import annotations
-
 from typing import Any, get_args
 
 import pytest

@@ -1,7 +1,5 @@
 """Trackers of accelerate, throughput, and runs that go on from checkpoints of another folder."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
