@@ -40,9 +40,6 @@ def colours(batch: int, seed: int = 0) -> Tensor:
     return torch.rand(batch, K, 3, generator=torch.Generator().manual_seed(seed)) * 0.7 + 0.2
 
 
-# What is exact
-
-
 def test_parts_of_stripes_are_the_stripes() -> None:
     painted = colours(2)
     pictures = striped(painted)
@@ -143,9 +140,6 @@ def test_an_edit_changes_what_it_names_and_nothing_else() -> None:
     assert traverse(latents, 0, 0, []) == []
 
 
-# Batched and looped
-
-
 def chain(model: Model, composition: Composition, noise: Tensor) -> Tensor:
     """One chain by itself, through the evaluator of compositions."""
     scheduler = make_scheduler("ddim", model.denoiser.alphas_cumprod, prediction_type="sample", value_range=(-1.0, 1.0))
@@ -224,9 +218,6 @@ def test_an_encoder_in_training_is_asked_in_evaluation_mode() -> None:
     DiffusionDecomposer(model).encode(torch.zeros(1, 3, 16, 16))
     assert modes == [False]
     assert model.encoder.training
-
-
-# Any decomposer
 
 
 class Halves:
@@ -313,9 +304,6 @@ def test_what_has_no_meaning(attempt: Callable[[], object], reason: str) -> None
         attempt()
 
 
-# Metrics and evaluation
-
-
 def test_masks_are_matched_as_by_brute_force() -> None:
     rng = np.random.default_rng(0)
     for found_count, true_count in itertools.product((0, 1, 3, 4), (1, 2, 4)):
@@ -355,9 +343,6 @@ def test_pictures_without_masks_have_no_recall() -> None:
     report = evaluate(stripes_model(), examples, MetricCollection({"recall": MaskRecall()}), progress=False)
     assert report.as_dict()["recall"] is None
     assert report.values["mse"] > 0
-
-
-# On disk, and conformance
 
 
 def test_a_model_with_an_encoder_is_saved_and_loaded(tmp_path: Path) -> None:

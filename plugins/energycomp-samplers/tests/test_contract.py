@@ -98,9 +98,6 @@ class Wrong(Gaussian):
         return torch.full_like(right, self.value) if of == self.of and float(timestep[0]) < 500 else right
 
 
-# the check of the lab
-
-
 @pytest.mark.parametrize("name", [*REGISTERED, *map(repr, CHECKED)])
 def test_contract(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("energycomp_lab.checks.sampler.STEPS", 25)  # half the steps are within its bounds, too
@@ -117,9 +114,6 @@ def test_the_plugin_works_and_registers_all_of_them() -> None:
     (info,) = [plugin for plugin in listing(load=True) if plugin.distribution == "energycomp-samplers"]
     assert info.error is None
     assert set(REGISTERED) == set(info.registered["samplers"])
-
-
-# samples
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -220,9 +214,6 @@ def test_a_callback_may_end_a_run() -> None:
         assert (x.shape, steps) == ((3, 1, 1, 1), [0, 1])
 
 
-# costs
-
-
 @pytest.mark.parametrize("sampler", ["smc", "mixture"])
 def test_rows_are_one_batch_a_step(sampler: str) -> None:
     """No loop over leaves calls the network: one trunk per sample and step, one row per leaf, sample and step."""
@@ -258,9 +249,6 @@ def test_a_negated_component_that_is_not_finite_is_named(sampler: Any) -> None:
         drawn(Gaussian(name="a", unconditional=u) & ~wrong, sampler)
 
 
-# what is refused
-
-
 @pytest.mark.parametrize("sampler", REGISTERED)
 def test_what_every_sampler_refuses(sampler: str) -> None:
     rules: tuple[Any, ...] = ("sum", "mean")
@@ -287,9 +275,6 @@ def test_what_smc_refuses() -> None:
     for moves in (MALA(), HMC(), Langevin()):
         with pytest.raises(InputError, match="particles=4 with weights='none'; expected weights"):
             SMC(weights="none", particles=4, moves=moves)
-
-
-# guidance
 
 
 @pytest.mark.parametrize("name", REGISTERED)

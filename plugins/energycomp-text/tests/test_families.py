@@ -102,9 +102,6 @@ def assert_same(got: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
     assert float((got - expected).abs().max()) < tolerance * float(expected.std())
 
 
-# Sampled
-
-
 def test_one_prompt_with_guidance_is_that_of_the_pipeline(case: Case) -> None:
     expected = of_pipeline(case.pipe, case.name)
     with count_rows() as spent:
@@ -194,9 +191,6 @@ def test_the_unconditional_row_of_sdxl_is_zeros_or_the_empty_prompt(zeros: bool)
     assert_same(got, of_pipeline(pipe, "sdxl", steps=2))
 
 
-# Composed
-
-
 @torch.no_grad()
 def test_compositions_are_sums_of_what_the_network_predicts(case: Case) -> None:
     model, sample, timestep = case.model, torch.randn(2, 4, 16, 16, generator=seeded(3)), torch.tensor([120.0, 777.0])
@@ -249,9 +243,6 @@ def test_masks_and_prompts_that_do_not_fit(case: Case) -> None:
         region(torch.zeros(2, 16, 16)) * case.model("a cat")
     with pytest.raises(InputError, match=r"got a prompt of [0-9]+ (tokens|ids).*compose several prompts with &"):
         case.model("a cat " * 100)
-
-
-# Read and ranked
 
 
 def test_infer_over_four_concepts(case: Case) -> None:
@@ -322,9 +313,6 @@ def test_without_concepts_there_is_nothing_to_look_for(pipe: Any) -> None:
         infer(torch.zeros(3, 32, 32), from_pipeline(pipe))
 
 
-# Memory and precision
-
-
 def test_half_precision_changes_little(case: Case) -> None:
     half = energycomp.load(case.folder, dtype="bfloat16", **OPTIONS[case.name])
     assert {p.dtype for p in half.denoiser.network.parameters()} == {torch.bfloat16}
@@ -353,9 +341,6 @@ def test_nothing_is_encoded_before_it_is_needed(monkeypatch: pytest.MonkeyPatch)
     for _ in range(2):
         latents(model("a cat") & model("a dog"), None)
     assert encoded == [["a cat"], ["a dog"], [""]]
-
-
-# Another package's family
 
 
 def test_a_family_of_ones_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -50,9 +50,6 @@ def refused(error: type[Exception], message: str, act: Callable[[], object]) -> 
     assert "\n" not in str(caught.value)
 
 
-# What is read
-
-
 def test_a_folder_is_the_pipeline_that_it_is_of(folder: Path, sd: Model) -> None:
     sample, timestep = torch.randn(1, 4, 16, 16, generator=seeded(3)), torch.tensor([300.0])
     image = torch.rand(1, 3, 32, 32, generator=seeded(3)) * 2 - 1
@@ -227,9 +224,6 @@ def test_of_a_repository_only_the_parts_are_fetched() -> None:
     for patterns in (list(files_of(flux.family())), re.findall(r'--include "([^"]+)"', page)):
         found = set(filter_repo_objects([*wanted, *others], allow_patterns=patterns))
         assert found - {"image_encoder/config.json"} == set(wanted)
-
-
-# What is refused
 
 
 def without(name: str) -> Change:

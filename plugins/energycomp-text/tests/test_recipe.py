@@ -39,9 +39,6 @@ def shown(run: Any) -> Any:
     return run.data
 
 
-# What is shown, and what is said of it
-
-
 def test_no_scene_of_training_shows_a_held_out_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe, "picture", lambda names, rng: torch.zeros(3, 64, 64))
     scenes = [tuple(scene(index)[0]) for index in range(300)]
@@ -100,9 +97,6 @@ def test_pictures_are_flipped_and_lit_otherwise() -> None:
     assert float(exposure.std()) == pytest.approx(0.05, abs=0.01)
     expected = (ramp.float() / 127.5 * exposure[:, None, None, None] - 1).clamp(-1, 1)
     torch.testing.assert_close(upright, expected, rtol=0, atol=1e-4)
-
-
-# Training
 
 
 def test_it_conforms(folder: Path) -> None:
@@ -248,9 +242,6 @@ def test_minilm_takes_the_place_of_the_words(folder: Path, tmp_path: Path) -> No
     assert run.model.trained is run.model.denoiser.network
     result = run.run(tmp_path, steps=1, seed=0, mixed_precision="no", batch_size=4, progress=False)
     assert result.step == 1
-
-
-# What is refused
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,6 @@ def encoded(text: Text) -> Iterator[list[int]]:
         handle.remove()
 
 
-# What is said, and what is read
-
-
 def test_a_prompt_and_a_concept_are_parsed_and_described() -> None:
     text = trained()
     assert text.parse("a cat").equal(text.parse(concept="cat"))
@@ -129,9 +126,6 @@ def test_about_is_a_model_over_other_concepts() -> None:
 def test_without_concepts_nothing_can_be_chosen() -> None:
     with pytest.raises(InputError, match="--option concepts="):
         words(vocabulary=["a"]).enumerate_support()
-
-
-# Encoded once
 
 
 def test_each_prompt_is_encoded_once() -> None:
@@ -207,9 +201,6 @@ def test_values_that_are_no_prompts(values: Tensor) -> None:
         trained()(values)
 
 
-# Words that weigh more
-
-
 def test_a_weight_of_one_is_the_plain_prompt(clip: Text) -> None:
     for text in (trained(), clip):
         plain = text(text.parse("a cat and a dog")).rows
@@ -245,9 +236,6 @@ def test_weights_of_what_is_not_there(phrase: str) -> None:
         trained().weighted("a cat", {phrase: 2.0})
 
 
-# What is too much, and what is not known
-
-
 def test_prompts_that_are_too_long(clip: Text) -> None:
     with pytest.raises(InputError, match=r"34 ids.*at most 32.*compose several"):
         clip.parse("a" * 32)
@@ -259,9 +247,6 @@ def test_prompts_that_are_too_long(clip: Text) -> None:
 def test_an_unknown_word_names_the_way_to_another_model() -> None:
     with pytest.raises(InputError, match=r"'rabbit' in 'a rabbit'.*--option model="):
         trained().parse("a rabbit")
-
-
-# Conformance, and models on disk
 
 
 def test_it_conforms(clip: Text) -> None:

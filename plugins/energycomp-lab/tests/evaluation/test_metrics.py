@@ -99,9 +99,6 @@ def test_pictures_must_be_paired() -> None:
         PerceptionRate().update([torch.zeros(1, 2)], [])
 
 
-# Masks
-
-
 def partition(count: int, seed: int, size: int = 12) -> tuple[Tensor, np.ndarray]:
     """Masks (count, size, size) and the labels (size, size) that they are made of; the label `count` is in none."""
     labels = np.random.default_rng(seed).integers(0, count + 1, (size, size))
