@@ -6,8 +6,9 @@ import pickle
 import sys
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 
 import pytest
@@ -91,10 +92,9 @@ def test_two_loras_compose_without_blending_weights(name: str) -> None:
 @needs_peft
 def test_loras_stack_on_one_prompt(sdxl: Any) -> None:
     base = model_of("sdxl", tiny_sdxl())
-    weights = [tiny_lora(sdxl, seed=seed) for seed in (1, 2)]
-    once, again = base.with_lora(weights[0]), base.with_lora(weights[0], scale=0.0)
-    both = once.with_lora(weights[1])
-    assert float((eps(both("a cat")) - eps(once("a cat"))).abs().max()) > 1e-2
+    first, second = (tiny_lora(sdxl, seed=seed) for seed in (1, 2))
+    once, again = base.with_lora(first), base.with_lora(first, scale=0.0)
+    assert float((eps(once.with_lora(second)("a cat")) - eps(once("a cat"))).abs().max()) > 1e-2
     torch.testing.assert_close(eps(again("a cat")), eps(base("a cat")), rtol=0, atol=1e-6)
 
 
@@ -141,14 +141,11 @@ def test_loras_for_another_base(name: str) -> None:
     pipe = TINY[name]()
     base, other = model_of(name, pipe), tiny_sdxl() if name == "sd" else tiny_pipeline()
     before = eps(base("a cat"))
-    refused(
-        InputError, "this .*Pipeline cannot load: .*; expected one that was trained on the same base",
-        lambda: base.with_lora(tiny_lora(other)),
-    )  # fmt: skip
+    message = "this .*Pipeline cannot load: .*; expected one that was trained on the same base"
+    refused(InputError, message, lambda: base.with_lora(tiny_lora(other)))
     refused(InputError, "cannot load: .*expected [^b]*$", lambda: base.with_lora({"nothing": torch.zeros(2, 2)}))
     assert torch.equal(eps(base("a cat")), before)
-    fits = base.with_lora(tiny_lora(pipe))
-    assert not torch.equal(eps(fits("a cat")), before)
+    assert not torch.equal(eps(base.with_lora(tiny_lora(pipe))("a cat")), before)
 
 
 @needs_peft
@@ -169,23 +166,24 @@ def test_the_scale_that_a_file_names_is_kept(sdxl: Any, tmp_path: Path) -> None:
 class Evil:
     """Leaves a file where it is unpickled."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
     def __reduce__(self) -> tuple[Any, ...]:
-        return open, (str(self.path), "w")
+        return open, ("ran", "w")
 
 
 @needs_peft
-def test_files_that_are_pickles(sdxl: Any, tmp_path: Path) -> None:
+def test_files_that_are_pickles(sdxl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     base = model_of("sdxl", sdxl)
-    for name in ("own.safetensors", "own.bin", "folder/pytorch_lora_weights.bin"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
-    refused(InputError, "deserializing header.*try it there", lambda: base.with_lora(tmp_path / "own.safetensors"))
-    refused(NotFoundError, "expected a safetensors file", lambda: base.with_lora(tmp_path / "own.bin"))
-    refused(NotFoundError, "with 0 safetensors files", lambda: base.with_lora(tmp_path / "folder"))
-    assert not (tmp_path / "ran").exists()
+    for name, error, message in (
+        ("own.safetensors", InputError, "deserializing header.*try it there"),
+        ("own.bin", NotFoundError, "expected a safetensors file"),
+        ("folder/pytorch_lora_weights.bin", NotFoundError, "with 0 safetensors files"),
+    ):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(pickle.dumps(Evil()))
+        source = tmp_path / ("folder" if name.startswith("folder") else name)
+        refused(error, message, lambda source=source: base.with_lora(source))
+    assert not Path("ran").exists()
 
 
 @needs_peft
@@ -216,33 +214,30 @@ def test_settings_that_a_file_may_not_have(
 
 
 @needs_peft
-def test_weights_that_are_not_finite_or_lack_a_half(sdxl: Any) -> None:
-    base, weights = model_of("sdxl", sdxl), tiny_lora(sdxl)
-    first = min(weights)
-    refused(InputError, "lora_A.weight is not finite", lambda: base.with_lora(
-        weights | {first: torch.full_like(weights[first], float("nan"))}))  # fmt: skip
-    refused(InputError, "lora_B.weight without its other half", lambda: base.with_lora(
-        {name: tensor for name, tensor in weights.items() if name != first}))  # fmt: skip
-
-
-@needs_peft
 def test_only_weights_that_do_not_fit_are_of_another_base(sdxl: Any) -> None:
-    base, weights = model_of("sdxl", sdxl), tiny_lora(sdxl, encoder=True)
+    base, weights, plain = model_of("sdxl", sdxl), tiny_lora(sdxl, encoder=True), tiny_lora(sdxl)
+    first = min(plain)
     ranks = {key: half.new_zeros(3, *half.shape[1:]) if "lora_A" in key else half for key, half in weights.items()}
-    encoder = {key: half for key, half in weights.items() if key.startswith("text_encoder")}
-    renamed = {f"lora_unet_{key.replace('.', '_')}": half for key, half in tiny_lora(sdxl).items()}
-    for given, message in (
-        (ranks, r"halves of .*to_q have the shapes \(3, 16\) and \(16, 2\); expected what save_lora_weights writes"),
-        (encoder, "it has no weights of the unet; expected some"),
-        (renamed, "correctly renamed: lora_unet_.*; expected weights that load_lora_weights"),
-        ({"unet.x": 3}, "no attribute 'ndim'; expected weights that load_lora_weights"),
-        ({}, "it has no weights of the unet"),
-    ):
+    cases: dict[str, dict[str, Any]] = {
+        r"halves of .*to_q have the shapes \(3, 16\) and \(16, 2\); expected what save_lora_weights writes": ranks,
+        "lora_A.weight is not finite": plain | {first: torch.full_like(plain[first], float("nan"))},
+        "lora_B.weight without its other half": {name: half for name, half in plain.items() if name != first},
+        "it has no weights of the unet; expected some": {
+            key: half for key, half in weights.items() if key.startswith("text_encoder")
+        },
+        "correctly renamed: lora_unet_.*; expected weights that load_lora_weights": {
+            f"lora_unet_{key.replace('.', '_')}": half for key, half in plain.items()
+        },
+        "no attribute 'ndim'; expected weights that load_lora_weights": {"unet.x": 3},
+        "it has no weights of the unet": {},
+    }
+    for message, given in cases.items():
         with pytest.raises(InputError, match=message) as caught:
-            base.with_lora(given)  # type: ignore[arg-type]
+            base.with_lora(given)
         assert "same base" not in str(caught.value)
-    refused(InputError, "of transformer, a part that the pipeline does not have; .*same base", lambda: base.with_lora(
-        tiny_lora(tiny_sd3())))  # fmt: skip
+        assert "\n" not in str(caught.value)
+    missing = "of transformer, a part that the pipeline does not have; .*same base"
+    refused(InputError, missing, lambda: base.with_lora(tiny_lora(tiny_sd3())))
 
 
 def held(pipe: Any) -> dict[str, int]:
@@ -294,18 +289,11 @@ def test_threads_see_their_own_weights() -> None:
     a, c = ink("a dog"), toy("a cat")
     components = [base("a dog"), 5 * a & a.unconditional, c, 3 * a & 2 * base("a cat") & c]
     alone = [eps(component) for component in components]
-    wrong = [0] * len(components)
-
-    def work(which: int) -> None:
-        for _ in range(5):
-            wrong[which] += not torch.equal(eps(components[which]), alone[which])
-
-    threads = [Thread(target=work, args=(which,)) for which in range(len(components))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == [0, 0, 0, 0]
+    with ThreadPoolExecutor(4) as threads:
+        found = [[threads.submit(eps, component) for _ in range(5)] for component in components]
+    assert [sum(torch.equal(one.result(), own) for one in each) for each, own in zip(found, alone, strict=True)] == [
+        5
+    ] * 4
 
 
 @needs_peft
@@ -313,20 +301,21 @@ def test_the_base_is_used_while_weights_are_loaded() -> None:
     """peft makes adapters active before it has their weights, which may then be anything, NaN included."""
     pipe = tiny_pipeline()
     base, weights = model_of("sd", pipe), [tiny_lora(pipe, seed=seed, encoder=True) for seed in range(4)]
-    alone, wrong, done = eps(base("a dog")), [], Event()
+    alone, done = eps(base("a dog")), Event()
 
-    def work() -> None:
+    def work() -> list[bool]:
+        same = []
         while not done.is_set():
-            wrong.append(not torch.equal(eps(base("a dog")), alone))
+            same.append(torch.equal(eps(base("a dog")), alone))
+        return same
 
-    thread = Thread(target=work)
-    thread.start()
-    models = [base.with_lora(one) for one in weights]
-    done.set()
-    thread.join()
+    with ThreadPoolExecutor(1) as thread:
+        same = thread.submit(work)
+        models = [base.with_lora(one) for one in weights]
+        done.set()
     assert len(models) == 4
-    assert wrong
-    assert not any(wrong)
+    assert same.result()
+    assert all(same.result())
 
 
 @needs_peft
@@ -396,17 +385,16 @@ def test_models_are_called_by_their_weights(sdxl: Any, tmp_path: Path) -> None:
     assert base.with_lora(folder / "pytorch_lora_weights.safetensors").name == toy.name
 
 
-def test_models_that_take_none(tmp_path: Path) -> None:
-    refused(InputError, "got LoRA weights for text; expected a pipeline", lambda: from_pipeline(
-        tiny_pixart(), max_sequence_length=8).with_lora(tmp_path))  # fmt: skip
+def test_models_that_take_none_and_files_that_are_missing(
+    sdxl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, pixart = model_of("sdxl", sdxl), from_pipeline(tiny_pixart(), max_sequence_length=8)
+    weights = tiny_lora(sdxl)
+    refused(InputError, "got LoRA weights for text; expected a pipeline", lambda: pixart.with_lora(tmp_path))
     refused(InputError, "expected a pipeline of diffusers", lambda: energycomp.load("text").with_lora(tmp_path))
-
-
-def test_files_that_are_missing(sdxl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = model_of("sdxl", sdxl)
     refused(InputError, "scale 'much'; expected a number", lambda: base.with_lora(tmp_path, scale="much"))  # type: ignore[arg-type]
     monkeypatch.setattr("energycomp_text.lora.find_spec", lambda _: object())
     refused(NotFoundError, "with 0 safetensors files", lambda: base.with_lora(tmp_path))
     refused(NotFoundError, "expected a safetensors file", lambda: base.with_lora(tmp_path / "none.safetensors"))
     monkeypatch.setattr("energycomp_text.lora.find_spec", lambda _: None)
-    refused(NotFoundError, r"pip install 'energycomp-text\[lora\]'", lambda: base.with_lora(tiny_lora(sdxl)))
+    refused(NotFoundError, r"pip install 'energycomp-text\[lora\]'", lambda: base.with_lora(weights))
