@@ -26,16 +26,9 @@ from energycomp_samplers.perpendicular import Perpendicular
 from energycomp_samplers.rejection import Rejection
 from energycomp_samplers.smc import SMC
 
-REGISTERED = {
-    "smc": SMC,
-    "langevin": SMC,
-    "mala": SMC,
-    "hmc": SMC,
-    "gauss": Gauss,
-    "mixture": MixtureSampler,
-    "perpendicular": Perpendicular,
-    "rejection": Rejection,
-}
+REGISTERED = dict.fromkeys(("smc", "langevin", "mala", "hmc"), SMC) | {
+    "gauss": Gauss, "mixture": MixtureSampler, "perpendicular": Perpendicular, "rejection": Rejection
+}  # fmt: skip
 EXACT = ("smc", "mala", "gauss")  # for products of any widths
 CHECKED: list[Any] = [  # exact, too
     SMC(weights="fkc"),
@@ -120,8 +113,7 @@ def test_the_plugin_works_and_registers_all_of_them() -> None:
 @pytest.mark.parametrize("cancel", [False, True])
 def test_one_component_and_those_that_cancel(name: str, cancel: bool) -> None:
     """Every particle has the same weight, and none is lost."""
-    same = Gaussian(0.4, 0.25)
-    other = Gaussian(0.4, 0.25)
+    same, other = Gaussian(0.4, 0.25), Gaussian(0.4, 0.25)
     component = same if not cancel else same | other if name == "mixture" else other + same - other
     x, report = drawn(component, SAMPLERS[name], 2000, 20)
     assert float(x.mean()) == pytest.approx(0.4, abs=0.06)
@@ -241,19 +233,17 @@ def test_what_is_not_finite_is_named_and_energies_are_not_asked_without_need(nam
             drawn(component, SAMPLERS[name], 4, 20)
 
 
-@pytest.mark.parametrize("sampler", [Perpendicular(), Rejection()], ids=str)
-def test_a_negated_component_that_is_not_finite_is_named(sampler: Any) -> None:
+@pytest.mark.parametrize("sampler", ["perpendicular", "rejection"])
+def test_a_negated_component_that_is_not_finite_is_named(sampler: str) -> None:
     u = Gaussian(name="u", unconditional="self")
-    wrong = Wrong(name="broken", unconditional=u)
     with pytest.raises(NonFiniteError, match="prediction of broken that is not finite"):
-        drawn(Gaussian(name="a", unconditional=u) & ~wrong, sampler)
+        drawn(Gaussian(name="a", unconditional=u) & ~Wrong(name="broken", unconditional=u), sampler)
 
 
 @pytest.mark.parametrize("sampler", REGISTERED)
 def test_what_every_sampler_refuses(sampler: str) -> None:
-    rules: tuple[Any, ...] = ("sum", "mean")
-    for rule in rules:
-        model = labels_model(3, rule=rule)
+    for rule in ("sum", "mean"):
+        model = labels_model(3, rule=rule)  # type: ignore[arg-type]
         with pytest.raises(InputError, match=f"under the rule '{rule}'; expected components that are distributions"):
             drawn(Composer([model(0), model(1)]), sampler)
     with pytest.raises(InputError, match=r"AdaptiveProjected with a sampler.*'attributes', 'cfg' or 'interval'"):
