@@ -1,4 +1,4 @@
-"""The judge of shapes by outlines: it names what is rendered, and knows which objects are whole."""
+"""Readers of CLEVR scenes: the network, and the judge of shapes by outlines."""
 
 from pathlib import Path
 
@@ -6,12 +6,15 @@ import attrs
 import pytest
 import torch
 
-from energycomp.images import ImageProcessor
+from energycomp.errors import InputError
+from energycomp.images import ImageProcessor, from_bytes
 from energycomp_datasets.clevr.geometry import SHAPES
-from energycomp_datasets.clevr.layout import object_values, read, record_of, scene_of, turns_of
+from energycomp_datasets.clevr.layout import object_values, read, record_of, render_objects, scene_of, turns_of
 from energycomp_datasets.clevr.outlines import in_view, judge
+from energycomp_datasets.clevr.reader import SIZE, load_reader
 from energycomp_datasets.clevr.renderer import instance_map, render
 from energycomp_datasets.clevr.scenes import ATTRIBUTES, Scene
+from energycomp_datasets.synthetic import HELD_OUT
 
 REAL = Path(__file__).resolve().parents[4] / "shared/data/clevr_real_dev"
 
@@ -79,3 +82,20 @@ def test_it_names_what_official_images_show() -> None:
         right += [one.shape == words["shape"] for one, words in zip(found, record.attributes, strict=True) if one]
     assert len(right) > 12
     assert sum(right) >= len(right) - 1
+
+
+def test_it_reads_renders() -> None:
+    images, true = render_objects(6, objects=(2, 5), seed=HELD_OUT, size=(SIZE, SIZE))
+    found = load_reader().read(from_bytes(images))
+    assert [len(one) for one in found] == [len(one) for one in true]
+    right = []
+    for one, other in zip(found, true, strict=True):
+        distance, nearest = torch.cdist(other[:, :2], one[:, :2]).min(1)
+        assert distance.max() < 0.02
+        right.append((one[nearest, 2:] == other[:, 2:]).all(1))
+    assert torch.cat(right).float().mean() > 0.9
+
+
+def test_it_refuses_other_sizes() -> None:
+    with pytest.raises(InputError, match=r"expected \(B, 3, 128, 128\)"):
+        load_reader().read(torch.zeros(1, 3, 64, 64))

@@ -1,4 +1,4 @@
-"""The weights in the package: prompts are shown when composed, and pairs that were never seen are read."""
+"""The included models of text: what their weights read and draw, and their concepts as values that are evaluated."""
 
 from importlib.resources import files
 
@@ -13,7 +13,11 @@ from energycomp.images import to_unit
 from energycomp.models import Model
 from energycomp_datasets.solids.solids import CONCEPTS
 from energycomp_datasets.solids.source import TextSource
-from energycomp_lab.evaluation import true_values
+from energycomp_lab.checks import check_dataset
+from energycomp_lab.evaluation import Example, true_values
+from energycomp_text import from_pipeline
+from energycomp_text.model import own_words
+from energycomp_text.testing import tiny_pipeline
 
 FOLDERS = {"text": "text", "text-composed": "composed"}
 AT_LEAST = {"text": 4, "text-composed": 5}  # concepts found of 6; 1 by chance
@@ -69,3 +73,24 @@ def test_colours_of_composed_prompts_are_shown(model: Model) -> None:
     assert alone["red"] > 0.01
     assert min(both.values()) > 0.01
     assert both["blue"] > 1.5 * alone["blue"]
+
+
+def concepts(*names: str) -> Example:
+    return Example(None, name=" and ".join(names), conditions=[{"concept": name} for name in names])
+
+
+def test_the_dataset_conforms() -> None:
+    check_dataset(TextSource(), own_words())
+
+
+def test_values_are_those_of_the_model_that_is_evaluated() -> None:
+    conditioner = from_pipeline(tiny_pipeline(), concepts=["cat", "dog"], template="the {}").conditioner
+    values = true_values(concepts("dog", "cat"), conditioner)
+    assert values.equal(torch.cat([conditioner.parse("the dog"), conditioner.parse("the cat")]))
+    (solid,) = TextSource().examples("synthetic:1", count=1, seed=0)
+    assert conditioner.describe(true_values(solid, conditioner)[0]) == {"prompt": f"the {solid.name}"}
+
+
+def test_concepts_that_a_model_of_few_words_does_not_know() -> None:
+    with pytest.raises(InputError, match=r"'cat' in 'a cat'.*--option model="):
+        true_values(concepts("cat"), own_words())

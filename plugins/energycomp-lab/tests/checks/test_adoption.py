@@ -3,7 +3,8 @@
 import json
 import warnings
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -19,6 +20,7 @@ from energycomp.components import cosine_schedule, signal_noise
 from energycomp.errors import InputError
 from energycomp.inference import FIT_DRAWS, OutOfDistributionWarning
 from energycomp_lab.checks import Adoption, check_adoption
+from energycomp_lab.checks.adoption import labels as labels_module
 from energycomp_lab.checks.adoption.calls import Calls, counted
 from energycomp_lab.checks.adoption.case import Case
 from energycomp_lab.checks.adoption.window import WINDOW, gaps_of, window
@@ -409,3 +411,11 @@ def test_inputs_that_are_no_tensors_are_not_shared() -> None:
         network(x, {"y": y})
         changed = y.index_fill(1, torch.tensor(1000), 1.0)  # where a printed tensor has dots
         assert torch.equal(network(x, {"y": changed}), x + changed)
+
+
+@pytest.mark.parametrize(("certainty", "verdict"), [(4.0, "ok"), (2.7, "unsure"), (1.0, "wrong"), (-5.0, "wrong")])
+def test_few_samples_accuse_no_labels(certainty: float, verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels_module, "table", lambda case: SimpleNamespace(certainty=certainty))
+    found = labels_module.check_labels(cast(Any, None))
+    assert found is not None
+    assert found.verdict == verdict
