@@ -108,10 +108,7 @@ def test_the_product_of_leaves_is_the_sum_of_energies(decomposer: CometDecompose
 
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_descent_by_hand(decomposer: CometDecomposer, count: int) -> None:
-    latents, x = (
-        drawn(2, count, WIDTH, seed=3),
-        torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(7)),
-    )
+    latents, x = drawn(2, count, WIDTH, seed=3), drawn(2, 3, SIZE, SIZE, seed=7)
     with count_rows() as spent:
         picture = decomposer.decode(latents, generator=torch.Generator().manual_seed(7), num_inference_steps=3)
     assert (spent.rows, spent.trunks) == (2 * count * 3, 0)
@@ -189,16 +186,13 @@ def test_two_pictures_are_learned() -> None:
     assert float(error) < 0.25 * float((samples - samples.mean(0)).square().mean())
 
 
-def test_saved_and_loaded(decomposer: CometDecomposer, tmp_path: Path) -> None:
+def test_the_model_conforms_and_keeps_its_steps(decomposer: CometDecomposer, tmp_path: Path) -> None:
     check_model(decomposer.model)
     save_pretrained(decomposer.model, tmp_path / "model")
     again = CometDecomposer(energycomp.load(tmp_path / "model"))
-    assert again.steps == decomposer.steps
+    assert (again.steps, again.step_size) == (decomposer.steps, decomposer.step_size)
     pictures = drawn(1, 3, SIZE, SIZE).clamp(-1, 1)
-    latents = decomposer.encode(pictures)
-    assert torch.allclose(again.encode(pictures), latents, atol=1e-5)
-    same = [d.decode(latents, generator=torch.Generator().manual_seed(0)) for d in (decomposer, again)]
-    assert torch.allclose(*same, atol=1e-5)
+    assert torch.allclose(again.encode(pictures), decomposer.encode(pictures), atol=1e-5)
 
 
 def test_nothing_of_diffusion_composes_with_it(decomposer: CometDecomposer) -> None:

@@ -82,23 +82,16 @@ def test_rows_are_counted_as_stated(views: int) -> None:
     assert spent.rows == 0
 
 
-def test_images_are_searched_one_by_one() -> None:
-    decomposer = DiffusionDecomposer(confused(views=8))
+def test_images_are_searched_one_by_one_and_the_encoder_keeps_its_mode() -> None:
+    check_decomposer(DiffusionDecomposer(stripes_model(), views=8))
+    model = confused(views=8)
+    encoder: Any = model.encoder
+    encoder.train()
+    decomposer = DiffusionDecomposer(model)
     images = torch.cat([image(), image().flip(-1), torch.zeros(1, 3, SIZE, SIZE)])
     together = decomposer.encode(images)
     alone = torch.cat([decomposer.encode(one) for one in images.split(1)])
     assert torch.allclose(together, alone, atol=1e-6)
-
-
-def test_a_searching_decomposer_conforms() -> None:
-    check_decomposer(DiffusionDecomposer(stripes_model(), views=8))
-
-
-def test_the_encoder_is_left_in_its_mode() -> None:
-    model = confused(views=8)
-    encoder: Any = model.encoder
-    encoder.train()
-    DiffusionDecomposer(model).encode(image())
     assert encoder.training
 
 

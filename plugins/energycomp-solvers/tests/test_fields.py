@@ -11,7 +11,6 @@ import torch
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.inference import infer, make_problem
-from energycomp.plugins import find
 from energycomp.testing import bumps_model, labels_model, planted
 from energycomp_solvers.beam import Beam
 from energycomp_solvers.enumerate import Enumerate
@@ -39,36 +38,22 @@ def test_every_field_takes_its_default_from_numpy(solver: Any, field: Any) -> No
     assert getattr(solver(**{field.name: value}), field.name) == field.default
 
 
-@pytest.mark.parametrize(
-    ("solver", "name", "value"),
-    [
-        (Pursuit, "side", 1),
-        (Pursuit, "side", 65_537),
-        (Pursuit, "draws", 0),
-        (Pursuit, "fresh_draws", 1),
-        (Pursuit, "fresh_draws", 0),
-        (Pursuit, "p_value", 2),
-        (Pursuit, "p_value", 0),
-        (Pursuit, "steps", 1.5),
-        (Enumerate, "draws", 0),
-        (Enumerate, "fresh_draws", 0),
-        (Enumerate, "p_value", 1.5),
-        (Enumerate, "limit", 0),
-        (Enumerate, "chunk", 0),
-        (SGD, "inits", 0),
-        (SGD, "steps", 0),
-        (SGD, "rounds", 0),
-        (SGD, "fresh_draws", 1),
-        (SGD, "draws", 100_001),
-        (Beam, "width", 0),
-        (Weights, "method", "adam"),
-        (Weights, "steps", 2.5),
-        (Relaxed, "mix", "both"),
-    ],
-)
-def test_values_out_of_range(solver: Any, name: str, value: Any) -> None:
-    with pytest.raises(InputError, match=rf"got {name}={value!r} for {solver.__name__}"):
-        solver(**{name: value})
+OUT_OF_RANGE: dict[Any, list[tuple[str, Any]]] = {
+    Pursuit: [("side", 1), ("side", 65_537), ("draws", 0), ("fresh_draws", 1), ("fresh_draws", 0), ("p_value", 2),
+              ("p_value", 0), ("steps", 1.5)],
+    Enumerate: [("draws", 0), ("fresh_draws", 0), ("p_value", 1.5), ("limit", 0), ("chunk", 0)],
+    SGD: [("inits", 0), ("steps", 0), ("rounds", 0), ("fresh_draws", 1), ("draws", 100_001)],
+    Beam: [("width", 0)],
+    Weights: [("method", "adam"), ("steps", 2.5)],
+    Relaxed: [("mix", "both")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_values_out_of_range(solver: Any) -> None:
+    for name, value in OUT_OF_RANGE[solver]:
+        with pytest.raises(InputError, match=rf"got {name}={value!r} for {solver.__name__}"):
+            solver(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -94,4 +79,3 @@ def test_a_number_seeds(solver: Any) -> None:
 
     assert error(0) == error(torch.Generator().manual_seed(0))
     assert error(5) == error(torch.Generator().manual_seed(5)) != error(0)
-    assert find("solvers", solver.__name__.lower()) is not None

@@ -1,4 +1,4 @@
-"""The parts of pursuit: Gauss-Newton steps, promising values, held-out draws, its account of rows, and where it looks."""
+"""The parts of pursuit: Gauss-Newton steps, promising values, held-out draws, account of rows, and where it looks."""
 
 from functools import partial
 
