@@ -11,6 +11,7 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.models import load, save_pretrained
 from energycomp.sampling import Composer
+from energycomp.seeds import seeded
 from energycomp_clevr import recipe as recipes
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.model import clevr, clevr_places, flow_from
@@ -141,7 +142,7 @@ def test_the_network_of_the_thesis_trains_and_samples(tmp_path: Path) -> None:
     network = model.denoiser.network
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(134.6, abs=0.1)
 
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     latents = torch.randn(2, 4, 8, 8, generator=generator)
     places, owner = torch.rand(3, 2, generator=generator), torch.tensor([0, 0, 1])
     optimizer = torch.optim.SGD(network.parameters(), lr=2e-5)

@@ -9,6 +9,7 @@ import energycomp_edit
 from energycomp.components import Condition
 from energycomp.images import to_output
 from energycomp.inference import Solution
+from energycomp.seeds import seeded
 from energycomp_clevr.codes import CUBE, SHAPE, TURN
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.objects import Objects
@@ -30,7 +31,7 @@ class _Recorded(Objects):
 
 def drawn(values: torch.Tensor, owner: torch.Tensor, scenes: int, seed: int) -> tuple[Rivals, torch.Tensor]:
     objects = _Recorded(turns=values.shape[1] > TURN)
-    rivals = draw_rivals(values, owner, scenes, objects, torch.Generator().manual_seed(seed))
+    rivals = draw_rivals(values, owner, scenes, objects, seeded(seed))
     assert len(rivals.condition) == len(objects.values)
     return rivals, objects.values
 
@@ -92,7 +93,7 @@ def test_scenes_without_objects() -> None:
 
 def test_places_have_no_words() -> None:
     owner = torch.arange(40) // 4
-    rivals = draw_rivals(torch.rand(40, 2), owner, 12, Coordinates(), torch.Generator().manual_seed(0))
+    rivals = draw_rivals(torch.rand(40, 2), owner, 12, Coordinates(), seeded(0))
     assert rivals.dropped[:40].tolist() == list(range(40))
     assert rivals.added[:40].tolist() == [-1] * 40
     assert rivals.owner[40:].tolist() == list(range(12))  # one object too many or moved in each scene

@@ -21,6 +21,7 @@ from energycomp.errors import InputError
 from energycomp.inference import explain, make_problem
 from energycomp.models import Model
 from energycomp.sampling.drawn import drawn
+from energycomp.seeds import seeded
 from energycomp.testing import tinted_model
 from energycomp_clevr.codes import ATTRIBUTES
 from energycomp_clevr.objects import Objects
@@ -96,7 +97,7 @@ def test_refused_in_one_line(act: Callable[[], Any], message: str) -> None:
 
 def test_what_is_drawn_is_uniform() -> None:
     values = TURNED.read("red cube at 0.3,0.5").repeat(9000, 1)
-    found = TURNED.drawn(values, torch.Generator().manual_seed(0))
+    found = TURNED.drawn(values, seeded(0))
     counts = found[:, 6].long().bincount(minlength=91)
     assert counts[0] == 0
     assert bool((counts[1:] > 50).all())
@@ -104,7 +105,7 @@ def test_what_is_drawn_is_uniform() -> None:
     assert found[:, 3:6].equal(values[:, 3:6])
     assert abs(found[:, 2].mean() - 1.5) < 0.03  # as many small ones as large ones
     # A place alone leaves the shape open, too; who says all that shapes an outline is drawn as he is.
-    shapes = TURNED.drawn(values[:, :2], torch.Generator().manual_seed(1))[:, [5, 6]]
+    shapes = TURNED.drawn(values[:, :2], seeded(1))[:, [5, 6]]
     assert (shapes[:, 0] == 1).equal(shapes[:, 1] > 0)
     for shape in (1, 2, 3):
         assert abs((shapes[:, 0] == shape).float().mean() - 1 / 3) < 0.03
@@ -112,15 +113,14 @@ def test_what_is_drawn_is_uniform() -> None:
         value = TURNED.read(text)
         assert TURNED.drawn(value, None).equal(value)
     assert (draws_of(PLAIN), draws_of(Objects(viewpoint=True)), draws_of(TURNED)) == (None, None, TURNED)
-    around = TURNED.around([], 2000, torch.Generator().manual_seed(0))
-    assert around is not None
+    around = TURNED.around([], 2000, seeded(0))
     moved = around.rows[:, 0, -7:-1].reshape(-1, 3) @ torch.tensor(AXES)  # along the axes of the scene
     most = moved.reshape(-1, 2, 3).abs().amax(0)
     torch.testing.assert_close(most, torch.tensor([[0.5] * 3, [1.0] * 3]), atol=0.02, rtol=0)
 
 
 def leaves_of(scene: Any, n: int, seeds: list[int]) -> dict[str, Condition]:
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    generators = [seeded(seed) for seed in seeds]
     found = drawn(Composer(scene).composition, TURNED, n, generators)
     return {leaf.name: leaf.condition for leaf in found.terms}
 
@@ -161,7 +161,7 @@ def test_a_sample_is_that_of_what_was_drawn(tiny: Model, sampler: str | None) ->
         **(_own(tiny) if sampler is None else {"sampler": sampler}),
     }
     found = Composer(cube).sample(2, generator=3, output_type="latent", **how)
-    rest = torch.Generator().manual_seed(3)
+    rest = seeded(3)
     said = drawn(Composer(cube).composition, TURNED, rows, [rest])
     assert [len(leaf.condition) for leaf in said.terms if leaf.name != "u"] == [rows, rows]
     assert found.equal(Composer(said).sample(2, generator=rest, output_type="latent", prior=False, **how))
@@ -227,7 +227,7 @@ class Turning(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.scale = torch.nn.Parameter(torch.ones(()))
-        self.directions = torch.randn(2, 2, 16, 16, 24, generator=torch.Generator().manual_seed(0)) * 0.3
+        self.directions = torch.randn(2, 2, 16, 16, 24, generator=seeded(0)) * 0.3
         self.base = torch.zeros(1, 16, 16, 24)
 
     def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
@@ -252,7 +252,7 @@ def test_turns_are_read_last(model: Model) -> None:
     problem = make_problem(picture.sum(0, keepdim=True), toy, count=3)
     read = true.clone()
     read[:, 6] = 0.0
-    found = read_turns(problem, read, generator=torch.Generator().manual_seed(0))
+    found = read_turns(problem, read, generator=seeded(0))
     assert found[:, :6].equal(read[:, :6])
     assert found[2, 6] == 0
     assert (found[:2, 6] - true[:2, 6]).abs().max() <= 1
@@ -286,9 +286,9 @@ def test_turns_are_asked_of_models_that_have_them() -> None:
 
 @torch.no_grad()
 def test_a_canvas_has_one_view_and_turns_that_do_not_change_from_window_to_window(model: Model) -> None:
-    scene = model.conditioner.widened(model, ["cube at 0.5,0.5"], (128, 384), 0)  # type: ignore[attr-defined]
+    scene = model.conditioner.widened(model, ["cube at 0.5,0.5"], (128, 384), 0)
     inner: list[Tensor] = []
-    hook = model.denoiser.network.token.register_forward_pre_hook(lambda _, given: inner.append(given[0]))  # type: ignore[union-attr]
+    hook = model.denoiser.network.token.register_forward_pre_hook(lambda _, given: inner.append(given[0]))
     scene.eps(torch.randn(1, 16, 16, 48), torch.tensor([500.0]))
     hook.remove()
     tokens = torch.cat([part.reshape(-1, 24) for part in inner]).unique(dim=0)

@@ -9,6 +9,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from energycomp.errors import InputError
+from energycomp.seeds import seeded
 from energycomp_datasets.rooms.arrow_room import ArrowRooms, arrow_rooms, layout, render
 from energycomp_datasets.rooms.classifier import (
     Classifier,
@@ -73,7 +74,7 @@ def test_valid_pictures_keep_most_of_every_shape() -> None:
 
 
 def test_blur_is_gaussian() -> None:
-    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images = torch.rand(2, 3, 32, 32, generator=seeded(0)) * 2 - 1
     for picture, blurred, sigma in zip(images, _blur(images, torch.tensor([0.4, 2.0])), (0.4, 2.0), strict=True):
         # the reach is that of the widest, 5 px
         expected = gaussian_filter(picture.numpy(), (0, sigma, sigma), mode="nearest", radius=(0, 5, 5))
@@ -116,7 +117,7 @@ def test_rooms_as_they_are_drawn(classifier: Classifier) -> None:
     elsewhere = render(layout(rng, shapes, rng.integers(1, 3, 200))).images
     assert structure_accuracy(elsewhere, classifier=classifier) < 0.02
     assert float((classifier.verdicts(elsewhere) == WRONG).float().mean()) > 0.98
-    noise = torch.rand(20, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    noise = torch.rand(20, 3, 32, 32, generator=seeded(0)) * 2 - 1
     assert classifier.verdicts(torch.cat([noise, torch.zeros(1, 3, 32, 32)])).tolist() == [INVALID] * 21
 
 
@@ -132,5 +133,5 @@ def test_training(tmp_path: Path) -> None:
         small = Classifier((8, 8, 8, 8), width=8)
     before = small.state_dict()["valid.weight"].clone()
     config = FitConfig(steps=2, batch_size=8, learning_rate=1e-3)
-    fit(small, classifier_loss, torch.zeros(8), config, out=tmp_path / "run", progress=False)  # type: ignore[arg-type]
+    fit(small, classifier_loss, torch.zeros(8), config, out=tmp_path / "run", progress=False)
     assert not torch.equal(small.state_dict()["valid.weight"], before)

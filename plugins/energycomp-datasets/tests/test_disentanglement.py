@@ -10,6 +10,7 @@ from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
 from energycomp.errors import InputError
+from energycomp.seeds import seeded
 from energycomp_datasets.shapes.disentanglement import (
     MeanCorrelation,
     MutualInformationGap,
@@ -21,11 +22,11 @@ from energycomp_datasets.shapes.disentanglement import (
 
 
 def uniform(count: int, width: int, seed: int = 0) -> Tensor:
-    return torch.rand(count, width, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(count, width, generator=seeded(seed))
 
 
 def gaussian(count: int, width: int, seed: int = 0) -> Tensor:
-    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(count, width, generator=seeded(seed))
 
 
 def turned(degrees: float) -> Tensor:

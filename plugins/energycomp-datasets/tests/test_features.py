@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from energycomp.seeds import seeded
 from energycomp_datasets.shapes.features import LABELS, ShapeFeatures, counts_loss, counts_of, labelled, shape_features
 from energycomp_datasets.shapes.perceptual import FrechetDistance, KernelDistance, perceptual_distance
 from energycomp_datasets.shapes.shapes import WORLDS, layout, render
@@ -86,7 +87,7 @@ def test_distances_of_sets_tell_worlds_apart(network: ShapeFeatures, held_out: t
 
 def test_distances_of_pairs_grow_with_noise(network: ShapeFeatures, held_out: tuple[Tensor, Tensor]) -> None:
     images = held_out[0][:8]
-    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(images.shape, generator=seeded(0))
     values = [
         float(perceptual_distance(network, images, (images + level * noise).clamp(-1, 1)).mean())
         for level in (0.0, 0.02, 0.1, 0.4)

@@ -82,12 +82,12 @@ def test_sampled_scenes_are_scored() -> None:
     right = arrow_rooms(rng, 60).images
     wrong = render(layout(rng, np.ones((60, 3), dtype=int), rng.integers(3, size=60))).images
     sampler = Sampler(torch.stack([right, wrong], 1).flatten(0, 1))
-    scores = ArrowSource().scene_scores(sampler, count=120, seed=0)  # type: ignore[arg-type]
+    scores = ArrowSource().scene_scores(sampler, count=120, seed=0)
     assert sampler.sizes == [50, 50, 20]
     assert scores["structure_accuracy"] == pytest.approx(0.5, abs=0.04)
     assert scores["classifier_accuracy"] > 0.95
     again = Sampler(right)
-    ArrowSource().scene_scores(again, count=60, seed=0)  # type: ignore[arg-type]
+    ArrowSource().scene_scores(again, count=60, seed=0)
     assert again.draws == sampler.draws[:2]
     assert len(set(sampler.draws)) == 3
 
@@ -149,7 +149,6 @@ def test_pictures_are_read_some_at_a_time(path: Path, monkeypatch: pytest.Monkey
 )
 def test_which_entities_are_background(spec: str, background: int) -> None:
     file = mask_file(spec)
-    assert file is not None
     assert file.background == background
     assert f"{file.path}" == spec.removesuffix(":3")
     assert mask_file(Path(spec).stem) is None

@@ -34,7 +34,6 @@ def test_it_names_what_is_rendered(large: bool, size: tuple[int, int]) -> None:
         drawn = attrs.evolve(scene, shapes=torch.tensor([index]))
         # The words are those of another shape: only the place and the size are looked at.
         (found,) = judge(render(drawn, size), object_values(scene))
-        assert found is not None
         assert found.shape == shape
         assert max(found.overlaps, key=found.overlaps.__getitem__) == shape
         assert found.overlaps[shape] > 0.9
@@ -46,8 +45,6 @@ def test_it_reads_the_turn_of_a_cube(turn: int) -> None:
     scene = attrs.evolve(small_or_large(True), shapes=torch.tensor([0]), rotations=torch.tensor([turn]).deg2rad())
     (found,) = judge(render(scene, (128, 192)), object_values(scene))
     true = turns_of(record_of(scene, "", 0, ""), object_values(scene)[:, :2])
-    assert found is not None
-    assert true is not None
     assert abs((found.turn - float(true) + 45) % 90 - 45) <= 5
 
 

@@ -11,6 +11,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor, nn
 
 from energycomp.errors import InputError, NonFiniteError
+from energycomp.seeds import seeded
 from energycomp_datasets.shapes.perceptual import (
     FrechetDistance,
     KernelDistance,
@@ -36,7 +37,7 @@ class Pixels(nn.Module):
 
 
 def pictures(count: int, seed: int, *, size: int = 2) -> Tensor:
-    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 0.8 - 0.4
+    return torch.rand(count, 3, size, size, generator=seeded(seed)) * 0.8 - 0.4
 
 
 def network() -> Pixels:

@@ -42,7 +42,7 @@ def lone(
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 72)])
 def test_pictures_have_the_asked_size_and_range(size: tuple[int, int]) -> None:
-    picture = render(sample_scene(4, torch.Generator().manual_seed(0)), size)
+    picture = render(sample_scene(4, seeded(0)), size)
     assert picture.shape == (3, *size)
     assert picture.dtype == torch.float32
     assert picture.isfinite().all()
@@ -73,7 +73,7 @@ def test_objects_show_their_colour(shape: str, material: str) -> None:
 
 
 def test_size_changes_leave_the_mean_alone() -> None:
-    scene = sample_scene(4, torch.Generator().manual_seed(3))
+    scene = sample_scene(4, seeded(3))
     scene = attrs.evolve(scene, lighting=default_lighting(4))
     small, large = render(scene, (32, 48)), render(scene, (128, 192))
     reduced = torch.nn.functional.avg_pool2d(large, 4)
@@ -102,7 +102,7 @@ def test_metal_mirrors_its_neighbours() -> None:
 
 
 def test_equal_scenes_give_equal_pictures() -> None:
-    first, second = (render(sample_scene(3, torch.Generator().manual_seed(5))) for _ in range(2))
+    first, second = (render(sample_scene(3, seeded(5))) for _ in range(2))
     assert first.equal(second)
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
+from energycomp.seeds import seeded
 from energycomp.testing import stripes_model, tiny_model
 from energycomp.testing.models import BACKGROUND
 from energycomp_decomp import masks_by_color
@@ -23,7 +24,7 @@ def disc(x: float, y: float, radius: float) -> Tensor:
 
 def painted(*objects: tuple[Tensor, tuple[float, float, float]]) -> Tensor:
     """Objects over each other on a ground that is lit from one side, with a little noise, (1, 3, 64, 64)."""
-    noise = torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(3, SIDE, SIDE, generator=seeded(0))
     image = torch.linspace(-0.3, 0.1, SIDE).expand(3, SIDE, -1) + 0.02 * noise
     for mask, color in objects:
         image = torch.where(mask, torch.tensor(color)[:, None, None], image)
@@ -74,7 +75,7 @@ def test_the_same_seed_gives_the_same_masks() -> None:
 @pytest.mark.parametrize("given", [torch.zeros(3, 8, 8), torch.zeros(1, 1, 8, 8), "image.png"])
 def test_what_is_no_batch_of_images(given: object) -> None:
     with pytest.raises(InputError, match=r"expected images \(B, 3, H, W\)"):
-        masks_by_color(given)  # type: ignore[arg-type]
+        masks_by_color(given)
 
 
 def striped(colours: torch.Tensor) -> torch.Tensor:
@@ -86,7 +87,7 @@ def test_weights_are_least_squares() -> None:
     brightness = torch.full((2, 4), BACKGROUND)
     brightness[:, 0], brightness[1, 2] = 0.9, 0.7
     with count_rows() as spent:
-        found = part_weights(striped(brightness), stripes_model(), draws=3, generator=torch.Generator().manual_seed(0))
+        found = part_weights(striped(brightness), stripes_model(), draws=3, generator=seeded(0))
     assert torch.allclose(found.weights[[0, 2]], torch.ones(2), atol=1e-4)
     assert torch.allclose(found.needed_by_image[0], torch.tensor([1.0, 0.0, 0.0, 0.0]), atol=1e-4)
     first, second = 1.1**2, 0.9**2  # squares of what the stripes of the second picture add
@@ -99,9 +100,7 @@ def test_weights_are_least_squares() -> None:
 
 def test_the_same_seed_gives_the_same_weights() -> None:
     pictures = striped(torch.rand(2, 4))
-    one, two = (
-        part_weights(pictures, stripes_model(), draws=2, generator=torch.Generator().manual_seed(1)) for _ in range(2)
-    )
+    one, two = (part_weights(pictures, stripes_model(), draws=2, generator=seeded(1)) for _ in range(2))
     assert torch.equal(one.needed, two.needed)
 
 
@@ -112,13 +111,11 @@ def test_a_model_without_an_encoder() -> None:
 
 def test_a_number_seeds() -> None:
     image = striped(torch.tensor([[0.9, BACKGROUND, 0.1, BACKGROUND]]))
-    found = [
-        part_weights(image, stripes_model(), generator=one).weights for one in (0, torch.Generator().manual_seed(0))
-    ]
+    found = [part_weights(image, stripes_model(), generator=one).weights for one in (0, seeded(0))]
     assert torch.equal(*found)
 
 
 def test_a_generator_that_is_used_twice_gives_other_draws() -> None:
-    image, generator = striped(torch.tensor([[0.9, BACKGROUND, 0.1, 0.4]])), torch.Generator().manual_seed(0)
+    image, generator = striped(torch.tensor([[0.9, BACKGROUND, 0.1, 0.4]])), seeded(0)
     one, two = (part_weights(image, stripes_model(), draws=2, generator=generator).needed for _ in range(2))
     assert not torch.equal(one, two)

@@ -38,7 +38,7 @@ RULES: tuple[Any, ...] = ("product", "mean")
 
 
 def colours(batch: int, seed: int = 0) -> Tensor:
-    return torch.rand(batch, K, 3, generator=torch.Generator().manual_seed(seed)) * 0.7 + 0.2
+    return torch.rand(batch, K, 3, generator=seeded(seed)) * 0.7 + 0.2
 
 
 def test_parts_of_stripes_are_the_stripes() -> None:
@@ -46,7 +46,6 @@ def test_parts_of_stripes_are_the_stripes() -> None:
     pictures = striped(painted)
     found = decompose(to_unit(pictures), stripes_model(), generator=seeded(0))
     assert torch.allclose(found.parts.whole, pictures, atol=1e-5)
-    assert found.parts.masks is not None
     for k in range(K):
         alone = torch.full_like(painted, BACKGROUND)
         alone[:, k] = painted[:, k]
@@ -212,7 +211,6 @@ def test_a_network_of_one_stage() -> None:
 def test_an_encoder_in_training_is_asked_in_evaluation_mode() -> None:
     model = stripes_model()
     modes: list[bool] = []
-    assert model.encoder is not None
     model.encoder.train().register_forward_hook(lambda module, *_: modes.append(module.training))
     DiffusionDecomposer(model).encode(torch.zeros(1, 3, 16, 16))
     assert modes == [False]

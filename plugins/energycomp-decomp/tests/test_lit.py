@@ -38,5 +38,4 @@ def test_the_variance_of_an_unused_latent_is_bounded() -> None:
     log_variance = encoder.posterior(torch.zeros(4, 3, 16, 16))[1]
     assert torch.equal(log_variance, torch.full_like(log_variance, 5.0))
     (log_variance.exp() - log_variance).sum().backward()
-    assert encoder.out.bias.grad is not None
     assert float(encoder.out.bias.grad.view(2, -1)[:, 2:].min()) > 0  # descent lowers them

@@ -11,6 +11,7 @@ import energycomp
 from energycomp.decomposition import add, recombine
 from energycomp.models import Model
 from energycomp.plugins import find
+from energycomp.seeds import seeded
 from energycomp_datasets.shapes.disentanglement import matched_correlations
 from energycomp_datasets.shapes.lit import factors, render
 from energycomp_datasets.shapes.source import ShapesSource
@@ -66,12 +67,12 @@ def test_all_parts_of_two_pictures_are_shown_together(model: Model) -> None:
     a, b = decomposer.encode(pictures).split(1)
     shown = decomposer.decode(
         torch.cat([recombine([add(a, b)], [range(10)]), add(b, a)]),
-        generator=[torch.Generator().manual_seed(0) for _ in range(2)],
+        generator=[seeded(0) for _ in range(2)],
         num_inference_steps=10,
     )
     assert torch.allclose(shown[0], shown[1], atol=1e-2)  # a sum has no order
     base = model.denoiser.network.base
-    expected = base + (pictures - base).sum(0)  # type: ignore[operator]
+    expected = base + (pictures - base).sum(0)
     alone = (expected - pictures[0]).square().mean()
     assert float((shown[0] - expected).square().mean()) < float(alone) / 4
 

@@ -16,6 +16,7 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor, to_output, to_unit
 from energycomp.inference import OutOfDistributionWarning
+from energycomp.seeds import seeded
 from energycomp.testing import Gaussian, UnitSquare, bumps_model, planted, tinted_model, tiny_model
 from energycomp_edit import difference, edit, repaint
 from energycomp_edit.blending import blended, mattes
@@ -147,7 +148,7 @@ def test_it_repeats() -> None:
             add=[(0.2, 0.3)],
             solution=answer(PLACES[:0]),
             num_inference_steps=4,
-            generator=torch.Generator().manual_seed(seed),
+            generator=seeded(seed),
             progress=False,
         )
         for seed in (1, 1, 2)
@@ -192,7 +193,7 @@ def test_no_component_is_left_only_under_the_product_rule() -> None:
 
 
 def test_a_foreign_picture_warns() -> None:
-    usual = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)) - 20  # logarithms
+    usual = torch.randn(20, 2, generator=seeded(0)) - 20  # logarithms
     model = bumps_model(calibration=calibration_of({1: usual}), solver="pursuit")
     with pytest.warns(OutOfDistributionWarning):
         edit(torch.zeros(3, 16, 16), model, remove=[0], count=1, num_inference_steps=2, progress=False)
@@ -284,7 +285,7 @@ def test_new_words_are_drawn_over_an_object_whose_grain_stays() -> None:
     model = tinted_model(num_inference_steps=20)
     parse = model.conditioner.parse
     found = torch.cat([parse(0.3, 0.3, tint="red"), parse(0.75, 0.7, tint="blue")])
-    grain = 0.04 * torch.randn(1, 1, 96, 96, generator=torch.Generator().manual_seed(0))
+    grain = 0.04 * torch.randn(1, 1, 96, 96, generator=seeded(0))
     photo = (functional.interpolate(planted(model, found), scale_factor=6, mode="bicubic") + grain).clamp(-1, 1)
     edited = edit(to_output(photo, "pil")[0], model, set={0: {"tint": "green"}}, solution=answer(found), progress=False)
     before, after = (np.asarray(image).astype(float) for image in (to_output(photo, "pil")[0], edited.image))
@@ -328,5 +329,5 @@ def test_pixels_outside_a_region_are_held_within_a_latent() -> None:
 
     picture, x0 = torch.zeros(1, 1, 4, 6), torch.full((1, 1, 2, 3), 0.5)
     region = (torch.arange(6) < 3).float().expand(1, 1, 4, 6)  # ends within the second latent
-    restored = _restored(Halves(), picture, region, x0)  # type: ignore[arg-type]
+    restored = _restored(Halves(), picture, region, x0)
     assert restored[0, 0, 0].tolist() == [0.5, 0.25, 0.0]

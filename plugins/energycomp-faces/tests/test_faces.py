@@ -8,6 +8,7 @@ import torch
 
 from energycomp.components import AttributeConditioner
 from energycomp.errors import InputError
+from energycomp.seeds import seeded
 from energycomp.testing import tiny_model
 from energycomp_datasets.faces.avatars import ATTRIBUTES
 from energycomp_datasets.faces.source import FacesSource, draw
@@ -22,7 +23,7 @@ from energycomp_lab.training import denoising_loss
 
 def test_subsets_are_even_in_size_and_belong_to_their_sample() -> None:
     values = torch.randint(0, 2, (4000, 3)) + 2 * torch.arange(3) + 10 * torch.arange(4000)[:, None]
-    flat, owner = subsets(values, torch.Generator().manual_seed(0))
+    flat, owner = subsets(values, seeded(0))
     assert torch.equal(flat // 10, owner)
     sizes = torch.bincount(torch.bincount(owner, minlength=4000), minlength=4) / 4000
     assert sizes.tolist() == pytest.approx([0.25] * 4, abs=0.03)
@@ -43,7 +44,7 @@ def test_the_preset_of_the_thesis_takes_a_step_at_full_size() -> None:
 )
 def test_models_that_are_not_there(options: dict[str, object]) -> None:
     with pytest.raises(InputError, match="expected"):
-        faces(**options)  # type: ignore[arg-type]
+        faces(**options)
 
 
 def test_other_attributes() -> None:
@@ -78,7 +79,7 @@ def test_a_folder_is_trained_on(tmp_path: Path) -> None:
     )
     result = recipe.run(tmp_path / "run", steps=1, batch_size=4, progress=False)
     assert result.step == 1
-    assert list(recipe.model.conditioner.attributes) == ["smiling", "beard"]  # type: ignore[attr-defined]
+    assert list(recipe.model.conditioner.attributes) == ["smiling", "beard"]
 
 
 @pytest.mark.parametrize("with_folder", [True, False])

@@ -13,6 +13,7 @@ from energycomp.components import native_type, predict
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import AttributeGuidance
+from energycomp.seeds import seeded
 from energycomp.testing import Gaussian, labels_model, tinted_model, tiny_model
 from energycomp_samplers import regional, within
 from energycomp_samplers.by_region import _mean
@@ -38,13 +39,13 @@ def test_a_component_sees_a_noised_background_outside(kind: str) -> None:
     seen = within("left half", 2 * a & u, background=ground)
     x, at = torch.randn(2, 3, 16, 16), torch.tensor([900.0, 300.0])
     alphas = u.noised_space.alphas_cumprod[at.long()].reshape(-1, 1, 1, 1)
-    noise = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(3, 16, 16, generator=seeded(0))
     mixed = torch.where(COLUMN < 8, x, alphas.sqrt() * ground + (1 - alphas).sqrt() * noise)
     with torch.no_grad():
-        got = predict(seen, x, at, prediction_type=kind)  # type: ignore[arg-type]
-        close(got, predict(2 * a & u, mixed, at, prediction_type=kind))  # type: ignore[arg-type]
+        got = predict(seen, x, at, prediction_type=kind)
+        close(got, predict(2 * a & u, mixed, at, prediction_type=kind))
         outside = torch.where(COLUMN < 8, x, torch.randn(2, 3, 16, 16))
-        assert torch.equal(predict(seen, outside, at, prediction_type=kind), got)  # type: ignore[arg-type]
+        assert torch.equal(predict(seen, outside, at, prediction_type=kind), got)
 
 
 def test_regional_is_what_it_says_at_every_step() -> None:

@@ -11,6 +11,7 @@ from energycomp import Composer, Composition, during, per_sample, region
 from energycomp.components import Gaussian, Part, crop, frames, items, native_type, on, predict, window
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
+from energycomp.seeds import seeded
 from energycomp.testing import tiny_model
 from energycomp_samplers import Canvas
 
@@ -19,7 +20,7 @@ WINDOWS = (window(0, 16), window(12, 16), window(24, 16))
 
 
 def leaves(kind: str = "sample") -> tuple[Any, Any, Any]:
-    model = tiny_model(rule="product", prediction_type=kind)  # type: ignore[arg-type]
+    model = tiny_model(rule="product", prediction_type=kind)
     return model(0.2, 0.2), model(0.8, 0.7), model.unconditional
 
 
@@ -27,7 +28,7 @@ def close(a: Tensor, b: Tensor) -> None:
     torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-5)
 
 
-X, AT = torch.randn(2, *WIDE, generator=torch.Generator().manual_seed(3)), torch.tensor([900.0, 300.0])
+X, AT = torch.randn(2, *WIDE, generator=seeded(3)), torch.tensor([900.0, 300.0])
 
 
 @torch.no_grad()

@@ -214,9 +214,9 @@ def test_a_constraint_that_fails_is_one_line_with_its_name(f: Callable[[Tensor],
 def test_arguments_are_checked() -> None:
     for options in ({"f": 3}, {"f": broken, "weight": -1.0}, {"f": broken, "gradient": 1}):
         with pytest.raises(InputError, match="for Constraint; expected"):
-            constraint(**options)  # type: ignore[arg-type]
+            constraint(**options)
     with pytest.raises(InputError, match="got constraint="):
-        SMC(constraint=broken)  # type: ignore[arg-type]
+        SMC(constraint=broken)
     with pytest.raises(InputError, match="one swarm of particles"):
         drawn(Gaussian(0.0, 1.0), 2, SMC(weights="none", constraint=constraint(observed)), generator=[0, 1])
 
@@ -255,7 +255,6 @@ def test_the_best_samples_satisfy_the_constraint() -> None:
     best = sample_best(model(0.2, 0.3) & model(0.7, 0.8), 2, best_of=3, constraint=energy, **FOUR)
     assert sum(calls) == 6
     ranking, kept = best.ranking, list(best.kept)
-    assert ranking.energy is not None
     assert bool(ranking.complete[kept].all())
     assert torch.equal(ranking.energy[kept], ranking.energy[ranking.complete].sort().values[:2])
     # Without the constraint: the complete ones first, by their least lift, then by the sum of lifts.
@@ -275,7 +274,6 @@ def test_what_a_constraint_rules_out_is_not_complete() -> None:
     scene = model(0.2, 0.3) & model(0.7, 0.8)
     best = sample_best(scene, 4, best_of=4, constraint=half, until_complete=True, **FOUR)
     assert (calls, best.complete) == ([4, 4], 4)
-    assert best.ranking.energy is not None
     assert best.ranking.energy[list(best.kept)].tolist() == [0.0] * 4
     with pytest.warns(UserWarning, match="rules 2 of the 4 kept samples out.*raise best_of"):
         best = sample_best(scene, 4, best_of=1, constraint=half, until_complete=True, **FOUR)

@@ -243,7 +243,7 @@ def test_a_negated_component_that_is_not_finite_is_named(sampler: str) -> None:
 @pytest.mark.parametrize("sampler", REGISTERED)
 def test_what_every_sampler_refuses(sampler: str) -> None:
     for rule in ("sum", "mean"):
-        model = labels_model(3, rule=rule)  # type: ignore[arg-type]
+        model = labels_model(3, rule=rule)
         with pytest.raises(InputError, match=f"under the rule '{rule}'; expected components that are distributions"):
             drawn(Composer([model(0), model(1)]), sampler)
     with pytest.raises(InputError, match=r"AdaptiveProjected with a sampler.*'attributes', 'cfg' or 'interval'"):

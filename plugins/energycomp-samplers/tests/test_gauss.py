@@ -11,6 +11,7 @@ from energycomp import Composer
 from energycomp.components import Composable, Composition, Mixture, NoisedSpace, cosine_schedule
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import Level, Target
+from energycomp.seeds import seeded
 from energycomp.testing import Gaussian
 from energycomp_samplers.factors import AllOf, all_of
 from energycomp_samplers.gauss import Gauss
@@ -37,7 +38,7 @@ class Correlated(Composable):
 
 
 def correlated(seed: int, u: Any) -> Correlated:
-    random = torch.Generator().manual_seed(seed)
+    random = seeded(seed)
     root = torch.randn(3, 3, generator=random) / 3
     return Correlated(torch.randn(3, generator=random) / 3, root @ root.T + 0.2 * torch.eye(3), unconditional=u)
 

@@ -202,7 +202,7 @@ def test_each_particle_is_tested_by_itself() -> None:
 def test_what_moves_refuse() -> None:
     for wrong in (MALA, 3, "mala"):
         with pytest.raises(InputError, match=r"moves=.*expected moves, such as MALA\(\), HMC\(\) or Langevin\(\)"):
-            SMC(moves=wrong)  # type: ignore[arg-type]
+            SMC(moves=wrong)
     with pytest.raises(InputError, match=r"persistence=1\.0 for HMC; expected a number from 0 to below 1"):
         HMC(persistence=1.0)
     with pytest.raises(InputError, match=r"step_size=3\.0 for Langevin; expected a number above 0, at most 2"):

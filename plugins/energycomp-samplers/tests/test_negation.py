@@ -10,6 +10,7 @@ from torch import Tensor
 from energycomp import match_snr
 from energycomp.components import Composition, flow_schedule, log_snr
 from energycomp.errors import CompositionError, InputError
+from energycomp.seeds import seeded
 from energycomp.testing import Gaussian, bumps_model, planted, tiny_model
 from energycomp_samplers import within
 from energycomp_samplers.perpendicular import Perpendicular, composed
@@ -28,13 +29,12 @@ SAMPLERS = [Perpendicular(), Rejection()]
 def test_the_residual_form_is_the_composition() -> None:
     for whole in (A & ~B, 2 * A & ~(0.5 * B) & ~C, ~A, ~A & ~B, A & B & ~C, 3 * A - 2 * B):
         form = residuals(Composition.of(whole))
-        assert form is not None
         rest = 1.0 - sum(form.positive.values()) - sum(form.negated.values())
         parts = [w * leaf for leaf, w in [*form.positive.items(), *form.negated.items()]]
         again = sum(parts, rest * U)
         assert dict(again.terms) == pytest.approx(dict(Composition.of(whole).terms))
-    assert repr(residuals(A & B & ~C).wanted) == "-u + a + b"  # type: ignore[union-attr]
-    assert dict(residuals(~A & ~B).wanted.terms) == {U: 1.0}  # type: ignore[union-attr]
+    assert repr(residuals(A & B & ~C).wanted) == "-u + a + b"
+    assert dict(residuals(~A & ~B).wanted.terms) == {U: 1.0}
 
 
 @pytest.mark.parametrize("whole", [A, A & B, 7.5 * A & U, A + B, U])
@@ -51,7 +51,6 @@ def test_an_unconditional_leaf_that_is_wrapped_is_not_negated(drawn: Any) -> Non
         assert residuals(Composition.of(whole)) is None
     three = within("all", a & A & A, background=ground)
     form = residuals(Composition.of(three & ~C))
-    assert form is not None
     assert list(map(repr, form.negated)) == ["c"]
     assert form.wanted.terms == three.terms
     x, report = drawn(seen, Rejection(), n=2000)
@@ -72,13 +71,12 @@ def test_what_is_no_negation_is_refused(drawn: Any) -> None:
             drawn(component, sampler, 4)
     for wrong in ({"draws": 0}, {"attempts": 0}, {"over": "b"}):
         with pytest.raises(InputError, match="for Rejection; expected"):
-            Rejection(**wrong)  # type: ignore[arg-type]
+            Rejection(**wrong)
 
 
 def test_perpendicular_follows_its_formula() -> None:
     form = residuals(Composition.of(2 * A & B & ~C & ~(3 * Gaussian(name="d", unconditional=U))))
-    x0 = torch.randn(5, 6, 1, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert form is not None
+    x0 = torch.randn(5, 6, 1, 3, 4, 4, generator=seeded(0), dtype=torch.float64)
     found = composed(x0, form)
     for i in range(6):
         u, a, b, c, d = x0[:, i, 0]
@@ -146,22 +144,20 @@ def test_the_weight_of_a_negated_component_has_no_influence(drawn: Any) -> None:
 @pytest.mark.parametrize("over", ["positive", "unconditional"])
 def test_evaluations_of_rejection(drawn: Any, over: Any) -> None:
     _, report = drawn(A & ~B, Rejection(over=over, draws=8), 50, steps=5)
-    assert report.evaluations == report.drawn * (5 + 8 * (3 if over == "positive" else 2))  # type: ignore[operator]
+    assert report.evaluations == report.drawn * (5 + 8 * (3 if over == "positive" else 2))
 
 
 def test_samples_that_are_rejected_too_often(drawn: Any) -> None:
     x, report = drawn(A & ~B, Rejection(attempts=1), 200)
     assert report.drawn == 200
-    assert report.kept is not None
     assert 100 < report.kept < 200
     assert len(x) == 200
     assert report.warnings == (f"{200 - report.kept} of 200 samples show b after 1 attempts each; use more attempts",)
 
 
 def test_a_sample_keeps_its_place_and_its_generator(drawn: Any) -> None:
-    generators = [torch.Generator().manual_seed(seed) for seed in range(20)]
+    generators = [seeded(seed) for seed in range(20)]
     whole, report = drawn(A & ~B, Rejection(), 20, generator=generators)
-    assert report.drawn is not None
     assert report.drawn > 20
     for i in (0, 7, 19):
         torch.testing.assert_close(drawn(A & ~B, Rejection(), 1, generator=[i])[0], whole[i : i + 1])
@@ -183,7 +179,6 @@ def test_a_mixture_without_energies(drawn: Any) -> None:
     model = bumps_model()
     a, b = model(0.25, 0.5), model(0.75, 0.5)
     x, report = drawn((a | a & b) & ~b, Rejection("mixture", over="unconditional"), 12, steps=10)
-    assert report.drawn is not None
     assert report.drawn > 12
     assert report.kept == 12
     alone = planted(model, torch.tensor([[0.25, 0.5]]))

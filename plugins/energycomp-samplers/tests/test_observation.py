@@ -12,6 +12,7 @@ from torch import Tensor
 from energycomp import Composer
 from energycomp.components import Mixture, predict
 from energycomp.errors import CompositionError, InputError
+from energycomp.seeds import seeded
 from energycomp.testing import Gaussian, tiny_model
 from energycomp_samplers import blur, observe, pool
 from energycomp_samplers.gauss import Gauss
@@ -19,7 +20,7 @@ from energycomp_samplers.smc import SMC
 
 SHAPE = (1, 4, 4)
 SIZE = 16
-RANDOM = torch.randn(5, SIZE, generator=torch.Generator().manual_seed(1)) / 2
+RANDOM = torch.randn(5, SIZE, generator=seeded(1)) / 2
 LEFT = torch.tensor([1.0, 1.0, 0.0, 0.0]).expand(4, 4)
 KERNEL = torch.tensor([[0.0, 0.1, 0.0], [0.3, 0.4, 0.1], [0.0, 0.1, 0.0]])
 WIDTHS = torch.linspace(0.2, 0.8, SIZE).reshape(SHAPE)
@@ -88,7 +89,7 @@ def test_samples_of_gauss_are_those_of_the_exact_posterior(drawn: Any, expect_no
 @pytest.mark.parametrize("name", CASES)
 def test_the_prediction_is_the_exact_conditional_mean(name: str) -> None:
     prior, observations = CASES[name]
-    x = torch.randn(3, *prior.sample_shape, generator=torch.Generator().manual_seed(2))
+    x = torch.randn(3, *prior.sample_shape, generator=seeded(2))
     timestep = torch.tensor([100.0, 400.0, 800.0])
     found = predict(composed(prior, observations), x, timestep, prediction_type="sample")
     for one, t, result in zip(x, timestep, found, strict=True):

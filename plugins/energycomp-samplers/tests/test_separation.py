@@ -11,13 +11,14 @@ from torch import Tensor
 
 from energycomp.components import Mixture
 from energycomp.errors import EnergycompWarning, InputError
+from energycomp.seeds import seeded
 from energycomp.testing import Gaussian, tiny_model
 from energycomp_samplers import blur, pool, separate
 from energycomp_samplers.blend import MANY_SETS
 
 SHAPE = (1, 4, 4)
 SIZE = 16
-RANDOM = torch.randn(5, SIZE, generator=torch.Generator().manual_seed(1)) / 2
+RANDOM = torch.randn(5, SIZE, generator=seeded(1)) / 2
 WIDTHS = torch.linspace(0.2, 0.8, SIZE).reshape(SHAPE)
 LEFT = torch.tensor([1.0, 1.0, 0.0, 0.0]).expand(4, 4)
 KERNEL = torch.tensor([[0.0, 0.1, 0.0], [0.3, 0.4, 0.1], [0.0, 0.1, 0.0]])
@@ -164,7 +165,7 @@ def test_images_add_up_in_the_units_of_pt() -> None:
 
 def test_intervals_cover_what_they_say() -> None:
     a, b = Gaussian(0.5, 0.2, sample_shape=(400,)), Gaussian(-0.3, 0.4, sample_shape=(400,))
-    random = torch.Generator().manual_seed(0)
+    random = seeded(0)
     noise = torch.randn(2, 400, generator=random)
     z = torch.stack([0.5 + 0.2**0.5 * noise[0], -0.3 + 0.4**0.5 * noise[1]])
     y = z.sum(0) + 0.3 * torch.randn(400, generator=random)

@@ -12,6 +12,7 @@ from energycomp import Composer
 from energycomp.components import Composition, Mixture
 from energycomp.errors import EnergycompError
 from energycomp.sampling import SamplingReport, Target, interval, sampler as room
+from energycomp.seeds import seeded
 from energycomp.testing import Gaussian
 from energycomp_samplers.kernels import predicted
 from energycomp_samplers.mala import MALA
@@ -46,13 +47,13 @@ def test_the_weight_is_the_ratio_of_the_kernels_for_every_proposed_sample(total:
     target = Target(
         Composition({Gaussian(mean, 0.3): weight for mean, weight in zip((1.0, -1.0, 0.2), b, strict=True)})
     )
-    x = torch.randn(1, 5, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, 5, 1, 1, 1, generator=seeded(0))
     for level in target.levels(10):
         proposal = Proposal(b, 1.0, level)
         x0 = predicted(target, x, level)
         mean = level.mean(x, x0)
         centre = proposal.centre(x, proposal.mean(x0))
-        y = centre + torch.randn(x.shape, generator=torch.Generator().manual_seed(level.step))
+        y = centre + torch.randn(x.shape, generator=seeded(level.step))
         # The mean of the reverse kernel, by the score.
         score = (level.alpha**0.5 * x0 - x) / (1 - level.alpha)
         torch.testing.assert_close(mean, (x + level.beta * score) / (1 - level.beta) ** 0.5, rtol=1e-3, atol=1e-3)

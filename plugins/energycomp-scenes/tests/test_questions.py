@@ -10,6 +10,7 @@ import torch
 from energycomp import Composer, Solution, infer, load
 from energycomp.errors import InputError
 from energycomp.inference import Judgement, ObjectWords
+from energycomp.seeds import seeded
 from energycomp_scenes import Belief, answer, belief, joined, left_of, near
 from energycomp_scenes.questions import program_of
 from energycomp_scenes.reading import SIZES, pooled
@@ -176,7 +177,7 @@ def test_what_has_no_belief() -> None:
 
 def test_evidence_that_two_readers_share_counts_once() -> None:
     """The pool of a posterior with itself is itself, and a likelihood can be taken up before or after pooling."""
-    draw = torch.Generator().manual_seed(0)
+    draw = seeded(0)
     p, q, likelihood = (torch.rand(3, 4, generator=draw).softmax(1) for _ in range(3))
     torch.testing.assert_close(pooled(p, p), p)
     before = [one * likelihood / (one * likelihood).sum(1, keepdim=True) for one in (p, q)]
@@ -185,7 +186,7 @@ def test_evidence_that_two_readers_share_counts_once() -> None:
 
 
 def test_a_reader_joined_with_itself_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = torch.rand(2, 15, generator=torch.Generator().manual_seed(0))
+    words = torch.rand(2, 15, generator=seeded(0))
     posteriors = tuple(each / each.sum(1, keepdim=True) for each in words.split(SIZES, 1))
     words = torch.cat(posteriors, dim=1)
     codes = torch.stack([each.argmax(1) + 1 for each in posteriors], dim=1)
@@ -223,7 +224,6 @@ def test_two_readings_are_joined() -> None:
         simplefilter("ignore")
         read = infer(image, model, count=1)
     both = joined(read, image, other)
-    assert both.words is not None
     assert read.words is not None
     assert torch.allclose(both.words.split([2, 8, 2, 3], 1)[1].sum(), torch.tensor(1.0))
     assert both.rows > read.rows

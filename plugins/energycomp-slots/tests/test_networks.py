@@ -11,6 +11,7 @@ from energycomp.decomposition import SceneDecomposer, decomposer_of, sampler_of
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.sampling import Composer
+from energycomp.seeds import seeded
 from energycomp_lab.checks import check_component, check_decomposer, check_model, check_network
 from energycomp_slots.attention import SlotAttention
 from energycomp_slots.decomposer import SlotAutoencoder, SlotDecomposer
@@ -36,7 +37,7 @@ def decomposer() -> SlotDecomposer:
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(*shape, generator=seeded(seed))
 
 
 def test_the_network_and_a_model_conform(decomposer: SlotDecomposer) -> None:
@@ -110,13 +111,13 @@ def test_divergences_are_those_of_torch() -> None:
 def test_the_loss_is_the_sum_of_its_parts() -> None:
     net, samples = network(), drawn(2, 3, SIZE, SIZE).clamp(-1, 1)
     weights = LossWeights(slots=0.3, matched=0.7, scene=0.2, features=3.0)
-    terms = slot_loss(net, samples, weights, generator=torch.Generator().manual_seed(0))
+    terms = slot_loss(net, samples, weights, generator=seeded(0))
     parts = terms.parts
     expected = parts["reconstruction"] + 0.3 * parts["kl_slots"] + 0.7 * parts["kl_matched"] + 0.2 * parts["kl_scene"]
     expected = expected + 3.0 * parts["features"]
     assert torch.allclose(terms.loss, expected)
     plain = network(plain=True)
-    terms = slot_loss(plain, samples, weights, generator=torch.Generator().manual_seed(0))
+    terms = slot_loss(plain, samples, weights, generator=seeded(0))
     noise = drawn(2, SLOTS, WIDTH)
     whole = plain.decode(plain.infer(plain.encode(samples), noise)[0][0]).whole
     log_likelihood = Normal(whole, plain.sigma_x).log_prob(samples).sum((1, 2, 3))
@@ -154,18 +155,17 @@ def test_what_a_decomposer_promises(decomposer: SlotDecomposer) -> None:
     pictures = drawn(3, 3, SIZE, SIZE).clamp(-1, 1)
     latents = decomposer.encode(pictures)
     assert torch.equal(latents, decomposer.encode(pictures))
-    one = decomposer.encode(pictures[1:2], generator=torch.Generator().manual_seed(1))
+    one = decomposer.encode(pictures[1:2], generator=seeded(1))
     assert not torch.allclose(one, latents[1:2])
     parts = decomposer.parts(latents)
-    assert parts.masks is not None
     assert parts.masks.shape == (3, SLOTS, SIZE, SIZE)
     assert bool((parts.masks.sum(1) == 1).all())
     assert torch.equal(parts.whole, decomposer.decode(latents))
     more = SlotDecomposer(decomposer.model, slots=6)
     assert more.encode(pictures).shape == (3, 6, WIDTH)
     assert isinstance(decomposer, SceneDecomposer)
-    scenes = decomposer.sample(2, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(scenes, decomposer.sample(2, generator=torch.Generator().manual_seed(0)))
+    scenes = decomposer.sample(2, generator=seeded(0))
+    assert torch.equal(scenes, decomposer.sample(2, generator=seeded(0)))
     assert scenes.abs().max() <= 1
     assert more.scenes(2).shape == (2, 6, WIDTH)
 
@@ -214,17 +214,15 @@ def test_the_paper_preset_takes_a_step_at_full_size() -> None:
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-7)
     samples = drawn(1, 3, 128, 128).clamp(-1, 1)
     before = net.attention.mean.detach().clone()
-    slot_loss(net, samples, LossWeights(matched=1.0), generator=torch.Generator().manual_seed(0)).loss.backward()
+    slot_loss(net, samples, LossWeights(matched=1.0), generator=seeded(0)).loss.backward()
     optimizer.step()
     assert not torch.equal(before, net.attention.mean)
 
 
 def test_a_number_seeds_scenes_with_different_noises() -> None:
     found = SlotDecomposer(untrained(size=16, slots=3, width=8, channels=8))
-    once, again = found.scenes(2, generator=0), found.scenes(2, generator=torch.Generator().manual_seed(0))
+    once, again = found.scenes(2, generator=0), found.scenes(2, generator=seeded(0))
     assert torch.equal(once, again)
     assert not torch.equal(once, found.scenes(2, generator=1))
     images = torch.zeros(1, 3, 16, 16)
-    assert torch.equal(
-        found.encode(images, generator=3), found.encode(images, generator=torch.Generator().manual_seed(3))
-    )
+    assert torch.equal(found.encode(images, generator=3), found.encode(images, generator=seeded(3)))

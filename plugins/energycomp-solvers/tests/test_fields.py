@@ -11,6 +11,7 @@ import torch
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.inference import infer, make_problem
+from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, labels_model, planted
 from energycomp_solvers.beam import Beam
 from energycomp_solvers.enumerate import Enumerate
@@ -77,5 +78,5 @@ def test_a_number_seeds(solver: Any) -> None:
         problem = make_problem(planted(model, true) * 0.9, model, count=1)
         return float(quick.solve(problem, generator=generator).error)
 
-    assert error(0) == error(torch.Generator().manual_seed(0))
-    assert error(5) == error(torch.Generator().manual_seed(5)) != error(0)
+    assert error(0) == error(seeded(0))
+    assert error(5) == error(seeded(5)) != error(0)

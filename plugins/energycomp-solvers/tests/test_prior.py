@@ -90,7 +90,6 @@ def test_enumerate_has_the_posterior_of_brute_force(name: str, log_errors: bool)
     best = answers[int(posterior.argmax())]
     assert tuple(solution.conditions.tolist()) == best
     expected = [sum(p for p, chosen in zip(posterior, answers, strict=True) if k in chosen) for k in best]
-    assert solution.probability is not None
     assert torch.allclose(solution.probability, torch.stack(expected), atol=1e-4)
     assert 0.05 < float(solution.probability.min()) < 0.999  # neither certain nor impossible
 
@@ -144,7 +143,7 @@ def test_a_gaussian_prior_has_its_closed_form_posterior(solver: Any) -> None:
     prior = MultivariateNormal(mean, precision_matrix=precision)
     problem = make_problem(planted(model, true[None]), model, prior=prior)
     solution = solver.solve(problem, generator=seeded(0))
-    likelihood = 2 * model.defaults.beta * metric  # type: ignore[operator]
+    likelihood = 2 * model.defaults.beta * metric
     expected = torch.linalg.solve(likelihood + precision, likelihood @ true + precision @ mean)
     assert (expected - true).norm() > 0.2  # the prior moves it
     assert torch.allclose(solution.conditions[0], expected, atol=0.01)
@@ -160,7 +159,6 @@ def test_a_gaussian_prior_on_a_grid_has_its_closed_form_probability() -> None:
     total = likelihood + 1 / 0.4**2
     density = Normal((likelihood * true[0] - 0.5 / 0.4**2) / total, total**-0.5).log_prob(grid[:, 0].double())
     expected = torch.softmax(density, 0)
-    assert solution.probability is not None
     assert solution.conditions[0].equal(grid[expected.argmax()])
     assert float(solution.probability[0]) == pytest.approx(float(expected.max()), rel=1e-3)
 
@@ -272,9 +270,7 @@ def test_words_are_read_with_the_prior_of_whole_objects() -> None:
     image = to_unit(planted(model, true))
     plain, told = (infer(image, model, solver=Pursuit(side=8), count=1, prior=p) for p in (None, each(blue)))
     assert plain.conditions[0, 2] == true[0, 2]
-    assert told.view is not None
-    assert told.view.components[0]["tint"] == "blue"  # type: ignore[index]
-    assert told.certainty is not None
+    assert told.view.components[0]["tint"] == "blue"
     assert float(told.certainty[0, 0]) > 0.99
     assert all(values.shape[1] == 4 for values in seen)  # open while places are sought
     assert float(seen[0][:, 2:].abs().max()) == 0.0

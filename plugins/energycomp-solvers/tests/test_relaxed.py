@@ -141,8 +141,7 @@ def test_weights_by_steps_are_those_of_least_squares(rule: Any, scale: float) ->
     model = attributes_model(4, rule=rule)
     picture = noisy(model, TRUE, scale)
     solved, stepped = (
-        Weights(method=method).solve(make_problem(picture, model), generator=seeded(0))  # type: ignore[arg-type]
-        for method in ("nnls", "sgd")
+        Weights(method=method).solve(make_problem(picture, model), generator=seeded(0)) for method in ("nnls", "sgd")
     )
     assert stepped.trace["weights"] == pytest.approx(solved.trace["weights"], abs=0.02)
     assert stepped.conditions.tolist() == solved.conditions.tolist()

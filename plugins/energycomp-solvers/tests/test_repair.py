@@ -94,7 +94,6 @@ def test_a_word_that_is_better_at_its_own_place_alone_is_found() -> None:
     left, with_other = refit._errors([], [old, narrow]).tolist()
     assert left < with_other  # the wrong word is better where the component is
     best = refit.best([], old.value, old)
-    assert best is not None
     assert best.value[2:].equal(true[0, 2:])
     assert (best.value - true[0]).abs().max() < 0.01
 
@@ -106,7 +105,6 @@ def test_a_component_whose_words_are_certain_still_moves() -> None:
     refit = at(problem, model.conditioner.parse(0.41, 0.495, tint="red", width="narrow"))
     old = refit.own(0)
     best = refit.best([], old.value, old)
-    assert best is not None
     assert (best.value - true[0]).abs().max() < 0.001
 
 

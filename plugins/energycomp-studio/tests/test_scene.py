@@ -209,7 +209,6 @@ def test_alternatives_choose_their_sampler_and_too_many_objects_get_a_word() -> 
 def test_what_is_in_the_address_is_taken_or_left() -> None:
     kept = {"model": "tinted", "items": [Item(RED).as_json()], "seed": 3, "steps": None, "sampler": PLAIN}
     found = kept_in(quote(json.dumps(kept)), ["tinted"])
-    assert found is not None
     assert (found["scene"], found["seed"]) == (Draft((Item(RED),)), 3)
     for wrong in ({"model": "owner/name"}, {"seed": -1}, {"items": 3}, {"sampler": "no"}, {"steps": 0}, {"model": []}):
         assert kept_in(quote(json.dumps({**kept, **wrong})), ["tinted"]) is None
@@ -280,7 +279,7 @@ def test_what_the_page_does_not_send_is_refused(data: Any) -> None:
 def test_settings_are_checked() -> None:
     for given in ({"seed": -1}, {"seed": 1.5}, {"seed": None}, {"steps": 0}, {"steps": 1.5}, {"steps": 10_000}):
         with pytest.raises(InputError, match=r"got .*; expected"):
-            Settings(**given)  # type: ignore[arg-type]
+            Settings(**given)
 
 
 def test_a_scene_survives_the_page() -> None:

@@ -11,12 +11,12 @@ import attrs
 import huggingface_hub
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import energycomp
 from energycomp import Composer
 from energycomp.models import Model, save_pretrained
+from energycomp.seeds import seeded
 from energycomp.testing import tiny_model
 from energycomp_text import with_concepts
 from energycomp_text.model import small
@@ -89,7 +89,7 @@ def test_infer_agrees_with_the_function(run: Run, quick: Path, photo: Path) -> N
     options = ["--option", f"model={quick}", "--option", f"concepts={PETS}"]
     record = answer(run, "infer", "text", photo, *options, "--count", 2, "--seed", 3, "-o", "out")
     model = with_concepts(energycomp.load(quick), PETS.split(","))
-    expected = energycomp.infer(photo, model, count=2, generator=torch.Generator().manual_seed(3))
+    expected = energycomp.infer(photo, model, count=2, generator=seeded(3))
     named = [model.conditioner.describe(value)["concept"] for value in expected.conditions]
     assert [entry["concept"] for entry in record["objects"]] == named
     assert (record["count"], record["rows"]) == (2, expected.rows)
@@ -156,7 +156,7 @@ def test_sample_is_what_the_composer_samples(run: Run, folder: Path) -> None:
     assert run("sample", "text", *asked)[0] == 0
     model = energycomp.load(folder)
     expected = Composer(7.5 * model("a cat") & 7.5 * model("a dog")).sample(
-        generator=torch.Generator().manual_seed(5), num_inference_steps=2, progress=False
+        generator=seeded(5), num_inference_steps=2, progress=False
     )
     with Image.open("made.png") as image:
         assert image.tobytes() == expected[0].tobytes()

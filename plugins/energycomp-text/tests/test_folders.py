@@ -107,8 +107,8 @@ def test_a_folder_is_remembered_from_wherever_it_was_named(
     again = text(model="mine")
     assert again("a cat").condition.rows.equal(sd("a cat").condition.rows)
     assert again.denoiser.space == sd.denoiser.space
-    assert again.denoiser.codec.config()["source"] == str(tmp_path / "mine" / "vae")  # type: ignore[union-attr]
-    assert text(model="mine", dtype="bfloat16").denoiser.network.unet.dtype == torch.bfloat16  # type: ignore[union-attr]
+    assert again.denoiser.codec.config()["source"] == str(tmp_path / "mine" / "vae")
+    assert text(model="mine", dtype="bfloat16").denoiser.network.unet.dtype == torch.bfloat16
 
 
 def hub(monkeypatch: pytest.MonkeyPatch, repos: dict[str, Path]) -> list[str]:
@@ -143,7 +143,7 @@ def test_of_a_pipeline_of_the_hub_what_is_needed_is_fetched(
     assert text_(text_.parse("a cat")).rows.equal(read("a cat").condition.rows)
     assert read("a cat").condition.rows.equal(sd("a cat").condition.rows)
     assert read.denoiser.space == sd.denoiser.space
-    assert read.denoiser.codec.config()["source"] == "owner/sd"  # type: ignore[union-attr]
+    assert read.denoiser.codec.config()["source"] == "owner/sd"
     assert not {name for name in fetched if name.endswith(("ckpt", "bin")) or "safety" in name}
 
 
@@ -153,7 +153,7 @@ def test_a_saved_model_of_the_hub(folder: Path, tmp_path: Path, monkeypatch: pyt
     hub(monkeypatch, {"owner/mine": tmp_path / "mine"})
     for load in (energycomp.load, load_model):
         assert load("owner/mine").conditioner.config() == saved.conditioner.config()
-    assert load_model("owner/mine", dtype="float16").denoiser.network.unet.dtype == torch.float16  # type: ignore[union-attr]
+    assert load_model("owner/mine", dtype="float16").denoiser.network.unet.dtype == torch.float16
 
 
 def test_what_was_saved_is_loaded_without_the_pipelines_own_unet(folder: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from energycomp import Composer, during, match_snr, per_sample, ramp, region
 from energycomp.components import Composition, Condition, cosine_schedule, flow_schedule, predict, timestep_of
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
+from energycomp.seeds import seeded
 from energycomp.testing import Gaussian, tiny_model
 from energycomp_samplers import regional
 from energycomp_text.guider import CompositionGuider
@@ -81,7 +82,7 @@ def test_a_composition_in_the_loop_of_a_modular_pipeline(case: str, pipe: Any) -
         leaf: model.conditioner(model.conditioner.parse(text)).rows for leaf, text in ((a, "cat"), (b, "dog"), (u, ""))
     }
     guider = CompositionGuider(composition, {leaf: {"prompt_embeds": row} for leaf, row in rows.items()})
-    noise = torch.randn(1, *model.denoiser.sample_shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, *model.denoiser.sample_shape, generator=seeded(0))
     got, calls = denoised(pipe, guider, noise, {"prompt_embeds": (None, None)})
     expected, report = sampled(composition, pipe.scheduler)
     assert_same(got, expected)
@@ -106,7 +107,7 @@ def test_a_composition_in_a_modular_pipeline_of_sdxl() -> None:
         modular.update_components(**parts, guider=CompositionGuider(composition, inputs))
         got = modular(
             prompt="a dog", height=32, width=32, num_inference_steps=3, output="latents", output_type="latent",
-            generator=torch.Generator().manual_seed(0), num_images_per_prompt=images,
+            generator=seeded(0), num_images_per_prompt=images,
         )  # fmt: skip
         assert_same(got, sampled(composition, pipe.scheduler, images, steps=3)[0])
 
@@ -193,7 +194,7 @@ def test_parts_of_the_trajectory_of_a_shifted_flow(case: str) -> None:
     ramped = (1 + 2 * ramp(0.1, 0.9)) * a & u
     composition = ramped if case == "ramp" else during(until=0.4) * a & during(from_=0.4) * b
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
-    x = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, 3, 16, 16, generator=seeded(0))
     expected, report = sampled(composition, copy.deepcopy(scheduler))
     guider, calls = CompositionGuider(composition), 0
     named = {guider._names.get(id(leaf)): leaf for leaf in (a, b, u)}

@@ -22,6 +22,7 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError, NotFoundError
 from energycomp.inference import draw_bank
 from energycomp.models import Model, execution_device
+from energycomp.seeds import seeded
 from energycomp_text import from_pipeline
 from energycomp_text.testing import OPTIONS, TINY, tiny_lora, tiny_pipeline, tiny_pixart, tiny_sd3, tiny_sdxl
 
@@ -40,7 +41,7 @@ def model_of(name: str, pipe: Any) -> Model:
 
 @torch.no_grad()
 def eps(component: Any, n: int = 1) -> Tensor:
-    sample = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)).expand(n, -1, -1, -1)
+    sample = torch.randn(1, 4, 16, 16, generator=seeded(0)).expand(n, -1, -1, -1)
     return Composer(component + 0).eps(sample, torch.full((n,), 500.0))
 
 
@@ -118,7 +119,7 @@ def test_two_components_of_one_lora_are_ranked() -> None:
     base = model_of("sd", pipe)
     ink = base.with_lora(tiny_lora(pipe, seed=1))
     a, b, u = ink("a dog"), ink("a cat"), base.unconditional
-    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
+    latents = torch.randn(1, 4, 16, 16, generator=seeded(3))
     ranking = energycomp.rank(latents, a & b, model=ink, draws=4, generator=5)
     space, defaults = ink.denoiser.noised_space, ink.defaults
     bank = draw_bank(
@@ -392,7 +393,7 @@ def test_models_that_take_none_and_files_that_are_missing(
     weights = tiny_lora(sdxl)
     refused(InputError, "got LoRA weights for text; expected a pipeline", lambda: pixart.with_lora(tmp_path))
     refused(InputError, "expected a pipeline of diffusers", lambda: energycomp.load("text").with_lora(tmp_path))
-    refused(InputError, "scale 'much'; expected a number", lambda: base.with_lora(tmp_path, scale="much"))  # type: ignore[arg-type]
+    refused(InputError, "scale 'much'; expected a number", lambda: base.with_lora(tmp_path, scale="much"))
     monkeypatch.setattr("energycomp_text.lora.find_spec", lambda _: object())
     refused(NotFoundError, "with 0 safetensors files", lambda: base.with_lora(tmp_path))
     refused(NotFoundError, "expected a safetensors file", lambda: base.with_lora(tmp_path / "none.safetensors"))

@@ -39,7 +39,7 @@ def test_weights_of_the_type_of_their_files_stay_mapped_from_them(name: str, tmp
     model = energycomp.load(tmp_path / name, **OPTIONS[name])
     lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(".safetensors")]
     mapped = [[int(number, 16) for number in line.split()[0].split("-")] for line in lines if str(tmp_path) in line]
-    weights = weights_of(model.adapt.pipe if model.adapt else model.denoiser.network.opened.pipe)  # type: ignore[attr-defined, union-attr]
+    weights = weights_of(model.adapt.pipe if model.adapt else model.denoiser.network.opened.pipe)
     assert len(weights) > 50
     for weight in weights:
         assert any(start <= weight.data_ptr() < stop for start, stop in mapped)

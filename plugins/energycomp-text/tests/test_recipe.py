@@ -13,6 +13,7 @@ import torch
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Model, from_pretrained, load_weights, save_pretrained
+from energycomp.seeds import seeded
 from energycomp.testing import stripes_model
 from energycomp_datasets.solids.solids import CONCEPTS, held_out_pairs, seen_pairs
 from energycomp_datasets.solids.source import TextSource, read
@@ -59,7 +60,7 @@ def test_a_scene_depends_on_its_number_and_seed_alone() -> None:
 
 
 def test_captions_name_what_is_shown_and_nothing_else() -> None:
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     first = torch.randint(12, (4000,), generator=generator)
     second = torch.where(torch.arange(4000) % 3 == 0, -1, (first + 1 + torch.arange(4000) % 11) % 12)
     concepts = torch.stack([first, second], 1)
@@ -89,7 +90,7 @@ def test_captions_name_what_is_shown_and_nothing_else() -> None:
 
 def test_pictures_are_flipped_and_lit_otherwise() -> None:
     ramp = torch.linspace(0, 255, 64).byte().expand(400, 3, 64, 64)
-    shown, flipped = augment(ramp, torch.Generator().manual_seed(0), tint=0.0)
+    shown, flipped = augment(ramp, seeded(0), tint=0.0)
     rising = shown[:, 0, 0, 63] > shown[:, 0, 0, 0]
     assert float(rising.float().mean()) == pytest.approx(0.5, abs=0.1)
     assert torch.equal(rising, ~flipped)
@@ -128,7 +129,7 @@ def test_the_loss_is_that_of_one_caption_a_picture(folder: Path, monkeypatch: py
     monkeypatch.setattr(recipe, "captions", lambda *_, **__: said)
     monkeypatch.setattr(recipe, "denoising_loss", lambda *args, **options: calls.append((*args, options)) or 0.0)
     batch = {"image": torch.full((6, 3, 64, 64), 128, dtype=torch.uint8), "concepts": torch.full((6, 2), -1)}
-    run.loss(run.model.trained, batch, Step(0, 1, torch.Generator().manual_seed(0)))
+    run.loss(run.model.trained, batch, Step(0, 1, seeded(0)))
     ((denoiser, images, condition, owner, options),) = calls
     assert denoiser is run.model.denoiser
     assert options["module"] is denoiser.network
@@ -146,7 +147,7 @@ def test_composed_images_have_a_row_for_each_concept_and_rivals(folder: Path, mo
     run, calls = made(folder, composed="0.5", contrast="3", timestep_power="1"), list[tuple[Any, ...]]()
     monkeypatch.setattr(recipe, "contrastive_loss", lambda *args, **options: calls.append((*args, options)) or 0.0)
     batch = {"image": torch.full((40, 3, 64, 64), 128, dtype=torch.uint8), "concepts": torch.tensor([[0, 1]] * 40)}
-    run.loss(run.model.trained, batch, Step(0, 1, torch.Generator().manual_seed(0)))
+    run.loss(run.model.trained, batch, Step(0, 1, seeded(0)))
     ((_, _, condition, owner, rivals, options),) = calls
     assert (options["weight"], options["beta"], options["timestep_power"]) == (3.0, recipe.BETA, 1.0)
     composed = rivals.owner.unique().tolist()
@@ -168,7 +169,7 @@ def test_a_batch_without_captions(folder: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(recipe, "captions", lambda *_, **__: [None, None])
     batch = {"image": torch.full((2, 3, 64, 64), 128, dtype=torch.uint8), "concepts": torch.full((2, 2), -1)}
     for run in (made(folder), made(folder, composed=0.9, contrast=1)):
-        assert run.loss(run.model.trained, batch, Step(0, 1, torch.Generator().manual_seed(0))).isfinite()
+        assert run.loss(run.model.trained, batch, Step(0, 1, seeded(0))).isfinite()
 
 
 def test_a_recipe_is_repeatable(folder: Path) -> None:
@@ -218,7 +219,7 @@ def test_pictures_are_drawn_once_for_each_mix(tmp_path: Path, monkeypatch: pytes
 
 def test_a_caption_of_three_names_all_or_any_one() -> None:
     concepts = torch.tensor([[0, 5, 10]] * 300)
-    named = [words.split(" and ") for words in captions(concepts, CONCEPTS, torch.Generator().manual_seed(0)) if words]
+    named = [words.split(" and ") for words in captions(concepts, CONCEPTS, seeded(0)) if words]
     assert Counter(map(len, named)).keys() == {1, 3}
     assert {words[0] for words in named if len(words) == 1} == {f"a {CONCEPTS[k]}" for k in (0, 5, 10)}
 
@@ -269,7 +270,7 @@ def drawn(shown: torch.Tensor, known: Concepts = KNOWN) -> list[tuple[int, tuple
     """The image of each rival, its concepts without what is added, and what is added."""
     words, rows = own_words(), torch.full_like(shown, -1)
     rows[shown >= 0] = torch.arange(int((shown >= 0).sum()))
-    rivals = known.rivals(shown, rows, words, torch.Generator().manual_seed(0))
+    rivals = known.rivals(shown, rows, words, seeded(0))
     of_row = {int(row): int(concept) for row, concept in zip(rows.flatten(), shown.flatten(), strict=True)}
     prompts = words(words.enumerate_support()).rows
     found = []

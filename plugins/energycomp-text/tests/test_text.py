@@ -250,7 +250,6 @@ def test_a_frozen_encoder_is_loaded_frozen(tmp_path: Path) -> None:
     model.trained.eval().requires_grad_(requires_grad=False)
     save_pretrained(model, tmp_path / "model")
     encoder = from_pretrained(tmp_path / "model").conditioner.module
-    assert encoder is not None
     assert not encoder.training
     assert not any(weight.requires_grad for weight in encoder.parameters())
 

@@ -77,13 +77,7 @@ def recipe(fault: str = "", **_: Any) -> Any:
         return sum((p.square().sum() for p in module.parameters()), torch.zeros(())) + batch.sum()
 
     config = FitConfig(steps=10, batch_size=2, learning_rate=1e-3)
-    made = Recipe(
-        model=model,
-        module=model.denoiser.network,
-        loss=loss,
-        data=torch.zeros(4, 1),
-        config=config,  # type: ignore[arg-type]
-    )
+    made = Recipe(model=model, module=model.denoiser.network, loss=loss, data=torch.zeros(4, 1), config=config)
     if fault == "steps":
         return Wrapped(made, lambda changes: {**changes, "steps": 1})
     if fault == "network":

@@ -81,7 +81,7 @@ def test_examples_without_conditions_and_with_others() -> None:
         true_values(has(hat=True), UnitSquare())
 
     class Strict(UnitSquare):
-        def parse(self, x: float, y: float) -> Tensor:  # type: ignore[override]
+        def parse(self, x: float, y: float) -> Tensor:
             return torch.tensor([[x, y]])
 
     with pytest.raises(InputError, match=r"got a face with the conditions .* which Strict does not take"):

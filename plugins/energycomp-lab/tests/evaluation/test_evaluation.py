@@ -9,6 +9,7 @@ from torchmetrics import CatMetric, MaxMetric, MeanMetric, Metric, MetricCollect
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.inference import Problem, Solution
+from energycomp.seeds import seeded
 from energycomp.testing import tiny_model
 from energycomp_lab.evaluation import (
     CountAccuracy,
@@ -109,7 +110,7 @@ def test_counts_are_handed_on(count: object, expected: list[int]) -> None:
         examples(),
         collection(),
         solver=Guess(),
-        count=count,  # type: ignore[arg-type]
+        count=count,
         progress=False,
         on_result=lambda index, example, solution: counts.append(solution.count),
     )
@@ -141,7 +142,7 @@ def test_no_examples_is_an_error() -> None:
 
 
 def test_bootstrap_is_that_of_a_loop_over_resamples() -> None:
-    generator = torch.Generator().manual_seed(3)
+    generator = seeded(3)
     found = [torch.rand(int(k), 2, generator=generator) for k in torch.randint(1, 6, (25,), generator=generator)]
     true = [torch.rand(int(k), 2, generator=generator) for k in torch.randint(1, 6, (25,), generator=generator)]
     parts, total = [], EstimationError()
@@ -152,7 +153,7 @@ def test_bootstrap_is_that_of_a_loop_over_resamples() -> None:
         total.update([f], [t])
     interval = bootstrap(parts, float(total.compute()), seed=7, resamples=50)
     resampled = []
-    for draw in torch.randint(25, (50, 25), generator=torch.Generator().manual_seed(7)):
+    for draw in torch.randint(25, (50, 25), generator=seeded(7)):
         metric = EstimationError()
         metric.update([found[k] for k in draw], [true[k] for k in draw])
         resampled.append(metric.compute())

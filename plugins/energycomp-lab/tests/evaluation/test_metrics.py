@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from energycomp.errors import InputError
+from energycomp.seeds import seeded
 from energycomp_lab.evaluation import (
     CountAccuracy,
     EstimationError,
@@ -26,7 +27,7 @@ from energycomp_lab.evaluation import (
 @pytest.mark.parametrize(("found", "true"), [(1, 1), (3, 3), (2, 4), (5, 3), (4, 4)])
 def test_match_against_all_permutations(found: int, true: int) -> None:
     for seed in range(5):
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeded(seed)
         a, b = torch.rand(found, 2, generator=generator), torch.rand(true, 2, generator=generator)
         cost = ((a[:, None] - b[None]) ** 2).mean(2).numpy()
         small, large = min(found, true), max(found, true)
@@ -123,7 +124,7 @@ def test_rand_index_is_that_of_scikit_learn(parts: int, objects: int) -> None:
 
 def test_rand_index_of_large_masks() -> None:
     """Products of pairs of 512x512 pixels exceed int64."""
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     true = torch.randint(2, (512, 512), generator=generator)
     found = torch.where(torch.arange(512)[:, None] < 51, 1 - true, true)
     masks = [torch.stack([numbers == k for k in range(2)]) for numbers in (found, true)]
@@ -137,7 +138,7 @@ def test_rand_index_does_not_depend_on_order_or_background() -> None:
     index = adjusted_rand_index(found, true)
     for order in permutations(range(3)):
         assert torch.allclose(adjusted_rand_index(found[[3, *order]], true[list(order)]), index, atol=1e-12)
-    elsewhere = found ^ (torch.rand(found.shape, generator=torch.Generator().manual_seed(0)) < 0.5) & ~true.any(0)
+    elsewhere = found ^ (torch.rand(found.shape, generator=seeded(0)) < 0.5) & ~true.any(0)
     assert not torch.equal(elsewhere, found)
     assert torch.equal(adjusted_rand_index(elsewhere, true), index)
 
@@ -167,7 +168,6 @@ def test_means_of_masks_leave_out_what_has_no_objects_and_have_intervals() -> No
     assert int(index.weight) == 5
     assert float(index.compute()) == pytest.approx(expected, abs=1e-12)
     interval = bootstrap(parts, float(index.compute()))
-    assert interval is not None
     assert interval[0] < expected < interval[1]
 
 

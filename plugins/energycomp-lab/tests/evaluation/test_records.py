@@ -11,12 +11,13 @@ import torch
 from torchmetrics import MeanMetric, MetricCollection
 
 from energycomp.errors import InputError
+from energycomp.seeds import seeded
 from energycomp.testing import stripes_model, tinted_model, tiny_model
 from energycomp_lab.evaluation import EstimationError, Example, MaskIoU, Report, evaluate
 from energycomp_lab.evaluation.records import from_numbers, to_numbers
 
 Run = Callable[..., Report]
-IMAGES = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.rand(4, 3, 16, 16, generator=seeded(0))
 
 
 def places(**options: Any) -> Report:
@@ -44,7 +45,7 @@ def factors(**options: Any) -> Report:
     examples = [Example(image, factors=torch.zeros(12)) for image in IMAGES]
 
     class LatentMean(MeanMetric):
-        def update(self, found: list[torch.Tensor], true: list[torch.Tensor]) -> None:  # type: ignore[override]
+        def update(self, found: list[torch.Tensor], true: list[torch.Tensor]) -> None:
             super().update(found[0].mean() - true[0].mean())
 
     return evaluate(model, examples, MetricCollection({"latents": LatentMean()}), progress=False, **options)
@@ -82,5 +83,4 @@ def test_numbers_come_back_to_the_bit_without_nan_in_json() -> None:
     values = torch.rand(5, 3) * torch.tensor([1e-30, 1.0, 1e30])
     values[2, 1] = math.nan
     returned = from_numbers(json.loads(json.dumps(to_numbers(values), allow_nan=False)), 3)
-    assert returned is not None
     assert torch.equal(returned.nan_to_num(7.0), values.nan_to_num(7.0))

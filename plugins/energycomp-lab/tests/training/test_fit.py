@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.errors import CheckpointError, EnergycompError, InputError, NonFiniteError
+from energycomp.seeds import seeded
 from energycomp_lab.training import FitConfig, FitResult, Loss, Step, ema_weights, fit
 
 DATA = torch.linspace(-1, 1, 100).reshape(50, 2)
@@ -26,7 +27,7 @@ def _one_thread() -> None:
 class Tiny(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(0)
+        generator = seeded(0)
         self.first = nn.Linear(2, 8)
         self.dropout = nn.Dropout(0.1)
         self.last = nn.Linear(8, 2)

@@ -134,7 +134,7 @@ def test_a_power_below_one_draws_noisy_timesteps_more_often() -> None:
         seen.append(timestep)
         return features(sample, timestep)
 
-    model.denoiser.network.features = watched  # type: ignore[method-assign, assignment]
+    model.denoiser.network.features = watched
     rows, owner = model.conditioner(torch.rand(64, 2)), torch.arange(64)
     for power in (1.0, 0.5):
         denoising_loss(
