@@ -152,13 +152,13 @@ def test_what_is_said_is_not_drawn(model: Model) -> None:
 
 @pytest.mark.parametrize("sampler", [None, "smc"])
 @torch.no_grad()
-def test_a_sample_is_that_of_what_was_drawn(tiny: Model, sampler: str | None) -> None:
+def test_a_sample_is_that_of_what_was_drawn(turned: Model, sampler: str | None) -> None:
     """Sampled again with the turn and the view said, from the same noise."""
-    cube, rows = tiny("red cube at 0.3,0.5"), 2 if sampler is None else 1  # samplers exchange samples
+    cube, rows = turned("red cube at 0.3,0.5"), 2 if sampler is None else 1  # samplers exchange samples
     how: dict[str, Any] = {
         **QUICK,
         "report": lambda _: None,
-        **(_own(tiny) if sampler is None else {"sampler": sampler}),
+        **(_own(turned) if sampler is None else {"sampler": sampler}),
     }
     found = Composer(cube).sample(2, generator=3, output_type="latent", **how)
     rest = seeded(3)
@@ -168,9 +168,9 @@ def test_a_sample_is_that_of_what_was_drawn(tiny: Model, sampler: str | None) ->
     assert not found.equal(Composer(cube).sample(2, generator=3, output_type="latent", prior=False, **how))
 
 
-def test_compositions_of_one_batch_draw_what_each_draws_alone(tiny: Model) -> None:
+def test_compositions_of_one_batch_draw_what_each_draws_alone(turned: Model) -> None:
     scenes = [["sphere at 0.2,0.5", "cube at 0.3,0.5"], ["cube at 0.7,0.5"], []]
-    parts = [Composer([tiny(text) for text in texts] or tiny.unconditional) for texts in scenes]
+    parts = [Composer([turned(text) for text in texts] or turned.unconditional) for texts in scenes]
     seeds = [3, 4, 5]
     together = leaves_of(per_sample(parts), 3, seeds)
     for number, (part, seed) in enumerate(zip(parts, seeds, strict=True)):
@@ -178,19 +178,19 @@ def test_compositions_of_one_batch_draw_what_each_draws_alone(tiny: Model) -> No
             assert condition.rows[0].equal(together[name].expand(3).rows[number])
 
 
-def _own(tiny: Model) -> dict[str, Any]:
-    return {name: value for name, value in tiny.sampling().items() if name not in ("prior", "num_inference_steps")}
+def _own(turned: Model) -> dict[str, Any]:
+    return {name: value for name, value in turned.sampling().items() if name not in ("prior", "num_inference_steps")}
 
 
 @pytest.mark.parametrize("texts", [["red cube", "sphere at 0.7,0.5"], [], ["cube turned 30 at 0.3,0.5"]])
 def test_python_and_the_command_draw_the_same(
-    tiny: Model, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    turned: Model, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plugins.register("models", "turned", lambda **_: tiny)
+    plugins.register("models", "turned", lambda **_: turned)
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["sample", "turned", *texts, "--seed", "3", "--raw", "--steps", "2"])
     assert result.exit_code == 0, result.output
-    scene = tiny.scene(*texts, generator=3) or tiny.unconditional
+    scene = turned.scene(*texts, generator=3) or turned.unconditional
     image = Composer(scene).sample(generator=3, **QUICK)[0]
     assert image.size == (24, 16)
     assert Image.open("sample.png").tobytes() == image.tobytes()
@@ -199,26 +199,26 @@ def test_python_and_the_command_draw_the_same(
 
 
 @torch.no_grad()
-def test_pictures_that_are_not_square_are_edited_and_explained(tiny: Model) -> None:
+def test_pictures_that_are_not_square_are_edited_and_explained(turned: Model) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 48, 3), dtype=np.uint8))
-    parse = tiny.conditioner.parse
+    parse = turned.conditioner.parse
     values = torch.cat([parse(0.2, 0.4, color="red", shape="cube"), parse(0.7, 0.6, shape="sphere")])
-    solution = explain(image, tiny, values)
+    solution = explain(image, turned, values)
     assert solution.maps().shape == (2, 16, 24)
     options: dict[str, Any] = {"solution": solution, "generator": 0, "progress": False}
-    done = edit(image, tiny, set={0: {"turn": "45"}}, add=[{"x": 0.5, "y": 0.5, "shape": "cube"}], **options)
+    done = edit(image, turned, set={0: {"turn": "45"}}, add=[{"x": 0.5, "y": 0.5, "shape": "cube"}], **options)
     assert done.image.size == (48, 32)
     assert done.mask.shape == (1, 1, 16, 24)
     assert done.values[0].tolist() == parse(0.2, 0.4, color="red", shape="cube", turn=45)[0].tolist()
     assert 1 <= done.values[2, 6] <= 90  # drawn, since it is sampled
-    round_one = edit(image, tiny, set={0: {"shape": "sphere"}}, **options)
-    assert tiny.conditioner.describe(round_one.values[0]).keys() == {"x", "y", "color", "shape"}
+    round_one = edit(image, turned, set={0: {"shape": "sphere"}}, **options)
+    assert turned.conditioner.describe(round_one.values[0]).keys() == {"x", "y", "color", "shape"}
     with pytest.raises(InputError, match="got turn='45' with shape='sphere'"):
-        edit(image, tiny, set={1: {"turn": "45"}}, **options)
+        edit(image, turned, set={1: {"turn": "45"}}, **options)
     with pytest.raises(
         InputError, match="expected words by attribute of clevr-small: size, color, material, shape, turn"
     ):
-        edit(image, tiny, set={1: {"tilt": "45"}}, **options)
+        edit(image, turned, set={1: {"tilt": "45"}}, **options)
 
 
 class Turning(torch.nn.Module):
@@ -261,13 +261,13 @@ def test_turns_are_read_last(model: Model) -> None:
 
 
 def test_the_command_reads_turns_where_they_are_asked_for(
-    tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    turned: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def as_cubes(_: Any, values: Tensor, **__: Any) -> Tensor:
         return torch.cat([values[:, :5], torch.ones(len(values), 1), torch.full((len(values), 1), 31.0)], dim=1)
 
     monkeypatch.setattr("energycomp_clevr.turns.read_turns", as_cubes)
-    plugins.register("models", "turned", lambda **_: tiny)
+    plugins.register("models", "turned", lambda **_: turned)
     Image.new("RGB", (48, 32), "gray").save(tmp_path / "scene.png")
     told = []
     for more in ([], ["--last"]):

@@ -1,7 +1,5 @@
 """Relations and scene graphs: what they mean, how they are written, and places that satisfy them."""
 
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -62,37 +60,28 @@ def test_demands_are_what_must_hold() -> None:
     assert all(OPPOSITE[OPPOSITE[kind]] == kind for kind in OPPOSITE)
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("", "without objects"),
-        ("a left of b", "without objects"),
-        ("a: cube; a left of c", "the name 'c'"),
-        ("a: cube; a: sphere", "the name 'a'"),
-        ("not: cube", "the name 'not'"),
-        ("a: cube; b: cube; a above b", "got 'above'"),
-        ("a: cube; b: cube; a left of", "got 'the end'"),
-        ("a: cube; b: cube; (a left of b", r"no '\)'"),
-        ("a: cube; b: cube; a left of b b", "got 'b'"),
-        ("a: cube; a left of a", "relation to itself"),
-        ("a: cube; b: cube; a left of b; b left of a", "b is left of a, a is left of b"),
-        ("a: cube; b: cube; c: cube; a behind b; b behind c; not (c in front of a)", "without a circle"),
-    ],
-)
-def test_what_a_scene_may_not_say(text: str, said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        scene(text)
+REFUSED = [
+    ("", "without objects"),
+    ("a left of b", "without objects"),
+    ("a: cube; a left of c", "the name 'c'"),
+    ("a: cube; a: sphere", "the name 'a'"),
+    ("not: cube", "the name 'not'"),
+    ("a: cube; b: cube; a above b", "got 'above'"),
+    ("a: cube; b: cube; a left of", "got 'the end'"),
+    ("a: cube; b: cube; (a left of b", r"no '\)'"),
+    ("a: cube; b: cube; a left of b b", "got 'b'"),
+    ("a: cube; a left of a", "relation to itself"),
+    ("a: cube; b: cube; a left of b; b left of a", "b is left of a, a is left of b"),
+    ("a: cube; b: cube; c: cube; a behind b; b behind c; not (c in front of a)", "without a circle"),
+    # No places satisfy these.
+    ("a: cube; b: cube; a near b; not a near b", "a near b"),
+    ("a: cube at 0.8,0.5; b: cube at 0.2,0.5; a left of b", "a left of b"),
+    ("a: cubus", "the word 'cubus'"),
+]
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("a: cube; b: cube; a near b; not a near b", "a near b"),
-        ("a: cube at 0.8,0.5; b: cube at 0.2,0.5; a left of b", "a left of b"),
-        ("a: cubus", "the word 'cubus'"),
-    ],
-)
-def test_what_no_places_satisfy(text: str, said: str, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(("text", "said"), REFUSED)
+def test_what_a_scene_may_not_say(text: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("energycomp_scenes.graph.TRIES", 1)
     with pytest.raises(InputError, match=said):
         placed(scene(text), generator=0)
@@ -131,7 +120,6 @@ def test_a_layout_is_learned() -> None:
 
 
 def test_formulas_are_of_formulas() -> None:
-    with pytest.raises(TypeError):
-        left_of("a", "b") & 1
-    with pytest.raises(TypeError):
-        right_of("a", "b") | "c"
+    for combine in (lambda: left_of("a", "b") & 1, lambda: right_of("a", "b") | "c"):
+        with pytest.raises(TypeError):
+            combine()

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from energycomp import Composer, __version__, plugins
 from energycomp.cli.app import app
 from energycomp.components import Gaussian
-from energycomp.denoisers import TwoStageUNet, count_rows
+from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
-from energycomp.images import ImageProcessor, png, read_formula
+from energycomp.images import png, read_formula
 from energycomp.models import Model
 from energycomp.testing import attributes_model, bumps_model, labels_model, tinted_model, tiny_model
 from energycomp_studio.first import first_scene
@@ -323,22 +323,6 @@ def test_the_lines_of_an_edit() -> None:
     assert not changes(read, Draft(tuple(Item(one, origin=k) for k, one in enumerate(read))))
     with pytest.raises(InputError, match="read the image again"):
         changes(read, Draft((Item(read[0], origin=7),)))
-
-
-@pytest.fixture
-def turned() -> Model:
-    """A tiny untrained model of cubes with turns, whose pictures are not square."""
-    objects = pytest.importorskip("energycomp_clevr.objects", reason="no clevr: pip install energycomp-clevr")
-    own, model = objects.Objects(viewpoint=True, turns=True), tiny_model(num_inference_steps=2)
-    torch.manual_seed(0)
-    shape: dict[str, Any] = {"sample_size": (16, 24), "channels": (8, 16), "head_channels": 8, "unplaced": True}
-    network = TwoStageUNet(token_width=own.token_shape[1], **shape)
-    for weight in network.parameters():
-        if not weight.any():
-            torch.nn.init.normal_(weight, std=0.05)
-    denoiser = attrs.evolve(model.denoiser, network=network, sample_shape=(3, 16, 24), token_shape=own.token_shape)
-    processor = ImageProcessor(size=(16, 24), resize="squash")
-    return attrs.evolve(model, denoiser=denoiser, conditioner=own, processor=processor, conditioner_name="objects")
 
 
 def test_a_turn_is_said_in_all_lines(turned: Model) -> None:
