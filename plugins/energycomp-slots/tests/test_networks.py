@@ -151,47 +151,36 @@ def test_a_scene_is_a_gaussian_that_composes(decomposer: SlotDecomposer) -> None
 
 
 @torch.no_grad()
-def test_what_a_decomposer_promises(decomposer: SlotDecomposer) -> None:
+def test_masks_share_pixels_out_and_any_number_of_slots_is_read(decomposer: SlotDecomposer) -> None:
+    """`check_decomposer` says the rest of what a decomposer promises."""
     pictures = drawn(3, 3, SIZE, SIZE).clamp(-1, 1)
     latents = decomposer.encode(pictures)
-    assert torch.equal(latents, decomposer.encode(pictures))
-    one = decomposer.encode(pictures[1:2], generator=seeded(1))
-    assert not torch.allclose(one, latents[1:2])
+    assert not torch.allclose(decomposer.encode(pictures[1:2], generator=seeded(1)), latents[1:2])
     parts = decomposer.parts(latents)
-    assert parts.masks.shape == (3, SLOTS, SIZE, SIZE)
     assert bool((parts.masks.sum(1) == 1).all())
     assert torch.equal(parts.whole, decomposer.decode(latents))
     more = SlotDecomposer(decomposer.model, slots=6)
     assert more.encode(pictures).shape == (3, 6, WIDTH)
-    assert isinstance(decomposer, SceneDecomposer)
-    scenes = decomposer.sample(2, generator=seeded(0))
-    assert torch.equal(scenes, decomposer.sample(2, generator=seeded(0)))
-    assert scenes.abs().max() <= 1
     assert more.scenes(2).shape == (2, 6, WIDTH)
+    assert isinstance(decomposer, SceneDecomposer)
 
 
 def test_bad_input_is_refused(decomposer: SlotDecomposer) -> None:
-    with pytest.raises(InputError, match="slots"):
-        SlotDecomposer(decomposer.model, slots=0)
-    with pytest.raises(InputError, match="width"):
-        decomposer.decode(torch.zeros(1, 2, WIDTH + 1))
-    with pytest.raises(InputError, match="finite"):
-        decomposer.decode(torch.full((1, 2, WIDTH), torch.nan))
-    with pytest.raises(InputError, match="n="):
-        decomposer.scenes(0)
-    with pytest.raises(InputError, match="power of 2"):
-        SlotVAE(sample_size=24)
-    with pytest.raises(InputError, match="prior"):
-        SlotVAE(prior="magic")
-    with pytest.raises(InputError, match="option"):
-        slots(pretrained=False, colour="red")
-    with pytest.raises(InputError, match="yes or no"):
-        slots(pretrained=False, plain="perhaps")
-    with pytest.raises(InputError, match="preset"):
-        slots(preset="large")
     plain = SlotDecomposer(untrained(plain=True))
-    with pytest.raises(InputError, match="plain"):
-        plain.scenes(1)
+    for attempt, message in (
+        (lambda: SlotDecomposer(decomposer.model, slots=0), "slots"),
+        (lambda: decomposer.decode(torch.zeros(1, 2, WIDTH + 1)), "width"),
+        (lambda: decomposer.decode(torch.full((1, 2, WIDTH), torch.nan)), "finite"),
+        (lambda: decomposer.scenes(0), "n="),
+        (lambda: SlotVAE(sample_size=24), "power of 2"),
+        (lambda: SlotVAE(prior="magic"), "prior"),
+        (lambda: slots(pretrained=False, colour="red"), "option"),
+        (lambda: slots(pretrained=False, plain="perhaps"), "yes or no"),
+        (lambda: slots(preset="large"), "preset"),
+        (lambda: plain.scenes(1), "plain"),
+    ):
+        with pytest.raises(InputError, match=message):
+            attempt()
 
 
 def test_a_model_names_its_decomposer_and_a_plain_autoencoder_makes_no_scenes() -> None:
