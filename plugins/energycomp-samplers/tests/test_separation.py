@@ -1,16 +1,19 @@
 """Separation: exact for Gaussian sources, mixtures by quadrature, the count by brute force, and what is refused."""
 
 import itertools
+import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from energycomp.components import Mixture
 from energycomp.errors import EnergycompWarning, InputError
+from energycomp.models import save_pretrained
 from energycomp.seeds import seeded
 from energycomp.testing import Gaussian, tiny_model
 from energycomp_samplers import blur, pool, separate
@@ -262,3 +265,58 @@ def test_what_cannot_be_is_one_line(make: Callable[[], Any], message: str) -> No
     with pytest.raises(InputError, match=message) as found:
         make()
     assert "\n" not in str(found.value)
+
+
+COMMAND_OPTIONS = ["--steps", "2", "-n", "3", "--variance", "0.3", "--noise", "0.05"]
+
+
+@pytest.fixture
+def in_folder(run: Callable[..., Any]) -> Callable[..., Any]:
+    save_pretrained(tiny_model(), "./model")
+    Image.new("RGB", (16, 16), (200, 180, 160)).save("both.png")
+    return run
+
+
+def test_sources_are_drawn_beside_each_other(in_folder: Callable[..., Any]) -> None:
+    arguments = ["separate", "./model", "both.png", "0.3,0.3", "0.7,0.6", "--brightness", "0.5", *COMMAND_OPTIONS]
+    code, out, _ = in_folder(*arguments, "-o", "sources.png", "--json")
+    assert code == 0
+    report = json.loads(out)
+    assert report["count"] == 2
+    assert [one["source"] for one in report["sources"]] == ["tiny(0.3, 0.3)", "tiny(0.7, 0.6)"]
+    # The two means, at half their brightness, add up to the image.
+    assert sum(one["brightness"] for one in report["sources"]) / 2 == pytest.approx(180 / 255, abs=0.03)
+    assert report["residual"] < 0.05
+    assert report["rows"] == 3 * 2 * 2
+    with Image.open("sources.png") as figure:
+        assert figure.width > 3 * 192
+        assert figure.height > 3 * 192
+
+
+def test_sources_have_the_shape_of_the_frames_of_the_model(in_folder: Callable[..., Any]) -> None:
+    save_pretrained(tiny_model(aspect=1.5), "./wide")
+    code, _, _ = in_folder(
+        "separate", "./wide", "both.png", "0.3,0.3", "0.7,0.6", *COMMAND_OPTIONS, "-o", "sources.png"
+    )
+    assert code == 0
+    with Image.open("sources.png") as figure:
+        assert 3 * 288 < figure.width < 4 * 288
+        assert 3 * 192 < figure.height < 4 * 192
+
+
+def test_the_count_may_be_open(in_folder: Callable[..., Any]) -> None:
+    code, out, _ = in_folder("separate", "./model", "both.png", "0.3,0.3", "--count", "1-2", *COMMAND_OPTIONS)
+    assert code == 0
+    assert "sources; probabilities of counts: 1 (" in out
+
+
+def test_what_cannot_be_separated_is_refused(in_folder: Callable[..., Any]) -> None:
+    for arguments, message in (
+        (["0.3,0.3"], "got one source and no --count"),
+        (["0.3,0.3", "0.7,0.6", "--noise", "0"], "got noise=0; expected numbers above 0"),
+        (["0.3,0.3", "--count", "0-2"], "got count=(0, 2)"),
+        (["0.3,none"], "COMPONENT '0.3,none'"),
+    ):
+        code, out, err = in_folder("separate", "./model", "both.png", *COMMAND_OPTIONS, *arguments)
+        assert (code, out) == (2, "")
+        assert message in err.splitlines()[-1]

@@ -305,9 +305,13 @@ def test_a_gradient_that_is_not_finite_names_the_step(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_completes_the_step_and_saves(tmp_path: Path) -> None:
+    def interrupt(loss: Tensor) -> Tensor:
+        os.kill(os.getpid(), signal.SIGINT)
+        return loss
+
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "cut", at_call(7, lambda loss: (os.kill(os.getpid(), signal.SIGINT), loss)[1]))
+        train(tmp_path / "cut", at_call(7, interrupt))
     assert signal.getsignal(signal.SIGINT) is handler
     assert checkpoints(tmp_path / "cut") == ["checkpoint-000005", "checkpoint-000007"]
     module, _ = train(tmp_path / "cut")
