@@ -250,23 +250,6 @@ def test_slots_that_differ() -> None:
         Pursuit().solve(problem, generator=seeded(0))
 
 
-@pytest.mark.parametrize("rule", ["product", "mean"])
-def test_posterior_of_a_set_is_the_softmax_over_all_sets(rule: Any) -> None:
-    model = labels_model(5, rule=rule, beta=0.02, counts=(1, 3))
-    noisy = planted(model, torch.tensor([1, 3])) + 0.3 * torch.randn(1, 3, 16, 16, generator=seeded(7))
-    problem = make_problem(noisy, model)
-    solution = Enumerate(draws=6, fresh_draws=4).solve(problem, generator=seeded(0))
-
-    bank = problem.draw(6, seeded(0))
-    answers = [chosen for count in (1, 2, 3) for chosen in combinations(range(5), count)]
-    errors = torch.stack([problem.errors(torch.tensor(chosen)[None], bank).mean() for chosen in answers])
-    posterior = torch.softmax(-0.02 * errors.double(), 0)
-    expected = [sum(p for p, chosen in zip(posterior, answers, strict=True) if k in chosen) for k in range(5)]
-    found = [expected[int(value)] for value in solution.conditions]
-    assert torch.allclose(solution.probability, torch.stack(found), atol=1e-4)
-    assert 0.05 < float(solution.probability.min()) < 0.999  # neither certain nor impossible
-
-
 def test_draws_in_memory_at_a_time_change_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     model = labels_model(5)
     problem = make_problem(planted(model, torch.tensor([0, 2])), model, count=2)
