@@ -84,7 +84,8 @@ def test_foreign_hosts_are_refused(port: int, host: str) -> None:
         assert request(port, path, host=host)[0] == 403
 
 
-def test_this_computer_is_served_and_other_pages_are_refused(port: int) -> None:
+def test_other_pages_are_refused(port: int) -> None:
+    """And the page itself is served on this computer, by each of its names."""
     own = f"127.0.0.1:{port}"
     for host in ("localhost", "127.0.0.1:1", "[::1]:7860"):
         assert request(port, "/", host=host)[0] == 200
@@ -152,7 +153,8 @@ def test_uploads_are_checked(url: Any, message: str) -> None:
     assert "/tmp" not in str(caught.value)  # noqa: S108 - no path of this computer
 
 
-def test_an_upload_is_scaled_down_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large one is scaled down, in memory."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert uploaded(data_url(Image.new("RGB", (3_000, 1_500)))).size == (1_024, 512)
     assert list(tmp_path.iterdir()) == []
