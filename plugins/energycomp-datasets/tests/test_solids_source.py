@@ -179,11 +179,6 @@ def test_they_are_functions_of_sums() -> None:
         assert ends[0] <= float(metric.compute()) <= ends[1]
 
 
-def test_lists_of_two_lengths() -> None:
-    with pytest.raises(ValueError, match="shorter"):
-        ExactSet().update(sets(2), sets(1))
-
-
 # The channels that a tint has much of, less those that it has little of.
 TINTED = {"red": (1, -1, -1), "blue": (-1, -1, 1), "green": (-1, 1, -1), "yellow": (1, 1, -2)}
 

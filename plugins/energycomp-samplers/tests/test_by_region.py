@@ -127,16 +127,6 @@ def test_the_background_is_the_mean_sample() -> None:
     assert float(mean.mean()) == pytest.approx(0.3, abs=0.1)
 
 
-def test_pixels_follow_the_component_of_their_region() -> None:
-    u = Gaussian(0.0, 0.25, name="u", unconditional="self", sample_shape=(1, 2, 4))
-    a, b = (Gaussian(m, 0.25, unconditional=u, sample_shape=(1, 2, 4)) for m in (1.0, -1.0))
-    x = Composer(regional([("left half", a), ("right half", b)])).sample(
-        1000, generator=0, output_type="latent", progress=False
-    )
-    assert float(x[..., :2].mean()) == pytest.approx(1.0, abs=0.03)
-    assert float(x[..., 2:].mean()) == pytest.approx(-1.0, abs=0.03)
-
-
 @pytest.mark.parametrize(
     ("make", "text"),
     [

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp import Composer, Composition, during, per_sample, region
-from energycomp.components import Gaussian, Part, crop, frames, items, native_type, on, predict, window
+from energycomp import Composer, during, per_sample, region
+from energycomp.components import Gaussian, Part, crop, frames, items, native_type, on, window
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
 from energycomp.seeds import seeded
@@ -222,13 +222,3 @@ def test_what_is_no_part_is_refused(make: Any, error: Any, text: str) -> None:
     a, _, u = leaves()
     with pytest.raises(error, match=text):
         make(a, u)
-
-
-def test_parts_are_composed_as_anything_else() -> None:
-    a, b, u = leaves()
-    canvas = Canvas(WIDE, WINDOWS, u)
-    x = Composer([canvas.on(WINDOWS[0], a), canvas.on(WINDOWS[2], b)], rule="product").sample(
-        1, num_inference_steps=2, output_type="pt", progress=False
-    )
-    assert tuple(x.shape) == (1, *WIDE)
-    assert isinstance(predict(Composition.of(canvas.background), X, AT), Tensor)

@@ -11,7 +11,6 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.sampling import Run, Target
 from energycomp.testing import Gaussian
-from energycomp_samplers import hmc
 from energycomp_samplers.chain import Chain, Density, Moves, State
 from energycomp_samplers.hmc import HMC
 from energycomp_samplers.kernels import predicted
@@ -92,21 +91,6 @@ def test_moves_lead_to_the_density(options: Moves, start: float) -> None:
 def test_more_dimensions_and_a_product_of_noised_gaussians(options: Moves) -> None:
     expect_moments(moved(normal((3, 4, 4)), options, n=1000)[0], 0.0, 1.0)
     expect_moments(moved(product(), options, 2.0)[0], *moments())
-
-
-@pytest.mark.parametrize("test", ["score", "energy"])
-def test_without_the_kinetic_energy_the_check_fails(test: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variance of an implementation whose test sees the potential energy only is about two thirds of the right one.
-
-    Its step size is fixed: adaptation makes steps larger, and the variance smaller.
-    """
-    monkeypatch.setattr(hmc, "sum_of_squares", lambda x, _: x.new_zeros(x.shape[:-3], dtype=torch.float64))
-    density = density_of(normal((2, 1, 1)))
-    state = density.state(density.normal((1, N)))
-    size = torch.full((1, 1, 1, 1, 1), 0.5 / density.noise**0.5)
-    for _ in range(50):
-        state, _ = HMC(leapfrogs=3, test=test).move(density, state, size)
-    assert 0.5 < float(state.x.var()) < 0.75
 
 
 @pytest.mark.parametrize("c", [0.1, 0.5])

@@ -77,12 +77,6 @@ def test_nearest_shares_are_those_of_scipy(seed: int) -> None:
     assert found[legal].tolist() == pytest.approx(best.x.tolist(), abs=1e-5)
 
 
-def test_nearest_shares_of_a_label_are_the_thesis_clamp() -> None:
-    labels = torch.tensor([-0.3, 0.0, 0.4, 1.0, 1.7])
-    found = nearest_shares(torch.stack([labels, 1 - labels], 1), torch.ones(2, dtype=torch.bool))
-    assert torch.allclose(found[:, 0], labels.clamp(0, 1))
-
-
 def test_descent_ends_at_the_least_error_of_legal_shares() -> None:
     target, legal = torch.tensor([[0.7, -0.4, 0.3, 5.0]]), torch.tensor([[True, True, True, False]])
     start = torch.full((2, 1, 4), 1 / 3) * legal

@@ -95,11 +95,6 @@ def test_nothing_is_not_a_number() -> None:
         assert np.isnan(kind().compute().item())
 
 
-def test_pictures_must_be_paired() -> None:
-    with pytest.raises(ValueError, match="shorter"):
-        PerceptionRate().update([torch.zeros(1, 2)], [])
-
-
 def partition(count: int, seed: int, size: int = 12) -> tuple[Tensor, np.ndarray]:
     """Masks (count, size, size) and the labels (size, size) that they are made of; the label `count` is in none."""
     labels = np.random.default_rng(seed).integers(0, count + 1, (size, size))
