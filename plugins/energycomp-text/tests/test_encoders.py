@@ -52,9 +52,6 @@ def test_minilm_is_what_its_makers_compute(minilm: Text) -> None:
     rows = minilm(torch.cat([minilm.parse(prompt) for prompt in PROMPTS])).rows
     assert rows.shape == (3, *minilm.token_shape) == (3, 1, 384)
     torch.testing.assert_close(rows[:, 0], expected, rtol=0, atol=1e-5)
-
-
-def test_minilm_knows_what_is_alike(minilm: Text) -> None:
     cat, kitten, sum_ = minilm(torch.cat([minilm.parse(word) for word in ("a cat", "a kitten", "algebra")])).rows[:, 0]
     assert float(cat @ kitten) > float(cat @ sum_) + 0.3
 
@@ -169,12 +166,9 @@ def test_a_letter_that_also_fills_up_is_of_the_text() -> None:
     assert text(text.text(ids)).equal(ids)
 
 
-def test_texts_of_ids(minilm: Text) -> None:
+def test_texts_of_ids_and_their_length(minilm: Text) -> None:
     assert minilm.tokenizer.text(minilm.tokenizer("A cat, and a dog")) == "a cat, and a dog"
     assert HubTokenizer(tiny_tokenizer()).text(HubTokenizer(tiny_tokenizer())("a cat")) == "a cat"
-
-
-def test_a_length_of_its_own_or_a_bound() -> None:
     assert HubTokenizer(tiny_tokenizer()).length == 32
     boundless = tiny_tokenizer()
     boundless.model_max_length = 10**30

@@ -20,7 +20,6 @@ import energycomp
 from energycomp import Composer, infer
 from energycomp.components import Composition, predict
 from energycomp.errors import CompositionError, EnergycompError, InputError, NotFoundError
-from energycomp.images import to_unit
 from energycomp.models import Model, save_pretrained
 from energycomp.seeds import seeded
 from energycomp_lab.checks import check_model
@@ -161,12 +160,9 @@ def test_what_was_saved_is_loaded_without_the_pipelines_own_unet(folder: Path, t
     sd = attrs.evolve(sd, defaults=attrs.evolve(sd.defaults, draws=4))
     save_pretrained(sd, tmp_path / "mine")
     again = energycomp.load(tmp_path / "mine")
-    assert again.conditioner.config() == sd.conditioner.config()
-    assert again.defaults == sd.defaults
-    image = to_unit(torch.rand(3, 32, 32, generator=seeded(3)) * 2 - 1)
-    first, second = infer(image, sd), infer(image, again)
-    assert first.conditions.equal(second.conditions)
-    assert first.error == pytest.approx(second.error, rel=1e-5)
+    assert (again.conditioner.config(), again.defaults) == (sd.conditioner.config(), sd.defaults)
+    image = torch.rand(3, 32, 32, generator=seeded(3))
+    assert infer(image, sd).conditions.equal(infer(image, again).conditions)
     check_model(sd)
 
 
@@ -185,12 +181,12 @@ def test_names_of_older_files_are_known(copied: Copied, sd: Model) -> None:
     assert read.encode(image).equal(sd.encode(image))
 
 
-@pytest.mark.parametrize("scheduler", ["PNDMScheduler", "EulerDiscreteScheduler"])
-def test_any_scheduler_of_the_process_tells_its_schedule(copied: Copied, scheduler: str, sd: Model) -> None:
+def test_any_scheduler_of_the_process_tells_its_schedule(copied: Copied, sd: Model) -> None:
     changed = copied("sd")
     shutil.rmtree(changed / "scheduler")
     betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    getattr(diffusers, scheduler)(**betas, prediction_type="v_prediction").save_pretrained(changed / "scheduler")
+    scheduler = diffusers.EulerDiscreteScheduler(**betas, prediction_type="v_prediction")
+    scheduler.save_pretrained(changed / "scheduler")
     read = energycomp.load(changed)
     assert read.denoiser.prediction_type == "v_prediction"
     torch.testing.assert_close(read.denoiser.alphas_cumprod, sd.denoiser.alphas_cumprod, rtol=0, atol=1e-6)
@@ -416,14 +412,12 @@ def test_models_that_take_no_text(tmp_path: Path) -> None:
     refused(InputError, "not conditioned on text", lambda: text(model=str(tmp_path / "faces")))
 
 
-def test_options_of_the_command_line_are_texts() -> None:
+def test_options_of_the_command_line_are_texts_and_types_are_known(folder: Path) -> None:
     model = from_pipeline(tiny_flux(), image_size="32", embedded_guidance="2.5")
     assert model.denoiser.sample_shape == (4, 16, 16)
-
-
-@pytest.mark.parametrize("dtype", ["int8", "half", 3, torch.int64])
-def test_types_that_are_none(folder: Path, dtype: Any) -> None:
-    refused(InputError, "float32, bfloat16, float16", lambda: energycomp.load(folder, dtype=dtype))
+    for dtype in ("int8", "half", 3, torch.int64):
+        load = lambda dtype=dtype: energycomp.load(folder, dtype=dtype)  # noqa: E731
+        refused(InputError, "float32, bfloat16, float16", load)
 
 
 @pytest.mark.parametrize("name", ["sd", "sdxl", "flux"])
@@ -434,7 +428,7 @@ def test_float16_on_the_cpu(name: str) -> None:
     refused(InputError, "float16 on the CPU; expected bfloat16", sample)
 
 
-@pytest.mark.parametrize("name", [name for name in TINY if name != "sd"])
+@pytest.mark.parametrize("name", ["sdxl", "flux"])  # with a UNet, and with a transformer
 def test_only_models_of_registered_networks_are_saved(name: str, tmp_path: Path) -> None:
     model = from_pipeline(TINY[name](), **OPTIONS[name])
     save = lambda: save_pretrained(model, tmp_path / "m")  # noqa: E731

@@ -39,6 +39,12 @@ def model_of(name: str, pipe: Any) -> Model:
     return from_pipeline(pipe, **OPTIONS[name])
 
 
+def made(name: str) -> tuple[Any, Model]:
+    """A pipeline of its own, which a test may change, and its model."""
+    pipe = TINY[name]()
+    return pipe, model_of(name, pipe)
+
+
 @torch.no_grad()
 def eps(component: Any, n: int = 1) -> Tensor:
     sample = torch.randn(1, 4, 16, 16, generator=seeded(0)).expand(n, -1, -1, -1)
@@ -75,8 +81,7 @@ def test_a_lora_is_that_of_the_pipeline_and_the_base_stays_as_it_was(name: str) 
 @needs_peft
 @pytest.mark.parametrize("name", ["sd", "flux"])
 def test_two_loras_compose_without_blending_weights(name: str) -> None:
-    pipe = TINY[name]()
-    base = model_of(name, pipe)
+    pipe, base = made(name)
     first = base.with_lora(tiny_lora(pipe, seed=1))
     second = base.with_lora(tiny_lora(pipe, seed=2), scale=0.5)
     a, b, plain, u = (eps(leaf) for leaf in (first("a cat"), second("a dog"), base("rain"), base.unconditional))
@@ -115,16 +120,13 @@ def test_lora_is_read_and_sampled(tmp_path: Path, sdxl: Any) -> None:
 @needs_peft
 def test_two_components_of_one_lora_are_ranked() -> None:
     """The lift by its formula, of the predictions of each component alone."""
-    pipe = tiny_pipeline()
-    base = model_of("sd", pipe)
+    pipe, base = made("sd")
     ink = base.with_lora(tiny_lora(pipe, seed=1))
     a, b, u = ink("a dog"), ink("a cat"), base.unconditional
     latents = torch.randn(1, 4, 16, 16, generator=seeded(3))
     ranking = energycomp.rank(latents, a & b, model=ink, draws=4, generator=5)
-    space, defaults = ink.denoiser.noised_space, ink.defaults
-    bank = draw_bank(
-        4, space.sample_shape, space.alphas_cumprod, timesteps=defaults.timesteps, gamma=defaults.gamma, generator=5
-    )
+    space, how = ink.denoiser.noised_space, {"timesteps": ink.defaults.timesteps, "gamma": ink.defaults.gamma}
+    bank = draw_bank(4, space.sample_shape, space.alphas_cumprod, generator=5, **how)
     signal, noise = space.levels(bank.timestep)
     x = signal * latents + noise * bank.noise
     with torch.no_grad():
@@ -250,8 +252,8 @@ def held(pipe: Any) -> dict[str, int]:
 @needs_peft
 @pytest.mark.parametrize("name", ["sd", "flux"])
 def test_weights_go_with_the_last_model_that_has_them(name: str) -> None:
-    pipe = TINY[name]()
-    base, before = model_of(name, pipe), held(pipe)
+    pipe, base = made(name)
+    before = held(pipe)
     expected = eps(base("a cat"))
     lora = base.with_lora(tiny_lora(pipe, encoder=name in ("sd", "sdxl")))
     both = lora.with_lora(tiny_lora(pipe, seed=1))
@@ -270,8 +272,7 @@ def test_weights_go_with_the_last_model_that_has_them(name: str) -> None:
 
 @needs_peft
 def test_weights_that_go_while_others_are_switched_on_are_removed_afterwards() -> None:
-    pipe = tiny_pipeline()
-    base = model_of("sd", pipe)
+    pipe, base = made("sd")
     models = [base.with_lora(tiny_lora(pipe, seed=seed)) for seed in (1, 2)]
     leaf, expected, held_by_both = models[0]("a cat"), eps(models[0]("a cat")), len(held(pipe))
     hook = pipe.unet.register_forward_pre_hook(lambda *_: models.clear())
@@ -284,8 +285,7 @@ def test_weights_that_go_while_others_are_switched_on_are_removed_afterwards() -
 @needs_peft
 def test_threads_see_their_own_weights() -> None:
     """Base, null rows, one LoRA and two in one sum, side by side: each 5 times the prediction that it has alone."""
-    pipe = tiny_pipeline()
-    base = model_of("sd", pipe)
+    pipe, base = made("sd")
     ink, toy = (base.with_lora(tiny_lora(pipe, seed=seed, encoder=True)) for seed in (1, 2))
     a, c = ink("a dog"), toy("a cat")
     components = [base("a dog"), 5 * a & a.unconditional, c, 3 * a & 2 * base("a cat") & c]
