@@ -9,7 +9,6 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from energycomp.errors import InputError
 from energycomp.seeds import seeded
 from energycomp_datasets.rooms.arrow_room import ArrowRooms, arrow_rooms, layout as room_layout, render as render_rooms
 from energycomp_datasets.rooms.classifier import (
@@ -214,12 +213,6 @@ def test_rooms_as_they_are_drawn(classifier: Classifier) -> None:
     assert float((classifier.verdicts(elsewhere) == WRONG).float().mean()) > 0.98
     noise = torch.rand(20, 3, 32, 32, generator=seeded(0)) * 2 - 1
     assert classifier.verdicts(torch.cat([noise, torch.zeros(1, 3, 32, 32)])).tolist() == [INVALID] * 21
-
-
-@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 3, 64, 64), (1, 1, 32, 32)])
-def test_pictures_of_another_size(shape: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match="expected"):
-        Classifier().verdicts(torch.zeros(shape))
 
 
 def test_training_of_the_classifier(tmp_path: Path) -> None:

@@ -206,11 +206,3 @@ def test_objects_are_described_in_three_dimensions() -> None:
     objects = [{"x": x, "y": y, "size": size} for (x, y), size in zip(places.tolist(), sizes, strict=True)]
     found = torch.tensor([entry["3d_coords"] for entry in described_record(objects, "a.png")["objects"]])
     assert torch.allclose(found, scene.positions, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("described", "message"), [({"concept": "cat"}, "without a place"), ({"x": 0.5, "y": -1.0}, "horizon")]
-)
-def test_objects_that_have_no_place_in_the_scene(described: dict[str, object], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        described_record([described], "a.png")

@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.errors import InputError
 from energycomp_datasets.rooms.arrow_room import (
     SHAPES as ARROW_SHAPES,
     arrow_rooms,
@@ -84,11 +83,6 @@ def test_solids_in_layouts_stand_apart_and_the_farthest_come_first() -> None:
         assert bool((foot.diff() >= 0).all())
         _, masks = render(*drawn(seed, 3))
         assert int(masks.sum((2, 3)).min()) >= 12
-
-
-def test_too_many_solids() -> None:
-    with pytest.raises(InputError, match="expected 0 to 3"):
-        layout(np.random.default_rng(0), 4)
 
 
 def test_the_arrow_points_at_the_odd_one_out() -> None:

@@ -119,12 +119,6 @@ def test_masks_that_cannot_be_read(tmp_path: Path) -> None:
         ShapesSource().examples(str(tmp_path), count=1, seed=0)
 
 
-@pytest.mark.parametrize(("count", "world"), [(6, "a"), (-1, "a"), (2, "c")])
-def test_scenes_that_cannot_be_drawn(count: int, world: str) -> None:
-    with pytest.raises(InputError, match="expected"):
-        layout(np.random.default_rng(0), count, world=world)
-
-
 def test_factors_are_independent_and_uniform() -> None:
     drawn = factors(4000, seed=0)
     low, high = torch.tensor([-1.0, 0, 0, 0, 0]), torch.tensor([1.0, 1, 1, 2, 1])

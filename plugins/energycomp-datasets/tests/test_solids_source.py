@@ -17,7 +17,7 @@ from energycomp.seeds import seeded
 from energycomp_datasets.clevr.scenes import Scene
 from energycomp_datasets.solids import solids, source as source_module
 from energycomp_datasets.solids.metrics import ConceptRecall
-from energycomp_datasets.solids.solids import CONCEPTS, REACH, SIZES, caption, held_out_pairs, picture, seen_pairs
+from energycomp_datasets.solids.solids import CONCEPTS, REACH, SIZES, held_out_pairs, picture, seen_pairs
 from energycomp_datasets.solids.source import KINDS, TextSource, drawn, read
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
 from energycomp_lab.evaluation import ExactSet, Example, bootstrap
@@ -110,17 +110,6 @@ def test_folders_without_pictures(tmp_path: Path, files: list[str]) -> None:
         (tmp_path / name).write_text("")
     with pytest.raises(InputError, match=r"without folders of images.*cat,dog/1.jpg"):
         TextSource().examples(str(tmp_path), count=1, seed=0)
-
-
-def test_a_folder_whose_name_says_nothing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected the concepts of its images as its name"):
-        TextSource().examples(str(pictures(tmp_path, ",/1.png")), count=1, seed=0)
-
-
-def test_options_of_writing_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'2'; expected one of seen, 1, 3, or none"):
-        TextSource().write(tmp_path, count=1, seed=0, options="2", progress=lambda _: None)
-    assert not list(tmp_path.iterdir())
 
 
 def test_metrics_take_sets_in_any_order() -> None:
@@ -247,17 +236,3 @@ def test_every_object_is_whole_and_none_hides_another(monkeypatch: pytest.Monkey
         for i, j in combinations(range(count), 2):
             apart = float((scene.positions[i, :2] - scene.positions[j, :2]).norm())
             assert apart > float(scene.sizes[i] + scene.sizes[j])
-
-
-def test_captions() -> None:
-    assert caption([]) == ""
-    assert caption(["red cube"]) == "a red cube"
-    assert caption(CONCEPTS[:3]) == "a red cube and a red sphere and a red cylinder"
-
-
-@pytest.mark.parametrize("names", [["red cone"], ["cube"], ["purple cube"], ["red cube", "cat"]])
-def test_concepts_that_cannot_be_drawn(names: list[str]) -> None:
-    with pytest.raises(InputError, match="expected some of red cube"):
-        picture(names, np.random.default_rng(0))
-    with pytest.raises(InputError, match="at most 4"):
-        picture(CONCEPTS[:5], np.random.default_rng(0))

@@ -19,12 +19,6 @@ def test_a_text_says_what_is_drawn() -> None:
     assert asked("moving:5:64x48:12f") == AskedVideos(moving=True, objects=(5, 5), size=(64, 48), frames=12)
 
 
-@pytest.mark.parametrize("text", ["still", "1-3", "4-9", "8x8", "3f", "4-6:red"])
-def test_what_is_not_understood(text: str) -> None:
-    with pytest.raises(InputError, match="expected"):
-        asked(text)
-
-
 @pytest.mark.parametrize("text", ["4:10f", "moving:5:10f"])
 def test_objects_never_touch_and_one_is_hidden(text: str) -> None:
     video = video_of(3, 1, asked(text))
