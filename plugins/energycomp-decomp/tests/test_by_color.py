@@ -60,22 +60,19 @@ def test_a_pattern_divides_no_object() -> None:
     assert overlap(found, whole) > 0.95
 
 
-def test_the_ground_alone_has_no_objects() -> None:
-    found = masks_by_color(painted())[0]
-    assert found.sum() <= 2
-
-
-def test_the_same_seed_gives_the_same_masks() -> None:
+def test_the_ground_alone_has_no_objects_and_masks_repeat() -> None:
+    assert masks_by_color(painted())[0].sum() <= 2
     image = painted((disc(18, 22, 9), RED), (disc(30, 22, 9), GREEN))
-    both = torch.cat([image, image])
-    one, two = masks_by_color(both, seed=3)
+    one, two = masks_by_color(torch.cat([image, image]), seed=3)
     assert one.equal(two)
 
 
-@pytest.mark.parametrize("given", [torch.zeros(3, 8, 8), torch.zeros(1, 1, 8, 8), "image.png"])
-def test_what_is_no_batch_of_images(given: object) -> None:
-    with pytest.raises(InputError, match=r"expected images \(B, 3, H, W\)"):
-        masks_by_color(given)
+def test_what_is_no_batch_of_images_and_no_encoder() -> None:
+    for given in (torch.zeros(3, 8, 8), torch.zeros(1, 1, 8, 8), "image.png"):
+        with pytest.raises(InputError, match=r"expected images \(B, 3, H, W\)"):
+            masks_by_color(given)
+    with pytest.raises(InputError, match="no encoder"):
+        part_weights(torch.zeros(1, 3, 16, 16), tiny_model())
 
 
 def striped(colours: torch.Tensor) -> torch.Tensor:
@@ -98,24 +95,11 @@ def test_weights_are_least_squares() -> None:
     assert spent.rows == 2 * 3 * (4 + 1)
 
 
-def test_the_same_seed_gives_the_same_weights() -> None:
-    pictures = striped(torch.rand(2, 4))
-    one, two = (part_weights(pictures, stripes_model(), draws=2, generator=seeded(1)) for _ in range(2))
-    assert torch.equal(one.needed, two.needed)
-
-
-def test_a_model_without_an_encoder() -> None:
-    with pytest.raises(InputError, match="no encoder"):
-        part_weights(torch.zeros(1, 3, 16, 16), tiny_model())
-
-
-def test_a_number_seeds() -> None:
-    image = striped(torch.tensor([[0.9, BACKGROUND, 0.1, BACKGROUND]]))
-    found = [part_weights(image, stripes_model(), generator=one).weights for one in (0, seeded(0))]
-    assert torch.equal(*found)
-
-
-def test_a_generator_that_is_used_twice_gives_other_draws() -> None:
-    image, generator = striped(torch.tensor([[0.9, BACKGROUND, 0.1, 0.4]])), seeded(0)
-    one, two = (part_weights(image, stripes_model(), draws=2, generator=generator).needed for _ in range(2))
-    assert not torch.equal(one, two)
+def test_draws_of_weights_are_those_of_the_generator() -> None:
+    image, used = striped(torch.tensor([[0.9, BACKGROUND, 0.1, 0.4]])), seeded(0)
+    by_number, by_generator, first, second = (
+        part_weights(image, stripes_model(), draws=2, generator=one).needed for one in (0, seeded(0), used, used)
+    )
+    assert torch.equal(by_number, by_generator)
+    assert torch.equal(by_number, first)
+    assert not torch.equal(first, second)  # a generator that is used twice

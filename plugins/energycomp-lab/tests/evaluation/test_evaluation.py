@@ -107,14 +107,11 @@ def test_a_picture_without_an_answer_counts_as_missed() -> None:
     assert {*METRICS, "rows_per_image"} < set(report.as_dict())
 
 
-def test_json_has_no_nan() -> None:
+def test_json_has_no_nan_and_no_examples_are_an_error() -> None:
     report, _ = evaluated(count=0)
     assert math.isnan(report.values["precision"])
     assert report.as_dict()["precision"] is None
     assert report.as_dict()["intervals"]["precision"] == [None, None]
-
-
-def test_no_examples_is_an_error() -> None:
     with pytest.raises(InputError, match="no examples"):
         evaluated([])
 

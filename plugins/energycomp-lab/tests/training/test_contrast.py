@@ -99,18 +99,13 @@ def test_training_moves_rivals_away(batch: Any) -> None:
 
 
 @torch.no_grad()
-def test_no_object_and_no_rival() -> None:
-    model, samples = tiny_model(), torch.zeros(2, 3, 16, 16)
-    nobody, empty = torch.zeros(0, dtype=torch.long), model.conditioner(torch.zeros(0, 2))
+def test_no_object_and_no_rival_and_other_rules() -> None:
+    model, samples, nobody = tiny_model(), torch.zeros(2, 3, 16, 16), torch.zeros(0, dtype=torch.long)
+    empty = model.conditioner(torch.zeros(0, 2))
     none = Rivals(empty, nobody, nobody, nobody)
     assert contrastive_loss(model.denoiser, samples, empty, nobody, none, generator=0).isfinite()
-
-
-def test_other_rules_are_refused() -> None:
-    model = tiny_model(rule="mean")
-    row, owner = model.conditioner(torch.rand(1, 2)), torch.zeros(1, dtype=torch.long)
     with pytest.raises(InputError, match="expected 'product'"):
-        contrastive_loss(model.denoiser, torch.zeros(1, 3, 16, 16), row, owner, Rivals(row, owner, owner, owner))
+        contrastive_loss(tiny_model(rule="mean").denoiser, samples, empty, nobody, none)
 
 
 IMAGES = torch.linspace(-1, 1, 16 * 3 * 16 * 16).view(16, 3, 16, 16)
