@@ -77,10 +77,15 @@ def test_recipe_of_the_codec(tmp_path: Path, renders: Path, vae: Path) -> None:
         codec(data=renders, init=None, preset="paper", cache=tmp_path)
 
 
-def test_recipe_on_latents(tmp_path: Path, renders: Path, vae: Path) -> None:
+def test_recipes_on_latents_go_on_from_a_model(tmp_path: Path, renders: Path, vae: Path, model: Model) -> None:
     made = recipe(data=renders, init=None, preset="default", cache=tmp_path, vae=str(vae))
     assert len(list(tmp_path.glob("clevr-latents-*.safetensors"))) == 1
     check_recipe(in_small_batches(made))
+    made = recipe(data=renders, init=model, preset="default", cache=tmp_path)
+    assert made.module is model.denoiser.network
+    for other in ("clevr-small", "clevr-places"):
+        with pytest.raises(InputError, match=f"got the model {other} to start from, which has another network"):
+            recipe(data=renders, init=load(other), preset="default", cache=tmp_path)
 
 
 def test_recipe_on_scenes_that_it_renders(tmp_path: Path, vae: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,14 +145,6 @@ def test_the_included_weights_know_turns() -> None:
     features = network.features(torch.randn(1, 16, 16, 24, generator=seeded(0)), torch.tensor([500.0]))
     edge, corner, almost = network.head(features, read(cubes), torch.zeros(3, dtype=torch.long))
     assert (edge - corner).square().mean() > 20 * (edge - almost).square().mean() > 0  # 89 degrees are nearly 0
-
-
-def test_a_training_goes_on_from_a_model(tmp_path: Path, renders: Path, model: Model) -> None:
-    made = recipe(data=renders, init=model, preset="default", cache=tmp_path)
-    assert made.module is model.denoiser.network
-    for other in ("clevr-small", "clevr-places"):
-        with pytest.raises(InputError, match=f"got the model {other} to start from, which has another network"):
-            recipe(data=renders, init=load(other), preset="default", cache=tmp_path)
 
 
 def test_turns_of_a_record_are_whole_degrees(renders: Path) -> None:

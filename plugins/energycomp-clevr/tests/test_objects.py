@@ -24,8 +24,12 @@ OBJECTS = Objects()
 WORDS = {"size": "large", "color": "red", "material": "metal", "shape": "cube"}
 
 
-def test_contract() -> None:
+def test_it_conforms_and_models_take_the_words_of_the_command_line() -> None:
     check_conditioner(OBJECTS)
+    model = small()
+    assert repr(model("red cube at 0.3,0.5")) == "clevr-small(red cube at 0.3,0.5)"
+    rows = model("red cube at 0.3,0.5").condition.rows
+    assert rows.equal(model(0.3, 0.5, color="red", shape="cube").condition.rows)
 
 
 @pytest.mark.parametrize(
@@ -126,13 +130,6 @@ def test_a_folder_of_scenes_is_training_data(tmp_path: Path) -> None:
     for other in (tiny_model(), places_flow()):
         with pytest.raises(InputError, match=f"got the model {other.name} to start from, which has another network"):
             clevr(data=tmp_path, init=other, preset="small", cache=tmp_path / "cache")
-
-
-def test_a_model_takes_the_words_of_the_command_line() -> None:
-    model = small()
-    assert repr(model("red cube at 0.3,0.5")) == "clevr-small(red cube at 0.3,0.5)"
-    rows = model("red cube at 0.3,0.5").condition.rows
-    assert rows.equal(model(0.3, 0.5, color="red", shape="cube").condition.rows)
 
 
 def test_objects_without_a_place_get_one_of_their_own() -> None:

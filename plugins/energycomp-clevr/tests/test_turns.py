@@ -41,10 +41,7 @@ def test_contract() -> None:
     assert values[:, 6].eq(0).all()
     assert TURNED.attributes == ATTRIBUTES  # a turn is no word of a list
     assert TURNED.support.words == PLAIN.support.words
-
-
-def test_values_without_turns_leave_them_open() -> None:
-    """Such as those of records, and of models that take none."""
+    # Such as those of records, and of models that take none.
     value = PLAIN.parse(0.3, 0.5, shape="cube")
     assert values_of(TURNED, value).tolist() == [[*value[0].tolist(), 0.0]]
 
@@ -241,7 +238,7 @@ class Turning(torch.nn.Module):
 
 
 @torch.no_grad()
-def test_turns_are_read_last(model: Model) -> None:
+def test_turns_are_read_last_and_of_models_that_have_them(model: Model) -> None:
     """Of a prediction that turns with them, in closed form."""
     toy = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=Turning()))
     parse = model.conditioner.parse
@@ -258,6 +255,8 @@ def test_turns_are_read_last(model: Model) -> None:
     assert (found[:2, 6] - true[:2, 6]).abs().max() <= 1
     assert problem.rows == 12 * (3 + 2 * 9 + 1)
     assert read_turns(problem, read[2:]).equal(read[2:])
+    with pytest.raises(InputError, match=r"got last=True with tinted .*; expected a model with turns"):
+        infer(torch.zeros(3, 16, 16), tinted_model(), last=True)
 
 
 def test_the_command_reads_turns_where_they_are_asked_for(
@@ -277,11 +276,6 @@ def test_the_command_reads_turns_where_they_are_asked_for(
         told.append(json.loads(done.stdout.splitlines()[-1])["objects"][0])
     assert "turn" not in told[0]
     assert (told[1]["shape"], told[1]["turn"]) == ("cube", 30)
-
-
-def test_turns_are_asked_of_models_that_have_them() -> None:
-    with pytest.raises(InputError, match=r"got last=True with tinted .*; expected a model with turns"):
-        infer(torch.zeros(3, 16, 16), tinted_model(), last=True)
 
 
 @torch.no_grad()

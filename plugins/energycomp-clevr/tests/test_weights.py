@@ -92,9 +92,12 @@ def test_a_cube_stands_as_it_is_told(turn: int) -> None:
     assert abs((seen.turn - turn + 45) % 90 - 45) <= 10
 
 
-def test_an_empty_scene_has_no_objects(clevr: energycomp.Model) -> None:
+def test_nothing_is_found_in_an_empty_scene_and_noise_is_foreign(clevr: energycomp.Model) -> None:
     empty = ClevrSource().examples("synthetic:0", count=1, seed=0)[0]
     assert energycomp.infer(to_unit(empty.image), clevr).count == 0
+    noise = torch.rand(3, 64, 64, generator=seeded(0))
+    with pytest.warns(OutOfDistributionWarning):
+        assert energycomp.infer(noise, clevr, count=(0, 2)).out_of_distribution
 
 
 def test_composed_objects_are_where_they_were_asked_for(clevr: energycomp.Model, model: energycomp.Model) -> None:
@@ -111,9 +114,3 @@ def test_both_models_compose_one_scene(clevr: energycomp.Model) -> None:
     scene = energycomp.Composer(clevr.leaf(places[:1]) + (other - other.unconditional))
     (image,) = scene.sample(num_inference_steps=10, generator=0, progress=False)
     assert read(clevr, [Example(image, conditions=places.tolist())]) == (1, 1)
-
-
-def test_noise_is_foreign(clevr: energycomp.Model) -> None:
-    noise = torch.rand(3, 64, 64, generator=seeded(0))
-    with pytest.warns(OutOfDistributionWarning):
-        assert energycomp.infer(noise, clevr, count=(0, 2)).out_of_distribution

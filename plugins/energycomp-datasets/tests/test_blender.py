@@ -105,7 +105,7 @@ def test_what_is_refused(studio: Path, changed: dict[str, Any], message: str) ->
     assert not (studio / "out").exists()
 
 
-def test_without_blender_the_way_to_it_is_said(studio: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_needed_and_other_files_are_said(studio: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(blender.VARIABLE, str(studio / "nothing"))
     with pytest.raises(InputError, match=r"no Blender at .*nothing; expected .*bpy, .*pip install .bpy==5\.0\.1"):
         render(studio)

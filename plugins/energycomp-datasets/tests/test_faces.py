@@ -24,13 +24,6 @@ def test_every_label_is_seen(attribute: int) -> None:
     assert np.abs(with_it - without).max() > 40
 
 
-def test_the_groups_share_no_style_and_names_of_columns_differ() -> None:
-    assert len({column(name)[0] for name in ATTRIBUTES}) == len(ATTRIBUTES)
-    a, b = GROUPS
-    assert not {s for styles in HAIR[a].values() for s in styles} & {s for styles in HAIR[b].values() for s in styles}
-    assert not set(BEARDS[a]) & set(BEARDS[b])
-
-
 @pytest.mark.parametrize("draw_one", [avatar, persona])
 def test_a_face_is_repeatable(draw_one: object) -> None:
     labels = np.arange(len(ATTRIBUTES)) % 2
@@ -83,7 +76,7 @@ def test_tables_that_are_none(tmp_path: Path, table: str) -> None:
         read(tmp_path)
 
 
-def test_metrics_look_at_what_is_known() -> None:
+def test_metrics_look_at_what_is_known_and_columns_have_names_of_their_own() -> None:
     found, true = [torch.tensor([0, 3, 4])], [torch.tensor([0, 2])]
     exact, accuracy, calibration = LabelAccuracy(whole=True), LabelAccuracy(), CalibrationError()
     exact.update(found, true)
@@ -95,3 +88,7 @@ def test_metrics_look_at_what_is_known() -> None:
     without = CalibrationError()
     without.update(found, true, [None])
     assert torch.isnan(without.compute())
+    assert len({column(name)[0] for name in ATTRIBUTES}) == len(ATTRIBUTES)
+    a, b = GROUPS
+    assert not {s for styles in HAIR[a].values() for s in styles} & {s for styles in HAIR[b].values() for s in styles}
+    assert not set(BEARDS[a]) & set(BEARDS[b])

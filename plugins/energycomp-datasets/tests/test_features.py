@@ -51,16 +51,13 @@ def held_out() -> tuple[Tensor, Tensor]:
     return pictures.float() / 127.5 - 1, counts
 
 
-def test_pictures_are_those_of_the_source() -> None:
+def test_counts_are_those_that_were_drawn() -> None:
     pictures, counts = labelled(12, seed=7).tensors
     for index, world in enumerate("ab" * 6):
         made = draw(index, 7, world=world, counts=(1, 5))
         assert torch.equal(((made.image + 1) * 127.5).round().byte(), pictures[index])
         assert torch.equal(counts_of(made.factors, world), counts[index])
         assert int(counts[index, :6].sum()) == int(counts[index, 6:].sum()) == len(made.factors)
-
-
-def test_labels_say_what_was_drawn() -> None:
     objects = torch.zeros(3, 7)
     objects[:, 0] = torch.tensor([2.0, 0.0, 2.0])  # star, cross, star
     objects[:, 4:7] = torch.tensor(WORLDS["b"].palette)[[3, 1, 1]] + 0.08

@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_is_written_reads_back(folder: Path) -> None:
+def test_what_is_written_reads_back_with_official_fields(folder: Path) -> None:
     records = read(folder)
     assert [record.path.name for record in records] == [f"CLEVR_train_{index:06d}.png" for index in range(3)]
     for index, record in enumerate(records):
@@ -43,6 +43,12 @@ def test_what_is_written_reads_back(folder: Path) -> None:
         assert torch.allclose(record.coordinates, project(scene.positions, scene.camera), atol=1e-5)
         with Image.open(record.path) as picture:
             assert picture.size == (48, 32)
+    content = json.loads((folder / "scenes/CLEVR_train_scenes.json").read_text())
+    record = content["scenes"][1]
+    assert set(record) == {"image_index", "image_filename", "split", "directions", "objects"}
+    fields = {"3d_coords", "pixel_coords", "shape", "color", "material", "size", "rotation"}
+    assert all(set(entry) == fields and len(entry["pixel_coords"]) == 3 for entry in record["objects"])
+    assert set(record["directions"]) == {"left", "right", "front", "behind", "above", "below"}
 
 
 def cubes(camera: torch.Tensor | None = None) -> Scene:
@@ -96,37 +102,12 @@ def edited(folder: Path) -> Iterator[dict[str, Any]]:
     file.write_text(json.dumps(content))
 
 
-def test_cubes_alone_have_turns_and_records_may_not_say_them(folder: Path) -> None:
+def test_what_a_record_does_not_say_is_left_open(folder: Path) -> None:
     for record in read(folder):
         assert record.turns.isnan().tolist() == [one["shape"] != "cube" for one in record.attributes]
     with edited(folder) as content:
         del content["scenes"][0]["objects"][0]["rotation"], content["scenes"][1]["directions"]
     assert [record.turns is None for record in read(folder)] == [True, True, False]
-
-
-def test_official_fields(folder: Path) -> None:
-    content = json.loads((folder / "scenes/CLEVR_train_scenes.json").read_text())
-    record = content["scenes"][1]
-    assert set(record) == {"image_index", "image_filename", "split", "directions", "objects"}
-    fields = {"3d_coords", "pixel_coords", "shape", "color", "material", "size", "rotation"}
-    assert all(set(entry) == fields and len(entry["pixel_coords"]) == 3 for entry in record["objects"])
-    assert set(record["directions"]) == {"left", "right", "front", "behind", "above", "below"}
-
-
-def test_nothing_partial_is_left_and_progress_is_told(tmp_path: Path) -> None:
-    told = []
-    write(tmp_path, 2, split="val", size=(24, 16), progress=told.append)
-    assert told == [1, 2]
-    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
-
-
-def test_several_splits_and_a_test_split_without_scenes(folder: Path) -> None:
-    write(folder, 1, split="val", seed=5, size=(48, 32))
-    (folder / "images/test").mkdir()
-    assert [record.path.parent.name for record in read(folder)] == ["train"] * 3 + ["val"]
-
-
-def test_attributes_that_a_record_does_not_say_are_left_open(folder: Path) -> None:
     with edited(folder) as content:
         del content["scenes"][0]["objects"][0]["material"]
     first, second, *_ = read(folder)
@@ -134,16 +115,23 @@ def test_attributes_that_a_record_does_not_say_are_left_open(folder: Path) -> No
     assert first.attributes[1].keys() == second.attributes[0].keys() == {"size", "color", "material", "shape"}
 
 
-def test_arrays_do_not_depend_on_the_order() -> None:
+def test_splits_are_read_in_order_nothing_partial_is_left_and_progress_is_told(tmp_path: Path, folder: Path) -> None:
+    told = []
+    write(tmp_path / "new", 2, split="val", size=(24, 16), progress=told.append)
+    assert told == [1, 2]
+    assert not [path for path in (tmp_path / "new").rglob("*") if path.name.startswith(".")]
+    write(folder, 1, split="val", seed=5, size=(48, 32))
+    (folder / "images/test").mkdir()
+    assert [record.path.parent.name for record in read(folder)] == ["train"] * 3 + ["val"]
+
+
+def test_arrays_do_not_depend_on_the_order_and_counts_span_the_asked_range() -> None:
     images, coordinates = render_objects(3, seed=7, size=16)
     later, later_coordinates = render_objects(1, seed=7, size=16, start=2)
     assert images.shape == (3, 3, 16, 16)
     assert images.dtype == torch.uint8
     assert later[0].equal(images[2])
     assert later_coordinates[0].equal(coordinates[2])
-
-
-def test_counts_span_the_asked_range() -> None:
     counts = {len(scene_of(0, index, (1, 3)).sizes) for index in range(20)}
     assert counts == {1, 2, 3}
 

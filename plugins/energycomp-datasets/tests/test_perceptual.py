@@ -137,12 +137,9 @@ def test_perceptual_distance_is_that_of_angles() -> None:
     assert metric.compute().item() == pytest.approx(np.mean(expected), rel=1e-4)
 
 
-def test_equal_pictures_are_at_distance_0() -> None:
+def test_equal_pictures_are_at_distance_0_and_gradients_reach_pictures_through_the_function_only() -> None:
     assert perceptual_distance(network(), pictures(2, 0), pictures(2, 0)).tolist() == [0, 0]
     assert perceptual_distance(network(), torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)).tolist() == [0]
-
-
-def test_gradients_reach_the_pictures_through_the_function_only() -> None:
     a, b = pictures(1, 0).requires_grad_(), pictures(1, 1)
     perceptual_distance(network(), a, b).sum().backward()
     assert a.grad is not None

@@ -49,9 +49,14 @@ def test_pictures_are_of_the_sets_that_their_kind_promises(unrendered: None) -> 
     assert len(set(pairs["synthetic:3"])) > 100
 
 
-def test_examples_have_the_names_of_their_concepts() -> None:
+def test_examples_have_names_and_metrics_take_sets_in_any_order() -> None:
     names, _ = drawn(1, HELD_OUT + 1)
     assert TextSource().examples("synthetic", count=2, seed=1)[1].name == " and ".join(names)
+    metrics: Any = TextSource().metrics()
+    cat, dog = torch.tensor([1, 2, 0]), torch.tensor([1, 3, 0])
+    found: list[Tensor] = [torch.stack([cat, dog]), cat[None]]
+    metrics.update(found, [torch.stack([dog, cat]), torch.stack([dog, cat])])
+    assert {name: float(value) for name, value in metrics.compute().items()} == {"exact_match": 0.5, "recall": 0.75}
 
 
 def test_what_is_written_is_not_what_is_evaluated(unrendered: None) -> None:
@@ -110,14 +115,6 @@ def test_folders_without_pictures(tmp_path: Path, files: list[str]) -> None:
         (tmp_path / name).write_text("")
     with pytest.raises(InputError, match=r"without folders of images.*cat,dog/1.jpg"):
         TextSource().examples(str(tmp_path), count=1, seed=0)
-
-
-def test_metrics_take_sets_in_any_order() -> None:
-    metrics: Any = TextSource().metrics()
-    cat, dog = torch.tensor([1, 2, 0]), torch.tensor([1, 3, 0])
-    found: list[Tensor] = [torch.stack([cat, dog]), cat[None]]
-    metrics.update(found, [torch.stack([dog, cat]), torch.stack([dog, cat])])
-    assert {name: float(value) for name, value in metrics.compute().items()} == {"exact_match": 0.5, "recall": 0.75}
 
 
 GENERATOR = seeded(0)
@@ -196,12 +193,7 @@ def test_a_picture_shows_its_colour(concept: str) -> None:
     assert max(strongest, key=strongest.__getitem__) == tint
 
 
-def test_shapes_differ() -> None:
-    shown = [picture([f"red {shape}"], np.random.default_rng(3)) for shape in solids.SHAPES]
-    assert all(float((one - other).abs().max()) > 0.2 for one, other in pairwise([*shown, shown[0]]))
-
-
-def test_a_picture_is_repeatable_and_of_its_generator_alone() -> None:
+def test_pictures_repeat_and_shapes_differ() -> None:
     state = torch.get_rng_state()
     first, second, other = (picture(CONCEPTS[:2], np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert first.equal(second)
@@ -210,6 +202,8 @@ def test_a_picture_is_repeatable_and_of_its_generator_alone() -> None:
     small = picture(CONCEPTS[:2], np.random.default_rng(1), size=32)
     assert small.shape == (3, 32, 32)
     assert float((torch.nn.functional.avg_pool2d(first[None], 2)[0] - small).abs().mean()) < 0.03
+    shown = [picture([f"red {shape}"], np.random.default_rng(3)) for shape in solids.SHAPES]
+    assert all(float((one - other).abs().max()) > 0.2 for one, other in pairwise([*shown, shown[0]]))
 
 
 def test_every_object_is_whole_and_none_hides_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,12 @@ from energycomp_datasets.clevr.scenes import id_buffer
 from energycomp_datasets.clevr.videos import AskedVideos, VideosSource, asked, video_of
 
 
-def test_a_text_says_what_is_drawn() -> None:
+def test_a_video_is_what_its_text_seed_and_number_say() -> None:
     assert asked("") == AskedVideos()
     assert asked("moving:5:64x48:12f") == AskedVideos(moving=True, objects=(5, 5), size=(64, 48), frames=12)
+    first, second = (video_of(5, 2, asked("3:8f")) for _ in range(2))
+    assert torch.equal(render(first.scenes[3], (32, 32)), render(second.scenes[3], (32, 32)))
+    assert first.objects(3) == second.objects(3) != video_of(5, 3, asked("3:8f")).objects(3)
 
 
 @pytest.mark.parametrize("text", ["4:10f", "moving:5:10f"])
@@ -38,12 +41,6 @@ def test_visible_shares_are_those_of_pixels() -> None:
     ids = id_buffer(video.scenes[frame], 128, 128)[0]
     assert not bool((ids == k).any())
     assert bool(((ids[None] == torch.arange(4)[:, None, None]).flatten(1).sum(1) > 0)[video.visible[frame] > 0].all())
-
-
-def test_a_video_depends_on_its_seed_and_number_alone() -> None:
-    first, second = (video_of(5, 2, asked("3:8f")) for _ in range(2))
-    assert torch.equal(render(first.scenes[3], (32, 32)), render(second.scenes[3], (32, 32)))
-    assert first.objects(3) == second.objects(3) != video_of(5, 3, asked("3:8f")).objects(3)
 
 
 def test_files_are_read_again(tmp_path: Path) -> None:

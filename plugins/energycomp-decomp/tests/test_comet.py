@@ -121,12 +121,22 @@ def test_descent_by_hand(decomposer: CometDecomposer, count: int) -> None:
     assert not picture.requires_grad
 
 
-def test_descent_lowers_the_energy(decomposer: CometDecomposer) -> None:
+def test_descent_lowers_the_energy_and_its_loss_is_the_mean_over_the_steps(decomposer: CometDecomposer) -> None:
     latents, start = drawn(2, 3, WIDTH), drawn(2, 3, SIZE, SIZE)
     with torch.no_grad():
         found = descend(decomposer.model.denoiser, latents, start, steps=30, step_size=0.05)
         energies = torch.stack([total(decomposer, x, latents) for x in (start, *found)])
     assert bool((energies.diff(dim=0) < 1e-4).all())
+    denoiser = decomposer.model.denoiser
+    samples, latents = drawn(2, 3, SIZE, SIZE), drawn(2, 3, WIDTH, seed=1)
+    with count_rows() as spent:
+        loss = comet_loss(denoiser, latents, samples, steps=3, generator=seeded(5))
+    assert spent.rows == 2 * 3 * 3
+    start = torch.randn(samples.shape, generator=seeded(5))
+    with torch.no_grad():
+        found = descend(denoiser, latents, start, steps=3, step_size=0.5)
+    errors = [float((x - samples).square().mean()) for x in found]
+    assert loss.item() == pytest.approx(sum(errors) / 3, rel=1e-5)
 
 
 def test_parts(decomposer: CometDecomposer) -> None:
@@ -148,19 +158,6 @@ def test_parts(decomposer: CometDecomposer) -> None:
     assert torch.equal(found.masks, ((found.images - base).abs() > 0.3).any(2))
     assert 0 < float(found.masks.float().mean()) < 1
     assert energycomp.decompose(torch.zeros(1, 3, SIZE, SIZE), decomposer).parts.images.shape == (1, 3, 3, SIZE, SIZE)
-
-
-def test_the_loss_is_the_mean_over_the_steps(decomposer: CometDecomposer) -> None:
-    denoiser = decomposer.model.denoiser
-    samples, latents = drawn(2, 3, SIZE, SIZE), drawn(2, 3, WIDTH, seed=1)
-    with count_rows() as spent:
-        loss = comet_loss(denoiser, latents, samples, steps=3, generator=seeded(5))
-    assert spent.rows == 2 * 3 * 3
-    start = torch.randn(samples.shape, generator=seeded(5))
-    with torch.no_grad():
-        found = descend(denoiser, latents, start, steps=3, step_size=0.5)
-    errors = [float((x - samples).square().mean()) for x in found]
-    assert loss.item() == pytest.approx(sum(errors) / 3, rel=1e-5)
 
 
 def test_two_pictures_are_learned() -> None:

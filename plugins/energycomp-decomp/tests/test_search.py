@@ -50,13 +50,10 @@ def error(model: Model) -> float:
     return float((to_unit(image()) - decompose(to_unit(image()), model, generator=0).parts.whole / 2 - 0.5).abs().max())
 
 
-def test_a_mirrored_view_shows_what_the_encoder_loses() -> None:
+def test_views_show_what_the_encoder_loses_and_latents_that_explain_the_image_are_kept() -> None:
     assert error(confused()) > 0.3
     assert error(confused(views=2)) < 1e-4
     assert error(confused(views=8)) < 1e-4
-
-
-def test_latents_that_explain_the_image_are_kept() -> None:
     assert error(stripes_model(parts=K)) < 1e-4
     # Turned by a quarter, stripes are horizontal, which no latents of this model explain: these views are not kept.
     assert error(attrs.evolve(stripes_model(parts=K), defaults=Defaults(num_inference_steps=10, views=8))) < 1e-4

@@ -46,10 +46,13 @@ def test_networks_conform() -> None:
     check_encoder(PartsEncoder(sample_size=16, parts=3))
 
 
-def test_without_a_latent_the_picture_is_the_base(model: Model) -> None:
+def test_without_a_latent_the_picture_is_the_base_which_is_the_median(model: Model) -> None:
     sample, timestep = drawn(2, 3, 16, 16), torch.tensor([900.0, 100.0])
     u = predict(combine([model.unconditional], "sum"), sample, timestep, prediction_type="sample")
     assert torch.equal(u, model.denoiser.network.base.expand_as(u))
+    images = torch.randint(0, 256, (9, 3, 4, 4), generator=seeded(0)).byte()
+    expected = np.median(images.numpy(), axis=0) / 127.5 - 1
+    assert np.allclose(Pictures(images).median().numpy(), expected, atol=1e-6)
 
 
 def test_the_product_adds_what_each_latent_adds(model: Model) -> None:
@@ -108,7 +111,7 @@ def test_prices_against_loops() -> None:
         assert float(spread(added, radius)) == pytest.approx(total / (2 * 16), rel=1e-5)
 
 
-def test_the_radius_lowers_the_loss(model: Model) -> None:
+def test_the_loss_of_parts_weights_orthogonality_and_radius(model: Model) -> None:
     samples, latents = drawn(2, 3, 16, 16), drawn(2, 3, 4, seed=1)
 
     def loss(radius: float) -> float:
@@ -116,6 +119,11 @@ def test_the_radius_lowers_the_loss(model: Model) -> None:
         return float(parts_loss(model.denoiser, latents, samples, radius=radius, generator=generator))
 
     assert loss(0.0) > loss(0.3) > loss(1.0)
+    latents = drawn(2, 3, 5)
+    pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
+    cosines = [torch.cosine_similarity(latents[:, i], latents[:, j]).square() for i, j in pairs]
+    assert torch.allclose(orthogonality(latents), torch.stack(cosines).mean())
+    assert orthogonality(latents[:, :1]).item() == 0.0
 
 
 def test_the_loss_is_that_of_the_composed_prediction(model: Model) -> None:
@@ -157,14 +165,6 @@ def test_the_error_of_a_mean_and_of_noise_against_loops() -> None:
         wanted = samples if kind == "sample" else eps
         expected = (predict(leaves, noised, timestep, prediction_type=kind) - wanted).square().mean()
         assert torch.allclose(found, expected, rtol=1e-4)
-
-
-def test_orthogonality_against_a_loop() -> None:
-    latents = drawn(2, 3, 5)
-    pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
-    cosines = [torch.cosine_similarity(latents[:, i], latents[:, j]).square() for i, j in pairs]
-    assert torch.allclose(orthogonality(latents), torch.stack(cosines).mean())
-    assert orthogonality(latents[:, :1]).item() == 0.0
 
 
 def test_the_loss_of_factors() -> None:
@@ -213,12 +213,6 @@ def test_the_preset_of_the_thesis_at_full_size() -> None:
     loss.backward()
     optimizer.step()
     assert all(p.grad is not None for name, p in model.trained.named_parameters() if "null" not in name)
-
-
-def test_the_base_is_the_median() -> None:
-    images = torch.randint(0, 256, (9, 3, 4, 4), generator=seeded(0)).byte()
-    expected = np.median(images.numpy(), axis=0) / 127.5 - 1
-    assert np.allclose(Pictures(images).median().numpy(), expected, atol=1e-6)
 
 
 def test_pictures_of_a_folder_are_trained_on_and_taken_apart(tmp_path: Path) -> None:

@@ -59,12 +59,16 @@ def test_regional_is_what_it_says_at_every_step() -> None:
     assert native_type(whole) == "sample"  # mass 1
 
 
-def test_what_no_region_covers_is_unconditional() -> None:
+def test_what_no_region_covers_is_unconditional_and_overlaps_are_added() -> None:
     a, _, u = leaves()
     whole = regional([("0.25,0.25,0.5,0.5", a)], background=GROUND)
     x, at = torch.randn(1, 3, 16, 16), torch.tensor([900.0])
     assert torch.allclose(whole.eps(x, at)[..., 8:], u.eps(x, at)[..., 8:], atol=1e-5)
     assert native_type(whole) == "sample"
+    a, b, _ = leaves()
+    x, at = torch.randn(1, 3, 16, 16), torch.tensor([100.0])
+    got = regional([("all", 2 * a), ("all", b)], background=GROUND).eps(x, at)
+    close(got.detach(), (2 * a & b).eps(x, at).detach())
 
 
 @pytest.mark.parametrize(("until", "rows"), [(0.0, 3 * 10), (0.4, 4 * 4 + 3 * 6), (1.0, 4 * 10)])
@@ -101,13 +105,6 @@ def test_leaves_with_one_value_per_sample_are_in_regions() -> None:
         close(got[i : i + 1], whole(model.leaf(value[None])).eps(x[i : i + 1], at[i : i + 1]).detach())
     with pytest.raises(InputError, match="got a condition of 3 rows for a batch of 4"):
         whole(model.leaf(values)).eps(x[:2], at[:2])
-
-
-def test_regions_that_overlap_are_added() -> None:
-    a, b, _ = leaves()
-    x, at = torch.randn(1, 3, 16, 16), torch.tensor([100.0])
-    got = regional([("all", 2 * a), ("all", b)], background=GROUND).eps(x, at)
-    close(got.detach(), (2 * a & b).eps(x, at).detach())
 
 
 def test_regional_compositions_are_batched_and_guided() -> None:

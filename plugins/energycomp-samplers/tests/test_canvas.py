@@ -122,7 +122,7 @@ def test_weights_that_vary_are_those_of_the_part() -> None:
 
 
 @torch.no_grad()
-def test_each_sample_has_parts_of_its_own() -> None:
+def test_each_sample_has_parts_of_its_own_and_copies_a_canvas() -> None:
     a, b, u = leaves()
     canvas = Canvas(WIDE, WINDOWS, u)
     scenes = [canvas.join([a, u, b]), canvas.join([u, b, u])]
@@ -131,6 +131,11 @@ def test_each_sample_has_parts_of_its_own() -> None:
         got = whole.eps(X, AT)
     assert spent.rows == 6
     close(got, torch.cat([one.eps(X[i : i + 1], AT[i : i + 1]) for i, one in enumerate(scenes)]))
+    a, _, u = leaves()
+    whole = Canvas(WIDE, WINDOWS, u).on(WINDOWS[0], a)
+    copied = copy.deepcopy(whole)
+    assert copied.unconditional is not whole.unconditional
+    close((~copied).eps(X, AT), (~whole).eps(X, AT))
 
 
 def test_mixtures_on_parts_and_of_parts() -> None:
@@ -140,15 +145,6 @@ def test_mixtures_on_parts_and_of_parts() -> None:
     seen = part.seen(x)
     torch.testing.assert_close(on(part, a | b, (4,)).eps(x, at)[:, 1:3], (a | b).eps(seen, at))
     torch.testing.assert_close((on(part, a, (4,)) | on(part, b, (4,))).eps(x, at)[:, 1:3], (a | b).eps(seen, at))
-
-
-@torch.no_grad()
-def test_copies_have_a_canvas_of_their_own() -> None:
-    a, _, u = leaves()
-    whole = Canvas(WIDE, WINDOWS, u).on(WINDOWS[0], a)
-    copied = copy.deepcopy(whole)
-    assert copied.unconditional is not whole.unconditional
-    close((~copied).eps(X, AT), (~whole).eps(X, AT))
 
 
 @pytest.mark.parametrize("shape", [(13,), (2, 64), (3, 4, 8, 8)])

@@ -293,7 +293,7 @@ def test_sources_are_drawn_beside_each_other(in_folder: Callable[..., Any]) -> N
         assert figure.height > 3 * 192
 
 
-def test_sources_have_the_shape_of_the_frames_of_the_model(in_folder: Callable[..., Any]) -> None:
+def test_sources_have_the_shape_of_the_frames_and_the_count_may_be_open(in_folder: Callable[..., Any]) -> None:
     save_pretrained(tiny_model(aspect=1.5), "./wide")
     code, _, _ = in_folder(
         "separate", "./wide", "both.png", "0.3,0.3", "0.7,0.6", *COMMAND_OPTIONS, "-o", "sources.png"
@@ -302,9 +302,6 @@ def test_sources_have_the_shape_of_the_frames_of_the_model(in_folder: Callable[.
     with Image.open("sources.png") as figure:
         assert 3 * 288 < figure.width < 4 * 288
         assert 3 * 192 < figure.height < 4 * 192
-
-
-def test_the_count_may_be_open(in_folder: Callable[..., Any]) -> None:
     code, out, _ = in_folder("separate", "./model", "both.png", "0.3,0.3", "--count", "1-2", *COMMAND_OPTIONS)
     assert code == 0
     assert "sources; probabilities of counts: 1 (" in out

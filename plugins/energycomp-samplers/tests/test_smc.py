@@ -168,16 +168,13 @@ def test_systematic_resampling_has_the_least_spread(log_weights: list[float], co
     assert effective_sample_size(log_w).item() == pytest.approx(1 / (len(w) * w.square().sum().item()), rel=1e-3)
 
 
-def test_systematic_resampling_is_unbiased() -> None:
+def test_systematic_resampling_is_unbiased_and_samples_are_in_no_order() -> None:
     """Over the uniform number, a particle is drawn as often as its weight says."""
     log_w = torch.tensor([0.1, 0.2, 0.7]).log().expand(1000, -1)
     one = systematic(log_w, 1, (torch.arange(1000.0)[:, None] + 0.5) / 1000)
     assert one.flatten().bincount().tolist() == [100, 200, 700]
     assert taken(torch.arange(6).view(2, 3), torch.tensor([[2, 2], [0, 1]])).tolist() == [[2, 2], [3, 4]]
-
-
-def test_samples_of_a_swarm_are_in_no_order() -> None:
-    """Copies of one particle would stand side by side."""
+    # Copies of one particle would stand side by side.
     u = Gaussian(0.0, 1.0, unconditional="self")
     product = Gaussian(1.5, 0.2, unconditional=u) & Gaussian(-1.5, 0.2, unconditional=u)
     reports: list[SamplingReport] = []

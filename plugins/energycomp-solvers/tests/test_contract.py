@@ -149,12 +149,19 @@ def test_two_equal_labels_take_all_draws_and_the_others_one_round() -> None:
     assert spent.rows == solution.rows == 8 * (7 + 1) + (2 * 16 - 8) * (4 + 1)
 
 
-def test_answers_of_more_than_a_chunk_are_scored_once() -> None:
+def test_enumerate_reads_in_chunks_and_draws_without_changing_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     model = labels_model(7)
     problem = make_problem(planted(model, torch.tensor([2, 5])), model)  # 64 sets
     few, many = (Enumerate(chunk=chunk).solve(problem, generator=seeded(0)) for chunk in (64, 63))
     assert few.conditions.tolist() == many.conditions.tolist() == [2, 5]
     assert (few.trace["draws"], many.trace["draws"]) == ([8], [2 * 16])
+    model = labels_model(5)
+    problem = make_problem(planted(model, torch.tensor([0, 2])), model, count=2)
+    whole = Enumerate(draws=12).solve(problem, generator=seeded(0))
+    monkeypatch.setattr("energycomp_solvers.shared.terms.AT_ONCE", 5)
+    parts = Enumerate(draws=12).solve(problem, generator=seeded(0))
+    assert torch.equal(whole.conditions, parts.conditions)
+    assert parts.error == pytest.approx(whole.error)
 
 
 def test_images_that_stop_at_different_draws_are_read_together_as_alone() -> None:
@@ -248,16 +255,6 @@ def test_slots_that_differ() -> None:
     assert Enumerate().solve(problem, generator=seeded(0)).conditions.tolist() == [3, 0]
     with pytest.raises(InputError, match="not exchangeable"):
         Pursuit().solve(problem, generator=seeded(0))
-
-
-def test_draws_in_memory_at_a_time_change_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = labels_model(5)
-    problem = make_problem(planted(model, torch.tensor([0, 2])), model, count=2)
-    whole = Enumerate(draws=12).solve(problem, generator=seeded(0))
-    monkeypatch.setattr("energycomp_solvers.shared.terms.AT_ONCE", 5)
-    parts = Enumerate(draws=12).solve(problem, generator=seeded(0))
-    assert torch.equal(whole.conditions, parts.conditions)
-    assert parts.error == pytest.approx(whole.error)
 
 
 def test_an_answer_that_repeats_a_value_counts_once_in_its_posterior() -> None:

@@ -73,16 +73,13 @@ def test_held_out_draws_are_added_while_a_comparison_is_open() -> None:
     torch.testing.assert_close(held_out.form([4, 1]).errors([0, 1]), held_out.errors([4, 1]))
 
 
-def test_rows_of_the_stages() -> None:
+def test_rows_of_the_stages_and_components_that_overlap() -> None:
     model = bumps_model()
     problem = make_problem(planted(model, TRUE), model)
     solution = Pursuit(side=12).solve(problem, generator=seeded(0))
     assert len(solution.trace["rows"]) == len(STAGES)
     assert sum(solution.trace["rows"]) == solution.rows == problem.rows
     assert solution.trace["rows"][0] < 12**2 + 1 + 6 * 3 * 10
-
-
-def test_two_components_that_overlap() -> None:
     model = bumps_model()
     solution = infer(to_unit(planted(model, TRUE)), model, solver=Pursuit())
     assert solution.count == 3

@@ -204,11 +204,13 @@ def test_the_search_goes_on_where_its_lattice_is_too_coarse() -> None:
     assert sum(solution.trace["rows"]) == solution.rows
 
 
-def test_no_budget_is_the_search_alone() -> None:
+def test_no_budget_and_one_possible_count_are_searches_like_any_other() -> None:
     model = bumps_model()
     problem = make_problem(planted(model, TRUE), model)
     solution = Pursuit(side=12, budget=0).solve(problem, generator=seeded(0))
     assert solution.trace["rows"][4] == 0
+    problem = make_problem(planted(bumps_model(), TRUE), bumps_model(counts=(2, 2)))
+    assert Pursuit(side=8).solve(problem, generator=seeded(0)).count == 2
 
 
 def test_ctrl_c_leaves_the_first_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,8 +259,3 @@ def test_the_number_of_threads_changes_no_answer() -> None:
     finally:
         torch.set_num_threads(threads)
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-4)
-
-
-def test_one_possible_count_is_searched_like_any_other() -> None:
-    problem = make_problem(planted(bumps_model(), TRUE), bumps_model(counts=(2, 2)))
-    assert Pursuit(side=8).solve(problem, generator=seeded(0)).count == 2

@@ -134,11 +134,6 @@ def test_what_an_image_says_and_the_page_cannot_show() -> None:
             model_in({**made, "model": named}, ["tinted"])
 
 
-def test_an_image_without_a_formula_is_shown_all_the_same() -> None:
-    long = Draft((Item({"text": "0" * 2_000}),) * 32)
-    assert formula_of_scene(long, labels_model(3), "added", Settings()) is None
-
-
 def drawn(scene: Draft, model: Model, source: str, settings: Settings) -> tuple[bytes, bytes]:
     """The files that the lines for the shell and for Python write."""
     line, file = shell_line(scene, model, source, settings), Path("scene.png")
@@ -276,15 +271,14 @@ def test_what_the_page_does_not_send_is_refused(data: Any) -> None:
         scene_of(data)
 
 
-def test_settings_are_checked() -> None:
+def test_scenes_survive_the_page_and_settings_are_checked() -> None:
+    scene = Draft((Item(RED, 2.0, negated=True, either=True, origin=3),))
+    assert scene_of(scene.as_json()) == scene
     for given in ({"seed": -1}, {"seed": 1.5}, {"seed": None}, {"steps": 0}, {"steps": 1.5}, {"steps": 10_000}):
         with pytest.raises(InputError, match=r"got .*; expected"):
             Settings(**given)
-
-
-def test_a_scene_survives_the_page() -> None:
-    scene = Draft((Item(RED, 2.0, negated=True, either=True, origin=3),))
-    assert scene_of(scene.as_json()) == scene
+    long = Draft((Item({"text": "0" * 2_000}),) * 32)
+    assert formula_of_scene(long, labels_model(3), "added", Settings()) is None
 
 
 def test_forms() -> None:

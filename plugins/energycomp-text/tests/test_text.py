@@ -51,23 +51,18 @@ def encoded(text: Text) -> Iterator[list[int]]:
         yield calls
 
 
-def test_a_prompt_and_a_concept_are_parsed_and_described() -> None:
+def test_prompts_and_concepts_are_parsed_described_and_taken_back(clip: Text) -> None:
     text = trained()
     assert text.parse("a cat").equal(text.parse(concept="cat"))
     assert text.parse(prompt="a cat").equal(text.parse("A  Cat"))
     assert text.describe(text.parse("a cat")[0]) == {"concept": "cat"}
     assert text.describe(text.parse("a photo of a cat")[0]) == {"prompt": "a photo of a cat"}
     assert text.enumerate_support().equal(torch.cat([text.parse(concept=name) for name in ("cat", "dog")]))
-
-
-def test_what_describes_a_prompt_of_letters_is_taken_back(clip: Text) -> None:
     for given in ("a cat", "a cat, and a dog!", ""):
         value = clip.parse(given)
         assert clip.parse(**clip.describe(value[0])).equal(value)
-
-
-def test_braces_of_a_template_are_letters(clip: Text) -> None:
     assert clip.with_concepts(["cat"], template="{x} {}{").prompt("cat") == "{x} cat{"
+    assert clip.parse("a" * 30).shape == (1, 32)
 
 
 def test_other_concepts_of_the_same_encoder() -> None:
@@ -80,9 +75,6 @@ def test_other_concepts_of_the_same_encoder() -> None:
     assert other.describe(other.parse("a photo of a dog")[0]) == {"concept": "dog"}
     assert text.with_concepts(["catfish"]).template == text.template
     assert text.concepts == ("cat", "dog")
-
-
-def test_about_is_a_model_over_other_concepts() -> None:
     model = small()
     other = with_concepts(model, ["blue cube"], template="a red cube and a {}")
     assert isinstance(other.conditioner, Text)
@@ -176,10 +168,6 @@ def test_a_phrase_is_whole_words() -> None:
     expected = states[:5].mean(0)
     got = text.weighted(prompt, {"cat": 1.5}).rows[0, 0]
     torch.testing.assert_close(got, expected / expected.norm(), rtol=0, atol=1e-6)
-
-
-def test_prompts_fill_the_length(clip: Text) -> None:
-    assert clip.parse("a" * 30).shape == (1, 32)
 
 
 REFUSED: dict[str, tuple[Callable[[Text, Text], object], str]] = {  # what the conditioners of words and of CLIP refuse

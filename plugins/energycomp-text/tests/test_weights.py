@@ -79,18 +79,12 @@ def concepts(*names: str) -> Example:
     return Example(None, name=" and ".join(names), conditions=[{"concept": name} for name in names])
 
 
-def test_the_dataset_conforms() -> None:
-    check_dataset(TextSource(), own_words())
-
-
-def test_values_are_those_of_the_model_that_is_evaluated() -> None:
+def test_the_dataset_conforms_and_values_are_those_of_the_model_that_is_evaluated() -> None:
     conditioner = from_pipeline(tiny_pipeline(), concepts=["cat", "dog"], template="the {}").conditioner
     values = true_values(concepts("dog", "cat"), conditioner)
     assert values.equal(torch.cat([conditioner.parse("the dog"), conditioner.parse("the cat")]))
     (solid,) = TextSource().examples("synthetic:1", count=1, seed=0)
     assert conditioner.describe(true_values(solid, conditioner)[0]) == {"prompt": f"the {solid.name}"}
-
-
-def test_concepts_that_a_model_of_few_words_does_not_know() -> None:
+    check_dataset(TextSource(), own_words())
     with pytest.raises(InputError, match=r"'cat' in 'a cat'.*--option model="):
         true_values(concepts("cat"), own_words())

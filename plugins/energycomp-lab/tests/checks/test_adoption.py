@@ -125,11 +125,14 @@ def test_noise_is_out_of_distribution_of_a_calibrated_model() -> None:
     assert wrong.model.defaults.calibration is None
 
 
-def test_without_labels_and_without_classes() -> None:
+def test_without_labels_without_classes_and_rows_that_are_there_twice() -> None:
     x, _ = data()
     assert check_adoption(adopted(), x).ok
     alone = adopted(classes=None, null=None, call=lambda net, x, t, _: net(x, t, torch.full_like(t.long(), CLASSES)))
     assert check_adoption(alone, x).ok
+    x, labels = data(147)
+    index = torch.cat([torch.arange(147), torch.arange(109)])
+    assert check_adoption(adopted(), x[index], labels[index]).ok
 
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [
@@ -259,12 +262,6 @@ def test_images_that_are_seen_otherwise() -> None:
     assert check_adoption(model, shown, labels).near_miss is None
     for changed, said in ((shown.mT, "transposed"), (1 - shown, "inverted, max - x"), (shown.flip(3), "mirrored")):
         assert missed(model, changed, labels) == ("samples", f"{said},")
-
-
-def test_rows_that_are_there_twice_are_not_wrong() -> None:
-    x, labels = data(147)
-    index = torch.cat([torch.arange(147), torch.arange(109)])
-    assert check_adoption(adopted(), x[index], labels[index]).ok
 
 
 def test_windows_do_not_depend_on_the_draw_of_samples() -> None:

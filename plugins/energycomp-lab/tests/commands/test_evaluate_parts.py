@@ -48,7 +48,7 @@ class Source:
         return {"scenes": float(len(pictures)), "brightness": float(pictures.mean())}
 
 
-def test_evaluate_takes_masks_of_a_dataset(run: Any) -> None:
+def test_evaluate_takes_masks_of_a_dataset_and_searches_views(run: Any) -> None:
     plugins.register("datasets", "stripes", Source)
     code, out, err = run("evaluate", "./model", "-n", 2, "--json")
     assert code == 0, err
@@ -60,10 +60,6 @@ def test_evaluate_takes_masks_of_a_dataset(run: Any) -> None:
     code, _, err = run("evaluate", "./model", "-n", 2, "--count", "3")
     assert code == 2
     assert "a solver or a count" in err
-
-
-def test_evaluate_searches_views(run: Any) -> None:
-    plugins.register("datasets", "stripes", Source)
     code, out, err = run("evaluate", "./model", "-n", 2, "--option", "views=2", "--json")
     assert code == 0, err
     assert json.loads(out)["solver"] == "StripesEncoder, 2 views"

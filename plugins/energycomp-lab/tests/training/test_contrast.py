@@ -184,7 +184,7 @@ def test_a_run_goes_on_in_another_folder(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new/part").iterdir()] == ["checkpoint-000002.safetensors"]
     found = train_layer(tmp_path / "new/part")
     assert all(torch.equal(whole.ema_state[name], found.ema_state[name]) for name in whole.ema_state)
-    assert copy_checkpoints(str(tmp_path / "half"), tmp_path / "new")  # the train_layer in it stays
+    assert copy_checkpoints(str(tmp_path / "half"), tmp_path / "new")  # the run in it stays
     assert "checkpoint-000004.safetensors" in {path.name for path in (tmp_path / "new/part").iterdir()}
     checkpoint = tmp_path / "half/part/checkpoint-000002.safetensors"
     assert copy_checkpoints(str(checkpoint), tmp_path / "file")
@@ -198,8 +198,6 @@ def test_sources_without_checkpoints(tmp_path: Path) -> None:
         with pytest.raises((NotFoundError, CheckpointError), match=message):
             copy_checkpoints(str(tmp_path / name), tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    with pytest.raises(
-        NotFoundError, match=r"got './absent', which does not exist; expected the folder of a train_layer"
-    ):
+    with pytest.raises(NotFoundError, match=r"got './absent', which does not exist; expected the folder of a run"):
         copy_checkpoints("./absent", tmp_path / "new")
     assert PartialState().num_processes == 1

@@ -287,6 +287,10 @@ def test_other_modules_and_data_do_not_resume(tmp_path: Path) -> None:
         run(module, denoise, tmp_path)
     with pytest.raises(CheckpointError, match="samples: got 49, the checkpoint has 50"):
         run(Tiny(), denoise, tmp_path, data=DATA[:49])
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "out", Path("/proc/out")):
+        with pytest.raises(EnergycompError, match="Cannot make"):
+            train(out)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -360,13 +364,6 @@ def test_bad_input(tmp_path: Path, changes: dict[str, Any], message: str) -> Non
     with pytest.raises(InputError, match=message):
         train(tmp_path / "out", **changes)
     assert not list(tmp_path.glob("out/*"))
-
-
-def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for out in (tmp_path / "file", tmp_path / "file" / "out", Path("/proc/out")):
-        with pytest.raises(EnergycompError, match="Cannot make"):
-            train(out)
 
 
 def test_a_loss_is_told_the_step_of_the_run(tmp_path: Path) -> None:
