@@ -126,15 +126,13 @@ def test_smc_corrects_an_observation_of_a_mixture(drawn: Any, f: Callable[[Tenso
     assert float(x.var()) == pytest.approx(variance, rel=0.15)
 
 
-def test_images_are_observed_in_the_units_of_pt_and_nan_that_was_not_seen_is_left_out(drawn: Any) -> None:
+def test_images_are_observed_in_the_units_of_pt(drawn: Any) -> None:
     prior = Gaussian(0.2, 0.01, sample_shape=SHAPE, value_range=(-1.0, 1.0))
     scene = prior & observe(pool(2), torch.full((1, 2, 2), 0.65), 0.02)
     x, _ = drawn(scene, "gauss", 500, 5, output_type="pt")
     # In [0, 1]: N(0.6, 0.0025), whose means of four have the variance 0.0025 / 4.
     share = (0.0025 / 4) / (0.0025 / 4 + 0.02**2)
     assert float(x.mean()) == pytest.approx(0.6 + 0.05 * share, abs=0.002)
-    y = torch.where(LEFT > 0, 0.5, math.nan).reshape(SHAPE)
-    assert bool(scene(LEFT, y=y).isfinite().all())
 
 
 @attrs.frozen(eq=False)
@@ -197,6 +195,13 @@ def test_a_network_is_observed_whatever_the_sampler(drawn: Any) -> None:
 def scene(operator: Any, *shape: int, y: Tensor | None = None) -> Tensor:
     """The prediction of wide() under an observation, which is looked at with it."""
     return predict(wide() & observe(operator, values(*shape) if y is None else y, 0.1), torch.zeros(1, *SHAPE), T)
+
+
+def test_nan_that_was_not_seen_is_left_out(drawn: Any) -> None:
+    y = torch.where(LEFT > 0, 0.5, math.nan).reshape(SHAPE)
+    assert bool(scene(LEFT, y=y).isfinite().all())
+    x, _ = drawn(Gaussian(0.2, 0.01, sample_shape=SHAPE) & observe(LEFT, y, 0.01), "gauss", 2, 3)
+    assert bool(x.isfinite().all())
 
 
 def of_network() -> Tensor:
