@@ -172,6 +172,7 @@ def test_bad_input_is_refused(decomposer: SlotDecomposer) -> None:
         (lambda: decomposer.decode(torch.zeros(1, 2, WIDTH + 1)), "width"),
         (lambda: decomposer.decode(torch.full((1, 2, WIDTH), torch.nan)), "finite"),
         (lambda: decomposer.scenes(0), "n="),
+        (lambda: decomposer.component(torch.zeros(1, 2, WIDTH)), "of one scene"),
         (lambda: SlotVAE(sample_size=24), "power of 2"),
         (lambda: SlotVAE(prior="magic"), "prior"),
         (lambda: slots(pretrained=False, colour="red"), "option"),
