@@ -3,8 +3,6 @@
 `test_cluster.py` runs these in a process of its own, which it ends after a time.
 """
 
-from __future__ import annotations
-
 import faulthandler
 import io
 import json
@@ -209,10 +207,7 @@ def test_blender_renders_on_a_cluster(run: Run, nodes: Any, monkeypatch: pytest.
         (["a.parquet", "--engine", "ray"], "got --engine ray without -o; expected a folder or a URL for Parquet parts"),
         (["a.parquet", "--address", "auto"], "got --address without --engine ray; leave it out"),
         (["a.parquet", "-o", "found", "--engine", "ray", "--shard", "1/2"], "got --shard with --engine ray; leave"),
-        (
-            ["a.parquet", "-o", "full", "--engine", "ray"],
-            "got -o {here}/full, which holds mine.txt and no _settings",
-        ),
+        (["a.parquet", "-o", "full", "--engine", "ray"], "got -o {here}/full, which holds mine.txt and no _settings"),
         (["a.parquet", "-o", "s3://absent/out"], "Cannot write s3://absent/out/_settings.json: FileNotFoundError: "),
     ],
 )

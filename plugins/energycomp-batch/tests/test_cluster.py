@@ -1,7 +1,5 @@
 """The tests of `cluster_cases.py`, in a process that ends in any case, and with it all that Ray has started."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

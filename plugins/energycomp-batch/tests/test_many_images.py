@@ -1,7 +1,5 @@
 """`energycomp batch` on many images: workers, shards, lists, kills and repetitions."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -87,18 +85,6 @@ def test_shards_are_merged_to_the_results_of_one_process(
     whole, merged = (sorted(Path(name, "results.jsonl").read_text().splitlines()) for name in ("whole", "out"))
     assert whole == merged
     assert {path.name for path in Path("whole").iterdir()} == {path.name for path in Path("out").iterdir()}
-
-
-def test_another_number_of_shards_reads_what_is_missing(
-    run: Run, model: Path, pictures: Path, fake_infer: Fake
-) -> None:
-    calls = fake_infer()
-    command = ["batch", model, pictures, "-o", "out"]
-    for shard in ("1/2", "2/3", "1/1", "1/1"):
-        assert run(*command, "--shard", shard)[0] == 0
-    assert len(calls) == 3
-    assert [path.name for path in Path("out").glob("*.jsonl")] == ["results.jsonl"]
-    assert len(Path("out/results.jsonl").read_text().splitlines()) == 3
 
 
 def test_a_launched_process_with_a_bad_image_does_not_end_the_others(

@@ -1,7 +1,5 @@
 """Processes side by side: every item is answered, whatever happens to a process."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
@@ -51,8 +49,8 @@ def test_processes_have_one_thread_and_leave_ctrl_c_to_the_caller(monkeypatch: p
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     with Pool(partial(lambda_free, environment), 2) as processes:
         found = [answer for _, answer in processes.run(range(6))]
-    assert {answer[1:] for answer in found} == {(1, "passive", True)}  # type: ignore[index]
-    assert os.getpid() not in {answer[0] for answer in found}  # type: ignore[index]
+    assert {answer[1:] for answer in found} == {(1, "passive", True)}
+    assert os.getpid() not in {answer[0] for answer in found}
     assert "OMP_WAIT_POLICY" not in os.environ
 
 

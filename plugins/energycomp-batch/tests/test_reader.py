@@ -1,7 +1,5 @@
 """A reader gives the same columns in one process, in two, and under two engines."""
 
-from __future__ import annotations
-
 import io
 import json
 import math
@@ -44,17 +42,10 @@ def reader() -> Reader:
 
 
 def test_answers_are_those_of_infer_in_every_form_of_an_image(reader: Reader, tmp_path: Path) -> None:
-    image = picture(PLACES[0])
-    image.save(tmp_path / "one.png")
-    forms: list[Any] = [
-        image,
-        np.asarray(image),
-        content(image),
-        {"bytes": content(image), "path": None},
-        {"bytes": None, "path": str(tmp_path / "one.png")},
-        str(tmp_path / "one.png"),
-        tmp_path / "one.png",
-    ]
+    image, file = picture(PLACES[0]), tmp_path / "one.png"
+    image.save(file)
+    cells = [{"bytes": content(image), "path": None}, {"bytes": None, "path": str(file)}]
+    forms: list[Any] = [image, np.asarray(image), content(image), *cells, str(file), file]
     found = reader({"image": forms, "id": range(7)})
     expected = infer(image, bumps_model(), solver="pursuit", count=(0, 2), generator=0).record()
     assert found["id"] == range(7)
@@ -83,12 +74,21 @@ def test_columns_that_do_not_fit_are_refused(reader: Reader) -> None:
         reader({"image": [], "count": []})
 
 
-def test_a_pickled_reader_has_its_arguments_and_no_model(reader: Reader) -> None:
+def test_a_pickled_reader_has_its_arguments_no_model_and_one_thread_in_another_process(reader: Reader) -> None:
     reader({"image": [picture(PLACES[0])]})
-    again = pickle.loads(pickle.dumps(reader))  # noqa: S301 - our own
+    again, threads = pickle.loads(pickle.dumps(reader)), torch.get_num_threads()  # noqa: S301 - our own
     assert again.__getstate__() == Reader(bumps_model, solver="pursuit", count=(0, 2)).__getstate__()
     assert len(pickle.dumps(reader)) < 1000
     assert again._loaded is None
+    try:
+        torch.set_num_threads(2)
+        reader.load()
+        assert torch.get_num_threads() == 2
+        again.load()
+        assert torch.get_num_threads() == 1
+        assert again._process == os.getpid()
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("engine", ["joblib", "datasets"])
@@ -112,17 +112,3 @@ def test_two_processes_of_an_engine(
     lines = sorted(line for line in out.splitlines() if line.startswith(str(tmp_path)))
     found = Reader(tmp_path / "model", count=(0, 1))({"image": paths})
     assert lines == [" ".join(map(str, row)) for row in zip(paths, found["count"], found["failed"], strict=True)]
-
-
-def test_another_process_has_one_thread(reader: Reader) -> None:
-    threads = torch.get_num_threads()
-    again = pickle.loads(pickle.dumps(reader))  # noqa: S301 - our own
-    try:
-        torch.set_num_threads(2)
-        reader.load()
-        assert torch.get_num_threads() == 2
-        again.load()
-        assert torch.get_num_threads() == 1
-        assert again._process == os.getpid()
-    finally:
-        torch.set_num_threads(threads)

@@ -1,7 +1,5 @@
 """`energycomp batch` on Parquet files and WebDataset archives, and Parquet, CSV and JSON lines as its results."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -128,6 +126,7 @@ def test_shards_split_rows_and_repeated_commands_read_what_is_missing(
     assert "read 3 of 10 images, shard 2/3. Once all shards have ended, the same command without --shard compl" in err
     assert not Path("found.parquet").exists()
     assert len(lines("found-2-of-3.jsonl")) == 3
+    assert run(*command, "--shard", "1/2", "--quiet")[0] == 0  # another number of shards: what is missing
     assert run(*command)[0] == 0
     assert run(*command)[0] == 0
     assert len(calls) == 10
@@ -166,17 +165,6 @@ def test_an_interrupted_run_leaves_no_table(run: Run, model: Path, pictures: Pat
     calls = fake_infer()
     assert run("batch", model, pictures, "-o", "found.csv")[0] == 0
     assert len(calls) == 1
-
-
-def test_shards_of_a_file_are_merged(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
-    fake_infer()
-    command = ["batch", model, pictures, "-o", "found.jsonl", "--quiet"]
-    for shard in ("1/2", "2/2"):
-        assert run(*command, "--shard", shard)[0] == 0
-    assert not Path("found.jsonl").exists()
-    assert run(*command)[0] == 0
-    assert len(lines("found.jsonl")) == 3
-    assert [path.name for path in Path().glob("*.jsonl")] == ["found.jsonl"]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -1,19 +1,13 @@
-"""Models of whole objects with turns, and a codec, with random weights: at 192x128 pixels, and a tiny one at 24x16."""
-
-from __future__ import annotations
+"""Models of whole objects with turns, and a codec, with random weights: at 192x128 pixels."""
 
 from pathlib import Path
 
-import attrs
 import pytest
 import torch
 
-from energycomp.denoisers import TwoStageUNet
-from energycomp.images import ImageProcessor
 from energycomp.models import Model
 from energycomp_clevr.codec_recipe import autoencoder, spread
-from energycomp_clevr.model import clevr, small
-from energycomp_clevr.objects import Objects
+from energycomp_clevr.model import clevr
 
 
 @pytest.fixture(scope="session")
@@ -31,27 +25,6 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(vae: Path) -> Model:
     torch.manual_seed(0)
     return without_zeros(clevr(pretrained=False, vae=str(vae)))
-
-
-@pytest.fixture(scope="module")
-def tiny() -> Model:
-    """Pixels, no codec, and few steps."""
-    torch.manual_seed(0)
-    own, whole = Objects(viewpoint=True, turns=True), small()
-    network = TwoStageUNet(
-        sample_size=(16, 24), token_width=own.token_shape[1], channels=(8, 16), head_channels=8, unplaced=True
-    )
-    shapes = {"sample_shape": (3, 16, 24), "token_shape": own.token_shape}
-    defaults = attrs.evolve(whole.defaults, num_inference_steps=2, draws=4, aspect=1.0, calibration=None)
-    return without_zeros(
-        attrs.evolve(
-            whole,
-            denoiser=attrs.evolve(whole.denoiser, network=network, **shapes),
-            conditioner=own,
-            processor=ImageProcessor(size=(16, 24), resize="squash"),
-            defaults=defaults,
-        )
-    )
 
 
 def without_zeros(model: Model) -> Model:

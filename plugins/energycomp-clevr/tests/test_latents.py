@@ -1,7 +1,5 @@
 """Whole objects on latents: the codec and its recipe, the view as a component, and where a training starts."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from energycomp.denoisers import rows, trunk
 from energycomp.errors import CheckpointError, EnergycompError, InputError
 from energycomp.files import MANIFEST, atomic_directory
 from energycomp.models import Model, VAECodec
+from energycomp.seeds import seeded
 from energycomp_clevr.codec_recipe import SPREAD, codec, reconstruction, spread
 from energycomp_clevr.latents_recipe import latents_of, turned_values_of, view_of
 from energycomp_clevr.model import clevr
@@ -78,10 +77,15 @@ def test_recipe_of_the_codec(tmp_path: Path, renders: Path, vae: Path) -> None:
         codec(data=renders, init=None, preset="paper", cache=tmp_path)
 
 
-def test_recipe_on_latents(tmp_path: Path, renders: Path, vae: Path) -> None:
+def test_recipes_on_latents_go_on_from_a_model(tmp_path: Path, renders: Path, vae: Path, model: Model) -> None:
     made = recipe(data=renders, init=None, preset="default", cache=tmp_path, vae=str(vae))
     assert len(list(tmp_path.glob("clevr-latents-*.safetensors"))) == 1
     check_recipe(in_small_batches(made))
+    made = recipe(data=renders, init=model, preset="default", cache=tmp_path)
+    assert made.module is model.denoiser.network
+    for other in ("clevr-small", "clevr-places"):
+        with pytest.raises(InputError, match=f"got the model {other} to start from, which has another network"):
+            recipe(data=renders, init=load(other), preset="default", cache=tmp_path)
 
 
 def test_recipe_on_scenes_that_it_renders(tmp_path: Path, vae: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +117,7 @@ def test_the_view_is_a_component_without_a_place(model: Model) -> None:
     view = Viewpoint(denoiser.token_shape)
     shared = trunk(denoiser, torch.randn(1, *denoiser.sample_shape), torch.tensor([300.0]))
     seen: list[torch.Tensor] = []
-    hook = denoiser.network.place.register_forward_pre_hook(lambda _, given: seen.append(given[0]))  # type: ignore[union-attr]
+    hook = denoiser.network.place.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     both = Condition.cat([model.conditioner(model.conditioner.parse(0.3, 0.4)), view(view.parse(camera=(0, 0, 0.5)))])
     rows(denoiser, shared, both, torch.tensor([0, 0]))
     hook.remove()
@@ -138,19 +142,9 @@ def test_the_included_weights_know_turns() -> None:
     network: Any = included.denoiser.network
     read: Any = included.conditioner
     cubes = torch.cat([read.parse(0.4, 0.5, shape="cube", size="large", turn=turn) for turn in (0, 45, 89)])
-    features = network.features(
-        torch.randn(1, 16, 16, 24, generator=torch.Generator().manual_seed(0)), torch.tensor([500.0])
-    )
+    features = network.features(torch.randn(1, 16, 16, 24, generator=seeded(0)), torch.tensor([500.0]))
     edge, corner, almost = network.head(features, read(cubes), torch.zeros(3, dtype=torch.long))
     assert (edge - corner).square().mean() > 20 * (edge - almost).square().mean() > 0  # 89 degrees are nearly 0
-
-
-def test_a_training_goes_on_from_a_model(tmp_path: Path, renders: Path, model: Model) -> None:
-    made = recipe(data=renders, init=model, preset="default", cache=tmp_path)
-    assert made.module is model.denoiser.network
-    for other in ("clevr-small", "clevr-places"):
-        with pytest.raises(InputError, match=f"got the model {other} to start from, which has another network"):
-            recipe(data=renders, init=load(other), preset="default", cache=tmp_path)
 
 
 def test_turns_of_a_record_are_whole_degrees(renders: Path) -> None:
@@ -158,7 +152,6 @@ def test_turns_of_a_record_are_whole_degrees(renders: Path) -> None:
         values = turned_values_of(record)
         is_cube = torch.tensor([one["shape"] == "cube" for one in record.attributes], dtype=torch.bool)
         assert (values[:, 6] > 0).equal(is_cube)
-        assert record.turns is not None
         away = (values[is_cube, 6] - 1 - record.turns[is_cube]).abs()
         assert bool((torch.minimum(away, 90 - away) <= 0.5).all())
         assert turned_values_of(attrs.evolve(record, turns=None))[:, 6].eq(0).all()
@@ -168,9 +161,9 @@ def test_a_model_keeps_its_small_codec_in_its_folder(tmp_path: Path, model: Mode
     model.save_pretrained(tmp_path / "one", dtype=torch.float16)
     (tmp_path / "one").rename(tmp_path / "two")
     again = load(tmp_path / "two")
-    assert again.denoiser.codec.image_size == [128, 192]  # type: ignore[union-attr]
+    assert again.denoiser.codec.image_size == [128, 192]
     samples = torch.randn(1, 16, 16, 24)
-    assert again.denoiser.codec.config()["source"] == str(tmp_path / "two" / "vae")  # type: ignore[union-attr]
+    assert again.denoiser.codec.config()["source"] == str(tmp_path / "two" / "vae")
     for one, other in zip(model.decode(samples, "pt"), again.decode(samples, "pt"), strict=True):
         torch.testing.assert_close(one, other, atol=0.02, rtol=0)
     assert json.loads((tmp_path / "two" / "config.json").read_text())["codec"]["config"]["source"] == "vae"
@@ -202,7 +195,7 @@ class Shifted(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.scale = torch.nn.Parameter(torch.ones(()))
-        self.directions = torch.randn(6, 16, 16, 24, generator=torch.Generator().manual_seed(0)) * 0.3
+        self.directions = torch.randn(6, 16, 16, 24, generator=seeded(0)) * 0.3
         self.base = torch.zeros(1, 16, 16, 24)
 
     def shift(self, value: torch.Tensor) -> torch.Tensor:

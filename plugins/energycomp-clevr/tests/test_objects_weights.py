@@ -1,14 +1,11 @@
 """The shipped weights of whole objects: scenes are drawn as described, and read as drawn."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from pathlib import Path
 
 import attrs
 import pytest
-import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -41,7 +38,7 @@ def quick(model: energycomp.Model, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def scene(model: energycomp.Model) -> Image.Image:
-    parts = [model.leaf(model.conditioner.read(text)) for text in TEXTS]  # type: ignore[attr-defined]
+    parts = [model.leaf(model.conditioner.read(text)) for text in TEXTS]
     return energycomp.Composer(parts).sample(generator=0, scheduler="ddpm", num_inference_steps=30, progress=False)[0]
 
 
@@ -52,7 +49,7 @@ def test_python_and_the_command_give_one_image(
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["sample", quick, *TEXTS, "--raw"])
     few = energycomp.load(quick)
-    cube, sphere = (few.leaf(few.conditioner.read(text)) for text in TEXTS)  # type: ignore[attr-defined]
+    cube, sphere = (few.leaf(few.conditioner.read(text)) for text in TEXTS)
     image = energycomp.Composer(cube & sphere).sample(generator=0, progress=False)[0]
     assert Image.open("sample.png").tobytes() == image.tobytes()
     assert model.sampling() == {
@@ -69,7 +66,6 @@ def solution(model: energycomp.Model, scene: Image.Image) -> energycomp.Solution
 def test_a_described_scene_is_read_as_described(model: energycomp.Model, solution: energycomp.Solution) -> None:
     found = [model.conditioner.describe(value) for value in solution.conditions]
     assert [(one["size"], one["color"]) for one in found] == [("large", "red"), ("small", "blue")]
-    assert solution.certainty is not None
     assert solution.certainty.shape == (2, 4)
     assert bool(((solution.certainty > 0) & (solution.certainty <= 1)).all())
 
@@ -109,13 +105,6 @@ def test_another_shape_is_not_drawn_into_the_old_outline(
     assert len(drawn) == over
 
 
-def test_a_place_alone_is_an_object_of_any_kind(model: energycomp.Model) -> None:
-    leaf = model(0.3, 0.5)
-    assert repr(leaf) == "clevr-small(0.3, 0.5)"
-    with torch.no_grad():
-        assert leaf.eps(torch.randn(1, 3, 64, 64), torch.tensor([500.0])).isfinite().all()
-
-
 def test_the_command_writes_records_and_draws_what_was_found(quick: str, scene: Image.Image, tmp_path: Path) -> None:
     scene.save(tmp_path / "scene.png")
     arguments = ["infer", quick, str(tmp_path / "scene.png"), "--count", "2", "--format", "clevr", "--redraw"]
@@ -131,46 +120,32 @@ def test_guidance_doubles_the_attributes(tmp_path: Path) -> None:
     words = ["sample", "clevr-small", "red cube at 0.3,0.5", "0.7,0.6", "--steps", "2", "--no-metadata"]
     words += ["-o", str(tmp_path / "a.png")]
     images = []
-    for options in (
-        [],
-        ["--guidance", "attributes"],
-        ["--guidance", "attributes=1"],
-        ["--best-of", "1", "--guidance", "attributes=2.0"],
-    ):
-        result = CliRunner().invoke(app, [*words, *options])
+    for options in ("", "--guidance attributes", "--guidance attributes=1", "--best-of 1 --guidance attributes=2.0"):
+        result = CliRunner().invoke(app, [*words, *options.split()])
         assert result.exit_code == 0, result.output
         assert result.stdout.splitlines()[0] == "-u + clevr-small(red cube at 0.3, 0.5) + clevr-small(0.7, 0.6)"
         images.append((tmp_path / "a.png").read_bytes())
     assert [image == images[0] for image in images] == [True, True, False, True]
-    for options, message in (
-        (["--guidance", "attributes=nan"], "a finite number"),
-        (["--guidance", "2"], "such as attributes=2"),
-    ):
-        result = CliRunner().invoke(app, [*words, *options])
-        assert result.exit_code != 0
-        assert message in " ".join(f"{result.output} {result.exception}".split())
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["infer", "--redraw"], "without a folder"),
-        (["infer", "--format", "faces"], "No writer is named 'faces'"),
-        (["infer", "--format", "clevr", "--json"], "expected one of them"),
-        (["edit", "--set", "color=red"], "an object's number"),
-        (["edit", "--set", "1:color"], "expected NAME=WORD"),
-        (["edit", "--set", "1:color=rde"], "got --set 1:color=rde; expected gray, red, blue,"),
-        (["edit", "--set", "1:colour=red"], "got --set 1:colour=red; expected size, color, material, shape"),
-        (["edit", "--set", "1:color=red", "--set", "1:size=large"], "twice"),
+        ("infer PHOTO --redraw", "without a folder"),
+        ("infer PHOTO --format faces", "No writer is named 'faces'"),
+        ("infer PHOTO --format clevr --json", "expected one of them"),
+        ("edit PHOTO --set color=red", "an object's number"),
+        ("edit PHOTO --set 1:color", "expected NAME=WORD"),
+        ("edit PHOTO --set 1:color=rde", "got --set 1:color=rde; expected gray, red, blue,"),
+        ("edit PHOTO --set 1:colour=red", "got --set 1:colour=red; expected size, color, material, shape"),
+        ("edit PHOTO --set 1:color=red --set 1:size=large", "twice"),
+        ("sample 0.7,0.6 --guidance attributes=nan", "a finite number"),
+        ("sample 0.7,0.6 --guidance 2", "such as attributes=2"),
     ],
 )
-def test_options_that_cannot_be(options: list[str], message: str, scene: Image.Image, tmp_path: Path) -> None:
+def test_options_that_cannot_be(options: str, message: str, scene: Image.Image, tmp_path: Path) -> None:
     scene.save(tmp_path / "scene.png")
-    command, *rest = options
-    result = CliRunner().invoke(app, [command, "clevr-small", str(tmp_path / "scene.png"), *rest])
+    command, *rest = options.replace("PHOTO", str(tmp_path / "scene.png")).split()
+    result = CliRunner().invoke(app, [command, "clevr-small", *rest])
     assert result.exit_code != 0
     assert message in " ".join(f"{result.output} {result.exception}".split())
-
-
-def test_the_package_names_both_models() -> None:
-    assert "clevr-places" in (Path(__file__).parents[1] / "README.md").read_text()

@@ -1,7 +1,5 @@
 """The sketch that a head sees of its object is what our renderer sees of it."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

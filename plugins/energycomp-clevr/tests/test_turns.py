@@ -1,7 +1,5 @@
 """Turns of cubes: how they are said, and that what is left open is drawn before an image is sampled."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +21,7 @@ from energycomp.errors import InputError
 from energycomp.inference import explain, make_problem
 from energycomp.models import Model
 from energycomp.sampling.drawn import drawn
+from energycomp.seeds import seeded
 from energycomp.testing import tinted_model
 from energycomp_clevr.codes import ATTRIBUTES
 from energycomp_clevr.objects import Objects
@@ -42,10 +41,7 @@ def test_contract() -> None:
     assert values[:, 6].eq(0).all()
     assert TURNED.attributes == ATTRIBUTES  # a turn is no word of a list
     assert TURNED.support.words == PLAIN.support.words
-
-
-def test_values_without_turns_leave_them_open() -> None:
-    """Such as those of records, and of models that take none."""
+    # Such as those of records, and of models that take none.
     value = PLAIN.parse(0.3, 0.5, shape="cube")
     assert values_of(TURNED, value).tolist() == [[*value[0].tolist(), 0.0]]
 
@@ -98,7 +94,7 @@ def test_refused_in_one_line(act: Callable[[], Any], message: str) -> None:
 
 def test_what_is_drawn_is_uniform() -> None:
     values = TURNED.read("red cube at 0.3,0.5").repeat(9000, 1)
-    found = TURNED.drawn(values, torch.Generator().manual_seed(0))
+    found = TURNED.drawn(values, seeded(0))
     counts = found[:, 6].long().bincount(minlength=91)
     assert counts[0] == 0
     assert bool((counts[1:] > 50).all())
@@ -106,7 +102,7 @@ def test_what_is_drawn_is_uniform() -> None:
     assert found[:, 3:6].equal(values[:, 3:6])
     assert abs(found[:, 2].mean() - 1.5) < 0.03  # as many small ones as large ones
     # A place alone leaves the shape open, too; who says all that shapes an outline is drawn as he is.
-    shapes = TURNED.drawn(values[:, :2], torch.Generator().manual_seed(1))[:, [5, 6]]
+    shapes = TURNED.drawn(values[:, :2], seeded(1))[:, [5, 6]]
     assert (shapes[:, 0] == 1).equal(shapes[:, 1] > 0)
     for shape in (1, 2, 3):
         assert abs((shapes[:, 0] == shape).float().mean() - 1 / 3) < 0.03
@@ -114,15 +110,14 @@ def test_what_is_drawn_is_uniform() -> None:
         value = TURNED.read(text)
         assert TURNED.drawn(value, None).equal(value)
     assert (draws_of(PLAIN), draws_of(Objects(viewpoint=True)), draws_of(TURNED)) == (None, None, TURNED)
-    around = TURNED.around([], 2000, torch.Generator().manual_seed(0))
-    assert around is not None
+    around = TURNED.around([], 2000, seeded(0))
     moved = around.rows[:, 0, -7:-1].reshape(-1, 3) @ torch.tensor(AXES)  # along the axes of the scene
     most = moved.reshape(-1, 2, 3).abs().amax(0)
     torch.testing.assert_close(most, torch.tensor([[0.5] * 3, [1.0] * 3]), atol=0.02, rtol=0)
 
 
 def leaves_of(scene: Any, n: int, seeds: list[int]) -> dict[str, Condition]:
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    generators = [seeded(seed) for seed in seeds]
     found = drawn(Composer(scene).composition, TURNED, n, generators)
     return {leaf.name: leaf.condition for leaf in found.terms}
 
@@ -154,25 +149,25 @@ def test_what_is_said_is_not_drawn(model: Model) -> None:
 
 @pytest.mark.parametrize("sampler", [None, "smc"])
 @torch.no_grad()
-def test_a_sample_is_that_of_what_was_drawn(tiny: Model, sampler: str | None) -> None:
+def test_a_sample_is_that_of_what_was_drawn(turned: Model, sampler: str | None) -> None:
     """Sampled again with the turn and the view said, from the same noise."""
-    cube, rows = tiny("red cube at 0.3,0.5"), 2 if sampler is None else 1  # samplers exchange samples
+    cube, rows = turned("red cube at 0.3,0.5"), 2 if sampler is None else 1  # samplers exchange samples
     how: dict[str, Any] = {
         **QUICK,
         "report": lambda _: None,
-        **(_own(tiny) if sampler is None else {"sampler": sampler}),
+        **(_own(turned) if sampler is None else {"sampler": sampler}),
     }
     found = Composer(cube).sample(2, generator=3, output_type="latent", **how)
-    rest = torch.Generator().manual_seed(3)
+    rest = seeded(3)
     said = drawn(Composer(cube).composition, TURNED, rows, [rest])
     assert [len(leaf.condition) for leaf in said.terms if leaf.name != "u"] == [rows, rows]
     assert found.equal(Composer(said).sample(2, generator=rest, output_type="latent", prior=False, **how))
     assert not found.equal(Composer(cube).sample(2, generator=3, output_type="latent", prior=False, **how))
 
 
-def test_compositions_of_one_batch_draw_what_each_draws_alone(tiny: Model) -> None:
+def test_compositions_of_one_batch_draw_what_each_draws_alone(turned: Model) -> None:
     scenes = [["sphere at 0.2,0.5", "cube at 0.3,0.5"], ["cube at 0.7,0.5"], []]
-    parts = [Composer([tiny(text) for text in texts] or tiny.unconditional) for texts in scenes]
+    parts = [Composer([turned(text) for text in texts] or turned.unconditional) for texts in scenes]
     seeds = [3, 4, 5]
     together = leaves_of(per_sample(parts), 3, seeds)
     for number, (part, seed) in enumerate(zip(parts, seeds, strict=True)):
@@ -180,19 +175,19 @@ def test_compositions_of_one_batch_draw_what_each_draws_alone(tiny: Model) -> No
             assert condition.rows[0].equal(together[name].expand(3).rows[number])
 
 
-def _own(tiny: Model) -> dict[str, Any]:
-    return {name: value for name, value in tiny.sampling().items() if name not in ("prior", "num_inference_steps")}
+def _own(turned: Model) -> dict[str, Any]:
+    return {name: value for name, value in turned.sampling().items() if name not in ("prior", "num_inference_steps")}
 
 
 @pytest.mark.parametrize("texts", [["red cube", "sphere at 0.7,0.5"], [], ["cube turned 30 at 0.3,0.5"]])
 def test_python_and_the_command_draw_the_same(
-    tiny: Model, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    turned: Model, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plugins.register("models", "turned", lambda **_: tiny)
+    plugins.register("models", "turned", lambda **_: turned)
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["sample", "turned", *texts, "--seed", "3", "--raw", "--steps", "2"])
     assert result.exit_code == 0, result.output
-    scene = tiny.scene(*texts, generator=3) or tiny.unconditional
+    scene = turned.scene(*texts, generator=3) or turned.unconditional
     image = Composer(scene).sample(generator=3, **QUICK)[0]
     assert image.size == (24, 16)
     assert Image.open("sample.png").tobytes() == image.tobytes()
@@ -201,26 +196,26 @@ def test_python_and_the_command_draw_the_same(
 
 
 @torch.no_grad()
-def test_pictures_that_are_not_square_are_edited_and_explained(tiny: Model) -> None:
+def test_pictures_that_are_not_square_are_edited_and_explained(turned: Model) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 48, 3), dtype=np.uint8))
-    parse = tiny.conditioner.parse
+    parse = turned.conditioner.parse
     values = torch.cat([parse(0.2, 0.4, color="red", shape="cube"), parse(0.7, 0.6, shape="sphere")])
-    solution = explain(image, tiny, values)
+    solution = explain(image, turned, values)
     assert solution.maps().shape == (2, 16, 24)
     options: dict[str, Any] = {"solution": solution, "generator": 0, "progress": False}
-    done = edit(image, tiny, set={0: {"turn": "45"}}, add=[{"x": 0.5, "y": 0.5, "shape": "cube"}], **options)
+    done = edit(image, turned, set={0: {"turn": "45"}}, add=[{"x": 0.5, "y": 0.5, "shape": "cube"}], **options)
     assert done.image.size == (48, 32)
     assert done.mask.shape == (1, 1, 16, 24)
     assert done.values[0].tolist() == parse(0.2, 0.4, color="red", shape="cube", turn=45)[0].tolist()
     assert 1 <= done.values[2, 6] <= 90  # drawn, since it is sampled
-    round_one = edit(image, tiny, set={0: {"shape": "sphere"}}, **options)
-    assert tiny.conditioner.describe(round_one.values[0]).keys() == {"x", "y", "color", "shape"}
+    round_one = edit(image, turned, set={0: {"shape": "sphere"}}, **options)
+    assert turned.conditioner.describe(round_one.values[0]).keys() == {"x", "y", "color", "shape"}
     with pytest.raises(InputError, match="got turn='45' with shape='sphere'"):
-        edit(image, tiny, set={1: {"turn": "45"}}, **options)
+        edit(image, turned, set={1: {"turn": "45"}}, **options)
     with pytest.raises(
         InputError, match="expected words by attribute of clevr-small: size, color, material, shape, turn"
     ):
-        edit(image, tiny, set={1: {"tilt": "45"}}, **options)
+        edit(image, turned, set={1: {"tilt": "45"}}, **options)
 
 
 def test_the_command_edit_sets_a_turn(tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +239,7 @@ class Turning(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.scale = torch.nn.Parameter(torch.ones(()))
-        self.directions = torch.randn(2, 2, 16, 16, 24, generator=torch.Generator().manual_seed(0)) * 0.3
+        self.directions = torch.randn(2, 2, 16, 16, 24, generator=seeded(0)) * 0.3
         self.base = torch.zeros(1, 16, 16, 24)
 
     def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
@@ -258,7 +253,7 @@ class Turning(torch.nn.Module):
 
 
 @torch.no_grad()
-def test_turns_are_read_last(model: Model) -> None:
+def test_turns_are_read_last_and_of_models_that_have_them(model: Model) -> None:
     """Of a prediction that turns with them, in closed form."""
     toy = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=Turning()))
     parse = model.conditioner.parse
@@ -269,22 +264,24 @@ def test_turns_are_read_last(model: Model) -> None:
     problem = make_problem(picture.sum(0, keepdim=True), toy, count=3)
     read = true.clone()
     read[:, 6] = 0.0
-    found = read_turns(problem, read, generator=torch.Generator().manual_seed(0))
+    found = read_turns(problem, read, generator=seeded(0))
     assert found[:, :6].equal(read[:, :6])
     assert found[2, 6] == 0
     assert (found[:2, 6] - true[:2, 6]).abs().max() <= 1
     assert problem.rows == 12 * (3 + 2 * 9 + 1)
     assert read_turns(problem, read[2:]).equal(read[2:])
+    with pytest.raises(InputError, match=r"got last=True with tinted .*; expected a model with turns"):
+        infer(torch.zeros(3, 16, 16), tinted_model(), last=True)
 
 
 def test_the_command_reads_turns_where_they_are_asked_for(
-    tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    turned: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def as_cubes(_: Any, values: Tensor, **__: Any) -> Tensor:
         return torch.cat([values[:, :5], torch.ones(len(values), 1), torch.full((len(values), 1), 31.0)], dim=1)
 
     monkeypatch.setattr("energycomp_clevr.turns.read_turns", as_cubes)
-    plugins.register("models", "turned", lambda **_: tiny)
+    plugins.register("models", "turned", lambda **_: turned)
     Image.new("RGB", (48, 32), "gray").save(tmp_path / "scene.png")
     told = []
     for more in ([], ["--last"]):
@@ -296,16 +293,11 @@ def test_the_command_reads_turns_where_they_are_asked_for(
     assert (told[1]["shape"], told[1]["turn"]) == ("cube", 30)
 
 
-def test_turns_are_asked_of_models_that_have_them() -> None:
-    with pytest.raises(InputError, match=r"got last=True with tinted .*; expected a model with turns"):
-        infer(torch.zeros(3, 16, 16), tinted_model(), last=True)
-
-
 @torch.no_grad()
 def test_a_canvas_has_one_view_and_turns_that_do_not_change_from_window_to_window(model: Model) -> None:
-    scene = model.conditioner.widened(model, ["cube at 0.5,0.5"], (128, 384), 0)  # type: ignore[attr-defined]
+    scene = model.conditioner.widened(model, ["cube at 0.5,0.5"], (128, 384), 0)
     inner: list[Tensor] = []
-    hook = model.denoiser.network.token.register_forward_pre_hook(lambda _, given: inner.append(given[0]))  # type: ignore[union-attr]
+    hook = model.denoiser.network.token.register_forward_pre_hook(lambda _, given: inner.append(given[0]))
     scene.eps(torch.randn(1, 16, 16, 48), torch.tensor([500.0]))
     hook.remove()
     tokens = torch.cat([part.reshape(-1, 24) for part in inner]).unique(dim=0)

@@ -1,7 +1,5 @@
 """Scenes on canvases: which windows have which objects where, and the command line."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

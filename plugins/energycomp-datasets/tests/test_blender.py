@@ -1,7 +1,5 @@
 """Scenes by Blender: what is sent to it, what is kept, and what is refused; a stand-in for Blender writes the files."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys
@@ -107,7 +105,7 @@ def test_what_is_refused(studio: Path, changed: dict[str, Any], message: str) ->
     assert not (studio / "out").exists()
 
 
-def test_without_blender_the_way_to_it_is_said(studio: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_needed_and_other_files_are_said(studio: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(blender.VARIABLE, str(studio / "nothing"))
     with pytest.raises(InputError, match=r"no Blender at .*nothing; expected .*bpy, .*pip install .bpy==5\.0\.1"):
         render(studio)

@@ -40,7 +40,7 @@ def variant(tmp_path: Path) -> Path:
     return folder
 
 
-def test_pictures_in_order_with_the_centres_of_their_objects(variant: Path) -> None:
+def test_places_are_those_of_the_pictures_in_order(variant: Path) -> None:
     records = read(variant)
     assert [found.path for found in records] == [
         variant / "0/CLEVRTEX_full_000000.png",
@@ -50,9 +50,6 @@ def test_pictures_in_order_with_the_centres_of_their_objects(variant: Path) -> N
     for found, places in zip(records, PLACES.values(), strict=True):
         assert found.count == len(places)
         assert torch.allclose(found.coordinates, torch.tensor(places) / torch.tensor([320.0, 240.0]))
-
-
-def test_places_are_in_the_picture_that_the_model_sees(variant: Path) -> None:
     picture = ImageProcessor(size=(64, 64), resize="squash")(read(variant)[0].path)[0]
     row, column = divmod(int(picture.sum(0).argmax()), 64)
     x, y = read(variant)[0].coordinates[0]
@@ -77,58 +74,40 @@ def test_examples_of_a_range_of_counts(variant: Path) -> None:
         source.examples(f"{variant}:9-10", count=5, seed=0)
 
 
-def test_only_what_is_asked_for_is_read(variant: Path) -> None:
+def test_only_what_is_asked_for_is_read_and_names_inside_are_not_followed(variant: Path) -> None:
+    content = record(0, PLACES[0]) | {"image_filename": "../../../secret.png"}
+    (variant / "0/CLEVRTEX_full_000000.json").write_text(json.dumps(content))
+    assert read(variant)[0].path == variant / "0/CLEVRTEX_full_000000.png"
     (variant / "1/CLEVRTEX_full_001000.json").write_text("{")
     assert len(ClevrSource().examples(str(variant), count=2, seed=0)) == 2
     with pytest.raises(InputError, match=r"CLEVRTEX_full_001000\.json"):
         ClevrSource().examples(str(variant), count=3, seed=0)
 
 
-def test_names_inside_a_record_are_not_followed(variant: Path) -> None:
-    content = record(0, PLACES[0]) | {"image_filename": "../../../secret.png"}
-    (variant / "0/CLEVRTEX_full_000000.json").write_text(json.dumps(content))
-    assert read(variant)[0].path == variant / "0/CLEVRTEX_full_000000.png"
+MALFORMED = [
+    "", "{", "[]", "3", "{}", '{"objects": 3}', '{"objects": {}}', '{"objects": [{}]}',
+    *(f'{{"objects": [{{"pixel_coords": {place}}}]}}' for place in (
+        "[1]", '["a", 2, 3]', "[NaN, 2, 3]", "[321, 2, 3]", "[1, -1, 3]", "[1" + "0" * 400 + ", 2, 3]")),
+    json.dumps({"objects": [{"pixel_coords": [1, 2, 3]}] * 65}),
+    json.dumps({"objects": [], "more": "x" * 1_000_000}),
+    "[" * 100_000, "\x00\xff",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "{",
-        "[]",
-        "3",
-        "{}",
-        '{"objects": 3}',
-        '{"objects": {}}',
-        '{"objects": [{}]}',
-        '{"objects": [{"pixel_coords": [1]}]}',
-        '{"objects": [{"pixel_coords": ["a", 2, 3]}]}',
-        '{"objects": [{"pixel_coords": [NaN, 2, 3]}]}',
-        '{"objects": [{"pixel_coords": [321, 2, 3]}]}',
-        '{"objects": [{"pixel_coords": [1, -1, 3]}]}',
-        '{"objects": [{"pixel_coords": [1' + "0" * 400 + ", 2, 3]}]}",
-        json.dumps({"objects": [{"pixel_coords": [1, 2, 3]}] * 65}),
-        json.dumps({"objects": [], "more": "x" * 1_000_000}),
-        "[" * 100_000,
-        "\x00\xff",
-    ],
-)
+@pytest.mark.parametrize("text", MALFORMED, ids=lambda text: text[:40])
 def test_malformed_records_are_refused(variant: Path, text: str) -> None:
     (variant / "0/CLEVRTEX_full_000001.json").write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=r"got .*CLEVRTEX_full_000001\.json with .*expected the record of"):
         read(variant)
 
 
-def test_a_missing_record_and_a_missing_picture_are_named(variant: Path) -> None:
+def test_what_is_missing_is_named_and_a_folder_of_masks_is_refused(variant: Path, tmp_path: Path) -> None:
     (variant / "0/CLEVRTEX_full_000001.json").unlink()
     with pytest.raises(InputError, match=r"CLEVRTEX_full_000001\.json with ValueError: no such file"):
         read(variant)
     (variant / "0/CLEVRTEX_full_000000.png").unlink()
     with pytest.raises(InputError, match=r"got no image .*CLEVRTEX_full_000000\.png"):
         read(variant)
-
-
-def test_a_folder_of_masks_is_refused(variant: Path, tmp_path: Path) -> None:
     masks = tmp_path / "masks"
     masks.mkdir()
     (variant / "0/CLEVRTEX_full_000000_flat.png").rename(masks / "CLEVRTEX_full_000000_flat.png")

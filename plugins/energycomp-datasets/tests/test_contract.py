@@ -1,7 +1,5 @@
 """One contract of all sources that draw their images, and one of all networks whose weights this package ships."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -10,21 +8,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from energycomp.errors import CheckpointError, InputError
 from energycomp.files import read_tensors
 from energycomp.images import from_bytes
 from energycomp.plugins import find
+from energycomp.seeds import seeded
+from energycomp_datasets.clevr.layout import described_record
 from energycomp_datasets.clevr.reader import SceneReader, load_reader
+from energycomp_datasets.clevr.scenes import sample_scene
+from energycomp_datasets.clevr.source import ClevrSource
+from energycomp_datasets.clevr.videos import asked
 from energycomp_datasets.faces.source import draw as face
 from energycomp_datasets.rooms.classifier import Classifier, load_classifier
+from energycomp_datasets.rooms.rooms import layout as rooms_layout
 from energycomp_datasets.rooms.source import arrow_room, room
 from energycomp_datasets.shapes.features import ShapeFeatures, shape_features
 from energycomp_datasets.shapes.lit import factors, render
+from energycomp_datasets.shapes.shapes import layout as shapes_layout
 from energycomp_datasets.shapes.source import draw as shapes
 from energycomp_datasets.shipped import save_network
-from energycomp_datasets.solids.source import drawn as solids
+from energycomp_datasets.solids.solids import CONCEPTS, picture
+from energycomp_datasets.solids.source import TextSource, drawn as solids
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_lab.checks import check_dataset
 from energycomp_lab.evaluation import DataSource
@@ -86,6 +93,46 @@ def test_data_that_is_not_there(
     Path("file").write_text("")
     with pytest.raises(InputError, match=said):
         find("datasets", name)().examples(spec, count=1, seed=0)
+
+
+def pictures_in(folder: Path) -> str:
+    """A folder of images whose name says no concept."""
+    (folder / ",").mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "," / "1.png")
+    return str(folder)
+
+
+RANDOM = np.random.default_rng(0)
+UNDRAWN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "six shapes": (lambda _: shapes_layout(RANDOM, 6), "expected"),
+    "fewer than no shapes": (lambda _: shapes_layout(RANDOM, -1), "expected"),
+    "world of shapes": (lambda _: shapes_layout(RANDOM, 2, world="c"), "expected"),
+    "four solids in a room": (lambda _: rooms_layout(RANDOM, 4), "expected 0 to 3"),
+    "eleven objects": (lambda _: sample_scene(11, seeded(0)), "expected 0 to 10"),
+    "fewer than no objects": (lambda _: sample_scene(-1, seeded(0)), "expected 0 to 10"),
+    **{f"solids {names}": (lambda _, names=names: picture(names, RANDOM), "expected some of red cube")
+       for names in (["red cone"], ["cube"], ["purple cube"], ["red cube", "cat"])},
+    "five solids": (lambda _: picture(CONCEPTS[:5], RANDOM), "at most 4"),
+    **{f"videos {text}": (lambda _, text=text: asked(text), "expected")
+       for text in ("still", "1-3", "4-9", "8x8", "3f", "4-6:red")},
+    **{f"clevr {spec}": (lambda _, spec=spec: ClevrSource().examples(spec, count=1, seed=0), "two counts from 0 to 10")
+       for spec in ("synthetic:texture:3-5", "synthetic:textured:11", "synthetic:textured:3-5:4")},
+    "a concept without a place": (lambda _: described_record([{"concept": "cat"}], "a.png"), "without a place"),
+    "a place in the sky": (lambda _: described_record([{"x": 0.5, "y": -1.0}], "a.png"), "horizon"),
+    "a folder without concepts": (
+        lambda folder: TextSource().examples(pictures_in(folder), count=1, seed=0), "expected the concepts of its"),
+    "options of writing": (lambda folder: TextSource().write(
+        folder, count=1, seed=0, options="2", progress=lambda _: None), "'2'; expected one of seen, 1, 3, or none"),
+    **{f"classifier {shape}": (lambda _, shape=shape: Classifier().verdicts(torch.zeros(shape)), "expected")
+       for shape in ((3, 32, 32), (1, 3, 64, 64), (1, 1, 32, 32))},
+    "reader": (lambda _: load_reader().read(torch.zeros(1, 3, 64, 64)), r"expected \(B, 3, 128, 128\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "message"), UNDRAWN.values(), ids=UNDRAWN)
+def test_what_cannot_be_drawn_or_read(call: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        call(tmp_path)
 
 
 NETWORKS: dict[str, tuple[Any, Any, Any]] = {  # as it ships, how it is loaded, and one of other sizes

@@ -1,7 +1,5 @@
 """MIG and MCC against numpy's histograms, scipy's correlations, all matchings and tables worked out by hand."""
 
-from __future__ import annotations
-
 import math
 from itertools import permutations
 
@@ -12,6 +10,7 @@ from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
 from energycomp.errors import InputError
+from energycomp.seeds import seeded
 from energycomp_datasets.shapes.disentanglement import (
     MeanCorrelation,
     MutualInformationGap,
@@ -23,11 +22,11 @@ from energycomp_datasets.shapes.disentanglement import (
 
 
 def uniform(count: int, width: int, seed: int = 0) -> Tensor:
-    return torch.rand(count, width, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(count, width, generator=seeded(seed))
 
 
 def gaussian(count: int, width: int, seed: int = 0) -> Tensor:
-    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(count, width, generator=seeded(seed))
 
 
 def turned(degrees: float) -> Tensor:
@@ -35,7 +34,7 @@ def turned(degrees: float) -> Tensor:
     return torch.tensor([[c, -s], [s, c]])
 
 
-def test_information_of_a_table() -> None:
+def test_information_of_a_table_and_of_few_values() -> None:
     """Of counts [[3, 1], [1, 3]]: 3/4 ln(3/2) + 1/4 ln(1/2)."""
     z = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])[:, None]
     v = torch.tensor([5, 5, 5, 9, 5, 9, 9, 9])[:, None]
@@ -43,6 +42,10 @@ def test_information_of_a_table() -> None:
     assert mutual_information(z, v).item() == pytest.approx(expected, rel=1e-12)
     assert entropies(v).item() == pytest.approx(math.log(2), rel=1e-12)
     assert mutual_information(z, torch.tensor([0, 1, 0, 1, 0, 1, 0, 1])[:, None]).item() == 0
+    # Categories 0, 1 and 1000: bins of equal width would take 0 and 1 for one.
+    v = torch.tensor([0.0, 1.0, 1000.0]).repeat(10)[:, None]
+    assert entropies(v).item() == pytest.approx(math.log(3))
+    assert entropies(v, bins=2).item() == pytest.approx(math.log(3) - 2 / 3 * math.log(2))
 
 
 @pytest.mark.parametrize("bins", [5, 20])
@@ -59,14 +62,7 @@ def test_information_against_numpy(bins: int) -> None:
             assert found[j, k].item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_few_values_are_no_histogram() -> None:
-    """Categories 0, 1 and 1000: bins of equal width would take 0 and 1 for one."""
-    v = torch.tensor([0.0, 1.0, 1000.0]).repeat(10)[:, None]
-    assert entropies(v).item() == pytest.approx(math.log(3))
-    assert entropies(v, bins=2).item() == pytest.approx(math.log(3) - 2 / 3 * math.log(2))
-
-
-def test_factors_as_latents() -> None:
+def test_what_latents_know_is_counted_once() -> None:
     v = uniform(4000, 3)
     gap, correlation = information_gaps(-v.flip(1), v), matched_correlations(-v.flip(1), v)
     assert float(gap.min()) > 0.97
@@ -74,6 +70,15 @@ def test_factors_as_latents() -> None:
     assert correlation.tolist() == pytest.approx([1, 1, 1], abs=1e-9)
     grid = torch.cartesian_prod(torch.arange(4), torch.arange(3), torch.arange(2))
     assert information_gaps(grid.float(), grid).tolist() == pytest.approx([1, 1, 1], abs=1e-12)
+    v = uniform(500, 2)
+    assert information_gaps(v[:, [0, 0, 1]], v).tolist() == pytest.approx([0, 0.8], abs=0.2)
+    assert information_gaps(v[:, [0, 0, 1]], v)[0] == 0
+    v = uniform(50, 1)
+    z = torch.cat([torch.full((50, 1), 0.1), v], 1)
+    assert matched_correlations(z, v).tolist() == pytest.approx([1])
+    assert matched_correlations(z[:, :1], v).tolist() == [0]
+    assert matched_correlations(z[:, :1], v, rank=True).tolist() == [0]
+    assert mutual_information(z, v)[0].item() == pytest.approx(0, abs=1e-12)
 
 
 def test_mixed_latents_score_less() -> None:
@@ -85,12 +90,6 @@ def test_mixed_latents_score_less() -> None:
     for degrees in (15, 45):  # of unit Gaussians, the correlation is the cosine
         expected = math.cos(math.radians(degrees))
         assert matched_correlations(v @ turned(degrees), v).tolist() == pytest.approx([expected] * 2, abs=0.02)
-
-
-def test_a_factor_that_two_dimensions_know_has_no_gap() -> None:
-    v = uniform(500, 2)
-    assert information_gaps(v[:, [0, 0, 1]], v).tolist() == pytest.approx([0, 0.8], abs=0.2)
-    assert information_gaps(v[:, [0, 0, 1]], v)[0] == 0
 
 
 def test_gaps_over_parts() -> None:
@@ -120,15 +119,6 @@ def test_correlations_against_all_matchings(width: int, count: int, *, rank: boo
     found = matched_correlations(z, v, rank=rank)
     assert float(found.sum()) == pytest.approx(best, rel=1e-6)
     assert int((found == 0).sum()) == max(0, count - width)
-
-
-def test_a_constant_dimension_tells_nothing() -> None:
-    v = uniform(50, 1)
-    z = torch.cat([torch.full((50, 1), 0.1), v], 1)
-    assert matched_correlations(z, v).tolist() == pytest.approx([1])
-    assert matched_correlations(z[:, :1], v).tolist() == [0]
-    assert matched_correlations(z[:, :1], v, rank=True).tolist() == [0]
-    assert mutual_information(z, v)[0].item() == pytest.approx(0, abs=1e-12)
 
 
 def test_metrics_take_batches() -> None:

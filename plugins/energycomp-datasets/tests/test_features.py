@@ -1,22 +1,38 @@
-"""The network that counts shapes and colours: its labels, its weights, and what its distances order."""
+"""Networks that look at pictures: one counts shapes and colours, and one judges Arrow Room."""
 
-from __future__ import annotations
-
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from energycomp_datasets.shapes.features import (
-    LABELS,
-    ShapeFeatures,
-    counts_loss,
-    counts_of,
-    labelled,
-    shape_features,
+from energycomp.seeds import seeded
+from energycomp_datasets.rooms.arrow_room import ArrowRooms, arrow_rooms, layout as room_layout, render as render_rooms
+from energycomp_datasets.rooms.classifier import (
+    Classifier,
+    RoomReading,
+    classifier_accuracy,
+    classifier_loss,
+    confusion,
+    load_classifier,
+    structure_accuracy,
 )
+from energycomp_datasets.rooms.corruptions import (
+    CORRUPTIONS,
+    CROSSED,
+    INVALID,
+    LEANING,
+    RIGHT,
+    WRONG,
+    _blur,
+    _leaning,
+    corrupted,
+    labelled as labelled_rooms,
+)
+from energycomp_datasets.shapes.features import LABELS, ShapeFeatures, counts_loss, counts_of, labelled, shape_features
 from energycomp_datasets.shapes.perceptual import FrechetDistance, KernelDistance, perceptual_distance
 from energycomp_datasets.shapes.shapes import WORLDS, layout, render
 from energycomp_datasets.shapes.source import draw
@@ -35,16 +51,13 @@ def held_out() -> tuple[Tensor, Tensor]:
     return pictures.float() / 127.5 - 1, counts
 
 
-def test_pictures_are_those_of_the_source() -> None:
+def test_counts_are_those_that_were_drawn() -> None:
     pictures, counts = labelled(12, seed=7).tensors
     for index, world in enumerate("ab" * 6):
         made = draw(index, 7, world=world, counts=(1, 5))
         assert torch.equal(((made.image + 1) * 127.5).round().byte(), pictures[index])
         assert torch.equal(counts_of(made.factors, world), counts[index])
         assert int(counts[index, :6].sum()) == int(counts[index, 6:].sum()) == len(made.factors)
-
-
-def test_labels_say_what_was_drawn() -> None:
     objects = torch.zeros(3, 7)
     objects[:, 0] = torch.tensor([2.0, 0.0, 2.0])  # star, cross, star
     objects[:, 4:7] = torch.tensor(WORLDS["b"].palette)[[3, 1, 1]] + 0.08
@@ -95,7 +108,7 @@ def test_distances_of_sets_tell_worlds_apart(network: ShapeFeatures, held_out: t
 
 def test_distances_of_pairs_grow_with_noise(network: ShapeFeatures, held_out: tuple[Tensor, Tensor]) -> None:
     images = held_out[0][:8]
-    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(images.shape, generator=seeded(0))
     values = [
         float(perceptual_distance(network, images, (images + level * noise).clamp(-1, 1)).mean())
         for level in (0.0, 0.02, 0.1, 0.4)
@@ -112,3 +125,98 @@ def test_training(tmp_path: Path) -> None:
     config = FitConfig(steps=2, batch_size=8, learning_rate=1e-3)
     fit(network, counts_loss, labelled(16, seed=0), config, out=tmp_path / "run", progress=False)
     assert all(not torch.equal(before[name], now) for name, now in network.named_parameters())
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return load_classifier()
+
+
+def test_the_rule_is_that_of_the_world() -> None:
+    """Of all 81 readings, 18 are right: three places of the odd one, three shapes of it, two of the others."""
+    kinds = torch.tensor(list(product(range(3), repeat=4)))
+    rooms = ArrowRooms(torch.empty(0), torch.empty(0), kinds[:, :3], kinds[:, 3])
+    valid = torch.ones(len(kinds), dtype=torch.bool)
+    verdicts = RoomReading(rooms.shapes, rooms.target, valid).verdicts
+    assert torch.equal(verdicts, torch.where(rooms.right, RIGHT, WRONG))
+    assert int((verdicts == RIGHT).sum()) == 18
+    assert set(RoomReading(rooms.shapes, rooms.target, ~valid).verdicts.tolist()) == {INVALID}
+
+
+def test_scenes_are_what_their_labels_say() -> None:
+    pictures, labels, verdicts = labelled_rooms(303, seed=3).tensors
+    assert verdicts.bincount().tolist() == [101, 101, 101]
+    assert torch.equal(labels[:, 4] == 0, verdicts == INVALID)
+    rooms = ArrowRooms(torch.empty(0), torch.empty(0), labels[:, :3], labels[:, 3])
+    assert torch.equal(rooms.right[verdicts != INVALID], verdicts[verdicts != INVALID] == RIGHT)
+    wrong = labels[verdicts == WRONG]
+    kinds = np.array([len(set(shapes)) for shapes in wrong[:, :3].tolist()])
+    assert all((kinds == number).mean() > 0.1 for number in (1, 2, 3))
+    assert torch.equal(pictures, labelled_rooms(303, seed=3).tensors[0])
+    assert not torch.equal(pictures, labelled_rooms(303, seed=4).tensors[0])
+
+
+def test_valid_pictures_keep_most_of_every_shape() -> None:
+    objects = room_layout(np.random.default_rng(0), np.tile([0, 1, 2], (40, 1)), np.arange(40) % 3)
+    off = (_leaning(np.random.default_rng(1), objects) - render_rooms(objects).images).abs().amax((1, 2, 3))
+    assert float(off.max()) < LEANING * 2
+    assert float((off > 0.02).float().mean()) > 0.5
+    assert min(CROSSED[0], 1 - CROSSED[1]) > LEANING
+
+
+def test_blur_is_gaussian() -> None:
+    images = torch.rand(2, 3, 32, 32, generator=seeded(0)) * 2 - 1
+    for picture, blurred, sigma in zip(images, _blur(images, torch.tensor([0.4, 2.0])), (0.4, 2.0), strict=True):
+        # the reach is that of the widest, 5 px
+        expected = gaussian_filter(picture.numpy(), (0, sigma, sigma), mode="nearest", radius=(0, 5, 5))
+        assert np.allclose(blurred, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_a_corrupted_image_is_not_a_room(kind: str) -> None:
+    """It differs from the room it was made from by more than what a picture may be softened."""
+    rng = np.random.default_rng(0)
+    objects = room_layout(rng, rng.integers(3, size=(20, 3)), rng.integers(3, size=20))
+    images, rooms = CORRUPTIONS[kind](rng, objects), render_rooms(objects)
+    assert images.shape == rooms.images.shape
+    assert float((images - rooms.images).abs().amax((1, 2, 3)).min()) > 0.25
+    assert torch.equal(corrupted(kind, 3, seed=1), corrupted(kind, 3, seed=1))
+
+
+def test_what_is_missing_is_missing() -> None:
+    objects = room_layout(np.random.default_rng(1), np.zeros((30, 3), dtype=int), np.zeros(30, dtype=int))
+    masks = render_rooms(objects).masks
+    empty = objects.clone()
+    empty[..., 7] = 0
+    same = (CORRUPTIONS["missing"](np.random.default_rng(2), objects) == render_rooms(empty).images).all(1)
+    gone = torch.stack([(same | ~masks[:, k]).all(2).all(1) for k in range(4)], 1)
+    assert gone.sum(1).tolist() == [1] * 30
+
+
+def test_held_out_scenes(classifier: Classifier) -> None:
+    table = confusion(classifier, 450, seed=0)
+    assert table.sum(1).tolist() == [150, 150, 150]
+    assert float((table.diagonal() / table.sum(1)).min()) > 0.95
+    assert classifier_accuracy(450, seed=0) == pytest.approx(float(table.trace()) / 450)
+    assert classifier_accuracy(90, seed=0, classifier=Classifier()) < 0.7
+
+
+def test_rooms_as_they_are_drawn(classifier: Classifier) -> None:
+    rng = np.random.default_rng(HELD_OUT)
+    assert structure_accuracy(arrow_rooms(rng, 200).images) > 0.98
+    shapes = np.tile([0, 1, 1], (200, 1))
+    elsewhere = render_rooms(room_layout(rng, shapes, rng.integers(1, 3, 200))).images
+    assert structure_accuracy(elsewhere, classifier=classifier) < 0.02
+    assert float((classifier.verdicts(elsewhere) == WRONG).float().mean()) > 0.98
+    noise = torch.rand(20, 3, 32, 32, generator=seeded(0)) * 2 - 1
+    assert classifier.verdicts(torch.cat([noise, torch.zeros(1, 3, 32, 32)])).tolist() == [INVALID] * 21
+
+
+def test_training_of_the_classifier(tmp_path: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        small = Classifier((8, 8, 8, 8), width=8)
+    before = small.state_dict()["valid.weight"].clone()
+    config = FitConfig(steps=2, batch_size=8, learning_rate=1e-3)
+    fit(small, classifier_loss, torch.zeros(8), config, out=tmp_path / "run", progress=False)
+    assert not torch.equal(small.state_dict()["valid.weight"], before)

@@ -1,7 +1,5 @@
 """Sources of scenes with masks: drawn ones, folders, public files of others, and scenes that a model makes."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,12 +82,12 @@ def test_sampled_scenes_are_scored() -> None:
     right = arrow_rooms(rng, 60).images
     wrong = render(layout(rng, np.ones((60, 3), dtype=int), rng.integers(3, size=60))).images
     sampler = Sampler(torch.stack([right, wrong], 1).flatten(0, 1))
-    scores = ArrowSource().scene_scores(sampler, count=120, seed=0)  # type: ignore[arg-type]
+    scores = ArrowSource().scene_scores(sampler, count=120, seed=0)
     assert sampler.sizes == [50, 50, 20]
     assert scores["structure_accuracy"] == pytest.approx(0.5, abs=0.04)
     assert scores["classifier_accuracy"] > 0.95
     again = Sampler(right)
-    ArrowSource().scene_scores(again, count=60, seed=0)  # type: ignore[arg-type]
+    ArrowSource().scene_scores(again, count=60, seed=0)
     assert again.draws == sampler.draws[:2]
     assert len(set(sampler.draws)) == 3
 
@@ -151,7 +149,6 @@ def test_pictures_are_read_some_at_a_time(path: Path, monkeypatch: pytest.Monkey
 )
 def test_which_entities_are_background(spec: str, background: int) -> None:
     file = mask_file(spec)
-    assert file is not None
     assert file.background == background
     assert f"{file.path}" == spec.removesuffix(":3")
     assert mask_file(Path(spec).stem) is None
@@ -179,33 +176,24 @@ def test_arrays_that_do_not_fit(path: Path, change: Any, message: str) -> None:
         RoomsSource().examples(str(path), count=2, seed=0)
 
 
-def test_more_background_than_entities(path: Path) -> None:
+def refused(path: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        RoomsSource().examples(str(path), count=1, seed=0)
+
+
+def test_more_background_or_memory_than_there_is_and_damaged_files(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, masks = scenes()
     write(path, image=images, mask=masks)
     assert len(RoomsSource().examples(f"{path}:5", count=1, seed=0)[0].masks) == 0
-    with pytest.raises(InputError, match="6 background entities"):
-        RoomsSource().examples(f"{path}:6", count=1, seed=0)
-
-
-def test_more_than_fits_into_memory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images, masks = scenes()
-    write(path, image=images, mask=masks)
+    refused(f"{path}:6", "6 background entities")
     monkeypatch.setattr("energycomp_datasets.rooms.mask_files.MOST_BYTES", 2 * (8 * 6 * 3 + 5 * 8 * 6))
-    file = mask_file(path)
-    assert file is not None
     with pytest.raises(InputError, match="use -n 2"):
-        examples_in(file, count=3)
-    assert len(examples_in(file, count=2)) == 2
-
-
-def test_damaged_files(path: Path) -> None:
-    images, masks = scenes()
-    write(path, image=images, mask=masks)
+        examples_in(mask_file(path), count=3)
+    assert len(examples_in(mask_file(path), count=2)) == 2
     whole = path.read_bytes()
     for content in (b"", b"no archive", whole[: len(whole) // 2]):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="cannot be read"):
-            RoomsSource().examples(str(path), count=2, seed=0)
+        refused(path, "cannot be read")
 
 
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
@@ -216,34 +204,24 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     objects = np.empty((3, 8, 6, 3), dtype=object)
     objects[:] = Attack()
     np.savez(tmp_path / "objects.npz", image=objects, mask=scenes()[1])
-    with pytest.raises(InputError, match="object"):
-        RoomsSource().examples(str(tmp_path / "objects.npz"), count=1, seed=0)
+    refused(tmp_path / "objects.npz", "object")
     assert not (tmp_path / "touched").exists()
 
 
-def test_a_fortran_array(tmp_path: Path) -> None:
+def test_arrays_in_fortran_order_in_other_files_or_without_h5py(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images, masks = scenes()
     np.savez(tmp_path / "turned.npz", image=np.asfortranarray(images), mask=masks)
-    with pytest.raises(InputError, match="Fortran order"):
-        RoomsSource().examples(str(tmp_path / "turned.npz"), count=1, seed=0)
-
-
-def test_arrays_in_other_files_are_not_followed(tmp_path: Path) -> None:
+    refused(tmp_path / "turned.npz", "Fortran order")
     h5py = pytest.importorskip("h5py", reason="h5py, an optional dependency, is not installed")
-    images, masks = scenes()
     write(tmp_path / "other.h5", image=images)
     with h5py.File(tmp_path / "link.h5", "w") as file:
         file["image"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/image")
         file["mask"] = masks
-    with pytest.raises(InputError, match="no array of this file"):
-        RoomsSource().examples(str(tmp_path / "link.h5"), count=1, seed=0)
-
-
-def test_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused(tmp_path / "link.h5", "no array of this file")
     monkeypatch.setitem(sys.modules, "h5py", None)
-    (tmp_path / "scenes.h5").write_bytes(b"content")
-    with pytest.raises(InputError, match="pip install h5py"):
-        RoomsSource().examples(str(tmp_path / "scenes.h5"), count=1, seed=0)
+    refused(tmp_path / "other.h5", "pip install h5py")
 
 
 @pytest.mark.parametrize("world", training.WORLDS)
@@ -257,20 +235,16 @@ def test_training_pictures(world: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(images, drawn(world, 16).images)
 
 
-def test_an_unknown_world() -> None:
-    with pytest.raises(InputError, match="expected one of arrow, sprites, rooms"):
-        drawn("clevr", 32)
-
-
 def test_training_pictures_of_ones_own(path: Path) -> None:
     images, _ = scenes()
     write(path, images=images)
-    processor = ImageProcessor(size=(8, 6))
-    found = in_file(Path(f"{path}:4"), processor).images
+    found = in_file(Path(f"{path}:4"), ImageProcessor(size=(8, 6))).images
     assert np.array_equal(found.permute(0, 2, 3, 1), images)
 
 
-def test_training_pictures_of_a_folder(tmp_path: Path) -> None:
+def test_training_pictures_of_a_folder_and_of_no_world(tmp_path: Path) -> None:
     RoomsSource().write(tmp_path, count=2, seed=3, options="2", progress=lambda _: None)
     found = in_file(tmp_path, ImageProcessor(size=(32, 32))).images
     assert torch.equal(found[1], ((room(1, WRITTEN + 3, counts=(2, 2)).image + 1) * 127.5).round().byte())
+    with pytest.raises(InputError, match="expected one of arrow, sprites, rooms"):
+        drawn("clevr", 32)

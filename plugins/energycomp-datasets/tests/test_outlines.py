@@ -1,6 +1,4 @@
-"""The judge of shapes by outlines: it names what is rendered, and knows which objects are whole."""
-
-from __future__ import annotations
+"""Readers of CLEVR scenes: the network, and the judge of shapes by outlines."""
 
 from pathlib import Path
 
@@ -8,12 +6,14 @@ import attrs
 import pytest
 import torch
 
-from energycomp.images import ImageProcessor
+from energycomp.images import ImageProcessor, from_bytes
 from energycomp_datasets.clevr.geometry import SHAPES
-from energycomp_datasets.clevr.layout import object_values, read, record_of, scene_of, turns_of
+from energycomp_datasets.clevr.layout import object_values, read, record_of, render_objects, scene_of, turns_of
 from energycomp_datasets.clevr.outlines import in_view, judge
+from energycomp_datasets.clevr.reader import SIZE, load_reader
 from energycomp_datasets.clevr.renderer import instance_map, render
 from energycomp_datasets.clevr.scenes import ATTRIBUTES, Scene
+from energycomp_datasets.synthetic import HELD_OUT
 
 REAL = Path(__file__).resolve().parents[4] / "shared/data/clevr_real_dev"
 
@@ -33,7 +33,6 @@ def test_it_names_what_is_rendered(large: bool, size: tuple[int, int]) -> None:
         drawn = attrs.evolve(scene, shapes=torch.tensor([index]))
         # The words are those of another shape: only the place and the size are looked at.
         (found,) = judge(render(drawn, size), object_values(scene))
-        assert found is not None
         assert found.shape == shape
         assert max(found.overlaps, key=found.overlaps.__getitem__) == shape
         assert found.overlaps[shape] > 0.9
@@ -45,8 +44,6 @@ def test_it_reads_the_turn_of_a_cube(turn: int) -> None:
     scene = attrs.evolve(small_or_large(True), shapes=torch.tensor([0]), rotations=torch.tensor([turn]).deg2rad())
     (found,) = judge(render(scene, (128, 192)), object_values(scene))
     true = turns_of(record_of(scene, "", 0, ""), object_values(scene)[:, :2])
-    assert found is not None
-    assert true is not None
     assert abs((found.turn - float(true) + 45) % 90 - 45) <= 5
 
 
@@ -81,3 +78,15 @@ def test_it_names_what_official_images_show() -> None:
         right += [one.shape == words["shape"] for one, words in zip(found, record.attributes, strict=True) if one]
     assert len(right) > 12
     assert sum(right) >= len(right) - 1
+
+
+def test_it_reads_renders() -> None:
+    images, true = render_objects(6, objects=(2, 5), seed=HELD_OUT, size=(SIZE, SIZE))
+    found = load_reader().read(from_bytes(images))
+    assert [len(one) for one in found] == [len(one) for one in true]
+    right = []
+    for one, other in zip(found, true, strict=True):
+        distance, nearest = torch.cdist(other[:, :2], one[:, :2]).min(1)
+        assert distance.max() < 0.02
+        right.append((one[nearest, 2:] == other[:, 2:]).all(1))
+    assert torch.cat(right).float().mean() > 0.9

@@ -1,7 +1,5 @@
 """Distances of pictures against closed forms, scipy's square root of a matrix, and sums written out."""
 
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np
@@ -13,6 +11,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor, nn
 
 from energycomp.errors import InputError, NonFiniteError
+from energycomp.seeds import seeded
 from energycomp_datasets.shapes.perceptual import (
     FrechetDistance,
     KernelDistance,
@@ -38,7 +37,7 @@ class Pixels(nn.Module):
 
 
 def pictures(count: int, seed: int, *, size: int = 2) -> Tensor:
-    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 0.8 - 0.4
+    return torch.rand(count, 3, size, size, generator=seeded(seed)) * 0.8 - 0.4
 
 
 def network() -> Pixels:
@@ -138,12 +137,9 @@ def test_perceptual_distance_is_that_of_angles() -> None:
     assert metric.compute().item() == pytest.approx(np.mean(expected), rel=1e-4)
 
 
-def test_equal_pictures_are_at_distance_0() -> None:
+def test_equal_pictures_are_at_distance_0_and_gradients_reach_pictures_through_the_function_only() -> None:
     assert perceptual_distance(network(), pictures(2, 0), pictures(2, 0)).tolist() == [0, 0]
     assert perceptual_distance(network(), torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)).tolist() == [0]
-
-
-def test_gradients_reach_the_pictures_through_the_function_only() -> None:
     a, b = pictures(1, 0).requires_grad_(), pictures(1, 1)
     perceptual_distance(network(), a, b).sum().backward()
     assert a.grad is not None
@@ -167,28 +163,28 @@ def test_foreign_pictures_are_refused() -> None:
         perceptual_distance(network(), torch.zeros(2, 3, 2, 2), torch.zeros(1, 3, 2, 2))
 
 
-def test_networks_must_be_ready() -> None:
-    with pytest.raises(InputError, match="training mode"):
-        FrechetDistance(Pixels()).update(pictures(2, 0), real=True)
-    with pytest.raises(InputError, match="training mode"):
-        perceptual_distance(Pixels(), pictures(2, 0), pictures(2, 1))
-
-    class Broken(Pixels):
-        def forward(self, images: Tensor) -> Tensor:
-            return images.flatten(1) / 0
-
-    with pytest.raises(NonFiniteError, match="weights of the network"):
-        KernelDistance(Broken().eval(), subset_size=2).update(pictures(2, 0), real=True)
+class Broken(Pixels):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1) / 0
 
 
-def test_too_few_pictures() -> None:
-    distance = KernelDistance(network(), subset_size=10)
-    distance.update(pictures(9, 0), real=True)
-    distance.update(pictures(10, 0), real=False)
-    with pytest.raises(InputError, match="got 9 real and 10 other images; expected at least 10"):
-        distance.compute()
-    with pytest.raises(InputError, match="expected 1 or more of 2 or more"):
-        KernelDistance(network(), subset_size=1)
+def test_networks_must_be_ready_and_pictures_enough() -> None:
+    few = KernelDistance(network(), subset_size=10)
+    few.update(pictures(9, 0), real=True)
+    few.update(pictures(10, 0), real=False)
+    for call, error, message in (
+        (lambda: FrechetDistance(Pixels()).update(pictures(2, 0), real=True), InputError, "training mode"),
+        (lambda: perceptual_distance(Pixels(), pictures(2, 0), pictures(2, 1)), InputError, "training mode"),
+        (
+            lambda: KernelDistance(Broken().eval(), subset_size=2).update(pictures(2, 0), real=True),
+            NonFiniteError,
+            "weights of the network",
+        ),
+        (few.compute, InputError, "got 9 real and 10 other images; expected at least 10"),
+        (lambda: KernelDistance(network(), subset_size=1), InputError, "expected 1 or more of 2 or more"),
+    ):
+        with pytest.raises(error, match=message):
+            call()
 
 
 class Convolved(Pixels):
@@ -208,5 +204,4 @@ class Convolved(Pixels):
 def test_images_of_float64_are_read() -> None:
     network, a, b = Convolved().eval(), pictures(4, 0), pictures(4, 1)
     assert perceptual_distance(network, a.double(), b.double()).equal(perceptual_distance(network, a, b))
-    metric = FrechetDistance(network)
-    metric.update(a.double(), real=True)
+    FrechetDistance(network).update(a.double(), real=True)

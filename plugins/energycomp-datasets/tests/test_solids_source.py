@@ -1,8 +1,7 @@
-"""Pictures with their concepts: drawn ones that training never shows, folders, and what is no data."""
+"""Coloured solids: what pictures show, pictures with their concepts, held-out pairs, folders, and metrics of sets."""
 
-from __future__ import annotations
-
-from itertools import combinations
+from collections import Counter
+from itertools import chain, combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,14 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
-from energycomp_datasets.solids import source as source_module
-from energycomp_datasets.solids.solids import CONCEPTS, held_out_pairs, seen_pairs
+from energycomp.seeds import seeded
+from energycomp_datasets.clevr.scenes import Scene
+from energycomp_datasets.solids import solids, source as source_module
+from energycomp_datasets.solids.metrics import ConceptRecall
+from energycomp_datasets.solids.solids import CONCEPTS, REACH, SIZES, held_out_pairs, picture, seen_pairs
 from energycomp_datasets.solids.source import KINDS, TextSource, drawn, read
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
-from energycomp_lab.evaluation import Example
+from energycomp_lab.evaluation import ExactSet, Example, bootstrap
 
 
 def said(example: Example) -> set[str]:
@@ -47,9 +49,14 @@ def test_pictures_are_of_the_sets_that_their_kind_promises(unrendered: None) -> 
     assert len(set(pairs["synthetic:3"])) > 100
 
 
-def test_examples_have_the_names_of_their_concepts() -> None:
+def test_examples_have_names_and_metrics_take_sets_in_any_order() -> None:
     names, _ = drawn(1, HELD_OUT + 1)
     assert TextSource().examples("synthetic", count=2, seed=1)[1].name == " and ".join(names)
+    metrics: Any = TextSource().metrics()
+    cat, dog = torch.tensor([1, 2, 0]), torch.tensor([1, 3, 0])
+    found: list[Tensor] = [torch.stack([cat, dog]), cat[None]]
+    metrics.update(found, [torch.stack([dog, cat]), torch.stack([dog, cat])])
+    assert {name: float(value) for name, value in metrics.compute().items()} == {"exact_match": 0.5, "recall": 0.75}
 
 
 def test_what_is_written_is_not_what_is_evaluated(unrendered: None) -> None:
@@ -110,20 +117,116 @@ def test_folders_without_pictures(tmp_path: Path, files: list[str]) -> None:
         TextSource().examples(str(tmp_path), count=1, seed=0)
 
 
-def test_a_folder_whose_name_says_nothing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected the concepts of its images as its name"):
-        TextSource().examples(str(pictures(tmp_path, ",/1.png")), count=1, seed=0)
+GENERATOR = seeded(0)
 
 
-def test_options_of_writing_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'2'; expected one of seen, 1, 3, or none"):
-        TextSource().write(tmp_path, count=1, seed=0, options="2", progress=lambda _: None)
-    assert not list(tmp_path.iterdir())
+def sets(count: int) -> list[Tensor]:
+    """Sets of one to three of five prompts, in any order."""
+    prompts = torch.tensor([[k, 2 * k, 0] for k in range(5)])
+    sizes = torch.randint(1, 4, (count,), generator=GENERATOR).tolist()
+    return [prompts[torch.randperm(5, generator=GENERATOR)[:size]] for size in sizes]
 
 
-def test_metrics_take_sets_in_any_order() -> None:
-    metrics: Any = TextSource().metrics()
-    cat, dog = torch.tensor([1, 2, 0]), torch.tensor([1, 3, 0])
-    found: list[Tensor] = [torch.stack([cat, dog]), cat[None]]
-    metrics.update(found, [torch.stack([dog, cat]), torch.stack([dog, cat])])
-    assert {name: float(value) for name, value in metrics.compute().items()} == {"exact_match": 0.5, "recall": 0.75}
+def test_against_sets_of_python() -> None:
+    found, true = sets(200), sets(200)
+    true[:50] = [value.flip(0) for value in found[:50]]  # the same in another order
+    f, t = ([{tuple(row) for row in value.tolist()} for value in values] for values in (found, true))
+    exact, recall = ExactSet(), ConceptRecall()
+    for start in range(0, 200, 30):
+        exact.update(found[start : start + 30], true[start : start + 30])
+        recall.update(found[start : start + 30], true[start : start + 30])
+    right = sum(a == b for a, b in zip(f, t, strict=True))
+    assert 50 <= right < 200
+    assert float(exact.compute()) == pytest.approx(right / 200)
+    assert float(recall.compute()) == pytest.approx(
+        sum(len(a & b) for a, b in zip(f, t, strict=True)) / sum(map(len, t))
+    )
+
+
+def test_a_subset_and_a_superset_are_not_the_set() -> None:
+    cat, dog = torch.tensor([[1, 2], [1, 3]])
+    both, one, none = torch.stack([cat, dog]), cat[None], cat[None][:0]
+    for found, true, right, share in ((one, both, 0, 0.5), (both, one, 0, 1), (none, one, 0, 0), (none, none, 1, None)):
+        exact, recall = ExactSet(), ConceptRecall()
+        exact.update([found], [true])
+        recall.update([found], [true])
+        assert float(exact.compute()) == right
+        assert torch.isnan(recall.compute()) if share is None else float(recall.compute()) == share
+
+
+def test_they_are_functions_of_sums() -> None:
+    """So that they have bootstrap intervals."""
+    for metric in (ExactSet(), ConceptRecall()):
+        parts = [metric.clone() for _ in range(40)]
+        for part, found, true in zip(parts, sets(40), sets(40), strict=True):
+            part.update([found], [true])
+            metric.update([found], [true])
+        ends = bootstrap(parts, float(metric.compute()))
+        assert ends[0] <= float(metric.compute()) <= ends[1]
+
+
+# The channels that a tint has much of, less those that it has little of.
+TINTED = {"red": (1, -1, -1), "blue": (-1, -1, 1), "green": (-1, 1, -1), "yellow": (1, 1, -2)}
+
+
+def test_pairs_are_parted() -> None:
+    pairs = set(combinations(CONCEPTS, 2))
+    held, seen = set(held_out_pairs()), set(seen_pairs())
+    assert len(CONCEPTS) == 12
+    assert held | seen == pairs
+    assert not held & seen
+    assert len(held) == round(0.3 * len(pairs)) == len(held_out_pairs())
+    uses = Counter(chain.from_iterable(held))
+    assert set(uses) == set(CONCEPTS)
+    assert set(uses.values()) == {2, 3, 4}
+
+
+@pytest.mark.parametrize("concept", CONCEPTS)
+def test_a_picture_shows_its_colour(concept: str) -> None:
+    tint, _ = concept.split()
+    weights = {name: torch.tensor(part, dtype=torch.float32) for name, part in TINTED.items()}
+    shown = picture([concept], np.random.default_rng(7))
+    assert shown.shape == (3, 64, 64)
+    assert float(shown.min()) >= -1
+    assert float(shown.max()) <= 1
+    strongest = {name: float((shown * part[:, None, None]).sum(0).max()) for name, part in weights.items()}
+    assert max(strongest, key=strongest.__getitem__) == tint
+
+
+def test_pictures_repeat_and_shapes_differ() -> None:
+    state = torch.get_rng_state()
+    first, second, other = (picture(CONCEPTS[:2], np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert first.equal(second)
+    assert not first.equal(other)
+    assert torch.equal(state, torch.get_rng_state())
+    small = picture(CONCEPTS[:2], np.random.default_rng(1), size=32)
+    assert small.shape == (3, 32, 32)
+    assert float((torch.nn.functional.avg_pool2d(first[None], 2)[0] - small).abs().mean()) < 0.03
+    shown = [picture([f"red {shape}"], np.random.default_rng(3)) for shape in solids.SHAPES]
+    assert all(float((one - other).abs().max()) > 0.2 for one, other in pairwise([*shown, shown[0]]))
+
+
+def test_every_object_is_whole_and_none_hides_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the scenes that are drawn, whatever the number of objects."""
+    scenes: list[Scene] = []
+
+    def recorded(scene: Scene, size: tuple[int, int], **_: object) -> Tensor:
+        scenes.append(scene)
+        return torch.zeros(3, *size)
+
+    monkeypatch.setattr(solids, "render", recorded)
+    for seed, count in enumerate((0, 1, 2, 3, 4) * 3):
+        names = [CONCEPTS[int(k)] for k in np.random.default_rng(seed).permutation(12)[:count]]
+        picture(names, np.random.default_rng(seed))
+        scene = scenes[-1]
+        assert [
+            f"{list(solids.COLORS)[c]} {solids.SHAPES[s]}" for c, s in zip(scene.colors, scene.shapes, strict=True)
+        ] == (names)
+        ids = solids.id_buffer(scene, 64, 96)[0][..., 16:80]
+        assert all(int((ids == k).sum()) >= 64 for k in range(count))
+        assert ((scene.sizes >= SIZES[0]) & (scene.sizes <= SIZES[1])).all()
+        assert (scene.positions[:, :2].abs() <= REACH).all()
+        assert scene.positions[:, 2].equal(scene.sizes)  # they stand on the ground
+        for i, j in combinations(range(count), 2):
+            apart = float((scene.positions[i, :2] - scene.positions[j, :2]).norm())
+            assert apart > float(scene.sizes[i] + scene.sizes[j])

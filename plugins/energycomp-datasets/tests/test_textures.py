@@ -12,7 +12,7 @@ from energycomp_datasets.clevr.asked import KINDS
 from energycomp_datasets.clevr.geometry import MORE_SHAPES, SHAPES, interval, normal
 from energycomp_datasets.clevr.layout import read, render_objects, scene_of
 from energycomp_datasets.clevr.renderer import instance_map, render
-from energycomp_datasets.clevr.scenes import Scene, project, sample_scene
+from energycomp_datasets.clevr.scenes import Scene, project
 from energycomp_datasets.clevr.shading import ground_albedo, surface_albedos
 from energycomp_datasets.clevr.source import ClevrSource
 from energycomp_datasets.clevr.textures import LATTICE, PATTERNS, _noise, paint, sample_textures
@@ -77,27 +77,25 @@ def test_objects_stand_out_from_the_ground(scenes: list[Scene]) -> None:
     assert gaps.quantile(0.1) > 0.1
 
 
-def test_a_scene_without_objects_is_textured() -> None:
-    picture = render(sample_scene(0, seeded(0), textured=True))
-    assert picture.shape == (3, 64, 64)
-    assert picture.isfinite().all()
-
-
 def level(shape: int, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     """At most 1 inside of the shape."""
+    if shape == 1:
+        return x * x + y * y + z * z
+    if shape == 2:
+        return torch.maximum(x * x + y * y, z * z)
     if shape == 3:
         return torch.maximum((x * x + y * y).sqrt() - (1 - z) / 2 + 1, z.abs())
     if shape == 4:
         return (x * x + y * y) / 0.68**2 + z * z
     x, y, z = (x / 0.5, y / 0.5, z) if shape == 5 else (x, y, z)
     axes = [x.abs(), y.abs(), z.abs()]
-    if shape == 5:
+    if shape in (0, 5):
         pairs = [(x.abs() + y.abs()) / 1.88, (y.abs() + z.abs()) / 1.88, (z.abs() + x.abs()) / 1.88]
         return torch.stack(axes + pairs).amax(0)
     return torch.stack([*axes, sum(axes) / 1.5]).amax(0)
 
 
-@pytest.mark.parametrize("shape", range(3, 7))
+@pytest.mark.parametrize("shape", range(7))
 def test_intervals_against_marching(shape: int) -> None:
     rng = seeded(shape)
     origin = torch.randn(3, 400, generator=rng) * 0.8
@@ -105,6 +103,7 @@ def test_intervals_against_marching(shape: int) -> None:
     inside = level(shape, *(origin[..., None] + direction[..., None] * torch.linspace(-8, 8, 4001))) <= 1
     enter, leave = interval(shape, tuple(origin), tuple(direction))
     length = (inside.sum(1) * 16 / 4000).float()
+    # Rays that only graze the shape, or reach past the marched range, say nothing here.
     fair = ((leave - enter).abs() > 0.05) & (enter.abs() < 7) & (leave.abs() < 7)
     assert (fair & (length > 0)).sum() > 50
     assert (enter >= leave).sum() > 20
@@ -112,7 +111,7 @@ def test_intervals_against_marching(shape: int) -> None:
     assert bool((length[enter >= leave] < 0.02).all())
 
 
-@pytest.mark.parametrize("shape", range(3, 7))
+@pytest.mark.parametrize("shape", range(7))
 def test_normals_against_the_gradient(shape: int) -> None:
     rng = seeded(shape)
     origin = torch.nn.functional.normalize(torch.randn(3, 400, generator=rng), dim=0) * 4
@@ -122,7 +121,8 @@ def test_normals_against_the_gradient(shape: int) -> None:
     (gradient,) = torch.autograd.grad(level(shape, *points).sum(), points)
     cosine = (torch.nn.functional.normalize(gradient, dim=0) * normal(shape, tuple(points.detach()))).sum(0)
     assert len(cosine) > 100
-    assert (cosine > 0.99).float().mean() > (0.6 if shape == 5 else 0.99)  # the tower's edges are round, as a cube's
+    round_edges = {0: 0.6, 2: 0.85, 5: 0.6}  # of cube, cylinder and tower
+    assert (cosine > 0.99).float().mean() > round_edges.get(shape, 0.99)
     assert (cosine > 0).all()
 
 
@@ -173,12 +173,6 @@ def test_examples_are_held_out() -> None:
         assert list(example.conditions or ()) == [{"x": x, "y": y} for x, y in value[:, :2].tolist()]
     counts = {len(example.conditions or ()) for example in source.examples("synthetic:textured", count=6, seed=0)}
     assert counts <= {3, 4, 5}
-
-
-@pytest.mark.parametrize("spec", ["synthetic:texture:3-5", "synthetic:textured:11", "synthetic:textured:3-5:4"])
-def test_ranges_that_cannot_be(spec: str) -> None:
-    with pytest.raises(InputError, match="two counts from 0 to 10"):
-        ClevrSource().examples(spec, count=1, seed=0)
 
 
 def test_a_kind_and_a_size() -> None:

@@ -1,9 +1,8 @@
 """Taking pictures apart: stripes whose parts are known exactly, chains one by one, masks by brute force, refusals."""
 
-from __future__ import annotations
-
 import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from energycomp import Decomposer, decompose, load, region
+from energycomp import decompose, load, region
 from energycomp.components import Composition, predict
-from energycomp.decomposition import (
-    Parts,
-    add,
-    edit,
-    recombine,
-    traverse,
-)
+from energycomp.decomposition import add, edit, recombine, traverse
 from energycomp.denoisers import count_rows
 from energycomp.errors import CheckpointError, InputError
 from energycomp.files import read_tensors, write_tensors
@@ -45,10 +38,7 @@ RULES: tuple[Any, ...] = ("product", "mean")
 
 
 def colours(batch: int, seed: int = 0) -> Tensor:
-    return torch.rand(batch, K, 3, generator=torch.Generator().manual_seed(seed)) * 0.7 + 0.2
-
-
-# What is exact
+    return torch.rand(batch, K, 3, generator=seeded(seed)) * 0.7 + 0.2
 
 
 def test_parts_of_stripes_are_the_stripes() -> None:
@@ -56,7 +46,6 @@ def test_parts_of_stripes_are_the_stripes() -> None:
     pictures = striped(painted)
     found = decompose(to_unit(pictures), stripes_model(), generator=seeded(0))
     assert torch.allclose(found.parts.whole, pictures, atol=1e-5)
-    assert found.parts.masks is not None
     for k in range(K):
         alone = torch.full_like(painted, BACKGROUND)
         alone[:, k] = painted[:, k]
@@ -95,15 +84,13 @@ def test_weights_make_parts_stronger_and_weaker() -> None:
     decomposer = DiffusionDecomposer(stripes_model())
     latents = decomposer.encode(striped(painted))
     weights = torch.tensor([0.5, 0.0, 1.0, 1.0])
-    weighted = BACKGROUND + (painted - BACKGROUND) * weights[:, None]
-    with count_rows() as spent:
-        shown = decomposer.decode(latents, weights=weights, generator=seeded(0), num_inference_steps=5)
-    assert torch.allclose(shown, striped(weighted), atol=1e-5)
-    assert spent.rows == 5 * (4 + 1)
-    one = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
-    with count_rows() as spent:
-        decomposer.decode(latents, weights=one, generator=seeded(0), num_inference_steps=5)
-    assert spent.rows == 5 * 4  # weights that sum to 1 need no unconditional row
+    # Weights that sum to 1 need no unconditional row.
+    for given, rows in ((weights, 5 * (4 + 1)), (torch.tensor([[0.0, 0.0, 0.0, 1.0]]), 5 * 4)):
+        with count_rows() as spent:
+            shown = decomposer.decode(latents, weights=given, generator=seeded(0), num_inference_steps=5)
+        weighted = BACKGROUND + (painted - BACKGROUND) * given.view(-1, 1)
+        assert torch.allclose(shown, striped(weighted), atol=1e-5)
+        assert spent.rows == rows
     varying: Any = region("left half")
     with pytest.raises(InputError, match=r"got weights \[left half\]; expected a tensor \(4,\) or \(1, 4\)"):
         decomposer.decode(latents, weights=varying, num_inference_steps=5)
@@ -149,9 +136,6 @@ def test_an_edit_changes_what_it_names_and_nothing_else() -> None:
     assert torch.equal(changed[same], latents[same])
     assert torch.equal(edit(latents, 0, {}), latents)
     assert traverse(latents, 0, 0, []) == []
-
-
-# Batched and looped
 
 
 def chain(model: Model, composition: Composition, noise: Tensor) -> Tensor:
@@ -227,44 +211,11 @@ def test_a_network_of_one_stage() -> None:
 def test_an_encoder_in_training_is_asked_in_evaluation_mode() -> None:
     model = stripes_model()
     modes: list[bool] = []
-    assert model.encoder is not None
     model.encoder.train().register_forward_hook(lambda module, *_: modes.append(module.training))
     DiffusionDecomposer(model).encode(torch.zeros(1, 3, 16, 16))
     assert modes == [False]
     assert model.encoder.training
 
-
-# Any decomposer
-
-
-class Halves:
-    """The other kind: no network, no steps; the upper and the lower half of a picture."""
-
-    def encode(self, images: Any, *, generator: Any = None) -> Tensor:
-        return images.unflatten(2, (2, -1)).mean((3, 4)).transpose(1, 2)
-
-    def decode(self, latents: Tensor, *, generator: Any = None, num_inference_steps: int | None = None) -> Tensor:
-        return latents.transpose(1, 2)[..., None].repeat_interleave(4, 2).expand(-1, -1, -1, 8)
-
-    def parts(self, latents: Tensor, *, generator: Any = None, num_inference_steps: int | None = None) -> Parts:
-        count = latents.shape[1]
-        alone = torch.stack([self.decode(latents * (torch.arange(count) == k)[:, None]) for k in range(count)], dim=1)
-        return Parts(alone, None, self.decode(latents))
-
-
-def test_another_kind_of_decomposer() -> None:
-    halves = Halves()
-    assert isinstance(halves, Decomposer)
-    assert isinstance(DiffusionDecomposer(stripes_model()), Decomposer)
-    picture = halves.decode(torch.tensor([[[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]]))
-    found = decompose(to_unit(picture), halves)
-    assert torch.allclose(found.parts.whole, picture)
-    assert torch.allclose(found.parts.images.sum(1), picture)
-    assert found.spent.rows == 0
-    assert halves.decode(add(found.latents, found.latents)).shape == (1, 3, 16, 8)
-
-
-# Refusals
 
 BATCH = torch.zeros(2, K, 4)
 WRONG: dict[str, tuple[Any, str]] = {
@@ -321,9 +272,6 @@ def test_what_has_no_meaning(attempt: Callable[[], object], reason: str) -> None
         attempt()
 
 
-# Metrics and evaluation
-
-
 def test_masks_are_matched_as_by_brute_force() -> None:
     rng = np.random.default_rng(0)
     for found_count, true_count in itertools.product((0, 1, 3, 4), (1, 2, 4)):
@@ -348,24 +296,17 @@ def test_evaluation_counts_what_is_found_and_compares_with_the_mean_picture() ->
     examples = [Example(picture, masks=mask) for picture, mask in zip(pictures, masks, strict=True)]
     metrics = MetricCollection({"recall": MaskRecall(), "iou": MaskIoU()}, compute_groups=False)
     report = evaluate(stripes_model(), examples, metrics, progress=False)
-    assert report.values["recall"] == pytest.approx(10 / 11)
-    assert report.values["iou"] == pytest.approx(10 / 11)
-    assert report.values["mse"] == pytest.approx(0, abs=1e-9)
-    expected = (pictures - pictures.mean(0)).square().mean()
-    assert report.values["mse_baseline"] == pytest.approx(float(expected), rel=1e-5)
+    values = report.values
+    assert (values["recall"], values["iou"]) == pytest.approx((10 / 11, 10 / 11))
+    assert values["mse"] == pytest.approx(0, abs=1e-9)
+    assert values["mse_baseline"] == pytest.approx(float((pictures - pictures.mean(0)).square().mean()), rel=1e-5)
     assert report.rows_per_image == 10 * (2 * K + 1) + 1
-    assert report.intervals["mse_baseline"][0] < report.values["mse_baseline"] < report.intervals["mse_baseline"][1]
+    assert report.intervals["mse_baseline"][0] < values["mse_baseline"] < report.intervals["mse_baseline"][1]
     assert {"recall", "iou", "mse", "mse_baseline", "images"} < report.as_dict().keys()
-
-
-def test_pictures_without_masks_have_no_recall() -> None:
-    examples = [Example(torch.rand(3, 16, 16), masks=torch.zeros(0, 1, 1, dtype=torch.bool))]
-    report = evaluate(stripes_model(), examples, MetricCollection({"recall": MaskRecall()}), progress=False)
+    without = [Example(torch.rand(3, 16, 16), masks=torch.zeros(0, 1, 1, dtype=torch.bool))]
+    report = evaluate(stripes_model(), without, MetricCollection({"recall": MaskRecall()}), progress=False)
     assert report.as_dict()["recall"] is None
     assert report.values["mse"] > 0
-
-
-# On disk, and conformance
 
 
 def test_a_model_with_an_encoder_is_saved_and_loaded(tmp_path: Path) -> None:
@@ -382,16 +323,6 @@ def test_a_model_with_an_encoder_is_saved_and_loaded(tmp_path: Path) -> None:
     assert torch.equal(before.images, after.images)
 
 
-def damaged(tmp_path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], None]) -> Path:
-    save_pretrained(stripes_model(), tmp_path / "model")
-    config = json.loads((tmp_path / "model" / "config.json").read_text())
-    tensors = read_tensors(tmp_path / "model" / "model.safetensors")
-    change(config, tensors)
-    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
-    write_tensors(tmp_path / "model" / "model.safetensors", tensors)
-    return tmp_path / "model"
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -403,39 +334,32 @@ def damaged(tmp_path: Path, change: Callable[[dict[str, Any], dict[str, Tensor]]
     ],
     ids=["weights", "config", "keys", "arguments", "numbers"],
 )
-def test_an_encoder_that_does_not_fit_its_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, reason: str
-) -> None:
+def test_an_encoder_that_does_not_fit_its_file(tmp_path: Path, monkeypatch: Any, change: Any, reason: str) -> None:
     monkeypatch.setattr("energycomp.models.folder.verify", lambda path: None)
-    folder = damaged(tmp_path, change)
+    folder = tmp_path / "model"
+    save_pretrained(stripes_model(), folder)
+    config = json.loads((folder / "config.json").read_text())
+    tensors = read_tensors(folder / "model.safetensors")
+    change(config, tensors)
+    (folder / "config.json").write_text(json.dumps(config))
+    write_tensors(folder / "model.safetensors", tensors)
     with pytest.raises(CheckpointError, match=reason):
         load(folder)
 
 
-class Broken(StripesEncoder):
-    def __init__(self, fault: str) -> None:
-        super().__init__()
-        self.fault = fault
-
-    def forward(self, samples: Tensor) -> Tensor:
-        latents = super().forward(samples)
-        faults: dict[str, Callable[[], Tensor]] = {
-            "flat": lambda: latents.flatten(1),
-            "nan": lambda: latents / 0,
-            "random": lambda: latents + torch.rand(()),
-            "batch": lambda: latents - latents.mean(0),
-        }
-        return faults[self.fault]()
+FAULTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "expected (3, K, D)": lambda latents: latents.flatten(1),
+    "NaN or infinity": lambda latents: latents / 0,
+    "global random": lambda latents: latents + torch.rand(()),
+    "one by one": lambda latents: latents - latents.mean(0),
+}
 
 
-@pytest.mark.parametrize(
-    ("fault", "reason"),
-    [("flat", "expected (3, K, D)"), ("nan", "NaN or infinity"), ("random", "global random"), ("batch", "one by one")],
-)
-def test_encoders_that_do_not_conform(fault: str, reason: str) -> None:
-    with pytest.raises(ConformanceError) as error:
-        check_encoder(Broken(fault))
-    assert reason in str(error.value)
+@pytest.mark.parametrize("reason", FAULTS)
+def test_encoders_that_do_not_conform(reason: str) -> None:
+    class Broken(StripesEncoder):
+        def forward(self, samples: Tensor) -> Tensor:
+            return FAULTS[reason](super().forward(samples))
 
-
-# The command line
+    with pytest.raises(ConformanceError, match=re.escape(reason)):
+        check_encoder(Broken())

@@ -1,7 +1,5 @@
 """Latents by search: an encoder that fails on an image and not on its mirror image, counted rows, refusals."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs
@@ -52,13 +50,10 @@ def error(model: Model) -> float:
     return float((to_unit(image()) - decompose(to_unit(image()), model, generator=0).parts.whole / 2 - 0.5).abs().max())
 
 
-def test_a_mirrored_view_shows_what_the_encoder_loses() -> None:
+def test_views_show_what_the_encoder_loses_and_latents_that_explain_the_image_are_kept() -> None:
     assert error(confused()) > 0.3
     assert error(confused(views=2)) < 1e-4
     assert error(confused(views=8)) < 1e-4
-
-
-def test_latents_that_explain_the_image_are_kept() -> None:
     assert error(stripes_model(parts=K)) < 1e-4
     # Turned by a quarter, stripes are horizontal, which no latents of this model explain: these views are not kept.
     assert error(attrs.evolve(stripes_model(parts=K), defaults=Defaults(num_inference_steps=10, views=8))) < 1e-4
@@ -84,23 +79,16 @@ def test_rows_are_counted_as_stated(views: int) -> None:
     assert spent.rows == 0
 
 
-def test_images_are_searched_one_by_one() -> None:
-    decomposer = DiffusionDecomposer(confused(views=8))
+def test_images_are_searched_one_by_one_and_the_encoder_keeps_its_mode() -> None:
+    check_decomposer(DiffusionDecomposer(stripes_model(), views=8))
+    model = confused(views=8)
+    encoder: Any = model.encoder
+    encoder.train()
+    decomposer = DiffusionDecomposer(model)
     images = torch.cat([image(), image().flip(-1), torch.zeros(1, 3, SIZE, SIZE)])
     together = decomposer.encode(images)
     alone = torch.cat([decomposer.encode(one) for one in images.split(1)])
     assert torch.allclose(together, alone, atol=1e-6)
-
-
-def test_a_searching_decomposer_conforms() -> None:
-    check_decomposer(DiffusionDecomposer(stripes_model(), views=8))
-
-
-def test_the_encoder_is_left_in_its_mode() -> None:
-    model = confused(views=8)
-    encoder: Any = model.encoder
-    encoder.train()
-    DiffusionDecomposer(model).encode(image())
     assert encoder.training
 
 

@@ -1,9 +1,7 @@
 """Networks, the loss against loops, and a recipe that trains on a folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from energycomp.components import combine, predict, signal_noise
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.models import Model, save_pretrained
+from energycomp.seeds import seeded
 from energycomp.testing import tiny_model
 from energycomp_datasets.shapes.source import ShapesSource
 from energycomp_datasets.shapes.training import Pictures
@@ -31,29 +30,29 @@ def model() -> Model:
         torch.manual_seed(0)
         model = default(parts=3, width=4, size=16)
         network = model.denoiser.network
-        torch.nn.init.normal_(network.out[2].weight, std=0.2)  # type: ignore[index, union-attr, arg-type]
-        network.base.copy_(torch.rand(3, 16, 16))  # type: ignore[union-attr, operator]
+        torch.nn.init.normal_(network.out[2].weight, std=0.2)
+        network.base.copy_(torch.rand(3, 16, 16))
     model.trained.eval()
     return model
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(*shape, generator=seeded(seed))
 
 
 def test_networks_conform() -> None:
     check_network(PartsUNet)
     check_network(PartsUNet, sample_size=16, token_width=4)
     check_encoder(PartsEncoder(sample_size=16, parts=3))
-    for wrong in (PartsEncoder, PartsUNet):
-        with pytest.raises(InputError, match="multiple of"):
-            wrong(sample_size=18)
 
 
-def test_without_a_latent_the_picture_is_the_base(model: Model) -> None:
+def test_without_a_latent_the_picture_is_the_base_which_is_the_median(model: Model) -> None:
     sample, timestep = drawn(2, 3, 16, 16), torch.tensor([900.0, 100.0])
     u = predict(combine([model.unconditional], "sum"), sample, timestep, prediction_type="sample")
-    assert torch.equal(u, model.denoiser.network.base.expand_as(u))  # type: ignore[operator, union-attr]
+    assert torch.equal(u, model.denoiser.network.base.expand_as(u))
+    images = torch.randint(0, 256, (9, 3, 4, 4), generator=seeded(0)).byte()
+    expected = np.median(images.numpy(), axis=0) / 127.5 - 1
+    assert np.allclose(Pictures(images).median().numpy(), expected, atol=1e-6)
 
 
 def test_the_product_adds_what_each_latent_adds(model: Model) -> None:
@@ -61,7 +60,7 @@ def test_the_product_adds_what_each_latent_adds(model: Model) -> None:
     leaves = [model.leaf(drawn(1, 4, seed=k)) for k in range(3)]
     alone = [predict(combine([leaf], "product"), sample, timestep, prediction_type="sample") for leaf in leaves]
     whole = predict(combine(leaves, "product"), sample, timestep, prediction_type="sample")
-    assert torch.allclose(whole, base + sum(part - base for part in alone), atol=1e-5)  # type: ignore[operator]
+    assert torch.allclose(whole, base + sum(part - base for part in alone), atol=1e-5)
     assert float((alone[0] - alone[1]).detach().abs().max()) > 0.01
 
 
@@ -71,7 +70,6 @@ def test_latents_look_again_only_after_training() -> None:
         torch.manual_seed(0)
         encoder = PartsEncoder(sample_size=16, parts=3, token_width=4, channels=(8, 16, 8), look=1).eval()
         before = encoder(pictures)
-        assert encoder.look is not None
         torch.nn.init.normal_(encoder.look.out[2].weight)
     moved = pictures.clone()
     moved[..., :8, :8] += 1
@@ -80,10 +78,8 @@ def test_latents_look_again_only_after_training() -> None:
     assert torch.equal(encoder(pictures), before)
     seen = drawn(2, 16, 4, 4)
     attended = look(before, seen)
-    order = torch.randperm(3, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(3, generator=seeded(0))
     assert torch.allclose(look(before[:, order], seen), attended[:, order], atol=1e-5)  # every latent looks for itself
-    with pytest.raises(InputError, match="one before the last"):
-        PartsEncoder(sample_size=16, look=2)
 
 
 @torch.no_grad()
@@ -115,24 +111,29 @@ def test_prices_against_loops() -> None:
         assert float(spread(added, radius)) == pytest.approx(total / (2 * 16), rel=1e-5)
 
 
-def test_the_radius_lowers_the_loss(model: Model) -> None:
+def test_the_loss_of_parts_weights_orthogonality_and_radius(model: Model) -> None:
     samples, latents = drawn(2, 3, 16, 16), drawn(2, 3, 4, seed=1)
 
     def loss(radius: float) -> float:
-        generator = torch.Generator().manual_seed(5)
+        generator = seeded(5)
         return float(parts_loss(model.denoiser, latents, samples, radius=radius, generator=generator))
 
     assert loss(0.0) > loss(0.3) > loss(1.0)
+    latents = drawn(2, 3, 5)
+    pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
+    cosines = [torch.cosine_similarity(latents[:, i], latents[:, j]).square() for i, j in pairs]
+    assert torch.allclose(orthogonality(latents), torch.stack(cosines).mean())
+    assert orthogonality(latents[:, :1]).item() == 0.0
 
 
 def test_the_loss_is_that_of_the_composed_prediction(model: Model) -> None:
     samples, latents = drawn(2, 3, 16, 16), drawn(2, 3, 4, seed=1)
     with count_rows() as spent:
-        generator = torch.Generator().manual_seed(5)
+        generator = seeded(5)
         settings = {"overlap_weight": 0.0, "imbalance_weight": 0.0, "spread_weight": 0.0, "timestep_power": 0.5}
         loss = parts_loss(model.denoiser, latents, samples, generator=generator, **settings)
     assert (spent.rows, spent.trunks) == (6, 2)
-    generator = torch.Generator().manual_seed(5)
+    generator = seeded(5)
     place = torch.randperm(2, generator=generator) + torch.rand(2, generator=generator)
     timestep = 1000 * (place / 2) ** 0.5
     noise = torch.randn(2, 3, 16, 16, generator=generator)
@@ -142,14 +143,6 @@ def test_the_loss_is_that_of_the_composed_prediction(model: Model) -> None:
     assert loss.item() == pytest.approx((x0 - samples).square().mean().item(), rel=1e-4)
 
 
-def test_a_denoiser_of_another_kind() -> None:
-    with pytest.raises(InputError, match="with a PartsUNet"):
-        parts_loss(tiny_model().denoiser, drawn(1, 2, 2), drawn(1, 3, 16, 16))
-    predicts_noise = default(parts=2, width=2, size=16, prediction="epsilon").denoiser
-    with pytest.raises(InputError, match="'sample' and 'product'"):
-        parts_loss(predicts_noise, drawn(1, 2, 2), drawn(1, 3, 16, 16))
-
-
 def test_the_error_of_a_mean_and_of_noise_against_loops() -> None:
     samples, latents = drawn(4, 3, 16, 16, seed=3).clamp(-1, 1), drawn(4, 3, 4, seed=4)
     nothing = {"overlap_weight": 0.0, "imbalance_weight": 0.0, "spread_weight": 0.0}
@@ -157,12 +150,12 @@ def test_the_error_of_a_mean_and_of_noise_against_loops() -> None:
         torch.manual_seed(0)
         mean = full(parts=3, width=4, size=16, channels=(8, 8), encoder=(8, 8, 8))
         noise = default(parts=3, width=4, size=16, prediction="epsilon")
-        torch.nn.init.normal_(noise.denoiser.network.out[2].weight, std=0.2)  # type: ignore[index, union-attr, arg-type]
+        torch.nn.init.normal_(noise.denoiser.network.out[2].weight, std=0.2)
     for model in (mean, noise):
         model.trained.eval()
-        generator = torch.Generator().manual_seed(7)
+        generator = seeded(7)
         found = parts_loss(model.denoiser, latents, samples, generator=generator, timestep_power=1.0, **nothing)
-        generator = torch.Generator().manual_seed(7)
+        generator = seeded(7)
         place = torch.randperm(4, generator=generator) + torch.rand(4, generator=generator)
         timestep = 1000 * place / 4
         eps = torch.randn(samples.shape, generator=generator)
@@ -174,23 +167,15 @@ def test_the_error_of_a_mean_and_of_noise_against_loops() -> None:
         assert torch.allclose(found, expected, rtol=1e-4)
 
 
-def test_orthogonality_against_a_loop() -> None:
-    latents = drawn(2, 3, 5)
-    pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
-    cosines = [torch.cosine_similarity(latents[:, i], latents[:, j]).square() for i, j in pairs]
-    assert torch.allclose(orthogonality(latents), torch.stack(cosines).mean())
-    assert orthogonality(latents[:, :1]).item() == 0.0
-
-
 def test_the_loss_of_factors() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = untrained_lit(parts=3, width=2, size=16)
-        torch.nn.init.normal_(model.denoiser.network.out[2].weight, std=0.2)  # type: ignore[index, union-attr, arg-type]
+        torch.nn.init.normal_(model.denoiser.network.out[2].weight, std=0.2)
     samples, encoder = drawn(4, 3, 16, 16).clamp(-1, 1), cast("FactorsEncoder", model.encoder)
 
     def loss(**prices: float) -> Tensor:
-        return factors_loss(model.denoiser, encoder, samples, generator=torch.Generator().manual_seed(1), **prices)
+        return factors_loss(model.denoiser, encoder, samples, generator=seeded(1), **prices)
 
     mean, log_variance = encoder.posterior(samples)
     normal = torch.distributions.Normal(mean, (log_variance / 2).exp())
@@ -210,6 +195,8 @@ def test_the_loss_of_factors() -> None:
     names = encoder(samples)[..., 2:]
     assert torch.equal(names[0], names[1])  # the name of a part is the same in every picture
     check_encoder(FactorsEncoder(sample_size=16, parts=3, channels=(8, 8, 8)))
+    alone = torch.zeros(1, 3, 16, 16)  # is swapped with itself
+    assert factors_loss(model.denoiser, encoder, alone, swap_weight=1.0).isfinite()
 
 
 def test_the_preset_of_the_thesis_at_full_size() -> None:
@@ -217,21 +204,15 @@ def test_the_preset_of_the_thesis_at_full_size() -> None:
     assert model.denoiser.sample_shape == (3, 64, 64)
     assert model.denoiser.token_shape == (1, 64)
     assert (model.denoiser.rule, model.denoiser.prediction_type) == ("mean", "sample")
-    unet = model.denoiser.network.unet  # type: ignore[union-attr]
-    assert tuple(unet.config.block_out_channels) == (64, 128, 192)  # type: ignore[union-attr]
+    unet = model.denoiser.network.unet
+    assert tuple(unet.config.block_out_channels) == (64, 128, 192)
     optimizer = torch.optim.AdamW(model.trained.parameters(), lr=1e-4)
     samples, encoder = drawn(1, 3, 64, 64), cast("PartsEncoder", model.encoder)
     nothing = {"overlap_weight": 0.0, "imbalance_weight": 0.0, "spread_weight": 0.0}
-    loss = parts_loss(model.denoiser, encoder(samples), samples, generator=torch.Generator().manual_seed(0), **nothing)
+    loss = parts_loss(model.denoiser, encoder(samples), samples, generator=seeded(0), **nothing)
     loss.backward()
     optimizer.step()
     assert all(p.grad is not None for name, p in model.trained.named_parameters() if "null" not in name)
-
-
-def test_the_base_is_the_median() -> None:
-    images = torch.randint(0, 256, (9, 3, 4, 4), generator=torch.Generator().manual_seed(0)).byte()
-    expected = np.median(images.numpy(), axis=0) / 127.5 - 1
-    assert np.allclose(Pictures(images).median().numpy(), expected, atol=1e-6)
 
 
 def test_pictures_of_a_folder_are_trained_on_and_taken_apart(tmp_path: Path) -> None:
@@ -239,13 +220,13 @@ def test_pictures_of_a_folder_are_trained_on_and_taken_apart(tmp_path: Path) -> 
     options = {"parts": "3", "width": "4", "size": "16"}
     recipe = train_recipe(data=tmp_path / "data", init=None, preset="default", cache=tmp_path, **options)
     check_recipe(recipe)
-    assert float(recipe.model.denoiser.network.base.abs().max()) > 0.5  # type: ignore[union-attr, operator]
+    assert float(recipe.model.denoiser.network.base.abs().max()) > 0.5
     save_pretrained(recipe.model, tmp_path / "model")
     model = energycomp.load(tmp_path / "model")
     found = energycomp.decompose(tmp_path / "data" / "images" / "000001.png", model, num_inference_steps=2)
     assert found.parts.images.shape == (1, 3, 3, 16, 16)
     again = train_recipe(data=tmp_path / "data", init=model, preset="default", cache=tmp_path)
-    assert torch.equal(again.model.denoiser.network.base, model.denoiser.network.base)  # type: ignore[arg-type]
+    assert torch.equal(again.model.denoiser.network.base, model.denoiser.network.base)
 
 
 @pytest.mark.parametrize(("options", "last"), [({}, 0.0), ({"radius": "0.2"}, 1.0)])
@@ -260,7 +241,7 @@ def test_a_run_turns_from_noisy_pictures_to_clear_ones(
     def loss(*args: object, timestep_power: float, spread_weight: float, **kwargs: object) -> Tensor:
         powers.append(timestep_power)
         spreads.append(spread_weight)
-        return parts_loss(*args, timestep_power=timestep_power, spread_weight=spread_weight, **kwargs)  # type: ignore[arg-type]
+        return parts_loss(*args, timestep_power=timestep_power, spread_weight=spread_weight, **kwargs)
 
     monkeypatch.setattr("energycomp_decomp.recipe.parts_loss", loss)
     recipe.run(tmp_path / "run", steps=10, batch_size=4, progress=False)
@@ -269,22 +250,27 @@ def test_a_run_turns_from_noisy_pictures_to_clear_ones(
 
 
 def test_models_and_recipes_that_are_not_there(tmp_path: Path) -> None:
-    for options in ({"preset": "large"}, {"colour": "red"}, {"parts": "3"}, {"world": "z"}):
-        with pytest.raises(InputError, match="expected"):
-            decomp(**options)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="whole number"):
-        decomp(pretrained=False, parts="few")
-    common = {"data": None, "preset": "default", "cache": tmp_path}
-    with pytest.raises(InputError, match="one of this recipe alone"):
-        train_recipe(init=tiny_model(), **common)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="got the world"):
-        train_recipe(init=None, world="z", **common)  # type: ignore[arg-type]
     (tmp_path / "one.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"one\.png"):
-        train_recipe(data=tmp_path, init=None, preset="default", cache=tmp_path)
-
-
-def test_factors_of_a_single_image_are_swapped_with_itself() -> None:
-    model = untrained_lit(parts=3, width=2, size=16)
-    encoder = cast("FactorsEncoder", model.encoder)
-    assert factors_loss(model.denoiser, encoder, torch.zeros(1, 3, 16, 16), swap_weight=1.0).isfinite()
+    noise, latents, samples = (
+        default(parts=2, width=2, size=16, prediction="epsilon"),
+        drawn(1, 2, 2),
+        drawn(1, 3, 16, 16),
+    )
+    common: dict[str, Any] = {"data": None, "init": None, "preset": "default", "cache": tmp_path}
+    for attempt, message in (
+        (lambda: PartsEncoder(sample_size=18), "multiple of"),
+        (lambda: PartsUNet(sample_size=18), "multiple of"),
+        (lambda: PartsEncoder(sample_size=16, look=2), "one before the last"),
+        (lambda: parts_loss(tiny_model().denoiser, latents, samples), "with a PartsUNet"),
+        (lambda: parts_loss(noise.denoiser, latents, samples), "'sample' and 'product'"),
+        (lambda: decomp(preset="large"), "expected"),
+        (lambda: decomp(colour="red"), "expected"),
+        (lambda: decomp(parts="3"), "expected"),
+        (lambda: decomp(world="z"), "expected"),
+        (lambda: decomp(pretrained=False, parts="few"), "whole number"),
+        (lambda: train_recipe(**common | {"init": tiny_model()}), "one of this recipe alone"),
+        (lambda: train_recipe(**common, world="z"), "got the world"),
+        (lambda: train_recipe(**common | {"data": tmp_path}), r"one\.png"),
+    ):
+        with pytest.raises(InputError, match=message):
+            attempt()

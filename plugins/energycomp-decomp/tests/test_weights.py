@@ -1,9 +1,8 @@
 """The weights in the package: objects are found, parts are added, and the page on recombining does what it says."""
 
-from __future__ import annotations
-
 import runpy
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -11,13 +10,17 @@ import torch
 
 import energycomp
 from energycomp.decomposition import add, recombine
+from energycomp.errors import InputError
 from energycomp.models import Model
 from energycomp.plugins import find
+from energycomp.seeds import seeded
 from energycomp_datasets.shapes.disentanglement import matched_correlations
-from energycomp_datasets.shapes.lit import factors, render
+from energycomp_datasets.shapes.lit import FACTORS, LitSource, factors, render
 from energycomp_datasets.shapes.source import ShapesSource
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_decomp import DiffusionDecomposer
+from energycomp_decomp.model import lit, untrained_lit
+from energycomp_decomp.networks import FactorsEncoder
 from energycomp_lab.checks import check_model
 from energycomp_lab.evaluation import evaluate
 
@@ -68,12 +71,12 @@ def test_all_parts_of_two_pictures_are_shown_together(model: Model) -> None:
     a, b = decomposer.encode(pictures).split(1)
     shown = decomposer.decode(
         torch.cat([recombine([add(a, b)], [range(10)]), add(b, a)]),
-        generator=[torch.Generator().manual_seed(0) for _ in range(2)],
+        generator=[seeded(0) for _ in range(2)],
         num_inference_steps=10,
     )
     assert torch.allclose(shown[0], shown[1], atol=1e-2)  # a sum has no order
     base = model.denoiser.network.base
-    expected = base + (pictures - base).sum(0)  # type: ignore[operator]
+    expected = base + (pictures - base).sum(0)
     alone = (expected - pictures[0]).square().mean()
     assert float((shown[0] - expected).square().mean()) < float(alone) / 4
 
@@ -83,3 +86,32 @@ def test_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     runpy.run_path(str(ROOT / "examples" / "parts_of_pictures.py"))
     assert capsys.readouterr().out == "parts that show something: [2, 2]\n"
     assert {path.name for path in tmp_path.iterdir()} == {"strip.png", "both.png"}
+
+
+def test_evaluation_gives_mig_and_mcc() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = untrained_lit(parts=2, width=1, size=16)
+    source = LitSource()
+    examples = source.examples("synthetic", count=6, seed=0)
+    report = evaluate(model, examples, source.metrics(), progress=False)
+    assert {"mig", "mcc", "mse", "mse_baseline"} <= report.values.keys()
+    assert 0 <= report.values["mig"] <= 1
+    assert len(FACTORS) == len(examples[0].factors)
+
+
+def test_options() -> None:
+    wrong: dict[str, Any]
+    for wrong in ({"preset": "paper"}, {"parts": 3}, {"pretrained": False, "colour": 1}):
+        with pytest.raises(InputError, match="expected"):
+            lit(**wrong)
+
+
+def test_the_variance_of_an_unused_latent_is_bounded() -> None:
+    encoder = FactorsEncoder(sample_size=16, parts=2, token_width=3, name_width=1, channels=[8, 8, 8])
+    with torch.no_grad():
+        encoder.out.bias.view(2, -1)[:, 2:].fill_(60.0)  # log variances: exp(57) would end a run
+    log_variance = encoder.posterior(torch.zeros(4, 3, 16, 16))[1]
+    assert torch.equal(log_variance, torch.full_like(log_variance, 5.0))
+    (log_variance.exp() - log_variance).sum().backward()
+    assert float(encoder.out.bias.grad.view(2, -1)[:, 2:].min()) > 0  # descent lowers them

@@ -1,7 +1,5 @@
 """Editing against pictures whose every composition is known, and what it must refuse."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs
@@ -18,6 +16,7 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor, to_output, to_unit
 from energycomp.inference import OutOfDistributionWarning
+from energycomp.seeds import seeded
 from energycomp.testing import Gaussian, UnitSquare, bumps_model, planted, tinted_model, tiny_model
 from energycomp_edit import difference, edit, repaint
 from energycomp_edit.blending import blended, mattes
@@ -63,11 +62,8 @@ def change(model: Model, image: Any = None, **options: Any) -> Any:
 def test_the_picture_becomes_that_of_the_new_composition(model: Model, options: dict[str, Any], after: Any) -> None:
     edited = change(model, **options)
     torch.testing.assert_close(edited.values, torch.tensor(after).reshape(-1, 2))
-    before, wanted, free = (
-        planted(model, PLACES),
-        planted(model, edited.values),
-        edited.mask.bool().expand(1, 3, -1, -1),
-    )
+    before, wanted = planted(model, PLACES), planted(model, edited.values)
+    free = edited.mask.bool().expand(1, 3, -1, -1)
     assert 0 < free.float().mean() < 1
     torch.testing.assert_close(edited.sample[free], wanted[free], atol=1e-3, rtol=0)
     # What was sampled, and left no byte of the image changed, is near it.
@@ -78,11 +74,14 @@ def test_the_picture_becomes_that_of_the_new_composition(model: Model, options: 
     assert float((edited.sample - wanted).abs().max()) < 0.1
 
 
-def test_rows_are_those_of_the_fields_and_of_the_steps(model: Model) -> None:
+def test_rows_are_those_of_the_fields_and_of_the_steps_and_it_reads_the_picture_itself(model: Model) -> None:
     edited = change(model, remove=[0], add=[(0.8, 0.8)])
     fields = (3 + 1) * 2 * DRAWS  # of each component and of what comes: its own row and that of u
     assert edited.rows == fields + 10 * (3 + 1)
     assert edited.solution.rows == 7
+    edited = edit(to_unit(planted(model, PLACES)[0]), model, remove=[0], count=3, progress=False)
+    assert edited.solution.count == 3
+    assert len(edited.values) == 2
 
 
 def test_a_moved_place_takes_its_pixels_along() -> None:
@@ -134,54 +133,37 @@ def test_what_differs_around_the_mask_is_continued_into_it() -> None:
     assert float((torch.where(kept > 0, 0.2, result) - 0.2).abs().max()) < 0.02
 
 
-def test_it_reads_the_picture_itself(model: Model) -> None:
-    edited = edit(to_unit(planted(model, PLACES)[0]), model, remove=[0], count=3, progress=False)
-    assert edited.solution.count == 3
-    assert len(edited.values) == 2
-
-
 def test_it_repeats() -> None:
-    model = tiny_model()
+    options: dict[str, Any] = {"solution": answer(PLACES[:0]), "num_inference_steps": 4, "progress": False}
     one, two, three = (
-        edit(
-            torch.zeros(3, 16, 16),
-            model,
-            add=[(0.2, 0.3)],
-            solution=answer(PLACES[:0]),
-            num_inference_steps=4,
-            generator=torch.Generator().manual_seed(seed),
-            progress=False,
-        )
+        edit(torch.zeros(3, 16, 16), tiny_model(), add=[(0.2, 0.3)], generator=seeded(seed), **options)
         for seed in (1, 1, 2)
     )
     assert torch.equal(one.sample, two.sample)
     assert not torch.equal(one.sample, three.sample)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({}, "nothing to change"),
-        ({"remove": [3]}, r"component 3 of 3; expected one of the answer's \(0: \[0.2"),
-        ({"remove": [-1]}, "component -1 of 3"),
-        ({"remove": [1], "move": {1: (0.5, 0.5)}}, "component 1 to change and to remove"),
-        ({"remove": [1, 1]}, "twice"),
-        ({"set": {0: {"colour": "red"}}}, "it has none"),
-        ({"set": [1]}, "set=\\[1\\]"),
-        ({"add": [(0.5, 1.5)]}, "expected two numbers"),
-        ({"add": [(0.5,)]}, "expected two numbers"),
-        ({"add": [(float("nan"), 0.5)]}, "expected two numbers"),
-        ({"add": [0.5]}, "expected two numbers"),
-        ({"add": "ab"}, "expected such as"),
-        ({"remove": 0}, "got remove=0; expected such as"),
-        ({"move": [(0.5, 0.5)]}, "expected such as"),
-        ({"add": [(0.2, 0.2)]}, "equal values"),
-        ({"add": [torch.tensor([0.5, 1.5])]}, "expected a legal value of shape"),
-        ({"move": {1: torch.zeros(3)}}, "expected two numbers"),
-        ({"remove": [1], "num_inference_steps": 0}, "num_inference_steps"),
-        ({"remove": [1], "num_inference_steps": 2.5}, "num_inference_steps=2.5; expected a whole number"),
-    ],
-)
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({}, "nothing to change"),
+    ({"remove": [3]}, r"component 3 of 3; expected one of the answer's \(0: \[0.2"),
+    ({"remove": [-1]}, "component -1 of 3"),
+    ({"remove": [1], "move": {1: (0.5, 0.5)}}, "component 1 to change and to remove"),
+    ({"remove": [1, 1]}, "twice"),
+    ({"set": {0: {"colour": "red"}}}, "it has none"),
+    ({"set": [1]}, "set=\\[1\\]"),
+    *(({"add": [wrong]}, "expected two numbers") for wrong in ((0.5, 1.5), (0.5,), (float("nan"), 0.5), 0.5)),
+    ({"add": "ab"}, "expected such as"),
+    ({"remove": 0}, "got remove=0; expected such as"),
+    ({"move": [(0.5, 0.5)]}, "expected such as"),
+    ({"add": [(0.2, 0.2)]}, "equal values"),
+    ({"add": [torch.tensor([0.5, 1.5])]}, "expected a legal value of shape"),
+    ({"move": {1: torch.zeros(3)}}, "expected two numbers"),
+    ({"remove": [1], "num_inference_steps": 0}, "num_inference_steps"),
+    ({"remove": [1], "num_inference_steps": 2.5}, "num_inference_steps=2.5; expected a whole number"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSED)
 def test_what_cannot_be_done_costs_no_row(model: Model, options: dict[str, Any], message: str) -> None:
     with count_rows() as spent, pytest.raises(InputError, match=message):
         change(model, **options)
@@ -195,7 +177,7 @@ def test_no_component_is_left_only_under_the_product_rule() -> None:
 
 
 def test_a_foreign_picture_warns() -> None:
-    usual = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)) - 20  # logarithms
+    usual = torch.randn(20, 2, generator=seeded(0)) - 20  # logarithms
     model = bumps_model(calibration=calibration_of({1: usual}), solver="pursuit")
     with pytest.warns(OutOfDistributionWarning):
         edit(torch.zeros(3, 16, 16), model, remove=[0], count=1, num_inference_steps=2, progress=False)
@@ -213,18 +195,18 @@ def test_repaint_holds_what_is_not_free_and_runs_nothing_for_it(model: Model) ->
     assert spent.rows == 4 * (3 + 1)
 
 
+SCHEDULERS = [
+    "DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler"
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("schedule", [cosine_schedule(), flow_schedule()], ids=["cosine", "flow"])
-@pytest.mark.parametrize(
-    "scheduler",
-    ["DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler"],
-)
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_repaint_samples_what_is_free(scheduler: str, schedule: Tensor) -> None:
     gaussian = Gaussian(torch.full((1, 4, 4), -0.5), 1e-6, sample_shape=(1, 4, 4), alphas_cumprod=schedule)
-    target = Composition.of(gaussian)
-    left = (torch.arange(4) < 2).float().expand(1, 1, 4, 4)
-    painted = repaint(
-        target, torch.full((1, 1, 4, 4), 0.5), left, num_inference_steps=20, scheduler=scheduler, progress=False
-    )
+    left, given = (torch.arange(4) < 2).float().expand(1, 1, 4, 4), torch.full((1, 1, 4, 4), 0.5)
+    how: dict[str, Any] = {"num_inference_steps": 20, "scheduler": scheduler, "progress": False}
+    painted = repaint(Composition.of(gaussian), given, left, **how)
     torch.testing.assert_close(painted, torch.where(left > 0, -0.5, 0.5), atol=0.02, rtol=0)
 
 
@@ -245,11 +227,9 @@ def test_what_is_known_of_free_pixels_is_restored_now_and_then_and_at_the_end(fr
 
 def test_difference_is_that_of_the_predictions(model: Model) -> None:
     picture = planted(model, PLACES)
-    leaves = [model.leaf(value[None]) for value in PLACES]
+    a, b, c = (model.leaf(value[None]) for value in PLACES)
     with count_rows() as spent:
-        field = difference(
-            leaves[0] & leaves[1] & leaves[2], leaves[0] & leaves[2], picture, timesteps=(500.0, 900.0), draws=4
-        )
+        field = difference(a & b & c, a & c, picture, timesteps=(500.0, 900.0), draws=4)
     missing = planted(model, PLACES[1:2]) - planted(model, PLACES[:0])
     torch.testing.assert_close(field, missing.square().mean(1, keepdim=True).sqrt(), atol=1e-3, rtol=0)
     assert spent.rows == 2 * 4
@@ -288,7 +268,7 @@ def test_new_words_are_drawn_over_an_object_whose_grain_stays() -> None:
     model = tinted_model(num_inference_steps=20)
     parse = model.conditioner.parse
     found = torch.cat([parse(0.3, 0.3, tint="red"), parse(0.75, 0.7, tint="blue")])
-    grain = 0.04 * torch.randn(1, 1, 96, 96, generator=torch.Generator().manual_seed(0))
+    grain = 0.04 * torch.randn(1, 1, 96, 96, generator=seeded(0))
     photo = (functional.interpolate(planted(model, found), scale_factor=6, mode="bicubic") + grain).clamp(-1, 1)
     edited = edit(to_output(photo, "pil")[0], model, set={0: {"tint": "green"}}, solution=answer(found), progress=False)
     before, after = (np.asarray(image).astype(float) for image in (to_output(photo, "pil")[0], edited.image))
@@ -332,5 +312,5 @@ def test_pixels_outside_a_region_are_held_within_a_latent() -> None:
 
     picture, x0 = torch.zeros(1, 1, 4, 6), torch.full((1, 1, 2, 3), 0.5)
     region = (torch.arange(6) < 3).float().expand(1, 1, 4, 6)  # ends within the second latent
-    restored = _restored(Halves(), picture, region, x0)  # type: ignore[arg-type]
+    restored = _restored(Halves(), picture, region, x0)
     assert restored[0, 0, 0].tolist() == [0.5, 0.25, 0.0]

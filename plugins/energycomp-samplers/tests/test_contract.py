@@ -1,7 +1,5 @@
 """One contract for all samplers, and for their options. Degenerate input: right samples, a warning, or one error."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -28,16 +26,9 @@ from energycomp_samplers.perpendicular import Perpendicular
 from energycomp_samplers.rejection import Rejection
 from energycomp_samplers.smc import SMC
 
-REGISTERED = {
-    "smc": SMC,
-    "langevin": SMC,
-    "mala": SMC,
-    "hmc": SMC,
-    "gauss": Gauss,
-    "mixture": MixtureSampler,
-    "perpendicular": Perpendicular,
-    "rejection": Rejection,
-}
+REGISTERED = dict.fromkeys(("smc", "langevin", "mala", "hmc"), SMC) | {
+    "gauss": Gauss, "mixture": MixtureSampler, "perpendicular": Perpendicular, "rejection": Rejection
+}  # fmt: skip
 EXACT = ("smc", "mala", "gauss")  # for products of any widths
 CHECKED: list[Any] = [  # exact, too
     SMC(weights="fkc"),
@@ -100,9 +91,6 @@ class Wrong(Gaussian):
         return torch.full_like(right, self.value) if of == self.of and float(timestep[0]) < 500 else right
 
 
-# the check of the lab
-
-
 @pytest.mark.parametrize("name", [*REGISTERED, *map(repr, CHECKED)])
 def test_contract(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("energycomp_lab.checks.sampler.STEPS", 25)  # half the steps are within its bounds, too
@@ -121,15 +109,11 @@ def test_the_plugin_works_and_registers_all_of_them() -> None:
     assert set(REGISTERED) == set(info.registered["samplers"])
 
 
-# samples
-
-
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("cancel", [False, True])
 def test_one_component_and_those_that_cancel(name: str, cancel: bool) -> None:
     """Every particle has the same weight, and none is lost."""
-    same = Gaussian(0.4, 0.25)
-    other = Gaussian(0.4, 0.25)
+    same, other = Gaussian(0.4, 0.25), Gaussian(0.4, 0.25)
     component = same if not cancel else same | other if name == "mixture" else other + same - other
     x, report = drawn(component, SAMPLERS[name], 2000, 20)
     assert float(x.mean()) == pytest.approx(0.4, abs=0.06)
@@ -222,9 +206,6 @@ def test_a_callback_may_end_a_run() -> None:
         assert (x.shape, steps) == ((3, 1, 1, 1), [0, 1])
 
 
-# costs
-
-
 @pytest.mark.parametrize("sampler", ["smc", "mixture"])
 def test_rows_are_one_batch_a_step(sampler: str) -> None:
     """No loop over leaves calls the network: one trunk per sample and step, one row per leaf, sample and step."""
@@ -252,21 +233,16 @@ def test_what_is_not_finite_is_named_and_energies_are_not_asked_without_need(nam
             drawn(component, SAMPLERS[name], 4, 20)
 
 
-@pytest.mark.parametrize("sampler", [Perpendicular(), Rejection()], ids=str)
-def test_a_negated_component_that_is_not_finite_is_named(sampler: Any) -> None:
+@pytest.mark.parametrize("sampler", ["perpendicular", "rejection"])
+def test_a_negated_component_that_is_not_finite_is_named(sampler: str) -> None:
     u = Gaussian(name="u", unconditional="self")
-    wrong = Wrong(name="broken", unconditional=u)
     with pytest.raises(NonFiniteError, match="prediction of broken that is not finite"):
-        drawn(Gaussian(name="a", unconditional=u) & ~wrong, sampler)
-
-
-# what is refused
+        drawn(Gaussian(name="a", unconditional=u) & ~Wrong(name="broken", unconditional=u), sampler)
 
 
 @pytest.mark.parametrize("sampler", REGISTERED)
 def test_what_every_sampler_refuses(sampler: str) -> None:
-    rules: tuple[Any, ...] = ("sum", "mean")
-    for rule in rules:
+    for rule in ("sum", "mean"):
         model = labels_model(3, rule=rule)
         with pytest.raises(InputError, match=f"under the rule '{rule}'; expected components that are distributions"):
             drawn(Composer([model(0), model(1)]), sampler)
@@ -289,9 +265,6 @@ def test_what_smc_refuses() -> None:
     for moves in (MALA(), HMC(), Langevin()):
         with pytest.raises(InputError, match="particles=4 with weights='none'; expected weights"):
             SMC(weights="none", particles=4, moves=moves)
-
-
-# guidance
 
 
 @pytest.mark.parametrize("name", REGISTERED)

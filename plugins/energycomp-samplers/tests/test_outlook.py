@@ -1,7 +1,5 @@
 """Second order and forecasts against integrals on a grid, closed forms, and what is sampled."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,13 +1,10 @@
 """Films: places between keys, frames that share their noise, and files of frames."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from pathlib import Path
 from typing import Any
 
-import attrs
 import numpy as np
 import pytest
 import torch
@@ -15,11 +12,8 @@ from typer.testing import CliRunner
 
 from energycomp import Model, load
 from energycomp.cli import app
-from energycomp.denoisers import TwoStageUNet
 from energycomp.errors import InputError
-from energycomp.images import ImageProcessor
 from energycomp.testing import tiny_model
-from energycomp_clevr.objects import Objects
 from energycomp_scenes import draw, film, read_frames, scene
 from energycomp_scenes.films import _seen, moved
 
@@ -27,22 +21,6 @@ from energycomp_scenes.films import _seen, moved
 @pytest.fixture(scope="module")
 def small() -> Model:
     return load("clevr-small")
-
-
-@pytest.fixture(scope="module")
-def turned(small: Model) -> Model:
-    """A tiny untrained model of cubes with turns, whose pictures are not square."""
-    own, denoiser = Objects(viewpoint=True, turns=True), small.denoiser
-    torch.manual_seed(0)
-    shape = {"sample_size": (16, 24), "token_width": own.token_shape[1], "channels": (8, 16), "head_channels": 8}
-    network = TwoStageUNet(**shape, unplaced=True)
-    for weight in network.parameters():
-        if not weight.any():
-            torch.nn.init.normal_(weight, std=0.05)
-    denoiser = attrs.evolve(denoiser, network=network, sample_shape=(3, 16, 24), token_shape=own.token_shape)
-    defaults = attrs.evolve(small.defaults, aspect=1.0, num_inference_steps=2)
-    processor = ImageProcessor(size=(16, 24), resize="squash")
-    return attrs.evolve(small, denoiser=denoiser, conditioner=own, processor=processor, defaults=defaults)
 
 
 def test_what_is_open_stays_the_same_in_all_frames(turned: Model) -> None:
@@ -63,15 +41,11 @@ def test_graphs_are_drawn_with_turns(turned: Model) -> None:
     assert one.values[:, 6].tolist() == [31, 0, 0]
 
 
-def test_keys_take_equal_times() -> None:
+def test_keys_take_equal_times_and_objects_get_places(small: Model) -> None:
     assert moved("0,0 -> 1,0 -> 1,1", 5, 2).tolist() == [[0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1]]
     assert moved("0.25 0.5", 2, 2).tolist() == [[0.25, 0.5]] * 2
-
-
-@pytest.mark.parametrize("text", ["0,0 -> 1", "a,b", "0,0,0", "nan,0 -> 1,1", "0,0 ->"])
-def test_keys_that_are_none(text: str) -> None:
-    with pytest.raises(InputError, match="expected 2 numbers"):
-        moved(text, 4, 2)
+    first, second = film(small, ["large red metal cube"], frames=2, num_inference_steps=2, progress=False)
+    assert np.abs(np.asarray(first).astype(int) - np.asarray(second)).max() <= 1  # rows of a batch are rounded apart
 
 
 def test_what_does_not_move_stays_as_it_is(small: Model) -> None:
@@ -92,29 +66,27 @@ def test_a_camera_sees_objects_elsewhere() -> None:
     assert abs(forward[0] - 0.5) > abs(0.4 - 0.5)  # what is nearer is further from the middle
 
 
-def test_an_object_without_a_place_is_given_one(small: Model) -> None:
-    first, second = film(small, ["large red metal cube"], frames=2, num_inference_steps=2, progress=False)
-    assert np.abs(np.asarray(first).astype(int) - np.asarray(second)).max() <= 1  # rows of a batch are rounded apart
+REFUSED: list[tuple[list[str], dict[str, Any], str]] = [
+    (["red cube at 0.3,0.5 -> 1.2,0.5"], {}, "place outside of the image"),
+    (["red cube at 0.3,0.5 -> there"], {}, "expected 2 numbers"),
+    (["red thing at 0.3,0.5"], {}, "the word 'thing'"),
+    ([], {}, "got 0 objects"),
+    (["red cube"], {"frames": 1}, "frames=1"),
+    (["red cube"], {"frames": 2.5}, "frames=2.5"),
+    (["red cube"], {"camera": "0,0,0 -> 1,0,0"}, "takes no viewpoint; expected clevr"),
+]
 
 
-@pytest.mark.parametrize(
-    ("script", "options", "message"),
-    [
-        (["red cube at 0.3,0.5 -> 1.2,0.5"], {}, "place outside of the image"),
-        (["red cube at 0.3,0.5 -> there"], {}, "expected 2 numbers"),
-        (["red thing at 0.3,0.5"], {}, "the word 'thing'"),
-        ([], {}, "got 0 objects"),
-        (["red cube"], {"frames": 1}, "frames=1"),
-        (["red cube"], {"frames": 2.5}, "frames=2.5"),
-        (["red cube"], {"camera": "0,0,0 -> 1,0,0"}, "takes no viewpoint; expected clevr"),
-    ],
-)
+@pytest.mark.parametrize(("script", "options", "message"), REFUSED)
 def test_what_cannot_be_drawn(small: Model, script: list[str], options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         film(small, script, **options)
 
 
-def test_a_model_that_reads_no_objects() -> None:
+def test_what_is_no_key_and_no_model_of_objects() -> None:
+    for text in ("0,0 -> 1", "a,b", "0,0,0", "nan,0 -> 1,1", "0,0 ->"):
+        with pytest.raises(InputError, match="expected 2 numbers"):
+            moved(text, 4, 2)
     with pytest.raises(InputError, match="tiny, which reads no objects"):
         film(tiny_model(), ["0.3,0.5"])
 

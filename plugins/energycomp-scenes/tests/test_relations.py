@@ -1,14 +1,11 @@
 """Relations and scene graphs: what they mean, how they are written, and places that satisfy them."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
 from energycomp.errors import InputError
+from energycomp.seeds import seeded
 from energycomp_clevr.objects import Objects
 from energycomp_datasets.clevr.layout import object_values, scene_of
 from energycomp_scenes import Formula, SceneGraph, behind, layout_prior, left_of, near, placed, right_of, scene
@@ -39,7 +36,7 @@ def test_places_on_the_ground_are_those_of_the_record() -> None:
 @given(FORMULAS, st.integers(0, 2**31))
 @settings(max_examples=60, deadline=None)
 def test_energies_and_truth_agree(formula: Formula, seed: int) -> None:
-    ground = 4 * torch.randn(40, 3, 2, generator=torch.Generator().manual_seed(seed))
+    ground = 4 * torch.randn(40, 3, 2, generator=seeded(seed))
     holds, energy = formula.holds(ground, INDEX), -formula.log_probability(ground, INDEX)
     assert bool(((~formula).holds(ground, INDEX) == ~holds).all())
     assert bool((energy[holds] < 12).all())  # at most a bit for each factor, and for each choice
@@ -52,8 +49,8 @@ def test_energies_and_truth_agree(formula: Formula, seed: int) -> None:
 @settings(max_examples=60, deadline=None)
 def test_what_is_shown_is_read_back(formula: Formula) -> None:
     (read,) = scene(f"a: cube; b: cube; c: cube; ({formula!r}) or a near b").relations  # a choice has no circle
-    ground = 3 * torch.randn(64, 3, 2, generator=torch.Generator().manual_seed(0))
-    assert read.parts[0].holds(ground, INDEX).equal(formula.holds(ground, INDEX))  # type: ignore[union-attr]
+    ground = 3 * torch.randn(64, 3, 2, generator=seeded(0))
+    assert read.parts[0].holds(ground, INDEX).equal(formula.holds(ground, INDEX))
 
 
 def test_demands_are_what_must_hold() -> None:
@@ -63,37 +60,28 @@ def test_demands_are_what_must_hold() -> None:
     assert all(OPPOSITE[OPPOSITE[kind]] == kind for kind in OPPOSITE)
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("", "without objects"),
-        ("a left of b", "without objects"),
-        ("a: cube; a left of c", "the name 'c'"),
-        ("a: cube; a: sphere", "the name 'a'"),
-        ("not: cube", "the name 'not'"),
-        ("a: cube; b: cube; a above b", "got 'above'"),
-        ("a: cube; b: cube; a left of", "got 'the end'"),
-        ("a: cube; b: cube; (a left of b", r"no '\)'"),
-        ("a: cube; b: cube; a left of b b", "got 'b'"),
-        ("a: cube; a left of a", "relation to itself"),
-        ("a: cube; b: cube; a left of b; b left of a", "b is left of a, a is left of b"),
-        ("a: cube; b: cube; c: cube; a behind b; b behind c; not (c in front of a)", "without a circle"),
-    ],
-)
-def test_what_a_scene_may_not_say(text: str, said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        scene(text)
+REFUSED = [
+    ("", "without objects"),
+    ("a left of b", "without objects"),
+    ("a: cube; a left of c", "the name 'c'"),
+    ("a: cube; a: sphere", "the name 'a'"),
+    ("not: cube", "the name 'not'"),
+    ("a: cube; b: cube; a above b", "got 'above'"),
+    ("a: cube; b: cube; a left of", "got 'the end'"),
+    ("a: cube; b: cube; (a left of b", r"no '\)'"),
+    ("a: cube; b: cube; a left of b b", "got 'b'"),
+    ("a: cube; a left of a", "relation to itself"),
+    ("a: cube; b: cube; a left of b; b left of a", "b is left of a, a is left of b"),
+    ("a: cube; b: cube; c: cube; a behind b; b behind c; not (c in front of a)", "without a circle"),
+    # No places satisfy these.
+    ("a: cube; b: cube; a near b; not a near b", "a near b"),
+    ("a: cube at 0.8,0.5; b: cube at 0.2,0.5; a left of b", "a left of b"),
+    ("a: cubus", "the word 'cubus'"),
+]
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("a: cube; b: cube; a near b; not a near b", "a near b"),
-        ("a: cube at 0.8,0.5; b: cube at 0.2,0.5; a left of b", "a left of b"),
-        ("a: cubus", "the word 'cubus'"),
-    ],
-)
-def test_what_no_places_satisfy(text: str, said: str, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(("text", "said"), REFUSED)
+def test_what_a_scene_may_not_say(text: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("energycomp_scenes.graph.TRIES", 1)
     with pytest.raises(InputError, match=said):
         placed(scene(text), generator=0)
@@ -120,7 +108,7 @@ def test_one_object_has_a_place() -> None:
 
 
 def test_a_layout_is_learned() -> None:
-    random = torch.Generator().manual_seed(0)
+    random = seeded(0)
     scenes = []
     for _ in range(300):  # two objects: the second one is to the right of the first, at the same height
         first = torch.rand(2, generator=random) * torch.tensor([0.5, 1.0])
@@ -132,7 +120,6 @@ def test_a_layout_is_learned() -> None:
 
 
 def test_formulas_are_of_formulas() -> None:
-    with pytest.raises(TypeError):
-        left_of("a", "b") & 1  # type: ignore[operator]
-    with pytest.raises(TypeError):
-        right_of("a", "b") | "c"  # type: ignore[operator]
+    for combine in (lambda: left_of("a", "b") & 1, lambda: right_of("a", "b") | "c"):
+        with pytest.raises(TypeError):
+            combine()

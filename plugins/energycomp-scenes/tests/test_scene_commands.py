@@ -1,7 +1,5 @@
 """The commands `scene` and `relate` on an included model: a graph is drawn, and read again."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Skills: what is asked, when a picture is right, and `energycomp evaluate --data skills`."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from energycomp import load
 from energycomp.cli import app
 from energycomp.errors import InputError
 from energycomp.models import Model
+from energycomp.seeds import seeded
 from energycomp_clevr.objects import Objects
 from energycomp_datasets.clevr.geometry import SHAPES
 from energycomp_datasets.clevr.layout import object_values, scene_of
@@ -145,9 +144,9 @@ def test_prompts_are_judged_by_a_model(text: Model, monkeypatch: pytest.MonkeyPa
     assert artist.right(attrs.evolve(asked, names=("red cube",), denied="green cube"), image)[0]
     assert not artist.right(attrs.evolve(asked, names=("red cube",), denied="blue sphere"), image)[0]
     quick = Prompter(text, text, options={"num_inference_steps": 2})
-    drawn = quick.drawn(asked, torch.Generator().manual_seed(0))
+    drawn = quick.drawn(asked, seeded(0))
     assert (drawn.image.shape, drawn.tries, drawn.rows) == ((3, 64, 64), 1, 6)  # two prompts and u, in two steps
-    drawn = attrs.evolve(quick, tries=2).drawn(asked, torch.Generator().manual_seed(0))
+    drawn = attrs.evolve(quick, tries=2).drawn(asked, seeded(0))
     assert 1 <= drawn.tries <= 2
 
 

@@ -1,7 +1,5 @@
 """Objects of videos in closed form: they move, are hidden, come back, are new and leave."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from energycomp import Model, load
 from energycomp.cli import app
 from energycomp.components import value_of
 from energycomp.errors import InputError
+from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, labels_model, planted, stripes_model, tinted_model
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
 from energycomp_datasets.clevr.videos import asked, video_of
@@ -117,7 +116,7 @@ def test_places_alone_are_tracked() -> None:
 
 
 def test_the_filter_is_that_of_kalman() -> None:
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     object_ = attrs.evolve(Tracked.new(1, torch.tensor([0.4, 0.5]), [], 9.0), velocity=torch.tensor([0.02, 0.0]))
     mean, spread = np.array([0.4, 0.02]), np.diag(np.square(START))
     step = np.array([[1.0, 1.0], [0.0, 1.0]])

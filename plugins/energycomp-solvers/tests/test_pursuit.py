@@ -1,6 +1,4 @@
-"""The parts of pursuit: Gauss-Newton steps, promising values, held-out draws on demand, and its account of rows."""
-
-from __future__ import annotations
+"""The parts of pursuit: Gauss-Newton steps, promising values, held-out draws, account of rows, and where it looks."""
 
 from functools import partial
 
@@ -12,7 +10,10 @@ from energycomp.inference import QuadraticForm, infer, make_problem
 from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, labels_model, planted
 from energycomp_solvers.pursuit import STAGES, Pursuit
+from energycomp_solvers.sgd import SGD
 from energycomp_solvers.shared import HeldOut, newton_step, promising
+from energycomp_solvers.shared.lattice import Screen
+from energycomp_solvers.shared.starts import residual_starts
 
 TRUE = torch.tensor([[0.3, 0.35], [0.42, 0.4], [0.7, 0.6]])  # the first two overlap
 
@@ -72,17 +73,59 @@ def test_held_out_draws_are_added_while_a_comparison_is_open() -> None:
     torch.testing.assert_close(held_out.form([4, 1]).errors([0, 1]), held_out.errors([4, 1]))
 
 
-def test_rows_of_the_stages() -> None:
+def test_rows_of_the_stages_and_components_that_overlap() -> None:
     model = bumps_model()
     problem = make_problem(planted(model, TRUE), model)
     solution = Pursuit(side=12).solve(problem, generator=seeded(0))
     assert len(solution.trace["rows"]) == len(STAGES)
     assert sum(solution.trace["rows"]) == solution.rows == problem.rows
     assert solution.trace["rows"][0] < 12**2 + 1 + 6 * 3 * 10
-
-
-def test_two_components_that_overlap() -> None:
     model = bumps_model()
     solution = infer(to_unit(planted(model, TRUE)), model, solver=Pursuit())
     assert solution.count == 3
     assert (torch.cdist(solution.conditions, TRUE).amin(1) < 0.02).all()
+
+
+APART = torch.tensor([[0.2, 0.3], [0.5, 0.7], [0.75, 0.25]])
+
+
+def test_a_lattice_is_searched_for_what_an_answer_leaves() -> None:
+    model = bumps_model()
+    problem = make_problem(planted(model, APART), model)
+    bank = problem.draw(9, seeded(0))[:3]
+    screen = Screen.of(problem, bank, 10)
+    assert problem.rows == 10**2 + 1
+    atoms, form = screen.admit([0], screen.atoms[:0], None)
+    assert problem.rows == 10**2 + 1 + 2 * 2
+    atoms, form = torch.cat([atoms, APART[:2]]), form.append(problem.quadratic(APART[:2], bank))
+    nearest = int(torch.cdist(screen.atoms, APART[2:]).argmin())
+    assert screen.best(form, [1, 2], 1) == [nearest]
+    spent = problem.rows
+    atoms, form = screen.admit([nearest], atoms, form)
+    assert problem.rows - spent == 2
+    assert len(atoms) == len(form) == 4
+    assert nearest not in screen.best(form, [1, 2], 100)
+    assert screen.admit([], atoms, form) == (atoms, form)
+
+
+def test_starts_are_where_something_is_unexplained() -> None:
+    model = bumps_model()
+    problem = make_problem(planted(model, APART), model)
+    screen = Screen.of(problem, problem.draw(3, seeded(0))[:1], 12)
+    starts = residual_starts(screen.form, screen.atoms, 6, 3, problem.weighting, seeded(0))
+    assert starts.shape == (6, 3, 2)
+    assert torch.cdist(APART, starts[0]).amin(1).max() < 0.08
+    assert len({tuple(sorted(map(tuple, one.tolist()))) for one in starts}) > 1
+    again = residual_starts(screen.form, screen.atoms, 6, 3, problem.weighting, seeded(0))
+    assert torch.equal(starts, again)
+
+
+def test_sgd_finds_more_from_them_and_pays_for_the_lattice_once() -> None:
+    model, rows, distances = bumps_model(), {}, {}
+    for start in ("random", "residual"):
+        problem = make_problem(planted(model, APART), model, count=3)
+        solver = SGD(inits=2, steps=12, draws=1, start=start, side=8, fresh_draws=8)
+        solution = solver.solve(problem, generator=seeded(3))
+        rows[start], distances[start] = solution.rows, torch.cdist(APART, solution.conditions).amin(1).max()
+    assert distances["residual"] < 0.06 < distances["random"]
+    assert abs(rows["residual"] - rows["random"] - 8**2 - 1) <= 2 * 8 * 4  # the runner-up may be of another size

@@ -1,7 +1,5 @@
 """The search that goes on: what is doubted, and answers that are repaired, against models in closed form."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest
@@ -96,7 +94,6 @@ def test_a_word_that_is_better_at_its_own_place_alone_is_found() -> None:
     left, with_other = refit._errors([], [old, narrow]).tolist()
     assert left < with_other  # the wrong word is better where the component is
     best = refit.best([], old.value, old)
-    assert best is not None
     assert best.value[2:].equal(true[0, 2:])
     assert (best.value - true[0]).abs().max() < 0.01
 
@@ -108,7 +105,6 @@ def test_a_component_whose_words_are_certain_still_moves() -> None:
     refit = at(problem, model.conditioner.parse(0.41, 0.495, tint="red", width="narrow"))
     old = refit.own(0)
     best = refit.best([], old.value, old)
-    assert best is not None
     assert (best.value - true[0]).abs().max() < 0.001
 
 
@@ -208,11 +204,13 @@ def test_the_search_goes_on_where_its_lattice_is_too_coarse() -> None:
     assert sum(solution.trace["rows"]) == solution.rows
 
 
-def test_no_budget_is_the_search_alone() -> None:
+def test_no_budget_and_one_possible_count_are_searches_like_any_other() -> None:
     model = bumps_model()
     problem = make_problem(planted(model, TRUE), model)
     solution = Pursuit(side=12, budget=0).solve(problem, generator=seeded(0))
     assert solution.trace["rows"][4] == 0
+    problem = make_problem(planted(bumps_model(), TRUE), bumps_model(counts=(2, 2)))
+    assert Pursuit(side=8).solve(problem, generator=seeded(0)).count == 2
 
 
 def test_ctrl_c_leaves_the_first_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,11 +259,6 @@ def test_the_number_of_threads_changes_no_answer() -> None:
     finally:
         torch.set_num_threads(threads)
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-4)
-
-
-def test_one_possible_count_is_searched_like_any_other() -> None:
-    problem = make_problem(planted(bumps_model(), TRUE), bumps_model(counts=(2, 2)))
-    assert Pursuit(side=8).solve(problem, generator=seeded(0)).count == 2
 
 
 def test_words_are_hopeless_by_what_posteriors_are_of() -> None:

@@ -1,7 +1,5 @@
 """The page in a real browser: Chromium, driven by playwright. Models in closed form, so that drawing takes no time."""
 
-from __future__ import annotations
-
 import base64
 import itertools
 import re
@@ -168,7 +166,6 @@ def choose(page: Page, tab: str, model: str) -> None:
 
 def at(page: Page, x: float, y: float, tab: str = "compose") -> tuple[float, float]:
     box = picture(page, tab).bounding_box()
-    assert box is not None
     return box["x"] + x * box["width"], box["y"] + y * box["height"]
 
 

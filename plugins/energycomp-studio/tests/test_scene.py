@@ -1,7 +1,6 @@
 """From the page's scene to a composition, and to the lines that make the same image: pixel by pixel."""
 
-from __future__ import annotations
-
+import io
 import json
 import shlex
 from pathlib import Path
@@ -18,9 +17,9 @@ from typer.testing import CliRunner
 from energycomp import Composer, __version__, plugins
 from energycomp.cli.app import app
 from energycomp.components import Gaussian
-from energycomp.denoisers import TwoStageUNet, count_rows
+from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
-from energycomp.images import ImageProcessor, png, read_formula
+from energycomp.images import png, read_formula
 from energycomp.models import Model
 from energycomp.testing import attributes_model, bumps_model, labels_model, tinted_model, tiny_model
 from energycomp_studio.first import first_scene
@@ -135,9 +134,14 @@ def test_what_an_image_says_and_the_page_cannot_show() -> None:
             model_in({**made, "model": named}, ["tinted"])
 
 
-def test_an_image_without_a_formula_is_shown_all_the_same() -> None:
-    long = Draft((Item({"text": "0" * 2_000}),) * 32)
-    assert formula_of_scene(long, labels_model(3), "added", Settings()) is None
+def drawn(scene: Draft, model: Model, source: str, settings: Settings) -> tuple[bytes, bytes]:
+    """The files that the lines for the shell and for Python write."""
+    line, file = shell_line(scene, model, source, settings), Path("scene.png")
+    assert CliRunner().invoke(app, shlex.split(line)[1:]).exit_code == 0
+    by_command = file.read_bytes()
+    file.unlink()
+    exec(python_lines(scene, model, source, settings), {})  # noqa: S102 - the lines under test
+    return by_command, file.read_bytes()
 
 
 def test_python_the_command_and_the_studio_give_the_same_bytes(folder: Path) -> None:
@@ -147,34 +151,26 @@ def test_python_the_command_and_the_studio_give_the_same_bytes(folder: Path) -> 
     clevr, scene, settings = plugins.find("models", "clevr")(), Draft((Item(red),)), Settings(seed=3)
     model = attrs.evolve(clevr, defaults=attrs.evolve(clevr.defaults, num_inference_steps=10))
     plugins.register("models", "brief", lambda **_: model)
-    image = model.shown(sampled(scene, model, settings), side=SIDE)
     line = "energycomp sample brief 'large red metal cube at 0.3,0.45' --seed 3 -o scene.png"
     assert shell_line(scene, model, "brief", settings) == line
-    assert CliRunner().invoke(app, shlex.split(line)[1:]).exit_code == 0
+    image = model.shown(sampled(scene, model, settings), side=SIDE)
     formula = formula_of_scene(scene, model, "brief", settings)
-    assert (folder / "scene.png").read_bytes() == png(image, formula=formula)
-    (folder / "scene.png").unlink()
-    exec(python_lines(scene, model, "brief", settings), {})  # noqa: S102 - the lines under test
-    assert (folder / "scene.png").read_bytes() == png(image), "Python writes what made an image only where it is told"
+    # Python writes what made an image only where it is told.
+    assert drawn(scene, model, "brief", settings) == (png(image, formula=formula), png(image))
 
 
 def test_a_canvas_is_drawn_as_the_lines_draw_it(folder: Path) -> None:
     pytest.importorskip("energycomp_clevr", reason="no clevr: pip install energycomp-clevr")
-    model, scene = (
-        plugins.find("models", "clevr")(),
-        Draft((Item({"x": 0.2, "y": 0.5}, 1.5), Item({"x": 0.8, "y": 0.6}))),
-    )
+    model = plugins.find("models", "clevr")()
+    scene = Draft((Item({"x": 0.2, "y": 0.5}, 1.5), Item({"x": 0.8, "y": 0.6})))
     settings = settings_of(3, 2, PLAIN, scene, "288x128")
     assert (settings.size, settings.aspect(model)) == ((128, 288), 2.25)
-    drawn = np.asarray(shown(sampled(scene, model, settings), model, settings))
-    assert drawn.shape == (SIDE, 720, 3)
-    line = shell_line(scene, model, "clevr", settings)
-    assert line == ("energycomp sample clevr --canvas 288x128 '0.2,0.5 * 1.5' 0.8,0.6 --steps 2 --seed 3 -o scene.png")
-    assert CliRunner().invoke(app, shlex.split(line)[1:]).exit_code == 0
-    np.testing.assert_array_equal(np.asarray(Image.open("scene.png")), drawn)
-    (folder / "scene.png").unlink()
-    exec(python_lines(scene, model, "clevr", settings), {})  # noqa: S102 - the lines under test
-    np.testing.assert_array_equal(np.asarray(Image.open("scene.png")), drawn)
+    image = np.asarray(shown(sampled(scene, model, settings), model, settings))
+    assert image.shape == (SIDE, 720, 3)
+    line = "energycomp sample clevr --canvas 288x128 '0.2,0.5 * 1.5' 0.8,0.6 --steps 2 --seed 3 -o scene.png"
+    assert shell_line(scene, model, "clevr", settings) == line
+    for content in drawn(scene, model, "clevr", settings):
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), image)
 
 
 def test_a_canvas_that_cannot_be_is_refused() -> None:
@@ -208,7 +204,6 @@ def test_alternatives_choose_their_sampler_and_too_many_objects_get_a_word() -> 
 def test_what_is_in_the_address_is_taken_or_left() -> None:
     kept = {"model": "tinted", "items": [Item(RED).as_json()], "seed": 3, "steps": None, "sampler": PLAIN}
     found = kept_in(quote(json.dumps(kept)), ["tinted"])
-    assert found is not None
     assert (found["scene"], found["seed"]) == (Draft((Item(RED),)), 3)
     for wrong in ({"model": "owner/name"}, {"seed": -1}, {"items": 3}, {"sampler": "no"}, {"steps": 0}, {"model": []}):
         assert kept_in(quote(json.dumps({**kept, **wrong})), ["tinted"]) is None
@@ -260,38 +255,30 @@ def test_alternatives_are_a_mixture_of_compositions() -> None:
         component(Draft((Item({"text": "0"}, 2.0), Item({"text": "1"}, either=True))), labels_model(3, rule="sum"))
 
 
+PLACE = {"x": 0.1, "y": 0.1}
+UNSENT = [
+    {"given": {"x": 0.1, "y": 0.2}, "other": 1}, {"given": {"x": [1]}}, {"given": {}}, {"given": {"text": "a" * 3_000}},
+    {"given": {"x": float("nan"), "y": 0.1}}, {"given": PLACE, "weight": "2"}, {"given": PLACE, "weight": 1e9},
+    {"given": PLACE, "origin": -1},
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "data",
-    [
-        None,
-        {"items": 3},
-        {"items": [{"given": {"x": 0.1, "y": 0.2}, "other": 1}]},
-        {"items": [{"given": {"x": [1]}}]},
-        {"items": [{"given": {}}]},
-        {"items": [{"given": {"text": "a" * 3_000}}]},
-        {"items": [{"given": {"x": float("nan"), "y": 0.1}}]},
-        {"items": [{"given": {"x": 0.1, "y": 0.1}, "weight": "2"}]},
-        {"items": [{"given": {"x": 0.1, "y": 0.1}, "weight": 1e9}]},
-        {"items": [{"given": {"x": 0.1, "y": 0.1}, "origin": -1}]},
-        {"items": [{"given": {"x": 0.1, "y": 0.1}}] * 33},
-    ],
+    "data", [None, {"items": 3}, {"items": [{"given": PLACE}] * 33}, *({"items": [one]} for one in UNSENT)]
 )
 def test_what_the_page_does_not_send_is_refused(data: Any) -> None:
     with pytest.raises(InputError, match=r"got .*; expected"):
         scene_of(data)
 
 
-@pytest.mark.parametrize(
-    "given", [{"seed": -1}, {"seed": 1.5}, {"seed": None}, {"steps": 0}, {"steps": 1.5}, {"steps": 10_000}]
-)
-def test_settings_are_checked(given: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"got .*; expected"):
-        Settings(**given)
-
-
-def test_a_scene_survives_the_page() -> None:
+def test_scenes_survive_the_page_and_settings_are_checked() -> None:
     scene = Draft((Item(RED, 2.0, negated=True, either=True, origin=3),))
     assert scene_of(scene.as_json()) == scene
+    for given in ({"seed": -1}, {"seed": 1.5}, {"seed": None}, {"steps": 0}, {"steps": 1.5}, {"steps": 10_000}):
+        with pytest.raises(InputError, match=r"got .*; expected"):
+            Settings(**given)
+    long = Draft((Item({"text": "0" * 2_000}),) * 32)
+    assert formula_of_scene(long, labels_model(3), "added", Settings()) is None
 
 
 def test_forms() -> None:
@@ -332,28 +319,6 @@ def test_the_lines_of_an_edit() -> None:
         changes(read, Draft((Item(read[0], origin=7),)))
 
 
-def test_equal_scenes_give_equal_images() -> None:
-    scene, model = first_scene(form_of(tinted_model())), tinted_model()
-    one, two = (sampled(scene, model, Settings(steps=2)) for _ in range(2))
-    assert torch.equal(torch.tensor(np.asarray(one)), torch.tensor(np.asarray(two)))
-
-
-@pytest.fixture
-def turned() -> Model:
-    """A tiny untrained model of cubes with turns, whose pictures are not square."""
-    objects = pytest.importorskip("energycomp_clevr.objects", reason="no clevr: pip install energycomp-clevr")
-    own, model = objects.Objects(viewpoint=True, turns=True), tiny_model(num_inference_steps=2)
-    torch.manual_seed(0)
-    shape: dict[str, Any] = {"sample_size": (16, 24), "channels": (8, 16), "head_channels": 8, "unplaced": True}
-    network = TwoStageUNet(token_width=own.token_shape[1], **shape)
-    for weight in network.parameters():
-        if not weight.any():
-            torch.nn.init.normal_(weight, std=0.05)
-    denoiser = attrs.evolve(model.denoiser, network=network, sample_shape=(3, 16, 24), token_shape=own.token_shape)
-    processor = ImageProcessor(size=(16, 24), resize="squash")
-    return attrs.evolve(model, denoiser=denoiser, conditioner=own, processor=processor, conditioner_name="objects")
-
-
 def test_a_turn_is_said_in_all_lines(turned: Model) -> None:
     cube = {"x": 0.2, "y": 0.3, "color": "red", "shape": "cube", "turn": 45}
     scene, settings = Draft((Item(cube),)), Settings()
@@ -371,10 +336,6 @@ def test_what_is_open_is_drawn_alike_by_python_the_command_and_the_studio(turned
     scene, settings = Draft((Item({"x": 0.3, "y": 0.5, "shape": "cube"}), Item(OPEN))), Settings(seed=3)
     image, other = (turned.shown(sampled(scene, turned, one), side=SIDE) for one in (settings, Settings(seed=4)))
     assert png(image) != png(other)
-    assert CliRunner().invoke(app, shlex.split(shell_line(scene, turned, "turned", settings))[1:]).exit_code == 0
     formula = formula_of_scene(scene, turned, "turned", settings)
-    assert (folder / "scene.png").read_bytes() == png(image, formula=formula)
-    assert scene_in(read_formula("scene.png"), turned)[:2] == (scene, settings)  # what was open is open again
-    (folder / "scene.png").unlink()
-    exec(python_lines(scene, turned, "turned", settings), {})  # noqa: S102 - the lines under test
-    assert (folder / "scene.png").read_bytes() == png(image)
+    assert drawn(scene, turned, "turned", settings) == (png(image, formula=formula), png(image))
+    assert scene_in(formula or {}, turned)[:2] == (scene, settings)  # what was open is open again

@@ -1,7 +1,5 @@
 """Readers of one prompt a prediction, against brute force over prompts and draws on the same bank."""
 
-from __future__ import annotations
-
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -14,6 +12,7 @@ from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import InputError
 from energycomp.inference import NoiseBank, make_problem
 from energycomp.models import Model
+from energycomp.seeds import seeded
 from energycomp_text import classifiers, from_pipeline, with_concepts
 from energycomp_text.classifiers import compound, individual, single_errors, weighted
 from energycomp_text.model import small
@@ -36,19 +35,16 @@ def solids() -> Model:
     return model
 
 
-MODELS = {
-    "epsilon": lambda: from_pipeline(tiny_pipeline(seed=4), concepts=PETS, template="a {}"),
-    "sample": solids,
-}
+MODELS = {"epsilon": lambda: from_pipeline(tiny_pipeline(seed=4), concepts=PETS, template="a {}"), "sample": solids}
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def case(request: pytest.FixtureRequest) -> tuple[Model, Tensor, NoiseBank]:
     """A model, an encoded picture and the draws."""
     model: Model = MODELS[request.param]()
-    picture = torch.rand(1, 3, *model.processor.size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    picture = torch.rand(1, 3, *model.processor.size, generator=seeded(1)) * 2 - 1
     observation = model.encode(picture)
-    return model, observation, make_problem(observation, model).draw(DRAWS, torch.Generator().manual_seed(2))
+    return model, observation, make_problem(observation, model).draw(DRAWS, seeded(2))
 
 
 @torch.no_grad()

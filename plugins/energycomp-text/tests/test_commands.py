@@ -1,8 +1,7 @@
 """The command line with models of text: what it answers, and what it refuses in one line."""
 
-from __future__ import annotations
-
 import json
+import shlex
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -12,12 +11,12 @@ import attrs
 import huggingface_hub
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import energycomp
 from energycomp import Composer
 from energycomp.models import Model, save_pretrained
+from energycomp.seeds import seeded
 from energycomp.testing import tiny_model
 from energycomp_text import with_concepts
 from energycomp_text.model import small
@@ -79,76 +78,57 @@ def line(err: str) -> str:
     return lines[0]
 
 
-# infer
+def answer(run: Run, *arguments: object) -> Any:
+    """The JSON that a command prints."""
+    code, out, err = run(*arguments, "--json")
+    assert code == 0, err
+    return json.loads(out)
 
 
 def test_infer_agrees_with_the_function(run: Run, quick: Path, photo: Path) -> None:
-    code, out, _ = run(
-        "infer",
-        "text",
-        photo,
-        "--option",
-        f"model={quick}",
-        "--option",
-        f"concepts={PETS}",
-        "--count",
-        2,
-        "--seed",
-        3,
-        "-o",
-        "out",
-        "--json",
-    )
-    assert code == 0
+    options = ["--option", f"model={quick}", "--option", f"concepts={PETS}"]
+    record = answer(run, "infer", "text", photo, *options, "--count", 2, "--seed", 3, "-o", "out")
     model = with_concepts(energycomp.load(quick), PETS.split(","))
-    expected = energycomp.infer(photo, model, count=2, generator=torch.Generator().manual_seed(3))
-    record = json.loads(out)
-    assert record["count"] == 2
-    assert [entry["concept"] for entry in record["objects"]] == [
-        model.conditioner.describe(value)["concept"] for value in expected.conditions
-    ]
-    assert record["error"] == pytest.approx(expected.error)
-    assert record["p_value"] == pytest.approx(expected.p_value)
-    assert record["rows"] == expected.rows
+    expected = energycomp.infer(photo, model, count=2, generator=seeded(3))
+    named = [model.conditioner.describe(value)["concept"] for value in expected.conditions]
+    assert [entry["concept"] for entry in record["objects"]] == named
+    assert (record["count"], record["rows"]) == (2, expected.rows)
+    assert (record["error"], record["p_value"]) == pytest.approx((expected.error, expected.p_value))
     assert {"concept"} <= record["runner_up"][0].keys()
     assert record["settings"]["options"]["model"] == str(quick)
 
 
 def test_infer_prints_the_concepts(run: Run, quick: Path, photo: Path) -> None:
-    code, out, _ = run(
-        "infer", quick, photo, "--option", "concepts= dog , cat", "--option", "template=the {}", "--count", "2"
-    )
+    options = ["--option", "concepts= dog , cat", "--option", "template=the {}"]
+    code, out, _ = run("infer", quick, photo, *options, "--count", "2")
     assert code == 0
     assert all(word in out for word in ("concept", "cat", "dog", "2 objects"))
 
 
 def test_answers_to_other_questions_are_not_mixed(run: Run, quick: Path, photo: Path) -> None:
-    rows = []
-    for concepts, template, out in (
-        (PETS, "a {}", "one"),
-        (PETS, "a {}", "one"),
-        ("cat,dog", "a {}", "two"),
-        (PETS, "the {}", "three"),
-        (PETS, "the {}", "one"),
-    ):
-        asked = ["--option", f"concepts={concepts}", "--option", f"template={template}", "--count", 1]
-        code, said, err = run("infer", quick, photo, *asked, "-o", out, "--json")
-        if len(rows) < 4:
-            assert code == 0
-            rows.append(json.loads(said))
+    def asked(concepts: str, template: str, out: str) -> list[object]:
+        options = ["--option", f"concepts={concepts}", "--option", f"template={template}"]
+        return ["infer", quick, photo, *options, "--count", 1, "-o", out]
+
+    first, again = (answer(run, *asked(PETS, "a {}", "one")) for _ in range(2))
+    assert first == again
+    for concepts, template, out in (("cat,dog", "a {}", "two"), (PETS, "the {}", "three")):
+        other = answer(run, *asked(concepts, template, out))
+        assert other["settings"]["conditioner"]["concepts"] == concepts.split(",")
+    code, said, err = run(*asked(PETS, "the {}", "one"), "--json")
     assert (code, said) == (2, "")
     assert "got -o one, which holds answers with options" in err
-    assert rows[0] == rows[1]
-    assert [row["settings"]["conditioner"]["concepts"] for row in rows[2:]] == [["cat", "dog"], PETS.split(",")]
 
 
-def test_infer_of_the_small_model(run: Run, words: None, photo: Path) -> None:
-    code, out, _ = run("infer", "text", photo, "--option", "concepts=red cube,blue sphere", "--count", "1-2", "--json")
-    assert code == 0
-    assert {entry["concept"] for entry in json.loads(out)["objects"]} <= {"red cube", "blue sphere"}
-
-
-# sample
+def test_the_small_model_reads_samples_and_is_evaluated(run: Run, words: None, photo: Path) -> None:
+    record = answer(run, "infer", "text", photo, "--option", "concepts=red cube,blue sphere", "--count", "1-2")
+    assert {entry["concept"] for entry in record["objects"]} <= {"red cube", "blue sphere"}
+    code, out, _ = run("sample", "text", "a red cube", "a blue sphere", "--not", "green", "-n", 2, "-o", "both.png")
+    said = "-2 u + 3 text(a red cube) + 3 text(a blue sphere) - 3 text(green)"
+    assert (code, out.splitlines()) == (0, [said, "16 network evaluations", "both-1.png", "both-2.png"])
+    report = answer(run, "evaluate", "text", "-n", 1, "--count", "true")
+    assert (report["images"], report["data"], report["solver"]) == (1, "synthetic", "Enumerate")
+    assert report["rows_per_image"] >= 2 * 13
 
 
 @pytest.mark.parametrize(
@@ -166,35 +146,20 @@ def test_infer_of_the_small_model(run: Run, words: None, photo: Path) -> None:
     ids=str,
 )
 def test_sample_composes_prompts(run: Run, quick: Path, arguments: list[Any], composition: str) -> None:
-    code, out, _ = run("sample", quick, *arguments, "--raw", "-o", "made.png", "--json")
-    assert code == 0
-    assert json.loads(out)["composition"] == composition
+    assert answer(run, "sample", quick, *arguments, "--raw", "-o", "made.png")["composition"] == composition
     with Image.open("made.png") as image:
         assert image.size == (32, 32)
 
 
 def test_sample_is_what_the_composer_samples(run: Run, folder: Path) -> None:
-    code, _, _ = run(
-        "sample", "text", "a cat", "a dog", "--option", f"model={folder}", "--steps", 2, "--seed", 5, "--raw", "-o",
-        "made.png",
-    )  # fmt: skip
-    assert code == 0
+    asked = ["a cat", "a dog", "--option", f"model={folder}", "--steps", 2, "--seed", 5, "--raw", "-o", "made.png"]
+    assert run("sample", "text", *asked)[0] == 0
     model = energycomp.load(folder)
     expected = Composer(7.5 * model("a cat") & 7.5 * model("a dog")).sample(
-        generator=torch.Generator().manual_seed(5), num_inference_steps=2, progress=False
+        generator=seeded(5), num_inference_steps=2, progress=False
     )
     with Image.open("made.png") as image:
         assert image.tobytes() == expected[0].tobytes()
-
-
-def test_sample_of_the_small_model(run: Run, words: None) -> None:
-    code, out, _ = run("sample", "text", "a red cube", "a blue sphere", "--not", "green", "-n", 2, "-o", "both.png")
-    assert code == 0
-    said = "-2 u + 3 text(a red cube) + 3 text(a blue sphere) - 3 text(green)"
-    assert out.splitlines() == [said, "16 network evaluations", "both-1.png", "both-2.png"]
-
-
-# Other families of pipelines
 
 
 @pytest.mark.parametrize("name", ["sdxl", "flux"])  # with a UNet, and with a transformer
@@ -202,26 +167,17 @@ def test_sample_infer_and_rank_with_other_families(run: Run, name: str, tmp_path
     folder = tmp_path / name
     TINY[name]().save_pretrained(folder)
     given = ["--option", "image_size=32"] + ([] if name == "sdxl" else ["--option", "max_sequence_length=32"])
-    code, out, _ = run(
-        "sample", folder, "a cat @ left half", "a dog @ right half", *given, "--option", "dtype=bfloat16", "-n", 2,
-        "--steps", 2, "-o", "both.png",
-    )  # fmt: skip
+    both = ["a cat @ left half", "a dog @ right half", *given, "--option", "dtype=bfloat16"]
+    code, out, _ = run("sample", folder, *both, "-n", 2, "--steps", 2, "-o", "both.png")
     assert (code, out.splitlines()[-2:]) == (0, ["both-1.png", "both-2.png"])
-    code, out, _ = run("sample", folder, "a cat", *given, "--steps", 2, "--json", "-o", "one.png")
-    assert code == 0
     scale = energycomp.load(folder, image_size=32).defaults.guidance_scale
     expected = "text(a cat)" if scale == 1 else f"-{scale - 1:g} u + {scale:g} text(a cat)"
-    assert json.loads(out)["composition"] == expected
-    code, out, _ = run("infer", folder, "both-1.png", "--option", "concepts=cat,dog", "--count", 1, *given, "--json")
-    assert code == 0
-    assert json.loads(out)["objects"][0]["concept"] in ("cat", "dog")
-    ranked = ["--component", "a cat", "--component", "a dog", "--draws", 2, "--json"]
-    code, out, _ = run("rank", folder, "both-1.png", "both-2.png", *ranked, *given)
-    assert code == 0
-    assert json.loads(out)["rows"] == 2 * 2 * 3  # images, draws, two prompts and u
-
-
-# evaluate
+    assert answer(run, "sample", folder, "a cat", *given, "--steps", 2, "-o", "one.png")["composition"] == expected
+    record = answer(run, "infer", folder, "both-1.png", "--option", "concepts=cat,dog", "--count", 1, *given)
+    assert record["objects"][0]["concept"] in ("cat", "dog")
+    ranked = ["--component", "a cat", "--component", "a dog", "--draws", 2]
+    rows = answer(run, "rank", folder, "both-1.png", "both-2.png", *ranked, *given)["rows"]
+    assert rows == 2 * 2 * 3  # images, draws, two prompts and u
 
 
 @pytest.fixture
@@ -234,23 +190,21 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_evaluate_a_folder(run: Run, quick: Path, photos: Path) -> None:
-    command = ("evaluate", quick, "--data", photos, "-n", 200, "--count", "true", "--seed", 0, "--json")
-    code, out, _ = run(*command)
-    assert code == 0
-    report = json.loads(out)
+    command = ("evaluate", quick, "--data", photos)
+    report = answer(run, *command, "-n", 200, "--count", "true", "--seed", 0)
     assert {"exact_match", "recall", "rows_per_image", "seconds_per_image", "images"} <= report.keys()
     assert report["images"] == 3
     assert 0 <= report["exact_match"] <= report["recall"] <= 1
-    code, out, _ = run(*command[:4], *command[6:], "-n", 1, "--option", "concepts=cat,dog,rabbit,cow,fox")
-    assert json.loads(out)["images"] == 1
-    assert json.loads(out)["rows_per_image"] > report["rows_per_image"]  # more to choose among
+    more = answer(run, *command, "--count", "true", "--seed", 0, "-n", 1, "--option", "concepts=cat,dog,rabbit,cow,fox")
+    assert more["images"] == 1
+    assert more["rows_per_image"] > report["rows_per_image"]  # more to choose among
 
 
 def test_evaluate_against_the_answers_of_infer(run: Run, quick: Path, photos: Path) -> None:
     from energycomp_datasets.solids.source import TextSource
     from energycomp_lab.evaluation import evaluate, true_values
 
-    _, out, _ = run("evaluate", quick, "--data", photos, "--option", "template=the {}", "--json")
+    report = answer(run, "evaluate", quick, "--data", photos, "--option", "template=the {}")
     model = with_concepts(energycomp.load(quick), ["cat", "dog", "rabbit"], template="the {}")
     source = TextSource()
     found: list[bool] = []
@@ -259,99 +213,58 @@ def test_evaluate_against_the_answers_of_infer(run: Run, quick: Path, photos: Pa
         found.append(sorted(solution.conditions.tolist()) == sorted(true_values(example, model.conditioner).tolist()))
 
     evaluate(model, source.examples(str(photos), count=9, seed=0), source.metrics(), progress=False, on_result=judge)
-    assert json.loads(out)["exact_match"] == pytest.approx(sum(found) / 3)
+    assert report["exact_match"] == pytest.approx(sum(found) / 3)
 
 
-def test_evaluate_the_world_of_the_small_model(run: Run, words: None) -> None:
-    code, out, _ = run("evaluate", "text", "-n", 1, "--count", "true", "--json")
-    assert code == 0
-    report = json.loads(out)
-    assert (report["images"], report["data"], report["solver"]) == (1, "synthetic", "Enumerate")
-    assert report["rows_per_image"] >= 2 * 13
+REFUSED = [
+    ("infer text photo.png --option model=empty --option concepts=cat", "without model_index.json"),
+    ("sample text 'a cat' --option model=empty", "give a hub id, such as"),
+    ("sample text 'a cat' --option model=nowhere/at/all", "no folder and no hub id"),
+    ("infer text photo.png --option model=nobody/nothing --option concepts=cat", "could not be read from the hub"),
+    ("infer text photo.png --option model={folder}", "--option concepts=cat,dog,rabbit"),
+    ("infer {quick} photo.png --option concepts=,", "expected at least one"),
+    ("infer {quick} photo.png --option concepts=Cat,cat", "whose prompts are the same"),
+    ("infer {quick} photo.png --option concepts=cat --option 'template=a photo'", "expected a text with one {{}}"),
+    ("infer {quick} photo.png --option concepts=" + "a" * 40, "at most 32"),
+    ("infer {quick} photo.png --option concepts=cat,dog,rabbit --count 4", "expected as many"),
+    ("infer {quick} photo.png --option 'template=the {{}}'", "expected at least one"),
+    ("infer places photo.png --option concepts=cat", "concepts with tiny, whose components are not said in words"),
+    ("infer places photo.png --option 'template=a {{}}'", "template with tiny"),
+    ("infer places photo.png --option model=here", "model with places; expected options with a registered model"),
+    ("sample places 'a cat'", "got the component 'a cat', which is not a component of tiny"),
+    ("evaluate places --source clevr --option concepts=cat", "concepts with tiny"),
+    ("infer clevr photo.png --option concepts=cat", "concepts with clevr"),
+    ("evaluate {quick} --data nowhere", "which is not a folder"),
+    ("evaluate {quick} --data empty", "without folders of images"),
+]
 
 
-# What is refused
-
-
-def test_a_model_folder_that_is_none(run: Run, photo: Path, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    for name, expected in (("empty", "without model_index.json"), ("nowhere/at/all", "no folder and no hub id")):
-        for command in (("infer", "text", photo, "--option", f"concepts={PETS}"), ("sample", "text", "a cat")):
-            code, out, err = run(*command, "--option", f"model={name}")
-            assert (code, out) == (2, "")
-            assert expected in line(err)
-            assert "give a hub id, such as" in line(err)
-
-
-def test_a_hub_id_without_a_network(run: Run, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("command", "expected"), REFUSED)
+def test_what_is_refused_in_one_line(
+    run: Run, folder: Path, quick: Path, photo: Path, monkeypatch: pytest.MonkeyPatch, command: str, expected: str
+) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    code, _, err = run(
-        "infer", "text", photo, "--option", "model=nobody/nothing-of-the-kind", "--option", f"concepts={PETS}"
-    )
+    Path("empty").mkdir()
+    save_pretrained(tiny_model(), "places")
+    code, _, err = run(*shlex.split(command.format(folder=folder, quick=quick)))
     assert code == 2
-    assert "could not be read from the hub" in line(err)
-
-
-def test_a_pipeline_without_concepts(run: Run, folder: Path, photo: Path) -> None:
-    code, _, err = run("infer", "text", photo, "--option", f"model={folder}")
-    assert code == 2
-    assert "--option concepts=cat,dog,rabbit" in line(err)
+    assert expected.format() in line(err)
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    "command",
     [
-        (["--option", "concepts=,"], "expected at least one"),
-        (["--option", "concepts=Cat,cat"], "whose prompts are the same"),
-        (["--option", f"concepts={PETS}", "--option", "template=a photo"], "expected a text with one {}"),
-        (["--option", f"concepts={'a' * 40}"], "at most 32"),
-        (["--option", f"concepts={PETS}", "--count", "4"], "expected as many"),
-        (["--option", "template=the {}"], "expected at least one"),
+        "infer text photo.png --option 'concepts=red cube,rabbit'",
+        "sample text 'a red cube' 'a rabbit'",
+        "sample text 'a red cube' --not 'a rabbit'",
+        "evaluate text --data photos --option concepts=rabbit",
     ],
 )
-def test_concepts_that_cannot_be(run: Run, quick: Path, photo: Path, options: list[str], expected: str) -> None:
-    code, _, err = run("infer", quick, photo, *options)
-    assert code == 2
-    assert expected in line(err)
-
-
-def test_a_word_that_the_small_model_does_not_know(run: Run, words: None, photo: Path, photos: Path) -> None:
-    for command in (
-        ("infer", "text", photo, "--option", "concepts=red cube,rabbit"),
-        ("sample", "text", "a red cube", "a rabbit"),
-        ("sample", "text", "a red cube", "--not", "a rabbit"),
-        ("evaluate", "text", "--data", photos, "--option", "concepts=rabbit"),
-    ):
-        code, out, err = run(*command)
-        assert (code, out) == (2, "")
-        assert "'rabbit'" in line(err)
-        assert "--option model=" in line(err)
+def test_a_word_that_the_small_model_does_not_know(
+    run: Run, words: None, photo: Path, photos: Path, command: str
+) -> None:
+    code, out, err = run(*shlex.split(command))
+    assert (code, out) == (2, "")
+    assert "'rabbit'" in line(err)
+    assert "--option model=" in line(err)
     assert not Path("sample.png").exists()
-
-
-def test_words_for_a_model_that_takes_none(run: Run, photo: Path, tmp_path: Path) -> None:
-    save_pretrained(tiny_model(), tmp_path / "places")
-    for command, expected in (
-        (
-            ("infer", "places", photo, "--option", f"concepts={PETS}"),
-            "concepts with tiny, whose components are not said in words",
-        ),
-        (("infer", "places", photo, "--option", "template=a {}"), "template with tiny"),
-        (("sample", "places", "a cat"), "got the component 'a cat', which is not a component of tiny"),
-        (("evaluate", "places", "--source", "clevr", "--option", f"concepts={PETS}"), "concepts with tiny"),
-        (
-            ("infer", "places", photo, "--option", "model=here"),
-            "model with places; expected options with a registered model",
-        ),
-        (("infer", "clevr", photo, "--option", f"concepts={PETS}"), "concepts with clevr"),
-    ):
-        code, _, err = run(*command)
-        assert code == 2
-        assert expected in line(err)
-
-
-def test_data_that_is_none(run: Run, quick: Path, tmp_path: Path) -> None:
-    for data, expected in (("nowhere", "which is not a folder"), (str(tmp_path), "without folders of images")):
-        code, _, err = run("evaluate", quick, "--data", data)
-        assert code == 2
-        assert expected in line(err)

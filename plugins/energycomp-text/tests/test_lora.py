@@ -1,15 +1,14 @@
 """LoRA weights as models: each prompt is predicted by its own weights, and the base is as it was."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import pickle
 import sys
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError, NotFoundError
 from energycomp.inference import draw_bank
 from energycomp.models import Model, execution_device
+from energycomp.seeds import seeded
 from energycomp_text import from_pipeline
 from energycomp_text.testing import OPTIONS, TINY, tiny_lora, tiny_pipeline, tiny_pixart, tiny_sd3, tiny_sdxl
 
@@ -39,9 +39,15 @@ def model_of(name: str, pipe: Any) -> Model:
     return from_pipeline(pipe, **OPTIONS[name])
 
 
+def made(name: str) -> tuple[Any, Model]:
+    """A pipeline of its own, which a test may change, and its model."""
+    pipe = TINY[name]()
+    return pipe, model_of(name, pipe)
+
+
 @torch.no_grad()
 def eps(component: Any, n: int = 1) -> Tensor:
-    sample = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)).expand(n, -1, -1, -1)
+    sample = torch.randn(1, 4, 16, 16, generator=seeded(0)).expand(n, -1, -1, -1)
     return Composer(component + 0).eps(sample, torch.full((n,), 500.0))
 
 
@@ -75,8 +81,7 @@ def test_a_lora_is_that_of_the_pipeline_and_the_base_stays_as_it_was(name: str) 
 @needs_peft
 @pytest.mark.parametrize("name", ["sd", "flux"])
 def test_two_loras_compose_without_blending_weights(name: str) -> None:
-    pipe = TINY[name]()
-    base = model_of(name, pipe)
+    pipe, base = made(name)
     first = base.with_lora(tiny_lora(pipe, seed=1))
     second = base.with_lora(tiny_lora(pipe, seed=2), scale=0.5)
     a, b, plain, u = (eps(leaf) for leaf in (first("a cat"), second("a dog"), base("rain"), base.unconditional))
@@ -93,10 +98,9 @@ def test_two_loras_compose_without_blending_weights(name: str) -> None:
 @needs_peft
 def test_loras_stack_on_one_prompt(sdxl: Any) -> None:
     base = model_of("sdxl", tiny_sdxl())
-    weights = [tiny_lora(sdxl, seed=seed) for seed in (1, 2)]
-    once, again = base.with_lora(weights[0]), base.with_lora(weights[0], scale=0.0)
-    both = once.with_lora(weights[1])
-    assert float((eps(both("a cat")) - eps(once("a cat"))).abs().max()) > 1e-2
+    first, second = (tiny_lora(sdxl, seed=seed) for seed in (1, 2))
+    once, again = base.with_lora(first), base.with_lora(first, scale=0.0)
+    assert float((eps(once.with_lora(second)("a cat")) - eps(once("a cat"))).abs().max()) > 1e-2
     torch.testing.assert_close(eps(again("a cat")), eps(base("a cat")), rtol=0, atol=1e-6)
 
 
@@ -116,16 +120,13 @@ def test_lora_is_read_and_sampled(tmp_path: Path, sdxl: Any) -> None:
 @needs_peft
 def test_two_components_of_one_lora_are_ranked() -> None:
     """The lift by its formula, of the predictions of each component alone."""
-    pipe = tiny_pipeline()
-    base = model_of("sd", pipe)
+    pipe, base = made("sd")
     ink = base.with_lora(tiny_lora(pipe, seed=1))
     a, b, u = ink("a dog"), ink("a cat"), base.unconditional
-    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
+    latents = torch.randn(1, 4, 16, 16, generator=seeded(3))
     ranking = energycomp.rank(latents, a & b, model=ink, draws=4, generator=5)
-    space, defaults = ink.denoiser.noised_space, ink.defaults
-    bank = draw_bank(
-        4, space.sample_shape, space.alphas_cumprod, timesteps=defaults.timesteps, gamma=defaults.gamma, generator=5
-    )
+    space, how = ink.denoiser.noised_space, {"timesteps": ink.defaults.timesteps, "gamma": ink.defaults.gamma}
+    bank = draw_bank(4, space.sample_shape, space.alphas_cumprod, generator=5, **how)
     signal, noise = space.levels(bank.timestep)
     x = signal * latents + noise * bank.noise
     with torch.no_grad():
@@ -143,14 +144,11 @@ def test_loras_for_another_base(name: str) -> None:
     pipe = TINY[name]()
     base, other = model_of(name, pipe), tiny_sdxl() if name == "sd" else tiny_pipeline()
     before = eps(base("a cat"))
-    refused(
-        InputError, "this .*Pipeline cannot load: .*; expected one that was trained on the same base",
-        lambda: base.with_lora(tiny_lora(other)),
-    )  # fmt: skip
+    message = "this .*Pipeline cannot load: .*; expected one that was trained on the same base"
+    refused(InputError, message, lambda: base.with_lora(tiny_lora(other)))
     refused(InputError, "cannot load: .*expected [^b]*$", lambda: base.with_lora({"nothing": torch.zeros(2, 2)}))
     assert torch.equal(eps(base("a cat")), before)
-    fits = base.with_lora(tiny_lora(pipe))
-    assert not torch.equal(eps(fits("a cat")), before)
+    assert not torch.equal(eps(base.with_lora(tiny_lora(pipe))("a cat")), before)
 
 
 @needs_peft
@@ -171,23 +169,24 @@ def test_the_scale_that_a_file_names_is_kept(sdxl: Any, tmp_path: Path) -> None:
 class Evil:
     """Leaves a file where it is unpickled."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
     def __reduce__(self) -> tuple[Any, ...]:
-        return open, (str(self.path), "w")
+        return open, ("ran", "w")
 
 
 @needs_peft
-def test_files_that_are_pickles(sdxl: Any, tmp_path: Path) -> None:
+def test_files_that_are_pickles(sdxl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     base = model_of("sdxl", sdxl)
-    for name in ("own.safetensors", "own.bin", "folder/pytorch_lora_weights.bin"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
-    refused(InputError, "deserializing header.*try it there", lambda: base.with_lora(tmp_path / "own.safetensors"))
-    refused(NotFoundError, "expected a safetensors file", lambda: base.with_lora(tmp_path / "own.bin"))
-    refused(NotFoundError, "with 0 safetensors files", lambda: base.with_lora(tmp_path / "folder"))
-    assert not (tmp_path / "ran").exists()
+    for name, error, message in (
+        ("own.safetensors", InputError, "deserializing header.*try it there"),
+        ("own.bin", NotFoundError, "expected a safetensors file"),
+        ("folder/pytorch_lora_weights.bin", NotFoundError, "with 0 safetensors files"),
+    ):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(pickle.dumps(Evil()))
+        source = tmp_path / ("folder" if name.startswith("folder") else name)
+        refused(error, message, lambda source=source: base.with_lora(source))
+    assert not Path("ran").exists()
 
 
 @needs_peft
@@ -218,33 +217,30 @@ def test_settings_that_a_file_may_not_have(
 
 
 @needs_peft
-def test_weights_that_are_not_finite_or_lack_a_half(sdxl: Any) -> None:
-    base, weights = model_of("sdxl", sdxl), tiny_lora(sdxl)
-    first = min(weights)
-    refused(InputError, "lora_A.weight is not finite", lambda: base.with_lora(
-        weights | {first: torch.full_like(weights[first], float("nan"))}))  # fmt: skip
-    refused(InputError, "lora_B.weight without its other half", lambda: base.with_lora(
-        {name: tensor for name, tensor in weights.items() if name != first}))  # fmt: skip
-
-
-@needs_peft
 def test_only_weights_that_do_not_fit_are_of_another_base(sdxl: Any) -> None:
-    base, weights = model_of("sdxl", sdxl), tiny_lora(sdxl, encoder=True)
+    base, weights, plain = model_of("sdxl", sdxl), tiny_lora(sdxl, encoder=True), tiny_lora(sdxl)
+    first = min(plain)
     ranks = {key: half.new_zeros(3, *half.shape[1:]) if "lora_A" in key else half for key, half in weights.items()}
-    encoder = {key: half for key, half in weights.items() if key.startswith("text_encoder")}
-    renamed = {f"lora_unet_{key.replace('.', '_')}": half for key, half in tiny_lora(sdxl).items()}
-    for given, message in (
-        (ranks, r"halves of .*to_q have the shapes \(3, 16\) and \(16, 2\); expected what save_lora_weights writes"),
-        (encoder, "it has no weights of the unet; expected some"),
-        (renamed, "correctly renamed: lora_unet_.*; expected weights that load_lora_weights"),
-        ({"unet.x": 3}, "no attribute 'ndim'; expected weights that load_lora_weights"),
-        ({}, "it has no weights of the unet"),
-    ):
+    cases: dict[str, dict[str, Any]] = {
+        r"halves of .*to_q have the shapes \(3, 16\) and \(16, 2\); expected what save_lora_weights writes": ranks,
+        "lora_A.weight is not finite": plain | {first: torch.full_like(plain[first], float("nan"))},
+        "lora_B.weight without its other half": {name: half for name, half in plain.items() if name != first},
+        "it has no weights of the unet; expected some": {
+            key: half for key, half in weights.items() if key.startswith("text_encoder")
+        },
+        "correctly renamed: lora_unet_.*; expected weights that load_lora_weights": {
+            f"lora_unet_{key.replace('.', '_')}": half for key, half in plain.items()
+        },
+        "no attribute 'ndim'; expected weights that load_lora_weights": {"unet.x": 3},
+        "it has no weights of the unet": {},
+    }
+    for message, given in cases.items():
         with pytest.raises(InputError, match=message) as caught:
-            base.with_lora(given)  # type: ignore[arg-type]
+            base.with_lora(given)
         assert "same base" not in str(caught.value)
-    refused(InputError, "of transformer, a part that the pipeline does not have; .*same base", lambda: base.with_lora(
-        tiny_lora(tiny_sd3())))  # fmt: skip
+        assert "\n" not in str(caught.value)
+    missing = "of transformer, a part that the pipeline does not have; .*same base"
+    refused(InputError, missing, lambda: base.with_lora(tiny_lora(tiny_sd3())))
 
 
 def held(pipe: Any) -> dict[str, int]:
@@ -256,8 +252,8 @@ def held(pipe: Any) -> dict[str, int]:
 @needs_peft
 @pytest.mark.parametrize("name", ["sd", "flux"])
 def test_weights_go_with_the_last_model_that_has_them(name: str) -> None:
-    pipe = TINY[name]()
-    base, before = model_of(name, pipe), held(pipe)
+    pipe, base = made(name)
+    before = held(pipe)
     expected = eps(base("a cat"))
     lora = base.with_lora(tiny_lora(pipe, encoder=name in ("sd", "sdxl")))
     both = lora.with_lora(tiny_lora(pipe, seed=1))
@@ -276,8 +272,7 @@ def test_weights_go_with_the_last_model_that_has_them(name: str) -> None:
 
 @needs_peft
 def test_weights_that_go_while_others_are_switched_on_are_removed_afterwards() -> None:
-    pipe = tiny_pipeline()
-    base = model_of("sd", pipe)
+    pipe, base = made("sd")
     models = [base.with_lora(tiny_lora(pipe, seed=seed)) for seed in (1, 2)]
     leaf, expected, held_by_both = models[0]("a cat"), eps(models[0]("a cat")), len(held(pipe))
     hook = pipe.unet.register_forward_pre_hook(lambda *_: models.clear())
@@ -290,24 +285,16 @@ def test_weights_that_go_while_others_are_switched_on_are_removed_afterwards() -
 @needs_peft
 def test_threads_see_their_own_weights() -> None:
     """Base, null rows, one LoRA and two in one sum, side by side: each 5 times the prediction that it has alone."""
-    pipe = tiny_pipeline()
-    base = model_of("sd", pipe)
+    pipe, base = made("sd")
     ink, toy = (base.with_lora(tiny_lora(pipe, seed=seed, encoder=True)) for seed in (1, 2))
     a, c = ink("a dog"), toy("a cat")
     components = [base("a dog"), 5 * a & a.unconditional, c, 3 * a & 2 * base("a cat") & c]
     alone = [eps(component) for component in components]
-    wrong = [0] * len(components)
-
-    def work(which: int) -> None:
-        for _ in range(5):
-            wrong[which] += not torch.equal(eps(components[which]), alone[which])
-
-    threads = [Thread(target=work, args=(which,)) for which in range(len(components))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == [0, 0, 0, 0]
+    with ThreadPoolExecutor(4) as threads:
+        found = [[threads.submit(eps, component) for _ in range(5)] for component in components]
+    assert [sum(torch.equal(one.result(), own) for one in each) for each, own in zip(found, alone, strict=True)] == [
+        5
+    ] * 4
 
 
 @needs_peft
@@ -315,20 +302,21 @@ def test_the_base_is_used_while_weights_are_loaded() -> None:
     """peft makes adapters active before it has their weights, which may then be anything, NaN included."""
     pipe = tiny_pipeline()
     base, weights = model_of("sd", pipe), [tiny_lora(pipe, seed=seed, encoder=True) for seed in range(4)]
-    alone, wrong, done = eps(base("a dog")), [], Event()
+    alone, done = eps(base("a dog")), Event()
 
-    def work() -> None:
+    def work() -> list[bool]:
+        same = []
         while not done.is_set():
-            wrong.append(not torch.equal(eps(base("a dog")), alone))
+            same.append(torch.equal(eps(base("a dog")), alone))
+        return same
 
-    thread = Thread(target=work)
-    thread.start()
-    models = [base.with_lora(one) for one in weights]
-    done.set()
-    thread.join()
+    with ThreadPoolExecutor(1) as thread:
+        same = thread.submit(work)
+        models = [base.with_lora(one) for one in weights]
+        done.set()
     assert len(models) == 4
-    assert wrong
-    assert not any(wrong)
+    assert same.result()
+    assert all(same.result())
 
 
 @needs_peft
@@ -398,17 +386,16 @@ def test_models_are_called_by_their_weights(sdxl: Any, tmp_path: Path) -> None:
     assert base.with_lora(folder / "pytorch_lora_weights.safetensors").name == toy.name
 
 
-def test_models_that_take_none(tmp_path: Path) -> None:
-    refused(InputError, "got LoRA weights for text; expected a pipeline", lambda: from_pipeline(
-        tiny_pixart(), max_sequence_length=8).with_lora(tmp_path))  # fmt: skip
+def test_models_that_take_none_and_files_that_are_missing(
+    sdxl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, pixart = model_of("sdxl", sdxl), from_pipeline(tiny_pixart(), max_sequence_length=8)
+    weights = tiny_lora(sdxl)
+    refused(InputError, "got LoRA weights for text; expected a pipeline", lambda: pixart.with_lora(tmp_path))
     refused(InputError, "expected a pipeline of diffusers", lambda: energycomp.load("text").with_lora(tmp_path))
-
-
-def test_files_that_are_missing(sdxl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = model_of("sdxl", sdxl)
-    refused(InputError, "scale 'much'; expected a number", lambda: base.with_lora(tmp_path, scale="much"))  # type: ignore[arg-type]
+    refused(InputError, "scale 'much'; expected a number", lambda: base.with_lora(tmp_path, scale="much"))
     monkeypatch.setattr("energycomp_text.lora.find_spec", lambda _: object())
     refused(NotFoundError, "with 0 safetensors files", lambda: base.with_lora(tmp_path))
     refused(NotFoundError, "expected a safetensors file", lambda: base.with_lora(tmp_path / "none.safetensors"))
     monkeypatch.setattr("energycomp_text.lora.find_spec", lambda _: None)
-    refused(NotFoundError, r"pip install 'energycomp-text\[lora\]'", lambda: base.with_lora(tiny_lora(sdxl)))
+    refused(NotFoundError, r"pip install 'energycomp-text\[lora\]'", lambda: base.with_lora(weights))

@@ -1,9 +1,8 @@
-"""Where the weights of pipelines are: in memory once, and where offloading, device maps and quantisation put them."""
-
-from __future__ import annotations
+"""What pipelines cost: where their weights are in memory, offloaded, mapped or quantised, and network evaluations."""
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,10 @@ import torch
 from torch import Tensor
 
 import energycomp
-from energycomp import Composer
-from energycomp.models import execution_device
+from energycomp import Composer, during, per_sample, region
+from energycomp.denoisers import count_rows
+from energycomp.models import Model, execution_device
+from energycomp_samplers import regional
 from energycomp_text import from_pipeline
 from energycomp_text.families.prompted import PipelineNetwork
 from energycomp_text.testing import OPTIONS, TINY, tiny_flux, tiny_lora
@@ -41,7 +42,7 @@ def test_weights_of_the_type_of_their_files_stay_mapped_from_them(name: str, tmp
     model = energycomp.load(tmp_path / name, **OPTIONS[name])
     lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(".safetensors")]
     mapped = [[int(number, 16) for number in line.split()[0].split("-")] for line in lines if str(tmp_path) in line]
-    weights = weights_of(model.adapt.pipe if model.adapt else model.denoiser.network.opened.pipe)  # type: ignore[attr-defined, union-attr]
+    weights = weights_of(model.adapt.pipe if model.adapt else model.denoiser.network.opened.pipe)
     assert len(weights) > 50
     for weight in weights:
         assert any(start <= weight.data_ptr() < stop for start, stop in mapped)
@@ -111,3 +112,45 @@ def test_a_quantised_transformer_is_composed_and_takes_lora(tmp_path: Path) -> N
         got, expected = (latents(both("a cat") & both("a dog")) for both in (made, other))
         assert 0 < float((got - expected).abs().max()) < 0.1 * float(expected.std())
     assert execution_device(transformer) == torch.device("cpu")
+
+
+STEPS = 10
+
+
+@pytest.fixture(scope="module")
+def sd(pipe: Any) -> Model:
+    return from_pipeline(pipe)
+
+
+def halves(sd: Model, weight: float) -> Any:
+    return regional([("left half", weight * sd("a")), ("right half", weight * sd("b"))])
+
+
+@pytest.mark.parametrize(
+    ("scene", "options", "per_step"),
+    [
+        (lambda sd: 5 * sd("a") & 5 * sd("b"), {}, 2 + 1),
+        (lambda sd: sd("a") & sd("b") & ~sd("c"), {}, 3),  # u cancels
+        (lambda sd: 5 * region("left half") * sd("a") & 5 * region("right half") * sd("b"), {}, 2 + 1),
+        (lambda sd: sd("a"), {}, 1),
+        (lambda sd: during(until=0.4) * sd("a") & during(from_=0.4) * sd("b"), {}, 1),
+        (lambda sd: halves(sd, 5.0), {}, 0.7 * 2 * 2 + 0.3 * (2 + 1)),
+        (lambda sd: halves(sd, 1.0), {}, 2),
+        (lambda sd: per_sample([5 * sd("a") & 5 * sd("b"), sd("c")]), {}, 3 + 1),  # of two samples together
+        *((lambda sd: sd("a") & sd("b"), {"guidance": name}, 2 + 1) for name in ("cfg", "apg", "rescale", "zero-star")),
+        (lambda sd: sd("a"), {"guidance": "apg"}, 1 + 1),
+    ],
+)
+def test_network_evaluations_of_a_step(
+    sd: Model, scene: Callable[[Model], Any], options: dict[str, Any], per_step: float
+) -> None:
+    composer = Composer(scene(sd))
+    with count_rows() as spent:
+        composer.sample(num_inference_steps=STEPS, generator=0, output_type="latent", progress=False, **options)
+    assert spent.rows == pytest.approx(STEPS * per_step)
+
+
+def test_network_evaluations_of_the_background_of_regional(sd: Model) -> None:
+    with count_rows() as spent:
+        halves(sd, 1.0)
+    assert spent.rows == 8

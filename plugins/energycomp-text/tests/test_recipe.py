@@ -1,7 +1,5 @@
 """Training: no held-out pair is seen, captions are true, encoder and network learn, and what cannot be is refused."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from itertools import combinations
@@ -15,13 +13,16 @@ import torch
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Model, from_pretrained, load_weights, save_pretrained
+from energycomp.seeds import seeded
+from energycomp.testing import stripes_model
 from energycomp_datasets.solids.solids import CONCEPTS, held_out_pairs, seen_pairs
 from energycomp_datasets.solids.source import TextSource, read
 from energycomp_lab.checks import check_recipe
 from energycomp_lab.training import Step, augment
 from energycomp_text import recipe
-from energycomp_text.model import small
+from energycomp_text.model import own_words, small
 from energycomp_text.recipe import ALONE, BOTH, EMPTY, captions, scene
+from energycomp_text.rivals import Concepts
 from energycomp_text.text import Text
 
 
@@ -36,23 +37,19 @@ def made(folder: Path | None, init: Model | None = None, cache: Path = Path("now
     return recipe.text(data=folder, init=init, preset="default", cache=cache, **options)
 
 
-def shown(run: Any) -> Any:
-    """The images that a recipe trains on."""
-    return run.data
-
-
-# What is shown, and what is said of it
-
-
-def test_no_scene_of_training_shows_a_held_out_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("alone", "three"), [(ALONE, 0.0), (0.25, 0.5)])
+def test_no_scene_of_training_shows_a_held_out_pair(
+    monkeypatch: pytest.MonkeyPatch, alone: float, three: float
+) -> None:
     monkeypatch.setattr(recipe, "picture", lambda names, rng: torch.zeros(3, 64, 64))
-    scenes = [tuple(scene(index)[0]) for index in range(300)]
-    pairs = [names for names in scenes if len(names) == 2]
-    assert {tuple(sorted(pair)) for pair in pairs}.isdisjoint(tuple(sorted(pair)) for pair in held_out_pairs())
-    assert set(pairs) <= set(seen_pairs())
+    scenes = [tuple(scene(index, alone=alone, three=three)[0]) for index in range(300)]
+    shown = {frozenset(pair) for names in scenes for pair in combinations(names, 2)}
+    assert shown.isdisjoint(map(frozenset, held_out_pairs()))
+    assert shown <= set(map(frozenset, seen_pairs()))
     assert {name for names in scenes for name in names} == set(CONCEPTS)
-    assert {len(names) for names in scenes} == {1, 2}
-    assert 1 - len(pairs) / 300 == pytest.approx(ALONE, abs=0.08)
+    shares = Counter(map(len, scenes))
+    assert shares[1] / 300 == pytest.approx(alone, abs=0.08)
+    assert shares[3] / 300 == pytest.approx(three, abs=0.08)
 
 
 def test_a_scene_depends_on_its_number_and_seed_alone() -> None:
@@ -63,7 +60,7 @@ def test_a_scene_depends_on_its_number_and_seed_alone() -> None:
 
 
 def test_captions_name_what_is_shown_and_nothing_else() -> None:
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     first = torch.randint(12, (4000,), generator=generator)
     second = torch.where(torch.arange(4000) % 3 == 0, -1, (first + 1 + torch.arange(4000) % 11) % 12)
     concepts = torch.stack([first, second], 1)
@@ -89,11 +86,15 @@ def test_captions_name_what_is_shown_and_nothing_else() -> None:
     pairs = kinds["both"] + kinds["one"]
     assert kinds["both"] / pairs == pytest.approx(BOTH, abs=0.04)
     assert kinds["turned"] / pairs == pytest.approx(0.5, abs=0.04)
+    concepts = torch.tensor([[0, 5, 10]] * 300)
+    named = [words.split(" and ") for words in captions(concepts, CONCEPTS, seeded(0)) if words]
+    assert Counter(map(len, named)).keys() == {1, 3}
+    assert {words[0] for words in named if len(words) == 1} == {f"a {CONCEPTS[k]}" for k in (0, 5, 10)}
 
 
 def test_pictures_are_flipped_and_lit_otherwise() -> None:
     ramp = torch.linspace(0, 255, 64).byte().expand(400, 3, 64, 64)
-    shown, flipped = augment(ramp, torch.Generator().manual_seed(0), tint=0.0)
+    shown, flipped = augment(ramp, seeded(0), tint=0.0)
     rising = shown[:, 0, 0, 63] > shown[:, 0, 0, 0]
     assert float(rising.float().mean()) == pytest.approx(0.5, abs=0.1)
     assert torch.equal(rising, ~flipped)
@@ -104,12 +105,18 @@ def test_pictures_are_flipped_and_lit_otherwise() -> None:
     torch.testing.assert_close(upright, expected, rtol=0, atol=1e-4)
 
 
-# Training
-
-
-def test_it_conforms(folder: Path) -> None:
+def test_it_conforms_and_is_repeatable(folder: Path) -> None:
     run = made(folder)
     check_recipe(attrs.evolve(run, config=attrs.evolve(run.config, batch_size=8)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        one = made(folder).model.trained.state_dict()
+        state = torch.get_rng_state()
+        torch.manual_seed(2)
+        other = made(folder).model.trained.state_dict()
+        torch.manual_seed(1)
+        assert torch.equal(torch.get_rng_state(), state)
+    assert [name for name, first in one.items() if not first.equal(other[name])] == []
 
 
 def test_encoder_and_network_learn_and_are_saved(folder: Path, tmp_path: Path) -> None:
@@ -135,7 +142,7 @@ def test_the_loss_is_that_of_one_caption_a_picture(folder: Path, monkeypatch: py
     monkeypatch.setattr(recipe, "captions", lambda *_, **__: said)
     monkeypatch.setattr(recipe, "denoising_loss", lambda *args, **options: calls.append((*args, options)) or 0.0)
     batch = {"image": torch.full((6, 3, 64, 64), 128, dtype=torch.uint8), "concepts": torch.full((6, 2), -1)}
-    run.loss(run.model.trained, batch, Step(0, 1, torch.Generator().manual_seed(0)))
+    run.loss(run.model.trained, batch, Step(0, 1, seeded(0)))
     ((denoiser, images, condition, owner, options),) = calls
     assert denoiser is run.model.denoiser
     assert options["module"] is denoiser.network
@@ -153,7 +160,7 @@ def test_composed_images_have_a_row_for_each_concept_and_rivals(folder: Path, mo
     run, calls = made(folder, composed="0.5", contrast="3", timestep_power="1"), list[tuple[Any, ...]]()
     monkeypatch.setattr(recipe, "contrastive_loss", lambda *args, **options: calls.append((*args, options)) or 0.0)
     batch = {"image": torch.full((40, 3, 64, 64), 128, dtype=torch.uint8), "concepts": torch.tensor([[0, 1]] * 40)}
-    run.loss(run.model.trained, batch, Step(0, 1, torch.Generator().manual_seed(0)))
+    run.loss(run.model.trained, batch, Step(0, 1, seeded(0)))
     ((_, _, condition, owner, rivals, options),) = calls
     assert (options["weight"], options["beta"], options["timestep_power"]) == (3.0, recipe.BETA, 1.0)
     composed = rivals.owner.unique().tolist()
@@ -175,22 +182,7 @@ def test_a_batch_without_captions(folder: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(recipe, "captions", lambda *_, **__: [None, None])
     batch = {"image": torch.full((2, 3, 64, 64), 128, dtype=torch.uint8), "concepts": torch.full((2, 2), -1)}
     for run in (made(folder), made(folder, composed=0.9, contrast=1)):
-        assert run.loss(run.model.trained, batch, Step(0, 1, torch.Generator().manual_seed(0))).isfinite()
-
-
-def test_a_recipe_is_repeatable(folder: Path, tmp_path: Path) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        one = made(folder)
-        state = torch.get_rng_state()
-        torch.manual_seed(2)
-        other = made(folder)
-        torch.manual_seed(1)
-        assert torch.equal(torch.get_rng_state(), state)
-    for (name, first), second in zip(
-        one.model.trained.state_dict().items(), other.model.trained.state_dict().values(), strict=True
-    ):
-        assert first.equal(second), name
+        assert run.loss(run.model.trained, batch, Step(0, 1, seeded(0))).isfinite()
 
 
 def test_only_pictures_of_one_or_two_concepts_are_taken(tmp_path: Path) -> None:
@@ -199,7 +191,7 @@ def test_only_pictures_of_one_or_two_concepts_are_taken(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="without pictures of one or two concepts"):
         made(tmp_path / "three")
     source.write(tmp_path / "three", count=3, seed=0, options="", progress=lambda _: None)
-    pictures = shown(made(tmp_path / "three"))
+    pictures = made(tmp_path / "three").data
     assert len(pictures) == 3
     records = [record for record in read(str(tmp_path / "three")) if len(record.concepts) == 2]
     names = tuple(dict.fromkeys(name for record in records for name in record.concepts))
@@ -212,7 +204,7 @@ def test_only_pictures_of_one_or_two_concepts_are_taken(tmp_path: Path) -> None:
 def test_pictures_are_drawn_once_for_each_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe, "DRAWN", 6)
     for alone, three in ((0.5, 0.4), (0.5, 0.0), (1.0, 0.0)):
-        pictures = shown(made(None, cache=tmp_path / "new", alone=str(alone), three=str(three)))
+        pictures = made(None, cache=tmp_path / "new", alone=str(alone), three=str(three)).data
         assert len(pictures) == 6
         for index in range(6):
             names, image = scene(index, alone=alone, three=three)
@@ -221,26 +213,9 @@ def test_pictures_are_drawn_once_for_each_mix(tmp_path: Path, monkeypatch: pytes
             assert float((item["image"].float() / 127.5 - 1 - image).abs().max()) <= 0.51 / 127.5
     assert {int((item["concepts"] >= 0).sum()) for item in (pictures[k] for k in range(6))} == {1}
     monkeypatch.setattr(recipe, "scene", lambda *_, **__: pytest.fail("drawn again"))
-    again = shown(made(None, cache=tmp_path / "new", alone="1"))
+    again = made(None, cache=tmp_path / "new", alone="1").data
     assert all(again[index]["image"].equal(pictures[index]["image"]) for index in range(6))
     assert len(list((tmp_path / "new").iterdir())) == 3
-
-
-def test_scenes_of_three_have_no_held_out_pair(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe, "picture", lambda names, rng: torch.zeros(3, 64, 64))
-    held_out = {frozenset(pair) for pair in held_out_pairs()}
-    scenes = [scene(index, alone=0.25, three=0.5)[0] for index in range(200)]
-    shares = Counter(map(len, scenes))
-    assert shares[1] / 200 == pytest.approx(0.25, abs=0.08)
-    assert shares[3] / 200 == pytest.approx(0.5, abs=0.08)
-    assert held_out.isdisjoint(frozenset(pair) for names in scenes for pair in combinations(names, 2))
-
-
-def test_a_caption_of_three_names_all_or_any_one() -> None:
-    concepts = torch.tensor([[0, 5, 10]] * 300)
-    named = [words.split(" and ") for words in captions(concepts, CONCEPTS, torch.Generator().manual_seed(0)) if words]
-    assert Counter(map(len, named)).keys() == {1, 3}
-    assert {words[0] for words in named if len(words) == 1} == {f"a {CONCEPTS[k]}" for k in (0, 5, 10)}
 
 
 def test_minilm_takes_the_place_of_the_words(folder: Path, tmp_path: Path) -> None:
@@ -250,9 +225,6 @@ def test_minilm_takes_the_place_of_the_words(folder: Path, tmp_path: Path) -> No
     assert run.model.trained is run.model.denoiser.network
     result = run.run(tmp_path, steps=1, seed=0, mixed_precision="no", batch_size=4, progress=False)
     assert result.step == 1
-
-
-# What is refused
 
 
 @pytest.mark.parametrize(
@@ -269,27 +241,65 @@ def test_minilm_takes_the_place_of_the_words(folder: Path, tmp_path: Path) -> No
         ({"composed": "2"}, "composed=2; expected a number from 0 to 1"),
         ({"contrast": "-1"}, "contrast=-1; expected a number of 0 or more"),
         ({"timestep_power": "low"}, "timestep_power=low; expected a number"),
-        ({"init": "small", "encoder": "words"}, "'encoder' with a model to start from"),
+        ({"init": "text", "encoder": "words"}, "'encoder' with a model to start from"),
         ({"init": "stripes"}, "expected one on text"),
+        ({"data": "nowhere"}, "which is not a folder"),
     ],
 )
-def test_what_cannot_be_trained(folder: Path, options: dict[str, Any], message: str) -> None:
-    from energycomp.testing import stripes_model
-
-    init = {"small": small, "stripes": stripes_model}.get(options.pop("init", ""))
-    with pytest.raises(InputError, match=message):
-        recipe.text(
-            **{"data": folder, "init": init and init(), "preset": "default", "cache": folder, **options}  # type: ignore[arg-type]
-        )
-
-
-def test_options_are_checked_before_pictures_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any, message: str) -> None:
+    """And before any picture is drawn."""
     monkeypatch.setattr(recipe, "_drawn", lambda *_: pytest.fail("drawn"))
-    for options in ({"contrast": "abc"}, {"composed": "2"}, {"alone": "half"}):
-        with pytest.raises(InputError, match="expected a number"):
-            made(None, cache=tmp_path, **options)
+    given: dict[str, Any] = {"data": None, "init": None, "preset": "default", "cache": tmp_path, **options}
+    given["init"] = {"text": small, "stripes": stripes_model, None: lambda: None}[given["init"]]()
+    given["data"] = given["data"] and tmp_path / given["data"]
+    with pytest.raises(InputError, match=message):
+        recipe.text(**given)
 
 
-def test_data_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="which is not a folder"):
-        made(tmp_path / "nowhere")
+SEEN_PAIRS = torch.tensor([[CONCEPTS.index(name) for name in pair] for pair in seen_pairs()])
+KNOWN = Concepts.of(SEEN_PAIRS, CONCEPTS)
+
+
+def drawn(shown: torch.Tensor, known: Concepts = KNOWN) -> list[tuple[int, tuple[int, ...], tuple[int, ...]]]:
+    """The image of each rival, its concepts without what is added, and what is added."""
+    words, rows = own_words(), torch.full_like(shown, -1)
+    rows[shown >= 0] = torch.arange(int((shown >= 0).sum()))
+    rivals = known.rivals(shown, rows, words, seeded(0))
+    of_row = {int(row): int(concept) for row, concept in zip(rows.flatten(), shown.flatten(), strict=True)}
+    prompts = words(words.enumerate_support()).rows
+    found = []
+    for image, gone, came in zip(*(t.tolist() for t in (rivals.owner, rivals.dropped, rivals.added)), strict=True):
+        kept = tuple(concept for concept in shown[image].tolist() if concept >= 0 and concept != of_row.get(gone, -2))
+        added = ()
+        if came >= 0:
+            same = (prompts == rivals.condition.rows[came]).flatten(1).all(1).nonzero()[:, 0]
+            added = (int(same),)
+        found.append((image, kept, added))
+    return found
+
+
+def test_every_concept_is_left_out_and_each_of_its_words_replaced_and_one_is_too_many() -> None:
+    found = drawn(torch.tensor([[0, 2], [3, -1], [-1, -1]]))
+    assert [image for image, _, _ in found].count(0) == 6  # a red sphere beside a red cylinder is held out
+    assert [image for image, _, _ in found].count(1) == 3
+    assert {image for image, _, _ in found} == {0, 1}
+    assert {kept for image, kept, added in found if image == 0 and not added} == {(0,), (2,)}
+    assert [len(kept) + len(added) for image, kept, added in found if image == 1] == [1, 1, 2]
+
+
+def test_no_rival_is_a_held_out_pair_or_the_truth() -> None:
+    shown = SEEN_PAIRS.repeat(8, 1)
+    held_out = {tuple(sorted(CONCEPTS.index(name) for name in pair)) for pair in held_out_pairs()}
+    alike = others = 0
+    for image, kept, added in drawn(shown):
+        rival, true = tuple(sorted(kept + added)), tuple(sorted(shown[image].tolist()))
+        assert rival != true
+        assert rival not in held_out
+        assert len(set(rival)) == len(rival)
+        if len(rival) == 2:
+            gone = CONCEPTS[next(iter(set(true) - set(kept)))]
+            shares = bool(set(gone.split()) & set(CONCEPTS[added[0]].split()))
+            alike, others = alike + shares, others + (not shares)
+    assert alike / (alike + others) > 0.7  # most differ in their shape or their colour alone
+    known = Concepts.of(torch.tensor([[0, 1]]), ("red cube", "blue sphere"))
+    assert drawn(torch.tensor([[0, 1]]), known) == [(0, (1,), ()), (0, (0,), ())]

@@ -1,8 +1,6 @@
 """Words to numbers and back, and the transformer over them: padding tells nothing, order does."""
 
-from __future__ import annotations
-
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -35,33 +33,23 @@ def test_numbers_that_are_no_words_are_passed_over() -> None:
     assert SOLIDS.size == 6
 
 
-@pytest.mark.parametrize(("text", "unknown"), [("a red ball", "ball"), ("a red-cube", "red-cube"), ("rot!", "rot!")])
-def test_a_word_that_is_unknown(text: str, unknown: str) -> None:
-    with pytest.raises(InputError, match=f"{unknown!r}.*expected words of a, and, blue, cube, red.*--option model="):
-        SOLIDS(text)
+REFUSED: dict[str, tuple[Callable[[], object], str]] = {
+    **{f"{text!r}": (lambda text=text: SOLIDS(text), f"{unknown!r}.*of a, and, blue, cube, red.*--option model=")
+       for text, unknown in (("a red ball", "ball"), ("a red-cube", "red-cube"), ("rot!", "rot!"))},
+    "no words": (lambda: Words((), 4), "words that differ"),
+    "a word twice": (lambda: Words(("a", "a"), 4), "words that differ"),
+    "no length": (lambda: Words(("a",), 0), "words that differ"),
+    "too long": (lambda: Words(("a",), 1001), "words that differ"),
+    "too many": (lambda: Words(tuple(map(str, range(100_001))), 4), "words that differ"),
+    **{f"{numbers}": (lambda numbers=numbers: words(vocabulary=["a"], **numbers), "expected whole numbers")
+       for numbers in ({"width": 20}, {"width": 0}, {"layers": 0}, {"heads": 2.0}, {"layers": 5000}, {"heads": -4})},
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("vocabulary", "length"),
-    [((), 4), (("a", "a"), 4), (("a",), 0), (("a",), 1001), (tuple(map(str, range(100_001))), 4)],
-    ids=["none", "twice", "no length", "long", "many"],
-)
-def test_vocabularies_that_cannot_be(vocabulary: tuple[str, ...], length: int) -> None:
-    with pytest.raises(InputError, match="words that differ"):
-        Words(vocabulary, length)
-
-
-@pytest.mark.parametrize(
-    "numbers", [{"width": 20}, {"width": 0}, {"layers": 0}, {"heads": 2.0}, {"layers": 5000}, {"heads": -4}]
-)
-def test_transformers_that_cannot_be(numbers: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="expected whole numbers"):
-        words(vocabulary=["a"], **numbers)
-
-
-def test_a_transformer_that_is_too_large_is_refused_before_it_is_made() -> None:
-    with pytest.raises(InputError, match="at most"):
-        words(vocabulary=["a"], width=4096, layers=4096)
+@pytest.mark.parametrize(("call", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call()
 
 
 @torch.no_grad()
@@ -100,13 +88,3 @@ def test_positions_are_those_of_the_paper_in_small() -> None:
             angle = torch.tensor(place * torch.e ** (-8.0 * k / 8))
             expected = 0.3 * torch.stack([angle.sin(), angle.cos()])
             torch.testing.assert_close(table[place, 2 * k : 2 * k + 2], expected, rtol=0, atol=1e-6)
-
-
-def test_a_conditioner_is_made_again_from_its_config() -> None:
-    text = words(vocabulary=["a", "cat"], length=5, width=16, layers=1, heads=2, template="{}", concepts=["cat"])
-    again = words(**text.config())
-    assert again.config() == text.config()
-    assert {name: p.shape for name, p in again.encoder.state_dict().items()} == {
-        name: p.shape for name, p in text.encoder.state_dict().items()
-    }
-    assert (again.token_shape, again.value_shape, again.module) == ((1, 16), (5,), again.encoder)

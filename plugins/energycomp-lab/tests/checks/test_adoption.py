@@ -1,11 +1,10 @@
 """Of data of Gaussian classes every prediction is known, so that each thing that was said wrongly must be named."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -20,14 +19,17 @@ from energycomp.cli import app
 from energycomp.components import cosine_schedule, signal_noise
 from energycomp.errors import InputError
 from energycomp.inference import FIT_DRAWS, OutOfDistributionWarning
+from energycomp.seeds import seeded
+from energycomp.testing import tiny_model
 from energycomp_lab.checks import Adoption, check_adoption
+from energycomp_lab.checks.adoption import labels as labels_module
 from energycomp_lab.checks.adoption.calls import Calls, counted
 from energycomp_lab.checks.adoption.case import Case
 from energycomp_lab.checks.adoption.drawn import compared
 from energycomp_lab.checks.adoption.window import WINDOW, gaps_of, window
 
 STD, CLASSES, ALPHAS = 0.3, 3, cosine_schedule()
-MEANS = torch.randn(CLASSES, 6, generator=torch.Generator().manual_seed(0)) * 0.8
+MEANS = torch.randn(CLASSES, 6, generator=seeded(0)) * 0.8
 
 
 class Ideal(nn.Module):
@@ -47,7 +49,7 @@ class Ideal(nn.Module):
 
 
 def data(count: int = 48, *, means: Tensor = MEANS) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
+    generator = seeded(1)
     labels = torch.arange(count) % len(means)
     return means[labels] + STD * torch.randn(count, means.shape[1], generator=generator), labels
 
@@ -63,6 +65,14 @@ def verdicts(found: Adoption) -> dict[str, str]:
 
 def changes(found: Adoption) -> dict[str, str]:
     return {one.what: one.change for one in found.findings if one.verdict == "wrong"}
+
+
+def missed(model: energycomp.Model, x: Tensor, labels: Any = None) -> tuple[str, str]:
+    """The option that is not right, and what is right instead."""
+    found = check_adoption(model, x, labels)
+    assert found.near_miss is not None, str(found)
+    assert not found.ok
+    return found.near_miss.option, found.near_miss.instead
 
 
 def test_nothing_is_wrong_and_the_proposal_reads() -> None:
@@ -100,7 +110,6 @@ def test_evaluations_are_counted_and_shared() -> None:
 def test_noise_is_out_of_distribution_of_a_calibrated_model() -> None:
     found = check_adoption(adopted(), *data(), typicality=True)
     assert found.evaluations < 6000 + 48 * 2 * FIT_DRAWS
-    assert found.model.defaults.calibration is not None
     assert found.model.defaults.calibration.images == 48
     x = data(80)[0][48:]
 
@@ -112,99 +121,79 @@ def test_noise_is_out_of_distribution_of_a_calibrated_model() -> None:
         return answer.typicality
 
     assert sum(typical(one) < 0.01 for one in x) <= 3
-    assert all(typical(3 * torch.randn(6, generator=torch.Generator().manual_seed(k))) < 0.01 for k in range(5))
+    assert all(typical(3 * torch.randn(6, generator=seeded(k))) < 0.01 for k in range(5))
     wrong = check_adoption(adopted(process="linear"), *data(), typicality=True)
     assert wrong.model.defaults.calibration is None
 
 
-def test_without_labels_and_without_classes() -> None:
+def test_without_labels_without_classes_and_rows_that_are_there_twice() -> None:
     x, _ = data()
     assert check_adoption(adopted(), x).ok
     alone = adopted(classes=None, null=None, call=lambda net, x, t, _: net(x, t, torch.full_like(t.long(), CLASSES)))
     assert check_adoption(alone, x).ok
+    x, labels = data(147)
+    index = torch.cat([torch.arange(147), torch.arange(109)])
+    assert check_adoption(adopted(), x[index], labels[index]).ok
 
 
-@pytest.mark.parametrize(
-    ("changed", "option", "instead"),
-    [
-        ({"predicts": "v"}, "predicts", "'eps'"),
-        ({"predicts": "x0"}, "predicts", "'eps'"),
-        ({"process": "linear"}, "process", "'cosine'"),
-        ({"clock": "unit"}, "clock", "'timestep'"),
-        ({"data_range": (0.0, 1.0)}, "data_range", "(-1.0, 1.0)"),
-        ({"call": lambda net, x, t, c: -net(x, t, c)}, "sign", "minus the output, by call=,"),
-        ({"call": lambda net, x, t, c: net(x, 999 - t, c)}, "clock", "999 - t, by call=,"),
-        ({"call": lambda net, x, t, c: net(x, t / 1000, c)}, "clock", "1000 t, by call=,"),
-        ({"call": lambda net, x, t, c: net(x, 0.8 * t, c)}, "clock", "1.25 t, by call=,"),
-        ({"call": lambda net, x, t, c: net(x, t + 50, c)}, "clock", "t -50, by call=,"),
-        ({"call": lambda net, x, t, c: 1.25 * net(x, t, c)}, "output", "0.8 times the output, by call=,"),
-        ({"call": lambda net, x, t, c: 0.9 * net(x, t, c)}, "output", "1.1 times the output, by call=,"),
-        ({"call": lambda net, x, t, c: net(0.9 * x, t, c)}, "input", "1.1 times the input, by call=,"),
-        ({"predicts": "flow", "process": "flow"}, "predicts and process", "'eps' and 'cosine'"),
-    ],
-)
+WRONG: list[tuple[dict[str, Any], str, str]] = [
+    ({"predicts": "v"}, "predicts", "'eps'"),
+    ({"predicts": "x0"}, "predicts", "'eps'"),
+    ({"process": "linear"}, "process", "'cosine'"),
+    ({"clock": "unit"}, "clock", "'timestep'"),
+    ({"data_range": (0.0, 1.0)}, "data_range", "(-1.0, 1.0)"),
+    ({"call": lambda net, x, t, c: -net(x, t, c)}, "sign", "minus the output, by call=,"),
+    ({"call": lambda net, x, t, c: net(x, 999 - t, c)}, "clock", "999 - t, by call=,"),
+    ({"call": lambda net, x, t, c: net(x, t / 1000, c)}, "clock", "1000 t, by call=,"),
+    ({"call": lambda net, x, t, c: net(x, 0.8 * t, c)}, "clock", "1.25 t, by call=,"),
+    ({"call": lambda net, x, t, c: net(x, t + 50, c)}, "clock", "t -50, by call=,"),
+    ({"call": lambda net, x, t, c: 1.25 * net(x, t, c)}, "output", "0.8 times the output, by call=,"),
+    ({"call": lambda net, x, t, c: 0.9 * net(x, t, c)}, "output", "1.1 times the output, by call=,"),
+    ({"call": lambda net, x, t, c: net(0.9 * x, t, c)}, "input", "1.1 times the input, by call=,"),
+    ({"predicts": "flow", "process": "flow"}, "predicts and process", "'eps' and 'cosine'"),
+]
+
+
+@pytest.mark.parametrize(("changed", "option", "instead"), WRONG)
 def test_what_is_wrong_is_named(changed: dict[str, Any], option: str, instead: str) -> None:
-    for labels in (data()[1], None):
-        found = check_adoption(adopted(**changed), data()[0], labels)
-        assert found.near_miss is not None, str(found)
-        assert (found.near_miss.option, found.near_miss.instead) == (option, instead)
-        assert not found.ok
-        if option in ("predicts", "process", "data_range"):  # the better one is given back
-            assert check_adoption(found.model, *data()).near_miss is None
+    x, labels = data()
+    for known in (labels, None):
+        assert missed(adopted(**changed), x, known) == (option, instead)
+    if option in ("predicts", "process", "data_range"):  # the better one is given back
+        assert check_adoption(check_adoption(adopted(**changed), x, labels).model, x, labels).near_miss is None
 
 
 def test_the_order_of_labels_is_named() -> None:
     x, labels = data()
-    moved = check_adoption(adopted(), x, (labels - 1) % CLASSES)
-    assert changes(moved)["other options"] == "labels"
-    assert moved.near_miss is not None
-    assert moved.near_miss.instead == "label + 1 for each"
-    swapped = check_adoption(adopted(), x, torch.tensor([1, 0, 2])[labels])
-    assert swapped.near_miss is not None
-    assert swapped.near_miss.instead == "label 1 for 0, label 0 for 1"
+    assert missed(adopted(), x, (labels - 1) % CLASSES) == ("labels", "label + 1 for each")
+    assert missed(adopted(), x, torch.tensor([1, 0, 2])[labels]) == ("labels", "label 1 for 0, label 0 for 1")
     lost = check_adoption(adopted(call=lambda net, x, t, c: net(x, t, torch.zeros_like(c))), x, labels)
     assert verdicts(lost)["labels"] == "wrong"
-
-
-def test_the_order_of_ten_labels_is_named() -> None:
-    means = 0.5 * torch.randn(10, 6, generator=torch.Generator().manual_seed(2))
+    # Ten labels: a permutation is said shortly.
+    means = 0.5 * torch.randn(10, 6, generator=seeded(2))
     x, labels = data(64, means=means)
-    model = adopted(Ideal(means=means), classes=10, null=10)
-    for order, said in (
-        ([0, 1, 2, 4, 3, 5, 6, 7, 8, 9], "label 4 for 3, label 3 for 4"),
-        (
-            [*range(9, -1, -1)],
-            "label 9 for 0, label 8 for 1, label 7 for 2, label 6 for 3, label 5 for 4, label 4 for 5, ...",
-        ),
-    ):
-        found = check_adoption(model, x, torch.tensor(order)[labels])
-        assert found.near_miss is not None
-        assert found.near_miss.instead == said
-
-
-def test_of_many_labels_neighbours_are_compared() -> None:
-    means = torch.randn(20, 6, generator=torch.Generator().manual_seed(2))
+    model, order = adopted(Ideal(means=means), classes=10, null=10), torch.arange(10)
+    swapped = torch.where(order == 3, 4, torch.where(order == 4, 3, order))
+    assert missed(model, x, swapped[labels])[1] == "label 4 for 3, label 3 for 4"
+    turned = "".join(f"label {9 - k} for {k}, " for k in range(6)) + "..."
+    assert missed(model, x, order.flip(0)[labels])[1] == turned
+    # Of many labels neighbours are compared.
+    means = torch.randn(20, 6, generator=seeded(2))
     x, labels = data(60, means=means)
     many = adopted(Ideal(means=means), classes=20, null=20)
     assert check_adoption(many, x, labels).ok
-    moved = check_adoption(many, x, (labels - 1) % 20)
-    assert moved.near_miss is not None
-    assert moved.near_miss.option == "labels"
+    assert missed(many, x, (labels - 1) % 20)[0] == "labels"
 
 
 def test_a_null_is_no_class() -> None:
     x, labels = data()
     assert changes(check_adoption(adopted(null=0), x, labels))["null"] == "null=None"
     assert verdicts(check_adoption(adopted(null=None), x, labels)).get("null") is None
-
-
-@pytest.mark.parametrize("null", [-1, -7])
-def test_a_null_that_is_no_label_is_checked(null: int) -> None:
-    x, labels = data()
-    as_first = adopted(null=null, call=lambda net, x, t, c: net(x, t, c.clamp(min=0)))  # u is the first class
-    assert changes(check_adoption(as_first, x, labels))["null"] == "null=None"
-    trained = adopted(null=null, call=lambda net, x, t, c: net(x, t, torch.where(c < 0, CLASSES, c)))
-    assert check_adoption(trained, x, labels).ok
+    for null in (-1, -7):  # which is no label
+        as_first = adopted(null=null, call=lambda net, x, t, c: net(x, t, c.clamp(min=0)))  # u is the first class
+        assert changes(check_adoption(as_first, x, labels))["null"] == "null=None"
+        trained = adopted(null=null, call=lambda net, x, t, c: net(x, t, torch.where(c < 0, CLASSES, c)))
+        assert check_adoption(trained, x, labels).ok
 
 
 def test_a_null_beyond_the_embeddings_is_refused() -> None:
@@ -239,7 +228,7 @@ class Linear(nn.Module):
 def test_calls_that_cannot_be_distinguished_are_both_named_and_none_is_taken() -> None:
     call = lambda net, x, t, c: 1.25 * net(x, t)  # noqa: E731
     model = energycomp.adopt(Linear(), shape=(6,), process="cosine", data_range=None, call=call)
-    found = check_adoption(model, STD * torch.randn(64, 6, generator=torch.Generator().manual_seed(1)))
+    found = check_adoption(model, STD * torch.randn(64, 6, generator=seeded(1)))
     assert {"output", "input"} <= set(changes(found)["other options"].split(":")[0].split(" or "))
     assert found.near_miss is None
     assert found.model.denoiser.network.call is call
@@ -262,7 +251,7 @@ def test_an_option_that_only_makes_an_overfitted_prediction_smaller_is_not_taken
 
 
 def test_images_that_are_seen_otherwise() -> None:
-    means = torch.randn(2, 16, generator=torch.Generator().manual_seed(3)) * 0.2
+    means = torch.randn(2, 16, generator=seeded(3)) * 0.2
 
     class Images(Ideal):
         def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
@@ -270,19 +259,10 @@ def test_images_that_are_seen_otherwise() -> None:
 
     x, labels = data(48, means=means)
     shown = x.clamp(-1, 1).view(-1, 1, 4, 4) / 2 + 0.5  # images in [0, 1]
-    given = {"shape": (1, 4, 4), "classes": 2, "null": 2, "data_range": (-1.0, 1.0)}
-    model = adopted(Images(means=means), **given)
+    model = adopted(Images(means=means), shape=(1, 4, 4), classes=2, null=2, data_range=(-1.0, 1.0))
     assert check_adoption(model, shown, labels).near_miss is None
     for changed, said in ((shown.mT, "transposed"), (1 - shown, "inverted, max - x"), (shown.flip(3), "mirrored")):
-        found = check_adoption(model, changed, labels)
-        assert found.near_miss is not None, str(found)
-        assert (found.near_miss.option, found.near_miss.instead) == ("samples", f"{said},")
-
-
-def test_rows_that_are_there_twice_are_not_wrong() -> None:
-    x, labels = data(147)
-    index = torch.cat([torch.arange(147), torch.arange(109)])
-    assert check_adoption(adopted(), x[index], labels[index]).ok
+        assert missed(model, changed, labels) == ("samples", f"{said},")
 
 
 def test_windows_do_not_depend_on_the_draw_of_samples() -> None:
@@ -304,22 +284,17 @@ def test_a_window_is_proposed_where_it_surely_reads_better() -> None:
 
 def test_samples_that_read_badly_at_all_levels_have_no_other_window() -> None:
     model, (x, labels) = adopted(), data(16)
-    case = Case(model, x, labels, 100, torch.Generator().manual_seed(0), Calls())
-    key = gaps_of.__wrapped__  # type: ignore[attr-defined] # by which `once` keeps it
+    case = Case(model, x, labels, 100, seeded(0), Calls())
+    key = gaps_of.__wrapped__  # by which `once` keeps it
     case.measured[key] = -torch.ones(16, len(WINDOW), 2).double(), torch.tensor(WINDOW)
     assert window(case).defaults["timesteps"] == model.defaults.timesteps
 
 
-def test_a_table_of_betas_is_said_shortly() -> None:
+def test_a_table_of_betas_is_said_shortly_and_what_is_not_calibrated_is_said() -> None:
     found = check_adoption(adopted(process={"betas": torch.linspace(1e-4, 0.02, 1000)}), *data())
-    assert str(found.near_miss) == (
-        "process: got betas: 1000 numbers from 0.0001 to 0.02, 'cosine' explains the samples better"
-    )
-
-
-def test_what_is_not_calibrated_is_said() -> None:
-    x, labels = data()
-    said = {one.what: one.change for one in check_adoption(adopted(), x, labels).findings}
+    table = "process: got betas: 1000 numbers from 0.0001 to 0.02, 'cosine' explains the samples better"
+    assert str(found.near_miss) == table
+    said = {one.what: one.change for one in check_adoption(adopted(), *data()).findings}
     assert said["out of distribution"] == "typicality=True"
 
 
@@ -335,11 +310,8 @@ def test_modes() -> None:
 
 def test_numbers_that_are_not_standardised() -> None:
     x, labels = data()
-    scale = torch.tensor([1.0, 10.0, 100.0, 1.0, 1.0, 1.0])
     network = Ideal(means=(MEANS - x.mean(0)) / x.std(0))
-    found = check_adoption(adopted(network), x * scale + 3, labels)
-    assert found.near_miss is not None
-    assert found.near_miss.option == "processor"
+    assert missed(adopted(network), x * torch.tensor([1.0, 10.0, 100.0, 1.0, 1.0, 1.0]) + 3, labels)[0] == "processor"
 
 
 def test_samples_that_leave_the_data_are_reported() -> None:
@@ -373,23 +345,17 @@ def test_conditions_that_are_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "count", "labels", "message"),
+    ("model", "x", "labels", "message"),
     [
-        (adopted, 4, None, "got 4 samples; expected 8 at least"),
-        (lambda: adopted(null=None), 16, None, "got no labels for a model without a null"),
-        (adopted, 16, [0, 1], "got 2 labels for 16 samples"),
+        (adopted, data(4)[0], None, "got 4 samples; expected 8 at least"),
+        (lambda: adopted(null=None), data(16)[0], None, "got no labels for a model without a null"),
+        (adopted, data(16)[0], [0, 1], "got 2 labels for 16 samples"),
+        (tiny_model, torch.zeros(8, 3, 16, 16), None, "got tiny, which was not adopted"),
     ],
 )
-def test_what_cannot_be_checked(model: Any, count: int, labels: Any, message: str) -> None:
+def test_what_cannot_be_checked(model: Any, x: Tensor, labels: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        check_adoption(model(), data(count)[0], labels)
-
-
-def test_a_model_that_was_not_adopted() -> None:
-    from energycomp.testing import tiny_model
-
-    with pytest.raises(InputError, match="got tiny, which was not adopted"):
-        check_adoption(tiny_model(), torch.zeros(8, 3, 16, 16))
+        check_adoption(model(), x, labels)
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -398,18 +364,18 @@ def test_the_command(tmp_path: Path) -> None:
         adopted(process=process, registered=("ideal", {})).save_pretrained(tmp_path / name)
     x, labels = data()
     save_file({"samples": x, "labels": labels}, tmp_path / "data.safetensors")
-    run = CliRunner()
-    right = run.invoke(app, ["check", str(tmp_path / "right"), "--adoption", str(tmp_path / "data.safetensors")])
+    save_file({"x": x}, tmp_path / "other.safetensors")
+
+    def checked(model: str, file: str = "data", *more: str) -> Any:
+        samples = str(tmp_path / f"{file}.safetensors")
+        return CliRunner().invoke(app, ["check", str(tmp_path / model), "--adoption", samples, *more])
+
+    right, wrong = checked("right"), checked("wrong", "data", "--json")
     assert (right.exit_code, "none is better" in right.output) == (0, True)
-    wrong = run.invoke(
-        app, ["check", str(tmp_path / "wrong"), "--adoption", str(tmp_path / "data.safetensors"), "--json"]
-    )
     assert wrong.exit_code == 1
     found = {one["what"]: one for one in json.loads(wrong.stdout)}
     assert found["other options"]["change"] == "process"
-    save_file({"x": x}, tmp_path / "other.safetensors")
-    refused = run.invoke(app, ["check", str(tmp_path / "right"), "--adoption", str(tmp_path / "other.safetensors")])
-    assert "expected the tensors samples and labels" in str(refused.exception)
+    assert "expected the tensors samples and labels" in str(checked("right", "other").exception)
 
 
 def test_inputs_that_are_no_tensors_are_not_shared() -> None:
@@ -423,3 +389,10 @@ def test_inputs_that_are_no_tensors_are_not_shared() -> None:
         network(x, {"y": y})
         changed = y.index_fill(1, torch.tensor(1000), 1.0)  # where a printed tensor has dots
         assert torch.equal(network(x, {"y": changed}), x + changed)
+
+
+@pytest.mark.parametrize(("certainty", "verdict"), [(4.0, "ok"), (2.7, "unsure"), (1.0, "wrong"), (-5.0, "wrong")])
+def test_few_samples_accuse_no_labels(certainty: float, verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels_module, "table", lambda case: SimpleNamespace(certainty=certainty))
+    found = labels_module.check_labels(cast(Any, None))
+    assert found.verdict == verdict

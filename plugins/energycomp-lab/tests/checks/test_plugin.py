@@ -1,7 +1,5 @@
 """Each check of what a plugin registers passes what is right, and fails what has one fault, with its reason."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,7 +20,6 @@ from energycomp.errors import EnergycompError, InputError, NotFoundError
 from energycomp.models import NumberProcessor
 from energycomp.testing import UnitSquare, tiny_model
 from energycomp_lab.checks import (
-    ConformanceError,
     check_codec,
     check_dataset,
     check_model,
@@ -79,13 +76,7 @@ def recipe(fault: str = "", **_: Any) -> Any:
         return sum((p.square().sum() for p in module.parameters()), torch.zeros(())) + batch.sum()
 
     config = FitConfig(steps=10, batch_size=2, learning_rate=1e-3)
-    made = Recipe(
-        model=model,
-        module=model.denoiser.network,
-        loss=loss,
-        data=torch.zeros(4, 1),
-        config=config,  # type: ignore[arg-type]
-    )
+    made = Recipe(model=model, module=model.denoiser.network, loss=loss, data=torch.zeros(4, 1), config=config)
     if fault == "steps":
         return Wrapped(made, lambda changes: {**changes, "steps": 1})
     if fault == "network":
@@ -122,21 +113,6 @@ class Net(nn.Module):
 
 class Still(nn.Module):
     config: dict[str, Any] = {}  # noqa: RUF012
-
-
-@pytest.mark.parametrize(
-    ("factory", "message"),
-    [
-        (object, "a object; expected a torch.nn.Module"),
-        (Still, "Still without forward; expected features and head, or forward"),
-        (partial(Net, fault="no config"), "Net without config"),
-        (partial(Net, fault="other"), r"other weights in Net\(\*\*config\)"),
-    ],
-)
-def test_networks_with_a_fault(factory: Any, message: str) -> None:
-    check_network(Net, width=5)
-    with pytest.raises(ConformanceError, match=message):
-        check_network(factory)
 
 
 class Shifted:
@@ -178,57 +154,30 @@ def test_models_with_a_fault(change: dict[str, Any], message: str) -> None:
         check_model(attrs.evolve(model, **change))
 
 
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        ("other files", "other files for one seed"),
-        ("no progress", "0 images reported"),
-        ("too few", "1 examples of 2 images"),
-        ("image", "2 images in an example"),
-        ("conditions", r"conditions \(tensor\(\[0., 0.\]\),\); expected JSON data"),
-        ("nothing", "an example without annotations"),
-        ("masks", r"expected finite masks \(K, H, W\)"),
-        ("metrics", "metrics dict"),
-        ("no folder", "examples of a folder that does not exist; expected InputError"),
-    ],
-)
-def test_datasets_with_a_fault(fault: str, message: str) -> None:
-    check_dataset(Grey())
-    check_dataset(Grey(), tiny_model().conditioner)
-    with pytest.raises(ConformanceError, match=message):
-        check_dataset(Grey(fault))
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [("type", "a SimpleNamespace; expected an energycomp_lab.training.Recipe"), ("steps", "1 steps; expected 2"),
-     ("network", "expected exactly|of shape")],
-)  # fmt: skip
-def test_recipes_with_a_fault(fault: str, message: str) -> None:
-    with pytest.raises(EnergycompError, match=message):
-        check_recipe(recipe(fault))
-
-
-def test_a_recipe_trains_on_what_the_dataset_of_its_name_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def registered_grey(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Any]:
+    """What a plugin "grey" has registered, to be changed."""
     found: dict[tuple[str, str], Any] = {("recipes", "grey"): picky, ("datasets", "grey"): Grey}
     monkeypatch.setattr(conformance, "find", lambda kind, name: found[kind, name])
     monkeypatch.setattr(conformance, "names", lambda kind: ("grey",) if kind == "datasets" else ())
-    monkeypatch.setattr(conformance, "listing", lambda *, load: (info,) if load else ())
     info = plugins.PluginInfo("grey", "energycomp-grey", "1.0", {"datasets": ("grey",), "recipes": ("grey",)})
+    monkeypatch.setattr(conformance, "listing", lambda *, load: (info,) if load else ())
+    return found
+
+
+def test_a_recipe_trains_on_what_the_dataset_of_its_name_writes(registered_grey: Any) -> None:
     assert [check.passed for check in check_plugin("energycomp_grey")] == [True] * 5
-    found["datasets", "grey"] = partial(Grey, "no writing")
+    registered_grey["datasets", "grey"] = partial(Grey, "no writing")
     last = check_plugin("grey")[-2:]
     assert [check.passed for check in last] == [None, None]
     assert "it writes no images without options (got no options; expected some)" in last[0].reason
 
 
-def test_more_pictures_are_written_where_training_asks_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_pictures_are_written_where_training_asks_for_them(registered_grey: Any) -> None:
     """A recipe may only look at its pictures once it trains."""
-    found: dict[tuple[str, str], Any] = {("recipes", "grey"): lazy_picky, ("datasets", "grey"): Grey}
-    monkeypatch.setattr(conformance, "find", lambda kind, name: found[kind, name])
-    monkeypatch.setattr(conformance, "names", lambda kind: ("grey",))
+    registered_grey["recipes", "grey"] = lazy_picky
     assert conformance._check_recipe("grey") is None
-    found["recipes", "grey"] = lambda **options: lazy_picky(**options, least=33)
+    registered_grey["recipes", "grey"] = partial(lazy_picky, least=33)
     with pytest.raises(NotCheckedError, match=r"does not train on 32 images \(got 32 pictures"):
         conformance._check_recipe("grey")
 
@@ -265,12 +214,9 @@ def picky(*, data: Path, **options: Any) -> Any:
     return recipe(**options)
 
 
-def test_a_plugin_that_is_not_installed() -> None:
+def test_a_plugin_that_is_not_installed_or_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotFoundError, match=r"No plugin named 'cleverly' is installed. Installed: core \(energycomp"):
         check_plugin("cleverly")
-
-
-def test_a_plugin_that_is_switched_off_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     info = plugins.PluginInfo("grey", "energycomp-grey", "1.0", off="ENERGYCOMP_PLUGINS")
     monkeypatch.setattr(conformance, "listing", lambda *, load: (info,) if load else ())
     (check,) = check_plugin("grey")
@@ -297,18 +243,49 @@ class Halves(NumberProcessor):
         return torch.zeros(2, 2) if self.fault == "any" else super().__call__(data)
 
 
-@pytest.mark.parametrize(
-    ("check", "fault", "message"),
-    [
-        (check_codec, "mean", "what a batch is decoded to"),
-        (check_codec, "nan", "what Halves decodes with NaN"),
-        (check_codec, "fewer", "1 samples that Halves decodes of 3"),
-        (check_codec, "other", "another codec of Halves"),
-        (check_processor, "any", "from Halves of an object; expected InputError"),
-        (check_processor, "other", "another processor of Halves"),
-    ],
-)
-def test_faults_of_codecs_and_processors(check: Any, fault: str, message: str) -> None:
-    check(Halves((2,), [1.0, 2.0], [3.0, 4.0]), factory=Halves)
-    with pytest.raises(ConformanceError, match=message):
-        check(Halves((2,), [1.0, 2.0], [3.0, 4.0], fault=fault), factory=Halves)
+def halves(fault: str = "") -> Halves:
+    return Halves((2,), [1.0, 2.0], [3.0, 4.0], fault=fault)
+
+
+def test_what_is_right_passes() -> None:
+    check_network(Net, width=5)
+    check_dataset(Grey())
+    check_dataset(Grey(), tiny_model().conditioner)
+    check_codec(halves(), factory=Halves)
+    check_processor(halves(), factory=Halves)
+
+
+FAULTS: dict[str, tuple[Callable[[], object], str]] = {
+    "no network": (lambda: check_network(object), "a object; expected a torch.nn.Module"),
+    "no forward": (lambda: check_network(Still), "Still without forward; expected features and head, or forward"),
+    "no config": (lambda: check_network(partial(Net, fault="no config")), "Net without config"),
+    "another config": (lambda: check_network(partial(Net, fault="other")), r"other weights in Net\(\*\*config\)"),
+    **{f"dataset: {fault}": (lambda fault=fault: check_dataset(Grey(fault)), message) for fault, message in (
+        ("other files", "other files for one seed"),
+        ("no progress", "0 images reported"),
+        ("too few", "1 examples of 2 images"),
+        ("image", "2 images in an example"),
+        ("conditions", r"conditions \(tensor\(\[0., 0.\]\),\); expected JSON data"),
+        ("nothing", "an example without annotations"),
+        ("masks", r"expected finite masks \(K, H, W\)"),
+        ("metrics", "metrics dict"),
+        ("no folder", "examples of a folder that does not exist; expected InputError"))},
+    **{f"recipe: {fault}": (lambda fault=fault: check_recipe(recipe(fault)), message) for fault, message in (
+        ("type", "a SimpleNamespace; expected an energycomp_lab.training.Recipe"),
+        ("steps", "1 steps; expected 2"),
+        ("network", "expected exactly|of shape"))},
+    **{f"codec: {fault}": (lambda fault=fault: check_codec(halves(fault), factory=Halves), said) for fault, said in (
+        ("mean", "what a batch is decoded to"),
+        ("nan", "what Halves decodes with NaN"),
+        ("fewer", "1 samples that Halves decodes of 3"),
+        ("other", "another codec of Halves"))},
+    "processor: any": (
+        lambda: check_processor(halves("any"), factory=Halves), "from Halves of an object; expected InputError"),
+    "processor: other": (lambda: check_processor(halves("other"), factory=Halves), "another processor of Halves"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "message"), FAULTS.values(), ids=FAULTS)
+def test_each_fault_has_its_reason(check: Callable[[], object], message: str) -> None:
+    with pytest.raises(EnergycompError, match=message):
+        check()

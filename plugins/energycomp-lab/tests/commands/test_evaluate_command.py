@@ -50,7 +50,7 @@ def test_evaluate_takes_rendered_scenes_and_another_solver(
 def finder(**added: dict[str, Any]) -> Callable[[str, str], Any]:
     from energycomp.plugins import find
 
-    return lambda kind, name: added.get(kind, {}).get(name) or find(kind, name)  # type: ignore[arg-type]
+    return lambda kind, name: added.get(kind, {}).get(name) or find(kind, name)
 
 
 def test_evaluate_goes_on_where_it_was_interrupted(

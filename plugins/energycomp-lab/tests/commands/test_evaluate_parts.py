@@ -1,7 +1,5 @@
 """Models that decompose images, on stripes, whose parts are known exactly: `energycomp evaluate`, and training."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ from torchmetrics import MetricCollection
 
 from energycomp import plugins
 from energycomp.models import save_pretrained
+from energycomp.seeds import seeded
 from energycomp.testing import stripes_model
 from energycomp_lab.checks.painter import StripesPainter, painted_model, striped
 from energycomp_lab.commands.train import _sampler
@@ -35,21 +34,21 @@ class Source:
     """Stripes with their masks; scenes are judged by their brightness."""
 
     def examples(self, spec: str, *, count: int, seed: int) -> list[Example]:
-        colours = torch.rand(count, K, 3, generator=torch.Generator().manual_seed(seed)) * 0.7 + 0.2
+        colours = torch.rand(count, K, 3, generator=seeded(seed)) * 0.7 + 0.2
         return [Example(image, name=spec, masks=StripesPainter().masks) for image in striped(colours)]
 
     def write(self, *args: Any, **kwargs: Any) -> None: ...
 
     def metrics(self) -> MetricCollection:
         metrics = {"recall": MaskRecall(), "iou": MaskIoU(), "ari": ForegroundARI(), "slots": SlotsUsed()}
-        return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]
+        return MetricCollection(metrics, compute_groups=False)
 
     def scene_scores(self, decomposer: Any, *, count: int, seed: int) -> dict[str, float]:
-        pictures = decomposer.sample(count, generator=torch.Generator().manual_seed(seed))
+        pictures = decomposer.sample(count, generator=seeded(seed))
         return {"scenes": float(len(pictures)), "brightness": float(pictures.mean())}
 
 
-def test_evaluate_takes_masks_of_a_dataset(run: Any) -> None:
+def test_evaluate_takes_masks_of_a_dataset_and_searches_views(run: Any) -> None:
     plugins.register("datasets", "stripes", Source)
     code, out, err = run("evaluate", "./model", "-n", 2, "--json")
     assert code == 0, err
@@ -61,10 +60,6 @@ def test_evaluate_takes_masks_of_a_dataset(run: Any) -> None:
     code, _, err = run("evaluate", "./model", "-n", 2, "--count", "3")
     assert code == 2
     assert "a solver or a count" in err
-
-
-def test_evaluate_searches_views(run: Any) -> None:
-    plugins.register("datasets", "stripes", Source)
     code, out, err = run("evaluate", "./model", "-n", 2, "--option", "views=2", "--json")
     assert code == 0, err
     assert json.loads(out)["solver"] == "StripesEncoder, 2 views"
@@ -78,7 +73,7 @@ def test_evaluate_judges_scenes_of_the_model_too(run: Any) -> None:
     report = json.loads(out)
     assert (report["recall"], report["ari"], report["slots"], report["scenes"]) == (1, 1, K, 7)
     assert report["solver"] == "StripesPainter"
-    expected = StripesPainter().sample(7, generator=torch.Generator().manual_seed(3)).mean()
+    expected = StripesPainter().sample(7, generator=seeded(3)).mean()
     assert report["brightness"] == pytest.approx(float(expected))
     assert "ari" in report["intervals"]
     assert "brightness" not in report["intervals"]
@@ -106,7 +101,7 @@ def test_training_shows_scenes_of_the_model(tmp_path: Path) -> None:
     _sampler(painted_model(), tmp_path)(None, 7)
     grid = np.asarray(Image.open(tmp_path / "step-000007.png")).astype(float)
     assert grid.shape == (4 * 130 + 2, 4 * 130 + 2, 3)
-    scenes = StripesPainter().sample(16, generator=torch.Generator().manual_seed(0))
+    scenes = StripesPainter().sample(16, generator=seeded(0))
     expected = 127.5 * (scenes[4].permute(1, 2, 0).numpy() + 1)
     scene = Image.fromarray(expected.round().astype(np.uint8)).resize((128, 128), Image.Resampling.LANCZOS)
     assert np.abs(grid[132:260, 2:130] - np.asarray(scene)).max() <= 2

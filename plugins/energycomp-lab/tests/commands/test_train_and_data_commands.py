@@ -58,21 +58,8 @@ def test_train_says_how_to_go_on_after_ctrl_c(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("energycomp_lab.commands.train._sampler", lambda *_: stop)
-    command = [
-        "train",
-        "clevr-places",
-        "--data",
-        scenes,
-        "--init",
-        model,
-        "--steps",
-        2,
-        "--option",
-        "batch_size=8",
-        "-o",
-        "new",
-    ]
-    code, _, err = run(*command, "--option", "sample_every=1")
+    command = ["train", "clevr-places", "--data", scenes, "--init", model, "--steps", 2, "-o", "new"]
+    code, _, err = run(*command, "--option", "batch_size=8", "--option", "sample_every=1")
     assert code == 130
     assert "run the same command again" in err
     assert not Path("new/model").exists()

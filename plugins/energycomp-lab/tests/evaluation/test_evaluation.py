@@ -1,5 +1,5 @@
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from torchmetrics import CatMetric, MaxMetric, MeanMetric, Metric, MetricCollect
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.inference import Problem, Solution
+from energycomp.seeds import seeded
 from energycomp.testing import tiny_model
 from energycomp_lab.evaluation import (
     CountAccuracy,
@@ -16,6 +17,7 @@ from energycomp_lab.evaluation import (
     Example,
     PerceptionRate,
     Precision,
+    Report,
     bootstrap,
     evaluate,
 )
@@ -49,38 +51,30 @@ class Oracle:
         return Solution(values, len(values), error=0.0, stderr=0.0, rows=problem.rows)
 
 
+METRICS = {
+    "perception_rate": PerceptionRate, "precision": Precision, "estimation_error": EstimationError,
+    "count_accuracy": CountAccuracy,
+}  # fmt: skip
+
+
 def collection() -> MetricCollection:
-    return MetricCollection(
-        {
-            "perception_rate": PerceptionRate(),
-            "precision": Precision(),
-            "estimation_error": EstimationError(),
-            "count_accuracy": CountAccuracy(),
-        },
-        compute_groups=False,
-    )
+    return MetricCollection({name: kind() for name, kind in METRICS.items()}, compute_groups=False)
 
 
-def examples(true: list[Tensor] = TRUE) -> list[Example]:
-    return [
+def evaluated(true: list[Tensor] = TRUE, **options: Any) -> tuple[Report, list[Solution]]:
+    """The report, and all answers."""
+    found: list[Solution] = []
+    images = [
         Example(torch.zeros(3, 16, 16), name=f"image {k}", conditions=values.tolist()) for k, values in enumerate(true)
     ]
+    given = {"solver": Guess(), "progress": False, "metrics": collection(), **options}
+    return evaluate(tiny_model(), images, on_result=lambda _, __, solution: found.append(solution), **given), found
 
 
 def test_values_are_those_of_the_metrics_over_all_pictures() -> None:
-    found: list[Tensor] = []
-    metrics = collection()
-    report = evaluate(
-        tiny_model(),
-        examples(),
-        metrics,
-        solver=Guess(),
-        progress=False,
-        data="three",
-        on_result=lambda index, example, solution: found.append(solution.conditions),
-    )
-    expected = collection()
-    expected.update(found, TRUE)
+    metrics, expected = collection(), collection()
+    report, found = evaluated(metrics=metrics, data="three")
+    expected.update([solution.conditions for solution in found], TRUE)
     assert report.values == pytest.approx({name: value.item() for name, value in expected.compute().items()})
     assert (report.images, report.model, report.solver, report.data, report.seed) == (3, "tiny", "Guess", "three", 0)
     assert report.rows_per_image > 0
@@ -89,13 +83,10 @@ def test_values_are_those_of_the_metrics_over_all_pictures() -> None:
 
 
 def test_an_answer_follows_from_seed_and_index_alone() -> None:
-    def answers(true: list[Tensor], seed: int) -> list[Tensor]:
-        found: list[Tensor] = []
-        keep = lambda index, example, solution: found.append(solution.conditions)  # noqa: E731
-        evaluate(tiny_model(), examples(true), collection(), solver=Guess(), seed=seed, progress=False, on_result=keep)
-        return found
-
-    whole, first, other = answers(TRUE, 0), answers(TRUE[:2], 0), answers(TRUE, 1)
+    whole, first, other = (
+        [solution.conditions for solution in evaluated(true, seed=seed)[1]]
+        for true, seed in ((TRUE, 0), (TRUE[:2], 0), (TRUE, 1))
+    )
     assert all(torch.equal(a, b) for a, b in zip(first, whole, strict=False))
     assert not torch.equal(whole[0], whole[1])
     assert not torch.equal(whole[0], other[0])
@@ -103,45 +94,30 @@ def test_an_answer_follows_from_seed_and_index_alone() -> None:
 
 @pytest.mark.parametrize(("count", "expected"), [("true", [3, 1, 2]), (2, [2, 2, 2]), ((1, 4), [4, 4, 4])])
 def test_counts_are_handed_on(count: object, expected: list[int]) -> None:
-    counts: list[int] = []
-    evaluate(
-        tiny_model(),
-        examples(),
-        collection(),
-        solver=Guess(),
-        count=count,  # type: ignore[arg-type]
-        progress=False,
-        on_result=lambda index, example, solution: counts.append(solution.count),
-    )
-    assert counts == expected
+    assert [solution.count for solution in evaluated(count=count)[1]] == expected
 
 
 def test_a_picture_without_an_answer_counts_as_missed() -> None:
-    report = evaluate(tiny_model(), examples(), collection(), solver=Oracle(), progress=False)
+    report, _ = evaluated(solver=Oracle())
     assert report.values["perception_rate"] == pytest.approx(5 / 6)
     assert report.values["precision"] == 1.0
     assert report.values["count_accuracy"] == pytest.approx(2 / 3)
     assert report.intervals["precision"] == (1.0, 1.0)
     assert report.intervals["perception_rate"][0] < 5 / 6 < report.intervals["perception_rate"][1]
-    assert {"perception_rate", "precision", "estimation_error", "count_accuracy", "rows_per_image"} < set(
-        report.as_dict()
-    )
+    assert {*METRICS, "rows_per_image"} < set(report.as_dict())
 
 
-def test_json_has_no_nan() -> None:
-    report = evaluate(tiny_model(), examples(), collection(), solver=Guess(), count=0, progress=False)
+def test_json_has_no_nan_and_no_examples_are_an_error() -> None:
+    report, _ = evaluated(count=0)
     assert math.isnan(report.values["precision"])
     assert report.as_dict()["precision"] is None
     assert report.as_dict()["intervals"]["precision"] == [None, None]
-
-
-def test_no_examples_is_an_error() -> None:
     with pytest.raises(InputError, match="no examples"):
-        evaluate(tiny_model(), [], collection(), solver=Guess(), progress=False)
+        evaluated([])
 
 
 def test_bootstrap_is_that_of_a_loop_over_resamples() -> None:
-    generator = torch.Generator().manual_seed(3)
+    generator = seeded(3)
     found = [torch.rand(int(k), 2, generator=generator) for k in torch.randint(1, 6, (25,), generator=generator)]
     true = [torch.rand(int(k), 2, generator=generator) for k in torch.randint(1, 6, (25,), generator=generator)]
     parts, total = [], EstimationError()
@@ -152,7 +128,7 @@ def test_bootstrap_is_that_of_a_loop_over_resamples() -> None:
         total.update([f], [t])
     interval = bootstrap(parts, float(total.compute()), seed=7, resamples=50)
     resampled = []
-    for draw in torch.randint(25, (50, 25), generator=torch.Generator().manual_seed(7)):
+    for draw in torch.randint(25, (50, 25), generator=seeded(7)):
         metric = EstimationError()
         metric.update([found[k] for k in draw], [true[k] for k in draw])
         resampled.append(metric.compute())

@@ -1,7 +1,5 @@
 """Matching against all permutations, the Rand index against scikit-learn, and the definitions of thesis 5.4.1."""
 
-from __future__ import annotations
-
 from itertools import permutations
 
 import numpy as np
@@ -12,6 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from energycomp.errors import InputError
+from energycomp.seeds import seeded
 from energycomp_lab.evaluation import (
     CountAccuracy,
     EstimationError,
@@ -28,7 +27,7 @@ from energycomp_lab.evaluation import (
 @pytest.mark.parametrize(("found", "true"), [(1, 1), (3, 3), (2, 4), (5, 3), (4, 4)])
 def test_match_against_all_permutations(found: int, true: int) -> None:
     for seed in range(5):
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeded(seed)
         a, b = torch.rand(found, 2, generator=generator), torch.rand(true, 2, generator=generator)
         cost = ((a[:, None] - b[None]) ** 2).mean(2).numpy()
         small, large = min(found, true), max(found, true)
@@ -96,14 +95,6 @@ def test_nothing_is_not_a_number() -> None:
         assert np.isnan(kind().compute().item())
 
 
-def test_pictures_must_be_paired() -> None:
-    with pytest.raises(ValueError, match="shorter"):
-        PerceptionRate().update([torch.zeros(1, 2)], [])
-
-
-# Masks
-
-
 def partition(count: int, seed: int, size: int = 12) -> tuple[Tensor, np.ndarray]:
     """Masks (count, size, size) and the labels (size, size) that they are made of; the label `count` is in none."""
     labels = np.random.default_rng(seed).integers(0, count + 1, (size, size))
@@ -128,7 +119,7 @@ def test_rand_index_is_that_of_scikit_learn(parts: int, objects: int) -> None:
 
 def test_rand_index_of_large_masks() -> None:
     """Products of pairs of 512x512 pixels exceed int64."""
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     true = torch.randint(2, (512, 512), generator=generator)
     found = torch.where(torch.arange(512)[:, None] < 51, 1 - true, true)
     masks = [torch.stack([numbers == k for k in range(2)]) for numbers in (found, true)]
@@ -142,7 +133,7 @@ def test_rand_index_does_not_depend_on_order_or_background() -> None:
     index = adjusted_rand_index(found, true)
     for order in permutations(range(3)):
         assert torch.allclose(adjusted_rand_index(found[[3, *order]], true[list(order)]), index, atol=1e-12)
-    elsewhere = found ^ (torch.rand(found.shape, generator=torch.Generator().manual_seed(0)) < 0.5) & ~true.any(0)
+    elsewhere = found ^ (torch.rand(found.shape, generator=seeded(0)) < 0.5) & ~true.any(0)
     assert not torch.equal(elsewhere, found)
     assert torch.equal(adjusted_rand_index(elsewhere, true), index)
 
@@ -172,7 +163,6 @@ def test_means_of_masks_leave_out_what_has_no_objects_and_have_intervals() -> No
     assert int(index.weight) == 5
     assert float(index.compute()) == pytest.approx(expected, abs=1e-12)
     interval = bootstrap(parts, float(index.compute()))
-    assert interval is not None
     assert interval[0] < expected < interval[1]
 
 

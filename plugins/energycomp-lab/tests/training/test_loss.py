@@ -1,6 +1,4 @@
-"""The denoising loss against its definition, written out for every sample."""
-
-from __future__ import annotations
+"""The denoising loss against its definition, written out for every sample, and where augment moves images to."""
 
 from typing import Any, get_args
 
@@ -14,7 +12,7 @@ from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import InputError
 from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, labels_model, planted, tiny_model
-from energycomp_lab.training import denoising_loss
+from energycomp_lab.training import augment, denoising_loss
 
 CASES = [(rule, kind) for rule in get_args(Rule) for kind in PREDICTION_TYPES if rule != "sum" or kind == "epsilon"]
 
@@ -136,7 +134,7 @@ def test_a_power_below_one_draws_noisy_timesteps_more_often() -> None:
         seen.append(timestep)
         return features(sample, timestep)
 
-    model.denoiser.network.features = watched  # type: ignore[method-assign, assignment]
+    model.denoiser.network.features = watched
     rows, owner = model.conditioner(torch.rand(64, 2)), torch.arange(64)
     for power in (1.0, 0.5):
         denoising_loss(
@@ -144,3 +142,28 @@ def test_a_power_below_one_draws_noisy_timesteps_more_often() -> None:
         )
     even, noisy = (torch.cat([t for t in seen if len(t)]).reshape(2, -1) / len(model.denoiser.alphas_cumprod)).double()
     assert torch.allclose(noisy, even.sqrt(), atol=1e-5)
+
+
+def centres(images: torch.Tensor) -> torch.Tensor:
+    """The mean position (B, 2) of what is bright, as shares of the image."""
+    weight = (images[:, 0] + 1).clamp(min=0)
+    axis = (torch.arange(images.shape[-1]) + 0.5) / images.shape[-1]
+    total = weight.sum((1, 2))
+    return torch.stack([(weight.sum(1) * axis).sum(1), (weight.sum(2) * axis).sum(1)], 1) / total[:, None]
+
+
+def test_jitter_moves_and_scales_within_its_share() -> None:
+    images = torch.zeros(400, 3, 64, 64, dtype=torch.uint8)
+    images[:, :, 28:36, 28:36] = 255
+    shown, _ = augment(images, 0, exposure=0, tint=0, jitter=0.1)
+    moved = (centres(shown) - 0.5).abs()
+    assert 0.08 < float(moved.max()) < 0.12
+    area = (shown[:, 0] > 0).sum((1, 2)).float() / 64
+    assert 0.6 < float(area.min()) < 0.9
+    assert 1.1 < float(area.max()) < 1.5
+    white = torch.full((50, 3, 32, 32), 255, dtype=torch.uint8)
+    repeated, _ = augment(white, 0, exposure=0, tint=0, jitter=0.2)
+    assert float(repeated.min()) > 0.999  # the edge is repeated
+    plain, flipped = augment(images, 0, exposure=0, tint=0)
+    upright = torch.where(flipped[:, None, None, None], plain.flip(3), plain)
+    torch.testing.assert_close(upright, images / 127.5 - 1, rtol=0, atol=1e-5)  # without jitter nothing moves
