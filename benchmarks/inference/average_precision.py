@@ -58,7 +58,7 @@ class Located:
     """Objects of an image.
 
     Args:
-        words: (K, A), each a place among the words of its attribute, from 1; 0 is an attribute that is not known.
+        words: (K, A), each a place among the words of its attribute that is read, from 1; 0 is one that is not known.
         points: (K, 3), scene units.
         confidence: (K,).
     """
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise InputError(f"got the model {options.model}; expected one of whole objects with certainties")
     examples = source_of("clevr", model).examples(options.data, count=options.n, seed=options.seed)
     values = [true_values(example, model.conditioner) for example in examples]
-    words = [mixed.support.split(one)[1] for one in values]
+    words = [mixed.support.split(one)[1][:, : len(mixed.support.words)] for one in values]  # without turns
     if not all(bool((one > 0).all()) for one in words):
         raise InputError(f"got {options.data}, where words of objects are not known; expected size, color and so on")
     points = [true_points(options.data, k, example, options.seed) for k, example in enumerate(examples)]
@@ -176,11 +176,13 @@ def average_precision(right: Tensor, owner: Tensor, objects: Tensor, weights: Te
 
 
 def located(model: Model, values: Tensor, confidence: Tensor, camera: Sequence[float] = CAMERA_POSITION) -> Located:
-    """Values (K, 2 + A) as objects with 3-D places under a camera, the mean one when left out."""
+    """Values (K, V) as objects with 3-D places under a camera, the mean one when left out."""
     if not len(values):
         return Located(torch.zeros(0, 0), torch.zeros(0, 3), torch.zeros(0))
+    mixed = mixed_of(model.conditioner)
+    read = 0 if mixed is None else len(mixed.support.words)  # without turns
     entries = described_record([model.conditioner.describe(value) for value in values], "", camera)["objects"]
-    return Located(values[:, 2:], torch.tensor([one["3d_coords"] for one in entries]), confidence)
+    return Located(values[:, 2 : 2 + read], torch.tensor([one["3d_coords"] for one in entries]), confidence)
 
 
 def read_all(

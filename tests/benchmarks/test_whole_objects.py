@@ -67,6 +67,13 @@ def test_an_object_is_right_once_and_by_the_nearest_with_its_words() -> None:
     assert judged(found, true, 0.15)[0].tolist() == [False, False, True, True]
 
 
+def test_turns_are_no_words() -> None:
+    """Reading leaves them open, and files of images may not know them."""
+    model = load("clevr", pretrained=False)
+    values = torch.cat([model.conditioner.parse(0.3, 0.4, shape="cube", turn=turn) for turn in (None, 30)])
+    assert located(model, values, torch.ones(2)).words.tolist() == [[0, 0, 0, 1]] * 2
+
+
 def test_without_ties_it_is_the_interpolated_average_precision_of_scikit_learn() -> None:
     generator = torch.Generator().manual_seed(0)
     right = torch.rand(40, generator=generator) < torch.linspace(0.95, 0.3, 40)
