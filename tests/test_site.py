@@ -62,7 +62,7 @@ def page(site: Path) -> Iterator[Page]:
         server.shutdown()
 
 
-FIRST = ["diffusion", "decompose", "labels", "conditions", "probabilities", "explain", "pipeline", "studio", "network"]
+FIRST = ["diffusion", "decompose", "labels", "conditions", "probability", "explain", "pipeline", "studio", "network"]
 # Asks the worker that a page starts for its search, as the page does: 0 is the index, 2 a question, 3 its answer.
 SEARCH = """async ([worker, words]) => {
     const search = new Worker(worker), index = await (await fetch("/search/search_index.json")).json();

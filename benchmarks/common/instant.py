@@ -40,9 +40,11 @@ class Instant:
 
     Args:
         wait: seconds for an image.
+        until: a file; nothing is answered before it is there.
     """
 
     wait: float = 0.0
+    until: Path | None = None
 
     def __call__(self) -> Callable[[ReadTask], dict[str, Any]]:
         return self.answer
@@ -50,6 +52,8 @@ class Instant:
     def answer(self, task: ReadTask) -> dict[str, Any]:
         if "deadly" in task.item.name:
             os.kill(os.getpid(), signal.SIGKILL)
+        while self.until is not None and not self.until.exists():
+            time.sleep(0.05)
         time.sleep(self.wait)
         return {**task.head, "count": instant_count(task.item.content), "objects": [], "rows": 1}
 

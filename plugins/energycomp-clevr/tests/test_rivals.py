@@ -81,7 +81,7 @@ def test_a_wrong_turn_is_far_from_the_right_one_and_of_a_cube() -> None:
         away = (old[only, TURN] - other[only, TURN]).abs()
         assert torch.minimum(away, 90 - away).ge(TURNED[0]).all()
         turned += int(only.sum())
-    assert turned > 5
+    assert turned >= 5
 
 
 def test_scenes_without_objects() -> None:

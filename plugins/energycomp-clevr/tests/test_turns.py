@@ -218,8 +218,8 @@ def test_pictures_that_are_not_square_are_edited_and_explained(turned: Model) ->
         edit(image, turned, set={1: {"tilt": "45"}}, **options)
 
 
-def test_the_command_edit_sets_a_turn(tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plugins.register("models", "turned", lambda **_: tiny)
+def test_the_command_edit_sets_a_turn(turned: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugins.register("models", "turned", lambda **_: turned)
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (24, 16), "gray").save("gray.png")
     command = ["edit", "turned", "gray.png", "--count", "1", "--steps", "2", "--json", "--set"]
