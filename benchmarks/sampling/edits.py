@@ -48,9 +48,10 @@ def main() -> None:
         o=(None, "an image: scene, removed, added, moved; of the first 8"),
     ).parse_args()  # fmt: skip
     model = load(options.model)
-    size, seed = model.processor.size, HELD_OUT + options.seed
+    height, width = model.processor.size
+    seed = HELD_OUT + options.seed
     mixed = mixed_of(model.conditioner)
-    images, described = render_objects(options.n, parse_range(options.objects), seed, size)
+    images, described = render_objects(options.n, parse_range(options.objects), seed, (width, height))
     _, crowd = render_objects(options.n, (8, 8), seed + 1_000_000)
     places, others = ([one[:, :2] for one in some] for some in (described, crowd))
     right = dict.fromkeys(("scene", "remove", "add", "move"), 0)
