@@ -3,6 +3,7 @@
 from energycomp.components.algebra import (
     Composable as Composable,
     Composition as Composition,
+    Mixture as Mixture,
     combine as combine,
 )
 from energycomp.components.component import (
@@ -35,7 +36,6 @@ from energycomp.components.energies import given_energies as given_energies
 from energycomp.components.gaussian import Gaussian as Gaussian
 from energycomp.components.ledger import count_component as count_component
 from energycomp.components.match_snr import match_snr as match_snr
-from energycomp.components.mixture import Mixture as Mixture
 from energycomp.components.parts import on as on, on_part as on_part
 from energycomp.components.per_sample import per_sample as per_sample
 from energycomp.components.predict import (

@@ -5,25 +5,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import torch
 from torch import Tensor
 
 from energycomp.components.component import EnergyComponent, Gathers, HasEnergy
 from energycomp.components.predict import predict
 from energycomp.components.rules import Rule, identifies_null, rule_weights
-from energycomp.components.space import NoisedSpace, check_compatible
+from energycomp.components.space import NoisedSpace, by_sample, check_compatible
 from energycomp.components.terms import Terms, added, formula, shared_space, shared_unconditional
-from energycomp.components.weight_values import constant_weights
-from energycomp.components.weights import AnyWeight, Weight, as_weight, check_one_sign
+from energycomp.components.weight_values import (
+    constant_weights,
+    is_constant,
+    level_weights,
+    noise_share,
+)
+from energycomp.components.weights import (
+    LEAST_VALUE,
+    AnyWeight,
+    Weight,
+    as_weight,
+    check_one_sign,
+    scalar,
+)
 from energycomp.errors import CompositionError
 
 if TYPE_CHECKING:
-    from energycomp.components.mixture import Mixture
-
     _Component = EnergyComponent  # a `Composable` has the members of the protocol, by its subclasses
 else:
     _Component = object
@@ -97,10 +110,10 @@ class Composable(_Component):
         return combine([other, self], "product") if is_term(other) else NotImplemented
 
     def __or__(self, other: Any) -> Mixture:
-        return _mixed([self, other]) if is_term(other) else NotImplemented
+        return mix([self, other]) if is_term(other) else NotImplemented
 
     def __ror__(self, other: Any) -> Mixture:
-        return _mixed([other, self]) if is_term(other) else NotImplemented
+        return mix([other, self]) if is_term(other) else NotImplemented
 
     def __invert__(self) -> Composition:
         own = Composition.of(self)  # u - R(A) = (1 + mass) u - A
@@ -261,7 +274,226 @@ def _sum(*parts: tuple[Any, AnyWeight]) -> Composition:
     return _linear(components) if all(as_weight(other) == 0 for other in others) else NotImplemented
 
 
-def _mixed(parts: Sequence[Any]) -> Mixture:
-    from energycomp.components.mixture import mix  # which is made of compositions
+def _compositions(parts: Iterable[Any]) -> tuple[Composition, ...]:
+    return tuple(map(Composition.of, parts))
 
-    return mix(parts)
+
+def _scalars(values: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(map(scalar, values))
+
+
+@attrs.frozen(eq=False, repr=False)
+class Mixture(Composable):
+    """The leaf `a | b`: the density is the sum of w_k exp(-E_k) over its components. It is compared by identity.
+
+    `0.2 * a | 0.8 * b` is the mixture of a and b with the shares 0.2 and 0.8: the mass of each part is its share.
+    Shares sum to 1, so the mixture `0.2 * a | 0.3 * b` has `total` 0.5 and waits for the rest; only `|` takes it.
+
+    E = -log sum_k exp(log w_k - E_k), and its gradient is that of each component in the share r_k that it has in the
+    density at that sample: eps = sum_k r_k eps_k, r = softmax(log w - E).
+
+    Energies are known up to a constant, and so are the shares: the share of a component that is normalised differently
+    is not its weight, and changes with the timestep if the constant does (not for Gaussians of one variance). Only
+    compositions of mass 1 have comparable energies at noisy timesteps.
+
+    Args:
+        components: at least one, each of mass 1. `eps` and `energy` need an energy of every leaf; the sampler `mixture`
+            of energycomp-samplers needs none.
+        log_weights: log w_k up to a constant; 0 each when left out.
+        total: the sum of the shares that `|` was given; None for a mixture without shares.
+
+    Raises:
+        CompositionError: a component of another mass, leaves of different spaces, weights that are not finite numbers;
+            from `eps` and `energy`, a leaf without an energy; from all but `|`, shares that do not sum to 1 yet.
+        InputError: a component whose weights vary over pixels or samples, or whose mass varies.
+
+    >>> from energycomp.components import Gaussian
+    >>> a, b, c = (Gaussian(mean, name=name) for mean, name in ((-1.0, "a"), (1.0, "b"), (4.0, "c")))
+    >>> a | b | c
+    (a | b | c)
+    >>> 0.2 * a | 0.3 * b | 0.5 * c
+    (0.2 a | 0.3 b | 0.5 c)
+    >>> origin, end = torch.zeros(1, 1, 1, 1), torch.tensor([0.0])
+    >>> (a | b).eps(origin, end).item()  # halfway both pull alike
+    0.0
+    >>> Mixture([a, b], torch.tensor([1, 3]).log()).shares(origin, end).flatten()  # the weights 1 : 3
+    tensor([0.2500, 0.7500])
+    """
+
+    components: tuple[Composition, ...] = attrs.field(converter=_compositions)
+    log_weights: tuple[float, ...] = attrs.field(converter=_scalars)
+    total: float | None = attrs.field(default=None, kw_only=True)
+    leaves: Composition = attrs.field(init=False)
+
+    @log_weights.default
+    def _equal(self) -> tuple[float, ...]:
+        return (0.0,) * len(self.components)
+
+    @log_weights.validator
+    def _check_weights(self, _: Any, value: tuple[Any, ...]) -> None:
+        if len(value) != len(self.components) or None in map(as_weight, value):
+            count = len(self.components)
+            raise CompositionError(f"got {count} components and log weights {value}; expected one finite number each")
+
+    @leaves.default
+    def _all(self) -> Composition:
+        if not self.components or not all(part.terms for part in self.components):
+            raise CompositionError("got a mixture of nothing, or of 0; expected components with at least one leaf each")
+        leaves = Terms((leaf, 1.0) for part in self.components for leaf in part.terms)
+        for part in self.components:
+            if abs((mass := _mass(part)) - 1.0) > LEAST_VALUE:
+                raise _another_mass(part, mass)
+        return Composition(leaves)
+
+    @property
+    def terms(self) -> Mapping[Any, AnyWeight]:
+        """The mixture itself, once; raises `CompositionError` where its shares do not sum to 1 yet."""
+        if self.total is not None and self.total < 1.0 - LEAST_VALUE:
+            got = f"got {self!r} with shares that sum to {self.total:g}"
+            rest = 1.0 - self.total
+            raise CompositionError(f"{got}; expected 1; add the rest, such as `... | {rest:g} * c`")
+        return Terms([(self, 1.0)])
+
+    @property
+    def noised_space(self) -> NoisedSpace:
+        """The space that the components share."""
+        return self.leaves.noised_space
+
+    unconditional = property(attrgetter("leaves.unconditional"))
+    inside = property(attrgetter("components"))
+
+    def remade(self, compositions: Sequence[Composition], /) -> Mixture:
+        """The mixture of other components, in the same shares."""
+        return attrs.evolve(self, components=compositions)
+
+    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """Noise prediction (B, C, H, W). Costs the energy and the prediction of every distinct leaf."""
+        share = self.shares(sample, timestep)  # (K, B)
+        known = {id(leaf): leaf.eps(sample, timestep) for leaf in self.leaves.terms}
+        total = torch.zeros_like(sample)
+        for part, r in zip(self.components, share, strict=True):
+            for leaf, weight in self._numbers(part, timestep):
+                scale = by_sample(weight, sample.ndim).to(sample.dtype) if isinstance(weight, Tensor) else weight
+                total = total + scale * by_sample(r, sample.ndim).to(sample.dtype) * known[id(leaf)]
+        return total
+
+    def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """-log sum_k w_k exp(-E_k), (B,). Costs the energy of every distinct leaf."""
+        return -torch.logsumexp(self._logits(sample, timestep), dim=0)
+
+    def shares(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """The share r (K, B) of each component in the density at a sample; they sum to 1 over the components."""
+        return torch.softmax(self._logits(sample, timestep), dim=0)
+
+    def _logits(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """log w_k - E_k, (K, B)."""
+        _ = self.terms  # raises for shares that do not sum to 1
+        leaves = with_energies(
+            self.leaves.terms,
+            " for `|`, since only energies tell how much of each there is; use `+`, or `&` where a leaf is "
+            "unconditional, or sample with sampler='mixture'",
+        )
+        known: dict[int, Any] = {id(leaf): leaf.energy(sample, timestep) for leaf in leaves}
+        energies = [
+            sum(weight * known[id(leaf)] for leaf, weight in self._numbers(part, timestep)) for part in self.components
+        ]
+        return torch.stack([w - energy for w, energy in zip(self.log_weights, energies, strict=True)])
+
+    def _numbers(self, part: Composition, timestep: Tensor) -> list[tuple[Any, float | Tensor]]:
+        """Leaves of a component with their weights at timesteps (B,): numbers, or (B,) where they vary over these."""
+        space = self.noised_space
+        share = noise_share(timestep, len(space.alphas_cumprod))
+        numbers: list[tuple[Any, float | Tensor]] = []
+        for leaf, weight in part.terms.items():
+            if isinstance(weight, Weight):
+                numbers.append((leaf, weight.at(share, space.sample_shape).flatten().to(timestep.device)))
+            else:
+                numbers.append((leaf, weight))
+        return numbers
+
+    @property
+    def has_shares(self) -> bool:
+        """Whether the components have shares, given by `|` or by log weights, rather than one weight for all."""
+        return self.total is not None or any(self.log_weights)
+
+    def __repr__(self) -> str:
+        parts = list(map(repr, self.components))
+        if self.has_shares:
+            alone = [tuple(part.terms.values()) == (1.0,) for part in self.components]
+            parts = [part if bare else f"({part})" for part, bare in zip(parts, alone, strict=True)]
+            shares = map(math.exp, _summing_to(self.total or 1.0, self.log_weights))
+            parts = [f"{share:.3g} {part}" for share, part in zip(shares, parts, strict=True)]
+        return f"({' | '.join(parts)})"
+
+
+def _mass(part: Composition) -> float:
+    instead = "multiply the whole mixture, such as `region(...) * (a | b)`"
+    mass = part.mass
+    if isinstance(mass, Weight) and not is_constant(mass, 1.0, part.noised_space.sample_shape):
+        constant_weights(part.terms, "a part of a mixture", instead)  # raises
+    # Weights of guidance vary over the noise level, but their sum does not.
+    level_weights(part.terms, part.noised_space.sample_shape, "a part of a mixture", instead)
+    return 1.0 if isinstance(mass, Weight) else mass
+
+
+def _another_mass(part: Composition, mass: float) -> CompositionError:
+    return CompositionError(
+        f"got {part!r} of mass {mass:g} in a mixture; expected mass 1, or a share between 0 and 1 for every part of "
+        "`|`; write `0.5 * a + 0.5 * b` for `a + b`, and shares that sum to 1, such as `0.4 * a | 0.6 * b`"
+    )
+
+
+def mix(parts: Iterable[Any]) -> Mixture:
+    """The mixture `|` of components; a mixture among the parts brings its components, so that `|` is associative.
+
+    Either every part has mass 1, and all components have the same share. Or the mass of every part is its share: it is
+    above 0 and below 1, and the component is the part divided by it. Anything else raises `CompositionError`, because
+    `2 * a | b` could be read as shares 2 to 1, or as the squared density of a beside that of b.
+
+    >>> from energycomp.components import Gaussian
+    >>> a, b = Gaussian(-1.0, name="a"), Gaussian(1.0, name="b")
+    >>> mix([0.5 * a, 0.25 * (a + b)])
+    (0.5 a | 0.5 (0.5 a + 0.5 b))
+    >>> mix([2 * a, b])
+    Traceback (most recent call last):
+    energycomp.errors.CompositionError: got 2 a of mass 2 in a mixture; expected mass 1, or a share between 0 and 1...
+    """
+    given = list(parts)
+    inner = [_opened(part) for part in given]
+    components = [c for m in inner for c in m.components]
+    log_weights = [w for m in inner for w in m.log_weights]
+    if not any(m.has_shares for m in inner):
+        return Mixture(components, log_weights)
+    if bare := [part for part, m in zip(given, inner, strict=True) if not m.has_shares]:
+        got = f"got {' | '.join(map(repr, given))}, where {bare[0]!r} has no share and another part has one"
+        raise CompositionError(f"{got}; expected one of all, or of none; write `0.5 * a | 0.5 * (b | c)`")
+    total = sum(1.0 if m.total is None else m.total for m in inner)
+    if total > 1.0 + LEAST_VALUE:
+        got = f"got {' | '.join(map(repr, given))} with shares that sum to {total:g}"
+        raise CompositionError(f"{got}; expected 1; choose smaller shares, such as `0.5 * (a | b) | 0.5 * c`")
+    return Mixture(components, log_weights, total=total)
+
+
+def _opened(part: Any) -> Mixture:
+    """A part of `|` as a mixture: of one component, or of those of the mixture that it is."""
+    if isinstance(part, Mixture):
+        return part
+    whole = Composition.of(part)
+    if not whole.terms:
+        return Mixture([whole])  # raises
+    share = _mass(whole)
+    leaves = list(whole.terms)
+    is_whole = abs(share - 1.0) <= LEAST_VALUE
+    if not is_whole and not LEAST_VALUE < share < 1.0:
+        raise _another_mass(whole, share)
+    if len(leaves) != 1 or not isinstance(leaves[0], Mixture):
+        return Mixture([whole]) if is_whole else Mixture([whole / share], [math.log(share)], total=share)
+    mixture = leaves[0]
+    return mixture if is_whole else Mixture(mixture.components, _summing_to(share, mixture.log_weights), total=share)
+
+
+def _summing_to(total: float, log_weights: Sequence[float]) -> list[float]:
+    """Logarithms of weights, so that the weights sum to a total."""
+    most = max(log_weights)
+    rest = math.log(total) - most - math.log(sum(math.exp(weight - most) for weight in log_weights))
+    return [weight + rest for weight in log_weights]

@@ -10,9 +10,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.algebra import Composable, Composition
+from energycomp.components.algebra import Composable, Composition, Mixture
 from energycomp.components.component import EnergyComponent, HasEnergy, unconditional_of
-from energycomp.components.mixture import Mixture
 from energycomp.components.predict import WrappedGroup, group_of, predict_group
 from energycomp.components.prediction import convert
 from energycomp.components.space import NoisedSpace, log_snr, mismatch, timestep_of
