@@ -28,6 +28,7 @@ from energycomp.inference.noise import (
     residual_errors as residual_errors,
     residuals as residuals,
 )
+from energycomp.inference.nonnegative import nonnegative as nonnegative
 from energycomp.inference.prior import (
     HasValueEnergy as HasValueEnergy,
     Prior as Prior,
@@ -42,7 +43,6 @@ from energycomp.inference.problem import (
 )
 from energycomp.inference.quadratic import (
     QuadraticForm as QuadraticForm,
-    nonnegative as nonnegative,
     quadratic_form as quadratic_form,
 )
 from energycomp.inference.ranking import (
