@@ -16,7 +16,8 @@ def turned() -> Model:
     objects = pytest.importorskip("energycomp_clevr.objects", reason=reason)
     made = pytest.importorskip("energycomp_clevr.model", reason=reason)
     torch.manual_seed(0)
-    own, whole = objects.Objects(viewpoint=True, turns=True), made.small()
+    own = objects.Objects(viewpoint=True, turns=True)
+    whole = made.small()
     shape = {"sample_size": (16, 24), "token_width": own.token_shape[1], "channels": (8, 16), "head_channels": 8}
     network = TwoStageUNet(**shape, unplaced=True)
     for weight in network.parameters():
