@@ -46,7 +46,7 @@ def film(
     Args:
         model: of whole objects, such as `clevr`, or its name.
         script: objects with key places, which take equal times: "red cube at 0.2,0.5 -> 0.7,0.5". An object without an
-            arrow stays where it is, and one without a place is given one.
+            arrow stays where it is, and one without a place is given one. Something has to move: an object or the camera.
         frames: from 2 to 1,000.
         camera: key offsets of the camera in scene units, right, up and forward, from where it sees the places of the
             script: "0,0,0 -> 1,0,0". The model must take `energycomp_clevr.viewpoint.Viewpoint`, as `clevr` does.
@@ -54,8 +54,8 @@ def film(
         options: of `Composer.sample`.
 
     Raises:
-        InputError: no object; a text, a place or an offset that is none; another number of frames; or a model that
-            takes no such texts.
+        InputError: no object; nothing that moves; a text, a place or an offset that is none; another number of frames;
+            or a model that takes no such texts.
 
     >>> from energycomp import load
     >>> script = ["red cube at 0.2,0.5 -> 0.7,0.5"]
@@ -70,6 +70,12 @@ def film(
         raise InputError(f"got the model {model.name}, which reads no objects; expected one that does, such as clevr")
     if not is_whole(frames) or not 2 <= frames <= MOST or not script:
         raise InputError(f"got {len(script)} objects and frames={frames}; expected at least 1, and from 2 to {MOST:,}")
+    if camera is None and not any(ARROW in text for text in script):
+        raise InputError(
+            f"got {'; '.join(script)}, of which nothing moves; expected where an object goes, such as "
+            f"'red cube at 0.2,0.5 {ARROW} 0.7,0.5', or a path of the camera, such as '0,0,0 {ARROW} 1,0,0'; "
+            "energycomp sample draws one image"
+        )
     if camera is not None:
         check_viewpoint(model)
     offsets = None if camera is None else moved(camera, frames, 3)

@@ -25,7 +25,7 @@ def small() -> Model:
 
 def test_what_is_open_stays_the_same_in_all_frames(turned: Model) -> None:
     """A turn, camera and lamp are drawn once, for each seed."""
-    shown = [film(turned, ["red cube at 0.4,0.5"], frames=2, generator=seed, progress=False) for seed in (0, 1)]
+    shown = [film(turned, ["red cube at 0.4,0.5 -> 0.4,0.5"], frames=2, generator=seed, progress=False) for seed in (0, 1)]
     assert shown[0][0].size == (480, 320)
     assert shown[0][0].tobytes() == shown[0][1].tobytes() != shown[1][0].tobytes()
     first, second = film(turned, ["red cube at 0.4,0.5"], frames=2, camera="0,0,0 -> 1,0,0", progress=False)
@@ -44,15 +44,16 @@ def test_graphs_are_drawn_with_turns(turned: Model) -> None:
 def test_keys_take_equal_times_and_objects_get_places(small: Model) -> None:
     assert moved("0,0 -> 1,0 -> 1,1", 5, 2).tolist() == [[0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1]]
     assert moved("0.25 0.5", 2, 2).tolist() == [[0.25, 0.5]] * 2
-    first, second = film(small, ["large red metal cube"], frames=2, num_inference_steps=2, progress=False)
+    script = ["large red metal cube", "small metal sphere at 0.7,0.6 -> 0.7,0.6"]
+    first, second = film(small, script, frames=2, num_inference_steps=2, progress=False)
     assert np.abs(np.asarray(first).astype(int) - np.asarray(second)).max() <= 1  # rows of a batch are rounded apart
 
 
 def test_what_does_not_move_stays_as_it_is(small: Model) -> None:
-    script = ["large red rubber cube at 0.3,0.5", "small blue metal sphere at 0.7,0.6"]
+    script = ["large red rubber cube at 0.3,0.5", "small blue metal sphere at 0.7,0.6 -> 0.7,0.6"]
     first, second = film(small, script, frames=2, num_inference_steps=3, progress=False)
     assert np.array_equal(np.asarray(first), np.asarray(second))
-    script[1] += " -> 0.5,0.75"
+    script[1] = "small blue metal sphere at 0.7,0.6 -> 0.5,0.75"
     third, fourth = film(small, script, frames=2, num_inference_steps=3, progress=False)
     assert np.array_equal(np.asarray(first), np.asarray(third))
     assert not np.array_equal(np.asarray(third), np.asarray(fourth))
@@ -69,10 +70,11 @@ def test_a_camera_sees_objects_elsewhere() -> None:
 REFUSED: list[tuple[list[str], dict[str, Any], str]] = [
     (["red cube at 0.3,0.5 -> 1.2,0.5"], {}, "place outside of the image"),
     (["red cube at 0.3,0.5 -> there"], {}, "expected 2 numbers"),
-    (["red thing at 0.3,0.5"], {}, "the word 'thing'"),
+    (["red thing at 0.3,0.5 -> 0.7,0.5"], {}, "the word 'thing'"),
     ([], {}, "got 0 objects"),
     (["red cube"], {"frames": 1}, "frames=1"),
     (["red cube"], {"frames": 2.5}, "frames=2.5"),
+    (["red cube at 0.2,0.5", "sphere"], {}, "nothing moves; expected where an object goes, such as 'red cube at"),
     (["red cube"], {"camera": "0,0,0 -> 1,0,0"}, "takes no viewpoint; expected clevr"),
 ]
 
