@@ -43,6 +43,7 @@ from energycomp.components.predict import (
     group_of as group_of,
     native_type as native_type,
     predict as predict,
+    predict_all as predict_all,
     predict_group as predict_group,
     predict_leaves as predict_leaves,
     unwrapped as unwrapped,

@@ -158,7 +158,17 @@ def predict_all(
     *,
     prediction_type: PredictionType = "epsilon",
 ) -> list[Tensor]:
-    """The predictions (B, C, H, W) of compositions; a leaf that several have is evaluated once. See `predict`."""
+    """The predictions (B, C, H, W) of compositions; a leaf that several have is evaluated once. See `predict`.
+
+    >>> from energycomp.denoisers import count_rows
+    >>> from energycomp.testing import tiny_model
+    >>> model = tiny_model()
+    >>> a, b = model(0.2, 0.5), model(0.8, 0.5)  # `a & b` also evaluates u
+    >>> with count_rows() as spent:
+    ...     both, first = predict_all([a & b, 1.0 * a], torch.zeros(1, *model.denoiser.sample_shape), torch.tensor([500.0]))
+    >>> spent.rows
+    3
+    """
     _check_timestep(sample, timestep)
     sums = [weights_at(composition.terms, timestep, tuple(sample.shape[1:])) for composition in compositions]
     parts = list(_predictions(active_samples(sums, len(sample)), sample, timestep))

@@ -20,7 +20,7 @@ from energycomp.inference import make_problem
 from energycomp.models import Model
 from energycomp.sampling import AttributeGuidance
 from energycomp_edit.blending import blended, cast, mattes, placed
-from energycomp_edit.painting import DRAWS, difference, redraw, repaint
+from energycomp_edit.painting import DRAWS, differences, redraw, repaint
 
 CHANGED = 0.1  # share of the greatest difference above which a pixel counts as changed
 STAYS = 0.3  # the same for a component that stays, which keeps its surroundings
@@ -79,8 +79,7 @@ class Repainting:
     def fields(self) -> Tensor:
         """The difference that each of them makes, divided by its maximum, (K, 1, h, w)."""
         every = self.leaves
-        found = [self.field(every, every[:k] + every[k + 1 :], SEEN) for k in range(len(every))]
-        return torch.cat([self.picture[:0, :1], *found])
+        return self.differing([(every, every[:k] + every[k + 1 :]) for k in range(len(every))], SEEN)
 
     @cached_property
     def outlines(self) -> Tensor:
@@ -170,7 +169,11 @@ class Repainting:
         other[k] = before.plan.old[k]
         both = torch.stack([self.plan.old, other])
         new, old = problem.errors(both, problem.draw(DRAWS, self.generator)).mean(1).tolist()
-        outlines = torch.stack([self.outlines[k], before.outlines[k]]) > 0.5
+        # Its outline beside those of the other components, which are where they were
+        every = self.leaves
+        fields = before.fields.clone()
+        fields[k] = self.differing([(every, every[:k] + every[k + 1 :])], SEEN)[0]
+        outlines = torch.stack([mattes(fields, self.photo)[k], before.outlines[k]]) > 0.5
         return new < old and int(outlines.all(0).sum()) > SAME * int(outlines.any(0).sum())
 
     def region(self, leaving: list[int], arriving: list[Tensor], kept: list[int]) -> Tensor:
@@ -180,9 +183,9 @@ class Repainting:
         found = torch.zeros_like(stays)
         reach = max(1, round(GROWN * self.picture.shape[2]))
         seen = [(self.fields[k, None], F.adaptive_max_pool2d(self.outlines[k, None], size) > 0) for k in leaving]
-        for value in arriving:
-            field = self.field(self.leaves, [*self.leaves, self.model.leaf(value[None])], NEW)
-            seen.append((field, torch.zeros_like(field, dtype=torch.bool)))
+        every = self.leaves
+        new = self.differing([(every, [*every, self.model.leaf(value[None])]) for value in arriving], NEW)
+        seen += [(field, torch.zeros_like(field, dtype=torch.bool)) for field in new[:, None]]
         for field, own in seen:
             found = torch.maximum(found, (own | (field > CHANGED) & (stays <= field.clamp(min=STAYS))).to(found))
         found = F.max_pool2d(found, 2 * reach + 1, 1, reach)
@@ -211,21 +214,29 @@ class Repainting:
         """By how much a component is larger where it goes: by how much the model expects one of its looks to be."""
         others = self.leaves[:k] + self.leaves[k + 1 :]
         both = (self.plan.old[k], self.plan.changed[k])
-        here, there = (self.field(others, [*others, self.model.leaf(value[None])], NEW) for value in both)
+        here, there = self.differing([(others, [*others, self.model.leaf(value[None])]) for value in both], NEW)
         return float(((there > EXTENT).sum() / (here > EXTENT).sum().clamp(min=1)).sqrt().clamp(0.25, 4.0))
 
-    def field(self, before: list[Conditional], after: list[Conditional], share: tuple[float, float]) -> Tensor:
-        """The difference that one component makes, divided by its maximum, (1, 1, h, w)."""
+    def differing(
+        self, pairs: Sequence[tuple[list[Conditional], list[Conditional]]], share: tuple[float, float]
+    ) -> Tensor:
+        """The difference that each of P changes of the components makes, divided by its maximum, (P, 1, h, w)."""
+        if not pairs:
+            return self.picture[:0, :1]
         denoiser = self.model.denoiser
         T = len(denoiser.alphas_cumprod)
-        decode = None if denoiser.codec is None else denoiser.codec.decode
-        first, second = (
-            combine(some, denoiser.rule) if some else Composition.of(self.model.unconditional)
-            for some in (before, after)
+        found = differences(
+            [(self.composed(before), self.composed(after)) for before, after in pairs],
+            self.given,
+            timesteps=(share[0] * T, share[1] * T),
+            decode=None if denoiser.codec is None else denoiser.codec.decode,
+            generator=self.generator,
         )
-        timesteps = (share[0] * T, share[1] * T)
-        found = difference(first, second, self.given, timesteps=timesteps, decode=decode, generator=self.generator)
-        return found / found.max().clamp(min=1e-12)
+        return found / found.amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
+
+    def composed(self, leaves: list[Conditional]) -> Composition:
+        """The composition of some components, and u of none."""
+        return combine(leaves, self.model.denoiser.rule) if leaves else Composition.of(self.model.unconditional)
 
     def decoded(self, sample: Tensor) -> Tensor:
         codec = self.model.denoiser.codec

@@ -104,9 +104,9 @@ def edit(
     New words are drawn over the object, whose edges and highlights stay; where the model does not read them then, or
     sees another outline, the object is sampled anew. A moved component takes its pixels and its shadow along, enlarged
     as the model expects it there. The regions of components that leave or arrive are sampled from noise; all other
-    pixels stay as they are. The cost is that of `infer`, 2 DRAWS network evaluations for each of the K components and
-    for each that arrives, 4 DRAWS for each that moves, and K + 1 per step; new words cost twice as many evaluations,
-    and those of `DRAWS` errors.
+    pixels stay as they are. The cost is that of `infer`, (K + 1) DRAWS network evaluations for the outlines of K
+    components, (N + 1) DRAWS for N that arrive, 3 DRAWS for each that moves, and K + 1 per step. New words cost twice
+    as many per step, and 2 DRAWS and those of `DRAWS` errors to see whether they are read.
 
     Args:
         image, model, solver, count, generator, progress: as `infer` takes them.

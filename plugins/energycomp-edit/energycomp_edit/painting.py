@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition, convert, native_type, predict
+from energycomp.components import Composition, convert, native_type, predict, predict_all
 from energycomp.inference import draw_bank
 from energycomp.progress import progress as bar
 from energycomp.sampling import make_scheduler, sample
 from energycomp.seeds import as_generator
 
 DRAWS = 8  # draws of the noise bank that a difference is averaged over
+MODES = 2  # directions of these draws that are decoded: nearly all of their squares lie in them
 RESTORED = 8  # steps from one call of `restore` to the next: it decodes and encodes images, which takes longer
 REDRAWN = 0.9  # the share of the schedule at which `redraw` begins
 
@@ -139,7 +140,7 @@ def difference(
     Components of both compositions cancel before the network is called. Where `after` drops one component of `before`,
     the cost is 2 `draws` network evaluations under the product rule: of that component and of u. The picture is an
     encoded image (1, C, H, W), and `timesteps` are the least and the greatest of the draws. With `decode` of a codec,
-    pixels are those of images: of the picture, and of the picture and that difference.
+    pixels are those of images: of the picture, and of the picture and the two main directions of that difference.
 
     >>> from energycomp.testing import Gaussian
     >>> u = Composition.of(Gaussian(torch.zeros(1, 4, 4), 1.0))
@@ -148,13 +149,46 @@ def difference(
     >>> bool((found[0, 0].diag() > 0).all()), float(found[0, 0, 0, 1])
     (True, 0.0)
     """
-    change = before - after
-    space = change.noised_space
-    alphas_cumprod = space.alphas_cumprod
-    bank = draw_bank(draws, space.sample_shape, alphas_cumprod, timesteps=timesteps, generator=generator)
+    return differences(
+        [(before, after)], picture, timesteps=timesteps, draws=draws, decode=decode, generator=generator
+    )
+
+
+def differences(
+    pairs: Sequence[tuple[Composition, Composition]],
+    picture: Tensor,
+    *,
+    timesteps: tuple[float, float],
+    draws: int = DRAWS,
+    decode: Callable[[Tensor], Tensor] | None = None,
+    generator: int | torch.Generator | None = None,
+) -> Tensor:
+    """The `difference` of each of P pairs of compositions on the same draws, (P, 1, H, W).
+
+    What several pairs have in common, such as u, is evaluated once.
+
+    >>> from energycomp.testing import Gaussian
+    >>> u, a = (Composition.of(Gaussian(torch.full((1, 4, 4), mean), 1.0)) for mean in (0.0, 1.0))
+    >>> differences([(u, a), (u, u)], torch.zeros(1, 1, 4, 4), timesteps=(200, 700), generator=0).amax((1, 2, 3)) > 0
+    tensor([ True, False])
+    """
+    changes = [before - after for before, after in pairs]
+    space = changes[0].noised_space
+    bank = draw_bank(draws, space.sample_shape, space.alphas_cumprod, timesteps=timesteps, generator=generator)
     signal, noise = space.levels(bank.timestep, picture.dtype)
-    eps = predict(change, bank.noised(picture, alphas_cumprod), bank.timestep)
-    found = eps * noise / signal
-    if decode is not None:
-        found = decode(picture + found) - decode(picture)
-    return found.square().mean((0, 1), keepdim=True).sqrt()
+    found = []
+    for eps in predict_all(changes, bank.noised(picture, space.alphas_cumprod), bank.timestep):
+        x0 = eps * noise / signal / draws**0.5
+        if decode is not None:
+            # Decode the main directions of the draws in place of each draw
+            before, *after = decode(torch.cat([picture, picture + _main(x0)])).split(1)
+            x0 = torch.cat(after) - before
+        found.append(x0.square().sum(0).mean(0, keepdim=True).sqrt())
+    return torch.stack(found)
+
+
+def _main(draws: Tensor) -> Tensor:
+    """Two vectors whose squares sum up to nearly those of all draws (S, C, H, W): (2, C, H, W), in their direction."""
+    share, size, direction = torch.linalg.svd(draws.flatten(1), full_matrices=False)
+    sign = torch.where(share.sum(0) < 0, -1.0, 1.0).to(size)
+    return ((sign * size)[:MODES, None] * direction[:MODES]).reshape(-1, *draws.shape[1:])

@@ -21,7 +21,7 @@ from energycomp.testing import Gaussian, UnitSquare, bumps_model, planted, tinte
 from energycomp_edit import difference, edit, repaint
 from energycomp_edit.blending import blended, mattes
 from energycomp_edit.canvas import _restored
-from energycomp_edit.painting import DRAWS
+from energycomp_edit.painting import DRAWS, differences
 from energycomp_lab.evaluation import calibration_of
 
 PLACES = torch.tensor([[0.2, 0.2], [0.8, 0.3], [0.3, 0.8]])
@@ -76,7 +76,7 @@ def test_the_picture_becomes_that_of_the_new_composition(model: Model, options: 
 
 def test_rows_are_those_of_the_fields_and_of_the_steps_and_it_reads_the_picture_itself(model: Model) -> None:
     edited = change(model, remove=[0], add=[(0.8, 0.8)])
-    fields = (3 + 1) * 2 * DRAWS  # of each component and of what comes: its own row and that of u
+    fields = (3 + 1 + 2) * DRAWS  # the rows of all components and of u, then those of what comes and of u
     assert edited.rows == fields + 10 * (3 + 1)
     assert edited.solution.rows == 7
     edited = edit(to_unit(planted(model, PLACES)[0]), model, remove=[0], count=3, progress=False)
@@ -235,6 +235,25 @@ def test_difference_is_that_of_the_predictions(model: Model) -> None:
     assert spent.rows == 2 * 4
 
 
+def test_differences_share_their_draws_and_are_decoded_along_their_main_directions(model: Model) -> None:
+    """A codec that turns and scales numbers: what is decoded is what each draw decodes to, in the mean of squares."""
+    calls: list[int] = []
+
+    def decode(sample: Tensor) -> Tensor:
+        calls.append(len(sample))
+        return 3 * sample.flip(-1)
+
+    picture = planted(model, PLACES)
+    a, b, c = (model.leaf(value[None]) for value in PLACES)
+    options: dict[str, Any] = {"timesteps": (500.0, 900.0), "draws": 4}
+    with count_rows() as spent:
+        both = differences([(a & b & c, a & c), (a & b & c, a & b)], picture, decode=decode, generator=0, **options)
+    assert spent.rows == (2 + 1) * 4
+    assert calls == [3, 3]  # the picture and two directions, in place of four draws
+    plain = [difference(a & b & c, some, picture, generator=0, **options) for some in (a & c, a & b)]
+    torch.testing.assert_close(both, 3 * torch.cat(plain).flip(-1), atol=1e-4, rtol=1e-3)
+
+
 def test_a_moved_object_keeps_the_attributes_that_its_new_value_leaves_open() -> None:
     tinted = tinted_model(num_inference_steps=2)
     values = torch.tensor([[0.2, 0.3, 1.0, 2.0], [0.7, 0.7, 2.0, 1.0]])
@@ -277,7 +296,8 @@ def test_new_words_are_drawn_over_an_object_whose_grain_stays() -> None:
     assert change[..., 1].min() > 60
     assert change.std((0, 1)).max() < 4  # smooth: the grain, of 5 levels, is that of before
     assert np.array_equal(after[60:, 60:], before[60:, 60:])
-    fields, drawing, reading = 2 * 2 * 2 * DRAWS, 20 * (3 + 3), (2 * 2 + 1) * DRAWS
+    # The rows of all components and of u, then those of the changed one and of u
+    fields, drawing, reading = (2 + 1 + 2) * DRAWS, 20 * (3 + 3), (2 * 2 + 1) * DRAWS
     assert edited.rows == fields + drawing + reading
 
 
