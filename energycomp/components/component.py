@@ -82,7 +82,13 @@ class HasUnconditional(Protocol):
 
 @runtime_checkable
 class Compound(Protocol):
-    """A leaf that is made of whole compositions, such as a mixture: what guides components guides those inside."""
+    """A leaf that is made of whole compositions, such as a mixture: what guides components guides those inside.
+
+    >>> from energycomp.components import Gaussian
+    >>> either = Gaussian(0.0, 1.0, name="a") | Gaussian(2.0, 1.0, name="b")
+    >>> [(isinstance(leaf, Compound), len(leaf.inside)) for leaf in either.terms]
+    [(True, 2)]
+    """
 
     @property
     def inside(self) -> tuple[Any, ...]:

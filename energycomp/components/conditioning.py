@@ -114,7 +114,12 @@ class MixedConditioner(Conditioner, Protocol):
 
 @runtime_checkable
 class HasSurfaces(Protocol):
-    """A mixed conditioner that says which words leave an object where it is, and of its shape and size."""
+    """A mixed conditioner that says which words leave an object where it is, and of its shape and size.
+
+    >>> from energycomp import load
+    >>> load("clevr").conditioner.surfaces
+    ('color', 'material')
+    """
 
     @property
     def surfaces(self) -> tuple[str, ...]:
@@ -123,7 +128,12 @@ class HasSurfaces(Protocol):
 
 @runtime_checkable
 class HasUnread(Protocol):
-    """A mixed conditioner with numbers that reading leaves open."""
+    """A mixed conditioner with numbers that reading leaves open.
+
+    >>> from energycomp import load
+    >>> load("clevr").conditioner.unread
+    ('turn',)
+    """
 
     @property
     def unread(self) -> tuple[str, ...]:
@@ -132,7 +142,15 @@ class HasUnread(Protocol):
 
 @runtime_checkable
 class Draws(Conditioner, Protocol):
-    """A conditioner that draws what components leave open, before an image is sampled: no network averages over it."""
+    """A conditioner that draws what components leave open, before an image is sampled: no network averages over it.
+
+    >>> from energycomp import load
+    >>> words = load("clevr").conditioner
+    >>> cube = words.parse(0.3, 0.5, shape="cube")  # of any size, turned anyhow
+    >>> drawn = words.drawn(cube, torch.Generator().manual_seed(0))
+    >>> words.describe(cube[0]).get("size"), words.describe(drawn[0])["size"] in ("small", "large")
+    (None, True)
+    """
 
     @property
     def draws(self) -> bool:
@@ -147,7 +165,13 @@ class Draws(Conditioner, Protocol):
 
 @runtime_checkable
 class TextConditioner(FiniteConditioner, Protocol):
-    """A conditioner of prompts. `parse` takes a prompt; the listed values are the prompts of its concepts."""
+    """A conditioner of prompts. `parse` takes a prompt; the listed values are the prompts of its concepts.
+
+    >>> from energycomp import load
+    >>> words = load("text").conditioner.with_concepts(["red cube", "blue sphere"])
+    >>> words.concepts, len(words.enumerate_support())
+    (('red cube', 'blue sphere'), 2)
+    """
 
     @property
     def concepts(self) -> tuple[str, ...]:
@@ -163,7 +187,12 @@ class TextConditioner(FiniteConditioner, Protocol):
 
 @runtime_checkable
 class TrainableConditioner(Conditioner, Protocol):
-    """A conditioner with a module whose weights are trained and saved with a model."""
+    """A conditioner with a module whose weights are trained and saved with a model.
+
+    >>> from energycomp import load
+    >>> isinstance(load("text").conditioner.module, nn.Module), isinstance(Classes(["cat"]), TrainableConditioner)
+    (True, False)
+    """
 
     @property
     def module(self) -> nn.Module | None:

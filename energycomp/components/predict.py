@@ -50,6 +50,13 @@ class WrappedGroup(ABC):
 
     Args:
         inner: the group of the wrapped leaves, whose predictions are returned.
+
+    >>> from energycomp.components import match_snr
+    >>> from energycomp.testing import tiny_model
+    >>> one, other = tiny_model(), tiny_model(prediction_type="flow")
+    >>> matched = match_snr(other(0.3, 0.4), one.denoiser.noised_space)
+    >>> [isinstance(group_of(leaf), WrappedGroup) for leaf in (one(0.3, 0.4), matched)]
+    [False, True]
     """
 
     inner: LeafGroup
@@ -77,12 +84,26 @@ class WrappedGroup(ABC):
 
 
 def group_of(leaf: Any) -> LeafGroup:
-    """The group that predicts a leaf."""
+    """The group that predicts a leaf.
+
+    >>> from energycomp.testing import tiny_model
+    >>> model = tiny_model()
+    >>> group_of(model(0.3, 0.4)) is group_of(model.unconditional)  # so that they are one batch
+    True
+    """
     return leaf.group if isinstance(leaf, Leaf) else _INDEPENDENT
 
 
 def unwrapped(leaf: Any) -> Any:
-    """The leaf inside all wrappers: of `match_snr`, and of `within`."""
+    """The leaf inside all wrappers: of `match_snr`, and of `within`.
+
+    >>> from energycomp.components import match_snr
+    >>> from energycomp.testing import tiny_model
+    >>> model, other = tiny_model(), tiny_model(prediction_type="flow")
+    >>> leaf = other(0.3, 0.4)
+    >>> unwrapped(match_snr(leaf, model.denoiser.noised_space)) is leaf
+    True
+    """
     while isinstance(group_of(leaf), WrappedGroup):
         leaf = leaf.inner
     return leaf
@@ -252,6 +273,12 @@ def predict_leaves(
 
     Raises:
         NonFiniteError: naming the component whose prediction is not finite.
+
+    >>> from energycomp.components import Gaussian
+    >>> a, b = Gaussian(-1.0, 1e-6), Gaussian(0.5, 1e-6)  # nearly points
+    >>> x, t = torch.zeros(1, 1, 1, 1), torch.tensor([500.0])
+    >>> predict_leaves(a + b, x, t, prediction_type="sample").round(decimals=2).flatten()
+    tensor([-1.0000,  0.5000])
     """
     _check_timestep(sample, timestep)
     parts = list(_predictions([(leaf, None) for leaf in composition.terms], sample, timestep))
@@ -290,6 +317,13 @@ def predict_group(
     """The predictions of the leaves of a group, each for its own samples (N_k,) of the batch; None for all of them.
 
     Costs one batch where the group is a `RaggedGroup` or all leaves count for all samples, else one per leaf.
+
+    >>> from energycomp.testing import tiny_model
+    >>> model = tiny_model()
+    >>> leaves, x, t = [model(0.2, 0.5), model(0.8, 0.5)], torch.zeros(3, 3, 16, 16), torch.full((3,), 500.0)
+    >>> first = torch.tensor([0])
+    >>> [len(found) for found in predict_group(group_of(leaves[0]), leaves, [None, first], x, t)]
+    [3, 1]
     """
     if all(owner is None for owner in owners):
         return group.predict(members, sample, timestep)

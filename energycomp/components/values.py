@@ -33,7 +33,14 @@ class ReadsText(Protocol):
 
 @runtime_checkable
 class Places(Protocol):
-    """A conditioner of objects that finds places for those that have none."""
+    """A conditioner of objects that finds places for those that have none.
+
+    >>> from energycomp import load
+    >>> words = load("clevr").conditioner
+    >>> one, other = words.placed(["red cube", "sphere at 0.7,0.6"], torch.Generator().manual_seed(0))
+    >>> one.startswith("red cube at 0."), other
+    (True, 'sphere at 0.7,0.6')
+    """
 
     def placed(self, texts: Sequence[str], generator: torch.Generator | None, /) -> list[str]:
         """The texts of the objects of one image, each with a place."""
@@ -41,7 +48,12 @@ class Places(Protocol):
 
 @runtime_checkable
 class Widens(Protocol):
-    """A conditioner of objects that arranges them on an image that is larger than those of a model."""
+    """A conditioner of objects that arranges them on an image that is larger than those of a model.
+
+    >>> from energycomp import load
+    >>> isinstance(load("clevr").conditioner, Widens), isinstance(load("faces").conditioner, Widens)
+    (True, False)
+    """
 
     def widened(self, model: Any, texts: Sequence[str], size: tuple[int, int], generator: int, /) -> Any:
         """The composition of objects, whose places are shares of the larger image (height, width)."""

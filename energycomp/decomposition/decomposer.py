@@ -96,7 +96,13 @@ class SceneDecomposer(Decomposer, Protocol):
 
 @runtime_checkable
 class HasViews(Protocol):
-    """A decomposer that searches turned and mirrored views of an image."""
+    """A decomposer that searches turned and mirrored views of an image.
+
+    >>> from energycomp import load
+    >>> from energycomp.decomposition import decomposer_of
+    >>> decomposer_of(load("decomp", pretrained=False)).views
+    8
+    """
 
     @property
     def views(self) -> int:

@@ -102,7 +102,13 @@ class TwoStage(Protocol):
 
 @runtime_checkable
 class Placed(Protocol):
-    """A network that says where it computes, because its weights may be elsewhere meanwhile: offloaded, or mapped."""
+    """A network that says where it computes, because its weights may be elsewhere meanwhile: offloaded, or mapped.
+
+    >>> class Remote(nn.Module):  # computes on the GPU, wherever its weights are
+    ...     device = torch.device("cuda")
+    >>> isinstance(Remote(), Placed), isinstance(nn.Linear(1, 1), Placed)
+    (True, False)
+    """
 
     @property
     def device(self) -> torch.device:

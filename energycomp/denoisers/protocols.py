@@ -47,7 +47,12 @@ class Codec(Protocol):
 
 @runtime_checkable
 class HasFiles(Protocol):
-    """A codec with files of its own, such as weights, in the folder of a saved model."""
+    """A codec with files of its own, such as weights, in the folder of a saved model.
+
+    >>> from energycomp import load
+    >>> isinstance(load("clevr").denoiser.codec, HasFiles)  # the autoencoder of its latents
+    True
+    """
 
     def save(self, folder: Path, dtype: torch.dtype | None) -> dict[str, Any]:
         """Writes its files into a model's folder, floats as `dtype`, and gives its `config` as it stands there.

@@ -32,7 +32,15 @@ from energycomp.seeds import as_generator
 
 
 class OutOfDistributionWarning(EnergycompWarning):
-    """The error of the answer is larger than on nearly all held-out images: do not trust it."""
+    """The error of the answer is larger than on nearly all held-out images: do not trust it.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", OutOfDistributionWarning)  # an exception in its place
+    ...     warnings.warn("the image is out of distribution", OutOfDistributionWarning)
+    Traceback (most recent call last):
+    energycomp.inference.infer.OutOfDistributionWarning: the image is out of distribution
+    """
 
 
 def infer(

@@ -323,7 +323,12 @@ class Solver(Protocol):
 
 @runtime_checkable
 class ReadsLast(Protocol):
-    """A conditioner that reads what is left open otherwise (`MixedSupport.unread`), once all else is known."""
+    """A conditioner that reads what is left open otherwise (`MixedSupport.unread`), once all else is known.
+
+    >>> from energycomp import load
+    >>> isinstance(load("clevr").conditioner, ReadsLast), isinstance(load("clevr-places").conditioner, ReadsLast)
+    (True, False)
+    """
 
     def read_last(self, problem: Problem, values: Tensor, generator: torch.Generator | None, /) -> Tensor:
         """Values (K, *V) of a problem with what `infer` left open."""

@@ -71,6 +71,11 @@ class Model(ModelParts):
         The arguments are those of the conditioner's `parse`; or a value: `model(*value)` and `model(value)` take a row
         of `Solution.conditions`, and `compose` takes all its rows; or a text as on the command line, without a weight,
         such as "red cube at 0.3,0.5", see `scene`.
+
+        >>> from energycomp.testing import tiny_model
+        >>> model = tiny_model()
+        >>> model(0.3, 0.4), model(torch.tensor([0.5, 0.75]))
+        (tiny(0.3, 0.4), tiny(0.5, 0.75))
         """
         text = args[0] if len(args) == 1 and not kwargs and isinstance(args[0], str) else None
         if text is not None and isinstance(self.conditioner, ReadsText):
@@ -129,7 +134,12 @@ class Model(ModelParts):
         return [self._read(one, weight) for one in found]
 
     def leaf(self, value: Tensor, name: str | None = None) -> Conditional:
-        """A component for values (1, *V), or (B, *V) with one for each sample of a batch."""
+        """A component for values (1, *V), or (B, *V) with one for each sample of a batch.
+
+        >>> from energycomp.testing import tiny_model
+        >>> tiny_model().leaf(torch.tensor([[0.25, 0.5], [0.75, 0.5]]), name="one for each of two samples")
+        one for each of two samples
+        """
         value = value.to(self.denoiser.device)
         mixed = mixed_of(self.conditioner)
         opened = None
@@ -189,6 +199,12 @@ class Model(ModelParts):
         Raises:
             InputError: a model that takes no LoRA, or weights for another base.
             NotFoundError: no such file, or the package peft is missing.
+
+        >>> from energycomp_text import from_pipeline
+        >>> from energycomp_text.testing import tiny_sdxl
+        >>> from_pipeline(tiny_sdxl()).with_lora("not/there.safetensors")
+        Traceback (most recent call last):
+        energycomp.errors.NotFoundError: ...
         """
         if self.adapt is None:
             raise InputError(
@@ -200,12 +216,23 @@ class Model(ModelParts):
         return self.adapt(self, source, float(scale))
 
     def encode(self, images: Any) -> Tensor:
-        """Images, as `processor` takes them, to samples (B, C, H, W): resized, through the codec where there is one."""
+        """Images, as `processor` takes them, to samples (B, C, H, W): resized, through the codec where there is one.
+
+        >>> from PIL import Image
+        >>> from energycomp.testing import tiny_model
+        >>> tiny_model().encode(Image.new("RGB", (320, 320))).shape  # at the size of the model
+        torch.Size([1, 3, 16, 16])
+        """
         batch = self.processor(images).to(self.denoiser.device)
         return batch if self.denoiser.codec is None else self.denoiser.codec.encode(batch)
 
     def decode(self, samples: Tensor, output_type: str = "pil") -> Any:
-        """Samples (B, C, H, W) to images, or other data, as `energycomp.images.decoded` gives them."""
+        """Samples (B, C, H, W) to images, or other data, as `energycomp.images.decoded` gives them.
+
+        >>> from energycomp.testing import tiny_model
+        >>> tiny_model().decode(torch.ones(1, 3, 16, 16))[0].getpixel((0, 0))
+        (255, 255, 255)
+        """
         denoiser = self.denoiser
         return decoded(samples, output_type, decode=denoiser.decode, value_range=denoiser.value_range)
 
@@ -221,7 +248,12 @@ class Model(ModelParts):
         return framed(image, self.defaults.aspect if own else 1.0, side=side)
 
     def given(self, images: Any) -> Any:
-        """Images as `infer` takes them, float tensors in [0, 1], as `processor` takes them; see `images.from_unit`."""
+        """Images as `infer` takes them, float tensors in [0, 1], as `processor` takes them; see `images.from_unit`.
+
+        >>> from energycomp.testing import tiny_model
+        >>> float(tiny_model().given(torch.full((3, 16, 16), 0.75)).mean())
+        0.5
+        """
         return from_unit(images) if self.processor.bounded else images
 
     def to(self, device: torch.device | str) -> Model:
@@ -229,6 +261,10 @@ class Model(ModelParts):
 
         Raises:
             InputError: a device that torch does not have here.
+
+        >>> from energycomp.testing import tiny_model
+        >>> tiny_model().to("cpu").denoiser.device
+        device(type='cpu')
         """
         check_device(device)
         denoiser = self.denoiser.to(device)
@@ -292,6 +328,9 @@ class Model(ModelParts):
                 have.
             CheckpointError: the files are incomplete, altered, or do not fit.
             HubError: a token that the hub refuses, or a connection that broke off.
+
+        >>> Model.from_pretrained("clevr-places")
+        Model('clevr-places', 64x64 colour images, Coordinates, rule product, ... parameters)
         """
         chosen = dtype_of(dtype)
         check_device(device)

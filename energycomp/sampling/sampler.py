@@ -124,6 +124,20 @@ class Steps(ABC):
 
     `x` are samples (B, *sample_shape) on their way from noise to clean samples, which a callback may replace between
     two steps. B may differ from n until the end.
+
+    >>> from energycomp.components import Gaussian
+    >>> from energycomp.sampling import draw_samples
+    >>> class Shrinking(Steps):  # noise that halves in each step
+    ...     def __init__(self, run):
+    ...         self.run, self.x = run, run.noise()
+    ...
+    ...     def step(self, level):
+    ...         self.x = self.x / 2
+    >>> class Halves:
+    ...     def start(self, run, /):
+    ...         return Shrinking(run)
+    >>> float(draw_samples(Gaussian(0.0, 1.0), 2, Halves(), num_inference_steps=50, progress=False).abs().max()) < 1e-6
+    True
     """
 
     run: Run
