@@ -134,8 +134,10 @@ app = typer.Typer(
     name="energycomp",
     cls=_Commands,
     help=(
-        "Image models as sums of energies: compose, decompose and understand images.\n\n"
+        "Compose images from components, and find the components of images. A model is a sum of energies, one for each "
+        "component.\n\n"
         '```sh\nenergycomp sample clevr "0.3,0.45" "0.7,0.6" -o scene.png\nenergycomp infer clevr scene.png\n```\n\n'
+        "MODEL is one that energycomp plugins lists, such as clevr, faces or text, or a folder or hub id.\n\n"
         "Every command that runs a model takes, too:\n\n" + _shared_help() + "\n"
         "Plugins add commands. The exit code is 0 for success, 1 where some of several images or checks failed, 2 "
         "for input that is refused, with the reason in one line, and 130 after Ctrl-C."

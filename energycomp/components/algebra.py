@@ -154,7 +154,13 @@ class Composition(Composable):
 
     @classmethod
     def of(cls, component: EnergyComponent) -> Composition:
-        """A component as a composition."""
+        """A component as a composition.
+
+        >>> from energycomp.testing import tiny_model
+        >>> a = tiny_model()(0.3, 0.4)
+        >>> Composition.of(a), Composition.of(2 * a)  # a composition stays one
+        (tiny(0.3, 0.4), 2 tiny(0.3, 0.4))
+        """
         if isinstance(component, Composition):
             return component
         if not is_term(component):

@@ -75,7 +75,13 @@ class NoisedSpace:
         return hash((self.identity, tuple(self.sample_shape)))
 
     def levels(self, timestep: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """The amplitudes of signal and noise in x_t at real timesteps (B,) in [0, T], each (B, 1, .., 1)."""
+        """The amplitudes of signal and noise in x_t at real timesteps (B,) in [0, T], each (B, 1, .., 1).
+
+        >>> space = NoisedSpace(cosine_schedule(), (3, 8, 8))
+        >>> signal, noise = space.levels(torch.tensor([0.0, 999.0]))
+        >>> signal.shape, (signal**2 + noise**2).flatten().round(decimals=4)
+        (torch.Size([2, 1, 1, 1]), tensor([1., 1.]))
+        """
         return signal_noise(self.alphas_cumprod, timestep, dtype, 1 + len(self.sample_shape))
 
     @cached_property

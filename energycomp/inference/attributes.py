@@ -243,6 +243,16 @@ def moved_numbers(
         quadratic: the form over any values, on the same draws.
         values: with all their attributes, if they have some.
         which: the indices of those that move.
+
+    >>> from energycomp.testing import bumps_model, planted
+    >>> from energycomp.inference import make_problem
+    >>> model = bumps_model()
+    >>> problem = make_problem(planted(model, torch.tensor([[0.3, 0.5]])), model)
+    >>> bank, near = problem.draw(8, 0), torch.tensor([[0.31, 0.49]])
+    >>> def quadratic(values):
+    ...     return problem.quadratic(values, bank)
+    >>> moved_numbers(problem, quadratic(near), quadratic, near, [0]).round(decimals=2)
+    tensor([[0.3000, 0.5000]])
     """
     mixed = problem.mixed
     chosen = list(which)

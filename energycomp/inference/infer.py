@@ -156,7 +156,14 @@ class Search:
     last: bool = False
 
     def read(self, image: Any, model: Model, generator: int | torch.Generator | None = None) -> Solution:
-        """The solution for one image as the model's processor takes it: float tensors are in [-1, 1]."""
+        """The solution for one image as the model's processor takes it: float tensors are in [-1, 1].
+
+        >>> from energycomp.testing import bumps_model, planted
+        >>> image = planted(bumps_model(), torch.tensor([[0.2, 0.3], [0.7, 0.8]]))
+        >>> Search("pursuit", count=2).read(image, bumps_model()).conditions.round(decimals=2)
+        tensor([[0.2000, 0.3000],
+                [0.7000, 0.8000]])
+        """
         if self.solver is None and model.encoder is not None:
             raise InputError(
                 f"got {model.name}, whose encoder reads the latents of an image in one pass; expected a model without "

@@ -35,7 +35,13 @@ class NoiseBank:
         return NoiseBank(self.timestep[index], self.noise[index], self.weight[index])
 
     def noised(self, observation: Tensor, alphas_cumprod: Tensor) -> Tensor:
-        """x_t of one observation (1, ...) for every draw: (S, ...)."""
+        """x_t of one observation (1, ...) for every draw: (S, ...).
+
+        >>> from energycomp.components import cosine_schedule
+        >>> bank = draw_bank(4, (3, 8, 8), cosine_schedule(), generator=0)
+        >>> bank.noised(torch.zeros(1, 3, 8, 8), cosine_schedule()).shape
+        torch.Size([4, 3, 8, 8])
+        """
         signal, noise = signal_noise(alphas_cumprod, self.timestep, observation.dtype, observation.ndim)
         return signal * observation + noise * self.noise
 

@@ -108,13 +108,23 @@ class Prior:
         return (min(both), max(both)) if listed else None
 
     def energy(self, values: Tensor) -> Tensor:
-        """Energies (N,) of candidates (N, K, *V)."""
+        """Energies (N,) of candidates (N, K, *V).
+
+        >>> left = each(lambda place: 10.0 * place[:, 0])  # 10 x, of each place (x, y)
+        >>> left.energy(torch.tensor([[[0.1, 0.5], [0.2, 0.5]]]))
+        tensor([3.])
+        """
         n, count = values.shape[:2]
         subsets = torch.arange(n * count, device=values.device).view(n, count)
         return self.energies(values.flatten(0, 1), subsets, {})
 
     def energies(self, atoms: Tensor, subsets: Tensor, tables: dict[Any, Tensor]) -> Tensor:
-        """Energies (N,) of subsets (N, K) of atoms (M, *V); `tables` keeps what further calls can use."""
+        """Energies (N,) of subsets (N, K) of atoms (M, *V); `tables` keeps what further calls can use.
+
+        >>> places = torch.tensor([[0.1, 0.5], [0.2, 0.5], [0.9, 0.5]])
+        >>> each(lambda place: 10.0 * place[:, 0]).energies(places, torch.tensor([[0, 1], [1, 2]]), {})
+        tensor([ 3., 11.])
+        """
         total = torch.zeros(len(subsets), device=atoms.device)
         for factor in self.factors:
             total = total + factor.energies(atoms, subsets, tables)

@@ -90,7 +90,12 @@ class Problem:
         return errors.clamp(min=tiny).log() if self._defaults.log_errors else errors
 
     def gap(self, error: float, difference: float) -> float:
-        """The difference of the `energies` of an answer of this error and of one whose error is greater."""
+        """The difference of the `energies` of an answer of this error and of one whose error is greater.
+
+        >>> from energycomp.testing import tiny_model
+        >>> make_problem(torch.zeros(1, 3, 16, 16), tiny_model()).gap(2.0, 0.5)  # energies are the errors themselves
+        0.5
+        """
         here, there = self.energies(torch.tensor([error, error + difference], dtype=torch.float64)).tolist()
         return there - here
 
@@ -98,6 +103,11 @@ class Problem:
         """Energies (N,) of candidates (N, K, *V) before the image is seen; None without a prior. Costs no row.
 
         Attributes that are not sought yet are open.
+
+        >>> from energycomp.testing import bumps_model
+        >>> problem = make_problem(torch.zeros(1, 3, 16, 16), bumps_model(beta=1.0), prior={1: 0.5, 2: 0.5})
+        >>> problem.prior(torch.zeros(1, 2, 2))  # -log 0.5
+        tensor([0.6931])
         """
         return None if self._prior is None else self._prior.energy(self._whole(values))
 
@@ -135,7 +145,13 @@ class Problem:
         return self._denoiser.device
 
     def draw(self, n: int, generator: int | torch.Generator | None = None) -> NoiseBank:
-        """n draws over the model's range of timesteps, stratified. Costs no row; `InputError` for no draws."""
+        """n draws over the model's range of timesteps, stratified. Costs no row; `InputError` for no draws.
+
+        >>> from energycomp.testing import tiny_model
+        >>> problem = make_problem(torch.zeros(1, 3, 16, 16), tiny_model())
+        >>> len(problem.draw(8, 0)), problem.rows
+        (8, 0)
+        """
         self.check_size(1, n)
         return draw_bank(
             n,
@@ -151,6 +167,13 @@ class Problem:
 
         Costs N K S rows and, under the product rule, S for u; S trunk passes. Like all methods it spends none on u and
         the trunk of a bank seen before, and raises `InputError` for more values and draws than fit into memory.
+
+        >>> from energycomp.testing import bumps_model, planted
+        >>> model, places = bumps_model(), torch.tensor([[0.2, 0.3], [0.7, 0.8]])
+        >>> problem = make_problem(planted(model, places), model)
+        >>> right, wrong = problem.errors(torch.stack([places, places + 0.1]), problem.draw(4, 0)).mean(1).tolist()
+        >>> right < 1e-3 < wrong
+        True
         """
         # One batch of all values of all candidates
         candidates, count = values.shape[:2]
@@ -173,6 +196,11 @@ class Problem:
         """Denoising errors (S,) of the unconditional prediction; None where the model's rule never identified it.
 
         Costs S rows and S trunk passes.
+
+        >>> from energycomp.testing import tiny_model
+        >>> problem = make_problem(torch.zeros(1, 3, 16, 16), tiny_model())
+        >>> problem.baseline_errors(problem.draw(4, 0)).shape
+        torch.Size([4])
         """
         if not self._has_baseline:
             return None
@@ -183,6 +211,14 @@ class Problem:
         """What K values (K, *V) do not explain of each draw: (S, C, H, W), whose squared sum is the error.
 
         Costs what `errors` costs for one candidate.
+
+        >>> from energycomp.testing import bumps_model, planted
+        >>> model, places = bumps_model(), torch.tensor([[0.2, 0.3], [0.7, 0.8]])
+        >>> problem = make_problem(planted(model, places), model)
+        >>> bank = problem.draw(4, 0)
+        >>> rest = problem.residuals(places[:1], bank)  # without the second object
+        >>> torch.allclose(rest.square().sum((1, 2, 3)), problem.errors(places[None, :1], bank)[0])
+        True
         """
         with torch.no_grad():
             return self._residuals(self._terms(self._conditioner(values.to(self.device)), 1, len(values), bank), bank)
@@ -193,6 +229,14 @@ class Problem:
         R_k = mean_s(r_sk^2 - r_s^2), where r_sk is the residual of the composition without component k; its sum is
         how much the error rises without it. None for no values, and for the only one of a model without u. Costs
         what `residuals` costs, and for the only value of a mean S rows for u.
+
+        >>> from energycomp.testing import bumps_model, planted
+        >>> model, places = bumps_model(), torch.tensor([[0.2, 0.3], [0.7, 0.8]])
+        >>> problem = make_problem(planted(model, places), model)
+        >>> rest, parts = problem.explained(places, problem.draw(4, 0))
+        >>> x, y = divmod(int(parts[1].sum(0).argmax()), 16)[::-1]  # the pixel that the second object explains best
+        >>> x / 16, y / 16
+        (0.6875, 0.75)
         """
         count = len(values)
         with torch.no_grad():
@@ -250,6 +294,13 @@ class Problem:
 
         Costs M S rows and, under the product rule, S for u; S trunk passes. Subsets of atoms are 0/1 weights under the
         rules sum and product, and 1/K under mean: `weighting` makes them.
+
+        >>> from energycomp.testing import bumps_model, planted
+        >>> model, places = bumps_model(), torch.tensor([[0.2, 0.3], [0.7, 0.8], [0.5, 0.5]])
+        >>> problem = make_problem(planted(model, places[:2]), model)
+        >>> form = problem.quadratic(places, problem.draw(4, 0))
+        >>> problem.rows, form.errors_of_each(torch.tensor([[0, 1], [0, 2], [1, 2]])).mean(0).argmin()
+        (16, tensor(0))
         """
         self.check_size(len(atoms), len(bank))
         shared = self._trunk(bank)
@@ -268,11 +319,23 @@ class Problem:
         return identifies_null(self._denoiser.rule)
 
     def weighting(self, count: int) -> float:
-        """The weight of each of `count` components under the denoiser's rule."""
+        """The weight of each of `count` components under the denoiser's rule.
+
+        >>> from energycomp.testing import labels_model
+        >>> image = torch.zeros(1, 3, 16, 16)
+        >>> [make_problem(image, labels_model(rule=rule)).weighting(2) for rule in ("product", "mean")]
+        [1.0, 0.5]
+        """
         return rule_weights(self._denoiser.rule, float(max(count, 1)))[0]
 
     def check(self, needs: str | None, solver: str) -> None:
-        """Raises `InputError` where a solver's class attribute `needs` does not fit, before any row is spent."""
+        """Raises `InputError` where a solver's class attribute `needs` does not fit, before any row is spent.
+
+        >>> from energycomp.testing import tiny_model
+        >>> make_problem(torch.zeros(1, 3, 16, 16), tiny_model()).check("finite", "enumerate")
+        Traceback (most recent call last):
+        energycomp.errors.InputError: got continuous slots for 'enumerate'; expected finite ones; use pursuit or sgd, or ...
+        """
         if needs not in (*get_args(Needs), None):
             known = ", ".join(map(repr, get_args(Needs)))
             raise InputError(f"got needs = {needs!r} of {solver!r}; expected {known} or None; correct the solver")

@@ -60,7 +60,12 @@ class QuadraticForm:
 
     @classmethod
     def of(cls, atoms: Tensor, target: Tensor) -> QuadraticForm:
-        """The form over atoms (S, M, P) for a target (S, P); products are accumulated in float64."""
+        """The form over atoms (S, M, P) for a target (S, P); products are accumulated in float64.
+
+        >>> form = QuadraticForm.of(torch.tensor([[[1.0, 0.0]]]), torch.tensor([[2.0, 1.0]]))
+        >>> form.draws, len(form), form.b, form.c
+        (1, 1, tensor([[2.]], dtype=torch.float64), tensor([5.], dtype=torch.float64))
+        """
         if atoms.ndim != 3 or atoms.shape[::2] != target.shape:
             got = f"got atoms {tuple(atoms.shape)} and target {tuple(target.shape)}"
             raise InputError(f"{got}; expected (S, M, P) and (S, P); flatten the samples")
@@ -70,7 +75,12 @@ class QuadraticForm:
 
     @classmethod
     def empty(cls, atoms: int) -> QuadraticForm:
-        """The form over M atoms of no draw, to which others are added by `cat`."""
+        """The form over M atoms of no draw, to which others are added by `cat`.
+
+        >>> form = QuadraticForm.of(torch.eye(2)[None], torch.tensor([[2.0, 1.0]]))
+        >>> QuadraticForm.empty(2).cat(form).draws
+        1
+        """
         return cls(*(torch.zeros(0, *shape, dtype=torch.float64) for shape in ((atoms,), (atoms, atoms), ())))
 
     def __len__(self) -> int:
@@ -99,7 +109,12 @@ class QuadraticForm:
         return torch.stack([_squares(a) for a in self.atoms])
 
     def errors(self, subset: Sequence[int], weight: float = 1.0) -> Tensor:
-        """Errors (S,) of some atoms, each with the same weight; of none, the error of the unconditional prediction."""
+        """Errors (S,) of some atoms, each with the same weight; of none, the error of the unconditional prediction.
+
+        >>> form = QuadraticForm.of(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[2.0, 1.0]]))
+        >>> form.errors([0]).item()  # (2 - 1)^2 + 1^2
+        2.0
+        """
         chosen = list(subset)
         if not chosen:
             return self.c
@@ -113,7 +128,12 @@ class QuadraticForm:
         return self.prior.added(errors, indices.view(len(subsets), -1))
 
     def errors_of_each(self, subsets: Tensor, weight: float = 1.0) -> Tensor:
-        """Errors (S, N) of N subsets of K atoms, (N, K) indices, each atom with the same weight."""
+        """Errors (S, N) of N subsets of K atoms, (N, K) indices, each atom with the same weight.
+
+        >>> form = QuadraticForm.of(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[2.0, 1.0]]))
+        >>> form.errors_of_each(torch.tensor([[0], [1]])).tolist()
+        [[2.0, 4.0]]
+        """
         # J of every subset: c - 2 b.w, then w.G w pair by pair, where G is symmetric
         errors = self.c[:, None] - 2 * weight * self.b[:, subsets].sum(2)
         gram = self.gram()
@@ -124,13 +144,23 @@ class QuadraticForm:
         return errors
 
     def errors_with_each(self, subset: Sequence[int], weight: float = 1.0) -> Tensor:
-        """Errors (S, M) of some atoms and one more, for each atom as the one more; all have the same weight."""
+        """Errors (S, M) of some atoms and one more, for each atom as the one more; all have the same weight.
+
+        >>> form = QuadraticForm.of(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[2.0, 1.0]]))
+        >>> form.errors_with_each([0]).tolist()  # the first atom twice, and both atoms
+        [[1.0, 1.0]]
+        """
         # w.G w of one atom more: G_mm + 2 sum over the subset of G_im
         inner = torch.stack([self.column(i) for i in subset]).sum(0) if len(subset) else torch.zeros_like(self.b)
         return self.errors(subset, weight)[:, None] - 2 * weight * self.b + weight**2 * (self.diagonal + 2 * inner)
 
     def weighted_errors(self, weights: Tensor) -> Tensor:
-        """Errors (N, S) of weightings (N, M), differentiable in the weights."""
+        """Errors (N, S) of weightings (N, M), differentiable in the weights.
+
+        >>> form = QuadraticForm.of(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[2.0, 1.0]]))
+        >>> form.weighted_errors(torch.tensor([[2.0, 1.0]])).tolist()  # the target itself
+        [[0.0]]
+        """
         # Columns of weight 0 need not be computed, where no gradient asks for them
         w = weights.to(self.b)
         if self._gram is not None or w.requires_grad:
@@ -144,12 +174,22 @@ class QuadraticForm:
         return self.c - 2 * w @ b.T + torch.einsum("nm,smk,nk->ns", w, gram, w)
 
     def mean(self) -> QuadraticForm:
-        """The form of the mean error over all draws, as one draw and without atoms."""
+        """The form of the mean error over all draws, as one draw and without atoms.
+
+        >>> form = QuadraticForm.of(torch.eye(2)[None].repeat(3, 1, 1), torch.tensor([[2.0, 1.0]] * 3))
+        >>> form.draws, form.mean().draws, form.mean().errors([0]).item()
+        (3, 1, 2.0)
+        """
         b, gram, c = (part.mean(0, keepdim=True) for part in (self.b, self.gram(), self.c))
         return QuadraticForm(b, gram, c, prior=self.prior)
 
     def cat(self, other: QuadraticForm) -> QuadraticForm:
-        """The draws of both forms over the same atoms; atoms are kept if both have them."""
+        """The draws of both forms over the same atoms; atoms are kept if both have them.
+
+        >>> form = QuadraticForm.of(torch.eye(2)[None], torch.tensor([[2.0, 1.0]]))
+        >>> form.cat(form).draws
+        2
+        """
         b = torch.cat([self.b, other.b])
         c = torch.cat([self.c, other.c])
         prior = self.prior or other.prior
@@ -160,13 +200,23 @@ class QuadraticForm:
         return QuadraticForm(b, None, c, atoms=atoms, target=wanted, prior=prior)
 
     def on(self, draws: slice) -> QuadraticForm:
-        """The form on some of its draws."""
+        """The form on some of its draws.
+
+        >>> form = QuadraticForm.of(torch.eye(2)[None].repeat(3, 1, 1), torch.tensor([[2.0, 1.0]] * 3))
+        >>> form.on(slice(1, 3)).draws
+        2
+        """
         atoms = self.atoms[draws]
         target = self.target[draws]
         return QuadraticForm(self.b[draws], None, self.c[draws], atoms=atoms, target=target, prior=self.prior)
 
     def append(self, other: QuadraticForm) -> QuadraticForm:
-        """The form over both sets of atoms, on the same draws; known columns are completed when asked for."""
+        """The form over both sets of atoms, on the same draws; known columns are completed when asked for.
+
+        >>> first, second = (QuadraticForm.of(atom[None, None], torch.tensor([[2.0, 1.0]])) for atom in torch.eye(2))
+        >>> first.append(second).errors([0, 1]).item()  # (2 - 1)^2 + (1 - 1)^2
+        1.0
+        """
         if self.target.shape != other.target.shape:
             raise InputError("got forms of different draws; expected one noise bank for both")
         atoms = torch.cat([self.atoms, other.atoms], dim=1)
@@ -178,7 +228,12 @@ class QuadraticForm:
         return QuadraticForm(b, None, self.c, atoms=atoms, target=self.target, columns=known, prior=prior)
 
     def take(self, indices: Sequence[int] | Tensor) -> QuadraticForm:
-        """The form over some of the atoms."""
+        """The form over some of the atoms.
+
+        >>> form = QuadraticForm.of(torch.eye(2)[None], torch.tensor([[2.0, 1.0]]))
+        >>> len(form.take([1])), form.take([1]).errors([0]).item()
+        (1, 4.0)
+        """
         b = self.b[:, indices]
         prior = None if self.prior is None else self.prior.of(self.prior.atoms[indices])
         if self._atoms is None:
@@ -190,14 +245,22 @@ class QuadraticForm:
         return QuadraticForm(self.b.cpu(), self.gram().cpu(), self.c.cpu(), prior=self.prior)
 
     def column(self, index: int) -> Tensor:
-        """G[:, :, index], (S, M)."""
+        """G[:, :, index], (S, M).
+
+        >>> QuadraticForm.of(torch.tensor([[[1.0, 0.0], [1.0, 1.0]]]), torch.zeros(1, 2)).column(1).tolist()
+        [[1.0, 2.0]]
+        """
         if self._gram is not None:
             return self._gram[:, :, index]
         self._complete([index])
         return self._columns[index]
 
     def gram(self, indices: Sequence[int] | None = None) -> Tensor:
-        """G over some atoms (all when left out), (S, m, m)."""
+        """G over some atoms (all when left out), (S, m, m).
+
+        >>> QuadraticForm.of(torch.tensor([[[1.0, 0.0], [1.0, 1.0]]]), torch.zeros(1, 2)).gram().tolist()
+        [[[1.0, 1.0], [1.0, 2.0]]]
+        """
         if self._gram is not None:
             return self._gram if indices is None else self._gram[:, list(indices)][:, :, list(indices)]
         chosen = list(range(len(self))) if indices is None else list(indices)

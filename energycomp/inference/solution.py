@@ -144,6 +144,13 @@ class Solution:
         Raises:
             InputError: no components, an answer that is not of `infer` or `explain`, or the only component of a model
                 without an unconditional prediction.
+
+        >>> from energycomp.inference import explain
+        >>> from energycomp.testing import bumps_model, planted
+        >>> model, places = bumps_model(), torch.tensor([[0.2, 0.2], [0.8, 0.8]])
+        >>> maps = explain(planted(model, places)[0] / 2 + 0.5, model, places).maps()
+        >>> maps.shape, [divmod(int(one.argmax()), 16) for one in maps]  # (y, x) of the pixel that each explains best
+        (torch.Size([2, 16, 16]), [(3, 3), (12, 12)])
         """
         if self.judgement.maps is None:
             raise InputError(
@@ -202,7 +209,12 @@ class Solution:
         return rows
 
     def record(self) -> dict[str, Any]:
-        """The answer as JSON data, as `energycomp infer --json` prints it."""
+        """The answer as JSON data, as `energycomp infer --json` prints it.
+
+        >>> record = Solution(torch.zeros(2, 2), 2, error=1.5, stderr=0.1, rows=64).record()
+        >>> record["count"], record["objects"], record["p_value"]
+        (2, [{'value': [0.0, 0.0]}, {'value': [0.0, 0.0]}], None)
+        """
         rival = self.view.runner_up
         if rival is None and self.runner_up is not None:
             rival = tuple(self.runner_up.tolist())
@@ -233,6 +245,13 @@ class Solution:
             maps: the image beside the map of each component, over the image in grey, with its name and its share;
                 without the share where the image is not one that the model knows.
             side: least length in px of the shorter side of the image, or of each of them.
+
+        >>> from energycomp.inference import explain
+        >>> from energycomp.testing import bumps_model, planted
+        >>> model, places = bumps_model(), torch.tensor([[0.2, 0.2], [0.8, 0.8]])
+        >>> found = explain(planted(model, places)[0] / 2 + 0.5, model, places)
+        >>> found.picture(side=64).size
+        (64, 64)
         """
         if not maps or self.image is None:
             return self.view.picture(side=side)
@@ -244,7 +263,12 @@ class Solution:
         open_window(self.picture())
 
     def save(self, path: str | Path) -> None:
-        """Writes the marked image as a PNG, JPEG or WebP file, by the end of its name; raises as `save_image` does."""
+        """Writes the marked image as a PNG, JPEG or WebP file, by the end of its name; raises as `save_image` does.
+
+        >>> Solution(torch.zeros(2, 2), 2, error=1.5, stderr=0.1, rows=64).save("marked.png")
+        Traceback (most recent call last):
+        energycomp.errors.InputError: ...
+        """
         save_image(self.picture(), path)
 
     def __repr__(self) -> str:

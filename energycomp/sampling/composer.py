@@ -172,6 +172,12 @@ class Composer(Composable):
         Raises:
             InputError: an option that cannot be, before anything is run.
             NonFiniteError: naming the component and the step whose prediction is not finite.
+
+        >>> from energycomp.testing import tiny_model
+        >>> model = tiny_model()
+        >>> images = Composer(model(0.2, 0.5) & model(0.8, 0.5)).sample(2, generator=0, num_inference_steps=2, progress=False)
+        >>> len(images), images[0].size
+        (2, (16, 16))
         """
         check_names(others)
         # What is left out is what the models of the components say.

@@ -18,6 +18,7 @@ from energycomp.fields import is_whole
 from energycomp.images import grid, html, open_window, png
 from energycomp.inference import Search, Solution, Solver, View, answer_text, view_of
 from energycomp.models import Model, model_of
+from energycomp.progress import display, working
 from energycomp.seeds import as_generator
 from energycomp_edit.canvas import Plan, edited, filled
 
@@ -60,7 +61,16 @@ class Edit:
     after: View
 
     def picture(self, *, side: int = SIDE) -> Image.Image:
-        """The image before and after, side by side, see `View.picture`."""
+        """The image before and after, side by side, see `View.picture`.
+
+        >>> from energycomp.testing import bumps_model, planted
+        >>> model, places = bumps_model(), torch.tensor([[0.2, 0.2], [0.8, 0.8]])
+        >>> answer = Solution(places, count=2, error=0.0, stderr=0.0, rows=0)
+        >>> image = planted(model, places)[0] / 2 + 0.5
+        >>> changed = edit(image, model, remove=[0], solution=answer, num_inference_steps=2, progress=False)
+        >>> changed.picture(side=64).width > 2 * 64  # two images, side by side
+        True
+        """
         return grid([view.picture(side=side) for view in (self.before, self.after)], columns=2, heads=HEADS)
 
     def show(self) -> None:
@@ -138,7 +148,8 @@ def edit(
         raise InputError(f"got num_inference_steps={num_inference_steps}; expected a whole number, such as 50")
     image = model.given(image)
     if solution is None:
-        solution = Search(solver, count).read(image, model, generator)
+        with display(show=progress), working("energycomp: reading the image ..."):
+            solution = Search(solver, count).read(image, model, generator)
     plan = _plan(solution.conditions, model, {} if move is None else move, {} if set is None else set, remove, add)
     plan = attrs.evolve(plan, new=tuple(filled(model, plan.new, generator)))
     steps = num_inference_steps or model.defaults.num_inference_steps

@@ -149,9 +149,7 @@ def difference(
     >>> bool((found[0, 0].diag() > 0).all()), float(found[0, 0, 0, 1])
     (True, 0.0)
     """
-    return differences(
-        [(before, after)], picture, timesteps=timesteps, draws=draws, decode=decode, generator=generator
-    )
+    return differences([(before, after)], picture, timesteps=timesteps, draws=draws, decode=decode, generator=generator)
 
 
 def differences(

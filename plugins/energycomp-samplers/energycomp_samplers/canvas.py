@@ -127,7 +127,17 @@ class Canvas:
         return self.join([self.unconditional] * len(self.parts))
 
     def on(self, part: Selection, component: EnergyComponent) -> Composition:
-        """A component on a part, which need not be one of the cover, over the background: it keeps its mass."""
+        """A component on a part, which need not be one of the cover, over the background: it keeps its mass.
+
+        >>> from energycomp import Composer
+        >>> from energycomp.components import crop
+        >>> from energycomp.testing import tiny_model
+        >>> model = tiny_model()
+        >>> canvas = Canvas((3, 16, 24), [crop(0, 0, 16, 16), crop(0, 8, 16, 16)], model.unconditional)
+        >>> wide = canvas.on(crop(0, 8, 16, 16), model(0.5, 0.5))
+        >>> Composer(wide).sample(1, output_type="pt", num_inference_steps=2, progress=False).shape
+        torch.Size([1, 3, 16, 24])
+        """
         background = self.background  # which is refused without u
         whole = Composition.of(component)
         mass: Any = on_part(whole.mass, part, self.sample_shape)
@@ -137,7 +147,16 @@ class Canvas:
         return background * mass + own - free * mass
 
     def join(self, components: Sequence[EnergyComponent]) -> Composition:
-        """The cover by components, one for each part (`InputError` for another number). Costs what they cost."""
+        """The cover by components, one for each part (`InputError` for another number). Costs what they cost.
+
+        >>> from energycomp.components import crop
+        >>> from energycomp.testing import tiny_model
+        >>> model = tiny_model()
+        >>> canvas = Canvas((3, 16, 24), [crop(0, 0, 16, 16), crop(0, 8, 16, 16)], model.unconditional)
+        >>> canvas.join([model(0.2, 0.5)])
+        Traceback (most recent call last):
+        energycomp.errors.InputError: got 1 components for 2 parts; expected one for each
+        """
         if len(components) != len(self.parts):
             raise InputError(f"got {len(components)} components for {len(self.parts)} parts; expected one for each")
         # The parts, with their shares, and the separators, which are divided out.

@@ -134,7 +134,14 @@ def _filled(values: Tensor) -> Tensor:
 
 
 def seen(image: Tensor, model: Model, values: Tensor, asked: Tensor) -> float:
-    """The posterior that an image (3, H, W) in [0, 1] shows the words (K, *V) that were asked for, at these places."""
+    """The posterior that an image (3, H, W) in [0, 1] shows the words (K, *V) that were asked for, at these places.
+
+    >>> from energycomp import load
+    >>> clevr = load("clevr-small")
+    >>> floor, cube = torch.full((3, 64, 64), 0.45), clevr.conditioner.parse(0.5, 0.5, color="red", shape="cube")
+    >>> 0 <= seen(floor, clevr, cube, cube) < 0.5  # a floor without a cube
+    True
+    """
     problem = make_problem(model.encode(model.given(image)), model, count=len(values))
     found = read_attributes(problem, values[:, :2], sweeps=1, generator=0).probabilities(problem.beta, problem.energies)
     sure = 1.0

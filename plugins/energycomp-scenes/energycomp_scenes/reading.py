@@ -52,6 +52,12 @@ class Belief:
 
         Raises:
             InputError: a name that is no number of an object.
+
+        >>> from energycomp_scenes.relations import near
+        >>> apart = torch.tensor([0.5, 0.5, 0.5, 4.0])  # of two objects, in four samples
+        >>> ground = torch.stack([torch.zeros(4, 2), torch.stack([apart, torch.zeros(4)], 1)], 1)
+        >>> Belief(ground, torch.ones(4, 2, 4, dtype=torch.long)).probability(near("1", "2"))
+        0.75
         """
         index = {str(k): k - 1 for k in range(1, self.codes.shape[1] + 1)}
         if unknown := formula.names - index.keys():
@@ -59,7 +65,13 @@ class Belief:
         return float(formula.holds(self.ground, index).float().mean())
 
     def relations(self) -> list[dict[str, Any]]:
-        """Each pair of objects with the probabilities of its relations, JSON data."""
+        """Each pair of objects with the probabilities of its relations, JSON data.
+
+        >>> ground = torch.tensor([[0.0, 0.0], [2.0, 1.0]]).expand(10, 2, 2)
+        >>> (row,) = Belief(ground, torch.ones(10, 2, 4, dtype=torch.long)).relations()
+        >>> row["a"], row["b"], row["left of"]
+        (1, 2, 1.0)
+        """
         rows = []
         for a, b in itertools.combinations(range(self.codes.shape[1]), 2):
             of_pair = {kind: KINDS[kind].margin(self.ground[:, a], self.ground[:, b]) for kind in SHOWN}

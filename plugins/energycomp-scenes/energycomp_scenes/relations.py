@@ -124,7 +124,11 @@ class Formula:
         return own.union(*(one.names for one in self._formulas))
 
     def demands(self, *, denied: bool = False) -> Iterator[Formula]:
-        """The parts that must all hold, one after another; those of `not (a or b)` are `not a` and `not b`."""
+        """The parts that must all hold, one after another; those of `not (a or b)` are `not a` and `not b`.
+
+        >>> list((left_of("a", "b") & ~(behind("a", "b") | near("a", "b"))).demands())
+        [a left of b, not a behind b, not a near b]
+        """
         if self.op == "not":
             yield from self._formulas[0].demands(denied=not denied)
         elif self.op == ("or" if denied else "and"):
@@ -143,6 +147,10 @@ class Formula:
             index: the place of each name among the K objects.
             clear: scene units by which each relation, or its contrary, must hold.
             denied: that it does not hold.
+
+        >>> ground = torch.tensor([[[-1.0, 0.0], [1.0, 2.0]], [[1.0, 0.0], [-1.0, 2.0]]])  # a left of b, and right of it
+        >>> left_of("a", "b").log_probability(ground, {"a": 0, "b": 1}).exp().round(decimals=3)
+        tensor([1., 0.])
         """
         if self.op == "not":
             return self._formulas[0].log_probability(ground, index, clear=clear, denied=not denied)
@@ -155,12 +163,20 @@ class Formula:
         return logsigmoid(((-margin if denied else margin) - clear) / SOFT)
 
     def margin(self, ground: Tensor, index: Mapping[str, int]) -> Tensor:
-        """Of one relation, (N,): how clearly it holds, in scene units."""
+        """Of one relation, (N,): how clearly it holds, in scene units.
+
+        >>> near("a", "b").margin(torch.tensor([[[0.0, 0.0], [0.5, 0.0]]]), {"a": 0, "b": 1})  # 2 is the limit
+        tensor([1.5000])
+        """
         first, second = (ground[:, index[str(name)]] for name in self.parts)
         return KINDS[self.op].margin(first, second)
 
     def holds(self, ground: Tensor, index: Mapping[str, int]) -> Tensor:
-        """Whether it holds, (N,), of objects at places (N, K, 2)."""
+        """Whether it holds, (N,), of objects at places (N, K, 2).
+
+        >>> near("a", "b").holds(torch.tensor([[[0.0, 0.0], [0.5, 0.0]], [[0.0, 0.0], [3.0, 0.0]]]), {"a": 0, "b": 1})
+        tensor([ True, False])
+        """
         if self.op == "not":
             return ~self._formulas[0].holds(ground, index)
         if self.op in KINDS:

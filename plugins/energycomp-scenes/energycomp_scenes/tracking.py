@@ -92,11 +92,20 @@ class Track:
         """A row per frame and object, JSON data: identity, place, words and their certainty, visibility and evidence.
 
         The place of a hidden object is where it is expected. The evidence is in nats.
+
+        >>> row = {"identity": 1, "x": 0.3, "y": 0.5, "visible": True}
+        >>> Track((TrackedFrame(0, (row,), 100, 1, ()),), (Image.new("RGB", (48, 32)),)).table()
+        [{'frame': 0, 'identity': 1, 'x': 0.3, 'y': 0.5, 'visible': True}]
         """
         return [{"frame": frame.frame, **row} for frame in self.frames for row in frame.objects]
 
     def picture(self, frame: int, *, side: int = 320) -> Image.Image:
-        """A frame with the identity of each object; that of a hidden one in brackets, where it is expected."""
+        """A frame with the identity of each object; that of a hidden one in brackets, where it is expected.
+
+        >>> row = {"identity": 1, "x": 0.3, "y": 0.5, "visible": False}  # hidden: its number is in brackets
+        >>> Track((TrackedFrame(0, (row,), 100, 1, ()),), (Image.new("RGB", (48, 32)),)).picture(0, side=64).size
+        (96, 64)
+        """
         rows = self.frames[frame].objects
         labels = [f"{row['identity']}" if row["visible"] else f"({row['identity']})" for row in rows]
         return overlay(self.images[frame], [(row["x"], row["y"]) for row in rows], labels, side=side)

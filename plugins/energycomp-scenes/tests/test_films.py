@@ -25,7 +25,9 @@ def small() -> Model:
 
 def test_what_is_open_stays_the_same_in_all_frames(turned: Model) -> None:
     """A turn, camera and lamp are drawn once, for each seed."""
-    shown = [film(turned, ["red cube at 0.4,0.5 -> 0.4,0.5"], frames=2, generator=seed, progress=False) for seed in (0, 1)]
+    shown = [
+        film(turned, ["red cube at 0.4,0.5 -> 0.4,0.5"], frames=2, generator=seed, progress=False) for seed in (0, 1)
+    ]
     assert shown[0][0].size == (480, 320)
     assert shown[0][0].tobytes() == shown[0][1].tobytes() != shown[1][0].tobytes()
     first, second = film(turned, ["red cube at 0.4,0.5"], frames=2, camera="0,0,0 -> 1,0,0", progress=False)

@@ -18,7 +18,17 @@ SLACK = 1e-4  # how far beyond [-1, 1] an image may reach
 
 
 class FeatureNetwork(Protocol):
-    """A trained network in eval mode that images (B, 3, H, W) in [-1, 1] are compared by."""
+    """A trained network in eval mode that images (B, 3, H, W) in [-1, 1] are compared by.
+
+    >>> class Means:  # two numbers for each image in place of a network
+    ...     def __call__(self, images):
+    ...         return torch.stack([images.mean((1, 2, 3)), images.std((1, 2, 3))], 1)
+    ...
+    ...     def layers(self, images):
+    ...         return [images]
+    >>> Means()(torch.zeros(2, 3, 8, 8)).shape
+    torch.Size([2, 2])
+    """
 
     num_features: int
     training: bool

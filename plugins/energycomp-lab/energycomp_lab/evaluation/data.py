@@ -130,7 +130,12 @@ class DataSource(Protocol):
 
 @runtime_checkable
 class HasConcepts(Protocol):
-    """A data source of images of concepts, for models that are conditioned on text."""
+    """A data source of images of concepts, for models that are conditioned on text.
+
+    >>> from energycomp.plugins import find
+    >>> [isinstance(find("datasets", name)(), HasConcepts) for name in ("text", "clevr")]
+    [True, False]
+    """
 
     def concepts(self, spec: str) -> Sequence[str]:
         """The concepts that the images of a spec show, among which a model searches."""
@@ -139,7 +144,12 @@ class HasConcepts(Protocol):
 
 @runtime_checkable
 class HasSizes(Protocol):
-    """A data source that draws images of any size."""
+    """A data source that draws images of any size.
+
+    >>> from energycomp.plugins import find
+    >>> [isinstance(find("datasets", name)(), HasSizes) for name in ("clevr", "faces")]
+    [True, False]
+    """
 
     def at(self, size: tuple[int, int]) -> DataSource:
         """The source of images of a size (width, height), that of the model which is evaluated."""
@@ -148,7 +158,12 @@ class HasSizes(Protocol):
 
 @runtime_checkable
 class HasRenderer(Protocol):
-    """A data source whose scenes an external program renders, such as Blender."""
+    """A data source whose scenes an external program renders, such as Blender.
+
+    >>> from energycomp.plugins import find
+    >>> [isinstance(find("datasets", name)(), HasRenderer) for name in ("clevr", "faces")]  # --renderer blender
+    [True, False]
+    """
 
     def render(
         self,
@@ -167,7 +182,12 @@ class HasRenderer(Protocol):
 
 @runtime_checkable
 class HasSceneScores(Protocol):
-    """A data source that scores scenes which a model samples without conditions."""
+    """A data source that scores scenes which a model samples without conditions.
+
+    >>> from energycomp.plugins import find
+    >>> [isinstance(find("datasets", name)(), HasSceneScores) for name in ("slots", "clevr")]
+    [True, False]
+    """
 
     def scene_scores(self, decomposer: Decomposer, *, count: int, seed: int) -> Mapping[str, float]:
         """Scores of `count` images of `decomposer.sample(n, generator=...)`."""
@@ -208,7 +228,12 @@ class Exam(Task, Protocol):
 
 @runtime_checkable
 class HasTask(Protocol):
-    """A data source that asks a model something else than to read its images, such as to draw what it says."""
+    """A data source that asks a model something else than to read its images, such as to draw what it says.
+
+    >>> from energycomp.plugins import find
+    >>> [isinstance(find("datasets", name)(), HasTask) for name in ("skills", "clevr")]
+    [True, False]
+    """
 
     def task(self, model: Model) -> Exam:
         """What is asked."""

@@ -16,7 +16,12 @@ from energycomp_lab.training.config import FitConfig
 
 
 class MapStyle(Protocol):
-    """Items by index, such as a list or a tensor."""
+    """Items by index, such as a list or a tensor.
+
+    >>> items: MapStyle = [torch.zeros(3), torch.ones(3)]
+    >>> len(items), items[1].mean()
+    (2, tensor(1.))
+    """
 
     def __len__(self) -> int: ...
 
