@@ -185,8 +185,9 @@ def predict_all(
     >>> from energycomp.testing import tiny_model
     >>> model = tiny_model()
     >>> a, b = model(0.2, 0.5), model(0.8, 0.5)  # `a & b` also evaluates u
+    >>> x, t = torch.zeros(1, *model.denoiser.sample_shape), torch.tensor([500.0])
     >>> with count_rows() as spent:
-    ...     both, first = predict_all([a & b, 1.0 * a], torch.zeros(1, *model.denoiser.sample_shape), torch.tensor([500.0]))
+    ...     both, first = predict_all([a & b, 1.0 * a], x, t)
     >>> spent.rows
     3
     """

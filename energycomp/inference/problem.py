@@ -334,7 +334,7 @@ class Problem:
         >>> from energycomp.testing import tiny_model
         >>> make_problem(torch.zeros(1, 3, 16, 16), tiny_model()).check("finite", "enumerate")
         Traceback (most recent call last):
-        energycomp.errors.InputError: got continuous slots for 'enumerate'; expected finite ones; use pursuit or sgd, or ...
+        energycomp.errors.InputError: got continuous slots for 'enumerate'; expected finite ones; use ...
         """
         if needs not in (*get_args(Needs), None):
             known = ", ".join(map(repr, get_args(Needs)))

@@ -175,7 +175,8 @@ class Composer(Composable):
 
         >>> from energycomp.testing import tiny_model
         >>> model = tiny_model()
-        >>> images = Composer(model(0.2, 0.5) & model(0.8, 0.5)).sample(2, generator=0, num_inference_steps=2, progress=False)
+        >>> composer = Composer(model(0.2, 0.5) & model(0.8, 0.5))
+        >>> images = composer.sample(2, generator=0, num_inference_steps=2, progress=False)
         >>> len(images), images[0].size
         (2, (16, 16))
         """

@@ -148,7 +148,7 @@ class Formula:
             clear: scene units by which each relation, or its contrary, must hold.
             denied: that it does not hold.
 
-        >>> ground = torch.tensor([[[-1.0, 0.0], [1.0, 2.0]], [[1.0, 0.0], [-1.0, 2.0]]])  # a left of b, and right of it
+        >>> ground = torch.tensor([[[-1.0, 0.0], [1.0, 2.0]], [[1.0, 0.0], [-1.0, 2.0]]])  # a is left, then right
         >>> left_of("a", "b").log_probability(ground, {"a": 0, "b": 1}).exp().round(decimals=3)
         tensor([1., 0.])
         """
