@@ -17,6 +17,7 @@ from energycomp.plugins import find, names
 from energycomp.progress import over_bar
 
 LINES = ".jsonl"
+FILES = {".json", ".txt", ".tsv", ".xlsx", ".xml", ".html", ".npy", ".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4"}
 Write = Callable[[Mapping[str, Any]], object]
 
 
@@ -44,7 +45,8 @@ class Output:
         All others are folders, which may be missing.
 
         Raises:
-            InputError: a path that cannot be written, or that ends in the name of another writer.
+            InputError: a path that cannot be written, or that ends in the name of another writer, or as a file of which
+                no writer is known.
             NotFoundError: no working plugin registers the writer.
 
         >>> Output.of(Path("found.coco")).lines.name, Output.of(Path("found.json"), "coco").table.name
@@ -58,6 +60,12 @@ class Output:
             return cls(writer=writer)
         end = path.suffix.lower()
         of_name = end[1:] if end[1:] in names("writers") else None
+        if end in FILES and not (writer or of_name or path.is_dir()):
+            ends = ", ".join([LINES, *(f".{name}" for name in names("writers"))])
+            raise InputError(
+                f"got -o {path}; expected a folder, such as -o out, or a file that ends in {ends}; with --format, such as "
+                f"--format coco, {path.name} is written"
+            )
         if path.is_dir() or not (end == LINES or of_name or (writer and end)):
             check_folder(path, "-o")
             return cls(path / RESULTS, folder=path, writer=writer)

@@ -299,6 +299,9 @@ def test_a_writer_that_is_none_or_fails_loses_nothing(infer: Run, calls: Calls) 
     assert len(Path("found.csv").read_text().splitlines()) == 4
     code, _, err = infer("pictures", "--format", "coco", "-o", "found.csv")
     assert (code, "got --format coco and -o found.csv" in err) == (2, True)
+    code, _, err = infer("pictures", "-o", "found.json")  # which would be the name of a folder
+    assert (code, "expected a folder, such as -o out, or a file that ends in .jsonl, ." in err) == (2, True)
+    assert not Path("found.json").exists()
 
 
 def test_infer_warns_of_foreign_pictures(infer: Run, fake_infer: Callable[..., Calls]) -> None:
