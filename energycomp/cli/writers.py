@@ -63,8 +63,8 @@ class Output:
         if end in FILES and not (writer or of_name or path.is_dir()):
             ends = ", ".join([LINES, *(f".{name}" for name in names("writers"))])
             raise InputError(
-                f"got -o {path}; expected a folder, such as -o out, or a file that ends in {ends}; with --format, such as "
-                f"--format coco, {path.name} is written"
+                f"got -o {path}; expected a folder, such as -o out, or a file that ends in {ends}; with --format, "
+                f"such as --format coco, {path.name} is written"
             )
         if path.is_dir() or not (end == LINES or of_name or (writer and end)):
             check_folder(path, "-o")
