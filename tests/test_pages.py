@@ -8,6 +8,7 @@ import pkgutil
 import re
 import runpy
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from benchmarks.common.made import made_with
 from energycomp import __version__, load, plugins
 from energycomp.cli import app
 from energycomp.models import Model
-from energycomp.plugins import registry
+from energycomp.plugins import find, registry
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "docs" / "scripts"
@@ -85,6 +86,7 @@ QUICKER_PYTHON = {
     r"infer\(image, clevr\)": "infer(image, clevr, count=0)",
     r"infer\(image, clevr, count=2\)": r"infer(image, clevr, count=0)",
     r"infer\(images\[0\], clevr, count=2": r"infer(images[0], clevr, count=0",
+    r"noise=0\.1, count=\(1, 4\)": "noise=0.1, count=(1, 4), num_inference_steps=10",
     r"\{2: 0\.7, 3: 0\.3\}": "{2: 1.0}",
 }
 # What a page has found at its end.
@@ -115,11 +117,12 @@ def words(command: str, variables: dict[str, str]) -> list[str]:
 
 
 def quick(*arguments: Any, **options: Any) -> Model:
-    """`load`, of a model that reads with few of its draws and samples in few of its steps."""
+    """`load`, of a model that samples in few of its steps, reads with few of its draws, and doubts no answer."""
     model = load(*arguments, **options)
     usual = model.defaults
-    fewer = {"draws": min(4, usual.draws), "num_inference_steps": min(4, usual.num_inference_steps)}
-    return attrs.evolve(model, defaults=attrs.evolve(usual, **fewer))
+    fewer = {"draws": min(16, usual.draws), "num_inference_steps": min(4, usual.num_inference_steps)}
+    solver = "first answer" if usual.solver == "pursuit" else usual.solver
+    return attrs.evolve(model, defaults=attrs.evolve(usual, solver=solver, **fewer))
 
 
 def run_command(command: str, variables: dict[str, str]) -> None:
@@ -167,7 +170,9 @@ RUN = [
 def test_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_own", {})
-    monkeypatch.setattr("energycomp.models.load", quick)
+    for where in ("energycomp", "energycomp.models"):  # of Python, and of commands
+        monkeypatch.setattr(f"{where}.load", quick)
+    plugins.register("solvers", "first answer", partial(find("solvers", "pursuit"), budget=0))
     monkeypatch.setattr("energycomp.inference.judge.FIT_DRAWS", 4)
     torch.manual_seed(0)  # what a page samples without a generator
     variables: dict[str, str] = {}

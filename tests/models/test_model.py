@@ -117,15 +117,6 @@ def test_defaults() -> None:
     assert [Defaults(reading_rule=rule).reading_rule for rule in get_args(Rule)] == [*get_args(Rule)]
 
 
-RULES = [
-    ("product", "sample"),
-    ("product", "v_prediction"),
-    ("product", "flow"),
-    ("mean", "epsilon"),
-    ("sum", "epsilon"),
-]
-
-
 @pytest.mark.parametrize(
     ("package", "folder", "name", "options"),
     [

@@ -30,9 +30,9 @@ def model() -> energycomp.Model:
 
 @pytest.fixture(scope="module")
 def quick(model: energycomp.Model, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder of the model with 10 DDPM steps in place of 100."""
+    """A folder of the model with 10 DDPM steps in place of 100, and 4 draws."""
     folder = tmp_path_factory.mktemp("models") / "clevr"
-    save_pretrained(attrs.evolve(model, defaults=attrs.evolve(model.defaults, num_inference_steps=10)), folder)
+    save_pretrained(attrs.evolve(model, defaults=attrs.evolve(model.defaults, num_inference_steps=10, draws=4)), folder)
     return str(folder)
 
 

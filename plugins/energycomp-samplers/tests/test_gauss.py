@@ -1,8 +1,6 @@
 """Second-order products: exact for Gaussians, and no worse than the sum for others."""
 
-from __future__ import annotations
-
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 import pytest
@@ -12,7 +10,8 @@ from torch import Tensor
 from energycomp import Composer
 from energycomp.components import Composable, Composition, Mixture, NoisedSpace, cosine_schedule
 from energycomp.errors import CompositionError, InputError
-from energycomp.sampling import Level, SamplingReport, Target
+from energycomp.sampling import Level, Target
+from energycomp.seeds import seeded
 from energycomp.testing import Gaussian
 from energycomp_samplers.factors import AllOf, all_of
 from energycomp_samplers.gauss import Gauss
@@ -22,7 +21,6 @@ from energycomp_samplers.mala import MALA
 from energycomp_samplers.observation import observe
 from energycomp_samplers.spread import Spread, product_spread, spreads_of
 
-OPTIONS: dict[str, Any] = {"output_type": "latent", "generator": 0, "progress": False}
 SPACE = NoisedSpace(cosine_schedule(), (3,), "gaussian")
 
 
@@ -42,15 +40,16 @@ class Correlated(Composable):
 
 
 def correlated(seed: int, u: Any) -> Correlated:
-    random = torch.Generator().manual_seed(seed)
+    random = seeded(seed)
     root = torch.randn(3, 3, generator=random) / 3
     return Correlated(torch.randn(3, generator=random) / 3, root @ root.T + 0.2 * torch.eye(3), unconditional=u)
 
 
-def drawn(component: Any, n: int, sampler: Any, steps: int) -> tuple[Tensor, SamplingReport]:
-    reports: list[SamplingReport] = []
-    options = OPTIONS | {"num_inference_steps": steps, "report": reports.append}
-    return Composer(component).sample(n, sampler=sampler, **options), reports[0]
+def exact(parts: list[Correlated]) -> tuple[Tensor, Tensor]:
+    """Mean (3,) and covariance (3, 3) of prod_i p_i / u^(n - 1), where u is N(0, 1.5)."""
+    precisions = [torch.linalg.inv(part.covariance.double()) for part in parts]
+    covariance = torch.linalg.inv(sum(precisions) - (len(parts) - 1) * torch.eye(3).double() / 1.5)
+    return covariance @ sum(p @ part.mean.double() for p, part in zip(precisions, parts, strict=True)), covariance
 
 
 @pytest.mark.parametrize(
@@ -63,40 +62,33 @@ def drawn(component: Any, n: int, sampler: Any, steps: int) -> tuple[Tensor, Sam
         (100, "constant", None),
     ],
 )
-def test_products_of_gaussians_are_exact(n: int, kind: Literal["constant", "jacobian"], moves: Any) -> None:
-    """prod_i p_i / u^(n - 1), in four steps: squared errors of whitened moments are chi-square within 3 s.e."""
+def test_products_of_gaussians_are_exact(drawn: Any, expect_normal: Any, n: int, kind: Any, moves: Any) -> None:
+    """In four steps."""
     u = Correlated(torch.zeros(3), 1.5 * torch.eye(3))
     parts = [correlated(seed, u) for seed in range(n)]
-    precisions = [torch.linalg.inv(part.covariance.double()) for part in parts]
-    precision = sum(precisions) - (n - 1) * torch.eye(3).double() / 1.5
-    covariance = torch.linalg.inv(precision)
-    mean = covariance @ sum(p @ part.mean.double() for p, part in zip(precisions, parts, strict=True))
-    product = sum(parts, Composition([])) - (n - 1) * u
-    x, report = drawn(product, 2000, Gauss(last="draw", covariance=kind, moves=moves), 4)
-    white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), (x.double() - mean).T, upper=False)
-    assert float(2000 * white.mean(1).square().sum()) < 3 + 3 * 6**0.5
-    assert float(1000 * (white @ white.T / 2000 - torch.eye(3)).square().sum()) < 6 + 3 * 12**0.5
+    sampler = Gauss(last="draw", covariance=kind, moves=moves)
+    x, report = drawn(sum(parts, Composition([])) - (n - 1) * u, sampler, 2000, 4)
+    expect_normal(x, *exact(parts))
     assert report.warnings == ()
 
 
-def test_a_schedule_need_not_end_in_noise() -> None:
+def test_a_schedule_need_not_end_in_noise(drawn: Any) -> None:
     """Samples begin at the noised product, where a fifth of the signal is left: N(3.2 / 7, 1 / 7), 3 times as wide."""
     schedule = torch.linspace(0.999, 0.2, 100)
     u = Gaussian(0.0, 9.0, alphas_cumprod=schedule, unconditional="self")
     a, b = (Gaussian(mean, 2.25, alphas_cumprod=schedule, unconditional=u) for mean in (3.0, -0.6))
-    x, _ = drawn(a & b, 4000, Gauss(last="draw"), 4)
-    assert float(x.mean()) == pytest.approx(9.6 / 7, abs=3 * (9 / 7 / 4000) ** 0.5)
-    assert float(x.var()) == pytest.approx(9 / 7, abs=3 * 9 / 7 * (2 / 4000) ** 0.5)
-    seen, _ = drawn(u & observe(torch.ones(1, 1, 1), torch.full((1, 1, 1), 4.0), std=3.0), 4000, Gauss(last="draw"), 4)
-    assert float(seen.mean()) == pytest.approx(2.0, abs=3 * (4.5 / 4000) ** 0.5)
-    assert float(seen.var()) == pytest.approx(4.5, abs=3 * 4.5 * (2 / 4000) ** 0.5)
+    seen = u & observe(torch.ones(1, 1, 1), torch.full((1, 1, 1), 4.0), std=3.0)
+    for component, mean, variance in ((a & b, 9.6 / 7, 9 / 7), (seen, 2.0, 4.5)):
+        x, _ = drawn(component, Gauss(last="draw"), 4000, 4)
+        assert float(x.mean()) == pytest.approx(mean, abs=3 * (variance / 4000) ** 0.5)
+        assert float(x.var()) == pytest.approx(variance, abs=3 * variance * (2 / 4000) ** 0.5)
 
 
-def test_many_numbers_have_one_variance() -> None:
+def test_many_numbers_have_one_variance(drawn: Any) -> None:
+    """The product a b / u is N(3.2 / 7, 1 / 7)."""
     u = Gaussian(0.0, 1.0, sample_shape=(40,), unconditional="self")
     a, b = (Gaussian(mean, 0.25, sample_shape=(40,), unconditional=u) for mean in (1.0, -0.2))
-    x, _ = drawn(a & b, 500, Gauss(last="draw"), 4)
-    # a b / u: N(3.2 / 7, 1 / 7).
+    x, _ = drawn(a & b, Gauss(last="draw"), 500, 4)
     assert float(x.mean()) == pytest.approx(3.2 / 7, abs=3 / (7 * 500 * 40) ** 0.5)
     assert float(x.var()) == pytest.approx(1 / 7, abs=3 / 7 * (2 / (500 * 40)) ** 0.5)
 
@@ -154,19 +146,13 @@ PRODUCTS = {
 
 @pytest.mark.parametrize("kind", ["constant", "jacobian"])
 @pytest.mark.parametrize("name", PRODUCTS)
-def test_products_of_several_modes_are_no_worse_than_by_the_sum(
-    name: str, kind: Literal["constant", "jacobian"]
-) -> None:
+def test_products_of_several_modes_are_no_worse_than_by_the_sum(drawn: Any, name: str, kind: Any) -> None:
     """Wasserstein distance to the exact product, beside plain sampling."""
-    components = PRODUCTS[name]
-    product = sum((weight * mixture for mixture, weight in components), Composition([]))
-    wanted = quantiles(components, 500)
-    apart = {}
-    second = Gauss(covariance=kind)
-    for sampler in (None, second):
-        x, _ = drawn(product, 500, sampler, 30)
-        apart[sampler] = float((x.flatten().double().sort().values - wanted).abs().mean())
-    assert apart[second] <= apart[None] + 0.05
+    product = sum((weight * mixture for mixture, weight in PRODUCTS[name]), Composition([]))
+    wanted = quantiles(PRODUCTS[name], 500)
+    samples = (drawn(product, sampler, 500, 30)[0].flatten().double() for sampler in (None, Gauss(covariance=kind)))
+    plain, second = (float((x.sort().values - wanted).abs().mean()) for x in samples)
+    assert second <= plain + 0.05
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -185,7 +171,7 @@ class Crescent(Composable):
         return noise / total * torch.einsum("bp,bpd->bd", share, apart)
 
 
-def test_moves_find_where_crescents_cross() -> None:
+def test_moves_find_where_crescents_cross(drawn: Any) -> None:
     """Whitened distance from the exact mean of a b / u: a mixture of a Gaussian for each pair of parts."""
     angle = torch.linspace(-1.5, 1.5, 41)
     arc = torch.stack([angle.cos(), angle.sin()], 1)
@@ -202,26 +188,23 @@ def test_moves_find_where_crescents_cross() -> None:
     off = []
     for moves in (None, MALA(moves=1, nodes=2)):
         sampler = Gauss(last="draw", covariance="jacobian", moves=moves)
-        x, report = drawn(a & b, 500, sampler, 15)
+        x, report = drawn(a & b, sampler, 500, 15)
         off.append(float(torch.linalg.solve_triangular(root, x.mean(0)[:, None] - wanted[:, None], upper=False).norm()))
         assert len(report.acceptance) == (0 if moves is None else 15)
     assert off[1] < 0.6 * off[0]
 
 
 @pytest.mark.parametrize("seeds", [0, [1, 2, 3]])
-def test_moves_keep_what_was_observed(seeds: Any) -> None:
+def test_moves_keep_what_was_observed(drawn: Any, seeds: Any) -> None:
     """N(1, 1) seen as 3 with variance 1 is N(2, 1 / 2); samples of generators do not depend on their batch."""
     scene = Gaussian(1.0, 1.0) & observe(torch.ones(1, 1, 1), torch.full((1, 1, 1), 3.0), std=1.0)
     sampler = Gauss(last="draw", moves=HMC(moves=1, leapfrogs=2, nodes=2))
 
-    def sample(n: int, seeds: Any) -> Tensor:
-        generator = seeds if isinstance(seeds, int) else [torch.Generator().manual_seed(seed) for seed in seeds]
-        return Composer(scene).sample(n, sampler=sampler, num_inference_steps=4, **OPTIONS | {"generator": generator})
-
     if isinstance(seeds, list):
-        assert torch.allclose(sample(3, seeds)[1:], sample(2, seeds[1:]), atol=1e-5)
+        whole, part = (drawn(scene, sampler, len(some), 4, generator=some)[0] for some in (seeds, seeds[1:]))
+        assert torch.allclose(whole[1:], part, atol=1e-5)
         return
-    x = sample(2000, seeds)
+    x, _ = drawn(scene, sampler, 2000, 4, generator=seeds)
     assert float(x.mean()) == pytest.approx(2.0, abs=3 * (0.5 / 2000) ** 0.5)
     assert float(x.var()) == pytest.approx(0.5, abs=1.5 * (2 / 2000) ** 0.5)
 
@@ -266,46 +249,24 @@ def test_a_direction_in_which_the_product_is_not_sure_follows_the_sum() -> None:
     assert torch.allclose(found.spread.values.sort().values, torch.tensor([[1.0, 9.0]]).double())
 
 
-def test_jacobians_of_many_numbers_are_refused() -> None:
-    with pytest.raises(InputError, match="at most 32"):
-        drawn(Gaussian(0.0, 1.0, sample_shape=(40,)), 2, Gauss(covariance="jacobian"), 2)
-
-
-def test_a_product_that_is_no_gaussian_follows_the_sum_and_says_so() -> None:
-    wide, narrow = Gaussian(0.0, 1.0), Gaussian(0.0, 0.5)
-    product = 2.0 * wide - narrow  # precision 2 - 2
+def test_a_product_that_is_no_gaussian_follows_the_sum_and_says_so(drawn: Any) -> None:
+    product = 2.0 * Gaussian(0.0, 1.0) - Gaussian(0.0, 0.5)  # precision 2 - 2
     with pytest.warns(UserWarning, match="the precisions of the components do not add up"):
-        x = Composer(product).sample(50, sampler="gauss", num_inference_steps=10, **OPTIONS)
+        x = Composer(product).sample(50, sampler="gauss", num_inference_steps=10, output_type="latent", progress=False)
     assert bool(x.isfinite().all())
     spread, is_product = product_spread(spreads_of(Target(product)), (2.0, -1.0), 1)
     assert not is_product
     assert float(spread.values) == pytest.approx(1.0, rel=0.01)
 
 
-def test_generators_make_each_sample_independent_of_its_batch() -> None:
-    a, b = Gaussian(0.5, 0.3), Gaussian(0.0, 0.2)
-
-    def sample(seeds: list[int]) -> Tensor:
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        options = OPTIONS | {"generator": generators, "num_inference_steps": 5}
-        return Composer(a + b - Gaussian()).sample(len(seeds), sampler="gauss", **options)
-
-    assert torch.allclose(sample([1, 2, 3])[1:], sample([2, 3]), atol=1e-6)
-
-
-def test_factors_in_batches_are_the_product_of_all() -> None:
-    """200 Gaussians, 32 of them at a time: moments within 3 s.e., at 33 evaluations per sample and step."""
+def test_factors_in_batches_are_the_product_of_all(drawn: Any, expect_normal: Any) -> None:
+    """200 Gaussians, 32 of them at a time, at 33 evaluations per sample and step."""
     u = Gaussian(0.0, 1.5, sample_shape=(3,), unconditional="self")
     parts = [correlated(seed, u) for seed in range(200)]
-    precisions = [torch.linalg.inv(part.covariance.double()) for part in parts]
-    covariance = torch.linalg.inv(sum(precisions) - 199 * torch.eye(3).double() / 1.5)
-    mean = covariance @ sum(p @ part.mean.double() for p, part in zip(precisions, parts, strict=True))
     many = all_of(parts, batch=32)
-    drawn(many, 1, Gauss(), 1)  # measures the parts
-    x, report = drawn(many, 2000, Gauss(last="draw"), 4)
-    white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), (x.double() - mean).T, upper=False)
-    assert float(2000 * white.mean(1).square().sum()) < 3 + 3 * 6**0.5
-    assert float(1000 * (white @ white.T / 2000 - torch.eye(3)).square().sum()) < 6 + 3 * 12**0.5
+    drawn(many, Gauss(), 1, 1)  # measures the parts
+    x, report = drawn(many, Gauss(last="draw"), 2000, 4)
+    expect_normal(x, *exact(parts))
     assert report.evaluations == 2000 * 4 * 33
 
 
@@ -321,19 +282,20 @@ def test_batches_have_the_prediction_of_all_factors_in_the_mean() -> None:
         every.append(mean(x, timestep))
     found = torch.stack(every)
     exact = AllOf(whole, 8).group.mean(x, timestep)
-    error = found.std(0) / 50**0.5
-    assert bool(((found.mean(0) - exact).abs() < 3.5 * error).all())
+    assert bool(((found.mean(0) - exact).abs() < 3.5 * found.std(0) / 50**0.5).all())
     assert bool(((found - exact).abs().mean(0) > 0.01).all())
 
 
-def test_all_of_what_cannot_be_multiplied_is_refused() -> None:
-    with pytest.raises(CompositionError, match="no components"):
-        all_of([])
-    with pytest.raises(CompositionError, match="sum to 2"):
-        AllOf(Gaussian(0.0, 0.5) + Gaussian(1.0, 0.5), 2)
-    with pytest.raises(InputError, match="batch"):
-        all_of([Gaussian()], batch=0)
+def test_what_cannot_be_multiplied_is_refused(drawn: Any) -> None:
     u = Gaussian(0.0, 0.5, unconditional="self")
     wide = all_of([Gaussian(0.0, 2.0, unconditional=u), Gaussian(1.0, 2.0, unconditional=u)])
-    with pytest.raises(InputError, match="do not add up"):
-        wide.eps(torch.zeros(1, 1, 1, 1), torch.zeros(1))
+    many = Gaussian(0.0, 1.0, sample_shape=(40,))
+    for error, message, call in (
+        (InputError, "at most 32", lambda: drawn(many, Gauss(covariance="jacobian"), 2, 2)),
+        (CompositionError, "no components", lambda: all_of([])),
+        (CompositionError, "sum to 2", lambda: AllOf(Gaussian(0.0, 0.5) + Gaussian(1.0, 0.5), 2)),
+        (InputError, "batch", lambda: all_of([Gaussian()], batch=0)),
+        (InputError, "do not add up", lambda: wide.eps(torch.zeros(1, 1, 1, 1), torch.zeros(1))),
+    ):
+        with pytest.raises(error, match=message):
+            call()

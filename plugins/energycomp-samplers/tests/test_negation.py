@@ -1,7 +1,5 @@
 """Negated components: perpendicular negation against its formula, and rejection against truncated densities."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs
@@ -9,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp import Composer, match_snr
+from energycomp import match_snr
 from energycomp.components import Composition, flow_schedule, log_snr
 from energycomp.errors import CompositionError, InputError
-from energycomp.sampling import SamplingReport
+from energycomp.seeds import seeded
 from energycomp.testing import Gaussian, bumps_model, planted, tiny_model
 from energycomp_samplers import observe, within
 from energycomp_samplers.perpendicular import Perpendicular, composed
@@ -28,32 +26,15 @@ A, B, C = (
 SAMPLERS = [Perpendicular(), Rejection()]
 
 
-def drawn(component: Any, sampler: Any, n: int = 4000, steps: int = 50, generator: Any = 0) -> Tensor:
-    return reported(component, sampler, n, steps, generator)[0]
-
-
-def reported(
-    component: Any, sampler: Any, n: int = 4000, steps: int = 50, generator: Any = 0
-) -> tuple[Tensor, SamplingReport]:
-    reports: list[SamplingReport] = []
-    options: Any = {"generator": generator, "output_type": "latent", "progress": False, "report": reports.append}
-    x = Composer(component).sample(n, sampler=sampler, num_inference_steps=steps, **options)
-    return x, reports[0]
-
-
-# residual form
-
-
 def test_the_residual_form_is_the_composition() -> None:
     for whole in (A & ~B, 2 * A & ~(0.5 * B) & ~C, ~A, ~A & ~B, A & B & ~C, 3 * A - 2 * B):
         form = residuals(Composition.of(whole))
-        assert form is not None
         rest = 1.0 - sum(form.positive.values()) - sum(form.negated.values())
         parts = [w * leaf for leaf, w in [*form.positive.items(), *form.negated.items()]]
         again = sum(parts, rest * U)
         assert dict(again.terms) == pytest.approx(dict(Composition.of(whole).terms))
-    assert repr(residuals(A & B & ~C).wanted) == "-u + a + b"  # type: ignore[union-attr]
-    assert dict(residuals(~A & ~B).wanted.terms) == {U: 1.0}  # type: ignore[union-attr]
+    assert repr(residuals(A & B & ~C).wanted) == "-u + a + b"
+    assert dict(residuals(~A & ~B).wanted.terms) == {U: 1.0}
 
 
 @pytest.mark.parametrize("whole", [A, A & B, 7.5 * A & U, A + B, U])
@@ -61,7 +42,7 @@ def test_no_component_is_negated(whole: Any) -> None:
     assert residuals(Composition.of(whole)) is None
 
 
-def test_an_unconditional_leaf_that_is_wrapped_is_not_negated() -> None:
+def test_an_unconditional_leaf_that_is_wrapped_is_not_negated(drawn: Any) -> None:
     """`a & b` within a region subtracts the u there: no component is negated, and only c is in `& ~c`."""
     ground, other = torch.zeros(1, 1, 1), attrs.evolve(U.noised_space, alphas_cumprod=flow_schedule())
     a = Gaussian(0.8, 1.0, "a", unconditional=U)
@@ -70,34 +51,36 @@ def test_an_unconditional_leaf_that_is_wrapped_is_not_negated() -> None:
         assert residuals(Composition.of(whole)) is None
     three = within("all", a & A & A, background=ground)
     form = residuals(Composition.of(three & ~C))
-    assert form is not None
     assert list(map(repr, form.negated)) == ["c"]
     assert form.wanted.terms == three.terms
-    x, report = reported(seen, Rejection(), n=2000)
+    x, report = drawn(seen, Rejection(), n=2000)
     assert report.drawn is None
     assert (float(x.mean()), float(x.std())) == pytest.approx((0.8, 1.0), abs=0.06)  # a b / u, where all are as wide
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
-def test_what_is_no_negation_is_refused(sampler: Any) -> None:
-    with pytest.raises(CompositionError, match="got a - b of mass 0 with a negated component; expected mass 1"):
-        drawn(A - B, sampler)
-    alone = Gaussian(name="alone")
-    with pytest.raises(CompositionError, match=r"got a - alone \+ u with a negative weight.*got alone, which"):
-        drawn(A - alone + U, sampler)
+def test_what_is_no_negation_is_refused(drawn: Any) -> None:
+    alone, model, b2 = Gaussian(name="alone"), tiny_model(), attrs.evolve(B, name="b2", variance=1e-4)
     blind = observe(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), 1.0, variance=1.0)
-    for inside in ((A & ~B) | C, (A & ~B) & blind):
-        with pytest.raises(CompositionError, match="which has a negated component inside; expected it beside"):
-            drawn(inside, sampler, n=2)
-
-
-# perpendicular
+    inside = "which has a negated component inside; expected it beside"
+    for component, sampler, message in (
+        *((A - B, one, "got a - b of mass 0 with a negated component; expected mass 1") for one in SAMPLERS),
+        *((A - alone + U, one, r"got a - alone \+ u with a negative weight.*got alone, which") for one in SAMPLERS),
+        *(((A & ~B) | C, one, inside) for one in SAMPLERS),
+        *(((A & ~B) & blind, one, inside) for one in SAMPLERS),
+        (~A, Perpendicular(), r"negated components only; expected at least .*'rejection'"),
+        (model(0.2, 0.2) & ~model.leaf(torch.rand(4, 2)), Rejection(), "4 conditions, one for each sample"),
+        (b2 & ~B, Rejection(attempts=16, over="unconditional"), "got 64 samples of b2, all of which show b; expected"),
+    ):
+        with pytest.raises((CompositionError, InputError), match=message):
+            drawn(component, sampler, 4)
+    for wrong in ({"draws": 0}, {"attempts": 0}, {"over": "b"}):
+        with pytest.raises(InputError, match="for Rejection; expected"):
+            Rejection(**wrong)
 
 
 def test_perpendicular_follows_its_formula() -> None:
     form = residuals(Composition.of(2 * A & B & ~C & ~(3 * Gaussian(name="d", unconditional=U))))
-    x0 = torch.randn(5, 6, 1, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert form is not None
+    x0 = torch.randn(5, 6, 1, 3, 4, 4, generator=seeded(0), dtype=torch.float64)
     found = composed(x0, form)
     for i in range(6):
         u, a, b, c, d = x0[:, i, 0]
@@ -110,39 +93,18 @@ def test_perpendicular_follows_its_formula() -> None:
         torch.testing.assert_close(found[i, 0], expected)
 
 
-def test_perpendicular_of_another_coordinate_is_the_negative_weight() -> None:
-    """a acts on x and b on y, so that their residuals are orthogonal: the default sampler draws the same."""
-    shape = (2, 1, 1)
-
-    def gaussian(x: float, y: float, variance: tuple[float, float], u: Any) -> Gaussian:
-        spread = torch.tensor(variance).view(shape)
-        return Gaussian(torch.tensor([x, y]).view(shape), spread, sample_shape=shape, unconditional=u)
-
-    u = gaussian(0.0, 0.0, (1.0, 1.0), "self")
-    whole = gaussian(0.8, 0.0, (0.3, 1.0), u) & ~gaussian(0.0, 0.5, (1.0, 0.8), u)
-    torch.testing.assert_close(drawn(whole, Perpendicular(), 50), drawn(whole, None, 50), rtol=1e-3, atol=1e-3)
-
-
-def test_perpendicular_keeps_what_the_negated_component_shares() -> None:
+def test_perpendicular_keeps_what_the_negated_component_shares(drawn: Any) -> None:
     """Of a twin of a nothing is left to subtract, where `a & ~twin` with weights is u."""
     twin = Gaussian(1.0, 0.1, "twin", unconditional=U)
-    torch.testing.assert_close(drawn(B & ~twin, Perpendicular(), 50), drawn(B, None, 50), rtol=1e-3, atol=1e-3)
-    assert float(drawn(B & ~twin, None).var()) == pytest.approx(1.0, rel=0.1)
+    torch.testing.assert_close(drawn(B & ~twin, Perpendicular(), 50)[0], drawn(B, None, 50)[0], rtol=1e-3, atol=1e-3)
+    assert float(drawn(B & ~twin, None)[0].var()) == pytest.approx(1.0, rel=0.1)
 
 
-def test_perpendicular_evaluates_u_where_its_weight_is_0() -> None:
-    _, report = reported(A & B & ~C, Perpendicular(), 10, steps=5)
+def test_perpendicular_evaluates_u_where_its_weight_is_0(drawn: Any) -> None:
+    _, report = drawn(A & B & ~C, Perpendicular(), 10, steps=5)
     assert U not in (A & B & ~C).terms
     assert report.evaluations == 4 * 10 * 5
-    assert reported(A & ~B, Perpendicular(), 10, steps=5)[1].evaluations == 3 * 10 * 5
-
-
-def test_perpendicular_needs_a_positive_component() -> None:
-    with pytest.raises(CompositionError, match=r"negated components only; expected at least .*'rejection'"):
-        drawn(~A, Perpendicular())
-
-
-# rejection
+    assert drawn(A & ~B, Perpendicular(), 10, steps=5)[1].evaluations == 3 * 10 * 5
 
 
 def error(x: Tensor, mean: float, variance: float) -> Tensor:
@@ -152,9 +114,9 @@ def error(x: Tensor, mean: float, variance: float) -> Tensor:
     return ((alpha * variance / total) ** 2 + alpha * (1 - alpha) * ((x - mean) / total) ** 2).mean(0)
 
 
-def test_rejection_leaves_the_positive_density_where_the_lift_is_not_above_0() -> None:
+def test_rejection_leaves_the_positive_density_where_the_lift_is_not_above_0(drawn: Any) -> None:
     """a = u = N(0, 1) and b = N(1, 0.1): the mean over many draws has a closed form, and cuts an interval out."""
-    x, report = reported(A & ~B, Rejection(over="unconditional", draws=256), steps=25)
+    x, report = drawn(A & ~B, Rejection(over="unconditional", draws=256), steps=25)
     line = torch.linspace(-6.0, 6.0, 12001, dtype=torch.float64)
     density = torch.exp(-line.square() / 2) * (error(line, 0.0, 1.0) <= error(line, 1.0, 0.1))
     cut = line[(density == 0) & (line.abs() < 3)]
@@ -171,83 +133,57 @@ def test_rejection_leaves_the_positive_density_where_the_lift_is_not_above_0() -
 
 
 @pytest.mark.parametrize("over", ["positive", "unconditional"])
-def test_several_negated_components_and_none_that_is_positive(over: Any) -> None:
-    x = drawn(~B & ~C, Rejection(over=over), 2000, steps=25)
+def test_several_negated_components_and_none_that_is_positive(drawn: Any, over: Any) -> None:
+    x = drawn(~B & ~C, Rejection(over=over), 2000, steps=25)[0]
     assert not bool(((x.abs() > 0.8) & (x.abs() < 1.2)).any())
     assert 0.3 < float((x > 0).float().mean()) < 0.7
     assert float(x.abs().max()) > 2.0
 
 
-def test_the_weight_of_a_negated_component_has_no_influence() -> None:
-    first, *others = (drawn(A & ~(w * B), Rejection(), 50, steps=10) for w in (1.0, 0.2, 5.0))
+def test_the_weight_of_a_negated_component_has_no_influence(drawn: Any) -> None:
+    first, *others = (drawn(A & ~(w * B), Rejection(), 50, steps=10)[0] for w in (1.0, 0.2, 5.0))
     assert all(torch.equal(first, other) for other in others)
 
 
 @pytest.mark.parametrize("over", ["positive", "unconditional"])
-def test_evaluations_of_rejection(over: Any) -> None:
-    _, report = reported(A & ~B, Rejection(over=over, draws=8), 50, steps=5)
-    assert report.evaluations == report.drawn * (5 + 8 * (3 if over == "positive" else 2))  # type: ignore[operator]
+def test_evaluations_of_rejection(drawn: Any, over: Any) -> None:
+    _, report = drawn(A & ~B, Rejection(over=over, draws=8), 50, steps=5)
+    assert report.evaluations == report.drawn * (5 + 8 * (3 if over == "positive" else 2))
 
 
-def test_samples_that_are_rejected_too_often() -> None:
-    x, report = reported(A & ~B, Rejection(attempts=1), 200)
+def test_samples_that_are_rejected_too_often(drawn: Any) -> None:
+    x, report = drawn(A & ~B, Rejection(attempts=1), 200)
     assert report.drawn == 200
-    assert report.kept is not None
     assert 100 < report.kept < 200
     assert len(x) == 200
     assert report.warnings == (f"{200 - report.kept} of 200 samples show b after 1 attempts each; use more attempts",)
-    with pytest.raises(CompositionError, match=r"got 64 samples of b2, all of which show b; expected some"):
-        drawn(attrs.evolve(B, name="b2", variance=1e-4) & ~B, Rejection(attempts=16, over="unconditional"), 4)
 
 
-def test_a_sample_keeps_its_place_and_its_generator() -> None:
-    generators = [torch.Generator().manual_seed(seed) for seed in range(20)]
-    whole, report = reported(A & ~B, Rejection(), 20, generator=generators)
-    assert report.drawn is not None
+def test_a_sample_keeps_its_place_and_its_generator(drawn: Any) -> None:
+    generators = [seeded(seed) for seed in range(20)]
+    whole, report = drawn(A & ~B, Rejection(), 20, generator=generators)
     assert report.drawn > 20
     for i in (0, 7, 19):
-        torch.testing.assert_close(drawn(A & ~B, Rejection(), 1, generator=[i]), whole[i : i + 1])
+        torch.testing.assert_close(drawn(A & ~B, Rejection(), 1, generator=[i])[0], whole[i : i + 1])
     with pytest.raises(InputError, match="one per sample"):
         drawn(A & ~B, Rejection(), 3, generator=[0, 1])
 
 
-def test_samples_that_are_kept_at_once_are_those_of_the_other_sampler() -> None:
+def test_samples_that_are_kept_at_once_are_those_of_the_other_sampler(drawn: Any) -> None:
     model = bumps_model()
     for other in (None, SMC(), "perpendicular"):
         positive = model(0.2, 0.3) & model(0.7, 0.3)
-        x, report = reported(positive & ~model(0.5, 0.8), Rejection(other), 2, steps=5)
-        torch.testing.assert_close(x, drawn(positive, other, 2, steps=5))
+        x, report = drawn(positive & ~model(0.5, 0.8), Rejection(other), 2, steps=5)
+        torch.testing.assert_close(x, drawn(positive, other, 2, steps=5)[0])
         assert (report.drawn, report.kept) == (2, 2)
 
 
-def test_a_mixture_without_energies() -> None:
+def test_a_mixture_without_energies(drawn: Any) -> None:
     """Half of the samples of `a | a & b` show b: they are drawn again."""
     model = bumps_model()
     a, b = model(0.25, 0.5), model(0.75, 0.5)
-    x, report = reported((a | a & b) & ~b, Rejection("mixture", over="unconditional"), 12, steps=10)
-    assert report.drawn is not None
+    x, report = drawn((a | a & b) & ~b, Rejection("mixture", over="unconditional"), 12, steps=10)
     assert report.drawn > 12
     assert report.kept == 12
     alone = planted(model, torch.tensor([[0.25, 0.5]]))
     assert float((x - alone).square().flatten(1).mean(1).max()) < 1e-3
-
-
-def test_what_rejection_takes() -> None:
-    for wrong in ({"draws": 0}, {"attempts": 0}, {"over": "b"}):
-        with pytest.raises(InputError, match="for Rejection; expected"):
-            Rejection(**wrong)  # type: ignore[arg-type]
-    model = tiny_model()
-    with pytest.raises(InputError, match="2 conditions, one for each sample"):
-        drawn(model(0.2, 0.2) & ~model.leaf(torch.rand(2, 2)), Rejection(), 2)
-
-
-# both
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
-def test_one_sample_repeats(sampler: Any) -> None:
-    model = tiny_model()
-    whole = model(0.2, 0.2) & ~model(0.7, 0.7)
-    first, again = (drawn(whole, sampler, 1, steps=3, generator=5) for _ in range(2))
-    assert torch.equal(first, again)
-    assert bool(torch.isfinite(drawn(whole, sampler, 1, steps=1, generator=None)).all())

@@ -1,7 +1,5 @@
 """`energycomp separate`: a sum of two images is written as its sources; refusals in one line."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

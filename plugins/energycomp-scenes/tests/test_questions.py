@@ -202,7 +202,7 @@ def test_a_reader_joined_with_itself_says_the_same(monkeypatch: pytest.MonkeyPat
 
 def test_two_readings_are_joined() -> None:
     model, other = (
-        attrs.evolve(one, defaults=attrs.evolve(one.defaults, draws=16)) for one in map(load, ["clevr-small"] * 2)
+        attrs.evolve(one, defaults=attrs.evolve(one.defaults, draws=4)) for one in map(load, ["clevr-small"] * 2)
     )
     image = Composer([model("large red rubber cube at 0.4,0.5")]).sample(generator=0, num_inference_steps=20)[0]
     with catch_warnings():
