@@ -41,8 +41,8 @@ CORNER = 0.9  # where the bevel of a cube begins, in half extents
 RIMS = ((1.0, 0.94), (0.97, 0.985), (0.94, 1.0))  # radius and height of the rims of a cylinder, in half extents
 REACH, STEP = 4.0, 0.25  # pixels: how far from an outline edges are sought, and at which distances
 FAINT = 0.05  # a change of colour that counts half
-FAR = 0.6  # pixels: edges that are farther off count less; three times as much in the first step
-SPARSE = 16.0  # pixels of an outline that count as one edge with a standard error of one pixel
+FAR, FIRST = 0.6, 8  # pixels: edges that are farther off count less; the first step takes FIRST times as much
+SPARSE = 8.0  # pixels of an outline that count as one edge with a standard error of one pixel
 STEPS, LEAST = 8, 8  # of the fit, and the points of an outline below which it is not used
 PLACE, TURNED, CAMERA = 1.0, 3.0, 0.22  # std of places, of turns, and of a camera that was inferred by a network
 CHANGE = (0.02, 0.02, 0.5, 0.5, 1.0)  # of up, forward, x, y and turn, for differences
@@ -85,7 +85,7 @@ def outlined(picture: Image.Image, values: Tensor, view: Tensor) -> Tensor:
     for number in range(STEPS):
         slopes, apart, weights = _measured(image, bodies, numbers)
         # Edges that are far off count less.
-        weights = weights / (1 + (apart / (FAR * max(1, 3 - number))).square()).square()
+        weights = weights / (1 + (apart / (FAR * max(1, FIRST - 2 * number))).square()).square()
         hessian = slopes.T @ (weights[:, None] * slopes) + torch.diag(precision)
         gradient = slopes.T @ (weights * apart) - precision * (numbers - expected)
         numbers = numbers + torch.linalg.solve(hessian, gradient)
