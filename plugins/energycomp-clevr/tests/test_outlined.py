@@ -1,4 +1,4 @@
-"""Outlines against rays: scenes are drawn by the renderer's geometry, in plain colours, under a camera that is known."""
+"""Outlines against rays: the renderer draws scenes in plain colours, under a camera that is known."""
 
 from __future__ import annotations
 
