@@ -17,6 +17,7 @@ Notation: variable -> symbol
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import attrs
 import torch
@@ -119,6 +120,23 @@ class Tracked:
         return attrs.evolve(self, words=tuple(torch.log_softmax(FORGET * each, 0) for each in self.words))
 
 
+class Explained(NamedTuple):
+    """What explains a frame: forms on both banks, the places (K, 2) of their atoms, and which of these take part."""
+
+    form: QuadraticForm
+    judged: QuadraticForm
+    places: Tensor
+    seen: list[int]
+
+
+class Found(NamedTuple):
+    """Where something is found (2,), its evidence in nats, and which hidden object it is; None for a new one."""
+
+    place: Tensor
+    evidence: float
+    which: int | None
+
+
 @attrs.frozen(eq=False)
 class Sighting:
     """A frame and the objects as they are expected: one bank of draws moves and finds them, the other one judges."""
@@ -206,19 +224,20 @@ class Sighting:
             seen.remove(least)
         return form, evidence, seen
 
-    def find(
-        self, form: QuadraticForm, judged: QuadraticForm, seen: Sequence[int], corner: Sequence[float]
-    ) -> tuple[Tensor, float, int | None] | None:
-        """Where something is seen that is not explained, its evidence, and which hidden object it is; None for nothing.
+    def find(self, view: Explained, lost: Sequence[int], corner: Sequence[float]) -> Found | None:
+        """Something that is seen and not explained; None for nothing.
 
         One draw screens a lattice with all attributes open, and places about those of hidden objects with their words.
         The best one is moved by a Gauss-Newton step, and compared on the second bank as each of the hidden objects,
         with the surprise of its place, and as a new one. It is accepted by a paired test.
 
         Args:
+            view: what explains the frame.
+            lost: the objects that do not.
             corner: offset of the lattice, in shares of the distance of its points.
         """
-        lost = [k for k in range(len(self.expected)) if k not in seen]
+        form, judged, _, seen = view
+        crowd = view.places[seen]
         known = self.places
         variances = self.variances
         codes = torch.cat([self.codes, torch.zeros(1, len(self.words))])
@@ -251,10 +270,20 @@ class Sighting:
         evidence = self.beta * float((before - after[:, which]).mean())
         p_value = paired(after[:, which], before)[2]
         least = SEEN + (NEW if which == 0 else 0.0)
-        crowded = which == 0 and bool((torch.cdist(place, known[seen]) < APART).any())
+        crowded = which == 0 and bool((torch.cdist(place, crowd) < APART).any())
         if evidence < least or p_value > P_VALUE or crowded:
             return None
-        return place[0], evidence, lost[which - 1] if which else None
+        return Found(place[0], evidence, lost[which - 1] if which else None)
+
+    def with_found(self, view: Explained, found: Found) -> Explained:
+        """What explains the frame, and a hidden object where it was found. Costs a row a draw of both banks."""
+        place = found.place[None]
+        codes = self.codes[[found.which]]
+        form, judged = (
+            each.append(self.form(place, codes, bank))
+            for each, bank in ((view.form, self.first), (view.judged, self.second))
+        )
+        return Explained(form, judged, torch.cat([view.places, place]), [*view.seen, len(view.form)])
 
     def read(
         self, judged: QuadraticForm, others: Sequence[int], place: Tensor, codes: Tensor, attribute: int

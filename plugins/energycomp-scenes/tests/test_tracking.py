@@ -84,6 +84,17 @@ def test_an_object_that_comes_back_elsewhere_is_known_by_its_words(model: Model)
     assert found.frames[-1].known == 2
 
 
+def test_all_objects_that_jump_at_once_are_found_again_in_that_frame(model: Model) -> None:
+    before = [(0.2, 0.25, RED), (0.8, 0.75, BLUE), (0.2, 0.8, {"tint": "green", "width": "narrow"})]
+    after = [(0.55, 0.2, RED), (0.5, 0.7, BLUE), before[2]]
+    found = track(clip(model, [before] * 3 + [after] * 2), model)
+    for tint, place in (("red", (0.55, 0.2)), ("blue", (0.5, 0.7))):
+        row = one(found, 3, tint)
+        assert row["visible"]
+        assert (row["x"], row["y"]) == pytest.approx(place, abs=0.03)
+    assert found.frames[-1].known == 3
+
+
 def test_a_new_object_is_found_and_read(model: Model) -> None:
     new = (0.6, 0.3, {"tint": "green", "width": "wide"})
     found = track(clip(model, [[(0.3, 0.7, RED)]] * 2 + [[(0.3, 0.7, RED), new]] * 5), model)
