@@ -1,6 +1,7 @@
 """Of data of Gaussian classes every prediction is known, so that each thing that was said wrongly must be named."""
 
 import json
+import math
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -326,6 +327,9 @@ def test_modes() -> None:
     assert model.denoiser.network.training  # as it was
     random = adopted(call=lambda net, x, t, c: nn.functional.dropout(net(x, t, c), 0.1))
     assert changes(check_adoption(random, *data()))["mode"] == "switch dropout off in call="
+    broken = check_adoption(adopted(call=lambda net, x, t, c: math.nan * net(x, t, c)), *data())
+    assert changes(broken)["mode"].startswith("the weights, the precision")
+    assert "labels" not in verdicts(broken)
 
 
 def test_numbers_that_are_not_standardised() -> None:
@@ -370,6 +374,12 @@ def test_conditions_that_are_numbers() -> None:
         (adopted, data(4)[0], None, "got 4 samples; expected 8 at least"),
         (lambda: adopted(null=None), data(16)[0], None, "got no labels for a model without a null"),
         (adopted, data(16)[0], [0, 1], "got 2 labels for 16 samples"),
+        (
+            adopted,
+            data(16)[0],
+            [0, 1, 7, 0] * 4,
+            "such as 7; expected legal values of Classes",
+        ),
         (tiny_model, torch.zeros(8, 3, 16, 16), None, "got tiny, which was not adopted"),
     ],
 )

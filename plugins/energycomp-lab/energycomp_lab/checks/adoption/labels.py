@@ -17,6 +17,7 @@ from torch import Tensor
 from energycomp.components import Condition
 from energycomp.models import Model
 from energycomp_lab.checks.adoption.case import Case, Finding, Noised, mean_error, once, predicted, squared
+from energycomp_lab.checks.adoption.given import mode
 from energycomp_lab.checks.adoption.near_misses import NearMiss, labels_of, names_of, remade
 
 SCREEN = (0.5, 0.13, 0.035)  # SNR relative to the variance of the samples, at which labels differ
@@ -154,8 +155,8 @@ def spare_label(case: Case) -> int | None:
 
 @once
 def table(case: Case) -> Table | None:
-    """Of some samples; None where their conditions are not known."""
-    if case.values is None:
+    """Of some samples; None where their conditions are not known, or predictions are not finite."""
+    if case.values is None or mode(case) == "not finite":
         return None
     count = min(labels_of(case.model), COLUMNS) if case.options["kind"] == "classes" else 5
     n = max(count, case.evaluations // 60, min(case.evaluations // 10, 400 // case.numbers))
