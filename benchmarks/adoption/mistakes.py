@@ -1,7 +1,7 @@
 """Adopt small networks wrongly, and see whether `check_adoption` catches the mistake, names it, and what it proposes.
 
 python benchmarks/adoption/mistakes.py [--models table] [--names ""] [--seed 0] [--runs runs/adoption]
-    [--rows 64,256,1000] [--evaluations 1000] [--training 0]
+    [--rows 64,256,1000] [--evaluations 1000] [--training 0] [-o FILE]
 
 The networks are trained at the first call. The thresholds of the check were fixed on those of `--models repaired`, and
 once, on seeing the figures, on those of `table` and `development`; those of `blind` have other architectures and
@@ -13,180 +13,24 @@ samples cannot tell from it; none of them is applied then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+import argparse
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import attrs
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 from tqdm import tqdm
 
 import energycomp
-from benchmarks.adoption.strangers import BLIND, DEVELOPMENT, LINEAR, REPAIRED, TABLE, Stranger
+from benchmarks.adoption.strangers import BLIND, DEVELOPMENT, REPAIRED, TABLE, Stranger
+from benchmarks.adoption.wrong import Mistake, mistakes
 from benchmarks.common.options import parser
+from energycomp.cli import append_line, read_lines
 from energycomp_lab.checks import Adoption, check_adoption
-
-BETAS = ("linear", "scaled linear", "stable diffusion", "cosine")
-NONE = ("", "data, weights or call=", "or the data, which are others")  # no option is the reason
-
-
-@attrs.frozen(eq=False)
-class Mistake:
-    """An adoption that is wrong in one thing.
-
-    Args:
-        name: what is wrong, for the table.
-        named: what a finding that names it says: the option, and what is right, in any of several ways.
-        order: the network's label of each class, which the better option must give, (C,).
-        options: of `adopt` that are changed.
-        change: of samples and labels.
-        after: of the model.
-    """
-
-    name: str
-    named: tuple[str, ...]
-    order: Tensor | None = attrs.field(default=None, kw_only=True)
-    options: dict[str, Any] = attrs.field(factory=dict)
-    change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda x, labels: (x, labels)
-    after: Callable[[energycomp.Model], object] = id
-
-
-def calls(
-    told: Callable[[Tensor], Tensor] = lambda t: t, sign: float = 1.0, label: Any = lambda c: c, given: float = 1.0
-) -> dict[str, Any]:
-    """`call=` with another clock, scale of the output or the input, or label."""
-
-    def call(net: nn.Module, x: Tensor, t: Tensor, c: Tensor | None) -> Tensor:
-        x, t = given * x, told(t)
-        return sign * (net(x, t) if c is None else net(x, t, label(c)))
-
-    return {"call": call}
-
-
-def dropped(net: nn.Module, x: Tensor, t: Tensor, c: Tensor | None) -> Tensor:
-    out = net(x, t) if c is None else net(x, t, c)
-    return functional.dropout(out, 0.1, training=True)
-
-
-def mistakes(one: Stranger) -> Iterator[Mistake]:
-    """All that can be wrong with a network."""
-    bounds = one.options.get("data_range", (-1.0, 1.0))
-    yield Mistake("sign of the output", ("sign", "minus"), calls(sign=-1.0))
-    yield from predictions(one.options["predicts"], one.options["process"])
-    yield from clocks(one.options["predicts"], one.options["process"])
-    for other in ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)):
-        if bounds is not None and other != bounds:
-            yield Mistake(f"data range {other}", ("data_range", f"{bounds}"), {"data_range": other})
-    if bounds is None:
-        raw, standard = one.data(raw=True)[0][-one.held :], abs(float(one.data()[0].std(0).mean()) - 1) < 0.1
-        said = ("processor", "NumberProcessor") if standard else NONE
-        yield Mistake("not standardised", said, change=lambda x, y: (raw[: len(x)], y[: len(raw)]))
-    yield from scales(one.options["process"])
-    yield from data(one)
-    yield Mistake("dropout in call", ("mode", "dropout"), {"call": dropped})
-    if one.drops:
-        yield Mistake("train mode", ("mode", "eval"), after=lambda model: model.denoiser.network.train())
-    if one.options.get("classes"):
-        yield from labels(one.options["classes"], one.null)
-
-
-def scales(process: Any) -> Iterator[Mistake]:
-    """The input, the output or the time of a network times a number."""
-    for times, undone in ((0.9, "1.1"), (1.1, "0.9"), (1.25, "0.8"), (2.0, "0.5")):
-        yield Mistake(f"{times} output", ("output", f" {undone} times"), calls(sign=times))
-    for times, undone in ((0.7, "1.4"), (0.9, "1.1"), (1.1, "0.9")):
-        yield Mistake(f"{times} input", ("input", f" {undone} times"), calls(given=times))
-    if process in BETAS:
-        for name, told, *undone in (
-            ("0.8 t", lambda t: 0.8 * t, "1.25 t"),
-            ("t / 4", lambda t: t / 4, " 4 t"),
-            ("t / 1000", lambda t: t / 1000, " 1000 t"),
-            ("1000 t", lambda t: 1000 * t, "t / 1000", "'unit'"),
-            ("t + 50", lambda t: t + 50, "t -50"),
-            ("t + 150", lambda t: t + 150, "t -150"),
-        ):
-            yield Mistake(f"call with {name}", ("clock", *undone), calls(told))
-
-
-def data(one: Stranger) -> Iterator[Mistake]:
-    """Other data, or none of the training."""
-    if len(one.options["shape"]) == 3 and one.drawn:
-        for name, change, said in (
-            ("transposed", lambda x: x.mT, ("samples", "transposed")),
-            ("mirrored", lambda x: x.flip(3), ("samples", "mirrored")),
-            ("inverted", lambda x: 1 - x, ("samples", "inverted")),
-            ("rolled by 3 pixels", lambda x: x.roll(3, 3), NONE),
-        ):
-            yield Mistake(f"images {name}", said, change=lambda x, y, change=change: (change(x), y))
-    yield Mistake("weights are forgotten", NONE, after=forgotten)
-
-
-def forgotten(model: energycomp.Model) -> None:
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for part in model.denoiser.network.parameters():
-            part.copy_(part.std().nan_to_num(0.02) * torch.randn(part.shape, generator=generator))
-
-
-def predictions(predicts: str, process: Any) -> Iterator[Mistake]:
-    betas = process in BETAS
-    for kind in ("eps", "x0", "v", "score", "flow", "edm"):
-        fits = {"v": betas, "flow": "flow" in process, "edm": not isinstance(process, str)}
-        if kind != predicts and fits.get(kind, True):
-            yield Mistake(f"predicts {kind}", ("predicts", repr(predicts)), {"predicts": kind})
-    for other in ("linear", "scaled linear", "cosine") if betas else ():
-        if other != process:
-            yield Mistake(f"{other} betas", ("process", repr(process)), {"process": other})
-    if betas:
-        pair = {"predicts": "flow", "process": "flow"}
-        yield Mistake("a flow", ("predicts and process", f"{predicts!r} and {process!r}"), pair)
-    if process == "linear":
-        table = {"betas": torch.linspace(1e-4, 0.018, 1000)}
-        yield Mistake("betas to 0.018", ("process", "'linear'"), {"process": table})
-    if betas:
-        yield Mistake("alphas for betas", ("process", repr(process)), {"process": {"alphas_cumprod": 1 - LINEAR}})
-    if "flow" in process:
-        other = {"flow": "flow to data", "flow to data": "flow"}[process]
-        yield Mistake("direction of a flow", ("process", repr(process)), {"process": other})
-
-
-def clocks(predicts: str, process: Any) -> Iterator[Mistake]:
-    if process in BETAS:
-        yield Mistake("clock t / T", ("clock", "timestep"), {"clock": "unit"})
-        yield Mistake("clock T - t", ("clock", "999 - t"), calls(lambda t: 999 - t))
-    if "flow" in process:
-        yield Mistake("clock 1000 t", ("clock", "unit", "t / 1000"), {"clock": "timestep"})
-        yield Mistake("clock 1 - t", ("clock", "1 - t"), calls(lambda t: 1 - t))
-    if predicts == "edm":
-        yield Mistake("clock sigma", ("clock", "log sigma / 4"), {"clock": "sigma"})
-        yield Mistake("clock log sigma", ("clock", "log sigma / 16"), calls(lambda t: 4 * t))
-        yield Mistake("sigma_data 1", ("sigma_data", "0.5"), {"sigma_data": 1.0})
-
-
-def _in_order(order: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    return x, order[y]
-
-
-def labels(count: int, null: int | None) -> Iterator[Mistake]:
-    same = torch.arange(count)
-    swapped = torch.cat([torch.tensor([1, 0]), same[2:]])
-    for name, order in (
-        ("moved by one", same.roll(1)),
-        ("swapped, two of them,", swapped),
-        ("in reverse", same.flip(0)),
-    ):
-        given = partial(_in_order, order)
-        yield Mistake(f"labels {name.rstrip(',')}", ("labels", ""), order=order.argsort(), change=given)
-    yield Mistake("labels are not given", ("labels", "call="), calls(label=torch.zeros_like))
-    yield Mistake("a class as null", ("null", f"null={null}"), {"null": 0})
-    if null is None:
-        for other in (-1, -7):
-            unknown = calls(label=lambda c: c.clamp(min=0))
-            yield Mistake(f"null={other} is digit 0", ("null", "null=None"), {"null": other, **unknown})
 
 
 def is_named(found: Adoption, mistake: Mistake) -> bool:
@@ -230,8 +74,43 @@ def outcome(found: Adoption, mistake: Mistake) -> str:
     return "one of several" if is_among(found, mistake) else "caught"
 
 
+Key = tuple[str, str, int, int, int]  # a network and its adoption, under which seed, evaluations and samples
+
+
+def key_of(record: dict[str, Any]) -> Key:
+    """By which an adoption that was tried before is known."""
+    return tuple(record[name] for name in ("network", "adoption", "seed", "evaluations", "training"))  # type: ignore[return-value]
+
+
+def tried(one: Stranger, options: argparse.Namespace, known: Collection[Key]) -> Iterator[dict[str, Any]]:
+    """What the check says of each adoption of a network that is not known yet: right ones first, then each mistake."""
+    folder, words = Path(options.runs), options.mistakes.split(",")
+    given = {"network": one.name, "seed": options.seed, "evaluations": options.evaluations}
+    for seed, of in enumerate([None, *(slice(0, int(n)) for n in options.rows.split(",") if n)]):
+        name = "right, held-out samples" if of is None else f"right, {of.stop} samples"
+        record = {**given, "adoption": name, "training": 0}
+        if key_of(record) not in known:
+            model = one.adopted(folder)
+            found = checked(one, model, *one.samples(of), evaluations=options.evaluations, seed=seed)
+            yield {**record, "outcome": "ok" if found.ok else "accused", **said(found)}
+    samples = one.samples(slice(0, options.training) if options.training else None)
+    for mistake in mistakes(one):
+        record = {**given, "adoption": mistake.name, "training": options.training}
+        if key_of(record) not in known and any(word in mistake.name for word in words):
+            model = one.adopted(folder, **mistake.options)
+            mistake.after(model)
+            found = checked(one, model, *mistake.change(*samples), evaluations=options.evaluations)
+            yield {**record, "outcome": outcome(found, mistake), **said(found)}
+
+
+def said(found: Adoption) -> dict[str, Any]:
+    """What a check cost, and what it says is wrong."""
+    wrong = [f"{f.what}: {f.measured}; {f.change}" for f in found.findings if f.verdict == "wrong"]
+    return {"spent": found.evaluations, "wrong": wrong}
+
+
 def main() -> None:
-    """Prints the table, then how many are caught, named, cured wrongly and accused."""
+    """Prints what is not named, the table, then how many are caught, named, cured wrongly and accused."""
     known = {"table": TABLE, "development": DEVELOPMENT, "blind": BLIND, "repaired": REPAIRED}
     parsed = parser(
         __doc__, models=("table", f"one of {', '.join(known)}"), names=("", "only these, with commas between them"),
@@ -239,44 +118,43 @@ def main() -> None:
         runs=("runs/adoption", "folder of the networks"),
         rows=("64,256,1000", "of samples of right adoptions"), evaluations=(1000, "of each check"),
         training=(0, "samples of the training that are given instead of held-out ones for each mistake, if not 0"),
+        out=(None, "file of JSON lines, one for each adoption, where a run that was stopped goes on"),
     )  # fmt: skip
     options = parsed.parse_args()
     torch.set_num_threads(1)
-    folder, words = Path(options.runs), options.mistakes.split(",")
+    records = [] if options.out is None else read_lines(options.out)
     some = options.names.split(",") if options.names else [one.name for one in known[options.models]]
     strangers = [attrs.evolve(one, seed=options.seed) for one in known[options.models] if one.name in some]
-    table: dict[str, dict[str, str]] = {}
-    spent, of_right, accused = [], [], 0
     for one in strangers:
-        model = one.adopted(folder)
-        for seed, of in enumerate([None, *(slice(0, int(n)) for n in options.rows.split(",") if n)]):
-            found = checked(one, model, *one.samples(of), evaluations=options.evaluations, seed=seed)
-            accused += not found.ok
-            of_right.append(found.evaluations)
-            if not found.ok:
-                print(f"{one.name}, right, {of}, is accused:\n{found}", flush=True)
-        for mistake in tqdm([m for m in mistakes(one) if any(word in m.name for word in words)], desc=one.name):
-            model = one.adopted(folder, **mistake.options)
-            mistake.after(model)
-            given = one.samples(slice(0, options.training) if options.training else None)
-            found = checked(one, model, *mistake.change(*given), evaluations=options.evaluations)
-            spent.append(found.evaluations)
-            cell = table.setdefault(mistake.name, {})[one.name] = outcome(found, mistake)
-            if cell != "named":
-                wrong = [f"{f.what}: {f.measured}; {f.change}" for f in found.findings if f.verdict == "wrong"]
-                print(f"{one.name}, {mistake.name}, {cell}: {wrong}", flush=True)
-    names = [one.name for one in strangers]
+        for record in tqdm(tried(one, options, set(map(key_of, records))), desc=one.name):
+            records.append(record)
+            if options.out is not None:
+                append_line(options.out, record)
+    summary(records)
+
+
+def summary(records: Sequence[dict[str, Any]]) -> None:
+    """What is not named, the table of outcomes, and how many there are of each."""
+    right = [one for one in records if one["adoption"].startswith("right")]
+    wrong = [one for one in records if not one["adoption"].startswith("right")]
+    for one in records:
+        if one["outcome"] not in ("ok", "named"):
+            print(f"{one['network']}, {one['adoption']}, {one['outcome']}: {one['wrong']}")
+    names = list(dict.fromkeys(one["network"] for one in records))
+    table: dict[str, dict[str, str]] = {}
+    for one in wrong:
+        table.setdefault(one["adoption"], {})[one["network"]] = one["outcome"]
     print(f"| mistake | {' | '.join(names)} |\n|{' --- |' * (len(names) + 1)}")
     for name, cells in table.items():
         print(f"| {name} | {' | '.join(cells.get(one, '') for one in names)} |")
-    cells = [cell for row in table.values() for cell in row.values()]
+    counts = Counter(one["outcome"] for one in records)
     print(
-        f"{len(cells)} adoptions with {len(table)} mistakes: {len(cells) - cells.count('missed')} caught, "
-        f"{cells.count('named')} named, {cells.count('one of several')} named as one of several options, "
-        f"{cells.count('wrong cure')} cured wrongly; {accused} of {len(of_right)} right "
-        "ones accused"
+        f"{len(wrong)} adoptions with {len(table)} mistakes: {len(wrong) - counts['missed']} caught, "
+        f"{counts['named']} named, {counts['one of several']} named as one of several options, "
+        f"{counts['wrong cure']} cured wrongly; {counts['accused']} of {len(right)} right ones accused"
     )
-    print(f"network evaluations: {mean(of_right):,.0f} where right, {mean(spent or [0]):,.0f} where wrong, on average")
+    spent = [mean([one["spent"] for one in some] or [0]) for some in (right, wrong)]
+    print(f"network evaluations: {spent[0]:,.0f} where right, {spent[1]:,.0f} where wrong, on average")
 
 
 if __name__ == "__main__":

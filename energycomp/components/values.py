@@ -79,7 +79,7 @@ def parsed(conditioner: Conditioner, *args: Any, **kwargs: Any) -> Tensor:
         alike = len(parts) == len(args) and len({part.shape for part in parts}) == 1
         whole = None if not alike else parts[0] if len(args) == 1 else torch.stack(parts)
         if whole is not None and tuple(whole.shape) in (shape, (1, *shape)):
-            if not _is_legal(conditioner, whole):
+            if not _are_legal(conditioner, whole.reshape(1, *shape)).all():
                 raise InputError(f"got the value {whole.tolist()}; expected a legal value of shape {shape}; change it")
             return _typed(conditioner, whole).reshape(1, *shape)
     return conditioner.parse(*map(scalar, args), **{name: scalar(arg) for name, arg in kwargs.items()})
@@ -128,8 +128,11 @@ def values_of(conditioner: Conditioner, given: Any, *, name: str = "values") -> 
     if values is not None and values.shape == (0,):
         values = values.reshape(0, *shape)
     fits = values is not None and values.ndim == 1 + len(shape) and tuple(values.shape[1:]) == shape
-    if values is None or not fits or not _is_legal(conditioner, values):
+    legal = _are_legal(conditioner, values) if values is not None and fits else None
+    if values is None or legal is None or not legal.all():
         got = f"{name} {given!r}" if values is None else f"{name} of shape {tuple(values.shape)}"
+        if values is not None and legal is not None:
+            got += f", such as {values[~legal][0].tolist()}"
         expected = f"legal values of {type(conditioner).__name__} of shape ({', '.join(map(str, ('M', *shape)))})"
         raise InputError(f"got {got}; expected {expected}; give a list of values, and check their range")
     return _typed(conditioner, values)
@@ -148,10 +151,13 @@ def _numbers(given: Any) -> Tensor | None:
     return found.float() if found.dtype == torch.float64 and found is not given else found
 
 
-def _is_legal(conditioner: Conditioner, values: Tensor) -> bool:
+def _are_legal(conditioner: Conditioner, values: Tensor) -> Tensor:
+    """Which of values (M, *V) the conditioner takes, (M,)."""
+    count = len(values)
     if not values.numel():  # torch's constraints refuse it
-        return True
-    return bool(torch.isfinite(values).all()) and bool(conditioner.support.check(values).all())
+        return torch.ones(count, dtype=torch.bool)
+    finite = torch.isfinite(values).reshape(count, -1).all(1)
+    return finite & conditioner.support.check(values).reshape(count, -1).all(1)
 
 
 def _typed(conditioner: Conditioner, values: Tensor) -> Tensor:

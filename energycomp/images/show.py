@@ -55,10 +55,12 @@ def table_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list
 def rich_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     """A table for the console: rows of text under a header; no columns, no header. What is not text stays as it is.
 
+    Words that are longer than their column go on in the next line, so that nothing is left out.
+
     >>> rich_table(["word", "sure"], [["cube", "0.98"]]).row_count
     1
     """
-    table = Table(*(Column(Text(column)) for column in columns), show_header=bool(columns))
+    table = Table(*(Column(Text(column), overflow="fold") for column in columns), show_header=bool(columns))
     for row in rows:
         table.add_row(*(Text(one) if isinstance(one, str) else one for one in row))
     return table

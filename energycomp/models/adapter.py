@@ -123,14 +123,17 @@ class Adopted(nn.Module):
         except (RuntimeError, IndexError, TypeError, ValueError) as error:
             got = [f"x {tuple(given.shape)}, t {time.dtype}".replace("torch.", "")]
             change = "correct shape=, or how it is called, by call="
+            said = f"{error}".strip()
             embeddings = sorted({m.num_embeddings for m in self.network.modules() if isinstance(m, nn.Embedding)})
             if self.options["kind"] == "classes" and condition is not None:
                 got.append(f"labels {int(condition.min())} to {int(condition.max())}")
-            if embeddings and isinstance(error, IndexError):
+            if embeddings and isinstance(error, IndexError) and said.startswith("index"):  # no "Dimension out of range"
                 change = f"correct classes= or null=: its embeddings have {' and '.join(map(str, embeddings))} rows"
-            elif embeddings and time.is_floating_point():
+            elif "indices" in said and time.is_floating_point():
                 change = f"{change}; clock='index' gives whole timesteps to an nn.Embedding over t"
-            reason = next(iter(f"{error}".strip().splitlines()), type(error).__name__)
+            elif isinstance(error, TypeError) and "argument" in said:
+                change = "correct how it is called, by call=, such as lambda net, x, t, c: net(x, timesteps=t, y=c)"
+            reason = next(iter(said.splitlines()), type(error).__name__)
             raise InputError(
                 f"got an error of {type(self.network).__name__} for {', '.join(got)}: {reason:.160}; expected a "
                 f"prediction; {change}"

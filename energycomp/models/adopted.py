@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, get_args
 
@@ -104,6 +105,9 @@ def adopt(
     if weights is not None:
         load_weights(network, read_weights(weights), str(weights))
     conditions, kind, named = _conditioner(classes, values, conditioner, name)
+    row = null.tolist() if isinstance(null, Tensor) else null
+    if kind == "classes" and not isinstance(row, Integral | None):
+        raise InputError(f"got null={row!r:.80} for a network of classes; expected a label, a whole number; change it")
     clock = clock or _usual_clock(predicts, made)
     for what, got, known in (("predicts", predicts, get_args(Predicts)), ("clock", clock, get_args(Clock))):
         if got not in known:
@@ -114,7 +118,6 @@ def adopt(
             f"got predicts={predicts!r} with process={shortly(process)}; expected betas for v, a flow for flow, and "
             "(least, greatest) sigma for edm; change one"
         )
-    row = null.tolist() if isinstance(null, Tensor) else null
     options = {
         "registered": registered, "process": as_json(process), "predicts": predicts, "clock": clock,
         "data_range": data_range, "sigma_data": sigma_data, "kind": kind, "null": row,

@@ -98,7 +98,8 @@ class NumberProcessor:
             rows = torch.empty(0)
         rows = rows[None] if tuple(rows.shape) == self.sample_shape else rows
         if tuple(rows.shape[1:]) != self.sample_shape or not rows.numel() or not bool(rows.isfinite().all()):
-            raise InputError(f"got {data!r:.80}; expected finite numbers of shape {self.sample_shape}, one or several")
+            got = f"numbers {tuple(rows.shape)}" if rows.numel() and bool(rows.isfinite().all()) else f"{data!r:.80}"
+            raise InputError(f"got {got}; expected finite numbers of shape {self.sample_shape}, one or several")
         return rows
 
     def encode(self, images: Tensor) -> Tensor:

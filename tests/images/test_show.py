@@ -74,6 +74,8 @@ def test_what_a_plugin_says_stays_text() -> None:
     assert page.text == EVIL
     assert [attributes["alt"] for tag, attributes in page.elements if tag == "img"] == [EVIL]
     assert "[red]" in shown.as_text(shown.rich_table(["[red]a"], [["[bold]b"]]))  # no markup of rich either
+    narrow = shown.as_text(shown.rich_table(["a", "b", "c"], [["timesteps=(511, 728)" * 9, "x" * 400, "c " * 200]]))
+    assert narrow.count("x") == 400  # and no word is cut
 
 
 CELLS = [

@@ -257,6 +257,26 @@ def test_an_embedding_of_timesteps(tmp_path: Path) -> None:
         beyond.unconditional.eps(sample, at)
 
 
+def test_advice_on_a_call_is_for_its_error() -> None:
+    """Not about embeddings, which the network has, where these are not what fails."""
+
+    class ByName(OverTime):
+        def forward(self, x: Tensor, *, timesteps: Tensor, y: Tensor) -> Tensor:
+            return x
+
+    class OneHot(OverTime):
+        def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+            return x + label.argmax(1)
+
+    for network, said in (
+        (ByName(), r"such as lambda net, x, t, c: net\(x, timesteps=t, y=c\)$"),
+        (OneHot(), "by call=$"),
+    ):
+        model = energycomp.adopt(network, shape=(1,), classes=2)
+        with pytest.raises(InputError, match=said):
+            model(1).eps(torch.zeros(1, 1), torch.tensor([500.0]))
+
+
 def test_another_network_than_the_registered_one_is_not_saved(tmp_path: Path) -> None:
     plugins.register("networks", "line", Line)
     plugins.register("networks", "over-time", OverTime)
@@ -328,6 +348,7 @@ PROCESS = "expected one of 'linear'"
         ({"process": None}, "got process=None"), ({"process": {"alphas_cumprod": [0.99, 0.2, 0.5]}}, PROCESS),
         ({"process": {"betas": [0.5, 2.0, 0.5]}}, PROCESS), ({"process": {"sigmas": [0.5, 0.7, 0.9]}}, PROCESS),
         ({"classes": 0}, "names that differ, one at least"), ({"null": "none"}, "got null='none'; expected a label"),
+        ({"null": [2]}, r"got null=\[2\] for a network of classes; expected a label, a whole number"),
         ({"data_range": (1.0, 0.0)}, r"got data_range=\(1.0, 0.0\); expected \(least, greatest\)"),
         ({"data_range": 1}, "got data_range=1"), ({"sigma_data": 0}, "got sigma_data=0"),
         ({"shape": (3, 0)}, r"got shape=\(3, 0\); expected positive integers"), ({"shape": "image"}, "got shape="),

@@ -161,6 +161,8 @@ def test_fitted_numbers_are_standardised_and_come_back() -> None:
     for wrong in (data[:, :1], data * float("nan"), "numbers", torch.zeros(0, 2, 6)):
         with pytest.raises(InputError, match="expected finite numbers of shape"):
             fitted(wrong)
+    with pytest.raises(InputError, match=r"got numbers \(3, 1, 6\); expected .*\(2, 6\), one or several$"):
+        fitted(torch.zeros(3, 1, 6))
     for shape, mean, scale in (((3, 8, 8), [0.0] * 3, [1.0] * 3), ((2,), [0.0], [1.0]), ((1,), [0.0], [0.0])):
         with pytest.raises(InputError, match="expected one of each"):
             NumberProcessor(shape, mean, scale)

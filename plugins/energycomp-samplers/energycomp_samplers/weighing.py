@@ -29,7 +29,7 @@ from energycomp_samplers.particles import effective_sample_size, systematic, tak
 MAX_SPREAD = 3.0  # standard deviation of the weights of one step, in log: beyond it they are noise
 LEAST_SUM = 0.5  # of the weights, for moves without a test: the variance is then 14 % too large at 50 steps
 FEW = 10.0  # ancestors of a swarm: with fewer, means were off by 0.1 to 0.8 standard deviations
-ALIKE = 0.8  # the effective sample size of evidences: below it, means were off by 0.1 to 2 standard deviations
+ALIKE = 0.9  # the effective sample size of evidences: below it, means were off by 0.04 to 2 standard deviations
 
 
 @attrs.define(eq=False)

@@ -140,6 +140,9 @@ def test_a_collapse_reaches_those_who_asked_for_no_report() -> None:
         Composer(Gaussian(0.0, 1.0)).sample(100, sampler=rare, **OPTIONS)
     with pytest.warns(UserWarning, match="4 particles of each sample are too few for the constraint"):
         Composer(Gaussian(0.0, 1.0)).sample(100, sampler=SMC(particles=4, constraint=hard), **OPTIONS)
+    hinge = constraint(lambda x: 50 * (1 - x[:, 0, 0, 0]).clamp(min=0).square(), gradient=True)  # 0.07 deviations off
+    with pytest.warns(UserWarning, match="16 particles of each sample are too few for the constraint"):
+        Composer(Gaussian(0.0, 1.0)).sample(100, sampler=SMC(particles=16, constraint=hinge), **OPTIONS)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for n in (1, 2, 20, 200):

@@ -1,6 +1,7 @@
 """Of data of Gaussian classes every prediction is known, so that each thing that was said wrongly must be named."""
 
 import json
+import math
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -154,11 +155,25 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
+def as_said(changed: dict[str, Any], code: str) -> energycomp.Model:
+    """The model of keywords, some of which are changed by code that a person copies from the table."""
+    given = eval(f"dict({code})")  # noqa: S307 - the code is ours
+    own, call = changed.get("call"), given.get("call")
+    if own is not None and call is not None:  # `net` stands for what was called before
+        given["call"] = lambda net, x, t, c: call(lambda *inputs: own(net, *inputs), x, t, c)
+    return adopted(**{**changed, **given})
+
+
 @pytest.mark.parametrize(("changed", "option", "instead"), WRONG)
 def test_what_is_wrong_is_named(changed: dict[str, Any], option: str, instead: str) -> None:
     x, labels = data()
-    for known in (labels, None):
-        assert missed(adopted(**changed), x, known) == (option, instead)
+    assert missed(adopted(**changed), x, labels) == (option, instead)
+    found = check_adoption(adopted(**changed), x)
+    near: Any = found.near_miss
+    assert (near.option, near.instead, found.ok) == (option, instead, False)
+    said = as_said(changed, changes(found)["other options"])
+    at = torch.tensor([400.0])
+    assert torch.equal(said(1).eps(x[:1], at), near.model(1).eps(x[:1], at))
     if option in ("predicts", "process", "data_range"):  # the better one is given back
         assert check_adoption(check_adoption(adopted(**changed), x, labels).model, x, labels).near_miss is None
 
@@ -189,6 +204,12 @@ def test_a_null_is_no_class() -> None:
     x, labels = data()
     assert changes(check_adoption(adopted(null=0), x, labels))["null"] == "null=None"
     assert verdicts(check_adoption(adopted(null=None), x, labels)).get("null") is None
+    counted_in = check_adoption(adopted(classes=CLASSES + 1, null=None), x, labels)
+    said = {one.what: one.change for one in counted_in.findings}
+    assert said["null"] == f"classes={CLASSES}, null={CLASSES}, for & and guidance"
+    some = labels < CLASSES - 1  # a class of which there are no samples is a class
+    found = check_adoption(adopted(null=None), x[some], labels[some])
+    assert (found.ok, verdicts(found).get("null")) == (True, None)
     for null in (-1, -7):  # which is no label
         as_first = adopted(null=null, call=lambda net, x, t, c: net(x, t, c.clamp(min=0)))  # u is the first class
         assert changes(check_adoption(as_first, x, labels))["null"] == "null=None"
@@ -306,6 +327,9 @@ def test_modes() -> None:
     assert model.denoiser.network.training  # as it was
     random = adopted(call=lambda net, x, t, c: nn.functional.dropout(net(x, t, c), 0.1))
     assert changes(check_adoption(random, *data()))["mode"] == "switch dropout off in call="
+    broken = check_adoption(adopted(call=lambda net, x, t, c: math.nan * net(x, t, c)), *data())
+    assert changes(broken)["mode"].startswith("the weights, the precision")
+    assert "labels" not in verdicts(broken)
 
 
 def test_numbers_that_are_not_standardised() -> None:
@@ -350,6 +374,12 @@ def test_conditions_that_are_numbers() -> None:
         (adopted, data(4)[0], None, "got 4 samples; expected 8 at least"),
         (lambda: adopted(null=None), data(16)[0], None, "got no labels for a model without a null"),
         (adopted, data(16)[0], [0, 1], "got 2 labels for 16 samples"),
+        (
+            adopted,
+            data(16)[0],
+            [0, 1, 7, 0] * 4,
+            "such as 7; expected legal values of Classes",
+        ),
         (tiny_model, torch.zeros(8, 3, 16, 16), None, "got tiny, which was not adopted"),
     ],
 )
@@ -374,7 +404,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert (right.exit_code, "none is better" in right.output) == (0, True)
     assert wrong.exit_code == 1
     found = {one["what"]: one for one in json.loads(wrong.stdout)}
-    assert found["other options"]["change"] == "process"
+    assert found["other options"]["change"] == "process='cosine'"
     assert "expected the tensors samples and labels" in str(checked("right", "other").exception)
 
 

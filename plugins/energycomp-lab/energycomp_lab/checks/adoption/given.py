@@ -8,12 +8,12 @@ import torch
 
 from energycomp_lab.checks.adoption.case import Case, Finding, once, predicted
 
-Mode = Literal["repeats", "train mode", "random"]
+Mode = Literal["repeats", "train mode", "random", "not finite"]
 
 
 @once
 def mode(case: Case) -> Mode:
-    """Whether predictions repeat. The network is in eval mode afterwards; what it gave is kept from now on if so."""
+    """Whether predictions are finite and repeat. The network is in eval mode afterwards; what it gave is kept if so."""
     network = case.model.denoiser.network
     noised = case.rows[: max(4, 256 // case.numbers)]
     condition = case.condition(noised.index)
@@ -21,6 +21,8 @@ def mode(case: Case) -> Mode:
     first = predicted(case.model, noised, condition) if training else None
     network.eval()
     second, third = (predicted(case.model, noised, condition) for _ in range(2))
+    if not bool(second.isfinite().all()):
+        return "not finite"
     if not torch.allclose(second, third, 1e-3, 1e-4):
         return "random"
     case.calls.known = {}
@@ -31,7 +33,12 @@ def check_mode(case: Case) -> Finding:
     """A prediction repeats."""
     found: Mode = mode(case)
     measured = "random in eval mode" if found == "random" else found
-    change = {"repeats": "", "train mode": "network.eval()", "random": "switch dropout off in call="}[found]
+    change = {
+        "repeats": "",
+        "train mode": "network.eval()",
+        "random": "switch dropout off in call=",
+        "not finite": "the weights, the precision, or what call= gives to the network",
+    }[found]
     return Finding("mode", measured, "a prediction repeats", "wrong" if change else "ok", change)
 
 

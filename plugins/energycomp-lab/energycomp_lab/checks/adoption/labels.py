@@ -17,6 +17,7 @@ from torch import Tensor
 from energycomp.components import Condition
 from energycomp.models import Model
 from energycomp_lab.checks.adoption.case import Case, Finding, Noised, mean_error, once, predicted, squared
+from energycomp_lab.checks.adoption.given import mode
 from energycomp_lab.checks.adoption.near_misses import NearMiss, labels_of, names_of, remade
 
 SCREEN = (0.5, 0.13, 0.035)  # SNR relative to the variance of the samples, at which labels differ
@@ -130,23 +131,32 @@ def table_of(case: Case, n: int, among: Tensor | None = None) -> Table:
 
 def _nulls(case: Case, wide: Model, noised: Noised) -> dict[str, Tensor]:
     """What the null predicts, and what a label predicts that is no class, by their names."""
-    null = case.options["null"]
     rows = len(noised.snr)
     found = dict[str, Tensor]()
     if case.model.denoiser.null_trained:
         u = Condition.unconditional(*case.model.denoiser.token_shape, rows=rows)
         found["null"] = predicted(case.model, noised, u)
     if case.options["kind"] == "classes":
-        spare = labels_of(case.model) - 1
-        if spare >= case.model.denoiser.token_shape[1] and spare != null:
+        spare = spare_label(case)
+        if spare is not None:
             found[f"{spare}"] = predicted(wide, noised, wide.conditioner(torch.full((rows,), spare)))
     return found
 
 
+def spare_label(case: Case) -> int | None:
+    """The label that may be a null: one that is no class, or without a null the last class if no sample has it."""
+    values: Tensor = case.values  # type: ignore[assignment] # it is called where they are known
+    last = labels_of(case.model) - 1
+    null = case.options["null"]
+    is_class = last < case.model.denoiser.token_shape[1]
+    unused = null is None and not bool((values == last).any())
+    return last if last != null and (unused or not is_class) else None
+
+
 @once
 def table(case: Case) -> Table | None:
-    """Of some samples; None where their conditions are not known."""
-    if case.values is None:
+    """Of some samples; None where their conditions are not known, or predictions are not finite."""
+    if case.values is None or mode(case) == "not finite":
         return None
     count = min(labels_of(case.model), COLUMNS) if case.options["kind"] == "classes" else 5
     n = max(count, case.evaluations // 60, min(case.evaluations // 10, 400 // case.numbers))
@@ -198,7 +208,7 @@ def _order(case: Case, labels: Tensor) -> NearMiss:
     said = [f"label {b} for {names[a]}" for a, b in changed[:6]] + ["..."] * (len(changed) > 6)
     instead = f"label + {min(steps)} for each" if moved and len(steps) == 1 else ", ".join(said)
     model = case.model if int(labels.max()) < classes else wide_model(case.model)
-    return NearMiss("labels", "the order of the classes", instead, model, labels)
+    return NearMiss("labels", "the order of the classes", instead, model, labels, change="the order of the labels")
 
 
 def check_labels(case: Case) -> Finding | None:
@@ -226,10 +236,12 @@ def check_null(case: Case) -> Finding | None:
     own = shares.pop("null", None)
     spare = next((label for label, share in shares.items() if share < SHARE), None)
     if own is None:
-        if not shares:
+        label, share = next(iter(shares.items()), ("", 0.0))
+        is_class = label != "" and int(label) < case.model.denoiser.token_shape[1]
+        if not label or (is_class and share >= SHARE):
             return None
-        label, share = next(iter(shares.items()))
-        change = f"null={label}, for & and guidance" if share < SHARE else ""
+        among = f"classes={label}, " if is_class else ""
+        change = f"{among}null={label}, for & and guidance" if share < SHARE else ""
         return Finding("null", f"None; label {label} has {share:.2f} of the error of a mean", "", "note", change)
     if case.options["kind"] == "classes" and bool((case.values == null).any()):
         return Finding("null", f"label {null}, which samples have", "no class", "wrong", f"null={spare}")

@@ -29,12 +29,21 @@ PAIRS: tuple[tuple[str, Any], ...] = (
     ("edm", SIGMAS),
     *itertools.product(("eps", "x0", "v"), BETAS),
 )
-CLOCKS: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {  # what else a network may be told, by `call`
-    "timestep": {"999 - t": lambda t: 999 - t, "t / 1000": lambda t: t / 1000, "1000 t": lambda t: 1000 * t},
-    "index": {"999 - t": lambda t: 999 - t},
-    "unit": {"1000 t": lambda t: 1000 * t, "t / 1000": lambda t: t / 1000, "1 - t": lambda t: 1 - t},
-    "sigma": {"log sigma": torch.log},
-    "log sigma / 4": {"log sigma": lambda t: 4 * t, "log sigma / 16": lambda t: t / 4},
+Told = Callable[[Tensor], Tensor]
+CLOCKS: dict[str, dict[str, tuple[Told, str]]] = {  # what else a network may be told, by `call`, and its code
+    "timestep": {
+        "999 - t": (lambda t: 999 - t, "999 - t"),
+        "t / 1000": (lambda t: t / 1000, "t / 1000"),
+        "1000 t": (lambda t: 1000 * t, "1000 * t"),
+    },
+    "index": {"999 - t": (lambda t: 999 - t, "999 - t")},
+    "unit": {
+        "1000 t": (lambda t: 1000 * t, "1000 * t"),
+        "t / 1000": (lambda t: t / 1000, "t / 1000"),
+        "1 - t": (lambda t: 1 - t, "1 - t"),
+    },
+    "sigma": {"log sigma": (torch.log, "t.log()")},
+    "log sigma / 4": {"log sigma": (lambda t: 4 * t, "4 * t"), "log sigma / 16": (lambda t: t / 4, "t / 4")},
 }
 NEAR, FAR = (0.9, 1.1), (0.5, 0.7, 0.8, 1.25, 1.4, 2.0)  # times the input, the output and the time
 SLOWED = (0.25, 4.0)  # times the time
@@ -54,6 +63,7 @@ class NearMiss:
 
     Args:
         option, got, instead: what `adopt` was given, and what it would be given.
+        change: what to give to `adopt` in place of it, or what is to be changed beside.
         labels: the network's label of each class, (C,), if it is these that differ.
         changed: samples as they should be, if it is these that differ.
 
@@ -68,6 +78,7 @@ class NearMiss:
     model: Model
     labels: Tensor | None = None
     changed: Callable[[Tensor], Tensor] | None = None
+    change: str = ""
 
     @property
     def by_call(self) -> bool:
@@ -128,16 +139,17 @@ def near_misses(case: Case, *, far: bool) -> Iterator[NearMiss]:
     """All that differ from the adopted model in one thing, and with `far` in much, in two things, or in the samples."""
     adapter: Any = case.model.denoiser.network
     said = said_of(case.model)
-    for option, got, instead, changed in itertools.chain(
+    for option, got, instead, changed, change in itertools.chain(
         _options(case), _calls(case, far), _pairs(case) if far else ()
     ):
         with suppress(InputError):  # options that contradict each other
-            yield NearMiss(option, got, instead, _adopted(adapter.network, said | changed))
+            yield NearMiss(option, got, instead, _adopted(adapter.network, said | changed), change=change)
     if far:
         yield from _samples(case)
 
 
-_Change = tuple[str, str, str, dict[str, Any]]  # the option, what it is, what it could be, and the keywords of `adopt`
+# The option, what it is, what it could be, the keywords of `adopt`, and their code
+_Change = tuple[str, str, str, dict[str, Any], str]
 
 
 def _options(case: Case) -> Iterator[_Change]:
@@ -156,7 +168,7 @@ def _options(case: Case) -> Iterator[_Change]:
     for option, known in others.items():
         for other in known:
             if other != options[option]:
-                yield option, shortly(options[option]), repr(other), {option: other}
+                yield option, shortly(options[option]), repr(other), {option: other}, f"{option}={other!r}"
 
 
 def _pairs(case: Case) -> Iterator[_Change]:
@@ -164,7 +176,9 @@ def _pairs(case: Case) -> Iterator[_Change]:
     for kind, process in PAIRS:
         if kind != case.options["predicts"] and process != case.options["process"]:
             got = f"{case.options['predicts']!r} and {shortly(case.options['process'])}"
-            yield "predicts and process", got, f"{kind!r} and {process!r}", {"predicts": kind, "process": process}
+            given = {"predicts": kind, "process": process}
+            change = f"predicts={kind!r}, process={process!r}"
+            yield "predicts and process", got, f"{kind!r} and {process!r}", given, change
 
 
 def _calls(case: Case, far: bool) -> Iterator[_Change]:
@@ -172,16 +186,28 @@ def _calls(case: Case, far: bool) -> Iterator[_Change]:
     adapter: Any = case.model.denoiser.network
     call = adapter.call
     clock = case.options["clock"]
-    for name, told in CLOCKS[clock].items():
-        yield "clock", repr(clock), f"{name}, by call=,", {"call": _told(call, told)}
-    yield "sign", "the output", "minus the output, by call=,", {"call": _scaled(call, output=-1.0)}
+
+    def changed(
+        option: str, got: str, instead: str, other: Any, *, x: str = "x", t: str = "t", of: str = ""
+    ) -> _Change:
+        arguments = f"{x}, {t}" if case.options["kind"] == "none" else f"{x}, {t}, c"
+        code = f"call=lambda net, x, t, c: {of}net({arguments})"
+        return option, got, f"{instead}, by call=,", {"call": other}, code
+
+    for name, (told, code) in CLOCKS[clock].items():
+        yield changed("clock", repr(clock), name, _told(call, told), t=code)
+    yield changed("sign", "the output", "minus the output", _scaled(call, output=-1.0), of="-")
     for times in NEAR + (FAR if far else ()):
-        yield "output", "the output", f"{times:g} times the output, by call=,", {"call": _scaled(call, output=times)}
-        yield "input", "the input", f"{times:g} times the input, by call=,", {"call": _scaled(call, given=times)}
+        number = f"{times:g}"
+        scaled = _scaled(call, output=times)
+        yield changed("output", "the output", f"{number} times the output", scaled, of=f"{number} * ")
+        scaled = _scaled(call, given=times)
+        yield changed("input", "the input", f"{number} times the input", scaled, x=f"{number} * x")
     for times in NEAR + (FAR + SLOWED if far else ()) if clock in ("timestep", "unit", "sigma") else ():
-        yield "clock", repr(clock), f"{times:g} t, by call=,", {"call": _told(call, partial(mul, times))}
+        yield changed("clock", repr(clock), f"{times:g} t", _told(call, partial(mul, times)), t=f"{times:g} * t")
     for steps in MOVED + (FAR_MOVED if far else ()) if clock == "timestep" else ():
-        yield "clock", repr(clock), f"t {steps:+g}, by call=,", {"call": _told(call, partial(add, steps))}
+        moved = f"t {'-' if steps < 0 else '+'} {abs(steps):g}"
+        yield changed("clock", repr(clock), f"t {steps:+g}", _told(call, partial(add, steps)), t=moved)
 
 
 def _samples(case: Case) -> Iterator[NearMiss]:
@@ -190,14 +216,16 @@ def _samples(case: Case) -> Iterator[NearMiss]:
     if samples.ndim == 4:
         for name, changed in SEEN.items():
             if changed(samples).shape == samples.shape and not torch.equal(changed(samples), samples):
-                yield NearMiss("samples", "images as they are", f"{name},", case.model, changed=changed)
+                change = f"the images: {name}"
+                yield NearMiss("samples", "images as they are", f"{name},", case.model, changed=changed, change=change)
     if samples.ndim == 2:
         mean = samples.mean(0)
         std = samples.std(0).clamp(min=1e-6)
         if float(std.max() / std.min()) > 2:
             instead = "NumberProcessor.fit(data)"
             standard = lambda x: (x - mean) / std  # noqa: E731
-            yield NearMiss("processor", "numbers as they are", instead, case.model, changed=standard)
+            change = f"processor={instead}"
+            yield NearMiss("processor", "numbers as they are", instead, case.model, changed=standard, change=change)
 
 
 def _told(call: Any, told: Callable[[Tensor], Tensor]) -> Any:

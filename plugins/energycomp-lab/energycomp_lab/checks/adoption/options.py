@@ -238,7 +238,7 @@ def check_options(case: Case) -> Finding:
     if not found.tried:
         return Finding("other options", "not tried", "what is wrong here first", "note")
     if found.cure is not None:
-        return Finding("other options", f"{found.cure}", "none", "wrong", found.cure.option)
+        return Finding("other options", f"{found.cure}", "none", "wrong", found.cure.change)
     if found.cures:
         named = " or ".join(dict.fromkeys(one.option for one in found.cures))
         change = f"{named}: samples of the training, or more of them, may show which"

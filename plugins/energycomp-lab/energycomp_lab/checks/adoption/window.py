@@ -164,7 +164,7 @@ def check_window(case: Case) -> Finding | None:
         return None
     found = window(case)
     said = ", ".join(f"{k}={v:.3g}" if k == "beta" else f"{k}={v}" for k, v in found.defaults.items())
-    return Finding("reading", f"others read better in {found.gain:.0%} of resamplings", "", "note", said)
+    return Finding("reading", f"other timesteps read better in {found.gain:.0%} of resamplings", "", "note", said)
 
 
 def _at(edges: Tensor, place: float) -> Tensor:
