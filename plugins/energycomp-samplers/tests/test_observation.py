@@ -370,3 +370,12 @@ def test_conditions_of_each_sample_are_those_of_the_samples_that_are_observed() 
     found = predict(per_sample([model(0.5, 0.5), several & blind]), x, t)
     assert torch.allclose(found[::2], first[::2], atol=1e-4)
     assert torch.allclose(found[1::2], second[1::2], atol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", [None, "gauss"])
+def test_guidance_weighs_components_and_no_observation(sampler: str | None) -> None:
+    """a^2 / u is N(8 / 7, 1 / 7), and what is seen has the precision 25: the mean is 58 / 32."""
+    u = Gaussian(0.0, 1.0, unconditional="self")
+    seen = Gaussian(1.0, 0.25, unconditional=u) & observe(torch.ones(1, 1, 1), torch.full((1, 1, 1), 2.0), std=0.2)
+    x = Composer(seen).sample(1000, guidance_scale=2.0, sampler=sampler, **OPTIONS)
+    assert abs(float(x.mean()) - 58 / 32) < 0.05
