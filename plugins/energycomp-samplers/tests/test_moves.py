@@ -213,6 +213,7 @@ def gaussian(mean: float, variance: float) -> Gaussian:
     return Gaussian(mean, variance, sample_shape=(10,), alphas_cumprod=EVEN)
 
 
+@pytest.mark.parametrize("generator", [0, list(range(60))], ids=["one swarm", "each alone"])
 @pytest.mark.parametrize(
     ("component", "mean", "variance"),
     [
@@ -221,8 +222,11 @@ def gaussian(mean: float, variance: float) -> Gaussian:
     ],
     ids=["the error of a network", "a wide product"],
 )
-def test_long_steps_end_where_the_product_changes_no_more(component: Any, mean: float, variance: float) -> None:
-    options = {"num_inference_steps": 60, "output_type": "latent", "generator": 0, "progress": False}
-    x = Composer(component).sample(150, sampler=SMC(weights="none", moves=MALA(moves=4, nodes=2)), **options)
+def test_long_steps_end_where_the_product_changes_no_more(
+    component: Any, mean: float, variance: float, generator: Any
+) -> None:
+    options = {"num_inference_steps": 60, "output_type": "latent", "generator": generator, "progress": False}
+    n = len(generator) if isinstance(generator, list) else 150
+    x = Composer(component).sample(n, sampler=SMC(weights="none", moves=MALA(moves=4, nodes=2)), **options)
     assert abs(float(x.mean()) - mean) < 0.2 * variance**0.5
     assert abs(float(x.var()) / variance - 1.0) < 0.2
