@@ -40,6 +40,7 @@ from energycomp.components.parts import on as on, on_part as on_part
 from energycomp.components.per_sample import per_sample as per_sample
 from energycomp.components.predict import (
     WrappedGroup as WrappedGroup,
+    differs_by_sample as differs_by_sample,
     group_of as group_of,
     native_type as native_type,
     predict as predict,

@@ -114,6 +114,14 @@ class HasDenoiser(Protocol):
     def denoiser(self) -> Any: ...
 
 
+@runtime_checkable
+class HasCondition(Protocol):
+    """A leaf under a condition, which may have a row for each sample."""
+
+    @property
+    def condition(self) -> Any: ...
+
+
 def unconditional_of(component: Any) -> Any:
     """The unconditional component of one; None where it has none."""
     return component.unconditional if isinstance(component, HasUnconditional) else None

@@ -12,7 +12,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.component import Leaf, LeafGroup, RaggedGroup, WeightedSum
+from energycomp.components.component import Compound, HasCondition, Leaf, LeafGroup, RaggedGroup, WeightedSum
+from energycomp.components.condition import Condition
 from energycomp.components.ledger import count_component
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.terms import shared_space, weights_at
@@ -113,6 +114,22 @@ def rewrapped(leaf: Any, inner: Any) -> Any:
     """Another leaf in the wrappers of a leaf."""
     is_wrapped = isinstance(group_of(leaf), WrappedGroup)
     return attrs.evolve(leaf, inner=rewrapped(leaf.inner, inner)) if is_wrapped else inner
+
+
+def differs_by_sample(leaf: Any) -> bool:
+    """Whether a leaf, or one inside of it, has a condition for each sample, so that it knows samples by their places.
+
+    >>> from energycomp.components import Condition, Gaussian
+    >>> from energycomp.denoisers import Conditional
+    >>> from energycomp.testing import tiny_model
+    >>> several = Conditional(tiny_model().denoiser, Condition(torch.zeros(2, 1, 2)))
+    >>> differs_by_sample(several), differs_by_sample(Gaussian())
+    (True, False)
+    """
+    bare = unwrapped(leaf)
+    if isinstance(bare, Compound):
+        return any(differs_by_sample(one) for part in bare.inside for one in part.terms)
+    return isinstance(bare, HasCondition) and isinstance(bare.condition, Condition) and len(bare.condition) > 1
 
 
 def grouped(leaves: Iterable[Any]) -> list[tuple[LeafGroup, list[Any]]]:
@@ -235,8 +252,6 @@ def _summed(
 ) -> Tensor:
     """A weighted sum of predictions."""
     total = torch.zeros_like(sample, dtype=torch.promote_types(sample.dtype, torch.float32))
-    if not weights:
-        return total
     by_leaf = {id(leaf): weight for leaf, weight in weights}
     common = _common_type([leaf for leaf, _ in weights], is_one=is_constant(sum(by_leaf.values()), 1.0))
     levels = cache(lambda: shared_space(composition.terms).levels(timestep, total.dtype))
@@ -317,7 +332,8 @@ def predict_group(
 ) -> Sequence[Tensor]:
     """The predictions of the leaves of a group, each for its own samples (N_k,) of the batch; None for all of them.
 
-    Costs one batch where the group is a `RaggedGroup` or all leaves count for all samples, else one per leaf.
+    Costs one batch where the group is a `RaggedGroup` or all leaves count for all samples, else one per leaf: of its
+    own samples, or of all, where it differs from sample to sample.
 
     >>> from energycomp.testing import tiny_model
     >>> model = tiny_model()
@@ -332,7 +348,13 @@ def predict_group(
     known = [everyone if owner is None else owner for owner in owners]
     if isinstance(group, RaggedGroup):
         return group.predict_some(members, known, sample, timestep)
-    return [group.predict([leaf], sample[own], timestep[own])[0] for leaf, own in zip(members, known, strict=True)]
+    predicted = []
+    for leaf, own in zip(members, known, strict=True):
+        if differs_by_sample(leaf):
+            predicted.append(group.predict([leaf], sample, timestep)[0][own])
+        else:
+            predicted.append(group.predict([leaf], sample[own], timestep[own])[0])
+    return predicted
 
 
 def _name_what_is_not_finite(parts: Sequence[_Part], timestep: Tensor) -> None:

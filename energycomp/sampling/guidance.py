@@ -10,6 +10,8 @@ import attrs
 from torch import Tensor
 
 from energycomp.components import Composition, Compound, EnergyComponent, PredictionType, combine, during
+from energycomp.components.algebra import sole_leaf
+from energycomp.components.component import Gathers
 from energycomp.components.predict import rewrapped, unwrapped
 from energycomp.components.weights import AnyWeight, Weight, positive, scalar
 from energycomp.denoisers.denoiser import Conditional
@@ -124,8 +126,11 @@ class ClassifierFree:
     scale: AnyWeight = attrs.field(default=SCALE, converter=scalar, validator=SCALES)
 
     def weighted(self, composition: EnergyComponent, /) -> Composition:
-        """u + s R(C)."""
+        """u + s R(C); of what is observed, inside: an observation counts once, whatever the scale."""
         whole = Composition.of(composition)
+        leaf = sole_leaf(whole)
+        if isinstance(leaf, Gathers) and isinstance(leaf, Compound):
+            return Composition.of(leaf.remade([self.weighted(part) for part in leaf.inside]))
         return combine([self.scale * whole, whole.unconditional], "product")  # u stays where the scale is 0
 
     def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition, PredictionType, during, predict, ramp, region
+from energycomp.components import Composition, PredictionType, convert, during, predict, ramp, region
 from energycomp.denoisers import count_rows
 from energycomp.sampling import Composer, make_scheduler, sample as follow
 from energycomp.testing import tiny_model
@@ -112,3 +112,14 @@ def test_a_composition_without_weight_predicts_no_noise() -> None:
     with count_rows() as spent:
         assert not late.eps(torch.randn(2, 3, 16, 16), torch.full((2,), 999.0)).any()
     assert spent.rows == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_composition_without_weight_at_a_timestep_predicts_no_noise_as_any_type(kind: PredictionType) -> None:
+    model = tiny_model()
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    t = torch.full((2,), 99.0)
+    signal, noise = model.denoiser.noised_space.levels(t)
+    expected = convert(torch.zeros_like(x), x, signal, noise, source="epsilon", target=kind)
+    found = predict(during(until=0.4) * model(0.2, 0.3), x, t, prediction_type=kind)
+    torch.testing.assert_close(found, expected)

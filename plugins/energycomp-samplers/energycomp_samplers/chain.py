@@ -170,18 +170,25 @@ class Chain:
     log_c: Tensor | None = None  # (G,)
     acceptance: dict[float, float] = attrs.field(factory=dict)
 
-    def move(self, run: Run, x: Tensor, x0: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+    def move(
+        self, run: Run, x: Tensor, x0: Tensor, level: Level, most: Tensor | float = math.inf
+    ) -> tuple[Tensor, Tensor]:
         """Particles (G, P, *shape) and the predictions x0 (K, G, P, *shape) there, after the moves of a level.
 
         Momenta are drawn anew at every level, since particles that were resampled share theirs.
-        """
-        return self.within(Density(run.target, level, run.noise, run.uniform), x, x0)
 
-    def within(self, density: Density, x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
+        Args:
+            most: the largest step size of this level, (G,), beside that of the chain.
+        """
+        return self.within(Density(run.target, level, run.noise, run.uniform), x, x0, most)
+
+    def within(self, density: Density, x: Tensor, x0: Tensor, most: Tensor | float = math.inf) -> tuple[Tensor, Tensor]:
         """The same, within a density."""
+        highest = torch.full((len(x),), self.most, dtype=torch.float64, device=x.device).clamp(max=most).log()
         if self.log_c is None:
             # The first level begins at the given step size; later ones go on with the adapted one
             self.log_c = torch.full((len(x),), math.log(self.options.step_size), dtype=torch.float64, device=x.device)
+        self.log_c = torch.minimum(self.log_c, highest)
         state = density.state(x, x0)
         rates = []
         for _ in range(self.options.moves):
@@ -192,7 +199,7 @@ class Chain:
                 continue
             # Adapt the step size of each group to its rate of acceptance.
             rate = accepted.double().mean(dim=1)
-            self.log_c = (self.log_c + RATE * (rate - goal)).clamp(max=math.log(self.most))
+            self.log_c = torch.minimum(self.log_c + RATE * (rate - goal), highest)
             rates.append(float(rate.mean()))
         if rates:
             self.acceptance[density.level.timestep] = sum(rates) / len(rates)

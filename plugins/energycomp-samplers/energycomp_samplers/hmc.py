@@ -49,7 +49,7 @@ class HMC:
             more for each move, and one at each noise level).
         nodes: of the line integral of each leapfrog step, at least 2.
         acceptance: the rate to which steps are adapted.
-        step_size: c of the first move.
+        step_size: c of the first move, and the largest where the noised product changes no more, see `smc`.
 
     >>> from energycomp import Composer
     >>> from energycomp.testing import Gaussian

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from energycomp.components import WrappedGroup, bounds
+from energycomp.components import WrappedGroup, bounds, differs_by_sample, unwrapped
 from energycomp.denoisers import Conditional, Denoiser
 from energycomp.errors import InputError
 from energycomp.sampling import Level, Target
@@ -74,10 +74,12 @@ def check_densities(target: Target, instead: str = "leave sampler= out") -> None
         )
     # Components that differ from sample to sample.
     for leaf in target.composition.terms:
-        if isinstance(leaf, Conditional) and len(leaf.condition) > 1:
+        if differs_by_sample(leaf):
+            bare = unwrapped(leaf)
+            several = f"{len(bare.condition)} conditions" if isinstance(bare, Conditional) else "conditions"
             raise InputError(
-                f"got {leaf!r} with {len(leaf.condition)} conditions, one for each sample; expected one for all "
-                "samples of this sampler; sample one condition at a time"
+                f"got {leaf!r} with {several}, one for each sample; expected one for all samples of this sampler; "
+                "sample one condition at a time"
             )
 
 

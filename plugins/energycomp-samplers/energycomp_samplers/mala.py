@@ -39,7 +39,7 @@ class MALA:
             evaluations as three nodes, and one more at each noise level).
         nodes: of the line integral, at least 2.
         acceptance: the rate to which steps are adapted.
-        step_size: c of the first move.
+        step_size: c of the first move, and the largest where the noised product changes no more, see `smc`.
 
     >>> from energycomp import Composer
     >>> from energycomp.testing import Gaussian

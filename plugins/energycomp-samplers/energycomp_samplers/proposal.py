@@ -69,6 +69,10 @@ class Proposal:
             apart = apart + (1.0 - self.total) * sum_of_squares(x - kept * centre, x)
         return -apart / (2.0 * self.level.beta)
 
+    def change(self, x: Tensor, x0: Tensor) -> Tensor:
+        """The log weights of "rne" for a unit of the log signal-to-noise ratio, (G, P)."""
+        return self.rne(x, x0) * (1.0 - self.level.alpha) / self.level.beta
+
     def fkc(self, x: Tensor, x0: Tensor) -> Tensor:
         """|G|^2 - sum_i b_i |s_i|^2 = B (B - 1) |s|^2 - sum_i b_i |s_i - s|^2 with the mean score s = G / B."""
         scores = (self.level.alpha**0.5 * x0 - x) / (1.0 - self.level.alpha)

@@ -33,6 +33,13 @@ Second order: the particles of `proposal="gauss"` and "jacobian" follow pi_t Z_t
 `energycomp_samplers.second_order`, which is the noised product where components are Gaussian. Z is a twist, as a
 constraint is one: it changes which particles are on the way, and not what arrives. It is weighed with the product.
 
+Moves: the step size c of `energycomp_samplers.chain` grows beyond the first one only where the noised product still
+changes: where the log weights of "rne" for a unit of the log signal-to-noise ratio are above 0.1, the mean over the
+particles of a sample. They fall as the noise does, so that they stand for all that is left. Below, the sum of the
+scores is the score of the product, and steps of the size of the noise are enough. Longer ones would follow the error of
+a network, whose score is wrong by that of its noise prediction divided by the noise. Fewer than 8 particles, such as
+those of a list of generators, do not say where that is: their steps stay short for one component alone.
+
 Weights b_i that vary over the noise level, as those of guidance do, are those of level t in the step from t to s. Where
 they change, only the weights of energies follow the change of pi_t.
 """
@@ -61,6 +68,9 @@ from energycomp_samplers.weighing import Weighing
 
 NONE_LEFT = "the constraint ruled all particles of a sample out: samples do not satisfy it; use more particles"
 CONSTRAINT = legal(lambda value: isinstance(value, Constraint), "one of `energycomp_samplers.constraint(f)`")
+CHANGES = 0.1  # of log weights, up to which the sum of the scores is as good as right from a level on
+NOTHING = 1e-3  # the same of a single component, by rounding
+SEVERAL = 8  # particles, whose mean hardly depends on where each is
 ONE = (1.0, 1.0)  # the bounds of the sum of the weights
 PROPOSALS = ("sum", "gauss", "jacobian")
 WEIGHTS = ("rne", "fkc", "energy", "none")
@@ -212,7 +222,7 @@ class _Swarm(Steps):
 
         # Move: within the density of this level.
         if self.chain is not None:
-            x, x0 = self.chain.move(self.run, x, x0, level)
+            x, x0 = self.chain.move(self.run, x, x0, level, self._longest(self.chain, proposal, x, x0))
             energy = total_energy(target, x, level) if uses_energy else None
             if self.twist.follows(level):
                 x, x0 = self.twist.predicted(x, level)
@@ -246,6 +256,14 @@ class _Swarm(Steps):
         if energy is not None:
             self.leaving = energy + proposal.log_ratio(x, y, centre)
         self.x = y.flatten(0, 1)
+
+    def _longest(self, chain: Chain, proposal: Proposal, x: Tensor, x0: Tensor) -> Tensor:
+        """The largest step size of moves at a level, (G,)."""
+        # Where weights change no more, steps of the noise are enough, and longer ones follow errors of a network.
+        changes = proposal.change(x.detach(), x0.detach()).abs().mean(dim=1)
+        # The test of a move holds for steps that do not depend on where its particle is: few must not decide.
+        enough = CHANGES if x.shape[1] >= SEVERAL else NOTHING
+        return torch.where(changes > enough, torch.inf, chain.options.step_size)
 
     def finish(self) -> Sampled:
         samples = self.x

@@ -17,6 +17,7 @@ from energycomp.plugins import find, listing
 from energycomp.sampling import AttributeGuidance, Sampler, SamplingReport, Target, interval
 from energycomp.testing import Gaussian, labels_model, planted, tinted_model, tiny_model
 from energycomp_lab.checks import check_sampler
+from energycomp_samplers import within
 from energycomp_samplers.gauss import Gauss
 from energycomp_samplers.hmc import HMC
 from energycomp_samplers.langevin import Langevin
@@ -249,6 +250,9 @@ def test_what_every_sampler_refuses(sampler: str) -> None:
         drawn(tiny_model()(0.2, 0.2), sampler, guidance="apg")
     with pytest.raises(InputError, match="with 3 conditions, one for each sample"):
         drawn(tiny_model().leaf(torch.rand(3, 2)), sampler)
+    within_left = within("left half", tiny_model().leaf(torch.rand(3, 2)), background=torch.zeros(3, 16, 16))
+    with pytest.raises(InputError, match="with 3 conditions, one for each sample"):
+        drawn(within_left, sampler)
     model = tiny_model()
     a, b = model(0.2, 0.2), model(0.8, 0.7)
     left = region("left half")

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition
+from energycomp import Composer
+from energycomp.components import Composable, Composition
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.sampling import Run, Target
@@ -191,3 +192,41 @@ def test_what_moves_refuse() -> None:
         HMC(persistence=1.0)
     with pytest.raises(InputError, match=r"step_size=3\.0 for Langevin; expected a number above 0, at most 2"):
         Langevin(step_size=3.0)
+
+
+# alpha_bar whose log signal-to-noise ratio falls evenly, from noise of the deviation 0.005
+EVEN = torch.sigmoid(torch.linspace(10.6, -10.0, 1000))
+
+
+class Off(Composable):
+    """A Gaussian whose noise prediction is off by 0.016, as that of a trained network is."""
+
+    def __init__(self, right: Gaussian) -> None:
+        self.right = right
+        self.noised_space = right.noised_space
+
+    def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        return self.right.eps(sample, timestep) + 0.016
+
+
+def gaussian(mean: float, variance: float) -> Gaussian:
+    return Gaussian(mean, variance, sample_shape=(10,), alphas_cumprod=EVEN)
+
+
+@pytest.mark.parametrize("generator", [0, list(range(60))], ids=["one swarm", "each alone"])
+@pytest.mark.parametrize(
+    ("component", "mean", "variance"),
+    [
+        (Off(gaussian(1.0, 0.5)), 1.0, 0.5),  # at the last levels its score is off by two deviations
+        (2 * gaussian(1.0, 0.5) - gaussian(0.0, 0.3), 6.0, 1.5),  # wider than both, down to low noise
+    ],
+    ids=["the error of a network", "a wide product"],
+)
+def test_long_steps_end_where_the_product_changes_no_more(
+    component: Any, mean: float, variance: float, generator: Any
+) -> None:
+    options = {"num_inference_steps": 60, "output_type": "latent", "generator": generator, "progress": False}
+    n = len(generator) if isinstance(generator, list) else 150
+    x = Composer(component).sample(n, sampler=SMC(weights="none", moves=MALA(moves=4, nodes=2)), **options)
+    assert abs(float(x.mean()) - mean) < 0.2 * variance**0.5
+    assert abs(float(x.var()) / variance - 1.0) < 0.2

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from energycomp import Composer
-from energycomp.components import Mixture, combine, predict
+from energycomp.components import Mixture, combine, per_sample, predict
 from energycomp.errors import CompositionError, EnergycompWarning, InputError
 from energycomp.sampling import Target
 from energycomp.seeds import seeded
@@ -326,3 +326,24 @@ def test_the_variance_of_conditions_that_differ_is_that_of_the_first() -> None:
     places = torch.tensor([[0.2, 0.3], [0.7, 0.8], [0.5, 0.5]])
     several, one = (model.leaf(each, name="a") for each in (places, places[:1]))
     assert spreads_of(Target(several))[0].problem == spreads_of(Target(one))[0].problem
+
+
+def test_conditions_of_each_sample_are_those_of_the_samples_that_are_observed() -> None:
+    model = tiny_model()
+    several = model.leaf(torch.tensor([[0.1, 0.2], [0.9, 0.7]]))
+    blind = observe(torch.zeros(3, 16, 16), torch.zeros(3, 16, 16), 1.0, variance=1e-4)
+    x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    t = torch.full((4,), 500.0)
+    first, second = (predict(Composer(one), x, t) for one in (model(0.5, 0.5), several & blind))
+    found = predict(per_sample([model(0.5, 0.5), several & blind]), x, t)
+    assert torch.allclose(found[::2], first[::2], atol=1e-4)
+    assert torch.allclose(found[1::2], second[1::2], atol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", [None, "gauss"])
+def test_guidance_weighs_components_and_no_observation(sampler: str | None) -> None:
+    """a^2 / u is N(8 / 7, 1 / 7), and what is seen has the precision 25: the mean is 58 / 32."""
+    u = Gaussian(0.0, 1.0, unconditional="self")
+    seen = Gaussian(1.0, 0.25, unconditional=u) & observe(torch.ones(1, 1, 1), torch.full((1, 1, 1), 2.0), std=0.2)
+    x = Composer(seen).sample(1000, guidance_scale=2.0, sampler=sampler, **OPTIONS)
+    assert abs(float(x.mean()) - 58 / 32) < 0.05
