@@ -87,6 +87,7 @@ def test_programs_of_the_official_files() -> None:
         ([*both, step("less_than", 2, 3)], "yes"),
         ([*both, step("greater_than", 2, 3)], "no"),
         ([*both, step("equal_integer", 2, 3)], "no"),
+        (large, [3]),  # the object itself, by its number
     ):
         assert answer(program, certain()).value == said
 
@@ -125,6 +126,15 @@ def test_the_probability_of_a_set_is_its_share_of_the_samples() -> None:
     for alone in (answer("what is left of the sphere?", Belief(ground[:, 3:], codes[:, 3:])),
                   answer([step("scene")], Belief(ground[:, 4:], codes[:, 4:]))):  # fmt: skip
         assert (alone.value, alone.probability) == ([], 1.0)
+
+
+@pytest.mark.parametrize("question", ["what color is the thing?", "how many red things are there?", "is the thing large?"])
+def test_a_question_about_words_that_were_not_read_is_refused(question: str) -> None:
+    """They were answered with the last word of the attribute, and with 0, at 100 %."""
+    places = belief(solution(values=torch.tensor([[0.3, 0.5, 0, 0, 0, 0.0]])))
+    assert answer("how many things are there?", places).value == 1
+    with pytest.raises(InputError, match="expected"):
+        answer(question, places)
 
 
 def solution(words: torch.Tensor | None = None, values: torch.Tensor | None = None) -> Solution:
