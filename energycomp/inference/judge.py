@@ -100,8 +100,14 @@ def _measured(solution: Solution, problem: Problem, generator: torch.Generator) 
 def _at_limit(count: int, problem: Problem) -> bool:
     """Whether a count is an end of the range that was searched, beyond which there are other counts."""
     low, high = problem.counts
-    fewest = 0 if problem.has_empty else 1
-    return low < high and (count == high or (count == low and low > fewest))
+    if low == high:
+        return False
+    # Fewer: there may be none, where that is an answer
+    if count == low and low > (0 if problem.has_empty else 1):
+        return True
+    # More: none where each listed value is taken, and at most once
+    listed = problem.slots[0].candidates
+    return count == high and not (problem.distinct and listed is not None and count >= len(listed))
 
 
 def _peak(left: Tensor) -> tuple[float, float] | None:

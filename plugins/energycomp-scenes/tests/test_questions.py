@@ -128,7 +128,9 @@ def test_the_probability_of_a_set_is_its_share_of_the_samples() -> None:
         assert (alone.value, alone.probability) == ([], 1.0)
 
 
-@pytest.mark.parametrize("question", ["what color is the thing?", "how many red things are there?", "is the thing large?"])
+@pytest.mark.parametrize(
+    "question", ["what color is the thing?", "how many red things are there?", "is the thing large?"]
+)
 def test_a_question_about_words_that_were_not_read_is_refused(question: str) -> None:
     """They were answered with the last word of the attribute, and with 0, at 100 %."""
     places = belief(solution(values=torch.tensor([[0.3, 0.5, 0, 0, 0, 0.0]])))

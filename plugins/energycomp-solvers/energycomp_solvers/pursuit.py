@@ -36,7 +36,7 @@ from energycomp_solvers.shared.lattice import Screen
 from energycomp_solvers.shared.newton import is_apart, newton_step
 from energycomp_solvers.shared.refit import Refit
 from energycomp_solvers.shared.repair import Repair
-from energycomp_solvers.shared.subsets import add_each, greedy, promising, subset_errors, swap
+from energycomp_solvers.shared.subsets import add_each, greedy, promising, still_falls, subset_errors, swap
 
 STAGES = ("lattice", "pursuit", "count", "polish", "doubts", "comparison")  # of `Solution.trace["rows"]`
 PROMISING, FURTHER = 1, 3  # values of the lattice per component: of a first search, and once others are in place
@@ -142,7 +142,7 @@ class Pursuit:
         spare = [k for k in held_out.known if k not in kept]
         spent += [problem.rows] * 3
         # Compare the answer with the best other one, on further draws
-        draws = min(held_out.draws, most // 2)
+        draws = min(held_out.draws, max(1, most // 2))
         chooses = held_out.form([*kept, *spare])
         trace = {"error": found.errors}
         solution = compared(problem, found.atoms[kept], found.atoms[spare], draws, trace, generator, chooses)
@@ -159,7 +159,8 @@ class Pursuit:
 
         # Decide how many there are. A search that goes on decides again, with more draws.
         goes_on = problem.has_empty and self.budget > 0
-        parts = _parts(most // 2 if goes_on else most)
+        half = max(1, most // 2)
+        parts = _parts(half if goes_on else most)
         held_out = HeldOut(problem, found.atoms, [problem.draw(n, generator) for n in parts])
         kept = held_out.decided(found.form, found.chosen, found.extra, self.p_value)
         values = found.atoms[kept]
@@ -182,7 +183,7 @@ class Pursuit:
             values = words.values
             rivals = problem.mixed.opened(rivals)
         first = better = _Answer(values, words, rivals, chooses)
-        finished = partial(_finished, problem, spent, min(held_out.draws, most // 2), trace, generator, decides)
+        finished = partial(_finished, problem, spent, min(held_out.draws, half), trace, generator, decides)
         if not goes_on:
             return finished(first)
 
@@ -231,7 +232,6 @@ class Pursuit:
                 break
             # Search the lattice again, given what is chosen
             before = torch.inf
-            error = torch.inf
             moves = 0
             order = orders[-1]
             if order:
@@ -242,13 +242,12 @@ class Pursuit:
             order = swap(form, [*order, int(add_each(form, order, weighting).argmin())], weighting, rounds=2)
             places = [place for place, k in enumerate(order) if k not in orders[-1]]
             # Move what is new, while that lowers the error
-            while moves == 0 or (moves < MOVES and error < (1 - SETTLED) * before):
+            while moves == 0 or (moves < MOVES and still_falls(form, order, weighting, before, SETTLED)):
                 before = float(subset_errors(form, order, weighting).mean())
                 moves = moves + 1
                 atoms, form, order = newton_step(problem, quadratic, atoms, form, order, places, reach=reach)
-                error = float(subset_errors(form, order, weighting).mean())
             orders.append(order)
-            errors.append(error)
+            errors.append(float(subset_errors(form, order, weighting).mean()))
         # The count of least error, with all its values moved together
         most = len(orders) - 1
         count = min(range(min(low, most), min(high, most) + 1), key=errors.__getitem__)
@@ -267,7 +266,7 @@ class Pursuit:
         for _ in range(steps):
             before = float(subset_errors(form, chosen, problem.weighting).mean())
             values, form, chosen = newton_step(problem, quadratic, values, form, chosen, places, reach=0.25 / self.side)
-            if float(subset_errors(form, chosen, problem.weighting).mean()) >= (1 - ARRIVED) * before:
+            if not still_falls(form, chosen, problem.weighting, before, ARRIVED):
                 break
         return values[chosen]
 
