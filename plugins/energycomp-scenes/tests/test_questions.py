@@ -184,6 +184,7 @@ def test_evidence_that_two_readers_share_counts_once() -> None:
 
 def test_a_reader_joined_with_itself_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     words = torch.rand(2, 15, generator=seeded(0))
+    words[0, 12] = 2.0  # a cube
     posteriors = tuple(each / each.sum(1, keepdim=True) for each in words.split(SIZES, 1))
     words = torch.cat(posteriors, dim=1)
     codes = torch.stack([each.argmax(1) + 1 for each in posteriors], dim=1)
@@ -203,6 +204,12 @@ def test_a_reader_joined_with_itself_says_the_same(monkeypatch: pytest.MonkeyPat
     both = joined(read, torch.zeros(3, 64, 64), model)
     torch.testing.assert_close(both.words, words)
     assert (both.error, both.p_value, both.fit) == (1.0, 0.03, 0.9)  # of the same words
+    cubes = (values[:, 5:] == 1).float()
+    turned = attrs.evolve(read, conditions=torch.cat([values, 31 * cubes], dim=1))
+    kept = joined(turned, torch.zeros(3, 64, 64), model)
+    assert cubes[:, 0].tolist() == [1.0, 0.0]
+    assert kept.conditions.equal(turned.conditions)  # with the turns that were read
+    assert kept.error == 1.0
     says(words.flip(0).square())  # another reader, which is surer
     other = joined(read, torch.zeros(3, 64, 64), model)
     assert not torch.equal(other.conditions, values)
@@ -210,6 +217,9 @@ def test_a_reader_joined_with_itself_says_the_same(monkeypatch: pytest.MonkeyPat
     assert other.record()["error"] is None  # it is not known of these words
     with pytest.raises(InputError, match="to join"):
         joined(Solution(torch.zeros(1, 6), 1, 0.0, 0.0, 0), torch.zeros(3, 64, 64), model)
+    unknown = attrs.evolve(read, posteriors=tuple(torch.full_like(each, torch.nan) for each in posteriors))
+    with pytest.raises(InputError, match="to join"):  # of a model without an inverse temperature
+        joined(unknown, torch.zeros(3, 64, 64), model)
 
 
 def test_two_readings_are_joined() -> None:

@@ -136,6 +136,17 @@ def test_bootstrap_is_that_of_a_loop_over_resamples() -> None:
     assert interval == pytest.approx(tuple(expected.tolist()))
 
 
+def test_bootstrap_of_metrics_that_were_asked_for_their_value_and_of_one_image() -> None:
+    parts = [CountAccuracy() for _ in range(4)]
+    for k, metric in enumerate(parts):
+        metric.update([torch.zeros(k % 2, 2)], [torch.zeros(1, 2)])
+    interval = bootstrap(parts, 0.5)
+    assert [float(metric.compute()) for metric in parts] == [0.0, 1.0, 0.0, 1.0]
+    assert bootstrap(parts, 0.5) == interval  # it was None
+    assert interval == (0.0, 1.0)
+    assert bootstrap(parts[:1], 0.0) is None  # no interval of a width of 0
+
+
 def test_bootstrap_of_a_proportion_is_its_binomial_interval() -> None:
     parts: list[Metric] = []
     for k in range(400):
