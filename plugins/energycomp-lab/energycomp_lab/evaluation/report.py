@@ -26,8 +26,8 @@ class Report:
 
     Args:
         values: metrics over all images.
-        intervals: their 95 % bootstrap intervals over images; a metric whose states are not sums, and a single image, have
-            none.
+        intervals: their 95 % bootstrap intervals over images; none of a metric whose states are not sums, and of a
+            single image.
         rows_per_image: network evaluations per image.
         seconds_per_image: wall-clock time, decoding of the image included.
         images: number of images.
