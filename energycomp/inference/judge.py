@@ -131,16 +131,21 @@ def _pixels(parts: Tensor, model: Model, image: Any) -> Tensor:
 
 
 def posterior(solution: Solution, problem: Problem) -> float | None:
-    """The posterior of a whole answer among those that it was compared with; None without an inverse temperature."""
+    """The posterior of a whole answer among those that it was compared with.
+
+    None without an inverse temperature, and where it was compared with nothing, such as an answer that is given.
+    """
     if problem.beta is None:
         return None
     # The words of each object
-    found = 1.0
-    for each in (solution.certainty, solution.probability):
-        if each is not None and not bool(each.isnan().any()):
-            found *= float(each.double().prod())
+    known = [each for each in (solution.certainty, solution.probability) if each is not None and each.numel()]
+    known = [each for each in known if not bool(each.isnan().any())]
+    is_compared = solution.difference is not None and math.isfinite(solution.difference)
+    if not known and not is_compared:
+        return None
+    found = math.prod(float(each.double().prod()) for each in known)
     # The answer against its runner-up: a logistic function of the gap of their energies, both with the prior
-    if solution.difference is not None and math.isfinite(solution.difference):
+    if solution.difference is not None and is_compared:
         alone = torch.tensor([solution.error], dtype=torch.float64)
         error = problem.with_prior(alone, solution.conditions[None])
         gap = problem.gap(float(error), solution.difference)
