@@ -90,7 +90,9 @@ class Scores:
             self.parts[str(name)].append(metric)
 
     def values(self) -> dict[str, float]:
-        """The metrics over all images."""
+        """The metrics over all images; NaN of none."""
+        if not any(self.parts.values()):
+            return dict.fromkeys(self.parts, math.nan)
         return {name: float(value) for name, value in self.total.compute().items()}
 
     def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
