@@ -50,6 +50,8 @@ def _differences(found: Tensor, true: Tensor) -> Tensor:
     """Mean squared differences (K', K) of all pairs."""
     if found.ndim != 2 or true.ndim != 2 or found.shape[1] != true.shape[1]:
         raise InputError(f"got values {tuple(found.shape)} and {tuple(true.shape)}; expected (K', D) and (K, D)")
+    if not bool(found.isfinite().all() and true.isfinite().all()):
+        raise InputError("got found or true values that are not finite; expected numbers; leave such images out")
     return (found[:, None] - true[None]).square().mean(2)
 
 

@@ -60,6 +60,9 @@ def test_match_of_nothing() -> None:
         match(torch.zeros(3), torch.zeros(3))
     with pytest.raises(InputError, match="expected"):
         match(torch.zeros(3, 2), torch.zeros(3, 3))
+    for measure in (match, near_pairs):
+        with pytest.raises(InputError, match="not finite"):
+            measure(torch.zeros(3, 2), torch.full((1, 2), torch.nan))
 
 
 def scenes() -> tuple[list[torch.Tensor], list[torch.Tensor]]:

@@ -174,4 +174,5 @@ def compare_halves(
     if len(fresh) < 2 or selected[0][0][1] != selected[1][0][1]:
         return fresh, judged, 1.0
     # The paired test of both halves together, doubled since the halves had to agree
-    return fresh, judged, min(1.0, 2 * paired(*judged, [*banks, *banks])[2])
+    first, second = judged
+    return fresh, judged, min(1.0, 2 * paired(first, second, [*banks, *banks])[2])
