@@ -10,6 +10,7 @@ import typer
 
 from energycomp.cli.files import check_png, read_image
 from energycomp.cli.options import Components, Count, ModelName, Png, Run, loading, parse_count, read_text
+from energycomp.errors import InputError
 from energycomp.progress import working
 
 
@@ -32,6 +33,7 @@ def explain(
     component: the denoising error without it minus the error with it, relative to the maximum.
     """
     check_png(out)
+    searched = parse_count(count)
     with loading(model):
         import torch
 
@@ -42,13 +44,16 @@ def explain(
         picture = read_image(image)
         loaded = run.load(model, searchable=True, reads={"--component": component or []})
         known: Any = [read_text(loaded, text, "--component") for text in component or []]
+    if searched is not None and (known or loaded.encoder is not None):
+        what = "components that are given" if known else f"{model}, which reads its parts in one pass"
+        raise InputError(f"got --count {count} with {what}; expected a search for it; leave it out")
     with working("energycomp: explaining ..."), warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfDistributionWarning)  # it is in the answer
         if known or loaded.encoder is not None:
             values = torch.cat(known) if known else decomposer_of(loaded).encode([picture])[0]
             solution = explained(picture, loaded, values, generator=run.seed)
         else:
-            solution = infer(picture, loaded, count=parse_count(count), generator=run.seed, progress=False)
+            solution = infer(picture, loaded, count=searched, generator=run.seed, progress=False)
     save_image(solution.picture(maps=True), out)
     objects = solution.table()
     for row, share in zip(objects, [] if solution.share is None else solution.share.tolist(), strict=False):

@@ -100,8 +100,14 @@ def _measured(solution: Solution, problem: Problem, generator: torch.Generator) 
 def _at_limit(count: int, problem: Problem) -> bool:
     """Whether a count is an end of the range that was searched, beyond which there are other counts."""
     low, high = problem.counts
-    fewest = 0 if problem.has_empty else 1
-    return low < high and (count == high or (count == low and low > fewest))
+    if low == high:
+        return False
+    # Fewer: there may be none, where that is an answer
+    if count == low and low > (0 if problem.has_empty else 1):
+        return True
+    # More: none where each listed value is taken, and at most once
+    listed = problem.slots[0].candidates
+    return count == high and not (problem.distinct and listed is not None and count >= len(listed))
 
 
 def _peak(left: Tensor) -> tuple[float, float] | None:
@@ -125,16 +131,21 @@ def _pixels(parts: Tensor, model: Model, image: Any) -> Tensor:
 
 
 def posterior(solution: Solution, problem: Problem) -> float | None:
-    """The posterior of a whole answer among those that it was compared with; None without an inverse temperature."""
+    """The posterior of a whole answer among those that it was compared with.
+
+    None without an inverse temperature, and where it was compared with nothing, such as an answer that is given.
+    """
     if problem.beta is None:
         return None
     # The words of each object
-    found = 1.0
-    for each in (solution.certainty, solution.probability):
-        if each is not None and not bool(each.isnan().any()):
-            found *= float(each.double().prod())
+    known = [each for each in (solution.certainty, solution.probability) if each is not None and each.numel()]
+    known = [each for each in known if not bool(each.isnan().any())]
+    is_compared = solution.difference is not None and math.isfinite(solution.difference)
+    if not known and not is_compared:
+        return None
+    found = math.prod(float(each.double().prod()) for each in known)
     # The answer against its runner-up: a logistic function of the gap of their energies, both with the prior
-    if solution.difference is not None and math.isfinite(solution.difference):
+    if solution.difference is not None and is_compared:
         alone = torch.tensor([solution.error], dtype=torch.float64)
         error = problem.with_prior(alone, solution.conditions[None])
         gap = problem.gap(float(error), solution.difference)

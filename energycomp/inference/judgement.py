@@ -20,7 +20,7 @@ class Judgement:
             `energycomp.models.Calibration`; None for a model without calibration.
         missing: (x, y) where a component may be missing or wrong: there the error is unusual, and in all it is not.
         sure: the probability that the whole answer is right, count and words, as it was on held-out images; None where
-            the model has no such fit.
+            the model has no such fit, and where the answer was compared with no other one.
         at_count_limit: whether the count is an end of the range that was searched: the true one may be beyond it.
         share: (K,) how much the error rises without each component, as a share of the unconditional error that all of
             them explain, on the draws of `fit` and None where that is. They sum to 1 where components are seen apart.

@@ -61,6 +61,7 @@ def test_parts_of_a_model_that_decomposes(run: Any, monkeypatch: pytest.MonkeyPa
     [
         ("scene.png --component 2,2", "got --component '2,2', which is not a component of bumps"),
         ("scene.png --count 0", "without maps; expected components"),
+        ("scene.png --component 0.2,0.3 --count 2", "got --count 2 with components that are given"),
         ("scene.png -o maps.txt", "got -o maps.txt"),
         ("missing.png", "missing.png"),
     ],

@@ -89,6 +89,27 @@ def test_accuracy_and_calibration_are_over_found_objects() -> None:
     assert tint.compute() == 1.0
 
 
+def test_attributes_that_are_not_known_of_an_object_are_left_out() -> None:
+    """They counted as right: data without words had an accuracy of 1."""
+    support = MODEL.conditioner.support
+    true = TRUE.clone()
+    true[:2, 2] = 0.0
+    true[0, 3] = 0.0
+    found = TRUE.clone()
+    found[:, 2:] = 1 + found[:, 2:] % 2  # all words are wrong
+    found[2] = TRUE[2]
+    tint, both = AttributeAccuracy(support, [0]), AttributeAccuracy(support, [0, 1])
+    calibration = AttributeCalibration(support, 0)
+    for metric in (tint, both):
+        metric.update([found], [true])
+    assert (tint.compute(), both.compute()) == (1.0, 0.5)  # of one object, and of two
+    calibration.update([found], [true], certainty=[torch.tensor([[0.3, 0.3], [0.3, 0.3], [0.9, 0.9]])])
+    assert float(calibration.compute()) == pytest.approx(0.1)
+    tint.reset()
+    tint.update([found], [support.opened(true)])
+    assert bool(tint.compute().isnan())
+
+
 @pytest.mark.parametrize("change", [{"tint": "green"}, {"tint": "green", "width": "narrow"}])
 def test_an_edit_changes_attributes_in_place(change: dict[str, Any]) -> None:
     image = planted(MODEL, TRUE[[0, 2]])

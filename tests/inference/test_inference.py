@@ -248,6 +248,14 @@ def test_an_answer_at_the_end_of_the_range_of_counts_is_flagged(count: Any, answ
     assert any("end of the range" in warning for warning in solution.warnings) is limit
 
 
+@pytest.mark.parametrize(("distinct", "limit"), [(True, False), (False, True)])
+def test_the_end_of_the_range_is_no_limit_where_every_value_is_taken(distinct: bool, limit: bool) -> None:
+    """A warning asked for a larger range, in which there is no further answer."""
+    model = labels_model(2, counts=(0, 2), distinct=distinct)
+    found = infer(to_unit(planted(model, torch.tensor([0, 1]))), model, solver="enumerate")
+    assert (found.count, found.at_count_limit) == (2, limit)
+
+
 def test_a_component_without_which_the_error_does_not_rise_is_flagged() -> None:
     answer = Solution(torch.zeros(3, 2), 3, 0.0, 0.0, 0, component_gain=torch.tensor([1.0, -2.0, 3.0]))
     assert answer.unsupported == (1,)

@@ -3,13 +3,15 @@
 import math
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.inference import Prior, Solution, each, infer, make_problem, pairwise
+from energycomp.inference import Prior, Solution, each, explain, infer, make_problem, pairwise
 from energycomp.inference.judge import posterior
+from energycomp.models import Calibration
 from energycomp.testing import bumps_model, labels_model
 
 
@@ -80,6 +82,19 @@ def test_a_constant_of_the_prior_does_not_change_the_posterior_of_an_answer(cons
     difference = (3.0 - 2.0) * math.exp(constant / 4.0)
     answer = Solution(torch.tensor([[0.5, 0.5]]), 1, error=2.0, stderr=0.0, rows=0, difference=difference)
     assert posterior(answer, problem) == pytest.approx(1 / (1 + (2.0 / 3.0) ** 4))
+
+
+def test_an_answer_that_was_compared_with_nothing_has_no_posterior() -> None:
+    """It was 1: `explain` was sure of every answer that it was given."""
+    values = torch.tensor([[0.5, 0.5]])
+    levels = Calibration((1,), ((0.0, 0.0),), ((1.0, 1.0),), tuple(range(9)), 100, sure=(0.0, 1.0))
+    model = bumps_model(beta=4.0, calibration=levels)
+    given = explain(torch.full((3, 16, 16), 0.4), model, values)
+    assert (given.sure, given.verdict) == (None, None if given.trusted else "not trusted")
+    answer = Solution(values, 1, error=2.0, stderr=0.0, rows=0)
+    problem = make_problem(torch.zeros(1, 3, 16, 16), model)
+    assert posterior(answer, problem) is None
+    assert posterior(attrs.evolve(answer, probability=torch.tensor([0.7])), problem) == pytest.approx(0.7)
 
 
 def test_a_table_of_pairs_gives_the_energies_of_each_answer() -> None:

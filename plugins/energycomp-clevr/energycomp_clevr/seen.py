@@ -3,7 +3,8 @@
 Notation: variable -> symbol
     known      eps_hat of the objects, u + sum_k (eps_k - u), once for every draw
     change     eps_v - u, what the viewpoint v adds
-    energy     beta J(v) + sum_i v_i^2 / (2 std_i^2), with J the mean over draws of lambda |known + change - target|^2
+    energy     beta J(v) + sum_i v_i^2 / (2 std_i^2), with J the mean over draws of lambda |known + change - target|^2;
+               beta log J(v) where posteriors are of log J
 
 The least energy is what `energycomp_clevr.outlined` starts from: outlines say how high and how far away the camera is.
 """
@@ -98,7 +99,8 @@ def seen_from(
             optimizer.zero_grad()
             found = error(value)
             before = float(found.detach()) if step == 0 else before
-            energy = (defaults.beta or 1.0) * found + (value / USUAL.to(value)).square().sum() / 2
+            likelihood = found.log() if defaults.log_errors else found
+            energy = (defaults.beta or 1.0) * likelihood + (value / USUAL.to(value)).square().sum() / 2
             energy.backward()
             optimizer.step()
         with torch.no_grad():

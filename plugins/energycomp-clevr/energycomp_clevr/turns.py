@@ -1,7 +1,7 @@
 """How the cubes of a picture are turned, read last: all else is known then.
 
 Notation: variable -> symbol
-    errors    J_kj, the error with cube k turned by j STEP degrees, all else as it was read
+    errors    J_kj, the error, with the prior, where cube k is turned by j STEP degrees, and all else is as it was read
     shift     where a parabola through the least of them and both its neighbours has its minimum, in steps
 """
 
@@ -44,7 +44,8 @@ def read_turns(
     for number in range(len(options)):
         weights[number, cubes[number // len(turns)]] = 0.0
         weights[number, count + number] = problem.weighting(count)
-    errors = form.weighted_errors(weights).mean(1).cpu().view(len(cubes), len(turns))
+    answers = weights.nonzero()[:, 1].view(-1, count)
+    errors = form.with_prior(form.weighted_errors(weights).mean(1), answers).cpu().view(len(cubes), len(turns))
     found = values.clone()
     found[cubes, TURN] = 1 + (least_turn(errors).round() % QUARTER).to(values)
     return found

@@ -185,6 +185,9 @@ def test_from_where_a_picture_was_seen(model: Model) -> None:
     torch.testing.assert_close(found.camera, home + true[:3] @ axes, atol=0.1, rtol=0)
     assert found.errors[1] < 0.2 * found.errors[0]
     assert found.rows == 8 * (0 + 1 + 60 + 1)
+    # Of log J a beta of 0.1 is next to nothing, and the prior decides; of J it is much
+    logs = attrs.evolve(toy, defaults=attrs.evolve(toy.defaults, beta=0.1, log_errors=True))
+    assert seen_from(image, logs, torch.zeros(0, 7), draws=4, steps=60).value.abs().max() < 0.05
     with pytest.raises(InputError, match="takes no viewpoint"):
         seen_from(image, load("clevr-places"), torch.zeros(0, 2))
 

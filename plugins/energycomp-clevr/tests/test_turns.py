@@ -18,7 +18,7 @@ from energycomp.cli import app
 from energycomp.components import Condition, Draws, draws_of, per_sample, random_values, values_of
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
-from energycomp.inference import explain, make_problem
+from energycomp.inference import each, explain, make_problem
 from energycomp.models import Model
 from energycomp.sampling.drawn import drawn
 from energycomp.seeds import seeded
@@ -269,6 +269,14 @@ def test_turns_are_read_last_and_of_models_that_have_them(model: Model) -> None:
     assert found[2, 6] == 0
     assert (found[:2, 6] - true[:2, 6]).abs().max() <= 1
     assert problem.rows == 12 * (3 + 2 * 9 + 1)
+    known = each(lambda values: 1e4 * ((values[:, 6] > 0) & (values[:, 6] != 1 + 60)))  # a prior counts, too
+    told = make_problem(
+        picture.sum(0, keepdim=True),
+        attrs.evolve(toy, defaults=attrs.evolve(toy.defaults, beta=1.0)),
+        count=3,
+        prior=known,
+    )
+    assert read_turns(told, read, generator=seeded(0))[:2, 6].tolist() == [61.0, 61.0]
     assert read_turns(problem, read[2:]).equal(read[2:])
     with pytest.raises(InputError, match=r"got last=True with tinted .*; expected a model with turns"):
         infer(torch.zeros(3, 16, 16), tinted_model(), last=True)

@@ -79,6 +79,8 @@ def test_tables_that_are_none(tmp_path: Path, table: str) -> None:
 def test_metrics_look_at_what_is_known_and_columns_have_names_of_their_own() -> None:
     found, true = [torch.tensor([0, 3, 4])], [torch.tensor([0, 2])]
     exact, accuracy, calibration = LabelAccuracy(whole=True), LabelAccuracy(), CalibrationError()
+    for metric in (exact, accuracy):
+        metric.update([torch.tensor([0, 3])], [torch.zeros(0, dtype=torch.long)])  # nothing is known of it: left out
     exact.update(found, true)
     accuracy.update(found, true)
     calibration.update(found, true, [torch.tensor([1.0, 0.5, 0.9])])

@@ -58,7 +58,8 @@ def answer(question: str | Sequence[Step], belief: Belief) -> Answer:
     """The answer to a question, in words as `program_of` takes them, or as a program.
 
     Raises:
-        InputError: a question that is not understood, or a step of a program that there is not.
+        InputError: a question that is not understood, a step of a program that there is not, or a word that the reading
+            left open.
 
     >>> seen = Belief(torch.tensor([[[0.0, 0.0], [2.0, 1.0]]]), torch.tensor([[[1, 2, 2, 1], [2, 3, 1, 2]]]))
     >>> print(answer("what color is the thing that is left of the sphere?", seen))
@@ -85,6 +86,8 @@ def answer(question: str | Sequence[Step], belief: Belief) -> Answer:
     if kept.ndim == 2:  # sets of objects
         return Answer([k + 1 for k, is_in in enumerate(values[best].tolist()) if is_in], probability, share)
     function = str(program[-1].get("function", program[-1].get("type")))
+    if function == "unique":  # a single object, by its index
+        return Answer([int(values[best]) + 1], probability, share)
     return Answer(_named(function, int(values[best])), probability, share)
 
 
@@ -110,11 +113,21 @@ class _Run:
         """Adds the result of a step; steps are as in CLEVR's files, old and new."""
         function = str(step.get("function", step.get("type")))
         given = step.get("value_inputs", step.get("side_inputs", []))
+        self._check_known(function)
         try:
             inputs = [self.made[k] for k in step.get("inputs", [])]
             self.made.append(self._result(function, inputs, *given))
         except (IndexError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise InputError(f"got the step {dict(step)!r}; expected one of CLEVR's programs: {error}") from error
+
+    def _check_known(self, function: str) -> None:
+        """Raises for a step that asks for words which are open: code 0."""
+        kind, _, attribute = function.partition("_")
+        if kind not in ("filter", "same", "query") or attribute not in ATTRIBUTES:
+            return
+        if bool((self.belief.codes[..., list(ATTRIBUTES).index(attribute)] == 0).any()):
+            got = f"got a question about {attribute}, which the reading left open"
+            raise InputError(f"{got}; expected a reading with words; read the image with attributes=True")
 
     def _result(self, function: str, inputs: list[Tensor], word: str = "") -> Tensor:
         kind, _, attribute = function.partition("_")

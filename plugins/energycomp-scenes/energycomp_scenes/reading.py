@@ -17,7 +17,7 @@ from energycomp.errors import InputError
 from energycomp.inference import Solution, make_problem, read_attributes, view_of
 from energycomp.models import Model
 from energycomp.seeds import as_generator
-from energycomp_clevr.codes import ATTRIBUTES, TURN
+from energycomp_clevr.codes import ATTRIBUTES, CUBE, SHAPE, TURN
 from energycomp_clevr.objects import Objects
 from energycomp_clevr.seen import check_viewpoint
 from energycomp_scenes.relations import KINDS, SHOWN, Formula, ground_of
@@ -115,7 +115,9 @@ def joined(solution: Solution, image: Any, model: Model, *, generator: int | tor
     Traceback (most recent call last):
     energycomp.errors.InputError: got ... to join with tiny; expected a reading of ..., such as clevr and clevr-small
     """
-    if solution.posteriors is None or model.defaults.beta is None or not isinstance(model.conditioner, Objects):
+    sure = solution.certainty
+    is_known = sure is not None and not bool(sure.isnan().any())
+    if not is_known or solution.posteriors is None or not _reads_words(model):
         got = f"got {solution!r} to join with {model.name}"
         raise InputError(
             f"{got}; expected a reading of whole objects and a model of them, such as clevr and clevr-small"
@@ -127,9 +129,10 @@ def joined(solution: Solution, image: Any, model: Model, *, generator: int | tor
     others = found.probabilities(problem.beta, problem.energies)
     words = [pooled(one.cpu(), other.cpu()) for one, other in zip(solution.posteriors, others, strict=True)]
     codes = torch.stack([each.argmax(1) + 1 for each in words], dim=1)
-    support = attrs.evolve(Objects().support, unread=(0,) * (solution.conditions.shape[1] - TURN))
-    values = support.joined(solution.conditions[:, :2].cpu(), codes)
-    if not torch.equal(values, solution.conditions.cpu()):  # another answer, which nothing was measured of
+    before = solution.conditions.cpu()
+    turns = torch.where(codes[:, SHAPE - 2, None] == CUBE, before[:, TURN:], 0.0)  # a cube that stays one stays turned
+    values = torch.cat([before[:, :2], codes.to(before), turns], dim=1)
+    if not torch.equal(values, before):  # another answer, which nothing was measured of
         known = attrs.evolve(solution.judgement, fit=None, share=None, maps=None)
         solution = attrs.evolve(solution, judgement=known, **OF_THE_ANSWER)
     return attrs.evolve(
@@ -139,6 +142,10 @@ def joined(solution: Solution, image: Any, model: Model, *, generator: int | tor
         view=attrs.evolve(view_of(model, values), image=solution.image),
         rows=solution.rows + problem.rows,
     )
+
+
+def _reads_words(model: Model) -> bool:
+    return model.defaults.beta is not None and isinstance(model.conditioner, Objects)
 
 
 def pooled(one: Tensor, other: Tensor) -> Tensor:

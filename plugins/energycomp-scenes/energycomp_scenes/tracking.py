@@ -180,7 +180,10 @@ def track(frames: Iterable[Any], model: Model | str | Path, *, generator: int = 
 
 
 def check_model(model: Model) -> Model:
-    """The model; raises `InputError` unless its components are places in an image, and their sum is a product."""
+    """The model; raises `InputError` unless its components are places in an image, and their sum is a product.
+
+    Its posteriors must be of errors, not of their logarithms.
+    """
     mixed = mixed_of(model.conditioner)
     denoiser = model.denoiser
     support = model.conditioner.support if mixed is None else mixed.support.continuous
@@ -190,6 +193,9 @@ def check_model(model: Model) -> Model:
     if not fits or not denoiser.null_trained or denoiser.rule != "product" or model.encoder is not None:
         expected = "expected one of objects at places, such as clevr or clevr-places"
         raise InputError(f"got the model {model.name}, which has no objects to track; {expected}; name another model")
+    if model.defaults.log_errors:  # evidence is a difference of errors times beta
+        got = f"got the model {model.name}, whose posteriors are of log errors"
+        raise InputError(f"{got}; expected posteriors of errors; fit Defaults.beta without log_errors")
     return model
 
 
@@ -262,7 +268,7 @@ def _first(image: Any, model: Model, seed: int) -> TrackedFrame:
         for attribute, number in enumerate(numbers):
             sure = GUESS if solution.certainty is None else float(solution.certainty[k, attribute].nan_to_num(GUESS))
             sure = min(max(sure, 1 / number), 1 - 1e-4)  # a log of both follows
-            words.append(torch.full((number,), math.log((1 - sure) / (number - 1))))
+            words.append(torch.full((number,), math.log((1 - sure) / max(number - 1, 1))))  # of the other words
             words[-1][int(value[2 + attribute]) - 1] = math.log(sure)
         gain = 0.0 if solution.component_gain is None else float(solution.component_gain[k])
         objects.append(Tracked.new(k + 1, value[:2], words, (model.defaults.beta or 1.0) * gain))

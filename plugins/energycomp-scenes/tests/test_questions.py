@@ -87,6 +87,7 @@ def test_programs_of_the_official_files() -> None:
         ([*both, step("less_than", 2, 3)], "yes"),
         ([*both, step("greater_than", 2, 3)], "no"),
         ([*both, step("equal_integer", 2, 3)], "no"),
+        (large, [3]),  # the object itself, by its number
     ):
         assert answer(program, certain()).value == said
 
@@ -125,6 +126,17 @@ def test_the_probability_of_a_set_is_its_share_of_the_samples() -> None:
     for alone in (answer("what is left of the sphere?", Belief(ground[:, 3:], codes[:, 3:])),
                   answer([step("scene")], Belief(ground[:, 4:], codes[:, 4:]))):  # fmt: skip
         assert (alone.value, alone.probability) == ([], 1.0)
+
+
+@pytest.mark.parametrize(
+    "question", ["what color is the thing?", "how many red things are there?", "is the thing large?"]
+)
+def test_a_question_about_words_that_were_not_read_is_refused(question: str) -> None:
+    """They were answered with the last word of the attribute, and with 0, at 100 %."""
+    places = belief(solution(values=torch.tensor([[0.3, 0.5, 0, 0, 0, 0.0]])))
+    assert answer("how many things are there?", places).value == 1
+    with pytest.raises(InputError, match="expected"):
+        answer(question, places)
 
 
 def solution(words: torch.Tensor | None = None, values: torch.Tensor | None = None) -> Solution:
@@ -172,6 +184,7 @@ def test_evidence_that_two_readers_share_counts_once() -> None:
 
 def test_a_reader_joined_with_itself_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     words = torch.rand(2, 15, generator=seeded(0))
+    words[0, 12] = 2.0  # a cube
     posteriors = tuple(each / each.sum(1, keepdim=True) for each in words.split(SIZES, 1))
     words = torch.cat(posteriors, dim=1)
     codes = torch.stack([each.argmax(1) + 1 for each in posteriors], dim=1)
@@ -191,6 +204,12 @@ def test_a_reader_joined_with_itself_says_the_same(monkeypatch: pytest.MonkeyPat
     both = joined(read, torch.zeros(3, 64, 64), model)
     torch.testing.assert_close(both.words, words)
     assert (both.error, both.p_value, both.fit) == (1.0, 0.03, 0.9)  # of the same words
+    cubes = (values[:, 5:] == 1).float()
+    turned = attrs.evolve(read, conditions=torch.cat([values, 31 * cubes], dim=1))
+    kept = joined(turned, torch.zeros(3, 64, 64), model)
+    assert cubes[:, 0].tolist() == [1.0, 0.0]
+    assert kept.conditions.equal(turned.conditions)  # with the turns that were read
+    assert kept.error == 1.0
     says(words.flip(0).square())  # another reader, which is surer
     other = joined(read, torch.zeros(3, 64, 64), model)
     assert not torch.equal(other.conditions, values)
@@ -198,6 +217,9 @@ def test_a_reader_joined_with_itself_says_the_same(monkeypatch: pytest.MonkeyPat
     assert other.record()["error"] is None  # it is not known of these words
     with pytest.raises(InputError, match="to join"):
         joined(Solution(torch.zeros(1, 6), 1, 0.0, 0.0, 0), torch.zeros(3, 64, 64), model)
+    unknown = attrs.evolve(read, posteriors=tuple(torch.full_like(each, torch.nan) for each in posteriors))
+    with pytest.raises(InputError, match="to join"):  # of a model without an inverse temperature
+        joined(unknown, torch.zeros(3, 64, 64), model)
 
 
 def test_two_readings_are_joined() -> None:

@@ -183,6 +183,10 @@ def test_a_track_shows_itself(model: Model, tmp_path: Path) -> None:
         (lambda: track([torch.full((3, 16, 16), torch.nan)] * 2, tinted_model(**GIVEN)), "(?i)nan|finite"),
         (lambda: track([torch.zeros(3, 16, 16)] * 2, labels_model()), "labels, which has no objects to track"),
         (lambda: track([torch.zeros(3, 16, 16)] * 2, stripes_model()), "stripes, which has no objects to track"),
+        (
+            lambda: track([torch.zeros(3, 16, 16)] * 2, bumps_model(beta=9.0, log_errors=True)),
+            "of log errors; expected",
+        ),
         (lambda: track([torch.zeros(3, 16, 16)] * 2, bumps_model(), generator=-1), "expected a seed"),
     ],
 )

@@ -133,7 +133,7 @@ class Enumerate:
             rankings = [self._ranking(problem, half, slots) for half in halves]
             banks = sizes[: place + 1]
             # Compare the best answer of each half on the draws of the other
-            fresh, found = compare_halves(halves, [each.best for each in rankings], problem.weighting, banks)
+            fresh, judged, found = compare_halves(halves, [each.best for each in rankings], problem.weighting, banks)
             if len(fresh) < 2 or found < nominal or place + 1 == len(sizes):
                 break
             # Drop the values that are beaten, so that further draws cost less
@@ -144,7 +144,7 @@ class Enumerate:
         # The answer of all draws
         ranking = self._ranking(problem, halves[0].cat(halves[1]), slots)
         trace |= {"draws": [2.0 * sum(banks)]}
-        solution = _solution(problem, atoms, ranking, fresh, trace, [*banks, *banks])
+        solution = _solution(problem, atoms, ranking, fresh, trace, [*banks, *banks], judged)
         p_value = sequential_p_value(looks, level, found) if len(fresh) == 2 else None
         return attrs.evolve(solution, p_value=p_value)
 
@@ -270,8 +270,9 @@ def _solution(
     fresh: list[Tensor],
     trace: dict[str, list[float]],
     banks: list[int] | None = None,
+    judged: list[Tensor] | None = None,
 ) -> Solution:
-    solution = ranked_solution(problem, atoms, ranking.best, fresh, trace, banks)
+    solution = ranked_solution(problem, atoms, ranking.best, fresh, trace, banks, judged)
     posterior = ranking.posterior
     return attrs.evolve(solution, probability=None if posterior is None else posterior[ranking.best[0][1]])
 

@@ -36,7 +36,7 @@ from energycomp_solvers.shared.lattice import Screen
 from energycomp_solvers.shared.newton import is_apart, newton_step
 from energycomp_solvers.shared.refit import Refit
 from energycomp_solvers.shared.repair import Repair
-from energycomp_solvers.shared.subsets import add_each, greedy, promising, subset_errors, swap
+from energycomp_solvers.shared.subsets import add_each, greedy, promising, still_falls, subset_errors, swap
 
 STAGES = ("lattice", "pursuit", "count", "polish", "doubts", "comparison")  # of `Solution.trace["rows"]`
 PROMISING, FURTHER = 1, 3  # values of the lattice per component: of a first search, and once others are in place
@@ -119,9 +119,7 @@ class Pursuit:
         """
         generator = as_generator(generator)
         if not problem.exchangeable:
-            raise InputError(
-                "got slots that are not exchangeable for Pursuit; expected one kind; use enumerate or beam"
-            )
+            raise InputError("got slots not exchangeable for Pursuit; expected one kind; use enumerate or beam")
         most = self.fresh_draws or problem.default_draws
         if not problem.slots:  # K = 0 is the only answer
             none = torch.empty(0, *problem.value_shape, device=problem.device)
@@ -139,14 +137,12 @@ class Pursuit:
         # Decide how many there are, on draws of their own
         held_out = HeldOut(problem, found.atoms, [problem.draw(n, generator) for n in _parts(most)])
         kept = held_out.decided(found.form, found.chosen, found.extra, self.p_value)
-        spare = [k for k in held_out.known if k not in kept]
-        spent += [problem.rows] * 3
+        spent += [problem.rows] * 2  # listed values are not moved
         # Compare the answer with the best other one, on further draws
-        draws = min(held_out.draws, most // 2)
-        chooses = held_out.form([*kept, *spare])
-        trace = {"error": found.errors}
-        solution = compared(problem, found.atoms[kept], found.atoms[spare], draws, trace, generator, chooses)
-        return _with_rows(solution, spent)
+        spare = [k for k in held_out.known if k not in kept]
+        answer = _Answer(found.atoms[kept], None, found.atoms[spare], held_out.form([*kept, *spare]))
+        draws = min(held_out.draws, max(1, most // 2))
+        return _finished(problem, spent, draws, {"error": found.errors}, generator, None, answer)
 
     def _search(self, problem: Problem, most: int, generator: torch.Generator | None) -> Solution:
         """The answer of continuous values."""
@@ -159,22 +155,22 @@ class Pursuit:
 
         # Decide how many there are. A search that goes on decides again, with more draws.
         goes_on = problem.has_empty and self.budget > 0
-        parts = _parts(most // 2 if goes_on else most)
+        half = max(1, most // 2)
+        parts = _parts(half if goes_on else most)
         held_out = HeldOut(problem, found.atoms, [problem.draw(n, generator) for n in parts])
         kept = held_out.decided(found.form, found.chosen, found.extra, self.p_value)
         values = found.atoms[kept]
         spent.append(problem.rows)
 
         # Move them, read their words, and look again at what is doubted.
-        support = problem.slots[0].support
         reach = 1.0 / self.side
+        support = problem.slots[0].support
         unlike = [k for k in held_out.known if k not in kept and is_apart(support, found.atoms[[k]], values, reach)]
         rivals = found.atoms[unlike]
         chooses = held_out.form([*kept, *unlike])
         if kept and not problem.asks_words:
             values = self._polished(problem, values, generator)
         spent.append(problem.rows)
-        trace: dict[str, Sequence[float]] = {"error": found.errors}
         words = None
         decides = as_generator(DECIDING)
         if problem.asks_words and problem.mixed is not None:
@@ -182,7 +178,8 @@ class Pursuit:
             values = words.values
             rivals = problem.mixed.opened(rivals)
         first = better = _Answer(values, words, rivals, chooses)
-        finished = partial(_finished, problem, spent, min(held_out.draws, most // 2), trace, generator, decides)
+        trace: dict[str, Sequence[float]] = {"error": found.errors}
+        finished = partial(_finished, problem, spent, min(held_out.draws, half), trace, generator, decides)
         if not goes_on:
             return finished(first)
 
@@ -203,8 +200,8 @@ class Pursuit:
 
     def _chosen(self, problem: Problem, atoms: Tensor, form: QuadraticForm) -> _Found:
         """Matching pursuit among given values. Costs no network evaluation."""
-        chosen, errors = greedy(form, problem.counts, problem.weighting)
-        chosen = swap(form, chosen, problem.weighting)
+        added, errors = greedy(form, problem.counts, problem.weighting)
+        chosen = swap(form, added, problem.weighting)
         extended, _ = greedy(form, (len(chosen) + self.extra,) * 2, problem.weighting, chosen)
         return _Found(atoms, form, chosen, extended[len(chosen) :], errors)
 
@@ -230,9 +227,6 @@ class Pursuit:
             if len(errors) > max(low, errors.index(min(errors)) + max(self.extra, 1)):
                 break
             # Search the lattice again, given what is chosen
-            before = torch.inf
-            error = torch.inf
-            moves = 0
             order = orders[-1]
             if order:
                 atoms, form = screen.admit(screen.best(form, order, FURTHER), atoms, form)
@@ -242,32 +236,32 @@ class Pursuit:
             order = swap(form, [*order, int(add_each(form, order, weighting).argmin())], weighting, rounds=2)
             places = [place for place, k in enumerate(order) if k not in orders[-1]]
             # Move what is new, while that lowers the error
-            while moves == 0 or (moves < MOVES and error < (1 - SETTLED) * before):
+            for _ in range(MOVES):
                 before = float(subset_errors(form, order, weighting).mean())
-                moves = moves + 1
                 atoms, form, order = newton_step(problem, quadratic, atoms, form, order, places, reach=reach)
-                error = float(subset_errors(form, order, weighting).mean())
+                if not still_falls(form, order, weighting, before, SETTLED):
+                    break
             orders.append(order)
-            errors.append(error)
+            errors.append(float(subset_errors(form, order, weighting).mean()))
         # The count of least error, with all its values moved together
         most = len(orders) - 1
         count = min(range(min(low, most), min(high, most) + 1), key=errors.__getitem__)
-        chosen, extra = orders[count], [k for k in orders[-1] if k not in orders[count]][: self.extra]
-        atoms, form, chosen = newton_step(problem, quadratic, atoms, form, chosen, range(count), reach=reach)
+        extra = [k for k in orders[-1] if k not in orders[count]][: self.extra]
+        atoms, form, chosen = newton_step(problem, quadratic, atoms, form, orders[count], range(count), reach=reach)
         return _Found(atoms, form, chosen, extra, errors)
 
     def _polished(self, problem: Problem, values: Tensor, generator: torch.Generator | None) -> Tensor:
         """Moves all values (K, D) at once, on draws of their own. Costs K (1 + 3 steps) + 1 rows per draw for D = 2."""
         quadratic = partial(problem.quadratic, bank=self._low(problem, generator))
-        chosen = list(range(len(values)))
-        form = quadratic(values)
         places = range(len(values))
+        chosen = list(places)
+        form = quadratic(values)
         # Newton's steps, until one gains next to nothing
         steps = self.steps if problem.prior(values[None]) is None else max(self.steps, WITH_PRIOR)
         for _ in range(steps):
             before = float(subset_errors(form, chosen, problem.weighting).mean())
             values, form, chosen = newton_step(problem, quadratic, values, form, chosen, places, reach=0.25 / self.side)
-            if float(subset_errors(form, chosen, problem.weighting).mean()) >= (1 - ARRIVED) * before:
+            if not still_falls(form, chosen, problem.weighting, before, ARRIVED):
                 break
         return values[chosen]
 
@@ -281,27 +275,24 @@ def _finished(
     decides: torch.Generator | None,
     answer: _Answer,
 ) -> Solution:
-    """An answer of continuous values whose words are read with more draws, beside the best other one."""
-    values, words = answer.values, answer.words
+    """An answer beside the best other one. Its words, if it has some, are read with more draws."""
+    values = answer.values
+    words = answer.words
     if words is not None:
         words = read_attributes(problem, values, sweeps=2, known=words, generator=decides)
         values = words.values if answer.refit is None else answer.refit.settled(words.values)
-    before = problem.rows
+    spent = [*spent, problem.rows]
 
     # Compare them on draws of their own.
     solution = compared(problem, values, answer.rivals, draws, trace, generator, answer.chooses)
     if words is not None:
         solution = attrs.evolve(solution, **words.posteriors(problem))
-    return _with_rows(solution, [*spent, before])
+    # Say what each stage cost, of the evaluations that were spent before each.
+    rows = [after - before for before, after in pairwise([*spent, solution.rows])]
+    return attrs.evolve(solution, trace={**solution.trace, "rows": rows})
 
 
 def _parts(draws: int) -> list[int]:
     """A quarter of the draws, another one, and the rest; all at once where that would be fewer than four."""
     first = draws // 4
     return [first, first, draws - 2 * first] if first >= 4 else [draws]
-
-
-def _with_rows(solution: Solution, spent: Sequence[int]) -> Solution:
-    """A solution that says what each of the `STAGES` cost, of the evaluations that were spent before each."""
-    rows = [after - before for before, after in pairwise([*spent, solution.rows])]
-    return attrs.evolve(solution, trace={**solution.trace, "rows": rows})

@@ -217,7 +217,7 @@ def sure(halves: list[QuadraticForm]) -> float:
         errors = [all_errors(half, slots) for half in pair]
         least = [e.topk(2, largest=False).indices.tolist() for e in errors]
         selected = [[(0.0, unravel(index, slots)) for index in two] for two in least]
-        found.append(compare_halves(list(pair), selected, lambda _: 1.0, [len(pair[0].b)])[1] < 0.05)
+        found.append(compare_halves(list(pair), selected, lambda _: 1.0, [len(pair[0].b)])[2] < 0.05)
     return sum(found) / len(found)
 
 

@@ -53,6 +53,16 @@ def seen(model: Model, values: Tensor, spread: float = 0.3) -> Tensor:
     return to_unit(noisy(model, values, spread)).clamp(0, 1)
 
 
+@attrs.frozen
+class Constant:
+    """A prior that says nothing."""
+
+    value: float
+
+    def energy(self, values: Tensor) -> Tensor:
+        return torch.full((len(values),), self.value)
+
+
 PRIORS: dict[str, Any] = {
     "none": None,
     "values": each(of_label),
@@ -249,6 +259,35 @@ def test_a_prior_of_zero_changes_no_bit_and_no_cost(name: str, log_errors: bool)
         if field.name not in ("view", "trace"):
             assert_same(getattr(one, field.name), getattr(two, field.name))
     assert dict(one.trace) == dict(two.trace)
+
+
+@pytest.mark.parametrize("constant", [-4000.0, 4000.0])
+def test_a_constant_of_the_prior_moves_no_place_and_costs_nothing(constant: float) -> None:
+    """Steps end where they gain a share of the error: it was one of the error with the constant."""
+    model = bumps_model(beta=20.0)
+    true = torch.tensor([[0.3, 0.35], [0.42, 0.4], [0.7, 0.6]])  # two overlap
+    one, two = (
+        infer(seen(model, true, 0.02), model, solver=Pursuit(side=8, budget=0), count=3, prior=Constant(energy))
+        for energy in (0.0, constant)
+    )
+    torch.testing.assert_close(one.conditions, two.conditions, atol=1e-4, rtol=0)
+    assert one.rows == two.rows
+
+
+def test_halves_that_do_not_agree_are_compared_by_the_prior_of_what_each_selected() -> None:
+    """The difference had the prior of one answer with the error of the other."""
+    model = labels_model(4, counts=(1, 1), beta=1.0)
+    of_one = each(lambda labels: torch.where(labels == 1, 5.0, 0.0))
+    both = sum(planted(model, torch.tensor([label])) for label in (1, 2)) / 2
+    image = to_unit(both + 0.3 * torch.randn(1, 3, 16, 16, generator=seeded(23))).clamp(0, 1)
+    found = infer(image, model, solver=Enumerate(draws=16), prior=of_one, generator=23)
+    assert found.p_value == 1.0  # the halves do not agree
+    problem = make_problem(model.encode(model.given(image)), model, prior=of_one)
+    answers = torch.stack([found.conditions, found.runner_up])
+    with torch.no_grad():
+        errors = problem.with_prior(problem.errors(answers, problem.draw(1000, seeded(5))).mean(1), answers)
+    assert found.difference == pytest.approx(float(errors[1] - errors[0]), abs=2 * found.difference_stderr)
+    assert found.difference_stderr < 0.5
 
 
 def assert_same(one: Any, two: Any) -> None:

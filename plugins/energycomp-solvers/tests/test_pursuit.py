@@ -89,6 +89,15 @@ def test_rows_of_the_stages_and_components_that_overlap() -> None:
 APART = torch.tensor([[0.2, 0.3], [0.5, 0.7], [0.75, 0.25]])
 
 
+def test_one_draw_is_enough_for_an_answer() -> None:
+    """Half of the draws was none."""
+    for model, values in ((bumps_model(draws=1), TRUE[2:]), (labels_model(4, draws=1), torch.tensor([2]))):
+        image = to_unit(planted(model, values))
+        for budget in (0, 100):
+            found = infer(image, model, solver=Pursuit(side=8, budget=budget), count=1)
+            assert (found.conditions - values).abs().max() < 0.01
+
+
 def test_a_lattice_is_searched_for_what_an_answer_leaves() -> None:
     model = bumps_model()
     problem = make_problem(planted(model, APART), model)

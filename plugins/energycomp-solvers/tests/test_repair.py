@@ -17,6 +17,7 @@ from energycomp_solvers.shared.lattice import Screen
 from energycomp_solvers.shared.nearby import nearby
 from energycomp_solvers.shared.refit import Refit
 from energycomp_solvers.shared.repair import Repair
+from energycomp_solvers.shared.reread import Rereading
 
 TRUE = torch.tensor([[0.3, 0.35], [0.7, 0.3], [0.6, 0.75]])
 
@@ -91,9 +92,9 @@ def test_a_word_that_is_better_at_its_own_place_alone_is_found() -> None:
     refit = at(make_problem(planted(model, true), model, prior=each(unlikely)), start)
     old = refit.own(0)
     narrow = refit.candidate(torch.cat([old.value[:2], true[0, 2:]]))
-    left, with_other = refit._errors([], [old, narrow]).tolist()
+    left, with_other = Rereading(refit, []).errors([old, narrow]).tolist()
     assert left < with_other  # the wrong word is better where the component is
-    best = refit.best([], old.value, old)
+    best = Rereading(refit, []).best(old.value, old)
     assert best.value[2:].equal(true[0, 2:])
     assert (best.value - true[0]).abs().max() < 0.01
 
@@ -104,7 +105,7 @@ def test_a_component_whose_words_are_certain_still_moves() -> None:
     problem, _ = problem_of(model, true)
     refit = at(problem, model.conditioner.parse(0.41, 0.495, tint="red", width="narrow"))
     old = refit.own(0)
-    best = refit.best([], old.value, old)
+    best = Rereading(refit, []).best(old.value, old)
     assert (best.value - true[0]).abs().max() < 0.001
 
 
@@ -164,7 +165,7 @@ def test_what_is_known_of_a_component_that_is_read_again_costs_nothing() -> None
     refit = Refit.of(problem, TRUE, seeded(0), None)
     own = refit.own(2)
     before = problem.rows
-    assert refit.best([0, 1], own.value, own) is None
+    assert Rereading(refit, [0, 1]).best(own.value, own) is None
     assert problem.rows - before == 8 * (2 + 1)  # both numbers changed a little, and the place that this gives
     before = problem.rows
     start, _ = nearby(refit, [0, 1], own.value, own)
@@ -268,4 +269,4 @@ def test_words_are_hopeless_by_what_posteriors_are_of() -> None:
     start = model.conditioner.parse(0.3, 0.35, tint="red", width="wide")
     errors = (torch.tensor([[10.0, 210.0, 12.0]]), torch.tensor([[1e11, 10.0]]))
     refit = Refit.of(problem, start, seeded(0), ObjectWords(start, errors))
-    assert refit._options(start[0], 0)[:, 2:].tolist() == [[1.0, 2.0], [3.0, 2.0], [2.0, 2.0]]
+    assert Rereading(refit, [])._options(start[0], 0)[:, 2:].tolist() == [[1.0, 2.0], [3.0, 2.0], [2.0, 2.0]]

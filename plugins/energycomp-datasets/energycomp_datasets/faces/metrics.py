@@ -14,7 +14,8 @@ class LabelAccuracy(MeanMetric):
     """The share of correct answers: of all known attributes of all images, or of images.
 
     Args:
-        whole: whether an image counts once, as correct where all its known attributes are.
+        whole: whether an image counts once, as correct where all its known attributes are; one without any is left
+            out.
 
     >>> found, true = [torch.tensor([0, 3]), torch.tensor([1, 3])], [torch.tensor([0, 2]), torch.tensor([1, 3])]
     >>> each, exact = LabelAccuracy(), LabelAccuracy(whole=True)
@@ -35,7 +36,8 @@ class LabelAccuracy(MeanMetric):
         """Adds images: found values (K,) and true values (K',) of each."""
         for f, t in zip(found, true, strict=True):
             right = torch.isin(t, f)
-            super().update((right.all() if self.whole else right).double())
+            if len(right):
+                super().update((right.all() if self.whole else right).double())
 
 
 class CalibrationError(BinaryCalibrationError):

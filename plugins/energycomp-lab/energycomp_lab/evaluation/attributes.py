@@ -36,7 +36,8 @@ class AttributeAccuracy(Metric):
 
     Args:
         support: of the values.
-        attributes: those that must all be right; an attribute that is not known of the true object counts as right.
+        attributes: those that must all be right, as far as they are known of the true object. An object of which none
+            of them is known is left out.
 
     >>> from energycomp.testing import TintedSquare
     >>> accuracy = AttributeAccuracy(TintedSquare().support, [0])
@@ -61,17 +62,22 @@ class AttributeAccuracy(Metric):
     def update(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:
         """Adds images: found values (K', D + A) and true values (K, D + A) of each."""
         for f, t in zip(found, true, strict=True):
-            rows, right = _right(self.support, f, t)
-            self.right += right[:, self.attributes].all(1).sum()
-            self.matched += len(rows)
+            _, right, known = _right(self.support, f, t)
+            right = right[:, self.attributes]
+            known = known[:, self.attributes]
+            compared = known.any(1)
+            self.right += (right | ~known)[compared].all(1).sum()
+            self.matched += compared.sum()
 
     def compute(self) -> Tensor:
-        """In [0, 1]; NaN where nothing was found."""
+        """In [0, 1]; NaN where nothing was found, or nothing is known of what was."""
         return self.right / self.matched
 
 
 class AttributeCalibration(Metric):
     """Expected calibration error of an attribute: |share that is right - mean certainty| over ten bins of certainty.
+
+    It is over the found objects whose true attribute is known.
 
     Args:
         support: of the values.
@@ -101,9 +107,10 @@ class AttributeCalibration(Metric):
         for f, t, c in zip(found, true, certainty, strict=True):
             if c is None or bool(c.isnan().any()):
                 continue
-            rows, each = _right(self.support, f, t)
-            right = each[:, self.attribute]
-            sure = c[rows, self.attribute].double()
+            rows, every, is_known = _right(self.support, f, t)
+            known = is_known[:, self.attribute]
+            right = every[known, self.attribute]
+            sure = c[rows[known], self.attribute].double()
             place = (sure * BINS).long().clamp(max=BINS - 1)
             self.right.index_add_(0, place, right.double())
             self.certain.index_add_(0, place, sure)
@@ -114,9 +121,8 @@ class AttributeCalibration(Metric):
         return (self.right - self.certain).abs().sum() / self.matched.sum()
 
 
-def _right(support: MixedSupport, found: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-    """The found objects (N,) that are near true ones, and which of their attributes (N, A) are right, or not known."""
+def _right(support: MixedSupport, found: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The found objects (N,) that are near true ones, which of their attributes are right, and known, (N, A) each."""
     (places, codes), (true_places, true_codes) = support.split(found), support.split(true)
     rows, columns = near_pairs(places, true_places)
-    known = true_codes[columns]
-    return rows, (codes[rows] == known) | (known == 0)
+    return rows, codes[rows] == true_codes[columns], true_codes[columns] != 0

@@ -27,6 +27,8 @@ def match(found: Tensor, true: Tensor) -> Tensor:
 def near_pairs(found: Tensor, true: Tensor, within: float = FOUND_WITHIN) -> tuple[Tensor, Tensor]:
     """Which found values are which true ones: the rows (M,) of both, of as many near pairs as possible.
 
+    Of several matchings of as many pairs it is the one with the least sum.
+
     Args:
         found: (K', D).
         true: (K, D).
@@ -37,8 +39,10 @@ def near_pairs(found: Tensor, true: Tensor, within: float = FOUND_WITHIN) -> tup
     ([1], [0])
     """
     cost = _differences(found, true)
-    rows, columns = _assigned(cost.clamp(max=within))  # far pairs cost the same, so they pull at no near one
-    near = cost[rows, columns] < within
+    # One more near pair outweighs the differences of all others; far pairs cost nothing, so they pull at no near one
+    near = cost < within
+    rows, columns = _assigned(torch.where(near, cost.double() - within * (1 + min(cost.shape)), 0.0))
+    near = near[rows, columns]
     return rows[near], columns[near]
 
 
@@ -46,6 +50,8 @@ def _differences(found: Tensor, true: Tensor) -> Tensor:
     """Mean squared differences (K', K) of all pairs."""
     if found.ndim != 2 or true.ndim != 2 or found.shape[1] != true.shape[1]:
         raise InputError(f"got values {tuple(found.shape)} and {tuple(true.shape)}; expected (K', D) and (K, D)")
+    if not bool(found.isfinite().all() and true.isfinite().all()):
+        raise InputError("got found or true values that are not finite; expected numbers; leave such images out")
     return (found[:, None] - true[None]).square().mean(2)
 
 

@@ -26,7 +26,8 @@ class Report:
 
     Args:
         values: metrics over all images.
-        intervals: their 95 % bootstrap intervals over images; a metric whose states are not sums has none.
+        intervals: their 95 % bootstrap intervals over images; none of a metric whose states are not sums, and of a
+            single image.
         rows_per_image: network evaluations per image.
         seconds_per_image: wall-clock time, decoding of the image included.
         images: number of images.
@@ -89,7 +90,9 @@ class Scores:
             self.parts[str(name)].append(metric)
 
     def values(self) -> dict[str, float]:
-        """The metrics over all images."""
+        """The metrics over all images; NaN of none."""
+        if not any(self.parts.values()):
+            return dict.fromkeys(self.parts, math.nan)
         return {name: float(value) for name, value in self.total.compute().items()}
 
     def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
@@ -106,7 +109,7 @@ def bootstrap(
 
     A resample is a vector of weights on the images: weights (resamples, N) times the states (N,) of the metric's copies
     gives the states of all resamples, and one `compute` their values. With all weights equal to 1 the result must be
-    `value`; otherwise the metric is not a function of sums, and None is returned.
+    `value`; otherwise the metric is not a function of sums, and None is returned, as for a single image.
 
     >>> from torchmetrics import MeanMetric
     >>> parts = [MeanMetric() for _ in range(100)]
@@ -119,11 +122,14 @@ def bootstrap(
     states = [metric.metric_state for metric in parts]
     if not all(isinstance(number, Tensor) and number.ndim == 0 for state in states for number in state.values()):
         return None
+    if len(parts) < 2:  # whose spread says nothing
+        return None
     drawn = torch.randint(len(parts), (resamples, len(parts)), generator=torch.Generator().manual_seed(seed))
     weights = torch.zeros(resamples, len(parts), dtype=torch.float64)
     weights.scatter_add_(1, drawn, torch.ones_like(weights))
     weights = torch.cat([torch.ones_like(weights[:1]), weights])
     resampled = parts[0].clone()
+    resampled._computed = None  # of the image, where somebody has asked for it
     for name in states[0]:
         setattr(resampled, name, weights @ torch.stack([cast("Tensor", state[name]).double() for state in states]))
     values: Tensor = resampled.compute()

@@ -70,7 +70,10 @@ class Conditions:
 
 
 class PartsTask:
-    """Decomposes images. The metrics compare masks, or latents for examples with factors; pixels are compared, too."""
+    """Decomposes images. The metrics compare masks, or latents for examples with factors; pixels are compared, too.
+
+    An image whose parts have no masks, since they cannot be determined, is left out of the metrics of masks.
+    """
 
     def __init__(self, model: Model, metrics: MetricCollection, examples: Sequence[Example], *, progress: bool) -> None:
         self.model = model
@@ -117,6 +120,7 @@ class PartsTask:
     def score(self, true: Tensor, image: Tensor, record: Mapping[str, Any], /) -> None:
         kept = record["latents"]
         found = from_bits(record["masks"]) if kept is None else from_numbers(kept, -1)
-        self.scores[0].update([true[:0] if found is None else found], [true])
+        if found is not None:
+            self.scores[0].update([found], [true])
         self.scores[1].update(record["mse"])
         self.scores[2].update((self.average - image).square().mean())

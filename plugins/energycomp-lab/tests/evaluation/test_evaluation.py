@@ -10,11 +10,13 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.inference import Problem, Solution
 from energycomp.seeds import seeded
-from energycomp.testing import tiny_model
+from energycomp.testing import stripes_model, tiny_model
 from energycomp_lab.evaluation import (
     CountAccuracy,
     EstimationError,
     Example,
+    ForegroundARI,
+    MaskRecall,
     PerceptionRate,
     Precision,
     Report,
@@ -134,6 +136,29 @@ def test_bootstrap_is_that_of_a_loop_over_resamples() -> None:
         resampled.append(metric.compute())
     expected = torch.quantile(torch.stack(resampled), torch.tensor([0.025, 0.975], dtype=torch.float64))
     assert interval == pytest.approx(tuple(expected.tolist()))
+
+
+def test_parts_without_masks_are_not_scored_as_parts_without_a_pixel() -> None:
+    """Masks of two parts under the mean rule cannot be determined: their recall is not known, and was 0."""
+    left = torch.arange(16).expand(2, 16, 16) < torch.tensor([4, 8]).view(2, 1, 1)
+    examples = [Example(torch.where(left[:1], 0.9, -0.2).expand(3, -1, -1), masks=left[:1])] * 2
+    metrics = MetricCollection({"recall": MaskRecall(), "ari": ForegroundARI()})
+    report = evaluate(stripes_model(parts=2, rule="mean"), examples, metrics, progress=False)
+    assert math.isnan(report.values["recall"])
+    assert math.isnan(report.values["ari"])  # it was 1
+    assert report.values["mse"] >= 0
+    assert set(report.intervals) == {"mse", "mse_baseline"}
+
+
+def test_bootstrap_of_metrics_that_were_asked_for_their_value_and_of_one_image() -> None:
+    parts = [CountAccuracy() for _ in range(4)]
+    for k, metric in enumerate(parts):
+        metric.update([torch.zeros(k % 2, 2)], [torch.zeros(1, 2)])
+    interval = bootstrap(parts, 0.5)
+    assert [float(metric.compute()) for metric in parts] == [0.0, 1.0, 0.0, 1.0]
+    assert bootstrap(parts, 0.5) == interval  # it was None
+    assert interval == (0.0, 1.0)
+    assert bootstrap(parts[:1], 0.0) is None  # no interval of a width of 0
 
 
 def test_bootstrap_of_a_proportion_is_its_binomial_interval() -> None:

@@ -21,6 +21,7 @@ from energycomp_lab.evaluation import (
     adjusted_rand_index,
     bootstrap,
     match,
+    near_pairs,
 )
 
 
@@ -37,12 +38,31 @@ def test_match_against_all_permutations(found: int, true: int) -> None:
         assert float(match(a, b).sum()) == pytest.approx(best, rel=1e-5)
 
 
+def test_as_many_pairs_as_possible_are_near() -> None:
+    """By brute force: one pair at the same place does not keep two others apart."""
+    within = 0.02
+    for seed in range(20):
+        found, true = (0.5 * torch.rand(number, 2, generator=seeded(seed + number)) for number in (3, 4))
+        found[0] = true[0]
+        cost = (found[:, None] - true[None]).square().mean(2)
+        every = [[float(cost[k, p]) for k, p in enumerate(order)] for order in permutations(range(4), 3)]
+        best = min(([one for one in each if one < within] for each in every), key=lambda near: (-len(near), sum(near)))
+        rows, columns = near_pairs(found, true, within)
+        assert sorted(cost[rows, columns].tolist()) == pytest.approx(sorted(best), abs=1e-7)
+    line = torch.tensor([[0.0], [0.1], [0.2]])
+    assert len(near_pairs(line[:2], line[1:], 0.02)[0]) == 2  # and not the one pair of a distance of 0
+    assert near_pairs(line[:0], line)[0].shape == (0,)
+
+
 def test_match_of_nothing() -> None:
     assert match(torch.zeros(0, 2), torch.zeros(3, 2)).shape == (0,)
     with pytest.raises(InputError, match=r"expected \(K', D\) and \(K, D\)"):
         match(torch.zeros(3), torch.zeros(3))
     with pytest.raises(InputError, match="expected"):
         match(torch.zeros(3, 2), torch.zeros(3, 3))
+    for measure in (match, near_pairs):
+        with pytest.raises(InputError, match="not finite"):
+            measure(torch.zeros(3, 2), torch.full((1, 2), torch.nan))
 
 
 def scenes() -> tuple[list[torch.Tensor], list[torch.Tensor]]:

@@ -109,6 +109,7 @@ def ranked_solution(
     fresh: Sequence[Tensor],
     trace: Mapping[str, Sequence[float]],
     banks: Sequence[int] | None = None,
+    judged: Sequence[Tensor] | None = None,
 ) -> Solution:
     """The first of one or two ranked configurations, compared on fresh draws.
 
@@ -116,12 +117,14 @@ def ranked_solution(
         ranked: error on the draws that selected, with the prior, and the atoms.
         fresh: errors (S,) of each on draws that did not.
         banks: the number of draws of each bank of these, one bank if left out.
+        judged: the errors `fresh` with the prior, where they are not those of the ranked configurations on all draws.
     """
     # Judge: the errors of the fresh draws, with the prior
     values = atoms[list(ranked[0][1])]
-    judged = [
-        problem.with_prior(one[None], atoms[list(c)][None])[0] for one, (_, c) in zip(fresh, ranked, strict=False)
-    ]
+    if judged is None:
+        judged = [
+            problem.with_prior(one[None], atoms[list(c)][None])[0] for one, (_, c) in zip(fresh, ranked, strict=False)
+        ]
     # A paired test of the best two
     gap: Gap = paired(judged[0], judged[1], banks) if len(fresh) > 1 else NO_GAP
     return Solution(
@@ -143,7 +146,7 @@ def compare_halves(
     selected: Sequence[Sequence[tuple[float, list[int]]]],
     weighting: Callable[[int], float],
     banks: Sequence[int],
-) -> tuple[list[Tensor], float]:
+) -> tuple[list[Tensor], list[Tensor], float]:
     """Each half of the draws compares the best and the second-best answer that the other half selected.
 
     An answer that is best on both halves is best on all draws, so no draw is spent on the comparison alone.
@@ -155,22 +158,21 @@ def compare_halves(
         banks: the number of draws of each bank of a half, the same for both.
 
     Returns:
-        The errors (S,) of the best and of the second best over all draws; and the p-value of their paired difference,
-        doubled because the halves have to agree (two answers that are equally good may be either one's), and 1 where
-        they do not.
+        The errors (S,) of the best and of the second best over all draws, without and with the prior, each that of the
+        answers which the halves selected; and the p-value of their paired difference, doubled because the halves have
+        to agree (two answers that are equally good may be either one's), and 1 where they do not.
     """
     # Cross-fitting: each half judges what the other half selected
     pairs = list(zip(halves, reversed(selected), strict=True))
-    places = range(min(2, *map(len, selected)))
-    fresh = [
-        torch.cat([half.errors(ranked[place][1], weighting(len(ranked[place][1]))) for half, ranked in pairs])
-        for place in places
-    ]
+    fresh: list[Tensor] = []
+    judged: list[Tensor] = []
+    for place in range(min(2, *map(len, selected))):
+        chosen = [(half, ranked[place][1]) for half, ranked in pairs]
+        fresh.append(torch.cat([half.errors(atoms, weighting(len(atoms))) for half, atoms in chosen]))
+        judged.append(torch.cat([subset_errors(half, atoms, weighting) for half, atoms in chosen]))
     # Halves that do not agree decide nothing
     if len(fresh) < 2 or selected[0][0][1] != selected[1][0][1]:
-        return fresh, 1.0
+        return fresh, judged, 1.0
     # The paired test of both halves together, doubled since the halves had to agree
-    first, second = (
-        torch.cat([subset_errors(half, ranked[place][1], weighting) for half, ranked in pairs]) for place in places
-    )
-    return fresh, min(1.0, 2 * paired(first, second, [*banks, *banks])[2])
+    first, second = judged
+    return fresh, judged, min(1.0, 2 * paired(first, second, [*banks, *banks])[2])

@@ -83,7 +83,7 @@ def most_doubted(
         looks_for_places: whether a place may be the answer.
     """
     chosen = refit.whole()
-    channels = len(refit.problem.observation[0])
+    channels = refit.channels
 
     # The component that fits worst of those that were not tried.
     untried = [k for k, value in enumerate(refit.values) if not among(value, tried)]
@@ -123,7 +123,7 @@ def undoubted(refit: Refit) -> list[Tensor]:
     """The components that need not be read again: without words, those that fit about as well as the others."""
     if refit.words is not None or not len(refit.values):
         return []
-    of_components = doubts(refit.whole(), len(refit.problem.observation[0]))
+    of_components = doubts(refit.whole(), refit.channels)
     doubted = of_components > STRONG * of_components.median()
     return [value for value, is_doubted in zip(refit.values, doubted.tolist(), strict=True) if not is_doubted]
 
@@ -142,6 +142,12 @@ def overlap(first: Tensor, second: Tensor, channels: int) -> Tensor:
     both = [summed(effects.double().square(), channels) for effects in (first, second)]
     a, b = (torch.nn.functional.normalize(each, dim=1) for each in both)
     return a @ b.T
+
+
+def shown_with(refit: Refit, components: Sequence[int]) -> Tensor:
+    """The `overlap` (n,) of some components of an answer with the newest one."""
+    shown = refit.whole().atoms.square().mean(0).sqrt()
+    return overlap(shown[list(components)], shown[-1:], refit.channels)[:, 0]
 
 
 def summed(squares: Tensor, channels: int) -> Tensor:

@@ -22,6 +22,24 @@ def subset_errors(form: QuadraticForm, chosen: Sequence[int], weighting: Weighti
     return form.with_prior(form.errors(chosen, weighting(len(chosen))), [list(chosen)])
 
 
+def still_falls(form: QuadraticForm, chosen: Sequence[int], weighting: Weighting, before: float, share: float) -> bool:
+    """Whether the mean error of some atoms is below the one before by more than a share of it.
+
+    The share is of the error that they leave of the image: what a prior adds may have any constant.
+
+    >>> form = QuadraticForm.of(torch.ones(1, 1, 1), torch.full((1, 1), 3.0))  # leaves 4
+    >>> still_falls(form, [0], lambda _: 1.0, 4.1, 0.01), still_falls(form, [0], lambda _: 1.0, 4.01, 0.01)
+    (True, False)
+    """
+    mean = float(subset_errors(form, chosen, weighting).mean())
+    if form.prior is None:
+        return mean < (1 - share) * before
+    # An error with the prior is linear in that of the image: its slope times that error
+    errors = form.errors(chosen, weighting(len(chosen)))
+    own = form.with_prior(2 * errors, [list(chosen)]) - form.with_prior(errors, [list(chosen)])
+    return mean < before - share * float(own.mean())
+
+
 def add_each(form: QuadraticForm, chosen: Sequence[int], weighting: Weighting) -> Tensor:
     """Mean errors (M,), with the prior, of `chosen` and each atom of the form; infinite for those already chosen."""
     # All M errors are one matrix product
