@@ -20,12 +20,12 @@ import tempfile
 import time
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from benchmarks.common.instant import NODE, Instant, image_files, instant_count, processes_below, two_nodes
+from benchmarks.common.instant import Instant, add_node, image_files, instant_count, processes_below, two_nodes
 from benchmarks.common.options import parser
 from energycomp_batch.cluster import Cluster
 from energycomp_batch.inputs import Inputs
@@ -47,6 +47,51 @@ def driver(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
 
 
+class Watch:
+    """Memory and CPU of all processes that are started in the block, also by each other, once a second."""
+
+    def __init__(self) -> None:
+        self.memory: list[tuple[float, int]] = []  # moments, and bytes, of which shared pages count once
+        self._seconds: dict[int, float] = {}  # of CPU, for each process also after its end
+        self._before = 0.0
+        self._ended = Event()
+        self._thread = Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._start = time.monotonic()
+        self._sample()
+        self._before = self.cpu_seconds()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def moment(self) -> float:
+        return time.monotonic() - self._start
+
+    def cpu_seconds(self) -> float:
+        """Of user and system, in the block until now."""
+        return sum(self._seconds.values()) - self._before
+
+    def _run(self) -> None:
+        while not self._ended.wait(1.0):
+            self._sample()
+
+    def _sample(self) -> None:
+        memory = 0
+        for pid in processes_below({os.getpid()}):
+            try:
+                ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+                self._seconds[pid] = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+                smaps = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                memory += int(smaps.partition("\nPss:")[2].split()[0]) << 10
+            except (OSError, IndexError):  # it has ended
+                continue
+        self.memory.append((self.moment(), memory))
+
+
 def kills(n: int, number: int, seed: int, folder: Path) -> dict[str, Any]:
     """Kills at random moments, and the same command again after each kill of the driver."""
     choose = random.Random(seed)  # noqa: S311 - which process is killed
@@ -55,6 +100,7 @@ def kills(n: int, number: int, seed: int, folder: Path) -> dict[str, Any]:
     for index, content in enumerate(image_files(n)):
         (images / f"{'deadly' if index < DEADLY else ''}{index:06d}.png").write_bytes(content)
     done: list[str] = []
+    start = time.monotonic()
     with two_nodes() as made:
         running = driver(made.address, images, out, 10, 0.05)
         while running.poll() is None or running.returncode != 0:
@@ -74,11 +120,12 @@ def kills(n: int, number: int, seed: int, folder: Path) -> dict[str, Any]:
                 os.kill(choose.choice(victims), signal.SIGKILL)
             elif kind == "node":
                 made.remove_node(next(iter(made.worker_nodes)), allow_graceful=False)
-                made.add_node(**NODE)
+                add_node(made)
             else:
                 running.kill()
                 running.wait()
             done.append(kind)
+            print(f"{time.monotonic() - start:.0f} s: killed {kind}", file=sys.stderr, flush=True)
     rows = [row for part in out.glob("part-*.parquet") for row in parquet.read_table(part).to_pylist()]
     wanted = {str(path): instant_count(path.read_bytes()) for path in images.iterdir() if "deadly" not in path.name}
     failed = [row["image"] for part in out.glob("_failed/*") for row in parquet.read_table(part).to_pylist()]
@@ -98,68 +145,53 @@ def rows(n: int, part: int, folder: Path) -> dict[str, Any]:
     for first in range(0, n, each):
         table = pa.table({"image": [content[index % 1000] for index in range(first, min(n, first + each))]})
         parquet.write_table(table, folder / f"images/{first:09d}.parquet", row_group_size=1000)
-    ended = Event()
-    samples: list[tuple[float, int, float]] = []  # moments, bytes, and seconds of CPU
-
-    def watch() -> None:
-        """The memory of the driver and of Ray, of which shared pages count once, and their seconds of CPU."""
-        while not ended.wait(1.0):
-            memory, seconds = 0, 0.0
-            for pid in processes_below({os.getpid()}):
-                try:
-                    smaps = Path(f"/proc/{pid}/smaps_rollup").read_text()
-                    memory += int(smaps.partition("\nPss:")[2].split()[0]) << 10
-                    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-                    seconds += sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
-                except (OSError, IndexError):  # it has ended
-                    continue
-            samples.append((time.monotonic() - start, memory, seconds))
-
-    with two_nodes() as made:
-        start = time.monotonic()
-        Thread(target=watch, daemon=True).start()
+    with two_nodes() as made, Watch() as watch:
         running = driver(made.address, folder / "images", out, part, 0)
-        printed = [(time.monotonic() - start, json.loads(line)) for line in running.stdout or ()]
-        took = time.monotonic() - start
-        ended.set()
+        printed = [(watch.moment(), json.loads(line)) for line in running.stdout or ()]
+        took = watch.moment()
     sizes = [path.stat().st_size for path in out.glob("part-*.parquet")]
     (begun, first), *_, (_, last) = printed
     ends = [begun + (took - begun) * third / 3 for third in (1, 2, 3)]
-    thirds = [max(memory for moment, memory, _ in samples if moment <= end) >> 20 for end in ends]
+    thirds = [max(memory for moment, memory in watch.memory if moment <= end) >> 20 for end in ends]
     return {
         "rows": sum(parquet.read_metadata(path).num_rows for path in out.glob("part-*.parquet")),
         "seconds_to_first_part": round(begun, 1), "rows_per_second": round((n - first["images"]) / (took - begun)),
         "memory_mib": thirds[-1], "memory_mib_until_thirds": thirds, "files": len(sizes),
         "mean_kib": round(sum(sizes) / len(sizes) / 1024, 1),
-        "cpu_seconds": round(max(used for _, _, used in samples), 1), "cpu_seconds_of_driver": round(last["cpu"], 1),
+        "cpu_seconds": round(watch.cpu_seconds(), 1), "cpu_seconds_of_driver": round(last["cpu"], 1),
     }  # fmt: skip
 
 
 def engines(n: int, model: str, folder: Path) -> dict[str, Any]:
-    """Seconds of two local processes and of two actors for the same images; the first part tells when Ray has begun."""
-    images = folder / "images"
-    images.mkdir()
+    """Seconds of CPU of two local processes and of two actors for the same images.
+
+    Each engine reads a third of the images, and all of them: the difference is what an image takes after the start.
+    Seconds of CPU are those of all processes, and depend less on what else the machine does than seconds do.
+    """
     if model == "tiny":
         from energycomp.models import save_pretrained
         from energycomp.testing import tiny_model
 
         model = str(folder / "model")
         save_pretrained(tiny_model(solver="pursuit"), model)
-    for index, content in enumerate(image_files(n, side=64)):
-        (images / f"{index:06d}.png").write_bytes(content)
-    command = [sys.executable, "-m", "energycomp", "batch", model, str(images), "--count", "0-1"]
     found: dict[str, Any] = {"images": n}
-    for name, more in (("local", ["--workers", "2"]), ("ray", ["--engine", "ray", "--concurrency", "2"])):
-        start = time.monotonic()
-        with subprocess.Popen(  # noqa: S603 - our own
-            [*command, "-o", str(folder / f"{name}.parquet"), *more], stdout=subprocess.PIPE, text=True
-        ) as running:
-            if running.stdout is None or not running.stdout.readline():
-                raise SystemExit(f"{name} printed nothing")
-            first = time.monotonic() - start
-            running.communicate()
-        took = time.monotonic() - start
-        found[name] = {"seconds_to_first": round(first, 1), "seconds_after": round(took - first, 1)}
+    content = list(image_files(n, side=64))
+    used: dict[str, list[float]] = {"local": [], "ray": []}
+    for number in (n // 3, n):
+        images = folder / f"images-{number}"
+        images.mkdir()
+        for index in range(number):
+            (images / f"{index:06d}.png").write_bytes(content[index])
+        for name, more in (("local", ["--workers", "2"]), ("ray", ["--engine", "ray", "--concurrency", "2"])):
+            out = str(folder / f"{name}-{number}.parquet")
+            command = [sys.executable, "-m", "energycomp", "batch", model, str(images), "--count", "0-1", "--quiet"]
+            with Watch() as watch:
+                subprocess.run([*command, "-o", out, *more], check=True)  # noqa: S603 - our own
+            used[name].append(watch.cpu_seconds())
+            print(f"{name}, {number} images: {used[name][-1]:.1f} s of CPU", file=sys.stderr, flush=True)
+    for name, (few, many) in used.items():
+        each = (many - few) / (n - n // 3)
+        found[name] = {"cpu_seconds_per_image": round(each, 4), "cpu_seconds_of_start": round(many - n * each, 1)}
     return found
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import attrs
 
-from energycomp.cli import Names, check_folder, make_folder
+from energycomp.cli import SETTINGS, Names, check_folder, make_folder
 from energycomp.errors import CheckpointError, InputError, first_line
 from energycomp.files import atomic_file, remove_stale
 from energycomp_batch.places import is_url, place_of, reaching
@@ -32,8 +32,7 @@ NUMBERS = ("fit", "error", "stderr", "p_value", "typicality")  # columns of floa
 TEXTS = ("objects", "runner_up")  # columns of JSON
 COLUMNS = ("count", *NUMBERS, "out_of_distribution", *TEXTS, "warnings", "rows", "failed")
 NONE = {"count": -1, "objects": [], "runner_up": None, "rows": -1, "out_of_distribution": False}
-SETTINGS = "_settings.json"  # readers of Parquet folders leave out what begins with _
-FAILED = "_failed"
+FAILED = "_failed"  # readers of Parquet folders leave out what begins with _
 ROWS = 1000  # of a Parquet file that are written at once
 BLOCK = 2**20  # bytes of images that wait as one object; Ray's own blocks of 128 MiB would be hours of work
 

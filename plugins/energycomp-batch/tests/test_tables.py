@@ -5,7 +5,9 @@ import io
 import json
 import sys
 import tarfile
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from energycomp.cli import Item, image_files
 from energycomp.errors import CheckpointError, InputError
 from energycomp_batch import places as tables
 from energycomp_batch.inputs import Inputs
-from energycomp_batch.parts import Parts, unread
+from energycomp_batch.parts import Parts, parquet_writer, unread
 
 datasets = pytest.importorskip("datasets")
 pa = pytest.importorskip("pyarrow")
@@ -196,6 +198,51 @@ def test_which_column_holds_the_images(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(content)
     parquet.write_table(pa.table({"image": ["b.png", None]}), tmp_path / "[b].parquet")  # a path, in a name to escape
     assert [row.content for row in tables.table_rows(tmp_path / "[b].parquet")] == [content, None]
+
+
+def test_archives_have_the_samples_of_webdataset(tmp_path: Path) -> None:
+    """Keys end at the first dot, suffixes are in lower case; hidden files and those without a suffix are left out."""
+    names = ["a.json", "b.left.PNG", "b.right.png", "b.json", "._b.png", "README", "d/c.Jpg", "d/.c.jpg", "./e.f.png"]
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(name)
+            archive.addfile(member, io.BytesIO(name.encode()))
+    found = [(row.row, row.content) for row in tables.table_rows(tmp_path / "a.tar")]
+    assert found == [("a", None), ("b", b"b.left.PNG"), ("d/c", b"d/c.Jpg"), ("./e", b"./e.f.png")]
+    with pytest.raises(InputError, match=r"got --column png of .*a.tar; expected one of its columns: json"):
+        next(tables.table_rows(tmp_path / "a.tar", "png"))
+    assert [row.content for row in tables.table_rows(tmp_path / "a.tar", "JSON")] == [b"a.json", b"b.json", None, None]
+
+
+def test_an_archive_keeps_no_list_of_its_files(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for number in range(1000):
+            archive.addfile(tarfile.TarInfo(f"{number}.png"))
+    rows = tables.table_rows(tmp_path / "a.tar")
+    tracemalloc.start()
+    try:
+        next(rows)
+        before = tracemalloc.get_traced_memory()[0]
+        assert sum(1 for _ in islice(rows, 998)) == 998
+        assert tracemalloc.get_traced_memory()[0] - before < 100_000  # a list of 998 has 500 kB
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("root", ["", "memory://answers"])
+def test_answers_among_the_images_are_not_read(tmp_path: Path, root: str) -> None:
+    place = tables.place_of(root or tmp_path)
+    content = next(files(1))
+    (place / "in/found").mkdir(parents=True)
+    (place / "in/a.png").write_bytes(content)
+    Parts(place / "in/found", {"seed": 0}).known_keys()
+    with (place / "in/found.parquet").open("wb") as file, parquet_writer(file) as write:
+        write({"image": str(place / "in/a.png"), "count": 0})
+    (place / "in/found/part-0.parquet").write_bytes((place / "in/found.parquet").read_bytes())
+    image, answers = Inputs.of([str(place / "in")])
+    assert (image.name, image.content or (place / "in/a.png").read_bytes()) == ("a.png", content)
+    assert "found.parquet, which holds answers; expected images; move it out of the folder" in str(answers.problem)
 
 
 def test_tables_in_folders(tmp_path: Path) -> None:
