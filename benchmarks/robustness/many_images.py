@@ -25,13 +25,14 @@ from typing import Any, Self
 import pyarrow as pa
 from pyarrow import parquet
 
-from benchmarks.common.instant import Instant, add_node, image_files, instant_count, processes_below, two_nodes
+from benchmarks.common.instant import NODE, Instant, image_files, instant_count, processes_below, two_nodes
 from benchmarks.common.options import parser
 from energycomp_batch.cluster import Cluster
 from energycomp_batch.inputs import Inputs
 from energycomp_batch.parts import Parts
 
 DEADLY = 3  # images that end their process
+WAIT = 0.1  # seconds for each image while others are killed
 
 
 def drive(address: str, images: str, out: str, part: int, wait: float) -> None:
@@ -100,14 +101,18 @@ def kills(n: int, number: int, seed: int, folder: Path) -> dict[str, Any]:
     for index, content in enumerate(image_files(n)):
         (images / f"{'deadly' if index < DEADLY else ''}{index:06d}.png").write_bytes(content)
     done: list[str] = []
+    parts = 0  # when something was killed last
     start = time.monotonic()
     with two_nodes() as made:
-        running = driver(made.address, images, out, 10, 0.05)
+        running = driver(made.address, images, out, 10, WAIT)
         while running.poll() is None or running.returncode != 0:
             if running.poll() is not None:
-                running = driver(made.address, images, out, 10, 0.05)
+                running = driver(made.address, images, out, 10, WAIT)
             if len(done) == number:
                 running.communicate()
+                continue
+            if len(list(out.glob("part-*"))) == parts:  # what was killed before has not started again
+                time.sleep(0.1)
                 continue
             time.sleep(choose.uniform(2, 10))
             kind = choose.choice(["image process", "actor", "actor", "node", "driver"])
@@ -120,12 +125,13 @@ def kills(n: int, number: int, seed: int, folder: Path) -> dict[str, Any]:
                 os.kill(choose.choice(victims), signal.SIGKILL)
             elif kind == "node":
                 made.remove_node(next(iter(made.worker_nodes)), allow_graceful=False)
-                add_node(made)
+                made.add_node(**NODE)
             else:
                 running.kill()
                 running.wait()
             done.append(kind)
-            print(f"{time.monotonic() - start:.0f} s: killed {kind}", file=sys.stderr, flush=True)
+            parts = len(list(out.glob("part-*")))
+            print(f"{time.monotonic() - start:.0f} s, {parts} parts: killed {kind}", file=sys.stderr, flush=True)
     rows = [row for part in out.glob("part-*.parquet") for row in parquet.read_table(part).to_pylist()]
     wanted = {str(path): instant_count(path.read_bytes()) for path in images.iterdir() if "deadly" not in path.name}
     failed = [row["image"] for part in out.glob("_failed/*") for row in parquet.read_table(part).to_pylist()]

@@ -95,6 +95,11 @@ def connected(address: str | None) -> Iterator[Any]:
         own = {} if address else {"include_dashboard": False}
         ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
     except Exception as error:  # ConnectionError, RuntimeError for another version, and others
+        if address is None:
+            raise InputError(
+                f"got --engine ray, which does not start on this machine ({first_line(error)[:200]}); expected a "
+                "core and 2 GiB of memory that are free; repeat the command, or leave --engine out"
+            ) from error
         raise InputError(
             f"got --address {address}, to which Ray does not connect ({first_line(error)[:200]}); expected the address "
             "of a running cluster with this version of Ray and Python; start one by `ray start --head`"

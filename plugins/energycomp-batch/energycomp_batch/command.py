@@ -216,6 +216,7 @@ def _inputs(paths: list[str], output: Output, parts: Any, column: str | None) ->
     written = parts or output.folder or output.table
     found = Inputs.of(paths, without=written, column=column)
     place = written or output.lines
-    if place is not None and any(place.resolve() in (file, file.parent) for file in found.files):
+    resolved = place and place.resolve()
+    if any(resolved in (file, file.parent) for file in found.files):
         raise InputError(f"got -o {place}, which holds images that are to be read; expected another folder or file")
     return found

@@ -120,7 +120,9 @@ def test_without_ray_or_a_cluster_there_is_one_line(run: Run, model: Path, monke
     with monkeypatch.context() as patch:
         patch.setattr(ray, "init", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("Version mismatch: Ray 2.49.0")))
         code, _, err = run(*command, "--address", "other:6379")
+        alone = run(*command)[2]
     assert "does not connect (Version mismatch: Ray 2.49.0); expected the address of a running cluster with this" in err
+    assert "got --engine ray, which does not start on this machine (Version mismatch: Ray 2.49.0); expected" in alone
     code, _, err = run(*command, "--address", "auto")
     assert (code, "got --address auto, to which Ray does not connect (Could not find any running" in err) == (2, True)
     monkeypatch.setitem(sys.modules, "ray", None)

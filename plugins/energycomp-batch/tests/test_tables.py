@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sys
 import tarfile
 import tracemalloc
@@ -28,6 +29,7 @@ parquet = pytest.importorskip("pyarrow.parquet")
 Run = Callable[..., tuple[int, str, str]]
 Fake = Callable[..., list[Any]]
 SUFFIXES = (".parquet", ".tar")
+ANSWERS = [(1, 0.95), (1, 0.5), (0, 0.0), (2, 0.99)]  # counts, and how sure they are; the third is no answer
 
 
 @pytest.fixture(autouse=True)
@@ -370,6 +372,33 @@ def test_names_that_are_no_text_are_known_again(tmp_path: Path) -> None:
     assert [parts.answered(items, run)["images"] for items in lists] == [1]
     (part,) = tmp_path.glob("*.parquet")
     assert parquet.read_table(part)["image"].to_pylist() == [f"{tmp_path}/a\\udcff.png"]
+
+
+def test_results_are_read_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("duckdb", "pandas"):
+        pytest.importorskip(
+            package, reason=f"{package} is not installed; pip install -e './plugins/energycomp-batch[test]'"
+        )
+    monkeypatch.chdir(tmp_path)
+    answers = [{"count": n, "objects": [{"x": 0.25, "y": n / 8}] * n, "sure": s, "trusted": True} for n, s in ANSWERS]
+    answers[2] = {"failed": "no image"}
+    items = [Item(tmp_path / f"{number}.png", content=bytes([number])) for number in range(len(ANSWERS))]
+    parts = Parts(tmp_path / "found", {"seed": 0})
+    parts.known_keys()
+    parts.answered(items, lambda tasks: [(task, {**task.head, **answers[task.index]}) for task in tasks])
+    with Path("found.parquet").open("wb") as file, parquet_writer(file) as write:
+        for item, answer in zip(items, answers, strict=True):
+            write({**item.head({}), **answer})
+    _, _, text = (Path(__file__).parents[3] / "docs/many.md").read_text().partition("## Reading the results")
+    found: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", text.partition("\n## ")[0], re.DOTALL):
+        exec(block, found)  # noqa: S102 - the page is ours
+    images = [f"{tmp_path}/{number}.png" for number in (0, 3, 3)]
+    assert found["places"].to_dict("list") == {"image": images, "x": [0.25] * 3, "y": [0.125, 0.25, 0.25]}
+    assert found["objects"].to_dict("list") == found["places"].to_dict("list")
+    assert found["counts"] == [(1, 2), (2, 1)]
+    assert found["failures"] == [("no image", 1)]
+    assert found["unsure"].to_pylist() == [{"image": f"{tmp_path}/1.png", "count": 1, "sure": 0.5}]
 
 
 def rows_of(files: Any, folder: str) -> list[dict[str, Any]]:
