@@ -1,11 +1,12 @@
 """`energycomp batch --engine ray` on two nodes of this machine: kills, a million rows, and beside local processes.
 
-python benchmarks/robustness/many_images.py kills [-n 2000] [--kills 10] [--seed 0]
+python benchmarks/robustness/many_images.py kills [-n 2000] [--kills 10] [--seed 0] [-o DIR]
 python benchmarks/robustness/many_images.py rows [-n 1000000] [--part 1000]
 python benchmarks/robustness/many_images.py engines [-n 300] [--model clevr-places]
 
-`kills` ends workers, a node and the driver at random moments, repeats the command, and compares with one process.
-`rows` has a model that answers at once. Each prints JSON. Needs Linux and `pip install 'energycomp-batch[test]'`.
+`kills` ends workers, a node and the driver at random moments, repeats the command, and compares with one process; the
+same DIR continues it. `rows` has a model that answers at once. Each prints JSON. Needs Linux and `pip install
+'energycomp-batch[test]'`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Self
@@ -96,12 +98,12 @@ class Watch:
 def kills(n: int, number: int, seed: int, folder: Path) -> dict[str, Any]:
     """Kills at random moments, and the same command again after each kill of the driver."""
     choose = random.Random(seed)  # noqa: S311 - which process is killed
-    images, out = folder / "images", folder / "found"
-    images.mkdir()
+    images, out, log = folder / "images", folder / "found", folder / "killed"
+    images.mkdir(exist_ok=True)
     for index, content in enumerate(image_files(n)):
         (images / f"{'deadly' if index < DEADLY else ''}{index:06d}.png").write_bytes(content)
-    done: list[str] = []
-    parts = 0  # when something was killed last
+    done = log.read_text().splitlines() if log.exists() else []  # by a run that was ended
+    parts = len(list(out.glob("part-*")))  # when something was killed last
     start = time.monotonic()
     with two_nodes() as made:
         running = driver(made.address, images, out, 10, WAIT)
@@ -131,6 +133,7 @@ def kills(n: int, number: int, seed: int, folder: Path) -> dict[str, Any]:
                 running.wait()
             done.append(kind)
             parts = len(list(out.glob("part-*")))
+            log.write_text("".join(f"{one}\n" for one in done))
             print(f"{time.monotonic() - start:.0f} s, {parts} parts: killed {kind}", file=sys.stderr, flush=True)
     rows = [row for part in out.glob("part-*.parquet") for row in parquet.read_table(part).to_pylist()]
     wanted = {str(path): instant_count(path.read_bytes()) for path in images.iterdir() if "deadly" not in path.name}
@@ -206,12 +209,13 @@ def main() -> None:
         address, images, out, part, wait = sys.argv[2:]
         drive(address, images, out, int(part), float(wait))
         return
-    made = parser(__doc__, n=0, kills=(10, "how often something is killed"), part=1000, seed=0)
+    made = parser(__doc__, n=0, kills=(10, "how often something is killed"), part=1000, seed=0, out=None)
     made.add_argument("what", choices=["kills", "rows", "engines"])
     made.add_argument("--model", default="clevr-places", help="of engines; tiny is one that is not trained")
     options = made.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    with nullcontext(options.out) if options.out else tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        folder.mkdir(exist_ok=True)
         if options.what == "kills":
             found = kills(options.n or 2000, options.kills, options.seed, folder)
         elif options.what == "rows":

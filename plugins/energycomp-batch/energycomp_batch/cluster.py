@@ -29,9 +29,12 @@ READERS = 8  # actors for each task that reads files
 # Of a core for each actor. Ray fills a machine up to half before it takes the next one: so each core has one actor, and
 # those of a lost machine find room. Halves of GPUs it would give in pairs.
 CORE = 0.5
+# Actors that one after another may end while they start, as with their machine, before the work ends. Ray's own 0 would
+# end it with the first.
+DEATHS = 20
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_BACKEND_LOG_LEVEL": "fatal",
-    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_DATA_LOG_LEVEL": "CRITICAL",
 }  # fmt: skip
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray listens on the loopback address only
 
@@ -142,7 +145,7 @@ class Cluster:
 
         Raises:
             InputError: Ray is not installed or too old, there is no such cluster, the parts cannot be used, or what
-                `make` or the writing of a part raised.
+                `make` or the writing of a part raised; the work on the cluster ended.
         """
         with connected(self.address) as ray:
             known = ray.put(parts.known_keys())
@@ -176,6 +179,7 @@ class Cluster:
         context.target_max_block_size = BLOCK
         context.enable_progress_bars = bars
         context.print_on_execution_start = False
+        context.max_consecutive_actor_init_deaths = DEATHS
         done = data.map_batches(
             _Actor,
             batch_size=size,
@@ -185,10 +189,28 @@ class Cluster:
             num_cpus=0 if self.gpu else CORE,
             num_gpus=1 if self.gpu else 0,
         )
-        for row in done.iter_rows():
-            if row["error"]:
-                raise InputError(row["error"])
-            yield json.loads(row["answer"])
+        with _of_one_line(ray):
+            for row in done.iter_rows():
+                if row["error"]:
+                    raise InputError(row["error"])
+                yield json.loads(row["answer"])
+
+
+@contextmanager
+def _of_one_line(ray: Any) -> Iterator[None]:
+    """What ends the work on a cluster is an `InputError` of one line; an error of our own code keeps its traceback."""
+    errors = ray.exceptions
+    try:
+        yield
+    except errors.RayError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        in_our_code = isinstance(error, errors.RayTaskError | errors.UserCodeException)
+        if in_our_code and "ModuleNotFoundError" not in str(error):
+            raise
+        raise InputError(
+            f"got a Ray cluster on which the work ended ({reason[:200]}); expected machines with the same packages as "
+            "here and free memory; repeat the command to continue"
+        ) from error
 
 
 def _packed(items: list[Any]) -> Any:

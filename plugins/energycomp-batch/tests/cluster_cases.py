@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from benchmarks.common.instant import Instant, actors_of, image_files, instant_count, two_nodes
+from benchmarks.common.instant import Instant, StartsLate, actors_of, image_files, instant_count, two_nodes
 from energycomp_batch.cluster import Cluster
 from energycomp_batch.inputs import Inputs
 from energycomp_batch.parts import Parts
@@ -123,6 +124,7 @@ def test_without_ray_or_a_cluster_there_is_one_line(run: Run, model: Path, monke
         alone = run(*command)[2]
     assert "does not connect (Version mismatch: Ray 2.49.0); expected the address of a running cluster with this" in err
     assert "got --engine ray, which does not start on this machine (Version mismatch: Ray 2.49.0); expected" in alone
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", cache(set))  # as if there were no other cluster
     code, _, err = run(*command, "--address", "auto")
     assert (code, "got --address auto, to which Ray does not connect (Could not find any running" in err) == (2, True)
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -225,6 +227,15 @@ def test_bad_input_is_one_line(run: Run, model: Path, nodes: Any, arguments: lis
     assert said[0].startswith(f"energycomp: {line.replace('{here}', str(Path.cwd()))}")
     assert not Path("found").exists()
     assert [path.name for path in Path("full").iterdir()] == ["mine.txt"]
+
+
+def test_actors_that_end_while_they_start_are_replaced(nodes: Any, tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(next(image_files(1)))
+    parts = Parts(tmp_path / "found", {"seed": 0})
+    late = StartsLate(tmp_path)
+    (event,) = Cluster(concurrency=1).read(Inputs.of([tmp_path / "one.png"]), late, parts)
+    assert (event["images"], event["failed"]) == (1, [])
+    assert [path.name for path in tmp_path.glob("died-*")] == ["died-0"]
 
 
 def test_an_actor_and_a_node_are_killed_and_a_driver_stops(nodes: Any, tmp_path: Path) -> None:
