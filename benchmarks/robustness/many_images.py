@@ -171,37 +171,64 @@ def rows(n: int, part: int, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def engines(n: int, model: str, folder: Path) -> dict[str, Any]:
-    """Seconds of CPU of two local processes and of two actors for the same images.
+class Counted:
+    """A command that prints a line of JSON for an image or a part, and how many images it has answered."""
 
-    Each engine reads a third of the images, and all of them: the difference is what an image takes after the start.
-    Seconds of CPU are those of all processes, and depend less on what else the machine does than seconds do.
+    def __init__(self, command: list[str]) -> None:
+        self.images = 0
+        self.first = Event()
+        self._start = time.monotonic()
+        self.seconds_to_first = 0.0
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
+        self._thread = Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout or ():
+            self.images += json.loads(line).get("images", 1)
+            if not self.first.is_set():
+                self.seconds_to_first = round(time.monotonic() - self._start, 1)
+                self.first.set()
+
+    def end(self) -> None:
+        self.process.terminate()
+        self._thread.join()
+        self.process.wait()
+
+
+def engines(n: int, model: str, folder: Path) -> dict[str, Any]:
+    """What two actors and two local processes answer in the same seconds, side by side, once both have begun.
+
+    So what else the machine does slows both down. A part is one image, or parts would end at other moments.
     """
+    images = folder / "images"
+    images.mkdir()
     if model == "tiny":
         from energycomp.models import save_pretrained
         from energycomp.testing import tiny_model
 
         model = str(folder / "model")
         save_pretrained(tiny_model(solver="pursuit"), model)
-    found: dict[str, Any] = {"images": n}
-    content = list(image_files(n, side=64))
-    used: dict[str, list[float]] = {"local": [], "ray": []}
-    for number in (n // 3, n):
-        images = folder / f"images-{number}"
-        images.mkdir()
-        for index in range(number):
-            (images / f"{index:06d}.png").write_bytes(content[index])
-        for name, more in (("local", ["--workers", "2"]), ("ray", ["--engine", "ray", "--concurrency", "2"])):
-            out = str(folder / f"{name}-{number}.parquet")
-            command = [sys.executable, "-m", "energycomp", "batch", model, str(images), "--count", "0-1", "--quiet"]
-            with Watch() as watch:
-                subprocess.run([*command, "-o", out, *more], check=True)  # noqa: S603 - our own
-            used[name].append(watch.cpu_seconds())
-            print(f"{name}, {number} images: {used[name][-1]:.1f} s of CPU", file=sys.stderr, flush=True)
-    for name, (few, many) in used.items():
-        each = (many - few) / (n - n // 3)
-        found[name] = {"cpu_seconds_per_image": round(each, 4), "cpu_seconds_of_start": round(many - n * each, 1)}
-    return found
+    for index, content in enumerate(image_files(n, side=64)):
+        (images / f"{index:06d}.png").write_bytes(content)
+    command = [sys.executable, "-m", "energycomp", "batch", model, str(images), "--count", "0-1", "--json"]
+    options = {"ray": ["--engine", "ray", "--concurrency", "2", "--part", "1"], "local": ["--workers", "2"]}
+    running: dict[str, Counted] = {}
+    for name, more in options.items():
+        running[name] = Counted([*command, "-o", str(folder / f"{name}.parquet"), *more])
+        while not running[name].first.wait(1.0):
+            if running[name].process.poll() is not None:
+                raise SystemExit(f"{name} answered nothing")
+    before = {name: one.images for name, one in running.items()}
+    start = time.monotonic()
+    while all(one.images < n and one.process.poll() is None for one in running.values()):
+        time.sleep(0.1)
+    found = {name: one.images - before[name] for name, one in running.items()}
+    seconds = round(time.monotonic() - start, 1)
+    for one in running.values():
+        one.end()
+    starts = {name: one.seconds_to_first for name, one in running.items()}
+    return {"seconds": seconds, "images": found, "seconds_to_first": starts}
 
 
 def main() -> None:
