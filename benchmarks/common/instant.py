@@ -59,29 +59,6 @@ class Instant:
         return {**task.head, "count": instant_count(task.item.content), "objects": [], "rows": 1}
 
 
-@attrs.frozen
-class StartsLate:
-    """`Instant`, but the first processes that have it end at once, each after a file is there."""
-
-    folder: Path
-    deaths: int = 1
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return started, (os.getpid(), self.folder, self.deaths)
-
-    def __call__(self) -> Callable[[ReadTask], dict[str, Any]]:
-        return Instant().answer
-
-
-def started(maker: int, folder: Path, deaths: int) -> StartsLate:
-    """What another process than the maker has of a `StartsLate`, once enough have ended."""
-    died = len(list(folder.glob("died-*")))
-    if os.getpid() != maker and died < deaths:
-        (folder / f"died-{died}").touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return StartsLate(folder, deaths)
-
-
 def instant_count(content: Any) -> int:
     """The answer of `Instant` for the bytes of an image."""
     return sum(content) % 7

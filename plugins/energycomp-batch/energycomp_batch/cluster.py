@@ -234,7 +234,7 @@ def _rows(block: Any, column: str | None, known: Any, size: int) -> Iterator[Any
     """The images of files and tables that are not known, in tables of some each, while they are read."""
     import ray
 
-    places = [place_of(place) for place in block["place"].to_pylist()]
+    places = [place_of(place, found=True) for place in block["place"].to_pylist()]
     for items in unread(Inputs(dict(zip(places, places, strict=True)), column), ray.get(known), size):
         yield _packed(items)
     yield _packed([])  # where all are known, a block has the column, too

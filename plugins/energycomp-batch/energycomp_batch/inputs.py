@@ -100,7 +100,7 @@ def _files(path: Any, listed: bool, suffixes: AbstractSet[str], without: Any) ->
 
 
 def _in_bucket(url: Any, suffixes: AbstractSet[str], without: object) -> list[Any]:
-    """The files of a folder of a bucket, or the one at a URL; names that begin with . or _, and results, are left out.
+    """The files of a folder of a bucket, or the one at a URL; hidden names, and results, are left out.
 
     Raises:
         InputError: the bucket cannot be read, or holds no such file.
@@ -110,8 +110,8 @@ def _in_bucket(url: Any, suffixes: AbstractSet[str], without: object) -> list[An
     if [str(file) for file in files] != [str(url)]:
         marked = {str(one.parent).rstrip("/") for one in files if one.name == SETTINGS} - {str(url).rstrip("/")}
         answers = tuple(f"{str(folder).rstrip('/')}/" for folder in (without, *marked))
-        files = [one for one in files if one.suffix.lower() in suffixes and one.name[0] not in "._"]
-        files = [one for one in files if not str(one).startswith(answers)]
+        files = [one for one in files if one.suffix.lower() in suffixes and not str(one).startswith(answers)]
+        files = [one for one in files if "/." not in str(one).removeprefix(str(url).rstrip("/"))]
     if not files:
         raise InputError(f"got {url} without an image in it; expected a file, or a folder of images or tables")
     return files

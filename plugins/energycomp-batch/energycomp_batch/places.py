@@ -35,11 +35,15 @@ def is_url(place: object) -> bool:
     return URL.match(str(place)) is not None
 
 
-def place_of(text: str | Path) -> Any:
-    """A `Path`, also for file://, or a `UPath` for a URL; raises `InputError` where that cannot be one."""
+def place_of(text: str | Path, *, found: bool = False) -> Any:
+    """A `Path`, also for file://, or a `UPath` for a URL; raises `InputError` where that cannot be one.
+
+    Args:
+        found: whether it was found in a bucket, and may have any name; a URL that is given must have no secret in it.
+    """
     if not is_url(text):
         return Path(text)
-    if SECRET.search(str(text)):
+    if not found and SECRET.search(str(text)):
         raise InputError(
             "got a URL with a password or a signature, which would be in the results; expected one without; give "
             "credentials as fsspec takes them, such as AWS_ACCESS_KEY_ID"

@@ -232,6 +232,30 @@ def test_an_archive_keeps_no_list_of_its_files(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
+def test_names_in_a_bucket(tmp_path: Path) -> None:
+    """All are read again from their text, as a process of Ray does; hidden ones are left out."""
+    import fsspec
+
+    names = [
+        *"AÄ日",
+        "_DSC1",
+        "a%20b",
+        "100%25",
+        "b c",
+        "x#y",
+        "q?",
+        "a?token=1",
+        "star*",
+        "br[1]",
+        "a//b",
+        "new\nline",
+    ]
+    for name in (*names, ".hidden", ".cache/c"):
+        fsspec.filesystem("memory").pipe(f"/names/{name}.PNG", name.encode())
+    found = Inputs.of(["memory://names"]).files
+    assert sorted(tables.place_of(str(file), found=True).read_bytes().decode() for file in found) == sorted(names)
+
+
 @pytest.mark.parametrize("root", ["", "memory://answers"])
 def test_answers_among_the_images_are_not_read(tmp_path: Path, root: str) -> None:
     place = tables.place_of(root or tmp_path)
