@@ -31,7 +31,6 @@ VARIABLES = {
     **ALONE,
     "RAY_health_check_period_ms": "1000",  # a lost node is noticed after 5 s, and not 15
     "RAY_worker_register_timeout_seconds": "600",  # on a machine that others use, imports take minutes
-    "RAY_worker_niceness": "0",
 }
 
 

@@ -163,7 +163,7 @@ def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarIn
         name = MEMBER.fullmatch(member.name)
         if name is not None and member.isfile():
             yield name[1], name[2].lower(), member
-        archive.members.clear()  # which the archive keeps, also where it is a stream
+        archive.members.clear()  # type: ignore[attr-defined]  # it keeps them, also where it is a stream
 
 
 def _columns(path: Any, images: Mapping[str, bool], column: str | None) -> Sequence[str]:
