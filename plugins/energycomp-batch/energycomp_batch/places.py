@@ -63,9 +63,10 @@ def reaching(place: object) -> Iterator[None]:
     except (EnergycompError, BrokenPipeError):
         raise
     except Exception as error:
+        check = "the credentials of fsspec" if is_url(place) else "its permissions"
         raise InputError(
             f"got {place}, which cannot be reached ({type(error).__name__}: {first_line(error)[:200]}); expected a "
-            "place that exists, and rights to it; check its name and the credentials of fsspec"
+            f"place that exists, and rights to it; check its name and {check}"
         ) from error
 
 

@@ -316,9 +316,12 @@ def test_results_of_a_url_are_parts(run: Run, model: Path, pictures: Path, fake_
     assert [len(rows_of(memory, f"/bucket/found{part}")) for part in ("", "/_failed")] == [2, 1]
     calls = fake_infer()
     for _ in range(2):
-        code, _, err = run(*command)
+        code, out, err = run(*command[:-1])
         assert (code, "images, of which 1 could not be read" in err) == (1, True)
+        printed = [line.rpartition(":")[0].removeprefix("memory:/") for line in out.splitlines()]
+        assert all(memory.exists(part) for part in printed)
     assert len(calls) == 1
+    assert [part.rpartition("/")[0] for part in printed] == ["/bucket/found/_failed"]
     found = rows_of(memory, "/bucket/found")
     assert sorted(row["image"] for row in found) == sorted(
         str(pictures / name) for name in ("a/one.png", "a/two.jpg", "b/one.png")
