@@ -27,7 +27,7 @@ from typing import Any, Self
 import pyarrow as pa
 from pyarrow import parquet
 
-from benchmarks.common.instant import NODE, Instant, image_files, instant_count, processes_below, two_nodes
+from benchmarks.common.instant import Instant, add_node, image_files, instant_count, processes_below, two_nodes
 from benchmarks.common.options import parser
 from energycomp_batch.cluster import Cluster
 from energycomp_batch.inputs import Inputs
@@ -127,7 +127,7 @@ def kills(n: int, number: int, seed: int, folder: Path) -> dict[str, Any]:
                 os.kill(choose.choice(victims), signal.SIGKILL)
             elif kind == "node":
                 made.remove_node(next(iter(made.worker_nodes)), allow_graceful=False)
-                made.add_node(**NODE)
+                add_node(made)
             else:
                 running.kill()
                 running.wait()

@@ -190,7 +190,7 @@ class Cluster:
             num_cpus=0 if self.gpu else CORE,
             num_gpus=1 if self.gpu else 0,
         )
-        with _of_one_line(ray):
+        with one_line(ray):
             for row in done.iter_rows():
                 if row["error"]:
                     raise InputError(row["error"])
@@ -198,7 +198,7 @@ class Cluster:
 
 
 @contextmanager
-def _of_one_line(ray: Any) -> Iterator[None]:
+def one_line(ray: Any) -> Iterator[None]:
     """What ends the work on a cluster is an `InputError` of one line; an error of our own code keeps its traceback."""
     errors = ray.exceptions
     try:

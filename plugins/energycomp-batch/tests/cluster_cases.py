@@ -24,7 +24,8 @@ import pytest
 from pyarrow import parquet
 
 from benchmarks.common.instant import Instant, actors_of, image_files, instant_count, two_nodes
-from energycomp_batch.cluster import Cluster
+from energycomp.errors import InputError
+from energycomp_batch.cluster import Cluster, one_line
 from energycomp_batch.inputs import Inputs
 from energycomp_batch.parts import Parts
 
@@ -131,6 +132,18 @@ def test_without_ray_or_a_cluster_there_is_one_line(run: Run, model: Path, monke
     code, _, err = run(*command)
     assert (code, "expected the package ray; pip install 'energycomp-batch[ray]'" in err) == (2, True)
     assert not Path("found").exists()
+
+
+def test_what_ends_the_work_is_one_line_unless_it_is_our_own_error() -> None:
+    import ray
+
+    absent = "in a task\nModuleNotFoundError: No module named 's3fs'"
+    for error in (ray.exceptions.NodeDiedError("a node is lost"), ray.exceptions.UserCodeException(absent)):
+        with pytest.raises(InputError, match="; repeat the command to continue") as raised, one_line(ray):
+            raise error
+        assert f"on which the work ended ({str(error).splitlines()[-1]}); expected machines with" in str(raised.value)
+    with pytest.raises(ray.exceptions.UserCodeException, match="ours"), one_line(ray):
+        raise ray.exceptions.UserCodeException("ours")
 
 
 def test_both_engines_give_the_same_answers_from_bucket_to_bucket(
