@@ -25,12 +25,12 @@ from energycomp_batch.work import ReadTask
 
 # Ray takes 127.0.0.1 for the machine's own address, and would look for the nodes there.
 NODE = {"num_cpus": 1, "object_store_memory": 100_000_000, "node_ip_address": "127.0.0.2", "include_log_monitor": False}
+TRIES = 5  # to start a node
 VARIABLES = {
     **SETTINGS,
     **ALONE,
     "RAY_health_check_period_ms": "1000",  # a lost node is noticed after 5 s, and not 15
     "RAY_worker_register_timeout_seconds": "600",  # on a machine that others use, imports take minutes
-    "RAY_worker_niceness": "0",
 }
 
 
@@ -79,12 +79,26 @@ def two_nodes() -> Iterator[Any]:
     os.environ.update({**VARIABLES, **os.environ, "PYTHONPATH": os.pathsep.join([root, *sys.path])})
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False, "no_monitor": True})
+    made = Cluster()
     try:
-        made.add_node(**NODE)
+        add_node(made, include_dashboard=False, no_monitor=True)
+        add_node(made)
         yield made
     finally:
         made.shutdown()
+
+
+def add_node(made: Any, **options: Any) -> Any:
+    """Adds a node, the first of which is the head. Ray gives a start up after 30 s, too early for a busy machine."""
+    before = processes_below({os.getpid()})
+    for _ in range(TRIES - 1):
+        try:
+            return made.add_node(**NODE, **options)
+        except Exception:  # Ray raises the base class
+            for pid, line in processes_below({os.getpid()}).items():
+                if pid not in before and line.partition("\0")[0].endswith(("/raylet", "/gcs_server")):
+                    os.kill(pid, signal.SIGKILL)
+    return made.add_node(**NODE, **options)
 
 
 def processes_below(ancestors: set[int]) -> dict[int, str]:

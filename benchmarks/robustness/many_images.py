@@ -1,11 +1,12 @@
 """`energycomp batch --engine ray` on two nodes of this machine: kills, a million rows, and beside local processes.
 
-python benchmarks/robustness/many_images.py kills [-n 2000] [--kills 10] [--seed 0]
+python benchmarks/robustness/many_images.py kills [-n 2000] [--kills 10] [--seed 0] [-o DIR]
 python benchmarks/robustness/many_images.py rows [-n 1000000] [--part 1000]
 python benchmarks/robustness/many_images.py engines [-n 300] [--model clevr-places]
 
-`kills` ends workers, a node and the driver at random moments, repeats the command, and compares with one process.
-`rows` has a model that answers at once. Each prints JSON. Needs Linux and `pip install 'energycomp-batch[test]'`.
+`kills` ends workers, a node and the driver at random moments, repeats the command, and compares with one process; the
+same DIR continues it. `rows` has a model that answers at once. Each prints JSON. Needs Linux and `pip install
+'energycomp-batch[test]'`.
 """
 
 from __future__ import annotations
@@ -18,20 +19,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from benchmarks.common.instant import NODE, Instant, image_files, instant_count, processes_below, two_nodes
+from benchmarks.common.instant import Instant, add_node, image_files, instant_count, processes_below, two_nodes
 from benchmarks.common.options import parser
 from energycomp_batch.cluster import Cluster
 from energycomp_batch.inputs import Inputs
 from energycomp_batch.parts import Parts
 
 DEADLY = 3  # images that end their process
+WAIT = 0.1  # seconds for each image while others are killed
 
 
 def drive(address: str, images: str, out: str, part: int, wait: float) -> None:
@@ -47,21 +50,71 @@ def driver(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
 
 
+class Watch:
+    """Memory and CPU of all processes that are started in the block, also by each other, once a second."""
+
+    def __init__(self) -> None:
+        self.memory: list[tuple[float, int]] = []  # moments, and bytes, of which shared pages count once
+        self._seconds: dict[int, float] = {}  # of CPU, for each process also after its end
+        self._before = 0.0
+        self._ended = Event()
+        self._thread = Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._start = time.monotonic()
+        self._sample()
+        self._before = self.cpu_seconds()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def moment(self) -> float:
+        return time.monotonic() - self._start
+
+    def cpu_seconds(self) -> float:
+        """Of user and system, in the block until now."""
+        return sum(self._seconds.values()) - self._before
+
+    def _run(self) -> None:
+        while not self._ended.wait(1.0):
+            self._sample()
+
+    def _sample(self) -> None:
+        memory = 0
+        for pid in processes_below({os.getpid()}):
+            try:
+                ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+                self._seconds[pid] = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+                smaps = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                memory += int(smaps.partition("\nPss:")[2].split()[0]) << 10
+            except (OSError, IndexError):  # it has ended
+                continue
+        self.memory.append((self.moment(), memory))
+
+
 def kills(n: int, number: int, seed: int, folder: Path) -> dict[str, Any]:
     """Kills at random moments, and the same command again after each kill of the driver."""
     choose = random.Random(seed)  # noqa: S311 - which process is killed
-    images, out = folder / "images", folder / "found"
-    images.mkdir()
+    images, out, log = folder / "images", folder / "found", folder / "killed"
+    images.mkdir(exist_ok=True)
     for index, content in enumerate(image_files(n)):
         (images / f"{'deadly' if index < DEADLY else ''}{index:06d}.png").write_bytes(content)
-    done: list[str] = []
+    done = log.read_text().splitlines() if log.exists() else []  # by a run that was ended
+    parts = len(list(out.glob("part-*")))  # when something was killed last
+    start = time.monotonic()
     with two_nodes() as made:
-        running = driver(made.address, images, out, 10, 0.05)
+        running = driver(made.address, images, out, 10, WAIT)
         while running.poll() is None or running.returncode != 0:
             if running.poll() is not None:
-                running = driver(made.address, images, out, 10, 0.05)
+                running = driver(made.address, images, out, 10, WAIT)
             if len(done) == number:
                 running.communicate()
+                continue
+            if len(list(out.glob("part-*"))) == parts:  # what was killed before has not started again
+                time.sleep(0.1)
                 continue
             time.sleep(choose.uniform(2, 10))
             kind = choose.choice(["image process", "actor", "actor", "node", "driver"])
@@ -74,11 +127,14 @@ def kills(n: int, number: int, seed: int, folder: Path) -> dict[str, Any]:
                 os.kill(choose.choice(victims), signal.SIGKILL)
             elif kind == "node":
                 made.remove_node(next(iter(made.worker_nodes)), allow_graceful=False)
-                made.add_node(**NODE)
+                add_node(made)
             else:
                 running.kill()
                 running.wait()
             done.append(kind)
+            parts = len(list(out.glob("part-*")))
+            log.write_text("".join(f"{one}\n" for one in done))
+            print(f"{time.monotonic() - start:.0f} s, {parts} parts: killed {kind}", file=sys.stderr, flush=True)
     rows = [row for part in out.glob("part-*.parquet") for row in parquet.read_table(part).to_pylist()]
     wanted = {str(path): instant_count(path.read_bytes()) for path in images.iterdir() if "deadly" not in path.name}
     failed = [row["image"] for part in out.glob("_failed/*") for row in parquet.read_table(part).to_pylist()]
@@ -98,45 +154,53 @@ def rows(n: int, part: int, folder: Path) -> dict[str, Any]:
     for first in range(0, n, each):
         table = pa.table({"image": [content[index % 1000] for index in range(first, min(n, first + each))]})
         parquet.write_table(table, folder / f"images/{first:09d}.parquet", row_group_size=1000)
-    ended = Event()
-    samples: list[tuple[float, int, float]] = []  # moments, bytes, and seconds of CPU
-
-    def watch() -> None:
-        """The memory of the driver and of Ray, of which shared pages count once, and their seconds of CPU."""
-        while not ended.wait(1.0):
-            memory, seconds = 0, 0.0
-            for pid in processes_below({os.getpid()}):
-                try:
-                    smaps = Path(f"/proc/{pid}/smaps_rollup").read_text()
-                    memory += int(smaps.partition("\nPss:")[2].split()[0]) << 10
-                    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-                    seconds += sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
-                except (OSError, IndexError):  # it has ended
-                    continue
-            samples.append((time.monotonic() - start, memory, seconds))
-
-    with two_nodes() as made:
-        start = time.monotonic()
-        Thread(target=watch, daemon=True).start()
+    with two_nodes() as made, Watch() as watch:
         running = driver(made.address, folder / "images", out, part, 0)
-        printed = [(time.monotonic() - start, json.loads(line)) for line in running.stdout or ()]
-        took = time.monotonic() - start
-        ended.set()
+        printed = [(watch.moment(), json.loads(line)) for line in running.stdout or ()]
+        took = watch.moment()
     sizes = [path.stat().st_size for path in out.glob("part-*.parquet")]
     (begun, first), *_, (_, last) = printed
     ends = [begun + (took - begun) * third / 3 for third in (1, 2, 3)]
-    thirds = [max(memory for moment, memory, _ in samples if moment <= end) >> 20 for end in ends]
+    thirds = [max(memory for moment, memory in watch.memory if moment <= end) >> 20 for end in ends]
     return {
         "rows": sum(parquet.read_metadata(path).num_rows for path in out.glob("part-*.parquet")),
         "seconds_to_first_part": round(begun, 1), "rows_per_second": round((n - first["images"]) / (took - begun)),
         "memory_mib": thirds[-1], "memory_mib_until_thirds": thirds, "files": len(sizes),
         "mean_kib": round(sum(sizes) / len(sizes) / 1024, 1),
-        "cpu_seconds": round(max(used for _, _, used in samples), 1), "cpu_seconds_of_driver": round(last["cpu"], 1),
+        "cpu_seconds": round(watch.cpu_seconds(), 1), "cpu_seconds_of_driver": round(last["cpu"], 1),
     }  # fmt: skip
 
 
+class Counted:
+    """A command that prints a line of JSON for an image or a part, and how many images it has answered."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.images = 0
+        self.first = Event()
+        self._start = time.monotonic()
+        self.seconds_to_first = 0.0
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
+        self._thread = Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout or ():
+            self.images += json.loads(line).get("images", 1)
+            if not self.first.is_set():
+                self.seconds_to_first = round(time.monotonic() - self._start, 1)
+                self.first.set()
+
+    def end(self) -> None:
+        self.process.terminate()
+        self._thread.join()
+        self.process.wait()
+
+
 def engines(n: int, model: str, folder: Path) -> dict[str, Any]:
-    """Seconds of two local processes and of two actors for the same images; the first part tells when Ray has begun."""
+    """What two actors and two local processes answer in the same seconds, side by side, once both have begun.
+
+    So what else the machine does slows both down. A part is one image, or parts would end at other moments.
+    """
     images = folder / "images"
     images.mkdir()
     if model == "tiny":
@@ -147,20 +211,24 @@ def engines(n: int, model: str, folder: Path) -> dict[str, Any]:
         save_pretrained(tiny_model(solver="pursuit"), model)
     for index, content in enumerate(image_files(n, side=64)):
         (images / f"{index:06d}.png").write_bytes(content)
-    command = [sys.executable, "-m", "energycomp", "batch", model, str(images), "--count", "0-1"]
-    found: dict[str, Any] = {"images": n}
-    for name, more in (("local", ["--workers", "2"]), ("ray", ["--engine", "ray", "--concurrency", "2"])):
-        start = time.monotonic()
-        with subprocess.Popen(  # noqa: S603 - our own
-            [*command, "-o", str(folder / f"{name}.parquet"), *more], stdout=subprocess.PIPE, text=True
-        ) as running:
-            if running.stdout is None or not running.stdout.readline():
-                raise SystemExit(f"{name} printed nothing")
-            first = time.monotonic() - start
-            running.communicate()
-        took = time.monotonic() - start
-        found[name] = {"seconds_to_first": round(first, 1), "seconds_after": round(took - first, 1)}
-    return found
+    command = [sys.executable, "-m", "energycomp", "batch", model, str(images), "--count", "0-1", "--json"]
+    options = {"ray": ["--engine", "ray", "--concurrency", "2", "--part", "1"], "local": ["--workers", "2"]}
+    running: dict[str, Counted] = {}
+    for name, more in options.items():
+        running[name] = Counted([*command, "-o", str(folder / f"{name}.parquet"), *more])
+        while not running[name].first.wait(1.0):
+            if running[name].process.poll() is not None:
+                raise SystemExit(f"{name} answered nothing")
+    before = {name: one.images for name, one in running.items()}
+    start = time.monotonic()
+    while all(one.images < n and one.process.poll() is None for one in running.values()):
+        time.sleep(0.1)
+    found = {name: one.images - before[name] for name, one in running.items()}
+    seconds = round(time.monotonic() - start, 1)
+    for one in running.values():
+        one.end()
+    starts = {name: one.seconds_to_first for name, one in running.items()}
+    return {"seconds": seconds, "images": found, "seconds_to_first": starts}
 
 
 def main() -> None:
@@ -168,12 +236,13 @@ def main() -> None:
         address, images, out, part, wait = sys.argv[2:]
         drive(address, images, out, int(part), float(wait))
         return
-    made = parser(__doc__, n=0, kills=(10, "how often something is killed"), part=1000, seed=0)
+    made = parser(__doc__, n=0, kills=(10, "how often something is killed"), part=1000, seed=0, out=None)
     made.add_argument("what", choices=["kills", "rows", "engines"])
     made.add_argument("--model", default="clevr-places", help="of engines; tiny is one that is not trained")
     options = made.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    with nullcontext(options.out) if options.out else tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        folder.mkdir(exist_ok=True)
         if options.what == "kills":
             found = kills(options.n or 2000, options.kills, options.seed, folder)
         elif options.what == "rows":

@@ -6,6 +6,7 @@ What the commands of plugins share with ours is importable from here.
 from energycomp.cli.app import app as app, main as main
 from energycomp.cli.files import (
     RESULTS as RESULTS,
+    SETTINGS as SETTINGS,
     check_folder as check_folder,
     check_png as check_png,
     image_files as image_files,

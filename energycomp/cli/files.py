@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 RESULTS = "results.jsonl"  # marks a folder that `energycomp infer` wrote
+SETTINGS = "_settings.json"  # marks a folder of Parquet files that `energycomp batch` wrote
 
 
 def check_png(path: Path, option: str = "-o", *, formats: Sequence[str] = (".png",)) -> None:
@@ -82,10 +83,10 @@ def read_image(path: Path, *, written: bool = False) -> Image.Image:
 def image_files(
     paths: Sequence[Path], *, without: Path | None = None, suffixes: AbstractSet[str] | None = None
 ) -> dict[Path, Path]:
-    """The image files of all paths, each once, under its resolved path.
+    """The image files of all paths, each once, under its resolved path, and with its first name.
 
-    Those of a folder, and of the folders in it, are sorted by name; hidden ones are left out, and so are folders of
-    results (with a file results.jsonl, or that of a shard) inside it.
+    Those of a folder, and of the folders in it, are sorted by name. Left out are hidden ones, links to folders, and
+    folders of results inside it (with results.jsonl, or that of a shard, or _settings.json).
 
     Args:
         without: a file or folder inside a folder that is left out, such as that of the results.
@@ -114,7 +115,8 @@ def image_files(
                 ) from error
             if not files:
                 raise InputError(f"got {path} without an image in it; expected PNG or JPEG files; name another folder")
-        found.update((file.resolve(), file) for file in files)
+        for file in files:
+            found.setdefault(file.resolve(), file)
     return found
 
 
@@ -123,7 +125,8 @@ def _inside(folder: Path, without: Path | None, suffixes: AbstractSet[str]) -> I
         if entry.name.startswith("."):
             continue
         if entry.is_dir() and not entry.is_symlink():
-            if entry.resolve() != without and not any(file.exists() for file in result_files(entry / RESULTS)):
+            results = [entry / SETTINGS, *result_files(entry / RESULTS)]
+            if entry.resolve() != without and not any(file.exists() for file in results):
                 yield from _inside(entry, without, suffixes)
         elif entry.suffix.lower() in suffixes and entry.resolve() != without:
             yield entry

@@ -187,8 +187,10 @@ def _our_errors(name: str) -> Iterator[None]:
     except InputError:
         raise
     except Image.DecompressionBombError as error:
-        limit = f"{MAX_PIXELS / 1e6:g} megapixels"
-        raise InputError(f"got {name}: {error}; expected at most {limit}; scale it down") from error
+        pixels = int(re.findall(r"\d+", str(error))[0])
+        raise InputError(
+            f"got {name} of {pixels / 1e6:g} megapixels; expected at most {MAX_PIXELS / 1e6:g}; scale it down"
+        ) from error
     except Exception as error:  # decoders of damaged files raise nearly anything
         reason = "cannot identify image file" if isinstance(error, UnidentifiedImageError) else error
         raise InputError(f"got {name}, which cannot be decoded ({reason}); expected a whole image") from error

@@ -17,11 +17,14 @@ from energycomp.images import cell, save_image
 
 def test_folders_are_searched_recursively_without_results_and_hidden_files(tmp_path: Path) -> None:
     kept = ["a.png", "train/b.jpg", "train/deep/c.webp"]
-    for name in (*kept, "out/a.png", "old/d.png", ".cache/e.png", "train/.f.png"):
+    for name in (*kept, "out/a.png", "old/d.png", "parts/_failed/g.png", ".cache/e.png", "train/.f.png"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (tmp_path / "old" / "results.jsonl").touch()
+    (tmp_path / "parts" / "_settings.json").touch()
+    (tmp_path / "b.png").symlink_to("a.png")  # the same image, which keeps its first name
+    (tmp_path / "linked").symlink_to("train")
     found = image_files([tmp_path], without=tmp_path / "out").values()
     assert [str(path.relative_to(tmp_path)) for path in found] == kept
 

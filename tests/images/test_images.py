@@ -53,7 +53,8 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
     part = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
     (tmp_path / "header.png").write_bytes(content[:33] + part + content[33:])
     for name, said in (
-        ("empty", r"expected an? (whole )?image"), ("", r"expected an? (whole )?image"), ("huge.png", "megapixels"),
+        ("empty", r"expected an? (whole )?image"), ("", r"expected an? (whole )?image"),
+        ("huge.png", "of 400 megapixels; expected at most 24.5; scale"),
         ("absent.png", r"expected an? (whole )?image"), ("header.png", "header over 32,000,000 bytes"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=said):

@@ -29,11 +29,15 @@ READERS = 8  # actors for each task that reads files
 # Of a core for each actor. Ray fills a machine up to half before it takes the next one: so each core has one actor, and
 # those of a lost machine find room. Halves of GPUs it would give in pairs.
 CORE = 0.5
+# Actors that one after another may end while they start, as with their machine, before the work ends. Ray's own 0 would
+# end it with the first.
+DEATHS = 20
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_BACKEND_LOG_LEVEL": "fatal",
-    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_DATA_LOG_LEVEL": "CRITICAL",
 }  # fmt: skip
-ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray listens on the loopback address only
+# Ray that is started here listens on the loopback address only, and its processes give way no more than local ones.
+ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
 
 Engine = Annotated[
     Literal["local", "ray"],
@@ -95,6 +99,11 @@ def connected(address: str | None) -> Iterator[Any]:
         own = {} if address else {"include_dashboard": False}
         ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
     except Exception as error:  # ConnectionError, RuntimeError for another version, and others
+        if address is None:
+            raise InputError(
+                f"got --engine ray, which does not start on this machine ({first_line(error)[:200]}); expected a "
+                "core and 2 GiB of memory that are free; repeat the command, or leave --engine out"
+            ) from error
         raise InputError(
             f"got --address {address}, to which Ray does not connect ({first_line(error)[:200]}); expected the address "
             "of a running cluster with this version of Ray and Python; start one by `ray start --head`"
@@ -137,7 +146,7 @@ class Cluster:
 
         Raises:
             InputError: Ray is not installed or too old, there is no such cluster, the parts cannot be used, or what
-                `make` or the writing of a part raised.
+                `make` or the writing of a part raised; the work on the cluster ended.
         """
         with connected(self.address) as ray:
             known = ray.put(parts.known_keys())
@@ -171,6 +180,7 @@ class Cluster:
         context.target_max_block_size = BLOCK
         context.enable_progress_bars = bars
         context.print_on_execution_start = False
+        context.max_consecutive_actor_init_deaths = DEATHS
         done = data.map_batches(
             _Actor,
             batch_size=size,
@@ -180,10 +190,28 @@ class Cluster:
             num_cpus=0 if self.gpu else CORE,
             num_gpus=1 if self.gpu else 0,
         )
-        for row in done.iter_rows():
-            if row["error"]:
-                raise InputError(row["error"])
-            yield json.loads(row["answer"])
+        with one_line(ray):
+            for row in done.iter_rows():
+                if row["error"]:
+                    raise InputError(row["error"])
+                yield json.loads(row["answer"])
+
+
+@contextmanager
+def one_line(ray: Any) -> Iterator[None]:
+    """What ends the work on a cluster is an `InputError` of one line; an error of our own code keeps its traceback."""
+    errors = ray.exceptions
+    try:
+        yield
+    except errors.RayError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        in_our_code = isinstance(error, errors.RayTaskError | errors.UserCodeException)
+        if in_our_code and "ModuleNotFoundError" not in str(error):
+            raise
+        raise InputError(
+            f"got a Ray cluster on which the work ended ({reason[:200]}); expected machines with the same packages as "
+            "here and free memory; repeat the command to continue"
+        ) from error
 
 
 def _packed(items: list[Any]) -> Any:
@@ -207,7 +235,7 @@ def _rows(block: Any, column: str | None, known: Any, size: int) -> Iterator[Any
     """The images of files and tables that are not known, in tables of some each, while they are read."""
     import ray
 
-    places = [place_of(place) for place in block["place"].to_pylist()]
+    places = [place_of(place, found=True) for place in block["place"].to_pylist()]
     for items in unread(Inputs(dict(zip(places, places, strict=True)), column), ray.get(known), size):
         yield _packed(items)
     yield _packed([])  # where all are known, a block has the column, too

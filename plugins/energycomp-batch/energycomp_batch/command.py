@@ -30,7 +30,7 @@ from energycomp.cli import (
 from energycomp.errors import InputError
 from energycomp_batch.cluster import Address, Concurrency, Engine, cluster_of
 from energycomp_batch.inputs import Inputs, part_size
-from energycomp_batch.parts import Parts, parts_folder, unread
+from energycomp_batch.parts import FAILED, Parts, parts_folder, unread
 from energycomp_batch.places import place_of
 from energycomp_batch.pool import Pool, default_processes
 from energycomp_batch.shards import Shard, ShardOption, local_device, shard_of
@@ -184,7 +184,8 @@ def _to_parts(events: Iterator[dict[str, Any]], folder: Any, as_json: bool, quie
         if as_json:
             typer.echo(json.dumps(event))
         elif not quiet:
-            typer.echo(f"{folder}/{event['part']}: {event['images']} images")
+            within = f"{folder}/{FAILED}" if len(event["failed"]) == event["images"] else folder
+            typer.echo(f"{within}/{event['part']}: {event['images']} images")
     typer.echo(f"energycomp: read {total} images, of which {failed} could not be read", err=True)
     return failed
 
@@ -216,6 +217,7 @@ def _inputs(paths: list[str], output: Output, parts: Any, column: str | None) ->
     written = parts or output.folder or output.table
     found = Inputs.of(paths, without=written, column=column)
     place = written or output.lines
-    if place is not None and any(place.resolve() in (file, file.parent) for file in found.files):
+    resolved = place and place.resolve()
+    if any(resolved in (file, file.parent) for file in found.files):
         raise InputError(f"got -o {place}, which holds images that are to be read; expected another folder or file")
     return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from energycomp.cli import Item, frames, image_files
+from energycomp.cli import SETTINGS, Item, frames, image_files
 from energycomp.errors import InputError
 from energycomp_batch.places import TABLES, is_url, item_at, place_of, reaching, row_count, table_rows
 
@@ -49,16 +49,8 @@ class Inputs:
         files: dict[Any, Any] = {}
         suffixes = FORMATS.keys() | TABLES
         for text, listed in _given(paths):
-            path = place_of(text)
-            try:
-                if not is_url(path):
-                    files |= image_files([path], without=None if is_url(without) else without, suffixes=suffixes)
-                else:
-                    files |= {file: file for file in ([path] if listed else _in_bucket(path, suffixes, without))}
-            except InputError:
-                if not listed:
-                    raise
-                files[path.resolve()] = path
+            for key, file in _files(place_of(text), listed, suffixes, without).items():
+                files.setdefault(key, file)
         tables = [path for path in files.values() if path.suffix.lower() in TABLES]
         if column is not None and not tables:
             raise InputError(f"got --column {column} without a Parquet or tar file; leave it out")
@@ -95,8 +87,20 @@ def part_size(inputs: Inputs, actors: int) -> int:
     return MOST if expected is None else max(1, min(MOST, expected // (SHARES * actors)))
 
 
+def _files(path: Any, listed: bool, suffixes: AbstractSet[str], without: Any) -> dict[Any, Any]:
+    """The files that a path or a URL means, under their resolved paths; one of a list may be missing."""
+    if is_url(path):
+        return {file: file for file in ([path] if listed else _in_bucket(path, suffixes, without))}
+    try:
+        return image_files([path], without=None if is_url(without) else without, suffixes=suffixes)
+    except InputError:
+        if not listed:
+            raise
+        return {path.resolve(): path}
+
+
 def _in_bucket(url: Any, suffixes: AbstractSet[str], without: object) -> list[Any]:
-    """The files of a folder of a bucket, or the one at a URL; names that begin with . or _, and results, are left out.
+    """The files of a folder of a bucket, or the one at a URL; hidden names, and results, are left out.
 
     Raises:
         InputError: the bucket cannot be read, or holds no such file.
@@ -104,9 +108,10 @@ def _in_bucket(url: Any, suffixes: AbstractSet[str], without: object) -> list[An
     with reaching(url):
         files = [url.with_segments(url.fs.unstrip_protocol(path)) for path in sorted(url.fs.find(url.path))]
     if [str(file) for file in files] != [str(url)]:
-        results = f"{str(without).rstrip('/')}/"
-        files = [one for one in files if one.suffix.lower() in suffixes and one.name[0] not in "._"]
-        files = [one for one in files if not str(one).startswith(results)]
+        marked = {str(one.parent).rstrip("/") for one in files if one.name == SETTINGS} - {str(url).rstrip("/")}
+        answers = tuple(f"{str(folder).rstrip('/')}/" for folder in (without, *marked))
+        files = [one for one in files if one.suffix.lower() in suffixes and not str(one).startswith(answers)]
+        files = [one for one in files if "/." not in str(one).removeprefix(str(url).rstrip("/"))]
     if not files:
         raise InputError(f"got {url} without an image in it; expected a file, or a folder of images or tables")
     return files

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import attrs
 
-from energycomp.cli import Names, check_folder, make_folder
+from energycomp.cli import SETTINGS, Names, check_folder, make_folder
 from energycomp.errors import CheckpointError, InputError, first_line
 from energycomp.files import atomic_file, remove_stale
 from energycomp_batch.places import is_url, place_of, reaching
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
     Write = Callable[[Mapping[str, Any]], object]
 
-NUMBERS = ("fit", "error", "stderr", "p_value", "typicality")  # columns of floats, NaN where there is none
+NUMBERS = ("sure", "fit", "error", "stderr", "p_value", "typicality")  # columns of floats, NaN where there is none
 TEXTS = ("objects", "runner_up")  # columns of JSON
-COLUMNS = ("count", *NUMBERS, "out_of_distribution", *TEXTS, "warnings", "rows", "failed")
-NONE = {"count": -1, "objects": [], "runner_up": None, "rows": -1, "out_of_distribution": False}
-SETTINGS = "_settings.json"  # readers of Parquet folders leave out what begins with _
-FAILED = "_failed"
+FLAGS = ("trusted", "out_of_distribution")
+COLUMNS = ("count", *NUMBERS, *FLAGS, *TEXTS, "warnings", "rows", "failed")
+NONE: dict[str, Any] = {"count": -1, "objects": [], "runner_up": None, "rows": -1, **dict.fromkeys(FLAGS, False)}
+FAILED = "_failed"  # readers of Parquet folders leave out what begins with _
 ROWS = 1000  # of a Parquet file that are written at once
 BLOCK = 2**20  # bytes of images that wait as one object; Ray's own blocks of 128 MiB would be hours of work
 
@@ -55,7 +55,7 @@ def _writer(make: Callable[..., Any], file: BinaryIO, together: int) -> Iterator
     """What writes a row for each image with a writer of pyarrow, so many together."""
     import pyarrow as pa
 
-    kinds = {"count": pa.int64(), "rows": pa.int64(), "out_of_distribution": pa.bool_()}
+    kinds = {"count": pa.int64(), "rows": pa.int64(), **dict.fromkeys(FLAGS, pa.bool_())}
     kinds |= dict.fromkeys(NUMBERS, pa.float64())
     names = ("image", "sha256", *COLUMNS, "settings")
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
@@ -83,7 +83,7 @@ def csv_writer(file: BinaryIO) -> AbstractContextManager[Write]:
     >>> with csv_writer(stream := io.BytesIO()) as write:
     ...     _ = write({"image": "a.png", "count": 0, "objects": [], "rows": 9})
     >>> stream.getvalue().decode().splitlines()[1]
-    '"a.png","",0,nan,nan,nan,nan,nan,false,"[]","null","",9,"",""'
+    '"a.png","",0,nan,nan,nan,nan,nan,nan,false,false,"[]","null","",9,"",""'
     """
     from pyarrow import csv
 

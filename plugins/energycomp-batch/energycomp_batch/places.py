@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ URL = re.compile(r"[a-zA-Z][\w+.-]*://")
 SECRET = re.compile(r"://[^/]*:[^/]*@|[?&][^=&]*(sig|token|key|secret|password|credential)[^=&]*=", re.IGNORECASE)
 TABLES = frozenset({".parquet", ".tar"})  # the ends of their names
 KEY = "__key__"  # of a sample in a WebDataset
+MEMBER = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)", re.DOTALL)  # key and suffix of a file of a sample
+ANSWER = frozenset({"sha256", "objects", "runner_up", "settings"})  # columns of a table of answers
 IMAGE = "image"  # the column that is taken where several hold images
 END = 1024  # bytes, two blocks of zeros
 ROWS = 32  # of a Parquet file that are decoded at once
@@ -32,11 +35,15 @@ def is_url(place: object) -> bool:
     return URL.match(str(place)) is not None
 
 
-def place_of(text: str | Path) -> Any:
-    """A `Path`, also for file://, or a `UPath` for a URL; raises `InputError` where that cannot be one."""
+def place_of(text: str | Path, *, found: bool = False) -> Any:
+    """A `Path`, also for file://, or a `UPath` for a URL; raises `InputError` where that cannot be one.
+
+    Args:
+        found: whether it was found in a bucket, and may have any name; a URL that is given must have no secret in it.
+    """
     if not is_url(text):
         return Path(text)
-    if SECRET.search(str(text)):
+    if not found and SECRET.search(str(text)):
         raise InputError(
             "got a URL with a password or a signature, which would be in the results; expected one without; give "
             "credentials as fsspec takes them, such as AWS_ACCESS_KEY_ID"
@@ -56,9 +63,10 @@ def reaching(place: object) -> Iterator[None]:
     except (EnergycompError, BrokenPipeError):
         raise
     except Exception as error:
+        check = "the credentials of fsspec" if is_url(place) else "its permissions"
         raise InputError(
             f"got {place}, which cannot be reached ({type(error).__name__}: {first_line(error)[:200]}); expected a "
-            "place that exists, and rights to it; check its name and the credentials of fsspec"
+            f"place that exists, and rights to it; check its name and {check}"
         ) from error
 
 
@@ -120,6 +128,8 @@ def _parquet(path: Any, column: str | None) -> Iterator[dict[str, Any]]:
         return "bytes" in names or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
     with path.open("rb") as stream, parquet.ParquetFile(stream, pre_buffer=False) as file:  # or it keeps what it read
+        if ANSWER.issubset(file.schema_arrow.names):
+            raise InputError(f"got {path}, which holds answers; expected images; move it out of the folder of images")
         columns = _columns(path, {field.name: holds_images(field.type) for field in file.schema_arrow}, column)
         for batch in file.iter_batches(ROWS, columns=columns, use_threads=False):
             yield from batch.to_pylist()
@@ -129,23 +139,18 @@ def _archive(path: Any, column: str | None) -> Iterator[dict[str, Any]]:
     """The cells with images of each sample, and `__key__`: the files of a sample have one name up to its first dot."""
     from energycomp.images import FORMATS, MAX_BYTES
 
-    def key_of(member: tarfile.TarInfo) -> str:
-        folder, slash, name = member.name.rpartition("/")
-        return f"{folder}{slash}{name.partition('.')[0]}"
-
+    column = column and column.lower()
     with path.open("rb") as stream:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
-            samples = groupby((member for member in archive if member.isfile()), key_of)
-            for number, (key, members) in enumerate(samples):
+            for number, (key, members) in enumerate(groupby(_members(archive), itemgetter(0))):
                 seen: dict[str, bool] = {}
                 cells: dict[str, bytes] = {}
-                for member in members:
-                    suffix = member.name[len(key) + 1 :]
-                    seen[suffix] = f".{suffix.lower()}" in FORMATS
+                for _, suffix, member in members:
+                    seen[suffix] = f".{suffix.rpartition('.')[2]}" in FORMATS
                     if column == suffix or (column is None and seen[suffix]):
                         cells[suffix] = archive.extractfile(member).read(MAX_BYTES + 1)  # type: ignore[union-attr]
-                if number == 0:
-                    _columns(path, {KEY: False, **seen}, column)
+                if number == 0 and column is not None:
+                    _columns(path, seen, column)
                 yield {KEY: key, **cells}
         stream.seek(0, os.SEEK_END)  # tarfile takes an archive that is cut off for a whole one
         stream.seek(-min(END, stream.tell()), os.SEEK_END)
@@ -153,16 +158,25 @@ def _archive(path: Any, column: str | None) -> Iterator[dict[str, Any]]:
             raise EOFError("its end is missing")
 
 
+def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """Key, suffix in lower case, and member of each file of a sample, as hidden files and those without one are not."""
+    for member in archive:
+        name = MEMBER.fullmatch(member.name)
+        if name is not None and member.isfile():
+            yield name[1], name[2].lower(), member
+        archive.members.clear()  # type: ignore[attr-defined]  # it keeps them, also where it is a stream
+
+
 def _columns(path: Any, images: Mapping[str, bool], column: str | None) -> Sequence[str]:
     """The columns in which images are looked for, of all columns and whether they hold images."""
-    names = ", ".join(name for name in images if not name.startswith("__"))
+    names = ", ".join(images)
     wanted = column or IMAGE
     if wanted in images:
         return [wanted]
     if column is not None:
         raise InputError(f"got --column {column} of {path}; expected one of its columns: {names}")
     found = [name for name, holds in images.items() if holds]
-    if not found or (len(found) > 1 and KEY not in images):
+    if len(found) != 1:
         raise InputError(
             f"got {path} with {len(found)} columns of images among {names}; expected one, or one of the name {IMAGE}; "
             "choose it by --column"

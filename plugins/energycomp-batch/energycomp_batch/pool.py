@@ -22,6 +22,7 @@ from energycomp.errors import EnergycompError, InputError
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 MEMORY = 2**30  # bytes that a process takes: 0.6 GiB with a model of 5 million parameters, and some room
 TRIES = 2  # of an item whose process ended
+STARTS = 5  # of the last process, if it ends before it is ready: it may have been killed by chance
 PATIENCE = 5.0  # seconds in which a process ends by itself
 
 T = TypeVar("T")
@@ -63,6 +64,7 @@ class Pool(Generic[T, R]):
     ) -> None:
         self._make, self._wanted, self._report = make, processes, report
         self._most = processes  # without those that ended before they were ready
+        self._unready = 0  # how many of these one after another
         self._workers: list[_Worker[T]] = []
         # One process alone is worth no other that it is a copy of; in an actor of Ray that one would not start.
         self._copies = sys.platform == "linux" and processes > 1
@@ -104,6 +106,7 @@ class Pool(Generic[T, R]):
                 kind, answer = self._said(worker)
                 if kind == "ready":
                     worker.ready = True
+                    self._unready = 0
                 elif kind == "answer":
                     worker.task = None
                     yield item, answer
@@ -146,7 +149,9 @@ class Pool(Generic[T, R]):
         if worker.ready:
             self._report(f"a process ended ({answer}) at {worker.task[0]}")  # type: ignore[index]
             return kind, answer
-        self._most -= 1
+        self._unready += 1
+        if self._most > 1 or self._unready >= STARTS:
+            self._most -= 1
         self._report(f"a process ended before it was ready ({answer}); going on with {self._most}")
         if not self._most:
             raise InputError(

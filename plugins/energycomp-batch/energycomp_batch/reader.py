@@ -25,8 +25,9 @@ class Reader:
     give it. It comes back with further columns, whose types do not depend on the answers:
 
     - `count` and `rows` (network evaluations) are integers, -1 for an image that could not be read;
-    - `fit`, `error`, `stderr`, `p_value` and `typicality` are floats, NaN where the answer has none;
-    - `out_of_distribution` is a bool;
+    - `sure`, the probability that the answer is right, `fit`, `error`, `stderr`, `p_value` and `typicality` are floats,
+      NaN where the answer has none;
+    - `trusted` and `out_of_distribution` are bools;
     - `objects` is a list of objects as JSON text, and `runner_up` the same of the next best answer, or null;
     - `warnings` is text, one line per warning;
     - `failed` is the reason why an image could not be read, or empty. It is no exception, so that one bad image does

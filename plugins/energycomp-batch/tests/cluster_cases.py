@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ import pytest
 from pyarrow import parquet
 
 from benchmarks.common.instant import Instant, actors_of, image_files, instant_count, two_nodes
-from energycomp_batch.cluster import Cluster
+from energycomp.errors import InputError
+from energycomp_batch.cluster import Cluster, one_line
 from energycomp_batch.inputs import Inputs
 from energycomp_batch.parts import Parts
 
@@ -120,13 +122,28 @@ def test_without_ray_or_a_cluster_there_is_one_line(run: Run, model: Path, monke
     with monkeypatch.context() as patch:
         patch.setattr(ray, "init", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("Version mismatch: Ray 2.49.0")))
         code, _, err = run(*command, "--address", "other:6379")
+        alone = run(*command)[2]
     assert "does not connect (Version mismatch: Ray 2.49.0); expected the address of a running cluster with this" in err
+    assert "got --engine ray, which does not start on this machine (Version mismatch: Ray 2.49.0); expected" in alone
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", cache(set))  # as if there were no other cluster
     code, _, err = run(*command, "--address", "auto")
     assert (code, "got --address auto, to which Ray does not connect (Could not find any running" in err) == (2, True)
     monkeypatch.setitem(sys.modules, "ray", None)
     code, _, err = run(*command)
     assert (code, "expected the package ray; pip install 'energycomp-batch[ray]'" in err) == (2, True)
     assert not Path("found").exists()
+
+
+def test_what_ends_the_work_is_one_line_unless_it_is_our_own_error() -> None:
+    import ray
+
+    absent = "in a task\nModuleNotFoundError: No module named 's3fs'"
+    for error in (ray.exceptions.NodeDiedError("a node is lost"), ray.exceptions.UserCodeException(absent)):
+        with pytest.raises(InputError, match="; repeat the command to continue") as raised, one_line(ray):
+            raise error
+        assert f"on which the work ended ({str(error).splitlines()[-1]}); expected machines with" in str(raised.value)
+    with pytest.raises(ray.exceptions.UserCodeException, match="ours"), one_line(ray):
+        raise ray.exceptions.UserCodeException("ours")
 
 
 def test_both_engines_give_the_same_answers_from_bucket_to_bucket(
@@ -223,6 +240,14 @@ def test_bad_input_is_one_line(run: Run, model: Path, nodes: Any, arguments: lis
     assert said[0].startswith(f"energycomp: {line.replace('{here}', str(Path.cwd()))}")
     assert not Path("found").exists()
     assert [path.name for path in Path("full").iterdir()] == ["mine.txt"]
+
+
+def test_an_actor_that_never_starts_does_not_end_the_work(nodes: Any, tmp_path: Path) -> None:
+    """There is room for four: the fifth waits, until the work is done and Ray takes it back."""
+    (tmp_path / "one.png").write_bytes(next(image_files(1)))
+    parts = Parts(tmp_path / "found", {"seed": 0})
+    (event,) = Cluster(concurrency=5).read(Inputs.of([tmp_path / "one.png"]), Instant(), parts)
+    assert (event["images"], event["failed"]) == (1, [])
 
 
 def test_an_actor_and_a_node_are_killed_and_a_driver_stops(nodes: Any, tmp_path: Path) -> None:

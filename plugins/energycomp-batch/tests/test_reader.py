@@ -50,7 +50,7 @@ def test_answers_are_those_of_infer_in_every_form_of_an_image(reader: Reader, tm
     expected = infer(image, bumps_model(), solver="pursuit", count=(0, 2), generator=0).record()
     assert found["id"] == range(7)
     assert found["failed"] == [""] * 7
-    for name in ("count", "rows", "out_of_distribution", "error", "p_value"):
+    for name in ("count", "rows", "trusted", "out_of_distribution", "error", "p_value"):
         assert found[name] == [expected[name]] * 7
     assert [json.loads(text) for text in found["objects"]] == [expected["objects"]] * 7
     assert all(math.isnan(value) for value in found["typicality"])  # the model has no calibration

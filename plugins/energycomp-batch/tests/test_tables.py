@@ -3,9 +3,12 @@
 import csv
 import io
 import json
+import re
 import sys
 import tarfile
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from energycomp.cli import Item, image_files
 from energycomp.errors import CheckpointError, InputError
 from energycomp_batch import places as tables
 from energycomp_batch.inputs import Inputs
-from energycomp_batch.parts import Parts, unread
+from energycomp_batch.parts import Parts, parquet_writer, unread
 
 datasets = pytest.importorskip("datasets")
 pa = pytest.importorskip("pyarrow")
@@ -26,6 +29,7 @@ parquet = pytest.importorskip("pyarrow.parquet")
 Run = Callable[..., tuple[int, str, str]]
 Fake = Callable[..., list[Any]]
 SUFFIXES = (".parquet", ".tar")
+ANSWERS = [(1, 0.95), (1, 0.5), (0, 0.0), (2, 0.99)]  # counts, and how sure they are; the third is no answer
 
 
 @pytest.fixture(autouse=True)
@@ -198,6 +202,75 @@ def test_which_column_holds_the_images(tmp_path: Path) -> None:
     assert [row.content for row in tables.table_rows(tmp_path / "[b].parquet")] == [content, None]
 
 
+def test_archives_have_the_samples_of_webdataset(tmp_path: Path) -> None:
+    """Keys end at the first dot, suffixes are in lower case; hidden files and those without a suffix are left out."""
+    names = ["a.json", "b.left.PNG", "b.right.png", "b.json", "._b.png", "README", "d/c.Jpg", "d/.c.jpg", "./e.f.png"]
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(name)
+            archive.addfile(member, io.BytesIO(name.encode()))
+    found = [(row.row, row.content) for row in tables.table_rows(tmp_path / "a.tar")]
+    assert found == [("a", None), ("b", b"b.left.PNG"), ("d/c", b"d/c.Jpg"), ("./e", b"./e.f.png")]
+    with pytest.raises(InputError, match=r"got --column png of .*a.tar; expected one of its columns: json"):
+        next(tables.table_rows(tmp_path / "a.tar", "png"))
+    assert [row.content for row in tables.table_rows(tmp_path / "a.tar", "JSON")] == [b"a.json", b"b.json", None, None]
+
+
+def test_an_archive_keeps_no_list_of_its_files(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for number in range(1000):
+            archive.addfile(tarfile.TarInfo(f"{number}.png"))
+    rows = tables.table_rows(tmp_path / "a.tar")
+    tracemalloc.start()
+    try:
+        next(rows)
+        before = tracemalloc.get_traced_memory()[0]
+        assert sum(1 for _ in islice(rows, 998)) == 998
+        assert tracemalloc.get_traced_memory()[0] - before < 100_000  # a list of 998 has 500 kB
+    finally:
+        tracemalloc.stop()
+
+
+def test_names_in_a_bucket(tmp_path: Path) -> None:
+    """All are read again from their text, as a process of Ray does; hidden ones are left out."""
+    import fsspec
+
+    names = [
+        *"AÄ日",
+        "_DSC1",
+        "a%20b",
+        "100%25",
+        "b c",
+        "x#y",
+        "q?",
+        "a?token=1",
+        "star*",
+        "br[1]",
+        "a//b",
+        "new\nline",
+    ]
+    for name in (*names, ".hidden", ".cache/c"):
+        fsspec.filesystem("memory").pipe(f"/names/{name}.PNG", name.encode())
+    found = Inputs.of(["memory://names"]).files
+    assert sorted(tables.place_of(str(file), found=True).read_bytes().decode() for file in found) == sorted(names)
+
+
+@pytest.mark.parametrize("root", ["", "memory://answers"])
+def test_answers_among_the_images_are_not_read(tmp_path: Path, root: str) -> None:
+    place = tables.place_of(root or tmp_path)
+    content = next(files(1))
+    (place / "in/found").mkdir(parents=True)
+    (place / "in/a.png").write_bytes(content)
+    Parts(place / "in/found", {"seed": 0}).known_keys()
+    with (place / "in/found.parquet").open("wb") as file, parquet_writer(file) as write:
+        write({"image": str(place / "in/a.png"), "count": 0})
+    (place / "in/found/part-0.parquet").write_bytes((place / "in/found.parquet").read_bytes())
+    image, answers = Inputs.of([str(place / "in")])
+    assert (image.name, image.content or (place / "in/a.png").read_bytes()) == ("a.png", content)
+    assert "found.parquet, which holds answers; expected images; move it out of the folder" in str(answers.problem)
+
+
 def test_tables_in_folders(tmp_path: Path) -> None:
     for name in ("a/00.tar", "a/01.tar", "a/02.png", "a/found.parquet"):
         path = tmp_path / name
@@ -243,9 +316,12 @@ def test_results_of_a_url_are_parts(run: Run, model: Path, pictures: Path, fake_
     assert [len(rows_of(memory, f"/bucket/found{part}")) for part in ("", "/_failed")] == [2, 1]
     calls = fake_infer()
     for _ in range(2):
-        code, _, err = run(*command)
+        code, out, err = run(*command[:-1])
         assert (code, "images, of which 1 could not be read" in err) == (1, True)
+        printed = [line.rpartition(":")[0].removeprefix("memory:/") for line in out.splitlines()]
+        assert all(memory.exists(part) for part in printed)
     assert len(calls) == 1
+    assert [part.rpartition("/")[0] for part in printed] == ["/bucket/found/_failed"]
     found = rows_of(memory, "/bucket/found")
     assert sorted(row["image"] for row in found) == sorted(
         str(pictures / name) for name in ("a/one.png", "a/two.jpg", "b/one.png")
@@ -323,6 +399,33 @@ def test_names_that_are_no_text_are_known_again(tmp_path: Path) -> None:
     assert [parts.answered(items, run)["images"] for items in lists] == [1]
     (part,) = tmp_path.glob("*.parquet")
     assert parquet.read_table(part)["image"].to_pylist() == [f"{tmp_path}/a\\udcff.png"]
+
+
+def test_results_are_read_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("duckdb", "pandas"):
+        pytest.importorskip(
+            package, reason=f"{package} is not installed; pip install -e './plugins/energycomp-batch[test]'"
+        )
+    monkeypatch.chdir(tmp_path)
+    answers = [{"count": n, "objects": [{"x": 0.25, "y": n / 8}] * n, "sure": s, "trusted": True} for n, s in ANSWERS]
+    answers[2] = {"failed": "no image"}
+    items = [Item(tmp_path / f"{number}.png", content=bytes([number])) for number in range(len(ANSWERS))]
+    parts = Parts(tmp_path / "found", {"seed": 0})
+    parts.known_keys()
+    parts.answered(items, lambda tasks: [(task, {**task.head, **answers[task.index]}) for task in tasks])
+    with Path("found.parquet").open("wb") as file, parquet_writer(file) as write:
+        for item, answer in zip(items, answers, strict=True):
+            write({**item.head({}), **answer})
+    _, _, text = (Path(__file__).parents[3] / "docs/many.md").read_text().partition("## Reading the results")
+    found: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", text.partition("\n## ")[0], re.DOTALL):
+        exec(block, found)  # noqa: S102 - the page is ours
+    images = [f"{tmp_path}/{number}.png" for number in (0, 3, 3)]
+    assert found["places"].to_dict("list") == {"image": images, "x": [0.25] * 3, "y": [0.125, 0.25, 0.25]}
+    assert found["objects"].to_dict("list") == found["places"].to_dict("list")
+    assert found["counts"] == [(1, 2), (2, 1)]
+    assert found["failures"] == [("no image", 1)]
+    assert found["unsure"].to_pylist() == [{"image": f"{tmp_path}/1.png", "count": 1, "sure": 0.5}]
 
 
 def rows_of(files: Any, folder: str) -> list[dict[str, Any]]:
