@@ -34,20 +34,22 @@ from energycomp.components.conditioning import (
 )
 from energycomp.components.energies import given_energies as given_energies
 from energycomp.components.gaussian import Gaussian as Gaussian
+from energycomp.components.groups import (
+    WrappedGroup as WrappedGroup,
+    differs_by_sample as differs_by_sample,
+    group_of as group_of,
+    unwrapped as unwrapped,
+)
 from energycomp.components.ledger import count_component as count_component
 from energycomp.components.match_snr import match_snr as match_snr
 from energycomp.components.parts import on as on, on_part as on_part
 from energycomp.components.per_sample import per_sample as per_sample
 from energycomp.components.predict import (
-    WrappedGroup as WrappedGroup,
-    differs_by_sample as differs_by_sample,
-    group_of as group_of,
     native_type as native_type,
     predict as predict,
     predict_all as predict_all,
     predict_group as predict_group,
     predict_leaves as predict_leaves,
-    unwrapped as unwrapped,
 )
 from energycomp.components.prediction import (
     PredictionType as PredictionType,

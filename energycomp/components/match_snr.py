@@ -12,7 +12,8 @@ from torch import Tensor
 
 from energycomp.components.algebra import Composable, Composition, Mixture
 from energycomp.components.component import EnergyComponent, HasEnergy, unconditional_of
-from energycomp.components.predict import WrappedGroup, group_of, predict_group
+from energycomp.components.groups import WrappedGroup, group_of
+from energycomp.components.predict import predict_group
 from energycomp.components.prediction import convert
 from energycomp.components.space import NoisedSpace, log_snr, mismatch, timestep_of
 from energycomp.components.terms import Terms

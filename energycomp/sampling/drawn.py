@@ -15,7 +15,7 @@ from torch import Tensor
 
 from energycomp.components import AnyWeight, Compound, Condition, Draws, Weight, combine, identifies_null, unwrapped
 from energycomp.components.algebra import Composition
-from energycomp.components.predict import rewrapped
+from energycomp.components.groups import rewrapped
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.seeds import derived_seed
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from energycomp.components import Composition, Compound, EnergyComponent, PredictionType, combine, during
 from energycomp.components.algebra import sole_leaf
 from energycomp.components.component import Gathers
-from energycomp.components.predict import rewrapped, unwrapped
+from energycomp.components.groups import rewrapped, unwrapped
 from energycomp.components.weights import AnyWeight, Weight, positive, scalar
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError

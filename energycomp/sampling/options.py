@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict
 
 from energycomp.components import Draws, SamplingDefaults, Weight, agreed
 from energycomp.components.algebra import Composition
-from energycomp.components.predict import unwrapped
+from energycomp.components.groups import unwrapped
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError
 from energycomp.fields import is_whole

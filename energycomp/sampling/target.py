@@ -13,9 +13,10 @@ from torch import Tensor
 from energycomp.components import EnergyComponent, LeafGroup, PredictionType, convert
 from energycomp.components.algebra import Composition, with_energies
 from energycomp.components.component import Compound
+from energycomp.components.groups import grouped
 from energycomp.components.ledger import count_component
 from energycomp.components.parts import decoder
-from energycomp.components.predict import grouped, native_type, predict, predict_all, predict_leaves
+from energycomp.components.predict import native_type, predict, predict_all, predict_leaves
 from energycomp.components.space import NoisedSpace, log_snr, trailing_timesteps
 from energycomp.components.weight_values import (
     constant_weights,

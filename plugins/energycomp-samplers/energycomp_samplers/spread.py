@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components import Composition, unwrapped
-from energycomp.components.predict import rewrapped
+from energycomp.components.groups import rewrapped
 from energycomp.denoisers import Conditional
 from energycomp.sampling import Target
 

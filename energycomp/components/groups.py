@@ -1,0 +1,136 @@
+"""Groups: which leaves of a composition are predicted together, and the leaves inside of wrappers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+from energycomp.components.component import Compound, HasCondition, Leaf, LeafGroup
+from energycomp.components.condition import Condition
+from energycomp.components.ledger import count_component
+from energycomp.components.prediction import PredictionType
+
+
+@attrs.frozen
+class Independent:
+    """The group of components that predict noise themselves, one after another."""
+
+    prediction_type: PredictionType = "epsilon"
+    rule: None = None
+    device: None = None
+    decode: None = None
+
+    def predict(self, leaves: Sequence[Any], sample: Tensor, timestep: Tensor) -> Sequence[Tensor]:
+        """Each component's own eps (B, C, H, W)."""
+        predicted = []
+        for leaf in leaves:
+            with count_component(len(sample)):
+                predicted.append(leaf.eps(sample, timestep))
+        return predicted
+
+
+_INDEPENDENT = Independent()
+
+
+@attrs.frozen(eq=False)
+class WrappedGroup(ABC):
+    """The group of leaves that wrap leaves of another group, and change the samples or timesteps that these are given.
+
+    A leaf of it has the leaf that it wraps as `inner`.
+
+    Args:
+        inner: the group of the wrapped leaves, whose predictions are returned.
+
+    >>> from energycomp.components import WrappedGroup, group_of, match_snr
+    >>> from energycomp.testing import tiny_model
+    >>> one, other = tiny_model(), tiny_model(prediction_type="flow")
+    >>> matched = match_snr(other(0.3, 0.4), one.denoiser.noised_space)
+    >>> [isinstance(group_of(leaf), WrappedGroup) for leaf in (one(0.3, 0.4), matched)]
+    [False, True]
+    """
+
+    inner: LeafGroup
+
+    prediction_type = property(attrgetter("inner.prediction_type"))
+    rule = property(attrgetter("inner.rule"))
+    device = property(attrgetter("inner.device"))
+    decode = property(attrgetter("inner.decode"))
+
+    @abstractmethod
+    def predictions(
+        self, leaves: Sequence[Any], owners: Sequence[Tensor | None], sample: Tensor, timestep: Tensor
+    ) -> Sequence[Tensor]:
+        """As `predict_some`; an owner of None stands for all samples."""
+
+    def predict(self, leaves: Sequence[Any], sample: Tensor, timestep: Tensor) -> Sequence[Tensor]:
+        """As `LeafGroup.predict`."""
+        return self.predictions(leaves, [None] * len(leaves), sample, timestep)
+
+    def predict_some(
+        self, leaves: Sequence[Any], owners: Sequence[Tensor], sample: Tensor, timestep: Tensor
+    ) -> Sequence[Tensor]:
+        """As `RaggedGroup.predict_some`."""
+        return self.predictions(leaves, owners, sample, timestep)
+
+
+def group_of(leaf: Any) -> LeafGroup:
+    """The group that predicts a leaf.
+
+    >>> from energycomp.testing import tiny_model
+    >>> model = tiny_model()
+    >>> group_of(model(0.3, 0.4)) is group_of(model.unconditional)  # so that they are one batch
+    True
+    """
+    return leaf.group if isinstance(leaf, Leaf) else _INDEPENDENT
+
+
+def unwrapped(leaf: Any) -> Any:
+    """The leaf inside all wrappers: of `match_snr`, and of `within`.
+
+    >>> from energycomp.components import match_snr, unwrapped
+    >>> from energycomp.testing import tiny_model
+    >>> model, other = tiny_model(), tiny_model(prediction_type="flow")
+    >>> leaf = other(0.3, 0.4)
+    >>> unwrapped(match_snr(leaf, model.denoiser.noised_space)) is leaf
+    True
+    """
+    while isinstance(group_of(leaf), WrappedGroup):
+        leaf = leaf.inner
+    return leaf
+
+
+def rewrapped(leaf: Any, inner: Any) -> Any:
+    """Another leaf in the wrappers of a leaf."""
+    is_wrapped = isinstance(group_of(leaf), WrappedGroup)
+    return attrs.evolve(leaf, inner=rewrapped(leaf.inner, inner)) if is_wrapped else inner
+
+
+def differs_by_sample(leaf: Any) -> bool:
+    """Whether a leaf, or one inside of it, has a condition for each sample, so that it knows samples by their places.
+
+    >>> from energycomp.components import Condition, Gaussian
+    >>> from energycomp.denoisers import Conditional
+    >>> from energycomp.testing import tiny_model
+    >>> import torch
+    >>> several = Conditional(tiny_model().denoiser, Condition(torch.zeros(2, 1, 2)))
+    >>> differs_by_sample(several), differs_by_sample(Gaussian())
+    (True, False)
+    """
+    bare = unwrapped(leaf)
+    if isinstance(bare, Compound):
+        return any(differs_by_sample(one) for part in bare.inside for one in part.terms)
+    return isinstance(bare, HasCondition) and isinstance(bare.condition, Condition) and len(bare.condition) > 1
+
+
+def grouped(leaves: Iterable[Any]) -> list[tuple[LeafGroup, list[Any]]]:
+    """The groups of leaves, each with its leaves. Groups are compared by identity."""
+    groups: dict[int, tuple[LeafGroup, list[Any]]] = {}
+    for leaf in leaves:
+        group = group_of(leaf)
+        groups.setdefault(id(group), (group, []))[1].append(leaf)
+    return list(groups.values())
