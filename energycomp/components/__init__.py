@@ -15,15 +15,14 @@ from energycomp.components.component import (
     RaggedGroup as RaggedGroup,
 )
 from energycomp.components.condition import Condition as Condition
+from energycomp.components.conditioners import Classes as Classes, Latents as Latents
 from energycomp.components.conditioning import (
     AttributeConditioner as AttributeConditioner,
-    Classes as Classes,
     Conditioner as Conditioner,
     Draws as Draws,
     FiniteConditioner as FiniteConditioner,
     HasSurfaces as HasSurfaces,
     HasUnread as HasUnread,
-    Latents as Latents,
     MixedConditioner as MixedConditioner,
     TextConditioner as TextConditioner,
     TrainableConditioner as TrainableConditioner,

@@ -13,8 +13,6 @@ from energycomp.inference.compare import (
     standard_error as standard_error,
 )
 from energycomp.inference.infer import (
-    OutOfDistributionWarning as OutOfDistributionWarning,
-    Search as Search,
     explain as explain,
     infer as infer,
     infer_many as infer_many,
@@ -49,6 +47,7 @@ from energycomp.inference.ranking import (
     Ranking as Ranking,
     rank as rank,
 )
+from energycomp.inference.search import OutOfDistributionWarning as OutOfDistributionWarning, Search as Search
 from energycomp.inference.slots import Slot as Slot
 from energycomp.inference.solution import (
     ReadsLast as ReadsLast,
