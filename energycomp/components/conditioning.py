@@ -26,6 +26,7 @@ class Conditioner(Protocol):
     `read(text) -> Tensor` takes the whole text instead, and returns a value (1, *V).
     `energycomp_lab.checks.check_conditioner` checks a conditioner.
 
+    >>> from energycomp.components import Classes
     >>> digits = Classes(["zero", "one"])
     >>> value = digits.parse("one")
     >>> value, digits.describe(value[0]), digits(value).rows.tolist()
@@ -62,6 +63,7 @@ class FiniteConditioner(Conditioner, Protocol):
     """A conditioner whose values can be listed.
 
     >>> from energycomp.testing import UnitSquare
+    >>> from energycomp.components import Classes
     >>> Classes(["zero", "one"]).enumerate_support().tolist(), isinstance(UnitSquare(), FiniteConditioner)
     ([0, 1], False)
     """
@@ -186,6 +188,7 @@ class TrainableConditioner(Conditioner, Protocol):
     """A conditioner with a module whose weights are trained and saved with a model.
 
     >>> from energycomp import load
+    >>> from energycomp.components import Classes
     >>> isinstance(load("text").conditioner.module, nn.Module), isinstance(Classes(["cat"]), TrainableConditioner)
     (True, False)
     """
@@ -220,6 +223,7 @@ def mixed_of(conditioner: Conditioner) -> MixedConditioner | None:
 def draws_of(conditioner: Conditioner) -> Draws | None:
     """The conditioner, if it draws what components leave open; None for any other.
 
+    >>> from energycomp.components import Classes
     >>> draws_of(Classes(["zero", "one"])) is None
     True
     """
@@ -229,6 +233,7 @@ def draws_of(conditioner: Conditioner) -> Draws | None:
 def weights_of(conditioner: Conditioner) -> nn.Module | None:
     """The module that is trained and saved with a model; None for a conditioner without one.
 
+    >>> from energycomp.components import Latents
     >>> weights_of(Latents(4)) is None
     True
     """

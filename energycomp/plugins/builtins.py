@@ -20,7 +20,7 @@ def energycomp_register_codecs() -> Mapping[str, Factory]:
 @hookimpl
 def energycomp_register_conditioners() -> Mapping[str, Factory]:
     """Labels, and latents, as an encoder reads them from an image."""
-    folder = "energycomp.components.conditioning"
+    folder = "energycomp.components.conditioners"
     return {"classes": lazy(f"{folder}:Classes"), "latents": lazy(f"{folder}:Latents")}
 
 

@@ -68,7 +68,7 @@ from energycomp_samplers.weighing import Weighing
 
 NONE_LEFT = "the constraint ruled all particles of a sample out: samples do not satisfy it; use more particles"
 CONSTRAINT = legal(lambda value: isinstance(value, Constraint), "one of `energycomp_samplers.constraint(f)`")
-CHANGES = 0.1  # of log weights, up to which the sum of the scores is as good as right from a level on
+CHANGES = 0.01  # of log weights, up to which the sum of the scores is as good as right from a level on
 NOTHING = 1e-3  # the same of a single component, by rounding
 SEVERAL = 8  # particles, whose mean hardly depends on where each is
 ONE = (1.0, 1.0)  # the bounds of the sum of the weights
