@@ -259,7 +259,8 @@ def test_an_actor_and_a_node_are_killed_and_a_driver_stops(nodes: Any, tmp_path:
         path.write_bytes(content)
     (folder / "deadly.png").write_bytes(next(image_files(1)))
     inputs, parts = Inputs.of([folder]), Parts(tmp_path / "found", {"seed": 0})
-    events = Cluster(concurrency=2, part=2).read(inputs, Instant(wait=0.1), parts)
+    everywhere = Cluster(concurrency=4, part=2)  # there is room for four: each node has two
+    events = everywhere.read(inputs, Instant(wait=0.1), parts)
     next(events)
     os.kill(actor_of(nodes.head_node), signal.SIGKILL)
     next(events)
@@ -267,13 +268,15 @@ def test_an_actor_and_a_node_are_killed_and_a_driver_stops(nodes: Any, tmp_path:
     kept = len(answers(tmp_path / "found"))
     assert kept > 0
     # Nothing is answered before both nodes have an actor, and one of these is lost: it starts again on the other node
-    events = Cluster(concurrency=2, part=2).read(inputs, Instant(until=tmp_path / "lost"), parts)
+    events = everywhere.read(inputs, Instant(until=tmp_path / "lost"), parts)
     other = next(iter(nodes.worker_nodes))
     with ThreadPoolExecutor() as threads:
         reading = threads.submit(list, events)
-        assert actor_of(nodes.head_node) != actor_of(other)
-        nodes.remove_node(other, allow_graceful=False)
-        (tmp_path / "lost").touch()
+        try:
+            assert actor_of(nodes.head_node) != actor_of(other)
+            nodes.remove_node(other, allow_graceful=False)
+        finally:
+            (tmp_path / "lost").touch()  # what reads ends in any case
         done = reading.result()
     assert 0 < sum(event["images"] for event in done) <= 25 - kept  # an actor may have ended a part meanwhile
     found = {row["image"]: row["count"] for row in answers(tmp_path / "found")}
