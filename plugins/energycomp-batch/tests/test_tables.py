@@ -403,9 +403,7 @@ def test_names_that_are_no_text_are_known_again(tmp_path: Path) -> None:
 
 def test_results_are_read_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("duckdb", "pandas"):
-        pytest.importorskip(
-            package, reason=f"{package} is not installed; pip install -e './plugins/energycomp-batch[test]'"
-        )
+        pytest.importorskip(package, reason=f"no {package}: pip install --group dev")
     monkeypatch.chdir(tmp_path)
     answers = [{"count": n, "objects": [{"x": 0.25, "y": n / 8}] * n, "sure": s, "trusted": True} for n, s in ANSWERS]
     answers[2] = {"failed": "no image"}
