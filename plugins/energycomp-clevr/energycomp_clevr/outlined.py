@@ -98,7 +98,9 @@ def _measured(image: Tensor, bodies: list[Body], numbers: Tensor) -> tuple[Tenso
     projected = [_projected(body, numbers[own]) for body, own in zip(bodies, index, strict=True)]
     directions = _directions()
     reaches = [(directions @ each[:, :2].T).amax(1) for each in projected]
-    slopes, aparts, weights = [numbers.new_zeros(0, len(numbers))], [numbers.new_zeros(0)], [numbers.new_zeros(0)]
+    slopes = [numbers.new_zeros(0, len(numbers))]
+    aparts = [numbers.new_zeros(0)]
+    weights = [numbers.new_zeros(0)]
     for k, (body, own) in enumerate(zip(bodies, index, strict=True)):
         points, normals, length = _outline(projected[k][:, :2])
         # Only what is in the image, and not in front of which another object stands.
@@ -108,7 +110,8 @@ def _measured(image: Tensor, bodies: list[Body], numbers: Tensor) -> tuple[Tenso
                 seen &= (points @ directions.T > reaches[j] + REACH).any(1)
         if seen.sum() < LEAST:
             continue
-        points, normals = points[seen], normals[seen]
+        points = points[seen]
+        normals = normals[seen]
         apart, strength = _edges(image, points, normals)
         here = (normals @ projected[k][:, :2].T).amax(1)
         slope = numbers.new_zeros(len(points), len(numbers))
