@@ -1,5 +1,6 @@
 """Understand: which conditions, and how many, explain an image."""
 
+from energycomp.inference.atoms import quadratic_form as quadratic_form
 from energycomp.inference.attributes import (
     ObjectWords as ObjectWords,
     moved_numbers as moved_numbers,
@@ -39,20 +40,17 @@ from energycomp.inference.problem import (
     Problem as Problem,
     make_problem as make_problem,
 )
-from energycomp.inference.quadratic import (
-    QuadraticForm as QuadraticForm,
-    quadratic_form as quadratic_form,
-)
+from energycomp.inference.quadratic import QuadraticForm as QuadraticForm
 from energycomp.inference.ranking import (
     Ranking as Ranking,
     rank as rank,
 )
 from energycomp.inference.search import OutOfDistributionWarning as OutOfDistributionWarning, Search as Search
 from energycomp.inference.slots import Slot as Slot
-from energycomp.inference.solution import (
+from energycomp.inference.solution import Solution as Solution
+from energycomp.inference.solver import (
     ReadsLast as ReadsLast,
     SearchInterrupted as SearchInterrupted,
-    Solution as Solution,
     Solver as Solver,
 )
 from energycomp.inference.view import (

@@ -20,7 +20,8 @@ from energycomp.fields import is_whole
 from energycomp.inference.compare import as_normal, standard_error
 from energycomp.inference.problem import Problem
 from energycomp.inference.search import Search
-from energycomp.inference.solution import Solution, Solver
+from energycomp.inference.solution import Solution
+from energycomp.inference.solver import Solver
 from energycomp.models.given import model_of
 from energycomp.models.model import Model
 from energycomp.progress import display, working

@@ -16,9 +16,10 @@ from energycomp.components.conditioning import Conditioner, groups_of, mixed_of
 from energycomp.components.ledger import RowCount, count_rows
 from energycomp.denoisers import Denoiser, Trunk, rows
 from energycomp.errors import InputError
+from energycomp.inference.atoms import quadratic_form
 from energycomp.inference.noise import NoiseBank, draw_bank, noised_trunk, residual_errors, residuals
 from energycomp.inference.prior import Prior, PriorOfAtoms, as_prior
-from energycomp.inference.quadratic import QuadraticForm, quadratic_form
+from energycomp.inference.quadratic import QuadraticForm
 from energycomp.inference.slots import Slot, attribute_slots, count_range, value_slot
 from energycomp.models.defaults import Defaults
 from energycomp.models.model import Model

@@ -9,10 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Condition, identifies_null
-from energycomp.denoisers import Denoiser, Trunk, rows
 from energycomp.errors import InputError
-from energycomp.inference.noise import NoiseBank, noised_trunk, wanted
 from energycomp.inference.prior import PriorOfAtoms
 
 SLICE = 2048  # numbers of an atom widened to float64 at a time: a slice of a dictionary stays in the cache
@@ -196,8 +193,8 @@ class QuadraticForm:
         if self._atoms is None or other._atoms is None:
             return QuadraticForm(b, torch.cat([self.gram(), other.gram()]), c, prior=prior)
         atoms = torch.cat([self.atoms, other.atoms])
-        wanted = torch.cat([self.target, other.target])
-        return QuadraticForm(b, None, c, atoms=atoms, target=wanted, prior=prior)
+        target = torch.cat([self.target, other.target])
+        return QuadraticForm(b, None, c, atoms=atoms, target=target, prior=prior)
 
     def on(self, draws: slice) -> QuadraticForm:
         """The form on some of its draws.
@@ -206,9 +203,8 @@ class QuadraticForm:
         >>> form.on(slice(1, 3)).draws
         2
         """
-        atoms = self.atoms[draws]
-        target = self.target[draws]
-        return QuadraticForm(self.b[draws], None, self.c[draws], atoms=atoms, target=target, prior=self.prior)
+        held = {"atoms": self.atoms[draws], "target": self.target[draws]}
+        return QuadraticForm(self.b[draws], None, self.c[draws], **held, prior=self.prior)
 
     def append(self, other: QuadraticForm) -> QuadraticForm:
         """The form over both sets of atoms, on the same draws; known columns are completed when asked for.
@@ -293,9 +289,8 @@ def _held(part: Tensor | None) -> Tensor:
 
 def _inner(left: Tensor, right: Tensor) -> Tensor:
     """Inner products (M, m) of the rows of (M, P) and (m, P), accumulated in float64."""
-    slices = zip(left.split(SLICE, 1), right.split(SLICE, 1), strict=True)
     total = torch.zeros(len(left), len(right), dtype=torch.float64, device=left.device)
-    for a, b in slices:
+    for a, b in zip(left.split(SLICE, 1), right.split(SLICE, 1), strict=True):
         total.addmm_(a.double(), b.double().T)
     return total
 
@@ -303,49 +298,3 @@ def _inner(left: Tensor, right: Tensor) -> Tensor:
 def _squares(rows: Tensor) -> Tensor:
     """Squared norms (M,) of rows (M, P), accumulated in float64."""
     return torch.stack([part.double().square().sum(1) for part in rows.split(SLICE, 1)]).sum(0)
-
-
-def quadratic_form(
-    denoiser: Denoiser,
-    observation: Tensor,
-    bank: NoiseBank,
-    condition: Condition,
-    shared: Trunk | None = None,
-    null: Tensor | None = None,
-) -> QuadraticForm:
-    """The quadratic form of M atoms, condition rows, over the S draws of a bank, for an observation (1, C, H, W).
-
-    Costs S rows per atom (and S for u under the product rule) and S trunk passes; none for what is given: `shared`, of
-    `noised_trunk`, and `null`, the unconditional predictions (S, C, H, W) on it.
-
-    >>> from energycomp.inference import draw_bank
-    >>> from energycomp.testing import bumps_model, planted
-    >>> model, places = bumps_model(), torch.tensor([[0.2, 0.3], [0.7, 0.8], [0.5, 0.5]])
-    >>> bank = draw_bank(4, (3, 16, 16), model.denoiser.alphas_cumprod)
-    >>> form = quadratic_form(model.denoiser, planted(model, places[:2]), bank, model.conditioner(places))
-    >>> form.errors([0, 1]).mean() < 1e-4, form.errors([0, 2]).mean() > 1  # what is in the image, and what is not
-    (tensor(True), tensor(True))
-    """
-    # Noised samples and trunks, once for all atoms
-    shared = shared if shared is not None else noised_trunk(denoiser, observation, bank)
-    draws = len(bank)
-    atoms = len(condition)
-    size = observation[0].numel()
-    # The unconditional prediction u, where the rule has one
-    residual = identifies_null(denoiser.rule)
-    if residual and null is None:
-        unconditional = Condition.unconditional(*denoiser.token_shape, rows=draws, device=condition.rows.device)
-        null = rows(denoiser, shared, unconditional, torch.arange(draws, device=shared.sample.device))
-    # Predictions of all atoms on all draws
-    owner = torch.arange(draws, device=shared.sample.device).repeat_interleave(atoms)
-    index = torch.arange(atoms, device=condition.rows.device).repeat(draws)
-    predictions = rows(denoiser, shared, condition[index], owner).reshape(draws, atoms, size)
-    # The target, and the scale by which squared norms are errors
-    best, squared = wanted(denoiser, observation, bank)
-    best = best.flatten(1)
-    scale = squared.sqrt().to(predictions.dtype)
-    # Product rule: residuals of atoms and target
-    if residual and null is not None:
-        u = null.reshape(draws, size)
-        return QuadraticForm.of((predictions - u[:, None]).mul_(scale[:, None, None]), (best - u) * scale[:, None])
-    return QuadraticForm.of(predictions * scale[:, None, None], best * scale[:, None])

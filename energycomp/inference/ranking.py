@@ -16,10 +16,11 @@ from energycomp.components.ledger import count_rows
 from energycomp.denoisers.denoiser import Conditional, Denoiser
 from energycomp.errors import InputError, NonFiniteError
 from energycomp.images import ImageProcessor, decoded, from_unit
+from energycomp.inference.atoms import quadratic_form
 from energycomp.inference.compare import paired
 from energycomp.inference.noise import draw_bank
 from energycomp.inference.problem import MAX_NUMBERS
-from energycomp.inference.quadratic import QuadraticForm, quadratic_form
+from energycomp.inference.quadratic import QuadraticForm
 from energycomp.inference.rankable import rankable
 from energycomp.models.given import checked_model
 from energycomp.models.model import Model

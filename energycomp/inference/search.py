@@ -16,7 +16,8 @@ from energycomp.errors import EnergycompWarning, InputError
 from energycomp.inference.attributes import read_attributes, refine_numbers
 from energycomp.inference.judge import judge
 from energycomp.inference.problem import Problem, make_problem
-from energycomp.inference.solution import ReadsLast, SearchInterrupted, Solution, Solver
+from energycomp.inference.solution import Solution
+from energycomp.inference.solver import ReadsLast, SearchInterrupted, Solver
 from energycomp.inference.view import view_of
 from energycomp.models.model import Model
 from energycomp.plugins.registry import object_of
