@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from energycomp.errors import CheckpointError, HubError
-from energycomp.files import atomic_directory, atomic_file, read_tensors, remove_stale, verify, write_tensors
+from energycomp.files import atomic_directory, atomic_file, read_tensors, remove_stale, write_tensors
+from energycomp.manifest import verify
 
 
 def names(folder: Path) -> list[str]:

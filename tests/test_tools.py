@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 from huggingface_hub import ModelCard
 
-from energycomp.files import MANIFEST
+from energycomp.manifest import MANIFEST
 from energycomp.plugins import first_party, listing
 
 ROOT = Path(__file__).parents[1]

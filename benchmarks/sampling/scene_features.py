@@ -24,8 +24,9 @@ from tqdm import tqdm
 
 from benchmarks.common.options import parser
 from benchmarks.common.training import trained
-from energycomp.files import atomic_directory, fingerprint, read_tensors, verify, write_tensors
+from energycomp.files import atomic_directory, fingerprint, read_tensors, write_tensors
 from energycomp.images import from_bytes
+from energycomp.manifest import verify
 from energycomp.models import load_weights
 from energycomp_datasets.clevr.layout import render_objects
 from energycomp_datasets.clevr.scenes import ATTRIBUTES

@@ -17,7 +17,6 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp._moved import TODAY, config_of_today
 from energycomp.components.condition import Condition
 from energycomp.components.conditioning import Conditioner, weights_of
 from energycomp.denoisers.configured import Configured
@@ -25,10 +24,11 @@ from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.evaluator import rows, trunk
 from energycomp.denoisers.protocols import Codec, HasFiles
 from energycomp.errors import CheckpointError, EnergycompError, InputError
-from energycomp.files import atomic_directory, read_tensors, verify, write_tensors
+from energycomp.files import atomic_directory, read_tensors, write_tensors
 from energycomp.images import ImageProcessor
+from energycomp.manifest import verify
 from energycomp.models.defaults import Defaults
-from energycomp.models.parts import ModelParts
+from energycomp.models.parts import FORMAT, ModelParts
 from energycomp.models.weights import check_fit, filled, load_weights, on_meta
 from energycomp.plugins.hookspecs import Kind
 from energycomp.plugins.registry import find
@@ -92,7 +92,7 @@ def read(make: type[M], folder: Path) -> M:
     config = _read_config(folder / CONFIG)
     tensors = read_tensors(folder / WEIGHTS)
     try:
-        return _made(make, config_of_today(config), tensors, str(folder))
+        return _made(make, config, tensors, str(folder))
     except EnergycompError:
         raise
     except Exception as error:  # whatever a factory raises for arguments that it was not written for
@@ -116,9 +116,10 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"got {path}, which is no JSON ({error}); expected what save_pretrained writes"
         ) from error
-    if not isinstance(config, dict) or config.get("format") not in (1, TODAY):
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise CheckpointError(f"got {path} of format {found!r}; expected {TODAY}; update energycomp or export it again")
+        wanted = f"expected {FORMAT}; update energycomp or export it again"
+        raise CheckpointError(f"got {path} of format {found!r}; {wanted}")
     return config
 
 

@@ -7,7 +7,6 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from energycomp._moved import config_of_today
 from energycomp.errors import InputError
 from energycomp.models.defaults import Defaults
 from energycomp.models.folder import CONFIG
@@ -72,7 +71,7 @@ def shipped_defaults(package: str, name: str = "") -> Defaults:
     True
     """
     config = json.loads((files(package) / "weights" / name / CONFIG).read_text(encoding="utf-8"))
-    return Defaults(**config_of_today(config)["defaults"]).unfitted()
+    return Defaults(**config["defaults"]).unfitted()
 
 
 def shipped(package: str, name: str = "") -> Model:

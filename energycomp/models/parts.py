@@ -7,7 +7,6 @@ from typing import Any, Protocol, runtime_checkable
 import attrs
 from torch import Tensor, nn
 
-from energycomp._moved import TODAY
 from energycomp.components.conditioning import Conditioner, draws_of, mixed_of, weights_of
 from energycomp.components.sampling_defaults import SamplingDefaults
 from energycomp.denoisers.denoiser import Denoiser
@@ -16,6 +15,7 @@ from energycomp.fields import TEXT, plain
 from energycomp.images import ImageProcessor, as_text, html, rich_table
 from energycomp.models.defaults import Defaults
 
+FORMAT = 2  # of config.json
 DENOISER = ("prediction_type", "rule", "sample_shape", "token_shape", "null_trained", "value_range", "trained_alone")
 
 
@@ -97,7 +97,7 @@ class ModelParts:
             "decomposer": self.decomposer_name,
         }
         return {
-            "format": TODAY,
+            "format": FORMAT,
             "name": self.name,
             "network": {"name": self.network_name, "config": dict(network.config)},
             "conditioner": {"name": self.conditioner_name, "config": self.conditioner.config()},

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from energycomp.errors import InputError, NotFoundError, first_line
-from energycomp.files import MANIFEST, listed
+from energycomp.manifest import MANIFEST, listed
 from energycomp.models.folder import CONFIG, WEIGHTS, M, read
 from energycomp.models.hub import CARD, HubSource, is_folder
 from energycomp.plugins.registry import find, names, registers

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from energycomp import plugins
-from energycomp._moved import config_of_today
 from energycomp.components import predict
 from energycomp.denoisers import TwoStageUNet
 from energycomp.errors import CheckpointError, InputError, NotFoundError
@@ -93,23 +92,6 @@ def test_a_folder_from_before_groups_could_be_chosen(tmp_path: Path, model: Mode
     assert again.denoiser.network.config["groups"] == 8
     sample, timestep = torch.randn(1, 3, 16, 16), torch.tensor([300.0])
     torch.testing.assert_close(again(0.2, 0.3).eps(sample, timestep), model(0.2, 0.3).eps(sample, timestep))
-
-
-def test_a_config_of_format_1_names_its_parts_today() -> None:
-    numbers = {"sample_shape": [2], "mean": [0.0], "scale": [1.0]}
-    parts: dict[str, Any] = {"denoiser": {"rule": "mean"}, "defaults": {"draws": 3, "error_limit": None}}
-    network = {"name": "adopted", "config": {"process": [0.1, 0.2, 0.3]}}
-    old = {"format": 1, **parts, "codec": numbers, "processor": numbers, "network": network}
-    named = {"name": "numbers", "config": numbers}
-    assert config_of_today(json.loads(json.dumps(old))) == {
-        "format": 2, "codec": named, "processor": named, "denoiser": {"rule": "mean", "trained_alone": True},
-        "defaults": {"draws": 3}, "network": {"name": "adopted", "config": {"process": {"betas": [0.1, 0.2, 0.3]}}},
-    }  # fmt: skip
-    vae, image = {"source": "vae", "image_size": 8}, {"size": [8, 8]}
-    new = config_of_today({**old, "codec": vae, "processor": image, "network": {"name": "two_stage", "config": {}}})
-    assert (new["codec"], new["processor"]) == ({"name": "vae", "config": vae}, {"name": "image", "config": image})
-    assert not new["denoiser"]["trained_alone"]
-    assert config_of_today(new) is new
 
 
 DAMAGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, torch.Tensor]], Any], type[Exception], str]] = {

@@ -15,7 +15,8 @@ from energycomp import load
 from energycomp.components import Condition
 from energycomp.denoisers import rows, trunk
 from energycomp.errors import CheckpointError, EnergycompError, InputError
-from energycomp.files import MANIFEST, atomic_directory
+from energycomp.files import atomic_directory
+from energycomp.manifest import MANIFEST
 from energycomp.models import Model, VAECodec
 from energycomp.seeds import seeded
 from energycomp_clevr.codec_recipe import SPREAD, codec, reconstruction, spread

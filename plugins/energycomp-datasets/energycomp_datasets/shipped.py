@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from torch import nn
 
-from energycomp.files import atomic_directory, read_tensors, verify, write_tensors
+from energycomp.files import atomic_directory, read_tensors, write_tensors
+from energycomp.manifest import verify
 from energycomp.models import load_weights
 
 Network = TypeVar("Network", bound=nn.Module)
