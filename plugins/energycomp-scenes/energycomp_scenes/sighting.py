@@ -16,7 +16,7 @@ Notation: variable -> symbol
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import attrs
@@ -24,100 +24,19 @@ import torch
 from torch import Tensor
 
 from energycomp.inference import NoiseBank, Problem, QuadraticForm, paired
+from energycomp_scenes.tracked import SEEN, Tracked
 
-DRAWS, SIDE, STEP, STEPS = 4, 8, 0.01, 2  # of each of two banks; points of a lattice a side; differences; of Newton
-TEMPER, JERK = 6.0, 0.003  # of places; how much a velocity changes in a frame, std
-START = (0.005, 0.03)  # std of the place and of the velocity of an object that was just found
-SEEN, NEW, SETTLED = 7.0, 10.0, 2.0  # nats: of what is seen, against what is new, and of a step that another follows
+DRAWS = 4  # of each of the two banks
+SIDE = 8  # points of the lattice along each side of the image
+STEP = 0.01  # over which differences are taken, in shares of the image
+STEPS = 2  # most Gauss-Newton steps
+TEMPER = 6.0  # of places
+SETTLED = 2.0  # nats that a step has to gain for another one to follow
+NEW = 10.0  # nats against what is new
 LOCAL = (-2.0, -1.0, 0.0, 1.0, 2.0)  # where a hidden object is sought, in std
 NEAR = 0.02  # the least std of these
-APART, P_VALUE = 0.04, 0.05  # of what is new: from other objects, in shares of the image, and of the paired test
-PATIENCE, FORGET, USUAL = 30, 0.9, 5  # frames; share of the evidence of words left after a frame; frames of a mean
-
-
-@attrs.frozen(eq=False)
-class Tracked:
-    """An object in one frame, which the prior of the next frame is made of.
-
-    Args:
-        identity: from 1, the same in all frames.
-        place, velocity, spread: of the posterior, or of the prior where the object is hidden.
-        words: log posterior (n,) of the words of each attribute, of all frames.
-        evidence, usual: in nats, of this frame, and about that of frames in which nothing covers it.
-        visible: whether it was found in this frame.
-        seen, unseen: frames in which it was visible, and those since then.
-
-    >>> one = Tracked.new(1, torch.tensor([0.3, 0.5]), [torch.zeros(2)], evidence=20.0)
-    >>> later = attrs.evolve(one, velocity=torch.tensor([0.1, 0.0])).moved()  # one frame
-    >>> later.place, bool((later.spread[:, 0] > one.spread[:, 0]).all())
-    (tensor([0.4000, 0.5000]), True)
-    """
-
-    identity: int
-    place: Tensor
-    velocity: Tensor
-    spread: Tensor
-    words: tuple[Tensor, ...]
-    evidence: float
-    usual: float
-    visible: bool = True
-    seen: int = 1
-    unseen: int = 0
-
-    @classmethod
-    def new(cls, identity: int, place: Tensor, words: Iterable[Tensor], evidence: float) -> Tracked:
-        """An object that was just found."""
-        spread = torch.tensor([START[0] ** 2, 0.0, START[1] ** 2]).repeat(2, 1)
-        return cls(identity, place, torch.zeros(2), spread, tuple(words), evidence, max(evidence, SEEN))
-
-    @property
-    def codes(self) -> Tensor:
-        """The most likely word of each attribute, (A,) from 1."""
-        return torch.tensor([float(each.argmax()) + 1 for each in self.words])
-
-    @property
-    def certainty(self) -> list[float]:
-        """The posterior of these words."""
-        return [float(each.softmax(0).max()) for each in self.words]
-
-    @property
-    def gone(self) -> bool:
-        """Whether it left the image while it was hidden, or was hidden for too long."""
-        outside = bool(((self.place < 0) | (self.place > 1)).any())
-        return not self.visible and (outside or self.unseen > min(PATIENCE, 4 * self.seen))
-
-    def moved(self) -> Tracked:
-        """The prior of the next frame."""
-        xx, xv, vv = self.spread.unbind(1)
-        spread = torch.stack([xx + 2 * xv + vv, xv + vv, vv], dim=1) + JERK**2 * torch.tensor([0.25, 0.5, 1.0])
-        return attrs.evolve(self, place=self.place + self.velocity, spread=spread)
-
-    def found(self, place: Tensor, precision: Tensor, evidence: float) -> Tracked:
-        """The posterior after the prior, at a place and with what the image adds to its precision, both (2,)."""
-        xx, xv, vv = self.spread.unbind(1)
-        share = min(1.0, evidence / self.usual) ** 2
-        left = 1 / (1 + share * xx * precision)  # of the variance of the place
-        move = (place - self.place) * share * (1 + xx * precision) * left
-        spread = torch.stack([xx * left, xv * left, vv - xv.square() / xx * (1 - left)], dim=1)
-        usual = self.usual + (evidence - self.usual) / USUAL * (1.0 if evidence > self.usual else 0.2)
-        return attrs.evolve(
-            self, place=self.place + move, velocity=self.velocity + xv / xx * move, spread=spread, evidence=evidence,
-            usual=usual, visible=True, seen=self.seen + 1, unseen=0,
-        )  # fmt: skip
-
-    def hidden(self, evidence: float) -> Tracked:
-        """The prior as it is: nothing is seen of the object."""
-        return attrs.evolve(self, evidence=evidence, visible=False, unseen=self.unseen + 1)
-
-    def read(self, errors: Tensor, attribute: int, beta: float) -> Tracked:
-        """With the errors (n,) of the words of an attribute added to what is known of them."""
-        words = list(self.words)
-        words[attribute] = torch.log_softmax(words[attribute] - beta * errors.to(words[attribute]), 0)
-        return attrs.evolve(self, words=tuple(words))
-
-    def forgetting(self) -> Tracked:
-        """With a part of what is known of the words, so that each is looked at again."""
-        return attrs.evolve(self, words=tuple(torch.log_softmax(FORGET * each, 0) for each in self.words))
+APART = 0.04  # least distance of what is new from other objects, in shares of the image
+P_VALUE = 0.05  # of the paired test of what is found
 
 
 class Explained(NamedTuple):
@@ -179,17 +98,20 @@ class Sighting:
 
     def move(self) -> tuple[Tensor, Tensor, list[int], QuadraticForm]:
         """Places (K, 2), what the image adds to the precision of each, the objects that take part, and the form."""
+        # Those that were seen take part, and those that lower the error where they are expected
         places = prior = self.places
         codes = self.codes
-        variances = self.variances
-        beta = self.beta / TEMPER
-        pull = 0.5 / beta / variances.double()
-        precision = 0 * places
         form = self.form(places, codes, self.first)
         part = [k for k, each in enumerate(self.expected) if each.visible]
         helps = form.errors_with_each(part).mean(0) < form.errors(part).mean()
         part = sorted({*part, *helps.nonzero()[:, 0].tolist()})
+        # Half the second derivative of the term of the prior, in the unit of errors
+        variances = self.variances
+        beta = self.beta / TEMPER
+        pull = 0.5 / beta / variances.double()
+        precision = 0 * places
         for _ in range(STEPS if part else 0):
+            # A Gauss-Newton step of all that take part, of at most 3 standard deviations
             sizes = _inward(places[part])
             near = (places[part][:, None] + torch.diag_embed(sizes)).flatten(0, 1)
             both = form.append(self.form(near, codes[part].repeat_interleave(2, 0), self.first))
@@ -200,11 +122,13 @@ class Sighting:
             index = (torch.tensor(part),)
             precision = precision.index_put(index, (2 * beta * hessian.diagonal()).view(-1, 2).to(places))
             moved = places.index_put(index, (places[part] + step.clamp(-reach, reach)).clamp(0, 1))
+            # Take it where it lowers error and prior together; another one follows a step that gains much
             after = self.form(moved, codes, self.first)
             gained = float(form.errors(part).mean() - after.errors(part).mean())
             gained += float((pull * ((places - prior).square() - (moved - prior).square())).sum())
             if gained > 0:
-                places, form = moved, after
+                places = moved
+                form = after
             if gained * self.beta < SETTLED:
                 break
         return places, precision, part, form
@@ -237,43 +161,50 @@ class Sighting:
             corner: offset of the lattice, in shares of the distance of its points.
         """
         form, judged, _, seen = view
-        crowd = view.places[seen]
-        known = self.places
-        variances = self.variances
-        codes = torch.cat([self.codes, torch.zeros(1, len(self.words))])
-        around = torch.cartesian_prod(*[torch.tensor(LOCAL)] * 2)
-        lattice = (torch.cartesian_prod(*[torch.arange(SIDE)] * 2) + torch.tensor(corner)) / SIDE
-        places = torch.cat([lattice, *(known[k] + around * variances[k].sqrt().clamp(min=NEAR) for k in lost)])
-        owner = torch.tensor([-1] * len(lattice) + [k for k in lost for _ in around])
-        places = places.clamp(0, 1)
-        screen = form.on(slice(1)).append(self.form(places, codes[owner], self.first[:1]))
-        gains = self.beta * (screen.errors(seen)[:, None] - screen.errors_with_each(seen))[0, len(form) :]
-        gains = gains - NEW * (owner < 0)
-        best = int(gains.argmax())
-        if gains[best] <= -NEW:
+        found = self._screened(view, lost, corner)
+        if found is None:
             return None
-        place, own = places[[best]], codes[owner[best]]
+        place, own = found
+        # Move it by a Gauss-Newton step, of at most half a distance of the lattice
         sizes = _inward(place)
         near = torch.cat([place, place + torch.diag_embed(sizes)[0]])
-        gradient, hessian = _slopes(
-            form.append(self.form(near, own, self.first)), [*seen, len(form)], [len(form)], sizes
-        )
+        both = form.append(self.form(near, own, self.first))
+        gradient, hessian = _slopes(both, [*seen, len(form)], [len(form)], sizes)
         step = torch.linalg.solve(hessian + 1e-3 * hessian.diagonal().mean() * torch.eye(2), gradient).to(place)
         place = (place + step.clamp(-0.5 / SIDE, 0.5 / SIDE)).clamp(0, 1)
-        options = torch.cat([codes[-1:], codes[lost]])
-        found = judged.append(self.form(place.expand(len(options), -1), options, self.second))
-        before = found.errors(seen)
-        after = found.errors_with_each(seen)[:, len(judged) :]
-        surprise = ((place - known[lost]).square() / variances[lost].clamp(min=NEAR**2)).sum(1) / 2
+        # Compare it on the second bank: as a new object, and as each of the hidden ones
+        options = torch.cat([torch.zeros(1, len(self.words)), self.codes[lost]])
+        compared = judged.append(self.form(place.expand(len(options), -1), options, self.second))
+        before = compared.errors(seen)
+        after = compared.errors_with_each(seen)[:, len(judged) :]
+        surprise = ((place - self.places[lost]).square() / self.variances[lost].clamp(min=NEAR**2)).sum(1) / 2
         cost = self.beta * after.mean(0) + torch.cat([torch.tensor([NEW]), surprise.clamp(max=NEW)])
         which = int(cost.argmin())
+        # Accept it by its evidence, by a paired test, and, of a new one, by its distance from other objects
         evidence = self.beta * float((before - after[:, which]).mean())
         p_value = paired(after[:, which], before)[2]
         least = SEEN + (NEW if which == 0 else 0.0)
-        crowded = which == 0 and bool((torch.cdist(place, crowd) < APART).any())
+        crowded = which == 0 and bool((torch.cdist(place, view.places[seen]) < APART).any())
         if evidence < least or p_value > P_VALUE or crowded:
             return None
         return Found(place[0], evidence, lost[which - 1] if which else None)
+
+    def _screened(self, view: Explained, lost: Sequence[int], corner: Sequence[float]) -> tuple[Tensor, Tensor] | None:
+        """The place (1, 2) and the codes (A,) that explain most by one draw; None where nothing explains enough."""
+        # A lattice, with all attributes open: the last row of the codes
+        lattice = (torch.cartesian_prod(*[torch.arange(SIDE)] * 2) + torch.tensor(corner)) / SIDE
+        codes = torch.cat([self.codes, torch.zeros(1, len(self.words))])
+        # Around each hidden object, with its words
+        around = torch.cartesian_prod(*[torch.tensor(LOCAL)] * 2)
+        spreads = self.variances.sqrt().clamp(min=NEAR)
+        places = torch.cat([lattice, *(self.places[k] + around * spreads[k] for k in lost)]).clamp(0, 1)
+        owner = torch.tensor([-1] * len(lattice) + [k for k in lost for _ in around])
+        # What each adds to the objects that are seen, in nats
+        screen = view.form.on(slice(1)).append(self.form(places, codes[owner], self.first[:1]))
+        gains = screen.errors(view.seen)[:, None] - screen.errors_with_each(view.seen)
+        gains = self.beta * gains[0, len(view.form) :] - NEW * (owner < 0)
+        best = int(gains.argmax())
+        return None if gains[best] <= -NEW else (places[[best]], codes[owner[best]])
 
     def with_found(self, view: Explained, found: Found) -> Explained:
         """What explains the frame, and a hidden object where it was found. Costs a row a draw of both banks."""
@@ -316,5 +247,6 @@ def _slopes(form: QuadraticForm, chosen: Sequence[int], moved: Sequence[int], si
     difference = torch.zeros(len(number), len(form), dtype=torch.float64)
     difference[number, len(form) - len(number) + number] = 1 / size
     difference[number, torch.tensor(moved).repeat_interleave(2)] = -1 / size
-    b, gram = mean.b[0].cpu(), mean.gram()[0].cpu()
+    b = mean.b[0].cpu()
+    gram = mean.gram()[0].cpu()
     return difference @ (b - gram @ w), difference @ gram @ difference.T

@@ -1,6 +1,6 @@
 """Videos read by composition: the last reading, moved, is the prior of the next frame.
 
-An object with less than `sighting.SEEN` nats of evidence is hidden: it keeps its identity and moves on. It is seen
+An object with less than `tracked.SEEN` nats of evidence is hidden: it keeps its identity and moves on. It is seen
 again once it has evidence where it should be, or where its words explain what the composition leaves; so are objects
 that are new. The words of objects are read on: one attribute a frame, the least certain one, adds to what is known.
 """
@@ -24,7 +24,8 @@ from energycomp.inference import infer, make_problem
 from energycomp.models import Model, model_of
 from energycomp.progress import progress as shown
 from energycomp.seeds import as_seed, derived_seed
-from energycomp_scenes.sighting import DRAWS, START, Explained, Sighting, Tracked
+from energycomp_scenes.sighting import DRAWS, Explained, Sighting
+from energycomp_scenes.tracked import START, Tracked
 
 GUESS = 0.9  # the posterior of a word, of a model without an inverse temperature
 

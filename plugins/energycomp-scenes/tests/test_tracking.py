@@ -22,7 +22,8 @@ from energycomp.testing import bumps_model, labels_model, planted, stripes_model
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
 from energycomp_datasets.clevr.videos import asked, video_of
 from energycomp_scenes import Track, track
-from energycomp_scenes.sighting import DRAWS, START, Tracked
+from energycomp_scenes.sighting import DRAWS
+from energycomp_scenes.tracked import START, Tracked
 from energycomp_scenes.tracking import TrackedFrame, track_frame
 
 GIVEN: dict[str, Any] = {"solver": "pursuit", "counts": (1, 3), "beta": 300.0}
