@@ -38,7 +38,7 @@ from energycomp_datasets.clevr.asked import asked
 from energycomp_datasets.clevr.layout import record_of, scene_of
 from energycomp_datasets.synthetic import HELD_OUT, synthetic
 from energycomp_lab.evaluation import Example, source_of, true_values
-from energycomp_scenes.questions import answer
+from energycomp_scenes.answers import answer
 from energycomp_scenes.reading import SIZES, Belief, belief, joined
 
 FOUND = 0.08  # of the picture: an object that was read is that of the record

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -14,51 +13,23 @@ from torch.distributions import constraints
 
 from energycomp.components import Composition, Condition, MixedSupport, Weight, weighted
 from energycomp.errors import InputError
-from energycomp.fields import FLAG, is_number
+from energycomp.fields import FLAG
 from energycomp.models import Model
 from energycomp_clevr.codes import ATTRIBUTES, CUBE, QUARTER, SHAPE, SIZE, TURN
 from energycomp_clevr.coordinates import Coordinates
 from energycomp_clevr.viewpoint import VIEW_COLUMNS, around, says_view
+from energycomp_clevr.words import PLACE, code_of, has_place, turn_code, words_of
 
 if TYPE_CHECKING:
     from energycomp.inference import Problem
 
-ANYTHING = "object"  # in a description without a shape
-NUMBER = r"[-+.\deE]+"
-PLACE = re.compile(rf"\s*(?:x=)?({NUMBER})\s*,\s*(?:y=)?({NUMBER})\s*")
 FLOOR = torch.tensor([[0.15, 0.35], [0.85, 0.8]])  # where the objects of CLEVR stand: least and greatest x, y
 APART = 0.22  # of two places
 TRIED = 64  # places
 
-KNOWN = (*(word for words in ATTRIBUTES.values() for word in words), ANYTHING)
 
-# What people write instead, and what to tell them.
-SYNONYMS = {
-    **dict.fromkeys(("box", "block", "brick", "square"), "cube"),
-    **dict.fromkeys(("ball", "orb", "globe", "circle"), "sphere"),
-    **dict.fromkeys(("can", "tube", "drum", "pillar", "barrel"), "cylinder"),
-    **dict.fromkeys(("big", "huge", "giant"), "large"),
-    **dict.fromkeys(("little", "tiny"), "small"),
-    **dict.fromkeys(("shiny", "metallic"), "metal"),
-    **dict.fromkeys(("matte", "plastic"), "rubber"),
-    **dict.fromkeys(("turquoise", "teal", "aqua"), "cyan"),
-    **dict.fromkeys(("violet", "lilac"), "purple"),
-    **dict.fromkeys(("thing", "item"), ANYTHING),
-    "grey": "gray",
-}
-NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "several", "some", "many", "both")
-BESIDE = ("on", "in", "near", "next", "beside", "behind", "below", "above", "under", "over", "of", "to", "and")
-PLACES = {
-    "left": "0.2,0.5",
-    "right": "0.8,0.5",
-    **dict.fromkeys(("middle", "center", "centre"), "0.5,0.55"),
-    **dict.fromkeys(("front", "bottom"), "0.5,0.75"),
-    **dict.fromkeys(("back", "top"), "0.5,0.4"),
-}
-WHOLE = 360  # degrees
 # What shapes the outline of an object, and how many codes each has; the shape is drawn before the turn.
 OUTLINE = {SIZE: len(ATTRIBUTES["size"]), SHAPE: len(ATTRIBUTES["shape"]), TURN: QUARTER}
-TURNED = re.compile(r"\b(?:turned\b\s*|turn=)(\S*)")
 
 
 @attrs.frozen
@@ -140,7 +111,7 @@ class Objects:
         {'x': 0.25, 'y': 0.5, 'color': 'red', 'shape': 'cube'}
         """
         words = {name: kwargs.pop(name) for name in list(kwargs) if name in ATTRIBUTES}
-        turn = _turn_code(kwargs.pop("turn", None), words.get("shape"), self.turns)
+        turn = turn_code(kwargs.pop("turn", None), words.get("shape"), self.turns)
         if unknown := kwargs.keys() - {"x", "y"}:
             name = min(unknown)
             near = get_close_matches(name, ATTRIBUTES, n=1)
@@ -149,7 +120,7 @@ class Objects:
                 + (f". Did you mean {near[0]}={kwargs[name]!r}?" if near else "")
             )
         place = Coordinates().parse(*args, **kwargs)
-        codes = [*(_code(name, words.get(name)) for name in ATTRIBUTES), *([turn] if self.turns else [])]
+        codes = [*(code_of(name, words.get(name)) for name in ATTRIBUTES), *([turn] if self.turns else [])]
         return torch.cat([place, torch.tensor([codes], dtype=place.dtype)], dim=1)
 
     def read(self, text: str) -> Tensor:
@@ -167,7 +138,7 @@ class Objects:
         described, at, place = text.rpartition(" at ")
         if not (at or PLACE.fullmatch(text)):
             described = text  # so that a word that is not known is named before the place
-        found = _words(described)
+        found = words_of(described)
         numbers = PLACE.fullmatch(place if at else text)
         if numbers is None:
             raise InputError(
@@ -195,7 +166,7 @@ class Objects:
             if not has_place(text):
                 if not text.strip():
                     raise InputError("got an empty text; expected an object, such as 'red cube' or 0.3,0.45")
-                _words(text)  # an error names what was written, without the place
+                words_of(text)  # an error names what was written, without the place
                 tried = FLOOR[0] + (FLOOR[1] - FLOOR[0]) * torch.rand(TRIED, 2, generator=generator)
                 away = torch.cdist(tried, torch.stack(known)).amin(1) if known else torch.ones(TRIED)
                 known.append(tried[(away > APART).int().argmax() if (away > APART).any() else away.argmax()])
@@ -287,77 +258,3 @@ class Objects:
             columns.append(torch.cat([angle.cos(), angle.sin()], dim=1) * said)
         rows = torch.cat(columns, dim=1)
         return Condition(torch.nn.functional.pad(rows, (0, self.token_shape[1] - rows.shape[1]))[:, None])
-
-
-def _words(described: str) -> dict[str, Any]:
-    """The words of a description by attribute, and its turn; raises `InputError`."""
-    found: dict[str, Any] = {}
-    turns = TURNED.findall(described)
-    if len(turns) > 1:
-        raise InputError(f"got {len(turns)} turns in {described!r}; expected one; leave the others out")
-    for word in TURNED.sub("", described).split():
-        name = _attribute_of(word, described)
-        if name is None:
-            continue
-        if name in found:
-            raise InputError(
-                f"got {found[name]!r} and {word!r} in {described!r}; expected one {name}; leave one of them out"
-            )
-        found[name] = word
-    return found | ({"turn": turns[0]} if turns else {})
-
-
-def _turn_code(turn: Any, shape: Any, known: bool) -> int:
-    """The place of a turn in degrees among those of a quarter, from 1; 0 for None."""
-    if turn is None:
-        return 0
-    if not known:
-        raise InputError(f"got turn={turn!r} for a model that takes no turns; expected none; leave it out")
-    degrees: Any = turn
-    try:
-        degrees = float(turn) if isinstance(turn, str) else turn
-    except ValueError:
-        degrees = None
-    if not is_number(degrees) or abs(degrees) > WHOLE:
-        raise InputError(f"got turn={turn!r}; expected degrees from -{WHOLE} to {WHOLE}, such as 30; change it")
-    if shape != "cube":
-        got = f"got turn={turn!r} with {f'shape={shape!r}' if shape else 'no shape'}"
-        raise InputError(f"{got}; expected shape='cube', since cubes alone have a turn; leave the turn out")
-    return 1 + round(degrees) % QUARTER
-
-
-def has_place(text: str) -> bool:
-    """Whether a description ends in a place, or is one."""
-    return " at " in text or PLACE.fullmatch(text) is not None
-
-
-def _code(name: str, word: Any) -> int:
-    """The place of a word among those of an attribute, from 1; 0 for None."""
-    if word is None:
-        return 0
-    if word not in ATTRIBUTES[name]:
-        raise InputError(f"got the {name} {word!r}; expected one of {', '.join(ATTRIBUTES[name])}; change it")
-    return ATTRIBUTES[name].index(word) + 1
-
-
-def _attribute_of(word: str, described: str) -> str | None:
-    """The attribute that a word of a description belongs to; None for "object" and articles."""
-    if word in (ANYTHING, "a", "an", "the"):
-        return None
-    for name, words in ATTRIBUTES.items():
-        if word in words:
-            return name
-    raise InputError(f"got the word {word!r}; expected {', '.join(KNOWN)}; change it.{_hint(word, described)}")
-
-
-def _hint(word: str, described: str) -> str:
-    """What to write for a word that is not known: another word, a component for each object, or coordinates."""
-    if word in NUMBERS or word.isdecimal():
-        return " A component is one object: give one for each, such as 'red cube' 'red cube'"
-    if word in BESIDE or word in PLACES:
-        place = next((PLACES[other] for other in described.split() if other in PLACES), PLACES["middle"])
-        return f" A place is written as x,y in [0, 1], x to the right and y down, such as 'red cube at {place}'"
-    singular = word.removesuffix("es") if word.endswith("xes") else word.removesuffix("s")
-    near = [SYNONYMS[singular]] if singular in SYNONYMS else get_close_matches(word, KNOWN, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"{hint} A component is one object" if near and singular != word and near[0] in ATTRIBUTES["shape"] else hint

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from energycomp.images import read_frames as read_frames, save_frames as save_frames
+    from energycomp_scenes.answers import Answer as Answer, answer as answer
     from energycomp_scenes.drawing import Picture as Picture, draw as draw
     from energycomp_scenes.films import film as film
-    from energycomp_scenes.graph import SceneGraph as SceneGraph, placed as placed, scene as scene
+    from energycomp_scenes.graph import SceneGraph as SceneGraph, scene as scene
     from energycomp_scenes.layouts import layout_prior as layout_prior
-    from energycomp_scenes.questions import Answer as Answer, answer as answer
+    from energycomp_scenes.placing import placed as placed
     from energycomp_scenes.reading import Belief as Belief, belief as belief, joined as joined
     from energycomp_scenes.relations import (
         Formula as Formula,

@@ -22,7 +22,8 @@ from energycomp.models import Model
 from energycomp.progress import counting
 from energycomp.sampling import Composer
 from energycomp.seeds import as_generator
-from energycomp_scenes.graph import SceneGraph, placed
+from energycomp_scenes.graph import SceneGraph
+from energycomp_scenes.placing import placed
 from energycomp_scenes.reading import check_objects
 from energycomp_scenes.relations import ground_of
 

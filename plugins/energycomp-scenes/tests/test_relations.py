@@ -82,7 +82,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("text", "said"), REFUSED)
 def test_what_a_scene_may_not_say(text: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("energycomp_scenes.graph.TRIES", 1)
+    monkeypatch.setattr("energycomp_scenes.placing.TRIES", 1)
     with pytest.raises(InputError, match=said):
         placed(scene(text), generator=0)
 
