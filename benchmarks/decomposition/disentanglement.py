@@ -31,8 +31,8 @@ from energycomp_datasets.shapes.disentanglement import information_gaps, matched
 from energycomp_datasets.shapes.lit import FACTORS, factors, render
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_decomp import DiffusionDecomposer
+from energycomp_decomp.encoders import FactorsEncoder
 from energycomp_decomp.loss import covariance
-from energycomp_decomp.networks import FactorsEncoder
 from energycomp_lab.training import Step
 
 COMMAND = "python benchmarks/decomposition/disentanglement.py"

@@ -38,8 +38,9 @@ from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import to_bytes
 from energycomp.progress import progress
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, SHAPES
+from energycomp_datasets.clevr.lighting import sample_lighting
 from energycomp_datasets.clevr.renderer import instance_map, render
-from energycomp_datasets.clevr.scenes import COLORS, Scene, sample_lighting
+from energycomp_datasets.clevr.scenes import COLORS, Scene
 from energycomp_datasets.solids.solids import caption
 from energycomp_lab.training import Step
 

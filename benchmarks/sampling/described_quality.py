@@ -39,8 +39,9 @@ from energycomp.images import ImageProcessor, from_bytes, to_bytes, to_output
 from energycomp.seeds import derived_seed
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, unproject
 from energycomp_datasets.clevr.layout import read, render_objects
+from energycomp_datasets.clevr.lighting import sample_lighting
 from energycomp_datasets.clevr.renderer import render
-from energycomp_datasets.clevr.scenes import CLEVR, SIZES, Scene, sample_lighting
+from energycomp_datasets.clevr.scenes import CLEVR, SIZES, Scene
 from energycomp_datasets.shapes.perceptual import FrechetDistance, KernelDistance
 from energycomp_lab.evaluation import bootstrap
 

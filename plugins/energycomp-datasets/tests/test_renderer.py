@@ -13,16 +13,9 @@ from PIL import Image
 from energycomp.errors import InputError
 from energycomp.seeds import seeded
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis
+from energycomp_datasets.clevr.lighting import default_lighting
 from energycomp_datasets.clevr.renderer import instance_map, render
-from energycomp_datasets.clevr.scenes import (
-    COLORS,
-    Scene,
-    default_lighting,
-    id_buffer,
-    project,
-    sample_scene,
-    scene_from_record,
-)
+from energycomp_datasets.clevr.scenes import COLORS, Scene, id_buffer, project, sample_scene, scene_from_record
 from energycomp_datasets.clevr.shading import visibility
 
 REAL = Path(__file__).resolve().parents[4] / "shared/data/clevr_real_dev"

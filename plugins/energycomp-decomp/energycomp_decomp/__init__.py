@@ -49,8 +49,8 @@ def energycomp_register_networks() -> Mapping[str, Callable[..., object]]:
 def energycomp_register_encoders() -> Mapping[str, Callable[..., object]]:
     """Encoders of images as latents."""
     return {
-        "factors": lazy("energycomp_decomp.networks:FactorsEncoder"),
-        "parts": lazy("energycomp_decomp.networks:PartsEncoder"),
+        "factors": lazy("energycomp_decomp.encoders:FactorsEncoder"),
+        "parts": lazy("energycomp_decomp.encoders:PartsEncoder"),
     }
 
 

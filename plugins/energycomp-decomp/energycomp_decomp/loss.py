@@ -11,7 +11,8 @@ from torch import Tensor
 from energycomp.components import Condition, rule_weights, signal_noise, stratified_timesteps, target
 from energycomp.denoisers import Denoiser, rows, trunk
 from energycomp.errors import InputError
-from energycomp_decomp.networks import FactorsEncoder, PartsUNet
+from energycomp_decomp.encoders import FactorsEncoder
+from energycomp_decomp.networks import PartsUNet
 
 
 def parts_loss(

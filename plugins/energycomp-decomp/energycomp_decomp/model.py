@@ -14,7 +14,8 @@ from energycomp.denoisers import Denoiser, EmbeddingUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Model, shipped, shipped_defaults
-from energycomp_decomp.networks import FactorsEncoder, PartsEncoder, PartsUNet
+from energycomp_decomp.encoders import FactorsEncoder, PartsEncoder
+from energycomp_decomp.networks import PartsUNet
 
 PACKAGE = "energycomp_decomp"
 PRETRAINED = ("a", "b")

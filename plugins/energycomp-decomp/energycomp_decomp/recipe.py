@@ -17,9 +17,10 @@ from energycomp.images import from_bytes
 from energycomp.models import Model
 from energycomp_datasets.pictures import in_folder
 from energycomp_datasets.shapes.training import drawn_lit, drawn_shapes
+from energycomp_decomp.encoders import FactorsEncoder, PartsEncoder
 from energycomp_decomp.loss import factors_loss, parts_loss
 from energycomp_decomp.model import decomp as build, lit as build_lit
-from energycomp_decomp.networks import FactorsEncoder, PartsEncoder, PartsUNet
+from energycomp_decomp.networks import PartsUNet
 from energycomp_lab.training import FitConfig, Loss, Recipe, Step, start
 
 BATCH, STEPS, LIT_STEPS = 32, 11_000, 3_000

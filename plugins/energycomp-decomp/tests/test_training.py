@@ -17,9 +17,10 @@ from energycomp.seeds import seeded
 from energycomp.testing import tiny_model
 from energycomp_datasets.shapes.source import ShapesSource
 from energycomp_datasets.shapes.training import Pictures
+from energycomp_decomp.encoders import FactorsEncoder, PartsEncoder
 from energycomp_decomp.loss import covariance, factors_loss, imbalance, orthogonality, overlap, parts_loss, spread
 from energycomp_decomp.model import decomp, default, full, untrained_lit
-from energycomp_decomp.networks import FactorsEncoder, PartsEncoder, PartsUNet
+from energycomp_decomp.networks import PartsUNet
 from energycomp_decomp.recipe import decomp as train_recipe
 from energycomp_lab.checks import check_encoder, check_network, check_recipe
 

@@ -19,8 +19,8 @@ from energycomp_datasets.shapes.lit import FACTORS, LitSource, factors, render
 from energycomp_datasets.shapes.source import ShapesSource
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_decomp import DiffusionDecomposer
+from energycomp_decomp.encoders import FactorsEncoder
 from energycomp_decomp.model import lit, untrained_lit
-from energycomp_decomp.networks import FactorsEncoder
 from energycomp_lab.checks import check_model
 from energycomp_lab.evaluation import evaluate
 

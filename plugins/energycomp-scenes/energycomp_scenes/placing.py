@@ -62,6 +62,7 @@ def placed(
         InputError: a description that is not understood; no place was found where all holds, with what failed most
             often.
 
+    >>> from energycomp_scenes import scene
     >>> values = placed(scene("a: red cube; b: sphere; a left of b"), 4, generator=0)
     >>> values.shape, bool((values[:, 0, 0] < values[:, 1, 0]).all())
     (torch.Size([4, 2, 6]), True)

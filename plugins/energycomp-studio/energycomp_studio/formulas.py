@@ -14,7 +14,8 @@ from energycomp.images import formula_text
 from energycomp.models import Model
 from energycomp.seeds import as_generator
 from energycomp_studio.forms import form_of
-from energycomp_studio.scene import Draft, Item, Settings, composed, scene_of, value, weighted_text
+from energycomp_studio.scene import Draft, Item, composed, scene_of, value, weighted_text
+from energycomp_studio.settings import Settings
 
 PAGE = {"not", "steps", "sampler", "canvas"}  # options that the page has, too
 OTHER_FILE = {"n", "grid", "best-of", "raw", "device", "precision"}  # options that leave the scene as it is

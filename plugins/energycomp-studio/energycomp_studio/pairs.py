@@ -13,7 +13,7 @@ from energycomp.errors import InputError
 from energycomp.images import as_picture, data_url, to_output
 from energycomp.models import Model
 from energycomp.plugins import find, names
-from energycomp_studio.scene import Settings
+from energycomp_studio.settings import Settings
 
 IMAGES = 2
 TILE = 96  # px

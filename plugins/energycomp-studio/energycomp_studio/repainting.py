@@ -8,7 +8,8 @@ from energycomp.errors import InputError
 from energycomp.inference import Solution
 from energycomp.models import Model
 from energycomp_edit import edit
-from energycomp_studio.scene import Draft, Settings, changes, value
+from energycomp_studio.scene import Draft, changes, value
+from energycomp_studio.settings import Settings
 from energycomp_studio.staged import Reading, described
 
 STEPS = 25  # of a repainting at most, so that it takes about as long as a drawing

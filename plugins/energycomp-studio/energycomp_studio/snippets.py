@@ -8,7 +8,8 @@ from typing import Any
 
 from energycomp.models import Model
 from energycomp_studio.pictures import SIDE
-from energycomp_studio.scene import Changes, Draft, Item, Settings, text_of, value, weighted_text
+from energycomp_studio.scene import Changes, Draft, Item, text_of, value, weighted_text
+from energycomp_studio.settings import Settings
 
 
 def python_lines(scene: Draft, model: Model, source: str, settings: Settings) -> str:

@@ -22,25 +22,15 @@ from energycomp.errors import CompositionError, InputError
 from energycomp.images import png, read_formula
 from energycomp.models import Model
 from energycomp.testing import attributes_model, bumps_model, labels_model, tinted_model, tiny_model
+from energycomp_studio.drawing import PLAIN, kept_in, sampled, settings_of, shown
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.formulas import formula_of_scene, model_in, scene_in
 from energycomp_studio.pictures import SIDE
 from energycomp_studio.preview import Preview
-from energycomp_studio.scene import (
-    Draft,
-    Item,
-    Settings,
-    beyond,
-    changes,
-    component,
-    composed,
-    in_words,
-    scene_of,
-    text_of,
-)
+from energycomp_studio.scene import Draft, Item, beyond, changes, component, composed, in_words, scene_of, text_of
+from energycomp_studio.settings import Settings
 from energycomp_studio.snippets import edit_python, edit_shell, python_lines, shell_line
-from energycomp_studio.tabs.compose import PLAIN, kept_in, sampled, settings_of, shown
 
 RED = {"x": 0.2, "y": 0.3, "tint": "red", "width": "wide"}
 OPEN = {"x": 0.7, "y": 0.8}

@@ -26,6 +26,7 @@ from energycomp.inference import Judgement, Solution
 from energycomp.progress import progress
 from energycomp.testing import planted, stripes_model, tinted_model
 from energycomp_lab.checks import check_plugin
+from energycomp_studio.drawing import PLAIN
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.library import Library
@@ -33,10 +34,11 @@ from energycomp_studio.pairs import drawn
 from energycomp_studio.parts import static
 from energycomp_studio.pictures import MAX_UPLOAD, uploaded
 from energycomp_studio.repainting import repainted
-from energycomp_studio.scene import Draft, Item, Settings
+from energycomp_studio.scene import Draft, Item
 from energycomp_studio.server import MAX_BODY, OpenStream, running, serve
+from energycomp_studio.settings import Settings
 from energycomp_studio.staged import Reading, found_in, read, scene_read
-from energycomp_studio.tabs.compose import PLAIN, _Compose
+from energycomp_studio.tabs.compose import _Compose
 from energycomp_studio.tabs.decompose import _Decompose, choice
 from energycomp_studio.tabs.read import _Read
 from energycomp_studio.tabs.track import _Tracking

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from energycomp_datasets.clevr.geometry import FAR, interval, normal, to_local
-from energycomp_datasets.clevr.scenes import COLORS, LIGHT_AXES, Scene
+from energycomp_datasets.clevr.lighting import LIGHT_AXES
+from energycomp_datasets.clevr.scenes import COLORS, Scene
 from energycomp_datasets.clevr.textures import paint
 
 LIGHT_RADII = (0.5, 0.5, 0.5, 1.5)  # scene units

@@ -21,8 +21,9 @@ from energycomp.fields import parse_range
 from energycomp.images import from_bytes, save_image, to_bytes
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, SHAPES
 from energycomp_datasets.clevr.layout import object_values
+from energycomp_datasets.clevr.lighting import sample_lighting
 from energycomp_datasets.clevr.renderer import render
-from energycomp_datasets.clevr.scenes import ATTRIBUTES, SIZES, Scene, id_buffer, sample_lighting
+from energycomp_datasets.clevr.scenes import ATTRIBUTES, SIZES, Scene, id_buffer
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN, synthetic
 from energycomp_lab.evaluation import Example, Generated
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, SHAPES
+from energycomp_datasets.clevr.lighting import sample_lighting
 from energycomp_datasets.clevr.renderer import render
-from energycomp_datasets.clevr.scenes import COLORS, Scene, id_buffer, sample_lighting
+from energycomp_datasets.clevr.scenes import COLORS, Scene, id_buffer
 
 SIZE = 64
 TINTS = ("red", "blue", "green", "yellow")

@@ -9,7 +9,7 @@ from energycomp.denoisers import Denoiser
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model
 from energycomp_decomp.comet.energy import STEPS, EnergyNet
-from energycomp_decomp.networks import PartsEncoder
+from energycomp_decomp.encoders import PartsEncoder
 
 # Two entries, the fewest of a schedule, at which sigma is 1: eps is the gradient of the energy. No diffusion model has
 # this schedule, so that none is composed with energies, which have no timestep.

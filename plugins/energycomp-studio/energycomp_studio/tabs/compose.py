@@ -2,110 +2,37 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
-from urllib.parse import unquote
 
 import attrs
 import gradio as gr
-import torch
 from PIL import Image
 
-from energycomp import Composer
 from energycomp.components import Widens
 from energycomp.decomposition import takes_apart
 from energycomp.errors import EnergycompError, InputError
-from energycomp.images import data_url, decode_formula, framed
+from energycomp.images import data_url, decode_formula
 from energycomp.models import Model
-from energycomp.plugins import names
+from energycomp_studio.drawing import PLAIN, kept_in, methods, sampled, settings_of, shown
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import Form, form_of
 from energycomp_studio.formulas import formula_of_scene, model_in, scene_in
 from energycomp_studio.library import Library
 from energycomp_studio.parts import FREE, NETWORK, QUIET, busy, chooser, code, editor, followed, idle, session_of
-from energycomp_studio.pictures import SIDE, content_of
-from energycomp_studio.preview import preview_options
-from energycomp_studio.scene import OR, Draft, Settings, beyond, composed, in_words, scene_of
+from energycomp_studio.pictures import content_of
+from energycomp_studio.scene import OR, Draft, beyond, composed, in_words, scene_of
+from energycomp_studio.settings import Settings
 from energycomp_studio.snippets import python_lines, shell_line
-from energycomp_studio.worker import Running, StoppedError, Worker
+from energycomp_studio.worker import Running, Worker
 
-DRAFT = 5  # steps of a sampler, while an object is dragged
-PLAIN = "the model's own"
-SCHEDULERS = ("DDIMScheduler", "DPMSolverMultistepScheduler")
 # The address keeps the scene, see `static/address.js`.
 REMEMBER = """(scene, model, seed, steps, sampler, canvas) => {
     if (scene.final) studioAddress.keep({ model, items: scene.items, seed, steps, sampler, canvas });
     return [scene, model, seed, steps, sampler, canvas];
 }"""
 RECALL = "(model, kept) => [model, studioAddress.start()]"
-
-
-def sampled(
-    scene: Draft,
-    model: Model,
-    settings: Settings,
-    *,
-    draft: bool = False,
-    is_old: Callable[[], bool] = lambda: False,
-) -> Image.Image:
-    """The image of a scene, or a draft of it.
-
-    Args:
-        draft: asks the network at five steps only, see `Preview`; a chosen sampler takes five steps.
-        is_old: asked after each step; ends the drawing where it is true.
-    """
-
-    def step(*_: Any) -> None:
-        if is_old():
-            raise StoppedError
-
-    options = settings.given(model)
-    if draft and settings.sampler is None and (preview := preview_options(model, settings.scheduler)) is not None:
-        options = {**options, "scheduler": None, **preview}
-    elif draft:
-        steps = min(DRAFT, options.get("num_inference_steps", model.defaults.num_inference_steps))
-        options |= {"num_inference_steps": steps, "guidance": "attributes", "guidance_scale": 1.0}
-    generator = torch.Generator().manual_seed(settings.seed)
-    composer = Composer(composed(scene, model, settings))
-    options |= {"report": lambda _: None}  # the line below the image says what `beyond` finds
-    return composer.sample(generator=generator, callback_on_step_end=step, progress=False, **options)[0]
-
-
-def settings_of(seed: Any, steps: Any, method: str, scene: Draft, canvas: str | None = None) -> Settings:
-    """Settings of what is chosen on the page, where one field lists schedulers and samplers; "or" has its sampler."""
-    if method not in (PLAIN, *SCHEDULERS):
-        return Settings(seed, steps, method, canvas=canvas)
-    if len(scene.alternatives) > 1:
-        return Settings(seed, steps, OR, canvas=canvas)
-    return Settings(seed, steps, scheduler=None if method == PLAIN else method, canvas=canvas)
-
-
-def shown(image: Image.Image, model: Model, settings: Settings) -> Image.Image:
-    """An image as the command line writes it."""
-    wide = settings.size is not None
-    return framed(image, model.defaults.aspect, side=SIDE) if wide else model.shown(image, side=SIDE)
-
-
-def kept_in(address: str, known: Collection[str]) -> Mapping[str, Any] | None:
-    """The model, scene and settings behind # of the address, as the page wrote them; None for anything else.
-
-    Args:
-        known: the models that may be opened.
-    """
-    try:
-        kept = json.loads(unquote(address))
-        scene = scene_of(kept)
-        settings_of(kept["seed"], kept["steps"], kept["sampler"], scene, kept.get("canvas"))
-    except (ValueError, KeyError, TypeError, RecursionError, EnergycompError):
-        return None
-    return {**kept, "scene": scene} if kept.get("model") in known and kept["sampler"] in _methods() else None
-
-
-def _methods() -> list[str]:
-    """The entries of the field "Sampler"."""
-    return [PLAIN, *SCHEDULERS, *(name for name in names("samplers") if name != "scheduler")]
 
 
 @attrs.define(eq=False)
@@ -148,8 +75,8 @@ class _Compose:
 
         def kept(model: Model) -> Mapping[str, Any]:
             scene, settings, sampler = scene_in(formula, model)
-            if (method := PLAIN if sampler in (None, OR) else sampler) not in _methods():
-                raise InputError(f"got an image of the sampler {sampler!r}; expected one of {', '.join(_methods())}")
+            if (method := PLAIN if sampler in (None, OR) else sampler) not in methods():
+                raise InputError(f"got an image of the sampler {sampler!r}; expected one of {', '.join(methods())}")
             chosen = {"seed": settings.seed, "steps": settings.steps, "canvas": settings.canvas}
             return {**chosen, "scene": scene, "sampler": method}
 
@@ -301,7 +228,7 @@ def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Bu
     with gr.Row(elem_id="compose-settings"):
         seed = gr.Number(0, label="Seed", precision=0, min_width=100, elem_id="compose-seed")
         steps = gr.Number(None, label="Steps", precision=0, min_width=160, elem_id="compose-steps")
-        sampler = gr.Dropdown(_methods(), value=PLAIN, label="Sampler", min_width=180, elem_id="compose-sampler")
+        sampler = gr.Dropdown(methods(), value=PLAIN, label="Sampler", min_width=180, elem_id="compose-sampler")
         canvas = gr.Textbox(
             label="Canvas", placeholder="such as 384x128, then Enter", visible=False, min_width=160, max_lines=1,
             elem_id="compose-canvas",

@@ -31,7 +31,7 @@ from energycomp_studio.parts import (
     tiles,
 )
 from energycomp_studio.pictures import SIDE, uploaded
-from energycomp_studio.scene import Settings
+from energycomp_studio.settings import Settings
 from energycomp_studio.worker import Running, Worker
 
 PREFERRED = ("decomp", "lit", "slots")

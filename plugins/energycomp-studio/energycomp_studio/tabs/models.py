@@ -13,13 +13,13 @@ import gradio as gr
 from energycomp.errors import EnergycompError
 from energycomp.images import data_url
 from energycomp.plugins import names
+from energycomp_studio.drawing import sampled
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.library import Library, abilities
 from energycomp_studio.pairs import drawn
 from energycomp_studio.parts import FREE, session_of, static
-from energycomp_studio.scene import Settings
-from energycomp_studio.tabs.compose import sampled
+from energycomp_studio.settings import Settings
 from energycomp_studio.worker import Done, Worker
 
 TABS = {"sample": "compose", "read": "read", "decompose": "decompose"}

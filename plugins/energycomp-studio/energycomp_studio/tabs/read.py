@@ -13,6 +13,7 @@ from energycomp.errors import EnergycompError
 from energycomp.images import data_url, heat
 from energycomp.models import Model
 from energycomp_scenes import answer, belief
+from energycomp_studio.drawing import sampled
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.kept import FORGOTTEN, Kept
@@ -35,10 +36,10 @@ from energycomp_studio.parts import (
 )
 from energycomp_studio.pictures import SIDE, uploaded
 from energycomp_studio.repainting import repainted, settings_of
-from energycomp_studio.scene import Settings, changes, scene_of
+from energycomp_studio.scene import changes, scene_of
+from energycomp_studio.settings import Settings
 from energycomp_studio.snippets import edit_python, edit_shell
 from energycomp_studio.staged import Reading, Stage, described, found_in, how_sure, notes, questions, read, scene_read
-from energycomp_studio.tabs.compose import sampled
 from energycomp_studio.worker import Running, Worker
 
 STAGES = {

@@ -30,7 +30,7 @@ from energycomp_studio.parts import (
     static,
 )
 from energycomp_studio.pictures import content_of
-from energycomp_studio.scene import Settings
+from energycomp_studio.settings import Settings
 from energycomp_studio.worker import Running, Step, Worker
 
 MOST, EXAMPLE = 40, 12  # frames
