@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -22,74 +22,16 @@ from energycomp_datasets.pictures import Pictures
 from energycomp_datasets.rooms.training import drawn, in_file
 from energycomp_lab.training import FitConfig, FitResult, Loss, OnSample, Step, fit, start
 from energycomp_slots.log import TrainingLog
-from energycomp_slots.loss import LossWeights, Terms, generation_loss, slot_loss
+from energycomp_slots.loss import Terms, generation_loss, slot_loss
 from energycomp_slots.model import checked_options, slots as build, untrained
 from energycomp_slots.networks import SlotVAE
+from energycomp_slots.phases import BATCH, HIGHEST, SCENES, TRIALS, WARM_UP, Phase, phases
 from energycomp_slots.prior import LatentPrior
 
-BATCH, CHUNK, TRIALS = 24, 250, 2
-WARM_UP, HIGHEST = 0.04, 0.5  # weight of the KL term of slots after the restarts, and its maximum
+CHUNK = 250  # images that are read at once
 PRIOR_ALONE = {"prior_hidden"}  # options that change nothing but the prior of scenes
 ABOUT_SCENES = ("slots_from", "share_weights", "share_initial", "prior", "global_width", "global_hidden", *PRIOR_ALONE)
-SCENES = ("enter", "global_head", "leave", "own")  # the modules of the global latent
 MAKING = ("generation", "together", "prior")  # phases in which scenes can be shown
-
-
-@attrs.frozen
-class Phase:
-    """A phase of a run, with a learning rate schedule of its own: one cycle, or constant for a restart.
-
-    Args:
-        name: of its folder.
-        steps: in a run of the recipe's default length.
-        learning_rate: the maximum.
-        weights: the loss weights at a fraction of its steps.
-        learned: the modules of the network that are trained; by default all of them.
-        trial: for a restart, the seed of the initial weights; by default the weights of the previous phase.
-        batch_size: images, or their global latents.
-    """
-
-    name: str
-    steps: int
-    learning_rate: float
-    weights: Callable[[float], LossWeights]
-    learned: tuple[str, ...] | None = None
-    trial: int | None = None
-    batch_size: int = BATCH
-
-
-def phases(network: SlotVAE, rise: float = WARM_UP) -> tuple[Phase, ...]:
-    """The phases of training; `rise` is the weight of the KL term of slots after the restarts.
-
-    >>> [phase.name for phase in phases(SlotVAE())][2:]
-    ['inference', 'generation', 'together', 'prior']
-    """
-    # An MLP maps the global latent to slots without feature maps, so that the term of feature maps does not apply.
-    maps = 0.0 if network.slots_from == "mlp" else 100.0
-
-    # With a faster warm-up slots stay empty.
-    def rising(low: float, high: float) -> Callable[[float], LossWeights]:
-        return lambda done: LossWeights(slots=min(low + (high - low) * done, HIGHEST))
-
-    whole = (
-        *(Phase(f"trial-{seed}", 2_500, 8e-4, rising(0.0, rise), trial=seed) for seed in range(TRIALS)),
-        Phase("inference", 14_000, 8e-4, rising(rise, 0.85)),
-        Phase(
-            "generation",
-            7_000,
-            8e-4,
-            lambda _: LossWeights(features=maps, matched=float(network.own is not None)),
-            SCENES,
-        ),
-        Phase("together", 8_500, 3e-4, lambda done: LossWeights(features=maps, matched=min(done / 0.5, 1.0))),
-        Phase("prior", 30_000, 1e-3, lambda _: LossWeights(), ("prior",), batch_size=256),
-    )
-    if network.plain:
-        return (
-            *whole[:TRIALS],
-            attrs.evolve(whole[TRIALS], steps=sum(phase.steps for phase in whole[TRIALS:] if phase.learned is None)),
-        )
-    return whole if network.prior is not None else whole[:-1]
 
 
 def slots(

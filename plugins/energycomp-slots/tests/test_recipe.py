@@ -14,7 +14,8 @@ from energycomp.models import load_weights, save_pretrained
 from energycomp.testing import stripes_model
 from energycomp_datasets.rooms.source import ArrowSource
 from energycomp_slots.networks import SlotVAE
-from energycomp_slots.recipe import _learning, phases, slots
+from energycomp_slots.phases import phases
+from energycomp_slots.recipe import _learning, slots
 
 TINY = {"slots": "3", "width": "8", "channels": "8", "global_width": "4", "global_hidden": "16"}
 

@@ -14,7 +14,8 @@ from energycomp.components import Conditioner
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp_lab.checks.expect import NotCheckedError, expect, expect_refusal
-from energycomp_lab.evaluation.data import DataSource, Example, true_values
+from energycomp_lab.evaluation.data import Example, true_values
+from energycomp_lab.evaluation.sources import DataSource
 
 
 def check_dataset(source: DataSource, conditioner: Conditioner | None = None) -> None:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from energycomp.imports import first_use
 from energycomp_lab.evaluation.calibrate import calibrate, calibration_of
-from energycomp_lab.evaluation.data import (
+from energycomp_lab.evaluation.data import Example, Generated, true_values
+from energycomp_lab.evaluation.evaluate import evaluate
+from energycomp_lab.evaluation.model_card import Result, card
+from energycomp_lab.evaluation.report import Report, bootstrap
+from energycomp_lab.evaluation.sources import (
     DataSource,
     Exam,
-    Example,
-    Generated,
     HasConcepts,
     HasRenderer,
     HasSceneScores,
@@ -21,11 +23,7 @@ from energycomp_lab.evaluation.data import (
     HasTask,
     dataset_of,
     source_of,
-    true_values,
 )
-from energycomp_lab.evaluation.evaluate import evaluate
-from energycomp_lab.evaluation.model_card import Result, card
-from energycomp_lab.evaluation.report import Report, bootstrap
 from energycomp_lab.evaluation.traversal import Traversal, strongest_dimensions, traverse_dimension
 
 if TYPE_CHECKING:

@@ -1,26 +1,19 @@
-"""Data sources: images with what is known of them, which `energycomp data` writes and `energycomp evaluate` reads."""
+"""Examples: images with what is known of them, and their conditions as values of a model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, Any, overload
 
 import attrs
 import torch
 from torch import Tensor
 
 from energycomp.components import Conditioner, groups_of, mixed_of, random_values, value_of
-from energycomp.decomposition import Decomposer
 from energycomp.errors import InputError
-from energycomp.images import ImageProcessor
-from energycomp.models import Model
-from energycomp.plugins import find, names
 
 if TYPE_CHECKING:
-    from torchmetrics import MetricCollection
-
-    from energycomp_lab.evaluation.report import Scores
+    pass
 
 
 def _all(given: Iterable[Any] | None) -> tuple[Any, ...] | None:
@@ -79,192 +72,6 @@ class Generated(Sequence[Example]):
         if isinstance(index, slice):
             return [self.make(k) for k in range(*index.indices(self.number))]
         return self.make(range(self.number)[index])
-
-
-class DataSource(Protocol):
-    """The data of a plugin: examples for evaluation, and files for training.
-
-    Optional abilities are `HasConcepts`, `HasSizes`, `HasSceneScores` and `HasTask`.
-    `energycomp_lab.checks.check_dataset` checks a source.
-
-    >>> from energycomp.plugins import find
-    >>> clevr = find("datasets", "clevr")()
-    >>> [len(example.conditions) for example in clevr.examples("synthetic:3", count=2, seed=0)]  # objects of two images
-    [3, 3]
-    """
-
-    def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
-        """At most `count` examples, for `energycomp evaluate --data SPEC -n COUNT --seed SEED`.
-
-        Args:
-            spec: "synthetic" or "synthetic:..." for images that are drawn, or the path of a folder.
-            count: the greatest number of examples.
-            seed: decides every random number: the same seed gives the same images. Draw training images with others.
-
-        Raises:
-            InputError: a folder that cannot be read.
-        """
-        ...
-
-    def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
-        """Writes `count` examples that `examples(str(folder), ...)` reads, for `energycomp data NAME`.
-
-        Args:
-            folder: exists and is empty.
-            count: number of examples.
-            seed: as of `examples`.
-            options: the text of `--objects`, "" by default.
-            progress: called with the number of images after each of them.
-        """
-        ...
-
-    def metrics(self) -> MetricCollection:
-        """Metrics whose `update` takes two lists with one tensor per image: first what was found, then what is true.
-
-        The tensors are values (K, *V) of the conditioner, masks (K, H, W), or latents (K, D) and factors (1, F).
-        A metric gets an interval if its states are sums. One whose `update` names a third argument, `probability`, gets
-        the posterior (K,) of each found value, or None.
-        """
-        ...
-
-
-@runtime_checkable
-class HasConcepts(Protocol):
-    """A data source of images of concepts, for models that are conditioned on text.
-
-    >>> from energycomp.plugins import find
-    >>> [isinstance(find("datasets", name)(), HasConcepts) for name in ("text", "clevr")]
-    [True, False]
-    """
-
-    def concepts(self, spec: str) -> Sequence[str]:
-        """The concepts that the images of a spec show, among which a model searches."""
-        ...
-
-
-@runtime_checkable
-class HasSizes(Protocol):
-    """A data source that draws images of any size.
-
-    >>> from energycomp.plugins import find
-    >>> [isinstance(find("datasets", name)(), HasSizes) for name in ("clevr", "faces")]
-    [True, False]
-    """
-
-    def at(self, size: tuple[int, int]) -> DataSource:
-        """The source of images of a size (width, height), that of the model which is evaluated."""
-        ...
-
-
-@runtime_checkable
-class HasRenderer(Protocol):
-    """A data source whose scenes an external program renders, such as Blender.
-
-    >>> from energycomp.plugins import find
-    >>> [isinstance(find("datasets", name)(), HasRenderer) for name in ("clevr", "faces")]  # --renderer blender
-    [True, False]
-    """
-
-    def render(
-        self,
-        folder: Path,
-        *,
-        count: int,
-        seed: int,
-        options: str,
-        assets: Path | None,
-        progress: Callable[[int], None],
-        spread: Callable[..., Iterable[Any]] | None = None,
-    ) -> None:
-        """Writes `count` images into a folder; `spread(items, make)` maps work over other machines."""
-        ...
-
-
-@runtime_checkable
-class HasSceneScores(Protocol):
-    """A data source that scores scenes which a model samples without conditions.
-
-    >>> from energycomp.plugins import find
-    >>> [isinstance(find("datasets", name)(), HasSceneScores) for name in ("slots", "clevr")]
-    [True, False]
-    """
-
-    def scene_scores(self, decomposer: Decomposer, *, count: int, seed: int) -> Mapping[str, float]:
-        """Scores of `count` images of `decomposer.sample(n, generator=...)`."""
-        ...
-
-
-@runtime_checkable
-class Task(Protocol):
-    """One way to evaluate a model: what is asked of it, and how the answers are scored.
-
-    Attributes:
-        solver: name of what answers, in the report.
-    """
-
-    solver: str
-
-    @property
-    def scores(self) -> list[Scores]:
-        """Metrics, with an interval each."""
-
-    def true(self, example: Example) -> Tensor:
-        """What the answer to an example is compared with."""
-
-    def answer(self, example: Example, true: Tensor, generator: torch.Generator, /) -> tuple[Any, dict[str, Any]]:
-        """The result of an example, and JSON data for its record, among them `rows`: the network evaluations."""
-
-    def score(self, true: Tensor, image: Tensor, record: Mapping[str, Any], /) -> None:
-        """Adds a record to the scores: of the record alone, so that an interrupted run gives the same report."""
-
-
-class Exam(Task, Protocol):
-    """A task that comes with its examples."""
-
-    def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
-        """What is asked, as of `DataSource`."""
-        ...
-
-
-@runtime_checkable
-class HasTask(Protocol):
-    """A data source that asks a model something else than to read its images, such as to draw what it says.
-
-    >>> from energycomp.plugins import find
-    >>> [isinstance(find("datasets", name)(), HasTask) for name in ("skills", "clevr")]
-    [True, False]
-    """
-
-    def task(self, model: Model) -> Exam:
-        """What is asked."""
-        ...
-
-
-def dataset_of(model: Model) -> str:
-    """The longest registered name of a dataset that is the model's, or is it up to a "-"; the model's where none fits.
-
-    >>> from energycomp.models import load
-    >>> dataset_of(load("clevr-places")), dataset_of(load("slots-sprites"))
-    ('clevr', 'slots-sprites')
-    """
-    fits = [name for name in names("datasets") if f"{model.name}-".startswith(f"{name}-")]
-    return max(fits, key=len, default=model.name)
-
-
-def source_of(name: str, model: Model) -> DataSource:
-    """The registered source of a name, which draws images of the model's size where it can.
-
-    Raises:
-        NotFoundError: an unknown name.
-
-    >>> from energycomp.testing import tiny_model
-    >>> source_of("clevr", tiny_model()).size
-    (16, 16)
-    """
-    source: DataSource = find("datasets", name)()
-    if isinstance(source, HasSizes) and isinstance(model.processor, ImageProcessor):
-        return source.at(model.processor.size[::-1])
-    return source
 
 
 def true_values(example: Example, conditioner: Conditioner) -> Tensor:

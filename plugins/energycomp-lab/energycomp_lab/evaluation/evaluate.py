@@ -15,9 +15,10 @@ from energycomp.inference import Solver
 from energycomp.models import Model, model_of
 from energycomp.progress import progress as shown
 from energycomp.seeds import as_seed, derived_seed
-from energycomp_lab.evaluation.data import Example, Task
+from energycomp_lab.evaluation.data import Example
 from energycomp_lab.evaluation.records import check_record, example_fingerprint, records_by_index
 from energycomp_lab.evaluation.report import Report
+from energycomp_lab.evaluation.sources import Task
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection

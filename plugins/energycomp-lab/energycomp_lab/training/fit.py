@@ -2,9 +2,7 @@
 
 import copy
 import math
-import os
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sized
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,12 +10,12 @@ from typing import Any
 
 import attrs
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from diffusers.optimization import get_constant_schedule_with_warmup
 from torch import Tensor, nn
 
-from energycomp.errors import CheckpointError, EnergycompWarning, InputError, NonFiniteError
+from energycomp.errors import CheckpointError, InputError, NonFiniteError
 from energycomp.files import remove_stale
 from energycomp.progress import counting
 from energycomp_lab.training.checkpoint import (
@@ -32,6 +30,7 @@ from energycomp_lab.training.checkpoint import (
 )
 from energycomp_lab.training.config import FitConfig, Step
 from energycomp_lab.training.order import Order, TrainingData, batches, interrupt_flag, step_generator
+from energycomp_lab.training.processes import accelerator_of
 from energycomp_lab.training.trackers import Throughput, log_samples, start_trackers, stop_trackers, tracker_names
 
 SMOOTHING = 0.98
@@ -109,7 +108,7 @@ def fit(
     >>> result.step, result.checkpoint.name
     (4, 'checkpoint-000004.safetensors')
     """
-    accelerator = _accelerator(tracker_names(config.log_with), Path(out))
+    accelerator = accelerator_of(tracker_names(config.log_with), Path(out))
     samples = len(data) if isinstance(data, Sized) else 0
     config.check_batches(samples, accelerator.num_processes)
     run = _Run(
@@ -173,29 +172,6 @@ class _Run:
         """The micro batches of each batch that this process takes."""
         count = (self.config.micro_batches or 1) // self.accelerator.num_processes
         return range(self.accelerator.process_index * count, (self.accelerator.process_index + 1) * count)
-
-
-def _accelerator(trackers: list[str], out: Path) -> Accelerator:
-    # bf16 is a torch.autocast around the loss: accelerate's precision is one per process, for all runs.
-    # find_unused_parameters: a batch may hold no unconditional row, and then its embedding gets no gradient.
-    # cpu: without it, accelerate takes processes that torchrun started on a machine without a GPU for strangers.
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision="no",
-        log_with=trackers or None,
-        project_dir=out,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
-    # `accelerate launch --cpu` starts one process whatever --num_processes says; the address is all that it leaves.
-    alone = {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys() and "WORLD_SIZE" not in os.environ
-    if alone or os.environ.get("WORLD_SIZE", "1") != str(accelerator.num_processes):
-        warnings.warn(
-            f"Training with {accelerator.num_processes} process, where the environment asks for more. Launch them with "
-            "`accelerate launch --multi_gpu --num_processes 2`, on CPUs too, or with torchrun.",
-            EnergycompWarning,
-            stacklevel=3,
-        )
-    return accelerator
 
 
 def _initial_state(module: nn.Module, config: FitConfig) -> TrainingState:
