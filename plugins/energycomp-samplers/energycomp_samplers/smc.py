@@ -57,13 +57,14 @@ from energycomp.errors import CompositionError, InputError
 from energycomp.fields import legal, number, one_of, whole
 from energycomp.sampling import Generator, Level, Run, Sampled, Steps
 from energycomp_samplers.chain import MOVES, Chain, Moves
-from energycomp_samplers.constraints import Constraint, Twist
+from energycomp_samplers.constraints import Constraint
 from energycomp_samplers.kernels import check_densities, clipped, least_sum, sum_of_squares, total_energy
 from energycomp_samplers.local import second_order
 from energycomp_samplers.observation import without_observations
 from energycomp_samplers.outlook import Forecast, forecast
 from energycomp_samplers.particles import taken
 from energycomp_samplers.proposal import Proposal
+from energycomp_samplers.twist import Twist
 from energycomp_samplers.weighing import Weighing
 
 NONE_LEFT = "the constraint ruled all particles of a sample out: samples do not satisfy it; use more particles"

@@ -15,7 +15,7 @@ from energycomp.errors import EnergycompError
 from energycomp.sampling import SamplingReport, Target, interval, sampler as room
 from energycomp.seeds import seeded
 from energycomp.testing import Gaussian
-from energycomp_samplers.constraints import Twist, constraint
+from energycomp_samplers.constraints import constraint
 from energycomp_samplers.kernels import predicted
 from energycomp_samplers.local import second_order
 from energycomp_samplers.mala import MALA
@@ -23,6 +23,7 @@ from energycomp_samplers.observation import observe
 from energycomp_samplers.particles import effective_sample_size, systematic, taken
 from energycomp_samplers.proposal import Proposal
 from energycomp_samplers.smc import SMC
+from energycomp_samplers.twist import Twist
 
 WEIGHTS = ["rne", "fkc", "energy"]
 
