@@ -57,12 +57,14 @@ class _Factor:
             return given_energies("prior", self.f, n, atoms[subsets])
         if count < 1 + (self.over == "pairs"):
             return torch.zeros(n, device=atoms.device)
+        # Of each value: as many as the subsets have, or a table of all atoms
         if self.over == "values":
             if n * count < most:
                 return given_energies("prior", self.f, n * count, atoms[subsets.flatten()]).view(n, count).sum(1)
             if self not in tables:
                 tables[self] = given_energies("prior", self.f, most, atoms)
             return tables[self][subsets].sum(1)
+        # Of each pair, likewise
         i, j = torch.triu_indices(count, count, 1, device=subsets.device)
         if n * len(i) < most**2:
             first, second = atoms[subsets[:, i].flatten()], atoms[subsets[:, j].flatten()]

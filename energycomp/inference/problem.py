@@ -418,25 +418,27 @@ def make_problem(
     >>> problem.counts, problem.slots[0].candidates is None, problem.exchangeable  # places are not listed
     ((2, 2), True, True)
     """
-    prior = None if prior is None else as_prior(prior)
-    if prior is not None and model.defaults.beta is None:
-        got = f"got a prior for {model.name}, whose defaults have no inverse temperature beta"
-        raise InputError(
-            f"{got}; expected one, which weighs errors against the prior; set Defaults.beta (docs/read.md)"
-        )
-    counts = None if count is None else count_range(count)
     conditioner = model.conditioner
     defaults = model.defaults
-    known = model.denoiser.null_trained and identifies_null(model.denoiser.rule)  # the unconditional prediction
-    own = model.denoiser.rule if known or not identifies_null(model.denoiser.rule) else "mean"
+    prior = None if prior is None else as_prior(prior)
+    if prior is not None and defaults.beta is None:
+        raise InputError(
+            f"got a prior for {model.name}, whose defaults have no inverse temperature beta; expected one, which "
+            "weighs errors against the prior; set Defaults.beta (docs/read.md)"
+        )
+    # The rule by which components explain the image
+    has_null_rule = identifies_null(model.denoiser.rule)
+    own = "mean" if has_null_rule and not model.denoiser.null_trained else model.denoiser.rule
     rule = defaults.reading_rule or own
-    groups = groups_of(conditioner)
-    mixed = None
     if identifies_null(rule) and not model.denoiser.null_trained:
         raise InputError(
             f"got reading_rule={rule!r} for {model.name}, which has no unconditional prediction; expected 'mean'; "
             "leave it out"
         )
+    # The slots, and how many of them are filled: one for each attribute, or as many of one kind as are asked for
+    counts = None if count is None else count_range(count)
+    groups = groups_of(conditioner)
+    mixed = None
     if groups is not None:
         slots, (low, high) = attribute_slots(groups, model, counts, candidates)
     else:
@@ -462,5 +464,5 @@ def make_problem(
         denoiser=model.denoiser if rule == model.denoiser.rule else attrs.evolve(model.denoiser, rule=rule),
         conditioner=conditioner,
         defaults=defaults,
-        has_baseline=known,
+        has_baseline=has_null_rule and model.denoiser.null_trained,
     )

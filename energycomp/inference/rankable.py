@@ -22,6 +22,7 @@ def rankable(
 
     Then the other labels of the model, with which one component without u is compared, otherwise none.
     """
+    # Leaves of one denoiser, with constant weights
     whole = Composition.of(composition)
     for leaf in whole.terms:
         if not isinstance(leaf, Conditional):
@@ -36,12 +37,14 @@ def rankable(
         raise CompositionError(f"got {whole!r}, leaves of several denoisers; expected one; {APART}")
     if not asked:
         raise CompositionError(f"got {whole!r} without components; expected at least one, such as model(0.3, 0.5)")
+    # One condition each, for all images
     leaves = list(asked)
     weights = list(asked.values())
     for leaf in leaves:
         if len(leaf.condition) != 1:
             raise CompositionError(f"got {leaf!r} with {len(leaf.condition)} conditions; expected one for all images")
     denoiser = leaves[0].denoiser
+    # Without u: a mean, or one label against the others
     labels = list[Conditional]()
     if identifies_null(denoiser.rule) and not (denoiser.base or denoiser).null_trained:
         denoiser = attrs.evolve(denoiser, rule="mean")

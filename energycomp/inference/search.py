@@ -160,6 +160,7 @@ def _ordered(solution: Solution, problem: Problem) -> Solution:
     values = solution.conditions
     if not problem.exchangeable or len(values) < 2:
         return solution
+    # Everything that has one entry for each component, in this order
     order = torch.tensor(sorted(range(len(values)), key=values.tolist().__getitem__))
 
     def ordered(each: Tensor) -> Tensor:

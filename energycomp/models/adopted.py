@@ -104,20 +104,14 @@ def adopt(
     made = Process.of(process)
     if weights is not None:
         load_weights(network, read_weights(weights), str(weights))
+    # What conditions it
     conditions, kind, named = _conditioner(classes, values, conditioner, name)
     row = null.tolist() if isinstance(null, Tensor) else null
     if kind == "classes" and not isinstance(row, Integral | None):
         raise InputError(f"got null={row!r:.80} for a network of classes; expected a label, a whole number; change it")
+    # What it predicts of which process, and what it is told
     clock = clock or _usual_clock(predicts, made)
-    for what, got, known in (("predicts", predicts, get_args(Predicts)), ("clock", clock, get_args(Clock))):
-        if got not in known:
-            raise InputError(f"got {what}={got!r}; expected one of {', '.join(map(repr, known))}")
-    fits = {"v": made.name not in (*FLOWS, "sigmas"), "flow": made.name in FLOWS, "edm": made.name == "sigmas"}
-    if not fits.get(predicts, True):
-        raise InputError(
-            f"got predicts={predicts!r} with process={shortly(process)}; expected betas for v, a flow for flow, and "
-            "(least, greatest) sigma for edm; change one"
-        )
+    _check_prediction(predicts, clock, made, process)
     options = {
         "registered": registered, "process": as_json(process), "predicts": predicts, "clock": clock,
         "data_range": data_range, "sigma_data": sigma_data, "kind": kind, "null": row,
@@ -125,10 +119,11 @@ def adopt(
     }  # fmt: skip
     own = Adopted(network, made, options, call).eval()
     _warn_of_data_left(own, process)
+    # What a person gives, and what the network takes: images, or numbers as they are
     image = is_picture(shape)
     if processor is None and image:
         processor = ImageProcessor(size=shape[1:], channels=shape[0])
-    elif processor is None:  # numbers as they are
+    elif processor is None:
         processor = NumberProcessor(shape, [0.0] * shape[0], [1.0] * shape[0])
     denoiser = Denoiser(
         network=own,
@@ -142,14 +137,6 @@ def adopt(
         value_range=None if data_range is None else (-1.0, 1.0),
         trained_alone=True,
     )
-    snr = log_snr(denoiser.alphas_cumprod, torch.arange(float(len(made.sigmas)))).exp()
-    low, high = (float((snr > bound).sum()) for bound in READ)
-    window = (min(low, len(snr) - 1.0), max(high, low + 1, 1.0))
-    counts = (1, 1) if null is None else (0, 2)
-    solver = "enumerate" if kind in ("classes", "none") else "sgd"
-    scheduler = "EulerDiscreteScheduler" if denoiser.noised_space.value_range is None else "DDPMScheduler"
-    settings: dict[str, Any] = {"timesteps": window, "counts": counts, "solver": solver, "scheduler": scheduler}
-    settings["num_inference_steps"] = STEPS
     return Model(
         name=name,
         denoiser=denoiser,
@@ -157,8 +144,35 @@ def adopt(
         processor=processor,
         network_name="adopted",
         conditioner_name=named or "of your own",
-        defaults=Defaults(**{**settings, **defaults}),
+        defaults=Defaults(**{**_usual_defaults(denoiser, kind), **defaults}),
     )
+
+
+def _usual_defaults(denoiser: Denoiser, kind: str) -> dict[str, Any]:
+    """How the model is read and sampled, where nothing else is said."""
+    # Images are read at the timesteps between two signal-to-noise ratios
+    snr = log_snr(denoiser.alphas_cumprod, torch.arange(float(len(denoiser.alphas_cumprod)))).exp()
+    low, high = (float((snr > bound).sum()) for bound in READ)
+    return {
+        "timesteps": (min(low, len(snr) - 1.0), max(high, low + 1, 1.0)),
+        "counts": (0, 2) if denoiser.null_trained else (1, 1),
+        "solver": "enumerate" if kind in ("classes", "none") else "sgd",
+        "scheduler": "EulerDiscreteScheduler" if denoiser.noised_space.value_range is None else "DDPMScheduler",
+        "num_inference_steps": STEPS,
+    }
+
+
+def _check_prediction(predicts: Predicts, clock: Clock, made: Process, process: Any) -> None:
+    """Raises `InputError` for names that there are not, and for a prediction that its process does not have."""
+    for what, got, known in (("predicts", predicts, get_args(Predicts)), ("clock", clock, get_args(Clock))):
+        if got not in known:
+            raise InputError(f"got {what}={got!r}; expected one of {', '.join(map(repr, known))}")
+    fits = {"v": made.name not in (*FLOWS, "sigmas"), "flow": made.name in FLOWS, "edm": made.name == "sigmas"}
+    if not fits.get(predicts, True):
+        raise InputError(
+            f"got predicts={predicts!r} with process={shortly(process)}; expected betas for v, a flow for flow, and "
+            "(least, greatest) sigma for edm; change one"
+        )
 
 
 def _warn_of_data_left(network: Adopted, process: Any) -> None:

@@ -57,8 +57,9 @@ class Blend:
     def of(cls, image: Any, sources: Any, noise: Any, operators: Any, covariances: Any) -> Blend:
         if not isinstance(sources, Sequence) or not sources or not all(map(is_term, sources)):
             raise InputError(f"got sources={sources!r}; expected a list of components, at least one, such as [a, b]")
+        # Sources of one space, whose images add up
         targets = [Target(Composition.of(source)) for source in sources]
-        space, device = targets[0].noised_space, targets[0].device
+        space = targets[0].noised_space
         for source, target in zip(sources, targets, strict=True):
             if target.noised_space != space:
                 raise InputError(
@@ -67,20 +68,22 @@ class Blend:
             if target.decode is not None:
                 got = f"got {source!r}, whose samples are latents, which do not add up as their images do"
                 raise InputError(f"{got}; expected a model of pixels or numbers")
+        # The image, and its noise
         try:
-            y = torch.as_tensor(image).detach().float().to(device)
+            y = torch.as_tensor(image).detach().float().to(targets[0].device)
         except (TypeError, ValueError, RuntimeError) as error:
             expected = "expected a tensor or an array of one image; convert it"
             raise InputError(f"got image={type(image).__name__} ({first_line(error)}); {expected}") from error
         std = _noise(noise, y)
         # Sources z of images are in (-r, r), and what is seen is A (z + r) / 2r.
-        scale, middle = (1.0, 0.0) if space.value_range is None else (0.5 / space.value_range[1], space.value_range[1])
+        r = None if space.value_range is None else space.value_range[1]
+        scale, middle = (1.0, 0.0) if r is None else (0.5 / r, r)
+        # What is seen of each source, and how its clean samples vary
         made = [_linear(one) for one in _each(operators, len(sources), "operators")]
         offsets = [_seen_of_middle(one, space.sample_shape, middle, y) for one in made]
         given = _each(covariances, len(sources), "covariances")
         spreads = [_spread(*one) for one in zip(sources, targets, given, strict=True)]
-        r = (std / scale).square()[None]
-        return cls(targets, spreads, made, offsets, (y / scale)[None], r, scale)
+        return cls(targets, spreads, made, offsets, (y / scale)[None], (std / scale).square()[None], scale)
 
     def covariance(self, kinds: Sequence[int], level: Level) -> Joint:
         """C of joint samples of these kinds, at a noise level."""
@@ -154,6 +157,7 @@ def _spread(source: Any, target: Target, given: Any) -> Spread:
     """The precision of clean samples of a source: given, or measured."""
     shape = target.noised_space.sample_shape
     size = math.prod(shape)
+    # Measured: the product of the Gaussians of all components
     if given is None:
         measured = spreads_of(target)
         product, is_gaussian = product_spread(measured, target.weights_at(0.0), size)
@@ -161,6 +165,7 @@ def _spread(source: Any, target: Target, given: Any) -> Spread:
         if not is_gaussian:
             raise InputError(f"got the source {source!r}, but {problem}; give separate(..., covariances=)")
         return product
+    # Given: as a matrix, or for each number
     covariance = torch.as_tensor(given).detach().double().cpu()
     if size > 1 and covariance.shape == (size, size):
         # A full covariance in its eigenvectors, where it is diagonal
@@ -189,6 +194,7 @@ def sets_of(kinds: int, count: Any, *, repeats: bool = True) -> Sets:
     """
     if count is None:
         return [(tuple(range(kinds)), 1.0)]
+    # The probability of each count
     given = count
     if is_whole(count):
         given = {count: 1.0}
@@ -207,6 +213,7 @@ def sets_of(kinds: int, count: Any, *, repeats: bool = True) -> Sets:
     if number > MOST_SETS:
         got = f"got {kinds} sources and count={count!r}, which are {number:,} sets of sources"
         raise InputError(f"{got}; expected at most {MOST_SETS:,}; narrow the count, or mix sources by a | b")
+    # The sets of each count, by how many ordered choices are the same set
     total = sum(given.values())
     found = []
     sets = itertools.combinations_with_replacement if repeats else itertools.combinations

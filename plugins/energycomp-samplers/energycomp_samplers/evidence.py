@@ -99,10 +99,13 @@ def bound(operator: Any, y: Tensor, std: Tensor, target: Target) -> Evidence:
     Raises:
         InputError: shapes that do not fit, an operator that fails, or a pair that is not linear.
     """
-    space, decode = target.noised_space, target.decode
-    shape, value_range = tuple(space.sample_shape), space.value_range
+    decode = target.decode
+    shape = tuple(target.noised_space.sample_shape)
+    value_range = target.noised_space.value_range
     see = getattr(operator, "forward", operator)
-    scale, middle = 1.0, 0.0
+    # What is seen of a sample of the noised space, in its scale
+    scale = 1.0
+    middle = 0.0
     if value_range is not None and decode is None:
         scale = 1.0 / (2.0 * value_range[1])
         middle = 0.5

@@ -98,10 +98,12 @@ class Gauss:
 
     def start(self, run: Run, /) -> _Drawn:
         """n independent samples of noise; a list of n generators makes each independent of its batch."""
+        # Observations apart from the product
         target, observations = without_observations(run.target)
         check_densities(target)
         evidence = evidence_of(observations, target) if observations else None
         given = given_variance(observations)
+        # The covariance of clean samples: given, constant, or of the second order of the product
         if given is not None:
             product: Product | Spread = Spread.of_variance(given, target.noised_space.sample_shape)
         else:
@@ -110,6 +112,7 @@ class Gauss:
             product = second_order(target, self.covariance)
         chain = None if self.moves is None else Chain(self.moves, self.moves.step_size)
         steps = _Drawn(attrs.evolve(run, target=target), self, run.noise(), product, evidence, chain)
+        # Where the first level is not all noise, begin in the Gaussian of that level
         first = run.levels[0]
         if first.alpha > NOISY:
             steps.begin(first)

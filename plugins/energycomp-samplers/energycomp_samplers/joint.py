@@ -126,6 +126,7 @@ class Sum:
 
     def _dense(self, covariance: Joint, noise: Tensor) -> Factor:
         """S as a matrix."""
+        # S = sum_k A_k C_k A_k' + R; what each source adds is kept for its level
         seen = noise.shape[1:]
         total = torch.diag(noise.flatten())
         for one, spread in zip(self.operators, covariance.spreads, strict=True):

@@ -93,6 +93,7 @@ def product_of(x: Tensor, x0: Tensor, level: Level, b: Sequence[float], spreads:
     >>> found.mean, found.plain  # 8 / (4 + 2 - 1), and the sum
     (tensor([[1.6000]], dtype=torch.float64), tensor([[2.]], dtype=torch.float64))
     """
+    # The sum of first order, from which the product moves away
     ratio = ratio_of(level, x)
     size = x[0].numel()
     x, x0 = x.double(), x0.double()

@@ -97,6 +97,7 @@ def observe(operator: Any, y: Any, std: float | Tensor, *, variance: float | Ten
         except RuntimeError:
             got = f"got a mask of shape {tuple(made.gain.shape)} for y of shape {tuple(y.shape)}"
             raise InputError(f"{got}; expected y of the shape of a sample, 0 where it was not seen") from None
+    # What is seen is finite, and its noise is one number, or one for each of y
     if not bool(y.isfinite().all()):
         raise InputError(f"got y with {int((~y.isfinite()).sum())} numbers that are NaN or infinite; mask them out")
     if not bool((spread.isfinite() & (spread > 0)).all()):

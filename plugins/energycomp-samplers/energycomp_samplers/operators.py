@@ -125,12 +125,15 @@ class Pair:
         """Raises `InputError` where two draws show that A is not linear, or A' not its adjoint."""
         random = torch.Generator().manual_seed(0)
         u, v = torch.randn(2, 1, *shape, generator=random).to(device)
-        seen, other, both = self.forward(u), self.forward(v), self.forward(u + v)
-        if not _close(both, seen + other):
+        # A is linear: A(u + v) = A(u) + A(v)
+        seen = self.forward(u)
+        both = self.forward(u + v)
+        if not _close(both, seen + self.forward(v)):
             raise InputError(
                 "got an operator (A, A') whose A is not linear: A(u + v) is not A(u) + A(v); expected a linear one; "
                 "give A alone, as a function"
             )
+        # A' is its adjoint: <A u, w> = <u, A' w>
         w = torch.randn(seen.shape, generator=random).to(seen)
         back = self.adjoint(w)
         if back.shape != u.shape:
@@ -184,6 +187,7 @@ def solve(operator: Linear, covariance: Covariance, noise: Tensor, v: Tensor) ->
     >>> solve(double, C, torch.ones(1, 1), torch.tensor([[6.0]]))
     tensor([[2.]])
     """
+    # In closed form, where the operator has one
     found = operator.solved(covariance, noise, v)
     if found is not None:
         return found
@@ -191,6 +195,7 @@ def solve(operator: Linear, covariance: Covariance, noise: Tensor, v: Tensor) ->
     def dot(a: Tensor, b: Tensor) -> Tensor:
         return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
 
+    # Conjugate gradients, from 0
     found = torch.zeros_like(v)
     residual = v
     direction = v
@@ -199,11 +204,13 @@ def solve(operator: Linear, covariance: Covariance, noise: Tensor, v: Tensor) ->
     for _ in range(STEPS):
         if bool((size <= least).all()):
             break
+        # (A C A' + R) direction
         image = operator.forward(covariance(operator.adjoint(direction))) + noise * direction
         # Rows that are solved already stay as they are.
         step = torch.where(size > least, size / dot(direction, image).clamp(min=1e-30), 0.0)
         found = found + step * direction
         residual = residual - step * image
+        # The next direction is conjugate to the ones before
         before = size
         size = dot(residual, residual)
         direction = residual + size / before.clamp(min=1e-30) * direction

@@ -138,6 +138,7 @@ def forecast(components: EnergyComponent | Sequence[EnergyComponent], *, generat
     target = Target(Composer(components).composition)
     _check(target)
     size = math.prod(target.noised_space.sample_shape)
+    # Measure each component alone, then follow particles of the product
     with count_rows() as spent:
         spreads = spreads_of(target)
         if size > MOST:

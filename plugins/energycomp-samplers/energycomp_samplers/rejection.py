@@ -137,11 +137,13 @@ class _Attempts(Steps):
             # After the first attempt, whose samples are those of a composition without negated components.
             self.judge = Judge.of(self.form, self.run.target, self.options, self.run.generator)
             self.samples = found.samples.clone()
+        # Keep those in which the negated components explain less
         lifts = self.judge.lifts(found.samples)
         better = lifts.amax(1) < self.lifts[self.rest].amax(1)
         places = self.rest[better]
         self.samples[places] = found.samples[better]
         self.lifts[places] = lifts[better]
+        # Those that still show one are drawn again
         self.rest = (self.lifts > 0).any(1).nonzero()[:, 0]
 
     def _again(self) -> None:
@@ -161,6 +163,7 @@ class _Attempts(Steps):
                 f"got {self.drawn} samples of {self.form.wanted!r}, all of which show {self._shown()}; expected some "
                 f"that do not within attempts={self.options.attempts}; choose another composition, or more attempts"
             )
+        # What the attempts said, and how many samples are left that show one
         notes = dict.fromkeys(note for report in self.reports for note in report.notes)  # each once
         if rejected:
             shown = f"{rejected} of {n} samples show {self._shown()} after {self.options.attempts} attempts each"

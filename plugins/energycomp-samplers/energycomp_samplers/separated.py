@@ -137,7 +137,9 @@ def aligned(samples: Tensor, kinds: Tensor, *, is_exchangeable: bool) -> tuple[T
     if flat.shape[1] < 2:
         return samples, kinds
     places = torch.arange(flat.shape[1]).expand(flat.shape[:2]).clone()
-    centre, kind = flat[0], kinds[0]
+    # Align the draws to their mean, which changes as they are aligned
+    centre = flat[0]
+    kind = kinds[0]
     for _ in range(ROUNDS):
         # Assign the sources of each draw to those of the mean.
         cost = torch.cdist(centre.expand(len(flat), -1, -1), flat).square()

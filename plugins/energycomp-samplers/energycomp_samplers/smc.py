@@ -141,6 +141,7 @@ class SMC:
         """Particles of noise. A list of n generators goes with `particles`, and with weights "none". A sample does not
         depend on its batch then; with weights, only if `resample_above` is given.
         """
+        # Observations weigh particles; they are no part of the product
         target, observations = without_observations(run.target)
         run = attrs.evolve(run, target=target)
         weighs = self.weighs or bool(observations)

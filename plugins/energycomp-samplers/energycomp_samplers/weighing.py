@@ -125,6 +125,7 @@ class Weighing:
             self.log_evidence = self.log_evidence + mean.squeeze(1)
 
     def report(self, chain: Chain | None) -> SamplingReport:
+        # Weights that were left out, at the start or from some level on
         notes = []
         if self.starts_far:
             notes.append(
@@ -138,6 +139,7 @@ class Weighing:
                 f"particles moved without weights from timestep {self.stopped.timestep:g} on, because the "
                 f"log weights of one step had a standard deviation above {MAX_SPREAD:g}; {better}"
             )
+        # Moves without a test, where these do not arrive
         is_untested = chain is not None and chain.options.acceptance is None and self.options.weights == "none"
         total = least_sum(self.run.target)
         if is_untested and total < LEAST_SUM:
@@ -145,6 +147,7 @@ class Weighing:
                 f"the weights sum to {total:.3g}, for which moves without a test do not arrive at the density: samples "
                 "are too far apart; use sampler='mala'"
             )
+        # Few particles that are left
         notes += self._few()
         return SamplingReport(
             ess=tuple(self.ess),
@@ -159,11 +162,13 @@ class Weighing:
         """What to warn of where samples descend from few particles, or each sample has too few."""
         groups, count = self.log_weights.shape
         if self.options.particles is None:
+            # One swarm: samples descend from its particles
             least = min(FEW, max(1.5, count / 5.0))  # of few particles, a few ancestors are many
             if count == 1 or self.independent is None or self.independent >= least:
                 return []
             few = f"all {count} samples descend from about {self.independent:.1f} of the particles"
             return [f"the weights collapsed: {few}; use more particles or steps"]
+        # A group for each sample: how much the weights of the groups differ
         share = float(effective_sample_size(self.log_evidence[None]))
         if not self.is_constrained or share >= ALIKE:
             return []
