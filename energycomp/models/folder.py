@@ -138,19 +138,21 @@ def _made(make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], sou
         check_fit({} if module is None else module.state_dict(), weights[part], f"the {part} of {source}")
         return made
 
+    # The conditioner, which a command may look at before the seconds that a network takes
     if weights["conditioner"]:
         on_paper("conditioner")
     conditioner: Conditioner = build("conditioner")
-    if (first := _first.get()) is not None:
+    first = _first.get()
+    if first is not None:
         first(config["name"], conditioner)
+    # The model, its networks without weights
     networks = {part: on_paper(part).eval() for part in weights if part != "conditioner"}
     said = {"null_trained": None, **config["denoiser"]}  # a file has to say so: its default is not taken
     given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
+    codec = _codec(config["codec"], Path(source))
     model = make(
         name=config["name"],
-        denoiser=Denoiser(
-            network=networks["network"], alphas_cumprod=schedule, codec=_codec(config["codec"], Path(source)), **given
-        ),
+        denoiser=Denoiser(network=networks["network"], alphas_cumprod=schedule, codec=codec, **given),
         conditioner=conditioner,
         processor=_built("processors", config["processor"]),
         network_name=config["network"]["name"],
@@ -159,20 +161,26 @@ def _made(make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], sou
         encoder=networks.get("encoder"),
         encoder_name=config["encoder"]["name"] if "encoder" in config else None,
         decomposer_name=_decomposer(config),
-    )  # fmt: skip
+    )
+    # It says of itself what the file says of it, and its shapes fit
     own = json.loads(json.dumps({**model.config(), "codec": config["codec"]}))
-    if wrong := _lost(config, own):
+    wrong = _lost(config, own)
+    if wrong:
         raise CheckpointError(f"got {wrong} in {source}/{CONFIG}; expected what save_pretrained writes; restore it")
-    if large := sum(tensor.numel() for tensor in tensors.values()) * math.prod(given["sample_shape"][1:]) > MAX_WORK:
+    work = sum(tensor.numel() for tensor in tensors.values()) * math.prod(given["sample_shape"][1:])
+    is_large = work > MAX_WORK
+    if is_large:
         with on_meta():
             _check_shapes(model)
-    if (module := weights_of(conditioner)) is not None:
+    # The weights
+    module = weights_of(conditioner)
+    if module is not None:
         load_weights(module, weights["conditioner"], f"the conditioner of {source}")
         module.eval().requires_grad_(requires_grad=False)
     full = {part: filled(made, partial(build, part), weights[part], source) for part, made in networks.items()}
     denoiser = attrs.evolve(model.denoiser, network=full["network"])
     model = attrs.evolve(model, denoiser=denoiser, encoder=full.get("encoder"))
-    if not large:
+    if not is_large:
         _check_shapes(model)
     return model
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from energycomp.cli import ModelName, Png, Run, check_png, loading, parse_count, read_image, read_text
 from energycomp.errors import EnergycompWarning, InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from energycomp.models import Model
+    from energycomp_samplers.separated import Separation
 
 LEVEL = 0.9  # of intervals
 SIDE = 192  # px, the least height of an image in the figure
@@ -69,11 +76,12 @@ def separate(
     with loading(model):
         import torch
 
-        from energycomp.images import from_unit, grid, save_image, to_output, to_unit
+        from energycomp.images import save_image, to_unit
         from energycomp_samplers.separated import most_level
         from energycomp_samplers.separation import separate as separated
 
-        counts, picture = parse_count(count), read_image(image)
+        counts = parse_count(count)
+        picture = read_image(image)
         loaded = run.load(model, reads={"COMPONENT": components or []})
     # One component, or all images, for each kind of source.
     values = [read_text(loaded, text, "COMPONENT") for text in components or []]
@@ -96,25 +104,39 @@ def separate(
         )
     for warning in found.warnings:
         typer.echo(f"energycomp: warning: {image}: {warning}", err=True)
-    # The figure: the image and its sources.
     level = min(LEVEL, most_level(n))
+    figure, cells = _figure(found, y, level, loaded)
+    save_image(figure, out, cells=cells)
+    _show(run, found, level, out)
+
+
+def _figure(found: Separation, y: Tensor, level: float, model: Model) -> tuple[Image.Image, int]:
+    """The image and its sources, and the number of its cells."""
+    import torch
+
+    from energycomp.images import from_unit, grid, to_output
+
+    # Three rows of the image, and of each source
     low, high = found.interval(level)
-    seen = y - found.residual.cpu()
-    first = torch.stack([y, seen, found.residual.cpu().abs()])
+    residual = found.residual.cpu()
+    first = torch.stack([y, y - residual, residual.abs()])
     each = torch.stack([found.mean, found.samples[0], high - low]).cpu()
     cells = torch.cat([first[:, None], each], dim=1).flatten(0, 1).clamp(0.0, 1.0)
     heads = ["image", *(name[:24] for name in found.names)]
-    rows = ["mean", "draw", "interval"]
-    framed = [loaded.shown(one, side=SIDE) for one in to_output(from_unit(cells), "pil")]
-    figure = grid(framed, columns=1 + found.count, heads=heads, names=rows)
-    save_image(figure, out, cells=len(cells))
-    # The numbers: brightness of each source, and the posterior of the count.
+    framed = [model.shown(one, side=SIDE) for one in to_output(from_unit(cells), "pil")]
+    return grid(framed, columns=1 + found.count, heads=heads, names=["mean", "draw", "interval"]), len(cells)
+
+
+def _show(run: Run, found: Separation, level: float, out: Path) -> None:
+    """Prints the brightness of each source, and the posterior of the count."""
     low, high = found.interval(level, lambda z: z.flatten(1).mean(1))
     brightnesses = found.mean.flatten(1).mean(1).tolist()
-    listed = [
-        {"source": name, "brightness": mean, "interval": [below, above]}
-        for name, mean, below, above in zip(found.names, brightnesses, low.tolist(), high.tolist(), strict=True)
-    ]
+    counts = ", ".join(f"{k} ({p:.3g})" for k, p in found.counts.items())
+    lines = [f"{found.count} sources; probabilities of counts: {counts}"]
+    listed = []
+    for name, mean, below, above in zip(found.names, brightnesses, low.tolist(), high.tolist(), strict=True):
+        listed.append({"source": name, "brightness": mean, "interval": [below, above]})
+        lines.append(f"{name}: mean brightness {mean:.3g}, {100 * level:.0f} % interval {below:.3g} to {above:.3g}")
     report = {
         "path": str(out),
         "count": found.count,
@@ -125,11 +147,4 @@ def separate(
         "warnings": list(found.warnings),
         "rows": found.report.evaluations,
     }
-    shown = ", ".join(f"{k} ({p:.3g})" for k, p in found.counts.items())
-    lines = [f"{found.count} sources; probabilities of counts: {shown}"]
-    between = f"{100 * level:.0f} % interval"
-    lines += [
-        f"{one['source']}: mean brightness {one['brightness']:.3g}, {between} {below:.3g} to {above:.3g}"
-        for one, below, above in zip(listed, low.tolist(), high.tolist(), strict=True)
-    ]
     run.show(report, [*lines, str(out)])

@@ -27,6 +27,8 @@ from energycomp.errors import InputError
 from energycomp.progress import working
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from energycomp_scenes.graph import SceneGraph
 
 LIKELY = 0.5  # probability from which a relation is shown
@@ -132,44 +134,52 @@ def relate(
         picture = read_image(image)
         loaded = check_objects(run.load(model), camera=camera)
         other = None if also is None else run.load(also)
+    # Read the image, its words with a second model, and its camera
+    eye = None
     with working("energycomp: reading ..."), warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfDistributionWarning)  # it is said below
         solution = infer(picture, loaded, count=parse_count(count), generator=run.seed, progress=False)
         if other is not None:
             solution = joined(solution, picture, other, generator=run.seed)
-        eye = None
-        objects = solution.table()
         rows = solution.rows
         if camera:
             seen = seen_from(picture, loaded, solution.conditions, generator=run.seed)
             eye = seen.camera
             rows = rows + seen.rows
+    # Relations and answers, of the posterior
     read = belief(solution, camera=eye, generator=run.seed)
     relations = read.relations()
     answers = [(text, answer(program, read)) for text, program in programs]
     if out is not None:
         save_image(solution.picture(), out)
-    record: dict[str, Any] = {"objects": objects, "relations": relations, "warnings": list(solution.warnings)}
-    record["answers"] = [
-        {"question": text, "answer": one.value, "probability": one.probability, "granted": one.granted}
-        for text, one in answers
-    ]
+    objects = solution.table()
     if eye is not None:
-        record["camera"] = [round(float(x), 4) for x in eye]
-        for row, (x, y) in zip(objects, read.ground.mean(0).tolist(), strict=True):
-            row |= {"right": round(x, 3), "away": round(y, 3)}
+        objects = [row | _grounded(place) for row, place in zip(objects, read.ground.mean(0), strict=True)]
     if run.as_json:
-        run.show({**record, "rows": rows}, [])
+        asked = [
+            {"question": text, "answer": one.value, "probability": one.probability, "granted": one.granted}
+            for text, one in answers
+        ]
+        record = {"objects": objects, "relations": relations, "warnings": list(solution.warnings), "answers": asked}
+        run.show({**record, **({} if eye is None else {"camera": _rounded(eye, 4)}), "rows": rows}, [])
         return
-    print_table(
-        ("", "object", *(("right", "away") if eye is not None else ())), _object_rows(objects, ground=eye is not None)
-    )
+    heads = ("", "object", "right", "away") if camera else ("", "object")
+    print_table(heads, _object_rows(objects, ground=camera))
     print_table(("a", "b", "relations"), [(str(row["a"]), str(row["b"]), _likely(row)) for row in relations])
     for text, one in answers:
         typer.echo(f"{text}  {one}")
     for warning in solution.warnings:
         typer.echo(f"energycomp: warning: {warning}", err=True)
     typer.echo(f"{rows:,} network evaluations{'' if out is None else f', {out}'}")
+
+
+def _grounded(place: Tensor) -> dict[str, float]:
+    """A place on the ground, in scene units."""
+    return dict(zip(("right", "away"), _rounded(place, 3), strict=True))
+
+
+def _rounded(numbers: Tensor, digits: int) -> list[float]:
+    return [round(one, digits) for one in numbers.tolist()]
 
 
 def _text(graph: str) -> str:
