@@ -99,20 +99,12 @@ def draw(
             left = [k for k in range(n) if k not in best or best[k].probability < SURE]
             if not left:
                 break
-            values = placed(graph, len(left), objects=objects, generator=random)
-            filled = _filled(values)
-            for _ in range(AGAIN):  # a large object stands elsewhere than one of open size at the same place
-                wrong = ~graph.holds(ground_of(filled))
-                if not bool(wrong.any()):
-                    break
-                values[wrong] = placed(graph, int(wrong.sum()), objects=objects, generator=random)
-                filled = _filled(values)
-            else:
-                got = "got relations that hold of no places of large objects, which open sizes are drawn as"
-                raise InputError(f"{got}; expected some that do; give the sizes, such as 'small cube'")
+            # Draw a picture of each that is not likely right yet, and read it
+            values, filled = _places(graph, len(left), objects, random)
             composer = Composer(per_sample([model.compose(one) for one in filled]))
             with count_rows() as sampling:
                 images = composer.sample(len(left), generator=random, output_type="pt", progress=False, **options)
+            # Keep the best of each
             for k, asked, one, image in zip(left, values, filled, images, strict=True):
                 with count_rows() as looking:
                     sure = seen(image, model, one, asked)
@@ -126,6 +118,20 @@ def draw(
         return pictures
     made = to_output(torch.stack([one.image for one in pictures]), "pil", (0.0, 1.0))
     return [attrs.evolve(one, image=image) for one, image in zip(pictures, made, strict=True)]
+
+
+def _places(graph: SceneGraph, n: int, objects: Any, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Values (n, K, *V) for which a graph holds when open sizes are large, and these with the sizes filled in."""
+    values = placed(graph, n, objects=objects, generator=generator)
+    for _ in range(AGAIN):
+        # A large object stands elsewhere than one of open size at the same place
+        filled = _filled(values)
+        wrong = ~graph.holds(ground_of(filled))
+        if not bool(wrong.any()):
+            return values, filled
+        values[wrong] = placed(graph, int(wrong.sum()), objects=objects, generator=generator)
+    got = "got relations that hold of no places of large objects, which open sizes are drawn as"
+    raise InputError(f"{got}; expected some that do; give the sizes, such as 'small cube'")
 
 
 def _filled(values: Tensor) -> Tensor:
