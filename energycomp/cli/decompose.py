@@ -50,10 +50,12 @@ def decompose(
         from energycomp.images import save_image, strip
 
         opened, loaded, decomposer = _opened(run, images, model)
-    batch, generator = loaded.processor(opened), torch.Generator().manual_seed(run.seed)
+    batch = loaded.processor(opened)
+    generator = torch.Generator().manual_seed(run.seed)
     with working("energycomp: decomposing ..."):
         found = decompose_samples(batch, decomposer, generator=generator, num_inference_steps=steps)
-    whole, parts = found.parts.whole.cpu(), found.parts.images
+    whole = found.parts.whole.cpu()
+    parts = found.parts.images
     figure = strip(batch, whole, parts, found.parts.masks, names=[path.stem for path in images])
     save_image(figure, out, cells=len(batch) * (parts.shape[1] + 2))
     errors = (whole - batch).square().flatten(1).mean(1).tolist()

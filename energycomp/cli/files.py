@@ -69,7 +69,8 @@ def read_image(path: Path, *, written: bool = False) -> Image.Image:
     from energycomp.images import lost, open_image
     from energycomp.progress import over_bar
 
-    image, notes = open_image(path, single=True), lost(path)
+    image = open_image(path, single=True)
+    notes = lost(path)
     if not written:
         notes.pop("depth", None)  # no model has more
     elif notes.keys() & {"depth", "transparency"}:

@@ -143,7 +143,9 @@ def shared_options() -> list[Any]:
     made.command()(_shared)
     found: list[Any] = typer.main.get_command(made).params
     for one in found:
-        one.rich_help_panel, one.expose_value, one.callback = SHARED, False, keep
+        one.rich_help_panel = SHARED
+        one.expose_value = False
+        one.callback = keep
         one.metavar = "" if one.is_flag else one.metavar
     return found
 

@@ -44,7 +44,8 @@ def save_numbers(numbers: Any, path: Path) -> None:
     from energycomp.files import atomic_file
 
     names = ["x" + "_".join(map(str, place)) for place in np.ndindex(numbers.shape[1:])]
-    rows, kind = numbers.reshape(len(numbers), -1), path.suffix.lower()
+    rows = numbers.reshape(len(numbers), -1)
+    kind = path.suffix.lower()
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         if kind == ".npy":
             np.save(file, numbers)
@@ -58,7 +59,8 @@ def read_numbers(path: Path, model: Model) -> Tensor:
     """The samples (n, *shape) of a file as `save_numbers` writes it. Names above the columns may be missing."""
     import numpy as np
 
-    shape, kind = model.processor.sample_shape, path.suffix.lower()
+    shape = model.processor.sample_shape
+    kind = path.suffix.lower()
     check_table(model, path, "")
     try:
         with warnings.catch_warnings(action="error"):  # of an empty file

@@ -130,7 +130,8 @@ def sample(
     scenes takes no components. Each sample is written to its own file, which `infer` and `edit` can read. A PNG file
     says what made it, which `show` prints. --json adds the report of the sampler.
     """
-    sets, negated = _compositions(components or []), negated or []
+    sets = _compositions(components or [])
+    negated = negated or []
     if forecast and (guidance is not None or best_of > 1):
         got = "got --forecast with --guidance or --best-of"
         raise InputError(f"{got}; expected none of them; write the scale as a weight, such as 'a red cube * 7.5'")
@@ -162,7 +163,8 @@ def sample(
     if is_table:
         save_numbers(images, out)
     elif not raw:
-        side, aspect = CELL if as_grid else SHOWN, loaded.defaults.aspect
+        side = CELL if as_grid else SHOWN
+        aspect = loaded.defaults.aspect
         wide = canvas is not None  # its pixels have the shape of the model's
         images = [framed(one, aspect, side=side) if wide else loaded.shown(one, side=side) for one in images]
     found = {name: report[name] for name in ("composition", "compositions") if name in report}
@@ -224,7 +226,8 @@ def _options(sampler: str | None, guidance: str | None) -> dict[str, Any]:
     if sampler in names("samplers"):
         found["sampler"] = sampler
     elif sampler is not None:
-        found["scheduler"], known = sampler, compatible_schedulers()
+        found["scheduler"] = sampler
+        known = compatible_schedulers()
         if sampler.lower().removesuffix("scheduler") not in {one.lower().removesuffix("scheduler") for one in known}:
             raise not_found("samplers", sampler, [*names("samplers"), *known])
     if guidance is None:
@@ -283,7 +286,8 @@ def _composed(
     from energycomp.sampling import Composer
 
     if canvas is not None:
-        sides, own = re.fullmatch(r"(\d+)x(\d+)", canvas), model.conditioner
+        sides = re.fullmatch(r"(\d+)x(\d+)", canvas)
+        own = model.conditioner
         if sides is None or not isinstance(own, Widens):
             expected = "expected WIDTHxHEIGHT in pixels, such as 384x128, and a model of objects, such as clevr"
             raise InputError(f"got --canvas {canvas} with {model.name}; {expected}; change it")
@@ -377,7 +381,8 @@ def _best_lines(best: BestSamples) -> list[str]:
     if best.complete < n:
         lacks = reasons(best.kept[best.complete :])
         typer.echo(f"energycomp: warning: {n - best.complete} of {n} kept samples: {lacks}; raise --best-of", err=True)
-    complete, drawn = int(best.ranking.complete.sum()), len(best.ranking.lift)
+    complete = int(best.ranking.complete.sum())
+    drawn = len(best.ranking.lift)
     return [
         f"kept {n} of {drawn} samples; {complete} show every component",
         *([f"dropped {len(best.dropped)}: {reasons(best.dropped)}"] if best.dropped else []),

@@ -64,7 +64,8 @@ class _On(Composable):
     @property
     def noised_space(self) -> NoisedSpace:
         """That of the larger sample. Numbers that are standardised by place are known at the places of the part."""
-        own, space = self.inner.noised_space.places, self.group.space
+        own = self.inner.noised_space.places
+        space = self.group.space
         if own is None or not isinstance(self.part, Selection):
             return space
         known = dict(zip(self.part.places(space.sample_shape), own, strict=True))

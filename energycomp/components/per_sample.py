@@ -29,7 +29,8 @@ class _Numbers:
         return len(self.numbers)
 
     def at(self, share: Tensor, shape: tuple[int, ...], /) -> Tensor:
-        batch, count = len(share), len(self.numbers)
+        batch = len(share)
+        count = len(self.numbers)
         if batch % count:
             got = f"got a batch of {batch} samples for {count} compositions, one for each sample"
             raise InputError(f"{got}; expected a multiple of {count}; sample n={count} of them")

@@ -65,7 +65,8 @@ class NoisedSpace:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, NoisedSpace):
             return NotImplemented
-        own, theirs = self.alphas_cumprod, other.alphas_cumprod
+        own = self.alphas_cumprod
+        theirs = other.alphas_cumprod
         return mismatch(self, other) is None and (
             own is theirs
             or (own.shape == theirs.shape and torch.allclose(own.cpu().double(), theirs.cpu().double(), atol=1e-6))

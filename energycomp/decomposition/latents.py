@@ -118,7 +118,8 @@ def latents_for(model: Model, latents: Any) -> Tensor:
     latents = checked(latents)
     width = model.conditioner.value_shape[-1]
     if latents.shape[2] != width:
-        got, expected = f"got latents of width {latents.shape[2]}", f"expected {width}, that of {model.name!r}"
+        got = f"got latents of width {latents.shape[2]}"
+        expected = f"expected {width}, that of {model.name!r}"
         raise InputError(f"{got}; {expected}; they have no meaning for another model: compose leaves of both")
     return latents.to(model.denoiser.device, torch.float32)
 

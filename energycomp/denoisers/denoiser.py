@@ -108,7 +108,8 @@ class Denoiser:
         clipped = self.value_range if self.codec is None else None
         places = None
         if isinstance(self.codec, Standardiser):
-            clipped, places = self.codec.value_range, self.codec.places
+            clipped = self.codec.value_range
+            places = self.codec.places
         return NoisedSpace(self.alphas_cumprod, self.sample_shape, self.space, clipped, places)
 
     @property

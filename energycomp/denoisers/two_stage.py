@@ -41,7 +41,8 @@ class FiLMBlock(nn.Module):
 
     def __init__(self, channels: int, width: int, groups: int = 8) -> None:
         super().__init__()
-        self.norm1, self.norm2 = GroupNorm(groups, channels), GroupNorm(groups, channels)
+        self.norm1 = GroupNorm(groups, channels)
+        self.norm2 = GroupNorm(groups, channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.film = nn.Linear(width, 2 * channels)
@@ -137,7 +138,8 @@ class TwoStageUNet(nn.Module):
             raise InputError(f"{got}; expected a multiple of {patch * 2 ** (len(channels) - 1)}; change one of them")
         folded = sample_channels * patch**2
         width = width or channels[0] * 4
-        self.patch, self.unplaced = patch, unplaced
+        self.patch = patch
+        self.unplaced = unplaced
         *trunk_groups, head_groups = [groups] * (len(channels) + 1) if isinstance(groups, int) else groups
         self.time = nn.Sequential(Timesteps(width // 4, True, 0), TimestepEmbedding(width // 4, width))
         self.stem = nn.Conv2d(folded, channels[0], 3, padding=1)

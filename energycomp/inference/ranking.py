@@ -233,7 +233,8 @@ def _weightings(weights: list[float], rule: Rule) -> Tensor:
     base = torch.where(given > 0, size, 0.0).expand(len(given), -1)
     # With each component, and without it
     own = torch.eye(len(given), dtype=torch.bool)
-    with_each, without = torch.where(own, size, base), torch.where(own, 0.0, base)
+    with_each = torch.where(own, size, base)
+    without = torch.where(own, 0.0, base)
     # A mean stays a mean: weights sum to 1
     if not identifies_null(rule):
         without = without / without.sum(1, keepdim=True)

@@ -41,7 +41,8 @@ class Adopted(nn.Module):
         self.options = dict(options)
         self.call = call or _as_usual(network)
         low, high = options["data_range"] or (-1.0, 1.0)
-        self.middle, self.reach = (low + high) / 2, (high - low) / 2
+        self.middle = (low + high) / 2
+        self.reach = (high - low) / 2
         to_data = options["predicts"] == "flow" and process.name == "flow to data"
         self.kind: AnyPrediction = "flow_to_data" if to_data else KINDS[options["predicts"]]
         self.target: PredictionType = "epsilon" if is_noise(self.kind) else "sample"

@@ -37,7 +37,9 @@ M = TypeVar("M", bound=ModelParts)
 
 _first: ContextVar[Callable[[str, Conditioner], object] | None] = ContextVar("looks at a conditioner", default=None)
 
-CONFIG, WEIGHTS, SCHEDULE = "config.json", "model.safetensors", "alphas_cumprod"
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+SCHEDULE = "alphas_cumprod"
 MAX_CONFIG_BYTES = 1_000_000
 MAX_WORK = 30_000_000_000  # weights times pixels of a sample: at most some seconds on one core
 KINDS: dict[str, Kind] = {"network": "networks", "encoder": "encoders", "conditioner": "conditioners"}

@@ -74,7 +74,8 @@ class ModelParts:
             object.__setattr__(self, "denoiser", attrs.evolve(self.denoiser, sampling=sampling))
 
     def _check(self) -> None:
-        codec, denoiser = self.denoiser.codec, self.denoiser
+        codec = self.denoiser.codec
+        denoiser = self.denoiser
         made = self.processor.sample_shape if codec is None else tuple(codec.latent_shape)
         for what, got, expected in (
             ("samples of the image processor or codec", made, tuple(denoiser.sample_shape)),

@@ -38,7 +38,10 @@ class ClosedForm(nn.Module):
         self, pattern: Callable[[Tensor], Tensor], kind: PredictionType, share: float = 1.0, spread: float = 0.0
     ) -> None:
         super().__init__()
-        self.pattern, self.kind, self.share, self.spread = pattern, kind, share, spread
+        self.pattern = pattern
+        self.kind = kind
+        self.share = share
+        self.spread = spread
         self.alphas_cumprod = _schedule(kind)
         self.background = nn.Parameter(torch.tensor(BACKGROUND))
 
@@ -85,7 +88,8 @@ def tinted_model(**defaults: Any) -> Model:
     """
 
     def bump(token: Tensor) -> Tensor:
-        tint, width = token[:, 2:5], token[:, 5:]
+        tint = token[:, 2:5]
+        width = token[:, 5:]
         colour = torch.where(tint.any(1, keepdim=True), 0.6 * tint + 0.1, 0.3)
         spread = 0.12 + width @ token.new_tensor([-0.03, 0.04])
         return colour[:, :, None, None] * torch.exp(-_distances(token) / (2 * spread[:, None, None] ** 2))[:, None]
@@ -256,7 +260,8 @@ class Stripes(nn.Module):
 
     def __init__(self, *, parts: int = 4, leak: float = 0.0) -> None:
         super().__init__()
-        self.parts, self.leak = parts, leak
+        self.parts = parts
+        self.leak = leak
         self.scale = nn.Parameter(torch.ones(()))
 
     def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor]:
@@ -264,7 +269,8 @@ class Stripes(nn.Module):
         return (self.leak * sample / (1 + timestep[:, None, None, None] / 100),)
 
     def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
-        sample, token = features[0][owner], condition.rows[:, 0]
+        sample = features[0][owner]
+        token = condition.rows[:, 0]
         stripe = torch.arange(sample.shape[3], device=sample.device) * self.parts // sample.shape[3]
         mine = (stripe == token[:, :1].round())[:, None, None] & ~condition.null[:, None, None, None]
         return BACKGROUND + mine * (token[:, 1:, None, None] + sample) * self.scale

@@ -105,7 +105,8 @@ def latents_of(records: Sequence[SceneRecord], model: Model, cache: Path) -> lis
     scenes = []
     for both, record in zip(latents, records, strict=True):
         for image, mirrored in zip(both, (False, True), strict=True):
-            values, view = turned_values_of(record), view_of(record)
+            values = turned_values_of(record)
+            view = view_of(record)
             if mirrored:
                 values, view = _mirrored(values, view)
             said = torch.tensor([mirrored, record.camera is not None])

@@ -88,7 +88,8 @@ def clevr(*, data: Path | None, init: Model | None, preset: str, cache: Path, **
 
 
 def _loss(model: Model) -> Loss:
-    denoiser, conditioner = model.denoiser, model.conditioner
+    denoiser = model.denoiser
+    conditioner = model.conditioner
 
     def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
         images, values = augment(batch, step.generator)

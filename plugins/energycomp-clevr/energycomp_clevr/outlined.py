@@ -41,7 +41,8 @@ CORNER = 0.9  # where the bevel of a cube begins, in half extents
 RIMS = ((1.0, 0.94), (0.97, 0.985), (0.94, 1.0))  # radius and height of the rims of a cylinder, in half extents
 REACH, STEP = 4.0, 0.25  # pixels: how far from an outline edges are sought, and at which distances
 FAINT = 0.05  # a change of colour that counts half
-FAR, FIRST = 0.6, 8  # pixels: edges that are farther off count less; the first step takes FIRST times as much
+FAR = 0.6  # pixels: edges that are farther off count less
+FIRST = 8  # the first step takes FIRST times as much
 SPARSE = 8.0  # pixels of an outline that count as one edge with a standard error of one pixel
 STEPS, LEAST = 8, 8  # of the fit, and the points of an outline below which it is not used
 PLACE, TURNED, CAMERA = 1.0, 3.0, 0.22  # std of places, of turns, and of a camera that was inferred by a network
@@ -148,7 +149,8 @@ def _projected(body: Body, numbers: Tensor) -> Tensor:
     eye = torch.tensor(HOME, dtype=torch.float64) + up * axes[1] + forward * axes[2]
     axes = _looking(eye)
     # The centre is as high as the half extent, on the ray through the place.
-    aside, above = (2 * x / FRAME[0] - 1) * HALF[0], (1 - 2 * y / FRAME[1]) * HALF[1]
+    aside = (2 * x / FRAME[0] - 1) * HALF[0]
+    above = (1 - 2 * y / FRAME[1]) * HALF[1]
     ray = axes[2] + aside * axes[0] + above * axes[1]
     centre = eye + (body.size - eye[2]) / ray[2] * ray
     points = (centre + body.size * _surface(body, (centre - eye) / body.size, turn) - eye) @ axes.T

@@ -117,7 +117,8 @@ def clevr_places(
 
 
 def _loss(model: Model, contrast: float) -> Loss:
-    denoiser, conditioner = model.denoiser, model.conditioner
+    denoiser = model.denoiser
+    conditioner = model.conditioner
 
     def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
         images, values = augment(batch, step.generator)

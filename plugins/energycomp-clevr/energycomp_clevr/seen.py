@@ -84,7 +84,8 @@ def seen_from(
         InputError: a model without a viewpoint.
     """
     check_viewpoint(model)
-    denoiser, defaults = model.denoiser, model.defaults
+    denoiser = model.denoiser
+    defaults = model.defaults
     sample = model.encode(model.given(image))
     bank = draw_bank(
         draws, denoiser.sample_shape, denoiser.alphas_cumprod,

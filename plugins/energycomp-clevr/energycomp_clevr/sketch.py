@@ -27,7 +27,8 @@ HALF = (240 / 525, 160 / 525)  # tangents of half the horizontal and half the ve
 SMALL, LARGE = 0.35, 0.7  # half extents in scene units
 SOFT = 0.05  # half extents over which the edge of a silhouette fades: its gradient moves places
 _WORDS = [1 if len(words) == 2 else len(words) for words in ATTRIBUTES.values()]
-_SIZE, _SHAPES = 2, slice(2 + sum(_WORDS[:-1]), 2 + sum(_WORDS))  # columns of a token; a turn follows them
+_SIZE = 2  # columns of a token
+_SHAPES = slice(2 + sum(_WORDS[:-1]), 2 + sum(_WORDS))  # a turn follows them
 
 
 class SketchedUNet(TwoStageUNet):
@@ -63,7 +64,9 @@ def sketch(token: Tensor, grid: Sequence[int]) -> Tensor:
     >>> sketch(objects(values).rows[:, 0], (16, 24))[:, :16].sum((1, 2, 3)).round()
     tensor([178.,   0.])
     """
-    size, shapes, turn = token[:, _SIZE], token[:, _SHAPES], token[:, _SHAPES.stop : _SHAPES.stop + 2]
+    size = token[:, _SIZE]
+    shapes = token[:, _SHAPES]
+    turn = token[:, _SHAPES.stop : _SHAPES.stop + 2]
     turned = turn.square().sum(1) > 0
     maps = token.new_zeros(len(token), 4, grid[0] * POINTS, grid[1] * POINTS)
     rays = _rays(grid, token)
@@ -94,13 +97,16 @@ def _seen(hit: Hit, place: Tensor, extent: Tensor, angle: Tensor, rays: Tensor) 
     right, up, forward = (torch.tensor(axis).to(place) for axis in AXES)
     camera = torch.tensor(HOME).to(place)
     # The centre of an object is as high as its half extent, on the ray through its place.
-    across, down = (2 * place[:, :1] - 1) * HALF[0], (1 - 2 * place[:, 1:]) * HALF[1]
+    across = (2 * place[:, :1] - 1) * HALF[0]
+    down = (1 - 2 * place[:, 1:]) * HALF[1]
     towards = forward + across * right + down * up
     distance = (extent - camera[2]) / towards[:, 2].clamp(max=-1e-3)
     away = distance[:, None] * towards  # from the camera
     # Turn 0 has a face that looks along the line of sight.
     heading = torch.atan2(away[:, 1], away[:, 0]) + angle
-    cosine, sine, still = heading.cos(), heading.sin(), torch.zeros_like(heading)
+    cosine = heading.cos()
+    sine = heading.sin()
+    still = torch.zeros_like(heading)
     turning = torch.stack([cosine, sine, still, -sine, cosine, still, still, still, still + 1], 1).view(-1, 3, 3)
     local = turning / extent[:, None, None]
     frame = _Frame(-(local @ away[..., None])[..., None], torch.einsum("rij,jhw->rihw", local, rays))

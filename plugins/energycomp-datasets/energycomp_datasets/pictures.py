@@ -16,7 +16,8 @@ from energycomp.images import FORMATS, ImageProcessor, from_bytes, save_image, t
 from energycomp.progress import progress
 from energycomp_lab.evaluation import Example
 
-IMAGES, MASKS = "images", "masks"
+IMAGES = "images"
+MASKS = "masks"
 
 
 class Pictures(Dataset[Tensor]):

@@ -20,7 +20,9 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 
-ROUNDS, NEAR, NOISE = 3, 3.0, 0.03  # fits of the ground; its pixels, in standard deviations; least one, in brightness
+ROUNDS = 3  # fits of the ground
+NEAR = 3.0  # its pixels, in standard deviations
+NOISE = 0.03  # least one, in brightness
 DIFFERS = 3.4  # standard deviations from which on a pixel is of an object
 SMOOTH = 0.04  # of colours within a component, a share of the image: patterns average out
 PLACE = 0.01  # least standard deviation of the position in a Gaussian

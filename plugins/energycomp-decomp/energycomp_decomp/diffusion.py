@@ -151,7 +151,8 @@ class DiffusionDecomposer:
 
         A `reference` that is given receives the unconditional prediction (B, C, H, W) of the first step.
         """
-        denoiser, defaults = self.model.denoiser, self.model.defaults
+        denoiser = self.model.denoiser
+        defaults = self.model.defaults
         index = torch.arange(len(noise), device=noise.device).repeat_interleave(copies)
         started = False
 
@@ -171,7 +172,8 @@ class DiffusionDecomposer:
             features = None if once.features is None else tuple(part[index] for part in once.features)
             return Trunk(x, timestep, features)
 
-        kind, clipped = denoiser.prediction_type, denoiser.noised_space.value_range
+        kind = denoiser.prediction_type
+        clipped = denoiser.noised_space.value_range
         scheduler = make_scheduler(
             defaults.scheduler, denoiser.alphas_cumprod, prediction_type=kind, value_range=clipped
         )
@@ -187,7 +189,8 @@ class DiffusionDecomposer:
 
     def _unconditional(self, shared: Trunk) -> Tensor:
         """The prediction of x0 (B, C, H, W) without any part."""
-        denoiser, device = self.model.denoiser, shared.sample.device
+        denoiser = self.model.denoiser
+        device = shared.sample.device
         null = Condition.unconditional(*denoiser.token_shape, rows=len(shared), device=device)
         u = rows(denoiser, shared, null, torch.arange(len(shared), device=device))
         levels = denoiser.noised_space.levels(shared.timestep, u.dtype)

@@ -56,7 +56,8 @@ class PartsEncoder(nn.Module):
         super().__init__()
         if look is not None and not 0 <= look < len(channels) - 1:
             raise InputError(f"got look={look} with {len(channels)} resolutions; expected one before the last, or None")
-        self.parts, self.fold = parts, fold
+        self.parts = parts
+        self.fold = fold
         self.stage = None if look is None else 2 * look + 1  # of the layers of the body
         self.body, width = convolutions(sample_channels, sample_size, channels, fold, last=last)
         self.out = nn.Linear(width, parts * token_width)

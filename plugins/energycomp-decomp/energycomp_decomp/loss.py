@@ -125,7 +125,8 @@ def _denoised(
     denoiser: Denoiser, latents: Tensor, samples: Tensor, timestep_power: float, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """Predictions of all parts (B, K, C, H, W) at drawn timesteps, and the mean squared error of their composition."""
-    batch, steps = len(samples), len(denoiser.alphas_cumprod)
+    batch = len(samples)
+    steps = len(denoiser.alphas_cumprod)
     timestep = stratified_timesteps(batch, 0.0, steps, power=timestep_power, generator=generator).to(samples.device)
     noise = _normal(samples, generator)
     schedule = denoiser.alphas_cumprod.to(samples.device)

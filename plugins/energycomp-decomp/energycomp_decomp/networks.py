@@ -54,7 +54,8 @@ class PartsUNet(nn.Module):
         fine, coarse = channels
         head_fine, head_coarse = head_channels
         folded = 4 * sample_channels
-        width, self.side = 2 * coarse, sample_size // 4
+        width = 2 * coarse
+        self.side = sample_size // 4
         self.time = nn.Sequential(Timesteps(fine, True, 0), TimestepEmbedding(fine, width))
         self.stem = nn.Conv2d(folded, fine, 3, padding=1)
         self.fine = Stage([FiLMBlock(fine, width)])

@@ -63,7 +63,8 @@ def part_weights(
     """
     decomposer = DiffusionDecomposer(model)
     latents = decomposer.encode(images)
-    denoiser, defaults = model.denoiser, model.defaults
+    denoiser = model.denoiser
+    defaults = model.defaults
     samples = model.encode(images)
     generator = as_generator(generator)
     if generator is None:

@@ -23,7 +23,9 @@ from energycomp_decomp.model import decomp as build, lit as build_lit
 from energycomp_decomp.networks import PartsUNet
 from energycomp_lab.training import FitConfig, Loss, Recipe, Step, start
 
-BATCH, STEPS, LIT_STEPS = 32, 11_000, 3_000
+BATCH = 32
+STEPS = 11_000
+LIT_STEPS = 3_000
 REGULARIZATION = {"overlap": 2.0, "imbalance": 0.1, "spread": 1.0}  # loss weights of objects
 WARM_UP = (0.15, 0.5)  # shares of the steps between which the loss weights of factors grow from 0
 NOISY = 0.7  # share of the steps with mostly noisy timesteps

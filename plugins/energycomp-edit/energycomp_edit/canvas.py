@@ -88,7 +88,9 @@ class Repainting:
 
     def edited(self) -> tuple[Tensor, Tensor, Tensor]:
         """The photo that comes out, its sample (1, C, h, w), and the mask of what changed (1, 1, h, w)."""
-        model, old, changed = self.model, self.plan.old, self.plan.changed
+        model = self.model
+        old = self.plan.old
+        changed = self.plan.changed
         drawn, unread = self.redrawn()
         steps = {k: _step(old[k], value, model) for k, value in changed.items()}
         anew = [k for k, step in steps.items() if k in unread or step is None]
@@ -136,7 +138,8 @@ class Repainting:
         surfaces = mixed.surfaces if isinstance(mixed, HasSurfaces) else tuple(mixed.attributes)
         inside = torch.tensor([*(name in surfaces for name in mixed.attributes), *[False] * len(mixed.support.unread)])
         for k, changed in plan.changed.items():
-            (numbers, before), (_, wanted) = mixed.support.split(plan.old[k]), mixed.support.split(changed)
+            (numbers, before) = mixed.support.split(plan.old[k])
+            (_, wanted) = mixed.support.split(changed)
             if (differs := before != wanted)[~inside].any():
                 anew.append(k)
             elif differs.any():

@@ -33,7 +33,8 @@ class Folder(Dataset[dict[str, Tensor]]):
     """Pictures of a folder in CelebA's layout, each read when it is asked for."""
 
     def __init__(self, records: Sequence[FaceRecord], processor: ImageProcessor) -> None:
-        self.records, self.processor = records, processor
+        self.records = records
+        self.processor = processor
 
     def __len__(self) -> int:
         return len(self.records)
@@ -108,7 +109,8 @@ def faces(
 
 
 def _loss(model: Model, *, contrast: float, power: float, vary: float) -> Loss:
-    denoiser, conditioner = model.denoiser, model.conditioner
+    denoiser = model.denoiser
+    conditioner = model.conditioner
     varied = {"exposure": 0.05 * vary, "tint": 0.02 * vary, "jitter": 0.03 * max(vary - 1, 0.0)}
 
     def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:

@@ -231,7 +231,8 @@ def check_size(blend: Blend, tried: Sets, n: Any, steps: Any) -> None:
     """Raises `InputError` before memory is taken."""
     if not (is_whole(n) and n >= 1 and is_whole(steps) and steps >= 1):
         raise InputError(f"got n={n!r} and num_inference_steps={steps!r}; expected whole numbers of at least 1")
-    size, most = math.prod(blend.targets[0].noised_space.sample_shape), max(len(kinds) for kinds, _ in tried)
+    size = math.prod(blend.targets[0].noised_space.sample_shape)
+    most = max(len(kinds) for kinds, _ in tried)
     kept = sum(len(kinds) for kinds, _ in tried)
     numbers = n * size * (COPIES * most + kept)
     if numbers > MAX_NUMBERS:

@@ -105,7 +105,9 @@ class Sum:
         return self._last[1]
 
     def _factor(self, covariance: Joint, noise: Tensor) -> Factor | None:
-        ratio, spreads, numbers = covariance.ratio.to(noise), covariance.spreads, noise.numel()
+        ratio = covariance.ratio.to(noise)
+        spreads = covariance.spreads
+        numbers = noise.numel()
         gains = [one.gain.to(noise) for one in self.operators if isinstance(one, Gain)]
         variances = [1.0 / (ratio + spread.values.to(noise)) for spread in spreads]
         if len(gains) == len(self.operators):
@@ -116,7 +118,8 @@ class Sum:
                 diagonal = torch.stack(terms).sum(0) + noise
                 return Factor(lambda v: v / diagonal, float(diagonal.log().sum()))
             # One basis: all sources have one covariance, and noise is the same everywhere.
-            basis, is_one = spreads[0], all(spread is spreads[0] for spread in spreads)
+            basis = spreads[0]
+            is_one = all(spread is spreads[0] for spread in spreads)
             if is_one and all(a.numel() == 1 for a in gains) and bool((noise == noise.flatten()[0]).all()):
                 power = float(torch.stack([a.square().sum() for a in gains]).sum())
                 values = power * variances[0] + noise.flatten()[0]

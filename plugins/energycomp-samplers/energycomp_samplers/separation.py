@@ -172,7 +172,8 @@ class _Particles(Steps):
             increment = increment - log_density(self.evidence, self.expected, covariance, normalised=needed)
         # Resample, where few particles have the weight.
         places = self.weighing.weighed(None, level, increment[None])[0]
-        x, x0 = self.x[places].double(), x0[places]
+        x = self.x[places].double()
+        x0 = x0[places]
         # Draw clean samples, under the observation.
         rows = tuple(self.x.shape[:2])
         draw = covariance.root(self.run.noise(rows).double())

@@ -26,7 +26,8 @@ from energycomp.cli import (
 from energycomp.errors import InputError
 from energycomp.progress import progress
 
-LINES, PICTURE = "track.jsonl", "track.gif"
+LINES = "track.jsonl"
+PICTURE = "track.gif"
 
 
 def track(

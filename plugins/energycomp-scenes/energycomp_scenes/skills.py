@@ -45,7 +45,8 @@ from energycomp_scenes.relations import KINDS, Formula, ground_of
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-NAMES, AT = "abcdefgh", 0.05
+NAMES = "abcdefgh"
+AT = 0.05
 MOST, DENIED, CLEARLY = 5, 0.25, 0.3  # objects of a graph, share of relations that are denied, margin of the layout
 
 

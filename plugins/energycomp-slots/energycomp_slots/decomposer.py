@@ -142,7 +142,8 @@ class SlotDecomposer:
         if not isinstance(latents, Tensor) or latents.ndim != 2:
             got = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
             raise InputError(f"got {got}; expected the latents (K, D) of one scene; take latents[0]")
-        denoiser, network = self.model.denoiser, self.network
+        denoiser = self.model.denoiser
+        network = self.network
         return Gaussian(
             self._drawn(self._checked(latents[None])).whole[0],
             network.sigma_x**2,

@@ -31,7 +31,8 @@ class TrainingLog:
     """
 
     def __init__(self, out: Path, model: Model, data: Pictures) -> None:
-        self.out, self.model = out, model
+        self.out = out
+        self.model = model
         self.shown = from_bytes(torch.stack([data[k] for k in range(min(SHOWN, len(data)))]))
         self.phase = ""
         self.started = 0

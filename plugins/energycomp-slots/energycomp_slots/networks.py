@@ -116,8 +116,13 @@ class SlotVAE(nn.Module):
     ) -> None:
         super().__init__()
         _check(self.config)
-        self.slots, self.width, self.sigma_x, self.plain = slots, width, sigma_x, plain
-        self.share_initial, self.slots_from, self.global_width = share_initial, slots_from, global_width
+        self.slots = slots
+        self.width = width
+        self.sigma_x = sigma_x
+        self.plain = plain
+        self.share_initial = share_initial
+        self.slots_from = slots_from
+        self.global_width = global_width
         self.side = sample_size // stride
         strides = (stride, *(1 for _ in kernels[1:]))
         sizes = (3, *(channels for _ in kernels))

@@ -97,7 +97,9 @@ def _stepped(
             schedule.step()
             free.clamp_(min=0)
         # The mean form, to rank answers by
-        b, gram, c = b + step.b / steps, gram + step.gram() / steps, c + step.c / steps
+        b = b + step.b / steps
+        gram = gram + step.gram() / steps
+        c = c + step.c / steps
     return QuadraticForm(b, gram, c, prior=step.prior), free.detach()
 
 

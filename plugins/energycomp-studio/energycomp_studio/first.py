@@ -38,7 +38,8 @@ def _of_form(form: Form) -> list[dict[str, Any]]:
     if form.kind == "places":
         objects: list[dict[str, Any]] = [{"x": 0.3, "y": 0.45}, {"x": 0.7, "y": 0.6}]
         for name, words in form.attributes.items():
-            objects[0][name], objects[1][name] = words[:2][-1], words[-1]
+            objects[0][name] = words[:2][-1]
+            objects[1][name] = words[-1]
         return objects
     if form.kind == "labels":
         return [{"attribute": name, "value": words[-1]} for name, words in list(form.attributes.items())[:2]]

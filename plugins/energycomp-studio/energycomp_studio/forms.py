@@ -68,7 +68,8 @@ def form_of(model: Model) -> Form:
     >>> form_of(labels_model(3)).suggestions
     ('0', '1', '2')
     """
-    conditioner, weight = model.conditioner, model.defaults.guidance_scale
+    conditioner = model.conditioner
+    weight = model.defaults.guidance_scale
     described = conditioner.describe(random_values(conditioner, 1, generator=0)[0])
     if isinstance(described, dict) and {"x", "y"} <= described.keys():
         mixed = mixed_of(conditioner)

@@ -84,7 +84,8 @@ def scene_in(formula: Mapping[str, Any], model: Model) -> tuple[Draft, Settings,
     Raises:
         InputError: another command than `sample`, several compositions, or an option or a region that the page has not.
     """
-    options, arguments = formula.get("options", {}), formula.get("arguments", [])
+    options = formula.get("options", {})
+    arguments = formula.get("arguments", [])
     if formula.get("command") not in ("sample", "studio") or not isinstance(options, Mapping):
         raise InputError(
             f"got an image of the command {formula.get('command')!r}; expected one of sample or of the studio"

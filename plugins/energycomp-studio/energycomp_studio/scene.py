@@ -107,7 +107,8 @@ def scene_of(data: Any) -> Draft:
 
 
 def _item(one: Mapping[str, Any]) -> Item:
-    weight, origin = one.get("weight", 1.0), one.get("origin")
+    weight = one.get("weight", 1.0)
+    origin = one.get("origin")
     if not is_number(weight) or abs(weight) > 100:
         raise InputError(f"got the weight {weight!r}; expected a number between -100 and 100; change it")
     if origin is not None and (type(origin) is not int or not 0 <= origin < MAX_ITEMS):

@@ -70,7 +70,8 @@ class _Adapter:
     def __call__(self, model: Model, source: str | Path | Mapping[str, Tensor], scale: float) -> Model:
         """The model with further LoRA weights. Its network and encoders are those of `model`, not copies."""
         held = (*self.held, self._loaded(source, scale))
-        text, denoiser = model.conditioner, model.denoiser
+        text = model.conditioner
+        denoiser = model.denoiser
         network, encoder = denoiser.network, text.encoder  # type: ignore[attr-defined]
         inner = network.inner if isinstance(network, _Network) else network
         inner_encoder = encoder.inner if isinstance(encoder, _Encoder) else encoder
@@ -132,7 +133,8 @@ class _Network(nn.Module):
 
     def __init__(self, inner: nn.Module, held: tuple[_Weights, ...]) -> None:
         super().__init__()
-        self.inner, self.held = inner, held
+        self.inner = inner
+        self.held = held
 
     @property
     def device(self) -> torch.device:
@@ -170,7 +172,8 @@ class _Encoder(nn.Module):
 
     def __init__(self, inner: nn.Module, held: tuple[_Weights, ...]) -> None:
         super().__init__()
-        self.inner, self.held = inner, held
+        self.inner = inner
+        self.held = held
 
     def forward(self, ids: Tensor, mask: Tensor) -> Any:
         """What the encoder makes of ids (R, L)."""

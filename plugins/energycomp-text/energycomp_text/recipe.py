@@ -153,7 +153,8 @@ def text(
 def _loss(
     model: Model, known: Concepts, *, both: float, composed: float, contrast: float, timestep_power: float
 ) -> Loss:
-    denoiser, conditioner = model.denoiser, model.conditioner
+    denoiser = model.denoiser
+    conditioner = model.conditioner
 
     def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
         generator = step.generator

@@ -218,7 +218,8 @@ class Text:
                 "or the included model; compose prompts with weights: 1.2 * sd('a cat') & sd('rain')"
             )
         device = next(self.encoder.parameters()).device
-        ids, nothing = self.tokenizer(prompt).to(device), self.tokenizer("").to(device)
+        ids = self.tokenizer(prompt).to(device)
+        nothing = self.tokenizer("").to(device)
         scale = torch.ones(len(ids), device=device)
         for phrase, weight in weights.items():
             start, stop = self._place(prompt, phrase)
@@ -256,7 +257,8 @@ class Text:
         found = re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", prompt) if phrase.strip() else None
         if found is None:
             raise InputError(f"got a weight for {phrase!r}; expected words of {prompt!r}")
-        whole, empty = self.tokenizer(prompt), self.tokenizer("")
+        whole = self.tokenizer(prompt)
+        empty = self.tokenizer("")
         parts = (prompt[: found.start()].rstrip(), prompt[: found.end()])
         start, stop = (_agreement(whole, self.tokenizer(text)) for text in parts)
         # The ids that end a text, which the empty one has too, are of no word.

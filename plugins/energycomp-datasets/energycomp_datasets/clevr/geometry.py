@@ -78,7 +78,8 @@ def ray_grid(camera: Tensor, height: int, width: int) -> Tensor:
     right, up, forward = camera_basis(camera)
     x: Tensor = ((torch.arange(width) + 0.5) * 2 / width - 1) * HALF_WIDTH
     y = (1 - (torch.arange(height) + 0.5) * 2 / height) * HALF_HEIGHT
-    across, down = right[:, None, None] * x, up[:, None, None] * y[:, None]
+    across = right[:, None, None] * x
+    down = up[:, None, None] * y[:, None]
     grid: Tensor = forward[:, None, None] + across + down
     return grid
 
@@ -132,7 +133,8 @@ def _cone(origin: Coordinates, direction: Coordinates) -> tuple[Tensor, Tensor]:
     root = discriminant.clamp_min(0).sqrt()
     first, second = (-b - root) / a, (-b + root) / a
     # A ray steeper than the cone leaves it through the base only: it is inside beyond a root, on the base's side.
-    steep, down = a < 0, d[2] > 0
+    steep = a < 0
+    down = d[2] > 0
     near = torch.where(steep, torch.where(down, torch.maximum(first, second), -FAR), first)
     far = torch.where(steep, torch.where(down, FAR, torch.minimum(first, second)), second)
     low, high = _slabs(origin[2:], direction[2:])

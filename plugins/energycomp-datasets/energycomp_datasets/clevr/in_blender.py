@@ -32,11 +32,13 @@ def prepare(bpy: Any, assets: Path, size: tuple[int, int], samples: int, threads
             wanted.node_groups = [name]
         groups[material] = wanted.node_groups[0]
     scene = bpy.context.scene
-    render, cycles = scene.render, scene.cycles
+    render = scene.render
+    cycles = scene.cycles
     render.engine = "CYCLES"
     render.resolution_x, render.resolution_y, render.resolution_percentage = *size, 100
     stretch = (FRAME[0] / size[0]) / (FRAME[1] / size[1])  # pixels that are not square keep the field of view
-    render.pixel_aspect_x, render.pixel_aspect_y = max(stretch, 1.0), max(1 / stretch, 1.0)
+    render.pixel_aspect_x = max(stretch, 1.0)
+    render.pixel_aspect_y = max(1 / stretch, 1.0)
     render.image_settings.file_format = "PNG"
     render.threads_mode = "FIXED"
     render.threads = threads

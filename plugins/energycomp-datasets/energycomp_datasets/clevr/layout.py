@@ -210,7 +210,8 @@ def turns_of(scene: Mapping[str, Any], places: Tensor) -> Tensor | None:
         return None
     ahead = scene["directions"]["behind"]
     pitch = math.asin(CAMERA_POSITION[2] / math.hypot(*CAMERA_POSITION))
-    across, up = (2 * places[:, 0] - 1) * HALF_WIDTH, (1 - 2 * places[:, 1]) * HALF_HEIGHT
+    across = (2 * places[:, 0] - 1) * HALF_WIDTH
+    up = (1 - 2 * places[:, 1]) * HALF_HEIGHT
     # The ray to a place leaves the middle of the picture to the right by this angle, seen from above.
     aside = torch.atan2(across, math.cos(pitch) + math.sin(pitch) * up)
     sight = math.atan2(ahead[1], ahead[0]) - aside

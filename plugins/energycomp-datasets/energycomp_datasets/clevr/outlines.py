@@ -44,7 +44,8 @@ TURNS = 18  # of a cube, in a quarter
 SCALES = (0.88, 0.92, 0.96, 1.0, 1.04, 1.08, 1.12)
 SHIFT = 3  # pixels of a window
 SURE, CLEAR = 3, 5  # pixels of a window: how far seeds are from all outlines, inside and outside
-BETA, LEAST = 60.0, 1e-5  # of the weights; their squared differences are divided by their mean
+BETA = 60.0  # of the weights
+LEAST = 1e-5  # their squared differences are divided by their mean
 LUCK = 0.003  # overlap that a cube gains by its many turns, on renders
 
 

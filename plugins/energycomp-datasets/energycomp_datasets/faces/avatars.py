@@ -40,13 +40,16 @@ PERSONA_ATTRIBUTES = (
     "black_hair", "long_hair", "eyeglasses", "smiling", "beard", "pale_skin", "dark_clothes", "dark_background",
 )  # fmt: skip
 
-BLACK, OTHER_HAIR = ("#2c1b18",), ("#a55728", "#b58143", "#d6b370", "#ecdcbf", "#c93305", "#e8e1e1")
-PALE, DARKER = ("#ffdbb4", "#edb98a"), ("#ae5d29", "#d08b5b", "#614335")
+BLACK = ("#2c1b18",)
+OTHER_HAIR = ("#a55728", "#b58143", "#d6b370", "#ecdcbf", "#c93305", "#e8e1e1")
+PALE = ("#ffdbb4", "#edb98a")
+DARKER = ("#ae5d29", "#d08b5b", "#614335")
 DARK_CLOTHES, BRIGHT_CLOTHES = (
     ("#262e33", "#25557c", "#3c4f5c"),
     ("#a7ffc4", "#ffafb9", "#ffffb1", "#ffffff", "#65c9ff"),
 )
-DARK_GROUND, LIGHT_GROUND = ("#4a5a6a", "#5a4a62", "#48604e"), ("#e6e6e6", "#dfe9f5", "#f5e9dc")
+DARK_GROUND = ("#4a5a6a", "#5a4a62", "#48604e")
+LIGHT_GROUND = ("#e6e6e6", "#dfe9f5", "#f5e9dc")
 FRAMES = ("#262e33", "#25557c", "#3c4f5c")
 
 

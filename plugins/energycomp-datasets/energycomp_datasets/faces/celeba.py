@@ -14,7 +14,8 @@ from energycomp.errors import InputError
 from energycomp.files import atomic_file
 from energycomp_datasets.faces.avatars import ATTRIBUTES
 
-PICTURES, TABLE = "img_align_celeba", "list_attr_celeba.txt"
+PICTURES = "img_align_celeba"
+TABLE = "list_attr_celeba.txt"
 
 
 @attrs.frozen(eq=False)

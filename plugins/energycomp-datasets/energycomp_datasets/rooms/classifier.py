@@ -117,7 +117,8 @@ def classifier_loss(network: nn.Module, batch: Tensor, step: Step) -> Tensor:
     samples = from_bytes(rendered).contiguous(memory_format=torch.channels_last)
     shapes, target, valid = (logits.float() for logits in network(samples))
     there = labels[:, -1].bool()
-    kinds, aims = labels[there, :OBJECTS], labels[there, OBJECTS]
+    kinds = labels[there, :OBJECTS]
+    aims = labels[there, OBJECTS]
     read = F.cross_entropy(shapes[there].flatten(0, 1), kinds.flatten()) + F.cross_entropy(target[there], aims)
     return read + F.binary_cross_entropy_with_logits(valid, there.float())
 

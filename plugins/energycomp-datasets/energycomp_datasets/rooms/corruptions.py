@@ -40,7 +40,8 @@ LEANING = 0.2  # most share of another shape that an object of a valid image may
 CROSSED = (0.4, 0.6)  # share of another image
 AWAY = 0.16  # least distance of a wrong place from those where something may stand
 SMEARED = (0.2, 0.35)  # of the side
-PATCH, PATCH_NOISE = 6, 0.8  # half the side of a noisy patch, px; standard deviation
+PATCH = 6  # half the side of a noisy patch, px
+PATCH_NOISE = 0.8  # standard deviation
 
 
 def labelled(size: int, *, seed: int) -> TensorDataset:
@@ -90,7 +91,8 @@ def _kinds(rng: np.random.Generator, right: np.ndarray) -> tuple[np.ndarray, np.
     """Shapes (B, 3) and targets (B,) of rooms that are right, or wrong: the arrow points elsewhere, or none is odd."""
     count = len(right)
     odd, target = rng.integers(3, size=count), rng.integers(3, size=count)
-    common, step = rng.integers(3, size=count), rng.integers(1, 3, size=count)
+    common = rng.integers(3, size=count)
+    step = rng.integers(1, 3, size=count)
     shapes = np.where(np.arange(3) == odd[:, None], ((common + step) % 3)[:, None], common[:, None])
     target = np.where(right, odd, np.where(target == odd, (odd + step) % 3, target))
     alike = np.where(
@@ -244,7 +246,8 @@ def _doubled(rng: np.random.Generator, objects: Tensor) -> Tensor:
 def _smeared(rng: np.random.Generator, objects: Tensor) -> Tensor:
     """One object or the arrow, averaged over places along a line."""
     rows, k = _some(rng, objects)
-    angle, length = _uniform(rng, 0, 2 * math.pi, len(objects)), _uniform(rng, *SMEARED, len(objects))
+    angle = _uniform(rng, 0, 2 * math.pi, len(objects))
+    length = _uniform(rng, *SMEARED, len(objects))
     step = torch.stack([angle.cos(), angle.sin()], 1) * length[:, None]
     images = []
     for share in torch.linspace(-0.5, 0.5, 7):

@@ -19,11 +19,14 @@ from energycomp.errors import InputError
 from energycomp_lab.evaluation import Example
 
 SPEC = re.compile(r"(.+\.(npz|h5|hdf5))(?::([0-9]{1,2}))?", re.IGNORECASE)
-IMAGES, MASKS = ("image", "images", "imgs"), ("mask", "masks")
+IMAGES = ("image", "images", "imgs")
+MASKS = ("mask", "masks")
 ROOMS = "objectsroom"  # in a file's name, without what separates words
-ROOMS_BACKGROUND, BACKGROUND = 4, 1  # entities: sky, floor and walls of ObjectsRoom; the ground of the others
+ROOMS_BACKGROUND = 4  # entities: sky, floor and walls of ObjectsRoom
+BACKGROUND = 1  # the ground of the others
 MOST_BYTES = 2_000_000_000  # of images and masks that are in memory at once
-MOST_SIDE, MOST_ENTITIES = 1024, 64
+MOST_SIDE = 1024
+MOST_ENTITIES = 64
 CHUNK = 256  # images that are read at once
 DAMAGED = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
@@ -75,7 +78,8 @@ def examples_in(file: MaskFile, *, count: int) -> Sequence[Example]:
     (torch.Size([1, 8, 8]), 32)
     """
     with _opened(file.path) as arrays:
-        images, masks = _images(file.path, arrays), _masks(file.path, arrays)
+        images = _images(file.path, arrays)
+        masks = _masks(file.path, arrays)
         _check_pair(file, images, masks)
         count = min(count, images.shape[0])
         most = MOST_BYTES // (images.row + masks.row)

@@ -17,7 +17,8 @@ WIDTH = (0.14, 0.18)  # half the width of a solid in front, over the image's sid
 NEAR, FAR, SHRINK = 0.94, 0.6, 0.7  # y of the foot in front and at the wall, and how small a solid is there
 EDGE = 0.03  # least distance of a solid from the left and right borders
 GAP = 0.7  # least distance across of two solids over the sum of half their widths
-HORIZON, CORNER = (0.42, 0.52), (0.12, 0.3)  # y of the wall's lower edge; how far the corner is from the side
+HORIZON = (0.42, 0.52)  # y of the wall's lower edge
+CORNER = (0.12, 0.3)  # how far the corner is from the side
 SLOPE = 0.6  # of the side wall's lower edge
 MUTED, VIVID = ((0.15, 0.45), (0.35, 0.7)), ((0.75, 1.0), (0.8, 1.0))  # saturation and value
 LIGHT = (-0.5, -0.55, 0.67)  # where it comes from: left, above, in front
@@ -106,7 +107,8 @@ def _ground(rooms: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """Wall, a side wall that is darker, and a floor that is brighter in front, (B, 3, H, W)."""
     size = len(u)
     horizon, corner, side = rooms[:, 6:, None, None].unbind(1)
-    wall, floor = rooms[:, :3, None, None], rooms[:, 3:6, None, None]
+    wall = rooms[:, :3, None, None]
+    floor = rooms[:, 3:6, None, None]
     beyond = (corner - u) * side  # how far on the side wall's side of the corner
     edge = horizon + SLOPE * beyond.clamp(min=0)
     on_side = ((beyond * size + 0.5).clamp(0, 1) * side.abs())[:, None]

@@ -87,7 +87,8 @@ def labelled(size: int, *, seed: int) -> TensorDataset:
         count = int(rng.integers(COUNTS[0], COUNTS[1] + 1))
         objects.append(torch.from_numpy(layout(rng, count, world=world)).float())
         alike[world, count].append(index)
-    images, counts = torch.empty(size, 3, SIZE, SIZE, dtype=torch.uint8), torch.empty(size, len(LABELS))
+    images = torch.empty(size, 3, SIZE, SIZE, dtype=torch.uint8)
+    counts = torch.empty(size, len(LABELS))
     for (world, _), indices in alike.items():
         for part in torch.tensor(indices).split(CHUNK):
             drawn, _ = render(torch.stack([objects[i] for i in part]), world=world)

@@ -109,7 +109,8 @@ def _scene(concepts: Sequence[str], rng: np.random.Generator, generator: torch.G
     """A scene whose objects do not touch, under lights of its own."""
     count = len(concepts)
     while True:
-        sizes, places = rng.uniform(*SIZES, count), rng.uniform(-REACH, REACH, (count, 2))
+        sizes = rng.uniform(*SIZES, count)
+        places = rng.uniform(-REACH, REACH, (count, 2))
         apart = (math.dist(places[i], places[j]) > sizes[i] + sizes[j] + GAP for i, j in combinations(range(count), 2))
         if all(apart):
             break

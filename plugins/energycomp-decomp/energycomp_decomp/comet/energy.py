@@ -17,7 +17,8 @@ from energycomp.components import Composable, Condition, NoisedSpace, rule_weigh
 from energycomp.denoisers import Conditional, Denoiser, configured, rows, trunk
 from energycomp.errors import InputError
 
-STEPS, STEP_SIZE = 4, 0.5
+STEPS = 4
+STEP_SIZE = 0.5
 
 
 @configured

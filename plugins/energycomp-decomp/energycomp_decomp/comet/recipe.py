@@ -19,7 +19,8 @@ from energycomp_decomp.comet.model import untrained
 from energycomp_decomp.model import whole_numbers
 from energycomp_lab.training import FitConfig, Loss, Recipe, Step, start
 
-BATCH, STEPS = 32, 1_200
+BATCH = 32
+STEPS = 1_200
 
 
 def comet(

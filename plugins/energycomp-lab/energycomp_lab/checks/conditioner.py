@@ -75,7 +75,8 @@ def legal_values(conditioner: Conditioner) -> Tensor:
 
 def _check_attributes(conditioner: MixedConditioner, values: Tensor) -> None:
     """The words of each attribute, and what is open."""
-    support, name = conditioner.support, type(conditioner).__name__
+    support = conditioner.support
+    name = type(conditioner).__name__
     counted = tuple(len(words) for words in conditioner.attributes.values())
     expect(counted == support.words, f"{support.words} words in the support of {name}", f"{counted}", "make them agree")
     (places, _), opened = support.split(values), support.opened(values)
@@ -135,7 +136,8 @@ def _check_rebuilt(conditioner: Conditioner, factory: Callable[..., Any], values
 def _check_gradient(conditioner: Conditioner, values: Tensor) -> None:
     """Of a random projection of the rows: embeddings of sines and cosines have constant norms."""
     free = values.clone().requires_grad_()
-    rows, name = conditioner(free).rows, type(conditioner).__name__
+    rows = conditioner(free).rows
+    name = type(conditioner).__name__
     expect(rows.requires_grad, f"rows of {name} that do not depend on the values", "a gradient", "do not detach")
     direction = torch.randn(rows.shape, generator=torch.Generator().manual_seed(0)).to(rows)
     (gradient,) = torch.autograd.grad((rows * direction).sum(), free)

@@ -13,8 +13,10 @@ from energycomp.errors import NonFiniteError
 from energycomp.sampling import Run, Sampled, Sampler, StepCallback, Target, draw_samples
 from energycomp_lab.checks.expect import ConformanceError, expect, expect_same_state, expect_tensor
 
-SHAPE, ROW = (1, 1, 2), (2,)
-SAMPLES, STEPS = 1000, 50
+SHAPE = (1, 1, 2)
+ROW = (2,)
+SAMPLES = 1000
+STEPS = 50
 
 
 @attrs.frozen(eq=False, repr=False)

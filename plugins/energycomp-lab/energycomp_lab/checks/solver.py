@@ -101,7 +101,8 @@ def _same(found: Tensor, true: Tensor, tolerance: float = FOUND_WITHIN) -> bool:
 
 
 def _check_values(solution: Solution, problem: Problem, candidates: Tensor | None, what: str) -> None:
-    (low, high), values = problem.counts, solution.conditions
+    (low, high) = problem.counts
+    values = solution.conditions
     shape = (solution.count, *problem.value_shape)
     got = f"values {tuple(values.shape)} and count {solution.count} from {what}"
     expect(tuple(values.shape) == shape, got, f"(count, *V) = {shape}", "count is the number of values")
@@ -121,7 +122,8 @@ def _check_values(solution: Solution, problem: Problem, candidates: Tensor | Non
 
 
 def _check_confidence(solution: Solution, problem: Problem, what: str) -> None:
-    error, stderr = solution.error, solution.stderr
+    error = solution.error
+    stderr = solution.stderr
     expect(error >= -1e-6 and stderr >= 0, f"error {error} and stderr {stderr} from {what}", "at least 0", "average")
     bank = problem.draw(64, torch.Generator().manual_seed(1))
     with torch.no_grad():

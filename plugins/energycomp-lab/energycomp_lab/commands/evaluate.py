@@ -115,7 +115,9 @@ def evaluate(
         from energycomp_lab.evaluation import HasSceneScores
 
         ready = asked.ready(here)
-    loaded, examples, decomposes = ready.model, ready.examples, takes_apart(ready.model)
+    loaded = ready.model
+    examples = ready.examples
+    decomposes = takes_apart(ready.model)
     scored = isinstance(ready.images, HasSceneScores) and samples and part.total == 1
     scenes = partial(ready.images.scene_scores, count=samples, seed=run.seed) if scored else None
     report_of = partial(ready.evaluated, scenes=scenes)

@@ -79,7 +79,8 @@ def traverse(
 
 
 def _change(part: int, found: Traversal) -> str:
-    inside, outside = found.changed, found.outside
+    inside = found.changed
+    outside = found.outside
     where = {"in the image": inside} if outside is None else {"in the part": inside, "outside of it": outside}
     shares = [f"{100 * share:.3g} % {place}" for place, share in where.items() if share is not None]
     return f"part {part}, dim {found.dim}: brightness changes by {', '.join(shares)}"

@@ -98,7 +98,8 @@ class AttributeCalibration(Metric):
 
     def __init__(self, support: MixedSupport, attribute: int) -> None:
         super().__init__()
-        self.support, self.attribute = support, attribute
+        self.support = support
+        self.attribute = attribute
         for name in ("right", "certain", "matched"):
             self.add_state(name, torch.zeros(BINS, dtype=torch.float64), dist_reduce_fx="sum")
 

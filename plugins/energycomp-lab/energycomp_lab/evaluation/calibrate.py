@@ -75,7 +75,8 @@ def calibration_of(found: Mapping[int, Tensor]) -> Calibration:
             raise InputError(f"got {len(values)} images of {count} components; expected at least 2 of each count")
     counts = sorted(found)
     parts = [found[count].double() for count in counts]
-    mean, std = [part.mean(0) for part in parts], [part.std(0).clamp(min=1e-3) for part in parts]
+    mean = [part.mean(0) for part in parts]
+    std = [part.std(0).clamp(min=1e-3) for part in parts]
     # a deviation of few images is too small by chance, so each image is scored by those of the others
     scores = torch.cat([_left_out(part) for part in parts])
     levels = torch.quantile(scores, 1 - torch.tensor(TAILS, dtype=torch.float64))

@@ -33,7 +33,8 @@ class Conditions:
         solver: Solver | type[Solver] | str | None,
         count: int | Sequence[int] | Literal["true"] | None,
     ) -> None:
-        self.model, self.count = model, count
+        self.model = model
+        self.count = count
         self.chosen: Solver = object_of("solvers", model.defaults.solver if solver is None else solver)
         self.solver = type(self.chosen).__name__
         self.mixed = mixed_of(model.conditioner)

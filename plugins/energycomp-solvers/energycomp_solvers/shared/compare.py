@@ -38,7 +38,9 @@ def compared(
             it, half of the draws choose.
     """
     # Draws: half choose the rival, unless others did, and half compare
-    atoms, count, weighting = torch.cat([values, spare]), len(values), problem.weighting
+    atoms = torch.cat([values, spare])
+    count = len(values)
+    weighting = problem.weighting
     forms: list[QuadraticForm] = []
     sizes = [draws] if chooses is not None or draws < 4 else [draws // 2, draws - draws // 2]
     if len(sizes) == 2:

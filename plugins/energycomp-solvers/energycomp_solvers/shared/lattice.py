@@ -59,7 +59,8 @@ class Screen:
             return atoms, form
         self.admitted.update(indices)
         # The first draw is known; evaluate the others
-        more, known = self.atoms[indices], self.form.take(indices)
+        more = self.atoms[indices]
+        known = self.form.take(indices)
         if len(self.bank) > 1:
             known = known.cat(self.problem.quadratic(more, self._further))
         return torch.cat([atoms, more]), known if form is None else form.append(known)

@@ -23,7 +23,9 @@ from energycomp.components import from_quantiles, to_quantiles
 from energycomp.inference import Problem, QuadraticForm
 from energycomp_solvers.shared.subsets import subset_errors
 
-STEP, EDGE, DAMPING = 0.01, 1e-3, 1e-3
+STEP = 0.01
+EDGE = 1e-3
+DAMPING = 1e-3
 
 
 def newton_step(

@@ -28,7 +28,8 @@ def all_errors(form: QuadraticForm, slots: Sequence[Sequence[int]], weight: floa
     tensor([4., 2.], dtype=torch.float64)
     """
     # Two halves of the slots, and every choice of each
-    mean, middle = form.mean(), len(slots) // 2
+    mean = form.mean()
+    middle = len(slots) // 2
     mean = QuadraticForm(mean.b.double(), mean.gram().double(), mean.c.double())
     left, right = (weight * _choices(mean, part) for part in (slots[:middle], slots[middle:]))
     # J = J_left + J_right - c + 2 left.G.right: one matrix product
@@ -53,7 +54,8 @@ def with_prior(form: QuadraticForm, errors: Tensor, slots: Sequence[Sequence[int
     found = []
     for start, part in zip(range(0, len(errors), AT_ONCE), errors.split(AT_ONCE), strict=True):
         # Mixed radix: the atoms of each choice, from its number
-        index, atoms = torch.arange(start, start + len(part)), list[Tensor]()
+        index = torch.arange(start, start + len(part))
+        atoms = list[Tensor]()
         for slot in reversed(slots):
             atoms.insert(0, torch.tensor(slot)[index % len(slot)])
             index = index // len(slot)
@@ -82,7 +84,8 @@ def marginals(energies: Tensor, sizes: Sequence[int], beta: float) -> list[Tenso
     """
     # The posterior of all choices, summed over all other slots
     joint = torch.softmax(-beta * energies.double(), 0)
-    found, after = [], len(joint)
+    found = []
+    after = len(joint)
     for size in sizes:
         after //= size
         found.append(joint.view(-1, size, after).sum((0, 2)).clamp(max=1.0))  # rounding may lead above 1

@@ -51,7 +51,8 @@ def sequential_p_value(draws: tuple[int, ...], level: float, found: float) -> fl
     >>> [round(sequential_p_value((8, 16, 32, 64), 0.01, found), 4) for found in (0.0001, 0.0029, 0.04, 1.0)]
     [0.0004, 0.0099, 0.045, 1.0]
     """
-    looks, nominal = len(draws), nominal_level(draws, level)
+    looks = len(draws)
+    nominal = nominal_level(draws, level)
     if found < TINY:
         return looks * found
     return min(1.0, stopping(draws, [found] * looks if found <= nominal else [nominal] * (looks - 1) + [found]))
@@ -72,10 +73,13 @@ def stopping(draws: Sequence[int], nominal: Sequence[float]) -> float:
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     # What goes on after the first look: values of z, and the probability of each
     reach = min(bounds[0], FURTHEST)
-    z, mass, total = reach * nodes, reach * weights * _normal(reach * nodes), nominal[0]
+    z = reach * nodes
+    mass = reach * weights * _normal(reach * nodes)
+    total = nominal[0]
     for (before, now), bound in zip(pairwise(draws), bounds[1:], strict=True):
         # z given that of the look before: normal
-        mean, spread = (before / now) ** 0.5 * z, (1 - before / now) ** 0.5
+        mean = (before / now) ** 0.5 * z
+        spread = (1 - before / now) ** 0.5
         # Stop at this look: z beyond the bound on either side
         total += float(mass @ (ndtr((-bound - mean) / spread) + ndtr((mean - bound) / spread)))
         # Go on: the density of z within the bound, by quadrature

@@ -193,7 +193,8 @@ class _Compose:
         session = session_of(request)
         updates = None
         if (drawing := self.last.get(session)) and not self._is_old(session, drawing):
-            updates, drawing.updates = drawing.updates, None
+            updates = drawing.updates
+            drawing.updates = None
         return updates or (gr.skip(),) * 5
 
     def renew(self, value: Any, request: gr.Request) -> None:
@@ -207,7 +208,8 @@ class _Compose:
         return is_older or self.last[session] is not drawing
 
     def _lines(self, scene: Draft, model: Model, name: str, settings: Settings) -> tuple[Any, ...]:
-        python, shell = python_lines(scene, model, name, settings), shell_line(scene, model, name, settings)
+        python = python_lines(scene, model, name, settings)
+        shell = shell_line(scene, model, name, settings)
         formula = f"{in_words(scene, model, settings)}: the formula"
         return python, shell, gr.update(label=formula), repr(composed(scene, model, settings))
 
@@ -222,7 +224,8 @@ def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Bu
         A function that opens the model of a component in the tab when an event happens: `opens(event, component)`.
     """
     own = _Compose(library, worker)
-    model, address = gr.Textbox(library.first, visible=False), gr.Textbox("", visible=False)
+    model = gr.Textbox(library.first, visible=False)
+    address = gr.Textbox("", visible=False)
     about = gr.Markdown(f"**{library.first}**", elem_id="compose-model")
     scene = editor("compose-scene")
     with gr.Row(elem_id="compose-settings"):
@@ -239,7 +242,8 @@ def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Bu
         python, shell = code("Python", "python"), code("Shell", "shell")
     with gr.Accordion("The formula", open=False, elem_id="compose-formula") as words:
         formula = code("Formula")
-    inputs, outputs = [scene, model, seed, steps, sampler, canvas], [scene, python, shell, words, formula]
+    inputs = [scene, model, seed, steps, sampler, canvas]
+    outputs = [scene, python, shell, words, formula]
     drawing: dict[str, Any] = {"fn": own.draw, "inputs": inputs, "outputs": [*outputs, stop], **QUIET, **NETWORK}
     ending: dict[str, Any] = {"fn": own.show, "inputs": None, "outputs": outputs, **FREE}
     ending |= {"trigger_mode": "multiple"}

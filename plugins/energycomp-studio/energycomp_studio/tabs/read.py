@@ -241,7 +241,8 @@ class _Seen:
 def read_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
     """The components of the tab; returns that of its model."""
     own = _Read(library, worker)
-    history, result = gr.State([], time_to_live=FORGOTTEN), gr.State(None, time_to_live=FORGOTTEN)
+    history = gr.State([], time_to_live=FORGOTTEN)
+    result = gr.State(None, time_to_live=FORGOTTEN)
     key = gr.Textbox("", visible=False)
     with gr.Row(elem_classes="studio-bar"):
         picture = chooser("read-picture", "Drop an image here, or choose one (10 MB at most)", over="read-scene")

@@ -109,7 +109,8 @@ class _Tracking:
         def task(report: Callable[[Any], None]) -> Track:
             report(f"loading {name}")
             model = check_model(self.library.model(name))
-            images, read = frames(), list[TrackedFrame]()
+            images = frames()
+            read = list[TrackedFrame]()
             for number, image in enumerate(images):
                 report(Step(FRAMES, number, len(images)))
                 read.append(track_frame(image, model, read[-1] if read else None, seed=Settings(seed).seed))

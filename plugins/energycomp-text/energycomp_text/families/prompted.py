@@ -96,7 +96,8 @@ class Prompted:
 
     def __call__(self, opened: Opened) -> tuple[nn.Module, Text]:
         """The network and the conditioner."""
-        pipe, settings = opened.pipe, opened.settings
+        pipe = opened.pipe
+        settings = opened.settings
         own = getattr(pipe, self.tokenizer, None)
         tokenizer, length = (pipe.tokenizer, None) if own is None else (own, settings.length)
         characters = Characters(tokenizer, length or int(tokenizer.model_max_length))
@@ -128,7 +129,9 @@ class PromptEncoder(nn.Module):
 
     def __init__(self, opened: Opened, own: Prompted, characters: Characters) -> None:
         super().__init__()
-        self.opened, self.own, self.characters = opened, own, characters
+        self.opened = opened
+        self.own = own
+        self.characters = characters
 
     def forward(self, ids: Tensor, mask: Tensor) -> Condition:  # noqa: ARG002 - the zeros of a value say the same
         """Numbers (R, L) of characters to R rows."""
@@ -142,7 +145,8 @@ class PromptEncoder(nn.Module):
     @torch.no_grad()
     def null(self) -> Condition:
         """The unconditional row."""
-        pipe, settings = self.opened.pipe, self.opened.settings
+        pipe = self.opened.pipe
+        settings = self.opened.settings
         self._move(device_of(self.opened.network))
         return self.own.encode(pipe, [""], settings) if self.own.null is None else self.own.null(pipe, settings)
 
@@ -163,7 +167,8 @@ class PipelineNetwork(nn.Module):
     def __init__(self, opened: Opened, own: Prompted, null: Callable[[], Condition]) -> None:
         super().__init__()
         self.part: Any = opened.network.eval().requires_grad_(requires_grad=False)
-        self.opened, self.own = opened, own
+        self.opened = opened
+        self.own = own
         self._make_null = null
         self._null: Condition | None = None
 

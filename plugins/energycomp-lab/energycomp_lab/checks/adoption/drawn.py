@@ -85,7 +85,8 @@ def drawn(case: Case, count: int, **scheduler: Any) -> Drawn:
 
 def compared(found: Tensor, data: Tensor) -> Drawn:
     """Samples (G, D) beside data (N, D), of which some may be the same."""
-    middle, reach = (data.max() + data.min()) / 2, (data.max() - data.min()).clamp(min=1e-9) / 2
+    middle = (data.max() + data.min()) / 2
+    reach = (data.max() - data.min()).clamp(min=1e-9) / 2
     some = data[torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:NEAREST]]
     distinct = some.unique(dim=0)
     apart = torch.cdist(distinct, distinct).fill_diagonal_(math.inf).amin(1).median().clamp(min=1e-9)

@@ -168,7 +168,8 @@ def doubtful(known: Table) -> Tensor:
     """The labels whose samples another label explains better, and those other labels."""
     gaps = (known.gaps / known.errors[:, :, 0].mean(0)[:, None]).mean(1).nan_to_num(math.inf)  # (n, R)
     best = gaps.min(1)
-    own, other = known.shown[:, 0], known.shown.gather(1, best.indices[:, None])[:, 0]
+    own = known.shown[:, 0]
+    other = known.shown.gather(1, best.indices[:, None])[:, 0]
     bad = torch.stack([best.values[own == one].mean() < 0 for one in own])
     return torch.cat([own[bad], other[bad]]).unique()
 

@@ -130,7 +130,8 @@ def _adopted(network: nn.Module, said: dict[str, Any]) -> Any:
 def labels_of(model: Model) -> int:
     """How many labels the network of a model of classes takes, by its classes, the null and its embeddings."""
     adapter: Any = model.denoiser.network
-    classes, null = model.denoiser.token_shape[1], adapter.options["null"]
+    classes = model.denoiser.token_shape[1]
+    null = adapter.options["null"]
     sizes = {m.num_embeddings for m in adapter.network.modules() if isinstance(m, nn.Embedding)}
     return max(classes, 0 if null is None else int(null) + 1, classes + 1 if classes + 1 in sizes else 0)
 
@@ -154,7 +155,8 @@ _Change = tuple[str, str, str, dict[str, Any], str]
 
 def _options(case: Case) -> Iterator[_Change]:
     """Other values of one option."""
-    samples, options = case.samples, case.options
+    samples = case.samples
+    options = case.options
     options = options | {"data_range": tuple(options["data_range"] or (-1.0, 1.0))}
     low, high = ((end - float(samples.mean())) / max(float(samples.std()), 1e-6) for end in (-1, 1))
     others: dict[str, tuple[Any, ...]] = {

@@ -76,7 +76,8 @@ def linear_prediction(flat: Tensor, noised: Noised) -> Tensor:
         s = signal[mine]
         n = noise[mine]
         off = x[mine] - signal[mine] * mean
-        plain, along = 1 / (s**2 * rest + n**2), 1 / (s**2 * (0.8 * known + rest) + n**2)
+        plain = 1 / (s**2 * rest + n**2)
+        along = 1 / (s**2 * (0.8 * known + rest) + n**2)
         found[mine] = n * (plain * off + ((along - plain) * (off @ axes.T)) @ axes)
     return found
 

@@ -21,7 +21,8 @@ from energycomp_lab.checks.adoption.labels import LABELLED, in_turn, predictions
 WINDOW = (30.0, 8.0, 2.0, 0.5, 0.13, 0.035, 0.01)  # SNR relative to the variance of the samples
 WIDER = 0.001  # what a level more of a window counts, as a share of samples that are read right
 RIVALS = 2  # wrong labels of a sample that are compared
-RESAMPLED, SURE = 400, 0.95  # of the samples; the share of them in which another window must read better
+RESAMPLED = 400  # of the samples
+SURE = 0.95  # the share of them in which another window must read better
 WRONG = 2.33  # standard deviations of a normal distribution that 1 % are beyond: of readings that are wrong
 
 
