@@ -117,8 +117,7 @@ def _described(point: EntryPoint) -> PluginInfo:
     name, version, error = "", "", None
     try:
         if point.dist is not None:
-            name = point.dist.name
-            version = point.dist.version
+            name, version = point.dist.name, point.dist.version
     except Exception as fault:  # metadata of any package: missing, or bytes that are not text
         error = f"Got metadata that cannot be read ({type(fault).__name__}: {fault}). Reinstall the package."
     info = PluginInfo(point.name, name or point.name, version or "?", error=error, module=point.value)
