@@ -1,0 +1,114 @@
+"""What `energycomp sample` draws, and what it says of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import typer
+
+from energycomp.cli.output import ranking_record, wrong_components
+from energycomp.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from energycomp.inference import BestSamples
+    from energycomp.models import Model
+    from energycomp.sampling import Composer, SamplingReport
+
+ATTRIBUTES = "attributes"  # the guidance that changes components, and not their composition
+FORECASTER = "smc"
+
+
+def forecasts_of(composers: list[Composer], sampler: str | None, seed: int) -> tuple[dict[str, Any], list[str]]:
+    """What a sampler says of compositions before they are sampled, as JSON and as lines."""
+    from energycomp.plugins import find
+    from energycomp.sampling import Forecasts
+
+    name = sampler or FORECASTER
+    chosen = find("samplers", name)()
+    if not isinstance(chosen, Forecasts):
+        raise InputError(f"got --forecast with --sampler {name}; expected one that forecasts, such as {FORECASTER}")
+    found = [chosen.forecast(composer.composition, generator=seed) for composer in composers]
+    pairs = [(repr(composer.composition), one) for composer, one in zip(composers, found, strict=True)]
+    record = {"forecasts": [{"composition": name, **attrs.asdict(one)} for name, one in pairs]}
+    return record, [f"{name}: {one}" for name, one in pairs]
+
+
+def _scale(name: str, scale: float | None, model: Model) -> float:
+    """The scale of a guidance, that of the model where none is given; refuses one that changes nothing."""
+    from energycomp.components import mixed_of
+
+    if scale is None:
+        scale = model.defaults.attribute_guidance if name == ATTRIBUTES else model.defaults.guidance_scale
+    if mixed_of(model.conditioner) is None if name == ATTRIBUTES else scale == 1.0:
+        raise InputError(
+            f"got --guidance {name} with {model.name} at the scale {scale:g}, which changes nothing; expected a "
+            f"scale such as {name}=2.0, and for {ATTRIBUTES} a model whose components have some; change it"
+        )
+    return scale
+
+
+def sampled(
+    composers: list[Composer], n: int, best_of: int, model: Model, options: dict[str, Any]
+) -> tuple[list[Any], dict[str, Any], list[str]]:
+    """Samples, or the best of several, and what is reported of them as JSON and as lines."""
+    from energycomp.components import per_sample
+    from energycomp.inference import sample_best
+    from energycomp.sampling import Composer
+
+    runs: list[SamplingReport] = []
+    lines = [repr(composer.composition) for composer in composers]
+    report: dict[str, Any] = {"composition": lines[0]} if len(lines) == 1 else {"compositions": [*lines]}
+    if (name := options.get("guidance")) is not None:
+        options["guidance_scale"] = _scale(name, options.get("guidance_scale"), model)
+        report |= {"guidance": name, "guidance_scale": options["guidance_scale"]}
+        lines.append(f"guidance {name}, scale {options['guidance_scale']:g}")
+    composer = composers[0] if len(composers) == 1 else Composer(per_sample(composers))
+    best: BestSamples | None = None
+    if best_of == 1:
+        images = composer.sample(n, report=runs.append, **options)
+    else:
+        best = sample_best(
+            composer, n, best_of=best_of, until_complete=True, model=model, report=runs.append, **options
+        )
+        images = best.images
+    for warning in dict.fromkeys(warning for run in runs for warning in run.warnings):
+        typer.echo(f"energycomp: warning: {warning}", err=True)
+    records = [attrs.asdict(run) | {"warnings": run.warnings} for run in runs]
+    if best is None:
+        return images, {**report, "report": records[0]}, [*lines, _cost(runs[0])]
+    shown = {name: [ranking_record(best.ranking, i) for i in getattr(best, name)] for name in ("kept", "dropped")}
+    found = {"complete": best.complete, **shown, "rows_per_sample": best.rows_per_sample}
+    report |= {"best_of": {"best_of": best_of, **found, "reports": records}}
+    return images, report, [*lines, *_best_lines(best)]
+
+
+def _cost(run: SamplingReport) -> str:
+    """What a sampler reports, in a line: what it cost, its least effective sample size, and how many it rejected."""
+    said = [f"{run.evaluations:,} network evaluations"]
+    said += [f"effective sample size at least {min(run.ess):.0%} of the particles"] if run.ess else []
+    said += [f"kept {run.kept} of {run.drawn} samples"] if run.drawn is not None else []
+    return ", ".join(said)
+
+
+def _best_lines(best: BestSamples) -> list[str]:
+    """Which samples were kept, in lines, and a warning on stderr where some of them lack a component."""
+
+    def reasons(indices: Sequence[int]) -> str:
+        counts = Counter(wrong_components(best.ranking, i) or "complete, of smaller least lift" for i in indices)
+        return "; ".join(f"{count} {reason}" for reason, count in counts.most_common())
+
+    n = len(best.kept)
+    if best.complete < n:
+        lacks = reasons(best.kept[best.complete :])
+        typer.echo(f"energycomp: warning: {n - best.complete} of {n} kept samples: {lacks}; raise --best-of", err=True)
+    complete = int(best.ranking.complete.sum())
+    drawn = len(best.ranking.lift)
+    return [
+        f"kept {n} of {drawn} samples; {complete} show every component",
+        *([f"dropped {len(best.dropped)}: {reasons(best.dropped)}"] if best.dropped else []),
+        f"{best.rows_per_sample:,.0f} network evaluations per kept sample",
+    ]
