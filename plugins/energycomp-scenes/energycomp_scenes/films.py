@@ -76,9 +76,11 @@ def film(
             f"'red cube at 0.2,0.5 {ARROW} 0.7,0.5', or a path of the camera, such as '0,0,0 {ARROW} 1,0,0'; "
             "energycomp sample draws one image"
         )
+    offsets = None
     if camera is not None:
         check_viewpoint(model)
-    offsets = None if camera is None else moved(camera, frames, 3)
+        offsets = moved(camera, frames, 3)
+    # A component for each object, with a value for each frame
     heads = own.placed([text.split(ARROW)[0].strip() for text in script], torch.Generator().manual_seed(seed))
     leaves = []
     for text, head in zip(script, heads, strict=True):
@@ -91,10 +93,12 @@ def film(
         if not bool(own.support.check(values).all()):
             raise InputError(f"got {text!r} with a place outside of the image; expected numbers in [0, 1]")
         leaves.append(model.leaf(values, name=text))
+    # The camera is one more
     if offsets is not None:
         view = Viewpoint(model.denoiser.token_shape)
         condition = view(torch.cat([view.parse(camera=offset) for offset in offsets.tolist()]))
         leaves.append(Conditional(model.denoiser, condition, name="camera"))
+    # All frames from the same noise
     images = Composer(leaves).sample(frames, generator=[seed] * frames, **options)
     return [model.shown(image, side=SIDE) for image in images]
 

@@ -124,10 +124,12 @@ def joined(solution: Solution, image: Any, model: Model, *, generator: int | tor
         )
     if not solution.count:
         return solution
+    # Read the words with the other model, at the places that were found
     problem = make_problem(model.encode(model.given(image)), model, count=solution.count)
     found = read_attributes(problem, solution.conditions[:, :2].to(problem.device), generator=as_generator(generator))
     others = found.probabilities(problem.beta, problem.energies)
     words = [pooled(one.cpu(), other.cpu()) for one, other in zip(solution.posteriors, others, strict=True)]
+    # The most likely words of both; what was measured of another answer does not hold any more
     codes = torch.stack([each.argmax(1) + 1 for each in words], dim=1)
     before = solution.conditions.cpu()
     turns = torch.where(codes[:, SHAPE - 2, None] == CUBE, before[:, TURN:], 0.0)  # a cube that stays one stays turned
@@ -188,6 +190,7 @@ def belief(
     count = solution.count
     if values.ndim != 2 or values.shape[1] not in (TURN, TURN + 1):
         raise InputError(f"got {solution!r}, whose components are no objects; expected a reading of clevr")
+    # Draw words of their posterior, then places around those that were found
     random = as_generator(generator)
     codes = values[None, :, 2:TURN].long().expand(draws, -1, -1).clone()
     if solution.words is not None and count and bool(solution.words.isfinite().all()):

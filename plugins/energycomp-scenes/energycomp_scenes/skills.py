@@ -47,7 +47,9 @@ if TYPE_CHECKING:
 
 NAMES = "abcdefgh"
 AT = 0.05
-MOST, DENIED, CLEARLY = 5, 0.25, 0.3  # objects of a graph, share of relations that are denied, margin of the layout
+MOST = 5  # objects of a graph
+DENIED = 0.25  # share of the relations of a graph that are denied
+CLEARLY = 0.3  # scene units by which relations hold in the layout
 
 
 @attrs.frozen
@@ -166,14 +168,18 @@ def judged(graph: SceneGraph, found: Tensor) -> tuple[bool, bool, bool]:
     """Whether all is right, whether the described objects are there, and whether nothing else is, by objects (K, 6)."""
     texts = [text.partition(" at ")[0] for text in graph.objects.values()]
     wanted = torch.cat([Objects().read(f"{text} at 0.5,0.5") for text in texts])[:, 2:]
+    # Which objects fit each description
     fits = [
         [k for k, one in enumerate(found[:, 2 : 2 + wanted.shape[1]]) if bool(((one == words) | (words == 0)).all())]
         for words in wanted
     ]
-    right = there = False
+    # One choice of them of which all relations hold
+    right = False
+    there = False
     for choice in _choices(fits):
         there = True
-        if right := bool(graph.holds(ground_of(found[list(choice)][None]))):
+        right = bool(graph.holds(ground_of(found[list(choice)][None])))
+        if right:
             break
     return right, there, len(found) == len(wanted)
 
@@ -193,11 +199,13 @@ def random_graph(count: int, seed: int) -> SceneGraph:
     random = torch.Generator().manual_seed(seed)
     size = min(count + 1, MOST)
     ground = ground_of(object_values(scene_of(seed, 0, (size, size)))[None])
+    # Objects, no two of one colour and shape
     kinds = torch.randperm(24, generator=random)[:size].tolist()
     words = [f"{ATTRIBUTES['color'][kind // 3]} {ATTRIBUTES['shape'][kind % 3]}" for kind in kinds]
     objects = dict(zip(NAMES, words, strict=False))
     index = {name: k for k, name in enumerate(objects)}
     pairs = list(itertools.permutations(objects, 2))
+    # Relations that the layout shows clearly, or does not, which deny them
     relations = list[Formula]()
     while len(relations) < count:
         pair = pairs[int(torch.randint(len(pairs), (), generator=random))]

@@ -215,6 +215,7 @@ def track_frame(image: Any, model: Model, before: TrackedFrame | None = None, *,
         return _first(image, model, seed)
     index = before.frame + 1
     known = before.known
+    # Move the objects to where they are expected, and to where the image has them; judge on other draws
     generator = torch.Generator().manual_seed(derived_seed(seed, index))
     problem = make_problem(model.encode(model.given(image)), model)
     low = [problem.draw(3 * DRAWS, generator)[:DRAWS] for _ in range(2)]  # small timesteps see places best
@@ -226,12 +227,12 @@ def track_frame(image: Any, model: Model, before: TrackedFrame | None = None, *,
         each.found(places[k], precision[k], evidence[k]) if k in seen else each.hidden(evidence[k])
         for k, each in enumerate(expected)
     ]
+    # Find what is not explained: one object in a search, so that others follow where several are lost
     view = Explained(form, judged, places, list(seen))
     lost = [k for k in range(len(expected)) if k not in seen]
     corner = (0.25 + index % 2 / 2, 0.25 + index // 2 % 2 / 2)
     found = frame.find(view, lost, corner)
     again = found
-    # One search finds one object: go on where others are lost.
     while again is not None and again.which is not None:
         which = again.which
         sharp = torch.full((2,), START[0] ** -2)
@@ -243,13 +244,9 @@ def track_frame(image: Any, model: Model, before: TrackedFrame | None = None, *,
         again = frame.find(view, lost, corner)
     if again is not None and again.which is None:
         known += 1
-        one = Tracked.new(known, again.place, map(torch.zeros, frame.words), again.evidence)
-        codes = torch.zeros(len(frame.words))
-        for attribute in range(len(frame.words)):
-            errors = frame.read(view.judged, view.seen, one.place, codes, attribute)
-            one = one.read(errors, attribute, frame.beta)
-            codes[attribute] = one.codes[attribute]
-        objects.append(one)
+        new = Tracked.new(known, again.place, map(torch.zeros, frame.words), again.evidence)
+        objects.append(_read_anew(frame, view, new))
+    # Where nothing was found, read the least certain word of what is seen clearly once more
     if found is None and seen and frame.words:
         clear = [k for k in seen if evidence[k] > objects[k].usual / 2] or seen
         options = [(sure, k, attribute) for k in clear for attribute, sure in enumerate(objects[k].certainty)]
@@ -257,6 +254,16 @@ def track_frame(image: Any, model: Model, before: TrackedFrame | None = None, *,
         errors = frame.read(judged, [j for j in seen if j != k], places[k], frame.codes[k], attribute)
         objects[k] = objects[k].read(errors, attribute, frame.beta)
     return _described(index, objects, problem.rows, known, model)
+
+
+def _read_anew(frame: Sighting, view: Explained, one: Tracked) -> Tracked:
+    """A new object with its words, one attribute after another."""
+    codes = torch.zeros(len(frame.words))
+    for attribute in range(len(frame.words)):
+        errors = frame.read(view.judged, view.seen, one.place, codes, attribute)
+        one = one.read(errors, attribute, frame.beta)
+        codes[attribute] = one.codes[attribute]
+    return one
 
 
 def _first(image: Any, model: Model, seed: int) -> TrackedFrame:
