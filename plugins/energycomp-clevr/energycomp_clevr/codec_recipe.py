@@ -29,7 +29,9 @@ from energycomp_datasets.clevr.layout import read
 from energycomp_datasets.pictures import image_files
 from energycomp_lab.training import FitConfig, Recipe, Step
 
-SIZE, CROP, REDUCTION = 128, 64, 8  # pixels: of a picture, of what is trained on, and of one position of the latents
+SIZE = 128  # pixels of a picture
+CROP = 64  # pixels of what is trained on
+REDUCTION = 8  # pixels of one position of the latents
 WIDTHS = (48, 48, 96, 192)
 RENDERED = 4_000
 NOISE = 0.1

@@ -36,15 +36,19 @@ from energycomp_clevr.viewpoint import AXES, HOME
 
 FRAME = (480, 320)  # width and height of CLEVR's images, in whose pixels all lengths are
 SPHERE = 2  # among the shapes, from 1
-ROUND, DIRECTIONS, POINTS = 96, 256, 64  # points of a rim, normals that find a polygon, and points of an outline
+ROUND = 96  # points of a rim
+DIRECTIONS = 256  # normals that find a polygon
+POINTS = 64  # of an outline
 CORNER = 0.9  # where the bevel of a cube begins, in half extents
 RIMS = ((1.0, 0.94), (0.97, 0.985), (0.94, 1.0))  # radius and height of the rims of a cylinder, in half extents
-REACH, STEP = 4.0, 0.25  # pixels: how far from an outline edges are sought, and at which distances
+REACH = 4.0  # pixels from an outline in which edges are sought
+STEP = 0.25  # pixels between the distances at which they are sought
 FAINT = 0.05  # a change of colour that counts half
 FAR = 0.6  # pixels: edges that are farther off count less
 FIRST = 8  # the first step takes FIRST times as much
 SPARSE = 8.0  # pixels of an outline that count as one edge with a standard error of one pixel
-STEPS, LEAST = 8, 8  # of the fit, and the points of an outline below which it is not used
+STEPS = 8  # of the fit
+LEAST = 8  # points of an outline below which it is not used
 PLACE, TURNED, CAMERA = 1.0, 3.0, 0.22  # std of places, of turns, and of a camera that was inferred by a network
 CHANGE = (0.02, 0.02, 0.5, 0.5, 1.0)  # of up, forward, x, y and turn, for differences
 TRIED = 18  # turns of a cube whose turn is open

@@ -37,7 +37,9 @@ from energycomp_lab.training import (
 
 RENDERED = 32_000
 OBJECTS = (0, 5)  # 6 and more stay out of distribution; K = 0 identifies the unconditional row
-OPEN_SCENE, OPEN_OBJECT, OPEN_ATTRIBUTE = 0.3, 0.1, 0.1  # how often attributes are left open
+OPEN_SCENE = 0.3  # share of the scenes in which all attributes are left open
+OPEN_OBJECT = 0.1  # of the objects of the others
+OPEN_ATTRIBUTE = 0.1  # of the attributes of the others
 CROWDED = Variety(side=2.6, gap=0.05, direction_gap=0.05)  # objects that cover each other
 WIDE = Variety(camera=0.7, lights=1.6, sizes=0.06)  # beyond what CLEVR shows
 WIDE_CROWDED = attrs.evolve(CROWDED, camera=WIDE.camera, lights=WIDE.lights, sizes=WIDE.sizes)

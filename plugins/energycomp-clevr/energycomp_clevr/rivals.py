@@ -13,7 +13,8 @@ WORDS = (*map(len, ATTRIBUTES.values()), QUARTER)
 SWAPS = 2  # objects of a scene with a wrong word
 MIXED_UP = (0.1, 0.2, 0.3, 0.4, 0.3)  # how often a wrong size, colour, material, shape and turn is tried, relatively
 TURNED = (15, 75)  # degrees between a right turn and a wrong one
-BESIDE, MOVED = 0.08, 0.04  # how far from an object a wrong one is put, and a moved one
+BESIDE = 0.08  # how far from an object a wrong one is put
+MOVED = 0.04  # how far an object is moved
 
 
 def draw_rivals(

@@ -28,7 +28,8 @@ from energycomp_scenes.reading import check_objects
 from energycomp_scenes.relations import ground_of
 
 SURE = 0.8  # posterior of all words that were asked for, of a picture that is kept
-LARGE, SIZE = 2.0, 2  # the code of a large object, and its place in a value
+LARGE = 2.0  # the code of a large object
+SIZE = 2  # its place in a value
 AGAIN = 20  # times that places are sought for which relations hold of large objects, too
 
 

@@ -24,7 +24,8 @@ from energycomp_datasets.clevr.geometry import CAMERA_POSITION, HALF_HEIGHT, HAL
 from energycomp_datasets.clevr.scenes import SIZES
 
 SOFT = 0.1  # scene units
-NEAR, ROW = 2.0, 0.8  # scene units: the greatest distance of near places, and depth between those in a row
+NEAR = 2.0  # scene units: the greatest distance of near places
+ROW = 0.8  # scene units: the greatest depth between places in a row
 HEIGHTS = (sum(SIZES.values()) / 2, *SIZES.values())  # of centres, of an open size, of a small and of a large object
 
 

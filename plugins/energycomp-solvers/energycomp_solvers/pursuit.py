@@ -39,11 +39,14 @@ from energycomp_solvers.shared.repair import Repair
 from energycomp_solvers.shared.subsets import add_each, greedy, promising, still_falls, subset_errors, swap
 
 STAGES = ("lattice", "pursuit", "count", "polish", "doubts", "comparison")  # of `Solution.trace["rows"]`
-PROMISING, FURTHER = 1, 3  # values of the lattice per component: of a first search, and once others are in place
+PROMISING = 1  # values of the lattice per component, of a first search
+FURTHER = 3  # the same once others are in place
 FIRST_WORDS = 3  # draws of the first reading of words; doubts and uncertain words get more
 DECIDING = 0  # the seed of the draws that decide words and doubts: they are the same whatever the seed of the search
-WITH_PRIOR, ARRIVED = 40, 1e-4  # most last steps under a prior, and the share of the error below which they end
-MOVES, SETTLED = 4, 0.01  # most Gauss-Newton steps of an added value, and the share of the error below which they end
+WITH_PRIOR = 40  # most last steps under a prior
+ARRIVED = 1e-4  # share of the error below which these end
+MOVES = 4  # most Gauss-Newton steps of an added value
+SETTLED = 0.01  # share of the error below which these end
 
 
 @attrs.frozen(eq=False)
@@ -156,8 +159,8 @@ class Pursuit:
         # Decide how many there are. A search that goes on decides again, with more draws.
         goes_on = problem.has_empty and self.budget > 0
         half = max(1, most // 2)
-        parts = _parts(half if goes_on else most)
-        held_out = HeldOut(problem, found.atoms, [problem.draw(n, generator) for n in parts])
+        banks = [problem.draw(n, generator) for n in _parts(half if goes_on else most)]
+        held_out = HeldOut(problem, found.atoms, banks)
         kept = held_out.decided(found.form, found.chosen, found.extra, self.p_value)
         values = found.atoms[kept]
         spent.append(problem.rows)
@@ -282,7 +285,6 @@ def _finished(
         words = read_attributes(problem, values, sweeps=2, known=words, generator=decides)
         values = words.values if answer.refit is None else answer.refit.settled(words.values)
     spent = [*spent, problem.rows]
-
     # Compare them on draws of their own.
     solution = compared(problem, values, answer.rivals, draws, trace, generator, answer.chooses)
     if words is not None:

@@ -37,13 +37,15 @@ from energycomp_datasets.clevr.geometry import (
 )
 from energycomp_datasets.clevr.scenes import SIZES
 
-SIDE, RAYS = 64, 2  # pixels of a window, and rays along the side of a pixel
+SIDE = 64  # pixels of a window
+RAYS = 2  # along the side of a pixel
 REACH = 2.1  # half the side of a window, over the half extent of the object
 CORNER = 1.5  # how far an outline is from its centre at most, over the half extent
 TURNS = 18  # of a cube, in a quarter
 SCALES = (0.88, 0.92, 0.96, 1.0, 1.04, 1.08, 1.12)
 SHIFT = 3  # pixels of a window
-SURE, CLEAR = 3, 5  # pixels of a window: how far seeds are from all outlines, inside and outside
+SURE = 3  # pixels of a window by which seeds inside are away from all outlines
+CLEAR = 5  # and those outside
 BETA = 60.0  # of the weights
 LEAST = 1e-5  # their squared differences are divided by their mean
 LUCK = 0.003  # overlap that a cube gains by its many turns, on renders

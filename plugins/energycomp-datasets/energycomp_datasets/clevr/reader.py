@@ -13,7 +13,8 @@ from energycomp.errors import InputError
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
 from energycomp_datasets.shipped import load_network
 
-SIZE, CELL = 128, 4  # pixels: of an image, and of a cell of the maps
+SIZE = 128  # pixels of an image
+CELL = 4  # pixels of a cell of the maps
 WORDS = tuple(map(len, ATTRIBUTES.values()))
 SURE = 0.5  # least height of a peak that is an object: most counts of held-out renders are right
 FINE, COARSE = 64, 128  # channels

@@ -31,9 +31,12 @@ if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
 RECORD = "video.json"  # in the folder of each video
-FIELD, GAP = 2.8, 0.1  # scene units: objects stay within this of the origin, and so far apart
-PATHS, TRIES = 60, 400  # paths that are tried for an object, and scenes for a video
-HIDDEN, SEEN = 1e-9, 0.9  # shares of visible pixels: of what is hidden, and of what is seen in the first frame
+FIELD = 2.8  # scene units from the origin within which objects stay
+GAP = 0.1  # scene units between objects
+PATHS = 60  # that are tried for an object
+TRIES = 400  # scenes that are tried for a video
+HIDDEN = 1e-9  # share of visible pixels of what is hidden
+SEEN = 0.9  # of what is seen in the first frame
 CAMERA = 0.4  # scene units, how far a moving camera is from its usual place along each axis at most
 
 

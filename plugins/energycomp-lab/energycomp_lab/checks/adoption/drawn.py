@@ -14,7 +14,9 @@ from energycomp.errors import EnergycompError
 from energycomp_lab.checks.adoption.case import Case, Finding, once
 
 FAR = 3.0  # times the range of the data, or the distance to the nearest of them
-STEPS, DRAWN, MOST = 20, 16, 64  # of samples that are drawn; of few numbers, more of them
+STEPS = 20  # of samples that are drawn
+DRAWN = 16  # how many are drawn, at least
+MOST = 64  # and at most, of few numbers
 NEAREST = 64  # of the data, to which distances are measured: among more data the nearest one is nearer
 OFF = 0.1  # of the variance, by how much the means may differ
 NARROW, WIDE = math.log(0.6), math.log(1.3)  # ratios of standard deviations, in log: few steps make samples narrow
