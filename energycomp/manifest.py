@@ -50,7 +50,8 @@ def verify(path: str | Path) -> None:
     try:
         for name, file in files.items():
             _check_inside(path, name, file)
-            if (size := file.stat().st_size) != manifest[name]["size"]:
+            size = file.stat().st_size
+            if size != manifest[name]["size"]:
                 raise _altered(path, file, name, f"has {size} bytes, the manifest says {manifest[name]['size']}")
         for name, file in files.items():
             if _sha256(file) != manifest[name]["sha256"]:

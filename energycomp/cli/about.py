@@ -56,8 +56,9 @@ def install(
     ```
     """
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
-    if code := subprocess.run([*pip, "--", *packages], check=False).returncode:  # noqa: S603 - what it is for
-        raise typer.Exit(code)
+    done = subprocess.run([*pip, "--", *packages], check=False)  # noqa: S603 - what it is for
+    if done.returncode:
+        raise typer.Exit(done.returncode)
     subprocess.run([sys.executable, "-m", "energycomp", "plugins"], check=True)
 
 

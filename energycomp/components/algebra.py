@@ -203,7 +203,8 @@ class Composition(Composable):
 
 def with_energies(leaves: Iterable[Any], instead: str) -> list[HasEnergy]:
     """The leaves; raises `CompositionError` for one without an energy, and says what to do `instead`."""
-    for leaf in (found := list(leaves)):
+    found = list(leaves)
+    for leaf in found:
         if not isinstance(leaf, HasEnergy):
             raise CompositionError(f"got {leaf!r}, which has no energy; expected `energy(sample, timestep)`{instead}")
     return found
@@ -347,7 +348,8 @@ class Mixture(Composable):
             raise CompositionError("got a mixture of nothing, or of 0; expected components with at least one leaf each")
         leaves = Terms((leaf, 1.0) for part in self.components for leaf in part.terms)
         for part in self.components:
-            if abs((mass := _mass(part)) - 1.0) > LEAST_VALUE:
+            mass = _mass(part)
+            if abs(mass - 1.0) > LEAST_VALUE:
                 raise _another_mass(part, mass)
         return Composition(leaves)
 

@@ -141,7 +141,9 @@ def on(part: Part, component: EnergyComponent, shape: Sequence[int], *, ground: 
     """
     whole = Composition.of(component)
     shape = tuple(shape)
-    if (own := part.shape(shape)) != (found := tuple(whole.noised_space.sample_shape)):
+    own = part.shape(shape)
+    found = tuple(whole.noised_space.sample_shape)
+    if own != found:
         got = f"got {whole!r} with samples of shape {found} on {part!r} of {shape}, which has the shape {own}"
         raise CompositionError(f"{got}; expected one shape; change the part")
     pairs = [(_leaf(part, leaf, shape, ground), on_part(weight, part, shape)) for leaf, weight in whole.terms.items()]
@@ -193,7 +195,8 @@ class _Placed:
     samples = property(attrgetter("weight.samples"))
 
     def at(self, share: Tensor, shape: Shape, /) -> Tensor:
-        values = self.weight.at(share, own := self.part.shape(shape))
+        own = self.part.shape(shape)
+        values = self.weight.at(share, own)
         values = values.expand(len(values), *own)
         mean = by_sample(values.flatten(1).mean(1), 1 + len(shape))
         return self.part.placed(values, mean.expand(len(values), *shape))

@@ -125,7 +125,8 @@ def sample_best(
     samples = torch.cat(drawn)
     ranking = _joined(rankings)
     kept = ranking.order[:n]
-    if ranking.energy is not None and (out := int(ranking.energy[list(kept)].isinf().sum())):
+    out = 0 if ranking.energy is None else int(ranking.energy[list(kept)].isinf().sum())
+    if out:
         warnings.warn(
             f"the constraint rules {out} of the {n} kept samples out, because it allows no others of the "
             f"{len(samples)} that were drawn; raise best_of",

@@ -245,7 +245,8 @@ def _read_vae(folder: Path) -> Any:
         raise CheckpointError(f"got {folder} without a {file.name} of at most {MAX_CONFIG_BYTES:,} bytes; restore it")
     config = json.loads(file.read_text(encoding="utf-8"))
     tensors = read_tensors(folder / VAE_WEIGHTS)
-    if (kind := config.get("_class_name")) not in AUTOENCODERS:
+    kind = config.get("_class_name")
+    if kind not in AUTOENCODERS:
         raise CheckpointError(f"got {file} of the class {kind!r}; expected {', '.join(AUTOENCODERS)}; restore it")
     build = partial(getattr(diffusers, kind).from_config, config)
     with on_meta(tensors, str(folder)):

@@ -46,7 +46,8 @@ def sampled(
             raise StoppedError
 
     options = settings.given(model)
-    if draft and settings.sampler is None and (preview := preview_options(model, settings.scheduler)) is not None:
+    preview = preview_options(model, settings.scheduler) if draft and settings.sampler is None else None
+    if preview is not None:
         options = {**options, "scheduler": None, **preview}
     elif draft:
         steps = min(DRAFT, options.get("num_inference_steps", model.defaults.num_inference_steps))

@@ -37,7 +37,8 @@ def content_of(url: Any) -> bytes:
     head = re.match(r"data:[\w.+/-]*;base64,", url[:100]) if isinstance(url, str) else None
     if head is None:
         raise InputError("got no image; expected a PNG, JPEG, WebP or GIF file; drop one or choose one")
-    if (size := (len(url) - head.end()) * 3 // 4) > MAX_UPLOAD + 3:
+    size = (len(url) - head.end()) * 3 // 4
+    if size > MAX_UPLOAD + 3:
         raise InputError(f"got a file of {size:,} bytes; expected at most {MAX_UPLOAD:,}; scale the image down")
     try:
         return base64.b64decode(url[head.end() :], validate=True)

@@ -63,10 +63,11 @@ class HeldOut:
         """
         # Test on one bank more as long as nothing is decided
         found = self._p_value(indices, other)
-        while (left := self.banks[len(self._forms) :]) and EARLY * level <= found < HOPELESS:
-            self._forms.append(self.problem.quadratic(self.atoms[self.known], left[0]))
+        while len(self._forms) < len(self.banks) and EARLY * level <= found < HOPELESS:
+            bank = self.banks[len(self._forms)]
+            self._forms.append(self.problem.quadratic(self.atoms[self.known], bank))
             found = self._p_value(indices, other)
-        return found < (EARLY * level if left else level)
+        return found < (EARLY * level if len(self._forms) < len(self.banks) else level)
 
     def decided(self, form: QuadraticForm, chosen: list[int], extra: Sequence[int], p_value: float) -> list[int]:
         """The atoms that stay, by paired tests.

@@ -75,7 +75,8 @@ class _Compose:
 
         def kept(model: Model) -> Mapping[str, Any]:
             scene, settings, sampler = scene_in(formula, model)
-            if (method := PLAIN if sampler in (None, OR) else sampler) not in methods():
+            method = PLAIN if sampler in (None, OR) else sampler
+            if method not in methods():
                 raise InputError(f"got an image of the sampler {sampler!r}; expected one of {', '.join(methods())}")
             chosen = {"seed": settings.seed, "steps": settings.steps, "canvas": settings.canvas}
             return {**chosen, "scene": scene, "sampler": method}
