@@ -121,8 +121,7 @@ class QuadraticForm:
         """Errors (..., N) of N subsets of K atoms, (N, K) indices, with the prior, see `Problem.with_prior`."""
         if self.prior is None:
             return errors
-        indices = torch.as_tensor(subsets, dtype=torch.long)
-        return self.prior.added(errors, indices.view(len(subsets), -1))
+        return self.prior.added(errors, torch.as_tensor(subsets, dtype=torch.long).view(len(subsets), -1))
 
     def errors_of_each(self, subsets: Tensor, weight: float = 1.0) -> Tensor:
         """Errors (S, N) of N subsets of K atoms, (N, K) indices, each atom with the same weight.
@@ -203,8 +202,9 @@ class QuadraticForm:
         >>> form.on(slice(1, 3)).draws
         2
         """
-        held = {"atoms": self.atoms[draws], "target": self.target[draws]}
-        return QuadraticForm(self.b[draws], None, self.c[draws], **held, prior=self.prior)
+        atoms = self.atoms[draws]
+        target = self.target[draws]
+        return QuadraticForm(self.b[draws], None, self.c[draws], atoms=atoms, target=target, prior=self.prior)
 
     def append(self, other: QuadraticForm) -> QuadraticForm:
         """The form over both sets of atoms, on the same draws; known columns are completed when asked for.
