@@ -129,6 +129,7 @@ def _summed(
 ) -> Tensor:
     """A weighted sum of predictions."""
     total = torch.zeros_like(sample, dtype=torch.promote_types(sample.dtype, torch.float32))
+    # The type in which predictions are added
     by_leaf = {id(leaf): weight for leaf, weight in weights}
     common = _common_type([leaf for leaf, _ in weights], is_one=is_constant(sum(by_leaf.values()), 1.0))
     levels = cache(lambda: shared_space(composition.terms).levels(timestep, total.dtype))
@@ -142,6 +143,7 @@ def _summed(
         signal, noise = levels()
         return convert(prediction, sample[of], signal[of], noise[of], source=source, target=target)
 
+    # Add up what the leaves of this sum predict, in that type
     used = [part for part in parts if id(part.leaf) in by_leaf]
     for leaf, owner, prediction, source in used:
         part = converted(prediction, source, common, owner)

@@ -136,6 +136,7 @@ class TwoStageUNet(nn.Module):
         if any(side % (patch * 2 ** (len(channels) - 1)) for side in sides):
             got = f"got sample_size {sample_size} with patch {patch} and {len(channels)} resolutions"
             raise InputError(f"{got}; expected a multiple of {patch * 2 ** (len(channels) - 1)}; change one of them")
+        # The trunk: a UNet of the noised sample, to a shared part of the prediction and to the input of the head
         folded = sample_channels * patch**2
         width = width or channels[0] * 4
         self.patch = patch
@@ -150,6 +151,7 @@ class TwoStageUNet(nn.Module):
         self.up = nn.ModuleList(Stage(FiLMBlock(c, width, g) for _ in range(blocks)) for c, g in stages[:-1])
         self.base = nn.Conv2d(channels[0], folded, 3, padding=1)
         self.enter = nn.Conv2d(channels[0], head_channels, 3, padding=1)
+        # The head: what one condition adds, by its embedding and its place
         enter, leave = nn.Linear(token_width, width), nn.Linear(width, width)
         nn.init.normal_(enter.weight)  # embeddings of one-hot tokens start out as far apart as those of time;
         nn.init.normal_(leave.weight, std=1.5 / width**0.5)  # torch's own init leaves 1/20 of that
@@ -161,6 +163,7 @@ class TwoStageUNet(nn.Module):
         last = nn.Conv2d(head_channels, folded, 3, padding=1)
         nn.init.zeros_(last.weight)
         self.out = nn.Sequential(GroupNorm(head_groups, head_channels), nn.SiLU(), last)
+        # Of the noised sample, nothing at first
         self.skip = nn.Linear(width, 1) if skip else None
         if self.skip is not None:
             nn.init.zeros_(self.skip.weight)

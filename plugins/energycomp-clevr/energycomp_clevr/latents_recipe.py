@@ -101,6 +101,7 @@ def latents_of(records: Sequence[SceneRecord], model: Model, cache: Path) -> lis
             made.append(codec.encode(both).half())
         with atomic_file(path) as temporary:
             write_tensors(temporary, {"latents": torch.cat(made)})
+    # What is known of each scene, and of its mirror image
     latents = read_tensors(path)["latents"].unflatten(0, (-1, 2))
     scenes = []
     for both, record in zip(latents, records, strict=True):
@@ -157,6 +158,7 @@ def _loss(model: Model, weight: float) -> Loss:
         owner = batch["owner"]
         values = batch["values"].clone()
         scenes = len(batch["image"])
+        # Leave words and turns open at random, and the viewpoint of some scenes
         values[:, 2:] *= ~left_open(owner, scenes, values.shape[1] - 2, generator)
         turned = (torch.rand(scenes, generator=generator) >= TURNS_OPEN).to(owner.device)[owner]
         values[:, TURN] *= turned & (values[:, SHAPE] > 0)  # who says a turn says "cube"

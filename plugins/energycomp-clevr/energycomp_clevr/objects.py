@@ -246,12 +246,14 @@ class Objects:
         places = values[:, :2]
         codes = values[:, 2:].detach()
         turn = codes[:, len(ATTRIBUTES) :]  # (R, 1), or (R, 0) where nothing is said of it
+        # The place, then the words: -1 or 1 of two, one column each of more; 0 where they are open
         columns = [places]
         for words, code in zip(ATTRIBUTES.values(), codes.T, strict=False):
             if len(words) == 2:
                 columns.append((2 * code - 3)[:, None] * (code > 0)[:, None])
             else:
                 columns.append((code[:, None] == torch.arange(1, len(words) + 1, device=code.device)).to(places.dtype))
+        # A turn of a cube repeats after a quarter
         if self.turns and turn.shape[1]:
             angle = (4 * (turn - 1)).deg2rad()
             said = (turn > 0) & (values[:, SHAPE, None] == CUBE)

@@ -99,6 +99,7 @@ def outlined(picture: Image.Image, values: Tensor, view: Tensor) -> Tensor:
 
 def _measured(image: Tensor, bodies: list[Body], numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Slopes (E, 2 + 3 K), distances to edges (E,) and weights (E,) at the points of all outlines."""
+    # The outlines, and how far they reach in each direction
     index = [[0, 1, *range(2 + 3 * k, 5 + 3 * k)] for k in range(len(bodies))]
     projected = [_projected(body, numbers[own]) for body, own in zip(bodies, index, strict=True)]
     directions = _directions()
@@ -117,6 +118,7 @@ def _measured(image: Tensor, bodies: list[Body], numbers: Tensor) -> tuple[Tenso
             continue
         points = points[seen]
         normals = normals[seen]
+        # Edges of the image near the outline, and how its points move with each number
         apart, strength = _edges(image, points, normals)
         here = (normals @ projected[k][:, :2].T).amax(1)
         slope = numbers.new_zeros(len(points), len(numbers))

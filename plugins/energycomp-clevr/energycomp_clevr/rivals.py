@@ -54,6 +54,7 @@ def draw_rivals(
 
 def _swapped(values: Tensor, owner: Tensor, scenes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """The objects (N,) that get a wrong word, and their values with it (N, 6)."""
+    # At most `SWAPS` objects of each scene
     order = torch.randperm(len(values), generator=generator)
     taken = torch.zeros(scenes, dtype=torch.long)
     chosen = []
@@ -62,10 +63,13 @@ def _swapped(values: Tensor, owner: Tensor, scenes: int, generator: torch.Genera
             taken[owner[index]] += 1
             chosen.append(index)
     objects = torch.tensor(chosen, dtype=torch.long)
+    # One attribute of each, of those that are said
     chances = torch.tensor(MIXED_UP[: values.shape[1] - 2]).expand(max(len(objects), 1), -1)
     attribute = torch.multinomial(chances, 1, generator=generator)[: len(objects), 0]
     right = values[objects, 2 + attribute].long()
-    objects, attribute, right = objects[right > 0], attribute[right > 0], right[right > 0]
+    said = right > 0
+    objects, attribute, right = (each[said] for each in (objects, attribute, right))
+    # Another word of it, or another turn
     number = torch.tensor(WORDS)[attribute]
     chance = torch.rand(len(objects), generator=generator)
     shift = 1 + (chance * (number - 1)).long()
@@ -85,6 +89,7 @@ def _turned_cubes(values: Tensor) -> Tensor:
 def _misplaced(values: Tensor, owner: Tensor, scenes: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """One object a scene, beside another one, moved or anywhere: which it replaces (-1: none), the scenes, values."""
     parents = torch.full((scenes,), -1)
+    # Any object at any place
     found = torch.rand(scenes, values.shape[1], generator=generator)
     codes = 1 + (found[:, 2:] * torch.tensor(WORDS)[: values.shape[1] - 2]).long()
     found[:, 2:] = codes.to(found.dtype)
@@ -92,11 +97,13 @@ def _misplaced(values: Tensor, owner: Tensor, scenes: int, generator: torch.Gene
         own = (owner == scene).nonzero()[:, 0]
         if not len(own):
             continue
+        # It says no more than one of the scene; a quarter of them stay anywhere
         one = own[int(torch.randint(len(own), (), generator=generator))]
         found[scene, 2:] = found[scene, 2:] * (values[one, 2:] > 0)
         kind = float(torch.rand((), generator=generator))
         if kind < 0.25:
             continue
+        # A quarter is beside it with other words, a fifth with the same; 30 % are the object itself, moved
         step = MOVED if kind > 0.7 else BESIDE
         found[scene, :2] = values[one, :2] + step * torch.randn(2, generator=generator)
         if kind > 0.5:

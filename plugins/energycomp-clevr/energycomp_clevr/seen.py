@@ -86,6 +86,7 @@ def seen_from(
     check_viewpoint(model)
     denoiser = model.denoiser
     defaults = model.defaults
+    # The image under noise, as a reading has it
     sample = model.encode(model.given(image))
     bank = draw_bank(
         draws, denoiser.sample_shape, denoiser.alphas_cumprod,
@@ -93,6 +94,7 @@ def seen_from(
     )  # fmt: skip
     with count_rows() as counted:
         error = _error(denoiser, model.conditioner(values.to(sample)), sample, bank)
+        # Adam on the energy: the error of the image, and how usual the viewpoint is
         value = torch.zeros(1, 6, requires_grad=True, device=sample.device)
         optimizer = torch.optim.Adam([value], lr=RATE)
         before = float("nan")
@@ -105,6 +107,7 @@ def seen_from(
             energy.backward()
             optimizer.step()
         with torch.no_grad():
+            # How far up and forward the camera stands, by the outlines of the objects
             value[0, 1:3] = outlined(as_picture(image), values, value[0, 1:3])
             after = float(error(value))
     return Seen(value.detach()[0], (before, after), counted.rows)
@@ -120,6 +123,7 @@ def _error(denoiser: Denoiser, objects: Condition, sample: Tensor, bank: NoiseBa
         count = len(every)
         index = torch.arange(count).repeat(draws)
         owner = torch.arange(draws).repeat_interleave(count)
+        # u, and what the objects add to it: c = u + sum_k (e_k - u)
         each = rows(denoiser, shared, every[index], owner).unflatten(0, (draws, count))
         null = each[:, -1]
         known = null + (each[:, :-1] - null[:, None]).sum(1)
