@@ -179,6 +179,7 @@ class _Drawn(Steps):
         def mean(x: Tensor, x0: Tensor) -> Tensor:
             return self._drawn(*self._clean(x, x0, level), None)
 
+        # Moves of the noised product, with the clean samples as the observations have them
         density = Density(run.target, level, run.noise, run.uniform, mean)
         x, x0 = chain.within(density, self.x.unflatten(0, groups), x0.unflatten(1, groups))
         self.x = x.flatten(0, 1)

@@ -163,6 +163,7 @@ def log_density(evidence: Evidence, x0: Tensor, covariance: Joint, *, normalised
     """
     _, found = evidence.conditioned(x0, covariance)  # type: ignore[arg-type]
     linear: Any = evidence.linear
+    # The normalisation of S
     factor = linear.factor(covariance, evidence.noise)
     if factor is not None:
         return found - 0.5 * (factor.log_determinant + evidence.y.numel() * math.log(2.0 * math.pi))

@@ -126,12 +126,14 @@ def product_spread(spreads: Sequence[Spread], weights: Sequence[float], size: in
     least = min([float(one.values.min()) for b, one in zip(weights, spreads, strict=True) if b > 0.0], default=1.0)
     if any(one.problem for one in spreads):
         return Spread(torch.tensor([least], dtype=torch.float64)), False
+    # The sum: of numbers where all are in one basis, otherwise of matrices
     if all(one.vectors is None for one in spreads):
         values: Any = sum(b * one.values for b, one in zip(weights, spreads, strict=True))
         total = Spread(values)
     else:
         matrix: Any = sum(b * one.matrix(size) for b, one in zip(weights, spreads, strict=True))
         total = Spread.of_precision(matrix)
+    # A precision as it stands, or one that is made so
     if bool((total.values > SMALL * least).all()):
         return total, True
     return Spread(total.values.clamp(min=least), total.vectors), False
@@ -189,6 +191,7 @@ def unsymmetric(covariance: Tensor) -> Tensor:
 def _measured(target: Target) -> list[Spread]:
     """The spread of every leaf, where noise is strong; at less noise where that is in doubt."""
     found = _measured_at(target, STRONG)
+    # Measure what is in doubt at less noise, and keep what is less so
     for least in MILDER:
         doubted = [place for place, one in enumerate(found) if one.doubt > DOUBT]
         if not doubted:
