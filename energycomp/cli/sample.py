@@ -13,7 +13,7 @@ from energycomp.cli.files import check_folder, check_png
 from energycomp.cli.formula import NoMetadata, formula_of
 from energycomp.cli.options import MODELS_OWN, SHOWN, ModelName, Not, Raw, Run, Steps, loading, registered
 from energycomp.cli.output import TABLES, check_table, save_numbers
-from energycomp.cli.sampled import ATTRIBUTES, forecasts_of, sampled
+from energycomp.cli.sampled import ATTRIBUTES, CELL, forecasts_of, sampled, save_samples
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from energycomp.sampling import Composer
 
 SEPARATOR = "/"  # between compositions
-CELL = 128  # px, the least shorter side of an image in a grid
 WHOLE_SCENES = {"model", "n", "out", "raw", "as_grid", "no_metadata"}  # what they take of the command's own
 
 
@@ -136,15 +135,17 @@ def sample(
     check_folder(out.parent, "-o", path=out)
     with loading(model):
         from energycomp.decomposition import sampler_of
-        from energycomp.images import framed, grid, save_image
+        from energycomp.images import framed
 
         options = _options(sampler, guidance)
         _check(sets, negated, best_of)
         loaded = run.load(model, placed=[*chain(*sets)], reads={"the component": negated})
         check_table(loaded, out)
+    # Samples of whole scenes, or of compositions
     report: dict[str, Any] = {}
     lines: list[str] = []
-    if (whole_scenes := sampler_of(loaded)) is not None:
+    whole_scenes = sampler_of(loaded)
+    if whole_scenes is not None:
         images = _scenes(run, whole_scenes, n, model)
     else:
         composers = _composed(loaded, sets, negated, options.get("guidance"), run.seed, canvas)
@@ -154,21 +155,18 @@ def sample(
         options |= {"num_inference_steps": steps, "mixed_precision": precision, "generator": run.seed}
         options |= {"output_type": "np"} if is_table else {}
         images, report, lines = sampled(composers, n * len(sets), best_of, loaded, options)
+    # A table of numbers, or images with what made them
     if is_table:
         save_numbers(images, out)
-    elif not raw:
+    else:
         side = CELL if as_grid else SHOWN
-        aspect = loaded.defaults.aspect
-        wide = canvas is not None  # its pixels have the shape of the model's
-        images = [framed(one, aspect, side=side) if wide else loaded.shown(one, side=side) for one in images]
-    found = {name: report[name] for name in ("composition", "compositions") if name in report}
-    formula = None if is_table or no_metadata else formula_of(run, model, loaded, components or [], **found)
-    if not is_table and len(files) < len(images):
-        save_image(grid(images, side=CELL), files[0], cells=len(images), formula=formula)
-    elif not is_table:
-        for number, (image, file) in enumerate(zip(images, files, strict=True), start=1):
-            of_several = {"number": number} if len(files) > 1 else {}
-            save_image(image, file, formula=None if formula is None else {**formula, **of_several})
+        if canvas is not None and not raw:  # its pixels have the shape of the model's
+            images = [framed(one, loaded.defaults.aspect, side=side) for one in images]
+        elif not raw:
+            images = [loaded.shown(one, side=side) for one in images]
+        found = {name: report[name] for name in ("composition", "compositions") if name in report}
+        formula = None if no_metadata else formula_of(run, model, loaded, components or [], **found)
+        save_samples(images, files, formula)
     names = [str(file) for file in files]
     path = {"path": names[0]} if len(names) == 1 else {"paths": names}
     run.show({**path, **report, "n": len(images)}, [*lines, *names])

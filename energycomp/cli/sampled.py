@@ -13,12 +13,16 @@ from energycomp.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
+
+    from PIL import Image
 
     from energycomp.inference import BestSamples
     from energycomp.models import Model
     from energycomp.sampling import Composer, SamplingReport
 
 ATTRIBUTES = "attributes"  # the guidance that changes components, and not their composition
+CELL = 128  # px, the least shorter side of an image in a grid
 FORECASTER = "smc"
 
 
@@ -112,3 +116,15 @@ def _best_lines(best: BestSamples) -> list[str]:
         *([f"dropped {len(best.dropped)}: {reasons(best.dropped)}"] if best.dropped else []),
         f"{best.rows_per_sample:,.0f} network evaluations per kept sample",
     ]
+
+
+def save_samples(images: Sequence[Image.Image], files: list[Path], formula: dict[str, Any] | None) -> None:
+    """Writes a file for each image, or one of all in a grid."""
+    from energycomp.images import grid, save_image
+
+    if len(files) < len(images):
+        save_image(grid(images, side=CELL), files[0], cells=len(images), formula=formula)
+        return
+    for number, (image, file) in enumerate(zip(images, files, strict=True), start=1):
+        of_several = {"number": number} if len(files) > 1 else {}
+        save_image(image, file, formula=None if formula is None else {**formula, **of_several})

@@ -82,16 +82,20 @@ def grid(
     rows = math.ceil(len(cells) / columns)
     for what, given, number in (("heads", heads, columns), ("names", names, rows), ("captions", captions, len(cells))):
         _check_number(what, given, number)
+    # The size of letters, and the room that texts and edges take
     width, height = cells[0].size
     size = max(LETTERS, height // 24, columns * width // ACROSS)
     line = round(1.5 * size)
     below = 0 if captions is None else line
     edge = padding if len(cells) > 1 else 0
-    left, top = edge + (0 if names is None else _width(names, size)), edge + (0 if heads is None else line)
+    left = edge + (0 if names is None else _width(names, size))
+    top = edge + (0 if heads is None else line)
     right, down = width + edge, height + below + edge  # from one image to the next
+    # The images, and the texts of columns and rows
     canvas = Image.new("RGB", (left + columns * right, top + rows * down), "white")
     for place, cell in enumerate(cells):
-        x, y = left + place % columns * right, top + place // columns * down
+        x = left + place % columns * right
+        y = top + place // columns * down
         canvas.paste(cell, (x, y))
         if captions is not None:
             _write(canvas, captions[place], (x + width // 2, y + height + line // 2), width, size)
@@ -177,6 +181,7 @@ def overlay(
     def line(part: float) -> int:
         return max(1, round(part * unit))
 
+    # A cross at each true place, and a ring with its label at each that was found
     for x, y in ((x * width, y * height) for x, y in _places(truth)):
         for arm, color in ((8 * unit, EDGE), (7 * unit, TRUE)):
             for turn in (arm, -arm):
