@@ -104,7 +104,9 @@ def env(as_json: AsJson = False) -> None:
 def _cell(value: Any) -> str:
     if isinstance(value, dict):
         value = [f"{name} {entry or 'not installed'}" for name, entry in value.items()]
-    return "\n".join(value) if isinstance(value, list) else "unknown" if value is None else str(value)
+    if value is None:
+        return "unknown"
+    return "\n".join(value) if isinstance(value, list) else str(value)
 
 
 def _version(package: str) -> str | None:

@@ -75,9 +75,11 @@ def parsed(conditioner: Conditioner, *args: Any, **kwargs: Any) -> Tensor:
     """
     shape = tuple(conditioner.value_shape)
     if args and not kwargs and all(isinstance(arg, Tensor | np.ndarray | np.generic) for arg in args):
-        parts = [part for arg in args if (part := _numbers(arg)) is not None]
-        alike = len(parts) == len(args) and len({part.shape for part in parts}) == 1
-        whole = None if not alike else parts[0] if len(args) == 1 else torch.stack(parts)
+        # A value as one array, or its elements one after another
+        parts = [part for part in map(_numbers, args) if part is not None]
+        whole = None
+        if len(parts) == len(args) and len({part.shape for part in parts}) == 1:
+            whole = parts[0] if len(args) == 1 else torch.stack(parts)
         if whole is not None and tuple(whole.shape) in (shape, (1, *shape)):
             if not _are_legal(conditioner, whole.reshape(1, *shape)).all():
                 raise InputError(f"got the value {whole.tolist()}; expected a legal value of shape {shape}; change it")

@@ -288,6 +288,9 @@ def written(parts: Iterable[tuple[float, str]]) -> str:
     found: list[str] = []
     for number, text in parts:
         size = f"{abs(number):g}" if abs(number) != 1 or not text else ""
-        sign = ("-" if number < 0 else "") if not found else (" - " if number < 0 else " + ")
-        found.append(sign + " ".join(filter(None, [size, text])))
+        if found:
+            found.append(" - " if number < 0 else " + ")
+        elif number < 0:
+            found.append("-")
+        found.append(" ".join(filter(None, [size, text])))
     return "".join(found) or "0"

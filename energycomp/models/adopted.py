@@ -238,4 +238,6 @@ def _conditioner(
 def _usual_clock(predicts: Predicts, process: Process) -> Clock:
     if predicts == "edm":
         return "log sigma / 4"
-    return "unit" if process.name in FLOWS else "sigma" if process.name == "sigmas" else "timestep"
+    if process.name in FLOWS:
+        return "unit"
+    return "sigma" if process.name == "sigmas" else "timestep"

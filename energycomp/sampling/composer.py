@@ -222,7 +222,9 @@ class Composer(Composable):
             # Decode.
             clipped = self.noised_space.value_range
             images = decoded(sampled.samples, output_type, decode=target.decode, value_range=clipped)
-        return images if return_dict is None else SimpleNamespace(images=images) if return_dict else (images,)
+        if return_dict is None:
+            return images
+        return SimpleNamespace(images=images) if return_dict else (images,)
 
     def set_progress_bar_config(self, **options: Any) -> None:
         """Shows the progress bars of `sample` with these options of tqdm from now on, as a pipeline of diffusers does.

@@ -148,7 +148,9 @@ def _loss(model: Model, weights: Mapping[str, float]) -> Loss:
         network = module["network"]
         latents = module["encoder"](samples)
         hidden = step.number + 1 <= NOISY * step.steps
-        power = (0.25 if hidden else 0.6) if isinstance(network, PartsUNet) else 1.0
+        power = 1.0
+        if isinstance(network, PartsUNet):
+            power = 0.25 if hidden else 0.6
         denoiser = attrs.evolve(model.denoiser, network=network)
         chosen = weights if hidden else later
         return parts_loss(denoiser, latents, samples, timestep_power=power, generator=step.generator, **chosen)

@@ -253,9 +253,10 @@ def screened(blend: Blend, tried: Sets, level: Level) -> Sets:
         means.append(clipped(target.compose(x, level.rows(x), prediction_type="sample"), target).double())
     # How probable y is then, beside the best set of as many sources.
     scores: dict[tuple[int, ...], float] = {}
+    best: dict[int, float] = {}
     for kinds, prior in tried:
         mean = torch.stack([means[kind] for kind in kinds], dim=1)
         found = log_density(blend.evidence(kinds), mean, blend.covariance(kinds, level))
         scores[kinds] = float(found) + math.log(prior)
-    best = {count: max(v for k, v in scores.items() if len(k) == count) for count in {len(k) for k in scores}}
+        best[len(kinds)] = max(best.get(len(kinds), -math.inf), scores[kinds])
     return [(kinds, prior) for kinds, prior in tried if scores[kinds] > best[len(kinds)] - LEFT_OUT]

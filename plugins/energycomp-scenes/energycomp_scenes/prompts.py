@@ -87,7 +87,8 @@ class Prompter:
         drawn_as = "two" if skill == "compound" else skill
         random = torch.Generator().manual_seed(derived_seed(HELD_OUT + seed, drawn_as, number))
         order = [known[k] for k in torch.randperm(len(known), generator=random)]
-        size = 1 if skill == "one" else min(2 + number % 3, len(known)) if skill == "several" else 2
+        sizes = {"one": 1, "several": min(2 + number % 3, len(known))}
+        size = sizes.get(skill, 2)
         names = tuple(order[:size])
         if skill == "binding":
             apart = [name for name in order[1:] if not {*name.split()} & {*order[0].split()}]

@@ -38,7 +38,8 @@ def text(*, preset: str = "default", pretrained: bool = True, model: str | None 
     u + text(a red cube) - text(a blue sphere)
     """
     of_model = {"dtype", "embedded_guidance", "image_size", "max_sequence_length"}
-    _check(preset, options, of_model if model is not None else set() if pretrained else {"encoder"})
+    of_ours = set() if pretrained else {"encoder"}
+    _check(preset, options, of_ours if model is None else of_model)
     if model is not None:
         from energycomp_text.pipelines import load_model
 

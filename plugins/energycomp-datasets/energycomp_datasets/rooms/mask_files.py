@@ -56,8 +56,10 @@ def mask_file(spec: str | Path) -> MaskFile | None:
     if found is None:
         return None
     path, _, number = found.groups()
-    rooms = ROOMS in re.sub(r"[^a-z]", "", Path(path).stem.lower())
-    return MaskFile(Path(path), int(number) if number else ROOMS_BACKGROUND if rooms else BACKGROUND)
+    if number:
+        return MaskFile(Path(path), int(number))
+    is_of_rooms = ROOMS in re.sub(r"[^a-z]", "", Path(path).stem.lower())
+    return MaskFile(Path(path), ROOMS_BACKGROUND if is_of_rooms else BACKGROUND)
 
 
 def examples_in(file: MaskFile, *, count: int) -> Sequence[Example]:
