@@ -23,11 +23,7 @@ from energycomp.cli.image_reader import (
 from energycomp.cli.infer import Format as Format, Redraw as Redraw
 from energycomp.cli.items import Item as Item, frames as frames
 from energycomp.cli.kept import Kept as Kept, claimed as claimed, kept_in as kept_in
-from energycomp.cli.lines import (
-    append_line as append_line,
-    read_lines as read_lines,
-    records_of as records_of,
-)
+from energycomp.cli.lines import append_line as append_line, read_lines as read_lines, records_of as records_of
 from energycomp.cli.options import (
     MODELS_OWN as MODELS_OWN,
     AsJson as AsJson,

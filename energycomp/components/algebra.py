@@ -20,20 +20,8 @@ from energycomp.components.predict import predict
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import NoisedSpace, by_sample, check_compatible
 from energycomp.components.terms import Terms, added, formula, shared_space, shared_unconditional
-from energycomp.components.weight_values import (
-    constant_weights,
-    is_constant,
-    level_weights,
-    noise_share,
-)
-from energycomp.components.weights import (
-    LEAST_VALUE,
-    AnyWeight,
-    Weight,
-    as_weight,
-    check_one_sign,
-    scalar,
-)
+from energycomp.components.weight_values import constant_weights, is_constant, level_weights, noise_share
+from energycomp.components.weights import LEAST_VALUE, AnyWeight, Weight, as_weight, check_one_sign, scalar
 from energycomp.errors import CompositionError
 
 if TYPE_CHECKING:

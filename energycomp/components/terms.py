@@ -11,13 +11,7 @@ from torch import Tensor
 from energycomp.components.component import HasDenoiser, unconditional_of
 from energycomp.components.space import NoisedSpace
 from energycomp.components.weight_values import noise_share
-from energycomp.components.weights import (
-    LEAST_NUMBER,
-    LEAST_VALUE,
-    AnyWeight,
-    Weight,
-    written,
-)
+from energycomp.components.weights import LEAST_NUMBER, LEAST_VALUE, AnyWeight, Weight, written
 from energycomp.errors import CompositionError
 
 

@@ -2,11 +2,7 @@
 
 from energycomp.components.ledger import RowCount as RowCount, count_rows as count_rows
 from energycomp.denoisers.configured import Configured as Configured, configured as configured
-from energycomp.denoisers.denoiser import (
-    Conditional as Conditional,
-    Denoiser as Denoiser,
-    compose_rows as compose_rows,
-)
+from energycomp.denoisers.denoiser import Conditional as Conditional, Denoiser as Denoiser, compose_rows as compose_rows
 from energycomp.denoisers.evaluator import (
     HasNetwork as HasNetwork,
     Network as Network,

@@ -36,11 +36,7 @@ if TYPE_CHECKING:
         to_output as to_output,
         to_unit as to_unit,
     )
-    from energycomp.images.process import (
-        ImageProcessor as ImageProcessor,
-        as_picture as as_picture,
-        guided as guided,
-    )
+    from energycomp.images.process import ImageProcessor as ImageProcessor, as_picture as as_picture, guided as guided
     from energycomp.images.read import (
         FORMATS as FORMATS,
         MAX_BYTES as MAX_BYTES,

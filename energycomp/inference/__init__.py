@@ -8,16 +8,8 @@ from energycomp.inference.attributes import (
     refine_numbers as refine_numbers,
 )
 from energycomp.inference.best import BestSamples as BestSamples, sample_best as sample_best
-from energycomp.inference.compare import (
-    as_normal as as_normal,
-    paired as paired,
-    standard_error as standard_error,
-)
-from energycomp.inference.infer import (
-    explain as explain,
-    infer as infer,
-    infer_many as infer_many,
-)
+from energycomp.inference.compare import as_normal as as_normal, paired as paired, standard_error as standard_error
+from energycomp.inference.infer import explain as explain, infer as infer, infer_many as infer_many
 from energycomp.inference.judge import FIT_DRAWS as FIT_DRAWS
 from energycomp.inference.judgement import OUT_OF_DISTRIBUTION as OUT_OF_DISTRIBUTION, Judgement as Judgement
 from energycomp.inference.noise import (
@@ -41,18 +33,11 @@ from energycomp.inference.problem import (
     make_problem as make_problem,
 )
 from energycomp.inference.quadratic import QuadraticForm as QuadraticForm
-from energycomp.inference.ranking import (
-    Ranking as Ranking,
-    rank as rank,
-)
+from energycomp.inference.ranking import Ranking as Ranking, rank as rank
 from energycomp.inference.search import OutOfDistributionWarning as OutOfDistributionWarning, Search as Search
 from energycomp.inference.slots import Slot as Slot
 from energycomp.inference.solution import Solution as Solution
-from energycomp.inference.solver import (
-    ReadsLast as ReadsLast,
-    SearchInterrupted as SearchInterrupted,
-    Solver as Solver,
-)
+from energycomp.inference.solver import ReadsLast as ReadsLast, SearchInterrupted as SearchInterrupted, Solver as Solver
 from energycomp.inference.view import (
     JUDGED as JUDGED,
     View as View,

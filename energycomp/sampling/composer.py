@@ -16,14 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from energycomp.components import (
-    AnyWeight,
-    Draws,
-    EnergyComponent,
-    NoisedSpace,
-    Rule,
-    group_of,
-)
+from energycomp.components import AnyWeight, Draws, EnergyComponent, NoisedSpace, Rule, group_of
 from energycomp.components.algebra import Composable, Composition, combine
 from energycomp.components.ledger import count_rows
 from energycomp.errors import CompositionError, EnergycompWarning, InputError

@@ -18,12 +18,7 @@ from energycomp.components.ledger import count_component
 from energycomp.components.parts import decoder
 from energycomp.components.predict import native_type, predict, predict_all, predict_leaves
 from energycomp.components.space import NoisedSpace, log_snr, trailing_timesteps
-from energycomp.components.weight_values import (
-    constant_weights,
-    level_weights,
-    noise_share,
-    number_at,
-)
+from energycomp.components.weight_values import constant_weights, level_weights, noise_share, number_at
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.sampling.guidance import Guide, conditional
