@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
-from weakref import WeakKeyDictionary
 
 import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Condition, MixedSupport, identifies_null, rule_weights
+from energycomp.components import MixedSupport, identifies_null, rule_weights
 from energycomp.components.conditioning import Conditioner, groups_of, mixed_of
-from energycomp.components.ledger import RowCount, count_rows
-from energycomp.denoisers import Denoiser, Trunk, rows
+from energycomp.components.ledger import count_rows
+from energycomp.denoisers import Denoiser
 from energycomp.errors import InputError
 from energycomp.inference.atoms import quadratic_form
-from energycomp.inference.noise import NoiseBank, draw_bank, noised_trunk, residual_errors, residuals
+from energycomp.inference.noise import NoiseBank, draw_bank
+from energycomp.inference.predicted import Predicted
 from energycomp.inference.prior import Prior, PriorOfAtoms, as_prior
 from energycomp.inference.quadratic import QuadraticForm
 from energycomp.inference.slots import Slot, attribute_slots, count_range, value_slot
@@ -27,15 +27,14 @@ from energycomp.models.model import Model
 Needs = Literal["finite", "continuous", "differentiable"]  # the last: continuous, and gradients are followed
 
 RULED_OUT = 1e6  # energy of what a prior rules out: finite, so that a search may pass through fewer components
-MAX_NUMBERS = 2**30  # of predictions, or of noise, at a time: 4 GiB of float32
 
 
 @attrs.frozen(eq=False)
 class Problem:
     """All that a solver sees: the denoising error of an image as a function of values, and which values are legal.
 
-    The trunk of a noise bank and its unconditional prediction u are kept as long as the bank itself: a solver that is
-    done with a bank drops it.
+    What is predicted of a noise bank once, the trunk and u, is kept as long as the bank itself: a solver that is done
+    with a bank drops it.
 
     Args:
         observation: one sample (1, C, H, W), encoded.
@@ -72,9 +71,11 @@ class Problem:
     asks_words: bool = True
     _prior: Prior | None = None
     _has_baseline: bool = True
-    _spent: RowCount = attrs.field(factory=RowCount)
-    _trunks: WeakKeyDictionary[NoiseBank, Trunk] = attrs.field(factory=WeakKeyDictionary)
-    _nulls: WeakKeyDictionary[NoiseBank, Tensor] = attrs.field(factory=WeakKeyDictionary)
+    _predicted: Predicted = attrs.field()
+
+    @_predicted.default
+    def _of_the_denoiser(self) -> Predicted:
+        return Predicted(self._denoiser, self.observation)
 
     def energies(self, errors: Tensor) -> Tensor:
         """What posteriors softmax(-beta E) are of, from errors J of any shape: J itself, or log J.
@@ -138,7 +139,7 @@ class Problem:
     @property
     def rows(self) -> int:
         """Network rows spent so far."""
-        return self._spent.rows
+        return self._predicted.spent.rows
 
     @property
     def device(self) -> torch.device:
@@ -179,8 +180,7 @@ class Problem:
         # One batch of all values of all candidates
         candidates, count = values.shape[:2]
         condition = self._conditioner(values.reshape(candidates * count, *values.shape[2:]))
-        predictions = self._predictions(condition, candidates, count, bank)
-        return residual_errors(self._denoiser, self.observation, bank, predictions)
+        return self._predicted.errors(self._predicted.terms(condition, candidates, count, bank), bank)
 
     def mixed_errors(self, weights: Tensor, atoms: Tensor, bank: NoiseBank) -> Tensor:
         """Denoising errors (N, S) of N candidates of K mixed conditions each, differentiable in their weights.
@@ -190,8 +190,7 @@ class Problem:
         """
         candidates, count = weights.shape[:2]
         mixed = self._conditioner(atoms.to(self.device)).mixed(weights.flatten(0, 1))
-        predictions = self._predictions(mixed, candidates, count, bank)
-        return residual_errors(self._denoiser, self.observation, bank, predictions)
+        return self._predicted.errors(self._predicted.terms(mixed, candidates, count, bank), bank)
 
     def baseline_errors(self, bank: NoiseBank) -> Tensor | None:
         """Denoising errors (S,) of the unconditional prediction; None where the model's rule never identified it.
@@ -206,7 +205,7 @@ class Problem:
         if not self._has_baseline:
             return None
         with torch.no_grad():
-            return residual_errors(self._denoiser, self.observation, bank, self._null(bank)[None])[0]
+            return self._predicted.errors_of_null(bank)
 
     def residuals(self, values: Tensor, bank: NoiseBank) -> Tensor:
         """What K values (K, *V) do not explain of each draw: (S, C, H, W), whose squared sum is the error.
@@ -222,7 +221,8 @@ class Problem:
         True
         """
         with torch.no_grad():
-            return self._residuals(self._terms(self._conditioner(values.to(self.device)), 1, len(values), bank), bank)
+            condition = self._conditioner(values.to(self.device))
+            return self._predicted.residuals(self._predicted.terms(condition, 1, len(values), bank), bank)
 
     def explained(self, values: Tensor, bank: NoiseBank) -> tuple[Tensor, Tensor | None]:
         """The `residuals` r of K values, and the part R (K, C, H, W) of the error that each of them explains.
@@ -241,17 +241,18 @@ class Problem:
         """
         count = len(values)
         with torch.no_grad():
-            terms = self._terms(self._conditioner(values.to(self.device)), 1, count, bank)
-            left = self._residuals(terms, bank)
+            terms = self._predicted.terms(self._conditioner(values.to(self.device)), 1, count, bank)
+            left = self._predicted.residuals(terms, bank)
             if count == 0 or (count == 1 and not self._has_baseline):
                 return left, None
             # R_k: the squared residual without component k less that with it
             parts = []
             for k in range(count):
                 if count == 1:
-                    rest = residuals(self._denoiser, self.observation, bank, self._null(bank))
+                    rest = self._predicted.residuals_of_null(bank)
                 else:
-                    rest = self._residuals(torch.cat([terms[:, :, :k], terms[:, :, k + 1 :]], dim=2), bank)
+                    others = torch.cat([terms[:, :, :k], terms[:, :, k + 1 :]], dim=2)
+                    rest = self._predicted.residuals(others, bank)
                 parts.append((rest.square() - left.square()).mean(0))
         return left, torch.stack(parts)
 
@@ -259,36 +260,6 @@ class Problem:
     def has_baseline(self) -> bool:
         """Whether the model has an unconditional prediction."""
         return self._has_baseline
-
-    def _residuals(self, terms: Tensor, bank: NoiseBank) -> Tensor:
-        return residuals(self._denoiser, self.observation, bank, self._composed(terms, bank)[0])
-
-    def _predictions(self, condition: Condition, candidates: int, count: int, bank: NoiseBank) -> Tensor:
-        """Composed predictions (N, S, C, H, W) of N K conditions."""
-        return self._composed(self._terms(condition, candidates, count, bank), bank)
-
-    def _terms(self, condition: Condition, candidates: int, count: int, bank: NoiseBank) -> Tensor:
-        """Predictions (S, N, K, P) of N K conditions."""
-        self.check_size(candidates * count, len(bank))
-        shared = self._trunk(bank)
-        draws = len(bank)
-        denoiser = self._denoiser
-        # Each condition on each draw: heads of one trunk
-        index = torch.arange(candidates * count, device=condition.rows.device).repeat(draws)
-        owner = torch.arange(draws, device=self.device).repeat_interleave(candidates * count)
-        with count_rows(self._spent):
-            terms = rows(denoiser, shared, condition[index], owner)
-        return terms.reshape(draws, candidates, count, self.observation[0].numel())
-
-    def _composed(self, terms: Tensor, bank: NoiseBank) -> Tensor:
-        """Compositions (N, S, C, H, W) of predictions (S, N, K, P)."""
-        draws, candidates, count, _ = terms.shape
-        # The rule: eps = row sum_k e_k + share u
-        row, share = rule_weights(self._denoiser.rule, float(count))
-        composed = row * terms.sum(2)
-        if share:
-            composed = composed + share * self._null(bank).reshape(draws, 1, -1)
-        return composed.transpose(0, 1).reshape(candidates, draws, *self._denoiser.sample_shape)
 
     def quadratic(self, atoms: Tensor, bank: NoiseBank) -> QuadraticForm:
         """The quadratic form over M atoms (M, *V): every subset and weighting costs only arithmetic afterwards.
@@ -304,9 +275,9 @@ class Problem:
         (16, tensor(0))
         """
         self.check_size(len(atoms), len(bank))
-        shared = self._trunk(bank)
-        null = self._null(bank) if self.has_empty else None
-        with count_rows(self._spent), torch.no_grad():
+        shared = self._predicted.trunk(bank)
+        null = self._predicted.null(bank) if self.has_empty else None
+        with count_rows(self._predicted.spent), torch.no_grad():
             condition = self._conditioner(atoms.to(self.device))
             form = quadratic_form(self._denoiser, self.observation, bank, condition, shared, null)
         if self._prior is None:
@@ -350,28 +321,7 @@ class Problem:
 
     def check_size(self, values: int, draws: int) -> None:
         """Raises `InputError` where predictions of `values` under `draws` would take too much memory."""
-        size = self.observation[0].numel()
-        if values * draws * size > MAX_NUMBERS:
-            raise InputError(
-                f"got {values:,} values x {draws:,} draws x {size:,} numbers of a sample; expected at most "
-                f"{MAX_NUMBERS:,} numbers (4 GiB); lower draws, candidates= of infer, or side= or inits= of the solver"
-            )
-
-    def _null(self, bank: NoiseBank) -> Tensor:
-        """The unconditional predictions (S, C, H, W)."""
-        if bank not in self._nulls:
-            shared = self._trunk(bank)
-            condition = self._denoiser.unconditional.condition.expand(len(shared))
-            with count_rows(self._spent), torch.no_grad():
-                owner = torch.arange(len(shared), device=self.device)
-                self._nulls[bank] = rows(self._denoiser, shared, condition, owner)
-        return self._nulls[bank]
-
-    def _trunk(self, bank: NoiseBank) -> Trunk:
-        if bank not in self._trunks:
-            with count_rows(self._spent), torch.no_grad():
-                self._trunks[bank] = noised_trunk(self._denoiser, self.observation, bank)
-        return self._trunks[bank]
+        self._predicted.check_size(values, draws)
 
 
 def explained_by(form: QuadraticForm, shape: Sequence[int]) -> tuple[Tensor, Tensor | None]:

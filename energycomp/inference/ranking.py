@@ -19,7 +19,7 @@ from energycomp.images import ImageProcessor, decoded, from_unit
 from energycomp.inference.atoms import quadratic_form
 from energycomp.inference.compare import paired
 from energycomp.inference.noise import draw_bank
-from energycomp.inference.problem import MAX_NUMBERS
+from energycomp.inference.predicted import MAX_NUMBERS
 from energycomp.inference.quadratic import QuadraticForm
 from energycomp.inference.rankable import rankable
 from energycomp.models.given import checked_model

@@ -77,9 +77,9 @@ def test_a_bank_pays_for_its_trunk_and_for_u_once() -> None:
     with count_rows() as spent:
         problem.errors(torch.rand(1, 1, 2), bank)
     assert spent.trunks == 0
-    assert len(problem._trunks) == 1  # those of banks that are gone are gone, too: they hold memory
+    assert len(problem._predicted.trunks) == 1  # those of banks that are gone are gone, too: they hold memory
     del bank
-    assert not problem._trunks
+    assert not problem._predicted.trunks
 
 
 def test_a_bank_of_another_problem_has_a_trunk_of_its_own() -> None:

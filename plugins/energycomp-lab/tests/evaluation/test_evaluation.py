@@ -34,7 +34,7 @@ class Guess:
 
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
         count = problem.counts[1]
-        with count_rows(problem._spent):
+        with count_rows(problem._predicted.spent):
             problem.errors(torch.rand(1, count, 2), problem.draw(10, generator))
         values = torch.rand(count, 2, generator=generator)
         return Solution(values, count, error=0.0, stderr=0.0, rows=problem.rows)
