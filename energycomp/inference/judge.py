@@ -24,7 +24,8 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from energycomp.images import ImageProcessor, guided
 from energycomp.inference.judgement import OUT_OF_DISTRIBUTION, Judgement
-from energycomp.inference.problem import Problem, explained_by
+from energycomp.inference.problem import Problem
+from energycomp.inference.quadratic import QuadraticForm
 from energycomp.inference.solution import Solution
 from energycomp.models.defaults import log_errors
 from energycomp.models.model import Model
@@ -89,12 +90,28 @@ def _measured(solution: Solution, problem: Problem, generator: torch.Generator) 
     # Draws that compared the answer selected neither it nor its rival
     compared = solution.form if problem.has_empty and problem.has_baseline else None
     if compared is not None and compared.draws >= FIT_DRAWS // 2:
-        left, parts = explained_by(compared, problem.observation.shape[1:])
+        left, parts = _explained_by(compared, problem.observation.shape[1:])
         return _Measured(left, parts, compared.c if solution.count else None)
     # New draws otherwise
     bank = problem.draw(FIT_DRAWS, generator)
     left, parts = problem.explained(solution.conditions, bank)
     return _Measured(left, parts, problem.baseline_errors(bank) if solution.count else None)
+
+
+def _explained_by(form: QuadraticForm, shape: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    """What `Problem.explained` gives, of a form over an answer's K components. Costs no network evaluation.
+
+    Args:
+        form: under the rule product.
+        shape: of a sample.
+    """
+    # r = target - sum of the atoms
+    left = form.target - form.atoms.sum(1)
+    if not len(form):
+        return left.unflatten(1, tuple(shape)), None
+    # R_k = mean of (r + e_k)^2 - r^2
+    parts = ((left[:, None] + form.atoms).square() - left.square()[:, None]).mean(0)
+    return left.unflatten(1, tuple(shape)), parts.unflatten(1, tuple(shape))
 
 
 def _at_limit(count: int, problem: Problem) -> bool:

@@ -324,22 +324,6 @@ class Problem:
         self._predicted.check_size(values, draws)
 
 
-def explained_by(form: QuadraticForm, shape: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-    """What `Problem.explained` gives, of a form over an answer's K components. Costs no network evaluation.
-
-    Args:
-        form: under the rule product.
-        shape: of a sample.
-    """
-    # r = target - sum of the atoms
-    left = form.target - form.atoms.sum(1)
-    if not len(form):
-        return left.unflatten(1, tuple(shape)), None
-    # R_k = mean of (r + e_k)^2 - r^2
-    parts = ((left[:, None] + form.atoms).square() - left.square()[:, None]).mean(0)
-    return left.unflatten(1, tuple(shape)), parts.unflatten(1, tuple(shape))
-
-
 def make_problem(
     observation: Tensor,
     model: Model,
