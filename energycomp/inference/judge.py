@@ -98,7 +98,7 @@ def _measured(solution: Solution, problem: Problem, generator: torch.Generator) 
     return _Measured(left, parts, problem.baseline_errors(bank) if solution.count else None)
 
 
-def _explained_by(form: QuadraticForm, shape: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+def _explained_by(form: QuadraticForm, shape: torch.Size) -> tuple[Tensor, Tensor | None]:
     """What `Problem.explained` gives, of a form over an answer's K components. Costs no network evaluation.
 
     Args:
