@@ -54,11 +54,11 @@ def table_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list
 
 
 class _Fitting(Table):
-    """A table whose cells stand closer together where it would be wider than the console, so that words stay whole."""
+    """A table whose cells stand closer together where the console would otherwise break its words."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         usual, most = self.padding, options.max_width
-        if self.__rich_measure__(console, options.update_width(WIDEST)).maximum > most:
+        if self.__rich_measure__(console, options.update_width(WIDEST)).minimum > most:
             self.padding = (0, 0)
         yield from super().__rich_console__(console, options)
         self.padding = usual
@@ -67,8 +67,8 @@ class _Fitting(Table):
 def rich_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     """A table for the console: rows of text under a header; no columns, no header. What is not text stays as it is.
 
-    A table that is wider than the console has no spaces around its cells. Words that are still longer than their column
-    go on in the next line, so that nothing is left out.
+    Where words do not fit into the console, there are no spaces around them. Words that are still longer than their
+    column go on in the next line, so that nothing is left out.
 
     >>> rich_table(["word", "sure"], [["cube", "0.98"]]).row_count
     1

@@ -108,6 +108,9 @@ def test_the_words_of_a_table_stay_whole_in_a_narrow_console(monkeypatch: pytest
         lines = shown.as_text(table).splitlines()
         assert {len(line) for line in lines} == {width}
         assert all(word in lines[1] and word in lines[3] for word in words)
+    several = shown.rich_table(["name", "words"], [["one", " ".join(words)]])  # a cell may go on after a word
+    monkeypatch.setenv("COLUMNS", "26")
+    assert "│ one  │ identity " in shown.as_text(several)
 
 
 def test_a_machine_without_a_window_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
