@@ -21,7 +21,9 @@ from energycomp.plugins import KINDS
 from energycomp.sampling import Level, Run, Steps
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "house.md").read_text(encoding="utf-8").split("## Where to change what")[1].split("\n## ")[0]
+HOUSE = (ROOT / "docs" / "house.md").read_text(encoding="utf-8")
+PAGE = HOUSE.split("## Where to change what")[1].split("\n## ")[0]
+MAP = HOUSE.split("## The way of the data")[1].split("\n## ")[0]
 ROWS = [line for line in PAGE.splitlines() if line.startswith("| ")][2:]
 TASKS = [tuple(cell.strip() for cell in line.split("|")[1:3]) for line in ROWS]
 HOOK = "energycomp_register_"
@@ -37,6 +39,15 @@ def test_what_the_tasks_name_exists() -> None:
         assert quoted, task
         for name in quoted:
             assert name.removeprefix(HOOK) in KINDS if name.startswith(HOOK) else list(ROOT.glob(name)), (task, name)
+
+
+def test_what_the_map_names_exists() -> None:
+    files = re.findall(r"\b(?:\w+/)?\w+\.py\b", MAP)
+    assert len(files) >= 15
+    folder = ""
+    for file in files:
+        folder = file.split("/")[0] if "/" in file else folder  # "inference/compare.py, judge.py"
+        assert (ROOT / "energycomp" / folder / file.split("/")[-1]).is_file(), file
 
 
 @pytest.fixture

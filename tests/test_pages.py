@@ -79,7 +79,7 @@ QUICKER = {
 }
 # The same for Python, and a comment above a block that says why it is not run: <!-- not run: downloads a model -->
 QUICKER_PYTHON = {
-    r"Composer\(scene\)\.sample\(generator=0\)": "Composer(scene).sample(generator=0, num_inference_steps=4)",
+    r"\(cube & ball\)\.sample\(generator=0\)": "(cube & ball).sample(generator=0, num_inference_steps=4)",
     r"num_inference_steps=(10|20|50)": "num_inference_steps=4",
     r'energycomp\.infer\("graph\.png", clevr, count=3\)': 'energycomp.inference.explain("graph.png", clevr, values[0])',
     r'infer\("scene\.png", clevr\)': r'infer("scene.png", clevr, count=0)',

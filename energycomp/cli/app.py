@@ -133,6 +133,7 @@ def _plugin_command(name: str) -> Any:
 app = typer.Typer(
     name="energycomp",
     cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},  # also of every command
     help=(
         "Compose images from components, and find the components of images. A model is a sum of energies, one for each "
         "component.\n\n"

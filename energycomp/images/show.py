@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from PIL import Image, ImageShow
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -16,6 +16,7 @@ from energycomp.errors import InputError
 from energycomp.images.save import data_url
 
 SHOWN = 6  # numbers of a list that a table shows as a whole
+WIDEST = 10_000  # columns of a console for which no table is too wide
 
 
 def cell(value: Any) -> str:
@@ -52,15 +53,27 @@ def table_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list
     return [str(name) for name in columns], [[cell(row.get(name)) for name in columns] for row in rows]
 
 
+class _Fitting(Table):
+    """A table whose cells stand closer together where the console would otherwise break its words."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        usual, most = self.padding, options.max_width
+        if self.__rich_measure__(console, options.update_width(WIDEST)).minimum > most:
+            self.padding = (0, 0)
+        yield from super().__rich_console__(console, options)
+        self.padding = usual
+
+
 def rich_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     """A table for the console: rows of text under a header; no columns, no header. What is not text stays as it is.
 
-    Words that are longer than their column go on in the next line, so that nothing is left out.
+    Where words do not fit into the console, there are no spaces around them. Words that are still longer than their
+    column go on in the next line, so that nothing is left out.
 
     >>> rich_table(["word", "sure"], [["cube", "0.98"]]).row_count
     1
     """
-    table = Table(*(Column(Text(column), overflow="fold") for column in columns), show_header=bool(columns))
+    table = _Fitting(*(Column(Text(column), overflow="fold") for column in columns), show_header=bool(columns))
     for row in rows:
         table.add_row(*(Text(one) if isinstance(one, str) else one for one in row))
     return table

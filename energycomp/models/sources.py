@@ -17,6 +17,10 @@ from energycomp.plugins.registry import find, names, registers
 FILES = (CONFIG, WEIGHTS, MANIFEST)
 PIPELINE = "model_index.json"  # of diffusers
 SINGLE_FILES = (".safetensors", ".ckpt", ".gguf")
+INSTEAD = {  # what pipelines of diffusers take, and what does it here
+    "torch_dtype": "dtype=, such as dtype='bfloat16'",
+    "use_safetensors": "nothing in its place: no other weights are read",
+}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -24,6 +28,8 @@ def opened(
     make: type[M], source: Any, dtype: str | torch.dtype | None, reading: Mapping[str, Any], options: Mapping[str, Any]
 ) -> M:
     """What `Model.from_pretrained` makes of its arguments; `dtype` is handed to the readers of other formats."""
+    for option in INSTEAD.keys() & options.keys():
+        raise InputError(f"got {option}= with {source}; expected {INSTEAD[option]}")
     name = _name(source)
     is_path = isinstance(source, Path)
     local = is_folder(name)

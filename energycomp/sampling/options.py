@@ -45,6 +45,8 @@ INSTEAD = {  # what pipelines of diffusers take, and what does it here
     "prompt": "expected components: Composer([model('a dog')])",
     "negative_prompt": "expected a negated component: model('a dog') & ~model('rain')",
     "num_images_per_prompt": "expected n=, the number of samples",
+    "seed": "expected generator=, a seed or a torch.Generator",
+    "steps": "expected num_inference_steps=",
 }
 
 

@@ -25,6 +25,13 @@ def test_version_is_the_installed_one() -> None:
     assert __version__ == version("energycomp")
 
 
+@pytest.mark.parametrize("command", [[], ["sample"], ["edit"]])  # of the core, and of a plugin
+def test_h_is_short_for_help(command: list[str]) -> None:
+    short, long = (runner.invoke(cli.app, [*command, option]) for option in ("-h", "--help"))
+    assert short.exit_code == 0
+    assert short.stdout == long.stdout
+
+
 def test_help_names_every_command() -> None:
     result = runner.invoke(cli.app, ["--help"])
     assert result.exit_code == 0

@@ -100,6 +100,19 @@ def test_a_table_of_rows_that_differ_has_every_column_once() -> None:
     assert len({len(line) for line in text.splitlines()}) == 1
 
 
+def test_the_words_of_a_table_stay_whole_in_a_narrow_console(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["identity", "material", "cylinder"]  # 24 letters and 4 lines; 6 spaces where there is room
+    table = shown.rich_table(words, [words])
+    for columns, width in (("80", 34), ("30", 28), ("80", 34)):
+        monkeypatch.setenv("COLUMNS", columns)
+        lines = shown.as_text(table).splitlines()
+        assert {len(line) for line in lines} == {width}
+        assert all(word in lines[1] and word in lines[3] for word in words)
+    several = shown.rich_table(["name", "words"], [["one", " ".join(words)]])  # a cell may go on after a word
+    monkeypatch.setenv("COLUMNS", "26")
+    assert "│ one  │ identity " in shown.as_text(several)
+
+
 def test_a_machine_without_a_window_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageShow, "_viewers", [])
     with pytest.raises(InputError, match="without a program that shows it"):

@@ -199,6 +199,14 @@ def test_names_paths_and_hub_ids(tmp_path: Path, model: Model, monkeypatch: pyte
         load("sdxl.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("option", "said"), [("torch_dtype", "expected dtype="), ("use_safetensors", "no other weights")]
+)
+def test_an_option_of_diffusers_names_what_does_it_here(option: str, said: str) -> None:
+    with pytest.raises(InputError, match=f"got {option}= with owner/name; .*{said}"):  # before the hub is asked
+        load("owner/name", **{option: True})
+
+
 def test_a_registered_name_gets_the_options(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
     monkeypatch.setattr(sources, "names", lambda kind: ("toy",))
     monkeypatch.setattr(sources, "find", lambda kind, name: lambda **options: attrs.evolve(model, **options))

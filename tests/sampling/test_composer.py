@@ -178,7 +178,8 @@ WHOLE = "^got n=.*; expected whole numbers of at least 1, such as n=4$"
         *(("n", value, WHOLE) for value in (0, "2", 2.5, True)), ("num_inference_steps", "5", WHOLE),
         ("num_inference_steps", 0, "expected"), ("output_type", "jpg", "expected"),
         ("mixed_precision", "int8", "expected"), ("scheduler", "Nothing", "expected"), ("height", 512, "expected"),
-        ("negative_prompt", "rain", "expected"), ("num_images_per_prompt", 4, "expected"), ("steps", 4, "expected"),
+        ("negative_prompt", "rain", "expected"), ("num_images_per_prompt", 4, "expected"),
+        ("steps", 4, "num_inference_steps="), ("seed", 4, "generator="),
         ("callback_on_step_end", 3, "expected"), ("report", True, "expected"),
     ],
 )  # fmt: skip

@@ -67,10 +67,10 @@ def separate(
     Objects that hide each other do not add up: `energycomp infer` finds these. The model must be one of pixels, such as
     clevr-places, or one that you trained.
 
-    The PNG has three rows: the mean of each source, one draw, and the width of the 90 % interval of each pixel, from
-    black (0) to white (1). Fewer than 19 draws give a narrower one, from the least to the greatest. Its first column
-    shows the image, the sum of the means, and what is not explained. Costs one network evaluation for each draw, source
-    and step; a range of counts is a run for each.
+    The PNG has three rows: the mean of each source, one draw, and the width of the 90 % interval of each pixel. Black
+    is 0, and white the largest width, which stands beside the row. Fewer than 19 draws give a narrower interval, from
+    the least to the greatest. The first column shows the image, the sum of the means, and what is not explained. Costs
+    one network evaluation for each draw, source and step; a range of counts is a run for each.
     """
     check_png(out)
     with loading(model):
@@ -118,13 +118,16 @@ def _figure(found: Separation, y: Tensor, level: float, model: Model) -> tuple[I
 
     # Three rows of the image, and of each source
     low, high = found.interval(level)
+    widths = high - low
     residual = found.residual.cpu()
-    first = torch.stack([y, y - residual, residual.abs()])
-    each = torch.stack([found.mean, found.samples[0], high - low]).cpu()
+    largest = max(float(widths.max()), 1e-6)  # white in the last row, whose numbers are small
+    first = torch.stack([y, y - residual, residual.abs() / largest])
+    each = torch.stack([found.mean, found.samples[0], widths / largest]).cpu()
     cells = torch.cat([first[:, None], each], dim=1).flatten(0, 1).clamp(0.0, 1.0)
     heads = ["image", *(name[:24] for name in found.names)]
+    rows = ["mean", "draw", f"interval, 0 to {largest:.2g}"]
     framed = [model.shown(one, side=SIDE) for one in to_output(from_unit(cells), "pil")]
-    return grid(framed, columns=1 + found.count, heads=heads, names=["mean", "draw", "interval"]), len(cells)
+    return grid(framed, columns=1 + found.count, heads=heads, names=rows), len(cells)
 
 
 def _show(run: Run, found: Separation, level: float, out: Path) -> None:

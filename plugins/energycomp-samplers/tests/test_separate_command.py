@@ -37,6 +37,18 @@ def test_sources_are_drawn_beside_each_other(run: Callable[..., Any]) -> None:
         assert figure.height > 3 * 192
 
 
+def test_the_largest_of_small_intervals_is_white(run: Callable[..., Any]) -> None:
+    small = ["--steps", "2", "-n", "2", "--variance", "1e-4", "--noise", "0.05"]
+    code, _, _ = run("separate", "./model", "both.png", "0.3,0.3", "0.7,0.6", *small, "-o", "sources.png")
+    assert code == 0
+    with Image.open("sources.png") as figure:  # cells of 192 px, 2 px apart; the first of the last row is a residual
+        last = [
+            figure.crop((figure.width - left + 4, figure.height - 190, figure.width - left + 188, figure.height - 6))
+            for left in (194, 388)
+        ]
+    assert max(high for cell in last for _, high in cell.getextrema()) > 240
+
+
 def test_sources_have_the_shape_of_the_frames_of_the_model(run: Callable[..., Any]) -> None:
     save_pretrained(tiny_model(aspect=1.5), "./wide")
     code, _, _ = run("separate", "./wide", "both.png", "0.3,0.3", "0.7,0.6", *OPTIONS, "-o", "sources.png")

@@ -1,7 +1,7 @@
 """Pictures of scene graphs: places, then a sample, then a look whether what was asked for is there.
 
-A sample is read where its objects were put: the posterior of the words that were asked for costs about 90 network
-evaluations an object, a tenth of what the sample did. Those that lack a word are drawn again.
+A sample is read where its objects were put: the posterior of the words that were asked for costs about 100 network
+evaluations an object, and up to twice as many more where words are in doubt. Those that lack a word are drawn again.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from energycomp_scenes.reading import check_objects
 from energycomp_scenes.relations import ground_of
 
 SURE = 0.8  # posterior of all words that were asked for, of a picture that is kept
+LOOKS = 2  # sweeps over the words; the second one, on more draws, is over those in doubt
 LARGE = 2.0  # the code of a large object
 SIZE = 2  # its place in a value
 AGAIN = 20  # times that places are sought for which relations hold of large objects, too
@@ -151,7 +152,9 @@ def seen(image: Tensor, model: Model, values: Tensor, asked: Tensor) -> float:
     True
     """
     problem = make_problem(model.encode(model.given(image)), model, count=len(values))
-    found = read_attributes(problem, values[:, :2], sweeps=1, generator=0).probabilities(problem.beta, problem.energies)
+    found = read_attributes(problem, values[:, :2], sweeps=LOOKS, generator=0).probabilities(
+        problem.beta, problem.energies
+    )
     sure = 1.0
     for attribute, chances in enumerate(found):
         words = asked[:, 2 + attribute].long()

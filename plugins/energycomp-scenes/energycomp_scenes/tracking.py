@@ -116,10 +116,13 @@ class Track:
         save_frames([self.picture(k) for k in range(len(self.frames))], path, fps=fps)
 
     def __repr__(self) -> str:
+        return f"Track({self._summary()})"
+
+    def _summary(self) -> str:
         number = max(frame.known for frame in self.frames)
         later = self.rows[1:]
         nfe = sum(later) / max(len(later), 1)
-        return f"Track({len(self.frames)} frames, {number} objects, {nfe:.0f} network evaluations per later frame)"
+        return f"{len(self.frames)} frames, {number} objects, {nfe:.0f} network evaluations per later frame"
 
     def __str__(self) -> str:
         """A row per object: as it was when it was visible last, and the frames in which it was visible."""
@@ -130,7 +133,7 @@ class Track:
             kept = {name: row[name] for name in row if name not in ("frame", "visible", "evidence")}
             last[row["identity"]] = {**(kept if row["visible"] else before), "frames": frames}
         rows = [{**row, "frames": _ranges(row["frames"])} for row in last.values()]
-        return f"{as_text(rich_table(*table_cells(rows)))}\n{self!r}"
+        return f"{as_text(rich_table(*table_cells(rows)))}\n{self._summary()}"
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from PIL import Image
@@ -97,11 +98,13 @@ def test_a_picture_is_drawn_again_until_its_words_are_seen(monkeypatch: Any) -> 
     assert isinstance(second.image, torch.Tensor)
 
 
-def test_looking_costs_the_words_of_each_object() -> None:
+@pytest.mark.parametrize(("beta", "draws"), [(1e9, 6), (1e-9, 6 + 12)], ids=["sure", "in doubt"])
+def test_looking_costs_the_words_of_each_object_and_those_in_doubt_again(beta: float, draws: int) -> None:
     model, values = load("clevr-small"), torch.tensor([[0.3, 0.5, 2, 2, 1, 1], [0.7, 0.5, 2, 3, 1, 2.0]])
+    model = attrs.evolve(model, defaults=attrs.evolve(model.defaults, beta=beta))
     with count_rows() as counted:
         seen(torch.zeros(3, 64, 64), model, values, values)
-    assert counted.rows == 6 * (1 + 2 * (1 + 2 + 8 + 2 + 3))  # draws, u, objects, and the open one beside its words
+    assert counted.rows == draws * (1 + 2 * (1 + 2 + 8 + 2 + 3))  # u, objects, and the open one beside its words
 
 
 def test_relations_hold_of_the_sizes_that_are_drawn(monkeypatch: Any) -> None:
