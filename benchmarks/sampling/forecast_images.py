@@ -2,11 +2,11 @@
 
 python benchmarks/sampling/forecast_images.py [--models text text-composed faces clevr] [-n 50] [--seed 0] [-o FILE]
 
-Of prompts two or three concepts, of faces two to six labels, of `clevr` two to five objects, wherever they are. An image
-fails where what was asked is not all read in it: prompts and labels by the model itself, objects by the reader of
-renders that judges skills, words and places. Prints for each model how many fail, and the area under the ROC curve (AUC)
-of the disagreement that is forecast, beside the least distance of two conditions and their number, which need no
-forecast. With -o a line of JSON is kept for each image, and the command goes on where it stopped.
+Of prompts two or three concepts, of faces two to six labels, of `clevr` two to five objects, wherever they are. An
+image fails where what was asked is not all read in it: prompts and labels by the model itself, objects by the reader of
+renders that judges skills, words and places. Prints for each model how many fail, and the area under the ROC curve of
+the disagreement that is forecast, beside the least distance of two conditions and their number, which need no forecast.
+With -o a line of JSON is kept for each image, and the command goes on where it stopped.
 """
 
 from __future__ import annotations
