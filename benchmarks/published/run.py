@@ -7,7 +7,7 @@ With w the weight of a prompt (`--scale`), A and B two of `--prompts`, and S and
 regions     A and B in their halves: by `region` weights, and by `regional`
 not         w A & ~(w B), and w "A and B" & ~(w B); right where A is shown and B is not
 best-of     w A & w B: one sample, and the best of 4 by `rank`
-two loras   S and T in their halves by `regional`; w S & w T; and "S and T" by `set_adapters` with weights 1 and 0.5
+two loras   S or T alone; in their halves by `regional`; w S & w T; "S and T" by `set_adapters` with weights 1 and 0.5
 
 `right` is the share of prompts that are found, in their half where they have one. Judge "pixels": colours, of the
 pipeline that `small.py` trains, without a network; a half shows the prompt whose colours have the most pixels. Of the
@@ -139,6 +139,11 @@ class Bench:
         def halves() -> list[Image.Image]:
             return self.drawn([regional(list(zip(HALVES, ((s, t), (t, s))[turn], strict=True))) for turn in turns])
 
+        alone = [((first, first), (second, second))[turn] for turn in turns]
+        self.line(
+            "two loras", "alone", alone, judge,
+            lambda: self.drawn([(s & one.unconditional, t & two.unconditional)[turn] for turn in turns]),
+        )  # fmt: skip
         self.line("two loras", "regional", pairs, judge, halves)
         self.line("two loras", "S & T", pairs, judge, lambda: self.drawn([s & t for _ in turns]))
         if "two loras" in self.options.cases:
