@@ -8,6 +8,7 @@ from energycomp.denoisers.denoiser import (
     compose_rows as compose_rows,
 )
 from energycomp.denoisers.evaluator import (
+    CastsSamples as CastsSamples,
     HasNetwork as HasNetwork,
     Network as Network,
     Placed as Placed,
