@@ -74,7 +74,15 @@ class VAECodec:
             vae: one of `AUTOENCODERS`.
             latent_size: height and width of the latents.
             source: where it was read from; when left out, a model with it cannot be saved.
+
+        Raises:
+            InputError: one whose latents have a mean and a deviation for each channel.
         """
+        if vae.config.get("latents_mean") is not None:
+            raise InputError(
+                "got a VAE with latents_mean, whose latents are standardised channel by channel; expected one with "
+                "scaling_factor and shift_factor alone; write a codec for it"
+            )
         widths = vae.config.get("block_out_channels") or vae.config.encoder_block_out_channels
         reduction = 2 ** (len(widths) - 1)
         codec = cls(
