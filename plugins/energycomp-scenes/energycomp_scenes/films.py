@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energycomp.components import Places, ReadsText, draws_of
+from energycomp.components import Conditioner, Places, ReadsText, draws_of
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
 from energycomp.fields import is_whole
@@ -84,7 +84,7 @@ def film(
     heads = own.placed([text.split(ARROW)[0].strip() for text in script], torch.Generator().manual_seed(seed))
     leaves = []
     for number, (text, head) in enumerate(zip(script, heads, strict=True)):
-        values = _drawn(own, own.read(head), derived_seed(seed, number)).repeat(frames, 1)
+        values = _drawn(model.conditioner, own.read(head), derived_seed(seed, number)).repeat(frames, 1)
         _, arrow, keys = text.partition(ARROW)
         if arrow:
             values[:, :2] = moved(f"{values[0, 0]},{values[0, 1]} {ARROW} {keys}", frames, 2)
@@ -102,7 +102,7 @@ def film(
     return [model.shown(image, side=SIDE) for image in images]
 
 
-def _drawn(conditioner: object, values: Tensor, seed: int) -> Tensor:
+def _drawn(conditioner: Conditioner, values: Tensor, seed: int) -> Tensor:
     """Values (1, V) with what shapes an outline drawn once for all frames, where the model draws it."""
     prior = draws_of(conditioner)
     return values if prior is None else prior.drawn(values, torch.Generator().manual_seed(seed))
