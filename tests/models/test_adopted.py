@@ -276,6 +276,22 @@ def test_weights_in_bfloat16_round_nothing_but_what_the_network_sees(predicts: s
     assert seen[::2] == [(torch.bfloat16, torch.float32)] * 3
 
 
+def test_a_network_in_bfloat16_that_does_not_cast_its_time_is_told_how() -> None:
+    class OverLine(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.time = nn.Linear(1, 1)
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return x + self.time(t[:, None])
+
+    sample, at = torch.zeros(1, 1), torch.tensor([500.0])
+    with pytest.raises(InputError, match=r"t float32: .*; cast t, or .* net\(x, t.to\(x\), c\)$"):
+        energycomp.adopt(OverLine().bfloat16(), shape=(1,))().eps(sample, at)
+    cast = energycomp.adopt(OverLine().bfloat16(), shape=(1,), call=lambda net, x, t, _: net(x, t.to(x)))
+    assert cast().eps(sample, at).shape == (1, 1)
+
+
 def test_advice_on_a_call_is_for_its_error() -> None:
     """Not about embeddings, which the network has, where these are not what fails."""
 
