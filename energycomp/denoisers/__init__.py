@@ -4,6 +4,7 @@ from energycomp.components.ledger import RowCount as RowCount, count_rows as cou
 from energycomp.denoisers.configured import Configured as Configured, configured as configured
 from energycomp.denoisers.denoiser import Conditional as Conditional, Denoiser as Denoiser, compose_rows as compose_rows
 from energycomp.denoisers.evaluator import (
+    CastsSamples as CastsSamples,
     HasNetwork as HasNetwork,
     Network as Network,
     Placed as Placed,

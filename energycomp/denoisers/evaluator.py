@@ -79,7 +79,9 @@ class Network(Protocol):
     def __call__(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Prediction (R, ...) for samples (R, ...) of the sample shape at timesteps (R,) under R conditions.
 
-        Timesteps are real numbers in [0, T]. The type of the prediction is the `prediction_type` of the `Denoiser`.
+        Timesteps are real numbers in [0, T], in float32 at least: samples and conditions are of the type of the
+        weights, and bfloat16 has no number between 996 and 1000. The type of the prediction is the `prediction_type` of
+        the `Denoiser`.
         """
 
 
@@ -113,6 +115,21 @@ class Placed(Protocol):
     @property
     def device(self) -> torch.device:
         """Where samples are expected."""
+
+
+@runtime_checkable
+class CastsSamples(Protocol):
+    """A network that computes with samples before it casts them to the type of its weights.
+
+    Its `casts_samples` is true. It is given samples in the type that they have, and casts them by itself.
+
+    >>> class Centred(nn.Module):  # subtracts in float32
+    ...     casts_samples = True
+    >>> isinstance(Centred(), CastsSamples), isinstance(nn.Linear(1, 1), CastsSamples)
+    (True, False)
+    """
+
+    casts_samples: bool
 
 
 class HasNetwork(Protocol):
@@ -205,7 +222,7 @@ def _features(denoiser: HasNetwork, calls: Sequence[tuple[Trunk]]) -> list[tuple
     whole = _joined_trunks(trunks)
     limit = row_limit(whole.sample.device, denoiser.sample_shape, denoiser.network)
     given = denoiser.scale_model_input(whole.sample, whole.timestep)
-    chunks = zip(given.split(limit), whole.timestep.to(whole.sample.dtype).split(limit), strict=True)
+    chunks = zip(given.split(limit), _told(whole.timestep, whole.sample).split(limit), strict=True)
     own = _own_type(denoiser.network, whole.sample.dtype)
     parts = [network.features(s.to(own), t) for s, t in chunks]
     joined = parts[0] if len(parts) == 1 else tuple(torch.cat(group) for group in zip(*parts, strict=True))
@@ -244,9 +261,15 @@ def _call(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tens
     else:
         timestep = shared.timestep.index_select(0, owner)
         sample = denoiser.scale_model_input(shared.sample.index_select(0, owner), timestep)
-        own = cast("Network", denoiser.network)
-        out = own(sample.to(condition.rows.dtype), timestep.to(shared.sample.dtype), condition)
+        if not isinstance(denoiser.network, CastsSamples):
+            sample = sample.to(condition.rows.dtype)
+        out = cast("Network", denoiser.network)(sample, _told(timestep, shared.sample), condition)
     return out.to(torch.promote_types(shared.sample.dtype, torch.float32))
+
+
+def _told(timestep: Tensor, sample: Tensor) -> Tensor:
+    """Timesteps as a network is told them: in the type of the samples, but never in half precision."""
+    return timestep.to(torch.promote_types(sample.dtype, torch.float32))
 
 
 def _own_type(network: object, other: torch.dtype) -> torch.dtype:

@@ -47,7 +47,7 @@ class ConditionUNet(nn.Module):
 
         super().__init__()
         self.unet = UNet2DConditionModel(**config)
-        _refuse(self.unet, "class_embed_type", "num_class_embeds", "addition_embed_type")
+        _refuse(self.unet, "class_embed_type", "num_class_embeds", "addition_embed_type", "time_cond_proj_dim")
         if self.unet.config.encoder_hid_dim_type != "text_proj":
             _refuse(self.unet, "encoder_hid_dim_type")
         width = self.unet.config.encoder_hid_dim or self.unet.config.cross_attention_dim

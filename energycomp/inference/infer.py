@@ -17,7 +17,7 @@ from energycomp.components.values import values_of
 from energycomp.denoisers.together import run_together
 from energycomp.errors import InputError
 from energycomp.fields import is_whole
-from energycomp.inference.compare import as_normal, standard_error
+from energycomp.inference.judge import Measured
 from energycomp.inference.problem import Problem
 from energycomp.inference.search import Search
 from energycomp.inference.solution import Solution
@@ -116,11 +116,8 @@ class _Given:
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
         # Its error, and how much it rises without each component
         left, parts = problem.explained(self.values, problem.draw(problem.default_draws, generator))
-        errors = left.flatten(1).square().sum(1)
-        gain = None if parts is None else parts.flatten(1).sum(1).cpu()
-        spread = as_normal(*standard_error(errors))
-        found = Solution(self.values, len(self.values), float(errors.mean()), spread, problem.rows)
-        return attrs.evolve(found, component_gain=gain)
+        found = Measured(left, parts, None).of_answer()
+        return Solution(self.values, len(self.values), rows=problem.rows, **found)
 
 
 def infer_many(

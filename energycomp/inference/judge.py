@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from energycomp.images import ImageProcessor, guided
+from energycomp.inference.compare import as_normal, standard_error
 from energycomp.inference.judgement import OUT_OF_DISTRIBUTION, Judgement
 from energycomp.inference.problem import Problem
 from energycomp.inference.quadratic import QuadraticForm
@@ -35,13 +36,41 @@ FIT_DRAWS = 16  # draws that measure fit and typicality
 LEAST = 1e-6  # of posteriors, and of their distance to 1
 
 
-def judge(solution: Solution, problem: Problem, model: Model, image: Any, generator: torch.Generator) -> Judgement:
-    """The judgement on an answer of a solver.
+class Measured(NamedTuple):
+    """Residuals (S, *shape), what each component explains of them (K, *shape), and the unconditional errors (S,)."""
+
+    left: Tensor
+    parts: Tensor | None
+    baseline: Tensor | None
+
+    def of_answer(self) -> dict[str, Any]:
+        """The error of the answer, its standard error, and the gain of each component, by their names in a solution."""
+        errors = self.left.flatten(1).square().sum(1)
+        gain = None if self.parts is None else self.parts.flatten(1).sum(1).cpu()
+        stderr = as_normal(*standard_error(errors))
+        return {"error": float(errors.mean()), "stderr": stderr, "component_gain": gain}
+
+
+def measured(solution: Solution, problem: Problem, generator: torch.Generator) -> Measured:
+    """The residuals of an answer, on the draws that compared it where there are enough of them, else on new ones.
 
     Costs nothing where the draws that compared the answer are kept, else K + 1 network evaluations on each of
     `FIT_DRAWS` draws.
     """
-    left, parts, baseline = _measured(solution, problem, generator)
+    # Draws that compared the answer selected neither it nor its rival
+    compared = solution.form if problem.has_empty and problem.has_baseline else None
+    if compared is not None and compared.draws >= FIT_DRAWS // 2:
+        left, parts = _explained_by(compared, problem.observation.shape[1:])
+        return Measured(left, parts, compared.c if solution.count else None)
+    # New draws otherwise
+    bank = problem.draw(FIT_DRAWS, generator)
+    left, parts = problem.explained(solution.conditions, bank)
+    return Measured(left, parts, problem.baseline_errors(bank) if solution.count else None)
+
+
+def judge(solution: Solution, problem: Problem, model: Model, image: Any, found: Measured) -> Judgement:
+    """The judgement on an answer of a solver, by what was measured of it. Costs no network evaluation."""
+    left, parts, baseline = found
 
     # Fit: the share of the unconditional error that is explained, and that of each component in it.
     fit = share = None
@@ -75,27 +104,6 @@ def judge(solution: Solution, problem: Problem, model: Model, image: Any, genera
         share=share,
         maps=None if parts is None else _pixels(parts.cpu(), model, image),
     )
-
-
-class _Measured(NamedTuple):
-    """Residuals (S, *shape), what each component explains of them (K, *shape), and the unconditional errors (S,)."""
-
-    left: Tensor
-    parts: Tensor | None
-    baseline: Tensor | None
-
-
-def _measured(solution: Solution, problem: Problem, generator: torch.Generator) -> _Measured:
-    """The residuals of an answer, on the draws that compared it where there are enough of them, else on new ones."""
-    # Draws that compared the answer selected neither it nor its rival
-    compared = solution.form if problem.has_empty and problem.has_baseline else None
-    if compared is not None and compared.draws >= FIT_DRAWS // 2:
-        left, parts = _explained_by(compared, problem.observation.shape[1:])
-        return _Measured(left, parts, compared.c if solution.count else None)
-    # New draws otherwise
-    bank = problem.draw(FIT_DRAWS, generator)
-    left, parts = problem.explained(solution.conditions, bank)
-    return _Measured(left, parts, problem.baseline_errors(bank) if solution.count else None)
 
 
 def _explained_by(form: QuadraticForm, shape: torch.Size) -> tuple[Tensor, Tensor | None]:

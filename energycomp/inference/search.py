@@ -14,7 +14,7 @@ from torch import Tensor
 from energycomp.components.conditioning import mixed_of
 from energycomp.errors import EnergycompWarning, InputError
 from energycomp.inference.attributes import read_attributes, refine_numbers
-from energycomp.inference.judge import judge
+from energycomp.inference.judge import judge, measured
 from energycomp.inference.problem import Problem, make_problem
 from energycomp.inference.solution import Solution
 from energycomp.inference.solver import ReadsLast, SearchInterrupted, Solver
@@ -108,6 +108,7 @@ class Search:
         solution: Solution,
     ) -> Solution:
         """The answer of a solver with its words, what is read last, and how well it fits."""
+        before = solution.conditions
         # Read the words of each object, and then its numbers once more
         if problem.asks_words and solution.posteriors is None:  # a solver may read them itself
             words = read_attributes(problem, solution.conditions, generator=generator)
@@ -125,8 +126,12 @@ class Search:
             raise InputError(f"{got}; expected one that allows some; allow more, or change count= or candidates=")
 
         # Judge the answer on draws that did not select it, and describe it.
+        is_other = not torch.equal(before, solution.conditions)
         solution = _ordered(solution, problem)
-        judgement = judge(solution, problem, model, image, generator)
+        found = measured(solution, problem, generator)
+        judgement = judge(solution, problem, model, image, found)
+        if is_other:  # the solver has measured an answer whose words were open
+            solution = attrs.evolve(solution, **found.of_answer())
         view = view_of(model, solution.conditions, image=image, runner_up=solution.runner_up)
         if judgement.out_of_distribution:
             warnings.warn(

@@ -34,7 +34,8 @@ class Solution:
         rows: network rows spent.
         runner_up: the best other answer (K', *V), or None.
         difference: mean paired difference J(runner_up) - J(answer) on draws that selected neither; with a prior, of
-            `Problem.with_prior` in the place of J, by which the p-value is that of the posterior, too.
+            `Problem.with_prior` in the place of J, by which the p-value is that of the posterior, too. Where words are
+            read after the search, as after "sgd", the words of both are open in it.
         difference_stderr: its standard error, likewise.
         p_value: the probability of a difference at least as large on other draws, if both answers had the same expected
             error. It is not the probability that the runner-up is right, and says nothing about answers that were not

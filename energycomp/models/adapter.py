@@ -32,7 +32,12 @@ Call = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Any]
 
 
 class Adopted(nn.Module):
-    """The network behind an adapter: it is given its own noised data, time and conditions. See `adopt`."""
+    """The network behind an adapter: it is given its own noised data, time and conditions. See `adopt`.
+
+    All but the network computes in float32, or in float64 for a network in float64.
+    """
+
+    casts_samples = True
 
     def __init__(self, network: nn.Module, process: Process, options: Mapping[str, Any], call: Call | None) -> None:
         super().__init__()
@@ -77,6 +82,8 @@ class Adopted(nn.Module):
 
     def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """As `Network`, of the type `target`."""
+        own = condition.rows.dtype  # of the weights
+        sample = sample.to(torch.promote_types(sample.dtype, torch.promote_types(own, torch.float32)))
         axes = sample.ndim
         data = self.options["sigma_data"]
         # The noise on the network's own data, in float64
@@ -91,7 +98,7 @@ class Adopted(nn.Module):
         given = scale * (self.middle + self.reach * sample / signal)
         time = self.process.time(self.options["clock"], timestep, level)
         time = time.to(sample.dtype) if time.is_floating_point() else time
-        out = self._out(self._called(given, time, self._condition(condition)), sample)
+        out = self._out(self._called(given.to(own), time, self._condition(condition)), sample)
         # What the library takes: eps is the same for all data, x0 is moved back
         found = convert(out, given, scale, scale * sigma, source=self.kind, target=self.target, sigma_data=data)
         return found if self.target == "epsilon" else (found - self.middle) / self.reach
@@ -132,6 +139,8 @@ class Adopted(nn.Module):
                 change = f"correct classes= or null=: its embeddings have {' and '.join(map(str, embeddings))} rows"
             elif "indices" in said and time.is_floating_point():
                 change = f"{change}; clock='index' gives whole timesteps to an nn.Embedding over t"
+            elif given.dtype in (torch.bfloat16, torch.float16) and "dtype" in said:
+                change = "cast t, or what it is embedded to, by call=, such as lambda net, x, t, c: net(x, t.to(x), c)"
             elif isinstance(error, TypeError) and "argument" in said:
                 change = "correct how it is called, by call=, such as lambda net, x, t, c: net(x, timesteps=t, y=c)"
             reason = next(iter(said.splitlines()), type(error).__name__)

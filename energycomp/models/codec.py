@@ -74,16 +74,21 @@ class VAECodec:
             vae: one of `AUTOENCODERS`.
             latent_size: height and width of the latents.
             source: where it was read from; when left out, a model with it cannot be saved.
+
+        Raises:
+            InputError: one whose latents have a mean and a deviation for each channel.
         """
+        if vae.config.get("latents_mean") is not None:
+            got = "got a VAE with latents_mean, whose latents are standardised channel by channel"
+            raise InputError(f"{got}; expected scaling_factor and shift_factor alone; write a codec for it")
         widths = vae.config.get("block_out_channels") or vae.config.encoder_block_out_channels
         reduction = 2 ** (len(widths) - 1)
-        codec = cls(
+        return cls(
             source or "in memory",
             image_size=latent_size * reduction, reduction=reduction,
             scaling_factor=vae.config.scaling_factor, channels=vae.config.latent_channels,
             shift_factor=vae.config.get("shift_factor") or 0.0,
-        )  # fmt: skip
-        return codec.holding(vae)
+        ).holding(vae)  # fmt: skip
 
     def holding(self, vae: Any) -> Self:
         """Itself, with its autoencoder, which is put into eval mode and frozen."""

@@ -23,6 +23,7 @@ RISING = legal(
     ),
     "as many numbers within 1e30 for each place, two at least, none below the one before",
 )
+LEAST_SPREAD = 1e-5  # of the mean: float32 rounds numbers to 6e-8 of it, which is 0.6 % of such a deviation
 ROWS = attrs.field(default=(), converter=lambda rows: tuple(map(tuple, rows)), validator=RISING)
 
 
@@ -78,15 +79,19 @@ class NumberProcessor:
 
         Args:
             quantiles: how many are kept of each place, such as 100; 0 scales numbers only.
+
+        Raises:
+            InputError: numbers that float32 hardly tells apart, such as times in seconds since 1970.
         """
         rows = torch.as_tensor(data).double().transpose(0, 1).flatten(1)
+        constant = _is_constant(rows)
         kept = ()
         if quantiles:
             kept = np.quantile(rows, (np.arange(quantiles) + 0.5) / quantiles, axis=1).T.tolist()
             rows = torch.stack([_bent(*column, back=False) for column in zip(rows, kept, strict=True)])
         mean = rows.mean(1)
         scale = rows.std(1, correction=0)
-        scale = torch.where(scale > 0, scale, 1.0)
+        scale = torch.where(constant | (scale == 0), 1.0, scale)
         reach = float(((rows - mean[:, None]) / scale[:, None]).abs().max())
         return cls(tuple(data.shape[1:]), mean.tolist(), scale.tolist(), kept, reach or None)
 
@@ -137,6 +142,24 @@ class NumberProcessor:
             return numbers
         columns = zip(numbers.unbind(1), self.quantiles, strict=True)
         return torch.stack([_bent(*column, back=back) for column in columns], dim=1)
+
+
+def _is_constant(rows: Tensor) -> Tensor:
+    """Which places of numbers (P, N) have one number only, (P,); their deviation may be one of rounding.
+
+    Raises:
+        InputError: a place whose numbers differ by little beside their mean: samples are float32.
+    """
+    mean = rows.mean(1)
+    spread = rows.std(1, correction=0)
+    constant = rows.amax(1) == rows.amin(1)
+    for place in (~constant & (spread < LEAST_SPREAD * mean.abs())).nonzero()[:, 0].tolist():
+        raise InputError(
+            f"got numbers around {float(mean[place]):.6g} with the deviation {float(spread[place]):.3g} at place "
+            f"{place}; expected a deviation of at least {LEAST_SPREAD:g} of the mean, which float32 resolves; subtract "
+            "an offset from them"
+        )
+    return constant
 
 
 def _bent(x: Tensor, quantiles: Sequence[float], *, back: bool) -> Tensor:

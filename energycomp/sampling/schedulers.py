@@ -44,6 +44,7 @@ WITHOUT_SAMPLE = (
     "PNDMScheduler",
 )
 DEFAULT_SCHEDULER = "DDIMScheduler"
+PNDM = "PNDMScheduler"
 MAX_SIGMA = 80.0
 MAX_START_ALPHA = 1e-3
 MIN_PNDM_ALPHA = 1e-5
@@ -60,7 +61,9 @@ def make_scheduler(
 
     For a name or a class, the scheduler is built with trailing timesteps and a last step that ends at x0. It gets the
     prediction type of the composition; where the class does not support that, "v_prediction", which is stable at both
-    ends of the schedule, whereas "epsilon" divides by sqrt(alpha_bar). An instance is used as it is configured.
+    ends of the schedule, whereas "epsilon" divides by sqrt(alpha_bar). PNDM gets "epsilon", unless the schedule ends in
+    noise: of its averages over timesteps only those of noise are of second order. An instance is used as it is
+    configured.
 
     The flow-matching schedulers come as a `FlowScheduler`: one that is built takes the noise levels of the composition,
     an instance its own, with its shift. They do not clip.
@@ -102,7 +105,9 @@ def make_scheduler(
     # A class is built for the composition.
     names = _names(scheduler)
     prediction_type = scheduled_as(prediction_type)
-    if names & {*WITHOUT_SAMPLE} and (prediction_type == "sample" or _averages_noise(scheduler, alphas_cumprod)):
+    if names & {PNDM}:
+        prediction_type = "v_prediction" if _averages_noise(scheduler, alphas_cumprod) else "epsilon"
+    elif names & {*WITHOUT_SAMPLE} and prediction_type == "sample":
         prediction_type = "v_prediction"
     if names & {*SCHEDULERS, *WITHOUT_SAMPLE}:
         return _build(scheduler, alphas_cumprod, prediction_type, value_range)
@@ -128,7 +133,7 @@ def _averages_noise(cls: type, alphas_cumprod: Tensor) -> bool:
 
     PNDM averages the predictions of up to four timesteps and divides by sqrt(alpha_bar) of the noisiest.
     """
-    return "PNDMScheduler" in _names(cls) and float(alphas_cumprod[-1]) < MIN_PNDM_ALPHA
+    return PNDM in _names(cls) and float(alphas_cumprod[-1]) < MIN_PNDM_ALPHA
 
 
 def _find(name: str) -> type:

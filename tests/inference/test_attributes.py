@@ -9,6 +9,7 @@ from torchmetrics import MetricCollection
 from energycomp import infer
 from energycomp.components import mixed_of
 from energycomp.images import to_unit
+from energycomp.inference import Problem, Solution, explain
 from energycomp.inference.attributes import DRAWS, SWEEPS, ObjectWords, read_attributes, refine_numbers
 from energycomp.inference.problem import make_problem
 from energycomp.testing import Labels, planted, tinted_model
@@ -59,6 +60,26 @@ def test_infer_returns_whole_objects() -> None:
     assert (opened.conditions.shape, opened.certainty) == ((2, 2), None)
     listed = infer(to_unit(planted(MODEL, TRUE[:1])), MODEL, solver="pursuit", candidates=TRUE)
     assert (listed.conditions.tolist(), listed.certainty) == (TRUE[:1].tolist(), None)
+
+
+def test_error_and_gains_are_those_of_the_answer_with_its_words() -> None:
+    """A solver that finds places has measured them with open words: what `explain` says of the answer is another."""
+
+    class Places:
+        needs = None
+
+        def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
+            return Solution(TRUE[:, :2], 3, error=99.0, stderr=9.0, rows=0, component_gain=torch.full((3,), -99.0))
+
+    image = to_unit(planted(MODEL, TRUE))
+    solution = infer(image, MODEL, solver=Places(), count=3)
+    expected = explain(image, MODEL, solution.conditions)
+    assert solution.error == pytest.approx(expected.error, abs=0.01)
+    assert solution.stderr < 0.01
+    assert expected.component_gain is not None
+    torch.testing.assert_close(solution.component_gain, expected.component_gain, rtol=0.05, atol=0.0)
+    opened = infer(image, MODEL, solver=Places(), count=3, attributes=False)
+    assert (opened.error, opened.stderr) == (99.0, 9.0)  # nothing was read: it is the solver's answer
 
 
 def test_evaluate_measures_places_and_attributes() -> None:

@@ -257,6 +257,41 @@ def test_an_embedding_of_timesteps(tmp_path: Path) -> None:
         beyond.unconditional.eps(sample, at)
 
 
+@pytest.mark.parametrize(("predicts", "kind", "process"), KINDS)
+def test_weights_in_bfloat16_round_nothing_but_what_the_network_sees(predicts: str, kind: str, process: Any) -> None:
+    """The time is exact, and x0 and eps are made of the sample in float32: at little noise, rounding it is seen."""
+    seen = []
+
+    def call(net: Any, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        seen.append((x.dtype, t.dtype))
+        return net(x.float(), t, label).to(x)
+
+    exact, half = (adopted(predicts, kind, process, call=call) for _ in range(2))
+    half.denoiser.network.to(torch.bfloat16)
+    sample = torch.randn(200, 1, generator=torch.Generator().manual_seed(0))
+    for timestep, most in ((50.0, 0.1), (500.0, 0.01), (999.0, 0.003)):
+        at = torch.full((200,), timestep)
+        error = half("up").eps(sample, at) - exact("up").eps(sample, at)
+        assert error.square().mean().sqrt() < most
+    assert seen[::2] == [(torch.bfloat16, torch.float32)] * 3
+
+
+def test_a_network_in_bfloat16_that_does_not_cast_its_time_is_told_how() -> None:
+    class OverLine(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.time = nn.Linear(1, 1)
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return x + self.time(t[:, None])
+
+    sample, at = torch.zeros(1, 1), torch.tensor([500.0])
+    with pytest.raises(InputError, match=r"t float32: .*; cast t, or .* net\(x, t.to\(x\), c\)$"):
+        energycomp.adopt(OverLine().bfloat16(), shape=(1,))().eps(sample, at)
+    cast = energycomp.adopt(OverLine().bfloat16(), shape=(1,), call=lambda net, x, t, _: net(x, t.to(x)))
+    assert cast().eps(sample, at).shape == (1, 1)
+
+
 def test_advice_on_a_call_is_for_its_error() -> None:
     """Not about embeddings, which the network has, where these are not what fails."""
 

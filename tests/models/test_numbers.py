@@ -168,6 +168,18 @@ def test_fitted_numbers_are_standardised_and_come_back() -> None:
             NumberProcessor(shape, mean, scale)
 
 
+def test_constants_stay_whatever_rounding_says_and_what_float32_does_not_resolve_is_refused() -> None:
+    constant = torch.full((7, 1), 0.1, dtype=torch.float64)  # whose deviation is 1e-17 by rounding
+    fitted = NumberProcessor.fit(constant)
+    assert fitted.scale == (1.0,)
+    assert float(fitted.encode(fitted(constant[:1])).abs()) < 1e-7
+    seconds = 1.7e9 + 300 * torch.randn(50, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(InputError, match=r"numbers around 1.7e\+09 with the deviation [23].. at place 0; .* an offset"):
+        NumberProcessor.fit(seconds)
+    fitted = NumberProcessor.fit(seconds - 1.7e9)
+    assert float(fitted.encode(fitted(seconds - 1.7e9)).std(correction=0)) == pytest.approx(1.0, abs=1e-4)
+
+
 def test_samples_are_written_as_tables(tmp_path: Path) -> None:
     save_pretrained(made((2, 3)), tmp_path / "model")
 

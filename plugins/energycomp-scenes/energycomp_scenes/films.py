@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energycomp.components import Places, ReadsText
+from energycomp.components import Conditioner, Places, ReadsText, draws_of
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
 from energycomp.fields import is_whole
 from energycomp.models import Model, model_of
 from energycomp.sampling import Composer
-from energycomp.seeds import as_seed
+from energycomp.seeds import as_seed, derived_seed
+from energycomp_clevr.codes import CUBE, QUARTER, SHAPE, SIZE, TURN
 from energycomp_clevr.seen import check_viewpoint
 from energycomp_clevr.viewpoint import AXES, HOME, Viewpoint
 from energycomp_datasets.clevr.geometry import project, unproject
@@ -41,7 +42,8 @@ def film(
     """Frames in which objects move from place to place. Costs what as many samples cost.
 
     All frames start from the same noise, and the sampler adds the same to each, so that what does not move stays as it
-    is. Attributes that are left open may change between frames.
+    is. Colours and materials that are left open may change between frames. Cubes slide without turning: what a text
+    says of a turn holds at the first of its places, as the usual camera sees it.
 
     Args:
         model: of whole objects, such as `clevr`, or its name.
@@ -83,11 +85,12 @@ def film(
     # A component for each object, with a value for each frame
     heads = own.placed([text.split(ARROW)[0].strip() for text in script], torch.Generator().manual_seed(seed))
     leaves = []
-    for text, head in zip(script, heads, strict=True):
-        values = own.read(head).repeat(frames, 1)
+    for number, (text, head) in enumerate(zip(script, heads, strict=True)):
+        values = _drawn(model.conditioner, own.read(head), derived_seed(seed, number)).repeat(frames, 1)
         _, arrow, keys = text.partition(ARROW)
         if arrow:
             values[:, :2] = moved(f"{values[0, 0]},{values[0, 1]} {ARROW} {keys}", frames, 2)
+        values = _faced(values, torch.zeros(frames, 3) if offsets is None else offsets)
         if offsets is not None:
             values[:, :2] = _seen(values, offsets)
         if not bool(own.support.check(values).all()):
@@ -103,13 +106,42 @@ def film(
     return [model.shown(image, side=SIDE) for image in images]
 
 
+def _drawn(conditioner: Conditioner, values: Tensor, seed: int) -> Tensor:
+    """Values (1, V) with what shapes an outline drawn once for all frames, where the model draws it."""
+    prior = draws_of(conditioner)
+    return values if prior is None else prior.drawn(values, torch.Generator().manual_seed(seed))
+
+
+def _points(values: Tensor) -> Tensor:
+    """Where the objects of values (F, V) stand in scene units, (F, 3), seen by the usual camera."""
+    heights = torch.where(values[:, SIZE] == 1, SIZES["small"], SIZES["large"])
+    return unproject(values[:, :2], heights, torch.tensor(HOME))
+
+
+def _cameras(offsets: Tensor) -> Tensor:
+    """Where a camera with offsets (F, 3) stands, in scene units."""
+    return torch.tensor(HOME) + offsets @ torch.tensor(AXES)
+
+
 def _seen(values: Tensor, offsets: Tensor) -> Tensor:
     """Where a camera that is moved (F, 3) sees what the usual one sees at places of values (F, V), (F, 2)."""
-    home = torch.tensor(HOME)
-    heights = torch.where(values[:, 2] == 1, SIZES["small"], SIZES["large"])
-    points = unproject(values[:, :2], heights, home)
-    cameras = home + offsets @ torch.tensor(AXES)
-    return torch.stack([project(point, camera) for point, camera in zip(points, cameras, strict=True)])
+    cameras = _cameras(offsets)
+    return torch.stack([project(point, camera) for point, camera in zip(_points(values), cameras, strict=True)])
+
+
+def _faced(values: Tensor, offsets: Tensor) -> Tensor:
+    """Values (F, V) of one object whose turn is that of the first place for the usual camera, and does not change.
+
+    A turn is measured from the line of sight, which turns where the object or the camera moves.
+    """
+    if values.shape[1] <= TURN or values[0, TURN] == 0 or values[0, SHAPE] != CUBE:
+        return values
+    points = _points(values)
+    sight = points - _cameras(offsets)
+    first = points[0] - torch.tensor(HOME)
+    angle = (torch.atan2(first[1], first[0]) - torch.atan2(sight[:, 1], sight[:, 0])).rad2deg()
+    turns = (values[:, TURN] - 1 + angle).round() % QUARTER
+    return torch.cat([values[:, :TURN], 1 + turns[:, None]], dim=1)
 
 
 def moved(text: str, frames: int, numbers: int) -> Tensor:

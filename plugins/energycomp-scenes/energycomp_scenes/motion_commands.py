@@ -104,7 +104,7 @@ def film(
     ```
 
     Places take equal times. All frames share their noise, so that what does not move stays as it is. Name all
-    attributes: those that are left open may change between frames. MP4 needs energycomp[mp4].
+    attributes: colours and materials that are left open may change between frames. MP4 needs energycomp[mp4].
     """
     check_folder(out.parent, "-o", path=out)
     from energycomp.images import MOVIES, save_frames

@@ -14,8 +14,11 @@ from energycomp import Model, load
 from energycomp.cli import app
 from energycomp.errors import InputError
 from energycomp.testing import tiny_model
+from energycomp_clevr.viewpoint import AXES
+from energycomp_datasets.clevr.geometry import CAMERA_POSITION, project, unproject
+from energycomp_datasets.clevr.layout import turns_of
 from energycomp_scenes import draw, film, read_frames, scene
-from energycomp_scenes.films import _seen, moved
+from energycomp_scenes.films import _faced, _seen, moved
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,30 @@ def test_a_camera_sees_objects_elsewhere() -> None:
     assert still == pytest.approx([0.4, 0.5], abs=1e-4)
     assert right[0] != pytest.approx(0.4, abs=1e-3)
     assert abs(forward[0] - 0.5) > abs(0.4 - 0.5)  # what is nearer is further from the middle
+
+
+@pytest.mark.parametrize("path", ["0,0,0 -> 0,0,0", "-2,0,0 -> 3,1,-1"])
+def test_cubes_slide_without_turning(turned: Model, path: str) -> None:
+    """Their turn is measured from the line of sight, which moves: records of such scenes say the same turns."""
+    start = turned.conditioner.parse(0.2, 0.5, size="large", shape="cube", turn=80).repeat(3, 1)
+    start[:, :2] = moved("0.2,0.5 -> 0.7,0.6", 3, 2)
+    offsets = moved(path, 3, 3)
+    faced = _faced(start, offsets)
+    # The rotation of the cube in the scene, and turns by the record of each frame.
+    home = torch.tensor(CAMERA_POSITION)
+    points = unproject(start[:, :2], torch.full((3,), 0.7), home)
+    places = project(points[:1], home)
+    behind = {"behind": (-home).tolist()}
+    unturned = {"directions": behind, "objects": [{"shape": "cube", "rotation": 0.0}]}
+    rotation = (80 - turns_of(unturned, places)).deg2rad()
+    for point, offset, value in zip(points, offsets, faced, strict=True):
+        camera = home + offset @ torch.tensor(AXES)
+        record = {"directions": {"behind": (-camera).tolist()}, "objects": [{"shape": "cube", "rotation": rotation}]}
+        apart = turns_of(record, project(point[None], camera)) - (value[6] - 1)
+        assert abs((float(apart) + 45) % 90 - 45) < 1.0
+    assert faced[:, :6].equal(start[:, :6])
+    sphere = turned.conditioner.parse(0.2, 0.5, shape="sphere").repeat(3, 1)
+    assert _faced(sphere, offsets).equal(sphere)
 
 
 REFUSED: list[tuple[list[str], dict[str, Any], str]] = [

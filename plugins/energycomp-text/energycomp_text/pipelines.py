@@ -165,6 +165,11 @@ def _model(
             f"got a {family.network} of {channels} channels over a VAE of {vae.config.latent_channels}; expected a "
             "text-to-image pipeline; take one that is not for inpainting or depth"
         )
+    if network.config.get("time_cond_proj_dim") is not None:
+        raise InputError(
+            f"got a {family.network} that takes the guidance scale as an input (time_cond_proj_dim), as latent "
+            "consistency models do; expected one that takes none; take the model that it was distilled from"
+        )
     side = _latent_side(family, settings, network, vae)
     codec = VAECodec.of(vae, latent_size=side, source=source)
     settings = attrs.evolve(settings, image_size=codec.sides[0])

@@ -345,6 +345,10 @@ def test_pipelines_that_lack_a_part_or_have_another(pipe: Any) -> None:
     assert not any(p.requires_grad for part in (pipe.unet, pipe.vae, pipe.text_encoder) for p in part.parameters())
     kolors = type("KolorsPipeline", (type(pipe).__mro__[1],), {})
     inpainting = diffusers.UNet2DConditionModel.from_config({**pipe.unet.config, "in_channels": 9})
+    own = {name: value for name, value in pipe.unet.config.items() if not name.startswith("_")}
+    distilled = diffusers.UNet2DConditionModel(**{**own, "time_cond_proj_dim": 8})
+    own = {name: value for name, value in pipe.vae.config.items() if not name.startswith("_")}
+    standardised = diffusers.AutoencoderKL(**{**own, "latents_mean": [0.0] * 4})
     flow = diffusers.FlowMatchEulerDiscreteScheduler()
     for given, message in (
         (None, "an object of NoneType; expected a pipeline of one of the families"),
@@ -356,6 +360,8 @@ def test_pipelines_that_lack_a_part_or_have_another(pipe: Any) -> None:
         (Parts(pipe, text_encoder=None, vae=None), "Parts without vae, text_encoder"),
         (Parts(pipe, scheduler=flow), r"without alphas_cumprod.*flow matching"),
         (Parts(pipe, unet=inpainting), r"9 channels over a VAE of 4.*inpainting"),
+        (Parts(pipe, unet=distilled), "takes the guidance scale as an input .* latent consistency"),
+        (Parts(pipe, vae=standardised), "a VAE with latents_mean"),
     ):
         refused(InputError, message, lambda given=given: from_pipeline(given))
 

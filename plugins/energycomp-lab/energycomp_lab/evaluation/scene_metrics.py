@@ -45,6 +45,10 @@ class _Matched(Metric):
 class PerceptionRate(_Matched):
     """True objects that were found, over all true objects of all images (thesis 5.4.1).
 
+    An object is found if it is near the one that the matching of least sum gives it. Where a wrong object stands
+    beside a missed one, that matching may exchange them, and a right object counts as missed; `near_pairs`, by which
+    attributes are judged, counts it.
+
     >>> rate = PerceptionRate()
     >>> rate.update([torch.tensor([[0.5, 0.5]])], [torch.tensor([[0.51, 0.5], [0.1, 0.1]])])
     >>> rate.compute().item()

@@ -164,6 +164,8 @@ class PipelineNetwork(nn.Module):
         null: makes the unconditional row, when it is first needed.
     """
 
+    casts_samples = True
+
     def __init__(self, opened: Opened, own: Prompted, null: Callable[[], Condition]) -> None:
         super().__init__()
         self.part: Any = opened.network.eval().requires_grad_(requires_grad=False)
