@@ -21,7 +21,7 @@ PAGES = runpy.run_path(str(ROOT / "docs" / "scripts" / "notebooks.py"))
 QUICKER = {
     r"num_inference_steps=(12|20)": "num_inference_steps=4",
     r"num_inference_steps=25": "num_inference_steps=10",  # of an image that is read
-    r'energycomp\.load\("clevr"\)': 'quick(energycomp.load("clevr"))',
+    r'energycomp\.load\("clevr"\)': 'quick(energycomp.load("clevr-small"))',
     r"\bsteps=100": "steps=50",
 }
 

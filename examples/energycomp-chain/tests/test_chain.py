@@ -16,7 +16,7 @@ START = torch.tensor([1.4, 0.0])
 
 
 def drawn(cover: Composition) -> torch.Tensor:
-    options = {"output_type": "latent", "generator": 0, "progress": False, "num_inference_steps": 100}
+    options = {"output_type": "latent", "generator": 0, "progress": False, "num_inference_steps": 50}
     return Composer(cover).sample(100, sampler="smc", report=lambda _: None, **options)
 
 

@@ -25,6 +25,7 @@ from pyarrow import parquet
 
 from benchmarks.common.instant import Instant, actors_of, image_files, instant_count, two_nodes
 from energycomp.errors import InputError
+from energycomp_batch import cluster
 from energycomp_batch.cluster import Cluster, one_line
 from energycomp_batch.inputs import Inputs
 from energycomp_batch.parts import Parts
@@ -76,7 +77,8 @@ def nodes(bucket: str) -> Iterator[Any]:
     reused = {"RAY_idle_worker_killing_time_threshold_ms": "600000", "RAY_num_workers_soft_limit": "8"}
     unasked = {"RAY_prestart_worker_first_driver": "0", "RAY_enable_worker_prestart": "0"}
     os.environ.update({**reused, **unasked})
-    with two_nodes() as made:
+    with two_nodes() as made, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster, "CORE", 1.0)  # an actor fills a node: each one more would take two processes to start
         try:
             ray.init(made.address, log_to_driver=False, logging_level="ERROR")
             yield made
@@ -243,10 +245,10 @@ def test_bad_input_is_one_line(run: Run, model: Path, nodes: Any, arguments: lis
 
 
 def test_an_actor_that_never_starts_does_not_end_the_work(nodes: Any, tmp_path: Path) -> None:
-    """There is room for four: the fifth waits, until the work is done and Ray takes it back."""
+    """There is room for two: the third waits, until the work is done and Ray takes it back."""
     (tmp_path / "one.png").write_bytes(next(image_files(1)))
     parts = Parts(tmp_path / "found", {"seed": 0})
-    (event,) = Cluster(concurrency=5).read(Inputs.of([tmp_path / "one.png"]), Instant(), parts)
+    (event,) = Cluster(concurrency=3).read(Inputs.of([tmp_path / "one.png"]), Instant(), parts)
     assert (event["images"], event["failed"]) == (1, [])
 
 
@@ -259,7 +261,7 @@ def test_an_actor_and_a_node_are_killed_and_a_driver_stops(nodes: Any, tmp_path:
         path.write_bytes(content)
     (folder / "deadly.png").write_bytes(next(image_files(1)))
     inputs, parts = Inputs.of([folder]), Parts(tmp_path / "found", {"seed": 0})
-    everywhere = Cluster(concurrency=4, part=2)  # there is room for four: each node has two
+    everywhere = Cluster(concurrency=2, part=2)  # each node has one
     events = everywhere.read(inputs, Instant(wait=0.1), parts)
     next(events)
     os.kill(actor_of(nodes.head_node), signal.SIGKILL)

@@ -56,8 +56,8 @@ def constraint(f: Callable[[Tensor], Tensor], weight: float = 1.0, *, gradient: 
     >>> from energycomp.testing import Gaussian
     >>> from energycomp_samplers.smc import SMC
     >>> near = constraint(lambda x: (x - 2).square().flatten(1).sum(1) / (2 * 0.5), gradient=True)
-    >>> options = {"output_type": "pt", "generator": 0, "progress": False}
-    >>> x = Composer(Gaussian(0.0, 1.0)).sample(5000, sampler=SMC(constraint=near), **options)
+    >>> options = {"num_inference_steps": 20, "output_type": "pt", "generator": 0, "progress": False}
+    >>> x = Composer(Gaussian(0.0, 1.0)).sample(2000, sampler=SMC(constraint=near), **options)
     >>> abs(x.mean() - 4 / 3) < 0.06, abs(x.var() - 1 / 3) < 0.05  # the posterior of an observation 2 of variance 0.5
     (tensor(True), tensor(True))
     """

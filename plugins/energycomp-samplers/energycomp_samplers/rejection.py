@@ -58,7 +58,8 @@ class Rejection:
     >>> from energycomp.testing import Gaussian
     >>> u = Gaussian(0.0, 1.0, name="u", unconditional="self")
     >>> a, b = Gaussian(0.0, 1.0, "a", unconditional=u), Gaussian(1.0, 0.1, "b", unconditional=u)
-    >>> x = Composer(a & ~b).sample(200, sampler=Rejection(), output_type="pt", generator=0, progress=False)
+    >>> how = {"num_inference_steps": 10, "output_type": "pt", "generator": 0, "progress": False}
+    >>> x = Composer(a & ~b).sample(100, sampler=Rejection(), **how)
     >>> ((x > 0.7) & (x < 1.3)).any(), (x < 0.0).float().mean() > 0.5
     (tensor(False), tensor(True))
     """

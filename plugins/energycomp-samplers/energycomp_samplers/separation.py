@@ -95,13 +95,14 @@ def separate(
 
     >>> from energycomp.testing import Gaussian
     >>> dim, bright = Gaussian(1.0, 0.01, name="dim"), Gaussian(3.0, 0.04, name="bright")
-    >>> found = separate(torch.full((1, 1, 1), 5.0), [dim, bright], noise=0.1, n=1000, generator=0, progress=False)
+    >>> how = {"noise": 0.1, "num_inference_steps": 10, "generator": 0, "progress": False}
+    >>> found = separate(torch.full((1, 1, 1), 5.0), [dim, bright], n=500, **how)
     >>> found.samples.shape, found.names
-    (torch.Size([1000, 2, 1, 1, 1]), ('dim', 'bright'))
+    (torch.Size([500, 2, 1, 1, 1]), ('dim', 'bright'))
     >>> found.mean.flatten().round(decimals=1)  # 1 + 0.01 / 0.06, 3 + 0.04 / 0.06
     tensor([1.2000, 3.7000])
     >>> low, high = found.interval(0.9)
-    >>> found = separate(torch.full((1, 1, 1), 2.9), [dim], noise=0.1, count=(1, 6), generator=0, progress=False)
+    >>> found = separate(torch.full((1, 1, 1), 2.9), [dim], count=(1, 6), **how)
     >>> found.count, round(found.counts[3], 2)
     (3, 1.0)
     """

@@ -94,7 +94,8 @@ class Wrong(Gaussian):
 
 @pytest.mark.parametrize("name", [*REGISTERED, *map(repr, CHECKED)])
 def test_contract(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("energycomp_lab.checks.sampler.STEPS", 25)  # half the steps are within its bounds, too
+    steps = 25 if name == repr(SMC(weights="energy")) else 15  # of 50: fewer steps are within its bounds, too
+    monkeypatch.setattr("energycomp_lab.checks.sampler.STEPS", steps)
     if name not in REGISTERED:
         check_sampler(next(one for one in CHECKED if repr(one) == name), exact=True)
         return

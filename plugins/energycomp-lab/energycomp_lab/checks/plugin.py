@@ -63,13 +63,12 @@ def check_plugin(
     Raises:
         NotFoundError: no plugin of that name is installed.
 
-    >>> for check in check_plugin("core")[:5]:
+    >>> for check in check_plugin("energycomp-edit"):
     ...     print(check.what, check.passed)
     import True
     import is quick and light True
     names are unique True
-    network adopted None
-    network two_stage True
+    command edit True
     """
     infos = listing(load=True)
     chosen = [info for info in infos if info.is_named(name)]
