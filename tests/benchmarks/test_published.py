@@ -32,10 +32,10 @@ def test_a_pipeline_is_trained_with_its_loras_and_measured(tmp_path: Path, capsy
     loras = [str(tmp_path / name) for name in small.SUBJECTS]
     picture = tmp_path / "shown.png"
     found = lines(capsys, "--pipeline", str(tmp_path / "pipeline"), "--lora", *loras, "-o", str(picture))
-    assert [line["case"] for line in found] == CASES + ["two loras"] * 4
+    assert [line["case"] for line in found] == CASES + ["two loras"] * 5
     assert {line["judge"] for line in found} == {"pixels"}
     assert picture.is_file()
-    assert ["subjects" in line for line in found] == [False] * 6 + [True] * 4
+    assert ["subjects" in line for line in found] == [False] * 6 + [True] * 5
     assert [line["nfe"] for line in found if line["way"] in ("region", "A & ~B", "S & T")] == [6.0] * 3
     assert [line["nfe"] for line in found if str(line["way"]).startswith("set_adapters")] == [4.0] * 2
 

@@ -65,19 +65,6 @@ def test_the_config_keeps_the_name(tmp_path: Path, painted: Model) -> None:
     assert load(tmp_path / "stripes").decomposer_name is None
 
 
-def in_format_1(config: dict[str, Any], _: Any) -> None:
-    del config["decomposer"]
-    config.update(format=1, processor=config["processor"]["config"])
-
-
-def test_a_config_of_before_there_were_names(tmp_path: Path, painted: Model, rewrite: Any) -> None:
-    save_pretrained(painted, tmp_path / "old")
-    rewrite(tmp_path / "old", in_format_1)
-    assert load(tmp_path / "old").decomposer_name is None  # diffusion, because there is an encoder
-    plugins.register("decomposers", "stripes", lambda _: StripesPainter())  # such a network had a decomposer of its own
-    assert isinstance(decomposer_of(load(tmp_path / "old")), StripesPainter)
-
-
 @pytest.mark.parametrize(
     ("name", "error"), [("unknown", NotFoundError), (3, CheckpointError), (["a"], CheckpointError)]
 )
