@@ -4,7 +4,7 @@ Notation: variable -> symbol
     left        r, the scaled residual eps - eps_hat of the answer for each draw
     parts       mean over draws of r_k^2 - r^2, with r_k that of the answer without component k
     baseline    the error of the unconditional prediction for each draw
-    posterior   p, the product of the posteriors of all words, and of the answer against its runner-up
+    posterior   p, the product of the posteriors of all words, and of the answer against a runner-up of another count
     weights     (a, b), fitted on held-out images
 
     fit = 1 - mean |r|^2 / mean baseline
@@ -169,8 +169,10 @@ def posterior(solution: Solution, problem: Problem) -> float | None:
     if not known and not is_compared:
         return None
     found = math.prod(float(each.double().prod()) for each in known)
-    # The answer against its runner-up: a logistic function of the gap of their energies, both with the prior
-    if solution.difference is not None and is_compared:
+    # The answer against its runner-up: a logistic function of the gap of their energies, both with the prior. As many
+    # components are the same ones in other words, and their doubt is in those words already
+    in_other_words = bool(known) and solution.runner_up is not None and len(solution.runner_up) == solution.count
+    if solution.difference is not None and is_compared and not in_other_words:
         alone = torch.tensor([solution.error], dtype=torch.float64)
         error = problem.with_prior(alone, solution.conditions[None])
         gap = problem.gap(float(error), solution.difference)

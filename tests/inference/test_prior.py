@@ -97,6 +97,16 @@ def test_an_answer_that_was_compared_with_nothing_has_no_posterior() -> None:
     assert posterior(attrs.evolve(answer, probability=torch.tensor([0.7])), problem) == pytest.approx(0.7)
 
 
+def test_the_doubt_of_a_word_counts_once() -> None:
+    """A runner-up with as many components says what the posteriors of words have said."""
+    problem = make_problem(torch.zeros(1, 3, 16, 16), bumps_model(beta=1.0))
+    values, words = torch.tensor([[0.5, 0.5]]), (torch.tensor([[0.9, 0.1]]), torch.tensor([[0.8, 0.2]]))
+    answer = Solution(values, 1, error=2.0, stderr=0.0, rows=0, difference=0.0, posteriors=words)
+    assert posterior(attrs.evolve(answer, runner_up=values + 0.01), problem) == pytest.approx(0.72)
+    assert posterior(attrs.evolve(answer, runner_up=values.expand(2, -1)), problem) == pytest.approx(0.36)
+    assert posterior(attrs.evolve(answer, runner_up=values, posteriors=None), problem) == pytest.approx(0.5)
+
+
 def test_a_table_of_pairs_gives_the_energies_of_each_answer() -> None:
     atoms = torch.rand(5, 2, generator=torch.Generator().manual_seed(0))
     prior = each(lambda v: v.sum(1)) + pairwise(lambda a, b: (a * b).sum(1) + a[:, 0]) + {3: 0.5}
