@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from energycomp.images import ImageProcessor, guided
-from energycomp.inference.compare import as_normal, standard_error
+from energycomp.inference.compare import WORTH, as_normal, standard_error
 from energycomp.inference.judgement import OUT_OF_DISTRIBUTION, Judgement
 from energycomp.inference.problem import Problem
 from energycomp.inference.quadratic import QuadraticForm
@@ -169,14 +169,17 @@ def posterior(solution: Solution, problem: Problem) -> float | None:
     if not known and not is_compared:
         return None
     found = math.prod(float(each.double().prod()) for each in known)
-    # The answer against its runner-up: a logistic function of the gap of their energies, both with the prior. As many
-    # components are the same ones in other words, and their doubt is in those words already
+    # The answer against its runner-up. As many components are the same ones in other words, and their doubt is in those
+    # words already
     in_other_words = bool(known) and solution.runner_up is not None and len(solution.runner_up) == solution.count
     if solution.difference is not None and is_compared and not in_other_words:
         alone = torch.tensor([solution.error], dtype=torch.float64)
         error = problem.with_prior(alone, solution.conditions[None])
-        gap = problem.gap(float(error), solution.difference)
-        found /= 1 + math.exp(min(-problem.beta * gap, 700.0))
+        lead = problem.beta * problem.gap(float(error), solution.difference)  # of energies, both with the prior
+        # Each component that the other answer has more says its place, which costs what the search asks for one
+        if solution.runner_up is not None and problem.slots[0].candidates is None:
+            lead += WORTH * (len(solution.runner_up) - solution.count)
+        found /= 1 + math.exp(min(-lead, 700.0))
     return found
 
 

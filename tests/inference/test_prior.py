@@ -10,6 +10,7 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.inference import Prior, Solution, each, explain, infer, make_problem, pairwise
+from energycomp.inference.compare import WORTH
 from energycomp.inference.judge import posterior
 from energycomp.models import Calibration
 from energycomp.testing import bumps_model, labels_model
@@ -97,14 +98,17 @@ def test_an_answer_that_was_compared_with_nothing_has_no_posterior() -> None:
     assert posterior(attrs.evolve(answer, probability=torch.tensor([0.7])), problem) == pytest.approx(0.7)
 
 
-def test_the_doubt_of_a_word_counts_once() -> None:
+def test_the_doubt_of_a_word_counts_once_and_a_component_more_costs_its_place() -> None:
     """A runner-up with as many components says what the posteriors of words have said."""
     problem = make_problem(torch.zeros(1, 3, 16, 16), bumps_model(beta=1.0))
     values, words = torch.tensor([[0.5, 0.5]]), (torch.tensor([[0.9, 0.1]]), torch.tensor([[0.8, 0.2]]))
     answer = Solution(values, 1, error=2.0, stderr=0.0, rows=0, difference=0.0, posteriors=words)
     assert posterior(attrs.evolve(answer, runner_up=values + 0.01), problem) == pytest.approx(0.72)
-    assert posterior(attrs.evolve(answer, runner_up=values.expand(2, -1)), problem) == pytest.approx(0.36)
     assert posterior(attrs.evolve(answer, runner_up=values, posteriors=None), problem) == pytest.approx(0.5)
+    more = attrs.evolve(answer, runner_up=values.expand(2, -1))
+    assert posterior(more, problem) == pytest.approx(0.72 / (1 + math.exp(-WORTH)))
+    fewer = attrs.evolve(answer, runner_up=values[:0], difference=WORTH + 1)
+    assert posterior(fewer, problem) == pytest.approx(0.72 / (1 + math.exp(-1)))
 
 
 def test_a_table_of_pairs_gives_the_energies_of_each_answer() -> None:

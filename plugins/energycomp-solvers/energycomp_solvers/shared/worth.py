@@ -6,8 +6,8 @@ import attrs
 from torch import Tensor
 
 from energycomp.inference import Problem, paired
+from energycomp.inference.compare import WORTH
 
-WORTH = 8.0  # nats that a component has to be worth: about what it takes to say its place to a fiftieth, log(50^2)
 ONWARD = 2.0  # nats after which a small move of a component is followed by another one
 ONWARD_SHARE = 0.05  # the same as a share of the error, without an inverse temperature
 
