@@ -20,6 +20,7 @@ from benchmarks.common.options import parser
 from energycomp_lab.checks import check_adoption
 
 GIVEN = 64
+Samples = tuple[Tensor, Tensor]  # and their labels
 
 
 def main() -> None:
@@ -38,29 +39,29 @@ def main() -> None:
     )
     for name, other in zip(some, [*some][1:] + [*some][:1], strict=True):
         model = some[name].adopted(folder)
-        kinds: dict[str, tuple[Tensor, Tensor]] = {"real": real(some[name], options.n, options.read)}
+        kinds: dict[str, tuple[Samples, Samples]] = {"real": real(some[name], options.n, options.read)}
         if other != name:
             count = -(-(GIVEN * options.n + options.read) // 10)
             drawn = draw(some[other].adopted(folder, num_inference_steps=50), 10, count, 0)
             order = torch.randperm(len(drawn), generator=torch.Generator().manual_seed(0))
-            kinds[f"drawn by {other}"] = drawn[order], torch.arange(10).repeat_interleave(count)[order]
-        for kind, (x, labels) in kinds.items():
-            held, known = x[: options.read], labels[: options.read]
+            x, labels = drawn[order], torch.arange(10).repeat_interleave(count)[order]
+            first, rest = slice(0, options.read), slice(options.read, None)
+            kinds[f"drawn by {other}"] = (x[first], labels[first]), (x[rest], labels[rest])
+        for kind, (held, (x, labels)) in kinds.items():
             shares, windows = list[str](), list[str]()
             for draw_of in range(options.n):
-                given = slice(options.read + GIVEN * draw_of, options.read + GIVEN * (draw_of + 1))
+                given = slice(GIVEN * draw_of, GIVEN * (draw_of + 1))
                 proposed = check_adoption(model, x[given], labels[given], seed=draw_of).model
-                shares.append(f"{read(proposed, held, known):.2f}")
+                shares.append(f"{read(proposed, *held):.2f}")
                 windows.append(f"{proposed.defaults.timesteps}")
-            usual = f"{read(model, held, known):.2f}"
+            usual = f"{read(model, *held):.2f}"
             print(f"| {name} | {kind} | {usual} | {', '.join(shares)} | {', '.join(windows)} |", flush=True)
 
 
-def real(one: Stranger, n: int, read: int) -> tuple[Tensor, Tensor]:
-    """Held-out samples that are read first, then those that are given to the check."""
+def real(one: Stranger, n: int, read: int) -> tuple[Samples, Samples]:
+    """Held-out samples that are read, as many as there are up to a number, and those that are given to the check."""
     held, known = one.samples()
-    x, labels = one.samples(slice(0, GIVEN * n))
-    return torch.cat([held[:read], x]), torch.cat([known[:read], labels])
+    return (held[:read], known[:read]), one.samples(slice(0, GIVEN * n))
 
 
 if __name__ == "__main__":
