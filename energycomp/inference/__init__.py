@@ -8,7 +8,12 @@ from energycomp.inference.attributes import (
     refine_numbers as refine_numbers,
 )
 from energycomp.inference.best import BestSamples as BestSamples, sample_best as sample_best
-from energycomp.inference.compare import as_normal as as_normal, paired as paired, standard_error as standard_error
+from energycomp.inference.compare import (
+    WORTH as WORTH,
+    as_normal as as_normal,
+    paired as paired,
+    standard_error as standard_error,
+)
 from energycomp.inference.infer import explain as explain, infer as infer, infer_many as infer_many
 from energycomp.inference.judge import FIT_DRAWS as FIT_DRAWS
 from energycomp.inference.judgement import OUT_OF_DISTRIBUTION as OUT_OF_DISTRIBUTION, Judgement as Judgement

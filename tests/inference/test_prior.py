@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.inference import Prior, Solution, each, explain, infer, make_problem, pairwise
-from energycomp.inference.compare import WORTH
+from energycomp.inference import WORTH, Prior, Solution, each, explain, infer, make_problem, pairwise
 from energycomp.inference.judge import posterior
 from energycomp.models import Calibration
 from energycomp.testing import bumps_model, labels_model

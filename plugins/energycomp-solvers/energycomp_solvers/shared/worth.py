@@ -5,8 +5,7 @@ from __future__ import annotations
 import attrs
 from torch import Tensor
 
-from energycomp.inference import Problem, paired
-from energycomp.inference.compare import WORTH
+from energycomp.inference import WORTH, Problem, paired
 
 ONWARD = 2.0  # nats after which a small move of a component is followed by another one
 ONWARD_SHARE = 0.05  # the same as a share of the error, without an inverse temperature
