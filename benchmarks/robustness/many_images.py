@@ -178,7 +178,7 @@ class Counted:
         self.images = 0
         self.first = Event()
         self._start = time.monotonic()
-        self.seconds_to_first = 0.0
+        self.lines: list[tuple[float, int]] = []  # seconds, and images until then
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
         self._thread = Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -186,9 +186,13 @@ class Counted:
     def _read(self) -> None:
         for line in self.process.stdout or ():
             self.images += json.loads(line).get("images", 1)
-            if not self.first.is_set():
-                self.seconds_to_first = round(time.monotonic() - self._start, 1)
-                self.first.set()
+            self.lines.append((time.monotonic() - self._start, self.images))
+            self.first.set()
+
+    def seconds_per_image(self, since: int) -> float:
+        """From one line to the last one, so that parts may end at any moment."""
+        (begun, first), *_, (ended, last) = self.lines[since:]
+        return (ended - begun) / (last - first)
 
     def end(self) -> None:
         self.process.terminate()
@@ -197,9 +201,9 @@ class Counted:
 
 
 def engines(n: int, model: str, folder: Path) -> dict[str, Any]:
-    """What two actors and two local processes answer in the same seconds, side by side, once both have begun.
+    """The seconds of an image, of two actors and of two local processes, side by side, once both have begun.
 
-    So what else the machine does slows both down. A part is one image, or parts would end at other moments.
+    So what else the machine does slows both down.
     """
     images = folder / "images"
     images.mkdir()
@@ -212,23 +216,22 @@ def engines(n: int, model: str, folder: Path) -> dict[str, Any]:
     for index, content in enumerate(image_files(n, side=64)):
         (images / f"{index:06d}.png").write_bytes(content)
     command = [sys.executable, "-m", "energycomp", "batch", model, str(images), "--count", "0-1", "--json"]
-    options = {"ray": ["--engine", "ray", "--concurrency", "2", "--part", "1"], "local": ["--workers", "2"]}
+    options = {"ray": ["--engine", "ray", "--concurrency", "2"], "local": ["--workers", "2"]}
     running: dict[str, Counted] = {}
     for name, more in options.items():
         running[name] = Counted([*command, "-o", str(folder / f"{name}.parquet"), *more])
         while not running[name].first.wait(1.0):
             if running[name].process.poll() is not None:
                 raise SystemExit(f"{name} answered nothing")
-    before = {name: one.images for name, one in running.items()}
-    start = time.monotonic()
+    begun = {name: len(one.lines) - 1 for name, one in running.items()}
     while all(one.images < n and one.process.poll() is None for one in running.values()):
         time.sleep(0.1)
-    found = {name: one.images - before[name] for name, one in running.items()}
-    seconds = round(time.monotonic() - start, 1)
+    took = {name: round(one.seconds_per_image(begun[name]), 4) for name, one in running.items()}
     for one in running.values():
         one.end()
-    starts = {name: one.seconds_to_first for name, one in running.items()}
-    return {"seconds": seconds, "images": found, "seconds_to_first": starts}
+    starts = {name: round(one.lines[0][0], 1) for name, one in running.items()}
+    read = {name: one.images for name, one in running.items()}
+    return {"seconds_per_image": took, "ratio": took["ray"] / took["local"], "images": read, "seconds_to_first": starts}
 
 
 def main() -> None:

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from energycomp.images import to_unit
 from energycomp.inference import ObjectWords, Problem, QuadraticForm, SearchInterrupted, each, infer, make_problem
 from energycomp.models import Model
 from energycomp.seeds import seeded
-from energycomp.testing import bumps_model, planted, tinted_model
+from energycomp.testing import bumps_model, planted, tinted_model, tiny_model
 from energycomp_solvers.pursuit import Pursuit
 from energycomp_solvers.shared.doubts import doubts, missing, undoubted
 from energycomp_solvers.shared.lattice import Screen
@@ -212,6 +214,13 @@ def test_no_budget_and_one_possible_count_are_searches_like_any_other() -> None:
     assert solution.trace["rows"][4] == 0
     problem = make_problem(planted(bumps_model(), TRUE), bumps_model(counts=(2, 2)))
     assert Pursuit(side=8).solve(problem, generator=seeded(0)).count == 2
+
+
+def test_a_component_that_moves_and_is_dropped_leaves_an_empty_answer() -> None:
+    draw = np.random.default_rng(0)
+    *_, noise = (draw.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(214))
+    image = Image.fromarray(noise)  # in which an untrained model finds something, moves it, and gives it up
+    assert infer(image, tiny_model(solver="pursuit"), count=(0, 1), progress=False).count == 0
 
 
 def test_ctrl_c_leaves_the_first_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,7 @@ class Repair:
                 self._drop()
                 tried = self._still_tried(tried)
             if not goes_on:
-                tried.append(self.values[-1])
+                tried.append(new)  # which may have been dropped
 
     def doubted(self) -> list[float]:
         """The doubt of each component, and what is left around the value that is missing most."""
