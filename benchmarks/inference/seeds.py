@@ -2,7 +2,8 @@
 
 python benchmarks/inference/seeds.py [--model clevr] [--data synthetic:3-5] [-n 60] [--seeds 5] [--draws 64] [-o FILE]
 python benchmarks/inference/seeds.py --fit FILE ...        # weights of `Calibration.sure`, from readings that were kept
-python benchmarks/inference/seeds.py --picture PNG FILE ...  # how often answers are right that are as sure as they say
+python benchmarks/inference/seeds.py --picture PNG FILE ...  # how often answers are right that are as sure as they say,
+                                                            # and the calibration error of each FILE and of all
 
 Each image is read with the seeds 0 to N - 1. All answers and the true scene are compared on one bank of fresh draws: an
 answer that leaves more than 2 nats more than the truth is a failure of the search, since the model prefers the truth.
@@ -12,7 +13,6 @@ With -o, readings are kept in FILE, a line of JSON each, and the command goes on
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.common.options import parser
+from benchmarks.sampling.forecast import calibration_error
 from energycomp import Model, infer, load
 from energycomp.cli import append_line, read_lines
 from energycomp.images import to_unit
@@ -54,7 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if given.picture:
         file, *kept = given.picture
-        draw({each.stem: read_lines(each) for each in kept}, file)
+        lines = {each.stem: read_lines(each) for each in kept}
+        draw(lines, file)
+        lines["all"] = [line for each in lines.values() for line in each]
+        print(json.dumps({name: round(calibration(judged(each)), 3) for name, each in lines.items()}))
         return
     model = load(given.model)
     warnings.simplefilter("ignore", OutOfDistributionWarning)
@@ -158,13 +162,10 @@ def right(reading: Mapping[str, Any], count: int) -> bool:
     return bool(reading["count_right"]) and reading["found"] == count and reading["words"] == count
 
 
-def calibration(pairs: Sequence[tuple[float, bool]], bins: int = 10) -> float:
-    """The expected calibration error of certainties of whole answers."""
-    total = 0.0
-    for index in range(bins):
-        inside = [(p, hit) for p, hit in pairs if min(bins - 1, math.floor(p * bins)) == index]
-        total += abs(sum(p - hit for p, hit in inside))
-    return total / len(pairs)
+def calibration(pairs: Sequence[tuple[float, bool]]) -> float:
+    """The mean distance of how sure answers are to the share that is right, in five parts of equally many answers."""
+    told, hits = zip(*pairs, strict=True)
+    return calibration_error(torch.tensor(told), torch.tensor(hits))
 
 
 def judged(lines: Sequence[Mapping[str, Any]]) -> list[tuple[float, bool]]:

@@ -6,7 +6,7 @@ two, three: any concepts, `A & B`, `A & B & C`; uneven: `1.2 A & 0.8 B`; compoun
 pairs of `two`. The score is the share of concepts that are found, with their number known. weighted: one prompt,
 `scale A & u`; found if A is read, with one or two concepts. negated: the caption of a pair of the training set, with
 one of its concepts negated, `"A and B" & ~B`; found if A is read and B is not, with one or two concepts. Each sample is
-read with 64 draws, or by the classifier of `--judge`, cases of a known number alone.
+read with 64 draws.
 
 A way is SCHEDULER@STEPS or SAMPLER@STEPS; x4 draws four samples of each set and keeps the best by lift. Results in
 `--records` are taken up again.
@@ -29,7 +29,6 @@ from torch import Tensor
 
 from benchmarks.common.options import parser
 from benchmarks.common.ways import PICTURE, SHOWN, Way, all_recorded, first, identity, mean_interval, spent, write_rows
-from benchmarks.sampling.solids_judge import Judge, concepts_in, load_judge
 from energycomp import Model, infer, load
 from energycomp.components import compound_prompt
 from energycomp_datasets.solids.solids import CONCEPTS, seen_pairs
@@ -55,7 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made = parser(
         __doc__, model="text",
         reader=("", "registered name or folder of the model that reads the samples; the same one"),
-        judge=("", "folder of solids_judge.py, which reads them in place of a model"),
         n=(32, "samples of each case"), cases=(list(CASES), "all by default", CASES),
         scale=(0.0, "weight of every prompt; the model's own"), seed=0, records="runs/composed_prompts", o=PICTURE,
     )  # fmt: skip
@@ -66,9 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     models = identity(options.model, model)
     if options.reader:
         models += f"-read-by-{identity(options.reader, reader)}"
-    judge = load_judge(Path(options.judge)) if options.judge else None
-    if judge is not None:
-        models += "-judged"
     scale = options.scale or model.defaults.guidance_scale
     shown, lines = list[Path](), list[str]()
     for name in options.cases:
@@ -76,8 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         compositions = [case.composition for case in cases]
 
         def read(k: int, image: Tensor, cases: Sequence[Case] = cases) -> float:
-            seen = seen_by(judge, cases[k], image) if judge is not None else read_by(reader, cases[k], image)
-            return share(cases[k], seen)
+            return share(reader, cases[k], image)
 
         for way in options.ways or [Way.of(model)]:
             folder = options.records / f"{models}-{name}-{scale:g}-{way}-{options.seed}"
@@ -115,19 +109,10 @@ def make(model: Model, name: str, names: tuple[str, ...], scale: float) -> Case:
     return Case(names, reduce(operator.and_, parts), len(parts))
 
 
-def read_by(model: Model, case: Case, image: Tensor) -> set[str]:
-    """The concepts that a model reads in a picture."""
-    solution = infer(image, model, solver=Enumerate(draws=DRAWS, fresh_draws=1), count=case.count)
-    return {model.conditioner.describe(value)["concept"] for value in solution.conditions}
-
-
-def seen_by(judge: Judge, case: Case, image: Tensor) -> set[str]:
-    """The concepts that a classifier sees in a picture: as many as are asked for, the likeliest."""
-    return concepts_in(judge, 2.0 * image - 1.0, case.count if isinstance(case.count, int) else max(case.count))
-
-
-def share(case: Case, read: set[str]) -> float:
+def share(model: Model, case: Case, image: Tensor) -> float:
     """The share of concepts that are read in a picture; of a negated one, 1 or 0."""
+    solution = infer(image, model, solver=Enumerate(draws=DRAWS, fresh_draws=1), count=case.count)
+    read = {model.conditioner.describe(value)["concept"] for value in solution.conditions}
     if case.is_negated:
         return float(case.names[0] in read and case.names[1] not in read)
     return len(read & set(case.names)) / len(case.names)

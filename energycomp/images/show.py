@@ -57,7 +57,8 @@ class _Fitting(Table):
     """A table whose cells stand closer together where the console would otherwise break its words."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        usual, most = self.padding, options.max_width
+        usual = self.padding
+        most = options.max_width
         if self.__rich_measure__(console, options.update_width(WIDEST)).minimum > most:
             self.padding = (0, 0)
         yield from super().__rich_console__(console, options)
