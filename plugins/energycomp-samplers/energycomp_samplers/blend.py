@@ -123,12 +123,18 @@ def _each(given: Any, count: int, name: str) -> list[Any]:
 
 
 def _linear(given: Any) -> Linear:
-    if given is None or is_number(given):
-        return Gain(torch.tensor(1.0 if given is None else float(given)))
-    one = observe(given, torch.zeros(()), 1.0).operator if not isinstance(given, Tensor) else Gain(given.float())
-    if not hasattr(one, "adjoint"):
+    # A brightness: 1, another one, or one for each number
+    if given is None:
+        return Gain(torch.tensor(1.0))
+    if is_number(given):
+        return Gain(torch.tensor(float(given)))
+    if isinstance(given, Tensor):
+        return Gain(given.float())
+    # An operator as observations have them, of which one function alone is not linear
+    operator = observe(given, torch.zeros(()), 1.0).operator
+    if not isinstance(operator, Linear):
         raise InputError(f"got the operator {given!r}; expected a linear one; give a pair (A, A') of functions")
-    return _in_single(one) if isinstance(one, Pair) else one
+    return _in_single(operator) if isinstance(operator, Pair) else operator
 
 
 def _in_single(pair: Pair) -> Pair:
@@ -199,7 +205,8 @@ def sets_of(kinds: int, count: Any, *, repeats: bool = True) -> Sets:
     if is_whole(count):
         given = {count: 1.0}
     elif isinstance(count, tuple) and len(count) == 2 and all(map(is_whole, count)):
-        low, high = max(count[0], 0), min(count[1], MOST + 1)
+        low = max(count[0], 0)
+        high = min(count[1], MOST + 1)  # one more than is legal is refused below, and millions are not listed
         given = dict.fromkeys(range(low, high + 1), 1.0)
     is_legal = isinstance(given, Mapping) and len(given) > 0
     if not is_legal or not all(is_whole(k) and 1 <= k <= MOST and is_number(p) and p > 0 for k, p in given.items()):
@@ -231,6 +238,7 @@ def check_size(blend: Blend, tried: Sets, n: Any, steps: Any) -> None:
     """Raises `InputError` before memory is taken."""
     if not (is_whole(n) and n >= 1 and is_whole(steps) and steps >= 1):
         raise InputError(f"got n={n!r} and num_inference_steps={steps!r}; expected whole numbers of at least 1")
+    # What a step makes of the largest set, and the samples of all sets, which are kept until one is chosen
     size = math.prod(blend.targets[0].noised_space.sample_shape)
     most = max(len(kinds) for kinds, _ in tried)
     kept = sum(len(kinds) for kinds, _ in tried)

@@ -54,9 +54,11 @@ class _Filled:
 
     def seen(self, sample: Tensor, levels: tuple[Tensor, Tensor], /) -> Tensor:
         """As `Part.seen`."""
-        weight = self.where.at(torch.zeros(1), tuple(sample.shape[1:]))
+        # The background at the noise level of the sample
         signal, sigma = levels
         hidden = signal * self.background.to(sample) + sigma * self.noise.to(sample)
+        # The sample inside, the background outside
+        weight = self.where.at(torch.zeros(1), tuple(sample.shape[1:]))
         return torch.where((weight.abs() >= SEEN).to(sample.device), sample, hidden)
 
     def placed(self, prediction: Tensor, _: Tensor, /) -> Tensor:
@@ -174,13 +176,13 @@ def regional(
         )
     if not (is_number(apart_until) and 0.0 <= apart_until <= 1.0):
         raise InputError(f"got apart_until={apart_until!r}; expected a share of the trajectory in [0, 1]; change it")
-    # All components see the whole image.
+    # sum_k m_k (u + R(C_k)) of components that all see the whole image.
     regions = [_place(where) for where, _ in parts]
     whole = [combine([component], "product") for _, component in parts]
     together = _side_by_side(regions, whole)
     if apart_until == 0.0:
         return together
-    # Each sees its own region, and a background elsewhere.
+    # The same of components that see their own region, and a background elsewhere.
     ground = _background(together, background)
     apart = _side_by_side(regions, [_seen(c, m, ground) for m, c in zip(regions, whole, strict=True)])
     if apart_until == 1.0:

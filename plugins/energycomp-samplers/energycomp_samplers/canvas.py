@@ -107,9 +107,13 @@ class Canvas:
         is_mean = self.cover == "mean"
         # In how many parts each number is, less the separators.
         counts = torch.zeros(1, *self.sample_shape)
-        for part, sign in [*((part, 1) for part in self.parts), *((part, -1) for part, _ in self.separators)]:
-            counts += sign * (ramp(part, self.sample_shape) > 0)
-        if not bool((counts > 0 if is_mean else counts == 1).all()) or (is_mean and self.separators):
+        for part in self.parts:
+            counts += (ramp(part, self.sample_shape) > 0).to(counts)
+        for part, _ in self.separators:
+            counts -= (ramp(part, self.sample_shape) > 0).to(counts)
+        # A mean takes parts that overlap in any way; of a density each number counts once.
+        is_covered = counts > 0 if is_mean else counts == 1
+        if not bool(is_covered.all()) or (is_mean and self.separators):
             covers = "parts that cover it, and no separators" if is_mean else "every number in one part more"
             got = f"got {len(self.parts)} parts and {len(self.separators)} separators of {self.sample_shape}"
             raise InputError(
@@ -163,6 +167,7 @@ class Canvas:
         weights: Sequence[AnyWeight] = self._shares if self.cover == "mean" else [1.0] * len(self.parts)
         divisors = [(part, one, -1.0) for part, one in self.separators]
         covered = [*zip(self.parts, components, weights, strict=True), *divisors]
+        # sum_k m_k on(P_k, C_k), or sum_k on(P_k, C_k) - sum_s on(S_s, C_s)
         terms = (on(part, one, self.sample_shape, ground=self) * weight for part, one, weight in covered)
         return sum(terms, Composition([]))
 

@@ -123,7 +123,18 @@ class Density:
         total = (one.score + other.score) / 2.0
         for node in range(1, spaces):
             total = total + self.state(torch.lerp(one.x, other.x, node / spaces)).score
+        # int G . d dr, along the straight line
         return (total.double() * (other.x - one.x).double()).sum(dim=axes(one.x)) / spaces
+
+
+@runtime_checkable
+class HasTest(Protocol):
+    """Moves that are accepted by a Metropolis test, and by which one; `Langevin` has none."""
+
+    @property
+    def test(self) -> Test:
+        """The test: "score" or "energy"."""
+        ...
 
 
 @runtime_checkable
@@ -184,23 +195,26 @@ class Chain:
 
     def within(self, density: Density, x: Tensor, x0: Tensor, most: Tensor | float = math.inf) -> tuple[Tensor, Tensor]:
         """The same, within a density."""
-        highest = torch.full((len(x),), self.most, dtype=torch.float64, device=x.device).clamp(max=most).log()
+        # The first level begins at the given step size; later ones go on with the adapted one
         if self.log_c is None:
-            # The first level begins at the given step size; later ones go on with the adapted one
             self.log_c = torch.full((len(x),), math.log(self.options.step_size), dtype=torch.float64, device=x.device)
+        # No step is larger than the chain and this level allow
+        highest = torch.full((len(x),), self.most, dtype=torch.float64, device=x.device).clamp(max=most).log()
         self.log_c = torch.minimum(self.log_c, highest)
+        # Begin where the particles are, at the scores of their predictions
         state = density.state(x, x0)
+        goal = self.options.acceptance
         rates = []
         for _ in range(self.options.moves):
             # Move, and test each particle.
             state, accepted = self.options.move(density, state, by_sample(self.log_c.exp(), x.ndim))
-            goal = self.options.acceptance
             if accepted is None or goal is None:
                 continue
             # Adapt the step size of each group to its rate of acceptance.
             rate = accepted.double().mean(dim=1)
             self.log_c = torch.minimum(self.log_c + RATE * (rate - goal), highest)
             rates.append(float(rate.mean()))
+        # What the report says of this level.
         if rates:
             self.acceptance[density.level.timestep] = sum(rates) / len(rates)
         return state.x, state.x0

@@ -72,6 +72,7 @@ def separate(
     the least to the greatest. The first column shows the image, the sum of the means, and what is not explained. Costs
     one network evaluation for each draw, source and step; a range of counts is a run for each.
     """
+    # Load the model, and read what is written for it before that takes long.
     check_png(out)
     with loading(model):
         import torch
@@ -88,6 +89,7 @@ def separate(
     sources: list[Any] = [loaded.compose(value) for value in values] or [loaded.unconditional]
     if counts is None and len(sources) == 1:
         raise InputError("got one source and no --count; expected two components, or --count 2 or --count 1-3")
+    # Separate the image at the size of the model.
     y = to_unit(loaded.processor([picture]))[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EnergycompWarning)  # printed with the file's name instead
@@ -104,6 +106,7 @@ def separate(
         )
     for warning in found.warnings:
         typer.echo(f"energycomp: warning: {image}: {warning}", err=True)
+    # Draw and print the sources, with intervals as wide as so many draws can tell.
     level = min(LEVEL, most_level(n))
     figure, cells = _figure(found, y, level, loaded)
     save_image(figure, out, cells=cells)
@@ -116,14 +119,16 @@ def _figure(found: Separation, y: Tensor, level: float, model: Model) -> tuple[I
 
     from energycomp.images import from_unit, grid, to_output
 
-    # Three rows of the image, and of each source
+    # The last row is scaled, since its numbers are small: the largest width is white.
     low, high = found.interval(level)
     widths = high - low
     residual = found.residual.cpu()
-    largest = max(float(widths.max()), 1e-6)  # white in the last row, whose numbers are small
+    largest = max(float(widths.max()), 1e-6)
+    # Three rows: of the image in the first column, and of each source in the others.
     first = torch.stack([y, y - residual, residual.abs() / largest])
     each = torch.stack([found.mean, found.samples[0], widths / largest]).cpu()
     cells = torch.cat([first[:, None], each], dim=1).flatten(0, 1).clamp(0.0, 1.0)
+    # Names of columns and rows.
     heads = ["image", *(name[:24] for name in found.names)]
     rows = ["mean", "draw", f"interval, 0 to {largest:.2g}"]
     framed = [model.shown(one, side=SIDE) for one in to_output(from_unit(cells), "pil")]
@@ -132,6 +137,7 @@ def _figure(found: Separation, y: Tensor, level: float, model: Model) -> tuple[I
 
 def _show(run: Run, found: Separation, level: float, out: Path) -> None:
     """Prints the brightness of each source, and the posterior of the count."""
+    # The brightness of a source is the mean of its pixels, in each draw
     low, high = found.interval(level, lambda z: z.flatten(1).mean(1))
     brightnesses = found.mean.flatten(1).mean(1).tolist()
     counts = ", ".join(f"{k} ({p:.3g})" for k, p in found.counts.items())

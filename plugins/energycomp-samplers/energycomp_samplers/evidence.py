@@ -70,10 +70,11 @@ class _Stacked:
         return torch.cat([part.forward(z).flatten(1) for part in self.parts], dim=1)
 
     def adjoint(self, w: Tensor) -> Tensor:
+        # A' w = sum of A_i' w_i, each of its own share of w
         split = w.split([math.prod(shape) for shape in self.shapes], dim=1)
-        pulled = [
-            p.adjoint(one.unflatten(1, shape)) for p, one, shape in zip(self.parts, split, self.shapes, strict=True)
-        ]
+        pulled = []
+        for part, own, shape in zip(self.parts, split, self.shapes, strict=True):
+            pulled.append(part.adjoint(own.unflatten(1, shape)))
         return torch.stack(pulled).sum(0)
 
     def solved(self, covariance: Covariance, noise: Tensor, v: Tensor) -> Tensor | None:
@@ -84,13 +85,19 @@ def joined(found: Sequence[Evidence]) -> Evidence:
     """Several observations as one."""
     if len(found) == 1:
         return found[0]
+    # Linear operators make a linear one; with another among them, all are linearised
     linear = [one.linear for one in found if one.linear is not None]
-    return Evidence(
-        _Stacked(linear, [one.y.shape[1:] for one in found]) if len(linear) == len(found) else None,
-        lambda z: torch.cat([one.f(z).flatten(1) for one in found], dim=1),
-        torch.cat([one.y.flatten(1) for one in found], dim=1),
-        torch.cat([one.noise.flatten(1) for one in found], dim=1),
-    )
+    stacked = None
+    if len(linear) == len(found):
+        stacked = _Stacked(linear, [one.y.shape[1:] for one in found])
+
+    def f(z: Tensor) -> Tensor:
+        return torch.cat([one.f(z).flatten(1) for one in found], dim=1)
+
+    # What was seen, flat and joined as the operators join it
+    y = torch.cat([one.y.flatten(1) for one in found], dim=1)
+    noise = torch.cat([one.noise.flatten(1) for one in found], dim=1)
+    return Evidence(stacked, f, y, noise)
 
 
 def bound(operator: Any, y: Tensor, std: Tensor, target: Target) -> Evidence:
@@ -102,7 +109,7 @@ def bound(operator: Any, y: Tensor, std: Tensor, target: Target) -> Evidence:
     decode = target.decode
     shape = tuple(target.noised_space.sample_shape)
     value_range = target.noised_space.value_range
-    see = getattr(operator, "forward", operator)
+    see = operator.forward if isinstance(operator, Linear) else operator
     # What is seen of a sample of the noised space, in its scale
     scale = 1.0
     middle = 0.0
@@ -125,6 +132,7 @@ def bound(operator: Any, y: Tensor, std: Tensor, target: Target) -> Evidence:
     except Exception as error:
         got = f"got an operator that fails for samples of shape {tuple(nothing.shape)}: {first_line(error)}"
         raise InputError(f"{got}; correct it") from error
+    # The observation of one sample, in these units.
     y = y.to(offset)[None]
     if y.shape != offset.shape:
         got = f"got y of shape {tuple(y.shape[1:])}, where the operator sees {tuple(offset.shape[1:])} of a sample"

@@ -127,6 +127,7 @@ class _Batches:
     @cached_property
     def shifts(self) -> Tensor:
         """P_i mu_i of each leaf, (K, *shape), in float64, by predictions at strong noise."""
+        # P_i mu_i is what is left of g_i without the part that all leaves share, whatever x is: the mean over a few
         random = torch.Generator().manual_seed(self.seed)
         x = torch.randn(POINTS, *self.target.noised_space.sample_shape, generator=random).to(self.target.device)
         timestep = torch.full((POINTS,), strong_noise(self.target), device=x.device)
@@ -141,6 +142,7 @@ class _Batches:
         return found
 
     def _mean(self, x: Tensor, timestep: Tensor) -> Tensor:
+        # Predict x_0 by the leaves of the batch of this timestep.
         chosen = self._chosen(float(timestep[0]))
         x0, pulls = self._pulls(x, timestep, list(chosen))
         # Add: Gaussians for all leaves, and for the chosen ones what they differ by from these.
@@ -148,6 +150,7 @@ class _Batches:
         scales = self.shifts.new_tensor(list(chosen.values()))
         total = torch.einsum("k,k...->...", weights, self.shifts)[None]
         total = total + torch.einsum("k,k...->...", scales, pulls - self.shifts[list(chosen)][:, None])
+        # m = C h, with the part of h that all leaves share.
         ratio = self._ratio(timestep)
         total = total + self._shared(x, ratio)
         mean = self.product.filtered(total, lambda values: 1.0 / (ratio + values))
@@ -160,22 +163,26 @@ class _Batches:
         """The places of the leaves that are evaluated at a timestep, and how much each counts."""
         weights = self.target.weights
         factors = [k for k, b in enumerate(weights) if b > 0.0]
-        # torch seeds by 32 bits.
+        rest = {k: b for k, b in enumerate(weights) if b <= 0.0}
+        # m of the n factors, by a seed that the timestep changes; torch seeds by 32 bits.
         random = torch.Generator().manual_seed((1_000_003 * self.seed + round(1000 * timestep)) % 2**32)
         drawn = torch.randperm(len(factors), generator=random)[: self.batch].sort().values.tolist()
+        # Each of them counts n / m times; leaves that are no factors, such as u, always count once.
         share = len(factors) / len(drawn)
-        rest = {k: b for k, b in enumerate(weights) if b <= 0.0}
-        return {factors[place]: share * weights[factors[place]] for place in drawn} | rest
+        chosen = [factors[place] for place in drawn]
+        return {k: share * weights[k] for k in chosen} | rest
 
     def _pulls(self, x: Tensor, timestep: Tensor, places: Sequence[int]) -> tuple[Tensor, Tensor]:
         """E_i[z | x] of leaves at these places, and g_i without what all leaves share, (k, B, *shape), in float64."""
+        # Predict x_0 by these leaves alone, in one batch.
         leaves = list(self.target.composition.terms)
         part = attrs.evolve(self.target, composition=Composition([(leaves[k], 1.0) for k in places]))
         x0 = part.predict(x, timestep, prediction_type="sample").double()
+        # g_i = (ratio I + P_i) E_i[z | x].
         ratio = self._ratio(timestep)
-        found = [
-            self.spreads[k].filtered(one, lambda values: ratio + values) for k, one in zip(places, x0, strict=True)
-        ]
+        found = []
+        for k, one in zip(places, x0, strict=True):
+            found.append(self.spreads[k].filtered(one, lambda values: ratio + values))
         return x0, torch.stack(found) - self._shared(x, ratio)
 
     def _ratio(self, timestep: Tensor) -> Tensor:

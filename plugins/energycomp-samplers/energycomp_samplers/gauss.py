@@ -33,7 +33,7 @@ from energycomp.errors import InputError
 from energycomp.fields import one_of
 from energycomp.sampling import Level, Run, Sampled, SamplingReport, Steps
 from energycomp.seeds import draw_noise
-from energycomp_samplers.chain import MOVES, Chain, Density, Moves
+from energycomp_samplers.chain import MOVES, Chain, Density, HasTest, Moves
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import check_densities, clipped, weighted_sum
 from energycomp_samplers.local import Product, second_order
@@ -90,7 +90,7 @@ class Gauss:
     moves: Moves | None = attrs.field(default=None, validator=attrs.validators.optional(MOVES))
 
     def __attrs_post_init__(self) -> None:
-        if getattr(self.moves, "test", "score") != "score":
+        if isinstance(self.moves, HasTest) and self.moves.test != "score":
             raise InputError(
                 f"got moves={self.moves!r}; expected the test 'score', because no component has the energy of the "
                 "noised product; give moves with test='score'"
@@ -110,6 +110,7 @@ class Gauss:
             if observations and self.covariance == "constant":
                 measured_spreads(target)  # raises
             product = second_order(target, self.covariance)
+        # Samples of noise; moves take no larger step than the first one
         chain = None if self.moves is None else Chain(self.moves, self.moves.step_size)
         steps = _Drawn(attrs.evolve(run, target=target), self, run.noise(), product, evidence, chain)
         # Where the first level is not all noise, begin in the Gaussian of that level
@@ -142,6 +143,7 @@ class _Drawn(Steps):
             x0 = target.predict(x, level.rows(x), prediction_type="sample")
             found, spread = self._product(x, x0, level)
             spread = attrs.evolve(spread, values=spread.values.clamp(min=WIDE * float(ratio)))
+            # m(mean) has the slope ratio C, C = (ratio I + P)^-1: mean + (I - ratio C)^-1 (m - mean)
             mean = mean + spread.filtered(found - mean, lambda values: 1.0 + ratio / values)
         # Draw clean samples, under the observations, and noise them.
         covariance = spread.covariance(torch.zeros_like(ratio))
@@ -202,10 +204,12 @@ class _Drawn(Steps):
 
         m is the sum of the predictions where the spread of the product was given, or is no Gaussian's.
         """
+        # First order: sum_i b_i m_i, and for what the weights lack of 1 the clean sample of x without noise
         if isinstance(self.product, Spread):
             b = self.run.target.weights_at(level.timestep)
             rest = (1.0 - sum(b)) / level.alpha**0.5 * x.double()
             return (weighted_sum(b, x0.double()) + rest).to(x0), self.product
+        # Second order
         found = self.product(x, x0, level)
         if not found.is_gaussian:
             self.problem = next((one.problem for one in found.spreads if one.problem), NO_GAUSSIAN)

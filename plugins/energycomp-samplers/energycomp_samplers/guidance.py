@@ -103,7 +103,7 @@ class ZeroStar:
 
     def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
         def combine(cond: Tensor, uncond: Tensor, share: Tensor) -> Tensor:
-            # No velocity at first.
+            # At first the velocity is 0, which is nearer to the truth than what networks predict there.
             moves = (share >= self.zero_until).to(cond).reshape(-1, *[1] * (cond.ndim - 1))
             return moves * zero_star(cond, uncond, self.scale)
 
@@ -137,10 +137,10 @@ def adaptive_projected(
     >>> adaptive_projected(Tensor([[1.0, 0.0]]), Tensor([[5.0, 3.0]]), 2.0, parallel=0.0, norm=None)
     tensor([[1., 3.]])
     """
-    # No longer than r.
+    # Shorten the difference to r at most.
     if norm is not None:
         difference = difference * (norm / _length(difference).clamp(min=LEAST)).clamp(max=1.0)
-    # Without its part along c, or with less of it.
+    # Take the part along c out, which saturates colours, or all but a share of it.
     direction = cond / _length(cond).clamp(min=LEAST)
     along = _inner(difference, direction) * direction
     return cond + (scale - 1.0) * (difference - (1.0 - parallel) * along)

@@ -84,9 +84,10 @@ class HMC:
             half = w + size / 2.0 * path[-1].score
             path.append(density.state(path[-1].x + size * half))
             w = half + size / 2.0 * path[-1].score
-        # Accept: by the ratio of the densities, and the kinetic energies. Where it is rejected, the momentum turns.
+        # Accept: by the ratio of the densities, and the kinetic energies.
         kinetic = (sum_of_squares(v, v) - sum_of_squares(w, w)) / 2.0
         accepted = density.accepts(density.log_ratio(path, self.test, self.nodes) + kinetic)
+        # Where it is rejected, the momentum turns: otherwise the density would not stay as it is.
         rejected = attrs.evolve(state, v=-v)
         proposed = attrs.evolve(path[-1], v=w)
         return rejected.replaced(accepted, proposed), accepted

@@ -47,6 +47,7 @@ class Joint:
 
     def filtered(self, v: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
         """V f(precision) V' v of each source, with the eigenvalues ratio + P_k of C_k^-1."""
+        # Sources of one spread are one batch
         ratio = self.ratio.to(v)
         found = torch.empty_like(v)
         for spread, places in grouped(self.spreads):
@@ -85,6 +86,7 @@ class Sum:
     _last: tuple[Joint, Factor | None] | None = None
 
     def forward(self, z: Tensor) -> Tensor:
+        # Sources of one operator are added before it: A z_1 + A z_2 = A (z_1 + z_2)
         parts = [one.forward(z[:, places].sum(1)) for one, places in grouped(self.operators)]
         return torch.stack(parts).sum(0)
 
@@ -100,6 +102,7 @@ class Sum:
 
     def factor(self, covariance: Joint, noise: Tensor) -> Factor | None:
         """S in closed form, or as a matrix; None where it has too many numbers."""
+        # A step asks for the factor of one level several times
         if self._last is None or self._last[0] is not covariance:
             self._last = (covariance, self._factor(covariance, noise.double()))
         return self._last[1]
@@ -124,6 +127,7 @@ class Sum:
                 power = float(torch.stack([a.square().sum() for a in gains]).sum())
                 values = power * variances[0] + noise.flatten()[0]
                 return Factor(lambda v: basis.filtered(v, lambda _: 1.0 / values), float(values.log().sum()))
+        # A matrix, where it is small enough.
         size = math.prod(self.shape)
         return self._dense(covariance, noise) if max(numbers, size) <= DENSE else None
 
@@ -139,6 +143,7 @@ class Sum:
                     self.kept.clear()
                 self.kept[key] = self._seen(one, spread.covariance(covariance.ratio), noise)
             total = total + self.kept[key]
+        # S = L L', by which S^-1 v and log |S| are cheap
         root = torch.linalg.cholesky(total)
 
         def solve(v: Tensor) -> Tensor:
@@ -161,9 +166,10 @@ def log_density(evidence: Evidence, x0: Tensor, covariance: Joint, *, normalised
     Raises:
         InputError: S has too many numbers for its determinant, and the density is to be normalised.
     """
+    # The exponent of the Gaussian: log p without its normalisation
     _, found = evidence.conditioned(x0, covariance)  # type: ignore[arg-type]
     linear: Any = evidence.linear
-    # The normalisation of S
+    # Less (log |S| + n log 2 pi) / 2, where |S| is known
     factor = linear.factor(covariance, evidence.noise)
     if factor is not None:
         return found - 0.5 * (factor.log_determinant + evidence.y.numel() * math.log(2.0 * math.pi))

@@ -44,6 +44,7 @@ def local_spreads(target: Target, x: Tensor, level: Level) -> list[Spread]:
     >>> (1.0 / local_spreads(target, x, target.levels(10)[4])[0].values).round(decimals=3).flatten().tolist()
     [0.25, 0.25, 0.25]
     """
+    # The level itself, or the noisiest one at which differences of predictions are seen.
     size = x[0].numel()
     timestep = min(level.timestep, strong_noise(target, CLEAR))
     alpha = float(torch.sigmoid(target.log_snr(torch.tensor([timestep]))))
@@ -54,9 +55,10 @@ def local_spreads(target: Target, x: Tensor, level: Level) -> list[Spread]:
     rows = torch.full((len(ends),), timestep, device=x.device)
     x0 = target.predict(ends, rows, prediction_type="sample").double()
     above, below = x0.reshape(len(x0), 2, len(x), size, size).unbind(1)
-    # C_i: symmetric, and above 0 and the error of a network.
+    # C_i = (1 - alpha_bar) / sqrt(alpha_bar) dm_i / dx, made symmetric.
     moved = (1.0 - alpha) / alpha**0.5 * (above - below) / (2.0 * step)
     values, vectors = torch.linalg.eigh((moved + moved.mT) / 2.0)
+    # No variance is below the error of the network, by which C_i is not symmetric.
     error = unsymmetric(moved)[..., None].clamp(min=FLOOR * (1.0 - alpha))
     precisions = 1.0 / torch.maximum(values, error) - alpha / (1.0 - alpha)
     return [Spread(*one) for one in zip(precisions, vectors, strict=True)]
@@ -96,7 +98,8 @@ def product_of(x: Tensor, x0: Tensor, level: Level, b: Sequence[float], spreads:
     # The sum of first order, from which the product moves away
     ratio = ratio_of(level, x)
     size = x[0].numel()
-    x, x0 = x.double(), x0.double()
+    x = x.double()
+    x0 = x0.double()
     rest = 1.0 - sum(b)
     plain = weighted_sum(b, x0) + rest / level.alpha**0.5 * x
     # C^-1, and g.
@@ -109,10 +112,11 @@ def product_of(x: Tensor, x0: Tensor, level: Level, b: Sequence[float], spreads:
         if weight > 0.0:
             least = torch.minimum(least, (ratio + spread.values).amin(1, keepdim=True))
     values, vectors = torch.linalg.eigh(precision)
-    # Move where the product is surer than its least sure component, and stay near the range of the predictions.
+    # m = plain + V diag(1 / l) V' g, in the directions in which the product is surer than its least sure component.
     is_sure = values >= SHARE * least
     values = torch.where(is_sure, values, least)
     moved = Spread(torch.where(is_sure, 1.0 / values, 0.0), vectors).filtered(away, lambda scale: scale)
+    # Stay near the range of the predictions.
     reach = (AWAY * least.rsqrt()).reshape(-1, *[1] * (x.ndim - 1))
     mean = torch.maximum(torch.minimum(plain + moved, x0.amax(0) + reach), x0.amin(0) - reach)
     return SecondOrder(x, x0, level, b, spreads, mean, plain, Spread(values - ratio, vectors), True)

@@ -71,8 +71,9 @@ class _Paths(Steps):
         # Predict x_0 by every leaf in one batch, and sum the leaves of each component.
         x0 = self.leaves.predict(self.x, level.rows(self.x), prediction_type="sample")
         x0 = torch.einsum("jk,k...->j...", _weights(self.mixture, level).to(x0), x0)
-        mean = level.mean(self.x, clipped(x0, self.run.target))  # (J, n, *shape)
-        # Step: to the mean of the reverse kernels, by the shares of the components so far.
+        # mu_k of the reverse kernel of each component, (J, n, *shape).
+        mean = level.mean(self.x, clipped(x0, self.run.target))
+        # Step: y ~ N(sum_k r_k mu_k, beta I), by the shares r_k of the components along the path so far.
         share = torch.softmax(self.log_w + self.path, dim=0)
         y = torch.einsum("jn,jn...->n...", share.to(self.x.dtype), mean)
         if not level.is_last:

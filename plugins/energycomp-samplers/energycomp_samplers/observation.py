@@ -177,10 +177,12 @@ class _Mean:
     variance: float | Tensor | None
 
     def __call__(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        # Predict; numbers beyond the value range would be cut off after the observation, and miss it
         x0 = predict(self.target.composition, sample, timestep, prediction_type="sample")
-        x0 = clipped(x0, self.target)  # numbers beyond the range would be cut off after the observation
+        x0 = clipped(x0, self.target)
+        # Condition on y; networks may run in bfloat16, and operators not
         ratio = self.target.log_snr(timestep).exp()
-        with torch.autocast(x0.device.type, enabled=False):  # networks may run in bfloat16, and operators not
+        with torch.autocast(x0.device.type, enabled=False):
             mean, _ = self.evidence.conditioned(x0, spread_of(self.target, self.variance).covariance(ratio))
         return mean
 
@@ -253,10 +255,19 @@ class Observed(Composable):
 
     def gathered(self, others: Sequence[Any], /) -> Observed:
         """The product of all compositions, under all observations."""
-        leaves = [self, *(leaf for leaf in map(sole_leaf, others) if isinstance(leaf, Observed))]
-        parts = [one for one in others if not isinstance(sole_leaf(one), Observed)]
-        observations = [one for leaf in leaves for one in leaf.observations]
-        return Observed(combine([*(leaf.composition for leaf in leaves), *parts], "product"), tuple(observations))
+        # What is observed itself, and what is not
+        observed: list[Observed] = [self]
+        parts: list[Any] = []
+        for one in others:
+            leaf = sole_leaf(one)
+            if isinstance(leaf, Observed):
+                observed.append(leaf)
+            else:
+                parts.append(one)
+        # p(x) p(y_1 | x) times q(x) p(y_2 | x): the product of p and q, under both observations
+        whole = combine([*(leaf.composition for leaf in observed), *parts], "product")
+        observations = [one for leaf in observed for one in leaf.observations]
+        return Observed(whole, tuple(observations))
 
     def __repr__(self) -> str:
         return f"({' & '.join(map(repr, (self.composition, *self.observations)))})"
@@ -273,12 +284,16 @@ def without_observations(target: Target) -> tuple[Target, tuple[Observation, ...
     terms: list[tuple[Any, AnyWeight]] = []
     found: list[Observation] = []
     for leaf, weight in target.composition.terms.items():
+        # A leaf without observations stays
         if not isinstance(leaf, Observed):
             terms.append((Composition([(leaf, 1.0)]).terms, weight))
             continue
         if bounds(weight, target.noised_space.sample_shape)[0] <= 0.0:
             got = f"got {leaf!r} with the weight {weight!r}"
             raise CompositionError(f"{got}; expected one above 0; negate components before they are observed")
+        # What was observed takes the weight, and its observations are set apart
         terms.append((leaf.composition.terms, weight))
         found += leaf.observations
-    return (attrs.evolve(target, composition=Composition(added(terms))), tuple(found)) if found else (target, ())
+    if not found:
+        return target, ()
+    return attrs.evolve(target, composition=Composition(added(terms))), tuple(found)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import attrs
 import torch
@@ -23,6 +23,7 @@ CLOSE = 1e-6  # where they end: the residual, as a share
 FAR = 1e-3  # the residual, as a share, from which on an end before that is warned of
 
 
+@runtime_checkable
 class Linear(Protocol):
     """A linear operator."""
 
@@ -94,6 +95,7 @@ class Blur:
         variance = covariance.diagonal(v, v.shape[1:])
         if variance is None or variance[0].numel() > 1 or noise.unique().numel() > 1:
             return None
+        # Of one variance and one noise, the Fourier transform makes A C A' + R diagonal
         return _filtered(v, 1.0 / (variance * self._transfer(v).abs().square() + noise.flatten()[0]))
 
     def _transfer(self, z: Tensor) -> Tensor:
@@ -102,6 +104,7 @@ class Blur:
         if z.ndim < 3 or height > z.shape[-2] or width > z.shape[-1]:
             got = f"got a kernel of {height} x {width} for samples of shape {tuple(z.shape[1:])}"
             raise InputError(f"{got}; expected one no larger than the last two axes; crop it")
+        # The kernel on an image of zeros, with its centre at the origin: it moves nothing
         padded = z.new_zeros(z.shape[-2:])
         padded[:height, :width] = self.kernel.to(z)
         return torch.fft.fft2(padded.roll((-(height // 2), -(width // 2)), (0, 1)))
@@ -139,7 +142,8 @@ class Pair:
         if back.shape != u.shape:
             got = f"got A' that returns {tuple(back.shape)} for what is seen of {tuple(u.shape)}"
             raise InputError(f"{got}; expected the shape of the samples; correct A'")
-        one, two = (seen * w).sum(), (u * back).sum()
+        one = (seen * w).sum()
+        two = (u * back).sum()
         if (one - two).abs() > TOLERANCE * (seen.norm() * w.norm() + u.norm() * back.norm()):
             raise InputError(
                 f"got an operator (A, A') with <A u, w> = {float(one):.4g} and <u, A' w> = {float(two):.4g}; expected "

@@ -71,11 +71,15 @@ class Outlook:
 
     def subject(self, several: str, alone: str) -> str:
         """The two leaves that add most, and a verb; one and its verb where the other adds less than a tenth of it."""
+        names = [name for name, _ in self.of_leaves]
         apart = [one for _, one in self.of_leaves]
+        # The leaf that adds most, and by itself where no other is near it
         first, *rest = sorted(range(len(apart)), key=lambda k: -apart[k])
         if not rest or apart[rest[0]] < apart[first] / 10.0:
-            return f"{self.of_leaves[first][0]} {alone}"
-        return " and ".join(self.of_leaves[k][0] for k in sorted([first, rest[0]])) + f" {several}"
+            return f"{names[first]} {alone}"
+        # The two of them, in the order of the composition
+        one, other = sorted([first, rest[0]])
+        return f"{names[one]} and {names[other]} {several}"
 
 
 @attrs.frozen
@@ -144,19 +148,28 @@ def forecast(components: EnergyComponent | Sequence[EnergyComponent], *, generat
         if size > MOST:
             spreads = _compared(spreads)
         found, log_weights = _followed(target, spreads, Run(target, PARTICLES, STEPS, generator))
+    # How much the components contradict at each level, and in all
     names = [repr(leaf) for leaf in target.composition.terms]
+    levels = tuple(_outlook(one, names) for one in found)
+    disagreement = sum(one.spread for one in levels) / len(levels) / size**0.5
+    # The probability that plain samples are right, and the verdict; of images only the latter is known
+    if size <= MOST:
+        plain = 1.0 / (1.0 + (disagreement / MIDDLE) ** SLOPE)
+        verdict = _verdict(levels, plain, size)
+    else:
+        plain = None
+        verdict = _of_images(levels, disagreement)
+    # Without covariances that make a Gaussian there is no verdict
     problems = [one.problem for one in spreads if one.problem]
     if not all(one.is_gaussian for one in found):
         problems.append(NO_GAUSSIAN)
-    levels = tuple(_outlook(one, names) for one in found)
-    disagreement = sum(one.spread for one in levels) / len(levels) / size**0.5
-    plain = 1.0 / (1.0 + (disagreement / MIDDLE) ** SLOPE) if size <= MOST else None
-    verdict = _of_images(levels, disagreement) if plain is None else _verdict(levels, plain, size)
     if problems:
         verdict = f"nothing can be said: {problems[0]}"
+    # What is left of the particles of a whole run, and the agreement at the noisiest level
     ess = math.exp(-float(log_weights.var()))
     overlap = math.exp(min(float(found[0].log_overlap.mean()), MOST_LOG))
-    return Forecast(verdict, plain, disagreement, ess, overlap, levels, spent.rows, (problems or [""])[0])
+    problem = problems[0] if problems else ""
+    return Forecast(verdict, plain, disagreement, ess, overlap, levels, spent.rows, problem)
 
 
 def _check(target: Target) -> None:
@@ -190,8 +203,9 @@ def _followed(target: Target, spreads: list[Spread], run: Run) -> tuple[list[Sec
         proposal = Proposal.at(level, target, "rne")
         x0 = target.predict(x, level.rows(x), prediction_type="sample")
         found.append(SecondOrder.of(x, x0, level, proposal.b, spreads))
-        # Weigh, without resampling, and step.
+        # Weigh, without resampling, since `ess` is that of the whole run.
         total = total + proposal.rne(x[None], x0[:, None])[0]
+        # Step to a draw of the proposal.
         x = proposal.centre(x, clipped(proposal.mean(x0), target))
         if not level.is_last:
             x = x + proposal.variance**0.5 * run.noise()
@@ -212,6 +226,7 @@ def _verdict(levels: Sequence[Outlook], plain: float, size: int) -> str:
     worst = max(levels, key=lambda one: one.farthest)
     if worst.farthest <= usual:
         return cure
+    # No sampler helps there: samples are where that component hardly has any.
     where = [level.timestep for level in levels if level.farthest > usual]
     found = worst.subject("contradict each other", "contradicts the others")
     farthest, _ = max(worst.of_leaves, key=lambda leaf: leaf[1])

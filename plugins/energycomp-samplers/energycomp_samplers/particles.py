@@ -25,7 +25,9 @@ def systematic(log_weights: Tensor, count: int, start: Tensor) -> Tensor:
     >>> systematic(torch.tensor([[0.0, -100.0, 0.0]]), 2, torch.tensor([[0.3]]))
     tensor([[0, 2]])
     """
+    # As many points as are drawn, evenly spaced in (0, 1), and shifted together by the uniform number
     points = (torch.arange(count) + start.cpu()) / count
+    # Particle p has the stretch of length w_p, and one copy for each point in it
     edges = torch.softmax(log_weights.double().cpu(), dim=1).cumsum(dim=1)
     places = torch.searchsorted(edges, points).clamp(max=log_weights.shape[1] - 1)
     return places.to(log_weights.device)

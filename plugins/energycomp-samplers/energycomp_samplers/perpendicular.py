@@ -77,19 +77,21 @@ class _Perpendicular(Steps):
         # Predict x_0 of u and of all components in one batch, and compose it.
         predictions = self.leaves.predict(self.x, level.rows(self.x), prediction_type="sample")
         x0 = composed(predictions, self.form.at(level.timestep))
-        # Step: DDIM.
+        # The noise that this prediction leaves.
         noise = (self.x - level.alpha**0.5 * x0) / (1.0 - level.alpha) ** 0.5
+        # Step: DDIM, the clipped prediction with as much of this noise as the next level has.
         x0 = clipped(x0, self.run.target)
         self.x = level.next_alpha**0.5 * x0 + (1.0 - level.next_alpha) ** 0.5 * noise
 
 
 def composed(x0: Tensor, form: Residuals) -> Tensor:
     """e of the formula above (n, *shape) for the predictions x0 (K, n, *shape) of `form.leaves`, at one level."""
+    # r, what is asked for, and the sum of all w_k d_k, what is subtracted
     u = x0[0]
     apart = x0[1:] - u
     asked = weighted_sum(form.positive.values(), apart[: len(form.positive)])
     against = weighted_sum(form.negated.values(), apart[len(form.positive) :])
-    # Project what is subtracted onto what is asked for: that part stays.
+    # <d, r> / <r, r>: the part of it along r is not subtracted, as it would undo what is asked for
     size = _dot(asked, asked)
     along = torch.where(size > LEAST * _dot(u, u), _dot(against, asked) / size, 0.0)
     return u + asked + against - along * asked

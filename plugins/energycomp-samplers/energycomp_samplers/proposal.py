@@ -52,6 +52,7 @@ class Proposal:
 
     def centre(self, x: Tensor, x0: Tensor) -> Tensor:
         """mu of the proposal, for the mean prediction x0."""
+        # sum_i b_i mu_i = B mu(x, mean of x0), since mu is linear in x0
         kept = (self.back - self.total) * (1.0 - self.level.beta) ** 0.5
         return (self.total * self.level.mean(x, x0) + kept * x) / self.scale
 
@@ -62,8 +63,10 @@ class Proposal:
 
     def rne(self, x: Tensor, x0: Tensor) -> Tensor:
         """The log weights of the Radon-Nikodym estimator."""
+        # sum_i b_i |mu_i - mu|^2: how far the reverse kernels of the components are apart
         centre = self.centre(x, self.mean(x0))
         apart = weighted_sum(self.b, sum_of_squares(self.level.mean(x, x0) - centre, x))
+        # (1 - B) |x - sqrt(1 - beta) mu|^2, of the forward kernel
         if self.total != 1.0:
             kept = (1.0 - self.level.beta) ** 0.5
             apart = apart + (1.0 - self.total) * sum_of_squares(x - kept * centre, x)
@@ -75,6 +78,7 @@ class Proposal:
 
     def fkc(self, x: Tensor, x0: Tensor) -> Tensor:
         """|G|^2 - sum_i b_i |s_i|^2 = B (B - 1) |s|^2 - sum_i b_i |s_i - s|^2 with the mean score s = G / B."""
+        # Scores by Tweedie's formula, and their mean, about which squares lose no digits
         scores = (self.level.alpha**0.5 * x0 - x) / (1.0 - self.level.alpha)
         mean = self.mean(scores)
         apart = self.total * (self.total - 1.0) * sum_of_squares(mean, x)

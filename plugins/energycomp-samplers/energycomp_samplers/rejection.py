@@ -73,9 +73,11 @@ class Rejection:
         """The steps of the other sampler, for all samples, and then for those that are drawn again."""
         check_densities(run.target)
         other: Sampler = SchedulerSampler() if self.sampler is None else object_of("samplers", self.sampler)
+        # Without a negated component nothing is rejected
         form = residuals(run.target.composition)
         if form is None:
             return other.start(run)
+        # The other sampler draws what is asked for, and is not told of the negated components
         wanted = attrs.evolve(run, target=Target(form.wanted, run.target.mixed_precision))
         return _Attempts(self, form, run, wanted, other, other.start(wanted))
 
@@ -120,7 +122,9 @@ class _Attempts(Steps):
     @property
     def levels(self) -> Iterator[Level]:
         while True:
+            # The levels of one attempt
             yield from self.steps.levels
+            # Another one for the samples that show a negated component, as long as attempts are left
             self._keep()
             if not len(self.rest) or len(self.reports) == self.options.attempts:
                 return
@@ -202,12 +206,14 @@ class Judge:
         if options.over == "positive":
             most = [(leaf, bounds(weight, space.sample_shape)[1]) for leaf, weight in form.positive.items()]
             asked = Composition([(leaf, min(weight, 1.0)) for leaf, weight in most if weight > 0]).terms
+        # e = u + sum_i min(w_i, 1) (e_i - u)
         base = sum((weight * (Composition.of(leaf) - u) for leaf, weight in asked.items()), u)
         # The weights of all leaves in the base, and in the base with each negated component.
         compositions = [base, *(base + leaf - u for leaf in form.negated)]
         leaves = Composition([(leaf, 1.0) for leaf in (form.unconditional, *asked, *form.negated)])
         weights = [[one.terms.get(leaf, 0.0) for leaf in leaves.terms] for one in compositions]
         inner = Target(leaves, target.mixed_precision)
+        # The same draws of noise for all samples, so that their lifts can be compared.
         bank = draw_bank(
             options.draws,
             space.sample_shape,
@@ -237,4 +243,5 @@ class Judge:
             # Sum the weighted errors of the draws.
             errors = sum_of_squares(eps - composed, eps[None]).unflatten(1, (len(draws), count))
             total += torch.einsum("s,jsb->jb", draws.weight.to(errors), errors)
+        # lift_k: the error of the base less that with the negated component k.
         return ((total[0] - total[1:]) / len(self.bank)).T

@@ -61,6 +61,7 @@ class Residuals:
     @property
     def wanted(self) -> Composition:
         """The composition without its negated leaves; u, where all are negated."""
+        # u + sum_i w_i (e_i - u) = (1 - sum_i w_i) u + sum_i w_i e_i
         rest = Composition.of(self.unconditional) * (1.0 - sum(self.positive.values()))
         return sum((Composition.of(leaf) * weight for leaf, weight in self.positive.items()), rest)
 
@@ -82,6 +83,7 @@ def residuals(composition: Composition) -> Residuals | None:
     >>> residuals(a & b) is None
     True
     """
+    # Inside a mixture, or what is observed, nobody would see a negated leaf.
     for leaf in composition.terms:
         if isinstance(leaf, Compound) and any(residuals(part) is not None for part in leaf.inside):
             got = f"got {leaf!r}, which has a negated component inside"
@@ -112,7 +114,8 @@ def residuals(composition: Composition) -> Residuals | None:
     negated: dict[Any, AnyWeight] = {}
     for leaf, weight in terms.items():
         if leaf is not u:
-            (negated if is_negated(leaf, weight) else positive)[leaf] = weight
+            kind = negated if is_negated(leaf, weight) else positive
+            kind[leaf] = weight
     if not negated:
         return None
     # The sum of residuals is the composition where its mass is 1.

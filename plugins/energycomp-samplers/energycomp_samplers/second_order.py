@@ -77,17 +77,19 @@ class SecondOrder:
         ratio = ratio_of(level, x)
         x = x.double()
         x0 = x0.double()
-        # The sum of the predictions, and the covariance of the product.
+        # The sum of the predictions: first order.
         total = (1.0 - sum(b)) * level.alpha**0.5 / (1.0 - level.alpha) * x
         plain = weighted_sum(b, x0) + total / ratio
+        # The precision of the product. Where it is none, first order stays; of one leaf that is right.
         product, is_product = product_spread(spreads, b, math.prod(x.shape[1:]))
         if not is_product:
-            is_right = len(b) == 1  # of one leaf the sum is
+            is_right = len(b) == 1
             return cls(x, x0, level, b, spreads, plain, plain, product, is_right)
-        # The mean, which stays near the range of the predictions.
+        # m = C (sum_i b_i C_i^-1 m_i + (1 - B) sqrt(alpha_bar) / noise x): second order.
         for weight, spread, one in zip(b, spreads, x0, strict=True):
             total = total + weight * spread.filtered(one, lambda values: ratio + values)
         mean = product.covariance(ratio)(total)
+        # Stay near the range of the predictions, however sure some components seem.
         least = min(float(spread.values.min()) for spread in spreads)
         away = AWAY * float(ratio + least) ** -0.5
         mean = mean.clamp(x0.amin(0) - away, x0.amax(0) + away)
@@ -96,11 +98,13 @@ class SecondOrder:
     @cached_property
     def contradictions(self) -> list[Tensor]:
         """The terms of D: of each leaf, and of x where the weights do not sum to 1, (B,) each, in float64."""
+        # b_i (m_i - m)' C_i^-1 (m_i - m), of each leaf
         ratio = ratio_of(self.level, self.x)
         found = []
         for weight, spread, one in zip(self.b, self.spreads, self.x0, strict=True):
             pulled = spread.filtered(one - self.mean, lambda values: ratio + values)
             found.append(weight * ((one - self.mean) * pulled).flatten(1).sum(1))
+        # (1 - B) |x - sqrt(alpha_bar) m|^2 / noise, of the forward kernel
         apart = (self.x - self.level.alpha**0.5 * self.mean).square().flatten(1).sum(1)
         return [*found, (1.0 - sum(self.b)) / (1.0 - self.level.alpha) * apart]
 
@@ -114,10 +118,12 @@ class SecondOrder:
         """log Z, (B,), in float64."""
         ratio = ratio_of(self.level, self.x)
         size = math.prod(self.x.shape[1:])
+        # sum_i b_i log |C_i^-1| - log |C^-1| - (1 - B) d log noise: the normalisations of the Gaussians
         noise = (sum(self.b) - 1.0) * size * math.log(1.0 - self.level.alpha)
         total = noise - _log_determinant(self.spread, ratio, size)
         for weight, spread in zip(self.b, self.spreads, strict=True):
             total = total + weight * _log_determinant(spread, ratio, size)
+        # Less D, of their exponents
         return (total - self.contradiction) / 2.0
 
 

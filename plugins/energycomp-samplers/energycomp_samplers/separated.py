@@ -102,11 +102,14 @@ class Separation:
         if not (is_number(level) and 0.0 < level < 1.0):
             raise InputError(f"got interval({level!r}); expected a probability between 0 and 1, such as 0.9")
         values = self.samples if f is None else f(self.samples.flatten(0, 1)).unflatten(0, self.samples.shape[:2])
+        # Few draws do not tell so wide an interval: the least and the greatest have to do
         n = len(values)
         if level > most_level(n) + CLOSE:
             held = f"between the least and the greatest of which {most_level(n):.0%} is"
             got = f"got interval({level:g}) of {n} draws, {held}"
-            warnings.warn(f"{got}; draw at least {math.ceil(2.0 / (1.0 - level) - 1.0 - CLOSE)}", EnergycompWarning, 2)
+            needed = math.ceil(2.0 / (1.0 - level) - 1.0 - CLOSE)
+            warnings.warn(f"{got}; draw at least {needed}", EnergycompWarning, 2)
+        # Draw k of n, in order, exceeds k / (n + 1) of the distribution on average; quantile(q) is draw 1 + q (n - 1)
         low = ((1.0 - level) / 2.0 * (n + 1) - 1.0) / max(n - 1, 1)
         share = min(max(low, 0.0), 0.5)
         return values.quantile(share, dim=0), values.quantile(1.0 - share, dim=0)
@@ -147,6 +150,7 @@ def aligned(samples: Tensor, kinds: Tensor, *, is_exchangeable: bool) -> tuple[T
             cost = cost + APART * (kind[None, :, None] != kinds[:, None, :])
         for index, one in enumerate(cost.cpu().numpy()):
             places[index] = torch.as_tensor(linear_sum_assignment(one)[1])
+        # The mean of the draws in this order.
         centre = _ordered(flat, places).mean(0)
     # The largest first, among sources that can change places.
     sums = centre.sum(1)

@@ -109,7 +109,9 @@ def separate(
     if isinstance(generator, Sequence):
         raise InputError(f"got {len(generator)} generators; expected one, because draws are particles of one run")
     random = seeded(generator)
+    # What is seen, and what is known of each source.
     blend = Blend.of(image, sources, noise, operators, covariances)
+    # The sets of sources that may explain it, less those that are out of the question.
     tried = sets_of(len(blend.targets), count, repeats=repeats)
     check_size(blend, tried, n, num_inference_steps)
     tried = screened(blend, tried, blend.targets[0].levels(num_inference_steps)[0])
@@ -185,10 +187,11 @@ class _Particles(Steps):
         self.x = level.mean(x, z).float()
         if level.is_last:
             return
+        # Its variance b, and the slope c of its mean in z.
         b = level.beta * (1.0 - level.next_alpha) / (1.0 - level.alpha)
         c = level.next_alpha**0.5 * level.beta / (1.0 - level.alpha)
         self.x = self.x + b**0.5 * self.run.noise(rows)
-        # The prediction that the covariance foretells there.
+        # Foretell the prediction there: m~ = m + c C (b I + c^2 C)^-1 (x_s - mu(x_t, m)), in eigenvalues of C^-1.
         surprise = self.x - level.mean(x, x0)
         self.expected = x0 + covariance.filtered(surprise, lambda precision: c / (b * precision + c**2))
 
@@ -217,28 +220,33 @@ def _answer(
     unexplained = []  # of each draw
     for place in places.unique().tolist():
         one = runs[among[place]]
-        drawn = one.drawn.samples[torch.randperm(n, generator=random)[: int((places == place).sum())]]
+        # As many of its draws as the set was chosen, none of them twice.
+        chosen = torch.randperm(n, generator=random)[: int((places == place).sum())]
+        drawn = one.drawn.samples[chosen]
         samples.append(drawn)
         kinds.append(torch.tensor(one.kinds, device=drawn.device).expand(len(drawn), -1))
+        # y - sum_k A_k z_k.
         evidence = blend.evidence(one.kinds)
         unexplained.append(evidence.y - evidence.f(drawn))
     # Sources that could change places, in one order.
     z, kind = aligned(torch.cat(samples), torch.cat(kinds), is_exchangeable=is_exchangeable)
+    # What to doubt: what the run of the most probable set says, and a residual that is larger than the noise.
     top = max(among, key=lambda index: float(logs[index]))
-    # What the draws do not explain.
     missed = torch.cat(unexplained)
     excess = float((missed.square() / blend.noise).mean()) - 1.0
     notes = list(runs[top].drawn.report.warnings)
     if excess > UNEXPLAINED * (2.0 / missed[0].numel()) ** 0.5:
         notes.append(f"the squared residual is {1.0 + excess:.3g} times the noise: other sources, or more of them")
-    names = [repr(target.composition) for target in blend.targets]
-    explanations = [
-        Explanation(tuple(names[kind] for kind in one.kinds), probability, one.log_evidence, _stderr(one.drawn, n))
-        for one, probability in zip(runs, posterior.tolist(), strict=True)
-    ]
-    middle = 0.0 if blend.scale == 1.0 else 0.5
     for note in notes:
         warnings.warn(note, EnergycompWarning, stacklevel=3)
+    # All sets that were tried, with their names.
+    names = [repr(target.composition) for target in blend.targets]
+    explanations = []
+    for one, probability in zip(runs, posterior.tolist(), strict=True):
+        of_set = tuple(names[source] for source in one.kinds)
+        explanations.append(Explanation(of_set, probability, one.log_evidence, _stderr(one.drawn, n)))
+    # Samples in the scale of the data: images in [0, 1].
+    middle = 0.0 if blend.scale == 1.0 else 0.5
     return Separation(
         samples=z * blend.scale + middle,
         kinds=kind,

@@ -145,6 +145,7 @@ class SMC:
         target, observations = without_observations(run.target)
         run = attrs.evolve(run, target=target)
         weighs = self.weighs or bool(observations)
+        # A second-order proposal measures how sure each leaf is, once
         product = None
         if self.proposal != "sum":
             product = second_order(target, "constant" if self.proposal == "gauss" else "jacobian")
@@ -208,37 +209,30 @@ class _Swarm(Steps):
     leaving: Tensor
 
     def step(self, level: Level, /) -> None:
-        target = self.run.target
-        proposal = Proposal.at(level, target, self.options.weights)
-        uses_energy = self.options.weights == "energy" and self.weighing.is_weighing
-        energy = None
-        increment = None
+        proposal = Proposal.at(level, self.run.target, self.options.weights)
 
         # Predict: x_0 from every particle, by all components in one batch.
         x, x0 = self.twist.predicted(self.x.unflatten(0, (self.groups, -1)), level)
 
-        # Weigh: by energies, for the step that led here.
-        if uses_energy:
-            energy = total_energy(target, x, level)
-            increment = self.leaving - energy
+        # Weigh: by energies, for the step from the level before to this one.
+        energy = self._energy(x, level)
+        increment = None if energy is None else self.leaving - energy
 
-        # Move: within the density of this level.
+        # Move: within the density of this level, which leaves the weights as they are.
         if self.chain is not None:
-            x, x0 = self.chain.move(self.run, x, x0, level, self._longest(self.chain, proposal, x, x0))
-            energy = total_energy(target, x, level) if uses_energy else None
-            if self.twist.follows(level):
-                x, x0 = self.twist.predicted(x, level)
+            x, x0 = self._moved(self.chain, proposal, x, x0)
+            energy = self._energy(x, level)
 
-        # Weigh: the Radon-Nikodym estimator or Feynman-Kac correctors, for the step that follows.
-        if self.weighing.is_weighing and not uses_energy:
-            increment = proposal.rne(x, x0) if self.options.weights == "rne" else proposal.fkc(x, x0)
+        # Weigh: by the reverse kernels, for the step from this level to the next one.
+        if increment is None:
+            increment = self._kernel_weights(proposal, x, x0)
 
-        # The weights of a second-order proposal end where those of the product do.
+        # Weigh: the second order of the product, no longer than the product is weighed.
         of_product = self.twist.weighed_product(x, x0, level)
         if increment is not None and of_product is not None:
             increment = increment + of_product
 
-        # Weigh: the constraint, at the clean samples that are expected.
+        # Weigh: constraint and observations, at the clean samples that are expected.
         constrained = self.twist.weighed(x, x0, proposal)
 
         # Resample: where few particles have the weight of their group.
@@ -250,14 +244,25 @@ class _Swarm(Steps):
             energy = None if energy is None else taken(energy, places)
 
         # Step: y from the proposal; the last step goes to its mean.
-        centre = proposal.centre(x, clipped(proposal.mean(x0), target))
-        if level.is_last:
-            y = self.twist.ended(centre)
-        else:
-            y = self.twist.proposed(centre, proposal.variance, self.run.noise(tuple(x.shape[:2])))
+        centre = proposal.centre(x, clipped(proposal.mean(x0), self.run.target))
+        y = self._proposed(proposal, centre)
+        self.x = y.flatten(0, 1)
+
+        # Keep what the weights of energies take from this level to the next one.
         if energy is not None:
             self.leaving = energy + proposal.log_ratio(x, y, centre)
-        self.x = y.flatten(0, 1)
+
+    def _energy(self, x: Tensor, level: Level) -> Tensor | None:
+        """sum_i b_i E_i(x, t), (G, P), as long as particles are weighted by energies."""
+        if self.options.weights != "energy" or not self.weighing.is_weighing:
+            return None
+        return total_energy(self.run.target, x.detach(), level)
+
+    def _moved(self, chain: Chain, proposal: Proposal, x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
+        """Particles after the moves of a level, and their predictions, with gradients where these are followed."""
+        level = proposal.level
+        x, x0 = chain.move(self.run, x, x0, level, self._longest(chain, proposal, x, x0))
+        return self.twist.predicted(x, level) if self.twist.follows(level) else (x, x0)
 
     def _longest(self, chain: Chain, proposal: Proposal, x: Tensor, x0: Tensor) -> Tensor:
         """The largest step size of moves at a level, (G,)."""
@@ -267,6 +272,19 @@ class _Swarm(Steps):
         enough = CHANGES if x.shape[1] >= SEVERAL else NOTHING
         return torch.where(changes > enough, torch.inf, chain.options.step_size)
 
+    def _kernel_weights(self, proposal: Proposal, x: Tensor, x0: Tensor) -> Tensor | None:
+        """The log weights "rne" or "fkc" of a step, (G, P), as long as particles are weighted."""
+        if not self.weighing.is_weighing:
+            return None
+        return proposal.rne(x, x0) if self.options.weights == "rne" else proposal.fkc(x, x0)
+
+    def _proposed(self, proposal: Proposal, centre: Tensor) -> Tensor:
+        """The particles at the next level, around the mean of the proposal; at the end, the mean."""
+        if proposal.level.is_last:
+            return self.twist.ended(centre)
+        noise = self.run.noise(tuple(centre.shape[:2]))
+        return self.twist.proposed(centre, proposal.variance, noise)
+
     def finish(self) -> Sampled:
         samples = self.x
         # A callback ended the run early: one particle of each sample, by their weights.
@@ -275,6 +293,7 @@ class _Swarm(Steps):
         # Shuffle: copies of one particle stand side by side.
         if self.options.particles is None and (self.options.weighs or self.twist.evidence is not None):
             samples = samples[self.run.uniform((self.run.n,)).argsort()]
+        # Report what the weights, the moves and the constraint say of the samples.
         report = self.weighing.report(self.chain)
         notes = (*report.notes, NONE_LEFT) if self.twist.rules_out_all else report.notes
         return Sampled(samples, attrs.evolve(report, constraint_calls=self.twist.calls, notes=notes))

@@ -75,6 +75,7 @@ class Spread:
         scale = factor(self.values.to(v.device))
         if self.vectors is None:
             return (flat * scale).to(v.dtype).reshape(v.shape)
+        # Into the basis of the eigenvectors, scaled there, and back
         basis = self.vectors.to(flat)
         turned = (flat[:, None] @ basis) * scale[..., None, :]
         return (turned @ basis.mT).to(v.dtype).reshape(v.shape)
@@ -123,7 +124,9 @@ def product_spread(spreads: Sequence[Spread], weights: Sequence[float], size: in
     >>> product_spread([narrow, wide], (2.0, -1.0), 3)[0].values, product_spread([narrow, wide], (1.0, -5.0), 3)[1]
     (tensor([7.]), False)
     """
-    least = min([float(one.values.min()) for b, one in zip(weights, spreads, strict=True) if b > 0.0], default=1.0)
+    positive = [one for b, one in zip(weights, spreads, strict=True) if b > 0.0]
+    least = min((float(one.values.min()) for one in positive), default=1.0)
+    # Without a measurement nothing is known: as wide as the least sure component
     if any(one.problem for one in spreads):
         return Spread(torch.tensor([least], dtype=torch.float64)), False
     # The sum: of numbers where all are in one basis, otherwise of matrices
@@ -155,6 +158,7 @@ def spreads_of(target: Target) -> list[Spread]:
     tensor([0.2500], dtype=torch.float64)
     """
     leaves = list(target.composition.terms)
+    # Measure those that are not known yet, in one batch, without weights and guidance
     missing = [leaf for leaf in leaves if leaf not in _kept]
     if missing:
         leaves_of_one = [(_of_one_condition(leaf), 1.0) for leaf in missing]
@@ -224,23 +228,31 @@ def _measured_at(target: Target, least: float) -> list[Spread]:
     # J v of each direction v, by central differences.
     x = torch.cat([points + probes, points - probes]).reshape(-1, *shape).to(target.device)
     rows = torch.full((len(x),), timestep, device=target.device)
-    above, below = target.predict(x, rows, prediction_type="sample").flatten(2).double().cpu().chunk(2, dim=1)
-    moved = (1.0 - alpha) / alpha**0.5 * (above - below) / 2.0  # C v of each leaf, (K, rows, D)
-    one_variance = (moved * probes).mean((1, 2)).reshape(-1, 1, 1)
-    measured = moved.unflatten(1, (POINTS, size)).mean(1) if whole else one_variance
+    predictions = target.predict(x, rows, prediction_type="sample").flatten(2).double().cpu()
+    above, below = predictions.chunk(2, dim=1)
+
+    # C v of each leaf (K, rows, D), by Tweedie's second formula.
+    moved = (1.0 - alpha) / alpha**0.5 * (above - below) / 2.0
+
+    # C, the mean over the points; or one variance, v' C v / D in the mean over random v (Hutchinson, 1990).
+    variance = (moved * probes).mean((1, 2)).reshape(-1, 1, 1)
+    measured = moved.unflatten(1, (POINTS, size)).mean(1) if whole else variance
     ratio = alpha / (1.0 - alpha)
     return [_of_matrix(leaf, one, ratio) for leaf, one in zip(target.composition.terms, measured, strict=True)]
 
 
 def _of_matrix(leaf: Any, covariance: Tensor, ratio: float) -> Spread:
     """The spread of a leaf for its measured C, at a noise level."""
+    # No density has such a covariance: nothing varies, or a variance is below 0 by more than an error of a network
     values, vectors = torch.linalg.eigh((covariance + covariance.mT) / 2.0)
-    least, most = float(values.min()), float(values.max())
+    least = float(values.min())
+    most = float(values.max())
     if most < LEAST or least < -NEGATIVE * most:
         found = f"{leaf!r} has no covariance: its predictions at strong noise give variances from {least:.2g} to"
         return Spread(torch.ones(1, dtype=torch.float64), problem=f"{found} {most:.2g}", doubt=math.inf)
     # What is below the error of the measurement is no variance.
     error = float(unsymmetric(covariance))
     values = values.clamp(max(LEAST, min(error, most)), 0.999 / ratio)
+    # P = C^-1 - ratio I, and how much the error changes it: dP / P = error / (C (1 - ratio C))
     doubt = float((error / (values * (1.0 - ratio * values))).max())
     return Spread(1.0 / values - ratio, None if len(values) == 1 else vectors, doubt=doubt)

@@ -112,6 +112,7 @@ class Twist:
         """Particles and their x0, with gradients where they are followed."""
         if not self.follows(level):
             return x, predicted(self.target, x, level)
+        # The gradient of f(x0) with respect to x goes through the network
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             return x, predicted(self.target, x, level)
@@ -120,6 +121,7 @@ class Twist:
         """What second order adds to the log weights, (G, P), for the predictions x0 (K, G, P, *shape)."""
         if self.product is None:
             return None
+        # Z at this level, and 1 at clean samples: there the twist is gone
         before = self.log_overlap
         self.pull = None
         self.log_overlap = torch.zeros_like(self.log_psi)
@@ -137,6 +139,7 @@ class Twist:
         def clean() -> Tensor:
             return proposal.clean(x, x0, self.target)
 
+        # psi of this level: of the constraint times that of the observations
         log_psi = torch.zeros_like(self.log_psi)
         self.drift = None
         if self.constraint is not None:
@@ -154,9 +157,12 @@ class Twist:
         """log psi of the constraint, (G, P)."""
         # The density of the constraint at clean samples, and its gradient through the network.
         with torch.set_grad_enabled(self.follows(level)):
-            raw = constraint.log_density(self.target, clean()) * (1.0 if level.is_last else level.alpha**2)
+            raw = constraint.log_density(self.target, clean())
+            if not level.is_last:
+                raw = raw * level.alpha**2
             if self.follows(level):
                 self.drift = _shortened(_gradient(raw, x, constraint.f), 0.5 / variance**0.5)
+        # On the way some particles stay that break the constraint; in the end none does
         log_psi = raw.detach() if level.is_last else _limited(raw.detach(), level.alpha)
         self.calls += log_psi.numel()
         self.rules_out_all = bool((log_psi <= -RULED_OUT).all(1).any())
@@ -204,9 +210,10 @@ class Twist:
 
     def proposed(self, centre: Tensor, variance: float, noise: Tensor) -> Tensor:
         """The particles y of the proposal with the drift, by normal noise."""
-        # q_p, the proposal with the pull, and q, with the drift, too
+        # The means of q_p, the proposal with the pull, and of q, with the drift, too
         pulled = centre if self.pull is None else centre + variance * self.pull
         moved = pulled if self.drift is None else pulled + variance * self.drift
+        # y ~ q
         y = moved + variance**0.5 * noise
 
         # log p(y | x) - log q_p(y | x) and log q_p(y | x) - log q(y | x), for the next level
@@ -224,7 +231,7 @@ def _limited(raw: Tensor, alpha: float) -> Tensor:
     >>> _limited(torch.tensor([[0.0, -1.0, -1e6, 0.0]]), 0.0)  # a boundary
     tensor([[ 0., -1., -3.,  0.]])
     """
-    # Where a tenth is nearly as good as the best, the others may be behind a boundary: they keep a share.
+    # Where a tenth is nearly as good as the best, the others may be behind a boundary, and keep exp(-depth) of its psi.
     best = raw.amax(dim=1, keepdim=True)
     top = raw.quantile(TOP, dim=1, keepdim=True)
     depth = (DEPTH + 10.0 * (best - top)).clamp(max=DEPTH / (1.0 - alpha) ** 0.5)
@@ -238,9 +245,10 @@ def _shortened(drift: Tensor, least: float) -> Tensor:
     tensor([[0., 0., 0., 2.],
             [8., 8., 8., 8.]])
     """
-    # Shorten the longest, keep their directions
+    # The longest that is allowed: a gradient that most particles share is followed, that of a few outliers is not
     lengths = sum_of_squares(drift, drift).sqrt()
     most = lengths.quantile(0.25, dim=1, keepdim=True).clamp(min=least)
+    # Shorten those beyond, in their directions
     share = (most / lengths).clamp(max=1.0).to(drift)  # 1 where the drift is 0
     return drift * share.reshape(*share.shape, *[1] * len(axes(drift)))
 

@@ -57,14 +57,17 @@ class Weighing:
 
     def weighed(self, increment: Tensor | None, level: Level, constrained: Tensor | None = None) -> Tensor:
         """Adds the weights of a step, and of a constraint. Returns the places of the particles that stay, (G, P)."""
+        # Add: those of the product unless they are noise, those of a constraint always.
         if increment is not None:
             self._add(increment, level)
         weighs = self.is_weighing or constrained is not None
         if constrained is not None:
             self.is_constrained = True
             self.log_weights = self.log_weights + constrained
+        # What the report says of this step.
         if weighs:
             self.ess.append(float(effective_sample_size(self.log_weights).mean()))
+        # End: at clean samples, or where the rest of the way is without weights.
         if not weighs or level.is_last:
             self.is_weighing = False
             return self._ended(level)
@@ -97,6 +100,7 @@ class Weighing:
         shares = torch.softmax(self.log_weights, dim=1)
         of_ancestor = torch.zeros_like(shares).scatter_add_(1, self.ancestors, shares)
         self.independent = float((1.0 / of_ancestor.square().sum(dim=1)).mean())
+        # Draw: all of a swarm, or the one particle that becomes the sample of its group.
         return self._drawn(self.log_weights.shape[1] if self.options.particles is None else 1)
 
     def _mean_weight(self) -> Tensor:
@@ -107,6 +111,7 @@ class Weighing:
     def _add(self, increment: Tensor, level: Level) -> None:
         """Adds the weights of a step, unless they are noise."""
         options = self.options
+        # Only differences between particles matter; the mean goes into the evidence alone.
         mean = increment.mean(dim=1, keepdim=True)
         increment = increment - mean
         spread = float(increment.std(dim=1, correction=0).mean())
@@ -120,6 +125,7 @@ class Weighing:
         self.is_weighing = spread <= MAX_SPREAD if least is None else level.timestep >= least
         if not self.is_weighing and least is None:
             self.stopped = level
+        # Add, with a limit, so that no single step decides alone.
         if self.is_weighing:
             self.log_weights = self.log_weights + increment.clamp(-options.clamp, options.clamp)
             self.log_evidence = self.log_evidence + mean.squeeze(1)

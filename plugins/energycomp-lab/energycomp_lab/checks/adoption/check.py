@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -52,6 +53,7 @@ def check_explained(case: Case) -> Finding:
 Check = Callable[[Case], Finding | None]
 OF_OPTIONS: tuple[Check, ...] = (check_mode, check_range, check_slope, check_explained, check_options)
 OF_LABELS: tuple[Check, ...] = (check_labels, check_null, check_window)  # with the other option, if there is one
+NOT_CALIBRATED = Finding("out of distribution", "not calibrated: infer warns of nothing", "", "note", "typicality=True")
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -124,27 +126,43 @@ def check_adoption(
     """
     encoded, values = _given(model, samples, labels)
     adapter: Any = model.denoiser.network
-    network = adapter.network
-    modes = {part: part.training for part in adapter.modules()}
-    try:
-        with counted(network) as calls:
-            noise = torch.Generator().manual_seed(OWN + seed)
-            case = Case(model, encoded, values, evaluations, noise, calls)
-            findings = [check(case) for check in OF_OPTIONS]
-            right = cured(case)
-            findings += [check(right) for check in OF_LABELS]
-            findings += [check_drawn(case)] if right is case else []
-            found = [one for one in findings if one is not None]
-            calibrate = typicality and all(one.verdict != "wrong" for one in found)
-            proposed = _calibrated(_proposed(case), case) if calibrate else _proposed(case)
-            found += [] if calibrate or values is None else [NOT_CALIBRATED]
-    finally:
-        for part, training in modes.items():
-            part.training = training
+    with _modes_kept(adapter), counted(adapter.network) as calls:
+        # Put together what all checks share: clean samples, known noise, and the network that is to predict it.
+        noise = torch.Generator().manual_seed(OWN + seed)
+        case = Case(model, encoded, values, evaluations, noise, calls)
+
+        # Check the options: whether the noise is predicted without bias, and whether another option predicts it better.
+        findings = [check(case) for check in OF_OPTIONS]
+
+        # Check the labels under the option that cures the others, since a wrong schedule hides what is wrong with them.
+        right = cured(case)
+        findings += [check(right) for check in OF_LABELS]
+
+        # Check what is drawn, if no other option is needed: samples must be like the data.
+        if right is case:
+            findings.append(check_drawn(case))
+
+        # Propose the option, and the timesteps for reading. A check that does not apply has found nothing.
+        found = [one for one in findings if one is not None]
+        proposed = _proposed(case)
+
+        # Calibrate the proposal, if asked for: errors of a wrong model say nothing of other samples.
+        if typicality and all(one.verdict != "wrong" for one in found):
+            proposed = _calibrated(proposed, case)
+        elif values is not None:
+            found.append(NOT_CALIBRATED)
     return Adoption(tuple(found), tried(case).cure, proposed, calls.evaluations)
 
 
-NOT_CALIBRATED = Finding("out of distribution", "not calibrated: infer warns of nothing", "", "note", "typicality=True")
+@contextmanager
+def _modes_kept(module: torch.nn.Module) -> Iterator[None]:
+    """Puts each part of a module back into the mode of before, "train" or "eval", however the checks end."""
+    modes = {part: part.training for part in module.modules()}
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
 
 
 def _given(model: Model, samples: Any, labels: Any) -> tuple[Tensor, Tensor | None]:
@@ -152,10 +170,12 @@ def _given(model: Model, samples: Any, labels: Any) -> tuple[Tensor, Tensor | No
     if model.network_name != "adopted":
         raise InputError(f"got {model.name}, which was not adopted; expected a model of `adopt`; use check_model")
     options: Any = model.denoiser.network.options
+    # Samples as the network sees them: a batch, or a list of images of any sizes
     given = [samples] if isinstance(samples, Tensor) else samples
     encoded = torch.cat([model.encode(model.given(one)) for one in given]).cpu()
     if len(encoded) < 8:
         raise InputError(f"got {len(encoded)} samples; expected 8 at least, better 64; give more")
+    # Without labels, the null is checked alone
     if options["kind"] == "none" or (labels is None and model.denoiser.null_trained):
         return encoded, None
     if labels is None:
@@ -168,22 +188,26 @@ def _given(model: Model, samples: Any, labels: Any) -> tuple[Tensor, Tensor | No
 
 def _proposed(case: Case) -> Model:
     """The model, or that of another option, with what is proposed for reading."""
+    # Another order of the labels is no option of the model: the caller puts the labels in order
     cure = tried(case).cure
-    right = cured(case)
     model = case.model if cure is None or cure.labels is not None else cure.model
-    timesteps = model.defaults.timesteps
-    values = window(right).defaults if check_window(right) is not None else {}
-    return attrs.evolve(model, defaults=attrs.evolve(case.model.defaults, **({"timesteps": timesteps} | values)))
+    # The timesteps that tell labels apart, where these are known; else those of the model
+    changed: dict[str, Any] = {"timesteps": model.defaults.timesteps}
+    right = cured(case)
+    if check_window(right) is not None:
+        changed |= window(right).defaults
+    return attrs.evolve(model, defaults=attrs.evolve(case.model.defaults, **changed))
 
 
 def _calibrated(model: Model, case: Case) -> Model:
     """The model with the errors that samples leave under their values; as it is where these are not known."""
     if case.values is None or groups_of(model.conditioner) is not None:
         return model
+    # The errors that each sample leaves under its own value
     left = []
     for sample, value in zip(case.samples, case.values, strict=True):
         problem = make_problem(sample[None], model, count=1)
         left.append(log_errors(problem.residuals(value[None], problem.draw(FIT_DRAWS, case.generator))))
-    return attrs.evolve(
-        model, defaults=attrs.evolve(model.defaults, calibration=calibration_of({1: torch.stack(left)}))
-    )
+    # What is usual of them, for answers of one component
+    calibration = calibration_of({1: torch.stack(left)})
+    return attrs.evolve(model, defaults=attrs.evolve(model.defaults, calibration=calibration))
