@@ -33,6 +33,13 @@ def seen(z: Tensor) -> Tensor:
     return z.flatten(1) @ RANDOM.T
 
 
+class Seen(torch.nn.Module):
+    """The same as a module, such as a classifier."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return seen(z)
+
+
 def pulled(w: Tensor) -> Tensor:
     return (w @ RANDOM).reshape(-1, *SHAPE)
 
@@ -71,6 +78,7 @@ CASES: dict[str, tuple[Any, list[Any]]] = {
     "blur, given": (wide(), [observe(blur(KERNEL), values(*SHAPE), 0.2, variance=0.5)]),
     "pair": (wide(WIDTHS), [observe((seen, pulled), values(5), 0.1)]),
     "function": (wide(), [observe(seen, values(5), torch.linspace(0.1, 0.5, 5))]),
+    "module": (wide(), [observe(Seen(), values(5), 0.1)]),
     "two": (wide(), [observe((seen, pulled), values(5), 0.1), observe(LEFT, values(*SHAPE), 0.3)]),
 }
 
