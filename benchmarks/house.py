@@ -5,18 +5,22 @@ python benchmarks/house.py [TREE ...] [--json]
 A room is a folder or a module directly inside a package. Imports are counted once per pair of rooms, those for type
 checking and inside functions included. Floors are the rooms on the longest chain of imports. Circles are counted
 without the top-level `__init__`, whose names are resolved on first use. Options are those of all commands that the tree
-and the installed plugins have, without help and completion; those that all commands of a model share count once. With
-several trees, for example two checkouts, each gets a column. Takes a few seconds per tree.
+and the installed plugins have, without help and completion; those that all commands of a model share count once. A
+comment over a step is a line of a function that holds a comment alone. A tuple assignment is `a, b = x, y`. Both are
+counted per 1,000 lines of files, docstrings and empty lines included. With several trees, for example two checkouts,
+each gets a column. Takes a few seconds per tree.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +31,12 @@ from scipy.sparse.csgraph import connected_components
 CORE = "energycomp"
 KERNEL = ("components", "denoisers", "models", "sampling", "inference", "decomposition")
 LONG = 300  # lines
+ALGORITHMS = {  # rooms of algorithms, whose steps have comments
+    "samplers": "plugins/energycomp-samplers/energycomp_samplers",
+    "solvers": "plugins/energycomp-solvers/energycomp_solvers",
+    "inference": "energycomp/inference",
+    "sampling": "energycomp/sampling",
+}
 
 OPTIONS = """
 import typer
@@ -119,6 +129,36 @@ def lines(files: list[Path]) -> int:
     return sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
 
 
+def nodes_of(files: list[Path]) -> Iterator[ast.AST]:
+    """All nodes of the syntax trees of files."""
+    for file in files:
+        yield from ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+
+
+def comments(file: Path) -> int:
+    """Lines inside functions that hold a comment alone. In a string such a line is taken for one, too."""
+    text = file.read_text(encoding="utf-8")
+    inside: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            documented = ast.get_docstring(node) is not None
+            start = node.body[0].end_lineno if documented else node.lineno
+            inside.update(range(start or 0, (node.end_lineno or 0) + 1))
+    return sum(line.lstrip().startswith("#") for number, line in enumerate(text.splitlines(), 1) if number in inside)
+
+
+def is_unlike(node: ast.AST) -> bool:
+    """Whether a statement assigns several values to as many names."""
+    return isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple)
+
+
+def asks(node: ast.AST, name: str) -> bool:
+    """Whether a call is `hasattr(.., "..")` or `getattr(.., "..")`, by which `name` says, of an attribute by name."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name):
+        return False
+    return len(node.args) > 1 and isinstance(node.args[1], ast.Constant)
+
+
 def options(tree: Path) -> int:
     """Options of the commands of a tree, in a process that imports its packages."""
     paths = os.pathsep.join(dict.fromkeys(map(str, packages(tree).values())))
@@ -139,6 +179,8 @@ def measured(tree: Path) -> dict[str, object]:
     kernel = [file for name in KERNEL for file in sorted((tree / CORE / name).rglob("*.py"))]
     inner, inner_edges = modules - {CORE}, {(a, b) for a, b in edges if CORE not in (a, b)}
     apart, lazy = rooms - {CORE}, {(a, b) for a, b in walls if CORE not in (a, b)}
+    product = [*nodes_of(files), *nodes_of(plugins)]
+    steps = {name: sorted((tree / folder).rglob("*.py")) for name, folder in ALGORITHMS.items()}
     return {
         "core: lines": lines(files),
         "kernel: lines": lines(kernel) if kernel else "-",
@@ -148,6 +190,14 @@ def measured(tree: Path) -> dict[str, object]:
         f"core: files over {LONG} lines": sum(lines([file]) > LONG for file in files),
         f"plugins: files over {LONG} lines": sum(lines([file]) > LONG for file in plugins),
         "core: longest file": max(lines([file]) for file in files),
+        **{
+            f"{name}: comments over steps per 1,000 lines": round(1000 * sum(map(comments, found)) / lines(found), 1)
+            for name, found in steps.items()
+            if found
+        },
+        "core: tuple assignments per 1,000 lines": round(1000 * sum(map(is_unlike, nodes_of(files))) / lines(files), 1),
+        "`hasattr` of a name": sum(asks(node, "hasattr") for node in product),
+        "`getattr` of a name": sum(asks(node, "getattr") for node in product),
         "core: rooms": len(rooms),
         "core: floors": floors(rooms, walls),
         "core: imports between rooms": len(walls),

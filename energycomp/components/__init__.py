@@ -31,7 +31,7 @@ from energycomp.components.conditioning import (
     mixed_of as mixed_of,
     weights_of as weights_of,
 )
-from energycomp.components.energies import given_energies as given_energies
+from energycomp.components.energies import function_name as function_name, given_energies as given_energies
 from energycomp.components.gaussian import Gaussian as Gaussian
 from energycomp.components.groups import (
     WrappedGroup as WrappedGroup,

@@ -12,6 +12,17 @@ from torch import Tensor
 from energycomp.errors import EnergycompError, InputError, first_line
 
 
+def function_name(f: Callable[..., Any]) -> str:
+    """What an error calls a function of a user: its name, or how an object looks that is called.
+
+    >>> function_name(abs), function_name(int.from_bytes)
+    ('abs', 'int.from_bytes')
+    """
+    has_name = inspect.isroutine(f) or inspect.isclass(f)
+    named: str = f.__qualname__ if has_name else " ".join(repr(f).split())[:60]
+    return named.rpartition("<locals>.")[2]
+
+
 def given_energies(what: str, f: Callable[..., Any], n: int, *arguments: Any) -> Tensor:
     """The energies (N,) that a function of a user returns for its arguments; infinity rules something out.
 
@@ -21,9 +32,7 @@ def given_energies(what: str, f: Callable[..., Any], n: int, *arguments: Any) ->
     >>> given_energies("prior", lambda places: places.sum(1), 2, torch.ones(2, 3))
     tensor([3., 3.])
     """
-    has_name = inspect.isroutine(f) or inspect.isclass(f)
-    named: str = f.__qualname__ if has_name else " ".join(repr(f).split())[:60]
-    name = f"{what} {named.rpartition('<locals>.')[2]}"
+    name = f"{what} {function_name(f)}"
     instead = f"expected energies ({n},), one finite number or +inf each; correct it"
     try:
         found = f(*arguments)

@@ -1,12 +1,7 @@
 """Understand: which conditions, and how many, explain an image."""
 
 from energycomp.inference.atoms import quadratic_form as quadratic_form
-from energycomp.inference.attributes import (
-    ObjectWords as ObjectWords,
-    moved_numbers as moved_numbers,
-    read_attributes as read_attributes,
-    refine_numbers as refine_numbers,
-)
+from energycomp.inference.attributes import ObjectWords as ObjectWords, read_attributes as read_attributes
 from energycomp.inference.best import BestSamples as BestSamples, sample_best as sample_best
 from energycomp.inference.compare import (
     WORTH as WORTH,
@@ -39,6 +34,7 @@ from energycomp.inference.problem import (
 )
 from energycomp.inference.quadratic import QuadraticForm as QuadraticForm
 from energycomp.inference.ranking import Ranking as Ranking, rank as rank
+from energycomp.inference.refine import moved_numbers as moved_numbers, refine_numbers as refine_numbers
 from energycomp.inference.search import OutOfDistributionWarning as OutOfDistributionWarning, Search as Search
 from energycomp.inference.slots import Slot as Slot
 from energycomp.inference.solution import Solution as Solution

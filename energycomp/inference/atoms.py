@@ -50,7 +50,7 @@ def quadratic_form(
     best, squared = wanted(denoiser, observation, bank)
     best = best.flatten(1)
     scale = squared.sqrt().to(predictions.dtype)
-    # Product rule: residuals of atoms and target
+    # Product rule: residuals e - u and eps - u, so that no atoms leave the unconditional prediction
     if residual and null is not None:
         u = null.reshape(draws, size)
         return QuadraticForm.of((predictions - u[:, None]).mul_(scale[:, None, None]), (best - u) * scale[:, None])

@@ -1,37 +1,28 @@
-"""Attributes of objects whose places are known, and then their places once more.
+"""Attributes of objects whose places are known.
 
 Notation: variable -> symbol
     values      v_k = (x_k, a_k1, a_k2, ...), the place and the attributes of object k; 0 is an attribute left open
     options     v_k with a word w in the place of its attribute j
     form        J(w) over all values that were evaluated: swapping the value of one object costs arithmetic only
     prior       (K, n) the mean error of each word over the draws of earlier sweeps
-    q           a number as its quantile in the support, in (0, 1)
-    J+, J-, J0  the error with one number of one object moved by +step and -step, and as found
 
 `read_attributes` is coordinate descent: attribute after attribute, and within one object after object,
 a_kj = argmin_w J(..., v_k(w), ...), until no object changes. The posterior of a word is softmax(-beta E), with E of
 `Problem.energies`. Each further sweep has new draws, twice as many. It knows the other attributes, and spends the draws
 on uncertain words alone: those that are not yet SURE, and of their rivals those that are not yet RULED_OUT. J is the
 mean over all draws.
-
-`refine_numbers` is one Newton step on a parabola for each number:
-
-    q <- q + clip(step (J- - J+) / (2 (J+ - 2 J0 + J-)), -step, step)
-
-Places are searched with all attributes open, and an error that knows the attributes has a sharper minimum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.support import MixedSupport, from_quantiles, to_quantiles
+from energycomp.components.support import MixedSupport
 from energycomp.errors import InputError
 from energycomp.inference.noise import NoiseBank
 from energycomp.inference.problem import Problem
@@ -42,8 +33,6 @@ SWEEPS = 3
 ROUNDS = 4  # over all objects in a sweep, at most
 SURE = 0.99  # posterior of a word from which on no other is evaluated again
 RULED_OUT = 0.002  # posterior of a word up to which it is not evaluated again
-STEP = 0.02  # of a number, as a quantile
-EDGE = 1e-4  # quantiles are at least so far from 0 and 1
 
 
 @attrs.frozen(eq=False)
@@ -114,7 +103,8 @@ def read_attributes(
     >>> read_attributes(problem, true[:, :2], generator=0).values.equal(true)
     True
     """
-    support = _mixed(problem)
+    # Begin with all attributes open, of which nothing is known, or with words that are known to some degree.
+    support = mixed_support(problem)
     if known is None:
         values = support.opened(places)
         drawn = torch.zeros(len(places), dtype=torch.float64)
@@ -170,24 +160,28 @@ class _Sweep:
         count = len(self.values)
         fresh = len(self.bank)
         # Evaluate each object with each of its words in question, after which all answers are arithmetic.
-        options = _mixed(self.problem).worded(self.values[objects], attribute, codes)
+        options = mixed_support(self.problem).worded(self.values[objects], attribute, codes)
         form = self.form.append(self.problem.quadratic(options, self.bank))
         chosen = list(range(count))
         errors = prior.clone()
         for _ in range(ROUNDS):
             before = list(chosen)
             for k in objects.unique().tolist():
-                # The error of each word, the others as they are now: the mean over earlier draws and these.
+                # The error of each word in question on these draws, the other objects as they are now.
                 own = (objects == k).nonzero()[:, 0]
-                best = int(prior[k, codes[own]].argmin())
                 found = self._errors(form, chosen, k, (count + own).tolist())
+                # A word that is out of the question stays as far behind the best one as it was.
+                best = int(prior[k, codes[own]].argmin())
                 new = prior[k] - prior[k, codes[own[best]]] + found[best]
                 new[codes[own]] = found
+                # The mean over earlier draws and these.
                 errors[k] = (drawn[k] * prior[k] + fresh * new) / (drawn[k] + fresh)
                 # Take the best word.
                 chosen[k] = count + int(own[int(errors[k, codes[own]].argmin())])
+            # Until no object changes its word.
             if chosen == before:
                 break
+        # Keep the values that were chosen, and the form over these alone.
         kept = torch.tensor(chosen)
         self.values = torch.cat([self.values, options])[kept]
         self.form = form.take(kept)
@@ -204,94 +198,8 @@ class _Sweep:
         return form.with_prior(form.weighted_errors(weights).mean(1), sets).cpu()
 
 
-def refine_numbers(
-    problem: Problem, values: Tensor, *, draws: int = DRAWS, generator: int | torch.Generator | None = None
-) -> Tensor:
-    """Values (K, D + A) of a `MixedConditioner` with better numbers D, the attributes unchanged.
-
-    Costs draws K (1 + 2 D) network evaluations, and those of u and of the trunk.
-
-    >>> from energycomp.inference.problem import make_problem
-    >>> from energycomp.testing import planted, tinted_model
-    >>> model = tinted_model()
-    >>> true = model.conditioner.parse(0.2, 0.3, tint="red", width="wide")
-    >>> problem = make_problem(planted(model, true), model)
-    >>> start = true + torch.tensor([0.01, -0.01, 0.0, 0.0])
-    >>> (refine_numbers(problem, start, generator=0) - true).abs().max() < 0.002
-    tensor(True)
-    """
-    _mixed(problem)
-    if not len(values):
-        return values
-    quadratic = partial(problem.quadratic, bank=problem.draw(draws, generator))
-    return moved_numbers(problem, quadratic(values), quadratic, values, range(len(values)))
-
-
-def moved_numbers(
-    problem: Problem,
-    form: QuadraticForm,
-    quadratic: Callable[[Tensor], QuadraticForm],
-    values: Tensor,
-    which: Sequence[int],
-) -> Tensor:
-    """Values (K, V) with better numbers: the Newton step on a parabola for each number of some of them.
-
-    Costs 2 D network evaluations for each of these and each draw.
-
-    Args:
-        form: over the values.
-        quadratic: the form over any values, on the same draws.
-        values: with all their attributes, if they have some.
-        which: the indices of those that move.
-
-    >>> from energycomp.testing import bumps_model, planted
-    >>> from energycomp.inference import make_problem
-    >>> model = bumps_model()
-    >>> problem = make_problem(planted(model, torch.tensor([[0.3, 0.5]])), model)
-    >>> bank, near = problem.draw(8, 0), torch.tensor([[0.31, 0.49]])
-    >>> def quadratic(values):
-    ...     return problem.quadratic(values, bank)
-    >>> moved_numbers(problem, quadratic(near), quadratic, near, [0]).round(decimals=2)
-    tensor([[0.3000, 0.5000]])
-    """
-    mixed = problem.mixed
-    chosen = list(which)
-    count = len(values)
-    support = problem.slots[0].support if mixed is None else mixed.continuous
-    numbers = values.shape[1] if mixed is None else mixed.length
-    place = values[chosen, :numbers]
-    # Numbers as quantiles, in which a step has one size everywhere
-    q = to_quantiles(support, place, edge=EDGE)
-
-    def valued(quantiles: Tensor, rest: Tensor) -> Tensor:
-        return torch.cat([from_quantiles(support, quantiles, edge=EDGE).to(values), rest], dim=-1)
-
-    # Each number of each value once higher and once lower.
-    moves = STEP * torch.stack([torch.eye(numbers), -torch.eye(numbers)], dim=1).to(q)  # (D, 2, D)
-    rest = values[chosen, numbers:]
-    moved = valued(q[:, None, None] + moves, rest[:, None, None].expand(-1, numbers, 2, -1)).flatten(0, 2)
-    both = form.append(quadratic(moved))
-    # Answers as weights: as found, and with one value exchanged for a moved one
-    weight = problem.weighting(count)
-    weights = torch.zeros(1 + len(moved), len(both), dtype=torch.float64)
-    weights[:, :count] = weight
-    option = torch.arange(len(moved))
-    weights[1 + option, torch.tensor(chosen)[option // (2 * numbers)]] = 0.0
-    weights[1 + option, count + option] = weight
-    answers = weights.nonzero()[:, 1].view(-1, count)
-    errors = both.with_prior(both.weighted_errors(weights).mean(1), answers)
-
-    # The least of the parabola through three errors.
-    here, up, down = errors[0], *errors[1:].reshape(len(chosen), numbers, 2).unbind(2)
-    curvature = up - 2 * here + down
-    slope = (down - up) / 2
-    step = torch.where(curvature > 0, slope / curvature, slope.sign()).clamp(-1.0, 1.0).to(q)
-    made = values.clone()
-    made[chosen] = valued(q + STEP * step, rest)
-    return made
-
-
-def _mixed(problem: Problem) -> MixedSupport:
+def mixed_support(problem: Problem) -> MixedSupport:
+    """Numbers and words of the values of a problem; raises `InputError` for one without words."""
     if problem.mixed is None:
         raise InputError("got a problem without attributes; expected that of a `MixedConditioner`, without candidates=")
     return problem.mixed

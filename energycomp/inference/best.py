@@ -105,26 +105,31 @@ def sample_best(
     composer = Composer(composition)
     # What cannot be ranked is refused before anything is drawn
     denoiser, *_ = rankable(composer, model)
+    # One generator draws samples and ranks them; rankings that are joined need the same draws, of the seed 0
     generators = as_generators(generator)
-    clipped = denoiser.noised_space.value_range  # an image shows what is left after clipping
-    size = n if until_complete else n * best_of
     own = generators if isinstance(generators, torch.Generator) and not until_complete else 0
+    # All samples at once, or n at a time until n are complete
+    size = n if until_complete else n * best_of
+    clipped = denoiser.noised_space.value_range
     drawn: list[Tensor] = []
     rankings: list[Ranking] = []
     with count_rows() as spent:
-        # Draw and rank, until n samples show all that was asked for, or all are drawn
         for start in range(0, n * best_of, size):
+            # Draw
             some = generators[start : start + size] if isinstance(generators, list) else generators
             drawn.append(composer.sample(size, generator=some, output_type="latent", **options))
+            # Rank what an image shows: what is left after clipping
             seen = drawn[-1] if clipped is None else drawn[-1].clamp(*clipped)
             how: dict[str, Any] = {"model": model, "draws": draws, "constraint": constraint, "generator": own}
             rankings.append(rank_samples(seen, composer, **how))
+            # No more than it takes to have n that show all that was asked for
             if sum(int(ranking.complete.sum()) for ranking in rankings) >= n:
                 break
     # Keep the best n
     samples = torch.cat(drawn)
     ranking = _joined(rankings)
     kept = ranking.order[:n]
+    # Warn of those that are kept though the constraint rules them out
     out = 0 if ranking.energy is None else int(ranking.energy[list(kept)].isinf().sum())
     if out:
         warnings.warn(
@@ -132,6 +137,7 @@ def sample_best(
             f"{len(samples)} that were drawn; raise best_of",
             stacklevel=2,
         )
+    # Only what is kept goes through the codec
     with torch.no_grad():
         images = decoded(samples[list(kept)], output_type, decode=denoiser.decode, value_range=clipped)
     return BestSamples(images, ranking, kept, spent.rows)
@@ -139,9 +145,12 @@ def sample_best(
 
 def _joined(rankings: Sequence[Ranking]) -> Ranking:
     """The ranking of all images of several rankings of one composition."""
-    parts: dict[str, Any] = {
-        name: torch.cat([getattr(one, name) for one in rankings])
-        for name in ("lift", "stderr", "p_value", "energy")
-        if getattr(rankings[0], name) is not None
-    }
-    return attrs.evolve(rankings[0], **parts, rows=sum(one.rows for one in rankings))
+    energies = [one.energy for one in rankings if one.energy is not None]
+    return attrs.evolve(
+        rankings[0],
+        lift=torch.cat([one.lift for one in rankings]),
+        stderr=torch.cat([one.stderr for one in rankings]),
+        p_value=torch.cat([one.p_value for one in rankings]),
+        rows=sum(one.rows for one in rankings),
+        energy=torch.cat(energies) if energies else None,
+    )

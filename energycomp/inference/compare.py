@@ -54,7 +54,9 @@ def standard_error(errors: Tensor, banks: Sequence[int] | None = None) -> tuple[
         certain = _of_slopes(same, measured)
         total += len(same) * max(measured, certain)
         spread += (len(same) * max(measured - certain, 0.0)) ** 2 / freedom
-    return total**0.5 / most, min(total**2 / spread, most) if spread > 0 else most
+    # Satterthwaite again: the degrees of freedom of a sum of variances, S at most
+    freedom = min(total**2 / spread, most) if spread > 0 else most
+    return total**0.5 / most, freedom
 
 
 def _in_strata(banks: Tensor) -> tuple[float, float]:
@@ -80,9 +82,14 @@ def _of_neighbours(bank: Tensor) -> tuple[float, float]:
     # Squared second differences, in which a straight trend cancels: mean 6 times the variance
     weights = _of_centres(bank)
     variance = float(weights @ bank.diff(n=2).square()) / 6
-    # Normalised second differences have the correlations -2/3 and 1/6 with the next and the one after
-    traces = [float(weights[lag:] @ weights[: len(weights) - lag]) for lag in range(min(3, len(weights)))]
-    return variance, len(bank) ** 2 / sum(map(float.__mul__, traces, (1.0, 2 * (2 / 3) ** 2, 2 * (1 / 6) ** 2)))
+    # Degrees of freedom (Satterthwaite): second differences have the correlations -2/3 and 1/6 with the next two,
+    # each of which counts twice, before and after
+    squares = float(weights @ weights)
+    if len(weights) > 1:
+        squares += 2 * (2 / 3) ** 2 * float(weights[1:] @ weights[:-1])
+    if len(weights) > 2:
+        squares += 2 * (1 / 6) ** 2 * float(weights[2:] @ weights[:-2])
+    return variance, len(bank) ** 2 / squares
 
 
 def _of_slopes(banks: Tensor, variance: float) -> float:
@@ -146,6 +153,7 @@ def paired(errors: Tensor, other: Tensor, banks: Sequence[int] | None = None) ->
     # Their standard error, at least that of rounding
     stderr, freedom = standard_error(gap, banks)
     stderr = max(stderr, ROUNDING * float(torch.maximum(errors.abs(), other.abs()).double().mean()))
+    # Student's t; draws that tell nothing of their spread decide nothing
     if freedom == 0.0 or stderr == 0.0:
         return mean, as_normal(stderr, freedom), 0.5
     return mean, as_normal(stderr, freedom), float(stdtr(freedom, -mean / stderr))

@@ -102,6 +102,7 @@ def explain(
     """
     model = model_of(model)
     given = values_of(model.conditioner, values)
+    # As `infer`, with a solver that knows the answer; attributes have slots of their own, and no count
     count = None if groups_of(model.conditioner) else len(given)
     return Search(_Given(given), count, attributes=False).read(model.given(image), model, generator)
 
@@ -148,6 +149,7 @@ def infer_many(
     """
     if not is_whole(batch_size) or batch_size < 1:
         raise InputError(f"got batch_size={batch_size}; expected at least 1, such as 8")
+    # Each image is read as by `infer`, in a thread of its own: networks wait for the rows of all of them
     search = Search(solver, count, candidates, attributes, prior, last)
     read = partial(infer, model=model_of(model), generator=seed, progress=False, **attrs.asdict(search, recurse=False))
     left = iter(images)

@@ -75,7 +75,8 @@ def judge(solution: Solution, problem: Problem, model: Model, image: Any, found:
     # Fit: the share of the unconditional error that is explained, and that of each component in it.
     fit = share = None
     if baseline is not None:
-        fit = 1.0 - float(left.double().square().sum(tuple(range(1, left.ndim))).mean() / baseline.double().mean())
+        error = left.double().square().sum(tuple(range(1, left.ndim))).mean()
+        fit = 1.0 - float(error / baseline.double().mean())
         if fit > 0 and parts is not None:
             share = parts.flatten(1).sum(1).cpu() / (fit * float(baseline.mean()))
 
@@ -162,16 +163,19 @@ def posterior(solution: Solution, problem: Problem) -> float | None:
     """
     if problem.beta is None:
         return None
-    # The words of each object
-    known = [each for each in (solution.certainty, solution.probability) if each is not None and each.numel()]
-    known = [each for each in known if not bool(each.isnan().any())]
+    # The words of each object, where their posterior is known
+    found = 1.0
+    known = False
+    for each in (solution.certainty, solution.probability):
+        if each is not None and each.numel() and not bool(each.isnan().any()):
+            found *= float(each.double().prod())
+            known = True
     is_compared = solution.difference is not None and math.isfinite(solution.difference)
     if not known and not is_compared:
         return None
-    found = math.prod(float(each.double().prod()) for each in known)
     # The answer against its runner-up. As many components are the same ones in other words, and their doubt is in those
     # words already
-    in_other_words = bool(known) and solution.runner_up is not None and len(solution.runner_up) == solution.count
+    in_other_words = known and solution.runner_up is not None and len(solution.runner_up) == solution.count
     if solution.difference is not None and is_compared and not in_other_words:
         alone = torch.tensor([solution.error], dtype=torch.float64)
         error = problem.with_prior(alone, solution.conditions[None])

@@ -82,6 +82,7 @@ def draw_bank(
     device = generator.device if generator is not None else torch.device("cpu")
     # One timestep in each stratum, in order: `standard_error` takes neighbours for neighbours
     timestep, order = stratified_timesteps(draws, low, high, generator=generator).sort()
+    # One noise for each, drawn on the device of the generator, so that a seed means the same everywhere
     noise = torch.randn(draws, *sample_shape, generator=generator, device=device)[order]
     timestep = timestep.to(alphas_cumprod.device)
     noise = noise.to(alphas_cumprod.device)
@@ -122,6 +123,7 @@ def residual_errors(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, pr
     >>> residual_errors(model.denoiser, image, bank, exact)
     tensor([[0., 0., 0., 0.]])
     """
+    # Errors of a prediction of x0, v or noise, times what makes them errors of noise
     best, scale = wanted(denoiser, observation, bank)
     return (predictions - best).flatten(2).square().sum(2) * scale.to(predictions.dtype)
 

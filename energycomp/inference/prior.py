@@ -50,14 +50,16 @@ class _Factor:
 
     def energies(self, atoms: Tensor, subsets: Tensor, tables: dict[Any, Tensor]) -> Tensor:
         """Of subsets (N, K) of M atoms. A table of all atoms, or of pairs of them, is kept where it is cheaper."""
-        n, count, most = *subsets.shape, len(atoms)
+        n, count = subsets.shape
+        most = len(atoms)
+        # Of the count, and of all values of an answer together
         if self.over == "counts":
             return torch.full((n,), self.f(count), device=atoms.device)
         if self.over == "answers":
             return given_energies("prior", self.f, n, atoms[subsets])
         if count < 1 + (self.over == "pairs"):
             return torch.zeros(n, device=atoms.device)
-        # Of each value: as many as the subsets have, or a table of all atoms
+        # Of each value: f is called for the values of the subsets, or once for all atoms, whatever is fewer
         if self.over == "values":
             if n * count < most:
                 return given_energies("prior", self.f, n * count, atoms[subsets.flatten()]).view(n, count).sum(1)
@@ -67,13 +69,15 @@ class _Factor:
         # Of each pair, likewise
         i, j = torch.triu_indices(count, count, 1, device=subsets.device)
         if n * len(i) < most**2:
-            first, second = atoms[subsets[:, i].flatten()], atoms[subsets[:, j].flatten()]
+            first = atoms[subsets[:, i].flatten()]
+            second = atoms[subsets[:, j].flatten()]
             return self._of_pairs(first, second).view(n, len(i)).sum(1)
         if self not in tables:
             every = torch.arange(most, device=atoms.device)
             tables[self] = self._of_pairs(atoms[every.repeat_interleave(most)], atoms[every.repeat(most)])
+        # From the table pair by pair, since those of all subsets at once may not fit into memory
         total = tables[self].new_zeros(n)
-        for a, b in zip(i, j, strict=True):  # not the pairs of all subsets at once
+        for a, b in zip(i, j, strict=True):
             total += tables[self][subsets[:, a] * most + subsets[:, b]]
         return total
 
@@ -104,10 +108,13 @@ class Prior:
     def counts(self) -> tuple[int, int] | None:
         """Least and greatest of the counts that are possible; None where no factor is of counts."""
         listed = [factor.counts for factor in self.factors if factor.counts is not None]
-        both = frozenset.intersection(*listed) if listed else frozenset([0])
-        if not both:
+        if not listed:
+            return None
+        # An answer has to be possible for all of them
+        common = frozenset.intersection(*listed)
+        if not common:
             raise InputError("got priors of counts that have none in common; expected one in common; correct them")
-        return (min(both), max(both)) if listed else None
+        return min(common), max(common)
 
     def energy(self, values: Tensor) -> Tensor:
         """Energies (N,) of candidates (N, K, *V).
@@ -214,13 +221,16 @@ def as_prior(given: Any) -> Prior:
 
 
 def _of_counts(given: dict[Any, Any]) -> Prior:
-    if not all(is_whole(k) and k >= 0 and is_number(p) and p >= 0 for k, p in given.items()) or not any(given.values()):
+    are_legal = all(is_whole(k) and k >= 0 and is_number(p) and p >= 0 for k, p in given.items())
+    if not are_legal or not any(given.values()):
         expected = "expected probabilities of whole numbers, not all 0, such as {3: 0.5, 4: 0.5}"
         raise InputError(f"got the prior of counts {given!r}; {expected}; correct it")
     possible = {int(count): float(p) for count, p in given.items() if p > 0}
-    return Prior(
-        (_Factor("counts", lambda k: -math.log(possible[k]) if k in possible else math.inf, frozenset(possible)),)
-    )
+
+    def energy(count: int) -> float:
+        return -math.log(possible[count]) if count in possible else math.inf
+
+    return Prior((_Factor("counts", energy, frozenset(possible)),))
 
 
 def _function(f: Any, maker: str) -> Callable[..., Any]:

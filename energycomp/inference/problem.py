@@ -87,9 +87,10 @@ class Problem:
         >>> make_problem(torch.zeros(1, 3, 16, 16), tiny_model()).energies(torch.tensor([1.0, 4.0]))
         tensor([1., 4.])
         """
-        # log J of a normal error whose variance is unknown
-        tiny = torch.finfo(errors.dtype).tiny  # of an answer without any error
-        return errors.clamp(min=tiny).log() if self._defaults.log_errors else errors
+        if not self._defaults.log_errors:
+            return errors
+        # log J of a normal error whose variance is unknown; an answer may be without any error
+        return errors.clamp(min=torch.finfo(errors.dtype).tiny).log()
 
     def gap(self, error: float, difference: float) -> float:
         """The difference of the `energies` of an answer of this error and of one whose error is greater.
@@ -124,17 +125,19 @@ class Problem:
 
     def add_energies(self, errors: Tensor, energies: Tensor) -> Tensor:
         """Errors with energies of the prior, of shapes that broadcast."""
-        info = torch.finfo(errors.dtype)
-        beta = self.beta or 1.0
-        added = energies.to(errors).clamp(max=RULED_OUT) / beta
+        # J + E / beta
+        added = energies.to(errors).clamp(max=RULED_OUT) / (self.beta or 1.0)
         if not self._defaults.log_errors:
             return errors + added
+        # J exp(E / beta), as large as the type holds
+        info = torch.finfo(errors.dtype)
         return errors.clamp(min=info.tiny) * added.clamp(max=math.log(info.max) / 2).exp()
 
     def _whole(self, values: Tensor) -> Tensor:
         """Values of the conditioner, those of attributes that are not sought yet included."""
-        sought = self.mixed is not None and values.shape[-1] == self.mixed.length
-        return self.mixed.opened(values) if sought and self.mixed is not None else values
+        if self.mixed is None or values.shape[-1] != self.mixed.length:
+            return values
+        return self.mixed.opened(values)
 
     @property
     def rows(self) -> int:
@@ -241,18 +244,20 @@ class Problem:
         """
         count = len(values)
         with torch.no_grad():
+            # r, the residual of all components together
             terms = self._predicted.terms(self._conditioner(values.to(self.device)), 1, count, bank)
             left = self._predicted.residuals(terms, bank)
             if count == 0 or (count == 1 and not self._has_baseline):
                 return left, None
-            # R_k: the squared residual without component k less that with it
             parts = []
             for k in range(count):
+                # r_k, that of all others: of none, what u leaves
                 if count == 1:
                     rest = self._predicted.residuals_of_null(bank)
                 else:
                     others = torch.cat([terms[:, :, :k], terms[:, :, k + 1 :]], dim=2)
                     rest = self._predicted.residuals(others, bank)
+                # R_k = mean_s(r_sk^2 - r_s^2)
                 parts.append((rest.square() - left.square()).mean(0))
         return left, torch.stack(parts)
 
@@ -274,12 +279,15 @@ class Problem:
         >>> problem.rows, form.errors_of_each(torch.tensor([[0, 1], [0, 2], [1, 2]])).mean(0).argmin()
         (16, tensor(0))
         """
+        # What all atoms share: the trunk, and u where the rule has one
         self.check_size(len(atoms), len(bank))
         shared = self._predicted.trunk(bank)
         null = self._predicted.null(bank) if self.has_empty else None
+        # Predictions of the atoms, and their inner products
         with count_rows(self._predicted.spent), torch.no_grad():
             condition = self._conditioner(atoms.to(self.device))
             form = quadratic_form(self._denoiser, self.observation, bank, condition, shared, null)
+        # The form knows the prior of its subsets
         if self._prior is None:
             return form
         values = self._whole(atoms.to(self.device))
@@ -308,12 +316,15 @@ class Problem:
         Traceback (most recent call last):
         energycomp.errors.InputError: got continuous slots for 'enumerate'; expected finite ones; use ...
         """
+        # The solver says what it needs
         if needs not in (*get_args(Needs), None):
             known = ", ".join(map(repr, get_args(Needs)))
             raise InputError(f"got needs = {needs!r} of {solver!r}; expected {known} or None; correct the solver")
+        # A search over listed values, and values that are not listed
         if needs == "finite" and any(slot.candidates is None for slot in self.slots):
             expected = "expected finite ones; use pursuit or sgd, or pass candidates="
             raise InputError(f"got continuous slots for {solver!r}; {expected}")
+        # A search that moves values, and values that cannot move
         listed = any(slot.support.is_discrete or slot.candidates is not None for slot in self.slots)
         if needs in ("continuous", "differentiable") and listed:
             expected = "expected continuous ones; use enumerate or pursuit, or leave candidates= out"
@@ -354,13 +365,14 @@ def make_problem(
     """
     conditioner = model.conditioner
     defaults = model.defaults
+    # The prior, which beta weighs against the error
     prior = None if prior is None else as_prior(prior)
     if prior is not None and defaults.beta is None:
         raise InputError(
             f"got a prior for {model.name}, whose defaults have no inverse temperature beta; expected one, which "
             "weighs errors against the prior; set Defaults.beta (docs/read.md)"
         )
-    # The rule by which components explain the image
+    # The rule by which components explain the image: that of training, or a mean where u was never trained
     has_null_rule = identifies_null(model.denoiser.rule)
     own = "mean" if has_null_rule and not model.denoiser.null_trained else model.denoiser.rule
     rule = defaults.reading_rule or own
@@ -369,20 +381,22 @@ def make_problem(
             f"got reading_rule={rule!r} for {model.name}, which has no unconditional prediction; expected 'mean'; "
             "leave it out"
         )
-    # The slots, and how many of them are filled: one for each attribute, or as many of one kind as are asked for
     counts = None if count is None else count_range(count)
     groups = groups_of(conditioner)
     mixed = None
     if groups is not None:
+        # A slot for each attribute, all of which are filled
         slots, (low, high) = attribute_slots(groups, model, counts, candidates)
     else:
+        # As many slots of one kind as are asked for; only the product rule has a prediction for no components
         low, high = counts or (None if prior is None else prior.counts) or defaults.counts
         if low == 0 and not identifies_null(rule):
-            low = 1  # only the product rule has a prediction for no components
+            low = 1
             if high == 0:
                 raise InputError(f"got the count 0 under the rule {rule!r}; expected at least 1")
         slots = (value_slot(model, low, candidates),) * high
         mixed = None if candidates is not None else mixed_of(conditioner)
+    # Numbers are sought with all attributes open; these are read afterwards
     return Problem(
         observation=observation.to(model.denoiser.device),
         slots=slots,

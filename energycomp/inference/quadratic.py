@@ -11,8 +11,7 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.inference.prior import PriorOfAtoms
-
-SLICE = 2048  # numbers of an atom widened to float64 at a time: a slice of a dictionary stays in the cache
+from energycomp.inference.products import inner_products, squared_norms
 
 
 @attrs.frozen(eq=False)
@@ -47,6 +46,7 @@ class QuadraticForm:
     prior: PriorOfAtoms | None = attrs.field(default=None, kw_only=True, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        # Either the Gram matrix is known, or atoms from which it is computed
         draws, atoms = self.b.shape
         known = self._gram if self._gram is not None else self._atoms
         fits = known is not None and known.shape[:2] == self.b.shape and self.c.shape == (draws,)
@@ -67,7 +67,7 @@ class QuadraticForm:
             got = f"got atoms {tuple(atoms.shape)} and target {tuple(target.shape)}"
             raise InputError(f"{got}; expected (S, M, P) and (S, P); flatten the samples")
         # b_s = <e_i, eps>: one pass over the atoms; G waits until columns are asked for
-        b = torch.stack([_inner(a, w[None])[:, 0] for a, w in zip(atoms, target, strict=True)])
+        b = torch.stack([inner_products(a, w[None])[:, 0] for a, w in zip(atoms, target, strict=True)])
         return cls(b, None, target.double().square().sum(1), atoms=atoms, target=target)
 
     @classmethod
@@ -78,7 +78,9 @@ class QuadraticForm:
         >>> QuadraticForm.empty(2).cat(form).draws
         1
         """
-        return cls(*(torch.zeros(0, *shape, dtype=torch.float64) for shape in ((atoms,), (atoms, atoms), ())))
+        b = torch.zeros(0, atoms, dtype=torch.float64)
+        gram = torch.zeros(0, atoms, atoms, dtype=torch.float64)
+        return cls(b, gram, torch.zeros(0, dtype=torch.float64))
 
     def __len__(self) -> int:
         return self.b.shape[1]
@@ -103,7 +105,7 @@ class QuadraticForm:
         """Squared norms of the atoms, (S, M)."""
         if self._gram is not None:
             return self._gram.diagonal(dim1=1, dim2=2)
-        return torch.stack([_squares(a) for a in self.atoms])
+        return torch.stack([squared_norms(a) for a in self.atoms])
 
     def errors(self, subset: Sequence[int], weight: float = 1.0) -> Tensor:
         """Errors (S,) of some atoms, each with the same weight; of none, the error of the unconditional prediction.
@@ -112,6 +114,7 @@ class QuadraticForm:
         >>> form.errors([0]).item()  # (2 - 1)^2 + 1^2
         2.0
         """
+        # J = c - 2 w sum_i b_i + w^2 sum_ij G_ij
         chosen = list(subset)
         if not chosen:
             return self.c
@@ -146,8 +149,11 @@ class QuadraticForm:
         >>> form.errors_with_each([0]).tolist()  # the first atom twice, and both atoms
         [[1.0, 1.0]]
         """
-        # w.G w of one atom more: G_mm + 2 sum over the subset of G_im
-        inner = torch.stack([self.column(i) for i in subset]).sum(0) if len(subset) else torch.zeros_like(self.b)
+        # sum over the subset of G_im, for each atom m
+        inner = torch.zeros_like(self.b)
+        if len(subset):
+            inner = torch.stack([self.column(i) for i in subset]).sum(0)
+        # J of the subset, and what one atom more changes: -2 b_m, G_mm and twice its products with the subset
         return self.errors(subset, weight)[:, None] - 2 * weight * self.b + weight**2 * (self.diagonal + 2 * inner)
 
     def weighted_errors(self, weights: Tensor) -> Tensor:
@@ -157,16 +163,17 @@ class QuadraticForm:
         >>> form.weighted_errors(torch.tensor([[2.0, 1.0]])).tolist()  # the target itself
         [[0.0]]
         """
-        # Columns of weight 0 need not be computed, where no gradient asks for them
         w = weights.to(self.b)
         if self._gram is not None or w.requires_grad:
             b = self.b
             gram = self.gram()
         else:
+            # Columns of weight 0 need not be computed, where no gradient asks for them
             used = w.ne(0).any(0).nonzero()[:, 0].tolist()
             w = w[:, used]
             b = self.b[:, used]
             gram = self.gram(used)
+        # J = c - 2 b.w + w.G w
         return self.c - 2 * w @ b.T + torch.einsum("nm,smk,nk->ns", w, gram, w)
 
     def mean(self) -> QuadraticForm:
@@ -189,6 +196,7 @@ class QuadraticForm:
         b = torch.cat([self.b, other.b])
         c = torch.cat([self.c, other.c])
         prior = self.prior or other.prior
+        # Without the atoms of both, the Gram matrices are computed now; with them, when they are asked for
         if self._atoms is None or other._atoms is None:
             return QuadraticForm(b, torch.cat([self.gram(), other.gram()]), c, prior=prior)
         atoms = torch.cat([self.atoms, other.atoms])
@@ -215,6 +223,7 @@ class QuadraticForm:
         """
         if self.target.shape != other.target.shape:
             raise InputError("got forms of different draws; expected one noise bank for both")
+        # Columns that are known lack the rows of the new atoms, which `_complete` computes
         atoms = torch.cat([self.atoms, other.atoms], dim=1)
         b = torch.cat([self.b, other.b], dim=1)
         known = dict(self._columns)
@@ -275,7 +284,7 @@ class QuadraticForm:
                 missing.setdefault(known, []).append(index)
         # The rows that are missing, appended to those that are known
         for start, group in missing.items():
-            part = torch.stack([_inner(a[start:], a[group]) for a in self.atoms])  # (S, M - start, m)
+            part = torch.stack([inner_products(a[start:], a[group]) for a in self.atoms])  # (S, M - start, m)
             for place, index in enumerate(group):
                 head = self._columns[index] if start else part[:, :0, place]
                 self._columns[index] = torch.cat([head, part[:, :, place]], dim=1)
@@ -285,16 +294,3 @@ def _held(part: Tensor | None) -> Tensor:
     if part is None:
         raise InputError("got a form without atoms; expected one that holds them; make it with `QuadraticForm.of`")
     return part
-
-
-def _inner(left: Tensor, right: Tensor) -> Tensor:
-    """Inner products (M, m) of the rows of (M, P) and (m, P), accumulated in float64."""
-    total = torch.zeros(len(left), len(right), dtype=torch.float64, device=left.device)
-    for a, b in zip(left.split(SLICE, 1), right.split(SLICE, 1), strict=True):
-        total.addmm_(a.double(), b.double().T)
-    return total
-
-
-def _squares(rows: Tensor) -> Tensor:
-    """Squared norms (M,) of rows (M, P), accumulated in float64."""
-    return torch.stack([part.double().square().sum(1) for part in rows.split(SLICE, 1)]).sum(0)

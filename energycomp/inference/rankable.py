@@ -22,7 +22,7 @@ def rankable(
 
     Then the other labels of the model, with which one component without u is compared, otherwise none.
     """
-    # Leaves of one denoiser, with constant weights
+    # Leaves of a denoiser
     whole = Composition.of(composition)
     for leaf in whole.terms:
         if not isinstance(leaf, Conditional):
@@ -30,9 +30,10 @@ def rankable(
                 f"got {leaf!r}, which is no leaf of a denoiser; expected components of one model; rank each component "
                 f"of a mixture by itself, and components before `match_snr`, `regional` or `within`; {APART}"
             )
+    # Constant weights, and one denoiser; u of a denoiser with LoRA is that of its base
     terms = constant_weights(whole.terms, "a ranking", "rank its components with weights that are numbers")
     asked = {leaf: w for leaf, w in terms.items() if not bool(leaf.condition.null.all())}
-    bases = {id(leaf.denoiser.base or leaf.denoiser) for leaf in terms}  # u of a denoiser with LoRA is that of its base
+    bases = {id(leaf.denoiser.base or leaf.denoiser) for leaf in terms}
     if len({id(leaf.denoiser) for leaf in asked}) > 1 or len(bases) > 1:
         raise CompositionError(f"got {whole!r}, leaves of several denoisers; expected one; {APART}")
     if not asked:
@@ -59,6 +60,7 @@ def _other_labels(leaf: Conditional, model: Model | None) -> list[Conditional]:
     labels = None if model is None else checked_model(model).conditioner
     if model is None or not isinstance(labels, FiniteConditioner) or groups_of(labels) is not None:
         return []
+    # Compared by their tokens, since a leaf need not be made of a label
     every = [model.leaf(value[None]) for value in labels.enumerate_support()]
     return [one for one in every if not torch.equal(one.condition.rows, leaf.condition.rows)]
 
@@ -70,6 +72,8 @@ def _check_rule(whole: Composition, mass: float, weights: list[float], denoiser:
     if not is_constant(mass, 1.0):
         why = "compose with `&`, Composer([...]) or model.compose(values)"
         raise CompositionError(f"got {whole!r} of mass {mass:g}; expected weights whose sum is 1; {why}")
-    if denoiser.rule == "mean" and alone and (len(weights) < 2 or len(weights) < len(whole.terms) or min(weights) < 0):
+    # Without one of them there is still a mean: two at least, of positive weights, and no u among them
+    is_mean = len(weights) == len(whole.terms) and len(weights) >= 2 and min(weights) >= 0
+    if denoiser.rule == "mean" and alone and not is_mean:
         expected = "two of its components with positive weights, or one and model= with other labels to compare it with"
         raise CompositionError(f"got {whole!r} without an unconditional prediction; expected {expected}; {APART}")

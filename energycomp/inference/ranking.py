@@ -88,15 +88,22 @@ class Ranking:
         Without one, and for equal energies, by least lift; ties by the sum of the lifts.
         """
         good = torch.zeros(len(self.lift)) if self.energy is None else -self.energy
-        keys = [one.tolist() for one in (self.complete, good, self.least, self._signed().sum(1))]
-        return tuple(sorted(range(len(good)), key=list(zip(*keys, strict=True)).__getitem__, reverse=True))
+        criteria = (self.complete, good, self.least, self._signed().sum(1))
+        # What an image is worth: the first criterion decides, and the next one where it is equal
+        worth = list(zip(*(one.tolist() for one in criteria), strict=True))
+        return tuple(sorted(range(len(worth)), key=worth.__getitem__, reverse=True))
 
     def _signed(self) -> Tensor:
         return torch.where(torch.tensor(self.negated), -self.lift, self.lift)
 
     def _wrong(self, *, negated: bool) -> tuple[tuple[str, ...], ...]:
-        asked = [(k, name) for k, name in enumerate(self.components) if self.negated[k] == negated]
-        return tuple(tuple(name for k, name in asked if row[k] == negated) for row in self.shown.tolist())
+        asked = [k for k in range(len(self.components)) if self.negated[k] == negated]
+
+        def wrong(shown: list[bool]) -> tuple[str, ...]:
+            # A component is wrong where it is not shown, and a negated one where it is
+            return tuple(self.components[k] for k in asked if shown[k] == negated)
+
+        return tuple(map(wrong, self.shown.tolist()))
 
 
 def rank(
@@ -166,6 +173,7 @@ def rank_samples(
     denoiser, leaves, weights, labels = rankable(composition, model)
     samples = samples.to(denoiser.device)
     asked = [*leaves, *labels]
+    # Predictions of one image, for all draws, have to fit into memory
     most = MAX_NUMBERS // ((len(asked) + 1) * math.prod(denoiser.sample_shape))
     if not 2 <= draws <= most:
         raise InputError(f"got draws={draws}; expected 2 to {most:,}, what fits into 4 GiB; 32 is a good number")
@@ -188,7 +196,9 @@ def rank_samples(
             form = quadratic_form(denoiser, sample[None], bank, condition)
             _check_finite(form, asked)
             lifts = _lifts(form.weighted_errors(taken), len(leaves))
+            # Of a label, the lift over the best of the others
             found.append(lifts[lifts[:, 0].argmin()][None] if labels else lifts)
+        # The energy of each image that a constraint sees
         energy = None
         if constraint is not None:
             images = decoded(samples, "pt", decode=denoiser.decode, value_range=denoiser.noised_space.value_range)
@@ -200,11 +210,13 @@ def rank_samples(
 
 def _samples(images: Any, denoiser: Denoiser, model: Model | None) -> Tensor:
     """Samples (N, C, H, W) on the denoiser's device."""
+    # Latents are samples already
     latent = denoiser.codec is not None and isinstance(images, Tensor)
     if latent and tuple(images.shape[-3:]) == denoiser.sample_shape and images.ndim in (3, 4):
         if not images.numel() or not bool(torch.isfinite(images).all()):
             raise InputError(f"got samples {tuple(images.shape)}; expected finite numbers of at least one sample")
         return images.reshape(-1, *denoiser.sample_shape).to(denoiser.device)
+    # Images go through processor and codec of the model; without one, through a processor of the denoiser's size
     if model is not None:
         return model.encode(model.given(images))
     if denoiser.codec is not None:
@@ -244,5 +256,6 @@ def _weightings(weights: list[float], rule: Rule) -> Tensor:
 def _lifts(errors: Tensor, count: int) -> Tensor:
     """Lift, standard error and p-value (N, 3) from errors with each of N components, or with one, and N without."""
     # A paired test over the draws: without - with
-    with_each, without = errors.cpu()[:count], errors.cpu()[count:]
+    with_each = errors.cpu()[:count]
+    without = errors.cpu()[count:]
     return torch.tensor([paired(a, b) for a, b in zip(with_each.expand_as(without), without, strict=True)])

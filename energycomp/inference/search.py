@@ -13,9 +13,10 @@ from torch import Tensor
 
 from energycomp.components.conditioning import mixed_of
 from energycomp.errors import EnergycompWarning, InputError
-from energycomp.inference.attributes import read_attributes, refine_numbers
+from energycomp.inference.attributes import read_attributes
 from energycomp.inference.judge import judge, measured
 from energycomp.inference.problem import Problem, make_problem
+from energycomp.inference.refine import refine_numbers
 from energycomp.inference.solution import Solution
 from energycomp.inference.solver import ReadsLast, SearchInterrupted, Solver
 from energycomp.inference.view import view_of
@@ -66,11 +67,13 @@ class Search:
                 f"got {model.name}, whose encoder reads the latents of an image in one pass; expected a model without "
                 "one, or a solver, whose search takes minutes; use decompose, or name solver 'sgd'"
             )
+        # Who searches, and who reads what is left open
         solver: Solver = object_of("solvers", model.defaults.solver if self.solver is None else self.solver)
         if solver.needs == "differentiable":
             _check_gradients(model)
         reader = self._last(model)
-        with torch.inference_mode(mode=False):  # solvers follow gradients, also where the caller has turned them off
+        # Solvers follow gradients, also where the caller has turned them off
+        with torch.inference_mode(mode=False):
             return self._read(image, model, solver, reader, as_generator(0 if generator is None else generator))
 
     def _read(
@@ -80,7 +83,7 @@ class Search:
         observation = model.encode(image)
         if len(observation) != 1:
             raise InputError(f"got {len(observation)} images; expected one; call infer for each")
-        if observation.is_inference():
+        if observation.is_inference():  # gradients do not go through such a tensor, but through a copy
             observation = observation.clone()
         problem = make_problem(
             observation, model,
@@ -125,13 +128,17 @@ class Search:
             got = f"got a prior that rules out all answers that {type(solver).__name__} found"
             raise InputError(f"{got}; expected one that allows some; allow more, or change count= or candidates=")
 
-        # Judge the answer on draws that did not select it, and describe it.
+        # Order the components by their values, so that equal answers look the same.
         is_other = not torch.equal(before, solution.conditions)
         solution = _ordered(solution, problem)
+
+        # Judge the answer on draws that did not select it.
         found = measured(solution, problem, generator)
         judgement = judge(solution, problem, model, image, found)
         if is_other:  # the solver has measured an answer whose words were open
             solution = attrs.evolve(solution, **found.of_answer())
+
+        # Describe it in the words of the conditioner, and say if it is not to be trusted.
         view = view_of(model, solution.conditions, image=image, runner_up=solution.runner_up)
         if judgement.out_of_distribution:
             warnings.warn(

@@ -34,6 +34,7 @@ def value_slot(model: Model, least: int, candidates: Any) -> Slot:
     """The slot of one of at least so many exchangeable components: candidates, else all values, else the support."""
     conditioner = model.conditioner
     support = model.conditioner.support
+    # What is listed: by the caller, or by the conditioner; numbers have a support alone, and their words are open
     if candidates is not None:
         listed = _checked_candidates(candidates, model)
     elif isinstance(conditioner, FiniteConditioner):
@@ -51,10 +52,15 @@ def attribute_slots(
 ) -> tuple[tuple[Slot, ...], tuple[int, int]]:
     """A slot for each attribute with the values that it may take, and their number as least and greatest count."""
     if candidates is not None:
-        wanted = _checked_candidates(candidates, model)
-        asked = wanted.tolist()
-        groups = tuple(group[torch.tensor([value in asked for value in group.tolist()])] for group in groups)
-        groups = tuple(group for group in groups if len(group))
+        asked = _checked_candidates(candidates, model).tolist()
+        # The candidates of each attribute; one without any is not asked about
+        kept = []
+        for group in groups:
+            some = group[torch.tensor([value in asked for value in group.tolist()])]
+            if len(some):
+                kept.append(some)
+        groups = tuple(kept)
+    # Each attribute has one value
     high = len(groups)
     if counts not in (None, (high, high)):
         got = f"got counts {counts} for a model of {high} attributes"
@@ -75,7 +81,9 @@ def _checked_candidates(candidates: Any, model: Model) -> Tensor:
 
 def count_range(count: Any) -> tuple[int, int]:
     """Least and greatest of a whole number, or of two."""
-    ends = list(count) if isinstance(count, Sequence | np.ndarray | Tensor) and np.ndim(count) else [count, count]
+    # One number is the least and the greatest
+    are_two = isinstance(count, Sequence | np.ndarray | Tensor) and np.ndim(count)
+    ends = list(count) if are_two else [count, count]
     numbers = list(map(scalar, ends))
     if len(numbers) != 2 or not all(map(is_whole, numbers)):
         raise InputError(

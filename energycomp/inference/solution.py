@@ -194,14 +194,15 @@ class Solution:
         >>> Solution(torch.ones(1, 2), 1, 1.5, 0.1, 64, component_gain=torch.tensor([2.5])).table()
         [{'value': [1.0, 1.0], 'gain': 2.5}]
         """
+        # What a component is, in the words of the conditioner; the value itself where nothing has described it
         described: Sequence[Any] = self.view.components
-        if len(described) != len(self.conditions):  # nothing has described the components
+        if len(described) != len(self.conditions):
             described = self.conditions.tolist()
         rows = list(map(as_row, described))
-        attributes = self.view.attributes
-        if attributes and self.certainty is not None and not bool(self.certainty.isnan().any()):
+        # How sure each of its attributes is
+        if self.view.attributes and self.certainty is not None and not bool(self.certainty.isnan().any()):
             for row, sure in zip(rows, self.certainty.tolist(), strict=True):
-                row["certainty"] = dict(zip(attributes, sure, strict=True))
+                row["certainty"] = dict(zip(self.view.attributes, sure, strict=True))
         for name, numbers in (("gain", self.component_gain), ("probability", self.probability)):
             if numbers is not None:
                 for row, number in zip(rows, numbers.tolist(), strict=True):
@@ -274,10 +275,12 @@ class Solution:
     def __repr__(self) -> str:
         noun = "component" if self.count == 1 else "components"
         parts = [f"{self.count} {noun}", f"error {self.error:.4g} ± {self.stderr:.2g}"]
-        parts += [] if self.typicality is None else [f"typicality {self.typicality:.2g}"]
+        if self.typicality is not None:
+            parts.append(f"typicality {self.typicality:.2g}")
         parts.append(f"{self.rows:,} network evaluations")
         number = len(self.warnings)
-        parts += [f"{number} warning{'' if number == 1 else 's'}"] if number else []
+        if number:
+            parts.append(f"{number} warning{'' if number == 1 else 's'}")
         return f"Solution({', '.join(parts)})"
 
     def __str__(self) -> str:

@@ -57,9 +57,14 @@ class View:
     @property
     def places(self) -> list[tuple[float, float]]:
         """Where the components are, (x, y) in [0, 1]; none unless each of them says so."""
-        places = [(row.get("x"), row.get("y")) for row in self.rows]
-        known = all(isinstance(v, int | float) and math.isfinite(v) for place in places for v in place)
-        return [(float(x), float(y)) for x, y in places] if known else []  # type: ignore[arg-type]
+        found = []
+        for row in self.rows:
+            x = row.get("x")
+            y = row.get("y")
+            if not (_is_finite(x) and _is_finite(y)):
+                return []
+            found.append((float(x), float(y)))
+        return found
 
     def picture(self, *, side: int = SIDE) -> Image.Image:
         """The image with a numbered ring at each place, enlarged so that its shorter side has `side` px or more.
@@ -81,8 +86,10 @@ class View:
             InputError: there is no image.
         """
         marked = self.picture(side=side)
+        # What a component explains, in colours over the grey image; where others explain more, nothing
         grey = framed(self._known_image(), side=side).convert("L").convert("RGB")
         shown = [Image.blend(grey, heat(one.clamp(min=0), grey.size), 0.7) for one in maps]
+        # Its number, what it is, and how much of all it explains
         captions = [f"{number} {_name(row)}" for number, row in enumerate(self.rows, 1)]
         if share is not None:
             captions = [f"{name}: {part:.0%}" for name, part in zip(captions, share, strict=True)]
@@ -94,6 +101,10 @@ class View:
         return self.image
 
 
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def as_row(described: Any) -> dict[str, Any]:
     """What a conditioner says of a value, as an object of JSON."""
     return dict(described) if isinstance(described, Mapping) else {"value": described}
@@ -101,8 +112,9 @@ def as_row(described: Any) -> dict[str, Any]:
 
 def _name(row: Mapping[str, Any]) -> str:
     """What a conditioner says of a value, in one line: its words, then its numbers."""
+    words = [str(part) for part in row.values() if not isinstance(part, float)]
     numbers = [f"{part:.2f}" for part in row.values() if isinstance(part, float)]
-    return " ".join([*(str(part) for part in row.values() if not isinstance(part, float)), *numbers])
+    return " ".join([*words, *numbers])
 
 
 def view_of(model: Model, values: Tensor, *, image: Any = None, runner_up: Tensor | None = None) -> View:
@@ -136,11 +148,14 @@ def _frame(model: Model, image: Any) -> Image.Image | None:
     """The part of the image that the model sees; None for data that are no image."""
     if not isinstance(model.processor, ImageProcessor):
         return None
-    single = image[0] if isinstance(image, Sequence) and not isinstance(image, str) and len(image) == 1 else image
+    # The image itself, also where it is in a list of one; data that are none have no picture
+    is_list = isinstance(image, Sequence) and not isinstance(image, str)
+    single = image[0] if is_list and len(image) == 1 else image
     try:
         frame = model.processor.frame(as_picture(single))
     except InputError:
         return None
+    # In the shape that the model's images have, and not larger than a person looks at
     frame = model.shown(frame)
     frame.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     return frame
@@ -159,7 +174,7 @@ def answer_cells(record: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
     """
     objects = record["objects"]
     if not record.get("trusted", True):
-        objects = [{name: "-" if name in JUDGED else value for name, value in one.items()} for one in objects]
+        objects = [one | {name: "-" for name in JUDGED if name in one} for one in objects]
     columns, cells = table_cells(objects)
     if record.get("noun") == "attribute":
         return columns, cells
@@ -190,12 +205,15 @@ def answer_line(record: Mapping[str, Any]) -> str:
     >>> answer_line({"count": 2, "sure": 0.973, "verdict": "sure"})
     '2 objects, sure 0.97'
     """
+    # How many
     noun = record.get("noun", "object")  # a line of an earlier version has none
     parts = [f"{record['count']} {noun}{'' if record['count'] == 1 else 's'}"]
+    # How sure: this says all
     if record.get("verdict") == "not trusted":
         return f"{parts[0]}, not trusted"
     if record.get("sure") is not None:
         return f"{parts[0]}, {record['verdict']} {record['sure']:.2f}"
+    # Where that is not known, how usual the image is, or how well it is explained, and what else it might be
     if record.get("typicality") is not None:
         parts.append(f"typicality {record['typicality']:.2g}")
     elif record["fit"] is not None:

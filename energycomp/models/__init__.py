@@ -9,7 +9,7 @@ from energycomp.imports import first_use
 if TYPE_CHECKING:
     from energycomp.models.adapter import prediction_in as prediction_in
     from energycomp.models.adopted import adopt as adopt
-    from energycomp.models.codec import VAECodec as VAECodec, execution_device as execution_device
+    from energycomp.models.codec import VAECodec as VAECodec
     from energycomp.models.defaults import (
         TAILS as TAILS,
         Calibration as Calibration,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from energycomp.models.model import Adapt as Adapt, Model as Model
     from energycomp.models.model_card import pipeline_tag as pipeline_tag, plain_card as plain_card
     from energycomp.models.numbers import NumberProcessor as NumberProcessor
+    from energycomp.models.offloaded import execution_device as execution_device
     from energycomp.models.parts import Named as Named, Processor as Processor
     from energycomp.models.process import shortly as shortly
     from energycomp.models.sources import check_device as check_device, dtype_of as dtype_of

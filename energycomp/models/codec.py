@@ -1,9 +1,9 @@
-"""An autoencoder of diffusers as a codec: images to the latents that are diffused, and back; where modules compute."""
+"""An autoencoder of diffusers as a codec: images to the latents that are diffused, and back."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cached_property, partial
@@ -18,10 +18,12 @@ from energycomp.errors import CheckpointError, InputError, NotFoundError
 from energycomp.fields import is_number, legal, number, whole
 from energycomp.files import fingerprint, read_tensors
 from energycomp.models.hub import is_folder, is_hub_id
+from energycomp.models.offloaded import all_weights, execution_device
 from energycomp.models.weights import check_fit, filled, on_meta
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC", "AutoencoderTiny")  # of diffusers, by the name in their config
-VAE, VAE_WEIGHTS = "vae", "diffusion_pytorch_model.safetensors"  # the folder of a codec inside that of its model
+VAE = "vae"  # the folder of a codec inside that of its model
+VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"
 MAX_OWN_CODEC = 50_000_000  # bytes up to which the codec of a folder is written beside the model that uses it
 MAX_CONFIG_BYTES = 1_000_000
 
@@ -118,7 +120,7 @@ class VAECodec:
 
     @cached_property
     def _weights(self) -> str:
-        weights = _weights_of(self.vae)
+        weights = all_weights(self.vae)
         return fingerprint({name: weights[name].bfloat16() for name in sorted(weights)})
 
     @property
@@ -188,7 +190,7 @@ class VAECodec:
         One in float16 whose config says that it overflows there is in float32 meanwhile, as in pipelines of diffusers.
         """
         vae = self.vae
-        found = execution_device(self.vae)
+        found = execution_device(vae)
         if found is None:
             vae.to(device)
         upcast = vae.dtype == torch.float16 and vae.config.get("force_upcast")
@@ -264,38 +266,3 @@ def _mean(encoded: Any) -> Tensor:
     """What an encoder of diffusers gives; the mean of its distribution where it has one."""
     mean: Tensor = encoded["latent_dist"].mean if "latent_dist" in encoded else encoded[0]
     return mean
-
-
-def _weights_of(module: Any) -> Mapping[str, Tensor]:
-    """The weights of a module, those included that accelerate offloads layer by layer.
-
-    Raises:
-        InputError: weights on the meta device that nothing brings back.
-    """
-    weights: Mapping[str, Tensor] = module.state_dict()
-    if any(tensor.is_meta for tensor in weights.values()):
-        from accelerate.utils.modeling import get_state_dict_offloaded_model
-
-        try:
-            weights = get_state_dict_offloaded_model(module)
-        except ValueError as error:  # nothing holds their numbers
-            raise InputError(
-                "got a VAE on the device 'meta'; expected its weights, which tell what it can be composed with; load "
-                "it with them"
-            ) from error
-    return weights
-
-
-def execution_device(module: nn.Module) -> torch.device | None:
-    """Where a module computes that accelerate offloads or maps, or that is quantised; None if `to` may move it.
-
-    >>> execution_device(nn.Linear(1, 1)) is None
-    True
-    """
-    for part in module.modules():
-        hook = vars(part).get("_hf_hook")
-        device = None if hook is None else vars(hook).get("execution_device")
-        if device is not None:
-            return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
-    placed = any(vars(module).get(name) is not None for name in ("hf_device_map", "hf_quantizer"))
-    return next(module.parameters()).device if placed else None

@@ -174,7 +174,7 @@ class Composer(Composable):
         (2, (16, 16))
         """
         check_names(others)
-        # What is left out is what the models of the components say.
+        # What is left out is what the models of the components say; a sampler or a guidance replaces their guidance.
         own = sampling_of(self.composition)
         if guidance is None and guidance_scale is None and sampler is None:
             guidance = own.guidance
@@ -196,15 +196,17 @@ class Composer(Composable):
             raise InputError(f"got mixed_precision {mixed_precision!r}; expected 'no' or 'bf16'")
         if sampler is not None and scheduler is not None:
             raise InputError(f"got {sampler=} and {scheduler=}; expected one of them; leave scheduler= out")
+        # Turn names into objects.
         chosen: Sampler = SchedulerSampler(scheduler) if sampler is None else object_of("samplers", sampler)
         made = made_guidance(guidance, guidance_scale)
-        # Draw what components leave open, and guide the composition.
+        # Draw what components leave open: for each sample, or once for all that a sampler may exchange.
         rows = n if isinstance(chosen, SchedulerSampler) else 1
         composition, generator = filled(self.composition, prior, rows, generator)
+        # Guide the composition, by its weights or by its predictions.
         target = guided_target(composition, made, chosen, num_inference_steps, mixed_precision)
         self._interrupt = False
         with torch.no_grad(), display(show=progress, **self._bar), count_rows() as spent:
-            # Sample.
+            # Sample: noise becomes clean samples, level by level.
             run = Run(target, n, num_inference_steps, generator)
             callback = self._step(callback_on_step_end)
             sampled = draw_samples(chosen, run, callback_on_step_end=callback, progress=progress)
@@ -212,7 +214,7 @@ class Composer(Composable):
             found = (*crowded(self.composition), *strayed(sampled.samples, self.noised_space, chosen))
             notes = (*sampled.report.notes, *found)
             (report or _warn)(attrs.evolve(sampled.report, evaluations=spent.rows, notes=notes))
-            # Decode.
+            # Decode: latents to images, and to the type that was asked for.
             clipped = self.noised_space.value_range
             images = decoded(sampled.samples, output_type, decode=target.decode, value_range=clipped)
         if return_dict is None:
@@ -236,6 +238,7 @@ class Composer(Composable):
         def called(step: int, timestep: Any, tensors: dict[str, Tensor]) -> Mapping[str, Any]:
             given = tensors["sample"]
             returned = callback(self, step, timestep, {"latents": given, "sample": given}) or {}
+            # A callback hands both names back, and changes the one that it knows
             changed = [returned[name] for name in ("latents", "sample") if returned.get(name, given) is not given]
             return {"sample": changed[0] if changed else given, "stop": self._interrupt}
 
@@ -257,6 +260,7 @@ def _positional(callback: Callable[..., Any]) -> int:
 
 
 def _rule_of(parts: Sequence[Composition]) -> Rule:
+    # Components without a network, such as Gaussians, go with any rule
     found = [group_of(leaf).rule for part in parts for leaf in part.terms]
     rules = {rule for rule in found if rule is not None}
     if len(rules) > 1:

@@ -69,6 +69,7 @@ def _counts(weight: AnyWeight, n: int) -> Tensor:
     """Which of n samples show a leaf, (n,); one whose weight varies over samples is that of some of them."""
     if not isinstance(weight, Weight) or weight.samples is None or n % weight.samples:
         return torch.ones(n, dtype=torch.long)
+    # Those in which the weight is above 0 anywhere on the trajectory
     seen = [weight.at(torch.full((n,), share / SHARES), (1, 1, 1)) for share in range(SHARES + 1)]
     return (torch.stack(seen).reshape(SHARES + 1, n) > 0).any(0).long()
 
@@ -94,6 +95,7 @@ def _filled(leaf: Conditional, prior: Draws, seeds: Sequence[int], numbers: Tens
     for number in numbers.unique().tolist():
         found = [prior.drawn(part, one) for part, one in zip(parts, _seeded(seeds, number), strict=True)]
         new[numbers == number] = torch.cat(found)[numbers == number]
+    # A leaf that leaves nothing open stays itself, and costs what it costs for all samples together.
     if new.equal(each):
         return leaf
     new = new.to(values)
@@ -111,7 +113,7 @@ def _around(composition: Composition, prior: Draws, n: int, seeds: Sequence[int]
     denoiser = conditional[0].denoiser
     if not identifies_null(denoiser.rule):
         return None
-    # Draw, for the samples of each generator.
+    # Draw, for the samples of each generator; a prior may have nothing to say beside these conditions.
     conditions = [leaf.condition for leaf in conditional]
     found = [prior.around(conditions, n // len(seeds), one) for one in _seeded(seeds, "around")]
     rows = [one for one in found if one is not None]
@@ -130,12 +132,13 @@ def _parts(composition: Composition) -> list[Composition]:
 def _rebuilt(composition: Composition, changed: dict[int, Any], scene: Conditional | None) -> Composition:
     """The composition with other leaves, and with one more component in it, or in each of its `_parts`."""
     terms: list[tuple[Any, Any]] = []
-    compounds = False
+    has_compounds = False
     for leaf, weight in composition.terms.items():
         if isinstance(leaf, Compound):
-            compounds = True
+            # Each of its parts is an image, and has a scene of its own
+            has_compounds = True
             terms.append((leaf.remade([_rebuilt(part, changed, scene) for part in leaf.inside]), weight))
         else:
             terms.append((changed.get(id(leaf), leaf), weight))
     made = Composition(terms)
-    return made if scene is None or compounds else combine([made, scene], "product")
+    return made if scene is None or has_compounds else combine([made, scene], "product")

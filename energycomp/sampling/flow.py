@@ -84,6 +84,7 @@ class FlowScheduler:
     @property
     def init_noise_sigma(self) -> float:
         """The length of the flow's samples at the current level, for variance-preserving ones of unit variance."""
+        # r = sqrt((1 - t)^2 + t^2)
         level = float(self.inner.sigmas[self.step_index])
         return ((1 - level) ** 2 + level**2) ** 0.5
 
@@ -100,6 +101,7 @@ class FlowScheduler:
         return_dict: bool = False,  # noqa: ARG002 - always a tuple
     ) -> tuple[Tensor]:
         """A tuple of one: the flow's samples (B, C, H, W) at the next level."""
+        # At its own timestep, which is another than that of the composition
         own = self.inner.timesteps[self.step_index]
         moved: tuple[Tensor] = self.inner.step(model_output, own, sample, generator=generator, return_dict=False)
         self.step_index += 1

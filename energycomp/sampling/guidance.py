@@ -128,13 +128,16 @@ class ClassifierFree:
     def weighted(self, composition: EnergyComponent, /) -> Composition:
         """u + s R(C); of what is observed, inside: an observation counts once, whatever the scale."""
         whole = Composition.of(composition)
+        # An observed composition is guided inside of the observation
         leaf = sole_leaf(whole)
         if isinstance(leaf, Gathers) and isinstance(leaf, Compound):
             return Composition.of(leaf.remade([self.weighted(part) for part in leaf.inside]))
-        return combine([self.scale * whole, whole.unconditional], "product")  # u stays where the scale is 0
+        # s C & u, which is u where the scale is 0
+        return combine([self.scale * whole, whole.unconditional], "product")
 
     def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
         def combine(cond: Tensor, uncond: Tensor, share: Tensor) -> Tensor:
+            # The scale at each sample's share of the trajectory, and at each pixel
             shape = tuple(cond.shape[1:])
             scale = self.scale.at(share, shape).to(cond) if isinstance(self.scale, Weight) else self.scale
             return classifier_free(cond, uncond, scale)
@@ -170,6 +173,7 @@ class AttributeGuidance:
         whole = Composition.of(composition)
         if self.scale == 1.0:
             return whole
+        # s from the start on, and 1 before
         scale = 1.0 + (self.scale - 1.0) * during(self.start) if self.start else self.scale
         terms: list[tuple[Any, AnyWeight]] = []
         for leaf, weight in whole.terms.items():
@@ -277,6 +281,7 @@ class _OfDiffusers:
         guider = copy.deepcopy(self.guider)  # its own `new` forgets arguments given by position
 
         def combine(cond: Tensor, uncond: Tensor, share: Tensor) -> Tensor:
+            # The step that this share of the trajectory is, of as many that are evenly spaced
             step = min(int(float(share[0]) * num_inference_steps + ROUNDING), num_inference_steps - 1)
             guider.set_state(step=step, num_inference_steps=num_inference_steps, timestep=None)
             guider.prepare_inputs({})  # where those with momentum begin anew

@@ -62,7 +62,7 @@ def _followed(steps: AnySteps, callback: StepCallback | None, progress: bool) ->
     levels = steps.levels
     total = f" of {len(levels)}" if isinstance(levels, Sized) else ""
     for level in shown(levels, "sampling", show=progress):
-        # Step.
+        # Take x to the next level; an error says in which step it happened.
         try:
             steps.step(level)
         except NonFiniteError as error:
@@ -133,6 +133,7 @@ def sample(
     made = _prepared(scheduler, num_inference_steps, device)
     if initial is None:
         initial = draw_noise(shape, generator=random, device=device, dtype=dtype)
+    # Follow the scheduler from there.
     steps = _Scheduled(predict, made, random, initial.to(device, dtype) * made.init_noise_sigma)
     return _followed(steps, callback_on_step_end, progress).x
 
@@ -158,6 +159,7 @@ class SchedulerSampler:
 
     def start(self, run: Run, /) -> _Scheduled:
         """Noise at the first timestep of the scheduler."""
+        # The scheduler, for the schedule and the prediction type of the composition.
         target = run.target
         space = target.noised_space
         scheduler = make_scheduler(
@@ -171,6 +173,7 @@ class SchedulerSampler:
         def predict(x: Tensor, timestep: Tensor, kind: str) -> Tensor:
             return target.compose(x, timestep, prediction_type=cast("PredictionType", kind))
 
+        # Noise, of the scheduler's scaling.
         return _Scheduled(predict, made, run.generator, run.noise() * made.init_noise_sigma)
 
 
@@ -216,6 +219,7 @@ def _prepared(scheduler: Scheduler, num_inference_steps: int, device: torch.devi
         InputError: a number of steps that it does not take, or timesteps outside the schedule.
     """
     scheduler = copy.deepcopy(scheduler)
+    # As many steps as it has timesteps, at most.
     T = int(scheduler.config.num_train_timesteps)
     name = type(scheduler).__name__
     if not is_whole(num_inference_steps) or not 1 <= num_inference_steps <= T:
@@ -233,7 +237,8 @@ def _prepared(scheduler: Scheduler, num_inference_steps: int, device: torch.devi
     # Timesteps of this run.
     try:
         scheduler.set_timesteps(num_inference_steps, device=device)
-        # np.arange(T, 0, -T / n) is rounded to n + 1 values for some n, 61 of 1000 say, and the last timestep is -1.
+        # np.arange(T, 0, -T / n) is rounded to n + 1 values for some n, 61 of 1000 say, and the last timestep is -1:
+        # it is left out where steps have strides, and the others are spaced anew.
         if scheduler.timesteps.min() < 0 and scheduler.config.get("timestep_spacing") == "trailing":
             if strides:
                 scheduler.timesteps = scheduler.timesteps[scheduler.timesteps >= 0]

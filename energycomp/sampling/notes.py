@@ -53,18 +53,22 @@ def _counts(composition: Composition) -> Counter[tuple[str, int]]:
 
 def _most(weights: list[AnyWeight], shape: tuple[int, ...]) -> int:
     """How many of the weights are above 0 somewhere, in the sample of a batch that has the most."""
-    above = [_above(weight, shape) if isinstance(weight, Weight) else torch.tensor([weight > 0]) for weight in weights]
-    return int(sum(above, torch.zeros(1, dtype=torch.long)).max())
+    count = torch.zeros(1, dtype=torch.long)  # of each sample, or the same for all
+    for weight in weights:
+        count = count + (_above(weight, shape) if isinstance(weight, Weight) else int(weight > 0))
+    return int(count.max())
 
 
 def _above(weight: Weight, shape: tuple[int, ...]) -> Tensor:
     """Whether a weight is above 0 at any pixel and noise level, for each sample (N,) or for all of them (1,)."""
+    # Over pixels, then over the noise levels of each sample
     largest = weight.everywhere(shape).flatten(1).amax(1)
     return largest.reshape(-1, weight.samples or 1).amax(0) > LEAST_VALUE
 
 
 def strayed(samples: Tensor, space: NoisedSpace, sampler: Sampler) -> list[str]:
     """A note where samples leave the data by far; none where neither a range nor a processor tells."""
+    # How far they reach, and how far data do, by their range or by their standard deviation.
     if space.value_range is None and space.places is None:
         return []
     most = float(samples.abs().max())

@@ -102,6 +102,7 @@ def filled(composition: Composition, prior: Any, rows: int, generator: Generator
         return composition, generator
     if not isinstance(prior, Draws):
         raise InputError(f"got prior={prior!r}; expected a conditioner that draws what is open, or False; leave it out")
+    # What all samples share is drawn by the first generator of a list
     made = as_generators(generator)
     sources = made if isinstance(made, list) else [made]
     return drawn(composition, prior, rows, sources if rows > 1 else sources[:1]), made
@@ -111,8 +112,10 @@ def guided_target(
     composition: Composition, guidance: Any, sampler: Sampler, steps: int, precision: Literal["no", "bf16"]
 ) -> Target:
     """What is sampled: the composition with weights that guide it, or with what guides its predictions."""
+    # A guidance that is a composition: samplers follow it as any other
     if isinstance(guidance, LinearGuidance):
         return Target(guidance.weighted(composition), precision)
+    # Another one changes predictions, which the loop of a scheduler alone takes
     if not isinstance(sampler, SchedulerSampler):
         check_sampled(guidance)
     return Target(composition, precision, None if guidance is None else guidance.guide(steps))

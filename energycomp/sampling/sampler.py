@@ -57,6 +57,7 @@ class Run:
 
     def uniform(self, rows: tuple[int, ...]) -> Tensor:
         """Uniform numbers in (0, 1), of shape `rows`, in float64; see `noise`."""
+        # Through the distribution function of the normal: uniform numbers of each sample's own generator
         normal = draw_noise(rows, generator=self.generator, device=self.target.device)
         return torch.special.ndtr(normal.double())
 
@@ -98,6 +99,7 @@ class SamplingReport:
     def warnings(self) -> tuple[str, ...]:
         """Reasons not to trust the samples, one sentence each; none does not mean that they are right."""
         found = list(self.notes)
+        # Chains that hardly move do not reach the density
         still = [t for t, rate in self.acceptance.items() if rate < STUCK]
         if still:
             where = f"at {len(still)} of {len(self.acceptance)} timesteps"

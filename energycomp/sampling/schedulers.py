@@ -104,6 +104,7 @@ def make_scheduler(
         return scheduler
     # A class is built for the composition.
     names = _names(scheduler)
+    # It is asked for what the composition predicts, where it takes that, so that nothing is converted.
     prediction_type = scheduled_as(prediction_type)
     if names & {PNDM}:
         prediction_type = "v_prediction" if _averages_noise(scheduler, alphas_cumprod) else "epsilon"
@@ -140,6 +141,7 @@ def _find(name: str) -> type:
     with without_compiler():
         import diffusers
 
+    # In any case, with or without "Scheduler".
     known = {full.lower(): full for full in dir(diffusers) if full.endswith("Scheduler")}
     low = name.lower()
     full = known.get(low) or known.get(low + "scheduler")
@@ -183,9 +185,13 @@ def _check_instance(scheduler: Scheduler, alphas_cumprod: Tensor) -> None:
 def _has_schedule(scheduler: Scheduler, alphas_cumprod: Tensor) -> bool:
     got = scheduler.alphas_cumprod
     expected = alphas_cumprod.to(got)
-    both = min(len(got), len(expected))  # the longer one may have further timesteps of pure noise
+    # Equal at the timesteps that both have
+    both = min(len(got), len(expected))
+    if not torch.allclose(got[:both], expected[:both], rtol=0, atol=1e-4):
+        return False
+    # The longer one may have further timesteps of pure noise
     rest = torch.cat([got[both:], expected[both:]])
-    return torch.allclose(got[:both], expected[:both], rtol=0, atol=1e-4) and bool((rest < 2e-4).all())
+    return bool((rest < 2e-4).all())
 
 
 def _check_schedule(scheduler: Scheduler, alphas_cumprod: Tensor) -> None:
@@ -211,15 +217,15 @@ class _Steps(Protocol):
 
 def _is_plain(scheduler: Scheduler) -> bool:
     """Whether it has an `alphas_cumprod`, a prediction type of ours, and steps by prediction, timestep and sample."""
+    # A step by prediction, timestep and sample, without anything else that a caller has to know
     if not isinstance(scheduler, _Steps):
         return False
     parameters = inspect.signature(scheduler.step).parameters.values()
     needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
-    return (
-        isinstance(vars(scheduler).get("alphas_cumprod"), Tensor)
-        and scheduler.config.get("prediction_type") in VARIANCE_PRESERVING
-        and set(needed) <= {"model_output", "timestep", "sample"}
-    )
+    has_step = set(needed) <= {"model_output", "timestep", "sample"}
+    # A variance-preserving schedule, and a type of prediction that a composition has
+    has_schedule = isinstance(vars(scheduler).get("alphas_cumprod"), Tensor)
+    return has_step and has_schedule and scheduler.config.get("prediction_type") in VARIANCE_PRESERVING
 
 
 def _build(cls: Any, alphas_cumprod: Tensor, prediction_type: str, value_range: ValueRange | None) -> Scheduler:
@@ -233,6 +239,7 @@ def _build(cls: Any, alphas_cumprod: Tensor, prediction_type: str, value_range: 
         "lower_order_final": True,
         "skip_prk_steps": True,  # the Runge-Kutta warm-up of PNDM asks for timesteps beyond T
     }
+    # Those that the class has.
     taken = inspect.signature(cls.__init__).parameters
     options = {key: value for key, value in wanted.items() if key in taken}
     # The schedule of the composition, as betas.
@@ -248,5 +255,7 @@ def _build(cls: Any, alphas_cumprod: Tensor, prediction_type: str, value_range: 
 
 
 def _betas(alphas: Tensor) -> NDArray[np.float64]:
-    betas: NDArray[np.float64] = (1 - alphas / torch.cat([torch.ones_like(alphas[:1]), alphas[:-1]])).numpy()
+    # beta_t = 1 - alpha_bar_t / alpha_bar_(t-1), with alpha_bar = 1 before the first timestep
+    before = torch.cat([torch.ones_like(alphas[:1]), alphas[:-1]])
+    betas: NDArray[np.float64] = (1 - alphas / before).numpy()
     return betas

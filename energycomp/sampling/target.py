@@ -94,10 +94,13 @@ def _composition(component: EnergyComponent) -> Composition:
 
 def inner_leaves(composition: Composition) -> list[Any]:
     """The leaves of a composition, with those inside a mixture, or an observed composition, in its place."""
-    found: dict[Any, None] = {}
+    found: dict[Any, None] = {}  # each once, in their order
     for leaf in composition.terms:
-        inner = [one for part in leaf.inside for one in inner_leaves(part)] if isinstance(leaf, Compound) else [leaf]
-        found |= dict.fromkeys(inner)
+        if not isinstance(leaf, Compound):
+            found[leaf] = None
+            continue
+        for part in leaf.inside:
+            found |= dict.fromkeys(inner_leaves(part))
     return list(found)
 
 
@@ -123,10 +126,13 @@ class Target:
     guide: Guide | None = None
 
     def __attrs_post_init__(self) -> None:
-        networks = [group.network for group in self.groups if isinstance(group, Denoiser)]
-        if self.mixed_precision == "bf16" and any(w.dtype == torch.float16 for n in networks for w in n.parameters()):
-            got = f"got mixed_precision='bf16' for {self.composition!r}, whose network is in float16"
-            raise InputError(f"{got}; expected float32 or bfloat16; leave mixed_precision out")
+        if self.mixed_precision == "no":
+            return
+        # Autocast does not mix float16 with bfloat16
+        for group in self.groups:
+            if isinstance(group, Denoiser) and any(w.dtype == torch.float16 for w in group.network.parameters()):
+                got = f"got mixed_precision='bf16' for {self.composition!r}, whose network is in float16"
+                raise InputError(f"{got}; expected float32 or bfloat16; leave mixed_precision out")
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -148,6 +154,7 @@ class Target:
         >>> target.weights_at(999.0), target.weights_at(99.0)
         ((1.0, 1.0), (0.0, 1.0))
         """
+        # Numbers at each noise level, which is a share of the trajectory
         space = self.noised_space
         terms = level_weights(self.composition.terms, space.sample_shape, "this sampler", LOOP)
         share = float(noise_share(torch.tensor([timestep]), len(space.alphas_cumprod)))
@@ -190,6 +197,7 @@ class Target:
 
     def compose(self, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon") -> Tensor:
         """The composed, and guided, prediction (B, C, H, W) at timesteps (B,), see `energycomp.components.predict`."""
+        # Without guidance, the weighted sum of the leaves.
         guide = self.guide
         if guide is None:
             with self._precision():

@@ -9,8 +9,8 @@ from torchmetrics import MetricCollection
 from energycomp import infer
 from energycomp.components import mixed_of
 from energycomp.images import to_unit
-from energycomp.inference import Problem, Solution, explain
-from energycomp.inference.attributes import DRAWS, SWEEPS, ObjectWords, read_attributes, refine_numbers
+from energycomp.inference import Problem, Solution, explain, refine_numbers
+from energycomp.inference.attributes import DRAWS, SWEEPS, ObjectWords, read_attributes
 from energycomp.inference.problem import make_problem
 from energycomp.testing import Labels, planted, tinted_model
 from energycomp_edit import edit

@@ -43,6 +43,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.components import function_name
 from energycomp.errors import InputError
 from energycomp.sampling import Level, Target
 from energycomp_samplers.constraints import RULED_OUT, Constraint
@@ -255,7 +256,7 @@ def _shortened(drift: Tensor, least: float) -> Tensor:
 
 def _gradient(raw: Tensor, x: Tensor, f: Any) -> Tensor:
     """The gradient of raw (G, P) with respect to particles (G, P, *shape)."""
-    name = getattr(f, "__qualname__", repr(f))
+    name = function_name(f)
     instead = "correct it, or leave gradient= out"
     if not raw.requires_grad:
         raise InputError(f"got no gradient of the constraint {name}; expected torch operations on samples; {instead}")

@@ -8,9 +8,8 @@ added only while the count is open.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 from typing import ClassVar
 
 import attrs
@@ -19,22 +18,14 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.fields import number, whole
-from energycomp.inference import (
-    NoiseBank,
-    ObjectWords,
-    Problem,
-    QuadraticForm,
-    SearchInterrupted,
-    Solution,
-    read_attributes,
-)
+from energycomp.inference import NoiseBank, Problem, QuadraticForm, SearchInterrupted, Solution, read_attributes
 from energycomp.seeds import as_generator
 from energycomp_solvers.shared.compare import compared
 from energycomp_solvers.shared.configurations import counts_without_repeats
+from energycomp_solvers.shared.finish import Answer, finished
 from energycomp_solvers.shared.held_out import HeldOut
 from energycomp_solvers.shared.lattice import Screen
 from energycomp_solvers.shared.newton import is_apart, newton_step
-from energycomp_solvers.shared.refit import Refit
 from energycomp_solvers.shared.repair import Repair
 from energycomp_solvers.shared.subsets import add_each, greedy, promising, still_falls, subset_errors, swap
 
@@ -58,20 +49,6 @@ class _Found:
     chosen: list[int]
     extra: list[int]
     errors: Sequence[float]
-
-
-@attrs.frozen(eq=False)
-class _Answer:
-    """Components, what is known of their words, values that were not taken, and the form over all on held-out draws.
-
-    With `refit` the components are known on the draws that choose.
-    """
-
-    values: Tensor
-    words: ObjectWords | None
-    rivals: Tensor
-    chooses: QuadraticForm
-    refit: Refit | None = None
 
 
 @attrs.frozen
@@ -130,72 +107,88 @@ class Pursuit:
         candidates = problem.slots[0].candidates
         if candidates is None:
             return self._search(problem, most, generator)
-        # Pursue among the given values
+        return self._choose(problem, candidates, most, generator)
+
+    def _choose(self, problem: Problem, candidates: Tensor, most: int, generator: torch.Generator | None) -> Solution:
+        """The answer among listed values, which are not moved."""
         counts_without_repeats(problem, len(candidates))
         spent = [problem.rows]
+
+        # Evaluate all values on the draws that select.
         form = problem.quadratic(candidates, problem.draw(self.draws, generator))
         spent.append(problem.rows)
+
+        # Pursue: which values, and in which order.
         found = self._chosen(problem, candidates, form)
         spent.append(problem.rows)
-        # Decide how many there are, on draws of their own
+
+        # Decide how many of them there are, on draws that did not select them.
         held_out = HeldOut(problem, found.atoms, [problem.draw(n, generator) for n in _parts(most)])
         kept = held_out.decided(found.form, found.chosen, found.extra, self.p_value)
-        spent += [problem.rows] * 2  # listed values are not moved
-        # Compare the answer with the best other one, on further draws
+        spent += [problem.rows] * 2  # the stage "polish" costs nothing
+
+        # Compare the answer with the best other one, on further draws.
         spare = [k for k in held_out.known if k not in kept]
-        answer = _Answer(found.atoms[kept], None, found.atoms[spare], held_out.form([*kept, *spare]))
+        answer = Answer(found.atoms[kept], None, found.atoms[spare], held_out.form([*kept, *spare]))
         draws = min(held_out.draws, max(1, most // 2))
-        return _finished(problem, spent, draws, {"error": found.errors}, generator, None, answer)
+        return finished(problem, spent, draws, {"error": found.errors}, generator, None, answer)
 
     def _search(self, problem: Problem, most: int, generator: torch.Generator | None) -> Solution:
         """The answer of continuous values."""
-        # Look where components may be, and pursue them.
         spent = [problem.rows]
+        goes_on = problem.has_empty and self.budget > 0
+        half = max(1, most // 2)
+
+        # Look where components may be: the lattice, on one draw.
         screen = Screen.of(problem, self._low(problem, generator), self.side)
         spent.append(problem.rows)
+
+        # Pursue: which values, moved between the points of the lattice.
         found = self._pursue(problem, screen)
         spent.append(problem.rows)
 
-        # Decide how many there are. A search that goes on decides again, with more draws.
-        goes_on = problem.has_empty and self.budget > 0
-        half = max(1, most // 2)
+        # Decide how many of them there are, on draws that did not select them; a repair decides again, with more draws.
         banks = [problem.draw(n, generator) for n in _parts(half if goes_on else most)]
         held_out = HeldOut(problem, found.atoms, banks)
         kept = held_out.decided(found.form, found.chosen, found.extra, self.p_value)
         values = found.atoms[kept]
         spent.append(problem.rows)
 
-        # Move them, read their words, and look again at what is doubted.
+        # Rivals: what was not taken, and is no other place of what was.
         reach = 1.0 / self.side
         support = problem.slots[0].support
         unlike = [k for k in held_out.known if k not in kept and is_apart(support, found.atoms[[k]], values, reach)]
         rivals = found.atoms[unlike]
         chooses = held_out.form([*kept, *unlike])
+
+        # Polish: move all values at once, where no words are to be read first.
         if kept and not problem.asks_words:
             values = self._polished(problem, values, generator)
         spent.append(problem.rows)
+
+        # Read the words of each component.
         words = None
         decides = as_generator(DECIDING)
         if problem.asks_words and problem.mixed is not None:
             words = read_attributes(problem, values, draws=FIRST_WORDS, sweeps=1, generator=decides)
             values = words.values
             rivals = problem.mixed.opened(rivals)
-        first = better = _Answer(values, words, rivals, chooses)
+        first = better = Answer(values, words, rivals, chooses)
         trace: dict[str, Sequence[float]] = {"error": found.errors}
-        finished = partial(_finished, problem, spent, min(held_out.draws, half), trace, generator, decides)
+        solution_of = partial(finished, problem, spent, min(held_out.draws, half), trace, generator, decides)
         if not goes_on:
-            return finished(first)
+            return solution_of(first)
 
-        # Go on. At Ctrl-C the first answer remains.
+        # Repair: look again at what is doubted, within the budget. At Ctrl-C the first answer remains.
         try:
             repair = Repair.of(problem, values, (screen.atoms, screen.form.atoms[0]), self.p_value, decides, words)
             repair.run(self.budget)
             trace["doubts"] = repair.doubted()
             if not repair.is_as_it_was:
-                better = _Answer(repair.values, repair.words(), repair.rivals(), repair.compares(), repair.refit)
+                better = Answer(repair.values, repair.words(), repair.rivals(), repair.compares(), repair.refit)
         except KeyboardInterrupt as stop:
-            raise SearchInterrupted(partial(finished, first)) from stop
-        return finished(better)
+            raise SearchInterrupted(partial(solution_of, first)) from stop
+        return solution_of(better)
 
     def _low(self, problem: Problem, generator: torch.Generator | None) -> NoiseBank:
         """Draws of the lowest third of the timesteps, in their order."""
@@ -203,8 +196,11 @@ class Pursuit:
 
     def _chosen(self, problem: Problem, atoms: Tensor, form: QuadraticForm) -> _Found:
         """Matching pursuit among given values. Costs no network evaluation."""
+        # Add values one by one, each the one that lowers the error most
         added, errors = greedy(form, problem.counts, problem.weighting)
+        # Exchange each for another one, while that lowers the error
         chosen = swap(form, added, problem.weighting)
+        # What would be added next, which the held-out draws may want
         extended, _ = greedy(form, (len(chosen) + self.extra,) * 2, problem.weighting, chosen)
         return _Found(atoms, form, chosen, extended[len(chosen) :], errors)
 
@@ -219,26 +215,34 @@ class Pursuit:
         low, high = problem.counts
         weighting = problem.weighting
         reach = 0.5 / self.side
-        # Begin with the values of the lattice that explain most by themselves
-        first = promising(screen.form, problem.counts, weighting, PROMISING)
         quadratic = partial(problem.quadratic, bank=screen.bank)
+
+        # Begin with no component, and with the values of the lattice that explain most by themselves.
+        first = promising(screen.form, problem.counts, weighting, PROMISING)
         atoms, form = screen.admit(first, screen.atoms[:0], None)
         orders: list[list[int]] = [[]]
         errors = [float(subset_errors(form, [], weighting).mean())]
+
         while len(orders) <= high + self.extra:
-            # Stop where the last additions did not lower the error
+            # Stop where the last additions did not lower the error.
             if len(errors) > max(low, errors.index(min(errors)) + max(self.extra, 1)):
                 break
-            # Search the lattice again, given what is chosen
+
+            # Search the lattice again for what the chosen values leave unexplained.
             order = orders[-1]
             if order:
                 atoms, form = screen.admit(screen.best(form, order, FURTHER), atoms, form)
             if len(order) == len(form):
                 break
-            # Add the value that lowers the error most, and exchange the others
-            order = swap(form, [*order, int(add_each(form, order, weighting).argmin())], weighting, rounds=2)
+
+            # Add the value that lowers the error most.
+            added = int(add_each(form, order, weighting).argmin())
+
+            # Exchange: a value that stood for two components becomes that of one of them.
+            order = swap(form, [*order, added], weighting, rounds=2)
+
+            # Move what is new by Gauss-Newton steps, while these lower the error.
             places = [place for place, k in enumerate(order) if k not in orders[-1]]
-            # Move what is new, while that lowers the error
             for _ in range(MOVES):
                 before = float(subset_errors(form, order, weighting).mean())
                 atoms, form, order = newton_step(problem, quadratic, atoms, form, order, places, reach=reach)
@@ -246,10 +250,15 @@ class Pursuit:
                     break
             orders.append(order)
             errors.append(float(subset_errors(form, order, weighting).mean()))
-        # The count of least error, with all its values moved together
+
+        # Choose the count of least error, of those that are asked for.
         most = len(orders) - 1
         count = min(range(min(low, most), min(high, most) + 1), key=errors.__getitem__)
+
+        # Keep what was added beyond it, which the held-out draws may want.
         extra = [k for k in orders[-1] if k not in orders[count]][: self.extra]
+
+        # Move all its values together.
         atoms, form, chosen = newton_step(problem, quadratic, atoms, form, orders[count], range(count), reach=reach)
         return _Found(atoms, form, chosen, extra, errors)
 
@@ -267,31 +276,6 @@ class Pursuit:
             if not still_falls(form, chosen, problem.weighting, before, ARRIVED):
                 break
         return values[chosen]
-
-
-def _finished(
-    problem: Problem,
-    spent: Sequence[int],
-    draws: int,
-    trace: Mapping[str, Sequence[float]],
-    generator: torch.Generator | None,
-    decides: torch.Generator | None,
-    answer: _Answer,
-) -> Solution:
-    """An answer beside the best other one. Its words, if it has some, are read with more draws."""
-    values = answer.values
-    words = answer.words
-    if words is not None:
-        words = read_attributes(problem, values, sweeps=2, known=words, generator=decides)
-        values = words.values if answer.refit is None else answer.refit.settled(words.values)
-    spent = [*spent, problem.rows]
-    # Compare them on draws of their own.
-    solution = compared(problem, values, answer.rivals, draws, trace, generator, answer.chooses)
-    if words is not None:
-        solution = attrs.evolve(solution, **words.posteriors(problem))
-    # Say what each stage cost, of the evaluations that were spent before each.
-    rows = [after - before for before, after in pairwise([*spent, solution.rows])]
-    return attrs.evolve(solution, trace={**solution.trace, "rows": rows})
 
 
 def _parts(draws: int) -> list[int]:

@@ -69,24 +69,24 @@ class Relaxed:
         """
         generator = as_generator(generator)
         atoms, slots = dictionary(problem)
-        # Descend from several shares for each count, and round what they become
         bank = problem.draw(self.fresh_draws or problem.default_draws, generator)
         form = problem.quadratic(atoms, bank) if self.mix == "predictions" else None
-        answers = {
-            answer
-            for count in range(problem.counts[0], problem.counts[1] + 1)
-            if count or problem.has_empty
-            for shares in self._shares(problem, atoms, slots[:count], form, generator)
-            for answer in rounded(problem, shares, slots[:count])
-        }
-        # Score the answers, which use few of the values
+        answers: set[tuple[int, ...]] = set()
+        least, most = problem.counts
+        for count in range(least if problem.has_empty else max(least, 1), most + 1):
+            # Descend from several shares, and round what each becomes
+            for shares in self._shares(problem, atoms, slots[:count], form, generator):
+                answers.update(rounded(problem, shares, slots[:count]))
+        # Evaluate the values that the answers use, which are few, unless all are known
         used = range(len(atoms)) if form is not None else sorted(set(chain(*answers)))
         form = form if form is not None else problem.quadratic(atoms[list(used)], bank)
+        # Score the answers
         place = {atom: row for row, atom in enumerate(used)}
-        ranked = sorted(
-            (float(subset_errors(form, [place[atom] for atom in answer], problem.weighting).mean()), answer)
-            for answer in answers
-        )
+        scored: list[tuple[float, tuple[int, ...]]] = []
+        for answer in answers:
+            errors = subset_errors(form, [place[atom] for atom in answer], problem.weighting)
+            scored.append((float(errors.mean()), answer))
+        ranked = sorted(scored)
         # Compare the best two on draws of their own
         fresh_bank = problem.draw(len(bank), generator)
         fresh = [errors_of(problem, atoms[list(answer)], fresh_bank) for _, answer in ranked[:2]]
@@ -174,7 +174,7 @@ def descend_shares(
                 )
             (slope,) = torch.autograd.grad(error, free)
         slope = torch.where(legal, slope, 0.0)
-        # along the simplex: what all values of a slot share moves nothing
+        # The slope along the simplex: what all values of a slot share moves nothing
         slope = torch.where(legal, slope - slope.sum(-1, keepdim=True) / legal.sum(-1, keepdim=True), 0.0)
         # A step, shorter the more slopes there were, and back to legal shares
         squares = squares + slope.square().sum(-1, keepdim=True)
@@ -214,12 +214,11 @@ def rounded(problem: Problem, shares: Tensor, slots: Sequence[Sequence[int]]) ->
     found = linear_sum_assignment(table.cpu(), maximize=True)[1] if problem.distinct else table.argmax(1)
     chosen = [int(atom) for atom in found]
     # The exchange that costs the least share
-    gaps = {
-        (k, other): float(table[k, chosen[k]] - table[k, other])
-        for k, slot in enumerate(slots)
-        for other in slot
-        if other not in chosen
-    }
+    gaps: dict[tuple[int, int], float] = {}
+    for k, slot in enumerate(slots):
+        for other in slot:
+            if other not in chosen:
+                gaps[k, other] = float(table[k, chosen[k]] - table[k, other])
     answers = [chosen]
     if gaps:
         changed, other = min(gaps, key=gaps.__getitem__)

@@ -99,7 +99,8 @@ class SGD:
                 others += [(mean, values) for mean, values in zip(means, finalists, strict=True) if mean > means[least]]
                 # A greater count must be significantly better
                 if best_errors is None or paired(errors[least], best_errors)[2] < self.p_value:
-                    best, best_errors = finalists[least], errors[least]
+                    best = finalists[least]
+                    best_errors = errors[least]
                 else:
                     others.append((means[least], finalists[least]))
         # Compare with the best other answer, on draws of their own

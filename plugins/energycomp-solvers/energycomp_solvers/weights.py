@@ -66,12 +66,9 @@ class Weights:
         else:
             terms, weights = _stepped(problem, atoms, self.steps, self.learning_rate, generator)
         # The values of greatest weight are an answer for each count
-        answers = [
-            answer
-            for count in range(low, high + 1)
-            if count or problem.has_empty
-            for answer in _answers(problem, slots, weights, count)
-        ]
+        answers: list[list[int]] = []
+        for count in range(low if problem.has_empty else max(low, 1), high + 1):
+            answers += _answers(problem, slots, weights, count)
         # Rank them by their error with the weights of the rule, and compare the best two
         errors = [float(subset_errors(terms, answer, problem.weighting).mean()) for answer in answers]
         ranked = sorted(zip(errors, answers, strict=True))[:2]
@@ -87,7 +84,9 @@ def _stepped(
     free = torch.full((len(atoms),), problem.weighting(len(atoms)) / 2, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([free], lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=learning_rate / 10)
-    b, gram, c = (torch.zeros(1, *shape, dtype=torch.float64) for shape in ((len(atoms),), (len(atoms),) * 2, ()))
+    b = torch.zeros(1, len(atoms), dtype=torch.float64)
+    gram = torch.zeros(1, len(atoms), len(atoms), dtype=torch.float64)
+    c = torch.zeros(1, dtype=torch.float64)
     for _ in range(steps):
         # The gradient on one draw, and a step to weights >= 0
         step = terms_of(problem, atoms, problem.draw(1, generator))

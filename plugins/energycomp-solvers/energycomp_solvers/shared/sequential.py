@@ -34,11 +34,16 @@ def nominal_level(draws: tuple[int, ...], level: float) -> float:
 
 @cache
 def _nominal(draws: tuple[int, ...], level: float) -> float:
+    # Between Bonferroni's level, which stops too rarely, and that of one look, which stops too often
+    low = level / len(draws)
+    high = level
     # Bisection: the probability to stop grows with the nominal level
-    low, high = level / len(draws), level  # Bonferroni, and one look
     for _ in range(30):
         middle = (low + high) / 2
-        low, high = (middle, high) if stopping(draws, [middle] * len(draws)) < level else (low, middle)
+        if stopping(draws, [middle] * len(draws)) < level:
+            low = middle
+        else:
+            high = middle
     return low
 
 

@@ -1,0 +1,29 @@
+"""Inner products of long rows, accumulated in float64: a Gram matrix is a difference of large sums."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SLICE = 2048  # numbers of a row widened to float64 at a time: a slice of a dictionary stays in the cache
+
+
+def inner_products(left: Tensor, right: Tensor) -> Tensor:
+    """Inner products (M, m) of the rows of (M, P) and (m, P).
+
+    >>> inner_products(torch.eye(2), torch.tensor([[3.0, 4.0]])).tolist()
+    [[3.0], [4.0]]
+    """
+    total = torch.zeros(len(left), len(right), dtype=torch.float64, device=left.device)
+    for a, b in zip(left.split(SLICE, 1), right.split(SLICE, 1), strict=True):
+        total.addmm_(a.double(), b.double().T)
+    return total
+
+
+def squared_norms(rows: Tensor) -> Tensor:
+    """Squared norms (M,) of rows (M, P).
+
+    >>> squared_norms(torch.tensor([[3.0, 4.0]])).tolist()
+    [25.0]
+    """
+    return torch.stack([part.double().square().sum(1) for part in rows.split(SLICE, 1)]).sum(0)
