@@ -115,7 +115,7 @@ def sample_best(
     rankings: list[Ranking] = []
     with count_rows() as spent:
         for start in range(0, n * best_of, size):
-            # Draw
+            # Draw some of the samples
             some = generators[start : start + size] if isinstance(generators, list) else generators
             drawn.append(composer.sample(size, generator=some, output_type="latent", **options))
             # Rank what an image shows: what is left after clipping

@@ -251,7 +251,7 @@ class Problem:
                 return left, None
             parts = []
             for k in range(count):
-                # r_k, that of all others: of none, what u leaves
+                # r_k, the residual of all others; without others, that of u
                 if count == 1:
                     rest = self._predicted.residuals_of_null(bank)
                 else:
@@ -316,15 +316,14 @@ class Problem:
         Traceback (most recent call last):
         energycomp.errors.InputError: got continuous slots for 'enumerate'; expected finite ones; use ...
         """
-        # The solver says what it needs
         if needs not in (*get_args(Needs), None):
             known = ", ".join(map(repr, get_args(Needs)))
             raise InputError(f"got needs = {needs!r} of {solver!r}; expected {known} or None; correct the solver")
-        # A search over listed values, and values that are not listed
+        # Values that are not listed, for a solver that tries all
         if needs == "finite" and any(slot.candidates is None for slot in self.slots):
             expected = "expected finite ones; use pursuit or sgd, or pass candidates="
             raise InputError(f"got continuous slots for {solver!r}; {expected}")
-        # A search that moves values, and values that cannot move
+        # Values that cannot move, for a solver that moves them
         listed = any(slot.support.is_discrete or slot.candidates is not None for slot in self.slots)
         if needs in ("continuous", "differentiable") and listed:
             expected = "expected continuous ones; use enumerate or pursuit, or leave candidates= out"

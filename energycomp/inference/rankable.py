@@ -22,7 +22,7 @@ def rankable(
 
     Then the other labels of the model, with which one component without u is compared, otherwise none.
     """
-    # Leaves of a denoiser
+    # Only leaves of denoisers can be ranked
     whole = Composition.of(composition)
     for leaf in whole.terms:
         if not isinstance(leaf, Conditional):

@@ -198,7 +198,7 @@ def rank_samples(
             lifts = _lifts(form.weighted_errors(taken), len(leaves))
             # Of a label, the lift over the best of the others
             found.append(lifts[lifts[:, 0].argmin()][None] if labels else lifts)
-        # The energy of each image that a constraint sees
+        # The energy of a constraint, for each image
         energy = None
         if constraint is not None:
             images = decoded(samples, "pt", decode=denoiser.decode, value_range=denoiser.noised_space.value_range)

@@ -205,10 +205,10 @@ def answer_line(record: Mapping[str, Any]) -> str:
     >>> answer_line({"count": 2, "sure": 0.973, "verdict": "sure"})
     '2 objects, sure 0.97'
     """
-    # How many
+    # How many components
     noun = record.get("noun", "object")  # a line of an earlier version has none
     parts = [f"{record['count']} {noun}{'' if record['count'] == 1 else 's'}"]
-    # How sure: this says all
+    # How sure the answer is; then nothing else is said
     if record.get("verdict") == "not trusted":
         return f"{parts[0]}, not trusted"
     if record.get("sure") is not None:

@@ -239,7 +239,7 @@ def _build(cls: Any, alphas_cumprod: Tensor, prediction_type: str, value_range: 
         "lower_order_final": True,
         "skip_prk_steps": True,  # the Runge-Kutta warm-up of PNDM asks for timesteps beyond T
     }
-    # Those that the class has.
+    # Of these options, those that the class takes.
     taken = inspect.signature(cls.__init__).parameters
     options = {key: value for key, value in wanted.items() if key in taken}
     # The schedule of the composition, as betas.

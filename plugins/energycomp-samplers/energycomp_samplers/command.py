@@ -72,7 +72,7 @@ def separate(
     the least to the greatest. The first column shows the image, the sum of the means, and what is not explained. Costs
     one network evaluation for each draw, source and step; a range of counts is a run for each.
     """
-    # Load the model, and read what is written for it before that takes long.
+    # Read what was asked for, and load the model.
     check_png(out)
     with loading(model):
         import torch
@@ -128,7 +128,6 @@ def _figure(found: Separation, y: Tensor, level: float, model: Model) -> tuple[I
     first = torch.stack([y, y - residual, residual.abs() / largest])
     each = torch.stack([found.mean, found.samples[0], widths / largest]).cpu()
     cells = torch.cat([first[:, None], each], dim=1).flatten(0, 1).clamp(0.0, 1.0)
-    # Names of columns and rows.
     heads = ["image", *(name[:24] for name in found.names)]
     rows = ["mean", "draw", f"interval, 0 to {largest:.2g}"]
     framed = [model.shown(one, side=SIDE) for one in to_output(from_unit(cells), "pil")]

@@ -127,7 +127,7 @@ class _Batches:
     @cached_property
     def shifts(self) -> Tensor:
         """P_i mu_i of each leaf, (K, *shape), in float64, by predictions at strong noise."""
-        # P_i mu_i is what is left of g_i without the part that all leaves share, whatever x is: the mean over a few
+        # P_i mu_i = g_i - sqrt(alpha_bar) / (1 - alpha_bar) x, for any x: the mean over a few
         random = torch.Generator().manual_seed(self.seed)
         x = torch.randn(POINTS, *self.target.noised_space.sample_shape, generator=random).to(self.target.device)
         timestep = torch.full((POINTS,), strong_noise(self.target), device=x.device)

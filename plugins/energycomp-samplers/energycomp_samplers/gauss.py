@@ -209,7 +209,7 @@ class _Drawn(Steps):
             b = self.run.target.weights_at(level.timestep)
             rest = (1.0 - sum(b)) / level.alpha**0.5 * x.double()
             return (weighted_sum(b, x0.double()) + rest).to(x0), self.product
-        # Second order
+        # Second order: the product of the Gaussians of all leaves
         found = self.product(x, x0, level)
         if not found.is_gaussian:
             self.problem = next((one.problem for one in found.spreads if one.problem), NO_GAUSSIAN)

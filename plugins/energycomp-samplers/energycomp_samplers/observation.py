@@ -264,7 +264,7 @@ class Observed(Composable):
                 observed.append(leaf)
             else:
                 parts.append(one)
-        # p(x) p(y_1 | x) times q(x) p(y_2 | x): the product of p and q, under both observations
+        # p(z) p(y_1 | z) times q(z) p(y_2 | z): the product of p and q, under both observations
         whole = combine([*(leaf.composition for leaf in observed), *parts], "product")
         observations = [one for leaf in observed for one in leaf.observations]
         return Observed(whole, tuple(observations))

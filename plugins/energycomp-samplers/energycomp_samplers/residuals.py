@@ -83,7 +83,7 @@ def residuals(composition: Composition) -> Residuals | None:
     >>> residuals(a & b) is None
     True
     """
-    # Inside a mixture, or what is observed, nobody would see a negated leaf.
+    # Samplers of negations do not look inside a mixture, or what is observed.
     for leaf in composition.terms:
         if isinstance(leaf, Compound) and any(residuals(part) is not None for part in leaf.inside):
             got = f"got {leaf!r}, which has a negated component inside"

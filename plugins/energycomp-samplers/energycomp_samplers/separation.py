@@ -191,7 +191,7 @@ class _Particles(Steps):
         b = level.beta * (1.0 - level.next_alpha) / (1.0 - level.alpha)
         c = level.next_alpha**0.5 * level.beta / (1.0 - level.alpha)
         self.x = self.x + b**0.5 * self.run.noise(rows)
-        # Foretell the prediction there: m~ = m + c C (b I + c^2 C)^-1 (x_s - mu(x_t, m)), in eigenvalues of C^-1.
+        # Foretell the prediction there: m~ = m + c C (b I + c^2 C)^-1 (x_s - mu(x_t, m)), by the eigenvalues of C^-1.
         surprise = self.x - level.mean(x, x0)
         self.expected = x0 + covariance.filtered(surprise, lambda precision: c / (b * precision + c**2))
 
@@ -225,7 +225,7 @@ def _answer(
         drawn = one.drawn.samples[chosen]
         samples.append(drawn)
         kinds.append(torch.tensor(one.kinds, device=drawn.device).expand(len(drawn), -1))
-        # y - sum_k A_k z_k.
+        # What these draws do not explain: y - sum_k A_k z_k.
         evidence = blend.evidence(one.kinds)
         unexplained.append(evidence.y - evidence.f(drawn))
     # Sources that could change places, in one order.

@@ -163,7 +163,7 @@ class Twist:
                 raw = raw * level.alpha**2
             if self.follows(level):
                 self.drift = _shortened(_gradient(raw, x, constraint.f), 0.5 / variance**0.5)
-        # On the way some particles stay that break the constraint; in the end none does
+        # On the way the limit keeps some particles that break the constraint; in the end psi is that of f itself
         log_psi = raw.detach() if level.is_last else _limited(raw.detach(), level.alpha)
         self.calls += log_psi.numel()
         self.rules_out_all = bool((log_psi <= -RULED_OUT).all(1).any())
