@@ -137,6 +137,11 @@ class HasTest(Protocol):
         ...
 
 
+def accepted_by(moves: object) -> Test | None:
+    """By which test moves are accepted; None for those without a test."""
+    return moves.test if isinstance(moves, HasTest) else None
+
+
 @runtime_checkable
 class Moves(Protocol):
     """Moves that leave pi_t as it is: `Langevin` up to the error of its step, `MALA` and `HMC` exactly."""

@@ -33,7 +33,7 @@ from energycomp.errors import InputError
 from energycomp.fields import one_of
 from energycomp.sampling import Level, Run, Sampled, SamplingReport, Steps
 from energycomp.seeds import draw_noise
-from energycomp_samplers.chain import MOVES, Chain, Density, HasTest, Moves
+from energycomp_samplers.chain import MOVES, Chain, Density, Moves, accepted_by
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import check_densities, clipped, weighted_sum
 from energycomp_samplers.local import Product, second_order
@@ -90,7 +90,7 @@ class Gauss:
     moves: Moves | None = attrs.field(default=None, validator=attrs.validators.optional(MOVES))
 
     def __attrs_post_init__(self) -> None:
-        if isinstance(self.moves, HasTest) and self.moves.test != "score":
+        if accepted_by(self.moves) == "energy":
             raise InputError(
                 f"got moves={self.moves!r}; expected the test 'score', because no component has the energy of the "
                 "noised product; give moves with test='score'"
