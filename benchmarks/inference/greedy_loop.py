@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = " ".join(f"--{name} {' '.join(map(str, getattr(options, name)))}" for name in ("draws", "keep"))
     note = (
         f"`python benchmarks/inference/greedy_loop.py --model {options.model} --data {options.data} -n {options.n} "
-        f"{'--given ' * options.given}{settings} --seed {options.seed}`: 1 thread, CPU seconds per image, of the search."
+        f"{'--given ' * options.given}{settings} --seed {options.seed}`: 1 thread, CPU seconds per image."
     )
     measure.write(path.with_suffix(""), measure.table(HEAD, table_rows(records[: options.n], options.seed), note))
 

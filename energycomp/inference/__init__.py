@@ -3,7 +3,6 @@
 from energycomp.inference.atoms import quadratic_form as quadratic_form
 from energycomp.inference.attributes import (
     ObjectWords as ObjectWords,
-    moved_numbers as moved_numbers,
     read_attributes as read_attributes,
     refine_numbers as refine_numbers,
 )

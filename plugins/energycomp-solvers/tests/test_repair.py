@@ -266,7 +266,9 @@ def test_components_with_words_move_to_their_places_together() -> None:
     torch.testing.assert_close(refit.forms[1].errors([0, 1]), whole.errors([0, 1]))
 
 
-def test_the_likeliest_words_are_compared_first_and_others_while_some_are_close(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_likeliest_words_are_compared_first_others_while_some_are_close(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Of six combinations two see the draw of high noise in each block; none of the second block is close."""
     model = tinted_model(beta=1e4)
     true = model.conditioner.parse(0.4, 0.5, tint="red", width="narrow")
