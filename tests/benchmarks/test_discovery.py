@@ -8,8 +8,11 @@ import torch
 from benchmarks.baselines.comparison import Answer, paired_difference, score
 from benchmarks.baselines.networks import OUTPUTS, ResNet, SlotAttention, kept, matched_error, padded
 from benchmarks.baselines.places import MOST, PlaceSet, SetUNet, set_condition
+from benchmarks.inference.greedy_loop import Classifier, looped
 from energycomp.components import Condition
 from energycomp.errors import InputError
+from energycomp.inference import make_problem
+from energycomp.testing import bumps_model, planted
 from energycomp_lab.evaluation import PerceptionRate
 
 
@@ -105,3 +108,25 @@ def test_the_interval_of_a_difference() -> None:
     assert score(PerceptionRate(), answers([2, 3, 4])) == pytest.approx(0.75)
     with pytest.raises(InputError, match="the same pictures"):
         paired_difference(PerceptionRate(), answers([1, 2]), answers([1]))
+
+
+def test_prompts_of_the_greedy_loop_have_the_errors_of_all_their_places() -> None:
+    model = bumps_model()
+    places = torch.tensor([[0.2, 0.3], [0.7, 0.8], [0.4, 0.6]])
+    problem = make_problem(planted(model, places[:2]), model)
+    bank = problem.draw(4, 0)
+    classifier = Classifier.of(model, problem, bank).given(places[0])
+    prompts = torch.stack([places[1], torch.full((2,), torch.nan), places[2]])
+    errors = classifier.errors(prompts, torch.tensor([0, 2]))
+    with_one_more = problem.errors(torch.stack([places[[0, 1]], places[[0, 2]]]), bank)[:, [0, 2]]
+    torch.testing.assert_close(errors[[0, 2]], with_one_more)
+    torch.testing.assert_close(errors[1], problem.errors(places[None, :1], bank)[0, [0, 2]])
+
+
+def test_the_greedy_loop_finds_objects_and_stops() -> None:
+    """On points of its lattice, so that nothing is left to explain."""
+    model = bumps_model()
+    places = (torch.tensor([[3.0, 4.0], [11.0, 12.0]]) + 0.5) / 16
+    problem = make_problem(planted(model, places), model)
+    found = looped([(1, 8), (4, 1)], model, problem, torch.Generator().manual_seed(0))
+    assert sorted(map(tuple, found.tolist())) == [pytest.approx(tuple(place)) for place in places.tolist()]

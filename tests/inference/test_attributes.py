@@ -34,12 +34,25 @@ def test_reads_the_words_of_every_object() -> None:
 
 
 def test_costs_what_it_says() -> None:
-    """Further sweeps, with twice the draws, where words are uncertain; without an inverse temperature all are."""
-    for model, sweeps in ((tinted_model(beta=1e6), 1), (tinted_model(), SWEEPS)):
+    """Without an inverse temperature all words see all draws; clear ones see a third of those of one sweep."""
+    for model, draws in ((tinted_model(beta=1e6), DRAWS // 3), (PLAIN, DRAWS * (2**SWEEPS - 1))):
         problem = make_problem(planted(model, TRUE), model)
         read_attributes(problem, TRUE[:, :2], generator=0)
         evaluations = 3 + 3 * (3 + 2) + 1  # and u
-        assert problem.rows == DRAWS * evaluations * (2**sweeps - 1)
+        assert problem.rows == draws * evaluations
+
+
+def test_words_that_are_far_behind_see_no_further_draw_of_a_sweep() -> None:
+    """Halfway between two tints both are equally good; the third one and the other width are far behind."""
+    model = tinted_model(beta=1e4)
+    first, second = (torch.tensor([[0.5, 0.5, tint, 1.0]]) for tint in (1.0, 3.0))
+    problem = make_problem((planted(model, first) + planted(model, second)) / 2, model)
+    found = read_attributes(problem, first[:, :2], sweeps=1, generator=0)
+    third = DRAWS // 3
+    assert problem.rows == third * (1 + 3 + 2 + 1) + (DRAWS - third) * (1 + 2 + 1)  # open, words, u
+    assert found.drawn.tolist() == [DRAWS]
+    assert found.values[0, 2] in (1.0, 3.0)
+    assert found.values[0, 3] == 1.0
 
 
 def test_an_object_that_is_not_there_has_an_uncertain_tint() -> None:

@@ -14,6 +14,8 @@ from energycomp.models import Model
 from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, planted, tinted_model, tiny_model
 from energycomp_solvers.pursuit import Pursuit
+from energycomp_solvers.shared import reread
+from energycomp_solvers.shared.combinations import combinations
 from energycomp_solvers.shared.doubts import doubts, missing, undoubted
 from energycomp_solvers.shared.lattice import Screen
 from energycomp_solvers.shared.nearby import nearby
@@ -251,6 +253,41 @@ def test_a_search_without_low_noise(model: Callable[..., Model]) -> None:
     assert found.count == 3
 
 
+def test_components_with_words_move_to_their_places_together() -> None:
+    model = tinted_model()
+    parse = model.conditioner.parse
+    true = torch.cat([parse(0.4, 0.5, tint="red", width="narrow"), parse(0.5, 0.5, tint="blue", width="wide")])
+    problem = make_problem(planted(model, true), model)
+    off = torch.tensor([[0.01, -0.01, 0.0, 0.0], [-0.01, 0.0, 0.0, 0.0]])
+    refit = Refit.of(problem, true + off, seeded(0), None)
+    assert problem.rows == 8 * (1 + 2 + 2 * (2 + 1))  # u, both, each with each number a little off, and the new places
+    assert (refit.values - true).abs().max() < 0.1 * off.abs().max()
+    whole = problem.quadratic(refit.values, refit.banks[1])
+    torch.testing.assert_close(refit.forms[1].errors([0, 1]), whole.errors([0, 1]))
+
+
+def test_the_likeliest_words_are_compared_first_others_while_some_are_close(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of six combinations two see the draw of high noise in each block; none of the second block is close."""
+    model = tinted_model(beta=1e4)
+    true = model.conditioner.parse(0.4, 0.5, tint="red", width="narrow")
+    wrong = model.conditioner.parse(0.4, 0.5, tint="red", width="wide")
+    errors = (torch.tensor([[1.0, 1.0002, 1.0004]]), torch.tensor([[1.0, 1.0001]]))
+    spent = []
+    for size in (2, 6):
+        monkeypatch.setattr(reread, "BLOCK", size)
+        problem, _ = problem_of(model, true)
+        refit = at(problem, wrong)
+        refit.asked = ObjectWords(wrong, errors)
+        before = problem.rows
+        best = Rereading(refit, []).best(wrong[0], refit.own(0), 0)
+        spent.append(problem.rows - before)
+        assert best is not None
+        assert best.value[2:].equal(true[0, 2:])
+    assert spent[1] - spent[0] == 2
+
+
 def test_doubts_of_components_that_are_known() -> None:
     atoms = torch.tensor([[[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
     form = QuadraticForm.of(atoms, torch.tensor([[2.0, 0.5, 4.0]]))
@@ -278,4 +315,8 @@ def test_words_are_hopeless_by_what_posteriors_are_of() -> None:
     start = model.conditioner.parse(0.3, 0.35, tint="red", width="wide")
     errors = (torch.tensor([[10.0, 210.0, 12.0]]), torch.tensor([[1e11, 10.0]]))
     refit = Refit.of(problem, start, seeded(0), ObjectWords(start, errors))
-    assert Rereading(refit, [])._options(start[0], 0)[:, 2:].tolist() == [[1.0, 2.0], [3.0, 2.0], [2.0, 2.0]]
+    energies = Rereading(refit, [])._asked(0)
+    assert energies is not None
+    assert refit.words is not None
+    options = combinations(refit.words, start[0], energies, problem.beta)
+    assert options[:, 2:].tolist() == [[1.0, 2.0], [3.0, 2.0], [2.0, 2.0]]

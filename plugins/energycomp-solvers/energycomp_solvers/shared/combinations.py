@@ -14,16 +14,14 @@ LIKELIEST = 40  # of these, once something is known of each word alone: two word
 HOPELESS = 64.0  # nats by which the words of a combination are worse, each by itself, from which on it is not tried
 
 
-def combinations(
-    mixed: MixedSupport, start: Tensor, energies: Sequence[Tensor] | None = None, beta: float | None = None
-) -> Tensor:
-    """Values (M, V) with the numbers of one, and all combinations of words that are not hopeless.
+def combinations(mixed: MixedSupport, start: Tensor, energies: Sequence[Tensor], beta: float | None = None) -> Tensor:
+    """Values (M, V) with the numbers of one, and combinations of words that are not hopeless, the likeliest ones first.
 
     Where there are more than `MOST`, those with one other word.
 
     Args:
         start: (V,), or its numbers (D,).
-        energies: (n,) of each word of each attribute by itself, as of `Problem.energies`; None where nothing is known.
+        energies: (n,) of each word of each attribute by itself, as of `Problem.energies`.
         beta: the inverse temperature of these.
 
     >>> from torch.distributions import constraints
@@ -35,19 +33,17 @@ def combinations(
     numbers, known = mixed.split(start if len(start) > mixed.length else mixed.opened(start))
     choices = [torch.arange(1, number + 1) for number in mixed.words]
     codes = torch.cartesian_prod(*choices).view(-1, len(choices))
+    worse = [each - each.min() for each in energies]  # than the best word of its attribute
 
     # Too many: change one word at a time.
     if len(codes) > MOST:
         whole = mixed.joined(numbers, known)
         changed = [mixed.worded(whole.expand(len(c), -1), k, c - 1) for k, c in enumerate(choices)]
-        return torch.cat(changed)
+        return torch.cat(changed)[torch.cat(worse).argsort(stable=True)]
 
-    # The likeliest ones, by how much worse each word is than the best one of its attribute.
-    if energies is not None:
-        worse = [each - each.min() for each in energies]
-        total = torch.stack([each[codes[:, k] - 1] for k, each in enumerate(worse)]).sum(0)
-        order = total.argsort(stable=True)[:LIKELIEST]
-        if beta is not None:
-            order = order[beta * total[order] <= HOPELESS]
-        codes = codes[order]
-    return mixed.joined(numbers.expand(len(codes), -1), codes)
+    # The likeliest ones, by how much worse their words are
+    total = torch.stack([each[codes[:, k] - 1] for k, each in enumerate(worse)]).sum(0)
+    order = total.argsort(stable=True)[:LIKELIEST]
+    if beta is not None:
+        order = order[beta * total[order] <= HOPELESS]
+    return mixed.joined(numbers.expand(len(order), -1), codes[order])

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from itertools import accumulate
 
 import attrs
 import torch
 from torch import Tensor
 
 from energycomp.components import MixedSupport
-from energycomp.inference import NoiseBank, ObjectWords, Problem, QuadraticForm, moved_numbers
+from energycomp.inference import NoiseBank, ObjectWords, Problem, QuadraticForm
 from energycomp_solvers.shared.newton import is_apart, newton_step
 from energycomp_solvers.shared.subsets import subset_errors, with_each
 
@@ -58,9 +59,9 @@ class Refit:
     def of(
         cls, problem: Problem, values: Tensor, generator: torch.Generator | None, asked: ObjectWords | None
     ) -> Refit:
-        """Moves the numbers of values with words once, each by itself, if all fit better then.
+        """Moves the numbers of values with words once, all together, if they fit better then.
 
-        Costs K + 1 rows for each draw, and with words K (2 D + 1) more.
+        Costs K + 1 rows for each draw, and with words K (D + 1) more.
         """
         # The parts of the draws, each with its own trunk
         drawn = problem.draw(sum(map(len, PARTS)), generator)
@@ -69,10 +70,11 @@ class Refit:
 
         # Places were found with all words open, and words say more of them
         if len(values) and made.words is not None:
-            moved = moved_numbers(problem, made.whole(), made.quadratic, values, made.every)
-            other = cls(problem, moved, banks, [problem.quadratic(moved, bank) for bank in banks], asked)
-            if other.without() < made.without():
-                return other
+            atoms, form, chosen = newton_step(
+                problem, made.quadratic, values, made.whole(), made.every, made.every, reach=NEAR, step=FINE
+            )
+            made.values = atoms[chosen]
+            made.forms = in_parts(form.take(chosen))
         return made
 
     def settled(self, values: Tensor) -> Tensor:
@@ -179,3 +181,9 @@ class Refit:
         """The mean (M,) of errors (S, M), with the prior of each set."""
         sets = with_each(range(others), len(form))[others:][: errors.shape[1]]
         return form.with_prior(errors.mean(0), sets).cpu()
+
+
+def in_parts(form: QuadraticForm) -> list[QuadraticForm]:
+    """A form on all draws, part after part, as one form for each part."""
+    ends = list(accumulate(map(len, PARTS)))
+    return [form.on(slice(end - len(part), end)) for end, part in zip(ends, PARTS, strict=True)]

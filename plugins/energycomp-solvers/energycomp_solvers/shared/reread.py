@@ -3,7 +3,8 @@
 Words and numbers are sought together: a component with a wrong word stays at a wrong place, and one at a wrong place
 keeps a wrong word. The search is a race in three parts, each with more draws and fewer candidates.
 
-1. All words are compared on draws of high noise, at the place of the component as it is.
+1. Words are compared on draws of high noise, at the place of the component as it is: the likeliest combinations first,
+   by what each word explains alone, and `BLOCK` further ones as long as some of the last ones are close.
 2. Those that are close take a Gauss-Newton step each on draws of low noise, so that none is judged at the place that
    suits another one.
 3. Those that are close then are compared on all draws. The best one moves once more, and is compared with the component
@@ -16,17 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from itertools import accumulate
 
 import attrs
 import torch
 from torch import Tensor
 
+from energycomp.components import MixedSupport
 from energycomp.inference import QuadraticForm
 from energycomp_solvers.shared.combinations import combinations
 from energycomp_solvers.shared.newton import newton_step
-from energycomp_solvers.shared.refit import FINE, NEAR, PARTS, Candidate, Refit
+from energycomp_solvers.shared.refit import FINE, NEAR, PARTS, Candidate, Refit, in_parts
 
+BLOCK = 8  # combinations of words that are compared at once
 KEPT = (6, 3)  # most candidates that stay after a part
 CLOSE = (10.0, 6.0)  # nats by which these are worse than the best one
 LEAST = 1.0  # nats that a component has to gain by another place alone
@@ -47,9 +49,10 @@ class Rereading:
     def best(self, start: Tensor, old: Candidate | None = None, origin: int | None = None) -> Candidate | None:
         """The best value beside the others, with any words and numbers near those of a value.
 
-        Costs a row for each combination of words, 2 D + 5 for each of the `KEPT[0]` that are close to the best, five
-        for each of the `KEPT[1]` that are close then, and 8 (D + 1) for the numbers of the best one, on all draws. It
-        stops early where nothing is gained. What is known of `old` costs nothing.
+        Costs a row for each combination of words that is compared, and for each word where nothing is known of them, 2
+        D + 5 for each of the `KEPT[0]` that are close to the best, five for each of the `KEPT[1]` that are close then,
+        and 8 (D + 1) for the numbers of the best one, on all draws. It stops early where nothing is gained. What is
+        known of `old` costs nothing.
 
         Args:
             start: (V,), or its numbers (D,).
@@ -91,41 +94,73 @@ class Rereading:
 
     def _worded(self, start: Tensor, old: Candidate | None, origin: int | None) -> list[Candidate]:
         """The candidates with words that are close to the best ones, each moved by itself; without words the start."""
-        # All words, under high noise
-        values = self._options(start, origin)
-        form = self.refit.on_part(0, values, old)
-        found = [Candidate(value, [form.take([k])]) for k, value in enumerate(values)]
-        if old is not None:
-            found = [old if each.value.equal(old.value) else each for each in found]
-        if self.refit.words is None:
-            return found
+        refit = self.refit
+        known = [] if old is None else [old]
+        if refit.words is None:
+            return self._on_first(start[None], known)
+
+        # What each word explains by itself
+        energies = self._asked(origin)
+        if energies is None:
+            known, energies = self._alone(start, known, refit.words)
+
+        # Words under high noise, the likeliest first, until none of the last ones is close
+        found: list[Candidate] = []
+        means = torch.zeros(0, dtype=torch.float64)
+        for block in combinations(refit.words, start, energies, refit.problem.beta).split(BLOCK):
+            more = self._on_first(block, known)
+            found += more
+            means = torch.cat([means, self.errors(more)])
+            if not bool(self._is_close(means, CLOSE[0])[-len(more) :].any()):
+                break
 
         # The close ones, moved under low noise, and of these the close ones
-        found = self._closest(found, KEPT[0], CLOSE[0])
+        found = self._closest(found, means, KEPT[0], CLOSE[0])
         found = [self._placed(each) for each in found]
-        return self._closest(found, KEPT[1], CLOSE[1])
+        return self._closest(found, self.errors(found), KEPT[1], CLOSE[1])
 
-    def _options(self, start: Tensor, origin: int | None) -> Tensor:
-        """Values (M, V) with the words that are tried."""
+    def _asked(self, origin: int | None) -> list[Tensor] | None:
+        """The energies (n,) of each word of each attribute where they were asked for; None where nothing is known."""
         refit = self.refit
-        if refit.words is None:
-            return start[None]
-        asked = None
-        if origin is not None and refit.asked is not None:
-            asked = [refit.problem.energies(errors[origin]) for errors in refit.asked.errors]
-        return combinations(refit.words, start, asked, refit.problem.beta)
+        if origin is None or refit.asked is None:
+            return None
+        return [refit.problem.energies(errors[origin]) for errors in refit.asked.errors]
 
-    def _closest(self, candidates: Sequence[Candidate], most: int, nats: float) -> list[Candidate]:
-        """The candidates of least error that are worse than the best one by some nats at most, the best one first."""
-        # The best ones
-        means = self.errors(candidates)
-        order = means.argsort()[:most].tolist()
-        # Of these the close ones
-        beta = self.refit.problem.beta
-        if beta is not None:
-            least = float(means[order[0]])
-            order = [k for k in order if beta * self.refit.problem.gap(least, float(means[k]) - least) <= nats]
-        return [candidates[k] for k in order]
+    def _alone(
+        self, start: Tensor, known: list[Candidate], words: MixedSupport
+    ) -> tuple[list[Candidate], list[Tensor]]:
+        """Values with another word of one attribute, added to those that are known, and the energies of these words.
+
+        Costs a row for each of them on the first part of the draws.
+        """
+        whole = start if len(start) > words.length else words.opened(start)
+        options = [words.worded(whole.expand(n, -1), k, torch.arange(n)) for k, n in enumerate(words.words)]
+        found = self._on_first(torch.cat(options), known)
+        energies = self.refit.problem.energies(self.errors(found))
+        return [*known, *found], list(energies.split(words.words))
+
+    def _on_first(self, values: Tensor, known: Sequence[Candidate]) -> list[Candidate]:
+        """Values (M, V) as candidates on the first part of the draws; those that are known cost nothing."""
+        same = [next((each for each in known if each.value.equal(value)), None) for value in values]
+        new = [k for k, each in enumerate(same) if each is None]
+        if not new:
+            return [each for each in same if each is not None]
+        # Evaluate those that are new, as one batch
+        form = self.refit.problem.quadratic(values[new], self.refit.banks[0])
+        return [each or Candidate(values[k], [form.take([new.index(k)])]) for k, each in enumerate(same)]
+
+    def _closest(self, candidates: Sequence[Candidate], means: Tensor, most: int, nats: float) -> list[Candidate]:
+        """The candidates of least error (N,) that are worse than the best one by some nats at most, the best first."""
+        is_close = self._is_close(means, nats)
+        return [candidates[k] for k in means.argsort()[:most].tolist() if is_close[k]]
+
+    def _is_close(self, means: Tensor, nats: float) -> Tensor:
+        """Which errors (N,) are worse than the least one by some nats at most; all without an inverse temperature."""
+        problem = self.refit.problem
+        if problem.beta is None:
+            return torch.ones_like(means, dtype=torch.bool)
+        energies = problem.energies(means)
+        return problem.beta * (energies - energies.min()) <= nats
 
     def _is_as_good(self, old: Candidate, new: Candidate) -> bool:
         """Whether the old component is not worse than the new one, or has the same words and hardly another place."""
@@ -175,7 +210,7 @@ class Rereading:
         if better is None:
             return candidate
         value, form = better
-        return Candidate(value, _in_parts(form))
+        return Candidate(value, in_parts(form))
 
     def _stepped(
         self, candidate: Candidate, form: QuadraticForm, quadratic: Callable[[Tensor], QuadraticForm]
@@ -204,9 +239,3 @@ class Rereading:
             own = [candidate.forms[number] for candidate in candidates]
             parts.append(reduce(QuadraticForm.append, own, form.take(self.others)))
         return reduce(QuadraticForm.cat, parts)
-
-
-def _in_parts(form: QuadraticForm) -> list[QuadraticForm]:
-    """A form on all draws, part after part, as one form for each part."""
-    ends = list(accumulate(map(len, PARTS)))
-    return [form.on(slice(end - len(part), end)) for end, part in zip(ends, PARTS, strict=True)]
