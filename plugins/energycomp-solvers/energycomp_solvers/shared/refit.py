@@ -25,6 +25,8 @@ from energycomp_solvers.shared.subsets import subset_errors, with_each
 PARTS = ((6,), (1, 3), (0, 2, 4, 5, 7))  # of eight draws in the order of their timesteps
 NEAR = 0.03  # share of a support in which a place is looked for
 EDGE = 1e-3  # how near the ends of a support numbers come
+CERTAIN = 0.9  # posterior of a word that is not in doubt
+STEPS = 4  # of components in doubt, at most
 FINE = 0.004  # of a support: differences of values with words, whose edges are sharper than those of open ones
 
 
@@ -91,6 +93,38 @@ class Refit:
             self.problem, self.quadratic, values, form.take(order), self.every, changed, reach=NEAR, step=FINE
         )
         return atoms[chosen]
+
+    def fair(self, words: ObjectWords) -> Tensor:
+        """The components (K, V) at places that favour none of the words in doubt.
+
+        A place that was found with one word suits that word. So components in doubt are moved with their doubtful words
+        left open, all together, until they stand. Costs K + D + 2 rows for each draw, and D + 2 for each further step.
+        """
+        energies, beta = self.problem.energies, self.problem.beta
+        certain = words.certainty(beta, energies) >= CERTAIN
+        doubtful = [k for k in self.every if words.drawn[k] > 0 and not bool(certain[k].all())]
+        mixed = self.problem.mixed
+        if not doubtful or mixed is None:
+            return words.values
+        # Leave what is in doubt open
+        numbers, codes = mixed.split(words.values)
+        asked = len(mixed.words)
+        known = torch.cat([certain.to(codes.device), torch.ones_like(codes[:, asked:], dtype=torch.bool)], dim=1)
+        is_doubtful = torch.zeros(len(codes), 1, dtype=torch.bool)
+        is_doubtful[doubtful] = True
+        atoms = mixed.joined(numbers, codes * (known | ~is_doubtful).to(codes))
+        # Move these until a step gains nothing
+        form = self.quadratic(atoms)
+        chosen = self.every
+        for _ in range(STEPS):
+            before = list(chosen)
+            atoms, form, chosen = newton_step(
+                self.problem, self.quadratic, atoms, form, chosen, doubtful, reach=NEAR, step=FINE
+            )
+            if chosen == before:
+                break
+        numbers, _ = mixed.split(atoms[chosen])
+        return mixed.joined(numbers, codes)
 
     @property
     def every(self) -> list[int]:
