@@ -283,7 +283,7 @@ def _finished(
     words = answer.words
     if words is not None:
         if answer.refit is not None:
-            words = _asked_anew(words, answer.refit.fair(words))
+            words = answer.refit.fair(words)
         words = read_attributes(problem, values, sweeps=2, known=words, generator=decides)
         values = words.values if answer.refit is None else answer.refit.settled(words.values)
     spent = [*spent, problem.rows]
@@ -294,13 +294,6 @@ def _finished(
     # Say what each stage cost, of the evaluations that were spent before each.
     rows = [after - before for before, after in pairwise([*spent, solution.rows])]
     return attrs.evolve(solution, trace={**solution.trace, "rows": rows})
-
-
-def _asked_anew(words: ObjectWords, values: Tensor) -> ObjectWords:
-    """Words at other values (K, V): of those that moved nothing is known."""
-    moved = (values != words.values).any(1)
-    errors = tuple(torch.where(moved[:, None], 0.0, each) for each in words.errors)
-    return ObjectWords(values, errors, torch.where(moved, 0.0, words.drawn))
 
 
 def _parts(draws: int) -> list[int]:

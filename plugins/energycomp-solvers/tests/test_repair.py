@@ -279,3 +279,32 @@ def test_words_are_hopeless_by_what_posteriors_are_of() -> None:
     errors = (torch.tensor([[10.0, 210.0, 12.0]]), torch.tensor([[1e11, 10.0]]))
     refit = Refit.of(problem, start, seeded(0), ObjectWords(start, errors))
     assert Rereading(refit, [])._options(start[0], 0)[:, 2:].tolist() == [[1.0, 2.0], [3.0, 2.0], [2.0, 2.0]]
+
+
+def test_words_in_doubt_are_read_at_a_place_that_favours_none_of_them() -> None:
+    """From two places, with two words, that two searches found: the places are one, and words that are sure stay."""
+    model = tinted_model(beta=3.0)
+    parse = model.conditioner.parse
+    true = torch.cat([parse(0.3, 0.35, tint="red", width="wide"), parse(0.7, 0.7, tint="blue", width="narrow")])
+    problem, _ = problem_of(model, true)
+    drawn = torch.tensor([6.0, 6.0])
+    level = torch.tensor([[1.0, 1.001, 9.0], [9.0, 9.0, 1.0]])  # the first two tints of the first bump
+    sure = torch.tensor([[9.0, 1.0], [1.0, 9.0]])
+    places = []
+    for tint, aside in ((1.0, 0.015), (2.0, -0.015)):
+        start = true.clone()
+        start[0, :3] += torch.tensor([aside, -aside, tint - true[0, 2]])
+        words = at(problem, start).fair(ObjectWords(start, (level, sure), drawn))
+        found = words.values
+        assert words.drawn.tolist() == [0, 6]
+        assert found[0, 2:].equal(start[0, 2:])
+        assert found[1].equal(start[1])
+        places.append(found[0, :2])
+    assert (places[0] - places[1]).abs().max() < 2e-3
+    assert (places[0] - true[0, :2]).abs().max() < 4e-3
+    certain = ObjectWords(true, (torch.tensor([[1.0, 9.0, 9.0], [9.0, 9.0, 1.0]]), sure), drawn)
+    before = problem.rows
+    refit = at(problem, true)
+    spent = problem.rows
+    assert refit.fair(certain) is certain
+    assert problem.rows == spent > before

@@ -94,25 +94,25 @@ class Refit:
         )
         return atoms[chosen]
 
-    def fair(self, words: ObjectWords) -> Tensor:
-        """The components (K, V) at places that favour none of the words in doubt.
+    def fair(self, words: ObjectWords) -> ObjectWords:
+        """The components at places that favour none of the words in doubt. Of those in doubt nothing is known then.
 
         A place that was found with one word suits that word. So components in doubt are moved with their doubtful words
-        left open, all together, until they stand. Costs K + D + 2 rows for each draw, and D + 2 for each further step.
+        left open, all together, until they stand. Costs K rows for each draw, and D + 2 for each step and component in
+        doubt.
         """
-        energies, beta = self.problem.energies, self.problem.beta
-        certain = words.certainty(beta, energies) >= CERTAIN
-        doubtful = [k for k in self.every if words.drawn[k] > 0 and not bool(certain[k].all())]
-        mixed = self.problem.mixed
-        if not doubtful or mixed is None:
-            return words.values
-        # Leave what is in doubt open
+        mixed, beta = self.problem.mixed, self.problem.beta
+        if mixed is None or beta is None:
+            return words
+        # Leave open what is in doubt of the components that were asked about
+        in_doubt = (words.certainty(beta, self.problem.energies) < CERTAIN) & (words.drawn > 0)[:, None]
+        doubtful = in_doubt.any(1).nonzero()[:, 0].tolist()
+        if not doubtful:
+            return words
         numbers, codes = mixed.split(words.values)
-        asked = len(mixed.words)
-        known = torch.cat([certain.to(codes.device), torch.ones_like(codes[:, asked:], dtype=torch.bool)], dim=1)
-        is_doubtful = torch.zeros(len(codes), 1, dtype=torch.bool)
-        is_doubtful[doubtful] = True
-        atoms = mixed.joined(numbers, codes * (known | ~is_doubtful).to(codes))
+        left_open = codes.clone()
+        left_open[:, : len(mixed.words)][in_doubt.to(codes.device)] = 0
+        atoms = mixed.joined(numbers, left_open)
         # Move these until a step gains nothing
         form = self.quadratic(atoms)
         chosen = self.every
@@ -124,7 +124,10 @@ class Refit:
             if chosen == before:
                 break
         numbers, _ = mixed.split(atoms[chosen])
-        return mixed.joined(numbers, codes)
+        # Ask for their words anew
+        unknown = in_doubt.any(1)
+        errors = tuple(torch.where(unknown[:, None], 0.0, each) for each in words.errors)
+        return ObjectWords(mixed.joined(numbers, codes), errors, torch.where(unknown, 0.0, words.drawn))
 
     @property
     def every(self) -> list[int]:
