@@ -78,13 +78,16 @@ class Refit:
         return made
 
     def settled(self, values: Tensor) -> Tensor:
-        """The components with other words (K, V), and numbers that suit these.
+        """The components with other words (K, V), and numbers that suit these. Those of the same words are as they were.
 
         Costs D + 2 rows for each component whose words are others, and draw.
         """
-        changed = [k for k, value in enumerate(values) if not value.equal(self.values[k])]
+        length = self.problem.value_shape[0]
+        is_other = (values[:, length:] != self.values[:, length:]).any(1)
+        changed = is_other.nonzero()[:, 0].tolist()
         if not changed:
-            return values
+            return self.values
+        values = torch.where(is_other[:, None], values, self.values)
         # The form over the components with their new words
         form = self.whole().append(self.quadratic(values[changed]))
         order = [len(values) + changed.index(k) if k in changed else k for k in self.every]
