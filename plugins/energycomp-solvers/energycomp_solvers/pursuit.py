@@ -281,11 +281,11 @@ def _finished(
     """An answer beside the best other one. Its words, if it has some, are read with more draws."""
     values = answer.values
     words = answer.words
-    if words is not None:
-        if answer.refit is not None:
-            words = answer.refit.fair(words)
+    if words is not None and answer.refit is not None:
+        words, values = answer.refit.worded(words, decides)
+    elif words is not None:
         words = read_attributes(problem, values, sweeps=2, known=words, generator=decides)
-        values = words.values if answer.refit is None else answer.refit.settled(words.values)
+        values = words.values
     spent = [*spent, problem.rows]
     # Compare them on draws of their own.
     solution = compared(problem, values, answer.rivals, draws, trace, generator, answer.chooses)

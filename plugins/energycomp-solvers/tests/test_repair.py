@@ -117,10 +117,10 @@ def test_words_that_are_read_last_get_places_that_suit_them() -> None:
     true = torch.cat([parse(0.4, 0.5, tint="red", width="narrow"), parse(0.8, 0.8, tint="blue", width="wide")])
     problem, _ = problem_of(model, true)
     refit = at(problem, torch.cat([parse(0.42, 0.51, tint="red", width="wide"), true[1:]]))
-    assert refit.settled(refit.values) is refit.values
+    assert refit._settled(refit.values) is refit.values
     other = torch.cat([refit.values[:, :2], true[:, 2:]], dim=1)
     before = problem.rows
-    settled = refit.settled(other)
+    settled = refit._settled(other)
     assert problem.rows - before == 8 * (2 + 2)  # of one component: with its new word, moved, and the new place
     assert settled[:, 2:].equal(true[:, 2:])
     assert settled[1].equal(other[1])
@@ -294,7 +294,7 @@ def test_words_in_doubt_are_read_at_a_place_that_favours_none_of_them() -> None:
     for tint, aside in ((1.0, 0.015), (2.0, -0.015)):
         start = true.clone()
         start[0, :3] += torch.tensor([aside, -aside, tint - true[0, 2]])
-        words = at(problem, start).fair(ObjectWords(start, (level, sure), drawn))
+        words = at(problem, start)._without_favour(ObjectWords(start, (level, sure), drawn))
         found = words.values
         assert words.drawn.tolist() == [0, 6]
         assert found[0, 2:].equal(start[0, 2:])
@@ -306,5 +306,5 @@ def test_words_in_doubt_are_read_at_a_place_that_favours_none_of_them() -> None:
     before = problem.rows
     refit = at(problem, true)
     spent = problem.rows
-    assert refit.fair(certain) is certain
+    assert refit._without_favour(certain) is certain
     assert problem.rows == spent > before

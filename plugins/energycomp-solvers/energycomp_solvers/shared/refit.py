@@ -11,14 +11,14 @@ of low noise, which locates best. The third part completes the range of the time
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 
 import attrs
 import torch
 from torch import Tensor
 
 from energycomp.components import MixedSupport
-from energycomp.inference import NoiseBank, ObjectWords, Problem, QuadraticForm, moved_numbers
+from energycomp.inference import NoiseBank, ObjectWords, Problem, QuadraticForm, moved_numbers, read_attributes
 from energycomp_solvers.shared.newton import is_apart, newton_step
 from energycomp_solvers.shared.subsets import subset_errors, with_each
 
@@ -27,6 +27,7 @@ NEAR = 0.03  # share of a support in which a place is looked for
 EDGE = 1e-3  # how near the ends of a support numbers come
 CERTAIN = 0.9  # posterior of a word that is not in doubt
 STEPS = 4  # of components in doubt, at most
+CLEARLY = 1.0  # nats by which words are worse than others, on the draws that choose
 FINE = 0.004  # of a support: differences of values with words, whose edges are sharper than those of open ones
 
 
@@ -77,32 +78,25 @@ class Refit:
                 return other
         return made
 
-    def settled(self, values: Tensor) -> Tensor:
-        """The components with other words (K, V), and numbers that suit these. Those of the same words are as they were.
+    def worded(self, known: ObjectWords, generator: torch.Generator | None) -> tuple[ObjectWords, Tensor]:
+        """The words of the components, read with more draws, and the components (K, V) at places that suit them.
 
-        Costs D + 2 rows for each component whose words are others, and draw.
+        What is in doubt is read at a place that favours no word, so that it does not depend on the way of the search.
         """
-        length = self.problem.value_shape[0]
-        is_other = (values[:, length:] != self.values[:, length:]).any(1)
-        changed = is_other.nonzero()[:, 0].tolist()
-        if not changed:
-            return self.values
-        values = torch.where(is_other[:, None], values, self.values)
-        # The form over the components with their new words
-        form = self.whole().append(self.quadratic(values[changed]))
-        order = [len(values) + changed.index(k) if k in changed else k for k in self.every]
-        # Move these together, the others stay
-        atoms, _, chosen = newton_step(
-            self.problem, self.quadratic, values, form.take(order), self.every, changed, reach=NEAR, step=FINE
-        )
-        return atoms[chosen]
+        ask = partial(read_attributes, self.problem, self.values, sweeps=2, generator=generator)
+        words = ask(known=self._without_favour(known))
+        values = self._settled(words.values)
+        # A small component and a large one have other places: where the old ones fit clearly better, read there
+        worse = self._is_worse(values)
+        if bool(worse.any()):
+            words = ask(known=_forgotten(words, worse, torch.where(worse[:, None], self.values, words.values)))
+            values = self._settled(words.values)
+        return words, values
 
-    def fair(self, words: ObjectWords) -> ObjectWords:
-        """The components at places that favour none of the words in doubt. Of those in doubt nothing is known then.
+    def _without_favour(self, words: ObjectWords) -> ObjectWords:
+        """Components in doubt at the places that they have with their doubtful words left open; their words forgotten.
 
-        A place that was found with one word suits that word. So components in doubt are moved with their doubtful words
-        left open, all together, until they stand. Costs K rows for each draw, and D + 2 for each step and component in
-        doubt.
+        Costs K rows for each draw, and D + 2 for each step and component in doubt.
         """
         mixed, beta = self.problem.mixed, self.problem.beta
         if mixed is None or beta is None:
@@ -116,7 +110,7 @@ class Refit:
         left_open = codes.clone()
         left_open[:, : len(mixed.words)][in_doubt.to(codes.device)] = 0
         atoms = mixed.joined(numbers, left_open)
-        # Move these until a step gains nothing
+        # Move these, all together, until a step gains nothing
         form = self.quadratic(atoms)
         chosen = self.every
         for _ in range(STEPS):
@@ -127,10 +121,49 @@ class Refit:
             if chosen == before:
                 break
         numbers, _ = mixed.split(atoms[chosen])
-        # Ask for their words anew
-        unknown = in_doubt.any(1)
-        errors = tuple(torch.where(unknown[:, None], 0.0, each) for each in words.errors)
-        return ObjectWords(mixed.joined(numbers, codes), errors, torch.where(unknown, 0.0, words.drawn))
+        return _forgotten(words, in_doubt.any(1), mixed.joined(numbers, codes))
+
+    def _settled(self, values: Tensor) -> Tensor:
+        """The components with other words (K, V), and numbers that suit these; those of the same words as they were.
+
+        Costs D + 2 rows for each component whose words are others, and draw.
+        """
+        is_other = self._has_other_words(values)
+        changed = is_other.nonzero()[:, 0].tolist()
+        if not changed:
+            return self.values
+        values = torch.where(is_other[:, None], values, self.values)
+        # The form over the components with their new words
+        form = self.whole().append(self.quadratic(values[changed]))
+        order = [len(values) + changed.index(k) if k in changed else k for k in self.every]
+        # Move these together, the others stay
+        atoms, _, chosen = newton_step(
+            self.problem, self.quadratic, values, form.take(order), self.every, changed, reach=NEAR, step=FINE
+        )
+        return atoms[chosen]
+
+    def _is_worse(self, values: Tensor) -> Tensor:
+        """Which components (K,) with other words explain the image clearly worse than the components as they were.
+
+        Costs a row for each of these and draw.
+        """
+        is_other = self._has_other_words(values)
+        changed = is_other.nonzero()[:, 0].tolist()
+        worse = torch.zeros(len(values), dtype=torch.bool)
+        if not changed or self.problem.beta is None:
+            return worse
+        # Exchange one for its old one at a time
+        form = self.whole().append(self.quadratic(values[changed]))
+        new = [len(values) + changed.index(k) if k in changed else k for k in self.every]
+        answers = [new, *([*new[:k], k, *new[k + 1 :]] for k in changed)]
+        errors = torch.stack([subset_errors(form, answer, self.problem.weighting).mean() for answer in answers])
+        nats = self.problem.beta * self.problem.energies(errors)
+        worse[changed] = (nats[0] - nats[1:] > CLEARLY).cpu()
+        return worse
+
+    def _has_other_words(self, values: Tensor) -> Tensor:
+        length = self.problem.value_shape[0]
+        return (values[:, length:] != self.values[:, length:]).any(1)
 
     @property
     def every(self) -> list[int]:
@@ -219,3 +252,9 @@ class Refit:
         """The mean (M,) of errors (S, M), with the prior of each set."""
         sets = with_each(range(others), len(form))[others:][: errors.shape[1]]
         return form.with_prior(errors.mean(0), sets).cpu()
+
+
+def _forgotten(words: ObjectWords, which: Tensor, values: Tensor) -> ObjectWords:
+    """Words at other values (K, V), with nothing known of those of some components (K,)."""
+    errors = tuple(torch.where(which[:, None], 0.0, each) for each in words.errors)
+    return ObjectWords(values, errors, torch.where(which, 0.0, words.drawn))
