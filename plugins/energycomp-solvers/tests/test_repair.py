@@ -119,10 +119,10 @@ def test_words_that_are_read_last_get_places_that_suit_them() -> None:
     true = torch.cat([parse(0.4, 0.5, tint="red", width="narrow"), parse(0.8, 0.8, tint="blue", width="wide")])
     problem, _ = problem_of(model, true)
     refit = at(problem, torch.cat([parse(0.42, 0.51, tint="red", width="wide"), true[1:]]))
-    assert refit.settled(refit.values) is refit.values
+    assert refit._settled(refit.values) is refit.values
     other = torch.cat([refit.values[:, :2], true[:, 2:]], dim=1)
     before = problem.rows
-    settled = refit.settled(other)
+    settled = refit._settled(other)
     assert problem.rows - before == 8 * (2 + 2)  # of one component: with its new word, moved, and the new place
     assert settled[:, 2:].equal(true[:, 2:])
     assert settled[1].equal(other[1])
@@ -320,3 +320,32 @@ def test_words_are_hopeless_by_what_posteriors_are_of() -> None:
     assert refit.words is not None
     options = combinations(refit.words, start[0], energies, problem.beta)
     assert options[:, 2:].tolist() == [[1.0, 2.0], [3.0, 2.0], [2.0, 2.0]]
+
+
+def test_words_in_doubt_are_read_at_a_place_that_favours_none_of_them() -> None:
+    """From two places, with two words, that two searches found: the places are one, and words that are sure stay."""
+    model = tinted_model(beta=3.0)
+    parse = model.conditioner.parse
+    true = torch.cat([parse(0.3, 0.35, tint="red", width="wide"), parse(0.7, 0.7, tint="blue", width="narrow")])
+    problem, _ = problem_of(model, true)
+    drawn = torch.tensor([6.0, 6.0])
+    level = torch.tensor([[1.0, 1.001, 9.0], [9.0, 9.0, 1.0]])  # the first two tints of the first bump
+    sure = torch.tensor([[9.0, 1.0], [1.0, 9.0]])
+    places = []
+    for tint, aside in ((1.0, 0.015), (2.0, -0.015)):
+        start = true.clone()
+        start[0, :3] += torch.tensor([aside, -aside, tint - true[0, 2]])
+        words = at(problem, start)._without_favour(ObjectWords(start, (level, sure), drawn))
+        found = words.values
+        assert words.drawn.tolist() == [0, 6]
+        assert found[0, 2:].equal(start[0, 2:])
+        assert found[1].equal(start[1])
+        places.append(found[0, :2])
+    assert (places[0] - places[1]).abs().max() < 2e-3
+    assert (places[0] - true[0, :2]).abs().max() < 4e-3
+    certain = ObjectWords(true, (torch.tensor([[1.0, 9.0, 9.0], [9.0, 9.0, 1.0]]), sure), drawn)
+    before = problem.rows
+    refit = at(problem, true)
+    spent = problem.rows
+    assert refit._without_favour(certain) is certain
+    assert problem.rows == spent > before

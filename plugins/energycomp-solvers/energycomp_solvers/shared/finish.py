@@ -49,9 +49,11 @@ def finished(
     values = answer.values
     words = answer.words
     # Read the words, if there are some, with more draws; each object moves with its words.
-    if words is not None:
+    if words is not None and answer.refit is not None:
+        words, values = answer.refit.worded(words, decides)
+    elif words is not None:
         words = read_attributes(problem, values, sweeps=2, known=words, generator=decides)
-        values = words.values if answer.refit is None else answer.refit.settled(words.values)
+        values = words.values
     spent = [*spent, problem.rows]
     # Compare the answer with the best other one, on draws of their own.
     solution = compared(problem, values, answer.rivals, draws, trace, generator, answer.chooses)

@@ -11,7 +11,7 @@ of low noise, which locates best. The third part completes the range of the time
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from itertools import accumulate
 
 import attrs
@@ -19,13 +19,16 @@ import torch
 from torch import Tensor
 
 from energycomp.components import MixedSupport
-from energycomp.inference import NoiseBank, ObjectWords, Problem, QuadraticForm
+from energycomp.inference import NoiseBank, ObjectWords, Problem, QuadraticForm, read_attributes
 from energycomp_solvers.shared.newton import is_apart, newton_step
 from energycomp_solvers.shared.subsets import subset_errors, with_each
 
 PARTS = ((6,), (1, 3), (0, 2, 4, 5, 7))  # of eight draws in the order of their timesteps
 NEAR = 0.03  # share of a support in which a place is looked for
 EDGE = 1e-3  # how near the ends of a support numbers come
+CERTAIN = 0.9  # posterior of a word that is not in doubt
+STEPS = 4  # of components in doubt, at most
+CLEARLY = 1.0  # nats by which words are worse than others, on the draws that choose
 FINE = 0.004  # of a support: differences of values with words, whose edges are sharper than those of open ones
 
 
@@ -77,14 +80,61 @@ class Refit:
             made.forms = in_parts(form.take(chosen))
         return made
 
-    def settled(self, values: Tensor) -> Tensor:
-        """The components with other words (K, V), and numbers that suit these.
+    def worded(self, known: ObjectWords, generator: torch.Generator | None) -> tuple[ObjectWords, Tensor]:
+        """The words of the components, read with more draws, and the components (K, V) at places that suit them.
+
+        What is in doubt is read at a place that favours no word, so that it does not depend on the way of the search.
+        """
+        ask = partial(read_attributes, self.problem, self.values, sweeps=2, generator=generator)
+        words = ask(known=self._without_favour(known))
+        values = self._settled(words.values)
+        # A small component and a large one have other places: where the old ones fit clearly better, read there
+        worse = self._is_worse(values)
+        if bool(worse.any()):
+            words = ask(known=_forgotten(words, worse, torch.where(worse[:, None], self.values, words.values)))
+            values = self._settled(words.values)
+        return words, values
+
+    def _without_favour(self, words: ObjectWords) -> ObjectWords:
+        """Components in doubt at the places that they have with their doubtful words left open; their words forgotten.
+
+        Costs K rows for each draw, and D + 2 for each step and component in doubt.
+        """
+        mixed, beta = self.problem.mixed, self.problem.beta
+        if mixed is None or beta is None:
+            return words
+        # Leave open what is in doubt of the components that were asked about
+        in_doubt = (words.certainty(beta, self.problem.energies) < CERTAIN) & (words.drawn > 0)[:, None]
+        doubtful = in_doubt.any(1).nonzero()[:, 0].tolist()
+        if not doubtful:
+            return words
+        numbers, codes = mixed.split(words.values)
+        left_open = codes.clone()
+        left_open[:, : len(mixed.words)][in_doubt.to(codes.device)] = 0
+        atoms = mixed.joined(numbers, left_open)
+        # Move these, all together, until a step gains nothing
+        form = self.quadratic(atoms)
+        chosen = self.every
+        for _ in range(STEPS):
+            before = list(chosen)
+            atoms, form, chosen = newton_step(
+                self.problem, self.quadratic, atoms, form, chosen, doubtful, reach=NEAR, step=FINE
+            )
+            if chosen == before:
+                break
+        numbers, _ = mixed.split(atoms[chosen])
+        return _forgotten(words, in_doubt.any(1), mixed.joined(numbers, codes))
+
+    def _settled(self, values: Tensor) -> Tensor:
+        """The components with other words (K, V), and numbers that suit these; those of the same words as they were.
 
         Costs D + 2 rows for each component whose words are others, and draw.
         """
-        changed = [k for k, value in enumerate(values) if not value.equal(self.values[k])]
+        is_other = self._has_other_words(values)
+        changed = is_other.nonzero()[:, 0].tolist()
         if not changed:
-            return values
+            return self.values
+        values = torch.where(is_other[:, None], values, self.values)
         # The form over the components with their new words
         form = self.whole().append(self.quadratic(values[changed]))
         order = [len(values) + changed.index(k) if k in changed else k for k in self.every]
@@ -93,6 +143,29 @@ class Refit:
             self.problem, self.quadratic, values, form.take(order), self.every, changed, reach=NEAR, step=FINE
         )
         return atoms[chosen]
+
+    def _is_worse(self, values: Tensor) -> Tensor:
+        """Which components (K,) with other words explain the image clearly worse than the components as they were.
+
+        Costs a row for each of these and draw.
+        """
+        is_other = self._has_other_words(values)
+        changed = is_other.nonzero()[:, 0].tolist()
+        worse = torch.zeros(len(values), dtype=torch.bool)
+        if not changed or self.problem.beta is None:
+            return worse
+        # Exchange one for its old one at a time
+        form = self.whole().append(self.quadratic(values[changed]))
+        new = [len(values) + changed.index(k) if k in changed else k for k in self.every]
+        answers = [new, *([*new[:k], k, *new[k + 1 :]] for k in changed)]
+        errors = torch.stack([subset_errors(form, answer, self.problem.weighting).mean() for answer in answers])
+        nats = self.problem.beta * self.problem.energies(errors)
+        worse[changed] = (nats[0] - nats[1:] > CLEARLY).cpu()
+        return worse
+
+    def _has_other_words(self, values: Tensor) -> Tensor:
+        length = self.problem.value_shape[0]
+        return (values[:, length:] != self.values[:, length:]).any(1)
 
     @property
     def every(self) -> list[int]:
@@ -187,3 +260,9 @@ def in_parts(form: QuadraticForm) -> list[QuadraticForm]:
     """A form on all draws, part after part, as one form for each part."""
     ends = list(accumulate(map(len, PARTS)))
     return [form.on(slice(end - len(part), end)) for end, part in zip(ends, PARTS, strict=True)]
+
+
+def _forgotten(words: ObjectWords, which: Tensor, values: Tensor) -> ObjectWords:
+    """Words at other values (K, V), with nothing known of those of some components (K,)."""
+    errors = tuple(torch.where(which[:, None], 0.0, each) for each in words.errors)
+    return ObjectWords(values, errors, torch.where(which, 0.0, words.drawn))
