@@ -193,7 +193,7 @@ class Classifier:
 
 
 def table_rows(records: Sequence[Mapping[str, Any]], seed: int) -> list[list[str]]:
-    """A row for each way, beside ours, the first one."""
+    """A row for each way, beside ours, the first one. A network in one stage runs its trunk in each evaluation."""
     ours = next(iter(records[0]))
     table = []
     for name in records[0]:
@@ -206,7 +206,7 @@ def table_rows(records: Sequence[Mapping[str, Any]], seed: int) -> list[list[str
             name, str(len(mine)), f"{score(PerceptionRate(), answers):.3f}",
             "" if name == ours else f"{gap:+.3f} ({low:+.3f} to {high:+.3f})",
             *[f"{score(metric, answers):.3f}" for metric in (Precision(), CountAccuracy())],
-            f"{mean['rows']:,.0f}", f"{mean['trunks']:,.0f}", f"{mean['seconds']:.2f}",
+            f"{mean['rows']:,.0f}", f"{mean['trunks'] or mean['rows']:,.0f}", f"{mean['seconds']:.2f}",
             f"{mean['seconds'] / base:.2f}",
         ])  # fmt: skip
     return table

@@ -95,7 +95,7 @@ class Pursuit:
     def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
         """Costs M rows for a lattice of M values (M draws rows for M candidates), and about 130 for each component.
 
-        The search that goes on costs 100 to 400 more for components of numbers, and about 300 for each one with words.
+        The search that goes on costs 100 to 400 more for components of numbers, and about 230 for each one with words.
         """
         generator = as_generator(generator)
         if not problem.exchangeable:
