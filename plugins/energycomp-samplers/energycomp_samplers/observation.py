@@ -34,6 +34,7 @@ from energycomp_samplers.evidence import Evidence, bound, joined
 from energycomp_samplers.kernels import clipped
 from energycomp_samplers.operators import Blur, Gain, Pair, Pool
 from energycomp_samplers.spread import Spread, product_spread, spreads_of
+from energycomp_samplers.stationary import Stationary, product_stationary
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -185,7 +186,7 @@ class _Mean:
         return mean
 
 
-def spread_of(target: Target, variance: float | Tensor | None) -> Spread:
+def spread_of(target: Target, variance: float | Tensor | None) -> Spread | Stationary:
     """The spread of the clean samples of a composition: given, or that of the product of its leaves."""
     space = target.noised_space
     if variance is not None:
@@ -195,7 +196,14 @@ def spread_of(target: Target, variance: float | Tensor | None) -> Spread:
     except InputError as error:
         got = f"got {target.composition!r}, whose weights vary, and no variance of its samples"
         raise InputError(f"{got}; expected one; give observe(..., variance=)") from error
-    return product_spread(measured_spreads(target), weights, math.prod(space.sample_shape))[0]
+    spreads = measured_spreads(target)
+    return stationary_of(spreads, weights) or product_spread(spreads, weights, math.prod(space.sample_shape))[0]
+
+
+def stationary_of(spreads: Sequence[Spread], weights: Sequence[float]) -> Stationary | None:
+    """The precision of a product of images by frequency; None of other samples."""
+    spectra = [one.spectrum for one in spreads if one.spectrum is not None]
+    return product_stationary(spectra, weights) if spectra and len(spectra) == len(spreads) else None
 
 
 def measured_spreads(target: Target) -> list[Spread]:
