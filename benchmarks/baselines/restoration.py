@@ -1,4 +1,4 @@
-"""DPS and DiffPIR of deepinv on a composition: its prediction is their denoiser, and `observe`'s operator their physics.
+"""DPS and DiffPIR of deepinv on a composition, whose prediction is their denoiser.
 
 deepinv is no dependency of this project: `pip install deepinv`.
 
@@ -48,7 +48,7 @@ def interval(samples: Tensor) -> tuple[Tensor, Tensor]:
 
 @attrs.frozen
 class DPS:
-    """Diffusion posterior sampling (Chung et al., 2023) by deepinv, at the noise levels of the samplers of this library.
+    """Diffusion posterior sampling (Chung et al., 2023) by deepinv, at the noise levels of our samplers.
 
     Args:
         guidance: "norm" is the gradient of |y - A x0|, of the paper; "annealed" that of |y - A x0|^2 / 2(std^2 +
@@ -61,7 +61,7 @@ class DPS:
 
     def __call__(self, problem: Problem, n: int, steps: int, seed: int) -> Tensor:
         """n samples (n, *shape), in steps evaluations."""
-        from deepinv.sampling import DPS as Sampler
+        from deepinv import sampling
         from deepinv.sampling.sde_solver import DDPMSolver
 
         random = torch.Generator().manual_seed(seed)
@@ -69,7 +69,7 @@ class DPS:
         sigma = [((1.0 - level.alpha) / level.alpha) ** 0.5 / problem.reach for level in problem.target.levels(steps)]
         total = torch.log1p(torch.tensor([*sigma, 0.0]).double().square())
         times = (-0.1 + (0.01 + 4.0 * 9.95 * total).sqrt()) / (2.0 * 9.95)
-        model = Sampler(
+        model = sampling.DPS(
             problem.denoiser, solver=DDPMSolver(times, rng=random), weight=self.weight, guidance=self.guidance
         )
         shape = (n, *problem.target.noised_space.sample_shape)
@@ -85,10 +85,10 @@ class DiffPIR:
 
     def __call__(self, problem: Problem, n: int, steps: int, seed: int) -> Tensor:
         """n samples (n, *shape), in steps evaluations."""
+        from deepinv import sampling
         from deepinv.optim.data_fidelity import L2
-        from deepinv.sampling import DiffPIR as Sampler
 
-        model = Sampler(
+        model = sampling.DiffPIR(
             problem.denoiser, L2(), sigma=problem.std, max_iter=steps, zeta=self.zeta, lambda_=self.strength
         )
         start = torch.full((n, *problem.target.noised_space.sample_shape), 0.5)
