@@ -14,8 +14,8 @@ each operator, as means over images:
     passes      of the trunk of the network for each sample; DPS differentiates each
     CPU s       for all samples of an image, on one thread
 
-with half a 95 % interval over images. The norm of DPS, its default, leaves the range of images here at all weights from
-1 to 1,000, so that it has its other guidance, with the weight that deepinv names for it, 1.
+with half a 95 % interval over images. The norm as guidance of DPS, its default, leaves the range of images here from
+a weight of 10 on; so DPS has its other guidance, with the weight that deepinv names for it, 1 (`benchmarks/NOTES.md`).
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ STD = 0.05
 SHAPE = (3, 64, 64)
 WIDTH = 1.5  # of the blur, in pixels
 METHODS: dict[str, Any] = {
-    "DPS, annealed": DPS(guidance="annealed"),
+    "DPS": DPS(guidance="annealed"),
     "DiffPIR": DiffPIR(),
-    "DiffPIR, zeta 1": DiffPIR(zeta=1.0),
     "default": None,
     'Gauss(last="draw")': Gauss(last="draw"),
-    "SMC()": SMC(),
+    "gauss": Gauss(),
+    "SMC": SMC(),
 }
 SHOWN = ("psnr", "of_one", "coverage", "passes", "seconds")
 
@@ -95,38 +95,38 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     lines = ["| operator | method | images | PSNR of the mean | of a sample | coverage | passes | CPU s |"]
     lines.append("| --- " * 8 + "|")
     for operator, method in dict.fromkeys((one["operator"], one["method"]) for one in records):
-        rows = [one for one in records if (one["operator"], one["method"]) == (operator, method)]
-        columns = torch.tensor([[row[name] for name in SHOWN] for row in rows]).double()
-        half = 1.96 * columns.std(0) / len(rows) ** 0.5
+        found = [one for one in records if (one["operator"], one["method"]) == (operator, method)]
+        columns = torch.tensor([[one[name] for name in SHOWN] for one in found]).double()
+        half = 1.96 * columns.std(0, correction=min(len(found) - 1, 1)) / len(found) ** 0.5
         mean = columns.mean(0).tolist()
         cells = [f"{mean[k]:.{digits}f} ± {half[k]:.{digits}f}" for k, digits in enumerate((1, 1, 3))]
-        lines.append(
-            " | ".join(["|", operator, method, str(len(rows)), *cells, f"{mean[3]:.0f}", f"{mean[4]:.0f}", "|"])
-        )
-    return "\n".join(lines).replace("|  ", "| ")
+        row = [operator, method, str(len(found)), *cells, f"{mean[3]:.0f}", f"{mean[4]:.0f}"]
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draws what is missing, and prints the table."""
     options = parser(
         __doc__, images=(8, "truths"), n=(19, "samples of each"), steps=50, seed=0,
-        methods=([*METHODS], "which", [*METHODS]), out=Path("runs/inverse_images"),
+        methods=([*METHODS][:4], "which", [*METHODS]), out=Path("runs/inverse_images"),
     ).parse_args(arguments)  # fmt: skip
     check_installed()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "records.jsonl"
+    settings = {"steps": options.steps, "n": options.n, "seed": options.seed}
     model = energycomp.load("clevr-places")
     examples = find("datasets", "clevr")().examples("synthetic:1-5", count=options.images, seed=options.seed)
     for image, example in enumerate(examples):
         for name, operator in operators(torch.Generator().manual_seed(options.seed)).items():
             for method in options.methods:
-                settings = {"steps": options.steps, "n": options.n, "seed": options.seed}
                 case = {**settings, "image": image, "operator": name, "method": method}
-                if any(case.items() <= one.items() for one in read_lines(options.out / "records.jsonl")):
+                if any(case.items() <= one.items() for one in read_lines(path)):
                     continue
                 found = measured(model, example, operator, METHODS[method], options, options.seed + image)
-                append_line(options.out / "records.jsonl", case | found)
-    print(table([one for one in read_lines(options.out / "records.jsonl") if settings.items() <= one.items()]))
+                append_line(path, case | found)
+    print(table([one for one in read_lines(path) if settings.items() <= one.items()]))
 
 
 if __name__ == "__main__":

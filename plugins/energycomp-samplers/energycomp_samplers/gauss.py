@@ -64,7 +64,8 @@ class Gauss:
     """Second-order products, and observations. Exact for Gaussians; costs what plain sampling costs.
 
     One evaluation per leaf, sample and step, and those that measure the covariance of each leaf once: 8 D for samples
-    of D <= 32 numbers, else 16, which measure one variance for all numbers.
+    of D <= 32 numbers, else 16, which measure one variance for all numbers, and under an observation of images one for
+    each spatial frequency.
 
     The mean m stays within five standard deviations of the range of the predictions, and where the product is no
     Gaussian it is their sum, as the report notes. Of components with several modes the samples are approximate.

@@ -3,7 +3,7 @@
 Notation: variable -> symbol
     x, z            a noised sample x_t, and its clean sample x_0
     x0              m = E[z | x], the prediction of the composition without observations
-    covariance      C = Cov[z | x], see `energycomp_samplers.spread`
+    covariance      C = Cov[z | x], see `energycomp_samplers.spread`, and of images `energycomp_samplers.stationary`
     operator, noise A, and R = diag(std^2)
 
     E[z | x, y] = m + C A' (A C A' + R)^-1 (y - A m)
@@ -75,7 +75,7 @@ def observe(operator: Any, y: Any, std: float | Tensor, *, variance: float | Ten
         y: what was observed of one sample, without a batch axis; of a mask, of the shape of a sample.
         std: of the noise, above 0: a number, or one for each number of y.
         variance: of a number of clean samples (of the noised space: images are in [-1, 1] there), or one for each
-            number; measured when left out.
+            number; measured when left out, of images for each spatial frequency.
 
     Raises:
         InputError: numbers that are not finite, a std that is not above 0, a pair that is not linear, or shapes that
