@@ -1,6 +1,6 @@
 """Inverse problems with an exact posterior: `observe` beside DPS and DiffPIR of deepinv, same network and operators.
 
-python benchmarks/sampling/inverse.py [--truths 8] [-n 100] [--steps 50] [--seed 0]
+python benchmarks/sampling/inverse.py [--truths 8] [-n 100] [--steps 100] [--seed 0]
 
 Needs deepinv, which is no dependency of this project: pip install deepinv.
 
@@ -175,7 +175,7 @@ def cells(found: Sequence[tuple[float, float, float]]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a table for each operator."""
-    options = parser(__doc__, truths=(6, "of each operator"), n=(200, "samples"), steps=100, seed=0).parse_args(
+    options = parser(__doc__, truths=(8, "of each operator"), n=(100, "samples"), steps=100, seed=0).parse_args(
         arguments
     )
     check_installed()

@@ -6,7 +6,7 @@ Needs deepinv, which is no dependency of this project: pip install deepinv.
 
 The truths are held-out renders of 1 to 5 objects, 64 x 64 pixels in [0, 1]. The prior of all methods is the scene that
 `clevr-places` composes of the places of these objects, whose colours, shapes and sizes it is not told. What is observed
-has noise of deviation 0.05: half of the pixels, a Gaussian blur of deviation 1.5, averages of 4 x 4 pixels. Prints for
+has noise of deviation 0.05: half of the pixels, averages of 4 x 4 pixels, a Gaussian blur of deviation 1.5. Prints for
 each operator, as means over images:
 
     PSNR        of the mean of the samples, and of a sample, for a peak of 1
@@ -60,7 +60,7 @@ def operators(random: torch.Generator) -> dict[str, Any]:
     line = torch.exp(-(torch.arange(-4.0, 5.0) ** 2) / (2.0 * WIDTH**2))
     kernel = torch.outer(line, line) / line.sum() ** 2
     seen = (torch.rand(1, *SHAPE[1:], generator=random) < 0.5).float()
-    return {"inpainting": seen.expand(SHAPE), "blur": blur(kernel), "x4": pool(4)}
+    return {"inpainting": seen.expand(SHAPE), "x4": pool(4), "blur": blur(kernel)}
 
 
 def measured(model: Model, example: Any, operator: Any, method: Any, options: Any, seed: int) -> dict[str, float]:

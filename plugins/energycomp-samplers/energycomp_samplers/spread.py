@@ -50,7 +50,7 @@ class Spread:
         vectors: eigenvectors (D, D), or (B, D, D), as columns; None where P is diagonal.
         problem: why it could not be measured; it is that of variance 1 then.
         doubt: the largest relative error of measured values, by `unsymmetric`.
-        spectrum: of images of more than 32 numbers, the precision of each Fourier coefficient (C, H, W), see
+        spectrum: of images of more than 32 pixels, the precision of each Fourier coefficient (C, H, W), see
             `energycomp_samplers.stationary`, beside the one of all in `values`.
 
     >>> Spread(torch.tensor([4.0])).covariance(torch.tensor([1.0]))(torch.ones(1, 3))
@@ -235,9 +235,9 @@ def _measured_at(target: Target, least: float) -> list[Spread]:
     measured = moved.unflatten(1, (POINTS, size)).mean(1) if whole else one_variance
     ratio = alpha / (1.0 - alpha)
     found = [_of_matrix(leaf, one, ratio) for leaf, one in zip(target.composition.terms, measured, strict=True)]
-    if whole or len(shape) != IMAGE:
+    if whole or len(shape) != IMAGE or target.decode is not None:
         return found
-    # Of images, each ring of frequencies, too
+    # Of images in pixels, each ring of frequencies, too; behind a codec every step of conjugate gradients is dear
     spectra = [measured_variances(*(v.reshape(-1, *shape) for v in (probes, one))) for one in moved]
     return [
         attrs.evolve(one, spectrum=1.0 / spectrum.clamp(LEAST, 0.999 / ratio) - ratio)
