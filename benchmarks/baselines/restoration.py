@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from energycomp.sampling import Target
 from energycomp_samplers.observation import Observation
 
-LEAST = 19  # samples
-
 
 def check_installed() -> None:
     """Ends with what to install where deepinv is missing."""
@@ -32,18 +30,25 @@ def check_installed() -> None:
 
 
 def interval(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """The interval of 90 % of each number of samples (n, ...), n at least 19, that holds one more in 90 % of cases.
+    """The interval of each number of samples (n, ...) that holds one more sample in 90 % of cases, see `right`.
 
-    Its ends are the samples of rank 0.05 (n + 1) from below and above; of 19 samples they are the least and greatest.
+    Its ends are the samples of rank 0.05 (n + 1) from below and above; of 19 samples, or fewer, the least and greatest.
 
     >>> interval(torch.arange(19.0))
     (tensor(0.), tensor(18.))
     """
-    if len(samples) < LEAST:
-        raise SystemExit(f"got {len(samples)} samples; expected at least {LEAST}, for intervals of 90 %; raise -n")
-    share = (0.05 * (len(samples) + 1) - 1.0) / (len(samples) - 1)
+    share = max(0.05 * (len(samples) + 1) - 1.0, 0.0) / (len(samples) - 1)
     low, high = samples.quantile(torch.tensor([share, 1.0 - share]).to(samples), dim=0)
     return low, high
+
+
+def right(n: int) -> float:
+    """The share of cases in which the interval of n samples holds one more: 0.9 from 19 samples on.
+
+    >>> right(19), right(4)
+    (0.9, 0.6)
+    """
+    return min((n - 1) / (n + 1), 0.9)
 
 
 @attrs.frozen
