@@ -29,7 +29,7 @@ from energycomp.denoisers import Conditional
 from energycomp.sampling import Target
 from energycomp_samplers.stationary import measured_variances
 
-MOST = 32  # numbers of a sample up to which the whole covariance is measured; above, one variance, and one of each frequency
+MOST = 32  # numbers of a sample up to which the whole covariance is measured; above, one variance, and a spectrum
 STRONG = 0.05  # alpha_bar_t where it is measured
 MILDER = (0.2, 0.5, 0.8)  # alpha_bar_t where it is measured if it is in doubt there
 DOUBT = 0.1  # relative error of measured precisions
