@@ -13,8 +13,7 @@ from torch import Tensor
 from energycomp.errors import EnergycompError, InputError, first_line
 from energycomp.images import decoded
 from energycomp.sampling import Target
-from energycomp_samplers.operators import Linear, Pair, linearised, solve
-from energycomp_samplers.spread import Covariance
+from energycomp_samplers.operators import AnyCovariance, Linear, Pair, linearised, solve
 
 
 @attrs.frozen(eq=False)
@@ -32,7 +31,7 @@ class Evidence:
     noise: Tensor
 
     def conditioned(
-        self, x0: Tensor, covariance: Covariance, draw: Tensor | None = None, error: Tensor | None = None
+        self, x0: Tensor, covariance: AnyCovariance, draw: Tensor | None = None, error: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """E[z | x, y], and log p(y | x) up to a constant, (B,), in float64.
 
@@ -77,7 +76,7 @@ class _Stacked:
             pulled.append(part.adjoint(own.unflatten(1, shape)))
         return torch.stack(pulled).sum(0)
 
-    def solved(self, covariance: Covariance, noise: Tensor, v: Tensor) -> Tensor | None:
+    def solved(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
         """None: conjugate gradients."""
 
 

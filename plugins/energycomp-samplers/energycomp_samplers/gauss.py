@@ -37,9 +37,16 @@ from energycomp_samplers.chain import MOVES, Chain, Density, Moves, accepted_by
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import check_densities, clipped, weighted_sum
 from energycomp_samplers.local import Product, second_order
-from energycomp_samplers.observation import evidence_of, given_variance, measured_spreads, without_observations
+from energycomp_samplers.observation import (
+    evidence_of,
+    given_variance,
+    measured_spreads,
+    stationary_of,
+    without_observations,
+)
+from energycomp_samplers.operators import AnyCovariance
 from energycomp_samplers.second_order import ratio_of
-from energycomp_samplers.spread import Covariance, Spread
+from energycomp_samplers.spread import Spread
 
 FOLLOWS = "samples follow the sum of the predictions; use sampler='smc'"
 NO_GAUSSIAN = (
@@ -57,7 +64,8 @@ class Gauss:
     """Second-order products, and observations. Exact for Gaussians; costs what plain sampling costs.
 
     One evaluation per leaf, sample and step, and those that measure the covariance of each leaf once: 8 D for samples
-    of D <= 32 numbers, else 16, which measure one variance for all numbers.
+    of D <= 32 numbers, else 16, which measure one variance for all numbers, and under an observation of images one for
+    each spatial frequency.
 
     The mean m stays within five standard deviations of the range of the predictions, and where the product is no
     Gaussian it is their sum, as the report notes. Of components with several modes the samples are approximate.
@@ -103,16 +111,17 @@ class Gauss:
         check_densities(target)
         evidence = evidence_of(observations, target) if observations else None
         given = given_variance(observations)
+        spreads: list[Spread] = []
         # The covariance of clean samples: given, constant, or of the second order of the product
         if given is not None:
             product: Product | Spread = Spread.of_variance(given, target.noised_space.sample_shape)
         else:
             if observations and self.covariance == "constant":
-                measured_spreads(target)  # raises
+                spreads = measured_spreads(target)  # raises
             product = second_order(target, self.covariance)
         # Samples of noise; moves take no larger step than the first one
         chain = None if self.moves is None else Chain(self.moves, self.moves.step_size)
-        steps = _Drawn(attrs.evolve(run, target=target), self, run.noise(), product, evidence, chain)
+        steps = _Drawn(attrs.evolve(run, target=target), self, run.noise(), product, evidence, chain, spreads)
         # Where the first level is not all noise, begin in the Gaussian of that level
         first = run.levels[0]
         if first.alpha > NOISY:
@@ -122,7 +131,11 @@ class Gauss:
 
 @attrs.define(eq=False)
 class _Drawn(Steps):
-    """Samples x (n, *shape), the product of leaves, or its spread where it was given."""
+    """Samples x (n, *shape), the product of leaves, or its spread where it was given.
+
+    Args:
+        spreads: of the leaves of an observed composition, where they are constant.
+    """
 
     run: Run
     options: Gauss
@@ -130,6 +143,7 @@ class _Drawn(Steps):
     product: Product | Spread
     evidence: Evidence | None
     chain: Chain | None
+    spreads: list[Spread]
     problem: str = ""
 
     def begin(self, level: Level) -> None:
@@ -187,12 +201,15 @@ class _Drawn(Steps):
         self.x = x.flatten(0, 1)
         return x0.flatten(1, 2)
 
-    def _clean(self, x: Tensor, x0: Tensor, level: Level) -> tuple[Tensor, Covariance]:
+    def _clean(self, x: Tensor, x0: Tensor, level: Level) -> tuple[Tensor, AnyCovariance]:
         """m and C of the clean samples of x, without observations."""
         mean, spread = self._product(x, x0, level)
-        return clipped(mean, self.run.target), spread.covariance(ratio_of(level, x))
+        # What is observed of images moves them by frequency
+        stationary = stationary_of(self.spreads, self.run.target.weights_at(level.timestep))
+        covariance = (stationary or spread).covariance(ratio_of(level, x))
+        return clipped(mean, self.run.target), covariance
 
-    def _drawn(self, mean: Tensor, covariance: Covariance, draw: Tensor | None) -> Tensor:
+    def _drawn(self, mean: Tensor, covariance: AnyCovariance, draw: Tensor | None) -> Tensor:
         """A clean sample of N(mean, C), mean + draw, under the observations; the mean without a draw."""
         if self.evidence is None:
             return mean if draw is None else mean + draw

@@ -3,7 +3,7 @@
 Notation: variable -> symbol
     x, z            a noised sample x_t, and its clean sample x_0
     x0              m = E[z | x], the prediction of the composition without observations
-    covariance      C = Cov[z | x], see `energycomp_samplers.spread`
+    covariance      C = Cov[z | x], see `energycomp_samplers.spread`, and of images `energycomp_samplers.stationary`
     operator, noise A, and R = diag(std^2)
 
     E[z | x, y] = m + C A' (A C A' + R)^-1 (y - A m)
@@ -34,6 +34,7 @@ from energycomp_samplers.evidence import Evidence, bound, joined
 from energycomp_samplers.kernels import clipped
 from energycomp_samplers.operators import Blur, Gain, Pair, Pool
 from energycomp_samplers.spread import Spread, product_spread, spreads_of
+from energycomp_samplers.stationary import Stationary, product_stationary
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -74,7 +75,7 @@ def observe(operator: Any, y: Any, std: float | Tensor, *, variance: float | Ten
         y: what was observed of one sample, without a batch axis; of a mask, of the shape of a sample.
         std: of the noise, above 0: a number, or one for each number of y.
         variance: of a number of clean samples (of the noised space: images are in [-1, 1] there), or one for each
-            number; measured when left out.
+            number; measured when left out, of images for each spatial frequency.
 
     Raises:
         InputError: numbers that are not finite, a std that is not above 0, a pair that is not linear, or shapes that
@@ -187,7 +188,7 @@ class _Mean:
         return mean
 
 
-def spread_of(target: Target, variance: float | Tensor | None) -> Spread:
+def spread_of(target: Target, variance: float | Tensor | None) -> Spread | Stationary:
     """The spread of the clean samples of a composition: given, or that of the product of its leaves."""
     space = target.noised_space
     if variance is not None:
@@ -197,7 +198,14 @@ def spread_of(target: Target, variance: float | Tensor | None) -> Spread:
     except InputError as error:
         got = f"got {target.composition!r}, whose weights vary, and no variance of its samples"
         raise InputError(f"{got}; expected one; give observe(..., variance=)") from error
-    return product_spread(measured_spreads(target), weights, math.prod(space.sample_shape))[0]
+    spreads = measured_spreads(target)
+    return stationary_of(spreads, weights) or product_spread(spreads, weights, math.prod(space.sample_shape))[0]
+
+
+def stationary_of(spreads: Sequence[Spread], weights: Sequence[float]) -> Stationary | None:
+    """The precision of a product of images by frequency; None of other samples."""
+    spectra = [one.spectrum for one in spreads if one.spectrum is not None]
+    return product_stationary(spectra, weights) if spectra and len(spectra) == len(spreads) else None
 
 
 def measured_spreads(target: Target) -> list[Spread]:

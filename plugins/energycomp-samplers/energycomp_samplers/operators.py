@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import attrs
 import torch
@@ -16,7 +16,9 @@ from torch import Tensor
 from energycomp.errors import EnergycompWarning, InputError
 from energycomp.fields import whole
 from energycomp_samplers.spread import Covariance
+from energycomp_samplers.stationary import StationaryCovariance
 
+AnyCovariance: TypeAlias = Covariance | StationaryCovariance
 TOLERANCE = 1e-3  # by which a linear operator may miss its rules, as a share
 STEPS = 1_000  # of conjugate gradients, at most
 CLOSE = 1e-6  # where they end: the residual, as a share
@@ -33,7 +35,7 @@ class Linear(Protocol):
     def adjoint(self, w: Tensor) -> Tensor:
         """A' w, (B, *shape), of what is seen (B, *seen)."""
 
-    def solved(self, covariance: Covariance, noise: Tensor, v: Tensor) -> Tensor | None:
+    def solved(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
         """(A C A' + R)^-1 v in closed form, with R = diag(noise); None where there is none."""
 
 
@@ -48,7 +50,7 @@ class Gain:
 
     adjoint = forward
 
-    def solved(self, covariance: Covariance, noise: Tensor, v: Tensor) -> Tensor | None:
+    def solved(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
         diagonal = covariance.diagonal(v, v.shape[1:])
         return None if diagonal is None else v / (self.gain.to(v).square() * diagonal + noise)
 
@@ -69,7 +71,9 @@ class Pool:
         spread = w.repeat_interleave(self.size, -1).repeat_interleave(self.size, -2)
         return spread / self.size**2
 
-    def solved(self, covariance: Covariance, noise: Tensor, v: Tensor) -> Tensor | None:
+    def solved(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
+        if isinstance(covariance, StationaryCovariance):
+            return self._solved_by_frequency(covariance, noise, v)
         shape = (*v.shape[1:-2], v.shape[-2] * self.size, v.shape[-1] * self.size)
         diagonal = covariance.diagonal(v, shape)
         if diagonal is None:
@@ -77,6 +81,17 @@ class Pool:
         # Blocks share no number: A C A' is diagonal.
         inside = diagonal.expand(-1, *shape)
         return v / (self.forward(inside) / self.size**2 + noise)
+
+    def _solved_by_frequency(self, covariance: StationaryCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
+        if noise.unique().numel() > 1:
+            return None
+        # A frequency of the blocks is that of size x size of the pixels, which a mean over blocks does not tell apart
+        eigenvalues = covariance.eigenvalues(v)
+        height, width = eigenvalues.shape[-2:]
+        block = torch.full((self.size, self.size), 1.0 / self.size**2)
+        seen = eigenvalues * _transfer(block, height, width).to(v.device).abs().square()
+        folded = seen.unflatten(-1, (self.size, -1)).unflatten(-3, (self.size, -1)).mean((-4, -2))
+        return covariance.filtered(v, 1.0 / (folded + noise.flatten()[0]))
 
 
 @attrs.frozen(eq=False)
@@ -91,9 +106,14 @@ class Blur:
     def adjoint(self, w: Tensor) -> Tensor:
         return _filtered(w, self._transfer(w).conj())
 
-    def solved(self, covariance: Covariance, noise: Tensor, v: Tensor) -> Tensor | None:
+    def solved(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
+        if noise.unique().numel() > 1:
+            return None
+        if isinstance(covariance, StationaryCovariance):
+            seen = covariance.eigenvalues(v) * self._transfer(v).abs().square()
+            return covariance.filtered(v, 1.0 / (seen + noise.flatten()[0]))
         variance = covariance.diagonal(v, v.shape[1:])
-        if variance is None or variance[0].numel() > 1 or noise.unique().numel() > 1:
+        if variance is None or variance[0].numel() > 1:
             return None
         # Of one variance and one noise, the Fourier transform makes A C A' + R diagonal
         return _filtered(v, 1.0 / (variance * self._transfer(v).abs().square() + noise.flatten()[0]))
@@ -104,10 +124,15 @@ class Blur:
         if z.ndim < 3 or height > z.shape[-2] or width > z.shape[-1]:
             got = f"got a kernel of {height} x {width} for samples of shape {tuple(z.shape[1:])}"
             raise InputError(f"{got}; expected one no larger than the last two axes; crop it")
-        # The kernel on an image of zeros, with its centre at the origin: it moves nothing
-        padded = z.new_zeros(z.shape[-2:])
-        padded[:height, :width] = self.kernel.to(z)
-        return torch.fft.fft2(padded.roll((-(height // 2), -(width // 2)), (0, 1)))
+        return _transfer(self.kernel.to(z), *z.shape[-2:])
+
+
+def _transfer(kernel: Tensor, height: int, width: int) -> Tensor:
+    """The Fourier transform (H, W) of a kernel (h, w) about its centre."""
+    # The kernel on an image of zeros, with its centre at the origin: it moves nothing
+    padded = kernel.new_zeros(height, width)
+    padded[: kernel.shape[0], : kernel.shape[1]] = kernel
+    return torch.fft.fft2(padded.roll((-(kernel.shape[0] // 2), -(kernel.shape[1] // 2)), (0, 1)))
 
 
 def _filtered(z: Tensor, transfer: Tensor) -> Tensor:
@@ -121,7 +146,7 @@ class Pair:
     forward: Callable[[Tensor], Tensor]
     adjoint: Callable[[Tensor], Tensor]
 
-    def solved(self, covariance: Covariance, noise: Tensor, v: Tensor) -> Tensor | None:
+    def solved(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
         """None: conjugate gradients."""
 
     def check(self, shape: Sequence[int], device: torch.device) -> None:
@@ -179,7 +204,7 @@ def linearised(f: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Pair, Tensor]
     return Pair(forward, adjoint), seen.detach()
 
 
-def solve(operator: Linear, covariance: Covariance, noise: Tensor, v: Tensor) -> Tensor:
+def solve(operator: Linear, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor:
     """(A C A' + R)^-1 v, (B, *seen), with R = diag(noise): in closed form, or by conjugate gradients.
 
     An `EnergycompWarning` says where these end before they are near it: noise is small, and A loses nearly all of some

@@ -27,13 +27,15 @@ from energycomp.components import Composition, unwrapped
 from energycomp.components.groups import rewrapped
 from energycomp.denoisers import Conditional
 from energycomp.sampling import Target
+from energycomp_samplers.stationary import measured_variances
 
-MOST = 32  # numbers of a sample up to which the whole covariance is measured; above, one variance for all numbers
+MOST = 32  # numbers of a sample up to which the whole covariance is measured; above, one variance, and a spectrum
 STRONG = 0.05  # alpha_bar_t where it is measured
 MILDER = (0.2, 0.5, 0.8)  # alpha_bar_t where it is measured if it is in doubt there
 DOUBT = 0.1  # relative error of measured precisions
 POINTS = 4  # noised samples at which J is measured
 PROBES = 8  # random directions in which one variance is measured
+IMAGE = 3  # axes
 LEAST = 1e-5  # of measured variances
 NEGATIVE = 0.1  # share of the largest variance by which a measured one may be below 0
 SMALL = 1e-3  # eigenvalues of a product below this share of the least of its components count as not above 0
@@ -48,6 +50,8 @@ class Spread:
         vectors: eigenvectors (D, D), or (B, D, D), as columns; None where P is diagonal.
         problem: why it could not be measured; it is that of variance 1 then.
         doubt: the largest relative error of measured values, by `unsymmetric`.
+        spectrum: of images of more than 32 pixels, the precision of each Fourier coefficient (C, H, W), see
+            `energycomp_samplers.stationary`, beside the one of all in `values`.
 
     >>> Spread(torch.tensor([4.0])).covariance(torch.tensor([1.0]))(torch.ones(1, 3))
     tensor([[0.2000, 0.2000, 0.2000]])
@@ -57,6 +61,7 @@ class Spread:
     vectors: Tensor | None = None
     problem: str = ""
     doubt: float = 0.0
+    spectrum: Tensor | None = None
 
     @classmethod
     def of_precision(cls, matrix: Tensor) -> Spread:
@@ -238,7 +243,15 @@ def _measured_at(target: Target, least: float) -> list[Spread]:
     variance = (moved * probes).mean((1, 2)).reshape(-1, 1, 1)
     measured = moved.unflatten(1, (POINTS, size)).mean(1) if whole else variance
     ratio = alpha / (1.0 - alpha)
-    return [_of_matrix(leaf, one, ratio) for leaf, one in zip(target.composition.terms, measured, strict=True)]
+    found = [_of_matrix(leaf, one, ratio) for leaf, one in zip(target.composition.terms, measured, strict=True)]
+    if whole or len(shape) != IMAGE or target.decode is not None:
+        return found
+    # Of images in pixels, each ring of frequencies, too; behind a codec every step of conjugate gradients is dear
+    spectra = [measured_variances(*(v.reshape(-1, *shape) for v in (probes, one))) for one in moved]
+    return [
+        attrs.evolve(one, spectrum=1.0 / spectrum.clamp(LEAST, 0.999 / ratio) - ratio)
+        for one, spectrum in zip(found, spectra, strict=True)
+    ]
 
 
 def _of_matrix(leaf: Any, covariance: Tensor, ratio: float) -> Spread:

@@ -54,6 +54,7 @@ from energycomp_samplers.observation import Observation, evidence_of, given_vari
 from energycomp_samplers.particles import taken
 from energycomp_samplers.proposal import Proposal
 from energycomp_samplers.spread import Spread
+from energycomp_samplers.stationary import Stationary
 
 DEPTH = 3.0  # the limit of log psi below the best particle: at the noisy end, and where a tenth is as good as the best
 TOP = 0.9  # the quantile of `top`
@@ -74,7 +75,7 @@ class Twist:
     target: Target
     log_psi: Tensor
     evidence: Evidence | None = None
-    spread: Spread | None = None
+    spread: Spread | Stationary | None = None
     product: Product | None = None
     correction: Tensor | float = 0.0  # log q_p(y | x) - log q(y | x), of the proposals without and with the drift
     drift: Tensor | None = None
@@ -169,7 +170,7 @@ class Twist:
         self.rules_out_all = bool((log_psi <= -RULED_OUT).all(1).any())
         return log_psi
 
-    def _of_observations(self, evidence: Evidence, spread: Spread, clean: Tensor, level: Level) -> Tensor:
+    def _of_observations(self, evidence: Evidence, spread: Spread | Stationary, clean: Tensor, level: Level) -> Tensor:
         """log psi of the observations, (G, P)."""
         x0 = clean.flatten(0, 1)
         # Condition the Gaussian around the predicted x0 on y: mean and log evidence (Kalman's update)
