@@ -15,6 +15,7 @@ Notation: variable -> symbol
 The second is multiple importance sampling by the balance heuristic (Veach and Guibas, 1995) of p(z) L(z) g(z).
 """
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import TypeAlias
@@ -41,7 +42,7 @@ class Exact:
 
     t_min = 1e-3
 
-    def __init__(self, task: Task, near: int = 1_000, far: int = 8_000) -> None:
+    def __init__(self, task: Task, near: int = 1_000, far: int = 4_000) -> None:
         def score(x: tuple[float, ...]) -> Score:
             # The same draws whenever an observation is asked for, others for each observation
             with torch.random.fork_rng(devices=[]):
@@ -87,32 +88,34 @@ def _of_likelihood(task: Task, observation: Tensor, near: int, far: int) -> Scor
     """The score by draws of the posterior, which are many where noise is strong, and by draws around theta_t."""
     z, log_evidence = tempered(task, observation[None], far)
     z = task.mirrored(z)
-    log_likelihood = task.log_likelihood(z, observation[None]).double()
+    log_likelihood = task.log_likelihood(z, observation[None])
+    squares = torch.cat([z, z.square().sum(1, keepdim=True)], 1).double()
     # xi_k of mean 0 and covariance I
     half = torch.randn(near // 2, task.dimensions, dtype=torch.float64)
-    half = half @ torch.linalg.inv(torch.linalg.cholesky(half.mT @ half / len(half))).mT
+    half = (half @ torch.linalg.inv(torch.linalg.cholesky(half.mT @ half / len(half))).mT).float()
     xi = torch.cat([half, -half])
 
     def log_weights(likelihood: Tensor, log_gain: Tensor) -> Tensor:
-        first, second = torch.tensor([near, far], dtype=torch.float64).log()
-        return -torch.logaddexp(first - likelihood, second - log_evidence - log_gain)
+        return -torch.logaddexp(math.log(near) - likelihood, math.log(far) - log_evidence - log_gain)
 
     def some(sample: Tensor, a: Tensor) -> Tensor:
         theta, a = sample.double(), a.double()
         s = (1 - a.square()).sqrt()
         normaliser = theta.square().sum(1, keepdim=True) / 2 - theta.shape[1] * s.log()
-        # Draws of the posterior
-        far_weights = log_weights(log_likelihood, normaliser - _apart(sample, z, a) / (2 * s.square()))  # (R, N)
-        # Draws around theta_t
-        drawn = a[:, None] * theta[:, None] + s[:, None] * xi  # (R, K, D)
-        likelihood = task.log_likelihood(drawn.flatten(0, 1).float(), observation[None]).reshape(len(theta), -1)
-        apart = (theta[:, None] - a[:, None] * drawn).square().sum(2)
-        near_weights = log_weights(likelihood.double(), normaliser - apart / (2 * s.square()))  # (R, K)
-        # The expected clean sample
-        weights = torch.cat([far_weights, near_weights], 1).softmax(1)
-        far_share, near_share = weights.split([far, near], 1)
-        expected = far_share @ z.double() + (near_share[:, None] @ drawn)[:, 0]
-        return ((a * expected - theta) / s.square()).to(sample)
+        # Draws of the posterior: log g = normaliser - (|theta_t|^2 - 2 c_t theta_t . z + c_t^2 |z|^2) / (2 s_t^2)
+        constant = normaliser - theta.square().sum(1, keepdim=True) / (2 * s.square())
+        factors = torch.cat([a * theta, -a.square() / 2], 1) / s.square()
+        far_weights = log_weights(log_likelihood, (constant + factors @ squares.mT).float())  # (R, N)
+        # Draws around theta_t, and theta_t - c_t z in units of s_t
+        drawn = (a * theta).float()[:, None] + s.float()[:, None] * xi  # (R, K, D)
+        likelihood = task.log_likelihood(drawn.flatten(0, 1), observation[None]).reshape(len(theta), -1)
+        apart = (s * theta).float()[:, None] - a.float()[:, None] * xi
+        near_weights = log_weights(likelihood, normaliser.float() - apart.square().sum(2) / 2)  # (R, K)
+        # E(z | theta_t) = far z + near (c_t theta_t + s_t xi)
+        share = torch.cat([far_weights, near_weights], 1).softmax(1)
+        far_share, near_share = share.split([far, len(xi)], 1)
+        near_mean = near_share.sum(1, keepdim=True) * a * theta + s * (near_share @ xi)
+        return ((a * (far_share @ z + near_mean) - theta) / s.square()).to(sample)
 
     def score(sample: Tensor, a: Tensor) -> Tensor:
         return torch.cat([some(*row) for row in zip(sample.split(ROWS), a.split(ROWS), strict=True)])

@@ -120,7 +120,8 @@ def slcp() -> Task:
 
     def log_likelihood(z: Tensor, x: Tensor) -> Tensor:
         mean, scale, rho = parts(z)
-        first, second = ((x.reshape(-1, 2) - mean) / scale).unbind(2)
+        points = x.reshape(-1, 2)
+        first, second = ((points[:, i] - mean[..., i]) / scale[..., i] for i in range(2))
         energy = (first.square() + (second - rho * first).square() / (1 - rho.square())).sum(1) / 2
         return -energy - first.shape[1] * (scale[:, 0].log().sum(1) + (1 - rho[:, 0].square()).log() / 2)
 
