@@ -1,13 +1,15 @@
-"""Four tasks of simulation-based inference, and samples of their exact posteriors.
+"""Six tasks of simulation-based inference, and samples of their exact posteriors.
 
-All parameters have the prior N(0, I): uniform ones in (-r, r) are r erf(z / sqrt(2)).
+All parameters have the prior N(0, I): uniform ones in (-r, r) are r erf(z / sqrt(2)), correlated ones have a factor.
 """
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import TypeAlias
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Independent, Normal
@@ -63,6 +65,47 @@ def mixture() -> Task:
     return Task(2, simulate, log_likelihood, parts=parts)
 
 
+def uniform() -> Task:
+    """Ten uniform parameters, noise of variance 0.1: gaussian_linear_uniform of Lueckmann et al. (2021)."""
+    variance = 0.1
+
+    def place(z: Tensor) -> Tensor:
+        return (z / 2**0.5).erf()
+
+    return Task(
+        10,
+        lambda z: place(z) + variance**0.5 * torch.randn(z.shape),
+        lambda z, x: -(x - place(z)[:, None]).square().sum((1, 2)) / (2 * variance),
+    )
+
+
+def glm() -> Task:
+    """Offset and filter of a neuron, of which 100 steps of spikes are seen: bernoulli_glm of Lueckmann et al. (2021).
+
+    An observation is X' y of spikes y (100,), which is sufficient: log p(y | b) = b' X' y - sum log(1 + exp(X b)).
+    """
+    size, steps = 9, 100
+    # X: a column of ones, and the stimulus 0 to 8 steps before.
+    stimulus = torch.from_numpy(np.random.RandomState(42).randn(steps)).float()
+    columns = [torch.ones(steps)] + [torch.cat([torch.zeros(j), stimulus[: steps - j]]) for j in range(size)]
+    design = torch.stack(columns, 1)
+    # The prior: an offset of variance 2, and a filter of small second differences.
+    difference = torch.eye(size) - torch.diag(torch.ones(size - 1), -1)
+    smooth = difference @ difference + (torch.arange(size) / size).sqrt().diag()
+    precision = torch.block_diag(torch.tensor([[0.5]]), smooth.mT @ smooth)
+    factor = torch.linalg.cholesky(torch.linalg.inv(precision))
+    whitened = design @ factor  # X b = X L z
+
+    def simulate(z: Tensor) -> Tensor:
+        return torch.bernoulli((z @ whitened.mT).sigmoid()) @ design
+
+    def log_likelihood(z: Tensor, x: Tensor) -> Tensor:
+        normaliser = torch.nn.functional.softplus(z @ whitened.mT).sum(1)
+        return z @ factor.mT @ x.sum(0) - len(x) * normaliser
+
+    return Task(size + 1, simulate, log_likelihood)
+
+
 def slcp() -> Task:
     """Mean, scales and correlation of a normal distribution, of which four points are seen (Papamakarios et al., 2019)."""
 
@@ -77,7 +120,8 @@ def slcp() -> Task:
 
     def log_likelihood(z: Tensor, x: Tensor) -> Tensor:
         mean, scale, rho = parts(z)
-        first, second = ((x.reshape(-1, 2) - mean) / scale).unbind(2)
+        points = x.reshape(-1, 2)
+        first, second = ((points[:, i] - mean[..., i]) / scale[..., i] for i in range(2))
         energy = (first.square() + (second - rho * first).square() / (1 - rho.square())).sum(1) / 2
         return -energy - first.shape[1] * (scale[:, 0].log().sum(1) + (1 - rho[:, 0].square()).log() / 2)
 
@@ -117,21 +161,37 @@ def two_moons() -> Task:
     return Task(2, simulate, log_likelihood, mirrored, parts)
 
 
-def reference(task: Task, observed: Tensor, n: int) -> Tensor:
-    """Samples (n, D) of the posterior: tempered particles, moved by differential evolution (ter Braak, 2006)."""
-    z = task.prior.sample((2 * n,))
+def tempered(task: Task, observed: Tensor, n: int) -> tuple[Tensor, float]:
+    """Particles (n, D) of the posterior, moved by differential evolution (ter Braak, 2006), and the log evidence."""
+    z, evidence = task.prior.sample((n,)), 0.0
     known, prior = task.log_likelihood(z, observed), task.prior.log_prob(z)
     for before, power in pairwise([0.0, *(2.0**-k for k in range(24, -1, -1))]):
-        kept = torch.multinomial(torch.softmax((power - before) * known.double(), 0), len(z), replacement=True)
+        # Weigh and resample
+        weights = (power - before) * known.double()
+        evidence += float(weights.logsumexp(0)) - math.log(n)
+        kept = torch.multinomial(weights.softmax(0), n, replacement=True)
         z, known, prior = z[kept], known[kept], prior[kept]
+        # Move
         for _ in range(10 if power < 1.0 else 200):
-            apart = z[torch.randperm(len(z))] - z[torch.randperm(len(z))]
-            y = z + 1.7 / z.shape[1] ** 0.5 * torch.rand(len(z), 1) * apart + 1e-4 * torch.randn(z.shape)
+            apart = z[torch.randperm(n)] - z[torch.randperm(n)]
+            y = z + 1.7 / z.shape[1] ** 0.5 * torch.rand(n, 1) * apart + 1e-4 * torch.randn(z.shape)
             new, new_prior = task.log_likelihood(y, observed), task.prior.log_prob(y)
-            accepted = torch.rand(len(z)).log() < power * (new - known) + new_prior - prior
+            accepted = torch.rand(n).log() < power * (new - known) + new_prior - prior
             z = torch.where(accepted[:, None], y, z)
             known, prior = torch.where(accepted, new, known), torch.where(accepted, new_prior, prior)
-    return task.mirrored(z[:n])
+    return z, evidence
 
 
-TASKS = {"gaussian": gaussian, "mixture": mixture, "slcp": slcp, "two_moons": two_moons}
+def reference(task: Task, observed: Tensor, n: int) -> Tensor:
+    """Samples (n, D) of the posterior."""
+    return task.mirrored(tempered(task, observed, 2 * n)[0][:n])
+
+
+TASKS = {
+    "gaussian": gaussian,
+    "mixture": mixture,
+    "uniform": uniform,
+    "glm": glm,
+    "slcp": slcp,
+    "two_moons": two_moons,
+}

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from energycomp import Composer
@@ -19,7 +20,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Mul
 from energycomp_posteriors.exact import Exact as Known
 from energycomp_posteriors.posterior import posterior, samples
 from energycomp_posteriors.sbi_networks import Posterior, from_sbi
-from energycomp_posteriors.tasks import TASKS, gaussian, reference, slcp, two_moons
+from energycomp_posteriors.tasks import TASKS, gaussian, reference, slcp, tempered, two_moons, uniform
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -179,6 +180,52 @@ def test_exact_scores_are_those_of_the_noised_posterior(name: str) -> None:
         density = MixtureSameFamily(Categorical(logits=log_weights), Independent(Normal(a * means, spread), 1))
         (score,) = torch.autograd.grad(density.log_prob(sample[row]), sample)
         assert torch.allclose(found[row].double(), score[row], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "mixture"])
+def test_exact_scores_of_a_likelihood_are_those_of_the_posterior(name: str) -> None:
+    """Where noise is weak, where it is as wide as the posterior, and where it is all."""
+    torch.manual_seed(0)
+    task = TASKS[name]()
+    x = task.simulate(task.prior.sample((1,)))
+    exact, drawn = Known(task), Known(attrs.evolve(task, parts=None), near=1000, far=2000)
+    z = reference(task, x, 40)
+    for time in (0.02, 0.15, 0.3, 0.9):
+        times = torch.full((len(z),), time)
+        noise = exact.std_fn(times)
+        noised = exact.mean_t_fn(times) * z + noise * torch.randn_like(z)
+        expected, found = (noise * one.score(noised, x.expand(len(z), -1), times) for one in (exact, drawn))
+        assert float((found - expected).square().mean().sqrt()) < 0.05
+
+
+def test_the_evidence_is_exact() -> None:
+    """Of L = exp(-|x - z|^2 / 2) under N(0, I): 2^(-D/2) exp(-|x|^2 / 4)."""
+    x = observations(1)
+    _, found = tempered(gaussian(), x, 2000)
+    assert found == pytest.approx(float(-x.square().sum() / 4 - 5 * torch.tensor(2.0).log()), abs=0.3)
+
+
+def test_the_reference_of_a_uniform_prior_is_exact() -> None:
+    """Truncated normal distributions, by quadrature."""
+    torch.manual_seed(0)
+    observed = uniform().simulate(torch.linspace(-2.5, 2.5, 10).expand(4, -1))
+    found = (reference(uniform(), observed, 2000) / 2**0.5).erf()
+    p = torch.linspace(-1, 1, 2001)[:, None]
+    share = (-4 * (observed.mean(0) - p).square() / 0.2).softmax(0)
+    mean = (share * p).sum(0)
+    assert torch.allclose(found.mean(0), mean, atol=0.02)
+    assert torch.allclose(found.std(0), (share * (p - mean).square()).sum(0).sqrt(), atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "mixture", "uniform", "glm", "slcp"])
+def test_the_score_of_the_likelihood_is_zero_in_the_mean(name: str) -> None:
+    """Over observations of the simulator, as that of any density is."""
+    torch.manual_seed(0)
+    task = TASKS[name]()
+    z = (0.5 * torch.randn(1, task.dimensions)).requires_grad_()
+    x = task.simulate(z.detach().expand(2000, -1))
+    some = torch.stack([torch.autograd.grad(task.log_likelihood(z, one).sum(), z)[0][0] for one in x.split(20)])
+    assert bool((some.mean(0).abs() < 4 * some.std(0) / len(some) ** 0.5).all())
 
 
 def test_the_reference_is_exact() -> None:
