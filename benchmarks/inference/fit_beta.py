@@ -145,7 +145,7 @@ def table(model: Model, example: Any, seed: int) -> tuple[tuple[Any, ...], float
 
 
 def sets(model: Model, example: Any, seed: int) -> tuple[tuple[Any, ...], float]:
-    """The answers (N, K) of each count to an image with their energies (N,), the true one, sorted, and M; and the fit."""
+    """The answers (N, K) of each count with energies (N,), the true one, sorted, and M; and the fit."""
     problem, form, atoms, slots = form_of(model, example, seed)
     seen = []
     least = math.inf
