@@ -1,14 +1,15 @@
 """Fit the inverse temperature of the posteriors softmax(-beta J), and measure their calibration error.
 
-python benchmarks/inference/fit_beta.py [--model faces] [--data synthetic] [-n 200] [--seed 1000] [--changed]
-    [--log] [--timesteps LOW HIGH] [-o FOLDER]
+python benchmarks/inference/fit_beta.py [--model faces] [--data synthetic synthetic+changed] [-n 200] [--seed 1000]
+    [--changed] [--log] [--distrust] [--timesteps LOW HIGH] [-o FOLDER]
 
-With `--changed`, images are turned, scaled, moved, lit and tinted otherwise, blurred and made noisy, so that beta does
-not trust the model as much as on images like those of its training. With `--log`, the posteriors are
-softmax(-beta log J), which depend on ratios of errors only. beta minimises the mean -log p of the true values,
-per attribute, or of the true set if an image has a set of values. That mean and the calibration error (15 bins) are
-measured on the same number of other images. `-o` saves the model with beta, and with the timesteps of its draws, if
-they are given.
+With `--changed`, or of data whose name ends in "+changed", images are turned, scaled, moved, lit and tinted otherwise,
+blurred and made noisy, so that beta does not trust the model as much as on images like those of its training. With
+`--log`, the posteriors are softmax(-beta log J), which depend on ratios of errors only. With `--distrust`,
+`Defaults.distrust` is fitted, too, as one of `DISTRUSTS`: best on images of several kinds. beta minimises the mean
+-log p of the true values, per attribute, or of the true set if an image has a set of values. That mean and the
+calibration error (15 bins) are measured on as many other images of each kind as it was fitted on. `-o` saves the model
+with beta, and with the timesteps of its draws, if they are given.
 """
 
 from __future__ import annotations
@@ -36,14 +37,17 @@ from energycomp.plugins import find
 from energycomp_lab.evaluation import dataset_of, true_values
 from energycomp_solvers.shared import all_errors, configurations, dictionary, marginals, memberships
 
+DISTRUSTS = (0.0, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 13.0, 16.0, 20.0)
+
 
 def main() -> None:
-    """Prints one JSON line."""
+    """Prints a JSON line for each kind of data."""
     parsed = parser(
         __doc__, model=("faces", "registered name or folder of a model of attributes"),
-        source=("", "a registered dataset; the one of the model's name"), data="synthetic",
+        source=("", "a registered dataset; the one of the model's name"), data=["synthetic"],
         n=(200, "images to fit on, and as many to judge on"), seed=1000, changed=(False, "fit on changed images"),
-        log=(False, "posteriors of the logarithm of errors"), out=(None, "save the model with its beta here"),
+        log=(False, "posteriors of the logarithm of errors"), distrust=(False, "fit `Defaults.distrust`, too"),
+        out=(None, "save the model with its beta here"),
     )  # fmt: skip
     parsed.add_argument("--timesteps", nargs=2, type=float, help="of the draws; those of the model")
     options = parsed.parse_args()
@@ -51,28 +55,59 @@ def main() -> None:
     timesteps = tuple(options.timesteps) if options.timesteps else model.defaults.timesteps
     defaults = attrs.evolve(model.defaults, timesteps=timesteps, log_errors=options.log)
     model = attrs.evolve(model, defaults=defaults)
-    source = find("datasets", options.source or dataset_of(model))()
-    examples = list(source.examples(options.data, count=2 * options.n, seed=options.seed))
-    if options.changed:
-        generator = torch.Generator().manual_seed(options.seed)
-        examples = [attrs.evolve(one, image=changed(one.image, generator)) for one in examples]
     of_sets = groups_of(model.conditioner) is None
     read = sets if of_sets else table
-    tables = [read(model, example, options.seed + k) for k, example in enumerate(tqdm(examples, desc="reading"))]
-    fitting, judging = tables[: options.n], tables[options.n :]
+    tables = dict[str, list[tuple[tuple[Any, ...], float]]]()
+    for data in options.data:
+        examples = tqdm(examples_of(options, model, data), desc=f"reading {data}")
+        tables[data] = [read(model, example, options.seed + k) for k, example in enumerate(examples)]
 
+    # The distrust with the least loss, each with its own beta
     asked = set_chance if of_sets else true_chance
-    beta = fitted(fitting, asked)
-    pairs = [found_members(*one, beta=beta) if of_sets else sure_chances(*one, beta=beta) for one in judging]
-    confidence, right = (torch.cat(part) for part in zip(*pairs, strict=True))
-    result = {"beta": beta, "log_errors": options.log}
-    result |= {"negative_log_likelihood": mean_surprise(judging, asked, beta)}
-    result |= {"calibration_error": float(binary_calibration_error(confidence.float(), right.int(), n_bins=15))}
-    result |= {"accuracy": float(right.double().mean()), "pictures": len(judging)}
-    print(json.dumps({**result, "data": options.data, "changed": options.changed, "seed": options.seed}))
+    fitting = [one for kind in tables.values() for one in kind[: options.n]]
+    found = []
+    for distrust in DISTRUSTS if options.distrust else (0.0,):
+        some = [tempered(one, fit, distrust) for one, fit in fitting]
+        beta = fitted(some, asked)
+        found.append((mean_surprise(some, asked, beta), distrust, beta))
+    _, distrust, beta = min(found)
+
+    for data, kind in tables.items():
+        judging = [tempered(one, fit, distrust) for one, fit in kind[options.n :]]
+        pairs = [found_members(*one, beta=beta) if of_sets else sure_chances(*one, beta=beta) for one in judging]
+        confidence, right = (torch.cat(part) for part in zip(*pairs, strict=True))
+        result = {"beta": beta, "distrust": distrust, "log_errors": options.log}
+        result |= {"negative_log_likelihood": mean_surprise(judging, asked, beta)}
+        result |= {"calibration_error": float(binary_calibration_error(confidence.float(), right.int(), n_bins=15))}
+        result |= {"accuracy": float(right.double().mean()), "pictures": len(judging)}
+        print(json.dumps({**result, "data": data, "changed": options.changed, "seed": options.seed}))
     if options.out:
-        fitted_model = attrs.evolve(model, defaults=attrs.evolve(defaults, beta=beta))
+        fitted_model = attrs.evolve(model, defaults=attrs.evolve(defaults, beta=beta, distrust=distrust or None))
         save_pretrained(fitted_model, options.out, dtype=torch.float16)
+
+
+def examples_of(options: Any, model: Model, data: str) -> list[Any]:
+    """The images to fit on and those to judge on, of one kind of data."""
+    source = find("datasets", options.source or dataset_of(model))()
+    spec = data.removesuffix("+changed")
+    examples = list(source.examples(spec, count=2 * options.n, seed=options.seed))
+    if not (options.changed or data != spec):
+        return examples
+    generator = torch.Generator().manual_seed(options.seed)
+    return [attrs.evolve(one, image=changed(one.image, generator)) for one in examples]
+
+
+def tempered(one: tuple[Any, ...], fit: float, distrust: float) -> tuple[Any, ...]:
+    """What `table` or `sets` has of an image, with the energies as `Problem.inverse_temperature` weighs them.
+
+    >>> tempered((torch.tensor([1.0, 2.0]), [[0, 1]], [0]), -math.log(2.0), 1.0)[0].tolist()
+    [0.5, 1.0]
+    """
+    factor = math.exp(distrust * min(0.0, fit))
+    energies, *others = one
+    if isinstance(energies, torch.Tensor):
+        return (factor * energies, *others)
+    return ([(chosen, factor * each) for chosen, each in energies], *others)
 
 
 def changed(image: Tensor, generator: torch.Generator) -> Tensor:
@@ -101,23 +136,27 @@ def form_of(model: Model, example: Any, seed: int) -> tuple[Any, Any, Tensor, li
     return problem, problem.quadratic(atoms, draws), atoms, slots
 
 
-def table(model: Model, example: Any, seed: int) -> tuple[Tensor, list[list[int]], list[int]]:
-    """The energies of all answers to an image, its slots, and its true values."""
+def table(model: Model, example: Any, seed: int) -> tuple[tuple[Any, ...], float]:
+    """The energies of all answers to an image, its slots, and its true values; and the fit of the best answer."""
     problem, form, _, slots = form_of(model, example, seed)
     errors = all_errors(form, slots, problem.weighting(len(slots)))
-    return problem.energies(errors), slots, [int(value) for value in true_values(example, model.conditioner)]
+    true = [int(value) for value in true_values(example, model.conditioner)]
+    return (problem.energies(errors), slots, true), 1.0 - float(errors.min() / form.c.mean())
 
 
-def sets(model: Model, example: Any, seed: int) -> tuple[list[tuple[Tensor, Tensor]], list[int], int]:
-    """The answers (N, K) of each count to an image with their energies (N,), the true one, sorted, and M."""
+def sets(model: Model, example: Any, seed: int) -> tuple[tuple[Any, ...], float]:
+    """The answers (N, K) of each count with energies (N,), the true one, sorted, and M; and the fit."""
     problem, form, atoms, slots = form_of(model, example, seed)
     seen = []
+    least = math.inf
     for count in range(problem.counts[0], problem.counts[1] + 1):
         chosen = torch.tensor(list(configurations(problem, slots, count)), dtype=torch.long).view(-1, count)
         errors = form.mean().errors_of_each(chosen, problem.weighting(count))[0]
         seen.append((chosen, problem.energies(errors)))
+        least = min(least, float(errors.min()))
     true = true_values(example, model.conditioner).tolist()
-    return seen, sorted(atoms.tolist().index(value) for value in true), len(atoms)
+    found = seen, sorted(atoms.tolist().index(value) for value in true), len(atoms)
+    return found, 1.0 - least / float(form.c.mean())
 
 
 def set_chance(seen: Sequence[tuple[Tensor, Tensor]], true: list[int], _: int, *, beta: float) -> Tensor:

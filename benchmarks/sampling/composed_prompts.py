@@ -6,7 +6,8 @@ two, three: any concepts, `A & B`, `A & B & C`; uneven: `1.2 A & 0.8 B`; compoun
 pairs of `two`. The score is the share of concepts that are found, with their number known. weighted: one prompt,
 `scale A & u`; found if A is read, with one or two concepts. negated: the caption of a pair of the training set, with
 one of its concepts negated, `"A and B" & ~B`; found if A is read and B is not, with one or two concepts. Each sample is
-read with 64 draws.
+read with 64 draws, or by the detector of `--judge`, which is told no number: "exact" is then the share of samples that
+show what was asked for and nothing else.
 
 A way is SCHEDULER@STEPS or SAMPLER@STEPS; x4 draws four samples of each set and keeps the best by lift. Results in
 `--records` are taken up again.
@@ -29,6 +30,7 @@ from torch import Tensor
 
 from benchmarks.common.options import parser
 from benchmarks.common.ways import PICTURE, SHOWN, Way, all_recorded, first, identity, mean_interval, spent, write_rows
+from benchmarks.sampling.prompt_reader import concepts_in, load_judge
 from energycomp import Model, infer, load
 from energycomp.components import compound_prompt
 from energycomp_datasets.solids.solids import CONCEPTS, seen_pairs
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made = parser(
         __doc__, model="text",
         reader=("", "registered name or folder of the model that reads the samples; the same one"),
+        judge=("", "folder of prompt_reader.py, whose detector reads them in place of a model"),
         n=(32, "samples of each case"), cases=(list(CASES), "all by default", CASES),
         scale=(0.0, "weight of every prompt; the model's own"), seed=0, records="runs/composed_prompts", o=PICTURE,
     )  # fmt: skip
@@ -64,20 +67,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     models = identity(options.model, model)
     if options.reader:
         models += f"-read-by-{identity(options.reader, reader)}"
+    judge = load_judge(Path(options.judge)) if options.judge else None
+    if judge is not None:
+        models += "-detected"
     scale = options.scale or model.defaults.guidance_scale
     shown, lines = list[Path](), list[str]()
     for name in options.cases:
         cases = [make(model, name, names, scale) for names in sets(name, options.n, options.seed)]
         compositions = [case.composition for case in cases]
 
-        def read(k: int, image: Tensor, cases: Sequence[Case] = cases) -> float:
-            return share(reader, cases[k], image)
+        def read(k: int, image: Tensor, cases: Sequence[Case] = cases) -> float | list[str]:
+            return concepts_in(judge, image * 2 - 1) if judge else share(cases[k], read_by(reader, cases[k], image))
 
         for way in options.ways or [Way.of(model)]:
             folder = options.records / f"{models}-{name}-{scale:g}-{way}-{options.seed}"
             rows = all_recorded(folder, way, model, compositions, options.seed, read, f"{name}, {way}")
-            found, interval = mean_interval(torch.tensor([row["read"] for row in rows]))
+            shares = [row["read"] for row in rows]
+            if judge is not None:
+                shares = [share(case, {*row["read"]}) for case, row in zip(cases, rows, strict=True)]
+            found, interval = mean_interval(torch.tensor(shares))
             line = {"case": name, "way": str(way), "found": found, "interval": interval, "samples": options.n}
+            if judge is not None:
+                whole = [float(row["read"] == sorted(case.names)) for case, row in zip(cases, rows, strict=True)]
+                line["exact"], line["exact_interval"] = mean_interval(torch.tensor(whole))
             print(
                 json.dumps({**line, "scale": scale, "seed": options.seed, "rows_per_sample": spent(rows)}), flush=True
             )
@@ -109,10 +121,14 @@ def make(model: Model, name: str, names: tuple[str, ...], scale: float) -> Case:
     return Case(names, reduce(operator.and_, parts), len(parts))
 
 
-def share(model: Model, case: Case, image: Tensor) -> float:
-    """The share of concepts that are read in a picture; of a negated one, 1 or 0."""
+def read_by(model: Model, case: Case, image: Tensor) -> set[str]:
+    """The concepts that a model reads in an image."""
     solution = infer(image, model, solver=Enumerate(draws=DRAWS, fresh_draws=1), count=case.count)
-    read = {model.conditioner.describe(value)["concept"] for value in solution.conditions}
+    return {model.conditioner.describe(value)["concept"] for value in solution.conditions}
+
+
+def share(case: Case, read: set[str]) -> float:
+    """The share of concepts that are read in an image; of a negated one, 1 or 0."""
     if case.is_negated:
         return float(case.names[0] in read and case.names[1] not in read)
     return len(read & set(case.names)) / len(case.names)

@@ -85,7 +85,7 @@ def loss(network: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
     own = maps[owner, 1:, row, column]
     offset = (own[:, :2] - (exact - torch.stack([column, row], 1))).abs().sum(1)
     words = sum(
-        F.cross_entropy(part, code, reduction="sum")
+        F.cross_entropy(part, code, reduction="sum", ignore_index=-1)  # open
         for part, code in zip(own[:, 2:].split(WORDS, 1), values[:, 2:].long().T - 1, strict=True)
     )
     return (-focal.sum() + offset.sum() + words) / max(len(values), 1)

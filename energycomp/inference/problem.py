@@ -102,6 +102,23 @@ class Problem:
         here, there = self.energies(torch.tensor([error, error + difference], dtype=torch.float64)).tolist()
         return there - here
 
+    def inverse_temperature(self, error: float, baseline: float) -> float | None:
+        """The beta of an image whose best answer leaves an error, and whose unconditional prediction leaves a baseline.
+
+        beta exp(distrust fit) for a fit = 1 - error / baseline below 0, else beta. Where the composition explains less
+        than no component at all, its errors are those of the image and not of the answer, and they are shared by all
+        answers: its posteriors are tempered (Miller and Dunson, 2019). None where the model has no beta.
+
+        >>> from energycomp.testing import tiny_model
+        >>> problem = make_problem(torch.zeros(1, 3, 16, 16), tiny_model(beta=2.0, distrust=6.0))
+        >>> problem.inverse_temperature(0.5, 1.0), round(problem.inverse_temperature(1.1, 1.0), 3)
+        (2.0, 1.098)
+        """
+        distrust = self._defaults.distrust
+        if self.beta is None or distrust is None or not self.has_empty or error <= baseline:
+            return self.beta
+        return self.beta * math.exp(distrust * (1.0 - error / baseline)) if baseline > 0 else self.beta
+
     def prior(self, values: Tensor) -> Tensor | None:
         """Energies (N,) of candidates (N, K, *V) before the image is seen; None without a prior. Costs no row.
 

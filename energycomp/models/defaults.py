@@ -154,6 +154,8 @@ class Defaults:
         beta: inverse temperature of posteriors, softmax(-beta J), fitted on validation data; None when not fitted.
         log_errors: whether posteriors are softmax(-beta log J): those of prediction errors of unknown variance, which
             trust an image less if every answer leaves a large error.
+        distrust: how much less posteriors trust an image that the answer explains worse than the unconditional
+            prediction does, see `Problem.inverse_temperature`; None for the same beta for all images.
         reading_rule: the rule under which pictures are read, where it is not the denoiser's own.
         guidance_scale: the weight of each component where a person gives none, as on the command line; above 0.
         attribute_guidance: scale of the guidance `attributes` where a person does not say, see `AttributeGuidance`.
@@ -194,6 +196,7 @@ class Defaults:
     )
     beta: float | None = attrs.field(default=None, validator=number(or_none=True))
     log_errors: bool = attrs.field(default=False, validator=FLAG)
+    distrust: float | None = attrs.field(default=None, validator=number(or_none=True))
     reading_rule: Rule | None = attrs.field(default=None, validator=one_of(("sum", "mean", "product"), or_none=True))
     guidance_scale: float = attrs.field(default=1.0, validator=number())
     attribute_guidance: float = attrs.field(default=1.0, validator=number())
@@ -206,4 +209,4 @@ class Defaults:
         >>> Defaults(beta=2.0, draws=8).unfitted() == Defaults(draws=8)
         True
         """
-        return attrs.evolve(self, calibration=None, beta=None, log_errors=False)
+        return attrs.evolve(self, calibration=None, beta=None, log_errors=False, distrust=None)

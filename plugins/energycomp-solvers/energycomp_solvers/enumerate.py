@@ -154,7 +154,9 @@ class Enumerate:
         # One value of each attribute: all errors are one tensor
         if _of_one_each(problem, slots):
             errors = with_prior(form, all_errors(form, slots, problem.weighting(high)), slots)
-            return _of_attributes(errors, slots, problem)
+            return _of_attributes(
+                errors, slots, problem, problem.inverse_temperature(float(errors.min()), float(form.c))
+            )
         # Otherwise answers of each count, a chunk at a time
         best: list[tuple[float, list[int]]] = []
         with_each: list[tuple[float, list[int]]] = [(math.inf, [])] * len(form)
@@ -171,9 +173,10 @@ class Enumerate:
                 # Keep all energies, for the posterior of each value
                 if problem.beta is not None and problem.exchangeable:
                     seen.append((chosen, problem.energies(errors)))
-        if not seen or problem.beta is None:
+        beta = problem.inverse_temperature(best[0][0], float(form.c)) if seen else None
+        if beta is None:
             return _Ranking(best, with_each)
-        return _Ranking(best, with_each, memberships(seen, len(form), problem.beta))
+        return _Ranking(best, with_each, memberships(seen, len(form), beta))
 
 
 def _of_one_each(problem: Problem, slots: list[list[int]]) -> bool:
@@ -194,7 +197,7 @@ def _best_with_each(errors: Tensor, chosen: Tensor, atoms: int) -> list[tuple[fl
     return found
 
 
-def _of_attributes(errors: Tensor, slots: list[list[int]], problem: Problem) -> _Ranking:
+def _of_attributes(errors: Tensor, slots: list[list[int]], problem: Problem, beta: float | None) -> _Ranking:
     least = errors.topk(min(2, len(errors)), largest=False)
     best = [(float(e), unravel(int(index), slots)) for e, index in zip(least.values, least.indices, strict=True)]
     # The best answer with each value: the least over the other attributes
@@ -211,8 +214,8 @@ def _of_attributes(errors: Tensor, slots: list[list[int]], problem: Problem) -> 
             with_each[slot[place]] = (error, unravel(choice, slots))
     # The marginal posterior of each value
     posterior = None
-    if problem.beta is not None:
-        found = torch.cat(marginals(problem.energies(errors), list(map(len, slots)), problem.beta))
+    if beta is not None:
+        found = torch.cat(marginals(problem.energies(errors), list(map(len, slots)), beta))
         posterior = found[torch.tensor(order).argsort()]
     return _Ranking(best, [with_each[k] for k in sorted(order)], posterior)
 

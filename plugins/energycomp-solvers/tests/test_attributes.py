@@ -112,6 +112,24 @@ def test_with_logarithms_only_the_ratio_of_errors_counts() -> None:
     assert bool(((solution.probability > 0.5) & (solution.probability < 1.0)).all())
 
 
+@pytest.mark.parametrize(("scale", "is_tempered"), [(1.0, False), (-1.0, True)])
+def test_posteriors_are_tempered_where_the_answer_explains_less_than_no_component(
+    scale: float, is_tempered: bool
+) -> None:
+    model = attributes_model(4, beta=3.0, log_errors=True, distrust=6.0)
+    problem = make_problem(scale * planted(model, TRUE), model)
+    form = problem.quadratic(torch.arange(8), problem.draw(8, seeded(0)))
+    errors = all_errors(form, [[2 * k, 2 * k + 1] for k in range(4)])
+    fit = 1 - float(errors.min()) / float(form.c.mean())
+    assert (fit < 0) == is_tempered
+    chances = errors ** (-3.0 * math.exp(6.0 * min(fit, 0.0)))
+    joint = (chances / chances.sum()).view(2, 2, 2, 2)
+    best = np.unravel_index(int(errors.argmin()), joint.shape)
+    expected = [float(joint.movedim(k, 0)[value].sum()) for k, value in enumerate(best)]
+    solution = Enumerate(draws=8, p_value=None).solve(problem, generator=seeded(0))
+    assert solution.probability.tolist() == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("solver", [Beam(draws=6), Weights(draws=6)], ids=str)
 def test_other_solvers_find_the_exact_answer_of_a_clear_picture(solver: Any) -> None:
     model = attributes_model(4)
@@ -231,7 +249,7 @@ def test_the_best_answer_with_each_value_is_that_of_all_answers() -> None:
     answers = list(product(*slots))
     errors = all_errors(form_of(atoms[:, 0], atoms @ atoms.T, 2.0), slots)
     expected = [min((e, list(a)) for e, a in zip(errors.tolist(), answers, strict=True) if k in a) for k in range(7)]
-    assert _of_attributes(errors, slots, PLAIN).with_each == expected
+    assert _of_attributes(errors, slots, PLAIN, PLAIN.beta).with_each == expected
     assert _best_with_each(errors, torch.tensor(answers), 8) == [*expected, (float("inf"), [])]
 
 
@@ -244,7 +262,7 @@ def test_equally_good_values_are_seldom_dropped() -> None:
                 [5.0, 0.0, 0.0, 0.0, 0.0, 0.0]
             )
             halves.append(QuadraticForm(b, torch.zeros(8, 6, 6, dtype=torch.float64), b.new_full((8,), 20.0)))
-        rankings = [_of_attributes(all_errors(half, slots), slots, PLAIN) for half in halves]
+        rankings = [_of_attributes(all_errors(half, slots), slots, PLAIN, PLAIN.beta) for half in halves]
         kept, _ = _kept(halves, rankings, [8], lambda _: 1.0, p_value, 0.0)
         assert kept[0] == 0
         beaten += 1 not in kept
