@@ -108,9 +108,7 @@ def seen_before(where: tuple[float, float], std: float, *certainty: float, **sta
 
 
 @pytest.mark.parametrize("far", [0.2, 0.25])
-def test_an_object_that_moves_far_before_its_velocity_is_known_is_followed(
-    model: Model, far: float
-) -> None:
+def test_an_object_that_moves_far_before_its_velocity_is_known_is_followed(model: Model, far: float) -> None:
     (image,) = clip(model, [[(0.3 + far, 0.5, RED)]])
     before = seen_before((0.3, 0.5), 0.1, 0.99, 0.01)
     frame = track_frame(image, model, before)
