@@ -4,12 +4,13 @@ python benchmarks/inference/tracking.py [--videos 50] [--frames 20] [--objects 4
     [--anew 0] [--records runs/tracking.jsonl]
 
 Videos are those of `energycomp data clevr-videos`: in each of them an object passes behind another one and is hidden
-fully. An object counts where at least `VISIBLE` of its pixels are seen; one that is seen less is neither asked for
+fully; with `--objects moving:4-6` the camera moves, too. Paths are as long in fewer frames, so that objects are
+faster. An object counts where at least `VISIBLE` of its pixels are seen; one that is seen less is neither asked for
 nor wrong. A found object is the true one that is nearest and closer than `NEAR`. Identity is the share of these
-objects, of all frames, that are found under the identity under which they were found first. IDF1 is that of motmetrics,
-and HOTA that of Luiten et al. (2021) with the similarity 1 - distance / `FAR`. With --anew N the first N videos are
-also read frame by frame with `infer`: an object takes the identity of one of earlier frames by the least sum of the
-distance and of `WORD` for each word that differs, if that is below `MOST`.
+objects, of all frames, that are found under the identity under which they were found first. IDF1 is that of
+motmetrics, and HOTA that of Luiten et al. (2021) with the similarity 1 - distance / `FAR`. With --anew N the first N
+videos are also read frame by frame with `infer`: an object takes the identity of one of earlier frames by the least
+sum of the distance and of `WORD` for each word that differs, if that is below `MOST`.
 
 Prints one JSON line, with 95 % bootstrap intervals over videos. Needs motmetrics. A run that was stopped goes on.
 """
@@ -44,15 +45,18 @@ Frame = dict[str, list[list[float]]]  # "true": [identity, x, y, visible], "foun
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one JSON line."""
     options = parser(
-        __doc__, videos=(50, "videos"), frames=(20, "of each video"), objects=("4-6", "as of energycomp data"),
+        __doc__, videos=(50, "videos"), frames=(20, "of each video"),
+        objects=("4-6", "as of energycomp data; moving:4-6 for a camera that moves"),
         seed=(0, "of videos and draws"), model="clevr", anew=(0, "videos that are also read frame by frame"),
-        records=(Path("runs/tracking.jsonl"), "readings, one line a video, which a further run takes up"),
+        records=(Path("runs/tracking.jsonl"), "readings, a line a video, which a run with the same options takes up"),
     ).parse_args(arguments)  # fmt: skip
     wanted, model = asked(f"{options.objects}:{options.frames}f"), load(options.model)
     warnings.simplefilter("ignore", OutOfDistributionWarning)
-    known = {(record["way"], record["video"]): record for record in read_lines(options.records)}
+    asked_for = {name: getattr(options, name) for name in ("model", "objects", "frames", "seed")}
+    records = [record for record in read_lines(options.records) if asked_for.items() <= record.items()]
+    known = {(record["way"], record["video"]): record for record in records}
     ways: dict[str, tuple[int, Callable[..., Any]]] = {"track": (options.videos, tracked), "anew": (options.anew, anew)}
-    line: dict[str, Any] = {"model": options.model, "seed": options.seed, "frames": options.frames, "visible": VISIBLE}
+    line: dict[str, Any] = asked_for | {"visible": VISIBLE}
     for way, (number, read) in ways.items():
         for k in tqdm(range(number), desc=way):
             if (way, k) not in known:
@@ -63,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     [[one["identity"], one["x"], one["y"], one["visible"]] for one in video.objects(index)]
                     for index in range(options.frames)
                 ]
-                frames = [{"true": a, "found": b} for a, b in zip(true, found, strict=True)]
-                known[way, k] = {"way": way, "video": k, "frames": frames, "rows": rows}
+                pairs = [{"true": a, "found": b} for a, b in zip(true, found, strict=True)]
+                known[way, k] = {"way": way, "video": k, "pairs": pairs, "rows": rows} | asked_for
                 append_line(options.records, known[way, k])
         if number:
             line[way] = summary([known[way, k] for k in range(number)])
@@ -116,7 +120,7 @@ def counted(frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Each score with its interval, and NFE a frame after the first."""
-    parts = np.array([scores(record["frames"]) for record in records])  # (videos, 4 + 3 x 19)
+    parts = np.array([scores(record["pairs"]) for record in records])  # (videos, 4 + 3 x 19)
     rng = np.random.default_rng(0)
     drawn = [rng.integers(len(parts), size=len(parts)) for _ in range(RESAMPLES)]
     names, whole = ("identity", "idf1", "hota"), np.array(total(parts))

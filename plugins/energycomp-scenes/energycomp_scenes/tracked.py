@@ -13,6 +13,7 @@ START = (0.005, 0.03)  # std of the place and of the velocity of an object that 
 SEEN = 7.0  # nats of evidence of an object that is seen
 PATIENCE = 30  # frames for which an object may be hidden
 FORGET = 0.9  # share of the evidence of words that is left after a frame
+SURE = 0.9  # posterior of a word from which on it tells an object from a new one
 USUAL = 5  # frames over which the usual evidence is averaged
 
 
@@ -55,6 +56,11 @@ class Tracked:
     def codes(self) -> Tensor:
         """The most likely word of each attribute, (A,) from 1."""
         return torch.tensor([float(each.argmax()) + 1 for each in self.words])
+
+    @property
+    def sure(self) -> Tensor:
+        """The codes (A,) in which words that are less certain than `SURE` are left open."""
+        return self.codes * (torch.tensor(self.certainty) >= SURE)
 
     @property
     def certainty(self) -> list[float]:

@@ -1,8 +1,8 @@
 """Videos read by composition: the last reading, moved, is the prior of the next frame.
 
 An object with less than `tracked.SEEN` nats of evidence is hidden: it keeps its identity and moves on. It is seen
-again once it has evidence where it should be, or where its words explain what the composition leaves; so are objects
-that are new. The words of objects are read on: one attribute a frame, the least certain one, adds to what is known.
+again once it has evidence where it should be, or where its sure words explain what is left; so are objects that are
+new. The words of objects are read on: one attribute a frame, the least certain one, adds to what is known.
 """
 
 from __future__ import annotations
@@ -150,8 +150,8 @@ def _ranges(numbers: Sequence[int]) -> str:
 def track(frames: Iterable[Any], model: Model | str | Path, *, generator: int = 0, progress: bool = True) -> Track:
     """Reads the frames of a video, each from what was read of the one before.
 
-    The first frame costs what `infer` costs; a later one about 90 network evaluations, and 32 for each object. Where
-    several lost objects are found again in one frame, each after the first costs about 115 more.
+    The first frame costs what `infer` costs; a later one about 90 network evaluations, and 32 for each object, or 61
+    while its velocity is not known. Each lost object that is found after another one in a frame costs about 115 more.
 
     Args:
         frames: images of one size, at least two, as `infer` takes them.
@@ -234,8 +234,7 @@ def track_frame(image: Any, model: Model, before: TrackedFrame | None = None, *,
     view = Explained(form, judged, places, list(seen))
     lost = [k for k in range(len(expected)) if k not in seen]
     corner = (0.25 + index % 2 / 2, 0.25 + index // 2 % 2 / 2)
-    found = frame.find(view, lost, corner)
-    again = found
+    found = again = frame.find(view, lost, corner)
     while again is not None and again.which is not None:
         which = again.which
         sharp = torch.full((2,), START[0] ** -2)

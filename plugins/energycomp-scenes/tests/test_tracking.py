@@ -60,9 +60,12 @@ def test_objects_that_cross_keep_their_identities(model: Model) -> None:
 def test_network_evaluations_are_those_that_are_documented(model: Model) -> None:
     found = track(clip(model, [[(0.3, 0.3, RED), (0.7, 0.6, BLUE)]] * 4), model)
     objects, screen = 2, 1 + 64
+    second, *later = found.rows[1:]
     least = DRAWS * (objects + 2) + DRAWS * 3 * objects + screen  # both banks and u; one step; one draw of the lattice
     most = least + DRAWS * 3 * objects + 5 * DRAWS + 3 * DRAWS  # another step; the words of an attribute; a candidate
-    assert all(least <= rows <= most <= 300 for rows in found.rows[1:])
+    assert all(least <= rows <= most <= 300 for rows in later)
+    around = 25 * objects + DRAWS * objects  # where no velocity is known
+    assert least + around <= second <= most + around
 
 
 def test_a_hidden_object_keeps_its_identity_and_moves_on(model: Model) -> None:
@@ -94,6 +97,34 @@ def test_all_objects_that_jump_at_once_are_found_again_in_that_frame(model: Mode
         assert row["visible"]
         assert (row["x"], row["y"]) == pytest.approx(place, abs=0.03)
     assert found.frames[-1].known == 3
+
+
+def seen_before(where: tuple[float, float], std: float, *certainty: float, **state: Any) -> TrackedFrame:
+    """A red and wide object, with the posterior of both words, as a frame before left it."""
+    words = [torch.tensor([p] + [(1 - p) / (n - 1)] * (n - 1)).log() for p, n in zip(certainty, (3, 2), strict=True)]
+    object_ = Tracked.new(1, torch.tensor(where), [words[0], words[1].flip(0)], 50.0)
+    spread = torch.tensor([std**2, 0.0, 0.0]).repeat(2, 1)
+    return TrackedFrame(0, (), 0, 1, (attrs.evolve(object_, spread=spread, **state),))
+
+
+@pytest.mark.parametrize("far", [0.2, 0.25])
+def test_an_object_that_moves_far_before_its_velocity_is_known_is_followed(model: Model, far: float) -> None:
+    (image,) = clip(model, [[(0.3 + far, 0.5, RED)]])
+    before = seen_before((0.3, 0.5), 0.1, 0.99, 0.01)
+    frame = track_frame(image, model, before)
+    (row,) = frame.objects
+    assert (row["identity"], row["visible"], frame.known) == (1, True, 1)
+    assert (row["x"], row["y"]) == pytest.approx((0.3 + far, 0.5), abs=0.01)
+
+
+def test_a_hidden_object_is_known_by_its_words_that_are_sure(model: Model) -> None:
+    (image,) = clip(model, [[(0.4, 0.5, RED)]])
+    for wide, known in ((0.6, 1), (0.999, 2)):  # it is narrow
+        hidden = seen_before((0.3, 0.5), 0.05, 0.99, wide, visible=False, unseen=1)
+        frame = track_frame(image, model, hidden)
+        assert frame.known == known
+        assert frame.objects[-1]["visible"]
+        assert (frame.objects[-1]["x"], frame.objects[-1]["y"]) == pytest.approx((0.4, 0.5), abs=0.02)
 
 
 def test_a_new_object_is_found_and_read(model: Model) -> None:
@@ -220,7 +251,7 @@ def test_objects_of_clevr_are_followed(clevr: Model) -> None:
         for row, expected in zip(frame.objects, true[index], strict=True):
             assert {name: row[name] for name in ATTRIBUTES} == {name: expected[name] for name in ATTRIBUTES}
             assert abs(row["x"] - expected["x"]) + abs(row["y"] - expected["y"]) < 0.03
-        assert frame.rows <= 300
+        assert frame.rows <= 300 + 29 * len(true[0]) * (index == 1)  # no velocity is known yet
 
 
 def test_the_command_continues_and_refuses_other_frames(
