@@ -138,4 +138,4 @@ def test_shipped_defaults_stand_in_the_folder_of_a_model_alone(
     (tmp_path / "weights" / folder / "config.json").write_text(json.dumps(config))
     monkeypatch.setattr(given, "files", lambda _: tmp_path)
     made = find("models", name)(pretrained=False, **options).defaults
-    assert made == attrs.evolve(Defaults(**config["defaults"]), beta=None, calibration=None, log_errors=False)
+    assert made == Defaults(**config["defaults"]).unfitted()
