@@ -154,9 +154,8 @@ class Enumerate:
         # One value of each attribute: all errors are one tensor
         if _of_one_each(problem, slots):
             errors = with_prior(form, all_errors(form, slots, problem.weighting(high)), slots)
-            return _of_attributes(
-                errors, slots, problem, problem.inverse_temperature(float(errors.min()), float(form.c))
-            )
+            answer = unravel(int(errors.argmin()), slots)
+            return _of_attributes(errors, slots, problem, _inverse_temperature(problem, form, answer))
         # Otherwise answers of each count, a chunk at a time
         best: list[tuple[float, list[int]]] = []
         with_each: list[tuple[float, list[int]]] = [(math.inf, [])] * len(form)
@@ -173,10 +172,15 @@ class Enumerate:
                 # Keep all energies, for the posterior of each value
                 if problem.beta is not None and problem.exchangeable:
                     seen.append((chosen, problem.energies(errors)))
-        beta = problem.inverse_temperature(best[0][0], float(form.c)) if seen else None
+        beta = _inverse_temperature(problem, form, best[0][1]) if seen else None
         if beta is None:
             return _Ranking(best, with_each)
         return _Ranking(best, with_each, memberships(seen, len(form), beta))
+
+
+def _inverse_temperature(problem: Problem, form: QuadraticForm, answer: Sequence[int]) -> float | None:
+    """The beta of an image, by how much its best answer explains: without what a prior adds to the error."""
+    return problem.inverse_temperature(float(form.errors(answer, problem.weighting(len(answer)))), float(form.c))
 
 
 def _of_one_each(problem: Problem, slots: list[list[int]]) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
-from energycomp.inference import QuadraticForm, make_problem
+from energycomp.inference import QuadraticForm, each, make_problem
 from energycomp.models import Model
 from energycomp.seeds import seeded
 from energycomp.testing import attributes_model, labels_model, planted
@@ -128,6 +128,16 @@ def test_posteriors_are_tempered_where_the_answer_explains_less_than_no_componen
     expected = [float(joint.movedim(k, 0)[value].sum()) for k, value in enumerate(best)]
     solution = Enumerate(draws=8, p_value=None).solve(problem, generator=seeded(0))
     assert solution.probability.tolist() == pytest.approx(expected)
+
+
+def test_a_prior_is_no_reason_for_distrust() -> None:
+    """A prior that is the same for all answers changes no posterior."""
+    model = attributes_model(4, beta=3.0, log_errors=True, distrust=6.0)
+    found = []
+    for prior in (None, each(lambda values: torch.full((len(values),), 3.0))):
+        problem = make_problem(0.6 * planted(model, TRUE), model, prior=prior)
+        found.append(Enumerate(draws=8, p_value=None).solve(problem, generator=seeded(0)).probability)
+    torch.testing.assert_close(found[0], found[1])
 
 
 @pytest.mark.parametrize("solver", [Beam(draws=6), Weights(draws=6)], ids=str)

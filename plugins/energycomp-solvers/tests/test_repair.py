@@ -349,3 +349,17 @@ def test_words_in_doubt_are_read_at_a_place_that_favours_none_of_them() -> None:
     spent = problem.rows
     assert refit._without_favour(certain) is certain
     assert problem.rows == spent > before
+
+
+def test_words_that_fit_clearly_worse_than_those_of_the_search_are_known() -> None:
+    model = tinted_model(beta=3.0)
+    parse = model.conditioner.parse
+    true = torch.cat([parse(0.3, 0.35, tint="red", width="wide"), parse(0.7, 0.7, tint="blue", width="narrow")])
+    problem, _ = problem_of(model, true)
+    refit = at(problem, true)
+    other = true.clone()
+    other[1, 2] = 1.0
+    assert refit._is_worse(other).tolist() == [False, True]
+    spent = problem.rows
+    assert refit._is_worse(true).tolist() == [False, False]
+    assert problem.rows == spent
