@@ -23,6 +23,7 @@ from energycomp.errors import CompositionError, EnergycompWarning, InputError
 from energycomp.images import decoded
 from energycomp.plugins import object_of
 from energycomp.progress import check_options, display
+from energycomp.sampling.finish import finishing
 from energycomp.sampling.guidance import made_guidance
 from energycomp.sampling.loop import SchedulerSampler, StepCallback, draw_samples
 from energycomp.sampling.notes import crowded, strayed
@@ -214,9 +215,10 @@ class Composer(Composable):
             found = (*crowded(self.composition), *strayed(sampled.samples, self.noised_space, chosen))
             notes = (*sampled.report.notes, *found)
             (report or _warn)(attrs.evolve(sampled.report, evaluations=spent.rows, notes=notes))
-            # Decode: latents to images, and to the type that was asked for.
+            # Decode: latents to images, whose network may finish them, and to the type that was asked for.
             clipped = self.noised_space.value_range
-            images = decoded(sampled.samples, output_type, decode=target.decode, value_range=clipped)
+            decode = finishing(composition, target.decode)
+            images = decoded(sampled.samples, output_type, decode=decode, value_range=clipped)
         if return_dict is None:
             return images
         return SimpleNamespace(images=images) if return_dict else (images,)

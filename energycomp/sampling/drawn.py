@@ -44,7 +44,7 @@ def drawn(composition: Composition, prior: Draws, n: int, generators: Sequence[t
         bare = unwrapped(leaf)
         if isinstance(bare, Conditional) and id(leaf) not in changed:
             changed[id(leaf)] = rewrapped(leaf, _filled(bare, prior, seeds, before))
-        before = before + _counts(weight, n)
+        before = before + shown_by(weight, n)
     # What images have beside their components.
     scene = _around(composition, prior, n, seeds)
     return _rebuilt(composition, changed, scene)
@@ -65,9 +65,15 @@ def _shown(composition: Composition) -> list[tuple[Any, AnyWeight]]:
     return found
 
 
-def _counts(weight: AnyWeight, n: int) -> Tensor:
-    """Which of n samples show a leaf, (n,); one whose weight varies over samples is that of some of them."""
-    if not isinstance(weight, Weight) or weight.samples is None or n % weight.samples:
+def shown_by(weight: AnyWeight, n: int) -> Tensor:
+    """Which of n samples show a leaf of a weight, (n,), as 0 or 1.
+
+    >>> shown_by(1.0, 2), shown_by(-1.0, 2)
+    (tensor([1, 1]), tensor([0, 0]))
+    """
+    if not isinstance(weight, Weight):
+        return torch.full((n,), int(weight > 0))
+    if weight.samples is None or n % weight.samples:
         return torch.ones(n, dtype=torch.long)
     # Those in which the weight is above 0 anywhere on the trajectory
     seen = [weight.at(torch.full((n,), share / SHARES), (1, 1, 1)) for share in range(SHARES + 1)]

@@ -40,14 +40,15 @@ def energycomp_register_conditioners() -> Mapping[str, Callable[..., object]]:
 @hookimpl
 def energycomp_register_networks() -> Mapping[str, Callable[..., object]]:
     """The network of `clevr`, whose heads see a sketch of their object."""
-    return {"sketched": lazy("energycomp_clevr.sketch:SketchedUNet")}
+    return {"sketched": lazy("energycomp_clevr.network:SketchedUNet")}
 
 
 @hookimpl
 def energycomp_register_recipes() -> Mapping[str, Callable[..., object]]:
-    """The training recipes of both models, and of a codec."""
+    """The training recipes of the models, of a codec, and of what draws the edges of `clevr`."""
     return {
         "codec": lazy("energycomp_clevr.codec_recipe:codec"),
         "clevr": lazy("energycomp_clevr.objects_recipe:clevr"),
         "clevr-places": lazy("energycomp_clevr.recipe:clevr_places"),
+        "clevr-finish": lazy("energycomp_clevr.finish_recipe:finish"),
     }

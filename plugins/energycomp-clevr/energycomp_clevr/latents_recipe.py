@@ -19,9 +19,9 @@ from energycomp.models import Model
 from energycomp.progress import Bar, counting, progress
 from energycomp_clevr.codes import QUARTER, SHAPE, TURN
 from energycomp_clevr.model import SIZE
+from energycomp_clevr.network import SketchedUNet
 from energycomp_clevr.recipe import WIDE, WIDE_CROWDED, left_open, values_of
 from energycomp_clevr.rivals import draw_rivals
-from energycomp_clevr.sketch import SketchedUNet
 from energycomp_clevr.viewpoint import Viewpoint
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis
 from energycomp_datasets.clevr.layout import read, write

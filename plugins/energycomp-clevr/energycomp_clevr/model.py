@@ -16,8 +16,8 @@ from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model, VAECodec, shipped, shipped_defaults
 from energycomp_clevr.coordinates import Coordinates
+from energycomp_clevr.network import SketchedUNet
 from energycomp_clevr.objects import Objects
-from energycomp_clevr.sketch import SketchedUNet
 
 PACKAGE = "energycomp_clevr"
 ASPECT = 480 / 320  # of the frame of CLEVR

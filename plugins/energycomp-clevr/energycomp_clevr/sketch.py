@@ -1,10 +1,11 @@
-"""A sketch of what a token says of an object, which the head of a network sees beside its place.
+"""A sketch of what a token says of an object, which the network of `clevr` sees.
 
 Where the edges of a cube fall in the image follows from its place, its size and its turn by geometry alone. A network
 would have to learn that from examples. The sketch says it: for each of 4x4 points of a grid cell, whether the object is
 met there, and where its surface faces. It is empty where the size or the shape is open, or the turn of a cube.
 
-Rays are those of CLEVR's usual camera. How far a camera of a scene stands from there is for the network to learn.
+Rays are those of CLEVR's usual camera, unless another one is given. The heads of the network see those of the usual
+one: how far the camera of a scene stands from there is for them to learn.
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from energycomp.components.condition import Condition
-from energycomp.denoisers import TwoStageUNet
 from energycomp_clevr.codes import ATTRIBUTES, CUBE
 from energycomp_clevr.viewpoint import AXES, HOME
 
@@ -31,32 +30,13 @@ _SIZE = 2  # columns of a token
 _SHAPES = slice(2 + sum(_WORDS[:-1]), 2 + sum(_WORDS))  # a turn follows them
 
 
-class SketchedUNet(TwoStageUNet):
-    """A `TwoStageUNet` for tokens of `Objects(turns=True)`, whose head sees a sketch of the object.
-
-    The sketch counts for nothing until it is trained: weights of a `TwoStageUNet` predict the same in it.
-
-    >>> net = SketchedUNet(sample_size=16, token_width=17, patch=1, channels=(8, 16), head_channels=8)
-    >>> net.sketch.weight.shape
-    torch.Size([8, 64, 3, 3])
-    """
-
-    def __init__(self, **config: object) -> None:
-        super().__init__(**config)  # type: ignore[arg-type]
-        self.sketch = torch.nn.Conv2d(SKETCHED, self.enter.out_channels, 3, padding=1, bias=False)
-        torch.nn.init.zeros_(self.sketch.weight)
-
-    def placed(self, condition: Condition, grid: Sequence[int]) -> Tensor:
-        """What a condition adds to the input of the head: its place, and its sketch; (R, head_channels, h, w)."""
-        token = condition.rows[:, 0]
-        seen = sketch(token * ~condition.null[:, None], grid)
-        return super().placed(condition, grid) + self.sketch(seen.contiguous(memory_format=torch.channels_last))
-
-
-def sketch(token: Tensor, grid: Sequence[int]) -> Tensor:
+def sketch(token: Tensor, grid: Sequence[int], camera: Tensor | None = None) -> Tensor:
     """The sketches (R, 64, h, w) of tokens (R, 17 or more) on a grid: 16 points' insides, then three times 16 normals.
 
     Insides are in [0, 1]. Normals look right, up and towards the camera; they are 0 outside.
+
+    Args:
+        camera: how far it stands to the right, up and forward of its usual place, (3,), in scene units.
 
     >>> from energycomp_clevr.objects import Objects
     >>> objects = Objects(turns=True)
@@ -69,7 +49,8 @@ def sketch(token: Tensor, grid: Sequence[int]) -> Tensor:
     turn = token[:, _SHAPES.stop : _SHAPES.stop + 2]
     turned = turn.square().sum(1) > 0
     maps = token.new_zeros(len(token), 4, grid[0] * POINTS, grid[1] * POINTS)
-    rays = _rays(grid, token)
+    eye = Eye.at(token.new_zeros(3) if camera is None else camera.to(token))
+    rays = _rays(grid, eye)
     for kind, hit in enumerate((_box, _ball, _drum)):
         said = (size != 0) & (shapes[:, kind] == 1)
         if kind + 1 == CUBE:
@@ -78,8 +59,43 @@ def sketch(token: Tensor, grid: Sequence[int]) -> Tensor:
         if len(rows):
             extent = torch.where(size[rows] > 0, LARGE, SMALL)
             angle = torch.atan2(turn[rows, 1], turn[rows, 0]) / 4
-            maps = maps.index_copy(0, rows, _seen(hit, token[rows, :2], extent, angle, rays))
+            maps = maps.index_copy(0, rows, _seen(hit, token[rows, :2], extent, angle, eye, rays))
     return F.pixel_unshuffle(maps, POINTS)
+
+
+def distances(token: Tensor, camera: Tensor | None = None) -> Tensor:
+    """How far the objects of tokens (R, 17 or more) are from the camera, (R,), in scene units.
+
+    >>> from energycomp_clevr.objects import Objects
+    >>> objects = Objects(turns=True)
+    >>> near, far = objects.read("small sphere at 0.5,0.8"), objects.read("small sphere at 0.5,0.3")
+    >>> distances(objects(torch.cat([near, far])).rows[:, 0]).tolist()
+    [9.0, 13.4]
+    """
+    eye = Eye.at(token.new_zeros(3) if camera is None else camera.to(token))
+    return _away(token[:, :2], torch.where(token[:, _SIZE] > 0, LARGE, SMALL), eye).norm(dim=1)
+
+
+class Eye(NamedTuple):
+    """Where a camera stands (3,), and its right, up and forward (3, 3), in the scene."""
+
+    place: Tensor
+    axes: Tensor
+
+    @classmethod
+    def at(cls, offset: Tensor) -> Eye:
+        """The camera at an offset (3,) from the usual one, right, up and forward of it.
+
+        >>> Eye.at(torch.zeros(3)).axes[2]
+        tensor([-0.6641,  0.5780, -0.4741])
+        """
+        usual = torch.tensor(AXES).to(offset)
+        place = torch.tensor(HOME).to(offset) + offset @ usual
+        if not bool(offset.any()):
+            return cls(place, usual)
+        forward = F.normalize(-place, dim=0)
+        right = F.normalize(torch.stack([forward[1], -forward[0], torch.zeros_like(forward[0])]), dim=0)
+        return cls(place, torch.stack([right, torch.linalg.cross(right, forward), forward]))
 
 
 class _Frame(NamedTuple):
@@ -92,16 +108,10 @@ class _Frame(NamedTuple):
 Hit = Callable[[_Frame], tuple[Tensor, Tensor]]
 
 
-def _seen(hit: Hit, place: Tensor, extent: Tensor, angle: Tensor, rays: Tensor) -> Tensor:
+def _seen(hit: Hit, place: Tensor, extent: Tensor, angle: Tensor, eye: Eye, rays: Tensor) -> Tensor:
     """Insides and normals (R, 4, H, W) of objects of one shape, of which `hit` knows how rays meet it."""
-    right, up, forward = (torch.tensor(axis).to(place) for axis in AXES)
-    camera = torch.tensor(HOME).to(place)
-    # The centre of an object is as high as its half extent, on the ray through its place.
-    across = (2 * place[:, :1] - 1) * HALF[0]
-    down = (1 - 2 * place[:, 1:]) * HALF[1]
-    towards = forward + across * right + down * up
-    distance = (extent - camera[2]) / towards[:, 2].clamp(max=-1e-3)
-    away = distance[:, None] * towards  # from the camera
+    right, up, forward = eye.axes
+    away = _away(place, extent, eye)
     # Turn 0 has a face that looks along the line of sight.
     heading = torch.atan2(away[:, 1], away[:, 0]) + angle
     cosine = heading.cos()
@@ -115,6 +125,18 @@ def _seen(hit: Hit, place: Tensor, extent: Tensor, angle: Tensor, rays: Tensor) 
     axes = torch.stack([right, up, -forward]) @ turning.mT  # of the camera, as the object sees them
     facing = torch.einsum("rij,rjhw->rihw", axes, normal)
     return torch.cat([inside[:, None], facing * inside[:, None]], dim=1)
+
+
+def _away(place: Tensor, extent: Tensor, eye: Eye) -> Tensor:
+    """From the camera to the centre of objects (R, 3), which is as high as half their extent, on the ray through their
+    place.
+    """
+    right, up, forward = eye.axes
+    across = (2 * place[:, :1] - 1) * HALF[0]
+    above = (1 - 2 * place[:, 1:]) * HALF[1]
+    towards = forward + across * right + above * up
+    distance = (extent - eye.place[2]) / towards[:, 2].clamp(max=-1e-3)
+    return distance[:, None] * towards
 
 
 def _box(rays: _Frame) -> tuple[Tensor, Tensor]:
@@ -159,10 +181,10 @@ def _round(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     return beside / 2, middle - beside.clamp_min(1e-6).sqrt() / length
 
 
-def _rays(grid: Sequence[int], like: Tensor) -> Tensor:
+def _rays(grid: Sequence[int], eye: Eye) -> Tensor:
     """Directions (3, H, W) of the rays through the points of a grid, of unit length along the line of sight."""
-    right, up, forward = (torch.tensor(axis).to(like)[:, None, None] for axis in AXES)
+    right, up, forward = eye.axes[:, :, None, None]
     height, width = (side * POINTS for side in grid)
-    x = ((torch.arange(width).to(like) + 0.5) * 2 / width - 1) * HALF[0]
-    y = (1 - (torch.arange(height).to(like) + 0.5) * 2 / height) * HALF[1]
+    x = ((torch.arange(width).to(right) + 0.5) * 2 / width - 1) * HALF[0]
+    y = (1 - (torch.arange(height).to(right) + 0.5) * 2 / height) * HALF[1]
     return forward + right * x + up * y[:, None]
