@@ -1,6 +1,7 @@
 """Generate: sample from a composition with any diffusers scheduler, or with a registered sampler."""
 
 from energycomp.sampling.composer import Composer as Composer
+from energycomp.sampling.finish import finishing as finishing
 from energycomp.sampling.flow import FlowScheduler as FlowScheduler
 from energycomp.sampling.guidance import (
     AttributeGuidance as AttributeGuidance,

@@ -103,7 +103,7 @@ def finish(*, data: Path | None, init: Model | None, preset: str, cache: Path) -
     if any(record.turns is None or record.camera is None for record in records):
         raise InputError(f"got {data} without turns or cameras; expected renders of `energycomp data clevr`")
     network = _network(model)
-    network.begin()
+    network.begin().requires_grad_(requires_grad=True)
     pairs = pairs_of(records, model, cache)
     made = Finishing(model, Critic(3 + 4 + WORDS - 1))
     config = FitConfig(

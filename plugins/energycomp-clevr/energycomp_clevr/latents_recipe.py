@@ -58,6 +58,8 @@ def on_latents(model: Model, *, data: Path | None, cache: Path, rivals: float) -
             f"got the model {model.name} to start from, which has another network; expected clevr, or a model that was "
             "trained from it; leave --init out"
         )
+    if network.edges is not None:  # which this loss does not ask
+        network.edges.requires_grad_(requires_grad=False)
     records = read(_written(cache / "clevr-scenes") if data is None else data)
     scenes = latents_of(records, model, cache)
     config = FitConfig(

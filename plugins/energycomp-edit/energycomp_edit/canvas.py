@@ -18,7 +18,7 @@ from energycomp.denoisers import Codec, Conditional
 from energycomp.images import as_picture, from_bytes, to_bytes
 from energycomp.inference import make_problem
 from energycomp.models import Model
-from energycomp.sampling import AttributeGuidance
+from energycomp.sampling import AttributeGuidance, finishing
 from energycomp_edit.blending import blended, cast, mattes, placed
 from energycomp_edit.painting import DRAWS, differences, redraw, repaint
 
@@ -201,8 +201,9 @@ class Repainting:
         codec = self.model.denoiser.codec
         if not bool(region.any()):
             return shown, old
+        scene = self.model.compose(values)
         new = repaint(
-            AttributeGuidance(self.model.defaults.attribute_guidance).weighted(self.model.compose(values)),
+            AttributeGuidance(self.model.defaults.attribute_guidance).weighted(scene),
             old,
             F.adaptive_max_pool2d(region, old.shape[-2:]),
             restore=None if codec is None else partial(_restored, codec, start, region),
@@ -211,7 +212,8 @@ class Repainting:
             generator=self.generator,
             progress=self.progress,
         )
-        return blended(shown, self.decoded(old), self.decoded(new), region, held), new
+        decode = finishing(scene, None if codec is None else codec.decode)
+        return blended(shown, self.decoded(old), new if decode is None else decode(new), region, held), new
 
     def scale(self, k: int) -> float:
         """By how much a component is larger where it goes: by how much the model expects one of its looks to be."""
