@@ -334,3 +334,29 @@ def test_pixels_outside_a_region_are_held_within_a_latent() -> None:
     region = (torch.arange(6) < 3).float().expand(1, 1, 4, 6)  # ends within the second latent
     restored = _restored(Halves(), picture, region, x0)
     assert restored[0, 0, 0].tolist() == [0.5, 0.25, 0.0]
+
+
+def test_a_network_that_finishes_samples_is_told_what_an_edit_shows() -> None:
+    class Same:
+        identity, latent_shape, registered_name = "same", (3, 16, 16), "same"
+
+        def encode(self, images: Tensor) -> Tensor:
+            return images
+
+        def decode(self, latents: Tensor) -> Tensor:
+            return latents
+
+    told: list[list[float]] = []
+
+    def finish(pictures: Tensor, shown: Any) -> Tensor:
+        told.extend(shown[0].rows[:, 0].tolist())
+        return 0.5 * pictures
+
+    model = bumps_model(num_inference_steps=4, solver="pursuit")
+    model = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, codec=Same()))
+    plain = change(model, remove=[0], add=[(0.8, 0.8)], generator=0)
+    model.denoiser.network.finish = finish  # type: ignore[assignment]
+    edited = change(model, remove=[0], add=[(0.8, 0.8)], generator=0)
+    assert told == [pytest.approx(place) for place in ([0.8, 0.3], [0.3, 0.8], [0.8, 0.8])]
+    spread = [np.asarray(one.image, dtype=float).std() for one in (edited, plain)]
+    assert spread[0] < spread[1]
