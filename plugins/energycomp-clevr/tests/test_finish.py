@@ -1,7 +1,9 @@
 """Straight edges in decoded pictures: what a picture shows, who is told, and how it is trained."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -73,9 +75,7 @@ def test_a_mirrored_sketch_is_that_of_mirrored_objects() -> None:
     assert apart.mean() < 0.02 * there[:SKETCHED].abs().sum() / (there[:SKETCHED] != 0).sum()
 
 
-def told(
-    model: Model, monkeypatch: pytest.MonkeyPatch, composition: object, n: int = 1, **options: object
-) -> list[Condition]:
+def told(model: Model, monkeypatch: pytest.MonkeyPatch, scene: Any, n: int = 1, **options: Any) -> list[Condition]:
     """What the network is told of each picture."""
     found: list[Condition] = []
 
@@ -84,7 +84,7 @@ def told(
         return pictures
 
     monkeypatch.setattr(model.denoiser.network, "finish", spy)
-    Composer(composition).sample(n, generator=0, num_inference_steps=1, progress=False, **options)  # type: ignore[arg-type, call-overload]
+    Composer(scene).sample(n, generator=0, num_inference_steps=1, progress=False, **options)
     return found
 
 
@@ -108,19 +108,29 @@ def test_nobody_is_told_where_nobody_knows(model: Model, monkeypatch: pytest.Mon
     assert told(model, monkeypatch, load("clevr-places")(0.3, 0.5)) == []
 
 
-def test_pictures_are_finished_where_the_network_has_edges(model: Model) -> None:
-    network = model.denoiser.network
+@pytest.fixture
+def network(model: Model) -> Iterator[Any]:
+    """That of the model, which loses what draws its edges after a test."""
+    found: Any = model.denoiser.network
+    yield found
+    found.edges = None
+    found.config["finishes"] = False
+
+
+def test_pictures_are_finished_where_the_network_has_edges(model: Model, network: Any) -> None:
     composer = Composer(model(0.5, 0.5, shape="cube", size="large"))
     plain = composer.sample(generator=0, num_inference_steps=1, progress=False, output_type="pt")
-    try:
-        edges = network.begin()
-        assert composer.sample(generator=0, num_inference_steps=1, progress=False, output_type="pt").equal(plain)
-        torch.nn.init.constant_(edges.out.bias, 0.1)
-        lighter = composer.sample(generator=0, num_inference_steps=1, progress=False, output_type="pt")
-        torch.testing.assert_close(lighter, (plain + 0.05).clamp(0, 1), atol=1e-5, rtol=0)
-    finally:
-        network.edges = None
-        network.config["finishes"] = False
+    edges = network.begin()
+    assert composer.sample(generator=0, num_inference_steps=1, progress=False, output_type="pt").equal(plain)
+    torch.nn.init.constant_(edges.out.bias, 0.1)
+    lighter = composer.sample(generator=0, num_inference_steps=1, progress=False, output_type="pt")
+    torch.testing.assert_close(lighter, (plain + 0.05).clamp(0, 1), atol=1e-5, rtol=0)
+
+
+def test_a_network_in_half_precision_finishes_too(network: Any) -> None:
+    network.begin().to(torch.bfloat16)
+    for shown in (OBJECTS(OBJECTS.read("large sphere at 0.5,0.5")), Condition.unconditional(1, 24)):
+        assert network.finish(torch.zeros(1, 3, *SIZE), [shown]).equal(torch.zeros(1, 3, *SIZE))
 
 
 @pytest.fixture
@@ -136,20 +146,16 @@ def renders(tmp_path: Path) -> Path:
     return folder
 
 
-def test_recipe(tmp_path: Path, renders: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recipe(tmp_path: Path, renders: Path, model: Model, network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("energycomp_clevr.finish_recipe.STEPS", 3)
-    try:
-        made = finish(data=renders, init=model, preset="default", cache=tmp_path)
-        check_recipe(attrs.evolve(made, config=attrs.evolve(made.config, batch_size=2)))
-        made.model.save_pretrained(tmp_path / "finished")
-        again = load(tmp_path / "finished").denoiser.network
-        assert isinstance(again.edges, Finish)
-        assert again.edges.out.bias.equal(model.denoiser.network.edges.out.bias)
-        monkeypatch.setattr("energycomp_clevr.finish_recipe.rough", None)  # rough pictures are drawn once
-        assert len(finish(data=renders, init=model, preset="default", cache=tmp_path).data) == 2
-    finally:
-        model.denoiser.network.edges = None
-        model.denoiser.network.config["finishes"] = False
+    made = finish(data=renders, init=model, preset="default", cache=tmp_path)
+    check_recipe(attrs.evolve(made, config=attrs.evolve(made.config, batch_size=2)))
+    made.model.save_pretrained(tmp_path / "finished")
+    again: Any = load(tmp_path / "finished").denoiser.network
+    assert isinstance(again.edges, Finish)
+    assert again.edges.out.bias.equal(network.edges.out.bias)
+    monkeypatch.setattr("energycomp_clevr.finish_recipe.rough", None)  # rough pictures are drawn once
+    assert len(finish(data=renders, init=model, preset="default", cache=tmp_path).data) == 2
 
 
 def test_refused_in_one_line(tmp_path: Path, renders: Path, model: Model) -> None:
