@@ -41,13 +41,13 @@ SPREAD = 0.6  # standard deviation of each channel of the latents in the end, cl
 
 
 class Critic(nn.Module):
-    """Tells patches of pictures from decoded ones: images (B, C, H, W) to one number for each 4x4 pixels."""
+    """Tells patches of pictures from decoded ones: images (B, 3, H, W) to one number for each 4x4 pixels."""
 
-    def __init__(self, channels: int = 3) -> None:
+    def __init__(self) -> None:
         super().__init__()
         act = nn.LeakyReLU(0.2)
         self.net = nn.Sequential(
-            nn.PixelUnshuffle(2), nn.Conv2d(4 * channels, 48, 3, padding=1), act,
+            nn.PixelUnshuffle(2), nn.Conv2d(12, 48, 3, padding=1), act,
             nn.Conv2d(48, 96, 4, 2, 1), nn.GroupNorm(8, 96), act,
             nn.Conv2d(96, 128, 3, padding=1), nn.GroupNorm(8, 128), act, nn.Conv2d(128, 1, 3, padding=1),
         )  # fmt: skip

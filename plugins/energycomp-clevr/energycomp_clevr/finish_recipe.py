@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
 
 from energycomp import load
 from energycomp.components import Composition, combine
@@ -30,7 +32,6 @@ from energycomp.images import from_bytes, to_bytes
 from energycomp.models import Model
 from energycomp.progress import progress
 from energycomp.sampling import AttributeGuidance, Target, make_scheduler
-from energycomp_clevr.codec_recipe import Critic
 from energycomp_clevr.codes import ATTRIBUTES, CUBE, QUARTER, SHAPE, TURN
 from energycomp_clevr.finish import FOLD, VIEW, WORDS, drawing
 from energycomp_clevr.latents_recipe import turned_values_of, view_of
@@ -54,8 +55,26 @@ OPEN = 0.15  # how often colours, or materials, are not said
 VIEWLESS = 0.2  # how often the view is not said; it never is in a mirrored picture, whose light is on the wrong side
 OBJECTS = 4.0  # weight of objects, beside 1 of the ground
 BENT, WAVES = 2.5, 7  # pixels, of a standard deviation, and points along a side of the grid of displacements
-CRITIC = 0.4  # share of the run after which the critic counts
 WEIGHT = 0.05  # of the critic
+
+
+class Critic(nn.Module):
+    """Tells patches of renders from finished ones: pictures, normals and words (B, C, H, W) to a number a 4x4 pixels.
+
+    Spectral norms keep it from changing faster than what it judges (Miyato et al., 2018).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        act = nn.LeakyReLU(0.2)
+        first = nn.Conv2d(3 + SKETCHED // POINTS**2 + WORDS - 1, 48, 4, 2, 1)
+        last = [nn.Conv2d(48, 96, 4, 2, 1), nn.Conv2d(96, 128, 3, padding=1), nn.Conv2d(128, 1, 3, padding=1)]
+        layers = [part for layer in last for part in (act, spectral_norm(layer))]
+        self.net = nn.Sequential(spectral_norm(first), *layers)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        out: Tensor = self.net(seen)
+        return out
 
 
 @attrs.frozen(eq=False)
@@ -79,7 +98,7 @@ class Finishing:
         self.model.save_pretrained(folder, dtype=dtype)
 
 
-def finish(*, data: Path | None, init: Model | None, preset: str, cache: Path) -> Recipe:
+def finish(*, data: Path | None, init: Model | None, preset: str, cache: Path, critic: float = 0.4) -> Recipe:
     """The recipe of what draws straight edges into the pictures of `clevr`.
 
     Args:
@@ -87,6 +106,7 @@ def finish(*, data: Path | None, init: Model | None, preset: str, cache: Path) -
         init: a model such as `clevr`, which is the default.
         preset: "default".
         cache: where rough pictures are kept.
+        critic: share of the run after which the critic counts.
 
     Raises:
         InputError: no renders, renders without turns and cameras, or another model.
@@ -105,11 +125,13 @@ def finish(*, data: Path | None, init: Model | None, preset: str, cache: Path) -
     network = _network(model)
     network.begin().requires_grad_(requires_grad=True)
     pairs = pairs_of(records, model, cache)
-    made = Finishing(model, Critic(3 + 4 + WORDS - 1))
+    made = Finishing(model, Critic())
     config = FitConfig(
-        steps=6_000, batch_size=12, learning_rate=1e-3, ema_decay=0.999, mixed_precision="bf16", warmup_fraction=0.02
-    )
-    return Recipe(model=made, module=made.trained, loss=loss, data=pairs, config=config, can_sample=False)
+        steps=6_000, batch_size=12, learning_rate=1e-3, max_grad_norm=100.0, ema_decay=0.999, mixed_precision="bf16",
+        warmup_fraction=0.02,
+    )  # fmt: skip
+    judged = partial(loss, critic=critic)
+    return Recipe(model=made, module=made.trained, loss=judged, data=pairs, config=config, can_sample=False)
 
 
 def _network(model: Model) -> SketchedUNet:
@@ -192,7 +214,7 @@ def _changed(values: Tensor, generator: torch.Generator) -> Tensor:
     return torch.cat([kept, new[None]])
 
 
-def loss(module: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
+def loss(module: nn.Module, batch: dict[str, Tensor], step: Step, *, critic: float) -> Tensor:
     """The error of a batch, and in the last part of the run that of the critic."""
     made: Any = module
     render, picture, maps, where = _crops(batch, step.generator)
@@ -202,19 +224,19 @@ def loss(module: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
     error = (weight * difference.abs()).mean()
     error = error + 0.5 * (weight[..., 1:, :] * difference.diff(dim=2).abs()).mean()
     error = error + 0.5 * (weight[..., 1:] * difference.diff(dim=3).abs()).mean()
-    if step.fraction <= CRITIC - 0.03:
+    if step.fraction < critic - 0.03:
         return error
     # The critic sees the normals and the words of what should be there, and counts where objects are
     seen = F.avg_pool2d(F.pixel_shuffle(maps[:, :SKETCHED], POINTS), FOLD)
     said = F.interpolate(maps[:, SKETCHED + 1 : -VIEW], scale_factor=FOLD)
 
-    def judged(pictures: Tensor, critic: Any = made["critic"]) -> Tensor:
-        answer = critic(torch.cat([pictures, seen, said], dim=1)).float()
+    def judged(pictures: Tensor, judge: Any = made["critic"]) -> Tensor:
+        answer = judge(torch.cat([pictures, seen, said], dim=1)).float()
         here = F.max_pool2d(F.adaptive_avg_pool2d(where, answer.shape[2:]), 3, 1, 1) > 0.05
         return answer[here] if bool(here.any()) else answer.flatten()
 
     error = error + F.relu(1 - judged(render)).mean() + F.relu(1 + judged(finished.detach())).mean()
-    if step.fraction > CRITIC:
+    if step.fraction >= critic:
         fixed = {name: parameter.detach() for name, parameter in made["critic"].named_parameters()}
         error = (
             error - WEIGHT * judged(finished, lambda x: torch.func.functional_call(made["critic"], fixed, (x,))).mean()
