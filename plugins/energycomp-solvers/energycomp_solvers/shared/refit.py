@@ -105,8 +105,8 @@ class Refit:
     def _without_favour(self, words: ObjectWords) -> ObjectWords:
         """Components in doubt at the places that they have with their doubtful words left open; their words forgotten.
 
-        All components move, since those in doubt account for their neighbours. Costs K rows for each draw, and K (D + 2)
-        for each step, where a word is in doubt.
+        All components move, since those in doubt account for their neighbours. Costs K rows for each draw, and for each
+        step K (D + 2), where a word is in doubt.
         """
         mixed, beta = self.problem.mixed, self.problem.beta
         if mixed is None or beta is None:
