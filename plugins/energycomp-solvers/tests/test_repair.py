@@ -322,14 +322,15 @@ def test_words_are_hopeless_by_what_posteriors_are_of() -> None:
     assert options[:, 2:].tolist() == [[1.0, 2.0], [3.0, 2.0], [2.0, 2.0]]
 
 
-def test_words_in_doubt_are_read_at_a_place_that_favours_none_of_them() -> None:
+@pytest.mark.parametrize("behind", [0.001, 0.98])  # errors of two words with posteriors of about 0.5, and of 0.95
+def test_words_in_doubt_are_read_at_a_place_that_favours_none_of_them(behind: float) -> None:
     """From two places, with two words, that two searches found: the places are one, and words that are sure stay."""
     model = tinted_model(beta=3.0)
     parse = model.conditioner.parse
     true = torch.cat([parse(0.3, 0.35, tint="red", width="wide"), parse(0.7, 0.7, tint="blue", width="narrow")])
     problem, _ = problem_of(model, true)
     drawn = torch.tensor([6.0, 6.0])
-    level = torch.tensor([[1.0, 1.001, 9.0], [9.0, 9.0, 1.0]])  # the first two tints of the first bump
+    level = torch.tensor([[1.0, 1.0 + behind, 9.0], [9.0, 9.0, 1.0]])  # the first two tints of the first bump
     sure = torch.tensor([[9.0, 1.0], [1.0, 9.0]])
     places = []
     for tint, aside in ((1.0, 0.015), (2.0, -0.015)):
@@ -339,7 +340,8 @@ def test_words_in_doubt_are_read_at_a_place_that_favours_none_of_them() -> None:
         found = words.values
         assert words.drawn.tolist() == [0, 6]
         assert found[0, 2:].equal(start[0, 2:])
-        assert found[1].equal(start[1])
+        assert found[1, 2:].equal(start[1, 2:])
+        assert (found[1] - start[1]).abs().max() < 2e-3  # it accounts for its neighbour
         places.append(found[0, :2])
     assert (places[0] - places[1]).abs().max() < 2e-3
     assert (places[0] - true[0, :2]).abs().max() < 4e-3
@@ -349,6 +351,26 @@ def test_words_in_doubt_are_read_at_a_place_that_favours_none_of_them() -> None:
     spent = problem.rows
     assert refit._without_favour(certain) is certain
     assert problem.rows == spent > before
+
+
+def test_words_of_a_new_component_are_asked_before_they_are_doubted(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tinted_model(beta=3.0)
+    parse = model.conditioner.parse
+    true = torch.cat([parse(0.3, 0.35, tint="red", width="wide"), parse(0.7, 0.7, tint="blue", width="narrow")])
+    problem, _ = problem_of(model, true)
+    asked: list[list[float]] = []
+    without_favour = Refit._without_favour
+
+    def spy(refit: Refit, words: ObjectWords) -> ObjectWords:
+        asked.append(words.drawn.tolist())
+        return without_favour(refit, words)
+
+    monkeypatch.setattr(Refit, "_without_favour", spy)
+    errors = tuple(torch.ones(2, n, dtype=torch.float64) for n in (3, 2))  # all words are in doubt
+    for drawn in ([3.0, 3.0], [0.0, 3.0]):
+        _, values = at(problem, true).worded(ObjectWords(true, errors, torch.tensor(drawn).double()), seeded(0))
+        assert values[:, 2:].equal(true[:, 2:])
+    assert asked == [[3.0, 3.0], [6.0, 9.0]]
 
 
 def test_words_that_fit_clearly_worse_than_those_of_the_search_are_known() -> None:

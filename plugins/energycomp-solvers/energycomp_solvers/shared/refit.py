@@ -26,7 +26,7 @@ from energycomp_solvers.shared.subsets import subset_errors, with_each
 PARTS = ((6,), (1, 3), (0, 2, 4, 5, 7))  # of eight draws in the order of their timesteps
 NEAR = 0.03  # share of a support in which a place is looked for
 EDGE = 1e-3  # how near the ends of a support numbers come
-CERTAIN = 0.9  # posterior of a word that is not in doubt
+CERTAIN = 0.99  # posterior of a word that is not in doubt, and is not asked again
 STEPS = 4  # of components in doubt, at most
 CLEARLY = 1.0  # nats by which words are worse than others, on the draws that choose
 FINE = 0.004  # of a support: differences of values with words, whose edges are sharper than those of open ones
@@ -83,9 +83,16 @@ class Refit:
     def worded(self, known: ObjectWords, generator: torch.Generator | None) -> tuple[ObjectWords, Tensor]:
         """The words of the components, read with more draws, and the components (K, V) at places that suit them.
 
-        What is in doubt is read at a place that favours no word, so that it does not depend on the way of the search.
+        What is in doubt is read at a place that favours no word, on draws that are the same however long the search
+        was: so it does not depend on its way.
         """
-        ask = partial(read_attributes, self.problem, self.values, sweeps=2, generator=generator)
+        read = partial(read_attributes, self.problem, self.values, generator=generator)
+        ask = partial(read, sweeps=2)
+        # Nothing is known of components that are new: which of their words are in doubt?
+        if generator is not None and bool((known.drawn == 0).any()):
+            state = generator.get_state()
+            known = read(known=known, sweeps=1)
+            generator.set_state(state)
         words = ask(known=self._without_favour(known))
         values = self._settled(words.values)
         # A small component and a large one have other places: where the old ones fit clearly better, read there
@@ -98,7 +105,8 @@ class Refit:
     def _without_favour(self, words: ObjectWords) -> ObjectWords:
         """Components in doubt at the places that they have with their doubtful words left open; their words forgotten.
 
-        Costs K rows for each draw, and D + 2 for each step and component in doubt.
+        All components move, since those in doubt account for their neighbours. Costs K rows for each draw, and for each
+        step K (D + 2), where a word is in doubt.
         """
         mixed, beta = self.problem.mixed, self.problem.beta
         if mixed is None or beta is None:
@@ -118,7 +126,7 @@ class Refit:
         for _ in range(STEPS):
             before = list(chosen)
             atoms, form, chosen = newton_step(
-                self.problem, self.quadratic, atoms, form, chosen, doubtful, reach=NEAR, step=FINE
+                self.problem, self.quadratic, atoms, form, chosen, self.every, reach=NEAR, step=FINE
             )
             if chosen == before:
                 break
