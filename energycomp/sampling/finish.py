@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from energycomp.components import Condition
+from energycomp.components import AnyWeight, Condition
 from energycomp.components.algebra import Composition
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.denoisers.protocols import Finishes
@@ -24,20 +25,22 @@ def finishing(composition: Composition, decode: Callable[[Tensor], Tensor] | Non
     >>> finishing(Composition.of(Gaussian()), None) is None
     True
     """
-    leaves = list(composition.terms.items())
-    network: Any = next((leaf.denoiser.network for leaf, _ in leaves if isinstance(leaf, Conditional)), None)
-    known = all(isinstance(leaf, Conditional) and leaf.denoiser.network is network for leaf, _ in leaves)
+    leaves = dict(composition.terms)
+    network: Any = next((leaf.denoiser.network for leaf in leaves if isinstance(leaf, Conditional)), None)
+    known = all(isinstance(leaf, Conditional) and leaf.denoiser.network is network for leaf in leaves)
     if decode is None or not known or not isinstance(network, Finishes):
         return decode
-    made, finishes = decode, network  # not None
+    return partial(_finished, decode, network, leaves)
 
-    def finished(samples: Tensor) -> Tensor:
-        # Each sample's own rows of the components that it shows
-        conditions: list[list[Condition]] = [[] for _ in samples]
-        for leaf, weight in leaves:
-            rows = leaf.condition.expand(len(samples))
-            for number in shown_by(weight, len(samples)).nonzero()[:, 0].tolist():
-                conditions[number].append(rows[number : number + 1])
-        return finishes.finish(made(samples), [Condition.cat(one) for one in conditions])
 
-    return finished
+def _finished(
+    decode: Callable[[Tensor], Tensor], network: Finishes, leaves: Mapping[Any, AnyWeight], samples: Tensor
+) -> Tensor:
+    # Each sample's own rows of the components that it shows
+    shown: list[list[Condition]] = [[] for _ in samples]
+    for leaf, weight in leaves.items():
+        rows = leaf.condition.expand(len(samples))
+        for number in shown_by(weight, len(samples)).nonzero()[:, 0].tolist():
+            shown[number].append(rows[number : number + 1])
+    nothing = Condition.unconditional(*rows.shape, device=rows.rows.device)
+    return network.finish(decode(samples), [Condition.cat([nothing, *one]) for one in shown])

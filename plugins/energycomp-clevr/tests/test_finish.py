@@ -98,6 +98,8 @@ def test_the_network_is_told_what_each_picture_shows(model: Model, monkeypatch: 
         assert (objects[:, -1] == 1).sum() == 1
         assert objects[0, 2] != 0  # the size of the cube
     assert not both[0].rows.equal(both[1].rows)
+    nothing = told(model, monkeypatch, -1.0 * cube, prior=False)[0]
+    assert nothing.null.all()
     without = told(model, monkeypatch, ball & ~cube)[0]
     assert without.rows[~without.null, 0, 0].tolist().count(pytest.approx(0.3)) == 0
 
