@@ -27,6 +27,7 @@ from energycomp import load
 from energycomp.components import Composition, combine
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
+from energycomp.fields import is_number
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import from_bytes, to_bytes
 from energycomp.models import Model
@@ -109,7 +110,7 @@ def finish(*, data: Path | None, init: Model | None, preset: str, cache: Path, c
         critic: share of the run after which the critic counts.
 
     Raises:
-        InputError: no renders, renders without turns and cameras, or another model.
+        InputError: no renders, renders without turns and cameras, another model, or a share that is none.
     """
     if preset != "default":
         raise InputError(f"got preset {preset!r}; expected 'default'")
@@ -118,11 +119,13 @@ def finish(*, data: Path | None, init: Model | None, preset: str, cache: Path, c
             "got no --data; expected a folder of renders with their turns and cameras, as `energycomp data clevr "
             "--renderer blender` writes it"
         )
+    if not is_number(critic) or not 0 <= critic <= 1:
+        raise InputError(f"got critic={critic!r}; expected a share of the run, from 0 to 1")
     model = load("clevr") if init is None else init
+    network = _network(model)
     records = read(data)
     if any(record.turns is None or record.camera is None for record in records):
         raise InputError(f"got {data} without turns or cameras; expected renders of `energycomp data clevr`")
-    network = _network(model)
     network.begin().requires_grad_(requires_grad=True)
     pairs = pairs_of(records, model, cache)
     made = Finishing(model, Critic())

@@ -165,6 +165,9 @@ def test_refused_in_one_line(tmp_path: Path, renders: Path, model: Model) -> Non
         finish(data=None, init=model, preset="default", cache=tmp_path)
     with pytest.raises(InputError, match="got preset 'paper'"):
         finish(data=renders, init=model, preset="paper", cache=tmp_path)
+    for share in (2.0, float("nan"), "half"):
+        with pytest.raises(InputError, match="expected a share of the run, from 0 to 1"):
+            finish(data=renders, init=model, preset="default", cache=tmp_path, critic=share)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="got the model clevr-places, whose network has no sketch"):
         finish(data=renders, init=load("clevr-places"), preset="default", cache=tmp_path)
     plain = tmp_path / "plain"
