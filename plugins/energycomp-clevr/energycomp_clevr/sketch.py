@@ -69,8 +69,8 @@ def distances(token: Tensor, camera: Tensor | None = None) -> Tensor:
     >>> from energycomp_clevr.objects import Objects
     >>> objects = Objects(turns=True)
     >>> near, far = objects.read("small sphere at 0.5,0.8"), objects.read("small sphere at 0.5,0.3")
-    >>> distances(objects(torch.cat([near, far])).rows[:, 0]).tolist()
-    [9.0, 13.4]
+    >>> distances(objects(torch.cat([near, far])).rows[:, 0]).round(decimals=1)
+    tensor([ 8.0000, 13.7000])
     """
     eye = Eye.at(token.new_zeros(3) if camera is None else camera.to(token))
     return _away(token[:, :2], torch.where(token[:, _SIZE] > 0, LARGE, SMALL), eye).norm(dim=1)
