@@ -28,7 +28,7 @@ from energycomp.components import Composition, combine
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
 from energycomp.fields import is_number
-from energycomp.files import atomic_file, read_tensors, write_tensors
+from energycomp.files import atomic_file, fingerprint, read_tensors, write_tensors
 from energycomp.images import from_bytes, to_bytes
 from energycomp.models import Model
 from energycomp.progress import progress
@@ -150,7 +150,9 @@ def pairs_of(records: Sequence[SceneRecord], model: Model, cache: Path) -> list[
     """Each scene as its render and a rough picture (3, H, W), uint8, its maps (83, H/2, W/2), and where objects are."""
     codec: Any = model.denoiser.codec
     names = "".join(f"{record.path} {record.path.stat().st_size}" for record in records)
-    folder = cache / f"clevr-rough-{sha256(f'{codec.identity}{names}'.encode()).hexdigest()[:16]}"
+    weights = model.denoiser.network.state_dict()
+    drawer = fingerprint({name: weights[name] for name in weights if not name.startswith("edges.")})
+    folder = cache / f"clevr-rough-{sha256(f'{codec.identity}{drawer}{names}'.encode()).hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(records), TOGETHER)
     for first in progress(starts, "drawing rough pictures"):
