@@ -57,6 +57,8 @@ VIEWLESS = 0.2  # how often the view is not said; it never is in a mirrored pict
 OBJECTS = 4.0  # weight of objects, beside 1 of the ground
 BENT, WAVES = 2.5, 7  # pixels, of a standard deviation, and points along a side of the grid of displacements
 WEIGHT = 0.05  # of the critic
+COLORS = slice(SKETCHED + 1, SKETCHED + 1 + len(ATTRIBUTES["color"]))  # maps of words, behind that of the size
+MATERIALS = slice(COLORS.stop, COLORS.stop + 1)
 
 
 class Critic(nn.Module):
@@ -182,11 +184,12 @@ def pairs_of(records: Sequence[SceneRecord], model: Model, cache: Path) -> list[
 def rough(record: SceneRecord, model: Model, seed: int) -> tuple[Tensor, Tensor]:
     """A render, and a picture of the same scene that the model draws from its noised latents, both (1, 3, H, W)."""
     generator = torch.Generator().manual_seed(seed)
-    denoiser, codec = model.denoiser, model.denoiser.codec
+    denoiser = model.denoiser
+    codec: Any = denoiser.codec
     render = model.processor(record.path)
-    latents = codec.encode(render)  # type: ignore[union-attr]
+    latents = codec.encode(render)
     if torch.rand((), generator=generator) < CLEAR:
-        return render, codec.decode(latents)  # type: ignore[union-attr]
+        return render, codec.decode(latents)
     # The scene as it was described, guided as samples are
     values = turned_values_of(record)
     view = Conditional(denoiser, Viewpoint(denoiser.token_shape)(view_of(record)[None]), "view")
@@ -202,7 +205,7 @@ def rough(record: SceneRecord, model: Model, seed: int) -> tuple[Tensor, Tensor]
     for timestep in timesteps:
         predicted = target.compose(x, timestep.float().expand(1), prediction_type="sample")
         x = scheduler.step(predicted, timestep, x, generator=generator, return_dict=False)[0]
-    return render, codec.decode(x)  # type: ignore[union-attr]
+    return render, codec.decode(x)
 
 
 def _changed(values: Tensor, generator: torch.Generator) -> Tensor:
@@ -243,9 +246,8 @@ def loss(module: nn.Module, batch: dict[str, Tensor], step: Step, *, critic: flo
     error = error + F.relu(1 - judged(render)).mean() + F.relu(1 + judged(finished.detach())).mean()
     if step.fraction >= critic:
         fixed = {name: parameter.detach() for name, parameter in made["critic"].named_parameters()}
-        error = (
-            error - WEIGHT * judged(finished, lambda x: torch.func.functional_call(made["critic"], fixed, (x,))).mean()
-        )
+        frozen = partial(torch.func.functional_call, made["critic"], fixed)
+        error = error - WEIGHT * judged(finished, lambda seen: frozen((seen,))).mean()
     return error
 
 
@@ -266,10 +268,7 @@ def _crops(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor
         if chance[0] < 0.5 or chance[1] < VIEWLESS:
             parts[2][-VIEW:] = 0
         if chance[2] < OPEN:  # a size is always said where an outline is
-            columns_of = (
-                slice(SKETCHED + 1, SKETCHED + 9) if chance[2] < OPEN / 2 else slice(SKETCHED + 9, SKETCHED + 10)
-            )
-            parts[2][columns_of] = 0
+            parts[2][COLORS if chance[2] < OPEN / 2 else MATERIALS] = 0
         exposure = 0.85 + 0.3 * chance[3]
         parts[:2] = [(part + 1) * exposure - 1 for part in parts[:2]]
         made.append(parts)

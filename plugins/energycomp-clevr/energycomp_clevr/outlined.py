@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from energycomp_clevr.codes import CUBE, QUARTER, SHAPE, SIZE, TURN
-from energycomp_clevr.sketch import HALF, LARGE, SMALL
+from energycomp_clevr.sketch import HALF, LARGE, SMALL, looking
 from energycomp_clevr.viewpoint import AXES, HOME
 
 FRAME = (480, 320)  # width and height of CLEVR's images, in whose pixels all lengths are
@@ -153,7 +153,7 @@ def _projected(body: Body, numbers: Tensor) -> Tensor:
     up, forward, x, y, turn = numbers
     axes = torch.tensor(AXES, dtype=torch.float64)
     eye = torch.tensor(HOME, dtype=torch.float64) + up * axes[1] + forward * axes[2]
-    axes = _looking(eye)
+    axes = looking(eye)
     # The centre is as high as the half extent, on the ray through the place.
     aside = (2 * x / FRAME[0] - 1) * HALF[0]
     above = (1 - 2 * y / FRAME[1]) * HALF[1]
@@ -163,13 +163,6 @@ def _projected(body: Body, numbers: Tensor) -> Tensor:
     tangents = points[:, :2] / points[:, 2:] / torch.tensor(HALF, dtype=torch.float64)
     half = torch.tensor(FRAME, dtype=torch.float64) / 2
     return torch.cat([half + half * tangents * torch.tensor([1.0, -1.0]), points[:, 2:]], dim=1)
-
-
-def _looking(eye: Tensor) -> Tensor:
-    """Right, up and forward (3, 3) of a camera that looks at the origin."""
-    forward = F.normalize(-eye, dim=0)
-    right = F.normalize(torch.stack([forward[1], -forward[0], torch.zeros_like(forward[0])]), dim=0)
-    return torch.stack([right, torch.linalg.cross(right, forward), forward])
 
 
 def _surface(body: Body, away: Tensor, turn: Tensor) -> Tensor:

@@ -93,9 +93,18 @@ class Eye(NamedTuple):
         place = torch.tensor(HOME).to(offset) + offset @ usual
         if not bool(offset.any()):
             return cls(place, usual)
-        forward = F.normalize(-place, dim=0)
-        right = F.normalize(torch.stack([forward[1], -forward[0], torch.zeros_like(forward[0])]), dim=0)
-        return cls(place, torch.stack([right, torch.linalg.cross(right, forward), forward]))
+        return cls(place, looking(place))
+
+
+def looking(eye: Tensor) -> Tensor:
+    """Right, up and forward (3, 3) of a camera at a place (3,) that looks at the origin.
+
+    >>> looking(torch.tensor([0.0, -1.0, 0.0])).tolist()[2]
+    [-0.0, 1.0, -0.0]
+    """
+    forward = F.normalize(-eye, dim=0)
+    right = F.normalize(torch.stack([forward[1], -forward[0], torch.zeros_like(forward[0])]), dim=0)
+    return torch.stack([right, torch.linalg.cross(right, forward), forward])
 
 
 class _Frame(NamedTuple):

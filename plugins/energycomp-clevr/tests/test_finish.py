@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from energycomp import Composer, load
 from energycomp.components import Condition
+from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.models import Model
 from energycomp_clevr.finish import MAPS, Finish, drawing
@@ -122,7 +123,12 @@ def network(model: Model) -> Iterator[Any]:
 def test_pictures_are_finished_where_the_network_has_edges(model: Model, network: Any) -> None:
     composer = Composer(model(0.5, 0.5, shape="cube", size="large"))
     plain = composer.sample(generator=0, num_inference_steps=1, progress=False, output_type="pt")
+    with count_rows() as before:
+        composer.sample(generator=0, num_inference_steps=1, progress=False)
     edges = network.begin()
+    with count_rows() as after:
+        composer.sample(generator=0, num_inference_steps=1, progress=False)
+    assert after.rows == before.rows > 0  # it is no network evaluation
     assert composer.sample(generator=0, num_inference_steps=1, progress=False, output_type="pt").equal(plain)
     torch.nn.init.constant_(edges.out.bias, 0.1)
     lighter = composer.sample(generator=0, num_inference_steps=1, progress=False, output_type="pt")
