@@ -131,7 +131,7 @@ class Pursuit:
         spare = [k for k in held_out.known if k not in kept]
         answer = Answer(found.atoms[kept], None, found.atoms[spare], held_out.form([*kept, *spare]))
         draws = min(held_out.draws, max(1, most // 2))
-        return finished(problem, spent, draws, {"error": found.errors}, generator, None, answer)
+        return finished(problem, spent, draws, {"error": found.errors}, generator, answer)
 
     def _search(self, problem: Problem, most: int, generator: torch.Generator | None) -> Solution:
         """The answer of continuous values."""
@@ -173,21 +173,27 @@ class Pursuit:
             words = read_attributes(problem, values, draws=FIRST_WORDS, sweeps=1, generator=decides)
             values = words.values
             rivals = problem.mixed.opened(rivals)
-        first = better = Answer(values, words, rivals, chooses)
+        first = Answer(values, words, rivals, chooses)
         trace: dict[str, Sequence[float]] = {"error": found.errors}
-        solution_of = partial(finished, problem, spent, min(held_out.draws, half), trace, generator, decides)
+        solution_of = partial(finished, problem, spent, min(held_out.draws, half), trace, generator)
+
+        def solution_of_first() -> Solution:
+            return solution_of(_with_words(problem, first, decides))
+
         if not goes_on:
-            return solution_of(first)
+            return solution_of_first()
 
         # Repair: look again at what is doubted, within the budget. At Ctrl-C the first answer remains.
         try:
             repair = Repair.of(problem, values, (screen.atoms, screen.form.atoms[0]), self.p_value, decides, words)
             repair.run(self.budget)
             trace["doubts"] = repair.doubted()
-            if not repair.is_as_it_was:
-                better = Answer(repair.values, repair.words(), repair.rivals(), repair.compares(), repair.refit)
+            if words is None and repair.is_as_it_was:
+                return solution_of(first)
+            repair.read_last()
+            better = Answer(repair.values, repair.words(), repair.rivals(), repair.compares())
         except KeyboardInterrupt as stop:
-            raise SearchInterrupted(partial(solution_of, first)) from stop
+            raise SearchInterrupted(solution_of_first) from stop
         return solution_of(better)
 
     def _low(self, problem: Problem, generator: torch.Generator | None) -> NoiseBank:
@@ -276,6 +282,14 @@ class Pursuit:
             if not still_falls(form, chosen, problem.weighting, before, ARRIVED):
                 break
         return values[chosen]
+
+
+def _with_words(problem: Problem, answer: Answer, generator: torch.Generator | None) -> Answer:
+    """An answer whose words in doubt are read with more draws, where it has words."""
+    if answer.words is None:
+        return answer
+    words = read_attributes(problem, answer.values, sweeps=2, known=answer.words, generator=generator)
+    return attrs.evolve(answer, values=words.values, words=words)
 
 
 def _parts(draws: int) -> list[int]:

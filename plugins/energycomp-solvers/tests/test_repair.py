@@ -22,6 +22,8 @@ from energycomp_solvers.shared.nearby import nearby
 from energycomp_solvers.shared.refit import Refit
 from energycomp_solvers.shared.repair import Repair
 from energycomp_solvers.shared.reread import Rereading
+from energycomp_solvers.shared.words import exchange, settle, without_favour
+from energycomp_solvers.shared.worth import Worth
 
 TRUE = torch.tensor([[0.3, 0.35], [0.7, 0.3], [0.6, 0.75]])
 
@@ -119,14 +121,16 @@ def test_words_that_are_read_last_get_places_that_suit_them() -> None:
     true = torch.cat([parse(0.4, 0.5, tint="red", width="narrow"), parse(0.8, 0.8, tint="blue", width="wide")])
     problem, _ = problem_of(model, true)
     refit = at(problem, torch.cat([parse(0.42, 0.51, tint="red", width="wide"), true[1:]]))
-    assert refit._settled(refit.values) is refit.values
-    other = torch.cat([refit.values[:, :2], true[:, 2:]], dim=1)
     before = problem.rows
-    settled = refit._settled(other)
+    settle(refit, refit.values)
+    assert problem.rows == before
+    other = torch.cat([refit.values[:, :2], true[:, 2:]], dim=1)
+    settle(refit, other)
     assert problem.rows - before == 8 * (2 + 2)  # of one component: with its new word, moved, and the new place
-    assert settled[:, 2:].equal(true[:, 2:])
-    assert settled[1].equal(other[1])
-    assert (settled[0] - true[0]).norm() < 0.5 * (other[0] - true[0]).norm()
+    assert refit.values[:, 2:].equal(true[:, 2:])
+    assert refit.values[1].equal(other[1])
+    assert (refit.values[0] - true[0]).norm() < 0.5 * (other[0] - true[0]).norm()
+    torch.testing.assert_close(refit.whole().b, refit.quadratic(refit.values).b)
 
 
 @pytest.mark.parametrize("distance", [0.1, 0.14, 0.18])
@@ -336,7 +340,7 @@ def test_words_in_doubt_are_read_at_a_place_that_favours_none_of_them(behind: fl
     for tint, aside in ((1.0, 0.015), (2.0, -0.015)):
         start = true.clone()
         start[0, :3] += torch.tensor([aside, -aside, tint - true[0, 2]])
-        words = at(problem, start)._without_favour(ObjectWords(start, (level, sure), drawn))
+        words = without_favour(at(problem, start), ObjectWords(start, (level, sure), drawn), 0.99)
         found = words.values
         assert words.drawn.tolist() == [0, 6]
         assert found[0, 2:].equal(start[0, 2:])
@@ -349,39 +353,104 @@ def test_words_in_doubt_are_read_at_a_place_that_favours_none_of_them(behind: fl
     before = problem.rows
     refit = at(problem, true)
     spent = problem.rows
-    assert refit._without_favour(certain) is certain
+    assert without_favour(refit, certain, 0.99) is certain
     assert problem.rows == spent > before
 
 
-def test_words_of_a_new_component_are_asked_before_they_are_doubted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_is_in_doubt_and_what_is_beside_it_moves() -> None:
+    model = tinted_model(beta=3.0)
+    parse = model.conditioner.parse
+    words = [{"tint": "red", "width": "wide"}, {"tint": "blue", "width": "narrow"}, {"tint": "red", "width": "narrow"}]
+    true = torch.cat([parse(*xy, **kw) for xy, kw in zip([(0.3, 0.3), (0.36, 0.36), (0.8, 0.8)], words, strict=True)])
+    problem, _ = problem_of(model, true)
+    start = true.clone()
+    start[:, :2] += 0.01
+    tints = torch.tensor([[1.0, 1.1, 9.0], [9.0, 9.0, 1.0], [1.0, 9.0, 9.0]])
+    widths = torch.tensor([[9.0, 1.0], [1.0, 9.0], [1.0, 9.0]])
+    refit = at(problem, start)
+    before = problem.rows
+    found = without_favour(refit, ObjectWords(start, (tints, widths), torch.tensor([6.0, 6.0, 6.0])), 0.99)
+    assert found.values[2].equal(start[2])
+    assert (found.values[:2, :2] - start[:2, :2]).abs().amax(1).min() > 1e-3
+    assert (problem.rows - before) % 8 == 0
+    assert problem.rows - before <= 8 * (1 + 4 * 2 * 3)  # four steps of two components, at most
+    # What nothing is known of is not doubted: its words are asked first
+    unknown = ObjectWords(start, (torch.ones(3, 3), torch.ones(3, 2)), torch.zeros(3))
+    assert without_favour(refit, unknown, 0.99) is unknown
+
+
+def two_tinted() -> tuple[Problem, Tensor]:
+    """The problem of a wide red bump beside a narrow blue one, and these."""
     model = tinted_model(beta=3.0)
     parse = model.conditioner.parse
     true = torch.cat([parse(0.3, 0.35, tint="red", width="wide"), parse(0.7, 0.7, tint="blue", width="narrow")])
-    problem, _ = problem_of(model, true)
-    asked: list[list[float]] = []
-    without_favour = Refit._without_favour
-
-    def spy(refit: Refit, words: ObjectWords) -> ObjectWords:
-        asked.append(words.drawn.tolist())
-        return without_favour(refit, words)
-
-    monkeypatch.setattr(Refit, "_without_favour", spy)
-    errors = tuple(torch.ones(2, n, dtype=torch.float64) for n in (3, 2))  # all words are in doubt
-    for drawn in ([3.0, 3.0], [0.0, 3.0]):
-        _, values = at(problem, true).worded(ObjectWords(true, errors, torch.tensor(drawn).double()), seeded(0))
-        assert values[:, 2:].equal(true[:, 2:])
-    assert asked == [[3.0, 3.0], [6.0, 9.0]]
+    return problem_of(model, true)[0], true
 
 
-def test_words_that_fit_clearly_worse_than_those_of_the_search_are_known() -> None:
-    model = tinted_model(beta=3.0)
-    parse = model.conditioner.parse
-    true = torch.cat([parse(0.3, 0.35, tint="red", width="wide"), parse(0.7, 0.7, tint="blue", width="narrow")])
-    problem, _ = problem_of(model, true)
+def exchanged(problem: Problem, values: Tensor, before: Tensor, errors: tuple[Tensor, ...]) -> tuple[Tensor, list[int]]:
+    """The components after `exchange`, and which of them have changed."""
+    refit = at(problem, values)
+    words = ObjectWords(values, errors, torch.full((len(values),), 6.0))
+    changed = exchange(refit, words, (before, refit.quadratic(before)))
+    return refit.values, changed
+
+
+def test_two_words_that_are_wrong_together_are_exchanged_at_once() -> None:
+    """Each of them was ruled out beside the other one, by 8 nats of tints and 9 of widths."""
+    problem, true = two_tinted()
+    values = true.clone()
+    values[0, 2:4] = torch.tensor([2.0, 1.0])
+    values[0, :2] += 0.01
+    errors = (torch.tensor([[8.0, 0.0, 80.0], [80.0, 80.0, 0.0]]) / 3, torch.tensor([[0.0, 9.0], [0.0, 70.0]]) / 3)
+    found, changed = exchanged(problem, values, values, errors)
+    assert changed == [0]
+    assert found[:, 2:].equal(true[:, 2:])
+    assert (found[0] - true[0]).norm() < 0.3 * (values[0] - true[0]).norm()  # it has moved with its words
+    again, none = exchanged(problem, true, true, errors)
+    assert none == []
+    assert again is not found
+    assert again.equal(true)
+
+
+def test_a_component_whose_new_words_fit_clearly_worse_is_as_it_was() -> None:
+    problem, true = two_tinted()
+    values = true.clone()
+    values[1, :3] = torch.tensor([0.71, 0.69, 1.0])  # with a tint and a place that were read
+    sure = (torch.tensor([[0.0, 90.0, 90.0], [0.0, 90.0, 90.0]]), torch.tensor([[90.0, 0.0], [0.0, 90.0]]))
+    found, changed = exchanged(problem, values, true, sure)
+    assert changed == [1]
+    torch.testing.assert_close(found, true, rtol=0, atol=1e-3)
+
+
+def test_an_option_that_is_not_close_costs_one_evaluation() -> None:
+    problem, true = two_tinted()
     refit = at(problem, true)
-    other = true.clone()
-    other[1, 2] = 1.0
-    assert refit._is_worse(other).tolist() == [False, True]
-    spent = problem.rows
-    assert refit._is_worse(true).tolist() == [False, False]
-    assert problem.rows == spent
+    # Another tint of the first and another width of the second: all others are hopeless
+    errors = (torch.tensor([[0.0, 9.0, 80.0], [80.0, 80.0, 0.0]]) / 3, torch.tensor([[80.0, 0.0], [0.0, 9.0]]) / 3)
+    words = ObjectWords(true, errors, torch.full((2,), 6.0))
+    form = refit.whole()
+    before = problem.rows
+    assert exchange(refit, words, (true, form)) == []
+    assert problem.rows - before == 2 + 1  # and u, under a draw by itself
+
+
+def test_what_made_up_for_a_wrong_word_is_removed_once_the_word_is_right() -> None:
+    """A narrow bump stands for a wide one, and another narrow one beside it for a part of the rest."""
+    model = tinted_model(beta=30.0, counts=(0, 5))
+    parse = model.conditioner.parse
+    true = torch.cat([parse(0.3, 0.35, tint="red", width="wide"), parse(0.7, 0.7, tint="blue", width="narrow")])
+    problem, lattice = problem_of(model, true)
+    beside = parse(0.51, 0.35, tint="red", width="narrow")
+    wrong = torch.cat([parse(0.3, 0.35, tint="red", width="narrow"), true[1:], beside])
+    tints = torch.tensor([[0.0, 9.0, 9.0], [9.0, 9.0, 0.0], [0.0, 9.0, 9.0]]).double()
+    widths = torch.tensor([[0.0, 1.0]] * 3).double()
+    refit = at(problem, wrong)
+    refit.asked = ObjectWords(wrong, (tints, widths), torch.full((3,), 6.0).double())
+    judges = problem.draw(16, seeded(3))
+    repair = Repair(problem, refit, judges, lattice, Worth(problem, 1e-2), [0, 1, 2])
+    repair.read_last()
+    assert len(repair.values) == 2
+    assert repair.values[repair.values[:, 0].argsort()][:, 2:].equal(true[:, 2:])
+    known = repair.words()
+    assert known is not None
+    assert len(known.values) == 2

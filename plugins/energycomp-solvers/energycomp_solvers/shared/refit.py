@@ -11,7 +11,7 @@ of low noise, which locates best. The third part completes the range of the time
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial, reduce
+from functools import reduce
 from itertools import accumulate
 
 import attrs
@@ -19,16 +19,13 @@ import torch
 from torch import Tensor
 
 from energycomp.components import MixedSupport
-from energycomp.inference import NoiseBank, ObjectWords, Problem, QuadraticForm, read_attributes
+from energycomp.inference import NoiseBank, ObjectWords, Problem, QuadraticForm
 from energycomp_solvers.shared.newton import is_apart, newton_step
 from energycomp_solvers.shared.subsets import subset_errors, with_each
 
 PARTS = ((6,), (1, 3), (0, 2, 4, 5, 7))  # of eight draws in the order of their timesteps
 NEAR = 0.03  # share of a support in which a place is looked for
 EDGE = 1e-3  # how near the ends of a support numbers come
-CERTAIN = 0.99  # posterior of a word that is not in doubt, and is not asked again
-STEPS = 4  # of components in doubt, at most
-CLEARLY = 1.0  # nats by which words are worse than others, on the draws that choose
 FINE = 0.004  # of a support: differences of values with words, whose edges are sharper than those of open ones
 
 
@@ -76,104 +73,8 @@ class Refit:
             atoms, form, chosen = newton_step(
                 problem, made.quadratic, values, made.whole(), made.every, made.every, reach=NEAR, step=FINE
             )
-            made.values = atoms[chosen]
-            made.forms = in_parts(form.take(chosen))
+            made.take(atoms, form, chosen)
         return made
-
-    def worded(self, known: ObjectWords, generator: torch.Generator | None) -> tuple[ObjectWords, Tensor]:
-        """The words of the components, read with more draws, and the components (K, V) at places that suit them.
-
-        What is in doubt is read at a place that favours no word, on draws that are the same however long the search
-        was: so it does not depend on its way.
-        """
-        read = partial(read_attributes, self.problem, self.values, generator=generator)
-        ask = partial(read, sweeps=2)
-        # Nothing is known of components that are new: which of their words are in doubt?
-        if generator is not None and bool((known.drawn == 0).any()):
-            state = generator.get_state()
-            known = read(known=known, sweeps=1)
-            generator.set_state(state)
-        words = ask(known=self._without_favour(known))
-        values = self._settled(words.values)
-        # A small component and a large one have other places: where the old ones fit clearly better, read there
-        worse = self._is_worse(values)
-        if bool(worse.any()):
-            words = ask(known=_forgotten(words, worse, torch.where(worse[:, None], self.values, words.values)))
-            values = self._settled(words.values)
-        return words, values
-
-    def _without_favour(self, words: ObjectWords) -> ObjectWords:
-        """Components in doubt at the places that they have with their doubtful words left open; their words forgotten.
-
-        All components move, since those in doubt account for their neighbours. Costs K rows for each draw, and for each
-        step K (D + 2), where a word is in doubt.
-        """
-        mixed, beta = self.problem.mixed, self.problem.beta
-        if mixed is None or beta is None:
-            return words
-        # Leave open what is in doubt of the components that were asked about
-        in_doubt = (words.certainty(beta, self.problem.energies) < CERTAIN) & (words.drawn > 0)[:, None]
-        doubtful = in_doubt.any(1).nonzero()[:, 0].tolist()
-        if not doubtful:
-            return words
-        numbers, codes = mixed.split(words.values)
-        left_open = codes.clone()
-        left_open[:, : len(mixed.words)][in_doubt.to(codes.device)] = 0
-        atoms = mixed.joined(numbers, left_open)
-        # Move these, all together, until a step gains nothing
-        form = self.quadratic(atoms)
-        chosen = self.every
-        for _ in range(STEPS):
-            before = list(chosen)
-            atoms, form, chosen = newton_step(
-                self.problem, self.quadratic, atoms, form, chosen, self.every, reach=NEAR, step=FINE
-            )
-            if chosen == before:
-                break
-        numbers, _ = mixed.split(atoms[chosen])
-        return _forgotten(words, in_doubt.any(1), mixed.joined(numbers, codes))
-
-    def _settled(self, values: Tensor) -> Tensor:
-        """The components with other words (K, V), and numbers that suit these; those of the same words as they were.
-
-        Costs D + 2 rows for each component whose words are others, and draw.
-        """
-        is_other = self._has_other_words(values)
-        changed = is_other.nonzero()[:, 0].tolist()
-        if not changed:
-            return self.values
-        values = torch.where(is_other[:, None], values, self.values)
-        # The form over the components with their new words
-        form = self.whole().append(self.quadratic(values[changed]))
-        order = [len(values) + changed.index(k) if k in changed else k for k in self.every]
-        # Move these together, the others stay
-        atoms, _, chosen = newton_step(
-            self.problem, self.quadratic, values, form.take(order), self.every, changed, reach=NEAR, step=FINE
-        )
-        return atoms[chosen]
-
-    def _is_worse(self, values: Tensor) -> Tensor:
-        """Which components (K,) with other words explain the image clearly worse than the components as they were.
-
-        Costs a row for each of these and draw.
-        """
-        is_other = self._has_other_words(values)
-        changed = is_other.nonzero()[:, 0].tolist()
-        worse = torch.zeros(len(values), dtype=torch.bool)
-        if not changed or self.problem.beta is None:
-            return worse
-        # Exchange one for its old one at a time
-        form = self.whole().append(self.quadratic(values[changed]))
-        new = [len(values) + changed.index(k) if k in changed else k for k in self.every]
-        answers = [new, *([*new[:k], k, *new[k + 1 :]] for k in changed)]
-        errors = torch.stack([subset_errors(form, answer, self.problem.weighting).mean() for answer in answers])
-        nats = self.problem.beta * self.problem.energies(errors)
-        worse[changed] = (nats[0] - nats[1:] > CLEARLY).cpu()
-        return worse
-
-    def _has_other_words(self, values: Tensor) -> Tensor:
-        length = self.problem.value_shape[0]
-        return (values[:, length:] != self.values[:, length:]).any(1)
 
     @property
     def every(self) -> list[int]:
@@ -214,6 +115,11 @@ class Refit:
         for candidate in more:
             self.values = torch.cat([self.values, candidate.value[None]])
             self.forms = [form.append(own) for form, own in zip(self.forms, candidate.forms, strict=True)]
+
+    def take(self, atoms: Tensor, form: QuadraticForm, chosen: Sequence[int]) -> None:
+        """Some of the atoms (M, V), over which a form is on all draws, are the answer."""
+        self.values = atoms[list(chosen)]
+        self.forms = in_parts(form.take(list(chosen)))
 
     def quadratic(self, values: Tensor) -> QuadraticForm:
         """The form over other values on all draws."""
@@ -268,9 +174,3 @@ def in_parts(form: QuadraticForm) -> list[QuadraticForm]:
     """A form on all draws, part after part, as one form for each part."""
     ends = list(accumulate(map(len, PARTS)))
     return [form.on(slice(end - len(part), end)) for end, part in zip(ends, PARTS, strict=True)]
-
-
-def _forgotten(words: ObjectWords, which: Tensor, values: Tensor) -> ObjectWords:
-    """Words at other values (K, V), with nothing known of those of some components (K,)."""
-    errors = tuple(torch.where(which[:, None], 0.0, each) for each in words.errors)
-    return ObjectWords(values, errors, torch.where(which, 0.0, words.drawn))

@@ -29,6 +29,7 @@ from energycomp_solvers.shared.nearby import halves, nearby
 from energycomp_solvers.shared.refit import NEAR, Candidate, Refit
 from energycomp_solvers.shared.reread import Rereading
 from energycomp_solvers.shared.subsets import subset_errors
+from energycomp_solvers.shared.words import read_last
 from energycomp_solvers.shared.worth import Worth
 
 JUDGES = 16  # draws
@@ -134,6 +135,20 @@ class Repair:
                 tried = self._still_tried(tried)
             if not goes_on:
                 tried.append(new)  # which may have been dropped
+
+    def read_last(self) -> None:
+        """Reads the words of all components with more draws.
+
+        What made up for wrong words may not be missed beside the right ones: it is removed.
+        """
+        known = self.words()
+        if known is None:
+            return
+        self.refit.asked, exchanged = read_last(self.refit, known)
+        self.origins = list(self.refit.every)
+        if exchanged:
+            self._judging = None
+            self._drop()
 
     def doubted(self) -> list[float]:
         """The doubt of each component, and what is left around the value that is missing most."""

@@ -1,0 +1,197 @@
+"""The words of an answer, read last: with more draws, and each component at a place that suits its words.
+
+Notation: variable -> symbol
+    known       what is known of the words of K components
+    options     values of one component: with other words where it is, and as it was before its words were read
+    nats        beta (E of the answer with an option - E of the answer)
+
+Words are read one attribute after another, beside other words as they were at that time. So two words may stay that are
+wrong together, and a word may have been ruled out beside one that has changed since. Of the answer that is found all
+words of a component are exchanged at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from energycomp.inference import ObjectWords, QuadraticForm, read_attributes
+from energycomp_solvers.shared.combinations import combinations
+from energycomp_solvers.shared.doubts import BESIDE, overlap
+from energycomp_solvers.shared.newton import newton_step
+from energycomp_solvers.shared.refit import FINE, NEAR, Refit
+from energycomp_solvers.shared.subsets import subset_errors
+
+DRAWS = (1, 2)  # seeds of the draws of the two turns: they are the same whatever the search has spent
+CERTAIN = (0.99, 0.9)  # posterior of a word from which on it is not in doubt, in each turn
+STEPS = 4  # of components in doubt, at most
+STILL = 0.05  # nats that a step gains, below which it is the last one
+CLEARLY = 1.0  # nats by which an option has to be better
+LOCATES = 1  # the part of the draws whose last one all options see: it tells best which words fit together
+CLOSE = 3.0  # nats by which an option is worse on this draw, up to which it sees the others
+
+
+def read_last(refit: Refit, known: ObjectWords) -> tuple[ObjectWords, bool]:
+    """The words of the components, read with more draws, and whether some were exchanged all at once.
+
+    The components get these words, and places that suit them. What is in doubt is read at a place that favours no word,
+    on draws that are the same whatever the search has spent; what is in doubt once all words are known is read again.
+    So an answer hardly depends on the way of the search.
+    """
+    words = without_favour(refit, known, CERTAIN[0])
+    words = read_attributes(refit.problem, refit.values, known=words, sweeps=1, generator=DRAWS[0])
+    before = (refit.values, refit.whole())
+    settle(refit, words.values)
+    # Words that fit better together
+    exchanged = exchange(refit, words, before)
+    # What is in doubt now, and what was exchanged
+    words = without_favour(refit, _forgotten(words, exchanged, refit.values), CERTAIN[1])
+    if bool((words.drawn == 0).any()):
+        words = read_attributes(refit.problem, refit.values, known=words, sweeps=2, generator=DRAWS[1])
+        settle(refit, words.values)
+    return words, bool(exchanged)
+
+
+def without_favour(refit: Refit, words: ObjectWords, certain: float) -> ObjectWords:
+    """Components in doubt at the places that they have with their doubtful words left open; their words forgotten.
+
+    Those beside them, which account for them, move too. Costs a row for each component in doubt and draw, and for each
+    step D + 1 for each one that moves.
+
+    Args:
+        certain: posterior of a word from which on it is not in doubt.
+    """
+    problem = refit.problem
+    mixed = problem.mixed
+    if mixed is None or problem.beta is None:
+        return words
+    in_doubt = (words.certainty(problem.beta, problem.energies) < certain) & (words.drawn > 0)[:, None]
+    doubtful = in_doubt.any(1).nonzero()[:, 0].tolist()
+    if not doubtful:
+        return words
+    # Leave open what is in doubt
+    numbers, codes = mixed.split(words.values)
+    left_open = codes.clone()
+    left_open[:, : len(mixed.words)][in_doubt.to(codes.device)] = 0
+    atoms, form, chosen = _replaced(refit, mixed.joined(numbers, left_open))
+    # Move these and what is beside them, until a step gains nothing
+    shown = refit.whole().atoms.square().mean(0).sqrt()
+    beside = overlap(shown, shown[doubtful], refit.channels).amax(1) > BESIDE
+    moving = sorted({*doubtful, *beside.nonzero()[:, 0].tolist()})
+    for _ in range(STEPS):
+        before = subset_errors(form, chosen, problem.weighting).mean()
+        atoms, form, chosen = newton_step(problem, refit.quadratic, atoms, form, chosen, moving, reach=NEAR, step=FINE)
+        after = subset_errors(form, chosen, problem.weighting).mean()
+        before, after = problem.energies(torch.stack([before, after]))
+        if problem.beta * float(before - after) < STILL:
+            break
+    numbers, _ = mixed.split(atoms[chosen])
+    return _forgotten(words, doubtful, mixed.joined(numbers, codes))
+
+
+def settle(refit: Refit, values: Tensor) -> None:
+    """Gives components the words of values (K, V) where these are others, and numbers that suit them.
+
+    Costs D + 2 rows for each component whose words are others, and draw.
+    """
+    length = refit.problem.value_shape[0]
+    is_other = (values[:, length:] != refit.values[:, length:]).any(1)
+    changed = is_other.nonzero()[:, 0].tolist()
+    if changed:
+        refit.take(*_replaced(refit, torch.where(is_other[:, None], values, refit.values)))
+        _move(refit, changed)
+
+
+def exchange(refit: Refit, words: ObjectWords, before: tuple[Tensor, QuadraticForm]) -> list[int]:
+    """Gives components other words, all at once, where the draws that choose want these; which ones (k,) are changed.
+
+    The options are combinations of words that are not hopeless by what is known of each, and the component as it was
+    before. Costs a row for each option, and one for each draw where it is close then.
+
+    Args:
+        before: the components as they were, (K, V), and the form over them on all draws.
+    """
+    problem = refit.problem
+    mixed = problem.mixed
+    if mixed is None or problem.beta is None or not len(refit.values):
+        return []
+    # Other words of each component, where it is
+    options: list[Tensor] = []
+    for k, value in enumerate(refit.values):
+        energies = [problem.energies(each[k]) for each in words.errors]
+        found = combinations(mixed, value, energies, problem.beta)
+        options.append(found[(found != value).any(1)])
+    tried = torch.cat(options)
+    owners = [k for k, found in enumerate(options) for _ in found]
+
+    # Those that are close on one draw see all of them
+    part = refit.forms[LOCATES].on(slice(-1, None)).append(problem.quadratic(tried, refit.banks[LOCATES][-1:]))
+    close = (_nats(refit, part, refit.every, owners) < CLOSE).nonzero()[:, 0]
+    tried = tried[close]
+    owners = [owners[k] for k in close] + refit.every
+    form = refit.whole().append(refit.quadratic(tried)).append(before[1])
+    atoms = torch.cat([refit.values, tried, before[0]])
+
+    # Exchange the best one, until none is better
+    chosen = refit.every
+    exchanged: set[int] = set()
+    while True:
+        nats = _nats(refit, form, chosen, owners)
+        best = int(nats.argmin())
+        if float(nats[best]) > -CLEARLY:
+            break
+        chosen[owners[best]] = len(refit.values) + best
+        exchanged.add(owners[best])
+    if exchanged:
+        refit.take(atoms, form, chosen)
+        _move(refit, sorted(exchanged))
+    return sorted(exchanged)
+
+
+def _replaced(refit: Refit, values: Tensor) -> tuple[Tensor, QuadraticForm, list[int]]:
+    """The components and those of other values (K, V) that differ, the form over all, and which are the latter answer.
+
+    Costs a row for each value that differs, and draw.
+    """
+    changed = (values != refit.values).any(1).nonzero()[:, 0].tolist()
+    new = values[changed]
+    chosen = [len(values) + changed.index(k) if k in changed else k for k in refit.every]
+    return torch.cat([refit.values, new]), refit.whole().append(refit.quadratic(new)), chosen
+
+
+def _move(refit: Refit, which: Sequence[int]) -> None:
+    """Moves some components together, the others stay. Costs D + 1 rows for each of these and draw."""
+    form = refit.whole()
+    refit.take(
+        *newton_step(refit.problem, refit.quadratic, refit.values, form, refit.every, which, reach=NEAR, step=FINE)
+    )
+
+
+def _nats(refit: Refit, form: QuadraticForm, chosen: Sequence[int], owners: Sequence[int]) -> Tensor:
+    """By how many nats an answer is worse with each of the last M atoms of a form in the place of a component, (M,).
+
+    Args:
+        form: over the answer, and M atoms more.
+        chosen: the answer.
+        owners: (M,) the components whose places the atoms take.
+    """
+    first = len(form) - len(owners)
+    sets = [list(chosen)]
+    for number, k in enumerate(owners):
+        sets.append([*chosen[:k], first + number, *chosen[k + 1 :]])
+    # Their errors: one product with the form
+    weights = torch.zeros(len(sets), len(form), dtype=torch.float64)
+    for row, members in zip(weights, sets, strict=True):
+        row[members] = refit.problem.weighting(len(chosen))
+    energies = refit.problem.energies(form.with_prior(form.weighted_errors(weights).mean(1), sets).cpu())
+    return (refit.problem.beta or 1.0) * (energies[1:] - energies[0])
+
+
+def _forgotten(words: ObjectWords, which: Sequence[int], values: Tensor) -> ObjectWords:
+    """Words at other values (K, V), with nothing known of those of some components."""
+    forgotten = torch.zeros(len(values), dtype=torch.bool)
+    forgotten[list(which)] = True
+    errors = tuple(torch.where(forgotten[:, None], 0.0, each) for each in words.errors)
+    return ObjectWords(values, errors, torch.where(forgotten, 0.0, words.drawn))
