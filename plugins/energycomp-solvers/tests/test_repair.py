@@ -16,7 +16,7 @@ from energycomp.testing import bumps_model, planted, tinted_model, tiny_model
 from energycomp_solvers.pursuit import Pursuit
 from energycomp_solvers.shared import reread
 from energycomp_solvers.shared.combinations import combinations
-from energycomp_solvers.shared.doubts import doubts, missing, undoubted
+from energycomp_solvers.shared.doubts import doubts, like, missing, undoubted
 from energycomp_solvers.shared.lattice import Screen
 from energycomp_solvers.shared.nearby import nearby
 from energycomp_solvers.shared.refit import Refit
@@ -57,6 +57,20 @@ def test_what_fits_badly_is_doubted_most() -> None:
     assert found[[0, 2]].max() < 0.2 * found[1]
     left = missing(problem.quadratic(TRUE[:2], problem.draw(4, seeded(0))), effects, 3)
     assert (places[left.argmax()] - TRUE[2]).abs().max() < 0.06
+
+
+def test_a_small_missing_component_is_proposed_before_what_is_left_of_a_large_one() -> None:
+    model = tinted_model()
+    parse = model.conditioner.parse
+    large = parse(0.3, 0.35, tint="red", width="wide")
+    small = parse(0.8, 0.75, tint="blue", width="narrow")
+    problem, (places, effects) = problem_of(model, torch.cat([large, small]))
+    start = parse(0.36, 0.41, tint="green", width="wide")
+    form = problem.quadratic(start, problem.draw(4, seeded(0)))
+    by_what_is_left = places[missing(form, effects, 3).argmax()]
+    assert (by_what_is_left - large[0, :2]).norm() < 0.3
+    proposed = places[like(form, effects).argmax()]
+    assert (proposed - small[0, :2]).norm() < 0.1
 
 
 @pytest.mark.parametrize(
@@ -342,7 +356,7 @@ def test_words_in_doubt_are_read_at_a_place_that_favours_none_of_them(behind: fl
         start[0, :3] += torch.tensor([aside, -aside, tint - true[0, 2]])
         words = without_favour(at(problem, start), ObjectWords(start, (level, sure), drawn), 0.99)
         found = words.values
-        assert words.drawn.tolist() == [0, 6]
+        assert words.drawn.round().tolist() == [0, 6]
         assert found[0, 2:].equal(start[0, 2:])
         assert found[1, 2:].equal(start[1, 2:])
         assert (found[1] - start[1]).abs().max() < 2e-3  # it accounts for its neighbour

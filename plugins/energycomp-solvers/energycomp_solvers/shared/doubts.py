@@ -7,6 +7,7 @@ Notation: variable -> symbol
     around    <r^2, w_k> / <1, w_k>: what is left around component k
     fit       (J without k - J) / |e_k|^2: 1 where the image holds just what component k predicts
     doubt     around / fit
+    like      sum_s <r_s, e> / |e|, how much what is left is like what a value would add (Mallat and Zhang, 1993)
 
 Both kinds of doubt are errors per number, so that a missing component can be compared with one that fits badly. They
 are arithmetic on predictions that are known: they cost no network evaluation, and know nothing of pictures.
@@ -71,6 +72,23 @@ def missing(form: QuadraticForm, places: Tensor, channels: int) -> Tensor:
     return _around(summed(_left(form).square().mean(0), channels), summed(places.double().square(), channels))
 
 
+def like(form: QuadraticForm, places: Tensor) -> Tensor:
+    """How much what an answer leaves is like what each of M values would add, (M,): where one may be missing.
+
+    A small component leaves less around it than a large one that fits badly, but nothing else leaves just this.
+
+    Args:
+        form: over the components of the answer.
+        places: (M, P), what the M values would add under any draw.
+
+    >>> form = QuadraticForm.of(torch.zeros(1, 0, 3), torch.tensor([[3.0, -3.0, 2.0]]))  # no component
+    >>> like(form, torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+    tensor([0., 2.], dtype=torch.float64)
+    """
+    effects = torch.nn.functional.normalize(places.double(), dim=1)
+    return _left(form).sum(0) @ effects.T
+
+
 def most_doubted(
     refit: Refit, lattice: tuple[Tensor, Tensor], tried: list[Tensor], looks_for_places: bool
 ) -> Doubt | None:
@@ -96,10 +114,11 @@ def most_doubted(
         doubt = float(of_components[component])
         usual = float(of_components.median())
 
-    # The place around which most is left, if that is more.
+    # The place where one is missing most, if more is left around it.
     values, effects = lattice
     left = missing(chosen, effects, channels)
-    order = [k for k in left.argsort(descending=True).tolist() if not among(values[k], tried)]
+    alike = like(chosen, effects).clamp(min=0)
+    order = [k for k in alike.argsort(descending=True).tolist() if not among(values[k], tried)]
     full = len(refit.values) >= refit.problem.counts[1]
     if looks_for_places and order and not full and float(left[order[0]]) > doubt:
         most = order[0]
@@ -108,10 +127,10 @@ def most_doubted(
             shown = chosen.atoms[:, untried].square().mean(0).sqrt()
             beside = overlap(effects[most : most + 1], shown, channels)[0]
             component = untried[int(beside.argmax())] if float(beside.max()) > BESIDE else None
-        # The place is the mean of those around it, by what is left around them.
+        # The place is the mean of those around it, by how much is missing there.
         if component is None:
             tried.append(values[most])
-            share = (overlap(effects[most : most + 1], effects, channels)[0] > SAME) * left.square()
+            share = (overlap(effects[most : most + 1], effects, channels)[0] > SAME) * alike.square()
             place = (share @ values.to(share)).to(values) / float(share.sum())
             return Doubt(place, None, float(left[most]) > STRONG * usual)
     if component is None:

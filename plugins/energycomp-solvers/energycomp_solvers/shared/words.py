@@ -25,7 +25,9 @@ from energycomp_solvers.shared.refit import FINE, NEAR, Refit
 from energycomp_solvers.shared.subsets import subset_errors
 
 DRAWS = (1, 2)  # seeds of the draws of the two turns: they are the same whatever the search has spent
-CERTAIN = (0.99, 0.9)  # posterior of a word from which on it is not in doubt, in each turn
+CERTAIN = (0.999, 0.9)  # posterior of a word from which on it is not in doubt, in each turn
+AT_ANOTHER_PLACE = 16.0  # nats by which a word in doubt is behind, up to which it may be the best one at another place
+NEXT_TO_NONE = 1e-6  # draws, of words that are level again
 STEPS = 4  # of components in doubt, at most
 STILL = 0.05  # nats that a step gains, below which it is the last one
 CLEARLY = 1.0  # nats by which an option has to be better
@@ -48,14 +50,14 @@ def read_last(refit: Refit, known: ObjectWords) -> tuple[ObjectWords, bool]:
     exchanged = exchange(refit, words, before)
     # What is in doubt now, and what was exchanged
     words = without_favour(refit, _forgotten(words, exchanged, refit.values), CERTAIN[1])
-    if bool((words.drawn == 0).any()):
+    if bool((words.drawn < 1).any()):
         words = read_attributes(refit.problem, refit.values, known=words, sweeps=2, generator=DRAWS[1])
         settle(refit, words.values)
     return words, bool(exchanged)
 
 
 def without_favour(refit: Refit, words: ObjectWords, certain: float) -> ObjectWords:
-    """Components in doubt at the places that they have with their doubtful words left open; their words forgotten.
+    """Components at the places that they have with their doubtful words left open, and these words level again.
 
     Those beside them, which account for them, move too. Costs a row for each component in doubt and draw, and for each
     step D + 1 for each one that moves.
@@ -88,7 +90,15 @@ def without_favour(refit: Refit, words: ObjectWords, certain: float) -> ObjectWo
         if problem.beta * float(before - after) < STILL:
             break
     numbers, _ = mixed.split(atoms[chosen])
-    return _forgotten(words, doubtful, mixed.joined(numbers, codes))
+    # Forget by how much words in doubt were apart
+    errors = []
+    for attribute, each in enumerate(words.errors):
+        energies = problem.beta * problem.energies(each)
+        is_near = energies - energies.amin(1, keepdim=True) < AT_ANOTHER_PLACE
+        level = in_doubt[:, attribute : attribute + 1] & is_near
+        errors.append(torch.where(level, each.amin(1, keepdim=True), each))
+    drawn = torch.where(in_doubt.any(1), NEXT_TO_NONE, words.drawn)
+    return ObjectWords(mixed.joined(numbers, codes), tuple(errors), drawn)
 
 
 def settle(refit: Refit, values: Tensor) -> None:
@@ -117,12 +127,15 @@ def exchange(refit: Refit, words: ObjectWords, before: tuple[Tensor, QuadraticFo
     mixed = problem.mixed
     if mixed is None or problem.beta is None or not len(refit.values):
         return []
-    # Other words of each component, where it is
+    # Other words of each component, where it is; a word in doubt is read again anyway
+    in_doubt = words.certainty(problem.beta, problem.energies) < CERTAIN[1]
     options: list[Tensor] = []
     for k, value in enumerate(refit.values):
         energies = [problem.energies(each[k]) for each in words.errors]
         found = combinations(mixed, value, energies, problem.beta)
-        options.append(found[(found != value).any(1)])
+        is_other = (found != value)[:, mixed.length : mixed.length + len(mixed.words)]
+        known = in_doubt[k].to(is_other.device) & (is_other.sum(1, keepdim=True) == 1)
+        options.append(found[(is_other & ~known).any(1)])
     tried = torch.cat(options)
     owners = [k for k, found in enumerate(options) for _ in found]
 
