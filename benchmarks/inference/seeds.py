@@ -154,6 +154,7 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found["nfe_easy_half"] = sum(order[: len(order) // 2]) / max(1, len(order) // 2)
     if sure:
         found["sure_calibration_error"] = calibration(sure)
+        found["sure_calibration_error_by_chance"] = by_chance(lines)
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in found.items()}
 
 
@@ -166,6 +167,20 @@ def calibration(pairs: Sequence[tuple[float, bool]]) -> float:
     """The mean distance of how sure answers are to the share that is right, in five parts of equally many answers."""
     told, hits = zip(*pairs, strict=True)
     return calibration_error(torch.tensor(told), torch.tensor(hits))
+
+
+def by_chance(lines: Sequence[Mapping[str, Any]], times: int = 200) -> float:
+    """The mean calibration error of answers that are right just as often as they say: it falls with their number only.
+
+    The answers of an image are right or wrong together.
+    """
+    generator = torch.Generator().manual_seed(0)
+    errors = []
+    for _ in range(times):
+        chances = torch.rand(len(lines), generator=generator).tolist()
+        told = [(pair[0], chance) for line, chance in zip(lines, chances, strict=True) for pair in judged([line])]
+        errors.append(calibration([(sure, chance < sure) for sure, chance in told]))
+    return sum(errors) / times
 
 
 def judged(lines: Sequence[Mapping[str, Any]]) -> list[tuple[float, bool]]:

@@ -16,6 +16,7 @@ are arithmetic on predictions that are known: they cost no network evaluation, a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import attrs
 import torch
@@ -73,9 +74,10 @@ def missing(form: QuadraticForm, places: Tensor, channels: int) -> Tensor:
 
 
 def like(form: QuadraticForm, places: Tensor) -> Tensor:
-    """How much what an answer leaves is like what each of M values would add, (M,): where one may be missing.
+    """How much what an answer leaves is like what each of M values would add, (M,).
 
-    A small component leaves less around it than a large one that fits badly, but nothing else leaves just this.
+    A small component that is missing leaves less around it than a large one that fits badly, but nothing else leaves
+    just this. One that looks unlike others leaves more than this.
 
     Args:
         form: over the components of the answer.
@@ -90,7 +92,7 @@ def like(form: QuadraticForm, places: Tensor) -> Tensor:
 
 
 def most_doubted(
-    refit: Refit, lattice: tuple[Tensor, Tensor], tried: list[Tensor], looks_for_places: bool
+    refit: Refit, lattice: tuple[Tensor, Tensor], tried: list[Tensor], places: Literal["left", "like"] | None
 ) -> Doubt | None:
     """What is doubted most of an answer and was not tried: a component, or a place without one; None for nothing.
 
@@ -98,7 +100,8 @@ def most_doubted(
         refit: the answer.
         lattice: values (M, D) where a component may be missing, and what each adds under one draw, (M, P).
         tried: values that are left out. A place that is found is added to them.
-        looks_for_places: whether a place may be the answer.
+        places: which place without a component may be the answer: the one around which most is left, the one where what
+            is left is most `like` a component, or none.
     """
     chosen = refit.whole()
     channels = refit.channels
@@ -117,10 +120,10 @@ def most_doubted(
     # The place where one is missing most, if more is left around it.
     values, effects = lattice
     left = missing(chosen, effects, channels)
-    alike = like(chosen, effects).clamp(min=0)
-    order = [k for k in alike.argsort(descending=True).tolist() if not among(values[k], tried)]
+    by = left if places == "left" else like(chosen, effects).clamp(min=0)
+    order = [k for k in by.argsort(descending=True).tolist() if not among(values[k], tried)]
     full = len(refit.values) >= refit.problem.counts[1]
-    if looks_for_places and order and not full and float(left[order[0]]) > doubt:
+    if places and order and not full and float(left[order[0]]) > doubt:
         most = order[0]
         # What is left beside a component may be its own: it is read again first.
         if untried:
@@ -130,7 +133,7 @@ def most_doubted(
         # The place is the mean of those around it, by how much is missing there.
         if component is None:
             tried.append(values[most])
-            share = (overlap(effects[most : most + 1], effects, channels)[0] > SAME) * alike.square()
+            share = (overlap(effects[most : most + 1], effects, channels)[0] > SAME) * by.square()
             place = (share @ values.to(share)).to(values) / float(share.sum())
             return Doubt(place, None, float(left[most]) > STRONG * usual)
     if component is None:

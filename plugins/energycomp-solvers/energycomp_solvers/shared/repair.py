@@ -7,7 +7,7 @@ Notation: variable -> symbol
 What is doubted most is tried first.
 
 - A component is read again beside the others, see `energycomp_solvers.shared.reread`.
-- A place around which much is left gets a component if the draws that judge want one.
+- A place where much is left, or what is left is like a component, gets one if the draws that judge want it.
 - A component that they do not miss is removed.
 
 The search ends when each component was read again and the last `PLACES` places got none, or when the budget is spent. A
@@ -18,6 +18,7 @@ numbers to correct, which the search has moved already.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import attrs
 import torch
@@ -33,7 +34,8 @@ from energycomp_solvers.shared.words import read_last
 from energycomp_solvers.shared.worth import Worth
 
 JUDGES = 16  # draws
-PLACES = 3  # without a component that are tried in a row, and get none
+# Places without a component that are tried in a row, while none gets one, see `most_doubted`
+PLACES: tuple[Literal["left", "like"], ...] = ("left", "like", "left", "like")
 RIVALS = 3  # of the values that were refused
 ARRIVED = 0.005  # of a support: a component with another word that moved by less is at its place
 
@@ -106,7 +108,8 @@ class Repair:
             self._drop()
         tried = undoubted(self.refit)
         while self.problem.rows - start < budget:
-            doubted = most_doubted(self.refit, self.lattice, tried, looks_for_places=refused < PLACES)
+            places = PLACES[refused] if refused < len(PLACES) else None
+            doubted = most_doubted(self.refit, self.lattice, tried, places)
             if doubted is None:
                 break
             tried.append(doubted.value)
