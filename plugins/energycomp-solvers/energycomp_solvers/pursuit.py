@@ -187,10 +187,10 @@ class Pursuit:
         try:
             repair = Repair.of(problem, values, (screen.atoms, screen.form.atoms[0]), self.p_value, decides, words)
             repair.run(self.budget)
+            repair.read_last()
             trace["doubts"] = repair.doubted()
             if words is None and repair.is_as_it_was:
                 return solution_of(first)
-            repair.read_last()
             better = Answer(repair.values, repair.words(), repair.rivals(), repair.compares())
         except KeyboardInterrupt as stop:
             raise SearchInterrupted(solution_of_first) from stop
