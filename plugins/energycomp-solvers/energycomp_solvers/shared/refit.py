@@ -46,7 +46,7 @@ class Refit:
         values: of the K components, (K, V), with words where the problem asks for some.
         banks: the parts of the draws.
         forms: over the components, on each part.
-        asked: what is known of the words of the components that the answer began with.
+        asked: what is known of the words of the components that the answer began with; of all, once they are read last.
     """
 
     problem: Problem
