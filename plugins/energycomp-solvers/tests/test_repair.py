@@ -22,7 +22,7 @@ from energycomp_solvers.shared.nearby import nearby
 from energycomp_solvers.shared.refit import Refit
 from energycomp_solvers.shared.repair import Repair
 from energycomp_solvers.shared.reread import Rereading
-from energycomp_solvers.shared.words import exchange, settle, without_favour
+from energycomp_solvers.shared.words import exchange, in_doubt, settle, without_favour
 from energycomp_solvers.shared.worth import Worth
 
 TRUE = torch.tensor([[0.3, 0.35], [0.7, 0.3], [0.6, 0.75]])
@@ -354,9 +354,8 @@ def test_words_in_doubt_are_read_at_a_place_that_favours_none_of_them(behind: fl
     for tint, aside in ((1.0, 0.015), (2.0, -0.015)):
         start = true.clone()
         start[0, :3] += torch.tensor([aside, -aside, tint - true[0, 2]])
-        words = without_favour(at(problem, start), ObjectWords(start, (level, sure), drawn), 0.99)
-        found = words.values
-        assert words.drawn.round().tolist() == [0, 6]
+        words = ObjectWords(start, (level, sure), drawn)
+        found = without_favour(at(problem, start), start, in_doubt(problem, words, 0.99))
         assert found[0, 2:].equal(start[0, 2:])
         assert found[1, 2:].equal(start[1, 2:])
         assert (found[1] - start[1]).abs().max() < 2e-3  # it accounts for its neighbour
@@ -367,7 +366,7 @@ def test_words_in_doubt_are_read_at_a_place_that_favours_none_of_them(behind: fl
     before = problem.rows
     refit = at(problem, true)
     spent = problem.rows
-    assert without_favour(refit, certain, 0.99) is certain
+    assert without_favour(refit, true, in_doubt(problem, certain, 0.99)) is true
     assert problem.rows == spent > before
 
 
@@ -383,14 +382,15 @@ def test_only_what_is_in_doubt_and_what_is_beside_it_moves() -> None:
     widths = torch.tensor([[9.0, 1.0], [1.0, 9.0], [1.0, 9.0]])
     refit = at(problem, start)
     before = problem.rows
-    found = without_favour(refit, ObjectWords(start, (tints, widths), torch.tensor([6.0, 6.0, 6.0])), 0.99)
-    assert found.values[2].equal(start[2])
-    assert (found.values[:2, :2] - start[:2, :2]).abs().amax(1).min() > 1e-3
+    words = ObjectWords(start, (tints, widths), torch.tensor([6.0, 6.0, 6.0]))
+    found = without_favour(refit, start, in_doubt(problem, words, 0.99))
+    assert found[2].equal(start[2])
+    assert (found[:2, :2] - start[:2, :2]).abs().amax(1).min() > 1e-3
     assert (problem.rows - before) % 8 == 0
     assert problem.rows - before <= 8 * (1 + 4 * 2 * 3)  # four steps of two components, at most
     # What nothing is known of is not doubted: its words are asked first
     unknown = ObjectWords(start, (torch.ones(3, 3), torch.ones(3, 2)), torch.zeros(3))
-    assert without_favour(refit, unknown, 0.99) is unknown
+    assert not in_doubt(problem, unknown, 0.99).any()
 
 
 def two_tinted() -> tuple[Problem, Tensor]:

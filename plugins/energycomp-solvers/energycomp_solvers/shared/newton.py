@@ -61,11 +61,8 @@ def newton_step(
     # Predict each value once more, with each of its numbers a little nearer to the middle
     length = problem.value_shape[0]
     moving = atoms[[chosen[k] for k in places]]
-    words = moving[:, length:]
     q = to_quantiles(support, moving[:, :length], edge=EDGE)
-    steps = step * (1 - 2 * (q > 0.5).double())  # (k, D)
-    numbers = from_quantiles(support, (q[:, None] + torch.diag_embed(steps)).flatten(0, 1), edge=EDGE).to(atoms)
-    near = torch.cat([numbers, words.repeat_interleave(length, 0)], dim=1)
+    near, steps = beside(support, moving, length, step)
     mean = form.take(list(chosen)).append(quadratic(near)).mean()
     b = mean.b[0].cpu()
     gram = mean.gram()[0].cpu()
@@ -90,14 +87,34 @@ def newton_step(
     moves = torch.linalg.solve(hessian, gradient).clamp(-reach, reach).reshape(q.shape)
 
     # Take the moved values if they are better
-    values = torch.cat([from_quantiles(support, q + moves.to(q), edge=EDGE).to(atoms), words], dim=1)
+    values = moved(support, moving, length, moves)
     both = form.append(quadratic(values))
-    moved = list(chosen)
+    order = list(chosen)
     for new, place in enumerate(places):
-        moved[place] = len(atoms) + new
+        order[place] = len(atoms) + new
     before = float(subset_errors(both, chosen, problem.weighting).mean())
-    after = float(subset_errors(both, moved, problem.weighting).mean())
-    return (torch.cat([atoms, values]), both, moved) if after < before else (atoms, form, list(chosen))
+    after = float(subset_errors(both, order, problem.weighting).mean())
+    return (torch.cat([atoms, values]), both, order) if after < before else (atoms, form, list(chosen))
+
+
+def beside(support: constraints.Constraint, values: Tensor, length: int, step: float = STEP) -> tuple[Tensor, Tensor]:
+    """Values (k, V), each with one of its D numbers a step nearer to the middle, (k D, V), and these steps (k, D).
+
+    Args:
+        support: of the numbers.
+        length: D, behind which the words of a value begin.
+        step: a share of the support.
+    """
+    q = to_quantiles(support, values[:, :length], edge=EDGE)
+    steps = step * (1 - 2 * (q > 0.5).double())
+    numbers = from_quantiles(support, (q[:, None] + torch.diag_embed(steps)).flatten(0, 1), edge=EDGE).to(values)
+    return torch.cat([numbers, values[:, length:].repeat_interleave(length, 0)], dim=1), steps
+
+
+def moved(support: constraints.Constraint, values: Tensor, length: int, moves: Tensor) -> Tensor:
+    """Values (k, V) whose numbers are moved by shares of the support, (k, D)."""
+    q = to_quantiles(support, values[:, :length], edge=EDGE)
+    return torch.cat([from_quantiles(support, q + moves.to(q), edge=EDGE).to(values), values[:, length:]], dim=1)
 
 
 def _of_prior(

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from energycomp.inference import ObjectWords, QuadraticForm, read_attributes
+from energycomp.inference import ObjectWords, Problem, QuadraticForm, read_attributes
 from energycomp_solvers.shared.combinations import combinations
 from energycomp_solvers.shared.doubts import BESIDE, overlap
-from energycomp_solvers.shared.newton import newton_step
+from energycomp_solvers.shared.newton import beside, moved, newton_step
 from energycomp_solvers.shared.refit import FINE, NEAR, Refit
 from energycomp_solvers.shared.subsets import subset_errors
 
@@ -42,63 +42,55 @@ def read_last(refit: Refit, known: ObjectWords) -> tuple[ObjectWords, bool]:
     on draws that are the same whatever the search has spent; what is in doubt once all words are known is read again.
     So an answer hardly depends on the way of the search.
     """
-    words = without_favour(refit, known, CERTAIN[0])
-    words = read_attributes(refit.problem, refit.values, known=words, sweeps=1, generator=DRAWS[0])
+    problem = refit.problem
+    doubtful = in_doubt(problem, known, CERTAIN[0])
+    words = _forgotten(known, doubtful.any(1), without_favour(refit, known.values, doubtful))
+    words = read_attributes(problem, refit.values, known=words, sweeps=1, generator=DRAWS[0])
     before = (refit.values, refit.whole())
     settle(refit, words.values)
     # Words that fit better together
     exchanged = exchange(refit, words, before)
+    is_exchanged = torch.zeros(len(refit.values), dtype=torch.bool)
+    is_exchanged[exchanged] = True
+    words = _forgotten(words, is_exchanged, refit.values)
     # What is in doubt now, and what was exchanged
-    words = without_favour(refit, _forgotten(words, exchanged, refit.values), CERTAIN[1])
+    doubtful = in_doubt(problem, words, CERTAIN[1])
+    words = _level(problem, words, doubtful, without_favour(refit, words.values, doubtful))
     if bool((words.drawn < 1).any()):
-        words = read_attributes(refit.problem, refit.values, known=words, sweeps=2, generator=DRAWS[1])
+        words = read_attributes(problem, refit.values, known=words, sweeps=2, generator=DRAWS[1])
         settle(refit, words.values)
     return words, bool(exchanged)
 
 
-def without_favour(refit: Refit, words: ObjectWords, certain: float) -> ObjectWords:
-    """Components at the places that they have with their doubtful words left open, and these words level again.
+def without_favour(refit: Refit, values: Tensor, doubtful: Tensor) -> Tensor:
+    """Values (K, V) at the places that they have with their words in doubt (K, A) left open.
 
     Those beside them, which account for them, move too. Costs a row for each component in doubt and draw, and for each
     step D + 1 for each one that moves.
-
-    Args:
-        certain: posterior of a word from which on it is not in doubt.
     """
     problem = refit.problem
     mixed = problem.mixed
-    if mixed is None or problem.beta is None:
-        return words
-    in_doubt = (words.certainty(problem.beta, problem.energies) < certain) & (words.drawn > 0)[:, None]
-    doubtful = in_doubt.any(1).nonzero()[:, 0].tolist()
-    if not doubtful:
-        return words
+    which = doubtful.any(1).nonzero()[:, 0].tolist()
+    if mixed is None or not which:
+        return values
     # Leave open what is in doubt
-    numbers, codes = mixed.split(words.values)
+    numbers, codes = mixed.split(values)
     left_open = codes.clone()
-    left_open[:, : len(mixed.words)][in_doubt.to(codes.device)] = 0
+    left_open[:, : len(mixed.words)][doubtful.to(codes.device)] = 0
     atoms, form, chosen = _replaced(refit, mixed.joined(numbers, left_open))
     # Move these and what is beside them, until a step gains nothing
     shown = refit.whole().atoms.square().mean(0).sqrt()
-    beside = overlap(shown, shown[doubtful], refit.channels).amax(1) > BESIDE
-    moving = sorted({*doubtful, *beside.nonzero()[:, 0].tolist()})
+    near = overlap(shown, shown[which], refit.channels).amax(1) > BESIDE
+    moving = sorted({*which, *near.nonzero()[:, 0].tolist()})
     for _ in range(STEPS):
         before = subset_errors(form, chosen, problem.weighting).mean()
         atoms, form, chosen = newton_step(problem, refit.quadratic, atoms, form, chosen, moving, reach=NEAR, step=FINE)
         after = subset_errors(form, chosen, problem.weighting).mean()
         before, after = problem.energies(torch.stack([before, after]))
-        if problem.beta * float(before - after) < STILL:
+        if (problem.beta or 1.0) * float(before - after) < STILL:
             break
     numbers, _ = mixed.split(atoms[chosen])
-    # Forget by how much words in doubt were apart
-    errors = []
-    for attribute, each in enumerate(words.errors):
-        energies = problem.beta * problem.energies(each)
-        is_near = energies - energies.amin(1, keepdim=True) < AT_ANOTHER_PLACE
-        level = in_doubt[:, attribute : attribute + 1] & is_near
-        errors.append(torch.where(level, each.amin(1, keepdim=True), each))
-    drawn = torch.where(in_doubt.any(1), NEXT_TO_NONE, words.drawn)
-    return ObjectWords(mixed.joined(numbers, codes), tuple(errors), drawn)
+    return mixed.joined(numbers, codes)
 
 
 def settle(refit: Refit, values: Tensor) -> None:
@@ -128,20 +120,20 @@ def exchange(refit: Refit, words: ObjectWords, before: tuple[Tensor, QuadraticFo
     if mixed is None or problem.beta is None or not len(refit.values):
         return []
     # Other words of each component, where it is; a word in doubt is read again anyway
-    in_doubt = words.certainty(problem.beta, problem.energies) < CERTAIN[1]
+    doubtful = in_doubt(problem, words, CERTAIN[1])
     options: list[Tensor] = []
     for k, value in enumerate(refit.values):
         energies = [problem.energies(each[k]) for each in words.errors]
         found = combinations(mixed, value, energies, problem.beta)
         is_other = (found != value)[:, mixed.length : mixed.length + len(mixed.words)]
-        known = in_doubt[k].to(is_other.device) & (is_other.sum(1, keepdim=True) == 1)
+        known = doubtful[k].to(is_other.device) & (is_other.sum(1, keepdim=True) == 1)
         options.append(found[(is_other & ~known).any(1)])
     tried = torch.cat(options)
     owners = [k for k, found in enumerate(options) for _ in found]
 
-    # Those that are close on one draw see all of them
-    part = refit.forms[LOCATES].on(slice(-1, None)).append(problem.quadratic(tried, refit.banks[LOCATES][-1:]))
-    close = (_nats(refit, part, refit.every, owners) < CLOSE).nonzero()[:, 0]
+    # Those that are close on one draw, each about at its own place, see all of them
+    nats, tried = _about_at_their_places(refit, tried, owners)
+    close = (nats < CLOSE).nonzero()[:, 0]
     tried = tried[close]
     owners = [owners[k] for k in close] + refit.every
     form = refit.whole().append(refit.quadratic(tried)).append(before[1])
@@ -161,6 +153,50 @@ def exchange(refit: Refit, words: ObjectWords, before: tuple[Tensor, QuadraticFo
         refit.take(atoms, form, chosen)
         _move(refit, sorted(exchanged))
     return sorted(exchanged)
+
+
+def _about_at_their_places(refit: Refit, options: Tensor, owners: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """By how many nats each option (M, V) is worse on one draw after a Gauss-Newton step of its own, (M,), and moved.
+
+    An option changes with its numbers about as the component in whose place it is: so all of these steps cost D rows
+    for each component, and one for each option.
+    """
+    problem = refit.problem
+    support = problem.slots[0].support
+    length = problem.value_shape[0]
+    count = len(refit.values)
+    weight = problem.weighting(count)
+    # The form over the answer, its components with another number, and the options
+    bank = refit.banks[LOCATES][-1:]
+    near, steps = beside(support, refit.values, length, FINE)
+    form = refit.forms[LOCATES].on(slice(-1, None)).append(problem.quadratic(torch.cat([near, options]), bank))
+    b = form.b[0].cpu()
+    gram = form.gram()[0].cpu()
+
+    # What each number of a component changes
+    changes = torch.zeros(count, length, len(form), dtype=torch.float64)
+    for k in range(count):
+        for d in range(length):
+            changes[k, d, [count + k * length + d, k]] = torch.tensor([weight, -weight]).double() / steps[k, d].cpu()
+    # Steps of the answer, one component at a time, and of each option
+    place = torch.tensor([*range(count), *owners])
+    answers = torch.zeros(len(place), len(form), dtype=torch.float64)
+    answers[:, :count] = weight
+    number = torch.arange(len(owners))
+    answers[count + number, place[count:]] = 0.0
+    answers[count + number, count * (1 + length) + number] = weight
+    slope = torch.einsum("mdn,mn->md", changes[place], b - answers @ gram)
+    curve = torch.einsum("kdn,nl,kel->kde", changes, gram, changes)[place]
+    damping = 1e-3 * curve.diagonal(dim1=1, dim2=2).mean(1) + 1e-12
+    step = torch.linalg.solve(curve + damping[:, None, None] * torch.eye(length), slope).clamp(-NEAR, NEAR)
+    gains = 2 * (slope * step).sum(1) - torch.einsum("md,mde,me->m", step, curve, step)
+
+    # The nats of each option beside the component
+    sets = [list(range(count))] * count
+    sets += [[*range(k), count * (1 + length) + m, *range(k + 1, count)] for m, k in enumerate(owners)]
+    energies = problem.energies(form.with_prior(form.weighted_errors(answers).mean(1), sets).cpu() - gains)
+    nats = (problem.beta or 1.0) * (energies[count:] - energies[place[count:]])
+    return nats, moved(support, options, length, step[count:].to(options.device))
 
 
 def _replaced(refit: Refit, values: Tensor) -> tuple[Tensor, QuadraticForm, list[int]]:
@@ -202,9 +238,25 @@ def _nats(refit: Refit, form: QuadraticForm, chosen: Sequence[int], owners: Sequ
     return (refit.problem.beta or 1.0) * (energies[1:] - energies[0])
 
 
-def _forgotten(words: ObjectWords, which: Sequence[int], values: Tensor) -> ObjectWords:
-    """Words at other values (K, V), with nothing known of those of some components."""
-    forgotten = torch.zeros(len(values), dtype=torch.bool)
-    forgotten[list(which)] = True
-    errors = tuple(torch.where(forgotten[:, None], 0.0, each) for each in words.errors)
-    return ObjectWords(values, errors, torch.where(forgotten, 0.0, words.drawn))
+def in_doubt(problem: Problem, words: ObjectWords, certain: float) -> Tensor:
+    """Which words (K, A) that something is known of have a posterior below a limit; none without one."""
+    if problem.beta is None:
+        return torch.zeros(len(words.values), len(words.errors), dtype=torch.bool)
+    return (words.certainty(problem.beta, problem.energies) < certain) & (words.drawn > 0)[:, None]
+
+
+def _forgotten(words: ObjectWords, which: Tensor, values: Tensor) -> ObjectWords:
+    """Words at other values (K, V), with nothing known of those of some components (K,)."""
+    errors = tuple(torch.where(which[:, None], 0.0, each) for each in words.errors)
+    return ObjectWords(values, errors, torch.where(which, 0.0, words.drawn))
+
+
+def _level(problem: Problem, words: ObjectWords, doubtful: Tensor, values: Tensor) -> ObjectWords:
+    """Words at other values (K, V), of which those in doubt (K, A) are level again; what is far behind stays so."""
+    errors = []
+    for attribute, each in enumerate(words.errors):
+        energies = (problem.beta or 1.0) * problem.energies(each)
+        is_near = energies - energies.amin(1, keepdim=True) < AT_ANOTHER_PLACE
+        level = doubtful[:, attribute : attribute + 1] & is_near
+        errors.append(torch.where(level, each.amin(1, keepdim=True), each))
+    return ObjectWords(values, tuple(errors), torch.where(doubtful.any(1), NEXT_TO_NONE, words.drawn))
