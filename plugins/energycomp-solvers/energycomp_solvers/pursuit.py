@@ -187,9 +187,9 @@ class Pursuit:
         try:
             repair = Repair.of(problem, values, (screen.atoms, screen.form.atoms[0]), self.p_value, decides, words)
             repair.run(self.budget)
-            repair.read_last()
+            repair.read_words()
             trace["doubts"] = repair.doubted()
-            if words is None and repair.is_as_it_was:
+            if words is None and repair.judged.is_as_it_was:
                 return solution_of(first)
             better = Answer(repair.values, repair.words(), repair.rivals(), repair.compares())
         except KeyboardInterrupt as stop:

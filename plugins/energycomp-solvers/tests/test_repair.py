@@ -16,13 +16,14 @@ from energycomp.testing import bumps_model, planted, tinted_model, tiny_model
 from energycomp_solvers.pursuit import Pursuit
 from energycomp_solvers.shared import reread
 from energycomp_solvers.shared.combinations import combinations
-from energycomp_solvers.shared.doubts import doubts, like, missing, undoubted
+from energycomp_solvers.shared.counts import add, join
+from energycomp_solvers.shared.doubts import Doubt, doubts, like, missing, undoubted
+from energycomp_solvers.shared.judged import Judged
 from energycomp_solvers.shared.lattice import Screen
 from energycomp_solvers.shared.nearby import nearby
 from energycomp_solvers.shared.refit import Refit
 from energycomp_solvers.shared.repair import Repair
 from energycomp_solvers.shared.reread import Rereading
-from energycomp_solvers.shared.words import exchange, in_doubt, settle, without_favour
 from energycomp_solvers.shared.worth import Worth
 
 TRUE = torch.tensor([[0.3, 0.35], [0.7, 0.3], [0.6, 0.75]])
@@ -39,14 +40,6 @@ def repaired(model: Model, true: Tensor, start: Tensor, budget: int = 4_000) -> 
     repair = Repair.of(problem, start, lattice, 1e-2, seeded(0))
     repair.run(budget)
     return repair
-
-
-def at(problem: Problem, values: Tensor) -> Refit:
-    """Components that have not moved."""
-    refit = Refit.of(problem, values[:0], seeded(0), None)
-    refit.values = values
-    refit.forms = [problem.quadratic(values, bank) for bank in refit.banks]
-    return refit
 
 
 def test_what_fits_badly_is_doubted_most() -> None:
@@ -109,7 +102,7 @@ def test_a_word_that_is_better_at_its_own_place_alone_is_found() -> None:
     def unlikely(values: Tensor) -> Tensor:  # narrow ones away from their place
         return 3e3 * (values[:, :2] - true[0, :2]).square().sum(1) * (values[:, 3] == true[0, 3])
 
-    refit = at(make_problem(planted(model, true), model, prior=each(unlikely)), start)
+    refit = Refit.unmoved(make_problem(planted(model, true), model, prior=each(unlikely)), start, seeded(0))
     old = refit.own(0)
     narrow = refit.candidate(torch.cat([old.value[:2], true[0, 2:]]))
     left, with_other = Rereading(refit, []).errors([old, narrow]).tolist()
@@ -123,28 +116,10 @@ def test_a_component_whose_words_are_certain_still_moves() -> None:
     model = tinted_model(beta=1000.0)
     true = model.conditioner.parse(0.4, 0.5, tint="red", width="narrow")
     problem, _ = problem_of(model, true)
-    refit = at(problem, model.conditioner.parse(0.41, 0.495, tint="red", width="narrow"))
+    refit = Refit.unmoved(problem, model.conditioner.parse(0.41, 0.495, tint="red", width="narrow"), seeded(0))
     old = refit.own(0)
     best = Rereading(refit, []).best(old.value, old)
     assert (best.value - true[0]).abs().max() < 0.001
-
-
-def test_words_that_are_read_last_get_places_that_suit_them() -> None:
-    model = tinted_model()
-    parse = model.conditioner.parse
-    true = torch.cat([parse(0.4, 0.5, tint="red", width="narrow"), parse(0.8, 0.8, tint="blue", width="wide")])
-    problem, _ = problem_of(model, true)
-    refit = at(problem, torch.cat([parse(0.42, 0.51, tint="red", width="wide"), true[1:]]))
-    before = problem.rows
-    settle(refit, refit.values)
-    assert problem.rows == before
-    other = torch.cat([refit.values[:, :2], true[:, 2:]], dim=1)
-    settle(refit, other)
-    assert problem.rows - before == 8 * (2 + 2)  # of one component: with its new word, moved, and the new place
-    assert refit.values[:, 2:].equal(true[:, 2:])
-    assert refit.values[1].equal(other[1])
-    assert (refit.values[0] - true[0]).norm() < 0.5 * (other[0] - true[0]).norm()
-    torch.testing.assert_close(refit.whole().b, refit.quadratic(refit.values).b)
 
 
 @pytest.mark.parametrize("distance", [0.1, 0.14, 0.18])
@@ -165,6 +140,64 @@ def test_a_hidden_component_is_found_though_another_one_moved_to_its_side() -> N
     found = repaired(model, true, start).values
     assert len(found) == 2
     assert torch.cdist(true, found).amin(1).max() < 0.01
+
+
+def judged(problem: Problem, values: Tensor) -> Judged:
+    """Components that have not moved, and of whose words nothing is known."""
+    refit = Refit.unmoved(problem, values, seeded(0))
+    return Judged(refit, problem.draw(16, seeded(1)), Worth(problem, 1e-2), [None] * len(values))
+
+
+def test_two_components_are_tried_for_one_that_stands_for_both_where_much_is_left() -> None:
+    """A wide bump in the middle of two narrow ones: beside it neither of them gains anything."""
+    model = tinted_model(beta=10.0, counts=(0, 5))
+    parse = model.conditioner.parse
+    true = torch.cat([parse(0.39, 0.47, tint="red", width="narrow"), parse(0.51, 0.53, tint="blue", width="narrow")])
+    problem = make_problem(planted(model, true), model)
+    answer = judged(problem, parse(0.45, 0.5, tint="red", width="wide"))
+    place = true[0, :2]
+    assert not add(answer, Doubt(place, None, strong=False, beside=0))
+    assert not add(answer, Doubt(place, None, strong=True, beside=None))
+    assert add(answer, Doubt(place, None, strong=True, beside=0))
+    found = answer.values[answer.values[:, 0].argsort()]
+    assert found[:, 2:].equal(true[:, 2:])
+    assert (found - true)[:, :2].abs().max() < 0.03
+    torch.testing.assert_close(answer.errors(), answer.own(answer.values).errors([0, 1]))
+
+
+def test_two_are_tried_once_for_a_component_and_it_stays_if_they_are_no_better() -> None:
+    model = tinted_model(beta=10.0, counts=(0, 5))
+    true = model.conditioner.parse(0.45, 0.5, tint="red", width="wide")
+    problem = make_problem(planted(model, true), model)
+    answer = judged(problem, true)
+    spent = []
+    for _ in range(2):
+        before = problem.rows
+        assert not add(answer, Doubt(true[0, :2] + 0.02, None, strong=True, beside=0))
+        spent.append(problem.rows - before)
+    assert answer.values.equal(true)
+    assert spent[1] == 9 + 2 * 3 < spent[0]
+
+
+def test_one_component_is_tried_for_two_of_which_one_is_missed_little() -> None:
+    """Two narrow bumps that share a wide one are missed by 12 to 15 nats each, and by none beside a wide one."""
+    model = tinted_model(beta=10.0, counts=(0, 5))
+    parse = model.conditioner.parse
+    true = torch.cat([parse(0.8, 0.8, tint="blue", width="narrow"), parse(0.4, 0.5, tint="red", width="wide")])
+    parts = [parse(x, y, tint="red", width="narrow") for x, y in ((0.39, 0.46), (0.42, 0.56))]
+    problem = make_problem(planted(model, true), model)
+    answer = judged(problem, torch.cat([true[:1], *parts]))
+    answer.drop()
+    assert len(answer.values) == 3
+    assert join(answer)
+    assert answer.values[:, 2:].equal(true[:, 2:])
+    assert (answer.values - true).abs().max() < 0.01
+    assert not join(answer)
+    # Two that are there
+    both = torch.cat([true[1:], parse(0.52, 0.58, tint="blue", width="narrow")])
+    answer = judged(make_problem(planted(model, both), model), both)
+    assert not join(answer)
+    assert answer.values.equal(both)
 
 
 @pytest.mark.parametrize(("beta", "count"), [(None, 3), (10.0, 3), (0.01, 0)])
@@ -202,19 +235,21 @@ def test_draws_that_judge_are_not_asked_where_nothing_is_open() -> None:
     problem, lattice = problem_of(bumps_model(), TRUE)
     repair = Repair.of(problem, TRUE, lattice, 1e-2, seeded(0))
     drawn = problem.draw(8, seeded(0))
-    torch.testing.assert_close(repair.refit.errors([0, 2]), problem.quadratic(TRUE[[0, 2]], drawn).errors([0, 1]))
+    torch.testing.assert_close(
+        repair.judged.refit.errors([0, 2]), problem.quadratic(TRUE[[0, 2]], drawn).errors([0, 1])
+    )
     repair.run(4_000)
-    assert repair.is_as_it_was
+    assert repair.judged.is_as_it_was
     repair = Repair.of(problem, torch.cat([TRUE, torch.tensor([[0.1, 0.8]])]), lattice, 1e-2, seeded(0))
     repair.run(4_000)
-    assert not repair.is_as_it_was
+    assert not repair.judged.is_as_it_was
 
 
 def test_without_words_what_fits_worse_than_the_others_is_read_again() -> None:
     problem, lattice = problem_of(bumps_model(), TRUE)
     start = TRUE + torch.tensor([[0.0, 0.0], [0.03, 0.02], [0.0, 0.0]])
     repair = Repair.of(problem, start, lattice, 1e-2, seeded(0))
-    assert [value.tolist() for value in undoubted(repair.refit)] == start[[0, 2]].tolist()
+    assert [value.tolist() for value in undoubted(repair.judged.refit)] == start[[0, 2]].tolist()
     repair.run(4_000)
     assert (repair.values[-1] - TRUE[1]).abs().max() < 2e-3
 
@@ -245,7 +280,7 @@ def test_a_component_that_moves_and_is_dropped_leaves_an_empty_answer() -> None:
 
 def test_ctrl_c_leaves_the_first_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(repair: Repair, budget: int) -> None:
-        repair.refit.keep([])  # whatever the search has done until then
+        repair.judged.refit.keep([])  # whatever the search has done until then
         raise KeyboardInterrupt
 
     model = bumps_model(counts=(0, 5))
@@ -296,7 +331,7 @@ def test_the_likeliest_words_are_compared_first_others_while_some_are_close(
     for size in (2, 6):
         monkeypatch.setattr(reread, "BLOCK", size)
         problem, _ = problem_of(model, true)
-        refit = at(problem, wrong)
+        refit = Refit.unmoved(problem, wrong, seeded(0))
         refit.asked = ObjectWords(wrong, errors)
         before = problem.rows
         best = Rereading(refit, []).best(wrong[0], refit.own(0), 0)
@@ -338,133 +373,3 @@ def test_words_are_hopeless_by_what_posteriors_are_of() -> None:
     assert refit.words is not None
     options = combinations(refit.words, start[0], energies, problem.beta)
     assert options[:, 2:].tolist() == [[1.0, 2.0], [3.0, 2.0], [2.0, 2.0]]
-
-
-@pytest.mark.parametrize("behind", [0.001, 0.98])  # errors of two words with posteriors of about 0.5, and of 0.95
-def test_words_in_doubt_are_read_at_a_place_that_favours_none_of_them(behind: float) -> None:
-    """From two places, with two words, that two searches found: the places are one, and words that are sure stay."""
-    model = tinted_model(beta=3.0)
-    parse = model.conditioner.parse
-    true = torch.cat([parse(0.3, 0.35, tint="red", width="wide"), parse(0.7, 0.7, tint="blue", width="narrow")])
-    problem, _ = problem_of(model, true)
-    drawn = torch.tensor([6.0, 6.0])
-    level = torch.tensor([[1.0, 1.0 + behind, 9.0], [9.0, 9.0, 1.0]])  # the first two tints of the first bump
-    sure = torch.tensor([[9.0, 1.0], [1.0, 9.0]])
-    places = []
-    for tint, aside in ((1.0, 0.015), (2.0, -0.015)):
-        start = true.clone()
-        start[0, :3] += torch.tensor([aside, -aside, tint - true[0, 2]])
-        words = ObjectWords(start, (level, sure), drawn)
-        found = without_favour(at(problem, start), start, in_doubt(problem, words, 0.99))
-        assert found[0, 2:].equal(start[0, 2:])
-        assert found[1, 2:].equal(start[1, 2:])
-        assert (found[1] - start[1]).abs().max() < 2e-3  # it accounts for its neighbour
-        places.append(found[0, :2])
-    assert (places[0] - places[1]).abs().max() < 2e-3
-    assert (places[0] - true[0, :2]).abs().max() < 4e-3
-    certain = ObjectWords(true, (torch.tensor([[1.0, 9.0, 9.0], [9.0, 9.0, 1.0]]), sure), drawn)
-    before = problem.rows
-    refit = at(problem, true)
-    spent = problem.rows
-    assert without_favour(refit, true, in_doubt(problem, certain, 0.99)) is true
-    assert problem.rows == spent > before
-
-
-def test_only_what_is_in_doubt_and_what_is_beside_it_moves() -> None:
-    model = tinted_model(beta=3.0)
-    parse = model.conditioner.parse
-    words = [{"tint": "red", "width": "wide"}, {"tint": "blue", "width": "narrow"}, {"tint": "red", "width": "narrow"}]
-    true = torch.cat([parse(*xy, **kw) for xy, kw in zip([(0.3, 0.3), (0.36, 0.36), (0.8, 0.8)], words, strict=True)])
-    problem, _ = problem_of(model, true)
-    start = true.clone()
-    start[:, :2] += 0.01
-    tints = torch.tensor([[1.0, 1.1, 9.0], [9.0, 9.0, 1.0], [1.0, 9.0, 9.0]])
-    widths = torch.tensor([[9.0, 1.0], [1.0, 9.0], [1.0, 9.0]])
-    refit = at(problem, start)
-    before = problem.rows
-    words = ObjectWords(start, (tints, widths), torch.tensor([6.0, 6.0, 6.0]))
-    found = without_favour(refit, start, in_doubt(problem, words, 0.99))
-    assert found[2].equal(start[2])
-    assert (found[:2, :2] - start[:2, :2]).abs().amax(1).min() > 1e-3
-    assert (problem.rows - before) % 8 == 0
-    assert problem.rows - before <= 8 * (1 + 4 * 2 * 3)  # four steps of two components, at most
-    # What nothing is known of is not doubted: its words are asked first
-    unknown = ObjectWords(start, (torch.ones(3, 3), torch.ones(3, 2)), torch.zeros(3))
-    assert not in_doubt(problem, unknown, 0.99).any()
-
-
-def two_tinted() -> tuple[Problem, Tensor]:
-    """The problem of a wide red bump beside a narrow blue one, and these."""
-    model = tinted_model(beta=3.0)
-    parse = model.conditioner.parse
-    true = torch.cat([parse(0.3, 0.35, tint="red", width="wide"), parse(0.7, 0.7, tint="blue", width="narrow")])
-    return problem_of(model, true)[0], true
-
-
-def exchanged(problem: Problem, values: Tensor, before: Tensor, errors: tuple[Tensor, ...]) -> tuple[Tensor, list[int]]:
-    """The components after `exchange`, and which of them have changed."""
-    refit = at(problem, values)
-    words = ObjectWords(values, errors, torch.full((len(values),), 6.0))
-    changed = exchange(refit, words, (before, refit.quadratic(before)))
-    return refit.values, changed
-
-
-def test_two_words_that_are_wrong_together_are_exchanged_at_once() -> None:
-    """Each of them was ruled out beside the other one, by 8 nats of tints and 9 of widths."""
-    problem, true = two_tinted()
-    values = true.clone()
-    values[0, 2:4] = torch.tensor([2.0, 1.0])
-    values[0, :2] += 0.01
-    errors = (torch.tensor([[8.0, 0.0, 80.0], [80.0, 80.0, 0.0]]) / 3, torch.tensor([[0.0, 9.0], [0.0, 70.0]]) / 3)
-    found, changed = exchanged(problem, values, values, errors)
-    assert changed == [0]
-    assert found[:, 2:].equal(true[:, 2:])
-    assert (found[0] - true[0]).norm() < 0.3 * (values[0] - true[0]).norm()  # it has moved with its words
-    again, none = exchanged(problem, true, true, errors)
-    assert none == []
-    assert again is not found
-    assert again.equal(true)
-
-
-def test_a_component_whose_new_words_fit_clearly_worse_is_as_it_was() -> None:
-    problem, true = two_tinted()
-    values = true.clone()
-    values[1, :3] = torch.tensor([0.71, 0.69, 1.0])  # with a tint and a place that were read
-    sure = (torch.tensor([[0.0, 90.0, 90.0], [0.0, 90.0, 90.0]]), torch.tensor([[90.0, 0.0], [0.0, 90.0]]))
-    found, changed = exchanged(problem, values, true, sure)
-    assert changed == [1]
-    torch.testing.assert_close(found, true, rtol=0, atol=1e-3)
-
-
-def test_an_option_that_is_not_close_costs_one_evaluation() -> None:
-    problem, true = two_tinted()
-    refit = at(problem, true)
-    # Another tint of the first and another width of the second: all others are hopeless
-    errors = (torch.tensor([[0.0, 9.0, 80.0], [80.0, 80.0, 0.0]]) / 3, torch.tensor([[80.0, 0.0], [0.0, 9.0]]) / 3)
-    words = ObjectWords(true, errors, torch.full((2,), 6.0))
-    form = refit.whole()
-    before = problem.rows
-    assert exchange(refit, words, (true, form)) == []
-    assert problem.rows - before == 2 + 1  # and u, under a draw by itself
-
-
-def test_what_made_up_for_a_wrong_word_is_removed_once_the_word_is_right() -> None:
-    """A narrow bump stands for a wide one, and another narrow one beside it for a part of the rest."""
-    model = tinted_model(beta=30.0, counts=(0, 5))
-    parse = model.conditioner.parse
-    true = torch.cat([parse(0.3, 0.35, tint="red", width="wide"), parse(0.7, 0.7, tint="blue", width="narrow")])
-    problem, lattice = problem_of(model, true)
-    beside = parse(0.51, 0.35, tint="red", width="narrow")
-    wrong = torch.cat([parse(0.3, 0.35, tint="red", width="narrow"), true[1:], beside])
-    tints = torch.tensor([[0.0, 9.0, 9.0], [9.0, 9.0, 0.0], [0.0, 9.0, 9.0]]).double()
-    widths = torch.tensor([[0.0, 1.0]] * 3).double()
-    refit = at(problem, wrong)
-    refit.asked = ObjectWords(wrong, (tints, widths), torch.full((3,), 6.0).double())
-    judges = problem.draw(16, seeded(3))
-    repair = Repair(problem, refit, judges, lattice, Worth(problem, 1e-2), [0, 1, 2])
-    repair.read_last()
-    assert len(repair.values) == 2
-    assert repair.values[repair.values[:, 0].argsort()][:, 2:].equal(true[:, 2:])
-    known = repair.words()
-    assert known is not None
-    assert len(known.values) == 2

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from energycomp.inference import NoiseBank, Problem, QuadraticForm, Solution, as_normal, paired, standard_error
+from energycomp.inference import (
+    WORTH,
+    NoiseBank,
+    ObjectWords,
+    Problem,
+    QuadraticForm,
+    Solution,
+    as_normal,
+    paired,
+    standard_error,
+)
 from energycomp_solvers.shared.subsets import subset_errors
 
 Gap: TypeAlias = tuple[float | None, float | None, float | None]
@@ -24,8 +35,10 @@ def compared(
     trace: Mapping[str, Sequence[float]],
     generator: torch.Generator | None,
     chooses: QuadraticForm | None = None,
+    words: ObjectWords | None = None,
 ) -> Solution:
-    """The solution of `values` (K, *V), with the best rival among: one fewer, one swapped or one more by a spare.
+    """The solution of `values` (K, *V), with the best rival among: one fewer, one swapped or one more by a spare, or
+    one with another word.
 
     With a prior the rival is chosen and compared by the posterior; error and gains are those of the image alone.
     Independent draws choose the rival and compare it. Costs K + M rows per draw that chooses and at most K + 1 per draw
@@ -36,6 +49,7 @@ def compared(
         draws: fresh draws; fewer than 4 compare nothing.
         chooses: the form over `values`, or values close to them, and `spare` on draws that chooses the rival. Without
             it, half of the draws choose.
+        words: what is known of the words of `values`.
     """
     # Draws: half choose the rival, unless others did, and half compare
     atoms = torch.cat([values, spare])
@@ -45,13 +59,11 @@ def compared(
     sizes = [draws] if chooses is not None or draws < 4 else [draws // 2, draws - draws // 2]
     if len(sizes) == 2:
         forms = [problem.quadratic(atoms, problem.draw(sizes[0], generator))]
-    # Choose the rival: the best answer that differs by one component
+    # Choose the rival: the best answer that differs by one component, or by a word of one
     chosen = list(range(count))
-    rivals = _rivals(problem, chosen, range(count, len(atoms))) if forms or chooses is not None else []
     rival: list[int] | None = None
-    if rivals:
-        first = forms[0] if chooses is None else chooses
-        rival = min(rivals, key=lambda indices: float(subset_errors(first, indices, weighting).mean()))
+    if forms or chooses is not None:
+        atoms, rival = _rival(problem, atoms, count, forms[0] if chooses is None else chooses, words)
     # Compare: a paired test on draws of their own
     used = [*chosen, *(k for k in rival or () if k >= count)]
     compares = problem.quadratic(atoms[used], problem.draw(sizes[-1], generator))
@@ -84,6 +96,63 @@ def compared(
         component_gain=gain,
         form=compares.take(range(count)),
     )
+
+
+def _rival(
+    problem: Problem, atoms: Tensor, count: int, form: QuadraticForm, words: ObjectWords | None
+) -> tuple[Tensor, list[int] | None]:
+    """The best other answer as indices of atoms, and these, to which a component with another word may be added.
+
+    Args:
+        atoms: the answer, and other values.
+        count: of the components of the answer.
+        form: over atoms, on the draws that choose the rival.
+        words: what is known of the words of the answer.
+    """
+    # One component fewer, one more, or another one
+    chosen = list(range(count))
+    rivals = _rivals(problem, chosen, range(count, len(atoms)))
+    errors = [float(subset_errors(form, indices, problem.weighting).mean()) for indices in [chosen, *rivals]]
+    rival = None
+    lead = math.inf
+    if rivals:
+        least = min(range(len(rivals)), key=errors[1:].__getitem__)
+        rival = rivals[least]
+        lead = _nats(problem, errors[0], errors[1 + least] - errors[0])
+        if problem.beta is not None:
+            lead += WORTH * (len(rival) - count)  # each component more says its place, which costs this
+
+    # The same ones, but for a word
+    worded = None if words is None else next_word(problem, words)
+    if worded is None or worded[2] >= lead:
+        return atoms, rival
+    component, value, _ = worded
+    return torch.cat([atoms, value[None]]), [len(atoms) if k == component else k for k in chosen]
+
+
+def next_word(problem: Problem, words: ObjectWords) -> tuple[int, Tensor, float] | None:
+    """The component whose word is least certain, its value (V,) with the next best one, and by how much this is worse.
+
+    In nats, or errors without an inverse temperature. None where nothing is known of words.
+    """
+    if problem.mixed is None:
+        return None
+    found: list[tuple[float, int, int, int]] = []
+    for attribute, errors in enumerate(words.errors):
+        for component in (words.drawn > 0).nonzero()[:, 0].tolist():
+            best, *others = errors[component].argsort().tolist()
+            if others:
+                error, other = errors[component, [best, others[0]]].tolist()
+                found.append((_nats(problem, error, other - error), component, attribute, others[0]))
+    if not found:
+        return None
+    behind, component, attribute, word = min(found)
+    return component, problem.mixed.worded(words.values[component], attribute, word), behind
+
+
+def _nats(problem: Problem, error: float, difference: float) -> float:
+    """By how many nats an answer is worse than one of an error; the difference without an inverse temperature."""
+    return difference if problem.beta is None else problem.beta * problem.gap(error, difference)
 
 
 def _rivals(problem: Problem, chosen: list[int], spare: Sequence[int]) -> list[list[int]]:

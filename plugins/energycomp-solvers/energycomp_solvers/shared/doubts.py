@@ -33,11 +33,19 @@ BESIDE = 0.2  # cosine of the places of a component and of what is left, from wh
 
 @attrs.frozen(eq=False)
 class Doubt:
-    """A component's value and index, or a place without one and None; strong where far more is left than usual."""
+    """What is doubted most: a component, or a place without one.
+
+    Args:
+        value: of the component, or numbers of the place.
+        component: its index; None for a place.
+        strong: whether far more is left there than usual.
+        beside: the component that shows most at the place; None for none.
+    """
 
     value: Tensor
     component: int | None
     strong: bool
+    beside: int | None = None
 
 
 def doubts(form: QuadraticForm, channels: int) -> Tensor:
@@ -110,12 +118,11 @@ def most_doubted(
     untried = [k for k, value in enumerate(refit.values) if not among(value, tried)]
     component = None
     doubt = 0.0
-    usual = torch.inf
+    of_components = doubts(chosen, channels)
+    usual = float(of_components.median()) if len(of_components) else torch.inf
     if untried:
-        of_components = doubts(chosen, channels)
         component = max(untried, key=of_components.tolist().__getitem__)
         doubt = float(of_components[component])
-        usual = float(of_components.median())
 
     # The place where one is missing most, if more is left around it.
     values, effects = lattice
@@ -126,16 +133,17 @@ def most_doubted(
     if places and order and not full and float(left[order[0]]) > doubt:
         most = order[0]
         # What is left beside a component may be its own: it is read again first.
+        beside = overlap(effects[most : most + 1], chosen.atoms.square().mean(0).sqrt(), channels)[0]
         if untried:
-            shown = chosen.atoms[:, untried].square().mean(0).sqrt()
-            beside = overlap(effects[most : most + 1], shown, channels)[0]
-            component = untried[int(beside.argmax())] if float(beside.max()) > BESIDE else None
+            nearest = max(untried, key=beside.tolist().__getitem__)
+            component = nearest if float(beside[nearest]) > BESIDE else None
         # The place is the mean of those around it, by how much is missing there.
         if component is None:
             tried.append(values[most])
             share = (overlap(effects[most : most + 1], effects, channels)[0] > SAME) * by.square()
             place = (share @ values.to(share)).to(values) / float(share.sum())
-            return Doubt(place, None, float(left[most]) > STRONG * usual)
+            shows = int(beside.argmax()) if len(beside) and float(beside.max()) > BESIDE else None
+            return Doubt(place, None, float(left[most]) > STRONG * usual, shows)
     if component is None:
         return None
     return Doubt(refit.values[component], component, doubt > STRONG * usual)
@@ -166,10 +174,10 @@ def overlap(first: Tensor, second: Tensor, channels: int) -> Tensor:
     return a @ b.T
 
 
-def shown_with(refit: Refit, components: Sequence[int]) -> Tensor:
-    """The `overlap` (n,) of some components of an answer with the newest one."""
+def shown_with(refit: Refit, components: Sequence[int], other: int = -1) -> Tensor:
+    """The `overlap` (n,) of some components of an answer with another one, the newest one if left out."""
     shown = refit.whole().atoms.square().mean(0).sqrt()
-    return overlap(shown[list(components)], shown[-1:], refit.channels)[:, 0]
+    return overlap(shown[list(components)], shown[other][None], refit.channels)[:, 0]
 
 
 def summed(squares: Tensor, channels: int) -> Tensor:

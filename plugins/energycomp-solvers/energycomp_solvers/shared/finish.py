@@ -41,7 +41,7 @@ def finished(
     """
     spent = [*spent, problem.rows]
     # Compare the answer with the best other one, on draws of their own
-    solution = compared(problem, answer.values, answer.rivals, draws, trace, generator, answer.chooses)
+    solution = compared(problem, answer.values, answer.rivals, draws, trace, generator, answer.chooses, answer.words)
     if answer.words is not None:
         solution = attrs.evolve(solution, **answer.words.posteriors(problem))
     # Say what each stage cost: the differences of the evaluations before and after it.

@@ -63,18 +63,24 @@ class Refit:
 
         Costs K + 1 rows for each draw, and with words K (D + 1) more.
         """
-        # The parts of the draws, each with its own trunk
-        drawn = problem.draw(sum(map(len, PARTS)), generator)
-        banks = [drawn[torch.tensor(part)] for part in PARTS]
-        made = cls(problem, values, banks, [problem.quadratic(values, bank) for bank in banks], asked)
-
         # Places were found with all words open, and words say more of them
+        made = cls.unmoved(problem, values, generator, asked)
         if len(values) and made.words is not None:
             atoms, form, chosen = newton_step(
                 problem, made.quadratic, values, made.whole(), made.every, made.every, reach=NEAR, step=FINE
             )
             made.take(atoms, form, chosen)
         return made
+
+    @classmethod
+    def unmoved(
+        cls, problem: Problem, values: Tensor, generator: torch.Generator | None, asked: ObjectWords | None = None
+    ) -> Refit:
+        """Values as they are. Costs K + 1 rows for each draw."""
+        # The parts of the draws, each with its own trunk
+        drawn = problem.draw(sum(map(len, PARTS)), generator)
+        banks = [drawn[torch.tensor(part)] for part in PARTS]
+        return cls(problem, values, banks, [problem.quadratic(values, bank) for bank in banks], asked)
 
     @property
     def every(self) -> list[int]:

@@ -25,7 +25,7 @@ from energycomp_solvers.shared.refit import FINE, NEAR, Refit
 from energycomp_solvers.shared.subsets import subset_errors
 
 DRAWS = (1, 2)  # seeds of the draws of the two turns: they are the same whatever the search has spent
-CERTAIN = (0.999, 0.9)  # posterior of a word from which on it is not in doubt, in each turn
+CERTAIN = (0.999, 0.95)  # posterior of a word from which on it is not in doubt, in each turn
 AT_ANOTHER_PLACE = 16.0  # nats by which a word in doubt is behind, up to which it may be the best one at another place
 NEXT_TO_NONE = 1e-6  # draws, of words that are level again
 STEPS = 4  # of components in doubt, at most
@@ -35,7 +35,7 @@ LOCATES = 1  # the part of the draws whose last one all options see: it tells be
 CLOSE = 3.0  # nats by which an option is worse on this draw, up to which it sees the others
 
 
-def read_last(refit: Refit, known: ObjectWords) -> tuple[ObjectWords, bool]:
+def read_words(refit: Refit, known: ObjectWords) -> tuple[ObjectWords, bool]:
     """The words of the components, read with more draws, and whether some were exchanged all at once.
 
     The components get these words, and places that suit them. What is in doubt is read at a place that favours no word,
@@ -83,11 +83,10 @@ def without_favour(refit: Refit, values: Tensor, doubtful: Tensor) -> Tensor:
     near = overlap(shown, shown[which], refit.channels).amax(1) > BESIDE
     moving = sorted({*which, *near.nonzero()[:, 0].tolist()})
     for _ in range(STEPS):
-        before = subset_errors(form, chosen, problem.weighting).mean()
+        before = float(subset_errors(form, chosen, problem.weighting).mean())
         atoms, form, chosen = newton_step(problem, refit.quadratic, atoms, form, chosen, moving, reach=NEAR, step=FINE)
-        after = subset_errors(form, chosen, problem.weighting).mean()
-        before, after = problem.energies(torch.stack([before, after]))
-        if (problem.beta or 1.0) * float(before - after) < STILL:
+        after = float(subset_errors(form, chosen, problem.weighting).mean())
+        if (problem.beta or 1.0) * problem.gap(after, before - after) < STILL:
             break
     numbers, _ = mixed.split(atoms[chosen])
     return mixed.joined(numbers, codes)
