@@ -20,7 +20,7 @@ from energycomp.errors import InputError
 from energycomp.fields import number, whole
 from energycomp.inference import NoiseBank, Problem, QuadraticForm, SearchInterrupted, Solution, read_attributes
 from energycomp.seeds import as_generator
-from energycomp_solvers.shared.compare import compared
+from energycomp_solvers.shared.compare import compared, next_word
 from energycomp_solvers.shared.configurations import counts_without_repeats
 from energycomp_solvers.shared.finish import Answer, finished
 from energycomp_solvers.shared.held_out import HeldOut
@@ -191,7 +191,7 @@ class Pursuit:
             trace["doubts"] = repair.doubted()
             if words is None and repair.judged.is_as_it_was:
                 return solution_of(first)
-            better = Answer(repair.values, repair.words(), repair.rivals(), repair.compares())
+            better = Answer(repair.values, repair.words(), repair.rivals(), repair.compares(), repair.worded())
         except KeyboardInterrupt as stop:
             raise SearchInterrupted(solution_of_first) from stop
         return solution_of(better)
@@ -289,7 +289,7 @@ def _with_words(problem: Problem, answer: Answer, generator: torch.Generator | N
     if answer.words is None:
         return answer
     words = read_attributes(problem, answer.values, sweeps=2, known=answer.words, generator=generator)
-    return attrs.evolve(answer, values=words.values, words=words)
+    return attrs.evolve(answer, values=words.values, words=words, worded=next_word(problem, words))
 
 
 def _parts(draws: int) -> list[int]:

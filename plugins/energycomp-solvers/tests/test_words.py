@@ -159,12 +159,14 @@ def test_the_runner_up_has_the_word_that_is_least_certain() -> None:
     tints = torch.tensor([[0.0, 9.0, 8.0], [9.0, 6.0, 0.0]])
     widths = torch.tensor([[9.0, 0.0], [0.0, 0.5]])
     words = ObjectWords(true, (tints, widths), torch.tensor([6.0, 6.0]))
-    component, value, behind = next_word(problem, words) or (None, None, None)
-    assert component == 1
-    assert value.tolist() == pytest.approx([0.7, 0.7, 3.0, 2.0])
-    assert behind == pytest.approx(3.0 * 0.5)
-    unknown = ObjectWords(true, (tints, widths), torch.tensor([6.0, 0.0]))
-    assert (next_word(problem, unknown) or ())[0] == 0
+    found = next_word(problem, words)
+    assert found is not None
+    assert found.component == 1
+    assert found.value.tolist() == pytest.approx([0.7, 0.7, 3.0, 2.0])
+    assert found.behind == pytest.approx(3.0 * 0.5)
+    unknown = next_word(problem, ObjectWords(true, (tints, widths), torch.tensor([6.0, 0.0])))
+    assert unknown is not None
+    assert unknown.component == 0
     assert next_word(problem, ObjectWords(true, (tints, widths), torch.zeros(2))) is None
 
 
@@ -177,7 +179,7 @@ def test_an_answer_is_compared_with_a_word_in_doubt_before_a_component_that_is_m
     other = true.clone()
     other[1, 3] = 2.0
     for known, runner_up in ((words, other), (None, true[:1])):
-        solution = compared(problem, true, true[:0], 8, {}, seeded(2), draws, known)
+        solution = compared(problem, true, true[:0], 8, {}, seeded(2), draws, known and next_word(problem, known))
         assert solution.runner_up is not None
         assert solution.runner_up.equal(runner_up)
         assert solution.p_value is not None

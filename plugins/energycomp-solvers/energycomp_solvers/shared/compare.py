@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -27,6 +28,21 @@ Gap: TypeAlias = tuple[float | None, float | None, float | None]
 NO_GAP: Gap = (None, None, None)
 
 
+@attrs.frozen(eq=False)
+class Worded:
+    """A component of an answer with another word.
+
+    Args:
+        component: which one.
+        value: (V,), with another word.
+        behind: by how many nats it is worse, or by which error without an inverse temperature.
+    """
+
+    component: int
+    value: Tensor
+    behind: float
+
+
 def compared(
     problem: Problem,
     values: Tensor,
@@ -35,7 +51,7 @@ def compared(
     trace: Mapping[str, Sequence[float]],
     generator: torch.Generator | None,
     chooses: QuadraticForm | None = None,
-    words: ObjectWords | None = None,
+    worded: Worded | None = None,
 ) -> Solution:
     """The solution of `values` (K, *V), with the best rival among: one fewer, one swapped or one more by a spare, or
     one with another word.
@@ -49,7 +65,7 @@ def compared(
         draws: fresh draws; fewer than 4 compare nothing.
         chooses: the form over `values`, or values close to them, and `spare` on draws that chooses the rival. Without
             it, half of the draws choose.
-        words: what is known of the words of `values`.
+        worded: one of `values` with another word.
     """
     # Draws: half choose the rival, unless others did, and half compare
     atoms = torch.cat([values, spare])
@@ -63,7 +79,7 @@ def compared(
     chosen = list(range(count))
     rival: list[int] | None = None
     if forms or chooses is not None:
-        atoms, rival = _rival(problem, atoms, count, forms[0] if chooses is None else chooses, words)
+        atoms, rival = _rival(problem, atoms, count, forms[0] if chooses is None else chooses, worded)
     # Compare: a paired test on draws of their own
     used = [*chosen, *(k for k in rival or () if k >= count)]
     compares = problem.quadratic(atoms[used], problem.draw(sizes[-1], generator))
@@ -99,7 +115,7 @@ def compared(
 
 
 def _rival(
-    problem: Problem, atoms: Tensor, count: int, form: QuadraticForm, words: ObjectWords | None
+    problem: Problem, atoms: Tensor, count: int, form: QuadraticForm, worded: Worded | None
 ) -> tuple[Tensor, list[int] | None]:
     """The best other answer as indices of atoms, and these, to which a component with another word may be added.
 
@@ -107,7 +123,7 @@ def _rival(
         atoms: the answer, and other values.
         count: of the components of the answer.
         form: over atoms, on the draws that choose the rival.
-        words: what is known of the words of the answer.
+        worded: a component with another word.
     """
     # One component fewer, one more, or another one
     chosen = list(range(count))
@@ -123,18 +139,13 @@ def _rival(
             lead += WORTH * (len(rival) - count)  # each component more says its place, which costs this
 
     # The same ones, but for a word
-    worded = None if words is None else next_word(problem, words)
-    if worded is None or worded[2] >= lead:
+    if worded is None or worded.behind >= lead:
         return atoms, rival
-    component, value, _ = worded
-    return torch.cat([atoms, value[None]]), [len(atoms) if k == component else k for k in chosen]
+    return torch.cat([atoms, worded.value[None]]), [len(atoms) if k == worded.component else k for k in chosen]
 
 
-def next_word(problem: Problem, words: ObjectWords) -> tuple[int, Tensor, float] | None:
-    """The component whose word is least certain, its value (V,) with the next best one, and by how much this is worse.
-
-    In nats, or errors without an inverse temperature. None where nothing is known of words.
-    """
+def next_word(problem: Problem, words: ObjectWords) -> Worded | None:
+    """The component whose word is least certain, with the next best one. None where nothing is known of words."""
     if problem.mixed is None:
         return None
     found: list[tuple[float, int, int, int]] = []
@@ -147,7 +158,7 @@ def next_word(problem: Problem, words: ObjectWords) -> tuple[int, Tensor, float]
     if not found:
         return None
     behind, component, attribute, word = min(found)
-    return component, problem.mixed.worded(words.values[component], attribute, word), behind
+    return Worded(component, problem.mixed.worded(words.values[component], attribute, word), behind)
 
 
 def _nats(problem: Problem, error: float, difference: float) -> float:

@@ -10,17 +10,26 @@ import torch
 from torch import Tensor
 
 from energycomp.inference import ObjectWords, Problem, QuadraticForm, Solution
-from energycomp_solvers.shared.compare import compared
+from energycomp_solvers.shared.compare import Worded, compared
 
 
 @attrs.frozen(eq=False)
 class Answer:
-    """Components, what is known of their words, values that were not taken, and the form over all on held-out draws."""
+    """An answer, and what it is compared with.
+
+    Args:
+        values: of the components.
+        words: what is known of their words.
+        rivals: values that were not taken.
+        chooses: the form over values and rivals on held-out draws.
+        worded: a component with another word.
+    """
 
     values: Tensor
     words: ObjectWords | None
     rivals: Tensor
     chooses: QuadraticForm
+    worded: Worded | None = None
 
 
 def finished(
@@ -41,7 +50,7 @@ def finished(
     """
     spent = [*spent, problem.rows]
     # Compare the answer with the best other one, on draws of their own
-    solution = compared(problem, answer.values, answer.rivals, draws, trace, generator, answer.chooses, answer.words)
+    solution = compared(problem, answer.values, answer.rivals, draws, trace, generator, answer.chooses, answer.worded)
     if answer.words is not None:
         solution = attrs.evolve(solution, **answer.words.posteriors(problem))
     # Say what each stage cost: the differences of the evaluations before and after it.

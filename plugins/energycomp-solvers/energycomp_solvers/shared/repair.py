@@ -26,11 +26,12 @@ import torch
 from torch import Tensor
 
 from energycomp.inference import ObjectWords, Problem, QuadraticForm
+from energycomp_solvers.shared.compare import Worded
 from energycomp_solvers.shared.counts import add, join
 from energycomp_solvers.shared.doubts import BESIDE, among, doubts, missing, most_doubted, shown_with, undoubted
 from energycomp_solvers.shared.judged import Judged
 from energycomp_solvers.shared.refit import NEAR
-from energycomp_solvers.shared.words import read_words
+from energycomp_solvers.shared.words import read_words, with_another
 
 # Places without a component that are tried in a row, while none gets one, see `most_doubted`
 PLACES: tuple[Literal["left", "like"], ...] = ("left", "like", "left", "like")
@@ -161,6 +162,11 @@ class Repair:
         old = torch.tensor([k or 0 for k in origins], dtype=torch.long)
         errors = tuple(torch.where(new[:, None], 0.0, each[old]) for each in before.errors)
         return ObjectWords(self.values, errors, torch.where(new, 0.0, before.drawn[old]))
+
+    def worded(self) -> Worded | None:
+        """The component whose word is least certain with the next best one. Costs what `with_another` costs."""
+        known = self.words()
+        return None if known is None else with_another(self.judged.refit, known)
 
     def _is_a_component(self, value: Tensor) -> bool:
         return any(self.judged.refit.about_the_same(value, own, 2 * NEAR) for own in self.values)

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
 import torch
 from torch import Tensor
 
 from energycomp.inference import ObjectWords, Problem, QuadraticForm, read_attributes
 from energycomp_solvers.shared.combinations import combinations
+from energycomp_solvers.shared.compare import Worded, next_word
 from energycomp_solvers.shared.doubts import BESIDE, overlap
 from energycomp_solvers.shared.newton import beside, moved, newton_step
 from energycomp_solvers.shared.refit import FINE, NEAR, Refit
@@ -31,6 +33,7 @@ NEXT_TO_NONE = 1e-6  # draws, of words that are level again
 STEPS = 4  # of components in doubt, at most
 STILL = 0.05  # nats that a step gains, below which it is the last one
 CLEARLY = 1.0  # nats by which an option has to be better
+SURELY = 4.0  # nats by which a word is behind the best one, from which on it is no better at another place
 LOCATES = 1  # the part of the draws whose last one all options see: it tells best which words fit together
 CLOSE = 3.0  # nats by which an option is worse on this draw, up to which it sees the others
 
@@ -60,6 +63,24 @@ def read_words(refit: Refit, known: ObjectWords) -> tuple[ObjectWords, bool]:
         words = read_attributes(problem, refit.values, known=words, sweeps=2, generator=DRAWS[1])
         settle(refit, words.values)
     return words, bool(exchanged)
+
+
+def with_another(refit: Refit, words: ObjectWords) -> Worded | None:
+    """The component whose word is least certain, with the next best word, at a place that suits this one.
+
+    Costs D + 2 rows for each draw, or none where the word is certain.
+    """
+    other = next_word(refit.problem, words)
+    if other is None or (refit.problem.beta is not None and other.behind > SURELY):
+        return other
+    # The best numbers with this word
+    values = refit.values.clone()
+    values[other.component] = other.value
+    atoms, form, chosen = _replaced(refit, values)
+    atoms, _, chosen = newton_step(
+        refit.problem, refit.quadratic, atoms, form, chosen, [other.component], reach=NEAR, step=FINE
+    )
+    return attrs.evolve(other, value=atoms[chosen[other.component]])
 
 
 def without_favour(refit: Refit, values: Tensor, doubtful: Tensor) -> Tensor:
