@@ -1,0 +1,55 @@
+"""The benchmark of seeds: what it counts of answers that are known."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.inference.seeds import by_chance, calibration, judged, same, score, summary
+
+
+def line(sure: Sequence[float], right: bool, p_value: float = 0.5) -> dict[str, Any]:
+    """The answers of some seeds to an image of two objects, with as many right words as that."""
+    readings = [
+        {
+            "nats": 0.0,
+            "rows": 1_000 + k,
+            "p_value": p_value,
+            "sure": each,
+            "found": 2,
+            "words": 2 if right else 1,
+            "count_right": True,
+        }
+        for k, each in enumerate(sure)
+    ]
+    return {"true": [[0.3, 0.4], [0.6, 0.7]], "readings": readings, "same": True}
+
+
+def test_answers_that_are_right_as_often_as_they_say_have_an_error_that_falls_with_their_number() -> None:
+    few, many = ([line([0.7] * 5, k % 10 < 7) for k in range(n)] for n in (20, 2_000))
+    assert by_chance(few, times=50) > 0.05
+    assert by_chance(many, times=20) < 0.03
+    assert calibration(judged(many)) == pytest.approx(0.0, abs=0.02)
+    # The answers to an image are right or wrong together: five are not five times as many
+    alone = [line([0.7], k % 10 < 7) for k in range(20)]
+    assert by_chance(few, times=50) == pytest.approx(by_chance(alone, times=50), abs=0.05)
+
+
+def test_the_summary_counts_images_answers_and_objects() -> None:
+    found = summary([line([0.9, 0.9], True, 0.001), line([0.4, 0.4], False, 0.001), line([0.5, 0.5], False)])
+    assert found["images"] == 3
+    assert found["all_right"] == pytest.approx(1 / 3, abs=1e-4)
+    assert found["words"] == pytest.approx(8 / 12, abs=1e-4)
+    assert found["wrong_of_p_below_0.01"] == 0.5
+    assert found["nfe_easy_half"] == 1_000
+
+
+def test_answers_are_the_same_by_their_words_wherever_they_list_an_object() -> None:
+    one = torch.tensor([[0.3, 0.4, 1.0], [0.6, 0.7, 2.0]])
+    assert same([one, one.flip(0) + torch.tensor([0.01, 0.0, 0.0])])
+    assert not same([one, one[:1]])
+    other = one.clone()
+    other[1, 2] = 1.0
+    assert not same([one, other])
+    assert score(other, one) == {"found": 2, "words": 1, "count_right": True}
