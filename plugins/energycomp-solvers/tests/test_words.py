@@ -8,10 +8,11 @@ from energycomp.inference import ObjectWords, Problem, make_problem
 from energycomp.seeds import seeded
 from energycomp.testing import planted, tinted_model
 from energycomp_solvers.shared.compare import compared, next_word
+from energycomp_solvers.shared.exchange import exchange
 from energycomp_solvers.shared.judged import Judged
 from energycomp_solvers.shared.refit import Refit
 from energycomp_solvers.shared.repair import Repair
-from energycomp_solvers.shared.words import exchange, in_doubt, settle, without_favour
+from energycomp_solvers.shared.words import in_doubt, settle, without_favour
 from energycomp_solvers.shared.worth import Worth
 
 
@@ -98,7 +99,7 @@ def exchanged(problem: Problem, values: Tensor, before: Tensor, errors: tuple[Te
     """The components after `exchange`, and which of them have changed."""
     refit = Refit.unmoved(problem, values, seeded(0))
     words = ObjectWords(values, errors, torch.full((len(values),), 6.0))
-    changed = exchange(refit, words, (before, refit.quadratic(before)))
+    changed = exchange(refit, words, in_doubt(problem, words, 0.95), (before, refit.quadratic(before)))
     return refit.values, changed
 
 
@@ -136,7 +137,7 @@ def test_an_option_that_is_not_close_costs_one_evaluation() -> None:
     words = ObjectWords(true, errors, torch.full((2,), 6.0))
     form = refit.whole()
     before = problem.rows
-    assert exchange(refit, words, (true, form)) == []
+    assert exchange(refit, words, in_doubt(problem, words, 0.95), (true, form)) == []
     # Under a draw by itself: both, u, and each of both components with each number changed a little
     assert problem.rows - before == 2 + 1 + 2 * 2
 

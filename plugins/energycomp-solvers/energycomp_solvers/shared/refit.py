@@ -66,10 +66,7 @@ class Refit:
         # Places were found with all words open, and words say more of them
         made = cls.unmoved(problem, values, generator, asked)
         if len(values) and made.words is not None:
-            atoms, form, chosen = newton_step(
-                problem, made.quadratic, values, made.whole(), made.every, made.every, reach=NEAR, step=FINE
-            )
-            made.take(atoms, form, chosen)
+            made.move(made.every)
         return made
 
     @classmethod
@@ -126,6 +123,23 @@ class Refit:
         """Some of the atoms (M, V), over which a form is on all draws, are the answer."""
         self.values = atoms[list(chosen)]
         self.forms = in_parts(form.take(list(chosen)))
+
+    def replaced(self, values: Tensor) -> tuple[Tensor, QuadraticForm, list[int]]:
+        """The components and the values (K, V) that are others, the form over all, and which of these are the latter answer.
+
+        Costs a row for each value that differs, and draw.
+        """
+        changed = (values != self.values).any(1).nonzero()[:, 0].tolist()
+        new = values[changed]
+        chosen = [len(values) + changed.index(k) if k in changed else k for k in self.every]
+        return torch.cat([self.values, new]), self.whole().append(self.quadratic(new)), chosen
+
+    def move(self, which: Sequence[int]) -> None:
+        """Moves some components together, the others stay. Costs D + 1 rows for each of these and draw."""
+        form = self.whole()
+        self.take(
+            *newton_step(self.problem, self.quadratic, self.values, form, self.every, which, reach=NEAR, step=FINE)
+        )
 
     def quadratic(self, values: Tensor) -> QuadraticForm:
         """The form over other values on all draws."""
