@@ -125,7 +125,7 @@ class Refit:
         self.forms = in_parts(form.take(list(chosen)))
 
     def replaced(self, values: Tensor) -> tuple[Tensor, QuadraticForm, list[int]]:
-        """The components and the values (K, V) that are others, the form over all, and which of these are the latter answer.
+        """The components and those of other values (K, V) that differ, the form over all, and which are these values.
 
         Costs a row for each value that differs, and draw.
         """
