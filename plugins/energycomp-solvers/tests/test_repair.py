@@ -165,7 +165,7 @@ def test_two_components_are_tried_for_one_that_stands_for_both_where_much_is_lef
     torch.testing.assert_close(answer.errors(), answer.own(answer.values).errors([0, 1]))
 
 
-def test_two_are_tried_once_for_a_component_and_it_stays_if_they_are_no_better() -> None:
+def test_two_are_tried_for_one_once_and_it_stays_if_they_are_no_better() -> None:
     model = tinted_model(beta=10.0, counts=(0, 5))
     true = model.conditioner.parse(0.45, 0.5, tint="red", width="wide")
     problem = make_problem(planted(model, true), model)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from energycomp.inference import QuadraticForm
-from energycomp_solvers.shared.doubts import Doubt, among, shown_with
+from energycomp_solvers.shared.doubts import Doubt, shown_with
 from energycomp_solvers.shared.judged import Judged
 from energycomp_solvers.shared.nearby import halves, nearby
 from energycomp_solvers.shared.refit import Candidate
@@ -92,15 +92,15 @@ def _halve(judged: Judged, component: int) -> bool:
 
 def _in_two(judged: Judged, place: Tensor, component: int) -> bool:
     """Whether two components, one of them at a place where much is left, are taken for the one that shows there."""
-    value = judged.values[component]
-    if among(value, judged.in_two):
+    # Once an answer: it is dear
+    if judged.tried_two:
         return False
-    judged.in_two.append(value)
+    judged.tried_two = True
 
     # Without it look for the best one at the place, and beside this for the best one where it was
+    value = judged.values[component]
     tried = judged.as_it_is().refit
-    others = tried.others(component)
-    tried.keep(others)
+    tried.keep(tried.others(component))
     pair: list[Candidate] = []
     for start in (place, value[: judged.problem.value_shape[0]]):
         near, gain = nearby(tried, tried.every, start)

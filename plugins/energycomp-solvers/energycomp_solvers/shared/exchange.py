@@ -18,10 +18,9 @@ from torch import Tensor
 from energycomp.inference import ObjectWords, QuadraticForm
 from energycomp_solvers.shared.combinations import combinations
 from energycomp_solvers.shared.newton import beside, moved
-from energycomp_solvers.shared.refit import FINE, NEAR, Refit
+from energycomp_solvers.shared.refit import FINE, LOCATES, NEAR, Refit
 
 CLEARLY = 1.0  # nats by which an option has to be better
-LOCATES = 1  # the part of the draws whose last one all options see: it tells best which words fit together
 CLOSE = 3.0  # nats by which an option is worse on this draw, up to which it sees the others
 
 
@@ -51,7 +50,7 @@ def exchange(refit: Refit, words: ObjectWords, doubtful: Tensor, before: tuple[T
     tried = torch.cat(options)
     owners = [k for k, found in enumerate(options) for _ in found]
 
-    # Those that are close on one draw, each about at its own place, see all of them
+    # Those that are close on one draw of low noise, each about at its own place, see all of them
     nats, tried = _about_at_their_places(refit, tried, owners)
     close = (nats < CLOSE).nonzero()[:, 0]
     tried = tried[close]

@@ -31,7 +31,7 @@ class Judged:
         worth: whether a component is taken, or kept, by these.
         origins: the places of the components in the answer that was given; None for new ones.
         refused: values that were tried and not taken: the rivals of the answer.
-        in_two: components in whose place two were tried.
+        tried_two: whether two components were tried in the place of one.
         asked: how many additional components were judged.
     """
 
@@ -40,7 +40,7 @@ class Judged:
     worth: Worth
     origins: list[int | None]
     refused: list[Tensor] = attrs.field(factory=list)
-    in_two: list[Tensor] = attrs.field(factory=list)
+    tried_two: bool = False
     asked: int = 0
     _form: QuadraticForm | None = None
 

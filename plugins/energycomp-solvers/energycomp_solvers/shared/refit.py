@@ -24,6 +24,7 @@ from energycomp_solvers.shared.newton import is_apart, newton_step
 from energycomp_solvers.shared.subsets import subset_errors, with_each
 
 PARTS = ((6,), (1, 3), (0, 2, 4, 5, 7))  # of eight draws in the order of their timesteps
+LOCATES = 1  # the part of low noise
 NEAR = 0.03  # share of a support in which a place is looked for
 EDGE = 1e-3  # how near the ends of a support numbers come
 FINE = 0.004  # of a support: differences of values with words, whose edges are sharper than those of open ones

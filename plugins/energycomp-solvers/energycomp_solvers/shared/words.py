@@ -6,6 +6,8 @@ component moves once its words are read.
 
 from __future__ import annotations
 
+from functools import partial
+
 import attrs
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ from energycomp_solvers.shared.compare import Worded, next_word
 from energycomp_solvers.shared.doubts import BESIDE, overlap
 from energycomp_solvers.shared.exchange import exchange
 from energycomp_solvers.shared.newton import newton_step
-from energycomp_solvers.shared.refit import FINE, NEAR, Refit
+from energycomp_solvers.shared.refit import FINE, LOCATES, NEAR, Refit
 from energycomp_solvers.shared.subsets import subset_errors
 
 DRAWS = (1, 2)  # seeds of the draws of the two turns: they are the same whatever the search has spent
@@ -57,17 +59,18 @@ def read_words(refit: Refit, known: ObjectWords) -> tuple[ObjectWords, bool]:
 def with_another(refit: Refit, words: ObjectWords) -> Worded | None:
     """The component whose word is least certain, with the next best word, at a place that suits this one.
 
-    Costs D + 2 rows for each draw, or none where the word is certain.
+    Costs D + 2 rows for each draw of low noise, or none where the word is certain.
     """
     other = next_word(refit.problem, words)
     if other is None or (refit.problem.beta is not None and other.behind > SURELY):
         return other
-    # The best numbers with this word
-    values = refit.values.clone()
-    values[other.component] = other.value
-    atoms, form, chosen = refit.replaced(values)
+    # The best numbers with this word, by the draws that locate
+    values = torch.cat([refit.values, other.value[None]])
+    form = refit.forms[LOCATES].append(refit.on_part(LOCATES, other.value[None]))
+    chosen = [len(refit.values) if k == other.component else k for k in refit.every]
+    quadratic = partial(refit.problem.quadratic, bank=refit.banks[LOCATES])
     atoms, _, chosen = newton_step(
-        refit.problem, refit.quadratic, atoms, form, chosen, [other.component], reach=NEAR, step=FINE
+        refit.problem, quadratic, values, form, chosen, [other.component], reach=NEAR, step=FINE
     )
     return attrs.evolve(other, value=atoms[chosen[other.component]])
 
