@@ -8,7 +8,7 @@ from energycomp.inference import ObjectWords, Problem, make_problem
 from energycomp.seeds import seeded
 from energycomp.testing import planted, tinted_model
 from energycomp_solvers.shared.compare import compared, next_word
-from energycomp_solvers.shared.exchange import exchange
+from energycomp_solvers.shared.exchange import _about_at_their_places, exchange
 from energycomp_solvers.shared.judged import Judged
 from energycomp_solvers.shared.refit import Refit
 from energycomp_solvers.shared.repair import Repair
@@ -143,15 +143,19 @@ def test_an_option_that_is_not_close_costs_one_evaluation() -> None:
 
 
 def test_an_option_is_compared_about_at_its_own_place() -> None:
-    """At the place that suits the wrong width the right one is no better; where it belongs it is by far."""
+    """The right words where a wrong component is: they move by how this one changes with its numbers."""
     problem, true = two_tinted(beta=30.0)
     values = true.clone()
-    values[0] = torch.tensor([0.33, 0.33, 2.0, 1.0])
-    errors = (torch.tensor([[9.0, 0.0, 80.0], [80.0, 80.0, 0.0]]) / 30, torch.tensor([[0.0, 9.0], [0.0, 80.0]]) / 30)
-    found, changed = exchanged(problem, values, values, errors)
-    assert changed == [0]
-    assert found[:, 2:].equal(true[:, 2:])
-    assert (found[0] - true[0])[:2].norm() < 0.5 * (values[0] - true[0])[:2].norm()
+    values[0] = torch.tensor([0.32, 0.34, 2.0, 1.0])
+    option = values[:1].clone()
+    option[0, 2:] = true[0, 2:]
+    refit = Refit.unmoved(problem, values, seeded(0))
+    before = problem.rows
+    nats, moved = _about_at_their_places(refit, option, [0])
+    assert problem.rows - before == 1 + 2 * 2 + 1  # u, each number of both components, and the option
+    assert (moved - true[:1])[:, :2].norm() < 0.85 * (option - true[:1])[:, :2].norm()
+    assert moved[:, 2:].equal(option[:, 2:])
+    assert float(nats[0]) < 0
 
 
 def test_the_runner_up_has_the_word_that_is_least_certain() -> None:
