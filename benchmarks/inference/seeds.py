@@ -82,14 +82,14 @@ def compared(model: Model, image: Any, true: Tensor, seeds: int, draws: int) -> 
     bank = problem.draw(draws, torch.Generator().manual_seed(JUDGED))
     with torch.no_grad():
         errors = [problem.errors(one[None], bank)[0] for one in [true, *values]]
-    energies = [(problem.beta or 1.0) * float(problem.energies(each.double()).mean()) for each in errors]
+    nats = [float(problem.nats(each.double()).mean()) for each in errors]
     readings = []
-    for solution, energy in zip(found, energies[1:], strict=True):
+    for solution, worth in zip(found, nats[1:], strict=True):
         record = solution.record()
         readings.append(
             {
                 "values": solution.conditions.tolist(),
-                "nats": energy - energies[0],
+                "nats": worth - nats[0],
                 "rows": solution.rows,
                 "p_value": record["p_value"],
                 "typicality": record["typicality"],

@@ -131,10 +131,7 @@ def read_attributes(
             # Count the draws of each object that was asked about; words that are far behind see no more of them.
             values = search.values
             drawn = drawn + asked * len(part)
-            open_words = [
-                words & _near(problem.energies(each), problem.beta)
-                for words, each in zip(open_words, errors, strict=True)
-            ]
+            open_words = [words & _near(problem.nats(each)) for words, each in zip(open_words, errors, strict=True)]
     return ObjectWords(values, tuple(errors), drawn)
 
 
@@ -147,9 +144,9 @@ def _undecided(energies: Tensor, beta: float | None) -> Tensor:
     return (posterior > RULED_OUT) & (posterior.amax(1, keepdim=True) < SURE)
 
 
-def _near(energies: Tensor, beta: float | None) -> Tensor:
+def _near(nats: Tensor) -> Tensor:
     """Which words (K, n) are not far behind the best one, where there is another one that is not."""
-    is_near = (beta or 1.0) * (energies - energies.amin(1, keepdim=True)) <= FAR
+    is_near = nats - nats.amin(1, keepdim=True) <= FAR
     return is_near & (is_near.sum(1, keepdim=True) > 1)
 
 

@@ -179,7 +179,7 @@ def posterior(solution: Solution, problem: Problem) -> float | None:
     if solution.difference is not None and is_compared and not in_other_words:
         alone = torch.tensor([solution.error], dtype=torch.float64)
         error = problem.with_prior(alone, solution.conditions[None])
-        lead = problem.beta * problem.gap(float(error), solution.difference)  # of energies, both with the prior
+        lead = problem.gap(float(error), solution.difference)  # both with the prior
         # Each component that the other answer has more says its place, which costs what the search asks for one
         if solution.runner_up is not None and problem.slots[0].candidates is None:
             lead += WORTH * (len(solution.runner_up) - solution.count)

@@ -92,14 +92,23 @@ class Problem:
         # log J of a normal error whose variance is unknown; an answer may be without any error
         return errors.clamp(min=torch.finfo(errors.dtype).tiny).log()
 
-    def gap(self, error: float, difference: float) -> float:
-        """The difference of the `energies` of an answer of this error and of one whose error is greater.
+    def nats(self, errors: Tensor) -> Tensor:
+        """beta E of errors of any shape: differences are log-odds. E itself, for a model without inverse temperature.
 
         >>> from energycomp.testing import tiny_model
-        >>> make_problem(torch.zeros(1, 3, 16, 16), tiny_model()).gap(2.0, 0.5)  # energies are the errors themselves
-        0.5
+        >>> make_problem(torch.zeros(1, 3, 16, 16), tiny_model(beta=2.0)).nats(torch.tensor([1.0, 4.0]))
+        tensor([2., 8.])
         """
-        here, there = self.energies(torch.tensor([error, error + difference], dtype=torch.float64)).tolist()
+        return (self.beta or 1.0) * self.energies(errors)
+
+    def gap(self, error: float, difference: float) -> float:
+        """By how many `nats` an answer of this error is better than one whose error is greater by a difference.
+
+        >>> from energycomp.testing import tiny_model
+        >>> make_problem(torch.zeros(1, 3, 16, 16), tiny_model(beta=2.0)).gap(2.0, 0.5)
+        1.0
+        """
+        here, there = self.nats(torch.tensor([error, error + difference], dtype=torch.float64)).tolist()
         return there - here
 
     def inverse_temperature(self, error: float, baseline: float) -> float | None:

@@ -134,7 +134,7 @@ def _rival(
     if rivals:
         least = min(range(len(rivals)), key=errors[1:].__getitem__)
         rival = rivals[least]
-        lead = _nats(problem, errors[0], errors[1 + least] - errors[0])
+        lead = problem.gap(errors[0], errors[1 + least] - errors[0])
         if problem.beta is not None:
             lead += WORTH * (len(rival) - count)  # each component more says its place, which costs this
 
@@ -154,16 +154,11 @@ def next_word(problem: Problem, words: ObjectWords) -> Worded | None:
             best, *others = errors[component].argsort().tolist()
             if others:
                 error, other = errors[component, [best, others[0]]].tolist()
-                found.append((_nats(problem, error, other - error), component, attribute, others[0]))
+                found.append((problem.gap(error, other - error), component, attribute, others[0]))
     if not found:
         return None
     behind, component, attribute, word = min(found)
     return Worded(component, problem.mixed.worded(words.values[component], attribute, word), behind)
-
-
-def _nats(problem: Problem, error: float, difference: float) -> float:
-    """By how many nats an answer is worse than one of an error; the difference without an inverse temperature."""
-    return difference if problem.beta is None else problem.beta * problem.gap(error, difference)
 
 
 def _rivals(problem: Problem, chosen: list[int], spare: Sequence[int]) -> list[list[int]]:

@@ -65,7 +65,7 @@ def join(judged: Judged) -> bool:
     beside = shown_with(refit, refit.every, least)
     beside[least] = 0.0
     with_all = refit.without()
-    nats = problem.beta * problem.gap(with_all, errors[least] - with_all)
+    nats = problem.gap(with_all, errors[least] - with_all)
     if nats > JOINS or float(beside.max()) < PART:
         return False
 

@@ -62,7 +62,7 @@ def exchange(refit: Refit, words: ObjectWords, doubtful: Tensor, before: tuple[T
     chosen = refit.every
     exchanged: set[int] = set()
     while True:
-        nats = _nats(refit, form, chosen, owners)
+        nats = _behind(refit, form, chosen, owners)
         best = int(nats.argmin())
         if float(nats[best]) > -CLEARLY:
             break
@@ -113,12 +113,11 @@ def _about_at_their_places(refit: Refit, options: Tensor, owners: Sequence[int])
     # The nats of each option beside the component
     sets = [list(range(count))] * count
     sets += [[*range(k), count * (1 + length) + m, *range(k + 1, count)] for m, k in enumerate(owners)]
-    energies = problem.energies(form.with_prior(form.weighted_errors(answers).mean(1), sets).cpu() - gains)
-    nats = (problem.beta or 1.0) * (energies[count:] - energies[place[count:]])
-    return nats, moved(support, options, length, step[count:].to(options.device))
+    nats = problem.nats(form.with_prior(form.weighted_errors(answers).mean(1), sets).cpu() - gains)
+    return nats[count:] - nats[place[count:]], moved(support, options, length, step[count:].to(options.device))
 
 
-def _nats(refit: Refit, form: QuadraticForm, chosen: Sequence[int], owners: Sequence[int]) -> Tensor:
+def _behind(refit: Refit, form: QuadraticForm, chosen: Sequence[int], owners: Sequence[int]) -> Tensor:
     """By how many nats an answer is worse with each of the last M atoms of a form in the place of a component, (M,).
 
     Args:
@@ -134,5 +133,5 @@ def _nats(refit: Refit, form: QuadraticForm, chosen: Sequence[int], owners: Sequ
     weights = torch.zeros(len(sets), len(form), dtype=torch.float64)
     for row, members in zip(weights, sets, strict=True):
         row[members] = refit.problem.weighting(len(chosen))
-    energies = refit.problem.energies(form.with_prior(form.weighted_errors(weights).mean(1), sets).cpu())
-    return (refit.problem.beta or 1.0) * (energies[1:] - energies[0])
+    nats = refit.problem.nats(form.with_prior(form.weighted_errors(weights).mean(1), sets).cpu())
+    return nats[1:] - nats[0]

@@ -159,8 +159,8 @@ class Rereading:
         problem = self.refit.problem
         if problem.beta is None:
             return torch.ones_like(means, dtype=torch.bool)
-        energies = problem.energies(means)
-        return problem.beta * (energies - energies.min()) <= nats
+        found = problem.nats(means)
+        return found - found.min() <= nats
 
     def _is_as_good(self, old: Candidate, new: Candidate) -> bool:
         """Whether the old component is not worse than the new one, or has the same words and hardly another place."""
@@ -175,7 +175,7 @@ class Rereading:
         length = problem.value_shape[0]
         if problem.beta is None or not new.value[length:].equal(old.value[length:]):
             return False
-        return problem.beta * problem.gap(now, before - now) < LEAST
+        return problem.gap(now, before - now) < LEAST
 
     def _on_parts(self, candidate: Candidate, parts: int) -> Candidate:
         """A candidate on the first parts of the draws at least. Costs a row for each draw that is new."""

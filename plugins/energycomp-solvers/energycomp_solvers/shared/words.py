@@ -99,7 +99,7 @@ def without_favour(refit: Refit, values: Tensor, doubtful: Tensor) -> Tensor:
         before = float(subset_errors(form, chosen, problem.weighting).mean())
         atoms, form, chosen = newton_step(problem, refit.quadratic, atoms, form, chosen, moving, reach=NEAR, step=FINE)
         after = float(subset_errors(form, chosen, problem.weighting).mean())
-        if (problem.beta or 1.0) * problem.gap(after, before - after) < STILL:
+        if problem.gap(after, before - after) < STILL:
             break
     numbers, _ = mixed.split(atoms[chosen])
     return mixed.joined(numbers, codes)
@@ -135,8 +135,8 @@ def _level(problem: Problem, words: ObjectWords, doubtful: Tensor, values: Tenso
     """Words at other values (K, V), of which those in doubt (K, A) are level again; what is far behind stays so."""
     errors = []
     for attribute, each in enumerate(words.errors):
-        energies = (problem.beta or 1.0) * problem.energies(each)
-        is_near = energies - energies.amin(1, keepdim=True) < AT_ANOTHER_PLACE
+        nats = problem.nats(each)
+        is_near = nats - nats.amin(1, keepdim=True) < AT_ANOTHER_PLACE
         level = doubtful[:, attribute : attribute + 1] & is_near
         errors.append(torch.where(level, each.amin(1, keepdim=True), each))
     return ObjectWords(values, tuple(errors), torch.where(doubtful.any(1), NEXT_TO_NONE, words.drawn))

@@ -38,10 +38,10 @@ class Worth:
         difference, _, p = paired(errors, without)
         if self.problem.beta is None or p >= self.p_value:
             return False
-        return self.problem.beta * self.problem.gap(float(errors.mean()), difference) < WORTH
+        return self.problem.gap(float(errors.mean()), difference) < WORTH
 
     def goes_on(self, now: float, before: float) -> bool:
         """Whether an answer is better than an error before by enough to go on in the same direction."""
         if self.problem.beta is None:
             return now < (1 - ONWARD_SHARE) * before
-        return self.problem.beta * self.problem.gap(now, before - now) >= ONWARD
+        return self.problem.gap(now, before - now) >= ONWARD
