@@ -13,6 +13,7 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, Problem, Solution, infer, make_problem
+from energycomp.models import Calibration
 from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, labels_model, planted, tiny_model
 from energycomp_lab.evaluation import calibration_of
@@ -287,3 +288,19 @@ def test_gradients_are_followed_in_inference_mode() -> None:
         assert torch.equal(infer(image.clone(), model, **options).conditions, expected.conditions)
         with pytest.raises(InputError, match=r"loaded in torch\.inference_mode"):
             infer(image, tiny_model(), **options)
+
+
+@pytest.mark.filterwarnings("ignore::energycomp.inference.OutOfDistributionWarning")
+@pytest.mark.parametrize(("found", "said"), [(0.7, 0.3), (0.9999, 0.001)])
+def test_a_lead_is_no_surer_than_the_answer(found: float, said: float) -> None:
+    """Many draws make a lead of one nat significant; that is no certainty."""
+    values = torch.tensor([[0.5, 0.5]])
+    solver = Fixed(
+        values,
+        said={"runner_up": values + 0.1, "difference": 1.0, "p_value": 0.001, "probability": torch.tensor([found])},
+    )
+    levels = Calibration((1,), ((0.0, 0.0),), ((1.0, 1.0),), tuple(range(9)), 100, sure=(0.0, 1.0))
+    fitted = infer(BLANK[0], bumps_model(beta=4.0, calibration=levels), solver=solver)
+    assert (fitted.sure, fitted.p_value) == (pytest.approx(found), pytest.approx(said))
+    plain = infer(BLANK[0], bumps_model(beta=4.0), solver=solver)
+    assert (plain.sure, plain.p_value) == (None, 0.001)
