@@ -1,9 +1,10 @@
 """Do readings depend on the seed, and is the search or the model wrong? Several readings of each image, and the truth.
 
 python benchmarks/inference/seeds.py [--model clevr] [--data synthetic:3-5] [-n 60] [--seeds 5] [--draws 64] [-o FILE]
-python benchmarks/inference/seeds.py --fit FILE ...        # weights of `Calibration.sure`, from readings that were kept
-python benchmarks/inference/seeds.py --picture PNG FILE ...  # how often answers are right that are as sure as they say,
-                                                            # and the calibration error of each FILE and of all
+python benchmarks/inference/seeds.py --fit FILE ...        # weights of `Calibration.sure`, from readings that were
+                                                            # kept, and the error of halves that are not fitted
+python benchmarks/inference/seeds.py --picture PNG FILE ...  # how often answers are right that are as sure as they
+                                                            # say, and the calibration error of each FILE and of all
 
 Each image is read with the seeds 0 to N - 1. All answers and the true scene are compared on one bank of fresh draws: an
 answer that leaves more than 2 nats more than the truth is a failure of the search, since the model prefers the truth.
@@ -32,7 +33,8 @@ from energycomp import Model, infer, load
 from energycomp.cli import append_line, read_lines
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, make_problem
-from energycomp.inference.judge import LEAST, posterior
+from energycomp.inference.judge import LEAST, posterior, scaled
+from energycomp.inference.judgement import Judgement
 from energycomp_lab.evaluation import source_of, true_values
 
 NATS = 2.0  # by which the truth has to be better for the search to have failed
@@ -50,8 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--picture", type=Path, nargs="+", help="a PNG to write, and files of readings that it shows")
     given = options.parse_args(arguments)
     if given.fit:
-        bias, slope = fitted([line for file in given.fit for line in read_lines(file)])
-        print(json.dumps({"sure": [round(bias, 2), round(slope, 2)]}))
+        lines = [line for file in given.fit for line in read_lines(file)]
+        weights = [round(each, 2) for each in fitted(lines)]
+        print(json.dumps({"sure": weights, "error_of_others": round(error_of_others(lines), 3)}))
         return
     if given.picture:
         file, *kept = given.picture
@@ -147,6 +150,7 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "found": sum(each["found"] for each, _ in readings) / total,
         "words": sum(each["words"] for each, _ in readings) / total,
         "all_right": 1 - len(wrong) / len(readings),
+        "p_below_0.01": sum((each["p_value"] or 1) < 0.01 for each, _ in readings),
         "wrong_of_p_below_0.01": len(trusted) / max(1, sum((e["p_value"] or 1) < 0.01 for e, _ in readings)),
         "nfe": sum(each["rows"] for each, _ in readings) / len(readings),
     }
@@ -155,7 +159,16 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if sure:
         found["sure_calibration_error"] = calibration(sure)
         found["sure_calibration_error_by_chance"] = by_chance(lines)
-    return {name: round(value, 4) if isinstance(value, float) else value for name, value in found.items()}
+    rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in found.items()}
+    return rounded | verdicts(sure)
+
+
+def verdicts(pairs: Sequence[tuple[float, bool]]) -> dict[str, tuple[int, float]]:
+    """How many answers have a verdict, and the share of these that is right, by the verdict."""
+    by_word: dict[str, list[bool]] = {}
+    for sure, hit in sorted(pairs, reverse=True):
+        by_word.setdefault(str(Judgement(sure=sure).verdict), []).append(hit)
+    return {word: (len(hits), round(sum(hits) / len(hits), 3)) for word, hits in by_word.items()}
 
 
 def right(reading: Mapping[str, Any], count: int) -> bool:
@@ -202,6 +215,22 @@ def fitted(lines: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
 
     bias, slope = minimize(unlikely, (0.0, 1.0), method="Nelder-Mead").x
     return float(bias), float(slope)
+
+
+def error_of_others(lines: Sequence[Mapping[str, Any]], times: int = 20) -> float:
+    """The mean calibration error of images by the weights that the other half of the images has."""
+    generator = torch.Generator().manual_seed(0)
+    errors = []
+    for _ in range(times):
+        order = torch.randperm(len(lines), generator=generator).tolist()
+        halves = [[lines[k] for k in order[::2]], [lines[k] for k in order[1::2]]]
+        pairs: list[tuple[float, bool]] = []
+        for others, own in (halves, halves[::-1]):
+            weights = fitted(others)
+            readings = [(each, len(line["true"])) for line in own for each in line["readings"]]
+            pairs += [(scaled(each["posterior"], weights), right(each, count)) for each, count in readings]
+        errors.append(calibration(pairs))
+    return sum(errors) / times
 
 
 def draw(files: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, bins: int = 5) -> None:

@@ -1,12 +1,13 @@
 """The benchmark of seeds: what it counts of answers that are known."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.inference.seeds import by_chance, calibration, judged, same, score, summary
+from benchmarks.inference.seeds import by_chance, calibration, error_of_others, fitted, judged, same, score, summary
 
 
 def line(sure: Sequence[float], right: bool, p_value: float = 0.5) -> dict[str, Any]:
@@ -17,6 +18,7 @@ def line(sure: Sequence[float], right: bool, p_value: float = 0.5) -> dict[str, 
             "rows": 1_000 + k,
             "p_value": p_value,
             "sure": each,
+            "posterior": each,
             "found": 2,
             "words": 2 if right else 1,
             "count_right": True,
@@ -36,12 +38,21 @@ def test_answers_that_are_right_as_often_as_they_say_have_an_error_that_falls_wi
     assert by_chance(few, times=50) == pytest.approx(by_chance(alone, times=50), abs=0.05)
 
 
+def test_the_weights_are_those_by_which_answers_are_right_as_often_as_they_say() -> None:
+    """Posteriors of 0.8 and 0.2 that are right in 0.6 and 0.4 of the cases: half as far from 1/2 in log-odds, about."""
+    lines = [line([posterior], k % 10 < hits) for k in range(400) for posterior, hits in ((0.8, 6), (0.2, 4))]
+    assert fitted(lines) == pytest.approx((0.0, math.log(1.5) / math.log(4)), abs=0.01)
+    assert calibration(judged(lines)) > 0.1
+    assert error_of_others(lines, times=2) < 0.05
+
+
 def test_the_summary_counts_images_answers_and_objects() -> None:
     found = summary([line([0.9, 0.9], True, 0.001), line([0.4, 0.4], False, 0.001), line([0.5, 0.5], False)])
     assert found["images"] == 3
     assert found["all_right"] == pytest.approx(1 / 3, abs=1e-4)
     assert found["words"] == pytest.approx(8 / 12, abs=1e-4)
-    assert found["wrong_of_p_below_0.01"] == 0.5
+    assert (found["p_below_0.01"], found["wrong_of_p_below_0.01"]) == (4, 0.5)
+    assert (found["sure"], found["unsure"]) == ((2, 1.0), (4, 0.0))
     assert found["nfe_easy_half"] == 1_000
 
 
