@@ -2,7 +2,8 @@
 
 python benchmarks/inference/seeds.py [--model clevr] [--data synthetic:3-5] [-n 60] [--seeds 5] [--draws 64] [-o FILE]
 python benchmarks/inference/seeds.py --fit FILE ...        # weights of `Calibration.sure`, from readings that were
-                                                            # kept, and the error of halves that are not fitted
+                                                            # kept; the error of halves, and of files, that are
+                                                            # not fitted
 python benchmarks/inference/seeds.py --picture PNG FILE ...  # how often answers are right that are as sure as they
                                                             # say, and the calibration error of each FILE and of all
 
@@ -52,9 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--picture", type=Path, nargs="+", help="a PNG to write, and files of readings that it shows")
     given = options.parse_args(arguments)
     if given.fit:
-        lines = [line for file in given.fit for line in read_lines(file)]
-        weights = [round(each, 2) for each in fitted(lines)]
-        print(json.dumps({"sure": weights, "error_of_others": round(error_of_others(lines), 3)}))
+        files = [read_lines(file) for file in given.fit]
+        lines = [line for file in files for line in file]
+        told = {"sure": [round(each, 2) for each in fitted(lines)], "error_of_halves": round(error_of_halves(lines), 3)}
+        print(json.dumps(told | by_other_files(files)))
         return
     if given.picture:
         file, *kept = given.picture
@@ -137,10 +139,9 @@ def same(answers: Sequence[Tensor]) -> bool:
 
 def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The table of all images."""
-    readings = [(each, len(line["true"])) for line in lines for each in line["readings"]]
-    total = sum(count for _, count in readings)
-    wrong = [each for each, count in readings if not right(each, count)]
-    trusted = [each for each in wrong if each["p_value"] is not None and each["p_value"] < 0.01]
+    readings = answers_of(lines)
+    total = sum(len(line["true"]) * len(line["readings"]) for line in lines)
+    significant = [hit for each, hit in readings if each["p_value"] is not None and each["p_value"] < 0.01]
     sure = judged(lines)
     found = {
         "images": len(lines),
@@ -149,9 +150,9 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "count_right": sum(each["count_right"] for each, _ in readings) / len(readings),
         "found": sum(each["found"] for each, _ in readings) / total,
         "words": sum(each["words"] for each, _ in readings) / total,
-        "all_right": 1 - len(wrong) / len(readings),
-        "p_below_0.01": sum((each["p_value"] or 1) < 0.01 for each, _ in readings),
-        "wrong_of_p_below_0.01": len(trusted) / max(1, sum((e["p_value"] or 1) < 0.01 for e, _ in readings)),
+        "all_right": sum(hit for _, hit in readings) / len(readings),
+        "p_below_0.01": len(significant),
+        "wrong_of_p_below_0.01": significant.count(False) / max(1, len(significant)),
         "nfe": sum(each["rows"] for each, _ in readings) / len(readings),
     }
     order = sorted(each["rows"] for each, _ in readings)
@@ -196,17 +197,21 @@ def by_chance(lines: Sequence[Mapping[str, Any]], times: int = 200) -> float:
     return sum(errors) / times
 
 
+def answers_of(lines: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], bool]]:
+    """All answers, and whether each is right."""
+    return [(each, right(each, len(line["true"]))) for line in lines for each in line["readings"]]
+
+
 def judged(lines: Sequence[Mapping[str, Any]]) -> list[tuple[float, bool]]:
     """How sure each answer is that says so, and whether it is right."""
-    readings = [(each, len(line["true"])) for line in lines for each in line["readings"]]
-    return [(each["sure"], right(each, count)) for each, count in readings if each["sure"] is not None]
+    return [(each["sure"], hit) for each, hit in answers_of(lines) if each["sure"] is not None]
 
 
 def fitted(lines: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     """The weights (a, b) of sigmoid(a + b logit(posterior)) under which the answers are likeliest (Platt, 1999)."""
-    readings = [(each, len(line["true"])) for line in lines for each in line["readings"]]
+    readings = answers_of(lines)
     posteriors = torch.tensor([each["posterior"] for each, _ in readings], dtype=torch.float64)
-    hits = torch.tensor([right(each, count) for each, count in readings], dtype=torch.float64)
+    hits = torch.tensor([hit for _, hit in readings], dtype=torch.float64)
     logits = posteriors.clamp(LEAST, 1 - LEAST).logit()
 
     def unlikely(weights: Any) -> float:
@@ -217,20 +222,44 @@ def fitted(lines: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     return float(bias), float(slope)
 
 
-def error_of_others(lines: Sequence[Mapping[str, Any]], times: int = 20) -> float:
+def rescaled(lines: Sequence[Mapping[str, Any]], weights: tuple[float, float]) -> list[dict[str, Any]]:
+    """The answers as a model with these weights would give them."""
+    found = []
+    for line in lines:
+        sure = [scaled(each["posterior"], weights) for each in line["readings"]]
+        readings = [
+            {**each, "sure": said, "p_value": None if each["p_value"] is None else max(each["p_value"], 1 - said)}
+            for each, said in zip(line["readings"], sure, strict=True)
+        ]
+        found.append({**line, "readings": readings})
+    return found
+
+
+def error_of_halves(lines: Sequence[Mapping[str, Any]], times: int = 20) -> float:
     """The mean calibration error of images by the weights that the other half of the images has."""
     generator = torch.Generator().manual_seed(0)
     errors = []
     for _ in range(times):
         order = torch.randperm(len(lines), generator=generator).tolist()
-        halves = [[lines[k] for k in order[::2]], [lines[k] for k in order[1::2]]]
-        pairs: list[tuple[float, bool]] = []
-        for others, own in (halves, halves[::-1]):
-            weights = fitted(others)
-            readings = [(each, len(line["true"])) for line in own for each in line["readings"]]
-            pairs += [(scaled(each["posterior"], weights), right(each, count)) for each, count in readings]
-        errors.append(calibration(pairs))
+        first, second = [lines[k] for k in order[::2]], [lines[k] for k in order[1::2]]
+        errors.append(calibration(judged(rescaled(first, fitted(second)) + rescaled(second, fitted(first)))))
     return sum(errors) / times
+
+
+def by_other_files(files: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """What answers are worth whose weights are those of the other files; nothing of a single file."""
+    if len(files) < 2:
+        return {}
+    answers = []
+    for own in files:
+        others = [line for file in files if file is not own for line in file]
+        answers.append(rescaled(own, fitted(others)))
+    found = summary([line for file in answers for line in file])
+    return {
+        "error_of_files": [round(calibration(judged(file)), 3) for file in answers],
+        "error_of_all": found["sure_calibration_error"],
+        **{name: found[name] for name in ("p_below_0.01", "wrong_of_p_below_0.01")},
+    }
 
 
 def draw(files: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, bins: int = 5) -> None:

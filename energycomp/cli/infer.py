@@ -82,12 +82,13 @@ def infer(
     energycomp infer text photo.jpg --option model=FOLDER --option concepts=cat,dog,rabbit --count 2
     ```
 
-    The gain of a component is the increase of the denoising error without it. The p-value compares the answer with the
-    next best one: it is the probability of a difference at least as large if both were equally good. The typicality is
-    the share of held-out images whose errors are at least as unusual. With -o, an interrupted run continues: images in
-    results.jsonl are not read again. Ctrl-C keeps the first answer of the image that is being read, if there is one; it
-    has "interrupted": true, and the image is read again. --json prints one line per image. A file of another format,
-    such as COCO, is written when all images are read; until then the answers are in a file of JSON lines beside it.
+    The gain of a component is the increase of the denoising error without it. Sure is the probability that the whole
+    answer is right. Other models say a p-value, the probability of as large a lead over the next best answer if both
+    were equally good, and the typicality, the share of held-out images whose errors are at least as unusual. With -o,
+    an interrupted run continues: images in results.jsonl are not read again. Ctrl-C keeps the first answer of the image
+    that is being read, if there is one; it has "interrupted": true, and the image is read again. --json prints one line
+    per image. A file of another format, such as COCO, is written when all images are read; until then the answers are
+    in a file of JSON lines beside it.
 
     Every frame of a GIF or MP4 file is an image, such as clip.mp4#0; MP4 needs energycomp[mp4]. Of other files with
     several frames the first is read, and transparent pixels are drawn on white; a warning says so.

@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.inference.seeds import by_chance, calibration, error_of_others, fitted, judged, same, score, summary
+from benchmarks.inference.seeds import (
+    by_chance,
+    by_other_files,
+    calibration,
+    error_of_halves,
+    fitted,
+    judged,
+    same,
+    score,
+    summary,
+)
 
 
 def line(sure: Sequence[float], right: bool, p_value: float = 0.5) -> dict[str, Any]:
@@ -43,7 +53,12 @@ def test_the_weights_are_those_by_which_answers_are_right_as_often_as_they_say()
     lines = [line([posterior], k % 10 < hits) for k in range(400) for posterior, hits in ((0.8, 6), (0.2, 4))]
     assert fitted(lines) == pytest.approx((0.0, math.log(1.5) / math.log(4)), abs=0.01)
     assert calibration(judged(lines)) > 0.1
-    assert error_of_others(lines, times=2) < 0.05
+    assert error_of_halves(lines, times=2) < 0.05
+    # Of two kinds of images, one is right as often as it says: what it is worth by the weights of the other one
+    honest = [line([posterior], k % 10 < hits) for k in range(400) for posterior, hits in ((0.8, 8), (0.2, 2))]
+    told = by_other_files([lines, honest])
+    assert told["error_of_files"] == pytest.approx([calibration(judged(lines))] * 2, abs=0.05)
+    assert by_other_files([lines]) == {}
 
 
 def test_the_summary_counts_images_answers_and_objects() -> None:
