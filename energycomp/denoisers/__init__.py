@@ -16,6 +16,7 @@ from energycomp.denoisers.evaluator import (
 )
 from energycomp.denoisers.protocols import Codec as Codec, Finishes as Finishes, HasFiles as HasFiles
 from energycomp.denoisers.two_stage import (
+    Cells as Cells,
     FiLMBlock as FiLMBlock,
     GroupNorm as GroupNorm,
     Stage as Stage,

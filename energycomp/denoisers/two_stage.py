@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import attrs
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -67,18 +68,76 @@ class GroupNorm(nn.GroupNorm):
         return super().forward(input.to(self.weight.dtype))
 
 
-def place_maps(place: Tensor, grid: Sequence[int], widths: Sequence[float]) -> Tensor:
-    """Offsets, squared distance and Gaussian bumps around places (R, 2) on a grid: (R, 3 + len(widths), h, w).
+@attrs.frozen(eq=False)
+class Cells:
+    """Which cells of a grid each of R conditions sees: all of them, or a window of its own.
+
+    Args:
+        rows: (R, h) of each, or (1, h) of all conditions.
+        columns: (R, w), or (1, w).
+        grid: height and width of the whole grid.
+
+    >>> windows = Cells.around(torch.tensor([[0.5, 0.5], [0.0, 1.0]]), side=2, grid=(4, 6))
+    >>> windows.rows.tolist(), windows.columns.tolist()
+    ([[1, 2], [2, 3]], [[2, 3], [0, 1]])
+    """
+
+    rows: Tensor
+    columns: Tensor
+    grid: tuple[int, int]
+
+    @classmethod
+    def all(cls, grid: Sequence[int], device: torch.device | None = None) -> Cells:
+        """Every cell of a grid (h, w), for any number of conditions."""
+        h, w = grid
+        return cls(torch.arange(h, device=device)[None], torch.arange(w, device=device)[None], (h, w))
+
+    @classmethod
+    def around(cls, place: Tensor, *, side: int, grid: Sequence[int]) -> Cells:
+        """Squares of `side` cells, as far as the grid (h, w) has them, around places (R, 2), moved to lie inside."""
+        h, w = grid
+        return cls(_window(place[:, 1], side, h), _window(place[:, 0], side, w), (h, w))
+
+    def centres(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Of rows (R, h) and of columns (R, w), in shares of the sample, in the type of `like`."""
+        h, w = self.grid
+        return (self.rows.to(like) + 0.5) / h, (self.columns.to(like) + 0.5) / w
+
+    def divided(self, parts: int) -> Cells:
+        """The same windows on a grid whose cells are `parts` times smaller."""
+        within = torch.arange(parts, device=self.rows.device)
+        rows, columns = ((one[..., None] * parts + within).flatten(1) for one in (self.rows, self.columns))
+        return Cells(rows, columns, (self.grid[0] * parts, self.grid[1] * parts))
+
+    def crop(self, maps: Tensor, owner: Tensor) -> Tensor:
+        """What row r sees of maps (B, C, h, w), of those of its owner[r]: (R, C, s, s)."""
+        cut = maps.movedim(1, -1)[owner[:, None, None], self.rows[:, :, None], self.columns[:, None, :]]
+        return cut.movedim(-1, 1)
+
+    def paste(self, maps: Tensor, index: Tensor, values: Tensor) -> Tensor:
+        """Maps (N, C, h, w) to whose row index[r] values (R, C, s, s) are added, in the window of r."""
+        at = (index[:, None, None], self.rows[:, :, None], self.columns[:, None, :])
+        return maps.movedim(1, -1).index_put(at, values.movedim(1, -1), accumulate=True).movedim(-1, 1)
+
+
+def _window(share: Tensor, side: int, cells: int) -> Tensor:
+    """The numbers of up to `side` of all cells of an axis around shares (R,) of it, (R, s)."""
+    side = min(side, cells)
+    first = (share.detach().float() * cells - side / 2).round().clamp(0, cells - side).long()
+    return first[:, None] + torch.arange(side, device=share.device)
+
+
+def place_maps(place: Tensor, grid: Sequence[int] | Cells, widths: Sequence[float]) -> Tensor:
+    """Offsets, squared distance and Gaussian bumps around places (R, 2) on cells: (R, 3 + len(widths), h, w).
 
     >>> dx, dy, square, bump = place_maps(torch.tensor([[0.25, 0.25]]), (2, 2), widths=[0.5])[0]
     >>> dx.tolist(), square.tolist(), bump[0, 0].item()
     ([[0.0, 0.5], [0.0, 0.5]], [[0.0, 0.25], [0.25, 0.5]], 1.0)
     """
-    h, w = grid
-    v = (torch.arange(h, device=place.device, dtype=place.dtype) + 0.5) / h
-    u = (torch.arange(w, device=place.device, dtype=place.dtype) + 0.5) / w
-    dx = (u - place[:, :1])[:, None, :].expand(-1, h, -1)
-    dy = (v - place[:, 1:])[:, :, None].expand(-1, -1, w)
+    cells = grid if isinstance(grid, Cells) else Cells.all(grid, place.device)
+    v, u = cells.centres(place)
+    dx = (u - place[:, :1])[:, None, :].expand(-1, v.shape[1], -1)
+    dy = (v - place[:, 1:])[:, :, None].expand(-1, -1, u.shape[1])
     square = dx**2 + dy**2
     return torch.stack([dx, dy, square, *(torch.exp(-square / (2 * s**2)) for s in widths)], dim=1)
 
@@ -103,6 +162,9 @@ class TwoStageUNet(nn.Module):
         positions: whether a token holds a place.
         groups: of the norms; or a number for each width of the trunk, and for the head at last.
         unplaced: whether the last number of a token is 1 where it holds none, as that of a camera.
+        window: side of the square of grid cells, around the place of a condition, on which its head works; the whole
+            grid when left out. Outside of its window a component is the unconditional prediction, which then is the
+            shared part alone and costs no head.
         skip: whether a learned multiple of the noised sample, which depends on the timestep, is added to the
             prediction: the noise in eps, v or a flow need not pass through the network then.
 
@@ -129,6 +191,7 @@ class TwoStageUNet(nn.Module):
         groups: int | Sequence[int] = 8,
         positions: bool = True,
         unplaced: bool = False,
+        window: int | None = None,
         skip: bool = False,
     ) -> None:
         super().__init__()
@@ -141,6 +204,7 @@ class TwoStageUNet(nn.Module):
         width = width or channels[0] * 4
         self.patch = patch
         self.unplaced = unplaced
+        self.window = window
         *trunk_groups, head_groups = [groups] * (len(channels) + 1) if isinstance(groups, int) else groups
         self.time = nn.Sequential(Timesteps(width // 4, True, 0), TimestepEmbedding(width // 4, width))
         self.stem = nn.Conv2d(folded, channels[0], 3, padding=1)
@@ -191,18 +255,40 @@ class TwoStageUNet(nn.Module):
     def head(self, features: tuple[Tensor, ...], condition: Condition, owner: Tensor) -> Tensor:
         """Predictions (R, C, H, W): the shared part of the owner plus what this condition adds."""
         shared, base, time = features
-        token, null = condition.rows[:, 0], condition.null[:, None]
-        embedding = torch.where(null, self.null.to(token.dtype), self.token(token).to(token.dtype)) + time[owner]
-        h = shared[owner]
-        if self.place is not None:
-            h = h + self.placed(condition, h.shape[-2:])
-        h = self.blocks(h, embedding)
-        return base[owner] + F.pixel_shuffle(self.out(h), self.patch)
+        if self.window is None:
+            cells = Cells.all(shared.shape[-2:], owner.device)
+            added = self._added(shared[owner], condition, time[owner], cells)
+            return base[owner] + F.pixel_shuffle(added, self.patch)
+        grid = shared.shape[-2:]
+        folded = base.shape[1] * self.patch**2
+        added = base.new_zeros((len(owner), folded, *grid))
+        token, null = condition.rows[:, 0], condition.null
+        everywhere = ~null & (token[:, -1] > 0) if self.unplaced else torch.zeros_like(null)
+        # Those of no place work on the whole grid, the others on their windows
+        if len(wide := everywhere.nonzero()[:, 0]):
+            cells = Cells.all(grid, owner.device)
+            made = self._added(shared[owner[wide]], condition[wide], time[owner[wide]], cells)
+            added = added.index_add(0, wide, made.to(added))
+        if len(local := (~null & ~everywhere).nonzero()[:, 0]):
+            windows = Cells.around(token[local, :2], side=self.window, grid=grid)
+            seen = windows.crop(shared, owner[local])
+            made = self._added(seen, condition[local], time[owner[local]], windows)
+            added = windows.paste(added, local, made.to(added))
+        return base[owner] + F.pixel_shuffle(added, self.patch)
 
-    def placed(self, condition: Condition, grid: Sequence[int]) -> Tensor:
+    def _added(self, h: Tensor, condition: Condition, time: Tensor, cells: Cells) -> Tensor:
+        """What conditions add to the shared part on cells of which the trunk says h, folded."""
+        token, null = condition.rows[:, 0], condition.null[:, None]
+        embedding = torch.where(null, self.null.to(token.dtype), self.token(token).to(token.dtype)) + time
+        if self.place is not None:
+            h = h + self.placed(condition, cells)
+        added: Tensor = self.out(self.blocks(h, embedding))
+        return added
+
+    def placed(self, condition: Condition, cells: Cells) -> Tensor:
         """What the place of a condition adds to the input of the head, (R, head_channels, h, w)."""
         token, null = condition.rows[:, 0], condition.null[:, None]
-        maps = place_maps(token[:, :2], grid, self.bump_widths)
+        maps = place_maps(token[:, :2], cells, self.bump_widths)
         nowhere = null | (token[:, -1:] > 0) if self.unplaced else null
         maps = torch.where(nowhere[..., None, None], torch.zeros_like(maps), maps)
         added: Tensor = self.place(maps.contiguous(memory_format=torch.channels_last))  # type: ignore[misc]

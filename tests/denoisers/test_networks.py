@@ -98,3 +98,27 @@ def test_a_configured_network_is_made_again_from_the_arguments_it_was_given() ->
     assert vars(Derived(height=7))["config"] == {"height": 7}
     with pytest.raises(TypeError, match="width"):
         Base()
+
+
+def test_a_head_on_windows_predicts_u_outside_and_is_the_same_alone_and_in_a_batch() -> None:
+    net = TwoStageUNet(
+        sample_size=(32, 48), patch=2, token_width=3, channels=(8, 16), head_channels=8, window=6, unplaced=True
+    )
+    torch.nn.init.normal_(net.out[-1].weight, std=0.1)
+    features = net.features(torch.randn(2, 3, 32, 48), torch.tensor([10.0, 500.0]))
+    rows = torch.tensor([[0.1, 0.9, 0.0], [0.6, 0.4, 0.0], [0.6, 0.4, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    null = torch.tensor([False, False, False, False, True])
+    condition = Condition(rows[:, None], null)
+    owner = torch.tensor([0, 0, 1, 1, 1])
+    with torch.no_grad():
+        together = net.head(features, condition, owner)
+        alone = torch.cat([net.head(features, condition[r : r + 1], owner[r : r + 1]) for r in range(5)])
+    added = together - features[1][owner]
+    assert together.allclose(alone, atol=1e-5)
+    assert added[4].eq(0).all()  # u is the shared part
+    assert added[3].ne(0).any(0).all()  # what has no place covers all
+    reached = added.ne(0).any(1)[:3]
+    assert reached.sum((1, 2)).tolist() == [12 * 12] * 3  # 6 cells of 2 pixels
+    assert reached[0, -12:, :12].all()  # at the border the window is moved inside
+    centre = reached[1].nonzero().float().mean(0) / torch.tensor([32.0, 48.0])
+    assert (centre - torch.tensor([0.4, 0.6])).abs().max() < 0.05

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components import Condition
-from energycomp.denoisers import TwoStageUNet, configured
+from energycomp.denoisers import Cells, TwoStageUNet, configured
 from energycomp_clevr.finish import Finish, drawing
 from energycomp_clevr.sketch import SKETCHED, sketch
 from energycomp_clevr.viewpoint import VIEW_COLUMNS
@@ -45,11 +45,11 @@ class SketchedUNet(TwoStageUNet):
             self.config["finishes"] = True
         return self.edges
 
-    def placed(self, condition: Condition, grid: Sequence[int]) -> Tensor:
+    def placed(self, condition: Condition, cells: Cells) -> Tensor:
         """What a condition adds to the input of the head: its place, and its sketch; (R, head_channels, h, w)."""
         token = condition.rows[:, 0]
-        seen = sketch(token * ~condition.null[:, None], grid)
-        return super().placed(condition, grid) + self.sketch(seen.contiguous(memory_format=torch.channels_last))
+        seen = sketch(token * ~condition.null[:, None], cells)
+        return super().placed(condition, cells) + self.sketch(seen.contiguous(memory_format=torch.channels_last))
 
     @torch.no_grad()
     def finish(self, pictures: Tensor, shown: Sequence[Condition]) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from energycomp.denoisers import Cells
 from energycomp_clevr.codes import ATTRIBUTES, CUBE
 from energycomp_clevr.viewpoint import AXES, HOME
 
@@ -30,8 +31,8 @@ _SIZE = 2  # columns of a token
 _SHAPES = slice(2 + sum(_WORDS[:-1]), 2 + sum(_WORDS))  # a turn follows them
 
 
-def sketch(token: Tensor, grid: Sequence[int], camera: Tensor | None = None) -> Tensor:
-    """The sketches (R, 64, h, w) of tokens (R, 17 or more) on a grid: 16 points' insides, then three times 16 normals.
+def sketch(token: Tensor, grid: Sequence[int] | Cells, camera: Tensor | None = None) -> Tensor:
+    """The sketches (R, 64, h, w) of tokens (R, 17 or more) on cells: 16 points' insides, then three times 16 normals.
 
     Insides are in [0, 1]. Normals look right, up and towards the camera; they are 0 outside.
 
@@ -48,9 +49,10 @@ def sketch(token: Tensor, grid: Sequence[int], camera: Tensor | None = None) -> 
     shapes = token[:, _SHAPES]
     turn = token[:, _SHAPES.stop : _SHAPES.stop + 2]
     turned = turn.square().sum(1) > 0
-    maps = token.new_zeros(len(token), 4, grid[0] * POINTS, grid[1] * POINTS)
+    cells = grid if isinstance(grid, Cells) else Cells.all(grid, token.device)
     eye = Eye.at(token.new_zeros(3) if camera is None else camera.to(token))
-    rays = _rays(grid, eye)
+    rays = _rays(cells.divided(POINTS), eye)
+    maps = token.new_zeros(len(token), 4, *rays.shape[-2:])
     for kind, hit in enumerate((_box, _ball, _drum)):
         said = (size != 0) & (shapes[:, kind] == 1)
         if kind + 1 == CUBE:
@@ -59,7 +61,9 @@ def sketch(token: Tensor, grid: Sequence[int], camera: Tensor | None = None) -> 
         if len(rows):
             extent = torch.where(size[rows] > 0, LARGE, SMALL)
             angle = torch.atan2(turn[rows, 1], turn[rows, 0]) / 4
-            maps = maps.index_copy(0, rows, _seen(hit, token[rows, :2], extent, angle, eye, rays))
+            maps = maps.index_copy(
+                0, rows, _seen(hit, token[rows, :2], extent, angle, eye, rays[rows] if len(rays) > 1 else rays)
+            )
     return F.pixel_unshuffle(maps, POINTS)
 
 
@@ -128,7 +132,8 @@ def _seen(hit: Hit, place: Tensor, extent: Tensor, angle: Tensor, eye: Eye, rays
     still = torch.zeros_like(heading)
     turning = torch.stack([cosine, sine, still, -sine, cosine, still, still, still, still + 1], 1).view(-1, 3, 3)
     local = turning / extent[:, None, None]
-    frame = _Frame(-(local @ away[..., None])[..., None], torch.einsum("rij,jhw->rihw", local, rays))
+    directions = torch.einsum("rij,rjhw->rihw", local, rays)
+    frame = _Frame(-(local @ away[..., None])[..., None], directions)
     depth, normal = hit(frame)
     inside = torch.sigmoid(depth / SOFT)
     axes = torch.stack([right, up, -forward]) @ turning.mT  # of the camera, as the object sees them
@@ -190,10 +195,10 @@ def _round(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     return beside / 2, middle - beside.clamp_min(1e-6).sqrt() / length
 
 
-def _rays(grid: Sequence[int], eye: Eye) -> Tensor:
-    """Directions (3, H, W) of the rays through the points of a grid, of unit length along the line of sight."""
+def _rays(cells: Cells, eye: Eye) -> Tensor:
+    """Directions (R, 3, H, W) of the rays through the centres of cells, of unit length along the line of sight."""
     right, up, forward = eye.axes[:, :, None, None]
-    height, width = (side * POINTS for side in grid)
-    x = ((torch.arange(width).to(right) + 0.5) * 2 / width - 1) * HALF[0]
-    y = (1 - (torch.arange(height).to(right) + 0.5) * 2 / height) * HALF[1]
-    return forward + right * x + up * y[:, None]
+    down, across = cells.centres(right)
+    x = (2 * across - 1) * HALF[0]
+    y = (1 - 2 * down) * HALF[1]
+    return forward + right * x[:, None, None, :] + up * y[:, None, :, None]
