@@ -227,10 +227,7 @@ def rescaled(lines: Sequence[Mapping[str, Any]], weights: tuple[float, float]) -
     found = []
     for line in lines:
         sure = [scaled(each["posterior"], weights) for each in line["readings"]]
-        readings = [
-            {**each, "sure": said, "p_value": None if each["p_value"] is None else max(each["p_value"], 1 - said)}
-            for each, said in zip(line["readings"], sure, strict=True)
-        ]
+        readings = [{**each, "sure": said} for each, said in zip(line["readings"], sure, strict=True)]
         found.append({**line, "readings": readings})
     return found
 

@@ -1,4 +1,4 @@
-"""How a model is sampled where a person says nothing: one frozen value, which its denoiser holds."""
+"""How a model is sampled where a person says nothing: one frozen value, which its leaves hold."""
 
 from __future__ import annotations
 

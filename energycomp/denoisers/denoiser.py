@@ -53,7 +53,6 @@ class Denoiser:
         value_range: (-r, r), of the data; None for data without bounds. Predictions of x0 are clipped to it while
             sampling, except for latents, and to the range that a `NumberProcessor` knows.
         base: the denoiser whose unconditional leaf it shares, for one that was adapted from it, such as by LoRA.
-        sampling: how its leaves are sampled where a person says nothing: that of its model; None without a model.
         trained_alone: whether each component was trained by itself, and is a density of its own whatever the rule, as
             `adopt` says of a network. Otherwise components under "sum" and "mean" predict noise only together.
 
@@ -76,7 +75,6 @@ class Denoiser:
     codec: Codec | None = None
     value_range: ValueRange | None = attrs.field(default=(-1.0, 1.0), validator=check_value_range)
     base: Denoiser | None = None
-    sampling: SamplingDefaults | None = None
     trained_alone: bool = attrs.field(default=False, validator=FLAG)
 
     @alphas_cumprod.validator
@@ -134,8 +132,12 @@ class Denoiser:
                 "weights that sum to 1, such as `0.5 * a + 0.5 * b`, or `a | b` for samples that fit one of them"
             )
         null = Condition.unconditional(*self.token_shape, device=self.device)
-        made = Conditional(self, null, name="u")
+        made = Conditional(self, null, name="u", sampling=known.get("_sampling"))
         return cast("Conditional", known.setdefault("_unconditional", made))  # atomic: the first thread's leaf stays
+
+    def sample_u_as(self, sampling: SamplingDefaults) -> None:
+        """Says how u is sampled where it stands alone; what the first model of this denoiser says stays."""
+        self.__dict__.setdefault("_sampling", sampling)
 
     def predict(self, leaves: Sequence[Conditional], sample: Tensor, timestep: Tensor) -> Sequence[Tensor]:
         """As `LeafGroup.predict`. Costs one row per leaf and sample, and one trunk pass per sample."""
@@ -202,6 +204,7 @@ class Conditional(Composable):
         known: the name of its model, and how many components of it an image has at most; samples of more are warned of.
         is_open: whether it is what that guidance compares with: a component whose attributes were left open.
         values: what the condition stands for, (1, *V) or (B, *V), for the `prior` of `Composer.sample`.
+        sampling: how it is sampled where a person says nothing, as its model does; None without a model.
 
     Raises:
         CompositionError: a condition whose tokens are not those that the denoiser takes.
@@ -220,6 +223,7 @@ class Conditional(Composable):
     known: tuple[str, int] | None = None
     is_open: bool = False
     values: Tensor | None = None
+    sampling: SamplingDefaults | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.condition.shape != self.denoiser.token_shape:

@@ -138,10 +138,6 @@ class Search:
         if is_other:  # the solver has measured an answer whose words were open
             solution = attrs.evolve(solution, **found.of_answer())
 
-        # A lead over the runner-up is no surer than the answer is
-        if solution.p_value is not None and judgement.sure is not None:
-            solution = attrs.evolve(solution, p_value=max(solution.p_value, 1 - judgement.sure))
-
         # Describe it in the words of the conditioner, and say if it is not to be trusted.
         view = view_of(model, solution.conditions, image=image, runner_up=solution.runner_up)
         if judgement.out_of_distribution:

@@ -149,11 +149,14 @@ class Model(ModelParts):
         shown = name or f"{self.name}({_short(value)})"
         least, most = self.defaults.counts
         known = (self.name, most) if least < most else None
-        return Conditional(self.denoiser, self.conditioner(value), shown, opened, known, values=value)
+        sampling = sampling_of(self.defaults, self.conditioner)
+        return Conditional(
+            self.denoiser, self.conditioner(value), shown, opened, known, values=value, sampling=sampling
+        )
 
     @property
     def unconditional(self) -> Conditional:
-        """The unconditional leaf u."""
+        """The unconditional leaf u, which all models of this denoiser share: other defaults are no other u."""
         return self.denoiser.unconditional
 
     def sampling(self) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class ModelParts:
     """The parts of a `Model`, which says what each is, and what is saved of it."""
 
     name: str = attrs.field(validator=TEXT)
-    denoiser: Denoiser  # with `sampling` as `defaults` and `conditioner` say
+    denoiser: Denoiser
     conditioner: Conditioner
     processor: ImageProcessor | Any  # or another `Processor`
     network_name: str
@@ -68,10 +68,7 @@ class ModelParts:
 
     def __attrs_post_init__(self) -> None:
         self._check()
-        # A model of other defaults has a denoiser of its own, and u, too, is sampled as it says.
-        sampling = sampling_of(self.defaults, self.conditioner)
-        if self.denoiser.sampling != sampling:
-            object.__setattr__(self, "denoiser", attrs.evolve(self.denoiser, sampling=sampling))
+        self.denoiser.sample_u_as(sampling_of(self.defaults, self.conditioner))
 
     def _check(self) -> None:
         codec = self.denoiser.codec

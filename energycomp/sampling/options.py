@@ -61,7 +61,7 @@ def sampling_of(composition: Composition) -> SamplingDefaults:
     leaves = [leaf for leaf in map(unwrapped, seen) if isinstance(leaf, Conditional)]
     # Those of a condition; u where there are no others.
     conditioned = [leaf for leaf in leaves if not bool(leaf.condition.null.all())]
-    values = [leaf.denoiser.sampling for leaf in conditioned or leaves]
+    values = [leaf.sampling for leaf in conditioned or leaves]
     return agreed(value for value in values if value is not None)
 
 

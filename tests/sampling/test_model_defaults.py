@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from energycomp import Composer, plugins
 from energycomp.cli import app
 from energycomp.components import per_sample
+from energycomp.denoisers import count_rows
 from energycomp.models import Model
 from energycomp.sampling import SamplingReport
 from energycomp.testing import Gaussian, tinted_model, tiny_model
@@ -100,12 +101,19 @@ def test_models_that_differ_and_components_without_a_model_take_ddim(model: Mode
 def test_u_of_a_model_is_sampled_as_the_model_says(model: Model) -> None:
     evolved = attrs.evolve(model, defaults=attrs.evolve(model.defaults, num_inference_steps=7))
     reports: list[SamplingReport] = []
-    for leaf in (evolved.unconditional, model.unconditional, evolved(0.2, 0.3), evolved(0.2, 0.3) & evolved(0.7, 0.8)):
+    for leaf in (model.unconditional, evolved(0.2, 0.3), evolved(0.2, 0.3) & evolved(0.7, 0.8)):
         latent(leaf, report=reports.append)
-    assert [report.evaluations for report in reports] == [7, 6, 7, 3 * 7]
-    same = attrs.evolve(model, defaults=attrs.evolve(model.defaults, counts=(0, 5)))
-    assert same.denoiser is model.denoiser
-    assert repr(model(0.2, 0.3) & same(0.7, 0.8)) == "-u + tinted(0.2, 0.3) + tinted(0.7, 0.8)"
+    assert [report.evaluations for report in reports] == [6, 7, 3 * 7]
+
+
+def test_a_model_of_other_defaults_composes_with_itself(model: Model) -> None:
+    other = attrs.evolve(model, defaults=attrs.evolve(model.defaults, num_inference_steps=7, counts=(0, 5)))
+    assert (other.denoiser, other.unconditional) == (model.denoiser, model.unconditional)
+    both = model(0.2, 0.3) & other(0.7, 0.8)
+    assert repr(both) == "-u + tinted(0.2, 0.3) + tinted(0.7, 0.8)"
+    with count_rows() as spent:
+        latent(both, num_inference_steps=2)
+    assert (spent.rows, spent.trunks) == (2 * 3, 2)  # one group, whose trunk runs once a step
 
 
 def test_copies_are_sampled_alike() -> None:
