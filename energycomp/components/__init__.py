@@ -43,6 +43,7 @@ from energycomp.components.ledger import count_component as count_component
 from energycomp.components.match_snr import match_snr as match_snr
 from energycomp.components.parts import on as on, on_part as on_part
 from energycomp.components.per_sample import per_sample as per_sample
+from energycomp.components.precision import wide_type as wide_type, widen as widen
 from energycomp.components.predict import (
     native_type as native_type,
     predict as predict,

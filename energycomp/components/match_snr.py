@@ -13,6 +13,7 @@ from torch import Tensor
 from energycomp.components.algebra import Composable, Composition, Mixture
 from energycomp.components.component import EnergyComponent, HasEnergy, unconditional_of
 from energycomp.components.groups import WrappedGroup, group_of
+from energycomp.components.precision import wide_type
 from energycomp.components.predict import predict_group
 from energycomp.components.prediction import convert
 from energycomp.components.space import NoisedSpace, log_snr, mismatch, timestep_of
@@ -150,10 +151,10 @@ class _MatchedEnergy(_Matched):
     def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """Energies (B,)."""
         at = self.group.own_timestep(timestep)
-        s, n = (level.flatten() for level in self.group.own.levels(at, torch.float64))
-        signal, noise = (level.flatten() for level in self.noised_space.levels(timestep, torch.float64))
+        s, n = (level.flatten() for level in self.group.own.levels(at, wide_type(at.device)))
+        signal, noise = (level.flatten() for level in self.noised_space.levels(timestep, wide_type(timestep.device)))
         share = (signal / s).clamp(max=1.0)
-        white = sample.double().square().flatten(1).sum(1) / 2
+        white = sample.to(wide_type(sample.device)).square().flatten(1).sum(1) / 2
         found = (1.0 - share) * white + share * n.square() * self.inner.energy(sample, at)
         return (found / torch.maximum(noise, n).square()).to(sample.dtype)
 

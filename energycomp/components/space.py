@@ -10,6 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.components.precision import wide_type, widen
 from energycomp.errors import CompositionError, InputError
 from energycomp.fields import legal
 from energycomp.imports import without_compiler
@@ -156,16 +157,20 @@ def flow_schedule(steps: int = 1000, shift: float = 1.0) -> Tensor:
 
 
 def log_snr(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
-    """log(alpha_bar / (1 - alpha_bar)) at real timesteps in [0, T], interpolated linearly, in float64.
+    """log(alpha_bar / (1 - alpha_bar)) at real timesteps in [0, T], interpolated linearly.
+
+    It is float64, or float32 on a device that has no more.
 
     >>> alphas = torch.tensor([0.9, 0.5, 0.1])
     >>> torch.sigmoid(log_snr(alphas, torch.tensor([1.0]))).item()
     0.5
     """
-    table = torch.logit(alphas_cumprod.to(device=timestep.device, dtype=torch.float64))
-    t = timestep.to(torch.float64).clamp(0, len(table) - 1)
+    t = widen(timestep)
+    table = torch.logit(widen(alphas_cumprod).to(t.device))
+    t = t.clamp(0, len(table) - 1)
     low = t.floor().long().clamp(max=len(table) - 2)
-    return torch.lerp(table[low], table[low + 1], t - low)
+    found = torch.lerp(table[low], table[low + 1], t - low)
+    return found.to(timestep.device, wide_type(timestep.device))
 
 
 def flow_time(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
@@ -198,11 +203,13 @@ def timestep_of(alphas_cumprod: Tensor, snr: Tensor) -> Tensor:
     >>> timestep_of(alphas, log_snr(alphas, torch.tensor([0.25, 1.75])))
     tensor([0.2500, 1.7500], dtype=torch.float64)
     """
-    table = -torch.logit(alphas_cumprod.to(device=snr.device, dtype=torch.float64))  # rises with the timestep
-    wanted = -snr.to(torch.float64).clamp(-table[-1], -table[0])
+    given = widen(snr)
+    table = -torch.logit(widen(alphas_cumprod).to(given.device))  # rises with the timestep
+    wanted = -given.clamp(-table[-1], -table[0])
     low = (torch.searchsorted(table, wanted, right=True) - 1).clamp(0, len(table) - 2)
     width = table[low + 1] - table[low]
-    return low + torch.where(width > 0, (wanted - table[low]) / width, 0.0)
+    found = low + torch.where(width > 0, (wanted - table[low]) / width, 0.0)
+    return found.to(snr.device, wide_type(snr.device))
 
 
 def by_sample(values: Tensor, ndim: int) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from energycomp.components import widen
 from energycomp.errors import InputError
 
 ROUNDING = 1e-6  # of an error: differences below it come from float32 and not from the image
@@ -42,7 +43,7 @@ def standard_error(errors: Tensor, banks: Sequence[int] | None = None) -> tuple[
         raise InputError(f"{got}; expected (S,), and banks whose draws add up to S; pass them in the order of banks")
     if min(sizes) < 2:
         return float("inf"), 0.0
-    parts = errors.double().split(sizes)
+    parts = widen(errors).split(sizes)
     most = float(len(errors))
     total = 0.0  # of the variances of the sums of banks
     spread = 0.0  # of their squares over degrees of freedom
@@ -148,11 +149,11 @@ def paired(errors: Tensor, other: Tensor, banks: Sequence[int] | None = None) ->
     if errors.shape != other.shape or not len(errors):
         raise InputError(f"got errors {tuple(errors.shape)} and {tuple(other.shape)}; expected (S,) of the same draws")
     # Paired differences: what is hard for both cancels
-    gap = (other - errors).double()
+    gap = widen(other - errors)
     mean = float(gap.mean())
     # Their standard error, at least that of rounding
     stderr, freedom = standard_error(gap, banks)
-    stderr = max(stderr, ROUNDING * float(torch.maximum(errors.abs(), other.abs()).double().mean()))
+    stderr = max(stderr, ROUNDING * float(widen(torch.maximum(errors.abs(), other.abs())).mean()))
     # Student's t; draws that tell nothing of their spread decide nothing
     if freedom == 0.0 or stderr == 0.0:
         return mean, as_normal(stderr, freedom), 0.5

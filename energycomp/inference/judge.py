@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
+from energycomp.components import widen
 from energycomp.images import ImageProcessor, guided
 from energycomp.inference.compare import WORTH, as_normal, standard_error
 from energycomp.inference.judgement import OUT_OF_DISTRIBUTION, Judgement
@@ -75,8 +76,8 @@ def judge(solution: Solution, problem: Problem, model: Model, image: Any, found:
     # Fit: the share of the unconditional error that is explained, and that of each component in it.
     fit = share = None
     if baseline is not None:
-        error = left.double().square().sum(tuple(range(1, left.ndim))).mean()
-        fit = 1.0 - float(error / baseline.double().mean())
+        error = widen(left).square().sum(tuple(range(1, left.ndim))).mean()
+        fit = 1.0 - float(error / widen(baseline).mean())
         if fit > 0 and parts is not None:
             share = parts.flatten(1).sum(1).cpu() / (fit * float(baseline.mean()))
 
@@ -168,7 +169,7 @@ def posterior(solution: Solution, problem: Problem) -> float | None:
     known = False
     for each in (solution.certainty, solution.probability):
         if each is not None and each.numel() and not bool(each.isnan().any()):
-            found *= float(each.double().prod())
+            found *= float(widen(each).prod())
             known = True
     is_compared = solution.difference is not None and math.isfinite(solution.difference)
     if not known and not is_compared:

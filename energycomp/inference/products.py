@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from energycomp.components import widen
+
 SLICE = 2048  # numbers of a row widened to float64 at a time: a slice of a dictionary stays in the cache
 
 
@@ -14,9 +16,9 @@ def inner_products(left: Tensor, right: Tensor) -> Tensor:
     >>> inner_products(torch.eye(2), torch.tensor([[3.0, 4.0]])).tolist()
     [[3.0], [4.0]]
     """
-    total = torch.zeros(len(left), len(right), dtype=torch.float64, device=left.device)
+    total = widen(left.new_zeros(len(left), len(right)))
     for a, b in zip(left.split(SLICE, 1), right.split(SLICE, 1), strict=True):
-        total.addmm_(a.double(), b.double().T)
+        total.addmm_(widen(a), widen(b).T)
     return total
 
 
@@ -26,4 +28,4 @@ def squared_norms(rows: Tensor) -> Tensor:
     >>> squared_norms(torch.tensor([[3.0, 4.0]])).tolist()
     [25.0]
     """
-    return torch.stack([part.double().square().sum(1) for part in rows.split(SLICE, 1)]).sum(0)
+    return torch.stack([widen(part).square().sum(1) for part in rows.split(SLICE, 1)]).sum(0)

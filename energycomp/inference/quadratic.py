@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.components import widen
 from energycomp.errors import InputError
 from energycomp.inference.prior import PriorOfAtoms
 from energycomp.inference.products import inner_products, squared_norms
@@ -68,7 +69,7 @@ class QuadraticForm:
             raise InputError(f"{got}; expected (S, M, P) and (S, P); flatten the samples")
         # b_s = <e_i, eps>: one pass over the atoms; G waits until columns are asked for
         b = torch.stack([inner_products(a, w[None])[:, 0] for a, w in zip(atoms, target, strict=True)])
-        return cls(b, None, target.double().square().sum(1), atoms=atoms, target=target)
+        return cls(b, None, widen(target).square().sum(1), atoms=atoms, target=target)
 
     @classmethod
     def empty(cls, atoms: int) -> QuadraticForm:

@@ -10,6 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.components.precision import widen
 from energycomp.components.rules import Rule
 from energycomp.errors import InputError
 from energycomp.fields import FLAG, MOST, TEXT, is_number, is_whole, legal, number, one_of, whole
@@ -28,7 +29,7 @@ def log_errors(residuals: Tensor) -> Tensor:
     [192.0..., 3.0...]
     """
     planes = residuals if residuals.ndim == 4 else residuals.flatten(1)[:, None, None]  # of other data, (S, 1, 1, D)
-    each = planes.detach().double().square().sum(1).mean(0)  # (H, W)
+    each = widen(planes.detach()).square().sum(1).mean(0)  # (H, W)
     side = max(1, min(each.shape) // WINDOW)
     peak = torch.nn.functional.avg_pool2d(each[None, None], side, stride=1).max() * side**2
     return torch.stack([each.sum(), peak]).clamp(min=torch.finfo(torch.float64).tiny).log().cpu()

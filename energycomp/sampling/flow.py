@@ -14,6 +14,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.components.precision import wide_type
 from energycomp.components.space import flow_time, timestep_of, trailing_timesteps
 from energycomp.errors import InputError
 from energycomp.imports import without_compiler
@@ -77,7 +78,8 @@ class FlowScheduler:
             self.inner.timesteps = levels * self.inner.config.num_train_timesteps
             self.inner.sigmas = torch.cat([levels, levels.new_zeros(1)])
         # The timesteps of the composition at these levels, by their log-SNR.
-        levels = self.inner.sigmas[: len(self.inner.timesteps)].to(self.alphas_cumprod.device, torch.float64)
+        home = self.alphas_cumprod.device
+        levels = self.inner.sigmas[: len(self.inner.timesteps)].to(home, wide_type(home))
         self.timesteps = timestep_of(self.alphas_cumprod, -2 * torch.logit(levels)).float().to(self.inner.sigmas.device)
         self.step_index = 0
 

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import EnergyComponent
+from energycomp.components import EnergyComponent, wide_type
 from energycomp.sampling.target import Level, Target
 from energycomp.seeds import Generator, draw_noise, seeded
 
@@ -56,10 +56,10 @@ class Run:
         return draw_noise(shape, generator=self.generator, device=self.target.device)
 
     def uniform(self, rows: tuple[int, ...]) -> Tensor:
-        """Uniform numbers in (0, 1), of shape `rows`, in float64; see `noise`."""
+        """Uniform numbers in (0, 1), of shape `rows`, in the widest type of the device; see `noise`."""
         # Through the distribution function of the normal: uniform numbers of each sample's own generator
         normal = draw_noise(rows, generator=self.generator, device=self.target.device)
-        return torch.special.ndtr(normal.double())
+        return torch.special.ndtr(normal.to(wide_type(normal.device)))
 
 
 @attrs.frozen

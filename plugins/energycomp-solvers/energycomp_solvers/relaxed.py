@@ -14,6 +14,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.components import widen
 from energycomp.errors import InputError
 from energycomp.fields import number, one_of, whole
 from energycomp.inference import RULED_OUT, Problem, QuadraticForm, Solution
@@ -138,7 +139,7 @@ def _expected_energies(problem: Problem, atoms: Tensor) -> Callable[[Tensor], Te
     if energies[0] is None:
         return None
     # The prior as a sum over values and pairs of values
-    none, one, two = (e.double().clamp(max=RULED_OUT) for e in energies if e is not None)
+    none, one, two = (widen(e).clamp(max=RULED_OUT) for e in energies if e is not None)
     pairs = two.view(len(one), -1) - one - one[:, None] + none
 
     def expected(shares: Tensor) -> Tensor:

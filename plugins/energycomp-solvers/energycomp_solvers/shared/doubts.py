@@ -22,6 +22,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.components import widen
 from energycomp.inference import QuadraticForm
 from energycomp_solvers.shared.refit import Refit
 
@@ -60,7 +61,7 @@ def doubts(form: QuadraticForm, channels: int) -> Tensor:
     tensor([0.0000, 0.8000], dtype=torch.float64)
     """
     # What is left around it
-    effects = form.atoms.double()
+    effects = widen(form.atoms)
     left = _left(form)
     shown = summed(effects.square().mean(0), channels)
     around = _around(summed(left.square().mean(0), channels), shown)
@@ -78,7 +79,7 @@ def missing(form: QuadraticForm, places: Tensor, channels: int) -> Tensor:
         form: over the components of the answer.
         places: (M, P), what the M values would add under any draw.
     """
-    return _around(summed(_left(form).square().mean(0), channels), summed(places.double().square(), channels))
+    return _around(summed(_left(form).square().mean(0), channels), summed(widen(places).square(), channels))
 
 
 def like(form: QuadraticForm, places: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ def like(form: QuadraticForm, places: Tensor) -> Tensor:
     >>> like(form, torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
     tensor([0., 2.], dtype=torch.float64)
     """
-    effects = torch.nn.functional.normalize(places.double(), dim=1)
+    effects = torch.nn.functional.normalize(widen(places), dim=1)
     return _left(form).sum(0) @ effects.T
 
 
@@ -169,7 +170,7 @@ def among(value: Tensor, values: Sequence[Tensor]) -> bool:
 
 def overlap(first: Tensor, second: Tensor, channels: int) -> Tensor:
     """The cosines (M, N) of the places in which effects (M, P) and others (N, P) show: 1 for the same place."""
-    both = [summed(effects.double().square(), channels) for effects in (first, second)]
+    both = [summed(widen(effects).square(), channels) for effects in (first, second)]
     a, b = (torch.nn.functional.normalize(each, dim=1) for each in both)
     return a @ b.T
 
@@ -186,7 +187,7 @@ def summed(squares: Tensor, channels: int) -> Tensor:
 
 
 def _left(form: QuadraticForm) -> Tensor:
-    left: Tensor = (form.target - form.atoms.sum(1)).double()
+    left: Tensor = widen(form.target - form.atoms.sum(1))
     return left
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from energycomp.components import from_quantiles, to_quantiles
+from energycomp.components import from_quantiles, to_quantiles, wide_type
 from energycomp.inference import Problem, QuadraticForm
 from energycomp_solvers.shared.subsets import subset_errors
 
@@ -128,7 +128,7 @@ def _of_prior(
     if problem.prior(values[None]) is None:
         return 0.0, 0.0
     support = problem.slots[0].support
-    constant = torch.tensor([error], dtype=torch.float64, device=values.device)
+    constant = torch.tensor([error], dtype=wide_type(values.device), device=values.device)
     moving = torch.tensor(list(places), device=values.device)
     words = values[moving, q.shape[1] :]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from energycomp.components import widen
 from energycomp.inference import QuadraticForm
 
 AT_ONCE = 2**16  # answers whose prior is evaluated at a time
@@ -30,7 +31,7 @@ def all_errors(form: QuadraticForm, slots: Sequence[Sequence[int]], weight: floa
     # Two halves of the slots, and every choice of each
     mean = form.mean()
     middle = len(slots) // 2
-    mean = QuadraticForm(mean.b.double(), mean.gram().double(), mean.c.double())
+    mean = QuadraticForm(*map(widen, (mean.b, mean.gram(), mean.c)))
     left, right = (weight * _choices(mean, part) for part in (slots[:middle], slots[middle:]))
     # J = J_left + J_right - c + 2 left.G.right: one matrix product
     errors, others = (mean.weighted_errors(part)[:, 0] for part in (left, right))
@@ -83,7 +84,7 @@ def marginals(energies: Tensor, sizes: Sequence[int], beta: float) -> list[Tenso
     [[1.0, 0.0], [0.5, 0.5]]
     """
     # The posterior of all choices, summed over all other slots
-    joint = torch.softmax(-beta * energies.double(), 0)
+    joint = torch.softmax(-beta * widen(energies), 0)
     found = []
     after = len(joint)
     for size in sizes:
