@@ -128,8 +128,8 @@ def edit(
         num_inference_steps=steps,
         generator=generator,
     )
-    after = list(edited.after.components)
-    formula = None if no_metadata else formula_of(run, model, loaded, [], image=sha256_of(image), objects=after)
+    asked = list(view_of(loaded, edited.values).components)
+    formula = None if no_metadata else formula_of(run, model, loaded, [], image=sha256_of(image), objects=asked)
     save_image(edited.image, out, formula=formula)
     if strip is not None:
         save_image(edited.picture(), strip, cells=2, formula=formula)
@@ -138,8 +138,8 @@ def edit(
     report = {
         "path": str(out),
         "before": list(edited.before.components),
-        "after": after,
-        "asked": list(view_of(loaded, edited.values).components),
+        "after": list(edited.after.components),
+        "asked": asked,
         "faults": list(edited.faults),
         "sure": edited.new_solution.sure,
         "tries": edited.tries,

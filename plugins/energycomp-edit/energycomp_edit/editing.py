@@ -49,14 +49,14 @@ class Edit:
         before: the given image and its components, as the conditioner describes them.
 
     >>> from energycomp.testing import bumps_model, planted
-    >>> model, places = bumps_model(), torch.tensor([[0.2, 0.2], [0.8, 0.8]])
+    >>> model, places = bumps_model(solver="pursuit"), torch.tensor([[0.2, 0.2], [0.8, 0.8]])
     >>> answer = Solution(places, count=2, error=0.0, stderr=0.0, rows=0)
     >>> image = planted(model, places)[0] / 2 + 0.5
-    >>> done = edit(image, model, remove=[0], solution=answer, solver="pursuit", num_inference_steps=9, progress=False)
+    >>> done = edit(image, model, remove=[0], solution=answer, num_inference_steps=9, progress=False)
     >>> print(done)
     2 objects before, 1 after, as asked; ...% of the image changed
-    >>> done.after.components, done.faults, done.tries
-    (([0.8..., 0.8...],), (), 1)
+    >>> len(done.after.components), done.faults, done.tries
+    (1, (), 1)
     """
 
     image: Image.Image
@@ -79,7 +79,7 @@ class Edit:
         """The image before and after, side by side, see `View.picture`.
 
         >>> from energycomp.testing import bumps_model, planted
-        >>> model, places = bumps_model(), torch.tensor([[0.2, 0.2], [0.8, 0.8]])
+        >>> model, places = bumps_model(solver="pursuit"), torch.tensor([[0.2, 0.2], [0.8, 0.8]])
         >>> answer = Solution(places, count=2, error=0.0, stderr=0.0, rows=0)
         >>> image = planted(model, places)[0] / 2 + 0.5
         >>> changed = edit(image, model, remove=[0], solution=answer, num_inference_steps=2, progress=False)
@@ -158,7 +158,7 @@ def edit(
             to change.
 
     >>> from energycomp.testing import bumps_model, planted
-    >>> model = bumps_model()
+    >>> model = bumps_model(solver="pursuit")
     >>> places = torch.tensor([[0.2, 0.2], [0.8, 0.8]])
     >>> answer = Solution(places, count=2, error=0.0, stderr=0.0, rows=0)
     >>> image = planted(model, places)[0] / 2 + 0.5
