@@ -180,7 +180,7 @@ def edit(
     plan = make_plan(solution.conditions, model, move or {}, set or {}, remove, add)
     steps = num_inference_steps or model.defaults.num_inference_steps
     before = view_of(model, plan.old, image=image)
-    best: Edit | None = None
+    made = list[Edit]()
     with count_rows() as spent:
         samples = repaint_image(image, model, plan, steps=steps, generator=generator, progress=progress)
         for tried in range(1, tries + 1):
@@ -190,12 +190,12 @@ def edit(
             with display(show=progress), working("energycomp: reading the result ..."):
                 seen = _read_again(result, model, solver, generator)
             faults = find_faults(plan.values, seen.conditions, model)
-            # Keep the result with the fewest faults; stop where there are none
-            if best is None or len(faults) < len(best.faults):
-                best = Edit(result, sample, mask, plan.values, solution, seen, faults, tried, 0, before)
+            made.append(Edit(result, sample, mask, plan.values, solution, seen, faults, tried, 0, before))
             if not faults:
                 break
-    return attrs.evolve(best, tries=tried, rows=spent.rows)
+    # Keep the result with the fewest faults
+    best = min(made, key=lambda one: len(one.faults))
+    return attrs.evolve(best, tries=len(made), rows=spent.rows)
 
 
 def _read_again(image: Image.Image, model: Model, solver: Any, generator: torch.Generator) -> Solution:
