@@ -65,7 +65,7 @@ def test_the_repr_of_an_answer_has_its_words_and_how_sure_it_is() -> None:
 
 def test_without_pandas_the_error_says_what_else_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(NotFoundError, match="pip install pandas, or use solution.objects"):
+    with pytest.raises(NotFoundError, match=r"pip install pandas, or use solution\.objects"):
         Solution(torch.zeros(2, 2), 2, 1.5, 0.1, 64).to_pandas()
 
 

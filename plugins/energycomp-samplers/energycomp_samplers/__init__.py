@@ -21,9 +21,9 @@ if TYPE_CHECKING:
         Rescaled as Rescaled,
         ZeroStar as ZeroStar,
     )
-    from energycomp_samplers.hmc import annealed_hmc as annealed_hmc
-    from energycomp_samplers.langevin import annealed_langevin as annealed_langevin
-    from energycomp_samplers.mala import annealed_mala as annealed_mala
+    from energycomp_samplers.hmc import HMC as HMC, annealed_hmc as annealed_hmc
+    from energycomp_samplers.langevin import Langevin as Langevin, annealed_langevin as annealed_langevin
+    from energycomp_samplers.mala import MALA as MALA, annealed_mala as annealed_mala
     from energycomp_samplers.mixture import MixtureSampler as MixtureSampler
     from energycomp_samplers.observation import blur as blur, observe as observe, pool as pool
     from energycomp_samplers.outlook import forecast as forecast
