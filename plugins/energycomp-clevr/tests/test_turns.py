@@ -227,7 +227,7 @@ def test_the_command_edit_sets_a_turn(turned: Model, tmp_path: Path, monkeypatch
     Image.new("RGB", (24, 16), "gray").save("gray.png")
     command = ["edit", "turned", "gray.png", "--count", "1", "--steps", "2", "--json", "--set"]
     done = CliRunner().invoke(app, [*command, "1:shape=cube,turn=45"], catch_exceptions=False)
-    assert json.loads(done.stdout)["after"][0]["turn"] == 45
+    assert json.loads(done.stdout)["asked"][0]["turn"] == 45
     for said, expected in [
         ("1:turn=around", "expected a whole number, such as 30"),
         ("1:colour=red", "expected one of size, color, material, shape, turn"),
