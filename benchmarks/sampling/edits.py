@@ -79,8 +79,9 @@ def main() -> None:
             faults = find_faults(edited.values, infer(edited.image, model, generator=OTHER_SEED).conditions, model)
             right.setdefault(name, []).append(not faults)
             said.append(bool(faults) == bool(edited.faults))
-            if faults or edited.faults:
-                tqdm.write(f"scene {k}, {name}, {edited.tries} tries: read {faults}, edit said {edited.faults}")
+            if faults or edited.tries > 1:
+                read = "; ".join(map(str, faults)) or "as asked"
+                tqdm.write(f"scene {k}, {name}, {edited.tries} tries: {read}; edit said {edited}")
             after = model.decode(edited.sample, "pt")[0] * 2 - 1
             if name == "move":
                 before = [colour(image, value[:2]) for value in solution.conditions]

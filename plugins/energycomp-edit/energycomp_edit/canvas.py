@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 import numpy as np
@@ -23,6 +23,9 @@ from energycomp.seeds import draw_noise
 from energycomp_edit.blending import blended, cast, mattes, placed
 from energycomp_edit.painting import DRAWS, differences, redraw, repaint
 from energycomp_edit.plan import Plan, fill_open
+
+Painter: TypeAlias = Callable[[Collection[int]], tuple[Image.Image, Tensor, Tensor]]
+"""Of the components that are sampled anew: the image, its sample (1, C, h, w), and the mask of what changed."""
 
 CHANGED = 0.1  # share of the greatest difference above which a pixel counts as changed
 STAYS = 0.3  # the same for a component that stays, which keeps its surroundings
@@ -73,14 +76,18 @@ class Repainting:
         """How much of each pixel of the photo is a component's, (K, 1, H, W)."""
         return mattes(self.fields, self.photo)
 
-    def edited(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The photo that comes out, its sample (1, C, h, w), and the mask of what changed (1, 1, h, w)."""
+    def edited(self, resampled: Collection[int] = ()) -> tuple[Tensor, Tensor, Tensor]:
+        """The photo that comes out, its sample (1, C, h, w), and the mask of what changed (1, 1, h, w).
+
+        Args:
+            resampled: changed components that are sampled anew, where their pixels might be kept.
+        """
         model = self.model
         old = self.plan.old
         changed = self.plan.changed
         drawn, unread = self.redrawn()
         steps = {k: _step(old[k], value, model) for k, value in changed.items()}
-        anew = [k for k, step in steps.items() if k in unread or step is None]
+        anew = [k for k, step in steps.items() if k in unread or k in resampled or step is None]
         taken = {k: step for k, step in steps.items() if k not in anew and step is not None and any(step)}
         if len(taken) + len(self.plan.gone) == len(old) and not self.plan.new and model.denoiser.rule != "product":
             # Nothing would be left to compose
@@ -254,12 +261,10 @@ class Repainting:
         return sample if codec is None else codec.decode(sample)
 
 
-def repaint_image(
+def make_painter(
     image: Any, model: Model, plan: Plan, *, steps: int, generator: torch.Generator, progress: bool
-) -> Iterator[tuple[Image.Image, Tensor, Tensor]]:
-    """The changed image, again and again, each from new noise; the outlines of its objects are found once.
-
-    Each is the image at its own size, its sample (1, C, h, w), and the mask of what changed (1, 1, h, w).
+) -> Painter:
+    """A function that samples the changed image, from new noise at each call; outlines are found once for all calls.
 
     Args:
         image: as the model's processor takes it.
@@ -270,12 +275,15 @@ def repaint_image(
     frame = model.processor.frame(before)
     photo = from_bytes(torch.from_numpy(np.array(frame))).permute(2, 0, 1)[None].to(picture)
     repainting = Repainting(photo, picture, model, plan, steps, generator, progress)
-    while True:
-        result, sample, mask = repainting.edited()
+
+    def paint(resampled: Collection[int]) -> tuple[Image.Image, Tensor, Tensor]:
+        result, sample, mask = repainting.edited(resampled)
         pixels = to_bytes(result)[0].permute(1, 2, 0).cpu().numpy()
         whole = before.copy()
         whole.paste(Image.fromarray(pixels), model.processor.box(whole)[:2])
-        yield whole, sample, mask
+        return whole, sample, mask
+
+    return paint
 
 
 def _restored(codec: Codec, picture: Tensor, region: Tensor, x0: Tensor) -> Tensor:

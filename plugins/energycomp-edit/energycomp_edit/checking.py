@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -15,8 +16,27 @@ from energycomp.models import Model
 NEAR = 0.002
 
 
-def find_faults(asked: Tensor, seen: Tensor, model: Model) -> tuple[str, ...]:
-    """What a reading sees otherwise than asked for, one phrase for each object; none where the edit holds.
+@attrs.frozen
+class Fault:
+    """An object that a reading sees otherwise than asked for.
+
+    Args:
+        text: what is wrong with it.
+        row: of the values that were asked for; None for an object that nobody asked for.
+
+    >>> print(Fault("red cube 0.30 0.50 is missing", row=0))
+    red cube 0.30 0.50 is missing
+    """
+
+    text: str
+    row: int | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def find_faults(asked: Tensor, seen: Tensor, model: Model) -> tuple[Fault, ...]:
+    """What a reading sees otherwise than asked for, one fault for each object; none where the edit holds.
 
     Numbers agree where they are near, and words where they are equal. A word that was left open agrees with each, and
     so does what reading leaves open, such as a turn.
@@ -28,10 +48,10 @@ def find_faults(asked: Tensor, seen: Tensor, model: Model) -> tuple[str, ...]:
     >>> from energycomp.testing import tinted_model
     >>> model = tinted_model()
     >>> asked = model.conditioner.parse(0.25, 0.5, tint="red")
-    >>> find_faults(asked, model.conditioner.parse(0.26, 0.5, tint="blue"), model)
-    ('red 0.25 0.50 is read as blue 0.26 0.50',)
+    >>> print(*find_faults(asked, model.conditioner.parse(0.26, 0.5, tint="blue"), model))
+    red 0.25 0.50 is read as blue 0.26 0.50
     >>> find_faults(asked, asked[:0], model)
-    ('red 0.25 0.50 is missing',)
+    (Fault(text='red 0.25 0.50 is missing', row=0),)
     """
     # Compare the numbers and the words of each pair
     distance, differing = _distances(asked, seen, model)
@@ -47,10 +67,10 @@ def find_faults(asked: Tensor, seen: Tensor, model: Model) -> tuple[str, ...]:
     faults = []
     for k, text in enumerate(texts):
         if k not in matched:
-            faults.append(f"{text} is missing")
+            faults.append(Fault(f"{text} is missing", k))
         elif differing[k, matched[k]]:
-            faults.append(f"{text} is read as {others[matched[k]]}")
-    faults += [f"{text} was not asked for" for j, text in enumerate(others) if j not in matched.values()]
+            faults.append(Fault(f"{text} is read as {others[matched[k]]}", k))
+    faults += [Fault(f"{text} was not asked for") for j, text in enumerate(others) if j not in matched.values()]
     return tuple(faults)
 
 

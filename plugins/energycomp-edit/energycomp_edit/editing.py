@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from energycomp.inference import OutOfDistributionWarning, Search, Solution, Sol
 from energycomp.models import Model, model_of
 from energycomp.progress import display, working
 from energycomp.seeds import as_generator
-from energycomp_edit.canvas import repaint_image
+from energycomp_edit.canvas import make_painter
 from energycomp_edit.checking import find_faults
 from energycomp_edit.plan import make_plan
 
@@ -134,7 +134,8 @@ def edit(
     pixels stay as they are.
 
     The result is read as the image was, and compared with what was asked for: `Edit.faults`. Where they differ, the
-    change is sampled again from other noise, and the result with the fewest faults is kept.
+    change is sampled again from other noise, moved objects with faults included. The result with the fewest faults is
+    kept.
 
     The cost is that of `infer`, (K + 1) DRAWS network evaluations for the outlines of K
     components, (N + 1) DRAWS for N that arrive, 3 DRAWS for each that moves, and K + 1 per step. New words cost twice
@@ -182,17 +183,22 @@ def edit(
     before = view_of(model, plan.old, image=image)
     made = list[Edit]()
     with count_rows() as spent:
-        samples = repaint_image(image, model, plan, steps=steps, generator=generator, progress=progress)
+        paint = make_painter(image, model, plan, steps=steps, generator=generator, progress=progress)
+        resampled: AbstractSet[int] = frozenset()
         for tried in range(1, tries + 1):
             # Sample the change, and read the result
             with torch.no_grad():
-                result, sample, mask = next(samples)
+                result, sample, mask = paint(resampled)
             with display(show=progress), working("energycomp: reading the result ..."):
                 seen = _read_again(result, model, solver, generator)
             faults = find_faults(plan.values, seen.conditions, model)
-            made.append(Edit(result, sample, mask, plan.values, solution, seen, faults, tried, 0, before))
+            texts = tuple(map(str, faults))
+            made.append(Edit(result, sample, mask, plan.values, solution, seen, texts, tried, 0, before))
             if not faults:
                 break
+            # Pixels that were kept and are not read as they should be are the same in each try: sample these anew
+            rows = [fault.row for fault in faults if fault.row is not None]
+            resampled = resampled | {plan.kept[row] for row in rows if row < len(plan.kept)}
     # Keep the result with the fewest faults
     best = min(made, key=lambda one: len(one.faults))
     return attrs.evolve(best, tries=len(made), rows=spent.rows)

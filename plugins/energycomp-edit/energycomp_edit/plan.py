@@ -27,9 +27,14 @@ class Plan:
     new: tuple[Tensor, ...]
 
     @property
+    def kept(self) -> list[int]:
+        """The components that are not removed; they come first in `values`."""
+        return [k for k in range(len(self.old)) if k not in self.gone]
+
+    @property
     def values(self) -> Tensor:
         """Values of the new composition: the old order, then the added ones."""
-        stays = [self.changed.get(k, value) for k, value in enumerate(self.old) if k not in self.gone]
+        stays = [self.changed.get(k, self.old[k]) for k in self.kept]
         return torch.stack([*stays, *self.new]) if stays or self.new else self.old[:0]
 
 

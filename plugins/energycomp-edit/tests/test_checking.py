@@ -1,7 +1,6 @@
 """What an edit says of its result: a reading of it, compared with what was asked for, and another try."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from energycomp import Solution
 from energycomp.images import to_output, to_unit
-from energycomp.testing import TintedSquare, bumps_model, planted, tinted_model
+from energycomp.testing import TintedSquare, UnitSquare, bumps_model, planted, tinted_model
 from energycomp_edit import edit
 from energycomp_edit.canvas import Repainting
 from energycomp_edit.checking import find_faults
@@ -24,6 +23,13 @@ PLACES = torch.tensor([[0.2, 0.2], [0.8, 0.3], [0.3, 0.8]])
 ASKED = PLACES[1:]  # after the first one is removed
 
 
+class Places(UnitSquare):
+    """Values that say that they are places."""
+
+    def describe(self, value: Tensor) -> Any:
+        return {"x": float(value[0]), "y": float(value[1])}
+
+
 def answer(values: Tensor) -> Solution:
     return Solution(values, count=len(values), error=0.0, stderr=0.0, rows=7)
 
@@ -32,13 +38,12 @@ def edit_with_results(monkeypatch: pytest.MonkeyPatch, *results: Tensor, **optio
     """An edit whose samples are images of these values, and how many of them were asked for."""
     asked = list[int]()
 
-    def samples(*_: Any, **__: Any) -> Iterator[tuple[Image.Image, Tensor, Tensor]]:
-        for number, values in enumerate(results):
-            asked.append(number)
-            sample = planted(MODEL, values)
-            yield to_output(sample, "pil")[0], sample, torch.ones(1, 1, 16, 16)
+    def paint(_: Any) -> tuple[Image.Image, Tensor, Tensor]:
+        asked.append(len(asked))
+        sample = planted(MODEL, results[asked[-1]])
+        return to_output(sample, "pil")[0], sample, torch.ones(1, 1, 16, 16)
 
-    monkeypatch.setattr("energycomp_edit.editing.repaint_image", samples)
+    monkeypatch.setattr("energycomp_edit.editing.make_painter", lambda *_, **__: paint)
     image = to_unit(planted(MODEL, PLACES)[0])
     done = edit(image, MODEL, remove=[0], solution=answer(PLACES), progress=False, **options)
     return done, asked
@@ -61,6 +66,30 @@ def test_an_edit_that_fails_says_what_is_there_and_keeps_the_best_of_three(monke
     assert str(done).startswith(f"3 objects before, 3 after, not as asked: {done.faults[0]}; 100%")
     done, asked = edit_with_results(monkeypatch, PLACES, ASKED, tries=1)
     assert (asked, done.tries, len(done.faults)) == ([0], 1, 1)
+
+
+def test_a_moved_object_that_is_misread_is_sampled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pixels are the same in each try, so that cutting it out once more would be read alike."""
+    given: list[set[int]] = []
+
+    def paint(resampled: Any) -> tuple[Image.Image, Tensor, Tensor]:
+        given.append({*resampled})
+        sample = planted(MODEL, PLACES[1:])  # the moved object is missing
+        return to_output(sample, "pil")[0], sample, torch.ones(1, 1, 16, 16)
+
+    monkeypatch.setattr("energycomp_edit.editing.make_painter", lambda *_, **__: paint)
+    image = to_unit(planted(MODEL, PLACES)[0])
+    options: dict[str, Any] = {"solution": answer(PLACES), "tries": 2, "progress": False}
+    edit(image, MODEL, move={0: (0.5, 0.5)}, **options)
+    assert given == [set(), {0}]
+    # What is sampled anew is not cut out
+    model = attrs.evolve(MODEL, conditioner=Places())
+    plan = Plan(PLACES, (), {0: torch.tensor([0.5, 0.5])}, ())
+    photo = planted(MODEL, PLACES)
+    painting = Repainting(photo, photo, model, plan, 4, torch.Generator().manual_seed(0), progress=False)
+    monkeypatch.setattr("energycomp_edit.canvas.placed", lambda *_, **__: pytest.fail("cut out"))
+    with torch.no_grad():
+        assert painting.edited([0])[0].shape == photo.shape
 
 
 def test_rows_are_those_of_all_tries(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +122,7 @@ FAULTS: dict[str, tuple[list[Tensor], list[Tensor], tuple[str, ...]]] = {
 def test_faults_name_each_object(name: str) -> None:
     asked, seen, expected = FAULTS[name]
     values = [torch.cat([RED[:0], *some]) for some in (asked, seen)]
-    assert find_faults(*values, TINTED) == expected
+    assert tuple(map(str, find_faults(*values, TINTED))) == expected
 
 
 class Drawing(TintedSquare):
