@@ -16,8 +16,18 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.fields import is_whole
 from energycomp.images import grid, html, open_window, png
-from energycomp.inference import OutOfDistributionWarning, Search, Solution, Solver, View, answer_text, view_of
+from energycomp.inference import (
+    OutOfDistributionWarning,
+    Search,
+    Solution,
+    Solver,
+    View,
+    answer_text,
+    make_problem,
+    view_of,
+)
 from energycomp.models import Model, model_of
+from energycomp.plugins import object_of
 from energycomp.progress import display, working
 from energycomp.seeds import as_generator
 from energycomp_edit.canvas import make_painter
@@ -179,6 +189,7 @@ def edit(
         with display(show=progress), working("energycomp: reading the image ..."):
             solution = Search(solver, count).read(image, model, generator)
     plan = make_plan(solution.conditions, model, move or {}, set or {}, remove, add)
+    _check_reader(image, model, solver)
     steps = num_inference_steps or model.defaults.num_inference_steps
     before = view_of(model, plan.old, image=image)
     made = list[Edit]()
@@ -202,6 +213,12 @@ def edit(
     # Keep the result with the fewest faults
     best = min(made, key=lambda one: len(one.faults))
     return attrs.evolve(best, tries=len(made), rows=spent.rows)
+
+
+def _check_reader(image: Any, model: Model, solver: Any) -> None:
+    """Refuses a solver that cannot read the result before anything is sampled; raises `InputError`."""
+    reader: Solver = object_of("solvers", model.defaults.solver if solver is None else solver)
+    make_problem(model.encode(image), model).check(reader.needs, type(reader).__name__)
 
 
 def _read_again(image: Image.Image, model: Model, solver: Any, generator: torch.Generator) -> Solution:

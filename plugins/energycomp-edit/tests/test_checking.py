@@ -10,6 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from energycomp import Solution
+from energycomp.denoisers import count_rows
+from energycomp.errors import InputError
 from energycomp.images import to_output, to_unit
 from energycomp.testing import TintedSquare, UnitSquare, bumps_model, planted, tinted_model
 from energycomp_edit import edit
@@ -90,6 +92,13 @@ def test_a_moved_object_that_is_misread_is_sampled_anew(monkeypatch: pytest.Monk
     monkeypatch.setattr("energycomp_edit.canvas.placed", lambda *_, **__: pytest.fail("cut out"))
     with torch.no_grad():
         assert painting.edited([0])[0].shape == photo.shape
+
+
+def test_a_solver_that_cannot_read_the_result_is_refused_before_anything_is_sampled() -> None:
+    image = to_unit(planted(MODEL, PLACES)[0])
+    with count_rows() as spent, pytest.raises(InputError, match="got continuous slots for 'Enumerate'"):
+        edit(image, MODEL, remove=[0], solution=answer(PLACES), solver="enumerate", progress=False)
+    assert spent.rows == 0
 
 
 def test_rows_are_those_of_all_tries(monkeypatch: pytest.MonkeyPatch) -> None:
