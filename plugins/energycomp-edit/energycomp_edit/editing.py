@@ -113,8 +113,7 @@ class Edit:
 
     def _repr_html_(self) -> str:
         reasons = [f"warning: {warning}" for warning in self.solution.warnings]
-        after = {"objects": self.after.rows, "noun": self.after.noun}
-        return html(answer_text(after, *reasons, str(self)), self.picture(side=NOTEBOOK))
+        return html(answer_text(self.new_solution.record(), *reasons, str(self)), self.picture(side=NOTEBOOK))
 
     def _repr_png_(self) -> bytes:
         return png(self.picture(side=NOTEBOOK))
