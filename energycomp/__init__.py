@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         HasEnergy as HasEnergy,
         crop as crop,
         during as during,
+        frames as frames,
+        items as items,
         on as on,
         ramp as ramp,
         region as region,
@@ -46,12 +48,20 @@ if TYPE_CHECKING:
     )
     from energycomp.inference.infer import infer as infer
     from energycomp.models import Model as Model, adopt as adopt, load as load
-    from energycomp.plugins import hookimpl as hookimpl
+    from energycomp.plugins import hookimpl as hookimpl, list_models as list_models
     from energycomp.sampling import Composer as Composer
 
 __version__ = "0.2.0"
 
-__getattr__, __all__ = first_use(__name__, __file__)
+
+def _homes_of(name: str) -> tuple[str, ...]:
+    """The plugins that have a name, which are imported only once it is asked for."""
+    from energycomp.plugins import homes_of
+
+    return homes_of(name)
+
+
+__getattr__, __all__ = first_use(__name__, __file__, homes_of=_homes_of)
 
 
 def __dir__() -> list[str]:

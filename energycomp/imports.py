@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 COMPILER = "torch._dynamo"
 
 
-def first_use(package: str, file: str) -> tuple[Callable[[str], Any], list[str]]:
+def first_use(
+    package: str, file: str, *, homes_of: Callable[[str], Sequence[str]] | None = None
+) -> tuple[Callable[[str], Any], list[str]]:
     """The `__getattr__` and the `__all__` of a package whose names are imported when they are first used.
 
     The names are those that `if TYPE_CHECKING:` in the file imports for type checkers, so that they are written once.
+    Those of the standard library, such as `Callable`, are none of the package's.
     No module has the name of what is resolved: Python binds a module that it imports to its package, and
     `__getattr__` would not be called.
 
     Args:
         package: `__name__` of the package.
         file: `__file__` of the package.
+        homes_of: the other packages that have a name, which the AttributeError then names.
 
     >>> import energycomp
     >>> resolve, names = first_use("energycomp", energycomp.__file__)
@@ -32,11 +37,18 @@ def first_use(package: str, file: str) -> tuple[Callable[[str], Any], list[str]]
     body = ast.parse(Path(file).read_text(encoding="utf-8")).body
     block = next(node for node in body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     imported = [node for node in block.body if isinstance(node, ast.ImportFrom)]
-    modules = {alias.asname or alias.name: str(node.module) for node in imported for alias in node.names}
+    own = [node for node in imported if str(node.module).partition(".")[0] not in sys.stdlib_module_names]
+    modules = {alias.asname or alias.name: str(node.module) for node in own for alias in node.names}
 
     def resolve(name: str) -> Any:
         if name not in modules:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            message = f"module {package!r} has no attribute {name!r}"
+            # Python asks for a module by this function before it imports it, and for names of its own
+            is_own = name.startswith("_") or find_spec(f"{package}.{name}") is not None
+            homes = () if homes_of is None or is_own else homes_of(name)
+            if homes:
+                message += f"; use {' or '.join(f'{home}.{name}' for home in homes)}"
+            raise AttributeError(message, name=name, obj=sys.modules[package])
         value = getattr(import_module(modules[name]), name)
         setattr(sys.modules[package], name, value)  # the next look-up does not come here
         return value

@@ -45,5 +45,6 @@ from energycomp.inference.view import (
     answer_cells as answer_cells,
     answer_line as answer_line,
     answer_text as answer_text,
+    row_text as row_text,
     view_of as view_of,
 )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypedDict, Unpack, overload
 
 import attrs
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from energycomp.components.conditioning import groups_of
@@ -26,6 +28,30 @@ from energycomp.models.given import model_of
 from energycomp.models.model import Model
 from energycomp.progress import display, working
 
+Many: TypeAlias = list[Image.Image] | list[Tensor] | list[str] | list[Path] | list[np.ndarray[Any, Any]]
+"""Several images, each as `infer` takes one."""
+
+
+class Options(TypedDict, total=False):
+    """The options of `infer`, for type checkers."""
+
+    solver: Solver | type[Solver] | str | None
+    count: int | Sequence[int] | None
+    candidates: Any
+    attributes: bool
+    last: bool
+    prior: Any
+    generator: int | torch.Generator | None
+    progress: bool
+
+
+@overload
+def infer(image: Many, model: Model | str | Path, **options: Unpack[Options]) -> list[Solution]: ...
+
+
+@overload
+def infer(image: Any, model: Model | str | Path, **options: Unpack[Options]) -> Solution: ...
+
 
 def infer(
     image: Any,
@@ -39,12 +65,12 @@ def infer(
     prior: Any = None,
     generator: int | torch.Generator | None = None,
     progress: bool = True,
-) -> Solution:
+) -> Solution | list[Solution]:
     """Finds the values, and their number, whose composition explains an image best (thesis eqs 5.7, 5.9).
 
     Args:
         image: one image: a path, Pillow image, uint8 array (H, W, 3) or (H, W), or float tensor (C, H, W) in [0, 1]; or
-            data that are no images, tensors of any numbers.
+            data that are no images, tensors of any numbers. A list of several is read as `infer_many` reads it.
         model: a model, or its name or folder, which is loaded for this image; load it once to read several.
         solver: an object with `solve(problem, generator=)`, its class, or a registered name; by default the model's. A
             model with an encoder, such as `decomp`, has none: use `decompose`.
@@ -59,10 +85,11 @@ def infer(
         progress: whether a terminal shows a clock and the bars of the solver.
 
     Returns:
-        The solution. Exchangeable components are sorted by their values, positions from left to right.
+        The solution, or a list of them for a list of images. Exchangeable components are sorted by their values,
+        positions from left to right.
 
     Raises:
-        InputError: more than one image, a solver that does not fit the problem, or another illegal argument.
+        InputError: several images in one tensor, a solver that does not fit the problem, or another illegal argument.
         NotFoundError: no plugin registers a solver of that name.
 
     Warns:
@@ -74,10 +101,29 @@ def infer(
     >>> solution = infer(image, model)
     >>> solution.count, solution.conditions.tolist()
     (1, [2])
+    >>> [solution.count for solution in infer([image, image], model)]
+    [1, 1]
     """
+    if _are_several(image):
+        search = {"solver": solver, "count": count, "candidates": candidates, "attributes": attributes}
+        with display(show=progress), working("energycomp: reading ..."):
+            return list(infer_many(image, model, last=last, prior=prior, seed=_seed_of(generator), **search))
     with display(show=progress), working("energycomp: reading ..."):
         model = model_of(model)
         return Search(solver, count, candidates, attributes, prior, last).read(model.given(image), model, generator)
+
+
+def _are_several(image: Any) -> bool:
+    """Whether it is a list of images or data, rather than one of numbers."""
+    kinds = str | Path | Image.Image | np.ndarray | Tensor
+    return isinstance(image, list | tuple) and len(image) > 0 and all(isinstance(one, kinds) for one in image)
+
+
+def _seed_of(generator: int | torch.Generator | None) -> int:
+    """A seed as it is, 0 for None, or one that a generator draws."""
+    if isinstance(generator, torch.Generator):
+        return int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    return 0 if generator is None else generator
 
 
 def explain(
@@ -151,7 +197,9 @@ def infer_many(
         raise InputError(f"got batch_size={batch_size}; expected at least 1, such as 8")
     # Each image is read as by `infer`, in a thread of its own: networks wait for the rows of all of them
     search = Search(solver, count, candidates, attributes, prior, last)
-    read = partial(infer, model=model_of(model), generator=seed, progress=False, **attrs.asdict(search, recurse=False))
+    read: Callable[[Any], Any] = partial(
+        infer, model=model_of(model), generator=seed, progress=False, **attrs.asdict(search, recurse=False)
+    )
     left = iter(images)
     while batch := list(islice(left, batch_size)):
         yield from run_together([partial(read, image) for image in batch])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energycomp.errors import InputError
+from energycomp.errors import InputError, NotFoundError
 from energycomp.images import html, open_window, png, save_image
 from energycomp.images.draw import SIDE
 from energycomp.inference.judgement import Judgement
 from energycomp.inference.quadratic import QuadraticForm
-from energycomp.inference.view import View, answer_line, answer_text, as_row
+from energycomp.inference.view import View, answer_line, answer_text, as_row, row_text
 
 NOTEBOOK = 320  # px, the shorter side of an image in a notebook
 
@@ -54,6 +55,12 @@ class Solution:
 
     >>> Solution(torch.zeros(2, 2), 2, error=1.5, stderr=0.1, rows=64)
     Solution(2 components, error 1.5 ± 0.1, 64 network evaluations)
+
+    Where `infer` has described it, `repr` has the words and places of its components, and how sure it is:
+
+    >>> view = View(components=({"x": 0.3, "y": 0.5, "color": "red", "shape": "cube"},))
+    >>> Solution(torch.zeros(1, 6), 1, error=1.5, stderr=0.1, rows=64, judgement=Judgement(sure=0.97), view=view)
+    Solution(1 component: red cube 0.30 0.50, sure 0.97, error 1.5 ± 0.1, 64 network evaluations)
     """
 
     conditions: Tensor
@@ -75,7 +82,14 @@ class Solution:
 
     @property
     def words(self) -> Tensor | None:
-        """(K, n_1 + ... + n_A) the posterior of all words of all attributes, or None, see `posteriors`."""
+        """(K, n_1 + ... + n_A) the posterior of all words of all attributes, or None, see `posteriors`.
+
+        They are probabilities. The words themselves are in `objects`.
+
+        >>> chances = torch.tensor([[0.25, 0.75]]), torch.tensor([[0.9, 0.1]])
+        >>> Solution(torch.zeros(1, 4), 1, 1.0, 0.1, 0, posteriors=chances).words
+        tensor([[0.2500, 0.7500, 0.9000, 0.1000]])
+        """
         return None if self.posteriors is None else torch.cat(self.posteriors, dim=1)
 
     @property
@@ -186,6 +200,32 @@ class Solution:
         """The part of the image that the model sees, at most 1024 px a side; None for data that are no images."""
         return self.view.image
 
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        """The components as records, see `table`.
+
+        >>> Solution(torch.ones(1, 2), 1, 1.5, 0.1, 64).objects
+        [{'value': [1.0, 1.0]}]
+        """
+        return self.table()
+
+    def to_pandas(self) -> Any:
+        """The components as a `pandas.DataFrame`, a row for each; certainties have columns such as "certainty.color".
+
+        Raises:
+            NotFoundError: the package pandas is not installed.
+
+        >>> Solution(torch.ones(1, 2), 1, 1.5, 0.1, 64, component_gain=torch.tensor([2.5])).to_pandas()
+                value  gain
+        0  [1.0, 1.0]   2.5
+        """
+        try:
+            pandas = import_module("pandas")
+        except ImportError as error:
+            message = "got no package pandas; expected it, which energycomp does not need otherwise"
+            raise NotFoundError(f"{message}; pip install pandas, or use solution.objects") from error
+        return pandas.json_normalize(self.table())
+
     def table(self) -> list[dict[str, Any]]:
         """One row per component, JSON data: what the conditioner says of it, its certainty, gain and probability.
 
@@ -274,7 +314,14 @@ class Solution:
 
     def __repr__(self) -> str:
         noun = "component" if self.count == 1 else "components"
-        parts = [f"{self.count} {noun}", f"error {self.error:.4g} ± {self.stderr:.2g}"]
+        parts = [f"{self.count} {noun}"]
+        # What they are, where words or numbers describe them
+        rows = self.view.rows if len(self.view.components) == self.count else []
+        if rows and all(isinstance(each, str | float | int) for row in rows for each in row.values()):
+            parts[0] += f": {'; '.join(map(row_text, rows))}"
+        if self.sure is not None:
+            parts.append(f"{self.verdict} {self.sure:.2f}")
+        parts.append(f"error {self.error:.4g} ± {self.stderr:.2g}")
         if self.typicality is not None:
             parts.append(f"typicality {self.typicality:.2g}")
         parts.append(f"{self.rows:,} network evaluations")

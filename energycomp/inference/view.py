@@ -90,7 +90,7 @@ class View:
         grey = framed(self._known_image(), side=side).convert("L").convert("RGB")
         shown = [Image.blend(grey, heat(one.clamp(min=0), grey.size), 0.7) for one in maps]
         # Its number, what it is, and how much of all it explains
-        captions = [f"{number} {_name(row)}" for number, row in enumerate(self.rows, 1)]
+        captions = [f"{number} {row_text(row)}" for number, row in enumerate(self.rows, 1)]
         if share is not None:
             captions = [f"{name}: {part:.0%}" for name, part in zip(captions, share, strict=True)]
         return grid([marked, *shown], captions=["", *captions])
@@ -110,8 +110,12 @@ def as_row(described: Any) -> dict[str, Any]:
     return dict(described) if isinstance(described, Mapping) else {"value": described}
 
 
-def _name(row: Mapping[str, Any]) -> str:
-    """What a conditioner says of a value, in one line: its words, then its numbers."""
+def row_text(row: Mapping[str, Any]) -> str:
+    """What a conditioner says of a value, in one line: its words, then its numbers.
+
+    >>> row_text({"x": 0.3, "y": 0.5, "color": "red", "shape": "cube"})
+    'red cube 0.30 0.50'
+    """
     words = [str(part) for part in row.values() if not isinstance(part, float)]
     numbers = [f"{part:.2f}" for part in row.values() if isinstance(part, float)]
     return " ".join([*words, *numbers])

@@ -27,7 +27,7 @@ from energycomp.models.hub import CARD, upload
 from energycomp.models.model_card import plain_card
 from energycomp.models.parts import ModelParts, sampling_of
 from energycomp.models.sources import check_device, dtype_of, opened
-from energycomp.seeds import as_generator
+from energycomp.seeds import as_generator, derived_seed
 
 Adapt: TypeAlias = Callable[["Model", str | Path | Mapping[str, Tensor], float], "Model"]
 """`(model, source, scale)`: the model with LoRA weights."""
@@ -70,15 +70,23 @@ class Model(ModelParts):
 
         The arguments are those of the conditioner's `parse`; or a value: `model(*value)` and `model(value)` take a row
         of `Solution.conditions`, and `compose` takes all its rows; or a text as on the command line, without a weight,
-        such as "red cube at 0.3,0.5", see `scene`.
+        such as "red cube at 0.3,0.5". A description without a place gets one that depends on the text alone: the same
+        one each time, whatever it is composed with. `scene` keeps the places of several apart.
 
         >>> from energycomp.testing import tiny_model
         >>> model = tiny_model()
         >>> model(0.3, 0.4), model(torch.tensor([0.5, 0.75]))
         (tiny(0.3, 0.4), tiny(0.5, 0.75))
+        >>> from energycomp import load
+        >>> clevr = load("clevr-small")
+        >>> clevr("red cube"), clevr("blue sphere")
+        (clevr-small(red cube at 0.573,0.735), clevr-small(blue sphere at 0.590,0.555))
         """
         text = args[0] if len(args) == 1 and not kwargs and isinstance(args[0], str) else None
         if text is not None and isinstance(self.conditioner, ReadsText):
+            if isinstance(self.conditioner, Places):
+                (text,) = self.conditioner.placed([text], as_generator(derived_seed("place", text)))
+                args = (text,)
             value = self.conditioner.read(text)
         else:
             value = parsed(self.conditioner, *args, **kwargs)

@@ -12,6 +12,8 @@ from energycomp.plugins.hookspecs import (
 from energycomp.plugins.registry import (
     find as find,
     first_party as first_party,
+    homes_of as homes_of,
+    list_models as list_models,
     listing as listing,
     names as names,
     not_found as not_found,

@@ -11,6 +11,7 @@ import difflib
 import functools
 import importlib
 import re
+import sys
 import threading
 from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, requires
@@ -156,6 +157,26 @@ def names(kind: Kind) -> tuple[str, ...]:
     ['unet2d', 'unet2d_condition']
     """
     return tuple(sorted(name for name, claims in _claims(kind).items() if len(claims) == 1))
+
+
+def list_models() -> list[str]:
+    """The names of the models that `energycomp.load` finds without a folder or the hub. Imports no torch.
+
+    >>> import energycomp
+    >>> "clevr" in energycomp.list_models()
+    True
+    """
+    return list(names("models"))
+
+
+def homes_of(name: str) -> tuple[str, ...]:
+    """The modules of plugins that export a name. Imports their top modules, and so no torch.
+
+    >>> homes_of("edit")
+    ('energycomp_edit',)
+    """
+    modules = {info.module for info in listing(load=True) if not info.error}
+    return tuple(sorted(one for one in modules if name in getattr(sys.modules.get(one), "__all__", ())))
 
 
 def register(kind: Kind, name: str, factory: Factory) -> None:

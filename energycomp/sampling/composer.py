@@ -44,6 +44,12 @@ from energycomp.seeds import Generator
 Components: TypeAlias = EnergyComponent | Sequence[EnergyComponent] | Literal[0]
 """A list to compose, or one component; to a type checker, `sum` of components may be 0."""
 
+# Names of a pipeline of diffusers that are elsewhere here.
+ELSEWHERE = {
+    "to": "move the model before it is composed, as in clevr.to('cuda')",
+    "images": "composer(...).images has them, and composer.sample(...) returns them",
+}
+
 
 class Composer(Composable):
     """The composition of components by a rule, with `sample`. It is a component, and composes as its composition does.
@@ -64,6 +70,14 @@ class Composer(Composable):
     -2 u + tiny(0.2, 0.2) + tiny(0.8, 0.8) + tiny(0.5, 0.5)
     >>> composer.sample(2, num_inference_steps=2, output_type="pt", progress=False).shape
     torch.Size([2, 3, 16, 16])
+
+    Called as a pipeline of diffusers, it samples, too:
+
+    >>> composer(2, num_inference_steps=2, output_type="pt", progress=False).images.shape
+    torch.Size([2, 3, 16, 16])
+    >>> composer.to("cuda")
+    Traceback (most recent call last):
+    AttributeError: 'Composer' object has no attribute 'to'; move the model before it is composed, as in ...
     """
 
     def __init__(self, components: Components, *, rule: Rule | None = None) -> None:
@@ -80,6 +94,21 @@ class Composer(Composable):
 
     def __repr__(self) -> str:
         return f"Composer({self.composition!r})"
+
+    def __getattr__(self, name: str) -> Any:
+        hint = f"; {ELSEWHERE[name]}" if name in ELSEWHERE else ""
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
+
+    def __call__(self, n: int | None = None, *, return_dict: bool = True, **options: Any) -> Any:
+        """`sample`, as a pipeline of diffusers is called: an object with `images`, or a tuple of one.
+
+        >>> from energycomp.testing import tiny_model
+        >>> model = tiny_model()
+        >>> composer = Composer([model(0.2, 0.2), model(0.8, 0.8)])
+        >>> composer(num_inference_steps=2, generator=0, progress=False).images[0].size
+        (16, 16)
+        """
+        return self.sample(n, return_dict=return_dict, **options)
 
     @property
     def terms(self) -> Mapping[Any, AnyWeight]:

@@ -163,7 +163,7 @@ def test_a_solution_keeps_its_image_and_says_what_it_found(solution: Solution) -
     assert text.splitlines()[-1].startswith("2 objects, fit ")
     assert all(f"{row['gain']:.3g}" in text for row in rows)
     assert "\n" not in repr(solution)
-    assert repr(solution).startswith("Solution(2 components, error ")
+    assert repr(solution).startswith("Solution(2 components")
 
 
 def test_a_solution_shows_and_saves_the_marked_image_and_the_table(
@@ -294,7 +294,7 @@ def test_an_edit_shows_both_images(monkeypatch: pytest.MonkeyPatch) -> None:
     image = to_unit(planted(model, PLACES)[0])
     edited = edit(image, model, remove=[0], add=[(0.2, 0.8)], solution=found, progress=False)
     assert edited.solution is found
-    assert str(edited).startswith("2 objects before, 2 after; ")
+    assert str(edited).startswith("2 objects before, 2 after, as asked; ")
     assert "\n" not in repr(edited)
     assert "0.8" in checked(edited._repr_html_()).text
     assert picture(edited._repr_html_()).size == (2 * 258 + 2, 256 + 4 + 20)
@@ -305,7 +305,7 @@ def test_an_edit_shows_both_images(monkeypatch: pytest.MonkeyPatch) -> None:
     assert opened[0].size == edited.picture().size
     silent = saying("nothing to say", num_inference_steps=4)
     emptied = edit(image, silent, remove=[0, 1], solution=found, progress=False)
-    assert str(emptied).startswith("2 objects before, 0 after; ")
+    assert str(emptied).startswith("2 objects before, 0 after, as asked; ")
     checked(emptied._repr_html_())
 
 

@@ -149,7 +149,15 @@ def test_an_edit_changes_attributes_in_place(change: dict[str, Any]) -> None:
     image = planted(MODEL, TRUE[[0, 2]])
     solution = infer(to_unit(image), MODEL, solver="pursuit")
     new = {**MODEL.conditioner.describe(solution.conditions[0]), **change}
-    edited = edit(to_unit(image[0]), MODEL, move={0: new}, solution=solution, num_inference_steps=10, progress=False)
+    edited = edit(
+        to_unit(image[0]),
+        MODEL,
+        move={0: new},
+        solution=solution,
+        solver="pursuit",
+        num_inference_steps=10,
+        progress=False,
+    )
     again = infer(edited.image, MODEL, solver="pursuit")
     described = MODEL.conditioner.describe(again.conditions[0])
     assert {name: described[name] for name in change} == change

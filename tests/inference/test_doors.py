@@ -249,8 +249,8 @@ def trained(generator: Any) -> Tensor:
 
 
 def edited_sample(generator: Any) -> Tensor:
-    model = bumps_model(num_inference_steps=4, scheduler="DDPMScheduler")
-    given: Any = {"remove": [0], "solution": Solution(PLACES, 2, 0.0, 0.0, 0), "progress": False}
+    model = bumps_model(num_inference_steps=4, scheduler="DDPMScheduler", solver="pursuit")
+    given: Any = {"remove": [0], "solution": Solution(PLACES, 2, 0.0, 0.0, 0), "tries": 1, "progress": False}
     return edit(to_unit(planted(model, PLACES)), model, generator=generator, **given).sample
 
 

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
 from types import ModuleType
 
 import pytest
 
 import energycomp
+from energycomp.imports import first_use
 
 # Printed by the child itself when it ends, whatever it ran before.
 HEAVY = """
@@ -39,6 +41,46 @@ def test_every_public_name_resolves_and_completion_offers_no_other() -> None:
     offered = {name for name in dir(energycomp) if not name.startswith("_")}
     assert {name for name in offered if not isinstance(getattr(energycomp, name), ModuleType)} == {*energycomp.__all__}
     assert [name for name in energycomp.__all__ if getattr(energycomp, name) is None] == []
-    assert not offered & {"annotations", "TYPE_CHECKING", "items", "frames", "first_use"}
-    with pytest.raises(AttributeError, match="no attribute 'Compozer'"):
+    assert not offered & {"annotations", "TYPE_CHECKING", "first_use"}
+    with pytest.raises(AttributeError, match=r"no attribute 'Compozer'$") as caught:
         _ = energycomp.Compozer
+    assert (caught.value.name, caught.value.obj) == ("Compozer", energycomp)  # Python suggests Composer by these
+
+
+def test_a_name_of_a_plugin_is_named_where_it_is() -> None:
+    for name, home in (("edit", "energycomp_edit.edit"), ("Pursuit", "energycomp_solvers.Pursuit")):
+        with pytest.raises(AttributeError, match=rf"no attribute '{name}'; use {home}$"):
+            getattr(energycomp, name)
+    assert not hasattr(energycomp, "__wrapped__")
+
+
+def test_a_module_that_is_not_imported_yet_is_no_name_of_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`from energycomp import seeds` asks for the name first, and must load no plugin for it."""
+    asked: list[str] = []
+    resolve, _ = first_use("energycomp", str(energycomp.__file__), homes_of=lambda name: asked.append(name) or ())
+    for name in ("seeds", "__path__x", "nothing"):
+        with pytest.raises(AttributeError):
+            resolve(name)
+    assert asked == ["nothing"]
+
+
+PLUGINS = ["batch", "clevr", "decomp", "edit", "faces", "lab", "samplers", "scenes", "slots", "solvers"]
+
+
+def test_packages_export_their_classes_and_import_no_torch_for_it() -> None:
+    code = f"import sys, energycomp; from importlib import import_module\nfor name in {PLUGINS}:\n"
+    code += "    names = import_module('energycomp_' + name).__all__\n    assert names and 'Mapping' not in names"
+    code += "\nassert energycomp.list_models()[0] == 'clevr' and 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    for name in PLUGINS:
+        module = import_module(f"energycomp_{name}")
+        assert all(getattr(module, one) is not None for one in module.__all__)
+
+
+def test_solvers_are_imported_by_the_name_that_the_pages_have() -> None:
+    from energycomp import frames, items
+    from energycomp_samplers import SMC
+    from energycomp_solvers import SGD, Beam, Enumerate, Pursuit, Relaxed, Weights
+
+    made = (Pursuit, SGD, Enumerate, Beam, Weights, Relaxed, SMC, frames, items)
+    assert all(map(callable, made))

@@ -181,7 +181,7 @@ def score(model: Model, source: DataSource) -> Report:
 
 def refused(model: Model) -> None:
     """What a type checker must refuse: a comment below is an error if nothing is wrong on its line."""
-    energycomp.infer("scene.png", model, solver=Pairs())  # type: ignore[arg-type]
+    energycomp.infer("scene.png", model, solver=Pairs())  # type: ignore[call-overload]
     Model(name="pairs", denoiser=Net())  # type: ignore[call-arg, arg-type]
 
 

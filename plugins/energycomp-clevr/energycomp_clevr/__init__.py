@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from energycomp.imports import first_use
 from energycomp.plugins import hookimpl, lazy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = [
-    "energycomp_register_conditioners",
-    "energycomp_register_models",
-    "energycomp_register_networks",
-    "energycomp_register_recipes",
-]
+    from energycomp_clevr.coordinates import Coordinates as Coordinates
+    from energycomp_clevr.objects import Objects as Objects
+
+__getattr__, __all__ = first_use(__name__, __file__)
 
 
 @hookimpl

@@ -105,7 +105,7 @@ def test_another_shape_is_not_drawn_into_the_old_outline(
     drawn = []
     monkeypatch.setattr("energycomp_edit.canvas.redraw", lambda *given, **_: drawn.append(given) or given[2])
     new = {**model.conditioner.describe(values[0]), **word}
-    energycomp_edit.edit(scene, model, move={0: new}, solution=solution, num_inference_steps=2, progress=False)
+    energycomp_edit.edit(scene, model, move={0: new}, solution=solution, tries=1, num_inference_steps=2, progress=False)
     assert len(drawn) == over
 
 

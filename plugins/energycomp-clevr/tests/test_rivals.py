@@ -105,7 +105,9 @@ def test_a_removed_object_leaves_no_scrap_of_itself_or_its_shadow() -> None:
     scene = ClevrSource().examples("synthetic:3-4", count=1, seed=5)[0]
     values, image = true_values(scene, model.conditioner), to_output(scene.image[None].float(), "pil")[0]
     answer = Solution(values, len(values), 0.0, 0.0, 0)
-    edited = energycomp_edit.edit(image, model, remove=[0], solution=answer, num_inference_steps=1, progress=False)
+    edited = energycomp_edit.edit(
+        image, model, remove=[0], solution=answer, tries=1, num_inference_steps=1, progress=False
+    )
     light, (y, x) = np.asarray(image, dtype=float).mean(2), np.mgrid[:64, :64] / 64
     places = [model.conditioner.describe(value) for value in values]
     own, *others = (np.hypot(x - place["x"], y - place["y"]) for place in places)

@@ -28,6 +28,7 @@ from energycomp_clevr.objects import Objects
 from energycomp_clevr.turns import read_turns
 from energycomp_clevr.viewpoint import AXES, Viewpoint
 from energycomp_edit import edit
+from energycomp_edit.plan import fill_open
 from energycomp_lab.checks import check_conditioner
 
 TURNED, PLAIN = Objects(viewpoint=True, turns=True), Objects()
@@ -202,12 +203,14 @@ def test_pictures_that_are_not_square_are_edited_and_explained(turned: Model) ->
     values = torch.cat([parse(0.2, 0.4, color="red", shape="cube"), parse(0.7, 0.6, shape="sphere")])
     solution = explain(image, turned, values)
     assert solution.maps().shape == (2, 16, 24)
-    options: dict[str, Any] = {"solution": solution, "generator": 0, "progress": False}
+    options: dict[str, Any] = {"solution": solution, "tries": 1, "generator": 0, "progress": False}
     done = edit(image, turned, set={0: {"turn": "45"}}, add=[{"x": 0.5, "y": 0.5, "shape": "cube"}], **options)
     assert done.image.size == (48, 32)
     assert done.mask.shape == (1, 1, 16, 24)
     assert done.values[0].tolist() == parse(0.2, 0.4, color="red", shape="cube", turn=45)[0].tolist()
-    assert 1 <= done.values[2, 6] <= 90  # drawn, since it is sampled
+    assert done.values[2, 6] == 0  # open, as it was asked for; what is sampled has one
+    (sampled,) = fill_open(turned, [done.values[2]], torch.Generator().manual_seed(0))
+    assert 1 <= sampled[6] <= 90
     round_one = edit(image, turned, set={0: {"shape": "sphere"}}, **options)
     assert turned.conditioner.describe(round_one.values[0]).keys() == {"x", "y", "color", "shape"}
     with pytest.raises(InputError, match="got turn='45' with shape='sphere'"):
@@ -224,7 +227,7 @@ def test_the_command_edit_sets_a_turn(turned: Model, tmp_path: Path, monkeypatch
     Image.new("RGB", (24, 16), "gray").save("gray.png")
     command = ["edit", "turned", "gray.png", "--count", "1", "--steps", "2", "--json", "--set"]
     done = CliRunner().invoke(app, [*command, "1:shape=cube,turn=45"], catch_exceptions=False)
-    assert json.loads(done.stdout)["after"][0]["turn"] == 45
+    assert json.loads(done.stdout)["asked"][0]["turn"] == 45
     for said, expected in [
         ("1:turn=around", "expected a whole number, such as 30"),
         ("1:colour=red", "expected one of size, color, material, shape, turn"),

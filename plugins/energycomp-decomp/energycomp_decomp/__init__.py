@@ -13,17 +13,7 @@ if TYPE_CHECKING:
     from energycomp_decomp.by_color import masks_by_color as masks_by_color
     from energycomp_decomp.diffusion import DiffusionDecomposer as DiffusionDecomposer
 
-__all__ = [
-    "DiffusionDecomposer",
-    "energycomp_register_decomposers",
-    "energycomp_register_encoders",
-    "energycomp_register_models",
-    "energycomp_register_networks",
-    "energycomp_register_recipes",
-    "masks_by_color",
-]
-
-__getattr__, _ = first_use(__name__, __file__)
+__getattr__, __all__ = first_use(__name__, __file__)
 
 
 @hookimpl

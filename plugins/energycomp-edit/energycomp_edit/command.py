@@ -68,6 +68,9 @@ def edit(
     ] = None,
     solver: SolverName = None,
     count: Count = None,
+    tries: Annotated[
+        int, typer.Option(min=1, help="Most samples of the change; the one that is read best is kept.")
+    ] = 3,
     steps: Steps = None,
     no_metadata: NoMetadata = False,
 ) -> None:
@@ -81,7 +84,8 @@ def edit(
 
     Objects are numbered as `energycomp infer` prints them for the same --seed, --count and --solver. A moved object
     keeps its pixels. New attributes are drawn over the object where its outline can stay; an object that is added, or
-    that gets another outline, is sampled anew. What is written has 8 bits a channel and no transparency.
+    that gets another outline, is sampled anew. The result is read again, and sampled again where it is not as asked.
+    What is written has 8 bits a channel and no transparency.
     """
     check_png(out)
     if strip is not None:
@@ -94,7 +98,7 @@ def edit(
         import torch
 
         from energycomp.images import save_image
-        from energycomp.inference import OutOfDistributionWarning, infer
+        from energycomp.inference import OutOfDistributionWarning, infer, view_of
         from energycomp.plugins import find
         from energycomp_edit import edit as edited_by
 
@@ -119,18 +123,26 @@ def edit(
         remove=[_index(number, solution, loaded) for number in remove or []],
         add=added,
         solution=solution,
+        solver=chosen,
+        tries=tries,
         num_inference_steps=steps,
         generator=generator,
     )
-    after = list(edited.after.components)
-    formula = None if no_metadata else formula_of(run, model, loaded, [], image=sha256_of(image), objects=after)
+    asked = list(view_of(loaded, edited.values).components)
+    formula = None if no_metadata else formula_of(run, model, loaded, [], image=sha256_of(image), objects=asked)
     save_image(edited.image, out, formula=formula)
     if strip is not None:
         save_image(edited.picture(), strip, cells=2, formula=formula)
+    for warning in edited.new_solution.warnings:
+        typer.echo(f"energycomp: warning: {out}: {warning}", err=True)
     report = {
         "path": str(out),
         "before": list(edited.before.components),
-        "after": after,
+        "after": list(edited.after.components),
+        "asked": asked,
+        "faults": list(edited.faults),
+        "sure": edited.new_solution.sure,
+        "tries": edited.tries,
         "repainted": float(edited.mask.mean()),
         "out_of_distribution": solution.out_of_distribution,
         "rows": solution.rows + edited.rows,

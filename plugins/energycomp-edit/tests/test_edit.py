@@ -77,15 +77,15 @@ def test_the_picture_becomes_that_of_the_new_composition(model: Model, options: 
 def test_rows_are_those_of_the_fields_and_of_the_steps_and_it_reads_the_picture_itself(model: Model) -> None:
     edited = change(model, remove=[0], add=[(0.8, 0.8)])
     fields = (3 + 1 + 2) * DRAWS  # the rows of all components and of u, then those of what comes and of u
-    assert edited.rows == fields + 10 * (3 + 1)
-    assert edited.solution.rows == 7
+    assert edited.rows == fields + 10 * (3 + 1) + edited.new_solution.rows
+    assert (edited.solution.rows, edited.tries, edited.faults) == (7, 1, ())
     edited = edit(to_unit(planted(model, PLACES)[0]), model, remove=[0], count=3, progress=False)
     assert edited.solution.count == 3
     assert len(edited.values) == 2
 
 
 def test_a_moved_place_takes_its_pixels_along() -> None:
-    model = attrs.evolve(bumps_model(num_inference_steps=10), conditioner=Places())
+    model = attrs.evolve(bumps_model(num_inference_steps=10, solver="pursuit"), conditioner=Places())
     image = to_unit(planted(model, PLACES)[0])
     edited = change(model, image, move={1: (0.8, 0.55)})
     before, after = np.asarray(to_output(planted(model, PLACES), "pil")[0]), np.asarray(edited.image)
@@ -136,7 +136,7 @@ def test_what_differs_around_the_mask_is_continued_into_it() -> None:
 def test_it_repeats() -> None:
     options: dict[str, Any] = {"solution": answer(PLACES[:0]), "num_inference_steps": 4, "progress": False}
     one, two, three = (
-        edit(torch.zeros(3, 16, 16), tiny_model(), add=[(0.2, 0.3)], generator=seeded(seed), **options)
+        edit(torch.zeros(3, 16, 16), tiny_model(solver="pursuit"), add=[(0.2, 0.3)], generator=seeded(seed), **options)
         for seed in (1, 1, 2)
     )
     assert torch.equal(one.sample, two.sample)
@@ -255,7 +255,7 @@ def test_differences_share_their_draws_and_are_decoded_along_their_main_directio
 
 
 def test_a_moved_object_keeps_the_attributes_that_its_new_value_leaves_open() -> None:
-    tinted = tinted_model(num_inference_steps=2)
+    tinted = tinted_model(num_inference_steps=2, solver="pursuit")
     values = torch.tensor([[0.2, 0.3, 1.0, 2.0], [0.7, 0.7, 2.0, 1.0]])
     options: dict[str, Any] = {"solution": answer(values), "progress": False}
     moved = edit(to_unit(planted(tinted, values)[0]), tinted, move={0: (0.4, 0.4)}, **options)
@@ -265,7 +265,7 @@ def test_a_moved_object_keeps_the_attributes_that_its_new_value_leaves_open() ->
 
 
 def test_new_words_keep_the_place_of_a_move_and_the_words_that_it_leaves_open() -> None:
-    model = tinted_model(num_inference_steps=2)
+    model = tinted_model(num_inference_steps=2, solver="pursuit")
     parse = model.conditioner.parse
     read, other = parse(0.5, 0.5, tint="red"), parse(0.1, 0.9, width="wide")
     found = answer(torch.cat([read, other]))
@@ -284,7 +284,7 @@ def test_new_words_keep_the_place_of_a_move_and_the_words_that_it_leaves_open() 
 
 def test_new_words_are_drawn_over_an_object_whose_grain_stays() -> None:
     """The tint changes by as much as the model says, under a grain of 96x96 pixels that the model cannot draw."""
-    model = tinted_model(num_inference_steps=20)
+    model = tinted_model(num_inference_steps=20, solver="pursuit")
     parse = model.conditioner.parse
     found = torch.cat([parse(0.3, 0.3, tint="red"), parse(0.75, 0.7, tint="blue")])
     grain = 0.04 * torch.randn(1, 1, 96, 96, generator=seeded(0))
@@ -298,7 +298,7 @@ def test_new_words_are_drawn_over_an_object_whose_grain_stays() -> None:
     assert np.array_equal(after[60:, 60:], before[60:, 60:])
     # The rows of all components and of u, then those of the changed one and of u
     fields, drawing, reading = (2 + 1 + 2) * DRAWS, 20 * (3 + 3), (2 * 2 + 1) * DRAWS
-    assert edited.rows == fields + drawing + reading
+    assert edited.rows == fields + drawing + reading + edited.new_solution.rows
 
 
 def test_outlines_follow_the_edges_of_the_photo_have_no_holes_and_no_scraps() -> None:
@@ -315,7 +315,7 @@ def test_outlines_follow_the_edges_of_the_photo_have_no_holes_and_no_scraps() ->
 
 
 def test_the_only_object_is_moved_under_a_rule_that_needs_one() -> None:
-    model = attrs.evolve(bumps_model(num_inference_steps=4), conditioner=Places())
+    model = attrs.evolve(bumps_model(num_inference_steps=4, solver="pursuit"), conditioner=Places())
     alone = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, rule="mean"))
     image = to_unit(planted(model, PLACES[:1])[0])
     edited = edit(image, alone, move={0: (0.7, 0.7)}, solution=answer(PLACES[:1]), progress=False)

@@ -18,7 +18,10 @@ def test_edit_changes_the_objects_that_infer_numbers(run: Run, model: Path, pict
     arguments = ["--move", "1:0.5,0.75", "--add", "0.1,0.2", "--steps", 2, "-o", "new/out.png", "--strip", "strip.png"]
     code, out, _ = run("edit", model, pictures / "a/one.png", *arguments)
     assert code == 0
-    assert re.fullmatch(r"1 object before, 2 after; \d+% of the image changed\nnew/out.png\nstrip.png\n", out)
+    # The untrained model sees nothing in the result, and the command says so
+    missing = "not as asked: 0.50 0.75 is missing; 0.10 0.20 is missing"
+    lines = rf"1 object before, 0 after, {missing}; \d+% of the image changed\nnew/out.png\nstrip.png\n"
+    assert re.fullmatch(lines, out)
     assert "strip.png, which energycomp wrote to show 2 images" in run("infer", model, "strip.png")[2]
     with Image.open("new/out.png") as edited, Image.open("strip.png") as strip:
         assert edited.size == (24, 16)
@@ -42,4 +45,5 @@ def test_edit_reports_as_json_and_warns_of_foreign_pictures(
     assert (report["before"], report["after"]) == ([{"x": 0.5, "y": 0.25}], [])
     assert (report["path"], report["out_of_distribution"]) == ("edited.png", True)
     assert 0 < report["repainted"] <= 1
+    assert (report["asked"], report["faults"], report["tries"]) == ([], [], 1)
     assert "one.png: the image is out of distribution" in err

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from energycomp.imports import first_use
 from energycomp.plugins import hookimpl, lazy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = [
-    "energycomp_register_conditioners",
-    "energycomp_register_models",
-    "energycomp_register_recipes",
-]
+    from energycomp_faces.labels import Labels as Labels
+
+__getattr__, __all__ = first_use(__name__, __file__)
 
 
 @hookimpl

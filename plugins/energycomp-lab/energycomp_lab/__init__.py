@@ -5,10 +5,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from energycomp.imports import first_use
 from energycomp.plugins import hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from energycomp_lab.training import denoising_loss as denoising_loss
+    from energycomp_lab.training.fit import fit as fit
+
+__getattr__, __all__ = first_use(__name__, __file__)
 
 
 def _command(name: str) -> Callable[[], Any]:

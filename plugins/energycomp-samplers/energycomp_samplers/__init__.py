@@ -15,27 +15,24 @@ if TYPE_CHECKING:
     from energycomp_samplers.canvas import Canvas as Canvas
     from energycomp_samplers.constraints import constraint as constraint
     from energycomp_samplers.factors import all_of as all_of
+    from energycomp_samplers.gauss import Gauss as Gauss
+    from energycomp_samplers.guidance import (
+        AdaptiveProjected as AdaptiveProjected,
+        Rescaled as Rescaled,
+        ZeroStar as ZeroStar,
+    )
+    from energycomp_samplers.hmc import HMC as HMC, annealed_hmc as annealed_hmc
+    from energycomp_samplers.langevin import Langevin as Langevin, annealed_langevin as annealed_langevin
+    from energycomp_samplers.mala import MALA as MALA, annealed_mala as annealed_mala
+    from energycomp_samplers.mixture import MixtureSampler as MixtureSampler
     from energycomp_samplers.observation import blur as blur, observe as observe, pool as pool
     from energycomp_samplers.outlook import forecast as forecast
+    from energycomp_samplers.perpendicular import Perpendicular as Perpendicular
+    from energycomp_samplers.rejection import Rejection as Rejection
     from energycomp_samplers.separation import separate as separate
+    from energycomp_samplers.smc import SMC as SMC
 
-__all__ = [
-    "Canvas",
-    "all_of",
-    "blur",
-    "constraint",
-    "energycomp_register_commands",
-    "energycomp_register_guidances",
-    "energycomp_register_samplers",
-    "forecast",
-    "observe",
-    "pool",
-    "regional",
-    "separate",
-    "within",
-]
-
-__getattr__, _ = first_use(__name__, __file__)
+__getattr__, __all__ = first_use(__name__, __file__)
 
 
 @hookimpl

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from energycomp.imports import first_use
 from energycomp.plugins import hookimpl, lazy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = [
-    "energycomp_register_conditioners",
-    "energycomp_register_decomposers",
-    "energycomp_register_models",
-    "energycomp_register_networks",
-    "energycomp_register_recipes",
-]
+    from energycomp_slots.conditioner import Scenes as Scenes
+    from energycomp_slots.networks import SlotVAE as SlotVAE
+
+__getattr__, __all__ = first_use(__name__, __file__)
 
 
 @hookimpl

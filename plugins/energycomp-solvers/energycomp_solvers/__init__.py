@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from energycomp.imports import first_use
 from energycomp.plugins import hookimpl, lazy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["energycomp_register_solvers"]
+    from energycomp_solvers.beam import Beam as Beam
+    from energycomp_solvers.enumerate import Enumerate as Enumerate
+    from energycomp_solvers.pursuit import Pursuit as Pursuit
+    from energycomp_solvers.relaxed import Relaxed as Relaxed
+    from energycomp_solvers.sgd import SGD as SGD
+    from energycomp_solvers.weights import Weights as Weights
+
+__getattr__, __all__ = first_use(__name__, __file__)
 
 
 @hookimpl

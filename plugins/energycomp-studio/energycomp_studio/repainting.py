@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from energycomp.errors import InputError
-from energycomp.inference import Solution
 from energycomp.models import Model
 from energycomp_edit import edit
 from energycomp_studio.scene import Draft, changes, value
@@ -26,7 +25,7 @@ def settings_of(model: Model, seed: Any) -> Settings:
 
 
 def repainted(reading: Reading, scene: Draft, model: Model, settings: Settings) -> Reading:
-    """The image with the changes of a scene; raises `InputError` where there are none."""
+    """The image with the changes of a scene, as it is read then; raises `InputError` where there are none."""
     found = changes(reading.described, scene)
     if not found:
         raise InputError("got nothing to change; expected an object that is moved, changed, added or removed")
@@ -41,7 +40,4 @@ def repainted(reading: Reading, scene: Draft, model: Model, settings: Settings) 
         generator=settings.seed,
         progress=False,
     )
-    count = len(edited.values)
-    nothing = float("nan")
-    answer = Solution(edited.values, count, nothing, nothing, edited.rows)
-    return Reading(edited.image, answer, described(edited.values, model))
+    return Reading(edited.image, edited.new_solution, described(edited.new_solution.conditions, model))

@@ -156,12 +156,12 @@ class Repair:
         before = self.judged.refit.asked
         if before is None:
             return None
-        # Forget what was known of those that are new: 0 draws
-        origins = self.judged.origins
-        new = torch.tensor([k is None for k in origins], dtype=torch.bool)
-        old = torch.tensor([k or 0 for k in origins], dtype=torch.long)
-        errors = tuple(torch.where(new[:, None], 0.0, each[old]) for each in before.errors)
-        return ObjectWords(self.values, errors, torch.where(new, 0.0, before.drawn[old]))
+        # Nothing is known of those that are new: 0 draws. They take the row of zeros behind those of the others, which
+        # may be none.
+        old = torch.tensor([-1 if k is None else k for k in self.judged.origins], dtype=torch.long)
+        errors = tuple(torch.cat([each, each.new_zeros(1, each.shape[1])])[old] for each in before.errors)
+        drawn = torch.cat([before.drawn, before.drawn.new_zeros(1)])[old]
+        return ObjectWords(self.values, errors, drawn)
 
     def worded(self) -> Worded | None:
         """The component whose word is least certain with the next best one. Costs what `with_another` costs."""
