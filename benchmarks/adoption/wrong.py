@@ -15,7 +15,7 @@ import energycomp
 from benchmarks.adoption.strangers import LINEAR, Stranger
 
 BETAS = ("linear", "scaled linear", "stable diffusion", "cosine")
-NONE = ("", "data, weights or call=", "or the data, which are others")  # no option is the reason
+NONE = ("", "data, weights or call=", "or the data, which are others")  # no option alone is the reason
 
 
 @attrs.frozen(eq=False)

@@ -27,7 +27,8 @@ from energycomp_lab.checks.adoption.window import check_window, window
 from energycomp_lab.evaluation.calibrate import calibration_of
 
 OWN = 1_000_003  # added to the seed of the noise: samples that were drawn by the same seed would be like it
-WRONG_TRAINING = "the options below, or the training: too little, or too few data"
+TRAINING = "the training: too little, or too few data"
+OPTIONS = "see other options"
 
 
 def check_slope(case: Case) -> Finding:
@@ -39,14 +40,16 @@ def check_slope(case: Case) -> Finding:
     if found.straight:
         return Finding("slope", numbers(found.slope), expected, "ok")
     doubt = tried(case).tried and not tried(case).better and is_possible(case)
-    return Finding("slope", numbers(found.slope), expected, "unsure" if doubt else "wrong", WRONG_TRAINING)
+    if doubt:
+        return Finding("slope", numbers(found.slope), expected, "unsure", TRAINING)
+    return Finding("slope", numbers(found.slope), expected, "wrong", OPTIONS)
 
 
 def check_explained(case: Case) -> Finding:
     """As much is explained as by a linear predictor."""
     found = regression(case)
     expected = f"{numbers(found.linear)} of a linear predictor"
-    change = "" if found.explains else WRONG_TRAINING
+    change = "" if found.explains else OPTIONS
     return Finding("explained", numbers(found.explained), expected, "wrong" if change else "ok", change)
 
 
@@ -143,7 +146,7 @@ def check_adoption(
             findings.append(check_drawn(case))
 
         # Propose the option, and the timesteps for reading. A check that does not apply has found nothing.
-        found = [one for one in findings if one is not None]
+        found = _advised([one for one in findings if one is not None], case)
         proposed = _proposed(case)
 
         # Calibrate the proposal, if asked for: errors of a wrong model say nothing of other samples.
@@ -152,6 +155,19 @@ def check_adoption(
         elif values is not None:
             found.append(NOT_CALIBRATED)
     return Adoption(tuple(found), tried(case).cure, proposed, calls.evaluations)
+
+
+def _advised(findings: list[Finding], case: Case) -> list[Finding]:
+    """Findings with one advice where no option is known to be right: what else is wrong may follow from its reason."""
+    wrong = {one.what for one in findings if one.verdict == "wrong"}
+    if tried(case).cure is not None:
+        return findings
+    first = next((what for what in ("mode", "other options", "labels") if what in wrong), None)
+    following = {"slope", "explained", "labels", "drawn samples"} - {first} if first else set[str]()
+    return [
+        attrs.evolve(one, change=f"see {first}") if one.verdict == "wrong" and one.what in following else one
+        for one in findings
+    ]
 
 
 @contextmanager
