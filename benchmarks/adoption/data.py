@@ -90,6 +90,15 @@ def points(*, raw: bool = False) -> tuple[Tensor, Tensor]:
     return x * torch.tensor([3.0, 100.0]) + 20 if raw else x, label
 
 
+def skewed(*, raw: bool = False) -> tuple[Tensor, Tensor]:
+    """Rows of 6 numbers with long tails, such as amounts, as normal scores; the label moves all of them."""
+    generator = torch.Generator().manual_seed(5)
+    label = torch.randint(2, (1500,), generator=generator)
+    columns = 1.4 * label[:, None] + torch.randn(1500, 6, generator=generator)
+    rows = (1.2 * columns).exp()
+    return rows if raw else NumberProcessor.fit(rows, quantiles=100).encode(rows), label
+
+
 def repeated(*, raw: bool = False) -> tuple[Tensor, Tensor]:
     """Rows of 13 numbers, skewed, whole or of two values, as normal scores; most of 1,025 are exact duplicates."""
     generator = torch.Generator().manual_seed(4)

@@ -98,13 +98,13 @@ class Solution:
         return self.judgement.typicality
 
     @property
-    def out_of_distribution(self) -> bool:
-        """Whether the image is one that the model does not know, see `Judgement`."""
+    def out_of_distribution(self) -> bool | None:
+        """Whether the image is one that the model does not know, see `Judgement`; None where that was not tested."""
         return self.judgement.out_of_distribution
 
     @property
     def trusted(self) -> bool:
-        """Whether the image is one that the model knows: numbers of an answer to another one mean nothing."""
+        """Whether nothing says that the model does not know the image: numbers of an answer to such a one mean nothing."""
         return self.judgement.trusted
 
     @property

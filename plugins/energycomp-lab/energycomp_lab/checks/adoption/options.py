@@ -52,8 +52,10 @@ class Tried:
         return self.cures[0] if len(self.cures) == 1 else None
 
 
-def with_near_miss(case: Case, other: NearMiss) -> Case:
+def with_near_miss(case: Case, other: NearMiss | None) -> Case:
     """The case as it would be: the same noise on samples as they should be, with their labels, of another model."""
+    if other is None:
+        return case
     made = copy.copy(case)
     made.model = other.model
     made.measured = {}
@@ -287,5 +289,4 @@ def check_options(case: Case) -> Finding:
 @once
 def cured(case: Case) -> Case:
     """The case with the other option; as it is where none is right."""
-    found = tried(case).cure
-    return case if found is None else with_near_miss(case, found)
+    return with_near_miss(case, tried(case).cure)
