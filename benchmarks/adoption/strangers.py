@@ -225,7 +225,7 @@ REPAIRED = (  # on which the check failed before
     Stranger(
         "skewed", lambda: MLP(6, 3), skewed, betas_noised(COSINE),
         {
-            "shape": (6,), "classes": 2, "null": 2, "predicts": "eps", "process": "cosine", "data_range": None,
+            "shape": (6,), "classes": 2, "null": 2, "predicts": "v", "process": "cosine", "data_range": None,
         }, null=2, quantiles=True,
     ),
 )  # fmt: skip

@@ -171,11 +171,12 @@ def _options(case: Case) -> Iterator[_Change]:
     options = case.options
     options = options | {"data_range": tuple(options["data_range"] or (-1.0, 1.0))}
     low, high = ((end - float(samples.mean())) / max(float(samples.std()), 1e-6) for end in (-1, 1))
+    alike = () if samples.ndim == 2 else ((round(low, 3), round(high, 3)),)  # of mean 0, std 1; rows have a processor
     others: dict[str, tuple[Any, ...]] = {
         "predicts": KINDS,
         "process": (*BETAS, "flow", "flow to data", SIGMAS),
         "clock": tuple(name for name in CLOCKS if name != "index"),  # which is the timestep
-        "data_range": ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0), (round(low, 3), round(high, 3))),  # or of mean 0, std 1
+        "data_range": ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0), *alike),
         "sigma_data": (0.5, 1.0) if options["predicts"] == "edm" else (),
         "null": (0, labels_of(case.model) - 1) if case.values is None and options["kind"] == "classes" else (),
     }

@@ -131,7 +131,9 @@ def better_options(case: Case, others: Sequence[NearMiss], close: float = math.i
         rows = case.part(share)
         base = _errors(case, None, rows)
         found = [(lowered(_errors(case, one, rows), base, case.rows.index[rows])[0], one) for one in some]
-        some = [one for lower, one in sorted(found, key=_place)[:kept] if lower < close]
+        best = sorted(found, key=_place)[:kept]
+        # A few rows do not show the tails of numbers
+        some = [pair[1] for pair in found if pair[1].option == "processor" or (pair in best and pair[0] < close)]
         close = min(close, 0.0)
     every = case.part(1.0)
     return [(_lower(case, one, every)[0], one) for one in some if _lower(case, one, every)[1]]
