@@ -40,14 +40,14 @@ class Judgement:
 
     @property
     def out_of_distribution(self) -> bool | None:
-        """Whether the typicality is below `OUT_OF_DISTRIBUTION`, and no single place explains that; None without one."""
+        """Whether the typicality is below `OUT_OF_DISTRIBUTION`, and no single place explains it; None without one."""
         if self.typicality is None:
             return None
         return self.typicality < OUT_OF_DISTRIBUTION and self.missing is None
 
     @property
     def trusted(self) -> bool:
-        """Whether nothing says that the model does not know the image: numbers of an answer to such a one mean nothing."""
+        """Whether the image is not out of distribution: numbers of an answer to one that is mean nothing."""
         return not self.out_of_distribution
 
     @property

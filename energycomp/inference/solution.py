@@ -104,7 +104,7 @@ class Solution:
 
     @property
     def trusted(self) -> bool:
-        """Whether nothing says that the model does not know the image: numbers of an answer to such a one mean nothing."""
+        """Whether the image is not out of distribution: numbers of an answer to one that is mean nothing."""
         return self.judgement.trusted
 
     @property

@@ -96,11 +96,11 @@ class Process:
 
 # What a network is told, by the process, the timestep and sigma: a new clock is a line here, and a name of `Clock`
 CLOCKS: dict[str, Callable[[Process, Tensor, Tensor], Tensor]] = {
-    "timestep": lambda _, timestep, sigma: timestep,
-    "index": lambda _, timestep, sigma: timestep.round().long(),
+    "timestep": lambda _process, timestep, _sigma: timestep,
+    "index": lambda _process, timestep, _sigma: timestep.round().long(),
     "unit": Process.unit,
-    "sigma": lambda _, timestep, sigma: sigma,
-    "log sigma / 4": lambda _, timestep, sigma: sigma.log() / 4,
+    "sigma": lambda _process, _timestep, sigma: sigma,
+    "log sigma / 4": lambda _process, _timestep, sigma: sigma.log() / 4,
 }
 
 

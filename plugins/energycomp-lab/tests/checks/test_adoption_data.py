@@ -76,7 +76,7 @@ def test_rows_on_another_scale_are_said_as_they_are() -> None:
 
 
 class Line(nn.Module):
-    """E[eps | x] of 64 numbers that are equal: where noise is strong it takes its level from them, not from the time."""
+    """E[eps | x] of 64 numbers that are equal; the level of strong noise is taken from them, not from the time."""
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         _, told = signal_noise(ALPHAS, t.clamp(0, 999), ndim=2)

@@ -140,7 +140,9 @@ def check_adoption(
     encoded, values = _given(model, samples, labels)
     read = None if to_read is None else _given(model, *to_read)
     if read is not None and read[1] is None:
-        raise InputError("got to_read without labels; expected (samples, labels): labels show what reads well; give both")
+        raise InputError(
+            "got to_read without labels; expected (samples, labels): labels show what reads well; give both"
+        )
     adapter: Any = model.denoiser.network
     with _modes_kept(adapter), counted(adapter.network) as calls:
         # Put together what all checks share: clean samples, known noise, and the network that is to predict it.
@@ -177,7 +179,9 @@ def _advised(findings: list[Finding], case: Case) -> list[Finding]:
     """Findings with one advice where no option is known to be right: what else is wrong may follow from its reason."""
     if tried(case).cure is not None:
         return findings
-    wrong = {one.what for one in findings if one.verdict == "wrong"} - ({"mode"} if mode(case) == "train mode" else set())
+    wrong = {one.what for one in findings if one.verdict == "wrong"} - (
+        {"mode"} if mode(case) == "train mode" else set()
+    )
     first = next((what for what in ("mode", "other options", "labels") if what in wrong), None)
     found = []
     for one in findings:

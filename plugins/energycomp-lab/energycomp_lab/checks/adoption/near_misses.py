@@ -30,7 +30,7 @@ PAIRS: tuple[tuple[str, Any], ...] = (
     *itertools.product(("eps", "x0", "v"), BETAS),
 )
 Told = Callable[[Tensor], Tensor]
-OTHERS: dict[str, dict[str, tuple[Told, str]]] = {  # what else a network of a clock may be told, by `call`, and its code
+OTHERS: dict[str, dict[str, tuple[Told, str]]] = {  # what else a network may be told, by its clock, and the code
     "timestep": {
         "999 - t": (lambda t: 999 - t, "999 - t"),
         "t / 1000": (lambda t: t / 1000, "t / 1000"),
@@ -245,8 +245,6 @@ def _called(
 ) -> _Change:
     """The change of a `call=`, with the code of it."""
     return option, got, f"{instead}, by call=,", {"call": other}, f"call={_code(case, x=x, t=t, of=of)}"
-
-
 
 
 def _images(case: Case) -> Iterator[NearMiss]:
