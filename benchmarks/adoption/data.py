@@ -91,11 +91,12 @@ def points(*, raw: bool = False) -> tuple[Tensor, Tensor]:
 
 
 def skewed(*, raw: bool = False) -> tuple[Tensor, Tensor]:
-    """Rows of 6 numbers with long tails, such as amounts, as normal scores; the label moves all of them."""
+    """Rows of 8 numbers with long tails, such as amounts, as normal scores; a label moves one of two common factors."""
     generator = torch.Generator().manual_seed(5)
-    label = torch.randint(2, (1500,), generator=generator)
-    columns = 1.4 * label[:, None] + torch.randn(1500, 6, generator=generator)
-    rows = (1.2 * columns).exp()
+    label = torch.randint(2, (4000,), generator=generator)
+    factors = torch.randn(4000, 2, generator=generator) + 2 * torch.stack([label, 0 * label], 1)
+    columns = factors @ torch.randn(2, 8, generator=generator) + 0.4 * torch.randn(4000, 8, generator=generator)
+    rows = (columns / columns.std(0)).mul(1.3).exp()
     return rows if raw else NumberProcessor.fit(rows, quantiles=100).encode(rows), label
 
 

@@ -223,9 +223,9 @@ REPAIRED = (  # on which the check failed before
         }, null=2, quantiles=True,
     ),
     Stranger(
-        "skewed", lambda: MLP(6, 3), skewed, betas_noised(COSINE),
+        "skewed", lambda: MLP(8, 3), skewed, betas_noised(COSINE),
         {
-            "shape": (6,), "classes": 2, "null": 2, "predicts": "v", "process": "cosine", "data_range": None,
+            "shape": (8,), "classes": 2, "null": 2, "predicts": "v", "process": "cosine", "data_range": None,
         }, null=2, quantiles=True,
     ),
 )  # fmt: skip

@@ -126,17 +126,17 @@ Better = list[tuple[float, NearMiss]]  # by how much the errors of all rows are 
 
 def better_options(case: Case, others: Sequence[NearMiss], close: float = math.inf) -> Better:
     """Those that surely lower the errors: of all on a few rows, of some on half of them, of few on all."""
-    some = list(others)
+    processors = [one for one in others if one.option == "processor"]  # a few rows do not show the tails of numbers
+    some = [one for one in others if one.option != "processor"]
     for share, kept in ROUNDS:
         rows = case.part(share)
         base = _errors(case, None, rows)
         found = [(lowered(_errors(case, one, rows), base, case.rows.index[rows])[0], one) for one in some]
-        best = sorted(found, key=_place)[:kept]
-        # A few rows do not show the tails of numbers
-        some = [pair[1] for pair in found if pair[1].option == "processor" or (pair in best and pair[0] < close)]
+        some = [one for lower, one in sorted(found, key=_place)[:kept] if lower < close]
         close = min(close, 0.0)
     every = case.part(1.0)
-    return [(_lower(case, one, every)[0], one) for one in some if _lower(case, one, every)[1]]
+    last = [(_lower(case, one, every), one) for one in (*some, *processors)]
+    return [(lower, one) for (lower, sure), one in last if sure]
 
 
 def _place(better: tuple[float, NearMiss]) -> float:
