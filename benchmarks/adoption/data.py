@@ -90,6 +90,16 @@ def points(*, raw: bool = False) -> tuple[Tensor, Tensor]:
     return x * torch.tensor([3.0, 100.0]) + 20 if raw else x, label
 
 
+def skewed(*, raw: bool = False) -> tuple[Tensor, Tensor]:
+    """Rows of 8 numbers with long tails, such as amounts, as normal scores; a label moves one of two common factors."""
+    generator = torch.Generator().manual_seed(5)
+    label = torch.randint(2, (4000,), generator=generator)
+    factors = torch.randn(4000, 2, generator=generator) + 2 * torch.stack([label, 0 * label], 1)
+    columns = factors @ torch.randn(2, 8, generator=generator) + 0.4 * torch.randn(4000, 8, generator=generator)
+    rows = (columns / columns.std(0)).mul(1.3).exp()
+    return rows if raw else NumberProcessor.fit(rows, quantiles=100).encode(rows), label
+
+
 def repeated(*, raw: bool = False) -> tuple[Tensor, Tensor]:
     """Rows of 13 numbers, skewed, whole or of two values, as normal scores; most of 1,025 are exact duplicates."""
     generator = torch.Generator().manual_seed(4)

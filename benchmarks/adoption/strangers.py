@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import energycomp
-from benchmarks.adoption.data import bars, blobs, digits, patches, points, repeated, table
+from benchmarks.adoption.data import bars, blobs, digits, patches, points, repeated, skewed, table
 from benchmarks.adoption.networks import MLP, DiT, Mixer, Plain, Row, UNet
 from energycomp.components import cosine_schedule
 
@@ -68,6 +68,7 @@ class Stranger:
         held: how many of the data, the last ones, are held out of the training.
         seed: of the weights and of the training.
         drawn: whether the data are images of things that are not the same mirrored or transposed.
+        quantiles: whether the data are normal scores of a table.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Stranger:
     held: int = 64
     seed: int = 0
     drawn: bool = False
+    quantiles: bool = False
 
     def network(self, folder: Path) -> nn.Module:
         """Trained, or as it was kept."""
@@ -218,6 +220,12 @@ REPAIRED = (  # on which the check failed before
         "repeated", lambda: MLP(13, 3), repeated, betas_noised(COSINE),
         {
             "shape": (13,), "classes": 2, "null": 2, "predicts": "eps", "process": "cosine", "data_range": None,
-        }, null=2,
+        }, null=2, quantiles=True,
+    ),
+    Stranger(
+        "skewed", lambda: MLP(8, 3), skewed, betas_noised(COSINE),
+        {
+            "shape": (8,), "classes": 2, "null": 2, "predicts": "v", "process": "cosine", "data_range": None,
+        }, null=2, quantiles=True,
     ),
 )  # fmt: skip

@@ -15,7 +15,7 @@ import energycomp
 from benchmarks.adoption.strangers import LINEAR, Stranger
 
 BETAS = ("linear", "scaled linear", "stable diffusion", "cosine")
-NONE = ("", "data, weights or call=", "or the data, which are others")  # no option is the reason
+NONE = ("", "data, weights or call=", "or the data, which are others")  # no option alone is the reason
 
 
 @attrs.frozen(eq=False)
@@ -69,6 +69,12 @@ def mistakes(one: Stranger) -> Iterator[Mistake]:
         raw, standard = one.data(raw=True)[0][-one.held :], abs(float(one.data()[0].std(0).mean()) - 1) < 0.1
         said = ("processor", "NumberProcessor") if standard else NONE
         yield Mistake("not standardised", said, change=lambda x, y: (raw[: len(x)], y[: len(raw)]))
+        if standard:
+            yield Mistake("rows times 10", ("processor", "NumberProcessor"), change=lambda x, y: (10 * x, y))
+        if one.quantiles:
+            alike = energycomp.models.NumberProcessor.fit(one.data(raw=True)[0]).encode(raw)
+            left_out = ("processor", "quantiles")
+            yield Mistake("quantiles left out", left_out, change=lambda x, y: (alike[: len(x)], y[: len(alike)]))
     yield from scales(one.options["process"])
     yield from data(one)
     yield Mistake("dropout in call", ("mode", "dropout"), {"call": dropped})
@@ -136,6 +142,11 @@ def predictions(predicts: str, process: Any) -> Iterator[Mistake]:
     if "flow" in process:
         other = {"flow": "flow to data", "flow to data": "flow"}[process]
         yield Mistake("direction of a flow", ("process", repr(process)), {"process": other})
+        betas_of = {"predicts": "v", "process": "linear"}
+        said = f"'flow' and {process!r}"
+        yield Mistake("v of betas", ("predicts and process", f"{said} explains"), betas_of)
+        told = calls(lambda t: t / 1000)
+        yield Mistake("v of betas, told 1000 t", ("predicts and process", f"{said}, 1000 t"), betas_of | told)
 
 
 def clocks(predicts: str, process: Any) -> Iterator[Mistake]:
@@ -158,9 +169,11 @@ def _in_order(order: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def labels(count: int, null: int | None) -> Iterator[Mistake]:
     same = torch.arange(count)
     swapped = torch.cat([torch.tensor([1, 0]), same[2:]])
+    last = torch.cat([same[:-2], same[-2:].flip(0)])
     for name, order in (
         ("moved by one", same.roll(1)),
         ("swapped, two of them,", swapped),
+        *([("swapped, the last two,", last)] if count > 2 else []),
         ("in reverse", same.flip(0)),
     ):
         given = partial(_in_order, order)

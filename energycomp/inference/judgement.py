@@ -39,13 +39,15 @@ class Judgement:
     maps: Tensor | None = None
 
     @property
-    def out_of_distribution(self) -> bool:
-        """Whether the typicality is below `OUT_OF_DISTRIBUTION`, and no single place explains that."""
-        return self.typicality is not None and self.typicality < OUT_OF_DISTRIBUTION and self.missing is None
+    def out_of_distribution(self) -> bool | None:
+        """Whether the typicality is below `OUT_OF_DISTRIBUTION`, and no single place explains it; None without one."""
+        if self.typicality is None:
+            return None
+        return self.typicality < OUT_OF_DISTRIBUTION and self.missing is None
 
     @property
     def trusted(self) -> bool:
-        """Whether the image is one that the model knows: numbers of an answer to another one mean nothing."""
+        """Whether the image is not out of distribution: numbers of an answer to one that is mean nothing."""
         return not self.out_of_distribution
 
     @property

@@ -112,13 +112,13 @@ class Solution:
         return self.judgement.typicality
 
     @property
-    def out_of_distribution(self) -> bool:
-        """Whether the image is one that the model does not know, see `Judgement`."""
+    def out_of_distribution(self) -> bool | None:
+        """Whether the image is one that the model does not know, see `Judgement`; None where that was not tested."""
         return self.judgement.out_of_distribution
 
     @property
     def trusted(self) -> bool:
-        """Whether the image is one that the model knows: numbers of an answer to another one mean nothing."""
+        """Whether the image is not out of distribution: numbers of an answer to one that is mean nothing."""
         return self.judgement.trusted
 
     @property

@@ -20,7 +20,7 @@ from energycomp.models.adapter import Adopted, Call, Predicts
 from energycomp.models.defaults import Defaults
 from energycomp.models.model import Model
 from energycomp.models.numbers import NumberProcessor
-from energycomp.models.process import FLOWS, Clock, Process, as_json, shortly
+from energycomp.models.process import CLOCKS, FLOWS, Clock, Process, as_json, shortly
 from energycomp.models.weights import load_weights, read_weights
 from energycomp.plugins import find
 
@@ -164,7 +164,7 @@ def _usual_defaults(denoiser: Denoiser, kind: str) -> dict[str, Any]:
 
 def _check_prediction(predicts: Predicts, clock: Clock, made: Process, process: Any) -> None:
     """Raises `InputError` for names that there are not, and for a prediction that its process does not have."""
-    for what, got, known in (("predicts", predicts, get_args(Predicts)), ("clock", clock, get_args(Clock))):
+    for what, got, known in (("predicts", predicts, get_args(Predicts)), ("clock", clock, CLOCKS)):
         if got not in known:
             raise InputError(f"got {what}={got!r}; expected one of {', '.join(map(repr, known))}")
     fits = {"v": made.name not in (*FLOWS, "sigmas"), "flow": made.name in FLOWS, "edm": made.name == "sigmas"}

@@ -85,12 +85,23 @@ class Process:
 
     def time(self, clock: Clock, timestep: Tensor, sigma: Tensor) -> Tensor:
         """What the network is told, (R,)."""
+        return CLOCKS[clock](self, timestep, sigma)
+
+    def unit(self, timestep: Tensor, sigma: Tensor) -> Tensor:
+        """t in [0, 1], (R,)."""
         share = sigma / (1 + sigma)
         units = {"flow": share, "flow to data": 1 - share}
-        unit = units.get(self.name, timestep / len(self.sigmas))
-        index = timestep.round().long()
-        known = {"timestep": timestep, "index": index, "unit": unit, "sigma": sigma, "log sigma / 4": sigma.log() / 4}
-        return known[clock]
+        return units.get(self.name, timestep / len(self.sigmas))
+
+
+# What a network is told, by the process, the timestep and sigma: a new clock is a line here, and a name of `Clock`
+CLOCKS: dict[str, Callable[[Process, Tensor, Tensor], Tensor]] = {
+    "timestep": lambda _process, timestep, _sigma: timestep,
+    "index": lambda _process, timestep, _sigma: timestep.round().long(),
+    "unit": Process.unit,
+    "sigma": lambda _process, _timestep, sigma: sigma,
+    "log sigma / 4": lambda _process, _timestep, sigma: sigma.log() / 4,
+}
 
 
 def shortly(given: Any) -> str:

@@ -212,7 +212,9 @@ def test_infer_fills_in_the_fit() -> None:
         exact = infer(picture, model, solver=Fixed(values))
     assert exact.fit == pytest.approx(1, abs=1e-5)
     assert exact.rows == spent.rows > 0
-    assert not exact.out_of_distribution
+    assert exact.out_of_distribution is None  # the model has no calibration
+    assert exact.record()["out_of_distribution"] is None
+    assert exact.trusted
     others = (values[:1], values[:0], torch.tensor([[0.3, 0.7]]))
     half, nothing, worse = (infer(picture, model, solver=Fixed(found)).fit for found in others)
     assert nothing is None  # the empty answer explains nothing, also where it is right
@@ -228,7 +230,7 @@ def test_an_unusual_error_warns() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         typical = infer(to_unit(planted(model, values) + 0.001), model, solver=Fixed(values))
-    assert not typical.out_of_distribution
+    assert typical.out_of_distribution is False
     assert typical.typicality > 0.01
     with pytest.warns(OutOfDistributionWarning, match="with 1 components reach") as caught:
         foreign = infer(to_unit(-torch.ones(3, 16, 16)), model, solver=Fixed(values))

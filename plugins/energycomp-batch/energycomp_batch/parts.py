@@ -32,7 +32,7 @@ NUMBERS = ("sure", "fit", "error", "stderr", "p_value", "typicality")  # columns
 TEXTS = ("objects", "runner_up")  # columns of JSON
 FLAGS = ("trusted", "out_of_distribution")
 COLUMNS = ("count", *NUMBERS, *FLAGS, *TEXTS, "warnings", "rows", "failed")
-NONE: dict[str, Any] = {"count": -1, "objects": [], "runner_up": None, "rows": -1, **dict.fromkeys(FLAGS, False)}
+NONE: dict[str, Any] = {"count": -1, "objects": [], "runner_up": None, "rows": -1}
 FAILED = "_failed"  # readers of Parquet folders leave out what begins with _
 ROWS = 1000  # of a Parquet file that are written at once
 BLOCK = 2**20  # bytes of images that wait as one object; Ray's own blocks of 128 MiB would be hours of work
@@ -46,7 +46,8 @@ def columns_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """
     numbers = {name: math.nan if record.get(name) is None else float(record[name]) for name in NUMBERS}
     texts = {"warnings": plain("\n".join(record.get("warnings", ()))), "failed": plain(record.get("failed", ""))}
-    row = {**NONE, **record, **numbers, **texts}
+    flags = {name: bool(record.get(name)) for name in FLAGS}
+    row = {**NONE, **record, **numbers, **texts, **flags}
     return {name: json.dumps(row[name]) if name in TEXTS else row[name] for name in COLUMNS}
 
 

@@ -27,7 +27,7 @@ class Reader:
     - `count` and `rows` (network evaluations) are integers, -1 for an image that could not be read;
     - `sure`, the probability that the answer is right, `fit`, `error`, `stderr`, `p_value` and `typicality` are floats,
       NaN where the answer has none;
-    - `trusted` and `out_of_distribution` are bools;
+    - `trusted` and `out_of_distribution` are bools, the second False where it was not tested and `typicality` is NaN;
     - `objects` is a list of objects as JSON text, and `runner_up` the same of the next best answer, or null;
     - `warnings` is text, one line per warning;
     - `failed` is the reason why an image could not be read, or empty. It is no exception, so that one bad image does

@@ -18,16 +18,18 @@ from energycomp.models import Model, log_errors
 from energycomp_lab.checks.adoption.calls import counted
 from energycomp_lab.checks.adoption.case import LEVELS, Case, Finding
 from energycomp_lab.checks.adoption.drawn import check_drawn
-from energycomp_lab.checks.adoption.given import check_mode, check_range
+from energycomp_lab.checks.adoption.given import check_mode, check_range, mode
 from energycomp_lab.checks.adoption.labels import check_labels, check_null
 from energycomp_lab.checks.adoption.near_misses import NearMiss
-from energycomp_lab.checks.adoption.options import check_options, cured, is_possible, tried
+from energycomp_lab.checks.adoption.options import check_options, cured, is_possible, tried, with_near_miss
 from energycomp_lab.checks.adoption.regression import numbers, regression
 from energycomp_lab.checks.adoption.window import check_window, window
 from energycomp_lab.evaluation.calibrate import calibration_of
 
 OWN = 1_000_003  # added to the seed of the noise: samples that were drawn by the same seed would be like it
-WRONG_TRAINING = "the options below, or the training: too little, or too few data"
+TRAINING = "the training: too little, or too few data"
+OPTIONS = "see other options"
+FOLLOWING = ("slope", "explained", "other options", "labels", "drawn samples")
 
 
 def check_slope(case: Case) -> Finding:
@@ -39,20 +41,22 @@ def check_slope(case: Case) -> Finding:
     if found.straight:
         return Finding("slope", numbers(found.slope), expected, "ok")
     doubt = tried(case).tried and not tried(case).better and is_possible(case)
-    return Finding("slope", numbers(found.slope), expected, "unsure" if doubt else "wrong", WRONG_TRAINING)
+    if doubt:
+        return Finding("slope", numbers(found.slope), expected, "unsure", TRAINING)
+    return Finding("slope", numbers(found.slope), expected, "wrong", OPTIONS)
 
 
 def check_explained(case: Case) -> Finding:
     """As much is explained as by a linear predictor."""
     found = regression(case)
     expected = f"{numbers(found.linear)} of a linear predictor"
-    change = "" if found.explains else WRONG_TRAINING
+    change = "" if found.explains else OPTIONS
     return Finding("explained", numbers(found.explained), expected, "wrong" if change else "ok", change)
 
 
 Check = Callable[[Case], Finding | None]
 OF_OPTIONS: tuple[Check, ...] = (check_mode, check_range, check_slope, check_explained, check_options)
-OF_LABELS: tuple[Check, ...] = (check_labels, check_null, check_window)  # with the other option, if there is one
+OF_LABELS: tuple[Check, ...] = (check_labels, check_null)  # with the other option, if there is one
 NOT_CALIBRATED = Finding("out of distribution", "not calibrated: infer warns of nothing", "", "note", "typicality=True")
 
 
@@ -92,7 +96,14 @@ class Adoption:
 
 
 def check_adoption(
-    model: Model, samples: Any, labels: Any = None, *, evaluations: int = 1000, typicality: bool = False, seed: int = 0
+    model: Model,
+    samples: Any,
+    labels: Any = None,
+    *,
+    to_read: tuple[Any, Any] | None = None,
+    evaluations: int = 1000,
+    typicality: bool = False,
+    seed: int = 0,
 ) -> Adoption:
     """Finds out whether what `adopt` was told of a network is true, and otherwise what would be.
 
@@ -103,14 +114,16 @@ def check_adoption(
 
     Args:
         model: of `energycomp.adopt`.
-        samples: clean ones that are like those that will be read, 8 at least and better 64, as `infer` takes them.
-            Timesteps for reading are proposed for them.
+        samples: clean ones of the training, or like these, 8 at least and better 64, as `infer` takes them.
         labels: what the model is called with for each sample. They check their order and the null, and propose the
             timesteps for reading; needed without a null.
+        to_read: (samples, labels) of the kind that will be read, where it is another one, such as images that another
+            network drew. Timesteps for reading are proposed for them, and nothing that is wrong is told by them.
         evaluations: of the network; about twice as many where all is right, more for samples of few numbers, and
             several times as many where something is wrong.
         typicality: whether to calibrate the model that is proposed, if nothing is wrong, by the errors that held-out
-            samples leave under their labels: 16 evaluations of each. Only then `infer` warns of what is no such sample.
+            samples, those of `to_read` if given, leave under their labels: 16 evaluations of each. Only then `infer`
+            warns of what is no such sample.
         seed: of the noise.
 
     Raises:
@@ -125,11 +138,17 @@ def check_adoption(
     False
     """
     encoded, values = _given(model, samples, labels)
+    read = None if to_read is None else _given(model, *to_read)
+    if read is not None and read[1] is None:
+        raise InputError(
+            "got to_read without labels; expected (samples, labels): labels show what reads well; give both"
+        )
     adapter: Any = model.denoiser.network
     with _modes_kept(adapter), counted(adapter.network) as calls:
         # Put together what all checks share: clean samples, known noise, and the network that is to predict it.
         noise = torch.Generator().manual_seed(OWN + seed)
         case = Case(model, encoded, values, evaluations, noise, calls)
+        reading = case if read is None else Case(model, *read, evaluations, noise, calls)
 
         # Check the options: whether the noise is predicted without bias, and whether another option predicts it better.
         findings = [check(case) for check in OF_OPTIONS]
@@ -137,21 +156,38 @@ def check_adoption(
         # Check the labels under the option that cures the others, since a wrong schedule hides what is wrong with them.
         right = cured(case)
         findings += [check(right) for check in OF_LABELS]
+        read_right = right if reading is case else with_near_miss(reading, tried(case).cure)
+        findings.append(check_window(read_right))
 
         # Check what is drawn, if no other option is needed: samples must be like the data.
         if right is case:
             findings.append(check_drawn(case))
 
         # Propose the option, and the timesteps for reading. A check that does not apply has found nothing.
-        found = [one for one in findings if one is not None]
-        proposed = _proposed(case)
+        found = _advised([one for one in findings if one is not None], case)
+        proposed = _proposed(case, read_right)
 
         # Calibrate the proposal, if asked for: errors of a wrong model say nothing of other samples.
         if typicality and all(one.verdict != "wrong" for one in found):
-            proposed = _calibrated(proposed, case)
+            proposed = _calibrated(proposed, reading)
         elif values is not None:
             found.append(NOT_CALIBRATED)
     return Adoption(tuple(found), tried(case).cure, proposed, calls.evaluations)
+
+
+def _advised(findings: list[Finding], case: Case) -> list[Finding]:
+    """Findings with one advice where no option is known to be right: what else is wrong may follow from its reason."""
+    if tried(case).cure is not None:
+        return findings
+    wrong = {one.what for one in findings if one.verdict == "wrong"} - (
+        {"mode"} if mode(case) == "train mode" else set()
+    )
+    first = next((what for what in ("mode", "other options", "labels") if what in wrong), None)
+    found = []
+    for one in findings:
+        follows = one.verdict == "wrong" and one.what in FOLLOWING and first not in (None, one.what)
+        found.append(attrs.evolve(one, change=f"see {first}") if follows else one)
+    return found
 
 
 @contextmanager
@@ -186,16 +222,15 @@ def _given(model: Model, samples: Any, labels: Any) -> tuple[Tensor, Tensor | No
     return encoded, values
 
 
-def _proposed(case: Case) -> Model:
+def _proposed(case: Case, reading: Case) -> Model:
     """The model, or that of another option, with what is proposed for reading."""
     # Another order of the labels is no option of the model: the caller puts the labels in order
     cure = tried(case).cure
     model = case.model if cure is None or cure.labels is not None else cure.model
     # The timesteps that tell labels apart, where these are known; else those of the model
     changed: dict[str, Any] = {"timesteps": model.defaults.timesteps}
-    right = cured(case)
-    if check_window(right) is not None:
-        changed |= window(right).defaults
+    if check_window(reading) is not None:
+        changed |= window(reading).defaults
     return attrs.evolve(model, defaults=attrs.evolve(case.model.defaults, **changed))
 
 

@@ -25,6 +25,7 @@ COLUMNS = 12  # labels of a network that are compared
 LABELLED = 3.0  # standard errors by which wrong labels must be worse
 LIKELY = 2.0  # and by which they are where the samples are too few to say more
 SHARE = 1.4  # of a null
+NEVER = 1e9  # the cost of a label that no class has
 
 
 @attrs.frozen(eq=False)
@@ -174,8 +175,10 @@ def doubtful(known: Table) -> Tensor:
     return torch.cat([own[bad], other[bad]]).unique()
 
 
-def orders(case: Case) -> list[NearMiss]:
-    """The labels that explain the samples of each class best; of many labels, those that are moved by one."""
+def orders(case: Case) -> list[Tensor]:
+    """Other labels of the network for the classes, each (C,): exchanges that may explain the samples better, each by
+    itself, and all labels moved by one.
+    """
     known = table(case)
     if known is None or case.options["kind"] != "classes" or not len(wrong := doubtful(known)):
         return []
@@ -185,21 +188,35 @@ def orders(case: Case) -> list[NearMiss]:
     n = max(len(wrong) * 6, case.evaluations // 50) if few else max(3 * classes, case.evaluations // 15)
     larger = table_of(case, n, wrong if few else None)
     each = (larger.errors / larger.errors[:, :, 0].mean(0)[:, None]).mean(1)  # (n, R)
-    labels = torch.arange(classes)
-    if count <= COLUMNS:
-        from scipy.optimize import linear_sum_assignment
+    same = torch.arange(classes)
+    if count > COLUMNS:
+        return [(same + (1, -1)[int(each[:, 1:3].mean(0).argmin())]) % count]
 
-        by_label = each.gather(1, larger.shown.argsort(1))
-        cost = 1 - torch.eye(classes, count, dtype=each.dtype)
-        for one in larger.shown[:, 0].unique():
-            cost[one] = by_label[larger.shown[:, 0] == one].mean(0)
-        labels = torch.as_tensor(linear_sum_assignment(cost)[1])
-    else:
-        labels = (labels + (1, -1)[int(each[:, 1:3].mean(0).argmin())]) % count
-    return [] if torch.equal(labels, torch.arange(classes)) else [_order(case, labels)]
+    from scipy.optimize import linear_sum_assignment
+
+    by_label = each.gather(1, larger.shown.argsort(1))
+    cost = 1 - torch.eye(classes, count, dtype=each.dtype)
+    for one in larger.shown[:, 0].unique():
+        cost[one] = by_label[larger.shown[:, 0] == one].mean(0)
+    # The null explains samples better than most wrong labels: no class has it, unless all labels are moved
+    null = case.options["null"]
+    if null is not None and classes <= null < count:
+        cost[:, int(null)] = NEVER
+    moved = [same + 1] if classes < count else []
+    return [*_exchanges(torch.as_tensor(linear_sum_assignment(cost)[1]), count), *moved]
 
 
-def _order(case: Case, labels: Tensor) -> NearMiss:
+def _exchanges(labels: Tensor, count: int) -> list[Tensor]:
+    """An order of labels (C,) taken apart: of labels that are exchanged among each other, one order each."""
+    from scipy.sparse.csgraph import connected_components
+
+    same = torch.arange(len(labels))
+    taken = torch.zeros(count, count).index_put_((same, labels), torch.ones(len(labels)))
+    part = torch.as_tensor(connected_components(taken.numpy(), connection="weak")[1])[: len(labels)]
+    return [torch.where(part == one, labels, same) for one in part[labels != same].unique()]
+
+
+def order_of(case: Case, labels: Tensor) -> NearMiss:
     """The near miss of other labels (C,)."""
     classes = len(labels)
     names = names_of(case.model) or ()

@@ -1,4 +1,4 @@
-"""What a network may be instead of what it was adopted as: one option of `energycomp.adopt`, or two, or the samples."""
+"""What a network may be instead of what it was adopted as: one option of `energycomp.adopt`, a few, or the samples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from energycomp import adopt
 from energycomp.components import Classes
 from energycomp.errors import InputError
-from energycomp.models import Model, prediction_in, shortly
+from energycomp.models import CLOCKS, Model, NumberProcessor, prediction_in, shortly
 from energycomp_lab.checks.adoption.case import Case
 
 SIGMAS = (0.002, 80.0)
@@ -30,7 +30,7 @@ PAIRS: tuple[tuple[str, Any], ...] = (
     *itertools.product(("eps", "x0", "v"), BETAS),
 )
 Told = Callable[[Tensor], Tensor]
-CLOCKS: dict[str, dict[str, tuple[Told, str]]] = {  # what else a network may be told, by `call`, and its code
+OTHERS: dict[str, dict[str, tuple[Told, str]]] = {  # what else a network may be told, by its clock, and the code
     "timestep": {
         "999 - t": (lambda t: 999 - t, "999 - t"),
         "t / 1000": (lambda t: t / 1000, "t / 1000"),
@@ -48,6 +48,8 @@ CLOCKS: dict[str, dict[str, tuple[Told, str]]] = {  # what else a network may be
 NEAR, FAR = (0.9, 1.1), (0.5, 0.7, 0.8, 1.25, 1.4, 2.0)  # times the input, the output and the time
 SLOWED = (0.25, 4.0)  # times the time
 MOVED, FAR_MOVED = (-50.0, 50.0), (-150.0, 150.0)  # timesteps
+PROCESSORS = {"NumberProcessor.fit(data)": 0, "NumberProcessor.fit(data, quantiles=100)": 100}  # and their quantiles
+OTHER = 0.1  # of the variance of numbers, by how much a processor changes them: less is which samples these are
 SEEN: dict[str, Callable[[Tensor], Tensor]] = {  # images (N, C, H, W)
     "inverted, max - x": lambda x: -x,
     "transposed": lambda x: x.mT,
@@ -138,15 +140,25 @@ def labels_of(model: Model) -> int:
 
 def near_misses(case: Case, *, far: bool) -> Iterator[NearMiss]:
     """All that differ from the adopted model in one thing, and with `far` in much, in two things, or in the samples."""
+    yield from _made(case, _options(case))
+    yield from _made(case, _calls(case, far))
+    yield from _processors(case)
+    if far:
+        yield from _made(case, _pairs(case))
+        yield from _images(case)
+
+
+def moves(case: Case) -> Iterator[NearMiss]:
+    """Those whose network is told a time that is moved by a few timesteps."""
+    return _made(case, _moved(case, MOVED))
+
+
+def _made(case: Case, changes: Iterator[_Change]) -> Iterator[NearMiss]:
     adapter: Any = case.model.denoiser.network
     said = said_of(case.model)
-    for option, got, instead, changed, change in itertools.chain(
-        _options(case), _calls(case, far), _pairs(case) if far else ()
-    ):
+    for option, got, instead, changed, change in changes:
         with suppress(InputError):  # options that contradict each other
             yield NearMiss(option, got, instead, _adopted(adapter.network, said | changed), change=change)
-    if far:
-        yield from _samples(case)
 
 
 # The option, what it is, what it could be, the keywords of `adopt`, and their code
@@ -159,11 +171,12 @@ def _options(case: Case) -> Iterator[_Change]:
     options = case.options
     options = options | {"data_range": tuple(options["data_range"] or (-1.0, 1.0))}
     low, high = ((end - float(samples.mean())) / max(float(samples.std()), 1e-6) for end in (-1, 1))
+    alike = () if samples.ndim == 2 else ((round(low, 3), round(high, 3)),)  # of mean 0, std 1; rows have a processor
     others: dict[str, tuple[Any, ...]] = {
         "predicts": KINDS,
         "process": (*BETAS, "flow", "flow to data", SIGMAS),
         "clock": tuple(name for name in CLOCKS if name != "index"),  # which is the timestep
-        "data_range": ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0), (round(low, 3), round(high, 3))),  # or of mean 0, std 1
+        "data_range": ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0), *alike),
         "sigma_data": (0.5, 1.0) if options["predicts"] == "edm" else (),
         "null": (0, labels_of(case.model) - 1) if case.values is None and options["kind"] == "classes" else (),
     }
@@ -174,13 +187,28 @@ def _options(case: Case) -> Iterator[_Change]:
 
 
 def _pairs(case: Case) -> Iterator[_Change]:
-    """Another prediction of another process."""
+    """Another prediction of another process, also of a network that is told t of [0, 1] or [0, 1000] instead."""
+    adapter: Any = case.model.denoiser.network
     for kind, process in PAIRS:
         if kind != case.options["predicts"] and process != case.options["process"]:
             got = f"{case.options['predicts']!r} and {shortly(case.options['process'])}"
             given = {"predicts": kind, "process": process}
+            instead = f"{kind!r} and {process!r}"
             change = f"predicts={kind!r}, process={process!r}"
-            yield "predicts and process", got, f"{kind!r} and {process!r}", given, change
+            yield "predicts and process", got, instead, given, change
+            if kind == "flow":
+                told = {"call": _told(adapter.call, partial(mul, 1000))}
+                code = f", call={_code(case, t='1000 * t')}"
+                yield "predicts and process", got, f"{instead}, 1000 t, by call=,", given | told, change + code
+            elif process in BETAS:
+                told = {"clock": "unit"}
+                yield "predicts and process", got, f"{instead}, 'unit'", given | told, f"{change}, clock='unit'"
+
+
+def _code(case: Case, *, x: str = "x", t: str = "t", of: str = "") -> str:
+    """The code of a `call=` with another input, time or output."""
+    arguments = f"{x}, {t}" if case.options["kind"] == "none" else f"{x}, {t}, c"
+    return f"lambda net, x, t, c: {of}net({arguments})"
 
 
 def _calls(case: Case, far: bool) -> Iterator[_Change]:
@@ -188,15 +216,8 @@ def _calls(case: Case, far: bool) -> Iterator[_Change]:
     adapter: Any = case.model.denoiser.network
     call = adapter.call
     clock = case.options["clock"]
-
-    def changed(
-        option: str, got: str, instead: str, other: Any, *, x: str = "x", t: str = "t", of: str = ""
-    ) -> _Change:
-        arguments = f"{x}, {t}" if case.options["kind"] == "none" else f"{x}, {t}, c"
-        code = f"call=lambda net, x, t, c: {of}net({arguments})"
-        return option, got, f"{instead}, by call=,", {"call": other}, code
-
-    for name, (told, code) in CLOCKS[clock].items():
+    changed = partial(_called, case)
+    for name, (told, code) in OTHERS.get(clock, {}).items():
         yield changed("clock", repr(clock), name, _told(call, told), t=code)
     yield changed("sign", "the output", "minus the output", _scaled(call, output=-1.0), of="-")
     for times in NEAR + (FAR if far else ()):
@@ -207,27 +228,47 @@ def _calls(case: Case, far: bool) -> Iterator[_Change]:
         yield changed("input", "the input", f"{number} times the input", scaled, x=f"{number} * x")
     for times in NEAR + (FAR + SLOWED if far else ()) if clock in ("timestep", "unit", "sigma") else ():
         yield changed("clock", repr(clock), f"{times:g} t", _told(call, partial(mul, times)), t=f"{times:g} * t")
-    for steps in MOVED + (FAR_MOVED if far else ()) if clock == "timestep" else ():
-        moved = f"t {'-' if steps < 0 else '+'} {abs(steps):g}"
-        yield changed("clock", repr(clock), f"t {steps:+g}", _told(call, partial(add, steps)), t=moved)
+    yield from _moved(case, MOVED + (FAR_MOVED if far else ()))
 
 
-def _samples(case: Case) -> Iterator[NearMiss]:
-    """The same model for other samples."""
+def _moved(case: Case, steps: tuple[float, ...]) -> Iterator[_Change]:
+    """Another time by a number of timesteps."""
+    adapter: Any = case.model.denoiser.network
+    for step in steps if case.options["clock"] == "timestep" else ():
+        told = _told(adapter.call, partial(add, step))
+        code = f"t {'-' if step < 0 else '+'} {abs(step):g}"
+        yield _called(case, "clock", "'timestep'", f"t {step:+g}", told, t=code)
+
+
+def _called(
+    case: Case, option: str, got: str, instead: str, other: Any, *, x: str = "x", t: str = "t", of: str = ""
+) -> _Change:
+    """The change of a `call=`, with the code of it."""
+    return option, got, f"{instead}, by call=,", {"call": other}, f"call={_code(case, x=x, t=t, of=of)}"
+
+
+def _images(case: Case) -> Iterator[NearMiss]:
+    """The same model for images that are seen otherwise."""
     samples = case.samples
     if samples.ndim == 4:
         for name, changed in SEEN.items():
             if changed(samples).shape == samples.shape and not torch.equal(changed(samples), samples):
                 change = f"the images: {name}"
                 yield NearMiss("samples", "images as they are", f"{name},", case.model, changed=changed, change=change)
+
+
+def _processors(case: Case) -> Iterator[NearMiss]:
+    """The same model for rows of numbers on another scale."""
+    samples = case.samples
     if samples.ndim == 2:
-        mean = samples.mean(0)
-        std = samples.std(0).clamp(min=1e-6)
-        if float(std.max() / std.min()) > 2:
-            instead = "NumberProcessor.fit(data)"
-            standard = lambda x: (x - mean) / std  # noqa: E731
-            change = f"processor={instead}"
-            yield NearMiss("processor", "numbers as they are", instead, case.model, changed=standard, change=change)
+        std = samples.std(0)
+        got = f"numbers of standard deviations {float(std.min()):.3g} to {float(std.max()):.3g}"
+        for instead, quantiles in PROCESSORS.items():
+            with suppress(InputError):  # numbers that cannot be standardised
+                changed = NumberProcessor.fit(samples, quantiles=quantiles).encode
+                if float((changed(samples) - samples).square().mean() / samples.var()) > OTHER:
+                    change = f"processor={instead}"
+                    yield NearMiss("processor", got, instead, case.model, changed=changed, change=change)
 
 
 def _told(call: Any, told: Callable[[Tensor], Tensor]) -> Any:

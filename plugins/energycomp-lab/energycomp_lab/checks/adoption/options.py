@@ -11,19 +11,24 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import EnergycompError
+from energycomp.models import Model
 from energycomp_lab.checks.adoption.case import LEVELS, Case, Finding, Noised, mean_error, once, predicted, squared
 from energycomp_lab.checks.adoption.drawn import draws
 from energycomp_lab.checks.adoption.given import mode
-from energycomp_lab.checks.adoption.labels import orders, table
-from energycomp_lab.checks.adoption.near_misses import NearMiss, near_misses
+from energycomp_lab.checks.adoption.labels import order_of, orders, table
+from energycomp_lab.checks.adoption.near_misses import NearMiss, moves, near_misses
 from energycomp_lab.checks.adoption.regression import regression
 
 BETTER = 0.01  # what another option lowers the errors by at least
 SURE, GENERAL = 4.0, 2.0  # the standard errors of that: by the noise on these samples, and by which samples these are
+TAILS = 1.0  # in place of `GENERAL`, of another processor of numbers: few samples in the tails make most of the errors
+FEW = 4  # of n samples whose labels are others, `GENERAL` is multiplied by 1 + FEW / n: their deviation is uncertain
+FINE = (300.0, 100.0, 30.0)  # SNR of rows that show by how few timesteps the time of a network is moved
 CLOSE = 0.05  # by how much an option may be worse on a few rows to be tried on more, where another one may be right
 EQUAL = 0.003  # of the errors, in log: values of one option that differ by less cannot be distinguished
 SAME = 1e-4  # of the errors: options whose predictions differ by less are one model, said in two ways
 ROUNDS = ((1 / 25, 12), (1 / 8, 5), (0.5, 3))  # shares of the rows, and how many options go on to the next
+UNKNOWN = "data, weights or call=, or several options at once"
 FAILED = 1e9  # error of an option with which the network cannot be called
 
 
@@ -47,8 +52,10 @@ class Tried:
         return self.cures[0] if len(self.cures) == 1 else None
 
 
-def with_near_miss(case: Case, other: NearMiss) -> Case:
+def with_near_miss(case: Case, other: NearMiss | None) -> Case:
     """The case as it would be: the same noise on samples as they should be, with their labels, of another model."""
+    if other is None:
+        return case
     made = copy.copy(case)
     made.model = other.model
     made.measured = {}
@@ -99,18 +106,19 @@ def _forgiven(case: Case, other: NearMiss, rows: Tensor) -> Tensor:
     return (eps - slope[:, None] * e).square().sum(1).nan_to_num(FAILED, FAILED) * len(LEVELS) / len(rows)
 
 
-def lowered(errors: Tensor, base: Tensor, index: Tensor) -> tuple[float, bool]:
+def lowered(errors: Tensor, base: Tensor, index: Tensor, general: float = GENERAL) -> tuple[float, bool]:
     """log of the ratio of mean errors (L, M), averaged over levels, and whether they are surely lower.
 
     Args:
         index: of the sample of each row, (L M,).
+        general: standard errors by which samples these are.
     """
     level = base.mean(1, keepdim=True)
     lower = float((errors.mean(1) / level[:, 0]).log().mean())
     each = ((base - errors) / level).flatten()
     mean, of_samples = mean_error(each, index)
     of_noise = float(each.std()) / math.sqrt(len(each))
-    return lower, lower < -BETTER and mean > SURE * of_noise and mean > GENERAL * of_samples
+    return lower, lower < -BETTER and mean > SURE * of_noise and mean > general * of_samples
 
 
 Better = list[tuple[float, NearMiss]]  # by how much the errors of all rows are lower, in log
@@ -118,7 +126,8 @@ Better = list[tuple[float, NearMiss]]  # by how much the errors of all rows are 
 
 def better_options(case: Case, others: Sequence[NearMiss], close: float = math.inf) -> Better:
     """Those that surely lower the errors: of all on a few rows, of some on half of them, of few on all."""
-    some = list(others)
+    processors = [one for one in others if one.option == "processor"]  # a few rows do not show the tails of numbers
+    some = [one for one in others if one.option != "processor"]
     for share, kept in ROUNDS:
         rows = case.part(share)
         base = _errors(case, None, rows)
@@ -126,7 +135,8 @@ def better_options(case: Case, others: Sequence[NearMiss], close: float = math.i
         some = [one for lower, one in sorted(found, key=_place)[:kept] if lower < close]
         close = min(close, 0.0)
     every = case.part(1.0)
-    return [(_lower(case, one, every)[0], one) for one in some if _lower(case, one, every)[1]]
+    last = [(_lower(case, one, every), one) for one in (*some, *processors)]
+    return [(lower, one) for (lower, sure), one in last if sure]
 
 
 def _place(better: tuple[float, NearMiss]) -> float:
@@ -134,10 +144,10 @@ def _place(better: tuple[float, NearMiss]) -> float:
     return round(better[0], 3)
 
 
-def _lower(case: Case, other: NearMiss, rows: Tensor) -> tuple[float, bool]:
+def _lower(case: Case, other: NearMiss, rows: Tensor, general: float = GENERAL) -> tuple[float, bool]:
     """As `lowered`, of an option on some rows."""
     errors, base = (_errors(case, one, rows) for one in (other, None))
-    return lowered(errors, base, case.rows.index[rows])
+    return lowered(errors, base, case.rows.index[rows], TAILS if other.option == "processor" else general)
 
 
 def is_possible(case: Case) -> bool:
@@ -161,17 +171,45 @@ def may_be_right(case: Case) -> bool:
 
 
 def better_orders(case: Case) -> Better:
-    """Those of labels that surely lower the errors of the rows whose label is another one."""
-    found: Better = []
+    """Orders of labels that surely lower the errors of the samples whose label is another one."""
+    others = orders(case)
+    sure = [labels for labels in others if _is_better_order(case, labels, GENERAL)]
+    if not sure:
+        return []
+    same = torch.arange(len(sure[0]))
+    # Exchanges of some labels are one order together, also less sure ones where most of them are sure
+    exchanged = (torch.stack(others) != same).sum(1)
+    if 2 * sum(int((labels != same).sum()) for labels in sure) >= int(exchanged[exchanged < len(same)].sum()):
+        sure = [labels for labels in others if _is_better_order(case, labels, TAILS)]
+    found = [labels for labels in sure if bool((labels != same).all())]
+    some = [labels for labels in sure if bool((labels == same).any())]
+    if some:
+        found.append(same + (torch.stack(some) - same).sum(0))
+    made = [order_of(case, labels) for labels in found]
+    return [(_lower(case, one, case.part(1.0))[0], one) for one in made]
+
+
+def _is_better_order(case: Case, labels: Tensor, general: float) -> bool:
+    """Whether other labels (C,) surely lower the errors of the samples whose label is another one."""
+    values: Tensor = case.values  # type: ignore[assignment] # they are known where orders are
     rows = case.part(1.0).view(len(LEVELS), -1)
-    for one in orders(case):
-        labels: Tensor = one.labels  # type: ignore[assignment] # orders have them
-        values: Tensor = case.values  # type: ignore[assignment]
-        changed = labels != torch.arange(len(labels))
-        some = rows[:, changed[values[case.rows.index[rows[0]]]]].flatten()
-        if len(some) and _lower(case, one, some)[1]:
-            found.append((_lower(case, one, case.part(1.0))[0], one))
-    return found
+    of = case.rows.index[rows[0]]
+    some = (labels != torch.arange(len(labels)))[values[of]]
+    general *= 1 + FEW / max(1, len(of[some].unique()))
+    return bool(some.any()) and _lower(case, order_of(case, labels), rows[:, some].flatten(), general)[1]
+
+
+def better_moves(case: Case) -> Better:
+    """Times that are moved, on rows with so little noise that a few timesteps make a difference."""
+    noised = case.noised(torch.arange(max(16, case.evaluations // 10)) % len(case.samples), FINE)
+
+    def errors(model: Model) -> Tensor:
+        found = predicted(model, noised, case.condition(noised.index, model))
+        return squared(found - noised.noise).view(len(FINE), -1)
+
+    base = errors(case.model)
+    found = [(lowered(errors(one.model), base, noised.index), one) for one in moves(case)]
+    return [(lower, one) for (lower, sure), one in found if sure]
 
 
 @once
@@ -182,7 +220,9 @@ def tried(case: Case) -> Tried:
         return Tried(False)
     good = regression(case).explains and regression(case).straight
     better = better_options(case, [*near_misses(case, far=not good)], CLOSE if good else math.inf)
-    if better and good:
+    if not better and good:
+        better = better_moves(case)
+    elif good:
         better = better_options(case, [*near_misses(case, far=True)])
     ranked = sorted([*better, *better_orders(case)], key=_place)
     return Tried(True, tuple(one for _, one in ranked), _cures(case, ranked))
@@ -244,12 +284,11 @@ def check_options(case: Case) -> Finding:
         change = f"{named}: samples of the training, or more of them, may show which"
         return Finding("other options", "; or ".join(map(str, found.cures)), "none", "wrong", change)
     if found.better or not is_possible(case):
-        return Finding("other options", "none of them is right", "none is better", "wrong", "data, weights or call=")
+        return Finding("other options", "none of them is right", "none is better", "wrong", UNKNOWN)
     return Finding("other options", "none is better", "none", "ok")
 
 
 @once
 def cured(case: Case) -> Case:
     """The case with the other option; as it is where none is right."""
-    found = tried(case).cure
-    return case if found is None else with_near_miss(case, found)
+    return with_near_miss(case, tried(case).cure)

@@ -23,6 +23,7 @@ WIDER = 0.001  # what a level more of a window counts, as a share of samples tha
 RIVALS = 2  # wrong labels of a sample that are compared
 RESAMPLED = 400  # of the samples
 SURE = 0.95  # the share of them in which another window must read better
+AGREE = 0.8  # and the share that prefers about the same one: otherwise the next samples would give another
 WRONG = 2.33  # standard deviations of a normal distribution that 1 % are beyond: of readings that are wrong
 
 
@@ -32,11 +33,11 @@ class Window:
 
     Args:
         defaults: `timesteps`, `draws` and, of classes, `beta`.
-        gain: the share of resampled samples that are read better than with the timesteps of the model.
+        reason: why the timesteps are these.
     """
 
     defaults: dict[str, Any]
-    gain: float
+    reason: str
 
 
 def _closest(case: Case, index: Tensor) -> Tensor:
@@ -109,30 +110,48 @@ def _levels(case: Case) -> _Levels:
     return _Levels(gaps, timestep_of(alphas, torch.cat([steps + half, steps[-1:] - half]).to(alphas.device)).cpu())
 
 
-def _preferred(levels: _Levels, resampled: Tensor) -> Tensor:
-    """The window (2,) whose edges are the mean of those that each resampling (B, n) of the samples prefers."""
+@attrs.frozen
+class _Preferred:
+    """The window (low, high) that resamplings of the samples prefer.
+
+    Args:
+        agree: the share of resamplings that prefer it, or one whose edges are the next ones.
+        gain: the share of resamplings whose window reads the samples better that are not among them.
+    """
+
+    low: float
+    high: float
+    agree: float
+    gain: float
+
+
+def _preferred(levels: _Levels, usual: tuple[float, float]) -> _Preferred:
+    """By resamplings (B, n) of the samples, beside the usual window."""
+    n = len(levels.gaps)
     L = len(levels.edges) - 1
     pairs = torch.tensor([(low, high) for low in range(L) for high in range(low + 1, L + 1)])
+    resampled = torch.randint(n, (RESAMPLED, n), generator=torch.Generator().manual_seed(0))
     # Of windows that read as many samples right the widest is the best: it has the most to tell labels by
-    score = levels.right(levels.edges[pairs])[:, resampled].mean(2) + WIDER * pairs.diff().float()
-    best = score.argmax(0)
-    places = pairs[best].float().mean(0)
-    return torch.stack([_at(levels.edges, float(place)) for place in places])
+    right = levels.right(levels.edges[pairs])
+    best = (right[:, resampled].mean(2) + WIDER * pairs.diff().float()).argmax(0)
+    middle = pairs[best].median(0).values
+    agree = (pairs[best] - middle).abs().amax(1) <= 1
+    # A window is chosen by some samples, and compared on the others: on its own it reads better by chance
+    others = torch.ones(RESAMPLED, n).scatter_(1, resampled, 0.0)
+    more = ((right[best] - levels.right(torch.tensor([usual]))) * others).sum(1)
+    low, high = levels.edges[middle].tolist()
+    return _Preferred(low, high, float(agree.float().mean()), float((more > 0).float().mean()))
 
 
 @once
 def window(case: Case) -> Window:
-    """The timesteps that resamplings of the samples prefer, if they are surely better than those of the model."""
+    """The timesteps that resamplings of the samples prefer, if they agree, and surely read better than the model's."""
     levels = _levels(case)
     T = len(case.model.denoiser.alphas_cumprod)
-    resampled = torch.randint(
-        len(levels.gaps), (RESAMPLED, len(levels.gaps)), generator=torch.Generator().manual_seed(0)
-    )
-    usual = torch.tensor(case.model.defaults.timesteps or (0.0, float(T)), dtype=torch.float64)
-    both = torch.stack([usual, _preferred(levels, resampled)])
-    right = levels.right(both)[:, resampled].mean(2)
-    gain = float((right[1] > right[0]).float().mean())
-    low, high = both[int(gain >= SURE)].tolist()
+    usual = case.model.defaults.timesteps or (0.0, float(T))
+    found = _preferred(levels, usual)
+    is_other = found.gain >= SURE and found.agree >= AGREE
+    low, high = (found.low, found.high) if is_other else usual
     first = min(math.floor(low), T - 1)
     timesteps = (first, max(first + 1, min(math.ceil(high), T)))
     # As many draws as make 1 % of the readings wrong: there was one at each level
@@ -144,7 +163,13 @@ def window(case: Case) -> Window:
     values: dict[str, Any] = {"timesteps": timesteps, "draws": next((n for n in (16, 32) if n >= draws), 64)}
     if case.options["kind"] == "classes" and bool(margins.isfinite().all()):
         values["beta"] = beta_of(margins)
-    return Window(values, gain)
+    if is_other:
+        reason = f"other timesteps read better in {found.gain:.0%} of resamplings"
+    elif found.gain >= SURE:
+        reason = f"the default is kept: only {found.agree:.0%} of resamplings agree on other timesteps"
+    else:
+        reason = f"the default is kept: other timesteps read better in {found.gain:.0%} of resamplings only"
+    return Window(values, reason)
 
 
 def beta_of(margins: Tensor) -> float:
@@ -165,10 +190,4 @@ def check_window(case: Case) -> Finding | None:
         return None
     found = window(case)
     said = ", ".join(f"{k}={v:.3g}" if k == "beta" else f"{k}={v}" for k, v in found.defaults.items())
-    return Finding("reading", f"other timesteps read better in {found.gain:.0%} of resamplings", "", "note", said)
-
-
-def _at(edges: Tensor, place: float) -> Tensor:
-    """Edges (L + 1,) at a place between two of them."""
-    below = min(int(place), len(edges) - 2)
-    return edges[below].lerp(edges[below + 1], place - below)
+    return Finding("reading", found.reason, "", "note", said)
