@@ -6,6 +6,7 @@ With the prior N(0, I) as u, leaf_1 & ... & leaf_n = sum_i leaf_i - (n - 1) u is
 import argparse
 import math
 from functools import reduce
+from importlib import import_module
 from importlib.util import find_spec
 from operator import and_
 from pathlib import Path
@@ -132,10 +133,8 @@ def main() -> None:
     parser.add_argument("--training", type=int, default=5_000, help="steps; 0 takes exact scores")
     parser.add_argument("--networks", type=Path, default=Path("runs/posteriors"), help="folder that keeps the networks")
     options = parser.parse_args()
-    c2st = None
-    if find_spec("sbi"):
-        from sbi.utils.metrics import c2st
-
+    # A classifier of sbi; without it the distances are printed alone
+    c2st: Any = import_module("sbi.utils.metrics").c2st if find_spec("sbi") else None
     for name in options.tasks:
         torch.manual_seed(0)
         task = TASKS[name]()

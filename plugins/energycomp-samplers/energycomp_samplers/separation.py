@@ -36,11 +36,12 @@ from energycomp.sampling import Level, Run, Sampled, Steps, Target, draw_samples
 from energycomp.seeds import Generator, draw_noise, seeded
 from energycomp_samplers.blend import Blend, check_size, screened, sets_of
 from energycomp_samplers.evidence import Evidence
-from energycomp_samplers.joint import log_density
+from energycomp_samplers.joint import Joint, log_density
 from energycomp_samplers.kernels import clipped
 from energycomp_samplers.particles import systematic
 from energycomp_samplers.separated import Explanation, Separation, aligned, usual_names
 from energycomp_samplers.smc import SMC
+from energycomp_samplers.tangent import Tangent, linear_at
 from energycomp_samplers.weighing import Weighing
 
 UNEXPLAINED = 5.0  # standard errors by which the residual may be larger than the noise
@@ -157,32 +158,39 @@ class _Particles(Steps):
     sampler: _Separating
     run: Run
     x: Tensor
-    evidence: Evidence
+    evidence: Evidence | Tangent
     weighing: Weighing
     expected: Tensor | None = None  # the predictions that the last step foretold, (n, K, *shape)
+    last: Evidence | None = None  # the linear observation of the last step
+    at: Tensor | None = None  # where it touched one that is not linear, (n, K, *shape)
 
     def step(self, level: Level, /) -> None:
         target = self.run.target
-        covariance: Any = self.sampler.blend.covariance(self.sampler.kinds, level)
+        covariance = self.sampler.blend.covariance(self.sampler.kinds, level)
         # Predict every source of every particle, in one batch.
         flat = self.x.flatten(0, 1)
         x0 = clipped(target.compose(flat, level.rows(flat), prediction_type="sample"), target)
         x0 = x0.reshape(self.x.shape).double()
+        # The linear observation that stands for y at each particle.
+        linear, at = linear_at(self.evidence, x0, covariance, self.at)
         # Weigh: by what the prediction says of y beyond what the last step foretold; at the start, by all of it.
         needed = self.sampler.needs_evidence
-        increment = log_density(self.evidence, x0, covariance, normalised=needed)
-        if self.expected is not None:
-            increment = increment - log_density(self.evidence, self.expected, covariance, normalised=needed)
+        increment = log_density(linear, x0, covariance, normalised=needed)
+        if self.expected is not None and self.last is not None:
+            increment = increment - log_density(self.last, self.expected, covariance, normalised=needed)
         # Resample, where few particles have the weight.
         places = self.weighing.weighed(None, level, increment[None])[0]
         x = self.x[places].double()
         x0 = x0[places]
+        if isinstance(self.evidence, Tangent) and at is not None:
+            at = at[places]
+            linear = self.evidence.at(at)
+        self.last = linear
+        self.at = at
         # Draw clean samples, under the observation.
-        rows = tuple(self.x.shape[:2])
-        draw = covariance.root(self.run.noise(rows).double())
-        shape = (self.run.n, *self.evidence.y.shape[1:])
-        error = draw_noise(shape, generator=self.run.generator, device=x.device)
-        z, _ = self.evidence.conditioned(x0, covariance, draw, error)
+        z = self._drawn(linear, x0, covariance)
+        if level.is_last and isinstance(self.evidence, Tangent):
+            z = self.evidence.tested(z, linear, lambda: self._drawn(linear, x0, covariance), self.run.uniform)
         # Step: the reverse kernel for these clean samples. The last step ends at them.
         self.x = level.mean(x, z).float()
         if level.is_last:
@@ -190,10 +198,17 @@ class _Particles(Steps):
         # Its variance b, and the slope c of its mean in z.
         b = level.beta * (1.0 - level.next_alpha) / (1.0 - level.alpha)
         c = level.next_alpha**0.5 * level.beta / (1.0 - level.alpha)
-        self.x = self.x + b**0.5 * self.run.noise(rows)
+        self.x = self.x + b**0.5 * self.run.noise(tuple(x.shape[:2]))
         # Foretell the prediction there: m~ = m + c C (b I + c^2 C)^-1 (x_s - mu(x_t, m)), by the eigenvalues of C^-1.
         surprise = self.x - level.mean(x, x0)
         self.expected = x0 + covariance.filtered(surprise, lambda precision: c / (b * precision + c**2))
+
+    def _drawn(self, linear: Evidence, x0: Tensor, covariance: Joint) -> Tensor:
+        """Clean samples of N(x0, C), under a linear observation."""
+        draw = covariance.root(self.run.noise(tuple(x0.shape[:2])).double())
+        shape = (self.run.n, *self.evidence.y.shape[1:])
+        error = draw_noise(shape, generator=self.run.generator, device=x0.device)
+        return linear.conditioned(x0, covariance, draw, error)[0]  # type: ignore[arg-type]
 
     def finish(self) -> Sampled:
         self.sampler.log_evidence = float(self.weighing.log_evidence)
@@ -244,7 +259,9 @@ def _answer(
     explanations = []
     for one, probability in zip(runs, posterior.tolist(), strict=True):
         of_set = tuple(names[source] for source in one.kinds)
-        explanations.append(Explanation(of_set, probability, one.log_evidence, _stderr(one.drawn, n)))
+        # A density of y in its own units, not in those of the noised space
+        log_evidence = one.log_evidence - missed[0].numel() * math.log(blend.scale)
+        explanations.append(Explanation(of_set, probability, log_evidence, _stderr(one.drawn, n)))
     # Samples in the scale of the data: images in [0, 1].
     middle = 0.0 if blend.scale == 1.0 else 0.5
     return Separation(
