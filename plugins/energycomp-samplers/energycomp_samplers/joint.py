@@ -22,6 +22,7 @@ from energycomp_samplers.operators import Gain, Linear, Pair
 from energycomp_samplers.spread import Covariance, Spread
 
 DENSE = 2048  # numbers of an observation, and of a sample, up to which S is a matrix
+SMALL = 256  # the same of functions, which have a matrix for each sample
 KEPT = 2**24  # numbers of matrices that are kept for other sets of sources: 128 MB
 
 
@@ -176,6 +177,7 @@ def log_density(evidence: Evidence, x0: Tensor, covariance: Joint, *, normalised
     if normalised:
         raise InputError(
             "got several sets of sources, and operators or covariances whose evidence takes a matrix of more than "
-            f"{DENSE} x {DENSE} numbers; expected one count, or numbers as operators= and one variance for each number"
+            f"{DENSE} x {DENSE} numbers, or {SMALL} x {SMALL} of functions; expected one count, or numbers as operators= and "
+            "one variance for each number"
         )
     return found

@@ -14,7 +14,8 @@ Notation: variable -> symbol
 So particles are weighted by how much the prediction of the network differs from what its covariance foretold. For
 Gaussian sources it does not: the weights are equal, samples are exact, and so is the evidence p(y | sources), the mean
 weight. Otherwise both are right for many particles (twisted sequential Monte Carlo). One step from clean samples,
-z is the sample.
+z is the sample. An operator that is not linear stands for the linear one that touches it at the most probable z of each
+particle, and Metropolis tests make the last z a draw of the operator itself: see `energycomp_samplers.tangent`.
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ def separate(
 ) -> Separation:
     """Samples of the sources of an image that is their sum, and how many sources there are.
 
-    The model is y = sum_k A_k z_k + N(0, noise^2), with independent sources z_k. Exact for Gaussian sources; for others
-    weighted particles (SMC) correct the samples, and the report says how many are left. Costs n K network evaluations a
-    step, for each set of sources that is tried, and those that measure the covariance of each source once: 8 D for
-    samples of D <= 32 numbers, else 16, which measure one variance for all numbers.
+    The model is y = sum_k A_k(z_k) + N(0, noise^2), with independent sources z_k. Exact for Gaussian sources and linear
+    A_k; for others weighted particles (SMC) correct the samples, and the report says how many are left. Costs n K
+    network evaluations a step, for each set of sources that is tried, and those that measure the covariance of each
+    source once: 8 D for samples of D <= 32 numbers, else 16, which measure one variance for all numbers.
 
     Args:
         image: y, of one image, without a batch axis: (C, H, W), or any shape that the operators see. Sources of images
@@ -80,8 +81,9 @@ def separate(
         repeats: with a count, whether a source may occur more than once. Give False where each of `sources` has a
             place of its own, by its operator.
         operators: A_k: None where y shows sources as they are; a number that scales the brightness, a mask, `pool(k)`,
-            `blur(kernel)` or a pair (A, A') of functions of batches. One for all, or a list with one for each of
-            `sources`.
+            `blur(kernel)`, a pair (A, A') of functions of batches, or one function of batches, which need not be
+            linear: light of sources in log units, dB or magnitudes adds up after it. One for all, or a list with one
+            for each of `sources`.
         covariances: of clean samples: a number, one for each number of a sample, or a matrix (D, D), in the noised
             space, where images are in [-1, 1]. One for all, or a list; None has them measured.
         n: draws, and particles.
@@ -92,7 +94,8 @@ def separate(
 
     Raises:
         InputError: no sources, shapes that do not fit, noise that is not above 0, numbers that are not finite, a count
-            out of range, operators that are not linear, a source without a covariance, or more numbers than 4 GiB hold.
+            out of range, a pair (A, A') that is not linear, a source without a covariance, several sets of sources
+            whose evidence takes too large a matrix, or more numbers than 4 GiB hold.
 
     >>> from energycomp.testing import Gaussian
     >>> dim, bright = Gaussian(1.0, 0.01, name="dim"), Gaussian(3.0, 0.04, name="bright")

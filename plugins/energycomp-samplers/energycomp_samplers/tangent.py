@@ -21,11 +21,10 @@ import torch
 from torch import Tensor
 
 from energycomp_samplers.evidence import Evidence
-from energycomp_samplers.joint import Factor, Joint
+from energycomp_samplers.joint import SMALL, Factor, Joint
 from energycomp_samplers.operators import Linear, Pair, linearised
 
-SMALL = 256  # numbers of an observation, up to which its derivative is a matrix for each sample
-KEPT = 2**26  # numbers of these matrices, at most: 512 MB
+KEPT = 2**26  # numbers of the derivatives of all samples as matrices, at most: 512 MB
 NEWTON = 6  # Gauss-Newton steps of each level
 ENOUGH = 1e-2  # squared standard deviations: shorter steps are the last
 HALVINGS = 8  # of a step that leads nowhere

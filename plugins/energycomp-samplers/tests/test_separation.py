@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from torch import Tensor
@@ -257,6 +258,23 @@ def test_sources_that_could_change_places_are_in_one_order() -> None:
     found = separate(torch.ones(1, 1, 1), [a, b, a], noise=0.1, n=20, **FEW)
     assert found.names == ("a", "b", "a")
     assert bool((found.kinds == found.kinds[0]).all())
+
+
+def test_draws_that_are_sorted_cover_truths_that_are_sorted() -> None:
+    """Draws are in the order of their mean, in which 0.9 of a sorted truth would not be inside."""
+    source = Gaussian(0.5, 0.1, sample_shape=(4,))
+    random = torch.Generator().manual_seed(0)
+    inside = []
+    for k in range(80):
+        z = 0.5 + 0.1**0.5 * torch.randn(2, 4, generator=random)
+        y = z.sum(0) + 0.1 * torch.randn(4, generator=random)
+        found = separate(y, [source], noise=0.1, count=2, n=39, **FEW | {"generator": k})
+        truth = z.sum(1).sort(descending=True).values
+        flux = found.samples.flatten(2).sum(2).sort(1, descending=True).values
+        low, high = attrs.evolve(found, samples=flux).interval(0.9)
+        inside.append(((low <= truth) & (truth <= high)).float())
+        assert float(found.mean[0].sum()) >= float(found.mean[1].sum())
+    assert float(torch.stack(inside).mean()) == pytest.approx(0.9, abs=3 * (0.09 / 160) ** 0.5)
 
 
 def test_a_network_is_a_source_and_many_draws_are_alike() -> None:
