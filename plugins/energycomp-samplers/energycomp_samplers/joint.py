@@ -176,8 +176,8 @@ def log_density(evidence: Evidence, x0: Tensor, covariance: Joint, *, normalised
         return found - 0.5 * (factor.log_determinant + evidence.y.numel() * math.log(2.0 * math.pi))
     if normalised:
         raise InputError(
-            "got several sets of sources, and operators or covariances whose evidence takes a matrix of more than "
-            f"{DENSE} x {DENSE} numbers, or {SMALL} x {SMALL} of functions; expected one count, or numbers as operators= and "
-            "one variance for each number"
+            f"got several sets of sources, whose evidence takes matrices of more than {DENSE} x {DENSE} numbers, or of "
+            f"{SMALL} x {SMALL} for functions; expected one count, or numbers as operators= and one variance for each "
+            "number"
         )
     return found

@@ -31,6 +31,20 @@ def jumped(density: Density, x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
     """Samples (1, P, *shape) and their predictions (K, 1, P, *shape) after one jump of each.
 
     Costs as many evaluations of each leaf and sample as `SEGMENTS`.
+
+    >>> from energycomp.components import Gaussian
+    >>> from energycomp.sampling import Target
+    >>> target, random = Target(Gaussian(0.0, 0.25)), torch.Generator().manual_seed(0)
+    >>> level = target.levels(50)[-1]
+    >>> density = Density(
+    ...     target, level, lambda groups: torch.randn(*groups, 1, 1, 1, generator=random),
+    ...     lambda groups: torch.rand(groups, generator=random),
+    ... )  # fmt: skip
+    >>> x = 0.5 * torch.randn(1, 100, 1, 1, 1, generator=random)
+    >>> x[0, 0] = 20.0  # a stray
+    >>> x0 = target.predict(x[0], level.rows(x[0]), prediction_type="sample")[:, None]
+    >>> float(jumped(density, x, x0)[0].max()) < 3.0
+    True
     """
     x = x.clone()
     x0 = x0.clone()

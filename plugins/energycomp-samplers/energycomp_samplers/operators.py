@@ -27,7 +27,14 @@ FAR = 1e-3  # the residual, as a share, from which on an end before that is warn
 
 
 def as_numbers(given: Any, name: str, advice: str) -> Tensor:
-    """A tensor of float32 of what was given; raises `InputError` where that are no real numbers."""
+    """A tensor of float32 of what was given; raises `InputError` where that are no real numbers.
+
+    >>> as_numbers([1, 2], "y", "give a tensor")
+    tensor([1., 2.])
+    >>> as_numbers(torch.ones(1, dtype=torch.uint8), "y", "give a tensor")
+    Traceback (most recent call last):
+    energycomp.errors.InputError: got y of uint8; expected floats; divide images by 255, and convert counts by .float()
+    """
     try:
         numbers = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -42,7 +49,10 @@ def as_numbers(given: Any, name: str, advice: str) -> Tensor:
 
 
 def check_reach(y: Tensor, name: str) -> None:
-    """Raises `InputError` for numbers that are not finite, or too large for the squares of float32."""
+    """Raises `InputError` for numbers that are not finite, or too large for the squares of float32.
+
+    >>> check_reach(torch.tensor([0.0, 1.0]), "y")
+    """
     if not bool(y.isfinite().all()):
         got = f"got {name} with {int((~y.isfinite()).sum())} numbers that are NaN or infinite"
         raise InputError(f"{got}; expected finite ones; mask them out, or give them a large noise")
@@ -215,6 +225,9 @@ def seen_of(see: Callable[[Tensor], Tensor], sample: Tensor) -> Tensor:
 
     Raises:
         InputError: an operator that fails, or does not give finite real numbers, the same ones each time.
+
+    >>> seen_of(lambda z: z.sum(1), torch.ones(1, 3))
+    tensor([3.])
     """
     shape = tuple(sample.shape)
     try:

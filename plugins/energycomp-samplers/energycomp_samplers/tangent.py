@@ -145,7 +145,15 @@ class Tangent:
 def linear_at(
     evidence: Evidence | Tangent, x0: Tensor, covariance: Joint, start: Tensor | None = None
 ) -> tuple[Evidence, Tensor | None]:
-    """The linear observation for each prediction x0 (n, K, *shape), and where it touches one that is not linear."""
+    """The linear observation for each prediction x0 (n, K, *shape), and where it touches one that is not linear.
+
+    >>> from energycomp_samplers.spread import Spread
+    >>> seen = Tangent(lambda z: z[:, 0].square(), torch.full((1, 1), 4.0), torch.full((1, 1), 1e-4))
+    >>> one = torch.ones(1)
+    >>> _, at = linear_at(seen, torch.ones(1, 1, 1), Joint([Spread(one)], one))
+    >>> at.round(decimals=3)
+    tensor([[[2.]]])
+    """
     if isinstance(evidence, Evidence):
         return evidence, None
     at = evidence.most_probable(x0, covariance, start)
