@@ -26,7 +26,7 @@ from energycomp_samplers.operators import Linear, Pair, linearised
 
 KEPT = 2**26  # numbers of the derivatives of all samples as matrices, at most: 512 MB
 NEWTON = 6  # Gauss-Newton steps of each level
-ENOUGH = 1e-2  # squared standard deviations: shorter steps are the last
+ENOUGH = 1e-2  # squared standard deviations of the posterior: shorter steps are the last
 HALVINGS = 8  # of a step that leads nowhere
 TESTS = 20  # Metropolis tests of draws, at the last level
 
@@ -99,8 +99,10 @@ class Tangent:
             misfit = torch.minimum(misfit, other)
         for _ in range(NEWTON):
             # To the most probable z of the linear observation here, unless that is near
-            step = self.at(at).conditioned(x0, covariance)[0] - at  # type: ignore[arg-type]
-            is_moving = _squares_of(step, covariance) > ENOUGH
+            linear = self.at(at)
+            step = linear.conditioned(x0, covariance)[0] - at  # type: ignore[arg-type]
+            length = _squares_of(step, covariance) + self._squares(linear.f(step), torch.zeros_like(self.y))
+            is_moving = length > ENOUGH
             if not bool(is_moving.any()):
                 break
             # Half of the step, and half of that, for samples that it does not improve
