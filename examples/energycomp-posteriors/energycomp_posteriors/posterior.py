@@ -109,7 +109,7 @@ def samples(
     return x.nan_to_num(0.0, 0.0, 0.0), ""
 
 
-def strays(x: Tensor, exact: Tensor) -> tuple[float, float]:
+def measure_strays(x: Tensor, exact: Tensor) -> tuple[float, float]:
     """The sliced 2-Wasserstein distance of samples (n, D) of one size, and the share of x beyond six deviations.
 
     Both are in deviations of the exact samples.
@@ -150,7 +150,7 @@ def main() -> None:
                     torch.manual_seed(2000 + seed)  # a way does not depend on those before it
                     x, ess = samples(way, network, task, observed, options.draws, options.steps, options.swarm)
                     found[way].append(float(c2st(exact, x)) if c2st else math.nan)
-                    far, share = strays(x, exact)
+                    far, share = measure_strays(x, exact)
                     figures = f"C2ST {found[way][-1]:.3f}, sliced W2 {far:.3f}, strays {share:.4f}"
                     print(f"{name} {count} {seed} {way}: {figures}{ess}", flush=True)
             cells = [f"{sum(one) / len(one):.3f} ({min(one):.3f}-{max(one):.3f})" for one in found.values()]

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal, Uniform
 
 from energycomp_posteriors.exact import Exact as Known
-from energycomp_posteriors.posterior import posterior, samples, strays
+from energycomp_posteriors.posterior import measure_strays, posterior, samples
 from energycomp_posteriors.sbi_networks import Posterior, from_sbi
 from energycomp_posteriors.tasks import TASKS, gaussian, reference, slcp, tempered, two_moons, uniform
 
@@ -284,7 +284,7 @@ def test_products_of_thirty_mixtures_have_no_strays() -> None:
     for way in ("second order, no jumps", "second order"):
         torch.manual_seed(0)
         x, _ = samples(way, Known(task), task, observed, 1000, 50)
-        found.append(strays(x, exact))
+        found.append(measure_strays(x, exact))
     assert found[0][0] > 1.0
     assert found[1][0] <= 0.27
     assert found[1][1] <= 0.001

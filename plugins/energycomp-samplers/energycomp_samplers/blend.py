@@ -22,9 +22,9 @@ from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.joint import Joint, Sum, log_density
 from energycomp_samplers.kernels import clipped
 from energycomp_samplers.observation import observe
-from energycomp_samplers.operators import Gain, Linear, Pair, as_numbers, check_reach, seen_of
+from energycomp_samplers.operators import Gain, Linear, Pair, as_numbers, check_operator, check_reach
 from energycomp_samplers.spread import Spread, product_spread, spreads_of
-from energycomp_samplers.tangent import Tangent, linear_at
+from energycomp_samplers.tangent import Tangent, in_single, linearise_at
 
 MOST = 64  # sources
 MOST_SETS = 1_000  # of sources
@@ -138,16 +138,11 @@ def _operator(given: Any) -> Operator:
         return Gain(as_numbers(given, "a brightness", "give one number for each"))
     # An operator as observations have them
     operator: Operator = observe(given, torch.zeros(()), 1.0).operator
-    return _in_single(operator) if isinstance(operator, Pair) else operator
+    return in_single(operator) if isinstance(operator, Pair) else operator
 
 
 def _see(operator: Operator) -> Callable[[Tensor], Tensor]:
     return operator.forward if isinstance(operator, Linear) else operator
-
-
-def _in_single(pair: Pair) -> Pair:
-    """A pair whose functions are given float32, as networks and physics take it."""
-    return Pair(lambda z: pair.forward(z.float()).to(z), lambda w: pair.adjoint(w.float()).to(w))
 
 
 def _seen_of_middle(operator: Operator, shape: Sequence[int], middle: float, y: Tensor) -> Tensor:
@@ -156,7 +151,7 @@ def _seen_of_middle(operator: Operator, shape: Sequence[int], middle: float, y: 
         operator.check(shape, y.device)
     # What functions see is in the scale of the data, where the middle is 1/2
     value = middle if isinstance(operator, Linear) or not middle else 0.5
-    seen = seen_of(_see(operator), torch.full((1, *shape), value, device=y.device))
+    seen = check_operator(_see(operator), torch.full((1, *shape), value, device=y.device))
     if seen.shape[1:] != y.shape:
         got = f"got an image of shape {tuple(y.shape)}, where {tuple(seen.shape[1:])} is seen of a source"
         raise InputError(f"{got} of shape {tuple(shape)}; expected the same shape; change the image or operators=")
@@ -270,7 +265,7 @@ def screened(blend: Blend, tried: Sets, level: Level) -> Sets:
     for kinds, prior in tried:
         mean = torch.stack([means[kind] for kind in kinds], dim=1)
         covariance = blend.covariance(kinds, level)
-        found = log_density(linear_at(blend.evidence(kinds), mean, covariance)[0], mean, covariance)
+        found = log_density(linearise_at(blend.evidence(kinds), mean, covariance)[0], mean, covariance)
         scores[kinds] = float(found) + math.log(prior)
         best[len(kinds)] = max(best.get(len(kinds), -math.inf), scores[kinds])
     return [(kinds, prior) for kinds, prior in tried if scores[kinds] > best[len(kinds)] - LEFT_OUT]

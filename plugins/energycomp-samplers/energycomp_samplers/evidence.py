@@ -13,7 +13,7 @@ from torch import Tensor
 from energycomp.errors import InputError
 from energycomp.images import decoded
 from energycomp.sampling import Target
-from energycomp_samplers.operators import AnyCovariance, Linear, Pair, linearised, seen_of, solve
+from energycomp_samplers.operators import AnyCovariance, Linear, Pair, check_operator, linearised, solve
 
 
 @attrs.frozen(eq=False)
@@ -123,7 +123,7 @@ def bound(operator: Any, y: Tensor, std: Tensor, target: Target) -> Evidence:
 
     # Shapes, and what is seen of the middle of the value range.
     nothing = torch.zeros(1, *shape, device=target.device)
-    offset = seen_of(f, nothing)
+    offset = check_operator(f, nothing)
     # The observation of one sample, in these units.
     y = y.to(offset)[None]
     if y.shape != offset.shape:

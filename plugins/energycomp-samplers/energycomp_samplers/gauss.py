@@ -35,7 +35,7 @@ from energycomp.sampling import Level, Run, Sampled, SamplingReport, Steps
 from energycomp.seeds import draw_noise
 from energycomp_samplers.chain import MOVES, Chain, Density, Moves, accepted_by
 from energycomp_samplers.evidence import Evidence
-from energycomp_samplers.jumps import jumped
+from energycomp_samplers.jumps import jump
 from energycomp_samplers.kernels import check_densities, clipped, weighted_sum
 from energycomp_samplers.local import Product, second_order
 from energycomp_samplers.observation import (
@@ -181,8 +181,8 @@ class _Drawn(Steps):
         x0 = target.predict(self.x, level.rows(self.x), prediction_type="sample")
         if self.chain is not None:
             x0 = self._moved(self.chain, x0, level)
-        if self._jumps(level):
-            x0 = self._jumped(x0, level)
+        if self._is_time_to_jump(level):
+            x0 = self._jump(x0, level)
         mean, covariance = self._clean(self.x, x0, level)
         # Draw the clean sample, under the observations.
         draw = None
@@ -203,11 +203,11 @@ class _Drawn(Steps):
     def _moved(self, chain: Chain, x0: Tensor, level: Level) -> Tensor:
         """Moves the samples within the noised product under the observations; the predictions (K, n, *shape) there."""
         groups = (self.run.n, 1) if isinstance(self.run.generator, list) else (1, self.run.n)
-        x, x0 = chain.within(self._density(level), self.x.unflatten(0, groups), x0.unflatten(1, groups))
+        x, x0 = chain.within(self._density_at(level), self.x.unflatten(0, groups), x0.unflatten(1, groups))
         self.x = x.flatten(0, 1)
         return x0.flatten(1, 2)
 
-    def _jumps(self, level: Level) -> bool:
+    def _is_time_to_jump(self, level: Level) -> bool:
         """Whether samples jump at this level: once, where noise is small beside their deviations."""
         if not self.options.jumps or self.has_jumped or isinstance(self.run.generator, list):
             return False
@@ -223,17 +223,17 @@ class _Drawn(Steps):
         self.has_jumped = level.is_last or noise < self.options.jump_noise**2 * float(variance)
         return self.has_jumped
 
-    def _jumped(self, x0: Tensor, level: Level) -> Tensor:
+    def _jump(self, x0: Tensor, level: Level) -> Tensor:
         """Samples after their jumps within the noised product under the observations; the predictions there."""
-        density = self._density(level)
+        density = self._density_at(level)
         x = self.x[None]
         x0 = x0[:, None]
         for _ in range(self.options.jumps):
-            x, x0 = jumped(density, x, x0)
+            x, x0 = jump(density, x, x0)
         self.x = x[0]
         return x0[:, 0]
 
-    def _density(self, level: Level) -> Density:
+    def _density_at(self, level: Level) -> Density:
         """The noised product, with the clean samples as the observations have them."""
 
         def mean(x: Tensor, x0: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ SHARE = 0.25  # of the log ratio, by which the rules of the integral may differ
 JITTER = 1e-9  # of the variances, so that samples in a plane have a root
 
 
-def jumped(density: Density, x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
+def jump(density: Density, x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
     """Samples (1, P, *shape) and their predictions (K, 1, P, *shape) after one jump of each.
 
     Costs as many evaluations of each leaf and sample as `SEGMENTS`.
@@ -43,7 +43,7 @@ def jumped(density: Density, x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
     >>> x = 0.5 * torch.randn(1, 100, 1, 1, 1, generator=random)
     >>> x[0, 0] = 20.0  # a stray
     >>> x0 = target.predict(x[0], level.rows(x[0]), prediction_type="sample")[:, None]
-    >>> float(jumped(density, x, x0)[0].max()) < 3.0
+    >>> float(jump(density, x, x0)[0].max()) < 3.0
     True
     """
     x = x.clone()

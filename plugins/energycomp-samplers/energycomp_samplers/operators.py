@@ -220,13 +220,13 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool((a - b).norm() <= TOLERANCE * (a.norm() + b.norm()))
 
 
-def seen_of(see: Callable[[Tensor], Tensor], sample: Tensor) -> Tensor:
+def check_operator(see: Callable[[Tensor], Tensor], sample: Tensor) -> Tensor:
     """What is seen of a sample (1, *shape), (1, *seen).
 
     Raises:
         InputError: an operator that fails, or does not give finite real numbers, the same ones each time.
 
-    >>> seen_of(lambda z: z.sum(1), torch.ones(1, 3))
+    >>> check_operator(lambda z: z.sum(1), torch.ones(1, 3))
     tensor([3.])
     """
     shape = tuple(sample.shape)

@@ -42,7 +42,7 @@ from energycomp_samplers.kernels import clipped
 from energycomp_samplers.particles import systematic
 from energycomp_samplers.separated import Explanation, Separation, aligned, usual_names
 from energycomp_samplers.smc import SMC
-from energycomp_samplers.tangent import Tangent, linear_at
+from energycomp_samplers.tangent import Tangent, linearise_at
 from energycomp_samplers.weighing import Weighing
 
 UNEXPLAINED = 5.0  # standard errors by which the residual may be larger than the noise
@@ -175,7 +175,7 @@ class _Particles(Steps):
         x0 = clipped(target.compose(flat, level.rows(flat), prediction_type="sample"), target)
         x0 = x0.reshape(self.x.shape).double()
         # The linear observation that stands for y at each particle.
-        linear, at = linear_at(self.evidence, x0, covariance, self.at)
+        linear, at = linearise_at(self.evidence, x0, covariance, self.at)
         # Weigh: by what the prediction says of y beyond what the last step foretold; at the start, by all of it.
         needed = self.sampler.needs_evidence
         increment = log_density(linear, x0, covariance, normalised=needed)
@@ -193,7 +193,7 @@ class _Particles(Steps):
         # Draw clean samples, under the observation.
         z = self._drawn(linear, x0, covariance)
         if level.is_last and isinstance(self.evidence, Tangent):
-            z = self.evidence.tested(z, linear, lambda: self._drawn(linear, x0, covariance), self.run.uniform)
+            z = self.evidence.test_draws(z, linear, lambda: self._drawn(linear, x0, covariance), self.run.uniform)
         # Step: the reverse kernel for these clean samples. The last step ends at them.
         self.x = level.mean(x, z).float()
         if level.is_last:

@@ -85,11 +85,11 @@ class Tangent:
                 rows = torch.stack([pair.adjoint(one) for one in unit])
             linear = Rows(rows.flatten(2).transpose(0, 1).double(), at.shape[1:], seen.shape[1:])
         else:
-            linear = _in_single(pair)
+            linear = in_single(pair)
         y = self.y.double() - seen.double() + linear.forward(at.double())
         return Evidence(linear, linear.forward, y, self.noise)
 
-    def most_probable(self, x0: Tensor, covariance: Joint, start: Tensor | None = None) -> Tensor:
+    def find_most_probable(self, x0: Tensor, covariance: Joint, start: Tensor | None = None) -> Tensor:
         """z* of the predictions x0; begins at `start`, where that is more probable than x0."""
         at = x0
         misfit = self._misfit(at, x0, covariance)
@@ -117,7 +117,7 @@ class Tangent:
                 step = step / 2.0
         return at
 
-    def tested(
+    def test_draws(
         self, z: Tensor, linear: Evidence, draw: Callable[[], Tensor], uniform: Callable[[tuple[int, ...]], Tensor]
     ) -> Tensor:
         """Draws z of the linear observation, made those of this one by Metropolis tests against others of `draw`."""
@@ -144,7 +144,7 @@ class Tangent:
         return ((seen.double() - y).square() / self.noise.double()).flatten(1).sum(1)
 
 
-def linear_at(
+def linearise_at(
     evidence: Evidence | Tangent, x0: Tensor, covariance: Joint, start: Tensor | None = None
 ) -> tuple[Evidence, Tensor | None]:
     """The linear observation for each prediction x0 (n, K, *shape), and where it touches one that is not linear.
@@ -152,13 +152,13 @@ def linear_at(
     >>> from energycomp_samplers.spread import Spread
     >>> seen = Tangent(lambda z: z[:, 0].square(), torch.full((1, 1), 4.0), torch.full((1, 1), 1e-4))
     >>> one = torch.ones(1)
-    >>> _, at = linear_at(seen, torch.ones(1, 1, 1), Joint([Spread(one)], one))
+    >>> _, at = linearise_at(seen, torch.ones(1, 1, 1), Joint([Spread(one)], one))
     >>> at.round(decimals=3)
     tensor([[[2.]]])
     """
     if isinstance(evidence, Evidence):
         return evidence, None
-    at = evidence.most_probable(x0, covariance, start)
+    at = evidence.find_most_probable(x0, covariance, start)
     return evidence.at(at), at
 
 
@@ -171,6 +171,11 @@ def _wide(mask: Tensor, like: Tensor) -> Tensor:
     return mask.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def _in_single(pair: Pair) -> Pair:
-    """A pair whose functions are given float32, as networks and physics take it."""
+def in_single(pair: Pair) -> Pair:
+    """A pair whose functions are given float32, as networks and physics take it.
+
+    >>> pair = in_single(Pair(lambda z: z * torch.ones(1), lambda w: w))
+    >>> pair.forward(torch.ones(1, dtype=torch.float64)).dtype
+    torch.float64
+    """
     return Pair(lambda z: pair.forward(z.float()).to(z), lambda w: pair.adjoint(w.float()).to(w))
