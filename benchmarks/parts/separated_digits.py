@@ -36,14 +36,14 @@ LEAST = 0.01  # variance that is added to each pixel
 
 @attrs.frozen(eq=False, repr=False)
 class Digit(Composable):
-    """N(mean (64,), covariance (64, 64)), of images in [-1, 1]."""
+    """N(mean (64,), covariance (64, 64)), of images in [-1, 1] unless another space is given."""
 
     name: str
     mean: Tensor
     covariance: Tensor
+    noised_space: NoisedSpace = SPACE
     values: Tensor = attrs.field(init=False)
     vectors: Tensor = attrs.field(init=False)
-    noised_space = SPACE
     unconditional = None
 
     def __attrs_post_init__(self) -> None:
@@ -56,7 +56,7 @@ class Digit(Composable):
 
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """In closed form, with the noise levels of each sample."""
-        signal, noise = (level.double().reshape(-1, 1) for level in SPACE.levels(timestep))
+        signal, noise = (level.double().reshape(-1, 1) for level in self.noised_space.levels(timestep))
         offset = (sample.flatten(1).double() - signal * self.mean) @ self.vectors
         white = offset / (signal.square() * self.values + noise.square())
         return (noise * white @ self.vectors.T).to(sample.dtype).reshape(sample.shape)

@@ -27,6 +27,16 @@ def _is_range(value: Any) -> bool:
     return numbers and 0 < value[1] < math.inf and value[0] == -value[1]
 
 
+def as_value_range(given: Any) -> Any:
+    """A value range of floats, also of whole numbers or of a list, as configurations have it; others as they are.
+
+    >>> as_value_range([-1, 1])
+    (-1.0, 1.0)
+    """
+    numbers = tuple(given) if isinstance(given, list | tuple) else given
+    return (float(numbers[0]), float(numbers[1])) if _is_range(numbers) else given
+
+
 check_value_range = legal(
     lambda value: value is None or _is_range(value),
     "(-r, r) with a finite r > 0, since schedulers clip symmetrically, or None for data that are not clipped; centre "
@@ -60,7 +70,7 @@ class NoisedSpace:
     alphas_cumprod: Tensor
     sample_shape: tuple[int, ...]
     identity: str = "pixels"
-    value_range: ValueRange | None = attrs.field(default=None, validator=check_value_range)
+    value_range: ValueRange | None = attrs.field(default=None, converter=as_value_range, validator=check_value_range)
     places: tuple[str | None, ...] | None = None
 
     def __eq__(self, other: object) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from energycomp.components import Composable, Condition, Rule, SamplingDefaults, identifies_null, rule_weights
 from energycomp.components.prediction import PREDICTION_TYPES, PredictionType, input_norm
-from energycomp.components.space import NoisedSpace, ValueRange, by_sample, check_value_range
+from energycomp.components.space import NoisedSpace, ValueRange, as_value_range, by_sample, check_value_range
 from energycomp.components.weights import LEAST_VALUE
 from energycomp.denoisers.evaluator import Placed, Trunk, rows, trunk
 from energycomp.denoisers.protocols import Codec, Standardiser
@@ -73,7 +73,9 @@ class Denoiser:
     token_shape: tuple[int, int] = attrs.field(validator=_shape("(L, D)", 2))
     null_trained: bool = attrs.field(default=True, validator=FLAG)
     codec: Codec | None = None
-    value_range: ValueRange | None = attrs.field(default=(-1.0, 1.0), validator=check_value_range)
+    value_range: ValueRange | None = attrs.field(
+        default=(-1.0, 1.0), converter=as_value_range, validator=check_value_range
+    )
     base: Denoiser | None = None
     trained_alone: bool = attrs.field(default=False, validator=FLAG)
 

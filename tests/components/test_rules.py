@@ -58,7 +58,7 @@ def test_spaces_are_equal_where_components_compose() -> None:
         ranged, "pixels",
     )  # fmt: skip
     assert all(space != other for other in others)
-    with pytest.raises(CompositionError, match=r"a' with value_range None.*value_range \(-1, 1\); expected one"):
+    with pytest.raises(CompositionError, match=r"a' with value_range None.*value_range \(-1.0, 1.0\); expected one"):
         check_compatible(("a", space), ("b", ranged))
 
 

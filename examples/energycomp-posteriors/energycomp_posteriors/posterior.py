@@ -4,7 +4,10 @@ With the prior N(0, I) as u, leaf_1 & ... & leaf_n = sum_i leaf_i - (n - 1) u is
 """
 
 import argparse
+import math
 from functools import reduce
+from importlib import import_module
+from importlib.util import find_spec
 from operator import and_
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,8 @@ from energycomp_posteriors.exact import Exact
 from energycomp_posteriors.sbi_networks import Posterior
 from energycomp_posteriors.tasks import TASKS, Task, reference
 
+FAR = 6.0  # deviations, beyond which a sample is a stray
+DIRECTIONS = 64
 METHODS = ("fnpe", "gauss", "auto_gauss", "jac_gauss")
 SAMPLERS: dict[str, dict[str, Any]] = {
     "ddim": {"scheduler": "DDIMScheduler"},
@@ -30,6 +35,7 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "smc, six moves": {"sampler": SMC(moves=MALA(moves=6, nodes=2))},
     "mala": {"sampler": annealed_mala(moves=2, nodes=2)},
     "second order": {"sampler": Gauss(last="draw")},
+    "second order, no jumps": {"sampler": Gauss(last="draw", jumps=0)},
     "second order, jacobian": {"sampler": Gauss(last="draw", covariance="jacobian")},
     "second order, moves": {"sampler": Gauss(last="draw", moves=MALA(moves=1, nodes=2))},
     "second order, jacobian, moves": {
@@ -103,6 +109,19 @@ def samples(
     return x.nan_to_num(0.0, 0.0, 0.0), ""
 
 
+def measure_strays(x: Tensor, exact: Tensor) -> tuple[float, float]:
+    """The sliced 2-Wasserstein distance of samples (n, D) of one size, and the share of x beyond six deviations.
+
+    Both are in deviations of the exact samples.
+    """
+    middle, deviation = exact.mean(0), exact.std(0)
+    x, exact = (x - middle) / deviation, (exact - middle) / deviation
+    directions = torch.randn(x.shape[1], DIRECTIONS, generator=torch.Generator().manual_seed(0))
+    directions = directions / directions.norm(dim=0)
+    apart = (x @ directions).sort(0).values - (exact @ directions).sort(0).values
+    return float(apart.square().mean().sqrt()), float((x.abs() > FAR).any(1).double().mean())
+
+
 def main() -> None:
     """Trains a network for each task, and prints a markdown row for each task, number of observations, and way."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -114,8 +133,8 @@ def main() -> None:
     parser.add_argument("--training", type=int, default=5_000, help="steps; 0 takes exact scores")
     parser.add_argument("--networks", type=Path, default=Path("runs/posteriors"), help="folder that keeps the networks")
     options = parser.parse_args()
-    from sbi.utils.metrics import c2st
-
+    # A classifier of sbi; without it the distances are printed alone
+    c2st: Any = import_module("sbi.utils.metrics").c2st if find_spec("sbi") else None
     for name in options.tasks:
         torch.manual_seed(0)
         task = TASKS[name]()
@@ -130,8 +149,10 @@ def main() -> None:
                 for way in options.ways:
                     torch.manual_seed(2000 + seed)  # a way does not depend on those before it
                     x, ess = samples(way, network, task, observed, options.draws, options.steps, options.swarm)
-                    found[way].append(float(c2st(exact, x)))
-                    print(f"{name} {count} {seed} {way}: {found[way][-1]:.3f}{ess}", flush=True)
+                    found[way].append(float(c2st(exact, x)) if c2st else math.nan)
+                    far, share = measure_strays(x, exact)
+                    figures = f"C2ST {found[way][-1]:.3f}, sliced W2 {far:.3f}, strays {share:.4f}"
+                    print(f"{name} {count} {seed} {way}: {figures}{ess}", flush=True)
             cells = [f"{sum(one) / len(one):.3f} ({min(one):.3f}-{max(one):.3f})" for one in found.values()]
             print(f"| {name} | {count} | " + " | ".join(cells) + " |", flush=True)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import attrs
 import torch
@@ -14,15 +15,16 @@ from torch import Tensor
 
 from energycomp.components import Composition
 from energycomp.components.algebra import is_term
-from energycomp.errors import EnergycompError, InputError, first_line
+from energycomp.errors import InputError
 from energycomp.fields import is_number, is_whole
 from energycomp.sampling import Level, Target
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.joint import Joint, Sum, log_density
 from energycomp_samplers.kernels import clipped
 from energycomp_samplers.observation import observe
-from energycomp_samplers.operators import Gain, Linear, Pair
+from energycomp_samplers.operators import Gain, Linear, Pair, as_numbers, check_operator, check_reach
 from energycomp_samplers.spread import Spread, product_spread, spreads_of
+from energycomp_samplers.tangent import Tangent, in_single, linearise_at
 
 MOST = 64  # sources
 MOST_SETS = 1_000  # of sources
@@ -31,6 +33,7 @@ LEFT_OUT = 30.0  # nats below the best set of its count, to Gaussians, from whic
 MAX_NUMBERS = 2**30  # of all samples, and of what a step makes of them: 4 GiB of float32
 COPIES = 12  # of the samples of a step, at most
 
+Operator: TypeAlias = Linear | Callable[[Tensor], Tensor]
 Sets = list[tuple[tuple[int, ...], float]]  # kinds of each set of sources, and its prior probability
 
 
@@ -46,7 +49,7 @@ class Blend:
 
     targets: Sequence[Target]
     spreads: Sequence[Spread]
-    operators: Sequence[Linear]
+    operators: Sequence[Operator]
     offsets: Sequence[Tensor]
     y: Tensor
     noise: Tensor
@@ -69,17 +72,13 @@ class Blend:
                 got = f"got {source!r}, whose samples are latents, which do not add up as their images do"
                 raise InputError(f"{got}; expected a model of pixels or numbers")
         # The image, and its noise
-        try:
-            y = torch.as_tensor(image).detach().float().to(targets[0].device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            expected = "expected a tensor or an array of one image; convert it"
-            raise InputError(f"got image={type(image).__name__} ({first_line(error)}); {expected}") from error
+        y = as_numbers(image, "image", "give a tensor or an array of one image").to(targets[0].device)
         std = _noise(noise, y)
         # Sources z of images are in (-r, r), and what is seen is A (z + r) / 2r.
         r = None if space.value_range is None else space.value_range[1]
         scale, middle = (1.0, 0.0) if r is None else (0.5 / r, r)
         # What is seen of each source, and how its clean samples vary
-        made = [_linear(one) for one in _each(operators, len(sources), "operators")]
+        made = [_operator(one) for one in _each(operators, len(sources), "operators")]
         offsets = [_seen_of_middle(one, space.sample_shape, middle, y) for one in made]
         given = _each(covariances, len(sources), "covariances")
         spreads = [_spread(*one) for one in zip(sources, targets, given, strict=True)]
@@ -90,20 +89,27 @@ class Blend:
         ratio = torch.tensor([level.alpha / (1.0 - level.alpha)], dtype=torch.float64)
         return Joint([self.spreads[kind] for kind in kinds], ratio)
 
-    def evidence(self, kinds: Sequence[int]) -> Evidence:
-        """The observation of joint samples of these kinds."""
-        shape = self.targets[0].noised_space.sample_shape
-        linear = Sum([self.operators[kind] for kind in kinds], shape, self.kept)
+    def evidence(self, kinds: Sequence[int]) -> Evidence | Tangent:
+        """The observation of joint samples of these kinds: linear where all operators are."""
+        operators = [self.operators[kind] for kind in kinds]
+        linear = [one for one in operators if isinstance(one, Linear)]
+        if len(linear) < len(operators):
+            return Tangent(partial(self._seen, operators), self.y, self.noise)
+        whole = Sum(linear, self.targets[0].noised_space.sample_shape, self.kept)
         offset = torch.stack([self.offsets[kind] for kind in kinds]).sum(0)
-        return Evidence(linear, linear.forward, self.y - offset, self.noise)
+        return Evidence(whole, whole.forward, self.y - offset, self.noise)
+
+    def _seen(self, operators: Sequence[Operator], z: Tensor) -> Tensor:
+        """sum_k A_k(z_k) of joint samples, in the units of the noised space."""
+        data = z * self.scale + (0.0 if self.scale == 1.0 else 0.5)
+        parts = [_see(one)(data[:, k]) for k, one in enumerate(operators)]
+        return torch.stack(parts).sum(0) / self.scale
 
 
 def _noise(given: Any, y: Tensor) -> Tensor:
     """The standard deviation of each number of y."""
-    if not bool(y.isfinite().all()):
-        got = f"got an image with {int((~y.isfinite()).sum())} numbers that are NaN or infinite"
-        raise InputError(f"{got}; expected finite ones; give them a large noise")
-    std = torch.as_tensor(given).detach().to(y)
+    check_reach(y, "an image")
+    std = as_numbers(given, "noise", "give the noise of the data, a number above 0").to(y)
     if not bool((std.isfinite() & (std > 0)).all()):
         raise InputError(f"got noise={float(std.min()):g}; expected numbers above 0; give the noise of the data")
     try:
@@ -122,37 +128,30 @@ def _each(given: Any, count: int, name: str) -> list[Any]:
     return given
 
 
-def _linear(given: Any) -> Linear:
+def _operator(given: Any) -> Operator:
     # A brightness: 1, another one, or one for each number
     if given is None:
         return Gain(torch.tensor(1.0))
     if is_number(given):
         return Gain(torch.tensor(float(given)))
     if isinstance(given, Tensor):
-        return Gain(given.float())
-    # An operator as observations have them, of which one function alone is not linear
-    operator = observe(given, torch.zeros(()), 1.0).operator
-    if not isinstance(operator, Linear):
-        raise InputError(f"got the operator {given!r}; expected a linear one; give a pair (A, A') of functions")
-    return _in_single(operator) if isinstance(operator, Pair) else operator
+        return Gain(as_numbers(given, "a brightness", "give one number for each"))
+    # An operator as observations have them
+    operator: Operator = observe(given, torch.zeros(()), 1.0).operator
+    return in_single(operator) if isinstance(operator, Pair) else operator
 
 
-def _in_single(pair: Pair) -> Pair:
-    """A pair whose functions are given float32, as networks and physics take it."""
-    return Pair(lambda z: pair.forward(z.float()).to(z), lambda w: pair.adjoint(w.float()).to(w))
+def _see(operator: Operator) -> Callable[[Tensor], Tensor]:
+    return operator.forward if isinstance(operator, Linear) else operator
 
 
-def _seen_of_middle(operator: Linear, shape: Sequence[int], middle: float, y: Tensor) -> Tensor:
+def _seen_of_middle(operator: Operator, shape: Sequence[int], middle: float, y: Tensor) -> Tensor:
     """What is seen of the middle of the value range, (1, *seen); raises `InputError` where shapes do not fit."""
-    try:
-        if isinstance(operator, Pair):
-            operator.check(shape, y.device)
-        seen = operator.forward(torch.full((1, *shape), middle, device=y.device))
-    except EnergycompError:
-        raise
-    except Exception as error:
-        got = f"got an operator that fails for samples of shape {(1, *shape)}: {first_line(error)}"
-        raise InputError(f"{got}; correct it") from error
+    if isinstance(operator, Pair):
+        operator.check(shape, y.device)
+    # What functions see is in the scale of the data, where the middle is 1/2
+    value = middle if isinstance(operator, Linear) or not middle else 0.5
+    seen = check_operator(_see(operator), torch.full((1, *shape), value, device=y.device))
     if seen.shape[1:] != y.shape:
         got = f"got an image of shape {tuple(y.shape)}, where {tuple(seen.shape[1:])} is seen of a source"
         raise InputError(f"{got} of shape {tuple(shape)}; expected the same shape; change the image or operators=")
@@ -172,6 +171,7 @@ def _spread(source: Any, target: Target, given: Any) -> Spread:
             raise InputError(f"got the source {source!r}, but {problem}; give separate(..., covariances=)")
         return product
     # Given: as a matrix, or for each number
+    as_numbers(given, "covariances", "give variances, or a matrix")
     covariance = torch.as_tensor(given).detach().double().cpu()
     if size > 1 and covariance.shape == (size, size):
         # A full covariance in its eigenvectors, where it is diagonal
@@ -264,7 +264,8 @@ def screened(blend: Blend, tried: Sets, level: Level) -> Sets:
     best: dict[int, float] = {}
     for kinds, prior in tried:
         mean = torch.stack([means[kind] for kind in kinds], dim=1)
-        found = log_density(blend.evidence(kinds), mean, blend.covariance(kinds, level))
+        covariance = blend.covariance(kinds, level)
+        found = log_density(linearise_at(blend.evidence(kinds), mean, covariance)[0], mean, covariance)
         scores[kinds] = float(found) + math.log(prior)
         best[len(kinds)] = max(best.get(len(kinds), -math.inf), scores[kinds])
     return [(kinds, prior) for kinds, prior in tried if scores[kinds] > best[len(kinds)] - LEFT_OUT]

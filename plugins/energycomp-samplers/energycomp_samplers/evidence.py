@@ -10,10 +10,10 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.errors import EnergycompError, InputError, first_line
+from energycomp.errors import InputError
 from energycomp.images import decoded
 from energycomp.sampling import Target
-from energycomp_samplers.operators import AnyCovariance, Linear, Pair, linearised, solve
+from energycomp_samplers.operators import AnyCovariance, Linear, Pair, check_operator, linearised, solve
 
 
 @attrs.frozen(eq=False)
@@ -123,14 +123,7 @@ def bound(operator: Any, y: Tensor, std: Tensor, target: Target) -> Evidence:
 
     # Shapes, and what is seen of the middle of the value range.
     nothing = torch.zeros(1, *shape, device=target.device)
-    try:
-        with torch.no_grad():
-            offset = f(nothing)
-    except EnergycompError:
-        raise
-    except Exception as error:
-        got = f"got an operator that fails for samples of shape {tuple(nothing.shape)}: {first_line(error)}"
-        raise InputError(f"{got}; correct it") from error
+    offset = check_operator(f, nothing)
     # The observation of one sample, in these units.
     y = y.to(offset)[None]
     if y.shape != offset.shape:

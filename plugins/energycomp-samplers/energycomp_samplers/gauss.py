@@ -30,11 +30,12 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.fields import one_of
+from energycomp.fields import number, one_of, whole
 from energycomp.sampling import Level, Run, Sampled, SamplingReport, Steps
 from energycomp.seeds import draw_noise
 from energycomp_samplers.chain import MOVES, Chain, Density, Moves, accepted_by
 from energycomp_samplers.evidence import Evidence
+from energycomp_samplers.jumps import jump
 from energycomp_samplers.kernels import check_densities, clipped, weighted_sum
 from energycomp_samplers.local import Product, second_order
 from energycomp_samplers.observation import (
@@ -46,7 +47,7 @@ from energycomp_samplers.observation import (
 )
 from energycomp_samplers.operators import AnyCovariance
 from energycomp_samplers.second_order import ratio_of
-from energycomp_samplers.spread import Spread
+from energycomp_samplers.spread import MOST, Spread
 
 FOLLOWS = "samples follow the sum of the predictions; use sampler='smc'"
 NO_GAUSSIAN = (
@@ -56,6 +57,7 @@ NO_GAUSSIAN = (
 
 NOISY = 0.02  # alpha_bar at the first level, above which samples do not begin as noise alone
 NEWTON = 4  # steps to the mean of clean samples, one evaluation of each leaf each
+LEAST = 4  # samples for each number, from which on they jump
 WIDE = 0.01  # of the precision of the noise: the least of clean samples that begin a run
 
 
@@ -63,9 +65,9 @@ WIDE = 0.01  # of the precision of the noise: the least of clean samples that be
 class Gauss:
     """Second-order products, and observations. Exact for Gaussians; costs what plain sampling costs.
 
-    One evaluation per leaf, sample and step, and those that measure the covariance of each leaf once: 8 D for samples
-    of D <= 32 numbers, else 16, which measure one variance for all numbers, and under an observation of images one for
-    each spatial frequency.
+    One evaluation per leaf, sample and step, 8 more for jumps, and those that measure the covariance of each leaf once:
+    8 D for samples of D <= 32 numbers, else 16, which measure one variance for all numbers, and under an observation of
+    images one for each spatial frequency.
 
     The mean m stays within five standard deviations of the range of the predictions, and where the product is no
     Gaussian it is their sum, as the report notes. Of components with several modes the samples are approximate.
@@ -81,6 +83,12 @@ class Gauss:
             Gaussians: for components that are curved or have several modes. `MALA(moves=1, nodes=2)` costs what a step
             does; of "jacobian", as much as two steps. The step size c of moves stays at `step_size` or below: at low
             noise, where most would be accepted, larger ones would follow the error of the score of a network.
+        jumps: of each sample, once, to where others are, see `energycomp_samplers.jumps`: they bring back samples that
+            were left behind in a mode of no weight, and mend the shares of modes. Each costs 8 evaluations of each leaf
+            and sample. Of samples of at most 32 numbers, at least 4 for each number, by one generator: samples depend a
+            little on each other then. None under an observation that is not linear, or with 0.
+        jump_noise: the noise at which they jump, in the least deviation of the samples. Less noise has sharper modes
+            apart; more makes less of the error of a network, whose score is off by that of its noise over the noise.
 
     >>> from energycomp import Composer
     >>> from energycomp.testing import Gaussian
@@ -96,6 +104,8 @@ class Gauss:
         default="constant", validator=one_of(("constant", "jacobian"))
     )
     moves: Moves | None = attrs.field(default=None, validator=attrs.validators.optional(MOVES))
+    jumps: int = attrs.field(default=1, validator=whole(0))
+    jump_noise: float = attrs.field(default=0.2, validator=number())
 
     def __attrs_post_init__(self) -> None:
         if accepted_by(self.moves) == "energy":
@@ -145,6 +155,7 @@ class _Drawn(Steps):
     chain: Chain | None
     spreads: list[Spread]
     problem: str = ""
+    has_jumped: bool = False
 
     def begin(self, level: Level) -> None:
         """Starts a schedule that does not end in noise alone: at noised draws of the Gaussian of the product."""
@@ -170,6 +181,8 @@ class _Drawn(Steps):
         x0 = target.predict(self.x, level.rows(self.x), prediction_type="sample")
         if self.chain is not None:
             x0 = self._moved(self.chain, x0, level)
+        if self._is_time_to_jump(level):
+            x0 = self._jump(x0, level)
         mean, covariance = self._clean(self.x, x0, level)
         # Draw the clean sample, under the observations.
         draw = None
@@ -189,17 +202,44 @@ class _Drawn(Steps):
 
     def _moved(self, chain: Chain, x0: Tensor, level: Level) -> Tensor:
         """Moves the samples within the noised product under the observations; the predictions (K, n, *shape) there."""
-        run = self.run
-        groups = (run.n, 1) if isinstance(run.generator, list) else (1, run.n)
+        groups = (self.run.n, 1) if isinstance(self.run.generator, list) else (1, self.run.n)
+        x, x0 = chain.within(self._density_at(level), self.x.unflatten(0, groups), x0.unflatten(1, groups))
+        self.x = x.flatten(0, 1)
+        return x0.flatten(1, 2)
+
+    def _is_time_to_jump(self, level: Level) -> bool:
+        """Whether samples jump at this level: once, where noise is small beside their deviations."""
+        if not self.options.jumps or self.has_jumped or isinstance(self.run.generator, list):
+            return False
+        # Of few numbers, enough samples, and a product: of one leaf the predictions are right as they are
+        size = self.x[0].numel()
+        is_product = self.evidence is not None or len(self.run.target.composition.terms) > 1
+        is_linear = self.evidence is None or self.evidence.linear is not None
+        if size > MOST or self.run.n < LEAST * size or not (is_product and is_linear):
+            return False
+        # The variance of clean samples is that of x / sqrt(alpha_bar) without its noise
+        noise = (1.0 - level.alpha) / level.alpha
+        variance = self.x.flatten(1).double().var(0).min() / level.alpha - noise
+        self.has_jumped = level.is_last or noise < self.options.jump_noise**2 * float(variance)
+        return self.has_jumped
+
+    def _jump(self, x0: Tensor, level: Level) -> Tensor:
+        """Samples after their jumps within the noised product under the observations; the predictions there."""
+        density = self._density_at(level)
+        x = self.x[None]
+        x0 = x0[:, None]
+        for _ in range(self.options.jumps):
+            x, x0 = jump(density, x, x0)
+        self.x = x[0]
+        return x0[:, 0]
+
+    def _density_at(self, level: Level) -> Density:
+        """The noised product, with the clean samples as the observations have them."""
 
         def mean(x: Tensor, x0: Tensor) -> Tensor:
             return self._drawn(*self._clean(x, x0, level), None)
 
-        # Moves of the noised product, with the clean samples as the observations have them
-        density = Density(run.target, level, run.noise, run.uniform, mean)
-        x, x0 = chain.within(density, self.x.unflatten(0, groups), x0.unflatten(1, groups))
-        self.x = x.flatten(0, 1)
-        return x0.flatten(1, 2)
+        return Density(self.run.target, level, self.run.noise, self.run.uniform, mean)
 
     def _clean(self, x: Tensor, x0: Tensor, level: Level) -> tuple[Tensor, AnyCovariance]:
         """m and C of the clean samples of x, without observations."""

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp_samplers.evidence import Evidence
-from energycomp_samplers.operators import Gain, Linear
+from energycomp_samplers.operators import Gain, Linear, Pair
 from energycomp_samplers.spread import Covariance, Spread
 
 DENSE = 2048  # numbers of an observation, and of a sample, up to which S is a matrix
+SMALL = 256  # the same of functions, which have a matrix for each sample
 KEPT = 2**24  # numbers of matrices that are kept for other sets of sources: 128 MB
 
 
@@ -65,10 +66,10 @@ class Joint:
 
 @attrs.frozen(eq=False)
 class Factor:
-    """S^-1, and log |S|."""
+    """S^-1, and log |S|, of all samples or (n,) of each."""
 
     solve: Callable[[Tensor], Tensor]
-    log_determinant: float
+    log_determinant: float | Tensor
 
 
 @attrs.define(eq=False)
@@ -170,12 +171,13 @@ def log_density(evidence: Evidence, x0: Tensor, covariance: Joint, *, normalised
     _, found = evidence.conditioned(x0, covariance)  # type: ignore[arg-type]
     linear: Any = evidence.linear
     # Less (log |S| + n log 2 pi) / 2, where |S| is known
-    factor = linear.factor(covariance, evidence.noise)
+    factor = None if isinstance(linear, Pair) else linear.factor(covariance, evidence.noise)
     if factor is not None:
         return found - 0.5 * (factor.log_determinant + evidence.y.numel() * math.log(2.0 * math.pi))
     if normalised:
         raise InputError(
-            "got several sets of sources, and operators or covariances whose evidence takes a matrix of more than "
-            f"{DENSE} x {DENSE} numbers; expected one count, or numbers as operators= and one variance for each number"
+            f"got several sets of sources, whose evidence takes matrices of more than {DENSE} x {DENSE} numbers, or of "
+            f"{SMALL} x {SMALL} for functions; expected one count, or numbers as operators= and one variance for each "
+            "number"
         )
     return found

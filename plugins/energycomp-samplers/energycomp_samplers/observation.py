@@ -24,7 +24,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import AnyWeight, Composable, Composition, NoisedSpace, bounds, predict
+from energycomp.components import AnyWeight, Composable, Composition, NoisedSpace, Weight, bounds, predict
 from energycomp.components.algebra import combine, is_term, sole_leaf
 from energycomp.components.terms import added
 from energycomp.errors import CompositionError, InputError
@@ -32,7 +32,7 @@ from energycomp.sampling import Target
 from energycomp_samplers.composed_group import ComposedGroup
 from energycomp_samplers.evidence import Evidence, bound, joined
 from energycomp_samplers.kernels import clipped
-from energycomp_samplers.operators import Blur, Gain, Pair, Pool
+from energycomp_samplers.operators import Blur, Gain, Pair, Pool, as_numbers, check_reach
 from energycomp_samplers.spread import Spread, product_spread, spreads_of
 from energycomp_samplers.stationary import Stationary, product_stationary
 
@@ -89,8 +89,8 @@ def observe(operator: Any, y: Any, std: float | Tensor, *, variance: float | Ten
     (tensor(True), tensor(True))
     """
     made = _operator(operator)
-    y = torch.as_tensor(y).detach().float()
-    spread = torch.as_tensor(std).detach().float()
+    y = as_numbers(y, "y", "give what was observed as a tensor, an array or a list")
+    spread = as_numbers(std, "std", "give the noise of the data, a number above 0")
     # A mask says which numbers were seen; the others may be anything.
     if isinstance(made, Gain):
         try:
@@ -99,8 +99,7 @@ def observe(operator: Any, y: Any, std: float | Tensor, *, variance: float | Ten
             got = f"got a mask of shape {tuple(made.gain.shape)} for y of shape {tuple(y.shape)}"
             raise InputError(f"{got}; expected y of the shape of a sample, 0 where it was not seen") from None
     # What is seen is finite, and its noise is one number, or one for each of y
-    if not bool(y.isfinite().all()):
-        raise InputError(f"got y with {int((~y.isfinite()).sum())} numbers that are NaN or infinite; mask them out")
+    check_reach(y, "y")
     if not bool((spread.isfinite() & (spread > 0)).all()):
         raise InputError(f"got std={float(spread.min()):g}; expected numbers above 0; give the noise of the data")
     try:
@@ -108,8 +107,11 @@ def observe(operator: Any, y: Any, std: float | Tensor, *, variance: float | Ten
     except RuntimeError:
         got = f"got std of shape {tuple(spread.shape)} for y of shape {tuple(y.shape)}"
         raise InputError(f"{got}; expected one number, or the shape of y; change std=") from None
-    if variance is not None and not bool((torch.as_tensor(variance) > 0).all()):
-        raise InputError(f"got variance={variance!r}; expected numbers above 0; leave it out to have it measured")
+    if variance is not None:
+        given = as_numbers(variance, "variance", "leave it out to have it measured")
+        if not bool((given.isfinite() & (given > 0)).all()):
+            got = f"got variance={float(given.min()):g}"
+            raise InputError(f"{got}; expected finite numbers above 0; leave it out to have it measured")
     return Observation(made, y, spread, variance)
 
 
@@ -130,8 +132,10 @@ def blur(kernel: Tensor) -> Blur:
     tensor([[[1., 1., 0., 1.]]])
     """
     given: Any = kernel
-    if not (isinstance(given, Tensor) and given.ndim == 2 and bool(given.isfinite().all())):
-        raise InputError(f"got the kernel {given!r}; expected a tensor (h, w) of finite numbers; change it")
+    is_kernel = isinstance(given, Tensor) and given.ndim == 2 and not given.is_complex()
+    if not is_kernel or not bool(given.isfinite().all()):
+        got = f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else repr(given)
+        raise InputError(f"got the kernel {got}; expected a tensor (h, w) of finite real numbers; change it")
     return Blur(kernel.detach().float())
 
 
@@ -140,7 +144,7 @@ def _operator(given: Any) -> Any:
     if isinstance(given, Gain | Pool | Blur | Pair):
         return given
     if isinstance(given, Tensor):
-        mask = given.detach().float()
+        mask = as_numbers(given.float() if given.dtype == torch.uint8 else given, "a mask", "give 0 and 1")
         if not bool(((mask == 0) | (mask == 1)).all()):
             raise InputError("got a tensor that is no mask; expected 0 and 1; give other operators as a pair (A, A')")
         return Gain(mask)
@@ -193,6 +197,9 @@ def spread_of(target: Target, variance: float | Tensor | None) -> Spread | Stati
     space = target.noised_space
     if variance is not None:
         return Spread.of_variance(variance, space.sample_shape)
+    if any(isinstance(weight, Weight) and weight.samples for weight in target.composition.terms.values()):
+        got = f"got an observation of {target.composition!r}, one composition for each sample"
+        raise InputError(f"{got}; expected each with its own; give per_sample([a & seen, b & seen])")
     try:
         weights = target.weights_at(0.0)
     except InputError as error:

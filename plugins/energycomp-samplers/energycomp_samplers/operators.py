@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 import torch
 from torch import Tensor
 
-from energycomp.errors import EnergycompWarning, InputError
+from energycomp.errors import EnergycompError, EnergycompWarning, InputError, first_line
 from energycomp.fields import whole
 from energycomp_samplers.spread import Covariance
 from energycomp_samplers.stationary import StationaryCovariance
@@ -22,7 +22,43 @@ AnyCovariance: TypeAlias = Covariance | StationaryCovariance
 TOLERANCE = 1e-3  # by which a linear operator may miss its rules, as a share
 STEPS = 1_000  # of conjugate gradients, at most
 CLOSE = 1e-6  # where they end: the residual, as a share
+MOST = 1e12  # of what is observed: float32 has no squares of 1e19 and more
 FAR = 1e-3  # the residual, as a share, from which on an end before that is warned of
+
+
+def as_numbers(given: Any, name: str, advice: str) -> Tensor:
+    """A tensor of float32 of what was given; raises `InputError` where that are no real numbers.
+
+    >>> as_numbers([1, 2], "y", "give a tensor")
+    tensor([1., 2.])
+    >>> as_numbers(torch.ones(1, dtype=torch.uint8), "y", "give a tensor")
+    Traceback (most recent call last):
+    energycomp.errors.InputError: got y of uint8; expected floats; divide images by 255, and convert counts by .float()
+    """
+    try:
+        numbers = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        got = f"got {name} of type {type(given).__name__} ({first_line(error)})"
+        raise InputError(f"{got}; expected real numbers; {advice}") from error
+    if numbers.is_complex():
+        raise InputError(f"got {name} of complex numbers; expected real ones; stack real and imaginary parts")
+    if numbers.dtype == torch.uint8:
+        got = f"got {name} of uint8"
+        raise InputError(f"{got}; expected floats; divide images by 255, and convert counts by .float()")
+    return numbers.detach().float()
+
+
+def check_reach(y: Tensor, name: str) -> None:
+    """Raises `InputError` for numbers that are not finite, or too large for the squares of float32.
+
+    >>> check_reach(torch.tensor([0.0, 1.0]), "y")
+    """
+    if not bool(y.isfinite().all()):
+        got = f"got {name} with {int((~y.isfinite()).sum())} numbers that are NaN or infinite"
+        raise InputError(f"{got}; expected finite ones; mask them out, or give them a large noise")
+    if bool((y.abs() > MOST).any()):
+        got = f"got {name} with numbers up to {float(y.abs().max()):.3g}"
+        raise InputError(f"{got}; expected at most {MOST:g}, in the units of the samples; mask them out")
 
 
 @runtime_checkable
@@ -164,6 +200,10 @@ class Pair:
         # A' is its adjoint: <A u, w> = <u, A' w>
         w = torch.randn(seen.shape, generator=random).to(seen)
         back = self.adjoint(w)
+        if back.is_complex() or not bool(back.isfinite().all()):
+            raise InputError(
+                "got A' whose results are complex, NaN or infinite; expected finite real numbers; correct A'"
+            )
         if back.shape != u.shape:
             got = f"got A' that returns {tuple(back.shape)} for what is seen of {tuple(u.shape)}"
             raise InputError(f"{got}; expected the shape of the samples; correct A'")
@@ -178,6 +218,39 @@ class Pair:
 
 def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool((a - b).norm() <= TOLERANCE * (a.norm() + b.norm()))
+
+
+def check_operator(see: Callable[[Tensor], Tensor], sample: Tensor) -> Tensor:
+    """What is seen of a sample (1, *shape), (1, *seen).
+
+    Raises:
+        InputError: an operator that fails, or does not give finite real numbers, the same ones each time.
+
+    >>> check_operator(lambda z: z.sum(1), torch.ones(1, 3))
+    tensor([3.])
+    """
+    shape = tuple(sample.shape)
+    try:
+        with torch.no_grad():
+            seen: Any = see(sample)
+            again = see(sample)
+    except EnergycompError:
+        raise
+    except Exception as error:
+        got = f"got an operator that fails for samples of shape {shape}: {first_line(error)}"
+        raise InputError(f"{got}; correct it") from error
+    if not isinstance(seen, Tensor) or len(seen) != len(sample):
+        got = f"{tuple(seen.shape)}" if isinstance(seen, Tensor) else type(seen).__name__
+        raise InputError(f"got an operator that returns {got} for {shape}; expected a tensor (B, ...); correct it")
+    if seen.is_complex():
+        raise InputError("got an operator of complex numbers; expected real ones; stack real and imaginary parts")
+    if not bool(seen.isfinite().all()):
+        got = f"got an operator that gives {int((~seen.isfinite()).sum())} numbers that are NaN or infinite"
+        raise InputError(f"{got} for the middle of the samples; expected finite ones; correct it")
+    if not torch.equal(seen, again):
+        expected = "expected the same ones; draw them once, outside of it; the noise of the data is given apart"
+        raise InputError(f"got an operator that gives other numbers each time; {expected}")
+    return seen
 
 
 def linearised(f: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Pair, Tensor]:

@@ -27,7 +27,7 @@ class Explanation:
     Args:
         names: of its sources.
         probability: posterior, among all sets.
-        log_evidence: log p(y | sources).
+        log_evidence: log p(y | sources), a density of y in its own units, when several sets were tried.
         stderr: of `log_evidence`, from how many particles the draws descend from.
 
     >>> one = Explanation(("a", "b"), 0.9, -12.0, 0.5)
@@ -45,8 +45,9 @@ class Explanation:
 class Separation:
     """Draws of the posterior of K sources, for the most probable K. Sources of images are in [0, 1].
 
-    Sources that could change places are in one order, the same in all draws: that in which they are most alike, with
-    the largest sum first.
+    Sources that could change places are in one order, the same in all draws: that in which they are most alike. The
+    source whose mean has the largest sum is the first; of a single draw it need not be the largest. To compare with
+    truths that are sorted, sort each draw: `flux = found.samples.flatten(2).sum(2).sort(1, descending=True).values`.
 
     Args:
         samples: (n, K, *shape), draws of the posterior.

@@ -14,7 +14,8 @@ Notation: variable -> symbol
 So particles are weighted by how much the prediction of the network differs from what its covariance foretold. For
 Gaussian sources it does not: the weights are equal, samples are exact, and so is the evidence p(y | sources), the mean
 weight. Otherwise both are right for many particles (twisted sequential Monte Carlo). One step from clean samples,
-z is the sample.
+z is the sample. An operator that is not linear stands for the linear one that touches it at the most probable z of each
+particle, and Metropolis tests make the last z a draw of the operator itself: see `energycomp_samplers.tangent`.
 """
 
 from __future__ import annotations
@@ -36,11 +37,12 @@ from energycomp.sampling import Level, Run, Sampled, Steps, Target, draw_samples
 from energycomp.seeds import Generator, draw_noise, seeded
 from energycomp_samplers.blend import Blend, check_size, screened, sets_of
 from energycomp_samplers.evidence import Evidence
-from energycomp_samplers.joint import log_density
+from energycomp_samplers.joint import Joint, log_density
 from energycomp_samplers.kernels import clipped
 from energycomp_samplers.particles import systematic
 from energycomp_samplers.separated import Explanation, Separation, aligned, usual_names
 from energycomp_samplers.smc import SMC
+from energycomp_samplers.tangent import Tangent, linearise_at
 from energycomp_samplers.weighing import Weighing
 
 UNEXPLAINED = 5.0  # standard errors by which the residual may be larger than the noise
@@ -62,10 +64,10 @@ def separate(
 ) -> Separation:
     """Samples of the sources of an image that is their sum, and how many sources there are.
 
-    The model is y = sum_k A_k z_k + N(0, noise^2), with independent sources z_k. Exact for Gaussian sources; for others
-    weighted particles (SMC) correct the samples, and the report says how many are left. Costs n K network evaluations a
-    step, for each set of sources that is tried, and those that measure the covariance of each source once: 8 D for
-    samples of D <= 32 numbers, else 16, which measure one variance for all numbers.
+    The model is y = sum_k A_k(z_k) + N(0, noise^2), with independent sources z_k. Exact for Gaussian sources and linear
+    A_k; for others weighted particles (SMC) correct the samples, and the report says how many are left. Costs n K
+    network evaluations a step, for each set of sources that is tried, and those that measure the covariance of each
+    source once: 8 D for samples of D <= 32 numbers, else 16, which measure one variance for all numbers.
 
     Args:
         image: y, of one image, without a batch axis: (C, H, W), or any shape that the operators see. Sources of images
@@ -79,8 +81,9 @@ def separate(
         repeats: with a count, whether a source may occur more than once. Give False where each of `sources` has a
             place of its own, by its operator.
         operators: A_k: None where y shows sources as they are; a number that scales the brightness, a mask, `pool(k)`,
-            `blur(kernel)` or a pair (A, A') of functions of batches. One for all, or a list with one for each of
-            `sources`.
+            `blur(kernel)`, a pair (A, A') of functions of batches, or one function of batches, which need not be
+            linear: light of sources in log units, dB or magnitudes adds up after it. One for all, or a list with one
+            for each of `sources`.
         covariances: of clean samples: a number, one for each number of a sample, or a matrix (D, D), in the noised
             space, where images are in [-1, 1]. One for all, or a list; None has them measured.
         n: draws, and particles.
@@ -91,7 +94,8 @@ def separate(
 
     Raises:
         InputError: no sources, shapes that do not fit, noise that is not above 0, numbers that are not finite, a count
-            out of range, operators that are not linear, a source without a covariance, or more numbers than 4 GiB hold.
+            out of range, a pair (A, A') that is not linear, a source without a covariance, several sets of sources
+            whose evidence takes too large a matrix, or more numbers than 4 GiB hold.
 
     >>> from energycomp.testing import Gaussian
     >>> dim, bright = Gaussian(1.0, 0.01, name="dim"), Gaussian(3.0, 0.04, name="bright")
@@ -157,32 +161,39 @@ class _Particles(Steps):
     sampler: _Separating
     run: Run
     x: Tensor
-    evidence: Evidence
+    evidence: Evidence | Tangent
     weighing: Weighing
     expected: Tensor | None = None  # the predictions that the last step foretold, (n, K, *shape)
+    last: Evidence | None = None  # the linear observation of the last step
+    at: Tensor | None = None  # where it touched one that is not linear, (n, K, *shape)
 
     def step(self, level: Level, /) -> None:
         target = self.run.target
-        covariance: Any = self.sampler.blend.covariance(self.sampler.kinds, level)
+        covariance = self.sampler.blend.covariance(self.sampler.kinds, level)
         # Predict every source of every particle, in one batch.
         flat = self.x.flatten(0, 1)
         x0 = clipped(target.compose(flat, level.rows(flat), prediction_type="sample"), target)
         x0 = x0.reshape(self.x.shape).double()
+        # The linear observation that stands for y at each particle.
+        linear, at = linearise_at(self.evidence, x0, covariance, self.at)
         # Weigh: by what the prediction says of y beyond what the last step foretold; at the start, by all of it.
         needed = self.sampler.needs_evidence
-        increment = log_density(self.evidence, x0, covariance, normalised=needed)
-        if self.expected is not None:
-            increment = increment - log_density(self.evidence, self.expected, covariance, normalised=needed)
+        increment = log_density(linear, x0, covariance, normalised=needed)
+        if self.expected is not None and self.last is not None:
+            increment = increment - log_density(self.last, self.expected, covariance, normalised=needed)
         # Resample, where few particles have the weight.
         places = self.weighing.weighed(None, level, increment[None])[0]
         x = self.x[places].double()
         x0 = x0[places]
+        if isinstance(self.evidence, Tangent) and at is not None:
+            at = at[places]
+            linear = self.evidence.at(at)
+        self.last = linear
+        self.at = at
         # Draw clean samples, under the observation.
-        rows = tuple(self.x.shape[:2])
-        draw = covariance.root(self.run.noise(rows).double())
-        shape = (self.run.n, *self.evidence.y.shape[1:])
-        error = draw_noise(shape, generator=self.run.generator, device=x.device)
-        z, _ = self.evidence.conditioned(x0, covariance, draw, error)
+        z = self._drawn(linear, x0, covariance)
+        if level.is_last and isinstance(self.evidence, Tangent):
+            z = self.evidence.test_draws(z, linear, lambda: self._drawn(linear, x0, covariance), self.run.uniform)
         # Step: the reverse kernel for these clean samples. The last step ends at them.
         self.x = level.mean(x, z).float()
         if level.is_last:
@@ -190,10 +201,17 @@ class _Particles(Steps):
         # Its variance b, and the slope c of its mean in z.
         b = level.beta * (1.0 - level.next_alpha) / (1.0 - level.alpha)
         c = level.next_alpha**0.5 * level.beta / (1.0 - level.alpha)
-        self.x = self.x + b**0.5 * self.run.noise(rows)
+        self.x = self.x + b**0.5 * self.run.noise(tuple(x.shape[:2]))
         # Foretell the prediction there: m~ = m + c C (b I + c^2 C)^-1 (x_s - mu(x_t, m)), by the eigenvalues of C^-1.
         surprise = self.x - level.mean(x, x0)
         self.expected = x0 + covariance.filtered(surprise, lambda precision: c / (b * precision + c**2))
+
+    def _drawn(self, linear: Evidence, x0: Tensor, covariance: Joint) -> Tensor:
+        """Clean samples of N(x0, C), under a linear observation."""
+        draw = covariance.root(self.run.noise(tuple(x0.shape[:2])).double())
+        shape = (self.run.n, *self.evidence.y.shape[1:])
+        error = draw_noise(shape, generator=self.run.generator, device=x0.device)
+        return linear.conditioned(x0, covariance, draw, error)[0]  # type: ignore[arg-type]
 
     def finish(self) -> Sampled:
         self.sampler.log_evidence = float(self.weighing.log_evidence)
@@ -244,7 +262,9 @@ def _answer(
     explanations = []
     for one, probability in zip(runs, posterior.tolist(), strict=True):
         of_set = tuple(names[source] for source in one.kinds)
-        explanations.append(Explanation(of_set, probability, one.log_evidence, _stderr(one.drawn, n)))
+        # A density of y in its own units, not in those of the noised space
+        log_evidence = one.log_evidence - missed[0].numel() * math.log(blend.scale)
+        explanations.append(Explanation(of_set, probability, log_evidence, _stderr(one.drawn, n)))
     # Samples in the scale of the data: images in [0, 1].
     middle = 0.0 if blend.scale == 1.0 else 0.5
     return Separation(

@@ -26,6 +26,7 @@ from torch import Tensor
 from energycomp.components import Composition, unwrapped
 from energycomp.components.groups import rewrapped
 from energycomp.denoisers import Conditional
+from energycomp.errors import InputError
 from energycomp.sampling import Target
 from energycomp_samplers.stationary import measured_variances
 
@@ -70,9 +71,14 @@ class Spread:
 
     @classmethod
     def of_variance(cls, variance: float | Tensor, shape: Sequence[int]) -> Spread:
-        """Of one variance, or of one for each number of a sample."""
+        """Of one variance, or of one for each number of a sample; raises `InputError` for another number of them."""
         values = torch.as_tensor(variance, dtype=torch.float64)
-        return cls(1.0 / (values.reshape(1) if values.numel() == 1 else values.expand(shape).flatten()))
+        try:
+            values = values if values.numel() == 1 else values.expand(tuple(shape))
+        except RuntimeError:
+            got = f"got a variance of shape {tuple(values.shape)} for samples of shape {tuple(shape)}"
+            raise InputError(f"{got}; expected one number, or one for each; change variance=") from None
+        return cls(1.0 / (values.flatten()))
 
     def filtered(self, v: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
         """V f(values) V' v of vectors v (B, *shape)."""

@@ -155,6 +155,28 @@ def test_products_of_several_modes_are_no_worse_than_by_the_sum(drawn: Any, name
     assert second <= plain + 0.05
 
 
+@pytest.mark.parametrize("name", ["a mode shared", "no mode shared"])
+def test_jumps_bring_back_strays_and_mend_the_shares_of_modes(drawn: Any, name: str) -> None:
+    """Wasserstein distance to the exact product, with jumps and without, and what jumps cost."""
+    product = sum((weight * mixture for mixture, weight in PRODUCTS[name]), Composition([]))
+    wanted = quantiles(PRODUCTS[name], 1000)
+    found = {jumps: drawn(product, Gauss(last="draw", jumps=jumps), 1000, 50) for jumps in (0, 1)}
+    without, jumped = (float((found[j][0].flatten().double().sort().values - wanted).abs().mean()) for j in (0, 1))
+    assert jumped < 0.5 * without
+    assert found[1][1].evaluations - found[0][1].evaluations == 1000 * 3 * 8
+
+
+def test_samples_that_do_not_depend_on_each_other_do_not_jump(drawn: Any) -> None:
+    product = Gaussian(0.5, 0.25) + Gaussian(0.0, 0.5)
+    for options in ({"generator": list(range(8))}, {"n": 3}):
+        given = {"n": 8, "num_inference_steps": 4} | options
+        x, jumped = (
+            drawn(product, Gauss(jumps=jumps), given["n"], 4, generator=given.get("generator", 0))[0]
+            for jumps in (0, 1)
+        )
+        assert torch.equal(x, jumped)
+
+
 @attrs.frozen(eq=False, repr=False)
 class Crescent(Composable):
     """Equal shares of N(mean, 0.01 I), with the means (P, 2) on an arc."""
@@ -187,7 +209,7 @@ def test_moves_find_where_crescents_cross(drawn: Any) -> None:
     root = torch.linalg.cholesky(each.T @ (share[:, None] * each) + torch.eye(2) / 199)
     off = []
     for moves in (None, MALA(moves=1, nodes=2)):
-        sampler = Gauss(last="draw", covariance="jacobian", moves=moves)
+        sampler = Gauss(last="draw", covariance="jacobian", moves=moves, jumps=0)
         x, report = drawn(a & b, sampler, 500, 15)
         off.append(float(torch.linalg.solve_triangular(root, x.mean(0)[:, None] - wanted[:, None], upper=False).norm()))
         assert len(report.acceptance) == (0 if moves is None else 15)

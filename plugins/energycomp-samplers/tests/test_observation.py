@@ -261,7 +261,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "no mask": (lambda: observe(LEFT * 2, values(*SHAPE), 0.1), "got a tensor that is no mask"),
     "mask of another shape": (lambda: observe(LEFT, values(3), 0.1), r"got a mask of shape \(4, 4\) for y"),
     "no operator": (lambda: observe(3, values(3), 0.1), "got the operator 3; expected a mask"),
-    "no variance": (lambda: observe(LEFT, values(*SHAPE), 0.1, variance=0.0), "got variance=0.0"),
+    "no variance": (lambda: observe(LEFT, values(*SHAPE), 0.1, variance=0.0), "got variance=0;"),
     "no kernel": (lambda: blur(torch.ones(3)), "got the kernel"),
     "blocks": (lambda: scene(pool(3), 1, 2, 2), "got blocks of 3 x 3"),
     "kernel too large": (lambda: scene(blur(torch.ones(5, 5)), *SHAPE), "kernel of 5 x 5"),
@@ -287,7 +287,44 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("make", "message"), BAD.values(), ids=BAD)
+IMAGE = values(*SHAPE)
+DOORS: dict[str, tuple[Callable[[], Any], str]] = {
+    "y of 1e20": (
+        lambda: observe(LEFT, IMAGE + 1e20, 0.1),
+        r"got y with numbers up to 1e\+20; expected at most 1e\+12",
+    ),
+    "complex y": (lambda: observe(LEFT, IMAGE + 1j, 0.1), "got y of complex numbers; expected real ones; stack"),
+    "uint8 y": (lambda: observe(LEFT, IMAGE.to(torch.uint8), 0.1), "got y of uint8; expected floats; divide images by"),
+    "y a word": (lambda: observe(LEFT, "abc", 0.1), "got y of type str .*; expected real numbers; give what was"),
+    "std a word": (lambda: observe(LEFT, IMAGE, "a"), "got std of type str .*; expected real numbers; give the noise"),
+    "variance a word": (lambda: observe(LEFT, IMAGE, 0.1, variance="a"), "got variance of type str"),
+    "variance infinite": (lambda: observe(LEFT, IMAGE, 0.1, variance=math.inf), "got variance=inf"),
+    "variance of another shape": (
+        lambda: Composer(wide() & observe(LEFT, IMAGE, 0.1, variance=torch.ones(7))).sample(
+            sampler="gauss", num_inference_steps=1, progress=False
+        ),
+        r"got a variance of shape \(7,\) for samples of shape \(1, 4, 4\); expected one number, or one for each",
+    ),
+    "complex mask": (lambda: observe(LEFT + 1j, IMAGE, 0.1), "got a mask of complex numbers"),
+    "complex kernel": (lambda: blur(KERNEL + 1j), "got the kernel torch.complex64"),
+    "complex operator": (lambda: scene(lambda z: z * 1j, *SHAPE), "got an operator of complex numbers; expected real"),
+    "NaN operator": (lambda: scene(lambda z: z * math.nan, *SHAPE), "gives 16 numbers that are NaN or infinite"),
+    "NaN adjoint": (lambda: scene((lambda z: z, lambda w: w * math.nan), *SHAPE), "got A' whose results are complex"),
+    "no tensor": (lambda: scene(lambda z: 3, *SHAPE), "got an operator that returns"),
+    "random numbers": (
+        lambda: scene(lambda z: z + torch.randn_like(z), *SHAPE),
+        "got an operator that gives other numbers each time; expected the same ones; draw them once",
+    ),
+    "per sample": (
+        lambda: Composer(per_sample([wide(), wide(0.3)]) & observe(LEFT, IMAGE, 0.1)).sample(
+            2, num_inference_steps=1, progress=False
+        ),
+        r"one composition for each sample; expected each with its own; give per_sample\(\[a & seen, b & seen\]\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), (BAD | DOORS).values(), ids=BAD | DOORS)
 def test_what_cannot_be_is_one_line(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as found:
         make()

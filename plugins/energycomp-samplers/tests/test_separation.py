@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from torch import Tensor
@@ -165,6 +166,69 @@ def test_images_add_up_in_the_units_of_pt() -> None:
     assert (high - low).tolist() == pytest.approx([2 * 1.645 * (16 * 0.001875) ** 0.5] * 2, rel=0.1)
 
 
+def test_a_value_range_of_whole_numbers_is_that_of_floats() -> None:
+    found = []
+    for value_range in ((-1, 1), [-1, 1], (-1.0, 1.0)):
+        source: Any = Gaussian(-0.2, 0.02, sample_shape=SHAPE, value_range=value_range)
+        assert source.noised_space.value_range == (-1.0, 1.0)
+        found.append(separate(torch.full(SHAPE, 0.3), [source], noise=0.1, operators=0.5, n=50, **FEW).mean)
+    assert torch.equal(found[0], found[2])
+    assert torch.equal(found[1], found[2])
+
+
+@pytest.mark.parametrize("value_range", [None, (-1.0, 1.0)])
+def test_the_evidence_is_a_density_of_y_in_its_own_units(value_range: Any) -> None:
+    source = Gaussian(0.2, 0.04, sample_shape=SHAPE, value_range=value_range)
+    y = torch.full(SHAPE, 0.5)
+    # Images of N(0.2, 0.04) in [-1, 1] are N(0.6, 0.01) in [0, 1]
+    mean, variance = (0.2, 0.04) if value_range is None else (0.6, 0.01)
+    wanted = torch.distributions.Normal(mean, (variance + 0.1**2) ** 0.5).log_prob(y).sum()
+    found = separate(y, [source], noise=0.1, count=(1, 2), n=20, **FEW)
+    logs = {len(each.names): each.log_evidence for each in found.explanations}
+    assert logs[1] == pytest.approx(float(wanted), abs=0.01)
+
+
+def light(u: Tensor) -> Tensor:
+    return torch.exp(u) - 1.0
+
+
+@pytest.mark.parametrize("bright", [0.5, 2.5])
+def test_sources_that_add_up_after_a_function_are_those_of_quadrature(bright: float) -> None:
+    """Light in log units, of one source and of two: means, and the evidence."""
+    a, b = Gaussian(bright, 0.3, name="a"), Gaussian(0.4, 0.1, name="b")
+    z = torch.linspace(-3.0, 6.0, 1801, dtype=torch.float64)
+    p, q = (torch.exp(-((z - one.mean) ** 2) / (2 * one.variance)) for one in (a, b))
+    y = float(light(torch.tensor(bright + 0.3)) + light(torch.tensor(0.5)))
+    noise = 0.05 * y
+    likelihood = torch.exp(-((y - light(z)[:, None] - light(z)) ** 2) / (2 * noise**2)) / (noise * (2 * math.pi) ** 0.5)
+    joint = likelihood * (p / p.sum())[:, None] * (q / q.sum())
+    wanted = [float((joint.sum(1 - k) * z).sum() / joint.sum()) for k in (0, 1)]
+    options = FEW | {"num_inference_steps": 20, "n": 1000}
+    found = separate(
+        torch.full((1, 1, 1), y), [a, b], noise=noise, operators=light, count={2: 1.0}, repeats=False, **options
+    )
+    assert found.mean.flatten().tolist() == pytest.approx(wanted, abs=0.03)
+    assert found.warnings == ()
+    assert found.explanations[0].names == ("a", "b")
+
+
+def test_intervals_of_sources_in_log_units_cover_what_they_say() -> None:
+    """An operator for each source: light of one, and of the other in magnitudes."""
+    a, b = Gaussian(1.5, 0.2, sample_shape=(16,)), Gaussian(-1.0, 0.1, sample_shape=(16,))
+    operators = [light, lambda m: 10 ** (-0.4 * m)]
+    random = torch.Generator().manual_seed(0)
+    inside = []
+    for _ in range(5):
+        noise = torch.randn(3, 16, generator=random)
+        z = torch.stack([1.5 + 0.2**0.5 * noise[0], -1.0 + 0.1**0.5 * noise[1]])
+        y = operators[0](z[0]) + operators[1](z[1]) + 0.05 * noise[2]
+        found = separate(y, [a, b], noise=0.05, operators=operators, n=99, **FEW | {"num_inference_steps": 10})
+        assert found.warnings == ()
+        low, high = found.interval(0.9)
+        inside.append(((low <= z) & (z <= high)).float().mean())
+    assert float(torch.stack(inside).mean()) == pytest.approx(0.9, abs=3 * (0.09 / 160) ** 0.5)
+
+
 def test_intervals_cover_what_they_say() -> None:
     a, b = Gaussian(0.5, 0.2, sample_shape=(400,)), Gaussian(-0.3, 0.4, sample_shape=(400,))
     random = torch.Generator().manual_seed(0)
@@ -194,6 +258,23 @@ def test_sources_that_could_change_places_are_in_one_order() -> None:
     found = separate(torch.ones(1, 1, 1), [a, b, a], noise=0.1, n=20, **FEW)
     assert found.names == ("a", "b", "a")
     assert bool((found.kinds == found.kinds[0]).all())
+
+
+def test_draws_that_are_sorted_cover_truths_that_are_sorted() -> None:
+    """Draws are in the order of their mean, in which 0.9 of a sorted truth would not be inside."""
+    source = Gaussian(0.5, 0.1, sample_shape=(4,))
+    random = torch.Generator().manual_seed(0)
+    inside = []
+    for k in range(80):
+        z = 0.5 + 0.1**0.5 * torch.randn(2, 4, generator=random)
+        y = z.sum(0) + 0.1 * torch.randn(4, generator=random)
+        found = separate(y, [source], noise=0.1, count=2, n=39, **FEW | {"generator": k})
+        truth = z.sum(1).sort(descending=True).values
+        flux = found.samples.flatten(2).sum(2).sort(1, descending=True).values
+        low, high = attrs.evolve(found, samples=flux).interval(0.9)
+        inside.append(((low <= truth) & (truth <= high)).float())
+        assert float(found.mean[0].sum()) >= float(found.mean[1].sum())
+    assert float(torch.stack(inside).mean()) == pytest.approx(0.9, abs=3 * (0.09 / 160) ** 0.5)
 
 
 def test_a_network_is_a_source_and_many_draws_are_alike() -> None:
@@ -239,14 +320,20 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "noise 0": (lambda: separate(Y, [wide()], noise=0.0), "got noise=0; expected numbers above 0"),
     "noise of another shape": (lambda: separate(Y, [wide()], noise=torch.ones(7)), r"got noise of shape \(7,\)"),
     "NaN": (lambda: separate(Y * math.nan, [wide()], noise=0.1), "got an image with 16 numbers that are NaN"),
-    "no image": (lambda: separate("blend.png", [wide()], noise=0.1), "got image=str"),
+    "no image": (lambda: separate("blend.png", [wide()], noise=0.1), "got image of type str"),
     "image of another shape": (lambda: separate(ramp(1, 5, 5), [wide()], noise=0.1), r"an image of shape \(1, 5, 5\)"),
     "pool of another shape": (
         lambda: separate(Y, [wide()], noise=0.1, operators=pool(2)),
         r"where \(1, 2, 2\) is seen",
     ),
     "blocks": (lambda: separate(Y, [wide()], noise=0.1, operators=pool(3)), "got blocks of 3 x 3"),
-    "a function": (lambda: separate(Y, [wide()], noise=0.1, operators=lambda z: z), "expected a linear one"),
+    "random numbers": (
+        lambda: separate(Y, [wide()], noise=0.1, operators=lambda z: z + torch.randn_like(z)),
+        "got an operator that gives other numbers each time",
+    ),
+    "uint8": (lambda: separate(Y.to(torch.uint8), [wide()], noise=0.1), "got image of uint8"),
+    "noise a word": (lambda: separate(Y, [wide()], noise="a"), "got noise of type str"),
+    "complex brightness": (lambda: separate(Y, [wide()], noise=0.1, operators=Y + 1j), "got a brightness of complex"),
     "not linear": (
         lambda: separate(Y, [wide()], noise=0.1, operators=(lambda z: z**2, lambda w: w)),
         "A is not linear",
