@@ -197,7 +197,7 @@ class _Drawn(Steps):
 
         # Moves of the noised product, with the clean samples as the observations have them
         density = Density(run.target, level, run.noise, run.uniform, mean)
-        x, x0 = chain.within(density, self.x.unflatten(0, groups), x0.unflatten(1, groups))
+        x, x0 = chain.move(density, self.x.unflatten(0, groups), x0.unflatten(1, groups))
         self.x = x.flatten(0, 1)
         return x0.flatten(1, 2)
 

@@ -110,10 +110,10 @@ class Twist:
         """Whether gradients are followed at a level: clean samples move no further."""
         return self.constraint is not None and self.constraint.gradient and not level.is_last
 
-    def predicted(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        """Particles and their x0, with gradients where they are followed."""
+    def predicted(self, x: Tensor, level: Level, copies: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Particles and their x0, with gradients where they are followed; see `kernels.predicted` for `copies`."""
         if not self.follows(level):
-            return x, predicted(self.target, x, level)
+            return x, predicted(self.target, x, level, copies)
         # The gradient of f(x0) with respect to x goes through the network
         with torch.enable_grad():
             x = x.detach().requires_grad_()
