@@ -188,9 +188,7 @@ class Chain:
     log_c: Tensor | None = None  # (G,)
     acceptance: dict[float, float] = attrs.field(factory=dict)
 
-    def move(
-        self, density: Density, x: Tensor, x0: Tensor, most: Tensor | float = math.inf
-    ) -> tuple[Tensor, Tensor]:
+    def move(self, density: Density, x: Tensor, x0: Tensor, most: Tensor | float = math.inf) -> tuple[Tensor, Tensor]:
         """Particles (G, P, *shape) and the predictions x0 (K, G, P, *shape) there, after the moves of a level.
 
         Momenta are drawn anew at every level, since particles that were resampled share theirs.

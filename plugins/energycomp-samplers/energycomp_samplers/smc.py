@@ -56,6 +56,7 @@ from energycomp.components import EnergyComponent, bounds, by_sample
 from energycomp.errors import CompositionError, InputError
 from energycomp.fields import legal, number, one_of, whole
 from energycomp.sampling import Generator, Level, Run, Sampled, Steps
+from energycomp.seeds import draw_noise
 from energycomp_samplers.chain import MOVES, Chain, Density, Moves
 from energycomp_samplers.constraints import Constraint
 from energycomp_samplers.kernels import check_densities, clipped, least_sum, sum_of_squares, total_energy
@@ -96,6 +97,8 @@ class SMC:
         proposal: "sum" follows the sum of the scores; "gauss" the second-order product of `Gauss`, whose spreads it
             measures once; "jacobian" that of `Gauss(covariance="jacobian")`, at 2 D evaluations more. The weights
             correct all, so that samples are as right, from more of the particles.
+        last: what is observed ends at a "draw" of the clean sample, whose noise is that of the last noise level: right
+            for intervals, and visible in images of few steps; "mean" ends at its mean, as without an observation.
 
     >>> from energycomp import Composer
     >>> from energycomp.testing import Gaussian
@@ -114,6 +117,7 @@ class SMC:
     moves: Moves | None = attrs.field(default=None, validator=attrs.validators.optional(MOVES))
     constraint: Constraint | None = attrs.field(default=None, validator=attrs.validators.optional(CONSTRAINT))
     proposal: Literal["sum", "gauss", "jacobian"] = attrs.field(default="sum", validator=one_of(PROPOSALS))
+    last: Literal["draw", "mean"] = attrs.field(default="draw", validator=one_of(("draw", "mean")))
 
     def __attrs_post_init__(self) -> None:
         if self.weights == "none" and (self.particles or 1) > 1 and self.constraint is None:
@@ -233,7 +237,7 @@ class _Swarm(Steps):
             increment = increment + of_product
 
         # Weigh: constraint and observations, at the clean samples that are expected.
-        constrained = self.twist.weighed(x, x0, proposal)
+        constrained = self.twist.weighed(x, x0, proposal, self._last_noise(level))
 
         # Resample: where few particles have the weight of their group.
         if self.options.weighs or self.twist.constrains:
@@ -291,6 +295,16 @@ class _Swarm(Steps):
         if not self.weighing.is_weighing:
             return None
         return proposal.rne(x, x0) if self.options.weights == "rne" else proposal.fkc(x, x0)
+
+    def _last_noise(self, level: Level) -> tuple[Tensor, Tensor] | None:
+        """Normal noise of the draws of clean samples at the last level, and of what is seen of them."""
+        evidence = self.twist.evidence
+        if evidence is None or not level.is_last or self.options.last == "mean":
+            return None
+        rows = tuple(self.weighing.log_weights.shape)
+        shape = (*rows, *evidence.y.shape[1:])
+        error = draw_noise(shape, generator=self.run.generator, device=self.run.target.device)
+        return self.run.noise(rows), error
 
     def _proposed(self, proposal: Proposal, centre: Tensor) -> Tensor:
         """The particles at the next level, around the mean of the proposal; at the end, the mean."""
