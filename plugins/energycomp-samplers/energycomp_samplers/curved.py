@@ -101,7 +101,7 @@ def points_of(size: int, count: int) -> Tensor:
     is a point where p is. Of one point, the mean.
 
     >>> points_of(1, 4).sort(0).values.flatten().round(decimals=2)
-    tensor([-1.3900, -0.2700,  0.2700,  1.3900])
+    tensor([-1.3600, -0.3800,  0.3800,  1.3600])
     """
     half = count // 2
     if half == 0:

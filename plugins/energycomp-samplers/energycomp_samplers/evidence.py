@@ -16,7 +16,6 @@ from energycomp.sampling import Target
 from energycomp_samplers.curved import Fit, fitted, points_of
 from energycomp_samplers.operators import AnyCovariance, Linear, Pair, linearised, solve
 
-
 SEEN = 32  # numbers of an observation up to which an operator that is not linear is fitted by a line
 
 
@@ -96,6 +95,11 @@ class Evidence:
         noise = self.noise.flatten(1).double()
         proposed = (lined.square() / fit.noise + fit.noise.log()).sum(1)
         return z, fit.log_density() + 0.5 * (proposed - (right.square() / noise).sum(1))
+
+    def slope(self, x0: Tensor, v: Tensor) -> Tensor:
+        """A v, or J v of the derivative at samples, (B, K), of v (B, *shape)."""
+        linear = linearised(self.f, x0)[0] if self.linear is None else self.linear
+        return linear.forward(v).flatten(1)
 
     @property
     def _is_fitted(self) -> bool:

@@ -185,7 +185,8 @@ class _Drawn(Steps):
     def finish(self) -> Sampled:
         notes = (f"{self.problem}: {FOLLOWS}",) if self.problem else ()
         acceptance = {} if self.chain is None else self.chain.acceptance
-        return Sampled(self.x, SamplingReport(acceptance=acceptance, notes=notes))
+        is_drawn = self.options.last == "draw"
+        return Sampled(self.x, SamplingReport(is_drawn=is_drawn, acceptance=acceptance, notes=notes))
 
     def _moved(self, chain: Chain, x0: Tensor, level: Level) -> Tensor:
         """Moves the samples within the noised product under the observations; the predictions (K, n, *shape) there."""

@@ -31,6 +31,7 @@ from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import Target
 from energycomp_samplers.composed_group import ComposedGroup
 from energycomp_samplers.evidence import Evidence, bound, joined
+from energycomp_samplers.fit import misses, narrows
 from energycomp_samplers.kernels import clipped
 from energycomp_samplers.operators import Blur, Gain, Pair, Pool
 from energycomp_samplers.spread import Spread, product_spread, spreads_of
@@ -246,6 +247,16 @@ class Observed(Composable):
     def unconditional(self) -> Any:
         """That of the composition."""
         return self.composition.unconditional
+
+    def doubts(self, samples: Tensor, timestep: float, *, is_drawn: bool, is_weighed: bool) -> list[str]:
+        """Where samples miss y, or are less wide than its noise; see `energycomp.components.Doubts`."""
+        mean: Any = self.group.mean
+        found = misses(mean.evidence, samples, is_weighed=is_weighed)
+        if is_drawn or len(samples) == 1:
+            return found
+        ratio = mean.target.log_snr(torch.tensor([timestep])).exp()
+        covariance = spread_of(mean.target, mean.variance).covariance(ratio)
+        return found + narrows(mean.evidence, samples, covariance, is_weighed=is_weighed)
 
     @property
     def inside(self) -> tuple[Composition, ...]:

@@ -315,13 +315,17 @@ class _Swarm(Steps):
 
     def finish(self) -> Sampled:
         samples = self.x
+        observed = self.twist.evidence is not None
+        error = self.weighing.share_error(samples) if observed else None
         # One particle of each sample: they are copies, or a callback ended the run before they were.
         if len(samples) > self.run.n:
             samples = taken(samples.unflatten(0, (self.groups, -1)), self.weighing.drawn_one()).flatten(0, 1)
         # Shuffle: copies of one particle stand side by side.
-        if self.options.particles is None and (self.options.weighs or self.twist.evidence is not None):
+        if self.options.particles is None and (self.options.weighs or observed):
             samples = samples[self.run.uniform((self.run.n,)).argsort()]
         # Report what the weights, the moves and the constraint say of the samples.
-        report = self.weighing.report(self.chain)
+        report = self.weighing.report(self.chain, error)
         notes = (*report.notes, NONE_LEFT) if self.twist.rules_out_all else report.notes
-        return Sampled(samples, attrs.evolve(report, constraint_calls=self.twist.calls, notes=notes))
+        is_drawn = observed and self.options.last == "draw"
+        report = attrs.evolve(report, is_drawn=is_drawn, constraint_calls=self.twist.calls, notes=notes)
+        return Sampled(samples, report)

@@ -25,8 +25,8 @@ far across it, while a gradient that all particles share is followed.
 
 Observations are factors of the same kind: log_psi_t = log N(y; A x0, A C A' + R), in the notation of
 `energycomp_samplers.observation`. Their drift moves the mean of the proposal to that for E[x_0 | x, y] in place of x0.
-It needs no limit, and no gradient through the network. The last step ends at a draw of N(E[x_0 | x, y], Cov[x_0 | x, y]),
-or at its mean. An operator that is not linear weighs that draw z by p(y | z) itself.
+It needs no limit, and no gradient through the network. The last step ends at a draw z of p(x_0 | x, y), or at its mean.
+An operator that is not linear weighs z by p(y | z) itself.
 
 Second order is a twist of the product: log Z of `energycomp_samplers.second_order`, and 0 at the end. Its drift, the
 pull, is the gradient of log Z where components are Gaussian, and moves the mean of the proposal to that for the mean of

@@ -29,6 +29,8 @@ from energycomp_samplers.particles import effective_sample_size, systematic, tak
 MAX_SPREAD = 3.0  # standard deviation of the weights of one step, in log: beyond it they are noise
 LEAST_SUM = 0.5  # of the weights, for moves without a test: the variance is then 14 % too large at 50 steps
 FEW = 10.0  # ancestors of a swarm: with fewer, means were off by 0.1 to 0.8 standard deviations
+UNSURE = 0.02  # standard error of a share: with as much, one in a hundred is off by more than 0.05
+DECILES = tuple(k / 10.0 for k in range(1, 10))  # of samples, between which shares are compared
 ALIKE = 0.9  # the effective sample size of evidences: below it, means were off by 0.04 to 2 standard deviations
 
 
@@ -154,7 +156,24 @@ class Weighing:
         self.log_weights = self.log_weights + kept.masked_fill(~self.by_product[:, None], 0.0)
         self.log_evidence = self.log_evidence + mean.squeeze(1).masked_fill(~self.by_product, 0.0)
 
-    def report(self, chain: Chain | None) -> SamplingReport:
+    def share_error(self, samples: Tensor) -> float | None:
+        """The largest standard error of a share of samples (n, ...) below a value; None of groups.
+
+        It is that of sums over samples that descend from one first particle, which do not depend on the others (Lee and
+        Whiteley, 2018): sum_a (sum_{A_p = a} (1[z_p < c] - share))^2 / n^2, at deciles c of each number.
+        """
+        groups, n = self.log_weights.shape
+        if groups > 1 or n == 1 or self.options.particles is not None or not bool(self.ended.all()):
+            return None
+        flat = samples.flatten(1).double()
+        most = 0.0
+        for level in DECILES:
+            below = (flat < flat.quantile(level, dim=0)).double()
+            of_ancestor = torch.zeros_like(flat).index_add_(0, self.ancestors[0], below - below.mean(0))
+            most = max(most, float(of_ancestor.square().sum(0).max()))
+        return most**0.5 / n
+
+    def report(self, chain: Chain | None, share_error: float | None = None) -> SamplingReport:
         # Weights that were left out, at the start or from some level on
         notes = []
         if self.starts_far:
@@ -182,11 +201,12 @@ class Weighing:
                 "are too far apart; use sampler='mala'"
             )
         # Few particles that are left
-        notes += self._few()
+        notes += self._few() or self._unsure(share_error)
         return SamplingReport(
             ess=tuple(self.ess),
             resampled=tuple(self.resampled),
             ancestors=self._independent(),
+            share_error=share_error,
             acceptance={} if chain is None else chain.acceptance,
             log_weights=tuple(map(tuple, self.log_weights.tolist())) if self.ess else (),
             notes=tuple(notes),
@@ -195,6 +215,15 @@ class Weighing:
     def _independent(self) -> float | None:
         """First particles, the mean over groups; None before weights ended."""
         return float(self.independent.mean()) if bool(self.ended.any()) else None
+
+    def _unsure(self, error: float | None) -> list[str]:
+        """What to warn of where shares of samples are less sure than those of as many independent ones."""
+        n = self.log_weights.shape[1]
+        if error is None or error <= max(UNSURE, 2.0 * (0.25 / n) ** 0.5):
+            return []
+        found = f"the share of samples on either side of a value, such as that of a mode, may be off by {2 * error:.2g}"
+        left = f"all {n} samples descend from about {self._independent():.0f} of the particles"
+        return [f"{found}, because {left}; use more particles or steps"]
 
     def _few(self) -> list[str]:
         """What to warn of where samples descend from few particles, or each sample has too few."""
