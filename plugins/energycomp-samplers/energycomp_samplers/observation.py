@@ -11,7 +11,7 @@ Notation: variable -> symbol
     z = m + d + C A' (A C A' + R)^-1 (y + e - A (m + d)),  d ~ N(0, C), e ~ N(0, R), is a draw of p(z | x, y)
 
 Exact where z is Gaussian. With C = r^2 I and one operator this is PiGDM (Song et al., 2023) without its derivative of
-the network. An operator that is not linear stands for its derivative at m, and A m for A(m).
+the network. A line that fits it stands for an operator that is not linear, see `energycomp_samplers.curved`.
 """
 
 from __future__ import annotations
