@@ -8,6 +8,7 @@ from energycomp.components.algebra import (
 )
 from energycomp.components.component import (
     Compound as Compound,
+    Doubts as Doubts,
     EnergyComponent as EnergyComponent,
     HasEnergy as HasEnergy,
     Leaf as Leaf,

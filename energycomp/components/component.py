@@ -107,6 +107,20 @@ class Gathers(Protocol):
 
 
 @runtime_checkable
+class Doubts(Protocol):
+    """A leaf that knows what its clean samples must fit, such as what is observed."""
+
+    def doubts(self, samples: Tensor, timestep: float, *, is_drawn: bool, is_weighed: bool) -> Sequence[str]:
+        """Reasons not to trust samples (B, *shape) of the noised space, one sentence each.
+
+        Args:
+            timestep: of the last noise level.
+            is_drawn: whether they are draws of what that level leaves open, and not its mean.
+            is_weighed: whether their sampler weighed particles.
+        """
+
+
+@runtime_checkable
 class HasDenoiser(Protocol):
     """A leaf of a model, told from that of another one of the same name by its denoiser."""
 

@@ -11,11 +11,13 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.components import Composition, Doubts
 from energycomp.components.prediction import PredictionType
 from energycomp.components.space import LEAST_ALPHA
 from energycomp.errors import InputError, NonFiniteError
 from energycomp.fields import is_whole
 from energycomp.progress import progress as shown
+from energycomp.sampling.drawn import shown_by
 from energycomp.sampling.sampler import Run, Sampled, Sampler, Steps
 from energycomp.sampling.schedulers import Scheduler, make_scheduler
 from energycomp.sampling.target import Level, levels_at
@@ -54,11 +56,33 @@ def draw_samples(
     >>> draw_samples(SchedulerSampler(), run).samples.shape
     torch.Size([2, 1, 1, 1])
     """
-    return _followed(sampler.start(run), callback_on_step_end, progress).finish()
+    steps, level = _followed(sampler.start(run), callback_on_step_end, progress)
+    sampled = steps.finish()
+    if level is None or not level.is_last:
+        return sampled
+    # What the components themselves doubt of clean samples, such as what is observed
+    notes = (*sampled.report.notes, *_doubted(run.target.composition, sampled, level))
+    return attrs.evolve(sampled, report=attrs.evolve(sampled.report, notes=notes))
 
 
-def _followed(steps: AnySteps, callback: StepCallback | None, progress: bool) -> AnySteps:
-    """The loop: all steps are taken, or those until a callback stops them."""
+def _doubted(composition: Composition, sampled: Sampled, level: Level) -> list[str]:
+    """What the leaves of a composition doubt of the samples that show them."""
+    report = sampled.report
+    found: list[str] = []
+    for leaf, weight in composition.terms.items():
+        if not isinstance(leaf, Doubts):
+            continue
+        shown_in = shown_by(weight, len(sampled.samples)).bool().to(sampled.samples.device)
+        samples = sampled.samples[shown_in]
+        if len(samples):
+            how = {"is_drawn": report.is_drawn, "is_weighed": bool(report.ess)}
+            found += leaf.doubts(samples, level.timestep, **how)
+    return found
+
+
+def _followed(steps: AnySteps, callback: StepCallback | None, progress: bool) -> tuple[AnySteps, Level | None]:
+    """The loop: all steps are taken, or those until a callback stops them. The steps, and the last level."""
+    level: Level | None = None
     levels = steps.levels
     total = f" of {len(levels)}" if isinstance(levels, Sized) else ""
     for level in shown(levels, "sampling", show=progress):
@@ -75,7 +99,7 @@ def _followed(steps: AnySteps, callback: StepCallback | None, progress: bool) ->
         steps.x = returned.get("sample", steps.x)
         if returned.get("stop"):
             break
-    return steps
+    return steps, level
 
 
 @torch.no_grad()
@@ -135,7 +159,7 @@ def sample(
         initial = draw_noise(shape, generator=random, device=device, dtype=dtype)
     # Follow the scheduler from there.
     steps = _Scheduled(predict, made, random, initial.to(device, dtype) * made.init_noise_sigma)
-    return _followed(steps, callback_on_step_end, progress).x
+    return _followed(steps, callback_on_step_end, progress)[0].x
 
 
 @attrs.frozen

@@ -74,6 +74,10 @@ class SamplingReport:
         ancestors: how many of the first particles the samples descend from, by their shares, 1 / sum share^2; the mean
             over groups of particles. None without weights.
         acceptance: share of the accepted proposals by timestep; empty without a Metropolis test.
+        share_error: of samples under an observation that share particles, the standard error of the share of samples
+            on either side of a value, such as that of a mode: the largest over values and numbers of a sample. It
+            follows from how much samples that descend from different first particles differ. None for others.
+        is_drawn: whether samples are draws of what the last noise level leaves open; otherwise they are its mean.
         log_weights: of the particles before they were resampled for the last time, one tuple for each group.
         notes: what else the sampler warns of.
         drawn: samples that were drawn, by a sampler that rejects some of them; None for others.
@@ -88,6 +92,8 @@ class SamplingReport:
     ess: tuple[float, ...] = ()
     resampled: tuple[int, ...] = ()
     ancestors: float | None = None
+    share_error: float | None = None
+    is_drawn: bool = False
     acceptance: Mapping[float, float] = attrs.field(factory=dict)
     log_weights: tuple[tuple[float, ...], ...] = ()
     notes: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from energycomp.components import by_sample
 from energycomp.fields import legal
-from energycomp.sampling import Level, Run, Target
+from energycomp.sampling import Level, Target
 from energycomp_samplers.kernels import axes, predicted, total_energy, weighted_sum
 
 RATE = 0.2  # how fast log c follows the acceptance
@@ -73,6 +73,7 @@ class Density:
         normal, uniform: noise (G, P, *shape), and uniform numbers (G, P), for the shape (G, P).
         mean: E[x_0 | x_t] (B, *shape) of samples x (B, *shape) with the predictions x0 (K, B, *shape), by which the
             score is that of another density than the sum of the scores; only for the test "score".
+        copies: groups (G,) whose particles are copies of each other, see `predicted`.
     """
 
     target: Target
@@ -80,6 +81,7 @@ class Density:
     normal: Noise
     uniform: Noise
     mean: Callable[[Tensor, Tensor], Tensor] | None = None
+    copies: Tensor | None = None
 
     @property
     def noise(self) -> float:
@@ -89,7 +91,7 @@ class Density:
     def state(self, x: Tensor, x0: Tensor | None = None) -> State:
         """The state at x. Costs one evaluation per component and particle, unless x0 is known."""
         if x0 is None:
-            x0 = predicted(self.target, x, self.level)
+            x0 = predicted(self.target, x, self.level, self.copies)
         # Tweedie: the score from E[x_0 | x_t], or that of each component from its own
         if self.mean is not None:
             mean = self.mean(x.flatten(0, 1), x0.flatten(1, 2)).reshape(x.shape)
@@ -114,7 +116,7 @@ class Density:
 
     def _energy(self, state: State) -> Tensor:
         if state.energy is None:
-            state.energy = total_energy(self.target, state.x, self.level)
+            state.energy = total_energy(self.target, state.x, self.level, self.copies)
         return state.energy
 
     def _integral(self, one: State, other: State, nodes: int) -> Tensor:
@@ -186,9 +188,7 @@ class Chain:
     log_c: Tensor | None = None  # (G,)
     acceptance: dict[float, float] = attrs.field(factory=dict)
 
-    def move(
-        self, run: Run, x: Tensor, x0: Tensor, level: Level, most: Tensor | float = math.inf
-    ) -> tuple[Tensor, Tensor]:
+    def move(self, density: Density, x: Tensor, x0: Tensor, most: Tensor | float = math.inf) -> tuple[Tensor, Tensor]:
         """Particles (G, P, *shape) and the predictions x0 (K, G, P, *shape) there, after the moves of a level.
 
         Momenta are drawn anew at every level, since particles that were resampled share theirs.
@@ -196,10 +196,6 @@ class Chain:
         Args:
             most: the largest step size of this level, (G,), beside that of the chain.
         """
-        return self.within(Density(run.target, level, run.noise, run.uniform), x, x0, most)
-
-    def within(self, density: Density, x: Tensor, x0: Tensor, most: Tensor | float = math.inf) -> tuple[Tensor, Tensor]:
-        """The same, within a density."""
         # The first level begins at the given step size; later ones go on with the adapted one
         if self.log_c is None:
             self.log_c = torch.full((len(x),), math.log(self.options.step_size), dtype=torch.float64, device=x.device)

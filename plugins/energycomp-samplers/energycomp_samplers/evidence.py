@@ -13,22 +13,32 @@ from torch import Tensor
 from energycomp.errors import InputError
 from energycomp.images import decoded
 from energycomp.sampling import Target
+from energycomp_samplers.curved import Fit, fitted, points_of
 from energycomp_samplers.operators import AnyCovariance, Linear, Pair, check_operator, linearised, solve
+
+SEEN = 32  # numbers of an observation up to which an operator that is not linear is fitted by a line
 
 
 @attrs.frozen(eq=False)
 class Evidence:
     """Observations in the units of the noised space: y (1, *seen), noise R (1, *seen).
 
+    Operators that are not linear are fitted by a line, see `energycomp_samplers.curved`: of up to 32 numbers that are
+    seen, at several points, with its curvature as noise; of more, by the derivative at the prediction alone.
+
     Args:
-        linear: the operator; None where `f` is linearised at each sample.
+        linear: the operator; None where `f` is fitted at each sample.
         f: samples (B, *shape) to what is seen of them.
+        points: at which f is fitted. More of them follow a function that bends often, at as many evaluations of f.
+        rounds: how often the line is fitted anew where y says the sample is, at the last level.
     """
 
     linear: Linear | None
     f: Callable[[Tensor], Tensor]
     y: Tensor
     noise: Tensor
+    points: int = 16
+    rounds: int = 2
 
     def conditioned(
         self, x0: Tensor, covariance: AnyCovariance, draw: Tensor | None = None, error: Tensor | None = None
@@ -41,6 +51,10 @@ class Evidence:
             draw: d of N(0, C), (B, *shape): the first result is a draw of p(z | x, y) then, by e = R^(1/2) error.
             error: normal noise (B, *seen), with `draw`.
         """
+        if self._is_fitted:
+            fit = self._fit(x0, covariance)
+            mean = self._moved(fit, draw, error)
+            return mean, fit.log_density()
         # What is seen of the prediction.
         linear = self.linear
         if linear is None:
@@ -56,6 +70,63 @@ class Evidence:
         moved = covariance(linear.adjoint(pulled))
         log_density = -0.5 * (missed.double() * pulled.double()).flatten(1).sum(1)
         return x0 + moved if draw is None else x0 + draw + moved, log_density
+
+    def drawn(self, x0: Tensor, covariance: AnyCovariance, draw: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+        """A draw z of p(z | x, y), and its log weight, log p(y | z) p(z | x) minus that of its density, (B,).
+
+        The weight of a linear operator is log p(y | x), whatever is drawn. See `conditioned` for what is given.
+        """
+        if not self._is_fitted:
+            return self.conditioned(x0, covariance, draw, error)[0], self.conditioned(x0, covariance)[1]
+        fit = self._fit(x0, covariance)
+        # Fit the line anew at draws of p(z | x, y)
+        offsets, errors = self._points(x0, covariance)
+        for _ in range(self.rounds):
+            around = [
+                offset + fit.moved(fit.noise.sqrt() * one - fit.line.forward(offset))
+                for offset, one in zip(offsets, errors, strict=True)
+            ]
+            fit = self._fit(x0, covariance, x0 + fit.moved(fit.missed), torch.stack(around))
+        # Draw, and weigh by what f itself says
+        z = self._moved(fit, draw, error)
+        y = self.y.flatten(1).double()
+        right = y - self.f(z).flatten(1).double()
+        lined = y - fit.line.at(z)
+        noise = self.noise.flatten(1).double()
+        proposed = (lined.square() / fit.noise + fit.noise.log()).sum(1)
+        return z, fit.log_density() + 0.5 * (proposed - (right.square() / noise).sum(1))
+
+    def slope(self, x0: Tensor, v: Tensor) -> Tensor:
+        """A v, or J v of the derivative at samples, (B, K), of v (B, *shape)."""
+        linear = linearised(self.f, x0)[0] if self.linear is None else self.linear
+        return linear.forward(v).flatten(1)
+
+    @property
+    def _is_fitted(self) -> bool:
+        return self.linear is None and self.y.numel() <= SEEN
+
+    def _points(self, x0: Tensor, covariance: AnyCovariance) -> tuple[Tensor, Tensor]:
+        """Points of N(0, C), (M, B, *shape), and normal ones (M, 1, K) of what is seen."""
+        size = x0[0].numel()
+        points = points_of(size + self.y.numel(), self.points).to(x0.device)
+        each = [covariance.root(one[:size].to(x0).reshape(x0.shape[1:]).expand_as(x0)) for one in points]
+        return torch.stack(each), points[:, None, size:].double()
+
+    def _fit(
+        self, x0: Tensor, covariance: AnyCovariance, centre: Tensor | None = None, offsets: Tensor | None = None
+    ) -> Fit:
+        """The line of f at points of N(m, C), or at others, and what y says by it."""
+        offsets = self._points(x0, covariance)[0] if offsets is None else offsets
+        line = fitted(self.f, x0 if centre is None else centre, offsets)
+        missed = self.y.flatten(1).double() - line.at(x0)
+        return Fit(line, covariance, x0, missed, self.noise.flatten(1).double() + line.curvature)
+
+    def _moved(self, fit: Fit, draw: Tensor | None, error: Tensor | None) -> Tensor:
+        """The mean of p(z | x, y), or a draw of it."""
+        if draw is None or error is None:
+            return fit.x0 + fit.moved(fit.missed)
+        missed = fit.missed + fit.noise.sqrt() * error.flatten(1) - fit.line.forward(draw)
+        return fit.x0 + draw + fit.moved(missed)
 
 
 @attrs.frozen(eq=False)
@@ -96,7 +167,7 @@ def joined(found: Sequence[Evidence]) -> Evidence:
     # What was seen, flat and joined as the operators join it
     y = torch.cat([one.y.flatten(1) for one in found], dim=1)
     noise = torch.cat([one.noise.flatten(1) for one in found], dim=1)
-    return Evidence(stacked, f, y, noise)
+    return Evidence(stacked, f, y, noise, min(one.points for one in found))
 
 
 def bound(operator: Any, y: Tensor, std: Tensor, target: Target) -> Evidence:
@@ -130,9 +201,12 @@ def bound(operator: Any, y: Tensor, std: Tensor, target: Target) -> Evidence:
         got = f"got y of shape {tuple(y.shape[1:])}, where the operator sees {tuple(offset.shape[1:])} of a sample"
         raise InputError(f"{got} of shape {shape}; expected the same shape; change y or the operator")
     noise = (std.to(y)[None] / scale).square()
-    # Functions, and all operators behind a codec, are linearised; of the others the offset goes to y.
-    if decode is not None or see is operator:
+    # Functions are fitted, and behind a codec, which is dear, all operators by their derivative.
+    if decode is not None:
+        return Evidence(None, f, y / scale, noise, points=1)
+    if see is operator:
         return Evidence(None, f, y / scale, noise)
+    # Of the others the offset goes to y.
     if isinstance(operator, Pair):
         operator.check(shape, target.device)
     return Evidence(operator, see, y / scale - offset, noise)

@@ -198,12 +198,13 @@ class _Drawn(Steps):
     def finish(self) -> Sampled:
         notes = (f"{self.problem}: {FOLLOWS}",) if self.problem else ()
         acceptance = {} if self.chain is None else self.chain.acceptance
-        return Sampled(self.x, SamplingReport(acceptance=acceptance, notes=notes))
+        is_drawn = self.options.last == "draw"
+        return Sampled(self.x, SamplingReport(is_drawn=is_drawn, acceptance=acceptance, notes=notes))
 
     def _moved(self, chain: Chain, x0: Tensor, level: Level) -> Tensor:
         """Moves the samples within the noised product under the observations; the predictions (K, n, *shape) there."""
         groups = (self.run.n, 1) if isinstance(self.run.generator, list) else (1, self.run.n)
-        x, x0 = chain.within(self._density_at(level), self.x.unflatten(0, groups), x0.unflatten(1, groups))
+        x, x0 = chain.move(self._density_at(level), self.x.unflatten(0, groups), x0.unflatten(1, groups))
         self.x = x.flatten(0, 1)
         return x0.flatten(1, 2)
 

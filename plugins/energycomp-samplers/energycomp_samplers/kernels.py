@@ -17,18 +17,29 @@ from energycomp.errors import InputError
 from energycomp.sampling import Level, Target
 
 
-def predicted(target: Target, x: Tensor, level: Level) -> Tensor:
-    """E_i[x_0 | x_t] of every component, (K, G, P, ...), for particles (G, P, ...), in one batch."""
-    rows = x.flatten(0, 1)
-    x0 = target.predict(rows, level.rows(rows), prediction_type="sample")
-    return x0.unflatten(1, x.shape[:2])
+def predicted(target: Target, x: Tensor, level: Level, copies: Tensor | None = None) -> Tensor:
+    """E_i[x_0 | x_t] of every component, (K, G, P, ...), for particles (G, P, ...), in one batch.
+
+    Of the groups `copies` (G,), whose particles are copies of each other, one is evaluated.
+    """
+    rows, places = _distinct(x, copies)
+    return target.predict(rows, level.rows(rows), prediction_type="sample")[:, places]
 
 
-def total_energy(target: Target, x: Tensor, level: Level) -> Tensor:
-    """sum_i b_i E_i(x, t), (G, P), in float64."""
-    rows = x.flatten(0, 1)
+def total_energy(target: Target, x: Tensor, level: Level, copies: Tensor | None = None) -> Tensor:
+    """sum_i b_i E_i(x, t), (G, P), in float64; see `predicted` for `copies`."""
+    rows, places = _distinct(x, copies)
     energies = target.energies(rows, level.rows(rows)).double()
-    return weighted_sum(target.weights_at(level.timestep), energies).unflatten(0, x.shape[:2])
+    return weighted_sum(target.weights_at(level.timestep), energies)[places]
+
+
+def _distinct(x: Tensor, copies: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The particles to evaluate (B, ...), and the places (G, P) of all among them."""
+    needed = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+    if copies is not None:
+        needed[:, 1:] = ~copies[:, None]
+    places = needed.flatten().cumsum(0).reshape(x.shape[:2]) - 1
+    return x[needed], places
 
 
 def weighted_sum(weights: Iterable[Any], values: Tensor) -> Tensor:

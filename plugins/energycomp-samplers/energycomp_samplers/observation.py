@@ -11,7 +11,7 @@ Notation: variable -> symbol
     z = m + d + C A' (A C A' + R)^-1 (y + e - A (m + d)),  d ~ N(0, C), e ~ N(0, R), is a draw of p(z | x, y)
 
 Exact where z is Gaussian. With C = r^2 I and one operator this is PiGDM (Song et al., 2023) without its derivative of
-the network. An operator that is not linear stands for its derivative at m, and A m for A(m).
+the network. A line that fits it stands for an operator that is not linear, see `energycomp_samplers.curved`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import Target
 from energycomp_samplers.composed_group import ComposedGroup
 from energycomp_samplers.evidence import Evidence, bound, joined
+from energycomp_samplers.fit import misses, narrows
 from energycomp_samplers.kernels import clipped
 from energycomp_samplers.operators import Blur, Gain, Pair, Pool, as_numbers, check_reach
 from energycomp_samplers.spread import Spread, product_spread, spreads_of
@@ -253,6 +254,16 @@ class Observed(Composable):
     def unconditional(self) -> Any:
         """That of the composition."""
         return self.composition.unconditional
+
+    def doubts(self, samples: Tensor, timestep: float, *, is_drawn: bool, is_weighed: bool) -> list[str]:
+        """Where samples miss y, or are less wide than its noise; see `energycomp.components.Doubts`."""
+        mean: Any = self.group.mean
+        found = misses(mean.evidence, samples, is_weighed=is_weighed)
+        if is_drawn or len(samples) == 1:
+            return found
+        ratio = mean.target.log_snr(torch.tensor([timestep])).exp()
+        covariance = spread_of(mean.target, mean.variance).covariance(ratio)
+        return found + narrows(mean.evidence, samples, covariance, is_weighed=is_weighed)
 
     @property
     def inside(self) -> tuple[Composition, ...]:

@@ -52,11 +52,12 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import EnergyComponent, bounds
+from energycomp.components import EnergyComponent, bounds, by_sample
 from energycomp.errors import CompositionError, InputError
 from energycomp.fields import legal, number, one_of, whole
 from energycomp.sampling import Generator, Level, Run, Sampled, Steps
-from energycomp_samplers.chain import MOVES, Chain, Moves
+from energycomp.seeds import draw_noise
+from energycomp_samplers.chain import MOVES, Chain, Density, Moves
 from energycomp_samplers.constraints import Constraint
 from energycomp_samplers.kernels import check_densities, clipped, least_sum, sum_of_squares, total_energy
 from energycomp_samplers.local import second_order
@@ -96,6 +97,8 @@ class SMC:
         proposal: "sum" follows the sum of the scores; "gauss" the second-order product of `Gauss`, whose spreads it
             measures once; "jacobian" that of `Gauss(covariance="jacobian")`, at 2 D evaluations more. The weights
             correct all, so that samples are as right, from more of the particles.
+        last: what is observed ends at a "draw" of the clean sample, whose noise is that of the last noise level: right
+            for intervals, and visible in images of few steps; "mean" ends at its mean, as without an observation.
 
     >>> from energycomp import Composer
     >>> from energycomp.testing import Gaussian
@@ -114,6 +117,7 @@ class SMC:
     moves: Moves | None = attrs.field(default=None, validator=attrs.validators.optional(MOVES))
     constraint: Constraint | None = attrs.field(default=None, validator=attrs.validators.optional(CONSTRAINT))
     proposal: Literal["sum", "gauss", "jacobian"] = attrs.field(default="sum", validator=one_of(PROPOSALS))
+    last: Literal["draw", "mean"] = attrs.field(default="draw", validator=one_of(("draw", "mean")))
 
     def __attrs_post_init__(self) -> None:
         if self.weights == "none" and (self.particles or 1) > 1 and self.constraint is None:
@@ -139,7 +143,7 @@ class SMC:
 
     def start(self, run: Run, /) -> _Swarm:
         """Particles of noise. A list of n generators goes with `particles`, and with weights "none". A sample does not
-        depend on its batch then; with weights, only if `resample_above` is given.
+        depend on its batch then.
         """
         # Observations weigh particles; they are no part of the product
         target, observations = without_observations(run.target)
@@ -212,7 +216,7 @@ class _Swarm(Steps):
         proposal = Proposal.at(level, self.run.target, self.options.weights)
 
         # Predict: x_0 from every particle, by all components in one batch.
-        x, x0 = self.twist.predicted(self.x.unflatten(0, (self.groups, -1)), level)
+        x, x0 = self.twist.predicted(self.x.unflatten(0, (self.groups, -1)), level, self.weighing.copies)
 
         # Weigh: by energies, for the step from the level before to this one.
         energy = self._energy(x, level)
@@ -233,10 +237,10 @@ class _Swarm(Steps):
             increment = increment + of_product
 
         # Weigh: constraint and observations, at the clean samples that are expected.
-        constrained = self.twist.weighed(x, x0, proposal)
+        constrained = self.twist.weighed(x, x0, proposal, self._last_noise(level))
 
         # Resample: where few particles have the weight of their group.
-        if increment is not None or constrained is not None:
+        if self.options.weighs or self.twist.constrains:
             places = self.weighing.weighed(increment, level, constrained)
             self.twist.take(places)
             x = taken(x.detach(), places)
@@ -256,20 +260,34 @@ class _Swarm(Steps):
         """sum_i b_i E_i(x, t), (G, P), as long as particles are weighted by energies."""
         if self.options.weights != "energy" or not self.weighing.is_weighing:
             return None
-        return total_energy(self.run.target, x.detach(), level)
+        return total_energy(self.run.target, x.detach(), level, self.weighing.copies)
 
     def _moved(self, chain: Chain, proposal: Proposal, x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
         """Particles after the moves of a level, and their predictions, with gradients where these are followed."""
         level = proposal.level
-        x, x0 = chain.move(self.run, x, x0, level, self._longest(chain, proposal, x, x0))
-        return self.twist.predicted(x, level) if self.twist.follows(level) else (x, x0)
+        copies = self.weighing.copies
+        density = Density(self.run.target, level, self._noise, self._uniform, copies=copies)
+        x, x0 = chain.move(density, x, x0, self._longest(chain, proposal, x, x0))
+        return self.twist.predicted(x, level, copies) if self.twist.follows(level) else (x, x0)
+
+    def _noise(self, rows: tuple[int, ...]) -> Tensor:
+        """Normal noise (G, P, *shape). Copies share it, and are drawn as many, so that no sample depends on others."""
+        return self._shared(self.run.noise(rows))
+
+    def _uniform(self, rows: tuple[int, ...]) -> Tensor:
+        """Uniform numbers (G, P), which copies share."""
+        return self._shared(self.run.uniform(rows))
+
+    def _shared(self, values: Tensor) -> Tensor:
+        return torch.where(by_sample(self.weighing.copies, values.ndim), values[:, :1], values)
 
     def _longest(self, chain: Chain, proposal: Proposal, x: Tensor, x0: Tensor) -> Tensor:
         """The largest step size of moves at a level, (G,)."""
         # Where weights change no more, steps of the noise are enough, and longer ones follow errors of a network.
         changes = proposal.change(x.detach(), x0.detach()).abs().mean(dim=1)
         # The test of a move holds for steps that do not depend on where its particle is: few must not decide.
-        enough = CHANGES if x.shape[1] >= SEVERAL else NOTHING
+        few = self.weighing.copies if x.shape[1] >= SEVERAL else torch.ones_like(self.weighing.copies)
+        enough = torch.where(few, NOTHING, CHANGES)
         return torch.where(changes > enough, torch.inf, chain.options.step_size)
 
     def _kernel_weights(self, proposal: Proposal, x: Tensor, x0: Tensor) -> Tensor | None:
@@ -278,22 +296,36 @@ class _Swarm(Steps):
             return None
         return proposal.rne(x, x0) if self.options.weights == "rne" else proposal.fkc(x, x0)
 
+    def _last_noise(self, level: Level) -> tuple[Tensor, Tensor] | None:
+        """Normal noise of the draws of clean samples at the last level, and of what is seen of them."""
+        evidence = self.twist.evidence
+        if evidence is None or not level.is_last or self.options.last == "mean":
+            return None
+        rows = tuple(self.weighing.log_weights.shape)
+        shape = (*rows, *evidence.y.shape[1:])
+        error = draw_noise(shape, generator=self.run.generator, device=self.run.target.device)
+        return self.run.noise(rows), error
+
     def _proposed(self, proposal: Proposal, centre: Tensor) -> Tensor:
         """The particles at the next level, around the mean of the proposal; at the end, the mean."""
         if proposal.level.is_last:
             return self.twist.ended(centre)
-        noise = self.run.noise(tuple(centre.shape[:2]))
+        noise = self._noise(tuple(centre.shape[:2]))
         return self.twist.proposed(centre, proposal.variance, noise)
 
     def finish(self) -> Sampled:
         samples = self.x
-        # A callback ended the run early: one particle of each sample, by their weights.
+        observed = self.twist.evidence is not None
+        error = self.weighing.share_error(samples) if observed else None
+        # One particle of each sample: they are copies, or a callback ended the run before they were.
         if len(samples) > self.run.n:
             samples = taken(samples.unflatten(0, (self.groups, -1)), self.weighing.drawn_one()).flatten(0, 1)
         # Shuffle: copies of one particle stand side by side.
-        if self.options.particles is None and (self.options.weighs or self.twist.evidence is not None):
+        if self.options.particles is None and (self.options.weighs or observed):
             samples = samples[self.run.uniform((self.run.n,)).argsort()]
         # Report what the weights, the moves and the constraint say of the samples.
-        report = self.weighing.report(self.chain)
+        report = self.weighing.report(self.chain, error)
         notes = (*report.notes, NONE_LEFT) if self.twist.rules_out_all else report.notes
-        return Sampled(samples, attrs.evolve(report, constraint_calls=self.twist.calls, notes=notes))
+        is_drawn = observed and self.options.last == "draw"
+        report = attrs.evolve(report, is_drawn=is_drawn, constraint_calls=self.twist.calls, notes=notes)
+        return Sampled(samples, report)

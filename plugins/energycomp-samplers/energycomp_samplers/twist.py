@@ -25,7 +25,8 @@ far across it, while a gradient that all particles share is followed.
 
 Observations are factors of the same kind: log_psi_t = log N(y; A x0, A C A' + R), in the notation of
 `energycomp_samplers.observation`. Their drift moves the mean of the proposal to that for E[x_0 | x, y] in place of x0.
-It needs no limit, and no gradient through the network. The last step ends at E[x_0 | x, y].
+It needs no limit, and no gradient through the network. The last step ends at a draw z of p(x_0 | x, y), or at its mean.
+An operator that is not linear weighs z by p(y | z) itself.
 
 Second order is a twist of the product: log Z of `energycomp_samplers.second_order`, and 0 at the end. Its drift, the
 pull, is the gradient of log Z where components are Gaussian, and moves the mean of the proposal to that for the mean of
@@ -82,7 +83,7 @@ class Twist:
     log_overlap: Tensor | float = 0.0
     of_pull: Tensor | float = 0.0  # log p(y | x) - log q_p(y | x), of the proposals without and with the pull
     pull: Tensor | None = None
-    last: Tensor | None = None  # E[x_0 | x, y] at the last level, (G, P, *shape)
+    last: Tensor | None = None  # clean samples of p(x_0 | x, y) at the last level, (G, P, *shape)
     calls: int = 0
     rules_out_all: bool = False  # of a group, in the end
 
@@ -110,10 +111,10 @@ class Twist:
         """Whether gradients are followed at a level: clean samples move no further."""
         return self.constraint is not None and self.constraint.gradient and not level.is_last
 
-    def predicted(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        """Particles and their x0, with gradients where they are followed."""
+    def predicted(self, x: Tensor, level: Level, copies: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Particles and their x0, with gradients where they are followed; see `kernels.predicted` for `copies`."""
         if not self.follows(level):
-            return x, predicted(self.target, x, level)
+            return x, predicted(self.target, x, level, copies)
         # The gradient of f(x0) with respect to x goes through the network
         with torch.enable_grad():
             x = x.detach().requires_grad_()
@@ -132,8 +133,14 @@ class Twist:
         # Z_s(y) / Z_t(x), and what the pull of the last step changed
         return self.log_overlap - before + self.of_pull
 
-    def weighed(self, x: Tensor, x0: Tensor, proposal: Proposal) -> Tensor | None:
-        """What constraints add to the log weights, (G, P), for the predictions x0 (K, G, P, *shape)."""
+    def weighed(
+        self, x: Tensor, x0: Tensor, proposal: Proposal, noise: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor | None:
+        """What constraints add to the log weights, (G, P), for the predictions x0 (K, G, P, *shape).
+
+        Args:
+            noise: normal noise, as of particles and as of what is seen, by which the last level draws clean samples.
+        """
         if not self.constrains:
             return None
         level = proposal.level
@@ -147,7 +154,7 @@ class Twist:
         if self.constraint is not None:
             log_psi = self._of_constraint(self.constraint, x, clean, level, proposal.variance)
         if self.evidence is not None and self.spread is not None:
-            log_psi = log_psi + self._of_observations(self.evidence, self.spread, clean().detach(), level)
+            log_psi = log_psi + self._of_observations(self.evidence, self.spread, clean().detach(), level, noise)
         # psi_s(y) / psi_t(x), and what the drift of the last step changed.
         increment = log_psi - self.log_psi + self.correction
         self.log_psi = log_psi
@@ -170,14 +177,28 @@ class Twist:
         self.rules_out_all = bool((log_psi <= -RULED_OUT).all(1).any())
         return log_psi
 
-    def _of_observations(self, evidence: Evidence, spread: Spread | Stationary, clean: Tensor, level: Level) -> Tensor:
+    def _of_observations(
+        self,
+        evidence: Evidence,
+        spread: Spread | Stationary,
+        clean: Tensor,
+        level: Level,
+        noise: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
         """log psi of the observations, (G, P)."""
         x0 = clean.flatten(0, 1)
-        # Condition the Gaussian around the predicted x0 on y: mean and log evidence (Kalman's update)
-        ratio = torch.tensor([level.alpha / (1.0 - level.alpha)], device=x0.device)
-        mean, log_psi = evidence.conditioned(x0, spread.covariance(ratio))
+        covariance = spread.covariance(torch.tensor([level.alpha / (1.0 - level.alpha)], device=x0.device))
+        # The end: draws of clean samples that y says, or their means
         if level.is_last:
-            self.last = mean.reshape(clean.shape)
+            if noise is None:
+                last, log_psi = evidence.conditioned(x0, covariance)
+            else:
+                normal, error = (one.flatten(0, 1) for one in noise)
+                last, log_psi = evidence.drawn(x0, covariance, covariance.root(normal), error)
+            self.last = last.reshape(clean.shape)
+            return log_psi.reshape(self.log_psi.shape)
+        # Condition the Gaussian around the predicted x0 on y: mean and log evidence (Kalman's update)
+        mean, log_psi = evidence.conditioned(x0, covariance)
         # The mean of the proposal moves by sqrt(alpha_bar_s) beta B / (D (1 - alpha_bar_t)) for each number of x0.
         total = sum(self.target.weights_at(level.timestep))
         pull = total * level.next_alpha**0.5 / (1.0 - level.alpha)

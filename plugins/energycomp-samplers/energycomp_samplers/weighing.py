@@ -29,6 +29,8 @@ from energycomp_samplers.particles import effective_sample_size, systematic, tak
 MAX_SPREAD = 3.0  # standard deviation of the weights of one step, in log: beyond it they are noise
 LEAST_SUM = 0.5  # of the weights, for moves without a test: the variance is then 14 % too large at 50 steps
 FEW = 10.0  # ancestors of a swarm: with fewer, means were off by 0.1 to 0.8 standard deviations
+UNSURE = 0.02  # standard error of a share: with as much, one in a hundred is off by more than 0.05
+DECILES = tuple(k / 10.0 for k in range(1, 10))  # of samples, between which shares are compared
 ALIKE = 0.9  # the effective sample size of evidences: below it, means were off by 0.04 to 2 standard deviations
 
 
@@ -39,69 +41,90 @@ class Weighing:
     options: Any
     run: Run
     log_weights: Tensor
-    is_weighing: bool = attrs.field(init=False)
+    by_product: Tensor = attrs.field(init=False)  # (G,), whether the weights of the product go on
+    ended: Tensor = attrs.field(init=False)  # (G,), whether no weights are left
     ess: list[float] = attrs.field(factory=list)
     resampled: list[int] = attrs.field(factory=list)
-    stopped: Level | None = None  # where the spread of the weights ended them
+    stopped: dict[int, Level] = attrs.field(factory=dict)  # by group, where the spread of its weights ended them
     starts_far: bool = False  # whether weights of energies could not correct the start
     log_evidence: Tensor = attrs.field(init=False)
     ancestors: Tensor = attrs.field(init=False)
     is_constrained: bool = False  # by a constraint or an observation
-    independent: float | None = None  # first particles, the mean over groups, when weights ended
+    independent: Tensor = attrs.field(init=False)  # (G,), first particles when weights ended; 0 before
 
     def __attrs_post_init__(self) -> None:
         groups, count = self.log_weights.shape
-        self.is_weighing = self.options.weights != "none"
+        device = self.log_weights.device
+        self.by_product = torch.full((groups,), self.options.weights != "none", device=device)
+        self.ended = torch.zeros(groups, dtype=torch.bool, device=device)
         self.log_evidence = self.log_weights.new_zeros(groups)
-        self.ancestors = torch.arange(count, device=self.log_weights.device).expand(groups, count)
+        self.independent = self.log_weights.new_zeros(groups)
+        self.ancestors = torch.arange(count, device=device).expand(groups, count)
+
+    @property
+    def is_weighing(self) -> bool:
+        """Whether the product weighs the particles of any group."""
+        return bool(self.by_product.any())
+
+    @property
+    def copies(self) -> Tensor:
+        """The groups (G,) whose particles are copies of the one that became their sample."""
+        return self.ended if self.options.particles is not None else torch.zeros_like(self.ended)
 
     def weighed(self, increment: Tensor | None, level: Level, constrained: Tensor | None = None) -> Tensor:
-        """Adds the weights of a step, and of a constraint. Returns the places of the particles that stay, (G, P)."""
+        """Adds the weights of a step, and of a constraint. Returns the places of the particles that stay, (G, P).
+
+        All is decided for each group by itself, and as many numbers are drawn at each level whatever is decided, so
+        that no sample depends on the others.
+        """
         # Add: those of the product unless they are noise, those of a constraint always.
         if increment is not None:
             self._add(increment, level)
-        weighs = self.is_weighing or constrained is not None
+        weighs = self.by_product & ~self.ended
         if constrained is not None:
             self.is_constrained = True
+            weighs = ~self.ended
             self.log_weights = self.log_weights + constrained
         # What the report says of this step.
-        if weighs:
-            self.ess.append(float(effective_sample_size(self.log_weights).mean()))
-        # End: at clean samples, or where the rest of the way is without weights.
-        if not weighs or level.is_last:
-            self.is_weighing = False
-            return self._ended(level)
-        # Drawn whether it is needed or not, so that the numbers of one sample do not depend on the others.
-        count = self.log_weights.shape[1]
-        drawn = self._drawn(count)
-        # Resample where few particles have the weight of a group.
-        low = effective_sample_size(self.log_weights) < self.options.resample_below
-        if bool(low.any()):
+        share = effective_sample_size(self.log_weights)
+        if bool(weighs.any()):
+            self.ess.append(float(share[weighs].mean()))
+        # Resample where few particles have the weight of a group; end at clean samples, or where no weights are left.
+        ends = ~self.ended & (~weighs | level.is_last)
+        low = weighs & ~ends & (share < self.options.resample_below)
+        places = self._places(low, ends)
+        if bool((low | ends).any()):
             self.resampled.append(level.step)
-        places = torch.where(low[:, None], drawn, torch.arange(count, device=drawn.device))
-        self.ancestors = taken(self.ancestors, places)
         # Equal weights from there on; their mean goes into the evidence.
-        self.log_evidence = self.log_evidence + self._mean_weight().masked_fill(~low, 0.0)
+        self.log_evidence = self.log_evidence + self._mean_weight().masked_fill(~(low | ends), 0.0)
+        self._end(ends)
         self.log_weights = self.log_weights.masked_fill(low[:, None], 0.0)
+        self.ancestors = taken(self.ancestors, places)
         return places
+
+    def _places(self, low: Tensor, ends: Tensor) -> Tensor:
+        """The places of the particles that stay, (G, P), of groups (G,) that are resampled, and that end."""
+        count = self.log_weights.shape[1]
+        start = self.run.uniform((len(self.log_weights), 1))
+        drawn = systematic(self.log_weights, count, start)
+        # All of a swarm; or copies of the one particle that becomes the sample of its group
+        last = drawn
+        if self.options.particles is not None:
+            last = systematic(self.log_weights, 1, start).expand(-1, count)
+        places = torch.where(low[:, None], drawn, torch.arange(count, device=drawn.device))
+        return torch.where(ends[:, None], last, places)
+
+    def _end(self, ends: Tensor) -> None:
+        """Groups (G,) whose weights end: how many first particles are left, by the share of each."""
+        shares = torch.softmax(self.log_weights, dim=1)
+        of_ancestor = torch.zeros_like(shares).scatter_add_(1, self.ancestors, shares)
+        self.independent = torch.where(ends, 1.0 / of_ancestor.square().sum(dim=1), self.independent)
+        self.ended = self.ended | ends
+        self.by_product = self.by_product & ~ends
 
     def drawn_one(self) -> Tensor:
         """The place of one particle of each group, by their weights, (G, 1)."""
-        return self._drawn(1)
-
-    def _drawn(self, count: int) -> Tensor:
-        return systematic(self.log_weights, count, self.run.uniform((len(self.log_weights), 1)))
-
-    def _ended(self, level: Level) -> Tensor:
-        """Equal weights from here on; of the particles of one sample, one stays."""
-        self.resampled.append(level.step)
-        self.log_evidence = self.log_evidence + self._mean_weight()
-        # The share of each first particle, by those that descend from it.
-        shares = torch.softmax(self.log_weights, dim=1)
-        of_ancestor = torch.zeros_like(shares).scatter_add_(1, self.ancestors, shares)
-        self.independent = float((1.0 / of_ancestor.square().sum(dim=1)).mean())
-        # Draw: all of a swarm, or the one particle that becomes the sample of its group.
-        return self._drawn(self.log_weights.shape[1] if self.options.particles is None else 1)
+        return systematic(self.log_weights, 1, self.run.uniform((len(self.log_weights), 1)))
 
     def _mean_weight(self) -> Tensor:
         """The log of the mean weight of each group, (G,)."""
@@ -109,28 +132,48 @@ class Weighing:
         return self.log_weights.logsumexp(dim=1) - math.log(count)
 
     def _add(self, increment: Tensor, level: Level) -> None:
-        """Adds the weights of a step, unless they are noise."""
+        """Adds the weights of a step to each group, unless they are noise."""
         options = self.options
         # Only differences between particles matter; the mean goes into the evidence alone.
         mean = increment.mean(dim=1, keepdim=True)
         increment = increment - mean
-        spread = float(increment.std(dim=1, correction=0).mean())
+        spread = increment.std(dim=1, correction=0)
         # The start: noise is far from the product, which no weight can correct.
-        if options.weights == "energy" and level.step == 0 and spread > MAX_SPREAD:
-            self.starts_far = True
-            increment = torch.zeros_like(increment)
-            spread = 0.0
+        if options.weights == "energy" and level.step == 0:
+            far = spread > MAX_SPREAD
+            self.starts_far = bool(far.any())
+            increment = increment.masked_fill(far[:, None], 0.0)
+            spread = spread.masked_fill(far, 0.0)
         # Weighing goes on down to a timestep, or as long as weights are no noise.
-        least = options.resample_above
-        self.is_weighing = spread <= MAX_SPREAD if least is None else level.timestep >= least
-        if not self.is_weighing and least is None:
-            self.stopped = level
+        if options.resample_above is not None:
+            self.by_product = self.by_product & (level.timestep >= options.resample_above)
+        else:
+            noise = self.by_product & (spread > MAX_SPREAD)
+            self.by_product = self.by_product & ~noise
+            self.stopped |= dict.fromkeys(noise.nonzero()[:, 0].tolist(), level)
         # Add, with a limit, so that no single step decides alone.
-        if self.is_weighing:
-            self.log_weights = self.log_weights + increment.clamp(-options.clamp, options.clamp)
-            self.log_evidence = self.log_evidence + mean.squeeze(1)
+        kept = increment.clamp(-options.clamp, options.clamp)
+        self.log_weights = self.log_weights + kept.masked_fill(~self.by_product[:, None], 0.0)
+        self.log_evidence = self.log_evidence + mean.squeeze(1).masked_fill(~self.by_product, 0.0)
 
-    def report(self, chain: Chain | None) -> SamplingReport:
+    def share_error(self, samples: Tensor) -> float | None:
+        """The largest standard error of a share of samples (n, ...) below a value; None of groups.
+
+        It is that of sums over samples that descend from one first particle, which do not depend on the others (Lee and
+        Whiteley, 2018): sum_a (sum_{A_p = a} (1[z_p < c] - share))^2 / n^2, at deciles c of each number.
+        """
+        groups, n = self.log_weights.shape
+        if groups > 1 or n == 1 or self.options.particles is not None or not bool(self.ended.all()):
+            return None
+        flat = samples.flatten(1).double()
+        most = 0.0
+        for level in DECILES:
+            below = (flat < flat.quantile(level, dim=0)).double()
+            of_ancestor = torch.zeros_like(flat).index_add_(0, self.ancestors[0], below - below.mean(0))
+            most = max(most, float(of_ancestor.square().sum(0).max()))
+        return most**0.5 / n
+
+    def report(self, chain: Chain | None, share_error: float | None = None) -> SamplingReport:
         # Weights that were left out, at the start or from some level on
         notes = []
         if self.starts_far:
@@ -139,10 +182,14 @@ class Weighing:
                 f"for the difference had a standard deviation above {MAX_SPREAD:g} and were left out; use a noise "
                 "schedule that ends nearer to noise"
             )
-        if self.stopped is not None and self.stopped.alpha < 0.5:
-            better = "use more steps" if self.stopped.step else "use SMC(weights='fkc') or sampler='mala'"
+        early = [level for level in self.stopped.values() if level.alpha < 0.5]
+        if early:
+            first = min(early, key=lambda level: level.step)
+            better = "use more steps" if first.step else "use SMC(weights='fkc') or sampler='mala'"
+            groups = len(self.log_weights)
+            of = f" of {len(early)} of {groups} samples" if groups > 1 else ""
             notes.append(
-                f"particles moved without weights from timestep {self.stopped.timestep:g} on, because the "
+                f"particles{of} moved without weights from timestep {first.timestep:g} on, because the "
                 f"log weights of one step had a standard deviation above {MAX_SPREAD:g}; {better}"
             )
         # Moves without a test, where these do not arrive
@@ -154,15 +201,29 @@ class Weighing:
                 "are too far apart; use sampler='mala'"
             )
         # Few particles that are left
-        notes += self._few()
+        notes += self._few() or self._unsure(share_error)
         return SamplingReport(
             ess=tuple(self.ess),
             resampled=tuple(self.resampled),
-            ancestors=self.independent,
+            ancestors=self._independent(),
+            share_error=share_error,
             acceptance={} if chain is None else chain.acceptance,
             log_weights=tuple(map(tuple, self.log_weights.tolist())) if self.ess else (),
             notes=tuple(notes),
         )
+
+    def _independent(self) -> float | None:
+        """First particles, the mean over groups; None before weights ended."""
+        return float(self.independent.mean()) if bool(self.ended.any()) else None
+
+    def _unsure(self, error: float | None) -> list[str]:
+        """What to warn of where shares of samples are less sure than those of as many independent ones."""
+        n = self.log_weights.shape[1]
+        if error is None or error <= max(UNSURE, 2.0 * (0.25 / n) ** 0.5):
+            return []
+        found = f"the share of samples on either side of a value, such as that of a mode, may be off by {2 * error:.2g}"
+        left = f"all {n} samples descend from about {self._independent():.0f} of the particles"
+        return [f"{found}, because {left}; use more particles or steps"]
 
     def _few(self) -> list[str]:
         """What to warn of where samples descend from few particles, or each sample has too few."""
@@ -170,9 +231,10 @@ class Weighing:
         if self.options.particles is None:
             # One swarm: samples descend from its particles
             least = min(FEW, max(1.5, count / 5.0))  # of few particles, a few ancestors are many
-            if count == 1 or self.independent is None or self.independent >= least:
+            left = self._independent()
+            if count == 1 or left is None or left >= least:
                 return []
-            few = f"all {count} samples descend from about {self.independent:.1f} of the particles"
+            few = f"all {count} samples descend from about {left:.1f} of the particles"
             return [f"the weights collapsed: {few}; use more particles or steps"]
         # A group for each sample: how much the weights of the groups differ
         share = float(effective_sample_size(self.log_evidence[None]))

@@ -52,7 +52,7 @@ def moved(component: Any, options: Moves, start: float = 1.0, n: int = N) -> tup
     run = Run(Target(Composition.of(component)), n, 100, generator=1)
     x = start * run.noise((1, n))
     chain = Chain(options)
-    x, _ = chain.move(run, x, predicted(run.target, x, LEVEL), LEVEL)
+    x, _ = chain.move(Density(run.target, LEVEL, run.noise, run.uniform), x, predicted(run.target, x, LEVEL))
     return x, chain
 
 

@@ -202,6 +202,20 @@ def test_random_numbers_are_drawn_on_the_device_of_the_particles(drawn: Any, mon
     assert set(devices) == {torch.device("cpu")}
 
 
+@pytest.mark.parametrize("moves", [None, MALA(moves=1)], ids=["plain", "moves"])
+def test_a_sample_does_not_depend_on_its_batch_wherever_the_weights_of_the_others_end(moves: Any, drawn: Any) -> None:
+    """Narrow factors: the weights of each sample are noise from another level on, and each then goes on alone."""
+    narrow = [Gaussian(mean, 1e-3, sample_shape=(8,)) for mean in (0.5, 0.3)]
+    product = narrow[0] + narrow[1] - Gaussian(0.0, 1.0, sample_shape=(8,))
+    seeds = list(range(12))
+    sampler = SMC(particles=4, moves=moves)
+    together, report = drawn(product, sampler, 12, 20, generator=seeds)
+    alone = [drawn(product, sampler, 1, 20, generator=[seed]) for seed in seeds]
+    assert torch.allclose(torch.cat([x for x, _ in alone]), together, atol=1e-4)
+    assert len({len(one.ess) for _, one in alone}) > 1  # their weights end at different levels
+    assert report.evaluations == sum(one.evaluations for _, one in alone)
+
+
 def two_modes_each() -> Composition:
     """a b / u in the plane: two modes each, of which none is shared."""
     u = Gaussian(0.0, 1.5, sample_shape=(2,), unconditional="self")
