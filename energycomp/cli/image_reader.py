@@ -15,7 +15,7 @@ from energycomp.cli.lines import append_line
 from energycomp.cli.options import load_model, takes_words
 from energycomp.cli.output import print_table
 from energycomp.cli.results import redrawn_file
-from energycomp.errors import InputError
+from energycomp.errors import InputError, OutOfDistributionError
 from energycomp.progress import over_bar
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class ImageReader:
         folder: of the marked images; None writes none.
         redraw: whether each image is also drawn beside samples of its components.
         last: whether what is left open otherwise is read last.
+        anyway: whether images of a kind that the model does not know are read, too.
     """
 
     source: str
@@ -52,6 +53,7 @@ class ImageReader:
     folder: Path | None
     redraw: bool
     last: bool = False
+    anyway: bool = False
 
     def load(self) -> Model:
         """The model."""
@@ -79,11 +81,16 @@ class ImageReader:
         Args:
             lines: a file of JSON lines to which the record is appended. At Ctrl-C it is that of the answer that the
                 search has already, if it has one, and "interrupted" is true.
+
+        Raises:
+            OutOfDistributionError: the model does not know such images; nothing is written.
         """
         import torch
 
-        from energycomp.inference import OutOfDistributionWarning, SearchInterrupted, infer
+        from energycomp.inference import OutOfDistributionWarning, SearchInterrupted, check_known, check_trusted, infer
 
+        if not self.anyway:
+            check_known(image, model)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutOfDistributionWarning)  # it is in the answer
             try:
@@ -102,10 +109,17 @@ class ImageReader:
                     record = self._record(model, image, stop.finish(), head, name)
                     append_line(lines, {**record, "interrupted": True})
                 raise
+        if not self.anyway:
+            check_trusted(solution, model)
         record = self._record(model, image, solution, head, name)
         if lines is not None:
             append_line(lines, record)
         return record
+
+    def check_known_answer(self, record: Mapping[str, Any]) -> None:
+        """Refuses an answer that an earlier run with --anyway, or an earlier version, kept of an unknown image."""
+        if record.get("out_of_distribution") and not self.anyway:
+            raise OutOfDistributionError(f"got an image of a kind that {self.source} does not know")
 
     def _record(
         self, model: Model, image: Any, solution: Solution, head: Mapping[str, Any], name: str
@@ -136,6 +150,17 @@ class ImageReader:
         """With `redraw`, writes an image beside samples of the components that were found in it."""
         if self.redraw and self.folder is not None:
             _save(_redrawn(model, image, record["objects"], self.seed), redrawn_file(self.folder, record))
+
+
+def failure(image: str, error: InputError) -> dict[str, Any]:
+    """The record of an image that could not be read, or that is of a kind that the model does not know.
+
+    >>> failure("a.png", InputError("got a.png, which is no image"))
+    {'image': 'a.png', 'failed': 'got a.png, which is no image'}
+    """
+    if not isinstance(error, OutOfDistributionError):
+        return {"image": image, "failed": str(error)}
+    return {"image": image, "failed": f"{image}: {error}; --anyway reads it", "out_of_distribution": True}
 
 
 def _save(image: Image.Image, file: Path) -> None:

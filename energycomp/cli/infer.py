@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -12,7 +13,7 @@ import attrs
 import typer
 
 from energycomp.cli.files import image_files
-from energycomp.cli.image_reader import ImageReader, printer
+from energycomp.cli.image_reader import ImageReader, failure, printer
 from energycomp.cli.items import Item, frames
 from energycomp.cli.kept import Kept, kept_in
 from energycomp.cli.options import (
@@ -36,8 +37,13 @@ if TYPE_CHECKING:
 
     from energycomp.models import Model
 
+UNKNOWN = 3  # exit code of a command that refused images of kinds that the model does not know, and no others
 Redraw = Annotated[
     bool, typer.Option("--redraw", help="With -o: also write each image beside samples of its components.")
+]
+Anyway = Annotated[
+    bool,
+    typer.Option("--anyway", help="Also read images of a kind that the model does not know, whose answers mean little."),
 ]
 Format = Annotated[
     str | None,
@@ -69,6 +75,7 @@ def infer(
         bool, typer.Option("--last", help="Also read what is left open otherwise, such as how cubes are turned.")
     ] = False,
     records: Format = None,
+    anyway: Anyway = False,
 ) -> None:
     """Find the components of images: how many, which, and with what confidence.
 
@@ -90,6 +97,9 @@ def infer(
     per image. A file of another format, such as COCO, is written when all images are read; until then the answers are
     in a file of JSON lines beside it.
 
+    An image of a kind that the model does not know, such as a photo, is refused with the reason; a command that refuses
+    nothing else ends with the exit code 3. --anyway reads it.
+
     Every frame of a GIF or MP4 file is an image, such as clip.mp4#0; MP4 needs energycomp[mp4]. Of other files with
     several frames the first is read, and transparent pixels are drawn on white; a warning says so.
 
@@ -109,7 +119,7 @@ def infer(
         raise InputError("got --redraw with a table; expected images, which are drawn; leave it out")
     options = parse_options(run.option)
     known = parse_count(count)
-    reader = ImageReader(model, run.device, options, solver, known, run.seed, output.folder, redraw, last)
+    reader = ImageReader(model, run.device, options, solver, known, run.seed, output.folder, redraw, last, anyway)
     with output.open() as write, ExitStack() as stack:
         with loading(model):
             loaded = reader.load()
@@ -118,25 +128,33 @@ def infer(
             kept = stack.enter_context(kept_in(output.lines, reader.settings(loaded)))
         sources = [_Source.of(path, loaded) for path in files.values()]
         total = sum(source.count for source in sources)
-        failed = 0
+        counts = Counter[str]()
         with counting("reading", total, unit="image", leave=total > 1) as bar:
             for item in chain.from_iterable(sources):
                 try:
                     record = _read(item, loaded, reader, kept)
                 except InputError as error:
+                    record = failure(str(item), error)
                     if total == 1:
-                        raise
-                    failed += 1
-                    record = {"image": str(item), "failed": str(error)}
+                        raise type(error)(record["failed"]) from error
+                    counts["unknown" if "out_of_distribution" in record else "failed"] += 1
                 if write is not None:
                     write({**record, "image": item.key, "file_name": item.name})
                 show(str(item), record)
                 bar.advance()
     if out is None and not run.as_json and records is None:
         typer.echo("Add -o out for marked images and a file of results.", err=True)
-    if failed:
-        typer.echo(f"energycomp: {failed} of {total} images could not be read", err=True)
-        raise typer.Exit(1)
+    raise_for(counts, total, model)
+
+
+def raise_for(counts: Mapping[str, int], total: int, model: str) -> None:
+    """Says how many images were "failed" or "unknown", and ends the command with the exit code for that."""
+    if counts.get("failed"):
+        typer.echo(f"energycomp: {counts['failed']} of {total} images could not be read", err=True)
+    if counts.get("unknown"):
+        typer.echo(f"energycomp: {counts['unknown']} of {total} images are of a kind that {model} does not know", err=True)
+    if counts.get("failed") or counts.get("unknown"):
+        raise typer.Exit(1 if counts.get("failed") else UNKNOWN)
 
 
 @attrs.frozen(eq=False)
@@ -191,6 +209,7 @@ def _read(item: Item, model: Model, reader: ImageReader, kept: Kept | None) -> d
     record = kept.known(head)
     if record is None:
         return reader.read(model, item.open(), head, name, kept.file)
+    reader.check_known_answer(record)
     if reader.lacks(record):
         reader.redrawn(model, item.open(), record)
     return record

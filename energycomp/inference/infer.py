@@ -66,7 +66,8 @@ def infer(
         NotFoundError: no plugin registers a solver of that name.
 
     Warns:
-        OutOfDistributionWarning: the typicality is below `OUT_OF_DISTRIBUTION`.
+        OutOfDistributionWarning: the model does not know images of this kind, which is said before the search, or the
+            typicality is below `OUT_OF_DISTRIBUTION`. `check_known` refuses such an image.
 
     >>> from energycomp.testing import labels_model, planted
     >>> model = labels_model(3, counts=(1, 2))  # which of three labels an image shows
