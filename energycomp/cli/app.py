@@ -27,11 +27,12 @@ from energycomp.cli.infer import UNKNOWN, infer
 from energycomp.cli.options import Run, shared_options
 from energycomp.cli.rank import rank
 from energycomp.cli.sample import sample
-from energycomp.errors import EnergycompError, OutOfDistributionError, plain_warnings
+from energycomp.errors import EnergycompError, NotFoundError, OutOfDistributionError, plain_warnings
 
 if TYPE_CHECKING:
     from energycomp.plugins import Kind
 
+LISTS = ("list", "ls", "models", "solvers", "samplers")  # what people try for `plugins`
 WRITERS = "{writers}"  # in the help of an option: the registered names
 
 
@@ -108,6 +109,8 @@ class _Commands(_Quiet, TyperGroup):
         if name not in _registered("commands"):
             from energycomp.plugins import not_found
 
+            if name in LISTS:
+                raise NotFoundError(f"No command is named {name!r}. `energycomp plugins` lists models and all else.")
             raise not_found("commands", name, self.list_commands(ctx))
         return name, _plugin_command(name), args[1:]
 

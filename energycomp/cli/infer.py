@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 import typer
 
-from energycomp.cli.files import image_files
+from energycomp.cli.files import check_any_image, count_skipped, image_files
 from energycomp.cli.image_reader import ImageReader, failure, printer
 from energycomp.cli.items import Item, frames
 from energycomp.cli.kept import Kept, kept_in
@@ -113,6 +113,7 @@ def infer(
     output = Output.of(out, records)
     show = printer(output, redraw=redraw, as_json=run.as_json)
     files = image_files(images, without=out)
+    check_any_image(list(files.values()))
     if out is not None and (out.resolve() in files or any(path.parent == out.resolve() for path in files)):
         raise InputError(f"got -o {out}, which holds images that are to be read; expected another folder or file")
     if redraw and any(path.suffix.lower() in TABLES for path in files):
@@ -144,6 +145,8 @@ def infer(
                 bar.advance()
     if out is None and not run.as_json and records is None:
         typer.echo("Add -o out for marked images and a file of results.", err=True)
+    if skipped := count_skipped(images, files):
+        typer.echo(f"energycomp: {skipped} files of other formats were left out", err=True)
     raise_for(counts, total, model)
 
 
