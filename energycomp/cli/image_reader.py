@@ -74,11 +74,12 @@ class ImageReader:
         }
 
     def read(
-        self, model: Model, image: Any, head: Mapping[str, Any], name: str, lines: Path | None = None
+        self, model: Model, image: Any, head: Mapping[str, Any], name: str, lines: Path | None = None, *, progress: bool = False
     ) -> dict[str, Any]:
         """The record of an image, which begins with `head`, after the files of this name are written.
 
         Args:
+            progress: whether the search shows how far it is.
             lines: a file of JSON lines to which the record is appended. At Ctrl-C it is that of the answer that the
                 search has already, if it has one, and "interrupted" is true.
 
@@ -101,7 +102,7 @@ class ImageReader:
                     count=self.count,
                     **({"last": True} if self.last else {}),
                     generator=torch.Generator().manual_seed(self.seed),
-                    progress=False,
+                    progress=progress,
                 )
             except SearchInterrupted as stop:
                 if lines is not None:

@@ -130,7 +130,7 @@ def infer(
         sources = [_Source.of(path, loaded) for path in files.values()]
         total = sum(source.count for source in sources)
         counts = Counter[str]()
-        with counting("reading", total, unit="image", leave=total > 1) as bar:
+        with counting("reading", total, unit="image", show=total > 1, leave=total > 1) as bar:
             for item in chain.from_iterable(sources):
                 try:
                     record = _read(item, loaded, reader, kept)
@@ -206,12 +206,12 @@ class _Source:
 def _read(item: Item, model: Model, reader: ImageReader, kept: Kept | None) -> dict[str, Any]:
     """The record of an item: that of an earlier run, or a new one, which is kept."""
     if kept is None:
-        return reader.read(model, item.open(), {"image": item.key}, item.source.stem)
+        return reader.read(model, item.open(), {"image": item.key}, item.source.stem, progress=True)
     name = item.file_name(kept.names.of(item.source))
     head = item.head(kept.settings)
     record = kept.known(head)
     if record is None:
-        return reader.read(model, item.open(), head, name, kept.file)
+        return reader.read(model, item.open(), head, name, kept.file, progress=True)
     reader.check_known_answer(record)
     if reader.lacks(record):
         reader.redrawn(model, item.open(), record)

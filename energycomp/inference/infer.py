@@ -56,7 +56,8 @@ def infer(
         prior: what is known of the values before: an energy, added to the error as a posterior has it, see `as_prior`.
             Certainties and p-values are those of the posterior then; it costs no network evaluation.
         generator: or a seed, makes the answer repeatable; 0 when left out.
-        progress: whether a terminal shows a clock and the bars of the solver.
+        progress: whether the network evaluations of the search are shown as they are spent, and after 5 s how long it
+            takes on, as far as the solver counts its steps by `energycomp.progress`.
 
     Returns:
         The solution. Exchangeable components are sorted by their values, positions from left to right.
@@ -76,8 +77,9 @@ def infer(
     >>> solution.count, solution.conditions.tolist()
     (1, [2])
     """
-    with display(show=progress), working("energycomp: reading ..."):
-        model = model_of(model)
+    with display(show=progress):
+        with working("energycomp: loading ..."):
+            model = model_of(model)
         return Search(solver, count, candidates, attributes, prior, last).read(model.given(image), model, generator)
 
 

@@ -24,6 +24,7 @@ from energycomp.inference.view import view_of
 from energycomp.models.defaults import TAILS
 from energycomp.models.model import Model
 from energycomp.plugins.registry import object_of
+from energycomp.progress import following
 from energycomp.seeds import as_generator
 
 
@@ -101,7 +102,8 @@ class Search:
         # Search. An answer that Ctrl-C leaves behind is described only if somebody wants it.
         described = partial(self._described, problem, model, image, solver, reader, generator, is_unknown)
         try:
-            solution = solver.solve(problem, generator=generator)
+            with following("reading", lambda: problem.rows, unit="network evaluation"):
+                solution = solver.solve(problem, generator=generator)
         except SearchInterrupted as stop:
             finish = stop.finish
             raise SearchInterrupted(lambda: described(finish())) from stop
