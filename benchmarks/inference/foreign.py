@@ -25,7 +25,6 @@ from energycomp.images import open_image
 from energycomp.inference import check_known
 from energycomp_lab.evaluation import dataset_of, source_of
 
-
 COMMAND = "python benchmarks/inference/foreign.py"
 
 
@@ -69,7 +68,9 @@ def draw_scan() -> Image.Image:
 
 def main() -> None:
     """Prints a row for each foreign image, and how many of the others are refused."""
-    parsed = parser(__doc__, model="clevr", data=("synthetic:0-10:192x128", "images that the model knows"), n=100, seed=2)
+    parsed = parser(
+        __doc__, model="clevr", data=("synthetic:0-10:192x128", "images that the model knows"), n=100, seed=2
+    )
     parsed.add_argument("--images", type=Path, help="folder of further images")
     options = parsed.parse_args()
     model: Any = load(options.model)

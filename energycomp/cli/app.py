@@ -144,8 +144,8 @@ app = typer.Typer(
         "MODEL is one that energycomp plugins lists, such as clevr, faces or text, or a folder or hub id.\n\n"
         "Every command that runs a model takes, too:\n\n" + _shared_help() + "\n"
         "Plugins add commands. The exit code is 0 for success, 1 where some of several images or checks failed, 2 "
-        "for input that is refused, with the reason in one line, 3 for images of a kind that the model does not know, and "
-        "130 after Ctrl-C."
+        "for input that is refused, with the reason in one line, 3 for images of a kind that the model does not know, "
+        "and 130 after Ctrl-C."
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 import typer
@@ -42,11 +43,15 @@ def check_folder(
         path: what the option names; the folder when left out.
         expected: what the option expects.
     """
+    known = folder.absolute()
     try:
         known = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
         reason = None if known.is_dir() and os.access(known, os.W_OK) else f"{known} is not"
+        if reason is None:
+            with TemporaryFile(dir=known):  # some file systems, such as /proc, only refuse the file itself
+                pass
     except OSError as error:
-        reason = error.strerror
+        reason = f"{known} is not" if known.is_dir() else error.strerror
     if reason is not None:
         raise InputError(f"got {option} {path or folder}; expected {expected}; {reason}")
 

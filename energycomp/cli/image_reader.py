@@ -74,7 +74,14 @@ class ImageReader:
         }
 
     def read(
-        self, model: Model, image: Any, head: Mapping[str, Any], name: str, lines: Path | None = None, *, progress: bool = False
+        self,
+        model: Model,
+        image: Any,
+        head: Mapping[str, Any],
+        name: str,
+        lines: Path | None = None,
+        *,
+        progress: bool = False,
     ) -> dict[str, Any]:
         """The record of an image, which begins with `head`, after the files of this name are written.
 

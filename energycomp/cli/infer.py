@@ -43,7 +43,9 @@ Redraw = Annotated[
 ]
 Anyway = Annotated[
     bool,
-    typer.Option("--anyway", help="Also read images of a kind that the model does not know, whose answers mean little."),
+    typer.Option(
+        "--anyway", help="Also read images of a kind that the model does not know, whose answers mean little."
+    ),
 ]
 Format = Annotated[
     str | None,
@@ -147,17 +149,28 @@ def infer(
         typer.echo("Add -o out for marked images and a file of results.", err=True)
     if skipped := count_skipped(images, files):
         typer.echo(f"energycomp: {skipped} files of other formats were left out", err=True)
-    raise_for(counts, total, model)
+    report_refused(counts, total, model)
+    if code := exit_code(counts):
+        raise typer.Exit(code)
 
 
-def raise_for(counts: Mapping[str, int], total: int, model: str) -> None:
-    """Says how many images were "failed" or "unknown", and ends the command with the exit code for that."""
+def report_refused(counts: Mapping[str, int], total: int, model: str) -> None:
+    """Says how many images of `total` are counted as "failed", and as "unknown" to the model."""
     if counts.get("failed"):
         typer.echo(f"energycomp: {counts['failed']} of {total} images could not be read", err=True)
     if counts.get("unknown"):
-        typer.echo(f"energycomp: {counts['unknown']} of {total} images are of a kind that {model} does not know", err=True)
-    if counts.get("failed") or counts.get("unknown"):
-        raise typer.Exit(1 if counts.get("failed") else UNKNOWN)
+        typer.echo(
+            f"energycomp: {counts['unknown']} of {total} images are of a kind that {model} does not know", err=True
+        )
+
+
+def exit_code(counts: Mapping[str, int]) -> int:
+    """The exit code of a command that refused so many images.
+
+    >>> exit_code({"failed": 1, "unknown": 1}), exit_code({"unknown": 1}), exit_code({})
+    (1, 3, 0)
+    """
+    return 1 if counts.get("failed") else UNKNOWN if counts.get("unknown") else 0
 
 
 @attrs.frozen(eq=False)

@@ -109,7 +109,9 @@ class Calibration:
         rows = {len(self.counts), len(self.mean), len(self.std)}
         fits = len(rows) == 1 and len(self.counts) > 0 and len(self.scores) == len(TAILS)
         legal = all(len(pair) == 2 for pair in pairs) and all(map(math.isfinite, numbers))
-        fitted = all(two is None or (len(two) == 2 and all(map(math.isfinite, two))) for two in (self.sure, self.background))
+        fitted = all(
+            two is None or (len(two) == 2 and all(map(math.isfinite, two))) for two in (self.sure, self.background)
+        )
         if not (fits and legal and fitted and all(n > 0 for pair in self.std for n in pair) and self.images > 0):
             raise InputError(
                 f"got a calibration of the counts {self.counts} with {len(self.mean)} means, {len(self.std)} "

@@ -23,12 +23,13 @@ from energycomp.cli import (
     Redraw,
     Run,
     SolverName,
+    exit_code,
     kept_in,
     loading,
     parse_count,
     parse_options,
     printer,
-    raise_for,
+    report_refused,
 )
 from energycomp.errors import InputError
 from energycomp_batch.cluster import Address, Concurrency, Engine, cluster_of
@@ -122,13 +123,16 @@ def batch(
     inputs = _inputs(images, output, parts, column)
     device = local_device(run.device) if ray is None else run.device
     options = parse_options(run.option)
-    reader = ImageReader(model, device, options, solver, parse_count(count), run.seed, output.folder, redraw, anyway=anyway)
+    reader = ImageReader(
+        model, device, options, solver, parse_count(count), run.seed, output.folder, redraw, anyway=anyway
+    )
     if parts is not None:
         counts = _to_parts(_events(inputs, reader, parts, own, workers, ray, quiet), parts, run.as_json, quiet)
     else:
         counts = _to_lines(inputs, reader, output, own, workers, printed, quiet)
-    if not own.launched:  # a launcher ends the other processes
-        raise_for(counts, counts["shown"], model)
+        report_refused(counts, counts["shown"], model)
+    if (code := exit_code(counts)) and not own.launched:  # a launcher ends the other processes
+        raise typer.Exit(code)
 
 
 def _to_lines(
@@ -188,7 +192,9 @@ def _to_parts(events: Iterator[dict[str, Any]], folder: Any, as_json: bool, quie
         elif not quiet:
             within = f"{folder}/{FAILED}" if len(event["failed"]) == event["images"] else folder
             typer.echo(f"{within}/{event['part']}: {event['images']} images")
-    typer.echo(f"energycomp: read {counts['shown']} images, of which {counts['failed']} could not be read", err=True)
+    refused = f", and {counts['unknown']} are of a kind that the model does not know" if counts["unknown"] else ""
+    read = f"read {counts['shown']} images, of which {counts['failed']} could not be read"
+    typer.echo(f"energycomp: {read}{refused}", err=True)
     return counts
 
 

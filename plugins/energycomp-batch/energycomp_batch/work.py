@@ -70,7 +70,9 @@ class Images:
     reader: ImageReader
     kept: Kept | None  # the known answers, and what keeps the others
     show: Callable[[Item, dict[str, Any]], object]  # called with each image and its record
-    counts: Counter[str] = attrs.field(factory=Counter, init=False)  # `total` over all shards, `shown`, `failed` and `unknown`
+    counts: Counter[str] = attrs.field(
+        factory=Counter, init=False
+    )  # `total` over all shards, `shown`, `failed` and `unknown`
     _waiting: dict[int, tuple[Item, dict[str, Any]]] = attrs.field(factory=dict, init=False)  # after one in work
 
     def read(self, run: ReadAll) -> Counter[str]:

@@ -39,7 +39,9 @@ from energycomp_lab.checks.solver import check_solver
 
 @attrs.frozen
 class Check:
-    """One check and its result: `passed` is None if it could not be checked, and `reason` says why, or what was measured.
+    """One check and its result: `passed` is None if it could not be checked.
+
+    `reason` says why it was not passed, or what was measured.
 
     >>> Check("import", passed=False, reason="it imports torch").passed
     False

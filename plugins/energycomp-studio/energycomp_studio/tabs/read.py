@@ -40,7 +40,18 @@ from energycomp_studio.repainting import repainted, settings_of
 from energycomp_studio.scene import changes, scene_of
 from energycomp_studio.settings import Settings
 from energycomp_studio.snippets import edit_python, edit_shell
-from energycomp_studio.staged import Reading, Stage, described, found_in, how_sure, notes, questions, read, scene_read, warned
+from energycomp_studio.staged import (
+    Reading,
+    Stage,
+    described,
+    found_in,
+    how_sure,
+    notes,
+    questions,
+    read,
+    scene_read,
+    warned,
+)
 from energycomp_studio.worker import Running, Worker
 
 STAGES = {
