@@ -115,11 +115,7 @@ def infer(
     output = Output.of(out, records)
     show = printer(output, redraw=redraw, as_json=run.as_json)
     files = image_files(images, without=out)
-    check_any_image(list(files.values()))
-    if out is not None and (out.resolve() in files or any(path.parent == out.resolve() for path in files)):
-        raise InputError(f"got -o {out}, which holds images that are to be read; expected another folder or file")
-    if redraw and any(path.suffix.lower() in TABLES for path in files):
-        raise InputError("got --redraw with a table; expected images, which are drawn; leave it out")
+    _check_files(files, out, redraw=redraw)
     options = parse_options(run.option)
     known = parse_count(count)
     reader = ImageReader(model, run.device, options, solver, known, run.seed, output.folder, redraw, last, anyway)
@@ -130,28 +126,28 @@ def infer(
         if output.lines is not None:
             kept = stack.enter_context(kept_in(output.lines, reader.settings(loaded)))
         sources = [_Source.of(path, loaded) for path in files.values()]
-        total = sum(source.count for source in sources)
         counts = Counter[str]()
-        with counting("reading", total, unit="image", show=total > 1, leave=total > 1) as bar:
-            for item in chain.from_iterable(sources):
-                try:
-                    record = _read(item, loaded, reader, kept)
-                except InputError as error:
-                    record = failure(str(item), error)
-                    if total == 1:
-                        raise type(error)(record["failed"]) from error
-                    counts["unknown" if "out_of_distribution" in record else "failed"] += 1
-                if write is not None:
-                    write({**record, "image": item.key, "file_name": item.name})
-                show(str(item), record)
-                bar.advance()
+        for item, record in _answers(sources, loaded, reader, kept):
+            counts[_kind_of(record)] += 1
+            if write is not None:
+                write({**record, "image": item.key, "file_name": item.name})
+            show(str(item), record)
     if out is None and not run.as_json and records is None:
         typer.echo("Add -o out for marked images and a file of results.", err=True)
     if skipped := count_skipped(images, files):
         typer.echo(f"energycomp: {skipped} files of other formats were left out", err=True)
-    report_refused(counts, total, model)
+    report_refused(counts, counts.total(), model)
     if code := exit_code(counts):
         raise typer.Exit(code)
+
+
+def _check_files(files: Mapping[Path, Path], out: Path | None, *, redraw: bool) -> None:
+    """Refuses files that cannot be read, or not with these options, before the model is loaded."""
+    check_any_image(list(files.values()))
+    if out is not None and (out.resolve() in files or any(path.parent == out.resolve() for path in files)):
+        raise InputError(f"got -o {out}, which holds images that are to be read; expected another folder or file")
+    if redraw and any(path.suffix.lower() in TABLES for path in files):
+        raise InputError("got --redraw with a table; expected images, which are drawn; leave it out")
 
 
 def report_refused(counts: Mapping[str, int], total: int, model: str) -> None:
@@ -214,6 +210,30 @@ class _Source:
             yield from frames(self.path)
         else:
             yield Item(self.path, problem=self.problem)
+
+
+def _answers(
+    sources: Sequence[_Source], model: Model, reader: ImageReader, kept: Kept | None
+) -> Iterator[tuple[Item, dict[str, Any]]]:
+    """Each item with its record, or with why it was refused; raises the error of one that is alone."""
+    total = sum(source.count for source in sources)
+    with counting("reading", total, unit="image", show=total > 1, leave=total > 1) as bar:
+        for item in chain.from_iterable(sources):
+            try:
+                record = _read(item, model, reader, kept)
+            except InputError as error:
+                record = failure(str(item), error)
+                if total == 1:
+                    raise type(error)(record["failed"]) from error
+            yield item, record
+            bar.advance()
+
+
+def _kind_of(record: Mapping[str, Any]) -> str:
+    """How an image is counted: "read", "failed" or "unknown"."""
+    if "failed" not in record:
+        return "read"
+    return "unknown" if record.get("out_of_distribution") else "failed"
 
 
 def _read(item: Item, model: Model, reader: ImageReader, kept: Kept | None) -> dict[str, Any]:

@@ -79,6 +79,7 @@ def check_plugin(
         raise NotFoundError(f"No plugin named {name!r} is installed. Installed: {', '.join(map(str, infos))}.")
     found = [check for info in chosen for check in _check_import(info)]
     registered = [(kind, one) for info in chosen for kind in info.registered for one in info.registered[kind]]
+    planned: list[tuple[str, Callable[[], str | None]]]
     planned = [(f"{singular_of(kind)} {one}", partial(CHECKS.get(kind, _no_check), one)) for kind, one in registered]
     planned += [(f"cost of {one}", partial(_measure_solver, one)) for kind, one in registered if kind == "solvers"]
     report = report or _ignore
