@@ -24,7 +24,7 @@ from energycomp.cli.decompose import decompose, recombine
 from energycomp.cli.explain import explain
 from energycomp.cli.formula import show
 from energycomp.cli.infer import UNKNOWN, infer
-from energycomp.cli.options import Run, shared_options
+from energycomp.cli.options import Run, check_source, shared_options
 from energycomp.cli.rank import rank
 from energycomp.cli.sample import sample
 from energycomp.errors import EnergycompError, NotFoundError, OutOfDistributionError, plain_warnings
@@ -62,6 +62,12 @@ class ModelCommand(Command):
     """A command that runs a model. Its help has the options of `Run`; the page of all commands has them once."""
 
     context_class = Run
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command, unless there is no model of that name: before torch is imported, which takes seconds."""
+        if isinstance(source := ctx.params.get("model"), str):
+            check_source(source)
+        return super().invoke(ctx)
 
     def get_params(self, ctx: Any) -> list[Any]:
         return [*super().get_params(ctx), *(shared_options() if isinstance(ctx, Run) else ())]

@@ -56,8 +56,13 @@ class ImageReader:
     anyway: bool = False
 
     def load(self) -> Model:
-        """The model."""
+        """The model; `NotFoundError` where there is none, or no solver of its name."""
+        from energycomp.plugins import find
+
+        if self.solver is not None:
+            find("solvers", self.solver)
         model: Model = load_model(self.source, self.device, self.options, searchable=True)
+        find("solvers", self.solver or model.defaults.solver)
         return model
 
     def settings(self, model: Model) -> dict[str, Any]:

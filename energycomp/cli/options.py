@@ -36,6 +36,27 @@ def registered(kind: Kind) -> Callable[[str], list[str]]:
     return complete
 
 
+def check_source(source: str) -> None:
+    """Raises `NotFoundError` for a name that is no registered model, no folder and no hub id. Imports no torch.
+
+    >>> check_source("clever")
+    Traceback (most recent call last):
+    energycomp.errors.NotFoundError: No model is named 'clever'. Did you mean 'clevr'? ...
+    """
+    from energycomp.plugins import find
+
+    path = Path(source)
+    if "/" not in source and not path.suffix and not path.is_absolute() and not _is_folder(path):
+        find("models", source)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # too long a name
+        return False
+
+
 ModelName = Annotated[
     str,
     typer.Argument(
@@ -151,12 +172,7 @@ def shared_options() -> list[Any]:
 
 
 def loading(source: str) -> AbstractContextManager[None]:
-    """Says on stderr what is loaded in the block, in which commands import torch, too, which takes seconds.
-
-    Raises:
-        NotFoundError: no such model, before that.
-    """
-    check_source(source)
+    """Says on stderr what is loaded in the block, in which commands import torch, too, which takes seconds."""
     if not sys.stderr.isatty():
         typer.echo(f"energycomp: loading {source} ...", err=True)
     return working(f"energycomp: loading {source} ...")
@@ -198,27 +214,6 @@ def load_model(
             "for; use energycomp decompose, and recombine to change a picture"
         )
     return loaded
-
-
-def check_source(source: str) -> None:
-    """Raises `NotFoundError` for a name that is no registered model and cannot be a folder or a hub id; needs no torch.
-
-    >>> check_source("clever")
-    Traceback (most recent call last):
-    energycomp.errors.NotFoundError: No model is named 'clever'. Did you mean 'clevr'? ...
-    """
-    from energycomp.plugins import find
-
-    path = Path(source)
-    if "/" not in source and not path.suffix and not path.is_absolute() and not _is_folder(path):
-        find("models", source)
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # too long a name
-        return False
 
 
 def _refusing(

@@ -51,9 +51,23 @@ def test_what_is_loaded_is_said_before_torch_is_imported() -> None:
         "import os, sys, typer\nfrom energycomp.cli import main\n"
         "said = typer.echo\n"
         "def echo(text, **options):\n    said(f'{text} {\"torch\" in sys.modules}', **options); os._exit(0)\n"
-        "typer.echo = echo\nsys.argv = ['energycomp', 'sample', 'no-such-model']\nmain()"
+        "typer.echo = echo\nsys.argv = ['energycomp', 'sample', 'clevr']\nmain()"
     )
-    assert in_a_process(code)[2] == "energycomp: loading no-such-model ... False\n"
+    assert in_a_process(code)[2] == "energycomp: loading clevr ... False\n"
+
+
+def test_a_model_that_is_not_there_and_list_are_answered_without_torch() -> None:
+    for words, said in (
+        (["sample", "clever"], "energycomp: No model is named 'clever'. Did you mean 'clevr'?"),
+        (["list"], "energycomp: No command is named 'list'. `energycomp plugins` lists models and all else."),
+    ):
+        code = (
+            f"import sys\nfrom energycomp.cli import main\nsys.argv = ['energycomp', *{words}]\n"
+            "try:\n    main()\nfinally:\n    print('torch' in sys.modules)"
+        )
+        status, out, err = in_a_process(code)
+        assert (status, out) == (2, "False\n")
+        assert err.startswith(said)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")

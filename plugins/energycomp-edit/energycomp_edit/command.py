@@ -91,6 +91,7 @@ def edit(
     changes = {k: _words(text) for k, text in _numbered(change, "--set", "its words, such as 2:color=red").items()}
     if not (moves or changes or remove or add):
         raise InputError("got nothing to change; expected --move, --set, --remove or --add, such as --remove 1")
+    picture = read_image(image, written=True)
     with loading(model):
         import torch
 
@@ -100,14 +101,16 @@ def edit(
         from energycomp_edit import edit as edited_by
 
         known = parse_count(count)
-        picture = read_image(image, written=True)
         chosen = None if solver is None else find("solvers", solver)()
         loaded = run.load(model, searchable=True, reads={"--move": [*moves.values()], "--add": add or []})
     _check_words(changes, loaded)
     most = max(known) if known is not None else loaded.defaults.counts[1]
     for number in (*moves, *changes, *(remove or [])):
         if number > most:
-            raise InputError(f"got object {number} of at most {most}; expected a number that energycomp infer prints")
+            raise InputError(
+                f"got object {number} of an image in which at most {most} are looked for; expected a number that "
+                "energycomp infer prints; give --count where there are more"
+            )
     moved = {number: read_text(loaded, text, "--move") for number, text in moves.items()}
     added = [read_text(loaded, text, "--add") for text in add or []]
     generator = torch.Generator().manual_seed(run.seed)
