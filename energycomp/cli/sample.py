@@ -271,7 +271,7 @@ def _composed(
         own = model.conditioner
         if sides is None or not isinstance(own, Widens):
             expected = "expected WIDTHxHEIGHT in pixels, such as 384x128, and a model of objects, such as clevr"
-            raise InputError(f"got --canvas {canvas} with {model.name}; {expected}; change it")
+            raise InputError(f"got --canvas {canvas} with {model.name}; {expected}")
         return [Composer(own.widened(model, texts, (int(sides[2]), int(sides[1])), seed)) for texts in sets]
     weight = None if guidance in (None, ATTRIBUTES) else 1.0
     ruled_out = [~model.read(text, weight=weight) for text in negated]  # the same in all, which then share its cost

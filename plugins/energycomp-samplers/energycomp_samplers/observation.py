@@ -131,7 +131,7 @@ def blur(kernel: Tensor) -> Blur:
     """
     given: Any = kernel
     if not (isinstance(given, Tensor) and given.ndim == 2 and bool(given.isfinite().all())):
-        raise InputError(f"got the kernel {given!r}; expected a tensor (h, w) of finite numbers; change it")
+        raise InputError(f"got the kernel {given!r}; expected a tensor (h, w) of finite numbers")
     return Blur(kernel.detach().float())
 
 
