@@ -2,7 +2,8 @@
 
 python benchmarks/speed/models.py [--models clevr faces ...]
 
-Each model draws one image of its own, by its defaults, and reads it again. torch has one thread.
+Each model draws one image of its own, by its defaults, and reads it again; one that draws nothing from words has
+dashes. torch has one thread.
 """
 
 from __future__ import annotations
