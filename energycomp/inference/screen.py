@@ -32,6 +32,7 @@ def check_known(image: Any, model: Model) -> None:
     Raises:
         OutOfDistributionError: the model does not know such images.
 
+    >>> import torch
     >>> from energycomp import load
     >>> try:
     ...     check_known(torch.rand(3, 64, 64), load("clevr-places"))  # noise
@@ -51,6 +52,7 @@ def check_trusted(solution: Solution, model: Model) -> None:
     Raises:
         OutOfDistributionError: the model does not know such images.
 
+    >>> import torch
     >>> from energycomp.inference import Judgement
     >>> from energycomp.testing import tiny_model
     >>> foreign = Judgement(typicality=0.001)
