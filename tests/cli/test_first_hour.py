@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from energycomp import cli
-from energycomp.cli.files import image_files
+from energycomp.cli.files import check_png, image_files
 from energycomp.errors import InputError
 from energycomp.images import cell, save_image
 
@@ -100,3 +100,9 @@ def test_ctrl_c_during_an_import_waits_for_its_end(tmp_path: Path) -> None:
 def test_shells_complete_commands_and_a_latent_has_three_digits() -> None:
     assert "--install-completion" in CliRunner().invoke(cli.app, ["--help"]).output
     assert cell([0.123456789, -2.0, 31415.9]) == "0.123, -2, 3.14e+04"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux has such a folder")
+def test_a_folder_that_takes_no_file_is_refused_before_any_work() -> None:
+    with pytest.raises(InputError, match=r"got -o /proc/x\.png; expected a PNG file in a folder that can be written"):
+        check_png(Path("/proc/x.png"))

@@ -43,3 +43,12 @@ def test_edit_reports_as_json_and_warns_of_foreign_pictures(
     assert (report["path"], report["out_of_distribution"]) == ("edited.png", True)
     assert 0 < report["repainted"] <= 1
     assert "one.png: the image is out of distribution" in err
+
+
+def test_a_misspelt_attribute_is_answered_with_the_one_that_was_meant() -> None:
+    from energycomp.errors import InputError
+    from energycomp.testing import tinted_model
+    from energycomp_edit.command import _check_words
+
+    with pytest.raises(InputError, match=r"got --set 1:tnt=red; expected one of tint.*; did you mean tint\?"):
+        _check_words({1: {"tnt": "red"}}, tinted_model())
