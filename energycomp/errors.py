@@ -31,6 +31,18 @@ class InputError(EnergycompError, ValueError):
     """
 
 
+class OutOfDistributionError(InputError):
+    """An image of a kind that a model does not know, which is refused; the CLI ends with the exit code 3.
+
+    >>> from energycomp import load
+    >>> from energycomp.inference import check_known
+    >>> import torch
+    >>> check_known(torch.rand(3, 64, 64), load("clevr-places"))
+    Traceback (most recent call last):
+    energycomp.errors.OutOfDistributionError: got an image of a kind that clevr-places does not know: ...
+    """
+
+
 class CompositionError(EnergycompError, TypeError):
     """Components that cannot be composed: other space, schedule or shape, or no trained unconditional row.
 

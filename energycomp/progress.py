@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,6 +22,7 @@ from energycomp.errors import InputError
 
 DELAY = 0.5  # seconds until a bar is shown
 EVERY = 0.5  # seconds between two drawings of a bar in a terminal, while nothing advances it
+EXPECTED = 5.0  # seconds after which a line says how long it takes on
 EVERY_LINE = 10.0  # seconds between two drawings in a log file
 
 T = TypeVar("T")
@@ -125,6 +127,85 @@ def working(what: str) -> Iterator[None]:
     hidden = not sys.stderr.isatty() or _options.get().get("disable")
     with tqdm(bar_format="{desc} {elapsed}", desc=what, leave=False, disable=hidden) as drawn, _redrawn(drawn):
         yield
+
+
+@contextmanager
+def following(what: str, count: Callable[[], int], *, unit: str) -> Iterator[None]:
+    """Shows a number that grows in the block, such as the network evaluations of a search, from the first second on.
+
+    After `EXPECTED` seconds a line says how long the block takes on, as far as a bar inside it has a total. Bars inside
+    it are not drawn.
+
+    Args:
+        what: is done in the block.
+        count: returns the number; called by another thread.
+        unit: of the number.
+
+    >>> with following("reading", lambda: 7, unit="evaluation"):
+    ...     pass
+    """
+    from tqdm import tqdm
+
+    if _options.get().get("disable"):
+        yield
+        return
+    seen = _Seen(_watch.get())
+    started = time.monotonic()
+    in_terminal = sys.stderr.isatty() or "ipykernel" in sys.modules
+    ended = Event()
+    options = {"desc": what, "unit": unit, "leave": False, "delay": DELAY, "dynamic_ncols": True, **_options.get()}
+    with tqdm(total=None, **options) as drawn:
+
+        def show() -> None:
+            is_said = False
+            next_line = EVERY_LINE
+            while not ended.wait(EVERY):
+                seconds = time.monotonic() - started
+                drawn.n = count()
+                if in_terminal or seconds >= next_line:
+                    next_line = seconds + EVERY_LINE
+                    drawn.delay = 0
+                    drawn.refresh()
+                if seconds >= EXPECTED and not is_said:
+                    is_said = True
+                    tqdm.write(f"energycomp: {what}: {drawn.n:,} {unit}s so far; {seen.left()}", file=sys.stderr)
+
+        thread = Thread(target=show, daemon=True)
+        thread.start()
+        try:
+            with watched(seen), display(show=False):
+                yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+@attrs.define
+class _Seen:
+    """What the first bar with a total said last, which tells how long a block takes on."""
+
+    outer: Watch | None
+    what: str = ""
+    done: int = 0
+    total: int = 0
+    since: float = 0.0
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        if self.outer is not None:
+            self.outer(what, done, total)
+        if total is None:
+            return
+        if not self.what or self.done >= self.total:  # the first bar, or one after it
+            self.what, self.since = what, time.monotonic()
+        if what == self.what:
+            self.done, self.total = done, total
+
+    def left(self) -> str:
+        """How long it takes on, in words."""
+        if not 0 < self.done < self.total:
+            return "how many it needs is not known; Ctrl-C ends it"
+        seconds = (time.monotonic() - self.since) * (self.total - self.done) / self.done
+        return f"{self.what} takes about {max(seconds, 1):.0f} s more at most"
 
 
 @contextmanager

@@ -64,3 +64,28 @@ def test_what_is_quick_has_no_bar_and_a_bar_that_was_shown_is_cleared() -> None:
     assert "quick" not in shown_in_a_terminal(quick)
     text = shown_in_a_terminal(NESTED.replace("SHOW", "True"))
     assert text.rstrip("\r").endswith(" ")
+
+
+FOLLOWED = f"""
+{QUICK}; own.EXPECTED = 0.3; own.EVERY_LINE = 0.3
+import itertools
+spent = itertools.count(100, 100)
+with own.following("reading", lambda: next(spent), unit="evaluation"):
+    LOOP
+"""
+
+
+def test_a_number_that_grows_is_shown_and_how_long_it_takes_on_is_said() -> None:
+    unknown = FOLLOWED.replace("LOOP", "time.sleep(1)")
+    known = FOLLOWED.replace("LOOP", "for _ in own.progress(range(10), 'descent'): time.sleep(0.1)")
+    for text in (shown_in_a_terminal(known), logged(known)):
+        assert re.search(r"reading: [1-9]\d*00evaluation", text)
+        assert re.search(r"energycomp: reading: \d00 evaluations so far; descent takes about 1 s more at most", text)
+        assert "descent:" not in text  # the bar inside is not drawn
+    said = "evaluations so far; how many it needs is not known; Ctrl-C ends it"
+    assert said in logged(unknown)
+    assert logged(unknown.replace("with own", "with own.display(show=False), own")) == ""
+
+
+def logged(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr

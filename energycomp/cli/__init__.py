@@ -17,10 +17,17 @@ from energycomp.cli.files import (
 from energycomp.cli.formula import NoMetadata as NoMetadata, formula_of as formula_of, made_by as made_by
 from energycomp.cli.image_reader import (
     ImageReader as ImageReader,
+    failure as failure,
     model_fingerprint as model_fingerprint,
     printer as printer,
 )
-from energycomp.cli.infer import Format as Format, Redraw as Redraw
+from energycomp.cli.infer import (
+    Anyway as Anyway,
+    Format as Format,
+    Redraw as Redraw,
+    exit_code as exit_code,
+    report_refused as report_refused,
+)
 from energycomp.cli.items import Item as Item, frames as frames
 from energycomp.cli.kept import Kept as Kept, claimed as claimed, kept_in as kept_in
 from energycomp.cli.lines import append_line as append_line, read_lines as read_lines, records_of as records_of

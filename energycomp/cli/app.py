@@ -23,15 +23,16 @@ from energycomp.cli.about import env, install, plugins
 from energycomp.cli.decompose import decompose, recombine
 from energycomp.cli.explain import explain
 from energycomp.cli.formula import show
-from energycomp.cli.infer import infer
-from energycomp.cli.options import Run, shared_options
+from energycomp.cli.infer import UNKNOWN, infer
+from energycomp.cli.options import Run, check_source, shared_options
 from energycomp.cli.rank import rank
 from energycomp.cli.sample import sample
-from energycomp.errors import EnergycompError, plain_warnings
+from energycomp.errors import EnergycompError, NotFoundError, OutOfDistributionError, plain_warnings
 
 if TYPE_CHECKING:
     from energycomp.plugins import Kind
 
+LISTS = ("list", "ls", "models", "solvers", "samplers")  # what people try for `plugins`
 WRITERS = "{writers}"  # in the help of an option: the registered names
 
 
@@ -61,6 +62,12 @@ class ModelCommand(Command):
     """A command that runs a model. Its help has the options of `Run`; the page of all commands has them once."""
 
     context_class = Run
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command, unless there is no model of that name: before torch is imported, which takes seconds."""
+        if isinstance(source := ctx.params.get("model"), str):
+            check_source(source)
+        return super().invoke(ctx)
 
     def get_params(self, ctx: Any) -> list[Any]:
         return [*super().get_params(ctx), *(shared_options() if isinstance(ctx, Run) else ())]
@@ -108,6 +115,8 @@ class _Commands(_Quiet, TyperGroup):
         if name not in _registered("commands"):
             from energycomp.plugins import not_found
 
+            if name in LISTS:
+                raise NotFoundError(f"No command is named {name!r}. `energycomp plugins` lists models and all else.")
             raise not_found("commands", name, self.list_commands(ctx))
         return name, _plugin_command(name), args[1:]
 
@@ -141,7 +150,8 @@ app = typer.Typer(
         "MODEL is one that energycomp plugins lists, such as clevr, faces or text, or a folder or hub id.\n\n"
         "Every command that runs a model takes, too:\n\n" + _shared_help() + "\n"
         "Plugins add commands. The exit code is 0 for success, 1 where some of several images or checks failed, 2 "
-        "for input that is refused, with the reason in one line, and 130 after Ctrl-C."
+        "for input that is refused, with the reason in one line, 3 for images of a kind that the model does not know, "
+        "and 130 after Ctrl-C."
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -175,7 +185,7 @@ def main() -> None:
             app()
     except EnergycompError as error:
         typer.echo(f"energycomp: {error}", err=True)
-        sys.exit(2)
+        sys.exit(UNKNOWN if isinstance(error, OutOfDistributionError) else 2)
     except (KeyboardInterrupt, SystemExit) as stop:  # typer itself turns Ctrl-C into a silent exit code of 130
         if isinstance(stop, SystemExit) and stop.code != 130:
             raise

@@ -15,7 +15,6 @@ from energycomp.errors import InputError
 from energycomp.progress import working
 
 if TYPE_CHECKING:
-    from energycomp.decomposition import Decomposer
     from energycomp.models import Model
 
 CHECK_STEPS = 10  # that tell how much of an image its parts explain
@@ -43,13 +42,15 @@ def decompose(
     --option views=1 is faster.
     """
     check_png(out)
+    opened = [read_image(path) for path in images]
     with loading(model):
         import torch
 
-        from energycomp.decomposition import decompose_samples, explained_variance
+        from energycomp.decomposition import decompose_samples, decomposer_of, explained_variance
         from energycomp.images import save_image, strip
 
-        opened, loaded, decomposer = _opened(run, images, model)
+        loaded = run.load(model)
+        decomposer = decomposer_of(loaded)
     batch = loaded.processor(opened)
     generator = torch.Generator().manual_seed(run.seed)
     with working("energycomp: decomposing ..."):
@@ -99,15 +100,17 @@ def recombine(
     if len(take) not in (1, len(images)):
         raise InputError(f"got {len(take)} --take for {len(images)} images; expected one, or one each in their order")
     check_png(out)
+    opened = [read_image(path) for path in images]
     with loading(model):
         import torch
 
-        from energycomp.decomposition import explained_variance, recombine as choose
+        from energycomp.decomposition import decomposer_of, explained_variance, recombine as choose
         from energycomp.denoisers import count_rows
         from energycomp.images import save_image, to_output
 
         chosen = [_parts(text) for text in (take if len(take) > 1 else take * len(images))]
-        opened, loaded, decomposer = _opened(run, images, model)
+        loaded = run.load(model)
+        decomposer = decomposer_of(loaded)
     sources = list(decomposer.encode(opened).split(1))
     # Compare each image with all of its parts, in few steps: parts of an image of another kind are no parts of it.
     few = min(steps or CHECK_STEPS, CHECK_STEPS)
@@ -134,15 +137,6 @@ def recombine(
     save_image(picture if raw else loaded.shown(picture, side=SHOWN), out)
     report = {"path": str(out), "parts": latents.shape[1], "rows": spent.rows}
     run.show(report, [f"{latents.shape[1]} parts", str(out)])
-
-
-def _opened(run: Run, images: list[Path], model: str) -> tuple[list[Any], Model, Decomposer]:
-    """The images of files, the model of a name, and its decomposer."""
-    from energycomp.decomposition import decomposer_of
-
-    opened = [read_image(path) for path in images]
-    loaded = run.load(model)
-    return opened, loaded, decomposer_of(loaded)
 
 
 def _warn(path: Path, explained: float | None, model: Model) -> None:

@@ -34,6 +34,7 @@ def explain(
     """
     check_png(out)
     searched = parse_count(count)
+    picture = read_image(image)
     with loading(model):
         import torch
 
@@ -41,7 +42,6 @@ def explain(
         from energycomp.images import save_image
         from energycomp.inference import OutOfDistributionWarning, answer_text, explain as explained, infer
 
-        picture = read_image(image)
         loaded = run.load(model, searchable=True, reads={"--component": component or []})
         known: Any = [read_text(loaded, text, "--component") for text in component or []]
     if searched is not None and (known or loaded.encoder is not None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from energycomp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence, Set as AbstractSet
+    from collections.abc import Iterator, Mapping, Sequence, Set as AbstractSet
 
     from PIL import Image
 
@@ -42,11 +43,15 @@ def check_folder(
         path: what the option names; the folder when left out.
         expected: what the option expects.
     """
+    known = folder.absolute()
     try:
         known = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
         reason = None if known.is_dir() and os.access(known, os.W_OK) else f"{known} is not"
+        if reason is None:
+            with TemporaryFile(dir=known):  # some file systems, such as /proc, only refuse the file itself
+                pass
     except OSError as error:
-        reason = error.strerror
+        reason = f"{known} is not" if known.is_dir() else error.strerror
     if reason is not None:
         raise InputError(f"got {option} {path or folder}; expected {expected}; {reason}")
 
@@ -79,6 +84,37 @@ def read_image(path: Path, *, written: bool = False) -> Image.Image:
         with over_bar():
             typer.echo(f"energycomp: warning: {path}: {'; '.join(notes.values())}", err=True)
     return image
+
+
+def check_any_image(files: Sequence[Path]) -> None:
+    """Raises `InputError` where none of the files can be read as an image or a table, by their first bytes alone.
+
+    Args:
+        files: named by a person, or found in folders; movies and tables are not opened.
+    """
+    from energycomp.cli.output import TABLES
+    from energycomp.images import FORMATS, is_movie, lost
+
+    first = None
+    for path in files:
+        if path.suffix.lower() in TABLES or is_movie(path):
+            return
+        try:
+            lost(path)
+        except InputError as error:
+            first = first or error
+        else:
+            return
+    if first is not None:
+        formats = ", ".join(dict.fromkeys(FORMATS.values()))
+        raise InputError(f"{first}; the formats are {formats}, and MP4 with energycomp[mp4]")
+
+
+def count_skipped(paths: Sequence[Path], files: Mapping[Path, Path]) -> int:
+    """How many files directly in the folders that were named are no images by the ends of their names."""
+    folders = [path for path in paths if path.is_dir()]
+    inside = [entry for folder in folders for entry in folder.iterdir() if not entry.name.startswith(".")]
+    return sum(entry.is_file() and entry.resolve() not in files for entry in inside)
 
 
 def image_files(

@@ -15,7 +15,7 @@ from energycomp.cli.lines import append_line
 from energycomp.cli.options import load_model, takes_words
 from energycomp.cli.output import print_table
 from energycomp.cli.results import redrawn_file
-from energycomp.errors import InputError
+from energycomp.errors import InputError, OutOfDistributionError
 from energycomp.progress import over_bar
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class ImageReader:
         folder: of the marked images; None writes none.
         redraw: whether each image is also drawn beside samples of its components.
         last: whether what is left open otherwise is read last.
+        anyway: whether images of a kind that the model does not know are read, too.
     """
 
     source: str
@@ -52,10 +53,16 @@ class ImageReader:
     folder: Path | None
     redraw: bool
     last: bool = False
+    anyway: bool = False
 
     def load(self) -> Model:
-        """The model."""
+        """The model; `NotFoundError` where there is none, or no solver of its name."""
+        from energycomp.plugins import find
+
+        if self.solver is not None:
+            find("solvers", self.solver)
         model: Model = load_model(self.source, self.device, self.options, searchable=True)
+        find("solvers", self.solver or model.defaults.solver)
         return model
 
     def settings(self, model: Model) -> dict[str, Any]:
@@ -72,18 +79,31 @@ class ImageReader:
         }
 
     def read(
-        self, model: Model, image: Any, head: Mapping[str, Any], name: str, lines: Path | None = None
+        self,
+        model: Model,
+        image: Any,
+        head: Mapping[str, Any],
+        name: str,
+        lines: Path | None = None,
+        *,
+        progress: bool = False,
     ) -> dict[str, Any]:
         """The record of an image, which begins with `head`, after the files of this name are written.
 
         Args:
+            progress: whether the search shows how far it is.
             lines: a file of JSON lines to which the record is appended. At Ctrl-C it is that of the answer that the
                 search has already, if it has one, and "interrupted" is true.
+
+        Raises:
+            OutOfDistributionError: the model does not know such images; nothing is written.
         """
         import torch
 
-        from energycomp.inference import OutOfDistributionWarning, SearchInterrupted, infer
+        from energycomp.inference import OutOfDistributionWarning, SearchInterrupted, check_known, check_trusted, infer
 
+        if not self.anyway:
+            check_known(image, model)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutOfDistributionWarning)  # it is in the answer
             try:
@@ -94,7 +114,7 @@ class ImageReader:
                     count=self.count,
                     **({"last": True} if self.last else {}),
                     generator=torch.Generator().manual_seed(self.seed),
-                    progress=False,
+                    progress=progress,
                 )
             except SearchInterrupted as stop:
                 if lines is not None:
@@ -102,10 +122,17 @@ class ImageReader:
                     record = self._record(model, image, stop.finish(), head, name)
                     append_line(lines, {**record, "interrupted": True})
                 raise
+        if not self.anyway:
+            check_trusted(solution, model)
         record = self._record(model, image, solution, head, name)
         if lines is not None:
             append_line(lines, record)
         return record
+
+    def check_known_answer(self, record: Mapping[str, Any]) -> None:
+        """Refuses an answer that an earlier run with --anyway, or an earlier version, kept of an unknown image."""
+        if record.get("out_of_distribution") and not self.anyway:
+            raise OutOfDistributionError(f"got an image of a kind that {self.source} does not know")
 
     def _record(
         self, model: Model, image: Any, solution: Solution, head: Mapping[str, Any], name: str
@@ -136,6 +163,17 @@ class ImageReader:
         """With `redraw`, writes an image beside samples of the components that were found in it."""
         if self.redraw and self.folder is not None:
             _save(_redrawn(model, image, record["objects"], self.seed), redrawn_file(self.folder, record))
+
+
+def failure(image: str, error: InputError) -> dict[str, Any]:
+    """The record of an image that could not be read, or that is of a kind that the model does not know.
+
+    >>> failure("a.png", InputError("got a.png, which is no image"))
+    {'image': 'a.png', 'failed': 'got a.png, which is no image'}
+    """
+    if not isinstance(error, OutOfDistributionError):
+        return {"image": image, "failed": str(error)}
+    return {"image": image, "failed": f"{image}: {error}; --anyway reads it", "out_of_distribution": True}
 
 
 def _save(image: Image.Image, file: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 import typer
 
-from energycomp.cli.files import image_files
-from energycomp.cli.image_reader import ImageReader, printer
+from energycomp.cli.files import check_any_image, count_skipped, image_files
+from energycomp.cli.image_reader import ImageReader, failure, printer
 from energycomp.cli.items import Item, frames
 from energycomp.cli.kept import Kept, kept_in
 from energycomp.cli.options import (
@@ -36,8 +37,15 @@ if TYPE_CHECKING:
 
     from energycomp.models import Model
 
+UNKNOWN = 3  # exit code of a command that refused images of kinds that the model does not know, and no others
 Redraw = Annotated[
     bool, typer.Option("--redraw", help="With -o: also write each image beside samples of its components.")
+]
+Anyway = Annotated[
+    bool,
+    typer.Option(
+        "--anyway", help="Also read images of a kind that the model does not know, whose answers mean little."
+    ),
 ]
 Format = Annotated[
     str | None,
@@ -69,6 +77,7 @@ def infer(
         bool, typer.Option("--last", help="Also read what is left open otherwise, such as how cubes are turned.")
     ] = False,
     records: Format = None,
+    anyway: Anyway = False,
 ) -> None:
     """Find the components of images: how many, which, and with what confidence.
 
@@ -90,6 +99,9 @@ def infer(
     per image. A file of another format, such as COCO, is written when all images are read; until then the answers are
     in a file of JSON lines beside it.
 
+    An image of a kind that the model does not know, such as a photo, is refused with the reason; a command that refuses
+    nothing else ends with the exit code 3. --anyway reads it.
+
     Every frame of a GIF or MP4 file is an image, such as clip.mp4#0; MP4 needs energycomp[mp4]. Of other files with
     several frames the first is read, and transparent pixels are drawn on white; a warning says so.
 
@@ -103,13 +115,10 @@ def infer(
     output = Output.of(out, records)
     show = printer(output, redraw=redraw, as_json=run.as_json)
     files = image_files(images, without=out)
-    if out is not None and (out.resolve() in files or any(path.parent == out.resolve() for path in files)):
-        raise InputError(f"got -o {out}, which holds images that are to be read; expected another folder or file")
-    if redraw and any(path.suffix.lower() in TABLES for path in files):
-        raise InputError("got --redraw with a table; expected images, which are drawn; leave it out")
+    _check_files(files, out, redraw=redraw)
     options = parse_options(run.option)
     known = parse_count(count)
-    reader = ImageReader(model, run.device, options, solver, known, run.seed, output.folder, redraw, last)
+    reader = ImageReader(model, run.device, options, solver, known, run.seed, output.folder, redraw, last, anyway)
     with output.open() as write, ExitStack() as stack:
         with loading(model):
             loaded = reader.load()
@@ -117,26 +126,47 @@ def infer(
         if output.lines is not None:
             kept = stack.enter_context(kept_in(output.lines, reader.settings(loaded)))
         sources = [_Source.of(path, loaded) for path in files.values()]
-        total = sum(source.count for source in sources)
-        failed = 0
-        with counting("reading", total, unit="image", leave=total > 1) as bar:
-            for item in chain.from_iterable(sources):
-                try:
-                    record = _read(item, loaded, reader, kept)
-                except InputError as error:
-                    if total == 1:
-                        raise
-                    failed += 1
-                    record = {"image": str(item), "failed": str(error)}
-                if write is not None:
-                    write({**record, "image": item.key, "file_name": item.name})
-                show(str(item), record)
-                bar.advance()
+        counts = Counter[str]()
+        for item, record in _answers(sources, loaded, reader, kept):
+            counts[_kind_of(record)] += 1
+            if write is not None:
+                write({**record, "image": item.key, "file_name": item.name})
+            show(str(item), record)
     if out is None and not run.as_json and records is None:
         typer.echo("Add -o out for marked images and a file of results.", err=True)
-    if failed:
-        typer.echo(f"energycomp: {failed} of {total} images could not be read", err=True)
-        raise typer.Exit(1)
+    if skipped := count_skipped(images, files):
+        typer.echo(f"energycomp: {skipped} files of other formats were left out", err=True)
+    report_refused(counts, counts.total(), model)
+    if code := exit_code(counts):
+        raise typer.Exit(code)
+
+
+def _check_files(files: Mapping[Path, Path], out: Path | None, *, redraw: bool) -> None:
+    """Refuses files that cannot be read, or not with these options, before the model is loaded."""
+    check_any_image(list(files.values()))
+    if out is not None and (out.resolve() in files or any(path.parent == out.resolve() for path in files)):
+        raise InputError(f"got -o {out}, which holds images that are to be read; expected another folder or file")
+    if redraw and any(path.suffix.lower() in TABLES for path in files):
+        raise InputError("got --redraw with a table; expected images, which are drawn; leave it out")
+
+
+def report_refused(counts: Mapping[str, int], total: int, model: str) -> None:
+    """Says how many images of `total` are counted as "failed", and as "unknown" to the model."""
+    if counts.get("failed"):
+        typer.echo(f"energycomp: {counts['failed']} of {total} images could not be read", err=True)
+    if counts.get("unknown"):
+        typer.echo(
+            f"energycomp: {counts['unknown']} of {total} images are of a kind that {model} does not know", err=True
+        )
+
+
+def exit_code(counts: Mapping[str, int]) -> int:
+    """The exit code of a command that refused so many images.
+
+    >>> exit_code({"failed": 1, "unknown": 1}), exit_code({"unknown": 1}), exit_code({})
+    (1, 3, 0)
+    """
+    return 1 if counts.get("failed") else UNKNOWN if counts.get("unknown") else 0
 
 
 @attrs.frozen(eq=False)
@@ -182,15 +212,40 @@ class _Source:
             yield Item(self.path, problem=self.problem)
 
 
+def _answers(
+    sources: Sequence[_Source], model: Model, reader: ImageReader, kept: Kept | None
+) -> Iterator[tuple[Item, dict[str, Any]]]:
+    """Each item with its record, or with why it was refused; raises the error of one that is alone."""
+    total = sum(source.count for source in sources)
+    with counting("reading", total, unit="image", show=total > 1, leave=total > 1) as bar:
+        for item in chain.from_iterable(sources):
+            try:
+                record = _read(item, model, reader, kept)
+            except InputError as error:
+                record = failure(str(item), error)
+                if total == 1:
+                    raise type(error)(record["failed"]) from error
+            yield item, record
+            bar.advance()
+
+
+def _kind_of(record: Mapping[str, Any]) -> str:
+    """How an image is counted: "read", "failed" or "unknown"."""
+    if "failed" not in record:
+        return "read"
+    return "unknown" if record.get("out_of_distribution") else "failed"
+
+
 def _read(item: Item, model: Model, reader: ImageReader, kept: Kept | None) -> dict[str, Any]:
     """The record of an item: that of an earlier run, or a new one, which is kept."""
     if kept is None:
-        return reader.read(model, item.open(), {"image": item.key}, item.source.stem)
+        return reader.read(model, item.open(), {"image": item.key}, item.source.stem, progress=True)
     name = item.file_name(kept.names.of(item.source))
     head = item.head(kept.settings)
     record = kept.known(head)
     if record is None:
-        return reader.read(model, item.open(), head, name, kept.file)
+        return reader.read(model, item.open(), head, name, kept.file, progress=True)
+    reader.check_known_answer(record)
     if reader.lacks(record):
         reader.redrawn(model, item.open(), record)
     return record

@@ -36,6 +36,27 @@ def registered(kind: Kind) -> Callable[[str], list[str]]:
     return complete
 
 
+def check_source(source: str) -> None:
+    """Raises `NotFoundError` for a name that is no registered model, no folder and no hub id. Imports no torch.
+
+    >>> check_source("clever")
+    Traceback (most recent call last):
+    energycomp.errors.NotFoundError: No model is named 'clever'. Did you mean 'clevr'? ...
+    """
+    from energycomp.plugins import find
+
+    path = Path(source)
+    if "/" not in source and not path.suffix and not path.is_absolute() and not _is_folder(path):
+        find("models", source)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # too long a name
+        return False
+
+
 ModelName = Annotated[
     str,
     typer.Argument(

@@ -36,11 +36,11 @@ def rank(
     if not (component or negated):
         raise InputError("got no component; expected --component or --not, such as --component 0.3,0.5")
     paths = list(image_files(images).values())
+    pictures: list[Any] = [read_image(path) for path in paths]
     with loading(model):
         from energycomp.inference import rank as ranked
         from energycomp.sampling import Composer
 
-        pictures: list[Any] = [read_image(path) for path in paths]
         loaded = run.load(model, searchable=True, reads={"the component": [*(component or []), *(negated or [])]})
     parts: list[Any] = [loaded.read(text, weight=1.0) for text in component or []]
     parts += [~loaded.read(text, weight=1.0) for text in negated or []]

@@ -96,32 +96,21 @@ def sample(
     """Compose components and sample images of the composition.
 
     ```sh
-    energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 16 --grid -o grid.png
     energycomp sample clevr "red cube" "small metal sphere" -o scene.png
-    energycomp sample clevr --canvas 384x128 "red cube at 0.1,0.5" "small sphere at 0.8,0.6" -o wide.png
-    energycomp sample clevr "0.3,0.5" --not "0.7,0.6" --sampler rejection -o without.png
-    energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 2 --best-of 4 -o best.png
-    energycomp sample faces smiling "black_hair=false" -o face.png
-    energycomp sample text "a red cube @ left half" "a blue sphere @ right half" -o halves.png
-    energycomp sample text "a red cube @ 0-0.4" "a blue sphere @ 0.4-1" -o first.png
-    energycomp sample text "a red cube" "a blue sphere" --guidance apg=5 -o guided.png
-    energycomp sample text "a red cube" / "a blue sphere" "a green cube" / "a blue cylinder" -o sets.png
-    energycomp sample clevr "red cube at 0.3,0.5" "blue sphere at 0.35,0.5" --forecast
-    energycomp sample text "a photo of a dog * 7.5" --not "rain * 2" --option model=FOLDER -o dog.png
+    energycomp sample clevr "0.3,0.5" "0.7,0.6" -n 16 --grid -o grid.png
+    energycomp sample faces smiling "black_hair=false" --best-of 4 -o face.png
+    energycomp sample text "a red cube @ left half" "a blue sphere * 2 @ 0-0.4" -o halves.png
+    energycomp sample text "a red cube" / "a blue sphere" -o sets.png
     ```
 
     A COMPONENT is written as the model reads it: coordinates, a label, a prompt, or words of an object, whose place is
     chosen where it has none. Behind it may stand its weight, `* NUMBER`, and where and when it counts: `@ REGION`,
     `@ FROM-TO` or `@ REGION, FROM-TO`. A region is left half, right half, top half, bottom half, a box x0,y0,x1,y1 in
-    [0, 1], or an image file as a mask. FROM-TO is a share of the sampling trajectory: 0 is noise, and 1 is the end.
-    Without components, the unconditional prediction is sampled.
+    [0, 1], or an image file as a mask. FROM-TO is a share of the trajectory: 0 is noise, and 1 is the end. Without
+    components, the unconditional prediction is sampled.
 
-    Several compositions, with / between them, are sampled in one batch: a component of --not is in each of them.
-    --canvas joins windows of the model's size, which overlap by half; places are shares of the larger image.
-    --guidance moves the prediction of the whole composition away from the unconditional one; the weight of its
-    components is 1 where they have none. Samplers take cfg, interval and attributes. A model that generates whole
-    scenes takes no components. Each sample is written to its own file, which `infer` and `edit` can read. A PNG file
-    says what made it, which `show` prints. --json adds the report of the sampler.
+    Compositions with / between them are sampled in one batch. Each sample is a file of its own, which infer and edit
+    read; a PNG file says what made it, which show prints. The documentation has examples of all options.
     """
     sets = _compositions(components or [])
     negated = negated or []
@@ -282,7 +271,7 @@ def _composed(
         own = model.conditioner
         if sides is None or not isinstance(own, Widens):
             expected = "expected WIDTHxHEIGHT in pixels, such as 384x128, and a model of objects, such as clevr"
-            raise InputError(f"got --canvas {canvas} with {model.name}; {expected}; change it")
+            raise InputError(f"got --canvas {canvas} with {model.name}; {expected}")
         return [Composer(own.widened(model, texts, (int(sides[2]), int(sides[1])), seed)) for texts in sets]
     weight = None if guidance in (None, ATTRIBUTES) else 1.0
     ruled_out = [~model.read(text, weight=weight) for text in negated]  # the same in all, which then share its cost

@@ -50,7 +50,7 @@ def _scale(name: str, scale: float | None, model: Model) -> float:
     if mixed_of(model.conditioner) is None if name == ATTRIBUTES else scale == 1.0:
         raise InputError(
             f"got --guidance {name} with {model.name} at the scale {scale:g}, which changes nothing; expected a "
-            f"scale such as {name}=2.0, and for {ATTRIBUTES} a model whose components have some; change it"
+            f"scale such as {name}=2.0, and for {ATTRIBUTES} a model whose components have some"
         )
     return scale
 

@@ -132,7 +132,7 @@ def _corners(where: Any) -> tuple[float, float, float, float]:
         x0, y0, x1, y1 = map(float, numbers)
         if 0.0 <= x0 < x1 <= 1.0 and 0.0 <= y0 < y1 <= 1.0:
             return x0, y0, x1, y1
-    raise InputError(f"got the region {where!r}; expected {BOXES}, or a mask (H, W) of values in [0, 1]; change it")
+    raise InputError(f"got the region {where!r}; expected {BOXES}, or a mask (H, W) of values in [0, 1]")
 
 
 def _mask(where: Image.Image | np.ndarray | Tensor) -> Tensor:

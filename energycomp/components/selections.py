@@ -46,7 +46,7 @@ class Selection:
         own = list(shape)
         for axis, places in self.axes:
             if not -len(shape) <= axis < len(shape) or max(places) >= shape[axis]:
-                raise InputError(f"got {self!r} of samples of shape {shape}; expected a part inside them; change it")
+                raise InputError(f"got {self!r} of samples of shape {shape}; expected a part inside them")
             own[axis] = len(places)
         return tuple(own)
 

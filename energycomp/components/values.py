@@ -82,7 +82,7 @@ def parsed(conditioner: Conditioner, *args: Any, **kwargs: Any) -> Tensor:
             whole = parts[0] if len(args) == 1 else torch.stack(parts)
         if whole is not None and tuple(whole.shape) in (shape, (1, *shape)):
             if not _are_legal(conditioner, whole.reshape(1, *shape)).all():
-                raise InputError(f"got the value {whole.tolist()}; expected a legal value of shape {shape}; change it")
+                raise InputError(f"got the value {whole.tolist()}; expected a legal value of shape {shape}")
             return _typed(conditioner, whole).reshape(1, *shape)
     return conditioner.parse(*map(scalar, args), **{name: scalar(arg) for name, arg in kwargs.items()})
 

@@ -31,7 +31,7 @@ def formula_text(formula: Mapping[str, Any]) -> str:
     try:
         text = json.dumps({VERSION: version("energycomp"), **formula}, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"got a formula with {error}; expected what JSON has; change it") from error
+        raise InputError(f"got a formula with {error}; expected what JSON has") from error
     if len(text) > MAX_FORMULA:
         raise InputError(f"got a formula of {len(text):,} characters; expected at most {MAX_FORMULA:,}; shorten it")
     return text

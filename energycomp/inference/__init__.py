@@ -35,6 +35,11 @@ from energycomp.inference.problem import (
 from energycomp.inference.quadratic import QuadraticForm as QuadraticForm
 from energycomp.inference.ranking import Ranking as Ranking, rank as rank
 from energycomp.inference.refine import refine_numbers as refine_numbers
+from energycomp.inference.screen import (
+    SCREEN_DRAWS as SCREEN_DRAWS,
+    check_known as check_known,
+    check_trusted as check_trusted,
+)
 from energycomp.inference.search import OutOfDistributionWarning as OutOfDistributionWarning, Search as Search
 from energycomp.inference.slots import Slot as Slot
 from energycomp.inference.solution import Solution as Solution

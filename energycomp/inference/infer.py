@@ -82,7 +82,8 @@ def infer(
         prior: what is known of the values before: an energy, added to the error as a posterior has it, see `as_prior`.
             Certainties and p-values are those of the posterior then; it costs no network evaluation.
         generator: or a seed, makes the answer repeatable; 0 when left out.
-        progress: whether a terminal shows a clock and the bars of the solver.
+        progress: whether the network evaluations of the search are shown as they are spent, and after 5 s how long it
+            takes on, as far as the solver counts its steps by `energycomp.progress`.
 
     Returns:
         The solution, or a list of them for a list of images. Exchangeable components are sorted by their values,
@@ -93,7 +94,8 @@ def infer(
         NotFoundError: no plugin registers a solver of that name.
 
     Warns:
-        OutOfDistributionWarning: the typicality is below `OUT_OF_DISTRIBUTION`.
+        OutOfDistributionWarning: the model does not know images of this kind, which is said before the search, or the
+            typicality is below `OUT_OF_DISTRIBUTION`. `check_known` refuses such an image.
 
     >>> from energycomp.testing import labels_model, planted
     >>> model = labels_model(3, counts=(1, 2))  # which of three labels an image shows
@@ -106,10 +108,11 @@ def infer(
     """
     if _are_several(image):
         search = {"solver": solver, "count": count, "candidates": candidates, "attributes": attributes}
-        with display(show=progress), working("energycomp: reading ..."):
+        with display(show=progress):
             return list(infer_many(image, model, last=last, prior=prior, seed=_seed_of(generator), **search))
-    with display(show=progress), working("energycomp: reading ..."):
-        model = model_of(model)
+    with display(show=progress):
+        with working("energycomp: loading ..."):
+            model = model_of(model)
         return Search(solver, count, candidates, attributes, prior, last).read(model.given(image), model, generator)
 
 

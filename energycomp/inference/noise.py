@@ -78,7 +78,7 @@ def draw_bank(
         got = f"got {draws} draws over timesteps [{low}, {high})"
         raise InputError(f"{got}; expected at least 1 draw and 0 <= low < high <= {T}; choose them so")
     if gamma is not None and not (is_number(gamma) and gamma > 0):
-        raise InputError(f"got gamma={gamma!r}; expected a number above 0, or None for weights of 1; change it")
+        raise InputError(f"got gamma={gamma!r}; expected a number above 0, or None for weights of 1")
     device = generator.device if generator is not None else torch.device("cpu")
     # One timestep in each stratum, in order: `standard_error` takes neighbours for neighbours
     timestep, order = stratified_timesteps(draws, low, high, generator=generator).sort()

@@ -287,6 +287,17 @@ class Problem:
                 parts.append((rest.square() - left.square()).mean(0))
         return left, torch.stack(parts)
 
+    def unexplained(self, bank: NoiseBank) -> Tensor:
+        """What the unconditional prediction does not explain of each draw, (S, C, H, W). Costs S rows.
+
+        >>> from energycomp.testing import tiny_model
+        >>> problem = make_problem(torch.zeros(1, 3, 16, 16), tiny_model())
+        >>> problem.unexplained(problem.draw(4, 0)).shape
+        torch.Size([4, 3, 16, 16])
+        """
+        with torch.no_grad():
+            return self._predicted.residuals_of_null(bank)
+
     @property
     def has_baseline(self) -> bool:
         """Whether the model has an unconditional prediction."""

@@ -17,11 +17,14 @@ from energycomp.inference.attributes import read_attributes
 from energycomp.inference.judge import judge, measured
 from energycomp.inference.problem import Problem, make_problem
 from energycomp.inference.refine import refine_numbers
+from energycomp.inference.screen import unknown_by
 from energycomp.inference.solution import Solution
 from energycomp.inference.solver import ReadsLast, SearchInterrupted, Solver
 from energycomp.inference.view import view_of
+from energycomp.models.defaults import TAILS
 from energycomp.models.model import Model
 from energycomp.plugins.registry import object_of
+from energycomp.progress import following
 from energycomp.seeds import as_generator
 
 
@@ -91,10 +94,16 @@ class Search:
         )  # fmt: skip
         problem.check(solver.needs, type(solver).__name__)
 
+        # An image of another kind is searched, too, since only a warning can be switched off
+        is_unknown = unknown_by(problem, model) is not None
+        if is_unknown:
+            _warn(f"{model.name} does not know images of this kind", 4)
+
         # Search. An answer that Ctrl-C leaves behind is described only if somebody wants it.
-        described = partial(self._described, problem, model, image, solver, reader, generator)
+        described = partial(self._described, problem, model, image, solver, reader, generator, is_unknown)
         try:
-            solution = solver.solve(problem, generator=generator)
+            with following("reading", lambda: problem.rows, unit="network evaluation"):
+                solution = solver.solve(problem, generator=generator)
         except SearchInterrupted as stop:
             finish = stop.finish
             raise SearchInterrupted(lambda: described(finish())) from stop
@@ -108,6 +117,7 @@ class Search:
         solver: Solver,
         reader: ReadsLast | None,
         generator: torch.Generator,
+        is_unknown: bool,
         solution: Solution,
     ) -> Solution:
         """The answer of a solver with its words, what is read last, and how well it fits."""
@@ -135,18 +145,16 @@ class Search:
         # Judge the answer on draws that did not select it.
         found = measured(solution, problem, generator)
         judgement = judge(solution, problem, model, image, found)
+        if is_unknown:
+            judgement = attrs.evolve(judgement, typicality=TAILS[-1], missing=None)
         if is_other:  # the solver has measured an answer whose words were open
             solution = attrs.evolve(solution, **found.of_answer())
 
         # Describe it in the words of the conditioner, and say if it is not to be trusted.
         view = view_of(model, solution.conditions, image=image, runner_up=solution.runner_up)
-        if judgement.out_of_distribution:
-            warnings.warn(
-                f"the answer leaves an error that about {judgement.typicality:.1%} of held-out images with "
-                f"{solution.count} components reach: the image is out of distribution, do not trust the answer",
-                OutOfDistributionWarning,
-                stacklevel=5,  # the caller of `infer`
-            )
+        if judgement.out_of_distribution and not is_unknown:
+            share = f"{judgement.typicality:.1%} of held-out images with {solution.count} components"
+            _warn(f"the answer leaves an error that about {share} reach", 5)
         return attrs.evolve(solution, judgement=judgement, view=view, form=None, rows=problem.rows)
 
     def _last(self, model: Model) -> ReadsLast | None:
@@ -159,6 +167,12 @@ class Search:
             got = f"got last=True with {model.name} and attributes={self.attributes}"
             raise InputError(f"{got}; expected a model with turns, and attributes=True; leave it out")
         return own
+
+
+def _warn(reason: str, stacklevel: int) -> None:
+    """Warns the caller of `infer`, so many frames above."""
+    text = f"{reason}: the image is out of distribution, do not trust the answer"
+    warnings.warn(text, OutOfDistributionWarning, stacklevel=stacklevel + 1)
 
 
 def _check_gradients(model: Model) -> None:

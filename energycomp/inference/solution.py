@@ -187,9 +187,11 @@ class Solution:
     def warnings(self) -> tuple[str, ...]:
         """Reasons not to trust the answer, one sentence each; none does not mean that it is right."""
         found = list(self.judgement.warnings)
+        if self.out_of_distribution:  # then no count is right
+            return tuple(found)
         if self.at_count_limit:
             end = "at the end of the range that was searched"
-            found.append(f"the count {self.count} is {end}; search a larger range (count=)")
+            found.append(f"the count {self.count} is {end}; search a larger range of counts")
         if self.unsupported:
             numbers = ", ".join(str(k + 1) for k in self.unsupported)
             found.append(f"the error does not rise without component {numbers}; the image may hold fewer")

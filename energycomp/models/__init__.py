@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         TAILS as TAILS,
         Calibration as Calibration,
         Defaults as Defaults,
+        background_error as background_error,
         log_errors as log_errors,
     )
     from energycomp.models.folder import before_weights as before_weights

@@ -108,7 +108,7 @@ def adopt(
     conditions, kind, named = _conditioner(classes, values, conditioner, name)
     row = null.tolist() if isinstance(null, Tensor) else null
     if kind == "classes" and not isinstance(row, Integral | None):
-        raise InputError(f"got null={row!r:.80} for a network of classes; expected a label, a whole number; change it")
+        raise InputError(f"got null={row!r:.80} for a network of classes; expected a label, a whole number")
     # What it predicts of which process, and what it is told
     clock = clock or _usual_clock(predicts, made)
     _check_prediction(predicts, clock, made, process)
@@ -205,7 +205,7 @@ def _checked(
         ("defaults", defaults.keys() <= known, sorted(defaults.keys() - known), "such as counts= or draws="),
     ):
         if not legal:
-            raise InputError(f"got {what}={got!r:.80}; expected {expected}; change it")
+            raise InputError(f"got {what}={got!r:.80}; expected {expected}")
     return shape
 
 

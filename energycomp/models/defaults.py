@@ -16,6 +16,7 @@ from energycomp.errors import InputError
 from energycomp.fields import FLAG, MOST, TEXT, is_number, is_whole, legal, number, one_of, whole
 
 WINDOW = 8  # the spatial maximum is taken over squares of a side of 1/8 of the image
+BACKGROUND = 0.1  # share of an image that is background at least: `background_error` is that of its best explained part
 TAILS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)  # whose scores are stored
 
 
@@ -28,11 +29,33 @@ def log_errors(residuals: Tensor) -> Tensor:
     >>> log_errors(torch.ones(4, 3, 8, 8)).exp().tolist()
     [192.0..., 3.0...]
     """
-    planes = residuals if residuals.ndim == 4 else residuals.flatten(1)[:, None, None]  # of other data, (S, 1, 1, D)
-    each = widen(planes.detach()).square().sum(1).mean(0)  # (H, W)
+    each = _error_map(residuals)
     side = max(1, min(each.shape) // WINDOW)
     peak = torch.nn.functional.avg_pool2d(each[None, None], side, stride=1).max() * side**2
     return torch.stack([each.sum(), peak]).clamp(min=torch.finfo(torch.float64).tiny).log().cpu()
+
+
+def background_error(residuals: Tensor) -> float:
+    """The logarithm of the error that the best explained tenth of an image has, per square of a sixteenth of its side.
+
+    Of the unconditional prediction it hardly depends on what the image shows: components cover less than the rest.
+
+    Args:
+        residuals: (S, C, H, W), scaled as of `log_errors`.
+
+    >>> round(background_error(torch.ones(4, 3, 32, 32)), 3)  # log 3, of three channels
+    1.099
+    """
+    each = _error_map(residuals)
+    side = max(1, min(each.shape) // (2 * WINDOW))
+    squares = torch.nn.functional.avg_pool2d(each[None, None], side, stride=side)
+    return float(squares.flatten().quantile(BACKGROUND).clamp(min=torch.finfo(torch.float64).tiny).log())
+
+
+def _error_map(residuals: Tensor) -> Tensor:
+    """The mean squared residual of each pixel, (H, W), float64."""
+    planes = residuals if residuals.ndim == 4 else residuals.flatten(1)[:, None, None]  # of other data, (S, 1, 1, D)
+    return widen(planes.detach()).square().sum(1).mean(0)
 
 
 def _counts(value: Any) -> tuple[int, ...]:
@@ -61,6 +84,8 @@ class Calibration:
         images: how many images these are.
         sure: two weights, by which the posterior of an answer becomes the probability that it is right, see
             `energycomp.inference.judge`; None where they were not fitted.
+        background: mean and standard deviation of the `background_error` that the unconditional prediction leaves,
+            by which an image of another kind is refused before it is searched; None where it was not measured.
 
     Raises:
         InputError: numbers that do not belong together.
@@ -77,6 +102,7 @@ class Calibration:
     scores: tuple[float, ...] = attrs.field(converter=_numbers)
     images: int
     sure: tuple[float, ...] | None = attrs.field(default=None, converter=_optional_numbers)
+    background: tuple[float, ...] | None = attrs.field(default=None, converter=_optional_numbers)
 
     def __attrs_post_init__(self) -> None:
         pairs = [*self.mean, *self.std]
@@ -84,7 +110,9 @@ class Calibration:
         rows = {len(self.counts), len(self.mean), len(self.std)}
         fits = len(rows) == 1 and len(self.counts) > 0 and len(self.scores) == len(TAILS)
         legal = all(len(pair) == 2 for pair in pairs) and all(map(math.isfinite, numbers))
-        fitted = self.sure is None or (len(self.sure) == 2 and all(map(math.isfinite, self.sure)))
+        fitted = all(
+            two is None or (len(two) == 2 and all(map(math.isfinite, two))) for two in (self.sure, self.background)
+        )
         if not (fits and legal and fitted and all(n > 0 for pair in self.std for n in pair) and self.images > 0):
             raise InputError(
                 f"got a calibration of the counts {self.counts} with {len(self.mean)} means, {len(self.std)} "
@@ -130,7 +158,7 @@ def _pair(value: Any) -> Any:
 
 def _calibration(value: Any) -> Any:
     fields = {field.name for field in attrs.fields(Calibration)}
-    return Calibration(**value) if isinstance(value, dict) and set(value) | {"sure"} == fields else value
+    return Calibration(**value) if isinstance(value, dict) and set(value) | {"sure", "background"} == fields else value
 
 
 def _is_range(value: Any, legal: Callable[[Any], bool]) -> bool:

@@ -212,7 +212,7 @@ def interval(scale: float = SCALE, *, start: float = 0.2, stop: float = 0.8) -> 
     """
     scale = scalar(scale)
     if not is_number(scale):
-        raise InputError(f"got scale={scale!r}; expected a finite number; change it")
+        raise InputError(f"got scale={scale!r}; expected a finite number")
     return ClassifierFree(1.0 + (scale - 1.0) * during(start, stop))
 
 
@@ -267,7 +267,7 @@ def made_guidance(guidance: Any, scale: float | None = None) -> Guidance | Linea
     known = ", ".join(names("guidances"))
     raise InputError(
         f"got an object of {type(guidance).__name__} as guidance; expected one of the registered names {known}, an "
-        "object with `guide`, or a guider of diffusers over pred_cond and pred_uncond; change it"
+        "object with `guide`, or a guider of diffusers over pred_cond and pred_uncond"
     )
 
 

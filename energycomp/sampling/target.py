@@ -252,7 +252,7 @@ class Target:
         """
         T = len(self.noised_space.alphas_cumprod)
         if not 1 <= num_inference_steps <= T:
-            raise InputError(f"got num_inference_steps={num_inference_steps}; expected 1 to {T}; change it")
+            raise InputError(f"got num_inference_steps={num_inference_steps}; expected 1 to {T}")
         return trailing_timesteps(T, num_inference_steps).to(self.device, torch.float32)
 
     def levels(self, num_inference_steps: int) -> list[Level]:

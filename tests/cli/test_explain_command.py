@@ -8,18 +8,19 @@ import pytest
 import torch
 from PIL import Image
 
+from energycomp import plugins
 from energycomp.models import Model
 from energycomp.testing import bumps_model, planted, stripes_model
 
 
-def prepared(model: Model, values: Any, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr("energycomp.models.load", lambda *_, **__: model)
+def prepared(model: Model, values: Any, folder: Path) -> None:
+    plugins.register("models", model.name, lambda **_: model)
     image = torch.full((1, 3, 16, 16), 0.6) if values is None else planted(model, values)
     model.decode(image)[0].save(folder / "scene.png")
 
 
 def test_a_reading_and_given_components(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    prepared(bumps_model(solver="pursuit"), torch.tensor([[0.2, 0.3], [0.7, 0.8]]), monkeypatch, tmp_path)
+    prepared(bumps_model(solver="pursuit"), torch.tensor([[0.2, 0.3], [0.7, 0.8]]), tmp_path)
     code, out, _ = run("explain", "bumps", "scene.png", "-o", "read.png", "--count", 2)
     assert (code, out.splitlines()[-1]) == (0, "read.png")
     assert "share" in out
@@ -36,7 +37,7 @@ def test_a_reading_and_given_components(run: Any, monkeypatch: pytest.MonkeyPatc
 def test_shares_of_an_image_that_the_model_does_not_know(
     run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    prepared(bumps_model(solver="pursuit"), torch.tensor([[0.2, 0.3]]), monkeypatch, tmp_path)
+    prepared(bumps_model(solver="pursuit"), torch.tensor([[0.2, 0.3]]), tmp_path)
     monkeypatch.setattr("energycomp.inference.Judgement.trusted", False)
     given = ("explain", "bumps", "scene.png", "--component", "0.2,0.3")
     _, out, _ = run(*given)
@@ -50,7 +51,7 @@ def test_shares_of_an_image_that_the_model_does_not_know(
 
 
 def test_parts_of_a_model_that_decomposes(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    prepared(stripes_model(parts=2), None, monkeypatch, tmp_path)
+    prepared(stripes_model(parts=2), None, tmp_path)
     code, out, _ = run("explain", "stripes", "scene.png", "--json")
     assert code == 0
     assert len(json.loads(out)["maps"]) == 2
@@ -67,7 +68,7 @@ def test_parts_of_a_model_that_decomposes(run: Any, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_what_is_refused(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, error: str) -> None:
-    prepared(bumps_model(solver="pursuit"), torch.tensor([[0.2, 0.3]]), monkeypatch, tmp_path)
+    prepared(bumps_model(solver="pursuit"), torch.tensor([[0.2, 0.3]]), tmp_path)
     code, out, err = run("explain", "bumps", *command.split())
     assert (code, out) == (2, "")
     assert error in err

@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from energycomp import cli
-from energycomp.cli.files import image_files
+from energycomp.cli.files import check_png, image_files
 from energycomp.errors import InputError
 from energycomp.images import cell, save_image
 
@@ -51,9 +51,23 @@ def test_what_is_loaded_is_said_before_torch_is_imported() -> None:
         "import os, sys, typer\nfrom energycomp.cli import main\n"
         "said = typer.echo\n"
         "def echo(text, **options):\n    said(f'{text} {\"torch\" in sys.modules}', **options); os._exit(0)\n"
-        "typer.echo = echo\nsys.argv = ['energycomp', 'sample', 'no-such-model']\nmain()"
+        "typer.echo = echo\nsys.argv = ['energycomp', 'sample', 'clevr']\nmain()"
     )
-    assert in_a_process(code)[2] == "energycomp: loading no-such-model ... False\n"
+    assert in_a_process(code)[2] == "energycomp: loading clevr ... False\n"
+
+
+def test_a_model_that_is_not_there_and_list_are_answered_without_torch() -> None:
+    for words, said in (
+        (["sample", "clever"], "energycomp: No model is named 'clever'. Did you mean 'clevr'?"),
+        (["list"], "energycomp: No command is named 'list'. `energycomp plugins` lists models and all else."),
+    ):
+        code = (
+            f"import sys\nfrom energycomp.cli import main\nsys.argv = ['energycomp', *{words}]\n"
+            "try:\n    main()\nfinally:\n    print('torch' in sys.modules)"
+        )
+        status, out, err = in_a_process(code)
+        assert (status, out) == (2, "False\n")
+        assert err.startswith(said)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
@@ -86,3 +100,9 @@ def test_ctrl_c_during_an_import_waits_for_its_end(tmp_path: Path) -> None:
 def test_shells_complete_commands_and_a_latent_has_three_digits() -> None:
     assert "--install-completion" in CliRunner().invoke(cli.app, ["--help"]).output
     assert cell([0.123456789, -2.0, 31415.9]) == "0.123, -2, 3.14e+04"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux has such a folder")
+def test_a_folder_that_takes_no_file_is_refused_before_any_work() -> None:
+    with pytest.raises(InputError, match=r"got -o /proc/x\.png; expected a PNG file in a folder that can be written"):
+        check_png(Path("/proc/x.png"))

@@ -304,15 +304,56 @@ def test_a_writer_that_is_none_or_fails_loses_nothing(infer: Run, calls: Calls) 
     assert not Path("found.json").exists()
 
 
-def test_infer_warns_of_foreign_pictures(infer: Run, fake_infer: Callable[..., Calls]) -> None:
-    fake_infer(foreign=True)
-    code, out, err = infer(B / "one.png", "--json")
-    assert code == 0
+def test_infer_refuses_foreign_pictures(infer: Run, fake_infer: Callable[..., Calls]) -> None:
+    calls = fake_infer(foreign=True)
+    code, out, err = infer(B / "one.png", "-o", "out")
+    said = (
+        "pictures/b/one.png: got an image of a kind that tiny does not know: about 0.1% of held-out images leave such"
+    )
+    assert (code, out) == (3, "")
+    assert f"energycomp: {said}" in err
+    assert "--anyway reads it" in err
+    assert names("out") == {"results.jsonl"}
+    assert lines("out/results.jsonl") == []
+    # With --anyway it is read, and kept; without it what was kept is refused
+    code, out, err = infer(B / "one.png", "-o", "out", "--anyway")
+    assert (code, "1 object, not trusted" in out, len(calls)) == (0, True, 2)
     assert "b/one.png: the image is out of distribution" in err
-    record = json.loads(out)
-    assert (record["out_of_distribution"], record["trusted"]) == (True, False)
-    assert record["objects"][0]["gain"] == 2.5
-    _, out, _ = infer(B / "one.png")
-    assert "1 object, not trusted" in out
     assert "2.5" not in out  # what judges the object; where it is stays
     assert "0.25" in out
+    assert infer(B / "one.png", "-o", "out")[:2] == (3, "")
+    assert len(calls) == 2
+
+
+def test_the_exit_code_of_several_says_what_was_refused(infer: Run, fake_infer: Callable[..., Calls]) -> None:
+    fake_infer(foreign=True)
+    code, out, err = infer(A, "--json")
+    assert (code, "energycomp: 2 of 2 images are of a kind that" in err) == (3, True)
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [(record["out_of_distribution"], "objects" in record) for record in records] == [(True, False)] * 2
+    Path("broken.png").write_bytes(b"no image")
+    assert infer(A, "broken.png")[0] == 1
+    code, out, _ = infer(A, "--json", "--anyway")
+    assert code == 0
+    record = json.loads(out.splitlines()[0])
+    assert (record["out_of_distribution"], record["trusted"]) == (True, False)
+    assert record["objects"][0]["gain"] == 2.5
+
+
+def test_files_are_looked_at_before_the_model_is_loaded(
+    run: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch, infer: Run, calls: Calls
+) -> None:
+    Path("page.png").write_text("no image")
+    Path("notes.txt").write_text("no image")
+    with monkeypatch.context() as patch:
+        patch.setattr("energycomp.cli.options.load_model", None)
+        patch.setattr("energycomp.cli.image_reader.load_model", None)
+        for file in ("page.png", "notes.txt"):
+            code, _, err = run("infer", "clevr", file)
+            assert (code, "loading" in err) == (2, False)
+            assert f"got {file}, which cannot be decoded (cannot identify image file)" in err
+            assert "the formats are PNG, JPEG, WEBP, BMP, GIF, TIFF, PPM, and MP4 with energycomp[mp4]" in err
+    for name in ("notes.txt", "data.json"):
+        (A / name).write_text("no image")
+    code, _, err = infer(A)
+    assert (code, "energycomp: 2 files of other formats were left out" in err) == (0, True)

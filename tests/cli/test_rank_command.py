@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energycomp import Composer, rank as ranked
+from energycomp import Composer, plugins, rank as ranked
 from energycomp.models import Model
 from energycomp.testing import bumps_model, planted
 
@@ -22,7 +22,7 @@ NAMES = ["bumps(0.2, 0.3)", "bumps(0.7, 0.8)"]
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Model:
     model = bumps_model(num_inference_steps=3)
-    monkeypatch.setattr("energycomp.models.load", lambda *_, **__: model)
+    plugins.register("models", "bumps", lambda **_: model)
     return model
 
 

@@ -105,7 +105,7 @@ REFUSED = {
         "the address https://a.org/b.png; expected a file",
     ),
     "edit: missing": ("edit MODEL nothing.png --remove 1", "nothing.png, which is no file"),
-    "edit: object": ("edit MODEL picture.png --remove 9 --count 1", "got object 9 of an image in which 1 were found"),
+    "edit: object": ("edit MODEL picture.png --remove 9 --count 1", "got object 9 of an image in which at most 1"),
     "edit: object 0": ("edit MODEL picture.png --remove 0 --count 0", "expected one of none"),
     "edit: move without place": ("edit MODEL picture.png --move 2", "an object's number and its new value"),
     "edit: move to words": ("edit MODEL picture.png --move 1:left,top", "got --move 'left,top'"),

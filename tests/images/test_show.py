@@ -202,7 +202,7 @@ BARE: dict[str, Solution] = {
     ),
     "labels": Solution(torch.tensor([3, 1]), 2, 1.0, 0.1, 7, probability=torch.tensor([0.5, 0.25])),
     "all warnings": answer(
-        component_gain=torch.tensor([-1.0, 1.0]), judgement=Judgement(typicality=0.001, at_count_limit=True)
+        component_gain=torch.tensor([-1.0, 1.0]), judgement=Judgement(missing=(0.5, 0.5), at_count_limit=True)
     ),
     "another view": answer(view=View(None, ({"x": 0.5, "y": 0.5},))),
     "no certainty": answer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from itertools import islice
@@ -13,6 +14,7 @@ import attrs
 import typer
 
 from energycomp.cli import (
+    Anyway,
     Count,
     Format,
     ImageReader,
@@ -21,11 +23,13 @@ from energycomp.cli import (
     Redraw,
     Run,
     SolverName,
+    exit_code,
     kept_in,
     loading,
     parse_count,
     parse_options,
     printer,
+    report_refused,
 )
 from energycomp.errors import InputError
 from energycomp_batch.cluster import Address, Concurrency, Engine, cluster_of
@@ -88,6 +92,7 @@ def batch(
         int | None,
         typer.Option(min=1, help="Images per Parquet file of --engine ray.", show_default="200, less in a short run"),
     ] = None,
+    anyway: Anyway = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Print nothing per image, except for unreadable ones.")
     ] = False,
@@ -118,19 +123,22 @@ def batch(
     inputs = _inputs(images, output, parts, column)
     device = local_device(run.device) if ray is None else run.device
     options = parse_options(run.option)
-    reader = ImageReader(model, device, options, solver, parse_count(count), run.seed, output.folder, redraw)
+    reader = ImageReader(
+        model, device, options, solver, parse_count(count), run.seed, output.folder, redraw, anyway=anyway
+    )
     if parts is not None:
-        failed = _to_parts(_events(inputs, reader, parts, own, workers, ray, quiet), parts, run.as_json, quiet)
+        counts = _to_parts(_events(inputs, reader, parts, own, workers, ray, quiet), parts, run.as_json, quiet)
     else:
-        failed = _to_lines(inputs, reader, output, own, workers, printed, quiet)
-    if failed and not own.launched:  # a launcher ends the other processes
-        raise typer.Exit(1)
+        counts = _to_lines(inputs, reader, output, own, workers, printed, quiet)
+        report_refused(counts, counts["shown"], model)
+    if (code := exit_code(counts)) and not own.launched:  # a launcher ends the other processes
+        raise typer.Exit(code)
 
 
 def _to_lines(
     inputs: Inputs, reader: ImageReader, output: Output, own: Shard, workers: int | None, printed: Show, quiet: bool
-) -> int:
-    """Reads and prints the images, keeps their answers in a file of JSON lines, and returns how many failed."""
+) -> Counter[str]:
+    """Reads and prints the images, keeps their answers in a file of JSON lines, and counts those that failed."""
     own_file = output.lines and output.lines.with_name(own.file(output.lines.name))
     of_a_shard = output.table is not None and own.total > 1  # the table is made of all shards
     with (
@@ -146,14 +154,12 @@ def _to_lines(
                 printed(str(item), record)
 
         counts = Images(inputs, own, reader, kept, show).read(run)
-    if counts["failed"]:
-        typer.echo(f"energycomp: {counts['failed']} of {counts['shown']} images could not be read", err=True)
     if own.total > 1:
         said = f"energycomp: read {counts['shown']} of {counts['total']} images, shard {own}"
         if output.lines is not None:
             said += f". Once all shards have ended, the same command without --shard completes {output}"
         typer.echo(said, err=True)
-    return counts["failed"]
+    return counts
 
 
 def _events(
@@ -173,12 +179,12 @@ def _events(
             yield parts.answered(items, run)
 
 
-def _to_parts(events: Iterator[dict[str, Any]], folder: Any, as_json: bool, quiet: bool) -> int:
-    """Prints a line for each part; returns how many images failed."""
-    total = failed = 0
+def _to_parts(events: Iterator[dict[str, Any]], folder: Any, as_json: bool, quiet: bool) -> Counter[str]:
+    """Prints a line for each part, and counts the images that failed."""
+    counts = Counter[str]()
     for event in events:
-        total += event["images"]
-        failed += len(event["failed"])
+        counts["shown"] += event["images"]
+        counts.update("unknown" if "out_of_distribution" in record else "failed" for record in event["failed"])
         for record in event["failed"]:
             typer.echo(f"energycomp: {record['failed']}", err=True)
         if as_json:
@@ -186,8 +192,10 @@ def _to_parts(events: Iterator[dict[str, Any]], folder: Any, as_json: bool, quie
         elif not quiet:
             within = f"{folder}/{FAILED}" if len(event["failed"]) == event["images"] else folder
             typer.echo(f"{within}/{event['part']}: {event['images']} images")
-    typer.echo(f"energycomp: read {total} images, of which {failed} could not be read", err=True)
-    return failed
+    refused = f", and {counts['unknown']} are of a kind that the model does not know" if counts["unknown"] else ""
+    read = f"read {counts['shown']} images, of which {counts['failed']} could not be read"
+    typer.echo(f"energycomp: {read}{refused}", err=True)
+    return counts
 
 
 @contextmanager

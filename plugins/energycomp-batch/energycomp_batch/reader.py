@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from energycomp.errors import EnergycompError, InputError
+from energycomp.errors import EnergycompError, InputError, OutOfDistributionError
 from energycomp_batch.parts import COLUMNS, columns_of
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Reader:
     - `sure`, the probability that the answer is right, `fit`, `error`, `stderr`, `p_value` and `typicality` are floats,
       NaN where the answer has none;
     - `trusted` and `out_of_distribution` are bools, the second False where it was not tested and `typicality` is NaN;
+      an image of a kind that the model does not know is not searched;
     - `objects` is a list of objects as JSON text, and `runner_up` the same of the next best answer, or null;
     - `warnings` is text, one line per warning;
     - `failed` is the reason why an image could not be read, or empty. It is no exception, so that one bad image does
@@ -45,6 +46,7 @@ class Reader:
         seed: of the draws of each image.
         device: of the network.
         options: of the model, as `load` takes them.
+        anyway: whether images of a kind that the model does not know are read, too.
 
     Raises:
         InputError: a batch without the column of images, or with a column of the same name as a further one.
@@ -64,6 +66,7 @@ class Reader:
     seed: int = attrs.field(default=0, kw_only=True)
     device: str = attrs.field(default="cpu", kw_only=True)
     options: Mapping[str, Any] = attrs.field(factory=dict, kw_only=True)
+    anyway: bool = attrs.field(default=False, kw_only=True)
     _loaded: Model | None = attrs.field(default=None, init=False, repr=False)
     _process: int | None = attrs.field(factory=os.getpid, init=False, repr=False)
 
@@ -108,20 +111,27 @@ class Reader:
         """The further columns of one image, in any form that a column may have."""
         import torch
 
-        from energycomp.inference import OutOfDistributionWarning, infer
+        from energycomp.inference import OutOfDistributionWarning, check_known, check_trusted, infer
 
         try:
+            opened = _opened(image)
+            if not self.anyway:
+                check_known(opened, self.load())
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", OutOfDistributionWarning)  # it is in the answer
                 solution = infer(
-                    _opened(image),
+                    opened,
                     self.load(),
                     solver=self.solver,
                     count=self.count,
                     generator=torch.Generator().manual_seed(self.seed),
                     progress=False,
                 )
+            if not self.anyway:
+                check_trusted(solution, self.load())
             return columns_of(solution.record())
+        except OutOfDistributionError as error:
+            return columns_of({"failed": str(error), "out_of_distribution": True})
         except EnergycompError as error:
             return columns_of({"failed": str(error)})
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from energycomp.errors import InputError
+from energycomp.cli import failure
+from energycomp.errors import InputError, OutOfDistributionError
 from energycomp.progress import counting
 from energycomp_batch.pool import LostError
 
@@ -44,13 +45,13 @@ def reading(reader: ImageReader) -> Callable[[ReadTask], dict[str, Any]]:
 
 
 def read(reader: ImageReader, model: Model, task: ReadTask) -> dict[str, Any]:
-    """The record of an image, after its files are written; one with `failed` where it cannot be opened."""
+    """The record of an image, after its files are written; one with `failed` where it is refused."""
     try:
         image = task.item.open()
+        if task.known is None:
+            return reader.read(model, image, task.head, task.name)
     except InputError as error:
-        return {"image": str(task), "failed": str(error)}
-    if task.known is None:
-        return reader.read(model, image, task.head, task.name)
+        return failure(str(task), error)
     reader.redrawn(model, image, task.known)
     return task.known
 
@@ -69,7 +70,9 @@ class Images:
     reader: ImageReader
     kept: Kept | None  # the known answers, and what keeps the others
     show: Callable[[Item, dict[str, Any]], object]  # called with each image and its record
-    counts: Counter[str] = attrs.field(factory=Counter, init=False)  # `total` over all shards, `shown` and `failed`
+    counts: Counter[str] = attrs.field(
+        factory=Counter, init=False
+    )  # `total` over all shards, `shown`, `failed` and `unknown`
     _waiting: dict[int, tuple[Item, dict[str, Any]]] = attrs.field(factory=dict, init=False)  # after one in work
 
     def read(self, run: ReadAll) -> Counter[str]:
@@ -99,6 +102,8 @@ class Images:
             if self.kept is not None and item.problem is None:
                 head = item.head(self.kept.settings)
                 known = self.kept.known(head)
+                if known is not None and known.get("out_of_distribution") and not self.reader.anyway:
+                    known = None  # kept by a run with --anyway
             if known is None or self.reader.lacks(known):
                 yield ReadTask(index, item, head, item.file_name(names.get(item.source, item.source.stem)), known)
             else:
@@ -107,9 +112,10 @@ class Images:
     def _put(self, index: int, item: Item, record: dict[str, Any], bar: Bar) -> None:
         """Shows the record of an image, once those of all images before it are shown."""
         if "failed" in record:
+            is_unknown = "out_of_distribution" in record
             if self.inputs.single:
-                raise InputError(record["failed"])
-            self.counts["failed"] += 1
+                raise (OutOfDistributionError if is_unknown else InputError)(record["failed"])
+            self.counts["unknown" if is_unknown else "failed"] += 1
         self._waiting[index] = (attrs.evolve(item, content=None), record)
         while (ready := self._waiting.pop(self.counts["shown"], None)) is not None:
             self.show(*ready)

@@ -1,5 +1,6 @@
 """`energycomp batch` on many images: workers, shards, lists, kills and repetitions."""
 
+import csv
 import json
 import os
 import signal
@@ -61,6 +62,18 @@ def test_frames_are_the_images_that_infer_reads(run: Run, model: Path, fake_infe
     Path("broken.gif").write_bytes(b"GIF89a, and nothing else")
     code, _, err = run("batch", model, "broken.gif", "clip.gif", "--workers", 1)
     assert (code, "1 of 4 images could not be read" in err) == (1, True)
+
+
+def test_images_of_another_kind_are_refused_one_by_one(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
+    fake_infer(foreign=True)
+    code, out, err = run("batch", model, pictures, "--workers", 1, "-o", "found.csv")
+    assert (code, "3 of 3 images are of a kind that" in err, out) == (3, True, "")
+    with Path("found.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["out_of_distribution"], row["count"]) for row in rows] == [("true", "-1")] * 3
+    assert all("does not know" in row["failed"] for row in rows)
+    code, out, _ = run("batch", model, pictures, "--workers", 1, "--anyway")
+    assert (code, out.count("1 object, not trusted")) == (0, 3)
 
 
 def test_shards_are_merged_to_the_results_of_one_process(

@@ -17,7 +17,7 @@ from PIL import Image
 from energycomp.errors import InputError
 from energycomp.images import to_output
 from energycomp.inference import infer
-from energycomp.models import save_pretrained
+from energycomp.models import Calibration, save_pretrained
 from energycomp.testing import bumps_model, planted, tiny_model
 from energycomp_batch import Reader
 
@@ -66,6 +66,16 @@ def test_a_bad_image_is_a_reason_and_no_exception(reader: Reader, bad: Any) -> N
     assert {name: type(values[0]) for name, values in found.items() if name != "image"} == {
         name: type(values[1]) for name, values in found.items() if name != "image"
     }
+
+
+def test_an_image_of_another_kind_is_not_searched_and_a_column_says_so() -> None:
+    known = Calibration((1,), mean=((0.0, 0.0),), std=((9.0, 9.0),), scores=(9.0,) * 9, images=99, background=(-12, 2))
+    model = bumps_model(solver="pursuit", calibration=known)
+    noise = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    found = Reader(model)({"image": [picture(PLACES[0]), noise]})
+    assert (found["out_of_distribution"], found["count"]) == ([False, True], [1, -1])
+    assert "a kind that bumps does not know" in found["failed"][1]
+    assert Reader(model, count=(0, 1), anyway=True)({"image": [noise]})["failed"] == [""]
 
 
 def test_columns_that_do_not_fit_are_refused(reader: Reader) -> None:

@@ -29,7 +29,7 @@ def canvas_of(model: Model, size: tuple[int, int]) -> Canvas:
     if any(side < most or side % step for side, most in zip(size, least, strict=True)):
         got = f"got a canvas of {size[1]}x{size[0]} px for {model.name} of {least[1]}x{least[0]} px"
         steps = f", in steps of {step} px" if step > 1 else ""
-        raise InputError(f"{got}; expected at least that size{steps}; change it")
+        raise InputError(f"{got}; expected at least that size{steps}")
     if size[0] * size[1] > MOST:
         raise InputError(f"got a canvas of {size[1]}x{size[0]} px; expected at most {MOST:,} pixels; make it smaller")
     height, width = (side // step for side in size)

@@ -73,7 +73,7 @@ def turn_code(turn: Any, shape: Any, known: bool) -> int:
     except ValueError:
         degrees = None
     if not is_number(degrees) or abs(degrees) > WHOLE:
-        raise InputError(f"got turn={turn!r}; expected degrees from -{WHOLE} to {WHOLE}, such as 30; change it")
+        raise InputError(f"got turn={turn!r}; expected degrees from -{WHOLE} to {WHOLE}, such as 30")
     if shape != "cube":
         got = f"got turn={turn!r} with {f'shape={shape!r}' if shape else 'no shape'}"
         raise InputError(f"{got}; expected shape='cube', since cubes alone have a turn; leave the turn out")
@@ -90,7 +90,7 @@ def code_of(name: str, word: Any) -> int:
     if word is None:
         return 0
     if word not in ATTRIBUTES[name]:
-        raise InputError(f"got the {name} {word!r}; expected one of {', '.join(ATTRIBUTES[name])}; change it")
+        raise InputError(f"got the {name} {word!r}; expected one of {', '.join(ATTRIBUTES[name])}")
     return ATTRIBUTES[name].index(word) + 1
 
 
@@ -101,7 +101,7 @@ def _attribute_of(word: str, described: str) -> str | None:
     for name, words in ATTRIBUTES.items():
         if word in words:
             return name
-    raise InputError(f"got the word {word!r}; expected {', '.join(KNOWN)}; change it.{_hint(word, described)}")
+    raise InputError(f"got the word {word!r}; expected {', '.join(KNOWN)}.{_hint(word, described)}")
 
 
 def _hint(word: str, described: str) -> str:

@@ -85,4 +85,4 @@ def convolutions(
 
 def check_size(size: int, multiple: int) -> None:
     if size < 1 or size % multiple:
-        raise InputError(f"got sample_size {size}; expected a multiple of {multiple}; change it")
+        raise InputError(f"got sample_size {size}; expected a multiple of {multiple}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,6 +95,7 @@ def edit(
     changes = {k: _words(text) for k, text in _numbered(change, "--set", "its words, such as 2:color=red").items()}
     if not (moves or changes or remove or add):
         raise InputError("got nothing to change; expected --move, --set, --remove or --add, such as --remove 1")
+    picture = read_image(image, written=True)
     with loading(model):
         import torch
 
@@ -103,10 +105,16 @@ def edit(
         from energycomp_edit import edit as edited_by
 
         known = parse_count(count)
-        picture = read_image(image, written=True)
         chosen = None if solver is None else find("solvers", solver)()
         loaded = run.load(model, searchable=True, reads={"--move": [*moves.values()], "--add": add or []})
     _check_words(changes, loaded)
+    most = max(known) if known is not None else loaded.defaults.counts[1]
+    for number in (*moves, *changes, *(remove or [])):
+        if number > most:
+            raise InputError(
+                f"got object {number} of an image in which at most {most} are looked for; expected a number that "
+                "energycomp infer prints; give --count where there are more"
+            )
     moved = {number: read_text(loaded, text, "--move") for number, text in moves.items()}
     added = [read_text(loaded, text, "--add") for text in add or []]
     generator = torch.Generator().manual_seed(run.seed)
@@ -190,7 +198,11 @@ def _check_words(changes: Mapping[int, Mapping[str, str]], model: Model) -> None
             else:
                 names = ", ".join((*known, *numbers))
                 expected = f"one of {names}" if names else f"none, since {model.name} has no attributes"
-            raise InputError(f"got --set {number}:{name}={word}; expected {expected}; change it")
+            near = get_close_matches(
+                name if name not in (*known, *numbers) else word, [*known, *known.get(name, ())], 1
+            )
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise InputError(f"got --set {number}:{name}={word}; expected {expected}{meant}")
 
 
 def _index(number: int, solution: Solution, model: Model) -> int:

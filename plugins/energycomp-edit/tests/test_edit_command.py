@@ -7,7 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
+
+from energycomp.errors import InputError
+from energycomp.testing import tinted_model
+from energycomp_edit.command import _check_words
 
 Run = Callable[..., tuple[int, str, str]]
 Fake = Callable[..., list[Any]]
@@ -47,3 +52,8 @@ def test_edit_reports_as_json_and_warns_of_foreign_pictures(
     assert 0 < report["repainted"] <= 1
     assert (report["asked"], report["faults"], report["tries"]) == ([], [], 1)
     assert "one.png: the image is out of distribution" in err
+
+
+def test_a_misspelt_attribute_is_answered_with_the_one_that_was_meant() -> None:
+    with pytest.raises(InputError, match=r"got --set 1:tnt=red; expected one of tint.*; did you mean tint\?"):
+        _check_words({1: {"tnt": "red"}}, tinted_model())

@@ -181,9 +181,9 @@ def _spread(source: Any, target: Target, given: Any) -> Spread:
         spread = Spread.of_variance(covariance, shape)
     else:
         expected = f"expected a number, {tuple(shape)} or ({size}, {size})"
-        raise InputError(f"got covariances={tuple(covariance.shape)} for {source!r}; {expected}; change it")
+        raise InputError(f"got covariances={tuple(covariance.shape)} for {source!r}; {expected}")
     if not bool((spread.values.isfinite() & (spread.values > 0)).all()):
-        raise InputError(f"got a covariance of {source!r} that is not positive; expected variances above 0; change it")
+        raise InputError(f"got a covariance of {source!r} that is not positive; expected variances above 0")
     return spread
 
 
@@ -211,7 +211,7 @@ def sets_of(kinds: int, count: Any, *, repeats: bool = True) -> Sets:
     is_legal = isinstance(given, Mapping) and len(given) > 0
     if not is_legal or not all(is_whole(k) and 1 <= k <= MOST and is_number(p) and p > 0 for k, p in given.items()):
         expected = f"expected one of 1 to {MOST}, a range such as (1, 6), or probabilities such as {{1: 0.3, 2: 0.7}}"
-        raise InputError(f"got count={count!r}; {expected}; change it")
+        raise InputError(f"got count={count!r}; {expected}")
     if not repeats and max(given) > kinds:
         got = f"got count={count!r} of {kinds} sources, each at most once"
         raise InputError(f"{got}; expected at most {kinds}; narrow the count, or give repeats=True")

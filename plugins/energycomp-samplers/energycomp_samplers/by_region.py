@@ -171,11 +171,9 @@ def regional(
     """
     given: Any = parts
     if not (isinstance(given, Sequence) and given and all(isinstance(p, Sequence) and len(p) == 2 for p in given)):
-        raise InputError(
-            f"got the parts {parts!r}; expected a list of pairs of a region and a component, at least one; change it"
-        )
+        raise InputError(f"got the parts {parts!r}; expected a list of pairs of a region and a component, at least one")
     if not (is_number(apart_until) and 0.0 <= apart_until <= 1.0):
-        raise InputError(f"got apart_until={apart_until!r}; expected a share of the trajectory in [0, 1]; change it")
+        raise InputError(f"got apart_until={apart_until!r}; expected a share of the trajectory in [0, 1]")
     # sum_k m_k (u + R(C_k)) of components that all see the whole image.
     regions = [_place(where) for where, _ in parts]
     whole = [combine([component], "product") for _, component in parts]

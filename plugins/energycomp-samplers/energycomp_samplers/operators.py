@@ -100,7 +100,7 @@ class Pool:
     def forward(self, z: Tensor) -> Tensor:
         if z.ndim < 3 or z.shape[-1] % self.size or z.shape[-2] % self.size:
             got = f"got blocks of {self.size} x {self.size} for samples of shape {tuple(z.shape[1:])}"
-            raise InputError(f"{got}; expected a size that divides the last two axes; change it")
+            raise InputError(f"{got}; expected a size that divides the last two axes")
         return z.unflatten(-1, (-1, self.size)).unflatten(-3, (-1, self.size)).mean((-3, -1))
 
     def adjoint(self, w: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ def _item(one: Mapping[str, Any]) -> Item:
     weight = one.get("weight", 1.0)
     origin = one.get("origin")
     if not is_number(weight) or abs(weight) > 100:
-        raise InputError(f"got the weight {weight!r}; expected a number between -100 and 100; change it")
+        raise InputError(f"got the weight {weight!r}; expected a number between -100 and 100")
     if origin is not None and (type(origin) is not int or not 0 <= origin < MAX_ITEMS):
         raise InputError(f"got the origin {origin!r}; expected a number of a component; read the image again")
     return Item(one.get("given"), float(weight), bool(one.get("negated")), bool(one.get("either")), origin)

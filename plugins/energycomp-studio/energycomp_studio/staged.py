@@ -263,5 +263,13 @@ def notes(solution: Solution) -> str:
     >>> notes(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, judgement=foreign)).count("<p")
     1
     """
-    said = solution.warnings[:1] if solution.out_of_distribution else solution.warnings
-    return "".join(f"<p class='warning'>{html.escape(note[:1].upper() + note[1:])}.</p>" for note in said)
+    return "".join(map(warned, solution.warnings))
+
+
+def warned(text: str) -> str:
+    """A line that stands out, in HTML.
+
+    >>> warned("got a photo")
+    "<p class='warning'>Got a photo.</p>"
+    """
+    return f"<p class='warning'>{html.escape(text[:1].upper() + text[1:])}.</p>"

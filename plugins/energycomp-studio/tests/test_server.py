@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 import gradio as gr
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -23,6 +24,7 @@ from energycomp import infer, plugins
 from energycomp.errors import InputError
 from energycomp.images import data_url
 from energycomp.inference import Judgement, Solution
+from energycomp.models import Calibration
 from energycomp.progress import progress
 from energycomp.testing import planted, stripes_model, tinted_model
 from energycomp_lab.checks import check_plugin
@@ -371,6 +373,26 @@ def test_reading_reports_on_the_way_and_answers_as_infer_does() -> None:
     assert [one["tint"] for one in found.described] == ["red", "blue"]
     foreign = attrs.evolve(found, solution=attrs.evolve(found.solution, judgement=Judgement(typicality=0.001)))
     assert [(one["sure"], one["gain"]) for one in found_in(foreign, model)] == [({}, None), ({}, None)]
+
+
+def test_a_photo_is_shown_with_the_reason_and_no_cards() -> None:
+    known = Calibration((1,), mean=((0.0, 0.0),), std=((9.0, 9.0),), scores=(9.0,) * 9, images=99, background=(-12, 2))
+    own, tab = opened(_Read, calibration=known, solver="pursuit")
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8))
+    updates = list(own.take(data_url(noise), "tinted", 0, tab))
+    assert any(update[0].get("picture", "").startswith("data:") for update in updates)
+    scene, said = updates[-1][4]
+    assert (scene["value"]["items"], scene["found"], scene["status"]) == ([], [], "not read by tinted")
+    assert "Got an image of a kind that tinted does not know" in said
+    assert updates[-1][3] == []  # nothing to ask about, or to repaint
+
+
+def test_a_file_that_is_no_image_takes_the_old_one_away() -> None:
+    own, tab = opened(_Read)
+    ((scene, said, searched, history, *_),) = own.take("data:text/plain;base64,aGVsbG8=", "tinted", 0, tab)
+    assert (scene["picture"], scene["value"]["items"], scene["found"]) == ("", [], [])
+    assert "cannot be decoded" in scene["status"]
+    assert (said, searched, history) == ("", "", [])
 
 
 def test_repainting_changes_the_answer() -> None:

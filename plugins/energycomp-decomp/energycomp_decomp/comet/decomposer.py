@@ -101,7 +101,7 @@ class CometDecomposer:
 
     def _descended(self, latents: Tensor, start: Tensor, steps: int | None) -> Tensor:
         if steps is not None and not (is_whole(steps) and steps >= 1):
-            raise InputError(f"got num_inference_steps={steps}; expected a whole number, at least 1; change it")
+            raise InputError(f"got num_inference_steps={steps}; expected a whole number, at least 1")
         found = descend(self.model.denoiser, latents, start, steps=steps or self.steps, step_size=self.step_size)
         return found[-1].clamp(-1, 1)
 

@@ -25,6 +25,7 @@ from energycomp.progress import counting
 from energycomp.testing import stripes_model
 from energycomp_lab.checks.codec import check_codec, check_processor
 from energycomp_lab.checks.conditioner import check_conditioner
+from energycomp_lab.checks.cost import measure_solver
 from energycomp_lab.checks.dataset import check_dataset, write_images
 from energycomp_lab.checks.decomposer import check_decomposer
 from energycomp_lab.checks.expect import NotCheckedError, expect
@@ -38,7 +39,9 @@ from energycomp_lab.checks.solver import check_solver
 
 @attrs.frozen
 class Check:
-    """One check and its result: `passed` is None if it could not be checked, and `reason` says why.
+    """One check and its result: `passed` is None if it could not be checked.
+
+    `reason` says why it was not passed, or what was measured.
 
     >>> Check("import", passed=False, reason="it imports torch").passed
     False
@@ -75,16 +78,18 @@ def check_plugin(
     if not chosen:
         raise NotFoundError(f"No plugin named {name!r} is installed. Installed: {', '.join(map(str, infos))}.")
     found = [check for info in chosen for check in _check_import(info)]
-    planned = [(kind, one) for info in chosen for kind in info.registered for one in info.registered[kind]]
+    registered = [(kind, one) for info in chosen for kind in info.registered for one in info.registered[kind]]
+    planned: list[tuple[str, Callable[[], str | None]]]
+    planned = [(f"{singular_of(kind)} {one}", partial(CHECKS.get(kind, _no_check), one)) for kind, one in registered]
+    planned += [(f"cost of {one}", partial(_measure_solver, one)) for kind, one in registered if kind == "solvers"]
     report = report or _ignore
-    for check in found:
-        report(check)
+    for ended in found:
+        report(ended)
     with counting("checking", len(planned), unit="check", show=progress) as bar:
-        for kind, one in planned:
-            what = f"{singular_of(kind)} {one}"
+        for what, check in planned:
             bar.note(what)
             report(Check(what, None, "it did not end"))
-            found.append(_run(what, partial(CHECKS.get(kind, _no_check), one)))
+            found.append(_run(what, check))
             report(found[-1])
             bar.advance()
     return tuple(found)
@@ -104,12 +109,12 @@ def _check_import(info: PluginInfo) -> Iterator[Check]:
         yield Check("names are unique", not info.conflicts, " ".join(info.conflicts))
 
 
-def _run(what: str, check: Callable[[], object]) -> Check:
+def _run(what: str, check: Callable[[], str | None]) -> Check:
     start = time.perf_counter()
     passed: bool | None = True
     reason = ""
     try:
-        check()
+        reason = check() or ""
     except NotCheckedError as error:
         passed = None
         reason = str(error)
@@ -214,6 +219,11 @@ def _check_writer(name: str) -> None:
         write({"image": "/a.png", "file_name": "a.png", "frame": frame, **answer})
         write({"image": "/b.png", "file_name": "b.png", "failed": "it is no image"})
     expect(b"a.png" in file.getvalue(), f"{len(file.getvalue())} bytes of {name}", "the name of the image", "write it")
+
+
+def _measure_solver(name: str) -> str:
+    """What a solver costs on a problem as large as that of a real model."""
+    return measure_solver(find("solvers", name)())
 
 
 def _no_check(name: str) -> None:

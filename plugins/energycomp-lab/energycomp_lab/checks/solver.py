@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -79,7 +79,7 @@ def _check_answers(
         state = torch.get_rng_state()
         with count_rows() as spent:
             solution = solver.solve(problem, generator=torch.Generator().manual_seed(0))
-        what = f"{type(solver).__name__} for a {model.name} image of {values.tolist()}, count {count}"
+        what = f"{type(solver).__name__} for a {model.name} image of {_numbers(values)}, count {count}"
         expect_same_state(state, f" by {what}")
         ran = f"the {spent.rows} that ran"
         expect(solution.rows == spent.rows, f"{solution.rows} rows reported by {what}", ran, "return problem.rows")
@@ -87,7 +87,7 @@ def _check_answers(
         if answer is not None:
             found = solution.conditions
             hint = "the planted values leave no error"
-            expect(_same(found, answer, tolerance), f"{found.tolist()} from {what}", f"{answer.tolist()}", hint)
+            expect(_same(found, answer, tolerance), f"{_numbers(found)} from {what}", f"{_numbers(answer)}", hint)
         _check_confidence(solution, problem, what)
     _check_repeats(solver, model, true, candidates)
 
@@ -113,12 +113,12 @@ def _check_values(solution: Solution, problem: Problem, candidates: Tensor | Non
         expect(low <= len(answer) <= high, f"{size} from {what}", f"{low} to {high}", "see problem.counts")
         if len(answer):
             legal = bool(problem.slots[0].support.check(answer).all())
-            expect(legal, f"{answer.tolist()} from {what}", "values in the support", "map with transform_to(support)")
+            expect(legal, f"{_numbers(answer)} from {what}", "values in the support", "map with transform_to(support)")
         distinct = len(torch.unique(answer, dim=0)) == len(answer) or not problem.distinct
-        expect(distinct, f"{answer.tolist()} from {what}", "distinct values", "see problem.distinct")
+        expect(distinct, f"{_numbers(answer)} from {what}", "distinct values", "see problem.distinct")
         if candidates is not None:
             listed = all(bool((candidates == value).flatten(1).all(1).any()) for value in answer.cpu())
-            expect(listed, f"{answer.tolist()} from {what}", f"some of {candidates.tolist()}", "see slot.candidates")
+            expect(listed, f"{_numbers(answer)} from {what}", f"some of {_numbers(candidates)}", "see slot.candidates")
 
 
 def _check_confidence(solution: Solution, problem: Problem, what: str) -> None:
@@ -177,3 +177,8 @@ def _check_refused(solver: Solver, model: Model, true: Tensor, *, candidates: Te
     with count_rows() as spent:
         expect_refusal(what, infer, planted(model, true), model, solver=solver, candidates=candidates)
     expect(spent.rows == 0, f"{spent.rows} rows of {what}", "none", "let `infer` check first")
+
+
+def _numbers(values: Tensor) -> list[Any]:
+    """Values as they are printed, with three decimals at most."""
+    return values.detach().cpu().double().round(decimals=3).tolist() if values.is_floating_point() else values.tolist()

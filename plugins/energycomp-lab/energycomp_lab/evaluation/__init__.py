@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from energycomp.imports import first_use
-from energycomp_lab.evaluation.calibrate import calibrate, calibration_of
+from energycomp_lab.evaluation.calibrate import calibrate, calibration_of, measure_background
 from energycomp_lab.evaluation.data import Example, Generated, true_values
 from energycomp_lab.evaluation.evaluate import evaluate
 from energycomp_lab.evaluation.model_card import Result, card
@@ -82,6 +82,7 @@ __all__ = [
     "evaluate",
     "match",
     "match_masks",
+    "measure_background",
     "near_pairs",
     "source_of",
     "strongest_dimensions",

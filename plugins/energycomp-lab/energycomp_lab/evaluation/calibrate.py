@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.inference import FIT_DRAWS, OutOfDistributionWarning, Search, Solver, make_problem
-from energycomp.models import TAILS, Calibration, Model, log_errors
+from energycomp.inference import FIT_DRAWS, SCREEN_DRAWS, OutOfDistributionWarning, Search, Solver, make_problem
+from energycomp.models import TAILS, Calibration, Model, background_error, log_errors
 from energycomp.progress import progress as shown
 from energycomp.seeds import derived_seed
 from energycomp_lab.evaluation.data import Example
@@ -60,7 +60,29 @@ def calibrate(
     if not kept:
         sizes = {count: len(values) for count, values in sorted(found.items())}
         raise InputError(f"got {sizes} images by count; expected at least {LEAST} of one count; give more examples")
-    return attrs.evolve(model, defaults=attrs.evolve(model.defaults, calibration=calibration_of(kept)))
+    calibration = attrs.evolve(calibration_of(kept), background=measure_background(model, examples))
+    return attrs.evolve(model, defaults=attrs.evolve(model.defaults, calibration=calibration))
+
+
+def measure_background(model: Model, examples: Sequence[Example]) -> tuple[float, float] | None:
+    """`Calibration.background`, by which images of another kind are refused; None without unconditional prediction.
+
+    Costs `SCREEN_DRAWS` network evaluations per image, and no search.
+
+    >>> from energycomp.testing import bumps_model, planted
+    >>> images = [planted(bumps_model(), torch.rand(1, 2))[0] for _ in range(12)]
+    >>> mean, std = measure_background(bumps_model(), [Example(image) for image in images])
+    >>> std > 0
+    True
+    """
+    errors = []
+    for example in examples:
+        problem = make_problem(model.encode(example.image), model)
+        if not problem.has_baseline:
+            return None
+        errors.append(background_error(problem.unexplained(problem.draw(SCREEN_DRAWS, 0))))
+    each = torch.tensor(errors, dtype=torch.float64)
+    return float(each.mean()), max(float(each.std()), 1e-3)
 
 
 def calibration_of(found: Mapping[int, Tensor]) -> Calibration:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from energycomp.inference import ObjectWords, Problem, QuadraticForm
+from energycomp.progress import Bar, counting
 from energycomp_solvers.shared.compare import Worded
 from energycomp_solvers.shared.counts import add, join
 from energycomp_solvers.shared.doubts import BESIDE, among, doubts, missing, most_doubted, shown_with, undoubted
@@ -72,14 +73,26 @@ class Repair:
     def run(self, budget: int) -> None:
         """Tries what is doubted most, until nothing changes any more. Spends about `budget` rows at most."""
         judged = self.judged
-        start = judged.problem.rows
-        refused = 0  # places in a row
 
         # Begin with what the image has
         if judged.refit.words is not None or not judged.each_is_missed():
             judged.drop()
         tried = undoubted(judged.refit)
+        with counting("what is doubted", budget, unit="evaluation") as bar:
+            self._try_doubted(budget, tried, bar)
+
+        # One component for two
+        while join(judged):
+            pass
+
+    def _try_doubted(self, budget: int, tried: list[Tensor], bar: Bar) -> None:
+        """Tries what is doubted most, one after another."""
+        judged = self.judged
+        start = spent = judged.problem.rows
+        refused = 0  # places in a row
         while judged.problem.rows - start < budget:
+            bar.advance(judged.problem.rows - spent)
+            spent = judged.problem.rows
             places = PLACES[refused] if refused < len(PLACES) else None
             doubted = most_doubted(judged.refit, self.lattice, tried, places)
             if doubted is None:
@@ -111,10 +124,6 @@ class Repair:
                 tried = self._still_tried(tried)
             if not goes_on:
                 tried.append(new)  # which may have been dropped
-
-        # One component for two
-        while join(judged):
-            pass
 
     def read_words(self) -> None:
         """Reads the words of all components with more draws.

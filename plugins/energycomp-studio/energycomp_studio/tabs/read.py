@@ -9,8 +9,9 @@ from typing import Any
 import attrs
 import gradio as gr
 
-from energycomp.errors import EnergycompError
+from energycomp.errors import EnergycompError, OutOfDistributionError
 from energycomp.images import data_url, heat
+from energycomp.inference import check_known, check_trusted
 from energycomp.models import Model
 from energycomp_scenes import answer, belief
 from energycomp_studio.drawing import sampled
@@ -39,7 +40,18 @@ from energycomp_studio.repainting import repainted, settings_of
 from energycomp_studio.scene import changes, scene_of
 from energycomp_studio.settings import Settings
 from energycomp_studio.snippets import edit_python, edit_shell
-from energycomp_studio.staged import Reading, Stage, described, found_in, how_sure, notes, questions, read, scene_read
+from energycomp_studio.staged import (
+    Reading,
+    Stage,
+    described,
+    found_in,
+    how_sure,
+    notes,
+    questions,
+    read,
+    scene_read,
+    warned,
+)
 from energycomp_studio.worker import Running, Worker
 
 STAGES = {
@@ -47,6 +59,7 @@ STAGES = {
     "places": "{} places; reading more",
     "attributes": "{} objects",
 }
+NOTHING: dict[str, Any] = {"items": [], "final": True}  # a scene without objects
 QUESTION = "how many cubes are there?"
 EXAMPLES = 3  # questions
 KEPT = 8  # images that "Undo" goes back to
@@ -82,7 +95,7 @@ class _Read:
         try:
             picture = uploaded(url)
         except EnergycompError as error:
-            yield gr.update(**idle(str(error))), *(gr.skip(),) * 3, None, gr.skip()
+            yield gr.update(picture="", found=[], value=NOTHING, **idle(str(error))), "", "", [], None, gr.skip()
             return
         yield from self._read(lambda model, report: picture, name, seed, request)  # noqa: ARG005
 
@@ -98,26 +111,35 @@ class _Read:
     def _read(
         self, picture: Callable[..., Any], name: str, seed: Any, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
-        def task(report: Callable[[Any], None]) -> tuple[Model, Reading]:
+        def task(report: Callable[[Any], None]) -> tuple[Model, Reading | OutOfDistributionError]:
             report(f"loading {name}")
             model = self.library.model(name)
             image = picture(model, report)
             report(_Seen(model, data_url(model.shown(image, side=SIDE))))
-            return model, read(image, model, lambda stage: report((model, stage)), seed=Settings(seed).seed)
+            try:
+                check_known(image, model)
+                reading = read(image, model, lambda stage: report((model, stage)), seed=Settings(seed).seed)
+                check_trusted(reading.solution, model)
+            except OutOfDistributionError as error:
+                return model, error
+            return model, reading
 
         stage = ["reading"]  # what is going on, in words
 
         def running(event: Running) -> tuple[Any, ...]:
             return self._progress(event, stage)
 
-        def done(found: tuple[Model, Reading], seconds: float) -> tuple[Any, ...]:
+        def done(found: tuple[Model, Reading | OutOfDistributionError], seconds: float) -> tuple[Any, ...]:
             model, reading = found
+            if isinstance(reading, OutOfDistributionError):  # the image and the reason, no objects
+                refused = gr.update(value=NOTHING, found=[], **idle(f"not read by {name}")), warned(str(reading))
+                return gr.skip(), gr.skip(), "", [], refused
             shown = self._shown(
                 reading, model, f"{reading.solution.count} found in {seconds:.0f} s{how_sure(reading.solution)}"
             )
             return *(gr.skip(),) * 3, [reading], shown
 
-        yield gr.update(value={"items": [], "final": True}, status="reading"), "", "", [], None, gr.skip()
+        yield gr.update(value=NOTHING, status="reading"), "", "", [], None, gr.skip()
         yield from followed(
             self.worker, session_of(request), "reading an image", task, running=running, done=done,
             failed=lambda message: (gr.update(**idle(message)), *(gr.skip(),) * 3, None),
@@ -247,7 +269,7 @@ def read_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
     with gr.Row(elem_classes="studio-bar"):
         picture = chooser("read-picture", "Drop an image here, or choose one (10 MB at most)", over="read-scene")
         example = gr.Button("Read an example", size="md", min_width=210, scale=0, elem_id="read-example")
-    warned = gr.HTML("", elem_id="read-notes")
+    said_of = gr.HTML("", elem_id="read-notes")
     scene = editor("read-scene", editing=True)
     with gr.Row(elem_classes="studio-actions studio-later"):
         paint = gr.Button("Repaint the changes", size="md", min_width=210, scale=0, elem_id="read-repaint")
@@ -262,7 +284,7 @@ def read_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
         searched = gr.HTML("", elem_id="read-maps")
     with gr.Accordion("The same changes in code", open=False, elem_id="read-code", elem_classes="studio-later"):
         python, shell = code("Python", "python"), code("Shell", "shell")
-    seen = [scene, warned]
+    seen = [scene, said_of]
     shown = [*seen, searched, history, result, stop]
     once: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
     for event, task, inputs in (
