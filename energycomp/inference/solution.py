@@ -40,7 +40,7 @@ class Solution:
         difference_stderr: its standard error, likewise.
         p_value: the probability of a difference at least as large on other draws, if both answers had the same expected
             error. It is not the probability that the runner-up is right, and says nothing about answers that were not
-            searched: `sure` says how likely the whole answer is right, and may be low beside a small p-value.
+            searched. `sure` says how likely the whole answer is right, and may be low beside a small p-value.
         trace: what a plot of the search needs, lists of numbers by name.
         component_gain: (K,) how much the error rises without each component, or None.
         probability: (K,) the posterior of each component's value, softmax(-beta E) over all answers with E of

@@ -75,7 +75,7 @@ class SamplingReport:
             over groups of particles. None without weights.
         acceptance: share of the accepted proposals by timestep; empty without a Metropolis test.
         share_error: of samples under an observation that share particles, the standard error of the share of samples
-            on either side of a value, such as that of a mode: the largest over values and numbers of a sample. It
+            on either side of a value, for example of a mode. It is the largest over values and numbers of a sample, and
             follows from how much samples that descend from different first particles differ. None for others.
         is_drawn: whether samples are draws of what the last noise level leaves open; otherwise they are its mean.
         log_weights: of the particles before they were resampled for the last time, one tuple for each group.

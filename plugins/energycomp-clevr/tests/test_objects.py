@@ -64,7 +64,6 @@ REFUSED: list[tuple[Callable[[Path], object], str]] = [
         ("", "expected a place"))),
     *((lambda _, words=words: OBJECTS.parse(0.3, 0.4, **words), "expected") for words in (
         {"shape": "cone"}, {"shape": 1}, {"color": ["red"]}, {"tint": "red"})),
-    (lambda _: small()("red cube"), r"model.scene\('red cube', 'blue sphere'\) chooses places"),
     (lambda _: small()(0.3, 0.5, colour="red"), "Did you mean color='red'"),
     (lambda cache: clevr(data=None, init=None, preset="large", cache=cache), "expected one of default, small, paper"),
     (lambda cache: clevr(data=None, init=None, preset="small", cache=cache, vae="folder"), "got the option 'vae'"),

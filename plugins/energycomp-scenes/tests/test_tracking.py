@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
-from energycomp import Model, load
+from energycomp import Model, load, plugins
 from energycomp.cli import app
 from energycomp.components import value_of
 from energycomp.errors import InputError
@@ -257,6 +257,7 @@ def test_objects_of_clevr_are_followed(clevr: Model) -> None:
 def test_the_command_continues_and_refuses_other_frames(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    plugins.register("models", "tinted", lambda: model)
     monkeypatch.setattr("energycomp.models.load", lambda *_, **__: model)
     images = clip(model, [[(0.3 + 0.03 * k, 0.4, RED)] for k in range(3)])
     for k, image in enumerate(images):
