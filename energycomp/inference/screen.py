@@ -15,8 +15,8 @@ from energycomp.models.defaults import background_error
 from energycomp.models.model import Model
 
 SCREEN_DRAWS = 4  # that measure the error of the unconditional prediction
-# Standard deviations above held-out images from which an image is unknown. Of 360 images, drawn and official, each is at
-# most 3.4 above by `clevr` and `clevr-small`; photos, scans and charts are 5 or more
+# Standard deviations above held-out images from which an image is unknown. Of 360 images, drawn and official, each is
+# at most 3.4 above by `clevr` and `clevr-small`; photos, scans and charts are 5 or more
 # (`python benchmarks/inference/foreign.py`)
 UNKNOWN = 4.0
 
