@@ -23,7 +23,7 @@ from energycomp.cli.about import env, install, plugins
 from energycomp.cli.decompose import decompose, recombine
 from energycomp.cli.explain import explain
 from energycomp.cli.formula import show
-from energycomp.cli.infer import UNKNOWN, infer
+from energycomp.cli.infer import UNKNOWN_IMAGES, infer
 from energycomp.cli.options import Run, check_source, shared_options
 from energycomp.cli.rank import rank
 from energycomp.cli.sample import sample
@@ -185,7 +185,7 @@ def main() -> None:
             app()
     except EnergycompError as error:
         typer.echo(f"energycomp: {error}", err=True)
-        sys.exit(UNKNOWN if isinstance(error, OutOfDistributionError) else 2)
+        sys.exit(UNKNOWN_IMAGES if isinstance(error, OutOfDistributionError) else 2)
     except (KeyboardInterrupt, SystemExit) as stop:  # typer itself turns Ctrl-C into a silent exit code of 130
         if isinstance(stop, SystemExit) and stop.code != 130:
             raise

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from energycomp.models import Model
 
-UNKNOWN = 3  # exit code of a command that refused images of kinds that the model does not know, and no others
+UNKNOWN_IMAGES = 3  # exit code of a command that refused images of kinds that the model does not know, and no others
 Redraw = Annotated[
     bool, typer.Option("--redraw", help="With -o: also write each image beside samples of its components.")
 ]
@@ -166,7 +166,7 @@ def exit_code(counts: Mapping[str, int]) -> int:
     >>> exit_code({"failed": 1, "unknown": 1}), exit_code({"unknown": 1}), exit_code({})
     (1, 3, 0)
     """
-    return 1 if counts.get("failed") else UNKNOWN if counts.get("unknown") else 0
+    return 1 if counts.get("failed") else UNKNOWN_IMAGES if counts.get("unknown") else 0
 
 
 @attrs.frozen(eq=False)
