@@ -139,13 +139,27 @@ def test_samples_are_those_of_the_cpu(options: dict[str, Any]) -> None:
     torch.testing.assert_close(drawn.inner, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_answers_are_those_of_the_cpu() -> None:
+@pytest.mark.parametrize("own", [{"solver": "enumerate", "count": 2}, {"solver": "pursuit"}, {"solver": "beam"}], ids=str)
+def test_answers_are_those_of_the_cpu(own: dict[str, Any]) -> None:
     places = torch.tensor([[0.2, 0.3], [0.7, 0.8], [0.5, 0.5]])
     image = planted(bumps_model(), places[:2]) / 2 + 0.5
-    options: dict[str, Any] = {"solver": "enumerate", "candidates": places, "count": 2, "generator": 0}
+    options: dict[str, Any] = {"candidates": places, "generator": 0, "progress": False, **own}
     here = infer(image, bumps_model(beta=1.0), **options)
     there_model = moved(bumps_model(beta=1.0))
     with Device(), torch.no_grad():
         there = infer(image, there_model, **options)
     assert there.conditions.tolist() == here.conditions.tolist() == places[:2].tolist()
     assert there.rows == here.rows
+
+
+@pytest.mark.parametrize("sampler", ["smc", "gauss", "hmc", "mala", "rejection"])
+def test_particles_are_those_of_the_cpu(sampler: str) -> None:
+    options: dict[str, Any] = {
+        "n": 4, "sampler": sampler, "generator": 0, "num_inference_steps": 4, "progress": False, "output_type": "pt",
+    }  # fmt: skip
+    here, there = tiny_model(), moved(tiny_model())
+    expected = Composer(here(0.3, 0.4) + here(0.7, 0.6)).sample(**options)
+    with Device(), torch.no_grad():
+        drawn = Composer(there(0.3, 0.4) + there(0.7, 0.6)).sample(**options)
+    assert isinstance(drawn, Elsewhere)
+    torch.testing.assert_close(drawn.inner, expected, atol=1e-4, rtol=1e-4)

@@ -24,3 +24,12 @@ def widen(values: Tensor) -> Tensor:
     tensor([1., 1.], dtype=torch.float64)
     """
     return values.double() if wide_type(values.device) == torch.float64 else values.cpu().double()
+
+
+def home(device: torch.device | str) -> torch.device:
+    """Where samples are kept for a network on a device: there, or on the CPU where it has no float64.
+
+    >>> home("mps")
+    device(type='cpu')
+    """
+    return torch.device(device) if wide_type(device) == torch.float64 else torch.device("cpu")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from energycomp.components.component import LeafGroup, RaggedGroup, WeightedSum
 from energycomp.components.groups import differs_by_sample, grouped
+from energycomp.components.precision import home
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.terms import shared_space, weights_at
 from energycomp.components.weight_values import is_constant
@@ -212,7 +213,8 @@ def predict_group(
     """The predictions of the leaves of a group, each for its own samples (N_k,) of the batch; None for all of them.
 
     Costs one batch where the group is a `RaggedGroup` or all leaves count for all samples, else one per leaf: of its
-    own samples, or of all, where it differs from sample to sample.
+    own samples, or of all, where it differs from sample to sample. Samples of the CPU go to a device without float64
+    and their predictions come back.
 
     >>> from energycomp.components import group_of
     >>> from energycomp.testing import tiny_model
@@ -222,6 +224,18 @@ def predict_group(
     >>> [len(found) for found in predict_group(group_of(leaves[0]), leaves, [None, first], x, t)]
     [3, 1]
     """
+    there = group.device
+    if there is None or there == sample.device or home(there) == there:
+        return _predict_there(group, members, owners, sample, timestep)
+    own = [None if owner is None else owner.to(there) for owner in owners]
+    predicted = _predict_there(group, members, own, sample.to(there), timestep.to(there))
+    return [one.to(sample.device) for one in predicted]
+
+
+def _predict_there(
+    group: LeafGroup, members: Sequence[Any], owners: Sequence[Tensor | None], sample: Tensor, timestep: Tensor
+) -> Sequence[Tensor]:
+    """`predict_group` for samples that are where the group is."""
     if all(owner is None for owner in owners):
         return group.predict(members, sample, timestep)
     everyone = torch.arange(len(sample), device=sample.device)

@@ -247,7 +247,8 @@ class Composer(Composable):
             # Decode: latents to images, whose network may finish them, and to the type that was asked for.
             clipped = self.noised_space.value_range
             decode = finishing(composition, target.decode)
-            images = decoded(sampled.samples, output_type, decode=decode, value_range=clipped)
+            samples = sampled.samples.to(target.network_device)
+            images = decoded(samples, output_type, decode=decode, value_range=clipped)
         if return_dict is None:
             return images
         return SimpleNamespace(images=images) if return_dict else (images,)

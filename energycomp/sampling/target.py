@@ -13,9 +13,10 @@ from torch import Tensor
 from energycomp.components import EnergyComponent, LeafGroup, PredictionType, convert
 from energycomp.components.algebra import Composition, with_energies
 from energycomp.components.component import Compound
-from energycomp.components.groups import grouped
+from energycomp.components.groups import group_of, grouped
 from energycomp.components.ledger import count_component
 from energycomp.components.parts import decoder
+from energycomp.components.precision import home
 from energycomp.components.predict import native_type, predict, predict_all, predict_leaves
 from energycomp.components.space import NoisedSpace, log_snr, trailing_timesteps
 from energycomp.components.weight_values import constant_weights, level_weights, noise_share, number_at
@@ -173,7 +174,8 @@ class Target:
     @property
     def decode(self) -> Callable[[Tensor], Tensor] | None:
         """Samples (B, ...) to the data: images of latents, or numbers; None where samples are the data."""
-        return decoder(inner_leaves(self.composition))
+        decode = decoder(inner_leaves(self.composition))
+        return None if decode is None else lambda samples: decode(samples.to(self.network_device)).to(samples.device)
 
     @property
     def prediction_type(self) -> PredictionType:
@@ -184,7 +186,12 @@ class Target:
 
     @property
     def device(self) -> torch.device:
-        """Where samples must be.
+        """Where samples must be: with the networks, or on the CPU where these are on a device without float64."""
+        return home(self.network_device)
+
+    @property
+    def network_device(self) -> torch.device:
+        """Where the networks are.
 
         Raises:
             CompositionError: the leaves are on several devices.
@@ -233,7 +240,8 @@ class Target:
         energies = []
         for leaf in with_energies(self.composition.terms, "; choose a sampler that needs noise predictions only"):
             with count_component(len(sample)):
-                energies.append(leaf.energy(sample, timestep))
+                there = group_of(leaf).device or sample.device
+                energies.append(leaf.energy(sample.to(there), timestep.to(there)).to(sample.device))
             if not bool(torch.isfinite(energies[-1]).all()):
                 got = f"got an energy of {leaf!r} that is not finite at timesteps {timestep.tolist()[:4]}"
                 raise NonFiniteError(f"{got}; expected numbers; check the weights, the input and the precision")
@@ -260,4 +268,4 @@ class Target:
         return levels_at(self.noised_space.alphas_cumprod, self.timesteps(num_inference_steps))
 
     def _precision(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.mixed_precision == "bf16" else nullcontext()
+        return torch.autocast(self.network_device.type, torch.bfloat16) if self.mixed_precision == "bf16" else nullcontext()
