@@ -85,8 +85,7 @@ class Answers:
         if not self.is_product:
             return self._rank_by_count(mean)
         # One value of each attribute: all errors are one tensor
-        problem = self.problem
-        errors = with_prior(mean, all_errors(mean, self.slots, problem.weighting(problem.counts[1])), self.slots)
+        errors = with_prior(mean, all_errors(mean, self.slots), self.slots)
         least = errors.topk(min(1 + ALTERNATIVES, len(errors)), largest=False)
         best = list(zip(least.values.tolist(), [unravel(k, self.slots) for k in least.indices.tolist()], strict=True))
         return Ranking(best, self._best_with_each(errors), self._marginals(mean, errors, best[0][1]))
@@ -100,7 +99,7 @@ class Answers:
         seen: list[tuple[Tensor, Tensor]] = []
         for count in range(low, high + 1):
             for chosen in _chunks(configurations(problem, self.slots, count), self.chunk, count):
-                errors = mean.with_prior(mean.errors_of_each(chosen, problem.weighting(count))[0], chosen)
+                errors = mean.with_prior(mean.errors_of_each(chosen)[0], chosen)
                 # Keep the best, and the best with each value
                 least = errors.topk(min(1 + ALTERNATIVES, len(errors)), largest=False)
                 best += zip(least.values.tolist(), chosen[least.indices].tolist(), strict=True)
@@ -136,7 +135,7 @@ class Answers:
 
     def _inverse_temperature(self, mean: QuadraticForm, answer: Sequence[int]) -> float | None:
         """The beta of an image, by how much its best answer explains: without what a prior adds to the error."""
-        error = float(mean.errors(answer, self.problem.weighting(len(answer))))
+        error = float(mean.errors(answer))
         return self.problem.inverse_temperature(error, float(mean.c))
 
 
