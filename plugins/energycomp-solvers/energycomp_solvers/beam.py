@@ -15,7 +15,7 @@ from energycomp.fields import whole
 from energycomp.inference import Problem, QuadraticForm, Solution, with_each
 from energycomp.seeds import as_generator
 from energycomp_solvers.search.ranked import ALTERNATIVES, compare_ranked
-from energycomp_solvers.shared.listed import dictionary
+from energycomp_solvers.shared.answers import dictionary
 
 Ranked = list[tuple[float, tuple[int, ...]]]  # mean error and atoms of partial answers
 

@@ -19,8 +19,7 @@ from energycomp.fields import number, whole
 from energycomp.inference import Problem, QuadraticForm, Solution, paired
 from energycomp.seeds import as_generator
 from energycomp_solvers.search.ranked import compare_halves, compare_ranked, ranked_solution
-from energycomp_solvers.shared.answers import Answers, Ranking
-from energycomp_solvers.shared.listed import terms_of
+from energycomp_solvers.shared.answers import Answers, Ranking, terms_of
 from energycomp_solvers.shared.sequential import nominal_level, sequential_p_value
 
 LEAST = 8  # draws before an early answer, half of them to select and half to compare

@@ -36,7 +36,7 @@ from energycomp_solvers.search.newton import is_apart, newton_step
 from energycomp_solvers.search.options import SearchOptions, two_numbers
 from energycomp_solvers.search.runner_up import Answer, finish, least_certain
 from energycomp_solvers.search.subsets import greedy, promising, still_falls, swap
-from energycomp_solvers.shared.listed import counts_without_repeats
+from energycomp_solvers.shared.answers import counts_without_repeats
 
 STAGES = ("lattice", "pursuit", "count", "polish", "search", "comparison")  # of `Solution.trace["rows"]`
 DECIDING = 0  # the seed of the draws of the search: they are the same whatever the seed of the pursuit

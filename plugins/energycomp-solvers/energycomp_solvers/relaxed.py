@@ -20,7 +20,7 @@ from energycomp.fields import number, one_of, whole
 from energycomp.inference import RULED_OUT, Problem, QuadraticForm, Solution
 from energycomp.seeds import as_generator
 from energycomp_solvers.search.ranked import ALTERNATIVES, compare_ranked
-from energycomp_solvers.shared.listed import dictionary
+from energycomp_solvers.shared.answers import dictionary
 
 Mix = Literal["tokens", "predictions"]
 

@@ -15,7 +15,7 @@ from energycomp.fields import number, one_of, whole
 from energycomp.inference import Problem, QuadraticForm, Solution, nonnegative
 from energycomp.seeds import as_generator
 from energycomp_solvers.search.ranked import compare_ranked
-from energycomp_solvers.shared.listed import counts_without_repeats, dictionary, terms_of
+from energycomp_solvers.shared.answers import counts_without_repeats, dictionary, terms_of
 
 
 @attrs.frozen
