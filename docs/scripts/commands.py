@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 PAGE = Path(__file__).parents[1] / "cli.md"
 REFERENCE = ["energycomp.cli.app", "utils", "docs", "--name", "energycomp", "--title", "Command line"]
-MANY = 3  # commands
+MANY = 2  # commands
 HELP = "* `--help`: Show this message and exit."
 SECTION = "## Shared arguments and options { #shared }\n\nSections of commands only name these.\n\n"
 
