@@ -224,12 +224,11 @@ def _refusing(
     def check(name: str, conditioner: Conditioner) -> None:
         import torch
 
-        from energycomp.components import weighted
-        from energycomp.components.values import Places
+        from energycomp.components import ability, weighted
 
         found = [weighted(text).text for text in placed]
-        if isinstance(conditioner, Places):
-            found = conditioner.placed(found, torch.Generator())
+        if (place := ability(conditioner, "placed")) is not None:
+            found = place(found, torch.Generator())
         known = source if source.startswith(name) else name
         for what, texts in [("the component", found), *reads.items()]:
             for text in texts:
@@ -261,9 +260,9 @@ def parse_options(pairs: list[str] | None, *, taken: Collection[str] = ("source"
 
 def takes_words(model: Model) -> bool:
     """Whether the components of a model are prompts."""
-    from energycomp.components import TextConditioner
+    from energycomp.components import ability
 
-    return isinstance(model.conditioner, TextConditioner)
+    return ability(model.conditioner, "concepts") is not None
 
 
 def over(model: Model, concepts: str | None, template: str | None) -> Model:

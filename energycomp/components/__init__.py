@@ -18,15 +18,9 @@ from energycomp.components.component import (
 from energycomp.components.condition import Condition as Condition
 from energycomp.components.conditioners import Classes as Classes, Latents as Latents
 from energycomp.components.conditioning import (
-    AttributeConditioner as AttributeConditioner,
     Conditioner as Conditioner,
-    Draws as Draws,
-    FiniteConditioner as FiniteConditioner,
-    HasSurfaces as HasSurfaces,
-    HasUnread as HasUnread,
     MixedConditioner as MixedConditioner,
-    TextConditioner as TextConditioner,
-    TrainableConditioner as TrainableConditioner,
+    ability as ability,
     draws_of as draws_of,
     groups_of as groups_of,
     mixed_of as mixed_of,
@@ -94,9 +88,6 @@ from energycomp.components.text import (
     weighted as weighted,
 )
 from energycomp.components.values import (
-    Places as Places,
-    ReadsText as ReadsText,
-    Widens as Widens,
     parsed as parsed,
     random_values as random_values,
     read_value as read_value,

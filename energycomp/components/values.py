@@ -4,59 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import constraints, transform_to
 
-from energycomp.components.conditioning import Conditioner, FiniteConditioner, mixed_of
+from energycomp.components.conditioning import Conditioner, ability, mixed_of
 from energycomp.components.support import MixedSupport
 from energycomp.components.weights import scalar
 from energycomp.errors import InputError
 from energycomp.seeds import as_generator
-
-
-@runtime_checkable
-class ReadsText(Protocol):
-    """A conditioner that reads the text of a component itself, instead of numbers and NAME=VALUE pairs.
-
-    >>> from energycomp.testing import UnitSquare
-    >>> isinstance(UnitSquare(), ReadsText)  # whose text the library splits at commas
-    False
-    """
-
-    def read(self, text: str) -> Tensor:
-        """The text of one component as a value (1, *V); raises `InputError`."""
-
-
-@runtime_checkable
-class Places(Protocol):
-    """A conditioner of objects that finds places for those that have none.
-
-    >>> from energycomp import load
-    >>> words = load("clevr").conditioner
-    >>> one, other = words.placed(["red cube", "sphere at 0.7,0.6"], torch.Generator().manual_seed(0))
-    >>> one.startswith("red cube at 0."), other
-    (True, 'sphere at 0.7,0.6')
-    """
-
-    def placed(self, texts: Sequence[str], generator: torch.Generator | None, /) -> list[str]:
-        """The texts of the objects of one image, each with a place."""
-
-
-@runtime_checkable
-class Widens(Protocol):
-    """A conditioner of objects that arranges them on an image that is larger than those of a model.
-
-    >>> from energycomp import load
-    >>> isinstance(load("clevr").conditioner, Widens), isinstance(load("faces").conditioner, Widens)
-    (True, False)
-    """
-
-    def widened(self, model: Any, texts: Sequence[str], size: tuple[int, int], generator: int, /) -> Any:
-        """The composition of objects, whose places are shares of the larger image (height, width)."""
 
 
 def parsed(conditioner: Conditioner, *args: Any, **kwargs: Any) -> Tensor:
@@ -181,8 +140,9 @@ def read_value(conditioner: Conditioner, text: str) -> Tensor:
     >>> read_value(Latents(3), "0.5, 1, -2")
     tensor([[ 0.5000,  1.0000, -2.0000]])
     """
-    if isinstance(conditioner, ReadsText):
-        return conditioner.read(text)
+    if (read := ability(conditioner, "read")) is not None:
+        read_by_itself: Tensor = read(text)
+        return read_by_itself
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     for part in text.split(","):
@@ -217,8 +177,8 @@ def random_values(conditioner: Conditioner, count: int, *, generator: int | torc
     torch.Size([2, 3])
     """
     generator = as_generator(generator)
-    if isinstance(conditioner, FiniteConditioner):
-        legal = conditioner.enumerate_support()
+    if (enumerate_support := ability(conditioner, "enumerate_support")) is not None:
+        legal: Tensor = enumerate_support()
         return legal[torch.randint(len(legal), (count,), generator=generator)]
     support = conditioner.support
     if not isinstance(support, MixedSupport):

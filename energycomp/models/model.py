@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from energycomp.components.algebra import Composition, combine
-from energycomp.components.conditioning import mixed_of, weights_of
+from energycomp.components.conditioning import ability, mixed_of, weights_of
 from energycomp.components.text import WeightedText, weighted
-from energycomp.components.values import Places, ReadsText, parsed, read_value, values_of
+from energycomp.components.values import parsed, read_value, values_of
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError
 from energycomp.fields import is_number
@@ -83,11 +83,11 @@ class Model(ModelParts):
         (clevr-small(red cube at 0.573,0.735), clevr-small(blue sphere at 0.590,0.555))
         """
         text = args[0] if len(args) == 1 and not kwargs and isinstance(args[0], str) else None
-        if text is not None and isinstance(self.conditioner, ReadsText):
-            if isinstance(self.conditioner, Places):
-                (text,) = self.conditioner.placed([text], as_generator(derived_seed("place", text)))
-                args = (text,)
-            value = self.conditioner.read(text)
+        read, place = ability(self.conditioner, "read"), ability(self.conditioner, "placed")
+        if text is not None and read is not None:
+            if place is not None:
+                args = (text,) = place([text], as_generator(derived_seed("place", text)))
+            value = read(text)
         else:
             value = parsed(self.conditioner, *args, **kwargs)
         if any(isinstance(arg, Tensor | np.ndarray) for arg in (*args, *kwargs.values())):
@@ -136,8 +136,8 @@ class Model(ModelParts):
         [tiny(0.3, 0.4), 2 tiny(0.7, 0.6)]
         """
         found = [weighted(text) for text in texts]
-        if isinstance(self.conditioner, Places):
-            placed = self.conditioner.placed([one.text for one in found], as_generator(generator))
+        if (place := ability(self.conditioner, "placed")) is not None:
+            placed = place([one.text for one in found], as_generator(generator))
             found = [attrs.evolve(one, text=text) for one, text in zip(found, placed, strict=True)]
         return [self._read(one, weight) for one in found]
 

@@ -170,7 +170,7 @@ def _named(what: str, part: Any) -> dict[str, Any]:
     if not isinstance(part, Named):
         raise InputError(
             f"got the {what} {type(part).__name__} to save; expected the attribute registered_name, under which a "
-            f"plugin registers it, and config(), its arguments; see energycomp_register_{what}s"
+            f"plugin registers it, and config(), its arguments; see energycomp.plugins.Add.{what}"
         )
     return {"name": part.registered_name, "config": part.config()}
 

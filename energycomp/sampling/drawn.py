@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import AnyWeight, Compound, Condition, Draws, Weight, combine, identifies_null, unwrapped
+from energycomp.components import AnyWeight, Compound, Condition, Weight, combine, identifies_null, unwrapped
 from energycomp.components.algebra import Composition
 from energycomp.components.groups import rewrapped
 from energycomp.denoisers.denoiser import Conditional
@@ -23,7 +23,7 @@ SEEDS = 2**62
 SHARES = 20  # of the trajectory, at which weights are looked at
 
 
-def drawn(composition: Composition, prior: Draws, n: int, generators: Sequence[torch.Generator | None]) -> Composition:
+def drawn(composition: Composition, prior: Any, n: int, generators: Sequence[torch.Generator | None]) -> Composition:
     """The composition of n samples with what its components leave open drawn from a prior, for each sample anew.
 
     Components of weights below 0 stay as they are: what is ruled out is ruled out whatever its turn is. What an image
@@ -84,7 +84,7 @@ def _seeded(seeds: Sequence[int], number: object) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(derived_seed(seed, number)) for seed in seeds]
 
 
-def _filled(leaf: Conditional, prior: Draws, seeds: Sequence[int], numbers: Tensor) -> Conditional:
+def _filled(leaf: Conditional, prior: Any, seeds: Sequence[int], numbers: Tensor) -> Conditional:
     """The leaf with a value for each of n samples where the prior changes it, else itself.
 
     `numbers` (n,) is the place of the leaf among the components of each sample: what is drawn depends on nothing else.
@@ -108,7 +108,7 @@ def _filled(leaf: Conditional, prior: Draws, seeds: Sequence[int], numbers: Tens
     return attrs.evolve(leaf, condition=prior(new), values=new)
 
 
-def _around(composition: Composition, prior: Draws, n: int, seeds: Sequence[int]) -> Conditional | None:
+def _around(composition: Composition, prior: Any, n: int, seeds: Sequence[int]) -> Conditional | None:
     """What images have beside their components, as a component; None where the components say it, or cannot."""
     leaves = [leaf for part in _parts(composition) for leaf in part.terms]
     conditional = [leaf for leaf in leaves if isinstance(leaf, Conditional)]

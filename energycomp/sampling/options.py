@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, Literal, TypedDict
 
-from energycomp.components import Draws, SamplingDefaults, Weight, agreed
+from energycomp.components import Conditioner, SamplingDefaults, Weight, ability, agreed
 from energycomp.components.algebra import Composition
 from energycomp.components.groups import unwrapped
 from energycomp.denoisers.denoiser import Conditional
@@ -31,7 +31,7 @@ class Options(TypedDict, total=False):
     sampler: str | Sampler | None
     guidance: Any
     guidance_scale: float | None
-    prior: Draws | Literal[False] | None
+    prior: Conditioner | Literal[False] | None
     report: Callable[[SamplingReport], object] | None
     callback_on_step_end: Callable[..., Any] | None
     mixed_precision: Literal["no", "bf16"]
@@ -100,7 +100,7 @@ def filled(composition: Composition, prior: Any, rows: int, generator: Generator
     """
     if not prior:
         return composition, generator
-    if not isinstance(prior, Draws):
+    if ability(prior, "drawn") is None:
         raise InputError(f"got prior={prior!r}; expected a conditioner that draws what is open, or False; leave it out")
     # What all samples share is drawn by the first generator of a list
     made = as_generators(generator)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from energycomp.components import (
     Conditioner,
-    FiniteConditioner,
     MixedConditioner,
+    ability,
     mixed_of,
     parsed,
     random_values,
@@ -68,8 +68,9 @@ def check_conditioner(
 
 def legal_values(conditioner: Conditioner) -> Tensor:
     """All values of a finite support, or 8 of a continuous one, (R, *V)."""
-    if isinstance(conditioner, FiniteConditioner):
-        return conditioner.enumerate_support()
+    if (enumerate_support := ability(conditioner, "enumerate_support")) is not None:
+        listed: Tensor = enumerate_support()
+        return listed
     return random_values(conditioner, 8, generator=0)
 
 
