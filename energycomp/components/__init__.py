@@ -7,13 +7,10 @@ from energycomp.components.algebra import (
     combine as combine,
 )
 from energycomp.components.component import (
-    Compound as Compound,
-    Doubts as Doubts,
     EnergyComponent as EnergyComponent,
     HasEnergy as HasEnergy,
-    Leaf as Leaf,
     LeafGroup as LeafGroup,
-    RaggedGroup as RaggedGroup,
+    compositions_in as compositions_in,
 )
 from energycomp.components.condition import Condition as Condition
 from energycomp.components.conditioners import Classes as Classes, Latents as Latents

@@ -15,7 +15,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.component import EnergyComponent, Gathers, HasEnergy
+from energycomp.components.component import EnergyComponent, HasEnergy
 from energycomp.components.predict import predict
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import NoisedSpace, by_sample, check_compatible
@@ -233,8 +233,8 @@ def combine(components: Iterable[Any], rule: Rule) -> Composition:
     if identifies_null(rule) and len(parts) > 1:
         # A product with what gathers components is inside of it, whatever the order.
         for place, leaf in enumerate(map(sole_leaf, parts)):
-            if isinstance(leaf, Gathers):
-                return Composition.of(leaf.gathered([*parts[:place], *parts[place + 1 :]]))
+            if (gathered := getattr(leaf, "gathered", None)) is not None:
+                return Composition.of(gathered([*parts[:place], *parts[place + 1 :]]))
     mass = sum((part.mass for part in parts), 0.0)
     row, null = rule_weights(rule, mass)
     weighted: list[tuple[Any, AnyWeight]] = [(part, row) for part in parts]

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from energycomp.components.component import Compound, HasCondition, Leaf, LeafGroup
+from energycomp.components.component import LeafGroup, compositions_in
 from energycomp.components.condition import Condition
 from energycomp.components.ledger import count_component
 from energycomp.components.prediction import PredictionType
@@ -74,7 +74,7 @@ class WrappedGroup(ABC):
     def predict_some(
         self, leaves: Sequence[Any], owners: Sequence[Tensor], sample: Tensor, timestep: Tensor
     ) -> Sequence[Tensor]:
-        """As `RaggedGroup.predict_some`."""
+        """As `predict_some` of a `LeafGroup`."""
         return self.predictions(leaves, owners, sample, timestep)
 
 
@@ -86,7 +86,8 @@ def group_of(leaf: Any) -> LeafGroup:
     >>> group_of(model(0.3, 0.4)) is group_of(model.unconditional)  # so that they are one batch
     True
     """
-    return leaf.group if isinstance(leaf, Leaf) else _INDEPENDENT
+    group: LeafGroup = getattr(leaf, "group", _INDEPENDENT)
+    return group
 
 
 def unwrapped(leaf: Any) -> Any:
@@ -122,9 +123,10 @@ def differs_by_sample(leaf: Any) -> bool:
     (True, False)
     """
     bare = unwrapped(leaf)
-    if isinstance(bare, Compound):
-        return any(differs_by_sample(one) for part in bare.inside for one in part.terms)
-    return isinstance(bare, HasCondition) and isinstance(bare.condition, Condition) and len(bare.condition) > 1
+    if inside := compositions_in(bare):
+        return any(differs_by_sample(one) for part in inside for one in part.terms)
+    condition = getattr(bare, "condition", None)
+    return isinstance(condition, Condition) and len(condition) > 1
 
 
 def grouped(leaves: Iterable[Any]) -> list[tuple[LeafGroup, list[Any]]]:

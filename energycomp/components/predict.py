@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from energycomp.components.component import LeafGroup, RaggedGroup, WeightedSum
+from energycomp.components.component import LeafGroup
 from energycomp.components.groups import differs_by_sample, grouped
 from energycomp.components.precision import home
 from energycomp.components.prediction import PredictionType, convert
@@ -18,8 +18,11 @@ from energycomp.components.weight_values import is_constant
 from energycomp.components.weights import LEAST_VALUE, Weight
 from energycomp.errors import InputError, NonFiniteError
 
+if TYPE_CHECKING:
+    from energycomp.components.algebra import Composable
 
-def native_type(composition: WeightedSum) -> PredictionType:
+
+def native_type(composition: Composable) -> PredictionType:
     """The type in which a composition is summed: its groups' own if they share one and the mass is 1, else "epsilon".
 
     At mass 1 sums of x0, v or flow predictions are predictions of that type; a round trip through eps would divide by
@@ -41,7 +44,7 @@ def _common_type(leaves: Iterable[Any], *, is_one: bool) -> PredictionType:
 
 
 def predict(
-    composition: WeightedSum, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon"
+    composition: Composable, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon"
 ) -> Tensor:
     """The composed prediction of a batch of noised samples.
 
@@ -68,7 +71,7 @@ def predict(
 
 
 def predict_all(
-    compositions: Sequence[WeightedSum],
+    compositions: Sequence[Composable],
     sample: Tensor,
     timestep: Tensor,
     *,
@@ -121,7 +124,7 @@ def active_samples(sums: Iterable[Iterable[tuple[Any, float | Tensor]]], batch: 
 
 
 def _summed(
-    composition: WeightedSum,
+    composition: Composable,
     weights: Sequence[tuple[Any, float | Tensor]],
     parts: Sequence[_Part],
     sample: Tensor,
@@ -161,7 +164,7 @@ def _summed(
 
 
 def predict_leaves(
-    composition: WeightedSum, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon"
+    composition: Composable, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon"
 ) -> Tensor:
     """The predictions of all leaves, (K, B, C, H, W), in the order of `composition.terms`. Arguments as of `predict`.
 
@@ -212,7 +215,7 @@ def predict_group(
 ) -> Sequence[Tensor]:
     """The predictions of the leaves of a group, each for its own samples (N_k,) of the batch; None for all of them.
 
-    Costs one batch where the group is a `RaggedGroup` or all leaves count for all samples, else one per leaf: of its
+    Costs one batch where the group has `predict_some` or all leaves count for all samples, else one per leaf: of its
     own samples, or of all, where it differs from sample to sample. Samples of the CPU go to a device without float64
     and their predictions come back.
 
@@ -240,8 +243,8 @@ def _predict_there(
         return group.predict(members, sample, timestep)
     everyone = torch.arange(len(sample), device=sample.device)
     known = [everyone if owner is None else owner for owner in owners]
-    if isinstance(group, RaggedGroup):
-        return group.predict_some(members, known, sample, timestep)
+    if (predict_some := getattr(group, "predict_some", None)) is not None:
+        return predict_some(members, known, sample, timestep)
     predicted = []
     for leaf, own in zip(members, known, strict=True):
         if differs_by_sample(leaf):

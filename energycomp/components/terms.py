@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from energycomp.components.component import HasDenoiser, unconditional_of
+from energycomp.components.component import unconditional_of
 from energycomp.components.space import NoisedSpace
 from energycomp.components.weight_values import noise_share
 from energycomp.components.weights import LEAST_NUMBER, LEAST_VALUE, AnyWeight, Weight, written
@@ -106,7 +106,7 @@ def formula(terms: Mapping[Any, AnyWeight]) -> str:
     owners: dict[str, list[Any]] = {}
 
     def named(leaf: Any) -> str:
-        owner = leaf.denoiser if isinstance(leaf, HasDenoiser) else None
+        owner = getattr(leaf, "denoiser", None)
         name, bracket, rest = repr(leaf).partition("(")
         known = owners.setdefault(name, [])
         if owner is not None and not any(owner is one for one in known):

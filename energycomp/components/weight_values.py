@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from energycomp.components.extremes import TOLERANCE
 from energycomp.components.weights import LEAST_VALUE, AnyWeight, Shape, Weight
 from energycomp.errors import InputError
 
@@ -98,10 +97,4 @@ def bounds(weight: AnyWeight, shape: Shape) -> tuple[float, float]:
     >>> bounds(1 + 2 * region("left half"), (3, 8, 8)), bounds(ramp() * (1 - ramp()), (3, 8, 8)), bounds(2.0, (3,))
     ((1.0, 3.0), (0.0, 0.25), (2.0, 2.0))
     """
-    if not isinstance(weight, Weight):
-        return weight, weight
-    sampled = weight.everywhere(shape)
-    least, greatest = float(sampled.min()), float(sampled.max())
-    # A product of ramps may pass both between the levels that were sampled; where it does not, they are not rounded
-    low, high = weight.span(shape)
-    return (low if low < least - TOLERANCE else least), (high if high > greatest + TOLERANCE else greatest)
+    return weight.span(shape) if isinstance(weight, Weight) else (weight, weight)

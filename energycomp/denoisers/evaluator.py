@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import attrs
@@ -17,6 +17,9 @@ from energycomp.components.condition import Condition
 from energycomp.components.ledger import count
 from energycomp.denoisers.together import called
 from energycomp.errors import InputError
+
+if TYPE_CHECKING:
+    from energycomp.denoisers.denoiser import Denoiser
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -63,6 +66,13 @@ class Network(Protocol):
     `condition.null` are zeros; the network gives these rows a meaning of their own.
     `energycomp_lab.checks.check_network` builds a network whose arguments all have default values, and checks it.
 
+    A network may have more attributes:
+
+    - `device`: where it computes, if its weights may be elsewhere meanwhile: offloaded, or mapped.
+    - `casts_samples`, true if it computes with samples before it casts them to the type of its weights by itself.
+    - `finish(pictures, shown)`: draws into decoded pictures (B, 3, H, W) in [-1, 1] what their descriptions say, such
+      as straight edges; each shows the rows of one condition.
+
     >>> from energycomp.denoisers import configured
     >>> @configured
     ... class Shift(nn.Module):
@@ -102,46 +112,6 @@ class TwoStage(Protocol):
         """R conditions, row r on the features of sample owner[r], to predictions (R, C, H, W)."""
 
 
-@runtime_checkable
-class Placed(Protocol):
-    """A network that says where it computes, because its weights may be elsewhere meanwhile: offloaded, or mapped.
-
-    >>> class Remote(nn.Module):  # computes on the GPU, wherever its weights are
-    ...     device = torch.device("cuda")
-    >>> isinstance(Remote(), Placed), isinstance(nn.Linear(1, 1), Placed)
-    (True, False)
-    """
-
-    @property
-    def device(self) -> torch.device:
-        """Where samples are expected."""
-
-
-@runtime_checkable
-class CastsSamples(Protocol):
-    """A network that computes with samples before it casts them to the type of its weights.
-
-    Its `casts_samples` is true. It is given samples in the type that they have, and casts them by itself.
-
-    >>> class Centred(nn.Module):  # subtracts in float32
-    ...     casts_samples = True
-    >>> isinstance(Centred(), CastsSamples), isinstance(nn.Linear(1, 1), CastsSamples)
-    (True, False)
-    """
-
-    casts_samples: bool
-
-
-class HasNetwork(Protocol):
-    """What the evaluator needs of a denoiser, see there."""
-
-    @property
-    def network(self) -> nn.Module: ...
-    @property
-    def sample_shape(self) -> tuple[int, ...]: ...
-    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor: ...
-
-
 @attrs.frozen(eq=False)
 class Trunk:
     """What rows under different conditions share: B noised samples at their timesteps, and a trunk's features.
@@ -160,7 +130,7 @@ class Trunk:
         return len(self.sample)
 
 
-def trunk(denoiser: HasNetwork, sample: Tensor, timestep: Tensor) -> Trunk:
+def trunk(denoiser: Denoiser, sample: Tensor, timestep: Tensor) -> Trunk:
     """Runs the trunk once for noised samples (B, C, H, W) at real timesteps (B,) in [0, T].
 
     For a network of one stage it only keeps the inputs.
@@ -185,7 +155,7 @@ def trunk(denoiser: HasNetwork, sample: Tensor, timestep: Tensor) -> Trunk:
     return attrs.evolve(bare, features=called(_key("trunk", denoiser, sample), partial(_features, denoiser), bare))
 
 
-def rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
+def rows(denoiser: Denoiser, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
     """R predictions of the network's own type, row r for sample owner[r] under condition r.
 
     Args:
@@ -210,12 +180,12 @@ def rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tenso
     return called(key, partial(_rows_of_all, denoiser), shared, condition, owner)
 
 
-def _key(kind: str, denoiser: HasNetwork, sample: Tensor) -> tuple[object, ...]:
+def _key(kind: str, denoiser: Denoiser, sample: Tensor) -> tuple[object, ...]:
     """What calls have in common that can run as one."""
     return kind, denoiser.network, sample.shape[1:], sample.dtype, sample.device
 
 
-def _features(denoiser: HasNetwork, calls: Sequence[tuple[Trunk]]) -> list[tuple[Tensor, ...]]:
+def _features(denoiser: Denoiser, calls: Sequence[tuple[Trunk]]) -> list[tuple[Tensor, ...]]:
     """The features of several trunks, which run as one."""
     network = cast("TwoStage", denoiser.network)
     trunks = [bare for (bare,) in calls]
@@ -229,7 +199,7 @@ def _features(denoiser: HasNetwork, calls: Sequence[tuple[Trunk]]) -> list[tuple
     return list(zip(*(part.split([len(one) for one in trunks]) for part in joined), strict=True))
 
 
-def _rows_of_all(denoiser: HasNetwork, calls: Sequence[tuple[Trunk, Condition, Tensor]]) -> list[Tensor]:
+def _rows_of_all(denoiser: Denoiser, calls: Sequence[tuple[Trunk, Condition, Tensor]]) -> list[Tensor]:
     """The predictions of several calls, which run as one."""
     trunks = [shared for shared, _, _ in calls]
     starts = itertools.accumulate((len(shared) for shared in trunks), initial=0)
@@ -247,21 +217,21 @@ def _joined_trunks(trunks: Sequence[Trunk]) -> Trunk:
     return Trunk(torch.cat([one.sample for one in trunks]), torch.cat([one.timestep for one in trunks]), joined)
 
 
-def _rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
+def _rows(denoiser: Denoiser, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
     limit = row_limit(shared.sample.device, denoiser.sample_shape, denoiser.network)
     chunks = (slice(start, start + limit) for start in range(0, len(owner), limit))
     parts = (_call(denoiser, shared, condition[part], owner[part]) for part in chunks)
     return _joined(parts, len(owner)) if len(owner) else shared.sample.new_zeros(0, *denoiser.sample_shape)
 
 
-def _call(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
+def _call(denoiser: Denoiser, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
     owner = owner.to(shared.sample.device)
     if shared.features is not None:
         out = cast("TwoStage", denoiser.network).head(shared.features, condition, owner)
     else:
         timestep = shared.timestep.index_select(0, owner)
         sample = denoiser.scale_model_input(shared.sample.index_select(0, owner), timestep)
-        if not isinstance(denoiser.network, CastsSamples):
+        if not getattr(denoiser.network, "casts_samples", False):
             sample = sample.to(condition.rows.dtype)
         out = cast("Network", denoiser.network)(sample, _told(timestep, shared.sample), condition)
     return out.to(torch.promote_types(shared.sample.dtype, torch.float32))
@@ -272,9 +242,9 @@ def _told(timestep: Tensor, sample: Tensor) -> Tensor:
     return timestep.to(torch.promote_types(sample.dtype, torch.float32))
 
 
-def _own_type(network: object, other: torch.dtype) -> torch.dtype:
+def _own_type(network: nn.Module, other: torch.dtype) -> torch.dtype:
     """The type of a network in half or double precision; the other one for any other, or one without parameters."""
-    first = next(network.parameters(), None) if isinstance(network, nn.Module) else None
+    first = next(network.parameters(), None)
     return other if first is None or first.dtype not in (*HALF, torch.float64) else first.dtype
 
 

@@ -209,7 +209,7 @@ class VAECodec:
         return {**attrs.asdict(self), "source": source}
 
     def save(self, folder: Path, dtype: torch.dtype | None) -> dict[str, Any]:
-        """As `HasFiles`: a small autoencoder of a folder is written into that of the model, others stay in place."""
+        """As `Codec`: a small autoencoder of a folder is written into that of the model, others stay in place."""
         if self._is_small_file():
             vae = self.vae if dtype is None else nn.Module.to(deepcopy(self.vae), dtype)  # without a warning
             vae.save_pretrained(folder / VAE)
@@ -222,7 +222,7 @@ class VAECodec:
         return self.config()
 
     def opened(self, folder: Path) -> Self:
-        """As `HasFiles`: the one in the folder of its model, read at once, or another, read when it is used."""
+        """As `Codec`: the one in the folder of its model, read at once, or another, read when it is used."""
         if self.source == VAE:
             here = attrs.evolve(self, source=str((folder / VAE).absolute()))
             return here.holding(_read_vae(folder / VAE))

@@ -19,10 +19,9 @@ from torch import Tensor
 
 from energycomp.components.condition import Condition
 from energycomp.components.conditioning import Conditioner, weights_of
-from energycomp.denoisers.configured import Configured
+from energycomp.denoisers.codec import Codec
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.evaluator import rows, trunk
-from energycomp.denoisers.protocols import Codec, HasFiles
 from energycomp.errors import CheckpointError, EnergycompError, InputError
 from energycomp.files import atomic_directory, read_tensors, write_tensors
 from energycomp.images import ImageProcessor
@@ -47,8 +46,8 @@ KINDS: dict[str, Kind] = {"network": "networks", "encoder": "encoders", "conditi
 
 def write(model: ModelParts, folder: str | Path, dtype: torch.dtype | None, documents: Mapping[str, str]) -> None:
     """What `Model.save_pretrained` does, with text files by name."""
-    network: object = model.denoiser.network
-    if not isinstance(network, Configured):
+    network = model.denoiser.network
+    if not hasattr(network, "config"):
         raise InputError(
             f"got {model.name} with a network {type(network).__name__}, which no name rebuilds; expected one of ours; "
             "save the pipeline that it is of with its own save_pretrained, and load that folder"
@@ -58,9 +57,8 @@ def write(model: ModelParts, folder: str | Path, dtype: torch.dtype | None, docu
     with suppress(OSError):  # which the next line reports
         Path(folder).parent.mkdir(parents=True, exist_ok=True)
     with atomic_directory(folder) as temporary:
-        codec: object = model.denoiser.codec
-        if isinstance(codec, HasFiles):
-            config["codec"]["config"] = codec.save(temporary, dtype)
+        if (save := getattr(model.denoiser.codec, "save", None)) is not None:
+            config["codec"]["config"] = save(temporary, dtype)
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         write_tensors(temporary / WEIGHTS, {**weights, SCHEDULE: model.denoiser.alphas_cumprod.float()})
         for name, text in documents.items():
@@ -204,7 +202,8 @@ def _codec(part: Mapping[str, Any] | None, folder: Path) -> Codec | None:
     if part is None:
         return None
     codec: Codec = _built("codecs", part)
-    return codec.opened(folder) if isinstance(codec, HasFiles) else codec
+    opened: Codec = codec.opened(folder) if hasattr(codec, "opened") else codec
+    return opened
 
 
 def _built(kind: Kind, part: Mapping[str, Any]) -> Any:

@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import AnyWeight, Compound, Condition, Weight, combine, identifies_null, unwrapped
+from energycomp.components import AnyWeight, Condition, Weight, combine, compositions_in, identifies_null, unwrapped
 from energycomp.components.algebra import Composition
 from energycomp.components.groups import rewrapped
 from energycomp.denoisers.denoiser import Conditional
@@ -58,8 +58,8 @@ def _shown(composition: Composition) -> list[tuple[Any, AnyWeight]]:
     """The leaves that samples show, in the order of the composition: those of weights above 0."""
     found: list[tuple[Any, AnyWeight]] = []
     for leaf, weight in composition.terms.items():
-        if isinstance(leaf, Compound):
-            found += [one for part in leaf.inside for one in _shown(part)]
+        if inside := compositions_in(leaf):
+            found += [one for part in inside for one in _shown(part)]
         elif isinstance(weight, Weight) or weight > 0:
             found.append((leaf, weight))
     return found
@@ -130,9 +130,8 @@ def _around(composition: Composition, prior: Any, n: int, seeds: Sequence[int]) 
 
 def _parts(composition: Composition) -> list[Composition]:
     """The composition, or those in the mixtures, and in the observed compositions, that are its leaves."""
-    compounds = [leaf for leaf in composition.terms if isinstance(leaf, Compound)]
-    inside = [part for leaf in compounds for part in leaf.inside]
-    return [one for part in inside for one in _parts(part)] if compounds else [composition]
+    inside = [part for leaf in composition.terms for part in compositions_in(leaf)]
+    return [one for part in inside for one in _parts(part)] if inside else [composition]
 
 
 def _rebuilt(composition: Composition, changed: dict[int, Any], scene: Conditional | None) -> Composition:
@@ -140,10 +139,10 @@ def _rebuilt(composition: Composition, changed: dict[int, Any], scene: Condition
     terms: list[tuple[Any, Any]] = []
     has_compounds = False
     for leaf, weight in composition.terms.items():
-        if isinstance(leaf, Compound):
+        if inside := compositions_in(leaf):
             # Each of its parts is an image, and has a scene of its own
             has_compounds = True
-            terms.append((leaf.remade([_rebuilt(part, changed, scene) for part in leaf.inside]), weight))
+            terms.append((leaf.remade([_rebuilt(part, changed, scene) for part in inside]), weight))
         else:
             terms.append((changed.get(id(leaf), leaf), weight))
     made = Composition(terms)

@@ -256,7 +256,7 @@ class Observed(Composable):
         return self.composition.unconditional
 
     def doubts(self, samples: Tensor, timestep: float, *, is_drawn: bool, is_weighed: bool) -> list[str]:
-        """Where samples miss y, or are less wide than its noise; see `energycomp.components.Doubts`."""
+        """Where samples miss y, or are less wide than its noise; see `energycomp.components.EnergyComponent`."""
         mean: Any = self.group.mean
         found = misses(mean.evidence, samples, is_weighed=is_weighed)
         if is_drawn or len(samples) == 1:

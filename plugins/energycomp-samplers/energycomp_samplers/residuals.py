@@ -22,9 +22,9 @@ import torch
 from energycomp.components import (
     AnyWeight,
     Composition,
-    Compound,
     Weight,
     bounds,
+    compositions_in,
     is_constant,
     level_weights,
     noise_share,
@@ -85,7 +85,7 @@ def residuals(composition: Composition) -> Residuals | None:
     """
     # Samplers of negations do not look inside a mixture, or what is observed.
     for leaf in composition.terms:
-        if isinstance(leaf, Compound) and any(residuals(part) is not None for part in leaf.inside):
+        if any(residuals(part) is not None for part in compositions_in(leaf)):
             got = f"got {leaf!r}, which has a negated component inside"
             raise CompositionError(
                 f"{got}; expected it beside, such as `(a | b) & ~c`, since samplers of negations do not look inside; "
