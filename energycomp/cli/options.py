@@ -195,7 +195,7 @@ def load_model(
         reads: texts of components by what errors call them, which are refused before weights are loaded.
         placed: the same, of components whose places may be left out.
     """
-    from energycomp.models import before_weights, check_device, load
+    from energycomp.models import check_device, load
 
     given = dict(options or {})
     concepts, template, views = (given.pop(name, None) for name in ("concepts", "template", "views"))
@@ -206,8 +206,8 @@ def load_model(
             "another dtype, or a GPU by --device"
         )
     others = concepts is not None or template is not None  # other words than those of the model's own conditioner
-    with before_weights(_refusing(source, {} if others else reads or {}, () if others else placed)):
-        loaded = _with_views(over(load(source, device=device, **given), concepts, template), views)
+    check = _refusing(source, {} if others else reads or {}, () if others else placed)
+    loaded = _with_views(over(load(source, device=device, check=check, **given), concepts, template), views)
     if searchable and loaded.decomposer_name is not None:
         raise InputError(
             f"got {source}, which reads parts from a picture at once; expected a model whose components are searched "

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
         background_error as background_error,
         log_errors as log_errors,
     )
-    from energycomp.models.folder import before_weights as before_weights
     from energycomp.models.given import (
         checked_model as checked_model,
         from_pretrained as from_pretrained,

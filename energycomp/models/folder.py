@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -34,7 +33,7 @@ from energycomp.plugins.registry import find
 
 M = TypeVar("M", bound=ModelParts)
 
-_first: ContextVar[Callable[[str, Conditioner], object] | None] = ContextVar("looks at a conditioner", default=None)
+Check = Callable[[str, Conditioner], object]  # of the name and the conditioner of a model, raises to refuse it
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -65,34 +64,13 @@ def write(model: ModelParts, folder: str | Path, dtype: torch.dtype | None, docu
             (temporary / name).write_text(text, encoding="utf-8")
 
 
-@contextmanager
-def before_weights(check: Callable[[str, Conditioner], object]) -> Iterator[None]:
-    """Calls `check` with the name and the conditioner of each folder that is read in the block, before its network.
-
-    What it raises ends the loading at once: a command refuses a component without the seconds that weights take.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> from energycomp import load
-    >>> from energycomp.testing import tiny_model
-    >>> with TemporaryDirectory() as folder, before_weights(lambda name, conditioner: print(name)):
-    ...     tiny_model().save_pretrained(f"{folder}/mine")
-    ...     model = load(f"{folder}/mine")
-    tiny
-    """
-    token = _first.set(check)
-    try:
-        yield
-    finally:
-        _first.reset(token)
-
-
-def read(make: type[M], folder: Path) -> M:
+def read(make: type[M], folder: Path, check: Check | None = None) -> M:
     """The model of a folder that `write` wrote, in float32; classes are found by their registered names only."""
     verify(folder)
     config = _read_config(folder / CONFIG)
     tensors = read_tensors(folder / WEIGHTS)
     try:
-        return _made(make, config, tensors, str(folder))
+        return _made(make, config, tensors, str(folder), check)
     except EnergycompError:
         raise
     except Exception as error:  # whatever a factory raises for arguments that it was not written for
@@ -123,7 +101,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _made(make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], source: str) -> M:
+def _made(
+    make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], source: str, check: Check | None
+) -> M:
     """Built without memory, compared with config and weights, then filled with the weights."""
     schedule = tensors.pop(SCHEDULE).float()
     weights = _by_part(tensors, [part for part in KINDS if part in config])
@@ -138,13 +118,12 @@ def _made(make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], sou
         check_fit({} if module is None else module.state_dict(), weights[part], f"the {part} of {source}")
         return made
 
-    # The conditioner, which a command may look at before the seconds that a network takes
+    # The conditioner, which is checked before the seconds that a network takes
     if weights["conditioner"]:
         on_paper("conditioner")
     conditioner: Conditioner = build("conditioner")
-    first = _first.get()
-    if first is not None:
-        first(config["name"], conditioner)
+    if check is not None:
+        check(config["name"], conditioner)
     # The model, its networks without weights
     networks = {part: on_paper(part).eval() for part in weights if part != "conditioner"}
     said = {"null_trained": None, **config["denoiser"]}  # a file has to say so: its default is not taken

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from energycomp.components.algebra import Composition, combine
-from energycomp.components.conditioning import ability, mixed_of, weights_of
+from energycomp.components.conditioning import Conditioner, ability, mixed_of, weights_of
 from energycomp.components.text import WeightedText, weighted
 from energycomp.components.values import parsed, read_value, values_of
 from energycomp.denoisers.denoiser import Conditional
@@ -316,6 +316,7 @@ class Model(ModelParts):
         local_files_only: bool = False,
         cache_dir: str | Path | None = None,
         subfolder: str | None = None,
+        check: Callable[[str, Conditioner], object] | None = None,
         **options: Any,
     ) -> Model:
         """A model: a name that a plugin registers, a folder, or a hub id. `energycomp.load` is this function.
@@ -331,6 +332,8 @@ class Model(ModelParts):
             local_files_only: reads the cache of the hub alone, without the network.
             cache_dir: folder of that cache; the hub's own when left out.
             subfolder: where the model is inside the folder or repository.
+            check: called with the name and the conditioner of a model, before the seconds that the weights of a folder
+                take; what it raises ends the loading.
             options: of a registered model, such as `preset=`, or of a pipeline, such as `image_size=`.
 
         Raises:
@@ -352,7 +355,7 @@ class Model(ModelParts):
             "cache_dir": cache_dir,
             "subfolder": subfolder,
         }
-        model = opened(cls, source, dtype, reading, options)
+        model = opened(cls, source, dtype, reading, options, check)
         network = model.denoiser.network
         if chosen is not None and any(p.dtype != chosen for p in network.parameters() if p.is_floating_point()):
             if model.decomposer_name is not None:
