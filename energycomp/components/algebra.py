@@ -21,7 +21,7 @@ from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import NoisedSpace, by_sample, check_compatible
 from energycomp.components.terms import Terms, added, formula, shared_space, shared_unconditional
 from energycomp.components.weight_values import constant_weights, is_constant, level_weights, noise_share
-from energycomp.components.weights import LEAST_VALUE, AnyWeight, Weight, as_weight, check_one_sign, scalar
+from energycomp.components.weights import LEAST_VALUE, AnyWeight, as_weight, check_one_sign, scalar, varies
 from energycomp.errors import CompositionError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Composable(_Component):
         return _sum((other, 1.0), (self, -1.0))
 
     def __mul__(self, weight: Any) -> Composition:
-        scale = weight if isinstance(weight, Weight) else as_weight(weight)
+        scale = weight if varies(weight) else as_weight(weight)
         return NotImplemented if scale is None else _linear([(self, scale)])
 
     __rmul__ = __mul__
@@ -241,7 +241,7 @@ def combine(components: Iterable[Any], rule: Rule) -> Composition:
     if identifies_null(rule) and not (len(parts) == 1 and null == 0.0):  # one component alone needs no u
         weighted = [(shared_unconditional([part.terms for part in parts]), null), *weighted]
     made = _linear(weighted)
-    if rule == "mean" and isinstance(mass, Weight):
+    if rule == "mean" and varies(mass):
         check_one_sign(mass, made.noised_space.sample_shape)
     return made
 
@@ -401,7 +401,7 @@ class Mixture(Composable):
         share = noise_share(timestep, len(space.alphas_cumprod))
         numbers: list[tuple[Any, float | Tensor]] = []
         for leaf, weight in part.terms.items():
-            if isinstance(weight, Weight):
+            if varies(weight):
                 numbers.append((leaf, weight.at(share, space.sample_shape).flatten().to(timestep.device)))
             else:
                 numbers.append((leaf, weight))
@@ -425,11 +425,11 @@ class Mixture(Composable):
 def _mass(part: Composition) -> float:
     instead = "multiply the whole mixture, such as `region(...) * (a | b)`"
     mass = part.mass
-    if isinstance(mass, Weight) and not is_constant(mass, 1.0, part.noised_space.sample_shape):
+    if varies(mass) and not is_constant(mass, 1.0, part.noised_space.sample_shape):
         constant_weights(part.terms, "a part of a mixture", instead)  # raises
     # Weights of guidance vary over the noise level, but their sum does not.
     level_weights(part.terms, part.noised_space.sample_shape, "a part of a mixture", instead)
-    return 1.0 if isinstance(mass, Weight) else mass
+    return 1.0 if varies(mass) else mass
 
 
 def _another_mass(part: Composition, mass: float) -> CompositionError:

@@ -22,7 +22,7 @@ from energycomp.components.predict import predict_group
 from energycomp.components.prediction import convert
 from energycomp.components.selections import Part, Selection
 from energycomp.components.space import NoisedSpace, by_sample
-from energycomp.components.weights import AnyWeight, Shape, Weight
+from energycomp.components.weights import AnyWeight, Shape, Weight, varies
 from energycomp.errors import CompositionError
 
 
@@ -212,7 +212,7 @@ def on_part(weight: AnyWeight, part: Part, shape: Shape) -> AnyWeight:
     >>> on_part(2.0, window(0, 4), (3, 8, 8)), on_part(region("left half"), window(0, 4), (3, 8, 8))
     (2.0, [([left half]) on window(0, 4)])
     """
-    if not isinstance(weight, Weight):
+    if not varies(weight):
         return weight
     now = weight.at(torch.zeros(weight.samples or 1), part.shape(shape))
     return weight if now[0].numel() == 1 else Weight([((_Placed(weight, part),), 1.0)])

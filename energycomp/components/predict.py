@@ -15,7 +15,7 @@ from energycomp.components.precision import home
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.terms import shared_space, weights_at
 from energycomp.components.weight_values import is_constant
-from energycomp.components.weights import LEAST_VALUE, Weight
+from energycomp.components.weights import LEAST_VALUE, varies
 from energycomp.errors import InputError, NonFiniteError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def native_type(composition: Composable) -> PredictionType:
     ('sample', 'epsilon')
     """
     mass: Any = sum(composition.terms.values())
-    shape = shared_space(composition.terms).sample_shape if isinstance(mass, Weight) else (1, 1, 1)
+    shape = shared_space(composition.terms).sample_shape if varies(mass) else (1, 1, 1)
     return _common_type(composition.terms, is_one=is_constant(mass, 1.0, shape))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from energycomp.components.component import unconditional_of
 from energycomp.components.space import NoisedSpace
 from energycomp.components.weight_values import noise_share
-from energycomp.components.weights import LEAST_NUMBER, LEAST_VALUE, AnyWeight, Weight, written
+from energycomp.components.weights import LEAST_NUMBER, LEAST_VALUE, AnyWeight, varies, written
 from energycomp.errors import CompositionError
 
 
@@ -68,7 +68,7 @@ def added(parts: Iterable[tuple[Mapping[Any, AnyWeight], AnyWeight]]) -> Terms:
         for leaf, weight in terms.items():
             _, before = total.get(id(leaf), (leaf, 0.0))
             total[id(leaf)] = (leaf, before + scale * weight)
-    kept = (pair for pair in total.values() if isinstance(pair[1], Weight) or abs(pair[1]) > LEAST_NUMBER)
+    kept = (pair for pair in total.values() if varies(pair[1]) or abs(pair[1]) > LEAST_NUMBER)
     return Terms(kept)
 
 
@@ -89,7 +89,7 @@ def weights_at(
     found: list[tuple[Any, float | Tensor]] = []
     share: Tensor | None = None
     for leaf, weight in terms.items():
-        if not isinstance(weight, Weight):
+        if not varies(weight):
             found.append((leaf, weight))
             continue
         if share is None:
@@ -119,7 +119,7 @@ def formula(terms: Mapping[Any, AnyWeight]) -> str:
 
 def _written(weight: AnyWeight, leaf: str) -> tuple[tuple[float, str], ...]:
     """A term as a number and a text; a weight that is a sum stands in brackets."""
-    if not isinstance(weight, Weight):
+    if not varies(weight):
         return ((weight, leaf),)
     if len(weight.parts) > 1:
         return ((1.0, f"({weight!r}) {leaf}"),)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 from numbers import Real
 from operator import attrgetter
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import attrs
 import numpy as np
@@ -21,6 +21,9 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import CompositionError, InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 LEAST_NUMBER = 1e-12  # what rounding leaves of numbers that cancel
 GRID = 65  # noise levels between two edges: by them, the extremes of a cubic are off by 0.002 of its range at most
@@ -176,6 +179,15 @@ class Weight:
         return written((number, " ".join(map(repr, factors))) for factors, number in self.parts)
 
 
+def varies(weight: Any) -> TypeIs[Weight]:
+    """Whether a weight is a `Weight`, and not one number.
+
+    >>> varies(2.0), varies(Weight([((), 2.0)]))
+    (False, True)
+    """
+    return isinstance(weight, Weight)
+
+
 @attrs.frozen(repr=False)
 class _Changed:
     """A function of a weight, as a factor."""
@@ -223,7 +235,7 @@ def _clamped(_: Weight, values: Tensor) -> Tensor:
 
 def positive(weight: AnyWeight, shape: Shape) -> AnyWeight:
     """max(w, 0): the weight itself where it is nowhere below 0 in a sample, and 0 where it is nowhere above."""
-    if not isinstance(weight, Weight):
+    if not varies(weight):
         return max(weight, 0.0)
     least, greatest = weight.span(shape)
     if least >= -LEAST_NUMBER:
@@ -233,7 +245,7 @@ def positive(weight: AnyWeight, shape: Shape) -> AnyWeight:
 
 def _parts(value: Any) -> Polynomial | None:
     """A weight or a number as parts; None for anything else."""
-    if isinstance(value, Weight):
+    if varies(value):
         return value.parts
     number = as_weight(value)
     return None if number is None else (((), number),)
