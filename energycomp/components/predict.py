@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,11 +18,8 @@ from energycomp.components.weight_values import is_constant
 from energycomp.components.weights import LEAST_VALUE, varies
 from energycomp.errors import InputError, NonFiniteError
 
-if TYPE_CHECKING:
-    from energycomp.components.algebra import Composable
 
-
-def native_type(composition: Composable) -> PredictionType:
+def native_type(composition: Any) -> PredictionType:
     """The type in which a composition is summed: its groups' own if they share one and the mass is 1, else "epsilon".
 
     At mass 1 sums of x0, v or flow predictions are predictions of that type; a round trip through eps would divide by
@@ -44,7 +41,7 @@ def _common_type(leaves: Iterable[Any], *, is_one: bool) -> PredictionType:
 
 
 def predict(
-    composition: Composable, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon"
+    composition: Any, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon"
 ) -> Tensor:
     """The composed prediction of a batch of noised samples.
 
@@ -71,7 +68,7 @@ def predict(
 
 
 def predict_all(
-    compositions: Sequence[Composable],
+    compositions: Sequence[Any],
     sample: Tensor,
     timestep: Tensor,
     *,
@@ -124,7 +121,7 @@ def active_samples(sums: Iterable[Iterable[tuple[Any, float | Tensor]]], batch: 
 
 
 def _summed(
-    composition: Composable,
+    composition: Any,
     weights: Sequence[tuple[Any, float | Tensor]],
     parts: Sequence[_Part],
     sample: Tensor,
@@ -164,7 +161,7 @@ def _summed(
 
 
 def predict_leaves(
-    composition: Composable, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon"
+    composition: Any, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon"
 ) -> Tensor:
     """The predictions of all leaves, (K, B, C, H, W), in the order of `composition.terms`. Arguments as of `predict`.
 

@@ -17,7 +17,7 @@ from energycomp.components.prediction import PREDICTION_TYPES, PredictionType, i
 from energycomp.components.space import NoisedSpace, ValueRange, as_value_range, by_sample, check_value_range
 from energycomp.components.weights import LEAST_VALUE
 from energycomp.denoisers.codec import Codec
-from energycomp.denoisers.evaluator import Trunk, rows, trunk
+from energycomp.denoisers.evaluator import Evaluated, Trunk, rows, trunk
 from energycomp.errors import CompositionError, InputError
 from energycomp.fields import FLAG, Validator, legal, one_of
 
@@ -37,7 +37,7 @@ def _shape(dimensions: str, count: int | None = None) -> Validator:
 
 
 @attrs.define(eq=False, frozen=True, slots=False, repr=False)
-class Denoiser:
+class Denoiser(Evaluated):
     """A network and what it predicts: the group of its leaves, which it predicts in one batch.
 
     Args:

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import attrs
@@ -17,9 +17,6 @@ from energycomp.components.condition import Condition
 from energycomp.components.ledger import count
 from energycomp.denoisers.together import called
 from energycomp.errors import InputError
-
-if TYPE_CHECKING:
-    from energycomp.denoisers.denoiser import Denoiser
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -112,6 +109,17 @@ class TwoStage(Protocol):
         """R conditions, row r on the features of sample owner[r], to predictions (R, C, H, W)."""
 
 
+class Evaluated:
+    """What has a network that is called here: the base of `Denoiser`."""
+
+    network: nn.Module
+    sample_shape: tuple[int, ...]
+
+    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:  # noqa: ARG002
+        """What the network is given of noised samples (B, C, H, W) at timesteps (B,)."""
+        return sample
+
+
 @attrs.frozen(eq=False)
 class Trunk:
     """What rows under different conditions share: B noised samples at their timesteps, and a trunk's features.
@@ -130,7 +138,7 @@ class Trunk:
         return len(self.sample)
 
 
-def trunk(denoiser: Denoiser, sample: Tensor, timestep: Tensor) -> Trunk:
+def trunk(denoiser: Evaluated, sample: Tensor, timestep: Tensor) -> Trunk:
     """Runs the trunk once for noised samples (B, C, H, W) at real timesteps (B,) in [0, T].
 
     For a network of one stage it only keeps the inputs.
@@ -155,7 +163,7 @@ def trunk(denoiser: Denoiser, sample: Tensor, timestep: Tensor) -> Trunk:
     return attrs.evolve(bare, features=called(_key("trunk", denoiser, sample), partial(_features, denoiser), bare))
 
 
-def rows(denoiser: Denoiser, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
+def rows(denoiser: Evaluated, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
     """R predictions of the network's own type, row r for sample owner[r] under condition r.
 
     Args:
@@ -180,12 +188,12 @@ def rows(denoiser: Denoiser, shared: Trunk, condition: Condition, owner: Tensor)
     return called(key, partial(_rows_of_all, denoiser), shared, condition, owner)
 
 
-def _key(kind: str, denoiser: Denoiser, sample: Tensor) -> tuple[object, ...]:
+def _key(kind: str, denoiser: Evaluated, sample: Tensor) -> tuple[object, ...]:
     """What calls have in common that can run as one."""
     return kind, denoiser.network, sample.shape[1:], sample.dtype, sample.device
 
 
-def _features(denoiser: Denoiser, calls: Sequence[tuple[Trunk]]) -> list[tuple[Tensor, ...]]:
+def _features(denoiser: Evaluated, calls: Sequence[tuple[Trunk]]) -> list[tuple[Tensor, ...]]:
     """The features of several trunks, which run as one."""
     network = cast("TwoStage", denoiser.network)
     trunks = [bare for (bare,) in calls]
@@ -199,7 +207,7 @@ def _features(denoiser: Denoiser, calls: Sequence[tuple[Trunk]]) -> list[tuple[T
     return list(zip(*(part.split([len(one) for one in trunks]) for part in joined), strict=True))
 
 
-def _rows_of_all(denoiser: Denoiser, calls: Sequence[tuple[Trunk, Condition, Tensor]]) -> list[Tensor]:
+def _rows_of_all(denoiser: Evaluated, calls: Sequence[tuple[Trunk, Condition, Tensor]]) -> list[Tensor]:
     """The predictions of several calls, which run as one."""
     trunks = [shared for shared, _, _ in calls]
     starts = itertools.accumulate((len(shared) for shared in trunks), initial=0)
@@ -217,14 +225,14 @@ def _joined_trunks(trunks: Sequence[Trunk]) -> Trunk:
     return Trunk(torch.cat([one.sample for one in trunks]), torch.cat([one.timestep for one in trunks]), joined)
 
 
-def _rows(denoiser: Denoiser, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
+def _rows(denoiser: Evaluated, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
     limit = row_limit(shared.sample.device, denoiser.sample_shape, denoiser.network)
     chunks = (slice(start, start + limit) for start in range(0, len(owner), limit))
     parts = (_call(denoiser, shared, condition[part], owner[part]) for part in chunks)
     return _joined(parts, len(owner)) if len(owner) else shared.sample.new_zeros(0, *denoiser.sample_shape)
 
 
-def _call(denoiser: Denoiser, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
+def _call(denoiser: Evaluated, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
     owner = owner.to(shared.sample.device)
     if shared.features is not None:
         out = cast("TwoStage", denoiser.network).head(shared.features, condition, owner)
