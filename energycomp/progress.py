@@ -103,7 +103,7 @@ def counting(
     more = {"delay": 0} if leave else {}
     drawn = _bar(desc=what, total=total, initial=done, unit=unit, leave=leave, disable=not show, **more)
     is_clock = sys.stderr.isatty() and not drawn.disable  # which runs while one item takes long
-    with drawn, _repeated(max(EVERY, drawn.delay), partial(_redraw, drawn)) if is_clock else nullcontext():
+    with drawn, _repeat(max(EVERY, drawn.delay), partial(_redraw, drawn)) if is_clock else nullcontext():
         yield Bar(drawn, what, done)
 
 
@@ -116,7 +116,7 @@ def working(what: str) -> Iterator[None]:
     """
     hidden = not sys.stderr.isatty()
     drawn = _bar(bar_format="{desc} {elapsed}", desc=what, delay=0, disable=hidden)
-    with drawn, nullcontext() if drawn.disable else _repeated(EVERY, partial(_redraw, drawn)):
+    with drawn, nullcontext() if drawn.disable else _repeat(EVERY, partial(_redraw, drawn)):
         yield
 
 
@@ -150,7 +150,7 @@ def following(what: str, count: Callable[[], int], *, unit: str) -> Iterator[Non
                 due["line"] = math.inf
                 drawn.write(f"energycomp: {what}: {drawn.n:,} {unit}s so far; {seen.left()}", file=sys.stderr)
 
-        with nullcontext() if drawn.disable else _repeated(EVERY, show), watched(seen), display(show=False):
+        with nullcontext() if drawn.disable else _repeat(EVERY, show), watched(seen), display(show=False):
             yield
 
 
@@ -173,7 +173,7 @@ def _redraw(drawn: Any) -> None:
 
 
 @contextmanager
-def _repeated(seconds: float, do: Callable[[], object]) -> Iterator[None]:
+def _repeat(seconds: float, do: Callable[[], object]) -> Iterator[None]:
     """Calls a function every so many seconds, in another thread, while the block runs."""
     ended = Event()
 

@@ -23,13 +23,13 @@ from energycomp.components.conditioning import (
     mixed_of as mixed_of,
     weights_of as weights_of,
 )
-from energycomp.components.energies import function_name as function_name, given_energies as given_energies
+from energycomp.components.energies import evaluate_energies as evaluate_energies, function_name as function_name
 from energycomp.components.gaussian import Gaussian as Gaussian
 from energycomp.components.groups import (
     WrappedGroup as WrappedGroup,
     differs_by_sample as differs_by_sample,
     group_of as group_of,
-    unwrapped as unwrapped,
+    unwrap as unwrap,
 )
 from energycomp.components.ledger import count_component as count_component
 from energycomp.components.match_snr import match_snr as match_snr
@@ -85,7 +85,7 @@ from energycomp.components.text import (
     weighted as weighted,
 )
 from energycomp.components.values import (
-    parsed as parsed,
+    parse_value as parse_value,
     random_values as random_values,
     read_value as read_value,
     value_of as value_of,

@@ -19,7 +19,7 @@ from energycomp.components.component import EnergyComponent, HasEnergy
 from energycomp.components.predict import predict
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import NoisedSpace, by_sample, check_compatible
-from energycomp.components.terms import Terms, added, formula, shared_space, shared_unconditional
+from energycomp.components.terms import Terms, add_terms, formula, shared_space, shared_unconditional
 from energycomp.components.weight_values import constant_weights, is_constant, level_weights, noise_share
 from energycomp.components.weights import LEAST_VALUE, AnyWeight, as_weight, check_one_sign, scalar, varies
 from energycomp.errors import CompositionError
@@ -259,7 +259,7 @@ def sole_leaf(component: Any) -> Any:
 
 
 def _linear(parts: Iterable[tuple[Any, AnyWeight]]) -> Composition:
-    return Composition(added((Composition.of(part).terms, scale) for part, scale in parts))
+    return Composition(add_terms((Composition.of(part).terms, scale) for part, scale in parts))
 
 
 def _sum(*parts: tuple[Any, AnyWeight]) -> Composition:
@@ -455,7 +455,7 @@ def mix(parts: Iterable[Any]) -> Mixture:
     energycomp.errors.CompositionError: got 2 a of mass 2 in a mixture; expected mass 1, or a share between 0 and 1...
     """
     given = list(parts)
-    inner = [_opened(part) for part in given]
+    inner = [_as_mixture(part) for part in given]
     components = [c for m in inner for c in m.components]
     log_weights = [w for m in inner for w in m.log_weights]
     if not any(m.has_shares for m in inner):
@@ -470,7 +470,7 @@ def mix(parts: Iterable[Any]) -> Mixture:
     return Mixture(components, log_weights, total=total)
 
 
-def _opened(part: Any) -> Mixture:
+def _as_mixture(part: Any) -> Mixture:
     """A part of `|` as a mixture: of one component, or of those of the mixture that it is."""
     if isinstance(part, Mixture):
         return part

@@ -90,14 +90,14 @@ def group_of(leaf: Any) -> LeafGroup:
     return group
 
 
-def unwrapped(leaf: Any) -> Any:
+def unwrap(leaf: Any) -> Any:
     """The leaf inside all wrappers: of `match_snr`, and of `within`.
 
-    >>> from energycomp.components import match_snr, unwrapped
+    >>> from energycomp.components import match_snr, unwrap
     >>> from energycomp.testing import tiny_model
     >>> model, other = tiny_model(), tiny_model(prediction_type="flow")
     >>> leaf = other(0.3, 0.4)
-    >>> unwrapped(match_snr(leaf, model.denoiser.noised_space)) is leaf
+    >>> unwrap(match_snr(leaf, model.denoiser.noised_space)) is leaf
     True
     """
     while isinstance(group_of(leaf), WrappedGroup):
@@ -105,10 +105,10 @@ def unwrapped(leaf: Any) -> Any:
     return leaf
 
 
-def rewrapped(leaf: Any, inner: Any) -> Any:
+def rewrap(leaf: Any, inner: Any) -> Any:
     """Another leaf in the wrappers of a leaf."""
     is_wrapped = isinstance(group_of(leaf), WrappedGroup)
-    return attrs.evolve(leaf, inner=rewrapped(leaf.inner, inner)) if is_wrapped else inner
+    return attrs.evolve(leaf, inner=rewrap(leaf.inner, inner)) if is_wrapped else inner
 
 
 def differs_by_sample(leaf: Any) -> bool:
@@ -122,14 +122,14 @@ def differs_by_sample(leaf: Any) -> bool:
     >>> differs_by_sample(several), differs_by_sample(Gaussian())
     (True, False)
     """
-    bare = unwrapped(leaf)
+    bare = unwrap(leaf)
     if inside := compositions_in(bare):
         return any(differs_by_sample(one) for part in inside for one in part.terms)
     condition = getattr(bare, "condition", None)
     return isinstance(condition, Condition) and len(condition) > 1
 
 
-def grouped(leaves: Iterable[Any]) -> list[tuple[LeafGroup, list[Any]]]:
+def group_leaves(leaves: Iterable[Any]) -> list[tuple[LeafGroup, list[Any]]]:
     """The groups of leaves, each with its leaves. Groups are compared by identity."""
     groups: dict[int, tuple[LeafGroup, list[Any]]] = {}
     for leaf in leaves:

@@ -167,20 +167,20 @@ def decoder(leaves: Iterable[Any]) -> Callable[[Tensor], Tensor] | None:
     def decode(samples: Tensor) -> Tensor:
         data = samples
         for leaf in codecs if codecs[0].noised_space.places else codecs[:1]:
-            data = _decoded(leaf, samples, data)
+            data = _decode(leaf, samples, data)
         return data
 
     return decode
 
 
-def _decoded(leaf: Any, samples: Tensor, data: Tensor) -> Tensor:
+def _decode(leaf: Any, samples: Tensor, data: Tensor) -> Tensor:
     """The data (B, ...) with what a leaf decodes of the samples in its place."""
     if isinstance(leaf, _On) and leaf.moves_places:
-        inner = _decoded(leaf.inner, leaf.part.seen(samples), leaf.part.seen(data))
+        inner = _decode(leaf.inner, leaf.part.seen(samples), leaf.part.seen(data))
         return leaf.part.placed(inner, data)
     group = group_of(leaf)
     if isinstance(group, WrappedGroup):
-        return _decoded(leaf.inner, samples, data)
+        return _decode(leaf.inner, samples, data)
     return samples if group.decode is None else group.decode(samples)
 
 

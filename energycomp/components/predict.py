@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components.component import LeafGroup
-from energycomp.components.groups import differs_by_sample, grouped
+from energycomp.components.groups import differs_by_sample, group_leaves
 from energycomp.components.precision import home
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.terms import shared_space, weights_at
@@ -36,7 +36,7 @@ def native_type(composition: Any) -> PredictionType:
 
 def _common_type(leaves: Iterable[Any], *, is_one: bool) -> PredictionType:
     """The type in which leaves are summed, from whether their mass is 1."""
-    kinds = {group.prediction_type for group, _ in grouped(leaves)}
+    kinds = {group.prediction_type for group, _ in group_leaves(leaves)}
     return kinds.pop() if len(kinds) == 1 and is_one else "epsilon"
 
 
@@ -90,7 +90,7 @@ def predict_all(
     sums = [weights_at(composition.terms, timestep, tuple(sample.shape[1:])) for composition in compositions]
     parts = list(_predictions(active_samples(sums, len(sample)), sample, timestep))
     return [
-        _summed(composition, weights, parts, sample, timestep, prediction_type)
+        _sum_up(composition, weights, parts, sample, timestep, prediction_type)
         for composition, weights in zip(compositions, sums, strict=True)
     ]
 
@@ -120,7 +120,7 @@ def active_samples(sums: Iterable[Iterable[tuple[Any, float | Tensor]]], batch: 
     return [(leaf, None if where is None else where.nonzero()[:, 0]) for leaf, where in found.values()]
 
 
-def _summed(
+def _sum_up(
     composition: Any,
     weights: Sequence[tuple[Any, float | Tensor]],
     parts: Sequence[_Part],
@@ -200,7 +200,7 @@ class _Part(NamedTuple):
 
 def _predictions(leaves: Sequence[tuple[Any, Tensor | None]], sample: Tensor, timestep: Tensor) -> Iterator[_Part]:
     owners = {id(leaf): None if owner is None else owner.to(sample.device) for leaf, owner in leaves}
-    for group, members in grouped(leaf for leaf, _ in leaves):
+    for group, members in group_leaves(leaf for leaf, _ in leaves):
         of = [owners[id(leaf)] for leaf in members]
         predicted = predict_group(group, members, of, sample, timestep)
         for leaf, owner, prediction in zip(members, of, predicted, strict=True):

@@ -11,7 +11,7 @@ from torch import Tensor
 from energycomp.components.component import unconditional_of
 from energycomp.components.space import NoisedSpace
 from energycomp.components.weight_values import noise_share
-from energycomp.components.weights import LEAST_NUMBER, LEAST_VALUE, AnyWeight, varies, written
+from energycomp.components.weights import LEAST_NUMBER, LEAST_VALUE, AnyWeight, varies, write_sum
 from energycomp.errors import CompositionError
 
 
@@ -57,10 +57,10 @@ class Terms(Mapping[Any, AnyWeight]):
         return Terms, (tuple(self._pairs.values()),)  # ids are those of this process
 
 
-def added(parts: Iterable[tuple[Mapping[Any, AnyWeight], AnyWeight]]) -> Terms:
+def add_terms(parts: Iterable[tuple[Mapping[Any, AnyWeight], AnyWeight]]) -> Terms:
     """The sum of weighted sums, each times a weight; leaves that cancel are dropped.
 
-    >>> added([({"a": 1.0, "b": 2.0}, 2.0), ({"a": 1.0}, -2.0)])
+    >>> add_terms([({"a": 1.0, "b": 2.0}, 2.0), ({"a": 1.0}, -2.0)])
     {'b': 4.0}
     """
     total: dict[int, tuple[Any, AnyWeight]] = {}
@@ -114,10 +114,10 @@ def formula(terms: Mapping[Any, AnyWeight]) -> str:
         number = next((k for k, one in enumerate(known, start=1) if one is owner), 1)
         return f"{name}{f'-{number}' if number > 1 else ''}{bracket}{rest}"
 
-    return written(part for leaf, weight in terms.items() for part in _written(weight, named(leaf)))
+    return write_sum(part for leaf, weight in terms.items() for part in _write_term(weight, named(leaf)))
 
 
-def _written(weight: AnyWeight, leaf: str) -> tuple[tuple[float, str], ...]:
+def _write_term(weight: AnyWeight, leaf: str) -> tuple[tuple[float, str], ...]:
     """A term as a number and a text; a weight that is a sum stands in brackets."""
     if not varies(weight):
         return ((weight, leaf),)

@@ -18,7 +18,7 @@ from energycomp.errors import InputError
 from energycomp.seeds import as_generator
 
 
-def parsed(conditioner: Conditioner, *args: Any, **kwargs: Any) -> Tensor:
+def parse_value(conditioner: Conditioner, *args: Any, **kwargs: Any) -> Tensor:
     """The arguments that a model is called with as one value (1, *V).
 
     They are the arguments of the conditioner's `parse`, or a value itself: a tensor or an array of shape V or (1, *V),
@@ -29,7 +29,7 @@ def parsed(conditioner: Conditioner, *args: Any, **kwargs: Any) -> Tensor:
 
     >>> from energycomp.testing import UnitSquare
     >>> row = torch.tensor([0.25, 0.5])
-    >>> parsed(UnitSquare(), 0.25, 0.5).equal(parsed(UnitSquare(), *row)), parsed(UnitSquare(), row)
+    >>> parse_value(UnitSquare(), 0.25, 0.5).equal(parse_value(UnitSquare(), *row)), parse_value(UnitSquare(), row)
     (True, tensor([[0.2500, 0.5000]]))
     """
     shape = tuple(conditioner.value_shape)
@@ -42,7 +42,7 @@ def parsed(conditioner: Conditioner, *args: Any, **kwargs: Any) -> Tensor:
         if whole is not None and tuple(whole.shape) in (shape, (1, *shape)):
             if not _are_legal(conditioner, whole.reshape(1, *shape)).all():
                 raise InputError(f"got the value {whole.tolist()}; expected a legal value of shape {shape}")
-            return _typed(conditioner, whole).reshape(1, *shape)
+            return _as_type(conditioner, whole).reshape(1, *shape)
     return conditioner.parse(*map(scalar, args), **{name: scalar(arg) for name, arg in kwargs.items()})
 
 
@@ -58,8 +58,8 @@ def value_of(conditioner: Conditioner, given: Any) -> Tensor:
     """
     try:
         if isinstance(given, Mapping):
-            return parsed(conditioner, **given)
-        return parsed(conditioner, *given) if isinstance(given, list | tuple) else parsed(conditioner, given)
+            return parse_value(conditioner, **given)
+        return parse_value(conditioner, *given) if isinstance(given, list | tuple) else parse_value(conditioner, given)
     except TypeError as error:  # of a `parse` with other arguments
         got = f"got {given!r}, which {type(conditioner).__name__} does not take ({error})"
         raise InputError(f"{got}; expected what the model is called with, such as (0.4, 0.6)") from error
@@ -96,7 +96,7 @@ def values_of(conditioner: Conditioner, given: Any, *, name: str = "values") -> 
             got += f", such as {values[~legal][0].tolist()}"
         expected = f"legal values of {type(conditioner).__name__} of shape ({', '.join(map(str, ('M', *shape)))})"
         raise InputError(f"got {got}; expected {expected}; give a list of values, and check their range")
-    return _typed(conditioner, values)
+    return _as_type(conditioner, values)
 
 
 def _numbers(given: Any) -> Tensor | None:
@@ -121,7 +121,7 @@ def _are_legal(conditioner: Conditioner, values: Tensor) -> Tensor:
     return finite & conditioner.support.check(values).reshape(count, -1).all(1)
 
 
-def _typed(conditioner: Conditioner, values: Tensor) -> Tensor:
+def _as_type(conditioner: Conditioner, values: Tensor) -> Tensor:
     if conditioner.support.is_discrete:
         return values.long()
     return values if values.is_floating_point() else values.float()

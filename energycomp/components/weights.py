@@ -54,7 +54,7 @@ class Factor(Protocol):
 Polynomial: TypeAlias = tuple[tuple[tuple[Factor, ...], float], ...]
 
 
-def _merged(parts: Iterable[tuple[tuple[Factor, ...], float]]) -> Polynomial:
+def _merge(parts: Iterable[tuple[tuple[Factor, ...], float]]) -> Polynomial:
     total: dict[tuple[Factor, ...], float] = {(): 0.0}  # a constant is written first
     for factors, number in parts:
         key = tuple(sorted(factors, key=lambda factor: (repr(factor), id(factor))))
@@ -80,7 +80,7 @@ class Weight:
     0.0
     """
 
-    parts: Polynomial = attrs.field(converter=_merged)
+    parts: Polynomial = attrs.field(converter=_merge)
 
     __array_ufunc__ = None  # numpy leaves `np.float32(2) * weight` to `__rmul__`
 
@@ -176,7 +176,7 @@ class Weight:
         return float(values.min()), float(values.max())
 
     def __repr__(self) -> str:
-        return written((number, " ".join(map(repr, factors))) for factors, number in self.parts)
+        return write_sum((number, " ".join(map(repr, factors))) for factors, number in self.parts)
 
 
 def varies(weight: Any) -> TypeIs[Weight]:
@@ -229,7 +229,7 @@ def check_one_sign(weight: Weight, shape: Shape) -> None:
         raise _sum_is_0(weight)
 
 
-def _clamped(_: Weight, values: Tensor) -> Tensor:
+def _clamp(_: Weight, values: Tensor) -> Tensor:
     return values.clamp(min=0.0)
 
 
@@ -240,7 +240,7 @@ def positive(weight: AnyWeight, shape: Shape) -> AnyWeight:
     least, greatest = weight.span(shape)
     if least >= -LEAST_NUMBER:
         return weight
-    return Weight([((_Changed(weight, _clamped, "[max({!r}, 0)]"),), 1.0)]) if greatest > LEAST_NUMBER else 0.0
+    return Weight([((_Changed(weight, _clamp, "[max({!r}, 0)]"),), 1.0)]) if greatest > LEAST_NUMBER else 0.0
 
 
 def _parts(value: Any) -> Polynomial | None:
@@ -284,10 +284,10 @@ def scalar(value: Any) -> Any:
     return value.item() if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0 else value
 
 
-def written(parts: Iterable[tuple[float, str]]) -> str:
+def write_sum(parts: Iterable[tuple[float, str]]) -> str:
     """A weighted sum as it is written.
 
-    >>> written([(2.0, "a"), (-1.0, "b"), (1.0, "")]), written([])
+    >>> write_sum([(2.0, "a"), (-1.0, "b"), (1.0, "")]), write_sum([])
     ('2 a - b + 1', '0')
     """
     found: list[str] = []

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from energycomp.components.condition import Condition
 from energycomp.components.ledger import count
-from energycomp.denoisers.together import called
+from energycomp.denoisers.together import run_batched
 from energycomp.errors import InputError
 
 HALF = (torch.bfloat16, torch.float16)
@@ -160,7 +160,7 @@ def trunk(denoiser: Evaluated, sample: Tensor, timestep: Tensor) -> Trunk:
     if not isinstance(denoiser.network, TwoStage):
         return bare
     count(trunks=len(sample))
-    return attrs.evolve(bare, features=called(_key("trunk", denoiser, sample), partial(_features, denoiser), bare))
+    return attrs.evolve(bare, features=run_batched(_key("trunk", denoiser, sample), partial(_features, denoiser), bare))
 
 
 def rows(denoiser: Evaluated, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
@@ -185,7 +185,7 @@ def rows(denoiser: Evaluated, shared: Trunk, condition: Condition, owner: Tensor
     count(rows=len(owner))
     condition = condition.to(shared.sample.device, _own_type(denoiser.network, shared.sample.dtype))
     key = _key("rows", denoiser, shared.sample)
-    return called(key, partial(_rows_of_all, denoiser), shared, condition, owner)
+    return run_batched(key, partial(_rows_of_all, denoiser), shared, condition, owner)
 
 
 def _key(kind: str, denoiser: Evaluated, sample: Tensor) -> tuple[object, ...]:
@@ -197,10 +197,10 @@ def _features(denoiser: Evaluated, calls: Sequence[tuple[Trunk]]) -> list[tuple[
     """The features of several trunks, which run as one."""
     network = cast("TwoStage", denoiser.network)
     trunks = [bare for (bare,) in calls]
-    whole = _joined_trunks(trunks)
+    whole = _join_trunks(trunks)
     limit = row_limit(whole.sample.device, denoiser.sample_shape, denoiser.network)
     given = denoiser.scale_model_input(whole.sample, whole.timestep)
-    chunks = zip(given.split(limit), _told(whole.timestep, whole.sample).split(limit), strict=True)
+    chunks = zip(given.split(limit), _cast_timestep(whole.timestep, whole.sample).split(limit), strict=True)
     own = _own_type(denoiser.network, whole.sample.dtype)
     parts = [network.features(s.to(own), t) for s, t in chunks]
     joined = parts[0] if len(parts) == 1 else tuple(torch.cat(group) for group in zip(*parts, strict=True))
@@ -213,11 +213,11 @@ def _rows_of_all(denoiser: Evaluated, calls: Sequence[tuple[Trunk, Condition, Te
     starts = itertools.accumulate((len(shared) for shared in trunks), initial=0)
     owner = torch.cat([owner + start for (_, _, owner), start in zip(calls, starts, strict=False)])
     condition = Condition.cat([condition for _, condition, _ in calls])
-    together = _rows(denoiser, _joined_trunks(trunks), condition, owner)
+    together = _rows(denoiser, _join_trunks(trunks), condition, owner)
     return list(together.split([len(owner) for _, _, owner in calls]))
 
 
-def _joined_trunks(trunks: Sequence[Trunk]) -> Trunk:
+def _join_trunks(trunks: Sequence[Trunk]) -> Trunk:
     if len(trunks) == 1:
         return trunks[0]
     features = [one.features for one in trunks if one.features is not None]
@@ -229,7 +229,7 @@ def _rows(denoiser: Evaluated, shared: Trunk, condition: Condition, owner: Tenso
     limit = row_limit(shared.sample.device, denoiser.sample_shape, denoiser.network)
     chunks = (slice(start, start + limit) for start in range(0, len(owner), limit))
     parts = (_call(denoiser, shared, condition[part], owner[part]) for part in chunks)
-    return _joined(parts, len(owner)) if len(owner) else shared.sample.new_zeros(0, *denoiser.sample_shape)
+    return _concatenate(parts, len(owner)) if len(owner) else shared.sample.new_zeros(0, *denoiser.sample_shape)
 
 
 def _call(denoiser: Evaluated, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
@@ -241,11 +241,11 @@ def _call(denoiser: Evaluated, shared: Trunk, condition: Condition, owner: Tenso
         sample = denoiser.scale_model_input(shared.sample.index_select(0, owner), timestep)
         if not getattr(denoiser.network, "casts_samples", False):
             sample = sample.to(condition.rows.dtype)
-        out = cast("Network", denoiser.network)(sample, _told(timestep, shared.sample), condition)
+        out = cast("Network", denoiser.network)(sample, _cast_timestep(timestep, shared.sample), condition)
     return out.to(torch.promote_types(shared.sample.dtype, torch.float32))
 
 
-def _told(timestep: Tensor, sample: Tensor) -> Tensor:
+def _cast_timestep(timestep: Tensor, sample: Tensor) -> Tensor:
     """Timesteps as a network is told them: in the type of the samples, but never in half precision."""
     return timestep.to(torch.promote_types(sample.dtype, torch.float32))
 
@@ -256,7 +256,7 @@ def _own_type(network: nn.Module, other: torch.dtype) -> torch.dtype:
     return other if first is None or first.dtype not in (*HALF, torch.float64) else first.dtype
 
 
-def _joined(parts: Iterator[Tensor], total: int) -> Tensor:
+def _concatenate(parts: Iterator[Tensor], total: int) -> Tensor:
     """All rows in one tensor; without gradients each part is copied as it comes, while it is in the cache."""
     first = next(parts)
     if len(first) == total:

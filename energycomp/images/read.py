@@ -50,7 +50,7 @@ def open_image(path: str | os.PathLike[str], *, single: bool = False) -> Image.I
     >>> image.mode, image.size
     ('RGB', (6, 4))
     """
-    return _decoded(lambda: io.FileIO(path), _size_of(path), str(Path(path)), single)
+    return _decode(lambda: io.FileIO(path), _size_of(path), str(Path(path)), single)
 
 
 def _size_of(path: str | os.PathLike[str]) -> int:
@@ -67,15 +67,15 @@ def _size_of(path: str | os.PathLike[str]) -> int:
 
 
 @contextmanager
-def opened_header(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+def open_header(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """The metadata of an image file, with the limits and the errors of `open_image`; pixels are not decoded."""
     with _header(lambda: io.FileIO(path), _size_of(path), str(Path(path))) as image:
         yield image
 
 
 @contextmanager
-def decoded_header(content: bytes, name: str = "bytes") -> Iterator[Image.Image]:
-    """The metadata in the bytes of an image file, as `opened_header` reads them."""
+def decode_header(content: bytes, name: str = "bytes") -> Iterator[Image.Image]:
+    """The metadata in the bytes of an image file, as `open_header` reads them."""
     with _header(lambda: io.BytesIO(content), len(content), name) as image:
         yield image
 
@@ -133,10 +133,10 @@ def decode_image(content: bytes, name: str = "bytes", *, single: bool = False) -
     Traceback (most recent call last):
     energycomp.errors.InputError: got bytes, which cannot be decoded (cannot identify image file); expected a whole ...
     """
-    return _decoded(lambda: io.BytesIO(content), len(content), name, single)
+    return _decode(lambda: io.BytesIO(content), len(content), name, single)
 
 
-def _decoded(opened: Callable[[], io.FileIO | io.BytesIO], size: int, name: str, single: bool) -> Image.Image:
+def _decode(opened: Callable[[], io.FileIO | io.BytesIO], size: int, name: str, single: bool) -> Image.Image:
     with _header(opened, size, name) as image:
         if single and GRID in image.info:
             raise InputError(

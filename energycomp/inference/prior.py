@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from energycomp.components.energies import given_energies
+from energycomp.components.energies import evaluate_energies
 from energycomp.errors import InputError
 from energycomp.fields import is_number, is_whole
 
@@ -56,15 +56,15 @@ class _Factor:
         if self.over == "counts":
             return torch.full((n,), self.f(count), device=atoms.device)
         if self.over == "answers":
-            return given_energies("prior", self.f, n, atoms[subsets])
+            return evaluate_energies("prior", self.f, n, atoms[subsets])
         if count < 1 + (self.over == "pairs"):
             return torch.zeros(n, device=atoms.device)
         # Of each value: f is called for the values of the subsets, or once for all atoms, whatever is fewer
         if self.over == "values":
             if n * count < most:
-                return given_energies("prior", self.f, n * count, atoms[subsets.flatten()]).view(n, count).sum(1)
+                return evaluate_energies("prior", self.f, n * count, atoms[subsets.flatten()]).view(n, count).sum(1)
             if self not in tables:
-                tables[self] = given_energies("prior", self.f, most, atoms)
+                tables[self] = evaluate_energies("prior", self.f, most, atoms)
             return tables[self][subsets].sum(1)
         # Of each pair, likewise
         i, j = torch.triu_indices(count, count, 1, device=subsets.device)
@@ -83,7 +83,9 @@ class _Factor:
 
     def _of_pairs(self, first: Tensor, second: Tensor) -> Tensor:
         """The mean of both orders: an answer has the same energy whatever the order of its values."""
-        both = given_energies("prior", self.f, 2 * len(first), torch.cat([first, second]), torch.cat([second, first]))
+        both = evaluate_energies(
+            "prior", self.f, 2 * len(first), torch.cat([first, second]), torch.cat([second, first])
+        )
         return both.view(2, -1).mean(0)
 
 

@@ -19,7 +19,7 @@ from energycomp.fields import is_number, legal, number, whole
 from energycomp.files import fingerprint, read_tensors
 from energycomp.models.hub import is_folder, is_hub_id
 from energycomp.models.offloaded import all_weights, execution_device
-from energycomp.models.weights import check_fit, filled, on_meta
+from energycomp.models.weights import check_fit, fill_weights, on_meta
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC", "AutoencoderTiny")  # of diffusers, by the name in their config
 VAE = "vae"  # the folder of a codec inside that of its model
@@ -171,20 +171,20 @@ class VAECodec:
 
         One picture at a time, as `decode` does: a batch takes the memory of one.
         """
-        with self._placed(images.device) as (vae, device):
+        with self._on_device(images.device) as (vae, device):
             means = [_mean(vae.encode(image.to(device, vae.dtype))) for image in images.split(1)]
         return ((torch.cat(means) - self.shift_factor) * self.scaling_factor).to(images)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w) to images (B, 3, H, W) in [-1, 1], with gradients where latents ask for them."""
         follows = torch.is_grad_enabled() and latents.requires_grad  # and those of weights never
-        with torch.set_grad_enabled(follows), self._placed(latents.device) as (vae, device):
+        with torch.set_grad_enabled(follows), self._on_device(latents.device) as (vae, device):
             parts = (latents / self.scaling_factor + self.shift_factor).to(device, vae.dtype).split(1)
             images = torch.cat([vae.decode(part).sample for part in parts])
         return images.clamp(-1, 1).to(latents)
 
     @contextmanager
-    def _placed(self, device: torch.device) -> Iterator[tuple[Any, torch.device]]:
+    def _on_device(self, device: torch.device) -> Iterator[tuple[Any, torch.device]]:
         """The module and where it computes: on the device of its input, unless it is offloaded or mapped.
 
         One in float16 whose config says that it overflows there is in float32 meanwhile, as in pipelines of diffusers.
@@ -259,7 +259,7 @@ def _read_vae(folder: Path) -> Any:
     with on_meta(tensors, str(folder)):
         made = build()
     check_fit(made.state_dict(), tensors, f"the codec of {folder}")
-    return filled(made, build, tensors, f"the codec of {folder}")
+    return fill_weights(made, build, tensors, f"the codec of {folder}")
 
 
 def _mean(encoded: Any) -> Tensor:

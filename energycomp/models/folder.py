@@ -27,7 +27,7 @@ from energycomp.images import ImageProcessor
 from energycomp.manifest import verify
 from energycomp.models.defaults import Defaults
 from energycomp.models.parts import FORMAT, ModelParts
-from energycomp.models.weights import check_fit, filled, load_weights, on_meta
+from energycomp.models.weights import check_fit, fill_weights, load_weights, on_meta
 from energycomp.plugins import Kind
 from energycomp.plugins.registry import find
 
@@ -70,7 +70,7 @@ def read(make: type[M], folder: Path, check: Check | None = None) -> M:
     config = _read_config(folder / CONFIG)
     tensors = read_tensors(folder / WEIGHTS)
     try:
-        return _made(make, config, tensors, str(folder), check)
+        return _make_model(make, config, tensors, str(folder), check)
     except EnergycompError:
         raise
     except Exception as error:  # whatever a factory raises for arguments that it was not written for
@@ -101,7 +101,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _made(
+def _make_model(
     make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], source: str, check: Check | None
 ) -> M:
     """Built without memory, compared with config and weights, then filled with the weights."""
@@ -109,7 +109,7 @@ def _made(
     weights = _by_part(tensors, [part for part in KINDS if part in config])
 
     def build(part: str) -> Any:
-        return _built(KINDS[part], config[part])
+        return _make_part(KINDS[part], config[part])
 
     def on_paper(part: str) -> Any:
         with on_meta(weights[part], source):
@@ -133,7 +133,7 @@ def _made(
         name=config["name"],
         denoiser=Denoiser(network=networks["network"], alphas_cumprod=schedule, codec=codec, **given),
         conditioner=conditioner,
-        processor=_built("processors", config["processor"]),
+        processor=_make_part("processors", config["processor"]),
         network_name=config["network"]["name"],
         conditioner_name=config["conditioner"]["name"],
         defaults=Defaults(**config["defaults"]),
@@ -143,7 +143,7 @@ def _made(
     )
     # It says of itself what the file says of it, and its shapes fit
     own = json.loads(json.dumps({**model.config(), "codec": config["codec"]}))
-    wrong = _lost(config, own)
+    wrong = _find_difference(config, own)
     if wrong:
         raise CheckpointError(f"got {wrong} in {source}/{CONFIG}; expected what save_pretrained writes; restore it")
     work = sum(tensor.numel() for tensor in tensors.values()) * math.prod(given["sample_shape"][1:])
@@ -156,7 +156,7 @@ def _made(
     if module is not None:
         load_weights(module, weights["conditioner"], f"the conditioner of {source}")
         module.eval().requires_grad_(requires_grad=False)
-    full = {part: filled(made, partial(build, part), weights[part], source) for part, made in networks.items()}
+    full = {part: fill_weights(made, partial(build, part), weights[part], source) for part, made in networks.items()}
     denoiser = attrs.evolve(model.denoiser, network=full["network"])
     model = attrs.evolve(model, denoiser=denoiser, encoder=full.get("encoder"))
     if not is_large:
@@ -180,21 +180,21 @@ def _codec(part: Mapping[str, Any] | None, folder: Path) -> Codec | None:
     """The codec that a config names, with its files."""
     if part is None:
         return None
-    codec: Codec = _built("codecs", part)
+    codec: Codec = _make_part("codecs", part)
     opened: Codec = codec.opened(folder) if hasattr(codec, "opened") else codec
     return opened
 
 
-def _built(kind: Kind, part: Mapping[str, Any]) -> Any:
+def _make_part(kind: Kind, part: Mapping[str, Any]) -> Any:
     """What a part of a config names, made with its arguments."""
     return find(kind, part["name"])(**part["config"])
 
 
-def _lost(given: Any, own: Any, place: str = "") -> str:
+def _find_difference(given: Any, own: Any, place: str = "") -> str:
     """What a config gives that a model's own config has not, in words; what it leaves out may be a default."""
     if isinstance(given, dict) and isinstance(own, dict):
         unknown = [f"the unknown argument {key!r}{place}{_meant(key, own)}" for key in given.keys() - own.keys()]
-        below = (_lost(given[key], own[key], f" of {key!r}{place}") for key in given.keys() & own.keys())
+        below = (_find_difference(given[key], own[key], f" of {key!r}{place}") for key in given.keys() & own.keys())
         return next(filter(None, (*unknown, *below)), "")
     same = given == own and isinstance(given, bool) == isinstance(own, bool)
     return "" if same else f"{place.removeprefix(' of ')} = {given!r:.80}, which is read as {own!r:.80},"

@@ -17,7 +17,7 @@ from torch import Tensor
 from energycomp.components.algebra import Composition, combine
 from energycomp.components.conditioning import Conditioner, ability, mixed_of, weights_of
 from energycomp.components.text import WeightedText, weighted
-from energycomp.components.values import parsed, read_value, values_of
+from energycomp.components.values import parse_value, read_value, values_of
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError
 from energycomp.fields import is_number
@@ -26,7 +26,7 @@ from energycomp.models.folder import write
 from energycomp.models.hub import CARD, upload
 from energycomp.models.model_card import plain_card
 from energycomp.models.parts import ModelParts, sampling_of
-from energycomp.models.sources import check_device, dtype_of, opened
+from energycomp.models.sources import check_device, dtype_of, open_model
 from energycomp.seeds import as_generator, derived_seed
 
 Adapt: TypeAlias = Callable[["Model", str | Path | Mapping[str, Tensor], float], "Model"]
@@ -89,7 +89,7 @@ class Model(ModelParts):
                 args = (text,) = place([text], as_generator(derived_seed("place", text)))
             value = read(text)
         else:
-            value = parsed(self.conditioner, *args, **kwargs)
+            value = parse_value(self.conditioner, *args, **kwargs)
         if any(isinstance(arg, Tensor | np.ndarray) for arg in (*args, *kwargs.values())):
             return self.leaf(value)
         shown = ", ".join([*(f"{a}" for a in args), *(f"{k}={v}" for k, v in kwargs.items())])
@@ -355,7 +355,7 @@ class Model(ModelParts):
             "cache_dir": cache_dir,
             "subfolder": subfolder,
         }
-        model = opened(cls, source, dtype, reading, options, check)
+        model = open_model(cls, source, dtype, reading, options, check)
         network = model.denoiser.network
         if chosen is not None and any(p.dtype != chosen for p in network.parameters() if p.is_floating_point()):
             if model.decomposer_name is not None:

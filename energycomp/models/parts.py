@@ -91,8 +91,8 @@ class ModelParts:
             "network": {"name": self.network_name, "config": dict(network.config)},
             "conditioner": {"name": self.conditioner_name, "config": self.conditioner.config()},
             "denoiser": {name: getattr(self.denoiser, name) for name in DENOISER},
-            "codec": None if self.denoiser.codec is None else _named("codec", self.denoiser.codec),
-            "processor": _named("processor", self.processor),
+            "codec": None if self.denoiser.codec is None else _describe_part("codec", self.denoiser.codec),
+            "processor": _describe_part("processor", self.processor),
             "defaults": attrs.asdict(self.defaults, value_serializer=plain),
             **{key: value for key, value in optional.items() if value is not None},
         }
@@ -156,7 +156,7 @@ class ModelParts:
         return f"{width}x{height} {kind}"
 
 
-def _named(what: str, part: Any) -> dict[str, Any]:
+def _describe_part(what: str, part: Any) -> dict[str, Any]:
     """A codec or a processor as a `config.json` has it."""
     if not (hasattr(part, "registered_name") and hasattr(part, "config")):
         raise InputError(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from energycomp.errors import InputError, NotFoundError, first_line
-from energycomp.manifest import MANIFEST, listed
+from energycomp.manifest import MANIFEST, list_files
 from energycomp.models.folder import CONFIG, WEIGHTS, Check, M, read
 from energycomp.models.hub import CARD, HubSource, is_folder
 from energycomp.plugins.registry import find, names, registers
@@ -24,7 +24,7 @@ INSTEAD = {  # what pipelines of diffusers take, and what does it here
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def opened(
+def open_model(
     make: type[M],
     source: Any,
     dtype: str | torch.dtype | None,
@@ -50,7 +50,7 @@ def opened(
     if hub is not None:
         expected = f"a folder, a hub id, or one of the registered models: {', '.join(names('models')) or 'none'}"
         folder = hub.download([*FILES, CARD, PIPELINE, *names("loaders")], expected)
-        if inside := [name for name in listed(folder) if "/" in name]:  # files of a codec
+        if inside := [name for name in list_files(folder) if "/" in name]:  # files of a codec
             folder = hub.download([*FILES, *inside], expected)
         return _in_folder(make, folder, hub.repo, dtype, options, check, hub)
     if ("/" in name or is_path) and not known:

@@ -20,7 +20,7 @@ from typing import Any
 import attrs
 
 from energycomp.errors import EnergycompError, InputError, NotFoundError, PluginError
-from energycomp.plugins.discovery import DISABLE, Plugin, PluginInfo, installed, load_plugin
+from energycomp.plugins.discovery import DISABLE, Plugin, PluginInfo, list_installed, load_plugin
 from energycomp.plugins.factories import KINDS, Factory, Kind
 from energycomp.plugins.hooks import Add
 
@@ -91,7 +91,7 @@ def find(kind: Kind, name: str) -> Factory:
     >>> find("networks", "two_stage")
     energycomp.denoisers.two_stage:TwoStageUNet
     """
-    claims = _claimed(kind, name)
+    claims = _find_claims(kind, name)
     if len(claims) > 1:
         raise PluginError(_conflict(kind, name, [info for info, _ in claims]))
     if not claims:
@@ -106,10 +106,10 @@ def registers(kind: Kind, name: str) -> bool:
     >>> registers("networks", "two_stage"), registers("networks", "energycomp:two_stage"), registers("networks", "none")
     (True, True, False)
     """
-    return len(_claimed(kind, name)) == 1
+    return len(_find_claims(kind, name)) == 1
 
 
-def _claimed(kind: Kind, name: str) -> list[tuple[PluginInfo, Factory]]:
+def _find_claims(kind: Kind, name: str) -> list[tuple[PluginInfo, Factory]]:
     distribution, colon, short = name.rpartition(":")
     return [claim for claim in _claims(kind).get(short, []) if not colon or claim[0].distribution == distribution]
 
@@ -199,7 +199,7 @@ def listing(*, load: bool = False) -> tuple[PluginInfo, ...]:
     >>> listing(load=True)[0].registered["conditioners"]
     ('classes', 'latents')
     """
-    return tuple(_with_conflicts(plugin.info) for plugin in _loaded()) if load else installed()
+    return tuple(_with_conflicts(plugin.info) for plugin in _load_all()) if load else list_installed()
 
 
 def reload() -> None:
@@ -216,10 +216,10 @@ def reload() -> None:
 
 @functools.cache
 def _discover() -> tuple[Plugin, ...]:
-    return tuple(load_plugin(info) for info in installed())
+    return tuple(load_plugin(info) for info in list_installed())
 
 
-def _loaded() -> tuple[Plugin, ...]:
+def _load_all() -> tuple[Plugin, ...]:
     with _lock:
         return _discover()
 
@@ -228,7 +228,7 @@ def _claims(kind: Kind) -> dict[str, list[tuple[PluginInfo, Factory]]]:
     if kind not in KINDS:
         raise InputError(f"Got the kind {kind!r}. Expected one of {', '.join(KINDS)}.")
     claims: dict[str, list[tuple[PluginInfo, Factory]]] = {}
-    for plugin in (*_loaded(), Plugin(_OWN, _own)):
+    for plugin in (*_load_all(), Plugin(_OWN, _own)):
         for name, factory in plugin.factories.get(kind, {}).items():
             claims.setdefault(name, []).append((plugin.info, factory))
     return claims

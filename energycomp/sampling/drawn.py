@@ -13,9 +13,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import AnyWeight, Condition, Weight, combine, compositions_in, identifies_null, unwrapped
+from energycomp.components import AnyWeight, Condition, Weight, combine, compositions_in, identifies_null, unwrap
 from energycomp.components.algebra import Composition
-from energycomp.components.groups import rewrapped
+from energycomp.components.groups import rewrap
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.seeds import derived_seed
 
@@ -41,9 +41,9 @@ def drawn(composition: Composition, prior: Any, n: int, generators: Sequence[tor
     changed: dict[int, Any] = {}
     before = torch.zeros(n, dtype=torch.long)  # components of each sample so far
     for leaf, weight in _shown(composition):
-        bare = unwrapped(leaf)
+        bare = unwrap(leaf)
         if isinstance(bare, Conditional) and id(leaf) not in changed:
-            changed[id(leaf)] = rewrapped(leaf, _filled(bare, prior, seeds, before))
+            changed[id(leaf)] = rewrap(leaf, _filled(bare, prior, seeds, before))
         before = before + shown_by(weight, n)
     # What images have beside their components.
     scene = _around(composition, prior, n, seeds)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from energycomp.components import Composition, EnergyComponent, PredictionType, combine, compositions_in, during
 from energycomp.components.algebra import sole_leaf
-from energycomp.components.groups import rewrapped, unwrapped
+from energycomp.components.groups import rewrap, unwrap
 from energycomp.components.weights import AnyWeight, Weight, positive, scalar
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError
@@ -181,7 +181,7 @@ class AttributeGuidance:
                 terms.append((leaf.remade([self.weighted(part) for part in inside]), weight))
                 continue
             # A leaf without attributes stays.
-            bare = unwrapped(leaf)
+            bare = unwrap(leaf)
             if not isinstance(bare, Conditional) or bare.opened is None:
                 terms.append((leaf, weight))
                 continue
@@ -190,8 +190,8 @@ class AttributeGuidance:
             guided = attrs.evolve(bare, opened=None)
             opened = attrs.evolve(guided, condition=bare.opened, is_open=True, name=f"{bare.name} without attributes")
             terms += [
-                (rewrapped(leaf, guided), scale * above + (weight - above)),
-                (rewrapped(leaf, opened), (1.0 - scale) * above),
+                (rewrap(leaf, guided), scale * above + (weight - above)),
+                (rewrap(leaf, opened), (1.0 - scale) * above),
             ]
         return Composition([(leaf, weight) for leaf, weight in terms if weight != 0.0])
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict
 
 from energycomp.components import Conditioner, SamplingDefaults, Weight, ability, agreed
 from energycomp.components.algebra import Composition
-from energycomp.components.groups import unwrapped
+from energycomp.components.groups import unwrap
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError
 from energycomp.fields import is_whole
@@ -57,8 +57,8 @@ def sampling_of(composition: Composition) -> SamplingDefaults:
     """
     # Leaves at the timesteps of their own schedule.
     own = attrgetter("noised_space.alphas_cumprod")
-    seen = [leaf for leaf in inner_leaves(composition) if own(leaf) is own(unwrapped(leaf))]
-    leaves = [leaf for leaf in map(unwrapped, seen) if isinstance(leaf, Conditional)]
+    seen = [leaf for leaf in inner_leaves(composition) if own(leaf) is own(unwrap(leaf))]
+    leaves = [leaf for leaf in map(unwrap, seen) if isinstance(leaf, Conditional)]
     # Those of a condition; u where there are no others.
     conditioned = [leaf for leaf in leaves if not bool(leaf.condition.null.all())]
     values = [leaf.sampling for leaf in conditioned or leaves]

@@ -13,7 +13,7 @@ from torch import Tensor
 from energycomp.components import EnergyComponent, LeafGroup, PredictionType, convert
 from energycomp.components.algebra import Composition, with_energies
 from energycomp.components.component import compositions_in
-from energycomp.components.groups import group_of, grouped
+from energycomp.components.groups import group_leaves, group_of
 from energycomp.components.ledger import count_component
 from energycomp.components.parts import decoder
 from energycomp.components.precision import home
@@ -169,7 +169,7 @@ class Target:
     @property
     def groups(self) -> list[LeafGroup]:
         """What predicts the leaves, those inside a mixture included."""
-        return [group for group, _ in grouped(inner_leaves(self.composition))]
+        return [group for group, _ in group_leaves(inner_leaves(self.composition))]
 
     @property
     def decode(self) -> Callable[[Tensor], Tensor] | None:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from energycomp.components import AnyWeight, Composable, Composition, NoisedSpace, Weight, bounds, predict
 from energycomp.components.algebra import combine, is_term, sole_leaf
-from energycomp.components.terms import added
+from energycomp.components.terms import add_terms
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import Target
 from energycomp_samplers.composed_group import ComposedGroup
@@ -322,4 +322,4 @@ def without_observations(target: Target) -> tuple[Target, tuple[Observation, ...
         found += leaf.observations
     if not found:
         return target, ()
-    return attrs.evolve(target, composition=Composition(added(terms))), tuple(found)
+    return attrs.evolve(target, composition=Composition(add_terms(terms))), tuple(found)

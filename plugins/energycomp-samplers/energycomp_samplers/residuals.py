@@ -29,7 +29,7 @@ from energycomp.components import (
     level_weights,
     noise_share,
     number_at,
-    unwrapped,
+    unwrap,
 )
 from energycomp.denoisers import Conditional
 from energycomp.errors import CompositionError
@@ -106,7 +106,7 @@ def residuals(composition: Composition) -> Residuals | None:
         ) from error
 
     def is_negated(leaf: Any, weight: AnyWeight) -> bool:
-        is_compared = unwrapped(leaf) is unwrapped(u) or _is_open(leaf)
+        is_compared = unwrap(leaf) is unwrap(u) or _is_open(leaf)
         return bounds(weight, shape)[0] < 0 and not is_compared
 
     # Apart from u, leaves are asked for, or negated.
@@ -131,5 +131,5 @@ def residuals(composition: Composition) -> Residuals | None:
 
 def _is_open(leaf: Any) -> bool:
     """Whether a leaf is what the guidance `attributes` compares a component with."""
-    bare = unwrapped(leaf)
+    bare = unwrap(leaf)
     return isinstance(bare, Conditional) and bare.is_open

@@ -17,7 +17,7 @@ import attrs
 from torch import Tensor
 
 from energycomp import Composer
-from energycomp.components import Composable, ability, parsed, read_value, value_of
+from energycomp.components import Composable, ability, parse_value, read_value, value_of
 from energycomp.errors import InputError
 from energycomp.fields import is_number
 from energycomp.models import Model
@@ -157,7 +157,7 @@ def value(item: Item, model: Model) -> Tensor:
         return read_value(model.conditioner, text)
     fields = {name: field for name, field in given.items() if field != ""}
     if {"x", "y"} <= fields.keys():
-        return parsed(model.conditioner, fields.pop("x"), fields.pop("y"), **fields)
+        return parse_value(model.conditioner, fields.pop("x"), fields.pop("y"), **fields)
     return value_of(model.conditioner, fields)
 
 

@@ -14,7 +14,7 @@ from energycomp.components import (
     MixedConditioner,
     ability,
     mixed_of,
-    parsed,
+    parse_value,
     random_values,
     weights_of,
 )
@@ -116,7 +116,7 @@ def _check_text(conditioner: Conditioner, values: Tensor) -> None:
         hint = "let parse take what describe gives"
         expect(same, f"{again} from the description of {value}", "the value, (1, *V)", hint)
         for given in ((value,), tuple(value) if value.ndim else (value,)):
-            same = torch.equal(parsed(conditioner, *given), value[None])
+            same = torch.equal(parse_value(conditioner, *given), value[None])
             expect(same, f"another value from {given}, a row of an answer", "the same", "see value_shape and support")
 
 
