@@ -64,8 +64,13 @@ def legal(is_legal: Callable[[Any], bool], expected: str, *, or_none: bool = Fal
     return check
 
 
-TEXT = legal(lambda value: isinstance(value, str), "a text")
-FLAG = legal(lambda value: isinstance(value, bool), "True or False")
+def a(kind: type, expected: str, *, or_none: bool = False) -> Validator:
+    """An object of a type."""
+    return legal(lambda value: isinstance(value, kind), expected, or_none=or_none)
+
+
+TEXT = a(str, "a text")
+FLAG = a(bool, "True or False")
 FINITE = legal(is_number, "a finite number")
 
 

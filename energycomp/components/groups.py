@@ -90,6 +90,11 @@ def group_of(leaf: Any) -> LeafGroup:
     return group
 
 
+def inner_of(leaf: Any) -> Any:
+    """The leaf that a leaf wraps; None for one that wraps none."""
+    return leaf.inner if isinstance(group_of(leaf), WrappedGroup) else None
+
+
 def unwrap(leaf: Any) -> Any:
     """The leaf inside all wrappers: of `match_snr`, and of `within`.
 
@@ -100,15 +105,15 @@ def unwrap(leaf: Any) -> Any:
     >>> unwrap(match_snr(leaf, model.denoiser.noised_space)) is leaf
     True
     """
-    while isinstance(group_of(leaf), WrappedGroup):
-        leaf = leaf.inner
+    while (inner := inner_of(leaf)) is not None:
+        leaf = inner
     return leaf
 
 
 def rewrap(leaf: Any, inner: Any) -> Any:
     """Another leaf in the wrappers of a leaf."""
-    is_wrapped = isinstance(group_of(leaf), WrappedGroup)
-    return attrs.evolve(leaf, inner=rewrap(leaf.inner, inner)) if is_wrapped else inner
+    own = inner_of(leaf)
+    return inner if own is None else attrs.evolve(leaf, inner=rewrap(own, inner))
 
 
 def differs_by_sample(leaf: Any) -> bool:

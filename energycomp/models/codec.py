@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.errors import CheckpointError, InputError, NotFoundError
-from energycomp.fields import is_number, legal, number, whole
+from energycomp.fields import a, is_number, legal, number, whole
 from energycomp.files import fingerprint, read_tensors
 from energycomp.models.hub import is_folder, is_hub_id
 from energycomp.models.offloaded import all_weights, execution_device
@@ -56,7 +56,7 @@ class VAECodec:
     (4, 16, 24)
     """
 
-    source: str = attrs.field(validator=legal(lambda value: isinstance(value, str), "a folder or hub id"))
+    source: str = attrs.field(validator=a(str, "a folder or hub id"))
     image_size: int | Sequence[int] = attrs.field(validator=legal(_is_size, "a whole number, or height and width"))
     scaling_factor: float = attrs.field(default=0.18215, validator=number())
     channels: int = attrs.field(default=4, validator=whole(1))
