@@ -16,30 +16,18 @@ MOST = 100_000  # of draws, of steps, of restarts
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number of Python or NumPy; True and False are none.
-
-    >>> is_whole(3), is_whole(3.0), is_whole(True)
-    (True, False, False)
-    """
+    """Whether a value is a whole number of Python or NumPy; True and False are none."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a real number of Python or NumPy, and neither NaN nor beyond the range of floats.
-
-    >>> is_number(3), is_number(float("inf")), is_number("3")
-    (True, False, False)
-    """
+    """Whether a value is a real number of Python or NumPy, and neither NaN nor beyond the range of floats."""
     is_real: bool = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     return is_real and bool(abs(value if isinstance(value, int) else float(value)) <= 1e300)
 
 
 def plain(_: Any, __: Any, value: Any) -> Any:
-    """The `value_serializer` of `attrs.asdict` that gives numbers of NumPy as those of Python, which JSON takes.
-
-    >>> plain(None, None, np.int64(3))
-    3
-    """
+    """The `value_serializer` of `attrs.asdict` that gives numbers of NumPy as those of Python, which JSON takes."""
     return value.item() if isinstance(value, np.generic) else value
 
 

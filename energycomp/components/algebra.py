@@ -247,13 +247,7 @@ def combine(components: Iterable[Any], rule: Rule) -> Composition:
 
 
 def sole_leaf(component: Any) -> Any:
-    """The leaf that a component is; None for a sum of several, or one of another weight than 1.
-
-    >>> from energycomp.components import Gaussian
-    >>> a = Gaussian(name="a")
-    >>> sole_leaf(Composition.of(a)), sole_leaf(2 * a)
-    (a, None)
-    """
+    """The leaf that a component is; None for a sum of several, or one of another weight than 1."""
     terms = Composition.of(component).terms
     return next(iter(terms)) if tuple(terms.values()) == (1.0,) else None
 

@@ -126,20 +126,10 @@ def mixed_of(conditioner: Conditioner) -> MixedConditioner | None:
 
 
 def draws_of(conditioner: Conditioner) -> Any:
-    """The conditioner, if it draws what components leave open; None for any other.
-
-    >>> from energycomp.components import Classes
-    >>> draws_of(Classes(["zero", "one"])) is None
-    True
-    """
+    """The conditioner, if it draws what components leave open; None for any other."""
     return conditioner if ability(conditioner, "draws") else None
 
 
 def weights_of(conditioner: Conditioner) -> nn.Module | None:
-    """The module that is trained and saved with a model; None for a conditioner without one.
-
-    >>> from energycomp.components import Latents
-    >>> weights_of(Latents(4)) is None
-    True
-    """
+    """The module that is trained and saved with a model; None for a conditioner without one."""
     return cast("nn.Module | None", ability(conditioner, "module"))

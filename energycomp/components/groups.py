@@ -96,15 +96,7 @@ def inner_of(leaf: Any) -> Any:
 
 
 def unwrap(leaf: Any) -> Any:
-    """The leaf inside all wrappers: of `match_snr`, and of `within`.
-
-    >>> from energycomp.components import match_snr, unwrap
-    >>> from energycomp.testing import tiny_model
-    >>> model, other = tiny_model(), tiny_model(prediction_type="flow")
-    >>> leaf = other(0.3, 0.4)
-    >>> unwrap(match_snr(leaf, model.denoiser.noised_space)) is leaf
-    True
-    """
+    """The leaf inside all wrappers: of `match_snr`, and of `within`."""
     while (inner := inner_of(leaf)) is not None:
         leaf = inner
     return leaf
@@ -117,16 +109,7 @@ def rewrap(leaf: Any, inner: Any) -> Any:
 
 
 def differs_by_sample(leaf: Any) -> bool:
-    """Whether a leaf, or one inside of it, has a condition for each sample, so that it knows samples by their places.
-
-    >>> from energycomp.components import Condition, Gaussian
-    >>> from energycomp.denoisers import Conditional
-    >>> from energycomp.testing import tiny_model
-    >>> import torch
-    >>> several = Conditional(tiny_model().denoiser, Condition(torch.zeros(2, 1, 2)))
-    >>> differs_by_sample(several), differs_by_sample(Gaussian())
-    (True, False)
-    """
+    """Whether a leaf, or one inside of it, has a condition for each sample, and so knows samples by their places."""
     bare = unwrap(leaf)
     if inside := compositions_in(bare):
         return any(differs_by_sample(one) for part in inside for one in part.terms)

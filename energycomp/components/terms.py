@@ -58,11 +58,7 @@ class Terms(Mapping[Any, AnyWeight]):
 
 
 def add_terms(parts: Iterable[tuple[Mapping[Any, AnyWeight], AnyWeight]]) -> Terms:
-    """The sum of weighted sums, each times a weight; leaves that cancel are dropped.
-
-    >>> add_terms([({"a": 1.0, "b": 2.0}, 2.0), ({"a": 1.0}, -2.0)])
-    {'b': 4.0}
-    """
+    """The sum of weighted sums, each times a weight; leaves that cancel are dropped."""
     total: dict[int, tuple[Any, AnyWeight]] = {}
     for terms, scale in parts:
         for leaf, weight in terms.items():

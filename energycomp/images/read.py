@@ -105,14 +105,7 @@ def lost(path: str | os.PathLike[str]) -> dict[str, str]:
     {'transparency': 'its transparent pixels are drawn on white'}
     """
     found: dict[str, str] = {}
-    formats = tuple(FORMATS.values())
-    with (
-        _our_errors(str(path)),
-        _Limited(io.FileIO(path)) as stream,
-        Image.open(stream, formats=formats) as image,
-    ):
-        _check_size(image, str(path))
-        stream.left = MAX_BYTES
+    with open_header(path) as image:
         if image.mode[0] in "IF" or any(";16" in str(tile[3]) for tile in image.tile):
             found["depth"] = "it has more than 8 bits a channel, of which 8 are read"
         opaque = "A" in image.getbands() and image.getchannel("A").getextrema() == (255, 255)

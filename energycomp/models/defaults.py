@@ -229,9 +229,5 @@ class Defaults:
     aspect: float = attrs.field(default=1.0, validator=number(least=0.1, most=10.0))
 
     def unfitted(self) -> Defaults:
-        """Without what was fitted to the answers of one network: those of a network that is trained anew.
-
-        >>> Defaults(beta=2.0, draws=8).unfitted() == Defaults(draws=8)
-        True
-        """
+        """Without what was fitted to the answers of one network: those of a network that is trained anew."""
         return attrs.evolve(self, calibration=None, beta=None, log_errors=False, distrust=None)

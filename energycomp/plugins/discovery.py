@@ -73,10 +73,6 @@ def list_installed() -> tuple[PluginInfo, ...]:
 
     Raises:
         PluginError: the entry points of a package, of whatever project, cannot be read.
-
-    >>> core = list_installed()[0]
-    >>> core.name, core.module, dict(core.registered)
-    ('core', 'energycomp.plugins.builtins', {})
     """
     from energycomp import __version__
 

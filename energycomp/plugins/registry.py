@@ -101,11 +101,7 @@ def find(kind: Kind, name: str) -> Factory:
 
 
 def registers(kind: Kind, name: str) -> bool:
-    """Whether `find` has something of this name.
-
-    >>> registers("networks", "two_stage"), registers("networks", "energycomp:two_stage"), registers("networks", "none")
-    (True, True, False)
-    """
+    """Whether `find` has something of this name."""
     return len(_find_claims(kind, name)) == 1
 
 
@@ -203,13 +199,7 @@ def listing(*, load: bool = False) -> tuple[PluginInfo, ...]:
 
 
 def reload() -> None:
-    """Forgets what was loaded: for a change of the installed packages or of the environment in this process.
-
-    >>> register("solvers", "mine", dict)
-    >>> reload()
-    >>> "mine" in names("solvers")  # what was registered in this process stays
-    True
-    """
+    """Forgets what was loaded, for a change of the installed packages or of the environment; `register` stays."""
     importlib.invalidate_caches()
     _discover.cache_clear()
 
@@ -242,11 +232,7 @@ def _with_conflicts(info: PluginInfo) -> PluginInfo:
 
 
 def singular_of(kind: Kind) -> str:
-    """The word for one object of a kind.
-
-    >>> singular_of("models")
-    'model'
-    """
+    """The word for one object of a kind."""
     return kind.removesuffix("s")
 
 
