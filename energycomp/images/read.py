@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from energycomp.errors import InputError
 
@@ -67,7 +67,7 @@ def _size_of(path: str | os.PathLike[str]) -> int:
 
 
 @contextmanager
-def open_header(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+def open_header(path: str | os.PathLike[str]) -> Iterator[ImageFile.ImageFile]:
     """The metadata of an image file, with the limits and the errors of `open_image`; pixels are not decoded."""
     with _header(lambda: io.FileIO(path), _size_of(path), str(Path(path))) as image:
         yield image
@@ -140,7 +140,7 @@ def _decode(opened: Callable[[], io.FileIO | io.BytesIO], size: int, name: str, 
 
 
 @contextmanager
-def _header(opened: Callable[[], io.FileIO | io.BytesIO], size: int, name: str) -> Iterator[Image.Image]:
+def _header(opened: Callable[[], io.FileIO | io.BytesIO], size: int, name: str) -> Iterator[ImageFile.ImageFile]:
     """An image whose size was checked and whose pixels are not decoded yet, which the block may do."""
     if size > MAX_BYTES:
         raise InputError(f"got {name} of {size:,} bytes; expected an image of at most {MAX_BYTES:,}; compress it")
