@@ -1,8 +1,7 @@
 """Look-up of plugins' objects by name.
 
-A plugin works as a whole or not at all: one that cannot be imported, or that breaks the contract of the hook, is listed
-with its error and registers nothing; the others work. A look-up imports the top module of each plugin once per process,
-and no factory, so no torch.
+A plugin works as a whole or not at all: one that fails is listed with its error and registers nothing. A look-up
+imports the top module of each plugin once per process, and no factory, so no torch.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ def find(kind: Kind, name: str) -> Factory:
     Raises:
         NotFoundError: no working plugin registers the name.
         PluginError: several plugins register it.
-        InputError: there is no hook for this kind.
+        InputError: an unknown kind.
 
     >>> find("networks", "two_stage")
     energycomp.denoisers.two_stage:TwoStageUNet
@@ -225,9 +224,12 @@ def _claims(kind: Kind) -> dict[str, list[tuple[PluginInfo, Factory]]]:
 
 
 def _with_conflicts(info: PluginInfo) -> PluginInfo:
-    pairs = [(kind, name) for kind, registered in info.registered.items() for name in registered]
-    claimants = [[other for other, _ in _claims(kind)[name]] for kind, name in pairs]
-    found = [_conflict(*pair, infos) for pair, infos in zip(pairs, claimants, strict=True) if len(infos) > 1]
+    found = []
+    for kind, registered in info.registered.items():
+        for name in registered:
+            infos = [other for other, _ in _claims(kind)[name]]
+            if len(infos) > 1:
+                found.append(_conflict(kind, name, infos))
     return attrs.evolve(info, conflicts=tuple(found))
 
 
