@@ -12,8 +12,8 @@ from energycomp.components.condition import Condition
 from energycomp.components.support import MixedSupport
 
 Ability = Literal[
-    "enumerate_support", "groups", "read", "module", "concepts", "with_concepts", "surfaces", "unread", "placed",
-    "widened", "draws", "drawn",
+    "enumerate_support", "groups", "read", "module", "concepts", "with_concepts", "surfaces", "unread", "read_last",
+    "placed", "widened", "draws", "drawn",
 ]  # fmt: skip
 
 
@@ -33,7 +33,8 @@ class Conditioner(Protocol):
     - `module: nn.Module | None`: weights that are trained and saved with a model.
     - `concepts: tuple[str, ...]`, `with_concepts(concepts, template=) -> Conditioner`: words whose prompts are listed.
     - `surfaces: tuple[str, ...]`: the attributes that leave an object where it is, and of its shape and size.
-    - `unread: tuple[str, ...]`: the numbers that reading leaves open, such as a turn.
+    - `unread: tuple[str, ...]`: the numbers that reading leaves open, such as a turn; `read_last(problem, values,
+      generator) -> Tensor` is values (K, *V) with them, read once all else is known.
     - `placed(texts, generator) -> list[str]`: the texts of the objects of an image, each with a place.
     - `widened(model, texts, size, seed)`: the composition of objects on a larger image (height, width).
     - `draws: bool`, with `drawn(values, generator) -> Tensor`, what values leave open drawn from its prior, and

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import attrs
 import torch
@@ -24,22 +24,6 @@ from torch.distributions import Distribution
 from energycomp.components.energies import evaluate_energies
 from energycomp.errors import InputError
 from energycomp.fields import is_number, is_whole
-
-
-@runtime_checkable
-class HasValueEnergy(Protocol):
-    """A prior: an energy of whole answers, such as -log p(c) up to a constant.
-
-    >>> class Spread:
-    ...     def energy(self, values):  # the first number of K values may differ by 0.5 at most
-    ...         first = values[..., 0]
-    ...         return torch.where(first.amax(1) - first.amin(1) <= 0.5, 0.0, torch.inf)
-    >>> as_prior(Spread()).energy(torch.tensor([[[0.2, 0.9], [0.4, 0.1]], [[0.2, 0.9], [0.8, 0.1]]]))
-    tensor([0., inf])
-    """
-
-    def energy(self, values: Tensor) -> Tensor:
-        """Energies (N,) of N answers of K values each, (N, K, *V), K = 0 included; +inf rules an answer out."""
 
 
 @attrs.frozen(eq=False)
@@ -201,8 +185,9 @@ def as_prior(given: Any) -> Prior:
     """A prior of what `infer` takes.
 
     Args:
-        given: an object with `energy(values)`, such as a sum of `each` and `pairwise`; a distribution of each value; or
-            the probabilities of counts, such as {3: 0.5, 4: 0.5}: an answer of K values has the energy -log p(K).
+        given: an object with `energy(values)`, such as a sum of `each` and `pairwise`: energies (N,) of N answers of K
+            values (N, K, *V), K = 0 included, where +inf rules an answer out; a distribution of each value; or the
+            probabilities of counts, such as {3: 0.5, 4: 0.5}: an answer of K values has the energy -log p(K).
 
     Raises:
         InputError: anything else.
@@ -216,7 +201,7 @@ def as_prior(given: Any) -> Prior:
         return each(given)
     if isinstance(given, Mapping):
         return _of_counts(dict(given))
-    if isinstance(given, HasValueEnergy) and not isinstance(given, type):
+    if hasattr(given, "energy") and not isinstance(given, type):
         return Prior((_Factor("answers", given.energy),))
     expected = "expected an object with energy(values), a distribution, or probabilities of counts, such as {3: 0.5}"
     raise InputError(f"got prior={given!r}; {expected}; make one with each(f) or pairwise(f)")
