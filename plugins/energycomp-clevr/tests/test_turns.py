@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from energycomp import Composer, infer, plugins
 from energycomp.cli import app
-from energycomp.components import Condition, Draws, draws_of, per_sample, random_values, values_of
+from energycomp.components import Condition, draws_of, per_sample, random_values, values_of
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
 from energycomp.inference import each, explain, make_problem
@@ -145,7 +145,7 @@ def test_what_is_said_is_not_drawn(model: Model) -> None:
     mixed = drawn(Composer(model("cube at 0.3,0.5") | model("cube at 0.7,0.5")).composition, TURNED, 2, [None])
     (mixture,) = mixed.terms
     assert [sorted(len(leaf.condition) for leaf in part.terms) for part in mixture.components] == [[1, 2, 2]] * 2
-    assert isinstance(TURNED, Draws)
+    assert draws_of(TURNED) is TURNED
 
 
 @pytest.mark.parametrize("sampler", [None, "smc"])
