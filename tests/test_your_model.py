@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 import energycomp
 from energycomp import Composer, match_snr, plugins
-from energycomp.cli import app
 from energycomp.components import cosine_schedule
 from energycomp.errors import CompositionError
 from energycomp.models import Model, NumberProcessor
+from energycomp_cli import app
 
 PAGE = Path(__file__).parents[1] / "docs" / "own.md"
 STD = 0.1

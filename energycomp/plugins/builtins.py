@@ -1,4 +1,4 @@
-"""The plugin of the core: networks for any config, latents, a sampler, guidance, a writer."""
+"""The plugin of the core: networks for any config, latents, a sampler, guidance."""
 
 from __future__ import annotations
 
@@ -58,9 +58,3 @@ def energycomp_register_processors() -> Mapping[str, Factory]:
 def energycomp_register_samplers() -> Mapping[str, Factory]:
     """The loop of a diffusers scheduler, the default."""
     return {"scheduler": lazy("energycomp.sampling.loop:SchedulerSampler")}
-
-
-@hookimpl
-def energycomp_register_writers() -> Mapping[str, Factory]:
-    """Answers as the JSON of COCO."""
-    return {"coco": lazy("energycomp.cli.coco:coco")}

@@ -236,7 +236,7 @@ def energycomp_register_writers() -> Mapping[str, Factory]:
     image, in their order; leaving without an error ends the file. A record is that of `energycomp infer --json`, with
     `file_name`, the name of the image. An image that could not be read has `image`, `file_name` and `failed`, the
     reason, alone. `frame` has the `size` (width, height) of the image and the `box` (left, top, right, bottom) that the
-    model saw, in which places are; data that are no images have none. `energycomp/cli/coco.py` is an example.
+    model saw, in which places are; data that are no images have none.
 
     >>> from energycomp import hookimpl
     >>> from energycomp.plugins import lazy

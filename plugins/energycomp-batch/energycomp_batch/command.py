@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 import typer
 
-from energycomp.cli import (
+from energycomp.errors import InputError
+from energycomp_batch.cluster import Address, Concurrency, Engine, cluster_of
+from energycomp_batch.inputs import Inputs, part_size
+from energycomp_batch.parts import FAILED, Parts, parts_folder, unread
+from energycomp_batch.places import place_of
+from energycomp_batch.pool import Pool, default_processes
+from energycomp_batch.shards import Shard, ShardOption, local_device, shard_of
+from energycomp_batch.work import Images, read, reading
+from energycomp_cli import (
     Anyway,
     Count,
     Format,
@@ -31,23 +39,15 @@ from energycomp.cli import (
     printer,
     report_refused,
 )
-from energycomp.errors import InputError
-from energycomp_batch.cluster import Address, Concurrency, Engine, cluster_of
-from energycomp_batch.inputs import Inputs, part_size
-from energycomp_batch.parts import FAILED, Parts, parts_folder, unread
-from energycomp_batch.places import place_of
-from energycomp_batch.pool import Pool, default_processes
-from energycomp_batch.shards import Shard, ShardOption, local_device, shard_of
-from energycomp_batch.work import Images, read, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from energycomp.cli import Item
-    from energycomp.cli.image_reader import Show
     from energycomp.models import Model
     from energycomp_batch.cluster import Cluster
     from energycomp_batch.work import ReadAll
+    from energycomp_cli import Item
+    from energycomp_cli.image_reader import Show
 
 
 def batch(

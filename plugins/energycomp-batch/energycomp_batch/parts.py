@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import attrs
 
-from energycomp.cli import SETTINGS, Names, check_folder, make_folder
 from energycomp.errors import CheckpointError, InputError, first_line
 from energycomp.files import atomic_file, remove_stale
 from energycomp_batch.places import is_url, place_of, reaching
 from energycomp_batch.work import ReadTask, record_of
+from energycomp_cli import SETTINGS, Names, check_folder, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from energycomp.cli import Item
     from energycomp_batch.work import ReadAll
+    from energycomp_cli import Item
 
     Write = Callable[[Mapping[str, Any]], object]
 

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from energycomp.cli import failure
 from energycomp.errors import InputError, OutOfDistributionError
 from energycomp.progress import counting
 from energycomp_batch.pool import LostError
+from energycomp_cli import failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from energycomp.cli import ImageReader, Item, Kept
     from energycomp.models import Model
     from energycomp.progress import Bar
     from energycomp_batch.inputs import Inputs
     from energycomp_batch.shards import Shard
+    from energycomp_cli import ImageReader, Item, Kept
 
     ReadAll = Callable[[Iterable["ReadTask"]], Iterable[tuple["ReadTask", dict[str, Any] | LostError]]]  # as `Pool.run`
 

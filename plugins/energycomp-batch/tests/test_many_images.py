@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from energycomp.cli import claimed
 from energycomp.images import save_frames
 from energycomp_batch.inputs import Inputs
+from energycomp_cli import claimed
 
 pytestmark = pytest.mark.usefixtures("no_launcher")
 Run = Callable[..., tuple[int, str, str]]

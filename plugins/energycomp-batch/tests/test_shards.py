@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from energycomp.cli import append_line, claimed, kept_in
 from energycomp.errors import CheckpointError, InputError
 from energycomp_batch import Shard, local_device, shard_of
+from energycomp_cli import append_line, claimed, kept_in
 
 pytestmark = pytest.mark.usefixtures("no_launcher")
 

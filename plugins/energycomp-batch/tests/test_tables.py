@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from energycomp.cli import Item, image_files
 from energycomp.errors import CheckpointError, InputError
 from energycomp_batch import places as tables
 from energycomp_batch.inputs import Inputs
 from energycomp_batch.parts import Parts, parquet_writer, unread
+from energycomp_cli import Item, image_files
 
 datasets = pytest.importorskip("datasets")
 pa = pytest.importorskip("pyarrow")

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 
 import typer
 
-from energycomp.cli import AsJson, image_files, loading, print_json, print_table
 from energycomp.errors import InputError, NotFoundError
 from energycomp.plugins import listing
 from energycomp.progress import working
+from energycomp_cli import AsJson, image_files, loading, print_json, print_table
 
 LIMIT = 600.0  # seconds
 CHILD = "import sys; from energycomp_lab.commands.check import _check; _check(*sys.argv[1:])"

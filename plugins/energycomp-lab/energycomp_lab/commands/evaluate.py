@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 import typer
 
-from energycomp.cli import (
+from energycomp.errors import InputError
+from energycomp.progress import counting
+from energycomp_batch import Address, Concurrency, Engine, Shard, ShardOption, cluster_of, local_device, shard_of
+from energycomp_cli import (
     MODELS_OWN,
     ModelName,
     Run,
@@ -27,9 +30,6 @@ from energycomp.cli import (
     print_table,
     takes_words,
 )
-from energycomp.errors import InputError
-from energycomp.progress import counting
-from energycomp_batch import Address, Concurrency, Engine, Shard, ShardOption, cluster_of, local_device, shard_of
 from energycomp_lab.commands.records import Records
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from energycomp.cli import append_line, claimed, records_of, result_files
 from energycomp.errors import InputError
 from energycomp_batch import Shard
+from energycomp_cli import append_line, claimed, records_of, result_files
 
 EVALUATION = "evaluation.jsonl"  # the records, by image
 

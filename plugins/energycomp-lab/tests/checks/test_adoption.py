@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 
 import energycomp
 from energycomp import plugins
-from energycomp.cli import app
 from energycomp.components import cosine_schedule, signal_noise
 from energycomp.errors import InputError
 from energycomp.inference import FIT_DRAWS, OutOfDistributionWarning
 from energycomp.seeds import seeded
 from energycomp.testing import tiny_model
+from energycomp_cli import app
 from energycomp_lab.checks import Adoption, check_adoption
 from energycomp_lab.checks.adoption import labels as labels_module
 from energycomp_lab.checks.adoption.calls import Calls, counted

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import typer
 
-from energycomp.cli.lines import append_line
-from energycomp.cli.options import load_model, takes_words
-from energycomp.cli.output import print_table
-from energycomp.cli.results import redrawn_file
 from energycomp.errors import InputError, OutOfDistributionError
 from energycomp.progress import over_bar
+from energycomp_cli.lines import append_line
+from energycomp_cli.options import load_model, takes_words
+from energycomp_cli.output import print_table
+from energycomp_cli.results import redrawn_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from PIL import Image
 
-    from energycomp.cli.writers import Output
     from energycomp.inference import Solution
     from energycomp.models import Model
+    from energycomp_cli.writers import Output
 
 SAMPLES = 3  # of the components of an image
 Show = Callable[[str, dict[str, Any]], None]

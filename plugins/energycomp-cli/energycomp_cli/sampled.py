@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import typer
 
-from energycomp.cli.output import ranking_record, wrong_components
 from energycomp.errors import InputError
+from energycomp_cli.output import ranking_record, wrong_components
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -92,8 +92,8 @@ def check_any_image(files: Sequence[Path]) -> None:
     Args:
         files: named by a person, or found in folders; movies and tables are not opened.
     """
-    from energycomp.cli.output import TABLES
     from energycomp.images import FORMATS, is_movie, lost
+    from energycomp_cli.output import TABLES
 
     first = None
     for path in files:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from energycomp.cli.files import read_image
-from energycomp.cli.results import sha256_of
 from energycomp.errors import InputError
+from energycomp_cli.files import read_image
+from energycomp_cli.results import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

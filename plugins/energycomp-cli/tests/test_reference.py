@@ -10,10 +10,10 @@ from typer.cli import app as typer_app
 from typer.testing import CliRunner
 
 from energycomp import plugins
-from energycomp.cli import app
+from energycomp_cli import app
 
-PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
-COMMAND = 'energycomp.cli.app utils docs --name energycomp --title "Command line" --output docs/cli.md'
+PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
+COMMAND = 'energycomp_cli.commands utils docs --name energycomp --title "Command line" --output docs/cli.md'
 COMPLETE = {*plugins.first_party()} <= {info.distribution for info in plugins.listing(load=True) if not info.error}
 
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from energycomp.cli.image_reader import model_fingerprint
-from energycomp.cli.options import AsJson
-from energycomp.cli.output import print_json, print_table
 from energycomp.errors import InputError
+from energycomp_cli.image_reader import model_fingerprint
+from energycomp_cli.options import AsJson
+from energycomp_cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from energycomp.cli.options import Run
     from energycomp.models import Model
+    from energycomp_cli.options import Run
 
 OWN = {"seed", "as_json", "help", "no_metadata"}  # parameters that are no option of a formula
 IN_WORDS = {"concepts", "template"}  # arguments of a model that name no file

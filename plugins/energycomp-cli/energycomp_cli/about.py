@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.cli.options import AsJson
-from energycomp.cli.output import print_json, print_table
+from energycomp_cli.options import AsJson
+from energycomp_cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from rich.text import Text

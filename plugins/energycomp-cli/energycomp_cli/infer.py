@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 import typer
 
-from energycomp.cli.files import check_any_image, count_skipped, image_files
-from energycomp.cli.image_reader import ImageReader, failure, printer
-from energycomp.cli.items import Item, frames
-from energycomp.cli.kept import Kept, kept_in
-from energycomp.cli.options import (
+from energycomp.errors import InputError
+from energycomp.progress import counting
+from energycomp_cli.files import check_any_image, count_skipped, image_files
+from energycomp_cli.image_reader import ImageReader, failure, printer
+from energycomp_cli.items import Item, frames
+from energycomp_cli.kept import Kept, kept_in
+from energycomp_cli.options import (
     Count,
     ImageFiles,
     ModelName,
@@ -27,10 +29,8 @@ from energycomp.cli.options import (
     parse_options,
     registered,
 )
-from energycomp.cli.output import TABLES, read_numbers
-from energycomp.cli.writers import Output
-from energycomp.errors import InputError
-from energycomp.progress import counting
+from energycomp_cli.output import TABLES, read_numbers
+from energycomp_cli.writers import Output
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from energycomp.cli.files import check_folder, check_png
-from energycomp.cli.formula import NoMetadata, formula_of
-from energycomp.cli.options import MODELS_OWN, SHOWN, ModelName, Not, Raw, Run, Steps, loading, registered
-from energycomp.cli.output import TABLES, check_table, save_numbers
-from energycomp.cli.sampled import ATTRIBUTES, CELL, forecasts_of, sampled, save_samples
 from energycomp.errors import InputError
+from energycomp_cli.files import check_folder, check_png
+from energycomp_cli.formula import NoMetadata, formula_of
+from energycomp_cli.options import MODELS_OWN, SHOWN, ModelName, Not, Raw, Run, Steps, loading, registered
+from energycomp_cli.output import TABLES, check_table, save_numbers
+from energycomp_cli.sampled import ATTRIBUTES, CELL, forecasts_of, sampled, save_samples
 
 if TYPE_CHECKING:
     from energycomp.models import Model

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.cli.files import check_png, read_image
-from energycomp.cli.options import SHOWN, ModelName, Png, Raw, Run, Steps, loading
 from energycomp.errors import InputError
 from energycomp.progress import working
+from energycomp_cli.files import check_png, read_image
+from energycomp_cli.options import SHOWN, ModelName, Png, Raw, Run, Steps, loading
 
 if TYPE_CHECKING:
     from energycomp.models import Model

@@ -19,15 +19,15 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from energycomp import __version__
-from energycomp.cli.about import env, install, plugins
-from energycomp.cli.decompose import decompose, recombine
-from energycomp.cli.explain import explain
-from energycomp.cli.formula import show
-from energycomp.cli.infer import UNKNOWN_IMAGES, infer
-from energycomp.cli.options import Run, check_source, shared_options
-from energycomp.cli.rank import rank
-from energycomp.cli.sample import sample
 from energycomp.errors import EnergycompError, NotFoundError, OutOfDistributionError, plain_warnings
+from energycomp_cli.about import env, install, plugins
+from energycomp_cli.decompose import decompose, recombine
+from energycomp_cli.explain import explain
+from energycomp_cli.formula import show
+from energycomp_cli.infer import UNKNOWN_IMAGES, infer
+from energycomp_cli.options import Run, check_source, shared_options
+from energycomp_cli.rank import rank
+from energycomp_cli.sample import sample
 
 if TYPE_CHECKING:
     from energycomp.plugins import Kind

@@ -10,7 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from energycomp import __version__, cli, plugins
+import energycomp_cli as cli
+from energycomp import __version__, plugins
 from energycomp.errors import EnergycompWarning, InputError
 from energycomp.plugins import registry
 
@@ -25,7 +26,7 @@ def test_version_is_the_installed_one() -> None:
     assert __version__ == version("energycomp")
 
 
-@pytest.mark.parametrize("command", [[], ["sample"], ["edit"]])  # of the core, and of a plugin
+@pytest.mark.parametrize("command", [[], ["sample"], ["edit"]])  # of this package, and of another
 def test_h_is_short_for_help(command: list[str]) -> None:
     short, long = (runner.invoke(cli.app, [*command, option]) for option in ("-h", "--help"))
     assert short.exit_code == 0
@@ -86,7 +87,7 @@ def test_env_reports_the_machine_and_says_what_is_not_installed(monkeypatch: pyt
     assert report["memory_gib"] > 0
     assert report["packages"]["torch"] == version("torch")
     assert report["plugins"][0] == f"core (energycomp {__version__})"
-    monkeypatch.setattr("energycomp.cli.about.requires", lambda _: ["torch>=2", "a-package-nobody-has>=1"])
+    monkeypatch.setattr("energycomp_cli.about.requires", lambda _: ["torch>=2", "a-package-nobody-has>=1"])
     result = runner.invoke(cli.app, ["env"])
     assert (result.exit_code, "a-package-nobody-has not installed" in result.stdout) == (0, True)
 
@@ -114,7 +115,7 @@ def test_errors_are_one_message_and_an_exit_code(
         raise error
 
     monkeypatch.setattr("sys.argv", ["energycomp"])
-    monkeypatch.setattr(import_module("energycomp.cli.app"), "app", app)
+    monkeypatch.setattr(import_module("energycomp_cli.commands"), "app", app)
     with pytest.raises(SystemExit if code else RuntimeError) as stop:
         cli.main()
     assert code is None or stop.value.code == code

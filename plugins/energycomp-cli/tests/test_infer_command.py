@@ -14,11 +14,11 @@ from PIL import Image
 
 import energycomp.inference
 from energycomp import load, plugins
-from energycomp.cli import claimed, read_image
 from energycomp.images import save_frames, save_image
 from energycomp.inference import SearchInterrupted
 from energycomp.models import save_pretrained
 from energycomp.testing import tiny_model
+from energycomp_cli import claimed, read_image
 
 Run = Callable[..., tuple[int, str, str]]
 Calls = list[Any]
@@ -68,7 +68,7 @@ def test_infer_of_a_picture_agrees_with_the_function(infer: Run, model: Path) ->
 
 def test_without_a_folder_nothing_is_hashed(infer: Run, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("energycomp.files.fingerprint", None)
-    monkeypatch.setattr("energycomp.cli.items.sha256_of", None)
+    monkeypatch.setattr("energycomp_cli.items.sha256_of", None)
     code, out, err = infer(ONE, "--json")
     assert code == 0, err
     assert json.loads(out).keys().isdisjoint({"sha256", "settings", "picture"})
@@ -346,8 +346,8 @@ def test_files_are_looked_at_before_the_model_is_loaded(
     Path("page.png").write_text("no image")
     Path("notes.txt").write_text("no image")
     with monkeypatch.context() as patch:
-        patch.setattr("energycomp.cli.options.load_model", None)
-        patch.setattr("energycomp.cli.image_reader.load_model", None)
+        patch.setattr("energycomp_cli.options.load_model", None)
+        patch.setattr("energycomp_cli.image_reader.load_model", None)
         for file in ("page.png", "notes.txt"):
             code, _, err = run("infer", "clevr", file)
             assert (code, "loading" in err) == (2, False)

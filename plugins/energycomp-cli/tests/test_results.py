@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from energycomp.cli import append_line, read_lines
 from energycomp.errors import CheckpointError
+from energycomp_cli import append_line, read_lines
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limits of files")

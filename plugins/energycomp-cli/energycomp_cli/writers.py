@@ -10,11 +10,11 @@ from typing import Any, BinaryIO
 
 import attrs
 
-from energycomp.cli.files import RESULTS, check_folder, make_folder
 from energycomp.errors import EnergycompError, InputError, PluginError
 from energycomp.files import atomic_file
 from energycomp.plugins import find, names
 from energycomp.progress import over_bar
+from energycomp_cli.files import RESULTS, check_folder, make_folder
 
 LINES = ".jsonl"
 FILES = {".json", ".txt", ".tsv", ".xlsx", ".xml", ".html", ".npy", ".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4"}

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from energycomp import cli
-from energycomp.cli.files import check_png, image_files
+import energycomp_cli as cli
 from energycomp.errors import InputError
 from energycomp.images import cell, save_image
+from energycomp_cli.files import check_png, image_files
 
 
 def test_folders_are_searched_recursively_without_results_and_hidden_files(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def in_a_process(code: str) -> tuple[int, str, str]:
 
 def test_what_is_loaded_is_said_before_torch_is_imported() -> None:
     code = (
-        "import os, sys, typer\nfrom energycomp.cli import main\n"
+        "import os, sys, typer\nfrom energycomp_cli import main\n"
         "said = typer.echo\n"
         "def echo(text, **options):\n    said(f'{text} {\"torch\" in sys.modules}', **options); os._exit(0)\n"
         "typer.echo = echo\nsys.argv = ['energycomp', 'sample', 'clevr']\nmain()"
@@ -62,7 +62,7 @@ def test_a_model_that_is_not_there_and_list_are_answered_without_torch() -> None
         (["list"], "energycomp: No command is named 'list'. `energycomp plugins` lists models and all else."),
     ):
         code = (
-            f"import sys\nfrom energycomp.cli import main\nsys.argv = ['energycomp', *{words}]\n"
+            f"import sys\nfrom energycomp_cli import main\nsys.argv = ['energycomp', *{words}]\n"
             "try:\n    main()\nfinally:\n    print('torch' in sys.modules)"
         )
         status, out, err = in_a_process(code)
@@ -73,7 +73,7 @@ def test_a_model_that_is_not_there_and_list_are_answered_without_torch() -> None
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
 def test_ctrl_c_in_an_exit_handler_prints_no_traceback() -> None:
     code = (
-        "import atexit, os, signal, sys\nfrom energycomp.cli import main\n"
+        "import atexit, os, signal, sys\nfrom energycomp_cli import main\n"
         "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"  # as a person does while a library cleans up
         "sys.argv = ['energycomp', '--version']\nmain()"
     )
@@ -88,11 +88,11 @@ def test_ctrl_c_during_an_import_waits_for_its_end(tmp_path: Path) -> None:
         "except BaseException:\n    print('swallowed')\n"  # as libraries do
     )
     code = (
-        "import sys, types\nfrom energycomp.__main__ import main\n"
+        "import sys, types\nfrom energycomp_cli.__main__ import main\n"
         f"sys.path.insert(0, {str(tmp_path)!r})\n"
         "def run():\n    import slow, time\n    time.sleep(9)\n    print('went on')\n"
-        "sys.modules['energycomp.cli'] = types.ModuleType('energycomp.cli')\n"
-        "sys.modules['energycomp.cli.app'] = types.SimpleNamespace(main=run)\nmain()"
+        "sys.modules['energycomp_cli'] = types.ModuleType('energycomp_cli')\n"
+        "sys.modules['energycomp_cli.commands'] = types.SimpleNamespace(main=run)\nmain()"
     )
     assert in_a_process(code) == (130, "", "energycomp: interrupted\n")
 

@@ -7,11 +7,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from energycomp.cli.files import RESULTS, make_folder, result_files
-from energycomp.cli.lines import append_line, cut_line, object_of_line, records_of
-from energycomp.cli.results import Names, result_key
 from energycomp.errors import CheckpointError, InputError
 from energycomp.files import atomic_file, remove_stale
+from energycomp_cli.files import RESULTS, make_folder, result_files
+from energycomp_cli.lines import append_line, cut_line, object_of_line, records_of
+from energycomp_cli.results import Names, result_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

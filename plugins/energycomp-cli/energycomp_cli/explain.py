@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from energycomp.cli.files import check_png, read_image
-from energycomp.cli.options import Components, Count, ModelName, Png, Run, loading, parse_count, read_text
 from energycomp.errors import InputError
 from energycomp.progress import working
+from energycomp_cli.files import check_png, read_image
+from energycomp_cli.options import Components, Count, ModelName, Png, Run, loading, parse_count, read_text
 
 
 def explain(
