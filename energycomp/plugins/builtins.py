@@ -36,12 +36,11 @@ def energycomp_register_guidances() -> Mapping[str, Factory]:
 
 @hookimpl
 def energycomp_register_networks() -> Mapping[str, Factory]:
-    """The two-stage UNet, adapters that condition diffusers UNets by time embedding or cross-attention, and others'."""
+    """The two-stage UNet, adapters that condition diffusers UNets by time embedding or cross-attention."""
     return {
         "two_stage": lazy("energycomp.denoisers.two_stage:TwoStageUNet"),
         "unet2d": lazy("energycomp.denoisers.unets:EmbeddingUNet"),
         "unet2d_condition": lazy("energycomp.denoisers.unets:ConditionUNet"),
-        "adopted": lazy("energycomp.models.adapter:adopted"),
     }
 
 

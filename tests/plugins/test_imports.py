@@ -80,7 +80,7 @@ def test_a_module_that_is_not_imported_yet_is_no_name_of_a_plugin(monkeypatch: p
     assert asked == ["nothing"]
 
 
-PLUGINS = ["batch", "clevr", "cli", "decomp", "edit", "faces", "lab", "samplers", "scenes", "slots", "solvers"]
+PLUGINS = ["adopt", "batch", "clevr", "cli", "decomp", "edit", "faces", "lab", "samplers", "scenes", "slots", "solvers"]
 
 
 def test_packages_export_their_classes_and_import_no_torch_for_it() -> None:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from energycomp.errors import EnergycompError
 from energycomp.models import Model
-from energycomp_lab.checks.adoption.case import LEVELS, Case, Finding, Noised, mean_error, once, predicted, squared
-from energycomp_lab.checks.adoption.drawn import draws
-from energycomp_lab.checks.adoption.given import mode
-from energycomp_lab.checks.adoption.labels import order_of, orders, table
-from energycomp_lab.checks.adoption.near_misses import NearMiss, moves, near_misses
-from energycomp_lab.checks.adoption.regression import regression
+from energycomp_adopt.checks.case import LEVELS, Case, Finding, Noised, mean_error, once, predicted, squared
+from energycomp_adopt.checks.drawn import draws
+from energycomp_adopt.checks.given import mode
+from energycomp_adopt.checks.labels import order_of, orders, table
+from energycomp_adopt.checks.near_misses import NearMiss, moves, near_misses
+from energycomp_adopt.checks.regression import regression
 
 BETTER = 0.01  # what another option lowers the errors by at least
 SURE, GENERAL = 4.0, 2.0  # the standard errors of that: by the noise on these samples, and by which samples these are

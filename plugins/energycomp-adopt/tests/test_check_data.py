@@ -10,12 +10,13 @@ from torch import Tensor, nn
 import energycomp
 from energycomp.components import cosine_schedule, signal_noise
 from energycomp.errors import InputError
-from energycomp.models import CLOCKS, NumberProcessor
+from energycomp.models import NumberProcessor
 from energycomp.seeds import seeded
-from energycomp_lab.checks import Adoption, check_adoption
-from energycomp_lab.checks.adoption.calls import Calls
-from energycomp_lab.checks.adoption.case import Case
-from energycomp_lab.checks.adoption.window import WINDOW, gaps_of, window
+from energycomp_adopt import Adoption, adopt, check_adoption
+from energycomp_adopt.checks.calls import Calls
+from energycomp_adopt.checks.case import Case
+from energycomp_adopt.checks.window import WINDOW, gaps_of, window
+from energycomp_adopt.process import CLOCKS
 
 ALPHAS = cosine_schedule()
 MEANS = 0.8 * torch.randn(3, 6, generator=seeded(0))
@@ -41,7 +42,7 @@ class Ideal(nn.Module):
 def adopted(network: Ideal, **changed: Any) -> energycomp.Model:
     classes, width = network.means.shape
     options: dict[str, Any] = {"shape": (width,), "classes": classes, "null": classes, "process": "cosine"}
-    return energycomp.adopt(network, **{**options, "data_range": None, **changed})
+    return adopt(network, **{**options, "data_range": None, **changed})
 
 
 def data(count: int, means: Tensor = MEANS, std: float = 0.3, seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -90,9 +91,9 @@ class Line(nn.Module):
 def test_a_time_that_is_moved_shows_where_noise_is_weak() -> None:
     x = torch.randn(64, 1, generator=seeded(1)).expand(-1, 64).clone()
     options: dict[str, Any] = {"shape": (64,), "process": "cosine", "data_range": None}
-    right = check_adoption(energycomp.adopt(Line(), **options), x)
+    right = check_adoption(adopt(Line(), **options), x)
     assert "other options" not in wrong(right), str(right)
-    moved = check_adoption(energycomp.adopt(Line(), **options, call=lambda net, x, t, c: net(x, t + 50)), x)
+    moved = check_adoption(adopt(Line(), **options, call=lambda net, x, t, c: net(x, t + 50)), x)
     said = next(one.measured for one in moved.findings if one.what == "other options")
     assert "t -50, by call=, explains the samples better" in said
 
@@ -123,12 +124,12 @@ class Flow(nn.Module):
 
 def test_a_flow_that_is_taken_for_v_of_betas() -> None:
     options: dict[str, Any] = {"shape": (6,), "classes": 3, "data_range": None}
-    model = energycomp.adopt(Flow(), predicts="v", process="linear", **options)
+    model = adopt(Flow(), predicts="v", process="linear", **options)
     found = check_adoption(model, *data(64))
     code = "predicts='flow', process='flow', call=lambda net, x, t, c: net(x, 1000 * t, c)"
     assert wrong(found)["other options"] == code
     call = lambda net, x, t, c: net(x, 1000 * t, c)  # noqa: E731
-    assert check_adoption(energycomp.adopt(Flow(), predicts="flow", process="flow", call=call, **options), *data(64)).ok
+    assert check_adoption(adopt(Flow(), predicts="flow", process="flow", call=call, **options), *data(64)).ok
 
 
 def test_random_weights_get_one_advice() -> None:
@@ -143,7 +144,7 @@ def test_random_weights_get_one_advice() -> None:
 
     options: dict[str, Any] = {"shape": (6,), "classes": 3, "process": "cosine", "data_range": None}
     with torch.random.fork_rng():
-        changes = wrong(check_adoption(energycomp.adopt(Random(), **options), *data(64)))
+        changes = wrong(check_adoption(adopt(Random(), **options), *data(64)))
     assert len(changes) > 2
     assert set(changes.values()) == {"see other options", "data, weights or call=, or several options at once"}
 

@@ -5,7 +5,6 @@ The networks are ideal for data of Gaussian classes, so that what is drawn and r
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +18,10 @@ from energycomp import Composer, match_snr, plugins
 from energycomp.components import cosine_schedule
 from energycomp.errors import CompositionError
 from energycomp.models import Model, NumberProcessor
+from energycomp_adopt import adopt
 from energycomp_cli import app
 
-PAGE = Path(__file__).parents[1] / "docs" / "own.md"
+PAGE = Path(__file__).parents[3] / "docs" / "own.md"
 STD = 0.1
 STEPS: dict[str, Any] = {"num_inference_steps": 10, "generator": 0, "progress": False}
 
@@ -76,7 +76,7 @@ def adoptions() -> dict[str, str]:
     """The lines of each kind, by the name of its model."""
     section = PAGE.read_text().split("## A network that was trained elsewhere")[1]
     block = section.split("```python\n")[1].split("```")[0]
-    kinds = [part for part in re.split(r"\n\n+", block) if "energycomp.adopt" in part]
+    kinds = [part for part in re.split(r"\n\n+", block) if " = adopt(" in part]
     return {part.split(" = ")[0]: part.strip() for part in kinds}
 
 
@@ -90,9 +90,7 @@ def models() -> dict[str, Model]:
         names = iter([kind] if kind != "cats" else ["cats", "dogs"])
         now: list[str] = []
         made["Theirs"] = lambda now=now, names=names: Ideal(now.append(next(names)) or now[-1])
-        made["energycomp"] = SimpleNamespace(
-            adopt=lambda net, *, now=now, **given: energycomp.adopt(net, registered=(f"ideal-{now[-1]}", {}), **given)
-        )
+        made["adopt"] = lambda net, *, now=now, **given: adopt(net, registered=(f"ideal-{now[-1]}", {}), **given)
         exec(lines, made)  # noqa: S102 - lines of our own page
     return {name: one for name, one in made.items() if isinstance(one, Model)}
 
@@ -104,7 +102,7 @@ def clean(model: Model, labels: Tensor) -> Tensor:
     x = ideal.means[labels] + ideal.half * STD * torch.randn(len(labels), *ideal.means.shape[1:])
     if model.denoiser.codec is not None:
         return model.denoiser.codec.decode(x)
-    low, high = network.options["data_range"]
+    low, high = network.options.data_range
     return ((x - low) / (high - low)).clamp(0, 1)
 
 
@@ -129,7 +127,7 @@ def test_it_draws_and_is_saved_and_used_by_commands(models: dict[str, Model], na
     held = {"samples": clean(model, labels), **({"labels": labels} if labelled else {})}
     save_file(held, tmp_path / "data.safetensors")
     folder, run = str(tmp_path / "model"), CliRunner()
-    checked = run.invoke(app, ["check", folder, "--adoption", str(tmp_path / "data.safetensors")])
+    checked = run.invoke(app, ["check-adoption", folder, str(tmp_path / "data.safetensors")])
     assert (checked.exit_code, "none is better" in checked.output) == (0, True), checked.output
     if name != "wine":
         text, out = "0" if labelled else name, tmp_path / "image.png"

@@ -14,17 +14,17 @@ from energycomp.components import groups_of, values_of
 from energycomp.errors import InputError
 from energycomp.images import as_text, rich_table
 from energycomp.inference import FIT_DRAWS, make_problem
-from energycomp.models import Model, log_errors
-from energycomp_lab.checks.adoption.calls import counted
-from energycomp_lab.checks.adoption.case import LEVELS, Case, Finding
-from energycomp_lab.checks.adoption.drawn import check_drawn
-from energycomp_lab.checks.adoption.given import check_mode, check_range, mode
-from energycomp_lab.checks.adoption.labels import check_labels, check_null
-from energycomp_lab.checks.adoption.near_misses import NearMiss
-from energycomp_lab.checks.adoption.options import check_options, cured, is_possible, tried, with_near_miss
-from energycomp_lab.checks.adoption.regression import numbers, regression
-from energycomp_lab.checks.adoption.window import check_window, window
-from energycomp_lab.evaluation.calibrate import calibration_of
+from energycomp.models import Model, calibration_of, log_errors
+from energycomp_adopt.adapter import network_of
+from energycomp_adopt.checks.calls import counted
+from energycomp_adopt.checks.case import LEVELS, Case, Finding
+from energycomp_adopt.checks.drawn import check_drawn
+from energycomp_adopt.checks.given import check_mode, check_range, mode
+from energycomp_adopt.checks.labels import check_labels, check_null
+from energycomp_adopt.checks.near_misses import NearMiss
+from energycomp_adopt.checks.options import check_options, cured, is_possible, tried, with_near_miss
+from energycomp_adopt.checks.regression import numbers, regression
+from energycomp_adopt.checks.window import check_window, window
 
 OWN = 1_000_003  # added to the seed of the noise: samples that were drawn by the same seed would be like it
 TRAINING = "the training: too little, or too few data"
@@ -129,11 +129,11 @@ def check_adoption(
     Raises:
         InputError: a model that was not adopted, fewer than 8 samples, or labels that are missing or do not fit.
 
-    >>> import energycomp
+    >>> from energycomp_adopt import adopt
     >>> class Zero(torch.nn.Module):  # predicts that the data are 0
     ...     def forward(self, x, t):
     ...         return 0 * x
-    >>> model = energycomp.adopt(Zero(), shape=(2,), predicts="x0", data_range=None)
+    >>> model = adopt(Zero(), shape=(2,), predicts="x0", data_range=None)
     >>> check_adoption(model, 5 + torch.randn(16, 2)).ok
     False
     """
@@ -143,7 +143,7 @@ def check_adoption(
         raise InputError(
             "got to_read without labels; expected (samples, labels): labels show what reads well; give both"
         )
-    adapter: Any = model.denoiser.network
+    adapter = network_of(model)
     with _modes_kept(adapter), counted(adapter.network) as calls:
         # Put together what all checks share: clean samples, known noise, and the network that is to predict it.
         noise = torch.Generator().manual_seed(OWN + seed)
@@ -203,16 +203,14 @@ def _modes_kept(module: torch.nn.Module) -> Iterator[None]:
 
 def _given(model: Model, samples: Any, labels: Any) -> tuple[Tensor, Tensor | None]:
     """Encoded samples (N, ...), and their values where they are known and the network takes any."""
-    if model.network_name != "adopted":
-        raise InputError(f"got {model.name}, which was not adopted; expected a model of `adopt`; use check_model")
-    options: Any = model.denoiser.network.options
+    kind = network_of(model).options.kind
     # Samples as the network sees them: a batch, or a list of images of any sizes
     given = [samples] if isinstance(samples, Tensor) else samples
     encoded = torch.cat([model.encode(model.given(one)) for one in given]).cpu()
     if len(encoded) < 8:
         raise InputError(f"got {len(encoded)} samples; expected 8 at least, better 64; give more")
     # Without labels, the null is checked alone
-    if options["kind"] == "none" or (labels is None and model.denoiser.null_trained):
+    if kind == "none" or (labels is None and model.denoiser.null_trained):
         return encoded, None
     if labels is None:
         raise InputError("got no labels for a model without a null; expected one for each sample; give labels=")

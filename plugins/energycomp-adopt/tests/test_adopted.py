@@ -18,6 +18,7 @@ from energycomp.components import signal_noise
 from energycomp.errors import CheckpointError, CompositionError, InputError
 from energycomp.files import write_tensors
 from energycomp.inference import draw_bank
+from energycomp_adopt import adopt
 
 MEANS = torch.tensor([[0.5], [-0.5], [0.0]])  # of each class; the last is the class without a meaning
 STD = 0.3
@@ -75,7 +76,7 @@ KINDS = [
 
 def adopted(predicts: Any, kind: str, process: Any, low: float = -1.0, high: float = 1.0, **given: Any) -> Any:
     options: dict[str, Any] = {"shape": (1,), "classes": ["up", "down"], "null": 2, "data_range": (low, high)}
-    return energycomp.adopt(Ideal(predicts, kind, low, high), predicts=predicts, process=process, **options | given)
+    return adopt(Ideal(predicts, kind, low, high), predicts=predicts, process=process, **options | given)
 
 
 class Of(nn.Module):
@@ -204,7 +205,7 @@ def test_one_component_of_a_product_needs_no_unconditional_row() -> None:
 
 def test_which_of_two_networks_without_conditions_explains_a_sample() -> None:
     up, down = (
-        energycomp.adopt(Of(lambda x, t, mean=mean: torch.full_like(x, mean)), shape=(2,), predicts="x0", name=name)
+        adopt(Of(lambda x, t, mean=mean: torch.full_like(x, mean)), shape=(2,), predicts="x0", name=name)
         for name, mean in (("up", 0.5), ("down", -0.5))
     )
     x = torch.full((2,), 0.5)
@@ -218,8 +219,7 @@ def test_which_of_two_networks_without_conditions_explains_a_sample() -> None:
 
 def test_a_mixture_with_a_network_of_another_schedule() -> None:
     cosine, linear = (
-        energycomp.adopt(Of(lambda x, t: 0.1 * x), shape=(2,), predicts="x0", process=process)
-        for process in ("cosine", "linear")
+        adopt(Of(lambda x, t: 0.1 * x), shape=(2,), predicts="x0", process=process) for process in ("cosine", "linear")
     )
     mixture = cosine() | match_snr(linear(), cosine.denoiser.noised_space)
     with pytest.raises(CompositionError, match="sample with sampler='mixture'"):
@@ -229,11 +229,11 @@ def test_a_mixture_with_a_network_of_another_schedule() -> None:
 
 def test_a_process_that_does_not_reach_noise_is_warned_of() -> None:
     with pytest.warns(UserWarning, match=r"data_range=\(0, 255\), whose last timestep still has 0.99 of the variance"):
-        energycomp.adopt(Line(), shape=(2,), process="stable diffusion", data_range=(0, 255))
+        adopt(Line(), shape=(2,), process="stable diffusion", data_range=(0, 255))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for process in ("linear", "scaled linear", "stable diffusion", "cosine", "flow", "flow to data", (0.002, 80.0)):
-            energycomp.adopt(Line(), shape=(2,), process=process, data_range=(0.0, 1.0))
+            adopt(Line(), shape=(2,), process=process, data_range=(0.0, 1.0))
 
 
 def test_an_embedding_of_timesteps(tmp_path: Path) -> None:
@@ -241,9 +241,9 @@ def test_an_embedding_of_timesteps(tmp_path: Path) -> None:
     given: dict[str, Any] = {"shape": (1,), "classes": 2, "registered": ("over-time", {})}
     sample, at = torch.zeros(1, 1), torch.tensor([500.2])
     with pytest.raises(InputError, match=r"t float32, labels 1 to 1: .*; clock='index' gives whole timesteps") as error:
-        energycomp.adopt(OverTime(), **given)(1).eps(sample, at)
+        adopt(OverTime(), **given)(1).eps(sample, at)
     assert len(str(error.value).splitlines()) == 1
-    model = energycomp.adopt(OverTime(), clock="index", **given)
+    model = adopt(OverTime(), clock="index", **given)
     network: Any = model.denoiser.network
     assert torch.equal(
         model(1).eps(sample, at), network.network.time.weight[500:501] + network.network.label.weight[1:]
@@ -252,7 +252,7 @@ def test_an_embedding_of_timesteps(tmp_path: Path) -> None:
     again = energycomp.load(tmp_path / "model")
     assert again.denoiser.trained_alone
     assert torch.equal(again(1).eps(sample, at), model(1).eps(sample, at))
-    beyond = energycomp.adopt(OverTime(), clock="index", null=2, **given)
+    beyond = adopt(OverTime(), clock="index", null=2, **given)
     with pytest.raises(InputError, match="correct classes= or null=: its embeddings have 2 and 1000 rows"):
         beyond.unconditional.eps(sample, at)
 
@@ -287,8 +287,8 @@ def test_a_network_in_bfloat16_that_does_not_cast_its_time_is_told_how() -> None
 
     sample, at = torch.zeros(1, 1), torch.tensor([500.0])
     with pytest.raises(InputError, match=r"t float32: .*; cast t, or .* net\(x, t.to\(x\), c\)$"):
-        energycomp.adopt(OverLine().bfloat16(), shape=(1,))().eps(sample, at)
-    cast = energycomp.adopt(OverLine().bfloat16(), shape=(1,), call=lambda net, x, t, _: net(x, t.to(x)))
+        adopt(OverLine().bfloat16(), shape=(1,))().eps(sample, at)
+    cast = adopt(OverLine().bfloat16(), shape=(1,), call=lambda net, x, t, _: net(x, t.to(x)))
     assert cast().eps(sample, at).shape == (1, 1)
 
 
@@ -307,7 +307,7 @@ def test_advice_on_a_call_is_for_its_error() -> None:
         (ByName(), r"such as lambda net, x, t, c: net\(x, timesteps=t, y=c\)$"),
         (OneHot(), "by call=$"),
     ):
-        model = energycomp.adopt(network, shape=(1,), classes=2)
+        model = adopt(network, shape=(1,), classes=2)
         with pytest.raises(InputError, match=said):
             model(1).eps(torch.zeros(1, 1), torch.tensor([500.0]))
 
@@ -319,13 +319,13 @@ def test_another_network_than_the_registered_one_is_not_saved(tmp_path: Path) ->
         (("line", {}), "makes a Line;"),
         (("over-time", {"times": 9}), "weights of other shapes"),
     ):
-        model = energycomp.adopt(OverTime(), shape=(1,), classes=2, clock="index", registered=registered)
+        model = adopt(OverTime(), shape=(1,), classes=2, clock="index", registered=registered)
         with pytest.raises(InputError, match=said):
             model.save_pretrained(tmp_path / "model")
     with pytest.raises(InputError, match="which is not registered"):
         adopted("eps", "vp", "cosine").save_pretrained(tmp_path / "model")
-    named = energycomp.adopt(Line(), shape=(8,), conditioner="latents", null=0.0, registered=("line", {}))
-    own = energycomp.adopt(Line(), shape=(8,), conditioner=named.conditioner, null=0.0, registered=("line", {}))
+    named = adopt(Line(), shape=(8,), conditioner="latents", null=0.0, registered=("line", {}))
+    own = adopt(Line(), shape=(8,), conditioner=named.conditioner, null=0.0, registered=("line", {}))
     with pytest.raises(InputError, match="given conditions in a way of your own"):
         own.save_pretrained(tmp_path / "model")
     assert not (tmp_path / "model").exists()
@@ -338,23 +338,23 @@ def test_tables_say_what_they_are() -> None:
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     tables = {"betas": betas, "alphas_cumprod": (1 - betas).cumprod(0)}
     given: Any = {"shape": (2,), "values": 2}
-    named = energycomp.adopt(Line(), **given).denoiser.alphas_cumprod
+    named = adopt(Line(), **given).denoiser.alphas_cumprod
     for name, table in tables.items():
-        model = energycomp.adopt(Line(), process={name: table}, **given)
+        model = adopt(Line(), process={name: table}, **given)
         torch.testing.assert_close(model.denoiser.alphas_cumprod, named, atol=1e-6, rtol=0)
         with pytest.raises(InputError, match=r"expected one of .* \{'betas': \(T,\)\} or \{'alphas_cumprod'"):
-            energycomp.adopt(Line(), process=table, **given)
+            adopt(Line(), process=table, **given)
     with pytest.raises(InputError, match=r"with process=betas: 1000 numbers from 0\.0001 to 0\.02; expected"):
-        energycomp.adopt(Line(), predicts="flow", process={"betas": betas.float()}, **given)
+        adopt(Line(), predicts="flow", process={"betas": betas.float()}, **given)
 
 
 def test_numbers_and_no_condition_at_all() -> None:
-    model = energycomp.adopt(Line(), shape=(2,), values=2, null=0.0, predicts="x0")
+    model = adopt(Line(), shape=(2,), values=2, null=0.0, predicts="x0")
     sample, at = torch.ones(1, 2), torch.tensor([500.0])
     assert model(0.5, 0.25).eps(sample, at).shape == (1, 2)
     assert not torch.equal(model(0.5, 0.25).eps(sample, at), model.unconditional.eps(sample, at))
     with_variance = Of(lambda x, t: (torch.cat([0.1 * x, x], 1), None))
-    alone = energycomp.adopt(with_variance, shape=(3, 8, 8), name="cats")
+    alone = adopt(with_variance, shape=(3, 8, 8), name="cats")
     assert repr(alone("cats")) == "cats(cats)"
     assert torch.allclose(alone("cats").eps(torch.ones(1, 3, 8, 8), at), torch.full((1, 3, 8, 8), 0.1))
 
@@ -393,11 +393,11 @@ PROCESS = "expected one of 'linear'"
 )  # fmt: skip
 def test_what_cannot_be_is_said(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        energycomp.adopt(**{"network": Ideal(), "shape": (1,), "classes": 2, "null": 2, **given})
+        adopt(**{"network": Ideal(), "shape": (1,), "classes": 2, "null": 2, **given})
 
 
 def test_a_network_of_another_shape() -> None:
-    model = energycomp.adopt(Of(lambda x, t, c: x[..., :4]), shape=(3, 8, 8), classes=2)
+    model = adopt(Of(lambda x, t, c: x[..., :4]), shape=(3, 8, 8), classes=2)
     with pytest.raises(InputError, match=r"got \(1, 3, 8, 4\) from the network for samples \(1, 3, 8, 8\)"):
         model(0).eps(torch.zeros(1, 3, 8, 8), torch.tensor([1.0]))
 
@@ -414,7 +414,7 @@ def test_weights_of_a_file_and_of_a_folder(tmp_path: Path) -> None:
 
     def read(weights: Any) -> dict[str, Tensor]:
         network = nn.Linear(8, 8)
-        energycomp.adopt(network, shape=(8,), call=lambda net, x, t, c: net(x), data_range=None, weights=weights)
+        adopt(network, shape=(8,), call=lambda net, x, t, c: net(x), data_range=None, weights=weights)
         return network.state_dict()
 
     for weights in (tmp_path / "all.safetensors", str(tmp_path / "parts")):
@@ -444,7 +444,7 @@ def test_samples_that_leave_the_data_by_far_are_warned_of_once(
     shape: Any, bounds: Any, end: float, said: str | None
 ) -> None:
     network = Of(lambda x, t: torch.full_like(x, end))
-    model = energycomp.adopt(network, shape=shape, predicts="x0", data_range=bounds, scheduler="EulerDiscreteScheduler")
+    model = adopt(network, shape=shape, predicts="x0", data_range=bounds, scheduler="EulerDiscreteScheduler")
     reports: list[Any] = []
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from energycomp.components import timestep_of
 from energycomp.errors import InputError
-from energycomp_lab.checks.adoption.case import Case, Finding, once, squared
-from energycomp_lab.checks.adoption.labels import LABELLED, in_turn, predictions_under, table
+from energycomp_adopt.checks.case import Case, Finding, once, squared
+from energycomp_adopt.checks.labels import LABELLED, alternate, predictions_under, table
 
 WINDOW = (30.0, 8.0, 2.0, 0.5, 0.13, 0.035, 0.01)  # SNR relative to the variance of the samples
 WIDER = 0.001  # what a level more of a window counts, as a share of samples that are read right
@@ -46,11 +46,11 @@ def _closest(case: Case, index: Tensor) -> Tensor:
     values = case.values
     if known is None or values is None:
         raise InputError("got samples without labels; expected one for each")
-    if case.options["kind"] != "classes":
+    classes = case.classes
+    if classes is None:
         turned = [values[index.roll(turn)] for turn in range(1 + RIVALS)]
         return torch.stack(turned, 1)
     # The gaps of each label, over the samples of each class
-    classes = case.model.denoiser.token_shape[1]
     gaps = known.gaps.mean(1)
     sums, counts = torch.zeros(2, classes, classes, dtype=torch.float64)
     wrong = known.rival & gaps.isfinite()
@@ -67,7 +67,7 @@ def _closest(case: Case, index: Tensor) -> Tensor:
 def gaps_of(case: Case) -> tuple[Tensor, Tensor]:
     """Gaps (n, L, R) of samples at the levels `WINDOW` under the closest wrong values, and SNR (L,)."""
     values: Any = case.values
-    index = in_turn(values)[: max(16, case.evaluations // 16)]
+    index = alternate(values)[: max(16, case.evaluations // 16)]
     given = _closest(case, index)
     noised = case.noised(index, WINDOW)
     L = len(WINDOW)
@@ -161,7 +161,7 @@ def window(case: Case) -> Window:
     certainty = float(least.mean() / least.std().clamp(min=1e-9))
     draws = (WRONG / max(certainty, 0.1)) ** 2 / float(levels.share(chosen).square().sum())
     values: dict[str, Any] = {"timesteps": timesteps, "draws": next((n for n in (16, 32) if n >= draws), 64)}
-    if case.options["kind"] == "classes" and bool(margins.isfinite().all()):
+    if case.classes is not None and bool(margins.isfinite().all()):
         values["beta"] = beta_of(margins)
     if is_other:
         reason = f"other timesteps read better in {found.gain:.0%} of resamplings"

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from energycomp.components import Condition
 from energycomp.models import Model
-from energycomp_lab.checks.adoption.case import Case, Finding, Noised, mean_error, once, predicted, squared
-from energycomp_lab.checks.adoption.given import mode
-from energycomp_lab.checks.adoption.near_misses import NearMiss, labels_of, names_of, remade
+from energycomp_adopt.checks.case import Case, Finding, Noised, mean_error, once, predicted, squared
+from energycomp_adopt.checks.given import mode
+from energycomp_adopt.checks.near_misses import NearMiss, names_of, readopt
 
 SCREEN = (0.5, 0.13, 0.035)  # SNR relative to the variance of the samples, at which labels differ
 COLUMNS = 12  # labels of a network that are compared
@@ -62,15 +62,15 @@ class Table:
         return float(self.gaps.nan_to_num().abs().max()) < 1e-5 * float(self.errors.mean())
 
 
-def in_turn(values: Tensor) -> Tensor:
+def alternate(values: Tensor) -> Tensor:
     """The indices of values (N, *V), one of each value after another."""
     flat = values.reshape(len(values), -1)
     return (flat[:, None] == flat[None]).all(2).tril(-1).sum(1).argsort(stable=True)
 
 
-def wide_model(model: Model) -> Model:
-    """One that takes all labels of the network of a model of classes, also that of the null, as classes."""
-    return remade(model, classes=labels_of(model), null=None)
+def wide_model(case: Case) -> Model:
+    """One that takes all labels of the network, also that of the null, as classes."""
+    return readopt(case.model, classes=case.label_count, null=None)
 
 
 def _others(true: Tensor, count: int) -> Tensor:
@@ -78,10 +78,8 @@ def _others(true: Tensor, count: int) -> Tensor:
     if count <= COLUMNS:
         every = torch.arange(count).expand(len(true), -1)
         return every[every != true[:, None]].view(len(true), -1)
-    return (
-        torch.stack([true + 1, true - 1, *(true + step * count // COLUMNS for step in range(2, COLUMNS - 1))], 1)
-        % count
-    )
+    steps = [1, -1, *(step * count // COLUMNS for step in range(2, COLUMNS - 1))]
+    return (true[:, None] + torch.tensor(steps)) % count
 
 
 def predictions_under(model: Model, noised: Noised, conditions: Condition, R: int) -> Tensor:
@@ -97,20 +95,19 @@ def table_of(case: Case, n: int, among: Tensor | None = None) -> Table:
         among: the only labels whose samples are taken.
     """
     values: Tensor = case.values  # type: ignore[assignment] # it is called where they are known
-    order = in_turn(values)
+    order = alternate(values)
     order = order if among is None else order[torch.isin(values[order], among)]
     index = order[torch.arange(n) % len(order)]
     noised = case.noised(index, SCREEN)
     L = len(SCREEN)
-    if case.options["kind"] == "classes":
-        classes = case.model.denoiser.token_shape[1]
-        count = labels_of(case.model)
-        model = wide_model(case.model)
+    if case.classes is not None:
+        count = case.label_count
+        model = wide_model(case)
         shown = torch.cat([values[index][:, None], _others(values[index], count)], 1)
-        null = -1 if case.options["null"] is None else int(case.options["null"])
-        rival = (shown != shown[:, :1]) & (shown < classes)
+        null = -1 if case.options.null is None else int(case.options.null)
+        rival = (shown != shown[:, :1]) & (shown < case.classes)
         rival &= (shown != null) | bool((values == null).any())  # the null is no answer unless samples have it
-        in_mean = (shown < classes).index_fill(1, torch.tensor(0), count <= COLUMNS)
+        in_mean = (shown < case.classes).index_fill(1, torch.tensor(0), count <= COLUMNS)
         given = model.conditioner(shown.repeat(L, 1).flatten())
     else:
         model = case.model
@@ -119,37 +116,38 @@ def table_of(case: Case, n: int, among: Tensor | None = None) -> Table:
         in_mean = torch.ones_like(rival)
         given = model.conditioner(values[shown].repeat(L, *[1] * (values.ndim)).flatten(0, 1))
     R = shown.shape[1]
-    found = predictions_under(model, noised, given, R)  # (L n, R, ...)
+    eps = predictions_under(model, noised, given, R)  # (L n, R, ...)
+    # The share of each null: how far it is from the true prediction, beside the mean of all labels
     weights = (in_mean / in_mean.sum(1, keepdim=True)).repeat(L, 1)
-    mean = torch.einsum("mr,mr...->m...", weights.to(found), found)
-    shares = {
-        name: float(squared(u - found[:, 0]).sum() / squared(mean - found[:, 0]).sum().clamp(min=1e-12))
-        for name, u in _nulls(case, model, noised).items()
-    }
-    errors = squared((found - noised.noise[:, None]).flatten(0, 1)).view(L, n, R).transpose(0, 1)
+    mean = torch.einsum("mr,mr...->m...", weights.to(eps), eps)
+    of_mean = squared(mean - eps[:, 0]).sum().clamp(min=1e-12)
+    nulls = _nulls(case, model, noised)
+    shares = {name: float(squared(u - eps[:, 0]).sum() / of_mean) for name, u in nulls.items()}
+    errors = squared((eps - noised.noise[:, None]).flatten(0, 1)).view(L, n, R).transpose(0, 1)
     return Table(index, errors, shown, rival, shares)
 
 
 def _nulls(case: Case, wide: Model, noised: Noised) -> dict[str, Tensor]:
     """What the null predicts, and what a label predicts that is no class, by their names."""
     rows = len(noised.snr)
-    found = dict[str, Tensor]()
+    nulls = dict[str, Tensor]()
     if case.model.denoiser.null_trained:
         u = Condition.unconditional(*case.model.denoiser.token_shape, rows=rows)
-        found["null"] = predicted(case.model, noised, u)
-    if case.options["kind"] == "classes":
-        spare = spare_label(case)
-        if spare is not None:
-            found[f"{spare}"] = predicted(wide, noised, wide.conditioner(torch.full((rows,), spare)))
-    return found
+        nulls["null"] = predicted(case.model, noised, u)
+    spare = spare_label(case)
+    if spare is not None:
+        nulls[f"{spare}"] = predicted(wide, noised, wide.conditioner(torch.full((rows,), spare)))
+    return nulls
 
 
 def spare_label(case: Case) -> int | None:
     """The label that may be a null: one that is no class, or without a null the last class if no sample has it."""
+    if case.classes is None:
+        return None
     values: Tensor = case.values  # type: ignore[assignment] # it is called where they are known
-    last = labels_of(case.model) - 1
-    null = case.options["null"]
-    is_class = last < case.model.denoiser.token_shape[1]
+    last = case.label_count - 1
+    null = case.options.null
+    is_class = last < case.classes
     unused = null is None and not bool((values == last).any())
     return last if last != null and (unused or not is_class) else None
 
@@ -159,7 +157,7 @@ def table(case: Case) -> Table | None:
     """Of some samples; None where their conditions are not known, or predictions are not finite."""
     if case.values is None or mode(case) == "not finite":
         return None
-    count = min(labels_of(case.model), COLUMNS) if case.options["kind"] == "classes" else 5
+    count = min(case.label_count, COLUMNS) or 5
     n = max(count, case.evaluations // 60, min(case.evaluations // 10, 400 // case.numbers))
     found = table_of(case, n)
     return found if found.ignored or found.certainty > LABELLED else table_of(case, 3 * n)  # too few samples?
@@ -180,10 +178,10 @@ def orders(case: Case) -> list[Tensor]:
     itself, and all labels moved by one.
     """
     known = table(case)
-    if known is None or case.options["kind"] != "classes" or not len(wrong := doubtful(known)):
+    classes = case.classes
+    if known is None or classes is None or not len(wrong := doubtful(known)):
         return []
-    classes = case.model.denoiser.token_shape[1]
-    count = labels_of(case.model)
+    count = case.label_count
     few = 2 * len(wrong) <= classes  # otherwise the samples of all
     n = max(len(wrong) * 6, case.evaluations // 50) if few else max(3 * classes, case.evaluations // 15)
     larger = table_of(case, n, wrong if few else None)
@@ -199,7 +197,7 @@ def orders(case: Case) -> list[Tensor]:
     for one in larger.shown[:, 0].unique():
         cost[one] = by_label[larger.shown[:, 0] == one].mean(0)
     # The null explains samples better than most wrong labels: no class has it, unless all labels are moved
-    null = case.options["null"]
+    null = case.options.null
     if null is not None and classes <= null < count:
         cost[:, int(null)] = NEVER
     moved = [same + 1] if classes < count else []
@@ -211,21 +209,21 @@ def _exchanges(labels: Tensor, count: int) -> list[Tensor]:
     from scipy.sparse.csgraph import connected_components
 
     same = torch.arange(len(labels))
-    taken = torch.zeros(count, count).index_put_((same, labels), torch.ones(len(labels)))
-    part = torch.as_tensor(connected_components(taken.numpy(), connection="weak")[1])[: len(labels)]
+    graph = torch.zeros(count, count).index_put_((same, labels), torch.ones(len(labels)))
+    part = torch.as_tensor(connected_components(graph.numpy(), connection="weak")[1])[: len(labels)]
     return [torch.where(part == one, labels, same) for one in part[labels != same].unique()]
 
 
 def order_of(case: Case, labels: Tensor) -> NearMiss:
     """The near miss of other labels (C,)."""
     classes = len(labels)
-    names = names_of(case.model) or ()
+    names = names_of(case.model)
     changed = [(a, b) for a, b in enumerate(labels.tolist()) if a != b]
     steps = {(b - a) % classes for a, b in changed}
     moved = len(changed) == classes > 2
     said = [f"label {b} for {names[a]}" for a, b in changed[:6]] + ["..."] * (len(changed) > 6)
     instead = f"label + {min(steps)} for each" if moved and len(steps) == 1 else ", ".join(said)
-    model = case.model if int(labels.max()) < classes else wide_model(case.model)
+    model = case.model if int(labels.max()) < classes else wide_model(case)
     return NearMiss("labels", "the order of the classes", instead, model, labels, change="the order of the labels")
 
 
@@ -249,19 +247,19 @@ def check_null(case: Case) -> Finding | None:
     known = table(case)
     if known is None or known.ignored or not known.certainty > LABELLED:
         return None
-    null = case.options["null"]
+    null = case.options.null
     shares = dict(known.shares)
     own = shares.pop("null", None)
     spare = next((label for label, share in shares.items() if share < SHARE), None)
     if own is None:
         label, share = next(iter(shares.items()), ("", 0.0))
-        is_class = label != "" and int(label) < case.model.denoiser.token_shape[1]
+        is_class = label != "" and case.classes is not None and int(label) < case.classes
         if not label or (is_class and share >= SHARE):
             return None
         among = f"classes={label}, " if is_class else ""
         change = f"{among}null={label}, for & and guidance" if share < SHARE else ""
         return Finding("null", f"None; label {label} has {share:.2f} of the error of a mean", "", "note", change)
-    if case.options["kind"] == "classes" and bool((case.values == null).any()):
+    if case.classes is not None and bool((case.values == null).any()):
         return Finding("null", f"label {null}, which samples have", "no class", "wrong", f"null={spare}")
     expected = f"below {SHARE}; a label like others has 2"
     good = own < SHARE

@@ -14,7 +14,8 @@ from torch import Tensor
 from energycomp.components import Condition, by_sample, convert, signal_noise, timestep_of
 from energycomp.denoisers import rows, trunk
 from energycomp.models import Model
-from energycomp_lab.checks.adoption.calls import Calls
+from energycomp_adopt.adapter import Adopted, Options, embedding_sizes, network_of
+from energycomp_adopt.checks.calls import Calls
 
 LEVELS = (4.0, 0.5, 0.05)  # SNR of the rows, relative to the variance of the samples
 NUMBERS = 2000  # that the rows of a level have at least: of few numbers a row, more rows
@@ -97,11 +98,28 @@ class Case:
         self.rows = self.noised(torch.arange(n) % len(self.samples))
 
     @property
-    def options(self) -> dict[str, Any]:
-        """The keywords of `adopt`."""
-        adapter: Any = self.model.denoiser.network
-        options: dict[str, Any] = adapter.options
-        return options
+    def network(self) -> Adopted:
+        """The adapter."""
+        return network_of(self.model)
+
+    @property
+    def options(self) -> Options:
+        """What `adopt` was told."""
+        return self.network.options
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes the model has; None where the network is given no labels."""
+        return self.model.denoiser.token_shape[1] if self.options.kind == "classes" else None
+
+    @property
+    def label_count(self) -> int:
+        """How many labels the network takes, by its classes, the null and its embeddings; 0 where it takes none."""
+        if self.classes is None:
+            return 0
+        least = max(self.classes, 0 if self.options.null is None else int(self.options.null) + 1)
+        one_more = self.classes + 1  # the label of a null that was not named
+        return max(least, one_more) if one_more in embedding_sizes(self.network.network) else least
 
     @property
     def numbers(self) -> int:
@@ -133,13 +151,13 @@ def once(measure: Callable[[Case], Measured]) -> Callable[[Case], Measured]:
     """A measurement that several checks need, made once for each case."""
 
     @functools.wraps(measure)
-    def measured(case: Case) -> Measured:
+    def measure_once(case: Case) -> Measured:
         if measure not in case.measured:
             case.measured[measure] = measure(case)
-        found: Measured = case.measured[measure]
-        return found
+        known: Measured = case.measured[measure]
+        return known
 
-    return measured
+    return measure_once
 
 
 def predicted(model: Model, noised: Noised, condition: Condition) -> Tensor:

@@ -21,13 +21,13 @@ from energycomp.errors import InputError
 from energycomp.inference import FIT_DRAWS, OutOfDistributionWarning
 from energycomp.seeds import seeded
 from energycomp.testing import tiny_model
+from energycomp_adopt import Adoption, adopt, check_adoption
+from energycomp_adopt.checks import labels as labels_module
+from energycomp_adopt.checks.calls import Calls, counted
+from energycomp_adopt.checks.case import Case
+from energycomp_adopt.checks.drawn import compared
+from energycomp_adopt.checks.window import WINDOW, gaps_of, window
 from energycomp_cli import app
-from energycomp_lab.checks import Adoption, check_adoption
-from energycomp_lab.checks.adoption import labels as labels_module
-from energycomp_lab.checks.adoption.calls import Calls, counted
-from energycomp_lab.checks.adoption.case import Case
-from energycomp_lab.checks.adoption.drawn import compared
-from energycomp_lab.checks.adoption.window import WINDOW, gaps_of, window
 
 STD, CLASSES, ALPHAS = 0.3, 3, cosine_schedule()
 MEANS = torch.randn(CLASSES, 6, generator=seeded(0)) * 0.8
@@ -57,7 +57,7 @@ def data(count: int = 48, *, means: Tensor = MEANS) -> tuple[Tensor, Tensor]:
 
 def adopted(network: nn.Module | None = None, **changed: Any) -> energycomp.Model:
     options = {"shape": (6,), "classes": CLASSES, "null": CLASSES, "process": "cosine", "data_range": None}
-    return energycomp.adopt(network or Ideal(), **{**options, **changed})
+    return adopt(network or Ideal(), **{**options, **changed})
 
 
 def verdicts(found: Adoption) -> dict[str, str]:
@@ -249,7 +249,7 @@ class Linear(nn.Module):
 
 def test_calls_that_cannot_be_distinguished_are_both_named_and_none_is_taken() -> None:
     call = lambda net, x, t, c: 1.25 * net(x, t)  # noqa: E731
-    model = energycomp.adopt(Linear(), shape=(6,), process="cosine", data_range=None, call=call)
+    model = adopt(Linear(), shape=(6,), process="cosine", data_range=None, call=call)
     found = check_adoption(model, STD * torch.randn(64, 6, generator=seeded(1)))
     assert {"output", "input"} <= set(changes(found)["other options"].split(":")[0].split(" or "))
     assert found.near_miss is None
@@ -364,7 +364,7 @@ def test_conditions_that_are_numbers() -> None:
 
     x, labels = data()
     options = {"shape": (6,), "values": 6, "null": [0.0] * 6, "predicts": "x0", "process": "cosine", "data_range": None}
-    found = check_adoption(energycomp.adopt(Near(), **options), x, MEANS[labels])
+    found = check_adoption(adopt(Near(), **options), x, MEANS[labels])
     assert found.near_miss is None, str(found)
     assert verdicts(found)["labels"] == "ok"
 
@@ -399,7 +399,7 @@ def test_the_command(tmp_path: Path) -> None:
 
     def checked(model: str, file: str = "data", *more: str) -> Any:
         samples = str(tmp_path / f"{file}.safetensors")
-        return CliRunner().invoke(app, ["check", str(tmp_path / model), "--adoption", samples, *more])
+        return CliRunner().invoke(app, ["check-adoption", str(tmp_path / model), samples, *more])
 
     right, wrong = checked("right"), checked("wrong", "data", "--json")
     assert (right.exit_code, "none is better" in right.output) == (0, True)

@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp_lab.checks.adoption.case import LEVELS, Case, Noised, mean_error, once, predicted
+from energycomp_adopt.checks.case import LEVELS, Case, Noised, mean_error, once, predicted
 
 SLOPE, LINEAR = 0.05, 0.02  # how far a slope may be from 1, and how much less than a linear predictor may be explained
 SURE = 3.0  # standard errors beyond that

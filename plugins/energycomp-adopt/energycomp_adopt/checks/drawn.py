@@ -11,7 +11,7 @@ from torch import Tensor
 
 from energycomp import Composer
 from energycomp.errors import EnergycompError
-from energycomp_lab.checks.adoption.case import Case, Finding, once
+from energycomp_adopt.checks.case import Case, Finding, once
 
 FAR = 3.0  # times the range of the data, or the distance to the nearest of them
 STEPS = 20  # of samples that are drawn

@@ -1,4 +1,4 @@
-"""What a network may be instead of what it was adopted as: one option of `energycomp.adopt`, a few, or the samples."""
+"""What a network may be instead of what it was adopted as: one option of `adopt`, a few, or the samples."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from operator import add, mul
-from typing import Any
+from typing import Any, get_args
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from energycomp import adopt
 from energycomp.components import Classes
 from energycomp.errors import InputError
-from energycomp.models import CLOCKS, Model, NumberProcessor, prediction_in, shortly
-from energycomp_lab.checks.adoption.case import Case
+from energycomp.models import Model, NumberProcessor
+from energycomp_adopt.adapter import Call, Predicts, network_of, prediction_in
+from energycomp_adopt.adopting import adopt, usual_clock
+from energycomp_adopt.checks.case import Case
+from energycomp_adopt.process import BETAS, CLOCKS, FLOWS, shortly
 
 SIGMAS = (0.002, 80.0)
-BETAS = ("linear", "scaled linear", "stable diffusion", "cosine")
-KINDS = ("eps", "x0", "v", "flow", "score", "edm")
 PAIRS: tuple[tuple[str, Any], ...] = (
     ("flow", "flow"),
     ("flow", "flow to data"),
@@ -91,74 +91,57 @@ class NearMiss:
         return f"{self.option}: got {self.got}, {self.instead} explains the samples better"
 
 
-def said_of(model: Model) -> dict[str, Any]:
-    """The keywords with which `adopt` made an adopted model; `clock` where it does not follow from the others."""
-    adapter: Any = model.denoiser.network
-    options = adapter.options
-    said = {name: options[name] for name in ("null", "predicts", "process", "data_range", "sigma_data")}
-    said |= {
-        "name": model.name,
-        "registered": options["registered"],
-        "call": adapter.call,
+def names_of(model: Model) -> tuple[str, ...]:
+    """The names of the classes of a model that was adopted with some."""
+    return model.conditioner.names if isinstance(model.conditioner, Classes) else ()
+
+
+def readopt(model: Model, **changed: Any) -> Model:
+    """An adopted model with other keywords of `adopt`."""
+    network = network_of(model)
+    options = network.options
+    keywords: dict[str, Any] = {
         "shape": model.denoiser.sample_shape,
+        "null": options.null,
+        "predicts": options.predicts,
+        "process": options.process,
+        # Another process or prediction has another usual clock
+        "clock": None if options.clock == usual_clock(options.predicts, network.process) else options.clock,
+        "data_range": options.data_range,
+        "sigma_data": options.sigma_data,
+        "call": network.call,
+        "registered": options.registered,
+        "name": model.name,
         "processor": model.processor,
     }
-    if options["kind"] == "classes":
-        said["classes"] = names_of(model)
-    elif options["kind"] != "none":
-        said["conditioner"] = model.conditioner
-    usual = _adopted(adapter.network, said)
-    own = usual.denoiser.network.options["clock"] != options["clock"]
-    return said | ({"clock": options["clock"]} if own else {})
-
-
-def names_of(model: Model) -> tuple[str, ...] | None:
-    """The names of the classes of a model that was adopted with some."""
-    return model.conditioner.names if isinstance(model.conditioner, Classes) else None
-
-
-def remade(model: Model, **changed: Any) -> Model:
-    """An adopted model with other keywords of `adopt`."""
-    adapter: Any = model.denoiser.network
-    return _adopted(adapter.network, said_of(model) | changed)
-
-
-def _adopted(network: nn.Module, said: dict[str, Any]) -> Any:
+    if options.kind == "classes":
+        keywords["classes"] = names_of(model)
+    elif options.kind != "none":
+        keywords["conditioner"] = model.conditioner
     with warnings.catch_warnings():  # of a process that does not reach noise
         warnings.simplefilter("ignore")
-        return adopt(network, **said)
-
-
-def labels_of(model: Model) -> int:
-    """How many labels the network of a model of classes takes, by its classes, the null and its embeddings."""
-    adapter: Any = model.denoiser.network
-    classes = model.denoiser.token_shape[1]
-    null = adapter.options["null"]
-    sizes = {m.num_embeddings for m in adapter.network.modules() if isinstance(m, nn.Embedding)}
-    return max(classes, 0 if null is None else int(null) + 1, classes + 1 if classes + 1 in sizes else 0)
+        return adopt(network.network, **keywords | changed)
 
 
 def near_misses(case: Case, *, far: bool) -> Iterator[NearMiss]:
     """All that differ from the adopted model in one thing, and with `far` in much, in two things, or in the samples."""
-    yield from _made(case, _options(case))
-    yield from _made(case, _calls(case, far))
+    yield from _change(case, _options(case))
+    yield from _change(case, _calls(case, far))
     yield from _processors(case)
     if far:
-        yield from _made(case, _pairs(case))
+        yield from _change(case, _pairs(case))
         yield from _images(case)
 
 
 def moves(case: Case) -> Iterator[NearMiss]:
     """Those whose network is told a time that is moved by a few timesteps."""
-    return _made(case, _moved(case, MOVED))
+    return _change(case, _moved(case, MOVED))
 
 
-def _made(case: Case, changes: Iterator[_Change]) -> Iterator[NearMiss]:
-    adapter: Any = case.model.denoiser.network
-    said = said_of(case.model)
+def _change(case: Case, changes: Iterator[_Change]) -> Iterator[NearMiss]:
     for option, got, instead, changed, change in changes:
         with suppress(InputError):  # options that contradict each other
-            yield NearMiss(option, got, instead, _adopted(adapter.network, said | changed), change=change)
+            yield NearMiss(option, got, instead, readopt(case.model, **changed), change=change)
 
 
 # The option, what it is, what it could be, the keywords of `adopt`, and their code
@@ -168,55 +151,55 @@ _Change = tuple[str, str, str, dict[str, Any], str]
 def _options(case: Case) -> Iterator[_Change]:
     """Other values of one option."""
     samples = case.samples
-    options = case.options
-    options = options | {"data_range": tuple(options["data_range"] or (-1.0, 1.0))}
+    own = attrs.asdict(case.options, recurse=False)
+    own["data_range"] = tuple(case.options.data_range or (-1.0, 1.0))
     low, high = ((end - float(samples.mean())) / max(float(samples.std()), 1e-6) for end in (-1, 1))
     alike = () if samples.ndim == 2 else ((round(low, 3), round(high, 3)),)  # of mean 0, std 1; rows have a processor
     others: dict[str, tuple[Any, ...]] = {
-        "predicts": KINDS,
-        "process": (*BETAS, "flow", "flow to data", SIGMAS),
+        "predicts": get_args(Predicts),
+        "process": (*BETAS, *FLOWS, SIGMAS),
         "clock": tuple(name for name in CLOCKS if name != "index"),  # which is the timestep
         "data_range": ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0), *alike),
-        "sigma_data": (0.5, 1.0) if options["predicts"] == "edm" else (),
-        "null": (0, labels_of(case.model) - 1) if case.values is None and options["kind"] == "classes" else (),
+        "sigma_data": (0.5, 1.0) if case.options.predicts == "edm" else (),
+        "null": (0, case.label_count - 1) if case.values is None and case.classes is not None else (),
     }
     for option, known in others.items():
         for other in known:
-            if other != options[option]:
-                yield option, shortly(options[option]), repr(other), {option: other}, f"{option}={other!r}"
+            if other != own[option]:
+                yield option, shortly(own[option]), repr(other), {option: other}, f"{option}={other!r}"
 
 
 def _pairs(case: Case) -> Iterator[_Change]:
     """Another prediction of another process, also of a network that is told t of [0, 1] or [0, 1000] instead."""
-    adapter: Any = case.model.denoiser.network
-    for kind, process in PAIRS:
-        if kind != case.options["predicts"] and process != case.options["process"]:
-            got = f"{case.options['predicts']!r} and {shortly(case.options['process'])}"
-            given = {"predicts": kind, "process": process}
-            instead = f"{kind!r} and {process!r}"
-            change = f"predicts={kind!r}, process={process!r}"
-            yield "predicts and process", got, instead, given, change
-            if kind == "flow":
-                told = {"call": _told(adapter.call, partial(mul, 1000))}
-                code = f", call={_code(case, t='1000 * t')}"
-                yield "predicts and process", got, f"{instead}, 1000 t, by call=,", given | told, change + code
-            elif process in BETAS:
-                told = {"clock": "unit"}
-                yield "predicts and process", got, f"{instead}, 'unit'", given | told, f"{change}, clock='unit'"
+    own = case.options
+    got = f"{own.predicts!r} and {shortly(own.process)}"
+    both = "predicts and process"
+    for predicts, process in PAIRS:
+        if predicts == own.predicts or process == own.process:
+            continue
+        given = {"predicts": predicts, "process": process}
+        instead = f"{predicts!r} and {process!r}"
+        change = f"predicts={predicts!r}, process={process!r}"
+        yield both, got, instead, given, change
+        if predicts == "flow":
+            told = {"call": _told(case.network.call, partial(mul, 1000))}
+            code = f", call={_code(case, t='1000 * t')}"
+            yield both, got, f"{instead}, 1000 t, by call=,", given | told, change + code
+        elif process in BETAS:
+            yield both, got, f"{instead}, 'unit'", given | {"clock": "unit"}, f"{change}, clock='unit'"
 
 
 def _code(case: Case, *, x: str = "x", t: str = "t", of: str = "") -> str:
     """The code of a `call=` with another input, time or output."""
-    arguments = f"{x}, {t}" if case.options["kind"] == "none" else f"{x}, {t}, c"
+    arguments = f"{x}, {t}" if case.options.kind == "none" else f"{x}, {t}, c"
     return f"lambda net, x, t, c: {of}net({arguments})"
 
 
 def _calls(case: Case, far: bool) -> Iterator[_Change]:
     """Another input, output or time of the network, by `call`."""
-    adapter: Any = case.model.denoiser.network
-    call = adapter.call
-    clock = case.options["clock"]
-    changed = partial(_called, case)
+    call = case.network.call
+    clock = case.options.clock
+    changed = partial(_change_call, case)
     for name, (told, code) in OTHERS.get(clock, {}).items():
         yield changed("clock", repr(clock), name, _told(call, told), t=code)
     yield changed("sign", "the output", "minus the output", _scaled(call, output=-1.0), of="-")
@@ -233,14 +216,13 @@ def _calls(case: Case, far: bool) -> Iterator[_Change]:
 
 def _moved(case: Case, steps: tuple[float, ...]) -> Iterator[_Change]:
     """Another time by a number of timesteps."""
-    adapter: Any = case.model.denoiser.network
-    for step in steps if case.options["clock"] == "timestep" else ():
-        told = _told(adapter.call, partial(add, step))
+    for step in steps if case.options.clock == "timestep" else ():
+        told = _told(case.network.call, partial(add, step))
         code = f"t {'-' if step < 0 else '+'} {abs(step):g}"
-        yield _called(case, "clock", "'timestep'", f"t {step:+g}", told, t=code)
+        yield _change_call(case, "clock", "'timestep'", f"t {step:+g}", told, t=code)
 
 
-def _called(
+def _change_call(
     case: Case, option: str, got: str, instead: str, other: Any, *, x: str = "x", t: str = "t", of: str = ""
 ) -> _Change:
     """The change of a `call=`, with the code of it."""
@@ -271,13 +253,9 @@ def _processors(case: Case) -> Iterator[NearMiss]:
                     yield NearMiss("processor", got, instead, case.model, changed=changed, change=change)
 
 
-def _told(call: Any, told: Callable[[Tensor], Tensor]) -> Any:
+def _told(call: Call, told: Told) -> Call:
     return lambda net, x, t, c: call(net, x, told(t), c)
 
 
-def _scaled(call: Any, *, given: float = 1.0, output: float = 1.0) -> Any:
-    def scaled(net: Any, x: Tensor, t: Tensor, c: Tensor | None) -> Tensor:
-        out: Tensor = prediction_in(call(net, given * x, t, c))
-        return output * out
-
-    return scaled
+def _scaled(call: Call, *, given: float = 1.0, output: float = 1.0) -> Call:
+    return lambda net, x, t, c: output * prediction_in(call(net, given * x, t, c))

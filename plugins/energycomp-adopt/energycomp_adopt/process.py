@@ -1,4 +1,4 @@
-"""How the data of a network were noised in its training, and how it is told by how much."""
+"""The noise process of an adopted network, and its clock: the number by which the network knows the amount of noise."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TABLES: dict[str, Callable[[Tensor], Tensor]] = {  # alphas_cumprod (T,) of tabl
 
 @attrs.frozen(eq=False)
 class Process:
-    """How the network's data were noised in its training, and how it is told by how much.
+    """The noise process in which a network was trained.
 
     Args:
         name: of `BETAS` or `FLOWS`, "betas" for others of (T,), or "sigmas" for y + sigma eps.
@@ -52,40 +52,38 @@ class Process:
         [111.0, 389.0, 984.0]
         """
         with torch.device("cpu"):  # also while a network is built without memory
-            return cls._of(given)
+            if isinstance(given, str) and given in FLOWS:
+                return cls(given, _sigmas(flow_schedule(T)))
+            if isinstance(given, str) and given in BETAS:
+                from diffusers import DDPMScheduler
 
-    @classmethod
-    def _of(cls, given: Any) -> Process:
-        if isinstance(given, str) and given in FLOWS:
-            return cls(given, _sigmas(flow_schedule(T)))
-        if isinstance(given, str) and given in BETAS:
-            from diffusers import DDPMScheduler
-
-            return cls(given, _sigmas(DDPMScheduler(**BETAS[given]).alphas_cumprod))
-        if isinstance(given, Mapping) and len(given) == 1 and given.keys() <= TABLES.keys():
-            [(name, table)] = given.items()
-            alphas = TABLES[name](_numbers(table))
-            if alphas.ndim == 1 and len(alphas) > 2 and _falls(alphas):
-                return cls("betas", _sigmas(alphas))
-        ends = _numbers(given)
-        if ends.shape == (2,) and 0 < ends[0] < ends[1] < math.inf:
-            least, greatest = ends.log10().tolist()
-            return cls("sigmas", torch.logspace(least, greatest, T, dtype=torch.float64))
+                return cls(given, _sigmas(DDPMScheduler(**BETAS[given]).alphas_cumprod))
+            if isinstance(given, Mapping) and len(given) == 1 and given.keys() <= TABLES.keys():
+                [(name, table)] = given.items()
+                alphas = TABLES[name](_numbers(table))
+                inside = bool(((alphas > 0) & (alphas < 1)).all())
+                if inside and alphas.ndim == 1 and len(alphas) > 2 and bool((alphas.diff() <= 0).all()):
+                    return cls("betas", _sigmas(alphas))
+            ends = _numbers(given)
+            if ends.shape == (2,) and 0 < ends[0] < ends[1] < math.inf:
+                least, greatest = ends.log10().tolist()
+                return cls("sigmas", torch.logspace(least, greatest, T, dtype=torch.float64))
         known = ", ".join(map(repr, (*BETAS, *FLOWS)))
         raise InputError(
             f"got process={shortly(given)}; expected one of {known}, {{'betas': (T,)}} or {{'alphas_cumprod': (T,)}} "
             "inside (0, 1), or (least, greatest) sigma"
         )
 
+    @property
+    def is_flow(self) -> bool:
+        """Whether data and noise are interpolated linearly."""
+        return self.name in FLOWS
+
     def scale(self, sigma: Tensor) -> Tensor:
-        """c(sigma)."""
+        """c(sigma), the factor of the data and of their noise in what the network is given."""
         if self.name == "sigmas":
             return torch.ones_like(sigma)
-        return 1 / (1 + sigma) if self.name in FLOWS else 1 / (1 + sigma.square()).sqrt()
-
-    def time(self, clock: Clock, timestep: Tensor, sigma: Tensor) -> Tensor:
-        """What the network is told, (R,)."""
-        return CLOCKS[clock](self, timestep, sigma)
+        return 1 / (1 + sigma) if self.is_flow else 1 / (1 + sigma.square()).sqrt()
 
     def unit(self, timestep: Tensor, sigma: Tensor) -> Tensor:
         """t in [0, 1], (R,)."""
@@ -112,14 +110,14 @@ def shortly(given: Any) -> str:
     """
     if isinstance(given, Mapping):
         return ", ".join(f"{name}: {shortly(table)}" for name, table in given.items())
-    numbers = given.tolist() if isinstance(given, Tensor | np.ndarray) else given
+    numbers = as_json(given)
     if isinstance(numbers, list | tuple) and len(numbers) > 4 and all(isinstance(one, int | float) for one in numbers):
         return f"{len(numbers)} numbers from {numbers[0]:.4g} to {numbers[-1]:.4g}"
     return f"{given!r:.60}"
 
 
 def as_json(given: Any) -> Any:
-    """A process as it was given, as a `config.json` has it.
+    """A process, or a row of numbers, as a `config.json` has it.
 
     >>> as_json({"betas": torch.tensor([0.5, 0.25])}), as_json((0.01, 50.0))
     ({'betas': [0.5, 0.25]}, (0.01, 50.0))
@@ -135,10 +133,6 @@ def _numbers(given: Any) -> Tensor:
         return torch.as_tensor(given).double().cpu()
     except (TypeError, ValueError, RuntimeError):
         return torch.empty(0)
-
-
-def _falls(alphas: Tensor) -> bool:
-    return bool((alphas.diff() <= 0).all()) and bool(((alphas > 0) & (alphas < 1)).all())
 
 
 def _sigmas(alphas_cumprod: Tensor) -> Tensor:

@@ -6,23 +6,20 @@ import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from energycomp.components import Classes, Conditioner, Latents, log_snr
 from energycomp.denoisers import Denoiser
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor, is_picture
-from energycomp.models.adapter import Adopted, Call, Predicts
-from energycomp.models.defaults import Defaults
-from energycomp.models.model import Model
-from energycomp.models.numbers import NumberProcessor
-from energycomp.models.process import CLOCKS, FLOWS, Clock, Process, as_json, shortly
-from energycomp.models.weights import load_weights, read_weights
+from energycomp.models import Defaults, Model, NumberProcessor, load_weights, read_weights
 from energycomp.plugins import find
+from energycomp_adopt.adapter import Adopted, Call, Kind, Options, Predicts
+from energycomp_adopt.process import Clock, Process, as_json, shortly
 
 READ = (5.0, 0.05)  # SNR between which images are read: more noise hides the data, less hides the condition
 STEPS = 200  # of sampling: 50 make data of a deviation of 0.25 narrower by 6 to 19 %
@@ -52,8 +49,8 @@ def adopt(
     """A network that was trained elsewhere, as a model.
 
     Whatever its schedule, its samples are those of the library, so that it composes with other models, by `match_snr`
-    where their noise differs. Whether what is said of the network is true, `check_adoption` of energycomp-lab finds out
-    from samples; nothing else does.
+    where their noise differs. Whether what is said of the network is true, `check_adoption` finds out from
+    samples; nothing else does.
 
     Args:
         network: in any mode; it is set to eval mode.
@@ -92,7 +89,6 @@ def adopt(
     Warns:
         UserWarning: a process whose last timestep still shows data of this range.
 
-    >>> from energycomp import Composer
     >>> class Digits(nn.Module):
     ...     def forward(self, x, t, label):
     ...         return 0.1 * x + label[:, None, None, None]
@@ -100,25 +96,22 @@ def adopt(
     >>> model(3) & model(4)
     -u + adopted(3) + adopted(4)
     """
-    shape = _checked(network, shape, null, data_range, sigma_data, defaults)
-    made = Process.of(process)
+    _check_arguments(network, shape, null, data_range, sigma_data, defaults)
+    shape = tuple(shape)
+    noising = Process.of(process)
     if weights is not None:
         load_weights(network, read_weights(weights), str(weights))
     # What conditions it
-    conditions, kind, named = _conditioner(classes, values, conditioner, name)
-    row = null.tolist() if isinstance(null, Tensor) else null
-    if kind == "classes" and not isinstance(row, Integral | None):
-        raise InputError(f"got null={row!r:.80} for a network of classes; expected a label, a whole number")
+    conditions, kind, registered_conditions = _conditioner(classes, values, conditioner, name)
+    null = as_json(null)
+    if kind == "classes" and not isinstance(null, Integral | None):
+        raise InputError(f"got null={null!r:.80} for a network of classes; expected a label, a whole number")
     # What it predicts of which process, and what it is told
-    clock = clock or _usual_clock(predicts, made)
-    _check_prediction(predicts, clock, made, process)
-    options = {
-        "registered": registered, "process": as_json(process), "predicts": predicts, "clock": clock,
-        "data_range": data_range, "sigma_data": sigma_data, "kind": kind, "null": row,
-        "own": call is not None or not named,
-    }  # fmt: skip
-    own = Adopted(network, made, options, call).eval()
-    _warn_of_data_left(own, process)
+    clock = clock or usual_clock(predicts, noising)
+    options = Options(as_json(process), predicts, clock, data_range, sigma_data, kind, null, registered)
+    options.check(noising)
+    own = Adopted(network, options, call, own=call is not None or not registered_conditions).eval()
+    _warn_of_data_left(own)
     # What a person gives, and what the network takes: images, or numbers as they are
     image = is_picture(shape)
     if processor is None and image:
@@ -143,12 +136,12 @@ def adopt(
         conditioner=conditions,
         processor=processor,
         network_name="adopted",
-        conditioner_name=named or "of your own",
+        conditioner_name=registered_conditions or "of your own",
         defaults=Defaults(**{**_usual_defaults(denoiser, kind), **defaults}),
     )
 
 
-def _usual_defaults(denoiser: Denoiser, kind: str) -> dict[str, Any]:
+def _usual_defaults(denoiser: Denoiser, kind: Kind) -> dict[str, Any]:
     """How the model is read and sampled, where nothing else is said."""
     # Images are read at the timesteps between two signal-to-noise ratios
     snr = log_snr(denoiser.alphas_cumprod, torch.arange(float(len(denoiser.alphas_cumprod)))).exp()
@@ -162,43 +155,30 @@ def _usual_defaults(denoiser: Denoiser, kind: str) -> dict[str, Any]:
     }
 
 
-def _check_prediction(predicts: Predicts, clock: Clock, made: Process, process: Any) -> None:
-    """Raises `InputError` for names that there are not, and for a prediction that its process does not have."""
-    for what, got, known in (("predicts", predicts, get_args(Predicts)), ("clock", clock, CLOCKS)):
-        if got not in known:
-            raise InputError(f"got {what}={got!r}; expected one of {', '.join(map(repr, known))}")
-    fits = {"v": made.name not in (*FLOWS, "sigmas"), "flow": made.name in FLOWS, "edm": made.name == "sigmas"}
-    if not fits.get(predicts, True):
-        raise InputError(
-            f"got predicts={predicts!r} with process={shortly(process)}; expected betas for v, a flow for flow, and "
-            "(least, greatest) sigma for edm; change one"
-        )
-
-
-def _warn_of_data_left(network: Adopted, process: Any) -> None:
+def _warn_of_data_left(network: Adopted) -> None:
     """Warns where the last timestep is no noise."""
     left = float(network.alphas_cumprod[-1])
-    data_range = network.options["data_range"]
     if left > REACHED:
+        options = network.options
         warnings.warn(
-            f"got process={shortly(process)} with data_range={data_range}, whose last timestep still has {left:.2f} of "
-            f"the variance from the data; expected below {REACHED}; most networks are trained on data in (-1, 1) or "
-            "(0, 1): correct data_range=",
+            f"got process={shortly(options.process)} with data_range={options.data_range}, whose last timestep still "
+            f"has {left:.2f} of the variance from the data; expected below {REACHED}; most networks are trained on "
+            "data in (-1, 1) or (0, 1): correct data_range=",
             stacklevel=3,
         )
 
 
-def _checked(
+def _check_arguments(
     network: Any, shape: Any, null: Any, data_range: Any, sigma_data: Any, defaults: Mapping[str, Any]
-) -> tuple[int, ...]:
-    """The shape of a sample; raises `InputError` for what no network has."""
-    shape = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+) -> None:
+    """Raises `InputError` for what no network has."""
     bounds = (-1.0, 1.0) if data_range is None else data_range
     known = {field.name for field in attrs.fields(Defaults)}
     numbers = [null] if isinstance(null, int | float) else null
+    positive = isinstance(shape, Sequence) and all(type(n) is int and n > 0 for n in shape)
     for what, legal, got, expected in (
         ("network", isinstance(network, nn.Module), type(network).__name__, "a torch.nn.Module"),
-        ("shape", all(type(n) is int and n > 0 for n in shape), shape, "positive integers, (C, H, W) of images"),
+        ("shape", positive, shape, "positive integers, (C, H, W) of images"),
         ("null", null is None or _finite(numbers), null, "a label from 0, or the numbers of a row"),
         ("data_range", _finite(bounds, 2) and bounds[0] < bounds[1], data_range, "(least, greatest) number, or None"),
         ("sigma_data", _finite([sigma_data]) and sigma_data > 0, sigma_data, "a number above 0"),
@@ -206,20 +186,19 @@ def _checked(
     ):
         if not legal:
             raise InputError(f"got {what}={got!r:.80}; expected {expected}")
-    return shape
 
 
 def _finite(numbers: Any, count: int | None = None) -> bool:
     try:
-        found = torch.as_tensor(numbers).double().flatten()
+        flat = torch.as_tensor(numbers).double().flatten()
     except (TypeError, ValueError, RuntimeError):
         return False
-    return len(found) > 0 and count in (None, len(found)) and bool(found.isfinite().all())
+    return len(flat) > 0 and count in (None, len(flat)) and bool(flat.isfinite().all())
 
 
 def _conditioner(
     classes: int | Sequence[str] | None, values: int | None, conditioner: Conditioner | str | None, name: str
-) -> tuple[Conditioner, str, str]:
+) -> tuple[Conditioner, Kind, str]:
     """What makes the condition rows, of which kind they are, and its registered name, if it has one."""
     given = [what for what in (classes, values, conditioner) if what is not None]
     if len(given) > 1:
@@ -235,9 +214,10 @@ def _conditioner(
     return Classes([name]), "none", "classes"
 
 
-def _usual_clock(predicts: Predicts, process: Process) -> Clock:
+def usual_clock(predicts: Predicts, process: Process) -> Clock:
+    """What a network is told where nothing else is said."""
     if predicts == "edm":
         return "log sigma / 4"
-    if process.name in FLOWS:
+    if process.is_flow:
         return "unit"
     return "sigma" if process.name == "sigmas" else "timestep"

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from energycomp_lab.checks.adoption.case import Case, Finding, once, predicted
+from energycomp_adopt.checks.case import Case, Finding, once, predicted
 
 Mode = Literal["repeats", "train mode", "random", "not finite"]
 
