@@ -30,7 +30,7 @@ from energycomp.manifest import verify
 from energycomp.models.defaults import Defaults
 from energycomp.models.parts import FORMAT, ModelParts
 from energycomp.models.weights import check_fit, filled, load_weights, on_meta
-from energycomp.plugins.hookspecs import Kind
+from energycomp.plugins import Kind
 from energycomp.plugins.registry import find
 
 M = TypeVar("M", bound=ModelParts)

@@ -6,7 +6,7 @@ from typing import Any
 
 from energycomp.components import TextConditioner
 from energycomp.models.parts import ModelParts
-from energycomp.plugins.hookspecs import Kind
+from energycomp.plugins import Kind
 from energycomp.plugins.registry import listing
 
 TAGS = ("energycomp", "compositional-generation", "energy-based-model")

@@ -1,8 +1,8 @@
 """Look-up of plugins' objects by name.
 
-A plugin works as a whole or not at all: one that cannot be imported, or that breaks the contract of a hook, is listed
+A plugin works as a whole or not at all: one that cannot be imported, or that breaks the contract of the hook, is listed
 with its error and registers nothing; the others work. A look-up imports the top module of each plugin once per process,
-but nothing behind `lazy`, and so no torch.
+and no factory, so no torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import attrs
 
 from energycomp.errors import EnergycompError, InputError, NotFoundError, PluginError
 from energycomp.plugins.discovery import DISABLE, Plugin, PluginInfo, installed, load_plugin
-from energycomp.plugins.hookspecs import KINDS, Factory, Kind
+from energycomp.plugins.factories import KINDS, Factory, Kind
+from energycomp.plugins.hooks import Add
 
 _lock = threading.RLock()  # loading redirects stdout, which is global to the process
 _own: dict[Kind, dict[str, Factory]] = {}  # what `register` made known in this process
@@ -50,13 +51,13 @@ class _Registered:
     kind: Kind
     name: str
     info: PluginInfo
-    factory: Factory
+    __wrapped__: Factory
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        singular = singular_of(self.kind)
+        singular, authors = singular_of(self.kind), f"report it to the authors of {self.info.distribution}."
         source = f"the {singular} {self.name!r} of the plugin {self.info}"
         try:
-            made = self.factory(*args, **kwargs)
+            made = self.__wrapped__(*args, **kwargs)
         except PluginError as error:
             raise PluginError(f"{source}: {error}") from error
         except EnergycompError:  # its message is about the arguments
@@ -64,21 +65,16 @@ class _Registered:
         except (Exception, SystemExit) as error:
             raise PluginError(
                 f"Got {type(error).__name__} from {source}: {error}. Expected a {singular}. Check the options that "
-                f"were given to it, or report it to the authors of {self.info.distribution}."
+                f"were given to it, or {authors}"
             ) from error
         if missing := _missing(self.kind, made):
             raise PluginError(
-                f"Got a {type(made).__name__} without {missing} from {source}. Expected a {singular}. "
-                f"Report it to the authors of {self.info.distribution}."
+                f"Got a {type(made).__name__} without {missing} from {source}. Expected a {singular}; {authors}"
             )
         return made
 
-    @property
-    def __wrapped__(self) -> Factory:
-        return self.factory
-
     def __repr__(self) -> str:
-        return repr(self.factory)
+        return repr(self.__wrapped__)
 
 
 def find(kind: Kind, name: str) -> Factory:
@@ -93,7 +89,7 @@ def find(kind: Kind, name: str) -> Factory:
         InputError: there is no hook for this kind.
 
     >>> find("networks", "two_stage")
-    lazy('energycomp.denoisers.two_stage:TwoStageUNet')
+    energycomp.denoisers.two_stage:TwoStageUNet
     """
     claims = _claimed(kind, name)
     if len(claims) > 1:
@@ -114,7 +110,6 @@ def registers(kind: Kind, name: str) -> bool:
 
 
 def _claimed(kind: Kind, name: str) -> list[tuple[PluginInfo, Factory]]:
-    """What plugins register under a name; "DISTRIBUTION:NAME" is that of one plugin alone."""
     distribution, colon, short = name.rpartition(":")
     return [claim for claim in _claims(kind).get(short, []) if not colon or claim[0].distribution == distribution]
 
@@ -145,7 +140,6 @@ def object_of(kind: Kind, given: Any) -> Any:
 
 
 def _missing(kind: Kind, made: Any) -> str:
-    """The parts that an object of a kind lacks."""
     known = {*dir(made)}
     return ", ".join(part for part in PARTS[kind] if not known.intersection(part.split(" or ")))
 
@@ -179,7 +173,7 @@ def homes_of(name: str) -> tuple[str, ...]:
     return tuple(sorted(one for one in modules if name in getattr(sys.modules.get(one), "__all__", ())))
 
 
-def register(kind: Kind, name: str, factory: Factory) -> None:
+def register(kind: Kind, name: str, factory: Factory | str) -> None:
     """Registers a name in this process only: for a script or a notebook, before there is a plugin.
 
     Replaces a name that was registered in this way before; a name of an installed plugin raises PluginError.
@@ -190,9 +184,7 @@ def register(kind: Kind, name: str, factory: Factory) -> None:
     """
     if any(info is not _OWN for info, _ in _claims(kind).get(name, [])):
         raise PluginError(f"Got the {singular_of(kind)} {name!r}, which a plugin registers. Expected another name.")
-    if not name or not callable(factory):
-        raise InputError(f"Got {name!r}: {factory!r}. Expected a name and a callable, such as a class.")
-    _own.setdefault(kind, {})[name] = factory
+    getattr(Add(_own), singular_of(kind))(name, factory)
 
 
 def listing(*, load: bool = False) -> tuple[PluginInfo, ...]:

@@ -268,4 +268,8 @@ class Target:
         return levels_at(self.noised_space.alphas_cumprod, self.timesteps(num_inference_steps))
 
     def _precision(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.network_device.type, torch.bfloat16) if self.mixed_precision == "bf16" else nullcontext()
+        return (
+            torch.autocast(self.network_device.type, torch.bfloat16)
+            if self.mixed_precision == "bf16"
+            else nullcontext()
+        )

@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from energycomp.imports import first_use
-from energycomp.plugins import hookimpl, lazy
+from energycomp.plugins import Add, hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from energycomp.plugins import Factory
     from energycomp_adopt.adopting import adopt as adopt
     from energycomp_adopt.checks.case import Finding as Finding
     from energycomp_adopt.checks.check import Adoption as Adoption, check_adoption as check_adoption
@@ -20,14 +17,7 @@ __getattr__, __all__ = first_use(__name__, __file__)
 
 
 @hookimpl
-def energycomp_register_networks() -> Mapping[str, Factory]:
-    """The adapter around another network, as a saved model names it."""
-    return {"adopted": lazy("energycomp_adopt.adapter:load_adopted")}
-
-
-@hookimpl
-def energycomp_register_commands() -> Mapping[str, Factory]:
-    """The check of a saved model."""
-    from importlib import import_module
-
-    return {"check-adoption": lambda: import_module("energycomp_adopt.command").check_adoption}
+def energycomp_register(add: Add) -> None:
+    """The adapter, as a saved model names it, and the check of such a model."""
+    add.network("adopted", "energycomp_adopt.adapter:load_adopted")
+    add.command("check-adoption", "energycomp_adopt.command:check_adoption")

@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from energycomp.imports import first_use
-from energycomp.plugins import hookimpl, lazy
+from energycomp.plugins import Add, hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from energycomp.plugins import Factory
     from energycomp_cli.commands import app as app, main as main
     from energycomp_cli.files import (
         RESULTS as RESULTS,
@@ -66,6 +63,6 @@ __getattr__, __all__ = first_use(__name__, __file__)
 
 
 @hookimpl
-def energycomp_register_writers() -> Mapping[str, Factory]:
-    """Answers as the JSON of COCO."""
-    return {"coco": lazy("energycomp_cli.coco:coco")}
+def energycomp_register(add: Add) -> None:
+    """A format of answers."""
+    add.writer("coco", "energycomp_cli.coco:coco")

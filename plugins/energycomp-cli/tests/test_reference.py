@@ -46,7 +46,9 @@ def test_help_is_rendered() -> None:
     group = typer.main.get_command(app)
     parent = group.make_context("energycomp", [], resilient_parsing=True)
     examples = dict(
-        re.findall(r"^## `energycomp ([\w-]+)`\n(?:(?!^## ).)*?```sh\n(.*?)\n", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+        re.findall(
+            r"^## `energycomp ([\w-]+)`\n(?:(?!^## ).)*?```sh\n(.*?)\n", PAGE.read_text(), re.MULTILINE | re.DOTALL
+        )
     )
     for name in ["", *group.list_commands(parent)]:  # type: ignore[attr-defined]
         shown = CliRunner().invoke(app, [*filter(None, [name]), "--help"], env={"COLUMNS": "200"}).output
