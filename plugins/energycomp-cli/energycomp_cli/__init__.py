@@ -8,34 +8,37 @@ from energycomp.imports import first_use
 from energycomp.plugins import Add, hookimpl
 
 if TYPE_CHECKING:
+    from energycomp_cli.answers import (
+        Answer as Answer,
+        Answers as Answers,
+        answers_in as answers_in,
+        identify as identify,
+    )
     from energycomp_cli.commands import app as app, main as main
     from energycomp_cli.files import (
         RESULTS as RESULTS,
         SETTINGS as SETTINGS,
         check_folder as check_folder,
         check_png as check_png,
-        image_files as image_files,
         make_folder as make_folder,
-        read_image as read_image,
         result_files as result_files,
     )
     from energycomp_cli.formula import NoMetadata as NoMetadata, formula_of as formula_of, made_by as made_by
-    from energycomp_cli.image_reader import (
-        ImageReader as ImageReader,
-        failure as failure,
-        model_fingerprint as model_fingerprint,
-        printer as printer,
+    from energycomp_cli.infer import Anyway as Anyway, Format as Format, Redraw as Redraw
+    from energycomp_cli.items import (
+        Item as Item,
+        frames as frames,
+        image_files as image_files,
+        read_image as read_image,
+        sha256_of as sha256_of,
     )
-    from energycomp_cli.infer import (
-        Anyway as Anyway,
-        Format as Format,
-        Redraw as Redraw,
-        exit_code as exit_code,
-        report_refused as report_refused,
+    from energycomp_cli.lines import (
+        append_line as append_line,
+        claimed as claimed,
+        read_lines as read_lines,
+        records_of as records_of,
     )
-    from energycomp_cli.items import Item as Item, frames as frames
-    from energycomp_cli.kept import Kept as Kept, claimed as claimed, kept_in as kept_in
-    from energycomp_cli.lines import append_line as append_line, read_lines as read_lines, records_of as records_of
+    from energycomp_cli.names import Names as Names
     from energycomp_cli.options import (
         MODELS_OWN as MODELS_OWN,
         AsJson as AsJson,
@@ -56,7 +59,17 @@ if TYPE_CHECKING:
         takes_words as takes_words,
     )
     from energycomp_cli.output import print_json as print_json, print_table as print_table
-    from energycomp_cli.results import Names as Names, sha256_of as sha256_of
+    from energycomp_cli.reader import (
+        ImageReader as ImageReader,
+        failure as failure,
+        model_fingerprint as model_fingerprint,
+    )
+    from energycomp_cli.report import (
+        exit_code as exit_code,
+        kind_of as kind_of,
+        printer as printer,
+        report_refused as report_refused,
+    )
     from energycomp_cli.writers import Output as Output, Write as Write
 
 __getattr__, __all__ = first_use(__name__, __file__)

@@ -24,9 +24,10 @@ from energycomp_cli.about import env, install, plugins
 from energycomp_cli.decompose import decompose, recombine
 from energycomp_cli.explain import explain
 from energycomp_cli.formula import show
-from energycomp_cli.infer import UNKNOWN_IMAGES, infer
+from energycomp_cli.infer import infer
 from energycomp_cli.options import Run, check_source, shared_options
 from energycomp_cli.rank import rank
+from energycomp_cli.report import UNKNOWN_IMAGES
 from energycomp_cli.sample import sample
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import typer
 
 from energycomp.errors import InputError
 from energycomp.progress import working
-from energycomp_cli.files import check_png, read_image
+from energycomp_cli.files import check_png
+from energycomp_cli.items import read_image
 from energycomp_cli.options import Components, Count, ModelName, Png, Run, loading, parse_count, read_text
 
 

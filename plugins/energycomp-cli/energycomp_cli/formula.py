@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 import typer
 
 from energycomp.errors import InputError
-from energycomp_cli.image_reader import model_fingerprint
 from energycomp_cli.options import AsJson
 from energycomp_cli.output import print_json, print_table
+from energycomp_cli.reader import model_fingerprint
 
 if TYPE_CHECKING:
     from energycomp.models import Model

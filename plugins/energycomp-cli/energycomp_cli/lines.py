@@ -1,13 +1,14 @@
-"""Files of JSON lines: appended in one write, and read."""
+"""Files of JSON lines: appended in one write, read, and written by one process alone."""
 
 from __future__ import annotations
 
 import json
 import os
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from energycomp.errors import CheckpointError
+from energycomp.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +88,38 @@ def cut_line(path: Path) -> None:
             os.truncate(path, whole)
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """In the block this process alone writes a file, without its incomplete last line.
+
+    The lock ends with the process, however it ends. A file system without locks has none.
+
+    Raises:
+        InputError: another process writes the file.
+        CheckpointError: it cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(path.open("ab"))
+        except OSError as error:
+            raise CheckpointError(
+                f"Cannot write {path}: {error}. Check its permissions, or name another folder."
+            ) from error
+        try:
+            import fcntl
+
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"got {path.parent}, where another process writes {path.name}; expected one process per file; wait for "
+                "it, give each process of batch its --shard, or name another folder"
+            ) from error
+        except (ImportError, OSError):  # Windows, and file systems without locks
+            pass
+        cut_line(path)
+        yield
 
 
 def _unreadable(path: str | Path, error: OSError) -> CheckpointError:

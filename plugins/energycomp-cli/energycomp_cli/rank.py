@@ -8,7 +8,7 @@ import typer
 
 from energycomp.errors import InputError
 from energycomp.progress import working
-from energycomp_cli.files import image_files, read_image
+from energycomp_cli.items import image_files, read_image
 from energycomp_cli.options import Components, ImageFiles, ModelName, Not, Run, loading
 from energycomp_cli.output import print_json, print_table, ranking_record, wrong_components
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 import energycomp_cli as cli
 from energycomp.errors import InputError
 from energycomp.images import cell, save_image
-from energycomp_cli.files import check_png, image_files
+from energycomp_cli.files import check_png
+from energycomp_cli.items import image_files
 
 
 def test_folders_are_searched_recursively_without_results_and_hidden_files(tmp_path: Path) -> None:

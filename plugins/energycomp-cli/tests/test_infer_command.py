@@ -347,7 +347,7 @@ def test_files_are_looked_at_before_the_model_is_loaded(
     Path("notes.txt").write_text("no image")
     with monkeypatch.context() as patch:
         patch.setattr("energycomp_cli.options.load_model", None)
-        patch.setattr("energycomp_cli.image_reader.load_model", None)
+        patch.setattr("energycomp_cli.reader.load_model", None)
         for file in ("page.png", "notes.txt"):
             code, _, err = run("infer", "clevr", file)
             assert (code, "loading" in err) == (2, False)

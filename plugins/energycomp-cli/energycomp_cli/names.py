@@ -1,13 +1,14 @@
-"""What identifies the answers for images, and the names of the images' files."""
+"""The names of the files of images in a folder of results."""
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from energycomp.errors import InputError
+from energycomp_cli.items import Item, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,11 +25,11 @@ class Names:
 
     >>> names = Names(Path("results.jsonl"), {})
     >>> names.see({"image": "/elsewhere/one.png", "name": "one"})
-    >>> names.of(Path("/here/one.png")), names.of(Path("/here/two.png")), names.of(Path("/here/one.png"))
+    >>> names.stem_of(Path("/here/one.png")), names.stem_of(Path("/here/two.png")), names.stem_of(Path("/here/one.png"))
     ('one-2', 'two', 'one-2')
     """
 
-    def __init__(self, file: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, file: Path, settings: Mapping[str, Any]) -> None:
         self._owners: dict[str, str] = {}
         self._file = file
         self._settings = json.loads(json.dumps(settings))
@@ -51,8 +52,22 @@ class Names:
         if name:
             self._owners[name] = image
 
-    def of(self, path: Path) -> str:
-        """A name for an image; other images do not get it any more."""
+    def of(self, item: Item) -> str:
+        """The name of files for an item: that of its source, and of its row, without what a path cannot have.
+
+        >>> names = Names(Path("results.jsonl"), {})
+        >>> [names.of(Item(Path("a.tar"), row)) for row in (None, "7", "cat/7")]
+        ['a', 'a/7', 'a/cat-7-1b8c97']
+        """
+        stem = self.stem_of(item.source)
+        if item.row is None:
+            return stem
+        name = re.sub(r"[^\w-]+", "-", item.row).strip("-")[:100] or "row"
+        end = "" if name == item.row else f"-{sha256_of(item.row.encode(errors='backslashreplace'))[:6]}"
+        return f"{stem}/{name}{end}"
+
+    def stem_of(self, path: Path) -> str:
+        """A name for a file; others do not get it any more."""
         owner = str(path.resolve())
         name = path.stem
         number = 1
@@ -68,27 +83,7 @@ def _alike(name: str) -> list[str]:
     return [name, f"{name}{REDRAWN}", *([name.removesuffix(REDRAWN)] if name.endswith(REDRAWN) else [])]
 
 
-def result_key(record: dict[str, Any]) -> str:
-    """What identifies an answer: image, content and settings."""
-    return json.dumps([record.get(part) for part in ("image", "sha256", "settings")], sort_keys=True)
-
-
 def redrawn_file(folder: Path, record: Mapping[str, Any]) -> Path:
     """The file of an image beside samples of its components."""
     name = record.get("name") or Path(record["picture"] or record["image"]).stem  # older lines have no name
     return folder / f"{name}{REDRAWN}.png"
-
-
-def sha256_of(path: Path | bytes) -> str:
-    """sha256 of an image file, or of the bytes of a row; raises `InputError` where it cannot be read."""
-    if isinstance(path, bytes):
-        return hashlib.sha256(path).hexdigest()
-    try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"got {path}, which is no regular file; expected an image file")
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(
-            f"got {path}, which cannot be read ({error.strerror}); check its path and permissions"
-        ) from error

@@ -1,74 +1,126 @@
-"""Answers for images in files of JSON lines, which a later run continues."""
+"""Answers on their way: what identifies the answer for an image, and the lines of earlier runs that know it."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import ExitStack, contextmanager, suppress
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from energycomp.errors import CheckpointError, InputError
 from energycomp.files import atomic_file, remove_stale
 from energycomp_cli.files import RESULTS, make_folder, result_files
-from energycomp_cli.lines import append_line, cut_line, object_of_line, records_of
-from energycomp_cli.results import Names, result_key
+from energycomp_cli.items import Item
+from energycomp_cli.lines import append_line, claimed, object_of_line, records_of
+from energycomp_cli.names import Names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 
-class Kept:
+@attrs.frozen
+class Answer:
+    """The answer for an image before it is given: all that a process needs to give it.
+
+    Args:
+        item: the image.
+        head: what the record begins with: what identifies the image, and what the answer depends on besides.
+        name: of its files; "" where none are written.
+        known: the record of an earlier run; None where the image is to be read.
+        index: its place among others.
+    """
+
+    item: Item
+    head: dict[str, Any]
+    name: str = ""
+    known: dict[str, Any] | None = None
+    index: int = 0
+
+    def __str__(self) -> str:
+        return str(self.item)
+
+
+def identify(item: Item, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a record begins with: where the image is, its content, and what the answer depends on besides.
+
+    Raises:
+        InputError: the image cannot be read.
+    """
+    return {"image": item.key, "sha256": item.sha256, "settings": settings}
+
+
+class Answers:
     """The answers in files: one line per image and settings, of which the last one counts.
 
     The lines stay on disk; a temporary database says where.
 
     Args:
-        file: to which answers are appended.
         settings: what the answers depend on, as JSON.
-        files: all files with answers.
+        files: with answers; new ones are appended to `file`. Without any nothing is known, and nothing is kept.
 
     Raises:
         InputError: a file holds answers under other settings.
         CheckpointError: a file cannot be read, or the database not be written.
     """
 
-    def __init__(self, file: Path, settings: dict[str, Any], files: Sequence[Path]) -> None:
+    def __init__(
+        self, settings: dict[str, Any] | None = None, files: Sequence[Path] = (), file: Path | None = None
+    ) -> None:
+        self.settings = settings or {}
         self.file = file
-        self.settings = settings
-        self.names = Names(files[0], settings)
+        self.names = Names(files[0] if files else Path(RESULTS), self.settings)
         self._files = files
         self._places = sqlite3.connect("")  # a file of its own, which ends with the process
         try:
             self._places.execute("CREATE TABLE lines (key BLOB PRIMARY KEY, file INTEGER, place INTEGER)")
-            self._places.executemany("INSERT OR REPLACE INTO lines VALUES (?, ?, ?)", self._found())
+            self._places.executemany("INSERT OR REPLACE INTO lines VALUES (?, ?, ?)", self._read())
         except sqlite3.Error as error:
             raise CheckpointError(
                 f"Cannot index {file}: {error}. Free some space in the folder of temporary files."
             ) from error
 
-    def _found(self) -> Iterator[tuple[bytes, int, int]]:
+    def _read(self) -> Iterator[tuple[bytes, int, int]]:
         for number, file in enumerate(self._files):
             for place, record in records_of(file):
                 self.names.see(record)
                 yield _digest(record), number, place
 
+    def of(self, item: Item, *, named: bool = False, index: int = 0) -> Answer:
+        """The answer for an image, with what is known of it.
+
+        Args:
+            named: whether files are written for it.
+
+        Raises:
+            InputError: the image cannot be read.
+        """
+        if self.file is None:
+            return Answer(item, {"image": item.key}, index=index)
+        name = self.names.of(item) if named else ""
+        head = identify(item, self.settings)
+        return Answer(item, head, name, self.known(head), index)
+
     def known(self, head: dict[str, Any]) -> dict[str, Any] | None:
-        """The answer of this image, content and settings; None where its search was interrupted."""
-        found = self._places.execute("SELECT file, place FROM lines WHERE key = ?", [_digest(head)]).fetchone()
-        if found is None:
+        """The record of this image, content and settings; None where its search was interrupted."""
+        place = self._places.execute("SELECT file, place FROM lines WHERE key = ?", [_digest(head)]).fetchone()
+        if place is None:
             return None
-        record = object_of_line(self._line(*found), f"A line of {self._files[found[0]]}")
+        record = object_of_line(self._line(*place), f"A line of {self._files[place[0]]}")
         return None if record.get("interrupted") else record
 
     def keep(self, record: dict[str, Any]) -> None:
-        """Appends the answer for an image; one that failed is read again by the next run."""
-        if "failed" not in record:
+        """Appends the record of an image; one that failed is read again by the next run."""
+        if self.file is not None and "failed" not in record:
             append_line(self.file, record)
 
     def __iter__(self) -> Iterator[bytes]:
         """The lines that count."""
-        return (self._line(*found) for found in self._places.execute("SELECT file, place FROM lines ORDER BY rowid"))
+        places = self._places.execute("SELECT file, place FROM lines ORDER BY rowid")
+        return (self._line(*place) for place in places)
 
     def _line(self, file: int, place: int) -> bytes:
         with self._files[file].open("rb") as stream:
@@ -77,43 +129,13 @@ class Kept:
 
 
 def _digest(record: dict[str, Any]) -> bytes:
-    return blake2b(result_key(record).encode(), digest_size=16).digest()
+    """What identifies an answer: image, content and settings."""
+    key = json.dumps([record.get(part) for part in ("image", "sha256", "settings")], sort_keys=True)
+    return blake2b(key.encode(), digest_size=16).digest()
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[None]:
-    """In the block this process alone writes a file, without its incomplete last line.
-
-    The lock ends with the process, however it ends. A file system without locks has none.
-
-    Raises:
-        InputError: another process writes the file.
-        CheckpointError: it cannot be written.
-    """
-    with ExitStack() as stack:
-        try:
-            stream = stack.enter_context(path.open("ab"))
-        except OSError as error:
-            raise CheckpointError(
-                f"Cannot write {path}: {error}. Check its permissions, or name another folder."
-            ) from error
-        try:
-            import fcntl
-
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"got {path.parent}, where another process writes {path.name}; expected one process per file; wait for "
-                "it, give each process of batch its --shard, or name another folder"
-            ) from error
-        except (ImportError, OSError):  # Windows, and file systems without locks
-            pass
-        cut_line(path)
-        yield
-
-
-@contextmanager
-def kept_in(lines: Path, settings: dict[str, Any], own: Path | None = None) -> Iterator[Kept]:
+def answers_in(lines: Path, settings: dict[str, Any], own: Path | None = None) -> Iterator[Answers]:
     """The answers in files of JSON lines, of which this process alone writes one in the block.
 
     An image is identified by its path and content, the settings by the options of the command and the model's weights.
@@ -135,7 +157,7 @@ def kept_in(lines: Path, settings: dict[str, Any], own: Path | None = None) -> I
     with claimed(file):
         if file.name == RESULTS and len(result_files(lines)) == 1:  # nobody else writes here
             remove_stale(folder)
-        yield Kept(file, settings, result_files(lines))
+        yield Answers(settings, result_files(lines), file)
 
 
 def _take_over(lines: Path, settings: dict[str, Any]) -> None:
@@ -148,6 +170,6 @@ def _take_over(lines: Path, settings: dict[str, Any]) -> None:
                 ended.append(file)
         if ended:
             with atomic_file(lines) as temporary, temporary.open("wb") as merged:
-                merged.writelines(Kept(lines, settings, [lines, *ended]))
+                merged.writelines(Answers(settings, [lines, *ended]))
         for file in ended:
             file.unlink()

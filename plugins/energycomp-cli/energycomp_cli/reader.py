@@ -1,10 +1,9 @@
-"""An image of `energycomp infer`: read, described as JSON, marked, and drawn beside samples of its components."""
+"""The reader of images: it searches the components of an image, describes them as JSON, and writes what shows them."""
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,23 +11,21 @@ import attrs
 import typer
 
 from energycomp.errors import InputError, OutOfDistributionError
-from energycomp.progress import over_bar
+from energycomp_cli.answers import Answer, Answers, answers_in
 from energycomp_cli.lines import append_line
+from energycomp_cli.names import redrawn_file
 from energycomp_cli.options import load_model, takes_words
-from energycomp_cli.output import print_table
-from energycomp_cli.results import redrawn_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from PIL import Image
 
     from energycomp.inference import Solution
     from energycomp.models import Model
-    from energycomp_cli.writers import Output
+    from energycomp_cli.items import Item
 
 SAMPLES = 3  # of the components of an image
-Show = Callable[[str, dict[str, Any]], None]
 
 
 @attrs.frozen
@@ -78,36 +75,74 @@ class ImageReader:
             "fingerprint": model_fingerprint(model),
         }
 
-    def read(
-        self,
-        model: Model,
-        image: Any,
-        head: Mapping[str, Any],
-        name: str,
-        lines: Path | None = None,
-        *,
-        progress: bool = False,
+    @contextmanager
+    def answers(self, model: Model, lines: Path | None, own: Path | None = None) -> Iterator[Answers]:
+        """The known answers of a file of JSON lines, see `answers_in`; none without a file."""
+        if lines is None:
+            yield Answers()
+            return
+        with answers_in(lines, self.settings(model), own) as answers:
+            yield answers
+
+    def read(self, model: Model, item: Item, answers: Answers) -> dict[str, Any]:
+        """The record of an image: that of an earlier run, or a new one, which is kept."""
+        answer = answers.of(item, named=self.folder is not None)
+        if answer.known is not None and self.is_complete(answer):
+            return answer.known
+        return self.complete(model, answer, answers.file, progress=True)
+
+    def is_complete(self, answer: Answer) -> bool:
+        """Whether an answer is known, with all that is drawn of it, and may be given."""
+        return answer.known is not None and not self._is_refused(answer.known) and not self._lacks_drawing(answer.known)
+
+    def _is_refused(self, record: Mapping[str, Any]) -> bool:
+        """Whether an answer was kept by a run with --anyway, or by an earlier version, and this run refuses it."""
+        return bool(record.get("out_of_distribution")) and not self.anyway
+
+    def _lacks_drawing(self, record: Mapping[str, Any]) -> bool:
+        return self.redraw and self.folder is not None and not redrawn_file(self.folder, record).exists()
+
+    def complete(
+        self, model: Model, answer: Answer, lines: Path | None = None, *, progress: bool = False
     ) -> dict[str, Any]:
-        """The record of an image, which begins with `head`, after the files of this name are written.
+        """The record of an image, after its files are written; a known one is drawn alone.
 
         Args:
+            lines: a file of JSON lines to which a new record is appended.
             progress: whether the search shows how far it is.
-            lines: a file of JSON lines to which the record is appended. At Ctrl-C it is that of the answer that the
-                search has already, if it has one, and "interrupted" is true.
 
         Raises:
             OutOfDistributionError: the model does not know such images; nothing is written.
+            InputError: the image cannot be read.
         """
-        import torch
+        from energycomp.inference import check_known, check_trusted
 
-        from energycomp.inference import OutOfDistributionWarning, SearchInterrupted, check_known, check_trusted, infer
-
+        if answer.known is not None and self._is_refused(answer.known):
+            raise OutOfDistributionError(f"got an image of a kind that {self.source} does not know")
+        image = answer.item.open()
+        if answer.known is not None:
+            self._draw_again(model, image, answer.known)
+            return answer.known
         if not self.anyway:
             check_known(image, model)
+        solution = self._search(model, image, answer, lines, progress=progress)
+        if not self.anyway:
+            check_trusted(solution, model)
+        record = self._record(model, image, answer, solution)
+        if lines is not None:
+            append_line(lines, record)
+        return record
+
+    def _search(self, model: Model, image: Any, answer: Answer, lines: Path | None, *, progress: bool) -> Solution:
+        """The answer of the solver. At Ctrl-C the one that it has already, if any, is kept as "interrupted"."""
+        import torch
+
+        from energycomp.inference import OutOfDistributionWarning, SearchInterrupted, infer
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutOfDistributionWarning)  # it is in the answer
             try:
-                solution = infer(
+                return infer(
                     image,
                     model,
                     solver=self.solver,
@@ -119,50 +154,38 @@ class ImageReader:
             except SearchInterrupted as stop:
                 if lines is not None:
                     typer.echo(f"energycomp: keeping the first answer in {lines}; Ctrl-C again for none", err=True)
-                    record = self._record(model, image, stop.finish(), head, name)
+                    record = self._record(model, image, answer, stop.finish())
                     append_line(lines, {**record, "interrupted": True})
                 raise
-        if not self.anyway:
-            check_trusted(solution, model)
-        record = self._record(model, image, solution, head, name)
-        if lines is not None:
-            append_line(lines, record)
-        return record
 
-    def check_known_answer(self, record: Mapping[str, Any]) -> None:
-        """Refuses an answer that an earlier run with --anyway, or an earlier version, kept of an unknown image."""
-        if record.get("out_of_distribution") and not self.anyway:
-            raise OutOfDistributionError(f"got an image of a kind that {self.source} does not know")
-
-    def _record(
-        self, model: Model, image: Any, solution: Solution, head: Mapping[str, Any], name: str
-    ) -> dict[str, Any]:
-        """The record of an answer, after its files are written."""
+    def _record(self, model: Model, image: Any, answer: Answer, solution: Solution) -> dict[str, Any]:
+        """The record of a solution, after its files are written."""
         import torch
 
+        from energycomp.images import save_image
         from energycomp.inference import View
 
-        record = {**head, **solution.record()}
-        if not isinstance(image, torch.Tensor):
+        record = {**answer.head, **solution.record()}
+        is_image = not isinstance(image, torch.Tensor)
+        if is_image:
             record["frame"] = {"size": list(image.size), "box": list(model.processor.box(image))}
         if self.folder is not None:
             view = View(None, tuple(record["objects"]))
-            has_places = not isinstance(image, torch.Tensor) and len(view.places) == record["count"]
-            record |= {"picture": f"{name}.png" if has_places else None, "name": name}
+            has_places = is_image and len(view.places) == record["count"]
+            record |= {"picture": f"{answer.name}.png" if has_places else None, "name": answer.name}
             if has_places:
                 marked = attrs.evolve(view, image=model.shown(model.processor.frame(image)))
-                _save(marked.picture(), self.folder / f"{name}.png")
-            self.redrawn(model, image, record)
+                save_image(marked.picture(), self.folder / f"{answer.name}.png")
+            self._draw_again(model, image, record)
         return record
 
-    def lacks(self, record: Mapping[str, Any]) -> bool:
-        """Whether the drawing of a known answer is missing."""
-        return self.redraw and self.folder is not None and not redrawn_file(self.folder, record).exists()
-
-    def redrawn(self, model: Model, image: Image.Image, record: Mapping[str, Any]) -> None:
+    def _draw_again(self, model: Model, image: Image.Image, record: Mapping[str, Any]) -> None:
         """With `redraw`, writes an image beside samples of the components that were found in it."""
+        from energycomp.images import save_image
+
         if self.redraw and self.folder is not None:
-            _save(_redrawn(model, image, record["objects"], self.seed), redrawn_file(self.folder, record))
+            grid = _with_samples(model, image, record["objects"], self.seed)
+            save_image(grid, redrawn_file(self.folder, record))
 
 
 def failure(image: str, error: InputError) -> dict[str, Any]:
@@ -176,14 +199,8 @@ def failure(image: str, error: InputError) -> dict[str, Any]:
     return {"image": image, "failed": f"{image}: {error}; --anyway reads it", "out_of_distribution": True}
 
 
-def _save(image: Image.Image, file: Path) -> None:
-    from energycomp.images import save_image
-
-    save_image(image, file)
-
-
-def _redrawn(model: Model, image: Any, objects: list[dict[str, Any]], seed: int) -> Any:
-    """An image beside three samples of the components that were found in it."""
+def _with_samples(model: Model, image: Any, objects: list[dict[str, Any]], seed: int) -> Any:
+    """An image beside samples of the components that were found in it."""
     import torch
 
     from energycomp.components import value_of
@@ -207,43 +224,3 @@ def model_fingerprint(model: Model) -> str:
 
     settings = repr((model.defaults, model.processor, model.denoiser.rule))
     return fingerprint({settings: model.denoiser.alphas_cumprod, **model.trained.state_dict()})
-
-
-def printer(output: Output, *, redraw: bool, as_json: bool) -> Show:
-    """What prints the record of an image, or why it could not be read: a table or JSON, and its files.
-
-    Where a writer prints, it prints warnings and what could not be read alone.
-
-    Raises:
-        InputError: options that do not fit.
-    """
-    if redraw and output.folder is None:
-        raise InputError("got --redraw without a folder; expected one for the images, such as -o out")
-    if output.printed and as_json:
-        raise InputError(f"got --format {output.writer} and --json; expected one of them, since both print the answers")
-
-    def show(image: str, record: dict[str, Any]) -> None:
-        with over_bar():
-            if "failed" in record:
-                typer.echo(f"energycomp: {record['failed']}", err=True)
-            for warning in record.get("warnings", ()):  # a line of an earlier version has none
-                typer.echo(f"energycomp: warning: {image}: {warning}", err=True)
-            if as_json:
-                typer.echo(json.dumps(record))
-            elif "failed" not in record and not output.printed:
-                _print(image, record, output.folder, redraw=redraw)
-
-    return show
-
-
-def _print(image: str, record: dict[str, Any], folder: Path | None, *, redraw: bool) -> None:
-    from energycomp.inference import answer_cells, answer_line
-
-    typer.echo(image)
-    if record["objects"]:
-        print_table(*answer_cells(record))
-    typer.echo(answer_line(record))
-    if folder is not None and record["picture"]:
-        typer.echo(str(folder / record["picture"]))
-    if folder is not None and redraw:
-        typer.echo(str(redrawn_file(folder, record)))
