@@ -23,10 +23,10 @@ from energycomp.seeds import seeded
 from energycomp.testing import tiny_model
 from energycomp_adopt import Adoption, adopt, check_adoption
 from energycomp_adopt.checks import labels as labels_module
-from energycomp_adopt.checks.calls import Calls, counted
+from energycomp_adopt.checks.calls import Calls, count_calls
 from energycomp_adopt.checks.case import Case
-from energycomp_adopt.checks.drawn import compared
-from energycomp_adopt.checks.window import WINDOW, gaps_of, window
+from energycomp_adopt.checks.samples import compare
+from energycomp_adopt.checks.window import WINDOW, choose_window, measure_gaps
 from energycomp_cli import app
 
 STD, CLASSES, ALPHAS = 0.3, 3, cosine_schedule()
@@ -101,7 +101,7 @@ def test_evaluations_are_counted_and_shared() -> None:
     assert found.evaluations == sum(seen)
     assert "forward" not in vars(network)
     x, t, label = torch.randn(3, 6), torch.tensor([100.0, 200, 300]), torch.zeros(3, dtype=torch.long)
-    with counted(network) as calls:
+    with count_calls(network) as calls:
         calls.known = {}
         first, again, other = network(x, t, label), network(x, t, label=label), network(x, t + 1, label)
     assert (calls.evaluations, first is again, torch.equal(first, other)) == (6, True, False)
@@ -307,9 +307,9 @@ def test_a_window_is_proposed_where_it_surely_reads_better() -> None:
 def test_samples_that_read_badly_at_all_levels_have_no_other_window() -> None:
     model, (x, labels) = adopted(), data(16)
     case = Case(model, x, labels, 100, seeded(0), Calls())
-    key = gaps_of.__wrapped__  # by which `once` keeps it
+    key = measure_gaps.__wrapped__  # by which `once` keeps it
     case.measured[key] = -torch.ones(16, len(WINDOW), 2).double(), torch.tensor(WINDOW)
-    assert window(case).defaults["timesteps"] == model.defaults.timesteps
+    assert choose_window(case).defaults["timesteps"] == model.defaults.timesteps
 
 
 def test_a_table_of_betas_is_said_shortly_and_what_is_not_calibrated_is_said() -> None:
@@ -352,8 +352,8 @@ def test_samples_are_as_near_to_many_data_as_to_few(count: int) -> None:
     angle = 6.2832 * torch.rand(count + 64, 1, generator=generator, dtype=torch.float64)
     x = torch.cat([angle.cos(), angle.sin(), torch.zeros(count + 64, 6, dtype=torch.float64)], 1)
     drawn = x[count:] + 0.01 * torch.randn(64, 8, generator=generator)
-    assert compared(drawn, x[:count]).right
-    assert not compared(drawn * 1.2, x[:count]).stays
+    assert compare(drawn, x[:count]).right
+    assert not compare(drawn * 1.2, x[:count]).stays
 
 
 def test_conditions_that_are_numbers() -> None:
@@ -415,7 +415,7 @@ def test_inputs_that_are_no_tensors_are_not_shared() -> None:
             return x + given["y"]
 
     network, x, y = OfDict(), torch.ones(2, 1), torch.zeros(1, 2000)
-    with counted(network) as calls:
+    with count_calls(network) as calls:
         calls.known = {}
         network(x, {"y": y})
         changed = y.index_fill(1, torch.tensor(1000), 1.0)  # where a printed tensor has dots
@@ -424,6 +424,6 @@ def test_inputs_that_are_no_tensors_are_not_shared() -> None:
 
 @pytest.mark.parametrize(("certainty", "verdict"), [(4.0, "ok"), (2.7, "unsure"), (1.0, "wrong"), (-5.0, "wrong")])
 def test_few_samples_accuse_no_labels(certainty: float, verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labels_module, "table", lambda case: SimpleNamespace(certainty=certainty))
+    monkeypatch.setattr(labels_module, "measure_table", lambda case: SimpleNamespace(certainty=certainty))
     found = labels_module.check_labels(cast(Any, None))
     assert found.verdict == verdict

@@ -15,7 +15,7 @@ from energycomp.seeds import seeded
 from energycomp_adopt import Adoption, adopt, check_adoption
 from energycomp_adopt.checks.calls import Calls
 from energycomp_adopt.checks.case import Case
-from energycomp_adopt.checks.window import WINDOW, gaps_of, window
+from energycomp_adopt.checks.window import WINDOW, choose_window, measure_gaps
 from energycomp_adopt.process import CLOCKS
 
 ALPHAS = cosine_schedule()
@@ -179,9 +179,9 @@ def test_a_window_on_which_resamples_do_not_agree_is_not_proposed() -> None:
     case = Case(model, *data(16), 100, seeded(0), Calls())
     gaps = -torch.ones(16, len(WINDOW), 2).double()
     gaps[:8, 0] = gaps[8:, -1] = 2.0  # half of the samples are read by the one end alone, and half by the other
-    key: Any = gaps_of
+    key: Any = measure_gaps
     case.measured[key.__wrapped__] = gaps, torch.tensor(WINDOW) / case.samples.var()  # by which `once` keeps it
-    found = window(case)
+    found = choose_window(case)
     assert found.defaults["timesteps"] == model.defaults.timesteps
     assert found.reason.startswith("the default is kept: only ")
 

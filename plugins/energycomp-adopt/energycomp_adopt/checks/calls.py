@@ -21,21 +21,20 @@ class Calls:
 
 
 @contextmanager
-def counted(network: nn.Module) -> Iterator[Calls]:
-    """Within it, a network is counted, and evaluated once for equal inputs: options that read one output share it.
-
-    Inputs that are no tensors or numbers, such as a dict of tensors, are not compared.
-    """
+def count_calls(network: nn.Module) -> Iterator[Calls]:
+    """Counts a network within it, and evaluates it once for equal inputs: options that read one output share it."""
     own = vars(network).get("forward")
     forward = network.forward
     calls = Calls()
 
     @functools.wraps(forward)
-    def called(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
         given = (*args, *kwargs.values())
-        plain = all(one is None or isinstance(one, Tensor | int | float | str) for one in given)
-        known = calls.known if plain else None
-        key = tuple(_digest(one) if isinstance(one, Tensor) else one for one in given) if plain else ()
+        # What is no tensor or number, such as a dict of tensors, is not compared
+        known = calls.known
+        if not all(one is None or isinstance(one, Tensor | int | float | str) for one in given):
+            known = None
+        key = () if known is None else tuple(_digest(one) if isinstance(one, Tensor) else one for one in given)
         if known is not None and key in known:
             return known[key]
         calls.evaluations += max((len(one) for one in given if isinstance(one, Tensor) and one.ndim), default=1)
@@ -44,7 +43,7 @@ def counted(network: nn.Module) -> Iterator[Calls]:
             known[key] = out
         return out
 
-    network.forward = called
+    network.forward = call
     try:
         yield calls
     finally:

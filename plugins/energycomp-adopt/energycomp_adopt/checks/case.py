@@ -1,4 +1,4 @@
-"""A case: an adopted model with clean samples. What its checks share: known noise, and what is predicted of it."""
+"""A case: an adopted model with clean samples, known noise, and what is predicted of it. All checks share it."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class Case:
 
 
 def once(measure: Callable[[Case], Measured]) -> Callable[[Case], Measured]:
-    """A measurement that several checks need, made once for each case."""
+    """Makes a measurement that several checks need once for each case."""
 
     @functools.wraps(measure)
     def measure_once(case: Case) -> Measured:
@@ -160,10 +160,10 @@ def once(measure: Callable[[Case], Measured]) -> Callable[[Case], Measured]:
     return measure_once
 
 
-def predicted(model: Model, noised: Noised, condition: Condition) -> Tensor:
+def predict(model: Model, noised: Noised, condition: Condition) -> Tensor:
     """The eps (R, ...) that a model predicts, on the CPU. Costs R network evaluations."""
     denoiser = model.denoiser
-    sample = noised.sample.to(model.denoiser.device)
+    sample = noised.sample.to(denoiser.device)
     alphas = denoiser.alphas_cumprod
     timestep = timestep_of(alphas, noised.snr.log().to(sample.device)).to(sample.dtype)
     with torch.no_grad():
@@ -183,9 +183,9 @@ def mean_error(each: Tensor, index: Tensor) -> tuple[float, float]:
     >>> mean_error(torch.tensor([1.0, 1.0, 3.0, 3.0]), torch.tensor([0, 0, 1, 1]))
     (2.0, 1.0...)
     """
+    each = each.double()
+    mean = each.mean()
     samples, own = index.unique(return_inverse=True)
-    sums = torch.zeros(len(samples), dtype=torch.float64).index_add(0, own, each.double() - each.double().mean())
-    groups = len(samples)
-    return float(each.double().mean()), float(sums.square().sum().sqrt()) / len(each) * math.sqrt(
-        groups / max(groups - 1, 1)
-    )
+    n = len(samples)
+    sums = torch.zeros(n, dtype=torch.float64).index_add(0, own, each - mean)
+    return float(mean), float(sums.square().sum().sqrt()) / len(each) * math.sqrt(n / max(n - 1, 1))

@@ -16,15 +16,15 @@ from energycomp.images import as_text, rich_table
 from energycomp.inference import FIT_DRAWS, make_problem
 from energycomp.models import Model, calibration_of, log_errors
 from energycomp_adopt.adapter import network_of
-from energycomp_adopt.checks.calls import counted
+from energycomp_adopt.checks.calls import count_calls
 from energycomp_adopt.checks.case import LEVELS, Case, Finding
-from energycomp_adopt.checks.drawn import check_drawn
-from energycomp_adopt.checks.given import check_mode, check_range, mode
 from energycomp_adopt.checks.labels import check_labels, check_null
+from energycomp_adopt.checks.modes import check_mode, check_range, measure_mode
 from energycomp_adopt.checks.near_misses import NearMiss
-from energycomp_adopt.checks.options import check_options, cured, is_possible, tried, with_near_miss
-from energycomp_adopt.checks.regression import numbers, regression
-from energycomp_adopt.checks.window import check_window, window
+from energycomp_adopt.checks.options import check_options, cure, is_possible, try_others, with_near_miss
+from energycomp_adopt.checks.regression import format_numbers, measure_regression
+from energycomp_adopt.checks.samples import check_samples
+from energycomp_adopt.checks.window import check_window, choose_window
 
 OWN = 1_000_003  # added to the seed of the noise: samples that were drawn by the same seed would be like it
 TRAINING = "the training: too little, or too few data"
@@ -33,25 +33,26 @@ FOLLOWING = ("slope", "explained", "other options", "labels", "drawn samples")
 
 
 def check_slope(case: Case) -> Finding:
-    """The slope of the noise on the prediction is 1. Of a network that knows its training data alone it is not; then
-    what it draws must be like the data.
-    """
-    found = regression(case)
+    """The slope of the noise on the prediction is 1."""
+    regression = measure_regression(case)
+    measured = format_numbers(regression.slope)
     expected = f"1 at SNR {', '.join(f'{level:g}' for level in LEVELS)}"
-    if found.straight:
-        return Finding("slope", numbers(found.slope), expected, "ok")
-    doubt = tried(case).tried and not tried(case).better and is_possible(case)
-    if doubt:
-        return Finding("slope", numbers(found.slope), expected, "unsure", TRAINING)
-    return Finding("slope", numbers(found.slope), expected, "wrong", OPTIONS)
+    if regression.straight:
+        return Finding("slope", measured, expected, "ok")
+    # Of a network that knows its training data alone it is not; then what it draws must be like the data
+    if try_others(case).tried and not try_others(case).better and is_possible(case):
+        return Finding("slope", measured, expected, "unsure", TRAINING)
+    return Finding("slope", measured, expected, "wrong", OPTIONS)
 
 
 def check_explained(case: Case) -> Finding:
     """As much is explained as by a linear predictor."""
-    found = regression(case)
-    expected = f"{numbers(found.linear)} of a linear predictor"
-    change = "" if found.explains else OPTIONS
-    return Finding("explained", numbers(found.explained), expected, "wrong" if change else "ok", change)
+    regression = measure_regression(case)
+    measured = format_numbers(regression.explained)
+    expected = f"{format_numbers(regression.linear)} of a linear predictor"
+    if regression.explains:
+        return Finding("explained", measured, expected, "ok")
+    return Finding("explained", measured, expected, "wrong", OPTIONS)
 
 
 Check = Callable[[Case], Finding | None]
@@ -73,8 +74,7 @@ class Adoption:
         evaluations: of the network, which the check cost.
 
     >>> from energycomp.testing import tiny_model
-    >>> found = Adoption((Finding("rule", "product", "product", "ok"),), None, tiny_model(), evaluations=100)
-    >>> found.ok
+    >>> Adoption((Finding("rule", "product", "product", "ok"),), None, tiny_model(), evaluations=100).ok
     True
     """
 
@@ -109,8 +109,7 @@ def check_adoption(
 
     Noise is added to clean samples. If all is right, the slope of the noise on the network's prediction is 1 at every
     level, a linear predictor explains no more of it, no other option of `adopt` lowers the error, and samples that are
-    drawn are like the data. That labels are read correctly proves less: they often are under a wrong schedule. Another
-    option is proposed only if nothing is wrong with it; if none is, data, weights or `call=` are to be looked at.
+    drawn are like the data. Another option is proposed only if nothing is wrong with it.
 
     Args:
         model: of `energycomp.adopt`.
@@ -144,7 +143,7 @@ def check_adoption(
             "got to_read without labels; expected (samples, labels): labels show what reads well; give both"
         )
     adapter = network_of(model)
-    with _modes_kept(adapter), counted(adapter.network) as calls:
+    with _keep_modes(adapter), count_calls(adapter.network) as calls:
         # Put together what all checks share: clean samples, known noise, and the network that is to predict it.
         noise = torch.Generator().manual_seed(OWN + seed)
         case = Case(model, encoded, values, evaluations, noise, calls)
@@ -154,44 +153,44 @@ def check_adoption(
         findings = [check(case) for check in OF_OPTIONS]
 
         # Check the labels under the option that cures the others, since a wrong schedule hides what is wrong with them.
-        right = cured(case)
+        right = cure(case)
         findings += [check(right) for check in OF_LABELS]
-        read_right = right if reading is case else with_near_miss(reading, tried(case).cure)
+        read_right = right if reading is case else with_near_miss(reading, try_others(case).cure)
         findings.append(check_window(read_right))
 
         # Check what is drawn, if no other option is needed: samples must be like the data.
         if right is case:
-            findings.append(check_drawn(case))
+            findings.append(check_samples(case))
 
         # Propose the option, and the timesteps for reading. A check that does not apply has found nothing.
-        found = _advised([one for one in findings if one is not None], case)
-        proposed = _proposed(case, read_right)
+        advised = _advise([one for one in findings if one is not None], case)
+        proposed = _propose(case, read_right)
 
         # Calibrate the proposal, if asked for: errors of a wrong model say nothing of other samples.
-        if typicality and all(one.verdict != "wrong" for one in found):
-            proposed = _calibrated(proposed, reading)
+        if typicality and all(one.verdict != "wrong" for one in advised):
+            proposed = _calibrate(proposed, reading)
         elif values is not None:
-            found.append(NOT_CALIBRATED)
-    return Adoption(tuple(found), tried(case).cure, proposed, calls.evaluations)
+            advised.append(NOT_CALIBRATED)
+    return Adoption(tuple(advised), try_others(case).cure, proposed, calls.evaluations)
 
 
-def _advised(findings: list[Finding], case: Case) -> list[Finding]:
+def _advise(findings: list[Finding], case: Case) -> list[Finding]:
     """Findings with one advice where no option is known to be right: what else is wrong may follow from its reason."""
-    if tried(case).cure is not None:
+    if try_others(case).cure is not None:
         return findings
-    wrong = {one.what for one in findings if one.verdict == "wrong"} - (
-        {"mode"} if mode(case) == "train mode" else set()
-    )
+    wrong = {one.what for one in findings if one.verdict == "wrong"}
+    if measure_mode(case) == "train mode":
+        wrong.discard("mode")
     first = next((what for what in ("mode", "other options", "labels") if what in wrong), None)
-    found = []
+    advised = []
     for one in findings:
         follows = one.verdict == "wrong" and one.what in FOLLOWING and first not in (None, one.what)
-        found.append(attrs.evolve(one, change=f"see {first}") if follows else one)
-    return found
+        advised.append(attrs.evolve(one, change=f"see {first}") if follows else one)
+    return advised
 
 
 @contextmanager
-def _modes_kept(module: torch.nn.Module) -> Iterator[None]:
+def _keep_modes(module: torch.nn.Module) -> Iterator[None]:
     """Puts each part of a module back into the mode of before, "train" or "eval", however the checks end."""
     modes = {part: part.training for part in module.modules()}
     try:
@@ -220,19 +219,19 @@ def _given(model: Model, samples: Any, labels: Any) -> tuple[Tensor, Tensor | No
     return encoded, values
 
 
-def _proposed(case: Case, reading: Case) -> Model:
+def _propose(case: Case, reading: Case) -> Model:
     """The model, or that of another option, with what is proposed for reading."""
     # Another order of the labels is no option of the model: the caller puts the labels in order
-    cure = tried(case).cure
+    cure = try_others(case).cure
     model = case.model if cure is None or cure.labels is not None else cure.model
     # The timesteps that tell labels apart, where these are known; else those of the model
     changed: dict[str, Any] = {"timesteps": model.defaults.timesteps}
     if check_window(reading) is not None:
-        changed |= window(reading).defaults
+        changed |= choose_window(reading).defaults
     return attrs.evolve(model, defaults=attrs.evolve(case.model.defaults, **changed))
 
 
-def _calibrated(model: Model, case: Case) -> Model:
+def _calibrate(model: Model, case: Case) -> Model:
     """The model with the errors that samples leave under their values; as it is where these are not known."""
     if case.values is None or groups_of(model.conditioner) is not None:
         return model

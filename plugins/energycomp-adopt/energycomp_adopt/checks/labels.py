@@ -16,8 +16,8 @@ from torch import Tensor
 
 from energycomp.components import Condition
 from energycomp.models import Model
-from energycomp_adopt.checks.case import Case, Finding, Noised, mean_error, once, predicted, squared
-from energycomp_adopt.checks.given import mode
+from energycomp_adopt.checks.case import Case, Finding, Noised, mean_error, once, predict, squared
+from energycomp_adopt.checks.modes import measure_mode
 from energycomp_adopt.checks.near_misses import NearMiss, names_of, readopt
 
 SCREEN = (0.5, 0.13, 0.035)  # SNR relative to the variance of the samples, at which labels differ
@@ -82,13 +82,13 @@ def _others(true: Tensor, count: int) -> Tensor:
     return (true[:, None] + torch.tensor(steps)) % count
 
 
-def predictions_under(model: Model, noised: Noised, conditions: Condition, R: int) -> Tensor:
+def predict_under(model: Model, noised: Noised, conditions: Condition, R: int) -> Tensor:
     """eps (M, R, ...) under R conditions of each of M rows, those of the first row first."""
     every = noised[torch.arange(len(noised.snr)).repeat_interleave(R)]
-    return predicted(model, every, conditions).unflatten(0, (-1, R))
+    return predict(model, every, conditions).unflatten(0, (-1, R))
 
 
-def table_of(case: Case, n: int, among: Tensor | None = None) -> Table:
+def tabulate(case: Case, n: int, among: Tensor | None = None) -> Table:
     """Errors at the levels `SCREEN` of n samples, one of each value in turn.
 
     Args:
@@ -116,7 +116,7 @@ def table_of(case: Case, n: int, among: Tensor | None = None) -> Table:
         in_mean = torch.ones_like(rival)
         given = model.conditioner(values[shown].repeat(L, *[1] * (values.ndim)).flatten(0, 1))
     R = shown.shape[1]
-    eps = predictions_under(model, noised, given, R)  # (L n, R, ...)
+    eps = predict_under(model, noised, given, R)  # (L n, R, ...)
     # The share of each null: how far it is from the true prediction, beside the mean of all labels
     weights = (in_mean / in_mean.sum(1, keepdim=True)).repeat(L, 1)
     mean = torch.einsum("mr,mr...->m...", weights.to(eps), eps)
@@ -133,10 +133,10 @@ def _nulls(case: Case, wide: Model, noised: Noised) -> dict[str, Tensor]:
     nulls = dict[str, Tensor]()
     if case.model.denoiser.null_trained:
         u = Condition.unconditional(*case.model.denoiser.token_shape, rows=rows)
-        nulls["null"] = predicted(case.model, noised, u)
+        nulls["null"] = predict(case.model, noised, u)
     spare = spare_label(case)
     if spare is not None:
-        nulls[f"{spare}"] = predicted(wide, noised, wide.conditioner(torch.full((rows,), spare)))
+        nulls[f"{spare}"] = predict(wide, noised, wide.conditioner(torch.full((rows,), spare)))
     return nulls
 
 
@@ -153,17 +153,17 @@ def spare_label(case: Case) -> int | None:
 
 
 @once
-def table(case: Case) -> Table | None:
+def measure_table(case: Case) -> Table | None:
     """Of some samples; None where their conditions are not known, or predictions are not finite."""
-    if case.values is None or mode(case) == "not finite":
+    if case.values is None or measure_mode(case) == "not finite":
         return None
     count = min(case.label_count, COLUMNS) or 5
     n = max(count, case.evaluations // 60, min(case.evaluations // 10, 400 // case.numbers))
-    found = table_of(case, n)
-    return found if found.ignored or found.certainty > LABELLED else table_of(case, 3 * n)  # too few samples?
+    found = tabulate(case, n)
+    return found if found.ignored or found.certainty > LABELLED else tabulate(case, 3 * n)  # too few samples?
 
 
-def doubtful(known: Table) -> Tensor:
+def find_doubtful(known: Table) -> Tensor:
     """The labels whose samples another label explains better, and those other labels."""
     gaps = (known.gaps / known.errors[:, :, 0].mean(0)[:, None]).mean(1).nan_to_num(math.inf)  # (n, R)
     best = gaps.min(1)
@@ -173,18 +173,18 @@ def doubtful(known: Table) -> Tensor:
     return torch.cat([own[bad], other[bad]]).unique()
 
 
-def orders(case: Case) -> list[Tensor]:
+def propose_orders(case: Case) -> list[Tensor]:
     """Other labels of the network for the classes, each (C,): exchanges that may explain the samples better, each by
     itself, and all labels moved by one.
     """
-    known = table(case)
+    known = measure_table(case)
     classes = case.classes
-    if known is None or classes is None or not len(wrong := doubtful(known)):
+    if known is None or classes is None or not len(wrong := find_doubtful(known)):
         return []
     count = case.label_count
     few = 2 * len(wrong) <= classes  # otherwise the samples of all
     n = max(len(wrong) * 6, case.evaluations // 50) if few else max(3 * classes, case.evaluations // 15)
-    larger = table_of(case, n, wrong if few else None)
+    larger = tabulate(case, n, wrong if few else None)
     each = (larger.errors / larger.errors[:, :, 0].mean(0)[:, None]).mean(1)  # (n, R)
     same = torch.arange(classes)
     if count > COLUMNS:
@@ -214,7 +214,7 @@ def _exchanges(labels: Tensor, count: int) -> list[Tensor]:
     return [torch.where(part == one, labels, same) for one in part[labels != same].unique()]
 
 
-def order_of(case: Case, labels: Tensor) -> NearMiss:
+def near_miss_of(case: Case, labels: Tensor) -> NearMiss:
     """The near miss of other labels (C,)."""
     classes = len(labels)
     names = names_of(case.model)
@@ -229,7 +229,7 @@ def order_of(case: Case, labels: Tensor) -> NearMiss:
 
 def check_labels(case: Case) -> Finding | None:
     """Wrong conditions explain the samples worse."""
-    known = table(case)
+    known = measure_table(case)
     if known is None:
         return None
     measured = f"others are worse by {known.certainty:.1f} standard errors"
@@ -244,7 +244,7 @@ def check_labels(case: Case) -> Finding | None:
 
 def check_null(case: Case) -> Finding | None:
     """The null is one: no class that samples have, and as good as the mean of all labels, which it should excel."""
-    known = table(case)
+    known = measure_table(case)
     if known is None or known.ignored or not known.certainty > LABELLED:
         return None
     null = case.options.null

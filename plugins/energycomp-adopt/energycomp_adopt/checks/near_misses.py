@@ -124,7 +124,7 @@ def readopt(model: Model, **changed: Any) -> Model:
 
 
 def near_misses(case: Case, *, far: bool) -> Iterator[NearMiss]:
-    """All that differ from the adopted model in one thing, and with `far` in much, in two things, or in the samples."""
+    """All that differ from the adopted model in one thing; with `far` also in much, in two things, or in the samples."""
     yield from _change(case, _options(case))
     yield from _change(case, _calls(case, far))
     yield from _processors(case)
@@ -170,7 +170,7 @@ def _options(case: Case) -> Iterator[_Change]:
 
 
 def _pairs(case: Case) -> Iterator[_Change]:
-    """Another prediction of another process, also of a network that is told t of [0, 1] or [0, 1000] instead."""
+    """Another prediction of another process, also of a network that is told t in [0, 1], or in [0, 1000], instead."""
     own = case.options
     got = f"{own.predicts!r} and {shortly(own.process)}"
     both = "predicts and process"

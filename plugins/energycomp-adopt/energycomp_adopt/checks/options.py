@@ -12,12 +12,12 @@ from torch import Tensor
 
 from energycomp.errors import EnergycompError
 from energycomp.models import Model
-from energycomp_adopt.checks.case import LEVELS, Case, Finding, Noised, mean_error, once, predicted, squared
-from energycomp_adopt.checks.drawn import draws
-from energycomp_adopt.checks.given import mode
-from energycomp_adopt.checks.labels import order_of, orders, table
+from energycomp_adopt.checks.case import LEVELS, Case, Finding, Noised, mean_error, once, predict, squared
+from energycomp_adopt.checks.labels import measure_table, near_miss_of, propose_orders
+from energycomp_adopt.checks.modes import measure_mode
 from energycomp_adopt.checks.near_misses import NearMiss, moves, near_misses
-from energycomp_adopt.checks.regression import regression
+from energycomp_adopt.checks.regression import measure_regression
+from energycomp_adopt.checks.samples import measure_samples
 
 BETTER = 0.01  # what another option lowers the errors by at least
 SURE, GENERAL = 4.0, 2.0  # the standard errors of that: by the noise on these samples, and by which samples these are
@@ -33,7 +33,7 @@ FAILED = 1e9  # error of an option with which the network cannot be called
 
 
 @attrs.frozen(eq=False)
-class Tried:
+class Others:
     """What other options do.
 
     Args:
@@ -56,13 +56,15 @@ def with_near_miss(case: Case, other: NearMiss | None) -> Case:
     """The case as it would be: the same noise on samples as they should be, with their labels, of another model."""
     if other is None:
         return case
-    made = copy.copy(case)
-    made.model = other.model
-    made.measured = {}
-    made.rows = _rows(case, other, case.rows)
-    made.samples = case.samples if other.changed is None else other.changed(case.samples)
-    made.values = case.values if case.values is None or other.labels is None else other.labels[case.values]
-    return made
+    changed = copy.copy(case)
+    changed.model = other.model
+    changed.measured = {}
+    changed.rows = _rows(case, other, case.rows)
+    if other.changed is not None:
+        changed.samples = other.changed(case.samples)
+    if case.values is not None and other.labels is not None:
+        changed.values = other.labels[case.values]
+    return changed
 
 
 def _rows(case: Case, other: NearMiss, rows: Noised) -> Noised:
@@ -77,36 +79,34 @@ def _predictions(case: Case, other: NearMiss | None, rows: Tensor) -> Tensor | N
     noised = case.rows[rows]
     try:
         if other is None:
-            return predicted(case.model, noised, case.condition(noised.index))
+            return predict(case.model, noised, case.condition(noised.index))
         given = case.condition(noised.index, other.model, other.labels)
-        return predicted(other.model, _rows(case, other, noised), given)
+        return predict(other.model, _rows(case, other, noised), given)
     except EnergycompError:
         return None
 
 
 def _errors(case: Case, other: NearMiss | None, rows: Tensor) -> Tensor:
     """The errors |eps - e|^2 of another option, or as adopted, (L, M)."""
-    found = _predictions(case, other, rows)
-    if found is None:
+    eps = _predictions(case, other, rows)
+    if eps is None:
         return torch.full((len(LEVELS), len(rows) // len(LEVELS)), FAILED, dtype=torch.float64)
-    return squared(found - case.rows[rows].noise).view(len(LEVELS), -1)
+    return squared(eps - case.rows[rows].noise).view(len(LEVELS), -1)
 
 
 def _forgiven(case: Case, other: NearMiss, rows: Tensor) -> Tensor:
-    """The least errors |eps - s e|^2 of another option with slopes s of 1 at most, their mean at each level, (L,).
-
-    Of an overfitted network slopes are below 1 on samples that it did not see, but not at the noisiest level.
-    """
-    found = _predictions(case, other, rows)
-    if found is None:
+    """The least errors |eps - s e|^2 of another option with slopes s of 1 at most, their mean at each level, (L,)."""
+    predictions = _predictions(case, other, rows)
+    if predictions is None:
         return torch.full((len(LEVELS),), FAILED, dtype=torch.float64)
-    eps, e = (one.double().flatten(1).view(len(LEVELS), -1) for one in (case.rows[rows].noise, found))
+    eps, e = (one.double().flatten(1).view(len(LEVELS), -1) for one in (case.rows[rows].noise, predictions))
+    # Of an overfitted network slopes are below 1 on samples that it did not see, but not at the noisiest level
     slope = (eps * e).sum(1) / e.square().sum(1).clamp(min=1e-12)
     slope = slope.clamp(0.0, 1.0).index_fill(0, torch.tensor(len(LEVELS) - 1), 1.0)
     return (eps - slope[:, None] * e).square().sum(1).nan_to_num(FAILED, FAILED) * len(LEVELS) / len(rows)
 
 
-def lowered(errors: Tensor, base: Tensor, index: Tensor, general: float = GENERAL) -> tuple[float, bool]:
+def _compare(errors: Tensor, base: Tensor, index: Tensor, general: float = GENERAL) -> tuple[float, bool]:
     """log of the ratio of mean errors (L, M), averaged over levels, and whether they are surely lower.
 
     Args:
@@ -131,11 +131,11 @@ def better_options(case: Case, others: Sequence[NearMiss], close: float = math.i
     for share, kept in ROUNDS:
         rows = case.part(share)
         base = _errors(case, None, rows)
-        found = [(lowered(_errors(case, one, rows), base, case.rows.index[rows])[0], one) for one in some]
-        some = [one for lower, one in sorted(found, key=_place)[:kept] if lower < close]
+        ranked = [(_compare(_errors(case, one, rows), base, case.rows.index[rows])[0], one) for one in some]
+        some = [one for lower, one in sorted(ranked, key=_place)[:kept] if lower < close]
         close = min(close, 0.0)
     every = case.part(1.0)
-    last = [(_lower(case, one, every), one) for one in (*some, *processors)]
+    last = [(_compare_on(case, one, every), one) for one in (*some, *processors)]
     return [(lower, one) for (lower, sure), one in last if sure]
 
 
@@ -144,35 +144,28 @@ def _place(better: tuple[float, NearMiss]) -> float:
     return round(better[0], 3)
 
 
-def _lower(case: Case, other: NearMiss, rows: Tensor, general: float = GENERAL) -> tuple[float, bool]:
-    """As `lowered`, of an option on some rows."""
-    errors, base = (_errors(case, one, rows) for one in (other, None))
-    return lowered(errors, base, case.rows.index[rows], TAILS if other.option == "processor" else general)
+def _compare_on(case: Case, other: NearMiss, rows: Tensor, general: float = GENERAL) -> tuple[float, bool]:
+    """As `_compare`, of an option on some rows."""
+    general = TAILS if other.option == "processor" else general
+    return _compare(_errors(case, other, rows), _errors(case, None, rows), case.rows.index[rows], general)
 
 
 def is_possible(case: Case) -> bool:
     """Whether a network may be as it is said to be: slopes are 1, or, of one that knows its training data alone, what
     it draws is like the data; and it explains as much as a linear predictor.
     """
-    found = regression(case)
-    return found.explains and (found.straight or draws(case).right)
+    found = measure_regression(case)
+    return found.explains and (found.straight or measure_samples(case).right)
 
 
-def is_cured(case: Case) -> bool:
-    """Whether a network may be so, and a little more or less of anything is not better."""
-    return is_possible(case) and not better_options(case, [*near_misses(case, far=False)], CLOSE)
-
-
-def may_be_right(case: Case) -> bool:
-    """Whether a network may be so though a linear predictor explains more, as it does beside an overfitted one."""
-    if not (is_possible(case) or draws(case).right):
-        return False
+def _is_best(case: Case) -> bool:
+    """Whether a little more or less of anything is not better."""
     return not better_options(case, [*near_misses(case, far=False)], CLOSE)
 
 
 def better_orders(case: Case) -> Better:
     """Orders of labels that surely lower the errors of the samples whose label is another one."""
-    others = orders(case)
+    others = propose_orders(case)
     sure = [labels for labels in others if _is_better_order(case, labels, GENERAL)]
     if not sure:
         return []
@@ -181,12 +174,12 @@ def better_orders(case: Case) -> Better:
     exchanged = (torch.stack(others) != same).sum(1)
     if 2 * sum(int((labels != same).sum()) for labels in sure) >= int(exchanged[exchanged < len(same)].sum()):
         sure = [labels for labels in others if _is_better_order(case, labels, TAILS)]
-    found = [labels for labels in sure if bool((labels != same).all())]
+    better = [labels for labels in sure if bool((labels != same).all())]
     some = [labels for labels in sure if bool((labels == same).any())]
     if some:
-        found.append(same + (torch.stack(some) - same).sum(0))
-    made = [order_of(case, labels) for labels in found]
-    return [(_lower(case, one, case.part(1.0))[0], one) for one in made]
+        better.append(same + (torch.stack(some) - same).sum(0))
+    misses = [near_miss_of(case, labels) for labels in better]
+    return [(_compare_on(case, one, case.part(1.0))[0], one) for one in misses]
 
 
 def _is_better_order(case: Case, labels: Tensor, general: float) -> bool:
@@ -196,7 +189,7 @@ def _is_better_order(case: Case, labels: Tensor, general: float) -> bool:
     of = case.rows.index[rows[0]]
     some = (labels != torch.arange(len(labels)))[values[of]]
     general *= 1 + FEW / max(1, len(of[some].unique()))
-    return bool(some.any()) and _lower(case, order_of(case, labels), rows[:, some].flatten(), general)[1]
+    return bool(some.any()) and _compare_on(case, near_miss_of(case, labels), rows[:, some].flatten(), general)[1]
 
 
 def better_moves(case: Case) -> Better:
@@ -204,53 +197,58 @@ def better_moves(case: Case) -> Better:
     noised = case.noised(torch.arange(max(16, case.evaluations // 10)) % len(case.samples), FINE)
 
     def errors(model: Model) -> Tensor:
-        found = predicted(model, noised, case.condition(noised.index, model))
-        return squared(found - noised.noise).view(len(FINE), -1)
+        eps = predict(model, noised, case.condition(noised.index, model))
+        return squared(eps - noised.noise).view(len(FINE), -1)
 
     base = errors(case.model)
-    found = [(lowered(errors(one.model), base, noised.index), one) for one in moves(case)]
-    return [(lower, one) for (lower, sure), one in found if sure]
+    compared = [(_compare(errors(one.model), base, noised.index), one) for one in moves(case)]
+    return [(lower, one) for (lower, sure), one in compared if sure]
 
 
 @once
-def tried(case: Case) -> Tried:
+def try_others(case: Case) -> Others:
     """All other options, and those that differ in much only where something is wrong."""
-    known = table(case)
-    if mode(case) == "random" or (known is not None and known.ignored):
-        return Tried(False)
-    good = regression(case).explains and regression(case).straight
+    known = measure_table(case)
+    if measure_mode(case) == "random" or (known is not None and known.ignored):
+        return Others(tried=False)
+    good = measure_regression(case).explains and measure_regression(case).straight
     better = better_options(case, [*near_misses(case, far=not good)], CLOSE if good else math.inf)
     if not better and good:
         better = better_moves(case)
     elif good:
         better = better_options(case, [*near_misses(case, far=True)])
     ranked = sorted([*better, *better_orders(case)], key=_place)
-    return Tried(True, tuple(one for _, one in ranked), _cures(case, ranked))
+    return Others(tried=True, better=tuple(one for _, one in ranked), cures=_cures(case, ranked))
 
 
 def _cures(case: Case, ranked: Better) -> tuple[NearMiss, ...]:
     """The best option with which nothing else is wrong, and all that cannot be told from it by these samples."""
-    first = next((one for _, one in ranked if is_cured(with_near_miss(case, one))), None)
+    first: NearMiss | None = None
+    for _, one in ranked:
+        changed = with_near_miss(case, one)
+        if is_possible(changed) and _is_best(changed):
+            first = one
+            break
     if first is None:
         return ()
+    # An option of `adopt` is a shorter way to say what a `call=` does
     same = [one for _, one in ranked if not one.by_call and _is_same(case, first, one)]
-    if first.by_call and same:  # an option of `adopt` is a shorter way to say it
+    if first.by_call and same:
         first = same[0]
-    found = [first]
+    cures = [first]
     for one in _rivals(case, first, [one for _, one in ranked if one.labels is not None]):
-        if not any(_is_same(case, each, one) for each in found) and may_be_right(with_near_miss(case, one)):
-            found.append(one)
-    return tuple(found)
+        if any(_is_same(case, cure, one) for cure in cures):
+            continue
+        changed = with_near_miss(case, one)
+        # A linear predictor may explain more than an overfitted network
+        if (is_possible(changed) or measure_samples(changed).right) and _is_best(changed):
+            cures.append(one)
+    return tuple(cures)
 
 
 def _rivals(case: Case, first: NearMiss, labels: Sequence[NearMiss]) -> list[NearMiss]:
-    """Those that explain no less than the first one, or would on the samples of the training.
-
-    They may be worse here: the predictions of an overfitted network are best where an option makes them smaller.
-
-    Args:
-        labels: orders of these that are better.
-    """
+    """Those that explain no less than the first one, or would on the samples of the training; `labels` are orders."""
+    # They may be worse here: the predictions of an overfitted network are best where an option makes them smaller
     some = [(0.0, one) for one in (*labels, *near_misses(case, far=True))]
     for share, kept in (*ROUNDS, (1.0, ROUNDS[-1][1])):
         rows = case.part(share)
@@ -274,21 +272,22 @@ def _is_same(case: Case, one: NearMiss, other: NearMiss) -> bool:
 
 def check_options(case: Case) -> Finding:
     """No other option explains the samples better."""
-    found = tried(case)
-    if not found.tried:
-        return Finding("other options", "not tried", "what is wrong here first", "note")
-    if found.cure is not None:
-        return Finding("other options", f"{found.cure}", "none", "wrong", found.cure.change)
-    if found.cures:
-        named = " or ".join(dict.fromkeys(one.option for one in found.cures))
+    others = try_others(case)
+    what = "other options"
+    if not others.tried:
+        return Finding(what, "not tried", "what is wrong here first", "note")
+    if others.cure is not None:
+        return Finding(what, f"{others.cure}", "none", "wrong", others.cure.change)
+    if others.cures:
+        named = " or ".join(dict.fromkeys(one.option for one in others.cures))
         change = f"{named}: samples of the training, or more of them, may show which"
-        return Finding("other options", "; or ".join(map(str, found.cures)), "none", "wrong", change)
-    if found.better or not is_possible(case):
-        return Finding("other options", "none of them is right", "none is better", "wrong", UNKNOWN)
-    return Finding("other options", "none is better", "none", "ok")
+        return Finding(what, "; or ".join(map(str, others.cures)), "none", "wrong", change)
+    if others.better or not is_possible(case):
+        return Finding(what, "none of them is right", "none is better", "wrong", UNKNOWN)
+    return Finding(what, "none is better", "none", "ok")
 
 
 @once
-def cured(case: Case) -> Case:
+def cure(case: Case) -> Case:
     """The case with the other option; as it is where none is right."""
-    return with_near_miss(case, tried(case).cure)
+    return with_near_miss(case, try_others(case).cure)

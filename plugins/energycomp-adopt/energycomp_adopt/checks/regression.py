@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp_adopt.checks.case import LEVELS, Case, Noised, mean_error, once, predicted
+from energycomp_adopt.checks.case import LEVELS, Case, Noised, mean_error, once, predict
 
 SLOPE, LINEAR = 0.05, 0.02  # how far a slope may be from 1, and how much less than a linear predictor may be explained
 SURE = 3.0  # standard errors beyond that
@@ -44,9 +44,9 @@ class Regression:
         return bool((self.worse < 0).all())
 
 
-def regressed(case: Case, noised: Noised, found: Tensor) -> Regression:
+def regress(case: Case, noised: Noised, predictions: Tensor) -> Regression:
     """Of predictions (L M, ...) at rows of all levels, level by level."""
-    values = (noised.noise, found, linear_prediction(case.samples.double().flatten(1), noised))
+    values = (noised.noise, predictions, linear_prediction(case.samples.double().flatten(1), noised))
     eps, e, linear = (each.double().reshape(len(LEVELS), -1, case.numbers) for each in values)
     dot, square = (eps * e).sum(2), e.square().sum(2)  # (L, M)
     total = square.mean(1).clamp(min=1e-12)
@@ -67,7 +67,7 @@ def linear_prediction(flat: Tensor, noised: Noised) -> Tensor:
     half = len(flat) // 2
     x = noised.sample.double().flatten(1)
     signal, noise = (level.double().flatten(1) for level in noised.levels)
-    found = torch.zeros_like(x)
+    eps = torch.zeros_like(x)
     for mine, other in ((noised.index < half, flat[half:]), (noised.index >= half, flat[:half])):
         mean = other.mean(0)
         _, values, axes = torch.linalg.svd(other - mean, full_matrices=False)
@@ -78,21 +78,21 @@ def linear_prediction(flat: Tensor, noised: Noised) -> Tensor:
         off = x[mine] - signal[mine] * mean
         plain = 1 / (s**2 * rest + n**2)
         along = 1 / (s**2 * (0.8 * known + rest) + n**2)
-        found[mine] = n * (plain * off + ((along - plain) * (off @ axes.T)) @ axes)
-    return found
+        eps[mine] = n * (plain * off + ((along - plain) * (off @ axes.T)) @ axes)
+    return eps
 
 
 @once
-def regression(case: Case) -> Regression:
+def measure_regression(case: Case) -> Regression:
     """On half of the rows, if that is enough, otherwise on all."""
     for share in (0.5, 1.0):
         part = case.rows[case.part(share)]
-        found = regressed(case, part, predicted(case.model, part, case.condition(part.index)))
-        if found.straight and found.explains:
+        regression = regress(case, part, predict(case.model, part, case.condition(part.index)))
+        if regression.straight and regression.explains:
             break
-    return found
+    return regression
 
 
-def numbers(values: Tensor) -> str:
+def format_numbers(values: Tensor) -> str:
     """Two digits of each."""
     return ", ".join(f"{value:.2f}" for value in values.tolist())

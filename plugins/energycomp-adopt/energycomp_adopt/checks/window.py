@@ -16,7 +16,7 @@ from torch import Tensor
 from energycomp.components import timestep_of
 from energycomp.errors import InputError
 from energycomp_adopt.checks.case import Case, Finding, once, squared
-from energycomp_adopt.checks.labels import LABELLED, alternate, predictions_under, table
+from energycomp_adopt.checks.labels import LABELLED, alternate, measure_table, predict_under
 
 WINDOW = (30.0, 8.0, 2.0, 0.5, 0.13, 0.035, 0.01)  # SNR relative to the variance of the samples
 WIDER = 0.001  # what a level more of a window counts, as a share of samples that are read right
@@ -42,7 +42,7 @@ class Window:
 
 def _closest(case: Case, index: Tensor) -> Tensor:
     """Values of samples (n,), and those that are best among the wrong ones, (n, 1 + R, *V)."""
-    known = table(case)
+    known = measure_table(case)
     values = case.values
     if known is None or values is None:
         raise InputError("got samples without labels; expected one for each")
@@ -64,7 +64,7 @@ def _closest(case: Case, index: Tensor) -> Tensor:
 
 
 @once
-def gaps_of(case: Case) -> tuple[Tensor, Tensor]:
+def measure_gaps(case: Case) -> tuple[Tensor, Tensor]:
     """Gaps (n, L, R) of samples at the levels `WINDOW` under the closest wrong values, and SNR (L,)."""
     values: Any = case.values
     index = alternate(values)[: max(16, case.evaluations // 16)]
@@ -73,7 +73,7 @@ def gaps_of(case: Case) -> tuple[Tensor, Tensor]:
     L = len(WINDOW)
     R = given.shape[1]
     conditions = case.model.conditioner(given.repeat(L, *[1] * (given.ndim - 1)).flatten(0, 1))
-    found = predictions_under(case.model, noised, conditions, R) - noised.noise[:, None]
+    found = predict_under(case.model, noised, conditions, R) - noised.noise[:, None]
     errors = squared(found.flatten(0, 1)).view(L, len(index), R).transpose(0, 1)
     same = (given == given[:, :1]).reshape(*given.shape[:2], -1).all(2)[:, None, 1:]
     return (errors[:, :, 1:] - errors[:, :, :1]).masked_fill(same, math.inf), noised.snr[:: len(index)]
@@ -85,6 +85,14 @@ class _Levels:
 
     gaps: Tensor
     edges: Tensor
+
+    @classmethod
+    def of(cls, case: Case) -> _Levels:
+        gaps, snr = measure_gaps(case)
+        steps = snr.log()
+        half = float(steps[0] - steps[1]) / 2
+        alphas = case.model.denoiser.alphas_cumprod
+        return cls(gaps, timestep_of(alphas, torch.cat([steps + half, steps[-1:] - half]).to(alphas.device)).cpu())
 
     def share(self, window: Tensor) -> Tensor:
         """Of each level in draws over windows (W, 2), (W, L)."""
@@ -102,31 +110,10 @@ class _Levels:
         return (self.margins(window).amin(2) > 0).float()
 
 
-def _levels(case: Case) -> _Levels:
-    gaps, snr = gaps_of(case)
-    steps = snr.log()
-    half = float(snr[0].log() - snr[1].log()) / 2
-    alphas = case.model.denoiser.alphas_cumprod
-    return _Levels(gaps, timestep_of(alphas, torch.cat([steps + half, steps[-1:] - half]).to(alphas.device)).cpu())
-
-
-@attrs.frozen
-class _Preferred:
-    """The window (low, high) that resamplings of the samples prefer.
-
-    Args:
-        agree: the share of resamplings that prefer it, or one whose edges are the next ones.
-        gain: the share of resamplings whose window reads the samples better that are not among them.
+def _resample(levels: _Levels, usual: tuple[float, float]) -> tuple[tuple[float, float], float, float]:
+    """The window that resamplings (B, n) of the samples prefer, the share of them that prefers it, or one whose edges
+    are the next ones, and the share whose window reads the other samples better than the usual one.
     """
-
-    low: float
-    high: float
-    agree: float
-    gain: float
-
-
-def _preferred(levels: _Levels, usual: tuple[float, float]) -> _Preferred:
-    """By resamplings (B, n) of the samples, beside the usual window."""
     n = len(levels.gaps)
     L = len(levels.edges) - 1
     pairs = torch.tensor([(low, high) for low in range(L) for high in range(low + 1, L + 1)])
@@ -140,18 +127,18 @@ def _preferred(levels: _Levels, usual: tuple[float, float]) -> _Preferred:
     others = torch.ones(RESAMPLED, n).scatter_(1, resampled, 0.0)
     more = ((right[best] - levels.right(torch.tensor([usual]))) * others).sum(1)
     low, high = levels.edges[middle].tolist()
-    return _Preferred(low, high, float(agree.float().mean()), float((more > 0).float().mean()))
+    return (low, high), float(agree.float().mean()), float((more > 0).float().mean())
 
 
 @once
-def window(case: Case) -> Window:
+def choose_window(case: Case) -> Window:
     """The timesteps that resamplings of the samples prefer, if they agree, and surely read better than the model's."""
-    levels = _levels(case)
+    levels = _Levels.of(case)
     T = len(case.model.denoiser.alphas_cumprod)
     usual = case.model.defaults.timesteps or (0.0, float(T))
-    found = _preferred(levels, usual)
-    is_other = found.gain >= SURE and found.agree >= AGREE
-    low, high = (found.low, found.high) if is_other else usual
+    preferred, agree, gain = _resample(levels, usual)
+    is_other = gain >= SURE and agree >= AGREE
+    low, high = preferred if is_other else usual
     first = min(math.floor(low), T - 1)
     timesteps = (first, max(first + 1, min(math.ceil(high), T)))
     # As many draws as make 1 % of the readings wrong: there was one at each level
@@ -162,17 +149,17 @@ def window(case: Case) -> Window:
     draws = (WRONG / max(certainty, 0.1)) ** 2 / float(levels.share(chosen).square().sum())
     values: dict[str, Any] = {"timesteps": timesteps, "draws": next((n for n in (16, 32) if n >= draws), 64)}
     if case.classes is not None and bool(margins.isfinite().all()):
-        values["beta"] = beta_of(margins)
+        values["beta"] = fit_beta(margins)
     if is_other:
-        reason = f"other timesteps read better in {found.gain:.0%} of resamplings"
-    elif found.gain >= SURE:
-        reason = f"the default is kept: only {found.agree:.0%} of resamplings agree on other timesteps"
+        reason = f"other timesteps read better in {gain:.0%} of resamplings"
+    elif gain >= SURE:
+        reason = f"the default is kept: only {agree:.0%} of resamplings agree on other timesteps"
     else:
-        reason = f"the default is kept: other timesteps read better in {found.gain:.0%} of resamplings only"
+        reason = f"the default is kept: other timesteps read better in {gain:.0%} of resamplings only"
     return Window(values, reason)
 
 
-def beta_of(margins: Tensor) -> float:
+def fit_beta(margins: Tensor) -> float:
     """Of posteriors softmax(-beta J), by what the R best of the others are worse than the true one, (n, R)."""
     n, R = margins.shape
     wrong = 1 / (n + 2)  # the share of wrong answers, by the rule of Laplace, so that no beta is infinite
@@ -185,9 +172,9 @@ def beta_of(margins: Tensor) -> float:
 
 def check_window(case: Case) -> Finding | None:
     """With which timesteps, draws and beta labels are read; others than those of the model only if surely better."""
-    known = table(case)
+    known = measure_table(case)
     if known is None or not known.certainty > LABELLED:
         return None
-    found = window(case)
-    said = ", ".join(f"{k}={v:.3g}" if k == "beta" else f"{k}={v}" for k, v in found.defaults.items())
-    return Finding("reading", found.reason, "", "note", said)
+    window = choose_window(case)
+    change = ", ".join(f"{k}={v:.3g}" if k == "beta" else f"{k}={v}" for k, v in window.defaults.items())
+    return Finding("reading", window.reason, "", "note", change)

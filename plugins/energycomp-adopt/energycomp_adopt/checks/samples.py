@@ -24,8 +24,8 @@ SURE = 4.0  # standard errors beyond that
 
 
 @attrs.frozen
-class Drawn:
-    """What was drawn, beside the data.
+class Likeness:
+    """How samples that were drawn compare with the data.
 
     Args:
         error: what the sampler raised, otherwise "".
@@ -49,15 +49,10 @@ class Drawn:
         return max(self.beyond, self.near) < FAR
 
     @property
-    def alike(self) -> bool:
-        """Whether mean and deviation are those of the data."""
-        most, narrow, wide = self.limits
-        return self.off < most and narrow < math.log(max(self.spread, 1e-9)) < wide
-
-    @property
     def right(self) -> bool:
-        """Whether the samples may be data."""
-        return self.stays and self.alike
+        """Whether the samples may be data: none leaves them, and mean and deviation are theirs."""
+        most, narrow, wide = self.limits
+        return self.stays and self.off < most and narrow < math.log(max(self.spread, 1e-9)) < wide
 
     def __str__(self) -> str:
         if self.error:
@@ -68,65 +63,64 @@ class Drawn:
         )
 
 
-def drawn(case: Case, count: int, **scheduler: Any) -> Drawn:
-    """Samples of values that the data have, beside the data."""
+def draw(case: Case, count: int, **scheduler: Any) -> Likeness:
+    """Draws samples of values that the data have, and compares them with the data."""
+    model = case.model
     index = torch.randperm(len(case.samples), generator=torch.Generator().manual_seed(0))
     if case.values is not None:
-        leaf = case.model.leaf(case.values[index[torch.arange(count) % len(index)]])
+        leaf = model.leaf(case.values[index[torch.arange(count) % len(index)]])
+    elif model.denoiser.null_trained:
+        leaf = model.unconditional
     else:
-        u = case.model.denoiser.null_trained
-        leaf = case.model.unconditional if u else case.model.leaf(torch.zeros(1, dtype=torch.long))
+        leaf = model.leaf(torch.zeros(1, dtype=torch.long))
     given: dict[str, Any] = {"num_inference_steps": STEPS, "generator": 0, "output_type": "latent", "progress": False}
     given["report"] = lambda _: None  # what strays is compared with the data below
     try:
-        found = Composer([leaf]).sample(count, **given, **scheduler).cpu().flatten(1).double()
+        samples = Composer([leaf]).sample(count, **given, **scheduler)
     except EnergycompError as error:
-        return Drawn(str(error))
-    return compared(found, case.samples.flatten(1).double())
+        return Likeness(str(error))
+    return compare(samples.cpu().flatten(1).double(), case.samples.flatten(1).double())
 
 
-def compared(found: Tensor, data: Tensor) -> Drawn:
+def compare(samples: Tensor, data: Tensor) -> Likeness:
     """Samples (G, D) beside data (N, D), of which some may be the same."""
     middle = (data.max() + data.min()) / 2
     reach = (data.max() - data.min()).clamp(min=1e-9) / 2
+    beyond = float((samples - middle).abs().max() / reach)
     some = data[torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:NEAREST]]
     distinct = some.unique(dim=0)
     apart = torch.cdist(distinct, distinct).fill_diagonal_(math.inf).amin(1).median().clamp(min=1e-9)
-    near = float(torch.cdist(found, some).amin(1).median() / apart)
+    near = float(torch.cdist(samples, some).amin(1).median() / apart)
     # Of means that are the same, |difference|^2 is chance: the trace of both covariances of the mean
     variance = data.var(0).sum().clamp(min=1e-12)
-    expected = found.var(0).sum() / len(found) + variance / len(data)
-    off = float(((found.mean(0) - data.mean(0)).square().sum() - expected) / variance)
-    spread = float((found.var(0).sum() / variance).sqrt())
+    expected = samples.var(0).sum() / len(samples) + variance / len(data)
+    off = float(((samples.mean(0) - data.mean(0)).square().sum() - expected) / variance)
+    spread = float((samples.var(0).sum() / variance).sqrt())
     # Standard errors by the number of directions in which the data vary
-    cross = data - data.mean(0)
-    square = (cross @ cross.T / (len(data) - 1)).square().sum()
+    centred = data - data.mean(0)
+    square = (centred @ centred.T / (len(data) - 1)).square().sum()
     directions = float(variance**2 / square.clamp(min=1e-12))
-    share = 1 / len(found) + 1 / len(data)
+    share = 1 / len(samples) + 1 / len(data)
     chance = SURE * math.sqrt(share / (2 * directions))
     limits = OFF + SURE * share * math.sqrt(2 / directions), NARROW - chance, WIDE + chance
-    return Drawn("", float((found - middle).abs().max() / reach), near, off, spread, limits)
+    return Likeness("", beyond, near, off, spread, limits)
 
 
 @once
-def draws(case: Case) -> Drawn:
-    """Few where they are alike, otherwise more."""
-    found = Drawn()
-    for count in (min(MOST, max(DRAWN, 256 // case.numbers)), 2 * MOST):
-        found = drawn(case, count)
-        if found.right:
-            break
-    return found
+def measure_samples(case: Case) -> Likeness:
+    """Draws few samples where they are like the data, otherwise more."""
+    few = draw(case, min(MOST, max(DRAWN, 256 // case.numbers)))
+    return few if few.right else draw(case, 2 * MOST)
 
 
-def check_drawn(case: Case) -> Finding:
+def check_samples(case: Case) -> Finding:
     """Samples are like the data."""
-    found = draws(case)
+    likeness = measure_samples(case)
     change = ""
-    if not found.right:
+    if not likeness.right:
         others = ("EulerDiscreteScheduler", "DDPMScheduler")
         name = next(one for one in others if one != case.model.defaults.scheduler)
-        cured = drawn(case, MOST, scheduler=name).right
-        change = f"scheduler={name!r}" if cured else "scheduler=, data_range=, or the data, which are others"
+        is_cure = draw(case, MOST, scheduler=name).right
+        change = f"scheduler={name!r}" if is_cure else "scheduler=, data_range=, or the data, which are others"
     expected = f"below {FAR:g} times, and the mean and deviation of the data"
-    return Finding("drawn samples", f"{found}", expected, "wrong" if change else "ok", change)
+    return Finding("drawn samples", f"{likeness}", expected, "wrong" if change else "ok", change)
