@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from energycomp.components import Classes
 from energycomp.errors import InputError
@@ -29,8 +29,8 @@ PAIRS: tuple[tuple[str, Any], ...] = (
     ("edm", SIGMAS),
     *itertools.product(("eps", "x0", "v"), BETAS),
 )
-Told = Callable[[Tensor], Tensor]
-OTHERS: dict[str, dict[str, tuple[Told, str]]] = {  # what else a network may be told, by its clock, and the code
+Time = Callable[[Tensor], Tensor]
+OTHERS: dict[str, dict[str, tuple[Time, str]]] = {  # what else a network may be told, by its clock, and the code
     "timestep": {
         "999 - t": (lambda t: 999 - t, "999 - t"),
         "t / 1000": (lambda t: t / 1000, "t / 1000"),
@@ -124,31 +124,22 @@ def readopt(model: Model, **changed: Any) -> Model:
 
 
 def near_misses(case: Case, *, far: bool) -> Iterator[NearMiss]:
-    """All that differ from the adopted model in one thing; with `far` also in much, in two things, or in the samples."""
-    yield from _change(case, _options(case))
-    yield from _change(case, _calls(case, far))
+    """All that differ from the model in one thing; with `far` in much, in two things, or in the samples."""
+    yield from _options(case)
+    yield from _calls(case, far)
     yield from _processors(case)
     if far:
-        yield from _change(case, _pairs(case))
+        yield from _pairs(case)
         yield from _images(case)
 
 
-def moves(case: Case) -> Iterator[NearMiss]:
-    """Those whose network is told a time that is moved by a few timesteps."""
-    return _change(case, _moved(case, MOVED))
+def _change(case: Case, option: str, got: str, instead: str, code: str, **changed: Any) -> Iterator[NearMiss]:
+    """The near miss of other keywords of `adopt`, with their code; none where these contradict each other."""
+    with suppress(InputError):
+        yield NearMiss(option, got, instead, readopt(case.model, **changed), change=code)
 
 
-def _change(case: Case, changes: Iterator[_Change]) -> Iterator[NearMiss]:
-    for option, got, instead, changed, change in changes:
-        with suppress(InputError):  # options that contradict each other
-            yield NearMiss(option, got, instead, readopt(case.model, **changed), change=change)
-
-
-# The option, what it is, what it could be, the keywords of `adopt`, and their code
-_Change = tuple[str, str, str, dict[str, Any], str]
-
-
-def _options(case: Case) -> Iterator[_Change]:
+def _options(case: Case) -> Iterator[NearMiss]:
     """Other values of one option."""
     samples = case.samples
     own = attrs.asdict(case.options, recurse=False)
@@ -166,96 +157,91 @@ def _options(case: Case) -> Iterator[_Change]:
     for option, known in others.items():
         for other in known:
             if other != own[option]:
-                yield option, shortly(own[option]), repr(other), {option: other}, f"{option}={other!r}"
+                got = shortly(own[option])
+                yield from _change(case, option, got, repr(other), f"{option}={other!r}", **{option: other})
 
 
-def _pairs(case: Case) -> Iterator[_Change]:
+def _pairs(case: Case) -> Iterator[NearMiss]:
     """Another prediction of another process, also of a network that is told t in [0, 1], or in [0, 1000], instead."""
     own = case.options
     got = f"{own.predicts!r} and {shortly(own.process)}"
-    both = "predicts and process"
+    change = partial(_change, case, "predicts and process", got)
     for predicts, process in PAIRS:
         if predicts == own.predicts or process == own.process:
             continue
-        given = {"predicts": predicts, "process": process}
+        both = {"predicts": predicts, "process": process}
         instead = f"{predicts!r} and {process!r}"
-        change = f"predicts={predicts!r}, process={process!r}"
-        yield both, got, instead, given, change
+        code = f"predicts={predicts!r}, process={process!r}"
+        yield from change(instead, code, **both)
         if predicts == "flow":
-            told = {"call": _told(case.network.call, partial(mul, 1000))}
-            code = f", call={_code(case, t='1000 * t')}"
-            yield both, got, f"{instead}, 1000 t, by call=,", given | told, change + code
+            call, call_code = _call(case, time=lambda t: 1000 * t, told="1000 * t")
+            yield from change(f"{instead}, 1000 t, by call=,", f"{code}, {call_code}", **both, call=call)
         elif process in BETAS:
-            yield both, got, f"{instead}, 'unit'", given | {"clock": "unit"}, f"{change}, clock='unit'"
+            yield from change(f"{instead}, 'unit'", f"{code}, clock='unit'", **both, clock="unit")
 
 
-def _code(case: Case, *, x: str = "x", t: str = "t", of: str = "") -> str:
-    """The code of a `call=` with another input, time or output."""
-    arguments = f"{x}, {t}" if case.options.kind == "none" else f"{x}, {t}, c"
-    return f"lambda net, x, t, c: {of}net({arguments})"
-
-
-def _calls(case: Case, far: bool) -> Iterator[_Change]:
+def _calls(case: Case, far: bool) -> Iterator[NearMiss]:
     """Another input, output or time of the network, by `call`."""
-    call = case.network.call
     clock = case.options.clock
-    changed = partial(_change_call, case)
-    for name, (told, code) in OTHERS.get(clock, {}).items():
-        yield changed("clock", repr(clock), name, _told(call, told), t=code)
-    yield changed("sign", "the output", "minus the output", _scaled(call, output=-1.0), of="-")
+    change = partial(_change_call, case)
+    for name, (time, told) in OTHERS.get(clock, {}).items():
+        yield from change("clock", repr(clock), name, time=time, told=told)
+    yield from change("sign", "the output", "minus the output", output=-1.0)
     for times in NEAR + (FAR if far else ()):
-        number = f"{times:g}"
-        scaled = _scaled(call, output=times)
-        yield changed("output", "the output", f"{number} times the output", scaled, of=f"{number} * ")
-        scaled = _scaled(call, given=times)
-        yield changed("input", "the input", f"{number} times the input", scaled, x=f"{number} * x")
+        yield from change("output", "the output", f"{times:g} times the output", output=times)
+        yield from change("input", "the input", f"{times:g} times the input", given=times)
     for times in NEAR + (FAR + SLOWED if far else ()) if clock in ("timestep", "unit", "sigma") else ():
-        yield changed("clock", repr(clock), f"{times:g} t", _told(call, partial(mul, times)), t=f"{times:g} * t")
-    yield from _moved(case, MOVED + (FAR_MOVED if far else ()))
+        yield from change("clock", repr(clock), f"{times:g} t", time=partial(mul, times), told=f"{times:g} * t")
+    yield from moves(case, MOVED + (FAR_MOVED if far else ()))
 
 
-def _moved(case: Case, steps: tuple[float, ...]) -> Iterator[_Change]:
-    """Another time by a number of timesteps."""
+def moves(case: Case, steps: tuple[float, ...] = MOVED) -> Iterator[NearMiss]:
+    """Those whose network is told a time that is moved by a number of timesteps."""
     for step in steps if case.options.clock == "timestep" else ():
-        told = _told(case.network.call, partial(add, step))
-        code = f"t {'-' if step < 0 else '+'} {abs(step):g}"
-        yield _change_call(case, "clock", "'timestep'", f"t {step:+g}", told, t=code)
+        told = f"t {'-' if step < 0 else '+'} {abs(step):g}"
+        yield from _change_call(case, "clock", "'timestep'", f"t {step:+g}", time=partial(add, step), told=told)
 
 
-def _change_call(
-    case: Case, option: str, got: str, instead: str, other: Any, *, x: str = "x", t: str = "t", of: str = ""
-) -> _Change:
-    """The change of a `call=`, with the code of it."""
-    return option, got, f"{instead}, by call=,", {"call": other}, f"call={_code(case, x=x, t=t, of=of)}"
+def _change_call(case: Case, option: str, got: str, instead: str, **changed: Any) -> Iterator[NearMiss]:
+    """The near miss of another `call=`; keywords as of `_call`."""
+    call, code = _call(case, **changed)
+    return _change(case, option, got, f"{instead}, by call=,", code, call=call)
+
+
+def _call(
+    case: Case, *, given: float = 1.0, output: float = 1.0, time: Time = lambda t: t, told: str = "t"
+) -> tuple[Call, str]:
+    """A `call=` with another input, output or time, and its code; `told` is the code of the time."""
+    own = case.network.call
+    factor = {1.0: "", -1.0: "-"}.get(output, f"{output:g} * ")
+    x = "x" if given == 1.0 else f"{given:g} * x"
+    condition = "" if case.options.kind == "none" else ", c"
+
+    def call(net: nn.Module, x: Tensor, t: Tensor, c: Tensor | None) -> Tensor:
+        prediction: Tensor = prediction_in(own(net, given * x, time(t), c))
+        return output * prediction
+
+    return call, f"call=lambda net, x, t, c: {factor}net({x}, {told}{condition})"
 
 
 def _images(case: Case) -> Iterator[NearMiss]:
     """The same model for images that are seen otherwise."""
     samples = case.samples
-    if samples.ndim == 4:
-        for name, changed in SEEN.items():
-            if changed(samples).shape == samples.shape and not torch.equal(changed(samples), samples):
-                change = f"the images: {name}"
-                yield NearMiss("samples", "images as they are", f"{name},", case.model, changed=changed, change=change)
+    for name, changed in SEEN.items() if samples.ndim == 4 else ():
+        if changed(samples).shape == samples.shape and not torch.equal(changed(samples), samples):
+            code = f"the images: {name}"
+            yield NearMiss("samples", "images as they are", f"{name},", case.model, changed=changed, change=code)
 
 
 def _processors(case: Case) -> Iterator[NearMiss]:
     """The same model for rows of numbers on another scale."""
     samples = case.samples
-    if samples.ndim == 2:
-        std = samples.std(0)
-        got = f"numbers of standard deviations {float(std.min()):.3g} to {float(std.max()):.3g}"
-        for instead, quantiles in PROCESSORS.items():
-            with suppress(InputError):  # numbers that cannot be standardised
-                changed = NumberProcessor.fit(samples, quantiles=quantiles).encode
-                if float((changed(samples) - samples).square().mean() / samples.var()) > OTHER:
-                    change = f"processor={instead}"
-                    yield NearMiss("processor", got, instead, case.model, changed=changed, change=change)
-
-
-def _told(call: Call, told: Told) -> Call:
-    return lambda net, x, t, c: call(net, x, told(t), c)
-
-
-def _scaled(call: Call, *, given: float = 1.0, output: float = 1.0) -> Call:
-    return lambda net, x, t, c: output * prediction_in(call(net, given * x, t, c))
+    if samples.ndim != 2:
+        return
+    std = samples.std(0)
+    got = f"numbers of standard deviations {float(std.min()):.3g} to {float(std.max()):.3g}"
+    for code, quantiles in PROCESSORS.items():
+        with suppress(InputError):  # numbers that cannot be standardised
+            changed = NumberProcessor.fit(samples, quantiles=quantiles).encode
+            if float((changed(samples) - samples).square().mean() / samples.var()) > OTHER:
+                yield NearMiss("processor", got, code, case.model, changed=changed, change=f"processor={code}")
