@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from energycomp.plugins import PluginInfo
 
-BESIDE = ("transformers", "accelerate", "torchmetrics")  # of the plugins
+BESIDE = ("typer", "transformers", "accelerate", "torchmetrics")  # of the plugins
 
 
 def plugins(as_json: AsJson = False) -> None:

@@ -55,21 +55,22 @@ def decompose(
     batch = loaded.processor(opened)
     generator = torch.Generator().manual_seed(run.seed)
     with working("energycomp: decomposing ..."):
-        found = decompose_samples(batch, decomposer, generator=generator, num_inference_steps=steps)
-    whole = found.parts.whole.cpu()
-    parts = found.parts.images
-    figure = strip(batch, whole, parts, found.parts.masks, names=[path.stem for path in images])
-    save_image(figure, out, cells=len(batch) * (parts.shape[1] + 2))
+        decomposition = decompose_samples(batch, decomposer, generator=generator, num_inference_steps=steps)
+    parts = decomposition.parts
+    whole = parts.whole.cpu()
+    count = parts.images.shape[1]
+    figure = strip(batch, whole, parts.images, parts.masks, names=[path.stem for path in images])
+    save_image(figure, out, cells=len(batch) * (count + 2))
     errors = (whole - batch).square().flatten(1).mean(1).tolist()
-    # the share of the image that each part covers; None without masks
-    shares = found.parts.masks.float().mean((2, 3)).tolist() if found.parts.masks is not None else None
-    entries, lines = [], []
+    # The share of the image that each part covers; None without masks
+    shares = [[None] * count] * len(images) if parts.masks is None else parts.masks.float().mean((2, 3)).tolist()
+    entries = []
+    lines = []
     for k, (path, explained) in enumerate(zip(images, explained_variance(batch, whole), strict=True)):
-        covered = [None] * parts.shape[1] if shares is None else shares[k]
-        entries.append({"image": str(path), "error": errors[k], "explained": explained, "parts": covered})
-        lines.append(f"{path}: {parts.shape[1]} parts, mean squared error {errors[k]:.3g}")
+        entries.append({"image": str(path), "error": errors[k], "explained": explained, "parts": shares[k]})
+        lines.append(f"{path}: {count} parts, mean squared error {errors[k]:.3g}")
         _warn(path, explained, loaded)
-    run.show({"path": str(out), "images": entries, "rows": found.spent.rows}, [*lines, str(out)])
+    run.show({"path": str(out), "images": entries, "rows": decomposition.spent.rows}, [*lines, str(out)])
 
 
 def recombine(
@@ -109,21 +110,23 @@ def recombine(
         from energycomp.denoisers import count_rows
         from energycomp.images import save_image, to_output
 
-        chosen = [_parts(text) for text in (take if len(take) > 1 else take * len(images))]
+        texts = take if len(take) > 1 else take * len(images)
+        chosen = [_parse_parts(text) for text in texts]
         loaded = run.load(model)
         decomposer = decomposer_of(loaded)
     sources = list(decomposer.encode(opened).split(1))
     # Compare each image with all of its parts, in few steps: parts of an image of another kind are no parts of it.
     few = min(steps or CHECK_STEPS, CHECK_STEPS)
-    for path, image, parts in zip(images, opened, sources, strict=True):
-        whole = decomposer.decode(parts, generator=torch.Generator().manual_seed(run.seed), num_inference_steps=few)
+    numbers: list[list[int]] = []
+    weights: list[float] = []
+    for path, image, latents, parts in zip(images, opened, sources, chosen, strict=True):
+        whole = decomposer.decode(latents, generator=torch.Generator().manual_seed(run.seed), num_inference_steps=few)
         _warn(path, explained_variance(loaded.processor([image]), whole.cpu())[0], loaded)
-    taken = [
-        [(k, 1.0) for k in range(one.shape[1])] if parts is None else parts
-        for one, parts in zip(sources, chosen, strict=True)
-    ]
-    latents = choose(sources, [[number for number, _ in parts] for parts in taken])
-    weights = [weight for parts in taken for _, weight in parts]
+        each = dict.fromkeys(range(latents.shape[1]), 1.0).items() if parts is None else parts
+        numbers.append([number for number, _ in each])
+        weights += [weight for _, weight in each]
+    # Decode the chosen parts together
+    together = choose(sources, numbers)
     further: dict[str, Any] = {}
     if any(weight != 1 for weight in weights):
         if "weights" not in signature(decomposer.decode).parameters:
@@ -133,11 +136,11 @@ def recombine(
         further["weights"] = torch.tensor(weights)
     with count_rows() as spent:
         generator = torch.Generator().manual_seed(run.seed)
-        made = decomposer.decode(latents, generator=generator, num_inference_steps=steps, **further)
-    picture = to_output(made, "pil")[0]
+        drawing = decomposer.decode(together, generator=generator, num_inference_steps=steps, **further)
+    picture = to_output(drawing, "pil")[0]
     save_image(picture if raw else loaded.shown(picture, side=SHOWN), out)
-    report = {"path": str(out), "parts": latents.shape[1], "rows": spent.rows}
-    run.show(report, [f"{latents.shape[1]} parts", str(out)])
+    count = together.shape[1]
+    run.show({"path": str(out), "parts": count, "rows": spent.rows}, [f"{count} parts", str(out)])
 
 
 def _warn(path: Path, explained: float | None, model: Model) -> None:
@@ -159,15 +162,15 @@ def _recipe(model: Model) -> str:
     return max((name for name in names("recipes") if model.name.startswith(name)), key=len, default="RECIPE")
 
 
-def _parts(text: str) -> list[tuple[int, float]] | None:
+def _parse_parts(text: str) -> list[tuple[int, float]] | None:
     """Parts with their factors: "0,2*0.5" as [(0, 1.0), (2, 0.5)], "none" as [], and "all" as None."""
     from energycomp.components import weighted
 
     if text.strip() in ("all", "none"):
         return None if text.strip() == "all" else []
-    found = [weighted(part) for part in text.split(",")]
-    if not all(re.fullmatch("[0-9]{1,5}", part.text) and part.place == 1.0 for part in found):
+    parts = [weighted(part) for part in text.split(",")]
+    if not all(re.fullmatch("[0-9]{1,5}", part.text) and part.place == 1.0 for part in parts):
         raise InputError(
             f"got --take {text!r}; expected numbers of parts and commas, such as 0,2 or 0,2*0.5, or all, or none"
         )
-    return [(int(part.text), part.number if part.number is not None else 1.0) for part in found]
+    return [(int(part.text), 1.0 if part.number is None else part.number) for part in parts]

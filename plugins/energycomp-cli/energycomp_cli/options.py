@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import attrs
 import typer
 
 from energycomp.errors import InputError
@@ -160,15 +161,15 @@ def shared_options() -> list[Any]:
     def keep(context: Any, parameter: Any, value: Any) -> None:
         setattr(context, parameter.name, value)
 
-    made = typer.Typer(add_completion=False)
-    made.command()(_shared)
-    found: list[Any] = typer.main.get_command(made).params
-    for one in found:
-        one.rich_help_panel = SHARED
-        one.expose_value = False
-        one.callback = keep
-        one.metavar = "" if one.is_flag else one.metavar
-    return found
+    app = typer.Typer(add_completion=False)
+    app.command()(_shared)
+    options: list[Any] = typer.main.get_command(app).params
+    for option in options:
+        option.rich_help_panel = SHARED
+        option.expose_value = False
+        option.callback = keep
+        option.metavar = "" if option.is_flag else option.metavar
+    return options
 
 
 def loading(source: str) -> AbstractContextManager[None]:
@@ -205,8 +206,13 @@ def load_model(
             "got dtype float16 on the CPU, where it is slow and overflows; expected bfloat16 or float32 there; give "
             "another dtype, or a GPU by --device"
         )
-    others = concepts is not None or template is not None  # other words than those of the model's own conditioner
-    with before_weights(_refusing(source, {} if others else reads or {}, () if others else placed)):
+    if concepts is not None or template is not None:  # other words than those of the model's own conditioner
+        reads, placed = {}, ()
+
+    def check(name: str, conditioner: Conditioner) -> None:
+        _check_texts(conditioner, source if source.startswith(name) else name, reads or {}, placed)
+
+    with before_weights(check):
         loaded = _with_views(over(load(source, device=device, **given), concepts, template), views)
     if searchable and loaded.decomposer_name is not None:
         raise InputError(
@@ -216,26 +222,21 @@ def load_model(
     return loaded
 
 
-def _refusing(
-    source: str, reads: Mapping[str, Sequence[str]], placed: Sequence[str]
-) -> Callable[[str, Conditioner], None]:
-    """What raises `InputError` for the first text that is no component of a conditioner."""
+def _check_texts(
+    conditioner: Conditioner, model: str, reads: Mapping[str, Sequence[str]], placed: Sequence[str]
+) -> None:
+    """Raises `InputError` for the first text that is no component of a conditioner."""
+    import torch
 
-    def check(name: str, conditioner: Conditioner) -> None:
-        import torch
+    from energycomp.components import weighted
+    from energycomp.components.values import Places
 
-        from energycomp.components import weighted
-        from energycomp.components.values import Places
-
-        found = [weighted(text).text for text in placed]
-        if isinstance(conditioner, Places):
-            found = conditioner.placed(found, torch.Generator())
-        known = source if source.startswith(name) else name
-        for what, texts in [("the component", found), *reads.items()]:
-            for text in texts:
-                _value(conditioner, weighted(text).text, what, known)
-
-    return check
+    texts = [weighted(text).text for text in placed]
+    if isinstance(conditioner, Places):
+        texts = conditioner.placed(texts, torch.Generator())
+    for what, each in [("the component", texts), *reads.items()]:
+        for text in each:
+            _value(conditioner, weighted(text).text, what, model)
 
 
 def parse_options(pairs: list[str] | None, *, taken: Collection[str] = ("source", "device")) -> dict[str, str]:
@@ -247,16 +248,16 @@ def parse_options(pairs: list[str] | None, *, taken: Collection[str] = ("source"
     >>> parse_options(["model=folder", "dtype=bfloat16"])
     {'model': 'folder', 'dtype': 'bfloat16'}
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for pair in pairs or []:
-        name, equals, found[name] = pair.partition("=")
+        name, equals, values[name] = pair.partition("=")
         if not (name.isidentifier() and equals):
             raise InputError(f"got --option {pair!r}; expected NAME=VALUE, such as vae=FOLDER")
         if name in taken:
             raise InputError(
                 f"got --option {pair}; expected none of {', '.join(taken)}, which the command gives itself"
             )
-    return found
+    return values
 
 
 def takes_words(model: Model) -> bool:
@@ -268,8 +269,6 @@ def takes_words(model: Model) -> bool:
 
 def over(model: Model, concepts: str | None, template: str | None) -> Model:
     """The model over concepts with commas between them, prompted by a template."""
-    import attrs
-
     if concepts is None and template is None:
         return model
     if not takes_words(model):
@@ -283,9 +282,6 @@ def over(model: Model, concepts: str | None, template: str | None) -> Model:
 
 
 def _with_views(model: Model, views: str | None) -> Model:
-    """The model with a number of views in place of its own."""
-    import attrs
-
     if views is None:
         return model
     if model.encoder is None or model.decomposer_name is not None:
@@ -302,13 +298,13 @@ def read_text(model: Model, text: str, option: str) -> Tensor:
     return _value(model.conditioner, text, option, model.name)
 
 
-def _value(conditioner: Conditioner, text: str, option: str, name: str) -> Tensor:
+def _value(conditioner: Conditioner, text: str, option: str, model: str) -> Tensor:
     from energycomp.components import read_value
 
     try:
         return read_value(conditioner, text)
     except InputError as error:
-        raise InputError(f"got {option} {text!r}, which is not a component of {name}: {error}") from error
+        raise InputError(f"got {option} {text!r}, which is not a component of {model}: {error}") from error
 
 
 def parse_count(text: str | None) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from energycomp_cli.files import check_folder, check_png
 from energycomp_cli.formula import NoMetadata, formula_of
 from energycomp_cli.options import MODELS_OWN, SHOWN, ModelName, Not, Raw, Run, Steps, loading, registered
 from energycomp_cli.output import TABLES, check_table, save_numbers
-from energycomp_cli.sampled import ATTRIBUTES, CELL, forecasts_of, sampled, save_samples
+from energycomp_cli.samples import ATTRIBUTES, CELL, draw_samples, forecast_samples, save_samples
 
 if TYPE_CHECKING:
     from energycomp.models import Model
@@ -135,15 +135,15 @@ def sample(
     lines: list[str] = []
     whole_scenes = sampler_of(loaded)
     if whole_scenes is not None:
-        images = _scenes(run, whole_scenes, n, model)
+        images = _draw_scenes(run, whole_scenes, n, model)
     else:
-        composers = _composed(loaded, sets, negated, options.get("guidance"), run.seed, canvas)
+        composers = _compose(loaded, sets, negated, options.get("guidance"), run.seed, canvas)
         if forecast:
-            run.show(*forecasts_of(composers, sampler, run.seed))
+            run.show(*forecast_samples(composers, sampler, run.seed))
             return
         options |= {"num_inference_steps": steps, "mixed_precision": precision, "generator": run.seed}
         options |= {"output_type": "np"} if is_table else {}
-        images, report, lines = sampled(composers, n * len(sets), best_of, loaded, options)
+        images, report, lines = draw_samples(composers, n * len(sets), best_of, loaded, options)
     # A table of numbers, or images with what made them
     if is_table:
         save_numbers(images, out)
@@ -153,8 +153,8 @@ def sample(
             images = [framed(one, loaded.defaults.aspect, side=side) for one in images]
         elif not raw:
             images = [loaded.shown(one, side=side) for one in images]
-        found = {name: report[name] for name in ("composition", "compositions") if name in report}
-        formula = None if no_metadata else formula_of(run, model, loaded, components or [], **found)
+        composed = {name: report[name] for name in ("composition", "compositions") if name in report}
+        formula = None if no_metadata else formula_of(run, model, loaded, components or [], **composed)
         save_samples(images, files, formula)
     names = [str(file) for file in files]
     path = {"path": names[0]} if len(names) == 1 else {"paths": names}
@@ -203,30 +203,29 @@ def _options(sampler: str | None, guidance: str | None) -> dict[str, Any]:
     from energycomp.plugins import find, names, not_found
     from energycomp.sampling import check_sampled, compatible_schedulers
 
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if sampler in names("samplers"):
-        found["sampler"] = sampler
+        options["sampler"] = sampler
     elif sampler is not None:
-        found["scheduler"] = sampler
+        options["scheduler"] = sampler
         known = compatible_schedulers()
         if sampler.lower().removesuffix("scheduler") not in {one.lower().removesuffix("scheduler") for one in known}:
             raise not_found("samplers", sampler, [*names("samplers"), *known])
     if guidance is None:
-        return found
+        return options
     name, has_scale, text = guidance.partition("=")
     if has_scale or re.fullmatch(r"[\d.]+", name):
         try:
-            found["guidance_scale"] = float(text)
+            options["guidance_scale"] = float(text)
         except ValueError as error:
             raise InputError(
                 f"got --guidance {guidance}; expected a name, and its scale as a number, such as "
                 f"attributes={'2.0' if has_scale else name}"
             ) from error
-    scale = {"scale": found["guidance_scale"]} if has_scale else {}
-    made = find("guidances", name)(**scale)
-    if "sampler" in found:
-        check_sampled(made, name)
-    return {**found, "guidance": name}
+    guide = find("guidances", name)(**({"scale": options["guidance_scale"]} if has_scale else {}))
+    if "sampler" in options:
+        check_sampled(guide, name)
+    return {**options, "guidance": name}
 
 
 def _check(sets: list[list[str]], negated: list[str], best_of: int) -> None:
@@ -242,7 +241,7 @@ def _check(sets: list[list[str]], negated: list[str], best_of: int) -> None:
         )
 
 
-def _scenes(run: Run, own: Any, n: int, model: str) -> Any:
+def _draw_scenes(run: Run, own: Any, n: int, model: str) -> Any:
     """Samples of a model of whole scenes; raises for what it does not take."""
     import torch
 
@@ -259,7 +258,7 @@ def _scenes(run: Run, own: Any, n: int, model: str) -> Any:
     return to_output(own(n, generator=torch.Generator().manual_seed(run.seed)), "pil")
 
 
-def _composed(
+def _compose(
     model: Model, sets: list[list[str]], negated: list[str], guidance: str | None, seed: int, canvas: str | None
 ) -> list[Composer]:
     """A composer for each list of components. The weight of those without one is 1 under a guidance of the whole."""

@@ -26,7 +26,7 @@ CELL = 128  # px, the least shorter side of an image in a grid
 FORECASTER = "smc"
 
 
-def forecasts_of(composers: list[Composer], sampler: str | None, seed: int) -> tuple[dict[str, Any], list[str]]:
+def forecast_samples(composers: list[Composer], sampler: str | None, seed: int) -> tuple[dict[str, Any], list[str]]:
     """What a sampler says of compositions before they are sampled, as JSON and as lines."""
     from energycomp.plugins import find
     from energycomp.sampling import Forecasts
@@ -35,10 +35,14 @@ def forecasts_of(composers: list[Composer], sampler: str | None, seed: int) -> t
     chosen = find("samplers", name)()
     if not isinstance(chosen, Forecasts):
         raise InputError(f"got --forecast with --sampler {name}; expected one that forecasts, such as {FORECASTER}")
-    found = [chosen.forecast(composer.composition, generator=seed) for composer in composers]
-    pairs = [(repr(composer.composition), one) for composer, one in zip(composers, found, strict=True)]
-    record = {"forecasts": [{"composition": name, **attrs.asdict(one)} for name, one in pairs]}
-    return record, [f"{name}: {one}" for name, one in pairs]
+    records = []
+    lines = []
+    for composer in composers:
+        composition = repr(composer.composition)
+        forecast = chosen.forecast(composer.composition, generator=seed)
+        records.append({"composition": composition, **attrs.asdict(forecast)})
+        lines.append(f"{composition}: {forecast}")
+    return {"forecasts": records}, lines
 
 
 def _scale(name: str, scale: float | None, model: Model) -> float:
@@ -55,7 +59,7 @@ def _scale(name: str, scale: float | None, model: Model) -> float:
     return scale
 
 
-def sampled(
+def draw_samples(
     composers: list[Composer], n: int, best_of: int, model: Model, options: dict[str, Any]
 ) -> tuple[list[Any], dict[str, Any], list[str]]:
     """Samples, or the best of several, and what is reported of them as JSON and as lines."""
@@ -84,18 +88,25 @@ def sampled(
     records = [attrs.asdict(run) | {"warnings": run.warnings} for run in runs]
     if best is None:
         return images, {**report, "report": records[0]}, [*lines, _cost(runs[0])]
-    shown = {name: [ranking_record(best.ranking, i) for i in getattr(best, name)] for name in ("kept", "dropped")}
-    found = {"complete": best.complete, **shown, "rows_per_sample": best.rows_per_sample}
-    report |= {"best_of": {"best_of": best_of, **found, "reports": records}}
+    report["best_of"] = {
+        "best_of": best_of,
+        "complete": best.complete,
+        "kept": [ranking_record(best.ranking, i) for i in best.kept],
+        "dropped": [ranking_record(best.ranking, i) for i in best.dropped],
+        "rows_per_sample": best.rows_per_sample,
+        "reports": records,
+    }
     return images, report, [*lines, *_best_lines(best)]
 
 
 def _cost(run: SamplingReport) -> str:
     """What a sampler reports, in a line: what it cost, its least effective sample size, and how many it rejected."""
-    said = [f"{run.evaluations:,} network evaluations"]
-    said += [f"effective sample size at least {min(run.ess):.0%} of the particles"] if run.ess else []
-    said += [f"kept {run.kept} of {run.drawn} samples"] if run.drawn is not None else []
-    return ", ".join(said)
+    parts = [f"{run.evaluations:,} network evaluations"]
+    if run.ess:
+        parts.append(f"effective sample size at least {min(run.ess):.0%} of the particles")
+    if run.drawn is not None:
+        parts.append(f"kept {run.kept} of {run.drawn} samples")
+    return ", ".join(parts)
 
 
 def _best_lines(best: BestSamples) -> list[str]:
