@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from energycomp_cli.options import AsJson
 from energycomp_cli.output import print_json, print_table
@@ -42,24 +39,6 @@ def plugins(as_json: AsJson = False) -> None:
     else:
         rows = [(info.name, f"{info.distribution} {info.version}", _registered(info)) for info in infos]
         print_table(["plugin", "distribution", "registers"], rows)
-
-
-def install(
-    packages: Annotated[
-        list[str], typer.Argument(metavar="PACKAGE", help="Name of a package, or its folder, such as ./my-plugin.")
-    ],
-) -> None:
-    """Install plugins where energycomp is installed, with pip, and list them.
-
-    ```sh
-    energycomp install energycomp-text ./my-plugin
-    ```
-    """
-    pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
-    done = subprocess.run([*pip, "--", *packages], check=False)  # noqa: S603 - what it is for
-    if done.returncode:
-        raise typer.Exit(done.returncode)
-    subprocess.run([sys.executable, "-m", "energycomp", "plugins"], check=True)
 
 
 def _registered(info: PluginInfo) -> Text:

@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from energycomp import __version__
 from energycomp.errors import EnergycompError, NotFoundError, OutOfDistributionError, plain_warnings
-from energycomp_cli.about import env, install, plugins
+from energycomp_cli.about import env, plugins
 from energycomp_cli.decompose import decompose, recombine
 from energycomp_cli.explain import explain
 from energycomp_cli.formula import show
@@ -158,7 +158,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (sample, infer, explain, rank, decompose, recombine, show, plugins, install, env):
+for command in (sample, infer, explain, rank, decompose, recombine, show, plugins, env):
     app.command(cls=_class_of(command))(command)
 
 

@@ -1,6 +1,5 @@
 import json
 import os
-import subprocess
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -178,19 +177,3 @@ def test_a_plugin_command_does_not_replace_one_of_ours(monkeypatch: pytest.Monke
     monkeypatch.setattr(registry, "_own", {})
     plugins.register("commands", "env", lambda: typer.echo("mine"))
     assert json.loads(runner.invoke(cli.app, ["env", "--json"]).stdout)["python"]
-
-
-def test_plugins_are_installed_where_energycomp_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[list[str]] = []
-    codes = iter([0, 0, 1])
-
-    def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        called.append(command[1:])
-        return subprocess.CompletedProcess(command, next(codes))
-
-    monkeypatch.setattr(subprocess, "run", pip)
-    assert run("install", "energycomp-text", "./mine")[0] == 0
-    assert called[0][:3] == ["-m", "pip", "install"]
-    assert called[0][-3:] == ["--", "energycomp-text", "./mine"]
-    assert called[1] == ["-m", "energycomp", "plugins"]
-    assert run("install", "no-such-package")[0] == 1
