@@ -38,7 +38,7 @@ from energycomp.inference import NoiseBank, Problem, make_problem, residual_erro
 from energycomp_cli import append_line, read_lines
 from energycomp_lab.evaluation import CountAccuracy, PerceptionRate, Precision, source_of, true_values
 from energycomp_solvers.pursuit import Pursuit
-from energycomp_solvers.shared.lattice import lattice
+from energycomp_solvers.search.lattice import lattice
 
 Stages = Sequence[tuple[int, int]]  # draws, and how many prompts are kept after them
 Way = Callable[[Model, Problem, torch.Generator], Tensor]

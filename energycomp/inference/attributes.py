@@ -15,8 +15,7 @@ mean over all draws. A sweep is a race: a word that is FAR behind on a third of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import attrs
 import torch
@@ -37,22 +36,22 @@ FAR = 16.0  # nats by which a word is worse than the best one, from which on it 
 
 
 @attrs.frozen(eq=False)
-class ObjectWords:
-    """What `read_attributes` finds: objects, and the mean error with each word of an attribute, the others as found.
+class AttributeErrors:
+    """What is known of the attributes of objects: the mean error with each word of one, the others as they are.
 
     Args:
         values: (K, D + A), with the word of least error of each attribute.
         errors: (K, n) for each of the A attributes.
-        drawn: (K,) the number of draws that these are means of; 0 where nothing is known of an object's words.
+        draws: (K,) the number of draws that these are means of; 0 where nothing is known of an object.
 
-    >>> found = ObjectWords(torch.tensor([[0.3, 0.4, 2.0]]), (torch.tensor([[5.0, 3.0]]),))
-    >>> found.certainty(beta=1.0)  # of the second word, whose error is lower by 2: 1 / (1 + exp(-2))
+    >>> known = AttributeErrors(torch.tensor([[0.3, 0.4, 2.0]]), (torch.tensor([[5.0, 3.0]]),))
+    >>> known.certainty(beta=1.0)  # of the second word, whose error is lower by 2: 1 / (1 + exp(-2))
     tensor([[0.8808]])
     """
 
     values: Tensor
     errors: tuple[Tensor, ...]
-    drawn: Tensor = attrs.field(factory=lambda: torch.zeros(0))
+    draws: Tensor = attrs.field(factory=lambda: torch.zeros(0))
 
     def probabilities(
         self, beta: float | None, energies: Callable[[Tensor], Tensor] | None = None
@@ -61,8 +60,8 @@ class ObjectWords:
 
         `energies` is that of the problem; by default E are the errors.
 
-        >>> found = ObjectWords(torch.tensor([[0.3, 0.4, 2.0]]), (torch.tensor([[5.0, 3.0]]),))
-        >>> found.probabilities(1.0)
+        >>> known = AttributeErrors(torch.tensor([[0.3, 0.4, 2.0]]), (torch.tensor([[5.0, 3.0]]),))
+        >>> known.probabilities(1.0)
         (tensor([[0.1192, 0.8808]]),)
         """
         if beta is None:
@@ -71,12 +70,23 @@ class ObjectWords:
         return tuple(torch.softmax(-beta * each, dim=1).float() for each in of_words)
 
     def certainty(self, beta: float | None, energies: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """The posterior (K, A) of the words that were found, the greatest of `probabilities`."""
+        """The posterior (K, A) of the words of `values`, the greatest of `probabilities`."""
         return torch.stack([each.amax(1) for each in self.probabilities(beta, energies)], dim=1)
 
-    def posteriors(self, problem: Problem) -> dict[str, Any]:
-        """`posteriors` of a `Solution`, by name."""
-        return {"posteriors": self.probabilities(problem.beta, problem.energies)}
+    def take(self, kept: Sequence[int], new: int = 0) -> AttributeErrors:
+        """Of some objects, and of new ones behind them, of which nothing is known and whose values are NaN."""
+        index = torch.tensor(list(kept), dtype=torch.long)
+
+        def extend(each: Tensor, fill: float) -> Tensor:
+            return torch.cat([each[index.to(each.device)], each.new_full((new, *each.shape[1:]), fill)])
+
+        errors = tuple(extend(each, 0.0) for each in self.errors)
+        return AttributeErrors(extend(self.values, torch.nan), errors, extend(self.draws, 0.0))
+
+    def forget(self, which: Tensor, values: Tensor) -> AttributeErrors:
+        """At other values (K, D + A), with nothing known of some objects, (K,) of truth values."""
+        errors = tuple(torch.where(which[:, None], 0.0, each) for each in self.errors)
+        return AttributeErrors(values, errors, torch.where(which, 0.0, self.draws))
 
 
 def read_attributes(
@@ -85,9 +95,9 @@ def read_attributes(
     *,
     draws: int = DRAWS,
     sweeps: int = SWEEPS,
-    known: ObjectWords | None = None,
+    known: AttributeErrors | None = None,
     generator: int | torch.Generator | None = None,
-) -> ObjectWords:
+) -> AttributeErrors:
     """The attributes of objects at known places (K, D), or with words (K, D + A) that are known to some degree.
 
     Costs draws K (1 + n_1 + ... + n_A) network evaluations for the first sweep, and those of u and of the trunk. A
@@ -112,7 +122,7 @@ def read_attributes(
         errors = [torch.zeros(len(places), number, dtype=torch.float64) for number in support.words]
     else:
         values = known.values
-        drawn = known.drawn
+        drawn = known.draws
         errors = list(known.errors)
     for sweep in range(sweeps if len(values) else 0):
         # Which words are still in question? None ends the search.
@@ -132,7 +142,7 @@ def read_attributes(
             values = search.values
             drawn = drawn + asked * len(part)
             open_words = [words & _near(problem.nats(each)) for words, each in zip(open_words, errors, strict=True)]
-    return ObjectWords(values, tuple(errors), drawn)
+    return AttributeErrors(values, tuple(errors), drawn)
 
 
 def _undecided(energies: Tensor, beta: float | None) -> Tensor:
@@ -186,7 +196,8 @@ class _Sweep:
             for k in objects.unique().tolist():
                 # The error of each word in question on these draws, the other objects as they are now.
                 own = (objects == k).nonzero()[:, 0]
-                found = self._errors(form, chosen, k, (count + own).tolist())
+                sets = [[*chosen[:k], option, *chosen[k + 1 :]] for option in (count + own).tolist()]
+                found = form.mean_errors(sets, self.problem.weighting(count)).cpu()
                 # A word that is out of the question stays as far behind the best one as it was.
                 best = int(prior[k, codes[own]].argmin())
                 new = prior[k] - prior[k, codes[own[best]]] + found[best]
@@ -203,16 +214,6 @@ class _Sweep:
         self.values = torch.cat([self.values, options])[kept]
         self.form = form.take(kept)
         return errors
-
-    def _errors(self, form: QuadraticForm, chosen: list[int], k: int, options: list[int]) -> Tensor:
-        """The mean error, with the prior, of each option in the place of object k, (n,)."""
-        # Answers with each option in the place of object k
-        sets = [[*chosen[:k], option, *chosen[k + 1 :]] for option in options]
-        # Their errors: one product with the quadratic form
-        weights = torch.zeros(len(sets), len(form), dtype=torch.float64)
-        for row, members in zip(weights, sets, strict=True):
-            row[members] = self.problem.weighting(len(chosen))
-        return form.with_prior(form.weighted_errors(weights).mean(1), sets).cpu()
 
 
 def mixed_support(problem: Problem) -> MixedSupport:

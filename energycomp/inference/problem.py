@@ -13,6 +13,7 @@ from torch import Tensor
 from energycomp.components import MixedSupport, identifies_null, rule_weights
 from energycomp.components.conditioning import Conditioner, groups_of, mixed_of
 from energycomp.components.ledger import count_rows
+from energycomp.components.values import values_of
 from energycomp.denoisers import Denoiser
 from energycomp.errors import InputError
 from energycomp.inference.atoms import quadratic_form
@@ -47,7 +48,8 @@ class Problem:
         beta: inverse temperature of posteriors, softmax(-beta `energies(J)`); None where the model has none.
         mixed: the support of a `MixedConditioner`, whose numbers are sought with all attributes open; None for any
             other, and where candidates are given.
-        asks_words: whether the attributes of such a conditioner are asked for.
+        asks_attributes: whether the attributes of such a conditioner are asked for.
+        init: values (K, *V) to start a search from; None for a search from nothing.
 
     >>> from energycomp.testing import tiny_model
     >>> problem = make_problem(torch.zeros(1, 3, 16, 16), tiny_model())
@@ -68,7 +70,8 @@ class Problem:
     _conditioner: Conditioner
     _defaults: Defaults
     mixed: MixedSupport | None = None
-    asks_words: bool = True
+    asks_attributes: bool = True
+    init: Tensor | None = None
     _prior: Prior | None = None
     _has_baseline: bool = True
     _predicted: Predicted = attrs.field()
@@ -345,8 +348,8 @@ class Problem:
         """
         return rule_weights(self._denoiser.rule, float(max(count, 1)))[0]
 
-    def check(self, needs: str | None, solver: str) -> None:
-        """Raises `InputError` where a solver's class attribute `needs` does not fit, before any row is spent.
+    def check(self, needs: str | None, solver: str, *, takes_init: bool = False) -> None:
+        """Raises `InputError` where a solver's class attributes do not fit, before any row is spent.
 
         >>> from energycomp.testing import tiny_model
         >>> make_problem(torch.zeros(1, 3, 16, 16), tiny_model()).check("finite", "enumerate")
@@ -356,6 +359,9 @@ class Problem:
         if needs not in (*get_args(Needs), None):
             known = ", ".join(map(repr, get_args(Needs)))
             raise InputError(f"got needs = {needs!r} of {solver!r}; expected {known} or None; correct the solver")
+        if self.init is not None and (not takes_init or self.slots[0].candidates is not None):
+            expected = "expected a solver that moves values, such as pursuit or sgd, and no candidates="
+            raise InputError(f"got init= for {solver!r}; {expected}; leave init out")
         # Values that are not listed, for a solver that tries all
         if needs == "finite" and any(slot.candidates is None for slot in self.slots):
             expected = "expected finite ones; use pursuit or sgd, or pass candidates="
@@ -379,6 +385,7 @@ def make_problem(
     candidates: Any = None,
     prior: Any = None,
     attributes: bool = True,
+    init: Any = None,
 ) -> Problem:
     """The problem of reading one encoded sample (1, C, H, W) with a model.
 
@@ -390,9 +397,10 @@ def make_problem(
             asked about. Without them, the slots of a `MixedConditioner` are its continuous numbers.
         prior: energies of values, as `infer` takes them; counts that it lists are the range when `count` is left out.
         attributes: whether those of a `MixedConditioner` are asked for.
+        init: values (K, *V) to start from, as `values_of` takes them.
 
     Raises:
-        InputError: a count or candidates that the model does not have, or a prior for a model without beta.
+        InputError: a count, candidates or values that the model does not have, or a prior for a model without beta.
 
     >>> from energycomp.testing import bumps_model
     >>> problem = make_problem(torch.zeros(1, 3, 16, 16), bumps_model(), count=2)
@@ -443,10 +451,22 @@ def make_problem(
         default_draws=defaults.draws,
         beta=defaults.beta,
         mixed=None if mixed is None else mixed.support,
-        asks_words=mixed is not None and attributes,
+        asks_attributes=mixed is not None and attributes,
+        init=None if init is None else _start_values(init, conditioner, mixed, (low, high)),
         prior=prior,
         denoiser=model.denoiser if rule == model.denoiser.rule else attrs.evolve(model.denoiser, rule=rule),
         conditioner=conditioner,
         defaults=defaults,
         has_baseline=has_null_rule and model.denoiser.null_trained,
     )
+
+
+def _start_values(init: Any, conditioner: Conditioner, mixed: Any, counts: tuple[int, int]) -> Tensor:
+    """The values to start from: of a `MixedConditioner` their numbers, since attributes are read afterwards."""
+    values = values_of(conditioner, init)
+    if len(values) > counts[1]:
+        raise InputError(
+            f"got {len(values)} values of init= and counts up to {counts[1]}; expected as many at most; "
+            "leave some out, or change count="
+        )
+    return values if mixed is None else mixed.support.split(values)[0]

@@ -177,6 +177,18 @@ class QuadraticForm:
         # J = c - 2 b.w + w.G w
         return self.c - 2 * w @ b.T + torch.einsum("nm,smk,nk->ns", w, gram, w)
 
+    def mean_errors(self, subsets: Sequence[Sequence[int]], weight: float = 1.0) -> Tensor:
+        """Mean errors (N,) over all draws, with the prior, of N subsets of K atoms, each atom with the same weight.
+
+        >>> form = QuadraticForm.of(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[2.0, 1.0]]))
+        >>> form.mean_errors([[0], [1]]).tolist()
+        [2.0, 4.0]
+        """
+        weights = torch.zeros(len(subsets), len(self), dtype=torch.float64)
+        for row, members in zip(weights, subsets, strict=True):
+            row[list(members)] = weight
+        return self.with_prior(self.weighted_errors(weights).mean(1), subsets)
+
     def mean(self) -> QuadraticForm:
         """The form of the mean error over all draws, as one draw and without atoms.
 

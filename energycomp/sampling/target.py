@@ -268,8 +268,6 @@ class Target:
         return levels_at(self.noised_space.alphas_cumprod, self.timesteps(num_inference_steps))
 
     def _precision(self) -> AbstractContextManager[object]:
-        return (
-            torch.autocast(self.network_device.type, torch.bfloat16)
-            if self.mixed_precision == "bf16"
-            else nullcontext()
-        )
+        if self.mixed_precision == "no":
+            return nullcontext()
+        return torch.autocast(self.network_device.type, torch.bfloat16)

@@ -10,7 +10,7 @@ from energycomp import infer
 from energycomp.components import mixed_of
 from energycomp.images import to_unit
 from energycomp.inference import Problem, Solution, explain, refine_numbers
-from energycomp.inference.attributes import DRAWS, SWEEPS, ObjectWords, read_attributes
+from energycomp.inference.attributes import DRAWS, SWEEPS, AttributeErrors, read_attributes
 from energycomp.inference.problem import make_problem
 from energycomp.testing import Labels, planted, tinted_model
 from energycomp_edit import edit
@@ -29,7 +29,7 @@ def test_reads_the_words_of_every_object() -> None:
     assert found.certainty(8.0).shape == (3, 2)
     assert found.certainty(8.0).min() > 0.9
     assert found.certainty(None).isnan().all()
-    logarithms = ObjectWords(torch.zeros(1, 3), (torch.tensor([[2.0, 6.0]]),))
+    logarithms = AttributeErrors(torch.zeros(1, 3), (torch.tensor([[2.0, 6.0]]),))
     assert logarithms.certainty(1.0, torch.log).tolist() == [[pytest.approx(0.75)]]  # that of ratios
 
 
@@ -50,7 +50,7 @@ def test_words_that_are_far_behind_see_no_further_draw_of_a_sweep() -> None:
     found = read_attributes(problem, first[:, :2], sweeps=1, generator=0)
     third = DRAWS // 3
     assert problem.rows == third * (1 + 3 + 2 + 1) + (DRAWS - third) * (1 + 2 + 1)  # open, words, u
-    assert found.drawn.tolist() == [DRAWS]
+    assert found.draws.tolist() == [DRAWS]
     assert found.values[0, 2] in (1.0, 3.0)
     assert found.values[0, 3] == 1.0
 

@@ -19,9 +19,9 @@ from energycomp.errors import InputError
 from energycomp.fields import number, one_of, whole
 from energycomp.inference import RULED_OUT, Problem, QuadraticForm, Solution
 from energycomp.seeds import as_generator
-from energycomp_solvers.shared.compare import errors_of, ranked_solution
-from energycomp_solvers.shared.configurations import dictionary
-from energycomp_solvers.shared.subsets import subset_errors
+from energycomp_solvers.search.ranked import ALTERNATIVES, compare_ranked
+from energycomp_solvers.search.subsets import subset_errors
+from energycomp_solvers.shared.listed import dictionary
 
 Mix = Literal["tokens", "predictions"]
 
@@ -87,11 +87,10 @@ class Relaxed:
         for answer in answers:
             errors = subset_errors(form, [place[atom] for atom in answer], problem.weighting)
             scored.append((float(errors.mean()), answer))
-        ranked = sorted(scored)
         # Compare the best two on draws of their own
-        fresh_bank = problem.draw(len(bank), generator)
-        fresh = [errors_of(problem, atoms[list(answer)], fresh_bank) for _, answer in ranked[:2]]
-        return ranked_solution(problem, atoms, ranked[:2], fresh, {"answers": [float(len(answers))]})
+        ranked = sorted(scored)[: 1 + ALTERNATIVES]
+        trace = {"answers": [float(len(answers))]}
+        return compare_ranked(problem, atoms, ranked, problem.draw(len(bank), generator), trace)
 
     def _shares(
         self,

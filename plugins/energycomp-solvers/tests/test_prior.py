@@ -22,8 +22,8 @@ from energycomp_solvers.beam import Beam
 from energycomp_solvers.enumerate import Enumerate
 from energycomp_solvers.pursuit import Pursuit
 from energycomp_solvers.relaxed import Relaxed
+from energycomp_solvers.search.newton import newton_step
 from energycomp_solvers.sgd import SGD
-from energycomp_solvers.shared import newton_step
 from energycomp_solvers.weights import Weights
 
 BETA = 0.02

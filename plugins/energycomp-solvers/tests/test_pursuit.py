@@ -10,10 +10,12 @@ from energycomp.inference import QuadraticForm, infer, make_problem
 from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, labels_model, planted
 from energycomp_solvers.pursuit import STAGES, Pursuit
+from energycomp_solvers.search.held_out import HeldOut
+from energycomp_solvers.search.lattice import Screen
+from energycomp_solvers.search.newton import newton_step
+from energycomp_solvers.search.subsets import promising
 from energycomp_solvers.sgd import SGD
-from energycomp_solvers.shared import HeldOut, newton_step, promising
-from energycomp_solvers.shared.lattice import Screen
-from energycomp_solvers.shared.starts import residual_starts
+from energycomp_solvers.shared.descent import residual_starts
 
 TRUE = torch.tensor([[0.3, 0.35], [0.42, 0.4], [0.7, 0.6]])  # the first two overlap
 
@@ -60,15 +62,15 @@ def test_held_out_draws_are_added_while_a_comparison_is_open() -> None:
     model = labels_model(6)
     problem = make_problem(planted(model, torch.tensor([1, 4])), model)
     held_out = HeldOut(problem, torch.arange(6), [problem.draw(8, seeded(seed)) for seed in range(3)])
-    assert held_out.significant([1, 4], [1], 0.01)
+    assert held_out.is_better([1, 4], [1], 0.01)
     assert held_out.draws == 8
-    assert not held_out.significant([1, 4, 2], [1, 4], 0.01)
+    assert not held_out.is_better([1, 4, 2], [1, 4], 0.01)
     assert held_out.draws == 8
     assert problem.rows == 8 * (3 + 1)
     with torch.no_grad():
         expected = problem.errors(torch.tensor([[4, 1]]), held_out.banks[0])[0]
     torch.testing.assert_close(held_out.errors([4, 1]).float(), expected, rtol=1e-4, atol=1e-4)
-    assert not held_out.significant([1, 4], [4, 1], 0.01)  # the same answer: open to the end
+    assert not held_out.is_better([1, 4], [4, 1], 0.01)  # the same answer: open to the end
     assert held_out.draws == 24
     torch.testing.assert_close(held_out.form([4, 1]).errors([0, 1]), held_out.errors([4, 1]))
 

@@ -112,7 +112,7 @@ def check_adoption(
     drawn are like the data. Another option is proposed only if nothing is wrong with it.
 
     Args:
-        model: of `energycomp.adopt`.
+        model: of `adopt`.
         samples: clean ones of the training, or like these, 8 at least and better 64, as `infer` takes them.
         labels: what the model is called with for each sample. They check their order and the null, and propose the
             timesteps for reading; needed without a null.

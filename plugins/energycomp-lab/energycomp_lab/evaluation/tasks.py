@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from energycomp.components import mixed_of
 from energycomp.decomposition import Decomposition, HasViews, decompose_samples, decomposer_of
 from energycomp.errors import InputError
-from energycomp.inference import OutOfDistributionWarning, Search, Solution, Solver
+from energycomp.inference import OutOfDistributionWarning, Solution, Solver, read_image
 from energycomp.models import Model
 from energycomp.plugins import object_of
 from energycomp.progress import progress as shown
@@ -49,7 +49,7 @@ class Conditions:
         count = len(true) if isinstance(self.count, str) and self.count == "true" else self.count
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutOfDistributionWarning)  # the metrics measure how wrong the answers are
-            found = Search(self.chosen, count).read(example.image, self.model, generator)
+            found = read_image(example.image, self.model, generator, solver=self.chosen, count=count)
         return found, {
             "true": to_numbers(true),
             "conditions": to_numbers(found.conditions),

@@ -58,6 +58,17 @@ def with_each(chosen: Sequence[int], atoms: int) -> Tensor:
     return torch.cat([torch.tensor(chosen).long().expand(atoms, -1), torch.arange(atoms)[:, None]], dim=1)
 
 
+def errors_of_last(form: QuadraticForm, first: int, weighting: Weighting) -> Tensor:
+    """Errors (S, M - K) of the first K atoms of a form and each further one."""
+    return form.errors_with_each(range(first), weighting(first + 1))[:, first:].cpu()
+
+
+def mean_with_prior(form: QuadraticForm, errors: Tensor, first: int) -> Tensor:
+    """The mean (N,) over draws of errors (S, N) of the first K atoms and each of N further ones, with the prior."""
+    sets = with_each(range(first), len(form))[first:][: errors.shape[1]]
+    return form.with_prior(errors.mean(0), sets).cpu()
+
+
 def greedy(
     form: QuadraticForm, counts: tuple[int, int], weighting: Weighting, chosen: Sequence[int] = ()
 ) -> tuple[list[int], list[float]]:

@@ -13,7 +13,7 @@ from torch.distributions import constraints
 from energycomp.components import from_quantiles
 from energycomp.errors import InputError
 from energycomp.inference import NoiseBank, Problem, QuadraticForm
-from energycomp_solvers.shared.subsets import add_each
+from energycomp_solvers.search.subsets import add_each
 
 
 @attrs.define(eq=False)
