@@ -46,11 +46,7 @@ Call = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Any]
 class Options:
     """What a network is, as `adopt` was told and a `config.json` has it.
 
-    Args:
-        process: as it was given, see `Process.of`.
-        kind: of its conditions: labels of "classes", numbers that are "values" or "rows", or "none".
-        null: the label, or row of numbers, that stands for no condition; None where there is none.
-        registered: the name and the arguments of a registered network, so that it can be saved; None for none.
+    `kind` is that of its conditions: labels of "classes", numbers that are "values" or "rows", or "none".
     """
 
     process: Any
@@ -79,11 +75,8 @@ class Options:
 class Adopted(nn.Module):
     """The network behind an adapter: it is given its own noised data, time and conditions. See `adopt`.
 
-    All but the network computes in float32, or in float64 for a network in float64.
-
-    Args:
-        call: how the network is called; None for net(x, t, condition), or net(x, t) of one that takes no more.
-        own: whether it is called, or given conditions, in a way that no `config.json` can say.
+    All but the network computes in float32, or in float64 for a network in float64. A network with `own` is called, or
+    given conditions, in a way that no `config.json` can say.
     """
 
     casts_samples = True
@@ -229,11 +222,7 @@ def embedding_sizes(network: nn.Module) -> set[int]:
 
 
 def prediction_in(out: Any) -> Any:
-    """The prediction in what a network gives: an output of diffusers, a tuple that begins with it, or it alone.
-
-    >>> prediction_in((1.0, 2.0)), prediction_in({"sample": 1.0}), prediction_in(1.0)
-    (1.0, 1.0, 1.0)
-    """
+    """The prediction in what a network gives: an output of diffusers, a tuple that begins with it, or it alone."""
     if isinstance(out, Mapping):
         return out["sample"]
     return out[0] if isinstance(out, tuple) else out

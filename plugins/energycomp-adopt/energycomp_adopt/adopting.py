@@ -49,8 +49,7 @@ def adopt(
     """A network that was trained elsewhere, as a model.
 
     Whatever its schedule, its samples are those of the library, so that it composes with other models, by `match_snr`
-    where their noise differs. Whether what is said of the network is true, `check_adoption` finds out from
-    samples; nothing else does.
+    where their noise differs. `check_adoption` finds out from samples whether what is said of the network is true.
 
     Args:
         network: in any mode; it is set to eval mode.
@@ -60,9 +59,7 @@ def adopt(
         conditioner: of your own, or the name of a registered one, whose rows (R, L, D) the network is given; without
             any of the three it has no condition, and one component.
         null: the label, or row of numbers, that was trained as unconditional; None where there is none: `&`, `~` and
-            guidance are then refused, and components are averaged; `sampler="mixture"` samples `a | b`. No u is made
-            of the labels: it is the mean of their predictions by the posterior of the labels at each noised sample,
-            which predictions of noise alone do not give.
+            guidance are then refused, and components are averaged; `sampler="mixture"` samples `a | b`.
         predicts: eps, x0, v, the velocity of a flow, a score, or the raw output of a network under the preconditioning
             of EDM (Karras et al., 2022).
         process: "linear", "scaled linear", "stable diffusion" or "cosine" betas of 1000 timesteps, or a table (T,),
@@ -79,8 +76,7 @@ def adopt(
         processor: for data that are no images, such as a `NumberProcessor`.
         weights: of the network, a safetensors file or a folder of them; it keeps its own when left out.
         defaults: of `Defaults`, such as `counts=(0, 2)`. The scheduler is DDPM, which clips to the data range, and that
-            of Euler without bounds, from which DDIM lets predictions of noise stray; `NumberProcessor.fit` has bounds.
-            It takes 200 steps: fewer make samples narrower than the data.
+            of Euler without bounds. It takes 200 steps: fewer make samples narrower than the data.
 
     Raises:
         InputError: options that contradict each other, or weights that need pickle, with how to convert them.
@@ -215,7 +211,6 @@ def _conditioner(
 
 
 def usual_clock(predicts: Predicts, process: Process) -> Clock:
-    """What a network is told where nothing else is said."""
     if predicts == "edm":
         return "log sigma / 4"
     if process.is_flow:

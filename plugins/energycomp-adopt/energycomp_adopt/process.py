@@ -103,11 +103,7 @@ CLOCKS: dict[str, Callable[[Process, Tensor, Tensor], Tensor]] = {
 
 
 def shortly(given: Any) -> str:
-    """What was given, for a message: many numbers by how many they are, and their ends.
-
-    >>> shortly("linear"), shortly([0.0001, 0.01, 0.02]), shortly({"betas": torch.linspace(1e-4, 0.02, 1000)})
-    ("'linear'", '[0.0001, 0.01, 0.02]', 'betas: 1000 numbers from 0.0001 to 0.02')
-    """
+    """What was given, for a message: many numbers by how many they are, and their ends."""
     if isinstance(given, Mapping):
         return ", ".join(f"{name}: {shortly(table)}" for name, table in given.items())
     numbers = as_json(given)
@@ -117,11 +113,7 @@ def shortly(given: Any) -> str:
 
 
 def as_json(given: Any) -> Any:
-    """A process, or a row of numbers, as a `config.json` has it.
-
-    >>> as_json({"betas": torch.tensor([0.5, 0.25])}), as_json((0.01, 50.0))
-    ({'betas': [0.5, 0.25]}, (0.01, 50.0))
-    """
+    """A process, or a row of numbers, as a `config.json` has it."""
     if isinstance(given, Mapping):
         return {name: as_json(table) for name, table in given.items()}
     return given.tolist() if isinstance(given, Tensor | np.ndarray) else given

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
+from energycomp.plugins import PluginInfo, listing
 from energycomp_cli.options import AsJson
 from energycomp_cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from rich.text import Text
-
-    from energycomp.plugins import PluginInfo
 
 BESIDE = ("typer", "transformers", "accelerate", "torchmetrics")  # of the plugins
 
@@ -29,10 +31,6 @@ def plugins(as_json: AsJson = False) -> None:
     A plugin that fails is listed with the reason, and the others still work. To switch one off, set
     ENERGYCOMP_DISABLE_PLUGINS=NAME. `energycomp check NAME`, of the package energycomp-lab, checks one.
     """
-    import attrs
-
-    from energycomp.plugins import listing
-
     infos = listing(load=True)
     if as_json:
         print_json([attrs.asdict(info) for info in infos])
@@ -60,10 +58,6 @@ def env(as_json: AsJson = False) -> None:
     energycomp env --json
     ```
     """
-    import platform
-
-    from energycomp.plugins import listing
-
     needed = [re.split("[^A-Za-z0-9_-]", line)[0] for line in requires("energycomp") or [] if "extra ==" not in line]
     report = {
         "python": platform.python_version(),

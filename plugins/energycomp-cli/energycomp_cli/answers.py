@@ -24,43 +24,28 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Answer:
-    """The answer for an image before it is given: all that a process needs to give it.
-
-    Args:
-        item: the image.
-        head: what the record begins with: what identifies the image, and what the answer depends on besides.
-        name: of its files; "" where none are written.
-        known: the record of an earlier run; None where the image is to be read.
-        index: its place among others.
-    """
+    """The answer for an image before it is given: all that a process needs to give it."""
 
     item: Item
-    head: dict[str, Any]
-    name: str = ""
-    known: dict[str, Any] | None = None
-    index: int = 0
+    head: dict[str, Any]  # what the record begins with: what identifies the answer
+    name: str = ""  # of its files, where some are written
+    known: dict[str, Any] | None = None  # the record of an earlier run; None where the image is to be read
+    index: int = 0  # its place among others
 
     def __str__(self) -> str:
         return str(self.item)
 
 
 def identify(item: Item, settings: dict[str, Any]) -> dict[str, Any]:
-    """What a record begins with: where the image is, its content, and what the answer depends on besides.
-
-    Raises:
-        InputError: the image cannot be read.
-    """
+    """What a record begins with: where the image is, its content, and what the answer depends on besides."""
     return {"image": item.key, "sha256": item.sha256, "settings": settings}
 
 
 class Answers:
     """The answers in files: one line per image and settings, of which the last one counts.
 
-    The lines stay on disk; a temporary database says where.
-
-    Args:
-        settings: what the answers depend on, as JSON.
-        files: with answers; new ones are appended to `file`. Without any nothing is known, and nothing is kept.
+    The lines stay on disk; a temporary database says where. New ones are appended to `file`. Without files nothing is
+    known, and nothing is kept.
 
     Raises:
         InputError: a file holds answers under other settings.
@@ -90,10 +75,7 @@ class Answers:
                 yield _digest(record), number, place
 
     def of(self, item: Item, *, named: bool = False, index: int = 0) -> Answer:
-        """The answer for an image, with what is known of it.
-
-        Args:
-            named: whether files are written for it.
+        """The answer for an image, with what is known of it, and with a name for its files if some are written.
 
         Raises:
             InputError: the image cannot be read.
@@ -144,7 +126,6 @@ def answers_in(lines: Path, settings: dict[str, Any], own: Path | None = None) -
 
     Args:
         lines: the file of a process that reads everything; its folder is made where it is missing.
-        settings: what the answers depend on, as JSON.
         own: the file of a shard.
 
     Raises:

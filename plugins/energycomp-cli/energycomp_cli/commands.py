@@ -13,13 +13,14 @@ import sys
 import threading
 from collections.abc import Callable
 from inspect import signature
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from energycomp import __version__
 from energycomp.errors import EnergycompError, NotFoundError, OutOfDistributionError, plain_warnings
+from energycomp.plugins import find, names, not_found
 from energycomp_cli.about import env, plugins
 from energycomp_cli.decompose import decompose, recombine
 from energycomp_cli.explain import explain
@@ -29,9 +30,6 @@ from energycomp_cli.options import Run, check_source, shared_options
 from energycomp_cli.rank import rank
 from energycomp_cli.report import UNKNOWN_IMAGES
 from energycomp_cli.sample import sample
-
-if TYPE_CHECKING:
-    from energycomp.plugins import Kind
 
 LISTS = ("list", "ls", "models", "solvers", "samplers")  # what people try for `plugins`
 WRITERS = "{writers}"  # in the help of an option: the registered names
@@ -45,14 +43,14 @@ class _Quiet:
         return text
 
     def get_params(self, ctx: Any) -> list[Any]:
-        found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
-        for parameter in found:
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in parameters:
             if isinstance(parameter, TyperOption) and parameter.is_flag and parameter.metavar is None:
                 parameter.metavar = ""
             text = getattr(parameter, "help", None) or ""
             if WRITERS in text:
-                parameter.help = text.replace(WRITERS, ", ".join(_registered("writers")))
-        return found
+                parameter.help = text.replace(WRITERS, ", ".join(names("writers")))
+        return parameters
 
 
 class Command(_Quiet, TyperCommand):
@@ -97,10 +95,10 @@ class _Commands(_Quiet, TyperGroup):
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), *(name for name in _registered("commands") if name not in self.commands)]
+        return [*super().list_commands(ctx), *(name for name in names("commands") if name not in self.commands)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name in self.commands or cmd_name not in _registered("commands"):
+        if cmd_name in self.commands or cmd_name not in names("commands"):
             return super().get_command(ctx, cmd_name)
         try:
             command = _plugin_command(cmd_name)
@@ -113,31 +111,21 @@ class _Commands(_Quiet, TyperGroup):
         name = args[0] if args else "-"
         if name in self.commands or name.startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
-        if name not in _registered("commands"):
-            from energycomp.plugins import not_found
-
+        if name not in names("commands"):
             if name in LISTS:
                 raise NotFoundError(f"No command is named {name!r}. `energycomp plugins` lists models and all else.")
             raise not_found("commands", name, self.list_commands(ctx))
         return name, _plugin_command(name), args[1:]
 
 
-def _registered(kind: Kind) -> tuple[str, ...]:
-    from energycomp.plugins import names
-
-    return names(kind)
-
-
 def _plugin_command(name: str) -> Any:
     """The command of a plugin. Its factory gives a function with Typer annotations, or a Typer app of several."""
-    from energycomp.plugins import find
-
-    made = find("commands", name)()
-    if not isinstance(made, typer.Typer):
-        function = made
-        made = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-        made.command(name, cls=_class_of(function))(function)
-    return typer.main.get_command(made)
+    command = find("commands", name)()
+    if isinstance(command, typer.Typer):
+        return typer.main.get_command(command)
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+    alone.command(name, cls=_class_of(command))(command)
+    return typer.main.get_command(alone)
 
 
 app = typer.Typer(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from energycomp.errors import InputError
+from energycomp.plugins import names
 from energycomp.progress import working
 from energycomp_cli.files import check_png
 from energycomp_cli.items import read_image
@@ -157,8 +158,6 @@ def _warn(path: Path, explained: float | None, model: Model) -> None:
 
 def _recipe(model: Model) -> str:
     """The recipe that trains such models: the longest registered name that the model's name starts with."""
-    from energycomp.plugins import names
-
     return max((name for name in names("recipes") if model.name.startswith(name)), key=len, default="RECIPE")
 
 

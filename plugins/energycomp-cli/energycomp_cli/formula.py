@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 import typer
 
 from energycomp.errors import InputError
+from energycomp.plugins import names
 from energycomp_cli.options import AsJson
 from energycomp_cli.output import print_json, print_table
 from energycomp_cli.reader import model_fingerprint
@@ -83,7 +84,6 @@ def made_by(
 def _named(source: str, model: Model) -> dict[str, str]:
     """A model by its registered name or hub id, or by the name and the fingerprint of its folder."""
     from energycomp.models import is_folder
-    from energycomp.plugins import names
 
     if source in names("models") or not is_folder(source):
         return {"model": source}

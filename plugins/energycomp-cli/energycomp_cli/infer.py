@@ -139,7 +139,7 @@ def infer(
 
 
 def _check_options(files: Mapping[Path, Path], out: Path | None, *, redraw: bool) -> None:
-    """Raises `InputError` for options that do not fit the files, before the model is loaded."""
+    """Refuses options that do not fit the files, before the model is loaded."""
     if out is not None and (out.resolve() in files or any(path.parent == out.resolve() for path in files)):
         raise InputError(f"got -o {out}, which holds images that are to be read; expected another folder or file")
     if redraw and any(path.suffix.lower() in TABLES for path in files):

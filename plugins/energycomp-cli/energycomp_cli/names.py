@@ -19,10 +19,6 @@ REDRAWN = "-redrawn"  # ends the name of the file of an image beside samples of 
 class Names:
     """Names for the files of images in a folder: with a number where another image has the name.
 
-    Args:
-        file: of the answers.
-        settings: under which the images are read; answers in the file under others are refused by `see`.
-
     >>> names = Names(Path("results.jsonl"), {})
     >>> names.see({"image": "/elsewhere/one.png", "name": "one"})
     >>> names.stem_of(Path("/here/one.png")), names.stem_of(Path("/here/two.png")), names.stem_of(Path("/here/one.png"))
@@ -35,7 +31,7 @@ class Names:
         self._settings = json.loads(json.dumps(settings))
 
     def see(self, record: dict[str, Any]) -> None:
-        """The name of a record is taken by its image, or by its table if it is a row."""
+        """Gives the name of a record to its image, or to its table if it is a row; refuses one under other settings."""
         kept = record.get("settings", self._settings)
         own = self._settings
         if kept != own:

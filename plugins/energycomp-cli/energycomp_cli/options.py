@@ -13,6 +13,7 @@ import attrs
 import typer
 
 from energycomp.errors import InputError
+from energycomp.plugins import find, names
 from energycomp.progress import working
 
 if TYPE_CHECKING:
@@ -30,22 +31,13 @@ def registered(kind: Kind) -> Callable[[str], list[str]]:
     """The registered names of a kind, such as "models", for the completion of a shell."""
 
     def complete(incomplete: str) -> list[str]:
-        from energycomp.plugins import names
-
         return [name for name in names(kind) if name.startswith(incomplete)]
 
     return complete
 
 
 def check_source(source: str) -> None:
-    """Raises `NotFoundError` for a name that is no registered model, no folder and no hub id. Imports no torch.
-
-    >>> check_source("clever")
-    Traceback (most recent call last):
-    energycomp.errors.NotFoundError: No model is named 'clever'. Did you mean 'clevr'? ...
-    """
-    from energycomp.plugins import find
-
+    """Raises `NotFoundError` for a name that is no registered model, no folder and no hub id. Imports no torch."""
     path = Path(source)
     if "/" not in source and not path.suffix and not path.is_absolute() and not _is_folder(path):
         find("models", source)

@@ -11,6 +11,7 @@ import attrs
 import typer
 
 from energycomp.errors import InputError, OutOfDistributionError
+from energycomp.plugins import find
 from energycomp_cli.answers import Answer, Answers, answers_in
 from energycomp_cli.lines import append_line
 from energycomp_cli.names import redrawn_file
@@ -54,8 +55,6 @@ class ImageReader:
 
     def load(self) -> Model:
         """The model; `NotFoundError` where there is none, or no solver of its name."""
-        from energycomp.plugins import find
-
         if self.solver is not None:
             find("solvers", self.solver)
         model: Model = load_model(self.source, self.device, self.options, searchable=True)

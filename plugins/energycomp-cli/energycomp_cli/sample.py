@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from energycomp.errors import InputError
+from energycomp.plugins import find, names, not_found
 from energycomp_cli.files import check_folder, check_png
 from energycomp_cli.formula import NoMetadata, formula_of
 from energycomp_cli.options import MODELS_OWN, SHOWN, ModelName, Not, Raw, Run, Steps, loading, registered
@@ -200,7 +201,6 @@ def _compositions(texts: list[str]) -> list[list[str]]:
 
 def _options(sampler: str | None, guidance: str | None) -> dict[str, Any]:
     """The sampler or scheduler, the guidance and its scale, as keywords of `Composer.sample`."""
-    from energycomp.plugins import find, names, not_found
     from energycomp.sampling import check_sampled, compatible_schedulers
 
     options: dict[str, Any] = {}

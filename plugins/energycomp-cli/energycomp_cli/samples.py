@@ -9,6 +9,7 @@ import attrs
 import typer
 
 from energycomp.errors import InputError
+from energycomp.plugins import find
 from energycomp_cli.output import ranking_record, wrong_components
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ FORECASTER = "smc"
 
 def forecast_samples(composers: list[Composer], sampler: str | None, seed: int) -> tuple[dict[str, Any], list[str]]:
     """What a sampler says of compositions before they are sampled, as JSON and as lines."""
-    from energycomp.plugins import find
     from energycomp.sampling import Forecasts
 
     name = sampler or FORECASTER

@@ -94,39 +94,44 @@ class Output:
         if self.writer is None:
             yield None
         elif self.table is None:
-            with _opened(self.writer, sys.stdout.buffer) as write:
-                yield _over_bar(write)
+            with _open_writer(self.writer, sys.stdout.buffer) as write:
+
+                def write_over_bar(record: Mapping[str, Any]) -> None:
+                    with over_bar():
+                        sys.stdout.flush()
+                        write(record)
+                        sys.stdout.buffer.flush()
+
+                yield write_over_bar
         else:
             make_folder(self.table.parent, "-o")
-            with (
-                atomic_file(self.table) as temporary,
-                temporary.open("wb") as file,
-                _opened(self.writer, file) as write,
-            ):
-                yield write
+            with ExitStack() as stack:
+                temporary = stack.enter_context(atomic_file(self.table))
+                file = stack.enter_context(temporary.open("wb"))
+                yield stack.enter_context(_open_writer(self.writer, file))
 
     def __str__(self) -> str:
         return str(self.folder or self.table or self.lines)
 
 
 @contextmanager
-def _opened(name: str, file: BinaryIO) -> Iterator[Write]:
+def _open_writer(name: str, file: BinaryIO) -> Iterator[Write]:
     """A writer of a file. Its errors name it; those of the block, such as Ctrl-C, reach it, so that it can stop."""
     with ExitStack() as stack:
-        with _named(name):
+        with _naming(name):
             write = stack.enter_context(find("writers", name)(file))
 
-        def guarded(record: Mapping[str, Any]) -> None:
-            with _named(name):
+        def write_or_blame(record: Mapping[str, Any]) -> None:
+            with _naming(name):
                 write(record)
 
-        yield guarded
-        with _named(name):
+        yield write_or_blame
+        with _naming(name):
             stack.pop_all().close()
 
 
 @contextmanager
-def _named(name: str) -> Iterator[None]:
+def _naming(name: str) -> Iterator[None]:
     """Turns an unforeseen error of a writer into one that names it."""
     try:
         yield
@@ -137,15 +142,3 @@ def _named(name: str) -> Iterator[None]:
             f"Got {type(error).__name__} from the writer {name!r}: {error}. Expected it to write every record. Report "
             "it to its authors, whom `energycomp plugins` lists, or choose another --format."
         ) from error
-
-
-def _over_bar(write: Write) -> Write:
-    """Writes to a terminal that also shows a bar of progress."""
-
-    def written(record: Mapping[str, Any]) -> None:
-        with over_bar():
-            sys.stdout.flush()
-            write(record)
-            sys.stdout.buffer.flush()
-
-    return written

@@ -65,7 +65,7 @@ def test_plugins_table_shows_failures_conflicts_and_what_is_off(monkeypatch: pyt
         plugins.PluginInfo("bad", "dist-b", "2.0", error="ImportError: no [gpu]"),
         plugins.PluginInfo("idle", "dist-c", "3.0", off="ENERGYCOMP_PLUGINS"),
     )
-    monkeypatch.setattr(plugins, "listing", lambda *, load: infos if load else ())
+    monkeypatch.setattr("energycomp_cli.about.listing", lambda *, load: infos if load else ())
     result = runner.invoke(cli.app, ["plugins"])
     assert result.exit_code == 0
     said = (

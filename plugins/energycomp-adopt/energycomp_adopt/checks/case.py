@@ -26,11 +26,7 @@ Verdict = Literal["ok", "wrong", "unsure", "note"]
 
 @attrs.frozen
 class Finding:
-    """A line of a table: what was measured, what is expected, and the verdict: "ok", "wrong", "unsure" or "note".
-
-    >>> Finding("value range", "0 to 1", "-1 to 1", "wrong", "scale the images").verdict
-    'wrong'
-    """
+    """A line of a table: what was measured, what is expected, the verdict, and what to change."""
 
     what: str
     measured: str
@@ -41,11 +37,7 @@ class Finding:
 
 @attrs.frozen(eq=False)
 class Noised:
-    """Clean samples (R, ...), and the noise that is added at signal-to-noise ratios (R,).
-
-    Args:
-        index: of each among the samples that were given, (R,).
-    """
+    """Clean samples (R, ...), their index (R,) among all, and noise that is added at signal-to-noise ratios (R,)."""
 
     index: Tensor
     clean: Tensor
@@ -70,14 +62,7 @@ class Noised:
 
 @attrs.define(eq=False)
 class Case:
-    """What is checked.
-
-    Args:
-        samples: encoded ones, (N, ...).
-        values: of each, (N, *V); None where they are not known.
-        evaluations: of the network, about.
-        generator: of all noise.
-        calls: of the network.
+    """What is checked: encoded samples (N, ...) with their values (N, *V), where they are known.
 
     Attributes:
         rows: of most checks, (L n): all samples in turn, the same ones with the same noise at each of `LEVELS`.

@@ -68,7 +68,7 @@ class Adoption:
     Args:
         findings: one for each thing that was checked.
         near_miss: the option that explains the samples better, with which nothing else is wrong; None where none does,
-            or where several do that the samples cannot tell apart: the findings name these.
+            or where several do, which the findings name.
         model: what was checked, or the near miss of another option, with the timesteps, draws and beta that are
             proposed for reading.
         evaluations: of the network, which the check cost.

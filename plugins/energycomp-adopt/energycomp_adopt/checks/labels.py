@@ -89,11 +89,7 @@ def predict_under(model: Model, noised: Noised, conditions: Condition, R: int) -
 
 
 def tabulate(case: Case, n: int, among: Tensor | None = None) -> Table:
-    """Errors at the levels `SCREEN` of n samples, one of each value in turn.
-
-    Args:
-        among: the only labels whose samples are taken.
-    """
+    """Errors at the levels `SCREEN` of n samples, one of each value in turn; with `among` of these labels alone."""
     values: Tensor = case.values  # type: ignore[assignment] # it is called where they are known
     order = alternate(values)
     order = order if among is None else order[torch.isin(values[order], among)]
@@ -159,8 +155,8 @@ def measure_table(case: Case) -> Table | None:
         return None
     count = min(case.label_count, COLUMNS) or 5
     n = max(count, case.evaluations // 60, min(case.evaluations // 10, 400 // case.numbers))
-    found = tabulate(case, n)
-    return found if found.ignored or found.certainty > LABELLED else tabulate(case, 3 * n)  # too few samples?
+    table = tabulate(case, n)
+    return table if table.ignored or table.certainty > LABELLED else tabulate(case, 3 * n)  # too few samples?
 
 
 def find_doubtful(known: Table) -> Tensor:
@@ -174,9 +170,7 @@ def find_doubtful(known: Table) -> Tensor:
 
 
 def propose_orders(case: Case) -> list[Tensor]:
-    """Other labels of the network for the classes, each (C,): exchanges that may explain the samples better, each by
-    itself, and all labels moved by one.
-    """
+    """Other labels of the network for the classes, each (C,): exchanges one by one, and all labels moved by one."""
     known = measure_table(case)
     classes = case.classes
     if known is None or classes is None or not len(wrong := find_doubtful(known)):
@@ -261,9 +255,8 @@ def check_null(case: Case) -> Finding | None:
         return Finding("null", f"None; label {label} has {share:.2f} of the error of a mean", "", "note", change)
     if case.classes is not None and bool((case.values == null).any()):
         return Finding("null", f"label {null}, which samples have", "no class", "wrong", f"null={spare}")
+    measured = f"{own:.2f} of the error of the mean of all labels"
     expected = f"below {SHARE}; a label like others has 2"
-    good = own < SHARE
-    return Finding(
-        "null", f"{own:.2f} of the error of the mean of all labels", expected, "ok" if good else "wrong",
-        "" if good else f"null={spare}",
-    )  # fmt: skip
+    if own < SHARE:
+        return Finding("null", measured, expected, "ok")
+    return Finding("null", measured, expected, "wrong", f"null={spare}")

@@ -68,10 +68,6 @@ class NearMiss:
         change: what to give to `adopt` in place of it, or what is to be changed beside.
         labels: the network's label of each class, (C,), if it is these that differ.
         changed: samples as they should be, if it is these that differ.
-
-    >>> from energycomp.testing import tiny_model
-    >>> print(NearMiss("prediction_type", "'epsilon'", "prediction_type='v_prediction'", tiny_model()))
-    prediction_type: got 'epsilon', prediction_type='v_prediction' explains the samples better
     """
 
     option: str

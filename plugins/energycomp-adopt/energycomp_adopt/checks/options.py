@@ -34,17 +34,11 @@ FAILED = 1e9  # error of an option with which the network cannot be called
 
 @attrs.frozen(eq=False)
 class Others:
-    """What other options do.
+    """What other options do."""
 
-    Args:
-        tried: whether any were: not where something else must be right first.
-        better: those that lower the errors, the best first.
-        cures: the first of them with which nothing is wrong, and others that cannot be told from it.
-    """
-
-    tried: bool
-    better: tuple[NearMiss, ...] = ()
-    cures: tuple[NearMiss, ...] = ()
+    tried: bool  # not where something else must be right first
+    better: tuple[NearMiss, ...] = ()  # those that lower the errors, the best first
+    cures: tuple[NearMiss, ...] = ()  # the first with which nothing is wrong, and others that cannot be told from it
 
     @property
     def cure(self) -> NearMiss | None:
@@ -109,9 +103,7 @@ def _forgiven(case: Case, other: NearMiss, rows: Tensor) -> Tensor:
 def _compare(errors: Tensor, base: Tensor, index: Tensor, general: float = GENERAL) -> tuple[float, bool]:
     """log of the ratio of mean errors (L, M), averaged over levels, and whether they are surely lower.
 
-    Args:
-        index: of the sample of each row, (L M,).
-        general: standard errors by which samples these are.
+    `index` (L M,) is the sample of each row, and `general` the standard errors by which samples these are.
     """
     level = base.mean(1, keepdim=True)
     lower = float((errors.mean(1) / level[:, 0]).log().mean())

@@ -19,19 +19,13 @@ SURE = 3.0  # standard errors beyond that
 
 @attrs.frozen(eq=False)
 class Regression:
-    """At each of `LEVELS`, (L,): of all coordinates of all rows.
+    """At each of `LEVELS`, (L,): of all coordinates of all rows."""
 
-    Args:
-        slope, stderr: of the noise on the prediction, and its standard error.
-        explained, linear: of the prediction, and of a linear predictor.
-        worse: by how much more than the limits a linear predictor explains, above 0 where that is sure.
-    """
-
-    slope: Tensor
-    stderr: Tensor
-    explained: Tensor
-    linear: Tensor
-    worse: Tensor
+    slope: Tensor  # of the noise on the prediction
+    stderr: Tensor  # of the slope
+    explained: Tensor  # by the prediction
+    linear: Tensor  # what a linear predictor explains
+    worse: Tensor  # by how much more than the limits that is, above 0 where it is sure
 
     @property
     def straight(self) -> bool:

@@ -25,23 +25,14 @@ SURE = 4.0  # standard errors beyond that
 
 @attrs.frozen
 class Likeness:
-    """How samples that were drawn compare with the data.
+    """How samples that were drawn compare with the data."""
 
-    Args:
-        error: what the sampler raised, otherwise "".
-        beyond: the greatest number, in ranges of the data.
-        near: the distance to the nearest of `NEAREST` of the data, in distances between these.
-        off: |difference of the means|^2 as a share of the variance, less what is chance.
-        spread: the ratio of standard deviations.
-        limits: of `off`, and the least and greatest logarithm of `spread`.
-    """
-
-    error: str = ""
-    beyond: float = math.inf
-    near: float = math.inf
-    off: float = math.inf
-    spread: float = math.inf
-    limits: tuple[float, float, float] = (OFF, NARROW, WIDE)
+    error: str = ""  # that the sampler raised
+    beyond: float = math.inf  # the greatest number, in ranges of the data
+    near: float = math.inf  # the distance to the nearest of `NEAREST` of the data, in distances between these
+    off: float = math.inf  # |difference of the means|^2 as a share of the variance, less what is chance
+    spread: float = math.inf  # the ratio of standard deviations
+    limits: tuple[float, float, float] = (OFF, NARROW, WIDE)  # of `off`, and of the logarithm of `spread`
 
     @property
     def stays(self) -> bool:

@@ -29,15 +29,10 @@ WRONG = 2.33  # standard deviations of a normal distribution that 1 % are beyond
 
 @attrs.frozen(eq=False)
 class Window:
-    """How labels are read best.
+    """How labels are read best."""
 
-    Args:
-        defaults: `timesteps`, `draws` and, of classes, `beta`.
-        reason: why the timesteps are these.
-    """
-
-    defaults: dict[str, Any]
-    reason: str
+    defaults: dict[str, Any]  # `timesteps`, `draws` and, of classes, `beta`
+    reason: str  # why the timesteps are these
 
 
 def _closest(case: Case, index: Tensor) -> Tensor:
