@@ -139,7 +139,7 @@ def form_of(model: Model, example: Any, seed: int) -> tuple[Any, Any, Tensor, li
 def table(model: Model, example: Any, seed: int) -> tuple[tuple[Any, ...], float]:
     """The energies of all answers to an image, its slots, and its true values; and the fit of the best answer."""
     problem, form, _, slots = form_of(model, example, seed)
-    errors = all_errors(form, slots, problem.weighting(len(slots)))
+    errors = all_errors(form, slots)
     true = [int(value) for value in true_values(example, model.conditioner)]
     return (problem.energies(errors), slots, true), 1.0 - float(errors.min() / form.c.mean())
 
@@ -151,7 +151,7 @@ def sets(model: Model, example: Any, seed: int) -> tuple[tuple[Any, ...], float]
     least = math.inf
     for count in range(problem.counts[0], problem.counts[1] + 1):
         chosen = torch.tensor(list(configurations(problem, slots, count)), dtype=torch.long).view(-1, count)
-        errors = form.mean().errors_of_each(chosen, problem.weighting(count))[0]
+        errors = form.mean().errors_of_each(chosen)[0]
         seen.append((chosen, problem.energies(errors)))
         least = min(least, float(errors.min()))
     true = true_values(example, model.conditioner).tolist()

@@ -31,7 +31,7 @@ from energycomp.inference.problem import (
     Problem as Problem,
     make_problem as make_problem,
 )
-from energycomp.inference.quadratic import QuadraticForm as QuadraticForm
+from energycomp.inference.quadratic import QuadraticForm as QuadraticForm, with_each as with_each
 from energycomp.inference.ranking import Ranking as Ranking, rank as rank
 from energycomp.inference.read import OutOfDistributionWarning as OutOfDistributionWarning, read_image as read_image
 from energycomp.inference.refine import refine_numbers as refine_numbers

@@ -197,7 +197,7 @@ class _Sweep:
                 # The error of each word in question on these draws, the other objects as they are now.
                 own = (objects == k).nonzero()[:, 0]
                 sets = [[*chosen[:k], option, *chosen[k + 1 :]] for option in (count + own).tolist()]
-                found = form.mean_errors(sets, self.problem.weighting(count)).cpu()
+                found = form.mean_objectives(sets).cpu()
                 # A word that is out of the question stays as far behind the best one as it was.
                 best = int(prior[k, codes[own]].argmin())
                 new = prior[k] - prior[k, codes[own[best]]] + found[best]

@@ -327,11 +327,11 @@ class Problem:
         with count_rows(self._predicted.spent), torch.no_grad():
             condition = self._conditioner(atoms.to(self.device))
             form = quadratic_form(self._denoiser, self.observation, bank, condition, shared, null)
-        # The form knows the prior of its subsets
-        if self._prior is None:
-            return form
-        values = self._whole(atoms.to(self.device))
-        return attrs.evolve(form, prior=PriorOfAtoms(self._prior, values, self.add_energies))
+        # The form knows the rule, and the prior of its subsets
+        prior = None
+        if self._prior is not None:
+            prior = PriorOfAtoms(self._prior, self._whole(atoms.to(self.device)), self.add_energies)
+        return attrs.evolve(form, prior=prior, weighting=self.weighting)
 
     @property
     def has_empty(self) -> bool:

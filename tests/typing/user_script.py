@@ -46,7 +46,7 @@ class First:
         if values is None:
             raise InputError("got continuous slots; expected listed values; choose another solver")
         form = problem.quadratic(values, bank)
-        errors: Tensor = form.errors([0], problem.weighting(1))
+        errors: Tensor = form.errors([0])
         left: Tensor = form.target - form.atoms.sum(1)
         assert left.ndim == 2
         return Solution(values[:1], 1, float(errors.mean()), float(errors.std()), problem.rows)

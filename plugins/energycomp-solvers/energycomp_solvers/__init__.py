@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from energycomp_solvers.enumerate import Enumerate as Enumerate
     from energycomp_solvers.pursuit import Pursuit as Pursuit
     from energycomp_solvers.relaxed import Relaxed as Relaxed
+    from energycomp_solvers.search.options import SearchOptions as SearchOptions
     from energycomp_solvers.sgd import SGD as SGD
     from energycomp_solvers.weights import Weights as Weights
 

@@ -12,11 +12,10 @@ import attrs
 import torch
 
 from energycomp.fields import whole
-from energycomp.inference import Problem, QuadraticForm, Solution
+from energycomp.inference import Problem, QuadraticForm, Solution, with_each
 from energycomp.seeds import as_generator
 from energycomp_solvers.search.ranked import ALTERNATIVES, compare_ranked
-from energycomp_solvers.search.subsets import subset_errors, with_each
-from energycomp_solvers.shared.listed import dictionary
+from energycomp_solvers.shared.answers import dictionary
 
 Ranked = list[tuple[float, tuple[int, ...]]]  # mean error and atoms of partial answers
 
@@ -53,7 +52,7 @@ class Beam:
         draws = self.draws or problem.default_draws
         # One quadratic form of all values
         form = problem.quadratic(atoms, problem.draw(draws, generator)).without_atoms().mean()
-        beams: Ranked = [(float(subset_errors(form, [], problem.weighting)), ())]
+        beams: Ranked = [(float(form.objective([])), ())]
         ranked: Ranked = []
         for count in range(problem.counts[1] + 1):
             # Extend every answer by one value, and keep the best `width`
@@ -71,7 +70,7 @@ def _extend(problem: Problem, beams: Ranked, slot: Sequence[int], form: Quadrati
     best: dict[tuple[int, ...], tuple[float, tuple[int, ...]]] = {}
     for _, beam in beams:
         # Score: the error with every atom more, from the quadratic form
-        extended = form.errors_with_each(beam, problem.weighting(len(beam) + 1))[0]
+        extended = form.errors_with_each(beam)[0]
         errors = form.with_prior(extended, with_each(beam, len(form))).tolist()
         # Legal atoms only; of orders of one set the first
         for atom in slot:

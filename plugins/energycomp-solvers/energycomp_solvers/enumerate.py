@@ -19,9 +19,7 @@ from energycomp.fields import number, whole
 from energycomp.inference import Problem, QuadraticForm, Solution, paired
 from energycomp.seeds import as_generator
 from energycomp_solvers.search.ranked import compare_halves, compare_ranked, ranked_solution
-from energycomp_solvers.search.subsets import subset_errors
-from energycomp_solvers.shared.answers import Answers, Ranking
-from energycomp_solvers.shared.listed import terms_of
+from energycomp_solvers.shared.answers import Answers, Ranking, terms_of
 from energycomp_solvers.shared.sequential import nominal_level, sequential_p_value
 
 LEAST = 8  # draws before an early answer, half of them to select and half to compare
@@ -114,11 +112,11 @@ class Enumerate:
             rankings = [answers.rank(half) for half in halves]
             banks = sizes[: place + 1]
             # Compare the best answer of each half on the draws of the other
-            fresh, with_prior, p_value = compare_halves(halves, [r.best for r in rankings], problem.weighting, banks)
+            fresh, with_prior, p_value = compare_halves(halves, [r.best for r in rankings], banks)
             if len(fresh) < 2 or p_value < nominal or place + 1 == len(sizes):
                 break
             # Drop the values that are beaten, so that further draws cost less
-            kept, dropped = _keep(halves, rankings, banks, problem.weighting, nominal, dropped)
+            kept, dropped = _keep(halves, rankings, banks, nominal, dropped)
             answers = answers.take(kept)
             halves = [half.take(kept) for half in halves]
         # The answer of all draws
@@ -144,7 +142,6 @@ def _keep(
     halves: Sequence[QuadraticForm],
     rankings: Sequence[Ranking],
     banks: Sequence[int],
-    weighting: Callable[[int], float],
     p_value: float,
     dropped: float,
 ) -> tuple[list[int], float]:
@@ -160,7 +157,7 @@ def _keep(
 
     # Each half compares what the other one chose
     def errors(answer: Callable[[Ranking], Sequence[int]]) -> Tensor:
-        return torch.cat([subset_errors(half, answer(ranking), weighting) for half, ranking in pairs])
+        return torch.cat([half.objective(answer(ranking)) for half, ranking in pairs])
 
     best = errors(lambda ranking: ranking.best[0][1])
     for k in posterior.argsort().tolist():

@@ -35,8 +35,8 @@ from energycomp_solvers.search.loop import search
 from energycomp_solvers.search.newton import is_apart, newton_step
 from energycomp_solvers.search.options import SearchOptions, two_numbers
 from energycomp_solvers.search.runner_up import Answer, finish, least_certain
-from energycomp_solvers.search.subsets import add_each, greedy, promising, still_falls, subset_errors, swap
-from energycomp_solvers.shared.listed import counts_without_repeats
+from energycomp_solvers.search.subsets import greedy, promising, still_falls, swap
+from energycomp_solvers.shared.answers import counts_without_repeats
 
 STAGES = ("lattice", "pursuit", "count", "polish", "search", "comparison")  # of `Solution.trace["rows"]`
 DECIDING = 0  # the seed of the draws of the search: they are the same whatever the seed of the pursuit
@@ -219,11 +219,11 @@ class Pursuit:
     def _choose(self, problem: Problem, atoms: Tensor, form: QuadraticForm) -> _Pursued:
         """Matching pursuit among given values. Costs no network evaluation."""
         # Add values one by one, each the one that lowers the error most
-        added, errors = greedy(form, problem.counts, problem.weighting)
+        added, errors = greedy(form, problem.counts)
         # Exchange each for another one, while that lowers the error
-        chosen = swap(form, added, problem.weighting)
+        chosen = swap(form, added)
         # What would be added next, which the held-out draws may want
-        extended, _ = greedy(form, (len(chosen) + self.extra,) * 2, problem.weighting, chosen)
+        extended, _ = greedy(form, (len(chosen) + self.extra,) * 2, chosen)
         return _Pursued(atoms, form, chosen, extended[len(chosen) :], errors)
 
     def _begin(self, problem: Problem, screen: Screen) -> _Pursued:
@@ -234,7 +234,7 @@ class Pursuit:
         every = range(len(values))
         reach = 0.5 / self.side
         atoms, form, chosen = newton_step(problem, quadratic, values, form, every, every, reach=reach)
-        return _Pursued(atoms, form, chosen, [], [float(subset_errors(form, chosen, problem.weighting).mean())])
+        return _Pursued(atoms, form, chosen, [], [form.mean_objective(chosen)])
 
     def _pursue(self, problem: Problem, screen: Screen) -> _Pursued:
         """Newtonized matching pursuit: each value is moved before the next one is added.
@@ -245,15 +245,14 @@ class Pursuit:
         Costs 3 rows per draw for each value and step of two numbers, and one for each further value of the lattice.
         """
         low, high = problem.counts
-        weighting = problem.weighting
         reach = 0.5 / self.side
         quadratic = partial(problem.quadratic, bank=screen.bank)
 
         # Begin with no component, and with the values of the lattice that explain most by themselves.
-        first = promising(screen.form, problem.counts, weighting, self.promising)
+        first = promising(screen.form, problem.counts, self.promising)
         atoms, form = screen.admit(first, screen.atoms[:0], None)
         orders: list[list[int]] = [[]]
-        errors = [float(subset_errors(form, [], weighting).mean())]
+        errors = [form.mean_objective([])]
 
         while len(orders) <= high + self.extra:
             # Stop where the last additions did not lower the error.
@@ -268,20 +267,20 @@ class Pursuit:
                 break
 
             # Add the value that lowers the error most.
-            added = int(add_each(form, order, weighting).argmin())
+            added = int(form.objective_with_each(order).argmin())
 
             # Exchange: a value that stood for two components becomes that of one of them.
-            order = swap(form, [*order, added], weighting, rounds=2)
+            order = swap(form, [*order, added], rounds=2)
 
             # Move what is new by Gauss-Newton steps, while these lower the error.
             places = [place for place, k in enumerate(order) if k not in orders[-1]]
             for _ in range(self.moves):
-                before = float(subset_errors(form, order, weighting).mean())
+                before = form.mean_objective(order)
                 atoms, form, order = newton_step(problem, quadratic, atoms, form, order, places, reach=reach)
-                if not still_falls(form, order, weighting, before, self.settled[0]):
+                if not still_falls(form, order, before, self.settled[0]):
                     break
             orders.append(order)
-            errors.append(float(subset_errors(form, order, weighting).mean()))
+            errors.append(form.mean_objective(order))
 
         # Choose the count of least error, of those that are asked for.
         most = len(orders) - 1
@@ -303,9 +302,9 @@ class Pursuit:
         # Newton's steps, until one gains next to nothing
         steps = self.steps if problem.prior(values[None]) is None else max(self.steps, self.prior_steps)
         for _ in range(steps):
-            before = float(subset_errors(form, chosen, problem.weighting).mean())
+            before = form.mean_objective(chosen)
             values, form, chosen = newton_step(problem, quadratic, values, form, chosen, places, reach=0.25 / self.side)
-            if not still_falls(form, chosen, problem.weighting, before, self.settled[1]):
+            if not still_falls(form, chosen, before, self.settled[1]):
                 break
         return values[chosen]
 

@@ -20,8 +20,7 @@ from energycomp.fields import number, one_of, whole
 from energycomp.inference import RULED_OUT, Problem, QuadraticForm, Solution
 from energycomp.seeds import as_generator
 from energycomp_solvers.search.ranked import ALTERNATIVES, compare_ranked
-from energycomp_solvers.search.subsets import subset_errors
-from energycomp_solvers.shared.listed import dictionary
+from energycomp_solvers.shared.answers import dictionary
 
 Mix = Literal["tokens", "predictions"]
 
@@ -85,7 +84,7 @@ class Relaxed:
         place = {atom: row for row, atom in enumerate(used)}
         scored: list[tuple[float, tuple[int, ...]]] = []
         for answer in answers:
-            errors = subset_errors(form, [place[atom] for atom in answer], problem.weighting)
+            errors = form.objective([place[atom] for atom in answer])
             scored.append((float(errors.mean()), answer))
         # Compare the best two on draws of their own
         ranked = sorted(scored)[: 1 + ALTERNATIVES]

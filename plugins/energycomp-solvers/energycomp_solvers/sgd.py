@@ -134,7 +134,7 @@ class SGD:
         if screen is None:
             values = random_starts(problem.slots[0].support, self.inits, count, problem.value_shape, generator)
         else:
-            values = residual_starts(screen.form, screen.atoms, self.inits, count, problem.weighting, generator)
+            values = residual_starts(screen.form, screen.atoms, self.inits, count, generator)
         values = values.to(problem.device)
         if problem.init is not None and len(problem.init) == count:
             values = torch.cat([problem.init[None].to(values), values[1:]])

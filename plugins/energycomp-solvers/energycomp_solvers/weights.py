@@ -15,8 +15,7 @@ from energycomp.fields import number, one_of, whole
 from energycomp.inference import Problem, QuadraticForm, Solution, nonnegative
 from energycomp.seeds import as_generator
 from energycomp_solvers.search.ranked import compare_ranked
-from energycomp_solvers.search.subsets import subset_errors
-from energycomp_solvers.shared.listed import counts_without_repeats, dictionary, terms_of
+from energycomp_solvers.shared.answers import counts_without_repeats, dictionary, terms_of
 
 
 @attrs.frozen
@@ -69,7 +68,7 @@ class Weights:
         for count in range(low if problem.has_empty else max(low, 1), high + 1):
             answers += _answers(problem, slots, weights, count)
         # Rank them by their error with the weights of the rule, and compare the best two
-        errors = [float(subset_errors(terms, answer, problem.weighting).mean()) for answer in answers]
+        errors = [terms.mean_objective(answer) for answer in answers]
         ranked = sorted(zip(errors, answers, strict=True))
         bank = problem.draw(self.fresh_draws or draws, generator)
         return compare_ranked(problem, atoms, ranked, bank, {"weights": weights.tolist()})

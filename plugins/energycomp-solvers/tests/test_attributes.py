@@ -255,7 +255,7 @@ def sure(halves: list[QuadraticForm]) -> float:
         errors = [all_errors(half, slots) for half in pair]
         least = [e.topk(2, largest=False).indices.tolist() for e in errors]
         selected = [[(0.0, unravel(index, slots)) for index in two] for two in least]
-        found.append(compare_halves(list(pair), selected, lambda _: 1.0, [len(pair[0].b)])[2] < 0.05)
+        found.append(compare_halves(list(pair), selected, [len(pair[0].b)])[2] < 0.05)
     return sum(found) / len(found)
 
 
@@ -284,7 +284,7 @@ def test_equally_good_values_are_seldom_dropped() -> None:
             )
             halves.append(QuadraticForm(b, torch.zeros(8, 6, 6, dtype=torch.float64), b.new_full((8,), 20.0)))
         rankings = [answers_of(slots).rank(half) for half in halves]
-        kept, _ = _keep(halves, rankings, [8], lambda _: 1.0, p_value, 0.0)
+        kept, _ = _keep(halves, rankings, [8], p_value, 0.0)
         assert kept[0] == 0
         beaten += 1 not in kept
         dropped += len(set(kept) - {0, 1}) < 4

@@ -158,7 +158,7 @@ def test_enumerate_reads_in_chunks_and_draws_without_changing_an_answer(monkeypa
     model = labels_model(5)
     problem = make_problem(planted(model, torch.tensor([0, 2])), model, count=2)
     whole = Enumerate(draws=12).solve(problem, generator=seeded(0))
-    monkeypatch.setattr("energycomp_solvers.shared.listed.AT_ONCE", 5)
+    monkeypatch.setattr("energycomp_solvers.shared.answers.AT_ONCE", 5)
     parts = Enumerate(draws=12).solve(problem, generator=seeded(0))
     assert torch.equal(whole.conditions, parts.conditions)
     assert parts.error == pytest.approx(whole.error)

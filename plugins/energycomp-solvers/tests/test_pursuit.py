@@ -54,8 +54,8 @@ def test_a_weak_component_has_promising_atoms_of_its_own() -> None:
     strong, weak = torch.tensor([10.0, 0.0]), torch.tensor([0.0, 1.0])
     atoms = torch.stack([strong * scale for scale in (0.9, 0.95, 1.0, 1.05)] + [weak])
     form = QuadraticForm.of(atoms[None], (strong + weak)[None])
-    assert {2, 4} <= set(promising(form, (0, 3), lambda _: 1.0, 2))
-    assert len(promising(form, (4, 4), lambda _: 1.0, 1)) >= 4
+    assert {2, 4} <= set(promising(form, (0, 3), 2))
+    assert len(promising(form, (4, 4), 1)) >= 4
 
 
 def test_held_out_draws_are_added_while_a_comparison_is_open() -> None:
@@ -123,11 +123,11 @@ def test_starts_are_where_something_is_unexplained() -> None:
     model = bumps_model()
     problem = make_problem(planted(model, APART), model)
     screen = Screen.of(problem, problem.draw(3, seeded(0))[:1], 12)
-    starts = residual_starts(screen.form, screen.atoms, 6, 3, problem.weighting, seeded(0))
+    starts = residual_starts(screen.form, screen.atoms, 6, 3, seeded(0))
     assert starts.shape == (6, 3, 2)
     assert torch.cdist(APART, starts[0]).amin(1).max() < 0.08
     assert len({tuple(sorted(map(tuple, one.tolist()))) for one in starts}) > 1
-    again = residual_starts(screen.form, screen.atoms, 6, 3, problem.weighting, seeded(0))
+    again = residual_starts(screen.form, screen.atoms, 6, 3, seeded(0))
     assert torch.equal(starts, again)
 
 

@@ -14,7 +14,6 @@ from energycomp.inference import AttributeErrors, Problem, QuadraticForm, read_a
 from energycomp_solvers.search.hypothesis import LOW_NOISE, Hypothesis
 from energycomp_solvers.search.residual import overlap
 from energycomp_solvers.search.runner_up import Rival, least_certain
-from energycomp_solvers.search.subsets import subset_errors
 from energycomp_solvers.search.swap import swap_attributes
 
 SEEDS = (1, 2)  # of the draws of the two turns: they are the same whatever the search has spent
@@ -95,9 +94,9 @@ def place_openly(hypothesis: Hypothesis, values: Tensor, is_uncertain: Tensor) -
     near = overlap(shown, shown[which], space.channels).amax(1) > space.options.beside
     moving = sorted({*which, *near.nonzero()[:, 0].tolist()})
     for _ in range(space.options.settle_steps):
-        before = float(subset_errors(form, chosen, problem.weighting).mean())
+        before = form.mean_objective(chosen)
         atoms, form, chosen = space.newton_step(atoms, form, chosen, moving)
-        after = float(subset_errors(form, chosen, problem.weighting).mean())
+        after = form.mean_objective(chosen)
         if problem.gap(after, before - after) < space.options.settled:
             break
     numbers, _ = support.split(atoms[chosen])

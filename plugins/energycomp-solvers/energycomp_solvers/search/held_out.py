@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from energycomp.inference import NoiseBank, Problem, QuadraticForm, paired
-from energycomp_solvers.search.subsets import subset_errors, swap
+from energycomp_solvers.search.subsets import swap
 
 HOPELESS = 0.95  # a test above this p-value ends, too
 EARLY = 0.05  # the share of a significance level that a test before the last bank may spend
@@ -55,7 +55,7 @@ class HeldOut:
         """The errors (S,) of a set of atoms under every draw that is in use."""
         self.evaluate(indices)
         places = [self.known.index(k) for k in indices]
-        return torch.cat([subset_errors(form, places, self.problem.weighting) for form in self._forms])
+        return torch.cat([form.objective(places) for form in self._forms])
 
     def is_better(self, indices: Sequence[int], other: Sequence[int], level: float) -> bool:
         """Whether atoms leave significantly less error than others.
@@ -85,12 +85,11 @@ class HeldOut:
             p_value: an atom stays, or is added, where the test is below this.
         """
         low, high = self.problem.counts
-        weighting = self.problem.weighting
         # Drop the component that is missed least, while that does no significant harm.
         self.evaluate(chosen)
         while len(chosen) > low:
-            fewer = [swap(form, [c for c in chosen if c != drop], weighting, rounds=2) for drop in chosen]
-            least = min(fewer, key=lambda rest: float(subset_errors(form, rest, weighting).mean()))
+            fewer = [swap(form, [c for c in chosen if c != drop], rounds=2) for drop in chosen]
+            least = min(fewer, key=form.mean_objective)
             if self.is_better(chosen, least, p_value):
                 break
             chosen = least

@@ -20,7 +20,6 @@ from energycomp.components import MixedSupport
 from energycomp.inference import AttributeErrors, NoiseBank, Problem, QuadraticForm
 from energycomp_solvers.search.newton import is_apart, newton_step
 from energycomp_solvers.search.options import SearchOptions
-from energycomp_solvers.search.subsets import subset_errors
 
 PARTS = ((6,), (1, 3), (0, 2, 4, 5, 7))  # of the selection draws, in the order of their timesteps
 LOW_NOISE = 1  # the part that locates best
@@ -157,7 +156,7 @@ class Hypothesis:
 
     def _errors(self, chosen: Sequence[int] | None, parts: int) -> list[Tensor]:
         of = self.components if chosen is None else chosen
-        return [subset_errors(form, of, self.space.problem.weighting) for form in self.forms[:parts]]
+        return [form.objective(of) for form in self.forms[:parts]]
 
     @cached_property
     def validated(self) -> QuadraticForm:
@@ -174,7 +173,7 @@ class Hypothesis:
     def validation_errors(self, chosen: Sequence[int] | None = None) -> Tensor:
         """The errors (S,) of some components, all if left out, on the validation draws."""
         of = self.components if chosen is None else list(chosen)
-        return subset_errors(self.validated, of, self.space.problem.weighting)
+        return self.validated.objective(of)
 
     def component(self, k: int) -> Candidate:
         """A component as a candidate, on all parts."""

@@ -21,7 +21,6 @@ from torch.distributions import constraints
 
 from energycomp.components import from_quantiles, to_quantiles, wide_type
 from energycomp.inference import Problem, QuadraticForm
-from energycomp_solvers.search.subsets import subset_errors
 
 STEP = 0.01
 EDGE = 1e-3
@@ -92,8 +91,8 @@ def newton_step(
     order = list(chosen)
     for new, place in enumerate(places):
         order[place] = len(atoms) + new
-    before = float(subset_errors(both, chosen, problem.weighting).mean())
-    after = float(subset_errors(both, order, problem.weighting).mean())
+    before = both.mean_objective(chosen)
+    after = both.mean_objective(order)
     return (torch.cat([atoms, values]), both, order) if after < before else (atoms, form, list(chosen))
 
 

@@ -21,7 +21,7 @@ from energycomp_solvers.search.accept import Acceptance
 from energycomp_solvers.search.hypothesis import Candidate, Hypothesis, SearchSpace
 from energycomp_solvers.search.newton import EDGE
 from energycomp_solvers.search.residual import overlap_with
-from energycomp_solvers.search.subsets import errors_of_last, mean_with_prior, subset_errors
+from energycomp_solvers.search.subsets import errors_of_last, mean_with_prior
 from energycomp_solvers.search.update import Update
 
 
@@ -198,7 +198,7 @@ def find_nearby(
     for part in (0, 1):
         own = _evaluate_but(space, part, values, old)
         form = hypothesis.forms[part].take(list(others)).append(own)
-        errors = torch.cat([errors, errors_of_last(form, len(others), space.problem.weighting)])
+        errors = torch.cat([errors, errors_of_last(form, len(others))])
         means = mean_with_prior(form, errors, len(others))
         order = means.argsort()[: space.options.nearby]
         values, errors, means = values[order], errors[:, order], means[order]
@@ -224,7 +224,7 @@ def find_halves(hypothesis: Hypothesis, others: Sequence[int], whole: Tensor) ->
         for k in range(len(steps)):
             pair = [len(others) + k, len(others) + len(steps) + k]
             chosen = [*range(len(others)), *pair]
-            means[k] += float(subset_errors(form, chosen, space.problem.weighting).sum())
+            means[k] += float(form.objective(chosen).sum())
     best = int(means.argmin())
     return [values[best], values[len(steps) + best]]
 

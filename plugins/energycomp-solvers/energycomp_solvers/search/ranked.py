@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +17,6 @@ from energycomp.inference import (
     paired,
     standard_error,
 )
-from energycomp_solvers.search.subsets import subset_errors
 
 ALTERNATIVES = 16  # that a solution keeps
 Ranked = Sequence[tuple[float, Sequence[int]]]
@@ -85,7 +84,6 @@ def ranked_solution(
 def compare_halves(
     halves: Sequence[QuadraticForm],
     ranked: Sequence[Ranked],
-    weighting: Callable[[int], float],
     banks: Sequence[int],
 ) -> tuple[list[Tensor], list[Tensor], float]:
     """Each half of the draws compares the best and the second-best answer that the other half selected.
@@ -95,7 +93,6 @@ def compare_halves(
     Args:
         halves: two.
         ranked: of each half, its best answer and its second best, where there is one.
-        weighting: of a component by the number of components.
         banks: the number of draws of each bank of a half, the same for both.
 
     Returns:
@@ -109,8 +106,8 @@ def compare_halves(
     with_prior: list[Tensor] = []
     for place in range(min(2, *map(len, ranked))):
         chosen = [(half, answers[place][1]) for half, answers in pairs]
-        fresh.append(torch.cat([half.errors(atoms, weighting(len(atoms))) for half, atoms in chosen]))
-        with_prior.append(torch.cat([subset_errors(half, atoms, weighting) for half, atoms in chosen]))
+        fresh.append(torch.cat([half.errors(atoms) for half, atoms in chosen]))
+        with_prior.append(torch.cat([half.objective(atoms) for half, atoms in chosen]))
     # Halves that do not agree decide nothing
     if len(fresh) < 2 or list(ranked[0][0][1]) != list(ranked[1][0][1]):
         return fresh, with_prior, 1.0

@@ -21,7 +21,6 @@ from energycomp.inference import (
     standard_error,
 )
 from energycomp_solvers.search.ranked import ALTERNATIVES
-from energycomp_solvers.search.subsets import subset_errors
 
 
 @attrs.frozen(eq=False)
@@ -77,7 +76,6 @@ def finish(
         spent: network evaluations before each stage of the search, of which the trace has the differences.
     """
     before = problem.rows
-    weighting = problem.weighting
     count = len(answer.values)
     chosen = list(range(count))
     atoms = torch.cat([answer.values, answer.rivals])
@@ -99,14 +97,14 @@ def finish(
     forms.append(compares)
     difference = stderr = p_value = None
     if runner_up is not None:
-        errors = subset_errors(compares, chosen, weighting)
-        others = subset_errors(compares, [used.index(k) for k in runner_up], weighting)
+        errors = compares.objective(chosen)
+        others = compares.objective([used.index(k) for k in runner_up])
         difference, stderr, p_value = paired(errors, others)
     # Error and gains of the image alone, over all draws
-    total = _errors_over(forms, chosen, problem)
+    total = _errors_over(forms, chosen)
     gain = None
     if count and (problem.has_empty or count > 1):
-        without = [_errors_over(forms, [c for c in chosen if c != k], problem).mean() for k in chosen]
+        without = [_errors_over(forms, [c for c in chosen if c != k]).mean() for k in chosen]
         gain = torch.stack(without) - total.mean()
     solution = Solution(
         conditions=answer.values,
@@ -143,9 +141,9 @@ def rank_others(
     place, which costs the penalty.
     """
     chosen = list(range(count))
-    error = float(subset_errors(form, chosen, problem.weighting).mean())
+    error = form.mean_objective(chosen)
     others = _others(problem, chosen, range(count, len(form)))
-    errors = [float(subset_errors(form, other, problem.weighting).mean()) for other in others]
+    errors = [form.mean_objective(other) for other in others]
     order = sorted(range(len(others)), key=errors.__getitem__)
     ranked = [(problem.gap(error, errors[k] - error), others[k]) for k in order]
     if swapped is None:
@@ -188,6 +186,5 @@ def _others(problem: Problem, chosen: list[int], spare: Sequence[int]) -> list[l
     return [other for other in others if other or problem.has_empty]
 
 
-def _errors_over(forms: Sequence[QuadraticForm], chosen: Sequence[int], problem: Problem) -> Tensor:
-    weight = problem.weighting(len(chosen))
-    return torch.cat([form.errors(chosen, weight) for form in forms])
+def _errors_over(forms: Sequence[QuadraticForm], chosen: Sequence[int]) -> Tensor:
+    return torch.cat([form.errors(chosen) for form in forms])

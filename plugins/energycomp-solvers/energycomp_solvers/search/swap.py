@@ -147,5 +147,5 @@ def _score(hypothesis: Hypothesis, form: QuadraticForm, chosen: Sequence[int], o
     sets = [list(chosen)]
     for number, k in enumerate(owners):
         sets.append([*chosen[:k], first + number, *chosen[k + 1 :]])
-    nats = problem.nats(form.mean_errors(sets, problem.weighting(len(chosen))).cpu())
+    nats = problem.nats(form.mean_objectives(sets).cpu())
     return nats[1:] - nats[0]

@@ -90,7 +90,7 @@ class Update:
         """The mean errors (N,), with the prior, of the others and each candidate, on the draws that all know."""
         form = self._beside(candidates)
         count = len(self.others)
-        return mean_with_prior(form, errors_of_last(form, count, self.space.problem.weighting), count)
+        return mean_with_prior(form, errors_of_last(form, count), count)
 
     def _close_ones(self, start: Tensor, old: Candidate | None, component: int | None) -> list[Candidate]:
         """The candidates with attributes that are close to the best ones, each moved; without attributes the start."""

@@ -10,7 +10,6 @@ from torch.distributions import constraints, transform_to
 
 from energycomp.components import from_quantiles
 from energycomp.inference import Problem, QuadraticForm
-from energycomp_solvers.search.subsets import Weighting, add_each, subset_errors
 
 HOTTEST = 0.3  # temperature of the last initialisation, in units of the greatest fall of the error
 
@@ -93,7 +92,6 @@ def residual_starts(
     atoms: Tensor,
     inits: int,
     count: int,
-    weighting: Weighting,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Values (R, K, *V) of a lattice, each drawn by how much it lowers the error that the ones before it leave.
@@ -105,7 +103,7 @@ def residual_starts(
         form: over the atoms (M, *V).
 
     >>> form = QuadraticForm.of(torch.eye(2)[None], torch.tensor([[1.0, 2.0]]))
-    >>> residual_starts(form, torch.tensor([[0.1], [0.9]]), 1, 2, lambda count: 1.0)[..., 0].tolist()
+    >>> residual_starts(form, torch.tensor([[0.1], [0.9]]), 1, 2)[..., 0].tolist()
     [[0.8999999761581421, 0.10000000149011612]]
     """
     starts = []
@@ -114,7 +112,7 @@ def residual_starts(
         chosen: list[int] = []
         for _ in range(count):
             # How much each value lowers the error that is left
-            falls = float(subset_errors(form, chosen, weighting).mean()) - add_each(form, chosen, weighting)
+            falls = form.mean_objective(chosen) - form.objective_with_each(chosen)
             chosen.append(_draw_index(falls.cpu(), temperature, generator))
         starts.append(atoms[chosen])
     return torch.stack(starts)
