@@ -7,7 +7,7 @@ import pytest
 
 from energycomp.errors import CheckpointError, InputError
 from energycomp_batch import Shard, local_device, shard_of
-from energycomp_cli import answers_in, append_line, claimed
+from energycomp_cli import answers_in, append_line, claim
 
 pytestmark = pytest.mark.usefixtures("no_launcher")
 
@@ -52,7 +52,7 @@ def test_answers_are_found_in_the_files_of_all_shards(tmp_path: Path) -> None:
         append_line(own if number % 3 else other, record(number % 40, number))
     with other.open("a") as file:
         file.write('{"image": "half')  # another process is writing it
-    with claimed(other), answers_in(own, {"seed": 0}, tmp_path / Shard(2, 2).file(own.name)) as results:
+    with claim(other), answers_in(own, {"seed": 0}, tmp_path / Shard(2, 2).file(own.name)) as results:
         known = [results.known(record(image, 0)) for image in range(41)]
     assert [one and one["image"] for one in known] == [*map(str, range(40)), None]
     with answers_in(own, {"seed": 0}) as results:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
     from energycomp_cli.lines import (
         append_line as append_line,
-        claimed as claimed,
+        claim as claim,
         read_lines as read_lines,
         records_of as records_of,
     )
@@ -51,12 +51,12 @@ if TYPE_CHECKING:
         Steps as Steps,
         load_model as load_model,
         loading as loading,
-        over as over,
         parse_count as parse_count,
         parse_options as parse_options,
         read_text as read_text,
         shared_options as shared_options,
         takes_words as takes_words,
+        with_words as with_words,
     )
     from energycomp_cli.output import print_json as print_json, print_table as print_table
     from energycomp_cli.reader import (

@@ -15,7 +15,7 @@ from energycomp.errors import CheckpointError, InputError
 from energycomp.files import atomic_file, remove_stale
 from energycomp_cli.files import RESULTS, make_folder, result_files
 from energycomp_cli.items import Item
-from energycomp_cli.lines import append_line, claimed, object_of_line, records_of
+from energycomp_cli.lines import append_line, claim, object_of_line, records_of
 from energycomp_cli.names import Names
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def answers_in(lines: Path, settings: dict[str, Any], own: Path | None = None) -
     file = own or lines
     if file == lines:
         _take_over(lines, settings)
-    with claimed(file):
+    with claim(file):
         if file.name == RESULTS and len(result_files(lines)) == 1:  # nobody else writes here
             remove_stale(folder)
         yield Answers(settings, result_files(lines), file)
@@ -143,11 +143,11 @@ def answers_in(lines: Path, settings: dict[str, Any], own: Path | None = None) -
 
 def _take_over(lines: Path, settings: dict[str, Any]) -> None:
     """Makes one file of this and those of shards that nobody writes any more."""
-    with claimed(lines), ExitStack() as claims:
+    with claim(lines), ExitStack() as claims:
         ended = []
         for file in result_files(lines)[1:]:
             with suppress(InputError):
-                claims.enter_context(claimed(file))
+                claims.enter_context(claim(file))
                 ended.append(file)
         if ended:
             with atomic_file(lines) as temporary, temporary.open("wb") as merged:

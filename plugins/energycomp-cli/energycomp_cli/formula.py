@@ -37,15 +37,15 @@ NoMetadata = Annotated[
 ]
 
 
-def formula_of(run: Run, source: str, model: Model, arguments: Sequence[str], **found: Any) -> dict[str, Any] | None:
+def formula_of(run: Run, source: str, model: Model, arguments: Sequence[str], **more: Any) -> dict[str, Any] | None:
     """What made the images of a command, for `save_image` and `save_frames`; None, and a warning, for too much of it.
 
     Parameters of the command that are paths are left out. Others are as of `made_by`.
     """
     from energycomp.images import formula_text
 
-    made = made_by(str(run.info_name), source, model, arguments, _options(run), run.seed)
-    for formula in ({**made, **found}, made):
+    least = made_by(str(run.info_name), source, model, arguments, _given_options(run), run.seed)
+    for formula in ({**least, **more}, least):
         try:
             formula_text(formula)
         except InputError as error:
@@ -63,7 +63,7 @@ def made_by(
     arguments: Sequence[str],
     options: Mapping[str, Any],
     seed: int,
-    **found: Any,
+    **more: Any,
 ) -> dict[str, Any]:
     """A formula: what a command drew. Folders are written by their names alone, and a model's with its fingerprint.
 
@@ -71,17 +71,23 @@ def made_by(
         source: the model, as it was given.
         arguments: what stands behind the model on the command line.
         options: of the command line, by name without hyphens in front.
-        found: what else is said, such as the composition.
+        more: what else is said, such as the composition.
 
     >>> from energycomp.testing import tiny_model
     >>> made_by("sample", "tiny", tiny_model(), ["0.3,0.5 @ masks/a.png"], {"steps": 4}, 0)["arguments"]
     ['0.3,0.5 @ a.png']
     """
-    said = {"arguments": [_without_folders(text) for text in arguments], "options": dict(options), "seed": seed}
-    return {"command": command, **_named(source, model), **said, **found}
+    return {
+        "command": command,
+        **_identify_model(source, model),
+        "arguments": [_without_folders(text) for text in arguments],
+        "options": dict(options),
+        "seed": seed,
+        **more,
+    }
 
 
-def _named(source: str, model: Model) -> dict[str, str]:
+def _identify_model(source: str, model: Model) -> dict[str, str]:
     """A model by its registered name or hub id, or by the name and the fingerprint of its folder."""
     from energycomp.models import is_folder
 
@@ -105,8 +111,8 @@ def _without_folders(text: str) -> str:
     >>> _without_folders("a cat / dog @ /home/me/mask.png, 0-0.4"), _without_folders("red and/or blue")
     ('a cat / dog @ mask.png, 0-0.4', 'red and/or blue')
     """
-    placed = PLACE.fullmatch(text)
-    return text if placed is None else placed[1] + _last(placed[2])
+    at_place = PLACE.fullmatch(text)
+    return text if at_place is None else at_place[1] + _last(at_place[2])
 
 
 def _option(pair: str) -> str:
@@ -124,7 +130,7 @@ def _option(pair: str) -> str:
     return f"{name}={_last(value)}"
 
 
-def _carried(command: Any, context: Any) -> dict[str, Any]:
+def _formula_options(command: Any, context: Any) -> dict[str, Any]:
     """The options that a formula may have, by name: those of a command that draws images and that are no files."""
     if all(one.name != "no_metadata" for one in command.params):
         return {}
@@ -134,10 +140,10 @@ def _carried(command: Any, context: Any) -> dict[str, Any]:
     return {max(one.opts, key=len).lstrip("-"): one for one in options if one.name not in OWN | files}
 
 
-def _options(run: Run) -> dict[str, Any]:
+def _given_options(run: Run) -> dict[str, Any]:
     """The options that were given, as JSON."""
     given: dict[str, Any] = {}
-    for name, one in _carried(run.command, run).items():
+    for name, one in _formula_options(run.command, run).items():
         if not str(run.get_parameter_source(one.name)).endswith("COMMANDLINE"):
             continue
         value = run.params[one.name] if one.name in run.params else getattr(run, one.name)
@@ -210,7 +216,7 @@ def shell_line(formula: Mapping[str, Any], parent: Any, *, again: str) -> str | 
     if not fits or not isinstance(arguments, list) or not isinstance(options, dict):
         return None
     command = parent.command.get_command(parent, name)
-    known = {} if command is None or command.callback is None else _carried(command, parent)
+    known = {} if command is None or command.callback is None else _formula_options(command, parent)
     # An option of another version, or one that no formula has: a file that would be written
     if not known or not options.keys() <= known.keys():
         return None

@@ -91,7 +91,7 @@ def cut_line(path: Path) -> None:
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[None]:
+def claim(path: Path) -> Iterator[None]:
     """In the block this process alone writes a file, without its incomplete last line.
 
     The lock ends with the process, however it ends. A file system without locks has none.

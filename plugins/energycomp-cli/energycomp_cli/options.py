@@ -205,7 +205,7 @@ def load_model(
         _check_texts(conditioner, source if source.startswith(name) else name, reads or {}, placed)
 
     with before_weights(check):
-        loaded = _with_views(over(load(source, device=device, **given), concepts, template), views)
+        loaded = _with_views(with_words(load(source, device=device, **given), concepts, template), views)
     if searchable and loaded.decomposer_name is not None:
         raise InputError(
             f"got {source}, which reads parts from a picture at once; expected a model whose components are searched "
@@ -259,7 +259,7 @@ def takes_words(model: Model) -> bool:
     return isinstance(model.conditioner, TextConditioner)
 
 
-def over(model: Model, concepts: str | None, template: str | None) -> Model:
+def with_words(model: Model, concepts: str | None, template: str | None) -> Model:
     """The model over concepts with commas between them, prompted by a template."""
     if concepts is None and template is None:
         return model

@@ -18,7 +18,7 @@ from energycomp.images import save_frames, save_image
 from energycomp.inference import SearchInterrupted
 from energycomp.models import save_pretrained
 from energycomp.testing import tiny_model
-from energycomp_cli import claimed, read_image
+from energycomp_cli import claim, read_image
 
 Run = Callable[..., tuple[int, str, str]]
 Calls = list[Any]
@@ -76,7 +76,7 @@ def test_without_a_folder_nothing_is_hashed(infer: Run, calls: Calls, monkeypatc
 
 def test_two_processes_do_not_write_one_folder(infer: Run, calls: Calls) -> None:
     Path("out").mkdir()
-    with claimed(Path("out/results.jsonl")):
+    with claim(Path("out/results.jsonl")):
         code, _, err = infer(A, "-o", "out")
     assert code == 2
     assert "got out, where another process writes results.jsonl; expected one process per file" in err

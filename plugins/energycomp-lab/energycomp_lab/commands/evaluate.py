@@ -23,12 +23,12 @@ from energycomp_cli import (
     loading,
     make_folder,
     model_fingerprint,
-    over,
     parse_count,
     parse_options,
     print_json,
     print_table,
     takes_words,
+    with_words,
 )
 from energycomp_lab.commands.records import Records
 
@@ -218,7 +218,7 @@ class _Asked:
         images_of, wanted = _source(self.data, self.dataset or dataset_of(loaded), chosen=self.dataset is not None)
         images: Any = source_of(images_of, loaded)
         words = images.concepts(wanted) if takes_words(loaded) and isinstance(images, HasConcepts) else ()
-        loaded = over(loaded, concepts or ",".join(words) or concepts, template)
+        loaded = with_words(loaded, concepts or ",".join(words) or concepts, template)
         _check_known(loaded, words)
         task = images.task(loaded) if isinstance(images, HasTask) else None
         examples = (task or images).examples(wanted, count=self.n, seed=self.seed)
