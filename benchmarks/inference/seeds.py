@@ -86,7 +86,7 @@ def compared(model: Model, image: Any, true: Tensor, seeds: int, draws: int) -> 
     bank = problem.draw(draws, torch.Generator().manual_seed(JUDGED))
     with torch.no_grad():
         errors = [problem.errors(one[None], bank)[0] for one in [true, *values]]
-    nats = [float(problem.nats(each.double()).mean()) for each in errors]
+    nats = [float(problem.posterior.nats(each.double()).mean()) for each in errors]
     readings = []
     for solution, worth in zip(found, nats[1:], strict=True):
         record = solution.record()

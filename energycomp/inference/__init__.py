@@ -19,6 +19,7 @@ from energycomp.inference.noise import (
     residuals as residuals,
 )
 from energycomp.inference.nonnegative import nonnegative as nonnegative
+from energycomp.inference.posterior import RULED_OUT as RULED_OUT, Posterior as Posterior
 from energycomp.inference.prior import (
     HasValueEnergy as HasValueEnergy,
     Prior as Prior,
@@ -26,7 +27,6 @@ from energycomp.inference.prior import (
     pairwise as pairwise,
 )
 from energycomp.inference.problem import (
-    RULED_OUT as RULED_OUT,
     Needs as Needs,
     Problem as Problem,
     make_problem as make_problem,

@@ -4,7 +4,7 @@ Notation: variable -> symbol
     values      c = (v_1, ..., v_K), an answer; candidates are (N, K, *V)
     energy      E_prior(c) = sum of factors: of each v_k, of each pair v_i, v_j, of K, or of all of c
 
-    -log p(c | x) = beta J(c) + E_prior(c) + const,    or beta log J(c) + E_prior(c), see `Problem.energies`
+    -log p(c | x) = beta J(c) + E_prior(c) + const,    or beta log J(c) + E_prior(c), see `Posterior.energies`
 
 A search that minimises an error minimises J + E_prior / beta, or J exp(E_prior / beta): both are linear in J, so that
 means over draws, and paired differences of draws, are those of the posterior. A prior costs no network evaluation.

@@ -119,7 +119,7 @@ def _complete(
     if problem.asks_attributes and solution.posteriors is None:
         known = read_attributes(problem, solution.conditions, generator=generator)
         values = refine_numbers(problem, known.values, generator=generator)
-        posteriors = known.probabilities(problem.beta, problem.energies)
+        posteriors = known.probabilities(problem.posterior)
         solution = attrs.evolve(solution, conditions=values, form=None, posteriors=posteriors)
     # What is known once all else is, such as turns
     if reader is not None:

@@ -213,7 +213,7 @@ class Defaults:
         log_errors: whether posteriors are softmax(-beta log J): those of prediction errors of unknown variance, which
             trust an image less if every answer leaves a large error.
         distrust: how much less posteriors trust an image that the answer explains worse than the unconditional
-            prediction does, see `Problem.inverse_temperature`; None for the same beta for all images.
+            prediction does, see `Posterior.temper`; None for the same beta for all images.
         reading_rule: the rule under which pictures are read, where it is not the denoiser's own.
         guidance_scale: the weight of each component where a person gives none, as on the command line; above 0.
         attribute_guidance: scale of the guidance `attributes` where a person does not say, see `AttributeGuidance`.
