@@ -14,7 +14,7 @@ from typer.cli import app as typer_app
 from typer.testing import CliRunner
 
 PAGE = Path(__file__).parents[1] / "cli.md"
-REFERENCE = ["energycomp.cli.app", "utils", "docs", "--name", "energycomp", "--title", "Command line"]
+REFERENCE = ["energycomp_cli.commands", "utils", "docs", "--name", "energycomp", "--title", "Command line"]
 MANY = 2  # commands
 HELP = "* `--help`: Show this message and exit."
 SECTION = "## Shared arguments and options { #shared }\n\nSections of commands only name these.\n\n"
