@@ -26,9 +26,7 @@ def reference() -> str:
     done = CliRunner().invoke(typer_app, REFERENCE, catch_exceptions=False)
     if done.exit_code:
         raise SystemExit(done.output)
-    text = re.sub(
-        r"(?m)^(\* `.*?) <[^`]*>`: |  \[required\]$", lambda match: f"{match[1]}`: " if match[1] else "", done.stdout
-    )
+    text = re.sub(r"(?m)^(\* `.*?) <[^`]*>`: ", r"\1`: ", done.stdout).replace("  [required]\n", "\n")
     first, *commands = re.split(r"(?m)^(?=## `)", text.strip() + "\n")
     times = Counter(line for text in commands for line in re.findall(r"(?m)^\* `.*", text))
     shared = [line for line, count in times.items() if count >= MANY and len(line) > LONG and line != HELP]
