@@ -34,8 +34,9 @@ def reference() -> str:
 
 
 def short(text: str, shared: list[str]) -> str:
-    """The section of a command, which names the shared lines at its end."""
-    lines = text.splitlines()
+    """A section without its summary, which the list of commands has, and with the names of its shared lines."""
+    title, _, _, *rest = text.splitlines()
+    lines = [title, *rest]
     names = [re.sub(r"^\* `(.*?)`:.*", r"`\1`", line) for line in lines if line in shared]
     kept = "\n".join(line for line in lines if line not in (HELP, *shared))
     kept = re.sub(r"\*\*(Arguments|Options)\*\*:\n\n(?!\*)", "", kept.replace("**Usage**:\n\n", "")).strip()
