@@ -139,7 +139,9 @@ def test_samples_are_those_of_the_cpu(options: dict[str, Any]) -> None:
     torch.testing.assert_close(drawn.inner, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("own", [{"solver": "enumerate", "count": 2}, {"solver": "pursuit"}, {"solver": "beam"}], ids=str)
+@pytest.mark.parametrize(
+    "own", [{"solver": "enumerate", "count": 2}, {"solver": "pursuit"}, {"solver": "beam"}], ids=str
+)
 def test_answers_are_those_of_the_cpu(own: dict[str, Any]) -> None:
     places = torch.tensor([[0.2, 0.3], [0.7, 0.8], [0.5, 0.5]])
     image = planted(bumps_model(), places[:2]) / 2 + 0.5

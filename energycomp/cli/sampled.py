@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import typer
 
+from energycomp.cli.options import import_samplers
 from energycomp.cli.output import ranking_record, wrong_components
 from energycomp.errors import InputError
 
@@ -17,26 +18,18 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from energycomp.inference import BestSamples
     from energycomp.models import Model
     from energycomp.sampling import Composer, SamplingReport
+    from energycomp_samplers import BestSamples
 
 ATTRIBUTES = "attributes"  # the guidance that changes components, and not their composition
 CELL = 128  # px, the least shorter side of an image in a grid
-FORECASTER = "smc"
 
 
-def forecasts_of(composers: list[Composer], sampler: str | None, seed: int) -> tuple[dict[str, Any], list[str]]:
-    """What a sampler says of compositions before they are sampled, as JSON and as lines."""
-    from energycomp.plugins import find
-    from energycomp.sampling import Forecasts
-
-    name = sampler or FORECASTER
-    chosen = find("samplers", name)()
-    if not isinstance(chosen, Forecasts):
-        raise InputError(f"got --forecast with --sampler {name}; expected one that forecasts, such as {FORECASTER}")
-    found = [chosen.forecast(composer.composition, generator=seed) for composer in composers]
-    pairs = [(repr(composer.composition), one) for composer, one in zip(composers, found, strict=True)]
+def forecasts_of(composers: list[Composer], seed: int) -> tuple[dict[str, Any], list[str]]:
+    """What to expect of the samples of compositions, as JSON and as lines."""
+    forecast = import_samplers().forecast
+    pairs = [(repr(composer.composition), forecast(composer.composition, generator=seed)) for composer in composers]
     record = {"forecasts": [{"composition": name, **attrs.asdict(one)} for name, one in pairs]}
     return record, [f"{name}: {one}" for name, one in pairs]
 
@@ -60,7 +53,6 @@ def sampled(
 ) -> tuple[list[Any], dict[str, Any], list[str]]:
     """Samples, or the best of several, and what is reported of them as JSON and as lines."""
     from energycomp.components import per_sample
-    from energycomp.inference import sample_best
     from energycomp.sampling import Composer
 
     runs: list[SamplingReport] = []
@@ -75,7 +67,7 @@ def sampled(
     if best_of == 1:
         images = composer.sample(n, report=runs.append, **options)
     else:
-        best = sample_best(
+        best = import_samplers().sample_best(
             composer, n, best_of=best_of, until_complete=True, model=model, report=runs.append, **options
         )
         images = best.images

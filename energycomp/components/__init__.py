@@ -20,16 +20,15 @@ from energycomp.components.conditioners import Classes as Classes, Latents as La
 from energycomp.components.conditioning import (
     AttributeConditioner as AttributeConditioner,
     Conditioner as Conditioner,
-    Draws as Draws,
     FiniteConditioner as FiniteConditioner,
     HasSurfaces as HasSurfaces,
     HasUnread as HasUnread,
     MixedConditioner as MixedConditioner,
     TextConditioner as TextConditioner,
     TrainableConditioner as TrainableConditioner,
-    draws_of as draws_of,
     groups_of as groups_of,
     mixed_of as mixed_of,
+    prior_of as prior_of,
     weights_of as weights_of,
 )
 from energycomp.components.energies import function_name as function_name, given_energies as given_energies

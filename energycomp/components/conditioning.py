@@ -1,7 +1,7 @@
 """Conditioners: what makes the condition rows of components.
 
 `Conditioner` is what every conditioner has. Optional abilities are protocols of their own, asked for by `isinstance`:
-`FiniteConditioner`, `AttributeConditioner`, `MixedConditioner`, `Draws`, `TextConditioner` and `TrainableConditioner`.
+`FiniteConditioner`, `AttributeConditioner`, `MixedConditioner`, `TextConditioner` and `TrainableConditioner`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
@@ -139,29 +138,6 @@ class HasUnread(Protocol):
 
 
 @runtime_checkable
-class Draws(Conditioner, Protocol):
-    """A conditioner that draws what components leave open, before an image is sampled: no network averages over it.
-
-    >>> from energycomp import load
-    >>> words = load("clevr").conditioner
-    >>> cube = words.parse(0.3, 0.5, shape="cube")  # of any size, turned anyhow
-    >>> drawn = words.drawn(cube, torch.Generator().manual_seed(0))
-    >>> words.describe(cube[0]).get("size"), words.describe(drawn[0])["size"] in ("small", "large")
-    (None, True)
-    """
-
-    @property
-    def draws(self) -> bool:
-        """Whether it does."""
-
-    def drawn(self, values: Tensor, generator: torch.Generator | None, /) -> Tensor:
-        """Values (R, *V) with what they leave open drawn from its prior; values whose prior is unknown as they are."""
-
-    def around(self, given: Sequence[Condition], rows: int, generator: torch.Generator | None, /) -> Condition | None:
-        """What an image has beside its components, as rows drawn from its prior; None where the given ones say it."""
-
-
-@runtime_checkable
 class TextConditioner(FiniteConditioner, Protocol):
     """A conditioner of prompts. `parse` takes a prompt; the listed values are the prompts of its concepts.
 
@@ -220,14 +196,20 @@ def mixed_of(conditioner: Conditioner) -> MixedConditioner | None:
     return None
 
 
-def draws_of(conditioner: Conditioner) -> Draws | None:
-    """The conditioner, if it draws what components leave open; None for any other.
+def prior_of(conditioner: Conditioner) -> Any:
+    """The attribute `prior`: what draws what components leave open, before they are sampled; None for most.
 
-    >>> from energycomp.components import Classes
-    >>> draws_of(Classes(["zero", "one"])) is None
-    True
+    `prior.prepare(composition, n, generators)` is the composition of n samples with it, and
+    `prior.draw_open(values, generator)` fills values (R, *V).
+
+    >>> from energycomp import load
+    >>> words = load("clevr").conditioner
+    >>> cube = words.parse(0.3, 0.5, shape="cube")  # of any size, turned anyhow
+    >>> drawn = prior_of(words).draw_open(cube, None)
+    >>> words.describe(cube[0]).get("size"), words.describe(drawn[0])["size"] in ("small", "large")
+    (None, True)
     """
-    return conditioner if isinstance(conditioner, Draws) and conditioner.draws else None
+    return getattr(conditioner, "prior", None)
 
 
 def weights_of(conditioner: Conditioner) -> nn.Module | None:

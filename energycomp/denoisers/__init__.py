@@ -14,7 +14,7 @@ from energycomp.denoisers.evaluator import (
     rows as rows,
     trunk as trunk,
 )
-from energycomp.denoisers.protocols import Codec as Codec, Finishes as Finishes, HasFiles as HasFiles
+from energycomp.denoisers.protocols import Codec as Codec, HasFiles as HasFiles
 from energycomp.denoisers.two_stage import (
     Cells as Cells,
     FiLMBlock as FiLMBlock,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from energycomp.components.condition import Condition
 from energycomp.components.space import ValueRange
 
 
@@ -82,16 +80,3 @@ class Standardiser(Codec, Protocol):
     @property
     def value_range(self) -> ValueRange | None:
         """(-r, r), of the standardised data; None where it is not known."""
-
-
-@runtime_checkable
-class Finishes(Protocol):
-    """A network that draws into decoded pictures what their descriptions say, such as straight edges.
-
-    >>> from energycomp import load
-    >>> isinstance(load("clevr").denoiser.network, Finishes)
-    True
-    """
-
-    def finish(self, pictures: Tensor, shown: Sequence[Condition]) -> Tensor:
-        """Pictures (B, 3, H, W) in [-1, 1], of which each shows the rows of one condition."""

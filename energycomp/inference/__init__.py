@@ -2,7 +2,6 @@
 
 from energycomp.inference.atoms import quadratic_form as quadratic_form
 from energycomp.inference.attributes import ObjectWords as ObjectWords, read_attributes as read_attributes
-from energycomp.inference.best import BestSamples as BestSamples, sample_best as sample_best
 from energycomp.inference.compare import (
     WORTH as WORTH,
     as_normal as as_normal,
@@ -33,7 +32,6 @@ from energycomp.inference.problem import (
     make_problem as make_problem,
 )
 from energycomp.inference.quadratic import QuadraticForm as QuadraticForm
-from energycomp.inference.ranking import Ranking as Ranking, rank as rank
 from energycomp.inference.refine import refine_numbers as refine_numbers
 from energycomp.inference.screen import (
     SCREEN_DRAWS as SCREEN_DRAWS,

@@ -16,26 +16,25 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from energycomp.components import AnyWeight, Draws, EnergyComponent, NoisedSpace, Rule, group_of
+from energycomp.components import AnyWeight, EnergyComponent, NoisedSpace, Rule, group_of
 from energycomp.components.algebra import Composable, Composition, combine
 from energycomp.components.ledger import count_rows
 from energycomp.errors import CompositionError, EnergycompWarning, InputError
 from energycomp.images import decoded
 from energycomp.plugins import object_of
 from energycomp.progress import check_options, display
-from energycomp.sampling.finish import finishing
 from energycomp.sampling.guidance import made_guidance
 from energycomp.sampling.loop import SchedulerSampler, StepCallback, draw_samples
 from energycomp.sampling.notes import crowded, strayed
 from energycomp.sampling.options import (
-    OUTPUT_TYPES as OUTPUT_TYPES,  # noqa: PLC0414 - the ranking asks for it here
     Options,
     batch_of,
     check_names,
     check_numbers,
     check_output,
-    filled,
+    finishing,
     guided_target,
+    prepare,
     sampling_of,
 )
 from energycomp.sampling.sampler import Run, Sampler, SamplingReport
@@ -144,7 +143,7 @@ class Composer(Composable):
         sampler: str | Sampler | None = None,
         guidance: Any = None,
         guidance_scale: float | None = None,
-        prior: Draws | Literal[False] | None = None,
+        prior: Any = None,
         report: Callable[[SamplingReport], object] | None = None,
         output_type: str = "pil",
         callback_on_step_end: Callable[..., Any] | None = None,
@@ -175,9 +174,9 @@ class Composer(Composable):
                 the whole composition away from that of the unconditional leaf. Samplers take those that are
                 compositions, "cfg", "interval" and "attributes". `docs/sampling.md` has their formulas.
             guidance_scale: of a guidance by name; alone, it is that of "cfg": `guidance_scale * composition & u`.
-            prior: the conditioner that draws what components leave open before anything else, for each sample, or once
-                for all samples with a sampler, which may exchange them; that of the model when left out, where it is
-                one of `energycomp.components.Draws`. False leaves it open: the network averages over it.
+            prior: what draws what components leave open before anything else, for each sample, or once
+                for all samples with a sampler, which may exchange them; that of the model when left out, see
+                `energycomp.components.prior_of`. False leaves it open: the network averages over it.
             report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings. Its
                 `notes` are Python warnings where it is left out. One says that there are more components than their
                 model knows; one by how much samples leave the data, where that is more than 3 times the value range,
@@ -231,7 +230,7 @@ class Composer(Composable):
         made = made_guidance(guidance, guidance_scale)
         # Draw what components leave open: for each sample, or once for all that a sampler may exchange.
         rows = n if isinstance(chosen, SchedulerSampler) else 1
-        composition, generator = filled(self.composition, prior, rows, generator)
+        composition, generator = prepare(self.composition, prior, rows, generator)
         # Guide the composition, by its weights or by its predictions.
         target = guided_target(composition, made, chosen, num_inference_steps, mixed_precision)
         self._interrupt = False

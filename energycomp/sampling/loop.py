@@ -17,10 +17,9 @@ from energycomp.components.space import LEAST_ALPHA
 from energycomp.errors import InputError, NonFiniteError
 from energycomp.fields import is_whole
 from energycomp.progress import progress as shown
-from energycomp.sampling.drawn import shown_by
 from energycomp.sampling.sampler import Run, Sampled, Sampler, Steps
 from energycomp.sampling.schedulers import Scheduler, make_scheduler
-from energycomp.sampling.target import Level, levels_at
+from energycomp.sampling.target import Level, levels_at, shown_by
 from energycomp.seeds import Generator, draw_noise, seeded
 
 Predict: TypeAlias = Callable[[Tensor, Tensor, str], Tensor]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import EnergyComponent, wide_type
+from energycomp.components import wide_type
 from energycomp.sampling.target import Level, Target
-from energycomp.seeds import Generator, draw_noise, seeded
+from energycomp.seeds import draw_noise, seeded
 
 STUCK = 0.1  # share of proposals that are accepted
 
@@ -196,17 +196,3 @@ class Sampler(Protocol):
 
     def start(self, run: Run, /) -> Steps:
         """Checks what is asked for, and draws noise. A sampler that only changes the run starts another one."""
-
-
-@runtime_checkable
-class Forecasts(Protocol):
-    """A sampler that also says what to expect of a composition before it is sampled, as `sample --forecast` asks.
-
-    >>> from energycomp.sampling import SchedulerSampler
-    >>> from energycomp_samplers.smc import SMC
-    >>> isinstance(SMC(), Forecasts), isinstance(SchedulerSampler(), Forecasts)
-    (True, False)
-    """
-
-    def forecast(self, component: EnergyComponent, /, *, generator: Generator) -> Any:
-        """An attrs object, whose fields `--json` prints, and whose `str` is the verdict."""

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import EnergyComponent, LeafGroup, PredictionType, convert
+from energycomp.components import AnyWeight, EnergyComponent, LeafGroup, PredictionType, Weight, convert
 from energycomp.components.algebra import Composition, with_energies
 from energycomp.components.component import Compound
 from energycomp.components.groups import group_of, grouped
@@ -24,6 +24,7 @@ from energycomp.denoisers.denoiser import Denoiser
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.sampling.guidance import Guide, conditional
 
+SHARES = 20  # of the trajectory, at which weights are looked at
 LOOP = "leave the sampler out (sampler= or --sampler): the loop of a scheduler follows weights of any kind"
 
 
@@ -103,6 +104,21 @@ def inner_leaves(composition: Composition) -> list[Any]:
         for part in leaf.inside:
             found |= dict.fromkeys(inner_leaves(part))
     return list(found)
+
+
+def shown_by(weight: AnyWeight, n: int) -> Tensor:
+    """Which of n samples show a leaf of a weight, (n,), as 0 or 1.
+
+    >>> shown_by(1.0, 2), shown_by(-1.0, 2)
+    (tensor([1, 1]), tensor([0, 0]))
+    """
+    if not isinstance(weight, Weight):
+        return torch.full((n,), int(weight > 0))
+    if weight.samples is None or n % weight.samples:
+        return torch.ones(n, dtype=torch.long)
+    # Those in which the weight is above 0 anywhere on the trajectory
+    seen = [weight.at(torch.full((n,), share / SHARES), (1, 1, 1)) for share in range(SHARES + 1)]
+    return (torch.stack(seen).reshape(SHARES + 1, n) > 0).any(0).long()
 
 
 @attrs.frozen(eq=False)
@@ -268,4 +284,8 @@ class Target:
         return levels_at(self.noised_space.alphas_cumprod, self.timesteps(num_inference_steps))
 
     def _precision(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.network_device.type, torch.bfloat16) if self.mixed_precision == "bf16" else nullcontext()
+        return (
+            torch.autocast(self.network_device.type, torch.bfloat16)
+            if self.mixed_precision == "bf16"
+            else nullcontext()
+        )

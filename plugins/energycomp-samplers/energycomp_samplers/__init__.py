@@ -11,6 +11,7 @@ from energycomp.plugins import hookimpl, lazy
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from energycomp_samplers.best import BestSamples as BestSamples, sample_best as sample_best
     from energycomp_samplers.by_region import regional as regional, within as within
     from energycomp_samplers.canvas import Canvas as Canvas
     from energycomp_samplers.constraints import constraint as constraint
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from energycomp_samplers.observation import blur as blur, observe as observe, pool as pool
     from energycomp_samplers.outlook import forecast as forecast
     from energycomp_samplers.perpendicular import Perpendicular as Perpendicular
+    from energycomp_samplers.ranking import Ranking as Ranking, rank as rank
     from energycomp_samplers.rejection import Rejection as Rejection
     from energycomp_samplers.separation import separate as separate
     from energycomp_samplers.smc import SMC as SMC

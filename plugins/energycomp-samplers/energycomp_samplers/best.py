@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from energycomp.components import EnergyComponent
-from energycomp.components.ledger import count_rows
+from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.fields import is_whole
 from energycomp.images import decoded
-from energycomp.inference.rankable import rankable
-from energycomp.inference.ranking import DRAWS, Ranking, rank_samples
-from energycomp.models.model import Model
-from energycomp.sampling.composer import OUTPUT_TYPES, Composer
-from energycomp.seeds import Generator, as_generators
+from energycomp.models import Model
+from energycomp.sampling import OUTPUT_TYPES, Composer, Generator
+from energycomp.seeds import as_generators
+from energycomp_samplers.rankable import as_rankable
+from energycomp_samplers.ranking import DRAWS, Ranking, rank_samples
 
 
 @attrs.frozen(eq=False)
@@ -104,7 +104,7 @@ def sample_best(
         raise InputError("got return_dict for sample_best, which returns BestSamples; leave it out")
     composer = Composer(composition)
     # What cannot be ranked is refused before anything is drawn
-    denoiser, *_ = rankable(composer, model)
+    denoiser = as_rankable(composer, model).denoiser
     # One generator draws samples and ranks them; rankings that are joined need the same draws, of the seed 0
     generators = as_generators(generator)
     own = generators if isinstance(generators, torch.Generator) and not until_complete else 0
@@ -127,7 +127,7 @@ def sample_best(
                 break
     # Keep the best n
     samples = torch.cat(drawn)
-    ranking = _joined(rankings)
+    ranking = _join(rankings)
     kept = ranking.order[:n]
     # Warn of those that are kept though the constraint rules them out
     out = 0 if ranking.energy is None else int(ranking.energy[list(kept)].isinf().sum())
@@ -143,7 +143,7 @@ def sample_best(
     return BestSamples(images, ranking, kept, spent.rows)
 
 
-def _joined(rankings: Sequence[Ranking]) -> Ranking:
+def _join(rankings: Sequence[Ranking]) -> Ranking:
     """The ranking of all images of several rankings of one composition."""
     energies = [one.energy for one in rankings if one.energy is not None]
     return attrs.evolve(
