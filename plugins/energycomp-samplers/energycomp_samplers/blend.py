@@ -20,10 +20,10 @@ from energycomp.fields import is_number, is_whole
 from energycomp.sampling import Level, Target
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.joint import Joint, Sum, log_density
-from energycomp_samplers.kernels import clipped
+from energycomp_samplers.kernels import clip
 from energycomp_samplers.observation import observe
 from energycomp_samplers.operators import Gain, Linear, Pair, as_numbers, check_operator, check_reach
-from energycomp_samplers.spread import Spread, product_spread, spreads_of
+from energycomp_samplers.spread import Spread, measure_spreads, product_spread
 from energycomp_samplers.tangent import Tangent, in_single, linearise_at
 
 MOST = 64  # sources
@@ -164,7 +164,7 @@ def _spread(source: Any, target: Target, given: Any) -> Spread:
     size = math.prod(shape)
     # Measured: the product of the Gaussians of all components
     if given is None:
-        measured = spreads_of(target)
+        measured = measure_spreads(target)
         product, is_gaussian = product_spread(measured, target.weights_at(0.0), size)
         problem = next((one.problem for one in measured if one.problem), "its components are no Gaussian together")
         if not is_gaussian:
@@ -258,7 +258,7 @@ def screened(blend: Blend, tried: Sets, level: Level) -> Sets:
     means = []
     for target in blend.targets:
         x = torch.zeros(1, *target.noised_space.sample_shape, device=target.device)
-        means.append(clipped(target.compose(x, level.rows(x), prediction_type="sample"), target).double())
+        means.append(clip(target.compose(x, level.rows(x), prediction_type="sample"), target).double())
     # How probable y is then, beside the best set of as many sources.
     scores: dict[tuple[int, ...], float] = {}
     best: dict[int, float] = {}

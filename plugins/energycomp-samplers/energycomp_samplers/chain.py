@@ -29,7 +29,7 @@ from torch import Tensor
 from energycomp.components import by_sample
 from energycomp.fields import legal
 from energycomp.sampling import Level, Target
-from energycomp_samplers.kernels import axes, predicted, total_energy, weighted_sum
+from energycomp_samplers.kernels import as_column, axes, predict_clean, total_energy, weighted_sum
 
 RATE = 0.2  # how fast log c follows the acceptance
 Noise: TypeAlias = Callable[[tuple[int, ...]], Tensor]
@@ -49,20 +49,19 @@ class State:
     v: Tensor | None = None
     energy: Tensor | None = None
 
-    def replaced(self, accepted: Tensor, proposed: State) -> State:
+    def accept(self, accepted: Tensor, proposed: State) -> State:
         """The proposal where it is accepted (G, P), and this state elsewhere."""
-        wide = accepted.reshape(*accepted.shape, *[1] * (self.x.ndim - 2))
-
-        def chosen(mask: Tensor, new: Tensor | None, old: Tensor | None) -> Tensor | None:
-            return None if new is None or old is None else torch.where(mask, new, old)
-
-        return State(
+        wide = as_column(accepted, self.x)
+        state = State(
             torch.where(wide, proposed.x, self.x),
             torch.where(wide, proposed.x0, self.x0),
             torch.where(wide, proposed.score, self.score),
-            chosen(wide, proposed.v, self.v),
-            chosen(accepted, proposed.energy, self.energy),
         )
+        if self.v is not None and proposed.v is not None:
+            state.v = torch.where(wide, proposed.v, self.v)
+        if self.energy is not None and proposed.energy is not None:
+            state.energy = torch.where(accepted, proposed.energy, self.energy)
+        return state
 
 
 @attrs.frozen(eq=False)
@@ -73,7 +72,7 @@ class Density:
         normal, uniform: noise (G, P, *shape), and uniform numbers (G, P), for the shape (G, P).
         mean: E[x_0 | x_t] (B, *shape) of samples x (B, *shape) with the predictions x0 (K, B, *shape), by which the
             score is that of another density than the sum of the scores; only for the test "score".
-        copies: groups (G,) whose particles are copies of each other, see `predicted`.
+        copies: groups (G,) whose particles are copies of each other, see `predict_clean`.
     """
 
     target: Target
@@ -91,7 +90,7 @@ class Density:
     def state(self, x: Tensor, x0: Tensor | None = None) -> State:
         """The state at x. Costs one evaluation per component and particle, unless x0 is known."""
         if x0 is None:
-            x0 = predicted(self.target, x, self.level, self.copies)
+            x0 = predict_clean(self.target, x, self.level, self.copies)
         # Tweedie: the score from E[x_0 | x_t], or that of each component from its own
         if self.mean is not None:
             mean = self.mean(x.flatten(0, 1), x0.flatten(1, 2)).reshape(x.shape)
@@ -104,10 +103,9 @@ class Density:
 
         Costs nodes - 2 evaluations for every segment, or the energy of every state that is new.
         """
-        # The difference of energies, or the integral of the score along the path
         if test == "energy":
             return self._energy(path[0]) - self._energy(path[-1])
-        return torch.stack([self._integral(one, other, nodes) for one, other in pairwise(path)]).sum(dim=0)
+        return torch.stack([self._integrate(*pair, nodes) for pair in pairwise(path)]).sum(dim=0)
 
     def accepts(self, log_ratio: Tensor) -> Tensor:
         """Whether each proposal is accepted, (G, P)."""
@@ -119,7 +117,7 @@ class Density:
             state.energy = total_energy(self.target, state.x, self.level, self.copies)
         return state.energy
 
-    def _integral(self, one: State, other: State, nodes: int) -> Tensor:
+    def _integrate(self, one: State, other: State, nodes: int) -> Tensor:
         # The trapezoidal rule over nodes - 1 segments of equal length.
         spaces = nodes - 1
         total = (one.score + other.score) / 2.0
@@ -127,21 +125,6 @@ class Density:
             total = total + self.state(torch.lerp(one.x, other.x, node / spaces)).score
         # int G . d dr, along the straight line
         return (total.double() * (other.x - one.x).double()).sum(dim=axes(one.x)) / spaces
-
-
-@runtime_checkable
-class HasTest(Protocol):
-    """Moves that are accepted by a Metropolis test, and by which one; `Langevin` has none."""
-
-    @property
-    def test(self) -> Test:
-        """The test: "score" or "energy"."""
-        ...
-
-
-def accepted_by(moves: object) -> Test | None:
-    """By which test moves are accepted; None for those without a test."""
-    return moves.test if isinstance(moves, HasTest) else None
 
 
 @runtime_checkable
@@ -156,6 +139,11 @@ class Moves(Protocol):
     @property
     def step_size(self) -> float:
         """c of the first move."""
+        ...
+
+    @property
+    def test(self) -> Test | None:
+        """By which moves are accepted; None for those without a Metropolis test."""
         ...
 
     @property

@@ -31,7 +31,7 @@ from energycomp.fields import whole
 from energycomp.sampling import Target
 from energycomp_samplers.composed_group import ComposedGroup
 from energycomp_samplers.second_order import AWAY
-from energycomp_samplers.spread import POINTS, Spread, product_spread, spreads_of, strong_noise
+from energycomp_samplers.spread import POINTS, Spread, noisiest_timestep, product_spread, spreads_for
 
 CLOSE = 1e-6  # of the sum of the weights
 
@@ -108,11 +108,7 @@ class _Batches:
     @cached_property
     def spreads(self) -> list[Spread]:
         """The spread of each leaf."""
-        found = spreads_of(self.target)
-        for one in found:
-            if one.problem:
-                raise InputError(f"got all_of(...), but {one.problem}; compose these by `&`")
-        return found
+        return spreads_for(self.target, "all_of(...)", "compose these by `&`")
 
     @cached_property
     def product(self) -> Spread:
@@ -130,7 +126,7 @@ class _Batches:
         # P_i mu_i = g_i - sqrt(alpha_bar) / (1 - alpha_bar) x, for any x: the mean over a few
         random = torch.Generator().manual_seed(self.seed)
         x = torch.randn(POINTS, *self.target.noised_space.sample_shape, generator=random).to(self.target.device)
-        timestep = torch.full((POINTS,), strong_noise(self.target), device=x.device)
+        timestep = torch.full((POINTS,), noisiest_timestep(self.target), device=x.device)
         return self._pulls(x, timestep, range(len(self.spreads)))[1].mean(1)
 
     def __call__(self, sample: Tensor, timestep: Tensor) -> Tensor:

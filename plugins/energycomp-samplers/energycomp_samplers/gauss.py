@@ -33,21 +33,20 @@ from energycomp.errors import InputError
 from energycomp.fields import number, one_of, whole
 from energycomp.sampling import Level, Run, Sampled, SamplingReport, Steps
 from energycomp.seeds import draw_noise
-from energycomp_samplers.chain import MOVES, Chain, Density, Moves, accepted_by
+from energycomp_samplers.chain import MOVES, Chain, Density, Moves
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.jumps import jump
-from energycomp_samplers.kernels import check_densities, clipped, weighted_sum
+from energycomp_samplers.kernels import check_densities, clip, weighted_sum
 from energycomp_samplers.local import Product, second_order
 from energycomp_samplers.observation import (
     evidence_of,
     given_variance,
-    measured_spreads,
+    observed_spreads,
     stationary_of,
     without_observations,
 )
 from energycomp_samplers.operators import AnyCovariance
-from energycomp_samplers.second_order import ratio_of
-from energycomp_samplers.spread import MOST, Spread
+from energycomp_samplers.spread import MOST, Spread, ratio_of
 
 FOLLOWS = "samples follow the sum of the predictions; use sampler='smc'"
 NO_GAUSSIAN = (
@@ -108,7 +107,7 @@ class Gauss:
     jump_noise: float = attrs.field(default=0.2, validator=number())
 
     def __attrs_post_init__(self) -> None:
-        if accepted_by(self.moves) == "energy":
+        if self.moves is not None and self.moves.test == "energy":
             raise InputError(
                 f"got moves={self.moves!r}; expected the test 'score', because no component has the energy of the "
                 "noised product; give moves with test='score'"
@@ -127,7 +126,7 @@ class Gauss:
             product: Product | Spread = Spread.of_variance(given, target.noised_space.sample_shape)
         else:
             if observations and self.covariance == "constant":
-                spreads = measured_spreads(target)  # raises
+                spreads = observed_spreads(target)
             product = second_order(target, self.covariance)
         # Samples of noise; moves take no larger step than the first one
         chain = None if self.moves is None else Chain(self.moves, self.moves.step_size)
@@ -172,7 +171,7 @@ class _Drawn(Steps):
             mean = mean + spread.filtered(found - mean, lambda values: 1.0 + ratio / values)
         # Draw clean samples, under the observations, and noise them.
         covariance = spread.covariance(torch.zeros_like(ratio))
-        z = self._drawn(clipped(mean, target).expand_as(self.x), covariance, covariance.root(self.run.noise()))
+        z = self._drawn(clip(mean, target).expand_as(self.x), covariance, covariance.root(self.run.noise()))
         self.x = level.alpha**0.5 * z + (1.0 - level.alpha) ** 0.5 * self.x
 
     def step(self, level: Level, /) -> None:
@@ -248,14 +247,14 @@ class _Drawn(Steps):
         # What is observed of images moves them by frequency
         stationary = stationary_of(self.spreads, self.run.target.weights_at(level.timestep))
         covariance = (stationary or spread).covariance(ratio_of(level, x))
-        return clipped(mean, self.run.target), covariance
+        return clip(mean, self.run.target), covariance
 
     def _drawn(self, mean: Tensor, covariance: AnyCovariance, draw: Tensor | None) -> Tensor:
         """A clean sample of N(mean, C), mean + draw, under the observations; the mean without a draw."""
         if self.evidence is None:
             return mean if draw is None else mean + draw
         error = None if draw is None else self._error(self.evidence)
-        return self.evidence.conditioned(mean, covariance, draw, error)[0]
+        return self.evidence.condition(mean, covariance, draw, error)[0]
 
     def _product(self, x: Tensor, x0: Tensor, level: Level) -> tuple[Tensor, Spread]:
         """m (B, *shape) of samples x for the predictions x0 (K, B, *shape), and the spread that C follows from.

@@ -90,7 +90,7 @@ class HMC:
         # Where it is rejected, the momentum turns: otherwise the density would not stay as it is.
         rejected = attrs.evolve(state, v=-v)
         proposed = attrs.evolve(path[-1], v=w)
-        return rejected.replaced(accepted, proposed), accepted
+        return rejected.accept(accepted, proposed), accepted
 
 
 def annealed_hmc(**options: Any) -> SMC:

@@ -97,7 +97,7 @@ class Sum:
             found[:, places] = one.adjoint(w)[:, None]
         return found
 
-    def solved(self, covariance: Any, noise: Tensor, v: Tensor) -> Tensor | None:
+    def invert(self, covariance: Any, noise: Tensor, v: Tensor) -> Tensor | None:
         factor = self.factor(covariance, noise)
         return None if factor is None else factor.solve(v)
 
@@ -168,7 +168,7 @@ def log_density(evidence: Evidence, x0: Tensor, covariance: Joint, *, normalised
         InputError: S has too many numbers for its determinant, and the density is to be normalised.
     """
     # The exponent of the Gaussian: log p without its normalisation
-    _, found = evidence.conditioned(x0, covariance)  # type: ignore[arg-type]
+    _, found = evidence.condition(x0, covariance)  # type: ignore[arg-type]
     linear: Any = evidence.linear
     # Less (log |S| + n log 2 pi) / 2, where |S| is known
     factor = None if isinstance(linear, Pair) else linear.factor(covariance, evidence.noise)

@@ -64,7 +64,7 @@ def jump(density: Density, x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
         back = _log_kernels(before.x[0].flatten(1).double(), places, root) - _log_kernels(y, places, root)
         log_ratio, doubt = _integral(density, before, after)
         accepted = density.accepts(log_ratio + back[None]) & density.accepts(-doubt)
-        state = before.replaced(accepted, after)
+        state = before.accept(accepted, after)
         x[:, own] = state.x
         x0[:, :, own] = state.x0
     return x, x0

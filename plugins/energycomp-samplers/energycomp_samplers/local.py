@@ -23,9 +23,9 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.sampling import Level, Target
-from energycomp_samplers.kernels import weighted_sum
-from energycomp_samplers.second_order import AWAY, SecondOrder, ratio_of
-from energycomp_samplers.spread import MOST, Spread, spreads_of, strong_noise, unsymmetric
+from energycomp_samplers.kernels import as_column, weighted_sum
+from energycomp_samplers.second_order import AWAY, SecondOrder
+from energycomp_samplers.spread import MOST, Spread, asymmetry, measure_spreads, noisiest_timestep, ratio_of
 
 STEP = 0.1  # of the differences, in deviations of the noise
 CLEAR = 4e-3  # alpha_bar, below which float32 has too few digits of the differences: spreads are those of this level
@@ -46,7 +46,7 @@ def local_spreads(target: Target, x: Tensor, level: Level) -> list[Spread]:
     """
     # The level itself, or the noisiest one at which differences of predictions are seen.
     size = x[0].numel()
-    timestep = min(level.timestep, strong_noise(target, CLEAR))
+    timestep = min(level.timestep, noisiest_timestep(target, CLEAR))
     alpha = float(torch.sigmoid(target.log_snr(torch.tensor([timestep]))))
     # m_i at both ends of each direction.
     step = STEP * (1.0 - alpha) ** 0.5
@@ -59,7 +59,7 @@ def local_spreads(target: Target, x: Tensor, level: Level) -> list[Spread]:
     moved = (1.0 - alpha) / alpha**0.5 * (above - below) / (2.0 * step)
     values, vectors = torch.linalg.eigh((moved + moved.mT) / 2.0)
     # No variance is below the error of the network, by which C_i is not symmetric.
-    error = unsymmetric(moved)[..., None].clamp(min=FLOOR * (1.0 - alpha))
+    error = asymmetry(moved)[..., None].clamp(min=FLOOR * (1.0 - alpha))
     precisions = 1.0 / torch.maximum(values, error) - alpha / (1.0 - alpha)
     return [Spread(*one) for one in zip(precisions, vectors, strict=True)]
 
@@ -81,7 +81,7 @@ def second_order(target: Target, kind: Literal["constant", "jacobian"]) -> Produ
         return lambda x, x0, level: product_of(
             x, x0, level, target.weights_at(level.timestep), local_spreads(target, x, level)
         )
-    spreads = spreads_of(target)
+    spreads = measure_spreads(target)
     return lambda x, x0, level: SecondOrder.of(x, x0, level, target.weights_at(level.timestep), spreads)
 
 
@@ -117,6 +117,6 @@ def product_of(x: Tensor, x0: Tensor, level: Level, b: Sequence[float], spreads:
     values = torch.where(is_sure, values, least)
     moved = Spread(torch.where(is_sure, 1.0 / values, 0.0), vectors).filtered(away, lambda scale: scale)
     # Stay near the range of the predictions.
-    reach = (AWAY * least.rsqrt()).reshape(-1, *[1] * (x.ndim - 1))
+    reach = as_column(AWAY * least[:, 0].rsqrt(), x)
     mean = torch.maximum(torch.minimum(plain + moved, x0.amax(0) + reach), x0.amin(0) - reach)
     return SecondOrder(x, x0, level, b, spreads, mean, plain, Spread(values - ratio, vectors), True)

@@ -71,7 +71,7 @@ class MALA:
         back = sum_of_squares(x - y - drift * proposed.score, x)
         log_ratio = density.log_ratio([state, proposed], self.test, self.nodes)
         accepted = density.accepts(log_ratio + (forward - back) / (4.0 * h.flatten(1)))
-        return state.replaced(accepted, proposed), accepted
+        return state.accept(accepted, proposed), accepted
 
 
 def annealed_mala(**options: Any) -> SMC:

@@ -30,11 +30,11 @@ from energycomp.components.terms import added
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import Target
 from energycomp_samplers.composed_group import ComposedGroup
-from energycomp_samplers.evidence import Evidence, bound, joined
+from energycomp_samplers.evidence import Evidence, bind, join
 from energycomp_samplers.fit import misses, narrows
-from energycomp_samplers.kernels import clipped
+from energycomp_samplers.kernels import clip
 from energycomp_samplers.operators import Blur, Gain, Pair, Pool, as_numbers, check_reach
-from energycomp_samplers.spread import Spread, product_spread, spreads_of
+from energycomp_samplers.spread import Spread, product_spread, spreads_for
 from energycomp_samplers.stationary import Stationary, product_stationary
 
 
@@ -159,7 +159,7 @@ def _operator(given: Any) -> Any:
 
 def evidence_of(observations: Sequence[Observation], target: Target) -> Evidence:
     """Observations of the samples of a composition; raises `InputError` where shapes do not fit."""
-    return joined([bound(one.operator, one.y, one.std, target) for one in observations])
+    return join([bind(one.operator, one.y, one.std, target) for one in observations])
 
 
 def given_variance(observations: Sequence[Observation]) -> float | Tensor | None:
@@ -185,11 +185,11 @@ class _Mean:
     def __call__(self, sample: Tensor, timestep: Tensor) -> Tensor:
         # Predict; numbers beyond the value range would be cut off after the observation, and miss it
         x0 = predict(self.target.composition, sample, timestep, prediction_type="sample")
-        x0 = clipped(x0, self.target)
+        x0 = clip(x0, self.target)
         # Condition on y; networks may run in bfloat16, and operators not
         ratio = self.target.log_snr(timestep).exp()
         with torch.autocast(x0.device.type, enabled=False):
-            mean, _ = self.evidence.conditioned(x0, spread_of(self.target, self.variance).covariance(ratio))
+            mean, _ = self.evidence.condition(x0, spread_of(self.target, self.variance).covariance(ratio))
         return mean
 
 
@@ -206,7 +206,7 @@ def spread_of(target: Target, variance: float | Tensor | None) -> Spread | Stati
     except InputError as error:
         got = f"got {target.composition!r}, whose weights vary, and no variance of its samples"
         raise InputError(f"{got}; expected one; give observe(..., variance=)") from error
-    spreads = measured_spreads(target)
+    spreads = observed_spreads(target)
     return stationary_of(spreads, weights) or product_spread(spreads, weights, math.prod(space.sample_shape))[0]
 
 
@@ -216,13 +216,9 @@ def stationary_of(spreads: Sequence[Spread], weights: Sequence[float]) -> Statio
     return product_stationary(spectra, weights) if spectra and len(spectra) == len(spreads) else None
 
 
-def measured_spreads(target: Target) -> list[Spread]:
-    """The spread of every leaf; raises `InputError` for one that has none, which an observation needs."""
-    spreads = spreads_of(target)
-    for one in spreads:
-        if one.problem:
-            raise InputError(f"got an observation of a component, but {one.problem}; give observe(..., variance=)")
-    return spreads
+def observed_spreads(target: Target) -> list[Spread]:
+    """The spread of every leaf, which an observation needs."""
+    return spreads_for(target, "an observation of a component", "give observe(..., variance=)")
 
 
 @attrs.frozen(eq=False, repr=False)

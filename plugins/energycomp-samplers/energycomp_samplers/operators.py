@@ -71,7 +71,7 @@ class Linear(Protocol):
     def adjoint(self, w: Tensor) -> Tensor:
         """A' w, (B, *shape), of what is seen (B, *seen)."""
 
-    def solved(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
+    def invert(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
         """(A C A' + R)^-1 v in closed form, with R = diag(noise); None where there is none."""
 
 
@@ -86,7 +86,7 @@ class Gain:
 
     adjoint = forward
 
-    def solved(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
+    def invert(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
         diagonal = covariance.diagonal(v, v.shape[1:])
         return None if diagonal is None else v / (self.gain.to(v).square() * diagonal + noise)
 
@@ -107,9 +107,9 @@ class Pool:
         spread = w.repeat_interleave(self.size, -1).repeat_interleave(self.size, -2)
         return spread / self.size**2
 
-    def solved(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
+    def invert(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
         if isinstance(covariance, StationaryCovariance):
-            return self._solved_by_frequency(covariance, noise, v)
+            return self._invert_by_frequency(covariance, noise, v)
         shape = (*v.shape[1:-2], v.shape[-2] * self.size, v.shape[-1] * self.size)
         diagonal = covariance.diagonal(v, shape)
         if diagonal is None:
@@ -118,7 +118,7 @@ class Pool:
         inside = diagonal.expand(-1, *shape)
         return v / (self.forward(inside) / self.size**2 + noise)
 
-    def _solved_by_frequency(self, covariance: StationaryCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
+    def _invert_by_frequency(self, covariance: StationaryCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
         if noise.unique().numel() > 1:
             return None
         # A frequency of the blocks is that of size x size of the pixels, which a mean over blocks does not tell apart
@@ -137,12 +137,12 @@ class Blur:
     kernel: Tensor
 
     def forward(self, z: Tensor) -> Tensor:
-        return _filtered(z, self._transfer(z))
+        return _filter(z, self._transfer(z))
 
     def adjoint(self, w: Tensor) -> Tensor:
-        return _filtered(w, self._transfer(w).conj())
+        return _filter(w, self._transfer(w).conj())
 
-    def solved(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
+    def invert(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
         if noise.unique().numel() > 1:
             return None
         if isinstance(covariance, StationaryCovariance):
@@ -152,7 +152,7 @@ class Blur:
         if variance is None or variance[0].numel() > 1:
             return None
         # Of one variance and one noise, the Fourier transform makes A C A' + R diagonal
-        return _filtered(v, 1.0 / (variance * self._transfer(v).abs().square() + noise.flatten()[0]))
+        return _filter(v, 1.0 / (variance * self._transfer(v).abs().square() + noise.flatten()[0]))
 
     def _transfer(self, z: Tensor) -> Tensor:
         """The Fourier transform of the kernel, (H, W)."""
@@ -171,7 +171,7 @@ def _transfer(kernel: Tensor, height: int, width: int) -> Tensor:
     return torch.fft.fft2(padded.roll((-(kernel.shape[0] // 2), -(kernel.shape[1] // 2)), (0, 1)))
 
 
-def _filtered(z: Tensor, transfer: Tensor) -> Tensor:
+def _filter(z: Tensor, transfer: Tensor) -> Tensor:
     return torch.fft.ifft2(torch.fft.fft2(z) * transfer).real
 
 
@@ -182,7 +182,7 @@ class Pair:
     forward: Callable[[Tensor], Tensor]
     adjoint: Callable[[Tensor], Tensor]
 
-    def solved(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
+    def invert(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
         """None: conjugate gradients."""
 
     def check(self, shape: Sequence[int], device: torch.device) -> None:
@@ -253,7 +253,7 @@ def check_operator(see: Callable[[Tensor], Tensor], sample: Tensor) -> Tensor:
     return seen
 
 
-def linearised(f: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Pair, Tensor]:
+def linearise(f: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Pair, Tensor]:
     """The derivative of a function at samples (B, *shape), by autograd, and f itself there, (B, *seen)."""
     with torch.enable_grad():
         point = at.detach().requires_grad_()
@@ -290,7 +290,7 @@ def solve(operator: Linear, covariance: AnyCovariance, noise: Tensor, v: Tensor)
     tensor([[2.]])
     """
     # In closed form, where the operator has one
-    found = operator.solved(covariance, noise, v)
+    found = operator.invert(covariance, noise, v)
     if found is not None:
         return found
 

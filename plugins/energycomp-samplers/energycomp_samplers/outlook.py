@@ -30,11 +30,11 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import Composer, Generator, Run, Target
 from energycomp_samplers.gauss import NO_GAUSSIAN
-from energycomp_samplers.kernels import check_densities, clipped
+from energycomp_samplers.kernels import check_densities, clip
 from energycomp_samplers.observation import without_observations
 from energycomp_samplers.proposal import Proposal
 from energycomp_samplers.second_order import SecondOrder
-from energycomp_samplers.spread import MOST, Spread, spreads_of
+from energycomp_samplers.spread import MOST, Spread, measure_spreads
 
 PARTICLES = 16
 STEPS = 10
@@ -144,7 +144,7 @@ def forecast(components: EnergyComponent | Sequence[EnergyComponent], *, generat
     size = math.prod(target.noised_space.sample_shape)
     # Measure each component alone, then follow particles of the product
     with count_rows() as spent:
-        spreads = spreads_of(target)
+        spreads = measure_spreads(target)
         if size > MOST:
             spreads = _compared(spreads)
         found, log_weights = _followed(target, spreads, Run(target, PARTICLES, STEPS, generator))
@@ -206,7 +206,7 @@ def _followed(target: Target, spreads: list[Spread], run: Run) -> tuple[list[Sec
         # Weigh, without resampling, since `ess` is that of the whole run.
         total = total + proposal.rne(x[None], x0[:, None])[0]
         # Step to a draw of the proposal.
-        x = proposal.centre(x, clipped(proposal.mean(x0), target))
+        x = proposal.centre(x, clip(proposal.mean(x0), target))
         if not level.is_last:
             x = x + proposal.variance**0.5 * run.noise()
     return found, total

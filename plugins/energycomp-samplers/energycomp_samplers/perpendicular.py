@@ -24,7 +24,7 @@ from torch import Tensor
 
 from energycomp.errors import CompositionError
 from energycomp.sampling import Level, Run, SchedulerSampler, Steps, Target
-from energycomp_samplers.kernels import check_densities, clipped, weighted_sum
+from energycomp_samplers.kernels import check_densities, clip, weighted_sum
 from energycomp_samplers.residuals import Residuals, residuals
 
 LEAST = 1e-12  # <r, r> / <u, u> below which there is no direction to be orthogonal to
@@ -80,7 +80,7 @@ class _Perpendicular(Steps):
         # The noise that this prediction leaves.
         noise = (self.x - level.alpha**0.5 * x0) / (1.0 - level.alpha) ** 0.5
         # Step: DDIM, the clipped prediction with as much of this noise as the next level has.
-        x0 = clipped(x0, self.run.target)
+        x0 = clip(x0, self.run.target)
         self.x = level.next_alpha**0.5 * x0 + (1.0 - level.next_alpha) ** 0.5 * noise
 
 

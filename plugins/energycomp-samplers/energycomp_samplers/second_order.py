@@ -31,14 +31,9 @@ from torch import Tensor
 
 from energycomp.sampling import Level
 from energycomp_samplers.kernels import weighted_sum
-from energycomp_samplers.spread import Spread, product_spread
+from energycomp_samplers.spread import Spread, product_spread, ratio_of
 
 AWAY = 5.0  # standard deviations, of the least sure component, by which m may leave the range of the predictions
-
-
-def ratio_of(level: Level, x: Tensor) -> Tensor:
-    """alpha_bar / (1 - alpha_bar), (1,)."""
-    return torch.tensor([level.alpha / (1.0 - level.alpha)], dtype=torch.float64, device=x.device)
 
 
 @attrs.frozen(eq=False)
@@ -52,12 +47,12 @@ class SecondOrder:
 
     >>> from energycomp.components import Gaussian
     >>> from energycomp.sampling import Target
-    >>> from energycomp_samplers.spread import spreads_of
+    >>> from energycomp_samplers.spread import measure_spreads
     >>> target = Target(Gaussian(1.0, 0.25) + Gaussian(-1.0, 0.25))
     >>> level, x = target.levels(10)[0], torch.zeros(1, 1, 1, 1)
     >>> x0 = target.predict(x, level.rows(x), prediction_type="sample")
-    >>> found = SecondOrder.of(x, x0, level, (1.0, 1.0), spreads_of(target))
-    >>> found.contradiction.round()  # each is 1 from the mean, or two standard deviations
+    >>> found = SecondOrder.of(x, x0, level, (1.0, 1.0), measure_spreads(target))
+    >>> torch.stack(found.contradictions).sum(0).round()  # each is 1 from the mean, or two standard deviations
     tensor([8.], dtype=torch.float64)
     """
 
@@ -83,8 +78,7 @@ class SecondOrder:
         # The precision of the product. Where it is none, first order stays; of one leaf that is right.
         product, is_product = product_spread(spreads, b, math.prod(x.shape[1:]))
         if not is_product:
-            is_right = len(b) == 1
-            return cls(x, x0, level, b, spreads, plain, plain, product, is_right)
+            return cls(x, x0, level, b, spreads, plain, plain, product, len(b) == 1)
         # m = C (sum_i b_i C_i^-1 m_i + (1 - B) sqrt(alpha_bar) / noise x): second order.
         for weight, spread, one in zip(b, spreads, x0, strict=True):
             total = total + weight * spread.filtered(one, lambda values: ratio + values)
@@ -100,18 +94,13 @@ class SecondOrder:
         """The terms of D: of each leaf, and of x where the weights do not sum to 1, (B,) each, in float64."""
         # b_i (m_i - m)' C_i^-1 (m_i - m), of each leaf
         ratio = ratio_of(self.level, self.x)
-        found = []
+        terms = []
         for weight, spread, one in zip(self.b, self.spreads, self.x0, strict=True):
             pulled = spread.filtered(one - self.mean, lambda values: ratio + values)
-            found.append(weight * ((one - self.mean) * pulled).flatten(1).sum(1))
+            terms.append(weight * ((one - self.mean) * pulled).flatten(1).sum(1))
         # (1 - B) |x - sqrt(alpha_bar) m|^2 / noise, of the forward kernel
         apart = (self.x - self.level.alpha**0.5 * self.mean).square().flatten(1).sum(1)
-        return [*found, (1.0 - sum(self.b)) / (1.0 - self.level.alpha) * apart]
-
-    @property
-    def contradiction(self) -> Tensor:
-        """D, (B,), in float64."""
-        return torch.stack(self.contradictions).sum(0)
+        return [*terms, (1.0 - sum(self.b)) / (1.0 - self.level.alpha) * apart]
 
     @cached_property
     def log_overlap(self) -> Tensor:
@@ -124,7 +113,7 @@ class SecondOrder:
         for weight, spread in zip(self.b, self.spreads, strict=True):
             total = total + weight * _log_determinant(spread, ratio, size)
         # Less D, of their exponents
-        return (total - self.contradiction) / 2.0
+        return (total - torch.stack(self.contradictions).sum(0)) / 2.0
 
 
 def _log_determinant(spread: Spread, ratio: Tensor, size: int) -> Tensor:

@@ -38,7 +38,7 @@ from energycomp.seeds import Generator, draw_noise, seeded
 from energycomp_samplers.blend import Blend, check_size, screened, sets_of
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.joint import Joint, log_density
-from energycomp_samplers.kernels import clipped
+from energycomp_samplers.kernels import clip
 from energycomp_samplers.particles import systematic
 from energycomp_samplers.separated import Explanation, Separation, aligned, usual_names
 from energycomp_samplers.smc import SMC
@@ -172,7 +172,7 @@ class _Particles(Steps):
         covariance = self.sampler.blend.covariance(self.sampler.kinds, level)
         # Predict every source of every particle, in one batch.
         flat = self.x.flatten(0, 1)
-        x0 = clipped(target.compose(flat, level.rows(flat), prediction_type="sample"), target)
+        x0 = clip(target.compose(flat, level.rows(flat), prediction_type="sample"), target)
         x0 = x0.reshape(self.x.shape).double()
         # The linear observation that stands for y at each particle.
         linear, at = linearise_at(self.evidence, x0, covariance, self.at)
@@ -182,7 +182,7 @@ class _Particles(Steps):
         if self.expected is not None and self.last is not None:
             increment = increment - log_density(self.last, self.expected, covariance, normalised=needed)
         # Resample, where few particles have the weight.
-        places = self.weighing.weighed(None, level, increment[None])[0]
+        places = self.weighing.resample(None, level, increment[None])[0]
         x = self.x[places].double()
         x0 = x0[places]
         if isinstance(self.evidence, Tangent) and at is not None:
@@ -211,7 +211,7 @@ class _Particles(Steps):
         draw = covariance.root(self.run.noise(tuple(x0.shape[:2])).double())
         shape = (self.run.n, *self.evidence.y.shape[1:])
         error = draw_noise(shape, generator=self.run.generator, device=x0.device)
-        return linear.conditioned(x0, covariance, draw, error)[0]  # type: ignore[arg-type]
+        return linear.condition(x0, covariance, draw, error)[0]  # type: ignore[arg-type]
 
     def finish(self) -> Sampled:
         self.sampler.log_evidence = float(self.weighing.log_evidence)

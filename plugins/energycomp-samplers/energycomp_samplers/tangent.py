@@ -22,7 +22,7 @@ from torch import Tensor
 
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.joint import SMALL, Factor, Joint
-from energycomp_samplers.operators import Linear, Pair, linearised
+from energycomp_samplers.operators import Linear, Pair, linearise
 
 KEPT = 2**26  # numbers of the derivatives of all samples as matrices, at most: 512 MB
 NEWTON = 6  # Gauss-Newton steps of each level
@@ -46,7 +46,7 @@ class Rows:
     def adjoint(self, w: Tensor) -> Tensor:
         return torch.einsum("nmd,nm->nd", self.rows, w.flatten(1).to(self.rows)).to(w).reshape(-1, *self.shape)
 
-    def solved(self, covariance: Any, noise: Tensor, v: Tensor) -> Tensor:
+    def invert(self, covariance: Any, noise: Tensor, v: Tensor) -> Tensor:
         return self.factor(covariance, noise).solve(v)
 
     def factor(self, covariance: Joint, noise: Tensor) -> Factor:
@@ -74,7 +74,7 @@ class Tangent:
 
     def at(self, at: Tensor) -> Evidence:
         """The linear observation that touches it at samples (n, K, *shape)."""
-        pair, seen = linearised(self.f, at.float())
+        pair, seen = linearise(self.f, at.float())
         linear: Linear = pair
         count = self.y.numel()
         if count <= SMALL and at.numel() * count <= KEPT:
@@ -100,7 +100,7 @@ class Tangent:
         for _ in range(NEWTON):
             # To the most probable z of the linear observation here, unless that is near
             linear = self.at(at)
-            step = linear.conditioned(x0, covariance)[0] - at  # type: ignore[arg-type]
+            step = linear.condition(x0, covariance)[0] - at  # type: ignore[arg-type]
             length = _squares_of(step, covariance) + self._squares(linear.f(step), torch.zeros_like(self.y))
             is_moving = length > ENOUGH
             if not bool(is_moving.any()):

@@ -59,7 +59,7 @@ SAMPLERS: dict[str, Any] = {
     "mixture": MixtureSampler(),
 }
 WITH_ENERGIES = [name for name in SAMPLERS if "energ" in name]
-SWARMS = [name for name, one in SAMPLERS.items() if isinstance(one, SMC) and one.weighs and one.particles is None]
+SWARMS = [name for name, one in SAMPLERS.items() if isinstance(one, SMC) and one.weights != "none" and one.particles is None]
 IDENTICAL = [name for name in SAMPLERS if "rne" in name or name in {"fkc", "particles"}]  # weights, of equal scores
 
 

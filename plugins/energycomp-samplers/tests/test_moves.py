@@ -14,7 +14,7 @@ from energycomp.sampling import Run, Target
 from energycomp.testing import Gaussian
 from energycomp_samplers.chain import Chain, Density, Moves, State
 from energycomp_samplers.hmc import HMC
-from energycomp_samplers.kernels import predicted
+from energycomp_samplers.kernels import predict_clean
 from energycomp_samplers.langevin import Langevin
 from energycomp_samplers.mala import MALA
 from energycomp_samplers.smc import SMC
@@ -52,7 +52,7 @@ def moved(component: Any, options: Moves, start: float = 1.0, n: int = N) -> tup
     run = Run(Target(Composition.of(component)), n, 100, generator=1)
     x = start * run.noise((1, n))
     chain = Chain(options)
-    x, _ = chain.move(Density(run.target, LEVEL, run.noise, run.uniform), x, predicted(run.target, x, LEVEL))
+    x, _ = chain.move(Density(run.target, LEVEL, run.noise, run.uniform), x, predict_clean(run.target, x, LEVEL))
     return x, chain
 
 

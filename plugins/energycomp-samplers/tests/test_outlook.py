@@ -13,7 +13,7 @@ from energycomp.testing import Gaussian, tiny_model
 from energycomp_samplers import forecast, observe
 from energycomp_samplers.outlook import PARTICLES, STEPS
 from energycomp_samplers.second_order import SecondOrder
-from energycomp_samplers.spread import spreads_of
+from energycomp_samplers.spread import measure_spreads
 
 
 def over(variance: float, *moments: tuple[float, float]) -> tuple[Gaussian, list[Gaussian]]:
@@ -30,7 +30,7 @@ def test_second_order_is_the_integral_over_clean_samples(step: int) -> None:
     level = target.levels(10)[step]
     x = torch.tensor([-1.0, 0.0, 0.7]).reshape(3, 1, 1, 1)
     x0 = target.predict(x, level.rows(x), prediction_type="sample")
-    found = SecondOrder.of(x, x0, level, target.weights, spreads_of(target))
+    found = SecondOrder.of(x, x0, level, target.weights, measure_spreads(target))
     # Conditional densities of z of each leaf, and the kernel of the noise.
     z = torch.linspace(-8.0, 8.0, 4001, dtype=torch.float64)
     ratio = level.alpha / (1.0 - level.alpha)
