@@ -12,7 +12,7 @@ from energycomp.sampling.guidance import (
     classifier_free as classifier_free,
     conditional as conditional,
     interval as interval,
-    made_guidance as made_guidance,
+    make_guidance as make_guidance,
     unconditional as unconditional,
 )
 from energycomp.sampling.loop import (

@@ -42,11 +42,6 @@ class Level:
     This is (x + beta score(x)) / sqrt(1 - beta) (Ho et al., 2020, eqs 7 and 11), without a division by
     sqrt(alpha_bar_t).
 
-    Args:
-        step: its number, from 0.
-        timestep: t.
-        alpha, next_alpha: of both ends.
-
     >>> step = Level(step=0, timestep=999.0, alpha=0.2, next_alpha=0.5)
     >>> step.beta, step.is_last
     (0.6, False)
@@ -73,7 +68,6 @@ class Level:
 
     def mean(self, x: Tensor, x0: Tensor) -> Tensor:
         """mu of the reverse kernel for a sample x and a prediction x0; both broadcast."""
-        # mu = sqrt(abar_s) beta / (1 - abar_t) x0 + sqrt(1 - beta) (1 - abar_s) / (1 - abar_t) x
         noise = 1.0 - self.alpha
         kept = (1.0 - self.beta) ** 0.5 * (1.0 - self.next_alpha) / noise
         return self.next_alpha**0.5 * self.beta / noise * x0 + kept * x
@@ -96,14 +90,14 @@ def _composition(component: EnergyComponent) -> Composition:
 
 def inner_leaves(composition: Composition) -> list[Any]:
     """The leaves of a composition, with those inside a mixture, or an observed composition, in its place."""
-    found: dict[Any, None] = {}  # each once, in their order
+    leaves: dict[Any, None] = {}  # each once, in their order
     for leaf in composition.terms:
         if not isinstance(leaf, Compound):
-            found[leaf] = None
+            leaves[leaf] = None
             continue
         for part in leaf.inside:
-            found |= dict.fromkeys(inner_leaves(part))
-    return list(found)
+            leaves |= dict.fromkeys(inner_leaves(part))
+    return list(leaves)
 
 
 def shown_by(weight: AnyWeight, n: int) -> Tensor:
@@ -153,11 +147,7 @@ class Target:
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """The weight b_i of each leaf, (K,).
-
-        Raises:
-            InputError: a weight that varies over samples, pixels or the noise level; see `weights_at`.
-        """
+        """The weight b_i of each leaf, (K,); raises `InputError` where one varies, see `weights_at`."""
         return tuple(constant_weights(self.composition.terms, "this sampler", LOOP).values())
 
     def weights_at(self, timestep: float) -> tuple[float, ...]:
@@ -207,11 +197,7 @@ class Target:
 
     @property
     def network_device(self) -> torch.device:
-        """Where the networks are.
-
-        Raises:
-            CompositionError: the leaves are on several devices.
-        """
+        """Where the networks are; raises `CompositionError` for several devices."""
         devices = {str(group.device): group.device for group in self.groups if group.device is not None}
         if len(devices) > 1:
             got = f"got components on the devices {sorted(devices)}"

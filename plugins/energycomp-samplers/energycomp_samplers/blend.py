@@ -21,8 +21,8 @@ from energycomp.sampling import Level, Target
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.joint import Joint, Sum, log_density
 from energycomp_samplers.kernels import clip
-from energycomp_samplers.observation import observe
-from energycomp_samplers.operators import Gain, Linear, Pair, as_numbers, check_operator, check_reach
+from energycomp_samplers.observation import as_operator
+from energycomp_samplers.operators import Gain, Linear, Pair, as_noise, as_numbers, check_operator, check_reach
 from energycomp_samplers.spread import Spread, measure_spreads, product_spread
 from energycomp_samplers.tangent import Tangent, in_single, linearise_at
 
@@ -73,7 +73,8 @@ class Blend:
                 raise InputError(f"{got}; expected a model of pixels or numbers")
         # The image, and its noise
         y = as_numbers(image, "image", "give a tensor or an array of one image").to(targets[0].device)
-        std = _noise(noise, y)
+        check_reach(y, "an image")
+        std = as_noise(noise, y, "noise", "the image")
         # Sources z of images are in (-r, r), and what is seen is A (z + r) / 2r.
         r = None if space.value_range is None else space.value_range[1]
         scale, middle = (1.0, 0.0) if r is None else (0.5 / r, r)
@@ -106,19 +107,6 @@ class Blend:
         return torch.stack(parts).sum(0) / self.scale
 
 
-def _noise(given: Any, y: Tensor) -> Tensor:
-    """The standard deviation of each number of y."""
-    check_reach(y, "an image")
-    std = as_numbers(given, "noise", "give the noise of the data, a number above 0").to(y)
-    if not bool((std.isfinite() & (std > 0)).all()):
-        raise InputError(f"got noise={float(std.min()):g}; expected numbers above 0; give the noise of the data")
-    try:
-        return std.expand(y.shape)
-    except RuntimeError:
-        got = f"got noise of shape {tuple(std.shape)} for an image of shape {tuple(y.shape)}"
-        raise InputError(f"{got}; expected one number, or the shape of the image; change noise=") from None
-
-
 def _each(given: Any, count: int, name: str) -> list[Any]:
     """One for each kind of source."""
     if not isinstance(given, list):
@@ -137,7 +125,7 @@ def _operator(given: Any) -> Operator:
     if isinstance(given, Tensor):
         return Gain(as_numbers(given, "a brightness", "give one number for each"))
     # An operator as observations have them
-    operator: Operator = observe(given, torch.zeros(()), 1.0).operator
+    operator: Operator = as_operator(given)
     return in_single(operator) if isinstance(operator, Pair) else operator
 
 
@@ -187,15 +175,15 @@ def _spread(source: Any, target: Target, given: Any) -> Spread:
     return spread
 
 
-def sets_of(kinds: int, count: Any, *, repeats: bool = True) -> Sets:
+def list_sets(kinds: int, count: Any, *, repeats: bool = True) -> Sets:
     """The sets of sources that are tried, each with its prior probability.
 
     Args:
         repeats: whether each source is any kind; else no two are of one kind.
 
-    >>> sets_of(2, (1, 2))
+    >>> list_sets(2, (1, 2))
     [((0,), 0.25), ((1,), 0.25), ((0, 0), 0.125), ((0, 1), 0.25), ((1, 1), 0.125)]
-    >>> sets_of(2, (1, 2), repeats=False)
+    >>> list_sets(2, (1, 2), repeats=False)
     [((0,), 0.25), ((1,), 0.25), ((0, 1), 0.5)]
     """
     if count is None:
@@ -250,7 +238,7 @@ def check_size(blend: Blend, tried: Sets, n: Any, steps: Any) -> None:
         )
 
 
-def screened(blend: Blend, tried: Sets, level: Level) -> Sets:
+def screen(blend: Blend, tried: Sets, level: Level) -> Sets:
     """Of many sets, those that Gaussians of the same means and covariances do not exclude, at the noisiest level."""
     if len(tried) <= MANY_SETS:
         return tried

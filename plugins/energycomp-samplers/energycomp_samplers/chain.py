@@ -40,13 +40,12 @@ Test: TypeAlias = Literal["score", "energy"]
 class State:
     """Particles x (G, P, *shape), with the predictions x0 (K, G, P, *shape) and the score there.
 
-    The momentum v and the energy (G, P) are None until a move needs them.
+    The energy (G, P) is None until a test needs it.
     """
 
     x: Tensor
     x0: Tensor
     score: Tensor
-    v: Tensor | None = None
     energy: Tensor | None = None
 
     def accept(self, accepted: Tensor, proposed: State) -> State:
@@ -57,8 +56,6 @@ class State:
             torch.where(wide, proposed.x0, self.x0),
             torch.where(wide, proposed.score, self.score),
         )
-        if self.v is not None and proposed.v is not None:
-            state.v = torch.where(wide, proposed.v, self.v)
         if self.energy is not None and proposed.energy is not None:
             state.energy = torch.where(accepted, proposed.energy, self.energy)
         return state
@@ -178,8 +175,6 @@ class Chain:
 
     def move(self, density: Density, x: Tensor, x0: Tensor, most: Tensor | float = math.inf) -> tuple[Tensor, Tensor]:
         """Particles (G, P, *shape) and the predictions x0 (K, G, P, *shape) there, after the moves of a level.
-
-        Momenta are drawn anew at every level, since particles that were resampled share theirs.
 
         Args:
             most: the largest step size of this level, (G,), beside that of the chain.

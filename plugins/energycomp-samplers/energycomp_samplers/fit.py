@@ -14,30 +14,29 @@ UNEXPLAINED = 5.0  # standard errors by which the squared residual may be larger
 NARROW = 0.05  # share of the variance that may be lost: 2.5 % of a standard deviation
 
 
-def misses(evidence: Evidence, samples: Tensor, *, is_weighed: bool) -> list[str]:
+def note_misses(evidence: Evidence, samples: Tensor, *, is_weighed: bool) -> list[str]:
     """A sentence where samples z (B, *shape) miss y by more than its noise."""
-    left = _residuals(evidence, samples)
+    # y - A(z) in standard deviations of the noise; a mask hides numbers, which have no residual
+    with torch.no_grad():
+        left = (evidence.y.to(samples) - evidence.f(samples)).double() / evidence.noise.to(samples).double().sqrt()
+    left = left.flatten(1)
+    left = left[:, (left != 0.0).any(0)]
     if left.numel() == 0:
         return []
     beyond = float((left.abs() > FAR).double().mean())
     excess = float(left.square().mean()) - 1.0
     if beyond <= MOST and excess <= UNEXPLAINED * (2.0 / left.shape[1]) ** 0.5:
         return []
-    found = (
+    missed = (
         f"samples miss the observation: {beyond:.2g} of what is seen of them is more than {FAR:g} std from y, and the "
         f"squared residual is {1.0 + excess:.3g} times the noise"
     )
-    if is_weighed:
-        return [f"{found}; use more particles or steps, unless the components contradict y, or std is too small"]
-    return [f"{found}; use sampler='smc', unless the components contradict y, or std is too small"]
+    better = "use more particles or steps" if is_weighed else "use sampler='smc'"
+    return [f"{missed}; {better}, unless the components contradict y, or std is too small"]
 
 
-def narrows(evidence: Evidence, samples: Tensor, covariance: AnyCovariance, *, is_weighed: bool) -> list[str]:
-    """A sentence where samples that ended at a mean lack much of the variance that y leaves.
-
-    Args:
-        covariance: C, of what the last noise level leaves open.
-    """
+def note_narrow(evidence: Evidence, samples: Tensor, covariance: AnyCovariance, *, is_weighed: bool) -> list[str]:
+    """A sentence where samples that ended at a mean lack much of the variance C that y leaves at the last level."""
     # J C J' beside R, for each number that is seen: the mean of z given y lacks their harmonic sum
     random = torch.Generator().manual_seed(0)
     draw = covariance.root(torch.randn(samples.shape, generator=random).to(samples))
@@ -48,15 +47,6 @@ def narrows(evidence: Evidence, samples: Tensor, covariance: AnyCovariance, *, i
         return []
     better = "SMC(last='draw')" if is_weighed else "Gauss(last='draw')" if evidence.linear else "sampler='smc'"
     left = (lost / (1.0 - lost)) ** 0.5
-    found = f"samples ended at the mean of what the last noise level leaves open, which is {left:.2g} times std"
+    ended = f"samples ended at the mean of what the last noise level leaves open, which is {left:.2g} times std"
     near = f"they are too near to each other, about {(1.0 - lost) ** 0.5:.2g} of their distance in what is seen"
-    return [f"{found}: {near}; use {better}, or more steps"]
-
-
-def _residuals(evidence: Evidence, samples: Tensor) -> Tensor:
-    """y - A(z) in standard deviations of the noise, (B, K), of the numbers that are seen."""
-    with torch.no_grad():
-        left = (evidence.y.to(samples) - evidence.f(samples)).double() / evidence.noise.to(samples).double().sqrt()
-    left = left.flatten(1)
-    # A mask hides numbers, which have no residual
-    return left[:, (left != 0.0).any(0)]
+    return [f"{ended}: {near}; use {better}, or more steps"]

@@ -40,16 +40,6 @@ class MALA:
         nodes: of the line integral, at least 2.
         acceptance: the rate to which steps are adapted.
         step_size: c of the first move, and the largest where the noised product changes no more, see `smc`.
-
-    >>> from energycomp import Composer
-    >>> from energycomp.testing import Gaussian
-    >>> from energycomp_samplers.smc import SMC
-    >>> a = Gaussian(1.0, 0.25)
-    >>> sampler = SMC(weights="none", moves=MALA(moves=1))
-    >>> options = {"num_inference_steps": 10, "generator": 0, "output_type": "latent", "progress": False}
-    >>> x = Composer([a]).sample(500, sampler=sampler, **options)
-    >>> bool((x.mean() - 1.0).abs() < 0.1)
-    True
     """
 
     moves: int = attrs.field(default=2, validator=whole(1))

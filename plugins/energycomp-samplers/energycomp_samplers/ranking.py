@@ -111,23 +111,21 @@ def rank(
     """The lift of every component of a composition for every image: how much it explains of that image.
 
     The lift is the denoising error without a component minus the error with it, on the same noise and timesteps for all
-    images (the lift scores of Yu and Gao, 2025, compare each component with u alone). The errors come from one
-    quadratic form per image: K network evaluations per draw and image for K components, one more for u under the rule
-    "product", and one trunk pass.
+    images (the lift scores of Yu and Gao, 2025, compare each component with u alone). Costs K network evaluations per
+    draw and image for K components, one more for u under the rule "product", and one trunk pass.
 
     - Under "product", the composition without component i lacks its residual w_i (e_i - u). Weights above 1 (guidance)
       are taken as 1, since they describe the sampler and not the image.
     - Under "mean", the weights of the other components are scaled to the sum 1.
     - The lift of a negated component is measured over the components that are not negated: a good image has none.
-    - One component without an unconditional prediction is compared with the best of the other labels of `model`, for M
-      network evaluations per draw and image: its lift is above 0 where it explains the image best of all M labels.
+    - One component without an unconditional prediction is compared with the best of the M other labels of `model`, for
+      as many network evaluations per draw and image.
 
     Args:
         images: one or several, as `infer` takes them, float tensors in [0, 1]; or latents (B, C, H, W) of a codec.
         composition: a composition or `Composer` of one denoiser, of mass 1, such as `model.compose(values)`.
         model: its processor and codec read the images, and its defaults give the timesteps and weights of the draws.
             When left out, draws cover all timesteps, with the weights min(1, 1 / SNR) where the denoiser predicts x0.
-            One component without u needs it, for its labels.
         draws: how many draws a lift averages over, at least 2.
         constraint: takes images in [0, 1], (N, C, H, W), and gives energies (N,), by which images rank that are equally
             complete, such as `energycomp_samplers.constraint(f)`.
@@ -146,24 +144,18 @@ def rank(
     >>> ranking.order, ranking.missing
     ((1, 0), (('bumps(0.7, 0.8)',), ()))
     """
-    denoiser = as_rankable(composition, model).leaves[0].denoiser
+    asked = as_rankable(composition, model)
+    denoiser = asked.leaves[0].denoiser
     if model is not None and checked_model(model).denoiser is not denoiser:
         raise InputError(f"got model={model.name}, of another denoiser than the components; expected theirs; pass it")
-    options: dict[str, Any] = {"model": model, "draws": draws, "constraint": constraint, "generator": generator}
-    return rank_samples(_encode(images, denoiser, model), composition, **options)
+    samples = _encode(images, denoiser, model)
+    return rank_samples(samples, asked, model=model, draws=draws, constraint=constraint, generator=generator)
 
 
 def rank_samples(
-    samples: Tensor,
-    composition: EnergyComponent,
-    *,
-    model: Model | None = None,
-    draws: int = DRAWS,
-    constraint: Callable[[Tensor], Tensor] | None = None,
-    generator: int | torch.Generator | None = None,
+    samples: Tensor, asked: Rankable, *, model: Model | None, draws: int, constraint: Any, generator: Any
 ) -> Ranking:
     """`rank` of samples (B, C, H, W) of the denoiser."""
-    asked = as_rankable(composition, model)
     denoiser = asked.denoiser
     samples = samples.to(denoiser.device)
     # Predictions of one image, for all draws, have to fit into memory.
@@ -223,26 +215,6 @@ def _check_finite(form: QuadraticForm, leaves: list[Conditional]) -> None:
         raise NonFiniteError(f"{got}; expected numbers; check the weights and the precision")
 
 
-def _weightings(weights: list[float], rule: Rule) -> Tensor:
-    """Weights (2 K, K) of the compositions with each component, then of those without each.
-
-    >>> _weightings([7.5, -1.0], "product").int().tolist()
-    [[1, 0], [1, 1], [0, 0], [1, 0]]
-    """
-    # Negated components are left out of what a lift is measured in
-    given = torch.tensor(weights, dtype=torch.float64)
-    size = given.abs().clamp(max=1.0) if identifies_null(rule) else given.abs()
-    base = torch.where(given > 0, size, 0.0).expand(len(given), -1)
-    # With each component, and without it
-    own = torch.eye(len(given), dtype=torch.bool)
-    with_each = torch.where(own, size, base)
-    without = torch.where(own, 0.0, base)
-    # A mean stays a mean: weights sum to 1
-    if not identifies_null(rule):
-        without = without / without.sum(1, keepdim=True)
-    return torch.cat([with_each, without])
-
-
 def _compare(form: QuadraticForm, asked: Rankable) -> Tensor:
     """The lift, its standard error and its p-value of each component (K, 3), by a paired test over the draws."""
     if not asked.labels:
@@ -253,3 +225,22 @@ def _compare(form: QuadraticForm, asked: Rankable) -> Tensor:
     own, *others = form.weighted_errors(torch.eye(1 + len(asked.labels))).cpu()
     tests = torch.tensor([paired(own, other) for other in others])
     return tests[tests[:, 0].argmin()][None]
+
+
+def _weightings(weights: list[float], rule: Rule) -> Tensor:
+    """Weights (2 K, K) of the compositions with each component, then of those without each.
+
+    >>> _weightings([7.5, -1.0], "product").int().tolist()
+    [[1, 0], [1, 1], [0, 0], [1, 0]]
+    """
+    # Negated components are left out of what a lift is measured in
+    given = torch.tensor(weights, dtype=torch.float64)
+    size = given.abs().clamp(max=1.0) if identifies_null(rule) else given.abs()
+    base = torch.where(given > 0, size, 0.0).expand(len(given), -1)
+    own = torch.eye(len(given), dtype=torch.bool)
+    with_each = torch.where(own, size, base)
+    without = torch.where(own, 0.0, base)
+    # A mean stays a mean: weights sum to 1
+    if not identifies_null(rule):
+        without = without / without.sum(1, keepdim=True)
+    return torch.cat([with_each, without])

@@ -59,7 +59,6 @@ from energycomp.sampling import Level, Run, Sampled, Steps
 from energycomp_samplers.chain import MOVES, Chain, Density, Moves
 from energycomp_samplers.constraints import Constraint
 from energycomp_samplers.kernels import check_densities, least_sum, predict_clean, sum_of_squares, total_energy
-from energycomp_samplers.local import second_order
 from energycomp_samplers.observation import without_observations
 from energycomp_samplers.particles import Particles, take
 from energycomp_samplers.proposal import Proposal
@@ -145,10 +144,6 @@ class SMC:
         target, observations = without_observations(run.target)
         run = attrs.evolve(run, target=target)
         weighs = self.weights != "none" or self.constraint is not None or bool(observations)
-        # A second-order proposal measures how sure each leaf is, once
-        product = None
-        if self.proposal != "sum":
-            product = second_order(target, "constant" if self.proposal == "gauss" else "jacobian")
         self._check(run, weighs)
         # One swarm; or a group of particles for each sample, which does not depend on the others
         groups = (1, run.n)
@@ -161,8 +156,9 @@ class SMC:
         swarm = _Swarm(self, run, x.flatten(0, 1), groups[0], weighs, Weighing(self, run, equal))
         swarm.leaving = total * sum_of_squares(x, x) / 2.0  # -log N(x; 0, I / B)
         # What weighs and moves them beside the product
-        if product is not None:
-            swarm.second_order = SecondOrderFactor(equal, product)
+        if self.proposal != "sum":
+            kind: Literal["constant", "jacobian"] = "constant" if self.proposal == "gauss" else "jacobian"
+            swarm.second_order = SecondOrderFactor(equal, target, kind)
         if self.constraint is not None:
             swarm.constraint = ConstraintFactor(equal, self.constraint, self.depth)
         if observations:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.joint import SMALL, Factor, Joint
+from energycomp_samplers.kernels import as_column
 from energycomp_samplers.operators import Linear, Pair, linearise
 
 KEPT = 2**26  # numbers of the derivatives of all samples as matrices, at most: 512 MB
@@ -95,7 +96,7 @@ class Tangent:
         misfit = self._misfit(at, x0, covariance)
         if start is not None:
             other = self._misfit(start, x0, covariance)
-            at = torch.where(_wide(other < misfit, at), start, at)
+            at = torch.where(as_column(other < misfit, at), start, at)
             misfit = torch.minimum(misfit, other)
         for _ in range(NEWTON):
             # To the most probable z of the linear observation here, unless that is near
@@ -109,7 +110,7 @@ class Tangent:
             for _ in range(HALVINGS):
                 found = self._misfit(at + step, x0, covariance)
                 is_better = is_moving & (found < misfit)
-                at = torch.where(_wide(is_better, at), at + step, at)
+                at = torch.where(as_column(is_better, at), at + step, at)
                 misfit = torch.where(is_better, found, misfit)
                 is_moving = is_moving & ~is_better
                 if not bool(is_moving.any()):
@@ -126,7 +127,7 @@ class Tangent:
             other = draw()
             found = self._log_weight(other, linear)
             accepted = uniform((len(z),)).log() < found - weight
-            z = torch.where(_wide(accepted, z), other, z)
+            z = torch.where(as_column(accepted, z), other, z)
             weight = torch.where(accepted, found, weight)
         return z
 
@@ -165,10 +166,6 @@ def linearise_at(
 def _squares_of(v: Tensor, covariance: Joint) -> Tensor:
     """v' C^-1 v, (n,)."""
     return (v * covariance.filtered(v, lambda precision: precision)).flatten(1).sum(1)
-
-
-def _wide(mask: Tensor, like: Tensor) -> Tensor:
-    return mask.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def in_single(pair: Pair) -> Pair:

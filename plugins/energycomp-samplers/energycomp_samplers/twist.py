@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import torch
@@ -41,12 +41,12 @@ from torch import Tensor
 
 from energycomp.components import function_name
 from energycomp.errors import InputError
-from energycomp.sampling import Level, Run
+from energycomp.sampling import Level, Run, Target
 from energycomp.seeds import draw_noise
 from energycomp_samplers.constraints import RULED_OUT, Constraint
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import as_column, sum_of_squares
-from energycomp_samplers.local import Product
+from energycomp_samplers.local import Product, second_order
 from energycomp_samplers.observation import Observation, evidence_of, given_variance, spread_of
 from energycomp_samplers.particles import Particles, take
 from energycomp_samplers.spread import Spread, ratio_of
@@ -88,15 +88,20 @@ class Factor(ABC):
 
 @attrs.define(eq=False)
 class SecondOrderFactor(Factor):
-    """The overlap Z of what the components predict."""
+    """The overlap Z of what the components of a target predict; its product is made at the first level."""
 
-    product: Product
+    target: Target
+    kind: Literal["constant", "jacobian"]
+    product: Product | None = None
 
     def evaluate(self, particles: Particles) -> Tensor:
         level = particles.proposal.level
         # At clean samples the twist is gone
         if level.is_last:
             return torch.zeros_like(self.log_psi)
+        # How sure each component is, is measured once
+        if self.product is None:
+            self.product = second_order(self.target, self.kind)
         x = particles.x.detach()
         found = self.product(x.flatten(0, 1), particles.x0.detach().flatten(1, 2), level)
         if not found.is_gaussian:

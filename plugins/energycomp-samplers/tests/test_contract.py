@@ -36,7 +36,7 @@ CHECKED: list[Any] = [  # exact, too
     SMC(weights="energy"),
     SMC(moves=Langevin()),
     SMC(weights="energy", moves=MALA(test="energy")),
-    SMC(particles=4, moves=HMC(persistence=0.5)),
+    SMC(particles=4, moves=HMC(moves=2)),
     SMC(weights="none", particles=1, moves=MALA()),
     Rejection(SMC()),
 ]
@@ -59,7 +59,9 @@ SAMPLERS: dict[str, Any] = {
     "mixture": MixtureSampler(),
 }
 WITH_ENERGIES = [name for name in SAMPLERS if "energ" in name]
-SWARMS = [name for name, one in SAMPLERS.items() if isinstance(one, SMC) and one.weights != "none" and one.particles is None]
+SWARMS = [
+    name for name, one in SAMPLERS.items() if isinstance(one, SMC) and one.weights != "none" and one.particles is None
+]
 IDENTICAL = [name for name in SAMPLERS if "rne" in name or name in {"fkc", "particles"}]  # weights, of equal scores
 
 

@@ -17,7 +17,8 @@ from energycomp.images import to_unit
 from energycomp.inference import draw_bank
 from energycomp.testing import Gaussian, bumps_model, labels_model, planted, tiny_model
 from energycomp_samplers import Ranking, rank, sample_best
-from energycomp_samplers.ranking import rank_samples
+from energycomp_samplers.rankable import as_rankable
+from energycomp_samplers.ranking import DRAWS, rank_samples
 
 A, B, ELSEWHERE = (0.2, 0.3), (0.7, 0.8), (0.8, 0.2)
 
@@ -46,7 +47,9 @@ def test_the_rate_of_components_that_are_taken_for_shown(spread: float) -> None:
     a, b = model(0), Conditional(model.denoiser, model(1).condition)
     one, other = (network.pattern(leaf.condition.rows[:, 0]) for leaf in (a, b))
     picture = (network.background + one + other / 2).detach()
-    shown = [bool(rank_samples(picture, a & b, generator=seed).shown[0, 1]) for seed in range(200)]
+    asked = as_rankable(a & b)
+    options: Any = {"model": None, "draws": DRAWS, "constraint": None}
+    shown = [bool(rank_samples(picture, asked, generator=seed, **options).shown[0, 1]) for seed in range(200)]
     assert sum(shown) / 200 < 0.03  # LEVEL says 1 to 2 %
 
 

@@ -289,10 +289,8 @@ def test_a_step_without_a_drift_corrects_nothing() -> None:
     """The product is no Gaussian from the third level on, where a second-order proposal is that of the sum."""
     target = Target(Gaussian(1.0, 0.25) + Gaussian(-0.2, 0.5) - Gaussian(0.0, 1.0))
     product = second_order(target, "constant")
-    factor = SecondOrderFactor(
-        torch.zeros(1, 8, dtype=torch.float64),
-        lambda x, x0, level: attrs.evolve(product(x, x0, level), is_gaussian=level.step < 2),
-    )
+    factor = SecondOrderFactor(torch.zeros(1, 8, dtype=torch.float64), target, "constant")
+    factor.product = lambda x, x0, level: attrs.evolve(product(x, x0, level), is_gaussian=level.step < 2)
     x = torch.randn(1, 8, 1, 1, 1, generator=torch.Generator().manual_seed(0))
     added = []
     for level in target.levels(10)[:4]:

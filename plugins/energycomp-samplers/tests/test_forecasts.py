@@ -11,7 +11,6 @@ from energycomp.errors import EnergycompError
 from energycomp.sampling import Target
 from energycomp.testing import Gaussian, tiny_model
 from energycomp_samplers import forecast, observe
-from energycomp_samplers.outlook import PARTICLES, STEPS
 from energycomp_samplers.second_order import SecondOrder
 from energycomp_samplers.spread import measure_spreads
 
@@ -70,11 +69,11 @@ def test_verdicts() -> None:
 def test_costs_and_seeds() -> None:
     _, (a, b) = over(1.0, (0.5, 0.2), (-0.4, 0.3))
     first, again, other = forecast(a & b), forecast([a, b, -1.0 * a.unconditional]), forecast(a & b, generator=1)
-    assert first.evaluations == 3 * (8 + PARTICLES * STEPS)
-    assert again.evaluations == 3 * PARTICLES * STEPS  # covariances are kept
+    assert first.evaluations == 3 * (8 + 16 * 10)
+    assert again.evaluations == 3 * 16 * 10  # covariances are kept
     assert first.disagreement == pytest.approx(again.disagreement, rel=1e-6)
     assert first.disagreement != pytest.approx(other.disagreement, rel=1e-6)
-    assert [level.timestep for level in first.levels] == [999.0 - 100 * step for step in range(STEPS)]
+    assert [level.timestep for level in first.levels] == [999.0 - 100 * step for step in range(10)]
 
 
 def test_many_numbers_are_compared_with_one_variance() -> None:
