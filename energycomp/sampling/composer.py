@@ -285,7 +285,8 @@ def _positional(callback: Callable[..., Any]) -> int:
 
 def _rule_of(parts: Sequence[Composition]) -> Rule:
     # Components without a network, such as Gaussians, go with any rule
-    rules = {group_of(leaf).rule for part in parts for leaf in part.terms} - {None}
+    given = [group_of(leaf).rule for part in parts for leaf in part.terms]
+    rules = {rule for rule in given if rule is not None}
     if len(rules) > 1:
         raise CompositionError(f"got components with the rules {sorted(rules)}; expected one; say rule= explicitly")
     return rules.pop() if rules else "sum"

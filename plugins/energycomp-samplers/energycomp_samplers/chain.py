@@ -7,8 +7,7 @@ Notation: variable -> symbol
     noise       sigma_t^2 = 1 - alpha_bar_t
     c           the step size in units of the noise; see `langevin`, `mala` and `hmc`
 
-    log pi_t(y) - log pi_t(x) = sum_i b_i (E_i(x) - E_i(y))       test "energy"
-                              = int_0^1 G(x + r d) . d dr         test "score"
+    log pi_t(y) - log pi_t(x) = int_0^1 G(x + r d) . d dr
     accept with probability min(1, a), each particle by itself;  log c += 0.2 (rate - goal) after every move
 
 The line integral is computed by the trapezoidal rule (Sjöberg et al., 2023), on every segment of the path of a move. It
@@ -18,9 +17,10 @@ is exact where the sum of the predicted scores is a gradient and the rule is, as
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TypeAlias
 
 import attrs
 import torch
@@ -29,36 +29,26 @@ from torch import Tensor
 from energycomp.components import by_sample
 from energycomp.fields import legal
 from energycomp.sampling import Level, Target
-from energycomp_samplers.kernels import as_column, axes, predict_clean, total_energy, weighted_sum
+from energycomp_samplers.kernels import as_column, axes, predict_clean, weighted_sum
 
 RATE = 0.2  # how fast log c follows the acceptance
 Noise: TypeAlias = Callable[[tuple[int, ...]], Tensor]
-Test: TypeAlias = Literal["score", "energy"]
 
 
-@attrs.define(eq=False)
+@attrs.frozen(eq=False)
 class State:
-    """Particles x (G, P, *shape), with the predictions x0 (K, G, P, *shape) and the score there.
-
-    The energy (G, P) is None until a test needs it.
-    """
+    """Particles x (G, P, *shape), with the predictions x0 (K, G, P, *shape) and the score there."""
 
     x: Tensor
     x0: Tensor
     score: Tensor
-    energy: Tensor | None = None
 
     def accept(self, accepted: Tensor, proposed: State) -> State:
         """The proposal where it is accepted (G, P), and this state elsewhere."""
         wide = as_column(accepted, self.x)
-        state = State(
-            torch.where(wide, proposed.x, self.x),
-            torch.where(wide, proposed.x0, self.x0),
-            torch.where(wide, proposed.score, self.score),
-        )
-        if self.energy is not None and proposed.energy is not None:
-            state.energy = torch.where(accepted, proposed.energy, self.energy)
-        return state
+        x = torch.where(wide, proposed.x, self.x)
+        x0 = torch.where(wide, proposed.x0, self.x0)
+        return State(x, x0, torch.where(wide, proposed.score, self.score))
 
 
 @attrs.frozen(eq=False)
@@ -68,7 +58,7 @@ class Density:
     Args:
         normal, uniform: noise (G, P, *shape), and uniform numbers (G, P), for the shape (G, P).
         mean: E[x_0 | x_t] (B, *shape) of samples x (B, *shape) with the predictions x0 (K, B, *shape), by which the
-            score is that of another density than the sum of the scores; only for the test "score".
+            score is that of another density than the sum of the scores.
         copies: groups (G,) whose particles are copies of each other, see `predict_clean`.
     """
 
@@ -95,24 +85,14 @@ class Density:
         scores = (self.level.alpha**0.5 * x0 - x) / self.noise
         return State(x, x0, weighted_sum(self.target.weights_at(self.level.timestep), scores))
 
-    def log_ratio(self, path: Sequence[State], test: Test, nodes: int) -> Tensor:
-        """log pi_t at the end of a path minus that at its start, (G, P).
-
-        Costs nodes - 2 evaluations for every segment, or the energy of every state that is new.
-        """
-        if test == "energy":
-            return self._energy(path[0]) - self._energy(path[-1])
+    def log_ratio(self, path: Sequence[State], nodes: int) -> Tensor:
+        """log pi_t at the end of a path minus that at its start, (G, P). Costs nodes - 2 evaluations a segment."""
         return torch.stack([self._integrate(*pair, nodes) for pair in pairwise(path)]).sum(dim=0)
 
     def accepts(self, log_ratio: Tensor) -> Tensor:
         """Whether each proposal is accepted, (G, P)."""
         # Metropolis and Hastings: u < ratio
         return self.uniform(tuple(log_ratio.shape)).log() < log_ratio
-
-    def _energy(self, state: State) -> Tensor:
-        if state.energy is None:
-            state.energy = total_energy(self.target, state.x, self.level, self.copies)
-        return state.energy
 
     def _integrate(self, one: State, other: State, nodes: int) -> Tensor:
         # The trapezoidal rule over nodes - 1 segments of equal length.
@@ -124,38 +104,23 @@ class Density:
         return (total.double() * (other.x - one.x).double()).sum(dim=axes(one.x)) / spaces
 
 
-@runtime_checkable
-class Moves(Protocol):
-    """Moves that leave pi_t as it is: `Langevin` up to the error of its step, `MALA` and `HMC` exactly."""
+class Moves(ABC):
+    """Moves that leave pi_t as it is: `Langevin` up to the error of its step, `MALA` and `HMC` exactly.
 
-    @property
-    def moves(self) -> int:
-        """At each noise level."""
-        ...
+    `moves` is their number at each noise level, `step_size` is c of the first one, and `acceptance` the rate to which
+    c is adapted: None for moves without a test, whose c is fixed.
+    """
 
-    @property
-    def step_size(self) -> float:
-        """c of the first move."""
-        ...
+    moves: int
+    step_size: float
+    acceptance: float | None
 
-    @property
-    def test(self) -> Test | None:
-        """By which moves are accepted; None for those without a Metropolis test."""
-        ...
-
-    @property
-    def acceptance(self) -> float | None:
-        """The rate to which c is adapted; None for moves without a test, whose c is fixed."""
-        ...
-
+    @abstractmethod
     def move(self, density: Density, state: State, c: Tensor) -> tuple[State, Tensor | None]:
         """The state after a move of step size c (G, 1, .., 1), and which particles accepted it (G, P)."""
-        ...
 
 
-MOVES = legal(
-    lambda value: isinstance(value, Moves) and not isinstance(value, type), "moves, such as MALA(), HMC() or Langevin()"
-)
+MOVES = legal(lambda value: isinstance(value, Moves), "moves, such as MALA(), HMC() or Langevin()")
 
 
 @attrs.define(eq=False)

@@ -29,7 +29,6 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.errors import InputError
 from energycomp.fields import number, one_of, whole
 from energycomp.sampling import Level, Run, Sampled, SamplingReport, Steps
 from energycomp.seeds import draw_noise
@@ -75,8 +74,8 @@ class Gauss:
             the last noise level: right for intervals, and visible in images of few steps.
         covariance: "constant" is measured once for each leaf; "jacobian" at each sample and step, at 2 D evaluations
             more per leaf, for samples of at most 32 numbers: for components of several modes, or in a box.
-        moves: `MALA`, `HMC` or `Langevin` at each noise level, by the test "score", for components that are curved or
-            have several modes. `MALA(moves=1, nodes=2)` costs what a step does; of "jacobian", as much as two steps.
+        moves: `MALA`, `HMC` or `Langevin` at each noise level, for components that are curved or have several modes.
+            `MALA(moves=1, nodes=2)` costs what a step does; of "jacobian", as much as two steps.
             Steps are no larger than `step_size`: at low noise they would follow the error of a network.
         jumps: of each sample, once, to where others are, see `energycomp_samplers.jumps`: they bring back samples in
             modes of no weight, and mend the shares of modes. Each costs 8 evaluations of each leaf and sample. Of at
@@ -101,13 +100,6 @@ class Gauss:
     moves: Moves | None = attrs.field(default=None, validator=attrs.validators.optional(MOVES))
     jumps: int = attrs.field(default=1, validator=whole(0))
     jump_noise: float = attrs.field(default=0.2, validator=number())
-
-    def __attrs_post_init__(self) -> None:
-        if self.moves is not None and self.moves.test == "energy":
-            raise InputError(
-                f"got moves={self.moves!r}; expected the test 'score', because no component has the energy of the "
-                "noised product; give moves with test='score'"
-            )
 
     def start(self, run: Run, /) -> _Draws:
         """n independent samples of noise; a list of n generators makes each independent of its batch."""

@@ -14,7 +14,7 @@ Notation: variable -> symbol
     log a = log pi_t(y) - log pi_t(x) + (|v|^2 - |w|^2) / 2
     x becomes y where it is accepted
 
-`chain` describes the test and the adaptation. The test "score" sums the line integrals of the leapfrog steps. With 2
+`chain` describes the test and the adaptation. The test sums the line integrals of the leapfrog steps. With 2
 nodes it needs no further evaluation: log a is then -size^2 / 8 (|G(y)|^2 - |G(x)|^2). That is exact for Gaussians, and
 too coarse for steps from one mode to another.
 """
@@ -26,14 +26,14 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from energycomp.fields import number, one_of, whole
-from energycomp_samplers.chain import Density, State, Test
+from energycomp.fields import number, whole
+from energycomp_samplers.chain import Density, Moves, State
 from energycomp_samplers.kernels import sum_of_squares
 from energycomp_samplers.smc import SMC
 
 
 @attrs.frozen
-class HMC:
+class HMC(Moves):
     """Metropolis-adjusted Hamiltonian moves at every noise level, with one test for each particle and move.
 
     Each costs leapfrogs (nodes - 1) evaluations per component and particle.
@@ -41,8 +41,6 @@ class HMC:
     Args:
         moves: at each noise level.
         leapfrogs: steps of one move.
-        test: "score" (the line integral of the score) or "energy" (energies of all components; costs one evaluation
-            more for each move, and one at each noise level).
         nodes: of the line integral of each leapfrog step, at least 2.
         acceptance: the rate to which steps are adapted.
         step_size: c of the first move, and the largest where the noised product changes no more, see `smc`.
@@ -50,7 +48,6 @@ class HMC:
 
     moves: int = attrs.field(default=1, validator=whole(1))
     leapfrogs: int = attrs.field(default=2, validator=whole(1))
-    test: Test = attrs.field(default="score", validator=one_of(("score", "energy")))
     nodes: int = attrs.field(default=3, validator=whole(2, 100))
     acceptance: float = attrs.field(default=0.8, validator=number(most=0.99))
     step_size: float = attrs.field(default=0.5, validator=number())
@@ -63,7 +60,7 @@ class HMC:
         path, w = leapfrog(density, state, v, size, self.leapfrogs)
         # Accept: by the ratio of the densities, and the kinetic energies.
         kinetic = (sum_of_squares(v, v) - sum_of_squares(w, w)) / 2.0
-        accepted = density.accepts(density.log_ratio(path, self.test, self.nodes) + kinetic)
+        accepted = density.accepts(density.log_ratio(path, self.nodes) + kinetic)
         return state.accept(accepted, path[-1]), accepted
 
 

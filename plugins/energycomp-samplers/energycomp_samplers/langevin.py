@@ -22,12 +22,12 @@ import attrs
 from torch import Tensor
 
 from energycomp.fields import number, whole
-from energycomp_samplers.chain import Density, State
+from energycomp_samplers.chain import Density, Moves, State
 from energycomp_samplers.smc import SMC
 
 
 @attrs.frozen
-class Langevin:
+class Langevin(Moves):
     """Unadjusted Langevin moves at every noise level. Each costs one evaluation per component and particle.
 
     Args:
@@ -41,8 +41,7 @@ class Langevin:
     moves: int = attrs.field(default=5, validator=whole(1))
     step_size: float = attrs.field(default=0.1, validator=number(most=2))
 
-    test = None  # every move is accepted
-    acceptance = None
+    acceptance = None  # every move is accepted
 
     def move(self, density: Density, state: State, c: Tensor) -> tuple[State, None]:
         """The state after one move; see `chain.Moves`."""

@@ -231,11 +231,6 @@ def test_moves_keep_what_was_observed(drawn: Any, seeds: Any) -> None:
     assert float(x.var()) == pytest.approx(0.5, abs=1.5 * (2 / 2000) ** 0.5)
 
 
-def test_moves_by_energies_are_refused() -> None:
-    with pytest.raises(InputError, match="test='score'"):
-        Gauss(moves=MALA(test="energy"))
-
-
 @pytest.mark.parametrize("timestep", [900.0, 500.0, 50.0])
 def test_the_covariance_at_a_sample_is_that_of_the_modes_that_noise_leaves_open(timestep: float) -> None:
     """Of a mixture of two Gaussians in the plane, in closed form: within each mode, and between them."""

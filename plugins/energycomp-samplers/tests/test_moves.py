@@ -72,9 +72,7 @@ def expect_moments(x: Tensor, mean: float, variance: float) -> None:
 
 EXACT = [
     MALA(moves=60),
-    MALA(moves=60, test="energy"),
     HMC(moves=20, nodes=2),
-    HMC(moves=20, leapfrogs=3, test="energy"),
     HMC(moves=20, nodes=4),
 ]
 
@@ -110,10 +108,8 @@ def test_langevin_moves_have_the_error_of_their_step(c: float) -> None:
     [
         (Langevin(moves=5), 1 + 5),
         (MALA(moves=5), 1 + 5 * 3),  # four nodes, of which one is known
-        (MALA(moves=5, test="energy"), 2 + 5 * 2),  # a prediction and an energy
         (HMC(moves=5, leapfrogs=3, nodes=2), 1 + 5 * 3),
         (HMC(moves=5, leapfrogs=3, nodes=4), 1 + 5 * 9),
-        (HMC(moves=5, leapfrogs=3, test="energy"), 2 + 5 * 4),
     ],
     ids=str,
 )
@@ -127,24 +123,6 @@ def test_evaluations(options: Moves, cost: int) -> None:
 def test_steps_are_adapted_to_the_acceptance(options: Moves, goal: float) -> None:
     _, chain = moved(normal((3, 4, 4)), options, n=500)
     assert next(iter(chain.acceptance.values())) == pytest.approx(goal, abs=0.06)
-
-
-@pytest.mark.parametrize("kind", [MALA, HMC])
-@pytest.mark.parametrize("component", [normal((2, 1, 1)), product((2, 1, 1))], ids=["normal", "product"])
-def test_both_tests_agree(kind: Any, component: Any) -> None:
-    """The trapezoidal rule is exact for a linear score: the same proposals are accepted, up to rounding."""
-    accepted, ends = [], []
-    for test in ("score", "energy"):
-        density = density_of(component)
-        state = density.state(density.normal((1, N)))
-        state, mask = kind(test=test, nodes=2).move(density, state, torch.full((1, 1, 1, 1, 1), 1.5))
-        accepted.append(mask)
-        ends.append(moved(component, kind(moves=40, test=test, nodes=2)))
-    assert 0.2 < float(accepted[0].double().mean()) < 0.98
-    assert float((accepted[0] != accepted[1]).double().mean()) < 1e-3
-    (x, chain), (y, other) = ends
-    assert chain.acceptance == pytest.approx(other.acceptance, abs=0.01)
-    assert float(x.var()) == pytest.approx(float(y.var()), rel=0.03)
 
 
 def test_leapfrog_steps_lead_back() -> None:
