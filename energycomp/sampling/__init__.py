@@ -22,7 +22,7 @@ from energycomp.sampling.loop import (
     draw_samples as draw_samples,
     sample as sample,
 )
-from energycomp.sampling.options import OUTPUT_TYPES as OUTPUT_TYPES, finishing as finishing
+from energycomp.sampling.options import OUTPUT_TYPES as OUTPUT_TYPES, finisher as finisher
 from energycomp.sampling.sampler import (
     Run as Run,
     Sampled as Sampled,

@@ -32,7 +32,7 @@ from energycomp.sampling.options import (
     check_names,
     check_numbers,
     check_output,
-    finishing,
+    finisher,
     guided_target,
     prepare,
     sampling_of,
@@ -238,7 +238,7 @@ class Composer(Composable):
             (report or _warn)(attrs.evolve(sampled.report, evaluations=spent.rows, notes=tuple(notes)))
             # Decode: latents to images, whose network may finish them, and to the type that was asked for.
             clipped = self.noised_space.value_range
-            decode = finishing(composition, target.decode)
+            decode = finisher(composition, target.decode)
             samples = sampled.samples.to(target.network_device)
             images = decoded(samples, output_type, decode=decode, value_range=clipped)
         if return_dict is None:

@@ -109,11 +109,11 @@ def prepare(composition: Composition, prior: Any, rows: int, generator: Generato
     return prior.prepare(composition, rows, sources if rows > 1 else sources[:1]), made
 
 
-def finishing(composition: Composition, decode: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor] | None:
+def finisher(composition: Composition, decode: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor] | None:
     """What decodes samples of a composition, and has the network of its first component finish them.
 
     >>> from energycomp.components import Gaussian
-    >>> finishing(Composition.of(Gaussian()), None) is None
+    >>> finisher(Composition.of(Gaussian()), None) is None
     True
     """
     finishes = [leaf.denoiser.finish for leaf in composition.terms if isinstance(leaf, Conditional)]

@@ -58,9 +58,9 @@ class Blend:
 
     @classmethod
     def of(cls, image: Any, sources: Any, noise: Any, operators: Any, covariances: Any) -> Blend:
+        # Sources of one space, whose images add up
         if not isinstance(sources, Sequence) or not sources or not all(map(is_term, sources)):
             raise InputError(f"got sources={sources!r}; expected a list of components, at least one, such as [a, b]")
-        # Sources of one space, whose images add up
         targets = [Target(Composition.of(source)) for source in sources]
         space = targets[0].noised_space
         for source, target in zip(sources, targets, strict=True):
@@ -118,10 +118,8 @@ def _each(given: Any, count: int, name: str) -> list[Any]:
 
 def _operator(given: Any) -> Operator:
     # A brightness: 1, another one, or one for each number
-    if given is None:
-        return Gain(torch.tensor(1.0))
-    if is_number(given):
-        return Gain(torch.tensor(float(given)))
+    if given is None or is_number(given):
+        return Gain(torch.tensor(1.0 if given is None else float(given)))
     if isinstance(given, Tensor):
         return Gain(as_numbers(given, "a brightness", "give one number for each"))
     # An operator as observations have them
@@ -210,7 +208,7 @@ def list_sets(kinds: int, count: Any, *, repeats: bool = True) -> Sets:
         raise InputError(f"{got}; expected at most {MOST_SETS:,}; narrow the count, or mix sources by a | b")
     # The sets of each count, by how many ordered choices are the same set
     total = sum(given.values())
-    found = []
+    chosen_sets = []
     sets = itertools.combinations_with_replacement if repeats else itertools.combinations
     for k, p in given.items():
         # All ordered choices of k sources have the same probability.
@@ -218,8 +216,8 @@ def list_sets(kinds: int, count: Any, *, repeats: bool = True) -> Sets:
         for chosen in sets(range(kinds), k):
             # In how many orders a set can be drawn.
             orders = math.factorial(k) // math.prod(map(math.factorial, Counter(chosen).values()))
-            found.append((chosen, p / total * orders / choices))
-    return found
+            chosen_sets.append((chosen, p / total * orders / choices))
+    return chosen_sets
 
 
 def check_size(blend: Blend, tried: Sets, n: Any, steps: Any) -> None:
@@ -253,7 +251,7 @@ def screen(blend: Blend, tried: Sets, level: Level) -> Sets:
     for kinds, prior in tried:
         mean = torch.stack([means[kind] for kind in kinds], dim=1)
         covariance = blend.covariance(kinds, level)
-        found = log_density(linearise_at(blend.evidence(kinds), mean, covariance)[0], mean, covariance)
-        scores[kinds] = float(found) + math.log(prior)
+        linear, _ = linearise_at(blend.evidence(kinds), mean, covariance)
+        scores[kinds] = float(log_density(linear, mean, covariance)) + math.log(prior)
         best[len(kinds)] = max(best.get(len(kinds), -math.inf), scores[kinds])
     return [(kinds, prior) for kinds, prior in tried if scores[kinds] > best[len(kinds)] - LEFT_OUT]

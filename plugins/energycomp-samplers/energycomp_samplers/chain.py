@@ -31,7 +31,6 @@ from energycomp.fields import legal
 from energycomp.sampling import Level, Target
 from energycomp_samplers.kernels import as_column, axes, predict_clean, weighted_sum
 
-RATE = 0.2  # how fast log c follows the acceptance
 Noise: TypeAlias = Callable[[tuple[int, ...]], Tensor]
 
 
@@ -131,10 +130,12 @@ class Chain:
 
     Args:
         most: the largest step size.
+        rate: how fast log c follows the acceptance; slower needs more moves to arrive, faster leaves it noisy.
     """
 
     options: Moves
     most: float = math.inf
+    rate: float = 0.2
     log_c: Tensor | None = None  # (G,)
     acceptance: dict[float, float] = attrs.field(factory=dict)
 
@@ -161,7 +162,7 @@ class Chain:
                 continue
             # Adapt the step size of each group to its rate of acceptance.
             rate = accepted.double().mean(dim=1)
-            self.log_c = torch.minimum(self.log_c + RATE * (rate - goal), highest)
+            self.log_c = torch.minimum(self.log_c + self.rate * (rate - goal), highest)
             rates.append(float(rate.mean()))
         # What the report says of this level.
         if rates:

@@ -145,7 +145,7 @@ class _Batches:
         # m = C h, with the part of h that all leaves share.
         ratio = self._ratio(timestep)
         total = total + self._shared(x, ratio)
-        mean = self.product.filtered(total, lambda values: 1.0 / (ratio + values))
+        mean = self.product.apply(total, lambda values: 1.0 / (ratio + values))
         # Stay near the range of the predictions.
         least = min(float(self.spreads[k].values.min()) for k in chosen)
         away = by_sample(AWAY * (ratio[:, 0] + least).rsqrt(), x.ndim)
@@ -171,9 +171,7 @@ class _Batches:
         x0 = part.predict(x, timestep, prediction_type="sample").double()
         # g_i = (ratio I + P_i) E_i[z | x].
         ratio = self._ratio(timestep)
-        pulls = [
-            self.spreads[k].filtered(one, lambda values: ratio + values) for k, one in zip(places, x0, strict=True)
-        ]
+        pulls = [self.spreads[k].apply(one, lambda values: ratio + values) for k, one in zip(places, x0, strict=True)]
         return x0, torch.stack(pulls) - self._shared(x, ratio)
 
     def _ratio(self, timestep: Tensor) -> Tensor:

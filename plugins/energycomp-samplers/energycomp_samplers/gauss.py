@@ -156,7 +156,7 @@ class _Draws(Steps):
             found, spread = self._product(x, x0, level)
             spread = attrs.evolve(spread, values=spread.values.clamp(min=WIDE * float(ratio)))
             # m(mean) has the slope ratio C, C = (ratio I + P)^-1: mean + (I - ratio C)^-1 (m - mean)
-            mean = mean + spread.filtered(found - mean, lambda values: 1.0 + ratio / values)
+            mean = mean + spread.apply(found - mean, lambda values: 1.0 + ratio / values)
         # Draw clean samples, under the observations, and noise them.
         covariance = spread.covariance(torch.zeros_like(ratio))
         z = self._draw(clip(mean, target).expand_as(self.x), covariance, covariance.root(self.run.noise()))

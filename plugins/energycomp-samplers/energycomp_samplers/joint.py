@@ -46,22 +46,22 @@ class Joint:
     spreads: Sequence[Spread]
     ratio: Tensor
 
-    def filtered(self, v: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
+    def apply(self, v: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
         """V f(precision) V' v of each source, with the eigenvalues ratio + P_k of C_k^-1."""
         # Sources of one spread are one batch
         ratio = self.ratio.to(v)
         result = torch.empty_like(v)
         for spread, places in group_alike(self.spreads):
-            part = spread.filtered(v[:, places].flatten(0, 1), lambda p: factor(ratio + p))
+            part = spread.apply(v[:, places].flatten(0, 1), lambda p: factor(ratio + p))
             result[:, places] = part.unflatten(0, (len(v), -1))
         return result
 
     def __call__(self, v: Tensor) -> Tensor:
-        return self.filtered(v, torch.reciprocal)
+        return self.apply(v, torch.reciprocal)
 
     def root(self, v: Tensor) -> Tensor:
         """C^(1/2) v."""
-        return self.filtered(v, torch.rsqrt)
+        return self.apply(v, torch.rsqrt)
 
 
 @attrs.frozen(eq=False)
@@ -127,7 +127,7 @@ class Sum:
             if is_one and all(a.numel() == 1 for a in gains) and bool((noise == noise.flatten()[0]).all()):
                 power = float(torch.stack([a.square().sum() for a in gains]).sum())
                 values = power * variances[0] + noise.flatten()[0]
-                return Factor(lambda v: basis.filtered(v, lambda _: 1.0 / values), float(values.log().sum()))
+                return Factor(lambda v: basis.apply(v, lambda _: 1.0 / values), float(values.log().sum()))
         # A matrix, where it is small enough.
         size = math.prod(self.shape)
         return self._dense(covariance, noise) if max(numbers, size) <= DENSE else None

@@ -78,20 +78,20 @@ def second_order(target: Target, kind: Literal["constant", "jacobian"]) -> Produ
         if size > MOST:
             got = f"got the covariance 'jacobian' for samples of {size} numbers"
             raise InputError(f"{got}; expected at most {MOST}, because each costs two evaluations; use 'constant'")
-        return lambda x, x0, level: product_of(
+        return lambda x, x0, level: multiply(
             x, x0, level, target.weights_at(level.timestep), local_spreads(target, x, level)
         )
     spreads = measure_spreads(target)
     return lambda x, x0, level: SecondOrder.of(x, x0, level, target.weights_at(level.timestep), spreads)
 
 
-def product_of(x: Tensor, x0: Tensor, level: Level, b: Sequence[float], spreads: Sequence[Spread]) -> SecondOrder:
+def multiply(x: Tensor, x0: Tensor, level: Level, b: Sequence[float], spreads: Sequence[Spread]) -> SecondOrder:
     """The bounded product of Gaussians with the spreads of `local_spreads`.
 
     >>> level, x = Level(step=0, timestep=500.0, alpha=0.5, next_alpha=0.6), torch.zeros(1, 1)
     >>> x0 = torch.tensor([[[2.0]], [[0.0]]])  # with the precisions 3 + 1 and 1 + 1
     >>> spreads = [Spread(torch.full((1, 1), p), torch.ones(1, 1, 1)) for p in (3.0, 1.0)]
-    >>> found = product_of(x, x0, level, (1.0, 1.0), spreads)
+    >>> found = multiply(x, x0, level, (1.0, 1.0), spreads)
     >>> found.mean, found.plain  # 8 / (4 + 2 - 1), and the sum
     (tensor([[1.6000]], dtype=torch.float64), tensor([[2.]], dtype=torch.float64))
     """
@@ -108,14 +108,14 @@ def product_of(x: Tensor, x0: Tensor, level: Level, b: Sequence[float], spreads:
     least = torch.full((len(x), 1), math.inf, dtype=torch.float64, device=x.device)
     for weight, spread, one in zip(b, spreads, x0, strict=True):
         precision = precision + weight * (spread.matrix(size) + ratio * torch.eye(size, device=x.device))
-        away = away + weight * spread.filtered(one - plain, lambda values: ratio + values)
+        away = away + weight * spread.apply(one - plain, lambda values: ratio + values)
         if weight > 0.0:
             least = torch.minimum(least, (ratio + spread.values).amin(1, keepdim=True))
     values, vectors = torch.linalg.eigh(precision)
     # m = plain + V diag(1 / l) V' g, in the directions in which the product is surer than its least sure component.
     is_sure = values >= SHARE * least
     values = torch.where(is_sure, values, least)
-    moved = Spread(torch.where(is_sure, 1.0 / values, 0.0), vectors).filtered(away, lambda scale: scale)
+    moved = Spread(torch.where(is_sure, 1.0 / values, 0.0), vectors).apply(away, lambda scale: scale)
     # Stay near the range of the predictions.
     reach = as_column(AWAY * least[:, 0].rsqrt(), x)
     mean = torch.maximum(torch.minimum(plain + moved, x0.amax(0) + reach), x0.amin(0) - reach)

@@ -132,7 +132,7 @@ class Pool:
         block = torch.full((self.size, self.size), 1.0 / self.size**2)
         seen = eigenvalues * _transfer(block, *eigenvalues.shape[-2:]).to(v.device).abs().square()
         folded = seen.unflatten(-1, (self.size, -1)).unflatten(-3, (self.size, -1)).mean((-4, -2))
-        return covariance.filtered(v, 1.0 / (folded + noise.flatten()[0]))
+        return covariance.apply(v, 1.0 / (folded + noise.flatten()[0]))
 
 
 @attrs.frozen(eq=False)
@@ -152,7 +152,7 @@ class Blur:
             return None
         power = self._transfer(v).abs().square()
         if isinstance(covariance, StationaryCovariance):
-            return covariance.filtered(v, 1.0 / (covariance.eigenvalues(v) * power + noise.flatten()[0]))
+            return covariance.apply(v, 1.0 / (covariance.eigenvalues(v) * power + noise.flatten()[0]))
         variance = covariance.diagonal(v, v.shape[1:])
         if variance is None or variance[0].numel() > 1:
             return None

@@ -81,7 +81,7 @@ class SecondOrder:
             return cls(x, x0, level, b, spreads, plain, plain, product, len(b) == 1)
         # m = C (sum_i b_i C_i^-1 m_i + (1 - B) sqrt(alpha_bar) / noise x): second order.
         for weight, spread, one in zip(b, spreads, x0, strict=True):
-            total = total + weight * spread.filtered(one, lambda values: ratio + values)
+            total = total + weight * spread.apply(one, lambda values: ratio + values)
         mean = product.covariance(ratio)(total)
         # Stay near the range of the predictions, however sure some components seem.
         least = min(float(spread.values.min()) for spread in spreads)
@@ -96,7 +96,7 @@ class SecondOrder:
         ratio = ratio_of(self.level, self.x)
         terms = []
         for weight, spread, one in zip(self.b, self.spreads, self.x0, strict=True):
-            pulled = spread.filtered(one - self.mean, lambda values: ratio + values)
+            pulled = spread.apply(one - self.mean, lambda values: ratio + values)
             terms.append(weight * ((one - self.mean) * pulled).flatten(1).sum(1))
         # (1 - B) |x - sqrt(alpha_bar) m|^2 / noise, of the forward kernel
         apart = (self.x - self.level.alpha**0.5 * self.mean).square().flatten(1).sum(1)

@@ -29,10 +29,6 @@ class Explanation:
         probability: posterior, among all sets.
         log_evidence: log p(y | sources), a density of y in its own units, when several sets were tried.
         stderr: of `log_evidence`, from how many particles the draws descend from.
-
-    >>> one = Explanation(("a", "b"), 0.9, -12.0, 0.5)
-    >>> one.names, one.probability
-    (('a', 'b'), 0.9)
     """
 
     names: tuple[str, ...]
@@ -94,11 +90,6 @@ class Separation:
             level: above 0 and below 1.
             f: of batches of sources (B, *shape), such as the flux `lambda z: z.flatten(1).sum(1)`; it returns (B, ...),
                 and bounds are (K, ...).
-
-        >>> draws = torch.arange(19.0).reshape(19, 1, 1)
-        >>> found = Separation(draws, torch.zeros(19, 1), ("a",), {1: 1.0}, (), torch.zeros(1))
-        >>> [bound.item() for bound in found.interval(0.5)]
-        [4.0, 14.0]
         """
         if not (is_number(level) and 0.0 < level < 1.0):
             raise InputError(f"got interval({level!r}); expected a probability between 0 and 1, such as 0.9")

@@ -207,7 +207,7 @@ class _Particles(Steps):
         self.x = self.x + b**0.5 * self.run.noise(tuple(x.shape[:2]))
         # Foretell the prediction there: m~ = m + c C (b I + c^2 C)^-1 (x_s - mu(x_t, m)), by the eigenvalues of C^-1.
         surprise = self.x - level.mean(x, x0)
-        self.expected = x0 + covariance.filtered(surprise, lambda precision: c / (b * precision + c**2))
+        self.expected = x0 + covariance.apply(surprise, lambda precision: c / (b * precision + c**2))
 
     def _draw(self, linear: Evidence, x0: Tensor, covariance: Joint) -> Tensor:
         """Clean samples of N(x0, C), under a linear observation."""

@@ -74,7 +74,7 @@ class Spread:
             raise InputError(f"{got}; expected one number, or one for each; change variance=") from None
         return cls(1.0 / (values.flatten()))
 
-    def filtered(self, v: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
+    def apply(self, v: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
         """V f(values) V' v of vectors v (B, *shape)."""
         flat = v.flatten(1).double()
         scale = factor(self.values.to(v.device))
@@ -104,11 +104,11 @@ class Covariance:
     ratio: Tensor
 
     def __call__(self, v: Tensor) -> Tensor:
-        return self.spread.filtered(v, lambda values: 1.0 / (self.ratio.to(v.device) + values))
+        return self.spread.apply(v, lambda values: 1.0 / (self.ratio.to(v.device) + values))
 
     def root(self, v: Tensor) -> Tensor:
         """C^(1/2) v."""
-        return self.spread.filtered(v, lambda values: (self.ratio.to(v.device) + values).rsqrt())
+        return self.spread.apply(v, lambda values: (self.ratio.to(v.device) + values).rsqrt())
 
     def diagonal(self, like: Tensor, shape: Sequence[int]) -> Tensor | None:
         """The diagonal of C, (B, *shape) or with axes of size 1 where all are the same; None where C has others."""

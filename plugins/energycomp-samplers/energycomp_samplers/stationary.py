@@ -82,11 +82,11 @@ class StationaryCovariance:
     ratio: Tensor
 
     def __call__(self, v: Tensor) -> Tensor:
-        return self.filtered(v, self.eigenvalues(v))
+        return self.apply(v, self.eigenvalues(v))
 
     def root(self, v: Tensor) -> Tensor:
         """C^(1/2) v."""
-        return self.filtered(v, self.eigenvalues(v).sqrt())
+        return self.apply(v, self.eigenvalues(v).sqrt())
 
     def eigenvalues(self, like: Tensor) -> Tensor:
         """Of C, (B, C, H, W) or (1, C, H, W)."""
@@ -95,7 +95,7 @@ class StationaryCovariance:
     def diagonal(self, like: Tensor, shape: Sequence[int]) -> None:
         """None: pixels depend on each other."""
 
-    def filtered(self, v: Tensor, factor: Tensor) -> Tensor:
+    def apply(self, v: Tensor, factor: Tensor) -> Tensor:
         """F' diag(factor) F v of v (B, C, *size), whose size may be smaller than that of samples."""
         axes = _axes(self.spread.values.shape)
         return torch.fft.ifftn(torch.fft.fftn(v, dim=axes) * factor, dim=axes).real

@@ -16,7 +16,7 @@ from energycomp.testing import Gaussian
 from energycomp_samplers.factors import AllOf, all_of
 from energycomp_samplers.gauss import Gauss
 from energycomp_samplers.hmc import HMC
-from energycomp_samplers.local import local_spreads, product_of
+from energycomp_samplers.local import local_spreads, multiply
 from energycomp_samplers.mala import MALA
 from energycomp_samplers.observation import observe
 from energycomp_samplers.spread import Spread, measure_spreads, product_spread
@@ -260,7 +260,7 @@ def test_a_direction_in_which_the_product_is_not_sure_follows_the_sum() -> None:
     level, x = Level(step=0, timestep=500.0, alpha=0.5, next_alpha=0.6), torch.zeros(1, 2)
     spreads = [Spread(torch.tensor([p]), torch.eye(2)[None]) for p in ([9.0, 1.0], [1.0, 1.0], [1.0, 5.0])]
     x0 = torch.tensor([[[1.0, 1.0]], [[0.0, 0.0]], [[0.0, 0.5]]])
-    found = product_of(x, x0, level, (1.0, 1.0, -1.0), spreads)
+    found = multiply(x, x0, level, (1.0, 1.0, -1.0), spreads)
     assert torch.allclose(found.plain, torch.tensor([[1.0, 0.5]]).double())
     assert torch.allclose(found.mean, torch.tensor([[1.0, 0.5]]).double())  # 10 / (10 + 2 - 2), and the sum
     assert torch.allclose(found.spread.values.sort().values, torch.tensor([[1.0, 9.0]]).double())
