@@ -1,6 +1,6 @@
 """Products by Tweedie's second formula: components count by how sure they are, with a covariance each.
 
-It is kept constant, see `energycomp_samplers.spread`, or is that of each sample, see `energycomp_samplers.local`.
+It is kept constant, see `energycomp_samplers.spread`, or is that of each sample: `energycomp_samplers.second_order`.
 
 The noised product p(z | x) is proportional to prod_i p_i(z | x)^b_i N(x; sqrt(alpha_bar) z, (1 - alpha_bar) I)^(1 - B).
 With Gaussians N(m_i, C_i) for p_i(z | x) it is one, N(m, C). This is GAUSS of Linhart et al. (2024), with exact steps.
@@ -36,7 +36,6 @@ from energycomp_samplers.chain import MOVES, Chain, Density, Moves
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.jumps import jump
 from energycomp_samplers.kernels import check_densities, clip, weighted_sum
-from energycomp_samplers.local import Product, second_order
 from energycomp_samplers.observation import (
     evidence_of,
     given_variance,
@@ -45,6 +44,7 @@ from energycomp_samplers.observation import (
     without_observations,
 )
 from energycomp_samplers.operators import AnyCovariance
+from energycomp_samplers.second_order import Product, second_order
 from energycomp_samplers.spread import MOST, Spread, ratio_of
 
 FOLLOWS = "samples follow the sum of the predictions; use sampler='smc'"

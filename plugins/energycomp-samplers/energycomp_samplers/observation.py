@@ -30,8 +30,7 @@ from energycomp.components.terms import added
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import Target
 from energycomp_samplers.composed_group import ComposedGroup
-from energycomp_samplers.evidence import Evidence, bind, join
-from energycomp_samplers.fit import note_misses, note_narrow
+from energycomp_samplers.evidence import Evidence, bind, join, note_misses, note_narrow
 from energycomp_samplers.kernels import clip
 from energycomp_samplers.operators import Blur, Gain, Pair, Pool, as_noise, as_numbers, check_reach
 from energycomp_samplers.spread import Spread, product_spread, spreads_for

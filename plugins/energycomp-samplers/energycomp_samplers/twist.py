@@ -46,9 +46,9 @@ from energycomp.seeds import draw_noise
 from energycomp_samplers.constraints import RULED_OUT, Constraint
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import as_column, sum_of_squares
-from energycomp_samplers.local import Product, second_order
 from energycomp_samplers.observation import Observation, evidence_of, given_variance, spread_of
 from energycomp_samplers.particles import Particles, take
+from energycomp_samplers.second_order import Product, second_order
 from energycomp_samplers.spread import Spread, ratio_of
 from energycomp_samplers.stationary import Stationary
 

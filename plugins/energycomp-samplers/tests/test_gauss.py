@@ -16,9 +16,9 @@ from energycomp.testing import Gaussian
 from energycomp_samplers.factors import AllOf, all_of
 from energycomp_samplers.gauss import Gauss
 from energycomp_samplers.hmc import HMC
-from energycomp_samplers.local import local_spreads, multiply
 from energycomp_samplers.mala import MALA
 from energycomp_samplers.observation import observe
+from energycomp_samplers.second_order import local_spreads, multiply
 from energycomp_samplers.spread import Spread, measure_spreads, product_spread
 
 SPACE = NoisedSpace(cosine_schedule(), (3,), "gaussian")

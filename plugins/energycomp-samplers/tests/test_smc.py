@@ -17,11 +17,11 @@ from energycomp.seeds import seeded
 from energycomp.testing import Gaussian
 from energycomp_samplers.constraints import constraint
 from energycomp_samplers.kernels import predict_clean
-from energycomp_samplers.local import second_order
 from energycomp_samplers.mala import MALA
 from energycomp_samplers.observation import observe
 from energycomp_samplers.particles import Particles, effective_sample_size, systematic, take
 from energycomp_samplers.proposal import Proposal
+from energycomp_samplers.second_order import second_order
 from energycomp_samplers.smc import SMC
 from energycomp_samplers.twist import SecondOrderFactor, propose
 
