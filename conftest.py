@@ -130,7 +130,7 @@ def fake_infer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     """Replaces `infer` by one that finds an object in the middle; returns the list of its calls."""
     import torch
 
-    from energycomp.inference import Judgement, Solution, view_of
+    from energycomp.inference import Solution, view_of
 
     def replace(*, fail_at: int | None = None, foreign: bool = False) -> list[Any]:
         calls: list[Any] = []
@@ -149,7 +149,8 @@ def fake_infer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
                 runner_up=rival,
                 p_value=0.01,
                 component_gain=torch.tensor([2.5]),
-                judgement=Judgement(fit=0.75, typicality=0.001 if foreign else None),
+                fit=0.75,
+                typicality=0.001 if foreign else None,
                 view=view_of(model, found, runner_up=rival),
             )
 

@@ -66,8 +66,8 @@ class NotFoundError(EnergycompError, LookupError):
 class PluginError(EnergycompError):
     """A plugin that breaks the contract of its hook, or two plugins that claim one name.
 
-    >>> from energycomp.plugins import lazy
-    >>> lazy("energycomp.plugins:nothing")()
+    >>> from energycomp.plugins import Imported
+    >>> Imported("energycomp.plugins:nothing")()
     Traceback (most recent call last):
     energycomp.errors.PluginError: Got AttributeError from 'energycomp.plugins:nothing': ...
     """

@@ -1,4 +1,4 @@
-"""The page on the house: the files and hooks that each task names exist, and tasks of one file need no second one."""
+"""The page on the house: the files and kinds that each task names exist, and tasks of one file need no second one."""
 
 import importlib
 import re
@@ -26,7 +26,7 @@ PAGE = HOUSE.split("## Where to change what")[1].split("\n## ")[0]
 MAP = HOUSE.split("## The way of the data")[1].split("\n## ")[0]
 ROWS = [line for line in PAGE.splitlines() if line.startswith("| ")][2:]
 TASKS = [tuple(cell.strip() for cell in line.split("|")[1:3]) for line in ROWS]
-HOOK = "energycomp_register_"
+ADD = "add."
 BLUE = (0, 114, 178)
 SCENES = ROOT / "plugins" / "energycomp-scenes" / "energycomp_scenes"
 Edit = Callable[..., ModuleType]
@@ -35,10 +35,11 @@ Edit = Callable[..., ModuleType]
 def test_what_the_tasks_name_exists() -> None:
     assert len({task for task, _ in TASKS}) == len(TASKS) >= 25
     for task, named in TASKS:
-        quoted = [name for name in re.findall(r"`([^`]+)`", named) if "/" in name or name.startswith(HOOK)]
+        quoted = [name for name in re.findall(r"`([^`]+)`", named) if "/" in name or name.startswith(ADD)]
         assert quoted, task
         for name in quoted:
-            assert name.removeprefix(HOOK) in KINDS if name.startswith(HOOK) else list(ROOT.glob(name)), (task, name)
+            known = f"{name.removeprefix(ADD)}s" in KINDS if name.startswith(ADD) else list(ROOT.glob(name))
+            assert known, (task, name)
 
 
 def test_what_the_map_names_exists() -> None:

@@ -98,7 +98,7 @@ def examples_of(options: Any, model: Model, data: str) -> list[Any]:
 
 
 def tempered(one: tuple[Any, ...], fit: float, distrust: float) -> tuple[Any, ...]:
-    """What `table` or `sets` has of an image, with the energies as `Problem.inverse_temperature` weighs them.
+    """What `table` or `sets` has of an image, with the energies as `Posterior.temper` weighs them.
 
     >>> tempered((torch.tensor([1.0, 2.0]), [[0, 1]], [0]), -math.log(2.0), 1.0)[0].tolist()
     [0.5, 1.0]
@@ -139,9 +139,9 @@ def form_of(model: Model, example: Any, seed: int) -> tuple[Any, Any, Tensor, li
 def table(model: Model, example: Any, seed: int) -> tuple[tuple[Any, ...], float]:
     """The energies of all answers to an image, its slots, and its true values; and the fit of the best answer."""
     problem, form, _, slots = form_of(model, example, seed)
-    errors = all_errors(form, slots, problem.weighting(len(slots)))
+    errors = all_errors(form, slots)
     true = [int(value) for value in true_values(example, model.conditioner)]
-    return (problem.energies(errors), slots, true), 1.0 - float(errors.min() / form.c.mean())
+    return (problem.posterior.energies(errors), slots, true), 1.0 - float(errors.min() / form.c.mean())
 
 
 def sets(model: Model, example: Any, seed: int) -> tuple[tuple[Any, ...], float]:
@@ -151,8 +151,8 @@ def sets(model: Model, example: Any, seed: int) -> tuple[tuple[Any, ...], float]
     least = math.inf
     for count in range(problem.counts[0], problem.counts[1] + 1):
         chosen = torch.tensor(list(configurations(problem, slots, count)), dtype=torch.long).view(-1, count)
-        errors = form.mean().errors_of_each(chosen, problem.weighting(count))[0]
-        seen.append((chosen, problem.energies(errors)))
+        errors = form.mean().errors_of_each(chosen)[0]
+        seen.append((chosen, problem.posterior.energies(errors)))
         least = min(least, float(errors.min()))
     true = true_values(example, model.conditioner).tolist()
     found = seen, sorted(atoms.tolist().index(value) for value in true), len(atoms)

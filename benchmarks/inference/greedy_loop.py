@@ -38,7 +38,7 @@ from energycomp.denoisers import count_rows, rows, trunk
 from energycomp.inference import NoiseBank, Problem, make_problem, residual_errors
 from energycomp_lab.evaluation import CountAccuracy, PerceptionRate, Precision, source_of, true_values
 from energycomp_solvers.pursuit import Pursuit
-from energycomp_solvers.shared.lattice import lattice
+from energycomp_solvers.search.lattice import lattice
 
 Stages = Sequence[tuple[int, int]]  # draws, and how many prompts are kept after them
 Way = Callable[[Model, Problem, torch.Generator], Tensor]

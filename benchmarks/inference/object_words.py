@@ -21,8 +21,8 @@ from benchmarks.common.options import parser
 from energycomp import load
 from energycomp.components import MixedSupport, mixed_of
 from energycomp.errors import InputError
-from energycomp.inference import make_problem
-from energycomp.inference.attributes import ObjectWords, read_attributes
+from energycomp.inference import Posterior, make_problem
+from energycomp.inference.attributes import AttributeErrors, read_attributes
 from energycomp_lab.evaluation import AttributeCalibration, source_of, true_values
 
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if (mixed := mixed_of(model.conditioner)) is None:
         raise InputError(f"got the model {options.model}; expected one of whole objects, such as clevr")
     support, rows = mixed.support, 0
-    read: list[tuple[ObjectWords, Tensor]] = []
+    read: list[tuple[AttributeErrors, Tensor]] = []
     examples = source_of("clevr", model).examples(options.data, count=options.n, seed=options.seed)
     for example in tqdm(examples, desc="reading"):
         true = true_values(example, model.conditioner)
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(line), flush=True)
 
 
-def fitted(read: Sequence[tuple[ObjectWords, Tensor]], support: MixedSupport) -> float:
+def fitted(read: Sequence[tuple[AttributeErrors, Tensor]], support: MixedSupport) -> float:
     """The beta of the least negative log-likelihood of the true words."""
     words = [(found.errors, support.split(true)[1].long() - 1) for found, true in read]
     pairs = [(each, true[:, k]) for errors, true in words for k, each in enumerate(errors)]
@@ -64,12 +64,12 @@ def fitted(read: Sequence[tuple[ObjectWords, Tensor]], support: MixedSupport) ->
 
 
 def calibration(
-    read: Sequence[tuple[ObjectWords, Tensor]], support: MixedSupport, attribute: int, beta: float
+    read: Sequence[tuple[AttributeErrors, Tensor]], support: MixedSupport, attribute: int, beta: float
 ) -> float:
     """The expected calibration error of an attribute."""
     metric = AttributeCalibration(support, attribute)
     for found, true in read:
-        metric.update([found.values], [true], certainty=[found.certainty(beta)])
+        metric.update([found.values], [true], certainty=[found.certainty(Posterior(beta))])
     return round(float(metric.compute()), 4)
 
 

@@ -132,7 +132,7 @@ def _recorded(file: Path, key: Mapping[str, Any], reading: Callable[[], Solution
     if known is None:
         read = reading()
         known = {**key, "rows": read.rows, "found": read.conditions.tolist()}
-        known["words"] = [] if read.words is None else read.words.tolist()
+        known["words"] = [] if read.posteriors is None else torch.cat(read.posteriors, dim=1).tolist()
         append_line(file, known)
     values, words = torch.tensor(known["found"]).reshape(-1, 6), torch.tensor(known["words"]).reshape(-1, 15)
     return Solution(values, len(values), 0.0, 0.0, known["rows"], posteriors=words.split(SIZES, dim=1))

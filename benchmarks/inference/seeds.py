@@ -33,9 +33,8 @@ from benchmarks.sampling.forecast import calibration_error
 from energycomp import Model, infer, load
 from energycomp.cli import append_line, read_lines
 from energycomp.images import to_unit
-from energycomp.inference import OutOfDistributionWarning, make_problem
+from energycomp.inference import OutOfDistributionWarning, make_problem, verdict_of
 from energycomp.inference.judge import LEAST, posterior, scaled
-from energycomp.inference.judgement import Judgement
 from energycomp_lab.evaluation import source_of, true_values
 
 NATS = 2.0  # by which the truth has to be better for the search to have failed
@@ -87,7 +86,7 @@ def compared(model: Model, image: Any, true: Tensor, seeds: int, draws: int) -> 
     bank = problem.draw(draws, torch.Generator().manual_seed(JUDGED))
     with torch.no_grad():
         errors = [problem.errors(one[None], bank)[0] for one in [true, *values]]
-    nats = [float(problem.nats(each.double()).mean()) for each in errors]
+    nats = [float(problem.posterior.nats(each.double()).mean()) for each in errors]
     readings = []
     for solution, worth in zip(found, nats[1:], strict=True):
         record = solution.record()
@@ -102,7 +101,7 @@ def compared(model: Model, image: Any, true: Tensor, seeds: int, draws: int) -> 
                 "posterior": posterior(solution, problem),
                 "certainty": None if solution.certainty is None else solution.certainty.tolist(),
                 "gains": None if solution.component_gain is None else solution.component_gain.tolist(),
-                "doubts": list(solution.trace.get("doubts", ())),
+                "residual": list(solution.trace.get("residual", ())),
                 "difference": solution.difference,
                 "difference_stderr": solution.difference_stderr,
                 **score(solution.conditions, true),
@@ -168,7 +167,7 @@ def verdicts(pairs: Sequence[tuple[float, bool]]) -> dict[str, tuple[int, float]
     """How many answers have a verdict, and the share of these that is right, by the verdict."""
     by_word: dict[str, list[bool]] = {}
     for sure, hit in sorted(pairs, reverse=True):
-        by_word.setdefault(str(Judgement(sure=sure).verdict), []).append(hit)
+        by_word.setdefault(verdict_of(sure), []).append(hit)
     return {word: (len(hits), round(sum(hits) / len(hits), 3)) for word, hits in by_word.items()}
 
 

@@ -22,7 +22,7 @@ VISIBLE = 2  # a keypoint that is labelled and seen
 
 @contextmanager
 def coco(file: BinaryIO) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A writer, see `energycomp_register_writers`. The document is written at the end.
+    """A writer, see `energycomp.plugins.Add.writer`. The document is written at the end.
 
     >>> import io
     >>> one = {"x": 0.25, "y": 0.5, "color": "red", "shape": "cube"}

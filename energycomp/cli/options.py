@@ -205,7 +205,7 @@ def load_model(
         reads: texts of components by what errors call them, which are refused before weights are loaded.
         placed: the same, of components whose places may be left out.
     """
-    from energycomp.models import before_weights, check_device, load
+    from energycomp.models import check_device, load
 
     given = dict(options or {})
     concepts, template, views = (given.pop(name, None) for name in ("concepts", "template", "views"))
@@ -216,8 +216,8 @@ def load_model(
             "another dtype, or a GPU by --device"
         )
     others = concepts is not None or template is not None  # other words than those of the model's own conditioner
-    with before_weights(_refusing(source, {} if others else reads or {}, () if others else placed)):
-        loaded = _with_views(over(load(source, device=device, **given), concepts, template), views)
+    check = _refusing(source, {} if others else reads or {}, () if others else placed)
+    loaded = _with_views(over(load(source, device=device, check=check, **given), concepts, template), views)
     if searchable and loaded.decomposer_name is not None:
         raise InputError(
             f"got {source}, which reads parts from a picture at once; expected a model whose components are searched "
@@ -234,12 +234,11 @@ def _refusing(
     def check(name: str, conditioner: Conditioner) -> None:
         import torch
 
-        from energycomp.components import weighted
-        from energycomp.components.values import Places
+        from energycomp.components import ability, weighted
 
         found = [weighted(text).text for text in placed]
-        if isinstance(conditioner, Places):
-            found = conditioner.placed(found, torch.Generator())
+        if (place := ability(conditioner, "placed")) is not None:
+            found = place(found, torch.Generator())
         known = source if source.startswith(name) else name
         for what, texts in [("the component", found), *reads.items()]:
             for text in texts:
@@ -271,9 +270,9 @@ def parse_options(pairs: list[str] | None, *, taken: Collection[str] = ("source"
 
 def takes_words(model: Model) -> bool:
     """Whether the components of a model are prompts."""
-    from energycomp.components import TextConditioner
+    from energycomp.components import ability
 
-    return isinstance(model.conditioner, TextConditioner)
+    return ability(model.conditioner, "concepts") is not None
 
 
 def over(model: Model, concepts: str | None, template: str | None) -> Model:

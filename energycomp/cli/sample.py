@@ -263,16 +263,16 @@ def _composed(
     model: Model, sets: list[list[str]], negated: list[str], guidance: str | None, seed: int, canvas: str | None
 ) -> list[Composer]:
     """A composer for each list of components. The weight of those without one is 1 under a guidance of the whole."""
-    from energycomp.components import Widens
+    from energycomp.components import ability
     from energycomp.sampling import Composer
 
     if canvas is not None:
         sides = re.fullmatch(r"(\d+)x(\d+)", canvas)
-        own = model.conditioner
-        if sides is None or not isinstance(own, Widens):
+        widened = ability(model.conditioner, "widened")
+        if sides is None or widened is None:
             expected = "expected WIDTHxHEIGHT in pixels, such as 384x128, and a model of objects, such as clevr"
             raise InputError(f"got --canvas {canvas} with {model.name}; {expected}")
-        return [Composer(own.widened(model, texts, (int(sides[2]), int(sides[1])), seed)) for texts in sets]
+        return [Composer(widened(model, texts, (int(sides[2]), int(sides[1])), seed)) for texts in sets]
     weight = None if guidance in (None, ATTRIBUTES) else 1.0
     ruled_out = [~model.read(text, weight=weight) for text in negated]  # the same in all, which then share its cost
     parts = [[*model.scene(*texts, weight=weight, generator=seed), *ruled_out] for texts in sets]

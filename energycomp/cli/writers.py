@@ -83,7 +83,7 @@ class Output:
 
     @contextmanager
     def open(self) -> Iterator[Write | None]:
-        """What takes the record of each image, as `energycomp_register_writers` says; None where nothing is written.
+        """What takes the record of each image, as `energycomp.plugins.Add.writer` says; None where nothing is written.
 
         A file is there, whole, when the block ends without an error; else what was there is as it was.
 

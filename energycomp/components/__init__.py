@@ -7,37 +7,29 @@ from energycomp.components.algebra import (
     combine as combine,
 )
 from energycomp.components.component import (
-    Compound as Compound,
-    Doubts as Doubts,
     EnergyComponent as EnergyComponent,
     HasEnergy as HasEnergy,
-    Leaf as Leaf,
     LeafGroup as LeafGroup,
-    RaggedGroup as RaggedGroup,
+    compositions_in as compositions_in,
 )
 from energycomp.components.condition import Condition as Condition
 from energycomp.components.conditioners import Classes as Classes, Latents as Latents
 from energycomp.components.conditioning import (
-    AttributeConditioner as AttributeConditioner,
     Conditioner as Conditioner,
-    FiniteConditioner as FiniteConditioner,
-    HasSurfaces as HasSurfaces,
-    HasUnread as HasUnread,
     MixedConditioner as MixedConditioner,
-    TextConditioner as TextConditioner,
-    TrainableConditioner as TrainableConditioner,
+    ability as ability,
     groups_of as groups_of,
     mixed_of as mixed_of,
     prior_of as prior_of,
     weights_of as weights_of,
 )
-from energycomp.components.energies import function_name as function_name, given_energies as given_energies
+from energycomp.components.energies import evaluate_energies as evaluate_energies, function_name as function_name
 from energycomp.components.gaussian import Gaussian as Gaussian
 from energycomp.components.groups import (
     WrappedGroup as WrappedGroup,
     differs_by_sample as differs_by_sample,
     group_of as group_of,
-    unwrapped as unwrapped,
+    unwrap as unwrap,
 )
 from energycomp.components.ledger import count_component as count_component
 from energycomp.components.match_snr import match_snr as match_snr
@@ -93,10 +85,7 @@ from energycomp.components.text import (
     weighted as weighted,
 )
 from energycomp.components.values import (
-    Places as Places,
-    ReadsText as ReadsText,
-    Widens as Widens,
-    parsed as parsed,
+    parse_value as parse_value,
     random_values as random_values,
     read_value as read_value,
     value_of as value_of,

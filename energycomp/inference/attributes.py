@@ -7,16 +7,15 @@ Notation: variable -> symbol
     prior       (K, n) the mean error of each word over the draws of earlier sweeps
 
 `read_attributes` is coordinate descent: attribute after attribute, and within one object after object,
-a_kj = argmin_w J(..., v_k(w), ...), until no object changes. The posterior of a word is softmax(-beta E), with E of
-`Problem.energies`. Each further sweep has new draws, twice as many. It knows the other attributes, and spends the draws
-on uncertain words alone: those that are not yet SURE, and of their rivals those that are not yet RULED_OUT. J is the
-mean over all draws. A sweep is a race: a word that is FAR behind on a third of its draws does not see the others.
+a_kj = argmin_w J(..., v_k(w), ...), until no object changes. Each further sweep has new draws, twice as many. It knows
+the other attributes, and spends the draws on uncertain words alone: those that are not yet SURE, and of their rivals
+those that are not yet RULED_OUT. J is the mean over all draws. A sweep is a race: a word that is FAR behind on a third
+of its draws does not see the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
 import attrs
 import torch
@@ -25,6 +24,7 @@ from torch import Tensor
 from energycomp.components.support import MixedSupport
 from energycomp.errors import InputError
 from energycomp.inference.noise import NoiseBank
+from energycomp.inference.posterior import Posterior
 from energycomp.inference.problem import Problem
 from energycomp.inference.quadratic import QuadraticForm
 
@@ -37,46 +37,50 @@ FAR = 16.0  # nats by which a word is worse than the best one, from which on it 
 
 
 @attrs.frozen(eq=False)
-class ObjectWords:
-    """What `read_attributes` finds: objects, and the mean error with each word of an attribute, the others as found.
+class AttributeErrors:
+    """What is known of the attributes of objects: the mean error with each word of one, the others as they are.
 
     Args:
         values: (K, D + A), with the word of least error of each attribute.
         errors: (K, n) for each of the A attributes.
-        drawn: (K,) the number of draws that these are means of; 0 where nothing is known of an object's words.
+        draws: (K,) the number of draws that these are means of; 0 where nothing is known of an object.
 
-    >>> found = ObjectWords(torch.tensor([[0.3, 0.4, 2.0]]), (torch.tensor([[5.0, 3.0]]),))
-    >>> found.certainty(beta=1.0)  # of the second word, whose error is lower by 2: 1 / (1 + exp(-2))
+    >>> known = AttributeErrors(torch.tensor([[0.3, 0.4, 2.0]]), (torch.tensor([[5.0, 3.0]]),))
+    >>> known.certainty(Posterior(beta=1.0))  # of the second word, whose error is lower by 2: 1 / (1 + exp(-2))
     tensor([[0.8808]])
     """
 
     values: Tensor
     errors: tuple[Tensor, ...]
-    drawn: Tensor = attrs.field(factory=lambda: torch.zeros(0))
+    draws: Tensor = attrs.field(factory=lambda: torch.zeros(0))
 
-    def probabilities(
-        self, beta: float | None, energies: Callable[[Tensor], Tensor] | None = None
-    ) -> tuple[Tensor, ...]:
-        """The posterior of the words of each attribute, (K, n) each, softmax(-beta E); NaN without beta.
+    def probabilities(self, posterior: Posterior) -> tuple[Tensor, ...]:
+        """The posterior of the words of each attribute, (K, n) each; NaN without an inverse temperature.
 
-        `energies` is that of the problem; by default E are the errors.
-
-        >>> found = ObjectWords(torch.tensor([[0.3, 0.4, 2.0]]), (torch.tensor([[5.0, 3.0]]),))
-        >>> found.probabilities(1.0)
+        >>> known = AttributeErrors(torch.tensor([[0.3, 0.4, 2.0]]), (torch.tensor([[5.0, 3.0]]),))
+        >>> known.probabilities(Posterior(beta=1.0))
         (tensor([[0.1192, 0.8808]]),)
         """
-        if beta is None:
-            return tuple(torch.full_like(each, torch.nan).float() for each in self.errors)
-        of_words = self.errors if energies is None else tuple(map(energies, self.errors))
-        return tuple(torch.softmax(-beta * each, dim=1).float() for each in of_words)
+        return tuple(map(posterior.probabilities, self.errors))
 
-    def certainty(self, beta: float | None, energies: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """The posterior (K, A) of the words that were found, the greatest of `probabilities`."""
-        return torch.stack([each.amax(1) for each in self.probabilities(beta, energies)], dim=1)
+    def certainty(self, posterior: Posterior) -> Tensor:
+        """The posterior (K, A) of the words of `values`, the greatest of `probabilities`."""
+        return torch.stack([each.amax(1) for each in self.probabilities(posterior)], dim=1)
 
-    def posteriors(self, problem: Problem) -> dict[str, Any]:
-        """`posteriors` of a `Solution`, by name."""
-        return {"posteriors": self.probabilities(problem.beta, problem.energies)}
+    def take(self, kept: Sequence[int], new: int = 0) -> AttributeErrors:
+        """Of some objects, and of new ones behind them, of which nothing is known and whose values are NaN."""
+        index = torch.tensor(list(kept), dtype=torch.long)
+
+        def extend(each: Tensor, fill: float) -> Tensor:
+            return torch.cat([each[index.to(each.device)], each.new_full((new, *each.shape[1:]), fill)])
+
+        errors = tuple(extend(each, 0.0) for each in self.errors)
+        return AttributeErrors(extend(self.values, torch.nan), errors, extend(self.draws, 0.0))
+
+    def forget(self, which: Tensor, values: Tensor) -> AttributeErrors:
+        """At other values (K, D + A), with nothing known of some objects, (K,) of truth values."""
+        errors = tuple(torch.where(which[:, None], 0.0, each) for each in self.errors)
+        return AttributeErrors(values, errors, torch.where(which, 0.0, self.draws))
 
 
 def read_attributes(
@@ -85,9 +89,9 @@ def read_attributes(
     *,
     draws: int = DRAWS,
     sweeps: int = SWEEPS,
-    known: ObjectWords | None = None,
+    known: AttributeErrors | None = None,
     generator: int | torch.Generator | None = None,
-) -> ObjectWords:
+) -> AttributeErrors:
     """The attributes of objects at known places (K, D), or with words (K, D + A) that are known to some degree.
 
     Costs draws K (1 + n_1 + ... + n_A) network evaluations for the first sweep, and those of u and of the trunk. A
@@ -112,16 +116,16 @@ def read_attributes(
         errors = [torch.zeros(len(places), number, dtype=torch.float64) for number in support.words]
     else:
         values = known.values
-        drawn = known.drawn
+        drawn = known.draws
         errors = list(known.errors)
     for sweep in range(sweeps if len(values) else 0):
         # Which words are still in question? None ends the search.
-        open_words = [_undecided(problem.energies(each), problem.beta) | (drawn == 0)[:, None] for each in errors]
+        open_words = [_find_undecided(problem.posterior, each) | (drawn == 0)[:, None] for each in errors]
         if not any(bool(words.any()) for words in open_words):
             break
         # Choose among them on new draws, twice as many as before, attribute by attribute.
         bank = problem.draw(draws * 2**sweep, generator)
-        for part in _parts(bank) if problem.beta is not None else [bank]:
+        for part in _parts(bank) if problem.posterior.beta is not None else [bank]:
             asked = torch.stack([words.any(1) for words in open_words]).any(0)
             if not bool(asked.any()):
                 break
@@ -131,17 +135,19 @@ def read_attributes(
             # Count the draws of each object that was asked about; words that are far behind see no more of them.
             values = search.values
             drawn = drawn + asked * len(part)
-            open_words = [words & _near(problem.nats(each)) for words, each in zip(open_words, errors, strict=True)]
-    return ObjectWords(values, tuple(errors), drawn)
+            open_words = [
+                words & _near(problem.posterior.nats(each)) for words, each in zip(open_words, errors, strict=True)
+            ]
+    return AttributeErrors(values, tuple(errors), drawn)
 
 
-def _undecided(energies: Tensor, beta: float | None) -> Tensor:
+def _find_undecided(posterior: Posterior, errors: Tensor) -> Tensor:
     """Which words (K, n) are still in question; without an inverse temperature all of them."""
-    if beta is None:
-        return torch.ones_like(energies, dtype=torch.bool)
+    if posterior.beta is None:
+        return torch.ones_like(errors, dtype=torch.bool)
     # In question: neither ruled out, nor of an object whose word is sure
-    posterior = torch.softmax(-beta * energies, dim=1)
-    return (posterior > RULED_OUT) & (posterior.amax(1, keepdim=True) < SURE)
+    shares = torch.softmax(-posterior.nats(errors), dim=1)
+    return (shares > RULED_OUT) & (shares.amax(1, keepdim=True) < SURE)
 
 
 def _near(nats: Tensor) -> Tensor:
@@ -186,7 +192,8 @@ class _Sweep:
             for k in objects.unique().tolist():
                 # The error of each word in question on these draws, the other objects as they are now.
                 own = (objects == k).nonzero()[:, 0]
-                found = self._errors(form, chosen, k, (count + own).tolist())
+                sets = [[*chosen[:k], option, *chosen[k + 1 :]] for option in (count + own).tolist()]
+                found = form.mean_objectives(sets).cpu()
                 # A word that is out of the question stays as far behind the best one as it was.
                 best = int(prior[k, codes[own]].argmin())
                 new = prior[k] - prior[k, codes[own[best]]] + found[best]
@@ -203,16 +210,6 @@ class _Sweep:
         self.values = torch.cat([self.values, options])[kept]
         self.form = form.take(kept)
         return errors
-
-    def _errors(self, form: QuadraticForm, chosen: list[int], k: int, options: list[int]) -> Tensor:
-        """The mean error, with the prior, of each option in the place of object k, (n,)."""
-        # Answers with each option in the place of object k
-        sets = [[*chosen[:k], option, *chosen[k + 1 :]] for option in options]
-        # Their errors: one product with the quadratic form
-        weights = torch.zeros(len(sets), len(form), dtype=torch.float64)
-        for row, members in zip(weights, sets, strict=True):
-            row[members] = self.problem.weighting(len(chosen))
-        return form.with_prior(form.weighted_errors(weights).mean(1), sets).cpu()
 
 
 def mixed_support(problem: Problem) -> MixedSupport:

@@ -11,7 +11,9 @@ from energycomp.components import widen
 from energycomp.errors import InputError
 
 ROUNDING = 1e-6  # of an error: differences below it come from float32 and not from the image
-WORTH = 8.0  # nats that a component has to be worth: about what it takes to say its place to a fiftieth, log(50^2)
+COMPONENT_PENALTY = (
+    8.0  # nats that a component has to be worth: about what it takes to say its place to a fiftieth, log(50^2)
+)
 
 
 def standard_error(errors: Tensor, banks: Sequence[int] | None = None) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from energycomp.errors import InputError
 from energycomp.fields import is_whole
 from energycomp.inference.judge import Measured
 from energycomp.inference.problem import Problem
-from energycomp.inference.search import Search
+from energycomp.inference.read import read_image
 from energycomp.inference.solution import Solution
 from energycomp.inference.solver import Solver
 from energycomp.models.given import model_of
@@ -41,6 +41,7 @@ class Options(TypedDict, total=False):
     attributes: bool
     last: bool
     prior: Any
+    init: Any
     generator: int | torch.Generator | None
     progress: bool
 
@@ -63,6 +64,7 @@ def infer(
     attributes: bool = True,
     last: bool = False,
     prior: Any = None,
+    init: Any = None,
     generator: int | torch.Generator | None = None,
     progress: bool = True,
 ) -> Solution | list[Solution]:
@@ -78,9 +80,12 @@ def infer(
         candidates: restrict the search to these values (M, *V), as `values_of` takes them.
         attributes: whether the attributes of a `MixedConditioner` are read once components are found, or left open.
         last: whether what the conditioner leaves open otherwise, such as turns of cubes, is read once all else is
-            known, see `ReadsLast`.
+            known, see `Conditioner`.
         prior: what is known of the values before: an energy, added to the error as a posterior has it, see `as_prior`.
             Certainties and p-values are those of the posterior then; it costs no network evaluation.
+        init: values (K, *V) to start the search from, as `values_of` takes them: those of the frame before, for
+            example. The search keeps, moves, adds and removes components as it would any others; it skips the lattice
+            search, which costs most. For solvers that move values, such as "pursuit" and "sgd".
         generator: or a seed, makes the answer repeatable; 0 when left out.
         progress: whether the network evaluations of the search are shown as they are spent, and after 5 s how long it
             takes on, as far as the solver counts its steps by `energycomp.progress`.
@@ -106,14 +111,16 @@ def infer(
     >>> [solution.count for solution in infer([image, image], model)]
     [1, 1]
     """
-    if _are_several(image):
-        search = {"solver": solver, "count": count, "candidates": candidates, "attributes": attributes}
-        with display(show=progress):
-            return list(infer_many(image, model, last=last, prior=prior, seed=_seed_of(generator), **search))
+    options: dict[str, Any] = {
+        "solver": solver, "count": count, "candidates": candidates, "attributes": attributes, "last": last,
+        "prior": prior, "init": init,
+    }  # fmt: skip
     with display(show=progress):
+        if _are_several(image):
+            return list(infer_many(image, model, seed=_seed_of(generator), **options))
         with working("energycomp: loading ..."):
             model = model_of(model)
-        return Search(solver, count, candidates, attributes, prior, last).read(model.given(image), model, generator)
+        return read_image(model.given(image), model, generator, **options)
 
 
 def _are_several(image: Any) -> bool:
@@ -153,7 +160,7 @@ def explain(
     given = values_of(model.conditioner, values)
     # As `infer`, with a solver that knows the answer; attributes have slots of their own, and no count
     count = None if groups_of(model.conditioner) else len(given)
-    return Search(_Given(given), count, attributes=False).read(model.given(image), model, generator)
+    return read_image(model.given(image), model, generator, solver=_Given(given), count=count, attributes=False)
 
 
 @attrs.frozen(eq=False)
@@ -166,8 +173,8 @@ class _Given:
     def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
         # Its error, and how much it rises without each component
         left, parts = problem.explained(self.values, problem.draw(problem.default_draws, generator))
-        found = Measured(left, parts, None).of_answer()
-        return Solution(self.values, len(self.values), rows=problem.rows, **found)
+        error = Measured(left, parts, None).of_answer()
+        return Solution(self.values, len(self.values), rows=problem.rows, **error)
 
 
 def infer_many(
@@ -175,20 +182,15 @@ def infer_many(
     model: Model | str | Path,
     *,
     batch_size: int = 8,
-    solver: Solver | type[Solver] | str | None = None,
-    count: int | Sequence[int] | None = None,
-    candidates: Any = None,
-    attributes: bool = True,
-    last: bool = False,
-    prior: Any = None,
     seed: int = 0,
+    **options: Unpack[Options],
 ) -> Iterator[Solution]:
     """Solutions of several images, one after another; the network evaluations of `batch_size` images run together.
 
     Each answer is that of `infer(image, model, generator=seed)`, up to rounding in the network, and costs as many
     network evaluations. Evaluations with gradients run image by image. It is meant for accelerators; on a CPU,
-    `energycomp batch --workers` uses all cores. Arguments and errors as of `infer`: the first image that raises one
-    ends it, after the solutions of earlier batches.
+    `energycomp batch --workers` uses all cores. Options and errors are those of `infer`. The first image that raises
+    an error ends it, after the solutions of earlier batches.
 
     >>> from energycomp.testing import bumps_model, planted
     >>> model = bumps_model(solver="pursuit")
@@ -199,10 +201,7 @@ def infer_many(
     if not is_whole(batch_size) or batch_size < 1:
         raise InputError(f"got batch_size={batch_size}; expected at least 1, such as 8")
     # Each image is read as by `infer`, in a thread of its own: networks wait for the rows of all of them
-    search = Search(solver, count, candidates, attributes, prior, last)
-    read: Callable[[Any], Any] = partial(
-        infer, model=model_of(model), generator=seed, progress=False, **attrs.asdict(search, recurse=False)
-    )
+    read: Callable[[Any], Any] = partial(infer, model=model_of(model), generator=seed, progress=False, **options)
     left = iter(images)
     while batch := list(islice(left, batch_size)):
         yield from run_together([partial(read, image) for image in batch])

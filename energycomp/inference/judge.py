@@ -18,17 +18,17 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import attrs
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from energycomp.components import widen
 from energycomp.images import ImageProcessor, guided
-from energycomp.inference.compare import WORTH, as_normal, standard_error
-from energycomp.inference.judgement import OUT_OF_DISTRIBUTION, Judgement
+from energycomp.inference.compare import COMPONENT_PENALTY, as_normal, standard_error
 from energycomp.inference.problem import Problem
 from energycomp.inference.quadratic import QuadraticForm
-from energycomp.inference.solution import Solution
+from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution
 from energycomp.models.defaults import log_errors
 from energycomp.models.model import Model
 
@@ -69,9 +69,9 @@ def measured(solution: Solution, problem: Problem, generator: torch.Generator) -
     return Measured(left, parts, problem.baseline_errors(bank) if solution.count else None)
 
 
-def judge(solution: Solution, problem: Problem, model: Model, image: Any, found: Measured) -> Judgement:
-    """The judgement on an answer of a solver, by what was measured of it. Costs no network evaluation."""
-    left, parts, baseline = found
+def judge(solution: Solution, problem: Problem, model: Model, image: Any, residuals: Measured) -> Solution:
+    """An answer of a solver with how well it fits and how sure it is. Costs no network evaluation."""
+    left, parts, baseline = residuals
 
     # Fit: the share of the unconditional error that is explained, and that of each component in it.
     fit = share = None
@@ -97,14 +97,15 @@ def judge(solution: Solution, problem: Problem, model: Model, image: Any, found:
         if calibration.sure is not None and known is not None:
             sure = scaled(known, calibration.sure)
 
-    return Judgement(
+    return attrs.evolve(
+        solution,
         fit=fit,
         typicality=typicality,
         missing=missing,
         sure=sure,
         at_count_limit=_at_limit(solution.count, problem),
         share=share,
-        maps=None if parts is None else _pixels(parts.cpu(), model, image),
+        pixels=None if parts is None else _pixels(parts.cpu(), model, image),
     )
 
 
@@ -162,7 +163,7 @@ def posterior(solution: Solution, problem: Problem) -> float | None:
 
     None without an inverse temperature, and where it was compared with nothing, such as an answer that is given.
     """
-    if problem.beta is None:
+    if problem.posterior.beta is None:
         return None
     # The words of each object, where their posterior is known
     found = 1.0
@@ -180,10 +181,10 @@ def posterior(solution: Solution, problem: Problem) -> float | None:
     if solution.difference is not None and is_compared and not in_other_words:
         alone = torch.tensor([solution.error], dtype=torch.float64)
         error = problem.with_prior(alone, solution.conditions[None])
-        lead = problem.gap(float(error), solution.difference)  # both with the prior
+        lead = problem.posterior.gap(float(error), solution.difference)  # both with the prior
         # Each component that the other answer has more says its place, which costs what the search asks for one
         if solution.runner_up is not None and problem.slots[0].candidates is None:
-            lead += WORTH * (len(solution.runner_up) - solution.count)
+            lead += COMPONENT_PENALTY * (len(solution.runner_up) - solution.count)
         found /= 1 + math.exp(min(-lead, 700.0))
     return found
 

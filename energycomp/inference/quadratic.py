@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any
 
 import attrs
 import torch
@@ -29,6 +30,8 @@ class QuadraticForm:
             keeps them.
         atoms, target: (S, M, P) and (S, P), scaled so that squared norms are errors; None where not needed any more.
         prior: of the values that the atoms are the predictions of, for `with_prior`; None without a prior.
+        weighting: the weight of each of K atoms, by K, where none is given; None for the weight 1. That of the rule of
+            a denoiser, for a form of `Problem.quadratic`.
 
     Raises:
         InputError: when the shapes do not fit each other; from `atoms` and `target` of a form without atoms.
@@ -45,6 +48,7 @@ class QuadraticForm:
     _target: Tensor | None = attrs.field(default=None, kw_only=True)
     _columns: dict[int, Tensor] = attrs.field(kw_only=True, factory=dict, repr=False)
     prior: PriorOfAtoms | None = attrs.field(default=None, kw_only=True, repr=False)
+    weighting: Callable[[int], float] | None = attrs.field(default=None, kw_only=True, repr=False)
 
     def __attrs_post_init__(self) -> None:
         # Either the Gram matrix is known, or atoms from which it is computed
@@ -108,7 +112,15 @@ class QuadraticForm:
             return self._gram.diagonal(dim1=1, dim2=2)
         return torch.stack([squared_norms(a) for a in self.atoms])
 
-    def errors(self, subset: Sequence[int], weight: float = 1.0) -> Tensor:
+    def weight(self, count: int) -> float:
+        """The weight of each of `count` atoms.
+
+        >>> QuadraticForm.empty(2).weight(3)
+        1.0
+        """
+        return 1.0 if self.weighting is None else self.weighting(count)
+
+    def errors(self, subset: Sequence[int], weight: float | None = None) -> Tensor:
         """Errors (S,) of some atoms, each with the same weight; of none, the error of the unconditional prediction.
 
         >>> form = QuadraticForm.of(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[2.0, 1.0]]))
@@ -119,7 +131,30 @@ class QuadraticForm:
         chosen = list(subset)
         if not chosen:
             return self.c
+        weight = self.weight(len(chosen)) if weight is None else weight
         return self.c - 2 * weight * self.b[:, chosen].sum(1) + weight**2 * self.gram(chosen).sum((1, 2))
+
+    def objective(self, subset: Sequence[int]) -> Tensor:
+        """What a search minimises, (S,): the errors of some atoms, with the prior."""
+        return self.with_prior(self.errors(subset), [list(subset)])
+
+    def mean_objective(self, subset: Sequence[int]) -> float:
+        """The mean `objective` over all draws.
+
+        >>> QuadraticForm.of(torch.eye(2)[None], torch.tensor([[2.0, 1.0]])).mean_objective([0, 1])
+        1.0
+        """
+        return float(self.objective(subset).mean())
+
+    def objective_with_each(self, subset: Sequence[int]) -> Tensor:
+        """The mean `objective` (M,) of some atoms and one more, for each atom; infinite for those among them.
+
+        >>> QuadraticForm.of(torch.eye(2)[None], torch.tensor([[2.0, 1.0]])).objective_with_each([0])
+        tensor([inf, 1.], dtype=torch.float64)
+        """
+        mean = self.with_prior(self.errors_with_each(subset).mean(0), with_each(subset, len(self)))
+        mean[list(subset)] = torch.inf
+        return mean
 
     def with_prior(self, errors: Tensor, subsets: Tensor | Sequence[Sequence[int]]) -> Tensor:
         """Errors (..., N) of N subsets of K atoms, (N, K) indices, with the prior, see `Problem.with_prior`."""
@@ -127,13 +162,14 @@ class QuadraticForm:
             return errors
         return self.prior.added(errors, torch.as_tensor(subsets, dtype=torch.long).view(len(subsets), -1))
 
-    def errors_of_each(self, subsets: Tensor, weight: float = 1.0) -> Tensor:
+    def errors_of_each(self, subsets: Tensor, weight: float | None = None) -> Tensor:
         """Errors (S, N) of N subsets of K atoms, (N, K) indices, each atom with the same weight.
 
         >>> form = QuadraticForm.of(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[2.0, 1.0]]))
         >>> form.errors_of_each(torch.tensor([[0], [1]])).tolist()
         [[2.0, 4.0]]
         """
+        weight = self.weight(subsets.shape[1]) if weight is None else weight
         # J of every subset: c - 2 b.w, then w.G w pair by pair, where G is symmetric
         errors = self.c[:, None] - 2 * weight * self.b[:, subsets].sum(2)
         gram = self.gram()
@@ -143,13 +179,14 @@ class QuadraticForm:
                 errors += (1 if i == j else 2) * weight**2 * gram[:, subsets[:, i], subsets[:, j]]
         return errors
 
-    def errors_with_each(self, subset: Sequence[int], weight: float = 1.0) -> Tensor:
+    def errors_with_each(self, subset: Sequence[int], weight: float | None = None) -> Tensor:
         """Errors (S, M) of some atoms and one more, for each atom as the one more; all have the same weight.
 
         >>> form = QuadraticForm.of(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[2.0, 1.0]]))
         >>> form.errors_with_each([0]).tolist()  # the first atom twice, and both atoms
         [[1.0, 1.0]]
         """
+        weight = self.weight(len(subset) + 1) if weight is None else weight
         # sum over the subset of G_im, for each atom m
         inner = torch.zeros_like(self.b)
         if len(subset):
@@ -177,6 +214,18 @@ class QuadraticForm:
         # J = c - 2 b.w + w.G w
         return self.c - 2 * w @ b.T + torch.einsum("nm,smk,nk->ns", w, gram, w)
 
+    def mean_objectives(self, subsets: Sequence[Sequence[int]]) -> Tensor:
+        """The mean `objective` (N,) of N subsets of K atoms each.
+
+        >>> form = QuadraticForm.of(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.tensor([[2.0, 1.0]]))
+        >>> form.mean_objectives([[0], [1]]).tolist()
+        [2.0, 4.0]
+        """
+        weights = torch.zeros(len(subsets), len(self), dtype=torch.float64)
+        for row, members in zip(weights, subsets, strict=True):
+            row[list(members)] = self.weight(len(members))
+        return self.with_prior(self.weighted_errors(weights).mean(1), subsets)
+
     def mean(self) -> QuadraticForm:
         """The form of the mean error over all draws, as one draw and without atoms.
 
@@ -185,7 +234,7 @@ class QuadraticForm:
         (3, 1, 2.0)
         """
         b, gram, c = (part.mean(0, keepdim=True) for part in (self.b, self.gram(), self.c))
-        return QuadraticForm(b, gram, c, prior=self.prior)
+        return QuadraticForm(b, gram, c, prior=self.prior, weighting=self.weighting)
 
     def cat(self, other: QuadraticForm) -> QuadraticForm:
         """The draws of both forms over the same atoms; atoms are kept if both have them.
@@ -196,13 +245,13 @@ class QuadraticForm:
         """
         b = torch.cat([self.b, other.b])
         c = torch.cat([self.c, other.c])
-        prior = self.prior or other.prior
+        kept: dict[str, Any] = {"prior": self.prior or other.prior, "weighting": self.weighting or other.weighting}
         # Without the atoms of both, the Gram matrices are computed now; with them, when they are asked for
         if self._atoms is None or other._atoms is None:
-            return QuadraticForm(b, torch.cat([self.gram(), other.gram()]), c, prior=prior)
+            return QuadraticForm(b, torch.cat([self.gram(), other.gram()]), c, **kept)
         atoms = torch.cat([self.atoms, other.atoms])
         target = torch.cat([self.target, other.target])
-        return QuadraticForm(b, None, c, atoms=atoms, target=target, prior=prior)
+        return QuadraticForm(b, None, c, atoms=atoms, target=target, **kept)
 
     def on(self, draws: slice) -> QuadraticForm:
         """The form on some of its draws.
@@ -213,7 +262,8 @@ class QuadraticForm:
         """
         atoms = self.atoms[draws]
         target = self.target[draws]
-        return QuadraticForm(self.b[draws], None, self.c[draws], atoms=atoms, target=target, prior=self.prior)
+        kept: dict[str, Any] = {"prior": self.prior, "weighting": self.weighting}
+        return QuadraticForm(self.b[draws], None, self.c[draws], atoms=atoms, target=target, **kept)
 
     def append(self, other: QuadraticForm) -> QuadraticForm:
         """The form over both sets of atoms, on the same draws; known columns are completed when asked for.
@@ -231,7 +281,8 @@ class QuadraticForm:
         prior = None
         if self.prior is not None and other.prior is not None:
             prior = self.prior.of(torch.cat([self.prior.atoms, other.prior.atoms]))
-        return QuadraticForm(b, None, self.c, atoms=atoms, target=self.target, columns=known, prior=prior)
+        kept: dict[str, Any] = {"prior": prior, "weighting": self.weighting}
+        return QuadraticForm(b, None, self.c, atoms=atoms, target=self.target, columns=known, **kept)
 
     def take(self, indices: Sequence[int] | Tensor) -> QuadraticForm:
         """The form over some of the atoms.
@@ -242,13 +293,15 @@ class QuadraticForm:
         """
         b = self.b[:, indices]
         prior = None if self.prior is None else self.prior.of(self.prior.atoms[indices])
+        kept: dict[str, Any] = {"prior": prior, "weighting": self.weighting}
         if self._atoms is None:
-            return QuadraticForm(b, self.gram()[:, indices][:, :, indices], self.c, prior=prior)
-        return QuadraticForm(b, None, self.c, atoms=self.atoms[:, indices], target=self.target, prior=prior)
+            return QuadraticForm(b, self.gram()[:, indices][:, :, indices], self.c, **kept)
+        return QuadraticForm(b, None, self.c, atoms=self.atoms[:, indices], target=self.target, **kept)
 
     def without_atoms(self) -> QuadraticForm:
         """The form with its full Gram matrix and without atoms, on the CPU."""
-        return QuadraticForm(self.b.cpu(), self.gram().cpu(), self.c.cpu(), prior=self.prior)
+        kept: dict[str, Any] = {"prior": self.prior, "weighting": self.weighting}
+        return QuadraticForm(self.b.cpu(), self.gram().cpu(), self.c.cpu(), **kept)
 
     def column(self, index: int) -> Tensor:
         """G[:, :, index], (S, M).
@@ -289,6 +342,15 @@ class QuadraticForm:
             for place, index in enumerate(group):
                 head = self._columns[index] if start else part[:, :0, place]
                 self._columns[index] = torch.cat([head, part[:, :, place]], dim=1)
+
+
+def with_each(subset: Sequence[int], atoms: int) -> Tensor:
+    """Some of M atoms and each one more, (M, K + 1).
+
+    >>> with_each([1], 2).tolist()
+    [[1, 0], [1, 1]]
+    """
+    return torch.cat([torch.tensor(list(subset)).long().expand(atoms, -1), torch.arange(atoms)[:, None]], dim=1)
 
 
 def _held(part: Tensor | None) -> Tensor:

@@ -54,10 +54,8 @@ def check_trusted(solution: Solution, model: Model) -> None:
         OutOfDistributionError: the model does not know such images.
 
     >>> import torch
-    >>> from energycomp.inference import Judgement
     >>> from energycomp.testing import tiny_model
-    >>> foreign = Judgement(typicality=0.001)
-    >>> check_trusted(Solution(torch.zeros(0, 2), 0, 1.0, 0.1, 0, judgement=foreign), tiny_model())
+    >>> check_trusted(Solution(torch.zeros(0, 2), 0, 1.0, 0.1, 0, typicality=0.001), tiny_model())
     Traceback (most recent call last):
     energycomp.errors.OutOfDistributionError: got an image of a kind that tiny does not know: about 0.1% of ...
     """

@@ -16,11 +16,29 @@ from torch import Tensor
 from energycomp.errors import InputError, NotFoundError
 from energycomp.images import html, open_window, png, save_image
 from energycomp.images.draw import SIDE
-from energycomp.inference.judgement import Judgement
 from energycomp.inference.quadratic import QuadraticForm
 from energycomp.inference.view import View, answer_line, answer_text, as_row, row_text
 
+VERDICTS = ((0.9, "sure"), (0.6, "likely"))
+OUT_OF_DISTRIBUTION = 0.01  # typicality below which an image is out of distribution: the rate of false alarms
 NOTEBOOK = 320  # px, the shorter side of an image in a notebook
+
+
+@attrs.frozen(eq=False)
+class Alternative:
+    """Another answer than that of a solution.
+
+    Args:
+        conditions: values (K', *V).
+        behind: by how many nats it is worse, on the draws that chose it; by which error, for a model without inverse
+            temperature. The runner-up of a solution was compared on draws of its own: see `Solution.p_value`.
+
+    >>> Alternative(torch.zeros(2, 2), behind=12.5).behind
+    12.5
+    """
+
+    conditions: Tensor
+    behind: float
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -44,13 +62,23 @@ class Solution:
         trace: what a plot of the search needs, lists of numbers by name.
         component_gain: (K,) how much the error rises without each component, or None.
         probability: (K,) the posterior of each component's value, softmax(-beta E) over all answers with E of
-            `Problem.energies`, or None where the model has no inverse temperature.
+            `Posterior.energies`, or None where the model has no inverse temperature.
         posteriors: (K, n) for each attribute: the posterior of its words, of a conditioner with attributes that may be
             left open; NaN where the model has no inverse temperature. None for any other.
         form: the quadratic form of the components on the draws that compared them, by which `infer` judges the answer
             without a further network evaluation; it is not kept.
-        judgement: how well the answer fits and how sure it is; `infer` fills it in, and the view. Its fields are
-            attributes of the solution, too.
+        alternatives: the other answers that the solver ranked, the runner-up first, see `best`.
+        fit: share of the unconditional error that the answer explains, negative where it leaves more; None for the
+            empty answer, and where the model has no unconditional prediction. `infer` fills in this and all below.
+        typicality: share of held-out images of as many components that leave errors at least as unusual, see
+            `energycomp.models.Calibration`; None for a model without calibration.
+        missing: (x, y) where a component may be missing or wrong: there the error is unusual, and in all it is not.
+        sure: the probability that the whole answer is right, count and attributes, as it was on held-out images; None
+            where the model has no such fit, and where the answer was compared with no other one.
+        at_count_limit: whether the count is an end of the range that was searched: the true one may be beyond it.
+        share: (K,) how much the error rises without each component, as a share of the unconditional error that all of
+            them explain, on the draws of `fit` and None where that is. They sum to 1 where components are seen apart.
+        pixels: (K, H, W), what `maps` returns.
         view: the image, and the components as the conditioner describes them.
 
     >>> Solution(torch.zeros(2, 2), 2, error=1.5, stderr=0.1, rows=64)
@@ -59,7 +87,7 @@ class Solution:
     Where `infer` has described it, `repr` has the words and places of its components, and how sure it is:
 
     >>> view = View(components=({"x": 0.3, "y": 0.5, "color": "red", "shape": "cube"},))
-    >>> Solution(torch.zeros(1, 6), 1, error=1.5, stderr=0.1, rows=64, judgement=Judgement(sure=0.97), view=view)
+    >>> Solution(torch.zeros(1, 6), 1, error=1.5, stderr=0.1, rows=64, sure=0.97, view=view)
     Solution(1 component: red cube 0.30 0.50, sure 0.97, error 1.5 ± 0.1, 64 network evaluations)
     """
 
@@ -77,20 +105,24 @@ class Solution:
     probability: Tensor | None = None
     posteriors: tuple[Tensor, ...] | None = None
     form: QuadraticForm | None = None
-    judgement: Judgement = attrs.field(factory=Judgement)
+    alternatives: tuple[Alternative, ...] = ()
+    fit: float | None = None
+    typicality: float | None = None
+    missing: tuple[float, float] | None = None
+    sure: float | None = None
+    at_count_limit: bool = False
+    share: Tensor | None = None
+    pixels: Tensor | None = None
     view: View = attrs.field(factory=View)
 
-    @property
-    def words(self) -> Tensor | None:
-        """(K, n_1 + ... + n_A) the posterior of all words of all attributes, or None, see `posteriors`.
+    def best(self, n: int) -> list[Alternative]:
+        """The n best answers, or as many as the solver ranked: this one, its runner-up, and others by their errors.
 
-        They are probabilities. The words themselves are in `objects`.
-
-        >>> chances = torch.tensor([[0.25, 0.75]]), torch.tensor([[0.9, 0.1]])
-        >>> Solution(torch.zeros(1, 4), 1, 1.0, 0.1, 0, posteriors=chances).words
-        tensor([[0.2500, 0.7500, 0.9000, 0.1000]])
+        >>> other = Alternative(torch.ones(1, 2), behind=3.0)
+        >>> [one.behind for one in Solution(torch.zeros(1, 2), 1, 1.0, 0.1, 0, alternatives=(other,)).best(5)]
+        [0.0, 3.0]
         """
-        return None if self.posteriors is None else torch.cat(self.posteriors, dim=1)
+        return [Alternative(self.conditions, 0.0), *self.alternatives][: max(n, 0)]
 
     @property
     def certainty(self) -> Tensor | None:
@@ -102,49 +134,31 @@ class Solution:
         return None if self.posteriors is None else torch.stack([each.amax(1) for each in self.posteriors], dim=1)
 
     @property
-    def fit(self) -> float | None:
-        """The share of the unconditional error that the answer explains, see `Judgement`."""
-        return self.judgement.fit
-
-    @property
-    def typicality(self) -> float | None:
-        """The share of held-out images whose errors are at least as unusual, see `Judgement`."""
-        return self.judgement.typicality
-
-    @property
     def out_of_distribution(self) -> bool | None:
-        """Whether the image is one that the model does not know, see `Judgement`; None where that was not tested."""
-        return self.judgement.out_of_distribution
+        """Whether the typicality is below `OUT_OF_DISTRIBUTION`, and no single place explains it; None without one.
+
+        >>> Solution(torch.zeros(0, 2), 0, 1.0, 0.1, 0, typicality=0.001).out_of_distribution
+        True
+        """
+        if self.typicality is None:
+            return None
+        return self.typicality < OUT_OF_DISTRIBUTION and self.missing is None
 
     @property
     def trusted(self) -> bool:
         """Whether the image is not out of distribution: numbers of an answer to one that is mean nothing."""
-        return self.judgement.trusted
-
-    @property
-    def sure(self) -> float | None:
-        """The probability that the whole answer is right, see `Judgement`."""
-        return self.judgement.sure
+        return not self.out_of_distribution
 
     @property
     def verdict(self) -> str | None:
-        """`sure` in a word: "sure", "likely" or "unsure"; "not trusted" of unknown images; None where it is None."""
-        return self.judgement.verdict
+        """`sure` in a word: "sure" from 0.9 on, "likely" from 0.6 on, or "unsure"; "not trusted" of unknown images.
 
-    @property
-    def missing(self) -> tuple[float, float] | None:
-        """(x, y) where a component may be missing or wrong, see `Judgement`."""
-        return self.judgement.missing
-
-    @property
-    def at_count_limit(self) -> bool:
-        """Whether the count is an end of the range that was searched: the true one may be beyond it."""
-        return self.judgement.at_count_limit
-
-    @property
-    def share(self) -> Tensor | None:
-        """(K,) the share of each component in what all of them explain, see `Judgement`."""
-        return self.judgement.share
+        >>> Solution(torch.zeros(0, 2), 0, 1.0, 0.1, 0, sure=0.97).verdict
+        'sure'
+        """
+        if not self.trusted:
+            return "not trusted"
+        return None if self.sure is None else verdict_of(self.sure)
 
     def maps(self) -> Tensor:
         """Which pixels each component explains, (K, H, W) at the model's size: the error without it minus the error.
@@ -166,12 +180,12 @@ class Solution:
         >>> maps.shape, [divmod(int(one.argmax()), 16) for one in maps]  # (y, x) of the pixel that each explains best
         (torch.Size([2, 16, 16]), [(3, 3), (12, 12)])
         """
-        if self.judgement.maps is None:
+        if self.pixels is None:
             raise InputError(
                 f"got {self!r} without maps; expected components that `infer` found, or that `explain` was given, at "
                 "least two where the model has no unconditional prediction"
             )
-        return self.judgement.maps
+        return self.pixels
 
     @property
     def unsupported(self) -> tuple[int, ...]:
@@ -186,16 +200,21 @@ class Solution:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Reasons not to trust the answer, one sentence each; none does not mean that it is right."""
-        found = list(self.judgement.warnings)
         if self.out_of_distribution:  # then no count is right
-            return tuple(found)
+            rate = f"about {self.typicality:.1%} of held-out images leave such errors"
+            return (f"the image is out of distribution: {rate}; do not trust the answer",)
+        reasons: list[str] = []
+        if self.missing is not None:
+            x, y = self.missing
+            place = f"near {x:.2f}, {y:.2f}"
+            reasons.append(f"an object may be missing or wrong {place}: much of the image is unexplained there")
         if self.at_count_limit:
             end = "at the end of the range that was searched"
-            found.append(f"the count {self.count} is {end}; search a larger range of counts")
+            reasons.append(f"the count {self.count} is {end}; search a larger range of counts")
         if self.unsupported:
             numbers = ", ".join(str(k + 1) for k in self.unsupported)
-            found.append(f"the error does not rise without component {numbers}; the image may hold fewer")
-        return tuple(found)
+            reasons.append(f"the error does not rise without component {numbers}; the image may hold fewer")
+        return tuple(reasons)
 
     @property
     def image(self) -> Image.Image | None:
@@ -342,6 +361,11 @@ class Solution:
 
     def _repr_png_(self) -> bytes | None:
         return None if self.image is None else png(self.picture(side=NOTEBOOK))
+
+
+def verdict_of(sure: float) -> str:
+    """A probability in a word, see `Solution.verdict`."""
+    return next((word for least, word in VERDICTS if sure >= least), "unsure")
 
 
 def _finite(value: float | None) -> float | None:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
         background_error as background_error,
         log_errors as log_errors,
     )
-    from energycomp.models.folder import before_weights as before_weights
     from energycomp.models.given import (
         checked_model as checked_model,
         from_pretrained as from_pretrained,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from energycomp.models.model_card import pipeline_tag as pipeline_tag, plain_card as plain_card
     from energycomp.models.numbers import NumberProcessor as NumberProcessor
     from energycomp.models.offloaded import execution_device as execution_device
-    from energycomp.models.parts import Named as Named, Processor as Processor
+    from energycomp.models.parts import Processor as Processor
     from energycomp.models.process import CLOCKS as CLOCKS, shortly as shortly
     from energycomp.models.sources import check_device as check_device, dtype_of as dtype_of
     from energycomp.models.weights import load_weights as load_weights, on_meta as on_meta

@@ -13,7 +13,7 @@ from torch import Tensor
 from energycomp.components.precision import widen
 from energycomp.components.rules import Rule
 from energycomp.errors import InputError
-from energycomp.fields import FLAG, MOST, TEXT, is_number, is_whole, legal, number, one_of, whole
+from energycomp.fields import FLAG, MOST, TEXT, a, is_number, is_whole, legal, number, one_of, whole
 
 WINDOW = 8  # the spatial maximum is taken over squares of a side of 1/8 of the image
 BACKGROUND = 0.1  # share of an image that is background at least: `background_error` is that of its best explained part
@@ -184,7 +184,7 @@ class Defaults:
         log_errors: whether posteriors are softmax(-beta log J): those of prediction errors of unknown variance, which
             trust an image less if every answer leaves a large error.
         distrust: how much less posteriors trust an image that the answer explains worse than the unconditional
-            prediction does, see `Problem.inverse_temperature`; None for the same beta for all images.
+            prediction does, see `Posterior.temper`; None for the same beta for all images.
         reading_rule: the rule under which pictures are read, where it is not the denoiser's own.
         guidance_scale: the weight of each component where a person gives none, as on the command line; above 0.
         attribute_guidance: scale of the guidance `attributes` where a person does not say, see `AttributeGuidance`.
@@ -214,14 +214,10 @@ class Defaults:
     )
     scheduler: str = attrs.field(default="DDIMScheduler", validator=TEXT)
     num_inference_steps: int = attrs.field(default=50, validator=whole(1))
-    sampler: str | None = attrs.field(
-        default=None, validator=legal(lambda v: isinstance(v, str), "a name", or_none=True)
-    )
+    sampler: str | None = attrs.field(default=None, validator=a(str, "a name", or_none=True))
     distinct: bool = attrs.field(default=True, validator=FLAG)
     calibration: Calibration | None = attrs.field(
-        default=None,
-        converter=_calibration,
-        validator=legal(lambda v: isinstance(v, Calibration), "a Calibration", or_none=True),
+        default=None, converter=_calibration, validator=a(Calibration, "a Calibration", or_none=True)
     )
     beta: float | None = attrs.field(default=None, validator=number(or_none=True))
     log_errors: bool = attrs.field(default=False, validator=FLAG)
@@ -233,9 +229,5 @@ class Defaults:
     aspect: float = attrs.field(default=1.0, validator=number(least=0.1, most=10.0))
 
     def unfitted(self) -> Defaults:
-        """Without what was fitted to the answers of one network: those of a network that is trained anew.
-
-        >>> Defaults(beta=2.0, draws=8).unfitted() == Defaults(draws=8)
-        True
-        """
+        """Without what was fitted to the answers of one network: those of a network that is trained anew."""
         return attrs.evolve(self, calibration=None, beta=None, log_errors=False, distrust=None)

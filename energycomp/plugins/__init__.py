@@ -1,14 +1,13 @@
-"""Plugins: hooks, discovery through entry points, and look-up by name. Imports no torch."""
+"""Plugins: the hook, discovery through entry points, and look-up by name. Imports no torch."""
 
-from energycomp.plugins.deferred import lazy as lazy
 from energycomp.plugins.discovery import PluginInfo as PluginInfo
-from energycomp.plugins.hookspecs import (
+from energycomp.plugins.factories import (
     KINDS as KINDS,
     Factory as Factory,
+    Imported as Imported,
     Kind as Kind,
-    hookimpl as hookimpl,
-    hookspec as hookspec,
 )
+from energycomp.plugins.hooks import Add as Add, hookimpl as hookimpl
 from energycomp.plugins.registry import (
     find as find,
     first_party as first_party,

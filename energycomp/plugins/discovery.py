@@ -1,4 +1,4 @@
-"""Finds the installed plugins by their entry points, and loads one: imports its module and calls its hooks."""
+"""Finds the installed plugins by their entry points, and loads one: imports its module and calls its hook."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import attrs
 import pluggy
 
 from energycomp.errors import PluginError
-from energycomp.plugins import hookspecs
-from energycomp.plugins.hookspecs import KINDS, Factory, Kind
+from energycomp.plugins import hooks
+from energycomp.plugins.factories import KINDS, Factory, Kind
+from energycomp.plugins.hooks import Add
 
 GROUP = "energycomp"
-HOOKS = ", ".join(f"energycomp_register_{kind}" for kind in KINDS)
+HOOK = "energycomp_register"
+EXAMPLE = f"@energycomp.hookimpl def {HOOK}(add): add.solver('name', 'package.module:Class')"
 CORE = "energycomp.plugins.builtins"
 ONLY = "ENERGYCOMP_PLUGINS"
 DISABLE = "ENERGYCOMP_DISABLE_PLUGINS"
@@ -55,7 +57,7 @@ class PluginInfo:
         >>> PluginInfo("clevr", "energycomp-clevr", "1.0").is_named("Energycomp_CLEVR")
         True
         """
-        return _normalized(name) in (_normalized(self.name), _normalized(self.distribution))
+        return _normalize(name) in (_normalize(self.name), _normalize(self.distribution))
 
 
 @attrs.frozen
@@ -66,15 +68,11 @@ class Plugin:
     factories: Mapping[Kind, Mapping[str, Factory]] = attrs.field(factory=dict)
 
 
-def installed() -> tuple[PluginInfo, ...]:
+def list_installed() -> tuple[PluginInfo, ...]:
     """All plugins by the metadata of their distributions, the core first. Imports no plugin.
 
     Raises:
         PluginError: the entry points of a package, of whatever project, cannot be read.
-
-    >>> core = installed()[0]
-    >>> core.name, core.module, dict(core.registered)
-    ('core', 'energycomp.plugins.builtins', {})
     """
     from energycomp import __version__
 
@@ -86,34 +84,34 @@ def installed() -> tuple[PluginInfo, ...]:
             "entry_points.txt to be readable. Reinstall the package whose file is damaged; it stops torch, too."
         ) from error
     core = PluginInfo("core", "energycomp", __version__, module=CORE)
-    others = (_described(point) for point in points if point.value != CORE)
+    others = (_describe(point) for point in points if point.value != CORE)
     return (core, *sorted(others, key=lambda info: (info.distribution, info.version, info.name)))
 
 
 def load_plugin(info: PluginInfo) -> Plugin:
-    """Imports a plugin and calls its hooks; the reason of a failure goes to `info.error`.
+    """Imports a plugin and calls its hook; the reason of a failure goes to `info.error`.
 
     A plugin that is switched off is not imported. What it prints goes to stderr, so that `--json` output stays valid.
     """
     if info.error or info.off:
         return Plugin(info)
-    factories: dict[Kind, dict[str, Factory]] = {}
+    factories: Mapping[Kind, Mapping[str, Factory]] = {}
     reason = None
     start = time.perf_counter()
     before = HEAVY & sys.modules.keys()
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            factories = _factories(_imported(info), info.name)
+            factories = _factories(_import(info), info.name)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit, and exceptions that derive from no Exception
         reason = _reason(error)
     warnings = _warnings(time.perf_counter() - start, (HEAVY & sys.modules.keys()) - before)
-    registered = {kind: tuple(sorted(found)) for kind, found in factories.items()}
+    registered = {kind: tuple(sorted(factories[kind])) for kind in KINDS if kind in factories}
     return Plugin(attrs.evolve(info, registered=registered, error=reason, warnings=warnings), factories)
 
 
-def _described(point: EntryPoint) -> PluginInfo:
+def _describe(point: EntryPoint) -> PluginInfo:
     name, version, error = "", "", None
     try:
         if point.dist is not None:
@@ -121,10 +119,10 @@ def _described(point: EntryPoint) -> PluginInfo:
     except Exception as fault:  # metadata of any package: missing, or bytes that are not text
         error = f"Got metadata that cannot be read ({type(fault).__name__}: {fault}). Reinstall the package."
     info = PluginInfo(point.name, name or point.name, version or "?", error=error, module=point.value)
-    return attrs.evolve(info, off=_switched_off(info))
+    return attrs.evolve(info, off=_find_switch(info))
 
 
-def _switched_off(info: PluginInfo) -> str | None:
+def _find_switch(info: PluginInfo) -> str | None:
     """The environment variable that keeps this plugin from being loaded."""
 
     def listed(variable: str) -> bool:
@@ -135,11 +133,11 @@ def _switched_off(info: PluginInfo) -> str | None:
     return DISABLE if listed(DISABLE) else None
 
 
-def _normalized(name: str) -> str:
+def _normalize(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
-def _imported(info: PluginInfo) -> object:
+def _import(info: PluginInfo) -> object:
     if EntryPoint.pattern.match(info.module) is None:
         raise PluginError(
             f"Got the entry point {info.name!r} = {info.module!r}. Expected a module, such as 'energycomp_random'. "
@@ -148,40 +146,26 @@ def _imported(info: PluginInfo) -> object:
     return EntryPoint(info.name, info.module, GROUP).load()
 
 
-def _factories(plugin: object, name: str) -> dict[Kind, dict[str, Factory]]:
-    """Everything that one plugin registers. Raises if it breaks the contract of a hook."""
-    manager = _validated(plugin, name)
-    factories: dict[Kind, dict[str, Factory]] = {}
-    for kind in KINDS:
-        hook = f"energycomp_register_{kind}"
-        # Not through `manager.hook`, which drops a result of None: a forgotten `return`.
-        for implementation in getattr(manager.hook, hook).get_hookimpls():
-            result = implementation.function()
-            if not isinstance(result, Mapping):
-                raise PluginError(f"{hook} returned {result!r}. Expected a mapping of names to factories.")
-            for key, factory in result.items():
-                if not (isinstance(key, str) and key and callable(factory)):
-                    raise PluginError(f"{hook} returned {key!r}: {factory!r}. Expected a name and a callable.")
-            factories.setdefault(kind, {}).update(result)
-    if not factories:
-        raise PluginError(f"{plugin!r} implements no hook. Expected at least one of {HOOKS}.")
-    return factories
-
-
-def _validated(plugin: object, name: str) -> pluggy.PluginManager:
-    """A manager that holds this plugin only, so that an error names this plugin and no other."""
+def _factories(plugin: object, name: str) -> Mapping[Kind, Mapping[str, Factory]]:
+    """Everything that one plugin registers. Raises if it breaks the contract of the hook."""
+    if old := [attribute for attribute in dir(plugin) if attribute.startswith(f"{HOOK}_")]:
+        raise PluginError(
+            f"Got the hook {old[0]}, of an earlier energycomp. Expected one hook for all kinds: {EXAMPLE}"
+        )
+    # A manager for this plugin alone, so that an error names no other.
     manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(hookspecs)
-    hooks = [attribute for attribute in dir(plugin) if attribute.startswith("energycomp_register_")]
-    bare = [hook for hook in hooks if manager.parse_hookimpl_opts(plugin, hook) is None]
-    if bare:
-        raise PluginError(f"{', '.join(bare)} lacks the decorator @energycomp.hookimpl.")
+    manager.add_hookspecs(hooks)
+    if manager.parse_hookimpl_opts(plugin, HOOK) is None:
+        fault = f"lacks the decorator of {HOOK}" if hasattr(plugin, HOOK) else "implements no hook"
+        raise PluginError(f"{plugin!r} {fault}. Expected {EXAMPLE}")
     try:
         manager.register(plugin, name)
-        manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginError(f"{error}. Expected hooks without arguments, out of {HOOKS}.") from error
-    return manager
+        raise PluginError(f"{error}. Expected {EXAMPLE}") from error
+    factories: dict[Kind, dict[str, Factory]] = {}
+    if returned := manager.hook.energycomp_register(add=Add(factories)):
+        raise PluginError(f"{HOOK} returned {returned[0]!r}, and registers nothing by it. Expected {EXAMPLE}")
+    return factories
 
 
 def _reason(error: BaseException) -> str:
@@ -194,5 +178,5 @@ def _reason(error: BaseException) -> str:
 
 def _warnings(seconds: float, heavy: frozenset[str]) -> tuple[str, ...]:
     slow = f"takes {seconds:.1f} s to import, in every command that looks up a name" if seconds > SLOW else ""
-    large = f"imports {', '.join(sorted(heavy))}; return lazy(...) from its hooks instead" if heavy else ""
+    large = f"imports {', '.join(sorted(heavy))}; give add 'package.module:attribute' instead" if heavy else ""
     return tuple(filter(None, (slow, large)))

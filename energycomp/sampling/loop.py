@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition, Doubts
+from energycomp.components import Composition
 from energycomp.components.prediction import PredictionType
 from energycomp.components.space import LEAST_ALPHA
 from energycomp.errors import InputError, NonFiniteError
@@ -67,16 +67,16 @@ def draw_samples(
 def _doubts(composition: Composition, sampled: Sampled, level: Level) -> list[str]:
     """What the leaves of a composition doubt of the samples that show them."""
     report = sampled.report
-    doubts: list[str] = []
+    notes: list[str] = []
     for leaf, weight in composition.terms.items():
-        if not isinstance(leaf, Doubts):
+        if (doubts := getattr(leaf, "doubts", None)) is None:
             continue
         shown_in = shown_by(weight, len(sampled.samples)).bool().to(sampled.samples.device)
         samples = sampled.samples[shown_in]
         if len(samples):
             how = {"is_drawn": report.is_drawn, "is_weighed": bool(report.ess)}
-            doubts += leaf.doubts(samples, level.timestep, **how)
-    return doubts
+            notes += doubts(samples, level.timestep, **how)
+    return notes
 
 
 def _follow(steps: AnySteps, callback: StepCallback | None, progress: bool) -> tuple[AnySteps, Level | None]:

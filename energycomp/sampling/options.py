@@ -8,9 +8,9 @@ from typing import Any, Literal, TypedDict
 
 from torch import Tensor
 
-from energycomp.components import SamplingDefaults, Weight, agreed
+from energycomp.components import SamplingDefaults, Weight, ability, agreed
 from energycomp.components.algebra import Composition
-from energycomp.components.groups import unwrapped
+from energycomp.components.groups import unwrap
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError
 from energycomp.fields import is_whole
@@ -58,8 +58,8 @@ def sampling_of(composition: Composition) -> SamplingDefaults:
     """
     # Leaves at the timesteps of their own schedule.
     own = attrgetter("noised_space.alphas_cumprod")
-    seen = [leaf for leaf in inner_leaves(composition) if own(leaf) is own(unwrapped(leaf))]
-    leaves = [leaf for leaf in map(unwrapped, seen) if isinstance(leaf, Conditional)]
+    seen = [leaf for leaf in inner_leaves(composition) if own(leaf) is own(unwrap(leaf))]
+    leaves = [leaf for leaf in map(unwrap, seen) if isinstance(leaf, Conditional)]
     # Those of a condition; u where there are no others.
     conditioned = [leaf for leaf in leaves if not bool(leaf.condition.null.all())]
     values = [leaf.sampling for leaf in conditioned or leaves]
@@ -101,7 +101,7 @@ def prepare(composition: Composition, prior: Any, rows: int, generator: Generato
     """
     if not prior:
         return composition, generator
-    if not callable(getattr(prior, "prepare", None)):
+    if ability(prior, "prepare") is None:
         raise InputError(f"got prior={prior!r}; expected a conditioner that draws what is open, or False; leave it out")
     # What all samples share is drawn by the first generator of a list
     made = as_generators(generator)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from energycomp.components import AnyWeight, EnergyComponent, LeafGroup, PredictionType, Weight, convert
 from energycomp.components.algebra import Composition, with_energies
-from energycomp.components.component import Compound
-from energycomp.components.groups import group_of, grouped
+from energycomp.components.component import compositions_in
+from energycomp.components.groups import group_leaves, group_of
 from energycomp.components.ledger import count_component
 from energycomp.components.parts import decoder
 from energycomp.components.precision import home
@@ -92,11 +92,11 @@ def inner_leaves(composition: Composition) -> list[Any]:
     """The leaves of a composition, with those inside a mixture, or an observed composition, in its place."""
     leaves: dict[Any, None] = {}  # each once, in their order
     for leaf in composition.terms:
-        if not isinstance(leaf, Compound):
-            leaves[leaf] = None
-            continue
-        for part in leaf.inside:
+        inside = compositions_in(leaf)
+        for part in inside:
             leaves |= dict.fromkeys(inner_leaves(part))
+        if not inside:
+            leaves[leaf] = None
     return list(leaves)
 
 
@@ -175,7 +175,7 @@ class Target:
     @property
     def groups(self) -> list[LeafGroup]:
         """What predicts the leaves, those inside a mixture included."""
-        return [group for group, _ in grouped(inner_leaves(self.composition))]
+        return [group for group, _ in group_leaves(inner_leaves(self.composition))]
 
     @property
     def decode(self) -> Callable[[Tensor], Tensor] | None:
@@ -270,8 +270,6 @@ class Target:
         return levels_at(self.noised_space.alphas_cumprod, self.timesteps(num_inference_steps))
 
     def _precision(self) -> AbstractContextManager[object]:
-        return (
-            torch.autocast(self.network_device.type, torch.bfloat16)
-            if self.mixed_precision == "bf16"
-            else nullcontext()
-        )
+        if self.mixed_precision == "no":
+            return nullcontext()
+        return torch.autocast(self.network_device.type, torch.bfloat16)

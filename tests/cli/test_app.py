@@ -134,28 +134,21 @@ def test_an_unknown_command_is_exit_code_2(run: Run) -> None:
 def hello(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A plugin command `hello`, one of several commands `group`, and two that fail."""
 
-    def command() -> Callable[..., None]:
-        def hello(name: str = typer.Argument(metavar="NAME"), twice: bool = False) -> None:
-            """Greet someone.
+    def hello(name: str = typer.Argument(metavar="NAME"), twice: bool = False) -> None:
+        """Greet someone.
 
-            energycomp hello you
-            """
-            typer.echo(f"hello {name}" * (1 + twice))
+        energycomp hello you
+        """
+        typer.echo(f"hello {name}" * (1 + twice))
 
-        return hello
-
-    def group() -> typer.Typer:
-        made = typer.Typer()
-        for word in ("one", "two"):
-            made.command(word)(lambda word=word: typer.echo(word))
-        return made
-
-    def broken() -> None:
-        raise ImportError("no module named 'missing'")
-
+    group = typer.Typer()
+    for word in ("one", "two"):
+        group.command(word)(lambda word=word: typer.echo(word))
     monkeypatch.setattr(registry, "_own", {})
-    for name, factory in {"hello": command, "group": group, "broken": broken, "nothing": lambda: 3}.items():
-        plugins.register("commands", name, factory)
+    plugins.register("commands", "hello", hello)
+    plugins.register("commands", "group", group)
+    plugins.register("commands", "broken", "missing:command")
+    plugins.register("commands", "nothing", "sys:maxsize")
     yield
     plugins.reload()
 
@@ -172,7 +165,7 @@ def test_plugin_commands_are_listed_and_run(hello: None) -> None:
 
 
 def test_a_broken_plugin_command_is_one_message_and_the_others_work(hello: None, run: Run) -> None:
-    for name, message in (("broken", "no module named 'missing'"), ("nothing", "Got a int without __call__")):
+    for name, message in (("broken", "No module named 'missing'"), ("nothing", "Got a int without __call__")):
         code, out, err = run(name)
         assert (code, out) == (2, "")
         assert err.startswith("energycomp: ")
@@ -182,7 +175,7 @@ def test_a_broken_plugin_command_is_one_message_and_the_others_work(hello: None,
 
 def test_a_plugin_command_does_not_replace_one_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_own", {})
-    plugins.register("commands", "env", lambda: lambda: typer.echo("mine"))
+    plugins.register("commands", "env", lambda: typer.echo("mine"))
     assert json.loads(runner.invoke(cli.app, ["env", "--json"]).stdout)["python"]
 
 

@@ -38,7 +38,7 @@ def test_shares_of_an_image_that_the_model_does_not_know(
     run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     prepared(bumps_model(solver="pursuit"), torch.tensor([[0.2, 0.3]]), tmp_path)
-    monkeypatch.setattr("energycomp.inference.Judgement.trusted", False)
+    monkeypatch.setattr("energycomp.inference.Solution.trusted", False)
     given = ("explain", "bumps", "scene.png", "--component", "0.2,0.3")
     _, out, _ = run(*given)
     row = next(line for line in out.splitlines() if line.startswith("│ 1"))

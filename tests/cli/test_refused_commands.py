@@ -176,7 +176,7 @@ def test_what_needs_no_model_is_refused_before_it_is_loaded(run: Run, monkeypatc
 def test_a_component_is_refused_before_weights_are_loaded(
     run: Run, model: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    monkeypatch.setattr("energycomp.models.folder.filled", lambda *_: pytest.fail("weights are loaded"))
+    monkeypatch.setattr("energycomp.models.folder.fill_weights", lambda *_: pytest.fail("weights are loaded"))
     Image.new("RGB", (16, 16)).save("picture.png")
     code, _, err = run(*(str(model) if word == "MODEL" else word for word in shlex.split(command)))
     assert code == 2

@@ -22,7 +22,7 @@ from energycomp import Composer, Model, Solution, images as shown, infer
 from energycomp.components import Gaussian, random_values
 from energycomp.errors import InputError
 from energycomp.images import to_unit
-from energycomp.inference import Judgement, View, view_of
+from energycomp.inference import View, view_of
 from energycomp.testing import UnitSquare, bumps_model, labels_model, planted, tinted_model, tiny_model
 from energycomp.testing.models import SIZE
 from energycomp_edit import edit
@@ -198,11 +198,11 @@ BARE: dict[str, Solution] = {
     "no components": Solution(PLACES[:0], 0, 1.0, 0.1, 7, runner_up=PLACES[:1], p_value=0.5),
     "NaN": Solution(
         PLACES, 2, math.nan, math.inf, 7, component_gain=torch.tensor([math.nan, 1.0]), p_value=math.nan,
-        judgement=Judgement(fit=math.nan),
+        fit=math.nan,
     ),
     "labels": Solution(torch.tensor([3, 1]), 2, 1.0, 0.1, 7, probability=torch.tensor([0.5, 0.25])),
     "all warnings": answer(
-        component_gain=torch.tensor([-1.0, 1.0]), judgement=Judgement(missing=(0.5, 0.5), at_count_limit=True)
+        component_gain=torch.tensor([-1.0, 1.0]), missing=(0.5, 0.5), at_count_limit=True
     ),
     "another view": answer(view=View(None, ({"x": 0.5, "y": 0.5},))),
     "no certainty": answer(
@@ -333,10 +333,21 @@ def test_a_model_without_a_name_or_with_a_bad_one() -> None:
 def test_numbers_of_an_image_that_is_not_to_be_trusted_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """From every table and every map, not from JSON, which says `trusted`."""
     numbers = {"component_gain": torch.tensor([0.625, 0.875]), "probability": torch.tensor([0.375, 0.125])}
-    judgement = Judgement(typicality=0.5, sure=0.97, share=torch.tensor([0.25, 0.75]), maps=torch.rand(2, 4, 4))
     view = View(Image.new("RGB", (8, 8)), ("left", "right"))
-    known = Solution(PLACES, 2, 1.0, 0.1, 7, judgement=judgement, view=view, **numbers)
-    foreign = attrs.evolve(known, judgement=attrs.evolve(judgement, typicality=0.001))
+    known = Solution(
+        PLACES,
+        2,
+        1.0,
+        0.1,
+        7,
+        typicality=0.5,
+        sure=0.97,
+        share=torch.tensor([0.25, 0.75]),
+        pixels=torch.rand(2, 4, 4),
+        view=view,
+        **numbers,
+    )
+    foreign = attrs.evolve(known, typicality=0.001)
     assert (known.record()["trusted"], foreign.record()["trusted"]) == (True, False)
     assert known.record()["objects"] == foreign.record()["objects"]
     for text in (str, lambda one: checked(one._repr_html_()).text):

@@ -306,3 +306,41 @@ def test_a_p_value_is_that_of_its_test_however_sure_the_answer_is(found: float) 
     assert (fitted.sure, fitted.p_value) == (pytest.approx(found), 0.001)
     plain = infer(BLANK[0], bumps_model(beta=4.0), solver=solver)
     assert (plain.sure, plain.p_value) == (None, 0.001)
+
+
+def test_a_warm_start_costs_less_and_finds_what_is_new() -> None:
+    """The places of the frame before, in the order of the next one, which has one more."""
+    model = bumps_model(counts=(0, 4), solver="pursuit")
+    frames = [torch.tensor([[0.2, 0.3], [0.7, 0.8]]), torch.tensor([[0.21, 0.31], [0.69, 0.79], [0.75, 0.2]])]
+    first, second = (infer(to_unit(planted(model, places)), model) for places in frames)
+    warm = infer(to_unit(planted(model, frames[1])), model, init=first.conditions)
+    torch.testing.assert_close(warm.conditions, second.conditions, atol=2e-3, rtol=0)
+    same = infer(to_unit(planted(model, frames[0])), model, init=first.conditions)
+    torch.testing.assert_close(same.conditions, first.conditions, atol=2e-3, rtol=0)
+    assert same.trace["rows"][1] < 0.5 * first.trace["rows"][1]
+    descended = infer(to_unit(planted(model, frames[0])), model, solver=SGD(inits=1, steps=30), init=first.conditions)
+    assert descended.count == 2
+
+
+def test_a_start_that_does_not_fit_is_refused() -> None:
+    model, image = bumps_model(counts=(0, 1)), torch.zeros(3, 16, 16)
+    with pytest.raises(InputError, match="got 2 values of init= and counts up to 1"):
+        infer(image, model, init=torch.rand(2, 2))
+    for options in ({"solver": "enumerate"}, {"solver": "pursuit"}):
+        with pytest.raises(InputError, match="got init= for"):
+            infer(image, model, init=torch.rand(1, 2), candidates=torch.rand(4, 2), **options)
+
+
+@pytest.mark.parametrize("solver", ["enumerate", "beam", "pursuit"])
+def test_the_best_answers_come_in_order(solver: str) -> None:
+    model = labels_model(5, beta=1.0)
+    solution = infer(to_unit(planted(model, torch.tensor([1, 3]))), model, solver=solver)
+    best = solution.best(5)
+    assert len(best) == 5
+    assert best[0].conditions.equal(solution.conditions)
+    assert solution.runner_up is not None
+    assert best[1].conditions.tolist() == solution.runner_up.tolist()
+    behind = [one.behind for one in best]
+    assert behind == sorted(behind)
+    assert behind[0] == 0.0 < behind[1]
+    assert [len(solution.best(n)) for n in (0, 1, 2)] == [0, 1, 2]

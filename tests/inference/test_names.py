@@ -9,7 +9,7 @@ import torch
 import energycomp
 from energycomp import Composer, Solution, infer
 from energycomp.errors import InputError, NotFoundError
-from energycomp.inference import Judgement, View
+from energycomp.inference import View
 from energycomp.testing import bumps_model, planted, tinted_model, tiny_model
 
 MODEL = bumps_model(solver="pursuit")
@@ -44,8 +44,8 @@ def test_objects_are_records_and_words_are_probabilities() -> None:
     solution = infer(planted(model, value)[0] / 2 + 0.5, model, count=1)
     assert solution.objects == solution.table()
     assert (solution.objects[0]["tint"], solution.objects[0]["width"]) == ("red", "wide")
-    assert solution.words is not None
-    torch.testing.assert_close(solution.words[:, :3].sum(1), torch.ones(1), atol=1e-4, rtol=0)
+    assert solution.posteriors is not None
+    torch.testing.assert_close(solution.posteriors[0].sum(1), torch.ones(1), atol=1e-4, rtol=0)
     frame = solution.to_pandas()
     assert {"x", "y", "tint", "width", "gain", "certainty.tint"} <= {*frame.columns}
     assert frame["tint"].tolist() == ["red"]
@@ -54,7 +54,7 @@ def test_objects_are_records_and_words_are_probabilities() -> None:
 
 def test_the_repr_of_an_answer_has_its_words_and_how_sure_it_is() -> None:
     view = View(components=({"x": 0.3, "y": 0.5, "color": "red"}, {"x": 0.7, "y": 0.6, "color": "blue"}))
-    solution = Solution(torch.zeros(2, 3), 2, 1.5, 0.1, 64, judgement=Judgement(sure=0.45), view=view)
+    solution = Solution(torch.zeros(2, 3), 2, 1.5, 0.1, 64, sure=0.45, view=view)
     shown = (
         "Solution(2 components: red 0.30 0.50; blue 0.70 0.60, unsure 0.45, error 1.5 ± 0.1, 64 network evaluations)"
     )

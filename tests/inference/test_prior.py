@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.inference import WORTH, Prior, Solution, each, explain, infer, make_problem, pairwise
+from energycomp.inference import COMPONENT_PENALTY, Prior, Solution, each, explain, infer, make_problem, pairwise
 from energycomp.inference.judge import posterior
 from energycomp.models import Calibration
 from energycomp.testing import bumps_model, labels_model
@@ -105,8 +105,8 @@ def test_the_doubt_of_a_word_counts_once_and_a_component_more_costs_its_place() 
     assert posterior(attrs.evolve(answer, runner_up=values + 0.01), problem) == pytest.approx(0.72)
     assert posterior(attrs.evolve(answer, runner_up=values, posteriors=None), problem) == pytest.approx(0.5)
     more = attrs.evolve(answer, runner_up=values.expand(2, -1))
-    assert posterior(more, problem) == pytest.approx(0.72 / (1 + math.exp(-WORTH)))
-    fewer = attrs.evolve(answer, runner_up=values[:0], difference=WORTH + 1)
+    assert posterior(more, problem) == pytest.approx(0.72 / (1 + math.exp(-COMPONENT_PENALTY)))
+    fewer = attrs.evolve(answer, runner_up=values[:0], difference=COMPONENT_PENALTY + 1)
     assert posterior(fewer, problem) == pytest.approx(0.72 / (1 + math.exp(-1)))
 
 

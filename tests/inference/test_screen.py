@@ -11,7 +11,7 @@ import torch
 from energycomp import infer, load
 from energycomp.errors import OutOfDistributionError
 from energycomp.images import open_image
-from energycomp.inference import OutOfDistributionWarning, Search, check_known
+from energycomp.inference import OutOfDistributionWarning, check_known, read_image
 from energycomp.models import Calibration, Model
 from energycomp.testing import bumps_model, planted
 
@@ -61,7 +61,7 @@ def test_infer_warns_before_the_search_and_the_answer_is_not_trusted(model: Mode
 def test_answers_do_not_depend_on_the_check(model: Model) -> None:
     unchecked = attrs.evolve(model, defaults=attrs.evolve(model.defaults, calibration=None))
     image = planted(model, PLACES)
-    one, other = (Search().read(image, each, generator=3) for each in (model, unchecked))
+    one, other = (read_image(image, each, 3) for each in (model, unchecked))
     assert torch.equal(one.conditions, other.conditions)
     assert one.rows == other.rows + 4
 

@@ -44,20 +44,19 @@ class Learned:
     "decomposer": "from energycomp_decomp import DiffusionDecomposer as Decomposer",
 }
 HOOKS = """
-from energycomp.plugins import hookimpl, lazy
+from energycomp.plugins import hookimpl
 
 def function(**config):
     from late.function import Network
     return Network(**config)
 
 @hookimpl
-def energycomp_register_networks(): return {"late": lazy("late.network:Network"), "late_function": function}
-@hookimpl
-def energycomp_register_encoders(): return {"late": lazy("late.encoder:Encoder")}
-@hookimpl
-def energycomp_register_conditioners(): return {"late": lazy("late.conditioner:Learned")}
-@hookimpl
-def energycomp_register_decomposers(): return {"late": lazy("late.decomposer:Decomposer")}
+def energycomp_register(add):
+    add.network("late", "late.network:Network")
+    add.network("late_function", function)
+    add.encoder("late", "late.encoder:Encoder")
+    add.conditioner("late", "late.conditioner:Learned")
+    add.decomposer("late", "late.decomposer:Decomposer")
 """
 CHILD = """
 import json, sys, torch

@@ -23,13 +23,13 @@ pytestmark = pytest.mark.skipif(
 )
 
 HOOK = """
-from energycomp.plugins import hookimpl, lazy
+from energycomp.plugins import hookimpl
 
 @hookimpl
-def energycomp_register_solvers():
-    return {{"{name}": {factory}}}
+def energycomp_register(add):
+    add.solver("{name}", {factory})
 """
-OTHER_HOOK = "import energycomp\n@energycomp.hookimpl\ndef energycomp_register_models"
+OTHER = "def energycomp_register_models(): return {}"
 
 
 @attrs.frozen
@@ -49,7 +49,7 @@ class Fault:
     shown: str = ""
     where: str = "error"
     works: bool = False
-    factory: str = 'lazy("energycomp_solvers.pursuit:Pursuit")'
+    factory: str = '"energycomp_solvers.pursuit:Pursuit"'
     solver: str = ""
 
 
@@ -57,8 +57,8 @@ FAULTS = {
     "import_error": Fault("from energycomp import renamed", "ImportError: cannot import name 'renamed'"),
     "syntax_error": Fault("def broken(:", "SyntaxError: invalid syntax"),
     "exits": Fault("raise SystemExit('no licence')", "SystemExit: no licence"),
-    "signature": Fault(f"{OTHER_HOOK}(registry): return {{}}", "hook 'energycomp_register_models'"),
-    "wrong_type": Fault(f"{OTHER_HOOK}(): return ['mine']", "returned ['mine']. Expected a mapping"),
+    "former_hook": Fault(OTHER, "Got the hook energycomp_register_models, of an earlier energycomp"),
+    "wrong_kind": Fault(shown="Got add.sovler, which is no kind. Expected add.solver", factory="add.sovler"),
     "twin_one": Fault(shown="2 plugins register the solver 'twin'", where="conflicts", solver="twin"),
     "twin_two": Fault(shown="2 plugins register the solver 'twin'", where="conflicts", solver="twin"),
     "slow": Fault(shown="s to import, in every command that looks up a name", where="warnings", works=True),

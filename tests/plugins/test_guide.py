@@ -10,7 +10,7 @@ import pytest
 from energycomp import Condition, Conditioner, Decomposer, EnergyComponent, Problem, Solution, Solver, plugins
 from energycomp.denoisers import Network, TwoStage
 from energycomp.inference import QuadraticForm
-from energycomp.plugins import hookspecs
+from energycomp.plugins import Add
 from energycomp.sampling import Guidance, Guide, Level, Run, Sampler, SamplingReport, Steps, Target
 from energycomp_lab import checks
 from energycomp_lab.checks import plugin
@@ -30,10 +30,11 @@ def members(made: type) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", plugins.KINDS)
 def test_every_hook_is_documented_with_its_factory(kind: str) -> None:
-    sentence = getattr(hookspecs, f"energycomp_register_{kind}").__doc__
-    (factory,) = re.findall(r"`(factory\(.*?)`", sentence)
-    assert f"`energycomp_register_{kind}`" in GUIDE
-    assert f"`{factory}`" in GUIDE
+    method = plugins.singular_of(kind)
+    sentence = getattr(Add, method).__doc__
+    assert f"`add.{method}(" in GUIDE
+    for factory in re.findall(r"`(factory\(.*?)`", sentence):
+        assert f"`{factory}`" in GUIDE
 
 
 @pytest.mark.parametrize(

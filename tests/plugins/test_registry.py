@@ -12,21 +12,20 @@ import pytest
 
 from energycomp import plugins
 from energycomp.errors import InputError, NotFoundError, PluginError
-from energycomp.plugins import discovery, hookspecs, registry
+from energycomp.plugins import Add, Imported, discovery, registry
 
 GOOD = """
     from energycomp.plugins import hookimpl
-    from energycomp.plugins import lazy
 
     @hookimpl
-    def energycomp_register_solvers():
-        return {"fractional": lazy("fractions:Fraction")}
+    def energycomp_register(add):
+        add.solver("fractional", "fractions:Fraction")
 """
 
 Install = Callable[..., None]
 
 
-def hook(body: str, signature: str = "energycomp_register_solvers()") -> str:
+def hook(body: str, signature: str = "energycomp_register(add)") -> str:
     return f"""
         from energycomp.plugins import hookimpl
 
@@ -45,20 +44,21 @@ BROKEN = {
         "class Odd(BaseException):\n    def __str__(self): raise ValueError\nraise Odd",
         "Odd: (its message cannot be shown)",
     ),
-    "signature": (hook("return {}", "energycomp_register_solvers(registry)"), "registry"),
-    "unknown_hook": (hook("return {}", "energycomp_register_solver()"), "unknown hook 'energycomp_register_solver'"),
-    "not_decorated": ("def energycomp_register_solvers():\n    return {}", "@energycomp.hookimpl"),
+    "signature": (hook("pass", "energycomp_register(registry)"), "registry"),
+    "former_hook": (
+        hook("return {'fractional': print}", "energycomp_register_solvers()"),
+        "energycomp_register_solvers, of an earlier energycomp. Expected one hook for all kinds: @energycomp.hookimpl",
+    ),
+    "unknown_kind": (hook("add.sovler('fractional', print)"), "Got add.sovler, which is no kind. Expected add.solver."),
+    "no_kind": (hook("add.x('fractional', print)"), "Expected add.codec or add.command or"),
+    "not_decorated": ("def energycomp_register(add):\n    pass", "lacks the decorator"),
     "no_hook": ("x = 1", "implements no hook"),
     "hook_raises": (hook("raise OSError('disk')"), "OSError: disk"),
     "hook_exits": (hook("raise SystemExit(3)"), "SystemExit: 3"),
-    "forgot_return": (hook("{}"), "returned None"),
-    "one_of_two": (
-        textwrap.dedent(GOOD) + textwrap.dedent(hook("return None", "energycomp_register_models()")),
-        "energycomp_register_models returned None",
-    ),
-    "list": (hook("return [print]"), "Expected a mapping of names to factories"),
-    "not_callable": (hook("return {'beam': 'a.module:Beam'}"), "'beam': 'a.module:Beam'"),
-    "not_a_name": (hook("return {3: print}"), "3: <built-in function print>"),
+    "returns": (hook("return {'fractional': print}"), "returned {'fractional': <built-in function print>}"),
+    "one_of_two": (hook("add.solver('fractional', print); add.model('own', None)"), "Got 'own': None"),
+    "not_callable": (hook("add.solver('beam', 'a.module.Beam')"), "'a.module.Beam'. Expected a callable, or"),
+    "not_a_name": (hook("add.solver(3, print)"), "Got the name 3 for one of the solvers"),
 }
 
 
@@ -74,14 +74,14 @@ def test_a_plugin_is_listed_and_found(install: Install) -> None:
     assert info_of("good") == expected
     (described,) = [info for info in plugins.listing() if info.name == "good"]
     assert described == attrs.evolve(expected, registered={})
-    assert repr(plugins.find("solvers", "fractional")) == "lazy('fractions:Fraction')"
+    assert repr(plugins.find("solvers", "fractional")) == "fractions:Fraction"
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_plugin_is_listed_with_its_reason_and_the_rest_works(install: Install, name: str) -> None:
     """One bad hook fails the whole plugin."""
     source, reason = BROKEN[name]
-    install("good", hook("return {'even': print}"))
+    install("good", hook("add.solver('even', print)"))
     install(name, source)
     info = info_of(name)
     assert reason in str(info.error)
@@ -99,7 +99,7 @@ def test_ctrl_c_during_discovery_is_not_swallowed(install: Install) -> None:
 
 def test_two_distributions_with_one_name(install: Install) -> None:
     install("one", GOOD, distribution="solvers-of-ann")
-    install("two", GOOD + "\n    @hookimpl\n    def energycomp_register_models():\n        return {'own': print}\n")
+    install("two", GOOD + "        add.model('own', print)\n")
     with pytest.raises(PluginError, match=r"one \(solvers-of-ann 1\.0\)") as caught:
         plugins.find("solvers", "fractional")
     assert "two (energycomp-two 1.0)" in str(caught.value)
@@ -117,13 +117,13 @@ def test_two_distributions_with_one_name(install: Install) -> None:
 
 def test_one_name_for_two_kinds_is_no_conflict(install: Install) -> None:
     install("one", GOOD)
-    install("two", hook("return {'fractional': print}", "energycomp_register_models()"))
+    install("two", hook("add.model('fractional', print)"))
     assert repr(plugins.find("models", "fractional")) == repr(print)
-    assert repr(plugins.find("solvers", "fractional")) == "lazy('fractions:Fraction')"
+    assert repr(plugins.find("solvers", "fractional")) == "fractions:Fraction"
 
 
 def test_what_a_plugin_prints_stays_out_of_stdout(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
-    install("loud", "print('hello from import')" + textwrap.dedent(hook("print('hello from hook'); return {}")))
+    install("loud", "print('hello from import')" + textwrap.dedent(hook("print('hello from hook')")))
     assert info_of("loud").error is None
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -190,37 +190,42 @@ def test_the_core_is_listed_first() -> None:
 
 
 @pytest.mark.parametrize("target", ["module", "module:", ":attribute", "a/b:c", "a.b:c d"])
-def test_lazy_refuses_what_is_no_target(target: str) -> None:
-    with pytest.raises(PluginError, match=r"Expected 'package\.module:attribute'"):
-        plugins.lazy(target)
+def test_a_text_that_names_no_callable_is_refused(target: str) -> None:
+    with pytest.raises(PluginError, match=r"Expected a callable, or 'package\.module:attribute'"):
+        Add({}).solver("mine", target)
 
 
 @pytest.mark.parametrize("target", ["a_module_nobody_has:x", "fractions:Fracture"])
-def test_lazy_says_what_did_not_import(target: str) -> None:
+def test_the_error_says_what_did_not_import(target: str) -> None:
     with pytest.raises(PluginError, match=target):
-        plugins.lazy(target)()
+        Imported(target)()
 
 
-def test_a_lazy_factory_has_the_signature_and_the_errors_of_its_target() -> None:
+def test_an_imported_factory_has_the_signature_and_the_errors_of_its_target() -> None:
     assert "init" in inspect.signature(plugins.find("recipes", "clevr")).parameters
     with pytest.raises(ZeroDivisionError):
-        plugins.lazy("fractions:Fraction")(1, 0)
+        Imported("fractions:Fraction")(1, 0)
+
+
+def test_a_command_is_the_function_itself(install: Install) -> None:
+    install("own", hook("add.command('shout', print); add.command('whisper', 'builtins:print')"))
+    assert plugins.find("commands", "shout")() is plugins.find("commands", "whisper")() is print
 
 
 def test_an_import_that_is_slow_or_heavy_is_a_warning(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "SLOW", 0.0)
     monkeypatch.setattr(discovery, "HEAVY", frozenset({"this"}))
     monkeypatch.delitem(sys.modules, "this", raising=False)
-    install("large", "import this" + textwrap.dedent(hook("return {}")))
+    install("large", "import this" + textwrap.dedent(hook("pass")))
     slow, heavy = info_of("large").warnings
     assert "s to import, in every command that looks up a name" in slow
-    assert heavy.startswith("imports this; return lazy(...)")
+    assert heavy.startswith("imports this; give add 'package.module:attribute' instead")
 
 
 @pytest.mark.parametrize("damage", ["missing", "binary", "no name", "no version"])
 def test_damaged_metadata_stop_no_other_plugin(install: Install, tmp_path: Path, damage: str) -> None:
     install("good", GOOD)
-    install("odd", hook("return {'even': print}"))
+    install("odd", hook("add.solver('even', print)"))
     metadata = tmp_path / "energycomp_odd-1.0.dist-info" / "METADATA"
     if damage == "missing":
         metadata.unlink()
@@ -269,14 +274,14 @@ FACTORIES = {
     "options": ("def make(width): pass", r"Got TypeError from {}: .*'width'"),
     "none": ("def make(): pass", r"Got a NoneType without needs, solve from {}\. Expected a solver"),
     "half": ("class make: needs = None", r"Got a make without solve from {}\."),
-    "import": ("from energycomp.plugins import lazy; make = lazy('nobody:X')", r"{}: Got ModuleNotFoundError"),
+    "import": ("make = 'nobody:X'", r"{}: Got ModuleNotFoundError"),
 }
 
 
 @pytest.mark.parametrize("name", FACTORIES)
 def test_what_a_factory_does_wrong_is_laid_to_its_plugin(install: Install, name: str) -> None:
     code, message = FACTORIES[name]
-    install(name, code + textwrap.dedent(hook("return {'new': make}")))
+    install(name, code + textwrap.dedent(hook("add.solver('new', make)")))
     source = rf"the solver 'new' of the plugin {name} \(energycomp-{name} 1\.0\)"
     with pytest.raises(PluginError, match=message.format(source)) as caught:
         plugins.find("solvers", "new")()
@@ -285,14 +290,14 @@ def test_what_a_factory_does_wrong_is_laid_to_its_plugin(install: Install, name:
 
 def test_what_a_factory_says_about_its_arguments_passes(install: Install) -> None:
     refuse = "def make(): from energycomp.errors import InputError; raise InputError('got 3; expected 4')"
-    install("strict", refuse + textwrap.dedent(hook("return {'strict': make}")))
+    install("strict", refuse + textwrap.dedent(hook("add.solver('strict', make)")))
     with pytest.raises(InputError, match=r"^got 3; expected 4$"):
         plugins.find("solvers", "strict")()
 
 
-def test_every_kind_has_a_hook() -> None:
-    hooks = {name for name in vars(hookspecs) if name.startswith("energycomp_")}
-    assert hooks == {f"energycomp_register_{kind}" for kind in plugins.KINDS}
+def test_every_kind_has_a_method() -> None:
+    methods = {name for name in vars(Add) if not name.startswith("_")}
+    assert methods == {plugins.singular_of(kind) for kind in plugins.KINDS}
 
 
 def test_packages_of_the_project_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,8 +326,10 @@ def test_a_name_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any("mine" in names for info in plugins.listing(load=True) for names in info.registered.values())
     with pytest.raises(PluginError, match="which a plugin registers"):
         plugins.register("networks", "two_stage", dict)
-    with pytest.raises(InputError, match="a name and a callable"):
-        plugins.register("networks", "mine", "torch.nn:Linear")  # type: ignore[arg-type]
+    plugins.register("networks", "linear", "torch.nn:Linear")
+    assert repr(plugins.find("networks", "linear")) == "torch.nn:Linear"
+    with pytest.raises(PluginError, match="Got 'mine': 3"):
+        plugins.register("networks", "mine", 3)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="kind"):
         plugins.register("colours", "mine", dict)  # type: ignore[arg-type]
     assert "mine" not in plugins.names("networks")

@@ -11,6 +11,7 @@ import energycomp
 import attrs
 import torch
 from energycomp import Problem, Solution, hookimpl
+from energycomp.plugins import Add
 
 
 @attrs.frozen
@@ -34,8 +35,8 @@ class RandomSearch:
 
 
 @hookimpl
-def energycomp_register_solvers() -> dict[str, type]:
-    return {"random": RandomSearch}
+def energycomp_register(add: Add) -> None:
+    add.solver("random", RandomSearch)
 
 
 def use() -> Solution:

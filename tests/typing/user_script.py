@@ -29,7 +29,7 @@ from energycomp.components import Gaussian, Mixture, cosine_schedule
 from energycomp.errors import EnergycompError, InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, save_pretrained
-from energycomp.plugins import Factory, lazy, register
+from energycomp.plugins import Add, register
 from energycomp_lab.checks import check_component, check_conditioner, check_solver
 from energycomp_lab.evaluation import DataSource, Example, Report, evaluate, true_values
 from energycomp_lab.training import FitConfig, Recipe, Step, collate, denoising_loss, fit, start
@@ -46,7 +46,7 @@ class First:
         if values is None:
             raise InputError("got continuous slots; expected listed values; choose another solver")
         form = problem.quadratic(values, bank)
-        errors: Tensor = form.errors([0], problem.weighting(1))
+        errors: Tensor = form.errors([0])
         left: Tensor = form.target - form.atoms.sum(1)
         assert left.ndim == 2
         return Solution(values[:1], 1, float(errors.mean()), float(errors.std()), problem.rows)
@@ -136,8 +136,8 @@ def own_recipe(*, data: Path | None, init: Model | None, preset: str, cache: Pat
 
 
 @hookimpl
-def energycomp_register_solvers() -> dict[str, Factory]:
-    return {"first": lazy("script:First")}
+def energycomp_register(add: Add) -> None:
+    add.solver("first", "script:First")
 
 
 def compose(model: Model) -> Composer:

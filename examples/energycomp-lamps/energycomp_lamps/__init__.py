@@ -1,34 +1,14 @@
 """Coloured lamps for energycomp. Each look-up of a name imports this module, so it imports nothing heavy."""
 
-from energycomp import hookimpl
-from energycomp.plugins import Factory, lazy
+from energycomp.plugins import Add, hookimpl
 
 
 @hookimpl
-def energycomp_register_models() -> dict[str, Factory]:
-    return {"lamps": lazy("energycomp_lamps.model:lamps")}
-
-
-@hookimpl
-def energycomp_register_networks() -> dict[str, Factory]:
-    return {"lamps": lazy("energycomp_lamps.model:LampNet")}
-
-
-@hookimpl
-def energycomp_register_recipes() -> dict[str, Factory]:
-    return {"lamps": lazy("energycomp_lamps.model:recipe")}
-
-
-@hookimpl
-def energycomp_register_conditioners() -> dict[str, Factory]:
-    return {"colours": lazy("energycomp_lamps.scenes:Colours")}
-
-
-@hookimpl
-def energycomp_register_datasets() -> dict[str, Factory]:
-    return {"lamps": lazy("energycomp_lamps.scenes:Lamps")}
-
-
-@hookimpl
-def energycomp_register_solvers() -> dict[str, Factory]:
-    return {"greedy": lazy("energycomp_lamps.greedy:Greedy")}
+def energycomp_register(add: Add) -> None:
+    """A model with all that belongs to it, and a solver."""
+    add.model("lamps", "energycomp_lamps.model:lamps")
+    add.network("lamps", "energycomp_lamps.model:LampNet")
+    add.recipe("lamps", "energycomp_lamps.model:recipe")
+    add.conditioner("colours", "energycomp_lamps.scenes:Colours")
+    add.dataset("lamps", "energycomp_lamps.scenes:Lamps")
+    add.solver("greedy", "energycomp_lamps.greedy:Greedy")

@@ -23,12 +23,12 @@ class Greedy:
         search, final = (problem.quadratic(values, problem.draw(problem.default_draws, generator)) for _ in range(2))
         path: list[list[int]] = [[]]
         while len(path[-1]) < min(problem.counts[1], len(values)):
-            errors = search.errors_with_each(path[-1], problem.weighting(len(path))).mean(0)
+            errors = search.errors_with_each(path[-1]).mean(0)
             errors[path[-1]] = torch.inf
             path.append([*path[-1], int(errors.argmin())])
         allowed = path[problem.counts[0] :]
-        allowed.sort(key=lambda answer: float(search.errors(answer, problem.weighting(len(answer))).mean()))
-        errors, *other = (final.errors(answer, problem.weighting(len(answer))) for answer in allowed[:2])
+        allowed.sort(key=lambda answer: float(search.errors(answer).mean()))
+        errors, *other = (final.errors(answer) for answer in allowed[:2])
         mean, stderr = float(errors.mean()), float(errors.std() / len(errors) ** 0.5)
         solution = Solution(values[allowed[0]], len(allowed[0]), mean, stderr, problem.rows)
         if not other:

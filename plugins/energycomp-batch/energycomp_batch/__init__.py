@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from energycomp.imports import first_use
-from energycomp.plugins import hookimpl, lazy
+from energycomp.plugins import Add, hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from energycomp_batch.cluster import (
         Address as Address,
         Cluster as Cluster,
@@ -31,15 +28,8 @@ __getattr__, __all__ = first_use(__name__, __file__)
 
 
 @hookimpl
-def energycomp_register_commands() -> Mapping[str, Callable[[], Any]]:
-    """The command `batch`, imported when it is run or shown by `--help`."""
-    return {"batch": lambda: import_module("energycomp_batch.command").batch}
-
-
-@hookimpl
-def energycomp_register_writers() -> Mapping[str, Callable[..., Any]]:
-    """Answers as tables, with a row for each image."""
-    return {
-        "csv": lazy("energycomp_batch.parts:csv_writer"),
-        "parquet": lazy("energycomp_batch.parts:parquet_writer"),
-    }
+def energycomp_register(add: Add) -> None:
+    """The command `batch`, and answers as tables with a row for each image."""
+    add.command("batch", "energycomp_batch.command:batch")
+    add.writer("csv", "energycomp_batch.parts:csv_writer")
+    add.writer("parquet", "energycomp_batch.parts:parquet_writer")

@@ -79,7 +79,7 @@ def _writer(make: Callable[..., Any], file: BinaryIO, together: int) -> Iterator
 
 
 def csv_writer(file: BinaryIO) -> AbstractContextManager[Write]:
-    """A writer of CSV, see `energycomp_register_writers`: a row for each image.
+    """A writer of CSV, see `energycomp.plugins.Add.writer`: a row for each image.
 
     >>> with csv_writer(stream := io.BytesIO()) as write:
     ...     _ = write({"image": "a.png", "count": 0, "objects": [], "rows": 9})
@@ -92,7 +92,7 @@ def csv_writer(file: BinaryIO) -> AbstractContextManager[Write]:
 
 
 def parquet_writer(file: BinaryIO) -> AbstractContextManager[Write]:
-    """A writer of Parquet, see `energycomp_register_writers`. Memory holds a thousand rows."""
+    """A writer of Parquet, see `energycomp.plugins.Add.writer`. Memory holds a thousand rows."""
     from pyarrow import parquet
 
     return _writer(parquet.ParquetWriter, file, ROWS)

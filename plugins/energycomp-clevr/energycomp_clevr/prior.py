@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from energycomp.components import (
     AnyWeight,
     Composition,
-    Compound,
     Condition,
     Weight,
     combine,
+    compositions_in,
     identifies_null,
-    unwrapped,
+    unwrap,
 )
-from energycomp.components.groups import rewrapped
+from energycomp.components.groups import rewrap
 from energycomp.denoisers import Conditional
 from energycomp.sampling import shown_by
 from energycomp.seeds import derived_seed
@@ -55,9 +55,9 @@ def draw_open(
     filled: dict[int, Any] = {}
     before = torch.zeros(n, dtype=torch.long)  # components of each sample so far
     for leaf, weight in _shown_leaves(composition):
-        bare = unwrapped(leaf)
+        bare = unwrap(leaf)
         if isinstance(bare, Conditional) and id(leaf) not in filled:
-            filled[id(leaf)] = rewrapped(leaf, _fill(bare, objects, seeds, before))
+            filled[id(leaf)] = rewrap(leaf, _fill(bare, objects, seeds, before))
         before = before + shown_by(weight, n)
     # Add the view.
     return _rebuild(composition, filled, _view_of(composition, objects, n, seeds))
@@ -81,10 +81,12 @@ def _shown_leaves(composition: Composition) -> list[tuple[Any, AnyWeight]]:
     """The leaves that samples show, in the order of the composition: those of weights above 0."""
     shown: list[tuple[Any, AnyWeight]] = []
     for leaf, weight in composition.terms.items():
-        if isinstance(leaf, Compound):
-            for part in leaf.inside:
-                shown += _shown_leaves(part)
-        elif isinstance(weight, Weight) or weight > 0:
+        inside = compositions_in(leaf)
+        for part in inside:
+            shown += _shown_leaves(part)
+        if inside:
+            continue
+        if isinstance(weight, Weight) or weight > 0:
             shown.append((leaf, weight))
     return shown
 
@@ -138,13 +140,12 @@ def _view_of(composition: Composition, objects: Objects, n: int, seeds: Sequence
 
 def _leaves(composition: Composition) -> list[Any]:
     """All leaves; where some are mixtures or observed compositions, those inside of these."""
-    compounds = [leaf for leaf in composition.terms if isinstance(leaf, Compound)]
-    if not compounds:
+    inside = [part for leaf in composition.terms for part in compositions_in(leaf)]
+    if not inside:
         return list(composition.terms)
     leaves = []
-    for compound in compounds:
-        for part in compound.inside:
-            leaves += _leaves(part)
+    for part in inside:
+        leaves += _leaves(part)
     return leaves
 
 
@@ -153,9 +154,9 @@ def _rebuild(composition: Composition, filled: dict[int, Any], view: Conditional
     terms: list[tuple[Any, AnyWeight]] = []
     has_compounds = False
     for leaf, weight in composition.terms.items():
-        if isinstance(leaf, Compound):
+        if inside := compositions_in(leaf):
             has_compounds = True
-            terms.append((leaf.remade([_rebuild(part, filled, view) for part in leaf.inside]), weight))
+            terms.append((leaf.remade([_rebuild(part, filled, view) for part in inside]), weight))
         else:
             terms.append((filled.get(id(leaf), leaf), weight))
     made = Composition(terms)

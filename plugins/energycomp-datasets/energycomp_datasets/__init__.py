@@ -1,36 +1,20 @@
 """Data sources: rendered images and readers of public datasets; and the writer of CLEVR's scene records."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from energycomp.plugins import hookimpl, lazy
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-__all__ = ["energycomp_register_datasets", "energycomp_register_writers"]
+from energycomp.plugins import Add, hookimpl
 
 
 @hookimpl
-def energycomp_register_datasets() -> Mapping[str, Callable[..., object]]:
-    """Data sources, each under the name of the model that is evaluated on it."""
-    return {
-        "clevr": lazy("energycomp_datasets.clevr.source:ClevrSource"),
-        "clevr-videos": lazy("energycomp_datasets.clevr.videos:VideosSource"),
-        "comet": lazy("energycomp_datasets.shapes.source:ShapesSource"),
-        "decomp": lazy("energycomp_datasets.shapes.source:ShapesSource"),
-        "decomp-b": lazy("energycomp_datasets.shapes.source:shapes_b"),
-        "faces": lazy("energycomp_datasets.faces.source:FacesSource"),
-        "lit": lazy("energycomp_datasets.shapes.lit:LitSource"),
-        "slots": lazy("energycomp_datasets.rooms.source:ArrowSource"),
-        "slots-rooms": lazy("energycomp_datasets.rooms.source:RoomsSource"),
-        "slots-sprites": lazy("energycomp_datasets.rooms.source:SpritesSource"),
-        "text": lazy("energycomp_datasets.solids.source:TextSource"),
-    }
-
-
-@hookimpl
-def energycomp_register_writers() -> Mapping[str, Callable[..., object]]:
-    """Answers as scene records of CLEVR."""
-    return {"clevr": lazy("energycomp_datasets.clevr.writer:scene_records")}
+def energycomp_register(add: Add) -> None:
+    """Data sources, each under the name of the model that is evaluated on it; answers as scene records of CLEVR."""
+    add.dataset("clevr", "energycomp_datasets.clevr.source:ClevrSource")
+    add.dataset("clevr-videos", "energycomp_datasets.clevr.videos:VideosSource")
+    add.dataset("comet", "energycomp_datasets.shapes.source:ShapesSource")
+    add.dataset("decomp", "energycomp_datasets.shapes.source:ShapesSource")
+    add.dataset("decomp-b", "energycomp_datasets.shapes.source:shapes_b")
+    add.dataset("faces", "energycomp_datasets.faces.source:FacesSource")
+    add.dataset("lit", "energycomp_datasets.shapes.lit:LitSource")
+    add.dataset("slots", "energycomp_datasets.rooms.source:ArrowSource")
+    add.dataset("slots-rooms", "energycomp_datasets.rooms.source:RoomsSource")
+    add.dataset("slots-sprites", "energycomp_datasets.rooms.source:SpritesSource")
+    add.dataset("text", "energycomp_datasets.solids.source:TextSource")
+    add.writer("clevr", "energycomp_datasets.clevr.writer:scene_records")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from energycomp.imports import first_use
-from energycomp.plugins import hookimpl
+from energycomp.plugins import Add, hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from energycomp_edit.editing import Edit as Edit, edit as edit
     from energycomp_edit.painting import difference as difference, redraw as redraw, repaint as repaint
 
@@ -18,6 +15,6 @@ __getattr__, __all__ = first_use(__name__, __file__)
 
 
 @hookimpl
-def energycomp_register_commands() -> Mapping[str, Callable[[], Any]]:
-    """The command `edit`, imported when it is run or shown by `--help`."""
-    return {"edit": lambda: import_module("energycomp_edit.command").edit}
+def energycomp_register(add: Add) -> None:
+    """The command `edit`."""
+    add.command("edit", "energycomp_edit.command:edit")

@@ -18,12 +18,12 @@ from energycomp.fields import is_whole
 from energycomp.images import grid, html, open_window, png
 from energycomp.inference import (
     OutOfDistributionWarning,
-    Search,
     Solution,
     Solver,
     View,
     answer_text,
     make_problem,
+    read_image,
     view_of,
 )
 from energycomp.models import Model, model_of
@@ -186,7 +186,7 @@ def edit(
     image = model.given(image)
     if solution is None:
         with display(show=progress), working("energycomp: reading the image ..."):
-            solution = Search(solver, count).read(image, model, generator)
+            solution = read_image(image, model, generator, solver=solver, count=count)
     plan = make_plan(solution.conditions, model, move or {}, set or {}, remove, add)
     _check_reader(image, model, solver)
     steps = num_inference_steps or model.defaults.num_inference_steps
@@ -224,4 +224,4 @@ def _read_again(image: Image.Image, model: Model, solver: Any, generator: torch.
     """The answer for a result, whose number of components is searched for."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfDistributionWarning)  # the answer itself says so
-        return Search(solver).read(model.given(image), model, generator)
+        return read_image(model.given(image), model, generator, solver=solver)

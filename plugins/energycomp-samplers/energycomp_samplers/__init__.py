@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from energycomp.imports import first_use
-from energycomp.plugins import hookimpl, lazy
+from energycomp.plugins import Add, hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from energycomp_samplers.best import BestSamples as BestSamples, sample_best as sample_best
     from energycomp_samplers.by_region import regional as regional, within as within
     from energycomp_samplers.canvas import Canvas as Canvas
@@ -38,31 +35,17 @@ __getattr__, __all__ = first_use(__name__, __file__)
 
 
 @hookimpl
-def energycomp_register_commands() -> Mapping[str, Callable[[], Any]]:
-    """The command `separate`, imported when it is run or shown by `--help`."""
-    return {"separate": lambda: import_module("energycomp_samplers.command").separate}
-
-
-@hookimpl
-def energycomp_register_guidances() -> Mapping[str, Callable[..., object]]:
-    """Guidance at scales where classifier-free guidance saturates colours, and of flow matching."""
-    return {
-        "apg": lazy("energycomp_samplers.guidance:AdaptiveProjected"),
-        "rescale": lazy("energycomp_samplers.guidance:Rescaled"),
-        "zero-star": lazy("energycomp_samplers.guidance:ZeroStar"),
-    }
-
-
-@hookimpl
-def energycomp_register_samplers() -> Mapping[str, Callable[..., object]]:
-    """Weighted particles, moves and second order for products, shares for mixtures, and two for `~b`."""
-    return {
-        "smc": lazy("energycomp_samplers.smc:SMC"),
-        "mala": lazy("energycomp_samplers.mala:annealed_mala"),
-        "hmc": lazy("energycomp_samplers.hmc:annealed_hmc"),
-        "langevin": lazy("energycomp_samplers.langevin:annealed_langevin"),
-        "gauss": lazy("energycomp_samplers.gauss:Gauss"),
-        "mixture": lazy("energycomp_samplers.mixture:MixtureSampler"),
-        "perpendicular": lazy("energycomp_samplers.perpendicular:Perpendicular"),
-        "rejection": lazy("energycomp_samplers.rejection:Rejection"),
-    }
+def energycomp_register(add: Add) -> None:
+    """Particles, moves and second order for products, shares for mixtures, two for `~b`; guidance of high scales."""
+    add.command("separate", "energycomp_samplers.command:separate")
+    add.guidance("apg", "energycomp_samplers.guidance:AdaptiveProjected")
+    add.guidance("rescale", "energycomp_samplers.guidance:Rescaled")
+    add.guidance("zero-star", "energycomp_samplers.guidance:ZeroStar")
+    add.sampler("smc", "energycomp_samplers.smc:SMC")
+    add.sampler("mala", "energycomp_samplers.mala:annealed_mala")
+    add.sampler("hmc", "energycomp_samplers.hmc:annealed_hmc")
+    add.sampler("langevin", "energycomp_samplers.langevin:annealed_langevin")
+    add.sampler("gauss", "energycomp_samplers.gauss:Gauss")
+    add.sampler("mixture", "energycomp_samplers.mixture:MixtureSampler")
+    add.sampler("perpendicular", "energycomp_samplers.perpendicular:Perpendicular")
+    add.sampler("rejection", "energycomp_samplers.rejection:Rejection")

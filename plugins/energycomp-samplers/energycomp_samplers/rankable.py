@@ -8,7 +8,7 @@ import torch
 from energycomp.components import (
     Composition,
     EnergyComponent,
-    FiniteConditioner,
+    ability,
     constant_weights,
     groups_of,
     identifies_null,
@@ -73,10 +73,11 @@ def as_rankable(composition: EnergyComponent, model: Model | None = None) -> Ran
 def _other_labels(leaf: Conditional, model: Model | None) -> list[Conditional]:
     """All labels of the model but that of a leaf; none of a model without labels, or with attributes."""
     labels = None if model is None else checked_model(model).conditioner
-    if model is None or not isinstance(labels, FiniteConditioner) or groups_of(labels) is not None:
+    listed = ability(labels, "enumerate_support")
+    if model is None or labels is None or listed is None or groups_of(labels) is not None:
         return []
     # Compared by their tokens, since a leaf need not be made of a label
-    every = [model.leaf(value[None]) for value in labels.enumerate_support()]
+    every = [model.leaf(value[None]) for value in listed()]
     return [one for one in every if not torch.equal(one.condition.rows, leaf.condition.rows)]
 
 

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Condition, EnergyComponent, Rule, default_gamma, given_energies, identifies_null
+from energycomp.components import Condition, EnergyComponent, Rule, default_gamma, evaluate_energies, identifies_null
 from energycomp.denoisers import Conditional, Denoiser, count_rows
 from energycomp.errors import InputError, NonFiniteError
 from energycomp.images import ImageProcessor, decoded, from_unit
@@ -184,7 +184,7 @@ def rank_samples(
         energy = None
         if constraint is not None:
             images = decoded(samples, "pt", decode=denoiser.decode, value_range=denoiser.noised_space.value_range)
-            energy = given_energies("constraint", constraint, len(images), images).cpu()
+            energy = evaluate_energies("constraint", constraint, len(images), images).cpu()
     lift, stderr, p_value = torch.stack(lifts).unbind(-1)
     negated = tuple(weight < 0 for weight in asked.weights)
     return Ranking(tuple(map(repr, asked.leaves)), negated, lift, stderr, p_value, spent.rows, energy)

@@ -23,8 +23,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition, unwrapped
-from energycomp.components.groups import rewrapped
+from energycomp.components import Composition, unwrap
+from energycomp.components.groups import rewrap
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
 from energycomp.sampling import Level, Target
@@ -187,10 +187,10 @@ def spreads_for(target: Target, got: str, instead: str) -> list[Spread]:
 
 
 def _with_first_condition(leaf: Any) -> Any:
-    bare = unwrapped(leaf)
+    bare = unwrap(leaf)
     if not isinstance(bare, Conditional) or len(bare.condition) == 1:
         return leaf
-    return rewrapped(leaf, attrs.evolve(bare, condition=bare.condition[:1]))
+    return rewrap(leaf, attrs.evolve(bare, condition=bare.condition[:1]))
 
 
 def noisiest_timestep(target: Target, least: float = STRONG) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from energycomp import Composer
-from energycomp.components import Composition, Compound, Mixture, combine, per_sample, predict
+from energycomp.components import Composition, Mixture, combine, compositions_in, per_sample, predict
 from energycomp.errors import CompositionError, EnergycompWarning, InputError
 from energycomp.sampling import Target
 from energycomp.seeds import seeded
@@ -346,7 +346,7 @@ class Tints(TintedSquare):
     def prepare(self, composition: Composition, n: int, generators: Any) -> Composition:
         terms: list[Any] = []
         for leaf, weight in composition.terms.items():
-            if isinstance(leaf, Compound):
+            if compositions_in(leaf):
                 terms.append((leaf.remade([self.prepare(part, n, generators) for part in leaf.inside]), weight))
             elif leaf.values is None:
                 terms.append((leaf, weight))

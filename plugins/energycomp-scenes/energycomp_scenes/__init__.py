@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from energycomp.imports import first_use
-from energycomp.plugins import hookimpl, lazy
+from energycomp.plugins import Add, hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from energycomp.images import read_frames as read_frames, save_frames as save_frames
     from energycomp_scenes.answers import Answer as Answer, answer as answer
     from energycomp_scenes.drawing import Picture as Picture, draw as draw
@@ -35,17 +32,10 @@ __getattr__, __all__ = first_use(__name__, __file__)
 
 
 @hookimpl
-def energycomp_register_commands() -> Mapping[str, Callable[[], Any]]:
-    """The commands of this package, imported when one is run or shown by `--help`."""
-    return {
-        "scene": lambda: import_module("energycomp_scenes.commands").scene,
-        "film": lambda: import_module("energycomp_scenes.motion_commands").film,
-        "track": lambda: import_module("energycomp_scenes.motion_commands").track,
-        "relate": lambda: import_module("energycomp_scenes.commands").relate,
-    }
-
-
-@hookimpl
-def energycomp_register_datasets() -> Mapping[str, Callable[..., object]]:
-    """Prompts that are drawn and judged: `energycomp evaluate clevr --data skills`."""
-    return {"skills": lazy("energycomp_scenes.skills:Skills")}
+def energycomp_register(add: Add) -> None:
+    """The commands of scenes and films, and prompts that are drawn and judged."""
+    add.command("scene", "energycomp_scenes.commands:scene")
+    add.command("film", "energycomp_scenes.motion_commands:film")
+    add.command("track", "energycomp_scenes.motion_commands:track")
+    add.command("relate", "energycomp_scenes.commands:relate")
+    add.dataset("skills", "energycomp_scenes.skills:Skills")

@@ -1,7 +1,7 @@
 """What a reading says of relations: places and words as samples of their posterior.
 
-The words of an object are drawn from `Solution.words`, its place from N(read, PLACE^2) with the error that readings of
-held-out scenes have. A relation has the share of the samples in which it holds.
+The words of an object are drawn from `Solution.posteriors`, its place from N(read, PLACE^2) with the error that
+readings of held-out scenes have. A relation has the share of the samples in which it holds.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def joined(solution: Solution, image: Any, model: Model, *, generator: int | tor
     # Read the words with the other model, at the places that were found
     problem = make_problem(model.encode(model.given(image)), model, count=solution.count)
     found = read_attributes(problem, solution.conditions[:, :2].to(problem.device), generator=as_generator(generator))
-    others = found.probabilities(problem.beta, problem.energies)
+    others = found.probabilities(problem.posterior)
     words = [pooled(one.cpu(), other.cpu()) for one, other in zip(solution.posteriors, others, strict=True)]
     # The most likely words of both; what was measured of another answer does not hold any more
     codes = torch.stack([each.argmax(1) + 1 for each in words], dim=1)
@@ -135,8 +135,7 @@ def joined(solution: Solution, image: Any, model: Model, *, generator: int | tor
     turns = torch.where(codes[:, SHAPE - 2, None] == CUBE, before[:, TURN:], 0.0)  # a cube that stays one stays turned
     values = torch.cat([before[:, :2], codes.to(before), turns], dim=1)
     if not torch.equal(values, before):  # another answer, which nothing was measured of
-        known = attrs.evolve(solution.judgement, fit=None, share=None, maps=None)
-        solution = attrs.evolve(solution, judgement=known, **OF_THE_ANSWER)
+        solution = attrs.evolve(solution, fit=None, share=None, pixels=None, **OF_THE_ANSWER)
     return attrs.evolve(
         solution,
         conditions=values,
@@ -193,9 +192,9 @@ def belief(
     # Draw words of their posterior, then places around those that were found
     random = as_generator(generator)
     codes = values[None, :, 2:TURN].long().expand(draws, -1, -1).clone()
-    if solution.words is not None and count and bool(solution.words.isfinite().all()):
-        chances = solution.words.cpu().split(SIZES, dim=1)
-        drawn = [torch.multinomial(each, draws, replacement=True, generator=random).T + 1 for each in chances]
-        codes = torch.stack(drawn, dim=2)
+    chances = [each.cpu() for each in solution.posteriors or ()]
+    if chances and count and all(bool(each.isfinite().all()) for each in chances):
+        words = [torch.multinomial(each, draws, replacement=True, generator=random).T + 1 for each in chances]
+        codes = torch.stack(words, dim=2)
     noise = torch.randn(draws, count, 2, generator=random) * torch.tensor(PLACE)
     return Belief(ground_of(torch.cat([values[None, :, :2] + noise, codes[..., :1]], dim=2), camera), codes)

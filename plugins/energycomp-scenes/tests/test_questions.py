@@ -9,7 +9,7 @@ import torch
 
 from energycomp import Composer, Solution, infer, load
 from energycomp.errors import InputError
-from energycomp.inference import Judgement, ObjectWords
+from energycomp.inference import AttributeErrors
 from energycomp.seeds import seeded
 from energycomp_scenes import Belief, answer, belief, joined, left_of, near
 from energycomp_scenes.questions import program_of
@@ -191,18 +191,20 @@ def test_a_reader_joined_with_itself_says_the_same(monkeypatch: pytest.MonkeyPat
     values = torch.cat([torch.tensor([[0.3, 0.5], [0.7, 0.5]]), codes], dim=1)
     read = Solution(
         values, 2, 1.0, 0.1, 0, p_value=0.03, component_gain=torch.ones(2), posteriors=posteriors,
-        judgement=Judgement(fit=0.9),
+        fit=0.9,
     )  # fmt: skip
     model = load("clevr-small")
     assert model.defaults.beta is not None
 
     def says(said: torch.Tensor) -> None:
         errors = tuple(-each.log() / model.defaults.beta for each in said.split([2, 8, 2, 3], 1))
-        monkeypatch.setattr("energycomp_scenes.reading.read_attributes", lambda *_, **__: ObjectWords(values, errors))
+        monkeypatch.setattr(
+            "energycomp_scenes.reading.read_attributes", lambda *_, **__: AttributeErrors(values, errors)
+        )
 
     says(words)
     both = joined(read, torch.zeros(3, 64, 64), model)
-    torch.testing.assert_close(both.words, words)
+    torch.testing.assert_close(torch.cat(both.posteriors, dim=1), words)
     assert (both.error, both.p_value, both.fit) == (1.0, 0.03, 0.9)  # of the same words
     cubes = (values[:, 5:] == 1).float()
     turned = attrs.evolve(read, conditions=torch.cat([values, 31 * cubes], dim=1))
@@ -231,8 +233,7 @@ def test_two_readings_are_joined() -> None:
         simplefilter("ignore")
         read = infer(image, model, count=1)
     both = joined(read, image, other)
-    assert read.words is not None
-    assert torch.allclose(both.words.split([2, 8, 2, 3], 1)[1].sum(), torch.tensor(1.0))
+    assert torch.allclose(both.posteriors[1].sum(), torch.tensor(1.0))
     assert both.rows > read.rows
     assert both.table()[0]["color"] == "red"
     assert (both.error, both.p_value) == (read.error, read.p_value)  # of the same words

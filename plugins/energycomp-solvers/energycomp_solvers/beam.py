@@ -12,11 +12,10 @@ import attrs
 import torch
 
 from energycomp.fields import whole
-from energycomp.inference import Problem, QuadraticForm, Solution
+from energycomp.inference import Problem, QuadraticForm, Solution, with_each
 from energycomp.seeds import as_generator
-from energycomp_solvers.shared.compare import errors_of, ranked_solution
-from energycomp_solvers.shared.configurations import dictionary
-from energycomp_solvers.shared.subsets import subset_errors, with_each
+from energycomp_solvers.search.ranked import ALTERNATIVES, compare_ranked
+from energycomp_solvers.shared.answers import dictionary
 
 Ranked = list[tuple[float, tuple[int, ...]]]  # mean error and atoms of partial answers
 
@@ -53,33 +52,30 @@ class Beam:
         draws = self.draws or problem.default_draws
         # One quadratic form of all values
         form = problem.quadratic(atoms, problem.draw(draws, generator)).without_atoms().mean()
-        beams: Ranked = [(float(subset_errors(form, [], problem.weighting)), ())]
+        beams: Ranked = [(float(form.objective([])), ())]
         ranked: Ranked = []
         for count in range(problem.counts[1] + 1):
             # Extend every answer by one value, and keep the best `width`
             if count:
-                beams = _extended(problem, beams, slots[count - 1], form)[: max(self.width, 2)]
+                beams = _extend(problem, beams, slots[count - 1], form)[: max(self.width, 2)]
             if count >= problem.counts[0] and (count or problem.has_empty):
                 ranked += beams
-        # The best two answers of all counts
-        ranked = sorted(ranked)[:2]
-        # Compare the best two on draws of their own
-        bank = problem.draw(self.fresh_draws or draws, generator)
-        fresh = [errors_of(problem, atoms[list(chosen)], bank) for _, chosen in ranked]
-        return ranked_solution(problem, atoms, ranked, fresh, {})
+        # Compare the best two answers of all counts, on draws of their own
+        ranked = sorted(ranked)[: 1 + ALTERNATIVES]
+        return compare_ranked(problem, atoms, ranked, problem.draw(self.fresh_draws or draws, generator), {})
 
 
-def _extended(problem: Problem, beams: Ranked, slot: Sequence[int], form: QuadraticForm) -> Ranked:
+def _extend(problem: Problem, beams: Ranked, slot: Sequence[int], form: QuadraticForm) -> Ranked:
     """Every beam with every atom of a slot, the best first; exchangeable slots have each set of atoms once."""
-    found: dict[tuple[int, ...], tuple[float, tuple[int, ...]]] = {}
+    best: dict[tuple[int, ...], tuple[float, tuple[int, ...]]] = {}
     for _, beam in beams:
         # Score: the error with every atom more, from the quadratic form
-        extended = form.errors_with_each(beam, problem.weighting(len(beam) + 1))[0]
+        extended = form.errors_with_each(beam)[0]
         errors = form.with_prior(extended, with_each(beam, len(form))).tolist()
         # Legal atoms only; of orders of one set the first
         for atom in slot:
             if problem.distinct and atom in beam:
                 continue
             chosen = (*beam, atom)
-            found.setdefault(tuple(sorted(chosen)) if problem.exchangeable else chosen, (errors[atom], chosen))
-    return sorted(found.values(), key=lambda answer: answer[0])
+            best.setdefault(tuple(sorted(chosen)) if problem.exchangeable else chosen, (errors[atom], chosen))
+    return sorted(best.values(), key=lambda answer: answer[0])

@@ -3,7 +3,7 @@
 In the place of Algorithm 6 of Wang (2026), without a run per count: matching pursuit (Mallat and Zhang, 1993), and its
 Newtonized form for continuous values (Mamandipoor et al., 2016). Network evaluations are spent where they decide
 something: one draw finds where components may be, few draws choose and move the values there, and held-out draws are
-added only while the count is open.
+added only while the count is open. The search that follows changes that answer: `energycomp_solvers.search`.
 """
 
 from __future__ import annotations
@@ -17,32 +17,34 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.fields import number, whole
-from energycomp.inference import NoiseBank, Problem, QuadraticForm, SearchInterrupted, Solution, read_attributes
+from energycomp.fields import legal, number, whole
+from energycomp.inference import (
+    AttributeErrors,
+    NoiseBank,
+    Problem,
+    QuadraticForm,
+    SearchInterrupted,
+    Solution,
+    read_attributes,
+)
 from energycomp.seeds import as_generator
-from energycomp_solvers.shared.compare import compared, next_word
-from energycomp_solvers.shared.configurations import counts_without_repeats
-from energycomp_solvers.shared.finish import Answer, finished
-from energycomp_solvers.shared.held_out import HeldOut
-from energycomp_solvers.shared.lattice import Screen
-from energycomp_solvers.shared.newton import is_apart, newton_step
-from energycomp_solvers.shared.repair import Repair
-from energycomp_solvers.shared.subsets import add_each, greedy, promising, still_falls, subset_errors, swap
+from energycomp_solvers.search.held_out import HeldOut
+from energycomp_solvers.search.hypothesis import Hypothesis, SearchSpace
+from energycomp_solvers.search.lattice import Screen
+from energycomp_solvers.search.loop import search
+from energycomp_solvers.search.newton import is_apart, newton_step
+from energycomp_solvers.search.options import SearchOptions, two_numbers
+from energycomp_solvers.search.runner_up import Answer, finish, least_certain
+from energycomp_solvers.search.subsets import greedy, promising, still_falls, swap
+from energycomp_solvers.shared.answers import counts_without_repeats
 
-STAGES = ("lattice", "pursuit", "count", "polish", "doubts", "comparison")  # of `Solution.trace["rows"]`
-PROMISING = 1  # values of the lattice per component, of a first search
-FURTHER = 3  # the same once others are in place
-FIRST_WORDS = 3  # draws of the first reading of words; doubts and uncertain words get more
-DECIDING = 0  # the seed of the draws that decide words and doubts: they are the same whatever the seed of the search
-WITH_PRIOR = 40  # most last steps under a prior
-ARRIVED = 1e-4  # share of the error below which these end
-MOVES = 4  # most Gauss-Newton steps of an added value
-SETTLED = 0.01  # share of the error below which these end
+STAGES = ("lattice", "pursuit", "count", "polish", "search", "comparison")  # of `Solution.trace["rows"]`
+DECIDING = 0  # the seed of the draws of the search: they are the same whatever the seed of the pursuit
 
 
 @attrs.frozen(eq=False)
-class _Found:
-    """What a search selected: atoms and the form over them, the answer, what comes next, and the error after each."""
+class _Pursued:
+    """What the pursuit selected: atoms, the form over them, the answer, what comes next, and the error after each."""
 
     atoms: Tensor
     form: QuadraticForm
@@ -69,10 +71,16 @@ class Pursuit:
             others as were used compare the answer with the runner-up, at most half of these. The problem's default.
         p_value: a component stays, or comes back, where the paired test is below this.
         extra: further values, next in the order of the search, that the held-out draws may add.
-        steps: Gauss-Newton steps of all values at the end, for continuous values.
-        budget: most network evaluations for what is doubted of an answer, about: the search goes on until nothing is
-            left to explain, see `energycomp_solvers.shared.repair`; 0 for none. For continuous values and the rule
-            product.
+        steps: Gauss-Newton steps of all values at the end, for continuous values; `prior_steps` under a prior.
+        prior_steps: most steps under a prior, which may move values far.
+        promising: values of the lattice for each component, of the first search; `further` of those that follow it.
+        further: more of them find weaker components, at a row each.
+        moves: most Gauss-Newton steps of an added value.
+        settled: share of the error that a step lowers, below which it is the last one: of an added value, and of all.
+        first_draws: draws of the first reading of attributes; the search spends more on what is uncertain.
+        budget: most network evaluations of the search for changes of the answer, about: it goes on until nothing is
+            left to explain; 0 for none. For continuous values and the rule product.
+        search: what steers that search.
 
     >>> from energycomp import infer
     >>> from energycomp.testing import bumps_model, planted
@@ -83,6 +91,7 @@ class Pursuit:
     """
 
     needs: ClassVar[None] = None
+    takes_init: ClassVar[bool] = True
 
     side: int = attrs.field(default=16, validator=whole(2, 65_536))
     draws: int = attrs.field(default=4, validator=whole(1))
@@ -90,12 +99,21 @@ class Pursuit:
     p_value: float = attrs.field(default=1e-2, validator=number(most=1))
     extra: int = attrs.field(default=2, validator=whole(0))
     steps: int = attrs.field(default=1, validator=whole(0))
+    prior_steps: int = attrs.field(default=40, validator=whole(0))
+    promising: int = attrs.field(default=1, validator=whole(1))
+    further: int = attrs.field(default=3, validator=whole(0))
+    moves: int = attrs.field(default=4, validator=whole(0))
+    settled: tuple[float, float] = attrs.field(default=(0.01, 1e-4), validator=two_numbers)
+    first_draws: int = attrs.field(default=3, validator=whole(1))
     budget: int = attrs.field(default=2_500, validator=whole(0))
+    search: SearchOptions = attrs.field(
+        default=SearchOptions(), validator=legal(lambda v: isinstance(v, SearchOptions), "`SearchOptions`")
+    )
 
     def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
         """Costs M rows for a lattice of M values (M draws rows for M candidates), and about 130 for each component.
 
-        The search that goes on costs 100 to 400 more for components of numbers, and about 230 for each one with words.
+        The search costs 100 to 400 more for components of numbers, and about 230 for each one with attributes.
         """
         generator = as_generator(generator)
         if not problem.exchangeable:
@@ -103,13 +121,14 @@ class Pursuit:
         most = self.fresh_draws or problem.default_draws
         if not problem.slots:  # K = 0 is the only answer
             none = torch.empty(0, *problem.value_shape, device=problem.device)
-            return compared(problem, none, none, most, {}, generator)
-        candidates = problem.slots[0].candidates
-        if candidates is None:
-            return self._search(problem, most, generator)
-        return self._choose(problem, candidates, most, generator)
+            return finish(problem, Answer(none, none), most, generator, {})
+        if problem.slots[0].candidates is not None:
+            return self._solve_listed(problem, problem.slots[0].candidates, most, generator)
+        return self._solve_continuous(problem, most, generator)
 
-    def _choose(self, problem: Problem, candidates: Tensor, most: int, generator: torch.Generator | None) -> Solution:
+    def _solve_listed(
+        self, problem: Problem, candidates: Tensor, most: int, generator: torch.Generator | None
+    ) -> Solution:
         """The answer among listed values, which are not moved."""
         counts_without_repeats(problem, len(candidates))
         spent = [problem.rows]
@@ -119,98 +138,105 @@ class Pursuit:
         spent.append(problem.rows)
 
         # Pursue: which values, and in which order.
-        found = self._chosen(problem, candidates, form)
+        pursued = self._choose(problem, candidates, form)
         spent.append(problem.rows)
 
         # Decide how many of them there are, on draws that did not select them.
-        held_out = HeldOut(problem, found.atoms, [problem.draw(n, generator) for n in _parts(most)])
-        kept = held_out.decided(found.form, found.chosen, found.extra, self.p_value)
+        held_out = HeldOut(problem, pursued.atoms, [problem.draw(n, generator) for n in _split_draws(most)])
+        kept = held_out.choose_count(pursued.form, pursued.chosen, pursued.extra, self.p_value)
         spent += [problem.rows] * 2  # the stage "polish" costs nothing
 
         # Compare the answer with the best other one, on further draws.
         spare = [k for k in held_out.known if k not in kept]
-        answer = Answer(found.atoms[kept], None, found.atoms[spare], held_out.form([*kept, *spare]))
+        answer = Answer(pursued.atoms[kept], pursued.atoms[spare], held_out.form([*kept, *spare]))
         draws = min(held_out.draws, max(1, most // 2))
-        return finished(problem, spent, draws, {"error": found.errors}, generator, answer)
+        return finish(problem, answer, draws, generator, {"error": pursued.errors}, spent)
 
-    def _search(self, problem: Problem, most: int, generator: torch.Generator | None) -> Solution:
+    def _solve_continuous(self, problem: Problem, most: int, generator: torch.Generator | None) -> Solution:
         """The answer of continuous values."""
         spent = [problem.rows]
-        goes_on = problem.has_empty and self.budget > 0
+        searches = problem.has_empty and self.budget > 0
         half = max(1, most // 2)
 
         # Look where components may be: the lattice, on one draw.
-        screen = Screen.of(problem, self._low(problem, generator), self.side)
+        screen = Screen.of(problem, self._draw_low(problem, generator), self.side)
         spent.append(problem.rows)
 
-        # Pursue: which values, moved between the points of the lattice.
-        found = self._pursue(problem, screen)
+        # Pursue: which values, moved between the points of the lattice; or begin with the values that are given.
+        pursued = self._pursue(problem, screen) if problem.init is None else self._begin(problem, screen)
         spent.append(problem.rows)
 
-        # Decide how many of them there are, on draws that did not select them; a repair decides again, with more draws.
-        banks = [problem.draw(n, generator) for n in _parts(half if goes_on else most)]
-        held_out = HeldOut(problem, found.atoms, banks)
-        kept = held_out.decided(found.form, found.chosen, found.extra, self.p_value)
-        values = found.atoms[kept]
+        # Decide how many of them there are, on draws that did not select them; the search decides again, with more.
+        banks = [problem.draw(n, generator) for n in _split_draws(half if searches else most)]
+        held_out = HeldOut(problem, pursued.atoms, banks)
+        kept = held_out.choose_count(pursued.form, pursued.chosen, pursued.extra, self.p_value)
+        values = pursued.atoms[kept]
         spent.append(problem.rows)
 
         # Rivals: what was not taken, and is no other place of what was.
         reach = 1.0 / self.side
         support = problem.slots[0].support
-        unlike = [k for k in held_out.known if k not in kept and is_apart(support, found.atoms[[k]], values, reach)]
-        rivals = found.atoms[unlike]
-        chooses = held_out.form([*kept, *unlike])
+        unlike = [k for k in held_out.known if k not in kept and is_apart(support, pursued.atoms[[k]], values, reach)]
+        rivals = pursued.atoms[unlike]
+        form = held_out.form([*kept, *unlike])
 
-        # Polish: move all values at once, where no words are to be read first.
-        if kept and not problem.asks_words:
-            values = self._polished(problem, values, generator)
+        # Polish: move all values at once, where no attributes are to be read first.
+        if kept and not problem.asks_attributes:
+            values = self._polish(problem, values, generator)
         spent.append(problem.rows)
 
-        # Read the words of each component.
-        words = None
-        decides = as_generator(DECIDING)
-        if problem.asks_words and problem.mixed is not None:
-            words = read_attributes(problem, values, draws=FIRST_WORDS, sweeps=1, generator=decides)
-            values = words.values
+        # Read the attributes of each component.
+        known = None
+        deciding = as_generator(DECIDING)
+        if problem.asks_attributes and problem.mixed is not None:
+            known = read_attributes(problem, values, draws=self.first_draws, sweeps=1, generator=deciding)
+            values = known.values
             rivals = problem.mixed.opened(rivals)
-        first = Answer(values, words, rivals, chooses)
-        trace: dict[str, Sequence[float]] = {"error": found.errors}
-        solution_of = partial(finished, problem, spent, min(held_out.draws, half), trace, generator)
+        first = Answer(values, rivals, form, known)
+        trace: dict[str, Sequence[float]] = {"error": pursued.errors}
+        draws = min(held_out.draws, half)
 
-        def solution_of_first() -> Solution:
-            return solution_of(_with_words(problem, first, decides))
+        def finish_first() -> Solution:
+            return finish(problem, _read_more(problem, first, deciding), draws, generator, trace, spent)
 
-        if not goes_on:
-            return solution_of_first()
+        if not searches:
+            return finish_first()
 
-        # Repair: look again at what is doubted, within the budget. At Ctrl-C the first answer remains.
+        # Search for changes of the answer, within the budget. At Ctrl-C the first answer remains.
         try:
-            repair = Repair.of(problem, values, (screen.atoms, screen.form.atoms[0]), self.p_value, decides, words)
-            repair.run(self.budget)
-            repair.read_words()
-            trace["doubts"] = repair.doubted()
-            if words is None and repair.judged.is_as_it_was:
-                return solution_of(first)
-            better = Answer(repair.values, repair.words(), repair.rivals(), repair.compares(), repair.worded())
+            space = SearchSpace.draw(problem, self.search, deciding)
+            lattice = screen.atoms, screen.form.atoms[0]
+            found = search(Hypothesis.evaluate(space, values, known), lattice, self.p_value, self.budget)
         except KeyboardInterrupt as stop:
-            raise SearchInterrupted(solution_of_first) from stop
-        return solution_of(better)
+            raise SearchInterrupted(finish_first) from stop
+        trace["residual"] = found.residual
+        return finish(problem, found.answer or first, draws, generator, trace, spent)
 
-    def _low(self, problem: Problem, generator: torch.Generator | None) -> NoiseBank:
+    def _draw_low(self, problem: Problem, generator: torch.Generator | None) -> NoiseBank:
         """Draws of the lowest third of the timesteps, in their order."""
         return problem.draw(3 * self.draws, generator)[: self.draws]
 
-    def _chosen(self, problem: Problem, atoms: Tensor, form: QuadraticForm) -> _Found:
+    def _choose(self, problem: Problem, atoms: Tensor, form: QuadraticForm) -> _Pursued:
         """Matching pursuit among given values. Costs no network evaluation."""
         # Add values one by one, each the one that lowers the error most
-        added, errors = greedy(form, problem.counts, problem.weighting)
+        added, errors = greedy(form, problem.counts)
         # Exchange each for another one, while that lowers the error
-        chosen = swap(form, added, problem.weighting)
+        chosen = swap(form, added)
         # What would be added next, which the held-out draws may want
-        extended, _ = greedy(form, (len(chosen) + self.extra,) * 2, problem.weighting, chosen)
-        return _Found(atoms, form, chosen, extended[len(chosen) :], errors)
+        extended, _ = greedy(form, (len(chosen) + self.extra,) * 2, chosen)
+        return _Pursued(atoms, form, chosen, extended[len(chosen) :], errors)
 
-    def _pursue(self, problem: Problem, screen: Screen) -> _Found:
+    def _begin(self, problem: Problem, screen: Screen) -> _Pursued:
+        """The values that are given, moved together. Costs 3 rows for each of them and draw, of two numbers."""
+        values = screen.atoms[:0] if problem.init is None else problem.init
+        quadratic = partial(problem.quadratic, bank=screen.bank)
+        form = quadratic(values)
+        every = range(len(values))
+        reach = 0.5 / self.side
+        atoms, form, chosen = newton_step(problem, quadratic, values, form, every, every, reach=reach)
+        return _Pursued(atoms, form, chosen, [], [form.mean_objective(chosen)])
+
+    def _pursue(self, problem: Problem, screen: Screen) -> _Pursued:
         """Newtonized matching pursuit: each value is moved before the next one is added.
 
         A value of the lattice explains only a part of its component, and another one would be added beside it. When
@@ -219,15 +245,14 @@ class Pursuit:
         Costs 3 rows per draw for each value and step of two numbers, and one for each further value of the lattice.
         """
         low, high = problem.counts
-        weighting = problem.weighting
         reach = 0.5 / self.side
         quadratic = partial(problem.quadratic, bank=screen.bank)
 
         # Begin with no component, and with the values of the lattice that explain most by themselves.
-        first = promising(screen.form, problem.counts, weighting, PROMISING)
+        first = promising(screen.form, problem.counts, self.promising)
         atoms, form = screen.admit(first, screen.atoms[:0], None)
         orders: list[list[int]] = [[]]
-        errors = [float(subset_errors(form, [], weighting).mean())]
+        errors = [form.mean_objective([])]
 
         while len(orders) <= high + self.extra:
             # Stop where the last additions did not lower the error.
@@ -237,25 +262,25 @@ class Pursuit:
             # Search the lattice again for what the chosen values leave unexplained.
             order = orders[-1]
             if order:
-                atoms, form = screen.admit(screen.best(form, order, FURTHER), atoms, form)
+                atoms, form = screen.admit(screen.best(form, order, self.further), atoms, form)
             if len(order) == len(form):
                 break
 
             # Add the value that lowers the error most.
-            added = int(add_each(form, order, weighting).argmin())
+            added = int(form.objective_with_each(order).argmin())
 
             # Exchange: a value that stood for two components becomes that of one of them.
-            order = swap(form, [*order, added], weighting, rounds=2)
+            order = swap(form, [*order, added], rounds=2)
 
             # Move what is new by Gauss-Newton steps, while these lower the error.
             places = [place for place, k in enumerate(order) if k not in orders[-1]]
-            for _ in range(MOVES):
-                before = float(subset_errors(form, order, weighting).mean())
+            for _ in range(self.moves):
+                before = form.mean_objective(order)
                 atoms, form, order = newton_step(problem, quadratic, atoms, form, order, places, reach=reach)
-                if not still_falls(form, order, weighting, before, SETTLED):
+                if not still_falls(form, order, before, self.settled[0]):
                     break
             orders.append(order)
-            errors.append(float(subset_errors(form, order, weighting).mean()))
+            errors.append(form.mean_objective(order))
 
         # Choose the count of least error, of those that are asked for.
         most = len(orders) - 1
@@ -266,33 +291,33 @@ class Pursuit:
 
         # Move all its values together.
         atoms, form, chosen = newton_step(problem, quadratic, atoms, form, orders[count], range(count), reach=reach)
-        return _Found(atoms, form, chosen, extra, errors)
+        return _Pursued(atoms, form, chosen, extra, errors)
 
-    def _polished(self, problem: Problem, values: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _polish(self, problem: Problem, values: Tensor, generator: torch.Generator | None) -> Tensor:
         """Moves all values (K, D) at once, on draws of their own. Costs K (1 + 3 steps) + 1 rows per draw for D = 2."""
-        quadratic = partial(problem.quadratic, bank=self._low(problem, generator))
+        quadratic = partial(problem.quadratic, bank=self._draw_low(problem, generator))
         places = range(len(values))
         chosen = list(places)
         form = quadratic(values)
         # Newton's steps, until one gains next to nothing
-        steps = self.steps if problem.prior(values[None]) is None else max(self.steps, WITH_PRIOR)
+        steps = self.steps if problem.prior(values[None]) is None else max(self.steps, self.prior_steps)
         for _ in range(steps):
-            before = float(subset_errors(form, chosen, problem.weighting).mean())
+            before = form.mean_objective(chosen)
             values, form, chosen = newton_step(problem, quadratic, values, form, chosen, places, reach=0.25 / self.side)
-            if not still_falls(form, chosen, problem.weighting, before, ARRIVED):
+            if not still_falls(form, chosen, before, self.settled[1]):
                 break
         return values[chosen]
 
 
-def _with_words(problem: Problem, answer: Answer, generator: torch.Generator | None) -> Answer:
-    """An answer whose words in doubt are read with more draws, where it has words."""
-    if answer.words is None:
+def _read_more(problem: Problem, answer: Answer, generator: torch.Generator | None) -> Answer:
+    """An answer whose uncertain attributes are read with more draws, where it has attributes."""
+    if answer.known is None:
         return answer
-    words = read_attributes(problem, answer.values, sweeps=2, known=answer.words, generator=generator)
-    return attrs.evolve(answer, values=words.values, words=words, worded=next_word(problem, words))
+    known: AttributeErrors = read_attributes(problem, answer.values, sweeps=2, known=answer.known, generator=generator)
+    return attrs.evolve(answer, values=known.values, known=known, swapped=least_certain(problem, known))
 
 
-def _parts(draws: int) -> list[int]:
+def _split_draws(draws: int) -> list[int]:
     """A quarter of the draws, another one, and the rest; all at once where that would be fewer than four."""
     first = draws // 4
     return [first, first, draws - 2 * first] if first >= 4 else [draws]

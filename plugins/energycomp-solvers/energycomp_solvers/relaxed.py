@@ -19,9 +19,8 @@ from energycomp.errors import InputError
 from energycomp.fields import number, one_of, whole
 from energycomp.inference import RULED_OUT, Problem, QuadraticForm, Solution
 from energycomp.seeds import as_generator
-from energycomp_solvers.shared.compare import errors_of, ranked_solution
-from energycomp_solvers.shared.configurations import dictionary
-from energycomp_solvers.shared.subsets import subset_errors
+from energycomp_solvers.search.ranked import ALTERNATIVES, compare_ranked
+from energycomp_solvers.shared.answers import dictionary
 
 Mix = Literal["tokens", "predictions"]
 
@@ -85,13 +84,12 @@ class Relaxed:
         place = {atom: row for row, atom in enumerate(used)}
         scored: list[tuple[float, tuple[int, ...]]] = []
         for answer in answers:
-            errors = subset_errors(form, [place[atom] for atom in answer], problem.weighting)
+            errors = form.objective([place[atom] for atom in answer])
             scored.append((float(errors.mean()), answer))
-        ranked = sorted(scored)
         # Compare the best two on draws of their own
-        fresh_bank = problem.draw(len(bank), generator)
-        fresh = [errors_of(problem, atoms[list(answer)], fresh_bank) for _, answer in ranked[:2]]
-        return ranked_solution(problem, atoms, ranked[:2], fresh, {"answers": [float(len(answers))]})
+        ranked = sorted(scored)[: 1 + ALTERNATIVES]
+        trace = {"answers": [float(len(answers))]}
+        return compare_ranked(problem, atoms, ranked, problem.draw(len(bank), generator), trace)
 
     def _shares(
         self,
@@ -120,7 +118,7 @@ class Relaxed:
                 found = problem.mixed_errors(shares, atoms, problem.draw(self.draws, generator)).mean(1)
             else:
                 found = mean.weighted_errors(weight * shares.sum(1).to(mean.b))[:, 0]
-            return found if expected is None else problem.add_energies(found, expected(shares))
+            return found if expected is None else problem.posterior.add_prior(found, expected(shares))
 
         return descend_shares(
             errors,

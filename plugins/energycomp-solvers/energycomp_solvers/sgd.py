@@ -17,10 +17,9 @@ from energycomp.fields import number, one_of, whole
 from energycomp.inference import Problem, Solution, paired
 from energycomp.progress import counting
 from energycomp.seeds import as_generator
-from energycomp_solvers.shared.compare import compared
-from energycomp_solvers.shared.descent import descend
-from energycomp_solvers.shared.lattice import Screen
-from energycomp_solvers.shared.starts import random_starts, residual_starts
+from energycomp_solvers.search.lattice import Screen
+from energycomp_solvers.search.runner_up import Answer, finish
+from energycomp_solvers.shared.descent import descend, random_starts, residual_starts
 
 MOST_NUMBERS = 2  # of a value for which a lattice is run
 NEAR = 0.05  # values closer than this, in quantiles of the support, are one answer
@@ -56,6 +55,7 @@ class SGD:
     """
 
     needs: ClassVar[Literal["differentiable"]] = "differentiable"
+    takes_init: ClassVar[bool] = True
 
     inits: int = attrs.field(default=20, validator=whole(1))
     start: Literal["residual", "random"] = attrs.field(default="residual", validator=one_of(("residual", "random")))
@@ -105,7 +105,8 @@ class SGD:
                     others.append((means[least], finalists[least]))
         # Compare with the best other answer, on draws of their own
         rival = min(others, key=lambda other: other[0])[1] if others else best[:0]
-        return compared(problem, best, _unlike(problem, rival, best), len(bank), trace, generator)
+        answer = Answer(best, _select_unlike(problem, rival, best))
+        return finish(problem, answer, len(bank), generator, trace)
 
     def _screen(self, problem: Problem, generator: torch.Generator | None) -> Screen | None:
         """A lattice on one draw of the lowest third of the timesteps, which see places best; None for random starts."""
@@ -133,8 +134,10 @@ class SGD:
         if screen is None:
             values = random_starts(problem.slots[0].support, self.inits, count, problem.value_shape, generator)
         else:
-            values = residual_starts(screen.form, screen.atoms, self.inits, count, problem.weighting, generator)
+            values = residual_starts(screen.form, screen.atoms, self.inits, count, generator)
         values = values.to(problem.device)
+        if problem.init is not None and len(problem.init) == count:
+            values = torch.cat([problem.init[None].to(values), values[1:]])
         for _ in range(self.rounds):
             # Descend, and keep the better half
             values, errors = descend(
@@ -151,7 +154,7 @@ class SGD:
         return values
 
 
-def _unlike(problem: Problem, rival: Tensor, values: Tensor) -> Tensor:
+def _select_unlike(problem: Problem, rival: Tensor, values: Tensor) -> Tensor:
     """The one value of a rival that is farthest from those of the answer, (1, *V), or none where all are near."""
     if not len(rival) or not len(values):
         return rival[:1]

@@ -14,10 +14,8 @@ from torch import Tensor
 from energycomp.fields import number, one_of, whole
 from energycomp.inference import Problem, QuadraticForm, Solution, nonnegative
 from energycomp.seeds import as_generator
-from energycomp_solvers.shared.compare import errors_of, ranked_solution
-from energycomp_solvers.shared.configurations import counts_without_repeats, dictionary
-from energycomp_solvers.shared.subsets import subset_errors
-from energycomp_solvers.shared.terms import terms_of
+from energycomp_solvers.search.ranked import compare_ranked
+from energycomp_solvers.shared.answers import counts_without_repeats, dictionary, terms_of
 
 
 @attrs.frozen
@@ -64,20 +62,19 @@ class Weights:
             terms = terms_of(problem, atoms, problem.draw(draws, generator)).mean()
             weights = nonnegative(terms.b[0], terms.gram()[0])
         else:
-            terms, weights = _stepped(problem, atoms, self.steps, self.learning_rate, generator)
+            terms, weights = _fit_by_steps(problem, atoms, self.steps, self.learning_rate, generator)
         # The values of greatest weight are an answer for each count
         answers: list[list[int]] = []
         for count in range(low if problem.has_empty else max(low, 1), high + 1):
             answers += _answers(problem, slots, weights, count)
         # Rank them by their error with the weights of the rule, and compare the best two
-        errors = [float(subset_errors(terms, answer, problem.weighting).mean()) for answer in answers]
-        ranked = sorted(zip(errors, answers, strict=True))[:2]
+        errors = [terms.mean_objective(answer) for answer in answers]
+        ranked = sorted(zip(errors, answers, strict=True))
         bank = problem.draw(self.fresh_draws or draws, generator)
-        fresh = [errors_of(problem, atoms[answer], bank) for _, answer in ranked]
-        return ranked_solution(problem, atoms, ranked, fresh, {"weights": weights.tolist()})
+        return compare_ranked(problem, atoms, ranked, bank, {"weights": weights.tolist()})
 
 
-def _stepped(
+def _fit_by_steps(
     problem: Problem, atoms: Tensor, steps: int, learning_rate: float, generator: torch.Generator | None
 ) -> tuple[QuadraticForm, Tensor]:
     """The mean form of all draws, and the weights >= 0 (M,) after a step on each, from half the weights of the rule."""

@@ -5,6 +5,7 @@ import time
 from itertools import product
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -19,8 +20,10 @@ from energycomp.models import Model
 from energycomp.seeds import seeded
 from energycomp.testing import attributes_model, labels_model, planted
 from energycomp_solvers.beam import Beam
-from energycomp_solvers.enumerate import Enumerate, _best_with_each, _kept, _of_attributes
-from energycomp_solvers.shared import all_errors, compare_halves, marginals, nominal_level, sequential_p_value, unravel
+from energycomp_solvers.enumerate import Enumerate, _keep
+from energycomp_solvers.search.ranked import compare_halves
+from energycomp_solvers.shared import Answers, all_errors, marginals, nominal_level, sequential_p_value, unravel
+from energycomp_solvers.shared.answers import _best_of_chunk
 from energycomp_solvers.weights import Weights
 
 
@@ -103,11 +106,11 @@ def test_with_logarithms_only_the_ratio_of_errors_counts() -> None:
     model = attributes_model(4, beta=3.0, log_errors=True)
     problem = make_problem(noisy(model, TRUE, 1.0), model)
     errors = torch.rand(16, dtype=torch.float64, generator=seeded(0)) + 1.0
-    one, other = (marginals(problem.energies(scale * errors), [2] * 4, 3.0) for scale in (1.0, 50.0))
+    one, other = (marginals(problem.posterior.energies(scale * errors), [2] * 4, 3.0) for scale in (1.0, 50.0))
     assert all(torch.allclose(p, q) for p, q in zip(one, other, strict=True))
     joint = errors**-3.0 / (errors**-3.0).sum()
     assert torch.allclose(one[0], joint.view(2, 8).sum(1))
-    assert bool(problem.energies(torch.zeros(1)).isfinite())
+    assert bool(problem.posterior.energies(torch.zeros(1)).isfinite())
     solution = Enumerate(draws=8).solve(problem, generator=seeded(0))
     assert bool(((solution.probability > 0.5) & (solution.probability < 1.0)).all())
 
@@ -238,6 +241,13 @@ def simulated(gap: float, count: int, draws: int) -> list[QuadraticForm]:
     return halves
 
 
+def answers_of(slots: list[list[int]]) -> Answers:
+    """All choices of one atom a slot, of a problem without a prior."""
+    count = len(slots)
+    problem = attrs.evolve(PLAIN, counts=(count, count), exchangeable=False)
+    return Answers(problem, torch.zeros(sum(map(len, slots)), 1), slots, 2**16)
+
+
 def sure(halves: list[QuadraticForm]) -> float:
     """How often two halves are sure at p < 0.05."""
     slots, found = [[0, 1], [2, 3]], []
@@ -245,7 +255,7 @@ def sure(halves: list[QuadraticForm]) -> float:
         errors = [all_errors(half, slots) for half in pair]
         least = [e.topk(2, largest=False).indices.tolist() for e in errors]
         selected = [[(0.0, unravel(index, slots)) for index in two] for two in least]
-        found.append(compare_halves(list(pair), selected, lambda _: 1.0, [len(pair[0].b)])[2] < 0.05)
+        found.append(compare_halves(list(pair), selected, [len(pair[0].b)])[2] < 0.05)
     return sum(found) / len(found)
 
 
@@ -257,10 +267,11 @@ def test_halves_that_judge_each_other_are_seldom_wrongly_sure() -> None:
 def test_the_best_answer_with_each_value_is_that_of_all_answers() -> None:
     atoms, slots = torch.randn(7, 9, dtype=torch.float64, generator=seeded(0)), [[0, 4], [2, 3, 1], [6, 5]]
     answers = list(product(*slots))
-    errors = all_errors(form_of(atoms[:, 0], atoms @ atoms.T, 2.0), slots)
+    form = form_of(atoms[:, 0], atoms @ atoms.T, 2.0)
+    errors = all_errors(form, slots)
     expected = [min((e, list(a)) for e, a in zip(errors.tolist(), answers, strict=True) if k in a) for k in range(7)]
-    assert _of_attributes(errors, slots, PLAIN, PLAIN.beta).with_each == expected
-    assert _best_with_each(errors, torch.tensor(answers), 8) == [*expected, (float("inf"), [])]
+    assert answers_of(slots).rank(form).with_each == expected
+    assert _best_of_chunk(errors, torch.tensor(answers), 8) == [*expected, (float("inf"), [])]
 
 
 def test_equally_good_values_are_seldom_dropped() -> None:
@@ -272,8 +283,8 @@ def test_equally_good_values_are_seldom_dropped() -> None:
                 [5.0, 0.0, 0.0, 0.0, 0.0, 0.0]
             )
             halves.append(QuadraticForm(b, torch.zeros(8, 6, 6, dtype=torch.float64), b.new_full((8,), 20.0)))
-        rankings = [_of_attributes(all_errors(half, slots), slots, PLAIN, PLAIN.beta) for half in halves]
-        kept, _ = _kept(halves, rankings, [8], lambda _: 1.0, p_value, 0.0)
+        rankings = [answers_of(slots).rank(half) for half in halves]
+        kept, _ = _keep(halves, rankings, [8], p_value, 0.0)
         assert kept[0] == 0
         beaten += 1 not in kept
         dropped += len(set(kept) - {0, 1}) < 4

@@ -23,7 +23,7 @@ from energycomp_solvers.pursuit import Pursuit
 from energycomp_solvers.relaxed import Relaxed
 from energycomp_solvers.sgd import SGD
 from energycomp_solvers.shared import configurations, number_of_configurations
-from energycomp_solvers.weights import Weights, _stepped
+from energycomp_solvers.weights import Weights, _fit_by_steps
 
 SOLVERS = {"pursuit": Pursuit, "sgd": SGD, "enumerate": Enumerate, "beam": Beam, "weights": Weights, "relaxed": Relaxed}
 QUICK = {"sgd": SGD(inits=4, steps=20), "relaxed": Relaxed(steps=10)}  # in place of the defaults, which take seconds
@@ -158,7 +158,7 @@ def test_enumerate_reads_in_chunks_and_draws_without_changing_an_answer(monkeypa
     model = labels_model(5)
     problem = make_problem(planted(model, torch.tensor([0, 2])), model, count=2)
     whole = Enumerate(draws=12).solve(problem, generator=seeded(0))
-    monkeypatch.setattr("energycomp_solvers.shared.terms.AT_ONCE", 5)
+    monkeypatch.setattr("energycomp_solvers.shared.answers.AT_ONCE", 5)
     parts = Enumerate(draws=12).solve(problem, generator=seeded(0))
     assert torch.equal(whole.conditions, parts.conditions)
     assert parts.error == pytest.approx(whole.error)
@@ -289,7 +289,7 @@ def test_gradient_steps_on_weights_average_over_their_draws() -> None:
     model = labels_model(3)
     problem = make_problem(planted(model, torch.tensor([0, 2])), model, count=2)
     atoms = torch.arange(3)
-    form, weights = _stepped(problem, atoms, 30, 0.05, seeded(0))
+    form, weights = _fit_by_steps(problem, atoms, 30, 0.05, seeded(0))
     generator = seeded(0)
     banks = [problem.draw(1, generator) for _ in range(30)]
     expected = [problem.errors(torch.tensor([[0, 1]]), bank).item() for bank in banks]

@@ -10,10 +10,12 @@ from energycomp.inference import QuadraticForm, infer, make_problem
 from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, labels_model, planted
 from energycomp_solvers.pursuit import STAGES, Pursuit
+from energycomp_solvers.search.held_out import HeldOut
+from energycomp_solvers.search.lattice import Screen
+from energycomp_solvers.search.newton import newton_step
+from energycomp_solvers.search.subsets import promising
 from energycomp_solvers.sgd import SGD
-from energycomp_solvers.shared import HeldOut, newton_step, promising
-from energycomp_solvers.shared.lattice import Screen
-from energycomp_solvers.shared.starts import residual_starts
+from energycomp_solvers.shared.descent import residual_starts
 
 TRUE = torch.tensor([[0.3, 0.35], [0.42, 0.4], [0.7, 0.6]])  # the first two overlap
 
@@ -52,23 +54,23 @@ def test_a_weak_component_has_promising_atoms_of_its_own() -> None:
     strong, weak = torch.tensor([10.0, 0.0]), torch.tensor([0.0, 1.0])
     atoms = torch.stack([strong * scale for scale in (0.9, 0.95, 1.0, 1.05)] + [weak])
     form = QuadraticForm.of(atoms[None], (strong + weak)[None])
-    assert {2, 4} <= set(promising(form, (0, 3), lambda _: 1.0, 2))
-    assert len(promising(form, (4, 4), lambda _: 1.0, 1)) >= 4
+    assert {2, 4} <= set(promising(form, (0, 3), 2))
+    assert len(promising(form, (4, 4), 1)) >= 4
 
 
 def test_held_out_draws_are_added_while_a_comparison_is_open() -> None:
     model = labels_model(6)
     problem = make_problem(planted(model, torch.tensor([1, 4])), model)
     held_out = HeldOut(problem, torch.arange(6), [problem.draw(8, seeded(seed)) for seed in range(3)])
-    assert held_out.significant([1, 4], [1], 0.01)
+    assert held_out.is_better([1, 4], [1], 0.01)
     assert held_out.draws == 8
-    assert not held_out.significant([1, 4, 2], [1, 4], 0.01)
+    assert not held_out.is_better([1, 4, 2], [1, 4], 0.01)
     assert held_out.draws == 8
     assert problem.rows == 8 * (3 + 1)
     with torch.no_grad():
         expected = problem.errors(torch.tensor([[4, 1]]), held_out.banks[0])[0]
     torch.testing.assert_close(held_out.errors([4, 1]).float(), expected, rtol=1e-4, atol=1e-4)
-    assert not held_out.significant([1, 4], [4, 1], 0.01)  # the same answer: open to the end
+    assert not held_out.is_better([1, 4], [4, 1], 0.01)  # the same answer: open to the end
     assert held_out.draws == 24
     torch.testing.assert_close(held_out.form([4, 1]).errors([0, 1]), held_out.errors([4, 1]))
 
@@ -121,11 +123,11 @@ def test_starts_are_where_something_is_unexplained() -> None:
     model = bumps_model()
     problem = make_problem(planted(model, APART), model)
     screen = Screen.of(problem, problem.draw(3, seeded(0))[:1], 12)
-    starts = residual_starts(screen.form, screen.atoms, 6, 3, problem.weighting, seeded(0))
+    starts = residual_starts(screen.form, screen.atoms, 6, 3, seeded(0))
     assert starts.shape == (6, 3, 2)
     assert torch.cdist(APART, starts[0]).amin(1).max() < 0.08
     assert len({tuple(sorted(map(tuple, one.tolist()))) for one in starts}) > 1
-    again = residual_starts(screen.form, screen.atoms, 6, 3, problem.weighting, seeded(0))
+    again = residual_starts(screen.form, screen.atoms, 6, 3, seeded(0))
     assert torch.equal(starts, again)
 
 

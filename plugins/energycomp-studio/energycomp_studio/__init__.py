@@ -1,18 +1,9 @@
 """The studio: a local web page that composes, reads, edits and recombines images. The command `energycomp studio`."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from energycomp.plugins import hookimpl, lazy
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-__all__ = ["energycomp_register_commands"]
+from energycomp.plugins import Add, hookimpl
 
 
 @hookimpl
-def energycomp_register_commands() -> Mapping[str, Callable[..., object]]:
+def energycomp_register(add: Add) -> None:
     """The command that serves the page."""
-    return {"studio": lazy("energycomp_studio.command:command")}
+    add.command("studio", "energycomp_studio.command:studio")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -30,12 +29,3 @@ def studio(
     from energycomp_studio.server import serve
 
     serve(model, port=port, device=device, open_browser=open_browser)
-
-
-def command() -> Callable[..., None]:
-    """The function of the command.
-
-    >>> command().__name__
-    'studio'
-    """
-    return studio

@@ -182,8 +182,7 @@ def lit(solution: Solution) -> list[str]:
     """For each component an image that darkens the pixels that it does not explain; none for an answer without maps.
 
     >>> answer = Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0)
-    >>> from energycomp.inference import Judgement
-    >>> lit(answer), len(lit(attrs.evolve(answer, judgement=Judgement(maps=torch.eye(4)[None]))))
+    >>> lit(answer), len(lit(attrs.evolve(answer, pixels=torch.eye(4)[None])))
     ([], 1)
     """
     try:
@@ -243,10 +242,9 @@ def questions(reading: Reading) -> list[str]:
 def how_sure(solution: Solution) -> str:
     """How sure an answer is, to be added to a line; nothing where the model does not say it.
 
-    >>> from energycomp.inference import Judgement
-    >>> how_sure(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, judgement=Judgement(sure=0.97)))
+    >>> how_sure(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, sure=0.97))
     ', sure 0.97'
-    >>> how_sure(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, judgement=Judgement(typicality=0.001)))
+    >>> how_sure(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, typicality=0.001))
     ', not trusted'
     """
     if solution.verdict is None:
@@ -258,9 +256,7 @@ def how_sure(solution: Solution) -> str:
 def notes(solution: Solution) -> str:
     """Reasons not to trust an answer, in HTML; a foreign image is one, and makes the others needless.
 
-    >>> from energycomp.inference import Judgement
-    >>> foreign = Judgement(typicality=0.001, at_count_limit=True)
-    >>> notes(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, judgement=foreign)).count("<p")
+    >>> notes(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, typicality=0.001, at_count_limit=True)).count("<p")
     1
     """
     return "".join(map(warned, solution.warnings))

@@ -23,7 +23,7 @@ from PIL import Image
 from energycomp import infer, plugins
 from energycomp.errors import InputError
 from energycomp.images import data_url
-from energycomp.inference import Judgement, Solution
+from energycomp.inference import Solution
 from energycomp.models import Calibration
 from energycomp.progress import progress
 from energycomp.testing import planted, stripes_model, tinted_model
@@ -371,7 +371,7 @@ def test_reading_reports_on_the_way_and_answers_as_infer_does() -> None:
     assert [one["sure"]["tint"] for one in shown] == pytest.approx(direct.certainty[:, 0].tolist())
     assert [one["gain"] for one in shown] == pytest.approx(direct.component_gain.tolist())
     assert [one["tint"] for one in found.described] == ["red", "blue"]
-    foreign = attrs.evolve(found, solution=attrs.evolve(found.solution, judgement=Judgement(typicality=0.001)))
+    foreign = attrs.evolve(found, solution=attrs.evolve(found.solution, typicality=0.001))
     assert [(one["sure"], one["gain"]) for one in found_in(foreign, model)] == [({}, None), ({}, None)]
 
 

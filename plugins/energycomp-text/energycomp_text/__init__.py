@@ -4,46 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from energycomp.plugins import hookimpl, lazy
+from energycomp.imports import first_use
+from energycomp.plugins import Add, hookimpl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-__all__ = [
-    "energycomp_register_conditioners",
-    "energycomp_register_loaders",
-    "energycomp_register_models",
-    "energycomp_register_recipes",
-    "from_pipeline",
-    "with_concepts",
-]
-
-from_pipeline = lazy("energycomp_text.pipelines:from_pipeline")
-with_concepts = lazy("energycomp_text.model:with_concepts")
+    from energycomp_text.model import with_concepts as with_concepts
+    from energycomp_text.pipelines import from_pipeline as from_pipeline
+__getattr__, __all__ = first_use(__name__, __file__)
 
 
 @hookimpl
-def energycomp_register_models() -> Mapping[str, Callable[..., object]]:
-    """The small model with its trained weights, or a pipeline; and the small model after training with compositions."""
-    return {
-        "text": lazy("energycomp_text.model:text"),
-        "text-composed": lazy("energycomp_text.model:text_composed"),
-    }
-
-
-@hookimpl
-def energycomp_register_loaders() -> Mapping[str, Callable[..., object]]:
-    """Text-to-image pipelines of diffusers."""
-    return {"model_index.json": lazy("energycomp_text.pipelines:load_model")}
-
-
-@hookimpl
-def energycomp_register_conditioners() -> Mapping[str, Callable[..., object]]:
-    """A small vocabulary and encoder that are trained with the model, and any text encoder of transformers."""
-    return {"words": lazy("energycomp_text.words:words"), "text": lazy("energycomp_text.encoders:encoded_text")}
-
-
-@hookimpl
-def energycomp_register_recipes() -> Mapping[str, Callable[..., object]]:
-    """The training recipe of the small model."""
-    return {"text": lazy("energycomp_text.recipe:text")}
+def energycomp_register(add: Add) -> None:
+    """The small model, before and after training with compositions, its vocabulary, and pipelines of diffusers."""
+    add.model("text", "energycomp_text.model:text")
+    add.model("text-composed", "energycomp_text.model:text_composed")
+    add.loader("model_index.json", "energycomp_text.pipelines:load_model")
+    add.conditioner("words", "energycomp_text.words:words")
+    add.conditioner("text", "energycomp_text.encoders:encoded_text")
+    add.recipe("text", "energycomp_text.recipe:text")

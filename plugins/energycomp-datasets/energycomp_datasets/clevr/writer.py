@@ -12,7 +12,7 @@ from energycomp_datasets.clevr.layout import described_record
 
 @contextmanager
 def scene_records(file: BinaryIO) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A writer, see `energycomp_register_writers` and `described_record`. Images that could not be read are left out.
+    """A writer, see `energycomp.plugins.Add.writer` and `described_record`. Images that could not be read are left out.
 
     >>> import io
     >>> with scene_records(stream := io.BytesIO()) as write:

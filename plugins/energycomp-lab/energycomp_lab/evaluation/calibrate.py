@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.inference import FIT_DRAWS, SCREEN_DRAWS, OutOfDistributionWarning, Search, Solver, make_problem
+from energycomp.inference import FIT_DRAWS, SCREEN_DRAWS, OutOfDistributionWarning, Solver, make_problem, read_image
 from energycomp.models import TAILS, Calibration, Model, background_error, log_errors
 from energycomp.progress import progress as shown
 from energycomp.seeds import derived_seed
@@ -52,7 +52,7 @@ def calibrate(
         generator = torch.Generator().manual_seed(derived_seed(seed, "calibration", index))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutOfDistributionWarning)
-            solution = Search(solver).read(example.image, model, generator)
+            solution = read_image(example.image, model, generator, solver=solver)
         problem = make_problem(model.encode(example.image), model)
         left = problem.residuals(solution.conditions, problem.draw(FIT_DRAWS, generator))
         found[solution.count].append(log_errors(left))

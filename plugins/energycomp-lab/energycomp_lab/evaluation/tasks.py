@@ -11,9 +11,9 @@ from torch import Tensor
 from torchmetrics import MeanMetric, MetricCollection
 
 from energycomp.components import mixed_of
-from energycomp.decomposition import Decomposition, HasViews, decompose_samples, decomposer_of
+from energycomp.decomposition import Decomposition, decompose_samples, decomposer_of
 from energycomp.errors import InputError
-from energycomp.inference import OutOfDistributionWarning, Search, Solution, Solver
+from energycomp.inference import OutOfDistributionWarning, Solution, Solver, read_image
 from energycomp.models import Model
 from energycomp.plugins import object_of
 from energycomp.progress import progress as shown
@@ -49,7 +49,7 @@ class Conditions:
         count = len(true) if isinstance(self.count, str) and self.count == "true" else self.count
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutOfDistributionWarning)  # the metrics measure how wrong the answers are
-            found = Search(self.chosen, count).read(example.image, self.model, generator)
+            found = read_image(example.image, self.model, generator, solver=self.chosen, count=count)
         return found, {
             "true": to_numbers(true),
             "conditions": to_numbers(found.conditions),
@@ -79,7 +79,7 @@ class PartsTask:
     def __init__(self, model: Model, metrics: MetricCollection, examples: Sequence[Example], *, progress: bool) -> None:
         self.model = model
         self.decomposer = decomposer_of(model)
-        views = self.decomposer.views if isinstance(self.decomposer, HasViews) else 1
+        views = getattr(self.decomposer, "views", 1)
         name = type(self.decomposer if model.encoder is None else model.encoder).__name__
         self.solver = name if views == 1 else f"{name}, {views} views"
         errors = [MetricCollection({name: MeanMetric()}) for name in ("mse", "mse_baseline")]

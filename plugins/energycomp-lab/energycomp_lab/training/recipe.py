@@ -38,7 +38,7 @@ class Trained(Protocol):
 
 @runtime_checkable
 class Trainable(Protocol):
-    """What a factory of `energycomp_register_recipes` makes: `Recipe`, or several runs in a row."""
+    """What the factory of a recipe makes: `Recipe`, or several runs in a row."""
 
     @property
     def model(self) -> Trained:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from energycomp.inference import Problem, Search, Solution
+from energycomp.inference import Problem, Solution, read_image
 from energycomp.models import save_pretrained
 from energycomp.testing import tiny_model
 
@@ -56,7 +56,6 @@ def finder(**added: dict[str, Any]) -> Callable[[str, str], Any]:
 def test_evaluate_goes_on_where_it_was_interrupted(
     run: Run, model: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = Search.read
     command = ["evaluate", model, "--data", scenes, "-n", 4, "--source", "clevr", "--count", "1"]
     assert run(*command, "-o", "whole")[0] == 0
     calls: list[Any] = []
@@ -65,9 +64,9 @@ def test_evaluate_goes_on_where_it_was_interrupted(
         calls.append(arguments)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return read(*arguments, **options)
+        return read_image(*arguments, **options)
 
-    monkeypatch.setattr(Search, "read", stopped)
+    monkeypatch.setattr("energycomp_lab.evaluation.tasks.read_image", stopped)
     code, out, err = run(*command, "-o", "out")
     assert (code, out) == (130, "")
     records = Path("out/evaluation.jsonl")

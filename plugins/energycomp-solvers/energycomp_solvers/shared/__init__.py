@@ -1,36 +1,32 @@
-"""What the algorithms share: configurations, product spaces, subsets of atoms, terms, comparison and descent."""
+"""What several solvers share: values that are listed, all answers among them, repeated tests, and descent."""
 
-from energycomp_solvers.shared.compare import compare_halves, compared, errors_of, ranked_solution
-from energycomp_solvers.shared.configurations import configurations, dictionary, number_of_configurations
+from energycomp_solvers.search.ranked import compare_halves
+from energycomp_solvers.shared.answers import (
+    Answers,
+    Ranking,
+    configurations,
+    dictionary,
+    memberships,
+    number_of_configurations,
+    terms_of,
+)
 from energycomp_solvers.shared.descent import descend
-from energycomp_solvers.shared.held_out import HeldOut
-from energycomp_solvers.shared.newton import newton_step
 from energycomp_solvers.shared.product_space import all_errors, marginals, unravel
 from energycomp_solvers.shared.sequential import nominal_level, sequential_p_value
-from energycomp_solvers.shared.subsets import add_each, greedy, promising, subset_errors, swap
-from energycomp_solvers.shared.terms import memberships, terms_of
 
 __all__ = [
-    "HeldOut",
-    "add_each",
+    "Answers",
+    "Ranking",
     "all_errors",
     "compare_halves",
-    "compared",
     "configurations",
     "descend",
     "dictionary",
-    "errors_of",
-    "greedy",
     "marginals",
     "memberships",
-    "newton_step",
     "nominal_level",
     "number_of_configurations",
-    "promising",
-    "ranked_solution",
     "sequential_p_value",
-    "subset_errors",
-    "swap",
     "terms_of",
     "unravel",
 ]

@@ -13,7 +13,7 @@ from energycomp.inference import QuadraticForm
 AT_ONCE = 2**16  # answers whose prior is evaluated at a time
 
 
-def all_errors(form: QuadraticForm, slots: Sequence[Sequence[int]], weight: float = 1.0) -> Tensor:
+def all_errors(form: QuadraticForm, slots: Sequence[Sequence[int]]) -> Tensor:
     """The mean error of every choice of one atom per slot, (M_1 ... M_K,), in the order of `itertools.product`.
 
     With the slots in two halves an error is that of the left choice, plus that of the right one, plus their inner
@@ -22,7 +22,6 @@ def all_errors(form: QuadraticForm, slots: Sequence[Sequence[int]], weight: floa
     Args:
         form: over all atoms.
         slots: atoms that each slot may take.
-        weight: of each chosen atom.
 
     >>> form = QuadraticForm(torch.tensor([[1.0, 2.0, 0.5]]), torch.eye(3)[None], torch.tensor([5.0]))
     >>> all_errors(form, [[0, 1], [2]])  # 5 - 2 b.w + |w|^2
@@ -30,6 +29,7 @@ def all_errors(form: QuadraticForm, slots: Sequence[Sequence[int]], weight: floa
     """
     # Two halves of the slots, and every choice of each
     mean = form.mean()
+    weight = mean.weight(len(slots))
     middle = len(slots) // 2
     mean = QuadraticForm(*map(widen, (mean.b, mean.gram(), mean.c)))
     left, right = (weight * _choices(mean, part) for part in (slots[:middle], slots[middle:]))

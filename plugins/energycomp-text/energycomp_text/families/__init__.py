@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import entry_points
 
-from energycomp.plugins import lazy
+from energycomp.plugins import Imported
 from energycomp_text.families.family import Family, Opened, Settings
 from energycomp_text.families.prompted import Prompted
 
@@ -15,12 +15,12 @@ GROUP = (
     "energycomp_text.families"  # entry points of other packages: the class of a pipeline = "package.module:function"
 )
 KNOWN: dict[str, Callable[[], Family]] = {
-    "FluxPipeline": lazy("energycomp_text.families.flux:family"),
-    "PixArtSigmaPipeline": lazy("energycomp_text.families.pixart:family"),
-    "StableDiffusion3Pipeline": lazy("energycomp_text.families.sd3:family"),
-    "StableDiffusionPipeline": lazy("energycomp_text.families.sd:family"),
-    "StableDiffusionXLPipeline": lazy("energycomp_text.families.sdxl:family"),
-    "ZImagePipeline": lazy("energycomp_text.families.zimage:family"),
+    "FluxPipeline": Imported("energycomp_text.families.flux:family"),
+    "PixArtSigmaPipeline": Imported("energycomp_text.families.pixart:family"),
+    "StableDiffusion3Pipeline": Imported("energycomp_text.families.sd3:family"),
+    "StableDiffusionPipeline": Imported("energycomp_text.families.sd:family"),
+    "StableDiffusionXLPipeline": Imported("energycomp_text.families.sdxl:family"),
+    "ZImagePipeline": Imported("energycomp_text.families.zimage:family"),
 }
 
 
@@ -30,4 +30,4 @@ def families() -> dict[str, Callable[[], Family]]:
     >>> sorted(families())[0], families()["FluxPipeline"]().network
     ('FluxPipeline', 'transformer')
     """
-    return {**{point.name: lazy(point.value) for point in entry_points(group=GROUP)}, **KNOWN}
+    return {**{point.name: Imported(point.value) for point in entry_points(group=GROUP)}, **KNOWN}

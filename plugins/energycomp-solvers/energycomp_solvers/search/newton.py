@@ -21,7 +21,6 @@ from torch.distributions import constraints
 
 from energycomp.components import from_quantiles, to_quantiles, wide_type
 from energycomp.inference import Problem, QuadraticForm
-from energycomp_solvers.shared.subsets import subset_errors
 
 STEP = 0.01
 EDGE = 1e-3
@@ -43,7 +42,7 @@ def newton_step(
 
     Args:
         quadratic: the form over any values, on the draws of `form`.
-        atoms: (M, D), over which `form` is, or (M, V) with words behind the numbers, which stay.
+        atoms: (M, D), over which `form` is, or (M, V) with attributes behind the numbers, which stay.
         chosen: the atoms of the answer.
         places: which of the answer move.
         reach: by how much of the support a number changes at most.
@@ -62,7 +61,7 @@ def newton_step(
     length = problem.value_shape[0]
     moving = atoms[[chosen[k] for k in places]]
     q = to_quantiles(support, moving[:, :length], edge=EDGE)
-    near, steps = beside(support, moving, length, step)
+    near, steps = step_inwards(support, moving, length, step)
     mean = form.take(list(chosen)).append(quadratic(near)).mean()
     b = mean.b[0].cpu()
     gram = mean.gram()[0].cpu()
@@ -87,22 +86,24 @@ def newton_step(
     moves = torch.linalg.solve(hessian, gradient).clamp(-reach, reach).reshape(q.shape)
 
     # Take the moved values if they are better
-    values = moved(support, moving, length, moves)
+    values = shift(support, moving, length, moves)
     both = form.append(quadratic(values))
     order = list(chosen)
     for new, place in enumerate(places):
         order[place] = len(atoms) + new
-    before = float(subset_errors(both, chosen, problem.weighting).mean())
-    after = float(subset_errors(both, order, problem.weighting).mean())
+    before = both.mean_objective(chosen)
+    after = both.mean_objective(order)
     return (torch.cat([atoms, values]), both, order) if after < before else (atoms, form, list(chosen))
 
 
-def beside(support: constraints.Constraint, values: Tensor, length: int, step: float = STEP) -> tuple[Tensor, Tensor]:
+def step_inwards(
+    support: constraints.Constraint, values: Tensor, length: int, step: float = STEP
+) -> tuple[Tensor, Tensor]:
     """Values (k, V), each with one of its D numbers a step nearer to the middle, (k D, V), and these steps (k, D).
 
     Args:
         support: of the numbers.
-        length: D, behind which the words of a value begin.
+        length: D, behind which the attributes of a value begin.
         step: a share of the support.
     """
     q = to_quantiles(support, values[:, :length], edge=EDGE)
@@ -111,7 +112,7 @@ def beside(support: constraints.Constraint, values: Tensor, length: int, step: f
     return torch.cat([numbers, values[:, length:].repeat_interleave(length, 0)], dim=1), steps
 
 
-def moved(support: constraints.Constraint, values: Tensor, length: int, moves: Tensor) -> Tensor:
+def shift(support: constraints.Constraint, values: Tensor, length: int, moves: Tensor) -> Tensor:
     """Values (k, V) whose numbers are moved by shares of the support, (k, D)."""
     q = to_quantiles(support, values[:, :length], edge=EDGE)
     return torch.cat([from_quantiles(support, q + moves.to(q), edge=EDGE).to(values), values[:, length:]], dim=1)
@@ -130,20 +131,20 @@ def _of_prior(
     support = problem.slots[0].support
     constant = torch.tensor([error], dtype=wide_type(values.device), device=values.device)
     moving = torch.tensor(list(places), device=values.device)
-    words = values[moving, q.shape[1] :]
+    rest = values[moving, q.shape[1] :]
 
     # What the prior adds to the energy, as a function of the numbers of q
     def added(numbers: Tensor) -> Tensor:
-        moved = from_quantiles(support, numbers.view_as(q), edge=EDGE).to(values)
-        whole = values.index_copy(0, moving, torch.cat([moved, words], dim=1))
-        return problem.energies(problem.with_prior(constant, whole[None])).sum()
+        new = from_quantiles(support, numbers.view_as(q), edge=EDGE).to(values)
+        whole = values.index_copy(0, moving, torch.cat([new, rest], dim=1))
+        return problem.posterior.energies(problem.with_prior(constant, whole[None])).sum()
 
     # Gradient and Hessian; negative eigenvalues become 0, so that the step descends
     start = q.flatten()
     with torch.enable_grad():
         slope = torch.autograd.functional.jacobian(added, start).cpu()
         scales, axes = torch.linalg.eigh(torch.autograd.functional.hessian(added, start).cpu())
-        per_error = float(torch.autograd.functional.jacobian(lambda J: problem.energies(J).sum(), constant))
+        per_error = float(torch.autograd.functional.jacobian(lambda J: problem.posterior.energies(J).sum(), constant))
     # From energy to error
     scale = 1.0 / per_error if per_error else 0.0  # 1, or J0; of an answer without any error the prior changes nothing
     return scale * slope, scale * (axes * scales.clamp(min=0)) @ axes.T

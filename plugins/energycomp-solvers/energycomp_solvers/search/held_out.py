@@ -1,15 +1,16 @@
-"""Comparisons of sets of atoms on draws that selected none of them, with more draws where few do not decide."""
+"""How many components an answer has: paired tests on draws that selected none of them, as many as it takes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import attrs
 import torch
 from torch import Tensor
 
 from energycomp.inference import NoiseBank, Problem, QuadraticForm, paired
-from energycomp_solvers.shared.subsets import subset_errors, swap
+from energycomp_solvers.search.subsets import swap
 
 HOPELESS = 0.95  # a test above this p-value ends, too
 EARLY = 0.05  # the share of a significance level that a test before the last bank may spend
@@ -25,6 +26,7 @@ class HeldOut:
         problem: of the image.
         atoms: (M, *V), all that may be compared.
         banks: independent; the first one is used alone until a comparison is open on it.
+        known: the atoms that were evaluated.
     """
 
     problem: Problem
@@ -53,23 +55,22 @@ class HeldOut:
         """The errors (S,) of a set of atoms under every draw that is in use."""
         self.evaluate(indices)
         places = [self.known.index(k) for k in indices]
-        return torch.cat([subset_errors(form, places, self.problem.weighting) for form in self._forms])
+        return torch.cat([form.objective(places) for form in self._forms])
 
-    def significant(self, indices: Sequence[int], other: Sequence[int], level: float) -> bool:
+    def is_better(self, indices: Sequence[int], other: Sequence[int], level: float) -> bool:
         """Whether atoms leave significantly less error than others.
 
         A bank decides where its p-value is below a twentieth of the level or above 0.95. Anything else is tested again
         with one bank more, so errors of the first kind are a tenth above the level for three banks.
         """
-        # Test on one bank more as long as nothing is decided
-        found = self._p_value(indices, other)
-        while len(self._forms) < len(self.banks) and EARLY * level <= found < HOPELESS:
+        p_value = self._p_value(indices, other)
+        while len(self._forms) < len(self.banks) and EARLY * level <= p_value < HOPELESS:
             bank = self.banks[len(self._forms)]
             self._forms.append(self.problem.quadratic(self.atoms[self.known], bank))
-            found = self._p_value(indices, other)
-        return found < (EARLY * level if len(self._forms) < len(self.banks) else level)
+            p_value = self._p_value(indices, other)
+        return p_value < (EARLY * level if len(self._forms) < len(self.banks) else level)
 
-    def decided(self, form: QuadraticForm, chosen: list[int], extra: Sequence[int], p_value: float) -> list[int]:
+    def choose_count(self, form: QuadraticForm, chosen: list[int], extra: Sequence[int], p_value: float) -> list[int]:
         """The atoms that stay, by paired tests.
 
         First components are dropped one after another while that does no significant harm; the others may move to
@@ -84,13 +85,12 @@ class HeldOut:
             p_value: an atom stays, or is added, where the test is below this.
         """
         low, high = self.problem.counts
-        weighting = self.problem.weighting
         # Drop the component that is missed least, while that does no significant harm.
         self.evaluate(chosen)
         while len(chosen) > low:
-            fewer = [swap(form, [c for c in chosen if c != drop], weighting, rounds=2) for drop in chosen]
-            least = min(fewer, key=lambda rest: float(subset_errors(form, rest, weighting).mean()))
-            if self.significant(chosen, least, p_value):
+            fewer = [swap(form, [c for c in chosen if c != drop], rounds=2) for drop in chosen]
+            least = min(fewer, key=form.mean_objective)
+            if self.is_better(chosen, least, p_value):
                 break
             chosen = least
         # Add the one that helps most, while it helps significantly.
@@ -99,7 +99,7 @@ class HeldOut:
         while len(chosen) < min(high, len(self.known)):
             more = [[*chosen, k] for k in self.known if k not in chosen]
             best = min(more, key=lambda indices: float(self.errors(indices).mean()))
-            if not self.significant(best, chosen, p_value / len(more)):
+            if not self.is_better(best, chosen, p_value / len(more)):
                 break
             chosen = best
         return chosen
@@ -107,11 +107,8 @@ class HeldOut:
     def form(self, indices: Sequence[int]) -> QuadraticForm:
         """The form over known atoms on all draws in use, in the order of the indices."""
         self.evaluate(indices)
-        # Join the banks
-        first, *others = [form.take([self.known.index(k) for k in indices]) for form in self._forms]
-        for form in others:
-            first = first.cat(form)
-        return first
+        places = [self.known.index(k) for k in indices]
+        return reduce(QuadraticForm.cat, [form.take(places) for form in self._forms])
 
     def _p_value(self, indices: Sequence[int], other: Sequence[int]) -> float:
         errors = self.errors(indices), self.errors(other)

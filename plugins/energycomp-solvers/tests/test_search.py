@@ -1,4 +1,4 @@
-"""The search that goes on: what is doubted, and answers that are repaired, against models in closed form."""
+"""The search for changes of an answer, against models in closed form."""
 
 from collections.abc import Callable
 
@@ -9,22 +9,21 @@ from PIL import Image
 from torch import Tensor
 
 from energycomp.images import to_unit
-from energycomp.inference import ObjectWords, Problem, QuadraticForm, SearchInterrupted, each, infer, make_problem
+from energycomp.inference import AttributeErrors, Problem, QuadraticForm, SearchInterrupted, each, infer, make_problem
 from energycomp.models import Model
 from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, planted, tinted_model, tiny_model
 from energycomp_solvers.pursuit import Pursuit
-from energycomp_solvers.shared import reread
-from energycomp_solvers.shared.combinations import combinations
-from energycomp_solvers.shared.counts import add, join
-from energycomp_solvers.shared.doubts import Doubt, doubts, like, missing, undoubted
-from energycomp_solvers.shared.judged import Judged
-from energycomp_solvers.shared.lattice import Screen
-from energycomp_solvers.shared.nearby import nearby
-from energycomp_solvers.shared.refit import Refit
-from energycomp_solvers.shared.repair import Repair
-from energycomp_solvers.shared.reread import Rereading
-from energycomp_solvers.shared.worth import Worth
+from energycomp_solvers.search.accept import Acceptance
+from energycomp_solvers.search.combinations import combinations
+from energycomp_solvers.search.hypothesis import Candidate, Hypothesis, SearchSpace
+from energycomp_solvers.search.lattice import Screen
+from energycomp_solvers.search.loop import search
+from energycomp_solvers.search.options import SearchOptions
+from energycomp_solvers.search.proposals import Place, birth, find_nearby, merge, prune
+from energycomp_solvers.search.residual import component_scores, match_scores, place_scores
+from energycomp_solvers.search.schedule import Schedule
+from energycomp_solvers.search.update import Update
 
 TRUE = torch.tensor([[0.3, 0.35], [0.7, 0.3], [0.6, 0.75]])
 
@@ -35,20 +34,28 @@ def problem_of(model: Model, true: Tensor) -> tuple[Problem, tuple[Tensor, Tenso
     return problem, (screen.atoms, screen.form.atoms[0])
 
 
-def repaired(model: Model, true: Tensor, start: Tensor, budget: int = 4_000) -> Repair:
-    problem, lattice = problem_of(model, true)
-    repair = Repair.of(problem, start, lattice, 1e-2, seeded(0))
-    repair.run(budget)
-    return repair
+def evaluate(
+    problem: Problem, values: Tensor, known: AttributeErrors | None = None, options: SearchOptions | None = None
+) -> Hypothesis:
+    return Hypothesis.evaluate(SearchSpace.draw(problem, options or SearchOptions(), seeded(0)), values, known)
+
+
+def find(problem: Problem, lattice: tuple[Tensor, Tensor], start: Tensor, budget: int = 4_000) -> Tensor:
+    answer = search(evaluate(problem, start), lattice, 1e-2, budget).answer
+    return start if answer is None else answer.values
+
+
+def acceptance_of(problem: Problem) -> Acceptance:
+    return Acceptance(problem, 1e-2, SearchOptions().penalty)
 
 
 def test_what_fits_badly_is_doubted_most() -> None:
     problem, (places, effects) = problem_of(bumps_model(), TRUE)
     start = TRUE + torch.tensor([[0.0, 0.0], [0.03, 0.02], [0.0, 0.0]])
-    found = doubts(problem.quadratic(start, problem.draw(4, seeded(0))), 3)
+    found = component_scores(problem.quadratic(start, problem.draw(4, seeded(0))), 3)
     assert found.argmax() == 1
     assert found[[0, 2]].max() < 0.2 * found[1]
-    left = missing(problem.quadratic(TRUE[:2], problem.draw(4, seeded(0))), effects, 3)
+    left = place_scores(problem.quadratic(TRUE[:2], problem.draw(4, seeded(0))), effects, 3)
     assert (places[left.argmax()] - TRUE[2]).abs().max() < 0.06
 
 
@@ -60,9 +67,9 @@ def test_a_small_missing_component_is_proposed_before_what_is_left_of_a_large_on
     problem, (places, effects) = problem_of(model, torch.cat([large, small]))
     start = parse(0.36, 0.41, tint="green", width="wide")
     form = problem.quadratic(start, problem.draw(4, seeded(0)))
-    by_what_is_left = places[missing(form, effects, 3).argmax()]
+    by_what_is_left = places[place_scores(form, effects, 3).argmax()]
     assert (by_what_is_left - large[0, :2]).norm() < 0.3
-    proposed = places[like(form, effects).argmax()]
+    proposed = places[match_scores(form, effects).argmax()]
     assert (proposed - small[0, :2]).norm() < 0.1
 
 
@@ -77,7 +84,7 @@ def test_a_small_missing_component_is_proposed_before_what_is_left_of_a_large_on
     ids=["missing", "empty", "one too many", "one elsewhere"],
 )
 def test_places_are_repaired(start: Tensor) -> None:
-    found = repaired(bumps_model(counts=(0, 5)), TRUE, start).values
+    found = find(*problem_of(bumps_model(counts=(0, 5)), TRUE), start)
     assert len(found) == 3
     assert torch.cdist(found, TRUE).amin(1).max() < 0.01
 
@@ -87,7 +94,7 @@ def test_words_and_places_that_hold_each_other_are_read_together() -> None:
     parse = model.conditioner.parse
     true = torch.cat([parse(0.3, 0.35, tint="red", width="narrow"), parse(0.7, 0.7, tint="blue", width="wide")])
     wrong = torch.cat([parse(0.32, 0.33, tint="blue", width="wide"), true[1:]])
-    found = repaired(model, true, wrong).values
+    found = find(*problem_of(model, true), wrong)
     order = found[:, 0].argsort()
     torch.testing.assert_close(found[order][:, 2:], true[:, 2:])
     assert (found[order] - true).abs().max() < 0.01
@@ -102,12 +109,12 @@ def test_a_word_that_is_better_at_its_own_place_alone_is_found() -> None:
     def unlikely(values: Tensor) -> Tensor:  # narrow ones away from their place
         return 3e3 * (values[:, :2] - true[0, :2]).square().sum(1) * (values[:, 3] == true[0, 3])
 
-    refit = Refit.unmoved(make_problem(planted(model, true), model, prior=each(unlikely)), start, seeded(0))
-    old = refit.own(0)
-    narrow = refit.candidate(torch.cat([old.value[:2], true[0, 2:]]))
-    left, with_other = Rereading(refit, []).errors([old, narrow]).tolist()
+    hypothesis = evaluate(make_problem(planted(model, true), model, prior=each(unlikely)), start)
+    old = hypothesis.component(0)
+    narrow = hypothesis.space.evaluate(Candidate(torch.cat([old.value[:2], true[0, 2:]]), ()))
+    left, with_other = Update(hypothesis, []).errors([old, narrow]).tolist()
     assert left < with_other  # the wrong word is better where the component is
-    best = Rereading(refit, []).best(old.value, old)
+    best = Update(hypothesis, []).best(old.value, 0)
     assert best.value[2:].equal(true[0, 2:])
     assert (best.value - true[0]).abs().max() < 0.01
 
@@ -116,9 +123,8 @@ def test_a_component_whose_words_are_certain_still_moves() -> None:
     model = tinted_model(beta=1000.0)
     true = model.conditioner.parse(0.4, 0.5, tint="red", width="narrow")
     problem, _ = problem_of(model, true)
-    refit = Refit.unmoved(problem, model.conditioner.parse(0.41, 0.495, tint="red", width="narrow"), seeded(0))
-    old = refit.own(0)
-    best = Rereading(refit, []).best(old.value, old)
+    hypothesis = evaluate(problem, model.conditioner.parse(0.41, 0.495, tint="red", width="narrow"))
+    best = Update(hypothesis, []).best(hypothesis.values[0], 0)
     assert (best.value - true[0]).abs().max() < 0.001
 
 
@@ -127,7 +133,7 @@ def test_a_component_in_the_middle_of_two_is_halved(distance: float) -> None:
     middle = torch.tensor([[0.45, 0.5]])
     half = distance / 2 * torch.tensor([[0.8, 0.6]])
     true = torch.cat([middle + half, middle - half, torch.tensor([[0.85, 0.85]])])
-    found = repaired(bumps_model(counts=(0, 6)), true, torch.cat([middle, true[2:]])).values
+    found = find(*problem_of(bumps_model(counts=(0, 6)), true), torch.cat([middle, true[2:]]))
     assert len(found) == 3
     assert torch.cdist(true, found).amin(1).max() < 0.005
 
@@ -137,15 +143,9 @@ def test_a_hidden_component_is_found_though_another_one_moved_to_its_side() -> N
     parse = model.conditioner.parse
     true = torch.cat([parse(0.4, 0.5, tint="red", width="wide"), parse(0.52, 0.42, tint="blue", width="narrow")])
     start = parse(0.44, 0.47, tint="red", width="wide")
-    found = repaired(model, true, start).values
+    found = find(*problem_of(model, true), start)
     assert len(found) == 2
     assert torch.cdist(true, found).amin(1).max() < 0.01
-
-
-def judged(problem: Problem, values: Tensor) -> Judged:
-    """Components that have not moved, and of whose words nothing is known."""
-    refit = Refit.unmoved(problem, values, seeded(0))
-    return Judged(refit, problem.draw(16, seeded(1)), Worth(problem, 1e-2), [None] * len(values))
 
 
 def test_two_components_are_tried_for_one_that_stands_for_both_where_much_is_left() -> None:
@@ -154,28 +154,29 @@ def test_two_components_are_tried_for_one_that_stands_for_both_where_much_is_lef
     parse = model.conditioner.parse
     true = torch.cat([parse(0.39, 0.47, tint="red", width="narrow"), parse(0.51, 0.53, tint="blue", width="narrow")])
     problem = make_problem(planted(model, true), model)
-    answer = judged(problem, parse(0.45, 0.5, tint="red", width="wide"))
+    hypothesis, acceptance = evaluate(problem, parse(0.45, 0.5, tint="red", width="wide")), acceptance_of(problem)
     place = true[0, :2]
-    assert not add(answer, Doubt(place, None, strong=False, beside=0))
-    assert not add(answer, Doubt(place, None, strong=True, beside=None))
-    assert add(answer, Doubt(place, None, strong=True, beside=0))
-    found = answer.values[answer.values[:, 0].argsort()]
-    assert found[:, 2:].equal(true[:, 2:])
-    assert (found - true)[:, :2].abs().max() < 0.03
-    torch.testing.assert_close(answer.errors(), answer.own(answer.values).errors([0, 1]))
+    assert birth(hypothesis, Place(place, is_strong=False, beside=0), acceptance) is None
+    assert birth(hypothesis, Place(place, is_strong=True, beside=None), acceptance) is None
+    both = birth(hypothesis, Place(place, is_strong=True, beside=0), acceptance)
+    assert both is not None
+    order = both.values[:, 0].argsort()
+    assert both.values[order][:, 2:].equal(true[:, 2:])
+    assert (both.values[order] - true)[:, :2].abs().max() < 0.03
+    whole = problem.quadratic(both.values, both.space.validation)
+    torch.testing.assert_close(both.validation_errors(), whole.errors([0, 1]))
 
 
 def test_two_are_tried_for_one_once_and_it_stays_if_they_are_no_better() -> None:
     model = tinted_model(beta=10.0, counts=(0, 5))
     true = model.conditioner.parse(0.45, 0.5, tint="red", width="wide")
     problem = make_problem(planted(model, true), model)
-    answer = judged(problem, true)
+    hypothesis, acceptance = evaluate(problem, true), acceptance_of(problem)
     spent = []
     for _ in range(2):
         before = problem.rows
-        assert not add(answer, Doubt(true[0, :2] + 0.02, None, strong=True, beside=0))
+        assert birth(hypothesis, Place(true[0, :2] + 0.02, is_strong=True, beside=0), acceptance) is None
         spent.append(problem.rows - before)
-    assert answer.values.equal(true)
     assert spent[1] == 9 + 2 * 3 < spent[0]
 
 
@@ -186,72 +187,64 @@ def test_one_component_is_tried_for_two_of_which_one_is_missed_little() -> None:
     true = torch.cat([parse(0.8, 0.8, tint="blue", width="narrow"), parse(0.4, 0.5, tint="red", width="wide")])
     parts = [parse(x, y, tint="red", width="narrow") for x, y in ((0.39, 0.46), (0.42, 0.56))]
     problem = make_problem(planted(model, true), model)
-    answer = judged(problem, torch.cat([true[:1], *parts]))
-    answer.drop()
-    assert len(answer.values) == 3
-    assert join(answer)
-    assert answer.values[:, 2:].equal(true[:, 2:])
-    assert (answer.values - true).abs().max() < 0.01
-    assert not join(answer)
+    acceptance = acceptance_of(problem)
+    three = prune(evaluate(problem, torch.cat([true[:1], *parts])), acceptance)
+    assert len(three) == 3
+    two = merge(three, acceptance)
+    assert two is not None
+    assert two.values[:, 2:].equal(true[:, 2:])
+    assert (two.values - true).abs().max() < 0.01
+    assert merge(two, acceptance) is None
     # Two that are there
     both = torch.cat([true[1:], parse(0.52, 0.58, tint="blue", width="narrow")])
-    answer = judged(make_problem(planted(model, both), model), both)
-    assert not join(answer)
-    assert answer.values.equal(both)
+    problem = make_problem(planted(model, both), model)
+    assert merge(evaluate(problem, both), acceptance_of(problem)) is None
 
 
 @pytest.mark.parametrize(("beta", "count"), [(None, 3), (10.0, 3), (0.01, 0)])
 def test_a_component_has_to_be_worth_its_place(beta: float | None, count: int) -> None:
-    assert len(repaired(bumps_model(counts=(0, 5), beta=beta), TRUE, TRUE).values) == count
+    assert len(find(*problem_of(bumps_model(counts=(0, 5), beta=beta), TRUE), TRUE)) == count
 
 
 def test_a_right_answer_stays_and_costs_little() -> None:
     problem, lattice = problem_of(bumps_model(), TRUE)
-    repair = Repair.of(problem, TRUE, lattice, 1e-2, seeded(0))
+    hypothesis = evaluate(problem, TRUE)
     before = problem.rows
-    repair.run(10_000)
-    assert len(repair.values) == 3
-    assert torch.cdist(repair.values, TRUE).amin(1).max() < 2e-3
-    assert problem.rows - before <= 3 * (9 + 2 * 3)  # three places that get none
+    assert search(hypothesis, lattice, 1e-2, 10_000).answer is None
+    assert problem.rows - before <= 3 * (9 + 2 * 3)  # three places that get none; validation draws are not asked
 
 
-def test_what_is_known_of_a_component_that_is_read_again_costs_nothing() -> None:
+def test_what_is_known_of_a_component_that_is_updated_costs_nothing() -> None:
     problem, _ = problem_of(bumps_model(), TRUE)
-    refit = Refit.of(problem, TRUE, seeded(0), None)
-    own = refit.own(2)
+    hypothesis = evaluate(problem, TRUE)
+    old = hypothesis.component(2)
     before = problem.rows
-    assert Rereading(refit, [0, 1]).best(own.value, own) is None
+    assert Update(hypothesis, [0, 1]).best(old.value, 2) is None
     assert problem.rows - before == 8 * (2 + 1)  # both numbers changed a little, and the place that this gives
     before = problem.rows
-    start, _ = nearby(refit, [0, 1], own.value, own)
-    assert start.equal(own.value)
+    start, _ = find_nearby(hypothesis, [0, 1], old.value, old)
+    assert start.equal(old.value)
     assert problem.rows - before == 8 + 2 * 2
     before = problem.rows
-    assert nearby(refit, [0, 1], own.value)[0].equal(own.value)
+    assert find_nearby(hypothesis, [0, 1], old.value)[0].equal(old.value)
     assert problem.rows - before == 9 + 2 * 3
 
 
-def test_draws_that_judge_are_not_asked_where_nothing_is_open() -> None:
+def test_a_hypothesis_has_the_errors_of_its_draws() -> None:
     problem, lattice = problem_of(bumps_model(), TRUE)
-    repair = Repair.of(problem, TRUE, lattice, 1e-2, seeded(0))
     drawn = problem.draw(8, seeded(0))
-    torch.testing.assert_close(
-        repair.judged.refit.errors([0, 2]), problem.quadratic(TRUE[[0, 2]], drawn).errors([0, 1])
-    )
-    repair.run(4_000)
-    assert repair.judged.is_as_it_was
-    repair = Repair.of(problem, torch.cat([TRUE, torch.tensor([[0.1, 0.8]])]), lattice, 1e-2, seeded(0))
-    repair.run(4_000)
-    assert not repair.judged.is_as_it_was
+    errors = evaluate(problem, TRUE).errors([0, 2])
+    torch.testing.assert_close(errors, problem.quadratic(TRUE[[0, 2]], drawn).errors([0, 1]))
+    surplus = evaluate(problem, torch.cat([TRUE, torch.tensor([[0.1, 0.8]])]))
+    assert search(surplus, lattice, 1e-2, 4_000).answer is not None
 
 
-def test_without_words_what_fits_worse_than_the_others_is_read_again() -> None:
+def test_without_attributes_what_fits_worse_than_the_others_is_updated() -> None:
     problem, lattice = problem_of(bumps_model(), TRUE)
     start = TRUE + torch.tensor([[0.0, 0.0], [0.03, 0.02], [0.0, 0.0]])
-    repair = Repair.of(problem, start, lattice, 1e-2, seeded(0))
-    assert [value.tolist() for value in undoubted(repair.judged.refit)] == start[[0, 2]].tolist()
-    repair.run(4_000)
-    assert (repair.values[-1] - TRUE[1]).abs().max() < 2e-3
+    schedule = Schedule.start(evaluate(problem, start), *lattice, 4_000)
+    assert [value.tolist() for value in schedule.tried] == start[[0, 2]].tolist()
+    assert (find(problem, lattice, start)[-1] - TRUE[1]).abs().max() < 2e-3
 
 
 def test_the_search_goes_on_where_its_lattice_is_too_coarse() -> None:
@@ -279,23 +272,22 @@ def test_a_component_that_moves_and_is_dropped_leaves_an_empty_answer() -> None:
 
 
 def test_ctrl_c_leaves_the_first_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(repair: Repair, budget: int) -> None:
-        repair.judged.refit.keep([])  # whatever the search has done until then
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     model = bumps_model(counts=(0, 5))
     image = to_unit(planted(model, TRUE))
     complete = infer(image, model, solver=Pursuit(side=12))
-    monkeypatch.setattr(Repair, "run", run)
-    with pytest.raises(SearchInterrupted) as stop:
+    monkeypatch.setattr("energycomp_solvers.search.loop.merge", stop)
+    with pytest.raises(SearchInterrupted) as stopped:
         infer(image, model, solver=Pursuit(side=12))
-    solution = stop.value.finish()
+    solution = stopped.value.finish()
     torch.testing.assert_close(solution.conditions, complete.conditions, rtol=0, atol=5e-3)
     assert solution.fit == pytest.approx(complete.fit, abs=0.01)
     assert len(solution.record()["objects"]) == 3
-    with pytest.raises(SearchInterrupted) as stop:
+    with pytest.raises(SearchInterrupted) as stopped:
         Pursuit(side=12).solve(make_problem(planted(model, TRUE), model), generator=0)
-    solution = stop.value.finish()
+    solution = stopped.value.finish()
     assert sum(solution.trace["rows"]) == solution.rows
 
 
@@ -312,16 +304,14 @@ def test_components_with_words_move_to_their_places_together() -> None:
     true = torch.cat([parse(0.4, 0.5, tint="red", width="narrow"), parse(0.5, 0.5, tint="blue", width="wide")])
     problem = make_problem(planted(model, true), model)
     off = torch.tensor([[0.01, -0.01, 0.0, 0.0], [-0.01, 0.0, 0.0, 0.0]])
-    refit = Refit.of(problem, true + off, seeded(0), None)
+    moved = evaluate(problem, true + off).move([0, 1])
     assert problem.rows == 8 * (1 + 2 + 2 * (2 + 1))  # u, both, each with each number a little off, and the new places
-    assert (refit.values - true).abs().max() < 0.1 * off.abs().max()
-    whole = problem.quadratic(refit.values, refit.banks[1])
-    torch.testing.assert_close(refit.forms[1].errors([0, 1]), whole.errors([0, 1]))
+    assert (moved.values - true).abs().max() < 0.1 * off.abs().max()
+    whole = problem.quadratic(moved.values, moved.space.parts[1])
+    torch.testing.assert_close(moved.forms[1].errors([0, 1]), whole.errors([0, 1]))
 
 
-def test_the_likeliest_words_are_compared_first_others_while_some_are_close(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_likeliest_attributes_are_compared_first_others_while_some_are_close() -> None:
     """Of six combinations two see the draw of high noise in each block; none of the second block is close."""
     model = tinted_model(beta=1e4)
     true = model.conditioner.parse(0.4, 0.5, tint="red", width="narrow")
@@ -329,23 +319,22 @@ def test_the_likeliest_words_are_compared_first_others_while_some_are_close(
     errors = (torch.tensor([[1.0, 1.0002, 1.0004]]), torch.tensor([[1.0, 1.0001]]))
     spent = []
     for size in (2, 6):
-        monkeypatch.setattr(reread, "BLOCK", size)
         problem, _ = problem_of(model, true)
-        refit = Refit.unmoved(problem, wrong, seeded(0))
-        refit.asked = ObjectWords(wrong, errors)
+        known = AttributeErrors(wrong, errors, torch.ones(1))
+        hypothesis = evaluate(problem, wrong, known, SearchOptions(block=size))
         before = problem.rows
-        best = Rereading(refit, []).best(wrong[0], refit.own(0), 0)
+        best = Update(hypothesis, []).best(wrong[0], 0)
         spent.append(problem.rows - before)
         assert best is not None
         assert best.value[2:].equal(true[0, 2:])
     assert spent[1] - spent[0] == 2
 
 
-def test_doubts_of_components_that_are_known() -> None:
+def test_scores_of_components_that_are_known() -> None:
     atoms = torch.tensor([[[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
     form = QuadraticForm.of(atoms, torch.tensor([[2.0, 0.5, 4.0]]))
     # The first fits; of the second half is there: 0.25 is left, and its fit is 1 - 2 * 0.5 = 0, at least 0.2.
-    torch.testing.assert_close(doubts(form, 1), torch.tensor([0.0, 1.25], dtype=torch.float64))
+    torch.testing.assert_close(component_scores(form, 1), torch.tensor([0.0, 1.25], dtype=torch.float64))
 
 
 def test_the_number_of_threads_changes_no_answer() -> None:
@@ -367,9 +356,9 @@ def test_words_are_hopeless_by_what_posteriors_are_of() -> None:
     problem, _ = problem_of(model, model.conditioner.parse(0.3, 0.35, tint="red", width="wide"))
     start = model.conditioner.parse(0.3, 0.35, tint="red", width="wide")
     errors = (torch.tensor([[10.0, 210.0, 12.0]]), torch.tensor([[1e11, 10.0]]))
-    refit = Refit.of(problem, start, seeded(0), ObjectWords(start, errors))
-    energies = Rereading(refit, [])._asked(0)
+    hypothesis = evaluate(problem, start, AttributeErrors(start, errors, torch.ones(1)))
+    energies = Update(hypothesis, [])._known_energies(0)
     assert energies is not None
-    assert refit.words is not None
-    options = combinations(refit.words, start[0], energies, problem.beta)
-    assert options[:, 2:].tolist() == [[1.0, 2.0], [3.0, 2.0], [2.0, 2.0]]
+    assert hypothesis.space.attributes is not None
+    swaps = combinations(hypothesis.space.attributes, start[0], energies, problem.posterior.beta)
+    assert swaps[:, 2:].tolist() == [[1.0, 2.0], [3.0, 2.0], [2.0, 2.0]]

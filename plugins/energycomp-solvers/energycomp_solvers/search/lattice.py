@@ -13,7 +13,6 @@ from torch.distributions import constraints
 from energycomp.components import from_quantiles
 from energycomp.errors import InputError
 from energycomp.inference import NoiseBank, Problem, QuadraticForm
-from energycomp_solvers.shared.subsets import add_each
 
 
 @attrs.define(eq=False)
@@ -50,7 +49,7 @@ class Screen:
         # Lattice and answer in one form, on the draw that both have
         both = self.form.append(form.take(order).on(slice(1)))
         # The error of the answer with each value of the lattice
-        errors = add_each(both, range(len(self.form), len(both)), self.problem.weighting)
+        errors = both.objective_with_each(range(len(self.form), len(both)))
         return [k for k in errors.argsort().tolist() if k < len(self.form) and k not in self.admitted][:most]
 
     def admit(self, indices: Sequence[int], atoms: Tensor, form: QuadraticForm | None) -> tuple[Tensor, QuadraticForm]:
