@@ -31,10 +31,10 @@ from tqdm import tqdm
 from benchmarks.common.options import parser
 from benchmarks.sampling.forecast import calibration_error
 from energycomp import Model, infer, load
-from energycomp.cli import append_line, read_lines
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, make_problem, verdict_of
 from energycomp.inference.judge import LEAST, posterior, scaled
+from energycomp_cli import append_line, read_lines
 from energycomp_lab.evaluation import source_of, true_values
 
 NATS = 2.0  # by which the truth has to be better for the search to have failed

@@ -44,10 +44,13 @@ from energycomp.components.predict import (
     predict_leaves as predict_leaves,
 )
 from energycomp.components.prediction import (
+    AnyPrediction as AnyPrediction,
     PredictionType as PredictionType,
     convert as convert,
     default_gamma as default_gamma,
     error_scale as error_scale,
+    is_noise as is_noise,
+    norm_at as norm_at,
     target as target,
 )
 from energycomp.components.regions import during as during, ramp as ramp, region as region
@@ -63,6 +66,7 @@ from energycomp.components.selections import (
 )
 from energycomp.components.space import (
     LEAST_ALPHA as LEAST_ALPHA,
+    LEAST_NOISE as LEAST_NOISE,
     NoisedSpace as NoisedSpace,
     by_sample as by_sample,
     cosine_schedule as cosine_schedule,

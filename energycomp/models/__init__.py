@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 from energycomp.imports import first_use
 
 if TYPE_CHECKING:
-    from energycomp.models.adapter import prediction_in as prediction_in
-    from energycomp.models.adopted import adopt as adopt
     from energycomp.models.codec import VAECodec as VAECodec
     from energycomp.models.defaults import (
         TAILS as TAILS,
         Calibration as Calibration,
         Defaults as Defaults,
         background_error as background_error,
+        calibration_of as calibration_of,
         log_errors as log_errors,
     )
     from energycomp.models.given import (
@@ -33,8 +32,7 @@ if TYPE_CHECKING:
     from energycomp.models.numbers import NumberProcessor as NumberProcessor
     from energycomp.models.offloaded import execution_device as execution_device
     from energycomp.models.parts import Processor as Processor
-    from energycomp.models.process import CLOCKS as CLOCKS, shortly as shortly
     from energycomp.models.sources import check_device as check_device, dtype_of as dtype_of
-    from energycomp.models.weights import load_weights as load_weights, on_meta as on_meta
+    from energycomp.models.weights import load_weights as load_weights, on_meta as on_meta, read_weights as read_weights
 
 __getattr__, __all__ = first_use(__name__, __file__)

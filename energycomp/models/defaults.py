@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -139,6 +139,35 @@ class Calibration:
         mean, std = torch.tensor(self.mean[row]), torch.tensor(self.std[row])
         total, peak = ((errors - mean) / std).tolist()
         return total, peak
+
+
+def calibration_of(errors: Mapping[int, Tensor]) -> Calibration:
+    """The calibration of the `log_errors` (N, 2) of held-out images, by count; at least two images for each.
+
+    >>> calibration_of({2: torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])}).mean
+    ((1.0, 1.0),)
+    """
+    for count, values in errors.items():
+        if len(values) < 2:
+            raise InputError(f"got {len(values)} images of {count} components; expected at least 2 of each count")
+    counts = sorted(errors)
+    parts = [errors[count].double() for count in counts]
+    mean = [part.mean(0) for part in parts]
+    std = [part.std(0).clamp(min=1e-3) for part in parts]
+    # The deviation of few images is too small by chance: each image is scored by that of the others
+    scores = torch.cat([_scores_by_others(part) for part in parts])
+    levels = torch.quantile(scores, 1 - torch.tensor(TAILS, dtype=torch.float64))
+    return Calibration(counts, [m.tolist() for m in mean], [s.tolist() for s in std], levels.tolist(), len(scores))
+
+
+def _scores_by_others(values: Tensor) -> Tensor:
+    """The score (N,) of each of N images by the mean and the deviation of the other ones."""
+    n = len(values)
+    if n < 3:
+        return ((values - values.mean(0)) / values.std(0).clamp(min=1e-3)).amax(1)
+    mean = (values.sum(0) - values) / (n - 1)
+    squares = (values - values.mean(0)).square().sum(0) - (values - values.mean(0)).square() * n / (n - 1)
+    return ((values - mean) / (squares / (n - 2)).sqrt().clamp(min=1e-3)).amax(1)
 
 
 def _share(score: float, scores: Sequence[float]) -> float:

@@ -74,8 +74,8 @@ class SamplingReport:
         ancestors: how many of the first particles the samples descend from, by their shares, 1 / sum share^2; the mean
             over groups of particles. None without weights.
         share_error: of samples under an observation that share particles, the standard error of the share of samples
-            on either side of a value, such as that of a mode: the largest over values and numbers of a sample. None for
-            others.
+            on either side of a value, such as that of a mode, the largest over values and numbers of a sample; None
+            for others.
         is_drawn: whether samples are draws of what the last noise level leaves open; otherwise they are its mean.
         acceptance: share of the accepted proposals by timestep; empty without a Metropolis test.
         log_weights: of the particles before they were resampled for the last time, one tuple for each group.

@@ -42,6 +42,11 @@ class Level:
     This is (x + beta score(x)) / sqrt(1 - beta) (Ho et al., 2020, eqs 7 and 11), without a division by
     sqrt(alpha_bar_t).
 
+    Args:
+        step: its number, from 0.
+        timestep: t.
+        alpha, next_alpha: of both ends.
+
     >>> step = Level(step=0, timestep=999.0, alpha=0.2, next_alpha=0.5)
     >>> step.beta, step.is_last
     (0.6, False)

@@ -14,7 +14,6 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from energycomp import Composer, infer, plugins
-from energycomp.cli import app
 from energycomp.components import Condition, per_sample, prior_of, random_values, values_of
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
@@ -26,6 +25,7 @@ from energycomp_clevr.codes import ATTRIBUTES
 from energycomp_clevr.objects import Objects
 from energycomp_clevr.turns import read_turns
 from energycomp_clevr.viewpoint import AXES, Viewpoint
+from energycomp_cli import app
 from energycomp_edit import edit
 from energycomp_edit.plan import fill_open
 from energycomp_lab.checks import check_conditioner

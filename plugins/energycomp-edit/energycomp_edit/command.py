@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from energycomp.cli import (
+from energycomp.errors import InputError
+from energycomp_cli import (
     Count,
     ModelName,
     NoMetadata,
@@ -26,7 +27,6 @@ from energycomp.cli import (
     read_text,
     sha256_of,
 )
-from energycomp.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from energycomp import Composer
-from energycomp.cli import made_by
 from energycomp.components import Weight, ability, read_value, weighted
 from energycomp.errors import EnergycompError, InputError
 from energycomp.images import formula_text
 from energycomp.models import Model
 from energycomp.seeds import as_generator
+from energycomp_cli import made_by
 from energycomp_studio.forms import form_of
 from energycomp_studio.scene import Draft, Item, composed, scene_of, value, weighted_text
 from energycomp_studio.settings import Settings
