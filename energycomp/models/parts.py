@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import attrs
 from torch import Tensor, nn
 
-from energycomp.components.conditioning import Conditioner, draws_of, mixed_of, weights_of
+from energycomp.components.conditioning import Conditioner, mixed_of, prior_of, weights_of
 from energycomp.components.sampling_defaults import SamplingDefaults
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.errors import InputError
@@ -175,5 +175,5 @@ def sampling_of(defaults: Defaults, conditioner: Conditioner) -> SamplingDefault
         num_inference_steps=defaults.num_inference_steps,
         guidance="attributes" if has_guidance else None,
         guidance_scale=defaults.attribute_guidance if has_guidance else None,
-        prior=draws_of(conditioner),
+        prior=prior_of(conditioner),
     )
