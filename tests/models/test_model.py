@@ -148,7 +148,8 @@ def test_a_model_has_a_guidance_of_its_own(tmp_path: Path) -> None:
     options: dict[str, Any] = {"generator": 0, "num_inference_steps": 3, "output_type": "latent", "progress": False}
     model.save_pretrained(tmp_path / "apg")
     samples = Composer([load(str(tmp_path / "apg"))(0.3, 0.4)]).sample(**options)
-    assert samples.equal(Composer([plain(0.3, 0.4)]).sample(**options, guidance="apg", guidance_scale=7.5))
+    expected = Composer([plain(0.3, 0.4)]).sample(**options, guidance="apg", guidance_scale=7.5)
+    torch.testing.assert_close(samples, expected, atol=1e-3, rtol=1e-2)
     assert not samples.equal(Composer([plain(0.3, 0.4)]).sample(**options))
     with pytest.raises(InputError, match="got guidance=3 for Defaults"):
         attrs.evolve(plain.defaults, guidance=3)
