@@ -167,13 +167,17 @@ def _describe_part(what: str, part: Any) -> dict[str, Any]:
 
 
 def sampling_of(defaults: Defaults, conditioner: Conditioner) -> SamplingDefaults:
-    """How a model is sampled: with guidance only where its components have attributes."""
-    has_guidance = defaults.attribute_guidance != 1.0 and mixed_of(conditioner) is not None
+    """How a model is sampled: with its guidance, or with that of attributes where its components have some."""
+    guidance = defaults.guidance
+    guidance_scale = None if guidance is None else defaults.guidance_scale
+    if guidance is None and defaults.attribute_guidance != 1.0 and mixed_of(conditioner) is not None:
+        guidance = "attributes"
+        guidance_scale = defaults.attribute_guidance
     return SamplingDefaults(
         scheduler=defaults.scheduler,
         sampler=defaults.sampler,
         num_inference_steps=defaults.num_inference_steps,
-        guidance="attributes" if has_guidance else None,
-        guidance_scale=defaults.attribute_guidance if has_guidance else None,
+        guidance=guidance,
+        guidance_scale=guidance_scale,
         prior=prior_of(conditioner),
     )
