@@ -34,6 +34,7 @@ from energycomp_solvers.search.lattice import Screen
 from energycomp_solvers.search.loop import search
 from energycomp_solvers.search.newton import is_apart, newton_step
 from energycomp_solvers.search.options import SearchOptions, two_numbers
+from energycomp_solvers.search.residual import Places
 from energycomp_solvers.search.runner_up import Answer, finish, least_certain
 from energycomp_solvers.search.subsets import greedy, promising, still_falls, swap
 from energycomp_solvers.shared.answers import counts_without_repeats
@@ -205,8 +206,8 @@ class Pursuit:
         # Search for changes of the answer, within the budget. At Ctrl-C the first answer remains.
         try:
             space = SearchSpace.draw(problem, self.search, deciding)
-            lattice = screen.atoms, screen.form.atoms[0]
-            found = search(Hypothesis.evaluate(space, values, known), lattice, self.p_value, self.budget)
+            places = Places(screen.atoms, screen.form.atoms[0], space.channels)
+            found = search(Hypothesis.evaluate(space, values, known), places, self.p_value, self.budget)
         except KeyboardInterrupt as stop:
             raise SearchInterrupted(finish_first) from stop
         trace["residual"] = found.residual

@@ -11,6 +11,7 @@ from energycomp_solvers.search.attributes import find_uncertain, place_openly, r
 from energycomp_solvers.search.hypothesis import Hypothesis, SearchSpace
 from energycomp_solvers.search.loop import search
 from energycomp_solvers.search.options import SearchOptions
+from energycomp_solvers.search.residual import Places
 from energycomp_solvers.search.runner_up import Answer, finish, least_certain
 from energycomp_solvers.search.swap import _score_at_own_places, swap_attributes
 
@@ -211,7 +212,7 @@ def test_what_made_up_for_a_wrong_word_is_removed_once_the_word_is_right() -> No
     assert is_swapped
     assert read.known is not None
     assert len(read.known.values) == len(read) == 3
-    lattice = (true[:, :2], problem.quadratic(true[:, :2], problem.draw(1, seeded(0))).atoms[0])
+    lattice = Places(true[:, :2], problem.quadratic(true[:, :2], problem.draw(1, seeded(0))).atoms[0], 3)
     answer = search(evaluate(problem, wrong, known), lattice, 1e-2, 0).answer
     assert answer is not None
     assert answer.values[answer.values[:, 0].argsort()][:, 2:].equal(true[:, 2:])

@@ -21,17 +21,17 @@ from energycomp_solvers.search.lattice import Screen
 from energycomp_solvers.search.loop import search
 from energycomp_solvers.search.options import SearchOptions
 from energycomp_solvers.search.proposals import Place, birth, find_nearby, merge, prune
-from energycomp_solvers.search.residual import component_scores, match_scores, place_scores
+from energycomp_solvers.search.residual import Places, component_scores, match_scores, place_scores
 from energycomp_solvers.search.schedule import Schedule
 from energycomp_solvers.search.update import Update
 
 TRUE = torch.tensor([[0.3, 0.35], [0.7, 0.3], [0.6, 0.75]])
 
 
-def problem_of(model: Model, true: Tensor) -> tuple[Problem, tuple[Tensor, Tensor]]:
+def problem_of(model: Model, true: Tensor) -> tuple[Problem, Places]:
     problem = make_problem(planted(model, true), model)
     screen = Screen.of(problem, problem.draw(2, seeded(1)), 12)
-    return problem, (screen.atoms, screen.form.atoms[0])
+    return problem, Places(screen.atoms, screen.form.atoms[0], 3)
 
 
 def evaluate(
@@ -40,7 +40,7 @@ def evaluate(
     return Hypothesis.evaluate(SearchSpace.draw(problem, options or SearchOptions(), seeded(0)), values, known)
 
 
-def find(problem: Problem, lattice: tuple[Tensor, Tensor], start: Tensor, budget: int = 4_000) -> Tensor:
+def find(problem: Problem, lattice: Places, start: Tensor, budget: int = 4_000) -> Tensor:
     answer = search(evaluate(problem, start), lattice, 1e-2, budget).answer
     return start if answer is None else answer.values
 
@@ -50,13 +50,13 @@ def acceptance_of(problem: Problem) -> Acceptance:
 
 
 def test_what_fits_badly_is_doubted_most() -> None:
-    problem, (places, effects) = problem_of(bumps_model(), TRUE)
+    problem, places = problem_of(bumps_model(), TRUE)
     start = TRUE + torch.tensor([[0.0, 0.0], [0.03, 0.02], [0.0, 0.0]])
     found = component_scores(problem.quadratic(start, problem.draw(4, seeded(0))), 3)
     assert found.argmax() == 1
     assert found[[0, 2]].max() < 0.2 * found[1]
-    left = place_scores(problem.quadratic(TRUE[:2], problem.draw(4, seeded(0))), effects, 3)
-    assert (places[left.argmax()] - TRUE[2]).abs().max() < 0.06
+    left = place_scores(problem.quadratic(TRUE[:2], problem.draw(4, seeded(0))), places)
+    assert (places.values[left.argmax()] - TRUE[2]).abs().max() < 0.06
 
 
 def test_a_small_missing_component_is_proposed_before_what_is_left_of_a_large_one() -> None:
@@ -64,12 +64,12 @@ def test_a_small_missing_component_is_proposed_before_what_is_left_of_a_large_on
     parse = model.conditioner.parse
     large = parse(0.3, 0.35, tint="red", width="wide")
     small = parse(0.8, 0.75, tint="blue", width="narrow")
-    problem, (places, effects) = problem_of(model, torch.cat([large, small]))
+    problem, places = problem_of(model, torch.cat([large, small]))
     start = parse(0.36, 0.41, tint="green", width="wide")
     form = problem.quadratic(start, problem.draw(4, seeded(0)))
-    by_what_is_left = places[place_scores(form, effects, 3).argmax()]
+    by_what_is_left = places.values[place_scores(form, places).argmax()]
     assert (by_what_is_left - large[0, :2]).norm() < 0.3
-    proposed = places[match_scores(form, effects).argmax()]
+    proposed = places.values[match_scores(form, places).argmax()]
     assert (proposed - small[0, :2]).norm() < 0.1
 
 
@@ -242,7 +242,7 @@ def test_a_hypothesis_has_the_errors_of_its_draws() -> None:
 def test_without_attributes_what_fits_worse_than_the_others_is_updated() -> None:
     problem, lattice = problem_of(bumps_model(), TRUE)
     start = TRUE + torch.tensor([[0.0, 0.0], [0.03, 0.02], [0.0, 0.0]])
-    schedule = Schedule.start(evaluate(problem, start), *lattice, 4_000)
+    schedule = Schedule.start(evaluate(problem, start), lattice, 4_000)
     assert [value.tolist() for value in schedule.tried] == start[[0, 2]].tolist()
     assert (find(problem, lattice, start)[-1] - TRUE[1]).abs().max() < 2e-3
 

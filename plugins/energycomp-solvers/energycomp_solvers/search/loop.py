@@ -11,7 +11,7 @@ from energycomp_solvers.search.accept import Acceptance
 from energycomp_solvers.search.attributes import read_last, rival_attribute
 from energycomp_solvers.search.hypothesis import Hypothesis
 from energycomp_solvers.search.proposals import Place, birth, merge, prune, update
-from energycomp_solvers.search.residual import component_scores, place_scores
+from energycomp_solvers.search.residual import Places, component_scores, place_scores
 from energycomp_solvers.search.runner_up import Answer
 from energycomp_solvers.search.schedule import Schedule
 
@@ -29,12 +29,12 @@ class Found:
     residual: list[float]
 
 
-def search(hypothesis: Hypothesis, lattice: tuple[Tensor, Tensor], p_value: float, budget: int) -> Found:
+def search(hypothesis: Hypothesis, places: Places, p_value: float, budget: int) -> Found:
     """Changes an answer until its schedule ends. It needs the rule product.
 
     Args:
         hypothesis: the answer to begin with.
-        lattice: values (M, D) where a component may be missing, and what each adds under one draw, (M, P).
+        places: where a component may be missing.
         p_value: a component is accepted where the paired test is below this.
         budget: network evaluations, about.
     """
@@ -50,7 +50,7 @@ def search(hypothesis: Hypothesis, lattice: tuple[Tensor, Tensor], p_value: floa
         hypothesis = prune(hypothesis, acceptance)
 
     # Births and updates, where the residual is greatest
-    schedule = Schedule.start(hypothesis, *lattice, budget)
+    schedule = Schedule.start(hypothesis, places, budget)
     with counting("search", budget, unit="evaluation") as bar:
         spent = space.problem.rows
         while (proposal := schedule.next(hypothesis)) is not None:
@@ -75,7 +75,7 @@ def search(hypothesis: Hypothesis, lattice: tuple[Tensor, Tensor], p_value: floa
 
     # What is left
     scores = component_scores(hypothesis.whole, space.channels).tolist() if len(hypothesis) else []
-    left = place_scores(hypothesis.whole, lattice[1], space.channels)
+    left = place_scores(hypothesis.whole, places)
     is_decided = is_decided or hypothesis is not start
     return Found(_describe(hypothesis, acceptance) if is_decided else None, [*scores, float(left.max())])
 

@@ -15,15 +15,48 @@ component can be compared with one that fits badly. They cost no network evaluat
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
+import attrs
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from energycomp.components import widen
 from energycomp.inference import QuadraticForm
 from energycomp_solvers.search.hypothesis import Hypothesis
 
 LEAST_FIT = 0.2
+
+
+@attrs.frozen(eq=False, slots=False)  # cached properties are kept in the dictionary of an instance
+class Places:
+    """Where a component may be missing: values, and what each adds under any draw.
+
+    Args:
+        values: (M, D).
+        effects: (M, P).
+        channels: over which the numbers of a sample are summed: the first axis of its shape.
+    """
+
+    values: Tensor
+    effects: Tensor
+    channels: int
+
+    @cached_property
+    def shown(self) -> Tensor:
+        """The pixels in which each value shows, (M, P / channels), summed over channels."""
+        return _sum_channels(widen(self.effects).square(), self.channels)
+
+    @cached_property
+    def directions(self) -> Tensor:
+        """Effects of length 1."""
+        return normalize(widen(self.effects), dim=1)
+
+    @cached_property
+    def places(self) -> Tensor:
+        """Pixels of length 1, whose products are the `overlap`."""
+        return normalize(self.shown, dim=1)
 
 
 def component_scores(form: QuadraticForm, channels: int) -> Tensor:
@@ -49,35 +82,32 @@ def component_scores(form: QuadraticForm, channels: int) -> Tensor:
     return around / fit.clamp(min=LEAST_FIT)
 
 
-def place_scores(form: QuadraticForm, effects: Tensor, channels: int) -> Tensor:
+def place_scores(form: QuadraticForm, places: Places) -> Tensor:
     """What an answer leaves around each of M values that it does not have, (M,).
 
     Args:
         form: over the components of the answer.
-        effects: (M, P), what the M values would add under any draw.
-        channels: as of `component_scores`.
+        places: the M values.
     """
-    shown = _sum_channels(widen(effects).square(), channels)
-    return _mean_in(_sum_channels(_left(form).square().mean(0), channels), shown)
+    return _mean_in(_sum_channels(_left(form).square().mean(0), places.channels), places.shown)
 
 
-def match_scores(form: QuadraticForm, effects: Tensor) -> Tensor:
+def match_scores(form: QuadraticForm, places: Places) -> Tensor:
     """How much what an answer leaves is like what each of M values would add, (M,). Arguments as of `place_scores`.
 
     A small component that is missing leaves less around it than a large one that fits badly, but nothing else leaves
     just this.
 
     >>> form = QuadraticForm.of(torch.zeros(1, 0, 3), torch.tensor([[3.0, -3.0, 2.0]]))  # no component
-    >>> match_scores(form, torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+    >>> match_scores(form, Places(torch.rand(2, 2), torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), 1))
     tensor([0., 2.], dtype=torch.float64)
     """
-    return _left(form).sum(0) @ torch.nn.functional.normalize(widen(effects), dim=1).T
+    return _left(form).sum(0) @ places.directions.T
 
 
 def overlap(first: Tensor, second: Tensor, channels: int) -> Tensor:
     """The cosines (M, N) of the pixels in which effects (M, P) and others (N, P) show: 1 for the same place."""
     a, b = (_sum_channels(widen(effects).square(), channels) for effects in (first, second))
-    normalize = torch.nn.functional.normalize
     return normalize(a, dim=1) @ normalize(b, dim=1).T
 
 

@@ -11,7 +11,14 @@ from torch import Tensor
 from energycomp_solvers.search.accept import Acceptance
 from energycomp_solvers.search.hypothesis import Hypothesis
 from energycomp_solvers.search.proposals import Place, prune
-from energycomp_solvers.search.residual import component_scores, match_scores, overlap, overlap_with, place_scores
+from energycomp_solvers.search.residual import (
+    Places,
+    component_scores,
+    match_scores,
+    overlap,
+    overlap_with,
+    place_scores,
+)
 
 
 @attrs.define(eq=False)
@@ -23,21 +30,19 @@ class Schedule:
     correct, which the search has moved already.
 
     Args:
-        lattice: values (M, D) where a component may be missing.
-        effects: (M, P), what each adds under one draw.
+        places: where a component may be missing.
         end: network evaluations at which the budget is spent.
         tried: values that were proposed or need not be.
         refused: places in a row that got no component.
     """
 
-    lattice: Tensor
-    effects: Tensor
+    places: Places
     end: int
     tried: list[Tensor]
     refused: int = 0
 
     @classmethod
-    def start(cls, hypothesis: Hypothesis, lattice: Tensor, effects: Tensor, budget: int) -> Schedule:
+    def start(cls, hypothesis: Hypothesis, places: Places, budget: int) -> Schedule:
         """Begins with all components to update, or without attributes those that fit far worse than the others."""
         space = hypothesis.space
         tried: list[Tensor] = []
@@ -45,7 +50,7 @@ class Schedule:
             scores = component_scores(hypothesis.whole, space.channels)
             is_doubtful = scores > space.options.doubtful * scores.median()
             tried = list(hypothesis.values[~is_doubtful])
-        return cls(lattice, effects, space.problem.rows + budget, tried)
+        return cls(places, space.problem.rows + budget, tried)
 
     def next(self, hypothesis: Hypothesis) -> int | Place | None:
         """The component to update, or the place where one may be missing, of the greatest score; None at the end.
@@ -65,9 +70,11 @@ class Schedule:
 
         # The place where one is missing most, if more is left around it
         if self.refused < space.options.places and len(hypothesis) < space.problem.counts[1]:
-            left = place_scores(hypothesis.whole, self.effects, space.channels)
-            ranked = left if self.refused % 2 == 0 else match_scores(hypothesis.whole, self.effects).clamp(min=0)
-            order = [k for k in ranked.argsort(descending=True).tolist() if not _is_among(self.lattice[k], self.tried)]
+            left = place_scores(hypothesis.whole, self.places)
+            ranked = left if self.refused % 2 == 0 else match_scores(hypothesis.whole, self.places).clamp(min=0)
+            order = [
+                k for k in ranked.argsort(descending=True).tolist() if not _is_among(self.places.values[k], self.tried)
+            ]
             if order and float(left[order[0]]) > score:
                 is_strong = float(left[order[0]]) > space.options.doubtful * usual
                 return self._place(hypothesis, order[0], ranked, untried, is_strong)
@@ -80,17 +87,18 @@ class Schedule:
     ) -> int | Place:
         """The place of a lattice value; or the component beside it, since what is left may be its own."""
         space = hypothesis.space
-        here = self.effects[most : most + 1]
-        beside = overlap(here, hypothesis.whole.atoms.square().mean(0).sqrt(), space.channels)[0]
+        lattice = self.places.values
+        beside = overlap(self.places.effects[[most]], hypothesis.whole.atoms.square().mean(0).sqrt(), space.channels)[0]
         if untried:
             nearest = max(untried, key=beside.tolist().__getitem__)
             if float(beside[nearest]) > space.options.beside:
                 self.tried.append(hypothesis.values[nearest])
                 return nearest
         # The mean of the places around it, by how much is missing there
-        share = (overlap(here, self.effects, space.channels)[0] > space.options.same_place) * ranked.square()
-        numbers = (share @ self.lattice.to(share)).to(self.lattice) / float(share.sum())
-        self.tried += [self.lattice[most], numbers]
+        near = self.places.places[most] @ self.places.places.T > space.options.same_place
+        share = near * ranked.square()
+        numbers = (share @ lattice.to(share)).to(lattice) / float(share.sum())
+        self.tried += [lattice[most], numbers]
         shows = int(beside.argmax()) if len(beside) and float(beside.max()) > space.options.beside else None
         return Place(numbers, is_strong, shows)
 
