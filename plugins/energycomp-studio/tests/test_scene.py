@@ -139,7 +139,7 @@ def test_python_the_command_and_the_studio_give_the_same_bytes(folder: Path) -> 
     pytest.importorskip("energycomp_clevr", reason="no clevr: pip install energycomp-clevr")
     red = {"x": 0.3, "y": 0.45, "size": "large", "color": "red", "material": "metal", "shape": "cube"}
     clevr, scene, settings = plugins.find("models", "clevr")(), Draft((Item(red),)), Settings(seed=3)
-    model = attrs.evolve(clevr, defaults=attrs.evolve(clevr.defaults, num_inference_steps=10))
+    model = attrs.evolve(clevr, defaults=attrs.evolve(clevr.defaults, num_inference_steps=3))
     plugins.register("models", "brief", lambda **_: model)
     line = "energycomp sample brief 'large red metal cube at 0.3,0.45' --seed 3 -o scene.png"
     assert shell_line(scene, model, "brief", settings) == line
