@@ -53,7 +53,7 @@ def run(*arguments: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["slots", "slots-sprites"])
 def test_slots_are_objects(name: str) -> None:
     model, source = energycomp.load(name), find("datasets", name)()
-    examples = source.examples("synthetic", count=30, seed=1)
+    examples = source.examples("synthetic", count=12, seed=1)
     report = evaluate(model, examples, source.metrics(), seed=1, progress=False)
     assert report.values["ari_fg"] > 0.9
     assert report.values["mse"] < report.values["mse_baseline"] / 10
