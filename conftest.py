@@ -4,6 +4,7 @@ Fixtures import what they need: the process that hands the tests out to others n
 """
 
 import gc
+import json
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,22 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     save_pretrained(tiny_model(solver="pursuit", num_inference_steps=3), folder)
     return folder
+
+
+@pytest.fixture
+def rewrite() -> Callable[..., None]:
+    """Changes the config and the tensors of a saved model, and gives it an honest manifest."""
+    from energycomp.files import atomic_directory, read_tensors, write_tensors
+
+    def change(folder: Path, edit: Callable[[dict[str, Any], dict[str, Any]], object]) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        tensors = read_tensors(folder / "model.safetensors")
+        edit(config, tensors)
+        with atomic_directory(folder) as temporary:
+            (temporary / "config.json").write_text(json.dumps(config))
+            write_tensors(temporary / "model.safetensors", tensors)
+
+    return change
 
 
 @pytest.fixture(scope="module")
