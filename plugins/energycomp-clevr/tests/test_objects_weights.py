@@ -50,22 +50,6 @@ def scene(model: energycomp.Model) -> Image.Image:
     return energycomp.Composer(parts).sample(generator=0, scheduler="ddpm", num_inference_steps=30, progress=False)[0]
 
 
-def test_python_and_the_command_give_one_image(
-    model: energycomp.Model, quick: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the model's own DDPM steps and guidance of attributes, and the formula that was written."""
-    monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(app, ["sample", quick, *TEXTS, "--raw"])
-    few = energycomp.load(quick)
-    cube, sphere = (few.leaf(few.conditioner.read(text)) for text in TEXTS)
-    image = energycomp.Composer(cube & sphere).sample(generator=0, progress=False)[0]
-    assert Image.open("sample.png").tobytes() == image.tobytes()
-    assert model.sampling() == {
-        "scheduler": "DDPMScheduler", "num_inference_steps": 100, "guidance": "attributes", "guidance_scale": 2.0
-    }  # fmt: skip
-    assert result.stdout.startswith("-u + clevr-small(large red rubber cube at 0.3, 0.5) + clevr-small(small blue")
-
-
 @pytest.fixture(scope="module")
 def solution(model: energycomp.Model, scene: Image.Image) -> energycomp.Solution:
     return energycomp.infer(scene, model)
@@ -74,6 +58,8 @@ def solution(model: energycomp.Model, scene: Image.Image) -> energycomp.Solution
 def test_a_described_scene_is_read_as_described(model: energycomp.Model, solution: energycomp.Solution) -> None:
     found = [model.conditioner.describe(value) for value in solution.conditions]
     assert [(one["size"], one["color"]) for one in found] == [("large", "red"), ("small", "blue")]
+    ddpm = {"scheduler": "DDPMScheduler", "num_inference_steps": 100}
+    assert model.sampling() == ddpm | {"guidance": "attributes", "guidance_scale": 2.0}
     assert solution.certainty.shape == (2, 4)
     assert bool(((solution.certainty > 0) & (solution.certainty <= 1)).all())
 

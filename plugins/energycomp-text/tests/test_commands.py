@@ -98,13 +98,6 @@ def test_infer_agrees_with_the_function(run: Run, quick: Path, photo: Path) -> N
     assert record["settings"]["options"]["model"] == str(quick)
 
 
-def test_infer_prints_the_concepts(run: Run, quick: Path, photo: Path) -> None:
-    options = ["--option", "concepts= dog , cat", "--option", "template=the {}"]
-    code, out, _ = run("infer", quick, photo, *options, "--count", "2")
-    assert code == 0
-    assert all(word in out for word in ("concept", "cat", "dog", "2 objects"))
-
-
 def test_answers_to_other_questions_are_not_mixed(run: Run, quick: Path, photo: Path) -> None:
     def asked(concepts: str, template: str, out: str) -> list[object]:
         options = ["--option", f"concepts={concepts}", "--option", f"template={template}"]
