@@ -123,19 +123,6 @@ def test_what_is_done_with_latents_is_done_to_pictures() -> None:
         assert torch.allclose(shown(some), striped(expected), atol=1e-5)
 
 
-def test_an_edit_changes_what_it_names_and_nothing_else() -> None:
-    latents = torch.randn(2, 3, 5, generator=seeded(0))
-    before = latents.clone()
-    changed = edit(latents, 1, {0: 7.0, 4: -1.0})
-    assert torch.equal(latents, before)
-    assert changed[:, 1, [0, 4]].tolist() == [[7.0, -1.0]] * 2
-    same = torch.ones_like(latents, dtype=torch.bool)
-    same[:, 1, [0, 4]] = False
-    assert torch.equal(changed[same], latents[same])
-    assert torch.equal(edit(latents, 0, {}), latents)
-    assert traverse(latents, 0, 0, []) == []
-
-
 def chain(model: Model, composition: Composition, noise: Tensor) -> Tensor:
     """One chain by itself, through the evaluator of compositions."""
     scheduler = make_scheduler("ddim", model.denoiser.alphas_cumprod, prediction_type="sample", value_range=(-1.0, 1.0))
