@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from energycomp.seeds import seeded
+from energycomp.seeds import seeded, torch_seed
 from energycomp_datasets.rooms.arrow_room import ArrowRooms, arrow_rooms, layout as room_layout, render as render_rooms
 from energycomp_datasets.rooms.classifier import (
     Classifier,
@@ -127,8 +127,7 @@ def test_distances_of_pairs_grow_with_noise(network: ShapeFeatures, held_out: tu
     ids=["features", "classifier"],
 )
 def test_training(make: Any, loss: Any, data: Any, tmp_path: Path) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         network = make()
     before = {name: tensor.clone() for name, tensor in network.named_parameters()}
     config = FitConfig(steps=2, batch_size=8, learning_rate=1e-3)

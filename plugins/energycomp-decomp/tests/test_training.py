@@ -13,7 +13,7 @@ from energycomp.components import combine, predict, signal_noise
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.models import Model, save_pretrained
-from energycomp.seeds import seeded
+from energycomp.seeds import seeded, torch_seed
 from energycomp.testing import tiny_model
 from energycomp_datasets.shapes.source import ShapesSource
 from energycomp_datasets.shapes.training import Pictures
@@ -27,8 +27,7 @@ from energycomp_lab.checks import check_encoder, check_network, check_recipe
 
 @pytest.fixture
 def model() -> Model:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         model = default(parts=3, width=4, size=16)
         network = model.denoiser.network
         torch.nn.init.normal_(network.out[2].weight, std=0.2)
@@ -67,8 +66,7 @@ def test_the_product_adds_what_each_latent_adds(model: Model) -> None:
 
 def test_latents_look_again_only_after_training() -> None:
     pictures = drawn(2, 3, 16, 16, seed=1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         encoder = PartsEncoder(sample_size=16, parts=3, token_width=4, channels=(8, 16, 8), look=1).eval()
         before = encoder(pictures)
         torch.nn.init.normal_(encoder.look.out[2].weight)
@@ -85,8 +83,7 @@ def test_latents_look_again_only_after_training() -> None:
 
 @torch.no_grad()
 def test_an_encoder_that_trains_follows_its_latents() -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         encoder = PartsEncoder(sample_size=16, parts=3, token_width=4, channels=(8, 8, 8))
     pictures = drawn(16, 3, 16, 16)
     for _ in range(700):
@@ -147,8 +144,7 @@ def test_the_loss_is_that_of_the_composed_prediction(model: Model) -> None:
 def test_the_error_of_a_mean_and_of_noise_against_loops() -> None:
     samples, latents = drawn(4, 3, 16, 16, seed=3).clamp(-1, 1), drawn(4, 3, 4, seed=4)
     nothing = {"overlap_weight": 0.0, "imbalance_weight": 0.0, "spread_weight": 0.0}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         mean = full(parts=3, width=4, size=16, channels=(8, 8), encoder=(8, 8, 8))
         noise = default(parts=3, width=4, size=16, prediction="epsilon")
         torch.nn.init.normal_(noise.denoiser.network.out[2].weight, std=0.2)
@@ -169,8 +165,7 @@ def test_the_error_of_a_mean_and_of_noise_against_loops() -> None:
 
 
 def test_the_loss_of_factors() -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         model = untrained_lit(parts=3, width=2, size=16)
         torch.nn.init.normal_(model.denoiser.network.out[2].weight, std=0.2)
     samples, encoder = drawn(4, 3, 16, 16).clamp(-1, 1), cast("FactorsEncoder", model.encoder)

@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from energycomp.components import TextConditioner, TrainableConditioner
 from energycomp.errors import CheckpointError, InputError
 from energycomp.models import from_pretrained, save_pretrained
+from energycomp.seeds import torch_seed
 from energycomp_lab.checks import check_conditioner, check_model
 from energycomp_text import text as text_module, with_concepts
 from energycomp_text.encoders import made_text
@@ -27,8 +28,7 @@ VOCABULARY = ["a", "and", "cat", "dog", "catfish", "photo", "of"]
 
 def trained(**options: Any) -> Text:
     """A conditioner of words whose encoder is as it is after training: frozen."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         text = words(vocabulary=VOCABULARY, length=8, width=16, concepts=["cat", "dog"], **options)
     text.encoder.eval().requires_grad_(requires_grad=False)
     return text
