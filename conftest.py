@@ -116,14 +116,14 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Runs the command line in an empty folder: exit code, stdout and stderr."""
-    from energycomp import cli
+    import energycomp_cli
 
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["energycomp", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            energycomp_cli.main()
         captured = capsys.readouterr()
         return int(stop.value.code or 0), captured.out, captured.err
 

@@ -40,7 +40,7 @@ ALGORITHMS = {  # rooms of algorithms, whose steps have comments
 
 OPTIONS = """
 import typer
-from energycomp.cli import app
+from energycomp_cli import app
 group = typer.main.get_command(app)
 context = group.make_context("energycomp", [], resilient_parsing=True)
 own, shared = 0, set()

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         sample_best as sample_best,
     )
     from energycomp.inference.infer import infer as infer
-    from energycomp.models import Model as Model, adopt as adopt, load as load
+    from energycomp.models import Model as Model, load as load
     from energycomp.plugins import hookimpl as hookimpl, list_models as list_models
     from energycomp.sampling import Composer as Composer
 

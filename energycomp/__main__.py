@@ -1,47 +1,18 @@
-"""The command `energycomp`, also `python -m energycomp` and `accelerate launch -m energycomp train ...`."""
+"""`python -m energycomp`, as in `torchrun -m energycomp train ...`: the installed command of the name `energycomp`."""
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
-from _thread import interrupt_main
-from types import FrameType
-from typing import cast
+from importlib.metadata import entry_points
 
-AGAIN = 0.05  # s until an interrupt that came during an import is tried again
-
-
-def main() -> None:
-    """Runs the command line, with an answer to Ctrl-C from the first moment on."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, between_imports)
-    try:
-        from energycomp.cli.app import main as run
-
-        run()
-    except KeyboardInterrupt:
-        sys.stderr.write("energycomp: interrupted\n")
-        sys.exit(130)
-
-
-def between_imports(number: int, frame: FrameType | None) -> None:
-    """Raises KeyboardInterrupt as Python does, but not within an import, which libraries swallow or leave in halves."""
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            threading.Timer(AGAIN, _again, (number,)).start()
-            return
-        frame = frame.f_back
-    raise KeyboardInterrupt
-
-
-def _again(number: int) -> None:
-    if sys.platform != "win32":
-        # Which also wakes a thread that waits
-        signal.pthread_kill(cast("int", threading.main_thread().ident), number)
-    else:
-        interrupt_main(signal.Signals(number))
-
+COMMAND = "energycomp"
 
 if __name__ == "__main__":
-    main()
+    scripts = [*entry_points(group="console_scripts", name=COMMAND)]
+    if not scripts:
+        sys.stderr.write(
+            f"energycomp: got no command {COMMAND}; expected an installed package that has it; install a package of a "
+            "model, or energycomp[all]\n"
+        )
+        sys.exit(2)
+    scripts[0].load()()

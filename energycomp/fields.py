@@ -16,30 +16,18 @@ MOST = 100_000  # of draws, of steps, of restarts
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number of Python or NumPy; True and False are none.
-
-    >>> is_whole(3), is_whole(3.0), is_whole(True)
-    (True, False, False)
-    """
+    """Whether a value is a whole number of Python or NumPy; True and False are none."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a real number of Python or NumPy, and neither NaN nor beyond the range of floats.
-
-    >>> is_number(3), is_number(float("inf")), is_number("3")
-    (True, False, False)
-    """
+    """Whether a value is a real number of Python or NumPy, and neither NaN nor beyond the range of floats."""
     is_real: bool = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     return is_real and bool(abs(value if isinstance(value, int) else float(value)) <= 1e300)
 
 
 def plain(_: Any, __: Any, value: Any) -> Any:
-    """The `value_serializer` of `attrs.asdict` that gives numbers of NumPy as those of Python, which JSON takes.
-
-    >>> plain(None, None, np.int64(3))
-    3
-    """
+    """The `value_serializer` of `attrs.asdict` that gives numbers of NumPy as those of Python, which JSON takes."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -64,8 +52,13 @@ def legal(is_legal: Callable[[Any], bool], expected: str, *, or_none: bool = Fal
     return check
 
 
-TEXT = legal(lambda value: isinstance(value, str), "a text")
-FLAG = legal(lambda value: isinstance(value, bool), "True or False")
+def a(kind: type, expected: str, *, or_none: bool = False) -> Validator:
+    """An object of a type."""
+    return legal(lambda value: isinstance(value, kind), expected, or_none=or_none)
+
+
+TEXT = a(str, "a text")
+FLAG = a(bool, "True or False")
 FINITE = legal(is_number, "a finite number")
 
 

@@ -46,21 +46,21 @@ def verify(path: str | Path) -> None:
     for problem, names in (("missing", manifest.keys() - files.keys()), ("extra", files.keys() - manifest.keys())):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise _damaged(path, f"{problem} file {', '.join(sorted(names)[:3])}{more}")
+            raise _damage(path, f"{problem} file {', '.join(sorted(names)[:3])}{more}")
     try:
         for name, file in files.items():
             _check_inside(path, name, file)
             size = file.stat().st_size
             if size != manifest[name]["size"]:
-                raise _altered(path, file, name, f"has {size} bytes, the manifest says {manifest[name]['size']}")
+                raise _alteration(path, file, name, f"has {size} bytes, the manifest says {manifest[name]['size']}")
         for name, file in files.items():
             if _sha256(file) != manifest[name]["sha256"]:
-                raise _altered(path, file, name, "is altered, its sha256 is not the manifest's")
+                raise _alteration(path, file, name, "is altered, its sha256 is not the manifest's")
     except OSError as error:
         raise CheckpointError(f"Cannot read {path}: {error}. Check its permissions and the disk.") from error
 
 
-def listed(path: str | Path) -> list[str]:
+def list_files(path: str | Path) -> list[str]:
     """The names of the files in a folder's manifest; none where there is no manifest."""
     return sorted(_read_manifest(Path(path))) if (Path(path) / MANIFEST).is_file() else []
 
@@ -88,7 +88,7 @@ def _is_document(name: str) -> bool:
     return known or not BOOKKEEPING.isdisjoint(path.parts[:1])
 
 
-def _altered(path: Path, file: Path, name: str, how: str) -> CheckpointError:
+def _alteration(path: Path, file: Path, name: str, how: str) -> CheckpointError:
     """A file that is not what was written. JSON that can be read was edited by a person; anything else is damaged."""
     if file.suffix == ".json":
         with suppress(ValueError):
@@ -97,10 +97,10 @@ def _altered(path: Path, file: Path, name: str, how: str) -> CheckpointError:
                 f"{path} holds an edited {name}, which {how}. Expected the file as it was written; undo the edit. To "
                 "change a setting, load the model, change it in Python, and write it by save_pretrained."
             )
-    return _damaged(path, f"{name} {how}")
+    return _damage(path, f"{name} {how}")
 
 
-def _damaged(path: Path, what: str) -> CheckpointError:
+def _damage(path: Path, what: str) -> CheckpointError:
     return CheckpointError(
         f"{path} is damaged: {what}. Expected exactly the files that {MANIFEST} lists; restore the folder or delete it."
     )
@@ -110,10 +110,10 @@ def _check_inside(path: Path, name: str, file: Path) -> None:
     try:
         root, target = path.resolve(), file.resolve()
     except (OSError, RuntimeError) as error:  # before Python 3.13 a loop of links is a RuntimeError
-        raise _damaged(path, f"{name} is a link that leads nowhere ({error})") from error
+        raise _damage(path, f"{name} is a link that leads nowhere ({error})") from error
     blobs = [folder.parent / "blobs" for folder in root.parents if folder.name == "snapshots"]  # of the hub's cache
     if not target.is_relative_to(root) and target.parent not in blobs:
-        raise _damaged(path, f"{name} is a link out of the folder")
+        raise _damage(path, f"{name} is a link out of the folder")
 
 
 def _read_manifest(path: Path) -> dict[str, dict[str, str | int]]:
@@ -121,15 +121,15 @@ def _read_manifest(path: Path) -> dict[str, dict[str, str | int]]:
     try:
         _check_inside(path, MANIFEST, file)
         if file.exists() and not file.is_file():
-            raise _damaged(path, f"{MANIFEST} is no regular file")
+            raise _damage(path, f"{MANIFEST} is no regular file")
         if file.stat().st_size > MAX_MANIFEST_BYTES:
-            raise _damaged(path, f"{MANIFEST} has {file.stat().st_size:,} bytes, over {MAX_MANIFEST_BYTES:,}")
+            raise _damage(path, f"{MANIFEST} has {file.stat().st_size:,} bytes, over {MAX_MANIFEST_BYTES:,}")
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, f"{MANIFEST} cannot be read ({error})") from error
+        raise _damage(path, f"{MANIFEST} cannot be read ({error})") from error
     if not isinstance(manifest, dict):
-        raise _damaged(path, f"{MANIFEST} holds {type(manifest).__name__}, not an object")
+        raise _damage(path, f"{MANIFEST} holds {type(manifest).__name__}, not an object")
     for name, entry in manifest.items():
         if not isinstance(entry, dict) or entry.keys() != {"sha256", "size"}:
-            raise _damaged(path, f"{MANIFEST} lacks the size or sha256 of {name:.60}, or says more")
+            raise _damage(path, f"{MANIFEST} lacks the size or sha256 of {name:.60}, or says more")
     return manifest

@@ -8,11 +8,13 @@ gets a drawing every 10 s, and no clock.
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import partial
 from threading import Event, Thread
 from typing import Any, TypeAlias, TypeVar
 
@@ -77,8 +79,8 @@ def progress(items: Iterable[T], what: str, *, unit: str = "it", show: bool = Tr
     >>> list(progress(range(3), "counting", show=False))
     [0, 1, 2]
     """
-    total = len(items) if isinstance(items, Sized) else None
-    with counting(what, total, unit=unit, show=show, leave=leave) as bar:
+    length = getattr(items, "__len__", None)
+    with counting(what, None if length is None else length(), unit=unit, show=show, leave=leave) as bar:
         for item in items:
             yield item
             bar.advance()
@@ -98,20 +100,10 @@ def counting(
     >>> with counting("reading", 2, show=False) as bar:
     ...     bar.advance(2)
     """
-    from tqdm import tqdm
-
-    options = {
-        "desc": what,
-        "unit": unit,
-        "leave": leave,
-        "delay": 0 if leave else DELAY,
-        "mininterval": 0.1 if sys.stderr.isatty() or "ipykernel" in sys.modules else EVERY_LINE,
-        "dynamic_ncols": True,
-        **_options.get(),
-    }
-    if not show:
-        options["disable"] = True
-    with tqdm(total=total, initial=done, **options) as drawn, _redrawn(drawn):
+    more = {"delay": 0} if leave else {}
+    drawn = _bar(desc=what, total=total, initial=done, unit=unit, leave=leave, disable=not show, **more)
+    is_clock = sys.stderr.isatty() and not drawn.disable  # which runs while one item takes long
+    with drawn, _repeat(max(EVERY, drawn.delay), partial(_redraw, drawn)) if is_clock else nullcontext():
         yield Bar(drawn, what, done)
 
 
@@ -122,10 +114,9 @@ def working(what: str) -> Iterator[None]:
     >>> with working("energycomp: reading scene.png ..."):
     ...     pass
     """
-    from tqdm import tqdm
-
-    hidden = not sys.stderr.isatty() or _options.get().get("disable")
-    with tqdm(bar_format="{desc} {elapsed}", desc=what, leave=False, disable=hidden) as drawn, _redrawn(drawn):
+    hidden = not sys.stderr.isatty()
+    drawn = _bar(bar_format="{desc} {elapsed}", desc=what, delay=0, disable=hidden)
+    with drawn, nullcontext() if drawn.disable else _repeat(EVERY, partial(_redraw, drawn)):
         yield
 
 
@@ -144,40 +135,59 @@ def following(what: str, count: Callable[[], int], *, unit: str) -> Iterator[Non
     >>> with following("reading", lambda: 7, unit="evaluation"):
     ...     pass
     """
-    from tqdm import tqdm
-
-    if _options.get().get("disable"):
-        yield
-        return
     seen = _Seen(_watch.get())
     started = time.monotonic()
-    in_terminal = sys.stderr.isatty() or "ipykernel" in sys.modules
-    ended = Event()
-    options = {"desc": what, "unit": unit, "leave": False, "delay": DELAY, "dynamic_ncols": True, **_options.get()}
-    with tqdm(total=None, **options) as drawn:
+    due = {"drawing": 0.0 if _in_terminal() else EVERY_LINE, "line": EXPECTED}  # seconds from the start
+    with _bar(desc=what, unit=unit) as drawn:
 
         def show() -> None:
-            is_said = False
-            next_line = EVERY_LINE
-            while not ended.wait(EVERY):
-                seconds = time.monotonic() - started
-                drawn.n = count()
-                if in_terminal or seconds >= next_line:
-                    next_line = seconds + EVERY_LINE
-                    drawn.delay = 0
-                    drawn.refresh()
-                if seconds >= EXPECTED and not is_said:
-                    is_said = True
-                    tqdm.write(f"energycomp: {what}: {drawn.n:,} {unit}s so far; {seen.left()}", file=sys.stderr)
+            seconds = time.monotonic() - started
+            drawn.n = count()
+            if seconds >= due["drawing"]:
+                due["drawing"] = 0.0 if _in_terminal() else seconds + EVERY_LINE
+                _redraw(drawn)
+            if seconds >= due["line"]:
+                due["line"] = math.inf
+                drawn.write(f"energycomp: {what}: {drawn.n:,} {unit}s so far; {seen.left()}", file=sys.stderr)
 
-        thread = Thread(target=show, daemon=True)
-        thread.start()
-        try:
-            with watched(seen), display(show=False):
-                yield
-        finally:
-            ended.set()
-            thread.join()
+        with nullcontext() if drawn.disable else _repeat(EVERY, show), watched(seen), display(show=False):
+            yield
+
+
+def _in_terminal() -> bool:
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def _bar(**options: Any) -> Any:
+    """A bar of tqdm with our defaults, these options, and those of `display`."""
+    from tqdm import tqdm
+
+    every = 0.1 if _in_terminal() else EVERY_LINE
+    ours = {"leave": False, "delay": DELAY, "mininterval": every, "dynamic_ncols": True, **options, **_options.get()}
+    return tqdm(**{**ours, "disable": bool(options.get("disable") or ours.get("disable"))})
+
+
+def _redraw(drawn: Any) -> None:
+    drawn.delay = 0  # tqdm clears at the end what it believes to have shown
+    drawn.refresh()
+
+
+@contextmanager
+def _repeat(seconds: float, do: Callable[[], object]) -> Iterator[None]:
+    """Calls a function every so many seconds, in another thread, while the block runs."""
+    ended = Event()
+
+    def run() -> None:
+        while not ended.wait(seconds):
+            do()
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @attrs.define
@@ -275,25 +285,3 @@ def over_bar() -> Iterator[None]:
 
     with tqdm.external_write_mode(file=sys.stdout):
         yield
-
-
-@contextmanager
-def _redrawn(drawn: Any) -> Iterator[None]:
-    """Draws a bar again and again in a terminal, so that its clock runs."""
-    if drawn.disable or not sys.stderr.isatty():
-        yield
-        return
-    ended = Event()
-
-    def redraw() -> None:
-        while not ended.wait(max(EVERY, drawn.delay)):
-            drawn.delay = 0  # tqdm clears at the end what it believes to have shown
-            drawn.refresh()
-
-    thread = Thread(target=redraw, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()

@@ -19,11 +19,7 @@ Generator: TypeAlias = int | torch.Generator | Sequence[int | torch.Generator] |
 
 
 def derived_seed(*parts: object) -> int:
-    """A seed in [0, 2^63) that depends on the parts only, and is the same on every machine.
-
-    >>> derived_seed(0, "epoch", 1) == derived_seed(0, "epoch", 1) != derived_seed(0, "epoch", 2)
-    True
-    """
+    """A seed in [0, 2^63) that depends on the parts only, and is the same on every machine."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()) >> 1
 
 
@@ -62,11 +58,7 @@ def as_generator(given: int | torch.Generator | None) -> torch.Generator | None:
 
 
 def as_generators(given: Generator) -> torch.Generator | list[torch.Generator] | None:
-    """As `as_generator`, or a list of generators for a list of generators and seeds.
-
-    >>> [one.initial_seed() for one in as_generators([0, torch.Generator().manual_seed(5)])]
-    [0, 5]
-    """
+    """As `as_generator`, or a list of generators for a list of generators and seeds."""
     if isinstance(given, Sequence):
         return [one if isinstance(one, torch.Generator) else as_generator(as_seed(one)) for one in given]
     return as_generator(given)

@@ -39,7 +39,7 @@ STORY = """
 import json, sys, pytest
 assert pytest.main(sys.argv[2:]) == 0
 from typer.testing import CliRunner
-from energycomp.cli import app
+from energycomp_cli import app
 for arguments in json.loads(sys.argv[1]):
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output

@@ -72,6 +72,12 @@ def test_the_extra_all_has_every_package() -> None:
     assert [re.split("[<>=]", one)[0] for one in needed] == sorted(named(path) for path in FIRST_PARTY[1:])
 
 
+def test_the_library_with_solvers_and_samplers_needs_no_command_line() -> None:
+    for folder in ("", "plugins/energycomp-solvers", "plugins/energycomp-samplers"):
+        needed = {re.split("[<>=]", one)[0] for one in metadata(ROOT / folder / "pyproject.toml")["dependencies"]}
+        assert not {one for one in needed if one.startswith("energycomp-")} | needed & {"typer"}
+
+
 @pytest.mark.parametrize("folder", ["plugins/energycomp-solvers", "examples/energycomp-lamps"])
 def test_a_wheel_holds_the_licence_and_the_types(folder: str, tmp_path: Path) -> None:
     build = pytest.importorskip("hatchling.build")
@@ -106,7 +112,7 @@ def test_a_model_needs_the_packages_of_what_it_names_by_default(package: str) ->
     solvers = {config["defaults"]["solver"] for config in configs if "defaults" in config}  # others are codecs
     (known,) = (info.registered["solvers"] for info in listing(load=True) if info.distribution == "energycomp-solvers")
     assert set() < solvers <= set(known)
-    assert "energycomp-solvers" in needed
+    assert {"energycomp-cli", "energycomp-solvers"} <= needed
     code = "".join(path.read_text() for path in folder.glob("energycomp_*/**/*.py"))
     imported = set(re.findall(r"^ *(?:from|import) (energycomp_\w+)", code, re.MULTILINE)) - {f"energycomp_{package}"}
     assert {name.replace("_", "-") for name in imported} <= needed

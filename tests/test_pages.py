@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 
 from benchmarks.common.made import made_with
 from energycomp import __version__, load, plugins
-from energycomp.cli import app
 from energycomp.denoisers import TwoStageUNet
 from energycomp.models import Model
 from energycomp.plugins import find, registry
+from energycomp_cli import app
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "docs" / "scripts"

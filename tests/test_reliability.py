@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from energycomp import cli
+import energycomp_cli as cli
 from energycomp.models import save_pretrained
 from energycomp.testing import tiny_model
 from energycomp_datasets.clevr.layout import write

@@ -39,7 +39,9 @@ COMMANDS = (
     "plugins",
 )
 # energycomp-clevr and what it depends on
-ALONE = ("energycomp", "energycomp_edit", "energycomp_samplers", "energycomp_solvers", "energycomp_clevr")
+ALONE = (
+    "energycomp", "energycomp_cli", "energycomp_edit", "energycomp_samplers", "energycomp_solvers", "energycomp_clevr"
+)  # fmt: skip
 WHERE = "import pathlib, energycomp, energycomp_clevr as other; print(energycomp.__file__, other.__file__)"
 SECONDS = "import time; t = time.perf_counter(); import energycomp; print(time.perf_counter() - t)"
 
@@ -104,7 +106,7 @@ def try_out(python: Path, folder: Path, commands: Sequence[str]) -> float:
     block = re.findall(r"```python\n(import energycomp\n.*?)```", readme, flags=re.DOTALL)[0]
     _timed("Python of the README", python, folder, block)
     for command in commands:
-        code = f"import shlex, sys; from energycomp.cli import main; sys.argv[1:] = shlex.split({command!r}); main()"
+        code = f"import shlex, sys; from energycomp_cli import main; sys.argv[1:] = shlex.split({command!r}); main()"
         _timed(f"energycomp {command}", python, folder, code)
     return min(float(_python(python, folder, SECONDS)) for _ in range(5))
 

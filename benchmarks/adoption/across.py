@@ -21,7 +21,7 @@ import energycomp
 from benchmarks.adoption.mistakes import read
 from benchmarks.adoption.strangers import TABLE, Stranger
 from benchmarks.common.options import parser
-from energycomp_lab.checks import check_adoption
+from energycomp_adopt import check_adoption
 
 
 def main() -> None:

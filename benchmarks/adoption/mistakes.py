@@ -29,8 +29,8 @@ import energycomp
 from benchmarks.adoption.strangers import BLIND, DEVELOPMENT, REPAIRED, TABLE, Stranger
 from benchmarks.adoption.wrong import Mistake, mistakes
 from benchmarks.common.options import parser
-from energycomp.cli import append_line, read_lines
-from energycomp_lab.checks import Adoption, check_adoption
+from energycomp_adopt import Adoption, check_adoption
+from energycomp_cli import append_line, read_lines
 
 
 def is_named(found: Adoption, mistake: Mistake) -> bool:

@@ -16,8 +16,8 @@ import math
 
 from torch import Tensor, nn
 
-import energycomp
 from benchmarks.common.options import parser
+from energycomp_adopt import adopt
 
 BETAS = ("linear", "scaled linear", "stable diffusion", "cosine")
 STEPS = (50, 200, 500)
@@ -46,7 +46,7 @@ def main() -> None:
     print(f"| betas | {' | '.join(f'{steps} steps, DDIM | DDPM' for steps in STEPS)} |")
     print(f"| --- |{' --- |' * 2 * len(STEPS)}")
     for name in BETAS:
-        alphas = energycomp.adopt(nn.Identity(), shape=(2,), process=name).denoiser.alphas_cumprod
+        alphas = adopt(nn.Identity(), shape=(2,), process=name).denoiser.alphas_cumprod
         found = [each for steps in STEPS for each in deviations(alphas, steps, options.std)]
         print(f"| {name} | {' | '.join(f'{each:.3f}' for each in found)} |")
 

@@ -20,6 +20,7 @@ import energycomp
 from benchmarks.adoption.data import bars, blobs, digits, patches, points, repeated, skewed, table
 from benchmarks.adoption.networks import MLP, DiT, Mixer, Plain, Row, UNet
 from energycomp.components import cosine_schedule
+from energycomp_adopt import adopt
 
 STEPS, BATCH = 1500, 64
 LINEAR = torch.linspace(1e-4, 0.02, 1000)
@@ -64,7 +65,7 @@ class Stranger:
     Args:
         data: clean samples (N, ...) in the numbers of the network, and their labels (N,).
         null: the label that stands for none in a tenth of the training.
-        options: of `energycomp.adopt`.
+        options: of `energycomp_adopt.adopt`.
         held: how many of the data, the last ones, are held out of the training.
         seed: of the weights and of the training.
         drawn: whether the data are images of things that are not the same mirrored or transposed.
@@ -116,7 +117,7 @@ class Stranger:
 
     def adopted(self, folder: Path, **changed: Any) -> energycomp.Model:
         """The network as a model, with options changed."""
-        return energycomp.adopt(self.network(folder), **{**self.options, **changed})
+        return adopt(self.network(folder), **{**self.options, **changed})
 
     @property
     def drops(self) -> bool:

@@ -17,7 +17,7 @@ from benchmarks.adoption.across import draw
 from benchmarks.adoption.mistakes import read
 from benchmarks.adoption.strangers import TABLE, Stranger
 from benchmarks.common.options import parser
-from energycomp_lab.checks import check_adoption
+from energycomp_adopt import check_adoption
 
 GIVEN = 64
 Samples = tuple[Tensor, Tensor]  # and their labels

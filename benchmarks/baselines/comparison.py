@@ -23,12 +23,12 @@ from benchmarks.baselines.networks import kept
 from benchmarks.baselines.places import MOST, PlaceSet
 from benchmarks.common.measure import table, write
 from energycomp import Model, infer
-from energycomp.cli import append_line, read_lines
 from energycomp.components import Conditioner
 from energycomp.errors import InputError
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, Solver
 from energycomp.seeds import derived_seed
+from energycomp_cli import append_line, read_lines
 from energycomp_lab.evaluation import Example, true_values
 
 Reader = Callable[[Tensor, int, torch.Generator], tuple[Tensor, int]]  # picture, count: places (K, 2), rows

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from energycomp_batch.cluster import ALONE, SETTINGS
-from energycomp_batch.work import ReadTask
+from energycomp_cli import Answer
 
 # Ray takes 127.0.0.1 for the machine's own address, and would look for the nodes there.
 NODE = {"num_cpus": 1, "object_store_memory": 100_000_000, "node_ip_address": "127.0.0.2", "include_log_monitor": False}
@@ -46,10 +46,10 @@ class Instant:
     wait: float = 0.0
     until: Path | None = None
 
-    def __call__(self) -> Callable[[ReadTask], dict[str, Any]]:
+    def __call__(self) -> Callable[[Answer], dict[str, Any]]:
         return self.answer
 
-    def answer(self, task: ReadTask) -> dict[str, Any]:
+    def answer(self, task: Answer) -> dict[str, Any]:
         if "deadly" in task.item.name:
             os.kill(os.getpid(), signal.SIGKILL)
         while self.until is not None and not self.until.exists():

@@ -21,9 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common.options import parser
 from energycomp import Model
-from energycomp.cli import append_line, read_lines
 from energycomp.components import Condition
 from energycomp.files import atomic_file
+from energycomp_cli import append_line, read_lines
 
 LOOPED, OURS = "looped", "energycomp"
 COLOURS = {LOOPED: "#9aa0a6", OURS: "#d1495b"}

@@ -35,9 +35,9 @@ from tqdm import tqdm
 
 from benchmarks.common.options import parser
 from energycomp import load
-from energycomp.cli import read_lines
 from energycomp.decomposition import Decomposer, decomposer_of
 from energycomp.images import save_image, to_output
+from energycomp_cli import read_lines
 from energycomp_datasets.clevr.layout import scene_of
 from energycomp_datasets.clevr.renderer import instance_map, render
 from energycomp_datasets.pictures import image_files

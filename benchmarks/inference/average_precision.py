@@ -37,12 +37,12 @@ from tqdm import tqdm
 from benchmarks.common.options import parser
 from benchmarks.common.ways import identity
 from energycomp import Model, infer, load
-from energycomp.cli import append_line, read_lines
 from energycomp.components import mixed_of
 from energycomp.errors import InputError
 from energycomp.images import to_unit
 from energycomp.seeds import derived_seed
 from energycomp_clevr.seen import seen_from
+from energycomp_cli import append_line, read_lines
 from energycomp_datasets.clevr.asked import asked
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION
 from energycomp_datasets.clevr.layout import described_record, scene_of

@@ -30,9 +30,9 @@ from benchmarks.common.measure import OneStage, looped_row
 from benchmarks.common.options import parser
 from benchmarks.common.ways import identity
 from energycomp import Model, load
-from energycomp.cli import append_line, read_lines
 from energycomp.inference import NoiseBank, Problem, make_problem, residual_errors
 from energycomp.plugins import find
+from energycomp_cli import append_line, read_lines
 from energycomp_lab.evaluation import dataset_of, true_values
 from energycomp_solvers.enumerate import Enumerate
 from energycomp_solvers.shared import configurations, dictionary

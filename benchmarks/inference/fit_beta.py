@@ -98,7 +98,7 @@ def examples_of(options: Any, model: Model, data: str) -> list[Any]:
 
 
 def tempered(one: tuple[Any, ...], fit: float, distrust: float) -> tuple[Any, ...]:
-    """What `table` or `sets` has of an image, with the energies as `Problem.inverse_temperature` weighs them.
+    """What `table` or `sets` has of an image, with the energies as `Posterior.temper` weighs them.
 
     >>> tempered((torch.tensor([1.0, 2.0]), [[0, 1]], [0]), -math.log(2.0), 1.0)[0].tolist()
     [0.5, 1.0]
@@ -141,7 +141,7 @@ def table(model: Model, example: Any, seed: int) -> tuple[tuple[Any, ...], float
     problem, form, _, slots = form_of(model, example, seed)
     errors = all_errors(form, slots)
     true = [int(value) for value in true_values(example, model.conditioner)]
-    return (problem.energies(errors), slots, true), 1.0 - float(errors.min() / form.c.mean())
+    return (problem.posterior.energies(errors), slots, true), 1.0 - float(errors.min() / form.c.mean())
 
 
 def sets(model: Model, example: Any, seed: int) -> tuple[tuple[Any, ...], float]:
@@ -152,7 +152,7 @@ def sets(model: Model, example: Any, seed: int) -> tuple[tuple[Any, ...], float]
     for count in range(problem.counts[0], problem.counts[1] + 1):
         chosen = torch.tensor(list(configurations(problem, slots, count)), dtype=torch.long).view(-1, count)
         errors = form.mean().errors_of_each(chosen)[0]
-        seen.append((chosen, problem.energies(errors)))
+        seen.append((chosen, problem.posterior.energies(errors)))
         least = min(least, float(errors.min()))
     true = true_values(example, model.conditioner).tolist()
     found = seen, sorted(atoms.tolist().index(value) for value in true), len(atoms)

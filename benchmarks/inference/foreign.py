@@ -19,10 +19,10 @@ from PIL import Image, ImageDraw
 from benchmarks.common.measure import table
 from benchmarks.common.options import parser
 from energycomp import load
-from energycomp.cli import image_files
 from energycomp.errors import OutOfDistributionError
 from energycomp.images import open_image
 from energycomp.inference import check_known
+from energycomp_cli import image_files
 from energycomp_lab.evaluation import dataset_of, source_of
 
 COMMAND = "python benchmarks/inference/foreign.py"

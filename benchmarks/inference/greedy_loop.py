@@ -33,9 +33,9 @@ from benchmarks.common.measure import OneStage
 from benchmarks.common.options import parser
 from benchmarks.common.ways import identity
 from energycomp import Model, load
-from energycomp.cli import append_line, read_lines
 from energycomp.denoisers import count_rows, rows, trunk
 from energycomp.inference import NoiseBank, Problem, make_problem, residual_errors
+from energycomp_cli import append_line, read_lines
 from energycomp_lab.evaluation import CountAccuracy, PerceptionRate, Precision, source_of, true_values
 from energycomp_solvers.pursuit import Pursuit
 from energycomp_solvers.search.lattice import lattice

@@ -21,7 +21,7 @@ from benchmarks.common.options import parser
 from energycomp import load
 from energycomp.components import MixedSupport, mixed_of
 from energycomp.errors import InputError
-from energycomp.inference import make_problem
+from energycomp.inference import Posterior, make_problem
 from energycomp.inference.attributes import AttributeErrors, read_attributes
 from energycomp_lab.evaluation import AttributeCalibration, source_of, true_values
 
@@ -69,7 +69,7 @@ def calibration(
     """The expected calibration error of an attribute."""
     metric = AttributeCalibration(support, attribute)
     for found, true in read:
-        metric.update([found.values], [true], certainty=[found.certainty(beta)])
+        metric.update([found.values], [true], certainty=[found.certainty(Posterior(beta))])
     return round(float(metric.compute()), 4)
 
 

@@ -29,11 +29,11 @@ from tqdm import tqdm
 from benchmarks.common.options import parser
 from benchmarks.common.ways import identity
 from energycomp import Model, infer, load
-from energycomp.cli import append_line, read_lines
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, Solution
 from energycomp.seeds import derived_seed
 from energycomp_clevr.codes import ATTRIBUTES
+from energycomp_cli import append_line, read_lines
 from energycomp_datasets.clevr.asked import asked
 from energycomp_datasets.clevr.layout import record_of, scene_of
 from energycomp_datasets.synthetic import HELD_OUT, synthetic

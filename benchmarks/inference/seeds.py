@@ -31,10 +31,10 @@ from tqdm import tqdm
 from benchmarks.common.options import parser
 from benchmarks.sampling.forecast import calibration_error
 from energycomp import Model, infer, load
-from energycomp.cli import append_line, read_lines
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, make_problem, verdict_of
 from energycomp.inference.judge import LEAST, posterior, scaled
+from energycomp_cli import append_line, read_lines
 from energycomp_lab.evaluation import source_of, true_values
 
 NATS = 2.0  # by which the truth has to be better for the search to have failed
@@ -86,7 +86,7 @@ def compared(model: Model, image: Any, true: Tensor, seeds: int, draws: int) -> 
     bank = problem.draw(draws, torch.Generator().manual_seed(JUDGED))
     with torch.no_grad():
         errors = [problem.errors(one[None], bank)[0] for one in [true, *values]]
-    nats = [float(problem.nats(each.double()).mean()) for each in errors]
+    nats = [float(problem.posterior.nats(each.double()).mean()) for each in errors]
     readings = []
     for solution, worth in zip(found, nats[1:], strict=True):
         record = solution.record()

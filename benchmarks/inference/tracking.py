@@ -30,8 +30,8 @@ from tqdm import tqdm
 
 from benchmarks.common.options import parser
 from energycomp import infer, load
-from energycomp.cli import append_line, read_lines
 from energycomp.inference import OutOfDistributionWarning
+from energycomp_cli import append_line, read_lines
 from energycomp_datasets.clevr.videos import asked, video_of
 from energycomp_scenes.tracking import track_frame
 

@@ -102,7 +102,7 @@ def posterior(kind: Kind, image: Tensor, seed: int) -> Tensor:
     problem = make_problem(image, kind.model, prior=kind.prior, **kind.given)
     form = problem.quadratic(kind.atoms, problem.draw(problem.default_draws, seed)).mean()
     errors = [form.with_prior(form.errors_of_each(answers)[0], answers) for answers in kind.answers]
-    return (-(problem.beta or 1.0) * problem.energies(torch.cat(errors)).double()).softmax(0)
+    return (-(problem.posterior.beta or 1.0) * problem.posterior.energies(torch.cat(errors)).double()).softmax(0)
 
 
 def measured(name: str, kind: Kind, n: int, seed: int) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from benchmarks.common.options import parser
 from energycomp import infer, load
-from energycomp.cli import append_line, read_lines
 from energycomp.images import to_unit
+from energycomp_cli import append_line, read_lines
 from energycomp_lab.evaluation import source_of
 from energycomp_scenes import layout_prior
 

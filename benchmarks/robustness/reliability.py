@@ -22,7 +22,7 @@ from reliability_cases import CASES
 from reliability_checks import start
 
 from benchmarks.common.options import parser
-from energycomp.cli import append_line, read_lines
+from energycomp_cli import append_line, read_lines
 
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
 MOUNTING = ("full disk", "read-only disk")

@@ -27,8 +27,8 @@ from tqdm import tqdm
 from benchmarks.common.options import parser
 from benchmarks.sampling.forecast import area
 from energycomp import Composer, Model, infer, load
-from energycomp.cli import append_line, read_lines
 from energycomp.images import ImageProcessor
+from energycomp_cli import append_line, read_lines
 from energycomp_datasets.clevr.reader import SIZE, load_reader
 from energycomp_datasets.solids.solids import CONCEPTS
 from energycomp_samplers import forecast

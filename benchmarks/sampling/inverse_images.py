@@ -33,11 +33,11 @@ from benchmarks.baselines.restoration import DPS, DiffPIR, Problem, check_instal
 from benchmarks.common.measure import now
 from benchmarks.common.options import parser
 from energycomp import Composer, Model
-from energycomp.cli import append_line, read_lines
 from energycomp.components import Composition
 from energycomp.denoisers import count_rows
 from energycomp.plugins import find
 from energycomp.sampling import Target
+from energycomp_cli import append_line, read_lines
 from energycomp_samplers import blur, observe, pool
 from energycomp_samplers.gauss import Gauss
 from energycomp_samplers.smc import SMC

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from typer.testing import CliRunner
 
 from benchmarks.common.made import made_with
-from energycomp.cli import app
+from energycomp_cli import app
 
 ROOT = Path(__file__).parents[2]
 BLOCK = r"(?:<!-- not run: ([^>]+?) -->\n+)?^( *)```(console|python)\n(.*?)^ *```\n"

@@ -7,38 +7,29 @@ from energycomp.components.algebra import (
     combine as combine,
 )
 from energycomp.components.component import (
-    Compound as Compound,
-    Doubts as Doubts,
     EnergyComponent as EnergyComponent,
     HasEnergy as HasEnergy,
-    Leaf as Leaf,
     LeafGroup as LeafGroup,
-    RaggedGroup as RaggedGroup,
+    compositions_in as compositions_in,
 )
 from energycomp.components.condition import Condition as Condition
 from energycomp.components.conditioners import Classes as Classes, Latents as Latents
 from energycomp.components.conditioning import (
-    AttributeConditioner as AttributeConditioner,
     Conditioner as Conditioner,
-    Draws as Draws,
-    FiniteConditioner as FiniteConditioner,
-    HasSurfaces as HasSurfaces,
-    HasUnread as HasUnread,
     MixedConditioner as MixedConditioner,
-    TextConditioner as TextConditioner,
-    TrainableConditioner as TrainableConditioner,
+    ability as ability,
     draws_of as draws_of,
     groups_of as groups_of,
     mixed_of as mixed_of,
     weights_of as weights_of,
 )
-from energycomp.components.energies import function_name as function_name, given_energies as given_energies
+from energycomp.components.energies import evaluate_energies as evaluate_energies, function_name as function_name
 from energycomp.components.gaussian import Gaussian as Gaussian
 from energycomp.components.groups import (
     WrappedGroup as WrappedGroup,
     differs_by_sample as differs_by_sample,
     group_of as group_of,
-    unwrapped as unwrapped,
+    unwrap as unwrap,
 )
 from energycomp.components.ledger import count_component as count_component
 from energycomp.components.match_snr import match_snr as match_snr
@@ -53,10 +44,13 @@ from energycomp.components.predict import (
     predict_leaves as predict_leaves,
 )
 from energycomp.components.prediction import (
+    AnyPrediction as AnyPrediction,
     PredictionType as PredictionType,
     convert as convert,
     default_gamma as default_gamma,
     error_scale as error_scale,
+    is_noise as is_noise,
+    norm_at as norm_at,
     target as target,
 )
 from energycomp.components.regions import during as during, ramp as ramp, region as region
@@ -72,6 +66,7 @@ from energycomp.components.selections import (
 )
 from energycomp.components.space import (
     LEAST_ALPHA as LEAST_ALPHA,
+    LEAST_NOISE as LEAST_NOISE,
     NoisedSpace as NoisedSpace,
     by_sample as by_sample,
     cosine_schedule as cosine_schedule,
@@ -94,10 +89,7 @@ from energycomp.components.text import (
     weighted as weighted,
 )
 from energycomp.components.values import (
-    Places as Places,
-    ReadsText as ReadsText,
-    Widens as Widens,
-    parsed as parsed,
+    parse_value as parse_value,
     random_values as random_values,
     read_value as read_value,
     value_of as value_of,

@@ -15,13 +15,13 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.component import EnergyComponent, Gathers, HasEnergy
+from energycomp.components.component import EnergyComponent, HasEnergy
 from energycomp.components.predict import predict
 from energycomp.components.rules import Rule, identifies_null, rule_weights
 from energycomp.components.space import NoisedSpace, by_sample, check_compatible
-from energycomp.components.terms import Terms, added, formula, shared_space, shared_unconditional
+from energycomp.components.terms import Terms, add_terms, formula, shared_space, shared_unconditional
 from energycomp.components.weight_values import constant_weights, is_constant, level_weights, noise_share
-from energycomp.components.weights import LEAST_VALUE, AnyWeight, Weight, as_weight, check_one_sign, scalar
+from energycomp.components.weights import LEAST_VALUE, AnyWeight, as_weight, check_one_sign, scalar, varies
 from energycomp.errors import CompositionError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Composable(_Component):
         return _sum((other, 1.0), (self, -1.0))
 
     def __mul__(self, weight: Any) -> Composition:
-        scale = weight if isinstance(weight, Weight) else as_weight(weight)
+        scale = weight if varies(weight) else as_weight(weight)
         return NotImplemented if scale is None else _linear([(self, scale)])
 
     __rmul__ = __mul__
@@ -233,33 +233,27 @@ def combine(components: Iterable[Any], rule: Rule) -> Composition:
     if identifies_null(rule) and len(parts) > 1:
         # A product with what gathers components is inside of it, whatever the order.
         for place, leaf in enumerate(map(sole_leaf, parts)):
-            if isinstance(leaf, Gathers):
-                return Composition.of(leaf.gathered([*parts[:place], *parts[place + 1 :]]))
+            if (gathered := getattr(leaf, "gathered", None)) is not None:
+                return Composition.of(gathered([*parts[:place], *parts[place + 1 :]]))
     mass = sum((part.mass for part in parts), 0.0)
     row, null = rule_weights(rule, mass)
     weighted: list[tuple[Any, AnyWeight]] = [(part, row) for part in parts]
     if identifies_null(rule) and not (len(parts) == 1 and null == 0.0):  # one component alone needs no u
         weighted = [(shared_unconditional([part.terms for part in parts]), null), *weighted]
     made = _linear(weighted)
-    if rule == "mean" and isinstance(mass, Weight):
+    if rule == "mean" and varies(mass):
         check_one_sign(mass, made.noised_space.sample_shape)
     return made
 
 
 def sole_leaf(component: Any) -> Any:
-    """The leaf that a component is; None for a sum of several, or one of another weight than 1.
-
-    >>> from energycomp.components import Gaussian
-    >>> a = Gaussian(name="a")
-    >>> sole_leaf(Composition.of(a)), sole_leaf(2 * a)
-    (a, None)
-    """
+    """The leaf that a component is; None for a sum of several, or one of another weight than 1."""
     terms = Composition.of(component).terms
     return next(iter(terms)) if tuple(terms.values()) == (1.0,) else None
 
 
 def _linear(parts: Iterable[tuple[Any, AnyWeight]]) -> Composition:
-    return Composition(added((Composition.of(part).terms, scale) for part, scale in parts))
+    return Composition(add_terms((Composition.of(part).terms, scale) for part, scale in parts))
 
 
 def _sum(*parts: tuple[Any, AnyWeight]) -> Composition:
@@ -401,7 +395,7 @@ class Mixture(Composable):
         share = noise_share(timestep, len(space.alphas_cumprod))
         numbers: list[tuple[Any, float | Tensor]] = []
         for leaf, weight in part.terms.items():
-            if isinstance(weight, Weight):
+            if varies(weight):
                 numbers.append((leaf, weight.at(share, space.sample_shape).flatten().to(timestep.device)))
             else:
                 numbers.append((leaf, weight))
@@ -425,11 +419,11 @@ class Mixture(Composable):
 def _mass(part: Composition) -> float:
     instead = "multiply the whole mixture, such as `region(...) * (a | b)`"
     mass = part.mass
-    if isinstance(mass, Weight) and not is_constant(mass, 1.0, part.noised_space.sample_shape):
+    if varies(mass) and not is_constant(mass, 1.0, part.noised_space.sample_shape):
         constant_weights(part.terms, "a part of a mixture", instead)  # raises
     # Weights of guidance vary over the noise level, but their sum does not.
     level_weights(part.terms, part.noised_space.sample_shape, "a part of a mixture", instead)
-    return 1.0 if isinstance(mass, Weight) else mass
+    return 1.0 if varies(mass) else mass
 
 
 def _another_mass(part: Composition, mass: float) -> CompositionError:
@@ -455,7 +449,7 @@ def mix(parts: Iterable[Any]) -> Mixture:
     energycomp.errors.CompositionError: got 2 a of mass 2 in a mixture; expected mass 1, or a share between 0 and 1...
     """
     given = list(parts)
-    inner = [_opened(part) for part in given]
+    inner = [_as_mixture(part) for part in given]
     components = [c for m in inner for c in m.components]
     log_weights = [w for m in inner for w in m.log_weights]
     if not any(m.has_shares for m in inner):
@@ -470,7 +464,7 @@ def mix(parts: Iterable[Any]) -> Mixture:
     return Mixture(components, log_weights, total=total)
 
 
-def _opened(part: Any) -> Mixture:
+def _as_mixture(part: Any) -> Mixture:
     """A part of `|` as a mixture: of one component, or of those of the mixture that it is."""
     if isinstance(part, Mixture):
         return part

@@ -1,20 +1,20 @@
-"""Conditioners: what makes the condition rows of components.
-
-`Conditioner` is what every conditioner has. Optional abilities are protocols of their own, asked for by `isinstance`:
-`FiniteConditioner`, `AttributeConditioner`, `MixedConditioner`, `Draws`, `TextConditioner` and `TrainableConditioner`.
-"""
+"""Conditioners: what makes the condition rows of components."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
 from energycomp.components.condition import Condition
 from energycomp.components.support import MixedSupport
+
+Ability = Literal[
+    "enumerate_support", "groups", "read", "module", "concepts", "with_concepts", "surfaces", "unread", "read_last",
+    "placed", "widened", "draws", "drawn",
+]  # fmt: skip
 
 
 @runtime_checkable
@@ -22,9 +22,24 @@ class Conditioner(Protocol):
     """Turns values that a person or a solver handles (a position, labels, a prompt) into condition rows.
 
     The unconditional row is not a value: the denoiser makes it. On the command line a component is split at commas, and
-    `parse` gets the parts: `red` is a string, `0.3,0.5` are two floats and `size=2` is a keyword. A method
-    `read(text) -> Tensor` takes the whole text instead, and returns a value (1, *V).
+    `parse` gets the parts: `red` is a string, `0.3,0.5` are two floats and `size=2` is a keyword.
     `energycomp_lab.checks.check_conditioner` checks a conditioner.
+
+    A conditioner may have more members, which `ability` asks for:
+
+    - `enumerate_support() -> Tensor`: all legal values (M, *V), where they can be listed.
+    - `groups: tuple[Tensor, ...] | None`: the values of each attribute (M_k, *V); an image has one value of each.
+    - `read(text) -> Tensor`: the whole text of a component as a value (1, *V), instead of parts for `parse`.
+    - `module: nn.Module | None`: weights that are trained and saved with a model.
+    - `concepts: tuple[str, ...]`, `with_concepts(concepts, template=) -> Conditioner`: words whose prompts are listed.
+    - `surfaces: tuple[str, ...]`: the attributes that leave an object where it is, and of its shape and size.
+    - `unread: tuple[str, ...]`: the numbers that reading leaves open, such as a turn; `read_last(problem, values,
+      generator) -> Tensor` is values (K, *V) with them, read once all else is known.
+    - `placed(texts, generator) -> list[str]`: the texts of the objects of an image, each with a place.
+    - `widened(model, texts, size, seed)`: the composition of objects on a larger image (height, width).
+    - `draws: bool`, with `drawn(values, generator) -> Tensor`, what values leave open drawn from its prior, and
+      `around(given, rows, generator) -> Condition | None`, what an image has beside its components: before sampling,
+      because no network averages over it.
 
     >>> from energycomp.components import Classes
     >>> digits = Classes(["zero", "one"])
@@ -58,35 +73,6 @@ class Conditioner(Protocol):
         """Values (R, *V) as R condition rows, differentiable where the values are continuous."""
 
 
-@runtime_checkable
-class FiniteConditioner(Conditioner, Protocol):
-    """A conditioner whose values can be listed.
-
-    >>> from energycomp.testing import UnitSquare
-    >>> from energycomp.components import Classes
-    >>> Classes(["zero", "one"]).enumerate_support().tolist(), isinstance(UnitSquare(), FiniteConditioner)
-    ([0, 1], False)
-    """
-
-    def enumerate_support(self) -> Tensor:
-        """All legal values, (M, *V)."""
-
-
-@runtime_checkable
-class AttributeConditioner(FiniteConditioner, Protocol):
-    """A finite conditioner whose values belong to attributes; an image has one value of each attribute.
-
-    >>> from energycomp.testing import Labels
-    >>> [group.tolist() for group in Labels(4, paired=True).groups]  # labels 0 or 1, and labels 2 or 3
-    [[0, 1], [2, 3]]
-    """
-
-    @property
-    def groups(self) -> tuple[Tensor, ...] | None:
-        """The values of each attribute, (M_k, *V); None where the constructor was given no attributes."""
-
-
-@runtime_checkable
 class MixedConditioner(Conditioner, Protocol):
     """A conditioner of values that are partly continuous: numbers, and then attributes, each of which may be open.
 
@@ -110,92 +96,14 @@ class MixedConditioner(Conditioner, Protocol):
         """The set of legal values."""
 
 
-@runtime_checkable
-class HasSurfaces(Protocol):
-    """A mixed conditioner that says which words leave an object where it is, and of its shape and size.
+def ability(conditioner: object, name: Ability) -> Any:
+    """A member that a conditioner may have, see `Conditioner`; None where it has none.
 
-    >>> from energycomp import load
-    >>> load("clevr").conditioner.surfaces
-    ('color', 'material')
+    >>> from energycomp.components import Classes, Latents
+    >>> ability(Classes(["zero", "one"]), "enumerate_support")().tolist(), ability(Latents(4), "enumerate_support")
+    ([0, 1], None)
     """
-
-    @property
-    def surfaces(self) -> tuple[str, ...]:
-        """Names of the attributes of the surface alone, such as a colour."""
-
-
-@runtime_checkable
-class HasUnread(Protocol):
-    """A mixed conditioner with numbers that reading leaves open.
-
-    >>> from energycomp import load
-    >>> load("clevr").conditioner.unread
-    ('turn',)
-    """
-
-    @property
-    def unread(self) -> tuple[str, ...]:
-        """Their names, such as a turn."""
-
-
-@runtime_checkable
-class Draws(Conditioner, Protocol):
-    """A conditioner that draws what components leave open, before an image is sampled: no network averages over it.
-
-    >>> from energycomp import load
-    >>> words = load("clevr").conditioner
-    >>> cube = words.parse(0.3, 0.5, shape="cube")  # of any size, turned anyhow
-    >>> drawn = words.drawn(cube, torch.Generator().manual_seed(0))
-    >>> words.describe(cube[0]).get("size"), words.describe(drawn[0])["size"] in ("small", "large")
-    (None, True)
-    """
-
-    @property
-    def draws(self) -> bool:
-        """Whether it does."""
-
-    def drawn(self, values: Tensor, generator: torch.Generator | None, /) -> Tensor:
-        """Values (R, *V) with what they leave open drawn from its prior; values whose prior is unknown as they are."""
-
-    def around(self, given: Sequence[Condition], rows: int, generator: torch.Generator | None, /) -> Condition | None:
-        """What an image has beside its components, as rows drawn from its prior; None where the given ones say it."""
-
-
-@runtime_checkable
-class TextConditioner(FiniteConditioner, Protocol):
-    """A conditioner of prompts. `parse` takes a prompt; the listed values are the prompts of its concepts.
-
-    >>> from energycomp import load
-    >>> words = load("text").conditioner.with_concepts(["red cube", "blue sphere"])
-    >>> words.concepts, len(words.enumerate_support())
-    (('red cube', 'blue sphere'), 2)
-    """
-
-    @property
-    def concepts(self) -> tuple[str, ...]:
-        """The words that `enumerate_support` lists the prompts of, such as "cat" and "dog"."""
-
-    def with_concepts(self, concepts: Sequence[str], *, template: str | None = None) -> Conditioner:
-        """The same conditioner with other concepts, and the prompt of one, such as "a photo of a {}".
-
-        Raises:
-            InputError: no concepts, or one that the tokenizer cannot take.
-        """
-
-
-@runtime_checkable
-class TrainableConditioner(Conditioner, Protocol):
-    """A conditioner with a module whose weights are trained and saved with a model.
-
-    >>> from energycomp import load
-    >>> from energycomp.components import Classes
-    >>> isinstance(load("text").conditioner.module, nn.Module), isinstance(Classes(["cat"]), TrainableConditioner)
-    (True, False)
-    """
-
-    @property
-    def module(self) -> nn.Module | None:
-        """The module; None where its weights belong to another model and stay as they are."""
+    return getattr(conditioner, name, None)
 
 
 def groups_of(conditioner: Conditioner) -> tuple[Tensor, ...] | None:
@@ -205,7 +113,7 @@ def groups_of(conditioner: Conditioner) -> tuple[Tensor, ...] | None:
     >>> len(groups_of(Labels(4, paired=True))), groups_of(Labels(4))
     (2, None)
     """
-    return conditioner.groups if isinstance(conditioner, AttributeConditioner) else None
+    return cast("tuple[Tensor, ...] | None", ability(conditioner, "groups"))
 
 
 def mixed_of(conditioner: Conditioner) -> MixedConditioner | None:
@@ -215,26 +123,14 @@ def mixed_of(conditioner: Conditioner) -> MixedConditioner | None:
     >>> mixed_of(TintedSquare()).support.continuous.event_dim, mixed_of(UnitSquare())
     (1, None)
     """
-    if isinstance(conditioner, MixedConditioner) and isinstance(conditioner.support, MixedSupport):
-        return conditioner
-    return None
+    return cast("MixedConditioner", conditioner) if isinstance(conditioner.support, MixedSupport) else None
 
 
-def draws_of(conditioner: Conditioner) -> Draws | None:
-    """The conditioner, if it draws what components leave open; None for any other.
-
-    >>> from energycomp.components import Classes
-    >>> draws_of(Classes(["zero", "one"])) is None
-    True
-    """
-    return conditioner if isinstance(conditioner, Draws) and conditioner.draws else None
+def draws_of(conditioner: Conditioner) -> Any:
+    """The conditioner, if it draws what components leave open; None for any other."""
+    return conditioner if ability(conditioner, "draws") else None
 
 
 def weights_of(conditioner: Conditioner) -> nn.Module | None:
-    """The module that is trained and saved with a model; None for a conditioner without one.
-
-    >>> from energycomp.components import Latents
-    >>> weights_of(Latents(4)) is None
-    True
-    """
-    return conditioner.module if isinstance(conditioner, TrainableConditioner) else None
+    """The module that is trained and saved with a model; None for a conditioner without one."""
+    return cast("nn.Module | None", ability(conditioner, "module"))

@@ -23,13 +23,13 @@ def function_name(f: Callable[..., Any]) -> str:
     return named.rpartition("<locals>.")[2]
 
 
-def given_energies(what: str, f: Callable[..., Any], n: int, *arguments: Any) -> Tensor:
+def evaluate_energies(what: str, f: Callable[..., Any], n: int, *arguments: Any) -> Tensor:
     """The energies (N,) that a function of a user returns for its arguments; infinity rules something out.
 
     Raises:
         InputError: naming the function, where it fails or returns anything else.
 
-    >>> given_energies("prior", lambda places: places.sum(1), 2, torch.ones(2, 3))
+    >>> evaluate_energies("prior", lambda places: places.sum(1), 2, torch.ones(2, 3))
     tensor([3., 3.])
     """
     name = f"{what} {function_name(f)}"

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from energycomp.components.component import Compound, HasCondition, Leaf, LeafGroup
+from energycomp.components.component import LeafGroup, compositions_in
 from energycomp.components.condition import Condition
 from energycomp.components.ledger import count_component
 from energycomp.components.prediction import PredictionType
@@ -74,7 +74,7 @@ class WrappedGroup(ABC):
     def predict_some(
         self, leaves: Sequence[Any], owners: Sequence[Tensor], sample: Tensor, timestep: Tensor
     ) -> Sequence[Tensor]:
-        """As `RaggedGroup.predict_some`."""
+        """As `predict_some` of a `LeafGroup`."""
         return self.predictions(leaves, owners, sample, timestep)
 
 
@@ -86,48 +86,38 @@ def group_of(leaf: Any) -> LeafGroup:
     >>> group_of(model(0.3, 0.4)) is group_of(model.unconditional)  # so that they are one batch
     True
     """
-    return leaf.group if isinstance(leaf, Leaf) else _INDEPENDENT
+    group: LeafGroup = getattr(leaf, "group", _INDEPENDENT)
+    return group
 
 
-def unwrapped(leaf: Any) -> Any:
-    """The leaf inside all wrappers: of `match_snr`, and of `within`.
+def inner_of(leaf: Any) -> Any:
+    """The leaf that a leaf wraps; None for one that wraps none."""
+    return leaf.inner if isinstance(group_of(leaf), WrappedGroup) else None
 
-    >>> from energycomp.components import match_snr, unwrapped
-    >>> from energycomp.testing import tiny_model
-    >>> model, other = tiny_model(), tiny_model(prediction_type="flow")
-    >>> leaf = other(0.3, 0.4)
-    >>> unwrapped(match_snr(leaf, model.denoiser.noised_space)) is leaf
-    True
-    """
-    while isinstance(group_of(leaf), WrappedGroup):
-        leaf = leaf.inner
+
+def unwrap(leaf: Any) -> Any:
+    """The leaf inside all wrappers: of `match_snr`, and of `within`."""
+    while (inner := inner_of(leaf)) is not None:
+        leaf = inner
     return leaf
 
 
-def rewrapped(leaf: Any, inner: Any) -> Any:
+def rewrap(leaf: Any, inner: Any) -> Any:
     """Another leaf in the wrappers of a leaf."""
-    is_wrapped = isinstance(group_of(leaf), WrappedGroup)
-    return attrs.evolve(leaf, inner=rewrapped(leaf.inner, inner)) if is_wrapped else inner
+    own = inner_of(leaf)
+    return inner if own is None else attrs.evolve(leaf, inner=rewrap(own, inner))
 
 
 def differs_by_sample(leaf: Any) -> bool:
-    """Whether a leaf, or one inside of it, has a condition for each sample, so that it knows samples by their places.
-
-    >>> from energycomp.components import Condition, Gaussian
-    >>> from energycomp.denoisers import Conditional
-    >>> from energycomp.testing import tiny_model
-    >>> import torch
-    >>> several = Conditional(tiny_model().denoiser, Condition(torch.zeros(2, 1, 2)))
-    >>> differs_by_sample(several), differs_by_sample(Gaussian())
-    (True, False)
-    """
-    bare = unwrapped(leaf)
-    if isinstance(bare, Compound):
-        return any(differs_by_sample(one) for part in bare.inside for one in part.terms)
-    return isinstance(bare, HasCondition) and isinstance(bare.condition, Condition) and len(bare.condition) > 1
+    """Whether a leaf, or one inside of it, has a condition for each sample, and so knows samples by their places."""
+    bare = unwrap(leaf)
+    if inside := compositions_in(bare):
+        return any(differs_by_sample(one) for part in inside for one in part.terms)
+    condition = getattr(bare, "condition", None)
+    return isinstance(condition, Condition) and len(condition) > 1
 
 
-def grouped(leaves: Iterable[Any]) -> list[tuple[LeafGroup, list[Any]]]:
+def group_leaves(leaves: Iterable[Any]) -> list[tuple[LeafGroup, list[Any]]]:
     """The groups of leaves, each with its leaves. Groups are compared by identity."""
     groups: dict[int, tuple[LeafGroup, list[Any]]] = {}
     for leaf in leaves:

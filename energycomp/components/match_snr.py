@@ -73,7 +73,7 @@ def match_snr(component: EnergyComponent, space: NoisedSpace) -> Any:
     if isinstance(component, Mixture):
         return attrs.evolve(component, components=[match_snr(part, space) for part in component.components])
     if len(whole.terms) == 1 and next(iter(whole.terms)) is component:
-        return _matched(component, space)
+        return _match_leaf(component, space)
     return Composition(Terms((match_snr(leaf, space), weight) for leaf, weight in whole.terms.items()))
 
 
@@ -164,7 +164,7 @@ _groups: WeakValueDictionary[tuple[int, NoisedSpace, NoisedSpace], _Group] = Wea
 _leaves: WeakValueDictionary[tuple[int, int], _Matched] = WeakValueDictionary()
 
 
-def _matched(leaf: Any, space: NoisedSpace) -> _Matched:
+def _match_leaf(leaf: Any, space: NoisedSpace) -> _Matched:
     inner = group_of(leaf)
     own = leaf.noised_space
     group = _groups.setdefault((id(inner), own, space), _Group(inner, own, space))

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from energycomp.components.algebra import Composable, Composition
 from energycomp.components.component import EnergyComponent, HasEnergy, unconditional_of
-from energycomp.components.groups import WrappedGroup, group_of
+from energycomp.components.groups import WrappedGroup, group_of, inner_of
 from energycomp.components.predict import predict_group
 from energycomp.components.prediction import convert
 from energycomp.components.selections import Part, Selection
 from energycomp.components.space import NoisedSpace, by_sample
-from energycomp.components.weights import AnyWeight, Shape, Weight
+from energycomp.components.weights import AnyWeight, Shape, Weight, varies
 from energycomp.errors import CompositionError
 
 
@@ -64,20 +64,17 @@ class _On(Composable):
     @property
     def noised_space(self) -> NoisedSpace:
         """That of the larger sample. Numbers that are standardised by place are known at the places of the part."""
-        own = self.inner.noised_space.places
         space = self.group.space
-        if own is None or not isinstance(self.part, Selection):
+        if self.places is None:
             return space
-        known = dict(zip(self.part.places(space.sample_shape), own, strict=True))
+        known = dict(zip(self.places, self.inner.noised_space.places, strict=True))
         return attrs.evolve(space, places=tuple(known.get(place) for place in range(space.sample_shape[0])))
 
     @property
-    def moves_places(self) -> bool:
-        """Whether it acts on some places of numbers that are standardised by place, or on all in another order."""
-        if self.inner.noised_space.places is None or not isinstance(self.part, Selection):
-            return False
-        shape = self.group.space.sample_shape
-        return [*self.part.places(shape)] != [*range(shape[0])]
+    def places(self) -> Sequence[int] | None:
+        """The places that it acts on of numbers that are standardised by place; None for other data."""
+        is_known = self.inner.noised_space.places is not None and isinstance(self.part, Selection)
+        return self.part.places(self.group.space.sample_shape) if is_known else None
 
     @property
     def unconditional(self) -> Any:
@@ -167,21 +164,22 @@ def decoder(leaves: Iterable[Any]) -> Callable[[Tensor], Tensor] | None:
     def decode(samples: Tensor) -> Tensor:
         data = samples
         for leaf in codecs if codecs[0].noised_space.places else codecs[:1]:
-            data = _decoded(leaf, samples, data)
+            data = _decode(leaf, samples, data)
         return data
 
     return decode
 
 
-def _decoded(leaf: Any, samples: Tensor, data: Tensor) -> Tensor:
+def _decode(leaf: Any, samples: Tensor, data: Tensor) -> Tensor:
     """The data (B, ...) with what a leaf decodes of the samples in its place."""
-    if isinstance(leaf, _On) and leaf.moves_places:
-        inner = _decoded(leaf.inner, leaf.part.seen(samples), leaf.part.seen(data))
-        return leaf.part.placed(inner, data)
-    group = group_of(leaf)
-    if isinstance(group, WrappedGroup):
-        return _decoded(leaf.inner, samples, data)
-    return samples if group.decode is None else group.decode(samples)
+    if (inner := inner_of(leaf)) is None:
+        decode = group_of(leaf).decode
+        return samples if decode is None else decode(samples)
+    places = getattr(leaf, "places", None)
+    if places is None or [*places] == [*range(samples.shape[1])]:
+        return _decode(inner, samples, data)
+    # It acts on some places, or on all in another order
+    return leaf.part.placed(_decode(inner, leaf.part.seen(samples), leaf.part.seen(data)), data)
 
 
 @attrs.frozen(repr=False)
@@ -212,7 +210,7 @@ def on_part(weight: AnyWeight, part: Part, shape: Shape) -> AnyWeight:
     >>> on_part(2.0, window(0, 4), (3, 8, 8)), on_part(region("left half"), window(0, 4), (3, 8, 8))
     (2.0, [([left half]) on window(0, 4)])
     """
-    if not isinstance(weight, Weight):
+    if not varies(weight):
         return weight
     now = weight.at(torch.zeros(weight.samples or 1), part.shape(shape))
     return weight if now[0].numel() == 1 else Weight([((_Placed(weight, part),), 1.0)])

@@ -11,7 +11,7 @@ from torch import Tensor
 from energycomp.components.algebra import Composition
 from energycomp.components.component import EnergyComponent
 from energycomp.components.space import by_sample
-from energycomp.components.weights import AnyWeight, Weight
+from energycomp.components.weights import AnyWeight, Weight, varies
 from energycomp.errors import CompositionError, InputError
 
 SHOWN = 4  # numbers in a formula
@@ -64,7 +64,7 @@ def per_sample(compositions: Sequence[EnergyComponent]) -> Composition:
     if not parts:
         raise CompositionError("got no compositions; expected one for each sample; give at least one")
     for part in parts:
-        if any(isinstance(weight, Weight) and weight.samples is not None for weight in part.terms.values()):
+        if any(varies(weight) and weight.samples is not None for weight in part.terms.values()):
             got = f"got {part!r}, whose weights vary over samples, for one sample"
             raise CompositionError(
                 f"{got}; expected one of one sample; give one list of all compositions to `per_sample`"
@@ -85,10 +85,10 @@ def per_sample(compositions: Sequence[EnergyComponent]) -> Composition:
 def _weight(weights: list[AnyWeight]) -> AnyWeight:
     """The weight of a leaf, from its weight in the composition of each sample."""
     total: AnyWeight = 0.0
-    numbers = tuple(0.0 if isinstance(weight, Weight) else weight for weight in weights)
+    numbers = tuple(0.0 if varies(weight) else weight for weight in weights)
     if any(numbers):
         total = Weight([((_Numbers(numbers),), 1.0)])
-    for varying in dict.fromkeys(weight for weight in weights if isinstance(weight, Weight)):
+    for varying in dict.fromkeys(weight for weight in weights if varies(weight)):
         where = tuple(float(weight == varying) for weight in weights)
         total = total + Weight([((_Numbers(where),), 1.0)]) * varying
     return total

@@ -27,9 +27,5 @@ def widen(values: Tensor) -> Tensor:
 
 
 def home(device: torch.device | str) -> torch.device:
-    """Where samples are kept for a network on a device: there, or on the CPU where it has no float64.
-
-    >>> home("mps")
-    device(type='cpu')
-    """
+    """Where samples are kept for a network on a device: there, or on the CPU where it has no float64."""
     return torch.device(device) if wide_type(device) == torch.float64 else torch.device("cpu")

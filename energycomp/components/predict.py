@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from energycomp.components.component import LeafGroup, RaggedGroup, WeightedSum
-from energycomp.components.groups import differs_by_sample, grouped
+from energycomp.components.component import LeafGroup
+from energycomp.components.groups import differs_by_sample, group_leaves
 from energycomp.components.precision import home
 from energycomp.components.prediction import PredictionType, convert
 from energycomp.components.terms import shared_space, weights_at
 from energycomp.components.weight_values import is_constant
-from energycomp.components.weights import LEAST_VALUE, Weight
+from energycomp.components.weights import LEAST_VALUE, varies
 from energycomp.errors import InputError, NonFiniteError
 
 
-def native_type(composition: WeightedSum) -> PredictionType:
+def native_type(composition: Any) -> PredictionType:
     """The type in which a composition is summed: its groups' own if they share one and the mass is 1, else "epsilon".
 
     At mass 1 sums of x0, v or flow predictions are predictions of that type; a round trip through eps would divide by
@@ -30,18 +30,18 @@ def native_type(composition: WeightedSum) -> PredictionType:
     ('sample', 'epsilon')
     """
     mass: Any = sum(composition.terms.values())
-    shape = shared_space(composition.terms).sample_shape if isinstance(mass, Weight) else (1, 1, 1)
+    shape = shared_space(composition.terms).sample_shape if varies(mass) else (1, 1, 1)
     return _common_type(composition.terms, is_one=is_constant(mass, 1.0, shape))
 
 
 def _common_type(leaves: Iterable[Any], *, is_one: bool) -> PredictionType:
     """The type in which leaves are summed, from whether their mass is 1."""
-    kinds = {group.prediction_type for group, _ in grouped(leaves)}
+    kinds = {group.prediction_type for group, _ in group_leaves(leaves)}
     return kinds.pop() if len(kinds) == 1 and is_one else "epsilon"
 
 
 def predict(
-    composition: WeightedSum, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon"
+    composition: Any, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon"
 ) -> Tensor:
     """The composed prediction of a batch of noised samples.
 
@@ -68,7 +68,7 @@ def predict(
 
 
 def predict_all(
-    compositions: Sequence[WeightedSum],
+    compositions: Sequence[Any],
     sample: Tensor,
     timestep: Tensor,
     *,
@@ -90,7 +90,7 @@ def predict_all(
     sums = [weights_at(composition.terms, timestep, tuple(sample.shape[1:])) for composition in compositions]
     parts = list(_predictions(active_samples(sums, len(sample)), sample, timestep))
     return [
-        _summed(composition, weights, parts, sample, timestep, prediction_type)
+        _sum_up(composition, weights, parts, sample, timestep, prediction_type)
         for composition, weights in zip(compositions, sums, strict=True)
     ]
 
@@ -120,8 +120,8 @@ def active_samples(sums: Iterable[Iterable[tuple[Any, float | Tensor]]], batch: 
     return [(leaf, None if where is None else where.nonzero()[:, 0]) for leaf, where in found.values()]
 
 
-def _summed(
-    composition: WeightedSum,
+def _sum_up(
+    composition: Any,
     weights: Sequence[tuple[Any, float | Tensor]],
     parts: Sequence[_Part],
     sample: Tensor,
@@ -161,7 +161,7 @@ def _summed(
 
 
 def predict_leaves(
-    composition: WeightedSum, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon"
+    composition: Any, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon"
 ) -> Tensor:
     """The predictions of all leaves, (K, B, C, H, W), in the order of `composition.terms`. Arguments as of `predict`.
 
@@ -200,7 +200,7 @@ class _Part(NamedTuple):
 
 def _predictions(leaves: Sequence[tuple[Any, Tensor | None]], sample: Tensor, timestep: Tensor) -> Iterator[_Part]:
     owners = {id(leaf): None if owner is None else owner.to(sample.device) for leaf, owner in leaves}
-    for group, members in grouped(leaf for leaf, _ in leaves):
+    for group, members in group_leaves(leaf for leaf, _ in leaves):
         of = [owners[id(leaf)] for leaf in members]
         predicted = predict_group(group, members, of, sample, timestep)
         for leaf, owner, prediction in zip(members, of, predicted, strict=True):
@@ -212,7 +212,7 @@ def predict_group(
 ) -> Sequence[Tensor]:
     """The predictions of the leaves of a group, each for its own samples (N_k,) of the batch; None for all of them.
 
-    Costs one batch where the group is a `RaggedGroup` or all leaves count for all samples, else one per leaf: of its
+    Costs one batch where the group has `predict_some` or all leaves count for all samples, else one per leaf: of its
     own samples, or of all, where it differs from sample to sample. Samples of the CPU go to a device without float64
     and their predictions come back.
 
@@ -240,8 +240,8 @@ def _predict_there(
         return group.predict(members, sample, timestep)
     everyone = torch.arange(len(sample), device=sample.device)
     known = [everyone if owner is None else owner for owner in owners]
-    if isinstance(group, RaggedGroup):
-        return group.predict_some(members, known, sample, timestep)
+    if (predict_some := getattr(group, "predict_some", None)) is not None:
+        return predict_some(members, known, sample, timestep)
     predicted = []
     for leaf, own in zip(members, known, strict=True):
         if differs_by_sample(leaf):

@@ -143,11 +143,7 @@ def norm_at(prediction_type: AnyPrediction, signal: Any, noise: Any, sigma_data:
 
 
 def is_noise(prediction_type: AnyPrediction) -> bool:
-    """Whether a prediction is a multiple of the noise, so that it does not depend on how the data are shifted.
-
-    >>> is_noise("score"), is_noise("flow")
-    (True, False)
-    """
+    """Whether a prediction is a multiple of the noise, so that it does not depend on how the data are shifted."""
     return _KINDS[prediction_type].is_noise
 
 

@@ -40,19 +40,19 @@ class _Box:
     def at(self, _: Tensor, shape: tuple[int, ...], /) -> Tensor:
         x0, y0, x1, y1 = self.corners
         height, width = (1, *shape)[-2:]
-        return _laid(_covered(y0, y1, height)[None, None, :, None] * _covered(x0, x1, width), shape)
+        return _spread(_coverage(y0, y1, height)[None, None, :, None] * _coverage(x0, x1, width), shape)
 
     def __repr__(self) -> str:
         box = ",".join(f"{corner:g}" for corner in self.corners)
         return f"[{next((name for name, corners in REGIONS.items() if corners == self.corners), box)}]"
 
 
-def _laid(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _spread(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A map over pixels (1, 1, H, W), so that it broadcasts to samples of a shape."""
     return values.reshape((*[1] * (len(shape) + 1), *values.shape[-2:])[-len(shape) - 1 :])
 
 
-def _covered(low: float, high: float, pixels: int) -> Tensor:
+def _coverage(low: float, high: float, pixels: int) -> Tensor:
     """The part of each of the pixels of an axis that lies between two coordinates."""
     edge = torch.arange(pixels + 1, dtype=torch.float64)
     return (edge[1:].clamp(max=high * pixels) - edge[:-1].clamp(min=low * pixels)).clamp(min=0.0)
@@ -70,7 +70,7 @@ class _Mask:
     def at(self, _: Tensor, shape: tuple[int, ...], /) -> Tensor:
         if shape not in self._resized:
             resized = functional.interpolate(self.values.double(), (1, *shape)[-2:], mode="area")
-            self._resized[shape] = _laid(resized, shape)
+            self._resized[shape] = _spread(resized, shape)
         return self._resized[shape]
 
     def __repr__(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from energycomp.components.weights import LEAST_VALUE, AnyWeight, Weight
+from energycomp.components.weights import LEAST_VALUE, AnyWeight, varies
 from energycomp.errors import CompositionError
 
 Rule = Literal["sum", "mean", "product"]
@@ -40,7 +40,7 @@ def rule_weights(rule: Rule, mass: W) -> tuple[W, W]:
     if rule == "sum":
         return none + 1.0, none
     if rule == "mean":
-        if not isinstance(total, Weight) and bool((torch.as_tensor(total).abs() < LEAST_VALUE).any()):
+        if not varies(total) and bool((torch.as_tensor(total).abs() < LEAST_VALUE).any()):
             got = "got a composition without components under the rule 'mean', or with weights that sum to 0"
             raise CompositionError(f"{got}; expected at least one component and another sum; use the rule 'sum'")
         return 1.0 / total, none

@@ -28,11 +28,7 @@ def _is_range(value: Any) -> bool:
 
 
 def as_value_range(given: Any) -> Any:
-    """A value range of floats, also of whole numbers or of a list, as configurations have it; others as they are.
-
-    >>> as_value_range([-1, 1])
-    (-1.0, 1.0)
-    """
+    """A value range of floats, also of whole numbers or of a list, as configurations have it; others as they are."""
     numbers = tuple(given) if isinstance(given, list | tuple) else given
     return (float(numbers[0]), float(numbers[1])) if _is_range(numbers) else given
 
@@ -197,11 +193,7 @@ def flow_time(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
 
 
 def trailing_timesteps(T: int, num_inference_steps: int) -> Tensor:
-    """N timesteps (N,) of a schedule of T, from T - 1 downwards, T / N apart, in float64: "trailing" in diffusers.
-
-    >>> trailing_timesteps(1000, 4)
-    tensor([999., 749., 499., 249.], dtype=torch.float64)
-    """
+    """N timesteps (N,) of a schedule of T, from T - 1 downwards, T / N apart, in float64: "trailing" in diffusers."""
     steps = torch.arange(num_inference_steps, dtype=torch.float64) * (T / num_inference_steps)
     return (T - steps).round() - 1
 

@@ -8,10 +8,10 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from energycomp.components.component import HasDenoiser, unconditional_of
+from energycomp.components.component import unconditional_of
 from energycomp.components.space import NoisedSpace
 from energycomp.components.weight_values import noise_share
-from energycomp.components.weights import LEAST_NUMBER, LEAST_VALUE, AnyWeight, Weight, written
+from energycomp.components.weights import LEAST_NUMBER, LEAST_VALUE, AnyWeight, varies, write_sum
 from energycomp.errors import CompositionError
 
 
@@ -57,18 +57,14 @@ class Terms(Mapping[Any, AnyWeight]):
         return Terms, (tuple(self._pairs.values()),)  # ids are those of this process
 
 
-def added(parts: Iterable[tuple[Mapping[Any, AnyWeight], AnyWeight]]) -> Terms:
-    """The sum of weighted sums, each times a weight; leaves that cancel are dropped.
-
-    >>> added([({"a": 1.0, "b": 2.0}, 2.0), ({"a": 1.0}, -2.0)])
-    {'b': 4.0}
-    """
+def add_terms(parts: Iterable[tuple[Mapping[Any, AnyWeight], AnyWeight]]) -> Terms:
+    """The sum of weighted sums, each times a weight; leaves that cancel are dropped."""
     total: dict[int, tuple[Any, AnyWeight]] = {}
     for terms, scale in parts:
         for leaf, weight in terms.items():
             _, before = total.get(id(leaf), (leaf, 0.0))
             total[id(leaf)] = (leaf, before + scale * weight)
-    kept = (pair for pair in total.values() if isinstance(pair[1], Weight) or abs(pair[1]) > LEAST_NUMBER)
+    kept = (pair for pair in total.values() if varies(pair[1]) or abs(pair[1]) > LEAST_NUMBER)
     return Terms(kept)
 
 
@@ -89,7 +85,7 @@ def weights_at(
     found: list[tuple[Any, float | Tensor]] = []
     share: Tensor | None = None
     for leaf, weight in terms.items():
-        if not isinstance(weight, Weight):
+        if not varies(weight):
             found.append((leaf, weight))
             continue
         if share is None:
@@ -106,7 +102,7 @@ def formula(terms: Mapping[Any, AnyWeight]) -> str:
     owners: dict[str, list[Any]] = {}
 
     def named(leaf: Any) -> str:
-        owner = leaf.denoiser if isinstance(leaf, HasDenoiser) else None
+        owner = getattr(leaf, "denoiser", None)
         name, bracket, rest = repr(leaf).partition("(")
         known = owners.setdefault(name, [])
         if owner is not None and not any(owner is one for one in known):
@@ -114,12 +110,12 @@ def formula(terms: Mapping[Any, AnyWeight]) -> str:
         number = next((k for k, one in enumerate(known, start=1) if one is owner), 1)
         return f"{name}{f'-{number}' if number > 1 else ''}{bracket}{rest}"
 
-    return written(part for leaf, weight in terms.items() for part in _written(weight, named(leaf)))
+    return write_sum(part for leaf, weight in terms.items() for part in _write_term(weight, named(leaf)))
 
 
-def _written(weight: AnyWeight, leaf: str) -> tuple[tuple[float, str], ...]:
+def _write_term(weight: AnyWeight, leaf: str) -> tuple[tuple[float, str], ...]:
     """A term as a number and a text; a weight that is a sum stands in brackets."""
-    if not isinstance(weight, Weight):
+    if not varies(weight):
         return ((weight, leaf),)
     if len(weight.parts) > 1:
         return ((1.0, f"({weight!r}) {leaf}"),)

@@ -4,62 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import constraints, transform_to
 
-from energycomp.components.conditioning import Conditioner, FiniteConditioner, mixed_of
+from energycomp.components.conditioning import Conditioner, ability, mixed_of
 from energycomp.components.support import MixedSupport
 from energycomp.components.weights import scalar
 from energycomp.errors import InputError
 from energycomp.seeds import as_generator
 
 
-@runtime_checkable
-class ReadsText(Protocol):
-    """A conditioner that reads the text of a component itself, instead of numbers and NAME=VALUE pairs.
-
-    >>> from energycomp.testing import UnitSquare
-    >>> isinstance(UnitSquare(), ReadsText)  # whose text the library splits at commas
-    False
-    """
-
-    def read(self, text: str) -> Tensor:
-        """The text of one component as a value (1, *V); raises `InputError`."""
-
-
-@runtime_checkable
-class Places(Protocol):
-    """A conditioner of objects that finds places for those that have none.
-
-    >>> from energycomp import load
-    >>> words = load("clevr").conditioner
-    >>> one, other = words.placed(["red cube", "sphere at 0.7,0.6"], torch.Generator().manual_seed(0))
-    >>> one.startswith("red cube at 0."), other
-    (True, 'sphere at 0.7,0.6')
-    """
-
-    def placed(self, texts: Sequence[str], generator: torch.Generator | None, /) -> list[str]:
-        """The texts of the objects of one image, each with a place."""
-
-
-@runtime_checkable
-class Widens(Protocol):
-    """A conditioner of objects that arranges them on an image that is larger than those of a model.
-
-    >>> from energycomp import load
-    >>> isinstance(load("clevr").conditioner, Widens), isinstance(load("faces").conditioner, Widens)
-    (True, False)
-    """
-
-    def widened(self, model: Any, texts: Sequence[str], size: tuple[int, int], generator: int, /) -> Any:
-        """The composition of objects, whose places are shares of the larger image (height, width)."""
-
-
-def parsed(conditioner: Conditioner, *args: Any, **kwargs: Any) -> Tensor:
+def parse_value(conditioner: Conditioner, *args: Any, **kwargs: Any) -> Tensor:
     """The arguments that a model is called with as one value (1, *V).
 
     They are the arguments of the conditioner's `parse`, or a value itself: a tensor or an array of shape V or (1, *V),
@@ -70,7 +29,7 @@ def parsed(conditioner: Conditioner, *args: Any, **kwargs: Any) -> Tensor:
 
     >>> from energycomp.testing import UnitSquare
     >>> row = torch.tensor([0.25, 0.5])
-    >>> parsed(UnitSquare(), 0.25, 0.5).equal(parsed(UnitSquare(), *row)), parsed(UnitSquare(), row)
+    >>> parse_value(UnitSquare(), 0.25, 0.5).equal(parse_value(UnitSquare(), *row)), parse_value(UnitSquare(), row)
     (True, tensor([[0.2500, 0.5000]]))
     """
     shape = tuple(conditioner.value_shape)
@@ -83,7 +42,7 @@ def parsed(conditioner: Conditioner, *args: Any, **kwargs: Any) -> Tensor:
         if whole is not None and tuple(whole.shape) in (shape, (1, *shape)):
             if not _are_legal(conditioner, whole.reshape(1, *shape)).all():
                 raise InputError(f"got the value {whole.tolist()}; expected a legal value of shape {shape}")
-            return _typed(conditioner, whole).reshape(1, *shape)
+            return _as_type(conditioner, whole).reshape(1, *shape)
     return conditioner.parse(*map(scalar, args), **{name: scalar(arg) for name, arg in kwargs.items()})
 
 
@@ -99,8 +58,8 @@ def value_of(conditioner: Conditioner, given: Any) -> Tensor:
     """
     try:
         if isinstance(given, Mapping):
-            return parsed(conditioner, **given)
-        return parsed(conditioner, *given) if isinstance(given, list | tuple) else parsed(conditioner, given)
+            return parse_value(conditioner, **given)
+        return parse_value(conditioner, *given) if isinstance(given, list | tuple) else parse_value(conditioner, given)
     except TypeError as error:  # of a `parse` with other arguments
         got = f"got {given!r}, which {type(conditioner).__name__} does not take ({error})"
         raise InputError(f"{got}; expected what the model is called with, such as (0.4, 0.6)") from error
@@ -137,7 +96,7 @@ def values_of(conditioner: Conditioner, given: Any, *, name: str = "values") -> 
             got += f", such as {values[~legal][0].tolist()}"
         expected = f"legal values of {type(conditioner).__name__} of shape ({', '.join(map(str, ('M', *shape)))})"
         raise InputError(f"got {got}; expected {expected}; give a list of values, and check their range")
-    return _typed(conditioner, values)
+    return _as_type(conditioner, values)
 
 
 def _numbers(given: Any) -> Tensor | None:
@@ -162,7 +121,7 @@ def _are_legal(conditioner: Conditioner, values: Tensor) -> Tensor:
     return finite & conditioner.support.check(values).reshape(count, -1).all(1)
 
 
-def _typed(conditioner: Conditioner, values: Tensor) -> Tensor:
+def _as_type(conditioner: Conditioner, values: Tensor) -> Tensor:
     if conditioner.support.is_discrete:
         return values.long()
     return values if values.is_floating_point() else values.float()
@@ -181,8 +140,9 @@ def read_value(conditioner: Conditioner, text: str) -> Tensor:
     >>> read_value(Latents(3), "0.5, 1, -2")
     tensor([[ 0.5000,  1.0000, -2.0000]])
     """
-    if isinstance(conditioner, ReadsText):
-        return conditioner.read(text)
+    if (read := ability(conditioner, "read")) is not None:
+        read_by_itself: Tensor = read(text)
+        return read_by_itself
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     for part in text.split(","):
@@ -217,8 +177,8 @@ def random_values(conditioner: Conditioner, count: int, *, generator: int | torc
     torch.Size([2, 3])
     """
     generator = as_generator(generator)
-    if isinstance(conditioner, FiniteConditioner):
-        legal = conditioner.enumerate_support()
+    if (enumerate_support := ability(conditioner, "enumerate_support")) is not None:
+        legal: Tensor = enumerate_support()
         return legal[torch.randint(len(legal), (count,), generator=generator)]
     support = conditioner.support
     if not isinstance(support, MixedSupport):

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from energycomp.components.extremes import TOLERANCE
-from energycomp.components.weights import LEAST_VALUE, AnyWeight, Shape, Weight
+from energycomp.components.weights import LEAST_VALUE, AnyWeight, Shape, varies
 from energycomp.errors import InputError
 
 
@@ -20,7 +19,7 @@ def is_constant(weight: AnyWeight | Tensor, value: float, shape: Shape = (1, 1, 
     >>> is_constant(1.0, 1.0), is_constant(region("left half"), 1.0, (3, 8, 8))
     (True, False)
     """
-    values = weight.everywhere(shape) if isinstance(weight, Weight) else weight
+    values = weight.everywhere(shape) if varies(weight) else weight
     error = (values - value).abs().max() if isinstance(values, Tensor) else abs(values - value)
     return bool(error < LEAST_VALUE)
 
@@ -49,7 +48,7 @@ def constant_weights(terms: Mapping[Any, AnyWeight], user: str, instead: str) ->
     energycomp.errors.InputError: got the weight [0 to 0.4], which varies over pixels or the noise level; expected a ...
     """
     for weight in terms.values():
-        if isinstance(weight, Weight):
+        if varies(weight):
             over = "pixels or the noise level" if weight.samples is None else "samples"
             got = f"got the weight {weight!r}, which varies over {over}"
             raise InputError(f"{got}; expected a number, which is all that {user} takes; {instead}")
@@ -72,7 +71,7 @@ def level_weights(terms: Mapping[Any, AnyWeight], shape: Shape, user: str, inste
     energycomp.errors.InputError: got the weight [left half], which varies over pixels; expected one number at a ...
     """
     for weight in terms.values():
-        if not isinstance(weight, Weight):
+        if not varies(weight):
             continue
         over = "samples" if weight.samples is not None else "pixels"
         if over == "samples" or weight.at(torch.zeros(1), shape).numel() != 1:
@@ -88,7 +87,7 @@ def number_at(weight: AnyWeight, share: float, shape: Shape) -> float:
     >>> number_at(1 + 2 * during(from_=0.3), 0.5, (3, 8, 8)), number_at(2.0, 0.5, (3, 8, 8))
     (3.0, 2.0)
     """
-    return float(weight.at(torch.tensor([share]), shape)) if isinstance(weight, Weight) else weight
+    return float(weight.at(torch.tensor([share]), shape)) if varies(weight) else weight
 
 
 def bounds(weight: AnyWeight, shape: Shape) -> tuple[float, float]:
@@ -98,10 +97,4 @@ def bounds(weight: AnyWeight, shape: Shape) -> tuple[float, float]:
     >>> bounds(1 + 2 * region("left half"), (3, 8, 8)), bounds(ramp() * (1 - ramp()), (3, 8, 8)), bounds(2.0, (3,))
     ((1.0, 3.0), (0.0, 0.25), (2.0, 2.0))
     """
-    if not isinstance(weight, Weight):
-        return weight, weight
-    sampled = weight.everywhere(shape)
-    least, greatest = float(sampled.min()), float(sampled.max())
-    # A product of ramps may pass both between the levels that were sampled; where it does not, they are not rounded
-    low, high = weight.span(shape)
-    return (low if low < least - TOLERANCE else least), (high if high > greatest + TOLERANCE else greatest)
+    return weight.span(shape) if varies(weight) else (weight, weight)

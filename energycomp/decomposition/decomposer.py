@@ -49,6 +49,9 @@ class Decomposer(Protocol):
     accepts both arguments and ignores them. Latents of another width are refused. A model names its decomposer by
     `Model(decomposer_name=...)`. `energycomp_lab.checks.check_decomposer` checks one.
 
+    A decomposer may have more members: `sample(n, *, generator=None)` generates whole scenes (n, 3, H, W) in [-1, 1];
+    `views` says how many turned and mirrored views of an image it searches, 1 for the image alone.
+
     >>> from energycomp.images import ImageProcessor
     >>> class Bands:
     ...     # a latent is the position of a vertical band and its mean colour
@@ -79,34 +82,6 @@ class Decomposer(Protocol):
 
     def parts(self, latents: Tensor, *, generator: Generator = None, num_inference_steps: int | None = None) -> Parts:
         """Each part of latents (B, K', D) alone, and all parts together."""
-
-
-@runtime_checkable
-class SceneDecomposer(Decomposer, Protocol):
-    """A decomposer that also generates whole scenes.
-
-    >>> from energycomp.testing import stripes_model
-    >>> isinstance(decomposer_of(stripes_model()), SceneDecomposer)  # it has no prior of latents
-    False
-    """
-
-    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """New scenes (n, 3, H, W) in [-1, 1]."""
-
-
-@runtime_checkable
-class HasViews(Protocol):
-    """A decomposer that searches turned and mirrored views of an image.
-
-    >>> from energycomp import load
-    >>> from energycomp.decomposition import decomposer_of
-    >>> decomposer_of(load("decomp", pretrained=False)).views
-    8
-    """
-
-    @property
-    def views(self) -> int:
-        """How many, 1 for the image alone."""
 
 
 @attrs.frozen(eq=False)
@@ -214,11 +189,12 @@ def decomposer_of(model: Model | str | Path) -> Decomposer:
 
 
 def sampler_of(model: Model) -> Callable[..., Tensor] | None:
-    """The method `sample(n, *, generator)` of a model's `SceneDecomposer`; None for any other model.
+    """The method `sample(n, *, generator)` of a model's decomposer; None where it has none.
 
     >>> from energycomp.testing import stripes_model
     >>> sampler_of(stripes_model()) is None
     True
     """
     decomposer = decomposer_of(model) if takes_apart(model) else None
-    return decomposer.sample if isinstance(decomposer, SceneDecomposer) else None
+    sample: Callable[..., Tensor] | None = getattr(decomposer, "sample", None)
+    return sample

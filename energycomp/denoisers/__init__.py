@@ -1,20 +1,17 @@
 """A network as components: denoisers, the evaluator that runs them, and networks that plugins share."""
 
 from energycomp.components.ledger import RowCount as RowCount, count_rows as count_rows
-from energycomp.denoisers.configured import Configured as Configured, configured as configured
+from energycomp.denoisers.codec import Codec as Codec
+from energycomp.denoisers.configured import configured as configured
 from energycomp.denoisers.denoiser import Conditional as Conditional, Denoiser as Denoiser, compose_rows as compose_rows
 from energycomp.denoisers.evaluator import (
-    CastsSamples as CastsSamples,
-    HasNetwork as HasNetwork,
     Network as Network,
-    Placed as Placed,
     Trunk as Trunk,
     TwoStage as TwoStage,
     row_limit as row_limit,
     rows as rows,
     trunk as trunk,
 )
-from energycomp.denoisers.protocols import Codec as Codec, Finishes as Finishes, HasFiles as HasFiles
 from energycomp.denoisers.two_stage import (
     Cells as Cells,
     FiLMBlock as FiLMBlock,

@@ -5,25 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 from torch import nn
 
 M = TypeVar("M", bound=nn.Module)
-
-
-@runtime_checkable
-class Configured(Protocol):
-    """What is saved by its registered name and these keyword arguments, which are JSON.
-
-    >>> from energycomp.testing import tiny_model
-    >>> network = tiny_model().denoiser.network
-    >>> isinstance(network, Configured), network.config["channels"]
-    (True, [8, 16])
-    """
-
-    @property
-    def config(self) -> Mapping[str, Any]: ...
 
 
 def configured(cls: type[M]) -> type[M]:

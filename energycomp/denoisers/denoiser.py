@@ -16,8 +16,8 @@ from energycomp.components import Composable, Condition, Rule, SamplingDefaults,
 from energycomp.components.prediction import PREDICTION_TYPES, PredictionType, input_norm
 from energycomp.components.space import NoisedSpace, ValueRange, as_value_range, by_sample, check_value_range
 from energycomp.components.weights import LEAST_VALUE
-from energycomp.denoisers.evaluator import Placed, Trunk, rows, trunk
-from energycomp.denoisers.protocols import Codec, Standardiser
+from energycomp.denoisers.codec import Codec
+from energycomp.denoisers.evaluator import Evaluated, Trunk, rows, trunk
 from energycomp.errors import CompositionError, InputError
 from energycomp.fields import FLAG, Validator, legal, one_of
 
@@ -37,7 +37,7 @@ def _shape(dimensions: str, count: int | None = None) -> Validator:
 
 
 @attrs.define(eq=False, frozen=True, slots=False, repr=False)
-class Denoiser:
+class Denoiser(Evaluated):
     """A network and what it predicts: the group of its leaves, which it predicts in one batch.
 
     Args:
@@ -106,18 +106,16 @@ class Denoiser:
     def noised_space(self) -> NoisedSpace:
         """Where its samples live."""
         clipped = self.value_range if self.codec is None else None
-        places = None
-        if isinstance(self.codec, Standardiser):
-            clipped = self.codec.value_range
-            places = self.codec.places
+        places: tuple[str, ...] | None = getattr(self.codec, "places", None)
+        if places is not None:
+            clipped = getattr(self.codec, "value_range", None)
         return NoisedSpace(self.alphas_cumprod, self.sample_shape, self.space, clipped, places)
 
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        if isinstance(self.network, Placed):
-            return self.network.device
-        return next(self.network.parameters(), torch.empty(0)).device
+        own: torch.device | None = getattr(self.network, "device", None)
+        return next(self.network.parameters(), torch.empty(0)).device if own is None else own
 
     @property
     def unconditional(self) -> Conditional:
@@ -156,7 +154,7 @@ class Denoiser:
     def predict_some(
         self, leaves: Sequence[Conditional], owners: Sequence[Tensor], sample: Tensor, timestep: Tensor
     ) -> Sequence[Tensor]:
-        """As `RaggedGroup.predict_some`. Costs sum_k N_k rows in one batch, and one trunk pass per sample that is used.
+        """As `predict_some` of a `LeafGroup`. Costs sum_k N_k rows in one batch, and a trunk pass per sample in use.
 
         The rows of a condition take turns, so that the B samples may be several views of as many samples as it has.
         """

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from energycomp.components.condition import Condition
 from energycomp.components.ledger import count
-from energycomp.denoisers.together import called
+from energycomp.denoisers.together import run_batched
 from energycomp.errors import InputError
 
 HALF = (torch.bfloat16, torch.float16)
@@ -63,6 +63,13 @@ class Network(Protocol):
     `condition.null` are zeros; the network gives these rows a meaning of their own.
     `energycomp_lab.checks.check_network` builds a network whose arguments all have default values, and checks it.
 
+    A network may have more attributes:
+
+    - `device`: where it computes, if its weights may be elsewhere meanwhile: offloaded, or mapped.
+    - `casts_samples`, true if it computes with samples before it casts them to the type of its weights by itself.
+    - `finish(pictures, shown)`: draws into decoded pictures (B, 3, H, W) in [-1, 1] what their descriptions say, such
+      as straight edges; each shows the rows of one condition.
+
     >>> from energycomp.denoisers import configured
     >>> @configured
     ... class Shift(nn.Module):
@@ -102,44 +109,15 @@ class TwoStage(Protocol):
         """R conditions, row r on the features of sample owner[r], to predictions (R, C, H, W)."""
 
 
-@runtime_checkable
-class Placed(Protocol):
-    """A network that says where it computes, because its weights may be elsewhere meanwhile: offloaded, or mapped.
+class Evaluated:
+    """What has a network that is called here: the base of `Denoiser`."""
 
-    >>> class Remote(nn.Module):  # computes on the GPU, wherever its weights are
-    ...     device = torch.device("cuda")
-    >>> isinstance(Remote(), Placed), isinstance(nn.Linear(1, 1), Placed)
-    (True, False)
-    """
+    network: nn.Module
+    sample_shape: tuple[int, ...]
 
-    @property
-    def device(self) -> torch.device:
-        """Where samples are expected."""
-
-
-@runtime_checkable
-class CastsSamples(Protocol):
-    """A network that computes with samples before it casts them to the type of its weights.
-
-    Its `casts_samples` is true. It is given samples in the type that they have, and casts them by itself.
-
-    >>> class Centred(nn.Module):  # subtracts in float32
-    ...     casts_samples = True
-    >>> isinstance(Centred(), CastsSamples), isinstance(nn.Linear(1, 1), CastsSamples)
-    (True, False)
-    """
-
-    casts_samples: bool
-
-
-class HasNetwork(Protocol):
-    """What the evaluator needs of a denoiser, see there."""
-
-    @property
-    def network(self) -> nn.Module: ...
-    @property
-    def sample_shape(self) -> tuple[int, ...]: ...
-    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor: ...
+    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:  # noqa: ARG002
+        """What the network is given of noised samples (B, C, H, W) at timesteps (B,)."""
+        return sample
 
 
 @attrs.frozen(eq=False)
@@ -160,7 +138,7 @@ class Trunk:
         return len(self.sample)
 
 
-def trunk(denoiser: HasNetwork, sample: Tensor, timestep: Tensor) -> Trunk:
+def trunk(denoiser: Evaluated, sample: Tensor, timestep: Tensor) -> Trunk:
     """Runs the trunk once for noised samples (B, C, H, W) at real timesteps (B,) in [0, T].
 
     For a network of one stage it only keeps the inputs.
@@ -182,10 +160,10 @@ def trunk(denoiser: HasNetwork, sample: Tensor, timestep: Tensor) -> Trunk:
     if not isinstance(denoiser.network, TwoStage):
         return bare
     count(trunks=len(sample))
-    return attrs.evolve(bare, features=called(_key("trunk", denoiser, sample), partial(_features, denoiser), bare))
+    return attrs.evolve(bare, features=run_batched(_key("trunk", denoiser, sample), partial(_features, denoiser), bare))
 
 
-def rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
+def rows(denoiser: Evaluated, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
     """R predictions of the network's own type, row r for sample owner[r] under condition r.
 
     Args:
@@ -207,39 +185,39 @@ def rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tenso
     count(rows=len(owner))
     condition = condition.to(shared.sample.device, _own_type(denoiser.network, shared.sample.dtype))
     key = _key("rows", denoiser, shared.sample)
-    return called(key, partial(_rows_of_all, denoiser), shared, condition, owner)
+    return run_batched(key, partial(_rows_of_all, denoiser), shared, condition, owner)
 
 
-def _key(kind: str, denoiser: HasNetwork, sample: Tensor) -> tuple[object, ...]:
+def _key(kind: str, denoiser: Evaluated, sample: Tensor) -> tuple[object, ...]:
     """What calls have in common that can run as one."""
     return kind, denoiser.network, sample.shape[1:], sample.dtype, sample.device
 
 
-def _features(denoiser: HasNetwork, calls: Sequence[tuple[Trunk]]) -> list[tuple[Tensor, ...]]:
+def _features(denoiser: Evaluated, calls: Sequence[tuple[Trunk]]) -> list[tuple[Tensor, ...]]:
     """The features of several trunks, which run as one."""
     network = cast("TwoStage", denoiser.network)
     trunks = [bare for (bare,) in calls]
-    whole = _joined_trunks(trunks)
+    whole = _join_trunks(trunks)
     limit = row_limit(whole.sample.device, denoiser.sample_shape, denoiser.network)
     given = denoiser.scale_model_input(whole.sample, whole.timestep)
-    chunks = zip(given.split(limit), _told(whole.timestep, whole.sample).split(limit), strict=True)
+    chunks = zip(given.split(limit), _cast_timestep(whole.timestep, whole.sample).split(limit), strict=True)
     own = _own_type(denoiser.network, whole.sample.dtype)
     parts = [network.features(s.to(own), t) for s, t in chunks]
     joined = parts[0] if len(parts) == 1 else tuple(torch.cat(group) for group in zip(*parts, strict=True))
     return list(zip(*(part.split([len(one) for one in trunks]) for part in joined), strict=True))
 
 
-def _rows_of_all(denoiser: HasNetwork, calls: Sequence[tuple[Trunk, Condition, Tensor]]) -> list[Tensor]:
+def _rows_of_all(denoiser: Evaluated, calls: Sequence[tuple[Trunk, Condition, Tensor]]) -> list[Tensor]:
     """The predictions of several calls, which run as one."""
     trunks = [shared for shared, _, _ in calls]
     starts = itertools.accumulate((len(shared) for shared in trunks), initial=0)
     owner = torch.cat([owner + start for (_, _, owner), start in zip(calls, starts, strict=False)])
     condition = Condition.cat([condition for _, condition, _ in calls])
-    together = _rows(denoiser, _joined_trunks(trunks), condition, owner)
+    together = _rows(denoiser, _join_trunks(trunks), condition, owner)
     return list(together.split([len(owner) for _, _, owner in calls]))
 
 
-def _joined_trunks(trunks: Sequence[Trunk]) -> Trunk:
+def _join_trunks(trunks: Sequence[Trunk]) -> Trunk:
     if len(trunks) == 1:
         return trunks[0]
     features = [one.features for one in trunks if one.features is not None]
@@ -247,38 +225,38 @@ def _joined_trunks(trunks: Sequence[Trunk]) -> Trunk:
     return Trunk(torch.cat([one.sample for one in trunks]), torch.cat([one.timestep for one in trunks]), joined)
 
 
-def _rows(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
+def _rows(denoiser: Evaluated, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
     limit = row_limit(shared.sample.device, denoiser.sample_shape, denoiser.network)
     chunks = (slice(start, start + limit) for start in range(0, len(owner), limit))
     parts = (_call(denoiser, shared, condition[part], owner[part]) for part in chunks)
-    return _joined(parts, len(owner)) if len(owner) else shared.sample.new_zeros(0, *denoiser.sample_shape)
+    return _concatenate(parts, len(owner)) if len(owner) else shared.sample.new_zeros(0, *denoiser.sample_shape)
 
 
-def _call(denoiser: HasNetwork, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
+def _call(denoiser: Evaluated, shared: Trunk, condition: Condition, owner: Tensor) -> Tensor:
     owner = owner.to(shared.sample.device)
     if shared.features is not None:
         out = cast("TwoStage", denoiser.network).head(shared.features, condition, owner)
     else:
         timestep = shared.timestep.index_select(0, owner)
         sample = denoiser.scale_model_input(shared.sample.index_select(0, owner), timestep)
-        if not isinstance(denoiser.network, CastsSamples):
+        if not getattr(denoiser.network, "casts_samples", False):
             sample = sample.to(condition.rows.dtype)
-        out = cast("Network", denoiser.network)(sample, _told(timestep, shared.sample), condition)
+        out = cast("Network", denoiser.network)(sample, _cast_timestep(timestep, shared.sample), condition)
     return out.to(torch.promote_types(shared.sample.dtype, torch.float32))
 
 
-def _told(timestep: Tensor, sample: Tensor) -> Tensor:
+def _cast_timestep(timestep: Tensor, sample: Tensor) -> Tensor:
     """Timesteps as a network is told them: in the type of the samples, but never in half precision."""
     return timestep.to(torch.promote_types(sample.dtype, torch.float32))
 
 
-def _own_type(network: object, other: torch.dtype) -> torch.dtype:
+def _own_type(network: nn.Module, other: torch.dtype) -> torch.dtype:
     """The type of a network in half or double precision; the other one for any other, or one without parameters."""
-    first = next(network.parameters(), None) if isinstance(network, nn.Module) else None
+    first = next(network.parameters(), None)
     return other if first is None or first.dtype not in (*HALF, torch.float64) else first.dtype
 
 
-def _joined(parts: Iterator[Tensor], total: int) -> Tensor:
+def _concatenate(parts: Iterator[Tensor], total: int) -> Tensor:
     """All rows in one tensor; without gradients each part is copied as it comes, while it is in the cache."""
     first = next(parts)
     if len(first) == total:

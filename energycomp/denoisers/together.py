@@ -67,7 +67,7 @@ class Gathering:
                     result.set_result(one)
 
 
-def called(key: object, batched: Batched[T], *arguments: Any) -> T:
+def run_batched(key: object, batched: Batched[T], *arguments: Any) -> T:
     """The result of a call: in one batch with those of other threads inside `run_together`; with gradients, alone."""
     gathering = _gathering.get()
     if gathering is None or torch.is_grad_enabled():

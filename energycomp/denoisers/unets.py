@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.components.condition import Condition
+from energycomp.denoisers.codec import Codec
 from energycomp.denoisers.configured import configured
 from energycomp.denoisers.denoiser import Denoiser
-from energycomp.denoisers.protocols import Codec
 from energycomp.errors import InputError
 from energycomp.imports import without_compiler
 

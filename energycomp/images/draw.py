@@ -30,11 +30,7 @@ MARGIN = 12  # the greatest width of names at the left, in sizes of letters
 
 
 def part_colour(k: int, count: int) -> tuple[float, float, float]:
-    """The colour of the mask of part k of several, in [0, 1]: hues at equal distances.
-
-    >>> [round(level, 1) for level in part_colour(0, 3)]
-    [1.0, 0.1, 0.1]
-    """
+    """The colour of the mask of part k of several, in [0, 1]: hues at equal distances."""
     return hsv_to_rgb(k / count, 0.9, 1.0)
 
 

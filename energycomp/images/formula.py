@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from energycomp.errors import InputError
-from energycomp.images.read import decoded_header, opened_header
+from energycomp.images.read import decode_header, open_header
 
 FORMULA = "energycomp:formula"  # keyword of the text in a PNG file; the first word of the comment in a GIF file
 MAX_FORMULA = 65_536  # characters of the JSON
@@ -63,8 +63,8 @@ def read_formula(path: str | Path) -> dict[str, Any]:
     ...     read_formula(Path(folder) / "a.png")["seed"]
     3
     """
-    with opened_header(path) as image:
-        return _parsed(_text_of(image), str(path))
+    with open_header(path) as image:
+        return _parse(_text_of(image), str(path))
 
 
 def decode_formula(content: bytes, name: str = "bytes") -> dict[str, Any]:
@@ -77,8 +77,8 @@ def decode_formula(content: bytes, name: str = "bytes") -> dict[str, Any]:
     >>> decode_formula(png(Image.new("RGB", (4, 4)), formula={"model": "clevr", "seed": 3}))["model"]
     'clevr'
     """
-    with decoded_header(content, name) as image:
-        return _parsed(_text_of(image), name)
+    with decode_header(content, name) as image:
+        return _parse(_text_of(image), name)
 
 
 def _text_of(image: Image.Image) -> str | None:
@@ -93,7 +93,7 @@ def _text_of(image: Image.Image) -> str | None:
     return next((line.removeprefix(f"{FORMULA} ") for line in lines if line.startswith(f"{FORMULA} ")), None)
 
 
-def _parsed(text: str | None, name: str) -> dict[str, Any]:
+def _parse(text: str | None, name: str) -> dict[str, Any]:
     if text is None:
         raise InputError(
             f"got {name}, which says nothing about how it was made; expected a PNG or GIF file that a command such as "

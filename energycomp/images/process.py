@@ -31,7 +31,7 @@ def as_picture(image: Any) -> Image.Image:
     if isinstance(image, str | os.PathLike):
         return open_image(image)
     if isinstance(image, Tensor):
-        batch = _checked(image, (GREY, RGB))
+        batch = _check_tensor(image, (GREY, RGB))
         if len(batch) != 1:
             raise InputError(f"got {len(batch)} images; expected one; take them one at a time")
         picture: Image.Image = to_output(batch, "pil")[0]
@@ -148,7 +148,7 @@ class ImageProcessor:
         return ((width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2)
 
     def _from_tensor(self, images: Tensor) -> Tensor:
-        batch = _checked(images, (self.channels,), bounded=self.bounded).float()
+        batch = _check_tensor(images, (self.channels,), bounded=self.bounded).float()
         if tuple(batch.shape[2:]) == self.size:
             return batch
         if not self.bounded:
@@ -158,7 +158,7 @@ class ImageProcessor:
         return F.interpolate(part, self.size, mode="bilinear", antialias=True).clamp(-1, 1)
 
 
-def _checked(images: Tensor, channels: Sequence[int], *, bounded: bool = True) -> Tensor:
+def _check_tensor(images: Tensor, channels: Sequence[int], *, bounded: bool = True) -> Tensor:
     """A tensor as a batch (B, C, H, W) of one of these numbers of channels."""
     batch = images[None] if images.ndim == 3 else images
     if batch.ndim != 4 or batch.shape[1] not in channels or not batch.is_floating_point() or 0 in batch.shape:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from energycomp.errors import InputError
 
@@ -50,7 +50,7 @@ def open_image(path: str | os.PathLike[str], *, single: bool = False) -> Image.I
     >>> image.mode, image.size
     ('RGB', (6, 4))
     """
-    return _decoded(lambda: io.FileIO(path), _size_of(path), str(Path(path)), single)
+    return _decode(lambda: io.FileIO(path), _size_of(path), str(Path(path)), single)
 
 
 def _size_of(path: str | os.PathLike[str]) -> int:
@@ -67,15 +67,15 @@ def _size_of(path: str | os.PathLike[str]) -> int:
 
 
 @contextmanager
-def opened_header(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+def open_header(path: str | os.PathLike[str]) -> Iterator[ImageFile.ImageFile]:
     """The metadata of an image file, with the limits and the errors of `open_image`; pixels are not decoded."""
     with _header(lambda: io.FileIO(path), _size_of(path), str(Path(path))) as image:
         yield image
 
 
 @contextmanager
-def decoded_header(content: bytes, name: str = "bytes") -> Iterator[Image.Image]:
-    """The metadata in the bytes of an image file, as `opened_header` reads them."""
+def decode_header(content: bytes, name: str = "bytes") -> Iterator[Image.Image]:
+    """The metadata in the bytes of an image file, as `open_header` reads them."""
     with _header(lambda: io.BytesIO(content), len(content), name) as image:
         yield image
 
@@ -105,14 +105,7 @@ def lost(path: str | os.PathLike[str]) -> dict[str, str]:
     {'transparency': 'its transparent pixels are drawn on white'}
     """
     found: dict[str, str] = {}
-    formats = tuple(FORMATS.values())
-    with (
-        _our_errors(str(path)),
-        _Limited(io.FileIO(path)) as stream,
-        Image.open(stream, formats=formats) as image,
-    ):
-        _check_size(image, str(path))
-        stream.left = MAX_BYTES
+    with open_header(path) as image:
         if image.mode[0] in "IF" or any(";16" in str(tile[3]) for tile in image.tile):
             found["depth"] = "it has more than 8 bits a channel, of which 8 are read"
         opaque = "A" in image.getbands() and image.getchannel("A").getextrema() == (255, 255)
@@ -133,10 +126,10 @@ def decode_image(content: bytes, name: str = "bytes", *, single: bool = False) -
     Traceback (most recent call last):
     energycomp.errors.InputError: got bytes, which cannot be decoded (cannot identify image file); expected a whole ...
     """
-    return _decoded(lambda: io.BytesIO(content), len(content), name, single)
+    return _decode(lambda: io.BytesIO(content), len(content), name, single)
 
 
-def _decoded(opened: Callable[[], io.FileIO | io.BytesIO], size: int, name: str, single: bool) -> Image.Image:
+def _decode(opened: Callable[[], io.FileIO | io.BytesIO], size: int, name: str, single: bool) -> Image.Image:
     with _header(opened, size, name) as image:
         if single and GRID in image.info:
             raise InputError(
@@ -147,7 +140,7 @@ def _decoded(opened: Callable[[], io.FileIO | io.BytesIO], size: int, name: str,
 
 
 @contextmanager
-def _header(opened: Callable[[], io.FileIO | io.BytesIO], size: int, name: str) -> Iterator[Image.Image]:
+def _header(opened: Callable[[], io.FileIO | io.BytesIO], size: int, name: str) -> Iterator[ImageFile.ImageFile]:
     """An image whose size was checked and whose pixels are not decoded yet, which the block may do."""
     if size > MAX_BYTES:
         raise InputError(f"got {name} of {size:,} bytes; expected an image of at most {MAX_BYTES:,}; compress it")

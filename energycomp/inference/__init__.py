@@ -19,14 +19,13 @@ from energycomp.inference.noise import (
     residuals as residuals,
 )
 from energycomp.inference.nonnegative import nonnegative as nonnegative
+from energycomp.inference.posterior import RULED_OUT as RULED_OUT, Posterior as Posterior
 from energycomp.inference.prior import (
-    HasValueEnergy as HasValueEnergy,
     Prior as Prior,
     each as each,
     pairwise as pairwise,
 )
 from energycomp.inference.problem import (
-    RULED_OUT as RULED_OUT,
     Needs as Needs,
     Problem as Problem,
     make_problem as make_problem,
@@ -47,7 +46,7 @@ from energycomp.inference.solution import (
     Solution as Solution,
     verdict_of as verdict_of,
 )
-from energycomp.inference.solver import ReadsLast as ReadsLast, SearchInterrupted as SearchInterrupted, Solver as Solver
+from energycomp.inference.solver import SearchInterrupted as SearchInterrupted, Solver as Solver
 from energycomp.inference.view import (
     JUDGED as JUDGED,
     View as View,

@@ -7,15 +7,15 @@ Notation: variable -> symbol
     prior       (K, n) the mean error of each word over the draws of earlier sweeps
 
 `read_attributes` is coordinate descent: attribute after attribute, and within one object after object,
-a_kj = argmin_w J(..., v_k(w), ...), until no object changes. The posterior of a word is softmax(-beta E), with E of
-`Problem.energies`. Each further sweep has new draws, twice as many. It knows the other attributes, and spends the draws
-on uncertain words alone: those that are not yet SURE, and of their rivals those that are not yet RULED_OUT. J is the
-mean over all draws. A sweep is a race: a word that is FAR behind on a third of its draws does not see the others.
+a_kj = argmin_w J(..., v_k(w), ...), until no object changes. Each further sweep has new draws, twice as many. It knows
+the other attributes, and spends the draws on uncertain words alone: those that are not yet SURE, and of their rivals
+those that are not yet RULED_OUT. J is the mean over all draws. A sweep is a race: a word that is FAR behind on a third
+of its draws does not see the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import attrs
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor
 from energycomp.components.support import MixedSupport
 from energycomp.errors import InputError
 from energycomp.inference.noise import NoiseBank
+from energycomp.inference.posterior import Posterior
 from energycomp.inference.problem import Problem
 from energycomp.inference.quadratic import QuadraticForm
 
@@ -45,7 +46,7 @@ class AttributeErrors:
         draws: (K,) the number of draws that these are means of; 0 where nothing is known of an object.
 
     >>> known = AttributeErrors(torch.tensor([[0.3, 0.4, 2.0]]), (torch.tensor([[5.0, 3.0]]),))
-    >>> known.certainty(beta=1.0)  # of the second word, whose error is lower by 2: 1 / (1 + exp(-2))
+    >>> known.certainty(Posterior(beta=1.0))  # of the second word, whose error is lower by 2: 1 / (1 + exp(-2))
     tensor([[0.8808]])
     """
 
@@ -53,25 +54,18 @@ class AttributeErrors:
     errors: tuple[Tensor, ...]
     draws: Tensor = attrs.field(factory=lambda: torch.zeros(0))
 
-    def probabilities(
-        self, beta: float | None, energies: Callable[[Tensor], Tensor] | None = None
-    ) -> tuple[Tensor, ...]:
-        """The posterior of the words of each attribute, (K, n) each, softmax(-beta E); NaN without beta.
-
-        `energies` is that of the problem; by default E are the errors.
+    def probabilities(self, posterior: Posterior) -> tuple[Tensor, ...]:
+        """The posterior of the words of each attribute, (K, n) each; NaN without an inverse temperature.
 
         >>> known = AttributeErrors(torch.tensor([[0.3, 0.4, 2.0]]), (torch.tensor([[5.0, 3.0]]),))
-        >>> known.probabilities(1.0)
+        >>> known.probabilities(Posterior(beta=1.0))
         (tensor([[0.1192, 0.8808]]),)
         """
-        if beta is None:
-            return tuple(torch.full_like(each, torch.nan).float() for each in self.errors)
-        of_words = self.errors if energies is None else tuple(map(energies, self.errors))
-        return tuple(torch.softmax(-beta * each, dim=1).float() for each in of_words)
+        return tuple(map(posterior.probabilities, self.errors))
 
-    def certainty(self, beta: float | None, energies: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def certainty(self, posterior: Posterior) -> Tensor:
         """The posterior (K, A) of the words of `values`, the greatest of `probabilities`."""
-        return torch.stack([each.amax(1) for each in self.probabilities(beta, energies)], dim=1)
+        return torch.stack([each.amax(1) for each in self.probabilities(posterior)], dim=1)
 
     def take(self, kept: Sequence[int], new: int = 0) -> AttributeErrors:
         """Of some objects, and of new ones behind them, of which nothing is known and whose values are NaN."""
@@ -126,12 +120,12 @@ def read_attributes(
         errors = list(known.errors)
     for sweep in range(sweeps if len(values) else 0):
         # Which words are still in question? None ends the search.
-        open_words = [_undecided(problem.energies(each), problem.beta) | (drawn == 0)[:, None] for each in errors]
+        open_words = [_find_undecided(problem.posterior, each) | (drawn == 0)[:, None] for each in errors]
         if not any(bool(words.any()) for words in open_words):
             break
         # Choose among them on new draws, twice as many as before, attribute by attribute.
         bank = problem.draw(draws * 2**sweep, generator)
-        for part in _parts(bank) if problem.beta is not None else [bank]:
+        for part in _parts(bank) if problem.posterior.beta is not None else [bank]:
             asked = torch.stack([words.any(1) for words in open_words]).any(0)
             if not bool(asked.any()):
                 break
@@ -141,17 +135,19 @@ def read_attributes(
             # Count the draws of each object that was asked about; words that are far behind see no more of them.
             values = search.values
             drawn = drawn + asked * len(part)
-            open_words = [words & _near(problem.nats(each)) for words, each in zip(open_words, errors, strict=True)]
+            open_words = [
+                words & _near(problem.posterior.nats(each)) for words, each in zip(open_words, errors, strict=True)
+            ]
     return AttributeErrors(values, tuple(errors), drawn)
 
 
-def _undecided(energies: Tensor, beta: float | None) -> Tensor:
+def _find_undecided(posterior: Posterior, errors: Tensor) -> Tensor:
     """Which words (K, n) are still in question; without an inverse temperature all of them."""
-    if beta is None:
-        return torch.ones_like(energies, dtype=torch.bool)
+    if posterior.beta is None:
+        return torch.ones_like(errors, dtype=torch.bool)
     # In question: neither ruled out, nor of an object whose word is sure
-    posterior = torch.softmax(-beta * energies, dim=1)
-    return (posterior > RULED_OUT) & (posterior.amax(1, keepdim=True) < SURE)
+    shares = torch.softmax(-posterior.nats(errors), dim=1)
+    return (shares > RULED_OUT) & (shares.amax(1, keepdim=True) < SURE)
 
 
 def _near(nats: Tensor) -> Tensor:

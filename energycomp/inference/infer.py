@@ -80,7 +80,7 @@ def infer(
         candidates: restrict the search to these values (M, *V), as `values_of` takes them.
         attributes: whether the attributes of a `MixedConditioner` are read once components are found, or left open.
         last: whether what the conditioner leaves open otherwise, such as turns of cubes, is read once all else is
-            known, see `ReadsLast`.
+            known, see `Conditioner`.
         prior: what is known of the values before: an energy, added to the error as a posterior has it, see `as_prior`.
             Certainties and p-values are those of the posterior then; it costs no network evaluation.
         init: values (K, *V) to start the search from, as `values_of` takes them: those of the frame before, for

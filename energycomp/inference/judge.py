@@ -163,7 +163,7 @@ def posterior(solution: Solution, problem: Problem) -> float | None:
 
     None without an inverse temperature, and where it was compared with nothing, such as an answer that is given.
     """
-    if problem.beta is None:
+    if problem.posterior.beta is None:
         return None
     # The words of each object, where their posterior is known
     found = 1.0
@@ -181,7 +181,7 @@ def posterior(solution: Solution, problem: Problem) -> float | None:
     if solution.difference is not None and is_compared and not in_other_words:
         alone = torch.tensor([solution.error], dtype=torch.float64)
         error = problem.with_prior(alone, solution.conditions[None])
-        lead = problem.gap(float(error), solution.difference)  # both with the prior
+        lead = problem.posterior.gap(float(error), solution.difference)  # both with the prior
         # Each component that the other answer has more says its place, which costs what the search asks for one
         if solution.runner_up is not None and problem.slots[0].candidates is None:
             lead += COMPONENT_PENALTY * (len(solution.runner_up) - solution.count)

@@ -4,7 +4,7 @@ Notation: variable -> symbol
     values      c = (v_1, ..., v_K), an answer; candidates are (N, K, *V)
     energy      E_prior(c) = sum of factors: of each v_k, of each pair v_i, v_j, of K, or of all of c
 
-    -log p(c | x) = beta J(c) + E_prior(c) + const,    or beta log J(c) + E_prior(c), see `Problem.energies`
+    -log p(c | x) = beta J(c) + E_prior(c) + const,    or beta log J(c) + E_prior(c), see `Posterior.energies`
 
 A search that minimises an error minimises J + E_prior / beta, or J exp(E_prior / beta): both are linear in J, so that
 means over draws, and paired differences of draws, are those of the posterior. A prior costs no network evaluation.
@@ -14,32 +14,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import attrs
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from energycomp.components.energies import given_energies
+from energycomp.components.energies import evaluate_energies
 from energycomp.errors import InputError
 from energycomp.fields import is_number, is_whole
-
-
-@runtime_checkable
-class HasValueEnergy(Protocol):
-    """A prior: an energy of whole answers, such as -log p(c) up to a constant.
-
-    >>> class Spread:
-    ...     def energy(self, values):  # the first number of K values may differ by 0.5 at most
-    ...         first = values[..., 0]
-    ...         return torch.where(first.amax(1) - first.amin(1) <= 0.5, 0.0, torch.inf)
-    >>> as_prior(Spread()).energy(torch.tensor([[[0.2, 0.9], [0.4, 0.1]], [[0.2, 0.9], [0.8, 0.1]]]))
-    tensor([0., inf])
-    """
-
-    def energy(self, values: Tensor) -> Tensor:
-        """Energies (N,) of N answers of K values each, (N, K, *V), K = 0 included; +inf rules an answer out."""
 
 
 @attrs.frozen(eq=False)
@@ -56,15 +40,15 @@ class _Factor:
         if self.over == "counts":
             return torch.full((n,), self.f(count), device=atoms.device)
         if self.over == "answers":
-            return given_energies("prior", self.f, n, atoms[subsets])
+            return evaluate_energies("prior", self.f, n, atoms[subsets])
         if count < 1 + (self.over == "pairs"):
             return torch.zeros(n, device=atoms.device)
         # Of each value: f is called for the values of the subsets, or once for all atoms, whatever is fewer
         if self.over == "values":
             if n * count < most:
-                return given_energies("prior", self.f, n * count, atoms[subsets.flatten()]).view(n, count).sum(1)
+                return evaluate_energies("prior", self.f, n * count, atoms[subsets.flatten()]).view(n, count).sum(1)
             if self not in tables:
-                tables[self] = given_energies("prior", self.f, most, atoms)
+                tables[self] = evaluate_energies("prior", self.f, most, atoms)
             return tables[self][subsets].sum(1)
         # Of each pair, likewise
         i, j = torch.triu_indices(count, count, 1, device=subsets.device)
@@ -83,7 +67,9 @@ class _Factor:
 
     def _of_pairs(self, first: Tensor, second: Tensor) -> Tensor:
         """The mean of both orders: an answer has the same energy whatever the order of its values."""
-        both = given_energies("prior", self.f, 2 * len(first), torch.cat([first, second]), torch.cat([second, first]))
+        both = evaluate_energies(
+            "prior", self.f, 2 * len(first), torch.cat([first, second]), torch.cat([second, first])
+        )
         return both.view(2, -1).mean(0)
 
 
@@ -199,8 +185,9 @@ def as_prior(given: Any) -> Prior:
     """A prior of what `infer` takes.
 
     Args:
-        given: an object with `energy(values)`, such as a sum of `each` and `pairwise`; a distribution of each value; or
-            the probabilities of counts, such as {3: 0.5, 4: 0.5}: an answer of K values has the energy -log p(K).
+        given: an object with `energy(values)`, such as a sum of `each` and `pairwise`: energies (N,) of N answers of K
+            values (N, K, *V), K = 0 included, where +inf rules an answer out; a distribution of each value; or the
+            probabilities of counts, such as {3: 0.5, 4: 0.5}: an answer of K values has the energy -log p(K).
 
     Raises:
         InputError: anything else.
@@ -214,7 +201,7 @@ def as_prior(given: Any) -> Prior:
         return each(given)
     if isinstance(given, Mapping):
         return _of_counts(dict(given))
-    if isinstance(given, HasValueEnergy) and not isinstance(given, type):
+    if hasattr(given, "energy") and not isinstance(given, type):
         return Prior((_Factor("answers", given.energy),))
     expected = "expected an object with energy(values), a distribution, or probabilities of counts, such as {3: 0.5}"
     raise InputError(f"got prior={given!r}; {expected}; make one with each(f) or pairwise(f)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -18,6 +17,7 @@ from energycomp.denoisers import Denoiser
 from energycomp.errors import InputError
 from energycomp.inference.atoms import quadratic_form
 from energycomp.inference.noise import NoiseBank, draw_bank
+from energycomp.inference.posterior import Posterior
 from energycomp.inference.predicted import Predicted
 from energycomp.inference.prior import Prior, PriorOfAtoms, as_prior
 from energycomp.inference.quadratic import QuadraticForm
@@ -26,8 +26,6 @@ from energycomp.models.defaults import Defaults
 from energycomp.models.model import Model
 
 Needs = Literal["finite", "continuous", "differentiable"]  # the last: continuous, and gradients are followed
-
-RULED_OUT = 1e6  # energy of what a prior rules out: finite, so that a search may pass through fewer components
 
 
 @attrs.frozen(eq=False)
@@ -45,7 +43,7 @@ class Problem:
         distinct: whether all values of an answer must differ.
         value_shape: V; of a conditioner with attributes that are left open, that of its continuous numbers.
         default_draws: how many draws an inference averages over unless the solver wants another number.
-        beta: inverse temperature of posteriors, softmax(-beta `energies(J)`); None where the model has none.
+        posterior: over answers, by their errors.
         mixed: the support of a `MixedConditioner`, whose numbers are sought with all attributes open; None for any
             other, and where candidates are given.
         asks_attributes: whether the attributes of such a conditioner are asked for.
@@ -65,7 +63,7 @@ class Problem:
     distinct: bool
     value_shape: tuple[int, ...]
     default_draws: int
-    beta: float | None
+    posterior: Posterior
     _denoiser: Denoiser
     _conditioner: Conditioner
     _defaults: Defaults
@@ -79,57 +77,6 @@ class Problem:
     @_predicted.default
     def _of_the_denoiser(self) -> Predicted:
         return Predicted(self._denoiser, self.observation)
-
-    def energies(self, errors: Tensor) -> Tensor:
-        """What posteriors softmax(-beta E) are of, from errors J of any shape: J itself, or log J.
-
-        With log J the posterior is that of normal prediction errors whose variance is unknown and takes its most likely
-        value, with beta = n / 2 for n independent numbers: only the ratio of errors counts.
-
-        >>> from energycomp.testing import tiny_model
-        >>> make_problem(torch.zeros(1, 3, 16, 16), tiny_model()).energies(torch.tensor([1.0, 4.0]))
-        tensor([1., 4.])
-        """
-        if not self._defaults.log_errors:
-            return errors
-        # log J of a normal error whose variance is unknown; an answer may be without any error
-        return errors.clamp(min=torch.finfo(errors.dtype).tiny).log()
-
-    def nats(self, errors: Tensor) -> Tensor:
-        """beta E of errors of any shape: differences are log-odds. E itself, for a model without inverse temperature.
-
-        >>> from energycomp.testing import tiny_model
-        >>> make_problem(torch.zeros(1, 3, 16, 16), tiny_model(beta=2.0)).nats(torch.tensor([1.0, 4.0]))
-        tensor([2., 8.])
-        """
-        return (self.beta or 1.0) * self.energies(errors)
-
-    def gap(self, error: float, difference: float) -> float:
-        """By how many `nats` an answer of this error is better than one whose error is greater by a difference.
-
-        >>> from energycomp.testing import tiny_model
-        >>> make_problem(torch.zeros(1, 3, 16, 16), tiny_model(beta=2.0)).gap(2.0, 0.5)
-        1.0
-        """
-        here, there = self.nats(torch.tensor([error, error + difference], dtype=torch.float64)).tolist()
-        return there - here
-
-    def inverse_temperature(self, error: float, baseline: float) -> float | None:
-        """The beta of an image whose best answer leaves an error, and whose unconditional prediction leaves a baseline.
-
-        beta exp(distrust fit) for a fit = 1 - error / baseline below 0, else beta. Where the composition explains less
-        than no component at all, its errors are those of the image and not of the answer, and they are shared by all
-        answers: its posteriors are tempered (Miller and Dunson, 2019). None where the model has no beta.
-
-        >>> from energycomp.testing import tiny_model
-        >>> problem = make_problem(torch.zeros(1, 3, 16, 16), tiny_model(beta=2.0, distrust=6.0))
-        >>> problem.inverse_temperature(0.5, 1.0), round(problem.inverse_temperature(1.1, 1.0), 3)
-        (2.0, 1.098)
-        """
-        distrust = self._defaults.distrust
-        if self.beta is None or distrust is None or not self.has_empty or error <= baseline:
-            return self.beta
-        return self.beta * math.exp(distrust * (1.0 - error / baseline)) if baseline > 0 else self.beta
 
     def prior(self, values: Tensor) -> Tensor | None:
         """Energies (N,) of candidates (N, K, *V) before the image is seen; None without a prior. Costs no row.
@@ -146,21 +93,12 @@ class Problem:
     def with_prior(self, errors: Tensor, values: Tensor) -> Tensor:
         """Errors J, (N,) or (N, S), of candidates (N, K, *V) with their prior; J itself without a prior.
 
-        J + E / beta, or J exp(E / beta) where posteriors are of log J: with it in the place of J, `energies` and beta
-        give the posterior. It is linear in J, so that means and differences of draws are those of the posterior.
+        See `Posterior.add_prior`.
         """
         energies = self.prior(values)
-        return errors if energies is None else self.add_energies(errors, energies.view(-1, *[1] * (errors.ndim - 1)))
-
-    def add_energies(self, errors: Tensor, energies: Tensor) -> Tensor:
-        """Errors with energies of the prior, of shapes that broadcast."""
-        # J + E / beta
-        added = energies.to(errors).clamp(max=RULED_OUT) / (self.beta or 1.0)
-        if not self._defaults.log_errors:
-            return errors + added
-        # J exp(E / beta), as large as the type holds
-        info = torch.finfo(errors.dtype)
-        return errors.clamp(min=info.tiny) * added.clamp(max=math.log(info.max) / 2).exp()
+        if energies is None:
+            return errors
+        return self.posterior.add_prior(errors, energies.view(-1, *[1] * (errors.ndim - 1)))
 
     def _whole(self, values: Tensor) -> Tensor:
         """Values of the conditioner, those of attributes that are not sought yet included."""
@@ -330,7 +268,7 @@ class Problem:
         # The form knows the rule, and the prior of its subsets
         prior = None
         if self._prior is not None:
-            prior = PriorOfAtoms(self._prior, self._whole(atoms.to(self.device)), self.add_energies)
+            prior = PriorOfAtoms(self._prior, self._whole(atoms.to(self.device)), self.posterior.add_prior)
         return attrs.evolve(form, prior=prior, weighting=self.weighting)
 
     @property
@@ -440,7 +378,8 @@ def make_problem(
                 raise InputError(f"got the count 0 under the rule {rule!r}; expected at least 1")
         slots = (value_slot(model, low, candidates),) * high
         mixed = None if candidates is not None else mixed_of(conditioner)
-    # Numbers are sought with all attributes open; these are read afterwards
+    # Numbers are sought with all attributes open; these are read afterwards. Only the rule product has a baseline
+    distrust = defaults.distrust if identifies_null(rule) else None
     return Problem(
         observation=observation.to(model.denoiser.device),
         slots=slots,
@@ -449,7 +388,7 @@ def make_problem(
         distinct=defaults.distinct,
         value_shape=tuple(conditioner.value_shape) if mixed is None else (mixed.support.length,),
         default_draws=defaults.draws,
-        beta=defaults.beta,
+        posterior=Posterior(defaults.beta, log_errors=defaults.log_errors, distrust=distrust),
         mixed=None if mixed is None else mixed.support,
         asks_attributes=mixed is not None and attributes,
         init=None if init is None else _start_values(init, conditioner, mixed, (low, high)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import torch
 
-from energycomp.components import Composition, EnergyComponent, FiniteConditioner, groups_of, identifies_null
+from energycomp.components import Composition, EnergyComponent, ability, groups_of, identifies_null
 from energycomp.components.weight_values import constant_weights, is_constant
 from energycomp.denoisers.denoiser import Conditional, Denoiser
 from energycomp.errors import CompositionError
@@ -58,10 +58,11 @@ def rankable(
 def _other_labels(leaf: Conditional, model: Model | None) -> list[Conditional]:
     """All labels of the model but that of a leaf; none of a model without labels, or with attributes."""
     labels = None if model is None else checked_model(model).conditioner
-    if model is None or not isinstance(labels, FiniteConditioner) or groups_of(labels) is not None:
+    listed = ability(labels, "enumerate_support")
+    if model is None or labels is None or listed is None or groups_of(labels) is not None:
         return []
     # Compared by their tokens, since a leaf need not be made of a label
-    every = [model.leaf(value[None]) for value in labels.enumerate_support()]
+    every = [model.leaf(value[None]) for value in listed()]
     return [one for one in every if not torch.equal(one.condition.rows, leaf.condition.rows)]
 
 

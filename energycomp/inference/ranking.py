@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from energycomp.components import Condition, EnergyComponent, Rule, default_gamma, identifies_null
-from energycomp.components.energies import given_energies
+from energycomp.components.energies import evaluate_energies
 from energycomp.components.ledger import count_rows
 from energycomp.denoisers.denoiser import Conditional, Denoiser
 from energycomp.errors import InputError, NonFiniteError
@@ -202,7 +202,7 @@ def rank_samples(
         energy = None
         if constraint is not None:
             images = decoded(samples, "pt", decode=denoiser.decode, value_range=denoiser.noised_space.value_range)
-            energy = given_energies("constraint", constraint, len(images), images).cpu()
+            energy = evaluate_energies("constraint", constraint, len(images), images).cpu()
     lift, stderr, p_value = torch.stack(found).unbind(-1)
     names = tuple(map(repr, leaves))
     return Ranking(names, tuple(w < 0 for w in weights), lift, stderr, p_value, spent.rows, energy)

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components.conditioning import mixed_of
+from energycomp.components.conditioning import ability, mixed_of
 from energycomp.errors import EnergycompWarning, InputError
 from energycomp.inference.attributes import read_attributes
 from energycomp.inference.judge import judge, measured
@@ -18,7 +18,7 @@ from energycomp.inference.problem import Problem, make_problem
 from energycomp.inference.refine import refine_numbers
 from energycomp.inference.screen import unknown_by
 from energycomp.inference.solution import Solution
-from energycomp.inference.solver import ReadsLast, SearchInterrupted, Solver
+from energycomp.inference.solver import SearchInterrupted, Solver
 from energycomp.inference.view import view_of
 from energycomp.models.defaults import TAILS
 from energycomp.models.model import Model
@@ -69,7 +69,7 @@ def read_image(
     searcher: Solver = object_of("solvers", model.defaults.solver if solver is None else solver)
     if searcher.needs == "differentiable":
         _check_gradients(model)
-    reader = _reader_of_last(model, attributes) if last else None
+    read_last = _reader_of_last(model, attributes) if last else None
     # Solvers follow gradients, also where the caller has turned them off
     with torch.inference_mode(mode=False):
         random = as_generator(0 if generator is None else generator)
@@ -87,7 +87,7 @@ def read_image(
 
         # Search. An answer that Ctrl-C leaves behind is described only if somebody wants it
         def describe(solution: Solution) -> Solution:
-            complete = _complete(solution, problem, type(searcher).__name__, reader, random)
+            complete = _complete(solution, problem, type(searcher).__name__, read_last, random)
             is_changed = not torch.equal(complete.conditions, solution.conditions)
             return _describe(complete, problem, model, image, random, is_changed=is_changed, is_unknown=is_unknown)
 
@@ -109,7 +109,7 @@ def _encode(image: Any, model: Model) -> Tensor:
 
 
 def _complete(
-    solution: Solution, problem: Problem, solver: str, reader: ReadsLast | None, generator: torch.Generator
+    solution: Solution, problem: Problem, solver: str, read_last: Any, generator: torch.Generator
 ) -> Solution:
     """An answer of a solver with all that is read after its search, in the order of its values.
 
@@ -119,11 +119,11 @@ def _complete(
     if problem.asks_attributes and solution.posteriors is None:
         known = read_attributes(problem, solution.conditions, generator=generator)
         values = refine_numbers(problem, known.values, generator=generator)
-        posteriors = known.probabilities(problem.beta, problem.energies)
+        posteriors = known.probabilities(problem.posterior)
         solution = attrs.evolve(solution, conditions=values, form=None, posteriors=posteriors)
     # What is known once all else is, such as turns
-    if reader is not None:
-        values = reader.read_last(problem, solution.conditions, generator)
+    if read_last is not None:
+        values = read_last(problem, solution.conditions, generator)
         solution = attrs.evolve(solution, conditions=values, form=None)
     # Refuse an answer that the prior rules out
     energies = problem.prior(solution.conditions[None])
@@ -167,14 +167,14 @@ def _describe(
     return attrs.evolve(solution, view=view, form=None, rows=problem.rows)
 
 
-def _reader_of_last(model: Model, attributes: bool) -> ReadsLast:
-    """The conditioner that reads what is left open otherwise; raises `InputError` for a model without."""
-    reader = model.conditioner
-    mixed = mixed_of(reader)
-    if not (attributes and mixed is not None and mixed.support.unread and isinstance(reader, ReadsLast)):
+def _reader_of_last(model: Model, attributes: bool) -> Any:
+    """What reads what is left open otherwise; raises `InputError` for a model without."""
+    read_last = ability(model.conditioner, "read_last")
+    mixed = mixed_of(model.conditioner)
+    if not attributes or mixed is None or not mixed.support.unread or read_last is None:
         got = f"got last=True with {model.name} and attributes={attributes}"
         raise InputError(f"{got}; expected a model with turns, and attributes=True; leave it out")
-    return reader
+    return read_last
 
 
 def _warn(reason: str, stacklevel: int) -> None:

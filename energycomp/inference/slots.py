@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from energycomp.components import FiniteConditioner, MixedSupport, values_of
+from energycomp.components import MixedSupport, ability, values_of
 from energycomp.components.weights import scalar
 from energycomp.errors import InputError
 from energycomp.fields import MOST, is_whole
@@ -37,8 +37,8 @@ def value_slot(model: Model, least: int, candidates: Any) -> Slot:
     # What is listed: by the caller, or by the conditioner; numbers have a support alone, and their words are open
     if candidates is not None:
         listed = _checked_candidates(candidates, model)
-    elif isinstance(conditioner, FiniteConditioner):
-        listed = conditioner.enumerate_support()
+    elif (enumerate_support := ability(conditioner, "enumerate_support")) is not None:
+        listed = enumerate_support()
     else:
         return Slot(support.continuous if isinstance(support, MixedSupport) else support)
     if model.defaults.distinct and len(listed) < least:

@@ -62,7 +62,7 @@ class Solution:
         trace: what a plot of the search needs, lists of numbers by name.
         component_gain: (K,) how much the error rises without each component, or None.
         probability: (K,) the posterior of each component's value, softmax(-beta E) over all answers with E of
-            `Problem.energies`, or None where the model has no inverse temperature.
+            `Posterior.energies`, or None where the model has no inverse temperature.
         posteriors: (K, n) for each attribute: the posterior of its words, of a conditioner with attributes that may be
             left open; NaN where the model has no inverse temperature. None for any other.
         form: the quadratic form of the components on the draws that compared them, by which `infer` judges the answer

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
 
 from energycomp.inference.problem import Problem
 from energycomp.inference.solution import Solution
@@ -40,19 +39,6 @@ class Solver(Protocol):
         A `Solution` needs its first five fields, and a runner-up the comparison by `energycomp.inference.paired`.
         Errors are those on draws that did not select the answer; `rows` is `problem.rows`.
         """
-
-
-@runtime_checkable
-class ReadsLast(Protocol):
-    """A conditioner that reads what is left open otherwise (`MixedSupport.unread`), once all else is known.
-
-    >>> from energycomp import load
-    >>> isinstance(load("clevr").conditioner, ReadsLast), isinstance(load("clevr-places").conditioner, ReadsLast)
-    (True, False)
-    """
-
-    def read_last(self, problem: Problem, values: Tensor, generator: torch.Generator | None, /) -> Tensor:
-        """Values (K, *V) of a problem with what `infer` left open."""
 
 
 class SearchInterrupted(KeyboardInterrupt):

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING
 from energycomp.imports import first_use
 
 if TYPE_CHECKING:
-    from energycomp.models.adapter import prediction_in as prediction_in
-    from energycomp.models.adopted import adopt as adopt
     from energycomp.models.codec import VAECodec as VAECodec
     from energycomp.models.defaults import (
         TAILS as TAILS,
         Calibration as Calibration,
         Defaults as Defaults,
         background_error as background_error,
+        calibration_of as calibration_of,
         log_errors as log_errors,
     )
-    from energycomp.models.folder import before_weights as before_weights
     from energycomp.models.given import (
         checked_model as checked_model,
         from_pretrained as from_pretrained,
@@ -33,9 +31,8 @@ if TYPE_CHECKING:
     from energycomp.models.model_card import pipeline_tag as pipeline_tag, plain_card as plain_card
     from energycomp.models.numbers import NumberProcessor as NumberProcessor
     from energycomp.models.offloaded import execution_device as execution_device
-    from energycomp.models.parts import Named as Named, Processor as Processor
-    from energycomp.models.process import CLOCKS as CLOCKS, shortly as shortly
+    from energycomp.models.parts import Processor as Processor
     from energycomp.models.sources import check_device as check_device, dtype_of as dtype_of
-    from energycomp.models.weights import load_weights as load_weights, on_meta as on_meta
+    from energycomp.models.weights import load_weights as load_weights, on_meta as on_meta, read_weights as read_weights
 
 __getattr__, __all__ = first_use(__name__, __file__)

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.errors import CheckpointError, InputError, NotFoundError
-from energycomp.fields import is_number, legal, number, whole
+from energycomp.fields import a, is_number, legal, number, whole
 from energycomp.files import fingerprint, read_tensors
 from energycomp.models.hub import is_folder, is_hub_id
 from energycomp.models.offloaded import all_weights, execution_device
-from energycomp.models.weights import check_fit, filled, on_meta
+from energycomp.models.weights import check_fit, fill_weights, on_meta
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC", "AutoencoderTiny")  # of diffusers, by the name in their config
 VAE = "vae"  # the folder of a codec inside that of its model
@@ -56,7 +56,7 @@ class VAECodec:
     (4, 16, 24)
     """
 
-    source: str = attrs.field(validator=legal(lambda value: isinstance(value, str), "a folder or hub id"))
+    source: str = attrs.field(validator=a(str, "a folder or hub id"))
     image_size: int | Sequence[int] = attrs.field(validator=legal(_is_size, "a whole number, or height and width"))
     scaling_factor: float = attrs.field(default=0.18215, validator=number())
     channels: int = attrs.field(default=4, validator=whole(1))
@@ -171,20 +171,20 @@ class VAECodec:
 
         One picture at a time, as `decode` does: a batch takes the memory of one.
         """
-        with self._placed(images.device) as (vae, device):
+        with self._on_device(images.device) as (vae, device):
             means = [_mean(vae.encode(image.to(device, vae.dtype))) for image in images.split(1)]
         return ((torch.cat(means) - self.shift_factor) * self.scaling_factor).to(images)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w) to images (B, 3, H, W) in [-1, 1], with gradients where latents ask for them."""
         follows = torch.is_grad_enabled() and latents.requires_grad  # and those of weights never
-        with torch.set_grad_enabled(follows), self._placed(latents.device) as (vae, device):
+        with torch.set_grad_enabled(follows), self._on_device(latents.device) as (vae, device):
             parts = (latents / self.scaling_factor + self.shift_factor).to(device, vae.dtype).split(1)
             images = torch.cat([vae.decode(part).sample for part in parts])
         return images.clamp(-1, 1).to(latents)
 
     @contextmanager
-    def _placed(self, device: torch.device) -> Iterator[tuple[Any, torch.device]]:
+    def _on_device(self, device: torch.device) -> Iterator[tuple[Any, torch.device]]:
         """The module and where it computes: on the device of its input, unless it is offloaded or mapped.
 
         One in float16 whose config says that it overflows there is in float32 meanwhile, as in pipelines of diffusers.
@@ -209,7 +209,7 @@ class VAECodec:
         return {**attrs.asdict(self), "source": source}
 
     def save(self, folder: Path, dtype: torch.dtype | None) -> dict[str, Any]:
-        """As `HasFiles`: a small autoencoder of a folder is written into that of the model, others stay in place."""
+        """As `Codec`: a small autoencoder of a folder is written into that of the model, others stay in place."""
         if self._is_small_file():
             vae = self.vae if dtype is None else nn.Module.to(deepcopy(self.vae), dtype)  # without a warning
             vae.save_pretrained(folder / VAE)
@@ -222,7 +222,7 @@ class VAECodec:
         return self.config()
 
     def opened(self, folder: Path) -> Self:
-        """As `HasFiles`: the one in the folder of its model, read at once, or another, read when it is used."""
+        """As `Codec`: the one in the folder of its model, read at once, or another, read when it is used."""
         if self.source == VAE:
             here = attrs.evolve(self, source=str((folder / VAE).absolute()))
             return here.holding(_read_vae(folder / VAE))
@@ -259,7 +259,7 @@ def _read_vae(folder: Path) -> Any:
     with on_meta(tensors, str(folder)):
         made = build()
     check_fit(made.state_dict(), tensors, f"the codec of {folder}")
-    return filled(made, build, tensors, f"the codec of {folder}")
+    return fill_weights(made, build, tensors, f"the codec of {folder}")
 
 
 def _mean(encoded: Any) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -13,7 +13,7 @@ from torch import Tensor
 from energycomp.components.precision import widen
 from energycomp.components.rules import Rule
 from energycomp.errors import InputError
-from energycomp.fields import FLAG, MOST, TEXT, is_number, is_whole, legal, number, one_of, whole
+from energycomp.fields import FLAG, MOST, TEXT, a, is_number, is_whole, legal, number, one_of, whole
 
 WINDOW = 8  # the spatial maximum is taken over squares of a side of 1/8 of the image
 BACKGROUND = 0.1  # share of an image that is background at least: `background_error` is that of its best explained part
@@ -141,6 +141,35 @@ class Calibration:
         return total, peak
 
 
+def calibration_of(errors: Mapping[int, Tensor]) -> Calibration:
+    """The calibration of the `log_errors` (N, 2) of held-out images, by count; at least two images for each.
+
+    >>> calibration_of({2: torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])}).mean
+    ((1.0, 1.0),)
+    """
+    for count, values in errors.items():
+        if len(values) < 2:
+            raise InputError(f"got {len(values)} images of {count} components; expected at least 2 of each count")
+    counts = sorted(errors)
+    parts = [errors[count].double() for count in counts]
+    mean = [part.mean(0) for part in parts]
+    std = [part.std(0).clamp(min=1e-3) for part in parts]
+    # The deviation of few images is too small by chance: each image is scored by that of the others
+    scores = torch.cat([_scores_by_others(part) for part in parts])
+    levels = torch.quantile(scores, 1 - torch.tensor(TAILS, dtype=torch.float64))
+    return Calibration(counts, [m.tolist() for m in mean], [s.tolist() for s in std], levels.tolist(), len(scores))
+
+
+def _scores_by_others(values: Tensor) -> Tensor:
+    """The score (N,) of each of N images by the mean and the deviation of the other ones."""
+    n = len(values)
+    if n < 3:
+        return ((values - values.mean(0)) / values.std(0).clamp(min=1e-3)).amax(1)
+    mean = (values.sum(0) - values) / (n - 1)
+    squares = (values - values.mean(0)).square().sum(0) - (values - values.mean(0)).square() * n / (n - 1)
+    return ((values - mean) / (squares / (n - 2)).sqrt().clamp(min=1e-3)).amax(1)
+
+
 def _share(score: float, scores: Sequence[float]) -> float:
     if score <= scores[0]:
         return 1.0
@@ -184,7 +213,7 @@ class Defaults:
         log_errors: whether posteriors are softmax(-beta log J): those of prediction errors of unknown variance, which
             trust an image less if every answer leaves a large error.
         distrust: how much less posteriors trust an image that the answer explains worse than the unconditional
-            prediction does, see `Problem.inverse_temperature`; None for the same beta for all images.
+            prediction does, see `Posterior.temper`; None for the same beta for all images.
         reading_rule: the rule under which pictures are read, where it is not the denoiser's own.
         guidance_scale: the weight of each component where a person gives none, as on the command line; above 0.
         attribute_guidance: scale of the guidance `attributes` where a person does not say, see `AttributeGuidance`.
@@ -214,14 +243,10 @@ class Defaults:
     )
     scheduler: str = attrs.field(default="DDIMScheduler", validator=TEXT)
     num_inference_steps: int = attrs.field(default=50, validator=whole(1))
-    sampler: str | None = attrs.field(
-        default=None, validator=legal(lambda v: isinstance(v, str), "a name", or_none=True)
-    )
+    sampler: str | None = attrs.field(default=None, validator=a(str, "a name", or_none=True))
     distinct: bool = attrs.field(default=True, validator=FLAG)
     calibration: Calibration | None = attrs.field(
-        default=None,
-        converter=_calibration,
-        validator=legal(lambda v: isinstance(v, Calibration), "a Calibration", or_none=True),
+        default=None, converter=_calibration, validator=a(Calibration, "a Calibration", or_none=True)
     )
     beta: float | None = attrs.field(default=None, validator=number(or_none=True))
     log_errors: bool = attrs.field(default=False, validator=FLAG)
@@ -233,9 +258,5 @@ class Defaults:
     aspect: float = attrs.field(default=1.0, validator=number(least=0.1, most=10.0))
 
     def unfitted(self) -> Defaults:
-        """Without what was fitted to the answers of one network: those of a network that is trained anew.
-
-        >>> Defaults(beta=2.0, draws=8).unfitted() == Defaults(draws=8)
-        True
-        """
+        """Without what was fitted to the answers of one network: those of a network that is trained anew."""
         return attrs.evolve(self, calibration=None, beta=None, log_errors=False, distrust=None)

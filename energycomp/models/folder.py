@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -19,23 +18,22 @@ from torch import Tensor
 
 from energycomp.components.condition import Condition
 from energycomp.components.conditioning import Conditioner, weights_of
-from energycomp.denoisers.configured import Configured
+from energycomp.denoisers.codec import Codec
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.denoisers.evaluator import rows, trunk
-from energycomp.denoisers.protocols import Codec, HasFiles
 from energycomp.errors import CheckpointError, EnergycompError, InputError
 from energycomp.files import atomic_directory, read_tensors, write_tensors
 from energycomp.images import ImageProcessor
 from energycomp.manifest import verify
 from energycomp.models.defaults import Defaults
 from energycomp.models.parts import FORMAT, ModelParts
-from energycomp.models.weights import check_fit, filled, load_weights, on_meta
+from energycomp.models.weights import check_fit, fill_weights, load_weights, on_meta
 from energycomp.plugins import Kind
 from energycomp.plugins.registry import find
 
 M = TypeVar("M", bound=ModelParts)
 
-_first: ContextVar[Callable[[str, Conditioner], object] | None] = ContextVar("looks at a conditioner", default=None)
+Check = Callable[[str, Conditioner], object]  # of the name and the conditioner of a model, raises to refuse it
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -47,8 +45,8 @@ KINDS: dict[str, Kind] = {"network": "networks", "encoder": "encoders", "conditi
 
 def write(model: ModelParts, folder: str | Path, dtype: torch.dtype | None, documents: Mapping[str, str]) -> None:
     """What `Model.save_pretrained` does, with text files by name."""
-    network: object = model.denoiser.network
-    if not isinstance(network, Configured):
+    network = model.denoiser.network
+    if not hasattr(network, "config"):
         raise InputError(
             f"got {model.name} with a network {type(network).__name__}, which no name rebuilds; expected one of ours; "
             "save the pipeline that it is of with its own save_pretrained, and load that folder"
@@ -58,43 +56,21 @@ def write(model: ModelParts, folder: str | Path, dtype: torch.dtype | None, docu
     with suppress(OSError):  # which the next line reports
         Path(folder).parent.mkdir(parents=True, exist_ok=True)
     with atomic_directory(folder) as temporary:
-        codec: object = model.denoiser.codec
-        if isinstance(codec, HasFiles):
-            config["codec"]["config"] = codec.save(temporary, dtype)
+        if (save := getattr(model.denoiser.codec, "save", None)) is not None:
+            config["codec"]["config"] = save(temporary, dtype)
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         write_tensors(temporary / WEIGHTS, {**weights, SCHEDULE: model.denoiser.alphas_cumprod.float()})
         for name, text in documents.items():
             (temporary / name).write_text(text, encoding="utf-8")
 
 
-@contextmanager
-def before_weights(check: Callable[[str, Conditioner], object]) -> Iterator[None]:
-    """Calls `check` with the name and the conditioner of each folder that is read in the block, before its network.
-
-    What it raises ends the loading at once: a command refuses a component without the seconds that weights take.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> from energycomp import load
-    >>> from energycomp.testing import tiny_model
-    >>> with TemporaryDirectory() as folder, before_weights(lambda name, conditioner: print(name)):
-    ...     tiny_model().save_pretrained(f"{folder}/mine")
-    ...     model = load(f"{folder}/mine")
-    tiny
-    """
-    token = _first.set(check)
-    try:
-        yield
-    finally:
-        _first.reset(token)
-
-
-def read(make: type[M], folder: Path) -> M:
+def read(make: type[M], folder: Path, check: Check | None = None) -> M:
     """The model of a folder that `write` wrote, in float32; classes are found by their registered names only."""
     verify(folder)
     config = _read_config(folder / CONFIG)
     tensors = read_tensors(folder / WEIGHTS)
     try:
-        return _made(make, config, tensors, str(folder))
+        return _make_model(make, config, tensors, str(folder), check)
     except EnergycompError:
         raise
     except Exception as error:  # whatever a factory raises for arguments that it was not written for
@@ -125,13 +101,15 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _made(make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], source: str) -> M:
+def _make_model(
+    make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], source: str, check: Check | None
+) -> M:
     """Built without memory, compared with config and weights, then filled with the weights."""
     schedule = tensors.pop(SCHEDULE).float()
     weights = _by_part(tensors, [part for part in KINDS if part in config])
 
     def build(part: str) -> Any:
-        return _built(KINDS[part], config[part])
+        return _make_part(KINDS[part], config[part])
 
     def on_paper(part: str) -> Any:
         with on_meta(weights[part], source):
@@ -140,13 +118,12 @@ def _made(make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], sou
         check_fit({} if module is None else module.state_dict(), weights[part], f"the {part} of {source}")
         return made
 
-    # The conditioner, which a command may look at before the seconds that a network takes
+    # The conditioner, which is checked before the seconds that a network takes
     if weights["conditioner"]:
         on_paper("conditioner")
     conditioner: Conditioner = build("conditioner")
-    first = _first.get()
-    if first is not None:
-        first(config["name"], conditioner)
+    if check is not None:
+        check(config["name"], conditioner)
     # The model, its networks without weights
     networks = {part: on_paper(part).eval() for part in weights if part != "conditioner"}
     said = {"null_trained": None, **config["denoiser"]}  # a file has to say so: its default is not taken
@@ -156,7 +133,7 @@ def _made(make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], sou
         name=config["name"],
         denoiser=Denoiser(network=networks["network"], alphas_cumprod=schedule, codec=codec, **given),
         conditioner=conditioner,
-        processor=_built("processors", config["processor"]),
+        processor=_make_part("processors", config["processor"]),
         network_name=config["network"]["name"],
         conditioner_name=config["conditioner"]["name"],
         defaults=Defaults(**config["defaults"]),
@@ -166,7 +143,7 @@ def _made(make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], sou
     )
     # It says of itself what the file says of it, and its shapes fit
     own = json.loads(json.dumps({**model.config(), "codec": config["codec"]}))
-    wrong = _lost(config, own)
+    wrong = _find_difference(config, own)
     if wrong:
         raise CheckpointError(f"got {wrong} in {source}/{CONFIG}; expected what save_pretrained writes; restore it")
     work = sum(tensor.numel() for tensor in tensors.values()) * math.prod(given["sample_shape"][1:])
@@ -179,7 +156,7 @@ def _made(make: type[M], config: dict[str, Any], tensors: dict[str, Tensor], sou
     if module is not None:
         load_weights(module, weights["conditioner"], f"the conditioner of {source}")
         module.eval().requires_grad_(requires_grad=False)
-    full = {part: filled(made, partial(build, part), weights[part], source) for part, made in networks.items()}
+    full = {part: fill_weights(made, partial(build, part), weights[part], source) for part, made in networks.items()}
     denoiser = attrs.evolve(model.denoiser, network=full["network"])
     model = attrs.evolve(model, denoiser=denoiser, encoder=full.get("encoder"))
     if not is_large:
@@ -203,20 +180,21 @@ def _codec(part: Mapping[str, Any] | None, folder: Path) -> Codec | None:
     """The codec that a config names, with its files."""
     if part is None:
         return None
-    codec: Codec = _built("codecs", part)
-    return codec.opened(folder) if isinstance(codec, HasFiles) else codec
+    codec: Codec = _make_part("codecs", part)
+    opened: Codec = codec.opened(folder) if hasattr(codec, "opened") else codec
+    return opened
 
 
-def _built(kind: Kind, part: Mapping[str, Any]) -> Any:
+def _make_part(kind: Kind, part: Mapping[str, Any]) -> Any:
     """What a part of a config names, made with its arguments."""
     return find(kind, part["name"])(**part["config"])
 
 
-def _lost(given: Any, own: Any, place: str = "") -> str:
+def _find_difference(given: Any, own: Any, place: str = "") -> str:
     """What a config gives that a model's own config has not, in words; what it leaves out may be a default."""
     if isinstance(given, dict) and isinstance(own, dict):
         unknown = [f"the unknown argument {key!r}{place}{_meant(key, own)}" for key in given.keys() - own.keys()]
-        below = (_lost(given[key], own[key], f" of {key!r}{place}") for key in given.keys() & own.keys())
+        below = (_find_difference(given[key], own[key], f" of {key!r}{place}") for key in given.keys() & own.keys())
         return next(filter(None, (*unknown, *below)), "")
     same = given == own and isinstance(given, bool) == isinstance(own, bool)
     return "" if same else f"{place.removeprefix(' of ')} = {given!r:.80}, which is read as {own!r:.80},"

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from energycomp.components.algebra import Composition, combine
-from energycomp.components.conditioning import mixed_of, weights_of
+from energycomp.components.conditioning import Conditioner, ability, mixed_of, weights_of
 from energycomp.components.text import WeightedText, weighted
-from energycomp.components.values import Places, ReadsText, parsed, read_value, values_of
+from energycomp.components.values import parse_value, read_value, values_of
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError
 from energycomp.fields import is_number
@@ -26,7 +26,7 @@ from energycomp.models.folder import write
 from energycomp.models.hub import CARD, upload
 from energycomp.models.model_card import plain_card
 from energycomp.models.parts import ModelParts, sampling_of
-from energycomp.models.sources import check_device, dtype_of, opened
+from energycomp.models.sources import check_device, dtype_of, open_model
 from energycomp.seeds import as_generator, derived_seed
 
 Adapt: TypeAlias = Callable[["Model", str | Path | Mapping[str, Tensor], float], "Model"]
@@ -83,13 +83,13 @@ class Model(ModelParts):
         (clevr-small(red cube at 0.573,0.735), clevr-small(blue sphere at 0.590,0.555))
         """
         text = args[0] if len(args) == 1 and not kwargs and isinstance(args[0], str) else None
-        if text is not None and isinstance(self.conditioner, ReadsText):
-            if isinstance(self.conditioner, Places):
-                (text,) = self.conditioner.placed([text], as_generator(derived_seed("place", text)))
-                args = (text,)
-            value = self.conditioner.read(text)
+        read, place = ability(self.conditioner, "read"), ability(self.conditioner, "placed")
+        if text is not None and read is not None:
+            if place is not None:
+                args = (text,) = place([text], as_generator(derived_seed("place", text)))
+            value = read(text)
         else:
-            value = parsed(self.conditioner, *args, **kwargs)
+            value = parse_value(self.conditioner, *args, **kwargs)
         if any(isinstance(arg, Tensor | np.ndarray) for arg in (*args, *kwargs.values())):
             return self.leaf(value)
         shown = ", ".join([*(f"{a}" for a in args), *(f"{k}={v}" for k, v in kwargs.items())])
@@ -136,8 +136,8 @@ class Model(ModelParts):
         [tiny(0.3, 0.4), 2 tiny(0.7, 0.6)]
         """
         found = [weighted(text) for text in texts]
-        if isinstance(self.conditioner, Places):
-            placed = self.conditioner.placed([one.text for one in found], as_generator(generator))
+        if (place := ability(self.conditioner, "placed")) is not None:
+            placed = place([one.text for one in found], as_generator(generator))
             found = [attrs.evolve(one, text=text) for one, text in zip(found, placed, strict=True)]
         return [self._read(one, weight) for one in found]
 
@@ -316,6 +316,7 @@ class Model(ModelParts):
         local_files_only: bool = False,
         cache_dir: str | Path | None = None,
         subfolder: str | None = None,
+        check: Callable[[str, Conditioner], object] | None = None,
         **options: Any,
     ) -> Model:
         """A model: a name that a plugin registers, a folder, or a hub id. `energycomp.load` is this function.
@@ -331,6 +332,8 @@ class Model(ModelParts):
             local_files_only: reads the cache of the hub alone, without the network.
             cache_dir: folder of that cache; the hub's own when left out.
             subfolder: where the model is inside the folder or repository.
+            check: called with the name and the conditioner of a model, before the seconds that the weights of a folder
+                take; what it raises ends the loading.
             options: of a registered model, such as `preset=`, or of a pipeline, such as `image_size=`.
 
         Raises:
@@ -352,7 +355,7 @@ class Model(ModelParts):
             "cache_dir": cache_dir,
             "subfolder": subfolder,
         }
-        model = opened(cls, source, dtype, reading, options)
+        model = open_model(cls, source, dtype, reading, options, check)
         network = model.denoiser.network
         if chosen is not None and any(p.dtype != chosen for p in network.parameters() if p.is_floating_point()):
             if model.decomposer_name is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from energycomp.components import TextConditioner
+from energycomp.components import ability
 from energycomp.models.parts import ModelParts
 from energycomp.plugins import Kind
 from energycomp.plugins.registry import listing
@@ -95,7 +95,7 @@ def pipeline_tag(model: ModelParts) -> str:
     >>> pipeline_tag(tiny_model())
     'unconditional-image-generation'
     """
-    if isinstance(model.conditioner, TextConditioner):
+    if ability(model.conditioner, "concepts") is not None:
         return "text-to-image"
     return "image-to-image" if model.encoder is not None else "unconditional-image-generation"
 

@@ -88,7 +88,7 @@ class NumberProcessor:
         kept = ()
         if quantiles:
             kept = np.quantile(rows, (np.arange(quantiles) + 0.5) / quantiles, axis=1).T.tolist()
-            rows = torch.stack([_bent(*column, back=False) for column in zip(rows, kept, strict=True)])
+            rows = torch.stack([_bend(*column, back=False) for column in zip(rows, kept, strict=True)])
         mean = rows.mean(1)
         scale = rows.std(1, correction=0)
         scale = torch.where(constant | (scale == 0), 1.0, scale)
@@ -109,12 +109,12 @@ class NumberProcessor:
 
     def encode(self, images: Tensor) -> Tensor:
         """Standardised numbers (B, *shape)."""
-        numbers = self._bent(images)
+        numbers = self._bend(images)
         return (numbers - self._wide(self.mean, images)) / self._wide(self.scale, images)
 
     def decode(self, latents: Tensor) -> Tensor:
         """The numbers (B, *shape) of standardised ones."""
-        return self._bent(latents * self._wide(self.scale, latents) + self._wide(self.mean, latents), back=True)
+        return self._bend(latents * self._wide(self.scale, latents) + self._wide(self.mean, latents), back=True)
 
     latent_shape = property(lambda self: self.sample_shape)
     identity = property(lambda _: "numbers")  # beside `places`
@@ -136,12 +136,12 @@ class NumberProcessor:
     def _wide(self, values: tuple[float, ...], like: Tensor) -> Tensor:
         return torch.tensor(values, dtype=like.dtype, device=like.device).reshape(-1, *[1] * (like.ndim - 2))
 
-    def _bent(self, numbers: Tensor, *, back: bool = False) -> Tensor:
+    def _bend(self, numbers: Tensor, *, back: bool = False) -> Tensor:
         """Numbers (B, *shape) as normal scores, or these as numbers."""
         if not self.quantiles:
             return numbers
         columns = zip(numbers.unbind(1), self.quantiles, strict=True)
-        return torch.stack([_bent(*column, back=back) for column in columns], dim=1)
+        return torch.stack([_bend(*column, back=back) for column in columns], dim=1)
 
 
 def _is_constant(rows: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def _is_constant(rows: Tensor) -> Tensor:
     return constant
 
 
-def _bent(x: Tensor, quantiles: Sequence[float], *, back: bool) -> Tensor:
+def _bend(x: Tensor, quantiles: Sequence[float], *, back: bool) -> Tensor:
     """Numbers as normal scores, or back: linear between quantiles, and beyond them with the mean slope between them."""
     known, equal = torch.tensor(quantiles, dtype=x.dtype, device=x.device).unique(return_counts=True)
     score = torch.special.ndtri((equal.cumsum(0) - equal / 2).to(x.dtype) / len(quantiles))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import attrs
 from torch import Tensor, nn
@@ -19,23 +19,11 @@ FORMAT = 2  # of config.json
 DENOISER = ("prediction_type", "rule", "sample_shape", "token_shape", "null_trained", "value_range", "trained_alone")
 
 
-@runtime_checkable
-class Named(Protocol):
-    """A codec or a processor that a `config.json` names: by a name that a plugin registers, with arguments as JSON.
-
-    >>> isinstance(ImageProcessor(size=(16, 16)), Named), ImageProcessor(size=(16, 16)).registered_name
-    (True, 'image')
-    """
-
-    @property
-    def registered_name(self) -> str: ...
-    def config(self) -> dict[str, Any]: ...
-
-
-class Processor(Named, Protocol):
+class Processor(Protocol):
     """What a person gives, to what the codec, or the network of a model without one, takes.
 
-    `bounded` says whether the numbers are in [-1, 1], as those of images.
+    `bounded` says whether the numbers are in [-1, 1], as those of images. A `config.json` names it by
+    `registered_name`, under which a plugin registers it, with its arguments, `config()`, as JSON.
 
     >>> from PIL import Image
     >>> processor = ImageProcessor(size=(16, 16))
@@ -44,9 +32,12 @@ class Processor(Named, Protocol):
     """
 
     @property
+    def registered_name(self) -> str: ...
+    @property
     def sample_shape(self) -> tuple[int, ...]: ...
     @property
     def bounded(self) -> bool: ...
+    def config(self) -> dict[str, Any]: ...
     def __call__(self, given: Any) -> Tensor:
         """One thing or several as a batch (B, *sample_shape); raises `InputError` for anything else."""
 
@@ -100,8 +91,8 @@ class ModelParts:
             "network": {"name": self.network_name, "config": dict(network.config)},
             "conditioner": {"name": self.conditioner_name, "config": self.conditioner.config()},
             "denoiser": {name: getattr(self.denoiser, name) for name in DENOISER},
-            "codec": None if self.denoiser.codec is None else _named("codec", self.denoiser.codec),
-            "processor": _named("processor", self.processor),
+            "codec": None if self.denoiser.codec is None else _describe_part("codec", self.denoiser.codec),
+            "processor": _describe_part("processor", self.processor),
             "defaults": attrs.asdict(self.defaults, value_serializer=plain),
             **{key: value for key, value in optional.items() if value is not None},
         }
@@ -165,12 +156,12 @@ class ModelParts:
         return f"{width}x{height} {kind}"
 
 
-def _named(what: str, part: Any) -> dict[str, Any]:
+def _describe_part(what: str, part: Any) -> dict[str, Any]:
     """A codec or a processor as a `config.json` has it."""
-    if not isinstance(part, Named):
+    if not (hasattr(part, "registered_name") and hasattr(part, "config")):
         raise InputError(
             f"got the {what} {type(part).__name__} to save; expected the attribute registered_name, under which a "
-            f"plugin registers it, and config(), its arguments; see energycomp_register_{what}s"
+            f"plugin registers it, and config(), its arguments; see energycomp.plugins.Add.{what}"
         )
     return {"name": part.registered_name, "config": part.config()}
 

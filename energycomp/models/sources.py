@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from energycomp.errors import InputError, NotFoundError, first_line
-from energycomp.manifest import MANIFEST, listed
-from energycomp.models.folder import CONFIG, WEIGHTS, M, read
+from energycomp.manifest import MANIFEST, list_files
+from energycomp.models.folder import CONFIG, WEIGHTS, Check, M, read
 from energycomp.models.hub import CARD, HubSource, is_folder
 from energycomp.plugins.registry import find, names, registers
 
@@ -24,8 +24,13 @@ INSTEAD = {  # what pipelines of diffusers take, and what does it here
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def opened(
-    make: type[M], source: Any, dtype: str | torch.dtype | None, reading: Mapping[str, Any], options: Mapping[str, Any]
+def open_model(
+    make: type[M],
+    source: Any,
+    dtype: str | torch.dtype | None,
+    reading: Mapping[str, Any],
+    options: Mapping[str, Any],
+    check: Check | None,
 ) -> M:
     """What `Model.from_pretrained` makes of its arguments; `dtype` is handed to the readers of other formats."""
     for option in INSTEAD.keys() & options.keys():
@@ -37,7 +42,7 @@ def opened(
     subfolder = _subfolder(reading["subfolder"])
     hub = None if is_path or local or known else HubSource.parse(name, **{**reading, "subfolder": subfolder})
     if local and not known:
-        return _in_folder(make, Path(name) / subfolder, str(Path(name) / subfolder), dtype, options)
+        return _in_folder(make, Path(name) / subfolder, str(Path(name) / subfolder), dtype, options, check)
     if subfolder and known:
         raise InputError(f"got the subfolder {subfolder!r} with the registered model {name}; leave it out")
     if hub is None and reading["revision"] is not None:
@@ -45,13 +50,15 @@ def opened(
     if hub is not None:
         expected = f"a folder, a hub id, or one of the registered models: {', '.join(names('models')) or 'none'}"
         folder = hub.download([*FILES, CARD, PIPELINE, *names("loaders")], expected)
-        if inside := [name for name in listed(folder) if "/" in name]:  # files of a codec
+        if inside := [name for name in list_files(folder) if "/" in name]:  # files of a codec
             folder = hub.download([*FILES, *inside], expected)
-        return _in_folder(make, folder, hub.repo, dtype, options, hub)
+        return _in_folder(make, folder, hub.repo, dtype, options, check, hub)
     if ("/" in name or is_path) and not known:
         raise NotFoundError(f"got {name}, which is no folder; expected one that save_pretrained wrote; check the path")
     typed = {"dtype": dtype} if "model" in options and dtype else {}  # for a factory that is given a model to read
     model: M = find("models", name)(**options, **typed)
+    if check is not None:
+        check(model.name, model.conditioner)
     return model
 
 
@@ -115,6 +122,7 @@ def _in_folder(
     source: str,
     dtype: str | torch.dtype | None,
     options: Mapping[str, Any],
+    check: Check | None,
     hub: HubSource | None = None,
 ) -> M:
     """A model of ours, or one of another format, which a plugin reads."""
@@ -139,4 +147,4 @@ def _in_folder(
             f"got {source} without {MANIFEST} and {PIPELINE}; expected what save_pretrained of energycomp, or of a "
             "whole pipeline of diffusers, writes; check the name"
         )
-    return read(make, folder)
+    return read(make, folder, check)

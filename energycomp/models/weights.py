@@ -71,7 +71,9 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
     module.load_state_dict(cast, assign=meta)
 
 
-def filled(network: nn.Module, rebuild: Callable[[], nn.Module], tensors: Mapping[str, Tensor], source: str) -> Any:
+def fill_weights(
+    network: nn.Module, rebuild: Callable[[], nn.Module], tensors: Mapping[str, Tensor], source: str
+) -> Any:
     """A network on the meta device with its weights.
 
     One that ties parameters, or holds tensors that are not saved, is built once more: those have their values from the

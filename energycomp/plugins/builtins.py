@@ -1,4 +1,4 @@
-"""The plugin of the core: networks for any config, latents, a sampler, guidance, a writer."""
+"""The plugin of the core: networks for any config, latents, a sampler, guidance."""
 
 from energycomp.plugins.hooks import Add, hookimpl
 
@@ -9,7 +9,6 @@ def energycomp_register(add: Add) -> None:
     add.network("two_stage", "energycomp.denoisers.two_stage:TwoStageUNet")
     add.network("unet2d", "energycomp.denoisers.unets:EmbeddingUNet")
     add.network("unet2d_condition", "energycomp.denoisers.unets:ConditionUNet")
-    add.network("adopted", "energycomp.models.adapter:adopted")
     add.conditioner("classes", "energycomp.components.conditioners:Classes")
     add.conditioner("latents", "energycomp.components.conditioners:Latents")
     add.codec("vae", "energycomp.models.codec:VAECodec")
@@ -20,4 +19,3 @@ def energycomp_register(add: Add) -> None:
     add.guidance("cfg", "energycomp.sampling.guidance:ClassifierFree")
     add.guidance("interval", "energycomp.sampling.guidance:interval")
     add.guidance("attributes", "energycomp.sampling.guidance:AttributeGuidance")
-    add.writer("coco", "energycomp.cli.coco:coco")

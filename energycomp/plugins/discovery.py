@@ -57,7 +57,7 @@ class PluginInfo:
         >>> PluginInfo("clevr", "energycomp-clevr", "1.0").is_named("Energycomp_CLEVR")
         True
         """
-        return _normalized(name) in (_normalized(self.name), _normalized(self.distribution))
+        return _normalize(name) in (_normalize(self.name), _normalize(self.distribution))
 
 
 @attrs.frozen
@@ -68,15 +68,11 @@ class Plugin:
     factories: Mapping[Kind, Mapping[str, Factory]] = attrs.field(factory=dict)
 
 
-def installed() -> tuple[PluginInfo, ...]:
+def list_installed() -> tuple[PluginInfo, ...]:
     """All plugins by the metadata of their distributions, the core first. Imports no plugin.
 
     Raises:
         PluginError: the entry points of a package, of whatever project, cannot be read.
-
-    >>> core = installed()[0]
-    >>> core.name, core.module, dict(core.registered)
-    ('core', 'energycomp.plugins.builtins', {})
     """
     from energycomp import __version__
 
@@ -88,7 +84,7 @@ def installed() -> tuple[PluginInfo, ...]:
             "entry_points.txt to be readable. Reinstall the package whose file is damaged; it stops torch, too."
         ) from error
     core = PluginInfo("core", "energycomp", __version__, module=CORE)
-    others = (_described(point) for point in points if point.value != CORE)
+    others = (_describe(point) for point in points if point.value != CORE)
     return (core, *sorted(others, key=lambda info: (info.distribution, info.version, info.name)))
 
 
@@ -105,7 +101,7 @@ def load_plugin(info: PluginInfo) -> Plugin:
     before = HEAVY & sys.modules.keys()
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            factories = _factories(_imported(info), info.name)
+            factories = _factories(_import(info), info.name)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit, and exceptions that derive from no Exception
@@ -115,7 +111,7 @@ def load_plugin(info: PluginInfo) -> Plugin:
     return Plugin(attrs.evolve(info, registered=registered, error=reason, warnings=warnings), factories)
 
 
-def _described(point: EntryPoint) -> PluginInfo:
+def _describe(point: EntryPoint) -> PluginInfo:
     name, version, error = "", "", None
     try:
         if point.dist is not None:
@@ -123,10 +119,10 @@ def _described(point: EntryPoint) -> PluginInfo:
     except Exception as fault:  # metadata of any package: missing, or bytes that are not text
         error = f"Got metadata that cannot be read ({type(fault).__name__}: {fault}). Reinstall the package."
     info = PluginInfo(point.name, name or point.name, version or "?", error=error, module=point.value)
-    return attrs.evolve(info, off=_switched_off(info))
+    return attrs.evolve(info, off=_find_switch(info))
 
 
-def _switched_off(info: PluginInfo) -> str | None:
+def _find_switch(info: PluginInfo) -> str | None:
     """The environment variable that keeps this plugin from being loaded."""
 
     def listed(variable: str) -> bool:
@@ -137,11 +133,11 @@ def _switched_off(info: PluginInfo) -> str | None:
     return DISABLE if listed(DISABLE) else None
 
 
-def _normalized(name: str) -> str:
+def _normalize(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
-def _imported(info: PluginInfo) -> object:
+def _import(info: PluginInfo) -> object:
     if EntryPoint.pattern.match(info.module) is None:
         raise PluginError(
             f"Got the entry point {info.name!r} = {info.module!r}. Expected a module, such as 'energycomp_random'. "

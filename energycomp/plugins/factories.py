@@ -38,15 +38,13 @@ class Imported:
         try:
             factory: Factory = operator.attrgetter(path)(importlib.import_module(module))
         except (Exception, SystemExit) as error:
-            missing = error.name if isinstance(error, ModuleNotFoundError) and error.name else ""
-            if missing.startswith("energycomp_"):
-                needed = missing.partition(".")[0].replace("_", "-")
-                raise PluginError(
-                    f"Got {self.target!r}, which needs {needed}. Expected it to be installed: pip install {needed}."
-                ) from error
+            package = (getattr(error, "name", None) or "").partition(".")[0].replace("_", "-")
+            do = f"report it to the authors of {module.partition('.')[0]}, or install what it needs"
+            if package.startswith("energycomp-"):
+                do = f"pip install {package}"
             raise PluginError(
                 f"Got {type(error).__name__} from {self.target!r}: {error}. Expected a module that imports and holds "
-                f"{path!r}. Report it to the authors of {module.partition('.')[0]}, or install what it needs."
+                f"{path!r}; {do}."
             ) from error
         return factory
 

@@ -1,8 +1,7 @@
 """Look-up of plugins' objects by name.
 
-A plugin works as a whole or not at all: one that cannot be imported, or that breaks the contract of the hook, is listed
-with its error and registers nothing; the others work. A look-up imports the top module of each plugin once per process,
-and no factory, so no torch.
+A plugin works as a whole or not at all: one that fails is listed with its error and registers nothing. A look-up
+imports the top module of each plugin once per process, and no factory, so no torch.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any
 import attrs
 
 from energycomp.errors import EnergycompError, InputError, NotFoundError, PluginError
-from energycomp.plugins.discovery import DISABLE, Plugin, PluginInfo, installed, load_plugin
+from energycomp.plugins.discovery import DISABLE, Plugin, PluginInfo, list_installed, load_plugin
 from energycomp.plugins.factories import KINDS, Factory, Kind
 from energycomp.plugins.hooks import Add
 
@@ -86,12 +85,12 @@ def find(kind: Kind, name: str) -> Factory:
     Raises:
         NotFoundError: no working plugin registers the name.
         PluginError: several plugins register it.
-        InputError: there is no hook for this kind.
+        InputError: an unknown kind.
 
     >>> find("networks", "two_stage")
     energycomp.denoisers.two_stage:TwoStageUNet
     """
-    claims = _claimed(kind, name)
+    claims = _find_claims(kind, name)
     if len(claims) > 1:
         raise PluginError(_conflict(kind, name, [info for info, _ in claims]))
     if not claims:
@@ -101,15 +100,11 @@ def find(kind: Kind, name: str) -> Factory:
 
 
 def registers(kind: Kind, name: str) -> bool:
-    """Whether `find` has something of this name.
-
-    >>> registers("networks", "two_stage"), registers("networks", "energycomp:two_stage"), registers("networks", "none")
-    (True, True, False)
-    """
-    return len(_claimed(kind, name)) == 1
+    """Whether `find` has something of this name."""
+    return len(_find_claims(kind, name)) == 1
 
 
-def _claimed(kind: Kind, name: str) -> list[tuple[PluginInfo, Factory]]:
+def _find_claims(kind: Kind, name: str) -> list[tuple[PluginInfo, Factory]]:
     distribution, colon, short = name.rpartition(":")
     return [claim for claim in _claims(kind).get(short, []) if not colon or claim[0].distribution == distribution]
 
@@ -199,27 +194,21 @@ def listing(*, load: bool = False) -> tuple[PluginInfo, ...]:
     >>> listing(load=True)[0].registered["conditioners"]
     ('classes', 'latents')
     """
-    return tuple(_with_conflicts(plugin.info) for plugin in _loaded()) if load else installed()
+    return tuple(_with_conflicts(plugin.info) for plugin in _load_all()) if load else list_installed()
 
 
 def reload() -> None:
-    """Forgets what was loaded: for a change of the installed packages or of the environment in this process.
-
-    >>> register("solvers", "mine", dict)
-    >>> reload()
-    >>> "mine" in names("solvers")  # what was registered in this process stays
-    True
-    """
+    """Forgets what was loaded, for a change of the installed packages or of the environment; `register` stays."""
     importlib.invalidate_caches()
     _discover.cache_clear()
 
 
 @functools.cache
 def _discover() -> tuple[Plugin, ...]:
-    return tuple(load_plugin(info) for info in installed())
+    return tuple(load_plugin(info) for info in list_installed())
 
 
-def _loaded() -> tuple[Plugin, ...]:
+def _load_all() -> tuple[Plugin, ...]:
     with _lock:
         return _discover()
 
@@ -228,25 +217,24 @@ def _claims(kind: Kind) -> dict[str, list[tuple[PluginInfo, Factory]]]:
     if kind not in KINDS:
         raise InputError(f"Got the kind {kind!r}. Expected one of {', '.join(KINDS)}.")
     claims: dict[str, list[tuple[PluginInfo, Factory]]] = {}
-    for plugin in (*_loaded(), Plugin(_OWN, _own)):
+    for plugin in (*_load_all(), Plugin(_OWN, _own)):
         for name, factory in plugin.factories.get(kind, {}).items():
             claims.setdefault(name, []).append((plugin.info, factory))
     return claims
 
 
 def _with_conflicts(info: PluginInfo) -> PluginInfo:
-    pairs = [(kind, name) for kind, registered in info.registered.items() for name in registered]
-    claimants = [[other for other, _ in _claims(kind)[name]] for kind, name in pairs]
-    found = [_conflict(*pair, infos) for pair, infos in zip(pairs, claimants, strict=True) if len(infos) > 1]
+    found = []
+    for kind, registered in info.registered.items():
+        for name in registered:
+            infos = [other for other, _ in _claims(kind)[name]]
+            if len(infos) > 1:
+                found.append(_conflict(kind, name, infos))
     return attrs.evolve(info, conflicts=tuple(found))
 
 
 def singular_of(kind: Kind) -> str:
-    """The word for one object of a kind.
-
-    >>> singular_of("models")
-    'model'
-    """
+    """The word for one object of a kind."""
     return kind.removesuffix("s")
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from energycomp.components import AnyWeight, Draws, EnergyComponent, NoisedSpace, Rule, group_of
+from energycomp.components import AnyWeight, Conditioner, EnergyComponent, NoisedSpace, Rule, group_of
 from energycomp.components.algebra import Composable, Composition, combine
 from energycomp.components.ledger import count_rows
 from energycomp.errors import CompositionError, EnergycompWarning, InputError
@@ -144,7 +144,7 @@ class Composer(Composable):
         sampler: str | Sampler | None = None,
         guidance: Any = None,
         guidance_scale: float | None = None,
-        prior: Draws | Literal[False] | None = None,
+        prior: Conditioner | Literal[False] | None = None,
         report: Callable[[SamplingReport], object] | None = None,
         output_type: str = "pil",
         callback_on_step_end: Callable[..., Any] | None = None,
@@ -177,7 +177,7 @@ class Composer(Composable):
             guidance_scale: of a guidance by name; alone, it is that of "cfg": `guidance_scale * composition & u`.
             prior: the conditioner that draws what components leave open before anything else, for each sample, or once
                 for all samples with a sampler, which may exchange them; that of the model when left out, where it is
-                one of `energycomp.components.Draws`. False leaves it open: the network averages over it.
+                see `energycomp.components.Conditioner`. False leaves it open: the network averages over it.
             report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings. Its
                 `notes` are Python warnings where it is left out. One says that there are more components than their
                 model knows; one by how much samples leave the data, where that is more than 3 times the value range,

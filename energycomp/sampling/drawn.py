@@ -13,9 +13,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import AnyWeight, Compound, Condition, Draws, Weight, combine, identifies_null, unwrapped
+from energycomp.components import AnyWeight, Condition, Weight, combine, compositions_in, identifies_null, unwrap
 from energycomp.components.algebra import Composition
-from energycomp.components.groups import rewrapped
+from energycomp.components.groups import rewrap
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.seeds import derived_seed
 
@@ -23,7 +23,7 @@ SEEDS = 2**62
 SHARES = 20  # of the trajectory, at which weights are looked at
 
 
-def drawn(composition: Composition, prior: Draws, n: int, generators: Sequence[torch.Generator | None]) -> Composition:
+def drawn(composition: Composition, prior: Any, n: int, generators: Sequence[torch.Generator | None]) -> Composition:
     """The composition of n samples with what its components leave open drawn from a prior, for each sample anew.
 
     Components of weights below 0 stay as they are: what is ruled out is ruled out whatever its turn is. What an image
@@ -41,9 +41,9 @@ def drawn(composition: Composition, prior: Draws, n: int, generators: Sequence[t
     changed: dict[int, Any] = {}
     before = torch.zeros(n, dtype=torch.long)  # components of each sample so far
     for leaf, weight in _shown(composition):
-        bare = unwrapped(leaf)
+        bare = unwrap(leaf)
         if isinstance(bare, Conditional) and id(leaf) not in changed:
-            changed[id(leaf)] = rewrapped(leaf, _filled(bare, prior, seeds, before))
+            changed[id(leaf)] = rewrap(leaf, _filled(bare, prior, seeds, before))
         before = before + shown_by(weight, n)
     # What images have beside their components.
     scene = _around(composition, prior, n, seeds)
@@ -58,8 +58,8 @@ def _shown(composition: Composition) -> list[tuple[Any, AnyWeight]]:
     """The leaves that samples show, in the order of the composition: those of weights above 0."""
     found: list[tuple[Any, AnyWeight]] = []
     for leaf, weight in composition.terms.items():
-        if isinstance(leaf, Compound):
-            found += [one for part in leaf.inside for one in _shown(part)]
+        if inside := compositions_in(leaf):
+            found += [one for part in inside for one in _shown(part)]
         elif isinstance(weight, Weight) or weight > 0:
             found.append((leaf, weight))
     return found
@@ -84,7 +84,7 @@ def _seeded(seeds: Sequence[int], number: object) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(derived_seed(seed, number)) for seed in seeds]
 
 
-def _filled(leaf: Conditional, prior: Draws, seeds: Sequence[int], numbers: Tensor) -> Conditional:
+def _filled(leaf: Conditional, prior: Any, seeds: Sequence[int], numbers: Tensor) -> Conditional:
     """The leaf with a value for each of n samples where the prior changes it, else itself.
 
     `numbers` (n,) is the place of the leaf among the components of each sample: what is drawn depends on nothing else.
@@ -108,7 +108,7 @@ def _filled(leaf: Conditional, prior: Draws, seeds: Sequence[int], numbers: Tens
     return attrs.evolve(leaf, condition=prior(new), values=new)
 
 
-def _around(composition: Composition, prior: Draws, n: int, seeds: Sequence[int]) -> Conditional | None:
+def _around(composition: Composition, prior: Any, n: int, seeds: Sequence[int]) -> Conditional | None:
     """What images have beside their components, as a component; None where the components say it, or cannot."""
     leaves = [leaf for part in _parts(composition) for leaf in part.terms]
     conditional = [leaf for leaf in leaves if isinstance(leaf, Conditional)]
@@ -130,9 +130,8 @@ def _around(composition: Composition, prior: Draws, n: int, seeds: Sequence[int]
 
 def _parts(composition: Composition) -> list[Composition]:
     """The composition, or those in the mixtures, and in the observed compositions, that are its leaves."""
-    compounds = [leaf for leaf in composition.terms if isinstance(leaf, Compound)]
-    inside = [part for leaf in compounds for part in leaf.inside]
-    return [one for part in inside for one in _parts(part)] if compounds else [composition]
+    inside = [part for leaf in composition.terms for part in compositions_in(leaf)]
+    return [one for part in inside for one in _parts(part)] if inside else [composition]
 
 
 def _rebuilt(composition: Composition, changed: dict[int, Any], scene: Conditional | None) -> Composition:
@@ -140,10 +139,10 @@ def _rebuilt(composition: Composition, changed: dict[int, Any], scene: Condition
     terms: list[tuple[Any, Any]] = []
     has_compounds = False
     for leaf, weight in composition.terms.items():
-        if isinstance(leaf, Compound):
+        if inside := compositions_in(leaf):
             # Each of its parts is an image, and has a scene of its own
             has_compounds = True
-            terms.append((leaf.remade([_rebuilt(part, changed, scene) for part in leaf.inside]), weight))
+            terms.append((leaf.remade([_rebuilt(part, changed, scene) for part in inside]), weight))
         else:
             terms.append((changed.get(id(leaf), leaf), weight))
     made = Composition(terms)

@@ -11,12 +11,11 @@ from torch import Tensor
 from energycomp.components import AnyWeight, Condition
 from energycomp.components.algebra import Composition
 from energycomp.denoisers.denoiser import Conditional
-from energycomp.denoisers.protocols import Finishes
 from energycomp.sampling.drawn import shown_by
 
 
 def finishing(composition: Composition, decode: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor] | None:
-    """What decodes samples, and has their network finish them, see `energycomp.denoisers.Finishes`.
+    """What decodes samples, and has their network finish them, see `energycomp.denoisers.Network`.
 
     It is `decode` itself where nobody knows what a sample shows: of alternatives, of components on parts of it, and of
     those that are no components of one such network.
@@ -28,13 +27,13 @@ def finishing(composition: Composition, decode: Callable[[Tensor], Tensor] | Non
     leaves = dict(composition.terms)
     network: Any = next((leaf.denoiser.network for leaf in leaves if isinstance(leaf, Conditional)), None)
     known = all(isinstance(leaf, Conditional) and leaf.denoiser.network is network for leaf in leaves)
-    if decode is None or not known or not isinstance(network, Finishes):
+    if decode is None or not known or not hasattr(network, "finish"):
         return decode
     return partial(_finished, decode, network, leaves)
 
 
 def _finished(
-    decode: Callable[[Tensor], Tensor], network: Finishes, leaves: Mapping[Any, AnyWeight], samples: Tensor
+    decode: Callable[[Tensor], Tensor], network: Any, leaves: Mapping[Any, AnyWeight], samples: Tensor
 ) -> Tensor:
     # Each sample's own rows of the components that it shows
     shown: list[list[Condition]] = [[] for _ in samples]

@@ -9,10 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import attrs
 from torch import Tensor
 
-from energycomp.components import Composition, Compound, EnergyComponent, PredictionType, combine, during
+from energycomp.components import Composition, EnergyComponent, PredictionType, combine, compositions_in, during
 from energycomp.components.algebra import sole_leaf
-from energycomp.components.component import Gathers
-from energycomp.components.groups import rewrapped, unwrapped
+from energycomp.components.groups import rewrap, unwrap
 from energycomp.components.weights import AnyWeight, Weight, positive, scalar
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError
@@ -130,8 +129,8 @@ class ClassifierFree:
         whole = Composition.of(composition)
         # An observed composition is guided inside of the observation
         leaf = sole_leaf(whole)
-        if isinstance(leaf, Gathers) and isinstance(leaf, Compound):
-            return Composition.of(leaf.remade([self.weighted(part) for part in leaf.inside]))
+        if hasattr(leaf, "gathered"):
+            return Composition.of(leaf.remade([self.weighted(part) for part in compositions_in(leaf)]))
         # s C & u, which is u where the scale is 0
         return combine([self.scale * whole, whole.unconditional], "product")
 
@@ -178,11 +177,11 @@ class AttributeGuidance:
         terms: list[tuple[Any, AnyWeight]] = []
         for leaf, weight in whole.terms.items():
             # Each component of a mixture, or of what is observed.
-            if isinstance(leaf, Compound):
-                terms.append((leaf.remade([self.weighted(part) for part in leaf.inside]), weight))
+            if inside := compositions_in(leaf):
+                terms.append((leaf.remade([self.weighted(part) for part in inside]), weight))
                 continue
             # A leaf without attributes stays.
-            bare = unwrapped(leaf)
+            bare = unwrap(leaf)
             if not isinstance(bare, Conditional) or bare.opened is None:
                 terms.append((leaf, weight))
                 continue
@@ -191,8 +190,8 @@ class AttributeGuidance:
             guided = attrs.evolve(bare, opened=None)
             opened = attrs.evolve(guided, condition=bare.opened, is_open=True, name=f"{bare.name} without attributes")
             terms += [
-                (rewrapped(leaf, guided), scale * above + (weight - above)),
-                (rewrapped(leaf, opened), (1.0 - scale) * above),
+                (rewrap(leaf, guided), scale * above + (weight - above)),
+                (rewrap(leaf, opened), (1.0 - scale) * above),
             ]
         return Composition([(leaf, weight) for leaf, weight in terms if weight != 0.0])
 

@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition, Doubts
+from energycomp.components import Composition
 from energycomp.components.prediction import PredictionType
 from energycomp.components.space import LEAST_ALPHA
 from energycomp.errors import InputError, NonFiniteError
@@ -70,13 +70,13 @@ def _doubted(composition: Composition, sampled: Sampled, level: Level) -> list[s
     report = sampled.report
     found: list[str] = []
     for leaf, weight in composition.terms.items():
-        if not isinstance(leaf, Doubts):
+        if (doubts := getattr(leaf, "doubts", None)) is None:
             continue
         shown_in = shown_by(weight, len(sampled.samples)).bool().to(sampled.samples.device)
         samples = sampled.samples[shown_in]
         if len(samples):
             how = {"is_drawn": report.is_drawn, "is_weighed": bool(report.ess)}
-            found += leaf.doubts(samples, level.timestep, **how)
+            found += doubts(samples, level.timestep, **how)
     return found
 
 

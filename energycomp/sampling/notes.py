@@ -11,7 +11,7 @@ from torch import Tensor
 
 from energycomp.components import AnyWeight, NoisedSpace, Weight
 from energycomp.components.algebra import Composition
-from energycomp.components.component import Compound
+from energycomp.components.component import compositions_in
 from energycomp.components.weights import LEAST_VALUE
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.sampling.loop import SchedulerSampler
@@ -46,8 +46,8 @@ def _counts(composition: Composition) -> Counter[tuple[str, int]]:
         found[one] = _most(weights, composition.noised_space.sample_shape)
     # Of alternatives, those of the one that has the most.
     for leaf in composition.terms:
-        if isinstance(leaf, Compound):
-            found += reduce(or_, map(_counts, leaf.inside))
+        if inside := compositions_in(leaf):
+            found += reduce(or_, map(_counts, inside))
     return found
 
 

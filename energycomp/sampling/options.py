@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, Literal, TypedDict
 
-from energycomp.components import Draws, SamplingDefaults, Weight, agreed
+from energycomp.components import Conditioner, SamplingDefaults, Weight, ability, agreed
 from energycomp.components.algebra import Composition
-from energycomp.components.groups import unwrapped
+from energycomp.components.groups import unwrap
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError
 from energycomp.fields import is_whole
@@ -31,7 +31,7 @@ class Options(TypedDict, total=False):
     sampler: str | Sampler | None
     guidance: Any
     guidance_scale: float | None
-    prior: Draws | Literal[False] | None
+    prior: Conditioner | Literal[False] | None
     report: Callable[[SamplingReport], object] | None
     callback_on_step_end: Callable[..., Any] | None
     mixed_precision: Literal["no", "bf16"]
@@ -57,8 +57,8 @@ def sampling_of(composition: Composition) -> SamplingDefaults:
     """
     # Leaves at the timesteps of their own schedule.
     own = attrgetter("noised_space.alphas_cumprod")
-    seen = [leaf for leaf in inner_leaves(composition) if own(leaf) is own(unwrapped(leaf))]
-    leaves = [leaf for leaf in map(unwrapped, seen) if isinstance(leaf, Conditional)]
+    seen = [leaf for leaf in inner_leaves(composition) if own(leaf) is own(unwrap(leaf))]
+    leaves = [leaf for leaf in map(unwrap, seen) if isinstance(leaf, Conditional)]
     # Those of a condition; u where there are no others.
     conditioned = [leaf for leaf in leaves if not bool(leaf.condition.null.all())]
     values = [leaf.sampling for leaf in conditioned or leaves]
@@ -100,7 +100,7 @@ def filled(composition: Composition, prior: Any, rows: int, generator: Generator
     """
     if not prior:
         return composition, generator
-    if not isinstance(prior, Draws):
+    if ability(prior, "drawn") is None:
         raise InputError(f"got prior={prior!r}; expected a conditioner that draws what is open, or False; leave it out")
     # What all samples share is drawn by the first generator of a list
     made = as_generators(generator)

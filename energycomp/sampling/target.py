@@ -12,8 +12,8 @@ from torch import Tensor
 
 from energycomp.components import EnergyComponent, LeafGroup, PredictionType, convert
 from energycomp.components.algebra import Composition, with_energies
-from energycomp.components.component import Compound
-from energycomp.components.groups import group_of, grouped
+from energycomp.components.component import compositions_in
+from energycomp.components.groups import group_leaves, group_of
 from energycomp.components.ledger import count_component
 from energycomp.components.parts import decoder
 from energycomp.components.precision import home
@@ -97,11 +97,11 @@ def inner_leaves(composition: Composition) -> list[Any]:
     """The leaves of a composition, with those inside a mixture, or an observed composition, in its place."""
     found: dict[Any, None] = {}  # each once, in their order
     for leaf in composition.terms:
-        if not isinstance(leaf, Compound):
-            found[leaf] = None
-            continue
-        for part in leaf.inside:
+        inside = compositions_in(leaf)
+        for part in inside:
             found |= dict.fromkeys(inner_leaves(part))
+        if not inside:
+            found[leaf] = None
     return list(found)
 
 
@@ -169,7 +169,7 @@ class Target:
     @property
     def groups(self) -> list[LeafGroup]:
         """What predicts the leaves, those inside a mixture included."""
-        return [group for group, _ in grouped(inner_leaves(self.composition))]
+        return [group for group, _ in group_leaves(inner_leaves(self.composition))]
 
     @property
     def decode(self) -> Callable[[Tensor], Tensor] | None:

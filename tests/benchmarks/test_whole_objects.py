@@ -16,12 +16,12 @@ from benchmarks.sampling import outlines, scene_features
 from benchmarks.sampling.described_quality import GradientRatio, compared, floors, gradient, halves, rendered_again
 from benchmarks.sampling.scene_features import LABELS, SceneFeatures, counts_of
 from energycomp import Model
-from energycomp.cli import read_lines
 from energycomp.denoisers import TwoStageUNet
 from energycomp.errors import InputError
 from energycomp.images import from_bytes
 from energycomp.models import load, save_pretrained
 from energycomp_clevr.model import places, small as objects_at_64
+from energycomp_cli import read_lines
 from energycomp_datasets.clevr.layout import render_objects, write
 from energycomp_datasets.clevr.source import ClevrSource
 from energycomp_lab.evaluation import true_values

@@ -8,14 +8,11 @@ import torch
 from torch import Tensor
 
 from energycomp.components import (
-    AttributeConditioner,
     Classes,
     Condition,
     Conditioner,
-    FiniteConditioner,
     Latents,
-    TextConditioner,
-    TrainableConditioner,
+    ability,
     groups_of,
     weights_of,
 )
@@ -60,12 +57,12 @@ def test_cat_index_expand_and_to() -> None:
         Condition.cat([a, Condition(torch.zeros(1, 1, 3))])
 
 
-def test_abilities_are_protocols() -> None:
+def test_abilities() -> None:
     labels, places = Labels(4, paired=True), UnitSquare()
-    assert all(isinstance(labels, ability) for ability in (Conditioner, FiniteConditioner, AttributeConditioner))
+    assert isinstance(labels, Conditioner)
     assert isinstance(places, Conditioner)
-    for ability in (FiniteConditioner, AttributeConditioner, TextConditioner, TrainableConditioner):
-        assert not isinstance(places, ability)
+    assert ability(labels, "enumerate_support")().tolist() == [0, 1, 2, 3]
+    assert [ability(places, name) for name in ("enumerate_support", "groups", "concepts", "module")] == [None] * 4
     assert [group.tolist() for group in groups_of(labels) or ()] == [[0, 1], [2, 3]]
     assert groups_of(Labels(4)) is groups_of(places) is weights_of(labels) is None
 

@@ -11,7 +11,6 @@ import torch
 from energycomp import Decomposer, decomposer_of, load, plugins
 from energycomp.decomposition import (
     EXPLAINED,
-    SceneDecomposer,
     explained_variance,
     sampler_of,
     takes_apart,
@@ -43,9 +42,7 @@ def test_a_model_names_its_decomposer(painted: Model) -> None:
 
 
 def test_scenes_are_an_ability(painted: Model) -> None:
-    assert isinstance(StripesPainter(), SceneDecomposer)
     assert isinstance(decomposer_of(stripes_model()), Decomposer)
-    assert not isinstance(decomposer_of(stripes_model()), SceneDecomposer)
     assert sampler_of(painted)(2, generator=torch.Generator()).shape == (2, 3, 16, 16)
     assert sampler_of(stripes_model()) is None
 

@@ -9,7 +9,7 @@ from torchmetrics import MetricCollection
 from energycomp import infer
 from energycomp.components import mixed_of
 from energycomp.images import to_unit
-from energycomp.inference import Problem, Solution, explain, refine_numbers
+from energycomp.inference import Posterior, Problem, Solution, explain, refine_numbers
 from energycomp.inference.attributes import DRAWS, SWEEPS, AttributeErrors, read_attributes
 from energycomp.inference.problem import make_problem
 from energycomp.testing import Labels, planted, tinted_model
@@ -26,11 +26,11 @@ def test_reads_the_words_of_every_object() -> None:
     problem = make_problem(planted(MODEL, TRUE), MODEL)
     found = read_attributes(problem, TRUE[:, :2], generator=0)
     assert found.values.equal(TRUE)
-    assert found.certainty(8.0).shape == (3, 2)
-    assert found.certainty(8.0).min() > 0.9
-    assert found.certainty(None).isnan().all()
+    assert found.certainty(Posterior(8.0)).shape == (3, 2)
+    assert found.certainty(Posterior(8.0)).min() > 0.9
+    assert found.certainty(Posterior()).isnan().all()
     logarithms = AttributeErrors(torch.zeros(1, 3), (torch.tensor([[2.0, 6.0]]),))
-    assert logarithms.certainty(1.0, torch.log).tolist() == [[pytest.approx(0.75)]]  # that of ratios
+    assert logarithms.certainty(Posterior(1.0, log_errors=True)).tolist() == [[pytest.approx(0.75)]]  # that of ratios
 
 
 def test_costs_what_it_says() -> None:
@@ -57,7 +57,7 @@ def test_words_that_are_far_behind_see_no_further_draw_of_a_sweep() -> None:
 
 def test_an_object_that_is_not_there_has_an_uncertain_tint() -> None:
     problem = make_problem(planted(MODEL, TRUE[:1]), MODEL)
-    posterior = read_attributes(problem, torch.tensor([[0.2, 0.3], [0.8, 0.8]]), generator=0).certainty(8.0)
+    posterior = read_attributes(problem, torch.tensor([[0.2, 0.3], [0.8, 0.8]]), generator=0).certainty(Posterior(8.0))
     assert posterior[0].min() > 0.9 > posterior[1, 0]
 
 
@@ -198,4 +198,4 @@ def test_no_object_has_no_words_and_costs_nothing() -> None:
     assert refine_numbers(problem, CLOSE[:0], generator=0).shape == (0, 4)
     assert problem.rows == 0
     found = read_attributes(problem, CLOSE[:0, :2], generator=0)
-    assert (found.values.shape, found.certainty(8.0).shape) == ((0, 4), (0, 2))
+    assert (found.values.shape, found.certainty(Posterior(8.0)).shape) == ((0, 4), (0, 2))

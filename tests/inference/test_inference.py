@@ -13,10 +13,9 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, Problem, Solution, infer, make_problem
-from energycomp.models import Calibration
+from energycomp.models import Calibration, calibration_of
 from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, labels_model, planted, tiny_model
-from energycomp_lab.evaluation import calibration_of
 from energycomp_solvers.sgd import SGD
 
 CASES = [

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from energycomp import plugins
-from energycomp.models import Model
+from energycomp.models import Model, calibration_of
 from energycomp.plugins import registry
 from energycomp.testing import UnitSquare, tiny_model
-from energycomp_lab.evaluation import calibration_of
 
 
 @pytest.fixture

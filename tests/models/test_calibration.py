@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from energycomp.errors import InputError
-from energycomp.models import log_errors
-from energycomp_lab.evaluation import calibration_of
+from energycomp.models import calibration_of, log_errors
 
 
 def draws(n: int, seed: int = 0) -> torch.Tensor:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from energycomp.cli import model_fingerprint
 from energycomp.components import Condition, predict, weights_of
 from energycomp.denoisers import Denoiser
 from energycomp.errors import CheckpointError
 from energycomp.models import Model, folder, load, save_pretrained
 from energycomp.testing import UnitSquare, tiny_model
+from energycomp_cli import model_fingerprint
 from energycomp_lab.checks import ConformanceError, check_conditioner
 
 

@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 
 import energycomp
 from energycomp import plugins
-from energycomp.cli import app
-from energycomp.cli.output import read_numbers, save_numbers
 from energycomp.components import Condition, Gaussian, cosine_schedule, items, on, window
 from energycomp.errors import CheckpointError, CompositionError, InputError
 from energycomp.models import Defaults, Model, NumberProcessor, load, save_pretrained
 from energycomp.plugins import registry
 from energycomp.testing import Labels
+from energycomp_cli import app
+from energycomp_cli.output import read_numbers, save_numbers
 from energycomp_lab.checks import check_model, check_recipe
 from energycomp_lab.training import FitConfig, Recipe, Step, collate, denoising_loss
 

@@ -19,9 +19,9 @@ atexit.register(lambda: print("heavy:", sorted(heavy & set(sys.modules)), file=s
 """
 LIGHT = {
     "import": "import energycomp; dir(energycomp); energycomp.hookimpl",
-    "commands": "import energycomp.cli.app, energycomp.images, energycomp.cli.output; "
+    "commands": "import energycomp_cli.commands, energycomp.images, energycomp_cli.output; "
                 "assert not {'PIL', 'tqdm', 'torchmetrics'} & sys.modules.keys()",
-    **{name: f"sys.argv = ['energycomp', {name!r}]; from energycomp.cli.app import main; main()"
+    **{name: f"sys.argv = ['energycomp', {name!r}]; from energycomp_cli.commands import main; main()"
        for name in ("--help", "--version", "plugins", "env")},
 }  # fmt: skip
 
@@ -35,6 +35,22 @@ def test_light_commands_import_nothing_heavy_and_take_under_a_second(name: str) 
     # The child's processor time, 0.2 s here, and not the clock on the wall: other work on the cores must not fail this.
     spent = (after.children_user - before.children_user) + (after.children_system - before.children_system)
     assert spent < 1.0
+
+
+def test_the_library_alone_has_no_command_line() -> None:
+    """It is used, with its solvers and samplers, where there is no typer, and says how to get the command."""
+    code = "import sys, energycomp; sys.modules |= {'typer': None, 'energycomp_cli': None}\n"
+    code += "from energycomp.plugins import find\n"
+    code += "from energycomp.testing import tiny_model\n"
+    code += "[getattr(energycomp, name) for name in energycomp.__all__]\n"
+    code += "composer = energycomp.Composer(tiny_model()(0.3, 0.5))\n"
+    code += "composer.sample(1, num_inference_steps=1, sampler=find('samplers', 'smc')())\n"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    code = "import importlib.metadata, runpy; importlib.metadata.entry_points = lambda **_: ()\n"
+    code += "runpy.run_module('energycomp', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("energycomp: got no command energycomp; expected")
 
 
 def test_every_public_name_resolves_and_completion_offers_no_other() -> None:
@@ -64,7 +80,7 @@ def test_a_module_that_is_not_imported_yet_is_no_name_of_a_plugin(monkeypatch: p
     assert asked == ["nothing"]
 
 
-PLUGINS = ["batch", "clevr", "decomp", "edit", "faces", "lab", "samplers", "scenes", "slots", "solvers"]
+PLUGINS = ["adopt", "batch", "clevr", "cli", "decomp", "edit", "faces", "lab", "samplers", "scenes", "slots", "solvers"]
 
 
 def test_packages_export_their_classes_and_import_no_torch_for_it() -> None:

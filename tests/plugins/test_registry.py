@@ -183,9 +183,9 @@ def test_the_core_is_listed_first() -> None:
     core = plugins.listing(load=True)[0]
     assert (core.name, core.distribution) == ("core", "energycomp")
     assert core.registered == {
-        "networks": ("adopted", "two_stage", "unet2d", "unet2d_condition"), "conditioners": ("classes", "latents"),
+        "networks": ("two_stage", "unet2d", "unet2d_condition"), "conditioners": ("classes", "latents"),
         "codecs": ("numbers", "vae"), "processors": ("image", "numbers"),
-        "guidances": ("attributes", "cfg", "interval"), "samplers": ("scheduler",), "writers": ("coco",),
+        "guidances": ("attributes", "cfg", "interval"), "samplers": ("scheduler",),
     }  # fmt: skip
 
 
@@ -307,7 +307,7 @@ def test_packages_of_the_project_that_are_not_installed_are_named(monkeypatch: p
     )
     for kept, hint in (
         (lambda info: info.distribution != "energycomp-lab", "energycomp-lab; pip install energycomp-lab, or"),
-        (lambda info: info.name == "core", r"energycomp-batch, .*; pip install one of them, or"),
+        (lambda info: info.name == "core", r"energycomp-adopt, .*; pip install one of them, or"),
     ):
         monkeypatch.setattr(registry, "_discover", lambda kept=kept: tuple(one for one in whole if kept(one.info)))
         with pytest.raises(NotFoundError, match=rf"Known solvers: .*\. Not installed: {hint} 'energycomp\[all\]'$"):

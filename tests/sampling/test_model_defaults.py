@@ -13,12 +13,12 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from energycomp import Composer, plugins
-from energycomp.cli import app
 from energycomp.components import per_sample
 from energycomp.denoisers import count_rows
 from energycomp.models import Model
 from energycomp.sampling import SamplingReport
 from energycomp.testing import Gaussian, tinted_model, tiny_model
+from energycomp_cli import app
 
 OWN = {"scheduler": "DDPMScheduler", "num_inference_steps": 6}
 SCENES: dict[str, list[str]] = {

@@ -137,7 +137,7 @@ class Cluster:
         that it has written is not read again.
 
         Args:
-            make: called in a process beside each actor; returns the function from a `ReadTask` to its record.
+            make: called in a process beside each actor; returns the function from an `Answer` to its record.
             parts: where records go; its known answers are left out.
             bars: whether Ray shows its progress.
 

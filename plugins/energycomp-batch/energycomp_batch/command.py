@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 import typer
 
-from energycomp.cli import (
+from energycomp.errors import InputError
+from energycomp_batch.cluster import Address, Concurrency, Engine, cluster_of
+from energycomp_batch.inputs import Inputs, part_size
+from energycomp_batch.parts import FAILED, Parts, parts_folder, unread
+from energycomp_batch.places import place_of
+from energycomp_batch.pool import Pool, default_processes
+from energycomp_batch.shards import Shard, ShardOption, local_device, shard_of
+from energycomp_batch.work import Images, read, reading
+from energycomp_cli import (
     Anyway,
     Count,
     Format,
@@ -24,30 +32,22 @@ from energycomp.cli import (
     Run,
     SolverName,
     exit_code,
-    kept_in,
+    kind_of,
     loading,
     parse_count,
     parse_options,
     printer,
     report_refused,
 )
-from energycomp.errors import InputError
-from energycomp_batch.cluster import Address, Concurrency, Engine, cluster_of
-from energycomp_batch.inputs import Inputs, part_size
-from energycomp_batch.parts import FAILED, Parts, parts_folder, unread
-from energycomp_batch.places import place_of
-from energycomp_batch.pool import Pool, default_processes
-from energycomp_batch.shards import Shard, ShardOption, local_device, shard_of
-from energycomp_batch.work import Images, read, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from energycomp.cli import Item
-    from energycomp.cli.image_reader import Show
     from energycomp.models import Model
     from energycomp_batch.cluster import Cluster
     from energycomp_batch.work import ReadAll
+    from energycomp_cli import Item
+    from energycomp_cli.report import Show
 
 
 def batch(
@@ -144,7 +144,7 @@ def _to_lines(
     with (
         nullcontext() if of_a_shard else output.open() as write,
         _running(reader, inputs, own, workers) as (_, loaded, run),
-        nullcontext() if output.lines is None else kept_in(output.lines, reader.settings(loaded), own_file) as kept,
+        reader.answers(loaded, output.lines, own_file) as answers,
     ):
 
         def show(item: Item, record: dict[str, Any]) -> None:
@@ -153,7 +153,7 @@ def _to_lines(
             if not quiet or "failed" in record:
                 printed(str(item), record)
 
-        counts = Images(inputs, own, reader, kept, show).read(run)
+        counts = Images(inputs, own, reader, answers, show).read(run)
     if own.total > 1:
         said = f"energycomp: read {counts['shown']} of {counts['total']} images, shard {own}"
         if output.lines is not None:
@@ -184,7 +184,7 @@ def _to_parts(events: Iterator[dict[str, Any]], folder: Any, as_json: bool, quie
     counts = Counter[str]()
     for event in events:
         counts["shown"] += event["images"]
-        counts.update("unknown" if "out_of_distribution" in record else "failed" for record in event["failed"])
+        counts.update(map(kind_of, event["failed"]))
         for record in event["failed"]:
             typer.echo(f"energycomp: {record['failed']}", err=True)
         if as_json:

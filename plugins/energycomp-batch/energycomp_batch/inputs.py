@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from energycomp.cli import SETTINGS, Item, frames, image_files
 from energycomp.errors import InputError
 from energycomp_batch.places import TABLES, is_url, item_at, place_of, reaching, row_count, table_rows
+from energycomp_cli import SETTINGS, Item, frames, image_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence, Set as AbstractSet

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import attrs
 
-from energycomp.cli import SETTINGS, Names, check_folder, make_folder
 from energycomp.errors import CheckpointError, InputError, first_line
 from energycomp.files import atomic_file, remove_stale
 from energycomp_batch.places import is_url, place_of, reaching
-from energycomp_batch.work import ReadTask, record_of
+from energycomp_batch.work import record_of
+from energycomp_cli import SETTINGS, Answer, Names, check_folder, identify, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from energycomp.cli import Item
     from energycomp_batch.work import ReadAll
+    from energycomp_cli import Item
 
     Write = Callable[[Mapping[str, Any]], object]
 
@@ -131,7 +131,7 @@ def unread(items: Iterable[Item], known: np.ndarray, size: int) -> Iterator[list
     taken = 0
     for item in items:
         if item.problem is None:
-            key = np.uint64(key_of(item.head({})))
+            key = np.uint64(key_of(identify(item, {})))
             place = np.searchsorted(known, key)
             if place < len(known) and known[place] == key:
                 continue
@@ -204,16 +204,15 @@ class Parts:
         Returns what was done: `part` (a name), `images` and `failed` (records). Raises `CheckpointError` where the part
         cannot be written.
         """
-        heads = [item.head(self.settings) for item in items]
-        images = plain("\n".join(f"{head['image']} {head['sha256']}" for head in heads))
+        answers = [Answer(item, identify(item, self.settings), index=index) for index, item in enumerate(items)]
+        images = plain("\n".join(f"{answer.head['image']} {answer.head['sha256']}" for answer in answers))
         name = f"part-{blake2b(images.encode(), digest_size=12).hexdigest()}.parquet"
-        tasks = [ReadTask(index, item, heads[index], item.name) for index, item in enumerate(items)]
         records: list[dict[str, Any]] = []
         with reaching(self.folder):
             done = (self.folder / name).exists()
         if not done:
-            found = sorted(run(tasks), key=lambda pair: pair[0].index)
-            records = [record_of(task, answer) for task, answer in found]
+            given = sorted(run(answers), key=lambda pair: pair[0].index)
+            records = [record_of(answer, record) for answer, record in given]
         failed = [record for record in records if "failed" in record]
         read = [record for record in records if "failed" not in record]
         for place, rows in ((self.folder / FAILED / name, failed), (self.folder / name, read)):  # so that none is lost

@@ -15,8 +15,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from energycomp.cli import Item
 from energycomp.errors import EnergycompError, InputError, first_line
+from energycomp_cli import Item
 
 URL = re.compile(r"[a-zA-Z][\w+.-]*://")
 SECRET = re.compile(r"://[^/]*:[^/]*@|[?&][^=&]*(sig|token|key|secret|password|credential)[^=&]*=", re.IGNORECASE)

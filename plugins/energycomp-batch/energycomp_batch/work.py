@@ -8,57 +8,39 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from energycomp.cli import failure
 from energycomp.errors import InputError, OutOfDistributionError
 from energycomp.progress import counting
 from energycomp_batch.pool import LostError
+from energycomp_cli import failure, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from energycomp.cli import ImageReader, Item, Kept
     from energycomp.models import Model
     from energycomp.progress import Bar
     from energycomp_batch.inputs import Inputs
     from energycomp_batch.shards import Shard
+    from energycomp_cli import Answer, Answers, ImageReader, Item
 
-    ReadAll = Callable[[Iterable["ReadTask"]], Iterable[tuple["ReadTask", dict[str, Any] | LostError]]]  # as `Pool.run`
-
-
-@attrs.frozen
-class ReadTask:
-    """An image that is to be read, or whose answer is `known` and is to be drawn."""
-
-    index: int
-    item: Item
-    head: dict[str, Any]
-    name: str
-    known: dict[str, Any] | None = None
-
-    def __str__(self) -> str:
-        return str(self.item)
+    ReadAll = Callable[[Iterable[Answer]], Iterable[tuple[Answer, dict[str, Any] | LostError]]]  # as `Pool.run`
 
 
-def reading(reader: ImageReader) -> Callable[[ReadTask], dict[str, Any]]:
+def reading(reader: ImageReader) -> Callable[[Answer], dict[str, Any]]:
     """What a process of a pool begins with: the function that reads an image."""
     return partial(read, reader, reader.load())
 
 
-def read(reader: ImageReader, model: Model, task: ReadTask) -> dict[str, Any]:
+def read(reader: ImageReader, model: Model, answer: Answer) -> dict[str, Any]:
     """The record of an image, after its files are written; one with `failed` where it is refused."""
     try:
-        image = task.item.open()
-        if task.known is None:
-            return reader.read(model, image, task.head, task.name)
+        return reader.complete(model, answer)
     except InputError as error:
-        return failure(str(task), error)
-    reader.redrawn(model, image, task.known)
-    return task.known
+        return failure(str(answer), error)
 
 
-def record_of(task: ReadTask, answer: dict[str, Any] | LostError) -> dict[str, Any]:
-    """The answer of a pool, or the failure of an image whose process ended each time."""
-    return {"image": str(task), "failed": str(answer)} if isinstance(answer, LostError) else answer
+def record_of(answer: Answer, record: dict[str, Any] | LostError) -> dict[str, Any]:
+    """The record that a pool gives, or the failure of an image whose process ended each time."""
+    return {"image": str(answer), "failed": str(record)} if isinstance(record, LostError) else record
 
 
 @attrs.define(eq=False)
@@ -68,7 +50,7 @@ class Images:
     inputs: Inputs
     own: Shard
     reader: ImageReader
-    kept: Kept | None  # the known answers, and what keeps the others
+    answers: Answers  # the known ones, and what keeps the others
     show: Callable[[Item, dict[str, Any]], object]  # called with each image and its record
     counts: Counter[str] = attrs.field(
         factory=Counter, init=False
@@ -76,46 +58,40 @@ class Images:
     _waiting: dict[int, tuple[Item, dict[str, Any]]] = attrs.field(factory=dict, init=False)  # after one in work
 
     def read(self, run: ReadAll) -> Counter[str]:
-        """Reads the images with what gives tasks with their answers; returns the numbers of images."""
+        """Reads the images with what gives answers with their records; returns the numbers of images."""
         expected = self.inputs.expected()
         total = expected and len(self.own.of(expected))
         with counting("reading", total, unit="image", leave=not self.inputs.single) as bar:
-            for task, answer in run(self._tasks(bar)):
-                record = record_of(task, answer)
-                if self.kept is not None and task.known is None:
-                    self.kept.keep(record)
-                self._put(task.index, task.item, record, bar)
+            for answer, given in run(self._incomplete(bar)):
+                record = record_of(answer, given)
+                if answer.known is None:
+                    self.answers.keep(record)
+                self._put(answer.index, answer.item, record, bar)
         return self.counts
 
-    def _tasks(self, bar: Bar) -> Iterator[ReadTask]:
-        """The images that are to be read or drawn; the others are shown at once."""
-        names: dict[Any, str] = {}
-        if self.kept is not None and self.reader.folder is not None:
-            names = {path: self.kept.names.of(path) for path in self.inputs.files.values()}
+    def _incomplete(self, bar: Bar) -> Iterator[Answer]:
+        """The answers that are to be read or drawn; the others are shown at once."""
+        named = self.reader.folder is not None
+        for path in self.inputs.files.values() if named else ():  # all shards give the same names
+            self.answers.names.stem_of(path)
         for place, item in enumerate(self.inputs):
             self.counts["total"] += 1
             index, other = divmod(place + 1 - self.own.index, self.own.total)
             if other:
                 continue
-            head = {"image": item.key}
-            known = None
-            if self.kept is not None and item.problem is None:
-                head = item.head(self.kept.settings)
-                known = self.kept.known(head)
-                if known is not None and known.get("out_of_distribution") and not self.reader.anyway:
-                    known = None  # kept by a run with --anyway
-            if known is None or self.reader.lacks(known):
-                yield ReadTask(index, item, head, item.file_name(names.get(item.source, item.source.stem)), known)
+            answer = self.answers.of(item, named=named, index=index)
+            if answer.known is not None and self.reader.is_complete(answer):
+                self._put(index, item, answer.known, bar)
             else:
-                self._put(index, item, known, bar)
+                yield answer
 
     def _put(self, index: int, item: Item, record: dict[str, Any], bar: Bar) -> None:
         """Shows the record of an image, once those of all images before it are shown."""
         if "failed" in record:
-            is_unknown = "out_of_distribution" in record
+            kind = kind_of(record)
             if self.inputs.single:
-                raise (OutOfDistributionError if is_unknown else InputError)(record["failed"])
-            self.counts["unknown" if is_unknown else "failed"] += 1
+                raise (OutOfDistributionError if kind == "unknown" else InputError)(record["failed"])
+            self.counts[kind] += 1
         self._waiting[index] = (attrs.evolve(item, content=None), record)
         while (ready := self._waiting.pop(self.counts["shown"], None)) is not None:
             self.show(*ready)

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from energycomp.cli import claimed
 from energycomp.images import save_frames
 from energycomp_batch.inputs import Inputs
+from energycomp_cli import claim
 
 pytestmark = pytest.mark.usefixtures("no_launcher")
 Run = Callable[..., tuple[int, str, str]]
@@ -116,7 +116,7 @@ def test_a_launched_process_with_a_bad_image_does_not_end_the_others(
 def test_two_processes_do_not_write_one_file(run: Run, model: Path, pictures: Path, fake_infer: Fake) -> None:
     fake_infer()
     Path("out").mkdir()
-    with claimed(Path("out/results.jsonl")):
+    with claim(Path("out/results.jsonl")):
         code, _, err = run("batch", model, pictures, "-o", "out")
         assert code == 2
         assert "got out, where another process writes results.jsonl; expected one process per file" in err

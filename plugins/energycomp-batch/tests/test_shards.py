@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from energycomp.cli import append_line, claimed, kept_in
 from energycomp.errors import CheckpointError, InputError
 from energycomp_batch import Shard, local_device, shard_of
+from energycomp_cli import answers_in, append_line, claim
 
 pytestmark = pytest.mark.usefixtures("no_launcher")
 
@@ -52,20 +52,20 @@ def test_answers_are_found_in_the_files_of_all_shards(tmp_path: Path) -> None:
         append_line(own if number % 3 else other, record(number % 40, number))
     with other.open("a") as file:
         file.write('{"image": "half')  # another process is writing it
-    with claimed(other), kept_in(own, {"seed": 0}, tmp_path / Shard(2, 2).file(own.name)) as results:
+    with claim(other), answers_in(own, {"seed": 0}, tmp_path / Shard(2, 2).file(own.name)) as results:
         known = [results.known(record(image, 0)) for image in range(41)]
     assert [one and one["image"] for one in known] == [*map(str, range(40)), None]
-    with kept_in(own, {"seed": 0}) as results:
+    with answers_in(own, {"seed": 0}) as results:
         assert not other.exists()
         assert results.known(record(3, 0)) == record(3, 3)  # the file of a shard counts after the own one
     assert len({line.partition('"answer"')[0] for line in own.read_text().splitlines()}) == 40
     append_line(own, {**record(5, 0), "interrupted": True})
-    with kept_in(own, {"seed": 0}) as results:
+    with answers_in(own, {"seed": 0}) as results:
         assert results.known(record(5, 0)) is None  # it is read again
     with own.open("a") as file:
         file.write("half\n")
     with (
         pytest.raises(CheckpointError, match=r"Line 42 of .*found.jsonl is not a JSON object"),
-        kept_in(own, {"seed": 0}),
+        answers_in(own, {"seed": 0}),
     ):
         pass

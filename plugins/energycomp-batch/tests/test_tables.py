@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from energycomp.cli import Item, image_files
 from energycomp.errors import CheckpointError, InputError
 from energycomp_batch import places as tables
 from energycomp_batch.inputs import Inputs
 from energycomp_batch.parts import Parts, parquet_writer, unread
+from energycomp_cli import Item, identify, image_files
 
 datasets = pytest.importorskip("datasets")
 pa = pytest.importorskip("pyarrow")
@@ -417,7 +417,7 @@ def test_results_are_read_as_the_page_says(tmp_path: Path, monkeypatch: pytest.M
     parts.answered(items, lambda tasks: [(task, {**task.head, **answers[task.index]}) for task in tasks])
     with Path("found.parquet").open("wb") as file, parquet_writer(file) as write:
         for item, answer in zip(items, answers, strict=True):
-            write({**item.head({}), **answer})
+            write({**identify(item, {}), **answer})
     _, _, text = (Path(__file__).parents[3] / "docs/many.md").read_text().partition("## Reading the results")
     found: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", text.partition("\n## ")[0], re.DOTALL):

@@ -53,7 +53,7 @@ class SketchedUNet(TwoStageUNet):
 
     @torch.no_grad()
     def finish(self, pictures: Tensor, shown: Sequence[Condition]) -> Tensor:
-        """As `energycomp.denoisers.Finishes`. It costs no network evaluation, and 0.1 CPU seconds a picture."""
+        """As `energycomp.denoisers.Network` says. It costs no network evaluation, and 0.1 CPU seconds a picture."""
         if self.edges is None:
             return pictures
         made = []

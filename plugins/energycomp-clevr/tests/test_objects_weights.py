@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 import energycomp
 import energycomp_edit
 from energycomp import plugins
-from energycomp.cli import app
 from energycomp.inference import make_problem
 from energycomp.inference.attributes import read_attributes
 from energycomp.models import save_pretrained
+from energycomp_cli import app
 from energycomp_datasets.clevr.source import ClevrSource
 from energycomp_lab.evaluation import true_values
 from energycomp_solvers.pursuit import Pursuit

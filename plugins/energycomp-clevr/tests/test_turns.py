@@ -14,8 +14,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from energycomp import Composer, infer, plugins
-from energycomp.cli import app
-from energycomp.components import Condition, Draws, draws_of, per_sample, random_values, values_of
+from energycomp.components import Condition, draws_of, per_sample, random_values, values_of
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
 from energycomp.inference import each, explain, make_problem
@@ -27,6 +26,7 @@ from energycomp_clevr.codes import ATTRIBUTES
 from energycomp_clevr.objects import Objects
 from energycomp_clevr.turns import read_turns
 from energycomp_clevr.viewpoint import AXES, Viewpoint
+from energycomp_cli import app
 from energycomp_edit import edit
 from energycomp_edit.plan import fill_open
 from energycomp_lab.checks import check_conditioner
@@ -145,7 +145,7 @@ def test_what_is_said_is_not_drawn(model: Model) -> None:
     mixed = drawn(Composer(model("cube at 0.3,0.5") | model("cube at 0.7,0.5")).composition, TURNED, 2, [None])
     (mixture,) = mixed.terms
     assert [sorted(len(leaf.condition) for leaf in part.terms) for part in mixture.components] == [[1, 2, 2]] * 2
-    assert isinstance(TURNED, Draws)
+    assert draws_of(TURNED) is TURNED
 
 
 @pytest.mark.parametrize("sampler", [None, "smc"])

@@ -8,11 +8,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from energycomp import Composer, load
-from energycomp.cli import app
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.testing import tiny_model
 from energycomp_clevr.wide import canvas_of, wide
+from energycomp_cli import app
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from energycomp.components import Composition, HasSurfaces, combine, mixed_of, predict
+from energycomp.components import Composition, ability, combine, mixed_of, predict
 from energycomp.denoisers import Codec, Conditional
 from energycomp.images import as_picture, from_bytes, to_bytes
 from energycomp.inference import make_problem
@@ -129,7 +129,7 @@ class Repainting:
         values = plan.old.clone()
         words = list[int]()
         anew = list[int]()
-        surfaces = mixed.surfaces if isinstance(mixed, HasSurfaces) else tuple(mixed.attributes)
+        surfaces = ability(mixed, "surfaces") or tuple(mixed.attributes)
         inside = torch.tensor([*(name in surfaces for name in mixed.attributes), *[False] * len(mixed.support.unread)])
         for k, changed in plan.changed.items():
             (numbers, before) = mixed.support.split(plan.old[k])

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from energycomp.cli import (
+from energycomp.errors import InputError
+from energycomp_cli import (
     Count,
     ModelName,
     NoMetadata,
@@ -26,7 +27,6 @@ from energycomp.cli import (
     read_text,
     sha256_of,
 )
-from energycomp.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -181,12 +181,11 @@ def _words(text: str) -> dict[str, str]:
 
 def _check_words(changes: Mapping[int, Mapping[str, str]], model: Model) -> None:
     """Refuses words before the image is read, which takes seconds."""
-    from energycomp.components import HasUnread, mixed_of
+    from energycomp.components import ability, mixed_of
 
-    own: object = model.conditioner
     mixed = mixed_of(model.conditioner)
     known: dict[str, Sequence[str]] = {} if mixed is None else dict(mixed.attributes)
-    numbers = own.unread if isinstance(own, HasUnread) else ()  # such as a turn
+    numbers = ability(model.conditioner, "unread") or ()  # such as a turn
     for number, words in changes.items():
         for name, word in words.items():
             if word in known.get(name, ()) or (name in numbers and word.removeprefix("-").isdecimal()):

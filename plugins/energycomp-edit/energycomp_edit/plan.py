@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import HasUnread, draws_of, mixed_of, value_of
+from energycomp.components import ability, draws_of, mixed_of, value_of
 from energycomp.errors import InputError
 from energycomp.models import Model
 
@@ -76,8 +76,7 @@ def _moved(old: Tensor, model: Model, move: Mapping[int, Any], words: Mapping[in
 def _worded(value: Tensor, words: Any, model: Model, k: int) -> Tensor:
     """A value with other words of its attributes."""
     mixed = mixed_of(model.conditioner)
-    own: object = model.conditioner
-    unread = own.unread if isinstance(own, HasUnread) else ()
+    unread = ability(model.conditioner, "unread") or ()
     known = () if mixed is None else (*mixed.attributes, *unread)
     if not isinstance(words, Mapping) or not words or not words.keys() <= {*known}:
         raise InputError(

@@ -16,13 +16,13 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor, to_output, to_unit
 from energycomp.inference import OutOfDistributionWarning
+from energycomp.models import calibration_of
 from energycomp.seeds import seeded
 from energycomp.testing import Gaussian, UnitSquare, bumps_model, planted, tinted_model, tiny_model
 from energycomp_edit import difference, edit, repaint
 from energycomp_edit.blending import blended, mattes
 from energycomp_edit.canvas import _restored
 from energycomp_edit.painting import DRAWS, differences
-from energycomp_lab.evaluation import calibration_of
 from energycomp_solvers.pursuit import Pursuit
 
 PLACES = torch.tensor([[0.2, 0.2], [0.8, 0.3], [0.3, 0.8]])

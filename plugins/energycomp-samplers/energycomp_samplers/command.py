@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.cli import ModelName, Png, Run, check_png, loading, parse_count, read_image, read_text
 from energycomp.errors import EnergycompWarning, InputError
+from energycomp_cli import ModelName, Png, Run, check_png, loading, parse_count, read_image, read_text
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import given_energies
+from energycomp.components import evaluate_energies
 from energycomp.fields import FLAG, legal, number
 from energycomp.images import decoded
 from energycomp.sampling import Target
@@ -30,7 +30,7 @@ class Constraint:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Energies (B,), in float64; +inf where f is, also of weight 0."""
-        energies = given_energies("constraint", self.f, len(images), images).double()
+        energies = evaluate_energies("constraint", self.f, len(images), images).double()
         return torch.where(energies == torch.inf, energies, self.weight * energies)
 
     def log_density(self, target: Target, x0: Tensor) -> Tensor:

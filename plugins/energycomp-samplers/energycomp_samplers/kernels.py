@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from energycomp.components import WrappedGroup, bounds, differs_by_sample, unwrapped
+from energycomp.components import WrappedGroup, bounds, differs_by_sample, unwrap
 from energycomp.denoisers import Conditional, Denoiser
 from energycomp.errors import InputError
 from energycomp.sampling import Level, Target
@@ -86,7 +86,7 @@ def check_densities(target: Target, instead: str = "leave sampler= out") -> None
     # Components that differ from sample to sample.
     for leaf in target.composition.terms:
         if differs_by_sample(leaf):
-            bare = unwrapped(leaf)
+            bare = unwrap(leaf)
             several = f"{len(bare.condition)} conditions" if isinstance(bare, Conditional) else "conditions"
             raise InputError(
                 f"got {leaf!r} with {several}, one for each sample; expected one for all samples of this sampler; "

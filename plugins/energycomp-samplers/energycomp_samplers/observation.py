@@ -26,7 +26,7 @@ from torch import Tensor
 
 from energycomp.components import AnyWeight, Composable, Composition, NoisedSpace, Weight, bounds, predict
 from energycomp.components.algebra import combine, is_term, sole_leaf
-from energycomp.components.terms import added
+from energycomp.components.terms import add_terms
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import Target
 from energycomp_samplers.composed_group import ComposedGroup
@@ -256,7 +256,7 @@ class Observed(Composable):
         return self.composition.unconditional
 
     def doubts(self, samples: Tensor, timestep: float, *, is_drawn: bool, is_weighed: bool) -> list[str]:
-        """Where samples miss y, or are less wide than its noise; see `energycomp.components.Doubts`."""
+        """Where samples miss y, or are less wide than its noise; see `energycomp.components.EnergyComponent`."""
         mean: Any = self.group.mean
         found = misses(mean.evidence, samples, is_weighed=is_weighed)
         if is_drawn or len(samples) == 1:
@@ -322,4 +322,4 @@ def without_observations(target: Target) -> tuple[Target, tuple[Observation, ...
         found += leaf.observations
     if not found:
         return target, ()
-    return attrs.evolve(target, composition=Composition(added(terms))), tuple(found)
+    return attrs.evolve(target, composition=Composition(add_terms(terms))), tuple(found)

@@ -22,14 +22,14 @@ import torch
 from energycomp.components import (
     AnyWeight,
     Composition,
-    Compound,
     Weight,
     bounds,
+    compositions_in,
     is_constant,
     level_weights,
     noise_share,
     number_at,
-    unwrapped,
+    unwrap,
 )
 from energycomp.denoisers import Conditional
 from energycomp.errors import CompositionError
@@ -85,7 +85,7 @@ def residuals(composition: Composition) -> Residuals | None:
     """
     # Samplers of negations do not look inside a mixture, or what is observed.
     for leaf in composition.terms:
-        if isinstance(leaf, Compound) and any(residuals(part) is not None for part in leaf.inside):
+        if any(residuals(part) is not None for part in compositions_in(leaf)):
             got = f"got {leaf!r}, which has a negated component inside"
             raise CompositionError(
                 f"{got}; expected it beside, such as `(a | b) & ~c`, since samplers of negations do not look inside; "
@@ -106,7 +106,7 @@ def residuals(composition: Composition) -> Residuals | None:
         ) from error
 
     def is_negated(leaf: Any, weight: AnyWeight) -> bool:
-        is_compared = unwrapped(leaf) is unwrapped(u) or _is_open(leaf)
+        is_compared = unwrap(leaf) is unwrap(u) or _is_open(leaf)
         return bounds(weight, shape)[0] < 0 and not is_compared
 
     # Apart from u, leaves are asked for, or negated.
@@ -131,5 +131,5 @@ def residuals(composition: Composition) -> Residuals | None:
 
 def _is_open(leaf: Any) -> bool:
     """Whether a leaf is what the guidance `attributes` compares a component with."""
-    bare = unwrapped(leaf)
+    bare = unwrap(leaf)
     return isinstance(bare, Conditional) and bare.is_open

@@ -23,8 +23,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Composition, unwrapped
-from energycomp.components.groups import rewrapped
+from energycomp.components import Composition, unwrap
+from energycomp.components.groups import rewrap
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
 from energycomp.sampling import Target
@@ -180,10 +180,10 @@ def spreads_of(target: Target) -> list[Spread]:
 
 def _of_one_condition(leaf: Any) -> Any:
     """A leaf with the first of its conditions, where each sample has one of its own."""
-    bare = unwrapped(leaf)
+    bare = unwrap(leaf)
     if not isinstance(bare, Conditional) or len(bare.condition) == 1:
         return leaf
-    return rewrapped(leaf, attrs.evolve(bare, condition=bare.condition[:1]))
+    return rewrap(leaf, attrs.evolve(bare, condition=bare.condition[:1]))
 
 
 def strong_noise(target: Target, least: float = STRONG) -> float:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.cli import (
+from energycomp.errors import InputError
+from energycomp.progress import working
+from energycomp_cli import (
     Count,
     ModelName,
     NoMetadata,
@@ -23,8 +25,6 @@ from energycomp.cli import (
     print_table,
     read_image,
 )
-from energycomp.errors import InputError
-from energycomp.progress import working
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -152,9 +152,7 @@ def seen(image: Tensor, model: Model, values: Tensor, asked: Tensor) -> float:
     True
     """
     problem = make_problem(model.encode(model.given(image)), model, count=len(values))
-    found = read_attributes(problem, values[:, :2], sweeps=LOOKS, generator=0).probabilities(
-        problem.beta, problem.energies
-    )
+    found = read_attributes(problem, values[:, :2], sweeps=LOOKS, generator=0).probabilities(problem.posterior)
     sure = 1.0
     for attribute, chances in enumerate(found):
         words = asked[:, 2 + attribute].long()

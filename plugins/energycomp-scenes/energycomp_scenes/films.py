@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energycomp.components import Conditioner, Places, ReadsText, draws_of
+from energycomp.components import Conditioner, ability, draws_of
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
 from energycomp.fields import is_whole
@@ -68,7 +68,8 @@ def film(
     model = model_of(model)
     seed = as_seed(generator)
     own = model.conditioner
-    if not isinstance(own, ReadsText) or not isinstance(own, Places):
+    read, place = ability(own, "read"), ability(own, "placed")
+    if read is None or place is None:
         raise InputError(f"got the model {model.name}, which reads no objects; expected one that does, such as clevr")
     if not is_whole(frames) or not 2 <= frames <= MOST or not script:
         raise InputError(f"got {len(script)} objects and frames={frames}; expected at least 1, and from 2 to {MOST:,}")
@@ -83,10 +84,10 @@ def film(
         check_viewpoint(model)
         offsets = moved(camera, frames, 3)
     # A component for each object, with a value for each frame
-    heads = own.placed([text.split(ARROW)[0].strip() for text in script], torch.Generator().manual_seed(seed))
+    heads = place([text.split(ARROW)[0].strip() for text in script], torch.Generator().manual_seed(seed))
     leaves = []
     for number, (text, head) in enumerate(zip(script, heads, strict=True)):
-        values = _drawn(model.conditioner, own.read(head), derived_seed(seed, number)).repeat(frames, 1)
+        values = _drawn(model.conditioner, read(head), derived_seed(seed, number)).repeat(frames, 1)
         _, arrow, keys = text.partition(ARROW)
         if arrow:
             values[:, :2] = moved(f"{values[0, 0]},{values[0, 1]} {ARROW} {keys}", frames, 2)

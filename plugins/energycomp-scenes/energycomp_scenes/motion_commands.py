@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from energycomp.cli import (
+from energycomp.errors import InputError
+from energycomp.progress import progress
+from energycomp_cli import (
     ModelName,
     NoMetadata,
     Run,
@@ -23,8 +25,6 @@ from energycomp.cli import (
     read_lines,
     sha256_of,
 )
-from energycomp.errors import InputError
-from energycomp.progress import progress
 
 LINES = "track.jsonl"
 PICTURE = "track.gif"

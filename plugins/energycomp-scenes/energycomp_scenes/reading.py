@@ -127,7 +127,7 @@ def joined(solution: Solution, image: Any, model: Model, *, generator: int | tor
     # Read the words with the other model, at the places that were found
     problem = make_problem(model.encode(model.given(image)), model, count=solution.count)
     found = read_attributes(problem, solution.conditions[:, :2].to(problem.device), generator=as_generator(generator))
-    others = found.probabilities(problem.beta, problem.energies)
+    others = found.probabilities(problem.posterior)
     words = [pooled(one.cpu(), other.cpu()) for one, other in zip(solution.posteriors, others, strict=True)]
     # The most likely words of both; what was measured of another answer does not hold any more
     codes = torch.stack([each.argmax(1) + 1 for each in words], dim=1)

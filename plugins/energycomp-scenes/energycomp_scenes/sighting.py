@@ -68,7 +68,7 @@ class Sighting:
     @property
     def beta(self) -> float:
         """Of the model; 1 where it has none."""
-        return self.problem.beta or 1.0
+        return self.problem.posterior.beta or 1.0
 
     @property
     def words(self) -> tuple[int, ...]:

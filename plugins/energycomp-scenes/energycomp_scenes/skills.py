@@ -22,7 +22,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import TextConditioner
+from energycomp.components import ability
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
@@ -113,7 +113,7 @@ class Skills:
 
     def task(self, model: Model) -> Drawing:
         """What is asked of a model of whole objects, such as `clevr`, or of one of prompts, such as `text`."""
-        if isinstance(model.conditioner, TextConditioner):
+        if ability(model.conditioner, "concepts") is not None:
             return Drawing(Prompter(model, self.judge or model, self.tries, self.options))
         if not isinstance(model.conditioner, Objects):
             raise InputError(

@@ -11,10 +11,10 @@ import torch
 from typer.testing import CliRunner
 
 from energycomp import Model, load
-from energycomp.cli import app
 from energycomp.errors import InputError
 from energycomp.testing import tiny_model
 from energycomp_clevr.viewpoint import AXES
+from energycomp_cli import app
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, project, unproject
 from energycomp_datasets.clevr.layout import turns_of
 from energycomp_scenes import draw, film, read_frames, scene

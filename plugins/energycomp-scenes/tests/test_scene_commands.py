@@ -12,10 +12,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from energycomp import load
-from energycomp.cli import app
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.testing import tiny_model
+from energycomp_cli import app
 from energycomp_scenes import draw, scene
 from energycomp_scenes.drawing import seen
 from energycomp_scenes.relations import ground_of

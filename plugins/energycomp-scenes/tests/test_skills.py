@@ -11,11 +11,11 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from energycomp import load
-from energycomp.cli import app
 from energycomp.errors import InputError
 from energycomp.models import Model
 from energycomp.seeds import seeded
 from energycomp_clevr.objects import Objects
+from energycomp_cli import app
 from energycomp_datasets.clevr.geometry import SHAPES
 from energycomp_datasets.clevr.layout import object_values, scene_of
 from energycomp_datasets.clevr.outlines import in_view

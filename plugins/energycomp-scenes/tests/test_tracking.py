@@ -14,11 +14,11 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from energycomp import Model, load, plugins
-from energycomp.cli import app
 from energycomp.components import value_of
 from energycomp.errors import InputError
 from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, labels_model, planted, stripes_model, tinted_model
+from energycomp_cli import app
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
 from energycomp_datasets.clevr.videos import asked, video_of
 from energycomp_scenes import Track, track

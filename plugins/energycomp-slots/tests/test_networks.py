@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
-from energycomp.decomposition import SceneDecomposer, decomposer_of, sampler_of
+from energycomp.decomposition import decomposer_of, sampler_of
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.sampling import Composer
@@ -160,7 +160,6 @@ def test_masks_share_pixels_out_and_any_number_of_slots_is_read(decomposer: Slot
     more = SlotDecomposer(decomposer.model, slots=6)
     assert more.encode(pictures).shape == (3, 6, WIDTH)
     assert more.scenes(2).shape == (2, 6, WIDTH)
-    assert isinstance(decomposer, SceneDecomposer)
 
 
 def test_bad_input_is_refused(decomposer: SlotDecomposer) -> None:

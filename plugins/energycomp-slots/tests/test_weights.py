@@ -13,10 +13,10 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import energycomp
-from energycomp.cli.app import app
 from energycomp.decomposition import traverse
 from energycomp.plugins import find
 from energycomp.seeds import seeded
+from energycomp_cli.commands import app
 from energycomp_datasets.rooms.arrow_room import arrow_rooms
 from energycomp_datasets.rooms.classifier import load_classifier, structure_accuracy
 from energycomp_lab.checks import check_model

@@ -118,7 +118,7 @@ class Relaxed:
                 found = problem.mixed_errors(shares, atoms, problem.draw(self.draws, generator)).mean(1)
             else:
                 found = mean.weighted_errors(weight * shares.sum(1).to(mean.b))[:, 0]
-            return found if expected is None else problem.add_energies(found, expected(shares))
+            return found if expected is None else problem.posterior.add_prior(found, expected(shares))
 
         return descend_shares(
             errors,

@@ -106,11 +106,11 @@ def test_with_logarithms_only_the_ratio_of_errors_counts() -> None:
     model = attributes_model(4, beta=3.0, log_errors=True)
     problem = make_problem(noisy(model, TRUE, 1.0), model)
     errors = torch.rand(16, dtype=torch.float64, generator=seeded(0)) + 1.0
-    one, other = (marginals(problem.energies(scale * errors), [2] * 4, 3.0) for scale in (1.0, 50.0))
+    one, other = (marginals(problem.posterior.energies(scale * errors), [2] * 4, 3.0) for scale in (1.0, 50.0))
     assert all(torch.allclose(p, q) for p, q in zip(one, other, strict=True))
     joint = errors**-3.0 / (errors**-3.0).sum()
     assert torch.allclose(one[0], joint.view(2, 8).sum(1))
-    assert bool(problem.energies(torch.zeros(1)).isfinite())
+    assert bool(problem.posterior.energies(torch.zeros(1)).isfinite())
     solution = Enumerate(draws=8).solve(problem, generator=seeded(0))
     assert bool(((solution.probability > 0.5) & (solution.probability < 1.0)).all())
 

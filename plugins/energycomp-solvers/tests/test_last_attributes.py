@@ -163,7 +163,7 @@ def test_an_option_is_compared_about_at_its_own_place() -> None:
 
 def test_the_runner_up_has_the_word_that_is_least_certain() -> None:
     problem, true = two_tinted()
-    assert problem.beta == 3.0
+    assert problem.posterior.beta == 3.0
     tints = torch.tensor([[0.0, 9.0, 8.0], [9.0, 6.0, 0.0]])
     widths = torch.tensor([[9.0, 0.0], [0.0, 0.5]])
     words = AttributeErrors(true, (tints, widths), torch.tensor([6.0, 6.0]))

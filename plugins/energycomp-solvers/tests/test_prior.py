@@ -104,7 +104,7 @@ def test_enumerate_has_the_posterior_of_brute_force(name: str, log_errors: bool,
     answers = [chosen for count in (1, 2, 3) for chosen in combinations(range(5), count)]
     errors = torch.stack([plain.errors(torch.tensor(c)[None], bank).double().mean() for c in answers])
     energies = torch.tensor([by_hand(name, chosen) for chosen in answers], dtype=torch.float64)
-    posterior = torch.softmax(-beta * plain.energies(errors) - energies, 0)
+    posterior = torch.softmax(-beta * plain.posterior.energies(errors) - energies, 0)
     best = answers[int(posterior.argmax())]
     assert tuple(solution.conditions.tolist()) == best
     expected = [sum(p for p, chosen in zip(posterior, answers, strict=True) if k in chosen) for k in best]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import attrs
 
-from energycomp.components import FiniteConditioner, TextConditioner, groups_of, mixed_of, random_values
+from energycomp.components import ability, groups_of, mixed_of, random_values
 from energycomp.models import Model
 
 Kind = Literal["places", "labels", "texts"]
@@ -85,9 +85,9 @@ def form_of(model: Model) -> Form:
 
 def _suggestions(model: Model) -> tuple[str, ...]:
     conditioner = model.conditioner
-    if isinstance(conditioner, TextConditioner):
-        return tuple(conditioner.concepts)[:SUGGESTED]
-    if not isinstance(conditioner, FiniteConditioner):
+    if (concepts := ability(conditioner, "concepts")) is not None:
+        return tuple(concepts)[:SUGGESTED]
+    if (enumerate_support := ability(conditioner, "enumerate_support")) is None:
         return ()
-    listed = [conditioner.describe(value) for value in conditioner.enumerate_support()[:SUGGESTED]]
+    listed = [conditioner.describe(value) for value in enumerate_support()[:SUGGESTED]]
     return tuple(str(one) for one in listed if isinstance(one, str | int | float))

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from energycomp import Composer
-from energycomp.cli import made_by
-from energycomp.components import Places, Weight, read_value, weighted
+from energycomp.components import Weight, ability, read_value, weighted
 from energycomp.errors import EnergycompError, InputError
 from energycomp.images import formula_text
 from energycomp.models import Model
 from energycomp.seeds import as_generator
+from energycomp_cli import made_by
 from energycomp_studio.forms import form_of
 from energycomp_studio.scene import Draft, Item, composed, scene_of, value, weighted_text
 from energycomp_studio.settings import Settings
@@ -118,8 +118,8 @@ def _items(texts: list[str], model: Model, seed: int | None) -> list[dict[str, A
             "have; expected one without; use the command that energycomp show prints"
         )
     placed = [one.text for one in found]
-    if seed is not None and isinstance(model.conditioner, Places):
-        placed = model.conditioner.placed(placed, as_generator(seed))
+    if seed is not None and (place := ability(model.conditioner, "placed")) is not None:
+        placed = place(placed, as_generator(seed))
     own = model.defaults.guidance_scale
     weights = [own if one.number is None else one.number for one in found]
     return [{"given": _given(text, model), "weight": weight} for text, weight in zip(placed, weights, strict=True)]

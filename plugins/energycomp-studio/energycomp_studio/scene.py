@@ -17,7 +17,7 @@ import attrs
 from torch import Tensor
 
 from energycomp import Composer
-from energycomp.components import Composable, ReadsText, Widens, parsed, read_value, value_of
+from energycomp.components import Composable, ability, parse_value, read_value, value_of
 from energycomp.errors import InputError
 from energycomp.fields import is_number
 from energycomp.models import Model
@@ -157,7 +157,7 @@ def value(item: Item, model: Model) -> Tensor:
         return read_value(model.conditioner, text)
     fields = {name: field for name, field in given.items() if field != ""}
     if {"x", "y"} <= fields.keys():
-        return parsed(model.conditioner, fields.pop("x"), fields.pop("y"), **fields)
+        return parse_value(model.conditioner, fields.pop("x"), fields.pop("y"), **fields)
     return value_of(model.conditioner, fields)
 
 
@@ -180,7 +180,7 @@ def text_of(item: Item, model: Model) -> str:
     place = f"{fields.get('x')},{fields.get('y')}"
     named = [field if isinstance(field, str) else f"{name}={field}" for name, field in words.items()]
     said = f"{' '.join(named)} at {place}"
-    if words and isinstance(model.conditioner, ReadsText) and read_value(model.conditioner, said).equal(wanted):
+    if words and ability(model.conditioner, "read") is not None and read_value(model.conditioner, said).equal(wanted):
         return said
     return ",".join([place, *(f"{name}={field}" for name, field in words.items())])
 
@@ -199,11 +199,12 @@ def composed(scene: Draft, model: Model, settings: Settings) -> Composable:
     if settings.size is None:
         return component(scene, model)
     plain = len(scene.alternatives) < 2 and not any(item.negated for item in scene.items)
-    if not plain or not isinstance(model.conditioner, Widens):
+    widened = ability(model.conditioner, "widened")
+    if not plain or widened is None:
         got = f"got the canvas {settings.canvas} with {model.name if plain else 'not or or'}"
         raise InputError(f"{got}; expected objects alone, and a model such as clevr; empty the field Canvas")
     texts = [weighted_text(item, model) for item in scene.items]
-    wide: Composable = model.conditioner.widened(model, texts, settings.size, settings.seed)
+    wide: Composable = widened(model, texts, settings.size, settings.seed)
     return wide
 
 

@@ -16,11 +16,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from energycomp import Composer, plugins
-from energycomp.cli.app import app
 from energycomp.images import decode_formula, png, to_output
 from energycomp.models import Calibration
 from energycomp.sampling import Target
 from energycomp.testing import attributes_model, labels_model, planted, stripes_model, tinted_model
+from energycomp_cli.commands import app
 from energycomp_datasets.shapes.source import ShapesSource
 from energycomp_studio.app import build
 from energycomp_studio.server import running

@@ -15,13 +15,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from energycomp import Composer, __version__, plugins
-from energycomp.cli.app import app
 from energycomp.components import Gaussian
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
 from energycomp.images import png, read_formula
 from energycomp.models import Model
 from energycomp.testing import attributes_model, bumps_model, labels_model, tinted_model, tiny_model
+from energycomp_cli.commands import app
 from energycomp_studio.drawing import PLAIN, kept_in, sampled, settings_of, shown
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.components import Condition
-from energycomp.denoisers import Placed
 from energycomp.errors import InputError, NotFoundError
 from energycomp.models import Model, execution_device
 from energycomp_text.lora_files import check_settings, check_weights, file_of, reason_of, short_name
@@ -139,7 +138,8 @@ class _Network(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the network computes."""
-        return self.inner.device if isinstance(self.inner, Placed) else next(self.inner.parameters()).device
+        own: torch.device | None = getattr(self.inner, "device", None)
+        return next(self.inner.parameters()).device if own is None else own
 
     def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Predictions (R, C, h, w)."""

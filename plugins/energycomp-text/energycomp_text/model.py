@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import torch
 
-from energycomp.components import TextConditioner, cosine_schedule
+from energycomp.components import ability, cosine_schedule
 from energycomp.denoisers import Denoiser, TwoStageUNet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
@@ -85,9 +85,9 @@ def with_concepts(model: Model, concepts: Sequence[str], *, template: str | None
     >>> with_concepts(small(), ["red cube", "blue sphere"]).conditioner.concepts
     ('red cube', 'blue sphere')
     """
-    if not isinstance(model.conditioner, TextConditioner):
+    if (change := ability(model.conditioner, "with_concepts")) is None:
         raise InputError(f"got a model conditioned on {type(model.conditioner).__name__}; expected one on text")
-    return attrs.evolve(model, conditioner=model.conditioner.with_concepts(concepts, template=template))
+    return attrs.evolve(model, conditioner=change(concepts, template=template))
 
 
 def small(*, encoder: str = "words") -> Model:

@@ -1,6 +1,5 @@
 """Conformance checks, one file per kind of object. A check raises `ConformanceError` at the first fault."""
 
-from energycomp_lab.checks.adoption import Adoption, Finding, NearMiss, check_adoption
 from energycomp_lab.checks.codec import check_codec, check_processor
 from energycomp_lab.checks.component import check_component
 from energycomp_lab.checks.conditioner import check_conditioner
@@ -16,12 +15,8 @@ from energycomp_lab.checks.sampler import check_sampler
 from energycomp_lab.checks.solver import check_solver
 
 __all__ = [
-    "Adoption",
     "Check",
     "ConformanceError",
-    "Finding",
-    "NearMiss",
-    "check_adoption",
     "check_codec",
     "check_component",
     "check_conditioner",

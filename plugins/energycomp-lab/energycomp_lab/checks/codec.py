@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from energycomp.denoisers import Codec
-from energycomp.models import Named, Processor
+from energycomp.models import Processor
 from energycomp_lab.checks.expect import expect, expect_close, expect_refusal, expect_tensor
 
 TOLERANCE = 1e-3  # of the greatest number of a batch, beside single samples
@@ -69,6 +69,7 @@ def _rebuilt(part: Any, factory: Callable[..., Any] | None) -> Any:
     """What the factory makes of the config as JSON; None without one."""
     name = type(part).__name__
     hint = "add the name under which a plugin registers it, and its arguments"
-    expect(isinstance(part, Named), f"a {name} without registered_name or config()", "both", hint)
+    is_named = hasattr(part, "registered_name") and hasattr(part, "config")
+    expect(is_named, f"a {name} without registered_name or config()", "both", hint)
     config = json.loads(json.dumps(part.config()))
     return None if factory is None else factory(**config)

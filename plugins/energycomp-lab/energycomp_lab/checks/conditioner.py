@@ -11,10 +11,10 @@ from torch import Tensor
 
 from energycomp.components import (
     Conditioner,
-    FiniteConditioner,
     MixedConditioner,
+    ability,
     mixed_of,
-    parsed,
+    parse_value,
     random_values,
     weights_of,
 )
@@ -68,8 +68,9 @@ def check_conditioner(
 
 def legal_values(conditioner: Conditioner) -> Tensor:
     """All values of a finite support, or 8 of a continuous one, (R, *V)."""
-    if isinstance(conditioner, FiniteConditioner):
-        return conditioner.enumerate_support()
+    if (enumerate_support := ability(conditioner, "enumerate_support")) is not None:
+        listed: Tensor = enumerate_support()
+        return listed
     return random_values(conditioner, 8, generator=0)
 
 
@@ -115,7 +116,7 @@ def _check_text(conditioner: Conditioner, values: Tensor) -> None:
         hint = "let parse take what describe gives"
         expect(same, f"{again} from the description of {value}", "the value, (1, *V)", hint)
         for given in ((value,), tuple(value) if value.ndim else (value,)):
-            same = torch.equal(parsed(conditioner, *given), value[None])
+            same = torch.equal(parse_value(conditioner, *given), value[None])
             expect(same, f"another value from {given}, a row of an answer", "the same", "see value_shape and support")
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from energycomp.denoisers import Configured, TwoStage
+from energycomp.denoisers import TwoStage
 from energycomp.models import on_meta
 from energycomp.plugins import Factory
 from energycomp_lab.checks.expect import expect, expect_close, expect_latents, expect_same_state, expect_same_weights
@@ -43,10 +44,10 @@ def check_rebuilt(network: nn.Module, factory: Factory) -> None:
 def _config_of(network: nn.Module) -> dict[str, Any]:
     """The arguments that a network or an encoder was made with."""
     name = type(network).__name__
-    given = network if isinstance(network, Configured) else None
+    given: Mapping[str, Any] | None = getattr(network, "config", None)
     hint = "decorate the class with `energycomp.denoisers.configured`"
     expect(given is not None, f"a {name} without config", "the arguments that it was made with", hint)
-    return {} if given is None else dict(given.config)
+    return {} if given is None else dict(given)
 
 
 @torch.no_grad()

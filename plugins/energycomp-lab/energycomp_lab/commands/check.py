@@ -13,10 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from energycomp.cli import AsJson, image_files, loading, print_json, print_table
-from energycomp.errors import InputError, NotFoundError
+from energycomp.errors import NotFoundError
 from energycomp.plugins import listing
-from energycomp.progress import working
+from energycomp_cli import AsJson, print_json, print_table
 
 LIMIT = 600.0  # seconds
 CHILD = "import sys; from energycomp_lab.commands.check import _check; _check(*sys.argv[1:])"
@@ -24,67 +23,23 @@ DONE = "done"
 
 
 def check(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Name of a plugin or distribution; of a model with --adoption.")
-    ],
-    adoption: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="SAMPLES",
-            help="Check an adopted model on clean samples: a folder of images, in subfolders that name their labels, "
-            "or a .safetensors file of samples and labels.",
-        ),
-    ] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a plugin or distribution.")],
     as_json: AsJson = False,
 ) -> None:
-    """Check a plugin, or a model that was adopted.
+    """Check a plugin.
 
     ```sh
     energycomp check energycomp-clevr
-    energycomp check FOLDER --adoption photos/
     ```
 
     Runs everything that the plugin registers, in a separate process, for at most 10 minutes; usually it takes seconds.
     """
-    if adoption is not None:
-        _check_adoption(name, adoption, as_json)
-        return
     checks = check_in_process(name)
     if as_json:
         print_json(checks)
     else:
         _print_checks(checks)
     if any(check["passed"] is False for check in checks):
-        raise typer.Exit(1)
-
-
-def _check_adoption(name: str, path: Path, as_json: bool) -> None:
-    with loading(name):
-        import attrs
-
-        from energycomp.files import read_tensors
-        from energycomp.models import load
-        from energycomp_lab.checks import check_adoption
-
-        model = load(name)
-    labels: Any = None
-    if path.suffix == ".safetensors":
-        tensors = read_tensors(path)
-        if "samples" not in tensors:
-            raise InputError(f"got {path} with {sorted(tensors)}; expected the tensors samples and labels; rename them")
-        samples = [*tensors["samples"]]
-        labels = tensors["labels"].tolist() if "labels" in tensors else None
-    else:
-        files = list(image_files([path]).values())
-        samples = [*map(str, files)]
-        labels = [file.parent.name for file in files] if all(file.parent != path for file in files) else None
-    with working("energycomp: predicting noise ..."):
-        found = check_adoption(model, samples, labels)
-    if as_json:
-        print_json([attrs.asdict(one) for one in found.findings])
-    else:
-        typer.echo(str(found))
-    if not found.ok:
         raise typer.Exit(1)
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from energycomp.cli import Seed, check_folder, loading, make_folder
 from energycomp.errors import InputError
 from energycomp.progress import counting
 from energycomp_batch import Address, Concurrency, Engine, cluster_of
+from energycomp_cli import Seed, check_folder, loading, make_folder
 
 if TYPE_CHECKING:
     from energycomp_batch import Cluster

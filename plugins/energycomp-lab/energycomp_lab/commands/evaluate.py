@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 import typer
 
-from energycomp.cli import (
+from energycomp.errors import InputError
+from energycomp.progress import counting
+from energycomp_batch import Address, Concurrency, Engine, Shard, ShardOption, cluster_of, local_device, shard_of
+from energycomp_cli import (
     MODELS_OWN,
     ModelName,
     Run,
@@ -20,16 +23,13 @@ from energycomp.cli import (
     loading,
     make_folder,
     model_fingerprint,
-    over,
     parse_count,
     parse_options,
     print_json,
     print_table,
     takes_words,
+    with_words,
 )
-from energycomp.errors import InputError
-from energycomp.progress import counting
-from energycomp_batch import Address, Concurrency, Engine, Shard, ShardOption, cluster_of, local_device, shard_of
 from energycomp_lab.commands.records import Records
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class _Asked:
         images_of, wanted = _source(self.data, self.dataset or dataset_of(loaded), chosen=self.dataset is not None)
         images: Any = source_of(images_of, loaded)
         words = images.concepts(wanted) if takes_words(loaded) and isinstance(images, HasConcepts) else ()
-        loaded = over(loaded, concepts or ",".join(words) or concepts, template)
+        loaded = with_words(loaded, concepts or ",".join(words) or concepts, template)
         _check_known(loaded, words)
         task = images.task(loaded) if isinstance(images, HasTask) else None
         examples = (task or images).examples(wanted, count=self.n, seed=self.seed)

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from energycomp.cli import append_line, claimed, records_of, result_files
 from energycomp.errors import InputError
 from energycomp_batch import Shard
+from energycomp_cli import append_line, claim, records_of, result_files
 
 EVALUATION = "evaluation.jsonl"  # the records, by image
 
@@ -33,11 +33,11 @@ class Records:
     def __enter__(self) -> Self:
         """Reads what is known; until the end of the block no other process may write the same file."""
         folder = self.file.parent
-        with ExitStack() as claim:
-            claim.enter_context(claimed(self.file))
+        with ExitStack() as claims:
+            claims.enter_context(claim(self.file))
             for file in result_files(folder / EVALUATION):
                 self._read(file)
-            self._claim = claim.pop_all()
+            self._claim = claims.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:

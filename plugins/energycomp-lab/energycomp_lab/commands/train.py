@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from energycomp.cli import Seed, check_folder, load_model, make_folder, parse_options
 from energycomp.errors import InputError
+from energycomp_cli import Seed, check_folder, load_model, make_folder, parse_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable

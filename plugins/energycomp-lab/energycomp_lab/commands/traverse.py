@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from energycomp.cli import ModelName, Png, Run, check_png, loading, read_image
 from energycomp.errors import InputError
 from energycomp.progress import working
+from energycomp_cli import ModelName, Png, Run, check_png, loading, read_image
 
 if TYPE_CHECKING:
     from energycomp_lab.evaluation import Traversal

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from energycomp.imports import first_use
-from energycomp_lab.evaluation.calibrate import calibrate, calibration_of, measure_background
+from energycomp_lab.evaluation.calibrate import calibrate, measure_background
 from energycomp_lab.evaluation.data import Example, Generated, true_values
 from energycomp_lab.evaluation.evaluate import evaluate
 from energycomp_lab.evaluation.model_card import Result, card
@@ -76,7 +76,6 @@ __all__ = [
     "attribute_metrics",
     "bootstrap",
     "calibrate",
-    "calibration_of",
     "card",
     "dataset_of",
     "evaluate",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import attrs
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.inference import FIT_DRAWS, SCREEN_DRAWS, OutOfDistributionWarning, Solver, make_problem, read_image
-from energycomp.models import TAILS, Calibration, Model, background_error, log_errors
+from energycomp.models import Model, background_error, calibration_of, log_errors
 from energycomp.progress import progress as shown
 from energycomp.seeds import derived_seed
 from energycomp_lab.evaluation.data import Example
@@ -83,33 +83,3 @@ def measure_background(model: Model, examples: Sequence[Example]) -> tuple[float
         errors.append(background_error(problem.unexplained(problem.draw(SCREEN_DRAWS, 0))))
     each = torch.tensor(errors, dtype=torch.float64)
     return float(each.mean()), max(float(each.std()), 1e-3)
-
-
-def calibration_of(found: Mapping[int, Tensor]) -> Calibration:
-    """The calibration of the `log_errors` (N, 2) of held-out images, by count; at least two images for each.
-
-    >>> errors = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])
-    >>> calibration_of({2: errors}).mean
-    ((1.0, 1.0),)
-    """
-    for count, values in found.items():
-        if len(values) < 2:
-            raise InputError(f"got {len(values)} images of {count} components; expected at least 2 of each count")
-    counts = sorted(found)
-    parts = [found[count].double() for count in counts]
-    mean = [part.mean(0) for part in parts]
-    std = [part.std(0).clamp(min=1e-3) for part in parts]
-    # a deviation of few images is too small by chance, so each image is scored by those of the others
-    scores = torch.cat([_left_out(part) for part in parts])
-    levels = torch.quantile(scores, 1 - torch.tensor(TAILS, dtype=torch.float64))
-    return Calibration(counts, [m.tolist() for m in mean], [s.tolist() for s in std], levels.tolist(), len(scores))
-
-
-def _left_out(values: Tensor) -> Tensor:
-    """The score (N,) of each of N images by the mean and the deviation of the other ones."""
-    n = len(values)
-    if n < 3:
-        return ((values - values.mean(0)) / values.std(0).clamp(min=1e-3)).amax(1)
-    mean = (values.sum(0) - values) / (n - 1)
-    squares = (values - values.mean(0)).square().sum(0) - (values - values.mean(0)).square() * n / (n - 1)
-    return ((values - mean) / (squares / (n - 2)).sqrt().clamp(min=1e-3)).amax(1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from energycomp.decomposition import Decomposer, SceneDecomposer, takes_apart
+from energycomp.decomposition import Decomposer, takes_apart
 from energycomp.errors import InputError
 from energycomp.inference import Solver
 from energycomp.models import Model, model_of
@@ -133,7 +133,7 @@ def evaluate(
         rows += record["rows"]
         seconds += record["seconds"]
     values = {name: value for scores in task.scores for name, value in scores.values().items()}
-    if scenes is not None and isinstance(task, PartsTask) and isinstance(task.decomposer, SceneDecomposer):
+    if scenes is not None and isinstance(task, PartsTask) and hasattr(task.decomposer, "sample"):
         values.update(scenes(task.decomposer))
     return Report(
         values=values,

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric, MetricCollection
 
 from energycomp.components import mixed_of
-from energycomp.decomposition import Decomposition, HasViews, decompose_samples, decomposer_of
+from energycomp.decomposition import Decomposition, decompose_samples, decomposer_of
 from energycomp.errors import InputError
 from energycomp.inference import OutOfDistributionWarning, Solution, Solver, read_image
 from energycomp.models import Model
@@ -79,7 +79,7 @@ class PartsTask:
     def __init__(self, model: Model, metrics: MetricCollection, examples: Sequence[Example], *, progress: bool) -> None:
         self.model = model
         self.decomposer = decomposer_of(model)
-        views = self.decomposer.views if isinstance(self.decomposer, HasViews) else 1
+        views = getattr(self.decomposer, "views", 1)
         name = type(self.decomposer if model.encoder is None else model.encoder).__name__
         self.solver = name if views == 1 else f"{name}, {views} views"
         errors = [MetricCollection({name: MeanMetric()}) for name in ("mse", "mse_baseline")]

@@ -48,9 +48,9 @@ class Acceptance:
     def is_small(self, errors: Tensor, fewer: Tensor) -> bool:
         """Whether an answer is better than another one with fewer components, but by less than the penalty."""
         difference, _, p = paired(errors, fewer)
-        if self.problem.beta is None or p >= self.p_value:
+        if self.problem.posterior.beta is None or p >= self.p_value:
             return False
-        return self.problem.gap(float(errors.mean()), difference) < self.penalty
+        return self.problem.posterior.gap(float(errors.mean()), difference) < self.penalty
 
     def needs_each(self, hypothesis: Hypothesis) -> bool:
         """Whether the selection draws accept each component: without attributes they have chosen nothing yet."""

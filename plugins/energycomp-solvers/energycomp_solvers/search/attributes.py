@@ -61,7 +61,7 @@ def rival_attribute(hypothesis: Hypothesis) -> Rival | None:
     known = hypothesis.attribute_errors
     space = hypothesis.space
     rival = None if known is None else least_certain(space.problem, known)
-    if rival is None or (space.problem.beta is not None and rival.behind > space.options.rival_certain):
+    if rival is None or (space.problem.posterior.beta is not None and rival.behind > space.options.rival_certain):
         return rival
     # The best numbers with this word, by the draws that locate
     values = torch.cat([hypothesis.values, rival.value[None]])
@@ -97,7 +97,7 @@ def place_openly(hypothesis: Hypothesis, values: Tensor, is_uncertain: Tensor) -
         before = form.mean_objective(chosen)
         atoms, form, chosen = space.newton_step(atoms, form, chosen, moving)
         after = form.mean_objective(chosen)
-        if problem.gap(after, before - after) < space.options.settled:
+        if problem.posterior.gap(after, before - after) < space.options.settled:
             break
     numbers, _ = support.split(atoms[chosen])
     return support.joined(numbers, codes)
@@ -119,9 +119,9 @@ def settle(hypothesis: Hypothesis, values: Tensor) -> Hypothesis:
 
 def find_uncertain(problem: Problem, known: AttributeErrors, certain: float) -> Tensor:
     """Which attributes (K, A) that something is known of have a posterior below a limit; none without one."""
-    if problem.beta is None:
+    if problem.posterior.beta is None:
         return torch.zeros(len(known.values), len(known.errors), dtype=torch.bool)
-    return (known.certainty(problem.beta, problem.energies) < certain) & (known.draws > 0)[:, None]
+    return (known.certainty(problem.posterior) < certain) & (known.draws > 0)[:, None]
 
 
 def _append_changed(hypothesis: Hypothesis, values: Tensor) -> tuple[Tensor, QuadraticForm, list[int]]:
@@ -141,7 +141,7 @@ def _tie(
     """Attributes at other values (K, V), of which uncertain ones (K, A) are tied again; what is far behind stays so."""
     errors = []
     for attribute, each in enumerate(known.errors):
-        nats = problem.nats(each)
+        nats = problem.posterior.nats(each)
         is_near = nats - nats.amin(1, keepdim=True) < close
         is_tied = is_uncertain[:, attribute : attribute + 1] & is_near
         errors.append(torch.where(is_tied, each.amin(1, keepdim=True), each))

@@ -21,7 +21,7 @@ def combinations(mixed: MixedSupport, start: Tensor, energies: Sequence[Tensor],
 
     Args:
         start: (V,), or its numbers (D,).
-        energies: (n,) of each word of each attribute by itself, as of `Problem.energies`.
+        energies: (n,) of each word of each attribute by itself, as of `Posterior.energies`.
         beta: the inverse temperature of these.
 
     >>> from torch.distributions import constraints

@@ -137,14 +137,14 @@ def _of_prior(
     def added(numbers: Tensor) -> Tensor:
         new = from_quantiles(support, numbers.view_as(q), edge=EDGE).to(values)
         whole = values.index_copy(0, moving, torch.cat([new, rest], dim=1))
-        return problem.energies(problem.with_prior(constant, whole[None])).sum()
+        return problem.posterior.energies(problem.with_prior(constant, whole[None])).sum()
 
     # Gradient and Hessian; negative eigenvalues become 0, so that the step descends
     start = q.flatten()
     with torch.enable_grad():
         slope = torch.autograd.functional.jacobian(added, start).cpu()
         scales, axes = torch.linalg.eigh(torch.autograd.functional.hessian(added, start).cpu())
-        per_error = float(torch.autograd.functional.jacobian(lambda J: problem.energies(J).sum(), constant))
+        per_error = float(torch.autograd.functional.jacobian(lambda J: problem.posterior.energies(J).sum(), constant))
     # From energy to error
     scale = 1.0 / per_error if per_error else 0.0  # 1, or J0; of an answer without any error the prior changes nothing
     return scale * slope, scale * (axes * scales.clamp(min=0)) @ axes.T

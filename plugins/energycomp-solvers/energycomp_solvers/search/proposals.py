@@ -130,7 +130,7 @@ def merge(hypothesis: Hypothesis, acceptance: Acceptance) -> Hypothesis | None:
     """One component, updated, for two, of which one is missed little beside the other."""
     problem = hypothesis.space.problem
     options = hypothesis.space.options
-    if problem.beta is None or len(hypothesis) <= max(1, problem.counts[0]):
+    if problem.posterior.beta is None or len(hypothesis) <= max(1, problem.counts[0]):
         return None
 
     # The component that is missed least, and the one that shows most where it does
@@ -139,7 +139,7 @@ def merge(hypothesis: Hypothesis, acceptance: Acceptance) -> Hypothesis | None:
     beside = overlap_with(hypothesis, hypothesis.components, least)
     beside[least] = 0.0
     with_all = hypothesis.error()
-    nats = problem.gap(with_all, errors[least] - with_all)
+    nats = problem.posterior.gap(with_all, errors[least] - with_all)
     if nats > options.merge_nats or float(beside.max()) < options.merge_overlap:
         return None
 

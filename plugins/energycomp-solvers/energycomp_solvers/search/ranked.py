@@ -65,7 +65,7 @@ def ranked_solution(
     if len(compared) > 1:
         difference, stderr, p_value = paired(compared[0], compared[1], banks)
     least = ranked[0][0]
-    behind = [problem.gap(least, error - least) for error, _ in ranked]
+    behind = [problem.posterior.gap(least, error - least) for error, _ in ranked]
     return Solution(
         conditions=values[0],
         count=len(values[0]),

@@ -122,7 +122,7 @@ def finish(
         alternatives=tuple(Alternative(atoms[other], behind) for behind, other in ranked[:ALTERNATIVES]),
     )
     if answer.known is not None:
-        posteriors = answer.known.probabilities(problem.beta, problem.energies)
+        posteriors = answer.known.probabilities(problem.posterior)
         solution = attrs.evolve(solution, posteriors=posteriors)
     if not spent:
         return solution
@@ -145,12 +145,12 @@ def rank_others(
     others = _others(problem, chosen, range(count, len(form)))
     errors = [form.mean_objective(other) for other in others]
     order = sorted(range(len(others)), key=errors.__getitem__)
-    ranked = [(problem.gap(error, errors[k] - error), others[k]) for k in order]
+    ranked = [(problem.posterior.gap(error, errors[k] - error), others[k]) for k in order]
     if swapped is None:
         return ranked
     lead = float("inf")
     if ranked:
-        penalty = 0.0 if problem.beta is None else COMPONENT_PENALTY
+        penalty = 0.0 if problem.posterior.beta is None else COMPONENT_PENALTY
         lead = ranked[0][0] + penalty * (len(ranked[0][1]) - count)
     word = (swapped.behind, [len(form) if k == swapped.component else k for k in chosen])
     return [word, *ranked] if swapped.behind < lead else sorted([*ranked, word], key=lambda one: one[0])
@@ -166,7 +166,7 @@ def least_certain(problem: Problem, known: AttributeErrors) -> Rival | None:
             best, *others = errors[component].argsort().tolist()
             if others:
                 error, other = errors[component, [best, others[0]]].tolist()
-                candidates.append((problem.gap(error, other - error), component, attribute, others[0]))
+                candidates.append((problem.posterior.gap(error, other - error), component, attribute, others[0]))
     if not candidates:
         return None
     behind, component, attribute, word = min(candidates)

@@ -138,9 +138,9 @@ def _goes_on(before: Hypothesis, after: Hypothesis) -> bool:
     options = after.space.options
     was = float(before.validation_errors().mean())
     now = float(after.validation_errors().mean())
-    if problem.beta is None:
+    if problem.posterior.beta is None:
         return now < (1 - options.goes_on_share) * was
-    return problem.gap(now, was - now) >= options.goes_on
+    return problem.posterior.gap(now, was - now) >= options.goes_on
 
 
 def _is_among(value: Tensor, values: Sequence[Tensor]) -> bool:

@@ -35,7 +35,7 @@ def swap_attributes(
         before: the components as they were, (K, V), and the form over them on all selection draws.
     """
     space = hypothesis.space
-    if space.attributes is None or space.problem.beta is None or not len(hypothesis):
+    if space.attributes is None or space.problem.posterior.beta is None or not len(hypothesis):
         return hypothesis, []
     # Other words of each component, where it is
     swaps: list[Tensor] = []
@@ -76,8 +76,8 @@ def _other_words(hypothesis: Hypothesis, known: AttributeErrors, is_uncertain: T
     if support is None:
         return hypothesis.values[:0]
     value = hypothesis.values[k]
-    energies = [problem.energies(each[k]) for each in known.errors]
-    found = combinations(support, value, energies, problem.beta)
+    energies = [problem.posterior.energies(each[k]) for each in known.errors]
+    found = combinations(support, value, energies, problem.posterior.beta)
     differs = (found != value)[:, support.length : support.length + len(support.words)]
     is_read_anyway = is_uncertain.to(differs.device) & (differs.sum(1, keepdim=True) == 1)
     return found[(differs & ~is_read_anyway).any(1)]
@@ -130,7 +130,7 @@ def _score_at_own_places(hypothesis: Hypothesis, swaps: Tensor, owners: Sequence
     # The nats of each swap beside the component
     sets = [list(range(count))] * count
     sets += [[*range(k), first + m, *range(k + 1, count)] for m, k in enumerate(owners)]
-    nats = problem.nats(form.with_prior(form.weighted_errors(answers).mean(1), sets).cpu() - gains)
+    nats = problem.posterior.nats(form.with_prior(form.weighted_errors(answers).mean(1), sets).cpu() - gains)
     return nats[count:] - nats[place[count:]], shift(support, swaps, length, step[count:].to(swaps.device))
 
 
@@ -147,5 +147,5 @@ def _score(hypothesis: Hypothesis, form: QuadraticForm, chosen: Sequence[int], o
     sets = [list(chosen)]
     for number, k in enumerate(owners):
         sets.append([*chosen[:k], first + number, *chosen[k + 1 :]])
-    nats = problem.nats(form.mean_objectives(sets).cpu())
+    nats = problem.posterior.nats(form.mean_objectives(sets).cpu())
     return nats[1:] - nats[0]

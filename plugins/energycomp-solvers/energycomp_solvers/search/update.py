@@ -108,7 +108,7 @@ class Update:
         # Combinations under high noise, the likeliest first, until none of the last ones is close
         found: list[Candidate] = []
         means = torch.zeros(0, dtype=torch.float64)
-        for block in combinations(support, start, energies, self.space.problem.beta).split(options.block):
+        for block in combinations(support, start, energies, self.space.problem.posterior.beta).split(options.block):
             more = self._on_first(block, known)
             found += more
             means = torch.cat([means, self.errors(more)])
@@ -124,7 +124,7 @@ class Update:
         known = self.hypothesis.known
         if component is None or known is None or not bool(known.draws[component]):
             return None
-        return [self.space.problem.energies(errors[component]) for errors in known.errors]
+        return [self.space.problem.posterior.energies(errors[component]) for errors in known.errors]
 
     def _energies_alone(
         self, start: Tensor, known: list[Candidate], support: MixedSupport
@@ -136,7 +136,7 @@ class Update:
         whole = start if len(start) > support.length else support.opened(start)
         changed = [support.worded(whole.expand(n, -1), k, torch.arange(n)) for k, n in enumerate(support.words)]
         found = self._on_first(torch.cat(changed), known)
-        energies = self.space.problem.energies(self.errors(found))
+        energies = self.space.problem.posterior.energies(self.errors(found))
         return [*known, *found], list(energies.split(support.words))
 
     def _on_first(self, values: Tensor, known: Sequence[Candidate]) -> list[Candidate]:
@@ -158,9 +158,9 @@ class Update:
     def _is_close(self, means: Tensor, nats: float) -> Tensor:
         """Which errors (N,) are worse than the least one by some nats at most; all without an inverse temperature."""
         problem = self.space.problem
-        if problem.beta is None:
+        if problem.posterior.beta is None:
             return torch.ones_like(means, dtype=torch.bool)
-        found = problem.nats(means)
+        found = problem.posterior.nats(means)
         return found - found.min() <= nats
 
     def _is_as_good(self, old: Candidate, new: Candidate) -> bool:
@@ -174,9 +174,9 @@ class Update:
 
         # Another attribute is worth taking, another place if it gains something
         length = self.space.length
-        if problem.beta is None or not new.value[length:].equal(old.value[length:]):
+        if problem.posterior.beta is None or not new.value[length:].equal(old.value[length:]):
             return False
-        return problem.gap(now, before - now) < self.space.options.gain
+        return problem.posterior.gap(now, before - now) < self.space.options.gain
 
     def _place(self, candidate: Candidate) -> Candidate:
         """A candidate on the first two parts, with numbers that are better under low noise.

@@ -110,8 +110,8 @@ class Answers:
                 best = sorted(best)[: 1 + ALTERNATIVES]
                 with_each = list(map(min, with_each, _best_of_chunk(errors, chosen, len(mean))))
                 # Keep all energies, for the posterior of each value
-                if problem.beta is not None and problem.exchangeable:
-                    seen.append((chosen, problem.energies(errors)))
+                if problem.posterior.beta is not None and problem.exchangeable:
+                    seen.append((chosen, problem.posterior.energies(errors)))
         beta = self._inverse_temperature(mean, best[0][1]) if seen else None
         return Ranking(best, with_each, None if beta is None else memberships(seen, len(mean), beta))
 
@@ -134,13 +134,13 @@ class Answers:
         beta = self._inverse_temperature(mean, answer)
         if beta is None:
             return None
-        each = torch.cat(marginals(self.problem.energies(errors), list(map(len, self.slots)), beta))
+        each = torch.cat(marginals(self.problem.posterior.energies(errors), list(map(len, self.slots)), beta))
         return each[torch.tensor(list(chain(*self.slots))).argsort()]
 
     def _inverse_temperature(self, mean: QuadraticForm, answer: Sequence[int]) -> float | None:
         """The beta of an image, by how much its best answer explains: without what a prior adds to the error."""
         error = float(mean.errors(answer))
-        return self.problem.inverse_temperature(error, float(mean.c))
+        return self.problem.posterior.temper(error, float(mean.c))
 
 
 def _best_of_chunk(errors: Tensor, chosen: Tensor, atoms: int) -> list[Scored]:

@@ -10,7 +10,7 @@ import attrs
 import gradio as gr
 from PIL import Image
 
-from energycomp.components import Widens
+from energycomp.components import ability
 from energycomp.decomposition import takes_apart
 from energycomp.errors import EnergycompError, InputError
 from energycomp.images import data_url, decode_formula
@@ -118,7 +118,7 @@ class _Compose:
             update = gr.update(form=form.as_json(), value=scene, aspect=Settings().aspect(model), **idle(""))
             steps = gr.update(value=kept.get("steps"), placeholder=f"{model.defaults.num_inference_steps}: {PLAIN}")
             about = f"Model **{name}**: {model.facts()['samples']}; a component is {form.component}"
-            canvas = gr.update(value=kept.get("canvas"), visible=isinstance(model.conditioner, Widens))
+            canvas = gr.update(value=kept.get("canvas"), visible=ability(model.conditioner, "widened") is not None)
             return update, about, name, kept.get("seed", 0), steps, kept.get("sampler", PLAIN), canvas
 
         yield from followed(

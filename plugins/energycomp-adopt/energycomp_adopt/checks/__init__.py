@@ -1,0 +1,1 @@
+"""The checks of `check_adoption`, one idea a file."""

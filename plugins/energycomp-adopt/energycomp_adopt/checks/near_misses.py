@@ -1,0 +1,243 @@
+"""What a network may be instead of what it was adopted as: one option of `adopt`, a few, or the samples."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from operator import add, mul
+from typing import Any, get_args
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from energycomp.components import Classes
+from energycomp.errors import InputError
+from energycomp.models import Model, NumberProcessor
+from energycomp_adopt.adapter import Call, Predicts, network_of, prediction_in
+from energycomp_adopt.adopting import adopt, usual_clock
+from energycomp_adopt.checks.case import Case
+from energycomp_adopt.process import BETAS, CLOCKS, FLOWS, shortly
+
+SIGMAS = (0.002, 80.0)
+PAIRS: tuple[tuple[str, Any], ...] = (
+    ("flow", "flow"),
+    ("flow", "flow to data"),
+    ("edm", SIGMAS),
+    *itertools.product(("eps", "x0", "v"), BETAS),
+)
+Time = Callable[[Tensor], Tensor]
+OTHERS: dict[str, dict[str, tuple[Time, str]]] = {  # what else a network may be told, by its clock, and the code
+    "timestep": {
+        "999 - t": (lambda t: 999 - t, "999 - t"),
+        "t / 1000": (lambda t: t / 1000, "t / 1000"),
+        "1000 t": (lambda t: 1000 * t, "1000 * t"),
+    },
+    "index": {"999 - t": (lambda t: 999 - t, "999 - t")},
+    "unit": {
+        "1000 t": (lambda t: 1000 * t, "1000 * t"),
+        "t / 1000": (lambda t: t / 1000, "t / 1000"),
+        "1 - t": (lambda t: 1 - t, "1 - t"),
+    },
+    "sigma": {"log sigma": (torch.log, "t.log()")},
+    "log sigma / 4": {"log sigma": (lambda t: 4 * t, "4 * t"), "log sigma / 16": (lambda t: t / 4, "t / 4")},
+}
+NEAR, FAR = (0.9, 1.1), (0.5, 0.7, 0.8, 1.25, 1.4, 2.0)  # times the input, the output and the time
+SLOWED = (0.25, 4.0)  # times the time
+MOVED, FAR_MOVED = (-50.0, 50.0), (-150.0, 150.0)  # timesteps
+PROCESSORS = {"NumberProcessor.fit(data)": 0, "NumberProcessor.fit(data, quantiles=100)": 100}  # and their quantiles
+OTHER = 0.1  # of the variance of numbers, by how much a processor changes them: less is which samples these are
+SEEN: dict[str, Callable[[Tensor], Tensor]] = {  # images (N, C, H, W)
+    "inverted, max - x": lambda x: -x,
+    "transposed": lambda x: x.mT,
+    "mirrored": lambda x: x.flip(3),
+    "upside down": lambda x: x.flip(2),
+    "their channels in reverse": lambda x: x.flip(1),
+}
+
+
+@attrs.frozen(eq=False)
+class NearMiss:
+    """A model with another option, or for other samples.
+
+    Args:
+        option, got, instead: what `adopt` was given, and what it would be given.
+        change: what to give to `adopt` in place of it, or what is to be changed beside.
+        labels: the network's label of each class, (C,), if it is these that differ.
+        changed: samples as they should be, if it is these that differ.
+    """
+
+    option: str
+    got: str
+    instead: str
+    model: Model
+    labels: Tensor | None = None
+    changed: Callable[[Tensor], Tensor] | None = None
+    change: str = ""
+
+    @property
+    def by_call(self) -> bool:
+        """Whether it needs a `call=`, and no other option of `adopt` does it."""
+        return "by call=" in self.instead
+
+    def __str__(self) -> str:
+        return f"{self.option}: got {self.got}, {self.instead} explains the samples better"
+
+
+def names_of(model: Model) -> tuple[str, ...]:
+    """The names of the classes of a model that was adopted with some."""
+    return model.conditioner.names if isinstance(model.conditioner, Classes) else ()
+
+
+def readopt(model: Model, **changed: Any) -> Model:
+    """An adopted model with other keywords of `adopt`."""
+    network = network_of(model)
+    options = network.options
+    keywords: dict[str, Any] = {
+        "shape": model.denoiser.sample_shape,
+        "null": options.null,
+        "predicts": options.predicts,
+        "process": options.process,
+        # Another process or prediction has another usual clock
+        "clock": None if options.clock == usual_clock(options.predicts, network.process) else options.clock,
+        "data_range": options.data_range,
+        "sigma_data": options.sigma_data,
+        "call": network.call,
+        "registered": options.registered,
+        "name": model.name,
+        "processor": model.processor,
+    }
+    if options.kind == "classes":
+        keywords["classes"] = names_of(model)
+    elif options.kind != "none":
+        keywords["conditioner"] = model.conditioner
+    with warnings.catch_warnings():  # of a process that does not reach noise
+        warnings.simplefilter("ignore")
+        return adopt(network.network, **keywords | changed)
+
+
+def near_misses(case: Case, *, far: bool) -> Iterator[NearMiss]:
+    """All that differ from the model in one thing; with `far` in much, in two things, or in the samples."""
+    yield from _options(case)
+    yield from _calls(case, far)
+    yield from _processors(case)
+    if far:
+        yield from _pairs(case)
+        yield from _images(case)
+
+
+def _change(case: Case, option: str, got: str, instead: str, code: str, **changed: Any) -> Iterator[NearMiss]:
+    """The near miss of other keywords of `adopt`, with their code; none where these contradict each other."""
+    with suppress(InputError):
+        yield NearMiss(option, got, instead, readopt(case.model, **changed), change=code)
+
+
+def _options(case: Case) -> Iterator[NearMiss]:
+    """Other values of one option."""
+    samples = case.samples
+    own = attrs.asdict(case.options, recurse=False)
+    own["data_range"] = tuple(case.options.data_range or (-1.0, 1.0))
+    low, high = ((end - float(samples.mean())) / max(float(samples.std()), 1e-6) for end in (-1, 1))
+    alike = () if samples.ndim == 2 else ((round(low, 3), round(high, 3)),)  # of mean 0, std 1; rows have a processor
+    others: dict[str, tuple[Any, ...]] = {
+        "predicts": get_args(Predicts),
+        "process": (*BETAS, *FLOWS, SIGMAS),
+        "clock": tuple(name for name in CLOCKS if name != "index"),  # which is the timestep
+        "data_range": ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0), *alike),
+        "sigma_data": (0.5, 1.0) if case.options.predicts == "edm" else (),
+        "null": (0, case.label_count - 1) if case.values is None and case.classes is not None else (),
+    }
+    for option, known in others.items():
+        for other in known:
+            if other != own[option]:
+                got = shortly(own[option])
+                yield from _change(case, option, got, repr(other), f"{option}={other!r}", **{option: other})
+
+
+def _pairs(case: Case) -> Iterator[NearMiss]:
+    """Another prediction of another process, also of a network that is told t in [0, 1], or in [0, 1000], instead."""
+    own = case.options
+    got = f"{own.predicts!r} and {shortly(own.process)}"
+    change = partial(_change, case, "predicts and process", got)
+    for predicts, process in PAIRS:
+        if predicts == own.predicts or process == own.process:
+            continue
+        both = {"predicts": predicts, "process": process}
+        instead = f"{predicts!r} and {process!r}"
+        code = f"predicts={predicts!r}, process={process!r}"
+        yield from change(instead, code, **both)
+        if predicts == "flow":
+            call, call_code = _call(case, time=lambda t: 1000 * t, told="1000 * t")
+            yield from change(f"{instead}, 1000 t, by call=,", f"{code}, {call_code}", **both, call=call)
+        elif process in BETAS:
+            yield from change(f"{instead}, 'unit'", f"{code}, clock='unit'", **both, clock="unit")
+
+
+def _calls(case: Case, far: bool) -> Iterator[NearMiss]:
+    """Another input, output or time of the network, by `call`."""
+    clock = case.options.clock
+    change = partial(_change_call, case)
+    for name, (time, told) in OTHERS.get(clock, {}).items():
+        yield from change("clock", repr(clock), name, time=time, told=told)
+    yield from change("sign", "the output", "minus the output", output=-1.0)
+    for times in NEAR + (FAR if far else ()):
+        yield from change("output", "the output", f"{times:g} times the output", output=times)
+        yield from change("input", "the input", f"{times:g} times the input", given=times)
+    for times in NEAR + (FAR + SLOWED if far else ()) if clock in ("timestep", "unit", "sigma") else ():
+        yield from change("clock", repr(clock), f"{times:g} t", time=partial(mul, times), told=f"{times:g} * t")
+    yield from moves(case, MOVED + (FAR_MOVED if far else ()))
+
+
+def moves(case: Case, steps: tuple[float, ...] = MOVED) -> Iterator[NearMiss]:
+    """Those whose network is told a time that is moved by a number of timesteps."""
+    for step in steps if case.options.clock == "timestep" else ():
+        told = f"t {'-' if step < 0 else '+'} {abs(step):g}"
+        yield from _change_call(case, "clock", "'timestep'", f"t {step:+g}", time=partial(add, step), told=told)
+
+
+def _change_call(case: Case, option: str, got: str, instead: str, **changed: Any) -> Iterator[NearMiss]:
+    """The near miss of another `call=`; keywords as of `_call`."""
+    call, code = _call(case, **changed)
+    return _change(case, option, got, f"{instead}, by call=,", code, call=call)
+
+
+def _call(
+    case: Case, *, given: float = 1.0, output: float = 1.0, time: Time = lambda t: t, told: str = "t"
+) -> tuple[Call, str]:
+    """A `call=` with another input, output or time, and its code; `told` is the code of the time."""
+    own = case.network.call
+    factor = {1.0: "", -1.0: "-"}.get(output, f"{output:g} * ")
+    x = "x" if given == 1.0 else f"{given:g} * x"
+    condition = "" if case.options.kind == "none" else ", c"
+
+    def call(net: nn.Module, x: Tensor, t: Tensor, c: Tensor | None) -> Tensor:
+        prediction: Tensor = prediction_in(own(net, given * x, time(t), c))
+        return output * prediction
+
+    return call, f"call=lambda net, x, t, c: {factor}net({x}, {told}{condition})"
+
+
+def _images(case: Case) -> Iterator[NearMiss]:
+    """The same model for images that are seen otherwise."""
+    samples = case.samples
+    for name, changed in SEEN.items() if samples.ndim == 4 else ():
+        if changed(samples).shape == samples.shape and not torch.equal(changed(samples), samples):
+            code = f"the images: {name}"
+            yield NearMiss("samples", "images as they are", f"{name},", case.model, changed=changed, change=code)
+
+
+def _processors(case: Case) -> Iterator[NearMiss]:
+    """The same model for rows of numbers on another scale."""
+    samples = case.samples
+    if samples.ndim != 2:
+        return
+    std = samples.std(0)
+    got = f"numbers of standard deviations {float(std.min()):.3g} to {float(std.max()):.3g}"
+    for code, quantiles in PROCESSORS.items():
+        with suppress(InputError):  # numbers that cannot be standardised
+            changed = NumberProcessor.fit(samples, quantiles=quantiles).encode
+            if float((changed(samples) - samples).square().mean() / samples.var()) > OTHER:
+                yield NearMiss("processor", got, code, case.model, changed=changed, change=f"processor={code}")
