@@ -131,6 +131,19 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 
 @pytest.fixture
+def answer(run: Run) -> Callable[..., Any]:
+    """The last JSON that a command prints, which succeeds."""
+
+    def call(*arguments: object) -> Any:
+        code, out, err = run(*arguments, "--json")
+        if code:
+            pytest.fail(err)
+        return json.loads(out[out.rfind("\n{") + 1 :])
+
+    return call
+
+
+@pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Two folders that hold a picture of the same name, and one more."""
     from PIL import Image
