@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from typer.testing import CliRunner
 
 import energycomp
 from energycomp import Composer, match_snr, plugins
-from energycomp.components import cosine_schedule
 from energycomp.errors import CompositionError
 from energycomp.models import Model, NumberProcessor
+from energycomp.testing import Ideal
 from energycomp_adopt import adopt
 from energycomp_cli import app
 
@@ -26,50 +26,18 @@ STD = 0.1
 STEPS: dict[str, Any] = {"num_inference_steps": 10, "generator": 0, "progress": False}
 
 
-class Ideal(nn.Module):
-    """The best prediction, in each of five ways, of data N(mean of the class, STD^2); of a mixture without a label."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.kind, generator = kind, torch.Generator().manual_seed(0)
-        shape, classes = {"wine": ((13,), 3), "cats": ((3, 64, 64), 1), "dogs": ((3, 64, 64), 1)}.get(
-            kind, ((1, 28, 28), 10)
-        )
-        means = (0.5 * torch.randn(classes, *shape, generator=generator)).clamp(-0.7, 0.7)
-        low, high = (0.0, 1.0) if kind == "flow" else (-1.0, 1.0)
-        self.half = (high - low) / 2
-        self.register_buffer("means", (low + high) / 2 + self.half * means)
-        linear = (1 - torch.linspace(1e-4, 0.02, 1000)).cumprod(0)
-        self.register_buffer("alphas", linear if kind == "dit" else cosine_schedule())
-
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        wide = lambda one: one.reshape(-1, *[1] * (x.ndim - 1))  # noqa: E731
-        if self.kind == "edm":
-            sigma = wide((4 * t).exp())
-            total = (sigma**2 + 0.25).sqrt()
-            noisy = x * total
-        elif self.kind == "flow":
-            sigma = wide((1 - t) / t)
-            noisy = x * (1 + sigma)
-        else:
-            alphas = wide(self.alphas[t.round().long().clamp(0, 999)])
-            sigma, noisy = ((1 - alphas) / alphas).sqrt(), x / alphas.sqrt()
-        std = self.half * STD
-        variance = sigma**2 + std**2
-        off = (noisy[:, None] - self.means).flatten(2).square().sum(2) / (2 * variance.reshape(-1, 1))
-        share = (-off).softmax(1)
-        if label is not None:
-            own = nn.functional.one_hot(label.clamp(max=len(self.means)), len(self.means) + 1)[:, :-1].to(share)
-            share = torch.where(label[:, None] < len(self.means), own, share)
-        mean = (share @ self.means.flatten(1)).view_as(x)
-        clean = (mean * sigma**2 + noisy * std**2) / variance
-        eps = (noisy - clean) / sigma
-        if self.kind == "edm":
-            return (clean - noisy * 0.25 / total**2) * total / (0.5 * sigma)
-        if self.kind == "flow":
-            return clean - eps
-        scale = 1 / (1 + sigma**2).sqrt()
-        return scale * eps - scale * sigma * clean if self.kind in ("cats", "dogs") else eps
+def ideal(kind: str) -> Ideal:
+    """The best network of a model of the page: random means, in the range of its data."""
+    shape, classes = {"wine": ((13,), 3), "cats": ((3, 64, 64), 1), "dogs": ((3, 64, 64), 1)}.get(
+        kind, ((1, 28, 28), 10)
+    )
+    means = (0.5 * torch.randn(classes, *shape, generator=torch.Generator().manual_seed(0))).clamp(-0.7, 0.7)
+    if kind == "flow":
+        return Ideal(0.5 + means / 2, STD / 2, "flow", "flow to data")
+    if kind == "edm":
+        return Ideal(means, STD, "edm", "ve")
+    linear = (1 - torch.linspace(1e-4, 0.02, 1000)).cumprod(0) if kind == "dit" else None
+    return Ideal(means, STD, "v" if kind in ("cats", "dogs") else "eps", alphas=linear)
 
 
 def adoptions() -> dict[str, str]:
@@ -85,11 +53,11 @@ def models() -> dict[str, Model]:
     """All five kinds, six models."""
     made: dict[str, Any] = {"rows": torch.randn(178, 13), "NumberProcessor": NumberProcessor}
     for kind in ("dit", "edm", "flow", "cats", "dogs", "wine"):
-        plugins.register("networks", f"ideal-{kind}", lambda kind=kind: Ideal(kind))
+        plugins.register("networks", f"ideal-{kind}", lambda kind=kind: ideal(kind))
     for kind, lines in adoptions().items():
         names = iter([kind] if kind != "cats" else ["cats", "dogs"])
         now: list[str] = []
-        made["Theirs"] = lambda now=now, names=names: Ideal(now.append(next(names)) or now[-1])
+        made["Theirs"] = lambda now=now, names=names: ideal(now.append(next(names)) or now[-1])
         made["adopt"] = lambda net, *, now=now, **given: adopt(net, registered=(f"ideal-{now[-1]}", {}), **given)
         exec(lines, made)  # noqa: S102 - lines of our own page
     return {name: one for name, one in made.items() if isinstance(one, Model)}
@@ -98,8 +66,8 @@ def models() -> dict[str, Model]:
 def clean(model: Model, labels: Tensor) -> Tensor:
     """Images in [0, 1] or rows, one of each label."""
     network: Any = model.denoiser.network
-    ideal = network.network
-    x = ideal.means[labels] + ideal.half * STD * torch.randn(len(labels), *ideal.means.shape[1:])
+    best: Ideal = network.network
+    x = best.means[labels] + best.std * torch.randn(len(labels), *best.means.shape[1:])
     if model.denoiser.codec is not None:
         return model.denoiser.codec.decode(x)
     low, high = network.options.data_range
