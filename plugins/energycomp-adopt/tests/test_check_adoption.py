@@ -3,7 +3,6 @@
 import json
 import math
 import warnings
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
 import energycomp
 from energycomp import plugins
@@ -27,7 +25,6 @@ from energycomp_adopt.checks.calls import Calls, count_calls
 from energycomp_adopt.checks.case import Case
 from energycomp_adopt.checks.samples import compare
 from energycomp_adopt.checks.window import WINDOW, choose_window, measure_gaps
-from energycomp_cli import app
 
 STD, CLASSES, ALPHAS = 0.3, 3, cosine_schedule()
 MEANS = torch.randn(CLASSES, 6, generator=seeded(0)) * 0.8
@@ -377,24 +374,20 @@ def test_what_cannot_be_checked(model: Any, x: Tensor, labels: Any, message: str
         check_adoption(model(), x, labels)
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(run: Any) -> None:
     plugins.register("networks", "ideal", lambda: Ideal(MEANS))
     for name, process in (("right", "cosine"), ("wrong", "linear")):
-        adopted(process=process, registered=("ideal", {})).save_pretrained(tmp_path / name)
+        adopted(process=process, registered=("ideal", {})).save_pretrained(name)
     x, labels = data()
-    save_file({"samples": x, "labels": labels}, tmp_path / "data.safetensors")
-    save_file({"x": x}, tmp_path / "other.safetensors")
-
-    def checked(model: str, file: str = "data", *more: str) -> Any:
-        samples = str(tmp_path / f"{file}.safetensors")
-        return CliRunner().invoke(app, ["check-adoption", str(tmp_path / model), samples, *more])
-
-    right, wrong = checked("right"), checked("wrong", "data", "--json")
-    assert (right.exit_code, "none is better" in right.output) == (0, True)
-    assert wrong.exit_code == 1
-    found = {one["what"]: one for one in json.loads(wrong.stdout)}
+    save_file({"samples": x, "labels": labels}, "data.safetensors")
+    save_file({"x": x}, "other.safetensors")
+    code, out, _ = run("check-adoption", "./right", "data.safetensors")
+    assert (code, "none is better" in out) == (0, True)
+    code, out, _ = run("check-adoption", "./wrong", "data.safetensors", "--json")
+    assert code == 1
+    found = {one["what"]: one for one in json.loads(out)}
     assert found["other options"]["change"] == "process='cosine'"
-    assert "expected the tensors samples and labels" in str(checked("right", "other").exception)
+    assert "expected the tensors samples and labels" in run("check-adoption", "./right", "other.safetensors")[2]
 
 
 def test_inputs_that_are_no_tensors_are_not_shared() -> None:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from typer.testing import CliRunner
 
 import energycomp
 from energycomp import Composer, match_snr, plugins
@@ -19,7 +18,6 @@ from energycomp.errors import CompositionError
 from energycomp.models import Model, NumberProcessor
 from energycomp.testing import Ideal
 from energycomp_adopt import adopt
-from energycomp_cli import app
 
 PAGE = Path(__file__).parents[3] / "docs" / "own.md"
 STD = 0.1
@@ -81,26 +79,24 @@ def test_each_kind_takes_ten_lines_at_most(models: dict[str, Model]) -> None:
 
 
 @pytest.mark.parametrize("name", ["dit", "edm", "flow", "cats", "dogs", "wine"])
-def test_it_draws_and_is_saved_and_used_by_commands(models: dict[str, Model], name: str, tmp_path: Path) -> None:
+def test_it_draws_and_is_saved_and_used_by_commands(models: dict[str, Model], name: str, run: Any, answer: Any) -> None:
     torch.manual_seed(7)  # another than that of the means, which the noise on the data would repeat
     model, labelled = models[name], name not in ("cats", "dogs")
     drawn = latent(model(0) if labelled else model(), 2)
     network: Any = model.denoiser.network
     mean = (network.network.means[0] - network.middle) / network.reach
     assert float((drawn - mean).std()) < 2 * STD
-    model.save_pretrained(tmp_path / "model")
-    again = energycomp.load(tmp_path / "model")
+    model.save_pretrained("model")
+    again = energycomp.load("./model")
     assert torch.equal(latent(again(0) if labelled else again(), 2), drawn)
     labels = torch.arange(20) % len(network.network.means)
     held = {"samples": clean(model, labels), **({"labels": labels} if labelled else {})}
-    save_file(held, tmp_path / "data.safetensors")
-    folder, run = str(tmp_path / "model"), CliRunner()
-    checked = run.invoke(app, ["check-adoption", folder, str(tmp_path / "data.safetensors")])
-    assert (checked.exit_code, "none is better" in checked.output) == (0, True), checked.output
+    save_file(held, "data.safetensors")
+    code, out, err = run("check-adoption", "./model", "data.safetensors")
+    assert (code, "none is better" in out) == (0, True), err
     if name != "wine":
-        text, out = "0" if labelled else name, tmp_path / "image.png"
-        sampled = run.invoke(app, ["sample", folder, text, "--steps", "3", "--seed", "0", "-o", str(out)])
-        assert (sampled.exit_code, out.exists()) == (0, True), sampled.output
+        answer("sample", "./model", "0" if labelled else name, "--steps", 3, "--seed", 0, "-o", "image.png")
+        assert Path("image.png").exists()
 
 
 def latent(component: Any, n: int = 1, **options: Any) -> Tensor:
