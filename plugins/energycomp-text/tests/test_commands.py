@@ -194,14 +194,8 @@ def test_evaluate_against_the_answers_of_infer(answer: Any, quick: Path, photos:
 
 REFUSED = [
     ("infer text photo.png --option model=empty --option concepts=cat", "without model_index.json"),
-    ("sample text 'a cat' --option model=empty", "give a hub id, such as"),
-    ("sample text 'a cat' --option model=nowhere/at/all", "no folder and no hub id"),
-    ("infer text photo.png --option model=nobody/nothing --option concepts=cat", "could not be read from the hub"),
     ("infer text photo.png --option model={folder}", "--option concepts=cat,dog,rabbit"),
     ("infer {quick} photo.png --option concepts=,", "expected at least one"),
-    ("infer {quick} photo.png --option concepts=Cat,cat", "whose prompts are the same"),
-    ("infer {quick} photo.png --option concepts=cat --option 'template=a photo'", "expected a text with one {{}}"),
-    ("infer {quick} photo.png --option concepts=" + "a" * 40, "at most 32"),
     ("infer {quick} photo.png --option concepts=cat,dog,rabbit --count 4", "expected as many"),
     ("infer {quick} photo.png --option 'template=the {{}}'", "expected at least one"),
     ("infer places photo.png --option concepts=cat", "concepts with tiny, whose components are not said in words"),
@@ -209,7 +203,6 @@ REFUSED = [
     ("infer places photo.png --option model=here", "model with places; expected options with a registered model"),
     ("sample places 'a cat'", "got the component 'a cat', which is not a component of tiny"),
     ("evaluate places --source clevr --option concepts=cat", "concepts with tiny"),
-    ("infer clevr photo.png --option concepts=cat", "concepts with clevr"),
     ("evaluate {quick} --data nowhere", "which is not a folder"),
     ("evaluate {quick} --data empty", "without folders of images"),
 ]
