@@ -4,6 +4,7 @@ Fixtures import what they need: the process that hands the tests out to others n
 """
 
 import gc
+import json
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,22 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def rewrite() -> Callable[..., None]:
+    """Changes the config and the tensors of a saved model, and gives it an honest manifest."""
+    from energycomp.files import atomic_directory, read_tensors, write_tensors
+
+    def change(folder: Path, edit: Callable[[dict[str, Any], dict[str, Any]], object]) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        tensors = read_tensors(folder / "model.safetensors")
+        edit(config, tensors)
+        with atomic_directory(folder) as temporary:
+            (temporary / "config.json").write_text(json.dumps(config))
+            write_tensors(temporary / "model.safetensors", tensors)
+
+    return change
+
+
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from energycomp_datasets.clevr.layout import write
@@ -109,6 +126,19 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
             energycomp_cli.main()
         captured = capsys.readouterr()
         return int(stop.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def answer(run: Run) -> Callable[..., Any]:
+    """The last JSON that a command prints, which succeeds."""
+
+    def call(*arguments: object) -> Any:
+        code, out, err = run(*arguments, "--json")
+        if code:
+            pytest.fail(err)
+        return json.loads(out[out.rfind("\n{") + 1 :])
 
     return call
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias, overload
 
 import torch
@@ -113,3 +114,15 @@ def draw_noise(
 
     noise: Tensor = randn_tensor(tuple(shape), generator=seeded(generator, shape[0]), device=device, dtype=dtype)
     return noise
+
+
+@contextmanager
+def torch_seed(seed: int) -> Iterator[None]:
+    """The global generator of torch, which new layers draw from, starts at a seed, and is restored after the block.
+
+    >>> with torch_seed(0):
+    ...     layer = torch.nn.Linear(1, 1)
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

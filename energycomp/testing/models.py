@@ -16,6 +16,7 @@ from energycomp.denoisers import Denoiser, TwoStageUNet, configured
 from energycomp.images import ImageProcessor
 from energycomp.models.defaults import Defaults
 from energycomp.models.model import Model
+from energycomp.seeds import torch_seed
 from energycomp.testing.conditioners import Labels, TintedSquare, UnitSquare
 
 SIZE = 16
@@ -220,8 +221,7 @@ def tiny_model(
     >>> tiny_model()(0.5, 0.5)
     tiny(0.5, 0.5)
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch_seed(seed):
         network = TwoStageUNet(sample_size=SIZE, channels=(8, 16), head_channels=8)
         for parameter in network.parameters():
             if not parameter.any():

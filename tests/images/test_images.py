@@ -46,17 +46,16 @@ def test_shrinking_averages() -> None:
 
 def test_files_that_are_no_pictures(tmp_path: Path) -> None:
     """Damaged ones are in test_hostile_images.py; here are those of a size that is refused before it is decoded."""
-    (tmp_path / "empty").touch()
     Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
     content, chunk = (tmp_path / "plain.png").read_bytes(), b"prIv" + bytes(40_000_000)
     part = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
     (tmp_path / "header.png").write_bytes(content[:33] + part + content[33:])
     for name, said in (
-        ("empty", r"expected an? (whole )?image"), ("", r"expected an? (whole )?image"),
+        ("absent.png", r"expected an? (whole )?image"),
         ("huge.png", "of 400 megapixels; expected at most 24.5; scale"),
-        ("absent.png", r"expected an? (whole )?image"), ("header.png", "header over 32,000,000 bytes"),
-    ):  # fmt: skip
+        ("header.png", "header over 32,000,000 bytes"),
+    ):
         with pytest.raises(InputError, match=said):
             open_image(tmp_path / name)
 

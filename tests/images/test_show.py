@@ -334,19 +334,8 @@ def test_numbers_of_an_image_that_is_not_to_be_trusted_are_left_out(monkeypatch:
     """From every table and every map, not from JSON, which says `trusted`."""
     numbers = {"component_gain": torch.tensor([0.625, 0.875]), "probability": torch.tensor([0.375, 0.125])}
     view = View(Image.new("RGB", (8, 8)), ("left", "right"))
-    known = Solution(
-        PLACES,
-        2,
-        1.0,
-        0.1,
-        7,
-        typicality=0.5,
-        sure=0.97,
-        share=torch.tensor([0.25, 0.75]),
-        pixels=torch.rand(2, 4, 4),
-        view=view,
-        **numbers,
-    )
+    maps = {"share": torch.tensor([0.25, 0.75]), "pixels": torch.rand(2, 4, 4)}
+    known = answer(typicality=0.5, sure=0.97, view=view, **maps, **numbers)
     foreign = attrs.evolve(known, typicality=0.001)
     assert (known.record()["trusted"], foreign.record()["trusted"]) == (True, False)
     assert known.record()["objects"] == foreign.record()["objects"]

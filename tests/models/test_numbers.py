@@ -12,7 +12,6 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
 import energycomp
 from energycomp import plugins
@@ -21,7 +20,6 @@ from energycomp.errors import CheckpointError, CompositionError, InputError
 from energycomp.models import Defaults, Model, NumberProcessor, load, save_pretrained
 from energycomp.plugins import registry
 from energycomp.testing import Labels
-from energycomp_cli import app
 from energycomp_cli.output import read_numbers, save_numbers
 from energycomp_lab.checks import check_model, check_recipe
 from energycomp_lab.training import FitConfig, Recipe, Step, collate, denoising_loss
@@ -181,22 +179,16 @@ def test_constants_stay_whatever_rounding_says_and_what_float32_does_not_resolve
     assert float(fitted.encode(fitted(seconds - 1.7e9)).std(correction=0)) == pytest.approx(1.0, abs=1e-4)
 
 
-def test_samples_are_written_as_tables(tmp_path: Path) -> None:
-    save_pretrained(made((2, 3)), tmp_path / "model")
-
-    def run(out: str) -> Any:
-        arguments = ["sample", str(tmp_path / "model"), "2", "-n", "4", "--steps", "5", "-o", str(tmp_path / out)]
-        return CliRunner().invoke(app, arguments)
-
-    assert run("x.npy").exit_code == run("x.csv").exit_code == 0
-    array, table = np.load(tmp_path / "x.npy"), np.loadtxt(tmp_path / "x.csv", delimiter=",", skiprows=1)
+def test_samples_are_written_as_tables(run: Any) -> None:
+    save_pretrained(made((2, 3)), "model")
+    command = ["sample", "./model", "2", "-n", 4, "--steps", 5, "-o"]
+    assert run(*command, "x.npy")[0] == run(*command, "x.csv")[0] == 0
+    array, table = np.load("x.npy"), np.loadtxt("x.csv", delimiter=",", skiprows=1)
     assert array.shape == (4, 2, 3)
     assert array.mean() == pytest.approx(20.0, abs=1.0)
     np.testing.assert_allclose(table, array.reshape(4, 6), rtol=1e-6)
-    assert (tmp_path / "x.csv").read_text().startswith("x0_0,x0_1,x0_2,x1_0,")
-    wrong = run("x.png")
-    assert isinstance(wrong.exception, InputError)
-    assert "expected one of numbers, such as samples.csv" in str(wrong.exception)
+    assert Path("x.csv").read_text().startswith("x0_0,x0_1,x0_2,x1_0,")
+    assert "expected one of numbers, such as samples.csv" in run(*command, "x.png")[2]
 
 
 def test_quantiles_make_skewed_and_discrete_numbers_normal_and_come_back(tmp_path: Path) -> None:
@@ -249,23 +241,20 @@ def test_a_model_of_quantiles_is_saved_and_a_damaged_one_is_refused(tmp_path: Pa
 
 
 @pytest.mark.parametrize("kind", ["csv", "npy", "parquet"])
-def test_rows_of_a_table_are_read(kind: str, tmp_path: Path) -> None:
+def test_rows_of_a_table_are_read(kind: str, tmp_path: Path, run: Any) -> None:
     save_pretrained(made((2, 3)), tmp_path / "model")
     save_numbers(np.stack([np.full((2, 3), 10.0 + 5 * level) for level in LEVELS]), tmp_path / f"rows.{kind}")
-
-    def run(*options: str) -> Any:
-        return CliRunner().invoke(app, ["infer", str(tmp_path / "model"), str(tmp_path / f"rows.{kind}"), *options])
-
-    read = run("--json", "-o", str(tmp_path / "out"))
-    assert read.exit_code == 0, read.output
-    records = [json.loads(line) for line in read.stdout.splitlines()]
+    command = ["infer", "./model", tmp_path / f"rows.{kind}"]
+    code, out, err = run(*command, "--json", "-o", "out")
+    assert code == 0, err
+    records = [json.loads(line) for line in out.splitlines()]
     assert [record["image"] for record in records] == [f"{tmp_path}/rows.{kind}#{number}" for number in (1, 2, 3)]
     assert [record["objects"][0]["value"] for record in records] == [0, 1, 2]
     assert [(record["name"], record["picture"]) for record in records] == [(f"rows/{k}", None) for k in (1, 2, 3)]
-    assert run("--json", "-o", str(tmp_path / "out")).stdout == read.stdout  # kept, not read again
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["results.jsonl"]
-    assert "1 object" in run().stdout
-    assert "expected images" in str(run("--redraw", "-o", str(tmp_path / "out")).exception)
+    assert run(*command, "--json", "-o", "out")[1] == out  # kept, not read again
+    assert [path.name for path in Path("out").iterdir()] == ["results.jsonl"]
+    assert "1 object" in run(*command)[1]
+    assert "expected images" in run(*command, "--redraw", "-o", "out")[2]
 
 
 TABLES = [
@@ -318,12 +307,11 @@ def recipe(shape: tuple[int, ...]) -> Recipe:
     return Recipe(model=model, module=model.trained, loss=loss, data=data, config=config, collate_fn=collate)
 
 
-def test_a_recipe_of_numbers_trains_by_the_command(tmp_path: Path) -> None:
+def test_a_recipe_of_numbers_trains_by_the_command(run: Any) -> None:
     plugins.register("recipes", "levels", lambda **_: recipe((13,)))
-    options = ("--option", "sample_every=30", "-o", str(tmp_path / "run"))
-    done = CliRunner().invoke(app, ["train", "levels", *options])
-    assert done.exit_code == 0, done.output
-    assert not (tmp_path / "run" / "samples").exists()  # which are images
-    trained = load(tmp_path / "run" / "model")
+    code, _, err = run("train", "levels", "--option", "sample_every=30", "-o", "run")
+    assert code == 0, err
+    assert not Path("run/samples").exists()  # which are images
+    trained = load("./run/model")
     torch.testing.assert_close(trained.denoiser.network.level.detach(), LEVELS, atol=0.2, rtol=0)
     assert energycomp.infer(torch.full((13,), 20.0), trained, generator=0).conditions.tolist() == [2]

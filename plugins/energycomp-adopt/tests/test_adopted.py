@@ -18,6 +18,7 @@ from energycomp.components import signal_noise
 from energycomp.errors import CheckpointError, CompositionError, InputError
 from energycomp.files import write_tensors
 from energycomp.inference import draw_bank
+from energycomp.testing import Ideal
 from energycomp_adopt import adopt
 from energycomp_samplers import rank, sample_best
 
@@ -25,47 +26,10 @@ MEANS = torch.tensor([[0.5], [-0.5], [0.0]])  # of each class; the last is the c
 STD = 0.3
 
 
-class Ideal(nn.Module):
-    """The best prediction of data N(mean of the class, std^2), in each kind, process, clock and range."""
-
-    def __init__(self, predicts: str = "eps", process: str = "vp", low: float = -1.0, high: float = 1.0) -> None:
-        super().__init__()
-        self.predicts, self.process, self.low, self.high = predicts, process, low, high
-        self.one = nn.Parameter(torch.ones(()))
-        self.alphas = energycomp.components.cosine_schedule()
-
-    def sigma(self, t: Tensor) -> Tensor:
-        if self.predicts == "edm":
-            return (4 * t).exp()
-        if self.process == "ve":
-            return t
-        if self.process == "flow":
-            return t / (1 - t)
-        if self.process == "flow to data":
-            return (1 - t) / t
-        signal, noise = signal_noise(self.alphas, t, ndim=1)
-        return noise / signal
-
-    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        sigma = self.sigma(t)[:, None]
-        half, middle = (self.high - self.low) / 2, (self.high + self.low) / 2
-        mean, std = middle + half * MEANS[label], half * STD
-        scale = torch.ones_like(sigma)
-        if self.process == "vp":
-            scale = 1 / (1 + sigma**2).sqrt()
-        elif self.process.startswith("flow"):
-            scale = 1 / (1 + sigma)
-        data = 0.5
-        noisy = x * (sigma**2 + data**2).sqrt() if self.predicts == "edm" else x / scale
-        clean = (mean * sigma**2 + noisy * std**2) / (sigma**2 + std**2)
-        eps = (noisy - clean) / sigma
-        total = (sigma**2 + data**2).sqrt()
-        known = {
-            "eps": eps, "x0": clean, "score": -eps / (scale * sigma), "v": scale * eps - scale * sigma * clean,
-            "flow": (eps - clean) * (1 if self.process == "flow" else -1),
-            "edm": (clean - noisy * (data / total) ** 2) * total / (sigma * data),
-        }  # fmt: skip
-        return known[self.predicts] * self.one
+def ideal(predicts: str = "eps", process: str = "vp", low: float = -1.0, high: float = 1.0) -> Ideal:
+    """The best network of data of this range."""
+    half = (high - low) / 2
+    return Ideal(low + half * (1 + MEANS), half * STD, predicts, process)
 
 
 KINDS = [
@@ -77,7 +41,7 @@ KINDS = [
 
 def adopted(predicts: Any, kind: str, process: Any, low: float = -1.0, high: float = 1.0, **given: Any) -> Any:
     options: dict[str, Any] = {"shape": (1,), "classes": ["up", "down"], "null": 2, "data_range": (low, high)}
-    return adopt(Ideal(predicts, kind, low, high), predicts=predicts, process=process, **options | given)
+    return adopt(ideal(predicts, kind, low, high), predicts=predicts, process=process, **options | given)
 
 
 class Of(nn.Module):
@@ -362,7 +326,7 @@ def test_numbers_and_no_condition_at_all() -> None:
 
 @pytest.mark.parametrize(("predicts", "kind", "process"), KINDS)
 def test_it_is_saved_by_its_registered_name(predicts: str, kind: str, process: Any, tmp_path: Path) -> None:
-    plugins.register("networks", "ideal", Ideal)
+    plugins.register("networks", "ideal", ideal)
     arguments = {"predicts": predicts, "process": kind, "low": 0.0, "high": 1.0}
     model = adopted(predicts, kind, process, 0.0, 1.0, registered=("ideal", arguments))
     model.save_pretrained(tmp_path / "model")
@@ -394,7 +358,7 @@ PROCESS = "expected one of 'linear'"
 )  # fmt: skip
 def test_what_cannot_be_is_said(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        adopt(**{"network": Ideal(), "shape": (1,), "classes": 2, "null": 2, **given})
+        adopt(**{"network": ideal(), "shape": (1,), "classes": 2, "null": 2, **given})
 
 
 def test_a_network_of_another_shape() -> None:

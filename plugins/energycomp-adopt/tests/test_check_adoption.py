@@ -3,7 +3,6 @@
 import json
 import math
 import warnings
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
 import energycomp
 from energycomp import plugins
@@ -20,33 +18,16 @@ from energycomp.components import cosine_schedule, signal_noise
 from energycomp.errors import InputError
 from energycomp.inference import FIT_DRAWS, OutOfDistributionWarning
 from energycomp.seeds import seeded
-from energycomp.testing import tiny_model
+from energycomp.testing import Ideal, tiny_model
 from energycomp_adopt import Adoption, adopt, check_adoption
 from energycomp_adopt.checks import labels as labels_module
 from energycomp_adopt.checks.calls import Calls, count_calls
 from energycomp_adopt.checks.case import Case
 from energycomp_adopt.checks.samples import compare
 from energycomp_adopt.checks.window import WINDOW, choose_window, measure_gaps
-from energycomp_cli import app
 
 STD, CLASSES, ALPHAS = 0.3, 3, cosine_schedule()
 MEANS = torch.randn(CLASSES, 6, generator=seeded(0)) * 0.8
-
-
-class Ideal(nn.Module):
-    """E[eps | x, class] of N(mean of the class, STD^2), on a cosine schedule; the last label is without a meaning."""
-
-    def __init__(self, *, means: Tensor = MEANS, off: float = 0.0, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.means, self.off, self.dropout = nn.Parameter(means, requires_grad=False), off, nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        signal, noise = signal_noise(ALPHAS, t.clamp(0, 999), ndim=2)
-        variance = (signal * STD) ** 2 + noise**2
-        own = self.means[label.clamp(max=len(self.means) - 1)]
-        near = -(x[:, None] - signal[..., None] * self.means).square().sum(2) / (2 * variance)
-        mean = torch.where((label == len(self.means))[:, None], near.softmax(1) @ self.means, own)
-        return self.dropout(noise * (x - signal * mean) / variance) + self.off
 
 
 def data(count: int = 48, *, means: Tensor = MEANS) -> tuple[Tensor, Tensor]:
@@ -57,7 +38,7 @@ def data(count: int = 48, *, means: Tensor = MEANS) -> tuple[Tensor, Tensor]:
 
 def adopted(network: nn.Module | None = None, **changed: Any) -> energycomp.Model:
     options = {"shape": (6,), "classes": CLASSES, "null": CLASSES, "process": "cosine", "data_range": None}
-    return adopt(network or Ideal(), **{**options, **changed})
+    return adopt(network or Ideal(MEANS), **{**options, **changed})
 
 
 def verdicts(found: Adoption) -> dict[str, str]:
@@ -96,7 +77,7 @@ def test_evaluations_are_counted_and_shared() -> None:
             seen.append(len(x))
             return super().forward(x, t, label)
 
-    network = Counts()
+    network = Counts(MEANS)
     found = check_adoption(adopted(network), *data())
     assert found.evaluations == sum(seen)
     assert "forward" not in vars(network)
@@ -187,7 +168,7 @@ def test_the_order_of_labels_is_named() -> None:
     # Ten labels: a permutation is said shortly.
     means = 0.5 * torch.randn(10, 6, generator=seeded(2))
     x, labels = data(64, means=means)
-    model, order = adopted(Ideal(means=means), classes=10, null=10), torch.arange(10)
+    model, order = adopted(Ideal(means), classes=10, null=10), torch.arange(10)
     swapped = torch.where(order == 3, 4, torch.where(order == 4, 3, order))
     assert missed(model, x, swapped[labels])[1] == "label 4 for 3, label 3 for 4"
     turned = "".join(f"label {9 - k} for {k}, " for k in range(6)) + "..."
@@ -195,7 +176,7 @@ def test_the_order_of_labels_is_named() -> None:
     # Of many labels neighbours are compared.
     means = torch.randn(20, 6, generator=seeded(2))
     x, labels = data(60, means=means)
-    many = adopted(Ideal(means=means), classes=20, null=20)
+    many = adopted(Ideal(means), classes=20, null=20)
     assert check_adoption(many, x, labels).ok
     assert missed(many, x, (labels - 1) % 20)[0] == "labels"
 
@@ -220,7 +201,7 @@ def test_a_null_is_no_class() -> None:
 def test_a_null_beyond_the_embeddings_is_refused() -> None:
     class Embedded(Ideal):
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__(MEANS)
             self.label = nn.Embedding(CLASSES, 1)
 
         def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
@@ -232,7 +213,7 @@ def test_a_null_beyond_the_embeddings_is_refused() -> None:
 
 def test_no_option_is_proposed_where_none_is_right() -> None:
     x, labels = data()
-    found = check_adoption(adopted(Ideal(means=MEANS.flip(1))), x, labels)  # of other data
+    found = check_adoption(adopted(Ideal(MEANS.flip(1))), x, labels)  # of other data
     assert changes(found)["other options"] == "data, weights or call=, or several options at once"
     assert found.near_miss is None
     kept = attrs.evolve(found.model.defaults, timesteps=None, draws=16, beta=None)
@@ -266,7 +247,7 @@ class Overfitted(Ideal):
 
 def test_an_option_that_only_makes_an_overfitted_prediction_smaller_is_not_taken() -> None:
     means = 1.25 * MEANS
-    wrong = adopted(Overfitted(means=means), call=lambda net, x, t, c: -net(x, t, c))
+    wrong = adopted(Overfitted(means), call=lambda net, x, t, c: -net(x, t, c))
     found = check_adoption(wrong, *data(96, means=means))
     assert {"predicts", "sign"} <= set(changes(found)["other options"].split(":")[0].split(" or "))
     assert found.near_miss is None
@@ -281,7 +262,7 @@ def test_images_that_are_seen_otherwise() -> None:
 
     x, labels = data(48, means=means)
     shown = x.clamp(-1, 1).view(-1, 1, 4, 4) / 2 + 0.5  # images in [0, 1]
-    model = adopted(Images(means=means), shape=(1, 4, 4), classes=2, null=2, data_range=(-1.0, 1.0))
+    model = adopted(Images(means), shape=(1, 4, 4), classes=2, null=2, data_range=(-1.0, 1.0))
     assert check_adoption(model, shown, labels).near_miss is None
     for changed, said in ((shown.mT, "transposed"), (1 - shown, "inverted, max - x"), (shown.flip(3), "mirrored")):
         assert missed(model, changed, labels) == ("samples", f"{said},")
@@ -300,7 +281,7 @@ def test_a_window_is_proposed_where_it_surely_reads_better() -> None:
         def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
             return super().forward(x, t, torch.where(t < 600, (CLASSES - label) % CLASSES, label))
 
-    timesteps = [check_adoption(adopted(Deceived()), x, labels, seed=k).model.defaults.timesteps for k in range(3)]
+    timesteps = [check_adoption(adopted(Deceived(MEANS)), x, labels, seed=k).model.defaults.timesteps for k in range(3)]
     assert all(one is not None and 450 <= one[0] <= 750 for one in timesteps), timesteps
 
 
@@ -321,7 +302,9 @@ def test_a_table_of_betas_is_said_shortly_and_what_is_not_calibrated_is_said() -
 
 
 def test_modes() -> None:
-    model = adopted(Ideal(dropout=0.1))
+    network = Ideal(MEANS)
+    network.register_forward_hook(lambda module, _, out: nn.functional.dropout(out, 0.1, module.training))
+    model = adopted(network)
     model.denoiser.network.train()
     found = check_adoption(model, *data())
     assert changes(found) == {"mode": "network.eval()", **changes(found)}
@@ -335,14 +318,16 @@ def test_modes() -> None:
 
 def test_numbers_that_are_not_standardised() -> None:
     x, labels = data()
-    network = Ideal(means=(MEANS - x.mean(0)) / x.std(0))
+    network = Ideal((MEANS - x.mean(0)) / x.std(0))
     assert missed(adopted(network), x * torch.tensor([1.0, 10.0, 100.0, 1.0, 1.0, 1.0]) + 3, labels)[0] == "processor"
 
 
 def test_samples_that_leave_the_data_are_reported() -> None:
-    found = check_adoption(adopted(Ideal(off=0.02), scheduler="DDIMScheduler"), *data())
+    network = Ideal(MEANS)
+    network.register_forward_hook(lambda *called: called[2] + 0.02)
+    found = check_adoption(adopted(network, scheduler="DDIMScheduler"), *data())
     assert changes(found)["drawn samples"] == "scheduler='EulerDiscreteScheduler'"
-    assert check_adoption(adopted(Ideal(off=0.02)), *data()).ok
+    assert check_adoption(adopted(network), *data()).ok
 
 
 @pytest.mark.parametrize("count", [64, 1000, 4000])
@@ -389,24 +374,20 @@ def test_what_cannot_be_checked(model: Any, x: Tensor, labels: Any, message: str
         check_adoption(model(), x, labels)
 
 
-def test_the_command(tmp_path: Path) -> None:
-    plugins.register("networks", "ideal", Ideal)
+def test_the_command(run: Any) -> None:
+    plugins.register("networks", "ideal", lambda: Ideal(MEANS))
     for name, process in (("right", "cosine"), ("wrong", "linear")):
-        adopted(process=process, registered=("ideal", {})).save_pretrained(tmp_path / name)
+        adopted(process=process, registered=("ideal", {})).save_pretrained(name)
     x, labels = data()
-    save_file({"samples": x, "labels": labels}, tmp_path / "data.safetensors")
-    save_file({"x": x}, tmp_path / "other.safetensors")
-
-    def checked(model: str, file: str = "data", *more: str) -> Any:
-        samples = str(tmp_path / f"{file}.safetensors")
-        return CliRunner().invoke(app, ["check-adoption", str(tmp_path / model), samples, *more])
-
-    right, wrong = checked("right"), checked("wrong", "data", "--json")
-    assert (right.exit_code, "none is better" in right.output) == (0, True)
-    assert wrong.exit_code == 1
-    found = {one["what"]: one for one in json.loads(wrong.stdout)}
+    save_file({"samples": x, "labels": labels}, "data.safetensors")
+    save_file({"x": x}, "other.safetensors")
+    code, out, _ = run("check-adoption", "./right", "data.safetensors")
+    assert (code, "none is better" in out) == (0, True)
+    code, out, _ = run("check-adoption", "./wrong", "data.safetensors", "--json")
+    assert code == 1
+    found = {one["what"]: one for one in json.loads(out)}
     assert found["other options"]["change"] == "process='cosine'"
-    assert "expected the tensors samples and labels" in str(checked("right", "other").exception)
+    assert "expected the tensors samples and labels" in run("check-adoption", "./right", "other.safetensors")[2]
 
 
 def test_inputs_that_are_no_tensors_are_not_shared() -> None:

@@ -12,6 +12,7 @@ from energycomp.components import cosine_schedule, signal_noise
 from energycomp.errors import InputError
 from energycomp.models import NumberProcessor
 from energycomp.seeds import seeded
+from energycomp.testing import Ideal
 from energycomp_adopt import Adoption, adopt, check_adoption
 from energycomp_adopt.checks.calls import Calls
 from energycomp_adopt.checks.case import Case
@@ -20,23 +21,6 @@ from energycomp_adopt.process import CLOCKS
 
 ALPHAS = cosine_schedule()
 MEANS = 0.8 * torch.randn(3, 6, generator=seeded(0))
-
-
-class Ideal(nn.Module):
-    """E[eps | x, class] of N(mean of the class, std^2), on a cosine schedule; the last label has no class."""
-
-    def __init__(self, means: Tensor = MEANS, std: float = 0.3) -> None:
-        super().__init__()
-        self.means = nn.Parameter(means, requires_grad=False)
-        self.std = std
-
-    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        signal, noise = signal_noise(ALPHAS, t.clamp(0, 999), ndim=2)
-        variance = (signal * self.std) ** 2 + noise**2
-        own = self.means[label.clamp(max=len(self.means) - 1)]
-        near = -(x[:, None] - signal[..., None] * self.means).square().sum(2) / (2 * variance)
-        mean = torch.where((label == len(self.means))[:, None], near.softmax(1) @ self.means, own)
-        return noise * (x - signal * mean) / variance
 
 
 def adopted(network: Ideal, **changed: Any) -> energycomp.Model:
@@ -175,7 +159,7 @@ def test_samples_that_will_be_read_propose_the_timesteps_and_accuse_no_option() 
 
 
 def test_a_window_on_which_resamples_do_not_agree_is_not_proposed() -> None:
-    model = adopted(Ideal())
+    model = adopted(Ideal(MEANS))
     case = Case(model, *data(16), 100, seeded(0), Calls())
     gaps = -torch.ones(16, len(WINDOW), 2).double()
     gaps[:8, 0] = gaps[8:, -1] = 2.0  # half of the samples are read by the one end alone, and half by the other
@@ -194,5 +178,5 @@ def test_a_new_clock_is_a_line_of_one_table(monkeypatch: pytest.MonkeyPatch) -> 
             return super().forward(x, 2 * t, label)
 
     own: Any = {"clock": "half"}
-    assert check_adoption(adopted(Half(), **own), *data(64)).ok
-    assert wrong(check_adoption(adopted(Half()), *data(64)))["other options"] == "clock='half'"
+    assert check_adoption(adopted(Half(MEANS), **own), *data(64)).ok
+    assert wrong(check_adoption(adopted(Half(MEANS)), *data(64)))["other options"] == "clock='half'"

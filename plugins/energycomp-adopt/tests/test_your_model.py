@@ -10,16 +10,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from typer.testing import CliRunner
+from torch import Tensor
 
 import energycomp
 from energycomp import Composer, match_snr, plugins
-from energycomp.components import cosine_schedule
 from energycomp.errors import CompositionError
 from energycomp.models import Model, NumberProcessor
+from energycomp.testing import Ideal
 from energycomp_adopt import adopt
-from energycomp_cli import app
 from energycomp_samplers import rank
 
 PAGE = Path(__file__).parents[3] / "docs" / "own.md"
@@ -27,50 +25,18 @@ STD = 0.1
 STEPS: dict[str, Any] = {"num_inference_steps": 10, "generator": 0, "progress": False}
 
 
-class Ideal(nn.Module):
-    """The best prediction, in each of five ways, of data N(mean of the class, STD^2); of a mixture without a label."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.kind, generator = kind, torch.Generator().manual_seed(0)
-        shape, classes = {"wine": ((13,), 3), "cats": ((3, 64, 64), 1), "dogs": ((3, 64, 64), 1)}.get(
-            kind, ((1, 28, 28), 10)
-        )
-        means = (0.5 * torch.randn(classes, *shape, generator=generator)).clamp(-0.7, 0.7)
-        low, high = (0.0, 1.0) if kind == "flow" else (-1.0, 1.0)
-        self.half = (high - low) / 2
-        self.register_buffer("means", (low + high) / 2 + self.half * means)
-        linear = (1 - torch.linspace(1e-4, 0.02, 1000)).cumprod(0)
-        self.register_buffer("alphas", linear if kind == "dit" else cosine_schedule())
-
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        wide = lambda one: one.reshape(-1, *[1] * (x.ndim - 1))  # noqa: E731
-        if self.kind == "edm":
-            sigma = wide((4 * t).exp())
-            total = (sigma**2 + 0.25).sqrt()
-            noisy = x * total
-        elif self.kind == "flow":
-            sigma = wide((1 - t) / t)
-            noisy = x * (1 + sigma)
-        else:
-            alphas = wide(self.alphas[t.round().long().clamp(0, 999)])
-            sigma, noisy = ((1 - alphas) / alphas).sqrt(), x / alphas.sqrt()
-        std = self.half * STD
-        variance = sigma**2 + std**2
-        off = (noisy[:, None] - self.means).flatten(2).square().sum(2) / (2 * variance.reshape(-1, 1))
-        share = (-off).softmax(1)
-        if label is not None:
-            own = nn.functional.one_hot(label.clamp(max=len(self.means)), len(self.means) + 1)[:, :-1].to(share)
-            share = torch.where(label[:, None] < len(self.means), own, share)
-        mean = (share @ self.means.flatten(1)).view_as(x)
-        clean = (mean * sigma**2 + noisy * std**2) / variance
-        eps = (noisy - clean) / sigma
-        if self.kind == "edm":
-            return (clean - noisy * 0.25 / total**2) * total / (0.5 * sigma)
-        if self.kind == "flow":
-            return clean - eps
-        scale = 1 / (1 + sigma**2).sqrt()
-        return scale * eps - scale * sigma * clean if self.kind in ("cats", "dogs") else eps
+def ideal(kind: str) -> Ideal:
+    """The best network of a model of the page: random means, in the range of its data."""
+    shape, classes = {"wine": ((13,), 3), "cats": ((3, 64, 64), 1), "dogs": ((3, 64, 64), 1)}.get(
+        kind, ((1, 28, 28), 10)
+    )
+    means = (0.5 * torch.randn(classes, *shape, generator=torch.Generator().manual_seed(0))).clamp(-0.7, 0.7)
+    if kind == "flow":
+        return Ideal(0.5 + means / 2, STD / 2, "flow", "flow to data")
+    if kind == "edm":
+        return Ideal(means, STD, "edm", "ve")
+    linear = (1 - torch.linspace(1e-4, 0.02, 1000)).cumprod(0) if kind == "dit" else None
+    return Ideal(means, STD, "v" if kind in ("cats", "dogs") else "eps", alphas=linear)
 
 
 def adoptions() -> dict[str, str]:
@@ -86,11 +52,11 @@ def models() -> dict[str, Model]:
     """All five kinds, six models."""
     made: dict[str, Any] = {"rows": torch.randn(178, 13), "NumberProcessor": NumberProcessor}
     for kind in ("dit", "edm", "flow", "cats", "dogs", "wine"):
-        plugins.register("networks", f"ideal-{kind}", lambda kind=kind: Ideal(kind))
+        plugins.register("networks", f"ideal-{kind}", lambda kind=kind: ideal(kind))
     for kind, lines in adoptions().items():
         names = iter([kind] if kind != "cats" else ["cats", "dogs"])
         now: list[str] = []
-        made["Theirs"] = lambda now=now, names=names: Ideal(now.append(next(names)) or now[-1])
+        made["Theirs"] = lambda now=now, names=names: ideal(now.append(next(names)) or now[-1])
         made["adopt"] = lambda net, *, now=now, **given: adopt(net, registered=(f"ideal-{now[-1]}", {}), **given)
         exec(lines, made)  # noqa: S102 - lines of our own page
     return {name: one for name, one in made.items() if isinstance(one, Model)}
@@ -99,8 +65,8 @@ def models() -> dict[str, Model]:
 def clean(model: Model, labels: Tensor) -> Tensor:
     """Images in [0, 1] or rows, one of each label."""
     network: Any = model.denoiser.network
-    ideal = network.network
-    x = ideal.means[labels] + ideal.half * STD * torch.randn(len(labels), *ideal.means.shape[1:])
+    best: Ideal = network.network
+    x = best.means[labels] + best.std * torch.randn(len(labels), *best.means.shape[1:])
     if model.denoiser.codec is not None:
         return model.denoiser.codec.decode(x)
     low, high = network.options.data_range
@@ -114,26 +80,24 @@ def test_each_kind_takes_ten_lines_at_most(models: dict[str, Model]) -> None:
 
 
 @pytest.mark.parametrize("name", ["dit", "edm", "flow", "cats", "dogs", "wine"])
-def test_it_draws_and_is_saved_and_used_by_commands(models: dict[str, Model], name: str, tmp_path: Path) -> None:
+def test_it_draws_and_is_saved_and_used_by_commands(models: dict[str, Model], name: str, run: Any, answer: Any) -> None:
     torch.manual_seed(7)  # another than that of the means, which the noise on the data would repeat
     model, labelled = models[name], name not in ("cats", "dogs")
     drawn = latent(model(0) if labelled else model(), 2)
     network: Any = model.denoiser.network
     mean = (network.network.means[0] - network.middle) / network.reach
     assert float((drawn - mean).std()) < 2 * STD
-    model.save_pretrained(tmp_path / "model")
-    again = energycomp.load(tmp_path / "model")
+    model.save_pretrained("model")
+    again = energycomp.load("./model")
     assert torch.equal(latent(again(0) if labelled else again(), 2), drawn)
     labels = torch.arange(20) % len(network.network.means)
     held = {"samples": clean(model, labels), **({"labels": labels} if labelled else {})}
-    save_file(held, tmp_path / "data.safetensors")
-    folder, run = str(tmp_path / "model"), CliRunner()
-    checked = run.invoke(app, ["check-adoption", folder, str(tmp_path / "data.safetensors")])
-    assert (checked.exit_code, "none is better" in checked.output) == (0, True), checked.output
+    save_file(held, "data.safetensors")
+    code, out, err = run("check-adoption", "./model", "data.safetensors")
+    assert (code, "none is better" in out) == (0, True), err
     if name != "wine":
-        text, out = "0" if labelled else name, tmp_path / "image.png"
-        sampled = run.invoke(app, ["sample", folder, text, "--steps", "3", "--seed", "0", "-o", str(out)])
-        assert (sampled.exit_code, out.exists()) == (0, True), sampled.output
+        answer("sample", "./model", "0" if labelled else name, "--steps", 3, "--seed", 0, "-o", "image.png")
+        assert Path("image.png").exists()
 
 
 def latent(component: Any, n: int = 1, **options: Any) -> Tensor:

@@ -76,8 +76,10 @@ def test_a_table_gives_the_answers_of_its_files(run: Run, model: Path, tmp_path:
     table = write(tmp_path / f"shards/a{suffix}", contents)
     for number, content in enumerate(contents):
         (tmp_path / f"{number}.png").write_bytes(content)
-    assert run("batch", model, table, "-o", "out", "--count", "0-1", "--workers", 2)[0] == 0
-    assert run("batch", model, *(f"{number}.png" for number in range(3)), "-o", "each", "--count", "0-1")[0] == 0
+    workers = 2 if suffix == ".tar" else 1
+    assert run("batch", model, table, "-o", "out", "--count", "0-1", "--workers", workers)[0] == 0
+    each = (f"{number}.png" for number in range(3))
+    assert run("batch", model, *each, "-o", "each", "--count", "0-1", "--workers", 1)[0] == 0
     rows, alone = ({line["sha256"]: line for line in lines(f"{folder}/results.jsonl")} for folder in ("out", "each"))
     keys = [f"{number}" if suffix == ".parquet" else f"sub/{number:04d}" for number in range(3)]
     assert sorted(line["image"] for line in rows.values()) == [f"{table}#{key}" for key in keys]
@@ -239,19 +241,8 @@ def test_names_in_a_bucket(tmp_path: Path) -> None:
     import fsspec
 
     names = [
-        *"AÄ日",
-        "_DSC1",
-        "a%20b",
-        "100%25",
-        "b c",
-        "x#y",
-        "q?",
-        "a?token=1",
-        "star*",
-        "br[1]",
-        "a//b",
-        "new\nline",
-    ]
+        *"AÄ日", "_DSC1", "a%20b", "100%25", "b c", "x#y", "q?", "a?token=1", "star*", "br[1]", "a//b", "new\nline"
+    ]  # fmt: skip
     for name in (*names, ".hidden", ".cache/c"):
         fsspec.filesystem("memory").pipe(f"/names/{name}.PNG", name.encode())
     found = Inputs.of(["memory://names"]).files

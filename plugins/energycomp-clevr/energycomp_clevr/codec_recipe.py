@@ -24,6 +24,7 @@ from energycomp.files import atomic_directory
 from energycomp.images import ImageProcessor, from_bytes, to_bytes
 from energycomp.models import Model, VAECodec
 from energycomp.progress import progress
+from energycomp.seeds import torch_seed
 from energycomp_clevr.recipe import rendered
 from energycomp_datasets.clevr.layout import read
 from energycomp_datasets.pictures import image_files
@@ -116,8 +117,7 @@ def autoencoder() -> Any:
     """An untrained AutoencoderDC of 5 million weights, whose residual blocks change nothing at first."""
     from diffusers import AutoencoderDC
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         made: Any = AutoencoderDC(
             in_channels=3, latent_channels=16, attention_head_dim=32,
             encoder_block_types="ResBlock", encoder_block_out_channels=WIDTHS, encoder_layers_per_block=(0, 1, 1, 2),

@@ -1,6 +1,9 @@
 """Models of whole objects with turns, and a codec, with random weights: at 192x128 pixels."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ import torch
 from energycomp.models import Model
 from energycomp_clevr.codec_recipe import autoencoder, spread
 from energycomp_clevr.model import clevr
+from energycomp_datasets.clevr.layout import write
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +29,23 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(vae: Path) -> Model:
     torch.manual_seed(0)
     return without_zeros(clevr(pretrained=False, vae=str(vae)))
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a folder of scenes whose records say where camera and lamps are; the camera moves from scene to scene."""
+
+    def render(count: int, **options: Any) -> Path:
+        folder = tmp_path_factory.mktemp("renders")
+        write(folder, count, **options)
+        file = folder / "scenes" / "CLEVR_train_scenes.json"
+        content = json.loads(file.read_text())
+        for number, scene in enumerate(content["scenes"]):
+            scene |= {"camera": [7.48 + 0.2 * number, -6.51, 5.34], "lights": [[0.1, 0.0, 0.0]] * 3}
+        file.write_text(json.dumps(content))
+        return folder
+
+    return render
 
 
 def without_zeros(model: Model) -> Model:

@@ -1,6 +1,5 @@
 """Straight edges in decoded pictures: what a picture shows, who is told, and how it is trained."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -143,17 +142,9 @@ def test_a_network_in_half_precision_finishes_too(model: Model, network: Any) ->
         assert network.finish(leaf, torch.zeros(1, 3, *SIZE)).equal(torch.zeros(1, 3, *SIZE))
 
 
-@pytest.fixture
-def renders(tmp_path: Path) -> Path:
-    """Two scenes whose records say turns and cameras."""
-    folder = tmp_path / "renders"
-    write(folder, 2, objects=(1, 2), size=(192, 128))
-    file = folder / "scenes" / "CLEVR_train_scenes.json"
-    content = json.loads(file.read_text())
-    for scene in content["scenes"]:
-        scene |= {"camera": [7.5, -6.5, 5.3], "lights": [[0.1, 0.0, 0.0]] * 3}
-    file.write_text(json.dumps(content))
-    return folder
+@pytest.fixture(scope="module")
+def renders(rendered: Any) -> Path:
+    return rendered(2, objects=(1, 2), size=(192, 128))
 
 
 def test_recipe(tmp_path: Path, renders: Path, model: Model, network: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,22 +26,14 @@ from energycomp_clevr.objects_recipe import clevr as recipe
 from energycomp_clevr.seen import seen_from
 from energycomp_clevr.viewpoint import AXES, HOME, Viewpoint
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis
-from energycomp_datasets.clevr.layout import read, write
+from energycomp_datasets.clevr.layout import read
 from energycomp_lab.checks import check_recipe
 from energycomp_lab.training import Recipe
 
 
 @pytest.fixture(scope="module")
-def renders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six scenes whose records say where camera and lamps are."""
-    folder = tmp_path_factory.mktemp("renders")
-    write(folder, 6, objects=(0, 2), size=(48, 32))
-    file = folder / "scenes" / "CLEVR_train_scenes.json"
-    content = json.loads(file.read_text())
-    for number, scene in enumerate(content["scenes"]):
-        scene |= {"camera": [7.48 + 0.2 * number, -6.51, 5.34], "lights": [[0.1, 0.0, 0.0]] * 3}
-    file.write_text(json.dumps(content))
-    return folder
+def renders(rendered: Callable[..., Path]) -> Path:
+    return rendered(6, objects=(0, 2), size=(48, 32))
 
 
 def in_small_batches(made: Recipe) -> Recipe:

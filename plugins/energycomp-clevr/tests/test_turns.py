@@ -1,8 +1,6 @@
 """Turns of cubes: how they are said, and that what is left open is drawn before an image is sampled."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -11,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from typer.testing import CliRunner
 
 from energycomp import Composer, infer, plugins
 from energycomp.components import Condition, per_sample, prior_of, random_values, values_of
@@ -25,7 +22,6 @@ from energycomp_clevr.codes import ATTRIBUTES
 from energycomp_clevr.objects import Objects
 from energycomp_clevr.turns import read_turns
 from energycomp_clevr.viewpoint import AXES, Viewpoint
-from energycomp_cli import app
 from energycomp_edit import edit
 from energycomp_edit.plan import fill_open
 from energycomp_lab.checks import check_conditioner
@@ -179,13 +175,9 @@ def _own(turned: Model) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("texts", [["red cube", "sphere at 0.7,0.5"], [], ["cube turned 30 at 0.3,0.5"]])
-def test_python_and_the_command_draw_the_same(
-    turned: Model, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_python_and_the_command_draw_the_same(turned: Model, texts: list[str], answer: Any) -> None:
     plugins.register("models", "turned", lambda **_: turned)
-    monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(app, ["sample", "turned", *texts, "--seed", "3", "--raw", "--steps", "2"])
-    assert result.exit_code == 0, result.output
+    answer("sample", "turned", *texts, "--seed", 3, "--raw", "--steps", 2)
     scene = turned.scene(*texts, generator=3) or turned.unconditional
     image = Composer(scene).sample(generator=3, **QUICK)[0]
     assert image.size == (24, 16)
@@ -219,19 +211,17 @@ def test_pictures_that_are_not_square_are_edited_and_explained(turned: Model) ->
         edit(image, turned, set={1: {"tilt": "45"}}, **options)
 
 
-def test_the_command_edit_sets_a_turn(turned: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_edit_sets_a_turn(turned: Model, run: Any, answer: Any) -> None:
     plugins.register("models", "turned", lambda **_: turned)
-    monkeypatch.chdir(tmp_path)
     Image.new("RGB", (24, 16), "gray").save("gray.png")
-    command = ["edit", "turned", "gray.png", "--count", "1", "--steps", "2", "--json", "--set"]
-    done = CliRunner().invoke(app, [*command, "1:shape=cube,turn=45"], catch_exceptions=False)
-    assert json.loads(done.stdout)["asked"][0]["turn"] == 45
+    command = ["edit", "turned", "gray.png", "--count", 1, "--steps", 2, "--set"]
+    assert answer(*command, "1:shape=cube,turn=45")["asked"][0]["turn"] == 45
     for said, expected in [
         ("1:turn=around", "expected a whole number, such as 30"),
         ("1:colour=red", "expected one of size, color, material, shape, turn"),
         ("1:shape=ball", "expected one of cube, sphere, cylinder"),
     ]:
-        assert expected in str(CliRunner().invoke(app, [*command, said]).exception)
+        assert expected in run(*command, said)[2]
 
 
 class Turning(torch.nn.Module):
@@ -284,22 +274,18 @@ def test_turns_are_read_last_and_of_models_that_have_them(model: Model) -> None:
 
 
 def test_the_command_reads_turns_where_they_are_asked_for(
-    turned: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    turned: Model, answer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def as_cubes(_: Any, values: Tensor, **__: Any) -> Tensor:
         return torch.cat([values[:, :5], torch.ones(len(values), 1), torch.full((len(values), 1), 31.0)], dim=1)
 
     monkeypatch.setattr("energycomp_clevr.turns.read_turns", as_cubes)
     plugins.register("models", "turned", lambda **_: turned)
-    Image.new("RGB", (48, 32), "gray").save(tmp_path / "scene.png")
-    told = []
-    for more in ([], ["--last"]):
-        words = ["infer", "turned", str(tmp_path / "scene.png"), "--count", "1", "--json", *more]
-        done = CliRunner().invoke(app, words)
-        assert done.exit_code == 0, done.output
-        told.append(json.loads(done.stdout.splitlines()[-1])["objects"][0])
-    assert "turn" not in told[0]
-    assert (told[1]["shape"], told[1]["turn"]) == ("cube", 30)
+    Image.new("RGB", (48, 32), "gray").save("scene.png")
+    command = ["infer", "turned", "scene.png", "--count", 1]
+    assert "turn" not in answer(*command)["objects"][0]
+    told = answer(*command, "--last")["objects"][0]
+    assert (told["shape"], told["turn"]) == ("cube", 30)
 
 
 @torch.no_grad()

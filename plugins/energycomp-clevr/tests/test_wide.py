@@ -1,18 +1,16 @@
 """Scenes on canvases: which windows have which objects where, and the command line."""
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 from energycomp import Composer, load
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.testing import tiny_model
 from energycomp_clevr.wide import canvas_of, wide
-from energycomp_cli import app
 
 
 @torch.no_grad()
@@ -59,21 +57,16 @@ def test_windows_of_latents() -> None:
     assert picture.shape == (128, 384, 3)
 
 
-def test_the_command_line_samples_a_canvas(tmp_path: Path) -> None:
-    words = ["red cube at 0.2,0.5", "sphere"]
-    arguments = ["sample", "clevr-small", *words, "--steps", "2", "-o", str(tmp_path / "wide.png")]
-    shown = CliRunner().invoke(app, [*arguments, "--canvas", "96x64"])
-    assert shown.exit_code == 0, shown.output
-    assert Image.open(tmp_path / "wide.png").size == (720, 320)  # wider by the aspect of CLEVR's frame, and enlarged
-    done = CliRunner().invoke(app, [*arguments, "--canvas", "96x64", "--raw"])
-    assert done.exit_code == 0, done.output
-    assert Image.open(tmp_path / "wide.png").size == (96, 64)
+def test_the_command_line_samples_a_canvas(run: Any, answer: Any) -> None:
+    arguments = ["sample", "clevr-small", "red cube at 0.2,0.5", "sphere", "--steps", 2, "-o", "wide.png"]
+    answer(*arguments, "--canvas", "96x64")
+    assert Image.open("wide.png").size == (720, 320)  # wider by the aspect of CLEVR's frame, and enlarged
+    answer(*arguments, "--canvas", "96x64", "--raw")
+    assert Image.open("wide.png").size == (96, 64)
     for more, text in (
         (["--canvas", "96"], "expected WIDTHxHEIGHT in pixels"),
         (["--canvas", "96x64", "--not", "cube at 0.5,0.5"], "got --canvas with --not or --best-of"),
     ):
-        wrong = CliRunner().invoke(app, [*arguments, *more])
-        assert isinstance(wrong.exception, InputError)
-        assert text in str(wrong.exception)
+        assert text in run(*arguments, *more)[2]
     with pytest.raises(InputError, match="with a region or a share"):
         load("clevr-small").conditioner.widened(tiny_model(), ["cube at 0.5,0.5 @ left half"], (64, 128), 0)

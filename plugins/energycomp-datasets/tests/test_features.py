@@ -2,6 +2,7 @@
 
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from energycomp.seeds import seeded
+from energycomp.seeds import seeded, torch_seed
 from energycomp_datasets.rooms.arrow_room import ArrowRooms, arrow_rooms, layout as room_layout, render as render_rooms
 from energycomp_datasets.rooms.classifier import (
     Classifier,
@@ -117,13 +118,20 @@ def test_distances_of_pairs_grow_with_noise(network: ShapeFeatures, held_out: tu
     assert values[0] == 0
 
 
-def test_training(tmp_path: Path) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = ShapeFeatures((8, 8, 8))
+@pytest.mark.parametrize(
+    ("make", "loss", "data"),
+    [
+        (lambda: ShapeFeatures((8, 8, 8)), counts_loss, lambda: labelled(16, seed=0)),
+        (lambda: Classifier((8, 8, 8, 8), width=8), classifier_loss, lambda: torch.zeros(8)),
+    ],
+    ids=["features", "classifier"],
+)
+def test_training(make: Any, loss: Any, data: Any, tmp_path: Path) -> None:
+    with torch_seed(0):
+        network = make()
     before = {name: tensor.clone() for name, tensor in network.named_parameters()}
     config = FitConfig(steps=2, batch_size=8, learning_rate=1e-3)
-    fit(network, counts_loss, labelled(16, seed=0), config, out=tmp_path / "run", progress=False)
+    fit(network, loss, data(), config, out=tmp_path / "run", progress=False)
     assert all(not torch.equal(before[name], now) for name, now in network.named_parameters())
 
 
@@ -210,13 +218,3 @@ def test_rooms_as_they_are_drawn(classifier: Classifier) -> None:
     assert float((classifier.verdicts(elsewhere) == WRONG).float().mean()) > 0.98
     noise = torch.rand(20, 3, 32, 32, generator=seeded(0)) * 2 - 1
     assert classifier.verdicts(torch.cat([noise, torch.zeros(1, 3, 32, 32)])).tolist() == [INVALID] * 21
-
-
-def test_training_of_the_classifier(tmp_path: Path) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        small = Classifier((8, 8, 8, 8), width=8)
-    before = small.state_dict()["valid.weight"].clone()
-    config = FitConfig(steps=2, batch_size=8, learning_rate=1e-3)
-    fit(small, classifier_loss, torch.zeros(8), config, out=tmp_path / "run", progress=False)
-    assert not torch.equal(small.state_dict()["valid.weight"], before)

@@ -153,13 +153,6 @@ def test_every_object_is_visible(scenes: list[Scene]) -> None:
         assert seen.min() >= 0.85 * 200  # counted at a quarter of the resolution when the scene was drawn
 
 
-def test_scenes_follow_the_generator() -> None:
-    one, same, other = (sample_scene(4, seeded(seed)) for seed in (1, 1, 2))
-    assert one.positions.equal(same.positions)
-    assert one.lighting.positions.equal(same.lighting.positions)
-    assert not one.positions.equal(other.positions)
-
-
 def test_projection_of_the_frame() -> None:
     camera = torch.tensor(CAMERA_POSITION)
     right, up, forward = camera_basis(camera)

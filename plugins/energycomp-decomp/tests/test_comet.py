@@ -14,7 +14,7 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
 from energycomp.models import save_pretrained
 from energycomp.sampling import Composer
-from energycomp.seeds import seeded
+from energycomp.seeds import seeded, torch_seed
 from energycomp.testing import stripes_model
 from energycomp_datasets.shapes.source import ShapesSource
 from energycomp_decomp.comet import CometDecomposer, untrained
@@ -27,8 +27,7 @@ WIDTH, SIZE = 4, 16
 
 @pytest.fixture
 def decomposer() -> CometDecomposer:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         model = untrained(parts=3, width=WIDTH, size=SIZE)
         network = model.denoiser.network
         torch.nn.init.normal_(network.out.weight)
@@ -161,8 +160,7 @@ def test_parts(decomposer: CometDecomposer) -> None:
 
 
 def test_two_pictures_are_learned() -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         model = untrained(parts=2, width=WIDTH, size=8)
     samples = torch.full((2, 3, 8, 8), -0.5)
     samples[0, 0, :4], samples[1, 2, :, 4:] = 0.8, 0.5

@@ -13,7 +13,7 @@ from energycomp.components import combine, predict, signal_noise
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.models import Model, save_pretrained
-from energycomp.seeds import seeded
+from energycomp.seeds import seeded, torch_seed
 from energycomp.testing import tiny_model
 from energycomp_datasets.shapes.source import ShapesSource
 from energycomp_datasets.shapes.training import Pictures
@@ -27,8 +27,7 @@ from energycomp_lab.checks import check_encoder, check_network, check_recipe
 
 @pytest.fixture
 def model() -> Model:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         model = default(parts=3, width=4, size=16)
         network = model.denoiser.network
         torch.nn.init.normal_(network.out[2].weight, std=0.2)
@@ -67,8 +66,7 @@ def test_the_product_adds_what_each_latent_adds(model: Model) -> None:
 
 def test_latents_look_again_only_after_training() -> None:
     pictures = drawn(2, 3, 16, 16, seed=1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         encoder = PartsEncoder(sample_size=16, parts=3, token_width=4, channels=(8, 16, 8), look=1).eval()
         before = encoder(pictures)
         torch.nn.init.normal_(encoder.look.out[2].weight)
@@ -85,8 +83,7 @@ def test_latents_look_again_only_after_training() -> None:
 
 @torch.no_grad()
 def test_an_encoder_that_trains_follows_its_latents() -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         encoder = PartsEncoder(sample_size=16, parts=3, token_width=4, channels=(8, 8, 8))
     pictures = drawn(16, 3, 16, 16)
     for _ in range(700):
@@ -127,50 +124,33 @@ def test_the_loss_of_parts_weights_orthogonality_and_radius(model: Model) -> Non
     assert orthogonality(latents[:, :1]).item() == 0.0
 
 
-def test_the_loss_is_that_of_the_composed_prediction(model: Model) -> None:
-    samples, latents = drawn(2, 3, 16, 16), drawn(2, 3, 4, seed=1)
-    with count_rows() as spent:
-        generator = seeded(5)
-        settings = {"overlap_weight": 0.0, "imbalance_weight": 0.0, "spread_weight": 0.0, "timestep_power": 0.5}
-        loss = parts_loss(model.denoiser, latents, samples, generator=generator, **settings)
-    assert (spent.rows, spent.trunks) == (6, 2)
-    generator = seeded(5)
-    place = torch.randperm(2, generator=generator) + torch.rand(2, generator=generator)
-    timestep = 1000 * (place / 2) ** 0.5
-    noise = torch.randn(2, 3, 16, 16, generator=generator)
-    signal, sigma = signal_noise(model.denoiser.alphas_cumprod, timestep)
-    leaves = [model.leaf(latents[:, k]) for k in range(3)]
-    x0 = predict(combine(leaves, "product"), signal * samples + sigma * noise, timestep, prediction_type="sample")
-    assert loss.item() == pytest.approx((x0 - samples).square().mean().item(), rel=1e-4)
-
-
-def test_the_error_of_a_mean_and_of_noise_against_loops() -> None:
+def test_the_loss_is_the_error_of_the_composed_prediction(model: Model) -> None:
+    """Of a product, of a mean, and of noise: against its definition."""
     samples, latents = drawn(4, 3, 16, 16, seed=3).clamp(-1, 1), drawn(4, 3, 4, seed=4)
     nothing = {"overlap_weight": 0.0, "imbalance_weight": 0.0, "spread_weight": 0.0}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         mean = full(parts=3, width=4, size=16, channels=(8, 8), encoder=(8, 8, 8))
         noise = default(parts=3, width=4, size=16, prediction="epsilon")
         torch.nn.init.normal_(noise.denoiser.network.out[2].weight, std=0.2)
-    for model in (mean, noise):
-        model.trained.eval()
-        generator = seeded(7)
-        found = parts_loss(model.denoiser, latents, samples, generator=generator, timestep_power=1.0, **nothing)
+    for made, power in ((model, 0.5), (mean, 1.0), (noise, 1.0)):
+        made.trained.eval()
+        with count_rows() as spent:
+            found = parts_loss(made.denoiser, latents, samples, generator=seeded(7), timestep_power=power, **nothing)
+        assert made is not model or (spent.rows, spent.trunks) == (4 * 3, 4)
         generator = seeded(7)
         place = torch.randperm(4, generator=generator) + torch.rand(4, generator=generator)
-        timestep = 1000 * place / 4
+        timestep = 1000 * (place / 4) ** power
         eps = torch.randn(samples.shape, generator=generator)
-        signal, sigma = signal_noise(model.denoiser.alphas_cumprod, timestep, samples.dtype)
-        noised, kind = signal * samples + sigma * eps, model.denoiser.prediction_type
-        leaves = combine([model.leaf(latents[:, k]) for k in range(3)], model.denoiser.rule)
+        signal, sigma = signal_noise(made.denoiser.alphas_cumprod, timestep, samples.dtype)
+        noised, kind = signal * samples + sigma * eps, made.denoiser.prediction_type
+        leaves = combine([made.leaf(latents[:, k]) for k in range(3)], made.denoiser.rule)
         wanted = samples if kind == "sample" else eps
         expected = (predict(leaves, noised, timestep, prediction_type=kind) - wanted).square().mean()
         assert torch.allclose(found, expected, rtol=1e-4)
 
 
 def test_the_loss_of_factors() -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         model = untrained_lit(parts=3, width=2, size=16)
         torch.nn.init.normal_(model.denoiser.network.out[2].weight, std=0.2)
     samples, encoder = drawn(4, 3, 16, 16).clamp(-1, 1), cast("FactorsEncoder", model.encoder)

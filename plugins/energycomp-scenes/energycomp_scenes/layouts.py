@@ -20,6 +20,7 @@ from energycomp.files import read_tensors, write_tensors
 from energycomp.inference import Prior, pairwise
 from energycomp.models import load_weights
 from energycomp.progress import progress
+from energycomp.seeds import torch_seed
 from energycomp_datasets.clevr.layout import object_values
 from energycomp_datasets.clevr.scenes import sample_scene
 
@@ -87,8 +88,7 @@ def layouts(scenes: int, seed: int = 0) -> list[Tensor]:
 def learned(scenes: Sequence[Tensor], *, seed: int = 0, steps: int = STEPS) -> PairNetwork:
     """The network of scenes (K, 3) each; 30 % of the sizes it sees are open."""
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch_seed(seed):
         network = PairNetwork()
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -1,6 +1,5 @@
 """Films: places between keys, frames that share their noise, and files of frames."""
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -8,13 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from energycomp import Model, load
 from energycomp.errors import InputError
 from energycomp.testing import tiny_model
 from energycomp_clevr.viewpoint import AXES
-from energycomp_cli import app
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, project, unproject
 from energycomp_datasets.clevr.layout import turns_of
 from energycomp_scenes import draw, film, read_frames, scene
@@ -122,19 +119,16 @@ def test_what_is_no_key_and_no_model_of_objects() -> None:
         film(tiny_model(), ["0.3,0.5"])
 
 
-def test_the_command_writes_a_film(small: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_writes_a_film(small: Model, run: Any, answer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("energycomp.models.load", lambda *_, **__: small)
-    out = tmp_path / "film.gif"
-    script = ["large red rubber cube at 0.3,0.5 -> 0.6,0.5", "--frames", "3", "--steps", "2", "-o", str(out)]
-    result = CliRunner().invoke(app, ["film", "clevr-small", *script])
-    assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines() == [str(out)]
-    assert len(read_frames([out])) == 3
-    shown = json.loads(CliRunner().invoke(app, ["show", str(out), "--json"]).stdout)
+    script = ["large red rubber cube at 0.3,0.5 -> 0.6,0.5", "--frames", 3, "--steps", 2, "-o", "film.gif"]
+    assert run("film", "clevr-small", *script)[:2] == (0, "film.gif\n")
+    assert len(read_frames([Path("film.gif")])) == 3
+    shown = answer("show", "film.gif")
     assert shown["formula"]["options"] == {"frames": 3, "steps": 2}
     words = ["film", "clevr-small", script[0], "--frames", "3", "--steps", "2", "--seed", "0", "-o", "again.gif"]
     assert shlex.split(shown["shell"]) == ["energycomp", *words]
-    CliRunner().invoke(app, ["film", "clevr-small", *script, "--no-metadata"])
-    assert b"energycomp" not in out.read_bytes()
-    refused = CliRunner().invoke(app, ["film", "clevr-small", "red cube", "-o", str(tmp_path / "film.png")])
-    assert "expected the name of a GIF or MP4 file" in str(refused.exception)
+    assert run("film", "clevr-small", *script, "--no-metadata")[0] == 0
+    assert b"energycomp" not in Path("film.gif").read_bytes()
+    refused = run("film", "clevr-small", "red cube", "-o", "film.png")
+    assert "expected the name of a GIF or MP4 file" in refused[2]

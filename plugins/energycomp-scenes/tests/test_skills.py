@@ -1,21 +1,19 @@
 """Skills: what is asked, when a picture is right, and `energycomp evaluate --data skills`."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from typer.testing import CliRunner
 
 from energycomp import load
 from energycomp.errors import InputError
 from energycomp.models import Model
 from energycomp.seeds import seeded
 from energycomp_clevr.objects import Objects
-from energycomp_cli import app
 from energycomp_datasets.clevr.geometry import SHAPES
 from energycomp_datasets.clevr.layout import object_values, scene_of
 from energycomp_datasets.clevr.outlines import in_view
@@ -71,18 +69,15 @@ def test_prompts_follow_from_the_seed() -> None:
         Skills().examples("three", count=1, seed=0)
 
 
-def test_a_model_is_evaluated(tmp_path: Path) -> None:
+def test_a_model_is_evaluated(answer: Any) -> None:
     model = load("clevr-small")
     quick = attrs.evolve(model, defaults=attrs.evolve(model.defaults, num_inference_steps=4, draws=16))
-    quick.save_pretrained(tmp_path / "quick")
-    options = ["--data", "skills:negation", "-n", "2", "--seed", "1", "-o", str(tmp_path / "out"), "--json"]
-    result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "quick"), *options])
-    assert result.exit_code == 0, result.output
-    report = json.loads(result.stdout)
+    quick.save_pretrained("quick")
+    report = answer("evaluate", "./quick", "--data", "skills:negation", "-n", 2, "--seed", 1, "-o", "out")
     assert report["negation"] in (0.0, 0.5, 1.0)
     assert {name for name in report if name.endswith("_by_outline")} <= {f"{shape}s_by_outline" for shape in SHAPES}
     assert report["rows_per_image"] == 2 + 2 + 3 + 3  # two components in four steps, and what guides the later two
-    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+    assert len(list(Path("out").glob("*.png"))) == 2
 
 
 def test_outlines_are_judged_beside_the_reader() -> None:
@@ -158,10 +153,10 @@ def test_prompts_are_judged_by_a_model(text: Model, monkeypatch: pytest.MonkeyPa
         (["clevr-small", "--data", "skills", "--solver", "pursuit"], "got a solver or a count"),
     ],
 )
-def test_what_cannot_be_asked(arguments: list[str], said: str) -> None:
-    result = CliRunner().invoke(app, ["evaluate", *arguments])
-    assert result.exit_code == 1
-    assert said in result.output + str(result.exception)
+def test_what_cannot_be_asked(arguments: list[str], said: str, run: Any) -> None:
+    code, _, err = run("evaluate", *arguments)
+    assert code == 2
+    assert said in err
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from typer.testing import CliRunner
 
 from energycomp import Model, load, plugins
 from energycomp.components import value_of
 from energycomp.errors import InputError
 from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, labels_model, planted, stripes_model, tinted_model
-from energycomp_cli import app
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
 from energycomp_datasets.clevr.videos import asked, video_of
 from energycomp_scenes import Track, track
@@ -255,27 +253,26 @@ def test_objects_of_clevr_are_followed(clevr: Model) -> None:
 
 
 def test_the_command_continues_and_refuses_other_frames(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugins.register("models", "tinted", lambda: model)
     monkeypatch.setattr("energycomp.models.load", lambda *_, **__: model)
     images = clip(model, [[(0.3 + 0.03 * k, 0.4, RED)] for k in range(3)])
     for k, image in enumerate(images):
-        Image.fromarray((image * 255).byte().permute(1, 2, 0).numpy()).save(tmp_path / f"{k}.png")
-    out, frames = tmp_path / "out", [str(tmp_path / f"{k}.png") for k in range(3)]
-
-    def run(*arguments: str) -> Any:
-        return CliRunner().invoke(app, ["track", "tinted", *arguments, "-o", str(out), "--json"])
-
-    whole = run(*frames)
-    assert whole.exit_code == 0, whole.output
-    lines = (out / "track.jsonl").read_text().splitlines(keepends=True)
-    (out / "track.jsonl").write_text("".join(lines[:2]))
-    assert run(*frames).stdout == whole.stdout
-    assert (out / "track.jsonl").read_text() == "".join(lines)
-    assert [json.loads(line)["objects"][0]["identity"] for line in whole.stdout.splitlines()] == [1, 1, 1]
-    assert isinstance(run(*frames[::-1]).exception, InputError)
-    assert "other frames or settings" in str(run(*frames[::-1]).exception)
-    assert "got 1 frames of 16x16 pixels; expected from 2" in str(run(frames[0]).exception)
-    (tmp_path / "none").mkdir()
-    assert "without an image" in str(run(str(tmp_path / "none")).exception)
+        Image.fromarray((image * 255).byte().permute(1, 2, 0).numpy()).save(f"{k}.png")
+    command, more = ["track", "tinted"], ["-o", "out", "--json"]
+    code, whole, err = run(*command, "0.png", "1.png", "2.png", *more)
+    assert code == 0, err
+    lines = Path("out/track.jsonl").read_text().splitlines(keepends=True)
+    Path("out/track.jsonl").write_text("".join(lines[:2]))
+    assert run(*command, "0.png", "1.png", "2.png", *more)[1] == whole
+    assert Path("out/track.jsonl").read_text() == "".join(lines)
+    assert [json.loads(line)["objects"][0]["identity"] for line in whole.splitlines()] == [1, 1, 1]
+    Path("none").mkdir()
+    for frames, said in (
+        (["2.png", "1.png", "0.png"], "other frames or settings"),
+        (["0.png"], "got 1 frames of 16x16 pixels; expected from 2"),
+        (["none"], "without an image"),
+    ):
+        code, _, err = run(*command, *frames, *more)
+        assert (code, said in err) == (2, True)

@@ -18,6 +18,7 @@ from energycomp.errors import InputError
 from energycomp.images import from_bytes
 from energycomp.models import Model
 from energycomp.progress import progress
+from energycomp.seeds import torch_seed
 from energycomp_datasets.pictures import Pictures
 from energycomp_datasets.rooms.training import drawn, in_file
 from energycomp_lab.training import FitConfig, FitResult, Loss, OnSample, Step, fit, start
@@ -214,8 +215,7 @@ class Phases:
 
 def _beginning(network: SlotVAE, seed: int) -> dict[str, Tensor]:
     """Weights that nothing has trained."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch_seed(seed):
         return SlotVAE(**network.config).state_dict()
 
 

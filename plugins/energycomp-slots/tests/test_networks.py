@@ -11,7 +11,7 @@ from energycomp.decomposition import decomposer_of, sampler_of
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.sampling import Composer
-from energycomp.seeds import seeded
+from energycomp.seeds import seeded, torch_seed
 from energycomp_lab.checks import check_component, check_decomposer, check_model, check_network
 from energycomp_slots.attention import SlotAttention
 from energycomp_slots.decomposer import SlotAutoencoder, SlotDecomposer
@@ -24,15 +24,13 @@ SMALL: dict[str, Any] = {"sample_size": SIZE, "slots": SLOTS, "width": WIDTH, "c
 
 
 def network(**options: Any) -> SlotVAE:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         return SlotVAE(**{**SMALL, "global_width": 4, "global_hidden": 16, **options}).eval()
 
 
 @pytest.fixture
 def decomposer() -> SlotDecomposer:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         return SlotDecomposer(untrained(size=SIZE, **{k: v for k, v in SMALL.items() if k != "sample_size"}))
 
 
@@ -194,8 +192,7 @@ def test_a_model_names_its_decomposer_and_a_plain_autoencoder_makes_no_scenes() 
 
 
 def test_the_paper_preset_takes_a_step_at_full_size() -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         net: Any = slots(preset="paper", pretrained=False).denoiser.network
     assert net.config["sample_size"] == 128
     assert [tuple(layer.weight.shape[1:]) for layer in net.stem] == [(3, 5, 5), *[(64, 5, 5)] * 3]

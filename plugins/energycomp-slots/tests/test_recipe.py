@@ -11,6 +11,7 @@ import torch
 from energycomp.errors import InputError
 from energycomp.images import strip
 from energycomp.models import load_weights, save_pretrained
+from energycomp.seeds import torch_seed
 from energycomp.testing import stripes_model
 from energycomp_datasets.rooms.source import ArrowSource
 from energycomp_slots.networks import SlotVAE
@@ -73,8 +74,7 @@ def test_a_phase_changes_nothing_else() -> None:
 
 
 def test_other_ways_to_make_scenes_begin_from_the_slots_of_a_model(folder: Path) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
+    with torch_seed(7):
         first = recipe(folder, **TINY).model
         for parameter in first.trained.parameters():
             torch.nn.init.normal_(parameter)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 from energycomp import Composer, __version__, plugins
 from energycomp.components import Gaussian
@@ -21,7 +20,6 @@ from energycomp.errors import CompositionError, InputError
 from energycomp.images import png, read_formula
 from energycomp.models import Model
 from energycomp.testing import attributes_model, bumps_model, labels_model, tinted_model, tiny_model
-from energycomp_cli.commands import app
 from energycomp_studio.drawing import PLAIN, kept_in, sampled, settings_of, shown
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
@@ -66,14 +64,8 @@ def models() -> None:
         plugins.register("models", name, lambda model=model, **_: model)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize("name", SCENES)
-def test_the_lines_make_the_image_of_the_page(name: str, folder: Path) -> None:
+def test_the_lines_make_the_image_of_the_page(name: str, run: Any) -> None:
     source, items = SCENES[name]
     model, scene = plugins.find("models", source)(), Draft(tuple(items))
     sampler = {"or": "mixture", "guided, with a sampler": "perpendicular"}.get(name)
@@ -91,12 +83,11 @@ def test_the_lines_make_the_image_of_the_page(name: str, folder: Path) -> None:
     if name == "or":
         assert line.startswith("#")
         return
-    (folder / "scene.png").unlink()
+    Path("scene.png").unlink()
     words = shlex.split(line)
     assert "--guidance" not in words
     assert words[0] == "energycomp"
-    result = CliRunner().invoke(app, words[1:])
-    assert result.exit_code == 0, result.output
+    assert run(*words[1:])[0] == 0
     np.testing.assert_array_equal(np.asarray(Image.open("scene.png")), shown)
     assert read_formula("scene.png") == {"energycomp": __version__, **formula}
 
@@ -124,32 +115,32 @@ def test_what_an_image_says_and_the_page_cannot_show() -> None:
             model_in({**made, "model": named}, ["tinted"])
 
 
-def drawn(scene: Draft, model: Model, source: str, settings: Settings) -> tuple[bytes, bytes]:
+def drawn(run: Any, scene: Draft, model: Model, source: str, settings: Settings) -> tuple[bytes, bytes]:
     """The files that the lines for the shell and for Python write."""
     line, file = shell_line(scene, model, source, settings), Path("scene.png")
-    assert CliRunner().invoke(app, shlex.split(line)[1:]).exit_code == 0
+    assert run(*shlex.split(line)[1:])[0] == 0
     by_command = file.read_bytes()
     file.unlink()
     exec(python_lines(scene, model, source, settings), {})  # noqa: S102 - the lines under test
     return by_command, file.read_bytes()
 
 
-def test_python_the_command_and_the_studio_give_the_same_bytes(folder: Path) -> None:
+def test_python_the_command_and_the_studio_give_the_same_bytes(run: Any) -> None:
     """Of `clevr` with its weights and fewer steps, where nothing but the scene and the seed is said."""
     pytest.importorskip("energycomp_clevr", reason="no clevr: pip install energycomp-clevr")
     red = {"x": 0.3, "y": 0.45, "size": "large", "color": "red", "material": "metal", "shape": "cube"}
     clevr, scene, settings = plugins.find("models", "clevr")(), Draft((Item(red),)), Settings(seed=3)
-    model = attrs.evolve(clevr, defaults=attrs.evolve(clevr.defaults, num_inference_steps=10))
+    model = attrs.evolve(clevr, defaults=attrs.evolve(clevr.defaults, num_inference_steps=3))
     plugins.register("models", "brief", lambda **_: model)
     line = "energycomp sample brief 'large red metal cube at 0.3,0.45' --seed 3 -o scene.png"
     assert shell_line(scene, model, "brief", settings) == line
     image = model.shown(sampled(scene, model, settings), side=SIDE)
     formula = formula_of_scene(scene, model, "brief", settings)
     # Python writes what made an image only where it is told.
-    assert drawn(scene, model, "brief", settings) == (png(image, formula=formula), png(image))
+    assert drawn(run, scene, model, "brief", settings) == (png(image, formula=formula), png(image))
 
 
-def test_a_canvas_is_drawn_as_the_lines_draw_it(folder: Path) -> None:
+def test_a_canvas_is_drawn_as_the_lines_draw_it(run: Any) -> None:
     pytest.importorskip("energycomp_clevr", reason="no clevr: pip install energycomp-clevr")
     model = plugins.find("models", "clevr")()
     scene = Draft((Item({"x": 0.2, "y": 0.5}, 1.5), Item({"x": 0.8, "y": 0.6})))
@@ -159,7 +150,7 @@ def test_a_canvas_is_drawn_as_the_lines_draw_it(folder: Path) -> None:
     assert image.shape == (SIDE, 720, 3)
     line = "energycomp sample clevr --canvas 288x128 '0.2,0.5 * 1.5' 0.8,0.6 --steps 2 --seed 3 -o scene.png"
     assert shell_line(scene, model, "clevr", settings) == line
-    for content in drawn(scene, model, "clevr", settings):
+    for content in drawn(run, scene, model, "clevr", settings):
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), image)
 
 
@@ -321,11 +312,11 @@ def test_a_turn_is_said_in_all_lines(turned: Model) -> None:
     assert (settings.aspect(turned), Settings(canvas="48x16").aspect(turned)) == (1.5, 3.0)
 
 
-def test_what_is_open_is_drawn_alike_by_python_the_command_and_the_studio(turned: Model, folder: Path) -> None:
+def test_what_is_open_is_drawn_alike_by_python_the_command_and_the_studio(turned: Model, run: Any) -> None:
     plugins.register("models", "turned", lambda **_: turned)
     scene, settings = Draft((Item({"x": 0.3, "y": 0.5, "shape": "cube"}), Item(OPEN))), Settings(seed=3)
     image, other = (turned.shown(sampled(scene, turned, one), side=SIDE) for one in (settings, Settings(seed=4)))
     assert png(image) != png(other)
     formula = formula_of_scene(scene, turned, "turned", settings)
-    assert drawn(scene, turned, "turned", settings) == (png(image, formula=formula), png(image))
+    assert drawn(run, scene, turned, "turned", settings) == (png(image, formula=formula), png(image))
     assert scene_in(formula or {}, turned)[:2] == (scene, settings)  # what was open is open again

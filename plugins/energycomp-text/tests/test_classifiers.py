@@ -12,7 +12,7 @@ from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import InputError
 from energycomp.inference import NoiseBank, make_problem
 from energycomp.models import Model
-from energycomp.seeds import seeded
+from energycomp.seeds import seeded, torch_seed
 from energycomp_text import classifiers, from_pipeline, with_concepts
 from energycomp_text.classifiers import compound, individual, single_errors, weighted
 from energycomp_text.model import small
@@ -25,8 +25,7 @@ DRAWS = 3
 
 def solids() -> Model:
     """The small model with weights that tell prompts apart, and weights of draws that are not 1."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         model = with_concepts(small(), SOLIDS)
         for parameter in model.denoiser.network.parameters():
             if not parameter.any():  # as the last layers begin

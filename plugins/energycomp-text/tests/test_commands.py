@@ -1,6 +1,5 @@
 """The command line with models of text: what it answers, and what it refuses in one line."""
 
-import json
 import shlex
 from collections.abc import Callable
 from importlib import import_module
@@ -78,16 +77,9 @@ def line(err: str) -> str:
     return lines[0]
 
 
-def answer(run: Run, *arguments: object) -> Any:
-    """The JSON that a command prints."""
-    code, out, err = run(*arguments, "--json")
-    assert code == 0, err
-    return json.loads(out)
-
-
-def test_infer_agrees_with_the_function(run: Run, quick: Path, photo: Path) -> None:
+def test_infer_agrees_with_the_function(answer: Any, quick: Path, photo: Path) -> None:
     options = ["--option", f"model={quick}", "--option", f"concepts={PETS}"]
-    record = answer(run, "infer", "text", photo, *options, "--count", 2, "--seed", 3, "-o", "out")
+    record = answer("infer", "text", photo, *options, "--count", 2, "--seed", 3, "-o", "out")
     model = with_concepts(energycomp.load(quick), PETS.split(","))
     expected = energycomp.infer(photo, model, count=2, generator=seeded(3))
     named = [model.conditioner.describe(value)["concept"] for value in expected.conditions]
@@ -98,35 +90,28 @@ def test_infer_agrees_with_the_function(run: Run, quick: Path, photo: Path) -> N
     assert record["settings"]["options"]["model"] == str(quick)
 
 
-def test_infer_prints_the_concepts(run: Run, quick: Path, photo: Path) -> None:
-    options = ["--option", "concepts= dog , cat", "--option", "template=the {}"]
-    code, out, _ = run("infer", quick, photo, *options, "--count", "2")
-    assert code == 0
-    assert all(word in out for word in ("concept", "cat", "dog", "2 objects"))
-
-
-def test_answers_to_other_questions_are_not_mixed(run: Run, quick: Path, photo: Path) -> None:
+def test_answers_to_other_questions_are_not_mixed(run: Run, answer: Any, quick: Path, photo: Path) -> None:
     def asked(concepts: str, template: str, out: str) -> list[object]:
         options = ["--option", f"concepts={concepts}", "--option", f"template={template}"]
         return ["infer", quick, photo, *options, "--count", 1, "-o", out]
 
-    first, again = (answer(run, *asked(PETS, "a {}", "one")) for _ in range(2))
+    first, again = (answer(*asked(PETS, "a {}", "one")) for _ in range(2))
     assert first == again
     for concepts, template, out in (("cat,dog", "a {}", "two"), (PETS, "the {}", "three")):
-        other = answer(run, *asked(concepts, template, out))
+        other = answer(*asked(concepts, template, out))
         assert other["settings"]["conditioner"]["concepts"] == concepts.split(",")
     code, said, err = run(*asked(PETS, "the {}", "one"), "--json")
     assert (code, said) == (2, "")
     assert "got -o one, which holds answers with options" in err
 
 
-def test_the_small_model_reads_samples_and_is_evaluated(run: Run, words: None, photo: Path) -> None:
-    record = answer(run, "infer", "text", photo, "--option", "concepts=red cube,blue sphere", "--count", "1-2")
+def test_the_small_model_reads_samples_and_is_evaluated(run: Run, answer: Any, words: None, photo: Path) -> None:
+    record = answer("infer", "text", photo, "--option", "concepts=red cube,blue sphere", "--count", "1-2")
     assert {entry["concept"] for entry in record["objects"]} <= {"red cube", "blue sphere"}
     code, out, _ = run("sample", "text", "a red cube", "a blue sphere", "--not", "green", "-n", 2, "-o", "both.png")
     said = "-2 u + 3 text(a red cube) + 3 text(a blue sphere) - 3 text(green)"
     assert (code, out.splitlines()) == (0, [said, "16 network evaluations", "both-1.png", "both-2.png"])
-    report = answer(run, "evaluate", "text", "-n", 1, "--count", "true")
+    report = answer("evaluate", "text", "-n", 1, "--count", "true")
     assert (report["images"], report["data"], report["solver"]) == (1, "synthetic", "Enumerate")
     assert report["rows_per_image"] >= 2 * 13
 
@@ -145,8 +130,8 @@ def test_the_small_model_reads_samples_and_is_evaluated(run: Run, words: None, p
     ],
     ids=str,
 )
-def test_sample_composes_prompts(run: Run, quick: Path, arguments: list[Any], composition: str) -> None:
-    assert answer(run, "sample", quick, *arguments, "--raw", "-o", "made.png")["composition"] == composition
+def test_sample_composes_prompts(answer: Any, quick: Path, arguments: list[Any], composition: str) -> None:
+    assert answer("sample", quick, *arguments, "--raw", "-o", "made.png")["composition"] == composition
     with Image.open("made.png") as image:
         assert image.size == (32, 32)
 
@@ -163,7 +148,7 @@ def test_sample_is_what_the_composer_samples(run: Run, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["sdxl", "flux"])  # with a UNet, and with a transformer
-def test_sample_infer_and_rank_with_other_families(run: Run, name: str, tmp_path: Path) -> None:
+def test_sample_infer_and_rank_with_other_families(run: Run, answer: Any, name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     TINY[name]().save_pretrained(folder)
     given = ["--option", "image_size=32"] + ([] if name == "sdxl" else ["--option", "max_sequence_length=32"])
@@ -172,11 +157,11 @@ def test_sample_infer_and_rank_with_other_families(run: Run, name: str, tmp_path
     assert (code, out.splitlines()[-2:]) == (0, ["both-1.png", "both-2.png"])
     scale = energycomp.load(folder, image_size=32).defaults.guidance_scale
     expected = "text(a cat)" if scale == 1 else f"-{scale - 1:g} u + {scale:g} text(a cat)"
-    assert answer(run, "sample", folder, "a cat", *given, "--steps", 2, "-o", "one.png")["composition"] == expected
-    record = answer(run, "infer", folder, "both-1.png", "--option", "concepts=cat,dog", "--count", 1, *given)
+    assert answer("sample", folder, "a cat", *given, "--steps", 2, "-o", "one.png")["composition"] == expected
+    record = answer("infer", folder, "both-1.png", "--option", "concepts=cat,dog", "--count", 1, *given)
     assert record["objects"][0]["concept"] in ("cat", "dog")
     ranked = ["--component", "a cat", "--component", "a dog", "--draws", 2]
-    rows = answer(run, "rank", folder, "both-1.png", "both-2.png", *ranked, *given)["rows"]
+    rows = answer("rank", folder, "both-1.png", "both-2.png", *ranked, *given)["rows"]
     assert rows == 2 * 2 * 3  # images, draws, two prompts and u
 
 
@@ -189,22 +174,13 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_evaluate_a_folder(run: Run, quick: Path, photos: Path) -> None:
-    command = ("evaluate", quick, "--data", photos)
-    report = answer(run, *command, "-n", 200, "--count", "true", "--seed", 0)
-    assert {"exact_match", "recall", "rows_per_image", "seconds_per_image", "images"} <= report.keys()
-    assert report["images"] == 3
-    assert 0 <= report["exact_match"] <= report["recall"] <= 1
-    more = answer(run, *command, "--count", "true", "--seed", 0, "-n", 1, "--option", "concepts=cat,dog,rabbit,cow,fox")
-    assert more["images"] == 1
-    assert more["rows_per_image"] > report["rows_per_image"]  # more to choose among
-
-
-def test_evaluate_against_the_answers_of_infer(run: Run, quick: Path, photos: Path) -> None:
+def test_evaluate_against_the_answers_of_infer(answer: Any, quick: Path, photos: Path) -> None:
     from energycomp_datasets.solids.source import TextSource
     from energycomp_lab.evaluation import evaluate, true_values
 
-    report = answer(run, "evaluate", quick, "--data", photos, "--option", "template=the {}")
+    report = answer("evaluate", quick, "--data", photos, "-n", 200, "--option", "template=the {}")
+    assert {"recall", "rows_per_image", "seconds_per_image"} <= report.keys()
+    assert report["images"] == 3
     model = with_concepts(energycomp.load(quick), ["cat", "dog", "rabbit"], template="the {}")
     source = TextSource()
     found: list[bool] = []
@@ -218,14 +194,8 @@ def test_evaluate_against_the_answers_of_infer(run: Run, quick: Path, photos: Pa
 
 REFUSED = [
     ("infer text photo.png --option model=empty --option concepts=cat", "without model_index.json"),
-    ("sample text 'a cat' --option model=empty", "give a hub id, such as"),
-    ("sample text 'a cat' --option model=nowhere/at/all", "no folder and no hub id"),
-    ("infer text photo.png --option model=nobody/nothing --option concepts=cat", "could not be read from the hub"),
     ("infer text photo.png --option model={folder}", "--option concepts=cat,dog,rabbit"),
     ("infer {quick} photo.png --option concepts=,", "expected at least one"),
-    ("infer {quick} photo.png --option concepts=Cat,cat", "whose prompts are the same"),
-    ("infer {quick} photo.png --option concepts=cat --option 'template=a photo'", "expected a text with one {{}}"),
-    ("infer {quick} photo.png --option concepts=" + "a" * 40, "at most 32"),
     ("infer {quick} photo.png --option concepts=cat,dog,rabbit --count 4", "expected as many"),
     ("infer {quick} photo.png --option 'template=the {{}}'", "expected at least one"),
     ("infer places photo.png --option concepts=cat", "concepts with tiny, whose components are not said in words"),
@@ -233,7 +203,6 @@ REFUSED = [
     ("infer places photo.png --option model=here", "model with places; expected options with a registered model"),
     ("sample places 'a cat'", "got the component 'a cat', which is not a component of tiny"),
     ("evaluate places --source clevr --option concepts=cat", "concepts with tiny"),
-    ("infer clevr photo.png --option concepts=cat", "concepts with clevr"),
     ("evaluate {quick} --data nowhere", "which is not a folder"),
     ("evaluate {quick} --data empty", "without folders of images"),
 ]

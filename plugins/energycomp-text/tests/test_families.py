@@ -297,12 +297,6 @@ def test_half_precision_changes_little(case: Case) -> None:
     assert float((one - other).abs().max()) < (0.05 if case.name == "sd" else 0.1) * float(one.abs().max())
 
 
-def test_half_precision_reads_and_samples(sd: Case) -> None:
-    half = few(with_concepts(energycomp.load(sd.folder, dtype="bfloat16"), PETS, template="a {}"))
-    assert infer(image(), half, count=1).error == pytest.approx(infer(image(), sd.model, count=1).error, rel=0.01)
-    assert len(latents(half("a cat") & half("a dog"), None, 2, steps=2, output_type="pt")) == 2
-
-
 def test_nothing_is_encoded_before_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading runs no text encoder, which may be large; a prompt is encoded once, and u once for all samples."""
     encoded: list[list[str]] = []

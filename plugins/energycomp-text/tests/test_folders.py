@@ -29,7 +29,7 @@ from energycomp_text.families import flux
 from energycomp_text.families.reading import files_of
 from energycomp_text.model import text
 from energycomp_text.pipelines import load_model
-from energycomp_text.testing import OPTIONS, TINY, tiny_flux, tiny_pipeline, tiny_pixart, tiny_sdxl
+from energycomp_text.testing import OPTIONS, TINY, tiny_flux, tiny_lora, tiny_pipeline, tiny_pixart, tiny_sdxl
 
 Change = Callable[[Path], object]
 Copied = Callable[[str], Path]
@@ -440,3 +440,19 @@ def test_only_models_of_registered_networks_are_saved(name: str, tmp_path: Path)
     save = lambda: save_pretrained(model, tmp_path / "m")  # noqa: E731
     refused(InputError, "with its own save_pretrained, and load that folder", save)
     assert not (tmp_path / "m").exists()
+
+
+def test_loras_of_models_that_take_none_and_files_that_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sdxl = tiny_sdxl()
+    base, pixart = from_pipeline(sdxl), from_pipeline(tiny_pixart(), max_sequence_length=8)
+    weights = tiny_lora(sdxl)
+    refused(InputError, "got LoRA weights for text; expected a pipeline", lambda: pixart.with_lora(tmp_path))
+    refused(InputError, "expected a pipeline of diffusers", lambda: energycomp.load("text").with_lora(tmp_path))
+    refused(InputError, "scale 'much'; expected a number", lambda: base.with_lora(tmp_path, scale="much"))
+    monkeypatch.setattr("energycomp_text.lora.find_spec", lambda _: object())
+    refused(NotFoundError, "with 0 safetensors files", lambda: base.with_lora(tmp_path))
+    refused(NotFoundError, "expected a safetensors file", lambda: base.with_lora(tmp_path / "none.safetensors"))
+    monkeypatch.setattr("energycomp_text.lora.find_spec", lambda _: None)
+    refused(NotFoundError, r"pip install 'energycomp-text\[lora\]'", lambda: base.with_lora(weights))

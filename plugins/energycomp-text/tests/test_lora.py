@@ -25,10 +25,10 @@ from energycomp.models import Model, execution_device
 from energycomp.seeds import seeded
 from energycomp_samplers import rank
 from energycomp_text import from_pipeline
-from energycomp_text.testing import OPTIONS, TINY, tiny_lora, tiny_pipeline, tiny_pixart, tiny_sd3, tiny_sdxl
+from energycomp_text.testing import OPTIONS, TINY, tiny_lora, tiny_pipeline, tiny_sd3, tiny_sdxl
 
 TAKERS = tuple(name for name in TINY if name != "pixart")
-needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="needs energycomp-text[lora]")
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="needs energycomp-text[lora]")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,6 @@ def refused(error: type[Exception], message: str, act: Callable[[], object]) -> 
     assert "\n" not in str(caught.value)
 
 
-@needs_peft
 @pytest.mark.parametrize("name", TAKERS)
 def test_a_lora_is_that_of_the_pipeline_and_the_base_stays_as_it_was(name: str) -> None:
     pipe, other = TINY[name](), TINY[name]()
@@ -79,7 +78,6 @@ def test_a_lora_is_that_of_the_pipeline_and_the_base_stays_as_it_was(name: str) 
         torch.testing.assert_close(eps(lora("")), eps(loaded.unconditional), rtol=0, atol=1e-5)
 
 
-@needs_peft
 @pytest.mark.parametrize("name", ["sd", "flux"])
 def test_two_loras_compose_without_blending_weights(name: str) -> None:
     pipe, base = made(name)
@@ -96,7 +94,6 @@ def test_two_loras_compose_without_blending_weights(name: str) -> None:
     assert spent.rows == 2 * 3
 
 
-@needs_peft
 def test_loras_stack_on_one_prompt(sdxl: Any) -> None:
     base = model_of("sdxl", tiny_sdxl())
     first, second = (tiny_lora(sdxl, seed=seed) for seed in (1, 2))
@@ -105,7 +102,6 @@ def test_loras_stack_on_one_prompt(sdxl: Any) -> None:
     torch.testing.assert_close(eps(again("a cat")), eps(base("a cat")), rtol=0, atol=1e-6)
 
 
-@needs_peft
 def test_lora_is_read_and_sampled(tmp_path: Path, sdxl: Any) -> None:
     tiny_sdxl().save_pretrained(tmp_path / "sdxl")
     save_file(tiny_lora(sdxl, seed=1), tmp_path / "pytorch_lora_weights.safetensors")
@@ -118,7 +114,6 @@ def test_lora_is_read_and_sampled(tmp_path: Path, sdxl: Any) -> None:
     assert named[0].encode(images * 2 - 1).shape == (2, 4, 16, 16)
 
 
-@needs_peft
 def test_two_components_of_one_lora_are_ranked() -> None:
     """The lift by its formula, of the predictions of each component alone."""
     pipe, base = made("sd")
@@ -139,7 +134,6 @@ def test_two_components_of_one_lora_are_ranked() -> None:
     refused(CompositionError, "leaves of several denoisers", lambda: rank(latents, a & base("a cat")))
 
 
-@needs_peft
 @pytest.mark.parametrize("name", ["sd", "flux"])
 def test_loras_for_another_base(name: str) -> None:
     pipe = TINY[name]()
@@ -152,7 +146,6 @@ def test_loras_for_another_base(name: str) -> None:
     assert not torch.equal(eps(base.with_lora(tiny_lora(pipe))("a cat")), before)
 
 
-@needs_peft
 def test_the_scale_that_a_file_names_is_kept(sdxl: Any, tmp_path: Path) -> None:
     """As training scripts write it: all settings of peft, of which the weights say the rank only."""
     from peft import LoraConfig
@@ -174,7 +167,6 @@ class Evil:
         return open, ("ran", "w")
 
 
-@needs_peft
 def test_files_that_are_pickles(sdxl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     base = model_of("sdxl", sdxl)
@@ -190,7 +182,6 @@ def test_files_that_are_pickles(sdxl: Any, tmp_path: Path, monkeypatch: pytest.M
     assert not Path("ran").exists()
 
 
-@needs_peft
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -217,7 +208,6 @@ def test_settings_that_a_file_may_not_have(
     assert "own_classes" not in sys.modules
 
 
-@needs_peft
 def test_only_weights_that_do_not_fit_are_of_another_base(sdxl: Any) -> None:
     base, weights, plain = model_of("sdxl", sdxl), tiny_lora(sdxl, encoder=True), tiny_lora(sdxl)
     first = min(plain)
@@ -250,7 +240,6 @@ def held(pipe: Any) -> dict[str, int]:
     return {f"{name}.{key}": len(value) for name, part in parts.items() for key, value in part.named_parameters()}
 
 
-@needs_peft
 @pytest.mark.parametrize("name", ["sd", "flux"])
 def test_weights_go_with_the_last_model_that_has_them(name: str) -> None:
     pipe, base = made(name)
@@ -271,7 +260,6 @@ def test_weights_go_with_the_last_model_that_has_them(name: str) -> None:
     assert torch.equal(eps(base("a cat")), expected)
 
 
-@needs_peft
 def test_weights_that_go_while_others_are_switched_on_are_removed_afterwards() -> None:
     pipe, base = made("sd")
     models = [base.with_lora(tiny_lora(pipe, seed=seed)) for seed in (1, 2)]
@@ -283,7 +271,6 @@ def test_weights_that_go_while_others_are_switched_on_are_removed_afterwards() -
     assert len(held(pipe)) < held_by_both
 
 
-@needs_peft
 def test_threads_see_their_own_weights() -> None:
     """Base, null rows, one LoRA and two in one sum, side by side: each 5 times the prediction that it has alone."""
     pipe, base = made("sd")
@@ -298,7 +285,6 @@ def test_threads_see_their_own_weights() -> None:
     ] * 4
 
 
-@needs_peft
 def test_the_base_is_used_while_weights_are_loaded() -> None:
     """peft makes adapters active before it has their weights, which may then be anything, NaN included."""
     pipe = tiny_pipeline()
@@ -320,7 +306,6 @@ def test_the_base_is_used_while_weights_are_loaded() -> None:
     assert all(same.result())
 
 
-@needs_peft
 def test_adapters_that_a_person_adds_fuses_or_disables() -> None:
     """Components with LoRA keep theirs; the base is what the pipeline is."""
     pipe, other = tiny_pipeline(), tiny_pipeline()
@@ -345,7 +330,6 @@ def test_adapters_that_a_person_adds_fuses_or_disables() -> None:
     refused(InputError, "a component with 1 LoRA that its pipeline no longer has", lambda: eps(ink("a cat")))
 
 
-@needs_peft
 def test_refused_weights_leave_nothing_behind() -> None:
     pipe = tiny_sdxl()
     base, before, weights = model_of("sdxl", pipe), held(pipe), tiny_lora(pipe, encoder=True)
@@ -361,7 +345,6 @@ def test_refused_weights_leave_nothing_behind() -> None:
     assert pipe.get_active_adapters() == ["own"]
 
 
-@needs_peft
 def test_lora_of_a_pipeline_that_is_offloaded() -> None:
     """diffusers takes the hooks away to load, and would set new ones for the accelerator that it finds."""
     pytest.importorskip("accelerate")
@@ -375,7 +358,6 @@ def test_lora_of_a_pipeline_that_is_offloaded() -> None:
     assert "enable_model_cpu_offload" not in vars(pipe)
 
 
-@needs_peft
 def test_models_are_called_by_their_weights(sdxl: Any, tmp_path: Path) -> None:
     base, folder = model_of("sdxl", sdxl), tmp_path / "toy lora"
     folder.mkdir()
@@ -385,18 +367,3 @@ def test_models_are_called_by_their_weights(sdxl: Any, tmp_path: Path) -> None:
     assert repr(ink("a dog") & toy("a cat")) == f"-u + {base.name}+ink(a dog) + {base.name}+toy_lora(a cat)"
     assert ink.with_lora(tiny_lora(sdxl)).name == f"{base.name}+ink+lora"
     assert base.with_lora(folder / "pytorch_lora_weights.safetensors").name == toy.name
-
-
-def test_models_that_take_none_and_files_that_are_missing(
-    sdxl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    base, pixart = model_of("sdxl", sdxl), from_pipeline(tiny_pixart(), max_sequence_length=8)
-    weights = tiny_lora(sdxl)
-    refused(InputError, "got LoRA weights for text; expected a pipeline", lambda: pixart.with_lora(tmp_path))
-    refused(InputError, "expected a pipeline of diffusers", lambda: energycomp.load("text").with_lora(tmp_path))
-    refused(InputError, "scale 'much'; expected a number", lambda: base.with_lora(tmp_path, scale="much"))
-    monkeypatch.setattr("energycomp_text.lora.find_spec", lambda _: object())
-    refused(NotFoundError, "with 0 safetensors files", lambda: base.with_lora(tmp_path))
-    refused(NotFoundError, "expected a safetensors file", lambda: base.with_lora(tmp_path / "none.safetensors"))
-    monkeypatch.setattr("energycomp_text.lora.find_spec", lambda _: None)
-    refused(NotFoundError, r"pip install 'energycomp-text\[lora\]'", lambda: base.with_lora(weights))

@@ -13,7 +13,7 @@ import torch
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Model, from_pretrained, load_weights, save_pretrained
-from energycomp.seeds import seeded
+from energycomp.seeds import seeded, torch_seed
 from energycomp.testing import stripes_model
 from energycomp_datasets.solids.solids import CONCEPTS, held_out_pairs, seen_pairs
 from energycomp_datasets.solids.source import TextSource, read
@@ -108,8 +108,7 @@ def test_pictures_are_flipped_and_lit_otherwise() -> None:
 def test_it_conforms_and_is_repeatable(folder: Path) -> None:
     run = made(folder)
     check_recipe(attrs.evolve(run, config=attrs.evolve(run.config, batch_size=8)))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
+    with torch_seed(1):
         one = made(folder).model.trained.state_dict()
         state = torch.get_rng_state()
         torch.manual_seed(2)

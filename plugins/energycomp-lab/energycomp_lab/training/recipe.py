@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from energycomp.errors import InputError
 from energycomp.images import from_bytes
-from energycomp.seeds import as_generator
+from energycomp.seeds import as_generator, torch_seed
 from energycomp_lab.training.config import FitConfig
 from energycomp_lab.training.fit import FitResult, Loss, OnSample, fit
 from energycomp_lab.training.order import TrainingData
@@ -113,8 +113,7 @@ def start(init: T | None, build: Callable[[], T]) -> T:
     """
     if init is not None:
         return init
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         return build()
 
 

@@ -38,14 +38,14 @@ def places(**options: Any) -> Report:
     true = [[(0.2, 0.3)], [], [(0.7, 0.8), (0.1, 0.1)], [(0.5, 0.5)]]
     examples = [Example(image, name=str(k), conditions=true[k]) for k, image in enumerate(IMAGES)]
     metrics = MetricCollection({"error": EstimationError()})
-    return evaluate(tiny_model(draws=8), examples, metrics, solver="pursuit", count=(0, 2), progress=False, **options)
+    return evaluate(tiny_model(draws=2), examples, metrics, solver="pursuit", count=(0, 2), progress=False, **options)
 
 
 def attributes(**options: Any) -> Report:
     true = [{"x": 0.2, "y": 0.3, "tint": tint} for tint in ("red", "green", "red", "blue")]
     examples = [Example(image, conditions=[one]) for image, one in zip(IMAGES, true, strict=True)]
     metrics = MetricCollection({"error": EstimationError()})
-    return evaluate(tinted_model(draws=8), examples, metrics, solver="pursuit", count=1, progress=False, **options)
+    return evaluate(tinted_model(draws=2), examples, metrics, solver="pursuit", count=1, progress=False, **options)
 
 
 def masks(**options: Any) -> Report:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.errors import CheckpointError, EnergycompError, InputError, NonFiniteError
-from energycomp.seeds import seeded
+from energycomp.seeds import seeded, torch_seed
 from energycomp_lab.training import FitConfig, FitResult, Loss, Step, ema_weights, fit
 
 DATA = torch.linspace(-1, 1, 100).reshape(50, 2)
@@ -111,8 +111,7 @@ def test_a_resumed_run_is_bit_identical(tmp_path: Path, changes: dict[str, Any])
         train(tmp_path / "cut", stop_at(8 * changes.get("micro_batches", 1)), **changes)
     with (tmp_path / "cut" / "log.jsonl").open("a") as log:
         log.write('{"step": 10, "loss": 1.0}\n{"st')  # of a run that was killed between its log and its checkpoint
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(99)
+    with torch_seed(99):
         module, result = train(tmp_path / "cut", **changes)
     assert same(module.state_dict(), whole.state_dict())
     assert same(result.ema_state, expected.ema_state)
@@ -248,8 +247,7 @@ def test_moments_of_parameters_that_had_a_gradient_and_of_those_that_had_none(tm
             raise StopError
         return loss(module, batch, step)
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seed(0):
         modules = [Late() for _ in range(2)]
     modules[1].load_state_dict(modules[0].state_dict())
     start = {name: tensor.clone() for name, tensor in modules[0].state_dict().items()}
