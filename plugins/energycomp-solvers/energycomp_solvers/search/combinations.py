@@ -21,8 +21,7 @@ def combinations(mixed: MixedSupport, start: Tensor, energies: Sequence[Tensor],
 
     Args:
         start: (V,), or its numbers (D,).
-        energies: (n,) of each word of each attribute by itself, as of `Posterior.energies`.
-        beta: the inverse temperature of these.
+        energies: (n,) of each word of each attribute by itself, at the inverse temperature `beta`.
 
     >>> from torch.distributions import constraints
     >>> mixed = MixedSupport(constraints.unit_interval, 1, (2, 2))

@@ -20,10 +20,7 @@ EARLY = 0.05  # the share of a significance level that a test before the last ba
 class HeldOut:
     """The quadratic form over the atoms that were compared, on one bank or on all of them.
 
-    Costs a row for each atom and draw, and one for u under the product rule, once an atom is asked for.
-
     Args:
-        problem: of the image.
         atoms: (M, *V), all that may be compared.
         banks: independent; the first one is used alone until a comparison is open on it.
         known: the atoms that were evaluated.
@@ -71,18 +68,11 @@ class HeldOut:
         return p_value < (EARLY * level if len(self._forms) < len(self.banks) else level)
 
     def choose_count(self, form: QuadraticForm, chosen: list[int], extra: Sequence[int], p_value: float) -> list[int]:
-        """The atoms that stay, by paired tests.
+        """The atoms that stay, by paired tests; `form` is over the atoms on the draws that selected.
 
-        First components are dropped one after another while that does no significant harm; the others may move to
-        make up for the one that goes, on the draws that selected, so two that share one object are told from two
-        objects. Then any that was compared is added while that helps significantly; the p-value is divided by the
-        number of those, of which the same draws choose the best (Bonferroni).
-
-        Args:
-            form: over the atoms, on the draws that selected.
-            chosen: the atoms of the answer.
-            extra: atoms that may be added.
-            p_value: an atom stays, or is added, where the test is below this.
+        First components are dropped while that does no significant harm; the others may move to make up for the one
+        that goes, so two that share one object are told from two objects. Then any of the known and the `extra` ones is
+        added while that helps significantly; the p-value is divided by the number of those (Bonferroni).
         """
         low, high = self.problem.counts
         # Drop the component that is missed least, while that does no significant harm.

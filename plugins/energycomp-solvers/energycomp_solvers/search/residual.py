@@ -27,11 +27,7 @@ LEAST_FIT = 0.2
 
 
 def component_scores(form: QuadraticForm, channels: int) -> Tensor:
-    """How badly each component of an answer fits, (K,).
-
-    Args:
-        form: over the K components, under the rule product; it holds their predictions.
-        channels: over which the numbers of a sample are summed: the first axis of its shape.
+    """How badly each component of an answer fits, (K,); `channels` are summed over, the first axis of a sample.
 
     >>> atoms = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     >>> component_scores(QuadraticForm.of(atoms, torch.tensor([[1.0, 3.0]])), 1)  # the second one leaves 2
@@ -50,26 +46,16 @@ def component_scores(form: QuadraticForm, channels: int) -> Tensor:
 
 
 def place_scores(form: QuadraticForm, effects: Tensor, channels: int) -> Tensor:
-    """What an answer leaves around each of M values that it does not have, (M,).
-
-    Args:
-        form: over the components of the answer.
-        effects: (M, P), what the M values would add under any draw.
-        channels: as of `component_scores`.
-    """
+    """What an answer leaves around each of M values that would add effects (M, P), (M,)."""
     shown = _sum_channels(widen(effects).square(), channels)
     return _mean_in(_sum_channels(_left(form).square().mean(0), channels), shown)
 
 
 def match_scores(form: QuadraticForm, effects: Tensor) -> Tensor:
-    """How much what an answer leaves is like what each of M values would add, (M,). Arguments as of `place_scores`.
+    """How much what an answer leaves is like what each of M values would add, effects (M, P): (M,).
 
     A small component that is missing leaves less around it than a large one that fits badly, but nothing else leaves
     just this.
-
-    >>> form = QuadraticForm.of(torch.zeros(1, 0, 3), torch.tensor([[3.0, -3.0, 2.0]]))  # no component
-    >>> match_scores(form, torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
-    tensor([0., 2.], dtype=torch.float64)
     """
     return _left(form).sum(0) @ torch.nn.functional.normalize(widen(effects), dim=1).T
 
