@@ -12,9 +12,6 @@ from torch import Tensor
 from energycomp.inference import NoiseBank, Problem, QuadraticForm, paired
 from energycomp_solvers.search.subsets import swap
 
-HOPELESS = 0.95  # a test above this p-value ends, too
-EARLY = 0.05  # the share of a significance level that a test before the last bank may spend
-
 
 @attrs.define(eq=False)
 class HeldOut:
@@ -24,12 +21,17 @@ class HeldOut:
         atoms: (M, *V), all that may be compared.
         banks: independent; the first one is used alone until a comparison is open on it.
         known: the atoms that were evaluated.
+        early: share of a significance level that a test before the last bank may spend; more ends tests sooner, and
+            leads to more errors.
+        hopeless: p-value above which such a test ends, too.
     """
 
     problem: Problem
     atoms: Tensor
     banks: Sequence[NoiseBank]
     known: list[int] = attrs.field(factory=list)
+    early: float = 0.05
+    hopeless: float = 0.95
     _forms: list[QuadraticForm] = attrs.field(factory=list)
 
     @property
@@ -61,11 +63,11 @@ class HeldOut:
         with one bank more, so errors of the first kind are a tenth above the level for three banks.
         """
         p_value = self._p_value(indices, other)
-        while len(self._forms) < len(self.banks) and EARLY * level <= p_value < HOPELESS:
+        while len(self._forms) < len(self.banks) and self.early * level <= p_value < self.hopeless:
             bank = self.banks[len(self._forms)]
             self._forms.append(self.problem.quadratic(self.atoms[self.known], bank))
             p_value = self._p_value(indices, other)
-        return p_value < (EARLY * level if len(self._forms) < len(self.banks) else level)
+        return p_value < (self.early * level if len(self._forms) < len(self.banks) else level)
 
     def choose_count(self, form: QuadraticForm, chosen: list[int], extra: Sequence[int], p_value: float) -> list[int]:
         """The atoms that stay, by paired tests; `form` is over the atoms on the draws that selected.

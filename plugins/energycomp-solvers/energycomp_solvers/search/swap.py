@@ -72,7 +72,7 @@ def _other_words(hypothesis: Hypothesis, known: AttributeErrors, is_uncertain: T
         return hypothesis.values[:0]
     value = hypothesis.values[k]
     energies = [problem.posterior.energies(each[k]) for each in known.errors]
-    found = combinations(support, value, energies, problem.posterior.beta)
+    found = combinations(support, value, energies, problem.posterior.beta, hypothesis.space.options)
     differs = (found != value)[:, support.length : support.length + len(support.words)]
     is_read_anyway = is_uncertain.to(differs.device) & (differs.sum(1, keepdim=True) == 1)
     return found[(differs & ~is_read_anyway).any(1)]

@@ -96,7 +96,8 @@ class Update:
         # Combinations under high noise, the likeliest first, until none of the last ones is close
         found: list[Candidate] = []
         means = torch.zeros(0, dtype=torch.float64)
-        for block in combinations(support, start, energies, self.space.problem.posterior.beta).split(options.block):
+        beta = self.space.problem.posterior.beta
+        for block in combinations(support, start, energies, beta, options).split(options.block):
             more = self._on_first(block, known)
             found += more
             means = torch.cat([means, self.errors(more)])
