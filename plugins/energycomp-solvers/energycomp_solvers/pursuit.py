@@ -35,7 +35,7 @@ from energycomp_solvers.search.loop import search
 from energycomp_solvers.search.newton import is_apart, newton_step
 from energycomp_solvers.search.options import SearchOptions, two_numbers
 from energycomp_solvers.search.runner_up import Answer, finish, least_certain
-from energycomp_solvers.search.subsets import greedy, promising, still_falls, swap
+from energycomp_solvers.search.subsets import find_promising, greedy, still_falls, swap
 from energycomp_solvers.shared.answers import counts_without_repeats
 
 STAGES = ("lattice", "pursuit", "count", "polish", "search", "comparison")  # of `Solution.trace["rows"]`
@@ -246,7 +246,7 @@ class Pursuit:
         quadratic = partial(problem.quadratic, bank=screen.bank)
 
         # Begin with no component, and with the values of the lattice that explain most by themselves.
-        first = promising(screen.form, problem.counts, self.promising)
+        first = find_promising(screen.form, problem.counts, self.promising)
         atoms, form = screen.admit(first, screen.atoms[:0], None)
         orders: list[list[int]] = [[]]
         errors = [form.mean_objective([])]

@@ -76,7 +76,7 @@ class Relaxed:
         for count in range(least if problem.has_empty else max(least, 1), most + 1):
             # Descend from several shares, and round what each becomes
             for shares in self._shares(problem, atoms, slots[:count], form, generator):
-                answers.update(rounded(problem, shares, slots[:count]))
+                answers.update(round_shares(problem, shares, slots[:count]))
         # Evaluate the values that the answers use, which are few, unless all are known
         used = range(len(atoms)) if form is not None else sorted(set(chain(*answers)))
         form = form if form is not None else problem.quadratic(atoms[list(used)], bank)
@@ -192,7 +192,7 @@ def nearest_shares(values: Tensor, legal: Tensor) -> Tensor:
     return (values - excess.gather(-1, size - 1)).clamp(min=0)
 
 
-def rounded(problem: Problem, shares: Tensor, slots: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+def round_shares(problem: Problem, shares: Tensor, slots: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
     """The atoms of greatest share (K, M), all different where they must be, and with the least certain exchanged."""
     from scipy.optimize import linear_sum_assignment
 

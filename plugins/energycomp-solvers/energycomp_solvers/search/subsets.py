@@ -54,14 +54,14 @@ def greedy(form: QuadraticForm, counts: tuple[int, int], chosen: Sequence[int] =
     return chosen, errors
 
 
-def promising(form: QuadraticForm, counts: tuple[int, int], most: int) -> list[int]:
+def find_promising(form: QuadraticForm, counts: tuple[int, int], most: int) -> list[int]:
     """The best atoms for each component that `greedy` adds, `most` of them a component, and those that it chooses.
 
     An atom next to a strong component lowers the error of the empty answer more than a weak component does: every
     component is given its own atoms. At least as many atoms as the least count.
 
     >>> form = QuadraticForm.of(torch.tensor([[[9.0, 0.0], [8.0, 0.0], [0.0, 1.0]]]), torch.tensor([[9.0, 1.0]]))
-    >>> promising(form, (0, 2), 1)
+    >>> find_promising(form, (0, 2), 1)
     [0, 2]
     """
     chosen, _ = greedy(form, counts)
