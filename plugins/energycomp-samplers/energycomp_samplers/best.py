@@ -50,7 +50,6 @@ class BestSamples:
 
     @property
     def rows_per_sample(self) -> float:
-        """Network evaluations per kept sample."""
         return self.rows / len(self.kept)
 
 
@@ -69,14 +68,12 @@ def sample_best(
 ) -> BestSamples:
     """Draws n * best_of samples and keeps the best n: those that show every component, by their least lift.
 
-    Where fewer than n show every component, or are allowed by the constraint, the best of the others follow; a warning
-    says how many of the kept ones the constraint rules out. Costs best_of times the network evaluations of
+    Where fewer than n show every component, or are allowed by the constraint, the best of the others follow, and a
+    warning counts those that the constraint rules out. Costs best_of times the network evaluations of
     `Composer.sample`, and those of `rank`, which defines lift and order.
 
     Args:
         composition: as `rank` takes it, or a list for `Composer`.
-        n: the number of samples that are kept.
-        best_of: samples drawn for each that is kept.
         until_complete: draw n samples at a time, and no more once n of them are complete: they show every component,
             and the energy of the constraint is finite.
         model, draws, constraint: as for `rank`.

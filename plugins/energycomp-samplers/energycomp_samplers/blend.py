@@ -176,9 +176,6 @@ def _spread(source: Any, target: Target, given: Any) -> Spread:
 def list_sets(kinds: int, count: Any, *, repeats: bool = True) -> Sets:
     """The sets of sources that are tried, each with its prior probability.
 
-    Args:
-        repeats: whether each source is any kind; else no two are of one kind.
-
     >>> list_sets(2, (1, 2))
     [((0,), 0.25), ((1,), 0.25), ((0, 0), 0.125), ((0, 1), 0.25), ((1, 1), 0.125)]
     >>> list_sets(2, (1, 2), repeats=False)

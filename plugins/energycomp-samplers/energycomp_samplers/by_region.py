@@ -34,8 +34,7 @@ NOISIEST = 0.01  # alpha_bar of them; below, eps says nothing of x0
 class _Filled:
     """The part of a sample in a region: x_t where its weight is not 0, and a noised background (C, H, W) elsewhere.
 
-    A pixel is seen as it is or not at all: a network would take a mean of both for a sample of less noise. The noise of
-    the background is always the same, so that a prediction is a function of x_t and t, as that of any leaf.
+    A pixel is seen as it is or not at all: a network would take a mean of both for a sample of less noise.
     """
 
     where: Weight
@@ -47,11 +46,9 @@ class _Filled:
         return torch.randn(self.background.shape, generator=torch.Generator().manual_seed(0))
 
     def shape(self, shape: tuple[int, ...], /) -> tuple[int, ...]:
-        """As `Part.shape`."""
         return shape
 
     def seen(self, sample: Tensor, levels: tuple[Tensor, Tensor], /) -> Tensor:
-        """As `Part.seen`."""
         # The background at the noise level of the sample; the sample inside of the region
         signal, sigma = levels
         hidden = signal * self.background.to(sample) + sigma * self.noise.to(sample)
@@ -59,7 +56,7 @@ class _Filled:
         return torch.where((weight.abs() >= SEEN).to(sample.device), sample, hidden)
 
     def placed(self, prediction: Tensor, _: Tensor, /) -> Tensor:
-        """As `Part.placed`: the prediction for the whole sample, which is meant for the region."""
+        """The prediction for the whole sample, which is meant for the region."""
         return prediction
 
     def __repr__(self) -> str:
@@ -91,7 +88,6 @@ def within(where: Any, component: EnergyComponent, *, background: Tensor | None 
 
 
 def _place(where: Any) -> Weight:
-    """A region as a weight that varies over pixels only."""
     place = where if isinstance(where, Weight) else region(where)
     if place.samples is not None or place.edges:
         raise InputError(f"got the region {place!r}; expected a weight that varies over pixels only; use `region`")
@@ -99,7 +95,6 @@ def _place(where: Any) -> Weight:
 
 
 def _background(composition: Composition, background: Any) -> Tensor:
-    """The given background, of the shape of a sample, or the mean sample."""
     if background is None:
         return _mean(composition)
     shape = tuple(composition.noised_space.sample_shape)
@@ -112,7 +107,6 @@ def _background(composition: Composition, background: Any) -> Tensor:
 
 
 def _see(composition: Composition, place: Weight, background: Tensor) -> Composition:
-    """A composition whose leaves see a region."""
     return on(_Filled(place, background), composition, composition.noised_space.sample_shape)
 
 

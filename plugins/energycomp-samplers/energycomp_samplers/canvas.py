@@ -44,12 +44,7 @@ class _Share:
 
 
 def ramp(part: Selection, shape: tuple[int, ...]) -> Tensor:
-    """Weights (1, *shape) of a part of samples of a shape, which fall to the ends of its ranges, and are 0 outside.
-
-    >>> from energycomp.components import window
-    >>> ramp(window(1, 3), (5,))
-    tensor([[0., 1., 2., 1., 0.]], dtype=torch.float64)
-    """
+    """Weights (1, *shape) of a part, which fall to the ends of its ranges, and are 0 outside."""
     values = torch.ones(1, *part.shape(shape), dtype=torch.float64)
     for axis, places in part.axes:
         # Along a range 1, 2, .., 2, 1; other selections of an axis do not fall.
@@ -69,7 +64,6 @@ class Canvas:
 
     Args:
         sample_shape: of the larger sample.
-        parts: that cover it.
         unconditional: the component u of every part, of mass 1, whose cover is the background; None for `join` alone.
         cover: "mean", of the predictions where parts overlap, weighted by a ramp that falls to the edges of each part;
             or "bethe": factors whose product is divided by the separators, which is exact for chains and trees of
@@ -146,7 +140,7 @@ class Canvas:
 
     @cached_property
     def _shares(self) -> list[AnyWeight]:
-        """The weights m_k; axes along which they do not change have one value. The last is 1 minus all others."""
+        """The weights m_k; axes along which they do not change have one value."""
         ramps = [ramp(part, self.sample_shape) for part in self.parts]
         total = sum(ramps, torch.zeros(()))
         shares: list[AnyWeight] = []

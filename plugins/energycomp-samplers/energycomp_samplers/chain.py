@@ -56,8 +56,8 @@ class Density:
 
     Args:
         normal, uniform: noise (G, P, *shape), and uniform numbers (G, P), for the shape (G, P).
-        mean: E[x_0 | x_t] (B, *shape) of samples x (B, *shape) with the predictions x0 (K, B, *shape), by which the
-            score is that of another density than the sum of the scores.
+        mean: E[x_0 | x_t] (B, *shape) for samples and predictions x0 (K, B, *shape), where the score is not that of the
+            sum of the scores.
         copies: groups (G,) whose particles are copies of each other, see `predict_clean`.
     """
 
@@ -70,7 +70,6 @@ class Density:
 
     @property
     def noise(self) -> float:
-        """sigma_t^2."""
         return 1.0 - self.level.alpha
 
     def state(self, x: Tensor, x0: Tensor | None = None) -> State:
@@ -89,7 +88,6 @@ class Density:
         return torch.stack([self._integrate(*pair, nodes) for pair in pairwise(path)]).sum(dim=0)
 
     def accepts(self, log_ratio: Tensor) -> Tensor:
-        """Whether each proposal is accepted, (G, P)."""
         # Metropolis and Hastings: u < ratio
         return self.uniform(tuple(log_ratio.shape)).log() < log_ratio
 
@@ -126,8 +124,6 @@ MOVES = legal(lambda value: isinstance(value, Moves), "moves, such as MALA(), HM
 class Chain:
     """The moves of one run: the step size of each group, and the rate of acceptance at each timestep.
 
-    The groups of a run do not depend on each other: each adapts a step size of its own.
-
     Args:
         most: the largest step size.
         rate: how fast log c follows the acceptance; slower needs more moves to arrive, faster leaves it noisy.
@@ -142,8 +138,7 @@ class Chain:
     def move(self, density: Density, x: Tensor, x0: Tensor, most: Tensor | float = math.inf) -> tuple[Tensor, Tensor]:
         """Particles (G, P, *shape) and the predictions x0 (K, G, P, *shape) there, after the moves of a level.
 
-        Args:
-            most: the largest step size of this level, (G,), beside that of the chain.
+        `most` is the largest step size of this level, (G,), beside that of the chain.
         """
         # The first level begins at the given step size; later ones go on with the adapted one
         if self.log_c is None:

@@ -1,4 +1,4 @@
-"""The group of one leaf that stands for a whole composition, and predicts its clean samples by a formula."""
+"""A leaf that stands for a whole composition, and its group, which predicts clean samples by a formula."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Rule
+from energycomp.components import Composable, Composition, NoisedSpace, Rule
 from energycomp.sampling import Target
 
 
@@ -37,3 +37,18 @@ class ComposedGroup:
 
     def predict(self, leaves: Sequence[Any], sample: Tensor, timestep: Tensor) -> list[Tensor]:
         return [self.mean(sample, timestep)] * len(leaves)
+
+
+class ComposedLeaf(Composable):
+    """A leaf of the space, and over the unconditional leaf, of its composition."""
+
+    composition: Composition
+    group: ComposedGroup
+
+    @property
+    def noised_space(self) -> NoisedSpace:
+        return self.composition.noised_space
+
+    @property
+    def unconditional(self) -> Any:
+        return self.composition.unconditional

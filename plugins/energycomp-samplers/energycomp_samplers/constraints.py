@@ -29,7 +29,6 @@ class Constraint:
     gradient: bool = attrs.field(default=False, validator=FLAG)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Energies (B,), in float64; +inf where f is, also of weight 0."""
         energies = evaluate_energies("constraint", self.f, len(images), images).double()
         return torch.where(energies == torch.inf, energies, self.weight * energies)
 
@@ -50,7 +49,7 @@ def constraint(f: Callable[[Tensor], Tensor], weight: float = 1.0, *, gradient: 
         gradient: whether the gradient of f, through the network, moves the proposal of SMC; f is of torch then.
 
     Raises:
-        InputError: f is not callable; when it is called, naming f, where it fails, or returns another shape or NaN.
+        InputError: f is not callable, fails, or returns another shape or NaN.
 
     >>> from energycomp import Composer
     >>> from energycomp.testing import Gaussian

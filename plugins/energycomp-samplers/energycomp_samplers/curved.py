@@ -25,16 +25,12 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
+from energycomp_samplers.factor import Cholesky
 
 
 @attrs.frozen(eq=False)
 class Line:
-    """f(z) = seen + J (z - centre) + N(0, curvature), of samples (B, *shape).
-
-    Args:
-        matrix: J, (B, K, D), in float64.
-        seen, curvature: (B, K).
-    """
+    """f(z) = seen + J (z - centre) + N(0, curvature) of samples (B, *shape), in float64."""
 
     centre: Tensor
     matrix: Tensor
@@ -47,18 +43,12 @@ class Line:
         return (self.matrix @ flat[..., None])[..., 0]
 
     def at(self, z: Tensor) -> Tensor:
-        """seen + J (z - centre), (..., B, K)."""
         return self.seen + self.forward(z - self.centre)
 
 
 @attrs.frozen(eq=False)
 class Fit:
-    """A line under noise, and Gaussian samples N(m, C): all that y says of them, in float64.
-
-    Args:
-        x0, missed: m, and y minus what the line sees of it, (B, K).
-        noise: R and the curvature, (B, K).
-    """
+    """A line under noise and samples of N(m, C); `missed` is y less what the line sees of m, `noise` R + curvature."""
 
     line: Line
     covariance: Any
@@ -67,18 +57,15 @@ class Fit:
     noise: Tensor
 
     @cached_property
-    def root(self) -> Tensor:
-        """L of S = J C J' + R = L L', (B, K, K)."""
+    def factor(self) -> Cholesky:
+        """S = J C J' + R of each sample."""
         rows = [self.covariance(row.to(self.x0).reshape(self.x0.shape)) for row in self.line.matrix.unbind(1)]
         inner = torch.stack([self.line.forward(row) for row in rows], dim=2)
-        total = (inner + inner.mT) / 2.0 + torch.diag_embed(self.noise)
-        root, _ = torch.linalg.cholesky_ex(total)
-        return root
+        return Cholesky.of((inner + inner.mT) / 2.0 + torch.diag_embed(self.noise))
 
     def move(self, missed: Tensor) -> Tensor:
         """C J' S^-1 of what is missed (B, K), (B, *shape)."""
-        pulled = torch.cholesky_solve(missed[..., None], self.root)
-        back = (self.line.matrix.mT @ pulled)[..., 0]
+        back = (self.line.matrix.mT @ self.factor.solve(missed)[..., None])[..., 0]
         return self.covariance(back.to(self.x0).reshape(self.x0.shape))
 
     def condition(self, draw: Tensor | None = None, error: Tensor | None = None) -> Tensor:
@@ -90,8 +77,7 @@ class Fit:
 
     def log_density(self) -> Tensor:
         """log N(y; seen, S), (B,), without its constant."""
-        white = torch.linalg.solve_triangular(self.root, self.missed[..., None], upper=False)[..., 0]
-        return -0.5 * white.square().sum(1) - self.root.diagonal(dim1=1, dim2=2).log().sum(1)
+        return -0.5 * self.factor.whiten(self.missed).square().sum(1) - self.factor.log_determinant / 2.0
 
 
 def points_of(size: int, count: int) -> Tensor:
@@ -116,7 +102,7 @@ def points_of(size: int, count: int) -> Tensor:
 def fit_line(f: Callable[[Tensor], Tensor], centre: Tensor, offsets: Tensor) -> Line:
     """The line of f about samples (B, *shape), for offsets (M, B, *shape). Costs 2 M evaluations of f, and K gradients.
 
-    Where f is not finite at a point, as a logarithm beyond its domain, the line of that sample is its derivative.
+    Where f is not finite at a point, the line of that sample is its derivative.
     """
 
     def values(points: Tensor) -> Tensor:

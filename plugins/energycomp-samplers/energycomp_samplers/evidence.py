@@ -1,7 +1,4 @@
-"""What an observation says of noised samples: conditional means, draws, densities, and whether samples fit it.
-
-The formulas are in `energycomp_samplers.observation`.
-"""
+"""What an observation says of noised samples, by the formulas of `energycomp_samplers.observation`."""
 
 from __future__ import annotations
 
@@ -30,11 +27,10 @@ SEEN = 32  # numbers of an observation up to which an operator that is not linea
 class Evidence:
     """Observations in the units of the noised space: y (1, *seen), noise R (1, *seen).
 
-    Operators that are not linear are fitted by a line, see `energycomp_samplers.curved`: of up to 32 numbers that are
-    seen, at several points, with its curvature as noise; of more, by the derivative at the prediction alone.
+    Operators that are not linear, `linear` is None, are fitted by a line, see `energycomp_samplers.curved`: of up to 32
+    numbers that are seen, at several points, with its curvature as noise; of more, by the derivative at the prediction.
 
     Args:
-        linear: the operator; None where `f` is fitted at each sample.
         f: samples (B, *shape) to what is seen of them.
         points: at which f is fitted. More of them follow a function that bends often, at as many evaluations of f.
         rounds: how often the line is fitted anew where y says the sample is, at the last level.
@@ -50,13 +46,9 @@ class Evidence:
     def condition(
         self, x0: Tensor, covariance: AnyCovariance, draw: Tensor | None = None, error: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """E[z | x, y], and log p(y | x) up to a constant, (B,), in float64.
+        """E[z | x, y] of x0 (B, *shape), and log p(y | x) up to a constant, (B,), in float64.
 
-        Args:
-            x0: m, (B, *shape).
-            covariance: C.
-            draw: d of N(0, C), (B, *shape): the first result is a draw of p(z | x, y) then, by e = R^(1/2) error.
-            error: normal noise (B, *seen), with `draw`.
+        With d of N(0, C), `draw`, and normal noise `error` (B, *seen) the first result is a draw of p(z | x, y).
         """
         if self._is_fitted:
             fit = self._fit(x0, covariance)
@@ -78,10 +70,7 @@ class Evidence:
         return x0 + moved if draw is None else x0 + draw + moved, log_density
 
     def draw(self, x0: Tensor, covariance: AnyCovariance, draw: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
-        """A draw z of p(z | x, y), and its log weight, log p(y | z) p(z | x) minus that of its density, (B,).
-
-        The weight of a linear operator is log p(y | x), whatever is drawn. See `condition` for what is given.
-        """
+        """A draw z of p(z | x, y), and its log weight, log p(y | z) p(z | x) minus that of its density, (B,)."""
         if not self._is_fitted:
             return self.condition(x0, covariance, draw, error)[0], self.condition(x0, covariance)[1]
         fit = self._fit(x0, covariance)
@@ -150,7 +139,6 @@ class _Stacked:
 
 
 def join(parts: Sequence[Evidence]) -> Evidence:
-    """Several observations as one."""
     if len(parts) == 1:
         return parts[0]
     # Linear operators make a linear one; with another among them, all are linearised

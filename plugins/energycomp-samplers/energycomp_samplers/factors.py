@@ -19,17 +19,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Composable, Composition, EnergyComponent, NoisedSpace, by_sample, combine
+from energycomp.components import Composition, EnergyComponent, by_sample, combine
 from energycomp.errors import CompositionError, InputError
 from energycomp.fields import whole
 from energycomp.sampling import Target
-from energycomp_samplers.composed_group import ComposedGroup
+from energycomp_samplers.composed_group import ComposedGroup, ComposedLeaf
 from energycomp_samplers.second_order import AWAY
 from energycomp_samplers.spread import POINTS, Spread, noisiest_timestep, product_spread, spreads_for
 
@@ -39,11 +38,10 @@ CLOSE = 1e-6  # of the sum of the weights
 def all_of(components: Sequence[EnergyComponent], *, batch: int = 32, seed: int = 0) -> AllOf:
     """The product of many components, such as posteriors of many observations, at the cost of a few.
 
-    It is a component. Its prediction is the second-order product of all of them, of which `batch` are evaluated and the
-    others stand in as Gaussians, measured once: exact for Gaussians, and unbiased over the choice of the batch before
-    the bound that keeps the mean near the predictions. All samples of a step have one batch, drawn from the seed anew
-    at each timestep. It costs `batch` + 1 evaluations per sample and step with one u, and once 8 D + 4 for each
-    component of D <= 32 numbers, 20 above. Draw from it by `sampler="gauss"`, or by the default sampler.
+    Its prediction is the second-order product of all, of which `batch` are evaluated and the others stand in as
+    Gaussians, measured once: exact for Gaussians, and unbiased over the choice of the batch, which is drawn anew at
+    each timestep. Costs `batch` + 1 evaluations per sample and step with one u, and once 8 D + 4 for each component of
+    D <= 32 numbers, 20 above. Draw from it by `sampler="gauss"`, or by the default sampler.
 
     Raises:
         CompositionError: no components, or weights that do not sum to 1.
@@ -66,8 +64,8 @@ def all_of(components: Sequence[EnergyComponent], *, batch: int = 32, seed: int 
 
 
 @attrs.frozen(eq=False, repr=False)
-class AllOf(Composable):
-    """The leaf that `all_of` makes, of the composition of all components."""
+class AllOf(ComposedLeaf):
+    """The leaf that `all_of` makes."""
 
     composition: Composition
     batch: int = attrs.field(validator=whole(1))
@@ -82,14 +80,6 @@ class AllOf(Composable):
             got = f"got {len(self.composition.terms)} leaves with weights that sum to {total:g}"
             raise CompositionError(f"{got}; expected 1; give components with one unconditional leaf")
         return ComposedGroup(target, _Batches(target, self.batch, self.seed))
-
-    @property
-    def noised_space(self) -> NoisedSpace:
-        return self.composition.noised_space
-
-    @property
-    def unconditional(self) -> Any:
-        return self.composition.unconditional
 
     def __repr__(self) -> str:
         return f"all_of({len(self.composition.terms)} leaves)"
@@ -126,7 +116,6 @@ class _Batches:
         return self._pulls(x, timestep, range(len(self.spreads)))[1].mean(1)
 
     def __call__(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """E[z | x]. Samples of one timestep have one batch, whatever is beside them."""
         mean = torch.empty_like(sample)
         for one in timestep.unique():
             rows = timestep == one

@@ -49,7 +49,6 @@ class LevelForecast:
     """What a forecast says of one noise level: means over particles.
 
     Args:
-        timestep: t.
         contradiction: D, in squared standard deviations.
         spread: the standard deviation of log Z.
         of_leaves: what each leaf adds to D, by its name.
@@ -66,7 +65,7 @@ class LevelForecast:
         return max(self.of_leaves, key=lambda leaf: leaf[1])
 
     def subject(self, several: str, alone: str) -> str:
-        """The two leaves that add most, and a verb; one and its verb where the other adds less than a tenth of it."""
+        """The two leaves that add most, and a verb; one alone where the other adds less than a tenth of it."""
         names = [name for name, _ in self.of_leaves]
         apart = [one for _, one in self.of_leaves]
         first, *rest = sorted(range(len(apart)), key=lambda k: -apart[k])
@@ -83,13 +82,12 @@ class Forecast:
 
     Args:
         verdict: "works", or the cheapest cure, or which components contradict each other, and where.
-        plain: the probability that samples of the default sampler are right; None for more than 32 numbers, of which it
-            is not known.
+        plain: the probability that samples of the default sampler are right; None for more than 32 numbers.
         disagreement: what `plain` follows from, see `energycomp_samplers.forecasts`.
         ess: the share of its particles from which the samples of `SMC` descend.
         overlap: the integral of the product of the densities, of two components over u their agreement: 1 where they
             are independent under u, above 1 where they say the same, near 0 where they contradict each other.
-        levels: by noise level, from noise to clean samples.
+        levels: from noise to clean samples.
         evaluations: network evaluations that it cost.
         problem: why nothing can be said; empty otherwise.
 
@@ -120,15 +118,13 @@ def forecast(
 ) -> Forecast:
     """Whether the samples of a composition will be right, before it is sampled, and what to do if not.
 
-    Costs 160 evaluations of each leaf, and those that measure its covariance once: 8 D for samples of D <= 32 numbers,
-    else 16. `docs/beyond.md` says how sure it is. Of more than 32 numbers, such as images, it only says which
-    components change the same ones.
+    Costs 160 evaluations of each leaf, and once 8 D for samples of D <= 32 numbers, else 16. Of more than 32 numbers,
+    such as images, it only says which components change the same ones.
 
     Args:
         components: one composition, or a list, as `Composer` takes them; weights sum to 1 at each noise level.
         particles, num_inference_steps: of the run that is followed; more cost more, and the probability was fitted for
             these (`benchmarks/sampling/forecast.py`).
-        generator: one, or a seed.
 
     Raises:
         CompositionError: weights that sum to another number than 1, or components that were trained together.
@@ -186,10 +182,7 @@ def _check(target: Target) -> None:
 
 
 def _share_spread(spreads: list[Spread]) -> list[Spread]:
-    """One spread for all leaves of many numbers: one variance each says too little of how they differ.
-
-    D of a & b is then -2 (m_a - m_u)' C^-1 (m_b - m_u): 0 where they change different numbers.
-    """
+    """One spread for all leaves of many numbers: one variance each says too little of how they differ."""
     shared = Spread(torch.stack([one.values.mean() for one in spreads]).log().mean().exp()[None])
     return [attrs.evolve(shared, problem=one.problem) for one in spreads]
 
@@ -220,7 +213,6 @@ def _summarise(step: SecondOrder, names: list[str]) -> LevelForecast:
 
 
 def _judge(levels: Sequence[LevelForecast], plain: float, size: int) -> str:
-    """What to do about samples of `size` numbers."""
     cure = "works" if plain >= LIKELY else CURE
     # Which component is outside of what is typical of it, and at which levels.
     usual = size + OUTSIDE * (2.0 * size) ** 0.5
@@ -235,7 +227,6 @@ def _judge(levels: Sequence[LevelForecast], plain: float, size: int) -> str:
 
 
 def _judge_images(levels: Sequence[LevelForecast], disagreement: float) -> str:
-    """Of many numbers: whether components change the same ones."""
     if disagreement <= SAME:
         return "works"
     worst = max(levels, key=lambda one: one.spread)

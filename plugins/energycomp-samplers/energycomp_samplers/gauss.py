@@ -62,12 +62,10 @@ WIDE = 0.01  # of the precision of the noise: the least of clean samples that be
 class Gauss:
     """Second-order products, and observations. Exact for Gaussians; costs what plain sampling costs.
 
-    One evaluation per leaf, sample and step, 8 more for jumps, and those that measure the covariance of each leaf once:
-    8 D for samples of D <= 32 numbers, else 16, which measure one variance for all numbers, and under an observation of
-    images one for each spatial frequency. Nothing is measured where an observation gives the variance.
-
-    The mean m stays within five standard deviations of the range of the predictions, and where the product is no
-    Gaussian it is their sum, as the report notes. Of components with several modes the samples are approximate.
+    One evaluation per leaf, sample and step, 8 more for jumps, and once those that measure the covariance of each leaf:
+    8 D for samples of D <= 32 numbers, else 16; none where an observation gives the variance. The mean m stays within
+    five standard deviations of the range of the predictions. Where the product is no Gaussian it is their sum, as the
+    report notes.
 
     Args:
         last: "mean" ends at the mean of the clean sample, as DDPM does; "draw" at a draw of it, whose noise is that of
@@ -75,12 +73,8 @@ class Gauss:
         covariance: "constant" is measured once for each leaf; "jacobian" at each sample and step, at 2 D evaluations
             more per leaf, for samples of at most 32 numbers: for components of several modes, or in a box.
         moves: `MALA`, `HMC` or `Langevin` at each noise level, for components that are curved or have several modes.
-            `MALA(moves=1, nodes=2)` costs what a step does; of "jacobian", as much as two steps.
-            Steps are no larger than `step_size`: at low noise they would follow the error of a network.
-        jumps: of each sample, once, to where others are, see `energycomp_samplers.jumps`: they bring back samples in
-            modes of no weight, and mend the shares of modes. Each costs 8 evaluations of each leaf and sample. Of at
-            most 32 numbers, at least 4 samples for each, by one generator: samples depend a little on each other then.
-            None under an observation that is not linear.
+        jumps: of each sample, once, to where others are, see `energycomp_samplers.jumps`, at 8 evaluations of each leaf
+            and sample: at most 32 numbers, 4 samples for each, one generator, and no operator that is not linear.
         jump_noise: the noise at which they jump, in the least deviation of the samples. Less noise has sharper modes
             apart; more makes less of the error of a network (`benchmarks/sampling/inverse.py`).
 
@@ -128,11 +122,7 @@ class Gauss:
 
 @attrs.define(eq=False)
 class _Draws(Steps):
-    """Samples x (n, *shape), the product of leaves, or its spread where it was given.
-
-    Args:
-        spreads: of the leaves of an observed composition, where they are constant.
-    """
+    """Samples x (n, *shape); `spreads` are of the leaves of an observed composition, where they are constant."""
 
     run: Run
     options: Gauss
@@ -190,7 +180,6 @@ class _Draws(Steps):
         return Sampled(self.x, SamplingReport(is_drawn=is_drawn, acceptance=acceptance, notes=notes))
 
     def _move(self, chain: Chain, x0: Tensor, level: Level) -> Tensor:
-        """Moves the samples; the predictions (K, n, *shape) there."""
         groups = (self.run.n, 1) if isinstance(self.run.generator, list) else (1, self.run.n)
         x, x0 = chain.move(self._density_at(level), self.x.unflatten(0, groups), x0.unflatten(1, groups))
         self.x = x.flatten(0, 1)
@@ -213,7 +202,6 @@ class _Draws(Steps):
         return self.has_jumped
 
     def _jump(self, x0: Tensor, level: Level) -> Tensor:
-        """Lets the samples jump; the predictions (K, n, *shape) there."""
         density = self._density_at(level)
         x = self.x[None]
         x0 = x0[:, None]
@@ -248,10 +236,7 @@ class _Draws(Steps):
         return self.evidence.condition(mean, covariance, draw, error)[0]
 
     def _product(self, x: Tensor, x0: Tensor, level: Level) -> tuple[Tensor, Spread]:
-        """m (B, *shape) of samples x for the predictions x0 (K, B, *shape), and the spread that C follows from.
-
-        m is the sum of the predictions where the spread of the product was given, or is no Gaussian's.
-        """
+        """m (B, *shape) for the predictions x0 (K, B, *shape), and the spread that C follows from."""
         # First order: sum_i b_i m_i, and for what the weights lack of 1 the clean sample of x without noise
         if isinstance(self.product, Spread):
             b = self.run.target.weights_at(level.timestep)

@@ -53,7 +53,6 @@ class HMC(Moves):
     step_size: float = attrs.field(default=0.5, validator=number())
 
     def move(self, density: Density, state: State, c: Tensor) -> tuple[State, Tensor]:
-        """The state after one move, and which particles accepted it; see `chain.Moves`."""
         size = (c * density.noise**0.5).to(state.x)
         # Propose: leapfrog steps with a new momentum.
         v = density.normal(tuple(state.x.shape[:2]))
@@ -76,9 +75,5 @@ def leapfrog(density: Density, state: State, v: Tensor, size: Tensor, count: int
 
 
 def annealed_hmc(**options: Any) -> SMC:
-    """The sampler `hmc`: ancestral steps with two Hamiltonian moves at each noise level, and no weights.
-
-    >>> annealed_hmc(leapfrogs=5).moves.leapfrogs
-    5
-    """
+    """The sampler `hmc`: ancestral steps with two Hamiltonian moves at each noise level, and no weights."""
     return SMC(weights="none", moves=HMC(**{"moves": 2, **options}))

@@ -3,7 +3,7 @@
 Notation: variable -> symbol
     Joint           C, block-diagonal: C_k of each source, see `energycomp_samplers.spread`
     Sum             A = (A_1, ..., A_K)
-    Factor          S = sum_k A_k C_k A_k' + R
+    total           S = sum_k A_k C_k A_k' + R
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp_samplers.evidence import Evidence
+from energycomp_samplers.factor import Cholesky, ClosedForm
 from energycomp_samplers.operators import Gain, Linear, Pair
 from energycomp_samplers.spread import Covariance, Spread
 
@@ -47,7 +48,6 @@ class Joint:
     ratio: Tensor
 
     def apply(self, v: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
-        """V f(precision) V' v of each source, with the eigenvalues ratio + P_k of C_k^-1."""
         # Sources of one spread are one batch
         ratio = self.ratio.to(v)
         result = torch.empty_like(v)
@@ -60,31 +60,17 @@ class Joint:
         return self.apply(v, torch.reciprocal)
 
     def root(self, v: Tensor) -> Tensor:
-        """C^(1/2) v."""
         return self.apply(v, torch.rsqrt)
-
-
-@attrs.frozen(eq=False)
-class Factor:
-    """S^-1, and log |S|, of all samples or (n,) of each."""
-
-    solve: Callable[[Tensor], Tensor]
-    log_determinant: float | Tensor
 
 
 @attrs.define(eq=False)
 class Sum:
-    """The operator sum_k A_k z_k of joint samples, with one operator for each source.
-
-    Args:
-        shape: of a source.
-        kept: the matrices A_k C_k A_k' that were made, which other sums of the same sources share.
-    """
+    """The operator sum_k A_k z_k; `kept` has the matrices A_k C_k A_k', which other sums of the same sources share."""
 
     operators: Sequence[Linear]
     shape: Sequence[int]
     kept: dict[Any, Tensor] = attrs.field(factory=dict)
-    _last: tuple[Joint, Factor | None] | None = None
+    _last: tuple[Joint, Cholesky | ClosedForm | None] | None = None
 
     def forward(self, z: Tensor) -> Tensor:
         # Sources of one operator are added before it: A z_1 + A z_2 = A (z_1 + z_2)
@@ -101,14 +87,14 @@ class Sum:
         factor = self.factor(covariance, noise)
         return None if factor is None else factor.solve(v)
 
-    def factor(self, covariance: Joint, noise: Tensor) -> Factor | None:
+    def factor(self, covariance: Joint, noise: Tensor) -> Cholesky | ClosedForm | None:
         """S in closed form, or as a matrix; None where it has too many numbers."""
         # A step asks for the factor of one level several times
         if self._last is None or self._last[0] is not covariance:
             self._last = (covariance, self._factor(covariance, noise.double()))
         return self._last[1]
 
-    def _factor(self, covariance: Joint, noise: Tensor) -> Factor | None:
+    def _factor(self, covariance: Joint, noise: Tensor) -> Cholesky | ClosedForm | None:
         ratio = covariance.ratio.to(noise)
         spreads = covariance.spreads
         numbers = noise.numel()
@@ -120,19 +106,19 @@ class Sum:
                 each = [v if len(v) == 1 else v.reshape(1, *self.shape) for v in variances]
                 terms = [(a.square() * v).expand_as(noise) for a, v in zip(gains, each, strict=True)]
                 diagonal = torch.stack(terms).sum(0) + noise
-                return Factor(lambda v: v / diagonal, float(diagonal.log().sum()))
+                return ClosedForm(lambda v: v / diagonal, float(diagonal.log().sum()))
             # One basis: all sources have one covariance, and noise is the same everywhere.
             basis = spreads[0]
             is_one = all(spread is spreads[0] for spread in spreads)
             if is_one and all(a.numel() == 1 for a in gains) and bool((noise == noise.flatten()[0]).all()):
                 power = float(torch.stack([a.square().sum() for a in gains]).sum())
                 values = power * variances[0] + noise.flatten()[0]
-                return Factor(lambda v: basis.apply(v, lambda _: 1.0 / values), float(values.log().sum()))
+                return ClosedForm(lambda v: basis.apply(v, lambda _: 1.0 / values), float(values.log().sum()))
         # A matrix, where it is small enough.
         size = math.prod(self.shape)
         return self._dense(covariance, noise) if max(numbers, size) <= DENSE else None
 
-    def _dense(self, covariance: Joint, noise: Tensor) -> Factor:
+    def _dense(self, covariance: Joint, noise: Tensor) -> Cholesky:
         """S = sum_k A_k C_k A_k' + R as a matrix; what each source adds is kept for its level."""
         total = torch.diag(noise.flatten())
         for one, spread in zip(self.operators, covariance.spreads, strict=True):
@@ -142,13 +128,7 @@ class Sum:
                     self.kept.clear()
                 self.kept[key] = self._seen(one, spread.covariance(covariance.ratio), noise)
             total = total + self.kept[key]
-        # S = L L', by which S^-1 v and log |S| are cheap
-        root = torch.linalg.cholesky(total)
-
-        def solve(v: Tensor) -> Tensor:
-            return torch.cholesky_solve(v.flatten(1).double().T, root).T.to(v.dtype).reshape(-1, *noise.shape[1:])
-
-        return Factor(solve, 2.0 * float(root.diagonal().log().sum()))
+        return Cholesky.of(total)
 
     def _seen(self, operator: Linear, covariance: Covariance, like: Tensor) -> Tensor:
         """A C A' of one source, (seen, seen)."""
@@ -160,11 +140,7 @@ class Sum:
 
 
 def log_density(evidence: Evidence, x0: Tensor, covariance: Joint, *, normalised: bool = True) -> Tensor:
-    """log N(y; A x0, S), (n,), of joint samples (n, K, *shape).
-
-    Raises:
-        InputError: S has too many numbers for its determinant, and the density is to be normalised.
-    """
+    """log N(y; A x0, S), (n,); raises `InputError` where its determinant is wanted and S has too many numbers."""
     # The exponent of the Gaussian: log p without its normalisation
     _, exponent = evidence.condition(x0, covariance)  # type: ignore[arg-type]
     linear: Any = evidence.linear

@@ -31,20 +31,6 @@ def jump(density: Density, x: Tensor, x0: Tensor, segments: int = 8) -> tuple[Te
 
     Costs as many evaluations of each leaf and sample as the line integral has segments. More of them are surer of a
     jump between modes (`benchmarks/sampling/inverse.py`).
-
-    >>> from energycomp.components import Gaussian
-    >>> from energycomp.sampling import Target
-    >>> target, random = Target(Gaussian(0.0, 0.25)), torch.Generator().manual_seed(0)
-    >>> level = target.levels(50)[-1]
-    >>> density = Density(
-    ...     target, level, lambda groups: torch.randn(*groups, 1, 1, 1, generator=random),
-    ...     lambda groups: torch.rand(groups, generator=random),
-    ... )  # fmt: skip
-    >>> x = 0.5 * torch.randn(1, 100, 1, 1, 1, generator=random)
-    >>> x[0, 0] = 20.0  # a stray
-    >>> x0 = target.predict(x[0], level.rows(x[0]), prediction_type="sample")[:, None]
-    >>> float(jump(density, x, x0)[0].max()) < 3.0
-    True
     """
     x = x.clone()
     x0 = x0.clone()
@@ -85,7 +71,6 @@ def _integrate(density: Density, before: State, after: State, segments: int) -> 
 
 
 def _root(places: Tensor) -> Tensor:
-    """L (D, D) of the samples (m, D)."""
     count, size = places.shape
     covariance = places.T.cov().reshape(size, size)
     covariance = covariance + JITTER * covariance.diagonal().mean() * torch.eye(size).to(covariance)
@@ -93,7 +78,6 @@ def _root(places: Tensor) -> Tensor:
 
 
 def _log_kernels(x: Tensor, places: Tensor, root: Tensor) -> Tensor:
-    """log q of samples (B, D), up to a constant, (B,)."""
     white = [torch.linalg.solve_triangular(root, one.T, upper=False).T for one in (x, places)]
     squares = torch.cdist(*white).square()
     return (-(FREEDOM + x.shape[1]) / 2.0 * (squares / FREEDOM).log1p()).logsumexp(1)

@@ -102,9 +102,5 @@ def sum_of_squares(x: Tensor, like: Tensor) -> Tensor:
 
 
 def axes(like: Tensor) -> tuple[int, ...]:
-    """The axes of one sample, from the last: of tensors (..., *shape), where particles like these are (G, P, *shape).
-
-    >>> axes(torch.zeros(1, 4, 3, 8, 8)), axes(torch.zeros(1, 4, 13))
-    ((-3, -2, -1), (-1,))
-    """
+    """The axes of one sample, from the last, of tensors (..., *shape), where particles `like` are (G, P, *shape)."""
     return tuple(range(2 - like.ndim, 0))

@@ -34,8 +34,7 @@ class Langevin(Moves):
         moves: at each noise level.
         step_size: c, which is fixed: there is no acceptance to adapt it to. With 0.1 the variance of one Gaussian of
             weight 1 is at most 5.3 % too large, and the moves are stable where the positive weights sum to less than
-            20. They are too few for weights of another sum: at 50 steps the variance of N(0, 1) to the power 0.5 is
-            1.14 times too large, to 0.1 4.2 times; a warning says so below 0.5. `mala` is within 5 % for all of these.
+            20. They are too few for weights of a sum below 0.5, as a warning says; `mala` is right there.
     """
 
     moves: int = attrs.field(default=5, validator=whole(1))
@@ -44,7 +43,6 @@ class Langevin(Moves):
     acceptance = None  # every move is accepted
 
     def move(self, density: Density, state: State, c: Tensor) -> tuple[State, None]:
-        """The state after one move; see `chain.Moves`."""
         h = c * density.noise
         # Step: along the score, with noise, and no test.
         noise = (2.0 * h).sqrt().to(state.x) * density.normal(tuple(state.x.shape[:2]))
@@ -52,9 +50,5 @@ class Langevin(Moves):
 
 
 def annealed_langevin(**options: Any) -> SMC:
-    """The sampler `langevin`: ancestral steps with ten unadjusted moves at each noise level, and no weights.
-
-    >>> annealed_langevin(moves=1).moves
-    Langevin(moves=1, step_size=0.1)
-    """
+    """The sampler `langevin`: ancestral steps with ten unadjusted moves at each noise level, and no weights."""
     return SMC(weights="none", moves=Langevin(**{"moves": 10, **options}))

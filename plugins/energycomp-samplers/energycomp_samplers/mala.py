@@ -46,7 +46,6 @@ class MALA(Moves):
     step_size: float = attrs.field(default=0.3, validator=number())
 
     def move(self, density: Density, state: State, c: Tensor) -> tuple[State, Tensor]:
-        """The state after one move, and which particles accepted it; see `chain.Moves`."""
         x = state.x
         h = c * density.noise
         drift = h.to(x)
@@ -62,9 +61,5 @@ class MALA(Moves):
 
 
 def annealed_mala(**options: Any) -> SMC:
-    """The sampler `mala`: ancestral steps with four Metropolis moves at each noise level, and no weights.
-
-    >>> annealed_mala(moves=1).moves.moves
-    1
-    """
+    """The sampler `mala`: ancestral steps with four Metropolis moves at each noise level, and no weights."""
     return SMC(weights="none", moves=MALA(**{"moves": 4, **options}))

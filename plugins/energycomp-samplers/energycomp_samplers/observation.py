@@ -24,12 +24,12 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import AnyWeight, Composable, Composition, NoisedSpace, Weight, bounds, predict
+from energycomp.components import AnyWeight, Composition, Weight, bounds, predict
 from energycomp.components.algebra import combine, is_term, sole_leaf
 from energycomp.components.terms import add_terms
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import Target
-from energycomp_samplers.composed_group import ComposedGroup
+from energycomp_samplers.composed_group import ComposedGroup, ComposedLeaf
 from energycomp_samplers.evidence import Evidence, bind, join, note_misses, note_narrow
 from energycomp_samplers.kernels import clip
 from energycomp_samplers.operators import Blur, Gain, Pair, Pool, as_noise, as_numbers, check_reach
@@ -64,8 +64,7 @@ def observe(operator: Any, y: Any, std: float | Tensor, *, variance: float | Ten
     """An observation of clean samples z, whose model is y = A z + N(0, std^2): a factor for `scene & seen`.
 
     The default sampler follows its conditional mean, "gauss" draws from the formulas above, and `SMC` corrects both by
-    weights. Costs no network evaluation beside those that measure the variance of clean samples once: 16 of each leaf,
-    or 8 D for samples of D <= 32 numbers.
+    weights. Costs once 16 evaluations of each leaf, or 8 D for samples of D <= 32 numbers, which measure the variance.
 
     Args:
         operator: A. A tensor of 0 and 1 is a mask; `pool` and `blur` are others in closed form. A pair (A, A') of
@@ -74,8 +73,8 @@ def observe(operator: Any, y: Any, std: float | Tensor, *, variance: float | Ten
             [0, 1], latents decoded.
         y: what was observed of one sample, without a batch axis; of a mask, of the shape of a sample.
         std: of the noise, above 0: a number, or one for each number of y.
-        variance: of a number of clean samples (of the noised space: images are in [-1, 1] there), or one for each
-            number; measured when left out, of images for each spatial frequency.
+        variance: of the numbers of clean samples (images are in [-1, 1] there): one, or one for each; measured when
+            left out, of images for each spatial frequency.
 
     Raises:
         InputError: numbers that are not finite, a std that is not above 0, a pair that is not linear, or shapes that
@@ -154,7 +153,7 @@ def evidence_of(observations: Sequence[Observation], target: Target) -> Evidence
 
 
 def given_variance(observations: Sequence[Observation]) -> float | Tensor | None:
-    """The variance of clean samples that observations were given; None without one. Raises `InputError` for several."""
+    """The one variance of clean samples that observations were given; raises `InputError` where they differ."""
     given = [one.variance for one in observations if one.variance is not None]
     if not given:
         return None
@@ -211,11 +210,8 @@ class _Mean:
 
 
 @attrs.frozen(eq=False, repr=False)
-class Observed(Composable):
-    """The leaf `composition & observation`: its prediction is E[z | x, y], by the formula above.
-
-    `&` adds components and observations to what is inside, so that their order does not matter.
-    """
+class Observed(ComposedLeaf):
+    """The leaf `composition & observation`. `&` adds components and observations to what is inside, in any order."""
 
     composition: Composition
     observations: tuple[Observation, ...]
@@ -227,16 +223,8 @@ class Observed(Composable):
         mean = _Mean(target, evidence_of(self.observations, target), given_variance(self.observations))
         return ComposedGroup(target, mean)
 
-    @property
-    def noised_space(self) -> NoisedSpace:
-        return self.composition.noised_space
-
-    @property
-    def unconditional(self) -> Any:
-        return self.composition.unconditional
-
     def doubts(self, samples: Tensor, timestep: float, *, is_drawn: bool, is_weighed: bool) -> list[str]:
-        """Where samples miss y, or are less wide than its noise; see `energycomp.components.EnergyComponent`."""
+        """Where samples miss y, or are less wide than its noise."""
         mean: Any = self.group.mean
         notes = note_misses(mean.evidence, samples, is_weighed=is_weighed)
         if is_drawn or len(samples) == 1:
@@ -247,11 +235,9 @@ class Observed(Composable):
 
     @property
     def inside(self) -> tuple[Composition, ...]:
-        """The composition, which guidance and priors change."""
         return (self.composition,)
 
     def remade(self, compositions: Sequence[Composition], /) -> Observed:
-        """Another composition under the same observations."""
         return attrs.evolve(self, composition=compositions[0])
 
     def __and__(self, other: Any) -> Any:
@@ -279,9 +265,7 @@ class Observed(Composable):
 
 
 def without_observations(target: Target) -> tuple[Target, tuple[Observation, ...]]:
-    """A target without the observations of its composition, and these.
-
-    A weight of an observed leaf, such as of guidance, is that of its components: an observation counts once.
+    """A target without the observations of its composition, and these; the weight of an observed leaf stays with it.
 
     Raises:
         CompositionError: an observed leaf of a weight that is not above 0.

@@ -28,11 +28,7 @@ FAR = 1e-3  # the residual, as a share, from which on an end before that is warn
 
 
 def as_numbers(given: Any, name: str, advice: str) -> Tensor:
-    """A tensor of float32 of what was given; raises `InputError` where that are no real numbers.
-
-    >>> as_numbers([1, 2], "y", "give a tensor")
-    tensor([1., 2.])
-    """
+    """A tensor of float32 of what was given; raises `InputError` where that are no real numbers."""
     try:
         numbers = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -223,14 +219,7 @@ class Pair:
 
 
 def check_operator(see: Callable[[Tensor], Tensor], sample: Tensor) -> Tensor:
-    """What is seen of a sample (1, *shape), (1, *seen).
-
-    Raises:
-        InputError: an operator that fails, or does not give finite real numbers, the same ones each time.
-
-    >>> check_operator(lambda z: z.sum(1), torch.ones(1, 3))
-    tensor([3.])
-    """
+    """What is seen of a sample (1, *shape); raises `InputError` unless it is finite, real and the same each time."""
     shape = tuple(sample.shape)
     try:
         with torch.no_grad():
@@ -280,8 +269,7 @@ def linearise(f: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Pair, Tensor]:
 def solve(operator: Linear, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor:
     """(A C A' + R)^-1 v, (B, *seen), with R = diag(noise): in closed form, or by conjugate gradients.
 
-    An `EnergycompWarning` says where these end before they are near it: noise is small, and A loses nearly all of some
-    directions.
+    An `EnergycompWarning` says where these end early: noise is small, and A loses nearly all of some directions.
 
     >>> from energycomp_samplers.spread import Spread
     >>> C = Spread(torch.ones(1)).covariance(torch.ones(1))  # I / 2

@@ -26,8 +26,7 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
 def systematic(log_weights: Tensor, count: int, start: Tensor) -> Tensor:
     """Places (G, count) of the particles that stay, for log weights (G, P): systematic resampling (Kitagawa, 1996).
 
-    Particle p gets count w_p copies, rounded up or down, by one uniform number for each group, `start` (G, 1). A count
-    of 1 draws one particle with the probabilities w.
+    Particle p gets count w_p copies, rounded up or down, by one uniform number for each group, `start` (G, 1).
 
     >>> systematic(torch.tensor([[0.0, -100.0, 0.0]]), 2, torch.tensor([[0.3]]))
     tensor([[0, 2]])
@@ -63,7 +62,6 @@ class Particles:
 
     @property
     def centre(self) -> Tensor:
-        """The mean of the proposal."""
         return self.proposal.centre(self.x, clip(self.proposal.mean(self.x0), self.target))
 
     def take(self, places: Tensor) -> Particles:

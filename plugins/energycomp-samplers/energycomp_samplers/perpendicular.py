@@ -34,8 +34,8 @@ LEAST = 1e-12  # <r, r> / <u, u> below which there is no direction to be orthogo
 class Perpendicular:
     """Follows a composition such as `a & ~b` without working against a. Costs what plain sampling costs.
 
-    Without a negated component it is the default sampler. Not a distribution that is known: it keeps samples where the
-    positive components are better than a negative weight does, but does not guarantee that b is absent.
+    Without a negated component it is the default sampler. It keeps samples where the positive components are better
+    than a negative weight does, but does not guarantee that b is absent.
 
     Raises:
         CompositionError: from `start`, only negated components, or see `energycomp_samplers.residuals`.
@@ -50,7 +50,6 @@ class Perpendicular:
     """
 
     def start(self, run: Run, /) -> Steps:
-        """n independent samples of noise; a list of n generators makes each independent of its batch."""
         check_densities(run.target)
         form = residuals(run.target.composition)
         if form is None:
@@ -65,8 +64,6 @@ class Perpendicular:
 
 @attrs.define(eq=False)
 class _Perpendicular(Steps):
-    """Samples x (n, *shape)."""
-
     run: Run
     form: Residuals
     leaves: Target

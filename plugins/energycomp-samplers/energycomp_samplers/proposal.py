@@ -11,11 +11,7 @@ from energycomp_samplers.kernels import sum_of_squares, weighted_sum
 
 @attrs.frozen
 class Proposal:
-    """The proposal and the weights of the formulas of `smc`, at one level; particles (G, P, *shape), weights (G, P).
-
-    Args:
-        b: the weights of the leaves.
-        back: kappa.
+    """The proposal and the weights of the formulas of `smc`; particles (G, P, *shape), weights (G, P).
 
     >>> Proposal((1.0, 1.0, -1.0), 1.0, Level(step=0, timestep=999.0, alpha=0.2, next_alpha=0.5)).variance
     0.6
@@ -27,7 +23,6 @@ class Proposal:
 
     @classmethod
     def at(cls, level: Level, target: Target, weights: str) -> Proposal:
-        """At a level, for the weights of `SMC`."""
         b = target.weights_at(level.timestep)
         return cls(b, sum(b) if weights == "energy" else 1.0, level)
 

@@ -23,11 +23,7 @@ APART = "which of two models explains an image better, the errors of `infer(imag
 
 @attrs.frozen(eq=False)
 class Rankable:
-    """A composition of one denoiser that `rank` takes.
-
-    Args:
-        labels: the other labels of the model, with which one component without u is compared; empty for others.
-    """
+    """A composition of one denoiser; `labels` are the others, with which one component without u is compared."""
 
     denoiser: Denoiser
     leaves: list[Conditional]

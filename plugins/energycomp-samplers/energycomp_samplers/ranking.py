@@ -28,7 +28,7 @@ class Ranking:
     """What N images show of the K components of a composition, and the order of the images.
 
     Args:
-        components, negated: the name of each, and whether it was negated (`~b`): a good image does not show it.
+        negated: which components were negated (`~b`): a good image does not show them.
         lift: (N, K) mean denoising error without a component minus the error with it, in the units of `Solution.error`.
         stderr: (N, K) standard error of the lift.
         p_value: (N, K) the probability of a lift at least as large on other draws, if its expectation were 0.
@@ -129,7 +129,7 @@ def rank(
         draws: how many draws a lift averages over, at least 2.
         constraint: takes images in [0, 1], (N, C, H, W), and gives energies (N,), by which images rank that are equally
             complete, such as `energycomp_samplers.constraint(f)`.
-        generator: or a seed, makes the draws repeatable; 0 when left out.
+        generator: one, or a seed; 0 when left out.
 
     Raises:
         CompositionError: no components, leaves of several denoisers or of another kind, a mass other than 1, the rule
@@ -191,7 +191,6 @@ def rank_samples(
 
 
 def _encode(images: Any, denoiser: Denoiser, model: Model | None) -> Tensor:
-    """Samples (N, C, H, W) on the denoiser's device."""
     # Latents are samples already
     latent = denoiser.codec is not None and isinstance(images, Tensor)
     if latent and tuple(images.shape[-3:]) == denoiser.sample_shape and images.ndim in (3, 4):

@@ -70,7 +70,6 @@ class Rejection:
     attempts: int = attrs.field(default=16, validator=whole(1))
 
     def start(self, run: Run, /) -> Steps:
-        """The steps of the other sampler, for all samples, and then for those that are drawn again."""
         check_densities(run.target)
         other: Sampler = SchedulerSampler() if self.sampler is None else object_of("samplers", self.sampler)
         # Without a negated component nothing is rejected
@@ -87,8 +86,7 @@ class _Attempts(Steps):
     """Samples of the wanted components. Those that show a negated one are drawn again, in the next attempt.
 
     Args:
-        run, wanted: what was asked for, and the same without the negated components.
-        steps: of the other sampler, in the attempt that goes on.
+        wanted: the run without the negated components.
         samples, lifts: those of least lift so far, (n, *shape), and their lifts (n, J).
         rest: places of the samples that show a negated component, all in the first attempt.
         reports: of the other sampler, one for each attempt.
@@ -178,13 +176,7 @@ class _Attempts(Steps):
 
 @attrs.frozen(eq=False)
 class Judge:
-    """The lifts of the J negated components.
-
-    Args:
-        target: of the K leaves that are evaluated.
-        weights: (1 + J, K) of the base, and of the base with each negated component.
-        bank: the draws.
-    """
+    """The lifts of J negated components; weights (1 + J, K) of the base, and of the base with each of them."""
 
     target: Target
     weights: Tensor

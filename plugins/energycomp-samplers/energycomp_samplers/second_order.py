@@ -45,7 +45,9 @@ from energycomp_samplers.kernels import as_column, weighted_sum
 from energycomp_samplers.spread import (
     MOST,
     Spread,
+    alpha_at,
     asymmetry,
+    covariance_along,
     measure_spreads,
     noisiest_timestep,
     product_spread,
@@ -63,10 +65,7 @@ SHARE = 0.5  # of `least`, from which a direction of the product counts
 class SecondOrder:
     """What the formulas above say of samples x (B, *shape) at one level, whose leaves predict x0 (K, B, *shape).
 
-    Args:
-        mean: m, or the sum of the predictions where the product is no Gaussian, (B, *shape), in float64.
-        plain: the sum of the predictions.
-        spread: that of the product.
+    `mean` is m, or the sum of the predictions, `plain`, where the product is no Gaussian, in float64.
 
     >>> from energycomp.components import Gaussian
     >>> from energycomp.sampling import Target
@@ -91,7 +90,6 @@ class SecondOrder:
 
     @classmethod
     def of(cls, x: Tensor, x0: Tensor, level: Level, b: Sequence[float], spreads: Sequence[Spread]) -> SecondOrder:
-        """The product of predictions with the weights b and the spreads of the leaves."""
         ratio = ratio_of(level, x)
         x = x.double()
         x0 = x0.double()
@@ -149,28 +147,17 @@ Product: TypeAlias = Callable[[Tensor, Tensor, Level], SecondOrder]
 
 
 def local_spreads(target: Target, x: Tensor, level: Level) -> list[Spread]:
-    """C_i^-1 - ratio I of every leaf at samples x (B, *shape): spreads of matrices (B, D, D).
-
-    Costs 2 D evaluations for each leaf and sample.
-
-    >>> from energycomp.components import Gaussian
-    >>> target, x = Target(Gaussian(0.5, 0.25)), torch.zeros(3, 1, 1, 1)
-    >>> (1.0 / local_spreads(target, x, target.levels(10)[4])[0].values).round(decimals=3).flatten().tolist()
-    [0.25, 0.25, 0.25]
-    """
+    """C_i^-1 - ratio I of every leaf at samples x (B, *shape): (B, D, D). Costs 2 D evaluations of each leaf."""
     # The level itself, or the noisiest one at which differences of predictions are seen.
     size = x[0].numel()
     timestep = min(level.timestep, noisiest_timestep(target, CLEAR))
-    alpha = float(torch.sigmoid(target.log_snr(torch.tensor([timestep]))))
-    # m_i at both ends of each direction.
+    alpha = alpha_at(target, timestep)
     step = STEP * (1.0 - alpha) ** 0.5
-    probes = step * torch.eye(size, device=x.device).reshape(1, size, *x.shape[1:])
-    ends = torch.cat([x[:, None] + probes, x[:, None] - probes]).flatten(0, 1)
-    rows = torch.full((len(ends),), timestep, device=x.device)
-    x0 = target.predict(ends, rows, prediction_type="sample").double()
-    above, below = x0.reshape(len(x0), 2, len(x), size, size).unbind(1)
-    # C_i = (1 - alpha_bar) / sqrt(alpha_bar) dm_i / dx, made symmetric.
-    moved = (1.0 - alpha) / alpha**0.5 * (above - below) / (2.0 * step)
+    # C_i = (1 - alpha_bar) / sqrt(alpha_bar) dm_i / dx along each direction, made symmetric.
+    probes = step * torch.eye(size, device=x.device).reshape(size, *x.shape[1:])
+    each = x.repeat_interleave(size, dim=0)
+    moved = covariance_along(target, each, probes.repeat(len(x), *[1] * (x.ndim - 1)), timestep, step)
+    moved = moved.unflatten(1, (len(x), size))
     values, vectors = torch.linalg.eigh((moved + moved.mT) / 2.0)
     # No variance is below the error of the network, by which C_i is not symmetric.
     error = asymmetry(moved)[..., None].clamp(min=FLOOR * (1.0 - alpha))
@@ -181,11 +168,8 @@ def local_spreads(target: Target, x: Tensor, level: Level) -> list[Spread]:
 def second_order(target: Target, kind: Literal["constant", "jacobian"]) -> Product:
     """The product of samples x (B, *shape), whose leaves predict x0 (K, B, *shape), at a level.
 
-    Args:
-        kind: "constant" measures the spread of each leaf here, once; "jacobian" that of each sample, whenever asked.
-
-    Raises:
-        InputError: "jacobian" for samples of too many numbers.
+    "constant" measures the spread of each leaf now; "jacobian" that of each sample whenever asked, and raises
+    `InputError` for samples of too many numbers.
     """
     if kind == "jacobian":
         size = math.prod(target.noised_space.sample_shape)

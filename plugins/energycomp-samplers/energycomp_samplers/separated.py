@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import attrs
 import torch
@@ -41,14 +41,13 @@ class Explanation:
 class Separation:
     """Draws of the posterior of K sources, for the most probable K. Sources of images are in [0, 1].
 
-    Sources that could change places are in one order, the same in all draws: that in which they are most alike. The
-    source whose mean has the largest sum is the first; of a single draw it need not be the largest. To compare with
-    truths that are sorted, sort each draw: `flux = found.samples.flatten(2).sum(2).sort(1, descending=True).values`.
+    Sources that could change places are in one order, in which draws are most alike, the largest mean first. To compare
+    with truths that are sorted, sort each draw: `samples.flatten(2).sum(2).sort(1, descending=True).values`.
 
     Args:
         samples: (n, K, *shape), draws of the posterior.
         kinds: (n, K), which of the given sources each is.
-        names: of the sources, (K,), as most draws have them.
+        names: (K,), as most draws have them.
         counts: the posterior probability of each count.
         explanations: all sets of sources that were tried, the most probable first.
         residual: what the mean does not explain, y - sum_k A_k mean_k, (*seen).
@@ -81,15 +80,13 @@ class Separation:
         return self.samples.mean(0)
 
     def interval(self, level: float = 0.9, f: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Lower and upper bounds, (K, *shape) each, between which each number is with a probability of `level`.
+        """Bounds, (K, *shape) each, between which each number is with a probability of `level`, above 0 and below 1.
 
         They are order statistics of n draws: right in the mean for any n >= 2 / (1 - level) - 1, 19 for 0.9. Of fewer
-        they are the least and the greatest, between which less is: a warning says how much.
+        they are the least and the greatest, and a warning says how much is between them.
 
         Args:
-            level: above 0 and below 1.
-            f: of batches of sources (B, *shape), such as the flux `lambda z: z.flatten(1).sum(1)`; it returns (B, ...),
-                and bounds are (K, ...).
+            f: of batches of sources (B, *shape) to (B, ...), such as the flux `lambda z: z.flatten(1).sum(1)`.
         """
         if not (is_number(level) and 0.0 < level < 1.0):
             raise InputError(f"got interval({level!r}); expected a probability between 0 and 1, such as 0.9")
@@ -108,19 +105,12 @@ class Separation:
 
 
 def most_level(n: int) -> float:
-    """The probability, on average, of what is between the least and the greatest of n draws.
-
-    >>> most_level(19)
-    0.9
-    """
+    """The probability, on average, of what is between the least and the greatest of n draws."""
     return (n - 1) / (n + 1)
 
 
 def align(samples: Tensor, kinds: Tensor, *, is_exchangeable: bool) -> tuple[Tensor, Tensor]:
     """Draws (n, K, *shape) and their kinds (n, K), with the sources of each in the order in which they are most alike.
-
-    Args:
-        is_exchangeable: whether sources of different kinds can change places.
 
     >>> draws = torch.tensor([[1.0, 5.0], [5.2, 0.8], [1.1, 5.1]])[..., None]
     >>> align(draws, torch.zeros(3, 2), is_exchangeable=False)[0].squeeze(-1)
@@ -157,8 +147,3 @@ def align(samples: Tensor, kinds: Tensor, *, is_exchangeable: bool) -> tuple[Ten
 def _reorder(values: Tensor, places: Tensor) -> Tensor:
     """Values (n, K, ...) at the places (n, K)."""
     return values[torch.arange(len(values), device=values.device)[:, None], places.to(values.device)]
-
-
-def usual_names(kinds: Tensor, names: Sequence[str]) -> tuple[str, ...]:
-    """The name of each source (K,), as most draws (n, K) have it."""
-    return tuple(names[int(kind)] for kind in kinds.mode(dim=0).values)

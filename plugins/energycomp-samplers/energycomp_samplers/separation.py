@@ -40,7 +40,7 @@ from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.joint import Joint, log_density
 from energycomp_samplers.kernels import clip
 from energycomp_samplers.particles import systematic
-from energycomp_samplers.separated import Explanation, Separation, align, usual_names
+from energycomp_samplers.separated import Explanation, Separation, align
 from energycomp_samplers.smc import SMC
 from energycomp_samplers.tangent import Tangent, linearise_at
 from energycomp_samplers.weighing import Weighing
@@ -66,8 +66,8 @@ def separate(
 
     The model is y = sum_k A_k(z_k) + N(0, noise^2), with independent sources z_k. Exact for Gaussian sources and linear
     A_k; for others weighted particles (SMC) correct the samples, and the report says how many are left. Costs n K
-    network evaluations a step, for each set of sources that is tried, and those that measure the covariance of each
-    source once: 8 D for samples of D <= 32 numbers, else 16, which measure one variance for all numbers.
+    network evaluations a step, for each set of sources that is tried, and once for each source 8 D for samples of
+    D <= 32 numbers, else 16, which measure its covariance.
 
     Args:
         image: y, of one image, without a batch axis: (C, H, W), or any shape that the operators see. Sources of images
@@ -76,21 +76,16 @@ def separate(
         noise: standard deviation of y, above 0: a number, or one for each number of y.
         count: None for each of `sources` once. A number, a range (1, 6), or probabilities {1: 0.3, 2: 0.7} of how many
             sources there are, 1 to 64: each is any one of `sources` then, with equal probability. Of more than 16 sets
-            of sources, those are left out that Gaussians of the same means and covariances make e^30 times less
-            probable than the best of as many.
+            of sources, those are left out that Gaussians make e^30 times less probable than the best of as many.
         repeats: with a count, whether a source may occur more than once. Give False where each of `sources` has a
             place of its own, by its operator.
         operators: A_k: None where y shows sources as they are; a number that scales the brightness, a mask, `pool(k)`,
             `blur(kernel)`, a pair (A, A') of functions of batches, or one function of batches, which need not be
-            linear: light of sources in log units, dB or magnitudes adds up after it. One for all, or a list with one
-            for each of `sources`.
+            linear: light in log units, dB or magnitudes adds up after it. One for all, or a list with one each.
         covariances: of clean samples: a number, one for each number of a sample, or a matrix (D, D), in the noised
             space, where images are in [-1, 1]. One for all, or a list; None has them measured.
         n: draws, and particles.
         num_inference_steps: noise levels on the way.
-
-    Returns:
-        `Separation`: `samples` (n, K, *shape) of the most probable count, `counts`, `mean`, `interval`, `residual`.
 
     Raises:
         InputError: no sources, shapes that do not fit, noise that is not above 0, numbers that are not finite, a count
@@ -101,11 +96,8 @@ def separate(
     >>> dim, bright = Gaussian(1.0, 0.01, name="dim"), Gaussian(3.0, 0.04, name="bright")
     >>> how = {"noise": 0.1, "num_inference_steps": 10, "generator": 0, "progress": False}
     >>> found = separate(torch.full((1, 1, 1), 5.0), [dim, bright], n=500, **how)
-    >>> found.samples.shape, found.names
-    (torch.Size([500, 2, 1, 1, 1]), ('dim', 'bright'))
-    >>> found.mean.flatten().round(decimals=1)  # 1 + 0.01 / 0.06, 3 + 0.04 / 0.06
-    tensor([1.2000, 3.7000])
-    >>> low, high = found.interval(0.9)
+    >>> found.names, found.mean.flatten().round(decimals=1)  # 1 + 0.01 / 0.06, 3 + 0.04 / 0.06
+    (('dim', 'bright'), tensor([1.2000, 3.7000]))
     >>> found = separate(torch.full((1, 1, 1), 2.9), [dim], count=(1, 6), **how)
     >>> found.count, round(found.counts[3], 2)
     (3, 1.0)
@@ -152,7 +144,6 @@ class _Separating:
     log_evidence: float = math.nan
 
     def start(self, run: Run, /) -> _Particles:
-        """n joint samples of noise, with equal weights."""
         weighing = Weighing(SMC(), run, torch.zeros(1, run.n, dtype=torch.float64, device=run.target.device))
         return _Particles(self, run, run.noise((run.n, len(self.kinds))), self.blend.evidence(self.kinds), weighing)
 
@@ -273,7 +264,7 @@ def _answer(
     return Separation(
         samples=z * blend.scale + (0.0 if blend.scale == 1.0 else 0.5),
         kinds=kind,
-        names=usual_names(kind, names),
+        names=tuple(names[int(one)] for one in kind.mode(dim=0).values),
         counts=dict(sorted(counts.items())),
         explanations=tuple(sorted(explanations, key=lambda one: -one.probability)),
         residual=missed.mean(0) * blend.scale,

@@ -81,15 +81,15 @@ class SMC:
         weights: "rne", "fkc" or "energy", see the formulas above; "none" for moves without weights.
         particles: of each sample, of which one is drawn in the end; None for one swarm of n particles, all of which are
             samples. A swarm costs no more than plain sampling, but its samples are not independent.
-        resample_below: particles are resampled where the effective sample size is below this share of them.
-        resample_above: the least timestep at which particles are weighted; below it they move without weights. None
-            stops where the log weights of one step have a standard deviation above `max_spread`.
+        resample_below: share of the particles below which the effective sample size has them resampled.
+        resample_above: the least timestep at which particles are weighted. None stops where the log weights of one step
+            have a standard deviation above `max_spread`.
         max_spread: more follows weights further down, where those of images are noise
             (`benchmarks/sampling/inverse_images.py`).
         clamp: the log weights of one step are limited to this distance from their mean.
         moves: `MALA`, `HMC` or `Langevin` at each noise level, before particles are weighted.
         constraint: of `constraint(f)`: samples are those of p(x) exp(-w f(x)). Its weights have no limit, and go on to
-            the end. f is called once for each particle and step; with `gradient=True` networks are differentiated, too.
+            the end. f is called once for each particle and step.
         depth: nats below the best particle that a constraint takes others at most, at the noisy end. More follows f
             sooner, less keeps particles that may still satisfy it (`benchmarks/parts/constraint.py`).
         proposal: "sum" follows the sum of the scores; "gauss" the second-order product of `Gauss`, whose spreads it
@@ -137,9 +137,7 @@ class SMC:
             )
 
     def start(self, run: Run, /) -> _Swarm:
-        """Particles of noise. A list of n generators goes with `particles`, and with weights "none". A sample does not
-        depend on its batch then.
-        """
+        """Particles of noise. A list of n generators goes with `particles`, and with weights "none"."""
         # Observations weigh particles; they are no part of the product
         target, observations = without_observations(run.target)
         run = attrs.evolve(run, target=target)
@@ -189,9 +187,8 @@ class SMC:
 class _Swarm(Steps):
     """The particles x of a run, (B, *shape), in groups of as many.
 
-    Args:
-        leaving: what the weights of energies take from one level to the next: sum_i b_i E_i(x, t) + log L(x | y) -
-            log p(y | x), (G, P).
+    `leaving` is what the weights of energies take from one level to the next: sum_i b_i E_i(x, t) + log L(x | y) -
+    log p(y | x), (G, P).
     """
 
     options: SMC
@@ -316,7 +313,6 @@ class _Swarm(Steps):
         return self._share(self.run.noise(rows))
 
     def _uniform(self, rows: tuple[int, ...]) -> Tensor:
-        """Uniform numbers (G, P), which copies share."""
         return self._share(self.run.uniform(rows))
 
     def _share(self, values: Tensor) -> Tensor:

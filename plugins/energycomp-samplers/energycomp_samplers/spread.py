@@ -50,8 +50,7 @@ class Spread:
         vectors: eigenvectors (D, D), or (B, D, D), as columns; None where P is diagonal.
         problem: why it could not be measured; it is that of variance 1 then.
         doubt: the largest relative error of measured values, by `asymmetry`.
-        spectrum: of images of more than 32 pixels, the precision of each Fourier coefficient (C, H, W), see
-            `energycomp_samplers.stationary`, beside the one of all in `values`.
+        spectrum: of images, the precision of each Fourier coefficient (C, H, W), see `energycomp_samplers.stationary`.
 
     >>> Spread(torch.tensor([4.0])).covariance(torch.tensor([1.0]))(torch.ones(1, 3))
     tensor([[0.2000, 0.2000, 0.2000]])
@@ -107,7 +106,6 @@ class Covariance:
         return self.spread.apply(v, lambda values: 1.0 / (self.ratio.to(v.device) + values))
 
     def root(self, v: Tensor) -> Tensor:
-        """C^(1/2) v."""
         return self.spread.apply(v, lambda values: (self.ratio.to(v.device) + values).rsqrt())
 
     def diagonal(self, like: Tensor, shape: Sequence[int]) -> Tensor | None:
@@ -126,9 +124,8 @@ def ratio_of(level: Level, like: Tensor) -> Tensor:
 def product_spread(spreads: Sequence[Spread], weights: Sequence[float], size: int) -> tuple[Spread, bool]:
     """P = sum_i b_i P_i of components, of D numbers, and whether it is a precision as it stands.
 
-    Where an eigenvalue is not above 0, as where a negated component is surer than the others, the product is no
-    Gaussian: eigenvalues are at least the least of the components of positive weight then. All are that where one of
-    the components could not be measured.
+    Where an eigenvalue is not above 0, as where a negated component is surer than the others, eigenvalues are at least
+    the least of the components of positive weight. All are that where a component could not be measured.
 
     >>> narrow, wide = Spread(torch.tensor([4.0])), Spread(torch.tensor([1.0]))
     >>> product_spread([narrow, wide], (2.0, -1.0), 3)[0].values, product_spread([narrow, wide], (1.0, -5.0), 3)[1]
@@ -159,9 +156,8 @@ _kept: WeakKeyDictionary[Any, Spread] = WeakKeyDictionary()
 def measure_spreads(target: Target) -> list[Spread]:
     """The spread of every leaf of a composition, measured once and kept.
 
-    Costs 8 D evaluations of each leaf of D <= 32 numbers, and 16 of one of more numbers. Errors of a network count for
-    more where noise is strong: leaves whose measured J is not symmetric cost as many again at less noise, up to 32 D.
-    Predictions that are not those of a density, such as of a network that was not trained, have none: see `problem`.
+    Costs 8 D evaluations of each leaf of D <= 32 numbers, and 16 of one of more numbers. Leaves whose measured J is not
+    symmetric, by the errors of a network, cost as many again at less noise, up to 32 D.
 
     >>> from energycomp.components import Gaussian
     >>> (1.0 / measure_spreads(Target(Gaussian(0.5, 0.25)))[0].values).round(decimals=3)
@@ -193,19 +189,17 @@ def _with_first_condition(leaf: Any) -> Any:
     return rewrap(leaf, attrs.evolve(bare, condition=bare.condition[:1]))
 
 
+def alpha_at(target: Target, timestep: float) -> float:
+    """alpha_bar."""
+    return float(torch.sigmoid(target.log_snr(torch.tensor([timestep]))))
+
+
 def noisiest_timestep(target: Target, least: float = STRONG) -> float:
-    """The noisiest timestep where alpha_bar is at least this."""
     return float((target.noised_space.alphas_cumprod >= least).sum().clamp(min=1) - 1)
 
 
 def asymmetry(covariance: Tensor) -> Tensor:
-    """How far measured covariances (..., D, D) are from symmetric: () each, the error of an eigenvalue.
-
-    The Jacobian of the mean that a density predicts is symmetric, and the error of a network is not.
-
-    >>> asymmetry(torch.tensor([[1.0, 0.3], [0.1, 1.0]]))
-    tensor(0.1000)
-    """
+    """How far covariances (..., D, D) are from symmetric, as those of a density are: the error of an eigenvalue."""
     return (covariance - covariance.mT).flatten(-2).norm(dim=-1) / (2.0 * covariance.shape[-1] ** 0.5)
 
 
@@ -225,13 +219,23 @@ def _measure(target: Target) -> list[Spread]:
     return spreads
 
 
+def covariance_along(target: Target, x: Tensor, probes: Tensor, timestep: float, step: float = 1.0) -> Tensor:
+    """C v of each leaf, (K, n, D), at samples x (n, *shape), by Tweedie's second formula.
+
+    J v is a central difference of predictions along the directions `probes`, v times `step`.
+    """
+    alpha = alpha_at(target, timestep)
+    ends = torch.cat([x + probes, x - probes])
+    rows = torch.full((len(ends),), timestep, device=ends.device)
+    above, below = target.predict(ends, rows, prediction_type="sample").flatten(2).double().chunk(2, dim=1)
+    return (1.0 - alpha) / alpha**0.5 * (above - below) / (2.0 * step)
+
+
 def _measure_at(target: Target, least: float) -> list[Spread]:
     """The spread of every leaf, by differences of predictions at the noisiest level of at least this alpha_bar."""
     shape = tuple(target.noised_space.sample_shape)
     size = math.prod(shape)
     timestep = noisiest_timestep(target, least)
-    alpha = float(torch.sigmoid(target.log_snr(torch.tensor([timestep]))))
-
     # Directions: all, from each of a few noised samples; or random ones, each from a noised sample of its own.
     random = torch.Generator().manual_seed(0)
     whole = size <= MOST
@@ -242,18 +246,14 @@ def _measure_at(target: Target, least: float) -> list[Spread]:
         points = torch.randn(PROBES, size, generator=random)
         probes = torch.randint(0, 2, (PROBES, size), generator=random) * 2.0 - 1.0
 
-    # J v of each direction v, by central differences.
-    x = torch.cat([points + probes, points - probes]).reshape(-1, *shape).to(target.device)
-    rows = torch.full((len(x),), timestep, device=target.device)
-    predictions = target.predict(x, rows, prediction_type="sample").flatten(2).double().cpu()
-    above, below = predictions.chunk(2, dim=1)
-
-    # C v of each leaf (K, rows, D), by Tweedie's second formula.
-    moved = (1.0 - alpha) / alpha**0.5 * (above - below) / 2.0
+    # C v of each direction v.
+    x, v = (one.reshape(-1, *shape).to(target.device) for one in (points, probes))
+    moved = covariance_along(target, x, v, timestep).cpu()
 
     # C, the mean over the points; or one variance, v' C v / D in the mean over random v (Hutchinson, 1990).
     variance = (moved * probes).mean((1, 2)).reshape(-1, 1, 1)
     measured = moved.unflatten(1, (POINTS, size)).mean(1) if whole else variance
+    alpha = alpha_at(target, timestep)
     ratio = alpha / (1.0 - alpha)
     spreads = [_of_matrix(leaf, one, ratio) for leaf, one in zip(target.composition.terms, measured, strict=True)]
     if whole or len(shape) != 3 or target.decode is not None:

@@ -26,7 +26,6 @@ COLOURS = 3  # on the first axis: red, green and blue, whose Fourier transform i
 
 
 def _axes(shape: Sequence[int]) -> tuple[int, ...]:
-    """The axes of the Fourier transform of samples (B, *shape), from behind."""
     return (-3, -2, -1) if shape[0] == COLOURS else (-2, -1)
 
 
@@ -59,13 +58,7 @@ def ring_variances(probes: Tensor, moved: Tensor) -> Tensor:
 
 @attrs.frozen(eq=False)
 class Stationary:
-    """The precision P of images (C, H, W), by its eigenvalues `values` (C, H, W) in float64.
-
-    >>> whole = torch.zeros(1, 2, 2).index_fill(2, torch.tensor([1]), 3.0)  # P: columns are alike
-    >>> Stationary(whole).covariance(torch.tensor([1.0]))(torch.tensor([[[[1.0, -1.0], [1.0, -1.0]]]]))
-    tensor([[[[ 0.2500, -0.2500],
-              [ 0.2500, -0.2500]]]])
-    """
+    """The precision P of images (C, H, W), by its eigenvalues `values` (C, H, W) in float64."""
 
     values: Tensor
 
@@ -85,7 +78,6 @@ class StationaryCovariance:
         return self.apply(v, self.eigenvalues(v))
 
     def root(self, v: Tensor) -> Tensor:
-        """C^(1/2) v."""
         return self.apply(v, self.eigenvalues(v).sqrt())
 
     def eigenvalues(self, like: Tensor) -> Tensor:

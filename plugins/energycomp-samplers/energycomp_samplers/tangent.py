@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from energycomp_samplers.evidence import Evidence
-from energycomp_samplers.joint import SMALL, Factor, Joint
+from energycomp_samplers.factor import Cholesky
+from energycomp_samplers.joint import SMALL, Joint
 from energycomp_samplers.kernels import as_column
 from energycomp_samplers.operators import Linear, Pair, linearise
 
@@ -35,7 +36,7 @@ class Rows:
     rows: Tensor
     shape: Sequence[int]
     seen: Sequence[int]
-    _last: tuple[Joint, Factor] | None = None
+    _last: tuple[Joint, Cholesky] | None = None
 
     def forward(self, z: Tensor) -> Tensor:
         return torch.einsum("nmd,nd->nm", self.rows, z.flatten(1).to(self.rows)).to(z).reshape(-1, *self.seen)
@@ -46,18 +47,12 @@ class Rows:
     def invert(self, covariance: Any, noise: Tensor, v: Tensor) -> Tensor:
         return self.factor(covariance, noise).solve(v)
 
-    def factor(self, covariance: Joint, noise: Tensor) -> Factor:
+    def factor(self, covariance: Joint, noise: Tensor) -> Cholesky:
         """S = J C J' + R of each sample."""
         if self._last is None or self._last[0] is not covariance:
             pulled = covariance(self.rows.reshape(-1, *self.shape)).reshape(self.rows.shape)
             total = torch.einsum("nmd,nkd->nmk", self.rows, pulled) + torch.diag(noise.flatten().to(self.rows))
-            root = torch.linalg.cholesky(total)
-
-            def solve(v: Tensor) -> Tensor:
-                return torch.cholesky_solve(v.flatten(1).to(root)[..., None], root).to(v).reshape(v.shape)
-
-            determinant = 2.0 * root.diagonal(dim1=1, dim2=2).log().sum(1)
-            self._last = (covariance, Factor(solve, determinant))
+            self._last = (covariance, Cholesky.of(total))
         return self._last[1]
 
 
@@ -143,7 +138,6 @@ class Tangent:
         return ((_squares_of(z - x0, covariance) + self._squares(self.f(z.float()), self.y)) / 2.0).nan_to_num(math.inf)
 
     def _log_weight(self, z: Tensor, linear: Evidence) -> Tensor:
-        """log w, (n,)."""
         own = self._squares(self.f(z.float()), self.y)
         found = self._squares(linear.f(z), linear.y) - own
         return (found / 2.0).nan_to_num(-math.inf)
@@ -155,15 +149,7 @@ class Tangent:
 def linearise_at(
     evidence: Evidence | Tangent, x0: Tensor, covariance: Joint, start: Tensor | None = None
 ) -> tuple[Evidence, Tensor | None]:
-    """The linear observation for each prediction x0 (n, K, *shape), and where it touches one that is not linear.
-
-    >>> from energycomp_samplers.spread import Spread
-    >>> seen = Tangent(lambda z: z[:, 0].square(), torch.full((1, 1), 4.0), torch.full((1, 1), 1e-4))
-    >>> one = torch.ones(1)
-    >>> _, at = linearise_at(seen, torch.ones(1, 1, 1), Joint([Spread(one)], one))
-    >>> at.round(decimals=3)
-    tensor([[[2.]]])
-    """
+    """The linear observation for each prediction x0 (n, K, *shape), and where it touches one that is not linear."""
     if isinstance(evidence, Evidence):
         return evidence, None
     at = evidence.find_most_probable(x0, covariance, start)
@@ -176,10 +162,5 @@ def _squares_of(v: Tensor, covariance: Joint) -> Tensor:
 
 
 def in_single(pair: Pair) -> Pair:
-    """A pair whose functions are given float32, as networks and physics take it.
-
-    >>> pair = in_single(Pair(lambda z: z * torch.ones(1), lambda w: w))
-    >>> pair.forward(torch.ones(1, dtype=torch.float64)).dtype
-    torch.float64
-    """
+    """A pair whose functions are given float32, as networks and physics take it."""
     return Pair(lambda z: pair.forward(z.float()).to(z), lambda w: pair.adjoint(w.float()).to(w))

@@ -81,7 +81,6 @@ class Factor(ABC):
         """log psi at a level; sets the drift of the next step."""
 
     def take(self, places: Tensor) -> None:
-        """Keeps the particles at these places."""
         self.log_psi = take(self.log_psi, places)
         self.drift = None if self.drift is None else take(self.drift, places)
 
@@ -117,7 +116,7 @@ class ConstraintFactor(Factor):
     """A constraint f of clean samples.
 
     Args:
-        depth: how far log psi is below the best particle at most, at the noisy end.
+        depth: nats below the best particle that log psi is at most, at the noisy end.
         calls: samples of which f was evaluated.
         rules_out_all: whether f ruled out all particles of a sample at the last level.
     """
@@ -151,11 +150,7 @@ class ConstraintFactor(Factor):
 
 @attrs.define(eq=False)
 class ObservationFactor(Factor):
-    """Observations y of clean samples of a spread; `ends_at_draw` says whether the last step ends at draws or means.
-
-    Args:
-        last: clean samples of p(x_0 | x, y) at the last level, (G, P, *shape).
-    """
+    """Observations of clean samples; `last` has those that they say at the last level, (G, P, *shape)."""
 
     run: Run
     evidence: Evidence
@@ -165,7 +160,6 @@ class ObservationFactor(Factor):
 
     @classmethod
     def of(cls, observations: Sequence[Observation], run: Run, log_psi: Tensor, *, ends_at_draw: bool) -> Any:
-        """Of the observations of the samples of a run."""
         spread = spread_of(run.target, given_variance(observations))
         return cls(log_psi, run, evidence_of(observations, run.target), spread, ends_at_draw)
 
@@ -226,12 +220,7 @@ def _limit(raw: Tensor, alpha: float, depth: float) -> Tensor:
 
 
 def _shorten(drift: Tensor, least: float) -> Tensor:
-    """A drift (G, P, *shape) no longer than `least`, or than the lower quartile of its lengths.
-
-    >>> _shorten(torch.tensor([[[0.0], [0.0], [0.0], [9.0]], [[8.0], [8.0], [8.0], [9.0]]]), 2.0).squeeze(-1)
-    tensor([[0., 0., 0., 2.],
-            [8., 8., 8., 8.]])
-    """
+    """A drift (G, P, *shape) no longer than `least`, or than the lower quartile of its lengths."""
     # A gradient that most particles share is followed, that of a few outliers is not
     lengths = sum_of_squares(drift, drift).sqrt()
     most = lengths.quantile(0.25, dim=1, keepdim=True).clamp(min=least)

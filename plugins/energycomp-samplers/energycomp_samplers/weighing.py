@@ -74,7 +74,6 @@ class Weighing:
 
     @property
     def is_weighing(self) -> bool:
-        """Whether the product weighs the particles of any group."""
         return bool(self.by_product.any())
 
     @property
@@ -85,8 +84,7 @@ class Weighing:
     def resample(self, increment: Tensor | None, level: Level, constrained: Tensor | None = None) -> Tensor:
         """Adds the weights of a step, and of a constraint. Returns the places of the particles that stay, (G, P).
 
-        All is decided for each group by itself, and as many numbers are drawn at each level whatever is decided, so
-        that no sample depends on the others.
+        As many numbers are drawn at each level whatever is decided for a group: no sample depends on the others.
         """
         # Add: those of the product unless they are noise, those of a constraint always.
         if increment is not None:
@@ -181,7 +179,6 @@ class Weighing:
         return most**0.5 / n
 
     def report(self, chain: Chain | None, share_error: float | None = None) -> SamplingReport:
-        """What the weights and the moves say of the samples."""
         notes = self._note_stops()
         # Moves without a test, where these do not arrive
         is_untested = chain is not None and chain.options.acceptance is None and self.options.weights == "none"
@@ -206,7 +203,6 @@ class Weighing:
         return float(self.independent.mean()) if bool(self.ended.any()) else None
 
     def _note_stops(self) -> list[str]:
-        """Weights that were left out, at the start or from some level on."""
         most = self.options.max_spread
         notes = []
         if self.starts_far:
@@ -228,7 +224,6 @@ class Weighing:
         return notes
 
     def _note_unsure(self, error: float | None) -> list[str]:
-        """Shares of samples that are less sure than those of as many independent ones."""
         n = self.log_weights.shape[1]
         if error is None or error <= max(UNSURE, 2.0 * (0.25 / n) ** 0.5):
             return []
@@ -237,7 +232,6 @@ class Weighing:
         return [f"{share}, because {left}; use more particles or steps"]
 
     def _note_few(self) -> list[str]:
-        """Samples that descend from few particles, or of which each has too few."""
         groups, count = self.log_weights.shape
         if self.options.particles is None:
             # One swarm: samples descend from its particles

@@ -22,9 +22,7 @@ Ranked = list[tuple[float, tuple[int, ...]]]  # mean error and atoms of partial 
 
 @attrs.frozen
 class Beam:
-    """Extends the `width` best partial answers by every value of the next slot.
-
-    A partial answer is a composition as well, so its error is known from the quadratic form.
+    """Extends the `width` best partial answers by every value of the next slot; their error is known as well.
 
     Args:
         width: partial answers that are kept, at least 2 of them: the best and the one it is compared with.

@@ -30,24 +30,20 @@ RULED_OUT = 0.002  # posterior of all values together that may be dropped
 class Enumerate:
     """Every configuration of every count is scored; the least error, with the prior, wins.
 
-    Run directly, M^K configurations cost M^K K rows per draw; here each of the M distinct values is one row per draw,
-    and one for u. A configuration is K^2 multiplications, or less: for attributes 2^20 answers are one matrix product.
-
     The number of draws doubles, from 8 on, until the best answer is significantly better than the second best. Each
-    half of the draws compares what the other half selects. In between, values are dropped: those with which even the
-    best answer is significantly worse (Hoeffding races, Maron and Moore, 1994, by the paired test), as long as the
-    posteriors of all that are dropped add up to less than 0.002. Certainties are therefore those of all answers but for
-    less than 0.002, on the draws that were made; `trace["draws"]` has their number.
+    half of the draws compares what the other half selects. In between, values are dropped with which even the best
+    answer is significantly worse (Hoeffding races, Maron and Moore, 1994, by the paired test), as long as the
+    posteriors of all that are dropped add up to less than 0.002. `trace["draws"]` has the number of draws that were
+    made.
 
     Args:
         draws: draws that select; the problem's default.
         fresh_draws: fresh draws that compare the best with the second best, as many as `draws`, where nothing stops
             early: without `p_value`, and whenever they are given.
         p_value: of the advantage over the second best, below which the search stops, and over the best answer with a
-            value, below which it is dropped; twice `draws` at most. It is two-sided, since either of two equal answers
-            may be the best, and corrected for all tests that are made while draws are added (Pocock, 1977), so that two
-            equal answers have a p-value of at most a with probability a, for each a, wherever the solver stops. For
-            values it is corrected for their number, too (Bonferroni). None: the number of draws is fixed.
+            value, below which it is dropped; twice `draws` at most. It is two-sided and corrected for all tests that
+            are made while draws are added (Pocock, 1977), for values also for their number (Bonferroni): two equal
+            answers have a p-value of at most a with probability a, for each a. None: the number of draws is fixed.
         limit: the greatest number of configurations.
         chunk: configurations scored at a time. Where there are more, other than those of attributes, the number of
             draws is fixed, since scoring them is what takes time.
@@ -145,10 +141,7 @@ def _keep(
     p_value: float,
     dropped: float,
 ) -> tuple[list[int], float]:
-    """The atoms that stay, and the posterior of all that do not, `dropped` before: the least likely go first.
-
-    Atoms of the best and second-best answers stay, and those that are not beaten.
-    """
+    """The atoms that stay, and the posterior of all that do not, `dropped` before: the least likely go first."""
     kept = {k for ranking in rankings for _, chosen in ranking.best[:2] for k in chosen}
     atoms = len(halves[0])
     pairs = list(zip(halves, reversed(rankings), strict=True))

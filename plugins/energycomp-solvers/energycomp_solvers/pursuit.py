@@ -36,7 +36,7 @@ from energycomp_solvers.search.newton import is_apart, newton_step
 from energycomp_solvers.search.options import SearchOptions, two_numbers
 from energycomp_solvers.search.residual import Places
 from energycomp_solvers.search.runner_up import Answer, finish, least_certain
-from energycomp_solvers.search.subsets import greedy, promising, still_falls, swap
+from energycomp_solvers.search.subsets import find_promising, greedy, still_falls, swap
 from energycomp_solvers.shared.answers import counts_without_repeats
 
 STAGES = ("lattice", "pursuit", "count", "polish", "search", "comparison")  # of `Solution.trace["rows"]`
@@ -45,7 +45,7 @@ DECIDING = 0  # the seed of the draws of the search: they are the same whatever 
 
 @attrs.frozen(eq=False)
 class _Pursued:
-    """What the pursuit selected: atoms, the form over them, the answer, what comes next, and the error after each."""
+    """Atoms, the form over them, the answer, what comes next, and the error after each that was added."""
 
     atoms: Tensor
     form: QuadraticForm
@@ -60,9 +60,8 @@ class Pursuit:
 
     A dictionary of values is run once on a few draws; adding, swapping and removing components are then arithmetic on
     the quadratic form. Continuous values start on a lattice, which one draw of a small timestep screens, and are moved
-    by Gauss-Newton steps. Held-out draws decide how many components stay: one is dropped while the paired difference
-    is not significant. `Solution.trace` has the mean error after each component that was added, and the network
-    evaluations of each of the `STAGES`.
+    by Gauss-Newton steps. Held-out draws decide how many components stay. `Solution.trace` has the mean error after
+    each component that was added, and the network evaluations of each of the `STAGES`.
 
     Args:
         side: points of the lattice along each dimension.
@@ -72,15 +71,15 @@ class Pursuit:
             others as were used compare the answer with the runner-up, at most half of these. The problem's default.
         p_value: a component stays, or comes back, where the paired test is below this.
         extra: further values, next in the order of the search, that the held-out draws may add.
-        steps: Gauss-Newton steps of all values at the end, for continuous values; `prior_steps` under a prior.
-        prior_steps: most steps under a prior, which may move values far.
+        steps: Gauss-Newton steps of all values at the end, for continuous values.
+        prior_steps: most of these steps under a prior, which may move values far.
         promising: values of the lattice for each component, of the first search; `further` of those that follow it.
         further: more of them find weaker components, at a row each.
         moves: most Gauss-Newton steps of an added value.
         settled: share of the error that a step lowers, below which it is the last one: of an added value, and of all.
         first_draws: draws of the first reading of attributes; the search spends more on what is uncertain.
-        budget: most network evaluations of the search for changes of the answer, about: it goes on until nothing is
-            left to explain; 0 for none. For continuous values and the rule product.
+        budget: most network evaluations of the search for changes of the answer, about; 0 for none. For continuous
+            values and the rule product.
         search: what steers that search.
 
     >>> from energycomp import infer
@@ -154,7 +153,6 @@ class Pursuit:
         return finish(problem, answer, draws, generator, {"error": pursued.errors}, spent)
 
     def _solve_continuous(self, problem: Problem, most: int, generator: torch.Generator | None) -> Solution:
-        """The answer of continuous values."""
         spent = [problem.rows]
         searches = problem.has_empty and self.budget > 0
         half = max(1, most // 2)
@@ -240,17 +238,16 @@ class Pursuit:
     def _pursue(self, problem: Problem, screen: Screen) -> _Pursued:
         """Newtonized matching pursuit: each value is moved before the next one is added.
 
-        A value of the lattice explains only a part of its component, and another one would be added beside it. When
-        one is added the others swap: one value between two components becomes one for each. A component that a
-        misplaced one hid shows once all values are in place, so the lattice is searched again before each addition.
-        Costs 3 rows per draw for each value and step of two numbers, and one for each further value of the lattice.
+        A value of the lattice explains only a part of its component, and another one would be added beside it. A
+        component that a misplaced one hid shows once all values are in place, so the lattice is searched again before
+        each addition.
         """
         low, high = problem.counts
         reach = 0.5 / self.side
         quadratic = partial(problem.quadratic, bank=screen.bank)
 
         # Begin with no component, and with the values of the lattice that explain most by themselves.
-        first = promising(screen.form, problem.counts, self.promising)
+        first = find_promising(screen.form, problem.counts, self.promising)
         atoms, form = screen.admit(first, screen.atoms[:0], None)
         orders: list[list[int]] = [[]]
         errors = [form.mean_objective([])]

@@ -30,9 +30,9 @@ class Relaxed:
     """Each slot holds shares of its values, which sum to 1; gradient steps move them, and the greatest share wins.
 
     The thesis clamps a label l in (l, 1 - l) to [0, 1]; the nearest shares are the same for two values, and serve any
-    number. All initialisations share the noised samples and trunks of a step. The rounded answers, and each with its
-    least certain value exchanged, are scored as they are, which chooses among initialisations and counts. Of a
-    prior, relaxed labels have the energy that is expected of answers drawn with these shares, up to its pairs.
+    number. The rounded answers, and each with its least certain value exchanged, are scored as they are, which chooses
+    among initialisations and counts. Of a prior, relaxed labels have the expected energy of answers drawn with these
+    shares, up to its pairs.
 
     Args:
         mix: "tokens" conditions the network on mixed tokens, as the thesis does; no such token was trained on.
@@ -76,7 +76,7 @@ class Relaxed:
         for count in range(least if problem.has_empty else max(least, 1), most + 1):
             # Descend from several shares, and round what each becomes
             for shares in self._shares(problem, atoms, slots[:count], form, generator):
-                answers.update(rounded(problem, shares, slots[:count]))
+                answers.update(round_shares(problem, shares, slots[:count]))
         # Evaluate the values that the answers use, which are few, unless all are known
         used = range(len(atoms)) if form is not None else sorted(set(chain(*answers)))
         form = form if form is not None else problem.quadratic(atoms[list(used)], bank)
@@ -130,7 +130,7 @@ class Relaxed:
 
 
 def _expected_energies(problem: Problem, atoms: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """What a prior is expected to be for answers drawn with shares (R, K, M), (R,): of single values and of pairs."""
+    """The expected prior of answers drawn with shares (R, K, M), (R,): of single values and of pairs."""
     every = torch.arange(len(atoms), device=atoms.device)
     sets = (every[:0][None], every[:, None], torch.cartesian_prod(every, every))
     energies = [problem.prior(atoms[indices]) for indices in sets]
@@ -150,15 +150,10 @@ def _expected_energies(problem: Problem, atoms: Tensor) -> Callable[[Tensor], Te
 def descend_shares(
     errors: Callable[[Tensor], Tensor], shares: Tensor, legal: Tensor, *, steps: int, learning_rate: float
 ) -> Tensor:
-    """Gradient steps on shares (R, K, M), after each the nearest that are legal.
+    """Gradient steps on shares (R, K, M), after each the nearest that are legal, (K, M).
 
     A slot's step is learning_rate / sqrt(sum of its squared slopes so far) (Ward, Wu and Bottou, 2019): errors may have
     any scale, and steps shrink by themselves. Adam's, one for each number, would end elsewhere on a simplex.
-
-    Args:
-        errors: of R initialisations, (R,), differentiable in their shares.
-        legal: (K, M), the values that each slot may take.
-        learning_rate: the length of the first step.
     """
     squares = torch.zeros_like(shares[..., :1])
     for _ in range(steps):
@@ -185,8 +180,6 @@ def descend_shares(
 def nearest_shares(values: Tensor, legal: Tensor) -> Tensor:
     """The shares >= 0 with sum 1, and 0 where they are not legal, nearest to values (..., M) (Held et al., 1974).
 
-    For two values that sum to 1 it clamps them to [0, 1].
-
     >>> nearest_shares(torch.tensor([[1.2, -0.2, 9.0], [0.5, 0.5, 0.8]]), torch.tensor([[1, 1, 0], [1, 1, 1]]).bool())
     tensor([[1.0000, 0.0000, 0.0000],
             [0.2333, 0.2333, 0.5333]])
@@ -199,11 +192,8 @@ def nearest_shares(values: Tensor, legal: Tensor) -> Tensor:
     return (values - excess.gather(-1, size - 1)).clamp(min=0)
 
 
-def rounded(problem: Problem, shares: Tensor, slots: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """The atoms of greatest share (K, M), all different where they must be, and with the least certain one exchanged.
-
-    Where the order of slots has no meaning the atoms come in theirs.
-    """
+def round_shares(problem: Problem, shares: Tensor, slots: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """The atoms of greatest share (K, M), all different where they must be, and with the least certain exchanged."""
     from scipy.optimize import linear_sum_assignment
 
     # The best atom of each slot, or the best assignment where all differ

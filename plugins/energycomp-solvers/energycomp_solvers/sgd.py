@@ -29,12 +29,10 @@ NEAR = 0.05  # values closer than this, in quantiles of the support, are one ans
 class SGD:
     """R initialisations of every count, descended as one batch, halved in number as they go.
 
-    All initialisations share the noised sample and the trunk of a step, so R of them cost R times the heads only.
-    After each of `rounds` equal parts of the steps the better half stays (successive halving); the finalists are
-    scored again on fresh draws, which also choose the count.
-
-    The error is flat where no component is near, so random initialisations rarely come to rest at all of them. By
-    default each component starts where the others of its initialisation leave something unexplained, on a lattice.
+    All initialisations share the noised sample and the trunk of a step, so R of them cost R times the heads only. After
+    each of `rounds` equal parts of the steps the better half stays (successive halving); the finalists are scored again
+    on fresh draws, which also choose the count. The error is flat where no component is near, so by default each
+    component starts where the others of its initialisation leave something unexplained, on a lattice.
 
     Args:
         inits: R, initialisations for each count.
@@ -72,8 +70,6 @@ class SGD:
 
         The finalists, at least 3 of R, cost K rows each for each draw that scores them, and an answer at most 2 K + 1
         for each draw that compares it. A lattice costs side^D + 1 rows for values of D numbers.
-
-        A progress bar is shown after 0.5 s.
         """
         generator = as_generator(generator)
         problem.check_size(self.inits * max(problem.counts[0], 1), self.draws)

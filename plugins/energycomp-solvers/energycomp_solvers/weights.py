@@ -24,11 +24,9 @@ class Weights:
 
     The error is quadratic in the weights, so its minimum is a non-negative least-squares problem of M unknowns (Lawson
     and Hanson, 1974). Algorithm 8 takes gradient steps, each on one draw: "sgd". Of a range of counts the one with the
-    least error is taken. The runner-up has another count, or the last value exchanged for the next one. A prior
-    counts where answers are compared, and not in the fit.
+    least error is taken. A prior counts where answers are compared, and not in the fit.
 
     Args:
-        method: "nnls" or "sgd".
         draws: draws that the fit of "nnls" averages over; the problem's default.
         fresh_draws: fresh draws that compare; as many as those of "nnls".
         steps: of "sgd", each on one draw.

@@ -13,7 +13,7 @@ from energycomp_solvers.pursuit import STAGES, Pursuit
 from energycomp_solvers.search.held_out import HeldOut
 from energycomp_solvers.search.lattice import Screen
 from energycomp_solvers.search.newton import newton_step
-from energycomp_solvers.search.subsets import promising
+from energycomp_solvers.search.subsets import find_promising
 from energycomp_solvers.sgd import SGD
 from energycomp_solvers.shared.descent import residual_starts
 
@@ -54,8 +54,8 @@ def test_a_weak_component_has_promising_atoms_of_its_own() -> None:
     strong, weak = torch.tensor([10.0, 0.0]), torch.tensor([0.0, 1.0])
     atoms = torch.stack([strong * scale for scale in (0.9, 0.95, 1.0, 1.05)] + [weak])
     form = QuadraticForm.of(atoms[None], (strong + weak)[None])
-    assert {2, 4} <= set(promising(form, (0, 3), 2))
-    assert len(promising(form, (4, 4), 1)) >= 4
+    assert {2, 4} <= set(find_promising(form, (0, 3), 2))
+    assert len(find_promising(form, (4, 4), 1)) >= 4
 
 
 def test_held_out_draws_are_added_while_a_comparison_is_open() -> None:

@@ -16,7 +16,7 @@ from energycomp.models import Model
 from energycomp.seeds import seeded
 from energycomp.testing import attributes_model, labels_model, planted, tiny_model
 from energycomp_solvers.enumerate import Enumerate
-from energycomp_solvers.relaxed import Relaxed, descend_shares, nearest_shares, rounded
+from energycomp_solvers.relaxed import Relaxed, descend_shares, nearest_shares, round_shares
 from energycomp_solvers.weights import Weights
 
 TRUE = torch.tensor([0, 3, 5, 6])
@@ -123,7 +123,7 @@ def test_rows_of_predictions() -> None:
 def test_rounding(distinct: bool) -> None:
     problem = make_problem(torch.zeros(1, 3, 16, 16), labels_model(3, distinct=distinct), count=2)
     shares = torch.tensor([[0.5, 0.4, 0.1], [0.9, 0.1, 0.0]])
-    best, changed = rounded(problem, shares, [[0, 1, 2]] * 2)
+    best, changed = round_shares(problem, shares, [[0, 1, 2]] * 2)
     if distinct:
         assert (best, changed) == ((0, 1), (0, 2))  # 0.4 + 0.9; 0.1 is 0.3 less than 0.4
     else:

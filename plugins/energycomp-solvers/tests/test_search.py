@@ -360,5 +360,7 @@ def test_words_are_hopeless_by_what_posteriors_are_of() -> None:
     energies = Update(hypothesis, [])._known_energies(0)
     assert energies is not None
     assert hypothesis.space.attributes is not None
-    swaps = combinations(hypothesis.space.attributes, start[0], energies, problem.posterior.beta)
+    swaps = combinations(
+        hypothesis.space.attributes, start[0], energies, problem.posterior.beta, hypothesis.space.options
+    )
     assert swaps[:, 2:].tolist() == [[1.0, 2.0], [3.0, 2.0], [2.0, 2.0]]

@@ -11,13 +11,9 @@ from energycomp_solvers.search.hypothesis import Hypothesis
 
 @attrs.define(eq=False)
 class Acceptance:
-    """The test of a search on its validation draws, and what it rejected.
-
-    A component has to lower the error significantly, by a paired test, and by its penalty.
+    """The test of a search on its validation draws: a component lowers the error significantly, and by its penalty.
 
     Args:
-        problem: of the image.
-        p_value: significance level.
         penalty: nats, see `SearchOptions`.
         tests: how many additional components these draws have tested (Bonferroni).
         has_split: whether two components were tried at a place of one.
@@ -37,12 +33,7 @@ class Acceptance:
         return self.is_better(candidate.validation_errors(), hypothesis.validation_errors(), among=self.tests)
 
     def is_better(self, errors: Tensor, fewer: Tensor, *, among: int = 1) -> bool:
-        """Whether an answer is better than another one with fewer components, significantly and by enough.
-
-        Args:
-            errors, fewer: (S,) of both on the same draws.
-            among: how many answers were tested on these draws.
-        """
+        """Whether an answer is better than one with fewer components, on the same draws (S,), among several."""
         return paired(errors, fewer)[2] < self.p_value / among and not self.is_small(errors, fewer)
 
     def is_small(self, errors: Tensor, fewer: Tensor) -> bool:

@@ -24,7 +24,7 @@ def read_last(hypothesis: Hypothesis) -> tuple[Hypothesis, bool]:
     """The components with attributes that are read with more draws, and whether some were swapped all at once.
 
     What is uncertain is read at a place that favours no word, on draws that are the same whatever the search has spent,
-    and what is uncertain once all are known is read again. So an answer hardly depends on the way of the search.
+    and what is uncertain then is read again: an answer hardly depends on the way of the search.
     """
     known = hypothesis.attribute_errors
     if known is None:
@@ -54,10 +54,7 @@ def read_last(hypothesis: Hypothesis) -> tuple[Hypothesis, bool]:
 
 
 def rival_attribute(hypothesis: Hypothesis) -> Rival | None:
-    """The component whose attribute is least certain with its next best word, at a place that suits this one.
-
-    Costs D + 2 rows for each draw of low noise, or none where the attribute is certain.
-    """
+    """The component whose attribute is least certain with its next best word, at a place that suits this one."""
     known = hypothesis.attribute_errors
     space = hypothesis.space
     rival = None if known is None else least_certain(space.problem, known)
@@ -73,11 +70,7 @@ def rival_attribute(hypothesis: Hypothesis) -> Rival | None:
 
 
 def place_openly(hypothesis: Hypothesis, values: Tensor, is_uncertain: Tensor) -> Tensor:
-    """Values (K, V) at the places that they have with their uncertain attributes (K, A) left open.
-
-    Those beside them, which account for them, move too. Costs a row for each uncertain component and draw, and for each
-    step D + 1 for each one that moves.
-    """
+    """Values (K, V) at the places that they, and those beside them, have with uncertain attributes (K, A) left open."""
     space = hypothesis.space
     problem = space.problem
     support = space.attributes
@@ -104,10 +97,7 @@ def place_openly(hypothesis: Hypothesis, values: Tensor, is_uncertain: Tensor) -
 
 
 def settle(hypothesis: Hypothesis, values: Tensor) -> Hypothesis:
-    """Gives components the attributes of values (K, V) where these differ, and numbers that suit them.
-
-    Costs D + 2 rows for each component whose attributes differ, and draw.
-    """
+    """Gives components the attributes of values (K, V) where these differ, and numbers that suit them."""
     length = hypothesis.space.length
     differs = (values[:, length:] != hypothesis.values[:, length:]).any(1)
     changed = differs.nonzero()[:, 0].tolist()
@@ -125,10 +115,7 @@ def find_uncertain(problem: Problem, known: AttributeErrors, certain: float) -> 
 
 
 def _append_changed(hypothesis: Hypothesis, values: Tensor) -> tuple[Tensor, QuadraticForm, list[int]]:
-    """The components and those of other values (K, V) that differ, the form over all, and which are these values.
-
-    Costs a row for each value that differs, and draw.
-    """
+    """The components and those of other values (K, V) that differ, the form over all, and which are these values."""
     changed = (values != hypothesis.values).any(1).nonzero()[:, 0].tolist()
     new = values[changed]
     chosen = [len(values) + changed.index(k) if k in changed else k for k in hypothesis.components]

@@ -8,26 +8,26 @@ import torch
 from torch import Tensor
 
 from energycomp.components import MixedSupport
+from energycomp_solvers.search.options import SearchOptions
 
 MOST = 256  # combinations of words that are tried at once
-LIKELIEST = 40  # of these, once something is known of each word alone: two words may be right that are wrong alone
-HOPELESS = 64.0  # nats by which the words of a combination are worse, each by itself, from which on it is not tried
 
 
-def combinations(mixed: MixedSupport, start: Tensor, energies: Sequence[Tensor], beta: float | None = None) -> Tensor:
+def combinations(
+    mixed: MixedSupport, start: Tensor, energies: Sequence[Tensor], beta: float | None, options: SearchOptions
+) -> Tensor:
     """Values (M, V) with the numbers of one, and combinations of words that are not hopeless, the likeliest ones first.
 
     Where there are more than `MOST`, those with one other word.
 
     Args:
         start: (V,), or its numbers (D,).
-        energies: (n,) of each word of each attribute by itself, as of `Posterior.energies`.
-        beta: the inverse temperature of these.
+        energies: (n,) of each word of each attribute by itself, at the inverse temperature `beta`.
 
     >>> from torch.distributions import constraints
     >>> mixed = MixedSupport(constraints.unit_interval, 1, (2, 2))
     >>> known = [torch.tensor([0.0, 50.0]), torch.tensor([30.0, 0.0])]
-    >>> combinations(mixed, torch.tensor([0.5]), known, beta=1.0).tolist()
+    >>> combinations(mixed, torch.tensor([0.5]), known, 1.0, SearchOptions()).tolist()
     [[0.5, 1.0, 2.0], [0.5, 1.0, 1.0], [0.5, 2.0, 2.0]]
     """
     numbers, known = mixed.split(start if len(start) > mixed.length else mixed.opened(start))
@@ -43,7 +43,7 @@ def combinations(mixed: MixedSupport, start: Tensor, energies: Sequence[Tensor],
 
     # The likeliest ones, by how much worse their words are
     total = torch.stack([each[codes[:, k] - 1] for k, each in enumerate(worse)]).sum(0)
-    order = total.argsort(stable=True)[:LIKELIEST]
+    order = total.argsort(stable=True)[: options.likeliest]
     if beta is not None:
-        order = order[beta * total[order] <= HOPELESS]
+        order = order[beta * total[order] <= options.hopeless]
     return mixed.joined(numbers.expand(len(order), -1), codes[order])

@@ -12,27 +12,26 @@ from torch import Tensor
 from energycomp.inference import NoiseBank, Problem, QuadraticForm, paired
 from energycomp_solvers.search.subsets import swap
 
-HOPELESS = 0.95  # a test above this p-value ends, too
-EARLY = 0.05  # the share of a significance level that a test before the last bank may spend
-
 
 @attrs.define(eq=False)
 class HeldOut:
     """The quadratic form over the atoms that were compared, on one bank or on all of them.
 
-    Costs a row for each atom and draw, and one for u under the product rule, once an atom is asked for.
-
     Args:
-        problem: of the image.
         atoms: (M, *V), all that may be compared.
         banks: independent; the first one is used alone until a comparison is open on it.
         known: the atoms that were evaluated.
+        early: share of a significance level that a test before the last bank may spend; more ends tests sooner, and
+            leads to more errors.
+        hopeless: p-value above which such a test ends, too.
     """
 
     problem: Problem
     atoms: Tensor
     banks: Sequence[NoiseBank]
     known: list[int] = attrs.field(factory=list)
+    early: float = 0.05
+    hopeless: float = 0.95
     _forms: list[QuadraticForm] = attrs.field(factory=list)
 
     @property
@@ -64,25 +63,18 @@ class HeldOut:
         with one bank more, so errors of the first kind are a tenth above the level for three banks.
         """
         p_value = self._p_value(indices, other)
-        while len(self._forms) < len(self.banks) and EARLY * level <= p_value < HOPELESS:
+        while len(self._forms) < len(self.banks) and self.early * level <= p_value < self.hopeless:
             bank = self.banks[len(self._forms)]
             self._forms.append(self.problem.quadratic(self.atoms[self.known], bank))
             p_value = self._p_value(indices, other)
-        return p_value < (EARLY * level if len(self._forms) < len(self.banks) else level)
+        return p_value < (self.early * level if len(self._forms) < len(self.banks) else level)
 
     def choose_count(self, form: QuadraticForm, chosen: list[int], extra: Sequence[int], p_value: float) -> list[int]:
-        """The atoms that stay, by paired tests.
+        """The atoms that stay, by paired tests; `form` is over the atoms on the draws that selected.
 
-        First components are dropped one after another while that does no significant harm; the others may move to
-        make up for the one that goes, on the draws that selected, so two that share one object are told from two
-        objects. Then any that was compared is added while that helps significantly; the p-value is divided by the
-        number of those, of which the same draws choose the best (Bonferroni).
-
-        Args:
-            form: over the atoms, on the draws that selected.
-            chosen: the atoms of the answer.
-            extra: atoms that may be added.
-            p_value: an atom stays, or is added, where the test is below this.
+        First components are dropped while that does no significant harm; the others may move to make up for the one
+        that goes, so two that share one object are told from two objects. Then any of the known and the `extra` ones is
+        added while that helps significantly; the p-value is divided by the number of those (Bonferroni).
         """
         low, high = self.problem.counts
         # Drop the component that is missed least, while that does no significant harm.

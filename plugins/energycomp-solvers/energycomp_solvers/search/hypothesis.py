@@ -35,14 +35,7 @@ class Candidate:
 
 @attrs.frozen(eq=False)
 class SearchSpace:
-    """What all hypotheses of a search share: the problem, the options and the draws.
-
-    Args:
-        problem: of the image.
-        options: of the search.
-        parts: of the selection draws.
-        validation: the validation draws.
-    """
+    """What all hypotheses of a search share; `parts` are those of the selection draws."""
 
     problem: Problem
     options: SearchOptions
@@ -51,7 +44,6 @@ class SearchSpace:
 
     @classmethod
     def draw(cls, problem: Problem, options: SearchOptions, generator: int | torch.Generator | None) -> Self:
-        """Costs nothing until values are evaluated."""
         drawn = problem.draw(sum(map(len, PARTS)), generator)
         parts = tuple(drawn[torch.tensor(part)] for part in PARTS)
         return cls(problem, options, parts, problem.draw(options.validation_draws, generator))
@@ -84,7 +76,6 @@ class SearchSpace:
     def newton_step(
         self, values: Tensor, form: QuadraticForm, chosen: Sequence[int], moving: Sequence[int], part: int | None = None
     ) -> tuple[Tensor, QuadraticForm, list[int]]:
-        """`newton_step` within the reach of a search, on all selection draws or on one part of them."""
         bank = None if part is None else self.parts[part]
         quadratic = self.quadratic if bank is None else lambda values: self.problem.quadratic(values, bank)
         options = self.options
@@ -111,7 +102,6 @@ class Hypothesis:
     It is never changed: each method returns another one.
 
     Args:
-        space: of the search.
         values: of the K components, (K, V).
         forms: over the components, on each part of the selection draws.
         known: what is known of the attributes of each component; 0 draws for nothing. None where none are asked for.
@@ -133,16 +123,13 @@ class Hypothesis:
 
     @property
     def components(self) -> list[int]:
-        """The indices of all components."""
         return list(range(len(self)))
 
     def others(self, component: int) -> list[int]:
-        """The indices of all other components."""
         return [k for k in self.components if k != component]
 
     @cached_property
     def whole(self) -> QuadraticForm:
-        """The form on all selection draws."""
         return reduce(QuadraticForm.cat, self.forms)
 
     def error(self, chosen: Sequence[int] | None = None, parts: int = len(PARTS)) -> float:
@@ -167,16 +154,13 @@ class Hypothesis:
 
     @property
     def is_validated(self) -> bool:
-        """Whether the validation draws have been asked."""
         return self._validated is not None or "validated" in vars(self)
 
     def validation_errors(self, chosen: Sequence[int] | None = None) -> Tensor:
-        """The errors (S,) of some components, all if left out, on the validation draws."""
         of = self.components if chosen is None else list(chosen)
         return self.validated.objective(of)
 
     def component(self, k: int) -> Candidate:
-        """A component as a candidate, on all parts."""
         return Candidate(self.values[k], tuple(form.take([k]) for form in self.forms))
 
     def replace(self, kept: Sequence[int], new: Sequence[Candidate] = (), *, validate: bool = True) -> Hypothesis:
@@ -200,10 +184,7 @@ class Hypothesis:
         return Hypothesis(self.space, values, tuple(forms), known, validated)
 
     def at(self, values: Tensor, form: QuadraticForm, chosen: Sequence[int] | None = None) -> Hypothesis:
-        """As many components with other values: some of the atoms (M, V) of a form on all selection draws.
-
-        Validation draws keep the form of the values before, if they have one.
-        """
+        """As many components with other values (M, V) of a form; validation draws keep that of the values before."""
         if chosen is not None:
             values = values[list(chosen)]
             form = form.take(list(chosen))
@@ -220,7 +201,6 @@ class Hypothesis:
 
     @property
     def attribute_errors(self) -> AttributeErrors | None:
-        """What is known of the attributes of all components."""
         return None if self.known is None else attrs.evolve(self.known, values=self.values)
 
 

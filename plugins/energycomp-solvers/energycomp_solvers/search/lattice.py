@@ -17,14 +17,11 @@ from energycomp.inference import NoiseBank, Problem, QuadraticForm
 
 @attrs.define(eq=False)
 class Screen:
-    """The lattice on the first draw of a bank, and which of its values are known on all draws.
+    """The lattice on the first draw of a bank, and which of its values are known on all draws, `admitted`.
 
     Args:
-        problem: of the image.
-        bank: the draws.
         atoms: (M, D), the values of the lattice.
         form: over these, on the first draw.
-        admitted: those that are known on all draws.
     """
 
     problem: Problem

@@ -21,7 +21,7 @@ class Found:
     """What a search ends with.
 
     Args:
-        answer: None where the validation draws did not have to be asked: the answer is the one that it began with.
+        answer: None where it is the one that the search began with, and no validation draws were asked.
         residual: the residual score of each component, and of the place where most is left.
     """
 
@@ -30,13 +30,9 @@ class Found:
 
 
 def search(hypothesis: Hypothesis, places: Places, p_value: float, budget: int) -> Found:
-    """Changes an answer until its schedule ends. It needs the rule product.
+    """Changes an answer until its schedule ends, for the rule product, within about `budget` network evaluations.
 
-    Args:
-        hypothesis: the answer to begin with.
-        places: where a component may be missing.
-        p_value: a component is accepted where the paired test is below this.
-        budget: network evaluations, about.
+    `places` are those where a component may be missing.
     """
     space = hypothesis.space
     acceptance = Acceptance(space.problem, p_value, space.options.penalty)

@@ -99,13 +99,7 @@ def newton_step(
 def step_inwards(
     support: constraints.Constraint, values: Tensor, length: int, step: float = STEP
 ) -> tuple[Tensor, Tensor]:
-    """Values (k, V), each with one of its D numbers a step nearer to the middle, (k D, V), and these steps (k, D).
-
-    Args:
-        support: of the numbers.
-        length: D, behind which the attributes of a value begin.
-        step: a share of the support.
-    """
+    """Values (k, V), each with one of its D numbers a step nearer to the middle, (k D, V), and these steps (k, D)."""
     q = to_quantiles(support, values[:, :length], edge=EDGE)
     steps = step * (1 - 2 * (q > 0.5).double())
     numbers = from_quantiles(support, (q[:, None] + torch.diag_embed(steps)).flatten(0, 1), edge=EDGE).to(values)
@@ -151,12 +145,7 @@ def _of_prior(
 
 
 def is_apart(support: constraints.Constraint, value: Tensor, others: Tensor, reach: float) -> bool:
-    """Whether a value (1, D) is further than `reach` of the support from each other one (K, D), in some number.
-
-    >>> unit = constraints.independent(constraints.unit_interval, 1)
-    >>> is_apart(unit, torch.tensor([[0.5, 0.5]]), torch.tensor([[0.51, 0.5], [0.9, 0.5]]), 0.1)
-    False
-    """
+    """Whether a value (1, D) is further than `reach` of the support from each other one (K, D), in some number."""
     if not len(others):
         return True
     own, other = (to_quantiles(support, given, edge=EDGE) for given in (value, others))

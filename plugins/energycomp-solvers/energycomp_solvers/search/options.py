@@ -38,6 +38,9 @@ class SearchOptions:
         merge_nats: nats that a component may be worth, to be tried as a part of its neighbour; each trial costs an
             update.
         merge_overlap: cosine of the pixels of two components from which on one may be a part of the other.
+        likeliest: combinations of attributes that are tried, once something is known of each word alone; more find
+            words that are right together and wrong alone.
+        hopeless: nats by which the words of a combination, each by itself, are worse, at most, for it to be tried.
         block: combinations of attributes that are compared at once.
         kept: most candidates of an update after its first and its second part.
         kept_nats: nats by which these are worse than the best one, at most.
@@ -69,6 +72,8 @@ class SearchOptions:
     goes_on_share: float = attrs.field(default=0.05, validator=share)
     merge_nats: float = attrs.field(default=40.0, validator=number())
     merge_overlap: float = attrs.field(default=0.1, validator=share)
+    likeliest: int = attrs.field(default=40, validator=whole(1))
+    hopeless: float = attrs.field(default=64.0, validator=number())
     block: int = attrs.field(default=8, validator=whole(1))
     kept: tuple[int, int] = attrs.field(default=(6, 3), validator=two_whole)
     kept_nats: tuple[float, float] = attrs.field(default=(10.0, 6.0), validator=two_numbers)

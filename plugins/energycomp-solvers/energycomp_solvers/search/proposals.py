@@ -27,13 +27,7 @@ from energycomp_solvers.search.update import Update
 
 @attrs.frozen(eq=False)
 class Place:
-    """Where a component may be missing.
-
-    Args:
-        numbers: (D,).
-        is_strong: whether far more is left there than usual.
-        beside: the component that shows most there; None for none.
-    """
+    """Where a component may be missing: numbers (D,), whether far more is left than usual, and what shows there."""
 
     numbers: Tensor
     is_strong: bool
@@ -206,10 +200,7 @@ def find_nearby(
 
 
 def find_halves(hypothesis: Hypothesis, others: Sequence[int], whole: Tensor) -> list[Tensor]:
-    """Two values in place of one, to both sides of it: the best of (3^D - 1) pairs.
-
-    Costs two rows for each of them and each of three draws.
-    """
+    """Two values in place of one, to both sides of it: the best of (3^D - 1) pairs, at two rows each and draw."""
     # All values to one side, followed by those to the other side
     space = hypothesis.space
     directions = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0])] * space.length).view(-1, space.length)

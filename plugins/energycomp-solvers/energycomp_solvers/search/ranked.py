@@ -30,10 +30,7 @@ def compare_ranked(
     bank: NoiseBank,
     trace: Mapping[str, Sequence[float]],
 ) -> Solution:
-    """The first of some ranked answers, compared with the second one on fresh draws.
-
-    Costs a row for each component of both and draw, and one for u under the product rule.
-    """
+    """The first of some ranked answers, compared with the second one on fresh draws."""
     with torch.no_grad():
         fresh = [problem.errors(atoms[list(chosen)][None], bank)[0] for _, chosen in ranked[:2]]
     return ranked_solution(problem, atoms, ranked, fresh, trace)
@@ -51,7 +48,6 @@ def ranked_solution(
     """The solution of ranked answers, of which the first two were compared.
 
     Args:
-        ranked: at least one answer.
         fresh: errors (S,) of the first two, or of the only one, on draws that did not select them.
         banks: the number of draws of each bank of these, one bank if left out.
         compared: the errors `fresh` with the prior, where they are not those of the ranked answers on all draws.
@@ -90,15 +86,9 @@ def compare_halves(
 
     An answer that is best on both halves is best on all draws, so no draw is spent on the comparison alone.
 
-    Args:
-        halves: two.
-        ranked: of each half, its best answer and its second best, where there is one.
-        banks: the number of draws of each bank of a half, the same for both.
-
     Returns:
-        The errors (S,) of the best and of the second best over all draws, without and with the prior, each that of the
-        answers which the halves selected; and the p-value of their paired difference, doubled because the halves have
-        to agree (two answers that are equally good may be either one's), and 1 where they do not.
+        The errors (S,) of the best and of the second best over all draws, without and with the prior; and the p-value
+        of their paired difference, doubled because the halves have to agree, and 1 where they do not.
     """
     # Cross-fitting: each half compares what the other half selected
     pairs = list(zip(halves, reversed(ranked), strict=True))

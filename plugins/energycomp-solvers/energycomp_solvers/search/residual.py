@@ -60,11 +60,7 @@ class Places:
 
 
 def component_scores(form: QuadraticForm, channels: int) -> Tensor:
-    """How badly each component of an answer fits, (K,).
-
-    Args:
-        form: over the K components, under the rule product; it holds their predictions.
-        channels: over which the numbers of a sample are summed: the first axis of its shape.
+    """How badly each component of an answer fits, (K,); `channels` are summed over, the first axis of a sample.
 
     >>> atoms = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     >>> component_scores(QuadraticForm.of(atoms, torch.tensor([[1.0, 3.0]])), 1)  # the second one leaves 2
@@ -83,24 +79,15 @@ def component_scores(form: QuadraticForm, channels: int) -> Tensor:
 
 
 def place_scores(form: QuadraticForm, places: Places) -> Tensor:
-    """What an answer leaves around each of M values that it does not have, (M,).
-
-    Args:
-        form: over the components of the answer.
-        places: the M values.
-    """
+    """What an answer leaves around each of M values, (M,)."""
     return _mean_in(_sum_channels(_left(form).square().mean(0), places.channels), places.shown)
 
 
 def match_scores(form: QuadraticForm, places: Places) -> Tensor:
-    """How much what an answer leaves is like what each of M values would add, (M,). Arguments as of `place_scores`.
+    """How much what an answer leaves is like what each of M values would add, (M,).
 
     A small component that is missing leaves less around it than a large one that fits badly, but nothing else leaves
     just this.
-
-    >>> form = QuadraticForm.of(torch.zeros(1, 0, 3), torch.tensor([[3.0, -3.0, 2.0]]))  # no component
-    >>> match_scores(form, Places(torch.rand(2, 2), torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), 1))
-    tensor([0., 2.], dtype=torch.float64)
     """
     return _left(form).sum(0) @ places.directions.T
 

@@ -25,13 +25,7 @@ from energycomp_solvers.search.ranked import ALTERNATIVES
 
 @attrs.frozen(eq=False)
 class Rival:
-    """A component of an answer with another word.
-
-    Args:
-        component: which one.
-        value: (V,), with another word.
-        behind: by how many nats it is worse, or by which error without an inverse temperature.
-    """
+    """A component with another word (V,), by how many nats, or by which error, it is behind."""
 
     component: int
     value: Tensor
@@ -47,7 +41,6 @@ class Answer:
         rivals: other values (M, *V) that the search thought worth a look.
         form: over `values`, or values close to them, and `rivals` on held-out draws, which choose the runner-up. None
             spends half of the draws of the comparison on this.
-        known: what is known of the attributes.
         swapped: one of the components with another word.
     """
 
@@ -69,11 +62,8 @@ def finish(
     """The solution of an answer, compared with the best one that differs by a component or a word.
 
     With a prior the runner-up is chosen and compared by the posterior; error and gains are those of the image alone.
-    Costs at most K + 1 rows for each draw that compares, and K + M for each one that chooses without a form.
-
-    Args:
-        draws: fresh draws; fewer than 4 compare nothing.
-        spent: network evaluations before each stage of the search, of which the trace has the differences.
+    Costs at most K + 1 rows for each draw that compares (fewer than 4 compare nothing), and K + M for each one that
+    chooses without a form. `spent` has the evaluations before each stage of the search.
     """
     before = problem.rows
     count = len(answer.values)
@@ -136,9 +126,8 @@ def rank_others(
 ) -> list[tuple[float, list[int]]]:
     """Other answers than the first atoms of a form: by how many nats each is behind, and its atoms; the best first.
 
-    They have one component fewer, one more, another one, or another word of one, which is the atom behind those of the
-    form. That word comes first where it is behind by less than the best of the others: there, a component more says its
-    place, which costs the penalty.
+    They have one component fewer, one more, another one, or another word of one. That word comes first where it is
+    behind by less than the best of the others: there, a component more says its place, which costs the penalty.
     """
     chosen = list(range(count))
     error = form.mean_objective(chosen)

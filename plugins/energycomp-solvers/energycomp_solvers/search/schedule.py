@@ -103,7 +103,6 @@ class Schedule:
         return Place(numbers, is_strong, shows)
 
     def after_birth(self, before: Hypothesis, more: Hypothesis | None, acceptance: Acceptance) -> Hypothesis:
-        """The hypothesis that goes on after a place was tried."""
         if more is None:
             self.refused += 1
             return before
@@ -113,7 +112,6 @@ class Schedule:
     def after_update(
         self, before: Hypothesis, component: int, updated: Hypothesis | None, acceptance: Acceptance
     ) -> Hypothesis:
-        """The hypothesis that goes on after a component was tried."""
         if updated is None:
             return before
         # What moved goes on moving, with those beside it, while that is worth something
@@ -141,7 +139,6 @@ class Schedule:
 
 
 def _goes_on(before: Hypothesis, after: Hypothesis) -> bool:
-    """Whether an update gained enough to go on in the same direction."""
     problem = after.space.problem
     options = after.space.options
     was = float(before.validation_errors().mean())
@@ -152,5 +149,4 @@ def _goes_on(before: Hypothesis, after: Hypothesis) -> bool:
 
 
 def _is_among(value: Tensor, values: Sequence[Tensor]) -> bool:
-    """Whether a value is one of some others."""
     return any(value.shape == other.shape and value.equal(other) for other in values)

@@ -11,13 +11,9 @@ from energycomp.inference import QuadraticForm, with_each
 
 
 def still_falls(form: QuadraticForm, chosen: Sequence[int], before: float, share: float) -> bool:
-    """Whether the objective of some atoms is below the one before by more than a share of it.
+    """Whether the objective of some atoms is below the one before by more than a share of the error of the image.
 
-    The share is of the error that they leave of the image: what a prior adds may have any constant.
-
-    >>> form = QuadraticForm.of(torch.ones(1, 1, 1), torch.full((1, 1), 3.0))  # leaves 4
-    >>> still_falls(form, [0], 4.1, 0.01), still_falls(form, [0], 4.01, 0.01)
-    (True, False)
+    What a prior adds may have any constant.
     """
     mean = form.mean_objective(chosen)
     if form.prior is None:
@@ -42,10 +38,8 @@ def mean_with_prior(form: QuadraticForm, errors: Tensor, first: int) -> Tensor:
 def greedy(form: QuadraticForm, counts: tuple[int, int], chosen: Sequence[int] = ()) -> tuple[list[int], list[float]]:
     """Matching pursuit (Mallat and Zhang, 1993) with weights fixed to the rule: adds what lowers the mean error most.
 
-    Stops at the greatest count, or past the least where nothing lowers the error. Costs no network evaluation.
-
-    Returns:
-        The indices in the order chosen, and the mean error after each, the starting error first.
+    Stops at the greatest count, or past the least where nothing lowers the error. Returns the indices in the order
+    chosen, and the mean error after each, the starting error first.
     """
     chosen = list(chosen)
     errors = [form.mean_objective(chosen)]
@@ -60,14 +54,14 @@ def greedy(form: QuadraticForm, counts: tuple[int, int], chosen: Sequence[int] =
     return chosen, errors
 
 
-def promising(form: QuadraticForm, counts: tuple[int, int], most: int) -> list[int]:
+def find_promising(form: QuadraticForm, counts: tuple[int, int], most: int) -> list[int]:
     """The best atoms for each component that `greedy` adds, `most` of them a component, and those that it chooses.
 
     An atom next to a strong component lowers the error of the empty answer more than a weak component does: every
     component is given its own atoms. At least as many atoms as the least count.
 
     >>> form = QuadraticForm.of(torch.tensor([[[9.0, 0.0], [8.0, 0.0], [0.0, 1.0]]]), torch.tensor([[9.0, 1.0]]))
-    >>> promising(form, (0, 2), 1)
+    >>> find_promising(form, (0, 2), 1)
     [0, 2]
     """
     chosen, _ = greedy(form, counts)

@@ -26,13 +26,8 @@ def swap_attributes(
 ) -> tuple[Hypothesis, list[int]]:
     """Swaps attribute combinations where the selection draws want other ones; also returns the changed indices.
 
-    Costs a row for each swap and D for each component, and one for each draw where a swap is close then.
-
-    Args:
-        hypothesis: the answer.
-        known: what is known of its attributes.
-        is_uncertain: which of them (K, A) are read again anyway.
-        before: the components as they were, (K, V), and the form over them on all selection draws.
+    `is_uncertain` attributes (K, A) are read again anyway. `before` has the components as they were, (K, V), and the
+    form over them on all selection draws.
     """
     space = hypothesis.space
     if space.attributes is None or space.problem.posterior.beta is None or not len(hypothesis):
@@ -77,7 +72,7 @@ def _other_words(hypothesis: Hypothesis, known: AttributeErrors, is_uncertain: T
         return hypothesis.values[:0]
     value = hypothesis.values[k]
     energies = [problem.posterior.energies(each[k]) for each in known.errors]
-    found = combinations(support, value, energies, problem.posterior.beta)
+    found = combinations(support, value, energies, problem.posterior.beta, hypothesis.space.options)
     differs = (found != value)[:, support.length : support.length + len(support.words)]
     is_read_anyway = is_uncertain.to(differs.device) & (differs.sum(1, keepdim=True) == 1)
     return found[(differs & ~is_read_anyway).any(1)]
@@ -135,13 +130,7 @@ def _score_at_own_places(hypothesis: Hypothesis, swaps: Tensor, owners: Sequence
 
 
 def _score(hypothesis: Hypothesis, form: QuadraticForm, chosen: Sequence[int], owners: Sequence[int]) -> Tensor:
-    """By how many nats an answer is worse with each of the last M atoms of a form in the place of a component, (M,).
-
-    Args:
-        form: over the answer, and M atoms more.
-        chosen: the answer.
-        owners: (M,) the components whose places the atoms take.
-    """
+    """By how many nats an answer is worse with each of the last M atoms of a form in the place of its owner, (M,)."""
     problem = hypothesis.space.problem
     first = len(form) - len(owners)
     sets = [list(chosen)]

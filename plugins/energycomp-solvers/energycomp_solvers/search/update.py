@@ -31,34 +31,22 @@ from energycomp_solvers.search.subsets import errors_of_last, mean_with_prior
 
 @attrs.frozen(eq=False)
 class Update:
-    """A component that is sought beside others.
-
-    Args:
-        hypothesis: the answer.
-        others: the components that stay as they are.
-    """
+    """A component that is sought beside the `others`, which stay as they are."""
 
     hypothesis: Hypothesis
     others: list[int]
 
     @property
     def space(self) -> SearchSpace:
-        """Of the search."""
         return self.hypothesis.space
 
     def best(self, start: Tensor, component: int | None = None) -> Candidate | None:
-        """The best value beside the others, with any attributes and numbers near those of a value.
+        """The best value beside the others, with any attributes and numbers near those of `start`, (V,) or (D,).
 
         Costs a row for each combination of attributes that is compared, and for each attribute where nothing is known
         of them, 2 D + 5 for each of the `kept[0]` that are close to the best, five for each of the `kept[1]` that are
-        close then, and 8 (D + 1) for the numbers of the best one. It stops early where nothing is gained.
-
-        Args:
-            start: (V,), or its numbers (D,).
-            component: the one that is updated, which costs nothing; None for one that is new.
-
-        Returns:
-            None where the component as it is, or without it none, is better.
+        close then, and 8 (D + 1) for the numbers of the best one. None where the `component` as it is, or none, is
+        better.
         """
         hypothesis = self.hypothesis
         old = None if component is None else hypothesis.component(component)
@@ -108,7 +96,8 @@ class Update:
         # Combinations under high noise, the likeliest first, until none of the last ones is close
         found: list[Candidate] = []
         means = torch.zeros(0, dtype=torch.float64)
-        for block in combinations(support, start, energies, self.space.problem.posterior.beta).split(options.block):
+        beta = self.space.problem.posterior.beta
+        for block in combinations(support, start, energies, beta, options).split(options.block):
             more = self._on_first(block, known)
             found += more
             means = torch.cat([means, self.errors(more)])
@@ -120,7 +109,6 @@ class Update:
         return self._closest(found, self.errors(found), 1)
 
     def _known_energies(self, component: int | None) -> list[Tensor] | None:
-        """The energies (n,) of each attribute by itself, as far as they are known."""
         known = self.hypothesis.known
         if component is None or known is None or not bool(known.draws[component]):
             return None
@@ -129,10 +117,7 @@ class Update:
     def _energies_alone(
         self, start: Tensor, known: list[Candidate], support: MixedSupport
     ) -> tuple[list[Candidate], list[Tensor]]:
-        """Values with another word of one attribute, added to those that are known, and the energies of these words.
-
-        Costs a row for each of them on the first part of the draws.
-        """
+        """Values with another word of one attribute, added to those that are known, and the energies of these words."""
         whole = start if len(start) > support.length else support.opened(start)
         changed = [support.worded(whole.expand(n, -1), k, torch.arange(n)) for k, n in enumerate(support.words)]
         found = self._on_first(torch.cat(changed), known)
@@ -179,10 +164,7 @@ class Update:
         return problem.posterior.gap(now, before - now) < self.space.options.gain
 
     def _place(self, candidate: Candidate) -> Candidate:
-        """A candidate on the first two parts, with numbers that are better under low noise.
-
-        Costs D + 2 rows for each draw of the second part, and one for each of the first.
-        """
+        """A candidate on the first two parts, with numbers that are better under low noise."""
         candidate = self.space.evaluate(candidate, 2)
         form = self.hypothesis.forms[LOW_NOISE].take(self.others).append(candidate.forms[LOW_NOISE])
         better = self._step(candidate, form, LOW_NOISE)
@@ -198,12 +180,7 @@ class Update:
         return candidate if better is None else Candidate(better[0], split_parts(better[1]))
 
     def _step(self, candidate: Candidate, form: QuadraticForm, part: int | None) -> tuple[Tensor, QuadraticForm] | None:
-        """The value (V,) of a candidate after a step of its numbers, and the form over it; None where it is not better.
-
-        Args:
-            form: over the others and the candidate, on one part of the draws, or on all of them.
-            part: which one.
-        """
+        """A candidate's value (V,) after a step of its numbers, and the form over it; None where it is no better."""
         last = len(self.others)
         values = torch.cat([self.hypothesis.values[self.others], candidate.value[None]])
         atoms, form, chosen = self.space.newton_step(values, form, range(last + 1), [last], part)

@@ -25,13 +25,7 @@ Scored = tuple[float, list[int]]
 
 @attrs.frozen(eq=False)
 class Ranking:
-    """The best answers, and the best one with each of M atoms.
-
-    Args:
-        best: the best ones first.
-        with_each: (M,).
-        posterior: (M,) of each atom to be in the answer; None for a model without an inverse temperature.
-    """
+    """The best answers, the best one with each of M atoms, and the posterior (M,) of each atom to be in the answer."""
 
     best: list[Scored]
     with_each: list[Scored]
@@ -49,7 +43,6 @@ class Answers:
     """The configurations of a problem whose values are listed.
 
     Args:
-        problem: of the image.
         atoms: (M, *V), the distinct values.
         slots: the atoms that each slot may take.
         chunk: answers that are scored at a time.
@@ -62,13 +55,11 @@ class Answers:
 
     @classmethod
     def of(cls, problem: Problem, chunk: int) -> Answers:
-        """All of them."""
         atoms, slots = dictionary(problem)
         return cls(problem, atoms, slots, chunk)
 
     @property
     def number(self) -> int:
-        """How many there are."""
         return number_of_configurations(self.problem, self.slots)
 
     @property
@@ -130,7 +121,6 @@ class Answers:
         return [best[k] for k in sorted(best)]
 
     def _marginals(self, mean: QuadraticForm, errors: Tensor, answer: Sequence[int]) -> Tensor | None:
-        """The marginal posterior (M,) of each value."""
         beta = self._inverse_temperature(mean, answer)
         if beta is None:
             return None
@@ -171,11 +161,7 @@ def dictionary(problem: Problem) -> tuple[Tensor, list[list[int]]]:
 
 
 def counts_without_repeats(problem: Problem, values: int) -> tuple[int, int]:
-    """Least and greatest number of components of answers that take each of some exchangeable values once at most.
-
-    Raises:
-        InputError: the least number is greater than that of the values.
-    """
+    """The range of counts where each exchangeable value occurs at most once; raises `InputError` for too few."""
     low, high = problem.counts
     if low > values:
         raise InputError(
@@ -213,10 +199,7 @@ def number_of_configurations(problem: Problem, slots: Sequence[Sequence[int]]) -
 
 
 def terms_of(problem: Problem, atoms: Tensor, bank: NoiseBank) -> QuadraticForm:
-    """The form of all atoms under a bank, without atoms and on the CPU.
-
-    Costs M + 1 rows per draw. A progress bar is shown after 0.5 s.
-    """
+    """The form of all atoms under a bank, without atoms and on the CPU."""
     form = QuadraticForm.empty(len(atoms))
     for start in progress(range(0, len(bank), AT_ONCE), f"{AT_ONCE} draws at a time"):
         form = form.cat(problem.quadratic(atoms, bank[start : start + AT_ONCE]).without_atoms())
@@ -224,15 +207,10 @@ def terms_of(problem: Problem, atoms: Tensor, bank: NoiseBank) -> QuadraticForm:
 
 
 def memberships(seen: Sequence[tuple[Tensor, Tensor]], atoms: int, beta: float) -> Tensor:
-    """The posterior probability (M,) of each atom to be in the answer, p = softmax(-beta E) over all answers.
-
-    Args:
-        seen: atoms (N, K) of answers, and their energies (N,); K of one group of answers may differ from another's.
+    """The posterior (M,) of each atom to be in the answer, of groups of answers: atoms (N, K) and energies (N,).
 
     >>> memberships([(torch.tensor([[0], [1]]), torch.zeros(2)), (torch.tensor([[0, 1]]), torch.zeros(1))], 2, 1.0)
     tensor([0.6667, 0.6667])
-    >>> memberships([(torch.tensor([[0, 0], [0, 1]]), torch.zeros(2))], 2, 1.0)
-    tensor([1.0000, 0.5000])
     """
     # The posterior of all answers
     posterior = torch.softmax(-beta * torch.cat([energies for _, energies in seen]), 0)

@@ -24,21 +24,11 @@ def descend(
     generator: torch.Generator | None = None,
     on_step: Callable[[], object] = lambda: None,
 ) -> tuple[Tensor, Tensor]:
-    """Adam on N candidates at once, every step on fresh draws that all candidates share (thesis alg. 5, lines 5-9).
+    """Adam on N candidates (N, K, *V) at once, every step on fresh draws that all share (thesis alg. 5, lines 5-9).
 
-    Noised samples and trunks are made once per step; only heads are in the graph.
-
-    Args:
-        problem: its `errors` and its prior are differentiated.
-        values: (N, K, *V), inside the support.
-        steps: how many.
-        draws: noise draws per step; the thesis takes 1.
-        learning_rate: of Adam in the unconstrained space, falling to a tenth along a cosine.
-        on_step: called after each step.
-
-    Returns:
-        Values (N, K, *V) and the mean error of each, with the prior, on the draws of the steps, (N,). Costs N K draws
-        rows per step, and a backward pass through the heads.
+    Noised samples and trunks are made once per step; only heads are in the graph. The learning rate falls to a tenth
+    along a cosine. Returns the values and the mean error of each, with the prior, on the draws of the steps, (N,).
+    Costs N K draws rows per step, and a backward pass through the heads.
     """
     if values.shape[1] == 0 or steps == 0:
         return values, torch.zeros(len(values), device=values.device)
@@ -76,12 +66,7 @@ def random_starts(
     value_shape: Sequence[int],
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Values (R, K, *V), uniform in the quantiles of their support.
-
-    >>> unit = constraints.independent(constraints.unit_interval, 1)
-    >>> random_starts(unit, 4, 3, (2,)).shape
-    torch.Size([4, 3, 2])
-    """
+    """Values (R, K, *V), uniform in the quantiles of their support."""
     device = generator.device if generator is not None else torch.device("cpu")
     quantiles = torch.rand(inits, count, *value_shape, generator=generator, device=device)
     return from_quantiles(support, quantiles, edge=0.02)
@@ -97,10 +82,7 @@ def residual_starts(
     """Values (R, K, *V) of a lattice, each drawn by how much it lowers the error that the ones before it leave.
 
     The first initialisation takes the best value each time. The temperature of the others rises from 0, so that
-    components that were overlooked by one are found by another. Costs no network evaluation.
-
-    Args:
-        form: over the atoms (M, *V).
+    components that were overlooked by one are found by another.
 
     >>> form = QuadraticForm.of(torch.eye(2)[None], torch.tensor([[1.0, 2.0]]))
     >>> residual_starts(form, torch.tensor([[0.1], [0.9]]), 1, 2)[..., 0].tolist()

@@ -19,10 +19,6 @@ def all_errors(form: QuadraticForm, slots: Sequence[Sequence[int]]) -> Tensor:
     With the slots in two halves an error is that of the left choice, plus that of the right one, plus their inner
     product: 2^20 choices are a product of (1024, M) (M, M) (M, 1024).
 
-    Args:
-        form: over all atoms.
-        slots: atoms that each slot may take.
-
     >>> form = QuadraticForm(torch.tensor([[1.0, 2.0, 0.5]]), torch.eye(3)[None], torch.tensor([5.0]))
     >>> all_errors(form, [[0, 1], [2]])  # 5 - 2 b.w + |w|^2
     tensor([4., 2.], dtype=torch.float64)

@@ -22,10 +22,6 @@ TINY = 1e-12  # p-values below it are multiplied by the number of looks, which i
 def nominal_level(draws: tuple[int, ...], level: float) -> float:
     """The two-sided p-value below which a look stops, so that equal answers stop any of them with probability `level`.
 
-    Args:
-        draws: how many there are at each look, growing.
-        level: of all looks together, in (0, 1].
-
     >>> nominal_level((8,), 0.01), round(nominal_level((8, 16, 32, 64), 0.01), 4)
     (0.01, 0.0029)
     """
