@@ -22,9 +22,6 @@ def check_codec(codec: Codec, *, factory: Callable[..., Any] | None = None) -> N
     Args:
         factory: what a config calls; it must make the same codec of `config()`.
 
-    Raises:
-        ConformanceError: the first fault that is found.
-
     >>> from energycomp.models import NumberProcessor
     >>> check_codec(NumberProcessor((2,), [1.0, 2.0], [3.0, 4.0]), factory=NumberProcessor)
     """
@@ -46,12 +43,6 @@ def check_codec(codec: Codec, *, factory: Callable[..., Any] | None = None) -> N
 def check_processor(processor: Processor, *, factory: Callable[..., Any] | None = None) -> None:
     """Checks a processor: it refuses what it cannot read, takes what it made, and is made again of its config.
 
-    Args:
-        factory: what a config calls.
-
-    Raises:
-        ConformanceError: the first fault that is found.
-
     >>> from energycomp.images import ImageProcessor
     >>> check_processor(ImageProcessor(size=(8, 8)), factory=ImageProcessor)
     """
@@ -66,7 +57,7 @@ def check_processor(processor: Processor, *, factory: Callable[..., Any] | None 
 
 
 def _rebuilt(part: Any, factory: Callable[..., Any] | None) -> Any:
-    """What the factory makes of the config as JSON; None without one."""
+    """Calls the factory with the config as JSON; None without a factory."""
     name = type(part).__name__
     hint = "add the name under which a plugin registers it, and its arguments"
     is_named = hasattr(part, "registered_name") and hasattr(part, "config")

@@ -23,9 +23,6 @@ def check_decomposer(decomposer: Decomposer, *, images: Any = None) -> None:
     Args:
         images: two images in any form that `ImageProcessor` takes; noise if left out.
 
-    Raises:
-        ConformanceError: the first fault that is found.
-
     >>> from energycomp_decomp import DiffusionDecomposer
     >>> from energycomp.testing import stripes_model
     >>> check_decomposer(DiffusionDecomposer(stripes_model()))
@@ -80,7 +77,6 @@ def _check_decoded(decomposer: Decomposer, latents: Tensor) -> None:
 
 
 def _check_range(images: Tensor, what: str) -> None:
-    """Raises ConformanceError unless all values are in [-1, 1]."""
     legal = bool((images.abs() <= 1).all())  # False for NaN
     expect(legal, f"{what} outside [-1, 1], or NaN", "values in [-1, 1]", "clamp them")
 

@@ -18,9 +18,6 @@ from energycomp_lab.checks.expect import expect, expect_close, expect_latents, e
 def check_network(factory: Factory, **config: Any) -> None:
     """Checks that a network is built from its arguments, and once more from its `config`. Allocates no memory.
 
-    Raises:
-        ConformanceError: the first fault that is found.
-
     >>> from energycomp.plugins import find
     >>> check_network(find("networks", "two_stage"), sample_size=16, channels=[8, 16], head_channels=8)
     """
@@ -42,7 +39,6 @@ def check_rebuilt(network: nn.Module, factory: Factory) -> None:
 
 
 def _config_of(network: nn.Module) -> dict[str, Any]:
-    """The arguments that a network or an encoder was made with."""
     name = type(network).__name__
     given: Mapping[str, Any] | None = getattr(network, "config", None)
     hint = "decorate the class with `energycomp.denoisers.configured`"
@@ -59,9 +55,6 @@ def check_encoder(encoder: nn.Module, *, sample_shape: tuple[int, int, int] | No
 
     Args:
         sample_shape: (C, H, W) of the input; from `sample_channels` and `sample_size` of its config if left out.
-
-    Raises:
-        ConformanceError: the first fault that is found.
 
     >>> from energycomp.testing import StripesEncoder
     >>> check_encoder(StripesEncoder())

@@ -112,14 +112,14 @@ def evaluate(
     with loading(model):
         from energycomp.decomposition import takes_apart
         from energycomp.files import atomic_file
-        from energycomp_lab.evaluation import HasSceneScores
+        from energycomp_lab.evaluation import source_ability
 
         ready = asked.ready(here)
     loaded = ready.model
     examples = ready.examples
     decomposes = takes_apart(ready.model)
-    scored = isinstance(ready.images, HasSceneScores) and samples and part.total == 1
-    scenes = partial(ready.images.scene_scores, count=samples, seed=run.seed) if scored else None
+    scores = source_ability(ready.images, "scene_scores") if samples and part.total == 1 else None
+    scenes = None if scores is None else partial(scores, count=samples, seed=run.seed)
     report_of = partial(ready.evaluated, scenes=scenes)
     if out is None:
         report = report_of()
@@ -169,8 +169,6 @@ def evaluate(
 
 @attrs.frozen
 class _Ready:
-    """What a process evaluates, loaded."""
-
     model: Model
     options: dict[str, Any]
     images: Any
@@ -182,7 +180,7 @@ class _Ready:
 
 @attrs.frozen
 class _Asked:
-    """What a command evaluates, as its options say. On a cluster it is called in each process."""
+    """What a command evaluates, as its options say; on a cluster each process calls it."""
 
     model: str
     option: list[str] | None
@@ -196,7 +194,6 @@ class _Asked:
     device: str = "cpu"
 
     def __call__(self) -> Callable[[int], dict[str, Any]]:
-        """The function from the index of an image to its record."""
         evaluated = partial(self.ready(self.device).evaluated, progress=False)
 
         def record_of(index: int) -> dict[str, Any]:
@@ -207,9 +204,9 @@ class _Asked:
         return record_of
 
     def ready(self, device: str) -> _Ready:
-        """The model, the images, and what evaluates them."""
+        """Loads the model and the images."""
         from energycomp.plugins import find
-        from energycomp_lab.evaluation import HasConcepts, HasTask, dataset_of, evaluate as evaluated, source_of
+        from energycomp_lab.evaluation import dataset_of, evaluate as evaluated, source_ability, source_of
 
         chosen = None if self.solver is None else find("solvers", self.solver)()
         options = parse_options(self.option)
@@ -217,10 +214,12 @@ class _Asked:
         loaded = load_model(self.model, device, options)
         images_of, wanted = _source(self.data, self.dataset or dataset_of(loaded), chosen=self.dataset is not None)
         images: Any = source_of(images_of, loaded)
-        words = images.concepts(wanted) if takes_words(loaded) and isinstance(images, HasConcepts) else ()
+        concepts_of = source_ability(images, "concepts") if takes_words(loaded) else None
+        words = () if concepts_of is None else concepts_of(wanted)
         loaded = with_words(loaded, concepts or ",".join(words) or concepts, template)
         _check_known(loaded, words)
-        task = images.task(loaded) if isinstance(images, HasTask) else None
+        task_of = source_ability(images, "task")
+        task = None if task_of is None else task_of(loaded)
         examples = (task or images).examples(wanted, count=self.n, seed=self.seed)
         report_of = partial(
             evaluated,
@@ -237,7 +236,7 @@ class _Asked:
 
 
 def _source(data: str, usual: str, *, chosen: bool) -> tuple[str, str]:
-    """The name of a source and what is asked of it: "skills:two" names both, where no other source was chosen."""
+    """Splits "skills:two" into the name of a source and what is asked of it, where no other source was chosen."""
     from energycomp.plugins import names
 
     name, _, rest = data.partition(":")

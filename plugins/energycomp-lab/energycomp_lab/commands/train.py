@@ -128,7 +128,7 @@ def train(
 
 
 def _setting(name: str, text: str) -> int | str:
-    """The value of a setting of the training, which is a whole number, or names of trackers."""
+    """Reads a setting of the training: a whole number, or names of trackers."""
     if name == "log_with":
         return text
     if not text.isdecimal():
@@ -137,13 +137,13 @@ def _setting(name: str, text: str) -> int | str:
 
 
 def _own_options(factory: Callable[..., Trainable]) -> list[str]:
-    """The options of a recipe beside those of its model: its arguments by keyword that not every recipe has."""
+    """Lists the arguments by keyword of a recipe that not every recipe has."""
     parameters = signature(factory).parameters.values()
     return [each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.name not in COMMON]
 
 
 def _start(init: str | None, resume_from: str | None, folder: Path) -> Model | None:
-    """The model to start from; checkpoints to continue from are copied to the folder of the run instead."""
+    """Loads the model to start from; checkpoints to continue from are copied to the folder of the run instead."""
     from energycomp_lab.training.resume import copy_checkpoints
 
     if resume_from is not None and copy_checkpoints(resume_from, folder):
@@ -181,7 +181,6 @@ def _run(recipe: Trainable, folder: Path, options: dict[str, Any], *, half: bool
 
 
 def _speed(result: FitResult) -> str:
-    """The throughput of a run in words; nothing for one that was finished already."""
     units = {"images_per_second": "images/s", "rows_per_second": "network evaluations/s"}
     return "".join(
         f", {result.throughput[name]:.3g} {unit}" for name, unit in units.items() if result.throughput.get(name)
@@ -201,10 +200,7 @@ def _how_to_go_on(folder: Path, processes: int) -> str:
 
 
 def _sampler(model: Model, folder: Path) -> Callable[[Any, int], Image.Image]:
-    """Writes a grid of samples at a step, from the same compositions and the same noise every time.
-
-    The grid has one row per composition. A model that generates whole scenes gets four rows of scenes.
-    """
+    """Makes a function that writes a grid of samples, a row per composition, from the same noise every time."""
     import torch
 
     from energycomp.components import random_values

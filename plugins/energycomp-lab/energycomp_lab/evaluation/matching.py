@@ -13,9 +13,7 @@ FOUND_WITHIN = 0.002  # mean squared difference below which an object counts as 
 def match(found: Tensor, true: Tensor) -> Tensor:
     """Mean squared differences (min(K, K'),) of the matched values; the matching has the least sum over all pairs.
 
-    Args:
-        found: (K', D).
-        true: (K, D).
+    Values are (K', D) and (K, D).
 
     >>> match(torch.tensor([[0.5, 0.5], [0.0, 0.0]]), torch.tensor([[0.1, 0.0]]))
     tensor([0.0050])
@@ -30,8 +28,6 @@ def near_pairs(found: Tensor, true: Tensor, within: float = FOUND_WITHIN) -> tup
     Of several matchings of as many pairs it is the one with the least sum.
 
     Args:
-        found: (K', D).
-        true: (K, D).
         within: the mean squared difference below which a pair is near.
 
     >>> rows, columns = near_pairs(torch.tensor([[0.5, 0.5], [0.0, 0.0]]), torch.tensor([[0.01, 0.0], [0.9, 0.9]]))
@@ -56,7 +52,6 @@ def _differences(found: Tensor, true: Tensor) -> Tensor:
 
 
 def _assigned(cost: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows and columns of the matching with the least sum."""
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(cost.detach().cpu().numpy())

@@ -12,11 +12,7 @@ from energycomp_lab.evaluation.matching import FOUND_WITHIN, match
 
 
 class _Matched(Metric):
-    """Sums over the matched pairs of all images; subclasses define the ratio.
-
-    Args:
-        found_within: the mean squared difference below which a true object counts as found.
-    """
+    """Sums over the matched pairs of all images; subclasses define the ratio."""
 
     full_state_update = False
     found_count: Tensor
@@ -63,13 +59,7 @@ class PerceptionRate(_Matched):
 
 
 class Precision(_Matched):
-    """Found objects that match a true object, over all found objects of all images.
-
-    >>> precision = Precision()
-    >>> precision.update([torch.tensor([[0.2, 0.2], [0.9, 0.9]])], [torch.tensor([[0.2, 0.2]])])
-    >>> precision.compute().item()
-    0.5
-    """
+    """Found objects that match a true object, over all found objects of all images."""
 
     higher_is_better = True
 
@@ -79,13 +69,7 @@ class Precision(_Matched):
 
 
 class EstimationError(_Matched):
-    """Mean of (dx^2 + dy^2) / 2 over all matched pairs (thesis 5.4.1).
-
-    >>> error = EstimationError()
-    >>> error.update([torch.tensor([[0.2, 0.2]])], [torch.tensor([[0.21, 0.2]])])
-    >>> round(error.compute().item(), 6)
-    5e-05
-    """
+    """Mean of (dx^2 + dy^2) / 2 over all matched pairs (thesis 5.4.1)."""
 
     higher_is_better = False
 
@@ -95,13 +79,7 @@ class EstimationError(_Matched):
 
 
 class CountAccuracy(MeanMetric):
-    """Images whose number of objects is right, over all images.
-
-    >>> accuracy = CountAccuracy()
-    >>> accuracy.update([torch.zeros(2, 2), torch.zeros(1, 2)], [torch.zeros(2, 2), torch.zeros(3, 2)])
-    >>> accuracy.compute().item()
-    0.5
-    """
+    """Images whose number of objects is right, over all images."""
 
     higher_is_better = True  # type: ignore[assignment]
 

@@ -22,11 +22,7 @@ LOG = "log.jsonl"
 
 @attrs.define(eq=False)
 class TrainingState:
-    """All that a training run carries from one step to the next; the rest follows from the step.
-
-    Args:
-        averages: the exponential moving average of each parameter of the module, in their order.
-    """
+    """All that a training run carries from one step to the next; `averages` has one tensor per parameter."""
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
@@ -76,7 +72,10 @@ def save_checkpoint(out: str | Path, state: TrainingState, hyperparameters: Mapp
     """Writes `out/checkpoint-<step>.safetensors`, then removes all but the newest `keep` checkpoints.
 
     The file holds weights, averages and the optimizer's moments as tensors, and the rest as JSON in its metadata, with
-    a sha256 over both. `CheckpointError` where it cannot be written; the older checkpoints are as they were.
+    a sha256 over both.
+
+    Raises:
+        CheckpointError: it cannot be written; the older checkpoints are as they were.
     """
     path = Path(out) / f"checkpoint-{state.step:06d}.safetensors"
     optimizer = state.optimizer.state_dict()

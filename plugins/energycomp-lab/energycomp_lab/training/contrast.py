@@ -63,7 +63,6 @@ def contrastive_loss(
 
     Args:
         denoiser: of the rule product.
-        rivals: the wrong compositions.
         weight: of the rivals; 1 takes J, the sum over numbers, and the logarithm as they are.
         beta: inverse temperature.
         samples, condition, owner, module, gamma, floor, timestep_power, generator: as of `denoising_loss`.

@@ -81,16 +81,13 @@ def fit(
     the average, as diffusers' EMAModel forms it.
 
     Args:
-        module: that is trained.
         loss: `loss(module, batch, step)`, a scalar, the mean over its batch. It draws from `step.generator`.
         data: map-style; `data[i]` is the same at every call, so augmentation belongs into the loss. An epoch's order
             follows from (seed, epoch).
-        config: the settings.
         out: folder of the run.
         on_sample: `on_sample(module, step)` sees the averaged weights, in eval mode, every `config.sample_every` steps.
             A Pillow image that it returns is given to the trackers.
         collate_fn: makes a batch of items, as of `torch.utils.data.DataLoader`.
-        progress: whether to show a bar.
 
     Raises:
         InputError: a batch larger than `data` or not divisible, a loss that is no scalar, a tracker that is not

@@ -23,7 +23,6 @@ def copy_checkpoints(source: str, out: Path) -> bool:
 
     Args:
         source: folder of a run, a checkpoint, or "owner/name" or "owner/name@revision" on the hub.
-        out: folder of the new run.
 
     Raises:
         NotFoundError: the source is none of these.
