@@ -84,12 +84,7 @@ def blended(photo: Tensor, old: Tensor, new: Tensor, region: Tensor, kept: Tenso
 
 
 def continued(known: Tensor, where: Tensor) -> Tensor:
-    """Values (1, C, H, W) where `where` (1, 1, H, W) is 1, continued smoothly elsewhere (pull-push; Gortler et al.).
-
-    >>> where = (torch.arange(4) < 1).float().expand(1, 1, 4, 4)
-    >>> continued(torch.full((1, 1, 4, 4), 0.5) * where, where)[0, 0, 0]
-    tensor([0.5000, 0.5000, 0.5000, 0.5000])
-    """
+    """Values (1, C, H, W) where `where` (1, 1, H, W) is 1, continued smoothly elsewhere (pull-push; Gortler et al.)."""
     if bool(where.all()) or max(where.shape[-2:]) == 1:
         return known * where
     share = F.avg_pool2d(where, 2, ceil_mode=True)

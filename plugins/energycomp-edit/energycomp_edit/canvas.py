@@ -57,17 +57,15 @@ class Repainting:
 
     @cached_property
     def given(self) -> Tensor:
-        """The picture, encoded."""
         return self.model.encode(self.picture)
 
     @cached_property
     def leaves(self) -> list[Conditional]:
-        """The components of the image."""
         return [self.model.leaf(value[None]) for value in self.plan.old]
 
     @cached_property
     def fields(self) -> Tensor:
-        """The difference that each of them makes, divided by its maximum, (K, 1, h, w)."""
+        """The difference that each component makes, divided by its maximum, (K, 1, h, w)."""
         every = self.leaves
         return self.differing([(every, every[:k] + every[k + 1 :]) for k in range(len(every))], SEEN)
 
@@ -118,8 +116,8 @@ class Repainting:
     def redrawn(self) -> tuple[Tensor, list[int]]:
         """The photo with new words over objects that stand where they were, and those that are to be sampled anew.
 
-        These are the ones whose words are not read then, and the ones with another shape or size, say: with a word of
-        an attribute that is not among the conditioner's `surfaces`, where it has these.
+        These are the ones whose words are not read then, and the ones with a word of an attribute that is not among the
+        conditioner's `surfaces`, such as another shape or size, where it has these.
         """
         model = self.model
         plan = self.plan
@@ -264,12 +262,7 @@ class Repainting:
 def make_painter(
     image: Any, model: Model, plan: Plan, *, steps: int, generator: torch.Generator, progress: bool
 ) -> Painter:
-    """A function that samples the changed image, from new noise at each call; outlines are found once for all calls.
-
-    Args:
-        image: as the model's processor takes it.
-        steps: of the scheduler.
-    """
+    """Makes a function that samples the changed image, from new noise at each call; outlines are found once."""
     before = as_picture(image)
     picture = model.processor(image).to(model.denoiser.device)
     frame = model.processor.frame(before)
@@ -287,13 +280,13 @@ def make_painter(
 
 
 def _restored(codec: Codec, picture: Tensor, region: Tensor, x0: Tensor) -> Tensor:
-    """Predicted latents with the picture's pixels outside a region; those that hold none of them stay as they are."""
+    """Puts the picture's pixels outside a region into predicted latents; those that hold none of them stay."""
     inside = F.adaptive_max_pool2d(1 - region, x0.shape[-2:]) == 0
     return torch.where(inside, x0, codec.encode(torch.where(region > 0, codec.decode(x0), picture)))
 
 
 def _step(old: Tensor, new: Tensor, model: Model) -> tuple[float, float] | None:
-    """The displacement in widths and heights of the image; None for what is not a place."""
+    """Measures the displacement in widths and heights of the image; None for what is not a place."""
     ends = [model.conditioner.describe(value) for value in (old, new)]
     if not all(isinstance(end, dict) and {"x", "y"} <= end.keys() for end in ends):
         return None
@@ -306,6 +299,6 @@ def _most(some: Tensor) -> Tensor:
 
 
 def _with(picture: Tensor, change: Tensor) -> Tensor:
-    """A picture with a change of the photo."""
+    """Adds a change of the photo to a picture."""
     small = F.interpolate(change, picture.shape[-2:], mode="bilinear", antialias=True)
     return (picture + (small if picture.shape[1] == 3 else small.mean(1, keepdim=True))).clamp(-1, 1)

@@ -159,7 +159,7 @@ def edit(
 
 
 def _numbered(texts: list[str] | None, option: str, example: str) -> dict[int, str]:
-    """What is said of each object, "2:..." by the object's number."""
+    """Reads what is said of each object, "2:..." by the object's number."""
     found: dict[int, str] = {}
     for text in texts or []:
         number, colon, said = text.partition(":")
@@ -172,7 +172,7 @@ def _numbered(texts: list[str] | None, option: str, example: str) -> dict[int, s
 
 
 def _words(text: str) -> dict[str, str]:
-    """The new words by attribute: "color=red,shape=sphere"."""
+    """Reads the new words by attribute: "color=red,shape=sphere"."""
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(name.strip() and word.strip() for name, _, word in pairs):
         raise InputError(f"got --set {text!r}; expected NAME=WORD and commas, such as color=red,shape=sphere")
@@ -205,7 +205,7 @@ def _check_words(changes: Mapping[int, Mapping[str, str]], model: Model) -> None
 
 
 def _index(number: int, solution: Solution, model: Model) -> int:
-    """The row of an object's number, which counts from 1."""
+    """Finds the row of an object's number, which counts from 1."""
     if not 1 <= number <= solution.count:
         found = [f"{k}: {_shown(value, model)}" for k, value in enumerate(solution.conditions, start=1)]
         raise InputError(

@@ -64,7 +64,7 @@ def make_plan(old: Tensor, model: Model, move: Any, words: Any, remove: Any, add
 
 
 def _moved(old: Tensor, model: Model, move: Mapping[int, Any], words: Mapping[int, Any]) -> dict[int, Tensor]:
-    """The new values of components; attributes that they leave open stay as they were."""
+    """Reads the new values of components; attributes that they leave open stay as they were."""
     mixed = mixed_of(model.conditioner)
     moved = {}
     for k, value in move.items():
@@ -74,7 +74,7 @@ def _moved(old: Tensor, model: Model, move: Mapping[int, Any], words: Mapping[in
 
 
 def _worded(value: Tensor, words: Any, model: Model, k: int) -> Tensor:
-    """A value with other words of its attributes."""
+    """Changes words of the attributes of a value."""
     mixed = mixed_of(model.conditioner)
     unread = ability(model.conditioner, "unread") or ()
     known = () if mixed is None else (*mixed.attributes, *unread)

@@ -19,10 +19,10 @@ from energycomp.inference import OutOfDistributionWarning
 from energycomp.models import calibration_of
 from energycomp.seeds import seeded
 from energycomp.testing import Gaussian, UnitSquare, bumps_model, planted, tinted_model, tiny_model
-from energycomp_edit import difference, edit, repaint
+from energycomp_edit import differences, edit, repaint
 from energycomp_edit.blending import blended, mattes
 from energycomp_edit.canvas import _restored
-from energycomp_edit.painting import DRAWS, differences
+from energycomp_edit.painting import DRAWS
 
 PLACES = torch.tensor([[0.2, 0.2], [0.8, 0.3], [0.3, 0.8]])
 
@@ -229,7 +229,7 @@ def test_difference_is_that_of_the_predictions(model: Model) -> None:
     picture = planted(model, PLACES)
     a, b, c = (model.leaf(value[None]) for value in PLACES)
     with count_rows() as spent:
-        field = difference(a & b & c, a & c, picture, timesteps=(500.0, 900.0), draws=4)
+        field = differences([(a & b & c, a & c)], picture, timesteps=(500.0, 900.0), draws=4)
     missing = planted(model, PLACES[1:2]) - planted(model, PLACES[:0])
     torch.testing.assert_close(field, missing.square().mean(1, keepdim=True).sqrt(), atol=1e-3, rtol=0)
     assert spent.rows == 2 * 4
@@ -250,7 +250,7 @@ def test_differences_share_their_draws_and_are_decoded_along_their_main_directio
         both = differences([(a & b & c, a & c), (a & b & c, a & b)], picture, decode=decode, generator=0, **options)
     assert spent.rows == (2 + 1) * 4
     assert calls == [3, 3]  # the picture and two directions, in place of four draws
-    plain = [difference(a & b & c, some, picture, generator=0, **options) for some in (a & c, a & b)]
+    plain = [differences([(a & b & c, some)], picture, generator=0, **options) for some in (a & c, a & b)]
     torch.testing.assert_close(both, 3 * torch.cat(plain).flip(-1), atol=1e-4, rtol=1e-3)
 
 
