@@ -40,7 +40,6 @@ def plugins(as_json: AsJson = False) -> None:
 
 
 def _registered(info: PluginInfo) -> Text:
-    """What a plugin registers, or why it does not."""
     from rich.text import Text
 
     lines = [Text(f"{kind}: {', '.join(names)}") for kind, names in info.registered.items()]

@@ -1,9 +1,8 @@
 """Answers in the format of COCO: one JSON document of images, annotations and categories.
 
-A component with a place is an annotation with one keypoint, in pixels of the image file. A component without a place,
-such as an attribute of a face, is a box around all that the model saw. Categories are the words of a component, such as
-"large red cube", or "object" where it has none. Most readers of COCO ignore keys that they do not know; here these are
-`attributes` and `score` of an annotation, and `trusted` of an image.
+A component with a place is an annotation with one keypoint, in pixels of the image file; one without, such as an
+attribute of a face, is a box around all that the model saw. Categories are the words of a component, such as "large red
+cube". Keys that COCO does not know are `attributes` and `score` of an annotation, and `trusted` of an image.
 """
 
 from __future__ import annotations
@@ -62,12 +61,11 @@ def coco(file: BinaryIO) -> Iterator[Callable[[Mapping[str, Any]], None]]:
 
 
 def _words(one: Mapping[str, Any]) -> str:
-    """What the conditioner says of a component in words."""
     return " ".join(value for value in one.values() if isinstance(value, str))
 
 
 def _placed(one: Mapping[str, Any], box: list[int]) -> dict[str, Any]:
-    """The place of a component in pixels, of what the model saw: the box (left, top, right, bottom)."""
+    """Locates a component in pixels, within the box (left, top, right, bottom) that the model saw."""
     left, top, right, bottom = box
     width, height = right - left, bottom - top
     if not {"x", "y"} <= one.keys():
@@ -77,7 +75,7 @@ def _placed(one: Mapping[str, Any], box: list[int]) -> dict[str, Any]:
 
 
 def _judged(one: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of a component, and how sure that is, where the answer says it."""
+    """Collects what is known of a component, and how sure that is, where the answer says it."""
     found: dict[str, Any] = {"attributes": {name: one[name] for name in one if name not in (*JUDGED, "x", "y")}}
     if one.get("certainty"):
         found["score"] = math.prod(one["certainty"].values())

@@ -1,8 +1,4 @@
-"""The command line: Typer commands over the public API.
-
-A command is a function in a file of this package, or comes from a plugin; this file only lists them. An error that is
-not foreseen has a traceback and the exit code 1.
-"""
+"""The command line: it lists commands, each a function in a file of this package or of a plugin."""
 
 from __future__ import annotations
 
@@ -54,7 +50,7 @@ class _Quiet:
 
 
 class Command(_Quiet, TyperCommand):
-    """A command."""
+    """A command with that help."""
 
 
 class ModelCommand(Command):
@@ -78,7 +74,6 @@ def _class_of(function: Callable[..., Any]) -> type[Command]:
 
 
 def _shared_help() -> str:
-    """The options of `Run` as a list, each with its default."""
     lines = []
     for one in shared_options():
         named = " ".join(filter(None, (one.opts[0], one.metavar)))
@@ -88,11 +83,7 @@ def _shared_help() -> str:
 
 
 class _Commands(_Quiet, TyperGroup):
-    """The commands of this package, then those that plugins register.
-
-    Plugins are discovered for --help and for a name that is not a command of this package. A plugin's command is
-    imported when it is run, and when its help is shown.
-    """
+    """The commands of this package, then those of plugins, which are imported when they are run or explained."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*super().list_commands(ctx), *(name for name in names("commands") if name not in self.commands)]
@@ -119,7 +110,7 @@ class _Commands(_Quiet, TyperGroup):
 
 
 def _plugin_command(name: str) -> Any:
-    """The command of a plugin. Its factory gives a function with Typer annotations, or a Typer app of several."""
+    """Makes the command of a plugin from a function with Typer annotations, or from a Typer app of several."""
     command = find("commands", name)()
     if isinstance(command, typer.Typer):
         return typer.main.get_command(command)

@@ -145,7 +145,7 @@ def recombine(
 
 
 def _warn(path: Path, explained: float | None, model: Model) -> None:
-    """Says on stderr that the parts explain too little of an image, from 0 to 1."""
+    """Warns on stderr where the parts explain too little of an image, from 0 to 1."""
     from energycomp.decomposition import EXPLAINED
 
     if explained is not None and explained < EXPLAINED:
@@ -157,12 +157,12 @@ def _warn(path: Path, explained: float | None, model: Model) -> None:
 
 
 def _recipe(model: Model) -> str:
-    """The recipe that trains such models: the longest registered name that the model's name starts with."""
+    """Finds the recipe that trains such models: the longest registered name that the model's name starts with."""
     return max((name for name in names("recipes") if model.name.startswith(name)), key=len, default="RECIPE")
 
 
 def _parse_parts(text: str) -> list[tuple[int, float]] | None:
-    """Parts with their factors: "0,2*0.5" as [(0, 1.0), (2, 0.5)], "none" as [], and "all" as None."""
+    """Reads parts with their factors: "0,2*0.5" as [(0, 1.0), (2, 0.5)], "none" as [], and "all" as None."""
     from energycomp.components import weighted
 
     if text.strip() in ("all", "none"):

@@ -28,7 +28,7 @@ FORECASTER = "smc"
 
 
 def forecast_samples(composers: list[Composer], sampler: str | None, seed: int) -> tuple[dict[str, Any], list[str]]:
-    """What a sampler says of compositions before they are sampled, as JSON and as lines."""
+    """Asks a sampler about compositions before they are sampled; as JSON and as lines."""
     from energycomp.sampling import Forecasts
 
     name = sampler or FORECASTER
@@ -46,7 +46,7 @@ def forecast_samples(composers: list[Composer], sampler: str | None, seed: int) 
 
 
 def _scale(name: str, scale: float | None, model: Model) -> float:
-    """The scale of a guidance, that of the model where none is given; refuses one that changes nothing."""
+    """Chooses the scale of a guidance, the model's where none is given; refuses one that changes nothing."""
     from energycomp.components import mixed_of
 
     if scale is None:
@@ -62,7 +62,7 @@ def _scale(name: str, scale: float | None, model: Model) -> float:
 def draw_samples(
     composers: list[Composer], n: int, best_of: int, model: Model, options: dict[str, Any]
 ) -> tuple[list[Any], dict[str, Any], list[str]]:
-    """Samples, or the best of several, and what is reported of them as JSON and as lines."""
+    """Draws samples, or the best of several; and what is reported of them as JSON and as lines."""
     from energycomp.components import per_sample
     from energycomp.inference import sample_best
     from energycomp.sampling import Composer
@@ -100,7 +100,7 @@ def draw_samples(
 
 
 def _cost(run: SamplingReport) -> str:
-    """What a sampler reports, in a line: what it cost, its least effective sample size, and how many it rejected."""
+    """Says what it cost, the least effective sample size, and how many samples were rejected."""
     parts = [f"{run.evaluations:,} network evaluations"]
     if run.ess:
         parts.append(f"effective sample size at least {min(run.ess):.0%} of the particles")
@@ -110,7 +110,7 @@ def _cost(run: SamplingReport) -> str:
 
 
 def _best_lines(best: BestSamples) -> list[str]:
-    """Which samples were kept, in lines, and a warning on stderr where some of them lack a component."""
+    """Says which samples were kept, with a warning on stderr where some of them lack a component."""
 
     def reasons(indices: Sequence[int]) -> str:
         counts = Counter(wrong_components(best.ranking, i) or "complete, of smaller least lift" for i in indices)
