@@ -165,7 +165,7 @@ def _to_lines(
 def _events(
     inputs: Inputs, reader: ImageReader, folder: Any, own: Shard, workers: int | None, ray: Cluster | None, quiet: bool
 ) -> Iterator[dict[str, Any]]:
-    """Reads the images into Parquet parts, on a cluster or here; what was done, a part at a time."""
+    """Reads the images into Parquet parts, on a cluster or here; yields what was done, a part at a time."""
     if ray is not None:
         with loading(reader.source):
             here = attrs.evolve(reader, device="cpu")  # this machine need not have the cluster's GPUs
@@ -202,10 +202,7 @@ def _to_parts(events: Iterator[dict[str, Any]], folder: Any, as_json: bool, quie
 def _running(
     reader: ImageReader, inputs: Inputs, own: Shard, workers: int | None
 ) -> Iterator[tuple[int, Model, ReadAll]]:
-    """The number of processes that read images, the model, and what gives tasks with their answers.
-
-    A network on a GPU, and a single image, have this process alone.
-    """
+    """Yields the number of processes (1 for a GPU or a single image), the model, and what answers tasks."""
     expected = inputs.expected()
     images = sys.maxsize if expected is None else len(own.of(expected))
     wanted = workers or (default_processes(images) if reader.device == "cpu" else 1)
@@ -221,7 +218,7 @@ def _running(
 
 
 def _inputs(paths: list[str], output: Output, parts: Any, column: str | None) -> Inputs:
-    """The images of all paths; none of them may be where the marked images or the answers are written."""
+    """Lists the images of all paths; none of them may be where the marked images or the answers are written."""
     written = parts or output.folder or output.table
     found = Inputs.of(paths, without=written, column=column)
     place = written or output.lines

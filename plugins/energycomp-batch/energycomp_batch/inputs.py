@@ -39,7 +39,7 @@ class Inputs:
 
     @classmethod
     def of(cls, paths: Sequence[str | Path], *, without: Any = None, column: str | None = None) -> Inputs:
-        """The files that are meant by paths, URLs, folders and lists, without those of the results.
+        """Finds the files that are meant by paths, URLs, folders and lists, without those of the results.
 
         `@LIST` stands for the paths in a file, one per line; whether its files can be read is seen when they are. The
         rest is as in `image_files`.
@@ -88,7 +88,7 @@ def part_size(inputs: Inputs, actors: int) -> int:
 
 
 def _files(path: Any, listed: bool, suffixes: AbstractSet[str], without: Any) -> dict[Any, Any]:
-    """The files that a path or a URL means, under their resolved paths; one of a list may be missing."""
+    """Finds the files that a path or a URL means, under their resolved paths; one of a list may be missing."""
     if is_url(path):
         return {file: file for file in ([path] if listed else _in_bucket(path, suffixes, without))}
     try:
@@ -100,11 +100,7 @@ def _files(path: Any, listed: bool, suffixes: AbstractSet[str], without: Any) ->
 
 
 def _in_bucket(url: Any, suffixes: AbstractSet[str], without: object) -> list[Any]:
-    """The files of a folder of a bucket, or the one at a URL; hidden names, and results, are left out.
-
-    Raises:
-        InputError: the bucket cannot be read, or holds no such file.
-    """
+    """Lists the files of a folder of a bucket, or the one at a URL; hidden names, and results, are left out."""
     with reaching(url):
         files = [url.with_segments(url.fs.unstrip_protocol(path)) for path in sorted(url.fs.find(url.path))]
     if [str(file) for file in files] != [str(url)]:
@@ -118,7 +114,7 @@ def _in_bucket(url: Any, suffixes: AbstractSet[str], without: object) -> list[An
 
 
 def _copied(url: Any) -> Iterator[Item]:
-    """The frames of a movie at a URL, or an image that only ends as one does: decoders of movies take paths alone."""
+    """Yields the frames of a movie at a URL, or an image that only ends as one does: decoders take paths alone."""
     with TemporaryDirectory() as folder:
         file = Path(folder, url.name)
         with reaching(url):
@@ -127,7 +123,7 @@ def _copied(url: Any) -> Iterator[Item]:
 
 
 def _given(paths: Sequence[str | Path]) -> Iterator[tuple[str, bool]]:
-    """The paths, and those of lists, each with whether it is of a list."""
+    """Yields the paths, and those of lists, each with whether it is of a list."""
     for path in map(str, paths):
         if not path.startswith("@") or os.path.lexists(path):
             yield path, False

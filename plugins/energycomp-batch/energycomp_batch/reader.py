@@ -43,8 +43,6 @@ class Reader:
         image: name of the column of images: paths, Pillow images, uint8 arrays, the bytes of files, or dicts with
             `bytes` or `path`, as Hugging Face Datasets stores images.
         solver, count: as `infer` takes them.
-        seed: of the draws of each image.
-        device: of the network.
         options: of the model, as `load` takes them.
         anyway: whether images of a kind that the model does not know are read, too.
 
@@ -108,7 +106,7 @@ class Reader:
         return self._loaded
 
     def _row(self, image: Any) -> dict[str, Any]:
-        """The further columns of one image, in any form that a column may have."""
+        """Reads one image, in any form that a column may have."""
         import torch
 
         from energycomp.inference import OutOfDistributionWarning, check_known, check_trusted, infer
@@ -137,7 +135,7 @@ class Reader:
 
 
 def _opened(image: Any) -> Any:
-    """An image as `infer` takes it: bytes are decoded."""
+    """Decodes bytes; other images are as `infer` takes them."""
     from energycomp.images import decode_image
 
     if isinstance(image, Mapping):

@@ -70,7 +70,7 @@ class Images:
         return self.counts
 
     def _incomplete(self, bar: Bar) -> Iterator[Answer]:
-        """The answers that are to be read or drawn; the others are shown at once."""
+        """Yields the answers that are to be read or drawn; the others are shown at once."""
         named = self.reader.folder is not None
         for path in self.inputs.files.values() if named else ():  # all shards give the same names
             self.answers.names.stem_of(path)
