@@ -34,7 +34,7 @@ def sampled(
     draft: bool = False,
     is_old: Callable[[], bool] = lambda: False,
 ) -> Image.Image:
-    """The image of a scene, or a draft of it.
+    """Draws the image of a scene, or a draft of it.
 
     Args:
         draft: asks the network at five steps only, see `Preview`; a chosen sampler takes five steps.
@@ -59,7 +59,7 @@ def sampled(
 
 
 def settings_of(seed: Any, steps: Any, method: str, scene: Draft, canvas: str | None = None) -> Settings:
-    """Settings of what is chosen on the page, where one field lists schedulers and samplers; "or" has its sampler."""
+    """Reads what is chosen on the page, where one field lists schedulers and samplers; "or" has its sampler."""
     if method not in (PLAIN, *SCHEDULERS):
         return Settings(seed, steps, method, canvas=canvas)
     if len(scene.alternatives) > 1:
@@ -74,11 +74,7 @@ def shown(image: Image.Image, model: Model, settings: Settings) -> Image.Image:
 
 
 def kept_in(address: str, known: Collection[str]) -> Mapping[str, Any] | None:
-    """The model, scene and settings behind # of the address, as the page wrote them; None for anything else.
-
-    Args:
-        known: the models that may be opened.
-    """
+    """Reads the model, scene and settings behind # of the address; None for anything but a known model's."""
     try:
         kept = json.loads(unquote(address))
         scene = scene_of(kept)

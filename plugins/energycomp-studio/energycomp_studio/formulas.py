@@ -26,12 +26,6 @@ def formula_of_scene(scene: Draft, model: Model, source: str, settings: Settings
 
     None where the command line cannot read a component, or for more than a formula may hold: the image is shown all
     the same.
-
-    >>> from energycomp.testing import bumps_model
-    >>> from energycomp_studio.scene import Item
-    >>> made = formula_of_scene(Draft((Item({"x": 0.2, "y": 0.3}),)), bumps_model(), "bumps", Settings(3)) or {}
-    >>> made["command"], made["arguments"], made["seed"], made["composition"]
-    ('sample', ['0.2,0.3'], 3, 'bumps(0.2, 0.3)')
     """
     try:
         made = _formula(scene, model, source, settings)
@@ -110,7 +104,7 @@ def scene_in(formula: Mapping[str, Any], model: Model) -> tuple[Draft, Settings,
 
 
 def _items(texts: list[str], model: Model, seed: int | None) -> list[dict[str, Any]]:
-    """Components of the command line as items of the page."""
+    """Reads components of the command line as items of the page."""
     found = [weighted(text) for text in texts]
     if any(isinstance(one.place, Weight) for one in found) or "/" in texts:
         raise InputError(
@@ -126,7 +120,7 @@ def _items(texts: list[str], model: Model, seed: int | None) -> list[dict[str, A
 
 
 def _given(text: str, model: Model) -> dict[str, Any]:
-    """The fields of a component; numbers as short as they are the same."""
+    """Reads the fields of a component; numbers as short as they are the same."""
     if form_of(model).kind == "texts":
         return {"text": text}
     wanted = read_value(model.conditioner, text)

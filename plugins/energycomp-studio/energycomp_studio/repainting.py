@@ -15,12 +15,7 @@ STEPS = 25  # of a repainting at most, so that it takes about as long as a drawi
 
 
 def settings_of(model: Model, seed: Any) -> Settings:
-    """How changes are repainted: with the steps of the model, but at most 25.
-
-    >>> from energycomp.testing import tinted_model
-    >>> [settings_of(tinted_model(num_inference_steps=steps), 0).steps for steps in (8, 100)]
-    [8, 25]
-    """
+    """How changes are repainted: with the steps of the model, but at most 25."""
     return Settings(seed, steps=min(STEPS, model.defaults.num_inference_steps))
 
 

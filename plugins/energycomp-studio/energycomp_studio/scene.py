@@ -71,12 +71,7 @@ class Draft:
 
     @property
     def alternatives(self) -> tuple[tuple[Item, ...], ...]:
-        """The items between `|`, in the order in which they are summed: the negated ones last.
-
-        >>> one, two = Item({"x": 0.2, "y": 0.3}), Item({"x": 0.5, "y": 0.5}, either=True)
-        >>> [len(items) for items in Draft((one, two, one)).alternatives]
-        [1, 2]
-        """
+        """The items between `|`, in the order in which they are summed: the negated ones last."""
         groups: list[list[Item]] = []
         for item in self.items:
             if item.either or not groups:
@@ -90,14 +85,7 @@ class Draft:
 
 
 def scene_of(data: Any) -> Draft:
-    """The scene of the page's JSON.
-
-    Raises:
-        InputError: anything that the page does not send.
-
-    >>> scene_of({"items": [{"given": {"x": 0.2, "y": 0.3}, "weight": 2}]}).items[0].weight
-    2.0
-    """
+    """Reads a scene from the page's JSON; raises `InputError` for anything that the page does not send."""
     listed = data.get("items") if isinstance(data, Mapping) else None
     if not isinstance(listed, list) or not all(isinstance(one, Mapping) and one.keys() <= FIELDS for one in listed):
         raise InputError("got something else than a scene from the page; expected a list of components; reload it")
@@ -164,9 +152,7 @@ def value(item: Item, model: Model) -> Tensor:
 def text_of(item: Item, model: Model) -> str:
     """The text that stands for an item on the command line.
 
-    >>> from energycomp.testing import bumps_model, tinted_model
-    >>> text_of(Item({"x": 0.2, "y": 0.3}), bumps_model())
-    '0.2,0.3'
+    >>> from energycomp.testing import tinted_model
     >>> text_of(Item({"x": 0.2, "y": 0.3, "tint": "red"}), tinted_model())
     '0.2,0.3,tint=red'
     """
@@ -251,14 +237,7 @@ class Changes:
 
 
 def changes(read: Sequence[Mapping[str, Any]], scene: Draft) -> Changes:
-    """What was moved, removed and added, compared to the descriptions that were read.
-
-    >>> read = [{"x": 0.2, "y": 0.3}, {"x": 0.5, "y": 0.5}]
-    >>> scene = Draft((Item({"x": 0.2, "y": 0.4}, origin=0), Item({"x": 0.9, "y": 0.9})))
-    >>> found = changes(read, scene)
-    >>> list(found.move), found.remove, len(found.add)
-    ([0], (1,), 1)
-    """
+    """What was moved, removed and added, compared to the descriptions that were read."""
     kept = {item.origin: item for item in scene.items if item.origin is not None}
     if any(origin >= len(read) for origin in kept):
         raise InputError(f"got component {max(kept)} of {len(read)} that were read; read the image again")

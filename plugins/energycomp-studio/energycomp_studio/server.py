@@ -57,7 +57,6 @@ class Guard:
     inner: Any
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
         if scope["type"] == "lifespan":
             await self.inner(scope, receive, send)
             return
@@ -104,7 +103,6 @@ class OpenStream:
     inner: Any
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
         if scope["type"] != "http" or scope["path"].rstrip("/") != STREAM:
             await self.inner(scope, receive, send)
             return
@@ -124,7 +122,7 @@ class OpenStream:
 
 
 def _refusal(scope: Scope) -> tuple[int, str] | None:
-    """Status and reason of a request that is refused; None for one that is served."""
+    """Chooses status and reason of a request that is refused; None for one that is served."""
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
     if _host(headers.get("host", "")) not in HOSTS:
         return 403, "this page is served to 127.0.0.1 and localhost only"
@@ -142,7 +140,6 @@ def _refusal(scope: Scope) -> tuple[int, str] | None:
 
 
 def _host(header: str) -> str:
-    """The host of a Host header, without its port."""
     name, _, port = header.rpartition(":")
     return name if name and port.isdecimal() else header
 
@@ -154,12 +151,7 @@ async def _answer(send: Send, status: int, reason: str) -> None:
 
 
 def application(model: str, *, device: str = "cpu") -> Guard:
-    """The guarded page.
-
-    Args:
-        model: that is shown first.
-        device: where models run.
-    """
+    """Builds the guarded page; `model` is shown first."""
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
     os.environ.update(GRADIO_SSR_MODE="False", GRADIO_MCP_SERVER="False", GRADIO_RUN_HISTORY="False")
     import fastapi
@@ -227,14 +219,14 @@ def serve(model: str, *, port: int, device: str = "cpu", open_browser: bool = Fa
 
 
 def _config(guarded: Guard) -> Any:
-    """Open pages hold connections, which do not keep the server from ending."""
+    """Keeps open connections of pages from holding up the end of the server."""
     import uvicorn
 
     return uvicorn.Config(guarded, log_level="error", lifespan="on", timeout_graceful_shutdown=1)
 
 
 def _absolute(model: str) -> str:
-    """A folder by its full path, since the working folder changes; a registered name or a hub id as it is."""
+    """Makes a folder absolute, since the working folder changes; a registered name or a hub id stays."""
     return os.path.abspath(model) if model not in names("models") and os.path.isdir(model) else model  # noqa: PTH100, PTH112
 
 

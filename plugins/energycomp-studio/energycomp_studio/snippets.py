@@ -13,7 +13,7 @@ from energycomp_studio.settings import Settings
 
 
 def python_lines(scene: Draft, model: Model, source: str, settings: Settings) -> str:
-    """A script that makes the image.
+    """Writes a script that makes the image.
 
     >>> from energycomp.testing import bumps_model
     >>> scene = Draft((Item({"x": 0.2, "y": 0.3}), Item({"x": 0.5, "y": 0.5}, weight=2.0, negated=True)))
@@ -45,7 +45,7 @@ def python_lines(scene: Draft, model: Model, source: str, settings: Settings) ->
 
 
 def _expression(scene: Draft, model: Model) -> str:
-    """The composition in Python: `&` under the rule product, a composer of a list under any other."""
+    """Writes the composition in Python: `&` under the rule product, a composer of a list under any other."""
     if not scene.items:
         return "model.unconditional"
     alternatives = scene.alternatives
@@ -68,7 +68,7 @@ def _part(item: Item, model: Model) -> str:
 
 
 def _arguments(item: Item, model: Model) -> str:
-    """The arguments of `model(...)`, as its conditioner describes the value."""
+    """Writes the arguments of `model(...)`, as its conditioner describes the value."""
     given: Any = dict(item.given)
     if given.keys() == {"text"}:
         given = model.conditioner.describe(value(item, model)[0])
@@ -83,7 +83,7 @@ def _arguments(item: Item, model: Model) -> str:
 
 
 def _quoted(field: Any) -> str:
-    """A string in double quotes, as the formatter of Python code writes it; a number as it is."""
+    """Quotes a string in double quotes, as the formatter of Python code does."""
     if not isinstance(field, str):
         return repr(field)
     plain = repr(field)
@@ -143,7 +143,7 @@ def edit_python(found: Changes, model: Model, source: str, settings: Settings) -
 
 
 def _mapping(item: Item, model: Model) -> str:
-    """What `edit` takes for the value of an item."""
+    """Writes what `edit` takes for the value of an item."""
     fields = {name: field for name, field in item.given.items() if field != ""}
     if fields.keys() == {"text"} or fields.keys() == {"x", "y"}:
         return f"[{_arguments(item, model)}]"

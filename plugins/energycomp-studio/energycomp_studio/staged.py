@@ -47,8 +47,6 @@ class Reading:
 
 @attrs.frozen(eq=False)
 class _Watched:
-    """A solver whose problem reports what it is asked."""
-
     solver: Solver
     report: Callable[[Stage], None]
 
@@ -88,11 +86,7 @@ class _WatchedProblem:
 
 
 def _searched(form: QuadraticForm, problem: Problem) -> tuple[Tensor, list[int]]:
-    """A greedy search of the dictionary: maps of how far one more component lowers the error, and what was chosen.
-
-    It ends before a component that gains less than a quarter of the first one. Costs no network evaluation: the
-    predictions of the dictionary are known.
-    """
+    """Searches the dictionary greedily: maps of how far one more component lowers the error, and what was chosen."""
     side = round(len(form) ** 0.5)
     chosen = list[int]()
     maps = list[Tensor]()
@@ -179,12 +173,7 @@ def found_in(reading: Reading, model: Model) -> list[dict[str, Any]]:
 
 
 def lit(solution: Solution) -> list[str]:
-    """For each component an image that darkens the pixels that it does not explain; none for an answer without maps.
-
-    >>> answer = Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0)
-    >>> lit(answer), len(lit(attrs.evolve(answer, pixels=torch.eye(4)[None])))
-    ([], 1)
-    """
+    """For each component an image that darkens the pixels that it does not explain; none for an answer without maps."""
     try:
         maps = solution.maps().clamp(min=0)
     except InputError:
@@ -219,13 +208,7 @@ def related(solution: Solution) -> list[list[tuple[int, str]]]:
 
 
 def questions(reading: Reading) -> list[str]:
-    """Questions about the objects that were read, as examples; none where there are no objects of CLEVR.
-
-    >>> red, blue = {"color": "red", "shape": "cube"}, {"color": "blue", "shape": "cube"}
-    >>> objects = torch.tensor([[0.3, 0.4, 1, 1, 1, 1], [0.7, 0.6, 1, 1, 1, 1.0]])
-    >>> questions(Reading(Image.new("RGB", (4, 4)), Solution(objects, 2, 1.0, 0.1, 0), (red, blue)))
-    ['how many cubes are there?', 'what is left of the blue cube?', 'what size is the blue cube?']
-    """
+    """Questions about the objects that were read, as examples; none where there are no objects of CLEVR."""
     try:
         belief(reading.solution)
     except EnergycompError:
@@ -240,13 +223,7 @@ def questions(reading: Reading) -> list[str]:
 
 
 def how_sure(solution: Solution) -> str:
-    """How sure an answer is, to be added to a line; nothing where the model does not say it.
-
-    >>> how_sure(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, sure=0.97))
-    ', sure 0.97'
-    >>> how_sure(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, typicality=0.001))
-    ', not trusted'
-    """
+    """How sure an answer is, to be added to a line; nothing where the model does not say it."""
     if solution.verdict is None:
         return ""
     number = "" if solution.sure is None or not solution.trusted else f" {solution.sure:.2f}"
@@ -254,18 +231,10 @@ def how_sure(solution: Solution) -> str:
 
 
 def notes(solution: Solution) -> str:
-    """Reasons not to trust an answer, in HTML; a foreign image is one, and makes the others needless.
-
-    >>> notes(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, typicality=0.001, at_count_limit=True)).count("<p")
-    1
-    """
+    """Reasons not to trust an answer, in HTML; a foreign image is one, and makes the others needless."""
     return "".join(map(warned, solution.warnings))
 
 
 def warned(text: str) -> str:
-    """A line that stands out, in HTML.
-
-    >>> warned("got a photo")
-    "<p class='warning'>Got a photo.</p>"
-    """
+    """A line that stands out, in HTML."""
     return f"<p class='warning'>{html.escape(text[:1].upper() + text[1:])}.</p>"

@@ -45,8 +45,6 @@ class _Drawing:
 
 @attrs.frozen
 class _Compose:
-    """What happens in the tab."""
-
     library: Library
     worker: Worker
     newest: dict[str, int] = attrs.field(factory=dict)  # the number of the newest scene of each browser tab
@@ -95,11 +93,7 @@ class _Compose:
         failed: Callable[[str], str],
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
-        """Loads a model, and shows its form, and the scene and settings that `restored` gives.
-
-        Args:
-            failed: takes the message of an error, and gives the line below the image.
-        """
+        """Loads a model, and shows its form, and what `restored` gives, or what `failed` makes of an error."""
         session = session_of(request)
         same = (gr.skip(),) * 6
         self.newest.pop(session, None)
@@ -216,14 +210,7 @@ class _Compose:
 
 
 def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Button) -> Callable[..., None]:
-    """The components of the tab.
-
-    Args:
-        stop: the button that is shown while a task runs.
-
-    Returns:
-        A function that opens the model of a component in the tab when an event happens: `opens(event, component)`.
-    """
+    """Makes the components of the tab; returns `opens(event, component)`, which opens the component's model."""
     own = _Compose(library, worker)
     model = gr.Textbox(library.first, visible=False)
     address = gr.Textbox("", visible=False)

@@ -38,11 +38,7 @@ PREFERRED = ("decomp", "lit", "slots")
 
 
 def choice(value: Any, counts: list[int]) -> list[list[int]]:
-    """The numbers of the chosen parts of each image.
-
-    >>> choice({"chosen": [[True, False], [False, True]]}, [2, 2])
-    [[0], [1]]
-    """
+    """Reads the numbers of the chosen parts of each image."""
     chosen = value.get("chosen") if isinstance(value, dict) else None
     fits = isinstance(chosen, list) and [len(one) if isinstance(one, list) else -1 for one in chosen] == counts
     if chosen is None or not fits:
@@ -68,11 +64,7 @@ def recombine_python(parts: list[list[int]], name: str, settings: Settings) -> s
 
 
 def recombine_shell(parts: list[list[int]], name: str, settings: Settings) -> str:
-    """The command that makes the image.
-
-    >>> recombine_shell([[0, 2], []], "decomp", Settings())
-    'energycomp recombine decomp a.png b.png --take 0,2 --take none --seed 0 -o recombined.png'
-    """
+    """Writes the command that makes the image."""
     words = ["energycomp", "recombine", name, *_files(len(parts))]
     for one in parts:
         words += ["--take", ",".join(map(str, one)) or "none"]
@@ -85,8 +77,6 @@ def _files(count: int) -> list[str]:
 
 @attrs.frozen
 class _Decompose:
-    """What happens in the tab."""
-
     library: Library
     worker: Worker
     pairs: Kept[Pair] = attrs.field(factory=Kept)  # of each browser tab

@@ -52,8 +52,6 @@ def picture(library: Library, name: str) -> str:
 
 @attrs.frozen
 class _Models:
-    """What happens in the tab. The pictures are drawn once."""
-
     library: Library
     worker: Worker
     pictures: dict[str, str] = attrs.field(factory=dict)
@@ -82,13 +80,7 @@ def models_tab(
     reads: gr.Dropdown,
     decomposes: gr.Dropdown,
 ) -> None:
-    """The components of the tab.
-
-    Args:
-        tabs: all of them.
-        opens: opens a model in the tab Compose.
-        reads, decomposes: the fields of the model of the other tabs.
-    """
+    """Makes the components of the tab; `opens` opens a model in the tab Compose, the fields are of other tabs."""
     own = _Models(library, worker)
     listed = gr.HTML(
         value="",

@@ -66,12 +66,7 @@ KEPT = 8  # images that "Undo" goes back to
 
 
 def maps(stage: Stage, aspect: float) -> str:
-    """The maps of a search as images in HTML, as wide for their height, `aspect`, as the image that is read.
-
-    >>> import torch
-    >>> maps(Stage("maps", torch.rand(2, 4, 4)), 1.5).count("aspect-ratio: 1.5")
-    2
-    """
+    """Writes the maps of a search as images in HTML, as wide for their height, `aspect`, as the image that is read."""
     names = ["the first object", *(f"after {k}" for k in range(1, len(stage.values)))]
     figures = "".join(
         f"<figure><img src='{data_url(heat(one))}' style='aspect-ratio: {aspect:g}' "
@@ -146,7 +141,7 @@ class _Read:
         )  # fmt: skip
 
     def _progress(self, event: Running, stage: list[str]) -> tuple[Any, ...]:
-        """The update for what a task reported; `stage` keeps its words."""
+        """Makes the update for what a task reported; `stage` keeps its words."""
         what = event.reported
         search = gr.skip()
         shown = {}
@@ -254,8 +249,6 @@ class _Read:
 
 @attrs.frozen(eq=False)
 class _Seen:
-    """An image that is about to be read."""
-
     model: Model
     url: str
 

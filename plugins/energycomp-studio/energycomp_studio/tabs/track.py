@@ -38,11 +38,7 @@ FRAMES = "reading frames"
 
 
 def frames_of(url: Any) -> list[Image.Image]:
-    """The frames of a GIF that was dropped, at most 40 of them.
-
-    Raises:
-        InputError: no GIF, or fewer than two frames.
-    """
+    """Reads the frames of a GIF that was dropped, 2 to 40 of them; raises `InputError` for anything else."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "video.gif"
         file.write_bytes(content_of(url))
@@ -68,7 +64,6 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def in_words(track: Track) -> str:
-    """How much was tracked."""
     frames = len(track.frames)
     objects = max(frame.known for frame in track.frames)
     return f"{objects} object{'' if objects == 1 else 's'} in {frames} frames"
@@ -76,8 +71,6 @@ def in_words(track: Track) -> str:
 
 @attrs.frozen
 class _Tracking:
-    """What happens in the tab."""
-
     library: Library
     worker: Worker
     kept: Kept[tuple[str, list[Any]]] = attrs.field(factory=Kept)  # of each browser tab: a line, its last film
