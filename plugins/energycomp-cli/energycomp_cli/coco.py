@@ -47,7 +47,8 @@ def coco(file: BinaryIO) -> Iterator[Callable[[Mapping[str, Any]], None]]:
         image = len(images) + 1
         images.append({"id": image, "file_name": name, "width": width, "height": height, "trusted": record["trusted"]})
         for one in record["objects"]:
-            category = categories.setdefault(_words(one) or record["noun"], len(categories) + 1)
+            words = " ".join(value for value in one.values() if isinstance(value, str))
+            category = categories.setdefault(words or record["noun"], len(categories) + 1)
             number = {"id": len(annotations) + 1, "image_id": image, "category_id": category, "iscrowd": 0}
             annotations.append({**number, **_placed(one, frame["box"]), **_judged(one)})
 
@@ -58,10 +59,6 @@ def coco(file: BinaryIO) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     ]
     document = {"images": images, "annotations": annotations, "categories": named}
     file.write(json.dumps(document).encode() + b"\n")
-
-
-def _words(one: Mapping[str, Any]) -> str:
-    return " ".join(value for value in one.values() if isinstance(value, str))
 
 
 def _placed(one: Mapping[str, Any], box: list[int]) -> dict[str, Any]:

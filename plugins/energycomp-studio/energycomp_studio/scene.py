@@ -31,13 +31,12 @@ FIELDS = {"given", "weight", "negated", "either", "origin", "note"}
 
 def _given(value: Any) -> dict[str, str | float]:
     fits = isinstance(value, Mapping) and 0 < len(value) <= MAX_ITEMS
-    if not fits or not all(isinstance(name, str) and _is_field(field) for name, field in value.items()):
+    for name, field in value.items() if fits else ():
+        is_text = isinstance(field, str) and len(field) <= MAX_TEXT
+        fits = fits and isinstance(name, str) and (is_text or is_number(field))
+    if not fits:
         raise InputError(f"got the component {value!r}; expected fields such as x and y; reload the page")
     return dict(value)
-
-
-def _is_field(field: Any) -> bool:
-    return (isinstance(field, str) and len(field) <= MAX_TEXT) or is_number(field)
 
 
 @attrs.frozen
@@ -241,10 +240,7 @@ def changes(read: Sequence[Mapping[str, Any]], scene: Draft) -> Changes:
     kept = {item.origin: item for item in scene.items if item.origin is not None}
     if any(origin >= len(read) for origin in kept):
         raise InputError(f"got component {max(kept)} of {len(read)} that were read; read the image again")
-    moved = {k: item for k, item in kept.items() if not _same(item.given, read[k])}
+    given = {k: {name: field for name, field in item.given.items() if field != ""} for k, item in kept.items()}
+    moved = {k: item for k, item in kept.items() if given[k] != dict(read[k])}
     gone = tuple(k for k in range(len(read)) if k not in kept)
     return Changes(moved, gone, tuple(item for item in scene.items if item.origin is None))
-
-
-def _same(given: Mapping[str, Any], read: Mapping[str, Any]) -> bool:
-    return {k: v for k, v in given.items() if v != ""} == dict(read)

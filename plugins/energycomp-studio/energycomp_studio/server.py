@@ -124,7 +124,8 @@ class OpenStream:
 def _refusal(scope: Scope) -> tuple[int, str] | None:
     """Chooses status and reason of a request that is refused; None for one that is served."""
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-    if _host(headers.get("host", "")) not in HOSTS:
+    name, _, port = headers.get("host", "").rpartition(":")
+    if (name if name and port.isdecimal() else headers.get("host", "")) not in HOSTS:
         return 403, "this page is served to 127.0.0.1 and localhost only"
     origin = headers.get("origin")
     if origin is not None and origin not in {f"http://{headers['host']}", f"https://{headers['host']}"}:
@@ -137,11 +138,6 @@ def _refusal(scope: Scope) -> tuple[int, str] | None:
     if not length.isdecimal() or int(length) > MAX_BODY:
         return 413, f"a request is at most {MAX_BODY:,} bytes"
     return None
-
-
-def _host(header: str) -> str:
-    name, _, port = header.rpartition(":")
-    return name if name and port.isdecimal() else header
 
 
 async def _answer(send: Send, status: int, reason: str) -> None:
@@ -208,7 +204,9 @@ def serve(model: str, *, port: int, device: str = "cpu", open_browser: bool = Fa
 
     with _listening(port) as listener, tempfile.TemporaryDirectory(prefix="energycomp-studio-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
-        guarded = application(_absolute(model), device=device)
+        if model not in names("models") and os.path.isdir(model):  # noqa: PTH112
+            model = os.path.abspath(model)  # noqa: PTH100 - the working folder changes
+        guarded = application(model, device=device)
         os.chdir(folder)
         address = _address(listener)
         print(f"The studio is at {address} (Ctrl-C stops it)", file=sys.stderr, flush=True)  # noqa: T201
@@ -223,11 +221,6 @@ def _config(guarded: Guard) -> Any:
     import uvicorn
 
     return uvicorn.Config(guarded, log_level="error", lifespan="on", timeout_graceful_shutdown=1)
-
-
-def _absolute(model: str) -> str:
-    """Makes a folder absolute, since the working folder changes; a registered name or a hub id stays."""
-    return os.path.abspath(model) if model not in names("models") and os.path.isdir(model) else model  # noqa: PTH100, PTH112
 
 
 def _listening(port: int) -> socket.socket:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from energycomp.models import Model
@@ -50,13 +50,10 @@ def _expression(scene: Draft, model: Model) -> str:
         return "model.unconditional"
     alternatives = scene.alternatives
     parts = [[_part(item, model) for item in items] for items in alternatives]
-    return " | ".join(_joined(part, model, len(alternatives) > 1) for part in parts)
-
-
-def _joined(parts: Sequence[str], model: Model, several: bool) -> str:
     if model.denoiser.rule != "product":
-        return f"energycomp.Composer([{', '.join(parts)}])"
-    return f"({' & '.join(parts)})" if several and len(parts) > 1 else " & ".join(parts)
+        return " | ".join(f"energycomp.Composer([{', '.join(part)}])" for part in parts)
+    several = len(alternatives) > 1
+    return " | ".join(f"({' & '.join(part)})" if several and len(part) > 1 else " & ".join(part) for part in parts)
 
 
 def _part(item: Item, model: Model) -> str:

@@ -114,7 +114,8 @@ def train(
     try:
         recipe = factory(data=data, init=start, preset=preset, cache=cache, **given)
     except InputError as error:
-        own = _own_options(factory)
+        parameters = signature(factory).parameters.values()
+        own = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.name not in COMMON]
         if own and any(repr(name) in str(error) for name in given.keys() - set(own)):
             raise InputError(f"{error}; the recipe itself has {', '.join(own)}") from error
         raise
@@ -134,12 +135,6 @@ def _setting(name: str, text: str) -> int | str:
     if not text.isdecimal():
         raise InputError(f"got --option {name}={text}; expected a whole number, such as {name}=8")
     return int(text)
-
-
-def _own_options(factory: Callable[..., Trainable]) -> list[str]:
-    """Lists the arguments by keyword of a recipe that not every recipe has."""
-    parameters = signature(factory).parameters.values()
-    return [each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.name not in COMMON]
 
 
 def _start(init: str | None, resume_from: str | None, folder: Path) -> Model | None:

@@ -181,18 +181,15 @@ class _Decompose:
             return gr.skip(), note(event.told("composing"), event), *same
 
         def done(url: str, seconds: float) -> tuple[Any, ...]:
-            pair.made = (_figure(url), *lines)
+            download = f"<a class='studio-download' href='{url}' download='recombined.png'>Download</a>"
+            figure = f"<img class='studio-result' src='{url}' alt='The image of the chosen parts'>{download}"
+            pair.made = (figure, *lines)
             return pair.made[0], note(f"{sum(map(len, parts))} parts in {seconds:.1f} s"), *lines
 
         yield from followed(
             self.worker, session_of(request), "composing parts", task, running=running, done=done,
             failed=lambda message: (gr.skip(), note(message), *same),
         )  # fmt: skip
-
-
-def _figure(url: str) -> str:
-    download = f"<a class='studio-download' href='{url}' download='recombined.png'>Download</a>"
-    return f"<img class='studio-result' src='{url}' alt='The image of the chosen parts'>{download}"
 
 
 def decompose_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
