@@ -15,7 +15,7 @@ import typer
 
 from energycomp.errors import EnergycompError, InputError, first_line
 from energycomp_batch.inputs import Inputs, holds_many, part_size
-from energycomp_batch.parts import BLOCK, Parts, unread
+from energycomp_batch.parts import BLOCK, Parts, split_unread
 from energycomp_batch.places import place_of
 from energycomp_batch.pool import LostError, Pool
 
@@ -79,7 +79,7 @@ def cluster_of(
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[Any]:
+def connect_ray(address: str | None) -> Iterator[Any]:
     """Connects Ray to the cluster of an address for the block, unless it was before; None starts it here."""
     for name, value in {**SETTINGS, **({} if address else ALONE)}.items():
         os.environ.setdefault(name, value)
@@ -147,7 +147,7 @@ class Cluster:
             InputError: Ray is not installed or too old, there is no such cluster, the parts cannot be used, or what
                 `make` or the writing of a part raised; the work on the cluster ended.
         """
-        with connected(self.address) as ray:
+        with connect_ray(self.address) as ray:
             known = ray.put(parts.known_keys())
             actors = self._actors(ray)
             size = self.part or part_size(inputs, actors)
@@ -163,7 +163,7 @@ class Cluster:
 
     def map(self, items: Iterable[Any], make: Make) -> Iterator[Any]:
         """The answers to items, which can be pickled, as they come; answers are JSON data. Raises as `read` does."""
-        with connected(self.address) as ray:
+        with connect_ray(self.address) as ray:
             blocks = [_packed([item]) for item in items]
             if blocks:
                 yield from self._over(ray, ray.data.from_arrow(blocks), make, _first_answer, 1)
@@ -234,7 +234,7 @@ def _rows(block: Any, column: str | None, known: Any, size: int) -> Iterator[Any
     import ray
 
     places = [place_of(place, found=True) for place in block["place"].to_pylist()]
-    for items in unread(Inputs(dict(zip(places, places, strict=True)), column), ray.get(known), size):
+    for items in split_unread(Inputs(dict(zip(places, places, strict=True)), column), ray.get(known), size):
         yield _packed(items)
     yield _packed([])  # where all are known, a block has the column, too
 

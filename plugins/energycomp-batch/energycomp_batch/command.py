@@ -16,11 +16,11 @@ import typer
 from energycomp.errors import InputError
 from energycomp_batch.cluster import Address, Concurrency, Engine, cluster_of
 from energycomp_batch.inputs import Inputs, part_size
-from energycomp_batch.parts import FAILED, Parts, parts_folder, unread
+from energycomp_batch.parts import FAILED, Parts, parts_folder, split_unread
 from energycomp_batch.places import place_of
 from energycomp_batch.pool import Pool, default_processes
 from energycomp_batch.shards import Shard, ShardOption, local_device, shard_of
-from energycomp_batch.work import Images, read, reading
+from energycomp_batch.work import Images, make_reader, read
 from energycomp_cli import (
     Anyway,
     Count,
@@ -170,12 +170,12 @@ def _events(
         with loading(reader.source):
             here = attrs.evolve(reader, device="cpu")  # this machine need not have the cluster's GPUs
             parts = Parts(folder, here.settings(here.load()))
-        yield from ray.read(inputs, partial(reading, reader), parts, bars=sys.stderr.isatty() and not quiet)
+        yield from ray.read(inputs, partial(make_reader, reader), parts, bars=sys.stderr.isatty() and not quiet)
         return
     with _running(reader, inputs, own, workers) as (processes, loaded, run):
         parts = Parts(folder, reader.settings(loaded), alone=own.total == 1)
         size = max(part_size(inputs, 1), 4 * (processes - 1))  # or processes would wait for each other
-        for items in unread(islice(inputs, own.index - 1, None, own.total), parts.known_keys(), size):
+        for items in split_unread(islice(inputs, own.index - 1, None, own.total), parts.known_keys(), size):
             yield parts.answered(items, run)
 
 
@@ -209,7 +209,8 @@ def _running(
     processes = max(1, min(wanted, images))
     with ExitStack() as stack:
         if processes > 1:
-            pool = Pool(partial(reading, reader), processes, lambda line: typer.echo(f"energycomp: {line}", err=True))
+            make = partial(make_reader, reader)
+            pool = Pool(make, processes, lambda line: typer.echo(f"energycomp: {line}", err=True))
             stack.enter_context(pool)
         with loading(reader.source):
             model = reader.load()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from energycomp.errors import InputError
-from energycomp_batch.places import TABLES, is_url, item_at, place_of, reaching, row_count, table_rows
+from energycomp_batch.places import TABLES, is_url, item_at, name_errors, place_of, row_count, table_rows
 from energycomp_cli import SETTINGS, Item, frames, image_files
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _files(path: Any, listed: bool, suffixes: AbstractSet[str], without: Any) ->
 
 def _in_bucket(url: Any, suffixes: AbstractSet[str], without: object) -> list[Any]:
     """Lists the files of a folder of a bucket, or the one at a URL; hidden names, and results, are left out."""
-    with reaching(url):
+    with name_errors(url):
         files = [url.with_segments(url.fs.unstrip_protocol(path)) for path in sorted(url.fs.find(url.path))]
     if [str(file) for file in files] != [str(url)]:
         marked = {str(one.parent).rstrip("/") for one in files if one.name == SETTINGS} - {str(url).rstrip("/")}
@@ -117,7 +117,7 @@ def _copied(url: Any) -> Iterator[Item]:
     """Yields the frames of a movie at a URL, or an image that only ends as one does: decoders take paths alone."""
     with TemporaryDirectory() as folder:
         file = Path(folder, url.name)
-        with reaching(url):
+        with name_errors(url):
             url.fs.get_file(url.path, str(file))
         yield from frames(file, url) if holds_many(file) else [item_at(file, url)]
 
@@ -128,7 +128,7 @@ def _given(paths: Sequence[str | Path]) -> Iterator[tuple[str, bool]]:
         if not path.startswith("@") or os.path.lexists(path):
             yield path, False
             continue
-        with reaching(path), place_of(path[1:]).open(encoding="utf-8", errors="surrogateescape") as lines:
+        with name_errors(path), place_of(path[1:]).open(encoding="utf-8", errors="surrogateescape") as lines:
             for line in filter(str.strip, lines):
                 if "\0" in line:
                     raise InputError(f"got {path}, a file that is no text; expected @ and a file with a path per line")

@@ -13,7 +13,7 @@ import attrs
 
 from energycomp.errors import CheckpointError, InputError, first_line
 from energycomp.files import atomic_file, remove_stale
-from energycomp_batch.places import is_url, place_of, reaching
+from energycomp_batch.places import is_url, name_errors, place_of
 from energycomp_batch.work import record_of
 from energycomp_cli import SETTINGS, Answer, Names, check_folder, identify, make_folder
 
@@ -113,7 +113,7 @@ def key_of(head: dict[str, Any]) -> int:
     return int.from_bytes(blake2b(f"{plain(head['image'])}\0{head['sha256']}".encode(), digest_size=8).digest(), "big")
 
 
-def unread(items: Iterable[Item], known: np.ndarray, size: int) -> Iterator[list[Item]]:
+def split_unread(items: Iterable[Item], known: np.ndarray, size: int) -> Iterator[list[Item]]:
     """Yields the images whose keys are not among the known ones, in lists of `size`, or of less if they are large."""
     import numpy as np
 
@@ -157,7 +157,7 @@ class Parts:
         from pyarrow import parquet
 
         found = [np.empty(0, dtype=np.uint64)]
-        with reaching(self.folder):
+        with name_errors(self.folder):
             if is_url(self.folder):
                 self.folder.fs.invalidate_cache()
             else:
@@ -199,7 +199,7 @@ class Parts:
         images = plain("\n".join(f"{answer.head['image']} {answer.head['sha256']}" for answer in answers))
         name = f"part-{blake2b(images.encode(), digest_size=12).hexdigest()}.parquet"
         records: list[dict[str, Any]] = []
-        with reaching(self.folder):
+        with name_errors(self.folder):
             done = (self.folder / name).exists()
         if not done:
             given = sorted(run(answers), key=lambda pair: pair[0].index)

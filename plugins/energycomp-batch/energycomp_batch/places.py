@@ -50,13 +50,13 @@ def place_of(text: str | Path, *, found: bool = False) -> Any:
         )
     from upath import UPath
 
-    with reaching(text):
+    with name_errors(text):
         place = UPath(text)
         return Path(place.path) if place.protocol in {"file", "local"} else place
 
 
 @contextmanager
-def reaching(place: object) -> Iterator[None]:
+def name_errors(place: object) -> Iterator[None]:
     """What a file system of fsspec raises in the block, which may be anything, is an `InputError` of one line."""
     try:
         yield
@@ -78,7 +78,7 @@ def item_at(place: Any, source: Any = None, row: str | None = None) -> Item:
         problem = f"got {place}, which is no file; expected an image (PNG, JPEG, ...); check the path"
         return Item(source or place, row, problem=problem)
     try:
-        with reaching(place), place.open("rb") as stream:
+        with name_errors(place), place.open("rb") as stream:
             return Item(source or place, row, stream.read(MAX_BYTES + 1))
     except InputError as error:
         return Item(source or place, row, problem=str(error))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     ReadAll = Callable[[Iterable[Answer]], Iterable[tuple[Answer, dict[str, Any] | LostError]]]  # as `Pool.run`
 
 
-def reading(reader: ImageReader) -> Callable[[Answer], dict[str, Any]]:
+def make_reader(reader: ImageReader) -> Callable[[Answer], dict[str, Any]]:
     """What a process of a pool begins with: the function that reads an image."""
     return partial(read, reader, reader.load())
 

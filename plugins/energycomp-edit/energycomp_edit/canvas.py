@@ -20,7 +20,7 @@ from energycomp.inference import make_problem
 from energycomp.models import Model
 from energycomp.sampling import AttributeGuidance, finishing
 from energycomp.seeds import draw_noise
-from energycomp_edit.blending import blended, cast, mattes, placed
+from energycomp_edit.blending import blend, cast_shadow, cut_mattes, move_picture
 from energycomp_edit.painting import DRAWS, differences, redraw, repaint
 from energycomp_edit.plan import Plan, fill_open
 
@@ -72,7 +72,7 @@ class Repainting:
     @cached_property
     def outlines(self) -> Tensor:
         """How much of each pixel of the photo is a component's, (K, 1, H, W)."""
-        return mattes(self.fields, self.photo)
+        return cut_mattes(self.fields, self.photo)
 
     def edited(self, resampled: Collection[int] = ()) -> tuple[Tensor, Tensor, Tensor]:
         """The photo that comes out, its sample (1, C, h, w), and the mask of what changed (1, 1, h, w).
@@ -103,9 +103,9 @@ class Repainting:
         base = result
         for k, step in taken.items():
             place = model.conditioner.describe(old[k])
-            there = partial(placed, step=step, centre=(place["x"], place["y"]), scale=self.scale(k))
+            there = partial(move_picture, step=step, centre=(place["x"], place["y"]), scale=self.scale(k))
             around = F.interpolate(self.region([k], [], kept), held.shape[-2:]) * (1 - _most(self.outlines))
-            shade = cast(shown, base) * around
+            shade = cast_shadow(shown, base) * around
             result = (result + 1) * (1 - there(shade)) - 1
             result = result + there(self.outlines[k, None]) * (there(drawn) - result)
         if taken:
@@ -168,7 +168,7 @@ class Repainting:
         every = self.leaves
         fields = before.fields.clone()
         fields[k] = self.differing([(every, every[:k] + every[k + 1 :])], SEEN)[0]
-        outlines = torch.stack([mattes(fields, self.photo)[k], before.outlines[k]]) > 0.5
+        outlines = torch.stack([cut_mattes(fields, self.photo)[k], before.outlines[k]]) > 0.5
         return new < old and int(outlines.all(0).sum()) > SAME * int(outlines.any(0).sum())
 
     def region(self, leaving: list[int], arriving: list[Tensor], kept: list[int]) -> Tensor:
@@ -205,7 +205,7 @@ class Repainting:
             progress=self.progress,
         )
         decode = finishing(scene, None if codec is None else codec.decode)
-        return blended(shown, self.decoded(old), new if decode is None else decode(new), region, held), new
+        return blend(shown, self.decoded(old), new if decode is None else decode(new), region, held), new
 
     def scale(self, k: int) -> float:
         """By how much a component is larger where it goes: by how much the model expects one of its looks to be.

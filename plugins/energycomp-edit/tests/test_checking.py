@@ -89,7 +89,7 @@ def test_a_moved_object_that_is_misread_is_sampled_anew(monkeypatch: pytest.Monk
     plan = Plan(PLACES, (), {0: torch.tensor([0.5, 0.5])}, ())
     photo = planted(MODEL, PLACES)
     painting = Repainting(photo, photo, model, plan, 4, torch.Generator().manual_seed(0), progress=False)
-    monkeypatch.setattr("energycomp_edit.canvas.placed", lambda *_, **__: pytest.fail("cut out"))
+    monkeypatch.setattr("energycomp_edit.canvas.move_picture", lambda *_, **__: pytest.fail("cut out"))
     with torch.no_grad():
         assert painting.edited([0])[0].shape == photo.shape
 

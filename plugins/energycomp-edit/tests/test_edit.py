@@ -20,7 +20,7 @@ from energycomp.models import calibration_of
 from energycomp.seeds import seeded
 from energycomp.testing import Gaussian, UnitSquare, bumps_model, planted, tinted_model, tiny_model
 from energycomp_edit import differences, edit, repaint
-from energycomp_edit.blending import blended, mattes
+from energycomp_edit.blending import blend, cut_mattes
 from energycomp_edit.canvas import _restored
 from energycomp_edit.painting import DRAWS
 
@@ -128,7 +128,7 @@ def test_what_differs_around_the_mask_is_continued_into_it() -> None:
     photo[..., 70:90, 70:90], old[..., 7:9, 7:9] = -0.8, -0.8
     region, kept = torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 160, 160)
     region[..., 5:11, 5:11], kept[..., 70:75, 70:90] = 1.0, 1.0
-    result = blended(photo, old, torch.zeros_like(old), region, kept)
+    result = blend(photo, old, torch.zeros_like(old), region, kept)
     assert result[..., 70:75, 70:90].eq(-0.8).all()
     assert float((torch.where(kept > 0, 0.2, result) - 0.2).abs().max()) < 0.02
 
@@ -308,10 +308,10 @@ def test_outlines_follow_the_edges_of_the_photo_have_no_holes_and_no_scraps() ->
     photo[..., 35:42, 35:42] = -0.2  # a highlight
     field = functional.avg_pool2d(inside[None, None].float(), 6)
     field[..., 14, 14] = 1.0  # a scrap
-    (matte,) = mattes(field, photo)
+    (matte,) = cut_mattes(field, photo)
     assert float(((matte[0] > 0.5) != inside).float().mean()) < 0.01
     assert matte[0, 36:41, 36:41].eq(1).all()
-    assert mattes(field[:0], photo).shape == (0, 1, 96, 96)
+    assert cut_mattes(field[:0], photo).shape == (0, 1, 96, 96)
 
 
 def test_the_only_object_is_moved_under_a_rule_that_needs_one() -> None:

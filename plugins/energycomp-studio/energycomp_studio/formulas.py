@@ -14,7 +14,7 @@ from energycomp.models import Model
 from energycomp.seeds import as_generator
 from energycomp_cli import made_by
 from energycomp_studio.forms import form_of
-from energycomp_studio.scene import Draft, Item, composed, scene_of, value, weighted_text
+from energycomp_studio.scene import Draft, Item, compose_scene, scene_of, value, weighted_text
 from energycomp_studio.settings import Settings
 
 PAGE = {"not", "steps", "sampler", "canvas"}  # options that the page has, too
@@ -42,7 +42,7 @@ def _formula(scene: Draft, model: Model, source: str, settings: Settings) -> dic
         options["steps" if name == "num_inference_steps" else "sampler"] = option
     if len(scene.alternatives) > 1:  # the command line has no |
         made = made_by("studio", source, model, [], options, settings.seed)
-        return {**made, "scene": scene.as_json()["items"], "composition": repr(composed(scene, model, settings))}
+        return {**made, "scene": scene.as_json()["items"], "composition": repr(compose_scene(scene, model, settings))}
     items = scene.alternatives[0] if scene.items else ()
     texts = [weighted_text(item, model) for item in items if not item.negated]
     negated = [weighted_text(item, model) for item in items if item.negated]
@@ -50,7 +50,7 @@ def _formula(scene: Draft, model: Model, source: str, settings: Settings) -> dic
         parts = [*model.scene(*texts, generator=settings.seed), *(~model.read(text) for text in negated)]
         composer = Composer(parts or model.unconditional)
     else:
-        composer = Composer(composed(scene, model, settings))
+        composer = Composer(compose_scene(scene, model, settings))
     options = {**({"not": negated} if negated else {}), **options}
     composition = repr(composer.composition)
     return made_by("sample", source, model, texts, options, settings.seed, composition=composition)

@@ -91,7 +91,7 @@ def parts_of(pictures: list[Image.Image], model: Model, name: str, settings: Set
     return made
 
 
-def drawn(name: str, settings: Settings) -> list[Image.Image]:
+def draw_examples(name: str, settings: Settings) -> list[Image.Image]:
     """Draws two images of the data set of a model's name; raises `InputError` where there is none."""
     if name not in names("datasets"):
         raise InputError(f"got {name}, for which there is no example; drop an image, or choose another model")

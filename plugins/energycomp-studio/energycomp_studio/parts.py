@@ -123,7 +123,7 @@ def stopper(worker: Worker) -> Callable[..., None]:
     return stop
 
 
-def followed(
+def follow(
     worker: Worker,
     session: str,
     what: str,
@@ -136,7 +136,7 @@ def followed(
     """Yields the updates of the page while a task runs: those of `running` that are not None, then one of the others.
 
     The last of each is that of the button "Stop", which is there while the task named `what` runs. Gradio sends the
-    last one again when the iterator has ended, after what the user did meanwhile: `finally_shown` shows what a user
+    last one again when the iterator has ended, after what the user did meanwhile: `show_finally` shows what a user
     can change.
     """
     for event in worker.run(session, task, what):
@@ -149,7 +149,7 @@ def followed(
             yield *failed(event.message), gr.update(visible=False)
 
 
-def finally_shown(event: Any, result: Any, outputs: list[Any]) -> None:
+def show_finally(event: Any, result: Any, outputs: list[Any]) -> None:
     """Shows the updates of `outputs` that a task leaves in the state `result`, once, when it has ended."""
 
     def shown(updates: tuple[Any, ...] | None) -> Any:

@@ -17,7 +17,7 @@ MAX_SHOWN = 1_024  # px, the longer side of an image that is kept
 SIDE = 320  # px, the least shorter side of an image, as the command line writes it
 
 
-def uploaded(url: Any) -> Image.Image:
+def decode_upload(url: Any) -> Image.Image:
     """Decodes the data URL that a browser made of an image file, scaled down to 1,024 pixels.
 
     Raises:

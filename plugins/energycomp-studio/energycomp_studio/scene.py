@@ -175,7 +175,7 @@ def weighted_text(item: Item, model: Model) -> str:
     return text_of(item, model) + ("" if item.weight == model.defaults.guidance_scale else f" * {item.weight}")
 
 
-def composed(scene: Draft, model: Model, settings: Settings) -> Composable:
+def compose_scene(scene: Draft, model: Model, settings: Settings) -> Composable:
     """What is sampled: the component of a scene, or its objects on a canvas.
 
     Raises:

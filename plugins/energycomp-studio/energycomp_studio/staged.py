@@ -123,10 +123,10 @@ def read(picture: Image.Image, model: Model, report: Callable[[Stage], None], *,
     if mixed_of(model.conditioner) is not None:
         report(Stage("places", solution.conditions))
     report(Stage("attributes", solution.conditions))
-    return Reading(picture, solution, described(solution.conditions, model))
+    return Reading(picture, solution, describe_values(solution.conditions, model))
 
 
-def described(values: Tensor, model: Model) -> tuple[dict[str, Any], ...]:
+def describe_values(values: Tensor, model: Model) -> tuple[dict[str, Any], ...]:
     """The fields of values (K, *V); places with three decimals, and what has no fields as a text."""
     return tuple(_fields(model.conditioner.describe(value)) for value in values)
 
@@ -143,17 +143,17 @@ def scene_read(fields: tuple[dict[str, Any], ...]) -> Draft:
     return Draft(tuple(Item(one, origin=k) for k, one in enumerate(fields)))
 
 
-def found_in(reading: Reading, model: Model) -> list[dict[str, Any]]:
+def describe_answer(reading: Reading, model: Model) -> list[dict[str, Any]]:
     """What the page shows of each component of an answer, as JSON data.
 
     Returns:
         For each component its fields as they were read, `given`; how certain each word is, `sure`; by how much it
         lowers the error, `gain`, or None; an image that darkens all pixels but its own, `lit`, or ""; and its
-        `relations` to others, see `related`.
+        `relations` to others, see `find_relations`.
 
     >>> answer = Solution(torch.tensor([[0.3, 0.4]]), 1, 1.0, 0.1, 0, component_gain=torch.tensor([3.0]))
     >>> from energycomp.testing import bumps_model
-    >>> found_in(Reading(Image.new("RGB", (4, 4)), answer, ({"x": 0.3, "y": 0.4},)), bumps_model())
+    >>> describe_answer(Reading(Image.new("RGB", (4, 4)), answer, ({"x": 0.3, "y": 0.4},)), bumps_model())
     [{'given': {'x': 0.3, 'y': 0.4}, 'sure': {}, 'gain': 3.0, 'lit': '', 'relations': []}]
     """
     solution = reading.solution
@@ -163,8 +163,8 @@ def found_in(reading: Reading, model: Model) -> list[dict[str, Any]]:
     words = list(mixed.attributes) if mixed is not None and worded else []
     counted = solution.component_gain if solution.trusted else None
     gains = [None] * solution.count if counted is None else counted.tolist()
-    maps = lit(solution) or [""] * solution.count
-    relations = related(solution) or [[] for _ in range(solution.count)]
+    maps = darken_others(solution) or [""] * solution.count
+    relations = find_relations(solution) or [[] for _ in range(solution.count)]
     found = []
     for k, given in enumerate(reading.described):
         sure = {name: float(solution.certainty[k, j]) for j, name in enumerate(words)}  # type: ignore[index]
@@ -172,7 +172,7 @@ def found_in(reading: Reading, model: Model) -> list[dict[str, Any]]:
     return found
 
 
-def lit(solution: Solution) -> list[str]:
+def darken_others(solution: Solution) -> list[str]:
     """For each component an image that darkens the pixels that it does not explain; none for an answer without maps."""
     try:
         maps = solution.maps().clamp(min=0)
@@ -184,11 +184,11 @@ def lit(solution: Solution) -> list[str]:
     ]
 
 
-def related(solution: Solution) -> list[list[tuple[int, str]]]:
+def find_relations(solution: Solution) -> list[list[tuple[int, str]]]:
     """For each object its relations to the others, in words, with their numbers; none for what are no objects.
 
     >>> objects = torch.tensor([[0.3, 0.4, 1, 1, 1, 1], [0.7, 0.6, 1, 1, 1, 1.0]])
-    >>> related(Solution(objects, 2, 1.0, 0.1, 0))
+    >>> find_relations(Solution(objects, 2, 1.0, 0.1, 0))
     [[(1, 'left of, behind')], [(0, 'right of, in front of')]]
     """
     try:
@@ -232,9 +232,9 @@ def how_sure(solution: Solution) -> str:
 
 def notes(solution: Solution) -> str:
     """Reasons not to trust an answer, in HTML; a foreign image is one, and makes the others needless."""
-    return "".join(map(warned, solution.warnings))
+    return "".join(map(write_warning, solution.warnings))
 
 
-def warned(text: str) -> str:
+def write_warning(text: str) -> str:
     """A line that stands out, in HTML."""
     return f"<p class='warning'>{html.escape(text[:1].upper() + text[1:])}.</p>"

@@ -15,7 +15,7 @@ from energycomp.testing import stripes_model
 SIZE = 16
 
 
-def striped(colours: Tensor) -> Tensor:
+def paint_stripes(colours: Tensor) -> Tensor:
     """Paints images (B, 3, H, W) of vertical stripes of colours (B, K, 3)."""
     return colours.transpose(1, 2).repeat_interleave(SIZE // colours.shape[1], 2)[:, :, None].expand(-1, -1, SIZE, -1)
 
@@ -32,7 +32,7 @@ class StripesPainter:
 
     def decode(self, latents: Tensor, **_: Any) -> Tensor:
         """Images (B, 3, H, W)."""
-        return striped(latents).clamp(-1, 1)
+        return paint_stripes(latents).clamp(-1, 1)
 
     def parts(self, latents: Tensor, **_: Any) -> Parts:
         """Each stripe alone, on grey."""
@@ -46,7 +46,7 @@ class StripesPainter:
         return (stripe == torch.arange(self.parts_of_image)[:, None])[:, None].expand(-1, SIZE, -1)
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
-        return striped(torch.rand(n, self.parts_of_image, 3, generator=generator))
+        return paint_stripes(torch.rand(n, self.parts_of_image, 3, generator=generator))
 
 
 def painted_model() -> Model:

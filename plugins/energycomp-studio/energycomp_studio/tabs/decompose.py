@@ -16,7 +16,7 @@ from energycomp.errors import EnergycompError, InputError
 from energycomp.images import data_url, to_output
 from energycomp_studio.kept import Kept
 from energycomp_studio.library import Library
-from energycomp_studio.pairs import IMAGES, Pair, Parts, drawn, parts_of
+from energycomp_studio.pairs import IMAGES, Pair, Parts, draw_examples, parts_of
 from energycomp_studio.parts import (
     FREE,
     NETWORK,
@@ -24,13 +24,13 @@ from energycomp_studio.parts import (
     QUIET,
     chooser,
     code,
-    followed,
+    follow,
     model_and_seed,
     note,
     session_of,
     tiles,
 )
-from energycomp_studio.pictures import SIDE, uploaded
+from energycomp_studio.pictures import SIDE, decode_upload
 from energycomp_studio.settings import Settings
 from energycomp_studio.worker import Running, Worker
 
@@ -91,12 +91,13 @@ class _Decompose:
         self, key: str, url: Any, name: str, seed: Any, place: int, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
         """Decomposes an image that was dropped, as image number `place`."""
-        yield from self._decompose(self.pair(key), lambda: [uploaded(url)], [place], name, seed, request)
+        yield from self._decompose(self.pair(key), lambda: [decode_upload(url)], [place], name, seed, request)
 
     def example(self, key: str, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Decomposes two images that are drawn."""
-        both = list(range(IMAGES))
-        yield from self._decompose(self.pair(key), lambda: drawn(name, Settings(seed)), both, name, seed, request)
+        yield from self._decompose(
+            self.pair(key), lambda: draw_examples(name, Settings(seed)), [*range(IMAGES)], name, seed, request
+        )
 
     def _decompose(
         self,
@@ -128,7 +129,7 @@ class _Decompose:
             return gr.skip(), note(say(f"{len(found[0].parts)} parts in {seconds:.0f} s"))
 
         yield "", note(say("decomposing")), gr.skip()  # the image of other parts goes
-        yield from followed(
+        yield from follow(
             self.worker, session_of(request), f"decomposing image {' and '.join(str(k + 1) for k in places)}", task,
             running=lambda event: (gr.skip(), note(say(event.told("decomposing")), event)), done=done,
             failed=lambda message: (gr.skip(), note(say(message))),
@@ -186,7 +187,7 @@ class _Decompose:
             pair.made = (figure, *lines)
             return pair.made[0], note(f"{sum(map(len, parts))} parts in {seconds:.1f} s"), *lines
 
-        yield from followed(
+        yield from follow(
             self.worker, session_of(request), "composing parts", task, running=running, done=done,
             failed=lambda message: (gr.skip(), note(message), *same),
         )  # fmt: skip

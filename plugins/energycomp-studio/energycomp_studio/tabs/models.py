@@ -13,11 +13,11 @@ import gradio as gr
 from energycomp.errors import EnergycompError
 from energycomp.images import data_url
 from energycomp.plugins import names
-from energycomp_studio.drawing import sampled
+from energycomp_studio.drawing import draw_scene
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.library import Library, abilities
-from energycomp_studio.pairs import drawn
+from energycomp_studio.pairs import draw_examples
 from energycomp_studio.parts import FREE, session_of, static
 from energycomp_studio.settings import Settings
 from energycomp_studio.worker import Done, Worker
@@ -42,9 +42,9 @@ def picture(library: Library, name: str) -> str:
     """A preview of a model's first scene, or an image that it decomposes, as a data URL; "" where there is neither."""
     model = library.model(name)
     if "sample" in abilities(model):
-        image = sampled(first_scene(form_of(model), name), model, Settings(), draft=True)
+        image = draw_scene(first_scene(form_of(model), name), model, Settings(), draft=True)
     elif name in names("datasets"):
-        image = drawn(name, Settings())[0]
+        image = draw_examples(name, Settings())[0]
     else:
         return ""
     return data_url(model.shown(image, side=SIDE))

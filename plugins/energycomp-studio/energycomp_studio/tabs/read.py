@@ -14,7 +14,7 @@ from energycomp.images import data_url, heat
 from energycomp.inference import check_known, check_trusted
 from energycomp.models import Model
 from energycomp_scenes import answer, belief
-from energycomp_studio.drawing import sampled
+from energycomp_studio.drawing import draw_scene
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.kept import FORGOTTEN, Kept
@@ -28,29 +28,29 @@ from energycomp_studio.parts import (
     chooser,
     code,
     editor,
-    finally_shown,
-    followed,
+    follow,
     idle,
     model_and_seed,
     note,
     session_of,
+    show_finally,
 )
-from energycomp_studio.pictures import SIDE, uploaded
-from energycomp_studio.repainting import repainted, settings_of
+from energycomp_studio.pictures import SIDE, decode_upload
+from energycomp_studio.repainting import repaint_changes, settings_of
 from energycomp_studio.scene import changes, scene_of
 from energycomp_studio.settings import Settings
 from energycomp_studio.snippets import edit_python, edit_shell
 from energycomp_studio.staged import (
     Reading,
     Stage,
-    described,
-    found_in,
+    describe_answer,
+    describe_values,
     how_sure,
     notes,
     questions,
     read,
     scene_read,
-    warned,
+    write_warning,
 )
 from energycomp_studio.worker import Running, Worker
 
@@ -88,7 +88,7 @@ class _Read:
     def take(self, url: Any, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Reads an image that was dropped."""
         try:
-            picture = uploaded(url)
+            picture = decode_upload(url)
         except EnergycompError as error:
             yield gr.update(picture="", found=[], value=NOTHING, **idle(str(error))), "", "", [], None, gr.skip()
             return
@@ -98,7 +98,7 @@ class _Read:
         """Reads a scene that the model itself draws."""
 
         def draw(model: Model, _: Callable[[Any], None]) -> Any:
-            drawn = sampled(first_scene(form_of(model), name), model, Settings(seed))
+            drawn = draw_scene(first_scene(form_of(model), name), model, Settings(seed))
             return model.shown(drawn, side=SIDE)
 
         yield from self._read(draw, name, seed, request)
@@ -127,7 +127,7 @@ class _Read:
         def done(found: tuple[Model, Reading | OutOfDistributionError], seconds: float) -> tuple[Any, ...]:
             model, reading = found
             if isinstance(reading, OutOfDistributionError):  # the image and the reason, no objects
-                refused = gr.update(value=NOTHING, found=[], **idle(f"not read by {name}")), warned(str(reading))
+                refused = gr.update(value=NOTHING, found=[], **idle(f"not read by {name}")), write_warning(str(reading))
                 return gr.skip(), gr.skip(), "", [], refused
             shown = self._shown(
                 reading, model, f"{reading.solution.count} found in {seconds:.0f} s{how_sure(reading.solution)}"
@@ -135,7 +135,7 @@ class _Read:
             return *(gr.skip(),) * 3, [reading], shown
 
         yield gr.update(value=NOTHING, status="reading"), "", "", [], None, gr.skip()
-        yield from followed(
+        yield from follow(
             self.worker, session_of(request), "reading an image", task, running=running, done=done,
             failed=lambda message: (gr.update(**idle(message)), *(gr.skip(),) * 3, None),
         )  # fmt: skip
@@ -153,7 +153,7 @@ class _Read:
         elif isinstance(what, tuple) and what[1].kind == "maps":
             search = maps(what[1], Settings().aspect(what[0]))
         elif isinstance(what, tuple):
-            scene = scene_read(described(what[1].values, what[0]))
+            scene = scene_read(describe_values(what[1].values, what[0]))
             stage[:] = [STAGES[what[1].kind].format(len(scene.items))]
             shown = {"value": {**scene.as_json(), "final": True}}
         told = gr.update(**shown, **busy(event, stage[0]))
@@ -164,7 +164,7 @@ class _Read:
         scene = {**scene_read(reading.described).as_json(), "final": True}
         picture = data_url(model.shown(reading.picture, side=SIDE))
         form = form_of(model).as_json()
-        found = found_in(reading, model)
+        found = describe_answer(reading, model)
         return gr.update(value=scene, form=form, picture=picture, found=found, **idle(status)), notes(reading.solution)
 
     def lines(self, scene: Any, name: str, seed: Any, history: list[Reading]) -> tuple[str, str, Any]:
@@ -193,7 +193,7 @@ class _Read:
 
         def task(_: Any) -> tuple[Model, Reading]:
             model = self.library.model(name)
-            return model, repainted(history[-1], scene_of(scene), model, settings_of(model, seed))
+            return model, repaint_changes(history[-1], scene_of(scene), model, settings_of(model, seed))
 
         def done(found: tuple[Model, Reading], seconds: float) -> tuple[Any, ...]:
             model, reading = found
@@ -203,7 +203,7 @@ class _Read:
         def running(event: Running) -> tuple[Any, ...]:
             return gr.update(**busy(event, "repainting")), gr.skip(), None
 
-        yield from followed(
+        yield from follow(
             self.worker, session_of(request), "repainting", task, done=done, running=running,
             failed=lambda message: (gr.update(**idle(message)), gr.skip(), None),
         )  # fmt: skip
@@ -284,9 +284,9 @@ def read_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
         (picture.taken, own.take, [picture, model, seed]),
         (example.click, own.example, [model, seed]),
     ):
-        finally_shown(event(task, inputs, shown, **once, **NETWORK), result, seen)
+        show_finally(event(task, inputs, shown, **once, **NETWORK), result, seen)
     painted = paint.click(own.repaint, [scene, model, seed, history], [scene, history, result, stop], **once, **NETWORK)
-    finally_shown(painted, result, seen)
+    show_finally(painted, result, seen)
     question.submit(own.ask, [question, history], said, **FREE)
     for ask in asks:
         ask.click(lambda asked: asked, [ask], [question], **FREE).then(own.ask, [question, history], said, **FREE)

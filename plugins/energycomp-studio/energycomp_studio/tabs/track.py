@@ -23,7 +23,7 @@ from energycomp_studio.parts import (
     OF_PAGE,
     QUIET,
     chooser,
-    followed,
+    follow,
     model_and_seed,
     note,
     session_of,
@@ -119,7 +119,7 @@ class _Tracking:
             return self.again(key)
 
         yield note("tracking"), gr.update(frames=[]), gr.skip()
-        yield from followed(
+        yield from follow(
             self.worker, session_of(request), "tracking", task, running=running, done=done,
             failed=lambda message: (note(message), gr.skip()),
         )  # fmt: skip
