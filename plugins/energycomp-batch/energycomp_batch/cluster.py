@@ -164,7 +164,7 @@ class Cluster:
     def map(self, items: Iterable[Any], make: Make) -> Iterator[Any]:
         """The answers to items, which can be pickled, as they come; answers are JSON data. Raises as `read` does."""
         with connect_ray(self.address) as ray:
-            blocks = [_packed([item]) for item in items]
+            blocks = [_pack([item]) for item in items]
             if blocks:
                 yield from self._over(ray, ray.data.from_arrow(blocks), make, _first_answer, 1)
 
@@ -213,7 +213,7 @@ def one_line(ray: Any) -> Iterator[None]:
         ) from error
 
 
-def _packed(items: list[Any]) -> Any:
+def _pack(items: list[Any]) -> Any:
     import pyarrow as pa
 
     return pa.table({"item": pa.array(map(pickle.dumps, items), pa.binary())})
@@ -235,8 +235,8 @@ def _rows(block: Any, column: str | None, known: Any, size: int) -> Iterator[Any
 
     places = [place_of(place, found=True) for place in block["place"].to_pylist()]
     for items in split_unread(Inputs(dict(zip(places, places, strict=True)), column), ray.get(known), size):
-        yield _packed(items)
-    yield _packed([])  # where all are known, a block has the column, too
+        yield _pack(items)
+    yield _pack([])  # where all are known, a block has the column, too
 
 
 class _Actor:

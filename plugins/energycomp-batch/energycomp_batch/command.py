@@ -127,7 +127,7 @@ def batch(
         model, device, options, solver, parse_count(count), run.seed, output.folder, redraw, anyway=anyway
     )
     if parts is not None:
-        counts = _to_parts(_events(inputs, reader, parts, own, workers, ray, quiet), parts, run.as_json, quiet)
+        counts = _to_parts(_read_parts(inputs, reader, parts, own, workers, ray, quiet), parts, run.as_json, quiet)
     else:
         counts = _to_lines(inputs, reader, output, own, workers, printed, quiet)
         report_refused(counts, counts["shown"], model)
@@ -143,7 +143,7 @@ def _to_lines(
     of_a_shard = output.table is not None and own.total > 1  # the table is made of all shards
     with (
         nullcontext() if of_a_shard else output.open() as write,
-        _running(reader, inputs, own, workers) as (_, loaded, run),
+        _start_processes(reader, inputs, own, workers) as (_, loaded, run),
         reader.answers(loaded, output.lines, own_file) as answers,
     ):
 
@@ -162,7 +162,7 @@ def _to_lines(
     return counts
 
 
-def _events(
+def _read_parts(
     inputs: Inputs, reader: ImageReader, folder: Any, own: Shard, workers: int | None, ray: Cluster | None, quiet: bool
 ) -> Iterator[dict[str, Any]]:
     """Reads the images into Parquet parts, on a cluster or here; yields what was done, a part at a time."""
@@ -172,7 +172,7 @@ def _events(
             parts = Parts(folder, here.settings(here.load()))
         yield from ray.read(inputs, partial(make_reader, reader), parts, bars=sys.stderr.isatty() and not quiet)
         return
-    with _running(reader, inputs, own, workers) as (processes, loaded, run):
+    with _start_processes(reader, inputs, own, workers) as (processes, loaded, run):
         parts = Parts(folder, reader.settings(loaded), alone=own.total == 1)
         size = max(part_size(inputs, 1), 4 * (processes - 1))  # or processes would wait for each other
         for items in split_unread(islice(inputs, own.index - 1, None, own.total), parts.known_keys(), size):
@@ -199,7 +199,7 @@ def _to_parts(events: Iterator[dict[str, Any]], folder: Any, as_json: bool, quie
 
 
 @contextmanager
-def _running(
+def _start_processes(
     reader: ImageReader, inputs: Inputs, own: Shard, workers: int | None
 ) -> Iterator[tuple[int, Model, ReadAll]]:
     """Yields the number of processes (1 for a GPU or a single image), the model, and what answers tasks."""

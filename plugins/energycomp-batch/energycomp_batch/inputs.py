@@ -48,7 +48,7 @@ class Inputs:
 
         files: dict[Any, Any] = {}
         suffixes = FORMATS.keys() | TABLES
-        for text, listed in _given(paths):
+        for text, listed in _expand_lists(paths):
             for key, file in _files(place_of(text), listed, suffixes, without).items():
                 files.setdefault(key, file)
         tables = [path for path in files.values() if path.suffix.lower() in TABLES]
@@ -74,7 +74,7 @@ class Inputs:
                 if path.suffix.lower() in TABLES:
                     yield from table_rows(path, self.column)
                 elif holds_many(path):
-                    yield from _copied(path) if is_url(path) else frames(path)
+                    yield from _copy_frames(path) if is_url(path) else frames(path)
                 else:
                     yield item_at(path)
             except InputError as error:  # a table that breaks off ends with an image that cannot be read
@@ -113,7 +113,7 @@ def _in_bucket(url: Any, suffixes: AbstractSet[str], without: object) -> list[An
     return files
 
 
-def _copied(url: Any) -> Iterator[Item]:
+def _copy_frames(url: Any) -> Iterator[Item]:
     """Yields the frames of a movie at a URL, or an image that only ends as one does: decoders take paths alone."""
     with TemporaryDirectory() as folder:
         file = Path(folder, url.name)
@@ -122,7 +122,7 @@ def _copied(url: Any) -> Iterator[Item]:
         yield from frames(file, url) if holds_many(file) else [item_at(file, url)]
 
 
-def _given(paths: Sequence[str | Path]) -> Iterator[tuple[str, bool]]:
+def _expand_lists(paths: Sequence[str | Path]) -> Iterator[tuple[str, bool]]:
     """Yields the paths, and those of lists, each with whether it is of a list."""
     for path in map(str, paths):
         if not path.startswith("@") or os.path.lexists(path):

@@ -103,7 +103,7 @@ class Pool(Generic[T, R]):
                 return
             for worker in map(busy.__getitem__, wait(list(busy))):
                 item, tries = worker.task  # type: ignore[misc]
-                kind, answer = self._said(worker)
+                kind, answer = self._receive(worker)
                 if kind == "ready":
                     worker.ready = True
                     self._unready = 0
@@ -131,7 +131,7 @@ class Pool(Generic[T, R]):
         theirs.close()
         self._workers.append(_Worker(process, ours, task))
 
-    def _said(self, worker: _Worker[T]) -> tuple[str, Any]:
+    def _receive(self, worker: _Worker[T]) -> tuple[str, Any]:
         """Receives "ready", an "answer", or "ended" and why; then another process takes its place."""
         try:
             kind, answer = worker.connection.recv()

@@ -112,7 +112,7 @@ class Reader:
         from energycomp.inference import OutOfDistributionWarning, check_known, check_trusted, infer
 
         try:
-            opened = _opened(image)
+            opened = _open(image)
             if not self.anyway:
                 check_known(opened, self.load())
             with warnings.catch_warnings():
@@ -134,7 +134,7 @@ class Reader:
             return columns_of({"failed": str(error)})
 
 
-def _opened(image: Any) -> Any:
+def _open(image: Any) -> Any:
     """Decodes bytes; other images are as `infer` takes them."""
     from energycomp.images import decode_image
 

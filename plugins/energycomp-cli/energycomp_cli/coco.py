@@ -50,7 +50,7 @@ def coco(file: BinaryIO) -> Iterator[Callable[[Mapping[str, Any]], None]]:
             words = " ".join(value for value in one.values() if isinstance(value, str))
             category = categories.setdefault(words or record["noun"], len(categories) + 1)
             number = {"id": len(annotations) + 1, "image_id": image, "category_id": category, "iscrowd": 0}
-            annotations.append({**number, **_placed(one, frame["box"]), **_judged(one)})
+            annotations.append({**number, **_locate(one, frame["box"]), **_judge(one)})
 
     yield write
     named = [
@@ -61,7 +61,7 @@ def coco(file: BinaryIO) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     file.write(json.dumps(document).encode() + b"\n")
 
 
-def _placed(one: Mapping[str, Any], box: list[int]) -> dict[str, Any]:
+def _locate(one: Mapping[str, Any], box: list[int]) -> dict[str, Any]:
     """Locates a component in pixels, within the box (left, top, right, bottom) that the model saw."""
     left, top, right, bottom = box
     width, height = right - left, bottom - top
@@ -71,7 +71,7 @@ def _placed(one: Mapping[str, Any], box: list[int]) -> dict[str, Any]:
     return {"keypoints": [x, y, VISIBLE], "num_keypoints": 1, "bbox": [x, y, 0, 0], "area": 0}
 
 
-def _judged(one: Mapping[str, Any]) -> dict[str, Any]:
+def _judge(one: Mapping[str, Any]) -> dict[str, Any]:
     """Collects what is known of a component, and how sure that is, where the answer says it."""
     found: dict[str, Any] = {"attributes": {name: one[name] for name in one if name not in (*JUDGED, "x", "y")}}
     if one.get("certainty"):

@@ -116,20 +116,20 @@ class Output:
 def _open_writer(name: str, file: BinaryIO) -> Iterator[Write]:
     """Opens a writer of a file; its errors name it, and those of the block, such as Ctrl-C, reach it."""
     with ExitStack() as stack:
-        with _naming(name):
+        with _name_writer(name):
             write = stack.enter_context(find("writers", name)(file))
 
         def write_or_blame(record: Mapping[str, Any]) -> None:
-            with _naming(name):
+            with _name_writer(name):
                 write(record)
 
         yield write_or_blame
-        with _naming(name):
+        with _name_writer(name):
             stack.pop_all().close()
 
 
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
+def _name_writer(name: str) -> Iterator[None]:
     try:
         yield
     except (EnergycompError, OSError):  # bad input, and a full disk, have errors of their own

@@ -21,7 +21,7 @@ from energycomp.seeds import seeded
 from energycomp.testing import Gaussian, UnitSquare, bumps_model, planted, tinted_model, tiny_model
 from energycomp_edit import differences, edit, repaint
 from energycomp_edit.blending import blend, cut_mattes
-from energycomp_edit.canvas import _restored
+from energycomp_edit.canvas import _restore_pixels
 from energycomp_edit.painting import DRAWS
 
 PLACES = torch.tensor([[0.2, 0.2], [0.8, 0.3], [0.3, 0.8]])
@@ -332,7 +332,7 @@ def test_pixels_outside_a_region_are_held_within_a_latent() -> None:
 
     picture, x0 = torch.zeros(1, 1, 4, 6), torch.full((1, 1, 2, 3), 0.5)
     region = (torch.arange(6) < 3).float().expand(1, 1, 4, 6)  # ends within the second latent
-    restored = _restored(Halves(), picture, region, x0)
+    restored = _restore_pixels(Halves(), picture, region, x0)
     assert restored[0, 0, 0].tolist() == [0.5, 0.25, 0.0]
 
 

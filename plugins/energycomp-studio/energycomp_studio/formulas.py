@@ -116,10 +116,12 @@ def _items(texts: list[str], model: Model, seed: int | None) -> list[dict[str, A
         placed = place(placed, as_generator(seed))
     own = model.defaults.guidance_scale
     weights = [own if one.number is None else one.number for one in found]
-    return [{"given": _given(text, model), "weight": weight} for text, weight in zip(placed, weights, strict=True)]
+    return [
+        {"given": _read_fields(text, model), "weight": weight} for text, weight in zip(placed, weights, strict=True)
+    ]
 
 
-def _given(text: str, model: Model) -> dict[str, Any]:
+def _read_fields(text: str, model: Model) -> dict[str, Any]:
     """Reads the fields of a component; numbers as short as they are the same."""
     if form_of(model).kind == "texts":
         return {"text": text}

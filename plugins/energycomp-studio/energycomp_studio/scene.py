@@ -29,7 +29,7 @@ OR = "mixture"  # the sampler of alternatives, which need no energies for it
 FIELDS = {"given", "weight", "negated", "either", "origin", "note"}
 
 
-def _given(value: Any) -> dict[str, str | float]:
+def _check_fields(value: Any) -> dict[str, str | float]:
     fits = isinstance(value, Mapping) and 0 < len(value) <= MAX_ITEMS
     for name, field in value.items() if fits else ():
         is_text = isinstance(field, str) and len(field) <= MAX_TEXT
@@ -51,7 +51,7 @@ class Item:
         origin: the number of the component that was read from an image, from 0; None for one that was added.
     """
 
-    given: Mapping[str, str | float] = attrs.field(converter=_given)
+    given: Mapping[str, str | float] = attrs.field(converter=_check_fields)
     weight: float = 1.0
     negated: bool = False
     either: bool = False

@@ -183,7 +183,7 @@ def running(model: str, *, port: int = 0, device: str = "cpu") -> Iterator[str]:
     """Serves the page in a thread, for tests; the address is that of `serve`."""
     import uvicorn
 
-    with _listening(port) as listener:
+    with _listen(port) as listener:
         server = uvicorn.Server(_config(application(model, device=device)))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -202,7 +202,7 @@ def serve(model: str, *, port: int, device: str = "cpu", open_browser: bool = Fa
     """
     import uvicorn
 
-    with _listening(port) as listener, tempfile.TemporaryDirectory(prefix="energycomp-studio-") as folder:
+    with _listen(port) as listener, tempfile.TemporaryDirectory(prefix="energycomp-studio-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         if model not in names("models") and os.path.isdir(model):  # noqa: PTH112
             model = os.path.abspath(model)  # noqa: PTH100 - the working folder changes
@@ -223,7 +223,7 @@ def _config(guarded: Guard) -> Any:
     return uvicorn.Config(guarded, log_level="error", lifespan="on", timeout_graceful_shutdown=1)
 
 
-def _listening(port: int) -> socket.socket:
+def _listen(port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -74,7 +74,7 @@ class _WatchedProblem:
         form = self.problem.quadratic(atoms, bank)
         if not self.seen and self.problem.value_shape == (2,) and len(atoms) ** 0.5 % 1 == 0 and len(atoms) > 1:
             self.seen = True
-            maps, chosen = _searched(form, self.problem)
+            maps, chosen = _search(form, self.problem)
             self.report(Stage("maps", maps))
             self.report(Stage("guess", atoms[chosen]))
         return form
@@ -85,7 +85,7 @@ class _WatchedProblem:
         return self.problem.errors(values, bank)
 
 
-def _searched(form: QuadraticForm, problem: Problem) -> tuple[Tensor, list[int]]:
+def _search(form: QuadraticForm, problem: Problem) -> tuple[Tensor, list[int]]:
     """Searches the dictionary greedily: maps of how far one more component lowers the error, and what was chosen."""
     side = round(len(form) ** 0.5)
     chosen = list[int]()

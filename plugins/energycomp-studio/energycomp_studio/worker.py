@@ -121,7 +121,7 @@ class Worker:
                 where = "this page" if whose == session else "another page"
                 yield Running(f"waiting for {where}: {now}", time.monotonic() - start)
             self._now = session, what
-            yield from _followed(task, stop)
+            yield from _follow(task, stop)
         finally:
             if not waits:
                 self._turn.release()
@@ -135,7 +135,7 @@ class Worker:
             stop.set()
 
 
-def _followed(task: Callable[[Report], T], stop: threading.Event) -> Iterator[Running | Done[T] | Failed]:
+def _follow(task: Callable[[Report], T], stop: threading.Event) -> Iterator[Running | Done[T] | Failed]:
     events: queue.Queue[Running | Done[T] | Failed] = queue.Queue()
     start = time.monotonic()
 

@@ -136,8 +136,8 @@ def check_adoption(
     >>> check_adoption(model, 5 + torch.randn(16, 2)).ok
     False
     """
-    encoded, values = _given(model, samples, labels)
-    read = None if to_read is None else _given(model, *to_read)
+    encoded, values = _read_samples(model, samples, labels)
+    read = None if to_read is None else _read_samples(model, *to_read)
     if read is not None and read[1] is None:
         raise InputError(
             "got to_read without labels; expected (samples, labels): labels show what reads well; give both"
@@ -200,7 +200,7 @@ def _keep_modes(module: torch.nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _given(model: Model, samples: Any, labels: Any) -> tuple[Tensor, Tensor | None]:
+def _read_samples(model: Model, samples: Any, labels: Any) -> tuple[Tensor, Tensor | None]:
     """Encodes samples (N, ...), and reads their values where they are known and the network takes any."""
     kind = network_of(model).options.kind
     # Samples as the network sees them: a batch, or a list of images of any sizes

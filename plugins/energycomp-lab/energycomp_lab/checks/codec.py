@@ -34,7 +34,7 @@ def check_codec(codec: Codec, *, factory: Callable[..., Any] | None = None) -> N
     looped = torch.cat([codec.decode(one) for one in latents.split(1)])
     expect_close(data, looped, TOLERANCE, "what a batch is decoded to", "that of its samples one by one")
     expect_tensor(codec.encode(data), (3, *shape), f"latents of {name}", "encode to `latent_shape`")
-    again = _rebuilt(codec, factory)
+    again = _rebuild(codec, factory)
     if again is not None:
         same = (again.identity, tuple(again.latent_shape)) == (codec.identity, shape)
         expect(same, f"another codec of {name}(**config())", "the same identity and latents", "complete its config")
@@ -50,13 +50,13 @@ def check_processor(processor: Processor, *, factory: Callable[..., Any] | None 
     shape = tuple(processor.sample_shape)
     expect_refusal(f"{name} of an object", processor, object())
     expect_tensor(processor(torch.zeros(2, *shape)), (2, *shape), f"what {name} makes of zeros", "take its own samples")
-    again = _rebuilt(processor, factory)
+    again = _rebuild(processor, factory)
     if again is not None:
         same = tuple(again.sample_shape) == shape and again.bounded == processor.bounded
         expect(same, f"another processor of {name}(**config())", "the same samples", "complete its config")
 
 
-def _rebuilt(part: Any, factory: Callable[..., Any] | None) -> Any:
+def _rebuild(part: Any, factory: Callable[..., Any] | None) -> Any:
     """Calls the factory with the config as JSON; None without a factory."""
     name = type(part).__name__
     hint = "add the name under which a plugin registers it, and its arguments"

@@ -42,7 +42,7 @@ def check_dataset(source: DataSource, conditioner: Conditioner | None = None) ->
         metrics = source.metrics()
         expect(isinstance(metrics, MetricCollection), f"metrics {type(metrics).__name__}", "a MetricCollection", "wrap")
         expect(bool(len(metrics)), "no metrics", "at least one", "see energycomp_lab.evaluation")
-        known = [_known(example, conditioner) for example in examples]
+        known = [_read_known(example, conditioner) for example in examples]
         true = [value for value in known if value is not None]
         if true:
             metrics.update(true, true, probability=[None] * len(true))  # only metrics that name it receive it
@@ -82,7 +82,7 @@ def _check_example(example: Example) -> None:
         expect(legal, f"{tensor!r}", "finite masks (K, H, W) and factors (F,)", "stack those of the image")
 
 
-def _known(example: Example, conditioner: Conditioner | None) -> torch.Tensor | None:
+def _read_known(example: Example, conditioner: Conditioner | None) -> torch.Tensor | None:
     """The values that metrics compare; None for conditions without a conditioner."""
     if example.factors is not None:
         return example.factors[None]

@@ -34,11 +34,11 @@ def check_network(factory: Factory, **config: Any) -> None:
 def check_rebuilt(network: nn.Module, factory: Factory) -> None:
     """Checks that `factory(**network.config)` has weights of the same names and shapes."""
     name = type(network).__name__
-    again = factory(**json.loads(json.dumps(_config_of(network))))
+    again = factory(**json.loads(json.dumps(_read_config(network))))
     expect_same_weights(network, again, f"{name}(**config)")
 
 
-def _config_of(network: nn.Module) -> dict[str, Any]:
+def _read_config(network: nn.Module) -> dict[str, Any]:
     name = type(network).__name__
     given: Mapping[str, Any] | None = getattr(network, "config", None)
     hint = "decorate the class with `energycomp.denoisers.configured`"
@@ -60,7 +60,7 @@ def check_encoder(encoder: nn.Module, *, sample_shape: tuple[int, int, int] | No
     >>> check_encoder(StripesEncoder())
     """
     name = type(encoder).__name__
-    config = _config_of(encoder)
+    config = _read_config(encoder)
     if sample_shape is None:
         known = {"sample_channels", "sample_size"} <= config.keys()
         expect(known, f"a config of {name} without sample_channels and sample_size", "both", "pass sample_shape=")

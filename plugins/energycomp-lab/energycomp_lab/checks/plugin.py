@@ -121,24 +121,24 @@ def _run(what: str, check: Callable[[], str | None]) -> Check:
 def _check_network(name: str) -> None:
     factory = find("networks", name)
     with on_meta():
-        _built(factory)
+        _build(factory)
     check_network(factory)
 
 
 def _check_part(kind: Kind, check: Callable[..., None], name: str) -> None:
     """Makes an object without arguments, and checks it with what made it."""
     factory = find(kind, name)
-    check(_built(factory), factory=factory)
+    check(_build(factory), factory=factory)
 
 
 def _check_encoder(name: str) -> None:
     factory = find("encoders", name)
-    check_encoder(_built(factory))
+    check_encoder(_build(factory))
     with on_meta():
         check_rebuilt(factory(), factory)
 
 
-def _built(factory: Factory) -> Any:
+def _build(factory: Factory) -> Any:
     """An object whose arguments come from a config, and are unknown here."""
     try:
         return factory()

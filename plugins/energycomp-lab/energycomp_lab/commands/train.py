@@ -95,7 +95,7 @@ def train(
     from energycomp_lab.training.trackers import tracker_names
 
     given = parse_options(option, taken=COMMON)
-    training: dict[str, Any] = {name: _setting(name, given.pop(name)) for name in SETTINGS & given.keys()}
+    training: dict[str, Any] = {name: _read_setting(name, given.pop(name)) for name in SETTINGS & given.keys()}
     tracker_names(training.get("log_with"))
     if init is not None and resume_from is not None:
         raise InputError("got --init and --resume-from; expected one of them, since both say where to start")
@@ -128,7 +128,7 @@ def train(
     _run(recipe, folder, {**options, **training}, half=half)
 
 
-def _setting(name: str, text: str) -> int | str:
+def _read_setting(name: str, text: str) -> int | str:
     """Reads a setting of the training: a whole number, or names of trackers."""
     if name == "log_with":
         return text
@@ -168,14 +168,14 @@ def _run(recipe: Trainable, folder: Path, options: dict[str, Any], *, half: bool
     model = recipe.model.to("cpu")
     load_weights(model.trained, result.ema_state, str(result.checkpoint))
     model.save_pretrained(folder / "model", dtype=torch.float16 if half else None)
-    typer.echo(f"{result.step:,} steps, loss {result.loss:.4g}{_speed(result)}, model in {folder / 'model'}")
+    typer.echo(f"{result.step:,} steps, loss {result.loss:.4g}{_describe_speed(result)}, model in {folder / 'model'}")
     if not isinstance(model, Model):
         return
     use = "decompose" if takes_apart(model) else "infer"
     typer.echo(f"energycomp {use} {folder / 'model'} IMAGE -o {'out' if use == 'infer' else 'strip.png'}")
 
 
-def _speed(result: FitResult) -> str:
+def _describe_speed(result: FitResult) -> str:
     units = {"images_per_second": "images/s", "rows_per_second": "network evaluations/s"}
     return "".join(
         f", {result.throughput[name]:.3g} {unit}" for name, unit in units.items() if result.throughput.get(name)

@@ -85,7 +85,7 @@ def evaluate(
     if (own or decomposes) and not (solver is None and count is None):
         what = "is asked something else" if own else "decomposes images"
         raise InputError(f"got a solver or a count with {model.name}, which {what}; leave them out")
-    records = records_by_index(known, _checked(examples))
+    records = records_by_index(known, _check_examples(examples))
     indices = range(len(examples)) if part is None else part
     if not len(indices) or not all(0 <= index < len(examples) for index in indices):
         raise InputError(f"got part {indices!r:.60} of {len(examples)} examples; expected indices below that number")
@@ -134,7 +134,7 @@ def evaluate(
     )
 
 
-def _checked(examples: Any) -> Sequence[Example]:
+def _check_examples(examples: Any) -> Sequence[Example]:
     if not isinstance(examples, Sequence) or not all(isinstance(one, Example) for one in examples[:1]):
         raise InputError(
             f"got examples in {type(examples).__name__}; expected a sequence of Example; make one: "

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
-
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from energycomp.errors import InputError
+from energycomp_lab.evaluation.scene_metrics import ImageMean
 
 
 def match_masks(found: Tensor, true: Tensor) -> Tensor:
@@ -72,26 +69,7 @@ def _check(found: Tensor, true: Tensor) -> None:
         raise InputError(f"got masks {tuple(found.shape)} and {tuple(true.shape)}; expected (K', H, W) and (K, H, W)")
 
 
-class _MaskMetric(MeanMetric):
-    """The mean of `score` over all images, in float64."""
-
-    higher_is_better: bool | None = True  # type: ignore[assignment]
-
-    def __init__(self) -> None:
-        super().__init__(nan_strategy="disable")
-        self.set_dtype(torch.float64)
-
-    def update(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:  # type: ignore[override]
-        """Adds images: found masks (K', H, W) and true masks (K, H, W) of each."""
-        for f, t in zip(found, true, strict=True):
-            super().update(self.score(f, t).double())
-
-    @abstractmethod
-    def score(self, found: Tensor, true: Tensor) -> Tensor:
-        """The numbers (N,) that an image adds to the mean."""
-
-
-class MaskIoU(_MaskMetric):
+class MaskIoU(ImageMean):
     """Mean intersection over union of the true objects with their matched parts, over all objects of all images.
 
     >>> iou = MaskIoU()
@@ -105,7 +83,7 @@ class MaskIoU(_MaskMetric):
         return match_masks(found, true)
 
 
-class MaskRecall(_MaskMetric):
+class MaskRecall(ImageMean):
     """True objects matched at an intersection over union of 0.5 or more, over all true objects of all images."""
 
     least_iou = 0.5
@@ -114,7 +92,7 @@ class MaskRecall(_MaskMetric):
         return match_masks(found, true) >= self.least_iou
 
 
-class ForegroundARI(_MaskMetric):
+class ForegroundARI(ImageMean):
     """Mean of `adjusted_rand_index` over the images with at least one pixel of an object."""
 
     def score(self, found: Tensor, true: Tensor) -> Tensor:
@@ -122,7 +100,7 @@ class ForegroundARI(_MaskMetric):
         return index[~index.isnan()]
 
 
-class SlotsUsed(_MaskMetric):
+class SlotsUsed(ImageMean):
     """Mean number of found masks that hold at least 1 % of the pixels, over all images."""
 
     higher_is_better = None

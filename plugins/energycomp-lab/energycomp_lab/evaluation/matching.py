@@ -19,7 +19,7 @@ def match(found: Tensor, true: Tensor) -> Tensor:
     tensor([0.0050])
     """
     cost = _differences(found, true)
-    return cost[_assigned(cost)]
+    return cost[_assign(cost)]
 
 
 def near_pairs(found: Tensor, true: Tensor, within: float = FOUND_WITHIN) -> tuple[Tensor, Tensor]:
@@ -37,7 +37,7 @@ def near_pairs(found: Tensor, true: Tensor, within: float = FOUND_WITHIN) -> tup
     cost = _differences(found, true)
     # One more near pair outweighs the differences of all others; far pairs cost nothing, so they pull at no near one
     near = cost < within
-    rows, columns = _assigned(torch.where(near, cost.double() - within * (1 + min(cost.shape)), 0.0))
+    rows, columns = _assign(torch.where(near, cost.double() - within * (1 + min(cost.shape)), 0.0))
     near = near[rows, columns]
     return rows[near], columns[near]
 
@@ -51,7 +51,7 @@ def _differences(found: Tensor, true: Tensor) -> Tensor:
     return (found[:, None] - true[None]).square().mean(2)
 
 
-def _assigned(cost: Tensor) -> tuple[Tensor, Tensor]:
+def _assign(cost: Tensor) -> tuple[Tensor, Tensor]:
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(cost.detach().cpu().numpy())

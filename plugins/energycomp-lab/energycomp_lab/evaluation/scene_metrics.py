@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -78,19 +79,30 @@ class EstimationError(_Matched):
         return self.error / self.pairs
 
 
-class CountAccuracy(MeanMetric):
-    """Images whose number of objects is right, over all images."""
+class ImageMean(MeanMetric):
+    """The mean of `score` over all images, in float64."""
 
-    higher_is_better = True  # type: ignore[assignment]
+    higher_is_better: bool | None = True  # type: ignore[assignment]
 
     def __init__(self) -> None:
         super().__init__(nan_strategy="disable")
         self.set_dtype(torch.float64)
 
     def update(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:  # type: ignore[override]
-        """Adds images: found values (K', D) and true values (K, D) of each."""
+        """Adds images: what was found, and what is true, of each."""
         for f, t in zip(found, true, strict=True):
-            super().update(float(len(f) == len(t)))
+            super().update(self.score(f, t).double())
+
+    @abstractmethod
+    def score(self, found: Tensor, true: Tensor) -> Tensor:
+        """The numbers (N,) that an image adds to the mean."""
+
+
+class CountAccuracy(ImageMean):
+    """Images whose number of objects is right, over all images."""
+
+    def score(self, found: Tensor, true: Tensor) -> Tensor:
+        return torch.tensor([len(found) == len(true)])
 
 
 class ExactSet(MeanMetric):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from energycomp.errors import CheckpointError, EnergycompWarning
 from energycomp.files import atomic_file, read_tensors, write_tensors
+from energycomp_cli import append_line
 
 LOG = "log.jsonl"
 
@@ -132,14 +133,9 @@ def load_checkpoint(path: str | Path, state: TrainingState, hyperparameters: Map
 
 def append_log(out: str | Path, state: TrainingState) -> None:
     """Adds `{step, loss, lr, seconds}` to `out/log.jsonl`; the loss is smoothed, the seconds are those of training."""
-    path = Path(out) / LOG
     rate = state.scheduler.get_last_lr()[0]
     line = {"step": state.step, "loss": state.loss, "lr": rate, "seconds": round(state.seconds, 3)}
-    try:
-        with path.open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
-    except OSError as error:
-        raise CheckpointError(f"Cannot write {path}: {error}. Free some space or fix its permissions.") from error
+    append_line(Path(out) / LOG, line)
 
 
 def rewind_log(out: str | Path, step: int) -> None:

@@ -30,7 +30,7 @@ from energycomp_lab.training.checkpoint import (
 )
 from energycomp_lab.training.config import FitConfig, Step
 from energycomp_lab.training.order import Order, TrainingData, batches, interrupt_flag, step_generator
-from energycomp_lab.training.processes import accelerator_of
+from energycomp_lab.training.processes import make_accelerator
 from energycomp_lab.training.trackers import Throughput, log_samples, start_trackers, stop_trackers, tracker_names
 
 SMOOTHING = 0.98
@@ -105,7 +105,7 @@ def fit(
     >>> result.step, result.checkpoint.name
     (4, 'checkpoint-000004.safetensors')
     """
-    accelerator = accelerator_of(tracker_names(config.log_with), Path(out))
+    accelerator = make_accelerator(tracker_names(config.log_with), Path(out))
     samples = len(data) if isinstance(data, Sized) else 0
     config.check_batches(samples, accelerator.num_processes)
     run = _Run(

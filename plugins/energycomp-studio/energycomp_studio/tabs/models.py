@@ -56,7 +56,7 @@ class _Models:
     worker: Worker
     pictures: dict[str, str] = attrs.field(factory=dict)
 
-    def _drawn(self, name: str, _: Any) -> str:
+    def _draw(self, name: str, _: Any) -> str:
         return picture(self.library, name)
 
     def survey(self, request: gr.Request) -> Iterator[tuple[Any, ...]]:
@@ -66,7 +66,7 @@ class _Models:
         yield gr.update(cards=cards, pictures=json.dumps(self.pictures)), *offered
         for name in [one["name"] for one in cards if one["tabs"] and one["name"] not in self.pictures]:
             what = f"drawing a picture of {name}"
-            for event in self.worker.run(session_of(request), partial(self._drawn, name), what):
+            for event in self.worker.run(session_of(request), partial(self._draw, name), what):
                 if isinstance(event, Done):
                     self.pictures[name] = event.result
                     yield gr.update(pictures=json.dumps(self.pictures)), gr.skip(), gr.skip()

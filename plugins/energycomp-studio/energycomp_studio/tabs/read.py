@@ -129,7 +129,7 @@ class _Read:
             if isinstance(reading, OutOfDistributionError):  # the image and the reason, no objects
                 refused = gr.update(value=NOTHING, found=[], **idle(f"not read by {name}")), write_warning(str(reading))
                 return gr.skip(), gr.skip(), "", [], refused
-            shown = self._shown(
+            shown = self._show(
                 reading, model, f"{reading.solution.count} found in {seconds:.0f} s{how_sure(reading.solution)}"
             )
             return *(gr.skip(),) * 3, [reading], shown
@@ -159,7 +159,7 @@ class _Read:
         told = gr.update(**shown, **busy(event, stage[0]))
         return told, gr.skip(), search, gr.skip(), None
 
-    def _shown(self, reading: Reading, model: Model, status: str) -> tuple[Any, str]:
+    def _show(self, reading: Reading, model: Model, status: str) -> tuple[Any, str]:
         """The editor, and the reasons not to trust the answer."""
         scene = {**scene_read(reading.described).as_json(), "final": True}
         picture = data_url(model.shown(reading.picture, side=SIDE))
@@ -197,7 +197,7 @@ class _Read:
 
         def done(found: tuple[Model, Reading], seconds: float) -> tuple[Any, ...]:
             model, reading = found
-            shown = self._shown(reading, model, f"repainted in {seconds:.0f} s")
+            shown = self._show(reading, model, f"repainted in {seconds:.0f} s")
             return gr.skip(), [*history, reading][-KEPT:], shown
 
         def running(event: Running) -> tuple[Any, ...]:
@@ -237,14 +237,14 @@ class _Read:
         if (kept := self.kept.get(key)) is None:
             return (gr.skip(),) * 4
         name, history = kept
-        return *self._shown(history[-1], self.library.model(name), "as it was"), history, name
+        return *self._show(history[-1], self.library.model(name), "as it was"), history, name
 
     def undo(self, name: str, history: list[Reading]) -> tuple[Any, ...]:
         """Shows the image before the last change, or the objects as they were read."""
         if not history:
             return (gr.skip(),) * 3
         left = history[:-1] or history
-        return *self._shown(left[-1], self.library.model(name), "as it was"), left
+        return *self._show(left[-1], self.library.model(name), "as it was"), left
 
 
 @attrs.frozen(eq=False)
