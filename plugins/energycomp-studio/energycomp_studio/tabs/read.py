@@ -77,6 +77,22 @@ def maps(stage: Stage, aspect: float) -> str:
     return f"<p>Where one more object lowers the error (yellow: most):</p><div class='studio-maps'>{figures}</div>"
 
 
+@attrs.frozen(eq=False)
+class _Progress:
+    """How far a reading is: in words, as props of the editor, and as the maps of the search in HTML."""
+
+    words: str = ""
+    props: dict[str, Any] = attrs.field(factory=dict)
+    search: str | None = None
+
+
+def _show_stage(stage: Stage, model: Model) -> _Progress:
+    if stage.kind == "maps":
+        return _Progress(search=maps(stage, Settings().aspect(model)))
+    scene = scene_read(describe_values(stage.values, model))
+    return _Progress(STAGES[stage.kind].format(len(scene.items)), {"value": {**scene.as_json(), "final": True}})
+
+
 @attrs.frozen
 class _Read:
     """What happens in the tab. The state of a browser tab is the list of its readings, the last one shown."""
@@ -110,10 +126,11 @@ class _Read:
             report(f"loading {name}")
             model = self.library.model(name)
             image = picture(model, report)
-            report(_Seen(model, data_url(model.shown(image, side=SIDE))))
+            url = data_url(model.shown(image, side=SIDE))
+            report(_Progress("looking for objects", {"picture": url, "form": form_of(model).as_json(), "found": []}))
             try:
                 check_known(image, model)
-                reading = read(image, model, lambda stage: report((model, stage)), seed=Settings(seed).seed)
+                reading = read(image, model, lambda stage: report(_show_stage(stage, model)), seed=Settings(seed).seed)
                 check_trusted(reading.solution, model)
             except OutOfDistributionError as error:
                 return model, error
@@ -142,22 +159,12 @@ class _Read:
 
     def _progress(self, event: Running, stage: list[str]) -> tuple[Any, ...]:
         """Makes the update for what a task reported; `stage` keeps its words."""
-        what = event.reported
-        search = gr.skip()
-        shown = {}
-        if isinstance(what, _Seen):
-            stage[:] = ["looking for objects"]
-            shown = {"picture": what.url, "form": form_of(what.model).as_json(), "found": []}
-        elif isinstance(what, str):
-            stage[:] = [what]
-        elif isinstance(what, tuple) and what[1].kind == "maps":
-            search = maps(what[1], Settings().aspect(what[0]))
-        elif isinstance(what, tuple):
-            scene = scene_read(describe_values(what[1].values, what[0]))
-            stage[:] = [STAGES[what[1].kind].format(len(scene.items))]
-            shown = {"value": {**scene.as_json(), "final": True}}
-        told = gr.update(**shown, **busy(event, stage[0]))
-        return told, gr.skip(), search, gr.skip(), None
+        what = _Progress(event.reported) if isinstance(event.reported, str) else event.reported
+        if not isinstance(what, _Progress):  # a step of a loop, or a sign of life
+            what = _Progress()
+        stage[:] = [what.words or stage[0]]
+        search = gr.skip() if what.search is None else what.search
+        return gr.update(**what.props, **busy(event, stage[0])), gr.skip(), search, gr.skip(), None
 
     def _show(self, reading: Reading, model: Model, status: str) -> tuple[Any, str]:
         """The editor, and the reasons not to trust the answer."""
@@ -245,12 +252,6 @@ class _Read:
             return (gr.skip(),) * 3
         left = history[:-1] or history
         return *self._show(left[-1], self.library.model(name), "as it was"), left
-
-
-@attrs.frozen(eq=False)
-class _Seen:
-    model: Model
-    url: str
 
 
 def read_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
