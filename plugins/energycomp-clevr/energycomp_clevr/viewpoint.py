@@ -84,10 +84,10 @@ def says_view(condition: Condition) -> bool:
     return bool(((condition.rows[:, 0, -1] == 1) & ~condition.null).any())
 
 
-def around(token_shape: tuple[int, int], rows: int, generator: torch.Generator | None) -> Condition:
+def draw_views(token_shape: tuple[int, int], rows: int, generator: torch.Generator | None) -> Condition:
     """Rows of `Viewpoint` with camera and lamp where CLEVR's own generator puts them.
 
-    >>> around((1, 24), 100, torch.Generator().manual_seed(0)).rows[:, 0, -7:].std(0)
+    >>> draw_views((1, 24), 100, torch.Generator().manual_seed(0)).rows[:, 0, -7:].std(0)
     tensor([0.3024, 0.3053, 0.2767, 0.5854, 0.6417, 0.5126, 0.0000])
     """
     moved = (2 * torch.rand(rows, 2, 3, generator=generator) - 1) * torch.tensor(JITTER)[:, None]
