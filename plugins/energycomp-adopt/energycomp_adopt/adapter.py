@@ -150,7 +150,7 @@ class Adopted(nn.Module):
         return target if self.target == "epsilon" else (target - self.middle) / self.reach
 
     def _condition(self, condition: Condition) -> Tensor | None:
-        """What the network is given: labels (R,) of classes, rows (R, D) or (R, L, D), None without conditions."""
+        """Makes what the network is given: labels (R,), rows (R, D) or (R, L, D), or None without conditions."""
         if self.options.kind == "none":
             return None
         null = self.options.null
@@ -169,7 +169,7 @@ class Adopted(nn.Module):
         return torch.where(by_sample(condition.null, rows.ndim), torch.as_tensor(null).to(rows), rows)
 
     def _call(self, given: Tensor, time: Tensor, condition: Tensor | None, sample: Tensor) -> Tensor:
-        """The prediction for a sample; raises `InputError`, with what the network was given, for any other output."""
+        """Predicts for a sample; raises `InputError`, with what the network was given, for any other output."""
         try:
             out = prediction_in(self.call(self.network, given, time, condition))
         except (EnergycompError, torch.OutOfMemoryError):
@@ -236,7 +236,7 @@ def load_adopted(**config: Any) -> Adopted:
 
 
 def _usual_call(network: nn.Module) -> Call:
-    """net(x, t, condition), or net(x, t) of a network that takes no more."""
+    """Calls net(x, t, condition), or net(x, t) of a network that takes no more."""
     parameters = inspect.signature(network.forward).parameters.values()
     by_place = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     if len(by_place) > 2 or any(one.kind is one.VAR_POSITIONAL for one in parameters):

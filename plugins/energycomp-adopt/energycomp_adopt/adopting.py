@@ -72,7 +72,6 @@ def adopt(
         call: how the network is called: `lambda net, x, t, c: net(x, t, c)`; c is None without conditions.
         registered: the name and the arguments by which `plugins.register("networks", ...)` makes the network, to save
             the model.
-        name: of the model.
         processor: for data that are no images, such as a `NumberProcessor`.
         weights: of the network, a safetensors file or a folder of them; it keeps its own when left out.
         defaults: of `Defaults`, such as `counts=(0, 2)`. The scheduler is DDPM, which clips to the data range, and that
@@ -138,7 +137,7 @@ def adopt(
 
 
 def _usual_defaults(denoiser: Denoiser, kind: Kind) -> dict[str, Any]:
-    """How the model is read and sampled, where nothing else is said."""
+    """Chooses how the model is read and sampled, where nothing else is said."""
     # Images are read at the timesteps between two signal-to-noise ratios
     snr = log_snr(denoiser.alphas_cumprod, torch.arange(float(len(denoiser.alphas_cumprod)))).exp()
     low, high = (float((snr > bound).sum()) for bound in READ)
@@ -152,7 +151,6 @@ def _usual_defaults(denoiser: Denoiser, kind: Kind) -> dict[str, Any]:
 
 
 def _warn_of_data_left(network: Adopted) -> None:
-    """Warns where the last timestep is no noise."""
     left = float(network.alphas_cumprod[-1])
     if left > REACHED:
         options = network.options
@@ -195,7 +193,7 @@ def _finite(numbers: Any, count: int | None = None) -> bool:
 def _conditioner(
     classes: int | Sequence[str] | None, values: int | None, conditioner: Conditioner | str | None, name: str
 ) -> tuple[Conditioner, Kind, str]:
-    """What makes the condition rows, of which kind they are, and its registered name, if it has one."""
+    """Chooses what makes the condition rows, of which kind they are, and its registered name, if it has one."""
     given = [what for what in (classes, values, conditioner) if what is not None]
     if len(given) > 1:
         raise InputError(f"got {len(given)} of classes, values and conditioner; expected one of them, or none")

@@ -51,7 +51,7 @@ def check_adoption(
 
 
 def _read(path: Path) -> tuple[list[Any], list[Any] | None]:
-    """Samples and their labels, if they have some: the tensors of a file, or images and the names of their folders."""
+    """Reads samples and labels, if there are some: the tensors of a file, or images and the names of their folders."""
     from energycomp.files import read_tensors
 
     if path.suffix != ".safetensors":

@@ -43,13 +43,10 @@ class Process:
 
     @classmethod
     def of(cls, given: Any) -> Process:
-        """A name; `{"betas": (T,)}` or `{"alphas_cumprod": (T,)}`; or (least, greatest) sigma.
+        """Reads a name; `{"betas": (T,)}` or `{"alphas_cumprod": (T,)}`; or (least, greatest) sigma.
 
         Raises:
             InputError: none of these, or a table that does not fall inside (0, 1).
-
-        >>> Process.of({"betas": [0.1, 0.2, 0.3]}).sigmas.square().mul(1000).round().tolist()
-        [111.0, 389.0, 984.0]
         """
         with torch.device("cpu"):  # also while a network is built without memory
             if isinstance(given, str) and given in FLOWS:
@@ -120,7 +117,6 @@ def as_json(given: Any) -> Any:
 
 
 def _numbers(given: Any) -> Tensor:
-    """Numbers in float64; none of what has none."""
     try:
         return torch.as_tensor(given).double().cpu()
     except (TypeError, ValueError, RuntimeError):

@@ -15,7 +15,7 @@ import typer
 
 from energycomp.errors import EnergycompError, InputError, first_line
 from energycomp_batch.inputs import Inputs, holds_many, part_size
-from energycomp_batch.parts import BLOCK, Parts, unread
+from energycomp_batch.parts import BLOCK, Parts, split_unread
 from energycomp_batch.places import place_of
 from energycomp_batch.pool import LostError, Pool
 
@@ -63,7 +63,7 @@ Concurrency = Annotated[
 def cluster_of(
     engine: str, address: str | None, concurrency: int | None, part: int | None = None, gpu: bool = False, **local: Any
 ) -> Cluster | None:
-    """The cluster of --engine ray, with the fields of `Cluster`; None for the local engine.
+    """Makes the cluster of --engine ray; None for the local engine.
 
     Args:
         local: options that only the local engine has; None, False or "" where they are not given.
@@ -79,8 +79,8 @@ def cluster_of(
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[Any]:
-    """Ray, connected to the cluster of an address for the block, unless it was before; None starts it here."""
+def connect_ray(address: str | None) -> Iterator[Any]:
+    """Connects Ray to the cluster of an address for the block, unless it was before; None starts it here."""
     for name, value in {**SETTINGS, **({} if address else ALONE)}.items():
         os.environ.setdefault(name, value)
     try:
@@ -139,7 +139,6 @@ class Cluster:
         Args:
             make: called in a process beside each actor; returns the function from an `Answer` to its record.
             parts: where records go; its known answers are left out.
-            bars: whether Ray shows its progress.
 
         Yields:
             dicts of `part` (a name), `images` and `failed` (records).
@@ -148,7 +147,7 @@ class Cluster:
             InputError: Ray is not installed or too old, there is no such cluster, the parts cannot be used, or what
                 `make` or the writing of a part raised; the work on the cluster ended.
         """
-        with connected(self.address) as ray:
+        with connect_ray(self.address) as ray:
             known = ray.put(parts.known_keys())
             actors = self._actors(ray)
             size = self.part or part_size(inputs, actors)
@@ -164,8 +163,8 @@ class Cluster:
 
     def map(self, items: Iterable[Any], make: Make) -> Iterator[Any]:
         """The answers to items, which can be pickled, as they come; answers are JSON data. Raises as `read` does."""
-        with connected(self.address) as ray:
-            blocks = [_packed([item]) for item in items]
+        with connect_ray(self.address) as ray:
+            blocks = [_pack([item]) for item in items]
             if blocks:
                 yield from self._over(ray, ray.data.from_arrow(blocks), make, _first_answer, 1)
 
@@ -175,7 +174,7 @@ class Cluster:
     def _over(
         self, ray: Any, data: Any, make: Make, finish: Callable[..., Any], size: int, bars: bool = False
     ) -> Iterator[Any]:
-        """What `finish` makes of each batch of packed items, in actors."""
+        """Applies `finish` to each batch of packed items, in actors."""
         context = ray.data.DataContext.get_current()
         context.target_max_block_size = BLOCK
         context.enable_progress_bars = bars
@@ -199,7 +198,7 @@ class Cluster:
 
 @contextmanager
 def one_line(ray: Any) -> Iterator[None]:
-    """What ends the work on a cluster is an `InputError` of one line; an error of our own code keeps its traceback."""
+    """Turns what ends the work on a cluster into an `InputError` of one line; our own code keeps its traceback."""
     errors = ray.exceptions
     try:
         yield
@@ -214,15 +213,14 @@ def one_line(ray: Any) -> Iterator[None]:
         ) from error
 
 
-def _packed(items: list[Any]) -> Any:
-    """A table of items, of any type."""
+def _pack(items: list[Any]) -> Any:
     import pyarrow as pa
 
     return pa.table({"item": pa.array(map(pickle.dumps, items), pa.binary())})
 
 
 def _blocks(inputs: Inputs, size: int) -> Iterator[Any]:
-    """Where the images are, as what one task reads: a table or a movie, or several files."""
+    """Yields where the images are, as what one task reads: a table or a movie, or several files."""
     import pyarrow as pa
 
     tables = [[str(path)] for path in inputs.files if holds_many(path)]
@@ -232,13 +230,13 @@ def _blocks(inputs: Inputs, size: int) -> Iterator[Any]:
 
 
 def _rows(block: Any, column: str | None, known: Any, size: int) -> Iterator[Any]:
-    """The images of files and tables that are not known, in tables of some each, while they are read."""
+    """Yields the images of files and tables that are not known, in tables of some each, while they are read."""
     import ray
 
     places = [place_of(place, found=True) for place in block["place"].to_pylist()]
-    for items in unread(Inputs(dict(zip(places, places, strict=True)), column), ray.get(known), size):
-        yield _packed(items)
-    yield _packed([])  # where all are known, a block has the column, too
+    for items in split_unread(Inputs(dict(zip(places, places, strict=True)), column), ray.get(known), size):
+        yield _pack(items)
+    yield _pack([])  # where all are known, a block has the column, too
 
 
 class _Actor:
@@ -261,7 +259,6 @@ class _Actor:
 
 
 def _first_answer(items: list[Any], run: Callable[..., Any]) -> Any:
-    """The answer to one item."""
     ((_, answer),) = run(items)
     if isinstance(answer, LostError):
         raise answer

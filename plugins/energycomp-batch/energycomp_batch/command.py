@@ -16,11 +16,11 @@ import typer
 from energycomp.errors import InputError
 from energycomp_batch.cluster import Address, Concurrency, Engine, cluster_of
 from energycomp_batch.inputs import Inputs, part_size
-from energycomp_batch.parts import FAILED, Parts, parts_folder, unread
+from energycomp_batch.parts import FAILED, Parts, parts_folder, split_unread
 from energycomp_batch.places import place_of
 from energycomp_batch.pool import Pool, default_processes
 from energycomp_batch.shards import Shard, ShardOption, local_device, shard_of
-from energycomp_batch.work import Images, read, reading
+from energycomp_batch.work import Images, make_reader, read
 from energycomp_cli import (
     Anyway,
     Count,
@@ -127,7 +127,7 @@ def batch(
         model, device, options, solver, parse_count(count), run.seed, output.folder, redraw, anyway=anyway
     )
     if parts is not None:
-        counts = _to_parts(_events(inputs, reader, parts, own, workers, ray, quiet), parts, run.as_json, quiet)
+        counts = _to_parts(_read_parts(inputs, reader, parts, own, workers, ray, quiet), parts, run.as_json, quiet)
     else:
         counts = _to_lines(inputs, reader, output, own, workers, printed, quiet)
         report_refused(counts, counts["shown"], model)
@@ -143,7 +143,7 @@ def _to_lines(
     of_a_shard = output.table is not None and own.total > 1  # the table is made of all shards
     with (
         nullcontext() if of_a_shard else output.open() as write,
-        _running(reader, inputs, own, workers) as (_, loaded, run),
+        _start_processes(reader, inputs, own, workers) as (_, loaded, run),
         reader.answers(loaded, output.lines, own_file) as answers,
     ):
 
@@ -162,20 +162,20 @@ def _to_lines(
     return counts
 
 
-def _events(
+def _read_parts(
     inputs: Inputs, reader: ImageReader, folder: Any, own: Shard, workers: int | None, ray: Cluster | None, quiet: bool
 ) -> Iterator[dict[str, Any]]:
-    """Reads the images into Parquet parts, on a cluster or here; what was done, a part at a time."""
+    """Reads the images into Parquet parts, on a cluster or here; yields what was done, a part at a time."""
     if ray is not None:
         with loading(reader.source):
             here = attrs.evolve(reader, device="cpu")  # this machine need not have the cluster's GPUs
             parts = Parts(folder, here.settings(here.load()))
-        yield from ray.read(inputs, partial(reading, reader), parts, bars=sys.stderr.isatty() and not quiet)
+        yield from ray.read(inputs, partial(make_reader, reader), parts, bars=sys.stderr.isatty() and not quiet)
         return
-    with _running(reader, inputs, own, workers) as (processes, loaded, run):
+    with _start_processes(reader, inputs, own, workers) as (processes, loaded, run):
         parts = Parts(folder, reader.settings(loaded), alone=own.total == 1)
         size = max(part_size(inputs, 1), 4 * (processes - 1))  # or processes would wait for each other
-        for items in unread(islice(inputs, own.index - 1, None, own.total), parts.known_keys(), size):
+        for items in split_unread(islice(inputs, own.index - 1, None, own.total), parts.known_keys(), size):
             yield parts.answered(items, run)
 
 
@@ -199,20 +199,18 @@ def _to_parts(events: Iterator[dict[str, Any]], folder: Any, as_json: bool, quie
 
 
 @contextmanager
-def _running(
+def _start_processes(
     reader: ImageReader, inputs: Inputs, own: Shard, workers: int | None
 ) -> Iterator[tuple[int, Model, ReadAll]]:
-    """The number of processes that read images, the model, and what gives tasks with their answers.
-
-    A network on a GPU, and a single image, have this process alone.
-    """
+    """Yields the number of processes (1 for a GPU or a single image), the model, and what answers tasks."""
     expected = inputs.expected()
     images = sys.maxsize if expected is None else len(own.of(expected))
     wanted = workers or (default_processes(images) if reader.device == "cpu" else 1)
     processes = max(1, min(wanted, images))
     with ExitStack() as stack:
         if processes > 1:
-            pool = Pool(partial(reading, reader), processes, lambda line: typer.echo(f"energycomp: {line}", err=True))
+            make = partial(make_reader, reader)
+            pool = Pool(make, processes, lambda line: typer.echo(f"energycomp: {line}", err=True))
             stack.enter_context(pool)
         with loading(reader.source):
             model = reader.load()
@@ -221,7 +219,7 @@ def _running(
 
 
 def _inputs(paths: list[str], output: Output, parts: Any, column: str | None) -> Inputs:
-    """The images of all paths; none of them may be where the marked images or the answers are written."""
+    """Lists the images of all paths; none of them may be where the marked images or the answers are written."""
     written = parts or output.folder or output.table
     found = Inputs.of(paths, without=written, column=column)
     place = written or output.lines

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from energycomp.errors import InputError
-from energycomp_batch.places import TABLES, is_url, item_at, place_of, reaching, row_count, table_rows
+from energycomp_batch.places import TABLES, is_url, item_at, name_errors, place_of, row_count, table_rows
 from energycomp_cli import SETTINGS, Item, frames, image_files
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Inputs:
 
     @classmethod
     def of(cls, paths: Sequence[str | Path], *, without: Any = None, column: str | None = None) -> Inputs:
-        """The files that are meant by paths, URLs, folders and lists, without those of the results.
+        """Finds the files that are meant by paths, URLs, folders and lists, without those of the results.
 
         `@LIST` stands for the paths in a file, one per line; whether its files can be read is seen when they are. The
         rest is as in `image_files`.
@@ -48,7 +48,7 @@ class Inputs:
 
         files: dict[Any, Any] = {}
         suffixes = FORMATS.keys() | TABLES
-        for text, listed in _given(paths):
+        for text, listed in _expand_lists(paths):
             for key, file in _files(place_of(text), listed, suffixes, without).items():
                 files.setdefault(key, file)
         tables = [path for path in files.values() if path.suffix.lower() in TABLES]
@@ -74,7 +74,7 @@ class Inputs:
                 if path.suffix.lower() in TABLES:
                     yield from table_rows(path, self.column)
                 elif holds_many(path):
-                    yield from _copied(path) if is_url(path) else frames(path)
+                    yield from _copy_frames(path) if is_url(path) else frames(path)
                 else:
                     yield item_at(path)
             except InputError as error:  # a table that breaks off ends with an image that cannot be read
@@ -88,7 +88,7 @@ def part_size(inputs: Inputs, actors: int) -> int:
 
 
 def _files(path: Any, listed: bool, suffixes: AbstractSet[str], without: Any) -> dict[Any, Any]:
-    """The files that a path or a URL means, under their resolved paths; one of a list may be missing."""
+    """Finds the files that a path or a URL means, under their resolved paths; one of a list may be missing."""
     if is_url(path):
         return {file: file for file in ([path] if listed else _in_bucket(path, suffixes, without))}
     try:
@@ -100,12 +100,8 @@ def _files(path: Any, listed: bool, suffixes: AbstractSet[str], without: Any) ->
 
 
 def _in_bucket(url: Any, suffixes: AbstractSet[str], without: object) -> list[Any]:
-    """The files of a folder of a bucket, or the one at a URL; hidden names, and results, are left out.
-
-    Raises:
-        InputError: the bucket cannot be read, or holds no such file.
-    """
-    with reaching(url):
+    """Lists the files of a folder of a bucket, or the one at a URL; hidden names, and results, are left out."""
+    with name_errors(url):
         files = [url.with_segments(url.fs.unstrip_protocol(path)) for path in sorted(url.fs.find(url.path))]
     if [str(file) for file in files] != [str(url)]:
         marked = {str(one.parent).rstrip("/") for one in files if one.name == SETTINGS} - {str(url).rstrip("/")}
@@ -117,22 +113,22 @@ def _in_bucket(url: Any, suffixes: AbstractSet[str], without: object) -> list[An
     return files
 
 
-def _copied(url: Any) -> Iterator[Item]:
-    """The frames of a movie at a URL, or an image that only ends as one does: decoders of movies take paths alone."""
+def _copy_frames(url: Any) -> Iterator[Item]:
+    """Yields the frames of a movie at a URL, or an image that only ends as one does: decoders take paths alone."""
     with TemporaryDirectory() as folder:
         file = Path(folder, url.name)
-        with reaching(url):
+        with name_errors(url):
             url.fs.get_file(url.path, str(file))
         yield from frames(file, url) if holds_many(file) else [item_at(file, url)]
 
 
-def _given(paths: Sequence[str | Path]) -> Iterator[tuple[str, bool]]:
-    """The paths, and those of lists, each with whether it is of a list."""
+def _expand_lists(paths: Sequence[str | Path]) -> Iterator[tuple[str, bool]]:
+    """Yields the paths, and those of lists, each with whether it is of a list."""
     for path in map(str, paths):
         if not path.startswith("@") or os.path.lexists(path):
             yield path, False
             continue
-        with reaching(path), place_of(path[1:]).open(encoding="utf-8", errors="surrogateescape") as lines:
+        with name_errors(path), place_of(path[1:]).open(encoding="utf-8", errors="surrogateescape") as lines:
             for line in filter(str.strip, lines):
                 if "\0" in line:
                     raise InputError(f"got {path}, a file that is no text; expected @ and a file with a path per line")

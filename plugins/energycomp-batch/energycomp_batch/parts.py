@@ -13,7 +13,7 @@ import attrs
 
 from energycomp.errors import CheckpointError, InputError, first_line
 from energycomp.files import atomic_file, remove_stale
-from energycomp_batch.places import is_url, place_of, reaching
+from energycomp_batch.places import is_url, name_errors, place_of
 from energycomp_batch.work import record_of
 from energycomp_cli import SETTINGS, Answer, Names, check_folder, identify, make_folder
 
@@ -39,11 +39,7 @@ BLOCK = 2**20  # bytes of images that wait as one object; Ray's own blocks of 12
 
 
 def columns_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    r"""The record of an answer as values of `COLUMNS`, whose types do not depend on the answer.
-
-    >>> columns_of({"count": 0, "objects": [], "warnings": ["one", "two"], "rows": 9})["warnings"]
-    'one\ntwo'
-    """
+    r"""Writes the record of an answer as values of `COLUMNS`, whose types do not depend on the answer."""
     numbers = {name: math.nan if record.get(name) is None else float(record[name]) for name in NUMBERS}
     texts = {"warnings": plain("\n".join(record.get("warnings", ()))), "failed": plain(record.get("failed", ""))}
     flags = {name: bool(record.get(name)) for name in FLAGS}
@@ -53,7 +49,7 @@ def columns_of(record: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _writer(make: Callable[..., Any], file: BinaryIO, together: int) -> Iterator[Write]:
-    """What writes a row for each image with a writer of pyarrow, so many together."""
+    """Opens a writer of pyarrow, which gets so many rows together."""
     import pyarrow as pa
 
     kinds = {"count": pa.int64(), "rows": pa.int64(), **dict.fromkeys(FLAGS, pa.bool_())}
@@ -79,13 +75,7 @@ def _writer(make: Callable[..., Any], file: BinaryIO, together: int) -> Iterator
 
 
 def csv_writer(file: BinaryIO) -> AbstractContextManager[Write]:
-    """A writer of CSV, see `energycomp.plugins.Add.writer`: a row for each image.
-
-    >>> with csv_writer(stream := io.BytesIO()) as write:
-    ...     _ = write({"image": "a.png", "count": 0, "objects": [], "rows": 9})
-    >>> stream.getvalue().decode().splitlines()[1]
-    '"a.png","",0,nan,nan,nan,nan,nan,nan,false,false,"[]","null","",9,"",""'
-    """
+    """Opens a writer of CSV, see `energycomp.plugins.Add.writer`: a row for each image."""
     from pyarrow import csv
 
     return _writer(csv.CSVWriter, file, 1)
@@ -114,7 +104,7 @@ def parts_folder(out: str | None, writer: str | None = None, *, on_ray: bool) ->
 
 
 def plain(text: str) -> str:
-    """A text as tables have it: the names of files may hold bytes that are no text."""
+    """Escapes what is no text: the names of files may hold any bytes."""
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -123,8 +113,8 @@ def key_of(head: dict[str, Any]) -> int:
     return int.from_bytes(blake2b(f"{plain(head['image'])}\0{head['sha256']}".encode(), digest_size=8).digest(), "big")
 
 
-def unread(items: Iterable[Item], known: np.ndarray, size: int) -> Iterator[list[Item]]:
-    """The images whose keys are not among the known ones, in lists of `size`, or of less if they are large."""
+def split_unread(items: Iterable[Item], known: np.ndarray, size: int) -> Iterator[list[Item]]:
+    """Yields the images whose keys are not among the known ones, in lists of `size`, or of less if they are large."""
     import numpy as np
 
     waiting: list[Item] = []
@@ -158,9 +148,7 @@ class Parts:
     alone: bool = True  # no other process writes there, so that what is left of earlier ones can be removed
 
     def known_keys(self) -> np.ndarray:
-        """The sorted keys of the known answers, (N,) uint64, 8 bytes each; checks the settings first.
-
-        Images that failed are unknown: their table begins anew.
+        """Reads the sorted keys of the known answers, (N,) uint64, and checks the settings.
 
         Raises:
             InputError: the folder holds something else, or answers under other settings; it cannot be reached.
@@ -169,7 +157,7 @@ class Parts:
         from pyarrow import parquet
 
         found = [np.empty(0, dtype=np.uint64)]
-        with reaching(self.folder):
+        with name_errors(self.folder):
             if is_url(self.folder):
                 self.folder.fs.invalidate_cache()
             else:
@@ -201,14 +189,17 @@ class Parts:
     def answered(self, items: Sequence[Item], run: ReadAll) -> dict[str, Any]:
         """Reads images and writes their part, unless it is there: then an earlier actor has ended after it was written.
 
-        Returns what was done: `part` (a name), `images` and `failed` (records). Raises `CheckpointError` where the part
-        cannot be written.
+        Returns:
+            `part` (a name), `images` and `failed` (records).
+
+        Raises:
+            CheckpointError: the part cannot be written.
         """
         answers = [Answer(item, identify(item, self.settings), index=index) for index, item in enumerate(items)]
         images = plain("\n".join(f"{answer.head['image']} {answer.head['sha256']}" for answer in answers))
         name = f"part-{blake2b(images.encode(), digest_size=12).hexdigest()}.parquet"
         records: list[dict[str, Any]] = []
-        with reaching(self.folder):
+        with name_errors(self.folder):
             done = (self.folder / name).exists()
         if not done:
             given = sorted(run(answers), key=lambda pair: pair[0].index)

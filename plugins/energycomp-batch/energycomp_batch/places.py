@@ -36,7 +36,7 @@ def is_url(place: object) -> bool:
 
 
 def place_of(text: str | Path, *, found: bool = False) -> Any:
-    """A `Path`, also for file://, or a `UPath` for a URL; raises `InputError` where that cannot be one.
+    """Makes a `Path`, also of file://, or a `UPath` of a URL; raises `InputError` where that cannot be one.
 
     Args:
         found: whether it was found in a bucket, and may have any name; a URL that is given must have no secret in it.
@@ -50,13 +50,13 @@ def place_of(text: str | Path, *, found: bool = False) -> Any:
         )
     from upath import UPath
 
-    with reaching(text):
+    with name_errors(text):
         place = UPath(text)
         return Path(place.path) if place.protocol in {"file", "local"} else place
 
 
 @contextmanager
-def reaching(place: object) -> Iterator[None]:
+def name_errors(place: object) -> Iterator[None]:
     """What a file system of fsspec raises in the block, which may be anything, is an `InputError` of one line."""
     try:
         yield
@@ -78,14 +78,14 @@ def item_at(place: Any, source: Any = None, row: str | None = None) -> Item:
         problem = f"got {place}, which is no file; expected an image (PNG, JPEG, ...); check the path"
         return Item(source or place, row, problem=problem)
     try:
-        with reaching(place), place.open("rb") as stream:
+        with name_errors(place), place.open("rb") as stream:
             return Item(source or place, row, stream.read(MAX_BYTES + 1))
     except InputError as error:
         return Item(source or place, row, problem=str(error))
 
 
 def table_rows(path: Any, column: str | None = None) -> Iterator[Item]:
-    """The images of a Parquet file or a WebDataset archive, as bytes, read while they are taken.
+    """Yields the images of a Parquet file or a WebDataset archive, as bytes, read while they are taken.
 
     Memory holds some rows of a Parquet file, or a sample of an archive. The images are in `column`, or in `image`, or
     in the only column of images. In a WebDataset a column is the suffix of a file, such as `jpg`; when left out, the
@@ -119,7 +119,6 @@ def row_count(path: Any) -> int | None:
 
 
 def _parquet(path: Any, column: str | None) -> Iterator[dict[str, Any]]:
-    """The cells with images of each row."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -136,7 +135,7 @@ def _parquet(path: Any, column: str | None) -> Iterator[dict[str, Any]]:
 
 
 def _archive(path: Any, column: str | None) -> Iterator[dict[str, Any]]:
-    """The cells with images of each sample, and `__key__`: the files of a sample have one name up to its first dot."""
+    """Yields the images of each sample, and its `__key__`: the files of a sample have one name up to its first dot."""
     from energycomp.images import FORMATS, MAX_BYTES
 
     column = column and column.lower()
@@ -159,7 +158,7 @@ def _archive(path: Any, column: str | None) -> Iterator[dict[str, Any]]:
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
-    """Key, suffix in lower case, and member of each file of a sample, as hidden files and those without one are not."""
+    """Yields key, suffix in lower case, and member of each file of a sample; others and hidden files are none."""
     for member in archive:
         name = MEMBER.fullmatch(member.name)
         if name is not None and member.isfile():
@@ -168,7 +167,7 @@ def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarIn
 
 
 def _columns(path: Any, images: Mapping[str, bool], column: str | None) -> Sequence[str]:
-    """The columns in which images are looked for, of all columns and whether they hold images."""
+    """Chooses the columns of images, of all columns and whether they hold some."""
     names = ", ".join(images)
     wanted = column or IMAGE
     if wanted in images:
@@ -185,7 +184,7 @@ def _columns(path: Any, images: Mapping[str, bool], column: str | None) -> Seque
 
 
 def _row(number: int, cells: dict[str, Any], table: Any) -> Item:
-    """The image of a row, whose cell holds bytes, or a path."""
+    """Makes the item of a row, whose cell holds bytes, or a path."""
     key = str(cells.pop(KEY, number))
     values = [cell.get("bytes") or cell.get("path") if isinstance(cell, Mapping) else cell for cell in cells.values()]
     image = next((value for value in values if value and isinstance(value, str | bytes | bytearray)), None)
@@ -200,7 +199,7 @@ def _row(number: int, cells: dict[str, Any], table: Any) -> Item:
 
 
 def _place(image: str, table: Any) -> Any:
-    """Where the image of a row is: in the folder of the table, so that a table of somebody else opens no other file."""
+    """Locates the image of a row in the folder of the table, so that a table of somebody else opens no other file."""
     if image.partition("://")[0] in BUCKETS and is_url(image):
         return place_of(image)
     folder = table.parent if is_url(table) else Path(os.path.normpath(table.parent.absolute()))

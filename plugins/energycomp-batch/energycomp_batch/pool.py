@@ -103,7 +103,7 @@ class Pool(Generic[T, R]):
                 return
             for worker in map(busy.__getitem__, wait(list(busy))):
                 item, tries = worker.task  # type: ignore[misc]
-                kind, answer = self._said(worker)
+                kind, answer = self._receive(worker)
                 if kind == "ready":
                     worker.ready = True
                     self._unready = 0
@@ -131,8 +131,8 @@ class Pool(Generic[T, R]):
         theirs.close()
         self._workers.append(_Worker(process, ours, task))
 
-    def _said(self, worker: _Worker[T]) -> tuple[str, Any]:
-        """What a process says: "ready", or an "answer"; or "ended", and why. Then another one takes its place."""
+    def _receive(self, worker: _Worker[T]) -> tuple[str, Any]:
+        """Receives "ready", an "answer", or "ended" and why; then another process takes its place."""
         try:
             kind, answer = worker.connection.recv()
         except (EOFError, OSError):
@@ -162,12 +162,9 @@ class Pool(Generic[T, R]):
 
 
 def default_processes(items: int) -> int:
-    """The number of processes for so many items: one per core and GiB of free memory, and two items or more for each.
+    """Chooses the number of processes: one per core and GiB of free memory, and two items or more for each.
 
     The cores of a machine are shared among the processes that a launcher has started there.
-
-    >>> default_processes(1)
-    1
     """
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     local = os.environ.get("LOCAL_WORLD_SIZE", "")
@@ -177,7 +174,7 @@ def default_processes(items: int) -> int:
 
 
 def _free_memory() -> int | None:
-    """Bytes that are free, in a container those that it may still take; None where the system does not say."""
+    """Reads how many bytes are free, in a container those that it may still take; None where nothing says it."""
     found = []
     with suppress(OSError, ValueError, KeyError):
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
@@ -192,7 +189,7 @@ def _free_memory() -> int | None:
 
 @contextmanager
 def _quiet_start() -> Iterator[None]:
-    """A process that is started in the block has one thread, and is not interrupted by Ctrl-C while it starts."""
+    """Gives a process that is started in the block one thread, and no Ctrl-C while it starts."""
     earlier = {name: os.environ[name] for name in ONE_THREAD if name in os.environ}
     os.environ.update(ONE_THREAD)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if sys.platform != "win32" else None
@@ -207,7 +204,7 @@ def _quiet_start() -> Iterator[None]:
 
 
 def _work(connection: Connection, make: Callable[[], Callable[[Any], Any]], item: Any) -> None:
-    """What a process does until its pipe ends, with its caller or at its wish."""
+    """Answers items until the pipe ends, with its caller or at its wish."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(EOFError, OSError):
         try:

@@ -43,8 +43,6 @@ class Reader:
         image: name of the column of images: paths, Pillow images, uint8 arrays, the bytes of files, or dicts with
             `bytes` or `path`, as Hugging Face Datasets stores images.
         solver, count: as `infer` takes them.
-        seed: of the draws of each image.
-        device: of the network.
         options: of the model, as `load` takes them.
         anyway: whether images of a kind that the model does not know are read, too.
 
@@ -108,13 +106,13 @@ class Reader:
         return self._loaded
 
     def _row(self, image: Any) -> dict[str, Any]:
-        """The further columns of one image, in any form that a column may have."""
+        """Reads one image, in any form that a column may have."""
         import torch
 
         from energycomp.inference import OutOfDistributionWarning, check_known, check_trusted, infer
 
         try:
-            opened = _opened(image)
+            opened = _open(image)
             if not self.anyway:
                 check_known(opened, self.load())
             with warnings.catch_warnings():
@@ -136,8 +134,8 @@ class Reader:
             return columns_of({"failed": str(error)})
 
 
-def _opened(image: Any) -> Any:
-    """An image as `infer` takes it: bytes are decoded."""
+def _open(image: Any) -> Any:
+    """Decodes bytes; other images are as `infer` takes them."""
     from energycomp.images import decode_image
 
     if isinstance(image, Mapping):

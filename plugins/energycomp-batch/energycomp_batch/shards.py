@@ -54,7 +54,7 @@ class Shard:
 
 
 def shard_of(text: str | None) -> Shard:
-    """The shard of --shard; where it is left out, that of the launcher, and everything without one.
+    """Reads --shard; where it is left out, the shard is that of the launcher, and everything without one.
 
     >>> shard_of("2/3")
     Shard(index=2, total=3, launched=False)
@@ -83,6 +83,6 @@ def local_device(device: str) -> str:
 
 
 def _number(name: str) -> int:
-    """The number in a variable of the environment, or -1."""
+    """Reads the number in a variable of the environment; -1 without one."""
     text = os.environ.get(name, "")
     return int(text) if text.isdigit() else -1

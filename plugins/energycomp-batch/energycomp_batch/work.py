@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     ReadAll = Callable[[Iterable[Answer]], Iterable[tuple[Answer, dict[str, Any] | LostError]]]  # as `Pool.run`
 
 
-def reading(reader: ImageReader) -> Callable[[Answer], dict[str, Any]]:
+def make_reader(reader: ImageReader) -> Callable[[Answer], dict[str, Any]]:
     """What a process of a pool begins with: the function that reads an image."""
     return partial(read, reader, reader.load())
 
@@ -70,7 +70,7 @@ class Images:
         return self.counts
 
     def _incomplete(self, bar: Bar) -> Iterator[Answer]:
-        """The answers that are to be read or drawn; the others are shown at once."""
+        """Yields the answers that are to be read or drawn; the others are shown at once."""
         named = self.reader.folder is not None
         for path in self.inputs.files.values() if named else ():  # all shards give the same names
             self.answers.names.stem_of(path)

@@ -20,7 +20,7 @@ from PIL import Image
 from energycomp.errors import CheckpointError, InputError
 from energycomp_batch import places as tables
 from energycomp_batch.inputs import Inputs
-from energycomp_batch.parts import Parts, parquet_writer, unread
+from energycomp_batch.parts import Parts, parquet_writer, split_unread
 from energycomp_cli import Item, identify, image_files
 
 datasets = pytest.importorskip("datasets")
@@ -388,7 +388,7 @@ def test_names_that_are_no_text_are_known_again(tmp_path: Path) -> None:
     def run(tasks: Iterable[Any]) -> list[Any]:
         return [(task, {**task.head, "count": 0}) for task in tasks]
 
-    lists = (items for _ in range(2) for items in unread([item], parts.known_keys(), 5))
+    lists = (items for _ in range(2) for items in split_unread([item], parts.known_keys(), 5))
     assert [parts.answered(items, run)["images"] for items in lists] == [1]
     (part,) = tmp_path.glob("*.parquet")
     assert parquet.read_table(part)["image"].to_pylist() == [f"{tmp_path}/a\\udcff.png"]

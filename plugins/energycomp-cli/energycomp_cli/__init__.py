@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     )
     from energycomp_cli.commands import app as app, main as main
     from energycomp_cli.files import (
-        RESULTS as RESULTS,
         SETTINGS as SETTINGS,
         check_folder as check_folder,
         check_png as check_png,
@@ -54,7 +53,6 @@ if TYPE_CHECKING:
         parse_count as parse_count,
         parse_options as parse_options,
         read_text as read_text,
-        shared_options as shared_options,
         takes_words as takes_words,
         with_words as with_words,
     )

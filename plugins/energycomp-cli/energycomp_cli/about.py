@@ -35,12 +35,11 @@ def plugins(as_json: AsJson = False) -> None:
     if as_json:
         print_json([attrs.asdict(info) for info in infos])
     else:
-        rows = [(info.name, f"{info.distribution} {info.version}", _registered(info)) for info in infos]
+        rows = [(info.name, f"{info.distribution} {info.version}", _list_registered(info)) for info in infos]
         print_table(["plugin", "distribution", "registers"], rows)
 
 
-def _registered(info: PluginInfo) -> Text:
-    """What a plugin registers, or why it does not."""
+def _list_registered(info: PluginInfo) -> Text:
     from rich.text import Text
 
     lines = [Text(f"{kind}: {', '.join(names)}") for kind, names in info.registered.items()]

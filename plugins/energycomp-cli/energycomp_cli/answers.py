@@ -37,15 +37,15 @@ class Answer:
 
 
 def identify(item: Item, settings: dict[str, Any]) -> dict[str, Any]:
-    """What a record begins with: where the image is, its content, and what the answer depends on besides."""
+    """Identifies an answer: where the image is, its content, and what the answer depends on besides."""
     return {"image": item.key, "sha256": item.sha256, "settings": settings}
 
 
 class Answers:
     """The answers in files: one line per image and settings, of which the last one counts.
 
-    The lines stay on disk; a temporary database says where. New ones are appended to `file`. Without files nothing is
-    known, and nothing is kept.
+    The lines stay on disk; a temporary database says where. New ones are appended to `file`; without files nothing is
+    known or kept.
 
     Raises:
         InputError: a file holds answers under other settings.
@@ -75,11 +75,7 @@ class Answers:
                 yield _digest(record), number, place
 
     def of(self, item: Item, *, named: bool = False, index: int = 0) -> Answer:
-        """The answer for an image, with what is known of it, and with a name for its files if some are written.
-
-        Raises:
-            InputError: the image cannot be read.
-        """
+        """The answer for an image, with what is known of it, and with a name for its files if some are written."""
         if self.file is None:
             return Answer(item, {"image": item.key}, index=index)
         name = self.names.of(item) if named else ""
@@ -111,7 +107,6 @@ class Answers:
 
 
 def _digest(record: dict[str, Any]) -> bytes:
-    """What identifies an answer: image, content and settings."""
     key = json.dumps([record.get(part) for part in ("image", "sha256", "settings")], sort_keys=True)
     return blake2b(key.encode(), digest_size=16).digest()
 
@@ -120,7 +115,6 @@ def _digest(record: dict[str, Any]) -> bytes:
 def answers_in(lines: Path, settings: dict[str, Any], own: Path | None = None) -> Iterator[Answers]:
     """The answers in files of JSON lines, of which this process alone writes one in the block.
 
-    An image is identified by its path and content, the settings by the options of the command and the model's weights.
     A shard appends to a file of its own, and takes the answers in all files as known. A process that reads everything
     takes the files of shards that have ended into its own.
 

@@ -1,9 +1,8 @@
 """Answers in the format of COCO: one JSON document of images, annotations and categories.
 
-A component with a place is an annotation with one keypoint, in pixels of the image file. A component without a place,
-such as an attribute of a face, is a box around all that the model saw. Categories are the words of a component, such as
-"large red cube", or "object" where it has none. Most readers of COCO ignore keys that they do not know; here these are
-`attributes` and `score` of an annotation, and `trusted` of an image.
+A component with a place is an annotation with one keypoint, in pixels of the image file; one without, such as an
+attribute of a face, is a box around all that the model saw. Categories are the words of a component, such as "large red
+cube". Keys that COCO does not know are `attributes` and `score` of an annotation, and `trusted` of an image.
 """
 
 from __future__ import annotations
@@ -48,9 +47,10 @@ def coco(file: BinaryIO) -> Iterator[Callable[[Mapping[str, Any]], None]]:
         image = len(images) + 1
         images.append({"id": image, "file_name": name, "width": width, "height": height, "trusted": record["trusted"]})
         for one in record["objects"]:
-            category = categories.setdefault(_words(one) or record["noun"], len(categories) + 1)
+            words = " ".join(value for value in one.values() if isinstance(value, str))
+            category = categories.setdefault(words or record["noun"], len(categories) + 1)
             number = {"id": len(annotations) + 1, "image_id": image, "category_id": category, "iscrowd": 0}
-            annotations.append({**number, **_placed(one, frame["box"]), **_judged(one)})
+            annotations.append({**number, **_locate(one, frame["box"]), **_judge(one)})
 
     yield write
     named = [
@@ -61,13 +61,8 @@ def coco(file: BinaryIO) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     file.write(json.dumps(document).encode() + b"\n")
 
 
-def _words(one: Mapping[str, Any]) -> str:
-    """What the conditioner says of a component in words."""
-    return " ".join(value for value in one.values() if isinstance(value, str))
-
-
-def _placed(one: Mapping[str, Any], box: list[int]) -> dict[str, Any]:
-    """The place of a component in pixels, of what the model saw: the box (left, top, right, bottom)."""
+def _locate(one: Mapping[str, Any], box: list[int]) -> dict[str, Any]:
+    """Locates a component in pixels, within the box (left, top, right, bottom) that the model saw."""
     left, top, right, bottom = box
     width, height = right - left, bottom - top
     if not {"x", "y"} <= one.keys():
@@ -76,8 +71,8 @@ def _placed(one: Mapping[str, Any], box: list[int]) -> dict[str, Any]:
     return {"keypoints": [x, y, VISIBLE], "num_keypoints": 1, "bbox": [x, y, 0, 0], "area": 0}
 
 
-def _judged(one: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of a component, and how sure that is, where the answer says it."""
+def _judge(one: Mapping[str, Any]) -> dict[str, Any]:
+    """Collects what is known of a component, and how sure that is, where the answer says it."""
     found: dict[str, Any] = {"attributes": {name: one[name] for name in one if name not in (*JUDGED, "x", "y")}}
     if one.get("certainty"):
         found["score"] = math.prod(one["certainty"].values())

@@ -1,8 +1,4 @@
-"""The command line: Typer commands over the public API.
-
-A command is a function in a file of this package, or comes from a plugin; this file only lists them. An error that is
-not foreseen has a traceback and the exit code 1.
-"""
+"""The command line: it lists commands, each a function in a file of this package or of a plugin."""
 
 from __future__ import annotations
 
@@ -54,7 +50,7 @@ class _Quiet:
 
 
 class Command(_Quiet, TyperCommand):
-    """A command."""
+    """A command with that help."""
 
 
 class ModelCommand(Command):
@@ -72,13 +68,12 @@ class ModelCommand(Command):
         return [*super().get_params(ctx), *(shared_options() if isinstance(ctx, Run) else ())]
 
 
-def _class_of(function: Callable[..., Any]) -> type[Command]:
+def _choose_class(function: Callable[..., Any]) -> type[Command]:
     takes = {parameter.annotation for parameter in signature(function, eval_str=True).parameters.values()}
     return ModelCommand if Run in takes else Command
 
 
-def _shared_help() -> str:
-    """The options of `Run` as a list, each with its default."""
+def _write_shared_help() -> str:
     lines = []
     for one in shared_options():
         named = " ".join(filter(None, (one.opts[0], one.metavar)))
@@ -88,11 +83,7 @@ def _shared_help() -> str:
 
 
 class _Commands(_Quiet, TyperGroup):
-    """The commands of this package, then those that plugins register.
-
-    Plugins are discovered for --help and for a name that is not a command of this package. A plugin's command is
-    imported when it is run, and when its help is shown.
-    """
+    """The commands of this package, then those of plugins, which are imported when they are run or explained."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*super().list_commands(ctx), *(name for name in names("commands") if name not in self.commands)]
@@ -119,12 +110,12 @@ class _Commands(_Quiet, TyperGroup):
 
 
 def _plugin_command(name: str) -> Any:
-    """The command of a plugin. Its factory gives a function with Typer annotations, or a Typer app of several."""
+    """Makes the command of a plugin from a function with Typer annotations, or from a Typer app of several."""
     command = find("commands", name)()
     if isinstance(command, typer.Typer):
         return typer.main.get_command(command)
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-    alone.command(name, cls=_class_of(command))(command)
+    alone.command(name, cls=_choose_class(command))(command)
     return typer.main.get_command(alone)
 
 
@@ -137,7 +128,7 @@ app = typer.Typer(
         "component.\n\n"
         '```sh\nenergycomp sample clevr "0.3,0.45" "0.7,0.6" -o scene.png\nenergycomp infer clevr scene.png\n```\n\n'
         "MODEL is one that energycomp plugins lists, such as clevr, faces or text, or a folder or hub id.\n\n"
-        "Every command that runs a model takes, too:\n\n" + _shared_help() + "\n"
+        "Every command that runs a model takes, too:\n\n" + _write_shared_help() + "\n"
         "Plugins add commands. The exit code is 0 for success, 1 where some of several images or checks failed, 2 "
         "for input that is refused, with the reason in one line, 3 for images of a kind that the model does not know, "
         "and 130 after Ctrl-C."
@@ -147,7 +138,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 for command in (sample, infer, explain, rank, decompose, recombine, show, plugins, env):
-    app.command(cls=_class_of(command))(command)
+    app.command(cls=_choose_class(command))(command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -145,24 +145,21 @@ def recombine(
 
 
 def _warn(path: Path, explained: float | None, model: Model) -> None:
-    """Says on stderr that the parts explain too little of an image, from 0 to 1."""
+    """Warns on stderr where the parts explain too little of an image, from 0 to 1."""
     from energycomp.decomposition import EXPLAINED
 
     if explained is not None and explained < EXPLAINED:
+        # The recipe that trains such models: the longest name with which the model's name begins
+        recipe = max((name for name in names("recipes") if model.name.startswith(name)), key=len, default="RECIPE")
         typer.echo(
             f"{path}: parts explain {max(100 * explained, 0):.0f} % of the image, which is out of distribution for "
-            f"{model.name}; train on your own images: energycomp train {_recipe(model)} --data FOLDER",
+            f"{model.name}; train on your own images: energycomp train {recipe} --data FOLDER",
             err=True,
         )
 
 
-def _recipe(model: Model) -> str:
-    """The recipe that trains such models: the longest registered name that the model's name starts with."""
-    return max((name for name in names("recipes") if model.name.startswith(name)), key=len, default="RECIPE")
-
-
 def _parse_parts(text: str) -> list[tuple[int, float]] | None:
-    """Parts with their factors: "0,2*0.5" as [(0, 1.0), (2, 0.5)], "none" as [], and "all" as None."""
+    """Reads parts with their factors: "0,2*0.5" as [(0, 1.0), (2, 0.5)], "none" as [], and "all" as None."""
     from energycomp.components import weighted
 
     if text.strip() in ("all", "none"):

@@ -37,7 +37,6 @@ def check_folder(
 
     Args:
         path: what the option names; the folder when left out.
-        expected: what the option expects.
     """
     known = folder.absolute()
     try:

@@ -38,7 +38,7 @@ NoMetadata = Annotated[
 
 
 def formula_of(run: Run, source: str, model: Model, arguments: Sequence[str], **more: Any) -> dict[str, Any] | None:
-    """What made the images of a command, for `save_image` and `save_frames`; None, and a warning, for too much of it.
+    """Makes the formula of a command, for `save_image` and `save_frames`; None, and a warning, for too much of it.
 
     Parameters of the command that are paths are left out. Others are as of `made_by`.
     """
@@ -65,7 +65,7 @@ def made_by(
     seed: int,
     **more: Any,
 ) -> dict[str, Any]:
-    """A formula: what a command drew. Folders are written by their names alone, and a model's with its fingerprint.
+    """Makes a formula: what a command drew. Folders are written by their names, and a model's with its fingerprint.
 
     Args:
         source: the model, as it was given.
@@ -88,7 +88,7 @@ def made_by(
 
 
 def _identify_model(source: str, model: Model) -> dict[str, str]:
-    """A model by its registered name or hub id, or by the name and the fingerprint of its folder."""
+    """Names a model by its registered name or hub id, or by the name and the fingerprint of its folder."""
     from energycomp.models import is_folder
 
     if source in names("models") or not is_folder(source):
@@ -97,30 +97,18 @@ def _identify_model(source: str, model: Model) -> dict[str, str]:
 
 
 def _last(path: str) -> str:
-    """The name of a folder or a file alone.
-
-    >>> _last("/home/me/tiny/"), _last("tiny")
-    ('tiny', 'tiny')
-    """
+    """Cuts the folders off: "tiny" of "/home/me/tiny/"."""
     return re.split(r"[/\\]", os.path.abspath(path))[-1]  # noqa: PTH100 - a link keeps its own name
 
 
 def _without_folders(text: str) -> str:
-    """A component whose mask, if it has one, has no folder in front.
-
-    >>> _without_folders("a cat / dog @ /home/me/mask.png, 0-0.4"), _without_folders("red and/or blue")
-    ('a cat / dog @ mask.png, 0-0.4', 'red and/or blue')
-    """
+    """Cuts the folders off the mask of a component, if it has one."""
     at_place = PLACE.fullmatch(text)
     return text if at_place is None else at_place[1] + _last(at_place[2])
 
 
 def _option(pair: str) -> str:
-    """An argument of a model. What may be a path is the name of its folder alone; a hub id is none.
-
-    >>> _option("model=/home/me/pipeline/"), _option("model=owner/name"), _option("template=a and/or {}")
-    ('model=pipeline', 'model=owner/name', 'template=a and/or {}')
-    """
+    """Cuts the folders off an argument of a model that may be a path; a hub id is none."""
     from energycomp.models import is_folder, is_hub_id
 
     name, _, value = pair.partition("=")
@@ -131,7 +119,7 @@ def _option(pair: str) -> str:
 
 
 def _formula_options(command: Any, context: Any) -> dict[str, Any]:
-    """The options that a formula may have, by name: those of a command that draws images and that are no files."""
+    """Lists the options that a formula may have, by name: those of a command that draws images that are no files."""
     if all(one.name != "no_metadata" for one in command.params):
         return {}
     hints = get_type_hints(command.callback)
@@ -141,7 +129,6 @@ def _formula_options(command: Any, context: Any) -> dict[str, Any]:
 
 
 def _given_options(run: Run) -> dict[str, Any]:
-    """The options that were given, as JSON."""
     given: dict[str, Any] = {}
     for name, one in _formula_options(run.command, run).items():
         if not str(run.get_parameter_source(one.name)).endswith("COMMANDLINE"):
@@ -183,7 +170,6 @@ def show(
 
 
 def _cell(value: Any) -> str:
-    """A value of a formula as text."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_cell(one)}" for name, one in value.items())
     if isinstance(value, list):
@@ -192,16 +178,12 @@ def _cell(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    r"""A text without characters that a terminal obeys, or that change the order of others.
-
-    >>> printable("a\x1b[2Jb")
-    'a\\x1b[2Jb'
-    """
+    r"""Escapes characters that a terminal obeys, or that change the order of others."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
 def shell_line(formula: Mapping[str, Any], parent: Any, *, again: str) -> str | None:
-    """The command that draws an image again; None where the formula is not that of a command that is installed here.
+    """Writes the command that draws an image again; None where no command that is installed here fits the formula.
 
     Args:
         parent: the context of the command line, which knows the commands.

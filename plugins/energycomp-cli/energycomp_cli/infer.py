@@ -149,7 +149,7 @@ def _check_options(files: Mapping[Path, Path], out: Path | None, *, redraw: bool
 def _read(
     items: Iterable[Item], total: int, reader: ImageReader, model: Model, answers: Answers
 ) -> Iterator[tuple[Item, dict[str, Any]]]:
-    """Each item with its record, or with why it was refused; raises the error of one that is alone."""
+    """Yields each item with its record, or with why it was refused; raises the error of one that is alone."""
     with counting("reading", total, unit="image", show=total > 1, leave=total > 1) as bar:
         for item in items:
             try:

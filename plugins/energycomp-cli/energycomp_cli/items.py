@@ -30,8 +30,7 @@ class Item:
     Args:
         source: path of the image, or of its movie or table; energycomp-batch has URLs, too.
         row: what identifies it in a movie or a table, such as its number; None for a file that is one image.
-        content: the bytes of an image file, such as of a frame, or the row of numbers; None for a file that is opened
-            later.
+        content: the bytes of an image file, or the row of numbers; None for a file that is opened later.
         problem: why there is nothing to read.
     """
 
@@ -105,7 +104,7 @@ def items_of(files: Iterable[Path], model: Model) -> tuple[int, Iterator[Item]]:
 
 
 def frames(path: Path, source: Any = None) -> Iterator[Item]:
-    """The frames of a movie, from "#0". One that breaks off ends with a frame that cannot be read.
+    """Yields the frames of a movie, from "#0". One that breaks off ends with a frame that cannot be read.
 
     Args:
         source: where the movie is from, if the path is that of a copy.
@@ -123,7 +122,7 @@ def frames(path: Path, source: Any = None) -> Iterator[Item]:
 
 
 def read_image(path: Path, *, written: bool = False) -> Image.Image:
-    """The one image of a file, after a warning on stderr of what is not kept of it.
+    """Opens the one image of a file, after a warning on stderr of what is not kept of it.
 
     Args:
         written: whether an image of the same kind is written, which has 8 bits a channel and no transparency.
@@ -197,11 +196,7 @@ def _inside(folder: Path, without: Path | None, suffixes: AbstractSet[str]) -> I
 
 
 def check_any_image(files: Iterable[Path]) -> None:
-    """Raises `InputError` where none of the files can be read as an image or a table, by their first bytes alone.
-
-    Args:
-        files: named by a person, or found in folders; movies and tables are not opened.
-    """
+    """Raises `InputError` where no file is an image by its first bytes; movies and tables are not opened."""
     from energycomp.images import FORMATS, is_movie, lost
 
     first = None
@@ -220,7 +215,7 @@ def check_any_image(files: Iterable[Path]) -> None:
 
 
 def count_skipped(paths: Sequence[Path], files: Mapping[Path, Path]) -> int:
-    """How many files directly in the folders that were named are no images by the ends of their names."""
+    """Counts the files directly in the folders that were named which are no images by the ends of their names."""
     folders = [path for path in paths if path.is_dir()]
     inside = [entry for folder in folders for entry in folder.iterdir() if not entry.name.startswith(".")]
     return sum(entry.is_file() and entry.resolve() not in files for entry in inside)

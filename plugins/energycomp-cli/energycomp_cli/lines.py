@@ -15,25 +15,17 @@ if TYPE_CHECKING:
 
 
 def read_lines(path: str | Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines; [] where there is no file. Cuts off an incomplete last line.
+    """Reads the objects of a file of JSON lines; [] where there is no file. Cuts off an incomplete last line.
 
     Raises:
         CheckpointError: the file cannot be read, or a complete line is not a JSON object.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     append_line(Path(folder) / "log.jsonl", {"step": 1})
-    ...     with (Path(folder) / "log.jsonl").open("a") as file:
-    ...         _ = file.write('{"step": ')
-    ...     read_lines(Path(folder) / "log.jsonl")
-    [{'step': 1}]
     """
     cut_line(Path(path))
     return [record for _, record in records_of(path)]
 
 
 def records_of(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file as `read_lines` gives them, each with the place in bytes at which it begins."""
+    """Yields the objects of a file as `read_lines` gives them, each with the place in bytes at which it begins."""
     place = 0
     try:
         with Path(path).open("rb") as stream:
@@ -49,7 +41,7 @@ def records_of(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def object_of_line(line: bytes, name: str) -> dict[str, Any]:
-    """The object of a line; raises `CheckpointError` with the name of the line."""
+    """Reads the object of a line; raises `CheckpointError` with the name of the line."""
     try:
         record = json.loads(line)
     except ValueError:

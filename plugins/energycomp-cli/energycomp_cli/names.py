@@ -49,7 +49,7 @@ class Names:
             self._owners[name] = image
 
     def of(self, item: Item) -> str:
-        """The name of files for an item: that of its source, and of its row, without what a path cannot have.
+        """Makes the name of files for an item: that of its source, and of its row, without what a path cannot have.
 
         >>> names = Names(Path("results.jsonl"), {})
         >>> [names.of(Item(Path("a.tar"), row)) for row in (None, "7", "cat/7")]
@@ -75,7 +75,7 @@ class Names:
 
 
 def _alike(name: str) -> list[str]:
-    """The names whose files would be those of this name: with and without the end of a redrawn image."""
+    """Lists the names whose files would be those of this name: with and without the end of a redrawn image."""
     return [name, f"{name}{REDRAWN}", *([name.removesuffix(REDRAWN)] if name.endswith(REDRAWN) else [])]
 
 

@@ -190,7 +190,7 @@ def load_model(
     reads: Mapping[str, Sequence[str]] | None = None,
     placed: Sequence[str] = (),
 ) -> Any:
-    """The model of a name, folder or hub id, on a device that this machine has.
+    """Loads the model of a name, folder or hub id, on a device that this machine has.
 
     Args:
         options: arguments of the model; `concepts`, `template` and `views` change what was loaded.
@@ -241,10 +241,7 @@ def _check_texts(
 
 
 def parse_options(pairs: list[str] | None, *, taken: Collection[str] = ("source", "device")) -> dict[str, str]:
-    """Values of --option by name.
-
-    Args:
-        taken: names of arguments that the command gives itself.
+    """Reads the values of --option by name; `taken` are names that the command gives itself.
 
     >>> parse_options(["model=folder", "dtype=bfloat16"])
     {'model': 'folder', 'dtype': 'bfloat16'}

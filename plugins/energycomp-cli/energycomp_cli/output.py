@@ -80,12 +80,11 @@ def read_numbers(path: Path, model: Model) -> Tensor:
 
 
 def print_json(report: Any) -> None:
-    """Prints indented JSON."""
     typer.echo(json.dumps(report, indent=2))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Prints rows of text under a header; no columns, no header. What is not text already is printed as it is."""
+    """Prints rows of text under a header, if there are columns; rich text is printed as it is."""
     from rich.console import Console
 
     from energycomp.images import rich_table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from energycomp_cli.names import redrawn_file
 from energycomp_cli.options import load_model, takes_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from PIL import Image
 
@@ -74,14 +74,11 @@ class ImageReader:
             "fingerprint": model_fingerprint(model),
         }
 
-    @contextmanager
-    def answers(self, model: Model, lines: Path | None, own: Path | None = None) -> Iterator[Answers]:
+    def answers(
+        self, model: Model, lines: Path | None, own: Path | None = None
+    ) -> AbstractContextManager[Answers, bool | None]:
         """The known answers of a file of JSON lines, see `answers_in`; none without a file."""
-        if lines is None:
-            yield Answers()
-            return
-        with answers_in(lines, self.settings(model), own) as answers:
-            yield answers
+        return nullcontext(Answers()) if lines is None else answers_in(lines, self.settings(model), own)
 
     def read(self, model: Model, item: Item, answers: Answers) -> dict[str, Any]:
         """The record of an image: that of an earlier run, or a new one, which is kept."""
@@ -92,14 +89,13 @@ class ImageReader:
 
     def is_complete(self, answer: Answer) -> bool:
         """Whether an answer is known, with all that is drawn of it, and may be given."""
-        return answer.known is not None and not self._is_refused(answer.known) and not self._lacks_drawing(answer.known)
+        if answer.known is None or self._is_refused(answer.known):
+            return False
+        return not self.redraw or self.folder is None or redrawn_file(self.folder, answer.known).exists()
 
     def _is_refused(self, record: Mapping[str, Any]) -> bool:
-        """Whether an answer was kept by a run with --anyway, or by an earlier version, and this run refuses it."""
+        """Whether this run refuses an answer that was kept with --anyway, or by an earlier version."""
         return bool(record.get("out_of_distribution")) and not self.anyway
-
-    def _lacks_drawing(self, record: Mapping[str, Any]) -> bool:
-        return self.redraw and self.folder is not None and not redrawn_file(self.folder, record).exists()
 
     def complete(
         self, model: Model, answer: Answer, lines: Path | None = None, *, progress: bool = False
@@ -133,7 +129,7 @@ class ImageReader:
         return record
 
     def _search(self, model: Model, image: Any, answer: Answer, lines: Path | None, *, progress: bool) -> Solution:
-        """The answer of the solver. At Ctrl-C the one that it has already, if any, is kept as "interrupted"."""
+        """Runs the solver. At Ctrl-C the answer that it has already, if any, is kept as "interrupted"."""
         import torch
 
         from energycomp.inference import OutOfDistributionWarning, SearchInterrupted, infer
@@ -158,7 +154,7 @@ class ImageReader:
                 raise
 
     def _record(self, model: Model, image: Any, answer: Answer, solution: Solution) -> dict[str, Any]:
-        """The record of a solution, after its files are written."""
+        """Makes the record of a solution, after its files are written."""
         import torch
 
         from energycomp.images import save_image
@@ -188,18 +184,13 @@ class ImageReader:
 
 
 def failure(image: str, error: InputError) -> dict[str, Any]:
-    """The record of an image that could not be read, or that is of a kind that the model does not know.
-
-    >>> failure("a.png", InputError("got a.png, which is no image"))
-    {'image': 'a.png', 'failed': 'got a.png, which is no image'}
-    """
+    """The record of an image that could not be read, or that is of a kind that the model does not know."""
     if not isinstance(error, OutOfDistributionError):
         return {"image": image, "failed": str(error)}
     return {"image": image, "failed": f"{image}: {error}; --anyway reads it", "out_of_distribution": True}
 
 
 def _with_samples(model: Model, image: Any, objects: list[dict[str, Any]], seed: int) -> Any:
-    """An image beside samples of the components that were found in it."""
     import torch
 
     from energycomp.components import value_of

@@ -24,12 +24,10 @@ UNKNOWN_IMAGES = 3  # exit code of a command that refused images of kinds that t
 
 
 def printer(output: Output, *, redraw: bool, as_json: bool) -> Show:
-    """What prints the record of an image, or why it could not be read: a table or JSON, and its files.
+    """Makes what prints the record of an image, or why it could not be read: a table or JSON, and its files.
 
-    Where a writer prints, it prints warnings and what could not be read alone.
-
-    Raises:
-        InputError: options that do not fit.
+    Where a writer prints, it prints warnings and what could not be read alone. Raises `InputError` for options that do
+    not fit.
     """
     if redraw and output.folder is None:
         raise InputError("got --redraw without a folder; expected one for the images, such as -o out")
@@ -64,11 +62,7 @@ def _print(image: str, record: dict[str, Any], folder: Path | None, *, redraw: b
 
 
 def kind_of(record: Mapping[str, Any]) -> str:
-    """How an image is counted: "read", "failed" or "unknown".
-
-    >>> kind_of({"count": 1}), kind_of({"failed": "no image"}), kind_of({"failed": "", "out_of_distribution": True})
-    ('read', 'failed', 'unknown')
-    """
+    """How an image is counted: "read", "failed" or "unknown"."""
     if "failed" not in record:
         return "read"
     return "unknown" if record.get("out_of_distribution") else "failed"
@@ -85,9 +79,5 @@ def report_refused(counts: Mapping[str, int], total: int, model: str) -> None:
 
 
 def exit_code(counts: Mapping[str, int]) -> int:
-    """The exit code of a command that refused so many images.
-
-    >>> exit_code({"failed": 1, "unknown": 1}), exit_code({"unknown": 1}), exit_code({})
-    (1, 3, 0)
-    """
+    """The exit code of a command that refused so many images."""
     return 1 if counts.get("failed") else UNKNOWN_IMAGES if counts.get("unknown") else 0

@@ -180,11 +180,7 @@ def _files(out: Path, n: int, as_grid: bool) -> list[Path]:
 
 
 def _compositions(texts: list[str]) -> list[list[str]]:
-    """The components of each composition, of those that "/" separates.
-
-    >>> _compositions(["a", "/", "b", "c"]), _compositions([])
-    ([['a'], ['b', 'c']], [[]])
-    """
+    """Splits components at "/" into compositions."""
     sets: list[list[str]] = [[]]
     for text in texts:
         if text.strip() == SEPARATOR:
@@ -200,7 +196,7 @@ def _compositions(texts: list[str]) -> list[list[str]]:
 
 
 def _options(sampler: str | None, guidance: str | None) -> dict[str, Any]:
-    """The sampler or scheduler, the guidance and its scale, as keywords of `Composer.sample`."""
+    """Makes keywords of `Composer.sample` of the sampler or scheduler, the guidance and its scale."""
     from energycomp.sampling import check_sampled, compatible_schedulers
 
     options: dict[str, Any] = {}
@@ -242,7 +238,7 @@ def _check(sets: list[list[str]], negated: list[str], best_of: int) -> None:
 
 
 def _draw_scenes(run: Run, own: Any, n: int, model: str) -> Any:
-    """Samples of a model of whole scenes; raises for what it does not take."""
+    """Samples a model of whole scenes; raises for what it does not take."""
     import torch
 
     from energycomp.images import to_output

@@ -27,7 +27,7 @@ CELL = 128  # px, the least shorter side of an image in a grid
 
 
 def forecast_samples(composers: list[Composer], seed: int) -> tuple[dict[str, Any], list[str]]:
-    """What to expect of the samples of compositions, as JSON and as lines."""
+    """Says what to expect of the samples of compositions, as JSON and as lines."""
     forecast = import_samplers().forecast
     records = []
     lines = []
@@ -40,7 +40,7 @@ def forecast_samples(composers: list[Composer], seed: int) -> tuple[dict[str, An
 
 
 def _scale(name: str, scale: float | None, model: Model) -> float:
-    """The scale of a guidance, that of the model where none is given; refuses one that changes nothing."""
+    """Chooses the scale of a guidance, the model's where none is given; refuses one that changes nothing."""
     from energycomp.components import mixed_of
 
     if scale is None:
@@ -56,7 +56,7 @@ def _scale(name: str, scale: float | None, model: Model) -> float:
 def draw_samples(
     composers: list[Composer], n: int, best_of: int, model: Model, options: dict[str, Any]
 ) -> tuple[list[Any], dict[str, Any], list[str]]:
-    """Samples, or the best of several, and what is reported of them as JSON and as lines."""
+    """Draws samples, or the best of several; and what is reported of them as JSON and as lines."""
     from energycomp.components import per_sample
     from energycomp.sampling import Composer
 
@@ -93,7 +93,7 @@ def draw_samples(
 
 
 def _cost(run: SamplingReport) -> str:
-    """What a sampler reports, in a line: what it cost, its least effective sample size, and how many it rejected."""
+    """Says what it cost, the least effective sample size, and how many samples were rejected."""
     parts = [f"{run.evaluations:,} network evaluations"]
     if run.ess:
         parts.append(f"effective sample size at least {min(run.ess):.0%} of the particles")
@@ -103,7 +103,7 @@ def _cost(run: SamplingReport) -> str:
 
 
 def _best_lines(best: BestSamples) -> list[str]:
-    """Which samples were kept, in lines, and a warning on stderr where some of them lack a component."""
+    """Says which samples were kept, with a warning on stderr where some of them lack a component."""
 
     def reasons(indices: Sequence[int]) -> str:
         counts = Counter(wrong_components(best.ranking, i) or "complete, of smaller least lift" for i in indices)

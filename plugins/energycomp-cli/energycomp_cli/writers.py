@@ -51,8 +51,6 @@ class Output:
 
         >>> Output.of(Path("found.coco")).lines.name, Output.of(Path("found.json"), "coco").table.name
         ('found.jsonl', 'found.json')
-        >>> Output.of(Path("found")).lines.as_posix()
-        'found/results.jsonl'
         """
         if writer is not None:
             find("writers", writer)
@@ -116,23 +114,22 @@ class Output:
 
 @contextmanager
 def _open_writer(name: str, file: BinaryIO) -> Iterator[Write]:
-    """A writer of a file. Its errors name it; those of the block, such as Ctrl-C, reach it, so that it can stop."""
+    """Opens a writer of a file; its errors name it, and those of the block, such as Ctrl-C, reach it."""
     with ExitStack() as stack:
-        with _naming(name):
+        with _name_writer(name):
             write = stack.enter_context(find("writers", name)(file))
 
         def write_or_blame(record: Mapping[str, Any]) -> None:
-            with _naming(name):
+            with _name_writer(name):
                 write(record)
 
         yield write_or_blame
-        with _naming(name):
+        with _name_writer(name):
             stack.pop_all().close()
 
 
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Turns an unforeseen error of a writer into one that names it."""
+def _name_writer(name: str) -> Iterator[None]:
     try:
         yield
     except (EnergycompError, OSError):  # bad input, and a full disk, have errors of their own

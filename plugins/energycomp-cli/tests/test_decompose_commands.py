@@ -16,7 +16,7 @@ from torch import Tensor
 from energycomp.models import save_pretrained
 from energycomp.testing import stripes_model, tiny_model
 from energycomp.testing.models import BACKGROUND
-from energycomp_lab.checks.painter import StripesPainter, painted_model, striped
+from energycomp_lab.checks.painter import StripesPainter, paint_stripes, painted_model
 
 pytestmark = pytest.mark.usefixtures("stripes")
 K = 4
@@ -32,7 +32,7 @@ def run(run: Callable[..., Any]) -> Callable[..., Any]:
     """Runs the command line in a folder with two pictures of stripes and a model: exit code, stdout, stderr."""
     save_pretrained(stripes_model(), "./model")
     for name, seed in (("a", 1), ("b", 2)):
-        array = ((striped(colours(1, seed))[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+        array = ((paint_stripes(colours(1, seed))[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
         Image.fromarray(array).save(f"{name}.png")
     return run
 

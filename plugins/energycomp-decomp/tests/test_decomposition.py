@@ -27,7 +27,7 @@ from energycomp.testing.models import BACKGROUND, Stripes, StripesEncoder
 from energycomp_decomp import DiffusionDecomposer
 from energycomp_decomp.diffusion import MASK_THRESHOLD
 from energycomp_lab.checks import ConformanceError, check_encoder
-from energycomp_lab.checks.painter import striped
+from energycomp_lab.checks.painter import paint_stripes
 from energycomp_lab.evaluation import Example, MaskIoU, MaskRecall, evaluate, match_masks
 
 pytestmark = pytest.mark.usefixtures("stripes")
@@ -41,53 +41,53 @@ def colours(batch: int, seed: int = 0) -> Tensor:
 
 def test_parts_of_stripes_are_the_stripes() -> None:
     painted = colours(2)
-    pictures = striped(painted)
+    pictures = paint_stripes(painted)
     found = decompose(to_unit(pictures), stripes_model(), generator=seeded(0))
     assert torch.allclose(found.parts.whole, pictures, atol=1e-5)
     for k in range(K):
         alone = torch.full_like(painted, BACKGROUND)
         alone[:, k] = painted[:, k]
-        assert torch.allclose(found.parts.images[:, k], striped(alone), atol=1e-5)
-        assert torch.equal(found.parts.masks[:, k], striped(alone)[:, 0] != BACKGROUND)
+        assert torch.allclose(found.parts.images[:, k], paint_stripes(alone), atol=1e-5)
+        assert torch.equal(found.parts.masks[:, k], paint_stripes(alone)[:, 0] != BACKGROUND)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 7])
 def test_any_number_of_latents_is_decoded(count: int) -> None:
     painted = colours(1)
     decomposer = DiffusionDecomposer(stripes_model())
-    latents = decomposer.encode(striped(painted))
+    latents = decomposer.encode(paint_stripes(painted))
     several = torch.cat([latents, latents], dim=1)[:, :count]
     expected = torch.full_like(painted, BACKGROUND)
     for k in range(count):
         expected[0, k % K] += painted[0, k % K] - BACKGROUND  # a stripe that is there twice is twice as bright
     picture = decomposer.decode(several, generator=seeded(0))
-    assert torch.allclose(picture, striped(expected).clamp(-1, 1), atol=1e-5)
+    assert torch.allclose(picture, paint_stripes(expected).clamp(-1, 1), atol=1e-5)
 
 
 def test_a_mean_shows_every_part_weaker_and_masks_differ_from_the_median() -> None:
     painted = colours(1)
-    found = decompose(to_unit(striped(painted)), stripes_model(rule="mean"), generator=seeded(0))
+    found = decompose(to_unit(paint_stripes(painted)), stripes_model(rule="mean"), generator=seeded(0))
     assert torch.allclose(found.parts.whole, found.parts.images.mean(1), atol=1e-5)
     images = found.parts.images
     expected = (images - images.median(dim=1, keepdim=True).values).abs().amax(2) > MASK_THRESHOLD
     assert found.parts.masks is not None
     assert torch.equal(found.parts.masks, expected)
     assert 0 < float(expected.float().mean()) < 1
-    two = decompose(to_unit(striped(colours(1))), stripes_model(rule="mean", parts=2), generator=seeded(0))
+    two = decompose(to_unit(paint_stripes(colours(1))), stripes_model(rule="mean", parts=2), generator=seeded(0))
     assert two.parts.masks is None  # a median of two is no ground
 
 
 def test_weights_make_parts_stronger_and_weaker() -> None:
     painted = colours(1)
     decomposer = DiffusionDecomposer(stripes_model())
-    latents = decomposer.encode(striped(painted))
+    latents = decomposer.encode(paint_stripes(painted))
     weights = torch.tensor([0.5, 0.0, 1.0, 1.0])
     # Weights that sum to 1 need no unconditional row.
     for given, rows in ((weights, 5 * (4 + 1)), (torch.tensor([[0.0, 0.0, 0.0, 1.0]]), 5 * 4)):
         with count_rows() as spent:
             shown = decomposer.decode(latents, weights=given, generator=seeded(0), num_inference_steps=5)
         weighted = BACKGROUND + (painted - BACKGROUND) * given.view(-1, 1)
-        assert torch.allclose(shown, striped(weighted), atol=1e-5)
+        assert torch.allclose(shown, paint_stripes(weighted), atol=1e-5)
         assert spent.rows == rows
     varying: Any = region("left half")
     with pytest.raises(InputError, match=r"got weights \[left half\]; expected a tensor \(4,\) or \(1, 4\)"):
@@ -100,27 +100,27 @@ def test_weights_make_parts_stronger_and_weaker() -> None:
 def test_what_is_done_with_latents_is_done_to_pictures() -> None:
     one, two = colours(1, 1), colours(1, 2)
     decomposer = DiffusionDecomposer(stripes_model())
-    a, b = decomposer.encode(striped(one)), decomposer.encode(striped(two))
+    a, b = decomposer.encode(paint_stripes(one)), decomposer.encode(paint_stripes(two))
 
     def shown(latents: Tensor) -> Tensor:
         return decomposer.decode(latents, generator=seeded(0))
 
     mixed = torch.cat([one[:, :2], two[:, 2:]], dim=1)
-    assert torch.allclose(shown(recombine([a, b], [[0, 1], [2, 3]])), striped(mixed), atol=1e-5)
+    assert torch.allclose(shown(recombine([a, b], [[0, 1], [2, 3]])), paint_stripes(mixed), atol=1e-5)
     both = (one + two - BACKGROUND).clamp(max=1)
-    assert torch.allclose(shown(add(a, b)), striped(both), atol=1e-5)
+    assert torch.allclose(shown(add(a, b)), paint_stripes(both), atol=1e-5)
     expected = torch.full_like(one, BACKGROUND)
     expected[:, :2] = one[:, :2]
-    assert torch.allclose(shown(a[:, :2]), striped(expected), atol=1e-5)
+    assert torch.allclose(shown(a[:, :2]), paint_stripes(expected), atol=1e-5)
     expected = one.clone()
     expected[:, 2, 0] = 0.75
     expected[:, 2, 2] = 0.25
     shift = 0.75 - BACKGROUND, 0.25 - BACKGROUND  # latents are the place of a stripe, and its colour above the ground
-    assert torch.allclose(shown(edit(a, 2, {1: shift[0], 3: shift[1]})), striped(expected), atol=1e-5)
+    assert torch.allclose(shown(edit(a, 2, {1: shift[0], 3: shift[1]})), paint_stripes(expected), atol=1e-5)
     for value, some in zip((-0.1, 0.3), traverse(a, 1, 2, [-0.1, 0.3]), strict=True):
         expected = one.clone()
         expected[:, 1, 1] = BACKGROUND + value
-        assert torch.allclose(shown(some), striped(expected), atol=1e-5)
+        assert torch.allclose(shown(some), paint_stripes(expected), atol=1e-5)
 
 
 def chain(model: Model, composition: Composition, noise: Tensor) -> Tensor:
@@ -274,7 +274,7 @@ def test_masks_are_matched_as_by_brute_force() -> None:
 def test_evaluation_counts_what_is_found_and_compares_with_the_mean_picture() -> None:
     painted = colours(3)
     painted[1, 2:] = BACKGROUND  # two stripes only
-    pictures = striped(painted)
+    pictures = paint_stripes(painted)
     stripe = torch.arange(16) // 4 == torch.arange(K)[:, None]
     masks = [stripe[:, None].expand(-1, 16, -1)[:count] for count in (4, 2, 4)]
     masks[2] = torch.cat([masks[2], torch.ones(1, 16, 16, dtype=torch.bool)])  # one that nothing finds

@@ -9,7 +9,7 @@ from energycomp.plugins import Add, hookimpl
 
 if TYPE_CHECKING:
     from energycomp_edit.editing import Edit as Edit, edit as edit
-    from energycomp_edit.painting import difference as difference, redraw as redraw, repaint as repaint
+    from energycomp_edit.painting import differences as differences, redraw as redraw, repaint as repaint
 
 __getattr__, __all__ = first_use(__name__, __file__)
 

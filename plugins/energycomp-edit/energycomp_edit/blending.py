@@ -16,7 +16,7 @@ UNSEEN = 0.02  # of the range of grey: a pixel that the model draws otherwise by
 SIDE = 640  # px, the longer side at which outlines are found
 
 
-def mattes(fields: Tensor, photo: Tensor) -> Tensor:
+def cut_mattes(fields: Tensor, photo: Tensor) -> Tensor:
     """How much of each pixel of a photo is a component's, (K, 1, H, W) in [0, 1], along the edges of the photo.
 
     Args:
@@ -44,13 +44,13 @@ def mattes(fields: Tensor, photo: Tensor) -> Tensor:
     return F.interpolate(alpha[:, None], size, mode="bilinear")
 
 
-def cast(photo: Tensor, without: Tensor) -> Tensor:
+def cast_shadow(photo: Tensor, without: Tensor) -> Tensor:
     """The share of the light that an object takes away at each pixel, (1, 1, H, W), from photos with and without it."""
     light = [(picture.mean(1, keepdim=True) + 1).clamp(min=1e-3) for picture in (photo, without)]
     return (1 - light[0] / light[1]).clamp(0, 1)
 
 
-def placed(picture: Tensor, *, step: tuple[float, float], centre: tuple[float, float], scale: float) -> Tensor:
+def move_picture(picture: Tensor, *, step: tuple[float, float], centre: tuple[float, float], scale: float) -> Tensor:
     """A picture that is enlarged about a point, moved, and filled up with zeros; all in widths and heights of it."""
     size = torch.tensor([picture.shape[3], picture.shape[2]])
     fixed, moved = 2 * torch.tensor(centre) - 1, 2 * (torch.tensor(step) * size).round() / size  # by whole pixels
@@ -60,7 +60,7 @@ def placed(picture: Tensor, *, step: tuple[float, float], centre: tuple[float, f
     return F.grid_sample(picture, grid, align_corners=False)
 
 
-def blended(photo: Tensor, old: Tensor, new: Tensor, region: Tensor, kept: Tensor) -> Tensor:
+def blend(photo: Tensor, old: Tensor, new: Tensor, region: Tensor, kept: Tensor) -> Tensor:
     """A photo with what was repainted, (1, 3, H, W) in [-1, 1] as all images here.
 
     Inside the region a pixel is repainted as far as the model draws it in another way than before: what it leaves alone
@@ -79,20 +79,15 @@ def blended(photo: Tensor, old: Tensor, new: Tensor, region: Tensor, kept: Tenso
     amount = torch.minimum(*(F.interpolate(amount, size, mode=how) for how in ("bilinear", "nearest")))
     amount = amount * F.interpolate(region, size) * (1 - kept)
     painted = F.interpolate(new.to(photo), size, mode="bicubic", antialias=True)
-    painted = painted + continued(photo - painted, ((amount == 0) & (kept == 0)).to(photo))
+    painted = painted + continue_values(photo - painted, ((amount == 0) & (kept == 0)).to(photo))
     return (photo + amount * (painted - photo)).clamp(-1, 1)
 
 
-def continued(known: Tensor, where: Tensor) -> Tensor:
-    """Values (1, C, H, W) where `where` (1, 1, H, W) is 1, continued smoothly elsewhere (pull-push; Gortler et al.).
-
-    >>> where = (torch.arange(4) < 1).float().expand(1, 1, 4, 4)
-    >>> continued(torch.full((1, 1, 4, 4), 0.5) * where, where)[0, 0, 0]
-    tensor([0.5000, 0.5000, 0.5000, 0.5000])
-    """
+def continue_values(known: Tensor, where: Tensor) -> Tensor:
+    """Values (1, C, H, W) where `where` (1, 1, H, W) is 1, continued smoothly elsewhere (pull-push; Gortler et al.)."""
     if bool(where.all()) or max(where.shape[-2:]) == 1:
         return known * where
     share = F.avg_pool2d(where, 2, ceil_mode=True)
     mean = F.avg_pool2d(known * where, 2, ceil_mode=True) / share.clamp(min=1e-6)
-    coarse = continued(mean, (share > 0).to(share))
+    coarse = continue_values(mean, (share > 0).to(share))
     return torch.where(where > 0, known, F.interpolate(coarse, known.shape[-2:], mode="bilinear"))

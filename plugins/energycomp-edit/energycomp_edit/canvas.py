@@ -20,7 +20,7 @@ from energycomp.inference import make_problem
 from energycomp.models import Model
 from energycomp.sampling import AttributeGuidance, finisher
 from energycomp.seeds import draw_noise
-from energycomp_edit.blending import blended, cast, mattes, placed
+from energycomp_edit.blending import blend, cast_shadow, cut_mattes, move_picture
 from energycomp_edit.painting import DRAWS, differences, redraw, repaint
 from energycomp_edit.plan import Plan, fill_open
 
@@ -57,26 +57,24 @@ class Repainting:
 
     @cached_property
     def given(self) -> Tensor:
-        """The picture, encoded."""
         return self.model.encode(self.picture)
 
     @cached_property
     def leaves(self) -> list[Conditional]:
-        """The components of the image."""
         return [self.model.leaf(value[None]) for value in self.plan.old]
 
     @cached_property
     def fields(self) -> Tensor:
-        """The difference that each of them makes, divided by its maximum, (K, 1, h, w)."""
+        """The difference that each component makes, divided by its maximum, (K, 1, h, w)."""
         every = self.leaves
-        return self.differing([(every, every[:k] + every[k + 1 :]) for k in range(len(every))], SEEN)
+        return self.measure_changes([(every, every[:k] + every[k + 1 :]) for k in range(len(every))], SEEN)
 
     @cached_property
     def outlines(self) -> Tensor:
         """How much of each pixel of the photo is a component's, (K, 1, H, W)."""
-        return mattes(self.fields, self.photo)
+        return cut_mattes(self.fields, self.photo)
 
-    def edited(self, resampled: Collection[int] = ()) -> tuple[Tensor, Tensor, Tensor]:
+    def paint_changes(self, resampled: Collection[int] = ()) -> tuple[Tensor, Tensor, Tensor]:
         """The photo that comes out, its sample (1, C, h, w), and the mask of what changed (1, 1, h, w).
 
         Args:
@@ -85,7 +83,7 @@ class Repainting:
         model = self.model
         old = self.plan.old
         changed = self.plan.changed
-        drawn, unread = self.redrawn()
+        drawn, unread = self.draw_words()
         steps = {k: _step(old[k], value, model) for k, value in changed.items()}
         anew = [k for k, step in steps.items() if k in unread or k in resampled or step is None]
         taken = {k: step for k, step in steps.items() if k not in anew and step is not None and any(step)}
@@ -101,13 +99,13 @@ class Repainting:
         held = _most(self.outlines[kept])
         region = self.region([*self.plan.gone, *anew, *taken], arriving, kept)
         values = torch.stack([*(changed.get(k, old[k]) for k in kept), *arriving]) if kept or arriving else old[:0]
-        result, sample = self.repainted(shown, region, held, values)
+        result, sample = self.repaint_region(shown, region, held, values)
         base = result
         for k, step in taken.items():
             place = model.conditioner.describe(old[k])
-            there = partial(placed, step=step, centre=(place["x"], place["y"]), scale=self.scale(k))
+            there = partial(move_picture, step=step, centre=(place["x"], place["y"]), scale=self.scale(k))
             around = F.interpolate(self.region([k], [], kept), held.shape[-2:]) * (1 - _most(self.outlines))
-            shade = cast(shown, base) * around
+            shade = cast_shadow(shown, base) * around
             result = (result + 1) * (1 - there(shade)) - 1
             result = result + there(self.outlines[k, None]) * (there(drawn) - result)
         if taken:
@@ -115,11 +113,11 @@ class Repainting:
         differs = (to_bytes(result) != to_bytes(self.photo)).any(1, keepdim=True)
         return result, sample, F.adaptive_max_pool2d(differs.to(region), region.shape[-2:])
 
-    def redrawn(self) -> tuple[Tensor, list[int]]:
+    def draw_words(self) -> tuple[Tensor, list[int]]:
         """The photo with new words over objects that stand where they were, and those that are to be sampled anew.
 
-        These are the ones whose words are not read then, and the ones with another shape or size, say: with a word of
-        an attribute that is not among the conditioner's `surfaces`, where it has these.
+        These are the ones whose words are not read then, and the ones with a word of an attribute that is not among the
+        conditioner's `surfaces`, such as another shape or size, where it has these.
         """
         model = self.model
         plan = self.plan
@@ -151,7 +149,7 @@ class Repainting:
             generator=self.generator,
             progress=self.progress,
         )
-        change = self.decoded(drawn) - self.decoded(self.given)
+        change = self.decode(drawn) - self.decode(self.given)
         change = F.interpolate(change, self.photo.shape[-2:], mode="bicubic", antialias=True)
         found = (self.photo + _most(self.outlines[words]) * change).clamp(-1, 1)
         after = attrs.evolve(
@@ -169,8 +167,8 @@ class Repainting:
         # Its outline beside those of the other components, which are where they were
         every = self.leaves
         fields = before.fields.clone()
-        fields[k] = self.differing([(every, every[:k] + every[k + 1 :])], SEEN)[0]
-        outlines = torch.stack([mattes(fields, self.photo)[k], before.outlines[k]]) > 0.5
+        fields[k] = self.measure_changes([(every, every[:k] + every[k + 1 :])], SEEN)[0]
+        outlines = torch.stack([cut_mattes(fields, self.photo)[k], before.outlines[k]]) > 0.5
         return new < old and int(outlines.all(0).sum()) > SAME * int(outlines.any(0).sum())
 
     def region(self, leaving: list[int], arriving: list[Tensor], kept: list[int]) -> Tensor:
@@ -181,14 +179,14 @@ class Repainting:
         reach = max(1, round(GROWN * self.picture.shape[2]))
         seen = [(self.fields[k, None], F.adaptive_max_pool2d(self.outlines[k, None], size) > 0) for k in leaving]
         every = self.leaves
-        new = self.differing([(every, [*every, self.model.leaf(value[None])]) for value in arriving], NEW)
+        new = self.measure_changes([(every, [*every, self.model.leaf(value[None])]) for value in arriving], NEW)
         seen += [(field, torch.zeros_like(field, dtype=torch.bool)) for field in new[:, None]]
         for field, own in seen:
             found = torch.maximum(found, (own | (field > CHANGED) & (stays <= field.clamp(min=STAYS))).to(found))
         found = F.max_pool2d(found, 2 * reach + 1, 1, reach)
         return found * (F.adaptive_avg_pool2d(_most(self.outlines[kept]), size) < 0.5)
 
-    def repainted(self, shown: Tensor, region: Tensor, held: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def repaint_region(self, shown: Tensor, region: Tensor, held: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """A photo whose region is a sample of the composition of some values, and its sample."""
         start = _with(self.picture, shown - self.photo)
         old = self.model.encode(start)
@@ -200,14 +198,14 @@ class Repainting:
             AttributeGuidance(self.model.defaults.attribute_guidance).weighted(scene),
             old,
             F.adaptive_max_pool2d(region, old.shape[-2:]),
-            restore=None if codec is None else partial(_restored, codec, start, region),
+            restore=None if codec is None else partial(_restore_pixels, codec, start, region),
             num_inference_steps=self.steps,
             scheduler=self.model.defaults.scheduler,
             generator=self.generator,
             progress=self.progress,
         )
         decode = finisher(scene, None if codec is None else codec.decode)
-        return blended(shown, self.decoded(old), new if decode is None else decode(new), region, held), new
+        return blend(shown, self.decode(old), new if decode is None else decode(new), region, held), new
 
     def scale(self, k: int) -> float:
         """By how much a component is larger where it goes: by how much the model expects one of its looks to be.
@@ -220,14 +218,14 @@ class Repainting:
         others = [] if denoiser.rule == "product" else self.leaves[:k] + self.leaves[k + 1 :]
         noise = draw_noise((DRAWS, *denoiser.sample_shape), generator=self.generator, device=denoiser.device)
         timestep = torch.full((DRAWS,), BLANK * len(denoiser.alphas_cumprod), device=denoiser.device)
-        blank = predict(self.composed(others), noise, timestep, prediction_type="sample").mean(0, keepdim=True)
+        blank = predict(self.compose(others), noise, timestep, prediction_type="sample").mean(0, keepdim=True)
         # How much room it takes at both places
         both = (self.plan.old[k], self.plan.changed[k])
         pairs = [(others, [*others, self.model.leaf(value[None])]) for value in both]
-        here, there = self.differing(pairs, NEW, blank)
+        here, there = self.measure_changes(pairs, NEW, blank)
         return float(((there > EXTENT).sum() / (here > EXTENT).sum().clamp(min=1)).sqrt().clamp(0.25, 4.0))
 
-    def differing(
+    def measure_changes(
         self,
         pairs: Sequence[tuple[list[Conditional], list[Conditional]]],
         share: tuple[float, float],
@@ -244,7 +242,7 @@ class Repainting:
         denoiser = self.model.denoiser
         T = len(denoiser.alphas_cumprod)
         found = differences(
-            [(self.composed(before), self.composed(after)) for before, after in pairs],
+            [(self.compose(before), self.compose(after)) for before, after in pairs],
             self.given if picture is None else picture,
             timesteps=(share[0] * T, share[1] * T),
             decode=None if denoiser.codec is None else denoiser.codec.decode,
@@ -252,11 +250,11 @@ class Repainting:
         )
         return found / found.amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
 
-    def composed(self, leaves: list[Conditional]) -> Composition:
+    def compose(self, leaves: list[Conditional]) -> Composition:
         """The composition of some components, and u of none."""
         return combine(leaves, self.model.denoiser.rule) if leaves else Composition.of(self.model.unconditional)
 
-    def decoded(self, sample: Tensor) -> Tensor:
+    def decode(self, sample: Tensor) -> Tensor:
         codec = self.model.denoiser.codec
         return sample if codec is None else codec.decode(sample)
 
@@ -264,12 +262,7 @@ class Repainting:
 def make_painter(
     image: Any, model: Model, plan: Plan, *, steps: int, generator: torch.Generator, progress: bool
 ) -> Painter:
-    """A function that samples the changed image, from new noise at each call; outlines are found once for all calls.
-
-    Args:
-        image: as the model's processor takes it.
-        steps: of the scheduler.
-    """
+    """Makes a function that samples the changed image, from new noise at each call; outlines are found once."""
     before = as_picture(image)
     picture = model.processor(image).to(model.denoiser.device)
     frame = model.processor.frame(before)
@@ -277,7 +270,7 @@ def make_painter(
     repainting = Repainting(photo, picture, model, plan, steps, generator, progress)
 
     def paint(resampled: Collection[int]) -> tuple[Image.Image, Tensor, Tensor]:
-        result, sample, mask = repainting.edited(resampled)
+        result, sample, mask = repainting.paint_changes(resampled)
         pixels = to_bytes(result)[0].permute(1, 2, 0).cpu().numpy()
         whole = before.copy()
         whole.paste(Image.fromarray(pixels), model.processor.box(whole)[:2])
@@ -286,14 +279,14 @@ def make_painter(
     return paint
 
 
-def _restored(codec: Codec, picture: Tensor, region: Tensor, x0: Tensor) -> Tensor:
-    """Predicted latents with the picture's pixels outside a region; those that hold none of them stay as they are."""
+def _restore_pixels(codec: Codec, picture: Tensor, region: Tensor, x0: Tensor) -> Tensor:
+    """Puts the picture's pixels outside a region into predicted latents; those that hold none of them stay."""
     inside = F.adaptive_max_pool2d(1 - region, x0.shape[-2:]) == 0
     return torch.where(inside, x0, codec.encode(torch.where(region > 0, codec.decode(x0), picture)))
 
 
 def _step(old: Tensor, new: Tensor, model: Model) -> tuple[float, float] | None:
-    """The displacement in widths and heights of the image; None for what is not a place."""
+    """Measures the displacement in widths and heights of the image; None for what is not a place."""
     ends = [model.conditioner.describe(value) for value in (old, new)]
     if not all(isinstance(end, dict) and {"x", "y"} <= end.keys() for end in ends):
         return None
@@ -306,6 +299,6 @@ def _most(some: Tensor) -> Tensor:
 
 
 def _with(picture: Tensor, change: Tensor) -> Tensor:
-    """A picture with a change of the photo."""
+    """Adds a change of the photo to a picture."""
     small = F.interpolate(change, picture.shape[-2:], mode="bilinear", antialias=True)
     return (picture + (small if picture.shape[1] == 3 else small.mean(1, keepdim=True))).clamp(-1, 1)

@@ -18,14 +18,10 @@ NEAR = 0.002
 
 @attrs.frozen
 class Fault:
-    """An object that a reading sees otherwise than asked for.
+    """An object that a reading sees otherwise than asked for: what is wrong with it.
 
     Args:
-        text: what is wrong with it.
         row: of the values that were asked for; None for an object that nobody asked for.
-
-    >>> print(Fault("red cube 0.30 0.50 is missing", row=0))
-    red cube 0.30 0.50 is missing
     """
 
     text: str
@@ -39,19 +35,13 @@ def find_faults(asked: Tensor, seen: Tensor, model: Model) -> tuple[Fault, ...]:
     """What a reading sees otherwise than asked for, one fault for each object; none where the edit holds.
 
     Numbers agree where they are near, and words where they are equal. A word that was left open agrees with each, and
-    so does what reading leaves open, such as a turn.
-
-    Args:
-        asked: values (K, *V) of the composition.
-        seen: values (K', *V) of the reading.
+    so does what reading leaves open, such as a turn. Values are (K, *V), and (K', *V) of the reading.
 
     >>> from energycomp.testing import tinted_model
     >>> model = tinted_model()
     >>> asked = model.conditioner.parse(0.25, 0.5, tint="red")
     >>> print(*find_faults(asked, model.conditioner.parse(0.26, 0.5, tint="blue"), model))
     red 0.25 0.50 is read as blue 0.26 0.50
-    >>> find_faults(asked, asked[:0], model)
-    (Fault(text='red 0.25 0.50 is missing', row=0),)
     """
     # Compare the numbers and the words of each pair
     distance, differing = _distances(asked, seen, model)
@@ -75,7 +65,7 @@ def find_faults(asked: Tensor, seen: Tensor, model: Model) -> tuple[Fault, ...]:
 
 
 def _distances(asked: Tensor, seen: Tensor, model: Model) -> tuple[Tensor, Tensor]:
-    """The mean squared difference (K, K') of the numbers of each pair, and how many of its words differ."""
+    """Mean squared differences (K, K') of the numbers of each pair, and how many of its words differ."""
     numbers = [each.detach().cpu().double().flatten(1) for each in (asked, seen)]
     differing = torch.zeros(len(asked), len(seen), dtype=torch.double)
     mixed = mixed_of(model.conditioner)

@@ -91,8 +91,8 @@ def edit(
     check_png(out)
     if strip is not None:
         check_png(strip, "--strip")
-    moves = _numbered(move, "--move", "its new value, such as 2:0.4,0.6")
-    changes = {k: _words(text) for k, text in _numbered(change, "--set", "its words, such as 2:color=red").items()}
+    moves = _read_numbered(move, "--move", "its new value, such as 2:0.4,0.6")
+    changes = {k: _words(text) for k, text in _read_numbered(change, "--set", "its words, such as 2:color=red").items()}
     if not (moves or changes or remove or add):
         raise InputError("got nothing to change; expected --move, --set, --remove or --add, such as --remove 1")
     picture = read_image(image, written=True)
@@ -158,8 +158,8 @@ def edit(
     run.show(report, [str(edited), str(out), *([str(strip)] if strip is not None else [])])
 
 
-def _numbered(texts: list[str] | None, option: str, example: str) -> dict[int, str]:
-    """What is said of each object, "2:..." by the object's number."""
+def _read_numbered(texts: list[str] | None, option: str, example: str) -> dict[int, str]:
+    """Reads what is said of each object, "2:..." by the object's number."""
     found: dict[int, str] = {}
     for text in texts or []:
         number, colon, said = text.partition(":")
@@ -172,7 +172,7 @@ def _numbered(texts: list[str] | None, option: str, example: str) -> dict[int, s
 
 
 def _words(text: str) -> dict[str, str]:
-    """The new words by attribute: "color=red,shape=sphere"."""
+    """Reads the new words by attribute: "color=red,shape=sphere"."""
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(name.strip() and word.strip() for name, _, word in pairs):
         raise InputError(f"got --set {text!r}; expected NAME=WORD and commas, such as color=red,shape=sphere")
@@ -205,9 +205,9 @@ def _check_words(changes: Mapping[int, Mapping[str, str]], model: Model) -> None
 
 
 def _index(number: int, solution: Solution, model: Model) -> int:
-    """The row of an object's number, which counts from 1."""
+    """Finds the row of an object's number, which counts from 1."""
     if not 1 <= number <= solution.count:
-        found = [f"{k}: {_shown(value, model)}" for k, value in enumerate(solution.conditions, start=1)]
+        found = [f"{k}: {_describe(value, model)}" for k, value in enumerate(solution.conditions, start=1)]
         raise InputError(
             f"got object {number} of an image in which {solution.count} were found; expected one of "
             f"{'; '.join(found) or 'none'}; give --count where one is missing"
@@ -215,7 +215,7 @@ def _index(number: int, solution: Solution, model: Model) -> int:
     return number - 1
 
 
-def _shown(value: Tensor, model: Model) -> str:
+def _describe(value: Tensor, model: Model) -> str:
     described = model.conditioner.describe(value)
     if not isinstance(described, dict):
         return str(described)

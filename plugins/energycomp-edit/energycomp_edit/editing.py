@@ -65,8 +65,8 @@ class Edit:
     >>> done = edit(image, model, remove=[0], solution=answer, num_inference_steps=9, progress=False)
     >>> print(done)
     2 objects before, 1 after, as asked; ...% of the image changed
-    >>> len(done.after.components), done.faults, done.tries
-    (1, (), 1)
+    >>> done.picture(side=64).width > 2 * 64  # two images, side by side
+    True
     """
 
     image: Image.Image
@@ -86,16 +86,7 @@ class Edit:
         return self.new_solution.view
 
     def picture(self, *, side: int = SIDE) -> Image.Image:
-        """The image before and after, side by side, see `View.picture`.
-
-        >>> from energycomp.testing import bumps_model, planted
-        >>> model, places = bumps_model(solver="pursuit"), torch.tensor([[0.2, 0.2], [0.8, 0.8]])
-        >>> answer = Solution(places, count=2, error=0.0, stderr=0.0, rows=0)
-        >>> image = planted(model, places)[0] / 2 + 0.5
-        >>> changed = edit(image, model, remove=[0], solution=answer, num_inference_steps=2, progress=False)
-        >>> changed.picture(side=64).width > 2 * 64  # two images, side by side
-        True
-        """
+        """The image before and after, side by side, see `View.picture`."""
         return grid([view.picture(side=side) for view in (self.before, self.after)], columns=2, heads=HEADS)
 
     def show(self) -> None:
@@ -168,12 +159,10 @@ def edit(
             to change.
 
     >>> from energycomp.testing import bumps_model, planted
-    >>> model = bumps_model(solver="pursuit")
-    >>> places = torch.tensor([[0.2, 0.2], [0.8, 0.8]])
+    >>> model, places = bumps_model(solver="pursuit"), torch.tensor([[0.2, 0.2], [0.8, 0.8]])
     >>> answer = Solution(places, count=2, error=0.0, stderr=0.0, rows=0)
     >>> image = planted(model, places)[0] / 2 + 0.5
-    >>> edited = edit(image, model, remove=[0], add=[(0.2, 0.8)], solution=answer, progress=False)
-    >>> edited.values
+    >>> edit(image, model, remove=[0], add=[(0.2, 0.8)], solution=answer, progress=False).values
     tensor([[0.8000, 0.8000],
             [0.2000, 0.8000]])
     """
@@ -215,13 +204,13 @@ def edit(
 
 
 def _check_reader(image: Any, model: Model, solver: Any) -> None:
-    """Refuses a solver that cannot read the result before anything is sampled; raises `InputError`."""
+    """Refuses a solver that cannot read the result before anything is sampled."""
     reader: Solver = object_of("solvers", model.defaults.solver if solver is None else solver)
     make_problem(model.encode(image), model).check(reader.needs, type(reader).__name__)
 
 
 def _read_again(image: Image.Image, model: Model, solver: Any, generator: torch.Generator) -> Solution:
-    """The answer for a result, whose number of components is searched for."""
+    """Reads a result, whose number of components is searched for."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfDistributionWarning)  # the answer itself says so
         return read_image(model.given(image), model, generator, solver=solver)

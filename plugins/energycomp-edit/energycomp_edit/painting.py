@@ -125,33 +125,6 @@ def redraw(
     return found
 
 
-def difference(
-    before: Composition,
-    after: Composition,
-    picture: Tensor,
-    *,
-    timesteps: tuple[float, float],
-    draws: int = DRAWS,
-    decode: Callable[[Tensor], Tensor] | None = None,
-    generator: int | torch.Generator | None = None,
-) -> Tensor:
-    """The root mean square difference of two compositions' x0 predictions at each pixel, (1, 1, H, W).
-
-    Components of both compositions cancel before the network is called. Where `after` drops one component of `before`,
-    the cost is 2 `draws` network evaluations under the product rule: of that component and of u. The picture is an
-    encoded image (1, C, H, W), and `timesteps` are the least and the greatest of the draws. With `decode` of a codec,
-    pixels are those of images: of the picture, and of the picture and the two main directions of that difference.
-
-    >>> from energycomp.testing import Gaussian
-    >>> u = Composition.of(Gaussian(torch.zeros(1, 4, 4), 1.0))
-    >>> spot = Composition.of(Gaussian(torch.eye(4)[None], 1.0))  # differs on the diagonal
-    >>> found = difference(u, spot, torch.zeros(1, 1, 4, 4), timesteps=(200, 700), generator=0)
-    >>> bool((found[0, 0].diag() > 0).all()), float(found[0, 0, 0, 1])
-    (True, 0.0)
-    """
-    return differences([(before, after)], picture, timesteps=timesteps, draws=draws, decode=decode, generator=generator)
-
-
 def differences(
     pairs: Sequence[tuple[Composition, Composition]],
     picture: Tensor,
@@ -161,9 +134,13 @@ def differences(
     decode: Callable[[Tensor], Tensor] | None = None,
     generator: int | torch.Generator | None = None,
 ) -> Tensor:
-    """The `difference` of each of P pairs of compositions on the same draws, (P, 1, H, W).
+    """The root mean square difference of the x0 predictions of P pairs of compositions at each pixel, (P, 1, H, W).
 
-    What several pairs have in common, such as u, is evaluated once.
+    Components of both compositions cancel before the network is called, and what several pairs have in common, such as
+    u, is evaluated once: where `after` drops one component of `before`, the cost is 2 `draws` network evaluations under
+    the product rule. The picture is an encoded image (1, C, H, W), and `timesteps` are the least and the greatest of
+    the draws. With `decode` of a codec, pixels are those of images: of the picture, and of the picture and the two main
+    directions of that difference.
 
     >>> from energycomp.testing import Gaussian
     >>> u, a = (Composition.of(Gaussian(torch.full((1, 4, 4), mean), 1.0)) for mean in (0.0, 1.0))

@@ -57,24 +57,24 @@ def make_plan(old: Tensor, model: Model, move: Any, words: Any, remove: Any, add
         raise InputError(f"got components {sorted(remove)} to remove, one of them twice; expected each once")
 
     added = tuple(value_of(model.conditioner, value)[0].to(old) for value in add)
-    plan = Plan(old, tuple(remove), _moved(old, model, move, words), added)
+    plan = Plan(old, tuple(remove), _move(old, model, move, words), added)
     if model.defaults.distinct and len(torch.unique(plan.values, dim=0)) < len(plan.values):
         raise InputError(f"got equal values in {plan.values.tolist()}; expected components that differ; change one")
     return plan
 
 
-def _moved(old: Tensor, model: Model, move: Mapping[int, Any], words: Mapping[int, Any]) -> dict[int, Tensor]:
-    """The new values of components; attributes that they leave open stay as they were."""
+def _move(old: Tensor, model: Model, move: Mapping[int, Any], words: Mapping[int, Any]) -> dict[int, Tensor]:
+    """Reads the new values of components; attributes that they leave open stay as they were."""
     mixed = mixed_of(model.conditioner)
     moved = {}
     for k, value in move.items():
         new = value_of(model.conditioner, value)[0].to(old)
         moved[k] = new if mixed is None else mixed.support.kept(old[k], new)
-    return moved | {k: _worded(moved.get(k, old[k]), given, model, k) for k, given in words.items()}
+    return moved | {k: _set_words(moved.get(k, old[k]), given, model, k) for k, given in words.items()}
 
 
-def _worded(value: Tensor, words: Any, model: Model, k: int) -> Tensor:
-    """A value with other words of its attributes."""
+def _set_words(value: Tensor, words: Any, model: Model, k: int) -> Tensor:
+    """Changes words of the attributes of a value."""
     mixed = mixed_of(model.conditioner)
     unread = ability(model.conditioner, "unread") or ()
     known = () if mixed is None else (*mixed.attributes, *unread)

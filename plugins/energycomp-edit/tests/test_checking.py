@@ -89,9 +89,9 @@ def test_a_moved_object_that_is_misread_is_sampled_anew(monkeypatch: pytest.Monk
     plan = Plan(PLACES, (), {0: torch.tensor([0.5, 0.5])}, ())
     photo = planted(MODEL, PLACES)
     painting = Repainting(photo, photo, model, plan, 4, torch.Generator().manual_seed(0), progress=False)
-    monkeypatch.setattr("energycomp_edit.canvas.placed", lambda *_, **__: pytest.fail("cut out"))
+    monkeypatch.setattr("energycomp_edit.canvas.move_picture", lambda *_, **__: pytest.fail("cut out"))
     with torch.no_grad():
-        assert painting.edited([0])[0].shape == photo.shape
+        assert painting.paint_changes([0])[0].shape == photo.shape
 
 
 def test_a_solver_that_cannot_read_the_result_is_refused_before_anything_is_sampled() -> None:

@@ -19,10 +19,10 @@ from energycomp.inference import OutOfDistributionWarning
 from energycomp.models import calibration_of
 from energycomp.seeds import seeded
 from energycomp.testing import Gaussian, UnitSquare, bumps_model, planted, tinted_model, tiny_model
-from energycomp_edit import difference, edit, repaint
-from energycomp_edit.blending import blended, mattes
-from energycomp_edit.canvas import _restored
-from energycomp_edit.painting import DRAWS, differences
+from energycomp_edit import differences, edit, repaint
+from energycomp_edit.blending import blend, cut_mattes
+from energycomp_edit.canvas import _restore_pixels
+from energycomp_edit.painting import DRAWS
 from energycomp_solvers.pursuit import Pursuit
 
 PLACES = torch.tensor([[0.2, 0.2], [0.8, 0.3], [0.3, 0.8]])
@@ -131,7 +131,7 @@ def test_what_differs_around_the_mask_is_continued_into_it() -> None:
     photo[..., 70:90, 70:90], old[..., 7:9, 7:9] = -0.8, -0.8
     region, kept = torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 160, 160)
     region[..., 5:11, 5:11], kept[..., 70:75, 70:90] = 1.0, 1.0
-    result = blended(photo, old, torch.zeros_like(old), region, kept)
+    result = blend(photo, old, torch.zeros_like(old), region, kept)
     assert result[..., 70:75, 70:90].eq(-0.8).all()
     assert float((torch.where(kept > 0, 0.2, result) - 0.2).abs().max()) < 0.02
 
@@ -232,7 +232,7 @@ def test_difference_is_that_of_the_predictions(model: Model) -> None:
     picture = planted(model, PLACES)
     a, b, c = (model.leaf(value[None]) for value in PLACES)
     with count_rows() as spent:
-        field = difference(a & b & c, a & c, picture, timesteps=(500.0, 900.0), draws=4)
+        field = differences([(a & b & c, a & c)], picture, timesteps=(500.0, 900.0), draws=4)
     missing = planted(model, PLACES[1:2]) - planted(model, PLACES[:0])
     torch.testing.assert_close(field, missing.square().mean(1, keepdim=True).sqrt(), atol=1e-3, rtol=0)
     assert spent.rows == 2 * 4
@@ -253,7 +253,7 @@ def test_differences_share_their_draws_and_are_decoded_along_their_main_directio
         both = differences([(a & b & c, a & c), (a & b & c, a & b)], picture, decode=decode, generator=0, **options)
     assert spent.rows == (2 + 1) * 4
     assert calls == [3, 3]  # the picture and two directions, in place of four draws
-    plain = [difference(a & b & c, some, picture, generator=0, **options) for some in (a & c, a & b)]
+    plain = [differences([(a & b & c, some)], picture, generator=0, **options) for some in (a & c, a & b)]
     torch.testing.assert_close(both, 3 * torch.cat(plain).flip(-1), atol=1e-4, rtol=1e-3)
 
 
@@ -302,10 +302,10 @@ def test_outlines_follow_the_edges_of_the_photo_have_no_holes_and_no_scraps() ->
     photo[..., 35:42, 35:42] = -0.2  # a highlight
     field = functional.avg_pool2d(inside[None, None].float(), 6)
     field[..., 14, 14] = 1.0  # a scrap
-    (matte,) = mattes(field, photo)
+    (matte,) = cut_mattes(field, photo)
     assert float(((matte[0] > 0.5) != inside).float().mean()) < 0.01
     assert matte[0, 36:41, 36:41].eq(1).all()
-    assert mattes(field[:0], photo).shape == (0, 1, 96, 96)
+    assert cut_mattes(field[:0], photo).shape == (0, 1, 96, 96)
 
 
 def test_the_only_object_is_moved_under_a_rule_that_needs_one() -> None:
@@ -326,7 +326,7 @@ def test_pixels_outside_a_region_are_held_within_a_latent() -> None:
 
     picture, x0 = torch.zeros(1, 1, 4, 6), torch.full((1, 1, 2, 3), 0.5)
     region = (torch.arange(6) < 3).float().expand(1, 1, 4, 6)  # ends within the second latent
-    restored = _restored(Halves(), picture, region, x0)
+    restored = _restore_pixels(Halves(), picture, region, x0)
     assert restored[0, 0, 0].tolist() == [0.5, 0.25, 0.0]
 
 

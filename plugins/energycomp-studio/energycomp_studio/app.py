@@ -17,12 +17,7 @@ from energycomp_studio.worker import Worker
 
 
 def build(model: str, *, device: str = "cpu") -> gr.Blocks:
-    """The page.
-
-    Args:
-        model: that is shown first.
-        device: where models run.
-    """
+    """Builds the page; `model` is shown first."""
     library = Library(model, device)
     worker = Worker()
     with gr.Blocks(title="energycomp studio", analytics_enabled=False) as blocks:
@@ -46,7 +41,6 @@ def build(model: str, *, device: str = "cpu") -> gr.Blocks:
 
 
 def _title() -> str:
-    """The name of the page, and links to what explains it."""
     urls = dict(entry.split(", ", 1) for entry in metadata("energycomp-studio").get_all("Project-URL") or ())
     links = {"Documentation": f"{urls['Repository']}/blob/main/docs/studio.md", "Source": urls["Repository"]}
     linked = "".join(f"<a href='{url}' target='_blank' rel='noopener'>{name}</a>" for name, url in links.items())

@@ -17,7 +17,7 @@ from energycomp.models import Model
 from energycomp.plugins import names
 from energycomp_studio.pictures import SIDE
 from energycomp_studio.preview import preview_options
-from energycomp_studio.scene import OR, Draft, composed, scene_of
+from energycomp_studio.scene import OR, Draft, compose_scene, scene_of
 from energycomp_studio.settings import Settings
 from energycomp_studio.worker import StoppedError
 
@@ -26,7 +26,7 @@ PLAIN = "the model's own"
 SCHEDULERS = ("DDIMScheduler", "DPMSolverMultistepScheduler")
 
 
-def sampled(
+def draw_scene(
     scene: Draft,
     model: Model,
     settings: Settings,
@@ -34,7 +34,7 @@ def sampled(
     draft: bool = False,
     is_old: Callable[[], bool] = lambda: False,
 ) -> Image.Image:
-    """The image of a scene, or a draft of it.
+    """Draws the image of a scene, or a draft of it.
 
     Args:
         draft: asks the network at five steps only, see `Preview`; a chosen sampler takes five steps.
@@ -53,13 +53,13 @@ def sampled(
         steps = min(DRAFT, options.get("num_inference_steps", model.defaults.num_inference_steps))
         options |= {"num_inference_steps": steps, "guidance": "attributes", "guidance_scale": 1.0}
     generator = torch.Generator().manual_seed(settings.seed)
-    composer = Composer(composed(scene, model, settings))
+    composer = Composer(compose_scene(scene, model, settings))
     options |= {"report": lambda _: None}  # the line below the image says what `beyond` finds
     return composer.sample(generator=generator, callback_on_step_end=step, progress=False, **options)[0]
 
 
 def settings_of(seed: Any, steps: Any, method: str, scene: Draft, canvas: str | None = None) -> Settings:
-    """Settings of what is chosen on the page, where one field lists schedulers and samplers; "or" has its sampler."""
+    """Reads what is chosen on the page, where one field lists schedulers and samplers; "or" has its sampler."""
     if method not in (PLAIN, *SCHEDULERS):
         return Settings(seed, steps, method, canvas=canvas)
     if len(scene.alternatives) > 1:
@@ -67,18 +67,14 @@ def settings_of(seed: Any, steps: Any, method: str, scene: Draft, canvas: str | 
     return Settings(seed, steps, scheduler=None if method == PLAIN else method, canvas=canvas)
 
 
-def shown(image: Image.Image, model: Model, settings: Settings) -> Image.Image:
+def frame_image(image: Image.Image, model: Model, settings: Settings) -> Image.Image:
     """An image as the command line writes it."""
     wide = settings.size is not None
     return framed(image, model.defaults.aspect, side=SIDE) if wide else model.shown(image, side=SIDE)
 
 
-def kept_in(address: str, known: Collection[str]) -> Mapping[str, Any] | None:
-    """The model, scene and settings behind # of the address, as the page wrote them; None for anything else.
-
-    Args:
-        known: the models that may be opened.
-    """
+def read_address(address: str, known: Collection[str]) -> Mapping[str, Any] | None:
+    """Reads the model, scene and settings behind # of the address; None for anything but a known model's."""
     try:
         kept = json.loads(unquote(address))
         scene = scene_of(kept)

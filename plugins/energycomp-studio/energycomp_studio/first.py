@@ -21,11 +21,6 @@ CHOSEN: dict[str, list[dict[str, Any]]] = {
 def first_scene(form: Form, model: str = "") -> Draft:
     """A scene to begin with.
 
-    Args:
-        model: its name.
-
-    >>> [item.given for item in first_scene(Form("places", {"color": ("gray", "red", "blue")})).items]
-    [{'x': 0.3, 'y': 0.45, 'color': 'red'}, {'x': 0.7, 'y': 0.6, 'color': 'blue'}]
     >>> [item.given["text"] for item in first_scene(Form("texts", {}, ("red cube", "red ball", "a blue ball"))).items]
     ['red cube', 'a blue ball']
     """
@@ -34,7 +29,6 @@ def first_scene(form: Form, model: str = "") -> Draft:
 
 
 def _of_form(form: Form) -> list[dict[str, Any]]:
-    """Two components that differ."""
     if form.kind == "places":
         objects: list[dict[str, Any]] = [{"x": 0.3, "y": 0.45}, {"x": 0.7, "y": 0.6}]
         for name, words in form.attributes.items():

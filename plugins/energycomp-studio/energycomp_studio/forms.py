@@ -25,7 +25,7 @@ class Form:
             what the command line takes, such as a prompt or numbers with commas between them.
         attributes: the words of each attribute.
         suggestions: texts that are offered.
-        weight: the weight of a component that was just added.
+        weight: that of a component that was just added.
     """
 
     kind: Kind
@@ -39,8 +39,6 @@ class Form:
 
         >>> Form("places", {"tint": ("red", "blue"), "size": ("small", "large")}).component
         'an object at a place: tint, size'
-        >>> Form("texts", suggestions=("red cube", "red ball")).component
-        'a text of the words: red, cube, ball'
         """
         names = list(dict.fromkeys(word for text in self.suggestions for word in text.split()))
         if self.kind == "texts":
@@ -62,9 +60,7 @@ class Form:
 def form_of(model: Model) -> Form:
     """The form of a model's components.
 
-    >>> from energycomp.testing import labels_model, tinted_model
-    >>> form_of(tinted_model())
-    Form(kind='places', attributes={'tint': ('red', 'green', 'blue'), 'width': ('narrow', 'wide')}, ...)
+    >>> from energycomp.testing import labels_model
     >>> form_of(labels_model(3)).suggestions
     ('0', '1', '2')
     """

@@ -14,7 +14,7 @@ from energycomp.models import Model
 from energycomp.seeds import as_generator
 from energycomp_cli import made_by
 from energycomp_studio.forms import form_of
-from energycomp_studio.scene import Draft, Item, composed, scene_of, value, weighted_text
+from energycomp_studio.scene import Draft, Item, compose_scene, scene_of, value, weighted_text
 from energycomp_studio.settings import Settings
 
 PAGE = {"not", "steps", "sampler", "canvas"}  # options that the page has, too
@@ -26,12 +26,6 @@ def formula_of_scene(scene: Draft, model: Model, source: str, settings: Settings
 
     None where the command line cannot read a component, or for more than a formula may hold: the image is shown all
     the same.
-
-    >>> from energycomp.testing import bumps_model
-    >>> from energycomp_studio.scene import Item
-    >>> made = formula_of_scene(Draft((Item({"x": 0.2, "y": 0.3}),)), bumps_model(), "bumps", Settings(3)) or {}
-    >>> made["command"], made["arguments"], made["seed"], made["composition"]
-    ('sample', ['0.2,0.3'], 3, 'bumps(0.2, 0.3)')
     """
     try:
         made = _formula(scene, model, source, settings)
@@ -48,7 +42,7 @@ def _formula(scene: Draft, model: Model, source: str, settings: Settings) -> dic
         options["steps" if name == "num_inference_steps" else "sampler"] = option
     if len(scene.alternatives) > 1:  # the command line has no |
         made = made_by("studio", source, model, [], options, settings.seed)
-        return {**made, "scene": scene.as_json()["items"], "composition": repr(composed(scene, model, settings))}
+        return {**made, "scene": scene.as_json()["items"], "composition": repr(compose_scene(scene, model, settings))}
     items = scene.alternatives[0] if scene.items else ()
     texts = [weighted_text(item, model) for item in items if not item.negated]
     negated = [weighted_text(item, model) for item in items if item.negated]
@@ -56,7 +50,7 @@ def _formula(scene: Draft, model: Model, source: str, settings: Settings) -> dic
         parts = [*model.scene(*texts, generator=settings.seed), *(~model.read(text) for text in negated)]
         composer = Composer(parts or model.unconditional)
     else:
-        composer = Composer(composed(scene, model, settings))
+        composer = Composer(compose_scene(scene, model, settings))
     options = {**({"not": negated} if negated else {}), **options}
     composition = repr(composer.composition)
     return made_by("sample", source, model, texts, options, settings.seed, composition=composition)
@@ -110,7 +104,7 @@ def scene_in(formula: Mapping[str, Any], model: Model) -> tuple[Draft, Settings,
 
 
 def _items(texts: list[str], model: Model, seed: int | None) -> list[dict[str, Any]]:
-    """Components of the command line as items of the page."""
+    """Reads components of the command line as items of the page."""
     found = [weighted(text) for text in texts]
     if any(isinstance(one.place, Weight) for one in found) or "/" in texts:
         raise InputError(
@@ -122,11 +116,13 @@ def _items(texts: list[str], model: Model, seed: int | None) -> list[dict[str, A
         placed = place(placed, as_generator(seed))
     own = model.defaults.guidance_scale
     weights = [own if one.number is None else one.number for one in found]
-    return [{"given": _given(text, model), "weight": weight} for text, weight in zip(placed, weights, strict=True)]
+    return [
+        {"given": _read_fields(text, model), "weight": weight} for text, weight in zip(placed, weights, strict=True)
+    ]
 
 
-def _given(text: str, model: Model) -> dict[str, Any]:
-    """The fields of a component; numbers as short as they are the same."""
+def _read_fields(text: str, model: Model) -> dict[str, Any]:
+    """Reads the fields of a component; numbers as short as they are the same."""
     if form_of(model).kind == "texts":
         return {"text": text}
     wanted = read_value(model.conditioner, text)

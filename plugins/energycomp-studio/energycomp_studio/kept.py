@@ -16,13 +16,7 @@ PAGES = 16  # browser tabs of which something is kept at most
 
 @attrs.define
 class Kept(Generic[T]):
-    """A value of each of the last 16 browser tabs, for an hour.
-
-    >>> kept = Kept()
-    >>> kept.put("tab", 3)
-    >>> kept.get("tab"), kept.get("other")
-    (3, None)
-    """
+    """A value of each of the last 16 browser tabs, for an hour."""
 
     _values: dict[str, tuple[float, T]] = attrs.field(factory=dict)
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
@@ -35,7 +29,6 @@ class Kept(Generic[T]):
             self._values = {**dict(list(fresh.items())[-PAGES + 1 :]), key: (time.monotonic(), value)}
 
     def get(self, key: str) -> T | None:
-        """The value of a browser tab; None where there is none."""
         with self._lock:
             since, value = self._values.get(key, (0.0, None))
         return value if value is not None and time.monotonic() - since < FORGOTTEN else None

@@ -13,12 +13,7 @@ from energycomp.plugins import names
 
 
 def abilities(model: Model) -> tuple[str, ...]:
-    """What a model does on the page, and whether it samples whole scenes.
-
-    >>> from energycomp.testing import stripes_model, tiny_model
-    >>> abilities(tiny_model()), abilities(stripes_model())
-    (('sample', 'read', 'edit'), ('decompose', 'recombine'))
-    """
+    """What a model does on the page, and whether it samples whole scenes."""
     if not takes_apart(model):
         return ("sample", "read", "edit")
     return ("decompose", "recombine", *(["sample whole scenes (command line)"] if sampler_of(model) else []))
@@ -26,12 +21,7 @@ def abilities(model: Model) -> tuple[str, ...]:
 
 @attrs.define
 class Library:
-    """Registered models, and one that was named at the start, which may be a folder or a hub id.
-
-    Args:
-        first: the model that is shown first.
-        device: where models run.
-    """
+    """Registered models, and one that was named at the start, `first`, which may be a folder or a hub id."""
 
     first: str
     device: str = "cpu"

@@ -25,7 +25,6 @@ class Parts:
 
     Args:
         whole: the image, and its reconstruction from all parts.
-        parts: each part alone.
         note: why not to trust them.
     """
 
@@ -45,7 +44,6 @@ class Pair:
     """The images of a browser tab.
 
     Args:
-        parts: of each image, or None.
         said: of each image, what is said of it.
         chosen: the tiles that are chosen, as the page sends them.
         made: the image of the chosen parts, in HTML, and the Python and shell lines that make it.
@@ -58,7 +56,6 @@ class Pair:
 
     @property
     def listed(self) -> list[Parts]:
-        """Those that there are."""
         return [one for one in self.parts if one is not None]
 
     def put(self, place: int, found: Parts) -> None:
@@ -77,7 +74,6 @@ class Pair:
 
 
 def parts_of(pictures: list[Image.Image], model: Model, name: str, settings: Settings) -> list[Parts]:
-    """The parts of each image."""
     found = decompose(pictures, decomposer_of(model), generator=settings.seed)
     whole = found.parts.whole.cpu()
     shares = explained_variance(model.processor(pictures), whole)
@@ -95,12 +91,8 @@ def parts_of(pictures: list[Image.Image], model: Model, name: str, settings: Set
     return made
 
 
-def drawn(name: str, settings: Settings) -> list[Image.Image]:
-    """Two images of the data set that has the name of a model, as its source draws them.
-
-    Raises:
-        InputError: there is no such data set.
-    """
+def draw_examples(name: str, settings: Settings) -> list[Image.Image]:
+    """Draws two images of the data set of a model's name; raises `InputError` where there is none."""
     if name not in names("datasets"):
         raise InputError(f"got {name}, for which there is no example; drop an image, or choose another model")
     examples = find("datasets", name)().examples("synthetic", count=IMAGES, seed=settings.seed)

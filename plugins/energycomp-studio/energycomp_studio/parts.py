@@ -56,7 +56,6 @@ def chooser(elem_id: str, text: str, over: str = "") -> Any:
     """A field that takes one image file; its value is a data URL, and "taken" its event. Its prop "error" is a message.
 
     Args:
-        text: what it says.
         over: the id of an editor, on whose image files may be dropped, too.
     """
     zones = [f"#{elem_id} .studio-drop", *([f"#{over} .studio-stage"] if over else [])]
@@ -96,11 +95,7 @@ def idle(status: str) -> dict[str, Any]:
 
 
 def note(text: str, event: Running | None = None) -> str:
-    """A line on what goes on, in HTML, with a bar of how much is done while a task runs.
-
-    >>> note("3 frames"), note("tracking, 0 s", Running(None, 0.0)).count("<progress")
-    ("<p class='studio-status' role='status'>3 frames</p>", 1)
-    """
+    """A line on what goes on, in HTML, with a bar of how much is done while a task runs."""
     line = f"<p class='studio-status' role='status'>{html.escape(text)}</p>"
     if event is None:
         return line
@@ -128,7 +123,7 @@ def stopper(worker: Worker) -> Callable[..., None]:
     return stop
 
 
-def followed(
+def follow(
     worker: Worker,
     session: str,
     what: str,
@@ -138,12 +133,11 @@ def followed(
     done: Callable[[Any, float], tuple[Any, ...]],
     failed: Callable[[str], tuple[Any, ...]],
 ) -> Iterator[tuple[Any, ...]]:
-    """The updates of the page while a task runs: those of `running` that are not None, then one of the others.
+    """Yields the updates of the page while a task runs: those of `running` that are not None, then one of the others.
 
-    The last of each is that of the button "Stop", which is there while the task named `what` runs.
-
-    Gradio sends the last one again when the iterator has ended, after what the user did meanwhile. What a user can
-    change is therefore shown by `finally_shown`.
+    The last of each is that of the button "Stop", which is there while the task named `what` runs. Gradio sends the
+    last one again when the iterator has ended, after what the user did meanwhile: `show_finally` shows what a user
+    can change.
     """
     for event in worker.run(session, task, what):
         if isinstance(event, Running):
@@ -155,14 +149,8 @@ def followed(
             yield *failed(event.message), gr.update(visible=False)
 
 
-def finally_shown(event: Any, result: Any, outputs: list[Any]) -> None:
-    """Shows the updates of `outputs` that a task leaves in the state `result`, once, when it has ended.
-
-    Args:
-        event: of Gradio, which starts the task.
-        result: the state; None where the task failed.
-        outputs: the components that are changed.
-    """
+def show_finally(event: Any, result: Any, outputs: list[Any]) -> None:
+    """Shows the updates of `outputs` that a task leaves in the state `result`, once, when it has ended."""
 
     def shown(updates: tuple[Any, ...] | None) -> Any:
         updates = updates or (gr.skip(),) * len(outputs)

@@ -17,15 +17,11 @@ MAX_SHOWN = 1_024  # px, the longer side of an image that is kept
 SIDE = 320  # px, the least shorter side of an image, as the command line writes it
 
 
-def uploaded(url: Any) -> Image.Image:
-    """The image of a data URL that a browser made of a file, scaled down to 1,024 pixels.
+def decode_upload(url: Any) -> Image.Image:
+    """Decodes the data URL that a browser made of an image file, scaled down to 1,024 pixels.
 
     Raises:
         InputError: more than 10 MB, not an image, or whatever `decode_image` refuses.
-
-    >>> from energycomp.images import data_url
-    >>> uploaded(data_url(Image.new("RGB", (8, 6), "red"))).size
-    (8, 6)
     """
     picture = decode_image(content_of(url), "the file")
     picture.thumbnail((MAX_SHOWN, MAX_SHOWN))

@@ -20,17 +20,6 @@ class Preview:
 
     The noise of a step is that of the whole run with the same seed. What a scene leaves open, such as the colour of an
     object, is therefore mostly what that run makes of it. A run of five steps would draw other noise.
-
-    Args:
-        scheduler: as `Composer.sample` takes it.
-
-    >>> from energycomp import Composer
-    >>> from energycomp.denoisers import count_rows
-    >>> from energycomp.testing import tiny_model
-    >>> with count_rows() as spent:
-    ...     images = Composer(tiny_model()(0.5, 0.5)).sample(sampler=Preview(), num_inference_steps=100, progress=False)
-    >>> spent.rows
-    5
     """
 
     scheduler: Any = None
@@ -63,11 +52,7 @@ class _Held:
 
 
 def preview_options(model: Model, scheduler: str | None) -> dict[str, Any] | None:
-    """Keywords of `Composer.sample` for a preview of how a model is sampled; None for a model with its own sampler.
-
-    Args:
-        scheduler: of diffusers, instead of the model's.
-    """
+    """Makes keywords of `Composer.sample` for a preview; None for a model with a sampler, unless told a scheduler."""
     own = model.sampling()
     if scheduler is None and "sampler" in own:
         return None

@@ -9,22 +9,17 @@ from energycomp.models import Model
 from energycomp_edit import edit
 from energycomp_studio.scene import Draft, changes, value
 from energycomp_studio.settings import Settings
-from energycomp_studio.staged import Reading, described
+from energycomp_studio.staged import Reading, describe_values
 
 STEPS = 25  # of a repainting at most, so that it takes about as long as a drawing
 
 
 def settings_of(model: Model, seed: Any) -> Settings:
-    """How changes are repainted: with the steps of the model, but at most 25.
-
-    >>> from energycomp.testing import tinted_model
-    >>> [settings_of(tinted_model(num_inference_steps=steps), 0).steps for steps in (8, 100)]
-    [8, 25]
-    """
+    """How changes are repainted: with the steps of the model, but at most 25."""
     return Settings(seed, steps=min(STEPS, model.defaults.num_inference_steps))
 
 
-def repainted(reading: Reading, scene: Draft, model: Model, settings: Settings) -> Reading:
+def repaint_changes(reading: Reading, scene: Draft, model: Model, settings: Settings) -> Reading:
     """The image with the changes of a scene, as it is read then; raises `InputError` where there are none."""
     found = changes(reading.described, scene)
     if not found:
@@ -40,4 +35,4 @@ def repainted(reading: Reading, scene: Draft, model: Model, settings: Settings) 
         generator=settings.seed,
         progress=False,
     )
-    return Reading(edited.image, edited.new_solution, described(edited.new_solution.conditions, model))
+    return Reading(edited.image, edited.new_solution, describe_values(edited.new_solution.conditions, model))

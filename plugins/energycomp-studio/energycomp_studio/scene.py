@@ -29,15 +29,14 @@ OR = "mixture"  # the sampler of alternatives, which need no energies for it
 FIELDS = {"given", "weight", "negated", "either", "origin", "note"}
 
 
-def _given(value: Any) -> dict[str, str | float]:
+def _check_fields(value: Any) -> dict[str, str | float]:
     fits = isinstance(value, Mapping) and 0 < len(value) <= MAX_ITEMS
-    if not fits or not all(isinstance(name, str) and _is_field(field) for name, field in value.items()):
+    for name, field in value.items() if fits else ():
+        is_text = isinstance(field, str) and len(field) <= MAX_TEXT
+        fits = fits and isinstance(name, str) and (is_text or is_number(field))
+    if not fits:
         raise InputError(f"got the component {value!r}; expected fields such as x and y; reload the page")
     return dict(value)
-
-
-def _is_field(field: Any) -> bool:
-    return (isinstance(field, str) and len(field) <= MAX_TEXT) or is_number(field)
 
 
 @attrs.frozen
@@ -52,7 +51,7 @@ class Item:
         origin: the number of the component that was read from an image, from 0; None for one that was added.
     """
 
-    given: Mapping[str, str | float] = attrs.field(converter=_given)
+    given: Mapping[str, str | float] = attrs.field(converter=_check_fields)
     weight: float = 1.0
     negated: bool = False
     either: bool = False
@@ -71,12 +70,7 @@ class Draft:
 
     @property
     def alternatives(self) -> tuple[tuple[Item, ...], ...]:
-        """The items between `|`, in the order in which they are summed: the negated ones last.
-
-        >>> one, two = Item({"x": 0.2, "y": 0.3}), Item({"x": 0.5, "y": 0.5}, either=True)
-        >>> [len(items) for items in Draft((one, two, one)).alternatives]
-        [1, 2]
-        """
+        """The items between `|`, in the order in which they are summed: the negated ones last."""
         groups: list[list[Item]] = []
         for item in self.items:
             if item.either or not groups:
@@ -90,14 +84,7 @@ class Draft:
 
 
 def scene_of(data: Any) -> Draft:
-    """The scene of the page's JSON.
-
-    Raises:
-        InputError: anything that the page does not send.
-
-    >>> scene_of({"items": [{"given": {"x": 0.2, "y": 0.3}, "weight": 2}]}).items[0].weight
-    2.0
-    """
+    """Reads a scene from the page's JSON; raises `InputError` for anything that the page does not send."""
     listed = data.get("items") if isinstance(data, Mapping) else None
     if not isinstance(listed, list) or not all(isinstance(one, Mapping) and one.keys() <= FIELDS for one in listed):
         raise InputError("got something else than a scene from the page; expected a list of components; reload it")
@@ -164,9 +151,7 @@ def value(item: Item, model: Model) -> Tensor:
 def text_of(item: Item, model: Model) -> str:
     """The text that stands for an item on the command line.
 
-    >>> from energycomp.testing import bumps_model, tinted_model
-    >>> text_of(Item({"x": 0.2, "y": 0.3}), bumps_model())
-    '0.2,0.3'
+    >>> from energycomp.testing import tinted_model
     >>> text_of(Item({"x": 0.2, "y": 0.3, "tint": "red"}), tinted_model())
     '0.2,0.3,tint=red'
     """
@@ -190,7 +175,7 @@ def weighted_text(item: Item, model: Model) -> str:
     return text_of(item, model) + ("" if item.weight == model.defaults.guidance_scale else f" * {item.weight}")
 
 
-def composed(scene: Draft, model: Model, settings: Settings) -> Composable:
+def compose_scene(scene: Draft, model: Model, settings: Settings) -> Composable:
     """What is sampled: the component of a scene, or its objects on a canvas.
 
     Raises:
@@ -251,21 +236,11 @@ class Changes:
 
 
 def changes(read: Sequence[Mapping[str, Any]], scene: Draft) -> Changes:
-    """What was moved, removed and added, compared to the descriptions that were read.
-
-    >>> read = [{"x": 0.2, "y": 0.3}, {"x": 0.5, "y": 0.5}]
-    >>> scene = Draft((Item({"x": 0.2, "y": 0.4}, origin=0), Item({"x": 0.9, "y": 0.9})))
-    >>> found = changes(read, scene)
-    >>> list(found.move), found.remove, len(found.add)
-    ([0], (1,), 1)
-    """
+    """What was moved, removed and added, compared to the descriptions that were read."""
     kept = {item.origin: item for item in scene.items if item.origin is not None}
     if any(origin >= len(read) for origin in kept):
         raise InputError(f"got component {max(kept)} of {len(read)} that were read; read the image again")
-    moved = {k: item for k, item in kept.items() if not _same(item.given, read[k])}
+    given = {k: {name: field for name, field in item.given.items() if field != ""} for k, item in kept.items()}
+    moved = {k: item for k, item in kept.items() if given[k] != dict(read[k])}
     gone = tuple(k for k in range(len(read)) if k not in kept)
     return Changes(moved, gone, tuple(item for item in scene.items if item.origin is None))
-
-
-def _same(given: Mapping[str, Any], read: Mapping[str, Any]) -> bool:
-    return {k: v for k, v in given.items() if v != ""} == dict(read)

@@ -57,7 +57,6 @@ class Guard:
     inner: Any
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
         if scope["type"] == "lifespan":
             await self.inner(scope, receive, send)
             return
@@ -104,7 +103,6 @@ class OpenStream:
     inner: Any
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
         if scope["type"] != "http" or scope["path"].rstrip("/") != STREAM:
             await self.inner(scope, receive, send)
             return
@@ -124,9 +122,10 @@ class OpenStream:
 
 
 def _refusal(scope: Scope) -> tuple[int, str] | None:
-    """Status and reason of a request that is refused; None for one that is served."""
+    """Chooses status and reason of a request that is refused; None for one that is served."""
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-    if _host(headers.get("host", "")) not in HOSTS:
+    name, _, port = headers.get("host", "").rpartition(":")
+    if (name if name and port.isdecimal() else headers.get("host", "")) not in HOSTS:
         return 403, "this page is served to 127.0.0.1 and localhost only"
     origin = headers.get("origin")
     if origin is not None and origin not in {f"http://{headers['host']}", f"https://{headers['host']}"}:
@@ -141,12 +140,6 @@ def _refusal(scope: Scope) -> tuple[int, str] | None:
     return None
 
 
-def _host(header: str) -> str:
-    """The host of a Host header, without its port."""
-    name, _, port = header.rpartition(":")
-    return name if name and port.isdecimal() else header
-
-
 async def _answer(send: Send, status: int, reason: str) -> None:
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -154,12 +147,7 @@ async def _answer(send: Send, status: int, reason: str) -> None:
 
 
 def application(model: str, *, device: str = "cpu") -> Guard:
-    """The guarded page.
-
-    Args:
-        model: that is shown first.
-        device: where models run.
-    """
+    """Builds the guarded page; `model` is shown first."""
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
     os.environ.update(GRADIO_SSR_MODE="False", GRADIO_MCP_SERVER="False", GRADIO_RUN_HISTORY="False")
     import fastapi
@@ -195,7 +183,7 @@ def running(model: str, *, port: int = 0, device: str = "cpu") -> Iterator[str]:
     """Serves the page in a thread, for tests; the address is that of `serve`."""
     import uvicorn
 
-    with _listening(port) as listener:
+    with _listen(port) as listener:
         server = uvicorn.Server(_config(application(model, device=device)))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -214,9 +202,11 @@ def serve(model: str, *, port: int, device: str = "cpu", open_browser: bool = Fa
     """
     import uvicorn
 
-    with _listening(port) as listener, tempfile.TemporaryDirectory(prefix="energycomp-studio-") as folder:
+    with _listen(port) as listener, tempfile.TemporaryDirectory(prefix="energycomp-studio-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
-        guarded = application(_absolute(model), device=device)
+        if model not in names("models") and os.path.isdir(model):  # noqa: PTH112
+            model = os.path.abspath(model)  # noqa: PTH100 - the working folder changes
+        guarded = application(model, device=device)
         os.chdir(folder)
         address = _address(listener)
         print(f"The studio is at {address} (Ctrl-C stops it)", file=sys.stderr, flush=True)  # noqa: T201
@@ -227,18 +217,13 @@ def serve(model: str, *, port: int, device: str = "cpu", open_browser: bool = Fa
 
 
 def _config(guarded: Guard) -> Any:
-    """Open pages hold connections, which do not keep the server from ending."""
+    """Keeps open connections of pages from holding up the end of the server."""
     import uvicorn
 
     return uvicorn.Config(guarded, log_level="error", lifespan="on", timeout_graceful_shutdown=1)
 
 
-def _absolute(model: str) -> str:
-    """A folder by its full path, since the working folder changes; a registered name or a hub id as it is."""
-    return os.path.abspath(model) if model not in names("models") and os.path.isdir(model) else model  # noqa: PTH100, PTH112
-
-
-def _listening(port: int) -> socket.socket:
+def _listen(port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

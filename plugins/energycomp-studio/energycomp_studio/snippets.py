@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from energycomp.models import Model
@@ -13,7 +13,7 @@ from energycomp_studio.settings import Settings
 
 
 def python_lines(scene: Draft, model: Model, source: str, settings: Settings) -> str:
-    """A script that makes the image.
+    """Writes a script that makes the image.
 
     >>> from energycomp.testing import bumps_model
     >>> scene = Draft((Item({"x": 0.2, "y": 0.3}), Item({"x": 0.5, "y": 0.5}, weight=2.0, negated=True)))
@@ -26,18 +26,18 @@ def python_lines(scene: Draft, model: Model, source: str, settings: Settings) ->
     model.shown(image, side=320).save("scene.png")
     """
     given = {"generator": settings.seed, **settings.given(model)}
-    options = ", ".join(f"{name}={_quoted(option)}" for name, option in given.items())
+    options = ", ".join(f"{name}={_quote(option)}" for name, option in given.items())
     made = _expression(scene, model)
     shown = f"model.shown(image, side={SIDE})"
     if settings.size is not None:
-        texts = ", ".join(_quoted(weighted_text(item, model)) for item in scene.items)
+        texts = ", ".join(_quote(weighted_text(item, model)) for item in scene.items)
         made = f"model.conditioner.widened(model, [{texts}], {settings.size}, {settings.seed})"
         shown = f"framed(image, {model.defaults.aspect}, side={SIDE})"
     return "\n".join([
         "import energycomp",
         *(["from energycomp.images import framed"] if settings.size else []),
         "",
-        f"model = energycomp.load({_quoted(source)})",
+        f"model = energycomp.load({_quote(source)})",
         f"scene = {made}",
         f"image = energycomp.Composer(scene).sample({options})[0]",
         f'{shown}.save("scene.png")',
@@ -45,18 +45,15 @@ def python_lines(scene: Draft, model: Model, source: str, settings: Settings) ->
 
 
 def _expression(scene: Draft, model: Model) -> str:
-    """The composition in Python: `&` under the rule product, a composer of a list under any other."""
+    """Writes the composition in Python: `&` under the rule product, a composer of a list under any other."""
     if not scene.items:
         return "model.unconditional"
     alternatives = scene.alternatives
     parts = [[_part(item, model) for item in items] for items in alternatives]
-    return " | ".join(_joined(part, model, len(alternatives) > 1) for part in parts)
-
-
-def _joined(parts: Sequence[str], model: Model, several: bool) -> str:
     if model.denoiser.rule != "product":
-        return f"energycomp.Composer([{', '.join(parts)}])"
-    return f"({' & '.join(parts)})" if several and len(parts) > 1 else " & ".join(parts)
+        return " | ".join(f"energycomp.Composer([{', '.join(part)}])" for part in parts)
+    several = len(alternatives) > 1
+    return " | ".join(f"({' & '.join(part)})" if several and len(part) > 1 else " & ".join(part) for part in parts)
 
 
 def _part(item: Item, model: Model) -> str:
@@ -68,22 +65,22 @@ def _part(item: Item, model: Model) -> str:
 
 
 def _arguments(item: Item, model: Model) -> str:
-    """The arguments of `model(...)`, as its conditioner describes the value."""
+    """Writes the arguments of `model(...)`, as its conditioner describes the value."""
     given: Any = dict(item.given)
     if given.keys() == {"text"}:
         given = model.conditioner.describe(value(item, model)[0])
         if isinstance(given, Mapping) and given.keys() <= {"prompt", "concept"}:
-            return _quoted(str(item.given["text"]))
+            return _quote(str(item.given["text"]))
     if isinstance(given, Mapping):
         place = [repr(given[name]) for name in ("x", "y") if name in given]
-        named = [f"{name}={_quoted(field)}" for name, field in given.items() if name not in ("x", "y") and field != ""]
+        named = [f"{name}={_quote(field)}" for name, field in given.items() if name not in ("x", "y") and field != ""]
         return ", ".join([*place, *named])
     listed = given if isinstance(given, list) else [given]
-    return ", ".join(_quoted(one) for one in listed)
+    return ", ".join(_quote(one) for one in listed)
 
 
-def _quoted(field: Any) -> str:
-    """A string in double quotes, as the formatter of Python code writes it; a number as it is."""
+def _quote(field: Any) -> str:
+    """Quotes a string in double quotes, as the formatter of Python code does."""
     if not isinstance(field, str):
         return repr(field)
     plain = repr(field)
@@ -125,8 +122,8 @@ def edit_shell(found: Changes, model: Model, source: str, settings: Settings) ->
 
 def edit_python(found: Changes, model: Model, source: str, settings: Settings) -> str:
     """A script that edits the image that was read."""
-    moved = ", ".join(f"{k}: {_mapping(item, model)}" for k, item in found.move.items())
-    added = ", ".join(_mapping(item, model) for item in found.add)
+    moved = ", ".join(f"{k}: {_write_mapping(item, model)}" for k, item in found.move.items())
+    added = ", ".join(_write_mapping(item, model) for item in found.add)
     arguments = [f"move={{{moved}}}"] if found.move else []
     arguments += [f"remove={list(found.remove)}"] if found.remove else []
     arguments += [f"add=[{added}]"] if found.add else []
@@ -136,15 +133,15 @@ def edit_python(found: Changes, model: Model, source: str, settings: Settings) -
         "import energycomp",
         "import energycomp_edit",
         "",
-        f"model = energycomp.load({_quoted(source)})",
+        f"model = energycomp.load({_quote(source)})",
         f'edited = energycomp_edit.edit("scene.png", model, {", ".join(arguments)})',
         'edited.image.save("edited.png")',
     ])  # fmt: skip
 
 
-def _mapping(item: Item, model: Model) -> str:
-    """What `edit` takes for the value of an item."""
+def _write_mapping(item: Item, model: Model) -> str:
+    """Writes what `edit` takes for the value of an item."""
     fields = {name: field for name, field in item.given.items() if field != ""}
     if fields.keys() == {"text"} or fields.keys() == {"x", "y"}:
         return f"[{_arguments(item, model)}]"
-    return "{" + ", ".join(f"{_quoted(name)}: {_quoted(field)}" for name, field in fields.items()) + "}"
+    return "{" + ", ".join(f"{_quote(name)}: {_quote(field)}" for name, field in fields.items()) + "}"

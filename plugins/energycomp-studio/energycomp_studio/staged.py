@@ -47,8 +47,6 @@ class Reading:
 
 @attrs.frozen(eq=False)
 class _Watched:
-    """A solver whose problem reports what it is asked."""
-
     solver: Solver
     report: Callable[[Stage], None]
 
@@ -76,7 +74,7 @@ class _WatchedProblem:
         form = self.problem.quadratic(atoms, bank)
         if not self.seen and self.problem.value_shape == (2,) and len(atoms) ** 0.5 % 1 == 0 and len(atoms) > 1:
             self.seen = True
-            maps, chosen = _searched(form, self.problem)
+            maps, chosen = _search(form, self.problem)
             self.report(Stage("maps", maps))
             self.report(Stage("guess", atoms[chosen]))
         return form
@@ -87,12 +85,8 @@ class _WatchedProblem:
         return self.problem.errors(values, bank)
 
 
-def _searched(form: QuadraticForm, problem: Problem) -> tuple[Tensor, list[int]]:
-    """A greedy search of the dictionary: maps of how far one more component lowers the error, and what was chosen.
-
-    It ends before a component that gains less than a quarter of the first one. Costs no network evaluation: the
-    predictions of the dictionary are known.
-    """
+def _search(form: QuadraticForm, problem: Problem) -> tuple[Tensor, list[int]]:
+    """Searches the dictionary greedily: maps of how far one more component lowers the error, and what was chosen."""
     side = round(len(form) ** 0.5)
     chosen = list[int]()
     maps = list[Tensor]()
@@ -129,10 +123,10 @@ def read(picture: Image.Image, model: Model, report: Callable[[Stage], None], *,
     if mixed_of(model.conditioner) is not None:
         report(Stage("places", solution.conditions))
     report(Stage("attributes", solution.conditions))
-    return Reading(picture, solution, described(solution.conditions, model))
+    return Reading(picture, solution, describe_values(solution.conditions, model))
 
 
-def described(values: Tensor, model: Model) -> tuple[dict[str, Any], ...]:
+def describe_values(values: Tensor, model: Model) -> tuple[dict[str, Any], ...]:
     """The fields of values (K, *V); places with three decimals, and what has no fields as a text."""
     return tuple(_fields(model.conditioner.describe(value)) for value in values)
 
@@ -149,17 +143,17 @@ def scene_read(fields: tuple[dict[str, Any], ...]) -> Draft:
     return Draft(tuple(Item(one, origin=k) for k, one in enumerate(fields)))
 
 
-def found_in(reading: Reading, model: Model) -> list[dict[str, Any]]:
+def describe_answer(reading: Reading, model: Model) -> list[dict[str, Any]]:
     """What the page shows of each component of an answer, as JSON data.
 
     Returns:
         For each component its fields as they were read, `given`; how certain each word is, `sure`; by how much it
         lowers the error, `gain`, or None; an image that darkens all pixels but its own, `lit`, or ""; and its
-        `relations` to others, see `related`.
+        `relations` to others, see `find_relations`.
 
     >>> answer = Solution(torch.tensor([[0.3, 0.4]]), 1, 1.0, 0.1, 0, component_gain=torch.tensor([3.0]))
     >>> from energycomp.testing import bumps_model
-    >>> found_in(Reading(Image.new("RGB", (4, 4)), answer, ({"x": 0.3, "y": 0.4},)), bumps_model())
+    >>> describe_answer(Reading(Image.new("RGB", (4, 4)), answer, ({"x": 0.3, "y": 0.4},)), bumps_model())
     [{'given': {'x': 0.3, 'y': 0.4}, 'sure': {}, 'gain': 3.0, 'lit': '', 'relations': []}]
     """
     solution = reading.solution
@@ -169,8 +163,8 @@ def found_in(reading: Reading, model: Model) -> list[dict[str, Any]]:
     words = list(mixed.attributes) if mixed is not None and worded else []
     counted = solution.component_gain if solution.trusted else None
     gains = [None] * solution.count if counted is None else counted.tolist()
-    maps = lit(solution) or [""] * solution.count
-    relations = related(solution) or [[] for _ in range(solution.count)]
+    maps = darken_others(solution) or [""] * solution.count
+    relations = find_relations(solution) or [[] for _ in range(solution.count)]
     found = []
     for k, given in enumerate(reading.described):
         sure = {name: float(solution.certainty[k, j]) for j, name in enumerate(words)}  # type: ignore[index]
@@ -178,13 +172,8 @@ def found_in(reading: Reading, model: Model) -> list[dict[str, Any]]:
     return found
 
 
-def lit(solution: Solution) -> list[str]:
-    """For each component an image that darkens the pixels that it does not explain; none for an answer without maps.
-
-    >>> answer = Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0)
-    >>> lit(answer), len(lit(attrs.evolve(answer, pixels=torch.eye(4)[None])))
-    ([], 1)
-    """
+def darken_others(solution: Solution) -> list[str]:
+    """For each component an image that darkens the pixels that it does not explain; none for an answer without maps."""
     try:
         maps = solution.maps().clamp(min=0)
     except InputError:
@@ -195,11 +184,11 @@ def lit(solution: Solution) -> list[str]:
     ]
 
 
-def related(solution: Solution) -> list[list[tuple[int, str]]]:
+def find_relations(solution: Solution) -> list[list[tuple[int, str]]]:
     """For each object its relations to the others, in words, with their numbers; none for what are no objects.
 
     >>> objects = torch.tensor([[0.3, 0.4, 1, 1, 1, 1], [0.7, 0.6, 1, 1, 1, 1.0]])
-    >>> related(Solution(objects, 2, 1.0, 0.1, 0))
+    >>> find_relations(Solution(objects, 2, 1.0, 0.1, 0))
     [[(1, 'left of, behind')], [(0, 'right of, in front of')]]
     """
     try:
@@ -219,13 +208,7 @@ def related(solution: Solution) -> list[list[tuple[int, str]]]:
 
 
 def questions(reading: Reading) -> list[str]:
-    """Questions about the objects that were read, as examples; none where there are no objects of CLEVR.
-
-    >>> red, blue = {"color": "red", "shape": "cube"}, {"color": "blue", "shape": "cube"}
-    >>> objects = torch.tensor([[0.3, 0.4, 1, 1, 1, 1], [0.7, 0.6, 1, 1, 1, 1.0]])
-    >>> questions(Reading(Image.new("RGB", (4, 4)), Solution(objects, 2, 1.0, 0.1, 0), (red, blue)))
-    ['how many cubes are there?', 'what is left of the blue cube?', 'what size is the blue cube?']
-    """
+    """Questions about the objects that were read, as examples; none where there are no objects of CLEVR."""
     try:
         belief(reading.solution)
     except EnergycompError:
@@ -240,13 +223,7 @@ def questions(reading: Reading) -> list[str]:
 
 
 def how_sure(solution: Solution) -> str:
-    """How sure an answer is, to be added to a line; nothing where the model does not say it.
-
-    >>> how_sure(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, sure=0.97))
-    ', sure 0.97'
-    >>> how_sure(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, typicality=0.001))
-    ', not trusted'
-    """
+    """How sure an answer is, to be added to a line; nothing where the model does not say it."""
     if solution.verdict is None:
         return ""
     number = "" if solution.sure is None or not solution.trusted else f" {solution.sure:.2f}"
@@ -254,18 +231,10 @@ def how_sure(solution: Solution) -> str:
 
 
 def notes(solution: Solution) -> str:
-    """Reasons not to trust an answer, in HTML; a foreign image is one, and makes the others needless.
-
-    >>> notes(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0, typicality=0.001, at_count_limit=True)).count("<p")
-    1
-    """
-    return "".join(map(warned, solution.warnings))
+    """Reasons not to trust an answer, in HTML; a foreign image is one, and makes the others needless."""
+    return "".join(map(write_warning, solution.warnings))
 
 
-def warned(text: str) -> str:
-    """A line that stands out, in HTML.
-
-    >>> warned("got a photo")
-    "<p class='warning'>Got a photo.</p>"
-    """
+def write_warning(text: str) -> str:
+    """A line that stands out, in HTML."""
     return f"<p class='warning'>{html.escape(text[:1].upper() + text[1:])}.</p>"

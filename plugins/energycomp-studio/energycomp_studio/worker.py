@@ -30,11 +30,7 @@ class StoppedError(Exception):
 
 @attrs.frozen
 class Step:
-    """How far a loop of a task is.
-
-    >>> str(Step("sampling", 12, 100)), Step("sampling", 12, 100).share
-    ('sampling, step 12 of 100', 0.12)
-    """
+    """How far a loop of a task is."""
 
     what: str
     done: int
@@ -62,11 +58,7 @@ class Running:
     seconds: float
 
     def told(self, what: str) -> str:
-        """What goes on, in words: what was reported, where that is words or a step, or else `what`.
-
-        >>> Running(Step("sampling", 1, 2), 3.2).told("drawing")
-        'sampling, step 1 of 2, 3 s'
-        """
+        """Says what goes on: what was reported, where that is words or a step, or else `what`."""
         said = self.reported if isinstance(self.reported, str | Step) else what
         return f"{said}, {self.seconds:.0f} s"
 
@@ -129,7 +121,7 @@ class Worker:
                 where = "this page" if whose == session else "another page"
                 yield Running(f"waiting for {where}: {now}", time.monotonic() - start)
             self._now = session, what
-            yield from _followed(task, stop)
+            yield from _follow(task, stop)
         finally:
             if not waits:
                 self._turn.release()
@@ -143,7 +135,7 @@ class Worker:
             stop.set()
 
 
-def _followed(task: Callable[[Report], T], stop: threading.Event) -> Iterator[Running | Done[T] | Failed]:
+def _follow(task: Callable[[Report], T], stop: threading.Event) -> Iterator[Running | Done[T] | Failed]:
     events: queue.Queue[Running | Done[T] | Failed] = queue.Queue()
     start = time.monotonic()
 

@@ -20,13 +20,13 @@ from energycomp.errors import CompositionError, InputError
 from energycomp.images import png, read_formula
 from energycomp.models import Model
 from energycomp.testing import attributes_model, bumps_model, labels_model, tinted_model, tiny_model
-from energycomp_studio.drawing import PLAIN, kept_in, sampled, settings_of, shown
+from energycomp_studio.drawing import PLAIN, draw_scene, frame_image, read_address, settings_of
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.formulas import formula_of_scene, model_in, scene_in
 from energycomp_studio.pictures import SIDE
 from energycomp_studio.preview import Preview
-from energycomp_studio.scene import Draft, Item, beyond, changes, component, composed, in_words, scene_of, text_of
+from energycomp_studio.scene import Draft, Item, beyond, changes, component, compose_scene, in_words, scene_of, text_of
 from energycomp_studio.settings import Settings
 from energycomp_studio.snippets import edit_python, edit_shell, python_lines, shell_line
 
@@ -70,7 +70,7 @@ def test_the_lines_make_the_image_of_the_page(name: str, run: Any) -> None:
     model, scene = plugins.find("models", source)(), Draft(tuple(items))
     sampler = {"or": "mixture", "guided, with a sampler": "perpendicular"}.get(name)
     settings = Settings(5, 4, sampler, "DDPMScheduler" if name == "two" else None)
-    shown = np.asarray(model.shown(sampled(scene, model, settings), side=SIDE))
+    shown = np.asarray(model.shown(draw_scene(scene, model, settings), side=SIDE))
     exec(python_lines(scene, model, source, settings), {})  # noqa: S102 - the lines under test
     np.testing.assert_array_equal(np.asarray(Image.open("scene.png")), shown)
     line = shell_line(scene, model, source, settings)
@@ -78,7 +78,7 @@ def test_the_lines_make_the_image_of_the_page(name: str, run: Any) -> None:
     assert formula is not None
     again, how, method = scene_in(formula, model)
     kind = "scheduler" if (method or "").endswith("Scheduler") else "sampler"
-    image = sampled(again, model, attrs.evolve(how, **{kind: method}))
+    image = draw_scene(again, model, attrs.evolve(how, **{kind: method}))
     np.testing.assert_array_equal(np.asarray(model.shown(image, side=SIDE)), shown)  # the image of the image's scene
     if name == "or":
         assert line.startswith("#")
@@ -134,7 +134,7 @@ def test_python_the_command_and_the_studio_give_the_same_bytes(run: Any) -> None
     plugins.register("models", "brief", lambda **_: model)
     line = "energycomp sample brief 'large red metal cube at 0.3,0.45' --seed 3 -o scene.png"
     assert shell_line(scene, model, "brief", settings) == line
-    image = model.shown(sampled(scene, model, settings), side=SIDE)
+    image = model.shown(draw_scene(scene, model, settings), side=SIDE)
     formula = formula_of_scene(scene, model, "brief", settings)
     # Python writes what made an image only where it is told.
     assert drawn(run, scene, model, "brief", settings) == (png(image, formula=formula), png(image))
@@ -146,7 +146,7 @@ def test_a_canvas_is_drawn_as_the_lines_draw_it(run: Any) -> None:
     scene = Draft((Item({"x": 0.2, "y": 0.5}, 1.5), Item({"x": 0.8, "y": 0.6})))
     settings = settings_of(3, 2, PLAIN, scene, "288x128")
     assert (settings.size, settings.aspect(model)) == ((128, 288), 2.25)
-    image = np.asarray(shown(sampled(scene, model, settings), model, settings))
+    image = np.asarray(frame_image(draw_scene(scene, model, settings), model, settings))
     assert image.shape == (SIDE, 720, 3)
     line = "energycomp sample clevr --canvas 288x128 '0.2,0.5 * 1.5' 0.8,0.6 --steps 2 --seed 3 -o scene.png"
     assert shell_line(scene, model, "clevr", settings) == line
@@ -161,12 +161,12 @@ def test_a_canvas_that_cannot_be_is_refused() -> None:
     assert Settings(canvas="").size is None
     scene, settings = Draft((Item(OPEN),)), Settings(canvas="32x16")
     with pytest.raises(InputError, match="got the canvas 32x16 with tinted; expected objects alone"):
-        composed(scene, tinted_model(), settings)
+        compose_scene(scene, tinted_model(), settings)
     with pytest.raises(InputError, match="with not or or; expected objects alone"):
-        composed(Draft((Item(OPEN, negated=True),)), tinted_model(), settings)
+        compose_scene(Draft((Item(OPEN, negated=True),)), tinted_model(), settings)
     kept = {"model": "tinted", "items": [], "seed": 3, "steps": None, "sampler": PLAIN, "canvas": "32x16"}
-    assert (kept_in(quote(json.dumps(kept)), ["tinted"]) or {})["canvas"] == "32x16"
-    assert kept_in(quote(json.dumps({**kept, "canvas": "wide"})), ["tinted"]) is None
+    assert (read_address(quote(json.dumps(kept)), ["tinted"]) or {})["canvas"] == "32x16"
+    assert read_address(quote(json.dumps({**kept, "canvas": "wide"})), ["tinted"]) is None
 
 
 def test_alternatives_choose_their_sampler_and_too_many_objects_get_a_word() -> None:
@@ -184,11 +184,11 @@ def test_alternatives_choose_their_sampler_and_too_many_objects_get_a_word() -> 
 
 def test_what_is_in_the_address_is_taken_or_left() -> None:
     kept = {"model": "tinted", "items": [Item(RED).as_json()], "seed": 3, "steps": None, "sampler": PLAIN}
-    found = kept_in(quote(json.dumps(kept)), ["tinted"])
+    found = read_address(quote(json.dumps(kept)), ["tinted"])
     assert (found["scene"], found["seed"]) == (Draft((Item(RED),)), 3)
     for wrong in ({"model": "owner/name"}, {"seed": -1}, {"items": 3}, {"sampler": "no"}, {"steps": 0}, {"model": []}):
-        assert kept_in(quote(json.dumps({**kept, **wrong})), ["tinted"]) is None
-    assert not any(kept_in(address, ["tinted"]) for address in ("", "{}", "[" * 99_999, "%00", "[1]", "null"))
+        assert read_address(quote(json.dumps({**kept, **wrong})), ["tinted"]) is None
+    assert not any(read_address(address, ["tinted"]) for address in ("", "{}", "[" * 99_999, "%00", "[1]", "null"))
 
 
 def test_a_preview_has_the_guidance_of_the_model_and_asks_the_network_five_times() -> None:
@@ -197,9 +197,9 @@ def test_a_preview_has_the_guidance_of_the_model_and_asks_the_network_five_times
     assert repr(component(scene, model)).startswith("tinted(0.2,0.3,")
     for draft, cost in ((False, 3 + 2 * 7), (True, 2 + 2 * 3)):  # the first three of ten steps are not guided
         with count_rows() as spent:
-            image = sampled(scene, model, settings, draft=draft)
+            image = draw_scene(scene, model, settings, draft=draft)
         assert spent.rows == cost
-        plain = sampled(scene, plugins.find("models", "tinted")(), settings, draft=draft)
+        plain = draw_scene(scene, plugins.find("models", "tinted")(), settings, draft=draft)
         assert image.tobytes() != plain.tobytes()
 
 
@@ -221,7 +221,7 @@ def test_the_first_picture_of_text_shows_both_of_its_solids() -> None:
     pytest.importorskip("energycomp_text", reason="no text: pip install energycomp-text")
     model = plugins.find("models", "text")()
     scene = first_scene(form_of(model), "text")
-    pixels = np.asarray(sampled(scene, model, Settings()), int)
+    pixels = np.asarray(draw_scene(scene, model, Settings()), int)
     assert [item.given["text"] for item in scene.items] == ["green cube", "blue sphere"]
     for channel in (1, 2):  # green, blue: more of it than of the others
         others = np.delete(pixels, channel, axis=2).max(2)
@@ -267,7 +267,7 @@ def test_forms() -> None:
     assert form_of(bumps_model()).attributes == {}
     assert form_of(labels_model(3)).suggestions == ("0", "1", "2")
     for model in (tinted_model(), bumps_model(), tiny_model(), labels_model(3), attributes_model(3)):
-        assert sampled(first_scene(form_of(model)), model, Settings(steps=2)).size == (16, 16)
+        assert draw_scene(first_scene(form_of(model)), model, Settings(steps=2)).size == (16, 16)
 
 
 def test_attributes_of_which_one_word_holds_are_switches() -> None:
@@ -315,7 +315,7 @@ def test_a_turn_is_said_in_all_lines(turned: Model) -> None:
 def test_what_is_open_is_drawn_alike_by_python_the_command_and_the_studio(turned: Model, run: Any) -> None:
     plugins.register("models", "turned", lambda **_: turned)
     scene, settings = Draft((Item({"x": 0.3, "y": 0.5, "shape": "cube"}), Item(OPEN))), Settings(seed=3)
-    image, other = (turned.shown(sampled(scene, turned, one), side=SIDE) for one in (settings, Settings(seed=4)))
+    image, other = (turned.shown(draw_scene(scene, turned, one), side=SIDE) for one in (settings, Settings(seed=4)))
     assert png(image) != png(other)
     formula = formula_of_scene(scene, turned, "turned", settings)
     assert drawn(run, scene, turned, "turned", settings) == (png(image, formula=formula), png(image))

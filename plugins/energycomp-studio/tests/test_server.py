@@ -32,14 +32,14 @@ from energycomp_studio.drawing import PLAIN
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.library import Library
-from energycomp_studio.pairs import drawn
+from energycomp_studio.pairs import draw_examples
 from energycomp_studio.parts import static
-from energycomp_studio.pictures import MAX_UPLOAD, uploaded
-from energycomp_studio.repainting import repainted
+from energycomp_studio.pictures import MAX_UPLOAD, decode_upload
+from energycomp_studio.repainting import repaint_changes
 from energycomp_studio.scene import Draft, Item
 from energycomp_studio.server import MAX_BODY, OpenStream, running, serve
 from energycomp_studio.settings import Settings
-from energycomp_studio.staged import Reading, found_in, read, scene_read
+from energycomp_studio.staged import Reading, describe_answer, read, scene_read
 from energycomp_studio.tabs.compose import _Compose
 from energycomp_studio.tabs.decompose import _Decompose, choice
 from energycomp_studio.tabs.read import _Read
@@ -153,14 +153,14 @@ def test_the_installed_plugin_conforms() -> None:
 )
 def test_uploads_are_checked(url: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        uploaded(url)
+        decode_upload(url)
     assert "/tmp" not in str(caught.value)  # noqa: S108 - no path of this computer
 
 
 def test_an_upload_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large one is scaled down, in memory."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert uploaded(data_url(Image.new("RGB", (3_000, 1_500)))).size == (1_024, 512)
+    assert decode_upload(data_url(Image.new("RGB", (3_000, 1_500)))).size == (1_024, 512)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -240,11 +240,11 @@ def test_two_images_that_are_dropped_at_once_are_both_decomposed() -> None:
 
 def test_an_example_is_drawn_by_the_data_set_of_the_model() -> None:
     pytest.importorskip("energycomp_decomp", reason="no decomp: pip install energycomp-decomp")
-    one, other = drawn("decomp", Settings(3))
+    one, other = draw_examples("decomp", Settings(3))
     assert one.size == other.size == (32, 32)
     assert one.tobytes() != other.tobytes()
     with pytest.raises(InputError, match="got tinted, for which there is no example; drop an image"):
-        drawn("tinted", Settings())
+        draw_examples("tinted", Settings())
 
 
 def test_tasks_wait_for_their_turn() -> None:
@@ -366,13 +366,13 @@ def test_reading_reports_on_the_way_and_answers_as_infer_does() -> None:
     first, guess = stages[0].values[0], stages[1].values
     y, x = divmod(int(first.argmax()), first.shape[1])  # the first object is where the first map is greatest
     assert guess[0].tolist() == pytest.approx([(x + 0.5) / first.shape[1], (y + 0.5) / first.shape[0]])
-    shown = found_in(found, model)
+    shown = describe_answer(found, model)
     assert [one["given"]["tint"] for one in shown] == ["red", "blue"]
     assert [one["sure"]["tint"] for one in shown] == pytest.approx(direct.certainty[:, 0].tolist())
     assert [one["gain"] for one in shown] == pytest.approx(direct.component_gain.tolist())
     assert [one["tint"] for one in found.described] == ["red", "blue"]
     foreign = attrs.evolve(found, solution=attrs.evolve(found.solution, typicality=0.001))
-    assert [(one["sure"], one["gain"]) for one in found_in(foreign, model)] == [({}, None), ({}, None)]
+    assert [(one["sure"], one["gain"]) for one in describe_answer(foreign, model)] == [({}, None), ({}, None)]
 
 
 def test_a_photo_is_shown_with_the_reason_and_no_cards() -> None:
@@ -400,11 +400,11 @@ def test_repainting_changes_the_answer() -> None:
     reading = read(picture, model, lambda _: None)
     items = scene_read(reading.described).items
     changed = Draft((Item({**items[0].given, "tint": "green"}, origin=0),))
-    after = repainted(reading, changed, model, Settings(steps=4))
+    after = repaint_changes(reading, changed, model, Settings(steps=4))
     assert [one["tint"] for one in after.described] == ["green"]
     assert after.picture.size == picture.size
     with pytest.raises(InputError, match="got nothing to change"):
-        repainted(reading, Draft(items), model, Settings(steps=4))
+        repaint_changes(reading, Draft(items), model, Settings(steps=4))
 
 
 def reading(described: tuple[Any, ...] = ()) -> Reading:

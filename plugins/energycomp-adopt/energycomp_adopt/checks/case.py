@@ -84,12 +84,10 @@ class Case:
 
     @property
     def network(self) -> Adopted:
-        """The adapter."""
         return network_of(self.model)
 
     @property
     def options(self) -> Options:
-        """What `adopt` was told."""
         return self.network.options
 
     @property
@@ -108,7 +106,7 @@ class Case:
 
     @property
     def numbers(self) -> int:
-        """Of a sample."""
+        """The numbers of a sample."""
         return self.samples[0].numel()
 
     def noised(self, index: Tensor, levels: tuple[float, ...] = LEVELS) -> Noised:
@@ -163,11 +161,7 @@ def squared(off: Tensor) -> Tensor:
 
 
 def mean_error(each: Tensor, index: Tensor) -> tuple[float, float]:
-    """The mean of numbers (M,), and its standard error, where those of one sample (M,) are not independent.
-
-    >>> mean_error(torch.tensor([1.0, 1.0, 3.0, 3.0]), torch.tensor([0, 0, 1, 1]))
-    (2.0, 1.0...)
-    """
+    """The mean of numbers (M,), and its standard error, where those of one sample (M,) are not independent."""
     each = each.double()
     mean = each.mean()
     samples, own = index.unique(return_inverse=True)

@@ -33,7 +33,7 @@ FOLLOWING = ("slope", "explained", "other options", "labels", "drawn samples")
 
 
 def check_slope(case: Case) -> Finding:
-    """The slope of the noise on the prediction is 1."""
+    """Checks that the slope of the noise on the prediction is 1."""
     regression = measure_regression(case)
     measured = format_numbers(regression.slope)
     expected = f"1 at SNR {', '.join(f'{level:g}' for level in LEVELS)}"
@@ -136,8 +136,8 @@ def check_adoption(
     >>> check_adoption(model, 5 + torch.randn(16, 2)).ok
     False
     """
-    encoded, values = _given(model, samples, labels)
-    read = None if to_read is None else _given(model, *to_read)
+    encoded, values = _read_samples(model, samples, labels)
+    read = None if to_read is None else _read_samples(model, *to_read)
     if read is not None and read[1] is None:
         raise InputError(
             "got to_read without labels; expected (samples, labels): labels show what reads well; give both"
@@ -175,7 +175,7 @@ def check_adoption(
 
 
 def _advise(findings: list[Finding], case: Case) -> list[Finding]:
-    """Findings with one advice where no option is known to be right: what else is wrong may follow from its reason."""
+    """Gives one advice where no option is known to be right: what else is wrong may follow from its reason."""
     if try_others(case).cure is not None:
         return findings
     wrong = {one.what for one in findings if one.verdict == "wrong"}
@@ -191,7 +191,7 @@ def _advise(findings: list[Finding], case: Case) -> list[Finding]:
 
 @contextmanager
 def _keep_modes(module: torch.nn.Module) -> Iterator[None]:
-    """Puts each part of a module back into the mode of before, "train" or "eval", however the checks end."""
+    """Puts each part of a module back into its mode, "train" or "eval", however the checks end."""
     modes = {part: part.training for part in module.modules()}
     try:
         yield
@@ -200,8 +200,8 @@ def _keep_modes(module: torch.nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _given(model: Model, samples: Any, labels: Any) -> tuple[Tensor, Tensor | None]:
-    """Encoded samples (N, ...), and their values where they are known and the network takes any."""
+def _read_samples(model: Model, samples: Any, labels: Any) -> tuple[Tensor, Tensor | None]:
+    """Encodes samples (N, ...), and reads their values where they are known and the network takes any."""
     kind = network_of(model).options.kind
     # Samples as the network sees them: a batch, or a list of images of any sizes
     given = [samples] if isinstance(samples, Tensor) else samples
@@ -220,7 +220,7 @@ def _given(model: Model, samples: Any, labels: Any) -> tuple[Tensor, Tensor | No
 
 
 def _propose(case: Case, reading: Case) -> Model:
-    """The model, or that of another option, with what is proposed for reading."""
+    """Makes the model, or that of another option, with what is proposed for reading."""
     # Another order of the labels is no option of the model: the caller puts the labels in order
     cure = try_others(case).cure
     model = case.model if cure is None or cure.labels is not None else cure.model
@@ -232,7 +232,7 @@ def _propose(case: Case, reading: Case) -> Model:
 
 
 def _calibrate(model: Model, case: Case) -> Model:
-    """The model with the errors that samples leave under their values; as it is where these are not known."""
+    """Calibrates a model by the errors that samples leave under their values, where these are known."""
     if case.values is None or groups_of(model.conditioner) is not None:
         return model
     # The errors that each sample leaves under its own value

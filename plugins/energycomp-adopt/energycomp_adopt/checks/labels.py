@@ -74,7 +74,7 @@ def wide_model(case: Case) -> Model:
 
 
 def _others(true: Tensor, count: int) -> Tensor:
-    """Labels beside the true ones (n,), (n, R): all of few; of many the neighbours, and some in turn."""
+    """Chooses labels beside the true ones (n,), (n, R): all of few; of many the neighbours, and some in turn."""
     if count <= COLUMNS:
         every = torch.arange(count).expand(len(true), -1)
         return every[every != true[:, None]].view(len(true), -1)
@@ -124,7 +124,7 @@ def tabulate(case: Case, n: int, among: Tensor | None = None) -> Table:
 
 
 def _nulls(case: Case, wide: Model, noised: Noised) -> dict[str, Tensor]:
-    """What the null predicts, and what a label predicts that is no class, by their names."""
+    """Predicts under the null, and under a label that is no class, by their names."""
     rows = len(noised.snr)
     nulls = dict[str, Tensor]()
     if case.model.denoiser.null_trained:
@@ -199,7 +199,7 @@ def propose_orders(case: Case) -> list[Tensor]:
 
 
 def _exchanges(labels: Tensor, count: int) -> list[Tensor]:
-    """An order of labels (C,) taken apart: of labels that are exchanged among each other, one order each."""
+    """Takes an order of labels (C,) apart: of labels that are exchanged among each other, one order each."""
     from scipy.sparse.csgraph import connected_components
 
     same = torch.arange(len(labels))

@@ -130,13 +130,12 @@ def near_misses(case: Case, *, far: bool) -> Iterator[NearMiss]:
 
 
 def _change(case: Case, option: str, got: str, instead: str, code: str, **changed: Any) -> Iterator[NearMiss]:
-    """The near miss of other keywords of `adopt`, with their code; none where these contradict each other."""
+    """Yields the near miss of other keywords of `adopt`, with their code; none where these contradict each other."""
     with suppress(InputError):
         yield NearMiss(option, got, instead, readopt(case.model, **changed), change=code)
 
 
 def _options(case: Case) -> Iterator[NearMiss]:
-    """Other values of one option."""
     samples = case.samples
     own = attrs.asdict(case.options, recurse=False)
     own["data_range"] = tuple(case.options.data_range or (-1.0, 1.0))
@@ -158,7 +157,7 @@ def _options(case: Case) -> Iterator[NearMiss]:
 
 
 def _pairs(case: Case) -> Iterator[NearMiss]:
-    """Another prediction of another process, also of a network that is told t in [0, 1], or in [0, 1000], instead."""
+    """Yields another prediction of another process, also of a network that is told t in [0, 1], or in [0, 1000]."""
     own = case.options
     got = f"{own.predicts!r} and {shortly(own.process)}"
     change = partial(_change, case, "predicts and process", got)
@@ -177,7 +176,7 @@ def _pairs(case: Case) -> Iterator[NearMiss]:
 
 
 def _calls(case: Case, far: bool) -> Iterator[NearMiss]:
-    """Another input, output or time of the network, by `call`."""
+    """Yields another input, output or time of the network, by `call`."""
     clock = case.options.clock
     change = partial(_change_call, case)
     for name, (time, told) in OTHERS.get(clock, {}).items():
@@ -199,7 +198,6 @@ def moves(case: Case, steps: tuple[float, ...] = MOVED) -> Iterator[NearMiss]:
 
 
 def _change_call(case: Case, option: str, got: str, instead: str, **changed: Any) -> Iterator[NearMiss]:
-    """The near miss of another `call=`; keywords as of `_call`."""
     call, code = _call(case, **changed)
     return _change(case, option, got, f"{instead}, by call=,", code, call=call)
 
@@ -207,7 +205,7 @@ def _change_call(case: Case, option: str, got: str, instead: str, **changed: Any
 def _call(
     case: Case, *, given: float = 1.0, output: float = 1.0, time: Time = lambda t: t, told: str = "t"
 ) -> tuple[Call, str]:
-    """A `call=` with another input, output or time, and its code; `told` is the code of the time."""
+    """Makes a `call=` with another input, output or time, and its code; `told` is the code of the time."""
     own = case.network.call
     factor = {1.0: "", -1.0: "-"}.get(output, f"{output:g} * ")
     x = "x" if given == 1.0 else f"{given:g} * x"
@@ -221,7 +219,6 @@ def _call(
 
 
 def _images(case: Case) -> Iterator[NearMiss]:
-    """The same model for images that are seen otherwise."""
     samples = case.samples
     for name, changed in SEEN.items() if samples.ndim == 4 else ():
         if changed(samples).shape == samples.shape and not torch.equal(changed(samples), samples):
@@ -230,7 +227,6 @@ def _images(case: Case) -> Iterator[NearMiss]:
 
 
 def _processors(case: Case) -> Iterator[NearMiss]:
-    """The same model for rows of numbers on another scale."""
     samples = case.samples
     if samples.ndim != 2:
         return

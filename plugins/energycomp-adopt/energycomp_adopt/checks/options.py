@@ -69,7 +69,7 @@ def _rows(case: Case, other: NearMiss, rows: Noised) -> Noised:
 
 
 def _predictions(case: Case, other: NearMiss | None, rows: Tensor) -> Tensor | None:
-    """The eps of another option, or as adopted, (L M, ...); None where the network cannot be called so."""
+    """Predicts the eps of another option, or as adopted, (L M, ...); None where the network cannot be called so."""
     noised = case.rows[rows]
     try:
         if other is None:
@@ -81,7 +81,7 @@ def _predictions(case: Case, other: NearMiss | None, rows: Tensor) -> Tensor | N
 
 
 def _errors(case: Case, other: NearMiss | None, rows: Tensor) -> Tensor:
-    """The errors |eps - e|^2 of another option, or as adopted, (L, M)."""
+    """Measures the errors |eps - e|^2 of another option, or as adopted, (L, M)."""
     eps = _predictions(case, other, rows)
     if eps is None:
         return torch.full((len(LEVELS), len(rows) // len(LEVELS)), FAILED, dtype=torch.float64)
@@ -89,7 +89,7 @@ def _errors(case: Case, other: NearMiss | None, rows: Tensor) -> Tensor:
 
 
 def _forgiven(case: Case, other: NearMiss, rows: Tensor) -> Tensor:
-    """The least errors |eps - s e|^2 of another option with slopes s of 1 at most, their mean at each level, (L,)."""
+    """Measures the least errors |eps - s e|^2 of another option with slopes s of 1 at most, a mean at each level."""
     predictions = _predictions(case, other, rows)
     if predictions is None:
         return torch.full((len(LEVELS),), FAILED, dtype=torch.float64)
@@ -101,7 +101,7 @@ def _forgiven(case: Case, other: NearMiss, rows: Tensor) -> Tensor:
 
 
 def _compare(errors: Tensor, base: Tensor, index: Tensor, general: float = GENERAL) -> tuple[float, bool]:
-    """log of the ratio of mean errors (L, M), averaged over levels, and whether they are surely lower.
+    """The log of the ratio of mean errors (L, M), averaged over levels, and whether they are surely lower.
 
     `index` (L M,) is the sample of each row, and `general` the standard errors by which samples these are.
     """
@@ -132,20 +132,17 @@ def better_options(case: Case, others: Sequence[NearMiss], close: float = math.i
 
 
 def _place(better: tuple[float, NearMiss]) -> float:
-    """By which options are sorted: of equal ones the first remains the first, an option before a call."""
+    """Rounds, so that of equal options the first remains the first, an option before a call."""
     return round(better[0], 3)
 
 
 def _compare_on(case: Case, other: NearMiss, rows: Tensor, general: float = GENERAL) -> tuple[float, bool]:
-    """As `_compare`, of an option on some rows."""
     general = TAILS if other.option == "processor" else general
     return _compare(_errors(case, other, rows), _errors(case, None, rows), case.rows.index[rows], general)
 
 
 def is_possible(case: Case) -> bool:
-    """Whether a network may be as it is said to be: slopes are 1, or, of one that knows its training data alone, what
-    it draws is like the data; and it explains as much as a linear predictor.
-    """
+    """Whether slopes are 1, or what is drawn is like the data, and as much is explained as by a linear predictor."""
     found = measure_regression(case)
     return found.explains and (found.straight or measure_samples(case).right)
 
@@ -214,7 +211,7 @@ def try_others(case: Case) -> Others:
 
 
 def _cures(case: Case, ranked: Better) -> tuple[NearMiss, ...]:
-    """The best option with which nothing else is wrong, and all that cannot be told from it by these samples."""
+    """Finds the best option with which nothing else is wrong, and all that cannot be told from it by these samples."""
     first: NearMiss | None = None
     for _, one in ranked:
         changed = with_near_miss(case, one)
@@ -239,7 +236,7 @@ def _cures(case: Case, ranked: Better) -> tuple[NearMiss, ...]:
 
 
 def _rivals(case: Case, first: NearMiss, labels: Sequence[NearMiss]) -> list[NearMiss]:
-    """Those that explain no less than the first one, or would on the samples of the training; `labels` are orders."""
+    """Finds those that explain no less than the first, or would on the samples of the training; `labels` are orders."""
     # They may be worse here: the predictions of an overfitted network are best where an option makes them smaller
     some = [(0.0, one) for one in (*labels, *near_misses(case, far=True))]
     for share, kept in (*ROUNDS, (1.0, ROUNDS[-1][1])):

@@ -106,9 +106,7 @@ class _Levels:
 
 
 def _resample(levels: _Levels, usual: tuple[float, float]) -> tuple[tuple[float, float], float, float]:
-    """The window that resamplings (B, n) of the samples prefer, the share of them that prefers it, or one whose edges
-    are the next ones, and the share whose window reads the other samples better than the usual one.
-    """
+    """The window that resamplings of the samples prefer, the share of them that does, and the share it reads better."""
     n = len(levels.gaps)
     L = len(levels.edges) - 1
     pairs = torch.tensor([(low, high) for low in range(L) for high in range(low + 1, L + 1)])

@@ -22,9 +22,6 @@ def check_codec(codec: Codec, *, factory: Callable[..., Any] | None = None) -> N
     Args:
         factory: what a config calls; it must make the same codec of `config()`.
 
-    Raises:
-        ConformanceError: the first fault that is found.
-
     >>> from energycomp.models import NumberProcessor
     >>> check_codec(NumberProcessor((2,), [1.0, 2.0], [3.0, 4.0]), factory=NumberProcessor)
     """
@@ -37,7 +34,7 @@ def check_codec(codec: Codec, *, factory: Callable[..., Any] | None = None) -> N
     looped = torch.cat([codec.decode(one) for one in latents.split(1)])
     expect_close(data, looped, TOLERANCE, "what a batch is decoded to", "that of its samples one by one")
     expect_tensor(codec.encode(data), (3, *shape), f"latents of {name}", "encode to `latent_shape`")
-    again = _rebuilt(codec, factory)
+    again = _rebuild(codec, factory)
     if again is not None:
         same = (again.identity, tuple(again.latent_shape)) == (codec.identity, shape)
         expect(same, f"another codec of {name}(**config())", "the same identity and latents", "complete its config")
@@ -46,12 +43,6 @@ def check_codec(codec: Codec, *, factory: Callable[..., Any] | None = None) -> N
 def check_processor(processor: Processor, *, factory: Callable[..., Any] | None = None) -> None:
     """Checks a processor: it refuses what it cannot read, takes what it made, and is made again of its config.
 
-    Args:
-        factory: what a config calls.
-
-    Raises:
-        ConformanceError: the first fault that is found.
-
     >>> from energycomp.images import ImageProcessor
     >>> check_processor(ImageProcessor(size=(8, 8)), factory=ImageProcessor)
     """
@@ -59,14 +50,14 @@ def check_processor(processor: Processor, *, factory: Callable[..., Any] | None 
     shape = tuple(processor.sample_shape)
     expect_refusal(f"{name} of an object", processor, object())
     expect_tensor(processor(torch.zeros(2, *shape)), (2, *shape), f"what {name} makes of zeros", "take its own samples")
-    again = _rebuilt(processor, factory)
+    again = _rebuild(processor, factory)
     if again is not None:
         same = tuple(again.sample_shape) == shape and again.bounded == processor.bounded
         expect(same, f"another processor of {name}(**config())", "the same samples", "complete its config")
 
 
-def _rebuilt(part: Any, factory: Callable[..., Any] | None) -> Any:
-    """What the factory makes of the config as JSON; None without one."""
+def _rebuild(part: Any, factory: Callable[..., Any] | None) -> Any:
+    """Calls the factory with the config as JSON; None without a factory."""
     name = type(part).__name__
     hint = "add the name under which a plugin registers it, and its arguments"
     is_named = hasattr(part, "registered_name") and hasattr(part, "config")

@@ -12,17 +12,13 @@ from energycomp_lab.checks.expect import expect, expect_close, expect_same_state
 
 
 def check_component(component: Any, *, tolerance: float = 1e-4) -> None:
-    """Checks an energy component, leaf or composition on random samples.
+    """Checks `noised_space` and eps of a component, leaf or composition on random samples.
 
-    The check covers `noised_space`. eps must have the shape of the sample, be finite, be
-    the same when it is computed again and for a batch as for single samples, and draw no global random numbers. If
-    there is an energy, its gradient must be eps / sigma.
+    eps must have the shape of the sample, be finite, be the same in a second call and for single samples, and draw no
+    global random numbers. The gradient of an energy, where there is one, must be eps / sigma.
 
     Args:
         tolerance: relative; of batched against looped predictions, and of the gradient.
-
-    Raises:
-        ConformanceError: the first fault that is found.
 
     >>> from energycomp.testing import Gaussian
     >>> check_component(Gaussian(0.3, variance=0.5))

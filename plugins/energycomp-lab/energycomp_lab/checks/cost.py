@@ -1,4 +1,4 @@
-"""What a solver costs on a problem as large as that of a real model: the evaluations of an image, under a budget."""
+"""The network evaluations of a solver on a problem as large as that of a real model."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ COUNTS = (0, 10)
 
 
 def measure_solver(solver: Solver, *, budget: int = BUDGET) -> str:
-    """What reading one image costs, in words: five of up to ten components, with places and words, or of twelve labels.
-
-    The answer is not compared with the true one, which `check_solver` does on smaller problems.
+    """Measures what reading one image costs, in words: five of up to ten components, or of twelve labels.
 
     Args:
         budget: network evaluations after which the solver is stopped.

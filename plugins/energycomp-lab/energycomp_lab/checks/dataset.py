@@ -22,11 +22,7 @@ def check_dataset(source: DataSource, conditioner: Conditioner | None = None) ->
     """Checks a data source: two images, written twice, are identical, are read again, and fit its metrics.
 
     Args:
-        source: the data source.
         conditioner: of a model that is evaluated on it. Without one, metrics of conditions are not updated.
-
-    Raises:
-        ConformanceError: the first fault that is found.
 
     >>> from energycomp_datasets.shapes.source import ShapesSource
     >>> check_dataset(ShapesSource())  # says nothing where nothing is wrong
@@ -46,7 +42,7 @@ def check_dataset(source: DataSource, conditioner: Conditioner | None = None) ->
         metrics = source.metrics()
         expect(isinstance(metrics, MetricCollection), f"metrics {type(metrics).__name__}", "a MetricCollection", "wrap")
         expect(bool(len(metrics)), "no metrics", "at least one", "see energycomp_lab.evaluation")
-        known = [_known(example, conditioner) for example in examples]
+        known = [_read_known(example, conditioner) for example in examples]
         true = [value for value in known if value is not None]
         if true:
             metrics.update(true, true, probability=[None] * len(true))  # only metrics that name it receive it
@@ -56,11 +52,7 @@ def check_dataset(source: DataSource, conditioner: Conditioner | None = None) ->
 
 
 def write_images(source: DataSource, folder: Path, count: int) -> int:
-    """Writes images into a new folder. Returns how many the source reported to `progress`.
-
-    Raises:
-        NotCheckedError: the source does not write without options.
-    """
+    """Writes images into a new folder, and returns how many were reported; `NotCheckedError` where it needs options."""
     reported = [0]
     folder.mkdir()
     try:
@@ -81,23 +73,16 @@ def _check_example(example: Example) -> None:
     known: tuple[Any, ...] = (example.conditions, example.masks, example.factors)
     something = any(one is not None for one in known)
     expect(something, "an example without annotations", "conditions, masks or factors", "pass one of them to Example")
-    expect(
-        _is_json(example.conditions), f"conditions {example.conditions!r}", "JSON data", "see `Conditioner.describe`"
-    )
+    try:
+        json.dumps(example.conditions, allow_nan=False)
+    except (TypeError, ValueError):
+        expect(False, f"conditions {example.conditions!r}", "JSON data", "see `Conditioner.describe`")
     for tensor, ndim in ((example.masks, 3), (example.factors, 1)):
         legal = tensor is None or (tensor.ndim == ndim and bool(torch.isfinite(tensor.double()).all()))
         expect(legal, f"{tensor!r}", "finite masks (K, H, W) and factors (F,)", "stack those of the image")
 
 
-def _is_json(value: Any) -> bool:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _known(example: Example, conditioner: Conditioner | None) -> torch.Tensor | None:
+def _read_known(example: Example, conditioner: Conditioner | None) -> torch.Tensor | None:
     """The values that metrics compare; None for conditions without a conditioner."""
     if example.factors is not None:
         return example.factors[None]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from energycomp.decomposition import Decomposer, Parts
+from energycomp.seeds import as_generator
 from energycomp_lab.checks.expect import expect, expect_close, expect_latents, expect_refusal, expect_same_state
 
 STEPS = 2  # of a chain: shapes and repeatability do not depend on more
@@ -23,9 +24,6 @@ def check_decomposer(decomposer: Decomposer, *, images: Any = None) -> None:
     Args:
         images: two images in any form that `ImageProcessor` takes; noise if left out.
 
-    Raises:
-        ConformanceError: the first fault that is found.
-
     >>> from energycomp_decomp import DiffusionDecomposer
     >>> from energycomp.testing import stripes_model
     >>> check_decomposer(DiffusionDecomposer(stripes_model()))
@@ -34,15 +32,17 @@ def check_decomposer(decomposer: Decomposer, *, images: Any = None) -> None:
     state = torch.get_rng_state()
     expect(isinstance(decomposer, Decomposer), f"a {name}", "encode, decode and parts", "see `energycomp.Decomposer`")
     if images is None:
-        images = torch.rand(2, 3, 64, 64, generator=_seeded()) * 2 - 1
-    latents = decomposer.encode(images, generator=_seeded())
+        images = torch.rand(2, 3, 64, 64, generator=as_generator(0)) * 2 - 1
+    latents = decomposer.encode(images, generator=as_generator(0))
     expect_latents(latents, 2, "images")
-    expect_close(decomposer.encode(images, generator=_seeded()), latents, 1e-4, "latents of a second call", "the same")
+    expect_close(
+        decomposer.encode(images, generator=as_generator(0)), latents, 1e-4, "latents of a second call", "the same"
+    )
     before = latents.clone()
     for chosen in (latents, latents[:, :1], torch.cat([latents, latents[:, :1]], dim=1)):
         _check_decoded(decomposer, chosen)
     if (sample := getattr(decomposer, "sample", None)) is not None:
-        scenes, again = (sample(2, generator=_seeded()) for _ in range(2))
+        scenes, again = (sample(2, generator=as_generator(0)) for _ in range(2))
         expect(
             scenes.ndim == 4 and scenes.shape[:2] == (2, 3),
             f"scenes {tuple(scenes.shape)}",
@@ -61,13 +61,13 @@ def _check_decoded(decomposer: Decomposer, latents: Tensor) -> None:
     batch, count = latents.shape[:2]
     what = f"{latents.shape[1]} latents"
     first, again = (
-        decomposer.decode(latents, generator=_seeded(), num_inference_steps=STEPS).detach() for _ in range(2)
+        decomposer.decode(latents, generator=as_generator(0), num_inference_steps=STEPS).detach() for _ in range(2)
     )
     shaped = first.ndim == 4 and first.shape[:2] == (batch, 3)
     expect(shaped, f"images {tuple(first.shape)} of {what}", f"({batch}, 3, H, W)", "one image per row of the batch")
     _check_range(first, f"images of {what}")
     expect_close(again, first, 1e-4, f"images of {what} in a second call", "the same; pass the generator on")
-    parts = decomposer.parts(latents, generator=_seeded(), num_inference_steps=STEPS)
+    parts = decomposer.parts(latents, generator=as_generator(0), num_inference_steps=STEPS)
     expect(isinstance(parts, Parts), f"parts {type(parts).__name__}", "Parts", "see `energycomp.decomposition.Parts`")
     size = tuple(first.shape[2:])
     shapes = [("images", parts.images, (batch, count, 3, *size)), ("whole", parts.whole, (batch, 3, *size))]
@@ -80,10 +80,5 @@ def _check_decoded(decomposer: Decomposer, latents: Tensor) -> None:
 
 
 def _check_range(images: Tensor, what: str) -> None:
-    """Raises ConformanceError unless all values are in [-1, 1]."""
     legal = bool((images.abs() <= 1).all())  # False for NaN
     expect(legal, f"{what} outside [-1, 1], or NaN", "values in [-1, 1]", "clamp them")
-
-
-def _seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(0)

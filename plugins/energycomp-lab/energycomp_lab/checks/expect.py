@@ -45,7 +45,7 @@ def expect_latents(latents: Any, count: int, what: str) -> None:
 
 
 def expect_same_weights(module: nn.Module, other: nn.Module, made: str) -> None:
-    """Raises ConformanceError unless both have weights of the same names and shapes."""
+    """Raises ConformanceError unless both modules have weights of the same names and shapes."""
     shapes, others = ({name: w.shape for name, w in net.state_dict().items()} for net in (module, other))
     expect(shapes == others, f"other weights in {made}", "the same names and shapes", "complete its config")
 

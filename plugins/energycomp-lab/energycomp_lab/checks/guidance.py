@@ -20,9 +20,6 @@ def check_guidance(guidance: Guidance) -> None:
     Guided predictions must be finite and of the same shape; those of a sample must not depend on the others of its
     batch, nor on runs before; and where both predictions agree, the guided one is the same.
 
-    Raises:
-        ConformanceError: the first fault that is found.
-
     >>> from energycomp.sampling import ClassifierFree
     >>> check_guidance(ClassifierFree(3.0))
     """

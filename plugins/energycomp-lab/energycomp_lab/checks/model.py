@@ -26,9 +26,6 @@ def check_model(model: Model) -> None:
 
     Costs about 15 network evaluations, those of the decomposer, and the model's size on disk for a moment.
 
-    Raises:
-        ConformanceError: the first fault that is found.
-
     >>> check_model("clevr")
     Traceback (most recent call last):
     energycomp_lab.checks.expect.ConformanceError: got a str; expected an energycomp.Model; ...

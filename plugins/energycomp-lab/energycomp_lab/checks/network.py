@@ -18,9 +18,6 @@ from energycomp_lab.checks.expect import expect, expect_close, expect_latents, e
 def check_network(factory: Factory, **config: Any) -> None:
     """Checks that a network is built from its arguments, and once more from its `config`. Allocates no memory.
 
-    Raises:
-        ConformanceError: the first fault that is found.
-
     >>> from energycomp.plugins import find
     >>> check_network(find("networks", "two_stage"), sample_size=16, channels=[8, 16], head_channels=8)
     """
@@ -37,12 +34,11 @@ def check_network(factory: Factory, **config: Any) -> None:
 def check_rebuilt(network: nn.Module, factory: Factory) -> None:
     """Checks that `factory(**network.config)` has weights of the same names and shapes."""
     name = type(network).__name__
-    again = factory(**json.loads(json.dumps(_config_of(network))))
+    again = factory(**json.loads(json.dumps(_read_config(network))))
     expect_same_weights(network, again, f"{name}(**config)")
 
 
-def _config_of(network: nn.Module) -> dict[str, Any]:
-    """The arguments that a network or an encoder was made with."""
+def _read_config(network: nn.Module) -> dict[str, Any]:
     name = type(network).__name__
     given: Mapping[str, Any] | None = getattr(network, "config", None)
     hint = "decorate the class with `energycomp.denoisers.configured`"
@@ -60,14 +56,11 @@ def check_encoder(encoder: nn.Module, *, sample_shape: tuple[int, int, int] | No
     Args:
         sample_shape: (C, H, W) of the input; from `sample_channels` and `sample_size` of its config if left out.
 
-    Raises:
-        ConformanceError: the first fault that is found.
-
     >>> from energycomp.testing import StripesEncoder
     >>> check_encoder(StripesEncoder())
     """
     name = type(encoder).__name__
-    config = _config_of(encoder)
+    config = _read_config(encoder)
     if sample_shape is None:
         known = {"sample_channels", "sample_size"} <= config.keys()
         expect(known, f"a config of {name} without sample_channels and sample_size", "both", "pass sample_shape=")

@@ -1,4 +1,4 @@
-"""A decomposer in closed form that generates scenes, too: stripes that are painted without noise and steps."""
+"""A decomposer in closed form that also generates scenes: stripes, without noise and steps."""
 
 from __future__ import annotations
 
@@ -15,17 +15,13 @@ from energycomp.testing import stripes_model
 SIZE = 16
 
 
-def striped(colours: Tensor) -> Tensor:
-    """Images (B, 3, H, W) of vertical stripes of colours (B, K, 3).
-
-    >>> striped(torch.rand(2, 4, 3)).shape
-    torch.Size([2, 3, 16, 16])
-    """
+def paint_stripes(colours: Tensor) -> Tensor:
+    """Paints images (B, 3, H, W) of vertical stripes of colours (B, K, 3)."""
     return colours.transpose(1, 2).repeat_interleave(SIZE // colours.shape[1], 2)[:, :, None].expand(-1, -1, SIZE, -1)
 
 
 class StripesPainter:
-    """A decomposer without noise and steps, which also generates scenes: a latent is the colour of a stripe."""
+    """A decomposer whose latents are the colours of stripes."""
 
     parts_of_image = 4
 
@@ -36,7 +32,7 @@ class StripesPainter:
 
     def decode(self, latents: Tensor, **_: Any) -> Tensor:
         """Images (B, 3, H, W)."""
-        return striped(latents).clamp(-1, 1)
+        return paint_stripes(latents).clamp(-1, 1)
 
     def parts(self, latents: Tensor, **_: Any) -> Parts:
         """Each stripe alone, on grey."""
@@ -46,13 +42,11 @@ class StripesPainter:
 
     @property
     def masks(self) -> Tensor:
-        """The pixels of each stripe, (4, H, W)."""
         stripe = torch.arange(SIZE) * self.parts_of_image // SIZE
         return (stripe == torch.arange(self.parts_of_image)[:, None])[:, None].expand(-1, SIZE, -1)
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """Images of random stripes."""
-        return striped(torch.rand(n, self.parts_of_image, 3, generator=generator))
+        return paint_stripes(torch.rand(n, self.parts_of_image, 3, generator=generator))
 
 
 def painted_model() -> Model:

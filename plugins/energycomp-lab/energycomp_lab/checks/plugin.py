@@ -1,7 +1,6 @@
 """The conformance check of an installed plugin: everything that it registers is made and used as energycomp uses it.
 
-`energycomp check NAME` shows what `check_plugin` finds. A check for another kind of object is a file in
-`checks` and a line in `CHECKS`.
+A check for another kind of object is a file in `checks` and a line in `CHECKS`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import torch
 from energycomp.errors import EnergycompError, InputError, NotFoundError, PluginError
 from energycomp.inference import Solution, View
 from energycomp.models import Model, on_meta
-from energycomp.plugins import Factory, PluginInfo, find, listing, names, singular_of
+from energycomp.plugins import Factory, Kind, PluginInfo, find, listing, names, singular_of
 from energycomp.progress import counting
 from energycomp.testing import stripes_model
 from energycomp_lab.checks.codec import check_codec, check_processor
@@ -42,9 +41,6 @@ class Check:
     """One check and its result: `passed` is None if it could not be checked.
 
     `reason` says why it was not passed, or what was measured.
-
-    >>> Check("import", passed=False, reason="it imports torch").passed
-    False
     """
 
     what: str
@@ -81,8 +77,9 @@ def check_plugin(
     registered = [(kind, one) for info in chosen for kind in info.registered for one in info.registered[kind]]
     planned: list[tuple[str, Callable[[], str | None]]]
     planned = [(f"{singular_of(kind)} {one}", partial(CHECKS.get(kind, _no_check), one)) for kind, one in registered]
-    planned += [(f"cost of {one}", partial(_measure_solver, one)) for kind, one in registered if kind == "solvers"]
-    report = report or _ignore
+    solvers = [one for kind, one in registered if kind == "solvers"]
+    planned += [(f"cost of {one}", partial(_measure_solver, one)) for one in solvers]
+    report = report or (lambda _: None)
     for ended in found:
         report(ended)
     with counting("checking", len(planned), unit="check", show=progress) as bar:
@@ -93,10 +90,6 @@ def check_plugin(
             report(found[-1])
             bar.advance()
     return tuple(found)
-
-
-def _ignore(check: Check) -> None:
-    """Reports nothing."""
 
 
 def _check_import(info: PluginInfo) -> Iterator[Check]:
@@ -128,33 +121,24 @@ def _run(what: str, check: Callable[[], str | None]) -> Check:
 def _check_network(name: str) -> None:
     factory = find("networks", name)
     with on_meta():
-        _built(factory)
+        _build(factory)
     check_network(factory)
 
 
-def _check_conditioner(name: str) -> None:
-    factory = find("conditioners", name)
-    check_conditioner(_built(factory), factory=factory)
+def _check_part(kind: Kind, check: Callable[..., None], name: str) -> None:
+    """Makes an object without arguments, and checks it with what made it."""
+    factory = find(kind, name)
+    check(_build(factory), factory=factory)
 
 
 def _check_encoder(name: str) -> None:
     factory = find("encoders", name)
-    check_encoder(_built(factory))
+    check_encoder(_build(factory))
     with on_meta():
         check_rebuilt(factory(), factory)
 
 
-def _check_codec(name: str) -> None:
-    factory = find("codecs", name)
-    check_codec(_built(factory), factory=factory)
-
-
-def _check_processor(name: str) -> None:
-    factory = find("processors", name)
-    check_processor(_built(factory), factory=factory)
-
-
-def _built(factory: Factory) -> Any:
+def _build(factory: Factory) -> Any:
     """An object whose arguments come from a config, and are unknown here."""
     try:
         return factory()
@@ -166,7 +150,7 @@ def _built(factory: Factory) -> Any:
 
 
 def _check_dataset(name: str) -> None:
-    """A dataset with the conditioner of the model of the same name, which is evaluated on it."""
+    """Checks a dataset with the conditioner of the model of the same name, which is evaluated on it."""
     model = cast("Model", find("models", name)(pretrained=False)) if name in names("models") else None
     check_dataset(find("datasets", name)(), None if model is None else model.conditioner)
 
@@ -176,7 +160,7 @@ def _check_loader(_: str) -> None:
 
 
 def _check_recipe(name: str) -> None:
-    """A recipe on images that the dataset of the same name writes: its own data may take long to make."""
+    """Checks a recipe on images that the dataset of the same name writes: its own data may take long to make."""
     if name not in names("datasets"):
         raise NotCheckedError(f"no dataset {name!r} makes images for it")
     source = find("datasets", name)()
@@ -200,7 +184,7 @@ def _check_command(name: str) -> None:
 
 
 def _check_decomposer(name: str) -> None:
-    """A decomposer with the model of the same name, or with stripes if it takes any model."""
+    """Checks a decomposer with the model of the same name, or with stripes if it takes any model."""
     model = find("models", name)() if name in names("models") else stripes_model()
     try:
         decomposer = find("decomposers", name)(model)
@@ -210,7 +194,7 @@ def _check_decomposer(name: str) -> None:
 
 
 def _check_writer(name: str) -> None:
-    """A writer of two images, of which one has an object and one could not be read."""
+    """Checks a writer on two images, of which one has an object and one could not be read."""
     one = {"x": 0.5, "y": 0.5}
     answer = Solution(torch.tensor([[0.5, 0.5]]), 1, 1.0, 0.1, 0, view=View(None, (one,))).record()
     frame = {"size": [64, 64], "box": [0, 0, 64, 64]}
@@ -222,7 +206,6 @@ def _check_writer(name: str) -> None:
 
 
 def _measure_solver(name: str) -> str:
-    """What a solver costs on a problem as large as that of a real model."""
     return measure_solver(find("solvers", name)())
 
 
@@ -233,10 +216,10 @@ def _no_check(name: str) -> None:
 CHECKS: dict[str, Callable[[str], None]] = {
     "models": lambda name: check_model(find("models", name)()),
     "networks": _check_network,
-    "conditioners": _check_conditioner,
+    "conditioners": partial(_check_part, "conditioners", check_conditioner),
     "encoders": _check_encoder,
-    "codecs": _check_codec,
-    "processors": _check_processor,
+    "codecs": partial(_check_part, "codecs", check_codec),
+    "processors": partial(_check_part, "processors", check_processor),
     "decomposers": _check_decomposer,
     "solvers": lambda name: check_solver(find("solvers", name)()),
     "guidances": lambda name: check_guidance(find("guidances", name)()),

@@ -15,9 +15,6 @@ from energycomp_lab.training.recipe import Trainable
 def check_recipe(recipe: Trainable) -> None:
     """Checks a recipe: it trains for two steps, and the resulting weights fit its model.
 
-    Raises:
-        ConformanceError: the first fault that is found.
-
     >>> from energycomp.testing import tiny_model
     >>> from energycomp_lab.training import FitConfig, Recipe
     >>> model, config = tiny_model(), FitConfig(steps=100, batch_size=4, learning_rate=1e-3)

@@ -21,8 +21,6 @@ STEPS = 50
 
 @attrs.frozen(eq=False, repr=False)
 class _Breaking(Gaussian):
-    """A Gaussian that predicts NaN below a timestep."""
-
     broken_below: float = -1.0
 
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
@@ -33,17 +31,14 @@ class _Breaking(Gaussian):
 def check_sampler(sampler: Sampler, *, exact: bool = False) -> None:
     """Checks a sampler on Gaussians and their products, whose mean and variance are known.
 
-    Samples must have the known mean and variance for one Gaussian, under the cosine schedule, also where samples are
-    rows of numbers, and under that of a rectified flow, and for a product whose scores are exact at every noise level
-    (all factors as wide as u). The sampler must give the same samples for the same generator seed, leave the global
-    random state unchanged, draw one sample, go on with what a callback makes of it after any step, and name a component
-    whose prediction is NaN in a `NonFiniteError`. It may choose the number of its steps.
+    Samples must have these for one Gaussian, under the cosine schedule, as rows of numbers, and under the schedule of
+    a rectified flow, and for a product whose scores are exact at every noise level (all factors as wide as u). The
+    sampler must repeat samples for the same generator seed, leave the global random state unchanged, draw one sample,
+    go on with what a callback makes of it after any step, and name a component whose prediction is NaN in a
+    `NonFiniteError`. It may choose the number of its steps.
 
     Args:
         exact: whether a product of other widths must be right, too. The sum of scores is not its score.
-
-    Raises:
-        ConformanceError: the first fault that is found.
 
     >>> from energycomp.sampling import SchedulerSampler
     >>> check_sampler(SchedulerSampler())
@@ -110,7 +105,7 @@ def _check_repeats(sampler: Sampler) -> None:
 
 
 def _check_callback(sampler: Sampler) -> None:
-    """What a callback returns after each step is where the next step starts, and what the last one ends with."""
+    """Checks that each step starts, and the last one ends, with what a callback returned."""
     seen: list[tuple[int, ...]] = []
 
     def callback(_: int, __: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

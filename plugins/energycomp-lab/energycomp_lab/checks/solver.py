@@ -27,9 +27,6 @@ def check_solver(solver: Solver, *, tolerance: float = FOUND_WITHIN) -> None:
     Args:
         tolerance: mean squared difference below which a real-valued answer counts as the planted one.
 
-    Raises:
-        ConformanceError: the first fault that is found.
-
     >>> from energycomp import Solution
     >>> class Nothing:
     ...     needs = "finite"
@@ -180,5 +177,5 @@ def _check_refused(solver: Solver, model: Model, true: Tensor, *, candidates: Te
 
 
 def _numbers(values: Tensor) -> list[Any]:
-    """Values as they are printed, with three decimals at most."""
+    """Rounds values for messages, to three decimals."""
     return values.detach().cpu().double().round(decimals=3).tolist() if values.is_floating_point() else values.tolist()

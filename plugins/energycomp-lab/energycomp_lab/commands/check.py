@@ -44,10 +44,7 @@ def check(
 
 
 def check_in_process(name: str) -> list[dict[str, Any]]:
-    """What `energycomp_lab.checks.check_plugin` finds in a process of its own: the fields of each `Check`.
-
-    Args:
-        name: of an entry point or a distribution.
+    """Runs `energycomp_lab.checks.check_plugin` in a process of its own; the fields of each `Check`.
 
     Raises:
         NotFoundError: no plugin of that name is installed.
@@ -74,7 +71,7 @@ def check_in_process(name: str) -> list[dict[str, Any]]:
 
 
 def _check(name: str, file: str) -> None:
-    """Runs in the separate process. Writes a line when a check starts, and a line with its result."""
+    """Runs in the separate process; writes a line when a check starts, and one with its result."""
     listing(load=True)  # before torch is imported: otherwise a plugin that imports it goes unnoticed
     import attrs
 

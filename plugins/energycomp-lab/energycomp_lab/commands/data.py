@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from energycomp_batch import Address, Concurrency, Engine, cluster_of
 from energycomp_cli import Seed, check_folder, loading, make_folder
 
 if TYPE_CHECKING:
+    from energycomp.progress import Bar
     from energycomp_batch import Cluster
 
 
@@ -72,27 +74,23 @@ def data(
         source = find("datasets", name)()
     make_folder(out.parent, "-o")
     with atomic_directory(out) as temporary, counting("writing", n, unit="image") as bar:
-
-        def progress(done: int) -> None:
-            bar.advance(done - bar.done)
-
-        source.write(temporary, count=n, seed=seed, options=objects, progress=progress)
+        report = partial(_advance_to, bar)
+        source.write(temporary, count=n, seed=seed, options=objects, progress=report)
     typer.echo(str(out))
 
 
 def _render(name: str, out: Path, cluster: Cluster | None, *, count: int, **settings: Any) -> None:
     from energycomp.plugins import find
-    from energycomp_lab.evaluation import HasRenderer
+    from energycomp_lab.evaluation import source_ability
 
-    source = find("datasets", name)()
-    if not isinstance(source, HasRenderer):
+    render = source_ability(find("datasets", name)(), "render")
+    if render is None:
         raise InputError(f"got --renderer blender with {name}; expected clevr, which it renders; leave it out")
     with counting("rendering", count, unit="image") as bar:
-        source.render(
-            out,
-            count=count,
-            **settings,
-            progress=lambda done: bar.advance(done - bar.done),
-            spread=None if cluster is None else cluster.map,
-        )
+        spread = None if cluster is None else cluster.map
+        render(out, count=count, **settings, progress=partial(_advance_to, bar), spread=spread)
     typer.echo(str(out))
+
+
+def _advance_to(bar: Bar, done: int) -> None:
+    bar.advance(done - bar.done)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from energycomp.models import Model
+    from energycomp_batch import Cluster
     from energycomp_lab.evaluation import Example, Report, Task
 
 REPORT = "report.json"
@@ -112,23 +113,22 @@ def evaluate(
     with loading(model):
         from energycomp.decomposition import takes_apart
         from energycomp.files import atomic_file
-        from energycomp_lab.evaluation import HasSceneScores
+        from energycomp_lab.evaluation import source_ability
 
-        ready = asked.ready(here)
-    loaded = ready.model
-    examples = ready.examples
-    decomposes = takes_apart(ready.model)
-    scored = isinstance(ready.images, HasSceneScores) and samples and part.total == 1
-    scenes = partial(ready.images.scene_scores, count=samples, seed=run.seed) if scored else None
-    report_of = partial(ready.evaluated, scenes=scenes)
+        ready = asked.load(here)
+    scores = source_ability(ready.images, "scene_scores") if samples and part.total == 1 else None
+    scenes = None if scores is None else partial(scores, count=samples, seed=run.seed)
+    report: Report | None
     if out is None:
-        report = report_of()
+        report = ready.report(scenes=scenes)
     else:
+        loaded = ready.model
+        decomposes = takes_apart(loaded)
         settings = {
             "model": model,
             "option": ready.options,
             "data": data,
-            "source": ready.images_of,
+            "source": ready.source,
             "solver": solver or (None if decomposes or ready.task else loaded.defaults.solver),
             "count": known,
             "samples": samples if decomposes else None,
@@ -137,26 +137,14 @@ def evaluate(
             "weights": model_fingerprint(loaded),
         }
         with Records(make_folder(out, "-o"), settings, part) as records:
-            earlier = {index: one for index, one in records.known.items() if index < len(examples)}
+            earlier = {index: one for index, one in records.known.items() if index < len(ready.examples)}
             if cluster is not None:
-                missing = [index for index in range(len(examples)) if index not in earlier]
-                with counting("evaluating", len(missing), unit="image", leave=True) as bar:
-                    for record in cluster.map(missing, attrs.evolve(asked, device=run.device)):
-                        records.append(record)
-                        earlier[record["index"]] = record
-                        bar.advance()
-            kept: dict[str, Any] = {"known": earlier, "on_record": records.append}
-            if part.total > 1:  # its records are a part of those that a report needs
-                indices = part.of(len(examples))
-                if len(indices):
-                    report_of(part=indices, **kept)
-                typer.echo(
-                    f"energycomp: evaluated {len(indices)} of {len(examples)} images, shard {part}. Once all shards "
-                    "have ended, the same command without --shard writes the report.",
-                    err=True,
+                _evaluate_missing(
+                    cluster, attrs.evolve(asked, device=run.device), len(ready.examples), records, earlier
                 )
-                return
-            report = report_of(**kept)
+            report = _report_on(part, ready, scenes=scenes, known=earlier, on_record=records.append)
+        if report is None:
+            return
         with atomic_file(out / REPORT) as temporary:
             temporary.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
     if run.as_json:
@@ -167,22 +155,47 @@ def evaluate(
         typer.echo(str(out / REPORT))
 
 
+def _evaluate_missing(
+    cluster: Cluster, asked: _Asked, count: int, records: Records, known: dict[int, dict[str, Any]]
+) -> None:
+    """Evaluates the examples that are not known on a cluster, and adds their records."""
+    missing = [index for index in range(count) if index not in known]
+    with counting("evaluating", len(missing), unit="image", leave=True) as bar:
+        for record in cluster.map(missing, asked):
+            records.append(record)
+            known[record["index"]] = record
+            bar.advance()
+
+
+def _report_on(part: Shard, ready: _Ready, **options: Any) -> Report | None:
+    """The report; None of a shard, whose records are a part of those that a report needs."""
+    if part.total == 1:
+        return ready.report(**options)
+    indices = part.of(len(ready.examples))
+    if len(indices):
+        ready.report(part=indices, **options)
+    typer.echo(
+        f"energycomp: evaluated {len(indices)} of {len(ready.examples)} images, shard {part}. Once all shards have "
+        "ended, the same command without --shard writes the report.",
+        err=True,
+    )
+    return None
+
+
 @attrs.frozen
 class _Ready:
-    """What a process evaluates, loaded."""
-
     model: Model
     options: dict[str, Any]
     images: Any
-    images_of: str
+    source: str
     examples: Sequence[Example]
     task: Task | None
-    evaluated: Callable[..., Report]
+    report: Callable[..., Report]
 
 
 @attrs.frozen
 class _Asked:
-    """What a command evaluates, as its options say. On a cluster it is called in each process."""
+    """What a command evaluates, as its options say; on a cluster each process calls it."""
 
     model: str
     option: list[str] | None
@@ -196,20 +209,19 @@ class _Asked:
     device: str = "cpu"
 
     def __call__(self) -> Callable[[int], dict[str, Any]]:
-        """The function from the index of an image to its record."""
-        evaluated = partial(self.ready(self.device).evaluated, progress=False)
+        report = partial(self.load(self.device).report, progress=False)
 
-        def record_of(index: int) -> dict[str, Any]:
+        def evaluate_one(index: int) -> dict[str, Any]:
             records: list[dict[str, Any]] = []
-            evaluated(part=[index], on_record=records.append)
+            report(part=[index], on_record=records.append)
             return records[0]
 
-        return record_of
+        return evaluate_one
 
-    def ready(self, device: str) -> _Ready:
-        """The model, the images, and what evaluates them."""
+    def load(self, device: str) -> _Ready:
+        """Loads the model and the images."""
         from energycomp.plugins import find
-        from energycomp_lab.evaluation import HasConcepts, HasTask, dataset_of, evaluate as evaluated, source_of
+        from energycomp_lab.evaluation import dataset_of, evaluate as evaluated, source_ability, source_of
 
         chosen = None if self.solver is None else find("solvers", self.solver)()
         options = parse_options(self.option)
@@ -217,10 +229,12 @@ class _Asked:
         loaded = load_model(self.model, device, options)
         images_of, wanted = _source(self.data, self.dataset or dataset_of(loaded), chosen=self.dataset is not None)
         images: Any = source_of(images_of, loaded)
-        words = images.concepts(wanted) if takes_words(loaded) and isinstance(images, HasConcepts) else ()
+        concepts_of = source_ability(images, "concepts") if takes_words(loaded) else None
+        words = () if concepts_of is None else concepts_of(wanted)
         loaded = with_words(loaded, concepts or ",".join(words) or concepts, template)
         _check_known(loaded, words)
-        task = images.task(loaded) if isinstance(images, HasTask) else None
+        task_of = source_ability(images, "task")
+        task = None if task_of is None else task_of(loaded)
         examples = (task or images).examples(wanted, count=self.n, seed=self.seed)
         report_of = partial(
             evaluated,
@@ -237,7 +251,7 @@ class _Asked:
 
 
 def _source(data: str, usual: str, *, chosen: bool) -> tuple[str, str]:
-    """The name of a source and what is asked of it: "skills:two" names both, where no other source was chosen."""
+    """Splits "skills:two" into the name of a source and what is asked of it, where no other source was chosen."""
     from energycomp.plugins import names
 
     name, _, rest = data.partition(":")

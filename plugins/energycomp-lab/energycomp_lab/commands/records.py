@@ -17,8 +17,7 @@ EVALUATION = "evaluation.jsonl"  # the records, by image
 class Records:
     """The records of an evaluation in a folder, by index: those of all files are known, one is written.
 
-    The first line of evaluation.jsonl, and of the file of each shard, holds the settings, and each further line the
-    record of one image.
+    The first line of a file holds the settings, and each further line the record of one image.
 
     Raises:
         InputError: the folder holds an evaluation with other settings, or another process writes the same file.
@@ -60,5 +59,4 @@ class Records:
         self.known |= {record["index"]: record for record in lines[1:]}
 
     def append(self, record: dict[str, Any]) -> None:
-        """Appends the record of an image."""
         append_line(self.file, record)

@@ -95,7 +95,7 @@ def train(
     from energycomp_lab.training.trackers import tracker_names
 
     given = parse_options(option, taken=COMMON)
-    training: dict[str, Any] = {name: _setting(name, given.pop(name)) for name in SETTINGS & given.keys()}
+    training: dict[str, Any] = {name: _read_setting(name, given.pop(name)) for name in SETTINGS & given.keys()}
     tracker_names(training.get("log_with"))
     if init is not None and resume_from is not None:
         raise InputError("got --init and --resume-from; expected one of them, since both say where to start")
@@ -114,7 +114,8 @@ def train(
     try:
         recipe = factory(data=data, init=start, preset=preset, cache=cache, **given)
     except InputError as error:
-        own = _own_options(factory)
+        parameters = signature(factory).parameters.values()
+        own = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.name not in COMMON]
         if own and any(repr(name) in str(error) for name in given.keys() - set(own)):
             raise InputError(f"{error}; the recipe itself has {', '.join(own)}") from error
         raise
@@ -127,8 +128,8 @@ def train(
     _run(recipe, folder, {**options, **training}, half=half)
 
 
-def _setting(name: str, text: str) -> int | str:
-    """The value of a setting of the training, which is a whole number, or names of trackers."""
+def _read_setting(name: str, text: str) -> int | str:
+    """Reads a setting of the training: a whole number, or names of trackers."""
     if name == "log_with":
         return text
     if not text.isdecimal():
@@ -136,14 +137,8 @@ def _setting(name: str, text: str) -> int | str:
     return int(text)
 
 
-def _own_options(factory: Callable[..., Trainable]) -> list[str]:
-    """The options of a recipe beside those of its model: its arguments by keyword that not every recipe has."""
-    parameters = signature(factory).parameters.values()
-    return [each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.name not in COMMON]
-
-
 def _start(init: str | None, resume_from: str | None, folder: Path) -> Model | None:
-    """The model to start from; checkpoints to continue from are copied to the folder of the run instead."""
+    """Loads the model to start from; checkpoints to continue from are copied to the folder of the run instead."""
     from energycomp_lab.training.resume import copy_checkpoints
 
     if resume_from is not None and copy_checkpoints(resume_from, folder):
@@ -173,15 +168,14 @@ def _run(recipe: Trainable, folder: Path, options: dict[str, Any], *, half: bool
     model = recipe.model.to("cpu")
     load_weights(model.trained, result.ema_state, str(result.checkpoint))
     model.save_pretrained(folder / "model", dtype=torch.float16 if half else None)
-    typer.echo(f"{result.step:,} steps, loss {result.loss:.4g}{_speed(result)}, model in {folder / 'model'}")
+    typer.echo(f"{result.step:,} steps, loss {result.loss:.4g}{_describe_speed(result)}, model in {folder / 'model'}")
     if not isinstance(model, Model):
         return
     use = "decompose" if takes_apart(model) else "infer"
     typer.echo(f"energycomp {use} {folder / 'model'} IMAGE -o {'out' if use == 'infer' else 'strip.png'}")
 
 
-def _speed(result: FitResult) -> str:
-    """The throughput of a run in words; nothing for one that was finished already."""
+def _describe_speed(result: FitResult) -> str:
     units = {"images_per_second": "images/s", "rows_per_second": "network evaluations/s"}
     return "".join(
         f", {result.throughput[name]:.3g} {unit}" for name, unit in units.items() if result.throughput.get(name)
@@ -201,10 +195,7 @@ def _how_to_go_on(folder: Path, processes: int) -> str:
 
 
 def _sampler(model: Model, folder: Path) -> Callable[[Any, int], Image.Image]:
-    """Writes a grid of samples at a step, from the same compositions and the same noise every time.
-
-    The grid has one row per composition. A model that generates whole scenes gets four rows of scenes.
-    """
+    """Makes a function that writes a grid of samples, a row per composition, from the same noise every time."""
     import torch
 
     from energycomp.components import random_values

@@ -15,7 +15,7 @@ BINS = 10
 
 
 def attribute_metrics(conditioner: MixedConditioner) -> MetricCollection:
-    """The accuracy and the calibration error of each attribute, and how often all attributes are right.
+    """Makes metrics of the accuracy and the calibration error of each attribute, and of all attributes together.
 
     >>> from energycomp.testing import TintedSquare
     >>> sorted(attribute_metrics(TintedSquare()))[:3]
@@ -35,7 +35,6 @@ class AttributeAccuracy(Metric):
     """Found objects whose attributes are right, over all objects that were found (see `near_pairs`).
 
     Args:
-        support: of the values.
         attributes: those that must all be right, as far as they are known of the true object. An object of which none
             of them is known is left out.
 
@@ -80,7 +79,6 @@ class AttributeCalibration(Metric):
     It is over the found objects whose true attribute is known.
 
     Args:
-        support: of the values.
         attribute: its place among the attributes.
 
     >>> from energycomp.testing import TintedSquare
@@ -123,7 +121,7 @@ class AttributeCalibration(Metric):
 
 
 def _right(support: MixedSupport, found: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The found objects (N,) that are near true ones, which of their attributes are right, and known, (N, A) each."""
+    """Matches found objects (N,) with true ones; says which of their attributes are right, and known, (N, A) each."""
     (places, codes), (true_places, true_codes) = support.split(found), support.split(true)
     rows, columns = near_pairs(places, true_places)
     return rows, codes[rows] == true_codes[columns], true_codes[columns] != 0

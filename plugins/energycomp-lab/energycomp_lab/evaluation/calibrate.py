@@ -23,15 +23,14 @@ LEAST = 10  # images of a count; fewer tell nothing about its tail
 def calibrate(
     model: Model, examples: Sequence[Example], *, solver: Solver | None = None, seed: int = 0, progress: bool = True
 ) -> Model:
-    """The model with a calibration, so that `infer` tells how unusual an image is (`Solution.typicality`).
+    """Calibrates a model, so that `infer` tells how unusual an image is (`Solution.typicality`).
 
     Every example is read once. Counts that fewer than 10 answers have are left out.
 
     Args:
         examples: held-out images of the kind that the model was trained on, of all counts that it is to be used for.
-        solver: the solver of the model's defaults when left out.
+        solver: that of the model's defaults when left out.
         seed: of the draws.
-        progress: whether to show a progress bar.
 
     Raises:
         InputError: fewer than 10 images of every count.
@@ -65,15 +64,9 @@ def calibrate(
 
 
 def measure_background(model: Model, examples: Sequence[Example]) -> tuple[float, float] | None:
-    """`Calibration.background`, by which images of another kind are refused; None without unconditional prediction.
+    """Measures `Calibration.background`, by which images of another kind are refused; None without u.
 
     Costs `SCREEN_DRAWS` network evaluations per image, and no search.
-
-    >>> from energycomp.testing import bumps_model, planted
-    >>> images = [planted(bumps_model(), torch.rand(1, 2))[0] for _ in range(12)]
-    >>> mean, std = measure_background(bumps_model(), [Example(image) for image in images])
-    >>> std > 0
-    True
     """
     errors = []
     for example in examples:

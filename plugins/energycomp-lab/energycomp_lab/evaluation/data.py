@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import attrs
 import torch
@@ -12,11 +12,8 @@ from torch import Tensor
 from energycomp.components import Conditioner, groups_of, mixed_of, random_values, value_of
 from energycomp.errors import InputError
 
-if TYPE_CHECKING:
-    pass
 
-
-def _all(given: Iterable[Any] | None) -> tuple[Any, ...] | None:
+def _as_tuple(given: Iterable[Any] | None) -> tuple[Any, ...] | None:
     return None if given is None else tuple(given)
 
 
@@ -38,7 +35,7 @@ class Example:
 
     image: Any
     name: str = attrs.field(default="", kw_only=True)
-    conditions: tuple[Any, ...] | None = attrs.field(default=None, kw_only=True, converter=_all)
+    conditions: tuple[Any, ...] | None = attrs.field(default=None, kw_only=True, converter=_as_tuple)
     masks: Tensor | None = attrs.field(default=None, kw_only=True)
     factors: Tensor | None = attrs.field(default=None, kw_only=True)
 
@@ -48,7 +45,6 @@ class Generated(Sequence[Example]):
     """Examples that are computed on access.
 
     Args:
-        number: of examples.
         make: returns the example of an index; the same at every call.
 
     >>> blank = Generated(3, lambda k: Example(None, name=f"scene {k}"))
@@ -75,7 +71,7 @@ class Generated(Sequence[Example]):
 
 
 def true_values(example: Example, conditioner: Conditioner) -> Tensor:
-    """The conditions of an example as values (K, *V) of a conditioner.
+    """Reads the conditions of an example as values (K, *V) of a conditioner.
 
     Attributes that the conditioner does not have are left out. Their names may differ in case.
 
@@ -108,7 +104,7 @@ def true_values(example: Example, conditioner: Conditioner) -> Tensor:
 
 
 def _without_attributes(conditions: tuple[Any, ...], conditioner: Conditioner) -> tuple[Any, ...]:
-    """The numbers of a continuous conditioner: {"x": 0.3, "y": 0.4} of an object with a colour."""
+    """Keeps the numbers that a continuous conditioner describes, {"x": 0.3, "y": 0.4} of an object with a colour."""
     if conditioner.support.is_discrete or not all(isinstance(one, Mapping) for one in conditions):
         return conditions
     shown = conditioner.describe(random_values(conditioner, 1, generator=0)[0])
@@ -118,7 +114,7 @@ def _without_attributes(conditions: tuple[Any, ...], conditioner: Conditioner) -
 
 
 def _of_attributes(example: Example, attributes: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
-    """The conditions on these attributes, under these names."""
+    """Keeps the conditions on these attributes, under these names."""
     known = {name.casefold(): name for name in attributes}
     given = {str(condition["attribute"]).casefold(): condition for condition in example.conditions or ()}
     chosen = tuple({**given[name], "attribute": known[name]} for name in known if name in given)

@@ -11,12 +11,13 @@ import torch
 
 from energycomp.decomposition import Decomposer, takes_apart
 from energycomp.errors import InputError
+from energycomp.files import fingerprint
 from energycomp.inference import Solver
 from energycomp.models import Model, model_of
 from energycomp.progress import progress as shown
 from energycomp.seeds import as_seed, derived_seed
 from energycomp_lab.evaluation.data import Example
-from energycomp_lab.evaluation.records import check_record, example_fingerprint, records_by_index
+from energycomp_lab.evaluation.records import check_record, records_by_index
 from energycomp_lab.evaluation.report import Report
 from energycomp_lab.evaluation.sources import Task
 
@@ -50,20 +51,16 @@ def evaluate(
     Each example has its own generator, from (seed, index), so that its result does not depend on the others.
 
     Args:
-        model: infers conditions, or decomposes.
-        examples: images with their conditions, the masks of their objects, or their factors.
         metrics: as `DataSource.metrics` returns them; they are copied. Or what is asked in place of reading, a `Task`.
-        solver: as `infer` takes it; by default the solver of the model's defaults.
+        solver: as `infer` takes it; by default that of the model's defaults.
         count: number of components, as `infer` takes it; "true" gives the solver the true number of each image.
         seed: of the draws, and of the resamples.
         data: name of the examples in the report.
-        progress: whether to show a progress bar with the remaining time.
         on_result: called with (index, example, solution or decomposition) after each example.
         known: records of the first examples, or records by index, from an interrupted run of the same evaluation or
             from other processes. These examples are not evaluated again, and the report is the same to the bit.
         on_record: called with the record of each further example, JSON data.
-        part: indices of the examples that are evaluated, such as those of one of several processes; the report is of
-            them alone. All examples when left out.
+        part: indices of the examples that are evaluated, and reported; all when left out.
         scenes: scores scenes, where the decomposer samples them; these have no intervals and are not part of the time.
 
     Raises:
@@ -71,19 +68,8 @@ def evaluate(
             for a model that decomposes.
 
     >>> from torchmetrics import MetricCollection
-    >>> from energycomp import Solution
-    >>> from energycomp.testing import stripes_model, tiny_model
-    >>> from energycomp_lab.evaluation import CountAccuracy, MaskRecall
-    >>> class Middle:
-    ...     needs = None
-    ...     def solve(self, problem, *, generator=None):
-    ...         count = problem.counts[1]
-    ...         return Solution(torch.full((count, 2), 0.5), count, error=0.0, stderr=0.0, rows=0)
-    >>> examples = [Example(torch.zeros(3, 16, 16), conditions=[(0.2, 0.1), (0.8, 0.6)])]
-    >>> accuracy = MetricCollection({"count_accuracy": CountAccuracy()})
-    >>> report = evaluate(tiny_model(), examples, accuracy, solver=Middle(), count="true", progress=False)
-    >>> report.values["count_accuracy"], report.images
-    (1.0, 1)
+    >>> from energycomp.testing import stripes_model
+    >>> from energycomp_lab.evaluation import MaskRecall
     >>> left = torch.arange(16).expand(1, 16, 16) < 4
     >>> examples = [Example(torch.where(left, 0.9, -0.2).expand(3, -1, -1), masks=left)]
     >>> report = evaluate(stripes_model(), examples, MetricCollection({"recall": MaskRecall()}), progress=False)
@@ -99,7 +85,7 @@ def evaluate(
     if (own or decomposes) and not (solver is None and count is None):
         what = "is asked something else" if own else "decomposes images"
         raise InputError(f"got a solver or a count with {model.name}, which {what}; leave them out")
-    records = records_by_index(known, _checked(examples))
+    records = records_by_index(known, _check_examples(examples))
     indices = range(len(examples)) if part is None else part
     if not len(indices) or not all(0 <= index < len(examples) for index in indices):
         raise InputError(f"got part {indices!r:.60} of {len(examples)} examples; expected indices below that number")
@@ -115,7 +101,7 @@ def evaluate(
         example = examples[index]
         true = task.true(example)
         image = model.processor(example.image)
-        identity = example_fingerprint(image, true)
+        identity = fingerprint({"image": image, "true": true})
         if index in records:
             record = records[index]
             check_record(record, index, example, identity)
@@ -148,7 +134,7 @@ def evaluate(
     )
 
 
-def _checked(examples: Any) -> Sequence[Example]:
+def _check_examples(examples: Any) -> Sequence[Example]:
     if not isinstance(examples, Sequence) or not all(isinstance(one, Example) for one in examples[:1]):
         raise InputError(
             f"got examples in {type(examples).__name__}; expected a sequence of Example; make one: "

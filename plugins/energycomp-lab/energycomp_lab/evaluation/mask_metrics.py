@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
-
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from energycomp.errors import InputError
+from energycomp_lab.evaluation.scene_metrics import ImageMean
 
 
 def match_masks(found: Tensor, true: Tensor) -> Tensor:
     """Intersection over union (K,) of each true mask with its matched found mask; 0 for a true mask without a match.
 
-    The matching has the greatest sum over all pairs (Hungarian algorithm).
-
-    Args:
-        found: (K', H, W), bool.
-        true: (K, H, W), bool.
+    The matching has the greatest sum over all pairs (Hungarian algorithm). Masks are (K', H, W) and (K, H, W), bool.
 
     >>> left = torch.tensor([[True, True, False, False]])
     >>> match_masks(torch.stack([left.flip(1), left]), torch.stack([torch.tensor([[True, False, False, False]])]))
@@ -42,17 +35,10 @@ def adjusted_rand_index(found: Tensor, true: Tensor) -> Tensor:
 
     It is 1 where two pixels lie in the same part if and only if they lie in the same object, and about 0 for random
     parts. Pixels outside of all objects are left out (the foreground ARI of Greff et al., 2019). It is NaN without
-    pixels of objects. The sums are float64: `torchmetrics.functional.clustering.adjusted_rand_score` multiplies int64
-    counts of pairs, which overflow from about 400x400 pixels on.
-
-    Args:
-        found: (K', H, W), bool; a pixel of several masks belongs to the first, the pixels of no mask form one more
-            part.
-        true: (K, H, W), bool; a pixel of several masks belongs to the first.
+    pixels of objects. Masks are (K', H, W) and (K, H, W), bool. A pixel of several masks belongs to the first, and the
+    pixels of no found mask form one more part.
 
     >>> true = torch.tensor([[[True, True, False, False, False]], [[False, False, True, True, False]]])
-    >>> adjusted_rand_index(true.flip(0), true).item()
-    1.0
     >>> adjusted_rand_index(true.any(0, keepdim=True), true).item()
     0.0
     """
@@ -83,26 +69,7 @@ def _check(found: Tensor, true: Tensor) -> None:
         raise InputError(f"got masks {tuple(found.shape)} and {tuple(true.shape)}; expected (K', H, W) and (K, H, W)")
 
 
-class _MaskMetric(MeanMetric):
-    """The mean of `scored` over all images, in float64."""
-
-    higher_is_better: bool | None = True  # type: ignore[assignment]
-
-    def __init__(self) -> None:
-        super().__init__(nan_strategy="disable")
-        self.set_dtype(torch.float64)
-
-    def update(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:  # type: ignore[override]
-        """Adds images: found masks (K', H, W) and true masks (K, H, W) of each."""
-        for f, t in zip(found, true, strict=True):
-            super().update(self.scored(f, t).double())
-
-    @abstractmethod
-    def scored(self, found: Tensor, true: Tensor) -> Tensor:
-        """The numbers (N,) that an image adds to the mean."""
-
-
-class MaskIoU(_MaskMetric):
+class MaskIoU(ImageMean):
     """Mean intersection over union of the true objects with their matched parts, over all objects of all images.
 
     >>> iou = MaskIoU()
@@ -112,59 +79,33 @@ class MaskIoU(_MaskMetric):
     0.5
     """
 
-    def scored(self, found: Tensor, true: Tensor) -> Tensor:
-        """In [0, 1], per object."""
+    def score(self, found: Tensor, true: Tensor) -> Tensor:
         return match_masks(found, true)
 
 
-class MaskRecall(_MaskMetric):
-    """True objects matched at an intersection over union of 0.5 or more, over all true objects of all images.
-
-    >>> recall = MaskRecall()
-    >>> whole = torch.ones(1, 2, 2, dtype=torch.bool)
-    >>> recall.update([whole], [torch.cat([whole, whole])])
-    >>> recall.compute().item()
-    0.5
-    """
+class MaskRecall(ImageMean):
+    """True objects matched at an intersection over union of 0.5 or more, over all true objects of all images."""
 
     least_iou = 0.5
 
-    def scored(self, found: Tensor, true: Tensor) -> Tensor:
-        """1 for an object that is found, 0 for another."""
+    def score(self, found: Tensor, true: Tensor) -> Tensor:
         return match_masks(found, true) >= self.least_iou
 
 
-class ForegroundARI(_MaskMetric):
-    """Mean of `adjusted_rand_index` over the images with at least one pixel of an object.
+class ForegroundARI(ImageMean):
+    """Mean of `adjusted_rand_index` over the images with at least one pixel of an object."""
 
-    >>> index = ForegroundARI()
-    >>> top = torch.tensor([[True, True], [False, False]])
-    >>> objects = torch.stack([top, ~top])
-    >>> index.update([objects, objects[:0]], [objects, objects])
-    >>> index.compute().item()
-    0.5
-    """
-
-    def scored(self, found: Tensor, true: Tensor) -> Tensor:
-        """At most 1."""
+    def score(self, found: Tensor, true: Tensor) -> Tensor:
         index = adjusted_rand_index(found, true)[None]
         return index[~index.isnan()]
 
 
-class SlotsUsed(_MaskMetric):
-    """Mean number of found masks that hold at least 1 % of the pixels, over all images.
-
-    >>> used = SlotsUsed()
-    >>> whole = torch.ones(1, 2, 2, dtype=torch.bool)
-    >>> used.update([torch.cat([whole, whole, ~whole])], [whole])
-    >>> used.compute().item()
-    2.0
-    """
+class SlotsUsed(ImageMean):
+    """Mean number of found masks that hold at least 1 % of the pixels, over all images."""
 
     higher_is_better = None
     share = 0.01
 
-    def scored(self, found: Tensor, true: Tensor) -> Tensor:
-        """One number, which does not depend on the true masks."""
+    def score(self, found: Tensor, true: Tensor) -> Tensor:
         _check(found, true)
         return (found.bool().flatten(1).double().mean(1) >= self.share).sum()[None] if len(found) else torch.zeros(1)

@@ -13,15 +13,13 @@ FOUND_WITHIN = 0.002  # mean squared difference below which an object counts as 
 def match(found: Tensor, true: Tensor) -> Tensor:
     """Mean squared differences (min(K, K'),) of the matched values; the matching has the least sum over all pairs.
 
-    Args:
-        found: (K', D).
-        true: (K, D).
+    Values are (K', D) and (K, D).
 
     >>> match(torch.tensor([[0.5, 0.5], [0.0, 0.0]]), torch.tensor([[0.1, 0.0]]))
     tensor([0.0050])
     """
     cost = _differences(found, true)
-    return cost[_assigned(cost)]
+    return cost[_assign(cost)]
 
 
 def near_pairs(found: Tensor, true: Tensor, within: float = FOUND_WITHIN) -> tuple[Tensor, Tensor]:
@@ -30,8 +28,6 @@ def near_pairs(found: Tensor, true: Tensor, within: float = FOUND_WITHIN) -> tup
     Of several matchings of as many pairs it is the one with the least sum.
 
     Args:
-        found: (K', D).
-        true: (K, D).
         within: the mean squared difference below which a pair is near.
 
     >>> rows, columns = near_pairs(torch.tensor([[0.5, 0.5], [0.0, 0.0]]), torch.tensor([[0.01, 0.0], [0.9, 0.9]]))
@@ -41,7 +37,7 @@ def near_pairs(found: Tensor, true: Tensor, within: float = FOUND_WITHIN) -> tup
     cost = _differences(found, true)
     # One more near pair outweighs the differences of all others; far pairs cost nothing, so they pull at no near one
     near = cost < within
-    rows, columns = _assigned(torch.where(near, cost.double() - within * (1 + min(cost.shape)), 0.0))
+    rows, columns = _assign(torch.where(near, cost.double() - within * (1 + min(cost.shape)), 0.0))
     near = near[rows, columns]
     return rows[near], columns[near]
 
@@ -55,8 +51,7 @@ def _differences(found: Tensor, true: Tensor) -> Tensor:
     return (found[:, None] - true[None]).square().mean(2)
 
 
-def _assigned(cost: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows and columns of the matching with the least sum."""
+def _assign(cost: Tensor) -> tuple[Tensor, Tensor]:
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(cost.detach().cpu().numpy())

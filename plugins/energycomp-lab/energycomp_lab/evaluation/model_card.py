@@ -12,7 +12,7 @@ from energycomp.models import Model, pipeline_tag as tag_of, plain_card
 
 @attrs.frozen
 class Result:
-    """Metrics of one evaluation.
+    """Metrics of one evaluation, for `card`.
 
     Args:
         data: the name of the data, such as "synthetic:3-5".
@@ -20,10 +20,6 @@ class Result:
         command: what measures them.
         metrics: values by name, such as {"precision": "0.996 (0.992-0.999)"}.
         page: address of the page that reports them.
-
-    >>> metrics = {"precision": "0.996 (0.992-0.999)"}
-    >>> Result("synthetic:3-5", 500, 0, "energycomp evaluate clevr", metrics, "benchmarks/reading.md").n
-    500
     """
 
     data: str

@@ -13,16 +13,11 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.files import fingerprint
 from energycomp_lab.evaluation.data import Example
 
 
 def to_numbers(values: Tensor | None) -> Any:
-    """Numbers as nested lists, with None for those that JSON does not have; None for None.
-
-    >>> to_numbers(torch.tensor([[0.5, float("nan")]])), to_numbers(None)
-    ([[0.5, None]], None)
-    """
+    """Numbers as nested lists, with None for those that JSON does not have; None for None."""
 
     def legal(part: Any) -> Any:
         if isinstance(part, list):
@@ -33,11 +28,7 @@ def to_numbers(values: Tensor | None) -> Any:
 
 
 def from_numbers(record: Any, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor | None:
-    """A tensor (K, *shape) of what `to_numbers` made; None numbers are NaN. None for None.
-
-    >>> from_numbers([[0.5, None]], 2), from_numbers([], 2).shape
-    (tensor([[0.5000,    nan]]), torch.Size([0, 2]))
-    """
+    """A tensor (K, *shape) of what `to_numbers` made; None numbers are NaN. None for None."""
     if record is None:
         return None
     array = np.array(record, dtype=np.float64).reshape(len(record), *shape)  # NumPy takes None for NaN
@@ -53,22 +44,12 @@ def to_bits(masks: Tensor | None) -> dict[str, Any] | None:
 
 
 def from_bits(record: Mapping[str, Any] | None) -> Tensor | None:
-    """The masks of which `to_bits` made a record.
-
-    >>> masks = torch.eye(3, dtype=torch.bool)[None]
-    >>> torch.equal(from_bits(to_bits(masks)), masks)
-    True
-    """
+    """The masks of which `to_bits` made a record."""
     if record is None:
         return None
     packed = np.frombuffer(zlib.decompress(base64.b64decode(record["bits"])), dtype=np.uint8)
     bits = np.unpackbits(packed, count=math.prod(record["shape"]))
     return torch.from_numpy(bits.reshape(record["shape"])).bool()
-
-
-def example_fingerprint(image: Tensor, true: Tensor) -> str:
-    """Identifies an example by its image, as the model's processor returns it, and by what is compared."""
-    return fingerprint({"image": image, "true": true})
 
 
 def check_record(record: Mapping[str, Any], index: int, example: Example, expected: str) -> None:

@@ -25,18 +25,12 @@ class Report:
     """What `evaluate` returns.
 
     Args:
-        values: metrics over all images.
-        intervals: their 95 % bootstrap intervals over images; none of a metric whose states are not sums, and of a
-            single image.
+        intervals: 95 % bootstrap intervals over images; none of a metric whose states are not sums, and of a single
+            image.
         rows_per_image: network evaluations per image.
         seconds_per_image: wall-clock time, decoding of the image included.
-        images: number of images.
-        model, solver, data, seed: what was evaluated. For a decomposition, the solver is the encoder with the
-            number of views that are searched, or the decomposer of a model without an encoder.
-
-    >>> report = Report({"precision": 1.0}, {"precision": (0.9, 1.0)}, 900.0, 1.5, 2, "tiny", "pursuit", "synthetic", 0)
-    >>> report.values["precision"], report.intervals["precision"]
-    (1.0, (0.9, 1.0))
+        solver: for a decomposition, the encoder with the number of views that are searched, or the decomposer of a
+            model without an encoder.
     """
 
     values: Mapping[str, float]
@@ -81,7 +75,6 @@ class Scores:
         self.parts: dict[str, list[Metric]] = {str(name): [] for name in self.total}
 
     def update(self, *values: Any, **further: Any) -> None:
-        """Adds an image."""
         self.total.update(*values, **further)
         one = self.metrics.clone()
         one.reset()

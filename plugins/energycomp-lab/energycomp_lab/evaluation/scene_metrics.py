@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -12,11 +13,7 @@ from energycomp_lab.evaluation.matching import FOUND_WITHIN, match
 
 
 class _Matched(Metric):
-    """Sums over the matched pairs of all images; subclasses define the ratio.
-
-    Args:
-        found_within: the mean squared difference below which a true object counts as found.
-    """
+    """Sums over the matched pairs of all images; subclasses define the ratio."""
 
     full_state_update = False
     found_count: Tensor
@@ -63,13 +60,7 @@ class PerceptionRate(_Matched):
 
 
 class Precision(_Matched):
-    """Found objects that match a true object, over all found objects of all images.
-
-    >>> precision = Precision()
-    >>> precision.update([torch.tensor([[0.2, 0.2], [0.9, 0.9]])], [torch.tensor([[0.2, 0.2]])])
-    >>> precision.compute().item()
-    0.5
-    """
+    """Found objects that match a true object, over all found objects of all images."""
 
     higher_is_better = True
 
@@ -79,13 +70,7 @@ class Precision(_Matched):
 
 
 class EstimationError(_Matched):
-    """Mean of (dx^2 + dy^2) / 2 over all matched pairs (thesis 5.4.1).
-
-    >>> error = EstimationError()
-    >>> error.update([torch.tensor([[0.2, 0.2]])], [torch.tensor([[0.21, 0.2]])])
-    >>> round(error.compute().item(), 6)
-    5e-05
-    """
+    """Mean of (dx^2 + dy^2) / 2 over all matched pairs (thesis 5.4.1)."""
 
     higher_is_better = False
 
@@ -94,25 +79,30 @@ class EstimationError(_Matched):
         return self.error / self.pairs
 
 
-class CountAccuracy(MeanMetric):
-    """Images whose number of objects is right, over all images.
+class ImageMean(MeanMetric):
+    """The mean of `score` over all images, in float64."""
 
-    >>> accuracy = CountAccuracy()
-    >>> accuracy.update([torch.zeros(2, 2), torch.zeros(1, 2)], [torch.zeros(2, 2), torch.zeros(3, 2)])
-    >>> accuracy.compute().item()
-    0.5
-    """
-
-    higher_is_better = True  # type: ignore[assignment]
+    higher_is_better: bool | None = True  # type: ignore[assignment]
 
     def __init__(self) -> None:
         super().__init__(nan_strategy="disable")
         self.set_dtype(torch.float64)
 
     def update(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:  # type: ignore[override]
-        """Adds images: found values (K', D) and true values (K, D) of each."""
+        """Adds images: what was found, and what is true, of each."""
         for f, t in zip(found, true, strict=True):
-            super().update(float(len(f) == len(t)))
+            super().update(self.score(f, t).double())
+
+    @abstractmethod
+    def score(self, found: Tensor, true: Tensor) -> Tensor:
+        """The numbers (N,) that an image adds to the mean."""
+
+
+class CountAccuracy(ImageMean):
+    """Images whose number of objects is right, over all images."""
+
+    def score(self, found: Tensor, true: Tensor) -> Tensor:
+        return torch.tensor([len(found) == len(true)])
 
 
 class ExactSet(MeanMetric):

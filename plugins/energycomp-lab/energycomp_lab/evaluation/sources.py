@@ -1,15 +1,14 @@
-"""Data sources, which `energycomp data` writes and `energycomp evaluate` reads: what one is, and may do besides."""
+"""Data sources, which `energycomp data` writes and `energycomp evaluate` reads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from energycomp.decomposition import Decomposer
 from energycomp.images import ImageProcessor
 from energycomp.models import Model
 from energycomp.plugins import find, names
@@ -20,12 +19,22 @@ if TYPE_CHECKING:
 
     from energycomp_lab.evaluation.report import Scores
 
+Ability = Literal["at", "concepts", "render", "scene_scores", "task"]
+
 
 class DataSource(Protocol):
     """The data of a plugin: examples for evaluation, and files for training.
 
-    Optional abilities are `HasConcepts`, `HasSizes`, `HasSceneScores` and `HasTask`.
-    `energycomp_lab.checks.check_dataset` checks a source.
+    `energycomp_lab.checks.check_dataset` checks a source. It may have further members, see `source_ability`:
+
+    - `concepts(spec) -> Sequence[str]`, for models of text: the concepts that the images of a spec show, among which a
+      model searches.
+    - `at(size) -> DataSource`: the source of images of a size (width, height), that of the model which is evaluated.
+    - `scene_scores(decomposer, *, count, seed) -> Mapping[str, float]`: scores of `count` images of
+      `decomposer.sample(n, generator=...)`, which a model samples without conditions.
+    - `task(model) -> Exam`: what a model is asked in place of reading images, such as to draw what it says.
+    - `render(folder, *, count, seed, options, assets, progress, spread=None)`, for `--renderer blender`: writes images
+      that an external program renders; `spread(items, make)` maps work over other machines.
 
     >>> from energycomp.plugins import find
     >>> clevr = find("datasets", "clevr")()
@@ -69,72 +78,6 @@ class DataSource(Protocol):
 
 
 @runtime_checkable
-class HasConcepts(Protocol):
-    """A data source of images of concepts, for models that are conditioned on text.
-
-    >>> from energycomp.plugins import find
-    >>> [isinstance(find("datasets", name)(), HasConcepts) for name in ("text", "clevr")]
-    [True, False]
-    """
-
-    def concepts(self, spec: str) -> Sequence[str]:
-        """The concepts that the images of a spec show, among which a model searches."""
-        ...
-
-
-@runtime_checkable
-class HasSizes(Protocol):
-    """A data source that draws images of any size.
-
-    >>> from energycomp.plugins import find
-    >>> [isinstance(find("datasets", name)(), HasSizes) for name in ("clevr", "faces")]
-    [True, False]
-    """
-
-    def at(self, size: tuple[int, int]) -> DataSource:
-        """The source of images of a size (width, height), that of the model which is evaluated."""
-        ...
-
-
-@runtime_checkable
-class HasRenderer(Protocol):
-    """A data source whose scenes an external program renders, such as Blender.
-
-    >>> from energycomp.plugins import find
-    >>> [isinstance(find("datasets", name)(), HasRenderer) for name in ("clevr", "faces")]  # --renderer blender
-    [True, False]
-    """
-
-    def render(
-        self,
-        folder: Path,
-        *,
-        count: int,
-        seed: int,
-        options: str,
-        assets: Path | None,
-        progress: Callable[[int], None],
-        spread: Callable[..., Iterable[Any]] | None = None,
-    ) -> None:
-        """Writes `count` images into a folder; `spread(items, make)` maps work over other machines."""
-        ...
-
-
-@runtime_checkable
-class HasSceneScores(Protocol):
-    """A data source that scores scenes which a model samples without conditions.
-
-    >>> from energycomp.plugins import find
-    >>> [isinstance(find("datasets", name)(), HasSceneScores) for name in ("slots", "clevr")]
-    [True, False]
-    """
-
-    def scene_scores(self, decomposer: Decomposer, *, count: int, seed: int) -> Mapping[str, float]:
-        """Scores of `count` images of `decomposer.sample(n, generator=...)`."""
-        ...
-
-
-@runtime_checkable
 class Task(Protocol):
     """One way to evaluate a model: what is asked of it, and how the answers are scored.
 
@@ -166,18 +109,9 @@ class Exam(Task, Protocol):
         ...
 
 
-@runtime_checkable
-class HasTask(Protocol):
-    """A data source that asks a model something else than to read its images, such as to draw what it says.
-
-    >>> from energycomp.plugins import find
-    >>> [isinstance(find("datasets", name)(), HasTask) for name in ("skills", "clevr")]
-    [True, False]
-    """
-
-    def task(self, model: Model) -> Exam:
-        """What is asked."""
-        ...
+def source_ability(source: DataSource, name: Ability) -> Any:
+    """A member that a data source may have, see `DataSource`; None where it has none."""
+    return getattr(source, name, None)
 
 
 def dataset_of(model: Model) -> str:
@@ -192,16 +126,11 @@ def dataset_of(model: Model) -> str:
 
 
 def source_of(name: str, model: Model) -> DataSource:
-    """The registered source of a name, which draws images of the model's size where it can.
+    """Makes the registered source of a name, which draws images of the model's size where it can.
 
     Raises:
         NotFoundError: an unknown name.
-
-    >>> from energycomp.testing import tiny_model
-    >>> source_of("clevr", tiny_model()).size
-    (16, 16)
     """
     source: DataSource = find("datasets", name)()
-    if isinstance(source, HasSizes) and isinstance(model.processor, ImageProcessor):
-        return source.at(model.processor.size[::-1])
-    return source
+    at: Callable[..., DataSource] | None = source_ability(source, "at")
+    return source if at is None or not isinstance(model.processor, ImageProcessor) else at(model.processor.size[::-1])

@@ -73,7 +73,7 @@ class Conditions:
 class PartsTask:
     """Decomposes images. The metrics compare masks, or latents for examples with factors; pixels are compared, too.
 
-    An image whose parts have no masks, since they cannot be determined, is left out of the metrics of masks.
+    An image without masks of parts is left out of the metrics of masks.
     """
 
     def __init__(self, model: Model, metrics: MetricCollection, examples: Sequence[Example], *, progress: bool) -> None:

@@ -22,13 +22,6 @@ class Traversal:
         changed: mean absolute change of brightness from the first value to the last, as a share of its range, over the
             pixels of the part; over all pixels where there are no masks, None where the part has no pixel.
         outside: the same over all other pixels; None where there are none.
-
-    >>> from energycomp.decomposition import decomposer_of
-    >>> from energycomp.testing import stripes_model
-    >>> stripes = decomposer_of(stripes_model(parts=2))
-    >>> found = traverse_dimension(stripes, torch.zeros(1, 2, 4), 0, 1, [0.0, 0.3, 0.6])
-    >>> found.dim, found.parts.images.shape
-    (1, torch.Size([3, 2, 3, 16, 16]))
     """
 
     dim: int
@@ -46,8 +39,7 @@ def traverse_dimension(
 
     Args:
         latents: (1, K, D), of one image.
-        part, dim: which latent changes, and which of its dimensions, from 0.
-        values: N values, at least two.
+        values: at least two.
         seed: of the noise.
 
     Raises:
@@ -70,15 +62,9 @@ def traverse_dimension(
 def strongest_dimensions(
     decomposer: Decomposer, latents: Tensor, part: int, ends: tuple[float, float], *, count: int = 6, seed: int = 0
 ) -> list[int]:
-    """The dimensions, at most `count`, that change the image most between two values, the strongest first.
+    """Finds the dimensions, at most `count`, that change the image most between two values, the strongest first.
 
     Decodes 2 D images. Arguments and errors as of `traverse_dimension`.
-
-    >>> from energycomp.decomposition import decomposer_of
-    >>> from energycomp.testing import stripes_model
-    >>> stripes = decomposer_of(stripes_model(parts=2))
-    >>> sorted(strongest_dimensions(stripes, torch.zeros(1, 2, 4), 0, (0.0, 0.5), count=3))  # its colour, not its place
-    [1, 2, 3]
     """
     width = latents.shape[2]
     both = torch.cat([end for dim in range(width) for end in traverse(latents, part, dim, ends)])
@@ -89,5 +75,4 @@ def strongest_dimensions(
 
 
 def _noise(seed: int, count: int) -> list[torch.Generator]:
-    """The same noise for each image."""
     return [as_generator(seed) for _ in range(count)]

@@ -16,17 +16,14 @@ from torch import Tensor, nn
 
 from energycomp.errors import CheckpointError, EnergycompWarning
 from energycomp.files import atomic_file, read_tensors, write_tensors
+from energycomp_cli import append_line
 
 LOG = "log.jsonl"
 
 
 @attrs.define(eq=False)
 class TrainingState:
-    """All that a training run carries from one step to the next; the rest follows from the step.
-
-    Args:
-        averages: the exponential moving average of each parameter of the module, in their order.
-    """
+    """All that a training run carries from one step to the next; `averages` has one tensor per parameter."""
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
@@ -76,7 +73,10 @@ def save_checkpoint(out: str | Path, state: TrainingState, hyperparameters: Mapp
     """Writes `out/checkpoint-<step>.safetensors`, then removes all but the newest `keep` checkpoints.
 
     The file holds weights, averages and the optimizer's moments as tensors, and the rest as JSON in its metadata, with
-    a sha256 over both. `CheckpointError` where it cannot be written; the older checkpoints are as they were.
+    a sha256 over both.
+
+    Raises:
+        CheckpointError: it cannot be written; the older checkpoints are as they were.
     """
     path = Path(out) / f"checkpoint-{state.step:06d}.safetensors"
     optimizer = state.optimizer.state_dict()
@@ -133,14 +133,9 @@ def load_checkpoint(path: str | Path, state: TrainingState, hyperparameters: Map
 
 def append_log(out: str | Path, state: TrainingState) -> None:
     """Adds `{step, loss, lr, seconds}` to `out/log.jsonl`; the loss is smoothed, the seconds are those of training."""
-    path = Path(out) / LOG
     rate = state.scheduler.get_last_lr()[0]
     line = {"step": state.step, "loss": state.loss, "lr": rate, "seconds": round(state.seconds, 3)}
-    try:
-        with path.open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
-    except OSError as error:
-        raise CheckpointError(f"Cannot write {path}: {error}. Free some space or fix its permissions.") from error
+    append_line(Path(out) / LOG, line)
 
 
 def rewind_log(out: str | Path, step: int) -> None:

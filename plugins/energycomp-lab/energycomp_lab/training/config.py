@@ -21,7 +21,6 @@ class FitConfig:
         steps: of the optimizer, AdamW.
         batch_size: samples in a step; an epoch's incomplete last batch is dropped.
         learning_rate: at its peak.
-        weight_decay: of AdamW.
         schedule: "one_cycle", up and down; or "constant", after a linear warm-up.
         warmup_fraction: share of the steps in which the learning rate rises.
         max_grad_norm: to which gradients are clipped.
@@ -29,8 +28,7 @@ class FitConfig:
         mixed_precision: "bf16" runs the loss under torch.autocast.
         micro_batches: equal parts of a batch whose gradients are averaged; None for one per process.
         seed: of the order of the data and of the random numbers of each step.
-        save_every: steps between checkpoints.
-        keep: number of checkpoints that stay.
+        save_every: steps between checkpoints, of which the newest `keep` stay.
         sample_every: steps between calls of `on_sample`; None for none.
         num_workers: processes that load data; 0 for this one.
         log_with: trackers of accelerate, with commas between them, such as "tensorboard" or "wandb"; None for none.

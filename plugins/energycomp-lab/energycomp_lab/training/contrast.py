@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from energycomp.components import Condition
 from energycomp.denoisers import Denoiser, rows
 from energycomp.errors import InputError
-from energycomp_lab.training.loss import error_weight, noised
+from energycomp_lab.training.loss import error_weight, make_trunk
 
 
 @attrs.frozen(eq=False)
@@ -63,7 +63,6 @@ def contrastive_loss(
 
     Args:
         denoiser: of the rule product.
-        rivals: the wrong compositions.
         weight: of the rivals; 1 takes J, the sum over numbers, and the logarithm as they are.
         beta: inverse temperature.
         samples, condition, owner, module, gamma, floor, timestep_power, generator: as of `denoising_loss`.
@@ -85,7 +84,7 @@ def contrastive_loss(
     if denoiser.rule != "product":
         raise InputError(f"got a denoiser of the rule {denoiser.rule!r}; expected 'product'; use denoising_loss")
     denoiser = denoiser if module is None else attrs.evolve(denoiser, network=module)
-    shared, goal, timestep = noised(denoiser, samples, None, timestep_power, generator)
+    shared, goal, timestep = make_trunk(denoiser, samples, None, timestep_power, generator)
     batch = len(samples)
     null = Condition.unconditional(*denoiser.token_shape, rows=batch, device=samples.device)
     everything = Condition.cat([condition, rivals.condition, null.to(dtype=condition.rows.dtype)])

@@ -30,7 +30,7 @@ from energycomp_lab.training.checkpoint import (
 )
 from energycomp_lab.training.config import FitConfig, Step
 from energycomp_lab.training.order import Order, TrainingData, batches, interrupt_flag, step_generator
-from energycomp_lab.training.processes import accelerator_of
+from energycomp_lab.training.processes import make_accelerator
 from energycomp_lab.training.trackers import Throughput, log_samples, start_trackers, stop_trackers, tracker_names
 
 SMOOTHING = 0.98
@@ -81,16 +81,13 @@ def fit(
     the average, as diffusers' EMAModel forms it.
 
     Args:
-        module: that is trained.
         loss: `loss(module, batch, step)`, a scalar, the mean over its batch. It draws from `step.generator`.
         data: map-style; `data[i]` is the same at every call, so augmentation belongs into the loss. An epoch's order
             follows from (seed, epoch).
-        config: the settings.
         out: folder of the run.
         on_sample: `on_sample(module, step)` sees the averaged weights, in eval mode, every `config.sample_every` steps.
             A Pillow image that it returns is given to the trackers.
         collate_fn: makes a batch of items, as of `torch.utils.data.DataLoader`.
-        progress: whether to show a bar.
 
     Raises:
         InputError: a batch larger than `data` or not divisible, a loss that is no scalar, a tracker that is not
@@ -108,7 +105,7 @@ def fit(
     >>> result.step, result.checkpoint.name
     (4, 'checkpoint-000004.safetensors')
     """
-    accelerator = accelerator_of(tracker_names(config.log_with), Path(out))
+    accelerator = make_accelerator(tracker_names(config.log_with), Path(out))
     samples = len(data) if isinstance(data, Sized) else 0
     config.check_batches(samples, accelerator.num_processes)
     run = _Run(

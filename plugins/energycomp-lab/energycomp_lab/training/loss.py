@@ -59,14 +59,14 @@ def denoising_loss(
             "(B, ...) and one owner a row"
         )
     denoiser = denoiser if module is None else attrs.evolve(denoiser, network=module)
-    shared, goal, timestep = noised(denoiser, samples, timesteps, timestep_power, generator)
+    shared, goal, timestep = make_trunk(denoiser, samples, timesteps, timestep_power, generator)
     error = (compose_rows(denoiser, shared, condition, owner) - goal).square().flatten(1).mean(1)
     weight = error_weight(denoiser, timestep, gamma)
     weight = weight if gamma is None else weight.clamp(min=floor)
     return (error * weight.to(error.dtype)).mean()
 
 
-def noised(
+def make_trunk(
     denoiser: Denoiser,
     samples: Tensor,
     timesteps: tuple[float, float] | None,

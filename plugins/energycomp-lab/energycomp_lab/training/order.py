@@ -36,11 +36,6 @@ class Order:
     """The indices of the micro batches `parts` of each batch, for the steps from `start` on.
 
     Each epoch has its own permutation of all `samples`, from (seed, epoch); its incomplete last batch is dropped.
-
-    >>> config = FitConfig(steps=3, batch_size=4, micro_batches=2, learning_rate=1.0)
-    >>> whole, second = Order(config, 7, range(2), start=0), Order(config, 7, range(1, 2), start=1)
-    >>> [len(rows) for rows in whole], list(second) == list(whole)[3::2]
-    ([2, 2, 2, 2, 2, 2], True)
     """
 
     config: FitConfig

@@ -10,7 +10,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from energycomp.errors import EnergycompWarning
 
 
-def accelerator_of(trackers: list[str], out: Path) -> Accelerator:
+def make_accelerator(trackers: list[str], out: Path) -> Accelerator:
     # bf16 is a torch.autocast around the loss: accelerate's precision is one per process, for all runs.
     # find_unused_parameters: a batch may hold no unconditional row, and then its embedding gets no gradient.
     # cpu: without it, accelerate takes processes that torchrun started on a machine without a GPU for strangers.

@@ -65,7 +65,6 @@ class Recipe:
         can_sample: whether the model draws samples while it trains.
 
     >>> from tempfile import TemporaryDirectory
-    >>> from torch import nn
     >>> from energycomp.testing import tiny_model
     >>> from energycomp_lab.training import FitConfig
     >>> def loss(module, batch, step):  # of a module of the model; `denoising_loss` is that of a denoiser
@@ -88,11 +87,7 @@ class Recipe:
     def run(
         self, out: str | Path, *, on_sample: OnSample | None = None, progress: bool = True, **changes: Any
     ) -> FitResult:
-        """Trains in the folder `out`; `changes` are fields of `FitConfig`, in place of those of `config`.
-
-        Raises:
-            InputError, NonFiniteError, CheckpointError: as of `fit`.
-        """
+        """Trains in the folder `out`, as `fit` does; `changes` replace fields of `config`."""
         return fit(
             self.module,
             self.loss,
@@ -159,13 +154,7 @@ def augment(
 
 
 def exposed(images: Tensor, generator: torch.Generator, exposure: float = 0.05, tint: float = 0.02) -> Tensor:
-    """Images (B, 3, H, W) in [-1, 1] of another exposure and tint, not clipped; see `augment`.
-
-    >>> grey = torch.zeros(2, 3, 4, 4)
-    >>> changed = exposed(grey, torch.Generator().manual_seed(0))
-    >>> changed.shape, bool((changed - grey).abs().max() < 0.5)
-    (torch.Size([2, 3, 4, 4]), True)
-    """
+    """Changes exposure and tint of images (B, 3, H, W) in [-1, 1], without clipping; see `augment`."""
 
     def random(channels: int) -> Tensor:
         return torch.randn(len(images), channels, 1, 1, generator=generator).to(images.device)
@@ -196,15 +185,10 @@ def collate(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def option_number(name: str, given: float | str, *, most: float = math.inf) -> float:
-    """A number of at least 0, given to a recipe as such or as typed after `--option`.
-
-    Args:
-        name: of the option.
-        given: its value.
-        most: the largest that it can have.
+    """Reads a number of at least 0, given to a recipe as such or as typed after `--option`.
 
     Raises:
-        InputError: another value.
+        InputError: no number, or one above `most`.
 
     >>> option_number("contrast", "0.05")
     0.05

@@ -23,7 +23,6 @@ def copy_checkpoints(source: str, out: Path) -> bool:
 
     Args:
         source: folder of a run, a checkpoint, or "owner/name" or "owner/name@revision" on the hub.
-        out: folder of the new run.
 
     Raises:
         NotFoundError: the source is none of these.
@@ -57,9 +56,8 @@ def _folders(source: str) -> dict[str, Path]:
         if hub is None:
             raise NotFoundError(f"got {source!r}, which does not exist; expected {EXPECTED}")
         path = hub.download([PATTERN, f"*/{PATTERN}"], EXPECTED)
-    found = {str(folder.relative_to(path)): newest_checkpoint(folder) for folder in sorted({*_parents(path)})}
-    return {name: checkpoint for name, checkpoint in found.items() if checkpoint is not None}
-
-
-def _parents(path: Path) -> list[Path]:
-    return [file.parent for pattern in (PATTERN, f"*/{PATTERN}") for file in path.glob(pattern)]
+    newest: dict[str, Path] = {}
+    for folder in sorted({file.parent for file in [*path.glob(PATTERN), *path.glob(f"*/{PATTERN}")]}):
+        if (checkpoint := newest_checkpoint(folder)) is not None:
+            newest[str(folder.relative_to(path))] = checkpoint
+    return newest

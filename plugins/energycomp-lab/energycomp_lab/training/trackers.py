@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import attrs
 import numpy as np
@@ -21,13 +21,10 @@ SMOOTHING = 0.9
 
 
 def tracker_names(log_with: str | None) -> list[str]:
-    """The names of trackers in a text with commas between them.
+    """Splits names of trackers at commas.
 
     Raises:
         InputError: accelerate knows no such tracker, or its package is not installed.
-
-    >>> tracker_names(None)
-    []
     """
     names = [name.strip() for name in (log_with or "").split(",") if name.strip()]
     known = sorted(map(str, LOGGER_TYPE_TO_CLASS))
@@ -66,33 +63,19 @@ def stop_trackers(accelerator: Accelerator) -> None:
         tracker.finish()
 
 
-@runtime_checkable
-class _LogsImages(Protocol):
-    @property
-    def name(self) -> str: ...
-    def log_images(self, values: Any, step: int | None = None, **options: Any) -> None: ...
-
-
 def log_samples(accelerator: Accelerator, image: object, step: int) -> None:
     """Gives an image of samples to the trackers that take images; anything else is no image and left out."""
     if not isinstance(image, Image.Image):
         return
     shown = {"samples": np.asarray(image.convert("RGB"))[None]}
     for tracker in accelerator.trackers:
-        if isinstance(tracker, _LogsImages):
-            tracker.log_images(shown, step=step, **({"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}))
+        if log_images := getattr(tracker, "log_images", None):
+            log_images(shown, step=step, **({"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}))
 
 
 @attrs.define
 class Throughput:
-    """Images and network evaluations per second, over all processes: of the last steps (`rates`), and of all (`mean`).
-
-    >>> speed = Throughput()
-    >>> with speed.step(images=8):
-    ...     pass
-    >>> sorted(speed.rates), speed.totals["images_per_second"]
-    (['images_per_second', 'rows_per_second'], 8)
-    """
+    """Images and network evaluations per second of all processes, over the last steps (`rates`) and all (`mean`)."""
 
     processes: int = 1
     seconds: float = 0.0
@@ -101,7 +84,7 @@ class Throughput:
 
     @contextmanager
     def step(self, images: int) -> Iterator[None]:
-        """A step of training on so many images."""
+        """Measures a step of training on so many images."""
         started = time.perf_counter()
         with count_rows() as spent:
             yield
@@ -117,6 +100,5 @@ class Throughput:
         return {name: number / self.seconds for name, number in self.totals.items()}
 
     def __str__(self) -> str:
-        """The rates of the last steps, for a progress bar."""
         images, rows = (self.rates.get(name, 0.0) for name in ("images_per_second", "rows_per_second"))
         return f"{images:.3g} images/s" + (f", {rows:.3g} NFE/s" if rows else "")

@@ -15,7 +15,7 @@ from energycomp import plugins
 from energycomp.models import save_pretrained
 from energycomp.seeds import seeded
 from energycomp.testing import stripes_model
-from energycomp_lab.checks.painter import StripesPainter, painted_model, striped
+from energycomp_lab.checks.painter import StripesPainter, paint_stripes, painted_model
 from energycomp_lab.commands.train import _sampler
 from energycomp_lab.evaluation import Example, ForegroundARI, MaskIoU, MaskRecall, SlotsUsed, evaluate
 
@@ -35,7 +35,7 @@ class Source:
 
     def examples(self, spec: str, *, count: int, seed: int) -> list[Example]:
         colours = torch.rand(count, K, 3, generator=seeded(seed)) * 0.7 + 0.2
-        return [Example(image, name=spec, masks=StripesPainter().masks) for image in striped(colours)]
+        return [Example(image, name=spec, masks=StripesPainter().masks) for image in paint_stripes(colours)]
 
     def write(self, *args: Any, **kwargs: Any) -> None: ...
 

@@ -19,11 +19,10 @@ from energycomp_decomp import DiffusionDecomposer
 from energycomp_lab.evaluation import (
     EstimationError,
     Example,
-    HasConcepts,
-    HasSceneScores,
     MaskIoU,
     Report,
     evaluate,
+    source_ability,
     strongest_dimensions,
     traverse_dimension,
     true_values,
@@ -166,8 +165,8 @@ def test_optional_abilities_of_a_source() -> None:
         def concepts(self, spec: str) -> tuple[str, ...]:
             return (spec,)
 
-    assert isinstance(Source(), HasConcepts)
-    assert not isinstance(Source(), HasSceneScores)
+    assert source_ability(Source(), "concepts")("two") == ("two",)
+    assert source_ability(Source(), "scene_scores") is None
 
 
 def stripes() -> DiffusionDecomposer:

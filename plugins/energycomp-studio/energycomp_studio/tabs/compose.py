@@ -15,14 +15,14 @@ from energycomp.decomposition import takes_apart
 from energycomp.errors import EnergycompError, InputError
 from energycomp.images import data_url, decode_formula
 from energycomp.models import Model
-from energycomp_studio.drawing import PLAIN, kept_in, methods, sampled, settings_of, shown
+from energycomp_studio.drawing import PLAIN, draw_scene, frame_image, methods, read_address, settings_of
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import Form, form_of
 from energycomp_studio.formulas import formula_of_scene, model_in, scene_in
 from energycomp_studio.library import Library
-from energycomp_studio.parts import FREE, NETWORK, QUIET, busy, chooser, code, editor, followed, idle, session_of
+from energycomp_studio.parts import FREE, NETWORK, QUIET, busy, chooser, code, editor, follow, idle, session_of
 from energycomp_studio.pictures import content_of
-from energycomp_studio.scene import OR, Draft, beyond, composed, in_words, scene_of
+from energycomp_studio.scene import OR, Draft, beyond, compose_scene, in_words, scene_of
 from energycomp_studio.settings import Settings
 from energycomp_studio.snippets import python_lines, shell_line
 from energycomp_studio.worker import Running, Worker
@@ -45,8 +45,6 @@ class _Drawing:
 
 @attrs.frozen
 class _Compose:
-    """What happens in the tab."""
-
     library: Library
     worker: Worker
     newest: dict[str, int] = attrs.field(factory=dict)  # the number of the newest scene of each browser tab
@@ -55,7 +53,7 @@ class _Compose:
 
     def open(self, name: str, address: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Loads a model, and shows its form and a first scene, or those that are in the address."""
-        kept = kept_in(address, self.library.names) or {}
+        kept = read_address(address, self.library.names) or {}
         name = kept.get("model", name)
         blank = {"value": {"items": [], "final": True}, "picture": "", "status": f"loading {name} ..."}
         yield gr.update(**blank), *(gr.skip(),) * 7
@@ -95,11 +93,7 @@ class _Compose:
         failed: Callable[[str], str],
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
-        """Loads a model, and shows its form, and the scene and settings that `restored` gives.
-
-        Args:
-            failed: takes the message of an error, and gives the line below the image.
-        """
+        """Loads a model, and shows its form, and what `restored` gives, or what `failed` makes of an error."""
         session = session_of(request)
         same = (gr.skip(),) * 6
         self.newest.pop(session, None)
@@ -121,7 +115,7 @@ class _Compose:
             canvas = gr.update(value=kept.get("canvas"), visible=ability(model.conditioner, "widened") is not None)
             return update, about, name, kept.get("seed", 0), steps, kept.get("sampler", PLAIN), canvas
 
-        yield from followed(
+        yield from follow(
             self.worker, session, f"loading {name}", task, done=done,
             running=lambda event: (gr.update(**busy(event, f"loading {name}")), *same),
             failed=lambda message: (gr.update(**idle(failed(message))), *same),
@@ -163,8 +157,8 @@ class _Compose:
 
         def task(report: Callable[[Any], None]) -> Image.Image:
             if value.get("first"):
-                report(sampled(scene, model, settings, draft=True))
-            return sampled(scene, model, settings, draft=not final, is_old=is_old)
+                report(draw_scene(scene, model, settings, draft=True))
+            return draw_scene(scene, model, settings, draft=not final, is_old=is_old)
 
         def done(image: Image.Image, seconds: float) -> tuple[Any, ...]:
             count = settings.steps or model.defaults.num_inference_steps
@@ -173,7 +167,7 @@ class _Compose:
             url = data_url(image)
             if final:
                 formula = formula_of_scene(scene, model, name, settings)
-                url = data_url(shown(image, model, settings), formula=formula)
+                url = data_url(frame_image(image, model, settings), formula=formula)
             drawing.updates = gr.update(picture=url, aspect=settings.aspect(model), **idle(said)), *lines
             return same
 
@@ -187,7 +181,7 @@ class _Compose:
             drawing.updates = gr.update(**idle(message)), *same[1:]
             return same
 
-        yield from followed(self.worker, session, "drawing", task, running=running, done=done, failed=failed)
+        yield from follow(self.worker, session, "drawing", task, running=running, done=done, failed=failed)
 
     def show(self, request: gr.Request) -> tuple[Any, ...]:
         """What the last drawing ended with, once, unless it goes on or is of an older scene."""
@@ -212,18 +206,11 @@ class _Compose:
         python = python_lines(scene, model, name, settings)
         shell = shell_line(scene, model, name, settings)
         formula = f"{in_words(scene, model, settings)}: the formula"
-        return python, shell, gr.update(label=formula), repr(composed(scene, model, settings))
+        return python, shell, gr.update(label=formula), repr(compose_scene(scene, model, settings))
 
 
 def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Button) -> Callable[..., None]:
-    """The components of the tab.
-
-    Args:
-        stop: the button that is shown while a task runs.
-
-    Returns:
-        A function that opens the model of a component in the tab when an event happens: `opens(event, component)`.
-    """
+    """Makes the components of the tab; returns `opens(event, component)`, which opens the component's model."""
     own = _Compose(library, worker)
     model = gr.Textbox(library.first, visible=False)
     address = gr.Textbox("", visible=False)

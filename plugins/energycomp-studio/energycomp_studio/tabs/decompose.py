@@ -16,7 +16,7 @@ from energycomp.errors import EnergycompError, InputError
 from energycomp.images import data_url, to_output
 from energycomp_studio.kept import Kept
 from energycomp_studio.library import Library
-from energycomp_studio.pairs import IMAGES, Pair, Parts, drawn, parts_of
+from energycomp_studio.pairs import IMAGES, Pair, Parts, draw_examples, parts_of
 from energycomp_studio.parts import (
     FREE,
     NETWORK,
@@ -24,13 +24,13 @@ from energycomp_studio.parts import (
     QUIET,
     chooser,
     code,
-    followed,
+    follow,
     model_and_seed,
     note,
     session_of,
     tiles,
 )
-from energycomp_studio.pictures import SIDE, uploaded
+from energycomp_studio.pictures import SIDE, decode_upload
 from energycomp_studio.settings import Settings
 from energycomp_studio.worker import Running, Worker
 
@@ -38,11 +38,7 @@ PREFERRED = ("decomp", "lit", "slots")
 
 
 def choice(value: Any, counts: list[int]) -> list[list[int]]:
-    """The numbers of the chosen parts of each image.
-
-    >>> choice({"chosen": [[True, False], [False, True]]}, [2, 2])
-    [[0], [1]]
-    """
+    """Reads the numbers of the chosen parts of each image."""
     chosen = value.get("chosen") if isinstance(value, dict) else None
     fits = isinstance(chosen, list) and [len(one) if isinstance(one, list) else -1 for one in chosen] == counts
     if chosen is None or not fits:
@@ -68,11 +64,7 @@ def recombine_python(parts: list[list[int]], name: str, settings: Settings) -> s
 
 
 def recombine_shell(parts: list[list[int]], name: str, settings: Settings) -> str:
-    """The command that makes the image.
-
-    >>> recombine_shell([[0, 2], []], "decomp", Settings())
-    'energycomp recombine decomp a.png b.png --take 0,2 --take none --seed 0 -o recombined.png'
-    """
+    """Writes the command that makes the image."""
     words = ["energycomp", "recombine", name, *_files(len(parts))]
     for one in parts:
         words += ["--take", ",".join(map(str, one)) or "none"]
@@ -85,8 +77,6 @@ def _files(count: int) -> list[str]:
 
 @attrs.frozen
 class _Decompose:
-    """What happens in the tab."""
-
     library: Library
     worker: Worker
     pairs: Kept[Pair] = attrs.field(factory=Kept)  # of each browser tab
@@ -101,12 +91,13 @@ class _Decompose:
         self, key: str, url: Any, name: str, seed: Any, place: int, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
         """Decomposes an image that was dropped, as image number `place`."""
-        yield from self._decompose(self.pair(key), lambda: [uploaded(url)], [place], name, seed, request)
+        yield from self._decompose(self.pair(key), lambda: [decode_upload(url)], [place], name, seed, request)
 
     def example(self, key: str, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Decomposes two images that are drawn."""
-        both = list(range(IMAGES))
-        yield from self._decompose(self.pair(key), lambda: drawn(name, Settings(seed)), both, name, seed, request)
+        yield from self._decompose(
+            self.pair(key), lambda: draw_examples(name, Settings(seed)), [*range(IMAGES)], name, seed, request
+        )
 
     def _decompose(
         self,
@@ -138,7 +129,7 @@ class _Decompose:
             return gr.skip(), note(say(f"{len(found[0].parts)} parts in {seconds:.0f} s"))
 
         yield "", note(say("decomposing")), gr.skip()  # the image of other parts goes
-        yield from followed(
+        yield from follow(
             self.worker, session_of(request), f"decomposing image {' and '.join(str(k + 1) for k in places)}", task,
             running=lambda event: (gr.skip(), note(say(event.told("decomposing")), event)), done=done,
             failed=lambda message: (gr.skip(), note(say(message))),
@@ -191,18 +182,15 @@ class _Decompose:
             return gr.skip(), note(event.told("composing"), event), *same
 
         def done(url: str, seconds: float) -> tuple[Any, ...]:
-            pair.made = (_figure(url), *lines)
+            download = f"<a class='studio-download' href='{url}' download='recombined.png'>Download</a>"
+            figure = f"<img class='studio-result' src='{url}' alt='The image of the chosen parts'>{download}"
+            pair.made = (figure, *lines)
             return pair.made[0], note(f"{sum(map(len, parts))} parts in {seconds:.1f} s"), *lines
 
-        yield from followed(
+        yield from follow(
             self.worker, session_of(request), "composing parts", task, running=running, done=done,
             failed=lambda message: (gr.skip(), note(message), *same),
         )  # fmt: skip
-
-
-def _figure(url: str) -> str:
-    download = f"<a class='studio-download' href='{url}' download='recombined.png'>Download</a>"
-    return f"<img class='studio-result' src='{url}' alt='The image of the chosen parts'>{download}"
 
 
 def decompose_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:

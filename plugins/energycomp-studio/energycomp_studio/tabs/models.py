@@ -13,11 +13,11 @@ import gradio as gr
 from energycomp.errors import EnergycompError
 from energycomp.images import data_url
 from energycomp.plugins import names
-from energycomp_studio.drawing import sampled
+from energycomp_studio.drawing import draw_scene
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.library import Library, abilities
-from energycomp_studio.pairs import drawn
+from energycomp_studio.pairs import draw_examples
 from energycomp_studio.parts import FREE, session_of, static
 from energycomp_studio.settings import Settings
 from energycomp_studio.worker import Done, Worker
@@ -42,9 +42,9 @@ def picture(library: Library, name: str) -> str:
     """A preview of a model's first scene, or an image that it decomposes, as a data URL; "" where there is neither."""
     model = library.model(name)
     if "sample" in abilities(model):
-        image = sampled(first_scene(form_of(model), name), model, Settings(), draft=True)
+        image = draw_scene(first_scene(form_of(model), name), model, Settings(), draft=True)
     elif name in names("datasets"):
-        image = drawn(name, Settings())[0]
+        image = draw_examples(name, Settings())[0]
     else:
         return ""
     return data_url(model.shown(image, side=SIDE))
@@ -52,13 +52,11 @@ def picture(library: Library, name: str) -> str:
 
 @attrs.frozen
 class _Models:
-    """What happens in the tab. The pictures are drawn once."""
-
     library: Library
     worker: Worker
     pictures: dict[str, str] = attrs.field(factory=dict)
 
-    def _drawn(self, name: str, _: Any) -> str:
+    def _draw(self, name: str, _: Any) -> str:
         return picture(self.library, name)
 
     def survey(self, request: gr.Request) -> Iterator[tuple[Any, ...]]:
@@ -68,7 +66,7 @@ class _Models:
         yield gr.update(cards=cards, pictures=json.dumps(self.pictures)), *offered
         for name in [one["name"] for one in cards if one["tabs"] and one["name"] not in self.pictures]:
             what = f"drawing a picture of {name}"
-            for event in self.worker.run(session_of(request), partial(self._drawn, name), what):
+            for event in self.worker.run(session_of(request), partial(self._draw, name), what):
                 if isinstance(event, Done):
                     self.pictures[name] = event.result
                     yield gr.update(pictures=json.dumps(self.pictures)), gr.skip(), gr.skip()
@@ -82,13 +80,7 @@ def models_tab(
     reads: gr.Dropdown,
     decomposes: gr.Dropdown,
 ) -> None:
-    """The components of the tab.
-
-    Args:
-        tabs: all of them.
-        opens: opens a model in the tab Compose.
-        reads, decomposes: the fields of the model of the other tabs.
-    """
+    """Makes the components of the tab; `opens` opens a model in the tab Compose, the fields are of other tabs."""
     own = _Models(library, worker)
     listed = gr.HTML(
         value="",

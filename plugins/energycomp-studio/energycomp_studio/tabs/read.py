@@ -14,7 +14,7 @@ from energycomp.images import data_url, heat
 from energycomp.inference import check_known, check_trusted
 from energycomp.models import Model
 from energycomp_scenes import answer, belief
-from energycomp_studio.drawing import sampled
+from energycomp_studio.drawing import draw_scene
 from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.kept import FORGOTTEN, Kept
@@ -28,29 +28,29 @@ from energycomp_studio.parts import (
     chooser,
     code,
     editor,
-    finally_shown,
-    followed,
+    follow,
     idle,
     model_and_seed,
     note,
     session_of,
+    show_finally,
 )
-from energycomp_studio.pictures import SIDE, uploaded
-from energycomp_studio.repainting import repainted, settings_of
+from energycomp_studio.pictures import SIDE, decode_upload
+from energycomp_studio.repainting import repaint_changes, settings_of
 from energycomp_studio.scene import changes, scene_of
 from energycomp_studio.settings import Settings
 from energycomp_studio.snippets import edit_python, edit_shell
 from energycomp_studio.staged import (
     Reading,
     Stage,
-    described,
-    found_in,
+    describe_answer,
+    describe_values,
     how_sure,
     notes,
     questions,
     read,
     scene_read,
-    warned,
+    write_warning,
 )
 from energycomp_studio.worker import Running, Worker
 
@@ -66,12 +66,7 @@ KEPT = 8  # images that "Undo" goes back to
 
 
 def maps(stage: Stage, aspect: float) -> str:
-    """The maps of a search as images in HTML, as wide for their height, `aspect`, as the image that is read.
-
-    >>> import torch
-    >>> maps(Stage("maps", torch.rand(2, 4, 4)), 1.5).count("aspect-ratio: 1.5")
-    2
-    """
+    """Writes the maps of a search as images in HTML, as wide for their height, `aspect`, as the image that is read."""
     names = ["the first object", *(f"after {k}" for k in range(1, len(stage.values)))]
     figures = "".join(
         f"<figure><img src='{data_url(heat(one))}' style='aspect-ratio: {aspect:g}' "
@@ -80,6 +75,22 @@ def maps(stage: Stage, aspect: float) -> str:
         for one, name in zip(stage.values, names, strict=True)
     )
     return f"<p>Where one more object lowers the error (yellow: most):</p><div class='studio-maps'>{figures}</div>"
+
+
+@attrs.frozen(eq=False)
+class _Progress:
+    """How far a reading is: in words, as props of the editor, and as the maps of the search in HTML."""
+
+    words: str = ""
+    props: dict[str, Any] = attrs.field(factory=dict)
+    search: str | None = None
+
+
+def _show_stage(stage: Stage, model: Model) -> _Progress:
+    if stage.kind == "maps":
+        return _Progress(search=maps(stage, Settings().aspect(model)))
+    scene = scene_read(describe_values(stage.values, model))
+    return _Progress(STAGES[stage.kind].format(len(scene.items)), {"value": {**scene.as_json(), "final": True}})
 
 
 @attrs.frozen
@@ -93,7 +104,7 @@ class _Read:
     def take(self, url: Any, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Reads an image that was dropped."""
         try:
-            picture = uploaded(url)
+            picture = decode_upload(url)
         except EnergycompError as error:
             yield gr.update(picture="", found=[], value=NOTHING, **idle(str(error))), "", "", [], None, gr.skip()
             return
@@ -103,7 +114,7 @@ class _Read:
         """Reads a scene that the model itself draws."""
 
         def draw(model: Model, _: Callable[[Any], None]) -> Any:
-            drawn = sampled(first_scene(form_of(model), name), model, Settings(seed))
+            drawn = draw_scene(first_scene(form_of(model), name), model, Settings(seed))
             return model.shown(drawn, side=SIDE)
 
         yield from self._read(draw, name, seed, request)
@@ -115,10 +126,11 @@ class _Read:
             report(f"loading {name}")
             model = self.library.model(name)
             image = picture(model, report)
-            report(_Seen(model, data_url(model.shown(image, side=SIDE))))
+            url = data_url(model.shown(image, side=SIDE))
+            report(_Progress("looking for objects", {"picture": url, "form": form_of(model).as_json(), "found": []}))
             try:
                 check_known(image, model)
-                reading = read(image, model, lambda stage: report((model, stage)), seed=Settings(seed).seed)
+                reading = read(image, model, lambda stage: report(_show_stage(stage, model)), seed=Settings(seed).seed)
                 check_trusted(reading.solution, model)
             except OutOfDistributionError as error:
                 return model, error
@@ -132,44 +144,34 @@ class _Read:
         def done(found: tuple[Model, Reading | OutOfDistributionError], seconds: float) -> tuple[Any, ...]:
             model, reading = found
             if isinstance(reading, OutOfDistributionError):  # the image and the reason, no objects
-                refused = gr.update(value=NOTHING, found=[], **idle(f"not read by {name}")), warned(str(reading))
+                refused = gr.update(value=NOTHING, found=[], **idle(f"not read by {name}")), write_warning(str(reading))
                 return gr.skip(), gr.skip(), "", [], refused
-            shown = self._shown(
+            shown = self._show(
                 reading, model, f"{reading.solution.count} found in {seconds:.0f} s{how_sure(reading.solution)}"
             )
             return *(gr.skip(),) * 3, [reading], shown
 
         yield gr.update(value=NOTHING, status="reading"), "", "", [], None, gr.skip()
-        yield from followed(
+        yield from follow(
             self.worker, session_of(request), "reading an image", task, running=running, done=done,
             failed=lambda message: (gr.update(**idle(message)), *(gr.skip(),) * 3, None),
         )  # fmt: skip
 
     def _progress(self, event: Running, stage: list[str]) -> tuple[Any, ...]:
-        """The update for what a task reported; `stage` keeps its words."""
-        what = event.reported
-        search = gr.skip()
-        shown = {}
-        if isinstance(what, _Seen):
-            stage[:] = ["looking for objects"]
-            shown = {"picture": what.url, "form": form_of(what.model).as_json(), "found": []}
-        elif isinstance(what, str):
-            stage[:] = [what]
-        elif isinstance(what, tuple) and what[1].kind == "maps":
-            search = maps(what[1], Settings().aspect(what[0]))
-        elif isinstance(what, tuple):
-            scene = scene_read(described(what[1].values, what[0]))
-            stage[:] = [STAGES[what[1].kind].format(len(scene.items))]
-            shown = {"value": {**scene.as_json(), "final": True}}
-        told = gr.update(**shown, **busy(event, stage[0]))
-        return told, gr.skip(), search, gr.skip(), None
+        """Makes the update for what a task reported; `stage` keeps its words."""
+        what = _Progress(event.reported) if isinstance(event.reported, str) else event.reported
+        if not isinstance(what, _Progress):  # a step of a loop, or a sign of life
+            what = _Progress()
+        stage[:] = [what.words or stage[0]]
+        search = gr.skip() if what.search is None else what.search
+        return gr.update(**what.props, **busy(event, stage[0])), gr.skip(), search, gr.skip(), None
 
-    def _shown(self, reading: Reading, model: Model, status: str) -> tuple[Any, str]:
+    def _show(self, reading: Reading, model: Model, status: str) -> tuple[Any, str]:
         """The editor, and the reasons not to trust the answer."""
         scene = {**scene_read(reading.described).as_json(), "final": True}
         picture = data_url(model.shown(reading.picture, side=SIDE))
         form = form_of(model).as_json()
-        found = found_in(reading, model)
+        found = describe_answer(reading, model)
         return gr.update(value=scene, form=form, picture=picture, found=found, **idle(status)), notes(reading.solution)
 
     def lines(self, scene: Any, name: str, seed: Any, history: list[Reading]) -> tuple[str, str, Any]:
@@ -198,17 +200,17 @@ class _Read:
 
         def task(_: Any) -> tuple[Model, Reading]:
             model = self.library.model(name)
-            return model, repainted(history[-1], scene_of(scene), model, settings_of(model, seed))
+            return model, repaint_changes(history[-1], scene_of(scene), model, settings_of(model, seed))
 
         def done(found: tuple[Model, Reading], seconds: float) -> tuple[Any, ...]:
             model, reading = found
-            shown = self._shown(reading, model, f"repainted in {seconds:.0f} s")
+            shown = self._show(reading, model, f"repainted in {seconds:.0f} s")
             return gr.skip(), [*history, reading][-KEPT:], shown
 
         def running(event: Running) -> tuple[Any, ...]:
             return gr.update(**busy(event, "repainting")), gr.skip(), None
 
-        yield from followed(
+        yield from follow(
             self.worker, session_of(request), "repainting", task, done=done, running=running,
             failed=lambda message: (gr.update(**idle(message)), gr.skip(), None),
         )  # fmt: skip
@@ -242,22 +244,14 @@ class _Read:
         if (kept := self.kept.get(key)) is None:
             return (gr.skip(),) * 4
         name, history = kept
-        return *self._shown(history[-1], self.library.model(name), "as it was"), history, name
+        return *self._show(history[-1], self.library.model(name), "as it was"), history, name
 
     def undo(self, name: str, history: list[Reading]) -> tuple[Any, ...]:
         """Shows the image before the last change, or the objects as they were read."""
         if not history:
             return (gr.skip(),) * 3
         left = history[:-1] or history
-        return *self._shown(left[-1], self.library.model(name), "as it was"), left
-
-
-@attrs.frozen(eq=False)
-class _Seen:
-    """An image that is about to be read."""
-
-    model: Model
-    url: str
+        return *self._show(left[-1], self.library.model(name), "as it was"), left
 
 
 def read_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
@@ -291,9 +285,9 @@ def read_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
         (picture.taken, own.take, [picture, model, seed]),
         (example.click, own.example, [model, seed]),
     ):
-        finally_shown(event(task, inputs, shown, **once, **NETWORK), result, seen)
+        show_finally(event(task, inputs, shown, **once, **NETWORK), result, seen)
     painted = paint.click(own.repaint, [scene, model, seed, history], [scene, history, result, stop], **once, **NETWORK)
-    finally_shown(painted, result, seen)
+    show_finally(painted, result, seen)
     question.submit(own.ask, [question, history], said, **FREE)
     for ask in asks:
         ask.click(lambda asked: asked, [ask], [question], **FREE).then(own.ask, [question, history], said, **FREE)

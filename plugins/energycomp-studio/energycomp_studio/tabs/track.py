@@ -23,7 +23,7 @@ from energycomp_studio.parts import (
     OF_PAGE,
     QUIET,
     chooser,
-    followed,
+    follow,
     model_and_seed,
     note,
     session_of,
@@ -38,11 +38,7 @@ FRAMES = "reading frames"
 
 
 def frames_of(url: Any) -> list[Image.Image]:
-    """The frames of a GIF that was dropped, at most 40 of them.
-
-    Raises:
-        InputError: no GIF, or fewer than two frames.
-    """
+    """Reads the frames of a GIF that was dropped, 2 to 40 of them; raises `InputError` for anything else."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "video.gif"
         file.write_bytes(content_of(url))
@@ -68,7 +64,6 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def in_words(track: Track) -> str:
-    """How much was tracked."""
     frames = len(track.frames)
     objects = max(frame.known for frame in track.frames)
     return f"{objects} object{'' if objects == 1 else 's'} in {frames} frames"
@@ -76,8 +71,6 @@ def in_words(track: Track) -> str:
 
 @attrs.frozen
 class _Tracking:
-    """What happens in the tab."""
-
     library: Library
     worker: Worker
     kept: Kept[tuple[str, list[Any]]] = attrs.field(factory=Kept)  # of each browser tab: a line, its last film
@@ -126,7 +119,7 @@ class _Tracking:
             return self.again(key)
 
         yield note("tracking"), gr.update(frames=[]), gr.skip()
-        yield from followed(
+        yield from follow(
             self.worker, session_of(request), "tracking", task, running=running, done=done,
             failed=lambda message: (note(message), gr.skip()),
         )  # fmt: skip
