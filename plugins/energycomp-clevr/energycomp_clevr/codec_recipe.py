@@ -59,12 +59,7 @@ class Critic(nn.Module):
 
 @attrs.frozen(eq=False)
 class Codec:
-    """An autoencoder while it is trained: what a recipe's model is for `energycomp train`.
-
-    Args:
-        vae: an AutoencoderDC of diffusers.
-        pictures: (N, 3, H, W), uint8, on which the spread of its latents is measured.
-    """
+    """An autoencoder in training; pictures (N, 3, H, W), uint8, measure the spread of its latents."""
 
     vae: Any
     critic: Critic
@@ -94,10 +89,6 @@ def codec(*, data: Path | None, init: Model | None, preset: str, cache: Path, va
     """The recipe of a codec, 128x128 pixels to 16 channels of 16x16.
 
     Args:
-        data: a folder of pictures, or in CLEVR's layout; rendered scenes when left out, made once and kept in `cache`.
-        init: left out.
-        preset: "default".
-        cache: where rendered scenes are kept.
         vae: folder of an autoencoder to start from.
     """
     if init is not None or preset != "default":
@@ -164,9 +155,6 @@ def spread(vae: Any, deviations: Tensor) -> Any:
     """A copy of an AutoencoderDC whose latents have the standard deviation `SPREAD` in every channel.
 
     The shortcuts around the last convolution of the encoder and the first of the decoder become part of them.
-
-    Args:
-        deviations: (C,), of its latents.
     """
     weights = copy.deepcopy(vae).state_dict()
     scale = SPREAD / deviations

@@ -43,14 +43,10 @@ def on_latents(model: Model, *, data: Path | None, cache: Path, rivals: float) -
     """The recipe of `energycomp_clevr.model.objects`.
 
     Args:
-        model: untrained, or one that was trained before.
         data: a folder in CLEVR's layout, such as `energycomp data clevr --renderer blender` writes; rendered scenes of
             energycomp-datasets when left out.
         cache: where scenes and latents are kept.
         rivals: weight of wrong descriptions.
-
-    Raises:
-        InputError: a model with another network.
     """
     network = model.denoiser.network
     if not isinstance(network, SketchedUNet):

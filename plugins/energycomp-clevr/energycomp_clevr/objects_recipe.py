@@ -36,17 +36,7 @@ RIVALS = 2.0  # weight of telling wrong descriptions apart
 
 
 def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random flips, exposure and tint, and attributes left open: images (B, 3, H, W) in [-1, 1] and objects (R, 6).
-
-    >>> batch = {
-    ...     "image": torch.zeros(1, 3, 64, 64, dtype=torch.uint8),
-    ...     "values": torch.tensor([[0.25, 0.5, 1.0, 2.0, 1.0, 2.0]]),
-    ...     "owner": torch.tensor([0]),
-    ... }
-    >>> images, objects = augment(batch, torch.Generator().manual_seed(0))
-    >>> images.shape, objects[0, :2]  # it was mirrored
-    (torch.Size([1, 3, 64, 64]), tensor([0.7500, 0.5000]))
-    """
+    """Random flips, exposure and tint, and attributes left open: images (B, 3, H, W) in [-1, 1] and objects (R, 6)."""
     images, flipped = training.augment(batch["image"], generator, exposure=0.08)
     owner, values = batch["owner"], batch["values"]
     x = torch.where(flipped[owner], 1 - values[:, 0], values[:, 0])
@@ -61,8 +51,6 @@ def clevr(*, data: Path | None, init: Model | None, preset: str, cache: Path, **
         data: a folder in CLEVR's layout; rendered scenes when left out, made once and kept under `cache`.
         init: a model to start from, such as `clevr`, whose training goes on then. When left out, "small" begins with
             the weights of `clevr-places`, and the others with nothing.
-        preset: "default", "small" or "paper".
-        options: of the preset.
     """
     if preset == "paper":
         return clevr_places(data=data, init=init, preset=preset, cache=cache, **options)

@@ -70,9 +70,6 @@ def outlined(picture: Image.Image, values: Tensor, view: Tensor) -> Tensor:
         picture: the whole frame.
         values: its objects, (K, 6) or (K, 7). Those whose size or shape is open are not used.
         view: what is expected, (2,), such as the second and the third number of a `Viewpoint`.
-
-    >>> outlined(Image.new("RGB", (48, 32)), torch.zeros(0, 7), torch.tensor([0.1, -0.2]))
-    tensor([ 0.1000, -0.2000])
     """
     framed = picture.convert("RGB").resize(FRAME, Image.Resampling.BICUBIC)
     image = torch.from_numpy(np.array(framed)).permute(2, 0, 1).double() / 255

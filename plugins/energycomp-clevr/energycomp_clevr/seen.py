@@ -76,12 +76,6 @@ def seen_from(
     Args:
         image: as `infer` takes it.
         model: whose denoiser takes `Viewpoint`, such as `clevr`.
-        values: its objects (K, *V), such as `Solution.conditions`.
-        draws: of the noise.
-        steps: of Adam.
-
-    Raises:
-        InputError: a model without a viewpoint.
     """
     check_viewpoint(model)
     denoiser = model.denoiser

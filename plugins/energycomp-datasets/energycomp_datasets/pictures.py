@@ -38,21 +38,13 @@ class Pictures(Dataset[Tensor]):
 
 
 def in_folder(folder: Path, processor: ImageProcessor) -> Pictures:
-    """The images of a folder at the model's size, in memory.
-
-    Raises:
-        InputError: no such folder, or no image in it.
-    """
+    """The images of a folder at the model's size, in memory."""
     images = [to_bytes(processor(path)[0]) for path in progress(image_files(folder), "reading")]
     return Pictures(torch.stack(images))
 
 
 def image_files(folder: str | Path) -> list[Path]:
-    """The image files of a folder, or of its subfolder `images/` if there is one, ordered by name.
-
-    Raises:
-        InputError: no such folder, or no image in it.
-    """
+    """The image files of a folder, or of its subfolder `images/` if there is one, ordered by name."""
     path = Path(folder)
     if not path.is_dir():
         raise InputError(f"got {path}, which is not a folder; expected a folder of images; check the path")
@@ -77,10 +69,7 @@ def masks_of(path: Path) -> Tensor:
 
 
 def write_examples(folder: Path, examples: Sequence[Example], progress: Callable[[int], None]) -> None:
-    """Writes images (3, H, W) in [-1, 1] to `images/` and their masks to `masks/`, where pixel k belongs to object k.
-
-    Pixels of the background are 0.
-    """
+    """Writes images (3, H, W) in [-1, 1] to `images/`, and each pixel's object, from 1, to `masks/`."""
     for index in range(len(examples)):
         made = examples[index]
         name = f"{index + 1:06d}.png"

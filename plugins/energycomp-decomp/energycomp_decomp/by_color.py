@@ -45,9 +45,6 @@ def masks_by_color(images: Tensor, *, seed: int = 0) -> list[Tensor]:
     The ground must be smooth or have a fine pattern and fill most of the image, and objects must have another mean
     colour. Takes about 0.04 CPU seconds an image of 64x64 pixels.
 
-    Args:
-        seed: of the starts of the mixtures.
-
     Raises:
         InputError: not images (B, 3, H, W).
 
@@ -77,11 +74,6 @@ def from_ground(images: Any) -> Tensor:
 
     Raises:
         InputError: not images (B, 3, H, W).
-
-    >>> image = torch.full((1, 3, 16, 16), 0.2)
-    >>> image[..., 3:6, 3:6] = 0.8
-    >>> (from_ground(image).norm(dim=1) > 3).sum().item()
-    9
     """
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
@@ -106,11 +98,7 @@ def from_ground(images: Any) -> Tensor:
 
 
 def connected(mask: Tensor) -> list[Tensor]:
-    """The connected components of a mask (H, W), diagonals included, as masks (H, W).
-
-    >>> [int(one.sum()) for one in connected(torch.tensor([[1, 1, 0, 1], [0, 0, 0, 1]]) > 0)]
-    [2, 2]
-    """
+    """The connected components of a mask (H, W), diagonals included, as masks (H, W)."""
     numbers, count = label(mask.numpy(), structure=CONNECTED)
     return [torch.from_numpy(numbers == k) for k in range(1, count + 1)]
 

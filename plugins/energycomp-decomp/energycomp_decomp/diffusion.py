@@ -147,10 +147,7 @@ class DiffusionDecomposer:
         reference: list[Tensor] | None = None,
         weight: Tensor | None = None,
     ) -> Tensor:
-        """Samples (B * copies, C, H, W): `copies` chains from each noise (B, C, H, W), each composed of its own rows.
-
-        A `reference` that is given receives the unconditional prediction (B, C, H, W) of the first step.
-        """
+        """Samples (B * copies, C, H, W): `copies` chains from each noise (B, C, H, W), each of its own rows."""
         denoiser = self.model.denoiser
         defaults = self.model.defaults
         index = torch.arange(len(noise), device=noise.device).repeat_interleave(copies)

@@ -42,10 +42,6 @@ def decomp(*, preset: str = "default", pretrained: bool | None = None, world: st
 
     Raises:
         InputError: an unknown preset, world or option, or pretrained weights of another preset or with options.
-
-    >>> import torch
-    >>> decomp().encoder(torch.zeros(1, 3, 32, 32)).shape  # 5 latents of 16 numbers
-    torch.Size([1, 5, 16])
     """
     if preset not in ("default", "thesis", "paper"):
         raise InputError(f"got preset {preset!r}; expected 'default', 'thesis' or 'paper'")
@@ -67,11 +63,7 @@ def decomp(*, preset: str = "default", pretrained: bool | None = None, world: st
 
 
 def decomp_b(**options: Any) -> Model:
-    """The model of world b: crosses, rings and stars.
-
-    >>> decomp_b().name
-    'decomp-b'
-    """
+    """The model of world b: crosses, rings and stars."""
     return decomp(world="b", **options)
 
 
@@ -79,8 +71,6 @@ def lit(*, preset: str = "default", pretrained: bool = True, **options: Any) -> 
     """A model of images of one lit object, whose latents are factors of the whole image.
 
     Args:
-        preset: "default".
-        pretrained: with the weights in this package.
         options: of an untrained model: `parts`, `width` of a content vector and `size` in pixels.
 
     >>> import torch
@@ -97,12 +87,7 @@ def lit(*, preset: str = "default", pretrained: bool = True, **options: Any) -> 
 
 
 def default(*, parts: int = 5, width: int = 16, size: int = 32, prediction: str = "sample") -> Model:
-    """Untrained: `parts` latents of `width` numbers, composed under the product rule on a constant image.
-
-    >>> import torch
-    >>> default(parts=3, width=8).encoder(torch.zeros(1, 3, 32, 32)).shape
-    torch.Size([1, 3, 8])
-    """
+    """Untrained: `parts` latents of `width` numbers, composed under the product rule on a constant image."""
     return _model(
         "decomp",
         PartsUNet(sample_size=size, token_width=width),
@@ -126,10 +111,6 @@ def full(
     encoder: tuple[int, ...] = (32, 64, 128, 256),
 ) -> Model:
     """Untrained, as in Wang (2026): the mean over parts, each predicted by a full network (section 4.7.3).
-
-    Args:
-        channels: of the network, at each half of the size.
-        encoder: channels of the encoder, at each half of the size.
 
     >>> full(parts=3).denoiser.rule, default(parts=3).denoiser.rule
     ('mean', 'product')

@@ -18,33 +18,18 @@ LEVELS = (1.0, 0.9, 0.8, 0.7)  # shares of T at which latents are compared: nois
 
 
 def turn(images: Tensor, view: tuple[int, bool]) -> Tensor:
-    """Images (..., H, W) in a view of `VIEWS`.
-
-    >>> turn(torch.tensor([[1, 2]]), (0, True))
-    tensor([[2, 1]])
-    """
+    """Images (..., H, W) in a view of `VIEWS`."""
     turned = images.rot90(view[0], (-2, -1))
     return turned.flip(-1) if view[1] else turned
 
 
 def turn_back(images: Tensor, view: tuple[int, bool]) -> Tensor:
-    """The inverse of `turn`.
-
-    >>> image = torch.rand(3, 4, 4)
-    >>> all(torch.equal(turn_back(turn(image, view), view), image) for view in VIEWS)
-    True
-    """
+    """The inverse of `turn`."""
     return (images.flip(-1) if view[1] else images).rot90(-view[0], (-2, -1))
 
 
 def check_views(model: Model, views: int) -> None:
-    """Raises `InputError` for a number that is not from 1 to 8, or is more than 1 where latents cannot be searched.
-
-    >>> from energycomp.testing import tiny_model
-    >>> check_views(tiny_model(), 9)
-    Traceback (most recent call last):
-    energycomp.errors.InputError: got views=9; expected a whole number from 1 to 8
-    """
+    """Raises `InputError` for a number that is not from 1 to 8, or is more than 1 where latents cannot be searched."""
     if type(views) is not int or not 1 <= views <= len(VIEWS):
         raise InputError(f"got views={views!r}; expected a whole number from 1 to {len(VIEWS)}")
     denoiser = model.denoiser
@@ -64,11 +49,6 @@ def search_latents(model: Model, sample: Tensor, encode: Callable[[Tensor], Tens
     order, so latents that are identified by their row, such as factors, are not searched.
 
     Costs V + V K + 1 encodings, and 5 V K + 4 K + 5 network evaluations for V views.
-
-    Args:
-        model: under the product rule, predicting x0.
-        encode: samples (B, C, H, W) to latents (B, K, D).
-        views: how many of `VIEWS`; images that are not square have at most 4.
 
     Raises:
         InputError: another model or number of views, or more than one sample.

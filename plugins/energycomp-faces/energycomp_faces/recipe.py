@@ -49,10 +49,6 @@ def subsets(values: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
     """A random subset of the values (B, A) of each sample, its size even from 0 to A: flat values (R,), owner (R,).
 
     The empty subset is among them: it is what the unconditional row is learned from.
-
-    >>> values, owner = subsets(torch.arange(6).view(2, 3), torch.Generator().manual_seed(0))
-    >>> values.shape == owner.shape
-    True
     """
     batch, count = values.shape
     size = torch.randint(count + 1, (batch, 1), generator=generator)
@@ -79,8 +75,6 @@ def faces(
 
     Args:
         data: a folder in CelebA's layout; drawn faces when left out, made once and kept under `cache`.
-        init: a model to start from.
-        preset: "default" or "paper".
         contrast: weight of `contrast_loss`; 0 leaves it out.
         timestep_power: timesteps are drawn as T U^power: 0.5 prefers noise, 1 is uniform.
         vary: how much exposure, tint and, above 1, position vary; 1 is the shipped weights'.

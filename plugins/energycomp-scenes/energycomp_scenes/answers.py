@@ -38,8 +38,6 @@ class Answer:
 
     >>> print(Answer("red", 0.97, 1.0))
     red (97%)
-    >>> print(Answer(None, 0.0, 0.0))
-    no answer: the picture has not what the question takes for granted
     """
 
     value: int | str | list[int] | None

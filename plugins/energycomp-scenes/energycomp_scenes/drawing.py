@@ -44,10 +44,6 @@ class Picture:
         probability: the posterior that all words that were asked for are seen.
         tries: samples that were drawn for it.
         rows: network evaluations of its samples, and of the looks at them.
-
-    >>> picture = Picture(torch.zeros(3, 64, 64), torch.zeros(2, 6), probability=0.97, tries=2, rows=600)
-    >>> len(picture.values), picture.probability  # objects, and the certainty that all their words are seen
-    (2, 0.97)
     """
 
     image: Any
@@ -143,14 +139,7 @@ def _filled(values: Tensor) -> Tensor:
 
 
 def seen(image: Tensor, model: Model, values: Tensor, asked: Tensor) -> float:
-    """The posterior that an image (3, H, W) in [0, 1] shows the words (K, *V) that were asked for, at these places.
-
-    >>> from energycomp import load
-    >>> clevr = load("clevr-small")
-    >>> floor, cube = torch.full((3, 64, 64), 0.45), clevr.conditioner.parse(0.5, 0.5, color="red", shape="cube")
-    >>> 0 <= seen(floor, clevr, cube, cube) < 0.5  # a floor without a cube
-    True
-    """
+    """The posterior that an image (3, H, W) in [0, 1] shows the words (K, *V) that were asked for, at these places."""
     problem = make_problem(model.encode(model.given(image)), model, count=len(values))
     found = read_attributes(problem, values[:, :2], sweeps=LOOKS, generator=0).probabilities(problem.posterior)
     sure = 1.0

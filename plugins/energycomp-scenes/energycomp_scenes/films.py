@@ -52,8 +52,6 @@ def film(
         frames: from 2 to 1,000.
         camera: key offsets of the camera in scene units, right, up and forward, from where it sees the places of the
             script: "0,0,0 -> 1,0,0". The model must take `energycomp_clevr.viewpoint.Viewpoint`, as `clevr` does.
-        generator: a seed.
-        options: of `Composer.sample`.
 
     Raises:
         InputError: no object; nothing that moves; a text, a place or an offset that is none; another number of frames;
@@ -131,10 +129,7 @@ def _seen(values: Tensor, offsets: Tensor) -> Tensor:
 
 
 def _faced(values: Tensor, offsets: Tensor) -> Tensor:
-    """Values (F, V) of one object whose turn is that of the first place for the usual camera, and does not change.
-
-    A turn is measured from the line of sight, which turns where the object or the camera moves.
-    """
+    """Values (F, V) of one object whose turn is that of the first place for the usual camera, and does not change."""
     if values.shape[1] <= TURN or values[0, TURN] == 0 or values[0, SHAPE] != CUBE:
         return values
     points = _points(values)

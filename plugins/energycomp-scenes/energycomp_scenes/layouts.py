@@ -32,11 +32,7 @@ WEIGHTS = "layout.safetensors"
 
 
 class PairNetwork(nn.Module):
-    """Two objects (N, 3) each, x, y and the code of the size, to log p(a, b) / (p(a) p(b)), (N,).
-
-    >>> PairNetwork()(torch.zeros(4, 3), torch.ones(4, 3)).shape
-    torch.Size([4])
-    """
+    """Two objects (N, 3) each, x, y and the code of the size, to log p(a, b) / (p(a) p(b)), (N,)."""
 
     def __init__(self) -> None:
         super().__init__()

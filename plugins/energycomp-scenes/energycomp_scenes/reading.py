@@ -48,10 +48,7 @@ class Belief:
     codes: Tensor
 
     def probability(self, formula: Formula) -> float:
-        """That a formula holds, whose names are "1", "2", ...: the numbers of the objects.
-
-        Raises:
-            InputError: a name that is no number of an object.
+        """That a formula holds, whose names are the numbers of objects, "1", "2"; raises `InputError` for other names.
 
         >>> from energycomp_scenes.relations import near
         >>> apart = torch.tensor([0.5, 0.5, 0.5, 4.0])  # of two objects, in four samples
@@ -65,13 +62,7 @@ class Belief:
         return float(formula.holds(self.ground, index).float().mean())
 
     def relations(self) -> list[dict[str, Any]]:
-        """Each pair of objects with the probabilities of its relations, JSON data.
-
-        >>> ground = torch.tensor([[0.0, 0.0], [2.0, 1.0]]).expand(10, 2, 2)
-        >>> (row,) = Belief(ground, torch.ones(10, 2, 4, dtype=torch.long)).relations()
-        >>> row["a"], row["b"], row["left of"]
-        (1, 2, 1.0)
-        """
+        """Each pair of objects with the probabilities of its relations, JSON data."""
         rows = []
         for a, b in itertools.combinations(range(self.codes.shape[1]), 2):
             of_pair = {kind: KINDS[kind].margin(self.ground[:, a], self.ground[:, b]) for kind in SHOWN}
@@ -81,13 +72,7 @@ class Belief:
 
 
 def check_objects(model: Model, *, camera: bool = False) -> Model:
-    """The model; raises `InputError` unless its components are whole objects, and for a camera, if it takes none.
-
-    >>> from energycomp.testing import tiny_model
-    >>> check_objects(tiny_model())
-    Traceback (most recent call last):
-    energycomp.errors.InputError: got the model tiny; expected one of whole objects, such as clevr
-    """
+    """The model; raises `InputError` unless its components are whole objects, and for a camera, if it takes none."""
     if not isinstance(model.conditioner, Objects):
         raise InputError(f"got the model {model.name}; expected one of whole objects, such as clevr")
     if camera:
@@ -101,11 +86,6 @@ def joined(solution: Solution, image: Any, model: Model, *, generator: int | tor
     The other model reads words at the places that were found, which costs about 260 network evaluations an object.
     Where a word changes, the error of the answer and what compares it to others are not known any more: they are NaN
     and None, and `explain` measures the error. The typicality remains that of the image as it was read.
-
-    Args:
-        solution: of `clevr`, for example.
-        image: as `infer` takes it.
-        model: the other one, such as `clevr-small`.
 
     Raises:
         InputError: a reading without certainties, or a model without them.
@@ -171,12 +151,7 @@ def belief(
     draws: int = DRAWS,
     generator: int | torch.Generator | None = 0,
 ) -> Belief:
-    """The belief of a reading of `clevr` or `clevr-small`.
-
-    Args:
-        camera: where it stands, such as `Seen.camera`; CLEVR's usual place when left out.
-        draws: samples.
-        generator: or a seed.
+    """The belief of a reading of `clevr` or `clevr-small`, seen by a camera (3,), CLEVR's usual one when left out.
 
     Raises:
         InputError: a reading of another model.

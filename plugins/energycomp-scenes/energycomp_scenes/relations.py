@@ -87,14 +87,7 @@ def ground_of(values: Tensor, camera: Tensor | None = None) -> Tensor:
 
 @attrs.frozen
 class Formula:
-    """Relations of named objects: one, or several that `&`, `|` and `~` join.
-
-    >>> formula = left_of("a", "b") & ~behind("a", "b")
-    >>> formula
-    a left of b and not a behind b
-    >>> formula.holds(torch.tensor([[[-1.0, 0.0], [1.0, 2.0]], [[-1.0, 3.0], [1.0, 2.0]]]), {"a": 0, "b": 1})
-    tensor([ True, False])
-    """
+    """Relations of named objects: one, or several that `&`, `|` and `~` join."""
 
     op: str  # "and", "or", "not", or one of KINDS
     parts: tuple[Formula | str, ...]
@@ -164,20 +157,12 @@ class Formula:
         return logsigmoid(((-margin if denied else margin) - clear) / SOFT)
 
     def margin(self, ground: Tensor, index: Mapping[str, int]) -> Tensor:
-        """Of one relation, (N,): how clearly it holds, in scene units.
-
-        >>> near("a", "b").margin(torch.tensor([[[0.0, 0.0], [0.5, 0.0]]]), {"a": 0, "b": 1})  # 2 is the limit
-        tensor([1.5000])
-        """
+        """Of one relation, (N,): how clearly it holds, in scene units."""
         first, second = (ground[:, index[str(name)]] for name in self.parts)
         return KINDS[self.op].margin(first, second)
 
     def holds(self, ground: Tensor, index: Mapping[str, int]) -> Tensor:
-        """Whether it holds, (N,), of objects at places (N, K, 2).
-
-        >>> near("a", "b").holds(torch.tensor([[[0.0, 0.0], [0.5, 0.0]], [[0.0, 0.0], [3.0, 0.0]]]), {"a": 0, "b": 1})
-        tensor([ True, False])
-        """
+        """Whether it holds, (N,), of objects at places (N, K, 2)."""
         if self.op == "not":
             return ~self._formulas[0].holds(ground, index)
         if self.op in KINDS:

@@ -138,10 +138,7 @@ class Sighting:
         return places, precision, part, form
 
     def _started(self, form: QuadraticForm, part: Sequence[int], pull: Tensor) -> Tensor:
-        """Places (K, 2): those that are expected, or, of an object that is not surely there, the best one around it.
-
-        One draw screens all of these, and a term `pull` of the prior is added. Costs 25 rows an object.
-        """
+        """Places (K, 2): those that are expected, or, of an object that is not surely there, the best one around it."""
         places = self.places
         spreads = self.variances.sqrt()
         unsure = [k for k in part if spreads[k].max() > NEAR]
@@ -185,11 +182,6 @@ class Sighting:
         One draw screens a lattice with all attributes open, and places about those of hidden objects with their words.
         The best one is moved by a Gauss-Newton step, and compared on the second bank as each of the hidden objects,
         with the surprise of its place, and as a new one. It is accepted by a paired test.
-
-        Args:
-            view: what explains the frame.
-            lost: the objects that do not.
-            corner: offset of the lattice, in shares of the distance of its points.
         """
         form, judged, _, seen = view
         found = self._screened(view, lost, corner)

@@ -54,13 +54,7 @@ CLEARLY = 0.3  # scene units by which relations hold in the layout
 
 @attrs.frozen
 class AskedGraph:
-    """What a picture should show.
-
-    Args:
-        skill: one of `SKILLS`.
-        graph: objects and relations.
-        denied: a colour that the first object has not.
-    """
+    """What a picture should show: a graph; `denied` is a colour that its first object has not."""
 
     skill: str
     graph: SceneGraph
@@ -155,10 +149,7 @@ class Describer:
 
 
 def outlined(image: Tensor, values: Tensor) -> tuple[tuple[str, bool], ...]:
-    """The shapes that objects (K, 6) have, each with whether its outline in an image is nearest to it.
-
-    Those of open shape, and those that are not whole in the image, are left out.
-    """
+    """The shapes that objects (K, 6) have, each with whether its outline in an image is nearest to it."""
     words = [ATTRIBUTES["shape"][int(code) - 1] if code else "" for code in values[:, SHAPE]]
     looks = zip(words, judge(image, values), strict=True)
     return tuple((word, look.shape == word) for word, look in looks if word and look)

@@ -28,11 +28,6 @@ class Tracked:
         evidence, usual: in nats, of this frame, and about that of frames in which nothing covers it.
         visible: whether it was found in this frame.
         seen, unseen: frames in which it was visible, and those since then.
-
-    >>> one = Tracked.new(1, torch.tensor([0.3, 0.5]), [torch.zeros(2)], evidence=20.0)
-    >>> later = attrs.evolve(one, velocity=torch.tensor([0.1, 0.0])).moved()  # one frame
-    >>> later.place, bool((later.spread[:, 0] > one.spread[:, 0]).all())
-    (tensor([0.4000, 0.5000]), True)
     """
 
     identity: int

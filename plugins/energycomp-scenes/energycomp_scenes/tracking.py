@@ -40,10 +40,6 @@ class TrackedFrame:
         rows: network evaluations.
         known: the greatest identity so far.
         state: of each object, for the next frame.
-
-    >>> frame = TrackedFrame(0, ({"identity": 1, "x": 0.3, "y": 0.5, "visible": True},), 120, 1, ())
-    >>> TrackedFrame.of(frame.record()).known
-    1
     """
 
     frame: int
@@ -70,10 +66,6 @@ class TrackedFrame:
 class Track:
     """The objects of a video, with the same identity in all frames; it holds no model.
 
-    Args:
-        frames: what was read of each.
-        images: as people see them.
-
     >>> row = {"identity": 1, "x": 0.3, "y": 0.5, "visible": True}
     >>> frames = tuple(TrackedFrame(k, (row,), 100, 1, ()) for k in range(2))
     >>> found = Track(frames, (Image.new("RGB", (48, 32)),) * 2)
@@ -93,20 +85,11 @@ class Track:
         """A row per frame and object, JSON data: identity, place, words and their certainty, visibility and evidence.
 
         The place of a hidden object is where it is expected. The evidence is in nats.
-
-        >>> row = {"identity": 1, "x": 0.3, "y": 0.5, "visible": True}
-        >>> Track((TrackedFrame(0, (row,), 100, 1, ()),), (Image.new("RGB", (48, 32)),)).table()
-        [{'frame': 0, 'identity': 1, 'x': 0.3, 'y': 0.5, 'visible': True}]
         """
         return [{"frame": frame.frame, **row} for frame in self.frames for row in frame.objects]
 
     def picture(self, frame: int, *, side: int = 320) -> Image.Image:
-        """A frame with the identity of each object; that of a hidden one in brackets, where it is expected.
-
-        >>> row = {"identity": 1, "x": 0.3, "y": 0.5, "visible": False}  # hidden: its number is in brackets
-        >>> Track((TrackedFrame(0, (row,), 100, 1, ()),), (Image.new("RGB", (48, 32)),)).picture(0, side=64).size
-        (96, 64)
-        """
+        """A frame with the identity of each object; that of a hidden one in brackets, where it is expected."""
         rows = self.frames[frame].objects
         labels = [f"{row['identity']}" if row["visible"] else f"({row['identity']})" for row in rows]
         return overlay(self.images[frame], [(row["x"], row["y"]) for row in rows], labels, side=side)
@@ -137,11 +120,7 @@ class Track:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers in short.
-
-    >>> _ranges([0, 1, 2, 5, 7, 8])
-    '0-2, 5, 7-8'
-    """
+    """Ascending numbers in short."""
     starts = [n for n in numbers if n - 1 not in numbers]
     ends = [n for n in numbers if n + 1 not in numbers]
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
@@ -156,8 +135,6 @@ def track(frames: Iterable[Any], model: Model | str | Path, *, generator: int = 
     Args:
         frames: images of one size, at least two, as `infer` takes them.
         model: of objects at places, such as `clevr`, `clevr-small` or `clevr-places`, or its name.
-        generator: a seed.
-        progress: whether a terminal shows a bar.
 
     Raises:
         InputError: fewer than two frames, frames of several sizes or that cannot be read, or a model without objects.

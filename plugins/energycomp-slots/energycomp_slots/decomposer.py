@@ -27,7 +27,6 @@ class SlotDecomposer:
     """A decomposer of a `SlotVAE`: latents are means of q(z_s | x), and are decoded without steps.
 
     Args:
-        model: of a `SlotVAE`.
         slots: the number of slots in `encode`, which may be larger than in training; by default that of training.
 
     Raises:
@@ -171,16 +170,7 @@ class SlotDecomposer:
 
 @attrs.frozen(eq=False)
 class SlotAutoencoder:
-    """The decomposer of a plain autoencoder: a `SlotDecomposer` that generates no scenes, because there is no prior.
-
-    Args:
-        slots: of a model without a prior.
-
-    >>> from energycomp_slots.model import untrained
-    >>> own = SlotDecomposer(untrained(slots=3, size=16, plain=True))
-    >>> hasattr(own, "sample"), hasattr(SlotAutoencoder(own), "sample")
-    (True, False)
-    """
+    """The decomposer of a plain autoencoder: a `SlotDecomposer` that generates no scenes, because there is no prior."""
 
     slots: SlotDecomposer
 
@@ -198,11 +188,6 @@ class SlotAutoencoder:
 
 
 def decomposer(model: Model) -> Decomposer:
-    """The decomposer of a model of slots.
-
-    >>> from energycomp_slots.model import untrained
-    >>> type(decomposer(untrained())).__name__, type(decomposer(untrained(plain=True))).__name__
-    ('SlotDecomposer', 'SlotAutoencoder')
-    """
+    """The decomposer of a model of slots."""
     slots = SlotDecomposer(model)
     return SlotAutoencoder(slots) if slots.network.plain else slots

@@ -20,7 +20,7 @@ from energycomp.models import Model
 from energycomp.progress import progress
 from energycomp_datasets.pictures import Pictures
 from energycomp_datasets.rooms.training import drawn, in_file
-from energycomp_lab.training import FitConfig, FitResult, Loss, OnSample, Step, fit, start
+from energycomp_lab.training import FitConfig, FitResult, Loss, OnSample, Step, fit, option_number, start
 from energycomp_slots.log import TrainingLog
 from energycomp_slots.loss import Terms, generation_loss, slot_loss
 from energycomp_slots.model import checked_options, slots as build, untrained
@@ -53,10 +53,7 @@ def slots(
 
     Args:
         data: a folder of images, or an npz or h5 file of a public data set; by default drawn images of a world.
-        init: a model to start from; with options, only its slots of images, and scenes are trained again; with
-            `prior_hidden` alone, all of it but the prior of scenes.
-        preset: "default" or "paper".
-        cache: not used; images are drawn again.
+        init: a model to start from; with options, only its slots of images, and scenes are trained again.
         world: of the drawn images: "arrow", "sprites" or "rooms".
         rise: the weight of the KL term of slots after the restarts, finally 0.5; choose a lower one where slots stay
             alike.
@@ -79,7 +76,8 @@ def slots(
             model, name="slots" if world == "arrow" else f"slots-{world}"
         )  # `evaluate` finds data by it
     shown = drawn(world, model.denoiser.sample_shape[1]) if data is None else in_file(data, model.processor)
-    todo = _todo(phases(cast("SlotVAE", model.denoiser.network), _checked_rise(rise)), init, options)
+    weight = option_number("rise", rise, most=HIGHEST)
+    todo = _todo(phases(cast("SlotVAE", model.denoiser.network), weight), init, options)
     config = FitConfig(
         steps=sum(phase.steps for phase in todo), batch_size=BATCH, learning_rate=todo[0].learning_rate,
         weight_decay=0.0, warmup_fraction=0.02, mixed_precision="bf16",
@@ -87,27 +85,10 @@ def slots(
     return Phases(model=model, data=shown, config=config, todo=todo)
 
 
-def _checked_rise(text: str | float) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= HIGHEST:
-        raise InputError(f"got rise={text}; expected a number from 0 to {HIGHEST}")
-    return value
-
-
 def other_scenes(init: Model, options: Mapping[str, Any]) -> Model:
     """A model that reads slots from pictures as `init` does, and is untrained in making scenes of a global latent.
 
     With options of the prior alone, only the prior is untrained.
-
-    Raises:
-        InputError: options of how pictures are read.
-
-    >>> init = untrained(slots=3, width=8, size=16)
-    >>> other_scenes(init, {"global_width": 4}).denoiser.network.config["global_width"]
-    4
     """
     if reading := options.keys() - set(ABOUT_SCENES):
         raise InputError(
@@ -145,14 +126,7 @@ def _todo(whole: tuple[Phase, ...], init: Model | None, options: Mapping[str, An
 
 @attrs.frozen(eq=False, kw_only=True)
 class Phases:
-    """The recipe: a run of `fit` for each phase, in a folder of its own.
-
-    Args:
-        model: that is trained.
-        data: images.
-        config: of the whole; each phase has its own share of the steps, learning rate, schedule and batch size.
-        todo: the phases.
-    """
+    """The recipe: a run of `fit` for each phase, in a folder of its own."""
 
     model: Model
     data: Pictures

@@ -33,16 +33,11 @@ class HubTokenizer:
     """A tokenizer of transformers that pads every text to a fixed length.
 
     Args:
-        tokenizer: a tokenizer of transformers.
         length: L; by default the maximum length of the tokenizer.
 
     Raises:
         InputError: the vocabulary is empty (transformers creates an empty one without an error if files are missing),
             or the tokenizer has no padding token.
-
-    >>> from energycomp_text.testing import tiny_tokenizer
-    >>> HubTokenizer(tiny_tokenizer(), length=8)("a dog").shape
-    torch.Size([8])
     """
 
     tokenizer: Any
@@ -94,13 +89,7 @@ class HubTokenizer:
 
 
 class HubEncoder(nn.Module):
-    """The last hidden states of an encoder of transformers. CLIP gets no attention mask, as in diffusers.
-
-    >>> from energycomp_text.testing import tiny_pipeline
-    >>> encoder = HubEncoder(tiny_pipeline().text_encoder)
-    >>> encoder(torch.zeros(2, 8, dtype=torch.long), torch.ones(2, 8, dtype=torch.long)).shape[2] == encoder.width
-    True
-    """
+    """The last hidden states of an encoder of transformers. CLIP gets no attention mask, as in diffusers."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -209,14 +198,7 @@ def _encoder(folder: Path, cls: Any, make: Callable[[], object], **options: Any)
 def made_text(
     tokenizer: Any, encoder: nn.Module, settings: dict[str, Any], *, template: str, concepts: Sequence[str]
 ) -> Text:
-    """The conditioner for objects of transformers; `settings` are the arguments of `encoded_text` that create it.
-
-    >>> from energycomp_text.testing import tiny_pipeline
-    >>> pipe, settings = tiny_pipeline(), {"source": "in memory", "pooled": False, "length": 8}
-    >>> text = made_text(pipe.tokenizer, pipe.text_encoder, settings, template="a {}", concepts=["cat"])
-    >>> text(text.parse("a cat")).shape[0]
-    8
-    """
+    """The conditioner for objects of transformers; `settings` are the arguments of `encoded_text` that create it."""
     length = settings["length"]
     wrapped = HubEncoder(_part_for_text(encoder))
     ids = HubTokenizer(tokenizer) if length is None else HubTokenizer(tokenizer, length)

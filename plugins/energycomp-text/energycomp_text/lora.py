@@ -47,7 +47,7 @@ def adapter_of(pipe: Any, family: Family) -> Adapt | None:
 
 @attrs.frozen(eq=False)
 class _Weights:
-    """An adapter in the parts of a pipeline. It is removed when the last model, or component, with it is gone."""
+    """An adapter in the parts of a pipeline."""
 
     name: str
 
@@ -67,7 +67,7 @@ class _Adapter:
     held: tuple[_Weights, ...] = ()
 
     def __call__(self, model: Model, source: str | Path | Mapping[str, Tensor], scale: float) -> Model:
-        """The model with further LoRA weights. Its network and encoders are those of `model`, not copies."""
+        """The model with further LoRA weights."""
         held = (*self.held, self._loaded(source, scale))
         text = model.conditioner
         denoiser = model.denoiser
@@ -128,7 +128,7 @@ class _Adapter:
 
 
 class _Network(nn.Module):
-    """A network with adapters. The null row is without: u of a model with LoRA is that of its base."""
+    """A network with adapters."""
 
     def __init__(self, inner: nn.Module, held: tuple[_Weights, ...]) -> None:
         super().__init__()

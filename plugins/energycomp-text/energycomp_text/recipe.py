@@ -45,16 +45,7 @@ TIMESTEP_POWER = 0.5
 
 
 def scene(index: int, seed: int = 0, *, alone: float = ALONE, three: float = 0.0) -> tuple[list[str], Tensor]:
-    """Training picture number `index`: the concepts of one to three objects, and the picture (3, H, W).
-
-    Args:
-        alone: the share of pictures with one object.
-        three: the share of pictures with three objects, without a held-out pair.
-
-    >>> names, image = scene(0)
-    >>> len(names) in (1, 2), image.shape
-    (True, torch.Size([3, 64, 64]))
-    """
+    """The concepts of picture `index`, and the picture (3, H, W); shares of pictures show one object, or three."""
     rng = np.random.default_rng([seed, index])
     drawn = float(rng.random())
     sets: tuple[tuple[str, ...], ...] = seen_pairs()
@@ -76,10 +67,6 @@ def captions(
     Args:
         concepts: (B, K) indices into `names`, -1 for none.
         both: the share of captions of several objects that name them all.
-
-    >>> shown = torch.tensor([[0, -1]])
-    >>> captions(shown, ("red cube", "blue sphere"), torch.Generator().manual_seed(1))
-    ['a red cube']
     """
     drawn = torch.rand(len(concepts), 3, generator=generator).tolist()
     made: list[str | None] = []
@@ -109,8 +96,6 @@ def text(
 
     Args:
         data: a folder as `energycomp data text` writes it; drawn pictures when left out, made once, kept in `cache`.
-        init: a model to start from.
-        preset: "default".
         alone: the share of drawn pictures with one object.
         three: the share of drawn pictures with three objects, of which every pair is one that others show.
         both: the share of captions of several objects that name them all.

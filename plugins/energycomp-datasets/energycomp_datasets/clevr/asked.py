@@ -41,8 +41,6 @@ def asked(text: str, size: tuple[int, int]) -> Asked:
 
     >>> asked("wide:0-5:128x128", (64, 64))
     Asked(kind='wide', objects=(0, 5), size=(128, 128))
-    >>> asked("", (64, 64))
-    Asked(kind='plain', objects=(3, 5), size=(64, 64))
     """
     kind = "plain"
     objects = (3, 5)

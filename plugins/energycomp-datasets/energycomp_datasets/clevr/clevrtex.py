@@ -17,13 +17,7 @@ MAX_OBJECTS = 64  # official scenes hold 3 to 10
 
 
 def images(folder: Path) -> list[Path]:
-    """The images of a chunk `0`, of a variant `clevrtex_full` or of a folder of variants, ordered by name.
-
-    Images that are missing, but have a record, are included.
-
-    >>> images(Path("/nowhere"))
-    []
-    """
+    """The images of a chunk `0`, of a variant `clevrtex_full` or of a folder of variants."""
     patterns = ("*/" * depth + "CLEVRTEX_*" for depth in range(DEPTH + 1))
     found = (path for pattern in patterns for path in folder.glob(pattern))
     return sorted({path.with_suffix(".png") for path in found if NAME.fullmatch(path.name)}, key=lambda path: path.name)
@@ -33,9 +27,8 @@ def scenes(files: list[Path]) -> Iterator[SceneRecord]:
     """The records of the images `files`, read one after another.
 
     The record of an image is the JSON file of its name, in the same folder; file names inside it are not followed.
-    Coordinates are shares of the whole frame, as the thesis takes them, not of the 192x192 crop from its middle that
-    others cut out: objects outside of it would have no place. Raises `InputError` for a missing image, and for a
-    missing or malformed record.
+    Coordinates are shares of the whole frame, as the thesis takes them, not of the 192x192 crop that others cut out.
+    Raises `InputError` for a missing image, and for a missing or malformed record.
     """
     for path in files:
         if not path.is_file():

@@ -60,19 +60,9 @@ class Outline(NamedTuple):
 
 
 def judge(image: Tensor, values: Tensor) -> list[Outline | None]:
-    """The outlines of described objects (K, 2 + ...), x, y, size, ... as `object_values` has them, in an image.
+    """The outlines of objects (K, 2 + ...), as `object_values` has them, in the whole frame (3, H, W), in any range.
 
     Costs about 0.1 s an object. An object that is not `in_view` is None.
-
-    Args:
-        image: (3, H, W), the whole frame, squashed or not, in any range.
-        values: objects, whose words but their sizes are not looked at.
-
-    >>> from energycomp_datasets.clevr.layout import object_values, scene_of
-    >>> from energycomp_datasets.clevr.renderer import render
-    >>> scene = scene_of(0, 2, (1, 1))
-    >>> [found.shape for found in judge(render(scene, (128, 192)), object_values(scene))]
-    ['cube']
     """
     sizes = _sizes(values)
     return [

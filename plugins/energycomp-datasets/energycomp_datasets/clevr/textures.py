@@ -38,11 +38,7 @@ class Textures:
 
 
 def sample_textures(count: int, generator: torch.Generator) -> Textures:
-    """Random textures of the ground and of `count` objects, each of another mean colour than the ground.
-
-    >>> len(sample_textures(3, torch.Generator().manual_seed(0)).objects)
-    3
-    """
+    """Random textures of the ground and of `count` objects, each of another mean colour than the ground."""
     base = _color(generator, (0.0, 0.7), (0.35, 1.0))
     other = (base * _uniform(generator, 0.25, 0.65) + 0.15 * torch.rand(3, generator=generator)).clamp(0.02, 0.9)
     ground = _texture(torch.stack([base, other]), GROUND_CELLS, generator, upright=True)
@@ -55,12 +51,7 @@ def sample_textures(count: int, generator: torch.Generator) -> Textures:
 
 
 def paint(texture: Texture, points: Tensor) -> Tensor:
-    """Linear albedos `(3, N)` of `texture` at `points` `(3, N)`, in scene units.
-
-    >>> texture = sample_textures(1, torch.Generator().manual_seed(0)).objects[0]
-    >>> paint(texture, torch.zeros(3, 5)).shape
-    torch.Size([3, 5])
-    """
+    """Linear albedos `(3, N)` of `texture` at `points` `(3, N)`, in scene units."""
     cells = texture.frame @ points + texture.shift[:, None]
     share = _share(texture, cells)
     first, second = texture.colors[:, :, None]

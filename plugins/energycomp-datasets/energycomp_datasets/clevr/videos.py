@@ -42,11 +42,7 @@ CAMERA = 0.4  # scene units, how far a moving camera is from its usual place alo
 
 @attrs.frozen
 class AskedVideos:
-    """The videos that are asked for: whether the camera moves, counts of objects, size (width, height), frames.
-
-    >>> asked("moving:4-6:64x64:8f")
-    AskedVideos(moving=True, objects=(4, 6), size=(64, 64), frames=8)
-    """
+    """The videos that are asked for: whether the camera moves, counts of objects, size (width, height), frames."""
 
     moving: bool = False
     objects: tuple[int, int] = (4, 6)
@@ -57,9 +53,8 @@ class AskedVideos:
 def asked(text: str) -> AskedVideos:
     """What a text such as "moving:4-6:128x128:20f" asks for; each part may be left out.
 
-    >>> found = asked("moving:4-6:128x128:20f")
-    >>> found.objects, found.size, found.frames
-    ((4, 6), (128, 128), 20)
+    >>> asked("moving:4-6:64x64:8f")
+    AskedVideos(moving=True, objects=(4, 6), size=(64, 64), frames=8)
     """
     found: dict[str, Any] = {}
     for part in filter(None, text.split(":")):
@@ -80,16 +75,7 @@ def asked(text: str) -> AskedVideos:
 
 @attrs.frozen(eq=False)
 class Video:
-    """A drawn video: the scene of each frame, whose objects have the same order in all of them.
-
-    Args:
-        scenes: F of them.
-        visible: (F, K) the share of the pixels of each object that no other one covers, in [0, 1].
-
-    >>> video = video_of(0, 0, AskedVideos(frames=8))
-    >>> len(video.scenes), video.frame(0).size, sorted(video.objects(0)[0])
-    (8, (128, 128), ['color', 'identity', 'material', 'shape', 'size', 'visible', 'x', 'y'])
-    """
+    """A drawn video: the scenes of F frames, and the share (F, K) of the pixels of each object that no other covers."""
 
     scenes: tuple[Scene, ...]
     visible: Tensor
@@ -114,10 +100,6 @@ def video_of(seed: int, index: int, wanted: AskedVideos | None = None) -> Video:
 
     Objects slide along straight lines and never touch. One of them passes behind a large one, which hides it fully for
     a frame or more between the first and the last one. In the first frame all of them are seen.
-
-    >>> video = video_of(0, 0, AskedVideos(frames=8))
-    >>> len(video.scenes), bool((video.visible == 0).any())
-    (8, True)
     """
     wanted = wanted or AskedVideos()
     entropy = np.random.SeedSequence([seed, index]).generate_state(2, np.uint32)
@@ -132,12 +114,7 @@ def video_of(seed: int, index: int, wanted: AskedVideos | None = None) -> Video:
 
 
 def visible_shares(scenes: Sequence[Scene], size: tuple[int, int] = (128, 128)) -> Tensor:
-    """The share of the pixels of each object that no other one covers, (F, K); 0 where it is outside of the image.
-
-    >>> video = video_of(0, 0, AskedVideos(objects=(2, 2), frames=8))
-    >>> visible_shares(video.scenes[:3], (32, 32)).shape
-    torch.Size([3, 2])
-    """
+    """The share of the pixels of each object that no other one covers, (F, K); 0 where it is outside of the image."""
     shares = torch.zeros(len(scenes), len(scenes[0].sizes) if scenes else 0)
     for frame, scene in enumerate(scenes):
         ids = id_buffer(scene, *size[::-1])[0]

@@ -27,12 +27,7 @@ BINARY = ("no", "yes")
 
 
 def draw(index: int, seed: int, group: str | None, *, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Face number `index` of a seed: (size, size, 3) uint8, and its labels (12,); group None is the other style.
-
-    >>> image, labels = draw(0, 1, "a")
-    >>> image.shape, labels.shape
-    ((64, 64, 3), (12,))
-    """
+    """Face number `index` of a seed: (size, size, 3) uint8, and its labels (12,); group None is the other style."""
     rng = np.random.default_rng([seed, index])
     labels = labels_of(rng)
     made = persona(labels, rng, size=size) if group is None else avatar(labels, rng, group=group, size=size)

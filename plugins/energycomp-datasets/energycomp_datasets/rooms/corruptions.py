@@ -49,10 +49,6 @@ def labelled(size: int, *, seed: int) -> TensorDataset:
 
     The labels: the shapes of the left, middle and right object, at which the arrow points, and whether the image is
     valid; those of an invalid image are those of the room that it was made from.
-
-    >>> image, labels, verdict = labelled(6, seed=0)[4]
-    >>> image.shape, labels.shape, VERDICTS[verdict]
-    (torch.Size([3, 32, 32]), torch.Size([5]), 'wrong')
     """
     drawn = [_chunk(np.random.default_rng([seed, start]), min(CHUNK, size - start)) for start in range(0, size, CHUNK)]
     images, labels, verdicts = (torch.cat(parts) for parts in zip(*drawn, strict=True))
@@ -77,11 +73,7 @@ def _chunk(rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor, Tensor
 
 
 def corrupted(kind: str, count: int, *, seed: int) -> Tensor:
-    """Images (B, 3, 32, 32) in [-1, 1] of right rooms under one of `CORRUPTIONS`.
-
-    >>> corrupted("missing", 2, seed=0).shape
-    torch.Size([2, 3, 32, 32])
-    """
+    """Images (B, 3, 32, 32) in [-1, 1] of right rooms under one of `CORRUPTIONS`."""
     rng = np.random.default_rng([seed, *kind.encode()])
     objects = layout(rng, *_kinds(rng, np.ones(count, dtype=bool)))
     return _softened(rng, CORRUPTIONS[kind](rng, objects))

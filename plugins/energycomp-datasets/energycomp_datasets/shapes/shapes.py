@@ -53,12 +53,7 @@ class ShapesScene:
 
 
 def scene(rng: np.random.Generator, count: int, *, world: str = "a", size: int = SIZE) -> ShapesScene:
-    """An image with `count` objects that hardly overlap.
-
-    >>> one = scene(np.random.default_rng(0), 3)
-    >>> one.image.shape, one.masks.shape, one.factors.shape
-    (torch.Size([3, 32, 32]), torch.Size([3, 32, 32]), torch.Size([3, 7]))
-    """
+    """An image with `count` objects that hardly overlap."""
     objects = layout(rng, count, world=world)[None]
     images, masks = render(torch.from_numpy(objects).float(), world=world, size=size)
     return ShapesScene(images[0], masks[0], torch.from_numpy(objects[0]).float())

@@ -27,11 +27,7 @@ KINDS = ("synthetic", "synthetic:seen", "synthetic:1", "synthetic:3")
 
 @attrs.frozen
 class SolidsRecord:
-    """An image file and the concepts that it shows.
-
-    >>> SolidsRecord(Path("cat,dog/1.jpg"), ("cat", "dog")).concepts
-    ('cat', 'dog')
-    """
+    """An image file and the concepts that it shows."""
 
     path: Path
     concepts: tuple[str, ...]
@@ -44,14 +40,6 @@ def read(spec: str) -> list[SolidsRecord]:
 
     Raises:
         InputError: no such folder, or none with images in it.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     for name in ("cat,dog/1.png", "cat,dog/2.png", "rabbit/1.png"):
-    ...         Path(folder, name).parent.mkdir(exist_ok=True)
-    ...         Path(folder, name).touch()
-    ...     [record.concepts for record in read(folder)]
-    [('cat', 'dog'), ('rabbit',), ('cat', 'dog')]
     """
     root = Path(spec)
     try:
@@ -86,12 +74,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def drawn(index: int, seed: int, kind: str = "synthetic") -> tuple[tuple[str, ...], torch.Tensor]:
-    """Image number `index` of a seed: its concepts, and (3, 64, 64) in [-1, 1].
-
-    >>> names, image = drawn(0, 0)
-    >>> names in held_out_pairs(), image.shape
-    (True, torch.Size([3, 64, 64]))
-    """
+    """Image number `index` of a seed: its concepts, and (3, 64, 64) in [-1, 1]."""
     rng = np.random.default_rng([seed, index])
     if kind == "synthetic:3":
         triples = unseen_triples()
@@ -105,12 +88,7 @@ def drawn(index: int, seed: int, kind: str = "synthetic") -> tuple[tuple[str, ..
 
 
 def unseen_triples() -> list[tuple[str, ...]]:
-    """Sets of three concepts with a held-out pair; no training image shows one of them.
-
-    >>> names = unseen_triples()[0]
-    >>> len({*names})
-    3
-    """
+    """Sets of three concepts with a held-out pair; no training image shows one of them."""
     held = set(held_out_pairs())
     return [names for names in combinations(CONCEPTS, 3) if any(pair in held for pair in combinations(names, 2))]
 

@@ -36,10 +36,6 @@ def comet(
     """Minutes on one core, for comparison with Decomp Diffusion.
 
     Args:
-        data: a folder of pictures; drawn shapes when left out.
-        init: a model to start from.
-        preset: "default".
-        cache: not used: what is drawn is drawn anew.
         world: of the drawn shapes.
         objects: of a drawn picture, a number or a range such as "2-4".
         options: of the model: `parts`, `width` of a latent, `size` in pixels.

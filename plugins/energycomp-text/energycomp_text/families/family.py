@@ -54,10 +54,8 @@ class Opened:
     """A pipeline that is to become a model.
 
     Args:
-        pipe: the pipeline of diffusers, or an object with its parts.
         family: the family that it is of.
         settings: what was chosen.
-        source: the folder or hub id that it was read from, or "in memory".
         alphas_cumprod: its noise schedule (T,).
         words: `template` and `concepts` of the conditioner.
     """
