@@ -21,7 +21,7 @@ from energycomp.components import Condition
 from energycomp.denoisers import rows
 from energycomp.errors import InputError
 from energycomp_datasets.faces.avatars import ATTRIBUTES
-from energycomp_faces.contrast import judged, snr_of
+from energycomp_faces.contrast import label_loss, snr_of
 from energycomp_faces.labels import BINARY
 from energycomp_faces.model import faces as untrained
 from energycomp_faces.recipe import faces, subsets
@@ -121,7 +121,7 @@ def set_loss(model: Model, contrast: float, beta: float = 0.25) -> Any:
             predicted, other = rows(denoiser, features, condition, owners).split([size, len(owner)])
             gap = other - predicted[owner]
             snr = snr_of(denoiser, timestep)
-            return judged(samples - predicted, gap, owner, snr, weight=contrast, beta=beta)
+            return label_loss(samples - predicted, gap, owner, snr, weight=contrast, beta=beta)
         settings: dict[str, Any] = {"gamma": 1.0, "floor": 0.5, "timestep_power": 0.5}
         return denoising_loss(
             model.denoiser, samples, sets(values), torch.arange(size), module=module, generator=generator, **settings

@@ -24,7 +24,7 @@ from energycomp.files import atomic_directory
 from energycomp.images import ImageProcessor, from_bytes, to_bytes
 from energycomp.models import Model, VAECodec
 from energycomp.progress import progress
-from energycomp_clevr.recipe import rendered
+from energycomp_clevr.recipe import render_once
 from energycomp_datasets.clevr.layout import read
 from energycomp_datasets.pictures import image_files
 from energycomp_lab.training import FitConfig, Recipe, Step
@@ -205,7 +205,7 @@ def _changed(latents: Tensor, images: Tensor, generator: torch.Generator) -> tup
 def _pictures(data: Path | None, cache: Path) -> Tensor:
     """The pictures of a folder, or rendered ones, (N, 3, 128, 128), uint8."""
     if data is None:
-        scenes = rendered(
+        scenes = render_once(
             cache / "clevr-codec.safetensors", [(RENDERED, {"objects": (0, 10), "size": SIZE})], columns=2
         )
         return torch.stack([scene["image"] for scene in scenes])

@@ -28,7 +28,7 @@ from energycomp.components import Composition, combine
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
 from energycomp.fields import is_number
-from energycomp.files import atomic_file, fingerprint, read_tensors, write_tensors
+from energycomp.files import fingerprint
 from energycomp.images import from_bytes, to_bytes
 from energycomp.models import Model
 from energycomp.progress import progress
@@ -42,6 +42,7 @@ from energycomp_clevr.sketch import POINTS, SKETCHED
 from energycomp_clevr.viewpoint import Viewpoint
 from energycomp_datasets.clevr.layout import read
 from energycomp_datasets.clevr.records import SceneRecord
+from energycomp_datasets.pictures import make_once
 from energycomp_lab.training import FitConfig, Recipe, Step
 
 STEPS = 24  # of the scheduler, from noise
@@ -153,21 +154,16 @@ def pairs_of(records: Sequence[SceneRecord], model: Model, cache: Path) -> list[
     weights = model.denoiser.network.state_dict()
     drawer = fingerprint({name: weights[name] for name in weights if not name.startswith("edges.")})
     folder = cache / f"clevr-rough-{sha256(f'{codec.identity}{drawer}{names}'.encode()).hexdigest()[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, len(records), TOGETHER)
-    for first in progress(starts, "drawing rough pictures"):
-        path = folder / f"{first // TOGETHER:03d}.safetensors"
-        if path.is_file():
-            continue
+
+    def draw(first: int) -> dict[str, Tensor]:
         both = [rough(record, model, 1000 + first + k) for k, record in enumerate(records[first : first + TOGETHER])]
-        kept = {name: torch.cat([to_bytes(one[k]) for one in both]) for k, name in enumerate(("render", "rough"))}
-        with atomic_file(path) as temporary:
-            write_tensors(temporary, kept)
+        return {name: torch.cat([to_bytes(one[k]) for one in both]) for k, name in enumerate(("render", "rough"))}
+
     # What is known of each scene
     generator = torch.Generator().manual_seed(0)
     pairs = []
-    for first in progress(starts, "sketching"):
-        kept = read_tensors(folder / f"{first // TOGETHER:03d}.safetensors")
+    for first in progress(range(0, len(records), TOGETHER), "drawing rough pictures"):
+        kept = make_once(folder / f"{first // TOGETHER:03d}.safetensors", partial(draw, first))
         for record, render, drawn in zip(records[first : first + TOGETHER], kept["render"], kept["rough"], strict=True):
             values, view, size = turned_values_of(record), view_of(record), render.shape[1:]
             maps = drawing(model.conditioner(values).rows[:, 0], size, view)

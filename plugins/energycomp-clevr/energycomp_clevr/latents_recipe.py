@@ -13,19 +13,19 @@ from torch import Tensor
 
 from energycomp.components import Condition
 from energycomp.errors import InputError
-from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import from_bytes, to_bytes
 from energycomp.models import Model
 from energycomp.progress import Bar, counting, progress
 from energycomp_clevr.codes import QUARTER, SHAPE, TURN
 from energycomp_clevr.model import SIZE
 from energycomp_clevr.network import SketchedUNet
-from energycomp_clevr.recipe import WIDE, WIDE_CROWDED, left_open, values_of
+from energycomp_clevr.recipe import WIDE, WIDE_CROWDED, draw_open, values_of
 from energycomp_clevr.rivals import draw_rivals
 from energycomp_clevr.viewpoint import Viewpoint
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis
 from energycomp_datasets.clevr.layout import read, write
 from energycomp_datasets.clevr.records import SceneRecord
+from energycomp_datasets.pictures import make_once
 from energycomp_lab.training import FitConfig, Loss, Recipe, Step, collate, contrastive_loss, exposed
 
 KEY = (6.45, -2.91, 4.26)  # scene units: where the key lamp hangs
@@ -88,19 +88,18 @@ def latents_of(records: Sequence[SceneRecord], model: Model, cache: Path) -> lis
     codec: Any = model.denoiser.codec
     names = "".join(f"{record.path} {record.path.stat().st_size}" for record in records)
     key = sha256(f"{codec.identity}{names}".encode()).hexdigest()[:16]
-    path = cache / f"clevr-latents-{key}.safetensors"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def encode() -> dict[str, Tensor]:
         made = []
         for number, record in enumerate(progress(records, "encoding")):
             picture = to_bytes(model.processor(record.path))
             generator = torch.Generator().manual_seed(number)
             both = exposed(from_bytes(torch.cat([picture, picture.flip(-1)])), generator, exposure=0.08).clamp(-1, 1)
             made.append(codec.encode(both).half())
-        with atomic_file(path) as temporary:
-            write_tensors(temporary, {"latents": torch.cat(made)})
+        return {"latents": torch.cat(made)}
+
     # What is known of each scene, and of its mirror image
-    latents = read_tensors(path)["latents"].unflatten(0, (-1, 2))
+    latents = make_once(cache / f"clevr-latents-{key}.safetensors", encode)["latents"].unflatten(0, (-1, 2))
     scenes = []
     for both, record in zip(latents, records, strict=True):
         for image, mirrored in zip(both, (False, True), strict=True):
@@ -157,7 +156,7 @@ def _loss(model: Model, weight: float) -> Loss:
         values = batch["values"].clone()
         scenes = len(batch["image"])
         # Leave words and turns open at random, and the viewpoint of some scenes
-        values[:, 2:] *= ~left_open(owner, scenes, values.shape[1] - 2, generator)
+        values[:, 2:] *= ~draw_open(owner, scenes, values.shape[1] - 2, generator)
         turned = (torch.rand(scenes, generator=generator) >= TURNS_OPEN).to(owner.device)[owner]
         values[:, TURN] *= turned & (values[:, SHAPE] > 0)  # who says a turn says "cube"
         mirrored, known = batch["said"].T

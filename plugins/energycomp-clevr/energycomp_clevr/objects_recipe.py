@@ -18,11 +18,11 @@ from energycomp_clevr.recipe import (
     WIDE,
     WIDE_CROWDED,
     clevr_places,
-    left_open,
-    rendered,
+    draw_open,
+    render_once,
     scenes_of,
     values_of,
-    widened,
+    widen,
 )
 from energycomp_clevr.rivals import draw_rivals
 from energycomp_lab import training
@@ -40,7 +40,7 @@ def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tenso
     images, flipped = training.augment(batch["image"], generator, exposure=0.08)
     owner, values = batch["owner"], batch["values"]
     x = torch.where(flipped[owner], 1 - values[:, 0], values[:, 0])
-    known = values[:, 2:] * ~left_open(owner, len(images), values.shape[1] - 2, generator)
+    known = values[:, 2:] * ~draw_open(owner, len(images), values.shape[1] - 2, generator)
     return images, torch.cat([x[:, None], values[:, 1:2], known], dim=1)
 
 
@@ -61,8 +61,8 @@ def clevr(*, data: Path | None, init: Model | None, preset: str, cache: Path, **
     if data:
         scenes = scenes_of(data, model.processor, values_of)
     else:
-        scenes = rendered(cache / "clevr-described.safetensors", RENDERED, columns=6)
-    model = widened(load("clevr-places") if init is None else init, model)
+        scenes = render_once(cache / "clevr-described.safetensors", RENDERED, columns=6)
+    model = widen(load("clevr-places") if init is None else init, model)
     config = FitConfig(
         steps=8_000,
         batch_size=24,

@@ -61,7 +61,7 @@ class Body(NamedTuple):
     size: float
 
 
-def outlined(picture: Image.Image, values: Tensor, view: Tensor) -> Tensor:
+def fit_camera(picture: Image.Image, values: Tensor, view: Tensor) -> Tensor:
     """How far up and forward of its usual place a camera stands, (2,), in scene units.
 
     Costs about 0.05 s an object. `view` is returned where no outline is in sight.

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
 from energycomp.progress import counting, progress
@@ -21,6 +20,7 @@ from energycomp_clevr.model import clevr_places as build, flow_from
 from energycomp_datasets.clevr.layout import read, render_objects
 from energycomp_datasets.clevr.records import SceneRecord
 from energycomp_datasets.clevr.scenes import Variety
+from energycomp_datasets.pictures import make_once
 from energycomp_lab import training
 from energycomp_lab.training import (
     FitConfig,
@@ -114,10 +114,10 @@ def _places(cache: Path, count: int, textured: float) -> list[dict[str, Tensor]]
         (count - painted, {"objects": OBJECTS}),
         (painted, {"objects": OBJECTS, "textured": True, "seed": 2}),
     ]
-    return rendered(cache / ("-".join(["clevr-scenes", *named]) + ".safetensors"), kinds, columns=2)
+    return render_once(cache / ("-".join(["clevr-scenes", *named]) + ".safetensors"), kinds, columns=2)
 
 
-def rendered(path: Path, kinds: Sequence[tuple[int, dict[str, Any]]], *, columns: int) -> list[dict[str, Tensor]]:
+def render_once(path: Path, kinds: Sequence[tuple[int, dict[str, Any]]], *, columns: int) -> list[dict[str, Tensor]]:
     """Training scenes, rendered once to disk.
 
     Args:
@@ -125,8 +125,8 @@ def rendered(path: Path, kinds: Sequence[tuple[int, dict[str, Any]]], *, columns
         kinds: how many of each kind, and what `render_objects` takes for it; the seed is its place by default.
         columns: how many of the six values of an object are kept: 2 are its place.
     """
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def render() -> dict[str, Tensor]:
         images = []
         values = []
         chunk = 250
@@ -138,9 +138,9 @@ def rendered(path: Path, kinds: Sequence[tuple[int, dict[str, Any]]], *, columns
                     values += [one[:, :columns] for one in found]
                     bar.advance(len(some))
         counts = torch.tensor([len(v) for v in values])
-        with atomic_file(path) as temporary:
-            write_tensors(temporary, {"images": torch.cat(images), "values": torch.cat(values), "counts": counts})
-    tensors = read_tensors(path)
+        return {"images": torch.cat(images), "values": torch.cat(values), "counts": counts}
+
+    tensors = make_once(path, render)
     objects = tensors["values"].split(tensors["counts"].tolist())
     return [{"image": image, "values": some} for image, some in zip(tensors["images"], objects, strict=True)]
 
@@ -164,7 +164,7 @@ def values_of(record: SceneRecord) -> Tensor:
     return torch.cat([record.coordinates, torch.tensor(codes).reshape(-1, len(ATTRIBUTES))], dim=1)
 
 
-def left_open(owner: Tensor, scenes: int, attributes: int, generator: torch.Generator) -> Tensor:
+def draw_open(owner: Tensor, scenes: int, attributes: int, generator: torch.Generator) -> Tensor:
     """Which attributes of R objects are left open, (R, A): all of a scene, all of an object, or single ones."""
 
     def chance(*shape: int) -> Tensor:
@@ -175,7 +175,7 @@ def left_open(owner: Tensor, scenes: int, attributes: int, generator: torch.Gene
     return whole | (chance(objects, attributes) < OPEN_ATTRIBUTE)
 
 
-def widened(trained: Model, model: Model) -> Model:
+def widen(trained: Model, model: Model) -> Model:
     """`model` with the weights of `trained`; token columns and blocks that `trained` lacks change nothing at first."""
     known, own = trained.denoiser.network.state_dict(), model.denoiser.network.state_dict()
     shared = [name for name in own if name in known and name != "token.0.weight"]

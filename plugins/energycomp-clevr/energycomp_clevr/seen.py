@@ -24,8 +24,8 @@ from energycomp.images import as_picture
 from energycomp.inference import NoiseBank, draw_bank, noised_trunk, residual_errors
 from energycomp.models import Model
 from energycomp.seeds import as_generator
+from energycomp_clevr.outlined import fit_camera
 from energycomp_clevr.objects import Objects
-from energycomp_clevr.outlined import outlined
 from energycomp_clevr.viewpoint import AXES, HOME, Viewpoint
 
 USUAL = torch.tensor([0.29] * 3 + [0.58] * 3)  # scene units, std: CLEVR moves the camera by up to 0.5, lamps by 1
@@ -102,7 +102,7 @@ def seen_from(
             optimizer.step()
         with torch.no_grad():
             # How far up and forward the camera stands, by the outlines of the objects
-            value[0, 1:3] = outlined(as_picture(image), values, value[0, 1:3])
+            value[0, 1:3] = fit_camera(as_picture(image), values, value[0, 1:3])
             after = float(error(value))
     return Seen(value.detach()[0], (before, after), counted.rows)
 

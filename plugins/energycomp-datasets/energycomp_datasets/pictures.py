@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from energycomp.errors import InputError
+from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import FORMATS, ImageProcessor, from_bytes, save_image, to_bytes
 from energycomp.progress import progress
 from energycomp_lab.evaluation import Example
@@ -35,6 +36,16 @@ class Pictures(Dataset[Tensor]):
     def median(self) -> Tensor:
         """The median of every pixel and channel, (3, H, W) in [-1, 1]."""
         return from_bytes(torch.stack([channel.median(0).values for channel in self.images.unbind(1)]))
+
+
+def make_once(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of a file, which is written with those that `make` gives where it is not there yet."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = make()
+        with atomic_file(path) as temporary:
+            write_tensors(temporary, tensors)
+    return read_tensors(path)
 
 
 def in_folder(folder: Path, processor: ImageProcessor) -> Pictures:

@@ -29,10 +29,17 @@ from energycomp_datasets.rooms.corruptions import (
     WRONG,
     _blur,
     _leaning,
-    corrupted,
-    labelled as labelled_rooms,
+    corrupt_rooms,
+    draw_labelled as labelled_rooms,
 )
-from energycomp_datasets.shapes.features import LABELS, ShapeFeatures, counts_loss, counts_of, labelled, shape_features
+from energycomp_datasets.shapes.features import (
+    LABELS,
+    ShapeFeatures,
+    counts_loss,
+    counts_of,
+    draw_labelled,
+    shape_features,
+)
 from energycomp_datasets.shapes.perceptual import FrechetDistance, KernelDistance, perceptual_distance
 from energycomp_datasets.shapes.shapes import WORLDS, layout, render
 from energycomp_datasets.shapes.source import draw
@@ -47,12 +54,12 @@ def network() -> ShapeFeatures:
 
 @pytest.fixture(scope="module")
 def held_out() -> tuple[Tensor, Tensor]:
-    pictures, counts = labelled(200, seed=HELD_OUT).tensors
+    pictures, counts = draw_labelled(200, seed=HELD_OUT).tensors
     return pictures.float() / 127.5 - 1, counts
 
 
 def test_counts_are_those_that_were_drawn() -> None:
-    pictures, counts = labelled(12, seed=7).tensors
+    pictures, counts = draw_labelled(12, seed=7).tensors
     for index, world in enumerate("ab" * 6):
         made = draw(index, 7, world=world, counts=(1, 5))
         assert torch.equal(((made.image + 1) * 127.5).round().byte(), pictures[index])
@@ -123,7 +130,7 @@ def test_training(tmp_path: Path) -> None:
         network = ShapeFeatures((8, 8, 8))
     before = {name: tensor.clone() for name, tensor in network.named_parameters()}
     config = FitConfig(steps=2, batch_size=8, learning_rate=1e-3)
-    fit(network, counts_loss, labelled(16, seed=0), config, out=tmp_path / "run", progress=False)
+    fit(network, counts_loss, draw_labelled(16, seed=0), config, out=tmp_path / "run", progress=False)
     assert all(not torch.equal(before[name], now) for name, now in network.named_parameters())
 
 
@@ -180,7 +187,7 @@ def test_a_corrupted_image_is_not_a_room(kind: str) -> None:
     images, rooms = CORRUPTIONS[kind](rng, objects), render_rooms(objects)
     assert images.shape == rooms.images.shape
     assert float((images - rooms.images).abs().amax((1, 2, 3)).min()) > 0.25
-    assert torch.equal(corrupted(kind, 3, seed=1), corrupted(kind, 3, seed=1))
+    assert torch.equal(corrupt_rooms(kind, 3, seed=1), corrupt_rooms(kind, 3, seed=1))
 
 
 def test_what_is_missing_is_missing() -> None:

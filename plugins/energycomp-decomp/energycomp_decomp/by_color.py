@@ -59,7 +59,7 @@ def masks_by_color(images: Tensor, *, seed: int = 0) -> list[Tensor]:
     for one in z:
         masks = [
             part
-            for component in connected(one.norm(dim=0) > DIFFERS)
+            for component in find_components(one.norm(dim=0) > DIFFERS)
             for part in _divided(component, one, torch.Generator().manual_seed(seed))
         ]
         found.append(torch.stack(masks) if masks else torch.zeros(0, *z.shape[2:], dtype=torch.bool))
@@ -97,7 +97,7 @@ def from_ground(images: Any) -> Tensor:
     return z.mT.reshape(images.shape)
 
 
-def connected(mask: Tensor) -> list[Tensor]:
+def find_components(mask: Tensor) -> list[Tensor]:
     """The connected components of a mask (H, W), diagonals included, as masks (H, W)."""
     numbers, count = label(mask.numpy(), structure=CONNECTED)
     return [torch.from_numpy(numbers == k) for k in range(1, count + 1)]
@@ -125,7 +125,7 @@ def _divided(component: Tensor, z: Tensor, generator: torch.Generator) -> list[T
     for k in range(int(labels.max()) + 1):
         own = torch.zeros_like(component)
         own[component] = labels == k
-        greatest = max(connected(own), key=lambda piece: int(piece.sum()), default=own)
+        greatest = max(find_components(own), key=lambda piece: int(piece.sum()), default=own)
         if greatest.sum() >= least:
             pieces.append(greatest)
     if len(pieces) < 2:

@@ -49,7 +49,7 @@ def decomp(*, preset: str = "default", pretrained: bool | None = None, world: st
         pretrained = preset == "default"
     if not pretrained:
         kind = {"prediction": options.pop("prediction")} if "prediction" in options else {}
-        legal: dict[str, Any] = {**whole_numbers(options, ("parts", "width", "size"), "prediction"), **kind}
+        legal: dict[str, Any] = {**parse_whole_numbers(options, ("parts", "width", "size"), "prediction"), **kind}
         if preset == "default":
             return default(**legal)
         return full(**legal) if preset == "thesis" else full(**{**PAPER, **legal})
@@ -80,7 +80,7 @@ def lit(*, preset: str = "default", pretrained: bool = True, **options: Any) -> 
     if preset != "default":
         raise InputError(f"got preset {preset!r}; expected 'default'")
     if not pretrained:
-        return untrained_lit(**whole_numbers(options, ("parts", "width", "size")))
+        return untrained_lit(**parse_whole_numbers(options, ("parts", "width", "size")))
     if options:
         raise InputError(f"got {options} with pretrained weights; expected no options; or train it")
     return _shipped("lit")
@@ -192,10 +192,10 @@ def _shipped(world: str) -> Model:
     return shipped(PACKAGE, world)
 
 
-def whole_numbers(options: Mapping[str, Any], names: Sequence[str], *others: str) -> dict[str, int]:
+def parse_whole_numbers(options: Mapping[str, Any], names: Sequence[str], *others: str) -> dict[str, int]:
     """Options of these names as whole numbers from 1 to 256; `others` are named in the error, too.
 
-    >>> whole_numbers({"parts": "3"}, ("parts", "width"))
+    >>> parse_whole_numbers({"parts": "3"}, ("parts", "width"))
     {'parts': 3}
     """
     if unknown := options.keys() - set(names):

@@ -15,7 +15,7 @@ from energycomp.errors import InputError
 from energycomp.images import from_bytes
 from energycomp.models import Model
 from energycomp_datasets.pictures import in_folder
-from energycomp_datasets.shapes.training import drawn_lit, drawn_shapes
+from energycomp_datasets.shapes.training import draw_lit, draw_shapes
 from energycomp_decomp.encoders import FactorsEncoder, PartsEncoder
 from energycomp_decomp.loss import factors_loss, parts_loss
 from energycomp_decomp.model import decomp as build, lit as build_lit
@@ -70,7 +70,7 @@ def decomp(
     }
     weights["radius"] = option_number("radius", radius)
     shown = (
-        in_folder(data, model.processor) if data is not None else drawn_shapes(world, objects, denoiser.sample_shape[1])
+        in_folder(data, model.processor) if data is not None else draw_shapes(world, objects, denoiser.sample_shape[1])
     )
     if init is None and parts:
         base: Any = denoiser.network.base
@@ -103,7 +103,7 @@ def lit(
     given = {"kl": kl, "swap": swap, "covariance": covariance}
     weights = {f"{name}_weight": option_number(name, value) for name, value in given.items()}
     model = _start(init, FactorsEncoder, partial(build_lit, preset=preset, pretrained=False), options)
-    shown = in_folder(data, model.processor) if data is not None else drawn_lit(model.denoiser.sample_shape[1])
+    shown = in_folder(data, model.processor) if data is not None else draw_lit(model.denoiser.sample_shape[1])
     base: Any = model.denoiser.network.base
     if init is None:
         base.copy_(shown.median())

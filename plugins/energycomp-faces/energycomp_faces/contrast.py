@@ -61,7 +61,7 @@ def contrast_loss(
     count = torch.bincount(owner, minlength=batch).to(true)
     row, null = (weight[:, None, None, None] for weight in rule_weights(denoiser.rule, count))
     error = samples - (null * free).index_add(0, owner, row[owner] * true)
-    return judged(error, flipped - true, owner, snr_of(denoiser, timestep), weight=weight, beta=beta)
+    return label_loss(error, flipped - true, owner, snr_of(denoiser, timestep), weight=weight, beta=beta)
 
 
 def snr_of(denoiser: Denoiser, timestep: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def snr_of(denoiser: Denoiser, timestep: Tensor) -> Tensor:
     return torch.exp(log_snr(denoiser.alphas_cumprod.to(timestep.device), timestep)).float()
 
 
-def judged(error: Tensor, change: Tensor, owner: Tensor, snr: Tensor, *, weight: float, beta: float) -> Tensor:
+def label_loss(error: Tensor, change: Tensor, owner: Tensor, snr: Tensor, *, weight: float, beta: float) -> Tensor:
     """The denoising error, weighted by min(SNR, 1) and at least 1/2, plus the loss of flipped labels: a scalar.
 
     Args:
@@ -79,7 +79,7 @@ def judged(error: Tensor, change: Tensor, owner: Tensor, snr: Tensor, *, weight:
 
     >>> none, moved = torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 2.0)
     >>> first = torch.tensor([0])
-    >>> judged(none, moved, first, torch.tensor([1.0]), weight=1.0, beta=1.0)  # log(1 + exp(-2^2))
+    >>> label_loss(none, moved, first, torch.tensor([1.0]), weight=1.0, beta=1.0)  # log(1 + exp(-2^2))
     tensor(0.0181)
     """
     error, change = error.float(), change.float()

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, StackDataset
 
 from energycomp.errors import InputError
-from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
 from energycomp.progress import progress
 from energycomp_datasets.faces.avatars import ATTRIBUTES, avatar, labels_of
 from energycomp_datasets.faces.celeba import FaceRecord, read
+from energycomp_datasets.pictures import make_once
 from energycomp_faces.contrast import contrast_loss
 from energycomp_faces.model import faces as build
 from energycomp_lab.training import FitConfig, Loss, Recipe, Step, augment, denoising_loss, option_number, start
@@ -152,17 +152,16 @@ def _drawn(path: Path, attributes: Sequence[str]) -> Dataset[dict[str, Tensor]]:
             f"got the attribute {unknown[0]!r}; drawn faces have {', '.join(ATTRIBUTES)}; expected some of these; pass "
             "--data with a folder in CelebA's layout for others"
         )
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def draw() -> dict[str, Tensor]:
         images, labels = [], []
         for index in progress(range(DRAWN), f"drawing {DRAWN:,} faces"):
             rng = np.random.default_rng([0, index])
             labels.append(labels_of(rng))
             images.append(avatar(labels[-1], rng, group=GROUP).transpose(2, 0, 1))
-        with atomic_file(path) as temporary:
-            tensors = {"images": torch.from_numpy(np.stack(images)), "labels": torch.from_numpy(np.stack(labels))}
-            write_tensors(temporary, tensors)
-    tensors = read_tensors(path)
+        return {"images": torch.from_numpy(np.stack(images)), "labels": torch.from_numpy(np.stack(labels))}
+
+    tensors = make_once(path, draw)
     columns = [ATTRIBUTES.index(name) for name in attributes]
     values = tensors["labels"][:, columns] + 2 * torch.arange(len(columns))
     return StackDataset(image=tensors["images"], values=values)  # type: ignore[arg-type]

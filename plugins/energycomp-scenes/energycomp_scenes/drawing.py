@@ -105,7 +105,7 @@ def draw(
             # Keep the best of each
             for k, asked, one, image in zip(left, values, filled, images, strict=True):
                 with count_rows() as looking:
-                    sure = seen(image, model, one, asked)
+                    sure = check_words(image, model, one, asked)
                 rows[k] += sampling.rows // len(left) + looking.rows
                 if k not in best or sure > best[k].probability:
                     best[k] = Picture(image, one, sure, tried, rows[k])
@@ -138,7 +138,7 @@ def _filled(values: Tensor) -> Tensor:
     return torch.cat([values[..., :SIZE], sizes[..., None], values[..., SIZE + 1 :]], dim=-1)
 
 
-def seen(image: Tensor, model: Model, values: Tensor, asked: Tensor) -> float:
+def check_words(image: Tensor, model: Model, values: Tensor, asked: Tensor) -> float:
     """The posterior that an image (3, H, W) in [0, 1] shows the words (K, *V) that were asked for, at these places."""
     problem = make_problem(model.encode(model.given(image)), model, count=len(values))
     found = read_attributes(problem, values[:, :2], sweeps=LOOKS, generator=0).probabilities(problem.posterior)

@@ -80,7 +80,7 @@ def film(
     offsets = None
     if camera is not None:
         check_viewpoint(model)
-        offsets = moved(camera, frames, 3)
+        offsets = interpolate(camera, frames, 3)
     # A component for each object, with a value for each frame
     heads = place([text.split(ARROW)[0].strip() for text in script], torch.Generator().manual_seed(seed))
     leaves = []
@@ -88,7 +88,7 @@ def film(
         values = _drawn(model.conditioner, read(head), derived_seed(seed, number)).repeat(frames, 1)
         _, arrow, keys = text.partition(ARROW)
         if arrow:
-            values[:, :2] = moved(f"{values[0, 0]},{values[0, 1]} {ARROW} {keys}", frames, 2)
+            values[:, :2] = interpolate(f"{values[0, 0]},{values[0, 1]} {ARROW} {keys}", frames, 2)
         values = _faced(values, torch.zeros(frames, 3) if offsets is None else offsets)
         if offsets is not None:
             values[:, :2] = _seen(values, offsets)
@@ -140,10 +140,10 @@ def _faced(values: Tensor, offsets: Tensor) -> Tensor:
     return torch.cat([values[:, :TURN], 1 + turns[:, None]], dim=1)
 
 
-def moved(text: str, frames: int, numbers: int) -> Tensor:
+def interpolate(text: str, frames: int, numbers: int) -> Tensor:
     """Key places, evenly in time and with straight lines between them, (frames, numbers).
 
-    >>> moved("0,0.5 -> 0.5,0.5 -> 0.5,1", 5, 2).tolist()
+    >>> interpolate("0,0.5 -> 0.5,0.5 -> 0.5,1", 5, 2).tolist()
     [[0.0, 0.5], [0.25, 0.5], [0.5, 0.5], [0.5, 0.75], [0.5, 1.0]]
     """
     try:

@@ -81,7 +81,7 @@ def check_objects(model: Model, *, camera: bool = False) -> Model:
 
 
 def joined(solution: Solution, image: Any, model: Model, *, generator: int | torch.Generator | None = 0) -> Solution:
-    """A reading whose words are those of two posteriors, its own and that of another model, see `pooled`.
+    """A reading whose words are those of two posteriors, its own and that of another model, see `pool`.
 
     The other model reads words at the places that were found, which costs about 260 network evaluations an object.
     Where a word changes, the error of the answer and what compares it to others are not known any more: they are NaN
@@ -108,7 +108,7 @@ def joined(solution: Solution, image: Any, model: Model, *, generator: int | tor
     problem = make_problem(model.encode(model.given(image)), model, count=solution.count)
     found = read_attributes(problem, solution.conditions[:, :2].to(problem.device), generator=as_generator(generator))
     others = found.probabilities(problem.posterior)
-    words = [pooled(one.cpu(), other.cpu()) for one, other in zip(solution.posteriors, others, strict=True)]
+    words = [pool(one.cpu(), other.cpu()) for one, other in zip(solution.posteriors, others, strict=True)]
     # The most likely words of both; what was measured of another answer does not hold any more
     codes = torch.stack([each.argmax(1) + 1 for each in words], dim=1)
     before = solution.conditions.cpu()
@@ -129,14 +129,14 @@ def _reads_words(model: Model) -> bool:
     return model.defaults.beta is not None and isinstance(model.conditioner, Objects)
 
 
-def pooled(one: Tensor, other: Tensor) -> Tensor:
+def pool(one: Tensor, other: Tensor) -> Tensor:
     """The logarithmic pool of two posteriors (K, n) of the same words, from the same image: sqrt(p q), normalised.
 
     Both posteriors hold the evidence of the image, and their product would count it twice. With exponents that sum to 1
     it counts once: the pool of two that agree is what they say, and evidence that both take up can be taken up before
     or after pooling (Genest, 1984).
 
-    >>> pooled(torch.tensor([[0.8, 0.2]]), torch.tensor([[0.8, 0.2]])), pooled(torch.eye(2), torch.eye(2).flip(0))
+    >>> pool(torch.tensor([[0.8, 0.2]]), torch.tensor([[0.8, 0.2]])), pool(torch.eye(2), torch.eye(2).flip(0))
     (tensor([[0.8000, 0.2000]]), tensor([[0.5000, 0.5000],
             [0.5000, 0.5000]]))
     """

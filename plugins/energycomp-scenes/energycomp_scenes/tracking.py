@@ -199,12 +199,12 @@ def track_frame(image: Any, model: Model, before: TrackedFrame | None = None, *,
     generator = torch.Generator().manual_seed(derived_seed(seed, index))
     problem = make_problem(model.encode(model.given(image)), model)
     low = [problem.draw(3 * DRAWS, generator)[:DRAWS] for _ in range(2)]  # small timesteps see places best
-    expected = [each for each in (one.moved() for one in before.state) if not each.gone]
+    expected = [each for each in (one.predict() for one in before.state) if not each.gone]
     frame = Sighting(problem, expected, *low)
     places, precision, part, form = frame.move()
     judged, evidence, seen = frame.judge(places, part)
     objects = [
-        each.found(places[k], precision[k], evidence[k]) if k in seen else each.hidden(evidence[k])
+        each.update(places[k], precision[k], evidence[k]) if k in seen else each.hide(evidence[k])
         for k, each in enumerate(expected)
     ]
     # Find what is not explained: one object in a search, so that others follow where several are lost
@@ -215,7 +215,7 @@ def track_frame(image: Any, model: Model, before: TrackedFrame | None = None, *,
     while again is not None and again.which is not None:
         which = again.which
         sharp = torch.full((2,), START[0] ** -2)
-        objects[which] = expected[which].found(again.place, sharp, max(again.evidence, expected[which].usual))
+        objects[which] = expected[which].update(again.place, sharp, max(again.evidence, expected[which].usual))
         lost.remove(which)
         if not lost:
             break
@@ -274,4 +274,4 @@ def _described(index: int, objects: Sequence[Tracked], rows: int, known: int, mo
             row |= {name: words[name] for name in names}
             row["certainty"] = {name: round(sure, 4) for name, sure in zip(names, one.certainty, strict=True)}
         described.append({**row, "visible": one.visible, "evidence": round(one.evidence, 2)})
-    return TrackedFrame(index, tuple(described), rows, known, tuple(one.forgetting() for one in objects))
+    return TrackedFrame(index, tuple(described), rows, known, tuple(one.forget() for one in objects))

@@ -18,7 +18,7 @@ from energycomp_cli import app
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, project, unproject
 from energycomp_datasets.clevr.layout import turns_of
 from energycomp_scenes import draw, film, read_frames, scene
-from energycomp_scenes.films import _faced, _seen, moved
+from energycomp_scenes.films import _faced, _seen, interpolate
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,8 @@ def test_graphs_are_drawn_with_turns(turned: Model) -> None:
 
 
 def test_keys_take_equal_times_and_objects_get_places(small: Model) -> None:
-    assert moved("0,0 -> 1,0 -> 1,1", 5, 2).tolist() == [[0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1]]
-    assert moved("0.25 0.5", 2, 2).tolist() == [[0.25, 0.5]] * 2
+    assert interpolate("0,0 -> 1,0 -> 1,1", 5, 2).tolist() == [[0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1]]
+    assert interpolate("0.25 0.5", 2, 2).tolist() == [[0.25, 0.5]] * 2
     script = ["large red metal cube", "small metal sphere at 0.7,0.6 -> 0.7,0.6"]
     first, second = film(small, script, frames=2, num_inference_steps=2, progress=False)
     assert np.abs(np.asarray(first).astype(int) - np.asarray(second)).max() <= 1  # rows of a batch are rounded apart
@@ -76,8 +76,8 @@ def test_a_camera_sees_objects_elsewhere() -> None:
 def test_cubes_slide_without_turning(turned: Model, path: str) -> None:
     """Their turn is measured from the line of sight, which moves: records of such scenes say the same turns."""
     start = turned.conditioner.parse(0.2, 0.5, size="large", shape="cube", turn=80).repeat(3, 1)
-    start[:, :2] = moved("0.2,0.5 -> 0.7,0.6", 3, 2)
-    offsets = moved(path, 3, 3)
+    start[:, :2] = interpolate("0.2,0.5 -> 0.7,0.6", 3, 2)
+    offsets = interpolate(path, 3, 3)
     faced = _faced(start, offsets)
     # The rotation of the cube in the scene, and turns by the record of each frame.
     home = torch.tensor(CAMERA_POSITION)
@@ -117,7 +117,7 @@ def test_what_cannot_be_drawn(small: Model, script: list[str], options: dict[str
 def test_what_is_no_key_and_no_model_of_objects() -> None:
     for text in ("0,0 -> 1", "a,b", "0,0,0", "nan,0 -> 1,1", "0,0 ->"):
         with pytest.raises(InputError, match="expected 2 numbers"):
-            moved(text, 4, 2)
+            interpolate(text, 4, 2)
     with pytest.raises(InputError, match="tiny, which reads no objects"):
         film(tiny_model(), ["0.3,0.5"])
 

@@ -60,7 +60,7 @@ def slots(*, preset: str = "default", pretrained: bool = True, world: str = "arr
     if preset not in ("default", "paper"):
         raise InputError(f"got preset {preset!r}; expected 'default' or 'paper'")
     if not pretrained:
-        legal = checked_options(options)
+        legal = parse_options(options)
         return untrained(**legal) if preset == "default" else untrained(**{**PAPER, **legal})
     if world not in WORLDS or options or preset != "default":
         raise InputError(
@@ -100,10 +100,10 @@ def untrained(*, size: int = 32, name: str = "slots", **options: Any) -> Model:
     )
 
 
-def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def parse_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of the command line, such as "slots=6" and "plain=yes", as arguments of `SlotVAE`.
 
-    >>> checked_options({"slots": "6", "share_weights": "no"})
+    >>> parse_options({"slots": "6", "share_weights": "no"})
     {'slots': 6, 'share_weights': False}
     """
     legal: dict[str, Any] = {}

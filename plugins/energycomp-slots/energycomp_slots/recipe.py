@@ -19,11 +19,11 @@ from energycomp.images import from_bytes
 from energycomp.models import Model
 from energycomp.progress import progress
 from energycomp_datasets.pictures import Pictures
-from energycomp_datasets.rooms.training import drawn, in_file
+from energycomp_datasets.rooms.training import draw_world, in_file
 from energycomp_lab.training import FitConfig, FitResult, Loss, OnSample, Step, fit, option_number, start
 from energycomp_slots.log import TrainingLog
 from energycomp_slots.loss import Terms, generation_loss, slot_loss
-from energycomp_slots.model import checked_options, slots as build, untrained
+from energycomp_slots.model import parse_options, slots as build, untrained
 from energycomp_slots.networks import SlotVAE
 from energycomp_slots.phases import BATCH, HIGHEST, SCENES, TRIALS, WARM_UP, Phase, phases
 from energycomp_slots.prior import LatentPrior
@@ -63,7 +63,7 @@ def slots(
     if init is not None and preset != "default":
         raise InputError(f"got --preset {preset} with --init {init.name}; expected one of them")
     if init is None:
-        checked_options(options)
+        parse_options(options)
 
     def untrained_model() -> Model:
         if init is None:
@@ -75,7 +75,7 @@ def slots(
         model = attrs.evolve(
             model, name="slots" if world == "arrow" else f"slots-{world}"
         )  # `evaluate` finds data by it
-    shown = drawn(world, model.denoiser.sample_shape[1]) if data is None else in_file(data, model.processor)
+    shown = draw_world(world, model.denoiser.sample_shape[1]) if data is None else in_file(data, model.processor)
     weight = option_number("rise", rise, most=HIGHEST)
     todo = _todo(phases(cast("SlotVAE", model.denoiser.network), weight), init, options)
     config = FitConfig(
@@ -96,7 +96,7 @@ def other_scenes(init: Model, options: Mapping[str, Any]) -> Model:
             f"{', '.join(ABOUT_SCENES)}"
         )
     network = cast("SlotVAE", _slots_of(init).denoiser.network)
-    config = {**network.config, **checked_options(options)}
+    config = {**network.config, **parse_options(options)}
     made = untrained(size=config.pop("sample_size"), name=init.name, **config)
     anew = ("prior",) if options.keys() == PRIOR_ALONE else (*SCENES, "prior")
     kept = network.state_dict().items()

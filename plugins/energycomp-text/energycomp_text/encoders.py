@@ -135,67 +135,47 @@ def encoded_text(
     Raises:
         NotFoundError: `source` contains no text encoder and tokenizer.
     """
-    folder = _folder(source)
-    if (folder / "text_encoder").is_dir():
-        return pipeline_text(folder, source=source, pooled=pooled, length=length, template=template, concepts=concepts)
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    kept: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    folder = _folder(source)
+    kept: dict[str, Any] = {"local_files_only": True}
+    precision: dict[str, Any] = {}
+    is_pipeline = (folder / "text_encoder").is_dir()
+    if is_pipeline:
+        own, read = folder / "text_encoder", folder / "tokenizer"
+        encoder_class, tokenizer_class = CLIPTextModel, CLIPTokenizer
+        precision["dtype"] = torch.float32
+    else:
+        own = read = folder
+        encoder_class, tokenizer_class = AutoModel, AutoTokenizer
+        kept["trust_remote_code"] = False
 
     def make() -> object:
-        return AutoModel.from_config(AutoConfig.from_pretrained(folder, **kept), trust_remote_code=False)
+        if is_pipeline:
+            return CLIPTextModel(CLIPTextConfig.from_pretrained(own, **kept))
+        return AutoModel.from_config(AutoConfig.from_pretrained(own, **kept), trust_remote_code=False)
 
     try:
-        encoder = _encoder(folder, AutoModel, make, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **kept)
+        encoder = _encoder(own, encoder_class, make, **kept, **precision)
+        tokenizer = tokenizer_class.from_pretrained(read, **kept)
     except Exception as error:  # transformers raises many kinds
         raise NotFoundError(
             f"got {source!r}, which holds no text encoder and tokenizer ({first_line(error)}); expected a folder that "
-            "save_pretrained of both wrote, in safetensors"
+            "save_pretrained of both wrote, or of a Stable Diffusion pipeline, in safetensors"
         ) from error
     settings = {"source": source, "pooled": pooled, "length": length}
-    return made_text(tokenizer, encoder, settings, template=template, concepts=concepts)
-
-
-def pipeline_text(
-    folder: Path,
-    *,
-    source: str,
-    pooled: bool = False,
-    length: int | None = None,
-    template: str = "a photo of a {}",
-    concepts: Sequence[str] = (),
-    dtype: torch.dtype = torch.float32,
-) -> Text:
-    """The text conditioner of a Stable Diffusion pipeline in a folder: the encoder and tokenizer of CLIP."""
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    def make() -> object:
-        return CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder", local_files_only=True))
-
-    try:
-        encoder = _encoder(folder / "text_encoder", CLIPTextModel, make, dtype=dtype)
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    except Exception as error:  # transformers raises many kinds
-        raise NotFoundError(
-            f"got {folder} without a text encoder and tokenizer of CLIP ({first_line(error)}); expected the folders "
-            "text_encoder and tokenizer of a Stable Diffusion pipeline, in safetensors; download the pipeline again"
-        ) from error
-    settings = {"source": source, "pooled": pooled, "length": length}
-    return made_text(tokenizer, encoder, settings, template=template, concepts=concepts)
+    return make_text(tokenizer, encoder, settings, template=template, concepts=concepts)
 
 
 def _encoder(folder: Path, cls: Any, make: Callable[[], object], **options: Any) -> Any:
     read_json(folder / "config.json")
     check_size(make, folder / "model.safetensors")
     with quiet():
-        loaded = cls.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
-        )
+        loaded = cls.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
     return complete(loaded)
 
 
-def made_text(
+def make_text(
     tokenizer: Any, encoder: nn.Module, settings: dict[str, Any], *, template: str, concepts: Sequence[str]
 ) -> Text:
     """The conditioner for objects of transformers; `settings` are the arguments of `encoded_text` that create it."""

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, StackDataset
 
 from energycomp.errors import InputError
-from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import to_bytes
 from energycomp.models import Model
 from energycomp.progress import progress
+from energycomp_datasets.pictures import make_once
 from energycomp_datasets.solids.solids import CONCEPTS, caption, picture, seen_pairs, seen_triples
 from energycomp_datasets.solids.source import read
 from energycomp_lab.training import (
@@ -171,18 +171,17 @@ def _loss(
 
 def _drawn(cache: Path, alone: float, three: float) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """The training pictures of seed 0, drawn once to disk."""
-    path = cache / f"text-world-{alone:g}{f'-{three:g}' if three else ''}.safetensors"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def draw() -> dict[str, Tensor]:
         images = torch.empty(DRAWN, 3, 64, 64, dtype=torch.uint8)
         concepts = torch.full((DRAWN, 3 if three else 2), -1)
         for index in progress(range(DRAWN), f"drawing {DRAWN:,} pictures"):
             names, image = scene(index, alone=alone, three=three)
             images[index] = to_bytes(image)
             concepts[index, : len(names)] = torch.tensor([CONCEPTS.index(name) for name in names])
-        with atomic_file(path) as temporary:
-            write_tensors(temporary, {"images": images, "concepts": concepts})
-    tensors = read_tensors(path)
+        return {"images": images, "concepts": concepts}
+
+    tensors = make_once(cache / f"text-world-{alone:g}{f'-{three:g}' if three else ''}.safetensors", draw)
     return tensors["images"], tensors["concepts"], CONCEPTS
 
 

@@ -22,9 +22,9 @@ import torch
 from energycomp.errors import InputError
 from energycomp.files import atomic_file
 from energycomp_datasets.clevr import in_blender
-from energycomp_datasets.clevr.asked import asked
 from energycomp_datasets.clevr.geometry import SHAPES
 from energycomp_datasets.clevr.layout import record_of, scene_of
+from energycomp_datasets.clevr.requests import parse_request
 from energycomp_datasets.clevr.scenes import COLORS, MATERIALS, Scene
 
 VARIABLE = "ENERGYCOMP_BLENDER"  # the Python that has bpy
@@ -58,7 +58,7 @@ def render_folder(
         assets: the folder with base_scene.blend, shapes and materials.
         spread: maps the scenes over other machines, to which the paths of folder and assets must lead, too.
     """
-    wanted = asked(options, in_blender.FRAME)
+    wanted = parse_request(options, in_blender.FRAME)
     if wanted.textured:
         raise InputError("got textured scenes for Blender; expected plain, wide or crowded; take --renderer own")
     python = _python()

@@ -32,12 +32,17 @@ from energycomp_datasets.clevr.scenes import ATTRIBUTES, CLEVR, COLORS, MATERIAL
 FRAME = (480, 320)  # (width, height) px, the frame of `pixel_coords` whatever the stored image's size
 
 
+def generator_of(seed: int, index: int) -> torch.Generator:
+    """The random numbers of scene or video number `index` of `seed`."""
+    entropy = np.random.SeedSequence([seed, index]).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(entropy[0]) << 31 | int(entropy[1]) >> 1)
+
+
 def scene_of(
     seed: int, index: int, objects: tuple[int, int], textured: bool = False, variety: Variety = CLEVR
 ) -> Scene:
     """Scene number `index` of `seed` with a count uniform in `objects`, both ends included."""
-    entropy = np.random.SeedSequence([seed, index]).generate_state(2, np.uint32)
-    generator = torch.Generator().manual_seed(int(entropy[0]) << 31 | int(entropy[1]) >> 1)
+    generator = generator_of(seed, index)
     low, high = objects
     count = int(torch.randint(low, high + 1, (), generator=generator))
     return sample_scene(count, generator, textured, variety)

@@ -66,7 +66,7 @@ def judge(image: Tensor, values: Tensor) -> list[Outline | None]:
     """
     sizes = _sizes(values)
     return [
-        judged(image, place, size) if seen else None
+        judge_object(image, place, size) if seen else None
         for place, size, seen in zip(values[:, :2], sizes.tolist(), in_view(values).tolist(), strict=True)
     ]
 
@@ -87,7 +87,7 @@ def in_view(values: Tensor) -> Tensor:
     return inside & ~(touching & nearer).any(1)
 
 
-def judged(image: Tensor, place: Tensor, size: float) -> Outline:
+def judge_object(image: Tensor, place: Tensor, size: float) -> Outline:
     """The outline of an object of half extent `size` whose centre is seen at `place` (2,) of an image (3, H, W)."""
     masks = silhouettes(place, size)
     # The outline at every scale, and the masks slid over it.

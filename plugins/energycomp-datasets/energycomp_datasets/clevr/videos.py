@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -20,7 +19,7 @@ from energycomp.errors import InputError
 from energycomp.fields import parse_range
 from energycomp.images import from_bytes, save_image, to_bytes
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, SHAPES
-from energycomp_datasets.clevr.layout import object_values
+from energycomp_datasets.clevr.layout import generator_of, object_values
 from energycomp_datasets.clevr.lighting import sample_lighting
 from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.clevr.scenes import ATTRIBUTES, SIZES, Scene, id_buffer
@@ -41,7 +40,7 @@ CAMERA = 0.4  # scene units, how far a moving camera is from its usual place alo
 
 
 @attrs.frozen
-class AskedVideos:
+class VideoOptions:
     """The videos that are asked for: whether the camera moves, counts of objects, size (width, height), frames."""
 
     moving: bool = False
@@ -50,11 +49,11 @@ class AskedVideos:
     frames: int = 20
 
 
-def asked(text: str) -> AskedVideos:
+def parse_videos(text: str) -> VideoOptions:
     """What a text such as "moving:4-6:128x128:20f" asks for; each part may be left out.
 
-    >>> asked("moving:4-6:64x64:8f")
-    AskedVideos(moving=True, objects=(4, 6), size=(64, 64), frames=8)
+    >>> parse_videos("moving:4-6:64x64:8f")
+    VideoOptions(moving=True, objects=(4, 6), size=(64, 64), frames=8)
     """
     found: dict[str, Any] = {}
     for part in filter(None, text.split(":")):
@@ -70,7 +69,7 @@ def asked(text: str) -> AskedVideos:
         else:
             expected = "moving, two counts from 2 to 8, a size from 16 to 1024 and a number of frames from 6 to 1000"
             raise InputError(f"got {part!r} in {text!r}; expected {expected}, such as moving:4-6:128x128:20f")
-    return AskedVideos(**found)
+    return VideoOptions(**found)
 
 
 @attrs.frozen(eq=False)
@@ -95,15 +94,14 @@ class Video:
 
 
 @lru_cache(maxsize=4)
-def video_of(seed: int, index: int, wanted: AskedVideos | None = None) -> Video:
+def video_of(seed: int, index: int, wanted: VideoOptions | None = None) -> Video:
     """Video number `index` of `seed`, which depends on its arguments alone.
 
     Objects slide along straight lines and never touch. One of them passes behind a large one, which hides it fully for
     a frame or more between the first and the last one. In the first frame all of them are seen.
     """
-    wanted = wanted or AskedVideos()
-    entropy = np.random.SeedSequence([seed, index]).generate_state(2, np.uint32)
-    generator = torch.Generator().manual_seed(int(entropy[0]) << 31 | int(entropy[1]) >> 1)
+    wanted = wanted or VideoOptions()
+    generator = generator_of(seed, index)
     low, high = wanted.objects
     for _ in range(TRIES):
         count = int(torch.randint(low, high + 1, (), generator=generator))
@@ -132,7 +130,7 @@ def _hides(visible: Tensor) -> bool:
     return bool((visible[1:-1] <= HIDDEN).any() & (visible[0] >= SEEN).all() & (visible[-1] > HIDDEN).all())
 
 
-def _moved(count: int, wanted: AskedVideos, generator: torch.Generator) -> list[Scene] | None:
+def _moved(count: int, wanted: VideoOptions, generator: torch.Generator) -> list[Scene] | None:
     """The scenes of all frames; None where an object found no path."""
 
     def uniform(*shape: int) -> Tensor:
@@ -188,7 +186,7 @@ class VideosSource:
         """Frames of videos that are drawn, for "synthetic:4-6", or of a folder that `write` made."""
         options = synthetic(spec)
         if options is not None:
-            wanted = asked(options)
+            wanted = parse_videos(options)
 
             def drawn(index: int) -> Example:
                 number, frame = divmod(index, wanted.frames)
@@ -207,7 +205,7 @@ class VideosSource:
 
     def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
         """A folder for each video, with its frames 000.png, 001.png, ... and what is true of them in `RECORD`."""
-        wanted = asked(options)
+        wanted = parse_videos(options)
         for number in range(count):
             video = video_of(WRITTEN + seed, number, wanted)
             own = folder / f"video_{number:04d}"

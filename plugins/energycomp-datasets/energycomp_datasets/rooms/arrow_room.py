@@ -50,10 +50,14 @@ class ArrowRooms:
     @property
     def right(self) -> Tensor:
         """Whether the arrow points at the one object whose shape is unique, (B,) bool."""
-        alike = (self.shapes[:, :, None] == self.shapes[:, None]).sum(2)
-        odd = alike == 1
-        pointed: Tensor = odd.gather(1, self.target[:, None])[:, 0]
-        return pointed & (odd.sum(1) == 1)
+        return points_at_odd(self.shapes, self.target)
+
+
+def points_at_odd(shapes: Tensor, target: Tensor) -> Tensor:
+    """Whether exactly one of the shapes (B, 3) is unlike the others, and is the target (B,)."""
+    odd = (shapes[:, :, None] == shapes[:, None]).sum(2) == 1
+    pointed: Tensor = odd.gather(1, target[:, None])[:, 0]
+    return pointed & (odd.sum(1) == 1)
 
 
 def arrow_rooms(rng: np.random.Generator, count: int, *, size: int = SIZE) -> ArrowRooms:

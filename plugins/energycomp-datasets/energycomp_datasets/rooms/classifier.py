@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from energycomp.errors import InputError
 from energycomp.images import from_bytes
-from energycomp_datasets.rooms.arrow_room import SHAPES, SIZE
-from energycomp_datasets.rooms.corruptions import INVALID, RIGHT, VERDICTS, WRONG, labelled
+from energycomp_datasets.rooms.arrow_room import SHAPES, SIZE, points_at_odd
+from energycomp_datasets.rooms.corruptions import INVALID, RIGHT, VERDICTS, WRONG, draw_labelled
 from energycomp_datasets.shipped import load_network
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_lab.training import Step
@@ -41,8 +41,7 @@ class RoomReading:
         >>> RoomReading(seen, torch.tensor([0, 1, 0, 0, 0]), torch.tensor([1, 1, 1, 1, 0]).bool()).verdicts.tolist()
         [0, 1, 1, 1, 2]
         """
-        odd = (self.shapes[:, :, None] == self.shapes[:, None]).sum(2) == 1
-        right = odd.gather(1, self.target[:, None])[:, 0] & (odd.sum(1) == 1)
+        right = points_at_odd(self.shapes, self.target)
         return torch.where(self.valid, torch.where(right, RIGHT, WRONG), INVALID)
 
 
@@ -94,7 +93,7 @@ def classifier_loss(network: nn.Module, batch: Tensor, step: Step) -> Tensor:
     """Cross-entropy of all heads, a loss for `energycomp.fit`, on as many rendered images as the batch (B, ...) has."""
     seed = int(torch.randint(HELD_OUT, (), generator=step.generator))
     with torch.autocast(batch.device.type, enabled=False):  # rendering stays in float32
-        rendered, labels, _ = (part.to(batch.device) for part in labelled(len(batch), seed=seed).tensors)
+        rendered, labels, _ = (part.to(batch.device) for part in draw_labelled(len(batch), seed=seed).tensors)
     samples = from_bytes(rendered).contiguous(memory_format=torch.channels_last)
     shapes, target, valid = (logits.float() for logits in network(samples))
     there = labels[:, -1].bool()
@@ -107,7 +106,7 @@ def classifier_loss(network: nn.Module, batch: Tensor, step: Step) -> Tensor:
 @torch.no_grad()
 def confusion(classifier: Classifier, count: int, *, seed: int) -> Tensor:
     """The confusion matrix (3, 3) of `count` held-out scenes: true verdicts in rows, predicted verdicts in columns."""
-    drawn, _, true = labelled(count, seed=HELD_OUT + seed).tensors
+    drawn, _, true = draw_labelled(count, seed=HELD_OUT + seed).tensors
     found = torch.cat([classifier.verdicts(from_bytes(part)) for part in drawn.split(CHUNK)])
     return torch.bincount(true * len(VERDICTS) + found, minlength=len(VERDICTS) ** 2).unflatten(0, (len(VERDICTS), -1))
 

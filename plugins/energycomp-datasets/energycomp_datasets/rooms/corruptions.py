@@ -44,7 +44,7 @@ PATCH = 6  # half the side of a noisy patch, px
 PATCH_NOISE = 0.8  # standard deviation
 
 
-def labelled(size: int, *, seed: int) -> TensorDataset:
+def draw_labelled(size: int, *, seed: int) -> TensorDataset:
     """Images (3, 32, 32) uint8, labels (5,) and verdicts, of which right, wrong and invalid ones are as many.
 
     The labels: the shapes of the left, middle and right object, at which the arrow points, and whether the image is
@@ -72,7 +72,7 @@ def _chunk(rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor, Tensor
     return _softened(rng, images), labels, torch.from_numpy(verdicts)
 
 
-def corrupted(kind: str, count: int, *, seed: int) -> Tensor:
+def corrupt_rooms(kind: str, count: int, *, seed: int) -> Tensor:
     """Images (B, 3, 32, 32) in [-1, 1] of right rooms under one of `CORRUPTIONS`."""
     rng = np.random.default_rng([seed, *kind.encode()])
     objects = layout(rng, *_kinds(rng, np.ones(count, dtype=bool)))

@@ -25,7 +25,7 @@ CHUNK = 500
 SPRITES = (2, 3, 4)  # objects per image
 
 
-def drawn(world: str, size: int) -> Pictures:
+def draw_world(world: str, size: int) -> Pictures:
     """Images (N, 3, size, size) of a world of `WORLDS`; no evaluation image is among them."""
     if world not in WORLDS:
         raise InputError(f"got the world {world!r}; expected one of {', '.join(WORLDS)}")

@@ -65,7 +65,7 @@ class ShapeFeatures(nn.Module):
         return counts
 
 
-def labelled(size: int, *, seed: int) -> TensorDataset:
+def draw_labelled(size: int, *, seed: int) -> TensorDataset:
     """Images (3, 32, 32) uint8 of one to five objects, of either world by turns, and their counts (14,) of `LABELS`."""
     alike: dict[tuple[str, int], list[int]] = defaultdict(list)
     objects = []

@@ -85,8 +85,8 @@ class FrechetDistance(FrechetInceptionDistance):
     `update(images, real=True)` adds images (B, 3, H, W) in [-1, 1] to one set, `real=False` to the other.
     """
 
-    def __init__(self, network: FeatureNetwork, *, reset_real_features: bool = True) -> None:
-        super().__init__(feature=_Features(network), reset_real_features=reset_real_features)
+    def __init__(self, network: FeatureNetwork) -> None:
+        super().__init__(feature=_Features(network))
 
     def compute(self) -> Tensor:
         """At least 0, but for rounding."""
@@ -104,23 +104,10 @@ class KernelDistance(KernelInceptionDistance):
     features are kept, in float64. `seed` is that of the subsets; torch's own generator is left alone.
     """
 
-    def __init__(
-        self,
-        network: FeatureNetwork,
-        *,
-        subsets: int = 100,
-        subset_size: int = 1000,
-        seed: int = 0,
-        reset_real_features: bool = True,
-    ) -> None:
+    def __init__(self, network: FeatureNetwork, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> None:
         if subsets < 1 or subset_size < 2:
             raise InputError(f"got {subsets} subsets of {subset_size} images; expected 1 or more of 2 or more")
-        super().__init__(
-            feature=_Features(network),
-            subsets=subsets,
-            subset_size=subset_size,
-            reset_real_features=reset_real_features,
-        )
+        super().__init__(feature=_Features(network), subsets=subsets, subset_size=subset_size)
         self.seed = seed
 
     def compute(self) -> tuple[Tensor, Tensor]:

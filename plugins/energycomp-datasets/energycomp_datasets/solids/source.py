@@ -73,7 +73,7 @@ def _files(folder: Path) -> list[Path]:
     return [file for file in files if not file.name.startswith(".")]
 
 
-def drawn(index: int, seed: int, kind: str = "synthetic") -> tuple[tuple[str, ...], torch.Tensor]:
+def draw(index: int, seed: int, kind: str = "synthetic") -> tuple[tuple[str, ...], torch.Tensor]:
     """Image number `index` of a seed: its concepts, and (3, 64, 64) in [-1, 1]."""
     rng = np.random.default_rng([seed, index])
     if kind == "synthetic:3":
@@ -130,7 +130,7 @@ class TextSource:
             known = ", ".join(name.partition(":")[2] for name in KINDS[1:])
             raise InputError(f"got the options {options!r}; expected one of {known}, or none")
         for index in range(count):
-            names, image = drawn(index, WRITTEN + seed, kind)
+            names, image = draw(index, WRITTEN + seed, kind)
             save_image(to_output(image[None], "pil")[0], folder / ",".join(names) / f"{index:06d}.png")
             progress(index + 1)
 
@@ -145,7 +145,7 @@ class TextSource:
 
 
 def _example(index: int, *, seed: int, kind: str) -> Example:
-    names, image = drawn(index, seed, kind)
+    names, image = draw(index, seed, kind)
     return Example(image, name=" and ".join(names), conditions=_conditions(names))
 
 
