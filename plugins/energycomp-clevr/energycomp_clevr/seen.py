@@ -24,8 +24,8 @@ from energycomp.images import as_picture
 from energycomp.inference import NoiseBank, draw_bank, noised_trunk, residual_errors
 from energycomp.models import Model
 from energycomp.seeds import as_generator
-from energycomp_clevr.outlined import fit_camera
 from energycomp_clevr.objects import Objects
+from energycomp_clevr.outlined import fit_camera
 from energycomp_clevr.viewpoint import AXES, HOME, Viewpoint
 
 USUAL = torch.tensor([0.29] * 3 + [0.58] * 3)  # scene units, std: CLEVR moves the camera by up to 0.5, lamps by 1

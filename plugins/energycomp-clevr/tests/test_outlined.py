@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from energycomp_clevr.outlined import fit_camera
 from PIL import Image
 
 from energycomp_clevr import outlined as code
+from energycomp_clevr.outlined import fit_camera
 from energycomp_clevr.viewpoint import AXES, HOME
 from energycomp_datasets.clevr.layout import object_values
 from energycomp_datasets.clevr.scenes import COLORS, SIZES, id_buffer, scene_from_record
