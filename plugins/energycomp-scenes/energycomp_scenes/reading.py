@@ -97,7 +97,8 @@ def joined(solution: Solution, image: Any, model: Model, *, generator: int | tor
     """
     sure = solution.certainty
     is_known = sure is not None and not bool(sure.isnan().any())
-    if not is_known or solution.posteriors is None or not _reads_words(model):
+    reads_words = model.defaults.beta is not None and isinstance(model.conditioner, Objects)
+    if not is_known or solution.posteriors is None or not reads_words:
         got = f"got {solution!r} to join with {model.name}"
         raise InputError(
             f"{got}; expected a reading of whole objects and a model of them, such as clevr and clevr-small"
@@ -123,10 +124,6 @@ def joined(solution: Solution, image: Any, model: Model, *, generator: int | tor
         view=attrs.evolve(view_of(model, values), image=solution.image),
         rows=solution.rows + problem.rows,
     )
-
-
-def _reads_words(model: Model) -> bool:
-    return model.defaults.beta is not None and isinstance(model.conditioner, Objects)
 
 
 def pool(one: Tensor, other: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ class Formula:
     def __repr__(self) -> str:
         if self.op in KINDS:
             return f"{self.parts[0]} {self.op} {self.parts[1]}"
-        inner = [f"({one!r})" if _joins(one) and one.op != self.op else f"{one!r}" for one in self._formulas]
+        inner = [f"({one!r})" if one.op in {"and", "or"} - {self.op} else f"{one!r}" for one in self._formulas]
         return f"not {inner[0]}" if self.op == "not" else f" {self.op} ".join(inner)
 
     @property
@@ -169,10 +169,6 @@ class Formula:
             return self.margin(ground, index) > 0
         found = torch.stack([one.holds(ground, index) for one in self._formulas])
         return found.all(0) if self.op == "and" else found.any(0)
-
-
-def _joins(one: Formula) -> bool:
-    return one.op in ("and", "or")
 
 
 def _related(kind: str) -> Callable[[str, str], Formula]:

@@ -139,7 +139,7 @@ class Phases:
         """As `energycomp_lab.training.Recipe.run`; changes hold for every phase."""
         out = Path(out)
         whole = attrs.evolve(self.config, **changes)
-        network = self._network
+        network = cast("SlotVAE", self.model.denoiser.network)
         log = TrainingLog(out, self.model, self.data)
         started = 0
         result = None
@@ -171,10 +171,6 @@ class Phases:
                 chosen = {name: tensor.clone() for name, tensor in network.state_dict().items()}
             started += count
         return attrs.evolve(cast("FitResult", result), step=started)
-
-    @property
-    def _network(self) -> SlotVAE:
-        return cast("SlotVAE", self.model.denoiser.network)
 
     def _settings(self, phase: Phase, whole: FitConfig) -> dict[str, Any]:
         size = min(phase.batch_size, len(self.data))

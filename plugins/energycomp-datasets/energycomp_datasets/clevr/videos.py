@@ -106,8 +106,11 @@ def video_of(seed: int, index: int, wanted: VideoOptions | None = None) -> Video
     for _ in range(TRIES):
         count = int(torch.randint(low, high + 1, (), generator=generator))
         made = _moved(count, wanted, generator)
-        if made is not None and _hides(seen := visible_shares(made)):
-            return Video(tuple(made), seen)
+        if made is None:
+            continue
+        visible = visible_shares(made)
+        if (visible[1:-1] <= HIDDEN).any() and (visible[0] >= SEEN).all() and (visible[-1] > HIDDEN).all():
+            return Video(tuple(made), visible)
     raise InputError(f"got objects {low}-{high}, for which no video was found; expected fewer of them, such as 4-6")
 
 
@@ -124,10 +127,6 @@ def visible_shares(scenes: Sequence[Scene], size: tuple[int, int] = (128, 128)) 
 
 
 _OF_OBJECTS = ("positions", "sizes", "shapes", "colors", "materials", "rotations")
-
-
-def _hides(visible: Tensor) -> bool:
-    return bool((visible[1:-1] <= HIDDEN).any() & (visible[0] >= SEEN).all() & (visible[-1] > HIDDEN).all())
 
 
 def _moved(count: int, wanted: VideoOptions, generator: torch.Generator) -> list[Scene] | None:

@@ -28,12 +28,7 @@ from energycomp_datasets.rooms.arrow_room import (
 VERDICTS = ("right", "wrong", "invalid")
 RIGHT, WRONG, INVALID = range(3)
 CHUNK = 300  # images that are rendered at once
-SOFT, NOISY, DRIFT, GAIN = (
-    0.5,
-    0.04,
-    0.25,
-    0.08,
-)  # px of blur, noise, colour and brightness that valid images may have
+SOFT, NOISY, DRIFT, GAIN = 0.5, 0.04, 0.25, 0.08  # px of blur, noise, colour and brightness of valid images
 BLURRED = (1.8, 3.2)  # px
 FADED = (0.4, 0.8)  # share of the ground's colour
 LEANING = 0.2  # most share of another shape that an object of a valid image may have
@@ -187,10 +182,6 @@ def _halved(rng: np.random.Generator, objects: Tensor) -> Tensor:
     return torch.where(half[:, None], first, second)
 
 
-def _blurred(rng: np.random.Generator, objects: Tensor) -> Tensor:
-    return _blur(render(objects).images, _uniform(rng, *BLURRED, len(objects)))
-
-
 def _faded(rng: np.random.Generator, objects: Tensor) -> Tensor:
     rows, k = _some(rng, objects)
     ground = torch.tensor([WALL] * 3 + [FLOOR])[k]
@@ -223,11 +214,6 @@ def _elsewhere(rng: np.random.Generator, objects: Tensor) -> tuple[Tensor, Tenso
     return moved, rows, k
 
 
-def _moved(rng: np.random.Generator, objects: Tensor) -> Tensor:
-    moved, _, _ = _elsewhere(rng, objects)
-    return render(moved).images
-
-
 def _doubled(rng: np.random.Generator, objects: Tensor) -> Tensor:
     """One object in two places."""
     moved, rows, k = _elsewhere(rng, objects)
@@ -254,10 +240,10 @@ CORRUPTIONS: dict[str, Callable[[np.random.Generator, Tensor], Tensor]] = {
     "crossed": _crossed,
     "object crossed": _object_crossed,
     "halved": _halved,
-    "blurred": _blurred,
+    "blurred": lambda rng, objects: _blur(render(objects).images, _uniform(rng, *BLURRED, len(objects))),
     "faded": _faded,
     "noisy": _noisy,
-    "moved": _moved,
+    "moved": lambda rng, objects: render(_elsewhere(rng, objects)[0]).images,
     "doubled": _doubled,
     "smeared": _smeared,
 }

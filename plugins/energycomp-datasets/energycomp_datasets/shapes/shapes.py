@@ -114,14 +114,6 @@ def render(objects: Tensor, *, world: str = "a", size: int = SIZE) -> tuple[Tens
     return images, shown > 0.5
 
 
-def _circle(x: Tensor, y: Tensor) -> Tensor:
-    return torch.hypot(x, y) - 0.85
-
-
-def _square(x: Tensor, y: Tensor) -> Tensor:
-    return torch.maximum(x.abs(), y.abs()) - 0.72
-
-
 def _triangle(x: Tensor, y: Tensor) -> Tensor:
     return torch.maximum(torch.maximum(0.866 * x - 0.5 * y, -0.866 * x - 0.5 * y), y) - 0.55
 
@@ -132,10 +124,6 @@ def _cross(x: Tensor, y: Tensor) -> Tensor:
     return torch.maximum(along - 0.95, across - 0.32)
 
 
-def _ring(x: Tensor, y: Tensor) -> Tensor:
-    return (torch.hypot(x, y) - 0.7).abs() - 0.25
-
-
 def _star(x: Tensor, y: Tensor) -> Tensor:
     wave = torch.cos(5 * torch.atan2(y, x))
     return (torch.hypot(x, y) - (0.68 + 0.3 * wave)) * 0.7
@@ -143,10 +131,10 @@ def _star(x: Tensor, y: Tensor) -> Tensor:
 
 # Signed distances from the edge, in units of the radius of the circle around a shape, negative inside.
 DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "circle": _circle,
-    "square": _square,
+    "circle": lambda x, y: torch.hypot(x, y) - 0.85,
+    "square": lambda x, y: torch.maximum(x.abs(), y.abs()) - 0.72,
     "triangle": _triangle,
     "cross": _cross,
-    "ring": _ring,
+    "ring": lambda x, y: (torch.hypot(x, y) - 0.7).abs() - 0.25,
     "star": _star,
 }

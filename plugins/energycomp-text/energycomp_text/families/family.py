@@ -73,14 +73,6 @@ class Opened:
         return getattr(self.pipe, self.family.network)
 
 
-def _channels(network: Any) -> int:
-    return int(network.config.in_channels)
-
-
-def _sample_size(network: Any) -> Any:
-    return network.config.sample_size
-
-
 @attrs.frozen
 class Family:
     """Pipelines of one class of diffusers. Other packages add theirs by entry points: `energycomp_text.families`.
@@ -115,8 +107,8 @@ class Family:
     given: Mapping[str, Any] = attrs.field(factory=dict)
     network_name: str | None = None
     patch: int = 1
-    latent_channels: Callable[[Any], int] = _channels
-    latent_size: Callable[[Any], Any] = _sample_size
+    latent_channels: Callable[[Any], int] = lambda network: network.config.in_channels
+    latent_size: Callable[[Any], Any] = lambda network: network.config.sample_size
 
     def settings(self, options: Mapping[str, Any]) -> Settings:
         """The settings of options that a person gave; raises `InputError` for one that the family does not have."""
