@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
@@ -35,14 +35,9 @@ _changing = Lock()  # held while adapters are loaded or removed
 _unused: deque[tuple[Any, str]] = deque()  # pipelines and adapters that no model has any more
 
 
-@runtime_checkable
-class _TakesLora(Protocol):
-    def load_lora_weights(self, *args: Any, **kwargs: Any) -> Any: ...
-
-
 def adapter_of(pipe: Any, family: Family) -> Adapt | None:
     """What `Model.with_lora` calls for the models of a pipeline; None for one that takes no LoRA."""
-    return _Adapter(pipe, family) if isinstance(pipe, _TakesLora) else None
+    return _Adapter(pipe, family) if hasattr(pipe, "load_lora_weights") else None
 
 
 @attrs.frozen(eq=False)

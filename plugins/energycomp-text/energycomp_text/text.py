@@ -28,24 +28,19 @@ class Tokenizer(Protocol):
     @property
     def length(self) -> int:
         """L, the number of ids of every text."""
-        ...
 
     @property
     def size(self) -> int:
         """The number of ids that there are."""
-        ...
 
     def __call__(self, text: str) -> Tensor:
         """Ids (L,) of a text, filled up; raises `InputError` where it is too long."""
-        ...
 
     def mask(self, ids: Tensor) -> Tensor:
         """Which ids (R, L) are of the text and do not fill it up."""
-        ...
 
     def text(self, ids: Tensor) -> str:
         """About the text of ids (L,)."""
-        ...
 
 
 def _checked(template: Any) -> str:
