@@ -94,7 +94,7 @@ def codec(*, data: Path | None, init: Model | None, preset: str, cache: Path, va
     if init is not None or preset != "default":
         raise InputError("got --init or a preset; expected neither, but --option vae=FOLDER for a codec to start from")
     pictures = _pictures(data, cache)
-    made_from = _opened(vae) if vae else autoencoder()
+    made_from = _open_codec(vae) if vae else autoencoder()
     critic = Critic()
     made = Codec(made_from.to(memory_format=torch.channels_last), critic, pictures[:: max(1, len(pictures) // 300)])
     config = FitConfig(
@@ -130,7 +130,7 @@ def loss(module: nn.Module, batch: Tensor, step: Step) -> Tensor:
     latents = made["vae"].encode(images).latent
     noise = torch.randn(latents.shape, generator=generator).to(latents) * NOISE * latents.detach().float().std()
     noised = latents + noise * (torch.rand(len(latents), 1, 1, 1, generator=generator) < 0.5).to(latents)
-    noised, images = _changed(noised, images, generator)
+    noised, images = _change(noised, images, generator)
     decoded = made["vae"].decode(noised).sample.float()
     error = reconstruction(decoded, images, min(1.0, 0.2 + 1.12 * step.fraction)) + 1e-4 * latents.square().mean()
     if step.fraction > CRITIC - 0.03:
@@ -189,7 +189,7 @@ def _crops(pictures: Tensor, generator: torch.Generator) -> Tensor:
     return from_bytes(pictures).contiguous(memory_format=torch.channels_last)
 
 
-def _changed(latents: Tensor, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _change(latents: Tensor, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Latents and images that are mirrored or smaller together, so that latents are as regular as images."""
     chance = float(torch.rand((), generator=generator))
     if chance > CHANGED:
@@ -214,7 +214,7 @@ def _pictures(data: Path | None, cache: Path) -> Tensor:
     return torch.cat([to_bytes(processor(path)) for path in progress(found, "reading")])
 
 
-def _opened(folder: str) -> Any:
+def _open_codec(folder: str) -> Any:
     codec = VAECodec.read(folder, image_size=SIZE)
     if type(codec.vae).__name__ != "AutoencoderDC":
         raise InputError(f"got vae={folder}, an {type(codec.vae).__name__}; expected an AutoencoderDC")

@@ -169,7 +169,7 @@ def pairs_of(records: Sequence[SceneRecord], model: Model, cache: Path) -> list[
             maps = drawing(model.conditioner(values).rows[:, 0], size, view)
             where = F.avg_pool2d(F.pixel_shuffle(maps[None, : POINTS**2], POINTS), FOLD)[0]
             if torch.rand((), generator=generator) < CHANGED:
-                maps = drawing(model.conditioner(_changed(values, generator)).rows[:, 0], size, view)
+                maps = drawing(model.conditioner(_change_objects(values, generator)).rows[:, 0], size, view)
             pairs.append({"render": render, "rough": drawn, "maps": maps.half(), "where": where.half()})
     return pairs
 
@@ -202,7 +202,7 @@ def rough(record: SceneRecord, model: Model, seed: int) -> tuple[Tensor, Tensor]
     return render, codec.decode(x)
 
 
-def _changed(values: Tensor, generator: torch.Generator) -> Tensor:
+def _change_objects(values: Tensor, generator: torch.Generator) -> Tensor:
     """Objects (K, 7) without some of them, or with one where there is none."""
     kept = values[torch.rand(len(values), generator=generator) > LEFT_OUT]
     places = FLOOR[0] + (FLOOR[1] - FLOOR[0]) * torch.rand(20, 2, generator=generator)
@@ -258,7 +258,7 @@ def _crops(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor
         cells = (..., slice(down // FOLD, (down + CROP) // FOLD), slice(right // FOLD, (right + CROP) // FOLD))
         parts = [from_bytes(render[box]), from_bytes(picture[box]), maps[cells].float(), where[box].float()]
         if chance[0] < 0.5:
-            parts = _mirrored(parts)
+            parts = _mirror(parts)
         if chance[0] < 0.5 or chance[1] < VIEWLESS:
             parts[2][-VIEW:] = 0
         if chance[2] < OPEN:  # a size is always said where an outline is
@@ -267,10 +267,10 @@ def _crops(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor
         parts[:2] = [(part + 1) * exposure - 1 for part in parts[:2]]
         made.append(parts)
     render, picture, maps, where = (torch.stack(parts) for parts in zip(*made, strict=True))
-    return render, _bent(picture, generator), maps, where
+    return render, _bend(picture, generator), maps, where
 
 
-def _bent(pictures: Tensor, generator: torch.Generator) -> Tensor:
+def _bend(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """Pictures (B, 3, H, W) whose points are displaced smoothly, each picture by more or less."""
     count, side = len(pictures), pictures.shape[-1]
     most = torch.rand(count, 1, 1, 1, generator=generator).square() * BENT * 2 / side
@@ -280,7 +280,7 @@ def _bent(pictures: Tensor, generator: torch.Generator) -> Tensor:
     return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
 
 
-def _mirrored(parts: Sequence[Tensor]) -> list[Tensor]:
+def _mirror(parts: Sequence[Tensor]) -> list[Tensor]:
     """Crops and maps, mirrored: normals that look right look left."""
     render, picture, maps, where = (part.flip(-1) for part in parts)
     # The columns of points inside a cell change places, too

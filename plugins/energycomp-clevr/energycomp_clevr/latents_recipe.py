@@ -56,7 +56,7 @@ def on_latents(model: Model, *, data: Path | None, cache: Path, rivals: float) -
         )
     if network.edges is not None:  # which this loss does not ask
         network.edges.requires_grad_(requires_grad=False)
-    records = read(_written(cache / "clevr-scenes") if data is None else data)
+    records = read(_write_scenes(cache / "clevr-scenes") if data is None else data)
     scenes = latents_of(records, model, cache)
     config = FitConfig(
         steps=24_000, batch_size=16, learning_rate=3e-4, max_grad_norm=0.1, ema_decay=0.999, mixed_precision="bf16"
@@ -66,7 +66,7 @@ def on_latents(model: Model, *, data: Path | None, cache: Path, rivals: float) -
     )
 
 
-def _written(folder: Path) -> Path:
+def _write_scenes(folder: Path) -> Path:
     """The folder of rendered scenes, which are made once."""
     for seed, (split, kind) in enumerate(RENDERED.items()):
         if not (folder / "scenes" / f"CLEVR_{split}_scenes.json").is_file():  # the records come after all pictures
@@ -106,7 +106,7 @@ def latents_of(records: Sequence[SceneRecord], model: Model, cache: Path) -> lis
             values = turned_values_of(record)
             view = view_of(record)
             if mirrored:
-                values, view = _mirrored(values, view)
+                values, view = _mirror(values, view)
             said = torch.tensor([mirrored, record.camera is not None])
             scenes.append({"image": image, "values": values, "view": view, "said": said})
     return scenes
@@ -135,7 +135,7 @@ def together(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {**collate(items), **stacked}
 
 
-def _mirrored(values: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
+def _mirror(values: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
     right = camera_basis(torch.tensor(CAMERA_POSITION))[0]
     values, view = values.clone(), view.clone()
     values[:, 0] = 1 - values[:, 0]

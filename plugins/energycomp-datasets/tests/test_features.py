@@ -28,7 +28,7 @@ from energycomp_datasets.rooms.corruptions import (
     RIGHT,
     WRONG,
     _blur,
-    _leaning,
+    _lean,
     corrupt_rooms,
     draw_labelled as labelled_rooms,
 )
@@ -165,7 +165,7 @@ def test_scenes_are_what_their_labels_say() -> None:
 
 def test_valid_pictures_keep_most_of_every_shape() -> None:
     objects = room_layout(np.random.default_rng(0), np.tile([0, 1, 2], (40, 1)), np.arange(40) % 3)
-    off = (_leaning(np.random.default_rng(1), objects) - render_rooms(objects).images).abs().amax((1, 2, 3))
+    off = (_lean(np.random.default_rng(1), objects) - render_rooms(objects).images).abs().amax((1, 2, 3))
     assert float(off.max()) < LEANING * 2
     assert float((off > 0.02).float().mean()) > 0.5
     assert min(CROSSED[0], 1 - CROSSED[1]) > LEANING

@@ -49,7 +49,7 @@ def parts_loss(
     Raises:
         InputError: regularization of another rule or prediction type, or a network without `base`.
     """
-    predicted, error = _denoised(denoiser, latents, samples, timestep_power, generator)
+    predicted, error = _denoise(denoiser, latents, samples, timestep_power, generator)
     if not (overlap_weight or imbalance_weight or spread_weight):
         return error
     if denoiser.prediction_type != "sample" or denoiser.rule != "product":
@@ -91,7 +91,7 @@ def factors_loss(
     """
     mean, log_variance = encoder.posterior(samples)
     drawn = mean + (log_variance / 2).exp() * _normal(mean, generator)
-    _, error = _denoised(denoiser, encoder.latents(drawn), samples, timestep_power, generator)
+    _, error = _denoise(denoiser, encoder.latents(drawn), samples, timestep_power, generator)
     divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum((1, 2)).mean() / 2
     total = error + kl_weight * divergence + covariance_weight * covariance(mean.flatten(1))
     if swap_weight:
@@ -100,12 +100,12 @@ def factors_loss(
         orders = (torch.randperm(half, generator=generator, device=draws).to(mean.device) for _ in range(mean.shape[1]))
         mixed = torch.stack([part[order] for part, order in zip(mean[:half].unbind(1), orders, strict=True)], dim=1)
         timestep = torch.full((half,), float(len(denoiser.alphas_cumprod)), device=samples.device)
-        _, made = _composed(denoiser, encoder.latents(mixed), _normal(samples[:half], generator), timestep)
+        _, made = _compose(denoiser, encoder.latents(mixed), _normal(samples[:half], generator), timestep)
         total = total + swap_weight * (encoder.posterior(made)[0] - mixed).square().mean()
     return total
 
 
-def _denoised(
+def _denoise(
     denoiser: Denoiser, latents: Tensor, samples: Tensor, timestep_power: float, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """Predictions of all parts (B, K, C, H, W) at drawn timesteps, and the mean squared error of their composition."""
@@ -115,12 +115,12 @@ def _denoised(
     noise = _normal(samples, generator)
     schedule = denoiser.alphas_cumprod.to(samples.device)
     signal, sigma = signal_noise(schedule, timestep, samples.dtype)
-    predicted, composed = _composed(denoiser, latents, signal * samples + sigma * noise, timestep)
+    predicted, composed = _compose(denoiser, latents, signal * samples + sigma * noise, timestep)
     true = target(samples, noise, schedule, timestep, denoiser.prediction_type)
     return predicted, (composed - true).square().mean()
 
 
-def _composed(denoiser: Denoiser, latents: Tensor, noised: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+def _compose(denoiser: Denoiser, latents: Tensor, noised: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
     """Predictions of all parts (B, K, C, H, W) and their composition; u is the constant image `base`."""
     batch, parts, _ = latents.shape
     owner = torch.arange(batch, device=noised.device).repeat_interleave(parts)

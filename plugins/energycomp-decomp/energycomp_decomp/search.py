@@ -68,7 +68,7 @@ def search_latents(model: Model, sample: Tensor, encode: Callable[[Tensor], Tens
     count = seen.shape[1]
     timestep = torch.full((1,), float(len(denoiser.alphas_cumprod)), device=noise.device)  # full noise: x0 of each part
     full = trunk(denoiser, noise[:1], timestep)
-    nothing, shown = _predicted(denoiser, model.conditioner(seen.flatten(0, 1)), full)
+    nothing, shown = _predict(denoiser, model.conditioner(seen.flatten(0, 1)), full)
     alone = [turn_back(parts, view) for parts, view in zip(shown[0].split(count), chosen, strict=True)]
     own = encode(torch.cat(alone))
     row = (own - encode(nothing)).square().sum(2).argmax(1)
@@ -82,14 +82,14 @@ def _errors(denoiser: Denoiser, condition: Condition, candidates: int, sample: T
     """Mean squared errors of x0 (N,) over all `LEVELS`, of N candidates of R / N condition rows each."""
     timestep = torch.tensor(LEVELS, device=sample.device) * len(denoiser.alphas_cumprod)
     signal, sigma = denoiser.noised_space.levels(timestep, sample.dtype)
-    nothing, parts = _predicted(denoiser, condition, trunk(denoiser, signal * sample + sigma * noise, timestep))
+    nothing, parts = _predict(denoiser, condition, trunk(denoiser, signal * sample + sigma * noise, timestep))
     parts = parts.unflatten(1, (candidates, -1))
     row, null = rule_weights(denoiser.rule, float(parts.shape[2]))
     composed = row * parts.sum(2) + null * nothing[:, None]
     return (composed - sample).square().mean((0, 2, 3, 4))
 
 
-def _predicted(denoiser: Denoiser, condition: Condition, shared: Trunk) -> tuple[Tensor, Tensor]:
+def _predict(denoiser: Denoiser, condition: Condition, shared: Trunk) -> tuple[Tensor, Tensor]:
     """Predictions for L noised samples: without a condition (L, C, H, W), and under each of R (L, R, C, H, W)."""
     levels = len(shared)
     device = shared.sample.device

@@ -97,7 +97,9 @@ def faces(
         model=model,
         module=model.denoiser.network,
         loss=loss,
-        data=_drawn(cache / "faces.safetensors", attributes) if data is None else _folder(data, model, attributes),
+        data=_draw_faces(cache / "faces.safetensors", attributes)
+        if data is None
+        else _read_faces(data, model, attributes),
         config=config,
     )
 
@@ -133,7 +135,7 @@ def _loss(model: Model, *, contrast: float, power: float, vary: float) -> Loss:
     return loss
 
 
-def _folder(folder: Path, model: Model, attributes: Sequence[str]) -> Folder:
+def _read_faces(folder: Path, model: Model, attributes: Sequence[str]) -> Folder:
     """The faces of a folder whose table must know every attribute of the model."""
     records = read(folder, attributes)
     if not records or len(records[0].values) < len(attributes):
@@ -145,7 +147,7 @@ def _folder(folder: Path, model: Model, attributes: Sequence[str]) -> Folder:
     return Folder(records, model.processor)
 
 
-def _drawn(path: Path, attributes: Sequence[str]) -> Dataset[dict[str, Tensor]]:
+def _draw_faces(path: Path, attributes: Sequence[str]) -> Dataset[dict[str, Tensor]]:
     """The training faces of seed 0, drawn once to disk."""
     if unknown := [name for name in attributes if name not in ATTRIBUTES]:
         raise InputError(

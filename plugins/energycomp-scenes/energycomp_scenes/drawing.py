@@ -123,7 +123,7 @@ def _places(graph: SceneGraph, n: int, objects: Any, generator: torch.Generator 
     values = placed(graph, n, objects=objects, generator=generator)
     for _ in range(AGAIN):
         # A large object stands elsewhere than one of open size at the same place
-        filled = _filled(values)
+        filled = _fill_sizes(values)
         wrong = ~graph.holds(ground_of(filled))
         if not bool(wrong.any()):
             return values, filled
@@ -132,7 +132,7 @@ def _places(graph: SceneGraph, n: int, objects: Any, generator: torch.Generator 
     raise InputError(f"{got}; expected some that do; give the sizes, such as 'small cube'")
 
 
-def _filled(values: Tensor) -> Tensor:
+def _fill_sizes(values: Tensor) -> Tensor:
     """Values with large objects where the size is open."""
     sizes = torch.where(values[..., SIZE] == 0, LARGE, values[..., SIZE])
     return torch.cat([values[..., :SIZE], sizes[..., None], values[..., SIZE + 1 :]], dim=-1)

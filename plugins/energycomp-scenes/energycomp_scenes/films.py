@@ -85,13 +85,13 @@ def film(
     heads = place([text.split(ARROW)[0].strip() for text in script], torch.Generator().manual_seed(seed))
     leaves = []
     for number, (text, head) in enumerate(zip(script, heads, strict=True)):
-        values = _drawn(model.conditioner, read(head), derived_seed(seed, number)).repeat(frames, 1)
+        values = _draw_outline(model.conditioner, read(head), derived_seed(seed, number)).repeat(frames, 1)
         _, arrow, keys = text.partition(ARROW)
         if arrow:
             values[:, :2] = interpolate(f"{values[0, 0]},{values[0, 1]} {ARROW} {keys}", frames, 2)
-        values = _faced(values, torch.zeros(frames, 3) if offsets is None else offsets)
+        values = _face(values, torch.zeros(frames, 3) if offsets is None else offsets)
         if offsets is not None:
-            values[:, :2] = _seen(values, offsets)
+            values[:, :2] = _see(values, offsets)
         if not bool(own.support.check(values).all()):
             raise InputError(f"got {text!r} with a place outside of the image; expected numbers in [0, 1]")
         leaves.append(model.leaf(values, name=text))
@@ -105,7 +105,7 @@ def film(
     return [model.shown(image, side=SIDE) for image in images]
 
 
-def _drawn(conditioner: Conditioner, values: Tensor, seed: int) -> Tensor:
+def _draw_outline(conditioner: Conditioner, values: Tensor, seed: int) -> Tensor:
     """Values (1, V) with what shapes an outline drawn once for all frames, where the model draws it."""
     prior = draws_of(conditioner)
     return values if prior is None else prior.drawn(values, torch.Generator().manual_seed(seed))
@@ -122,13 +122,13 @@ def _cameras(offsets: Tensor) -> Tensor:
     return torch.tensor(HOME) + offsets @ torch.tensor(AXES)
 
 
-def _seen(values: Tensor, offsets: Tensor) -> Tensor:
+def _see(values: Tensor, offsets: Tensor) -> Tensor:
     """Where a camera that is moved (F, 3) sees what the usual one sees at places of values (F, V), (F, 2)."""
     cameras = _cameras(offsets)
     return torch.stack([project(point, camera) for point, camera in zip(_points(values), cameras, strict=True)])
 
 
-def _faced(values: Tensor, offsets: Tensor) -> Tensor:
+def _face(values: Tensor, offsets: Tensor) -> Tensor:
     """Values (F, V) of one object whose turn is that of the first place for the usual camera, and does not change."""
     if values.shape[1] <= TURN or values[0, TURN] == 0 or values[0, SHAPE] != CUBE:
         return values

@@ -232,7 +232,7 @@ def track_frame(image: Any, model: Model, before: TrackedFrame | None = None, *,
         _, k, attribute = min(options)
         errors = frame.read(judged, [j for j in seen if j != k], places[k], frame.codes[k], attribute)
         objects[k] = objects[k].read(errors, attribute, frame.beta)
-    return _described(index, objects, problem.rows, known, model)
+    return _describe(index, objects, problem.rows, known, model)
 
 
 def _read_anew(frame: Sighting, view: Explained, one: Tracked) -> Tracked:
@@ -259,10 +259,10 @@ def _first(image: Any, model: Model, seed: int) -> TrackedFrame:
             words[-1][int(value[2 + attribute]) - 1] = math.log(sure)
         gain = 0.0 if solution.component_gain is None else float(solution.component_gain[k])
         objects.append(Tracked.new(k + 1, value[:2], words, (model.defaults.beta or 1.0) * gain))
-    return _described(0, objects, solution.rows, len(objects), model)
+    return _describe(0, objects, solution.rows, len(objects), model)
 
 
-def _described(index: int, objects: Sequence[Tracked], rows: int, known: int, model: Model) -> TrackedFrame:
+def _describe(index: int, objects: Sequence[Tracked], rows: int, known: int, model: Model) -> TrackedFrame:
     mixed = mixed_of(model.conditioner)
     described = []
     names = () if mixed is None else tuple(mixed.attributes)

@@ -18,7 +18,7 @@ from energycomp_cli import app
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, project, unproject
 from energycomp_datasets.clevr.layout import turns_of
 from energycomp_scenes import draw, film, read_frames, scene
-from energycomp_scenes.films import _faced, _seen, interpolate
+from energycomp_scenes.films import _face, _see, interpolate
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_what_does_not_move_stays_as_it_is(small: Model) -> None:
 
 def test_a_camera_sees_objects_elsewhere() -> None:
     value = torch.tensor([[0.4, 0.5, 2.0, 0.0, 0.0, 0.0]]).repeat(3, 1)
-    still, right, forward = _seen(value, torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).tolist()
+    still, right, forward = _see(value, torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).tolist()
     assert still == pytest.approx([0.4, 0.5], abs=1e-4)
     assert right[0] != pytest.approx(0.4, abs=1e-3)
     assert abs(forward[0] - 0.5) > abs(0.4 - 0.5)  # what is nearer is further from the middle
@@ -78,7 +78,7 @@ def test_cubes_slide_without_turning(turned: Model, path: str) -> None:
     start = turned.conditioner.parse(0.2, 0.5, size="large", shape="cube", turn=80).repeat(3, 1)
     start[:, :2] = interpolate("0.2,0.5 -> 0.7,0.6", 3, 2)
     offsets = interpolate(path, 3, 3)
-    faced = _faced(start, offsets)
+    faced = _face(start, offsets)
     # The rotation of the cube in the scene, and turns by the record of each frame.
     home = torch.tensor(CAMERA_POSITION)
     points = unproject(start[:, :2], torch.full((3,), 0.7), home)
@@ -93,7 +93,7 @@ def test_cubes_slide_without_turning(turned: Model, path: str) -> None:
         assert abs((float(apart) + 45) % 90 - 45) < 1.0
     assert faced[:, :6].equal(start[:, :6])
     sphere = turned.conditioner.parse(0.2, 0.5, shape="sphere").repeat(3, 1)
-    assert _faced(sphere, offsets).equal(sphere)
+    assert _face(sphere, offsets).equal(sphere)
 
 
 REFUSED: list[tuple[list[str], dict[str, Any], str]] = [

@@ -156,10 +156,10 @@ class Phases:
             if not count:
                 continue
             log.begin(phase.name, started)
-            network.load_state_dict(chosen if phase.trial is None else _beginning(network, phase.trial))
+            network.load_state_dict(chosen if phase.trial is None else _initial_weights(network, phase.trial))
             examples: Any = _latents(network, self.data) if phase.name == "prior" else self.data
             config = attrs.evolve(whole, **{**self._settings(phase, whole), **changes, "steps": count})
-            with _learning(network, phase.learned):
+            with _train_only(network, phase.learned):
                 result = fit(
                     self.model.trained, _loss(phase, log), examples, config, out=out / phase.name, on_sample=shown,
                     progress=progress,
@@ -182,7 +182,7 @@ class Phases:
         }
 
 
-def _beginning(network: SlotVAE, seed: int) -> dict[str, Tensor]:
+def _initial_weights(network: SlotVAE, seed: int) -> dict[str, Tensor]:
     """Weights that nothing has trained."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -190,7 +190,7 @@ def _beginning(network: SlotVAE, seed: int) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _learning(network: SlotVAE, names: tuple[str, ...] | None) -> Iterator[None]:
+def _train_only(network: SlotVAE, names: tuple[str, ...] | None) -> Iterator[None]:
     """Only the named parts of a network change."""
     network.zero_grad(set_to_none=True)
     for name, parameter in network.named_parameters():

@@ -125,7 +125,9 @@ def text(
         raise InputError(f"got a model conditioned on {conditioner}; expected one on text")
     if conditioner.module is not None:
         conditioner.module.requires_grad_(requires_grad=True)
-    pictures, concepts, names = _drawn(cache, mix["alone"], mix["three"]) if data is None else _folder(data, model)
+    pictures, concepts, names = (
+        _draw_pictures(cache, mix["alone"], mix["three"]) if data is None else _read_pictures(data, model)
+    )
     config = FitConfig(
         steps=10_000, batch_size=32, learning_rate=1e-3, warmup_fraction=0.1, max_grad_norm=0.5, mixed_precision="bf16"
     )
@@ -169,7 +171,7 @@ def _loss(
     return loss
 
 
-def _drawn(cache: Path, alone: float, three: float) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+def _draw_pictures(cache: Path, alone: float, three: float) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """The training pictures of seed 0, drawn once to disk."""
 
     def draw() -> dict[str, Tensor]:
@@ -185,7 +187,7 @@ def _drawn(cache: Path, alone: float, three: float) -> tuple[Tensor, Tensor, tup
     return tensors["images"], tensors["concepts"], CONCEPTS
 
 
-def _folder(folder: Path, model: Model) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+def _read_pictures(folder: Path, model: Model) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """The pictures of one or two concepts of a folder, at the model's size, in memory."""
     records = [record for record in read(str(folder)) if len(record.concepts) <= 2]
     if not records:

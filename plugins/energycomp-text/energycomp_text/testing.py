@@ -36,7 +36,7 @@ def tiny_pipeline(*, seed: int = 0, prediction_type: str = "epsilon") -> Any:
     """A `StableDiffusionPipeline` for images of 32x32 and prompts of 30 letters; its images are noise."""
     from diffusers import StableDiffusionPipeline
 
-    with _seeded(seed):
+    with _seed(seed):
         unet = _unet(cross_attention_dim=WIDTH)
         vae = _vae()
         text_encoder = _clip()
@@ -53,7 +53,7 @@ def tiny_sdxl(*, seed: int = 0) -> Any:
     """A `StableDiffusionXLPipeline` for images of 32x32."""
     from diffusers import StableDiffusionXLPipeline
 
-    with _seeded(seed):
+    with _seed(seed):
         unet = _unet(
             cross_attention_dim=2 * WIDTH, addition_embed_type="text_time", addition_time_embed_dim=8,
             projection_class_embeddings_input_dim=6 * 8 + WIDTH, use_linear_projection=True,
@@ -73,7 +73,7 @@ def tiny_sd3(*, seed: int = 0, t5: bool = True) -> Any:
     """A `StableDiffusion3Pipeline` for images of 32x32, with or without T5."""
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
-    with _seeded(seed):
+    with _seed(seed):
         transformer = SD3Transformer2DModel(
             sample_size=16, patch_size=2, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=4,
             joint_attention_dim=2 * WIDTH, caption_projection_dim=32, pooled_projection_dim=2 * WIDTH, out_channels=4,
@@ -96,7 +96,7 @@ def tiny_flux(*, seed: int = 0, guidance_embeds: bool = True) -> Any:
     """A `FluxPipeline`, as FLUX.1 dev or, without `guidance_embeds`, as schnell; for images of any size."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
-    with _seeded(seed):
+    with _seed(seed):
         transformer = FluxTransformer2DModel(
             patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
             num_attention_heads=2, joint_attention_dim=WIDTH, pooled_projection_dim=WIDTH, axes_dims_rope=(4, 4, 8),
@@ -118,7 +118,7 @@ def tiny_pixart(*, seed: int = 0) -> Any:
     """A `PixArtSigmaPipeline` for images of 32x32."""
     from diffusers import PixArtSigmaPipeline, PixArtTransformer2DModel
 
-    with _seeded(seed):
+    with _seed(seed):
         transformer = PixArtTransformer2DModel(
             sample_size=16, num_layers=1, patch_size=2, attention_head_dim=8, num_attention_heads=4,
             caption_channels=WIDTH, in_channels=4, cross_attention_dim=32, out_channels=8, attention_bias=True,
@@ -141,7 +141,7 @@ def tiny_zimage(*, seed: int = 0) -> Any:
     from transformers import Qwen3Config, Qwen3Model
 
     tokenizer = _qwen_tokenizer()
-    with _seeded(seed):
+    with _seed(seed):
         transformer = ZImageTransformer2DModel(
             all_patch_size=(2,), all_f_patch_size=(1,), in_channels=4, dim=32, n_layers=1, n_refiner_layers=1,
             n_heads=2, n_kv_heads=2, cap_feat_dim=16, axes_dims=[8, 4, 4], axes_lens=[512, 32, 32],
@@ -198,7 +198,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def _seed(seed: int) -> Iterator[None]:
     """Weights that are drawn in the block depend on the seed only."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -35,7 +35,7 @@ def scenes(files: list[Path]) -> Iterator[SceneRecord]:
             raise InputError(f"got no image {path}; expected one beside its record; unpack CLEVRTex again")
         file = path.with_suffix(".json")
         try:
-            yield _record(path, _parsed(file))
+            yield _record(path, _parse(file))
         except (OSError, ValueError, OverflowError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"got {file} with {type(error).__name__}: {error}; expected the record of {path.name}; "
@@ -43,7 +43,7 @@ def scenes(files: list[Path]) -> Iterator[SceneRecord]:
             ) from error
 
 
-def _parsed(file: Path) -> Any:
+def _parse(file: Path) -> Any:
     if not file.is_file():
         raise ValueError("no such file")
     with file.open("rb") as stream:

@@ -85,7 +85,7 @@ def interval(shape: int, origin: Coordinates, direction: Coordinates) -> tuple[T
     """
     if shape in STRETCHED:
         shape, width = STRETCHED[shape]
-        origin, direction = (_widened(parts, 1 / width) for parts in (origin, direction))
+        origin, direction = (_widen(parts, 1 / width) for parts in (origin, direction))
     if shape == 0:
         return _slabs(_chamfers(origin), _chamfers(direction))
     if shape == 3:
@@ -124,7 +124,7 @@ def _cone(origin: Coordinates, direction: Coordinates) -> tuple[Tensor, Tensor]:
     return torch.maximum(near, low), torch.minimum(far, high)
 
 
-def _widened(parts: Coordinates, factor: float) -> Coordinates:
+def _widen(parts: Coordinates, factor: float) -> Coordinates:
     x, y, z = parts
     return x * factor, y * factor, z
 
@@ -161,7 +161,7 @@ def normal(shape: int, local: Coordinates, bevel: float = 18.0) -> Tensor:
     """Unit normals `(3, N)` in the local frame at surface points `local`; `bevel` is a power that rounds the edges."""
     if shape in STRETCHED:
         shape, width = STRETCHED[shape]
-        facing = normal(shape, _widened(local, 1 / width), bevel)
+        facing = normal(shape, _widen(local, 1 / width), bevel)
         return torch.nn.functional.normalize(facing / torch.tensor([[width], [width], [1.0]]), dim=0)
     x, y, z = local
     if shape == 3:

@@ -155,10 +155,10 @@ def sample_scene(count: int, generator: torch.Generator, textured: bool = False,
         ids, _ = id_buffer(scene, *CHECK_SHAPE)
         seen = torch.bincount(ids.flatten() + 1, minlength=count + 1)[1:]
         if bool((seen >= VISIBLE_FRACTION * ids.numel()).all()):
-            return _painted(scene, generator) if textured else scene
+            return _paint(scene, generator) if textured else scene
 
 
-def _painted(scene: Scene, generator: torch.Generator) -> Scene:
+def _paint(scene: Scene, generator: torch.Generator) -> Scene:
     """The scene with textures; each object's colour becomes the one of `COLORS` nearest to its texture's mean."""
     textures = sample_textures(len(scene.sizes), generator)
     means = torch.stack([t.colors.mean(0) for t in textures.objects]) if textures.objects else torch.zeros(0, 3)

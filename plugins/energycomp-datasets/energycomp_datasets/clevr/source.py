@@ -51,7 +51,7 @@ class ClevrSource:
         options = synthetic(spec)
         if options is not None:
             wanted = parse_request(options, self.size)
-            return Generated(count, partial(_rendered, wanted=wanted, seed=HELD_OUT + seed))
+            return Generated(count, partial(_render_example, wanted=wanted, seed=HELD_OUT + seed))
         folder, _, kept = spec.rpartition(":")
         low, high = (0, 64)
         if folder and kept.replace("-", "").isdigit() and not Path(spec).exists():
@@ -96,7 +96,7 @@ class ClevrSource:
         )
 
 
-def _rendered(index: int, *, wanted: SceneRequest, seed: int) -> Example:
+def _render_example(index: int, *, wanted: SceneRequest, seed: int) -> Example:
     images, (values,) = render_objects(
         1, wanted.objects, seed, wanted.size, index, textured=wanted.textured, variety=wanted.variety
     )

@@ -45,7 +45,7 @@ def sample_textures(count: int, generator: torch.Generator) -> Textures:
     objects: list[Texture] = []
     while len(objects) < count:
         colors = torch.stack([_color(generator, (0.2, 1.0), (0.25, 1.0)) for _ in range(2)])
-        if (_encoded(colors.mean(0)) - _encoded(ground.colors.mean(0))).norm() >= CONTRAST:
+        if (_encode(colors.mean(0)) - _encode(ground.colors.mean(0))).norm() >= CONTRAST:
             objects.append(_texture(colors, OBJECT_CELLS, generator))
     return Textures(ground=ground, objects=tuple(objects))
 
@@ -146,5 +146,5 @@ def _uniform(generator: torch.Generator, low: float, high: float) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
-def _encoded(linear: Tensor) -> Tensor:
+def _encode(linear: Tensor) -> Tensor:
     return linear.clamp_min(0).pow(1 / 2.2)

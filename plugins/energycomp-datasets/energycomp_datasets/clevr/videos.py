@@ -105,7 +105,7 @@ def video_of(seed: int, index: int, wanted: VideoOptions | None = None) -> Video
     low, high = wanted.objects
     for _ in range(TRIES):
         count = int(torch.randint(low, high + 1, (), generator=generator))
-        made = _moved(count, wanted, generator)
+        made = _draw_scenes(count, wanted, generator)
         if made is None:
             continue
         visible = visible_shares(made)
@@ -129,7 +129,7 @@ def visible_shares(scenes: Sequence[Scene], size: tuple[int, int] = (128, 128)) 
 _OF_OBJECTS = ("positions", "sizes", "shapes", "colors", "materials", "rotations")
 
 
-def _moved(count: int, wanted: VideoOptions, generator: torch.Generator) -> list[Scene] | None:
+def _draw_scenes(count: int, wanted: VideoOptions, generator: torch.Generator) -> list[Scene] | None:
     """The scenes of all frames; None where an object found no path."""
 
     def uniform(*shape: int) -> Tensor:

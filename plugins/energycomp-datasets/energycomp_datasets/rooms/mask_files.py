@@ -66,7 +66,7 @@ def examples_in(file: MaskFile, *, count: int) -> Sequence[Example]:
     Raises:
         InputError: no such file, no such arrays, arrays that do not fit each other, or more than 2 GB of them.
     """
-    with _opened(file.path) as arrays:
+    with _open(file.path) as arrays:
         images = _images(file.path, arrays)
         masks = _masks(file.path, arrays)
         _check_pair(file, images, masks)
@@ -89,7 +89,7 @@ def images_in(path: Path, *, most: int) -> Iterator[np.ndarray[Any, Any]]:
     Raises:
         InputError: no such file, or no such array.
     """
-    with _opened(path) as arrays:
+    with _open(path) as arrays:
         images = _images(path, arrays)
         chunk = min(CHUNK, max(1, MOST_BYTES // images.row))
         most = min(most, images.shape[0])
@@ -121,7 +121,7 @@ class _Arrays:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Arrays]:
+def _open(path: Path) -> Iterator[_Arrays]:
     """Errors while a file is open are raised as `InputError`."""
     if not path.is_file():
         raise InputError(f"got {path}, which is no file; expected an .npz or .h5 file with images; check the path")

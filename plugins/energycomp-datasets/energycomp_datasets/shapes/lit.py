@@ -94,7 +94,7 @@ class LitSource:
         """Rendered images for "synthetic" (32x32, held out from training), or a folder that `write` wrote."""
         if spec == "synthetic":
             values = factors(count, HELD_OUT + seed)
-            return Generated(count, partial(_drawn, values=values))
+            return Generated(count, partial(_draw_example, values=values))
         paths = image_files(spec)
         values = _table(Path(spec))
         if len(values) != len(paths):
@@ -127,7 +127,7 @@ class LitSource:
         return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]
 
 
-def _drawn(index: int, *, values: Tensor) -> Example:
+def _draw_example(index: int, *, values: Tensor) -> Example:
     return Example(render(values[index : index + 1])[0], name=f"image {index}", factors=values[index])
 
 

@@ -48,13 +48,13 @@ class ShapesSource:
         options = synthetic(spec)
         if options is not None:
             world, counts = _kind(options, self.world)
-            return Generated(count, partial(_drawn, seed=HELD_OUT + seed, world=world, counts=counts))
+            return Generated(count, partial(_draw_example, seed=HELD_OUT + seed, world=world, counts=counts))
         return [Example(path, name=path.name, masks=masks_of(path)) for path in image_files(spec)[:count]]
 
     def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
         """As `write_examples` does; `options` such as b, 3 or b:2-4."""
         world, counts = _kind(options, self.world)
-        examples = Generated(count, partial(_drawn, seed=WRITTEN + seed, world=world, counts=counts))
+        examples = Generated(count, partial(_draw_example, seed=WRITTEN + seed, world=world, counts=counts))
         write_examples(folder, examples, progress)
 
     def metrics(self) -> MetricCollection:
@@ -80,6 +80,6 @@ def _kind(text: str, default: str) -> tuple[str, tuple[int, int]]:
     return world, parse_range(counts, greatest=5) if counts else COUNTS
 
 
-def _drawn(index: int, *, seed: int, world: str, counts: tuple[int, int]) -> Example:
+def _draw_example(index: int, *, seed: int, world: str, counts: tuple[int, int]) -> Example:
     made = draw(index, seed, world=world, counts=counts)
     return Example(made.image, name=f"image {index}", masks=made.masks)
