@@ -36,15 +36,11 @@ if TYPE_CHECKING:
     )
     from energycomp.denoisers import Conditional as Conditional, Denoiser as Denoiser
     from energycomp.inference import (
-        BestSamples as BestSamples,
         NoiseBank as NoiseBank,
         Problem as Problem,
-        Ranking as Ranking,
         Slot as Slot,
         Solution as Solution,
         Solver as Solver,
-        rank as rank,
-        sample_best as sample_best,
     )
     from energycomp.inference.infer import infer as infer
     from energycomp.models import Model as Model, load as load

@@ -19,11 +19,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.common.options import parser
-from energycomp import Composer, Model, load, sample_best
+from energycomp import Composer, Model, load
 from energycomp.denoisers import count_rows
 from energycomp.files import atomic_file, fingerprint
 from energycomp.images import grid, to_output
 from energycomp.sampling import compatible_schedulers
+from energycomp_samplers import sample_best
 
 HELD_OUT = 2_000_000_000  # added to the seed: scenes that neither training nor `energycomp evaluate` has
 SHOWN = 8  # samples of a row of a picture

@@ -36,10 +36,10 @@ from benchmarks.common.options import parser
 from benchmarks.common.ways import PICTURE, SHOWN, mean_interval, write_rows
 from benchmarks.published.small import SUBJECTS
 from benchmarks.sampling.regions import DRAWS, HALVES, HUES as OF_SOLIDS, errors_of_halves
-from energycomp import Composer, Composition, Model, per_sample, region, sample_best
+from energycomp import Composer, Composition, Model, per_sample, region
 from energycomp.errors import EnergycompError, InputError, NotFoundError
 from energycomp.models import dtype_of
-from energycomp_samplers import regional
+from energycomp_samplers import regional, sample_best
 from energycomp_text import from_pipeline
 
 CASES = ("regions", "not", "best-of", "two loras")

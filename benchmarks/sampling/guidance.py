@@ -28,7 +28,7 @@ from energycomp.denoisers import count_rows
 from energycomp.files import atomic_file
 from energycomp.images import to_output
 from energycomp.plugins import names
-from energycomp.sampling import made_guidance
+from energycomp.sampling import make_guidance
 from energycomp_solvers.enumerate import Enumerate
 
 BATCH, DRAWS = 8, 16
@@ -90,7 +90,7 @@ def _batch(
             compositions = per_sample([composed(model, "number", 1.0, chosen[k]) for k in numbers])
             images = Composer(compositions).sample(
                 generator=[torch.Generator().manual_seed(options.seed + k) for k in numbers], output_type="pt",
-                guidance=made_guidance(*guidance), scheduler=options.way.name, num_inference_steps=options.way.steps,
+                guidance=make_guidance(*guidance), scheduler=options.way.name, num_inference_steps=options.way.steps,
                 progress=False,
             )  # fmt: skip
         for k, file, image in zip(numbers, files, images, strict=True):

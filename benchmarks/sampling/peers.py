@@ -41,7 +41,7 @@ from energycomp.denoisers import count_rows
 from energycomp.sampling import Level, Run, Steps
 from energycomp.testing import Gaussian
 from energycomp_samplers.gauss import Gauss
-from energycomp_samplers.kernels import clipped
+from energycomp_samplers.kernels import clip
 from energycomp_samplers.smc import SMC
 
 SHAPE = (2, 1, 1)
@@ -73,7 +73,7 @@ class _And(Steps):
         w = target.weights[one] if rest else 1.0
         # Predict the mean of the reverse kernel of every component.
         x0 = target.predict(self.x, level.rows(self.x), prediction_type="sample")
-        mu = level.mean(self.x, clipped(x0, target))
+        mu = level.mean(self.x, clip(x0, target))
         noise = torch.zeros_like(self.x) if level.is_last else level.beta**0.5 * self.run.noise()
         base = (1 - w) * mu[rest[0]] if rest else torch.zeros_like(self.x)
         # kappa: both log densities grow alike in this step.

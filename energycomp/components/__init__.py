@@ -18,9 +18,9 @@ from energycomp.components.conditioning import (
     Conditioner as Conditioner,
     MixedConditioner as MixedConditioner,
     ability as ability,
-    draws_of as draws_of,
     groups_of as groups_of,
     mixed_of as mixed_of,
+    prior_of as prior_of,
     weights_of as weights_of,
 )
 from energycomp.components.energies import evaluate_energies as evaluate_energies, function_name as function_name

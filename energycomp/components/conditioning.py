@@ -13,7 +13,7 @@ from energycomp.components.support import MixedSupport
 
 Ability = Literal[
     "enumerate_support", "groups", "read", "module", "concepts", "with_concepts", "surfaces", "unread", "read_last",
-    "placed", "widened", "draws", "drawn",
+    "placed", "widened", "prior", "prepare",
 ]  # fmt: skip
 
 
@@ -37,9 +37,9 @@ class Conditioner(Protocol):
       generator) -> Tensor` is values (K, *V) with them, read once all else is known.
     - `placed(texts, generator) -> list[str]`: the texts of the objects of an image, each with a place.
     - `widened(model, texts, size, seed)`: the composition of objects on a larger image (height, width).
-    - `draws: bool`, with `drawn(values, generator) -> Tensor`, what values leave open drawn from its prior, and
-      `around(given, rows, generator) -> Condition | None`, what an image has beside its components: before sampling,
-      because no network averages over it.
+    - `prior`: what draws what components leave open before they are sampled, because no network averages over it, or
+      None. `prior.prepare(composition, n, generators)` is the composition of n samples with it, and
+      `prior.draw_open(values, generator)` fills values (R, *V).
 
     >>> from energycomp.components import Classes
     >>> digits = Classes(["zero", "one"])
@@ -126,9 +126,9 @@ def mixed_of(conditioner: Conditioner) -> MixedConditioner | None:
     return cast("MixedConditioner", conditioner) if isinstance(conditioner.support, MixedSupport) else None
 
 
-def draws_of(conditioner: Conditioner) -> Any:
-    """The conditioner, if it draws what components leave open; None for any other."""
-    return conditioner if ability(conditioner, "draws") else None
+def prior_of(conditioner: Conditioner) -> Any:
+    """What draws what components of a conditioner leave open, see `Conditioner`; None for most."""
+    return ability(conditioner, "prior")
 
 
 def weights_of(conditioner: Conditioner) -> nn.Module | None:

@@ -20,7 +20,7 @@ class SamplingDefaults:
         num_inference_steps: steps.
         guidance: registered name; None for none.
         guidance_scale: of the guidance.
-        prior: the conditioner that draws what components leave open, see `Conditioner`; None for none.
+        prior: what draws what components leave open, see `prior_of`; None for none.
 
     >>> SamplingDefaults(num_inference_steps=4) == SamplingDefaults(num_inference_steps=4)
     True

@@ -12,7 +12,15 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from energycomp.components import Composable, Condition, Rule, SamplingDefaults, identifies_null, rule_weights
+from energycomp.components import (
+    Composable,
+    Composition,
+    Condition,
+    Rule,
+    SamplingDefaults,
+    identifies_null,
+    rule_weights,
+)
 from energycomp.components.prediction import PREDICTION_TYPES, PredictionType, input_norm
 from energycomp.components.space import NoisedSpace, ValueRange, as_value_range, by_sample, check_value_range
 from energycomp.components.weights import LEAST_VALUE
@@ -173,6 +181,11 @@ class Denoiser(Evaluated):
     def decode(self) -> Callable[[Tensor], Tensor] | None:
         """Latents (B, C, H, W) to images (B, 3, H, W) through the codec; None for pixels."""
         return None if self.codec is None else self.codec.decode
+
+    @property
+    def finish(self) -> Callable[[Composition, Tensor], Tensor] | None:
+        """What the network makes of pictures (B, 3, H, W) of a composition, such as sharp edges; None for most."""
+        return getattr(self.network, "finish", None)
 
     def to(self, device: torch.device | str) -> Denoiser:
         """The denoiser on that device. The network is moved in place; it is this denoiser where the schedule is there.

@@ -2,7 +2,6 @@
 
 from energycomp.inference.atoms import quadratic_form as quadratic_form
 from energycomp.inference.attributes import AttributeErrors as AttributeErrors, read_attributes as read_attributes
-from energycomp.inference.best import BestSamples as BestSamples, sample_best as sample_best
 from energycomp.inference.compare import (
     COMPONENT_PENALTY as COMPONENT_PENALTY,
     as_normal as as_normal,
@@ -31,7 +30,6 @@ from energycomp.inference.problem import (
     make_problem as make_problem,
 )
 from energycomp.inference.quadratic import QuadraticForm as QuadraticForm, with_each as with_each
-from energycomp.inference.ranking import Ranking as Ranking, rank as rank
 from energycomp.inference.read import OutOfDistributionWarning as OutOfDistributionWarning, read_image as read_image
 from energycomp.inference.refine import refine_numbers as refine_numbers
 from energycomp.inference.screen import (

@@ -19,11 +19,11 @@ from energycomp.fields import a, is_number, legal, number, whole
 from energycomp.files import fingerprint, read_tensors
 from energycomp.models.hub import is_folder, is_hub_id
 from energycomp.models.offloaded import all_weights, execution_device
+from energycomp.models.residual_autoencoder import WEIGHTS as VAE_WEIGHTS, ResidualAutoencoder, is_residual
 from energycomp.models.weights import check_fit, fill_weights, on_meta
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderDC", "AutoencoderTiny")  # of diffusers, by the name in their config
 VAE = "vae"  # the folder of a codec inside that of its model
-VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"
 MAX_OWN_CODEC = 50_000_000  # bytes up to which the codec of a folder is written beside the model that uses it
 MAX_CONFIG_BYTES = 1_000_000
 
@@ -245,8 +245,6 @@ def _has_a_place(source: str) -> bool:
 
 def _read_vae(folder: Path) -> Any:
     """The autoencoder in a model's folder: built without memory, compared with its weights, then filled with them."""
-    import diffusers
-
     file = folder / "config.json"
     if not file.is_file() or file.stat().st_size > MAX_CONFIG_BYTES:
         raise CheckpointError(f"got {folder} without a {file.name} of at most {MAX_CONFIG_BYTES:,} bytes; restore it")
@@ -255,7 +253,12 @@ def _read_vae(folder: Path) -> Any:
     kind = config.get("_class_name")
     if kind not in AUTOENCODERS:
         raise CheckpointError(f"got {file} of the class {kind!r}; expected {', '.join(AUTOENCODERS)}; restore it")
-    build = partial(getattr(diffusers, kind).from_config, config)
+    if is_residual(config):
+        build = partial(ResidualAutoencoder, config)
+    else:
+        import diffusers
+
+        build = partial(getattr(diffusers, kind).from_config, config)
     with on_meta(tensors, str(folder)):
         made = build()
     check_fit(made.state_dict(), tensors, f"the codec of {folder}")

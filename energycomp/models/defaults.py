@@ -216,6 +216,8 @@ class Defaults:
             prediction does, see `Posterior.temper`; None for the same beta for all images.
         reading_rule: the rule under which pictures are read, where it is not the denoiser's own.
         guidance_scale: the weight of each component where a person gives none, as on the command line; above 0.
+        guidance: name of the guidance that samples follow where a person does not say, such as "apg", with
+            `guidance_scale`; None for the weights of the composition alone.
         attribute_guidance: scale of the guidance `attributes` where a person does not say, see `AttributeGuidance`.
         views: how many turned and mirrored views of an image a decomposition searches, 1 to 8; see `search_latents`.
         aspect: width / height of a pixel as people see it, where the network works on squashed images: 1.5 for the
@@ -253,6 +255,7 @@ class Defaults:
     distrust: float | None = attrs.field(default=None, validator=number(or_none=True))
     reading_rule: Rule | None = attrs.field(default=None, validator=one_of(("sum", "mean", "product"), or_none=True))
     guidance_scale: float = attrs.field(default=1.0, validator=number())
+    guidance: str | None = attrs.field(default=None, validator=a(str, "a name", or_none=True))
     attribute_guidance: float = attrs.field(default=1.0, validator=number())
     views: int = attrs.field(default=1, validator=whole(1, 8))
     aspect: float = attrs.field(default=1.0, validator=number(least=0.1, most=10.0))

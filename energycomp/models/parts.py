@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import attrs
 from torch import Tensor, nn
 
-from energycomp.components.conditioning import Conditioner, draws_of, mixed_of, weights_of
+from energycomp.components.conditioning import Conditioner, mixed_of, prior_of, weights_of
 from energycomp.components.sampling_defaults import SamplingDefaults
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.errors import InputError
@@ -167,13 +167,17 @@ def _describe_part(what: str, part: Any) -> dict[str, Any]:
 
 
 def sampling_of(defaults: Defaults, conditioner: Conditioner) -> SamplingDefaults:
-    """How a model is sampled: with guidance only where its components have attributes."""
-    has_guidance = defaults.attribute_guidance != 1.0 and mixed_of(conditioner) is not None
+    """How a model is sampled: with its guidance, or with that of attributes where its components have some."""
+    guidance = defaults.guidance
+    guidance_scale = None if guidance is None else defaults.guidance_scale
+    if guidance is None and defaults.attribute_guidance != 1.0 and mixed_of(conditioner) is not None:
+        guidance = "attributes"
+        guidance_scale = defaults.attribute_guidance
     return SamplingDefaults(
         scheduler=defaults.scheduler,
         sampler=defaults.sampler,
         num_inference_steps=defaults.num_inference_steps,
-        guidance="attributes" if has_guidance else None,
-        guidance_scale=defaults.attribute_guidance if has_guidance else None,
-        prior=draws_of(conditioner),
+        guidance=guidance,
+        guidance_scale=guidance_scale,
+        prior=prior_of(conditioner),
     )

@@ -1,7 +1,6 @@
 """Generate: sample from a composition with any diffusers scheduler, or with a registered sampler."""
 
 from energycomp.sampling.composer import Composer as Composer
-from energycomp.sampling.finish import finishing as finishing
 from energycomp.sampling.flow import FlowScheduler as FlowScheduler
 from energycomp.sampling.guidance import (
     AttributeGuidance as AttributeGuidance,
@@ -13,7 +12,7 @@ from energycomp.sampling.guidance import (
     classifier_free as classifier_free,
     conditional as conditional,
     interval as interval,
-    made_guidance as made_guidance,
+    make_guidance as make_guidance,
     unconditional as unconditional,
 )
 from energycomp.sampling.loop import (
@@ -23,8 +22,8 @@ from energycomp.sampling.loop import (
     draw_samples as draw_samples,
     sample as sample,
 )
+from energycomp.sampling.options import OUTPUT_TYPES as OUTPUT_TYPES, finisher as finisher
 from energycomp.sampling.sampler import (
-    Forecasts as Forecasts,
     Run as Run,
     Sampled as Sampled,
     Sampler as Sampler,
@@ -36,5 +35,5 @@ from energycomp.sampling.schedulers import (
     compatible_schedulers as compatible_schedulers,
     make_scheduler as make_scheduler,
 )
-from energycomp.sampling.target import Level as Level, Target as Target
+from energycomp.sampling.target import Level as Level, Target as Target, shown_by as shown_by
 from energycomp.seeds import Generator as Generator, draw_noise as draw_noise

@@ -16,26 +16,25 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from energycomp.components import AnyWeight, Conditioner, EnergyComponent, NoisedSpace, Rule, group_of
+from energycomp.components import AnyWeight, EnergyComponent, NoisedSpace, Rule, group_of
 from energycomp.components.algebra import Composable, Composition, combine
 from energycomp.components.ledger import count_rows
 from energycomp.errors import CompositionError, EnergycompWarning, InputError
 from energycomp.images import decoded
 from energycomp.plugins import object_of
 from energycomp.progress import check_options, display
-from energycomp.sampling.finish import finishing
-from energycomp.sampling.guidance import made_guidance
+from energycomp.sampling.guidance import make_guidance
 from energycomp.sampling.loop import SchedulerSampler, StepCallback, draw_samples
-from energycomp.sampling.notes import crowded, strayed
+from energycomp.sampling.notes import check_count, check_range
 from energycomp.sampling.options import (
-    OUTPUT_TYPES as OUTPUT_TYPES,  # noqa: PLC0414 - the ranking asks for it here
     Options,
     batch_of,
     check_names,
     check_numbers,
     check_output,
-    filled,
+    finisher,
     guided_target,
+    prepare,
     sampling_of,
 )
 from energycomp.sampling.sampler import Run, Sampler, SamplingReport
@@ -144,7 +143,7 @@ class Composer(Composable):
         sampler: str | Sampler | None = None,
         guidance: Any = None,
         guidance_scale: float | None = None,
-        prior: Conditioner | Literal[False] | None = None,
+        prior: Any = None,
         report: Callable[[SamplingReport], object] | None = None,
         output_type: str = "pil",
         callback_on_step_end: Callable[..., Any] | None = None,
@@ -156,13 +155,9 @@ class Composer(Composable):
         """Samples that follow the composed noise prediction. Costs n rows per leaf and step; every step is one batch.
 
         The sum of the scores of noised components is not the score of their noised product, so that samples do not
-        follow the product of the components' densities in general. They do where components act on different
-        coordinates that are independent in u, or are Gaussians with the variance of u. Mixtures of normalised energies
-        are right, too. `docs/benchmarks/generating.md` measures the deviation.
-
-        Scheduler or sampler, number of steps and guidance are those of the components' model when left out, see
-        `Model.sampling`: DDIM with 50 steps and no guidance without a model, and for models that differ in them. A
-        sampler or a guidance that is given replaces the model's guidance, too.
+        follow the product of the components' densities in general; `docs/benchmarks/generating.md` measures by how
+        much. What is left out is that of the components' model, see `Model.sampling`: without one, DDIM with 50 steps
+        and no guidance. A sampler or a guidance that is given replaces the model's guidance.
 
         Args:
             n: the number of samples; 1 when left out, or the number of compositions of `per_sample`.
@@ -171,17 +166,14 @@ class Composer(Composable):
             scheduler: name, class or instance of a diffusers scheduler, see `make_scheduler`. For the default sampler.
             sampler: name or object of a sampler that corrects the samples, such as "smc"; by default the loop of the
                 scheduler. `docs/sampling.md` compares them.
-            guidance: name or object of a guidance, such as "apg", or a guider of diffusers: it moves the prediction of
-                the whole composition away from that of the unconditional leaf. Samplers take those that are
-                compositions, "cfg", "interval" and "attributes". `docs/sampling.md` has their formulas.
+            guidance: name or object of a guidance, such as "apg", or a guider of diffusers. Samplers take those that
+                are compositions, "cfg", "interval" and "attributes". `docs/sampling.md` has their formulas.
             guidance_scale: of a guidance by name; alone, it is that of "cfg": `guidance_scale * composition & u`.
-            prior: the conditioner that draws what components leave open before anything else, for each sample, or once
-                for all samples with a sampler, which may exchange them; that of the model when left out, where it is
-                see `energycomp.components.Conditioner`. False leaves it open: the network averages over it.
+            prior: what draws what components leave open before anything else, for each sample, or once for all samples
+                with a sampler, which may exchange them; see `energycomp.components.prior_of`. False leaves it open: the
+                network averages over it.
             report: called with the sampler's report once the run is done: costs, effective sample sizes, warnings. Its
-                `notes` are Python warnings where it is left out. One says that there are more components than their
-                model knows; one by how much samples leave the data, where that is more than 3 times the value range,
-                or 30 standard deviations of numbers.
+                `notes` are Python warnings where it is left out.
             output_type: as in diffusers: "pil" (images of 1 or 3 channels), "np" ((n, H, W, C)) or "pt" ((n, C, H, W)),
                 (n, ...) for data of other axes, with the value range clipped and mapped to [0, 1], or unchanged where
                 the space has none; or "latent" (the samples of the noised space as they are).
@@ -228,10 +220,10 @@ class Composer(Composable):
             raise InputError(f"got {sampler=} and {scheduler=}; expected one of them; leave scheduler= out")
         # Turn names into objects.
         chosen: Sampler = SchedulerSampler(scheduler) if sampler is None else object_of("samplers", sampler)
-        made = made_guidance(guidance, guidance_scale)
+        made = make_guidance(guidance, guidance_scale)
         # Draw what components leave open: for each sample, or once for all that a sampler may exchange.
         rows = n if isinstance(chosen, SchedulerSampler) else 1
-        composition, generator = filled(self.composition, prior, rows, generator)
+        composition, generator = prepare(self.composition, prior, rows, generator)
         # Guide the composition, by its weights or by its predictions.
         target = guided_target(composition, made, chosen, num_inference_steps, mixed_precision)
         self._interrupt = False
@@ -241,12 +233,12 @@ class Composer(Composable):
             callback = self._step(callback_on_step_end)
             sampled = draw_samples(chosen, run, callback_on_step_end=callback, progress=progress)
             # Report what it cost, and what to doubt.
-            found = (*crowded(self.composition), *strayed(sampled.samples, self.noised_space, chosen))
-            notes = (*sampled.report.notes, *found)
-            (report or _warn)(attrs.evolve(sampled.report, evaluations=spent.rows, notes=notes))
+            notes = [*sampled.report.notes, *check_count(self.composition)]
+            notes += check_range(sampled.samples, self.noised_space, chosen)
+            (report or _warn)(attrs.evolve(sampled.report, evaluations=spent.rows, notes=tuple(notes)))
             # Decode: latents to images, whose network may finish them, and to the type that was asked for.
             clipped = self.noised_space.value_range
-            decode = finishing(composition, target.decode)
+            decode = finisher(composition, target.decode)
             samples = sampled.samples.to(target.network_device)
             images = decoded(samples, output_type, decode=decode, value_range=clipped)
         if return_dict is None:
@@ -293,8 +285,8 @@ def _positional(callback: Callable[..., Any]) -> int:
 
 def _rule_of(parts: Sequence[Composition]) -> Rule:
     # Components without a network, such as Gaussians, go with any rule
-    found = [group_of(leaf).rule for part in parts for leaf in part.terms]
-    rules = {rule for rule in found if rule is not None}
+    given = [group_of(leaf).rule for part in parts for leaf in part.terms]
+    rules = {rule for rule in given if rule is not None}
     if len(rules) > 1:
         raise CompositionError(f"got components with the rules {sorted(rules)}; expected one; say rule= explicitly")
     return rules.pop() if rules else "sum"

@@ -39,9 +39,8 @@ class FlowScheduler:
     Args:
         inner: of one of the classes `FLOW_SCHEDULERS`.
         alphas_cumprod: noise schedule (T,) of the composition.
-        own_levels: whether the noise levels are those of the composition's schedule, at trailing timesteps. With a
-            `flow_schedule` they are those that FLUX takes: shifted values of 1, (N - 1) / N, .., 1 / N. Otherwise they
-            are those that the scheduler is configured for.
+        own_levels: whether the noise levels are those of the composition's schedule, at trailing timesteps; otherwise
+            they are those that the scheduler is configured for.
 
     >>> from diffusers import FlowMatchEulerDiscreteScheduler
     >>> from energycomp.components import flow_schedule

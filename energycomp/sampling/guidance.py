@@ -72,8 +72,7 @@ class Guide:
 class Guidance(Protocol):
     """How the predictions of a composition and of what it is compared with, such as u, become one.
 
-    The registered factory takes `scale`. A guidance that is a weighted sum can be a `LinearGuidance`, too.
-    `energycomp_lab.checks.check_guidance` checks one.
+    The registered factory takes `scale`. `energycomp_lab.checks.check_guidance` checks one.
 
     >>> class Doubled:
     ...     def guide(self, num_inference_steps, /):
@@ -88,15 +87,15 @@ class Guidance(Protocol):
 
 @runtime_checkable
 class LinearGuidance(Protocol):
-    """A guidance that is a composition: the weights of its leaves say all. Samplers take it where they take these.
-
-    >>> from energycomp.testing import tiny_model
-    >>> isinstance(ClassifierFree(2.0), LinearGuidance), ClassifierFree(2.0).weighted(tiny_model()(0.1, 0.2))
-    (True, -u + 2 tiny(0.1, 0.2))
-    """
+    """A guidance that is a composition: the weights of its leaves say all. Samplers take it where they take these."""
 
     def weighted(self, composition: EnergyComponent, /) -> Composition:
-        """The guided composition."""
+        """The guided composition.
+
+        >>> from energycomp.testing import tiny_model
+        >>> ClassifierFree(2.0).weighted(tiny_model()(0.1, 0.2))
+        -u + 2 tiny(0.1, 0.2)
+        """
 
 
 def classifier_free(cond: Tensor, uncond: Tensor, scale: float | Tensor) -> Tensor:
@@ -116,10 +115,6 @@ class ClassifierFree:
 
     Args:
         scale: s, a number or a `Weight`: it may vary over the trajectory and pixels.
-
-    >>> from energycomp.testing import tiny_model
-    >>> ClassifierFree(3.0).weighted(tiny_model()(0.2, 0.2))
-    -2 u + 3 tiny(0.2, 0.2)
     """
 
     scale: AnyWeight = attrs.field(default=SCALE, converter=scalar, validator=SCALES)
@@ -146,13 +141,12 @@ class ClassifierFree:
 
 @attrs.frozen
 class AttributeGuidance:
-    """Attributes are drawn more strongly than they were learned: classifier-free guidance of each component towards
-    its attributes, from the same one with its attributes left open. The name `attributes`.
+    """Classifier-free guidance of each component towards its attributes, from the same one with its attributes left
+    open. The name `attributes`.
 
-    sum_k w_k c_k + (s - 1) max(w_k, 0) (c_k - c_k,open), in each component of a mixture, and in what is observed:
-    components without attributes, and those of weights below 0, stay as they are. The mass stays, too. Costs one more
-    network evaluation a component, sample and step after the start, before which s is 1: there the noise decides where
-    and how many components are, and guidance loses some.
+    sum_k w_k c_k + (s - 1) max(w_k, 0) (c_k - c_k,open), in each component of a mixture, and in what is observed. The
+    mass stays. Costs one more network evaluation a component, sample and step after the start, before which s is 1:
+    there the noise decides where and how many components are, and guidance loses some.
 
     Args:
         scale: s.
@@ -199,7 +193,7 @@ class AttributeGuidance:
 def interval(scale: float = SCALE, *, start: float = 0.2, stop: float = 0.8) -> ClassifierFree:
     """Guidance in an interval of the trajectory, and none outside (Kynkäänniemi et al., 2024).
 
-    Costs as many network evaluations as `ClassifierFree` inside, and one fewer outside, where u has no weight.
+    Costs one network evaluation fewer outside, where u has no weight.
 
     Args:
         scale: inside the interval.
@@ -216,14 +210,7 @@ def interval(scale: float = SCALE, *, start: float = 0.2, stop: float = 0.8) -> 
 
 
 def check_sampled(guidance: Any, name: str | None = None) -> None:
-    """Refuses a guidance that a sampler does not take: a sampler follows densities, which only a composition has.
-
-    Args:
-        guidance: an object, or None for none.
-        name: what to call it; its class where left out.
-
-    Raises:
-        InputError: it is not a `LinearGuidance`.
+    """Raises `InputError` for a guidance that a sampler does not take: it follows densities, as a composition has.
 
     >>> check_sampled(ClassifierFree())
     """
@@ -236,22 +223,22 @@ def check_sampled(guidance: Any, name: str | None = None) -> None:
     )
 
 
-def made_guidance(guidance: Any, scale: float | None = None) -> Guidance | LinearGuidance | None:
+def make_guidance(guidance: Any, scale: float | None = None) -> Guidance | LinearGuidance | None:
     """The guidance that `Composer.sample` was given, with the scale of one by name, as an object.
 
     Raises:
         InputError: another object, or a scale beside an object, which has its own.
         NotFoundError: a name that no plugin registers.
 
-    >>> made_guidance("cfg", 3.0)
+    >>> make_guidance("cfg", 3.0)
     ClassifierFree(scale=3.0)
     """
     if guidance is None and scale is None:
         return None
     # By name; a scale alone is that of "cfg".
     if guidance is None or isinstance(guidance, str):
-        made = find("guidances", "cfg" if guidance is None else guidance)
-        return made() if scale is None else made(scale=scale)
+        factory = find("guidances", "cfg" if guidance is None else guidance)
+        return factory() if scale is None else factory(scale=scale)
     # An object, which has its own scale.
     if scale is not None:
         got = f"got guidance_scale={scale!r} beside {guidance!r}, which has a scale of its own"

@@ -17,10 +17,9 @@ from energycomp.components.space import LEAST_ALPHA
 from energycomp.errors import InputError, NonFiniteError
 from energycomp.fields import is_whole
 from energycomp.progress import progress as shown
-from energycomp.sampling.drawn import shown_by
 from energycomp.sampling.sampler import Run, Sampled, Sampler, Steps
 from energycomp.sampling.schedulers import Scheduler, make_scheduler
-from energycomp.sampling.target import Level, levels_at
+from energycomp.sampling.target import Level, levels_at, shown_by
 from energycomp.seeds import Generator, draw_noise, seeded
 
 Predict: TypeAlias = Callable[[Tensor, Tensor, str], Tensor]
@@ -56,19 +55,19 @@ def draw_samples(
     >>> draw_samples(SchedulerSampler(), run).samples.shape
     torch.Size([2, 1, 1, 1])
     """
-    steps, level = _followed(sampler.start(run), callback_on_step_end, progress)
+    steps, level = _follow(sampler.start(run), callback_on_step_end, progress)
     sampled = steps.finish()
     if level is None or not level.is_last:
         return sampled
     # What the components themselves doubt of clean samples, such as what is observed
-    notes = (*sampled.report.notes, *_doubted(run.target.composition, sampled, level))
+    notes = (*sampled.report.notes, *_doubts(run.target.composition, sampled, level))
     return attrs.evolve(sampled, report=attrs.evolve(sampled.report, notes=notes))
 
 
-def _doubted(composition: Composition, sampled: Sampled, level: Level) -> list[str]:
+def _doubts(composition: Composition, sampled: Sampled, level: Level) -> list[str]:
     """What the leaves of a composition doubt of the samples that show them."""
     report = sampled.report
-    found: list[str] = []
+    notes: list[str] = []
     for leaf, weight in composition.terms.items():
         if (doubts := getattr(leaf, "doubts", None)) is None:
             continue
@@ -76,11 +75,11 @@ def _doubted(composition: Composition, sampled: Sampled, level: Level) -> list[s
         samples = sampled.samples[shown_in]
         if len(samples):
             how = {"is_drawn": report.is_drawn, "is_weighed": bool(report.ess)}
-            found += doubts(samples, level.timestep, **how)
-    return found
+            notes += doubts(samples, level.timestep, **how)
+    return notes
 
 
-def _followed(steps: AnySteps, callback: StepCallback | None, progress: bool) -> tuple[AnySteps, Level | None]:
+def _follow(steps: AnySteps, callback: StepCallback | None, progress: bool) -> tuple[AnySteps, Level | None]:
     """The loop: all steps are taken, or those until a callback stops them. The steps, and the last level."""
     level: Level | None = None
     levels = steps.levels
@@ -130,8 +129,7 @@ def sample(
         generator: as of `draw_noise`.
         initial: (B, C, H, W) of unit variance at the first timestep, instead of noise (diffusers' `latents`).
         callback_on_step_end: as of `draw_samples`; x is in the scheduler's scaling.
-        progress: whether to show a bar.
-        device, dtype: of the result; `initial`'s device, else the CPU, where `device` is None. Timesteps are float32.
+        device, dtype: of the result; `initial`'s device, else the CPU, where `device` is None.
 
     Raises:
         NonFiniteError: a prediction or a step is NaN or infinite; names the step.
@@ -154,12 +152,12 @@ def sample(
         raise InputError(f"initial: got shape {tuple(initial.shape)}, expected {tuple(shape)}.")
     random = seeded(generator, shape[0])
     # Start: at noise, of the scheduler's scaling.
-    made = _prepared(scheduler, num_inference_steps, device)
+    made = _prepare(scheduler, num_inference_steps, device)
     if initial is None:
         initial = draw_noise(shape, generator=random, device=device, dtype=dtype)
     # Follow the scheduler from there.
     steps = _Scheduled(predict, made, random, initial.to(device, dtype) * made.init_noise_sigma)
-    return _followed(steps, callback_on_step_end, progress)[0].x
+    return _follow(steps, callback_on_step_end, progress)[0].x
 
 
 @attrs.frozen
@@ -192,7 +190,7 @@ class SchedulerSampler:
             prediction_type=target.prediction_type,
             value_range=space.value_range,
         )
-        made = _prepared(scheduler, run.num_inference_steps, target.device)
+        made = _prepare(scheduler, run.num_inference_steps, target.device)
 
         def predict(x: Tensor, timestep: Tensor, kind: str) -> Tensor:
             return target.compose(x, timestep, prediction_type=cast("PredictionType", kind))
@@ -236,7 +234,7 @@ class _Scheduled(Steps):
         _check_finite(self.x, f"The sample that {type(self.scheduler).__name__} made")
 
 
-def _prepared(scheduler: Scheduler, num_inference_steps: int, device: torch.device | None) -> Scheduler:
+def _prepare(scheduler: Scheduler, num_inference_steps: int, device: torch.device | None) -> Scheduler:
     """A copy of a scheduler with the timesteps of a run.
 
     Raises:

@@ -17,62 +17,59 @@ from energycomp.denoisers.denoiser import Conditional
 from energycomp.sampling.loop import SchedulerSampler
 from energycomp.sampling.sampler import Sampler
 
-FAR = (3.0, 30.0)  # times the value range, or standard deviations of numbers: samples beyond are warned of
+FAR = 3.0  # times the value range, beyond which samples are warned of
+FAR_NUMBERS = 30.0  # standard deviations of numbers, likewise
 
 
-def crowded(composition: Composition) -> list[str]:
+def check_count(composition: Composition) -> list[str]:
     """A note for each model of which a sample has more components at once than the model knows.
 
     >>> from energycomp.testing import tiny_model
     >>> model = tiny_model(counts=(0, 2))
-    >>> crowded(model.compose([(0.1, 0.1), (0.5, 0.5), (0.9, 0.9)]))
+    >>> check_count(model.compose([(0.1, 0.1), (0.5, 0.5), (0.9, 0.9)]))
     ['got 3 components, more than the 2 that tiny knows, so some may be missing; compose fewer']
     """
-    return [
-        f"got {count} components, more than the {most} that {name} knows, so some may be missing; compose fewer"
-        for (name, most), count in _counts(composition).items()
-        if count > most
-    ]
+    notes = []
+    for (name, most), count in _counts(composition).items():
+        if count > most:
+            got = f"got {count} components, more than the {most} that {name} knows"
+            notes.append(f"{got}, so some may be missing; compose fewer")
+    return notes
 
 
 def _counts(composition: Composition) -> Counter[tuple[str, int]]:
     """By model, the components that a sample has at once. Negated ones do not count, and alternatives count once."""
-    leaves = [(leaf, weight) for leaf, weight in composition.terms.items() if isinstance(leaf, Conditional)]
-    known = {leaf.known for leaf, _ in leaves if leaf.known is not None}
-    # Components of the composition itself.
-    found: Counter[tuple[str, int]] = Counter()
-    for one in known:
-        weights = [weight for leaf, weight in leaves if leaf.known == one]
-        found[one] = _most(weights, composition.noised_space.sample_shape)
+    weights: dict[tuple[str, int], list[AnyWeight]] = {}
+    for leaf, weight in composition.terms.items():
+        if isinstance(leaf, Conditional) and leaf.known is not None:
+            weights.setdefault(leaf.known, []).append(weight)
+    counts = Counter({known: _most(own, composition.noised_space.sample_shape) for known, own in weights.items()})
     # Of alternatives, those of the one that has the most.
     for leaf in composition.terms:
         if inside := compositions_in(leaf):
-            found += reduce(or_, map(_counts, inside))
-    return found
+            counts += reduce(or_, map(_counts, inside))
+    return counts
 
 
 def _most(weights: list[AnyWeight], shape: tuple[int, ...]) -> int:
     """How many of the weights are above 0 somewhere, in the sample of a batch that has the most."""
     count = torch.zeros(1, dtype=torch.long)  # of each sample, or the same for all
     for weight in weights:
-        count = count + (_above(weight, shape) if isinstance(weight, Weight) else int(weight > 0))
+        if not isinstance(weight, Weight):
+            count = count + int(weight > 0)
+            continue
+        # Over pixels, then over the noise levels of each sample
+        largest = weight.everywhere(shape).flatten(1).amax(1)
+        count = count + (largest.reshape(-1, weight.samples or 1).amax(0) > LEAST_VALUE)
     return int(count.max())
 
 
-def _above(weight: Weight, shape: tuple[int, ...]) -> Tensor:
-    """Whether a weight is above 0 at any pixel and noise level, for each sample (N,) or for all of them (1,)."""
-    # Over pixels, then over the noise levels of each sample
-    largest = weight.everywhere(shape).flatten(1).amax(1)
-    return largest.reshape(-1, weight.samples or 1).amax(0) > LEAST_VALUE
-
-
-def strayed(samples: Tensor, space: NoisedSpace, sampler: Sampler) -> list[str]:
+def check_range(samples: Tensor, space: NoisedSpace, sampler: Sampler) -> list[str]:
     """A note where samples leave the data by far; none where neither a range nor a processor tells."""
-    # How far they reach, and how far data do, by their range or by their standard deviation.
     if space.value_range is None and space.places is None:
         return []
     most = float(samples.abs().max())
-    reach = FAR[0] * space.value_range[1] if space.value_range else FAR[1]
+    reach = FAR * space.value_range[1] if space.value_range else FAR_NUMBERS
     if most <= reach:
         return []
     # What to try: another scheduler, or more steps.

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, Literal, TypedDict
 
-from energycomp.components import Conditioner, SamplingDefaults, Weight, ability, agreed
+from torch import Tensor
+
+from energycomp.components import SamplingDefaults, Weight, ability, agreed
 from energycomp.components.algebra import Composition
 from energycomp.components.groups import unwrap
 from energycomp.denoisers.denoiser import Conditional
 from energycomp.errors import InputError
 from energycomp.fields import is_whole
-from energycomp.sampling.drawn import drawn
 from energycomp.sampling.guidance import LinearGuidance, check_sampled
 from energycomp.sampling.loop import SchedulerSampler
 from energycomp.sampling.sampler import Sampler, SamplingReport
@@ -31,7 +32,7 @@ class Options(TypedDict, total=False):
     sampler: str | Sampler | None
     guidance: Any
     guidance_scale: float | None
-    prior: Conditioner | Literal[False] | None
+    prior: Any
     report: Callable[[SamplingReport], object] | None
     callback_on_step_end: Callable[..., Any] | None
     mixed_precision: Literal["no", "bf16"]
@@ -92,7 +93,7 @@ def check_output(output_type: str, sample_shape: tuple[int, ...]) -> None:
         raise InputError(f"{got}; expected images (1 or 3, H, W); use output_type 'np' or 'pt'")
 
 
-def filled(composition: Composition, prior: Any, rows: int, generator: Generator) -> tuple[Composition, Generator]:
+def prepare(composition: Composition, prior: Any, rows: int, generator: Generator) -> tuple[Composition, Generator]:
     """The composition with what is open drawn by a prior, if there is one, and the generator that has drawn it.
 
     Args:
@@ -100,12 +101,26 @@ def filled(composition: Composition, prior: Any, rows: int, generator: Generator
     """
     if not prior:
         return composition, generator
-    if ability(prior, "drawn") is None:
+    if ability(prior, "prepare") is None:
         raise InputError(f"got prior={prior!r}; expected a conditioner that draws what is open, or False; leave it out")
     # What all samples share is drawn by the first generator of a list
     made = as_generators(generator)
     sources = made if isinstance(made, list) else [made]
-    return drawn(composition, prior, rows, sources if rows > 1 else sources[:1]), made
+    return prior.prepare(composition, rows, sources if rows > 1 else sources[:1]), made
+
+
+def finisher(composition: Composition, decode: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor] | None:
+    """What decodes samples of a composition, and has the network of its first component finish them.
+
+    >>> from energycomp.components import Gaussian
+    >>> finisher(Composition.of(Gaussian()), None) is None
+    True
+    """
+    finishes = [leaf.denoiser.finish for leaf in composition.terms if isinstance(leaf, Conditional)]
+    if decode is None or not finishes or finishes[0] is None:
+        return decode
+    finish = finishes[0]
+    return lambda samples: finish(composition, decode(samples))
 
 
 def guided_target(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import EnergyComponent, wide_type
+from energycomp.components import wide_type
 from energycomp.sampling.target import Level, Target
-from energycomp.seeds import Generator, draw_noise, seeded
+from energycomp.seeds import draw_noise, seeded
 
 STUCK = 0.1  # share of proposals that are accepted
 
@@ -73,15 +73,14 @@ class SamplingReport:
         resampled: steps (from 0) after which particles were resampled.
         ancestors: how many of the first particles the samples descend from, by their shares, 1 / sum share^2; the mean
             over groups of particles. None without weights.
-        acceptance: share of the accepted proposals by timestep; empty without a Metropolis test.
         share_error: of samples under an observation that share particles, the standard error of the share of samples
-            on either side of a value, for example of a mode. It is the largest over values and numbers of a sample, and
-            follows from how much samples that descend from different first particles differ. None for others.
+            on either side of a value, such as that of a mode, the largest over values and numbers of a sample; None
+            for others.
         is_drawn: whether samples are draws of what the last noise level leaves open; otherwise they are its mean.
+        acceptance: share of the accepted proposals by timestep; empty without a Metropolis test.
         log_weights: of the particles before they were resampled for the last time, one tuple for each group.
         notes: what else the sampler warns of.
-        drawn: samples that were drawn, by a sampler that rejects some of them; None for others.
-        kept: samples of the result that were not rejected; None for other samplers.
+        drawn, kept: samples that were drawn, and those of the result, by a sampler that rejects some; None for others.
         constraint_calls: samples of which a constraint was evaluated.
 
     >>> SamplingReport(acceptance={500.0: 0.04}).warnings[0]
@@ -104,24 +103,19 @@ class SamplingReport:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Reasons not to trust the samples, one sentence each; none does not mean that they are right."""
-        found = list(self.notes)
+        reasons = list(self.notes)
         # Chains that hardly move do not reach the density
         still = [t for t, rate in self.acceptance.items() if rate < STUCK]
         if still:
             where = f"at {len(still)} of {len(self.acceptance)} timesteps"
             why = f"less than {STUCK:.0%} of the proposals were accepted"
-            found.append(f"the chains did not move {where}: {why}; use smaller steps")
-        return tuple(found)
+            reasons.append(f"the chains did not move {where}: {why}; use smaller steps")
+        return tuple(reasons)
 
 
 @attrs.frozen(eq=False)
 class Sampled:
-    """Samples (n, C, H, W) and the report of the run.
-
-    >>> import torch
-    >>> Sampled(torch.zeros(2, 3, 16, 16)).report.warnings
-    ()
-    """
+    """Samples (n, C, H, W) and the report of the run."""
 
     samples: Tensor
     report: SamplingReport = attrs.field(factory=SamplingReport)
@@ -132,21 +126,6 @@ class Steps(ABC):
 
     `x` are samples (B, *sample_shape) on their way from noise to clean samples, which a callback may replace between
     two steps. B may differ from n until the end.
-
-    >>> from energycomp.components import Gaussian
-    >>> from energycomp.sampling import draw_samples
-    >>> class Shrinking(Steps):  # noise that halves in each step
-    ...     def __init__(self, run):
-    ...         self.run, self.x = run, run.noise()
-    ...
-    ...     def step(self, level):
-    ...         self.x = self.x / 2
-    >>> class Halves:
-    ...     def start(self, run, /):
-    ...         return Shrinking(run)
-    >>> run = Run(Target(Gaussian(0.0, 1.0)), 2, num_inference_steps=50, generator=0)
-    >>> draw_samples(Halves(), run, progress=False).samples.abs().round(decimals=3).flatten()
-    tensor([0., 0.])
     """
 
     run: Run
@@ -175,8 +154,7 @@ class Sampler(Protocol):
     """An algorithm that draws samples of a composition, step by step.
 
     Its options are the arguments of its constructor, all with default values. `energycomp_lab.checks.check_sampler`
-    compares it with Gaussians and their products; `exact=True` also with a product that the sum of the scores does not
-    sample. `draw_samples` runs it.
+    compares it with Gaussians and their products. `draw_samples` runs it.
 
     >>> from energycomp.components import Gaussian
     >>> from energycomp.sampling import draw_samples
@@ -196,17 +174,3 @@ class Sampler(Protocol):
 
     def start(self, run: Run, /) -> Steps:
         """Checks what is asked for, and draws noise. A sampler that only changes the run starts another one."""
-
-
-@runtime_checkable
-class Forecasts(Protocol):
-    """A sampler that also says what to expect of a composition before it is sampled, as `sample --forecast` asks.
-
-    >>> from energycomp.sampling import SchedulerSampler
-    >>> from energycomp_samplers.smc import SMC
-    >>> isinstance(SMC(), Forecasts), isinstance(SchedulerSampler(), Forecasts)
-    (True, False)
-    """
-
-    def forecast(self, component: EnergyComponent, /, *, generator: Generator) -> Any:
-        """An attrs object, whose fields `--json` prints, and whose `str` is the verdict."""

@@ -59,14 +59,9 @@ def make_scheduler(
 ) -> Scheduler:
     """The scheduler that samples from a composition with the noise schedule `alphas_cumprod (T,)`.
 
-    For a name or a class, the scheduler is built with trailing timesteps and a last step that ends at x0. It gets the
-    prediction type of the composition; where the class does not support that, "v_prediction", which is stable at both
-    ends of the schedule, whereas "epsilon" divides by sqrt(alpha_bar). PNDM gets "epsilon", unless the schedule ends in
-    noise: of its averages over timesteps only those of noise are of second order. An instance is used as it is
-    configured.
-
-    The flow-matching schedulers come as a `FlowScheduler`: one that is built takes the noise levels of the composition,
-    an instance its own, with its shift. They do not clip.
+    A class is built with trailing timesteps and a last step that ends at x0. It gets the prediction type of the
+    composition; where the class does not support that, "v_prediction", which is stable at both ends of the schedule. An
+    instance is used as it is configured. The flow-matching schedulers come as a `FlowScheduler`, and do not clip.
 
     Args:
         scheduler: name of a diffusers class, in any case, with or without "Scheduler"; a class; an instance; None for

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import EnergyComponent, LeafGroup, PredictionType, convert
+from energycomp.components import AnyWeight, EnergyComponent, LeafGroup, PredictionType, Weight, convert
 from energycomp.components.algebra import Composition, with_energies
 from energycomp.components.component import compositions_in
 from energycomp.components.groups import group_leaves, group_of
@@ -24,6 +24,7 @@ from energycomp.denoisers.denoiser import Denoiser
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.sampling.guidance import Guide, conditional
 
+SHARES = 20  # of the trajectory, at which weights are looked at
 LOOP = "leave the sampler out (sampler= or --sampler): the loop of a scheduler follows weights of any kind"
 
 
@@ -72,7 +73,6 @@ class Level:
 
     def mean(self, x: Tensor, x0: Tensor) -> Tensor:
         """mu of the reverse kernel for a sample x and a prediction x0; both broadcast."""
-        # mu = sqrt(abar_s) beta / (1 - abar_t) x0 + sqrt(1 - beta) (1 - abar_s) / (1 - abar_t) x
         noise = 1.0 - self.alpha
         kept = (1.0 - self.beta) ** 0.5 * (1.0 - self.next_alpha) / noise
         return self.next_alpha**0.5 * self.beta / noise * x0 + kept * x
@@ -95,14 +95,29 @@ def _composition(component: EnergyComponent) -> Composition:
 
 def inner_leaves(composition: Composition) -> list[Any]:
     """The leaves of a composition, with those inside a mixture, or an observed composition, in its place."""
-    found: dict[Any, None] = {}  # each once, in their order
+    leaves: dict[Any, None] = {}  # each once, in their order
     for leaf in composition.terms:
         inside = compositions_in(leaf)
         for part in inside:
-            found |= dict.fromkeys(inner_leaves(part))
+            leaves |= dict.fromkeys(inner_leaves(part))
         if not inside:
-            found[leaf] = None
-    return list(found)
+            leaves[leaf] = None
+    return list(leaves)
+
+
+def shown_by(weight: AnyWeight, n: int) -> Tensor:
+    """Which of n samples show a leaf of a weight, (n,), as 0 or 1.
+
+    >>> shown_by(1.0, 2), shown_by(-1.0, 2)
+    (tensor([1, 1]), tensor([0, 0]))
+    """
+    if not isinstance(weight, Weight):
+        return torch.full((n,), int(weight > 0))
+    if weight.samples is None or n % weight.samples:
+        return torch.ones(n, dtype=torch.long)
+    # Those in which the weight is above 0 anywhere on the trajectory
+    seen = [weight.at(torch.full((n,), share / SHARES), (1, 1, 1)) for share in range(SHARES + 1)]
+    return (torch.stack(seen).reshape(SHARES + 1, n) > 0).any(0).long()
 
 
 @attrs.frozen(eq=False)
@@ -137,11 +152,7 @@ class Target:
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """The weight b_i of each leaf, (K,).
-
-        Raises:
-            InputError: a weight that varies over samples, pixels or the noise level; see `weights_at`.
-        """
+        """The weight b_i of each leaf, (K,); raises `InputError` where one varies, see `weights_at`."""
         return tuple(constant_weights(self.composition.terms, "this sampler", LOOP).values())
 
     def weights_at(self, timestep: float) -> tuple[float, ...]:
@@ -191,11 +202,7 @@ class Target:
 
     @property
     def network_device(self) -> torch.device:
-        """Where the networks are.
-
-        Raises:
-            CompositionError: the leaves are on several devices.
-        """
+        """Where the networks are; raises `CompositionError` for several devices."""
         devices = {str(group.device): group.device for group in self.groups if group.device is not None}
         if len(devices) > 1:
             got = f"got components on the devices {sorted(devices)}"

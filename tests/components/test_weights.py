@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from energycomp import Composer, Composition, during, ramp, rank, region, sample_best
+from energycomp import Composer, Composition, during, ramp, region
 from energycomp.components import Mixture, Weight, combine, native_type, per_sample
 from energycomp.components.weight_values import bounds, is_constant, noise_share
 from energycomp.components.weights import positive
@@ -17,6 +17,7 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import Target
 from energycomp.testing import Gaussian, tiny_model
+from energycomp_samplers import rank, sample_best
 
 U = Gaussian(0.0, 1.0, name="u", unconditional="self")
 A, B = (Gaussian(mean, 0.5, name=name, unconditional=U) for mean, name in ((1.0, "a"), (-1.0, "b")))

@@ -17,7 +17,7 @@ from energycomp.components import random_values
 from energycomp.decomposition import decompose, decomposer_of
 from energycomp.errors import EnergycompError, InputError, NotFoundError
 from energycomp.images import to_unit
-from energycomp.inference import Problem, Solution, draw_bank, infer, make_problem, rank
+from energycomp.inference import Problem, Solution, draw_bank, infer, make_problem
 from energycomp.models import Defaults, Model, save_pretrained
 from energycomp.plugins import register, registry
 from energycomp.sampling import Composer
@@ -26,6 +26,7 @@ from energycomp_decomp import DiffusionDecomposer
 from energycomp_edit import edit
 from energycomp_lab.evaluation import CountAccuracy, Example, evaluate
 from energycomp_lab.training import denoising_loss
+from energycomp_samplers import rank
 
 PLACES = torch.tensor([[0.2, 0.3], [0.7, 0.6]])
 LABELS = torch.tensor([2, 5])

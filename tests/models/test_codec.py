@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from diffusers import AutoencoderKL
 
 from energycomp.errors import CompositionError, InputError, NotFoundError
 from energycomp.models import VAECodec, execution_device
+from energycomp.models.residual_autoencoder import ResidualAutoencoder, is_residual
 from energycomp.testing import Gaussian
 from energycomp_lab.checks import check_codec
 
@@ -210,3 +213,32 @@ def test_a_network_that_is_no_autoencoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
     with pytest.raises(NotFoundError, match=r"its class is 'UNet2DModel'.* expected AutoencoderKL, AutoencoderDC"):
         VAECodec.read(str(tmp_path), image_size=16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_a_residual_autoencoder_is_that_of_diffusers(tmp_path: Path, dtype: torch.dtype) -> None:
+    blocks = {"block_out_channels": [8, 8, 16], "qkv_multiscales": [[]] * 3}
+    config = {f"{part}_{name}": value for part in ("encoder", "decoder") for name, value in blocks.items()}
+    theirs = diffusers.AutoencoderDC(
+        latent_channels=4, encoder_layers_per_block=[0, 1, 2], decoder_layers_per_block=[0, 2, 1],
+        encoder_out_shortcut=False, decoder_in_shortcut=False, **config,
+    )  # fmt: skip
+    theirs = theirs.eval().to(dtype)
+    ours = ResidualAutoencoder(theirs.config)
+    ours.load_state_dict(theirs.state_dict())
+    ours = ours.eval().to(dtype)
+    images = torch.rand(2, 3, 16, 24, dtype=dtype)
+    latents = theirs.encode(images)[0]
+    assert ours.encode(images)[0].equal(latents)
+    assert ours.decode(latents).sample.equal(theirs.decode(latents).sample)
+    ours.save_pretrained(tmp_path)
+    again = diffusers.AutoencoderDC.from_pretrained(tmp_path, torch_dtype=dtype)
+    assert again.decode(latents).sample.equal(theirs.decode(latents).sample)
+    assert not is_residual({**theirs.config, "encoder_out_shortcut": True})
+
+
+def test_an_included_model_is_loaded_without_the_transformers_of_diffusers() -> None:
+    code = "import sys, energycomp; energycomp.load('clevr'); print('diffusers.models.transformers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from energycomp import Composer, load
 from energycomp.components import Rule
 from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import InputError
@@ -139,3 +140,16 @@ def test_shipped_defaults_stand_in_the_folder_of_a_model_alone(
     monkeypatch.setattr(given, "files", lambda _: tmp_path)
     made = find("models", name)(pretrained=False, **options).defaults
     assert made == Defaults(**config["defaults"]).unfitted()
+
+
+def test_a_model_has_a_guidance_of_its_own(tmp_path: Path) -> None:
+    plain = tiny_model()
+    model = attrs.evolve(plain, defaults=attrs.evolve(plain.defaults, guidance="apg", guidance_scale=7.5))
+    options: dict[str, Any] = {"generator": 0, "num_inference_steps": 3, "output_type": "latent", "progress": False}
+    model.save_pretrained(tmp_path / "apg")
+    samples = Composer([load(str(tmp_path / "apg"))(0.3, 0.4)]).sample(**options)
+    expected = Composer([plain(0.3, 0.4)]).sample(**options, guidance="apg", guidance_scale=7.5)
+    torch.testing.assert_close(samples, expected, atol=1e-3, rtol=1e-2)
+    assert not samples.equal(Composer([plain(0.3, 0.4)]).sample(**options))
+    with pytest.raises(InputError, match="got guidance=3 for Defaults"):
+        attrs.evolve(plain.defaults, guidance=3)

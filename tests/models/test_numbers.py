@@ -25,6 +25,7 @@ from energycomp_cli import app
 from energycomp_cli.output import read_numbers, save_numbers
 from energycomp_lab.checks import check_model, check_recipe
 from energycomp_lab.training import FitConfig, Recipe, Step, collate, denoising_loss
+from energycomp_samplers import rank
 
 LEVELS = torch.tensor([-1.0, 0.0, 2.0])
 
@@ -88,7 +89,7 @@ def test_sampled_saved_loaded_read_and_trained(shape: tuple[int, ...], tmp_path:
         sampled(again(2), output_type="pil")
     for label, row in ((0, torch.full(shape, 5.0)), (2, x[0])):
         assert energycomp.infer(row, again, generator=0).conditions.tolist() == [label]
-    assert bool(energycomp.rank(x, again(2) & again.unconditional, model=again).complete.all())
+    assert bool(rank(x, again(2) & again.unconditional, model=again).complete.all())
     samples, owner = again.encode(x), torch.arange(4)
     right, wrong = (
         denoising_loss(again.denoiser, samples, again.conditioner(torch.full((4,), label)), owner, generator=0)

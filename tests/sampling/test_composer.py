@@ -16,7 +16,7 @@ from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import CompositionError, EnergycompWarning, InputError
 from energycomp.images import ImageProcessor, from_unit, to_unit
 from energycomp.sampling import Composer
-from energycomp.sampling.notes import crowded
+from energycomp.sampling.notes import check_count
 from energycomp.testing import Gaussian, cosine_schedule, tiny_model
 
 U = Gaussian(0.0, variance=1.0, name="u", unconditional="self")
@@ -91,11 +91,11 @@ def test_more_components_than_the_model_knows_are_warned_of() -> None:
     left = region("left half")
     few = [a & b, a & b & ~c, (a & b) | (c & d), per_sample([a & b, c & d]), left * a & (1 - left) * b, 3 * a & b]
     many = {3: [a & b & c, a & (b | c) & d, per_sample([a & b, b & c & d]), left * a & b & c], 4: [a & b & c & d]}
-    assert [crowded(Composition.of(one)) for one in few] == [[]] * len(few)
+    assert [check_count(Composition.of(one)) for one in few] == [[]] * len(few)
     for count, scenes in many.items():
         for scene in scenes:
             said = f"got {count} components, more than the 2 that tiny knows, so some may be missing; compose fewer"
-            assert crowded(Composition.of(scene)) == [said]
+            assert check_count(Composition.of(scene)) == [said]
     with pytest.warns(EnergycompWarning, match="more than the 2 that tiny knows") as caught:
         Composer(a & b & c).sample(num_inference_steps=1, progress=False)
     assert [Path(one.filename) for one in caught] == [Path(__file__)]

@@ -18,7 +18,7 @@ from energycomp import Composer, plugins, ramp, region
 from energycomp.components import Composition
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError, NotFoundError
-from energycomp.sampling import ClassifierFree, Guide, Target, conditional, interval, made_guidance, unconditional
+from energycomp.sampling import ClassifierFree, Guide, Target, conditional, interval, make_guidance, unconditional
 from energycomp.testing import Gaussian, tiny_model
 from energycomp_lab.checks import check_guidance
 from energycomp_samplers.guidance import AdaptiveProjected, Rescaled, ZeroStar
@@ -67,7 +67,7 @@ PAIRS: dict[str, tuple[str, Any, Any]] = {
 def test_predictions_and_samples_are_those_of_the_guiders_of_diffusers(case: str) -> None:
     kind, ours, theirs = PAIRS[case]
     a, b, _ = leaves(kind)
-    targets = [Target(a & b, guide=made_guidance(guidance).guide(STEPS)) for guidance in (ours, theirs)]
+    targets = [Target(a & b, guide=make_guidance(guidance).guide(STEPS)) for guidance in (ours, theirs)]
     generator = torch.Generator().manual_seed(0)
     for timestep in Target(a).timesteps(STEPS):
         x, at = torch.randn(2, 3, 16, 16, generator=generator), timestep.expand(2)
@@ -95,7 +95,7 @@ def test_a_composition_with_mass_is_guided_by_its_residual(name: str) -> None:
 
 
 def guided_eps(name: str, scale: float, composition: Any, x: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-    guide = made_guidance(name, scale).guide(STEPS)  # type: ignore[union-attr]
+    guide = make_guidance(name, scale).guide(STEPS)  # type: ignore[union-attr]
     with torch.no_grad():
         return Target(composition, guide=guide).compose(x, at)
 
@@ -135,8 +135,8 @@ def test_a_scale_alone_is_classifier_free_guidance() -> None:
     close(sampled(a & b, guidance="cfg", guidance_scale=3.0), expected)
     assert repr(ClassifierFree(3.0).weighted(a & b)) == repr(3 * a & 3 * b)
     close(sampled(a & b, guidance_scale=0.0), sampled(u))
-    assert made_guidance(None) is None
-    assert made_guidance("interval", 2.0) == interval(2.0)
+    assert make_guidance(None) is None
+    assert make_guidance("interval", 2.0) == interval(2.0)
 
 
 @attrs.frozen
@@ -172,7 +172,7 @@ def test_a_guidance_of_three_predictions() -> None:
 @pytest.mark.filterwarnings("error")  # numpy warns where float32 is compared with numbers beyond its range
 def test_numbers_of_other_libraries_are_scales(scale: Any) -> None:
     for name in NAMES:
-        assert repr(made_guidance(name, scale)) == repr(made_guidance(name, 3.0))
+        assert repr(make_guidance(name, scale)) == repr(make_guidance(name, 3.0))
     for broken in ({"share": 2.0}, {"share": "a"}, {"scale": None}):
         with pytest.raises(InputError, match=r"got (share|scale)"):
             Rescaled(**broken)

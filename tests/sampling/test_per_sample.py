@@ -10,7 +10,7 @@ from energycomp import Composer, Composition, during, per_sample, region
 from energycomp.components import combine, native_type
 from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
-from energycomp.sampling import LinearGuidance, Target, made_guidance
+from energycomp.sampling import LinearGuidance, Target, make_guidance
 from energycomp.testing import Gaussian, tiny_model
 
 KINDS = ["epsilon", "sample", "v_prediction", "flow"]
@@ -63,7 +63,7 @@ def test_predictions_are_those_of_each_composition(kind: str, guidance: str | No
     x, at = torch.randn(6, 3, 16, 16), torch.tensor([950.0, 10.0, 400.0, 990.0, 700.0, 300.0])
 
     def predicted(composition: Any, x: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-        made = None if guidance is None else made_guidance(guidance, 2.0)
+        made = None if guidance is None else make_guidance(guidance, 2.0)
         if isinstance(made, LinearGuidance):
             return Target(made.weighted(composition)).compose(x, at)
         return Target(composition, guide=None if made is None else made.guide(STEPS)).compose(x, at)

@@ -19,6 +19,7 @@ from energycomp.errors import CheckpointError, CompositionError, InputError
 from energycomp.files import write_tensors
 from energycomp.inference import draw_bank
 from energycomp_adopt import adopt
+from energycomp_samplers import rank, sample_best
 
 MEANS = torch.tensor([[0.5], [-0.5], [0.0]])  # of each class; the last is the class without a meaning
 STD = 0.3
@@ -153,7 +154,7 @@ def test_without_an_unconditional_row() -> None:
         model("up") & model("down")
     assert energycomp.infer([-0.9], model, generator=0).conditions.tolist() == [1]
     assert drawn([model("up")], 2, num_inference_steps=3, output_type="pt").shape == (2, 1)
-    assert energycomp.rank(torch.tensor([[0.8]]), model.compose([0, 1]), model=model).shown.tolist() == [[True, False]]
+    assert rank(torch.tensor([[0.8]]), model.compose([0, 1]), model=model).shown.tolist() == [[True, False]]
     mixture = drawn(0.2 * model("up") | 0.8 * model("down"), 1000, sampler="mixture", num_inference_steps=40)
     assert float((mixture > 0).float().mean()) == pytest.approx(0.2 * 0.95 + 0.8 * 0.05, abs=0.05)
 
@@ -163,7 +164,7 @@ def test_one_component_without_an_unconditional_row_is_ranked_by_the_other_label
     trained = adopted("x0", "vp", "cosine", classes=["up", "down", "none"])
     model = attrs.evolve(trained, denoiser=attrs.evolve(trained.denoiser, null_trained=False, rule=rule))
     x = torch.tensor([[0.6], [-0.6], [0.0], [0.9]])
-    ranking = energycomp.rank(x, model("up"), model=model, draws=64)
+    ranking = rank(x, model("up"), model=model, draws=64)
     assert ranking.shown.tolist() == [[True], [False], [False], [True]]
     assert (ranking.order[-1], ranking.rows) == (1, 4 * 64 * 3)
     bank = draw_bank(64, (1,), model.denoiser.alphas_cumprod, timesteps=model.defaults.timesteps, generator=0)
@@ -173,14 +174,14 @@ def test_one_component_without_an_unconditional_row_is_ranked_by_the_other_label
             (model(c).eps(noised, bank.timestep) - bank.noise).square().mean() for c in ("up", "down", "none")
         )
         assert float(lift) == pytest.approx(min(down - up, none - up).item(), rel=1e-3)
-    best = energycomp.sample_best(
+    best = sample_best(
         Composer([model("up")]), 2, model=model, generator=0, num_inference_steps=5, output_type="pt", progress=False
     )
     assert best.complete == 2
     only = adopted("x0", "vp", "cosine", classes=["up"], null=None)
     for component, given in ((model("up"), None), (only("up"), only)):
         with pytest.raises(CompositionError, match="or one and model= with other labels to compare it with"):
-            energycomp.rank(x, component, model=given)
+            rank(x, component, model=given)
 
 
 def test_a_reading_rule_is_checked_before_the_work() -> None:
@@ -214,7 +215,7 @@ def test_which_of_two_networks_without_conditions_explains_a_sample() -> None:
     assert repr(composition) == "0.5 up() + 0.5 down()"
     for one in (composition, up()):
         with pytest.raises(CompositionError, match=r"errors of `infer\(image, model\)` of both say"):
-            energycomp.rank(x, one)
+            rank(x, one)
 
 
 def test_a_mixture_with_a_network_of_another_schedule() -> None:

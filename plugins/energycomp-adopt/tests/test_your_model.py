@@ -20,6 +20,7 @@ from energycomp.errors import CompositionError
 from energycomp.models import Model, NumberProcessor
 from energycomp_adopt import adopt
 from energycomp_cli import app
+from energycomp_samplers import rank
 
 PAGE = Path(__file__).parents[3] / "docs" / "own.md"
 STD = 0.1
@@ -146,7 +147,7 @@ def test_labels_are_read_ranked_mixed_and_composed(models: dict[str, Model], nam
     x = clean(model, torch.tensor([2, 0]))
     read = [energycomp.infer(one, model, count=1, generator=0, progress=False).conditions.tolist() for one in x]
     assert read == [[2], [0]]
-    ranking = energycomp.rank(x, model(2), model=model, draws=8)
+    ranking = rank(x, model(2), model=model, draws=8)
     assert (ranking.order, bool(ranking.shown[1])) == ((0, 1), False)  # a perfect u sees the label, too
     mixed = latent(model(0) | model(2), 8, sampler="mixture")
     network: Any = model.denoiser.network

@@ -17,7 +17,7 @@ from energycomp.fields import FLAG
 from energycomp.models import Model
 from energycomp_clevr.codes import ATTRIBUTES, CUBE, QUARTER, SHAPE, SIZE, TURN
 from energycomp_clevr.coordinates import Coordinates
-from energycomp_clevr.viewpoint import VIEW_COLUMNS, around, says_view
+from energycomp_clevr.viewpoint import VIEW_COLUMNS, draw_views, says_view
 from energycomp_clevr.words import PLACE, code_of, has_place, turn_code, words_of
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ class Objects:
         return ("turn",) if self.turns else ()
 
     @property
-    def draws(self) -> bool:
-        """Whether turns, camera and lamp are drawn where they are left open: where there are turns."""
-        return self.turns
+    def prior(self) -> Objects | None:
+        """What draws turns, camera and lamp where they are left open; None without turns."""
+        return self if self.turns else None
 
     @property
     def value_shape(self) -> tuple[int, ...]:
@@ -166,11 +166,11 @@ class Objects:
             made.append(text)
         return made
 
-    def drawn(self, values: Tensor, generator: torch.Generator | None, /) -> Tensor:
+    def draw_open(self, values: Tensor, generator: torch.Generator | None, /) -> Tensor:
         """Values (R, *V) with all that shapes an outline: size, shape and, of a cube, a turn, each as CLEVR has them.
 
         >>> objects = Objects(turns=True)
-        >>> value = objects.drawn(objects.read("red object at 0.3,0.45"), torch.Generator().manual_seed(1))
+        >>> value = objects.draw_open(objects.read("red object at 0.3,0.45"), torch.Generator().manual_seed(1))
         >>> objects.describe(value[0])
         {'x': 0.3, 'y': 0.45, 'size': 'large', 'color': 'red', 'shape': 'cube', 'turn': 36}
         """
@@ -193,11 +193,19 @@ class Objects:
 
         return read_turns(problem, values, generator=generator) if self.turns else values
 
-    def around(self, given: Sequence[Condition], rows: int, generator: torch.Generator | None, /) -> Condition | None:
+    def prepare(self, composition: Composition, n: int, generators: Sequence[torch.Generator | None], /) -> Composition:
+        """The composition of n samples with what it leaves open drawn for each, see `energycomp_clevr.prior`."""
+        from energycomp_clevr.prior import draw_open
+
+        return draw_open(self, composition, n, generators)
+
+    def draw_view(
+        self, given: Sequence[Condition], rows: int, generator: torch.Generator | None, /
+    ) -> Condition | None:
         """Camera and lamp as CLEVR moves them, rows of `Viewpoint`; None where a given row is one, or none can be."""
         if not self.viewpoint or any(says_view(one) for one in given):
             return None
-        return around(self.token_shape, rows, generator)
+        return draw_views(self.token_shape, rows, generator)
 
     def widened(self, model: Model, texts: Sequence[str], size: tuple[int, int], generator: int, /) -> Composition:
         """Objects on an image (height, width) that is larger than those of the model; see `energycomp_clevr.wide`.
@@ -212,9 +220,9 @@ class Objects:
             raise InputError(f"got {varying[0].text!r} with a region or a share of the trajectory; expected a number")
         random = torch.Generator().manual_seed(generator)
         placed = self.placed([one.text for one in found], random)
-        values = self.drawn(torch.cat([torch.zeros(0, *self.value_shape), *map(self.read, placed)]), random)
+        values = self.draw_open(torch.cat([torch.zeros(0, *self.value_shape), *map(self.read, placed)]), random)
         weights = [float(one.weight(model.defaults.guidance_scale)) for one in found]  # type: ignore[arg-type]
-        view = self.around([], 1, random) if self.draws else None
+        view = self.draw_view([], 1, random) if self.turns else None
         return wide(model, values, weights, size, view)
 
     def describe(self, value: Tensor) -> dict[str, Any]:

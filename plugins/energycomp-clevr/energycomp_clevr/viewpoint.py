@@ -77,7 +77,7 @@ def says_view(condition: Condition) -> bool:
     return bool(((condition.rows[:, 0, -1] == 1) & ~condition.null).any())
 
 
-def around(token_shape: tuple[int, int], rows: int, generator: torch.Generator | None) -> Condition:
+def draw_views(token_shape: tuple[int, int], rows: int, generator: torch.Generator | None) -> Condition:
     """Rows of `Viewpoint` with camera and lamp where CLEVR's own generator puts them."""
     moved = (2 * torch.rand(rows, 2, 3, generator=generator) - 1) * torch.tensor(JITTER)[:, None]
     values = moved @ torch.tensor(AXES).T  # as the usual camera sees it

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from energycomp import Composer, load
+from energycomp import Composer, Composition, load
 from energycomp.components import Condition
-from energycomp.denoisers import count_rows
+from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import InputError
 from energycomp.models import Model
 from energycomp_clevr.finish import MAPS, Finish, drawing
 from energycomp_clevr.finish_recipe import _mirror, finish
 from energycomp_clevr.objects import Objects
+from energycomp_clevr.prior import shown_conditions
 from energycomp_clevr.sketch import POINTS, SKETCHED, sketch
 from energycomp_clevr.viewpoint import Viewpoint
 from energycomp_datasets.clevr.layout import write
@@ -80,8 +81,8 @@ def told(model: Model, monkeypatch: pytest.MonkeyPatch, scene: Any, n: int = 1, 
     """What the network is told of each picture."""
     found: list[Condition] = []
 
-    def spy(pictures: Tensor, shown: list[Condition]) -> Tensor:
-        found.extend(shown)
+    def spy(composition: Any, pictures: Tensor) -> Tensor:
+        found.extend(shown_conditions(composition, model.denoiser.network, len(pictures)) or [])
         return pictures
 
     monkeypatch.setattr(model.denoiser.network, "finish", spy)
@@ -135,10 +136,11 @@ def test_pictures_are_finished_where_the_network_has_edges(model: Model, network
     torch.testing.assert_close(lighter, (plain + 0.05).clamp(0, 1), atol=1e-5, rtol=0)
 
 
-def test_a_network_in_half_precision_finishes_too(network: Any) -> None:
+def test_a_network_in_half_precision_finishes_too(model: Model, network: Any) -> None:
     network.begin().to(torch.bfloat16)
     for shown in (OBJECTS(OBJECTS.read("large sphere at 0.5,0.5")), Condition.unconditional(1, 24)):
-        assert network.finish(torch.zeros(1, 3, *SIZE), [shown]).equal(torch.zeros(1, 3, *SIZE))
+        leaf = Composition.of(Conditional(model.denoiser, shown))
+        assert network.finish(leaf, torch.zeros(1, 3, *SIZE)).equal(torch.zeros(1, 3, *SIZE))
 
 
 @pytest.fixture

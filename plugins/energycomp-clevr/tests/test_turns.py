@@ -14,12 +14,11 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from energycomp import Composer, infer, plugins
-from energycomp.components import Condition, draws_of, per_sample, random_values, values_of
+from energycomp.components import Condition, per_sample, prior_of, random_values, values_of
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
 from energycomp.inference import each, explain, make_problem
 from energycomp.models import Model
-from energycomp.sampling.drawn import drawn
 from energycomp.seeds import seeded
 from energycomp.testing import tinted_model
 from energycomp_clevr.codes import ATTRIBUTES
@@ -95,7 +94,7 @@ def test_refused_in_one_line(act: Callable[[], Any], message: str) -> None:
 
 def test_what_is_drawn_is_uniform() -> None:
     values = TURNED.read("red cube at 0.3,0.5").repeat(9000, 1)
-    found = TURNED.drawn(values, seeded(0))
+    found = TURNED.draw_open(values, seeded(0))
     counts = found[:, 6].long().bincount(minlength=91)
     assert counts[0] == 0
     assert bool((counts[1:] > 50).all())
@@ -103,15 +102,15 @@ def test_what_is_drawn_is_uniform() -> None:
     assert found[:, 3:6].equal(values[:, 3:6])
     assert abs(found[:, 2].mean() - 1.5) < 0.03  # as many small ones as large ones
     # A place alone leaves the shape open, too; who says all that shapes an outline is drawn as he is.
-    shapes = TURNED.drawn(values[:, :2], seeded(1))[:, [5, 6]]
+    shapes = TURNED.draw_open(values[:, :2], seeded(1))[:, [5, 6]]
     assert (shapes[:, 0] == 1).equal(shapes[:, 1] > 0)
     for shape in (1, 2, 3):
         assert abs((shapes[:, 0] == shape).float().mean() - 1 / 3) < 0.03
     for text in ("small sphere at 0.3,0.5", "large cube turned 7 at 0.3,0.5"):
         value = TURNED.read(text)
-        assert TURNED.drawn(value, None).equal(value)
-    assert (draws_of(PLAIN), draws_of(Objects(viewpoint=True)), draws_of(TURNED)) == (None, None, TURNED)
-    around = TURNED.around([], 2000, seeded(0))
+        assert TURNED.draw_open(value, None).equal(value)
+    assert (prior_of(PLAIN), prior_of(Objects(viewpoint=True)), prior_of(TURNED)) == (None, None, TURNED)
+    around = TURNED.draw_view([], 2000, seeded(0))
     moved = around.rows[:, 0, -7:-1].reshape(-1, 3) @ torch.tensor(AXES)  # along the axes of the scene
     most = moved.reshape(-1, 2, 3).abs().amax(0)
     torch.testing.assert_close(most, torch.tensor([[0.5] * 3, [1.0] * 3]), atol=0.02, rtol=0)
@@ -119,7 +118,7 @@ def test_what_is_drawn_is_uniform() -> None:
 
 def leaves_of(scene: Any, n: int, seeds: list[int]) -> dict[str, Condition]:
     generators = [seeded(seed) for seed in seeds]
-    found = drawn(Composer(scene).composition, TURNED, n, generators)
+    found = TURNED.prepare(Composer(scene).composition, n, generators)
     return {leaf.name: leaf.condition for leaf in found.terms}
 
 
@@ -139,13 +138,12 @@ def test_what_is_said_is_not_drawn(model: Model) -> None:
     view = Viewpoint(model.denoiser.token_shape)
     seen = Conditional(model.denoiser, view(view.parse(camera=(0.1, 0.0, 0.0))), "camera")
     cube = model(0.3, 0.5, size="small", shape="cube", turn=30)
-    found = drawn(cube & seen & ~model("cube at 0.7,0.5"), TURNED, 2, [None])
+    found = TURNED.prepare(cube & seen & ~model("cube at 0.7,0.5"), 2, [None])
     assert len(found.terms) == 3
     assert all(len(leaf.condition) == 1 for leaf in found.terms)
-    mixed = drawn(Composer(model("cube at 0.3,0.5") | model("cube at 0.7,0.5")).composition, TURNED, 2, [None])
+    mixed = TURNED.prepare(Composer(model("cube at 0.3,0.5") | model("cube at 0.7,0.5")).composition, 2, [None])
     (mixture,) = mixed.terms
     assert [sorted(len(leaf.condition) for leaf in part.terms) for part in mixture.components] == [[1, 2, 2]] * 2
-    assert draws_of(TURNED) is TURNED
 
 
 @pytest.mark.parametrize("sampler", [None, "smc"])
@@ -160,7 +158,7 @@ def test_a_sample_is_that_of_what_was_drawn(turned: Model, sampler: str | None) 
     }
     found = Composer(cube).sample(2, generator=3, output_type="latent", **how)
     rest = seeded(3)
-    said = drawn(Composer(cube).composition, TURNED, rows, [rest])
+    said = TURNED.prepare(Composer(cube).composition, rows, [rest])
     assert [len(leaf.condition) for leaf in said.terms if leaf.name != "u"] == [rows, rows]
     assert found.equal(Composer(said).sample(2, generator=rest, output_type="latent", prior=False, **how))
     assert not found.equal(Composer(cube).sample(2, generator=3, output_type="latent", prior=False, **how))

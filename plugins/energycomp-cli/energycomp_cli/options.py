@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +35,15 @@ def registered(kind: Kind) -> Callable[[str], list[str]]:
         return [name for name in names(kind) if name.startswith(incomplete)]
 
     return complete
+
+
+def import_samplers() -> Any:
+    """The package energycomp-samplers, which ranks, forecasts and keeps the best samples."""
+    try:
+        return import_module("energycomp_samplers")
+    except ModuleNotFoundError as error:
+        got = "got a command that ranks or forecasts samples, without the package energycomp-samplers"
+        raise InputError(f"{got}; expected it; pip install energycomp-samplers") from error
 
 
 def check_source(source: str) -> None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from energycomp.inference import Ranking
     from energycomp.models import Model
+    from energycomp_samplers import Ranking
 
 TABLES = (".csv", ".npy", ".parquet")  # files of samples that are numbers
 

@@ -9,7 +9,7 @@ import typer
 from energycomp.errors import InputError
 from energycomp.progress import working
 from energycomp_cli.items import image_files, read_image
-from energycomp_cli.options import Components, ImageFiles, ModelName, Not, Run, loading
+from energycomp_cli.options import Components, ImageFiles, ModelName, Not, Run, import_samplers, loading
 from energycomp_cli.output import print_json, print_table, ranking_record, wrong_components
 
 
@@ -38,14 +38,14 @@ def rank(
     paths = list(image_files(images).values())
     pictures: list[Any] = [read_image(path) for path in paths]
     with loading(model):
-        from energycomp.inference import rank as ranked
         from energycomp.sampling import Composer
 
+        samplers = import_samplers()
         loaded = run.load(model, searchable=True, reads={"the component": [*(component or []), *(negated or [])]})
     parts: list[Any] = [loaded.read(text, weight=1.0) for text in component or []]
     parts += [~loaded.read(text, weight=1.0) for text in negated or []]
     with working("energycomp: ranking ..."):
-        ranking = ranked(pictures, Composer(parts), model=loaded, draws=draws, generator=run.seed)
+        ranking = samplers.rank(pictures, Composer(parts), model=loaded, draws=draws, generator=run.seed)
     if run.as_json:
         records = [{"image": str(paths[i]), **ranking_record(ranking, i)} for i in ranking.order]
         print_json({"images": records, "draws": draws, "seed": run.seed, "rows": ranking.rows})

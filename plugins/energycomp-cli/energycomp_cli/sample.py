@@ -115,8 +115,8 @@ def sample(
     """
     sets = _compositions(components or [])
     negated = negated or []
-    if forecast and (guidance is not None or best_of > 1):
-        got = "got --forecast with --guidance or --best-of"
+    if forecast and (guidance is not None or sampler is not None or best_of > 1):
+        got = "got --forecast with --guidance, --sampler or --best-of"
         raise InputError(f"{got}; expected none of them; write the scale as a weight, such as 'a red cube * 7.5'")
     if canvas is not None and (negated or best_of > 1):
         raise InputError("got --canvas with --not or --best-of; expected none of them; leave them out")
@@ -140,7 +140,7 @@ def sample(
     else:
         composers = _compose(loaded, sets, negated, options.get("guidance"), run.seed, canvas)
         if forecast:
-            run.show(*forecast_samples(composers, sampler, run.seed))
+            run.show(*forecast_samples(composers, run.seed))
             return
         options |= {"num_inference_steps": steps, "mixed_precision": precision, "generator": run.seed}
         options |= {"output_type": "np"} if is_table else {}

@@ -9,7 +9,7 @@ import attrs
 import typer
 
 from energycomp.errors import InputError
-from energycomp.plugins import find
+from energycomp_cli.options import import_samplers
 from energycomp_cli.output import ranking_record, wrong_components
 
 if TYPE_CHECKING:
@@ -18,30 +18,24 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from energycomp.inference import BestSamples
     from energycomp.models import Model
     from energycomp.sampling import Composer, SamplingReport
+    from energycomp_samplers import BestSamples
 
 ATTRIBUTES = "attributes"  # the guidance that changes components, and not their composition
 CELL = 128  # px, the least shorter side of an image in a grid
-FORECASTER = "smc"
 
 
-def forecast_samples(composers: list[Composer], sampler: str | None, seed: int) -> tuple[dict[str, Any], list[str]]:
-    """What a sampler says of compositions before they are sampled, as JSON and as lines."""
-    from energycomp.sampling import Forecasts
-
-    name = sampler or FORECASTER
-    chosen = find("samplers", name)()
-    if not isinstance(chosen, Forecasts):
-        raise InputError(f"got --forecast with --sampler {name}; expected one that forecasts, such as {FORECASTER}")
+def forecast_samples(composers: list[Composer], seed: int) -> tuple[dict[str, Any], list[str]]:
+    """What to expect of the samples of compositions, as JSON and as lines."""
+    forecast = import_samplers().forecast
     records = []
     lines = []
     for composer in composers:
         composition = repr(composer.composition)
-        forecast = chosen.forecast(composer.composition, generator=seed)
-        records.append({"composition": composition, **attrs.asdict(forecast)})
-        lines.append(f"{composition}: {forecast}")
+        expected = forecast(composer.composition, generator=seed)
+        records.append({"composition": composition, **attrs.asdict(expected)})
+        lines.append(f"{composition}: {expected}")
     return {"forecasts": records}, lines
 
 
@@ -64,7 +58,6 @@ def draw_samples(
 ) -> tuple[list[Any], dict[str, Any], list[str]]:
     """Samples, or the best of several, and what is reported of them as JSON and as lines."""
     from energycomp.components import per_sample
-    from energycomp.inference import sample_best
     from energycomp.sampling import Composer
 
     runs: list[SamplingReport] = []
@@ -79,7 +72,7 @@ def draw_samples(
     if best_of == 1:
         images = composer.sample(n, report=runs.append, **options)
     else:
-        best = sample_best(
+        best = import_samplers().sample_best(
             composer, n, best_of=best_of, until_complete=True, model=model, report=runs.append, **options
         )
         images = best.images

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energycomp import Composer, plugins, rank as ranked
+from energycomp import Composer, plugins
 from energycomp.models import Model
 from energycomp.testing import bumps_model, planted
+from energycomp_samplers import rank as ranked
 
 Run = Callable[..., tuple[int, str, str]]
 A, B = (0.2, 0.3), (0.7, 0.8)

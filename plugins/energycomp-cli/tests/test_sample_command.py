@@ -196,9 +196,9 @@ SLASH = "expected components before and after each '/'"
         ([A, "--guidance", "apg=3", "--sampler", "smc"], "expected one that is a composition, such as"),
         ([A, "/"], SLASH), (["/", C], SLASH),
         ([A, "/", C, "--best-of", "2"], "got --best-of with several compositions"),
-        ([A, "--forecast", "--guidance", "cfg=2"], "got --forecast with --guidance or --best-of"),
-        ([A, "--forecast", "--best-of", 2], "got --forecast with --guidance or --best-of"),
-        ([A, "--forecast", "--sampler", "scheduler"], "expected one that forecasts, such as smc"),
+        ([A, "--forecast", "--guidance", "cfg=2"], "got --forecast with --guidance, --sampler or --best-of"),
+        ([A, "--forecast", "--best-of", 2], "got --forecast with --guidance, --sampler or --best-of"),
+        ([A, "--forecast", "--sampler", "scheduler"], "got --forecast with --guidance, --sampler or --best-of"),
     ],
 )  # fmt: skip
 def test_guidance_sets_and_forecasts_that_cannot_be(run: Run, model: Path, options: list[Any], text: str) -> None:

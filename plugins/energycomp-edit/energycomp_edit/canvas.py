@@ -18,7 +18,7 @@ from energycomp.denoisers import Codec, Conditional
 from energycomp.images import as_picture, from_bytes, to_bytes
 from energycomp.inference import make_problem
 from energycomp.models import Model
-from energycomp.sampling import AttributeGuidance, finishing
+from energycomp.sampling import AttributeGuidance, finisher
 from energycomp.seeds import draw_noise
 from energycomp_edit.blending import blended, cast, mattes, placed
 from energycomp_edit.painting import DRAWS, differences, redraw, repaint
@@ -206,7 +206,7 @@ class Repainting:
             generator=self.generator,
             progress=self.progress,
         )
-        decode = finishing(scene, None if codec is None else codec.decode)
+        decode = finisher(scene, None if codec is None else codec.decode)
         return blended(shown, self.decoded(old), new if decode is None else decode(new), region, held), new
 
     def scale(self, k: int) -> float:

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import ability, draws_of, mixed_of, value_of
+from energycomp.components import ability, mixed_of, prior_of, value_of
 from energycomp.errors import InputError
 from energycomp.models import Model
 
@@ -93,11 +93,11 @@ def fill_open(model: Model, values: Sequence[Tensor], generator: torch.Generator
 
     Words that the prior leaves open are drawn, too: a network that is told no colour may mix two.
     """
-    prior = draws_of(model.conditioner)
+    prior = prior_of(model.conditioner)
     mixed = mixed_of(model.conditioner)
     if prior is None or not values:
         return list(values)
-    drawn = prior.drawn(torch.stack([*values]), generator)
+    drawn = prior.draw_open(torch.stack([*values]), generator)
     if mixed is not None:
         for attribute, words in enumerate(mixed.support.words):
             # Each word is as probable as another one

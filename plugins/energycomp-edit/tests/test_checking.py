@@ -137,12 +137,9 @@ def test_faults_name_each_object(name: str) -> None:
 class Drawing(TintedSquare):
     """A conditioner whose prior draws the width alone."""
 
-    draws = True
+    prior = property(lambda self: self)
 
-    def around(self, *_: Any) -> None:
-        return None
-
-    def drawn(self, values: Tensor, generator: torch.Generator | None, /) -> Tensor:
+    def draw_open(self, values: Tensor, generator: torch.Generator | None, /) -> Tensor:
         values = values.clone()
         values[:, 3] = torch.where(values[:, 3] == 0, 1.0, values[:, 3])
         return values

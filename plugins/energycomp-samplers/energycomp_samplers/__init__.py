@@ -8,10 +8,12 @@ from energycomp.imports import first_use
 from energycomp.plugins import Add, hookimpl
 
 if TYPE_CHECKING:
+    from energycomp_samplers.best import BestSamples as BestSamples, sample_best as sample_best
     from energycomp_samplers.by_region import regional as regional, within as within
     from energycomp_samplers.canvas import Canvas as Canvas
     from energycomp_samplers.constraints import constraint as constraint
     from energycomp_samplers.factors import all_of as all_of
+    from energycomp_samplers.forecasts import forecast as forecast
     from energycomp_samplers.gauss import Gauss as Gauss
     from energycomp_samplers.guidance import (
         AdaptiveProjected as AdaptiveProjected,
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     from energycomp_samplers.mala import MALA as MALA, annealed_mala as annealed_mala
     from energycomp_samplers.mixture import MixtureSampler as MixtureSampler
     from energycomp_samplers.observation import blur as blur, observe as observe, pool as pool
-    from energycomp_samplers.outlook import forecast as forecast
     from energycomp_samplers.perpendicular import Perpendicular as Perpendicular
+    from energycomp_samplers.ranking import Ranking as Ranking, rank as rank
     from energycomp_samplers.rejection import Rejection as Rejection
     from energycomp_samplers.separation import separate as separate
     from energycomp_samplers.smc import SMC as SMC

@@ -20,10 +20,10 @@ from energycomp.fields import is_number, is_whole
 from energycomp.sampling import Level, Target
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.joint import Joint, Sum, log_density
-from energycomp_samplers.kernels import clipped
-from energycomp_samplers.observation import observe
-from energycomp_samplers.operators import Gain, Linear, Pair, as_numbers, check_operator, check_reach
-from energycomp_samplers.spread import Spread, product_spread, spreads_of
+from energycomp_samplers.kernels import clip
+from energycomp_samplers.observation import as_operator
+from energycomp_samplers.operators import Gain, Linear, Pair, as_noise, as_numbers, check_operator, check_reach
+from energycomp_samplers.spread import Spread, measure_spreads, product_spread
 from energycomp_samplers.tangent import Tangent, in_single, linearise_at
 
 MOST = 64  # sources
@@ -58,9 +58,9 @@ class Blend:
 
     @classmethod
     def of(cls, image: Any, sources: Any, noise: Any, operators: Any, covariances: Any) -> Blend:
+        # Sources of one space, whose images add up
         if not isinstance(sources, Sequence) or not sources or not all(map(is_term, sources)):
             raise InputError(f"got sources={sources!r}; expected a list of components, at least one, such as [a, b]")
-        # Sources of one space, whose images add up
         targets = [Target(Composition.of(source)) for source in sources]
         space = targets[0].noised_space
         for source, target in zip(sources, targets, strict=True):
@@ -73,7 +73,8 @@ class Blend:
                 raise InputError(f"{got}; expected a model of pixels or numbers")
         # The image, and its noise
         y = as_numbers(image, "image", "give a tensor or an array of one image").to(targets[0].device)
-        std = _noise(noise, y)
+        check_reach(y, "an image")
+        std = as_noise(noise, y, "noise", "the image")
         # Sources z of images are in (-r, r), and what is seen is A (z + r) / 2r.
         r = None if space.value_range is None else space.value_range[1]
         scale, middle = (1.0, 0.0) if r is None else (0.5 / r, r)
@@ -106,19 +107,6 @@ class Blend:
         return torch.stack(parts).sum(0) / self.scale
 
 
-def _noise(given: Any, y: Tensor) -> Tensor:
-    """The standard deviation of each number of y."""
-    check_reach(y, "an image")
-    std = as_numbers(given, "noise", "give the noise of the data, a number above 0").to(y)
-    if not bool((std.isfinite() & (std > 0)).all()):
-        raise InputError(f"got noise={float(std.min()):g}; expected numbers above 0; give the noise of the data")
-    try:
-        return std.expand(y.shape)
-    except RuntimeError:
-        got = f"got noise of shape {tuple(std.shape)} for an image of shape {tuple(y.shape)}"
-        raise InputError(f"{got}; expected one number, or the shape of the image; change noise=") from None
-
-
 def _each(given: Any, count: int, name: str) -> list[Any]:
     """One for each kind of source."""
     if not isinstance(given, list):
@@ -130,14 +118,12 @@ def _each(given: Any, count: int, name: str) -> list[Any]:
 
 def _operator(given: Any) -> Operator:
     # A brightness: 1, another one, or one for each number
-    if given is None:
-        return Gain(torch.tensor(1.0))
-    if is_number(given):
-        return Gain(torch.tensor(float(given)))
+    if given is None or is_number(given):
+        return Gain(torch.tensor(1.0 if given is None else float(given)))
     if isinstance(given, Tensor):
         return Gain(as_numbers(given, "a brightness", "give one number for each"))
     # An operator as observations have them
-    operator: Operator = observe(given, torch.zeros(()), 1.0).operator
+    operator: Operator = as_operator(given)
     return in_single(operator) if isinstance(operator, Pair) else operator
 
 
@@ -164,7 +150,7 @@ def _spread(source: Any, target: Target, given: Any) -> Spread:
     size = math.prod(shape)
     # Measured: the product of the Gaussians of all components
     if given is None:
-        measured = spreads_of(target)
+        measured = measure_spreads(target)
         product, is_gaussian = product_spread(measured, target.weights_at(0.0), size)
         problem = next((one.problem for one in measured if one.problem), "its components are no Gaussian together")
         if not is_gaussian:
@@ -187,15 +173,15 @@ def _spread(source: Any, target: Target, given: Any) -> Spread:
     return spread
 
 
-def sets_of(kinds: int, count: Any, *, repeats: bool = True) -> Sets:
+def list_sets(kinds: int, count: Any, *, repeats: bool = True) -> Sets:
     """The sets of sources that are tried, each with its prior probability.
 
     Args:
         repeats: whether each source is any kind; else no two are of one kind.
 
-    >>> sets_of(2, (1, 2))
+    >>> list_sets(2, (1, 2))
     [((0,), 0.25), ((1,), 0.25), ((0, 0), 0.125), ((0, 1), 0.25), ((1, 1), 0.125)]
-    >>> sets_of(2, (1, 2), repeats=False)
+    >>> list_sets(2, (1, 2), repeats=False)
     [((0,), 0.25), ((1,), 0.25), ((0, 1), 0.5)]
     """
     if count is None:
@@ -222,7 +208,7 @@ def sets_of(kinds: int, count: Any, *, repeats: bool = True) -> Sets:
         raise InputError(f"{got}; expected at most {MOST_SETS:,}; narrow the count, or mix sources by a | b")
     # The sets of each count, by how many ordered choices are the same set
     total = sum(given.values())
-    found = []
+    chosen_sets = []
     sets = itertools.combinations_with_replacement if repeats else itertools.combinations
     for k, p in given.items():
         # All ordered choices of k sources have the same probability.
@@ -230,8 +216,8 @@ def sets_of(kinds: int, count: Any, *, repeats: bool = True) -> Sets:
         for chosen in sets(range(kinds), k):
             # In how many orders a set can be drawn.
             orders = math.factorial(k) // math.prod(map(math.factorial, Counter(chosen).values()))
-            found.append((chosen, p / total * orders / choices))
-    return found
+            chosen_sets.append((chosen, p / total * orders / choices))
+    return chosen_sets
 
 
 def check_size(blend: Blend, tried: Sets, n: Any, steps: Any) -> None:
@@ -250,7 +236,7 @@ def check_size(blend: Blend, tried: Sets, n: Any, steps: Any) -> None:
         )
 
 
-def screened(blend: Blend, tried: Sets, level: Level) -> Sets:
+def screen(blend: Blend, tried: Sets, level: Level) -> Sets:
     """Of many sets, those that Gaussians of the same means and covariances do not exclude, at the noisiest level."""
     if len(tried) <= MANY_SETS:
         return tried
@@ -258,14 +244,14 @@ def screened(blend: Blend, tried: Sets, level: Level) -> Sets:
     means = []
     for target in blend.targets:
         x = torch.zeros(1, *target.noised_space.sample_shape, device=target.device)
-        means.append(clipped(target.compose(x, level.rows(x), prediction_type="sample"), target).double())
+        means.append(clip(target.compose(x, level.rows(x), prediction_type="sample"), target).double())
     # How probable y is then, beside the best set of as many sources.
     scores: dict[tuple[int, ...], float] = {}
     best: dict[int, float] = {}
     for kinds, prior in tried:
         mean = torch.stack([means[kind] for kind in kinds], dim=1)
         covariance = blend.covariance(kinds, level)
-        found = log_density(linearise_at(blend.evidence(kinds), mean, covariance)[0], mean, covariance)
-        scores[kinds] = float(found) + math.log(prior)
+        linear, _ = linearise_at(blend.evidence(kinds), mean, covariance)
+        scores[kinds] = float(log_density(linear, mean, covariance)) + math.log(prior)
         best[len(kinds)] = max(best.get(len(kinds), -math.inf), scores[kinds])
     return [(kinds, prior) for kinds, prior in tried if scores[kinds] > best[len(kinds)] - LEFT_OUT]

@@ -32,20 +32,18 @@ NOISIEST = 0.01  # alpha_bar of them; below, eps says nothing of x0
 
 @attrs.frozen(eq=False, repr=False)
 class _Filled:
-    """The part of a sample in a region: x_t where its weight is not 0, and a noised background elsewhere.
+    """The part of a sample in a region: x_t where its weight is not 0, and a noised background (C, H, W) elsewhere.
 
-    A pixel is seen as it is or not at all: a network would take a mean of both for a sample of less noise.
-
-    The noise of the background is always the same. A prediction is then a function of x_t and t, as that of any leaf:
-    it is repeatable, does not depend on the batch, and suits solvers that compare the predictions of several steps.
+    A pixel is seen as it is or not at all: a network would take a mean of both for a sample of less noise. The noise of
+    the background is always the same, so that a prediction is a function of x_t and t, as that of any leaf.
     """
 
     where: Weight
-    background: Tensor  # (C, H, W)
+    background: Tensor
     noise: Tensor = attrs.field(init=False)
 
     @noise.default
-    def _drawn(self) -> Tensor:
+    def _noise(self) -> Tensor:
         return torch.randn(self.background.shape, generator=torch.Generator().manual_seed(0))
 
     def shape(self, shape: tuple[int, ...], /) -> tuple[int, ...]:
@@ -54,10 +52,9 @@ class _Filled:
 
     def seen(self, sample: Tensor, levels: tuple[Tensor, Tensor], /) -> Tensor:
         """As `Part.seen`."""
-        # The background at the noise level of the sample
+        # The background at the noise level of the sample; the sample inside of the region
         signal, sigma = levels
         hidden = signal * self.background.to(sample) + sigma * self.noise.to(sample)
-        # The sample inside, the background outside
         weight = self.where.at(torch.zeros(1), tuple(sample.shape[1:]))
         return torch.where((weight.abs() >= SEEN).to(sample.device), sample, hidden)
 
@@ -73,12 +70,10 @@ def within(where: Any, component: EnergyComponent, *, background: Tensor | None 
     """A component whose leaves see a noised image inside a region only, and a noised background elsewhere.
 
     Its prediction is meant for the region: multiply it by `region(where)`. A component that sees the whole image counts
-    objects in other regions as its own. Costs the network evaluations of the component; the
-    components of all regions are one batch.
+    objects in other regions as its own. Costs the network evaluations of the component.
 
     Args:
-        where: as for `region`, or a `Weight` that varies over pixels only. Of a soft mask, and at an edge that cuts a
-            pixel, every pixel is seen whose weight is not 0.
+        where: as for `region`, or a `Weight` that varies over pixels only. Every pixel is seen whose weight is not 0.
         component: a leaf or a composition.
         background: a clean sample (C, H, W); when left out, the mean sample: what the unconditional leaf predicts from
             noise, at 8 network evaluations now.
@@ -92,8 +87,7 @@ def within(where: Any, component: EnergyComponent, *, background: Tensor | None 
     -[left half] u within [left half] + 2 [left half] tiny(0.2, 0.2) within [left half]
     """
     whole = Composition.of(component)
-    place = _place(where)
-    return _seen(whole, place, _background(whole, background))
+    return _see(whole, _place(where), _background(whole, background))
 
 
 def _place(where: Any) -> Weight:
@@ -110,16 +104,14 @@ def _background(composition: Composition, background: Any) -> Tensor:
         return _mean(composition)
     shape = tuple(composition.noised_space.sample_shape)
     if not isinstance(background, Tensor):
-        raise InputError(
-            f"got an object of {type(background).__name__} as the background; expected a tensor of shape {shape}; "
-            "encode an image"
-        )
+        got = f"got an object of {type(background).__name__} as the background"
+        raise InputError(f"{got}; expected a tensor of shape {shape}; encode an image")
     if tuple(background.shape) != shape:
         raise InputError(f"got a background of shape {tuple(background.shape)}; expected {shape}; encode an image")
     return background
 
 
-def _seen(composition: Composition, place: Weight, background: Tensor) -> Composition:
+def _see(composition: Composition, place: Weight, background: Tensor) -> Composition:
     """A composition whose leaves see a region."""
     return on(_Filled(place, background), composition, composition.noised_space.sample_shape)
 
@@ -149,10 +141,8 @@ def regional(
 
     At first each component sees its own region only, see `within`, so that objects of other regions neither stand for
     it nor are joined to its own (the bootstrapping of MultiDiffusion, Bar-Tal et al., 2023). Then all see the whole
-    image, so that edges of regions, light and shadows fit each other.
-
-    Costs one network evaluation per sample and step for each component, and at first one more for u in each region
-    whose component has weights other than 1.
+    image, so that edges of regions, light and shadows fit each other. Costs one network evaluation per sample and step
+    for each component, and at first one more for u in each region whose component has weights other than 1.
 
     Args:
         parts: pairs of a region m_k, as for `within`, and a component C_k. Regions should not overlap; where they do,
@@ -182,7 +172,7 @@ def regional(
         return together
     # The same of components that see their own region, and a background elsewhere.
     ground = _background(together, background)
-    apart = _side_by_side(regions, [_seen(c, m, ground) for m, c in zip(regions, whole, strict=True)])
+    apart = _side_by_side(regions, [_see(c, m, ground) for m, c in zip(regions, whole, strict=True)])
     if apart_until == 1.0:
         return apart
     # At first each sees its own region only; then all see the whole image.

@@ -59,15 +59,7 @@ def ramp(part: Selection, shape: tuple[int, ...]) -> Tensor:
     return part.placed(values, torch.zeros(1, *shape, dtype=torch.float64))
 
 
-def _sizes(given: Iterable[int]) -> tuple[int, ...]:  # mypy knows converters that are functions only
-    return tuple(given)
-
-
-def _parts(given: Iterable[Selection]) -> tuple[Selection, ...]:
-    return tuple(given)
-
-
-def _pairs(given: Iterable[tuple[Selection, EnergyComponent]]) -> tuple[tuple[Selection, EnergyComponent], ...]:
+def _tuple(given: Iterable[Any]) -> tuple[Any, ...]:  # mypy knows converters that are functions only
     return tuple(given)
 
 
@@ -97,11 +89,11 @@ class Canvas:
     torch.Size([1, 3])
     """
 
-    sample_shape: tuple[int, ...] = attrs.field(converter=_sizes, validator=SHAPE)
-    parts: tuple[Selection, ...] = attrs.field(converter=_parts)
+    sample_shape: tuple[int, ...] = attrs.field(converter=_tuple, validator=SHAPE)
+    parts: tuple[Selection, ...] = attrs.field(converter=_tuple)
     unconditional: Any = None
     cover: Literal["mean", "bethe"] = attrs.field(default="mean", validator=one_of(("mean", "bethe")))
-    separators: tuple[tuple[Selection, EnergyComponent], ...] = attrs.field(default=(), converter=_pairs)
+    separators: tuple[tuple[Selection, EnergyComponent], ...] = attrs.field(default=(), converter=_tuple)
 
     def __attrs_post_init__(self) -> None:
         is_mean = self.cover == "mean"
@@ -131,17 +123,7 @@ class Canvas:
         return self.join([self.unconditional] * len(self.parts))
 
     def on(self, part: Selection, component: EnergyComponent) -> Composition:
-        """A component on a part, which need not be one of the cover, over the background: it keeps its mass.
-
-        >>> from energycomp import Composer
-        >>> from energycomp.components import crop
-        >>> from energycomp.testing import tiny_model
-        >>> model = tiny_model()
-        >>> canvas = Canvas((3, 16, 24), [crop(0, 0, 16, 16), crop(0, 8, 16, 16)], model.unconditional)
-        >>> wide = canvas.on(crop(0, 8, 16, 16), model(0.5, 0.5))
-        >>> Composer(wide).sample(1, output_type="pt", num_inference_steps=2, progress=False).shape
-        torch.Size([1, 3, 16, 24])
-        """
+        """A component on a part, which need not be one of the cover, over the background: it keeps its mass."""
         background = self.background  # which is refused without u
         whole = Composition.of(component)
         mass: Any = on_part(whole.mass, part, self.sample_shape)
@@ -151,16 +133,7 @@ class Canvas:
         return background * mass + own - free * mass
 
     def join(self, components: Sequence[EnergyComponent]) -> Composition:
-        """The cover by components, one for each part (`InputError` for another number). Costs what they cost.
-
-        >>> from energycomp.components import crop
-        >>> from energycomp.testing import tiny_model
-        >>> model = tiny_model()
-        >>> canvas = Canvas((3, 16, 24), [crop(0, 0, 16, 16), crop(0, 8, 16, 16)], model.unconditional)
-        >>> canvas.join([model(0.2, 0.5)])
-        Traceback (most recent call last):
-        energycomp.errors.InputError: got 1 components for 2 parts; expected one for each
-        """
+        """The cover by components, one for each part (`InputError` for another number). Costs what they cost."""
         if len(components) != len(self.parts):
             raise InputError(f"got {len(components)} components for {len(self.parts)} parts; expected one for each")
         # The parts, with their shares, and the separators, which are divided out.
@@ -176,12 +149,12 @@ class Canvas:
         """The weights m_k; axes along which they do not change have one value. The last is 1 minus all others."""
         ramps = [ramp(part, self.sample_shape) for part in self.parts]
         total = sum(ramps, torch.zeros(()))
-        found: list[AnyWeight] = []
+        shares: list[AnyWeight] = []
         for part, own in zip(self.parts[:-1], ramps[:-1], strict=True):
             share = own / total
             # Axes along which it does not change.
             for axis in range(1, share.ndim):
                 first = share.narrow(axis, 0, 1)
                 share = first if bool(((share - first).abs() < EQUAL).all()) else share
-            found.append(Weight([((_Share(share.clone(), part),), 1.0)]))
-        return [*found, 1.0 - sum(found)]
+            shares.append(Weight([((_Share(share.clone(), part),), 1.0)]))
+        return [*shares, 1.0 - sum(shares)]

@@ -7,8 +7,7 @@ Notation: variable -> symbol
     noise       sigma_t^2 = 1 - alpha_bar_t
     c           the step size in units of the noise; see `langevin`, `mala` and `hmc`
 
-    log pi_t(y) - log pi_t(x) = sum_i b_i (E_i(x) - E_i(y))       test "energy"
-                              = int_0^1 G(x + r d) . d dr         test "score"
+    log pi_t(y) - log pi_t(x) = int_0^1 G(x + r d) . d dr
     accept with probability min(1, a), each particle by itself;  log c += 0.2 (rate - goal) after every move
 
 The line integral is computed by the trapezoidal rule (Sjöberg et al., 2023), on every segment of the path of a move. It
@@ -18,9 +17,10 @@ is exact where the sum of the predicted scores is a gradient and the rule is, as
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TypeAlias
 
 import attrs
 import torch
@@ -29,40 +29,25 @@ from torch import Tensor
 from energycomp.components import by_sample
 from energycomp.fields import legal
 from energycomp.sampling import Level, Target
-from energycomp_samplers.kernels import axes, predicted, total_energy, weighted_sum
+from energycomp_samplers.kernels import as_column, axes, predict_clean, weighted_sum
 
-RATE = 0.2  # how fast log c follows the acceptance
 Noise: TypeAlias = Callable[[tuple[int, ...]], Tensor]
-Test: TypeAlias = Literal["score", "energy"]
 
 
-@attrs.define(eq=False)
+@attrs.frozen(eq=False)
 class State:
-    """Particles x (G, P, *shape), with the predictions x0 (K, G, P, *shape) and the score there.
-
-    The momentum v and the energy (G, P) are None until a move needs them.
-    """
+    """Particles x (G, P, *shape), with the predictions x0 (K, G, P, *shape) and the score there."""
 
     x: Tensor
     x0: Tensor
     score: Tensor
-    v: Tensor | None = None
-    energy: Tensor | None = None
 
-    def replaced(self, accepted: Tensor, proposed: State) -> State:
+    def accept(self, accepted: Tensor, proposed: State) -> State:
         """The proposal where it is accepted (G, P), and this state elsewhere."""
-        wide = accepted.reshape(*accepted.shape, *[1] * (self.x.ndim - 2))
-
-        def chosen(mask: Tensor, new: Tensor | None, old: Tensor | None) -> Tensor | None:
-            return None if new is None or old is None else torch.where(mask, new, old)
-
-        return State(
-            torch.where(wide, proposed.x, self.x),
-            torch.where(wide, proposed.x0, self.x0),
-            torch.where(wide, proposed.score, self.score),
-            chosen(wide, proposed.v, self.v),
-            chosen(accepted, proposed.energy, self.energy),
-        )
+        wide = as_column(accepted, self.x)
+        x = torch.where(wide, proposed.x, self.x)
+        x0 = torch.where(wide, proposed.x0, self.x0)
+        return State(x, x0, torch.where(wide, proposed.score, self.score))
 
 
 @attrs.frozen(eq=False)
@@ -72,8 +57,8 @@ class Density:
     Args:
         normal, uniform: noise (G, P, *shape), and uniform numbers (G, P), for the shape (G, P).
         mean: E[x_0 | x_t] (B, *shape) of samples x (B, *shape) with the predictions x0 (K, B, *shape), by which the
-            score is that of another density than the sum of the scores; only for the test "score".
-        copies: groups (G,) whose particles are copies of each other, see `predicted`.
+            score is that of another density than the sum of the scores.
+        copies: groups (G,) whose particles are copies of each other, see `predict_clean`.
     """
 
     target: Target
@@ -91,7 +76,7 @@ class Density:
     def state(self, x: Tensor, x0: Tensor | None = None) -> State:
         """The state at x. Costs one evaluation per component and particle, unless x0 is known."""
         if x0 is None:
-            x0 = predicted(self.target, x, self.level, self.copies)
+            x0 = predict_clean(self.target, x, self.level, self.copies)
         # Tweedie: the score from E[x_0 | x_t], or that of each component from its own
         if self.mean is not None:
             mean = self.mean(x.flatten(0, 1), x0.flatten(1, 2)).reshape(x.shape)
@@ -99,27 +84,16 @@ class Density:
         scores = (self.level.alpha**0.5 * x0 - x) / self.noise
         return State(x, x0, weighted_sum(self.target.weights_at(self.level.timestep), scores))
 
-    def log_ratio(self, path: Sequence[State], test: Test, nodes: int) -> Tensor:
-        """log pi_t at the end of a path minus that at its start, (G, P).
-
-        Costs nodes - 2 evaluations for every segment, or the energy of every state that is new.
-        """
-        # The difference of energies, or the integral of the score along the path
-        if test == "energy":
-            return self._energy(path[0]) - self._energy(path[-1])
-        return torch.stack([self._integral(one, other, nodes) for one, other in pairwise(path)]).sum(dim=0)
+    def log_ratio(self, path: Sequence[State], nodes: int) -> Tensor:
+        """log pi_t at the end of a path minus that at its start, (G, P). Costs nodes - 2 evaluations a segment."""
+        return torch.stack([self._integrate(*pair, nodes) for pair in pairwise(path)]).sum(dim=0)
 
     def accepts(self, log_ratio: Tensor) -> Tensor:
         """Whether each proposal is accepted, (G, P)."""
         # Metropolis and Hastings: u < ratio
         return self.uniform(tuple(log_ratio.shape)).log() < log_ratio
 
-    def _energy(self, state: State) -> Tensor:
-        if state.energy is None:
-            state.energy = total_energy(self.target, state.x, self.level, self.copies)
-        return state.energy
-
-    def _integral(self, one: State, other: State, nodes: int) -> Tensor:
+    def _integrate(self, one: State, other: State, nodes: int) -> Tensor:
         # The trapezoidal rule over nodes - 1 segments of equal length.
         spaces = nodes - 1
         total = (one.score + other.score) / 2.0
@@ -129,48 +103,23 @@ class Density:
         return (total.double() * (other.x - one.x).double()).sum(dim=axes(one.x)) / spaces
 
 
-@runtime_checkable
-class HasTest(Protocol):
-    """Moves that are accepted by a Metropolis test, and by which one; `Langevin` has none."""
+class Moves(ABC):
+    """Moves that leave pi_t as it is: `Langevin` up to the error of its step, `MALA` and `HMC` exactly.
 
-    @property
-    def test(self) -> Test:
-        """The test: "score" or "energy"."""
-        ...
+    `moves` is their number at each noise level, `step_size` is c of the first one, and `acceptance` the rate to which
+    c is adapted: None for moves without a test, whose c is fixed.
+    """
 
+    moves: int
+    step_size: float
+    acceptance: float | None
 
-def accepted_by(moves: object) -> Test | None:
-    """By which test moves are accepted; None for those without a test."""
-    return moves.test if isinstance(moves, HasTest) else None
-
-
-@runtime_checkable
-class Moves(Protocol):
-    """Moves that leave pi_t as it is: `Langevin` up to the error of its step, `MALA` and `HMC` exactly."""
-
-    @property
-    def moves(self) -> int:
-        """At each noise level."""
-        ...
-
-    @property
-    def step_size(self) -> float:
-        """c of the first move."""
-        ...
-
-    @property
-    def acceptance(self) -> float | None:
-        """The rate to which c is adapted; None for moves without a test, whose c is fixed."""
-        ...
-
+    @abstractmethod
     def move(self, density: Density, state: State, c: Tensor) -> tuple[State, Tensor | None]:
         """The state after a move of step size c (G, 1, .., 1), and which particles accepted it (G, P)."""
-        ...
 
 
-MOVES = legal(
-    lambda value: isinstance(value, Moves) and not isinstance(value, type), "moves, such as MALA(), HMC() or Langevin()"
-)
+MOVES = legal(lambda value: isinstance(value, Moves), "moves, such as MALA(), HMC() or Langevin()")
 
 
 @attrs.define(eq=False)
@@ -181,17 +130,17 @@ class Chain:
 
     Args:
         most: the largest step size.
+        rate: how fast log c follows the acceptance; slower needs more moves to arrive, faster leaves it noisy.
     """
 
     options: Moves
     most: float = math.inf
+    rate: float = 0.2
     log_c: Tensor | None = None  # (G,)
     acceptance: dict[float, float] = attrs.field(factory=dict)
 
     def move(self, density: Density, x: Tensor, x0: Tensor, most: Tensor | float = math.inf) -> tuple[Tensor, Tensor]:
         """Particles (G, P, *shape) and the predictions x0 (K, G, P, *shape) there, after the moves of a level.
-
-        Momenta are drawn anew at every level, since particles that were resampled share theirs.
 
         Args:
             most: the largest step size of this level, (G,), beside that of the chain.
@@ -213,7 +162,7 @@ class Chain:
                 continue
             # Adapt the step size of each group to its rate of acceptance.
             rate = accepted.double().mean(dim=1)
-            self.log_c = torch.minimum(self.log_c + RATE * (rate - goal), highest)
+            self.log_c = torch.minimum(self.log_c + self.rate * (rate - goal), highest)
             rates.append(float(rate.mean()))
         # What the report says of this level.
         if rates:

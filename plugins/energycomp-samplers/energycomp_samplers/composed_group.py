@@ -15,12 +15,7 @@ from energycomp.sampling import Target
 
 @attrs.frozen(eq=False)
 class ComposedGroup:
-    """As `LeafGroup`, of one leaf.
-
-    Args:
-        target: the composition that the leaf stands for.
-        mean: samples (B, *shape) and timesteps (B,) to E[x_0 | x], (B, *shape).
-    """
+    """As `LeafGroup`, of one leaf for a composition: `mean` maps samples and timesteps (B,) to E[x_0 | x]."""
 
     target: Target
     mean: Callable[[Tensor, Tensor], Tensor]
@@ -29,20 +24,16 @@ class ComposedGroup:
 
     @property
     def rule(self) -> Rule | None:
-        """As of the components; None where they differ."""
         rules = {group.rule for group in self.target.groups}
         return rules.pop() if len(rules) == 1 else None
 
     @property
     def device(self) -> torch.device:
-        """Of the components."""
         return self.target.device
 
     @property
     def decode(self) -> Callable[[Tensor], Tensor] | None:
-        """Of the components."""
         return self.target.decode
 
     def predict(self, leaves: Sequence[Any], sample: Tensor, timestep: Tensor) -> list[Tensor]:
-        """As `LeafGroup.predict`."""
         return [self.mean(sample, timestep)] * len(leaves)

@@ -75,25 +75,23 @@ class Fit:
         root, _ = torch.linalg.cholesky_ex(total)
         return root
 
-    def moved(self, missed: Tensor) -> Tensor:
+    def move(self, missed: Tensor) -> Tensor:
         """C J' S^-1 of what is missed (B, K), (B, *shape)."""
         pulled = torch.cholesky_solve(missed[..., None], self.root)
         back = (self.line.matrix.mT @ pulled)[..., 0]
         return self.covariance(back.to(self.x0).reshape(self.x0.shape))
 
+    def condition(self, draw: Tensor | None = None, error: Tensor | None = None) -> Tensor:
+        """The mean of p(z | x, y); a draw of it by d of N(0, C), (B, *shape), and normal noise (B, *seen)."""
+        if draw is None or error is None:
+            return self.x0 + self.move(self.missed)
+        missed = self.missed + self.noise.sqrt() * error.flatten(1) - self.line.forward(draw)
+        return self.x0 + draw + self.move(missed)
+
     def log_density(self) -> Tensor:
-        """log N(y; seen, S), (B,)."""
-        return log_normal(self.missed, self.root)
-
-
-def log_normal(missed: Tensor, root: Tensor) -> Tensor:
-    """log N(missed; 0, L L'), (B,), without its constant.
-
-    >>> log_normal(torch.tensor([[2.0]]), torch.tensor([[[2.0]]])).exp()  # exp(-1/2) / 2
-    tensor([0.3033])
-    """
-    white = torch.linalg.solve_triangular(root, missed[..., None], upper=False)[..., 0]
-    return -0.5 * white.square().sum(1) - root.diagonal(dim1=1, dim2=2).log().sum(1)
+        """log N(y; seen, S), (B,), without its constant."""
+        white = torch.linalg.solve_triangular(self.root, self.missed[..., None], upper=False)[..., 0]
+        return -0.5 * white.square().sum(1) - self.root.diagonal(dim1=1, dim2=2).log().sum(1)
 
 
 def points_of(size: int, count: int) -> Tensor:
@@ -115,7 +113,7 @@ def points_of(size: int, count: int) -> Tensor:
     return torch.cat([points, -points])
 
 
-def fitted(f: Callable[[Tensor], Tensor], centre: Tensor, offsets: Tensor) -> Line:
+def fit_line(f: Callable[[Tensor], Tensor], centre: Tensor, offsets: Tensor) -> Line:
     """The line of f about samples (B, *shape), for offsets (M, B, *shape). Costs 2 M evaluations of f, and K gradients.
 
     Where f is not finite at a point, as a logarithm beyond its domain, the line of that sample is its derivative.

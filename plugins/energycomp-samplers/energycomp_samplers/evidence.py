@@ -1,4 +1,7 @@
-"""What an observation says of noised samples: conditional means, draws and densities. Formulas: `observation`."""
+"""What an observation says of noised samples: conditional means, draws, densities, and whether samples fit it.
+
+The formulas are in `energycomp_samplers.observation`.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,13 @@ from torch import Tensor
 from energycomp.errors import InputError
 from energycomp.images import decoded
 from energycomp.sampling import Target
-from energycomp_samplers.curved import Fit, fitted, points_of
-from energycomp_samplers.operators import AnyCovariance, Linear, Pair, check_operator, linearised, solve
+from energycomp_samplers.curved import Fit, fit_line, points_of
+from energycomp_samplers.operators import AnyCovariance, Linear, Pair, check_operator, linearise, solve
 
+FAR = 4.0  # standard deviations of the noise: 6 of 100,000 numbers are beyond
+MOST = 0.01  # share of what is seen that may be beyond
+UNEXPLAINED = 5.0  # standard errors by which the squared residual may be larger than the noise
+NARROW = 0.05  # share of the variance that may be lost: 2.5 % of a standard deviation
 SEEN = 32  # numbers of an observation up to which an operator that is not linear is fitted by a line
 
 
@@ -40,7 +47,7 @@ class Evidence:
     points: int = 16
     rounds: int = 2
 
-    def conditioned(
+    def condition(
         self, x0: Tensor, covariance: AnyCovariance, draw: Tensor | None = None, error: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """E[z | x, y], and log p(y | x) up to a constant, (B,), in float64.
@@ -53,12 +60,11 @@ class Evidence:
         """
         if self._is_fitted:
             fit = self._fit(x0, covariance)
-            mean = self._moved(fit, draw, error)
-            return mean, fit.log_density()
+            return fit.condition(draw, error), fit.log_density()
         # What is seen of the prediction.
         linear = self.linear
         if linear is None:
-            linear, seen = linearised(self.f, x0)
+            linear, seen = linearise(self.f, x0)
         else:
             seen = linear.forward(x0)
         noise = self.noise.to(x0)
@@ -71,24 +77,23 @@ class Evidence:
         log_density = -0.5 * (missed.double() * pulled.double()).flatten(1).sum(1)
         return x0 + moved if draw is None else x0 + draw + moved, log_density
 
-    def drawn(self, x0: Tensor, covariance: AnyCovariance, draw: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+    def draw(self, x0: Tensor, covariance: AnyCovariance, draw: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
         """A draw z of p(z | x, y), and its log weight, log p(y | z) p(z | x) minus that of its density, (B,).
 
-        The weight of a linear operator is log p(y | x), whatever is drawn. See `conditioned` for what is given.
+        The weight of a linear operator is log p(y | x), whatever is drawn. See `condition` for what is given.
         """
         if not self._is_fitted:
-            return self.conditioned(x0, covariance, draw, error)[0], self.conditioned(x0, covariance)[1]
+            return self.condition(x0, covariance, draw, error)[0], self.condition(x0, covariance)[1]
         fit = self._fit(x0, covariance)
         # Fit the line anew at draws of p(z | x, y)
         offsets, errors = self._points(x0, covariance)
         for _ in range(self.rounds):
-            around = [
-                offset + fit.moved(fit.noise.sqrt() * one - fit.line.forward(offset))
-                for offset, one in zip(offsets, errors, strict=True)
-            ]
-            fit = self._fit(x0, covariance, x0 + fit.moved(fit.missed), torch.stack(around))
+            around = []
+            for offset, one in zip(offsets, errors, strict=True):
+                around.append(offset + fit.move(fit.noise.sqrt() * one - fit.line.forward(offset)))
+            fit = self._fit(x0, covariance, fit.condition(), torch.stack(around))
         # Draw, and weigh by what f itself says
-        z = self._moved(fit, draw, error)
+        z = fit.condition(draw, error)
         y = self.y.flatten(1).double()
         right = y - self.f(z).flatten(1).double()
         lined = y - fit.line.at(z)
@@ -98,7 +103,7 @@ class Evidence:
 
     def slope(self, x0: Tensor, v: Tensor) -> Tensor:
         """A v, or J v of the derivative at samples, (B, K), of v (B, *shape)."""
-        linear = linearised(self.f, x0)[0] if self.linear is None else self.linear
+        linear = linearise(self.f, x0)[0] if self.linear is None else self.linear
         return linear.forward(v).flatten(1)
 
     @property
@@ -117,16 +122,9 @@ class Evidence:
     ) -> Fit:
         """The line of f at points of N(m, C), or at others, and what y says by it."""
         offsets = self._points(x0, covariance)[0] if offsets is None else offsets
-        line = fitted(self.f, x0 if centre is None else centre, offsets)
+        line = fit_line(self.f, x0 if centre is None else centre, offsets)
         missed = self.y.flatten(1).double() - line.at(x0)
         return Fit(line, covariance, x0, missed, self.noise.flatten(1).double() + line.curvature)
-
-    def _moved(self, fit: Fit, draw: Tensor | None, error: Tensor | None) -> Tensor:
-        """The mean of p(z | x, y), or a draw of it."""
-        if draw is None or error is None:
-            return fit.x0 + fit.moved(fit.missed)
-        missed = fit.missed + fit.noise.sqrt() * error.flatten(1) - fit.line.forward(draw)
-        return fit.x0 + draw + fit.moved(missed)
 
 
 @attrs.frozen(eq=False)
@@ -147,30 +145,28 @@ class _Stacked:
             pulled.append(part.adjoint(own.unflatten(1, shape)))
         return torch.stack(pulled).sum(0)
 
-    def solved(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
+    def invert(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> None:
         """None: conjugate gradients."""
 
 
-def joined(found: Sequence[Evidence]) -> Evidence:
+def join(parts: Sequence[Evidence]) -> Evidence:
     """Several observations as one."""
-    if len(found) == 1:
-        return found[0]
+    if len(parts) == 1:
+        return parts[0]
     # Linear operators make a linear one; with another among them, all are linearised
-    linear = [one.linear for one in found if one.linear is not None]
-    stacked = None
-    if len(linear) == len(found):
-        stacked = _Stacked(linear, [one.y.shape[1:] for one in found])
+    linear = [one.linear for one in parts if one.linear is not None]
+    stacked = _Stacked(linear, [one.y.shape[1:] for one in parts]) if len(linear) == len(parts) else None
 
     def f(z: Tensor) -> Tensor:
-        return torch.cat([one.f(z).flatten(1) for one in found], dim=1)
+        return torch.cat([one.f(z).flatten(1) for one in parts], dim=1)
 
     # What was seen, flat and joined as the operators join it
-    y = torch.cat([one.y.flatten(1) for one in found], dim=1)
-    noise = torch.cat([one.noise.flatten(1) for one in found], dim=1)
-    return Evidence(stacked, f, y, noise, min(one.points for one in found))
+    y = torch.cat([one.y.flatten(1) for one in parts], dim=1)
+    noise = torch.cat([one.noise.flatten(1) for one in parts], dim=1)
+    return Evidence(stacked, f, y, noise, min(one.points for one in parts))
 
 
-def bound(operator: Any, y: Tensor, std: Tensor, target: Target) -> Evidence:
+def bind(operator: Any, y: Tensor, std: Tensor, target: Target) -> Evidence:
     """One observation of the samples of a composition. Of samples z in (-r, r), operators see (z + r) / 2r.
 
     Raises:
@@ -181,11 +177,9 @@ def bound(operator: Any, y: Tensor, std: Tensor, target: Target) -> Evidence:
     value_range = target.noised_space.value_range
     see = operator.forward if isinstance(operator, Linear) else operator
     # What is seen of a sample of the noised space, in its scale
-    scale = 1.0
-    middle = 0.0
-    if value_range is not None and decode is None:
-        scale = 1.0 / (2.0 * value_range[1])
-        middle = 0.5
+    is_scaled = value_range is not None and decode is None
+    scale = 1.0 / (2.0 * value_range[1]) if value_range is not None and is_scaled else 1.0
+    middle = 0.5 if is_scaled else 0.0
 
     def f(z: Tensor) -> Tensor:
         data = z * scale + middle if decode is None else decoded(z, "pt", decode=decode, value_range=value_range)
@@ -193,9 +187,7 @@ def bound(operator: Any, y: Tensor, std: Tensor, target: Target) -> Evidence:
         return seen / scale
 
     # Shapes, and what is seen of the middle of the value range.
-    nothing = torch.zeros(1, *shape, device=target.device)
-    offset = check_operator(f, nothing)
-    # The observation of one sample, in these units.
+    offset = check_operator(f, torch.zeros(1, *shape, device=target.device))
     y = y.to(offset)[None]
     if y.shape != offset.shape:
         got = f"got y of shape {tuple(y.shape[1:])}, where the operator sees {tuple(offset.shape[1:])} of a sample"
@@ -210,3 +202,41 @@ def bound(operator: Any, y: Tensor, std: Tensor, target: Target) -> Evidence:
     if isinstance(operator, Pair):
         operator.check(shape, target.device)
     return Evidence(operator, see, y / scale - offset, noise)
+
+
+def note_misses(evidence: Evidence, samples: Tensor, *, is_weighed: bool) -> list[str]:
+    """A sentence where samples z (B, *shape) miss y by more than its noise."""
+    # y - A(z) in standard deviations of the noise; a mask hides numbers, which have no residual
+    with torch.no_grad():
+        left = (evidence.y.to(samples) - evidence.f(samples)).double() / evidence.noise.to(samples).double().sqrt()
+    left = left.flatten(1)
+    left = left[:, (left != 0.0).any(0)]
+    if left.numel() == 0:
+        return []
+    beyond = float((left.abs() > FAR).double().mean())
+    excess = float(left.square().mean()) - 1.0
+    if beyond <= MOST and excess <= UNEXPLAINED * (2.0 / left.shape[1]) ** 0.5:
+        return []
+    missed = (
+        f"samples miss the observation: {beyond:.2g} of what is seen of them is more than {FAR:g} std from y, and the "
+        f"squared residual is {1.0 + excess:.3g} times the noise"
+    )
+    better = "use more particles or steps" if is_weighed else "use sampler='smc'"
+    return [f"{missed}; {better}, unless the components contradict y, or std is too small"]
+
+
+def note_narrow(evidence: Evidence, samples: Tensor, covariance: AnyCovariance, *, is_weighed: bool) -> list[str]:
+    """A sentence where samples that ended at a mean lack much of the variance C that y leaves at the last level."""
+    # J C J' beside R, for each number that is seen: the mean of z given y lacks their harmonic sum
+    random = torch.Generator().manual_seed(0)
+    draw = covariance.root(torch.randn(samples.shape, generator=random).to(samples))
+    seen = evidence.slope(samples, draw).double().square().mean(0)
+    noise = evidence.noise.flatten().double().to(seen)
+    share = (seen / (seen + noise))[seen > 0.0]
+    if share.numel() == 0 or (lost := float(share.mean())) <= NARROW:
+        return []
+    better = "SMC(last='draw')" if is_weighed else "Gauss(last='draw')" if evidence.linear else "sampler='smc'"
+    left = (lost / (1.0 - lost)) ** 0.5
+    ended = f"samples ended at the mean of what the last noise level leaves open, which is {left:.2g} times std"
+    near = f"they are too near to each other, about {(1.0 - lost) ** 0.5:.2g} of their distance in what is seen"
+    return [f"{ended}: {near}; use {better}, or more steps"]

@@ -31,7 +31,7 @@ from energycomp.fields import whole
 from energycomp.sampling import Target
 from energycomp_samplers.composed_group import ComposedGroup
 from energycomp_samplers.second_order import AWAY
-from energycomp_samplers.spread import POINTS, Spread, product_spread, spreads_of, strong_noise
+from energycomp_samplers.spread import POINTS, Spread, noisiest_timestep, product_spread, spreads_for
 
 CLOSE = 1e-6  # of the sum of the weights
 
@@ -85,12 +85,10 @@ class AllOf(Composable):
 
     @property
     def noised_space(self) -> NoisedSpace:
-        """That of the composition."""
         return self.composition.noised_space
 
     @property
     def unconditional(self) -> Any:
-        """That of the composition."""
         return self.composition.unconditional
 
     def __repr__(self) -> str:
@@ -107,16 +105,10 @@ class _Batches:
 
     @cached_property
     def spreads(self) -> list[Spread]:
-        """The spread of each leaf."""
-        found = spreads_of(self.target)
-        for one in found:
-            if one.problem:
-                raise InputError(f"got all_of(...), but {one.problem}; compose these by `&`")
-        return found
+        return spreads_for(self.target, "all_of(...)", "compose these by `&`")
 
     @cached_property
     def product(self) -> Spread:
-        """That of the product."""
         size = math.prod(self.target.noised_space.sample_shape)
         spread, is_product = product_spread(self.spreads, self.target.weights, size)
         if not is_product:
@@ -130,20 +122,20 @@ class _Batches:
         # P_i mu_i = g_i - sqrt(alpha_bar) / (1 - alpha_bar) x, for any x: the mean over a few
         random = torch.Generator().manual_seed(self.seed)
         x = torch.randn(POINTS, *self.target.noised_space.sample_shape, generator=random).to(self.target.device)
-        timestep = torch.full((POINTS,), strong_noise(self.target), device=x.device)
+        timestep = torch.full((POINTS,), noisiest_timestep(self.target), device=x.device)
         return self._pulls(x, timestep, range(len(self.spreads)))[1].mean(1)
 
     def __call__(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """E[z | x]. Samples of one timestep have one batch, whatever is beside them."""
-        found = torch.empty_like(sample)
+        mean = torch.empty_like(sample)
         for one in timestep.unique():
             rows = timestep == one
-            found[rows] = self._mean(sample[rows], timestep[rows])
-        return found
+            mean[rows] = self._mean(sample[rows], timestep[rows])
+        return mean
 
     def _mean(self, x: Tensor, timestep: Tensor) -> Tensor:
         # Predict x_0 by the leaves of the batch of this timestep.
-        chosen = self._chosen(float(timestep[0]))
+        chosen = self._choose(float(timestep[0]))
         x0, pulls = self._pulls(x, timestep, list(chosen))
         # Add: Gaussians for all leaves, and for the chosen ones what they differ by from these.
         weights = self.shifts.new_tensor(self.target.weights)
@@ -153,24 +145,23 @@ class _Batches:
         # m = C h, with the part of h that all leaves share.
         ratio = self._ratio(timestep)
         total = total + self._shared(x, ratio)
-        mean = self.product.filtered(total, lambda values: 1.0 / (ratio + values))
+        mean = self.product.apply(total, lambda values: 1.0 / (ratio + values))
         # Stay near the range of the predictions.
         least = min(float(self.spreads[k].values.min()) for k in chosen)
         away = by_sample(AWAY * (ratio[:, 0] + least).rsqrt(), x.ndim)
         return torch.maximum(torch.minimum(mean, x0.amax(0) + away), x0.amin(0) - away).to(x)
 
-    def _chosen(self, timestep: float) -> dict[int, float]:
+    def _choose(self, timestep: float) -> dict[int, float]:
         """The places of the leaves that are evaluated at a timestep, and how much each counts."""
         weights = self.target.weights
         factors = [k for k, b in enumerate(weights) if b > 0.0]
-        rest = {k: b for k, b in enumerate(weights) if b <= 0.0}
-        # m of the n factors, by a seed that the timestep changes; torch seeds by 32 bits.
+        # m of the n factors, by a seed that the timestep changes; torch seeds by 32 bits. Each counts n / m times.
         random = torch.Generator().manual_seed((1_000_003 * self.seed + round(1000 * timestep)) % 2**32)
-        drawn = torch.randperm(len(factors), generator=random)[: self.batch].sort().values.tolist()
-        # Each of them counts n / m times; leaves that are no factors, such as u, always count once.
-        share = len(factors) / len(drawn)
-        chosen = [factors[place] for place in drawn]
-        return {k: share * weights[k] for k in chosen} | rest
+        batch = torch.randperm(len(factors), generator=random)[: self.batch].sort().values.tolist()
+        share = len(factors) / len(batch)
+        # Leaves that are no factors, such as u, always count once.
+        counts = {factors[place]: share * weights[factors[place]] for place in batch}
+        return counts | {k: b for k, b in enumerate(weights) if b <= 0.0}
 
     def _pulls(self, x: Tensor, timestep: Tensor, places: Sequence[int]) -> tuple[Tensor, Tensor]:
         """E_i[z | x] of leaves at these places, and g_i without what all leaves share, (k, B, *shape), in float64."""
@@ -180,10 +171,8 @@ class _Batches:
         x0 = part.predict(x, timestep, prediction_type="sample").double()
         # g_i = (ratio I + P_i) E_i[z | x].
         ratio = self._ratio(timestep)
-        found = []
-        for k, one in zip(places, x0, strict=True):
-            found.append(self.spreads[k].filtered(one, lambda values: ratio + values))
-        return x0, torch.stack(found) - self._shared(x, ratio)
+        pulls = [self.spreads[k].apply(one, lambda values: ratio + values) for k, one in zip(places, x0, strict=True)]
+        return x0, torch.stack(pulls) - self._shared(x, ratio)
 
     def _ratio(self, timestep: Tensor) -> Tensor:
         """alpha_bar / (1 - alpha_bar), (B, 1), in float64."""

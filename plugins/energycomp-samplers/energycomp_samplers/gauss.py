@@ -1,6 +1,6 @@
 """Products by Tweedie's second formula: components count by how sure they are, with a covariance each.
 
-It is kept constant, see `energycomp_samplers.spread`, or is that of each sample, see `energycomp_samplers.local`.
+It is kept constant, see `energycomp_samplers.spread`, or is that of each sample: `energycomp_samplers.second_order`.
 
 The noised product p(z | x) is proportional to prod_i p_i(z | x)^b_i N(x; sqrt(alpha_bar) z, (1 - alpha_bar) I)^(1 - B).
 With Gaussians N(m_i, C_i) for p_i(z | x) it is one, N(m, C). This is GAUSS of Linhart et al. (2024), with exact steps.
@@ -29,32 +29,29 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.errors import InputError
 from energycomp.fields import number, one_of, whole
 from energycomp.sampling import Level, Run, Sampled, SamplingReport, Steps
 from energycomp.seeds import draw_noise
-from energycomp_samplers.chain import MOVES, Chain, Density, Moves, accepted_by
+from energycomp_samplers.chain import MOVES, Chain, Density, Moves
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.jumps import jump
-from energycomp_samplers.kernels import check_densities, clipped, weighted_sum
-from energycomp_samplers.local import Product, second_order
+from energycomp_samplers.kernels import check_densities, clip, weighted_sum
 from energycomp_samplers.observation import (
     evidence_of,
     given_variance,
-    measured_spreads,
+    observed_spreads,
     stationary_of,
     without_observations,
 )
 from energycomp_samplers.operators import AnyCovariance
-from energycomp_samplers.second_order import ratio_of
-from energycomp_samplers.spread import MOST, Spread
+from energycomp_samplers.second_order import Product, second_order
+from energycomp_samplers.spread import MOST, Spread, ratio_of
 
 FOLLOWS = "samples follow the sum of the predictions; use sampler='smc'"
 NO_GAUSSIAN = (
     "the precisions of the components do not add up to that of a Gaussian, because negated components are surer than "
     "the others"
 )
-
 NOISY = 0.02  # alpha_bar at the first level, above which samples do not begin as noise alone
 NEWTON = 4  # steps to the mean of clean samples, one evaluation of each leaf each
 LEAST = 4  # samples for each number, from which on they jump
@@ -67,28 +64,25 @@ class Gauss:
 
     One evaluation per leaf, sample and step, 8 more for jumps, and those that measure the covariance of each leaf once:
     8 D for samples of D <= 32 numbers, else 16, which measure one variance for all numbers, and under an observation of
-    images one for each spatial frequency.
+    images one for each spatial frequency. Nothing is measured where an observation gives the variance.
 
     The mean m stays within five standard deviations of the range of the predictions, and where the product is no
     Gaussian it is their sum, as the report notes. Of components with several modes the samples are approximate.
-
-    Where an observation gives the variance of clean samples, m is the sum of the predictions, and nothing is measured.
 
     Args:
         last: "mean" ends at the mean of the clean sample, as DDPM does; "draw" at a draw of it, whose noise is that of
             the last noise level: right for intervals, and visible in images of few steps.
         covariance: "constant" is measured once for each leaf; "jacobian" at each sample and step, at 2 D evaluations
             more per leaf, for samples of at most 32 numbers: for components of several modes, or in a box.
-        moves: `MALA`, `HMC` or `Langevin` at each noise level, by the test "score", within the noised product of the
-            Gaussians: for components that are curved or have several modes. `MALA(moves=1, nodes=2)` costs what a step
-            does; of "jacobian", as much as two steps. The step size c of moves stays at `step_size` or below: at low
-            noise, where most would be accepted, larger ones would follow the error of the score of a network.
-        jumps: of each sample, once, to where others are, see `energycomp_samplers.jumps`: they bring back samples that
-            were left behind in a mode of no weight, and mend the shares of modes. Each costs 8 evaluations of each leaf
-            and sample. Of samples of at most 32 numbers, at least 4 for each number, by one generator: samples depend a
-            little on each other then. None under an observation that is not linear, or with 0.
+        moves: `MALA`, `HMC` or `Langevin` at each noise level, for components that are curved or have several modes.
+            `MALA(moves=1, nodes=2)` costs what a step does; of "jacobian", as much as two steps.
+            Steps are no larger than `step_size`: at low noise they would follow the error of a network.
+        jumps: of each sample, once, to where others are, see `energycomp_samplers.jumps`: they bring back samples in
+            modes of no weight, and mend the shares of modes. Each costs 8 evaluations of each leaf and sample. Of at
+            most 32 numbers, at least 4 samples for each, by one generator: samples depend a little on each other then.
+            None under an observation that is not linear.
         jump_noise: the noise at which they jump, in the least deviation of the samples. Less noise has sharper modes
-            apart; more makes less of the error of a network, whose score is off by that of its noise over the noise.
+            apart; more makes less of the error of a network (`benchmarks/sampling/inverse.py`).
 
     >>> from energycomp import Composer
     >>> from energycomp.testing import Gaussian
@@ -107,14 +101,7 @@ class Gauss:
     jumps: int = attrs.field(default=1, validator=whole(0))
     jump_noise: float = attrs.field(default=0.2, validator=number())
 
-    def __attrs_post_init__(self) -> None:
-        if accepted_by(self.moves) == "energy":
-            raise InputError(
-                f"got moves={self.moves!r}; expected the test 'score', because no component has the energy of the "
-                "noised product; give moves with test='score'"
-            )
-
-    def start(self, run: Run, /) -> _Drawn:
+    def start(self, run: Run, /) -> _Draws:
         """n independent samples of noise; a list of n generators makes each independent of its batch."""
         # Observations apart from the product
         target, observations = without_observations(run.target)
@@ -127,11 +114,11 @@ class Gauss:
             product: Product | Spread = Spread.of_variance(given, target.noised_space.sample_shape)
         else:
             if observations and self.covariance == "constant":
-                spreads = measured_spreads(target)  # raises
+                spreads = observed_spreads(target)
             product = second_order(target, self.covariance)
         # Samples of noise; moves take no larger step than the first one
         chain = None if self.moves is None else Chain(self.moves, self.moves.step_size)
-        steps = _Drawn(attrs.evolve(run, target=target), self, run.noise(), product, evidence, chain, spreads)
+        steps = _Draws(attrs.evolve(run, target=target), self, run.noise(), product, evidence, chain, spreads)
         # Where the first level is not all noise, begin in the Gaussian of that level
         first = run.levels[0]
         if first.alpha > NOISY:
@@ -140,7 +127,7 @@ class Gauss:
 
 
 @attrs.define(eq=False)
-class _Drawn(Steps):
+class _Draws(Steps):
     """Samples x (n, *shape), the product of leaves, or its spread where it was given.
 
     Args:
@@ -169,26 +156,27 @@ class _Drawn(Steps):
             found, spread = self._product(x, x0, level)
             spread = attrs.evolve(spread, values=spread.values.clamp(min=WIDE * float(ratio)))
             # m(mean) has the slope ratio C, C = (ratio I + P)^-1: mean + (I - ratio C)^-1 (m - mean)
-            mean = mean + spread.filtered(found - mean, lambda values: 1.0 + ratio / values)
+            mean = mean + spread.apply(found - mean, lambda values: 1.0 + ratio / values)
         # Draw clean samples, under the observations, and noise them.
         covariance = spread.covariance(torch.zeros_like(ratio))
-        z = self._drawn(clipped(mean, target).expand_as(self.x), covariance, covariance.root(self.run.noise()))
+        z = self._draw(clip(mean, target).expand_as(self.x), covariance, covariance.root(self.run.noise()))
         self.x = level.alpha**0.5 * z + (1.0 - level.alpha) ** 0.5 * self.x
 
     def step(self, level: Level, /) -> None:
         target = self.run.target
-        # Predict x_0 by every leaf in one batch, and multiply.
+        # Predict x_0 by every leaf in one batch.
         x0 = target.predict(self.x, level.rows(self.x), prediction_type="sample")
+        # Move, and once jump, within the noised product under the observations.
         if self.chain is not None:
-            x0 = self._moved(self.chain, x0, level)
+            x0 = self._move(self.chain, x0, level)
         if self._is_time_to_jump(level):
             x0 = self._jump(x0, level)
+        # Multiply, and draw the clean sample, under the observations.
         mean, covariance = self._clean(self.x, x0, level)
-        # Draw the clean sample, under the observations.
         draw = None
         if not level.is_last or self.options.last == "draw":
             draw = covariance.root(self.run.noise())
-        z = self._drawn(mean, covariance, draw)
+        z = self._draw(mean, covariance, draw)
         # Step: the reverse kernel for this clean sample.
         self.x = level.mean(self.x, z)
         if not level.is_last:
@@ -201,8 +189,8 @@ class _Drawn(Steps):
         is_drawn = self.options.last == "draw"
         return Sampled(self.x, SamplingReport(is_drawn=is_drawn, acceptance=acceptance, notes=notes))
 
-    def _moved(self, chain: Chain, x0: Tensor, level: Level) -> Tensor:
-        """Moves the samples within the noised product under the observations; the predictions (K, n, *shape) there."""
+    def _move(self, chain: Chain, x0: Tensor, level: Level) -> Tensor:
+        """Moves the samples; the predictions (K, n, *shape) there."""
         groups = (self.run.n, 1) if isinstance(self.run.generator, list) else (1, self.run.n)
         x, x0 = chain.move(self._density_at(level), self.x.unflatten(0, groups), x0.unflatten(1, groups))
         self.x = x.flatten(0, 1)
@@ -225,7 +213,7 @@ class _Drawn(Steps):
         return self.has_jumped
 
     def _jump(self, x0: Tensor, level: Level) -> Tensor:
-        """Samples after their jumps within the noised product under the observations; the predictions there."""
+        """Lets the samples jump; the predictions (K, n, *shape) there."""
         density = self._density_at(level)
         x = self.x[None]
         x0 = x0[:, None]
@@ -238,7 +226,7 @@ class _Drawn(Steps):
         """The noised product, with the clean samples as the observations have them."""
 
         def mean(x: Tensor, x0: Tensor) -> Tensor:
-            return self._drawn(*self._clean(x, x0, level), None)
+            return self._draw(*self._clean(x, x0, level), None)
 
         return Density(self.run.target, level, self.run.noise, self.run.uniform, mean)
 
@@ -247,15 +235,17 @@ class _Drawn(Steps):
         mean, spread = self._product(x, x0, level)
         # What is observed of images moves them by frequency
         stationary = stationary_of(self.spreads, self.run.target.weights_at(level.timestep))
-        covariance = (stationary or spread).covariance(ratio_of(level, x))
-        return clipped(mean, self.run.target), covariance
+        return clip(mean, self.run.target), (stationary or spread).covariance(ratio_of(level, x))
 
-    def _drawn(self, mean: Tensor, covariance: AnyCovariance, draw: Tensor | None) -> Tensor:
+    def _draw(self, mean: Tensor, covariance: AnyCovariance, draw: Tensor | None) -> Tensor:
         """A clean sample of N(mean, C), mean + draw, under the observations; the mean without a draw."""
         if self.evidence is None:
             return mean if draw is None else mean + draw
-        error = None if draw is None else self._error(self.evidence)
-        return self.evidence.conditioned(mean, covariance, draw, error)[0]
+        error = None
+        if draw is not None:
+            seen = (self.run.n, *self.evidence.y.shape[1:])
+            error = draw_noise(seen, generator=self.run.generator, device=self.x.device)
+        return self.evidence.condition(mean, covariance, draw, error)[0]
 
     def _product(self, x: Tensor, x0: Tensor, level: Level) -> tuple[Tensor, Spread]:
         """m (B, *shape) of samples x for the predictions x0 (K, B, *shape), and the spread that C follows from.
@@ -272,8 +262,3 @@ class _Drawn(Steps):
         if not found.is_gaussian:
             self.problem = next((one.problem for one in found.spreads if one.problem), NO_GAUSSIAN)
         return found.mean.to(x0), found.spread
-
-    def _error(self, evidence: Evidence) -> Tensor:
-        """Normal noise (n, *seen)."""
-        shape = (self.run.n, *evidence.y.shape[1:])
-        return draw_noise(shape, generator=self.run.generator, device=self.x.device)

@@ -1,10 +1,8 @@
 """Guidance beyond classifier-free guidance: high scales that do not saturate colours, and flow matching.
 
-Formulas are on predictions (B, C, H, W); sums are over the channels and pixels of a sample.
-
 # Notation: variable -> symbol
 #     cond      c = u + R(C), the prediction of a composition C at mass 1; R(C) = C - mass(C) u is its residual
-#     uncond    u, the prediction of the unconditional leaf
+#     uncond    u, the prediction of the unconditional leaf; both (B, C, H, W)
 #     scale     s; at 1 the prediction is c
 #     guided    g, the prediction of classifier-free guidance
 """
@@ -19,6 +17,7 @@ from energycomp.components import scalar
 from energycomp.errors import InputError
 from energycomp.fields import FINITE, number
 from energycomp.sampling import Guide, classifier_free
+from energycomp_samplers.kernels import as_column
 
 SCALE = 7.5  # the default of diffusers' guiders
 LEAST = 1e-12  # of what is divided by
@@ -43,7 +42,16 @@ class Rescaled:
     share: float = attrs.field(default=0.7, converter=scalar, validator=number(least=0, most=1))
 
     def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
-        return Guide(lambda c, u, _: rescaled(classifier_free(c, u, self.scale), c, self.share))
+        def combine(cond: Tensor, uncond: Tensor, _: Tensor) -> Tensor:
+            # (1 - phi + phi std(c) / std(g)) g, equations 15 and 16
+            if cond[0].numel() < 2:
+                got = "got samples of one number under the guidance 'rescale'"
+                raise InputError(f"{got}; expected two or more; use 'cfg'")
+            guided = classifier_free(cond, uncond, self.scale)
+            factor = _deviation(cond) / _deviation(guided).clamp(min=LEAST)
+            return self.share * factor * guided + (1.0 - self.share) * guided
+
+        return Guide(combine)
 
 
 @attrs.frozen
@@ -73,10 +81,16 @@ class AdaptiveProjected:
         running = torch.zeros(())
 
         def combine(cond: Tensor, uncond: Tensor, _: Tensor) -> Tensor:
+            # Algorithm 1: d <- c - u + beta d, shortened to r at most
             nonlocal running
-            # d <- c - u + beta d
             running = cond - uncond + self.momentum * running.to(cond.device)
-            return adaptive_projected(cond, running, self.scale, parallel=self.parallel, norm=self.norm)
+            difference = running
+            if self.norm is not None:
+                difference = difference * (self.norm / _length(difference).clamp(min=LEAST)).clamp(max=1.0)
+            # c + (s - 1) (d - (1 - eta) d_parallel), with the part of d along c
+            direction = cond / _length(cond).clamp(min=LEAST)
+            along = _inner(difference, direction) * direction
+            return cond + (self.scale - 1.0) * (difference - (1.0 - self.parallel) * along)
 
         return Guide(combine, "sample")
 
@@ -104,60 +118,16 @@ class ZeroStar:
     def guide(self, num_inference_steps: int, /) -> Guide:  # noqa: ARG002
         def combine(cond: Tensor, uncond: Tensor, share: Tensor) -> Tensor:
             # At first the velocity is 0, which is nearer to the truth than what networks predict there.
-            moves = (share >= self.zero_until).to(cond).reshape(-1, *[1] * (cond.ndim - 1))
-            return moves * zero_star(cond, uncond, self.scale)
+            moves = as_column((share >= self.zero_until).to(cond), cond)
+            # Algorithm 1: a u + s (c - a u) with a = <c, u> / |u|^2
+            best = uncond * _inner(cond, uncond) / _inner(uncond, uncond).clamp(min=LEAST)
+            return moves * classifier_free(cond, best, self.scale)
 
         return Guide(combine, "flow")
 
 
-def rescaled(guided: Tensor, cond: Tensor, share: float) -> Tensor:
-    """(1 - phi + phi std(c) / std(g)) g, equations 15 and 16 of Lin et al. (2023).
-
-    Raises:
-        InputError: samples of one number, which have no deviation.
-
-    >>> rescaled(Tensor([[-4.0, 4.0]]), Tensor([[-1.0, 1.0]]), 1.0)
-    tensor([[-1.,  1.]])
-    """
-    if guided[0].numel() < 2:
-        raise InputError("got samples of one number under the guidance 'rescale'; expected two or more; use 'cfg'")
-    factor = _deviation(cond) / _deviation(guided).clamp(min=LEAST)
-    return share * factor * guided + (1.0 - share) * guided
-
-
-def adaptive_projected(
-    cond: Tensor, difference: Tensor, scale: float, *, parallel: float, norm: float | None
-) -> Tensor:
-    """c + (s - 1) (d - (1 - eta) d_parallel), Algorithm 1 of Sadat et al. (2024).
-
-    Args:
-        difference: d = c - u, with momentum; it is shortened to `norm`.
-        parallel: eta, the share of the part of d along c that is kept.
-
-    >>> adaptive_projected(Tensor([[1.0, 0.0]]), Tensor([[5.0, 3.0]]), 2.0, parallel=0.0, norm=None)
-    tensor([[1., 3.]])
-    """
-    # Shorten the difference to r at most.
-    if norm is not None:
-        difference = difference * (norm / _length(difference).clamp(min=LEAST)).clamp(max=1.0)
-    # Take the part along c out, which saturates colours, or all but a share of it.
-    direction = cond / _length(cond).clamp(min=LEAST)
-    along = _inner(difference, direction) * direction
-    return cond + (scale - 1.0) * (difference - (1.0 - parallel) * along)
-
-
-def zero_star(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
-    """a u + s (c - a u) with a = <c, u> / |u|^2, Algorithm 1 of Fan et al. (2025).
-
-    >>> zero_star(Tensor([[2.0, 1.0]]), Tensor([[1.0, 0.0]]), 3.0)
-    tensor([[2., 3.]])
-    """
-    uncond = uncond * _inner(cond, uncond) / _inner(uncond, uncond).clamp(min=LEAST)
-    return classifier_free(cond, uncond, scale)
-
-
 def _inner(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
+    return as_column((a * b).flatten(1).sum(1), a)
 
 
 def _length(x: Tensor) -> Tensor:
@@ -165,4 +135,4 @@ def _length(x: Tensor) -> Tensor:
 
 
 def _deviation(x: Tensor) -> Tensor:
-    return x.flatten(1).std(1).reshape(-1, *[1] * (x.ndim - 1))
+    return as_column(x.flatten(1).std(1), x)

@@ -1,21 +1,20 @@
 """Metropolis-adjusted Hamiltonian moves, which leave the composed density at one noise level as it is.
 
-Duane et al. (1987); partial refreshment of the momentum: Horowitz (1991). As moves between reverse steps: Du et al.
-(2023, "Reduce, reuse, recycle"), with the line integral of the score in the test: Sjöberg et al. (2023).
+Duane et al. (1987). As moves between reverse steps: Du et al. (2023, "Reduce, reuse, recycle"), with the line integral
+of the score in the test: Sjöberg et al. (2023).
 
 Notation: variable -> symbol
     x, v        a particle at timestep t, and its momentum, of mass 1
     y, w        both at the end of the leapfrog steps
     score       G(x) = sum_i b_i s_i(x), the gradient of log pi_t
     size        of a leapfrog step, c sigma_t with sigma_t^2 = 1 - alpha_bar_t; c is adapted to the rate of acceptance
-    persistence d
 
-    v <- d v + sqrt(1 - d^2) n,  n ~ N(0, I)
+    v ~ N(0, I)
     leapfrog steps:  v <- v + size / 2 G(x),  x <- x + size v,  v <- v + size / 2 G(x)
     log a = log pi_t(y) - log pi_t(x) + (|v|^2 - |w|^2) / 2
-    (x, v) becomes (y, w) where it is accepted, and (x, -v) where it is rejected
+    x becomes y where it is accepted
 
-`chain` describes the test and the adaptation. The test "score" sums the line integrals of the leapfrog steps. With 2
+`chain` describes the test and the adaptation. The test sums the line integrals of the leapfrog steps. With 2
 nodes it needs no further evaluation: log a is then -size^2 / 8 (|G(y)|^2 - |G(x)|^2). That is exact for Gaussians, and
 too coarse for steps from one mode to another.
 """
@@ -27,16 +26,14 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from energycomp.fields import number, one_of, whole
-from energycomp_samplers.chain import Density, State, Test
+from energycomp.fields import number, whole
+from energycomp_samplers.chain import Density, Moves, State
 from energycomp_samplers.kernels import sum_of_squares
 from energycomp_samplers.smc import SMC
 
-SHARE = number(least=0, below=1)
-
 
 @attrs.frozen
-class HMC:
+class HMC(Moves):
     """Metropolis-adjusted Hamiltonian moves at every noise level, with one test for each particle and move.
 
     Each costs leapfrogs (nodes - 1) evaluations per component and particle.
@@ -44,28 +41,13 @@ class HMC:
     Args:
         moves: at each noise level.
         leapfrogs: steps of one move.
-        persistence: of the momentum between the moves at one noise level; 0 draws it anew for every move.
-        test: "score" (the line integral of the score) or "energy" (energies of all components; costs one evaluation
-            more for each move, and one at each noise level).
         nodes: of the line integral of each leapfrog step, at least 2.
         acceptance: the rate to which steps are adapted.
         step_size: c of the first move, and the largest where the noised product changes no more, see `smc`.
-
-    >>> from energycomp import Composer
-    >>> from energycomp.testing import Gaussian
-    >>> from energycomp_samplers.smc import SMC
-    >>> a = Gaussian(1.0, 0.25)
-    >>> sampler = SMC(weights="none", moves=HMC(moves=1))
-    >>> options = {"num_inference_steps": 10, "generator": 0, "output_type": "latent", "progress": False}
-    >>> x = Composer([a]).sample(500, sampler=sampler, **options)
-    >>> bool((x.mean() - 1.0).abs() < 0.1)
-    True
     """
 
     moves: int = attrs.field(default=1, validator=whole(1))
     leapfrogs: int = attrs.field(default=2, validator=whole(1))
-    persistence: float = attrs.field(default=0.0, validator=SHARE)
-    test: Test = attrs.field(default="score", validator=one_of(("score", "energy")))
     nodes: int = attrs.field(default=3, validator=whole(2, 100))
     acceptance: float = attrs.field(default=0.8, validator=number(most=0.99))
     step_size: float = attrs.field(default=0.5, validator=number())
@@ -73,24 +55,24 @@ class HMC:
     def move(self, density: Density, state: State, c: Tensor) -> tuple[State, Tensor]:
         """The state after one move, and which particles accepted it; see `chain.Moves`."""
         size = (c * density.noise**0.5).to(state.x)
-        # Draw the momentum, or refresh what is left of it.
+        # Propose: leapfrog steps with a new momentum.
         v = density.normal(tuple(state.x.shape[:2]))
-        if state.v is not None:
-            v = self.persistence * state.v + (1.0 - self.persistence**2) ** 0.5 * v
-        # Leapfrog steps: half a step of the momentum, a step of the particle, half a step of the momentum.
-        path = [state]
-        w = v
-        for _ in range(self.leapfrogs):
-            half = w + size / 2.0 * path[-1].score
-            path.append(density.state(path[-1].x + size * half))
-            w = half + size / 2.0 * path[-1].score
+        path, w = leapfrog(density, state, v, size, self.leapfrogs)
         # Accept: by the ratio of the densities, and the kinetic energies.
         kinetic = (sum_of_squares(v, v) - sum_of_squares(w, w)) / 2.0
-        accepted = density.accepts(density.log_ratio(path, self.test, self.nodes) + kinetic)
-        # Where it is rejected, the momentum turns: otherwise the density would not stay as it is.
-        rejected = attrs.evolve(state, v=-v)
-        proposed = attrs.evolve(path[-1], v=w)
-        return rejected.replaced(accepted, proposed), accepted
+        accepted = density.accepts(density.log_ratio(path, self.nodes) + kinetic)
+        return state.accept(accepted, path[-1]), accepted
+
+
+def leapfrog(density: Density, state: State, v: Tensor, size: Tensor, count: int) -> tuple[list[State], Tensor]:
+    """The states of `count` leapfrog steps, the first one included, and the momentum at the end."""
+    path = [state]
+    for _ in range(count):
+        # Half a step of the momentum, a step of the particle, half a step of the momentum.
+        half = v + size / 2.0 * path[-1].score
+        path.append(density.state(path[-1].x + size * half))
+        v = half + size / 2.0 * path[-1].score
+    return path, v
 
 
 def annealed_hmc(**options: Any) -> SMC:

@@ -26,17 +26,17 @@ SMALL = 256  # the same of functions, which have a matrix for each sample
 KEPT = 2**24  # numbers of matrices that are kept for other sets of sources: 128 MB
 
 
-def grouped(items: Sequence[Any]) -> list[tuple[Any, list[int]]]:
+def group_alike(items: Sequence[Any]) -> list[tuple[Any, list[int]]]:
     """The different objects of a list, each with its places.
 
     >>> a, b = [1], [2]
-    >>> grouped([a, b, a])
+    >>> group_alike([a, b, a])
     [([1], [0, 2]), ([2], [1])]
     """
     places: dict[int, list[int]] = {}
     for place, item in enumerate(items):
         places.setdefault(id(item), []).append(place)
-    return [(items[found[0]], found) for found in places.values()]
+    return [(items[own[0]], own) for own in places.values()]
 
 
 @attrs.frozen(eq=False)
@@ -46,22 +46,22 @@ class Joint:
     spreads: Sequence[Spread]
     ratio: Tensor
 
-    def filtered(self, v: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
+    def apply(self, v: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
         """V f(precision) V' v of each source, with the eigenvalues ratio + P_k of C_k^-1."""
         # Sources of one spread are one batch
         ratio = self.ratio.to(v)
-        found = torch.empty_like(v)
-        for spread, places in grouped(self.spreads):
-            part = spread.filtered(v[:, places].flatten(0, 1), lambda p: factor(ratio + p))
-            found[:, places] = part.unflatten(0, (len(v), -1))
-        return found
+        result = torch.empty_like(v)
+        for spread, places in group_alike(self.spreads):
+            part = spread.apply(v[:, places].flatten(0, 1), lambda p: factor(ratio + p))
+            result[:, places] = part.unflatten(0, (len(v), -1))
+        return result
 
     def __call__(self, v: Tensor) -> Tensor:
-        return self.filtered(v, torch.reciprocal)
+        return self.apply(v, torch.reciprocal)
 
     def root(self, v: Tensor) -> Tensor:
         """C^(1/2) v."""
-        return self.filtered(v, torch.rsqrt)
+        return self.apply(v, torch.rsqrt)
 
 
 @attrs.frozen(eq=False)
@@ -88,16 +88,16 @@ class Sum:
 
     def forward(self, z: Tensor) -> Tensor:
         # Sources of one operator are added before it: A z_1 + A z_2 = A (z_1 + z_2)
-        parts = [one.forward(z[:, places].sum(1)) for one, places in grouped(self.operators)]
+        parts = [one.forward(z[:, places].sum(1)) for one, places in group_alike(self.operators)]
         return torch.stack(parts).sum(0)
 
     def adjoint(self, w: Tensor) -> Tensor:
-        found = w.new_empty(len(w), len(self.operators), *self.shape)
-        for one, places in grouped(self.operators):
-            found[:, places] = one.adjoint(w)[:, None]
-        return found
+        back = w.new_empty(len(w), len(self.operators), *self.shape)
+        for one, places in group_alike(self.operators):
+            back[:, places] = one.adjoint(w)[:, None]
+        return back
 
-    def solved(self, covariance: Any, noise: Tensor, v: Tensor) -> Tensor | None:
+    def invert(self, covariance: Any, noise: Tensor, v: Tensor) -> Tensor | None:
         factor = self.factor(covariance, noise)
         return None if factor is None else factor.solve(v)
 
@@ -127,15 +127,13 @@ class Sum:
             if is_one and all(a.numel() == 1 for a in gains) and bool((noise == noise.flatten()[0]).all()):
                 power = float(torch.stack([a.square().sum() for a in gains]).sum())
                 values = power * variances[0] + noise.flatten()[0]
-                return Factor(lambda v: basis.filtered(v, lambda _: 1.0 / values), float(values.log().sum()))
+                return Factor(lambda v: basis.apply(v, lambda _: 1.0 / values), float(values.log().sum()))
         # A matrix, where it is small enough.
         size = math.prod(self.shape)
         return self._dense(covariance, noise) if max(numbers, size) <= DENSE else None
 
     def _dense(self, covariance: Joint, noise: Tensor) -> Factor:
-        """S as a matrix."""
-        # S = sum_k A_k C_k A_k' + R; what each source adds is kept for its level
-        seen = noise.shape[1:]
+        """S = sum_k A_k C_k A_k' + R as a matrix; what each source adds is kept for its level."""
         total = torch.diag(noise.flatten())
         for one, spread in zip(self.operators, covariance.spreads, strict=True):
             key = (id(one), id(spread), float(covariance.ratio))
@@ -148,7 +146,7 @@ class Sum:
         root = torch.linalg.cholesky(total)
 
         def solve(v: Tensor) -> Tensor:
-            return torch.cholesky_solve(v.flatten(1).double().T, root).T.to(v.dtype).reshape(-1, *seen)
+            return torch.cholesky_solve(v.flatten(1).double().T, root).T.to(v.dtype).reshape(-1, *noise.shape[1:])
 
         return Factor(solve, 2.0 * float(root.diagonal().log().sum()))
 
@@ -168,16 +166,16 @@ def log_density(evidence: Evidence, x0: Tensor, covariance: Joint, *, normalised
         InputError: S has too many numbers for its determinant, and the density is to be normalised.
     """
     # The exponent of the Gaussian: log p without its normalisation
-    _, found = evidence.conditioned(x0, covariance)  # type: ignore[arg-type]
+    _, exponent = evidence.condition(x0, covariance)  # type: ignore[arg-type]
     linear: Any = evidence.linear
     # Less (log |S| + n log 2 pi) / 2, where |S| is known
     factor = None if isinstance(linear, Pair) else linear.factor(covariance, evidence.noise)
     if factor is not None:
-        return found - 0.5 * (factor.log_determinant + evidence.y.numel() * math.log(2.0 * math.pi))
+        return exponent - 0.5 * (factor.log_determinant + evidence.y.numel() * math.log(2.0 * math.pi))
     if normalised:
         raise InputError(
             f"got several sets of sources, whose evidence takes matrices of more than {DENSE} x {DENSE} numbers, or of "
             f"{SMALL} x {SMALL} for functions; expected one count, or numbers as operators= and one variance for each "
             "number"
         )
-    return found
+    return exponent

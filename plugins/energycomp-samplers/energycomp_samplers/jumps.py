@@ -22,15 +22,15 @@ from energycomp_samplers.chain import Density, State
 from energycomp_samplers.kernels import axes
 
 FREEDOM = 2.0  # chi^2 of two degrees of freedom is -2 log u
-SEGMENTS = 8  # of the line integral
 SHARE = 0.25  # of the log ratio, by which the rules of the integral may differ
 JITTER = 1e-9  # of the variances, so that samples in a plane have a root
 
 
-def jump(density: Density, x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
+def jump(density: Density, x: Tensor, x0: Tensor, segments: int = 8) -> tuple[Tensor, Tensor]:
     """Samples (1, P, *shape) and their predictions (K, 1, P, *shape) after one jump of each.
 
-    Costs as many evaluations of each leaf and sample as `SEGMENTS`.
+    Costs as many evaluations of each leaf and sample as the line integral has segments. More of them are surer of a
+    jump between modes (`benchmarks/sampling/inverse.py`).
 
     >>> from energycomp.components import Gaussian
     >>> from energycomp.sampling import Target
@@ -62,24 +62,24 @@ def jump(density: Density, x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
         before = density.state(x[:, own], x0[:, :, own])
         after = density.state(y.to(x).reshape(before.x.shape))
         back = _log_kernels(before.x[0].flatten(1).double(), places, root) - _log_kernels(y, places, root)
-        log_ratio, doubt = _integral(density, before, after)
+        log_ratio, doubt = _integrate(density, before, after, segments)
         accepted = density.accepts(log_ratio + back[None]) & density.accepts(-doubt)
-        state = before.replaced(accepted, after)
+        state = before.accept(accepted, after)
         x[:, own] = state.x
         x0[:, :, own] = state.x0
     return x, x0
 
 
-def _integral(density: Density, before: State, after: State) -> tuple[Tensor, Tensor]:
+def _integrate(density: Density, before: State, after: State, segments: int) -> tuple[Tensor, Tensor]:
     """log pi_t(y) - log pi_t(x), (1, P), and how far it is beyond doubt, in nats: the same there and back."""
     # G . d along the straight line
-    places = [place / SEGMENTS for place in range(1, SEGMENTS)]
+    places = [place / segments for place in range(1, segments)]
     between = [density.state(torch.lerp(before.x, after.x, place)) for place in places]
     d = (after.x - before.x).double()
     along = torch.stack([(one.score.double() * d).sum(dim=axes(d)) for one in (before, *between, after)])
     # Simpson's rule, and by how much it differs from the trapezoidal one, beyond a share of it
-    fine = torch.trapezoid(along, dim=0) / SEGMENTS
-    coarse = torch.trapezoid(along[::2], dim=0) * 2.0 / SEGMENTS
+    fine = torch.trapezoid(along, dim=0) / segments
+    coarse = torch.trapezoid(along[::2], dim=0) * 2.0 / segments
     found = (4.0 * fine - coarse) / 3.0
     return found, ((found - fine).abs() - SHARE * found.abs()).clamp(min=0.0)
 

@@ -1,7 +1,4 @@
-"""What the samplers share: predictions and energies of particles, and which components they follow.
-
-G groups of P particles each are (G, P, *shape). `energycomp.sampling.Level` has the reverse kernel of a prediction.
-"""
+"""What the samplers share: predictions and energies of particles (G, P, *shape), and which components they follow."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from energycomp.errors import InputError
 from energycomp.sampling import Level, Target
 
 
-def predicted(target: Target, x: Tensor, level: Level, copies: Tensor | None = None) -> Tensor:
+def predict_clean(target: Target, x: Tensor, level: Level, copies: Tensor | None = None) -> Tensor:
     """E_i[x_0 | x_t] of every component, (K, G, P, ...), for particles (G, P, ...), in one batch.
 
     Of the groups `copies` (G,), whose particles are copies of each other, one is evaluated.
@@ -27,7 +24,7 @@ def predicted(target: Target, x: Tensor, level: Level, copies: Tensor | None = N
 
 
 def total_energy(target: Target, x: Tensor, level: Level, copies: Tensor | None = None) -> Tensor:
-    """sum_i b_i E_i(x, t), (G, P), in float64; see `predicted` for `copies`."""
+    """sum_i b_i E_i(x, t), (G, P), in float64; see `predict_clean` for `copies`."""
     rows, places = _distinct(x, copies)
     energies = target.energies(rows, level.rows(rows)).double()
     return weighted_sum(target.weights_at(level.timestep), energies)[places]
@@ -51,13 +48,13 @@ def weighted_sum(weights: Iterable[Any], values: Tensor) -> Tensor:
     return torch.einsum("k,k...->...", values.new_tensor(list(weights)), values)
 
 
-def clipped(x0: Tensor, target: Target) -> Tensor:
+def clip(x0: Tensor, target: Target) -> Tensor:
     """A prediction of x0 inside the value range of the space, as schedulers clip it."""
     value_range = target.noised_space.value_range
     return x0 if value_range is None else x0.clamp(*value_range)
 
 
-def _trained_alone(group: Any) -> bool:
+def _is_trained_alone(group: Any) -> bool:
     """Whether each leaf of a group is a density, also one of another schedule: an adopted network averages these."""
     while isinstance(group, WrappedGroup):
         group = group.inner
@@ -65,19 +62,14 @@ def _trained_alone(group: Any) -> bool:
 
 
 def check_densities(target: Target, instead: str = "leave sampler= out") -> None:
-    """Raises `InputError` where the leaves are not noise predictions of densities of their own, or weights vary over
-    pixels or samples. Weights that vary over the noise level are numbers at each.
+    """Raises `InputError` where leaves are no densities of their own, or weights vary over pixels or samples.
 
     Leaves of a denoiser that was trained under the rule "sum" or "mean" predict noise only together, unless it was
-    adopted, and averages what was trained alone. The particles of a run change places, so that all need the same
-    condition.
-
-    Args:
-        instead: what to do where the leaves were trained together.
+    adopted. The particles of a run change places, so that all need the same condition.
     """
     target.weights_at(0.0)  # raises
     # Components that were trained together, and are composed.
-    rules = {group.rule for group in target.groups if not _trained_alone(group)} & {"sum", "mean"}
+    rules = {group.rule for group in target.groups if not _is_trained_alone(group)} & {"sum", "mean"}
     if rules and tuple(target.composition.terms.values()) != (1.0,):
         raise InputError(
             f"got components that were trained under the rule {rules.pop()!r}; expected components that are "
@@ -97,6 +89,11 @@ def check_densities(target: Target, instead: str = "leave sampler= out") -> None
 def least_sum(target: Target) -> float:
     """The least sum of the weights over the noise levels."""
     return bounds(target.composition.mass, target.noised_space.sample_shape)[0]
+
+
+def as_column(values: Tensor, like: Tensor) -> Tensor:
+    """Values (B,), or (G, P), with axes of size 1 behind them, as many as `like` has."""
+    return values.reshape(*values.shape, *[1] * (like.ndim - values.ndim))
 
 
 def sum_of_squares(x: Tensor, like: Tensor) -> Tensor:

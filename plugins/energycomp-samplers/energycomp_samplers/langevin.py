@@ -22,12 +22,12 @@ import attrs
 from torch import Tensor
 
 from energycomp.fields import number, whole
-from energycomp_samplers.chain import Density, State
+from energycomp_samplers.chain import Density, Moves, State
 from energycomp_samplers.smc import SMC
 
 
 @attrs.frozen
-class Langevin:
+class Langevin(Moves):
     """Unadjusted Langevin moves at every noise level. Each costs one evaluation per component and particle.
 
     Args:
@@ -35,27 +35,13 @@ class Langevin:
         step_size: c, which is fixed: there is no acceptance to adapt it to. With 0.1 the variance of one Gaussian of
             weight 1 is at most 5.3 % too large, and the moves are stable where the positive weights sum to less than
             20. They are too few for weights of another sum: at 50 steps the variance of N(0, 1) to the power 0.5 is
-            1.14 times too large, to 0.2 1.46 times and to 0.1 4.2 times; to 4 it is 0.93 times. A warning says so
-            below 0.5. They are slow, too, where negative weights leave a density much wider than its components. `mala`
-            is within 5 % for all of these.
-
-    >>> from energycomp import Composer
-    >>> from energycomp.testing import Gaussian
-    >>> from energycomp_samplers.smc import SMC
-    >>> a = Gaussian(1.0, 0.25)
-    >>> sampler = SMC(weights="none", moves=Langevin(moves=2))
-    >>> options = {"num_inference_steps": 10, "generator": 0, "output_type": "latent", "progress": False}
-    >>> x = Composer([a]).sample(500, sampler=sampler, **options)
-    >>> bool((x.mean() - 1.0).abs() < 0.1)
-    True
+            1.14 times too large, to 0.1 4.2 times; a warning says so below 0.5. `mala` is within 5 % for all of these.
     """
 
     moves: int = attrs.field(default=5, validator=whole(1))
     step_size: float = attrs.field(default=0.1, validator=number(most=2))
 
-    @property
-    def acceptance(self) -> None:
-        """None: every move is accepted."""
+    acceptance = None  # every move is accepted
 
     def move(self, density: Density, state: State, c: Tensor) -> tuple[State, None]:
         """The state after one move; see `chain.Moves`."""

@@ -10,7 +10,7 @@ Notation: variable -> symbol
     y = x + h G(x) + sqrt(2 h) n,  n ~ N(0, I)
     log a = log pi_t(y) - log pi_t(x) + (|y - x - h G(x)|^2 - |x - y - h G(y)|^2) / (4 h)
 
-`chain` describes the test and the adaptation. With 2 nodes the test "score" needs no further evaluation, but its error
+`chain` describes the test and the adaptation. With 2 nodes the test needs no further evaluation, but its error
 shows in samples of distant modes.
 """
 
@@ -21,39 +21,26 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from energycomp.fields import number, one_of, whole
-from energycomp_samplers.chain import Density, State, Test
+from energycomp.fields import number, whole
+from energycomp_samplers.chain import Density, Moves, State
 from energycomp_samplers.kernels import sum_of_squares
 from energycomp_samplers.smc import SMC
 
 
 @attrs.frozen
-class MALA:
+class MALA(Moves):
     """Metropolis-adjusted Langevin moves at every noise level.
 
     Each costs nodes - 1 evaluations per component and particle.
 
     Args:
         moves: at each noise level.
-        test: "score" (the line integral of the score) or "energy" (energies of all components; costs as many
-            evaluations as three nodes, and one more at each noise level).
         nodes: of the line integral, at least 2.
         acceptance: the rate to which steps are adapted.
         step_size: c of the first move, and the largest where the noised product changes no more, see `smc`.
-
-    >>> from energycomp import Composer
-    >>> from energycomp.testing import Gaussian
-    >>> from energycomp_samplers.smc import SMC
-    >>> a = Gaussian(1.0, 0.25)
-    >>> sampler = SMC(weights="none", moves=MALA(moves=1))
-    >>> options = {"num_inference_steps": 10, "generator": 0, "output_type": "latent", "progress": False}
-    >>> x = Composer([a]).sample(500, sampler=sampler, **options)
-    >>> bool((x.mean() - 1.0).abs() < 0.1)
-    True
     """
 
     moves: int = attrs.field(default=2, validator=whole(1))
-    test: Test = attrs.field(default="score", validator=one_of(("score", "energy")))
     nodes: int = attrs.field(default=4, validator=whole(2, 100))
     acceptance: float = attrs.field(default=0.57, validator=number(most=0.99))
     step_size: float = attrs.field(default=0.3, validator=number())
@@ -69,9 +56,9 @@ class MALA:
         # Accept: by the ratio of the densities, and that of the proposals from both ends.
         forward = sum_of_squares(y - x - drift * state.score, x)
         back = sum_of_squares(x - y - drift * proposed.score, x)
-        log_ratio = density.log_ratio([state, proposed], self.test, self.nodes)
+        log_ratio = density.log_ratio([state, proposed], self.nodes)
         accepted = density.accepts(log_ratio + (forward - back) / (4.0 * h.flatten(1)))
-        return state.replaced(accepted, proposed), accepted
+        return state.accept(accepted, proposed), accepted
 
 
 def annealed_mala(**options: Any) -> SMC:

@@ -23,7 +23,7 @@ from torch import Tensor
 from energycomp.components import Composition, Mixture, is_constant, noise_share, number_at
 from energycomp.errors import CompositionError
 from energycomp.sampling import Level, Run, Steps, Target
-from energycomp_samplers.kernels import check_densities, clipped, sum_of_squares
+from energycomp_samplers.kernels import check_densities, clip, sum_of_squares
 
 
 @attrs.frozen
@@ -72,7 +72,7 @@ class _Paths(Steps):
         x0 = self.leaves.predict(self.x, level.rows(self.x), prediction_type="sample")
         x0 = torch.einsum("jk,k...->j...", _weights(self.mixture, level).to(x0), x0)
         # mu_k of the reverse kernel of each component, (J, n, *shape).
-        mean = level.mean(self.x, clipped(x0, self.run.target))
+        mean = level.mean(self.x, clip(x0, self.run.target))
         # Step: y ~ N(sum_k r_k mu_k, beta I), by the shares r_k of the components along the path so far.
         share = torch.softmax(self.log_w + self.path, dim=0)
         y = torch.einsum("jn,jn...->n...", share.to(self.x.dtype), mean)

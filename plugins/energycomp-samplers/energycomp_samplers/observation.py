@@ -30,11 +30,10 @@ from energycomp.components.terms import add_terms
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import Target
 from energycomp_samplers.composed_group import ComposedGroup
-from energycomp_samplers.evidence import Evidence, bound, joined
-from energycomp_samplers.fit import misses, narrows
-from energycomp_samplers.kernels import clipped
-from energycomp_samplers.operators import Blur, Gain, Pair, Pool, as_numbers, check_reach
-from energycomp_samplers.spread import Spread, product_spread, spreads_of
+from energycomp_samplers.evidence import Evidence, bind, join, note_misses, note_narrow
+from energycomp_samplers.kernels import clip
+from energycomp_samplers.operators import Blur, Gain, Pair, Pool, as_noise, as_numbers, check_reach
+from energycomp_samplers.spread import Spread, product_spread, spreads_for
 from energycomp_samplers.stationary import Stationary, product_stationary
 
 
@@ -64,15 +63,15 @@ class Observation:
 def observe(operator: Any, y: Any, std: float | Tensor, *, variance: float | Tensor | None = None) -> Observation:
     """An observation of clean samples z, whose model is y = A z + N(0, std^2): a factor for `scene & seen`.
 
-    What is composed with it is a component. The default sampler follows its conditional mean, the sampler "gauss" draws
-    from the formulas above, and `SMC` corrects both by weights. Costs no network evaluation beside those that measure
-    the variance of clean samples once: 16 of each leaf, or 8 D for samples of D <= 32 numbers.
+    The default sampler follows its conditional mean, "gauss" draws from the formulas above, and `SMC` corrects both by
+    weights. Costs no network evaluation beside those that measure the variance of clean samples once: 16 of each leaf,
+    or 8 D for samples of D <= 32 numbers.
 
     Args:
         operator: A. A tensor of 0 and 1 is a mask; `pool` and `blur` are others in closed form. A pair (A, A') of
-            functions of batches is linear, solved by conjugate gradients; `(physics.A, physics.A_adjoint)` of deepinv.
-            One function of batches may be any, of torch: it is followed by its gradient. Batches are clean samples as
-            `Composer.sample(output_type="pt")` gives them: images in [0, 1], latents decoded.
+            functions of batches is linear, such as `(physics.A, physics.A_adjoint)` of deepinv. One function of batches
+            may be any, of torch. Batches are clean samples as `Composer.sample(output_type="pt")` gives them: images in
+            [0, 1], latents decoded.
         y: what was observed of one sample, without a batch axis; of a mask, of the shape of a sample.
         std: of the noise, above 0: a number, or one for each number of y.
         variance: of a number of clean samples (of the noised space: images are in [-1, 1] there), or one for each
@@ -89,9 +88,8 @@ def observe(operator: Any, y: Any, std: float | Tensor, *, variance: float | Ten
     >>> abs(x.mean() - 4 / 3) < 0.03, abs(x.var() - 1 / 3) < 0.03
     (tensor(True), tensor(True))
     """
-    made = _operator(operator)
+    made = as_operator(operator)
     y = as_numbers(y, "y", "give what was observed as a tensor, an array or a list")
-    spread = as_numbers(std, "std", "give the noise of the data, a number above 0")
     # A mask says which numbers were seen; the others may be anything.
     if isinstance(made, Gain):
         try:
@@ -99,21 +97,14 @@ def observe(operator: Any, y: Any, std: float | Tensor, *, variance: float | Ten
         except RuntimeError:
             got = f"got a mask of shape {tuple(made.gain.shape)} for y of shape {tuple(y.shape)}"
             raise InputError(f"{got}; expected y of the shape of a sample, 0 where it was not seen") from None
-    # What is seen is finite, and its noise is one number, or one for each of y
     check_reach(y, "y")
-    if not bool((spread.isfinite() & (spread > 0)).all()):
-        raise InputError(f"got std={float(spread.min()):g}; expected numbers above 0; give the noise of the data")
-    try:
-        spread = spread.to(y.device).expand(y.shape)
-    except RuntimeError:
-        got = f"got std of shape {tuple(spread.shape)} for y of shape {tuple(y.shape)}"
-        raise InputError(f"{got}; expected one number, or the shape of y; change std=") from None
+    std = as_noise(std, y, "std", "y")
     if variance is not None:
         given = as_numbers(variance, "variance", "leave it out to have it measured")
         if not bool((given.isfinite() & (given > 0)).all()):
             got = f"got variance={float(given.min()):g}"
             raise InputError(f"{got}; expected finite numbers above 0; leave it out to have it measured")
-    return Observation(made, y, spread, variance)
+    return Observation(made, y, std, variance)
 
 
 def pool(size: int) -> Pool:
@@ -140,8 +131,8 @@ def blur(kernel: Tensor) -> Blur:
     return Blur(kernel.detach().float())
 
 
-def _operator(given: Any) -> Any:
-    """A linear operator, or a function."""
+def as_operator(given: Any) -> Any:
+    """A linear operator, or a function, of what `observe` takes."""
     if isinstance(given, Gain | Pool | Blur | Pair):
         return given
     if isinstance(given, Tensor):
@@ -159,7 +150,7 @@ def _operator(given: Any) -> Any:
 
 def evidence_of(observations: Sequence[Observation], target: Target) -> Evidence:
     """Observations of the samples of a composition; raises `InputError` where shapes do not fit."""
-    return joined([bound(one.operator, one.y, one.std, target) for one in observations])
+    return join([bind(one.operator, one.y, one.std, target) for one in observations])
 
 
 def given_variance(observations: Sequence[Observation]) -> float | Tensor | None:
@@ -172,25 +163,6 @@ def given_variance(observations: Sequence[Observation]) -> float | Tensor | None
         got = "got observations with variances of the same samples that differ"
         raise InputError(f"{got}; expected one; give observe(..., variance=) once")
     return given[0]
-
-
-@attrs.frozen(eq=False)
-class _Mean:
-    """E[z | x, y] of an observed composition."""
-
-    target: Target  # without observations
-    evidence: Evidence
-    variance: float | Tensor | None
-
-    def __call__(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        # Predict; numbers beyond the value range would be cut off after the observation, and miss it
-        x0 = predict(self.target.composition, sample, timestep, prediction_type="sample")
-        x0 = clipped(x0, self.target)
-        # Condition on y; networks may run in bfloat16, and operators not
-        ratio = self.target.log_snr(timestep).exp()
-        with torch.autocast(x0.device.type, enabled=False):
-            mean, _ = self.evidence.conditioned(x0, spread_of(self.target, self.variance).covariance(ratio))
-        return mean
 
 
 def spread_of(target: Target, variance: float | Tensor | None) -> Spread | Stationary:
@@ -206,8 +178,13 @@ def spread_of(target: Target, variance: float | Tensor | None) -> Spread | Stati
     except InputError as error:
         got = f"got {target.composition!r}, whose weights vary, and no variance of its samples"
         raise InputError(f"{got}; expected one; give observe(..., variance=)") from error
-    spreads = measured_spreads(target)
+    spreads = observed_spreads(target)
     return stationary_of(spreads, weights) or product_spread(spreads, weights, math.prod(space.sample_shape))[0]
+
+
+def observed_spreads(target: Target) -> list[Spread]:
+    """The spread of every leaf, which an observation needs."""
+    return spreads_for(target, "an observation of a component", "give observe(..., variance=)")
 
 
 def stationary_of(spreads: Sequence[Spread], weights: Sequence[float]) -> Stationary | None:
@@ -216,13 +193,21 @@ def stationary_of(spreads: Sequence[Spread], weights: Sequence[float]) -> Statio
     return product_stationary(spectra, weights) if spectra and len(spectra) == len(spreads) else None
 
 
-def measured_spreads(target: Target) -> list[Spread]:
-    """The spread of every leaf; raises `InputError` for one that has none, which an observation needs."""
-    spreads = spreads_of(target)
-    for one in spreads:
-        if one.problem:
-            raise InputError(f"got an observation of a component, but {one.problem}; give observe(..., variance=)")
-    return spreads
+@attrs.frozen(eq=False)
+class _Mean:
+    """E[z | x, y] of an observed composition, whose target is without observations."""
+
+    target: Target
+    evidence: Evidence
+    variance: float | Tensor | None
+
+    def __call__(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        # Predict; numbers beyond the value range would be cut off after the observation, and miss it
+        x0 = clip(predict(self.target.composition, sample, timestep, prediction_type="sample"), self.target)
+        # Condition on y; networks may run in bfloat16, and operators not
+        ratio = self.target.log_snr(timestep).exp()
+        with torch.autocast(x0.device.type, enabled=False):
+            return self.evidence.condition(x0, spread_of(self.target, self.variance).covariance(ratio))[0]
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -230,9 +215,6 @@ class Observed(Composable):
     """The leaf `composition & observation`: its prediction is E[z | x, y], by the formula above.
 
     `&` adds components and observations to what is inside, so that their order does not matter.
-
-    Raises:
-        InputError: from the constructor, see `observe`.
     """
 
     composition: Composition
@@ -240,30 +222,28 @@ class Observed(Composable):
     group: ComposedGroup = attrs.field(init=False)
 
     @group.default
-    def _bound_group(self) -> ComposedGroup:
+    def _group(self) -> ComposedGroup:
         target = Target(self.composition)
         mean = _Mean(target, evidence_of(self.observations, target), given_variance(self.observations))
         return ComposedGroup(target, mean)
 
     @property
     def noised_space(self) -> NoisedSpace:
-        """That of the composition."""
         return self.composition.noised_space
 
     @property
     def unconditional(self) -> Any:
-        """That of the composition."""
         return self.composition.unconditional
 
     def doubts(self, samples: Tensor, timestep: float, *, is_drawn: bool, is_weighed: bool) -> list[str]:
         """Where samples miss y, or are less wide than its noise; see `energycomp.components.EnergyComponent`."""
         mean: Any = self.group.mean
-        found = misses(mean.evidence, samples, is_weighed=is_weighed)
+        notes = note_misses(mean.evidence, samples, is_weighed=is_weighed)
         if is_drawn or len(samples) == 1:
-            return found
+            return notes
         ratio = mean.target.log_snr(torch.tensor([timestep])).exp()
         covariance = spread_of(mean.target, mean.variance).covariance(ratio)
-        return found + narrows(mean.evidence, samples, covariance, is_weighed=is_weighed)
+        return notes + note_narrow(mean.evidence, samples, covariance, is_weighed=is_weighed)
 
     @property
     def inside(self) -> tuple[Composition, ...]:
@@ -281,19 +261,18 @@ class Observed(Composable):
 
     def gathered(self, others: Sequence[Any], /) -> Observed:
         """The product of all compositions, under all observations."""
-        # What is observed itself, and what is not
-        observed: list[Observed] = [self]
-        parts: list[Any] = []
+        # p(z) p(y_1 | z) times q(z) p(y_2 | z): the product of p and q, under both observations
+        compositions: list[Any] = [self.composition]
+        observations = list(self.observations)
+        rest = []
         for one in others:
             leaf = sole_leaf(one)
             if isinstance(leaf, Observed):
-                observed.append(leaf)
+                compositions.append(leaf.composition)
+                observations += leaf.observations
             else:
-                parts.append(one)
-        # p(z) p(y_1 | z) times q(z) p(y_2 | z): the product of p and q, under both observations
-        whole = combine([*(leaf.composition for leaf in observed), *parts], "product")
-        observations = [one for leaf in observed for one in leaf.observations]
-        return Observed(whole, tuple(observations))
+                rest.append(one)
+        return Observed(combine([*compositions, *rest], "product"), tuple(observations))
 
     def __repr__(self) -> str:
         return f"({' & '.join(map(repr, (self.composition, *self.observations)))})"
@@ -308,9 +287,8 @@ def without_observations(target: Target) -> tuple[Target, tuple[Observation, ...
         CompositionError: an observed leaf of a weight that is not above 0.
     """
     terms: list[tuple[Any, AnyWeight]] = []
-    found: list[Observation] = []
+    observations: list[Observation] = []
     for leaf, weight in target.composition.terms.items():
-        # A leaf without observations stays
         if not isinstance(leaf, Observed):
             terms.append((Composition([(leaf, 1.0)]).terms, weight))
             continue
@@ -319,7 +297,7 @@ def without_observations(target: Target) -> tuple[Target, tuple[Observation, ...
             raise CompositionError(f"{got}; expected one above 0; negate components before they are observed")
         # What was observed takes the weight, and its observations are set apart
         terms.append((leaf.composition.terms, weight))
-        found += leaf.observations
-    if not found:
+        observations += leaf.observations
+    if not observations:
         return target, ()
-    return attrs.evolve(target, composition=Composition(add_terms(terms))), tuple(found)
+    return attrs.evolve(target, composition=Composition(add_terms(terms))), tuple(observations)

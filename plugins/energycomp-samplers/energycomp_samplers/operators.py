@@ -15,6 +15,7 @@ from torch import Tensor
 
 from energycomp.errors import EnergycompError, EnergycompWarning, InputError, first_line
 from energycomp.fields import whole
+from energycomp_samplers.kernels import as_column
 from energycomp_samplers.spread import Covariance
 from energycomp_samplers.stationary import StationaryCovariance
 
@@ -31,9 +32,6 @@ def as_numbers(given: Any, name: str, advice: str) -> Tensor:
 
     >>> as_numbers([1, 2], "y", "give a tensor")
     tensor([1., 2.])
-    >>> as_numbers(torch.ones(1, dtype=torch.uint8), "y", "give a tensor")
-    Traceback (most recent call last):
-    energycomp.errors.InputError: got y of uint8; expected floats; divide images by 255, and convert counts by .float()
     """
     try:
         numbers = torch.as_tensor(given)
@@ -48,11 +46,20 @@ def as_numbers(given: Any, name: str, advice: str) -> Tensor:
     return numbers.detach().float()
 
 
-def check_reach(y: Tensor, name: str) -> None:
-    """Raises `InputError` for numbers that are not finite, or too large for the squares of float32.
+def as_noise(given: Any, y: Tensor, name: str, seen: str) -> Tensor:
+    """The standard deviation of each number of y; raises `InputError` for numbers that are not above 0."""
+    std = as_numbers(given, name, "give the noise of the data, a number above 0").to(y.device)
+    if not bool((std.isfinite() & (std > 0)).all()):
+        raise InputError(f"got {name}={float(std.min()):g}; expected numbers above 0; give the noise of the data")
+    try:
+        return std.expand(y.shape)
+    except RuntimeError:
+        got = f"got {name} of shape {tuple(std.shape)} for {seen} of shape {tuple(y.shape)}"
+        raise InputError(f"{got}; expected one number, or the shape of {seen}; change {name}=") from None
 
-    >>> check_reach(torch.tensor([0.0, 1.0]), "y")
-    """
+
+def check_reach(y: Tensor, name: str) -> None:
+    """Raises `InputError` for numbers that are not finite, or too large for the squares of float32."""
     if not bool(y.isfinite().all()):
         got = f"got {name} with {int((~y.isfinite()).sum())} numbers that are NaN or infinite"
         raise InputError(f"{got}; expected finite ones; mask them out, or give them a large noise")
@@ -71,7 +78,7 @@ class Linear(Protocol):
     def adjoint(self, w: Tensor) -> Tensor:
         """A' w, (B, *shape), of what is seen (B, *seen)."""
 
-    def solved(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
+    def invert(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
         """(A C A' + R)^-1 v in closed form, with R = diag(noise); None where there is none."""
 
 
@@ -86,7 +93,7 @@ class Gain:
 
     adjoint = forward
 
-    def solved(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
+    def invert(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
         diagonal = covariance.diagonal(v, v.shape[1:])
         return None if diagonal is None else v / (self.gain.to(v).square() * diagonal + noise)
 
@@ -104,12 +111,11 @@ class Pool:
         return z.unflatten(-1, (-1, self.size)).unflatten(-3, (-1, self.size)).mean((-3, -1))
 
     def adjoint(self, w: Tensor) -> Tensor:
-        spread = w.repeat_interleave(self.size, -1).repeat_interleave(self.size, -2)
-        return spread / self.size**2
+        return w.repeat_interleave(self.size, -1).repeat_interleave(self.size, -2) / self.size**2
 
-    def solved(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
+    def invert(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
         if isinstance(covariance, StationaryCovariance):
-            return self._solved_by_frequency(covariance, noise, v)
+            return self._invert_by_frequency(covariance, noise, v)
         shape = (*v.shape[1:-2], v.shape[-2] * self.size, v.shape[-1] * self.size)
         diagonal = covariance.diagonal(v, shape)
         if diagonal is None:
@@ -118,16 +124,15 @@ class Pool:
         inside = diagonal.expand(-1, *shape)
         return v / (self.forward(inside) / self.size**2 + noise)
 
-    def _solved_by_frequency(self, covariance: StationaryCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
+    def _invert_by_frequency(self, covariance: StationaryCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
         if noise.unique().numel() > 1:
             return None
         # A frequency of the blocks is that of size x size of the pixels, which a mean over blocks does not tell apart
         eigenvalues = covariance.eigenvalues(v)
-        height, width = eigenvalues.shape[-2:]
         block = torch.full((self.size, self.size), 1.0 / self.size**2)
-        seen = eigenvalues * _transfer(block, height, width).to(v.device).abs().square()
+        seen = eigenvalues * _transfer(block, *eigenvalues.shape[-2:]).to(v.device).abs().square()
         folded = seen.unflatten(-1, (self.size, -1)).unflatten(-3, (self.size, -1)).mean((-4, -2))
-        return covariance.filtered(v, 1.0 / (folded + noise.flatten()[0]))
+        return covariance.apply(v, 1.0 / (folded + noise.flatten()[0]))
 
 
 @attrs.frozen(eq=False)
@@ -137,25 +142,24 @@ class Blur:
     kernel: Tensor
 
     def forward(self, z: Tensor) -> Tensor:
-        return _filtered(z, self._transfer(z))
+        return _filter(z, self._transfer(z))
 
     def adjoint(self, w: Tensor) -> Tensor:
-        return _filtered(w, self._transfer(w).conj())
+        return _filter(w, self._transfer(w).conj())
 
-    def solved(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
+    def invert(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
         if noise.unique().numel() > 1:
             return None
+        power = self._transfer(v).abs().square()
         if isinstance(covariance, StationaryCovariance):
-            seen = covariance.eigenvalues(v) * self._transfer(v).abs().square()
-            return covariance.filtered(v, 1.0 / (seen + noise.flatten()[0]))
+            return covariance.apply(v, 1.0 / (covariance.eigenvalues(v) * power + noise.flatten()[0]))
         variance = covariance.diagonal(v, v.shape[1:])
         if variance is None or variance[0].numel() > 1:
             return None
         # Of one variance and one noise, the Fourier transform makes A C A' + R diagonal
-        return _filtered(v, 1.0 / (variance * self._transfer(v).abs().square() + noise.flatten()[0]))
+        return _filter(v, 1.0 / (variance * power + noise.flatten()[0]))
 
     def _transfer(self, z: Tensor) -> Tensor:
-        """The Fourier transform of the kernel, (H, W)."""
         height, width = self.kernel.shape
         if z.ndim < 3 or height > z.shape[-2] or width > z.shape[-1]:
             got = f"got a kernel of {height} x {width} for samples of shape {tuple(z.shape[1:])}"
@@ -171,7 +175,7 @@ def _transfer(kernel: Tensor, height: int, width: int) -> Tensor:
     return torch.fft.fft2(padded.roll((-(kernel.shape[0] // 2), -(kernel.shape[1] // 2)), (0, 1)))
 
 
-def _filtered(z: Tensor, transfer: Tensor) -> Tensor:
+def _filter(z: Tensor, transfer: Tensor) -> Tensor:
     return torch.fft.ifft2(torch.fft.fft2(z) * transfer).real
 
 
@@ -182,7 +186,7 @@ class Pair:
     forward: Callable[[Tensor], Tensor]
     adjoint: Callable[[Tensor], Tensor]
 
-    def solved(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> Tensor | None:
+    def invert(self, covariance: AnyCovariance, noise: Tensor, v: Tensor) -> None:
         """None: conjugate gradients."""
 
     def check(self, shape: Sequence[int], device: torch.device) -> None:
@@ -192,7 +196,9 @@ class Pair:
         # A is linear: A(u + v) = A(u) + A(v)
         seen = self.forward(u)
         both = self.forward(u + v)
-        if not _close(both, seen + self.forward(v)):
+        summed = seen + self.forward(v)
+        apart = (both - summed).norm() if both.shape == summed.shape else torch.inf
+        if apart > TOLERANCE * (both.norm() + summed.norm()):
             raise InputError(
                 "got an operator (A, A') whose A is not linear: A(u + v) is not A(u) + A(v); expected a linear one; "
                 "give A alone, as a function"
@@ -214,10 +220,6 @@ class Pair:
                 f"got an operator (A, A') with <A u, w> = {float(one):.4g} and <u, A' w> = {float(two):.4g}; expected "
                 "equal numbers, because A' is the adjoint of A; correct A'"
             )
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool((a - b).norm() <= TOLERANCE * (a.norm() + b.norm()))
 
 
 def check_operator(see: Callable[[Tensor], Tensor], sample: Tensor) -> Tensor:
@@ -253,7 +255,7 @@ def check_operator(see: Callable[[Tensor], Tensor], sample: Tensor) -> Tensor:
     return seen
 
 
-def linearised(f: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Pair, Tensor]:
+def linearise(f: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Pair, Tensor]:
     """The derivative of a function at samples (B, *shape), by autograd, and f itself there, (B, *seen)."""
     with torch.enable_grad():
         point = at.detach().requires_grad_()
@@ -267,12 +269,10 @@ def linearised(f: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Pair, Tensor]
     def forward(v: Tensor) -> Tensor:
         if not back.requires_grad:
             return torch.zeros_like(seen)
-        (moved,) = torch.autograd.grad(back, w, v, retain_graph=True, materialize_grads=True)
-        return moved
+        return torch.autograd.grad(back, w, v, retain_graph=True, materialize_grads=True)[0]
 
     def adjoint(w: Tensor) -> Tensor:
-        (pulled,) = torch.autograd.grad(seen, point, w, retain_graph=True, materialize_grads=True)
-        return pulled
+        return torch.autograd.grad(seen, point, w, retain_graph=True, materialize_grads=True)[0]
 
     return Pair(forward, adjoint), seen.detach()
 
@@ -289,16 +289,15 @@ def solve(operator: Linear, covariance: AnyCovariance, noise: Tensor, v: Tensor)
     >>> solve(double, C, torch.ones(1, 1), torch.tensor([[6.0]]))
     tensor([[2.]])
     """
-    # In closed form, where the operator has one
-    found = operator.solved(covariance, noise, v)
-    if found is not None:
-        return found
+    closed = operator.invert(covariance, noise, v)
+    if closed is not None:
+        return closed
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
-        return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
+        return as_column((a * b).flatten(1).sum(1), a)
 
     # Conjugate gradients, from 0
-    found = torch.zeros_like(v)
+    solution = torch.zeros_like(v)
     residual = v
     direction = v
     size = dot(v, v)
@@ -310,7 +309,7 @@ def solve(operator: Linear, covariance: AnyCovariance, noise: Tensor, v: Tensor)
         image = operator.forward(covariance(operator.adjoint(direction))) + noise * direction
         # Rows that are solved already stay as they are.
         step = torch.where(size > least, size / dot(direction, image).clamp(min=1e-30), 0.0)
-        found = found + step * direction
+        solution = solution + step * direction
         residual = residual - step * image
         # The next direction is conjugate to the ones before
         before = size
@@ -320,4 +319,4 @@ def solve(operator: Linear, covariance: AnyCovariance, noise: Tensor, v: Tensor)
     if left > FAR:
         got = f"the conjugate gradients of an observation left {left:.2g} of what they solve after {STEPS:,} steps"
         warnings.warn(f"{got}, so that samples are not those of the observation; raise std", EnergycompWarning, 2)
-    return found
+    return solution

@@ -1,9 +1,16 @@
-"""Weighted particles: effective sample size and systematic resampling. G groups of P particles each."""
+"""Weighted particles, in G groups of P each: effective sample size, systematic resampling, and where they are."""
 
 from __future__ import annotations
 
+from functools import cached_property
+
+import attrs
 import torch
 from torch import Tensor
+
+from energycomp.sampling import Target
+from energycomp_samplers.kernels import clip
+from energycomp_samplers.proposal import Proposal
 
 
 def effective_sample_size(log_weights: Tensor) -> Tensor:
@@ -33,7 +40,33 @@ def systematic(log_weights: Tensor, count: int, start: Tensor) -> Tensor:
     return places.to(log_weights.device)
 
 
-def taken(values: Tensor, places: Tensor) -> Tensor:
+def take(values: Tensor, places: Tensor) -> Tensor:
     """Of values (G, P, ...) those at the places (G, count), (G, count, ...)."""
     group = torch.arange(len(values), device=values.device)[:, None]
     return values[group, places]
+
+
+@attrs.frozen(eq=False)
+class Particles:
+    """Particles x (G, P, *shape) at a noise level, and what all components predict there, x0 (K, G, P, *shape)."""
+
+    x: Tensor
+    x0: Tensor
+    proposal: Proposal
+    target: Target
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """The clean samples that are expected, inside the value range; at the last level those of its step."""
+        mean = clip(self.proposal.mean(self.x0), self.target)
+        return self.proposal.centre(self.x, mean) if self.proposal.level.is_last else mean
+
+    @property
+    def centre(self) -> Tensor:
+        """The mean of the proposal."""
+        return self.proposal.centre(self.x, clip(self.proposal.mean(self.x0), self.target))
+
+    def take(self, places: Tensor) -> Particles:
+        """Those at the places (G, P), without gradients."""
+        x0 = torch.stack([take(one, places) for one in self.x0.detach()])
+        return Particles(take(self.x.detach(), places), x0, self.proposal, self.target)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from energycomp.errors import CompositionError
 from energycomp.sampling import Level, Run, SchedulerSampler, Steps, Target
-from energycomp_samplers.kernels import check_densities, clipped, weighted_sum
+from energycomp_samplers.kernels import check_densities, clip, weighted_sum
 from energycomp_samplers.residuals import Residuals, residuals
 
 LEAST = 1e-12  # <r, r> / <u, u> below which there is no direction to be orthogonal to
@@ -34,9 +34,8 @@ LEAST = 1e-12  # <r, r> / <u, u> below which there is no direction to be orthogo
 class Perpendicular:
     """Follows a composition such as `a & ~b` without working against a. Costs what plain sampling costs.
 
-    One evaluation per leaf, sample and step, and one for u where the weights of the other leaves sum to 1. Without a
-    negated component it is the default sampler. Not a distribution that is known: it keeps samples where the positive
-    components are better than a negative weight does, but does not guarantee that b is absent.
+    Without a negated component it is the default sampler. Not a distribution that is known: it keeps samples where the
+    positive components are better than a negative weight does, but does not guarantee that b is absent.
 
     Raises:
         CompositionError: from `start`, only negated components, or see `energycomp_samplers.residuals`.
@@ -76,15 +75,15 @@ class _Perpendicular(Steps):
     def step(self, level: Level, /) -> None:
         # Predict x_0 of u and of all components in one batch, and compose it.
         predictions = self.leaves.predict(self.x, level.rows(self.x), prediction_type="sample")
-        x0 = composed(predictions, self.form.at(level.timestep))
+        x0 = compose(predictions, self.form.at(level.timestep))
         # The noise that this prediction leaves.
         noise = (self.x - level.alpha**0.5 * x0) / (1.0 - level.alpha) ** 0.5
         # Step: DDIM, the clipped prediction with as much of this noise as the next level has.
-        x0 = clipped(x0, self.run.target)
+        x0 = clip(x0, self.run.target)
         self.x = level.next_alpha**0.5 * x0 + (1.0 - level.next_alpha) ** 0.5 * noise
 
 
-def composed(x0: Tensor, form: Residuals) -> Tensor:
+def compose(x0: Tensor, form: Residuals) -> Tensor:
     """e of the formula above (n, *shape) for the predictions x0 (K, n, *shape) of `form.leaves`, at one level."""
     # r, what is asked for, and the sum of all w_k d_k, what is subtracted
     u = x0[0]

@@ -6,7 +6,7 @@ import attrs
 from torch import Tensor
 
 from energycomp.sampling import Level, Target
-from energycomp_samplers.kernels import clipped, sum_of_squares, weighted_sum
+from energycomp_samplers.kernels import sum_of_squares, weighted_sum
 
 
 @attrs.frozen
@@ -55,11 +55,6 @@ class Proposal:
         # sum_i b_i mu_i = B mu(x, mean of x0), since mu is linear in x0
         kept = (self.back - self.total) * (1.0 - self.level.beta) ** 0.5
         return (self.total * self.level.mean(x, x0) + kept * x) / self.scale
-
-    def clean(self, x: Tensor, x0: Tensor, target: Target) -> Tensor:
-        """The clean samples that are expected, inside the value range; those of the last step where it is that."""
-        mean = clipped(self.mean(x0), target)
-        return self.centre(x, mean) if self.level.is_last else mean
 
     def rne(self, x: Tensor, x0: Tensor) -> Tensor:
         """The log weights of the Radon-Nikodym estimator."""

@@ -8,13 +8,13 @@ Notation: variable -> symbol
     lift_k(x) = mean over draws of lambda (|eps - e|^2 - |eps - e - (e_k - u)|^2)  for a negated component k
     x is drawn again where lift_k(x) > 0
 
-The lift of Yu and Gao (2025, CompLift), as in `energycomp.rank`: weights above 1 describe the sampler and not the
-image, and the weight of a negated component has no influence. x is rejected where b explains a part of the noise.
+The lift of Yu and Gao (2025, CompLift), as in `energycomp_samplers.rank`: weights above 1 describe the sampler and not
+the image, and the weight of a negated component has no influence. x is rejected where b explains a part of the noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import attrs
@@ -30,7 +30,6 @@ from energycomp.sampling import Level, Run, Sampled, Sampler, SamplingReport, Sc
 from energycomp_samplers.kernels import check_densities, sum_of_squares
 from energycomp_samplers.residuals import Residuals, residuals
 
-OVER = ("positive", "unconditional")
 ROWS = 64  # noised samples in one batch of predictions
 
 
@@ -43,10 +42,9 @@ class Rejection:
 
     Args:
         sampler: name or object of the sampler of the positive components; the default one when left out.
-        over: what b is measured over. "positive": the positive components, as in `energycomp.rank`; right for images
-            with parts, in which b alone also explains parts that others asked for. "unconditional": u, right for
-            components that are whole densities: samples are rejected where that of b is high compared with that of u.
-            It does not evaluate the positive components, which may be a mixture without energies.
+        over: what b is measured over. "positive": the positive components, right for images with parts, in which b
+            alone also explains parts that others asked for. "unconditional": u, right for components that are whole
+            densities, and for positive components that are a mixture without energies.
         draws: of noise, over which a lift is averaged.
         attempts: how often a sample is drawn at most. If it is always rejected, the one of least lift is returned, and
             the report warns.
@@ -65,7 +63,9 @@ class Rejection:
     """
 
     sampler: str | Sampler | None = None
-    over: Literal["positive", "unconditional"] = attrs.field(default="positive", validator=one_of(OVER))
+    over: Literal["positive", "unconditional"] = attrs.field(
+        default="positive", validator=one_of(("positive", "unconditional"))
+    )
     draws: int = attrs.field(default=32, validator=whole(1))
     attempts: int = attrs.field(default=16, validator=whole(1))
 
@@ -128,58 +128,52 @@ class _Attempts(Steps):
             self._keep()
             if not len(self.rest) or len(self.reports) == self.options.attempts:
                 return
-            self._again()
+            # Each sample keeps its generator
+            generator = self.run.generator
+            if isinstance(generator, list):
+                generator = [generator[place] for place in self.rest.tolist()]
+            self.steps = self.other.start(attrs.evolve(self.wanted, n=len(self.rest), generator=generator))
 
     def step(self, level: Level, /) -> None:
         self.steps.step(level)
 
     def _keep(self) -> None:
         """Judges the samples of an attempt, and keeps those of less lift than before."""
-        found = self.steps.finish()
-        self.reports.append(found.report)
-        self.drawn += len(found.samples)
+        attempt = self.steps.finish()
+        self.reports.append(attempt.report)
+        self.drawn += len(attempt.samples)
         if self.judge is None or self.samples is None:
             # After the first attempt, whose samples are those of a composition without negated components.
             self.judge = Judge.of(self.form, self.run.target, self.options, self.run.generator)
-            self.samples = found.samples.clone()
+            self.samples = attempt.samples.clone()
         # Keep those in which the negated components explain less
-        lifts = self.judge.lifts(found.samples)
+        lifts = self.judge.lifts(attempt.samples)
         better = lifts.amax(1) < self.lifts[self.rest].amax(1)
         places = self.rest[better]
-        self.samples[places] = found.samples[better]
+        self.samples[places] = attempt.samples[better]
         self.lifts[places] = lifts[better]
         # Those that still show one are drawn again
         self.rest = (self.lifts > 0).any(1).nonzero()[:, 0]
-
-    def _again(self) -> None:
-        """Starts the next attempt, in which each sample keeps its generator."""
-        generator = self.run.generator
-        if isinstance(generator, list):
-            generator = [generator[place] for place in self.rest.tolist()]
-        self.steps = self.other.start(attrs.evolve(self.wanted, n=len(self.rest), generator=generator))
 
     def finish(self) -> Sampled:
         if self.samples is None:  # ended by a callback
             return self.steps.finish()
         n = self.run.n
         rejected = len(self.rest)
+        is_shown = (self.lifts > 0).any(0).tolist()
+        shown = " or ".join(repr(leaf) for leaf, own in zip(self.form.negated, is_shown, strict=True) if own)
         if rejected == n:
             raise CompositionError(
-                f"got {self.drawn} samples of {self.form.wanted!r}, all of which show {self._shown()}; expected some "
+                f"got {self.drawn} samples of {self.form.wanted!r}, all of which show {shown}; expected some "
                 f"that do not within attempts={self.options.attempts}; choose another composition, or more attempts"
             )
-        # What the attempts said, and how many samples are left that show one
-        notes = dict.fromkeys(note for report in self.reports for note in report.notes)  # each once
+        # What the attempts said, each once, and how many samples are left that show one
+        notes = dict.fromkeys(note for report in self.reports for note in report.notes)
         if rejected:
-            shown = f"{rejected} of {n} samples show {self._shown()} after {self.options.attempts} attempts each"
-            notes[f"{shown}; use more attempts"] = None
+            left = f"{rejected} of {n} samples show {shown} after {self.options.attempts} attempts each"
+            notes[f"{left}; use more attempts"] = None
         report = attrs.evolve(self.reports[0], drawn=self.drawn, kept=n - rejected, notes=tuple(notes))
         return Sampled(self.samples, report)
-
-    def _shown(self) -> str:
-        """The negated components that some of the samples show."""
-        are_shown = (self.lifts > 0).any(0).tolist()
-        return " or ".join(repr(leaf) for leaf, is_shown in zip(self.form.negated, are_shown, strict=True) if is_shown)
 
 
 @attrs.frozen(eq=False)
@@ -201,12 +195,11 @@ class Judge:
         """With draws of one generator; of the seed 0 where every sample has a generator."""
         space = target.noised_space
         u = Composition.of(form.unconditional)
-        # The base: positive components without what guidance adds, or subtracts.
-        asked: Mapping[Any, Any] = {}
+        # e = u + sum_i min(w_i, 1) (e_i - u): positive components without what guidance adds, or subtracts
+        asked = {}
         if options.over == "positive":
-            most = [(leaf, bounds(weight, space.sample_shape)[1]) for leaf, weight in form.positive.items()]
-            asked = Composition([(leaf, min(weight, 1.0)) for leaf, weight in most if weight > 0]).terms
-        # e = u + sum_i min(w_i, 1) (e_i - u)
+            most = {leaf: bounds(weight, space.sample_shape)[1] for leaf, weight in form.positive.items()}
+            asked = {leaf: min(weight, 1.0) for leaf, weight in most.items() if weight > 0}
         base = sum((weight * (Composition.of(leaf) - u) for leaf, weight in asked.items()), u)
         # The weights of all leaves in the base, and in the base with each negated component.
         compositions = [base, *(base + leaf - u for leaf in form.negated)]

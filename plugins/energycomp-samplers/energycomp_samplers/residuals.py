@@ -45,7 +45,7 @@ class Residuals:
 
     @property
     def leaves(self) -> Composition:
-        """All leaves, in the order u, positive, negated, each with the weight 1. In the sum, u may have no weight."""
+        """All leaves, in the order u, positive, negated, each with the weight 1."""
         return Composition([(leaf, 1.0) for leaf in (self.unconditional, *self.positive, *self.negated)])
 
     def at(self, timestep: float) -> Residuals:
@@ -105,17 +105,17 @@ def residuals(composition: Composition) -> Residuals | None:
             f"component is negated; leave sampler= out: {error}"
         ) from error
 
-    def is_negated(leaf: Any, weight: AnyWeight) -> bool:
-        is_compared = unwrap(leaf) is unwrap(u) or _is_open(leaf)
-        return bounds(weight, shape)[0] < 0 and not is_compared
-
     # Apart from u, leaves are asked for, or negated.
     positive: dict[Any, AnyWeight] = {}
     negated: dict[Any, AnyWeight] = {}
     for leaf, weight in terms.items():
-        if leaf is not u:
-            kind = negated if is_negated(leaf, weight) else positive
-            kind[leaf] = weight
+        is_compared = unwrap(leaf) is unwrap(u) or _is_open(leaf)
+        if leaf is u:
+            continue
+        if bounds(weight, shape)[0] < 0 and not is_compared:
+            negated[leaf] = weight
+        else:
+            positive[leaf] = weight
     if not negated:
         return None
     # The sum of residuals is the composition where its mass is 1.

@@ -29,10 +29,6 @@ class Explanation:
         probability: posterior, among all sets.
         log_evidence: log p(y | sources), a density of y in its own units, when several sets were tried.
         stderr: of `log_evidence`, from how many particles the draws descend from.
-
-    >>> one = Explanation(("a", "b"), 0.9, -12.0, 0.5)
-    >>> one.names, one.probability
-    (('a', 'b'), 0.9)
     """
 
     names: tuple[str, ...]
@@ -94,11 +90,6 @@ class Separation:
             level: above 0 and below 1.
             f: of batches of sources (B, *shape), such as the flux `lambda z: z.flatten(1).sum(1)`; it returns (B, ...),
                 and bounds are (K, ...).
-
-        >>> draws = torch.arange(19.0).reshape(19, 1, 1)
-        >>> found = Separation(draws, torch.zeros(19, 1), ("a",), {1: 1.0}, (), torch.zeros(1))
-        >>> [bound.item() for bound in found.interval(0.5)]
-        [4.0, 14.0]
         """
         if not (is_number(level) and 0.0 < level < 1.0):
             raise InputError(f"got interval({level!r}); expected a probability between 0 and 1, such as 0.9")
@@ -125,14 +116,14 @@ def most_level(n: int) -> float:
     return (n - 1) / (n + 1)
 
 
-def aligned(samples: Tensor, kinds: Tensor, *, is_exchangeable: bool) -> tuple[Tensor, Tensor]:
+def align(samples: Tensor, kinds: Tensor, *, is_exchangeable: bool) -> tuple[Tensor, Tensor]:
     """Draws (n, K, *shape) and their kinds (n, K), with the sources of each in the order in which they are most alike.
 
     Args:
         is_exchangeable: whether sources of different kinds can change places.
 
     >>> draws = torch.tensor([[1.0, 5.0], [5.2, 0.8], [1.1, 5.1]])[..., None]
-    >>> aligned(draws, torch.zeros(3, 2), is_exchangeable=False)[0].squeeze(-1)
+    >>> align(draws, torch.zeros(3, 2), is_exchangeable=False)[0].squeeze(-1)
     tensor([[5.0000, 1.0000],
             [5.2000, 0.8000],
             [5.1000, 1.1000]])
@@ -152,7 +143,7 @@ def aligned(samples: Tensor, kinds: Tensor, *, is_exchangeable: bool) -> tuple[T
         for index, one in enumerate(cost.cpu().numpy()):
             places[index] = torch.as_tensor(linear_sum_assignment(one)[1])
         # The mean of the draws in this order.
-        centre = _ordered(flat, places).mean(0)
+        centre = _reorder(flat, places).mean(0)
     # The largest first, among sources that can change places.
     sums = centre.sum(1)
     order = sorted(range(len(sums)), key=lambda k: -float(sums[k]))
@@ -160,10 +151,10 @@ def aligned(samples: Tensor, kinds: Tensor, *, is_exchangeable: bool) -> tuple[T
         free = {value: [k for k in order if float(kind[k]) == value] for value in kind.tolist()}
         order = [free[value].pop(0) for value in kind.tolist()]
     places = places[:, order]
-    return _ordered(samples, places), _ordered(kinds, places)
+    return _reorder(samples, places), _reorder(kinds, places)
 
 
-def _ordered(values: Tensor, places: Tensor) -> Tensor:
+def _reorder(values: Tensor, places: Tensor) -> Tensor:
     """Values (n, K, ...) at the places (n, K)."""
     return values[torch.arange(len(values), device=values.device)[:, None], places.to(values.device)]
 

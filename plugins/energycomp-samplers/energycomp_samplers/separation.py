@@ -35,12 +35,12 @@ from energycomp.errors import EnergycompWarning, InputError
 from energycomp.progress import progress as shown
 from energycomp.sampling import Level, Run, Sampled, Steps, Target, draw_samples
 from energycomp.seeds import Generator, draw_noise, seeded
-from energycomp_samplers.blend import Blend, check_size, screened, sets_of
+from energycomp_samplers.blend import Blend, check_size, list_sets, screen
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.joint import Joint, log_density
-from energycomp_samplers.kernels import clipped
+from energycomp_samplers.kernels import clip
 from energycomp_samplers.particles import systematic
-from energycomp_samplers.separated import Explanation, Separation, aligned, usual_names
+from energycomp_samplers.separated import Explanation, Separation, align, usual_names
 from energycomp_samplers.smc import SMC
 from energycomp_samplers.tangent import Tangent, linearise_at
 from energycomp_samplers.weighing import Weighing
@@ -116,9 +116,9 @@ def separate(
     # What is seen, and what is known of each source.
     blend = Blend.of(image, sources, noise, operators, covariances)
     # The sets of sources that may explain it, less those that are out of the question.
-    tried = sets_of(len(blend.targets), count, repeats=repeats)
+    tried = list_sets(len(blend.targets), count, repeats=repeats)
     check_size(blend, tried, n, num_inference_steps)
-    tried = screened(blend, tried, blend.targets[0].levels(num_inference_steps)[0])
+    tried = screen(blend, tried, blend.targets[0].levels(num_inference_steps)[0])
     # Every set of sources: samples, and the evidence of y.
     runs: list[_Tried] = []
     is_one = len(tried) == 1
@@ -126,16 +126,19 @@ def separate(
         for kinds, prior in shown(tried, "separating", show=progress and not is_one):
             target = Target(per_sample([blend.targets[kind].composition for kind in kinds]))
             sampler = _Separating(blend, kinds, needs_evidence=not is_one)
-            drawn = draw_samples(sampler, Run(target, n, num_inference_steps, random), progress=progress and is_one)
-            runs.append(_Tried(kinds, prior, drawn, sampler.log_evidence))
+            run = Run(target, n, num_inference_steps, random)
+            sampled = draw_samples(sampler, run, progress=progress and is_one)
+            runs.append(_Tried(kinds, prior, sampled, sampler.log_evidence))
     return _answer(blend, runs, is_exchangeable=count is not None and repeats, evaluations=spent.rows, random=random)
 
 
 @attrs.frozen
 class _Tried:
+    """The run of one set of sources."""
+
     kinds: tuple[int, ...]
     prior: float
-    drawn: Sampled
+    sampled: Sampled
     log_evidence: float
 
 
@@ -172,7 +175,7 @@ class _Particles(Steps):
         covariance = self.sampler.blend.covariance(self.sampler.kinds, level)
         # Predict every source of every particle, in one batch.
         flat = self.x.flatten(0, 1)
-        x0 = clipped(target.compose(flat, level.rows(flat), prediction_type="sample"), target)
+        x0 = clip(target.compose(flat, level.rows(flat), prediction_type="sample"), target)
         x0 = x0.reshape(self.x.shape).double()
         # The linear observation that stands for y at each particle.
         linear, at = linearise_at(self.evidence, x0, covariance, self.at)
@@ -182,7 +185,7 @@ class _Particles(Steps):
         if self.expected is not None and self.last is not None:
             increment = increment - log_density(self.last, self.expected, covariance, normalised=needed)
         # Resample, where few particles have the weight.
-        places = self.weighing.weighed(None, level, increment[None])[0]
+        places = self.weighing.resample(None, level, increment[None])[0]
         x = self.x[places].double()
         x0 = x0[places]
         if isinstance(self.evidence, Tangent) and at is not None:
@@ -191,9 +194,9 @@ class _Particles(Steps):
         self.last = linear
         self.at = at
         # Draw clean samples, under the observation.
-        z = self._drawn(linear, x0, covariance)
+        z = self._draw(linear, x0, covariance)
         if level.is_last and isinstance(self.evidence, Tangent):
-            z = self.evidence.test_draws(z, linear, lambda: self._drawn(linear, x0, covariance), self.run.uniform)
+            z = self.evidence.test_draws(z, linear, lambda: self._draw(linear, x0, covariance), self.run.uniform)
         # Step: the reverse kernel for these clean samples. The last step ends at them.
         self.x = level.mean(x, z).float()
         if level.is_last:
@@ -204,14 +207,14 @@ class _Particles(Steps):
         self.x = self.x + b**0.5 * self.run.noise(tuple(x.shape[:2]))
         # Foretell the prediction there: m~ = m + c C (b I + c^2 C)^-1 (x_s - mu(x_t, m)), by the eigenvalues of C^-1.
         surprise = self.x - level.mean(x, x0)
-        self.expected = x0 + covariance.filtered(surprise, lambda precision: c / (b * precision + c**2))
+        self.expected = x0 + covariance.apply(surprise, lambda precision: c / (b * precision + c**2))
 
-    def _drawn(self, linear: Evidence, x0: Tensor, covariance: Joint) -> Tensor:
+    def _draw(self, linear: Evidence, x0: Tensor, covariance: Joint) -> Tensor:
         """Clean samples of N(x0, C), under a linear observation."""
         draw = covariance.root(self.run.noise(tuple(x0.shape[:2])).double())
         shape = (self.run.n, *self.evidence.y.shape[1:])
         error = draw_noise(shape, generator=self.run.generator, device=x0.device)
-        return linear.conditioned(x0, covariance, draw, error)[0]  # type: ignore[arg-type]
+        return linear.condition(x0, covariance, draw, error)[0]  # type: ignore[arg-type]
 
     def finish(self) -> Sampled:
         self.sampler.log_evidence = float(self.weighing.log_evidence)
@@ -221,64 +224,59 @@ class _Particles(Steps):
 def _answer(
     blend: Blend, runs: Sequence[_Tried], *, is_exchangeable: bool, evaluations: int, random: torch.Generator
 ) -> Separation:
-    """What was found, from the runs of all sets of sources."""
+    """The separation, from the runs of all sets of sources."""
     # The posterior of the sets, and of the count.
     logs = torch.tensor([math.log(one.prior) + one.log_evidence for one in runs], dtype=torch.float64)
-    posterior = torch.softmax(logs, dim=0)
+    posterior = torch.softmax(logs, dim=0).tolist()
     counts: dict[int, float] = {}
-    for one, probability in zip(runs, posterior.tolist(), strict=True):
+    for one, probability in zip(runs, posterior, strict=True):
         counts[len(one.kinds)] = counts.get(len(one.kinds), 0.0) + probability
     best = max(counts, key=lambda k: counts[k])
     # Draws of the most probable count, from each set by its probability.
     among = [index for index, one in enumerate(runs) if len(one.kinds) == best]
-    n = len(runs[0].drawn.samples)
+    n = len(runs[0].sampled.samples)
     places = systematic(logs[among][None], n, torch.rand(1, 1, generator=random))[0]
     samples = []
     kinds = []
-    unexplained = []  # of each draw
+    unexplained = []
     for place in places.unique().tolist():
         one = runs[among[place]]
         # As many of its draws as the set was chosen, none of them twice.
         chosen = torch.randperm(n, generator=random)[: int((places == place).sum())]
-        drawn = one.drawn.samples[chosen]
-        samples.append(drawn)
-        kinds.append(torch.tensor(one.kinds, device=drawn.device).expand(len(drawn), -1))
+        draws = one.sampled.samples[chosen]
+        samples.append(draws)
+        kinds.append(torch.tensor(one.kinds, device=draws.device).expand(len(draws), -1))
         # What these draws do not explain: y - sum_k A_k z_k.
         evidence = blend.evidence(one.kinds)
-        unexplained.append(evidence.y - evidence.f(drawn))
+        unexplained.append(evidence.y - evidence.f(draws))
     # Sources that could change places, in one order.
-    z, kind = aligned(torch.cat(samples), torch.cat(kinds), is_exchangeable=is_exchangeable)
+    z, kind = align(torch.cat(samples), torch.cat(kinds), is_exchangeable=is_exchangeable)
     # What to doubt: what the run of the most probable set says, and a residual that is larger than the noise.
-    top = max(among, key=lambda index: float(logs[index]))
+    top = runs[max(among, key=lambda index: float(logs[index]))].sampled.report
     missed = torch.cat(unexplained)
     excess = float((missed.square() / blend.noise).mean()) - 1.0
-    notes = list(runs[top].drawn.report.warnings)
+    notes = list(top.warnings)
     if excess > UNEXPLAINED * (2.0 / missed[0].numel()) ** 0.5:
         notes.append(f"the squared residual is {1.0 + excess:.3g} times the noise: other sources, or more of them")
     for note in notes:
         warnings.warn(note, EnergycompWarning, stacklevel=3)
-    # All sets that were tried, with their names.
+    # All sets that were tried. A density of y is in its own units, not in those of the noised space.
     names = [repr(target.composition) for target in blend.targets]
+    units = missed[0].numel() * math.log(blend.scale)
     explanations = []
-    for one, probability in zip(runs, posterior.tolist(), strict=True):
+    for one, probability in zip(runs, posterior, strict=True):
+        # The error of the log evidence, by the first particles that draws descend from (Lee and Whiteley, 2018)
+        stderr = max(0.0, 1.0 / (one.sampled.report.ancestors or 1.0) - 1.0 / n) ** 0.5
         of_set = tuple(names[source] for source in one.kinds)
-        # A density of y in its own units, not in those of the noised space
-        log_evidence = one.log_evidence - missed[0].numel() * math.log(blend.scale)
-        explanations.append(Explanation(of_set, probability, log_evidence, _stderr(one.drawn, n)))
+        explanations.append(Explanation(of_set, probability, one.log_evidence - units, stderr))
     # Samples in the scale of the data: images in [0, 1].
-    middle = 0.0 if blend.scale == 1.0 else 0.5
     return Separation(
-        samples=z * blend.scale + middle,
+        samples=z * blend.scale + (0.0 if blend.scale == 1.0 else 0.5),
         kinds=kind,
         names=usual_names(kind, names),
         counts=dict(sorted(counts.items())),
         explanations=tuple(sorted(explanations, key=lambda one: -one.probability)),
         residual=missed.mean(0) * blend.scale,
-        report=attrs.evolve(runs[top].drawn.report, evaluations=evaluations),
+        report=attrs.evolve(top, evaluations=evaluations),
         warnings=tuple(notes),
     )
-
-
-def _stderr(drawn: Sampled, n: int) -> float:
-    """Of the log evidence, by the first particles that draws descend from (Lee and Whiteley, 2018)."""
-    return max(0.0, 1.0 / (drawn.report.ancestors or 1.0) - 1.0 / n) ** 0.5

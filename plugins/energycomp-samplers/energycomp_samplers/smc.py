@@ -52,20 +52,17 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import EnergyComponent, bounds, by_sample
+from energycomp.components import bounds, by_sample
 from energycomp.errors import CompositionError, InputError
 from energycomp.fields import legal, number, one_of, whole
-from energycomp.sampling import Generator, Level, Run, Sampled, Steps
-from energycomp.seeds import draw_noise
+from energycomp.sampling import Level, Run, Sampled, Steps
 from energycomp_samplers.chain import MOVES, Chain, Density, Moves
 from energycomp_samplers.constraints import Constraint
-from energycomp_samplers.kernels import check_densities, clipped, least_sum, sum_of_squares, total_energy
-from energycomp_samplers.local import second_order
+from energycomp_samplers.kernels import check_densities, least_sum, predict_clean, sum_of_squares, total_energy
 from energycomp_samplers.observation import without_observations
-from energycomp_samplers.outlook import Forecast, forecast
-from energycomp_samplers.particles import taken
+from energycomp_samplers.particles import Particles, take
 from energycomp_samplers.proposal import Proposal
-from energycomp_samplers.twist import Twist
+from energycomp_samplers.twist import ConstraintFactor, Factor, ObservationFactor, SecondOrderFactor, propose
 from energycomp_samplers.weighing import Weighing
 
 NONE_LEFT = "the constraint ruled all particles of a sample out: samples do not satisfy it; use more particles"
@@ -74,8 +71,6 @@ CHANGES = 0.01  # of log weights, up to which the sum of the scores is as good a
 NOTHING = 1e-3  # the same of a single component, by rounding
 SEVERAL = 8  # particles, whose mean hardly depends on where each is
 ONE = (1.0, 1.0)  # the bounds of the sum of the weights
-PROPOSALS = ("sum", "gauss", "jacobian")
-WEIGHTS = ("rne", "fkc", "energy", "none")
 
 
 @attrs.frozen
@@ -88,12 +83,15 @@ class SMC:
             samples. A swarm costs no more than plain sampling, but its samples are not independent.
         resample_below: particles are resampled where the effective sample size is below this share of them.
         resample_above: the least timestep at which particles are weighted; below it they move without weights. None
-            stops where the standard deviation of the log weights of one step exceeds 3, because weights of images are
-            noise at low noise levels.
+            stops where the log weights of one step have a standard deviation above `max_spread`.
+        max_spread: more follows weights further down, where those of images are noise
+            (`benchmarks/sampling/inverse_images.py`).
         clamp: the log weights of one step are limited to this distance from their mean.
         moves: `MALA`, `HMC` or `Langevin` at each noise level, before particles are weighted.
         constraint: of `constraint(f)`: samples are those of p(x) exp(-w f(x)). Its weights have no limit, and go on to
             the end. f is called once for each particle and step; with `gradient=True` networks are differentiated, too.
+        depth: nats below the best particle that a constraint takes others at most, at the noisy end. More follows f
+            sooner, less keeps particles that may still satisfy it (`benchmarks/parts/constraint.py`).
         proposal: "sum" follows the sum of the scores; "gauss" the second-order product of `Gauss`, whose spreads it
             measures once; "jacobian" that of `Gauss(covariance="jacobian")`, at 2 D evaluations more. The weights
             correct all, so that samples are as right, from more of the particles.
@@ -109,15 +107,21 @@ class SMC:
     (tensor(True), tensor(True))
     """
 
-    weights: Literal["rne", "fkc", "energy", "none"] = attrs.field(default="rne", validator=one_of(WEIGHTS))
+    weights: Literal["rne", "fkc", "energy", "none"] = attrs.field(
+        default="rne", validator=one_of(("rne", "fkc", "energy", "none"))
+    )
     particles: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
     resample_below: float = attrs.field(default=0.5, validator=number(most=1))
     resample_above: float | None = attrs.field(default=None, validator=number(least=0, or_none=True))
     clamp: float = attrs.field(default=10.0, validator=number())
     moves: Moves | None = attrs.field(default=None, validator=attrs.validators.optional(MOVES))
     constraint: Constraint | None = attrs.field(default=None, validator=attrs.validators.optional(CONSTRAINT))
-    proposal: Literal["sum", "gauss", "jacobian"] = attrs.field(default="sum", validator=one_of(PROPOSALS))
+    proposal: Literal["sum", "gauss", "jacobian"] = attrs.field(
+        default="sum", validator=one_of(("sum", "gauss", "jacobian"))
+    )
     last: Literal["draw", "mean"] = attrs.field(default="draw", validator=one_of(("draw", "mean")))
+    max_spread: float = attrs.field(default=3.0, validator=number())
+    depth: float = attrs.field(default=3.0, validator=number())
 
     def __attrs_post_init__(self) -> None:
         if self.weights == "none" and (self.particles or 1) > 1 and self.constraint is None:
@@ -132,15 +136,6 @@ class SMC:
                 "weights"
             )
 
-    @property
-    def weighs(self) -> bool:
-        """Whether particles have weights."""
-        return self.weights != "none" or self.constraint is not None
-
-    def forecast(self, component: EnergyComponent, /, *, generator: Generator = 0) -> Forecast:
-        """What to expect of a composition, see `energycomp_samplers.forecast`."""
-        return forecast(component, generator=generator)
-
     def start(self, run: Run, /) -> _Swarm:
         """Particles of noise. A list of n generators goes with `particles`, and with weights "none". A sample does not
         depend on its batch then.
@@ -148,31 +143,27 @@ class SMC:
         # Observations weigh particles; they are no part of the product
         target, observations = without_observations(run.target)
         run = attrs.evolve(run, target=target)
-        weighs = self.weighs or bool(observations)
-        # A second-order proposal measures how sure each leaf is, once
-        product = None
-        if self.proposal != "sum":
-            product = second_order(target, "constant" if self.proposal == "gauss" else "jacobian")
+        weighs = self.weights != "none" or self.constraint is not None or bool(observations)
         self._check(run, weighs)
-        # One swarm; or a group of particles for each sample, which does not depend on the others.
+        # One swarm; or a group of particles for each sample, which does not depend on the others
         groups = (1, run.n)
-        alone = isinstance(run.generator, list) and not weighs
-        if alone or self.particles is not None:
+        if self.particles is not None or (isinstance(run.generator, list) and not weighs):
             groups = (run.n, self.particles or 1)
-        # Start: x ~ N(0, I / B), with equal weights.
-        total = sum(run.target.weights_at(run.levels[0].timestep))
+        # x ~ N(0, I / B), with equal weights
+        total = sum(target.weights_at(run.levels[0].timestep))
         x = run.noise(groups) / total**0.5
         equal = torch.zeros(groups, dtype=torch.float64, device=x.device)
-        return _Swarm(
-            options=self,
-            run=run,
-            groups=groups[0],
-            x=x.flatten(0, 1),
-            weighing=Weighing(self, run, equal),
-            twist=Twist.of(self.constraint, target, observations, equal, product),
-            chain=None if self.moves is None else Chain(self.moves),
-            leaving=total * sum_of_squares(x, x) / 2.0,  # -log N(x; 0, I / B)
-        )
+        swarm = _Swarm(self, run, x.flatten(0, 1), groups[0], weighs, Weighing(self, run, equal))
+        swarm.leaving = total * sum_of_squares(x, x) / 2.0  # -log N(x; 0, I / B)
+        # What weighs and moves them beside the product
+        if self.proposal != "sum":
+            kind: Literal["constant", "jacobian"] = "constant" if self.proposal == "gauss" else "jacobian"
+            swarm.second_order = SecondOrderFactor(equal, target, kind)
+        if self.constraint is not None:
+            swarm.constraint = ConstraintFactor(equal, self.constraint, self.depth)
+        if observations:
+            swarm.observed = ObservationFactor.of(observations, run, equal, ends_at_draw=self.last == "draw")
+        return swarm
 
     def _check(self, run: Run, weighs: bool) -> None:
         check_densities(run.target)
@@ -205,127 +196,145 @@ class _Swarm(Steps):
 
     options: SMC
     run: Run
-    groups: int
     x: Tensor
+    groups: int
+    weighs: bool
     weighing: Weighing
-    twist: Twist
-    chain: Chain | None
-    leaving: Tensor
+    leaving: Tensor = attrs.field(init=False)
+    chain: Chain | None = attrs.field(init=False)
+    second_order: SecondOrderFactor | None = None
+    constraint: ConstraintFactor | None = None
+    observed: ObservationFactor | None = None
+
+    @chain.default
+    def _chain(self) -> Chain | None:
+        return None if self.options.moves is None else Chain(self.options.moves)
+
+    @property
+    def constraints(self) -> list[Factor]:
+        """The factors that change which distribution samples have."""
+        return [one for one in (self.constraint, self.observed) if one is not None]
+
+    @property
+    def factors(self) -> list[Factor]:
+        """All factors, in the order in which they move the proposal."""
+        return [*([] if self.second_order is None else [self.second_order]), *self.constraints]
 
     def step(self, level: Level, /) -> None:
-        proposal = Proposal.at(level, self.run.target, self.options.weights)
-
         # Predict: x_0 from every particle, by all components in one batch.
-        x, x0 = self.twist.predicted(self.x.unflatten(0, (self.groups, -1)), level, self.weighing.copies)
+        proposal = Proposal.at(level, self.run.target, self.options.weights)
+        particles = self._predict(self.x.unflatten(0, (self.groups, -1)), proposal)
 
         # Weigh: by energies, for the step from the level before to this one.
-        energy = self._energy(x, level)
+        energy = self._energy(particles)
         increment = None if energy is None else self.leaving - energy
 
         # Move: within the density of this level, which leaves the weights as they are.
         if self.chain is not None:
-            x, x0 = self._moved(self.chain, proposal, x, x0)
-            energy = self._energy(x, level)
+            particles = self._move(self.chain, particles)
+            energy = self._energy(particles)
 
         # Weigh: by the reverse kernels, for the step from this level to the next one.
         if increment is None:
-            increment = self._kernel_weights(proposal, x, x0)
+            increment = self._kernel_weights(particles)
 
-        # Weigh: the second order of the product, no longer than the product is weighed.
-        of_product = self.twist.weighed_product(x, x0, level)
-        if increment is not None and of_product is not None:
-            increment = increment + of_product
-
-        # Weigh: constraint and observations, at the clean samples that are expected.
-        constrained = self.twist.weighed(x, x0, proposal, self._last_noise(level))
+        # Weigh: by second order, no longer than by the product; by constraint and observations, to the end.
+        if self.second_order is not None:
+            overlap = self.second_order.weigh(particles)
+            increment = None if increment is None else increment + overlap
+        constrained = None
+        for factor in self.constraints:
+            of_factor = factor.weigh(particles)
+            constrained = of_factor if constrained is None else constrained + of_factor
 
         # Resample: where few particles have the weight of their group.
-        if self.options.weighs or self.twist.constrains:
-            places = self.weighing.weighed(increment, level, constrained)
-            self.twist.take(places)
-            x = taken(x.detach(), places)
-            x0 = torch.stack([taken(one, places) for one in x0.detach()])
-            energy = None if energy is None else taken(energy, places)
+        if self.weighs:
+            places = self.weighing.resample(increment, level, constrained)
+            particles = particles.take(places)
+            energy = None if energy is None else take(energy, places)
+            for factor in self.factors:
+                factor.take(places)
 
-        # Step: y from the proposal; the last step goes to its mean.
-        centre = proposal.centre(x, clipped(proposal.mean(x0), self.run.target))
-        y = self._proposed(proposal, centre)
+        # Ask: the proposal and the factors that move it say where particles go.
+        centre = particles.centre
+        y = self._propose(centre, proposal)
         self.x = y.flatten(0, 1)
 
         # Keep what the weights of energies take from this level to the next one.
         if energy is not None:
-            self.leaving = energy + proposal.log_ratio(x, y, centre)
+            self.leaving = energy + proposal.log_ratio(particles.x, y, centre)
 
-    def _energy(self, x: Tensor, level: Level) -> Tensor | None:
+    def _predict(self, x: Tensor, proposal: Proposal) -> Particles:
+        """Particles and their predictions, with gradients where a constraint follows them."""
+        target = self.run.target
+        if self.constraint is None or not self.constraint.follows(proposal.level):
+            return Particles(x, predict_clean(target, x, proposal.level, self.weighing.copies), proposal, target)
+        # The gradient of f(x0) with respect to x goes through the network
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return Particles(x, predict_clean(target, x, proposal.level), proposal, target)
+
+    def _energy(self, particles: Particles) -> Tensor | None:
         """sum_i b_i E_i(x, t), (G, P), as long as particles are weighted by energies."""
         if self.options.weights != "energy" or not self.weighing.is_weighing:
             return None
-        return total_energy(self.run.target, x.detach(), level, self.weighing.copies)
+        return total_energy(self.run.target, particles.x.detach(), particles.proposal.level, self.weighing.copies)
 
-    def _moved(self, chain: Chain, proposal: Proposal, x: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
-        """Particles after the moves of a level, and their predictions, with gradients where these are followed."""
-        level = proposal.level
-        copies = self.weighing.copies
-        density = Density(self.run.target, level, self._noise, self._uniform, copies=copies)
-        x, x0 = chain.move(density, x, x0, self._longest(chain, proposal, x, x0))
-        return self.twist.predicted(x, level, copies) if self.twist.follows(level) else (x, x0)
+    def _move(self, chain: Chain, particles: Particles) -> Particles:
+        level = particles.proposal.level
+        density = Density(self.run.target, level, self._noise, self._uniform, copies=self.weighing.copies)
+        x, x0 = chain.move(density, particles.x, particles.x0, self._longest(chain, particles))
+        if self.constraint is not None and self.constraint.follows(level):
+            return self._predict(x, particles.proposal)
+        return attrs.evolve(particles, x=x, x0=x0)
 
-    def _noise(self, rows: tuple[int, ...]) -> Tensor:
-        """Normal noise (G, P, *shape). Copies share it, and are drawn as many, so that no sample depends on others."""
-        return self._shared(self.run.noise(rows))
-
-    def _uniform(self, rows: tuple[int, ...]) -> Tensor:
-        """Uniform numbers (G, P), which copies share."""
-        return self._shared(self.run.uniform(rows))
-
-    def _shared(self, values: Tensor) -> Tensor:
-        return torch.where(by_sample(self.weighing.copies, values.ndim), values[:, :1], values)
-
-    def _longest(self, chain: Chain, proposal: Proposal, x: Tensor, x0: Tensor) -> Tensor:
+    def _longest(self, chain: Chain, particles: Particles) -> Tensor:
         """The largest step size of moves at a level, (G,)."""
         # Where weights change no more, steps of the noise are enough, and longer ones follow errors of a network.
-        changes = proposal.change(x.detach(), x0.detach()).abs().mean(dim=1)
+        x = particles.x.detach()
+        changes = particles.proposal.change(x, particles.x0.detach()).abs().mean(dim=1)
         # The test of a move holds for steps that do not depend on where its particle is: few must not decide.
         few = self.weighing.copies if x.shape[1] >= SEVERAL else torch.ones_like(self.weighing.copies)
         enough = torch.where(few, NOTHING, CHANGES)
         return torch.where(changes > enough, torch.inf, chain.options.step_size)
 
-    def _kernel_weights(self, proposal: Proposal, x: Tensor, x0: Tensor) -> Tensor | None:
+    def _kernel_weights(self, particles: Particles) -> Tensor | None:
         """The log weights "rne" or "fkc" of a step, (G, P), as long as particles are weighted."""
         if not self.weighing.is_weighing:
             return None
-        return proposal.rne(x, x0) if self.options.weights == "rne" else proposal.fkc(x, x0)
+        weigh = particles.proposal.rne if self.options.weights == "rne" else particles.proposal.fkc
+        return weigh(particles.x, particles.x0)
 
-    def _last_noise(self, level: Level) -> tuple[Tensor, Tensor] | None:
-        """Normal noise of the draws of clean samples at the last level, and of what is seen of them."""
-        evidence = self.twist.evidence
-        if evidence is None or not level.is_last or self.options.last == "mean":
-            return None
-        rows = tuple(self.weighing.log_weights.shape)
-        shape = (*rows, *evidence.y.shape[1:])
-        error = draw_noise(shape, generator=self.run.generator, device=self.run.target.device)
-        return self.run.noise(rows), error
+    def _propose(self, centre: Tensor, proposal: Proposal) -> Tensor:
+        """The particles at the next level; at the end the mean, or what is drawn of what was observed."""
+        if not proposal.level.is_last:
+            return propose(self.factors, centre, proposal.variance, self._noise(tuple(centre.shape[:2])))
+        return centre if self.observed is None or self.observed.last is None else self.observed.last
 
-    def _proposed(self, proposal: Proposal, centre: Tensor) -> Tensor:
-        """The particles at the next level, around the mean of the proposal; at the end, the mean."""
-        if proposal.level.is_last:
-            return self.twist.ended(centre)
-        noise = self._noise(tuple(centre.shape[:2]))
-        return self.twist.proposed(centre, proposal.variance, noise)
+    def _noise(self, rows: tuple[int, ...]) -> Tensor:
+        """Normal noise (G, P, *shape). Copies share it, and are drawn as many, so that no sample depends on others."""
+        return self._share(self.run.noise(rows))
+
+    def _uniform(self, rows: tuple[int, ...]) -> Tensor:
+        """Uniform numbers (G, P), which copies share."""
+        return self._share(self.run.uniform(rows))
+
+    def _share(self, values: Tensor) -> Tensor:
+        return torch.where(by_sample(self.weighing.copies, values.ndim), values[:, :1], values)
 
     def finish(self) -> Sampled:
         samples = self.x
-        observed = self.twist.evidence is not None
-        error = self.weighing.share_error(samples) if observed else None
+        error = None if self.observed is None else self.weighing.share_error(samples)
         # One particle of each sample: they are copies, or a callback ended the run before they were.
         if len(samples) > self.run.n:
-            samples = taken(samples.unflatten(0, (self.groups, -1)), self.weighing.drawn_one()).flatten(0, 1)
+            samples = take(samples.unflatten(0, (self.groups, -1)), self.weighing.draw_one()).flatten(0, 1)
         # Shuffle: copies of one particle stand side by side.
-        if self.options.particles is None and (self.options.weighs or observed):
+        if self.options.particles is None and self.weighs:
             samples = samples[self.run.uniform((self.run.n,)).argsort()]
         # Report what the weights, the moves and the constraint say of the samples.
-        report = self.weighing.report(self.chain, error)
-        notes = (*report.notes, NONE_LEFT) if self.twist.rules_out_all else report.notes
-        is_drawn = observed and self.options.last == "draw"
-        report = attrs.evolve(report, is_drawn=is_drawn, constraint_calls=self.twist.calls, notes=notes)
+        is_drawn = self.observed is not None and self.options.last == "draw"
+        report = attrs.evolve(self.weighing.report(self.chain, error), is_drawn=is_drawn)
+        if self.constraint is not None:
+            notes = (*report.notes, NONE_LEFT) if self.constraint.rules_out_all else report.notes
+            report = attrs.evolve(report, constraint_calls=self.constraint.calls, notes=notes)
         return Sampled(samples, report)

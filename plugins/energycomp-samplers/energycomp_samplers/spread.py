@@ -27,8 +27,8 @@ from energycomp.components import Composition, unwrap
 from energycomp.components.groups import rewrap
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
-from energycomp.sampling import Target
-from energycomp_samplers.stationary import measured_variances
+from energycomp.sampling import Level, Target
+from energycomp_samplers.stationary import ring_variances
 
 MOST = 32  # numbers of a sample up to which the whole covariance is measured; above, one variance, and a spectrum
 STRONG = 0.05  # alpha_bar_t where it is measured
@@ -36,7 +36,6 @@ MILDER = (0.2, 0.5, 0.8)  # alpha_bar_t where it is measured if it is in doubt t
 DOUBT = 0.1  # relative error of measured precisions
 POINTS = 4  # noised samples at which J is measured
 PROBES = 8  # random directions in which one variance is measured
-IMAGE = 3  # axes
 LEAST = 1e-5  # of measured variances
 NEGATIVE = 0.1  # share of the largest variance by which a measured one may be below 0
 SMALL = 1e-3  # eigenvalues of a product below this share of the least of its components count as not above 0
@@ -50,7 +49,7 @@ class Spread:
         values: eigenvalues (D,), or (1,) where all are the same; or (B, D), of each sample.
         vectors: eigenvectors (D, D), or (B, D, D), as columns; None where P is diagonal.
         problem: why it could not be measured; it is that of variance 1 then.
-        doubt: the largest relative error of measured values, by `unsymmetric`.
+        doubt: the largest relative error of measured values, by `asymmetry`.
         spectrum: of images of more than 32 pixels, the precision of each Fourier coefficient (C, H, W), see
             `energycomp_samplers.stationary`, beside the one of all in `values`.
 
@@ -65,11 +64,6 @@ class Spread:
     spectrum: Tensor | None = None
 
     @classmethod
-    def of_precision(cls, matrix: Tensor) -> Spread:
-        """Of the symmetric matrix P (D, D)."""
-        return cls(*torch.linalg.eigh(matrix.double()))
-
-    @classmethod
     def of_variance(cls, variance: float | Tensor, shape: Sequence[int]) -> Spread:
         """Of one variance, or of one for each number of a sample; raises `InputError` for another number of them."""
         values = torch.as_tensor(variance, dtype=torch.float64)
@@ -80,7 +74,7 @@ class Spread:
             raise InputError(f"{got}; expected one number, or one for each; change variance=") from None
         return cls(1.0 / (values.flatten()))
 
-    def filtered(self, v: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
+    def apply(self, v: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
         """V f(values) V' v of vectors v (B, *shape)."""
         flat = v.flatten(1).double()
         scale = factor(self.values.to(v.device))
@@ -110,11 +104,11 @@ class Covariance:
     ratio: Tensor
 
     def __call__(self, v: Tensor) -> Tensor:
-        return self.spread.filtered(v, lambda values: 1.0 / (self.ratio.to(v.device) + values))
+        return self.spread.apply(v, lambda values: 1.0 / (self.ratio.to(v.device) + values))
 
     def root(self, v: Tensor) -> Tensor:
         """C^(1/2) v."""
-        return self.spread.filtered(v, lambda values: (self.ratio.to(v.device) + values).rsqrt())
+        return self.spread.apply(v, lambda values: (self.ratio.to(v.device) + values).rsqrt())
 
     def diagonal(self, like: Tensor, shape: Sequence[int]) -> Tensor | None:
         """The diagonal of C, (B, *shape) or with axes of size 1 where all are the same; None where C has others."""
@@ -122,6 +116,11 @@ class Covariance:
             return None
         values = (1.0 / (self.ratio + self.spread.values)).to(like)
         return values.reshape(-1, *([1] * len(shape) if values.shape[1] == 1 else shape))
+
+
+def ratio_of(level: Level, like: Tensor) -> Tensor:
+    """alpha_bar / (1 - alpha_bar), (1,), in float64."""
+    return torch.tensor([level.alpha / (1.0 - level.alpha)], dtype=torch.float64, device=like.device)
 
 
 def product_spread(spreads: Sequence[Spread], weights: Sequence[float], size: int) -> tuple[Spread, bool]:
@@ -135,18 +134,18 @@ def product_spread(spreads: Sequence[Spread], weights: Sequence[float], size: in
     >>> product_spread([narrow, wide], (2.0, -1.0), 3)[0].values, product_spread([narrow, wide], (1.0, -5.0), 3)[1]
     (tensor([7.]), False)
     """
-    positive = [one for b, one in zip(weights, spreads, strict=True) if b > 0.0]
-    least = min((float(one.values.min()) for one in positive), default=1.0)
+    pairs = list(zip(weights, spreads, strict=True))
+    least = min((float(one.values.min()) for b, one in pairs if b > 0.0), default=1.0)
     # Without a measurement nothing is known: as wide as the least sure component
     if any(one.problem for one in spreads):
         return Spread(torch.tensor([least], dtype=torch.float64)), False
     # The sum: of numbers where all are in one basis, otherwise of matrices
     if all(one.vectors is None for one in spreads):
-        values: Any = sum(b * one.values for b, one in zip(weights, spreads, strict=True))
+        values: Any = sum(b * one.values for b, one in pairs)
         total = Spread(values)
     else:
-        matrix: Any = sum(b * one.matrix(size) for b, one in zip(weights, spreads, strict=True))
-        total = Spread.of_precision(matrix)
+        matrix: Any = sum(b * one.matrix(size) for b, one in pairs)
+        total = Spread(*torch.linalg.eigh(matrix.double()))
     # A precision as it stands, or one that is made so
     if bool((total.values > SMALL * least).all()):
         return total, True
@@ -157,7 +156,7 @@ def product_spread(spreads: Sequence[Spread], weights: Sequence[float], size: in
 _kept: WeakKeyDictionary[Any, Spread] = WeakKeyDictionary()
 
 
-def spreads_of(target: Target) -> list[Spread]:
+def measure_spreads(target: Target) -> list[Spread]:
     """The spread of every leaf of a composition, measured once and kept.
 
     Costs 8 D evaluations of each leaf of D <= 32 numbers, and 16 of one of more numbers. Errors of a network count for
@@ -165,65 +164,72 @@ def spreads_of(target: Target) -> list[Spread]:
     Predictions that are not those of a density, such as of a network that was not trained, have none: see `problem`.
 
     >>> from energycomp.components import Gaussian
-    >>> (1.0 / spreads_of(Target(Gaussian(0.5, 0.25)))[0].values).round(decimals=3)
+    >>> (1.0 / measure_spreads(Target(Gaussian(0.5, 0.25)))[0].values).round(decimals=3)
     tensor([0.2500], dtype=torch.float64)
     """
     leaves = list(target.composition.terms)
     # Measure those that are not known yet, in one batch, without weights and guidance
     missing = [leaf for leaf in leaves if leaf not in _kept]
     if missing:
-        leaves_of_one = [(_of_one_condition(leaf), 1.0) for leaf in missing]
-        of_missing = attrs.evolve(target, composition=Composition(leaves_of_one), guide=None)
-        _kept.update(zip(missing, _measured(of_missing), strict=True))
+        of_missing = Composition([(_with_first_condition(leaf), 1.0) for leaf in missing])
+        measured = _measure(attrs.evolve(target, composition=of_missing, guide=None))
+        _kept.update(zip(missing, measured, strict=True))
     return [_kept[leaf] for leaf in leaves]
 
 
-def _of_one_condition(leaf: Any) -> Any:
-    """A leaf with the first of its conditions, where each sample has one of its own."""
+def spreads_for(target: Target, got: str, instead: str) -> list[Spread]:
+    """`measure_spreads`; raises `InputError` for a leaf without a covariance."""
+    spreads = measure_spreads(target)
+    for one in spreads:
+        if one.problem:
+            raise InputError(f"got {got}, but {one.problem}; {instead}")
+    return spreads
+
+
+def _with_first_condition(leaf: Any) -> Any:
     bare = unwrap(leaf)
     if not isinstance(bare, Conditional) or len(bare.condition) == 1:
         return leaf
     return rewrap(leaf, attrs.evolve(bare, condition=bare.condition[:1]))
 
 
-def strong_noise(target: Target, least: float = STRONG) -> float:
-    """The timestep at which spreads are measured: the noisiest where alpha_bar is at least this."""
+def noisiest_timestep(target: Target, least: float = STRONG) -> float:
+    """The noisiest timestep where alpha_bar is at least this."""
     return float((target.noised_space.alphas_cumprod >= least).sum().clamp(min=1) - 1)
 
 
-def unsymmetric(covariance: Tensor) -> Tensor:
+def asymmetry(covariance: Tensor) -> Tensor:
     """How far measured covariances (..., D, D) are from symmetric: () each, the error of an eigenvalue.
 
     The Jacobian of the mean that a density predicts is symmetric, and the error of a network is not.
 
-    >>> unsymmetric(torch.tensor([[1.0, 0.3], [0.1, 1.0]]))
+    >>> asymmetry(torch.tensor([[1.0, 0.3], [0.1, 1.0]]))
     tensor(0.1000)
     """
     return (covariance - covariance.mT).flatten(-2).norm(dim=-1) / (2.0 * covariance.shape[-1] ** 0.5)
 
 
 @torch.no_grad()
-def _measured(target: Target) -> list[Spread]:
+def _measure(target: Target) -> list[Spread]:
     """The spread of every leaf, where noise is strong; at less noise where that is in doubt."""
-    found = _measured_at(target, STRONG)
-    # Measure what is in doubt at less noise, and keep what is less so
+    spreads = _measure_at(target, STRONG)
     for least in MILDER:
-        doubted = [place for place, one in enumerate(found) if one.doubt > DOUBT]
+        doubted = [place for place, one in enumerate(spreads) if one.doubt > DOUBT]
         if not doubted:
             break
+        # Keep of both measurements what is less in doubt
         leaves = list(target.composition.terms)
         rest = attrs.evolve(target, composition=Composition([(leaves[place], 1.0) for place in doubted]))
-        for place, one in zip(doubted, _measured_at(rest, least), strict=True):
-            found[place] = min(found[place], one, key=lambda spread: spread.doubt)
-    return found
+        for place, one in zip(doubted, _measure_at(rest, least), strict=True):
+            spreads[place] = min(spreads[place], one, key=lambda spread: spread.doubt)
+    return spreads
 
 
-def _measured_at(target: Target, least: float) -> list[Spread]:
+def _measure_at(target: Target, least: float) -> list[Spread]:
     """The spread of every leaf, by differences of predictions at the noisiest level of at least this alpha_bar."""
-    space = target.noised_space
-    shape = tuple(space.sample_shape)
+    shape = tuple(target.noised_space.sample_shape)
     size = math.prod(shape)
-    timestep = strong_noise(target, least)
+    timestep = noisiest_timestep(target, least)
     alpha = float(torch.sigmoid(target.log_snr(torch.tensor([timestep]))))
 
     # Directions: all, from each of a few noised samples; or random ones, each from a noised sample of its own.
@@ -249,15 +255,15 @@ def _measured_at(target: Target, least: float) -> list[Spread]:
     variance = (moved * probes).mean((1, 2)).reshape(-1, 1, 1)
     measured = moved.unflatten(1, (POINTS, size)).mean(1) if whole else variance
     ratio = alpha / (1.0 - alpha)
-    found = [_of_matrix(leaf, one, ratio) for leaf, one in zip(target.composition.terms, measured, strict=True)]
-    if whole or len(shape) != IMAGE or target.decode is not None:
-        return found
+    spreads = [_of_matrix(leaf, one, ratio) for leaf, one in zip(target.composition.terms, measured, strict=True)]
+    if whole or len(shape) != 3 or target.decode is not None:
+        return spreads
     # Of images in pixels, each ring of frequencies, too; behind a codec every step of conjugate gradients is dear
-    spectra = [measured_variances(*(v.reshape(-1, *shape) for v in (probes, one))) for one in moved]
-    return [
-        attrs.evolve(one, spectrum=1.0 / spectrum.clamp(LEAST, 0.999 / ratio) - ratio)
-        for one, spectrum in zip(found, spectra, strict=True)
-    ]
+    for place, one in enumerate(moved):
+        spectrum = ring_variances(probes.reshape(-1, *shape), one.reshape(-1, *shape))
+        precision = 1.0 / spectrum.clamp(LEAST, 0.999 / ratio) - ratio
+        spreads[place] = attrs.evolve(spreads[place], spectrum=precision)
+    return spreads
 
 
 def _of_matrix(leaf: Any, covariance: Tensor, ratio: float) -> Spread:
@@ -267,10 +273,10 @@ def _of_matrix(leaf: Any, covariance: Tensor, ratio: float) -> Spread:
     least = float(values.min())
     most = float(values.max())
     if most < LEAST or least < -NEGATIVE * most:
-        found = f"{leaf!r} has no covariance: its predictions at strong noise give variances from {least:.2g} to"
-        return Spread(torch.ones(1, dtype=torch.float64), problem=f"{found} {most:.2g}", doubt=math.inf)
+        got = f"{leaf!r} has no covariance: its predictions at strong noise give variances from {least:.2g} to"
+        return Spread(torch.ones(1, dtype=torch.float64), problem=f"{got} {most:.2g}", doubt=math.inf)
     # What is below the error of the measurement is no variance.
-    error = float(unsymmetric(covariance))
+    error = float(asymmetry(covariance))
     values = values.clamp(max(LEAST, min(error, most)), 0.999 / ratio)
     # P = C^-1 - ratio I, and how much the error changes it: dP / P = error / (C (1 - ratio C))
     doubt = float((error / (values * (1.0 - ratio * values))).max())

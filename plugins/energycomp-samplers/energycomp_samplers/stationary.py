@@ -25,7 +25,7 @@ SHARE = 0.5  # of the least precision of a component, up to which that of a prod
 COLOURS = 3  # on the first axis: red, green and blue, whose Fourier transform is grey and two of colour
 
 
-def axes_of(shape: Sequence[int]) -> tuple[int, ...]:
+def _axes(shape: Sequence[int]) -> tuple[int, ...]:
     """The axes of the Fourier transform of samples (B, *shape), from behind."""
     return (-3, -2, -1) if shape[0] == COLOURS else (-2, -1)
 
@@ -46,9 +46,9 @@ def rings(shape: Sequence[int]) -> Tensor:
     return kinds[:, None, None] * (int(ring.max()) + 1) + ring
 
 
-def measured_variances(probes: Tensor, moved: Tensor) -> Tensor:
+def ring_variances(probes: Tensor, moved: Tensor) -> Tensor:
     """Eigenvalues of C, (C, H, W), from random probes v and C v, (R, C, H, W): a regression in each ring."""
-    axes = axes_of(probes.shape[1:])
+    axes = _axes(probes.shape[1:])
     given, found = (torch.fft.fftn(one, dim=axes, norm="ortho") for one in (probes, moved))
     ring = rings(probes.shape[1:])
     empty = torch.zeros(int(ring.max()) + 1, dtype=torch.float64)
@@ -82,22 +82,22 @@ class StationaryCovariance:
     ratio: Tensor
 
     def __call__(self, v: Tensor) -> Tensor:
-        return self.filtered(v, self.eigenvalues(v))
+        return self.apply(v, self.eigenvalues(v))
 
     def root(self, v: Tensor) -> Tensor:
         """C^(1/2) v."""
-        return self.filtered(v, self.eigenvalues(v).sqrt())
+        return self.apply(v, self.eigenvalues(v).sqrt())
 
     def eigenvalues(self, like: Tensor) -> Tensor:
         """Of C, (B, C, H, W) or (1, C, H, W)."""
         return (1.0 / (self.ratio + self.spread.values).to(like.device)).to(like)
 
-    def diagonal(self, like: Tensor, shape: Sequence[int]) -> Tensor | None:
+    def diagonal(self, like: Tensor, shape: Sequence[int]) -> None:
         """None: pixels depend on each other."""
 
-    def filtered(self, v: Tensor, factor: Tensor) -> Tensor:
+    def apply(self, v: Tensor, factor: Tensor) -> Tensor:
         """F' diag(factor) F v of v (B, C, *size), whose size may be smaller than that of samples."""
-        axes = axes_of(self.spread.values.shape)
+        axes = _axes(self.spread.values.shape)
         return torch.fft.ifftn(torch.fft.fftn(v, dim=axes) * factor, dim=axes).real
 
 
@@ -113,8 +113,9 @@ def product_stationary(spectra: Sequence[Tensor], weights: Sequence[float]) -> S
     >>> product_stationary([four, one], (1.0, -4.0)).values.item()
     4.0
     """
-    total = torch.stack([b * one for b, one in zip(weights, spectra, strict=True)]).sum(0)
-    positive = [one for b, one in zip(weights, spectra, strict=True) if b > 0.0]
+    pairs = list(zip(weights, spectra, strict=True))
+    total = torch.stack([b * one for b, one in pairs]).sum(0)
+    positive = [one for b, one in pairs if b > 0.0]
     if not positive:
         return Stationary(total.clamp(min=SHARE))
     least = torch.stack(positive).amin(0)

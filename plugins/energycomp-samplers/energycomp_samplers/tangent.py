@@ -22,13 +22,10 @@ from torch import Tensor
 
 from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.joint import SMALL, Factor, Joint
-from energycomp_samplers.operators import Linear, Pair, linearised
+from energycomp_samplers.kernels import as_column
+from energycomp_samplers.operators import Linear, Pair, linearise
 
 KEPT = 2**26  # numbers of the derivatives of all samples as matrices, at most: 512 MB
-NEWTON = 6  # Gauss-Newton steps of each level
-ENOUGH = 1e-2  # squared standard deviations of the posterior: shorter steps are the last
-HALVINGS = 8  # of a step that leads nowhere
-TESTS = 20  # Metropolis tests of draws, at the last level
 
 
 @attrs.define(eq=False)
@@ -46,7 +43,7 @@ class Rows:
     def adjoint(self, w: Tensor) -> Tensor:
         return torch.einsum("nmd,nm->nd", self.rows, w.flatten(1).to(self.rows)).to(w).reshape(-1, *self.shape)
 
-    def solved(self, covariance: Any, noise: Tensor, v: Tensor) -> Tensor:
+    def invert(self, covariance: Any, noise: Tensor, v: Tensor) -> Tensor:
         return self.factor(covariance, noise).solve(v)
 
     def factor(self, covariance: Joint, noise: Tensor) -> Factor:
@@ -66,15 +63,26 @@ class Rows:
 
 @attrs.frozen(eq=False)
 class Tangent:
-    """An observation y (1, *seen) = f(z) + N(0, R) of joint samples."""
+    """An observation y (1, *seen) = f(z) + N(0, R) of joint samples. `benchmarks/parts/log_light.py` has one.
+
+    Args:
+        newton: Gauss-Newton steps of each level; fewer are cheaper, and linearise at less probable samples.
+        halvings: of a step that leads nowhere.
+        enough: squared standard deviations of the posterior; shorter steps are the last.
+        tests: Metropolis tests of draws at the last level; more make draws those of f, at one evaluation of f each.
+    """
 
     f: Callable[[Tensor], Tensor]
     y: Tensor
     noise: Tensor
+    newton: int = 6
+    halvings: int = 8
+    enough: float = 1e-2
+    tests: int = 20
 
     def at(self, at: Tensor) -> Evidence:
         """The linear observation that touches it at samples (n, K, *shape)."""
-        pair, seen = linearised(self.f, at.float())
+        pair, seen = linearise(self.f, at.float())
         linear: Linear = pair
         count = self.y.numel()
         if count <= SMALL and at.numel() * count <= KEPT:
@@ -95,21 +103,21 @@ class Tangent:
         misfit = self._misfit(at, x0, covariance)
         if start is not None:
             other = self._misfit(start, x0, covariance)
-            at = torch.where(_wide(other < misfit, at), start, at)
+            at = torch.where(as_column(other < misfit, at), start, at)
             misfit = torch.minimum(misfit, other)
-        for _ in range(NEWTON):
+        for _ in range(self.newton):
             # To the most probable z of the linear observation here, unless that is near
             linear = self.at(at)
-            step = linear.conditioned(x0, covariance)[0] - at  # type: ignore[arg-type]
+            step = linear.condition(x0, covariance)[0] - at  # type: ignore[arg-type]
             length = _squares_of(step, covariance) + self._squares(linear.f(step), torch.zeros_like(self.y))
-            is_moving = length > ENOUGH
+            is_moving = length > self.enough
             if not bool(is_moving.any()):
                 break
             # Half of the step, and half of that, for samples that it does not improve
-            for _ in range(HALVINGS):
+            for _ in range(self.halvings):
                 found = self._misfit(at + step, x0, covariance)
                 is_better = is_moving & (found < misfit)
-                at = torch.where(_wide(is_better, at), at + step, at)
+                at = torch.where(as_column(is_better, at), at + step, at)
                 misfit = torch.where(is_better, found, misfit)
                 is_moving = is_moving & ~is_better
                 if not bool(is_moving.any()):
@@ -122,11 +130,11 @@ class Tangent:
     ) -> Tensor:
         """Draws z of the linear observation, made those of this one by Metropolis tests against others of `draw`."""
         weight = self._log_weight(z, linear)
-        for _ in range(TESTS):
+        for _ in range(self.tests):
             other = draw()
             found = self._log_weight(other, linear)
             accepted = uniform((len(z),)).log() < found - weight
-            z = torch.where(_wide(accepted, z), other, z)
+            z = torch.where(as_column(accepted, z), other, z)
             weight = torch.where(accepted, found, weight)
         return z
 
@@ -164,11 +172,7 @@ def linearise_at(
 
 def _squares_of(v: Tensor, covariance: Joint) -> Tensor:
     """v' C^-1 v, (n,)."""
-    return (v * covariance.filtered(v, lambda precision: precision)).flatten(1).sum(1)
-
-
-def _wide(mask: Tensor, like: Tensor) -> Tensor:
-    return mask.reshape(-1, *[1] * (like.ndim - 1))
+    return (v * covariance.apply(v, lambda precision: precision)).flatten(1).sum(1)
 
 
 def in_single(pair: Pair) -> Pair:

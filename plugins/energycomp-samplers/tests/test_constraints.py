@@ -11,10 +11,9 @@ from torch import Tensor
 
 from energycomp import Composer
 from energycomp.errors import InputError
-from energycomp.inference import rank, sample_best
 from energycomp.sampling import SamplingReport
 from energycomp.testing import Gaussian, bumps_model, labels_model, planted
-from energycomp_samplers import constraint
+from energycomp_samplers import constraint, rank, sample_best
 from energycomp_samplers.mala import MALA
 from energycomp_samplers.smc import SMC
 

@@ -35,8 +35,8 @@ CHECKED: list[Any] = [  # exact, too
     SMC(weights="fkc"),
     SMC(weights="energy"),
     SMC(moves=Langevin()),
-    SMC(weights="energy", moves=MALA(test="energy")),
-    SMC(particles=4, moves=HMC(persistence=0.5)),
+    SMC(weights="energy", moves=MALA()),
+    SMC(particles=4, moves=HMC(moves=2)),
     SMC(weights="none", particles=1, moves=MALA()),
     Rejection(SMC()),
 ]
@@ -46,20 +46,20 @@ SAMPLERS: dict[str, Any] = {
     "energy": SMC(weights="energy"),
     "particles": SMC(particles=4, resample_above=0.0),
     "rne, mala": SMC(moves=MALA()),
-    "rne, mala of energies": SMC(moves=MALA(test="energy")),
     "particles, mala": SMC(particles=3, resample_above=0.0, moves=MALA()),
     "particles, hmc": SMC(particles=3, resample_above=0.0, moves=HMC()),
     "rne, hmc": SMC(moves=HMC()),
-    "energy, hmc of energies": SMC(weights="energy", moves=HMC(test="energy")),
+    "energy, hmc": SMC(weights="energy", moves=HMC()),
     "langevin": find("samplers", "langevin")(moves=3),
     "mala": find("samplers", "mala")(),
     "hmc": find("samplers", "hmc")(),
-    "hmc of energies": find("samplers", "hmc")(test="energy"),
     "gauss": Gauss(),
     "mixture": MixtureSampler(),
 }
 WITH_ENERGIES = [name for name in SAMPLERS if "energ" in name]
-SWARMS = [name for name, one in SAMPLERS.items() if isinstance(one, SMC) and one.weighs and one.particles is None]
+SWARMS = [
+    name for name, one in SAMPLERS.items() if isinstance(one, SMC) and one.weights != "none" and one.particles is None
+]
 IDENTICAL = [name for name in SAMPLERS if "rne" in name or name in {"fkc", "particles"}]  # weights, of equal scores
 
 

@@ -16,7 +16,7 @@ from energycomp.sampling import Run, Target
 from energycomp.seeds import seeded
 from energycomp.testing import Gaussian
 from energycomp_samplers import observe, pool
-from energycomp_samplers.curved import fitted, points_of
+from energycomp_samplers.curved import fit_line, points_of
 from energycomp_samplers.gauss import Gauss
 from energycomp_samplers.smc import SMC
 from energycomp_samplers.weighing import Weighing
@@ -157,7 +157,7 @@ def test_the_error_of_a_share_is_that_of_the_first_particles() -> None:
 def test_the_line_of_a_linear_function_is_that_function() -> None:
     matrix = torch.randn(3, 4, generator=seeded(0))
     centre = torch.randn(5, 4, generator=seeded(1))
-    line = fitted(lambda z: z @ matrix.T + 2.0, centre, points_of(4, 8)[:, None].expand(8, 5, 4))
+    line = fit_line(lambda z: z @ matrix.T + 2.0, centre, points_of(4, 8)[:, None].expand(8, 5, 4))
     assert torch.allclose(line.matrix, matrix.double().expand(5, 3, 4), atol=1e-5)
     assert float(line.curvature.max()) < 1e-10
     assert torch.allclose(line.at(torch.zeros(5, 4)), torch.full((5, 3), 2.0).double(), atol=1e-5)
@@ -166,7 +166,7 @@ def test_the_line_of_a_linear_function_is_that_function() -> None:
 def test_the_line_of_a_curve_has_the_slope_and_the_variance_of_its_mean() -> None:
     """sin(a z) of N(0, 1): E[f'] = a exp(-a^2 / 2), Var[f] = (1 - exp(-2 a^2)) / 2."""
     a = 1.2
-    line = fitted(lambda z: torch.sin(a * z), torch.zeros(1, 1), points_of(1, 64)[:, None])
+    line = fit_line(lambda z: torch.sin(a * z), torch.zeros(1, 1), points_of(1, 64)[:, None])
     slope = a * math.exp(-(a**2) / 2)
     assert float(line.matrix) == pytest.approx(slope, abs=0.02)
     assert float(line.curvature) == pytest.approx((1 - math.exp(-2 * a**2)) / 2 - slope**2, abs=0.02)
@@ -175,7 +175,7 @@ def test_the_line_of_a_curve_has_the_slope_and_the_variance_of_its_mean() -> Non
 def test_a_function_with_a_domain_is_followed_by_its_derivative_at_its_edge() -> None:
     """log(z) is not finite at points below 0: only the sample near 0 is left to its derivative."""
     centre = torch.tensor([[0.5], [9.0]])
-    line = fitted(torch.log, centre, points_of(1, 16)[:, None].expand(16, 2, 1))
+    line = fit_line(torch.log, centre, points_of(1, 16)[:, None].expand(16, 2, 1))
     assert bool(line.matrix.isfinite().all())
     assert float(line.matrix[0]) == pytest.approx(2.0)
     assert float(line.curvature[0]) == 0.0

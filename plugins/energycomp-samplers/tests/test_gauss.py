@@ -16,10 +16,10 @@ from energycomp.testing import Gaussian
 from energycomp_samplers.factors import AllOf, all_of
 from energycomp_samplers.gauss import Gauss
 from energycomp_samplers.hmc import HMC
-from energycomp_samplers.local import local_spreads, product_of
 from energycomp_samplers.mala import MALA
 from energycomp_samplers.observation import observe
-from energycomp_samplers.spread import Spread, product_spread, spreads_of
+from energycomp_samplers.second_order import local_spreads, multiply
+from energycomp_samplers.spread import Spread, measure_spreads, product_spread
 
 SPACE = NoisedSpace(cosine_schedule(), (3,), "gaussian")
 
@@ -95,10 +95,10 @@ def test_many_numbers_have_one_variance(drawn: Any) -> None:
 
 def test_what_is_measured_is_the_covariance_and_is_kept() -> None:
     target = Target(correlated(0, None))
-    (found,) = spreads_of(target)
+    (found,) = measure_spreads(target)
     (leaf,) = target.composition.terms
     assert torch.allclose(found.matrix(3), torch.linalg.inv(leaf.covariance.double()), rtol=1e-3, atol=1e-3)
-    assert spreads_of(Target(2.0 * leaf)) == [found]
+    assert measure_spreads(Target(2.0 * leaf)) == [found]
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -112,7 +112,7 @@ class Learned(Correlated):
 def test_the_error_of_a_network_is_no_covariance() -> None:
     """Where noise is strong it is as large as the variance 1/2."""
     target = Target(Learned(torch.zeros(3), 0.5 * torch.eye(3)))
-    (found,) = spreads_of(target)
+    (found,) = measure_spreads(target)
     assert not found.problem
     assert torch.allclose(found.values, torch.full((3,), 2.0).double(), rtol=0.2)
     level, x = target.levels(50)[5], torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
@@ -231,11 +231,6 @@ def test_moves_keep_what_was_observed(drawn: Any, seeds: Any) -> None:
     assert float(x.var()) == pytest.approx(0.5, abs=1.5 * (2 / 2000) ** 0.5)
 
 
-def test_moves_by_energies_are_refused() -> None:
-    with pytest.raises(InputError, match="test='score'"):
-        Gauss(moves=MALA(test="energy"))
-
-
 @pytest.mark.parametrize("timestep", [900.0, 500.0, 50.0])
 def test_the_covariance_at_a_sample_is_that_of_the_modes_that_noise_leaves_open(timestep: float) -> None:
     """Of a mixture of two Gaussians in the plane, in closed form: within each mode, and between them."""
@@ -265,7 +260,7 @@ def test_a_direction_in_which_the_product_is_not_sure_follows_the_sum() -> None:
     level, x = Level(step=0, timestep=500.0, alpha=0.5, next_alpha=0.6), torch.zeros(1, 2)
     spreads = [Spread(torch.tensor([p]), torch.eye(2)[None]) for p in ([9.0, 1.0], [1.0, 1.0], [1.0, 5.0])]
     x0 = torch.tensor([[[1.0, 1.0]], [[0.0, 0.0]], [[0.0, 0.5]]])
-    found = product_of(x, x0, level, (1.0, 1.0, -1.0), spreads)
+    found = multiply(x, x0, level, (1.0, 1.0, -1.0), spreads)
     assert torch.allclose(found.plain, torch.tensor([[1.0, 0.5]]).double())
     assert torch.allclose(found.mean, torch.tensor([[1.0, 0.5]]).double())  # 10 / (10 + 2 - 2), and the sum
     assert torch.allclose(found.spread.values.sort().values, torch.tensor([[1.0, 9.0]]).double())
@@ -276,7 +271,7 @@ def test_a_product_that_is_no_gaussian_follows_the_sum_and_says_so(drawn: Any) -
     with pytest.warns(UserWarning, match="the precisions of the components do not add up"):
         x = Composer(product).sample(50, sampler="gauss", num_inference_steps=10, output_type="latent", progress=False)
     assert bool(x.isfinite().all())
-    spread, is_product = product_spread(spreads_of(Target(product)), (2.0, -1.0), 1)
+    spread, is_product = product_spread(measure_spreads(Target(product)), (2.0, -1.0), 1)
     assert not is_product
     assert float(spread.values) == pytest.approx(1.0, rel=0.01)
 

@@ -13,7 +13,7 @@ from energycomp.errors import CompositionError, InputError
 from energycomp.seeds import seeded
 from energycomp.testing import Gaussian, bumps_model, planted, tiny_model
 from energycomp_samplers import observe, within
-from energycomp_samplers.perpendicular import Perpendicular, composed
+from energycomp_samplers.perpendicular import Perpendicular, compose
 from energycomp_samplers.rejection import Rejection
 from energycomp_samplers.residuals import residuals
 from energycomp_samplers.smc import SMC
@@ -81,7 +81,7 @@ def test_what_is_no_negation_is_refused(drawn: Any) -> None:
 def test_perpendicular_follows_its_formula() -> None:
     form = residuals(Composition.of(2 * A & B & ~C & ~(3 * Gaussian(name="d", unconditional=U))))
     x0 = torch.randn(5, 6, 1, 3, 4, 4, generator=seeded(0), dtype=torch.float64)
-    found = composed(x0, form)
+    found = compose(x0, form)
     for i in range(6):
         u, a, b, c, d = x0[:, i, 0]
         asked = 2 * (a - u) + (b - u)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from energycomp import Composer
-from energycomp.components import Mixture, combine, per_sample, predict
+from energycomp.components import Composition, Mixture, combine, compositions_in, per_sample, predict
 from energycomp.errors import CompositionError, EnergycompWarning, InputError
 from energycomp.sampling import Target
 from energycomp.seeds import seeded
@@ -19,7 +19,7 @@ from energycomp_samplers import blur, observe, operators, pool
 from energycomp_samplers.gauss import Gauss
 from energycomp_samplers.operators import Pair, solve
 from energycomp_samplers.smc import SMC
-from energycomp_samplers.spread import Spread, spreads_of
+from energycomp_samplers.spread import Spread, measure_spreads
 
 SHAPE = (1, 4, 4)
 SIZE = 16
@@ -341,16 +341,21 @@ def test_guidance_weighs_the_components_and_not_the_observation(drawn: Any, expe
 
 
 class Tints(TintedSquare):
-    """A prior that draws the tint of what leaves it open."""
+    """A prior that draws tints that are open, in what is observed, too."""
 
-    draws = True
-
-    def drawn(self, values: Tensor, generator: torch.Generator | None) -> Tensor:
-        tints = torch.randint(1, 4, (len(values),), generator=generator)
-        return torch.where((torch.arange(4) == 2) & (values == 0), tints[:, None].to(values), values)
-
-    def around(self, *_: Any) -> None:
-        """Nothing."""
+    def prepare(self, composition: Composition, n: int, generators: Any) -> Composition:
+        terms: list[Any] = []
+        for leaf, weight in composition.terms.items():
+            if compositions_in(leaf):
+                terms.append((leaf.remade([self.prepare(part, n, generators) for part in leaf.inside]), weight))
+            elif leaf.values is None:
+                terms.append((leaf, weight))
+            else:
+                tints = torch.randint(1, 4, (n,), generator=generators[0]).float()
+                values = leaf.values.repeat(n, 1)
+                values[:, 2] = torch.where(values[:, 2] == 0, tints, values[:, 2])
+                terms.append((attrs.evolve(leaf, condition=self(values), values=values), weight))
+        return Composition(terms)
 
 
 @pytest.mark.parametrize("options", [{}, {"sampler": "gauss", "guidance": "attributes"}])
@@ -370,7 +375,7 @@ def test_the_variance_of_conditions_that_differ_is_that_of_the_first() -> None:
     model = tiny_model()
     places = torch.tensor([[0.2, 0.3], [0.7, 0.8], [0.5, 0.5]])
     several, one = (model.leaf(each, name="a") for each in (places, places[:1]))
-    assert spreads_of(Target(several))[0].problem == spreads_of(Target(one))[0].problem
+    assert measure_spreads(Target(several))[0].problem == measure_spreads(Target(one))[0].problem
 
 
 def test_conditions_of_each_sample_are_those_of_the_samples_that_are_observed() -> None:

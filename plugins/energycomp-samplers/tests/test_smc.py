@@ -16,14 +16,14 @@ from energycomp.sampling import SamplingReport, Target, interval, sampler as roo
 from energycomp.seeds import seeded
 from energycomp.testing import Gaussian
 from energycomp_samplers.constraints import constraint
-from energycomp_samplers.kernels import predicted
-from energycomp_samplers.local import second_order
+from energycomp_samplers.kernels import predict_clean
 from energycomp_samplers.mala import MALA
 from energycomp_samplers.observation import observe
-from energycomp_samplers.particles import effective_sample_size, systematic, taken
+from energycomp_samplers.particles import Particles, effective_sample_size, systematic, take
 from energycomp_samplers.proposal import Proposal
+from energycomp_samplers.second_order import second_order
 from energycomp_samplers.smc import SMC
-from energycomp_samplers.twist import Twist
+from energycomp_samplers.twist import SecondOrderFactor, propose
 
 WEIGHTS = ["rne", "fkc", "energy"]
 
@@ -54,7 +54,7 @@ def test_the_weight_is_the_ratio_of_the_kernels_for_every_proposed_sample(total:
     x = torch.randn(1, 5, 1, 1, 1, generator=seeded(0))
     for level in target.levels(10):
         proposal = Proposal(b, 1.0, level)
-        x0 = predicted(target, x, level)
+        x0 = predict_clean(target, x, level)
         mean = level.mean(x, x0)
         centre = proposal.centre(x, proposal.mean(x0))
         y = centre + torch.randn(x.shape, generator=seeded(level.step))
@@ -177,7 +177,7 @@ def test_systematic_resampling_is_unbiased_and_samples_are_in_no_order() -> None
     log_w = torch.tensor([0.1, 0.2, 0.7]).log().expand(1000, -1)
     one = systematic(log_w, 1, (torch.arange(1000.0)[:, None] + 0.5) / 1000)
     assert one.flatten().bincount().tolist() == [100, 200, 700]
-    assert taken(torch.arange(6).view(2, 3), torch.tensor([[2, 2], [0, 1]])).tolist() == [[2, 2], [3, 4]]
+    assert take(torch.arange(6).view(2, 3), torch.tensor([[2, 2], [0, 1]])).tolist() == [[2, 2], [3, 4]]
     # Copies of one particle would stand side by side.
     u = Gaussian(0.0, 1.0, unconditional="self")
     product = Gaussian(1.5, 0.2, unconditional=u) & Gaussian(-1.5, 0.2, unconditional=u)
@@ -289,18 +289,16 @@ def test_a_step_without_a_drift_corrects_nothing() -> None:
     """The product is no Gaussian from the third level on, where a second-order proposal is that of the sum."""
     target = Target(Gaussian(1.0, 0.25) + Gaussian(-0.2, 0.5) - Gaussian(0.0, 1.0))
     product = second_order(target, "constant")
-    twist = Twist.of(
-        None, target, (), torch.zeros(1, 8, dtype=torch.float64),
-        lambda x, x0, level: attrs.evolve(product(x, x0, level), is_gaussian=level.step < 2),
-    )  # fmt: skip
+    factor = SecondOrderFactor(torch.zeros(1, 8, dtype=torch.float64), target, "constant")
+    factor.product = lambda x, x0, level: attrs.evolve(product(x, x0, level), is_gaussian=level.step < 2)
     x = torch.randn(1, 8, 1, 1, 1, generator=torch.Generator().manual_seed(0))
     added = []
     for level in target.levels(10)[:4]:
         proposal = Proposal.at(level, target, "rne")
-        x, x0 = twist.predicted(x, level)
-        added.append(twist.weighed_product(x, x0, level))
-        x = twist.proposed(proposal.centre(x, proposal.mean(x0)), proposal.variance, torch.ones_like(x))
-    assert [one is not None and bool(one.any()) for one in added] == [True, True, True, False]
+        particles = Particles(x, predict_clean(target, x, level), proposal, target)
+        added.append(factor.weigh(particles))
+        x = propose([factor], particles.centre, proposal.variance, torch.ones_like(x))
+    assert [bool(one.any()) for one in added] == [True, True, True, False]
 
 
 def test_a_second_order_proposal_goes_with_observations(drawn: Any) -> None:

@@ -14,7 +14,7 @@ from energycomp.seeds import seeded
 from energycomp_samplers import blur, observe, pool
 from energycomp_samplers.gauss import Gauss
 from energycomp_samplers.observation import evidence_of, spread_of
-from energycomp_samplers.spread import spreads_of
+from energycomp_samplers.spread import measure_spreads
 from energycomp_samplers.stationary import Stationary, rings
 
 SHAPE = (3, 4, 8)
@@ -73,7 +73,7 @@ CASES = {
 
 def test_what_is_measured_is_the_variance_of_each_frequency() -> None:
     prior = smooth()
-    (found,) = spreads_of(Target(prior))
+    (found,) = measure_spreads(Target(prior))
     assert found.spectrum is not None
     assert torch.allclose(1.0 / found.spectrum, prior.variances.double(), rtol=1e-2)
 
@@ -109,7 +109,7 @@ def test_the_density_of_an_observation_is_that_of_dense_matrices() -> None:
     )
     for one in CASES.values():
         x0 = torch.randn(2, *SHAPE, generator=seeded(5))
-        _, found = evidence_of([one], target).conditioned(x0, covariance)
+        _, found = evidence_of([one], target).condition(x0, covariance)
         a = getattr(one.operator, "forward", one.operator)(torch.eye(SIZE).reshape(SIZE, *SHAPE)).flatten(1).double().T
         total = a @ dense @ a.T + torch.diag(one.std.double().flatten().square())
         missed = one.y.double().flatten() - x0.flatten(1).double() @ a.T

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energycomp.components import Conditioner, ability, draws_of
+from energycomp.components import Conditioner, ability, prior_of
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
 from energycomp.fields import is_whole
@@ -107,8 +107,8 @@ def film(
 
 def _draw_outline(conditioner: Conditioner, values: Tensor, seed: int) -> Tensor:
     """Values (1, V) with what shapes an outline drawn once for all frames, where the model draws it."""
-    prior = draws_of(conditioner)
-    return values if prior is None else prior.drawn(values, torch.Generator().manual_seed(seed))
+    prior = prior_of(conditioner)
+    return values if prior is None else prior.draw_open(values, torch.Generator().manual_seed(seed))
 
 
 def _points(values: Tensor) -> Tensor:

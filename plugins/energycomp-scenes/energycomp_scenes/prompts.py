@@ -14,12 +14,13 @@ from torch import Tensor
 from energycomp.components import Composition, compound_prompt
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
-from energycomp.inference import infer, sample_best
+from energycomp.inference import infer
 from energycomp.models import Model
 from energycomp.sampling import Composer
 from energycomp.seeds import derived_seed
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_lab.evaluation import Example, Generated
+from energycomp_samplers import sample_best
 from energycomp_scenes.artists import Drawn, choose_skills
 from energycomp_solvers.enumerate import Enumerate
 

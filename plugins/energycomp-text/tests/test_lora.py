@@ -23,6 +23,7 @@ from energycomp.errors import CompositionError, InputError, NotFoundError
 from energycomp.inference import draw_bank
 from energycomp.models import Model, execution_device
 from energycomp.seeds import seeded
+from energycomp_samplers import rank
 from energycomp_text import from_pipeline
 from energycomp_text.testing import OPTIONS, TINY, tiny_lora, tiny_pipeline, tiny_pixart, tiny_sd3, tiny_sdxl
 
@@ -124,7 +125,7 @@ def test_two_components_of_one_lora_are_ranked() -> None:
     ink = base.with_lora(tiny_lora(pipe, seed=1))
     a, b, u = ink("a dog"), ink("a cat"), base.unconditional
     latents = torch.randn(1, 4, 16, 16, generator=seeded(3))
-    ranking = energycomp.rank(latents, a & b, model=ink, draws=4, generator=5)
+    ranking = rank(latents, a & b, model=ink, draws=4, generator=5)
     space, how = ink.denoiser.noised_space, {"timesteps": ink.defaults.timesteps, "gamma": ink.defaults.gamma}
     bank = draw_bank(4, space.sample_shape, space.alphas_cumprod, generator=5, **how)
     signal, noise = space.levels(bank.timestep)
@@ -135,7 +136,7 @@ def test_two_components_of_one_lora_are_ranked() -> None:
     for k, rest in enumerate((other, one)):
         lift = bank.weight * ((bank.noise - rest).square().sum((1, 2, 3)) - whole)
         assert float(ranking.lift[0, k]) == pytest.approx(float(lift.mean()), rel=1e-3)
-    refused(CompositionError, "leaves of several denoisers", lambda: energycomp.rank(latents, a & base("a cat")))
+    refused(CompositionError, "leaves of several denoisers", lambda: rank(latents, a & base("a cat")))
 
 
 @needs_peft

@@ -10,22 +10,16 @@ import attrs
 import torch
 from torch import Tensor
 
-from energycomp.components import Condition, EnergyComponent, Rule, default_gamma, identifies_null
-from energycomp.components.energies import evaluate_energies
-from energycomp.components.ledger import count_rows
-from energycomp.denoisers.denoiser import Conditional, Denoiser
+from energycomp.components import Condition, EnergyComponent, Rule, default_gamma, evaluate_energies, identifies_null
+from energycomp.denoisers import Conditional, Denoiser, count_rows
 from energycomp.errors import InputError, NonFiniteError
 from energycomp.images import ImageProcessor, decoded, from_unit
-from energycomp.inference.atoms import quadratic_form
-from energycomp.inference.compare import paired
-from energycomp.inference.noise import draw_bank
-from energycomp.inference.predicted import MAX_NUMBERS
-from energycomp.inference.quadratic import QuadraticForm
-from energycomp.inference.rankable import rankable
-from energycomp.models.given import checked_model
-from energycomp.models.model import Model
+from energycomp.inference import QuadraticForm, draw_bank, paired, quadratic_form
+from energycomp.models import Model, checked_model
+from energycomp_samplers.rankable import Rankable, as_rankable
 
 DRAWS = 32  # the lifts of two objects of `clevr` are then 17 standard errors from 0
+MAX_NUMBERS = 2**30  # of predictions at a time: 4 GiB of float32
 LEVEL = 0.01  # p-value below which a lift is above 0; one whose lift is 0 is taken for shown in 1 to 2 % of images
 
 
@@ -97,13 +91,12 @@ class Ranking:
         return torch.where(torch.tensor(self.negated), -self.lift, self.lift)
 
     def _wrong(self, *, negated: bool) -> tuple[tuple[str, ...], ...]:
-        asked = [k for k in range(len(self.components)) if self.negated[k] == negated]
-
-        def wrong(shown: list[bool]) -> tuple[str, ...]:
-            # A component is wrong where it is not shown, and a negated one where it is
-            return tuple(self.components[k] for k in asked if shown[k] == negated)
-
-        return tuple(map(wrong, self.shown.tolist()))
+        # A component is wrong where it is not shown, and a negated one where it is
+        wrong = []
+        for shown in self.shown.tolist():
+            each = zip(self.components, self.negated, shown, strict=True)
+            wrong.append(tuple(name for name, is_negated, is_shown in each if is_negated == negated == is_shown))
+        return tuple(wrong)
 
 
 def rank(
@@ -118,23 +111,21 @@ def rank(
     """The lift of every component of a composition for every image: how much it explains of that image.
 
     The lift is the denoising error without a component minus the error with it, on the same noise and timesteps for all
-    images (the lift scores of Yu and Gao, 2025, compare each component with u alone). The errors come from one
-    quadratic form per image: K network evaluations per draw and image for K components, one more for u under the rule
-    "product", and one trunk pass.
+    images (the lift scores of Yu and Gao, 2025, compare each component with u alone). Costs K network evaluations per
+    draw and image for K components, one more for u under the rule "product", and one trunk pass.
 
     - Under "product", the composition without component i lacks its residual w_i (e_i - u). Weights above 1 (guidance)
       are taken as 1, since they describe the sampler and not the image.
     - Under "mean", the weights of the other components are scaled to the sum 1.
     - The lift of a negated component is measured over the components that are not negated: a good image has none.
-    - One component without an unconditional prediction is compared with the best of the other labels of `model`, for M
-      network evaluations per draw and image: its lift is above 0 where it explains the image best of all M labels.
+    - One component without an unconditional prediction is compared with the best of the M other labels of `model`, for
+      as many network evaluations per draw and image.
 
     Args:
         images: one or several, as `infer` takes them, float tensors in [0, 1]; or latents (B, C, H, W) of a codec.
         composition: a composition or `Composer` of one denoiser, of mass 1, such as `model.compose(values)`.
         model: its processor and codec read the images, and its defaults give the timesteps and weights of the draws.
             When left out, draws cover all timesteps, with the weights min(1, 1 / SNR) where the denoiser predicts x0.
-            One component without u needs it, for its labels.
         draws: how many draws a lift averages over, at least 2.
         constraint: takes images in [0, 1], (N, C, H, W), and gives energies (N,), by which images rank that are equally
             complete, such as `energycomp_samplers.constraint(f)`.
@@ -153,31 +144,26 @@ def rank(
     >>> ranking.order, ranking.missing
     ((1, 0), (('bumps(0.7, 0.8)',), ()))
     """
-    denoiser = rankable(composition, model)[1][0].denoiser
+    asked = as_rankable(composition, model)
+    denoiser = asked.leaves[0].denoiser
     if model is not None and checked_model(model).denoiser is not denoiser:
         raise InputError(f"got model={model.name}, of another denoiser than the components; expected theirs; pass it")
-    options: dict[str, Any] = {"model": model, "draws": draws, "constraint": constraint, "generator": generator}
-    return rank_samples(_samples(images, denoiser, model), composition, **options)
+    samples = _encode(images, denoiser, model)
+    return rank_samples(samples, asked, model=model, draws=draws, constraint=constraint, generator=generator)
 
 
 def rank_samples(
-    samples: Tensor,
-    composition: EnergyComponent,
-    *,
-    model: Model | None = None,
-    draws: int = DRAWS,
-    constraint: Callable[[Tensor], Tensor] | None = None,
-    generator: int | torch.Generator | None = None,
+    samples: Tensor, asked: Rankable, *, model: Model | None, draws: int, constraint: Any, generator: Any
 ) -> Ranking:
     """`rank` of samples (B, C, H, W) of the denoiser."""
-    denoiser, leaves, weights, labels = rankable(composition, model)
+    denoiser = asked.denoiser
     samples = samples.to(denoiser.device)
-    asked = [*leaves, *labels]
-    # Predictions of one image, for all draws, have to fit into memory
-    most = MAX_NUMBERS // ((len(asked) + 1) * math.prod(denoiser.sample_shape))
+    # Predictions of one image, for all draws, have to fit into memory.
+    leaves = [*asked.leaves, *asked.labels]
+    most = MAX_NUMBERS // ((len(leaves) + 1) * math.prod(denoiser.sample_shape))
     if not 2 <= draws <= most:
         raise InputError(f"got draws={draws}; expected 2 to {most:,}, what fits into 4 GiB; 32 is a good number")
-    # The same draws for all images, so that lifts can be compared
+    # The same draws for all images, so that lifts can be compared.
     bank = draw_bank(
         draws,
         denoiser.sample_shape,
@@ -186,29 +172,25 @@ def rank_samples(
         gamma=default_gamma(denoiser.prediction_type) if model is None else model.defaults.gamma,
         generator=0 if generator is None else generator,
     )
-    # Compositions with and without each component, or labels against each other
-    condition = Condition.cat([leaf.condition.to(denoiser.device) for leaf in asked])
-    taken = torch.eye(len(asked)) if labels else _weightings(weights, denoiser.rule)
-    found = []
+    condition = Condition.cat([leaf.condition.to(denoiser.device) for leaf in leaves])
     with count_rows() as spent, torch.no_grad():
+        # One quadratic form an image: its lifts are arithmetic on it.
+        lifts = []
         for sample in samples:
-            # One quadratic form an image: all lifts are arithmetic on it
             form = quadratic_form(denoiser, sample[None], bank, condition)
-            _check_finite(form, asked)
-            lifts = _lifts(form.weighted_errors(taken), len(leaves))
-            # Of a label, the lift over the best of the others
-            found.append(lifts[lifts[:, 0].argmin()][None] if labels else lifts)
-        # The energy of a constraint, for each image
+            _check_finite(form, leaves)
+            lifts.append(_compare(form, asked))
+        # The energy of a constraint, for each image.
         energy = None
         if constraint is not None:
             images = decoded(samples, "pt", decode=denoiser.decode, value_range=denoiser.noised_space.value_range)
             energy = evaluate_energies("constraint", constraint, len(images), images).cpu()
-    lift, stderr, p_value = torch.stack(found).unbind(-1)
-    names = tuple(map(repr, leaves))
-    return Ranking(names, tuple(w < 0 for w in weights), lift, stderr, p_value, spent.rows, energy)
+    lift, stderr, p_value = torch.stack(lifts).unbind(-1)
+    negated = tuple(weight < 0 for weight in asked.weights)
+    return Ranking(tuple(map(repr, asked.leaves)), negated, lift, stderr, p_value, spent.rows, energy)
 
 
-def _samples(images: Any, denoiser: Denoiser, model: Model | None) -> Tensor:
+def _encode(images: Any, denoiser: Denoiser, model: Model | None) -> Tensor:
     """Samples (N, C, H, W) on the denoiser's device."""
     # Latents are samples already
     latent = denoiser.codec is not None and isinstance(images, Tensor)
@@ -233,6 +215,18 @@ def _check_finite(form: QuadraticForm, leaves: list[Conditional]) -> None:
         raise NonFiniteError(f"{got}; expected numbers; check the weights and the precision")
 
 
+def _compare(form: QuadraticForm, asked: Rankable) -> Tensor:
+    """The lift, its standard error and its p-value of each component (K, 3), by a paired test over the draws."""
+    if not asked.labels:
+        # Compositions with each component, and without it
+        errors = form.weighted_errors(_weightings(asked.weights, asked.denoiser.rule)).cpu().chunk(2)
+        return torch.tensor([paired(*pair) for pair in zip(*errors, strict=True)])
+    # One label against each of the others: its lift over the best of them
+    own, *others = form.weighted_errors(torch.eye(1 + len(asked.labels))).cpu()
+    tests = torch.tensor([paired(own, other) for other in others])
+    return tests[tests[:, 0].argmin()][None]
+
+
 def _weightings(weights: list[float], rule: Rule) -> Tensor:
     """Weights (2 K, K) of the compositions with each component, then of those without each.
 
@@ -243,7 +237,6 @@ def _weightings(weights: list[float], rule: Rule) -> Tensor:
     given = torch.tensor(weights, dtype=torch.float64)
     size = given.abs().clamp(max=1.0) if identifies_null(rule) else given.abs()
     base = torch.where(given > 0, size, 0.0).expand(len(given), -1)
-    # With each component, and without it
     own = torch.eye(len(given), dtype=torch.bool)
     with_each = torch.where(own, size, base)
     without = torch.where(own, 0.0, base)
@@ -251,11 +244,3 @@ def _weightings(weights: list[float], rule: Rule) -> Tensor:
     if not identifies_null(rule):
         without = without / without.sum(1, keepdim=True)
     return torch.cat([with_each, without])
-
-
-def _lifts(errors: Tensor, count: int) -> Tensor:
-    """Lift, standard error and p-value (N, 3) from errors with each of N components, or with one, and N without."""
-    # A paired test over the draws: without - with
-    with_each = errors.cpu()[:count]
-    without = errors.cpu()[count:]
-    return torch.tensor([paired(a, b) for a, b in zip(with_each.expand_as(without), without, strict=True)])

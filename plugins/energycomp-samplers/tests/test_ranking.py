@@ -9,16 +9,30 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp import Composer, Model, Ranking, rank, sample_best
+from energycomp import Composer, Model
 from energycomp.components import combine, predict
 from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.images import to_unit
 from energycomp.inference import draw_bank
-from energycomp.inference.ranking import rank_samples
 from energycomp.testing import Gaussian, bumps_model, labels_model, planted, tiny_model
+from energycomp_samplers import Ranking, rank, sample_best
+from energycomp_samplers.rankable import as_rankable
+from energycomp_samplers.ranking import DRAWS, rank_samples
 
 A, B, ELSEWHERE = (0.2, 0.3), (0.7, 0.8), (0.8, 0.2)
+
+
+class Halved:
+    """A codec whose latents have half the size of the images."""
+
+    identity, latent_shape = "halved", (3, 16, 16)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images[:, :, ::2, ::2] / 2
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents.repeat_interleave(2, 2).repeat_interleave(2, 3) * 2
 
 
 def image(model: Model, *places: tuple[float, float]) -> Tensor:
@@ -33,7 +47,9 @@ def test_the_rate_of_components_that_are_taken_for_shown(spread: float) -> None:
     a, b = model(0), Conditional(model.denoiser, model(1).condition)
     one, other = (network.pattern(leaf.condition.rows[:, 0]) for leaf in (a, b))
     picture = (network.background + one + other / 2).detach()
-    shown = [bool(rank_samples(picture, a & b, generator=seed).shown[0, 1]) for seed in range(200)]
+    asked = as_rankable(a & b)
+    options: Any = {"model": None, "draws": DRAWS, "constraint": None}
+    shown = [bool(rank_samples(picture, asked, generator=seed, **options).shown[0, 1]) for seed in range(200)]
     assert sum(shown) / 200 < 0.03  # LEVEL says 1 to 2 %
 
 
@@ -263,10 +279,10 @@ def test_best_of_refuses(options: dict[str, Any], message: str) -> None:
         sample_best(bumps_model()(*A), num_inference_steps=1, progress=False, **options)
 
 
-def test_latents_are_ranked_and_kept_samples_decoded(halved: Any) -> None:
+def test_latents_are_ranked_and_kept_samples_decoded() -> None:
     pixels = bumps_model()
     processor = attrs.evolve(pixels.processor, size=(32, 32))
-    model = attrs.evolve(pixels, denoiser=attrs.evolve(pixels.denoiser, codec=halved), processor=processor)
+    model = attrs.evolve(pixels, denoiser=attrs.evolve(pixels.denoiser, codec=Halved()), processor=processor)
     composition, latents = model(*A) & model(*B), torch.cat([image(pixels, A), image(pixels, A, B)])
     pictures = model.decode(latents)
     for images, given in ((latents, model), (latents, None), (pictures, model)):

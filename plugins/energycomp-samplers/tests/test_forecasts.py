@@ -11,9 +11,8 @@ from energycomp.errors import EnergycompError
 from energycomp.sampling import Target
 from energycomp.testing import Gaussian, tiny_model
 from energycomp_samplers import forecast, observe
-from energycomp_samplers.outlook import PARTICLES, STEPS
 from energycomp_samplers.second_order import SecondOrder
-from energycomp_samplers.spread import spreads_of
+from energycomp_samplers.spread import measure_spreads
 
 
 def over(variance: float, *moments: tuple[float, float]) -> tuple[Gaussian, list[Gaussian]]:
@@ -30,7 +29,7 @@ def test_second_order_is_the_integral_over_clean_samples(step: int) -> None:
     level = target.levels(10)[step]
     x = torch.tensor([-1.0, 0.0, 0.7]).reshape(3, 1, 1, 1)
     x0 = target.predict(x, level.rows(x), prediction_type="sample")
-    found = SecondOrder.of(x, x0, level, target.weights, spreads_of(target))
+    found = SecondOrder.of(x, x0, level, target.weights, measure_spreads(target))
     # Conditional densities of z of each leaf, and the kernel of the noise.
     z = torch.linspace(-8.0, 8.0, 4001, dtype=torch.float64)
     ratio = level.alpha / (1.0 - level.alpha)
@@ -70,11 +69,11 @@ def test_verdicts() -> None:
 def test_costs_and_seeds() -> None:
     _, (a, b) = over(1.0, (0.5, 0.2), (-0.4, 0.3))
     first, again, other = forecast(a & b), forecast([a, b, -1.0 * a.unconditional]), forecast(a & b, generator=1)
-    assert first.evaluations == 3 * (8 + PARTICLES * STEPS)
-    assert again.evaluations == 3 * PARTICLES * STEPS  # covariances are kept
+    assert first.evaluations == 3 * (8 + 16 * 10)
+    assert again.evaluations == 3 * 16 * 10  # covariances are kept
     assert first.disagreement == pytest.approx(again.disagreement, rel=1e-6)
     assert first.disagreement != pytest.approx(other.disagreement, rel=1e-6)
-    assert [level.timestep for level in first.levels] == [999.0 - 100 * step for step in range(STEPS)]
+    assert [level.timestep for level in first.levels] == [999.0 - 100 * step for step in range(10)]
 
 
 def test_many_numbers_are_compared_with_one_variance() -> None:

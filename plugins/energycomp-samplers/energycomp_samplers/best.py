@@ -11,33 +11,32 @@ import torch
 from torch import Tensor
 
 from energycomp.components import EnergyComponent
-from energycomp.components.ledger import count_rows
+from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.fields import is_whole
 from energycomp.images import decoded
-from energycomp.inference.rankable import rankable
-from energycomp.inference.ranking import DRAWS, Ranking, rank_samples
-from energycomp.models.model import Model
-from energycomp.sampling.composer import OUTPUT_TYPES, Composer
-from energycomp.seeds import Generator, as_generators
+from energycomp.models import Model
+from energycomp.sampling import OUTPUT_TYPES, Composer, Generator
+from energycomp.seeds import as_generators
+from energycomp_samplers.rankable import as_rankable
+from energycomp_samplers.ranking import DRAWS, Ranking, rank_samples
 
 
 @attrs.frozen(eq=False)
 class BestSamples:
     """The samples that were kept of all that were drawn.
 
-    >>> from energycomp.testing import bumps_model
-    >>> model = bumps_model()
-    >>> how = {"best_of": 2, "generator": 0, "num_inference_steps": 5, "progress": False}
-    >>> best = sample_best(model(0.2, 0.3) & model(0.7, 0.8), 1, **how)
-    >>> len(best.kept), len(best.dropped), best.rows_per_sample == best.rows
-    (1, 1, True)
+    Args:
+        images: the n kept samples, best first, in the output type.
+        ranking: of all samples, in the order in which they were drawn.
+        kept: the indices of the kept samples in the ranking, best first.
+        rows: network evaluations of sampling and ranking.
     """
 
-    images: Any  # the n kept samples, best first, in the output type
-    ranking: Ranking  # of all samples, in the order in which they were drawn
-    kept: tuple[int, ...]  # the indices of the kept samples in the ranking, best first
-    rows: int  # network evaluations of sampling and ranking
+    images: Any
+    ranking: Ranking
+    kept: tuple[int, ...]
+    rows: int
 
     @property
     def dropped(self) -> tuple[int, ...]:
@@ -71,8 +70,8 @@ def sample_best(
     """Draws n * best_of samples and keeps the best n: those that show every component, by their least lift.
 
     Where fewer than n show every component, or are allowed by the constraint, the best of the others follow; a warning
-    says how many of the kept ones the constraint rules out. `rank` defines lift and order. Costs
-    best_of times the network evaluations of `Composer.sample`, and those of `rank`.
+    says how many of the kept ones the constraint rules out. Costs best_of times the network evaluations of
+    `Composer.sample`, and those of `rank`, which defines lift and order.
 
     Args:
         composition: as `rank` takes it, or a list for `Composer`.
@@ -83,8 +82,7 @@ def sample_best(
         model, draws, constraint: as for `rank`.
         generator: one, or a seed, for samples and ranking; or a list, one for each of the n * best_of samples, which
             are then ranked with the seed 0, as they are with `until_complete`.
-        output_type: as for `Composer.sample`.
-        options: other keywords of `Composer.sample`, such as `num_inference_steps` and `scheduler`.
+        output_type, options: as for `Composer.sample`.
 
     Raises:
         CompositionError, InputError, NonFiniteError: as `rank` and `Composer.sample`, the first before any sampling.
@@ -102,32 +100,31 @@ def sample_best(
         raise InputError(f"got output_type {output_type!r}; expected one of {OUTPUT_TYPES}")
     if "return_dict" in options:
         raise InputError("got return_dict for sample_best, which returns BestSamples; leave it out")
-    composer = Composer(composition)
     # What cannot be ranked is refused before anything is drawn
-    denoiser, *_ = rankable(composer, model)
+    composer = Composer(composition)
+    asked = as_rankable(composer, model)
     # One generator draws samples and ranks them; rankings that are joined need the same draws, of the seed 0
     generators = as_generators(generator)
     own = generators if isinstance(generators, torch.Generator) and not until_complete else 0
     # All samples at once, or n at a time until n are complete
     size = n if until_complete else n * best_of
-    clipped = denoiser.noised_space.value_range
-    drawn: list[Tensor] = []
+    value_range = asked.denoiser.noised_space.value_range
+    batches: list[Tensor] = []
     rankings: list[Ranking] = []
     with count_rows() as spent:
         for start in range(0, n * best_of, size):
-            # Draw some of the samples
             some = generators[start : start + size] if isinstance(generators, list) else generators
-            drawn.append(composer.sample(size, generator=some, output_type="latent", **options))
+            batches.append(composer.sample(size, generator=some, output_type="latent", **options))
             # Rank what an image shows: what is left after clipping
-            seen = drawn[-1] if clipped is None else drawn[-1].clamp(*clipped)
+            seen = batches[-1] if value_range is None else batches[-1].clamp(*value_range)
             how: dict[str, Any] = {"model": model, "draws": draws, "constraint": constraint, "generator": own}
-            rankings.append(rank_samples(seen, composer, **how))
+            rankings.append(rank_samples(seen, asked, **how))
             # No more than it takes to have n that show all that was asked for
             if sum(int(ranking.complete.sum()) for ranking in rankings) >= n:
                 break
     # Keep the best n
-    samples = torch.cat(drawn)
-    ranking = _joined(rankings)
+    samples = torch.cat(batches)
+    ranking = _join(rankings)
     kept = ranking.order[:n]
     # Warn of those that are kept though the constraint rules them out
     out = 0 if ranking.energy is None else int(ranking.energy[list(kept)].isinf().sum())
@@ -139,11 +136,11 @@ def sample_best(
         )
     # Only what is kept goes through the codec
     with torch.no_grad():
-        images = decoded(samples[list(kept)], output_type, decode=denoiser.decode, value_range=clipped)
+        images = decoded(samples[list(kept)], output_type, decode=asked.denoiser.decode, value_range=value_range)
     return BestSamples(images, ranking, kept, spent.rows)
 
 
-def _joined(rankings: Sequence[Ranking]) -> Ranking:
+def _join(rankings: Sequence[Ranking]) -> Ranking:
     """The ranking of all images of several rankings of one composition."""
     energies = [one.energy for one in rankings if one.energy is not None]
     return attrs.evolve(

@@ -11,9 +11,6 @@ Notation: variable -> symbol
     ess             exp(-V), V the variance of the log weights of a whole run of `SMC`
     farthest        b_i (m_i - m)' C_i^-1 (m_i - m), the most of all leaves: about d, or less, where the product is
                     typical of each, and above d + 3 sqrt(2 d) where it is not
-
-Middle and slope are fitted to random products of mixtures, whose exact samples are known, and measured on others:
-`benchmarks/sampling/forecast.py`.
 """
 
 from __future__ import annotations
@@ -30,14 +27,13 @@ from energycomp.denoisers import count_rows
 from energycomp.errors import CompositionError, InputError
 from energycomp.sampling import Composer, Generator, Run, Target
 from energycomp_samplers.gauss import NO_GAUSSIAN
-from energycomp_samplers.kernels import check_densities, clipped
+from energycomp_samplers.kernels import check_densities, clip
 from energycomp_samplers.observation import without_observations
 from energycomp_samplers.proposal import Proposal
 from energycomp_samplers.second_order import SecondOrder
-from energycomp_samplers.spread import MOST, Spread, spreads_of
+from energycomp_samplers.spread import MOST, Spread, measure_spreads
 
-PARTICLES = 16
-STEPS = 10
+# Fitted to random products of mixtures, whose exact samples are known: benchmarks/sampling/forecast.py
 MIDDLE = 0.100
 SLOPE = 10.06
 LIKELY = 0.5
@@ -49,7 +45,7 @@ CLOSE = 1e-6  # of the sum of the weights
 
 
 @attrs.frozen
-class Outlook:
+class LevelForecast:
     """What a forecast says of one noise level: means over particles.
 
     Args:
@@ -65,15 +61,14 @@ class Outlook:
     of_leaves: tuple[tuple[str, float], ...]
 
     @property
-    def farthest(self) -> float:
-        """The most that a leaf adds to D."""
-        return max(apart for _, apart in self.of_leaves)
+    def farthest(self) -> tuple[str, float]:
+        """The leaf that adds most to D, and how much."""
+        return max(self.of_leaves, key=lambda leaf: leaf[1])
 
     def subject(self, several: str, alone: str) -> str:
         """The two leaves that add most, and a verb; one and its verb where the other adds less than a tenth of it."""
         names = [name for name, _ in self.of_leaves]
         apart = [one for _, one in self.of_leaves]
-        # The leaf that adds most, and by itself where no other is near it
         first, *rest = sorted(range(len(apart)), key=lambda k: -apart[k])
         if not rest or apart[rest[0]] < apart[first] / 10.0:
             return f"{names[first]} {alone}"
@@ -90,7 +85,7 @@ class Forecast:
         verdict: "works", or the cheapest cure, or which components contradict each other, and where.
         plain: the probability that samples of the default sampler are right; None for more than 32 numbers, of which it
             is not known.
-        disagreement: what `plain` follows from, see `energycomp_samplers.outlook`.
+        disagreement: what `plain` follows from, see `energycomp_samplers.forecasts`.
         ess: the share of its particles from which the samples of `SMC` descend.
         overlap: the integral of the product of the densities, of two components over u their agreement: 1 where they
             are independent under u, above 1 where they say the same, near 0 where they contradict each other.
@@ -107,7 +102,7 @@ class Forecast:
     disagreement: float
     ess: float
     overlap: float
-    levels: tuple[Outlook, ...]
+    levels: tuple[LevelForecast, ...]
     evaluations: int
     problem: str = ""
 
@@ -116,15 +111,23 @@ class Forecast:
 
 
 @torch.no_grad()
-def forecast(components: EnergyComponent | Sequence[EnergyComponent], *, generator: Generator = 0) -> Forecast:
+def forecast(
+    components: EnergyComponent | Sequence[EnergyComponent],
+    *,
+    particles: int = 16,
+    num_inference_steps: int = 10,
+    generator: Generator = 0,
+) -> Forecast:
     """Whether the samples of a composition will be right, before it is sampled, and what to do if not.
 
     Costs 160 evaluations of each leaf, and those that measure its covariance once: 8 D for samples of D <= 32 numbers,
-    else 16. Measured where exact samples are known, see `docs/beyond.md`. Of more than 32 numbers, such as images, it
-    only says which components change the same ones.
+    else 16. `docs/beyond.md` says how sure it is. Of more than 32 numbers, such as images, it only says which
+    components change the same ones.
 
     Args:
         components: one composition, or a list, as `Composer` takes them; weights sum to 1 at each noise level.
+        particles, num_inference_steps: of the run that is followed; more cost more, and the probability was fitted for
+            these (`benchmarks/sampling/forecast.py`).
         generator: one, or a seed.
 
     Raises:
@@ -144,32 +147,31 @@ def forecast(components: EnergyComponent | Sequence[EnergyComponent], *, generat
     size = math.prod(target.noised_space.sample_shape)
     # Measure each component alone, then follow particles of the product
     with count_rows() as spent:
-        spreads = spreads_of(target)
+        spreads = measure_spreads(target)
         if size > MOST:
-            spreads = _compared(spreads)
-        found, log_weights = _followed(target, spreads, Run(target, PARTICLES, STEPS, generator))
+            spreads = _share_spread(spreads)
+        steps, log_weights = _follow(target, spreads, Run(target, particles, num_inference_steps, generator))
     # How much the components contradict at each level, and in all
     names = [repr(leaf) for leaf in target.composition.terms]
-    levels = tuple(_outlook(one, names) for one in found)
+    levels = tuple(_summarise(one, names) for one in steps)
     disagreement = sum(one.spread for one in levels) / len(levels) / size**0.5
     # The probability that plain samples are right, and the verdict; of images only the latter is known
+    plain = None
     if size <= MOST:
         plain = 1.0 / (1.0 + (disagreement / MIDDLE) ** SLOPE)
-        verdict = _verdict(levels, plain, size)
+        verdict = _judge(levels, plain, size)
     else:
-        plain = None
-        verdict = _of_images(levels, disagreement)
+        verdict = _judge_images(levels, disagreement)
     # Without covariances that make a Gaussian there is no verdict
     problems = [one.problem for one in spreads if one.problem]
-    if not all(one.is_gaussian for one in found):
+    if not all(one.is_gaussian for one in steps):
         problems.append(NO_GAUSSIAN)
     if problems:
         verdict = f"nothing can be said: {problems[0]}"
     # What is left of the particles of a whole run, and the agreement at the noisiest level
     ess = math.exp(-float(log_weights.var()))
-    overlap = math.exp(min(float(found[0].log_overlap.mean()), MOST_LOG))
-    problem = problems[0] if problems else ""
-    return Forecast(verdict, plain, disagreement, ess, overlap, levels, spent.rows, problem)
+    overlap = math.exp(min(float(steps[0].log_overlap.mean()), MOST_LOG))
+    return Forecast(verdict, plain, disagreement, ess, overlap, levels, spent.rows, "".join(problems[:1]))
 
 
 def _check(target: Target) -> None:
@@ -177,14 +179,13 @@ def _check(target: Target) -> None:
         got = f"got {target.composition!r}, which is observed"
         raise InputError(f"{got}; expected components; forecast them without the observation")
     check_densities(target)
-    mass = target.composition.mass
-    sums = bounds(mass, target.noised_space.sample_shape)
+    sums = bounds(target.composition.mass, target.noised_space.sample_shape)
     if max(abs(one - 1.0) for one in sums) > CLOSE:
         got = f"got {target.composition!r} with weights that sum to {sums[0]:g}"
         raise CompositionError(f"{got}; expected a sum of 1; compose with `&`")
 
 
-def _compared(spreads: list[Spread]) -> list[Spread]:
+def _share_spread(spreads: list[Spread]) -> list[Spread]:
     """One spread for all leaves of many numbers: one variance each says too little of how they differ.
 
     D of a & b is then -2 (m_a - m_u)' C^-1 (m_b - m_u): 0 where they change different numbers.
@@ -193,51 +194,50 @@ def _compared(spreads: list[Spread]) -> list[Spread]:
     return [attrs.evolve(shared, problem=one.problem) for one in spreads]
 
 
-def _followed(target: Target, spreads: list[Spread], run: Run) -> tuple[list[SecondOrder], Tensor]:
+def _follow(target: Target, spreads: list[Spread], run: Run) -> tuple[list[SecondOrder], Tensor]:
     """Second order at each level of a short run, and the log weights of its particles, (P,)."""
     x = run.noise()
     total = torch.zeros(run.n, dtype=torch.float64, device=x.device)
-    found = []
+    steps = []
     for level in run.levels:
         # Predict, and compare the predictions.
         proposal = Proposal.at(level, target, "rne")
         x0 = target.predict(x, level.rows(x), prediction_type="sample")
-        found.append(SecondOrder.of(x, x0, level, proposal.b, spreads))
+        steps.append(SecondOrder.of(x, x0, level, proposal.b, spreads))
         # Weigh, without resampling, since `ess` is that of the whole run.
         total = total + proposal.rne(x[None], x0[:, None])[0]
         # Step to a draw of the proposal.
-        x = proposal.centre(x, clipped(proposal.mean(x0), target))
+        x = proposal.centre(x, clip(proposal.mean(x0), target))
         if not level.is_last:
             x = x + proposal.variance**0.5 * run.noise()
-    return found, total
+    return steps, total
 
 
-def _outlook(found: SecondOrder, names: list[str]) -> Outlook:
-    parts = [float(one.mean()) for one in found.contradictions]
-    spread = float(found.log_overlap.std())
-    return Outlook(found.level.timestep, sum(parts), spread, tuple(zip(names, parts, strict=False)))
+def _summarise(step: SecondOrder, names: list[str]) -> LevelForecast:
+    parts = [float(one.mean()) for one in step.contradictions]
+    spread = float(step.log_overlap.std())
+    return LevelForecast(step.level.timestep, sum(parts), spread, tuple(zip(names, parts, strict=False)))
 
 
-def _verdict(levels: Sequence[Outlook], plain: float, size: int) -> str:
+def _judge(levels: Sequence[LevelForecast], plain: float, size: int) -> str:
     """What to do about samples of `size` numbers."""
     cure = "works" if plain >= LIKELY else CURE
     # Which component is outside of what is typical of it, and at which levels.
     usual = size + OUTSIDE * (2.0 * size) ** 0.5
-    worst = max(levels, key=lambda one: one.farthest)
-    if worst.farthest <= usual:
+    worst = max(levels, key=lambda one: one.farthest[1])
+    if worst.farthest[1] <= usual:
         return cure
     # No sampler helps there: samples are where that component hardly has any.
-    where = [level.timestep for level in levels if level.farthest > usual]
-    found = worst.subject("contradict each other", "contradicts the others")
-    farthest, _ = max(worst.of_leaves, key=lambda leaf: leaf[1])
-    found += f" at timesteps {max(where):g} to {min(where):g}: samples are not typical of {farthest}"
-    return found if plain >= LIKELY else f"{found}; {cure} or leave one out"
+    where = [level.timestep for level in levels if level.farthest[1] > usual]
+    verdict = worst.subject("contradict each other", "contradicts the others")
+    verdict += f" at timesteps {max(where):g} to {min(where):g}: samples are not typical of {worst.farthest[0]}"
+    return verdict if plain >= LIKELY else f"{verdict}; {cure} or leave one out"
 
 
-def _of_images(levels: Sequence[Outlook], disagreement: float) -> str:
+def _judge_images(levels: Sequence[LevelForecast], disagreement: float) -> str:
     """Of many numbers: whether components change the same ones."""
     if disagreement <= SAME:
         return "works"
     worst = max(levels, key=lambda one: one.spread)
-    found = worst.subject("change the same numbers", "changes the same numbers as the others")
-    return f"{found}, most at timestep {worst.timestep:g}: rank the samples, or take the best of several"
+    verdict = worst.subject("change the same numbers", "changes the same numbers as the others")
+    return f"{verdict}, most at timestep {worst.timestep:g}: rank the samples, or take the best of several"

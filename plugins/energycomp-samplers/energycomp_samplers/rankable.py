@@ -5,23 +5,38 @@ from __future__ import annotations
 import attrs
 import torch
 
-from energycomp.components import Composition, EnergyComponent, ability, groups_of, identifies_null
-from energycomp.components.weight_values import constant_weights, is_constant
-from energycomp.denoisers.denoiser import Conditional, Denoiser
+from energycomp.components import (
+    Composition,
+    EnergyComponent,
+    ability,
+    constant_weights,
+    groups_of,
+    identifies_null,
+    is_constant,
+)
+from energycomp.denoisers import Conditional, Denoiser
 from energycomp.errors import CompositionError
-from energycomp.models.given import checked_model
-from energycomp.models.model import Model
+from energycomp.models import Model, checked_model
 
 APART = "which of two models explains an image better, the errors of `infer(image, model)` of both say"
 
 
-def rankable(
-    composition: EnergyComponent, model: Model | None = None
-) -> tuple[Denoiser, list[Conditional], list[float], list[Conditional]]:
-    """The denoiser, components and weights of a composition that `rank` takes, or `CompositionError`, `InputError`.
+@attrs.frozen(eq=False)
+class Rankable:
+    """A composition of one denoiser that `rank` takes.
 
-    Then the other labels of the model, with which one component without u is compared, otherwise none.
+    Args:
+        labels: the other labels of the model, with which one component without u is compared; empty for others.
     """
+
+    denoiser: Denoiser
+    leaves: list[Conditional]
+    weights: list[float]
+    labels: list[Conditional]
+
+
+def as_rankable(composition: EnergyComponent, model: Model | None = None) -> Rankable:
+    """What is ranked by; raises `CompositionError` or `InputError` for what has no lifts."""
     # Only leaves of denoisers can be ranked
     whole = Composition.of(composition)
     for leaf in whole.terms:
@@ -46,13 +61,13 @@ def rankable(
             raise CompositionError(f"got {leaf!r} with {len(leaf.condition)} conditions; expected one for all images")
     denoiser = leaves[0].denoiser
     # Without u: a mean, or one label against the others
-    labels = list[Conditional]()
+    labels: list[Conditional] = []
     if identifies_null(denoiser.rule) and not (denoiser.base or denoiser).null_trained:
         denoiser = attrs.evolve(denoiser, rule="mean")
     if len(terms) == 1 and not identifies_null(denoiser.rule):
         labels = _other_labels(leaves[0], model)
     _check_rule(whole, sum(terms.values()), weights, denoiser, alone=not labels)
-    return denoiser, leaves, weights, labels
+    return Rankable(denoiser, leaves, weights, labels)
 
 
 def _other_labels(leaf: Conditional, model: Model | None) -> list[Conditional]:
