@@ -107,7 +107,6 @@ def finish(*, data: Path | None, init: Model | None, preset: str, cache: Path, c
 
     Args:
         data: renders in CLEVR's layout, with turns and cameras, of which rough pictures are drawn once (1 s each).
-        init: a model such as `clevr`, which is the default.
         critic: share of the run after which the critic counts.
 
     Raises:

@@ -40,14 +40,7 @@ TURNS_OPEN = 0.3  # how often no turn is said in a scene
 
 
 def on_latents(model: Model, *, data: Path | None, cache: Path, rivals: float) -> Recipe:
-    """The recipe of `energycomp_clevr.model.objects`.
-
-    Args:
-        data: a folder in CLEVR's layout, such as `energycomp data clevr --renderer blender` writes; rendered scenes of
-            energycomp-datasets when left out.
-        cache: where scenes and latents are kept.
-        rivals: weight of wrong descriptions.
-    """
+    """The recipe of `energycomp_clevr.model.objects`, on a folder in CLEVR's layout, or on rendered scenes."""
     network = model.denoiser.network
     if not isinstance(network, SketchedUNet):
         raise InputError(

@@ -121,9 +121,6 @@ def flow_from(model: Model) -> Model:
     """`places_flow` that starts with the features of a model of places which predicts x0; its skip connection is new.
 
     A flow is eps - x0, so the last convolutions change their sign.
-
-    >>> flow_from(places()).denoiser.prediction_type
-    'flow'
     """
     made = places_flow()
     weights = model.denoiser.network.state_dict()

@@ -23,7 +23,6 @@ class SketchedUNet(TwoStageUNet):
 
     Args:
         finishes: whether it draws straight edges into decoded pictures, see `Finish`; for tokens with room for a view.
-        config: of `TwoStageUNet`.
     """
 
     config: dict[str, Any]  # by `configured`

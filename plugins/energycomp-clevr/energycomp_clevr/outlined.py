@@ -64,12 +64,8 @@ class Body(NamedTuple):
 def fit_camera(picture: Image.Image, values: Tensor, view: Tensor) -> Tensor:
     """How far up and forward of its usual place a camera stands, (2,), in scene units.
 
-    Costs about 0.05 s an object. `view` is returned where no outline is in sight.
-
-    Args:
-        picture: the whole frame.
-        values: its objects, (K, 6) or (K, 7). Those whose size or shape is open are not used.
-        view: what is expected, (2,), such as the second and the third number of a `Viewpoint`.
+    Costs about 0.05 s an object. Objects (K, 6) or (K, 7) of open size or shape are not used. `view` (2,) is what is
+    expected, and is returned where no outline is in sight.
     """
     framed = picture.convert("RGB").resize(FRAME, Image.Resampling.BICUBIC)
     image = torch.from_numpy(np.array(framed)).permute(2, 0, 1).double() / 255

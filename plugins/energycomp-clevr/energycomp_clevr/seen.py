@@ -34,13 +34,7 @@ RATE = 0.08
 
 @attrs.frozen(eq=False)
 class Seen:
-    """From where a picture was seen.
-
-    Args:
-        value: the most likely value of `Viewpoint`, (6,).
-        errors: J without and with it.
-        rows: network evaluations.
-    """
+    """From where a picture was seen: the likeliest `Viewpoint` (6,), J without and with it, network evaluations."""
 
     value: Tensor
     errors: tuple[float, float]
@@ -72,10 +66,6 @@ def seen_from(
     The objects are predicted once; what the viewpoint adds is one row a draw and step: the whole costs
     draws x (K + 2 + steps) network evaluations. How far up and forward the camera stands then follows from the outlines
     of the objects, where these are in sight, at about 0.05 s an object.
-
-    Args:
-        image: as `infer` takes it.
-        model: whose denoiser takes `Viewpoint`, such as `clevr`.
     """
     check_viewpoint(model)
     denoiser = model.denoiser

@@ -34,10 +34,8 @@ _SHAPES = slice(2 + sum(_WORDS[:-1]), 2 + sum(_WORDS))  # a turn follows them
 def sketch(token: Tensor, grid: Sequence[int] | Cells, camera: Tensor | None = None) -> Tensor:
     """The sketches (R, 64, h, w) of tokens (R, 17 or more) on cells: 16 points' insides, then three times 16 normals.
 
-    Insides are in [0, 1]. Normals look right, up and towards the camera; they are 0 outside.
-
-    Args:
-        camera: how far it stands to the right, up and forward of its usual place, (3,), in scene units.
+    Insides are in [0, 1]. Normals look right, up and towards the camera; they are 0 outside. The camera stands (3,)
+    scene units to the right, up and forward of its usual place.
     """
     size = token[:, _SIZE]
     shapes = token[:, _SHAPES]

@@ -71,9 +71,6 @@ def from_ground(images: Any) -> Tensor:
 
     The ground of an image is a Gaussian of colours (the detector of Reed and Yu, 1990), whose mean is quadratic in the
     position. It is fitted to all pixels, and again to the pixels within three standard deviations.
-
-    Raises:
-        InputError: not images (B, 3, H, W).
     """
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__

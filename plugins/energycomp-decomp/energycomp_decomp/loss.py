@@ -32,8 +32,6 @@ def parts_loss(
     Args:
         denoiser: under the mean rule, or under the product rule with the constant u in `network.base`. Regularization
             needs the product rule and predictions of x0: it applies to e_k - u, the contributions of the parts.
-        latents: of each sample, (B, K, D).
-        samples: x0, (B, C, H, W).
         overlap_weight: of `overlap`, without which several parts share an object.
         imbalance_weight: of `imbalance`, without which a latent may remain unused.
         spread_weight: of `spread`, without which one part may show two objects.
@@ -41,7 +39,6 @@ def parts_loss(
         timestep_power: timesteps are T U^power, stratified over the batch. Near T the image is hidden by noise, so that
             the prediction depends on the latents; a low power trains the latents, a higher one the steps that refine
             edges.
-        generator: draws timesteps and noise.
 
     Returns:
         A scalar. Costs B K network evaluations and B trunk passes.
@@ -83,8 +80,6 @@ def factors_loss(
             predicts the recombined images from noise, and the term is the squared error of the content vectors that
             the encoder reads from them.
         covariance_weight: of `covariance`, without which two latents may share two factors.
-        timestep_power: as for `parts_loss`.
-        generator: draws timesteps, noise, content vectors and permutations.
 
     Returns:
         A scalar. Costs 1.5 B K network evaluations and 1.5 B trunk passes.

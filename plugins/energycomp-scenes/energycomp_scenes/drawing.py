@@ -42,7 +42,6 @@ class Picture:
         image: Pillow image, or a tensor (3, H, W) in [0, 1], see `output_type` of `draw`.
         values: (K, *V) of its objects, those that were put there; what stayed open is 0.
         probability: the posterior that all words that were asked for are seen.
-        tries: samples that were drawn for it.
         rows: network evaluations of its samples, and of the looks at them.
     """
 
@@ -67,11 +66,8 @@ def draw(
     """n pictures of a scene graph. A size that is left open is large, where objects are drawn best.
 
     Args:
-        model: of whole objects, such as `clevr`.
         tries: most samples for each picture; the one that is most likely right is kept.
         generator: or a seed, of places and pictures.
-        output_type: "pil" or "pt".
-        options: other keywords of `Composer.sample`.
 
     Raises:
         InputError: another model, or a graph for which no places are found, open sizes drawn large.

@@ -46,10 +46,8 @@ def film(
     says of a turn holds at the first of its places, as the usual camera sees it.
 
     Args:
-        model: of whole objects, such as `clevr`, or its name.
         script: objects with key places, which take equal times: "red cube at 0.2,0.5 -> 0.7,0.5". An object without an
             arrow stays where it is, and one without a place is given one. An object or the camera has to move.
-        frames: from 2 to 1,000.
         camera: key offsets of the camera in scene units, right, up and forward, from where it sees the places of the
             script: "0,0,0 -> 1,0,0". The model must take `energycomp_clevr.viewpoint.Viewpoint`, as `clevr` does.
 

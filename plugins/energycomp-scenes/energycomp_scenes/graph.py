@@ -25,10 +25,6 @@ RESERVED = ("and", "or", "not")
 class SceneGraph:
     """Objects by name, and what must hold of them.
 
-    Args:
-        objects: the description of each, as the conditioner of `clevr` reads it, with a place or without.
-        relations: formulas that must all hold.
-
     >>> graph = scene("a: red cube; b: blue sphere; a left of b; not (a behind b or a near b)")
     >>> graph.demands
     (a left of b, not a behind b, not a near b)

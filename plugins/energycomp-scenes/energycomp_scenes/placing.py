@@ -52,10 +52,6 @@ def placed(
 
     Places that a description has are kept as they are.
 
-    Args:
-        graph: objects and relations.
-        objects: the conditioner that reads the descriptions, such as that of a model with turns.
-
     Raises:
         InputError: a description that is not understood; no place was found where all holds, with what failed most
             often.

@@ -89,11 +89,6 @@ def joined(solution: Solution, image: Any, model: Model, *, generator: int | tor
 
     Raises:
         InputError: a reading without certainties, or a model without them.
-
-    >>> from energycomp.testing import tiny_model
-    >>> joined(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0), None, tiny_model())
-    Traceback (most recent call last):
-    energycomp.errors.InputError: got ... to join with tiny; expected a reading of ..., such as clevr and clevr-small
     """
     sure = solution.certainty
     is_known = sure is not None and not bool(sure.isnan().any())

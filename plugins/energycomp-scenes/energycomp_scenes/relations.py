@@ -134,13 +134,7 @@ class Formula:
     def log_probability(
         self, ground: Tensor, index: Mapping[str, int], *, clear: float = 0.0, denied: bool = False
     ) -> Tensor:
-        """log p, (N,), that it holds of objects at these places; differentiable.
-
-        Args:
-            ground: (N, K, 2), see `ground_of`.
-            index: the place of each name among the K objects.
-            clear: scene units by which each relation, or its contrary, must hold.
-            denied: that it does not hold.
+        """log p, (N,), that it holds, or not, of objects at places (N, K, 2) by the margin `clear`; differentiable.
 
         >>> ground = torch.tensor([[[-1.0, 0.0], [1.0, 2.0]], [[1.0, 0.0], [-1.0, 2.0]]])  # a is left, then right
         >>> left_of("a", "b").log_probability(ground, {"a": 0, "b": 1}).exp().round(decimals=3)

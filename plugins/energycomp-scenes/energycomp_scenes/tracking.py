@@ -35,9 +35,7 @@ class TrackedFrame:
     """What was read of one frame.
 
     Args:
-        frame: its number, from 0.
         objects: hidden ones included, as rows of a table, JSON data.
-        rows: network evaluations.
         known: the greatest identity so far.
         state: of each object, for the next frame.
     """
@@ -132,10 +130,6 @@ def track(frames: Iterable[Any], model: Model | str | Path, *, generator: int = 
     The first frame costs what `infer` costs; a later one about 90 network evaluations, and 32 for each object, or 61
     while its velocity is not known. Each lost object that is found after another one in a frame costs about 115 more.
 
-    Args:
-        frames: images of one size, at least two, as `infer` takes them.
-        model: of objects at places, such as `clevr`, `clevr-small` or `clevr-places`, or its name.
-
     Raises:
         InputError: fewer than two frames, frames of several sizes or that cannot be read, or a model without objects.
 
@@ -181,16 +175,7 @@ def check_model(model: Model) -> Model:
 
 
 def track_frame(image: Any, model: Model, before: TrackedFrame | None = None, *, seed: int = 0) -> TrackedFrame:
-    """Reads a frame of a video, from what was read of the one before; the first one as `infer` does.
-
-    >>> from energycomp.testing import planted, tinted_model
-    >>> model = tinted_model(solver="pursuit", counts=(1, 2), beta=100.0)
-    >>> images = [planted(model, model.conditioner.parse(x, 0.5, tint="red"))[0] / 2 + 0.5 for x in (0.3, 0.32)]
-    >>> first = track_frame(images[0], model)
-    >>> second = track_frame(images[1], model, first)
-    >>> second.objects[0]["identity"], round(second.objects[0]["x"], 2), second.rows < first.rows
-    (1, 0.32, True)
-    """
+    """Reads a frame of a video, from what was read of the one before; the first one as `infer` does."""
     if before is None:
         return _first(image, model, seed)
     index = before.frame + 1

@@ -30,10 +30,7 @@ FILES = (
 
 @attrs.frozen(eq=False)
 class HubTokenizer:
-    """A tokenizer of transformers that pads every text to a fixed length.
-
-    Args:
-        length: L; by default the maximum length of the tokenizer.
+    """A tokenizer of transformers that pads every text to L ids, by default the maximum length of the tokenizer.
 
     Raises:
         InputError: the vocabulary is empty (transformers creates an empty one without an error if files are missing),

@@ -40,12 +40,7 @@ def read_json(file: Path) -> Any:
 
 
 def check_size(make: Callable[[], object], weights: Path) -> None:
-    """Refuses a config whose network is larger than its weights, before memory is allocated for either.
-
-    Args:
-        make: builds the network from its config; called on torch's meta device.
-        weights: a safetensors file, or the name of one that is in several; only headers are read.
-    """
+    """Refuses a config whose network is larger than its weights, before memory is allocated for either."""
     sizes: dict[str, list[int]] = {}
     for part in _files(weights):
         with safe_open(part, "pt") as file:

@@ -54,8 +54,6 @@ class Opened:
     """A pipeline that is to become a model.
 
     Args:
-        family: the family that it is of.
-        settings: what was chosen.
         alphas_cumprod: its noise schedule (T,).
         words: `template` and `concepts` of the conditioner.
     """
