@@ -18,14 +18,15 @@ from benchmarks.baselines.networks import ResNet
 from benchmarks.baselines.training import QUICK, Baseline
 from energycomp import Model
 from energycomp.components import Condition
-from energycomp.denoisers import rows, trunk
+from energycomp.denoisers import rows
 from energycomp.errors import InputError
 from energycomp_datasets.faces.avatars import ATTRIBUTES
-from energycomp_faces.contrast import judged, noised
+from energycomp_faces.contrast import label_loss, snr_of
 from energycomp_faces.labels import BINARY
 from energycomp_faces.model import faces as untrained
 from energycomp_faces.recipe import faces, subsets
 from energycomp_lab.training import Loss, Recipe, Step, augment, denoising_loss
+from energycomp_lab.training.loss import make_trunk
 
 OPEN = -1  # of an attribute that is not stated
 CONTRAST = 0.05  # as of our own model
@@ -114,13 +115,13 @@ def set_loss(model: Model, contrast: float, beta: float = 0.25) -> Any:
         if contrast:
             denoiser = attrs.evolve(model.denoiser, network=module)
             flipped = values[owner].scatter(1, (labels // 2)[:, None], 1 - (labels % 2)[:, None])
-            noisy = noised(denoiser, samples, generator)
-            features = trunk(denoiser, noisy.sample, noisy.timestep)
+            features, _, timestep = make_trunk(denoiser, samples, None, 0.5, generator)
             condition, owners = Condition.cat([sets(values), sets(flipped)]), torch.cat([torch.arange(size), owner])
             # a row for each sample and one for each stated label
             predicted, other = rows(denoiser, features, condition, owners).split([size, len(owner)])
             gap = other - predicted[owner]
-            return judged(samples - predicted, gap, owner, noisy.snr, weight=contrast, beta=beta)
+            snr = snr_of(denoiser, timestep)
+            return label_loss(samples - predicted, gap, owner, snr, weight=contrast, beta=beta)
         settings: dict[str, Any] = {"gamma": 1.0, "floor": 0.5, "timestep_power": 0.5}
         return denoising_loss(
             model.denoiser, samples, sets(values), torch.arange(size), module=module, generator=generator, **settings

@@ -43,7 +43,7 @@ from energycomp_datasets.clevr.renderer import instance_map, render
 from energycomp_datasets.pictures import image_files
 from energycomp_datasets.shapes.shapes import GROUND
 from energycomp_datasets.synthetic import HELD_OUT
-from energycomp_decomp.by_color import connected, from_ground, masks_by_color
+from energycomp_decomp.by_color import find_components, from_ground, masks_by_color
 from energycomp_decomp.diffusion import MASK_THRESHOLD
 from energycomp_lab.evaluation import ForegroundARI, MaskIoU, bootstrap
 
@@ -71,7 +71,7 @@ def components(images: Tensor, side: int) -> list[Tensor]:
     """Masks (K, 64, 64) of the connected pixels of normalised images, resized to a side, that are not of the ground."""
     differs, found = interpolate(images, (side, side), mode="area").sub(DARK).abs().amax(1) > MASK_THRESHOLD, []
     for some in differs:
-        masks = torch.stack(connected(some) or [torch.zeros_like(some)])
+        masks = torch.stack(find_components(some) or [torch.zeros_like(some)])
         found.append(interpolate(masks[None].float(), (SIZE, SIZE))[0].bool())
     return found
 

@@ -20,7 +20,7 @@ from energycomp_datasets.shapes.features import (
     SHAPES,
     ShapeFeatures,
     counts_loss,
-    labelled,
+    draw_labelled,
     shape_features,
 )  # fmt: skip
 from energycomp_datasets.shipped import save_network
@@ -34,7 +34,7 @@ BATCH, RATE = 64, 2e-3
 def accuracy(network: ShapeFeatures, *, count: int, seed: int) -> dict[str, float]:
     """Shares of held-out pictures whose rounded counts are all right: of shapes, of colours, of both, of objects."""
     right = []
-    for pictures, true in DataLoader(labelled(count, seed=HELD_OUT + seed), batch_size=BATCH):
+    for pictures, true in DataLoader(draw_labelled(count, seed=HELD_OUT + seed), batch_size=BATCH):
         found = network.counts(pictures.float() / 127.5 - 1)
         hits = found.round() == true
         shapes, colours = hits[:, : len(SHAPES)].all(1), hits[:, len(SHAPES) :].all(1)
@@ -48,7 +48,7 @@ def main() -> None:
     save = (None, "a folder for the weights, such as energycomp_datasets/weights/features")
     parsed = parser(__doc__, steps=4500, seed=0, n=(2000, "held-out images"), out="runs/features", save=save)
     options = parsed.parse_args()
-    started, data = time.perf_counter(), labelled(DRAWN, seed=options.seed)
+    started, data = time.perf_counter(), draw_labelled(DRAWN, seed=options.seed)
     network = trained(
         lambda: ShapeFeatures().to(memory_format=torch.channels_last), counts_loss, data,
         options.out / f"seed-{options.seed}", steps=options.steps, batch_size=BATCH, learning_rate=RATE,

@@ -20,7 +20,7 @@ from energycomp_datasets.rooms.classifier import (
     confusion,
     load_classifier,
 )  # fmt: skip
-from energycomp_datasets.rooms.corruptions import CORRUPTIONS, INVALID, VERDICTS, corrupted
+from energycomp_datasets.rooms.corruptions import CORRUPTIONS, INVALID, VERDICTS, corrupt_rooms
 from energycomp_datasets.shipped import save_network
 from energycomp_datasets.synthetic import HELD_OUT
 
@@ -45,7 +45,7 @@ def main() -> None:
         judge = load_classifier(options.save)
     table, seed = confusion(judge, options.n, seed=options.seed), HELD_OUT + options.seed
     caught = {
-        kind: float((judge.verdicts(corrupted(kind, SPOILED, seed=seed)) == INVALID).float().mean())
+        kind: float((judge.verdicts(corrupt_rooms(kind, SPOILED, seed=seed)) == INVALID).float().mean())
         for kind in CORRUPTIONS
     }
     found = {"steps": options.steps, "batch": BATCH, "seed": options.seed, "held_out": options.n}

@@ -43,9 +43,9 @@ from energycomp.images import to_unit
 from energycomp.seeds import derived_seed
 from energycomp_clevr.seen import seen_from
 from energycomp_cli import append_line, read_lines
-from energycomp_datasets.clevr.asked import asked
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION
 from energycomp_datasets.clevr.layout import described_record, scene_of
+from energycomp_datasets.clevr.requests import parse_request
 from energycomp_datasets.synthetic import HELD_OUT, synthetic
 from energycomp_lab.evaluation import Example, source_of, true_values
 
@@ -211,7 +211,7 @@ def true_points(data: str, index: int, example: Example, seed: int) -> Tensor:
     """The true 3-D places (K, 3) of an example of `ClevrSource`."""
     options = synthetic(data)
     if options is not None:
-        wanted = asked(options, (64, 64))
+        wanted = parse_request(options, (64, 64))
         return scene_of(HELD_OUT + seed, index, wanted.objects, wanted.textured, wanted.variety).positions
     return torch.tensor(_points(Path(example.image).parents[2])[example.name]).reshape(-1, 3)
 

@@ -34,8 +34,8 @@ from energycomp.inference import OutOfDistributionWarning, Solution
 from energycomp.seeds import derived_seed
 from energycomp_clevr.codes import ATTRIBUTES
 from energycomp_cli import append_line, read_lines
-from energycomp_datasets.clevr.asked import asked
 from energycomp_datasets.clevr.layout import record_of, scene_of
+from energycomp_datasets.clevr.requests import parse_request
 from energycomp_datasets.synthetic import HELD_OUT, synthetic
 from energycomp_lab.evaluation import Example, source_of, true_values
 from energycomp_scenes.answers import answer
@@ -92,7 +92,7 @@ def true_belief(data: str, index: int, example: Example, seed: int, conditioner:
     """The one true scene of an example of `ClevrSource`."""
     options = synthetic(data)
     if options is not None:
-        wanted = asked(options, (64, 64))
+        wanted = parse_request(options, (64, 64))
         scene = scene_of(HELD_OUT + seed, index, wanted.objects, wanted.textured, wanted.variety)
         record = record_of(scene, "", index, "")
     else:

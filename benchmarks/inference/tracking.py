@@ -32,7 +32,7 @@ from benchmarks.common.options import parser
 from energycomp import infer, load
 from energycomp.inference import OutOfDistributionWarning
 from energycomp_cli import append_line, read_lines
-from energycomp_datasets.clevr.videos import asked, video_of
+from energycomp_datasets.clevr.videos import parse_videos, video_of
 from energycomp_scenes.tracking import track_frame
 
 VISIBLE, NEAR, FAR = 0.2, 0.05, 0.1  # share of pixels; shares of the image
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seed=(0, "of videos and draws"), model="clevr", anew=(0, "videos that are also read frame by frame"),
         records=(Path("runs/tracking.jsonl"), "readings, a line a video, which a run with the same options takes up"),
     ).parse_args(arguments)  # fmt: skip
-    wanted, model = asked(f"{options.objects}:{options.frames}f"), load(options.model)
+    wanted, model = parse_videos(f"{options.objects}:{options.frames}f"), load(options.model)
     warnings.simplefilter("ignore", OutOfDistributionWarning)
     asked_for = {name: getattr(options, name) for name in ("model", "objects", "frames", "seed")}
     records = [record for record in read_lines(options.records) if asked_for.items() <= record.items()]

@@ -32,7 +32,7 @@ from energycomp_datasets.clevr.reader import SIZE, SceneReader, load_reader
 from energycomp_datasets.clevr.scenes import ATTRIBUTES, COLORS
 from energycomp_datasets.shipped import save_network
 from energycomp_datasets.solids.solids import CONCEPTS, picture_and_places
-from energycomp_datasets.solids.source import drawn
+from energycomp_datasets.solids.source import draw
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_lab.training import collate
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     save_network(reader, options.out / "reader")
     reader = load_reader(options.out / "reader")
     for kind, count in (("synthetic", 2), ("synthetic:3", 3)):
-        held = [drawn(k, HELD_OUT + options.seed, kind) for k in range(options.held_out)]
+        held = [draw(k, HELD_OUT + options.seed, kind) for k in range(options.held_out)]
         for soft in (0.0, SOFT / 2):
             found = [concepts_in(reader, blurred(image, soft)) for _, image in held]
             line = {"solids": count, "images": len(held), "blur": soft, **scores(found, [names for names, _ in held])}

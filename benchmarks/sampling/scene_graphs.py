@@ -26,7 +26,7 @@ from benchmarks.sampling.described_scenes import INCLUDED, judged_by
 from energycomp import load
 from energycomp.images import ImageProcessor, framed, grid, save_image, to_unit
 from energycomp_scenes import SceneGraph, draw
-from energycomp_scenes.skills import MOST, judged, random_graph
+from energycomp_scenes.skills import MOST, compare_objects, random_graph
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 save_image(picture.image, files[picture.tries - 1])
             kept.append(next(file for file in files if file.exists()))
             found = torch.tensor(read(k, to_unit(processor(kept[-1])[0]))).reshape(-1, 6)
-            verdicts.append(judged(graph, found))
+            verdicts.append(compare_objects(graph, found))
             if not verdicts[-1][0]:
                 wrong[kept[-1]] = "no " + ", ".join(missing(graph, found))
         line: dict[str, Any] = {"relations": count, "objects": min(count + 1, MOST), "graphs": len(graphs)}
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def missing(graph: SceneGraph, found: Tensor) -> list[str]:
     """The descriptions of which no object was found."""
-    return [text for text in graph.objects.values() if not judged(SceneGraph({"a": text}), found)[1]]
+    return [text for text in graph.objects.values() if not compare_objects(SceneGraph({"a": text}), found)[1]]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from energycomp import Composer, infer, load
 from energycomp.files import atomic_file
 from energycomp.images import open_image, to_output
 from energycomp_datasets.clevr.layout import render_objects
-from energycomp_datasets.clevr.videos import AskedVideos, video_of
+from energycomp_datasets.clevr.videos import VideoOptions, video_of
 from energycomp_edit import edit
 from energycomp_scenes import Track, track
 
@@ -37,7 +37,7 @@ SCENE = (
     "large red rubber cylinder at 0.66,0.42",
     "small yellow rubber sphere at 0.5,0.68",
 )
-VIDEO = (6, AskedVideos(objects=(3, 3), size=(480, 320), frames=12))  # its seed, and what it shows
+VIDEO = (6, VideoOptions(objects=(3, 3), size=(480, 320), frames=12))  # its seed, and what it shows
 HELD_OUT = 2_000_000_000
 INK, FAINT, TRAIL = "#1a1a1a", "#6b6b6b", (255, 214, 0)
 

@@ -350,7 +350,7 @@ class Mixture(Composable):
         return self.leaves.noised_space
 
     unconditional = property(attrgetter("leaves.unconditional"))
-    inside = property(attrgetter("components"))
+    compositions = property(attrgetter("components"))
 
     def remade(self, compositions: Sequence[Composition], /) -> Mixture:
         """The mixture of other components, in the same shares."""

@@ -25,7 +25,7 @@ class EnergyComponent(Protocol):
     - `unconditional`: a component whose own is itself, for `&`, `~` and guidance.
     - `energy`, see `HasEnergy`, to be mixed by `|`.
     - `group: LeafGroup`: what predicts it in one batch with others.
-    - `inside`, the compositions that it is made of, with `remade(compositions)`, the same of other ones: what guides
+    - `compositions`, which it is made of, with `remade(compositions)`, the same of other ones: what guides
       components guides those inside.
     - `gathered(components)`: itself with these inside, too, which `&` then asks for.
     - `doubts(samples, timestep, is_drawn=, is_weighed=)`: reasons not to trust samples (B, *shape) of the noised space,
@@ -70,7 +70,7 @@ def unconditional_of(component: Any) -> Any:
 
 def compositions_in(leaf: Any) -> tuple[Any, ...]:
     """The compositions that a leaf is made of, such as a mixture; none of most leaves."""
-    inside: tuple[Any, ...] = getattr(leaf, "inside", ())
+    inside: tuple[Any, ...] = getattr(leaf, "compositions", ())
     return inside
 
 

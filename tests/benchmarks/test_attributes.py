@@ -10,9 +10,9 @@ from energycomp.components import combine, log_snr, predict
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.seeds import seeded
-from energycomp_faces.contrast import noised
 from energycomp_faces.model import default
 from energycomp_lab.training import Step
+from energycomp_lab.training.loss import make_trunk
 from energycomp_solvers.shared import unravel
 
 NAMES = ("smiling", "beard", "suit")
@@ -45,7 +45,7 @@ def test_the_classifier_is_trained_on_the_likelihood_of_each_label(monkeypatch: 
     def loss(weight: float) -> float:
         return float(set_loss(model, weight, beta=1e-3)(model.denoiser.network, batch, Step(0, 1, seeded(0))))
 
-    noisy = noised(model.denoiser, batch["image"], seeded(0))
+    noisy, _, _ = make_trunk(model.denoiser, batch["image"], None, 0.5, seeded(0))
     snr = torch.exp(log_snr(model.denoiser.alphas_cumprod, noisy.timestep)).clamp(max=4.0)
 
     def error(value: list[int]) -> torch.Tensor:

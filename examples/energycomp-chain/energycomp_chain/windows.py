@@ -20,9 +20,6 @@ class WindowNet(nn.Module):
         channels: C, the numbers of a point.
         length: N, the points of a window.
         width: of the layers.
-
-    >>> WindowNet(channels=2, length=4, width=8)(torch.zeros(3, 2, 4), torch.zeros(3)).shape
-    torch.Size([3, 2, 4])
     """
 
     schedule: Tensor

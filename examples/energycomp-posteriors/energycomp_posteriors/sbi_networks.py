@@ -249,9 +249,6 @@ def from_sbi(posterior: Any) -> Posterior:
 
     Args:
         posterior: what `NPSE(...).build_posterior()` of sbi returns, of any of its noises ("vp", "ve", "subvp").
-
-    Raises:
-        InputError: another posterior, or a prior that is neither normal without correlations nor uniform in a box.
     """
     estimator, prior = (getattr(posterior, name, None) for name in ("vector_field_estimator", "prior"))
     if estimator is None or prior is None:

@@ -25,7 +25,7 @@ from energycomp.images import ImageProcessor, from_bytes, to_bytes
 from energycomp.models import Model, VAECodec
 from energycomp.progress import progress
 from energycomp.seeds import torch_seed
-from energycomp_clevr.recipe import rendered
+from energycomp_clevr.recipe import render_once
 from energycomp_datasets.clevr.layout import read
 from energycomp_datasets.pictures import image_files
 from energycomp_lab.training import FitConfig, Recipe, Step
@@ -60,12 +60,7 @@ class Critic(nn.Module):
 
 @attrs.frozen(eq=False)
 class Codec:
-    """An autoencoder while it is trained: what a recipe's model is for `energycomp train`.
-
-    Args:
-        vae: an AutoencoderDC of diffusers.
-        pictures: (N, 3, H, W), uint8, on which the spread of its latents is measured.
-    """
+    """An autoencoder in training; pictures (N, 3, H, W), uint8, measure the spread of its latents."""
 
     vae: Any
     critic: Critic
@@ -95,16 +90,12 @@ def codec(*, data: Path | None, init: Model | None, preset: str, cache: Path, va
     """The recipe of a codec, 128x128 pixels to 16 channels of 16x16.
 
     Args:
-        data: a folder of pictures, or in CLEVR's layout; rendered scenes when left out, made once and kept in `cache`.
-        init: left out.
-        preset: "default".
-        cache: where rendered scenes are kept.
         vae: folder of an autoencoder to start from.
     """
     if init is not None or preset != "default":
         raise InputError("got --init or a preset; expected neither, but --option vae=FOLDER for a codec to start from")
     pictures = _pictures(data, cache)
-    made_from = _opened(vae) if vae else autoencoder()
+    made_from = _open_codec(vae) if vae else autoencoder()
     critic = Critic()
     made = Codec(made_from.to(memory_format=torch.channels_last), critic, pictures[:: max(1, len(pictures) // 300)])
     config = FitConfig(
@@ -139,7 +130,7 @@ def loss(module: nn.Module, batch: Tensor, step: Step) -> Tensor:
     latents = made["vae"].encode(images).latent
     noise = torch.randn(latents.shape, generator=generator).to(latents) * NOISE * latents.detach().float().std()
     noised = latents + noise * (torch.rand(len(latents), 1, 1, 1, generator=generator) < 0.5).to(latents)
-    noised, images = _changed(noised, images, generator)
+    noised, images = _change(noised, images, generator)
     decoded = made["vae"].decode(noised).sample.float()
     error = reconstruction(decoded, images, min(1.0, 0.2 + 1.12 * step.fraction)) + 1e-4 * latents.square().mean()
     if step.fraction > CRITIC - 0.03:
@@ -164,9 +155,6 @@ def spread(vae: Any, deviations: Tensor) -> Any:
     """A copy of an AutoencoderDC whose latents have the standard deviation `SPREAD` in every channel.
 
     The shortcuts around the last convolution of the encoder and the first of the decoder become part of them.
-
-    Args:
-        deviations: (C,), of its latents.
     """
     weights = copy.deepcopy(vae).state_dict()
     scale = SPREAD / deviations
@@ -201,7 +189,7 @@ def _crops(pictures: Tensor, generator: torch.Generator) -> Tensor:
     return from_bytes(pictures).contiguous(memory_format=torch.channels_last)
 
 
-def _changed(latents: Tensor, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _change(latents: Tensor, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Latents and images that are mirrored or smaller together, so that latents are as regular as images."""
     chance = float(torch.rand((), generator=generator))
     if chance > CHANGED:
@@ -217,7 +205,7 @@ def _changed(latents: Tensor, images: Tensor, generator: torch.Generator) -> tup
 def _pictures(data: Path | None, cache: Path) -> Tensor:
     """The pictures of a folder, or rendered ones, (N, 3, 128, 128), uint8."""
     if data is None:
-        scenes = rendered(
+        scenes = render_once(
             cache / "clevr-codec.safetensors", [(RENDERED, {"objects": (0, 10), "size": SIZE})], columns=2
         )
         return torch.stack([scene["image"] for scene in scenes])
@@ -226,7 +214,7 @@ def _pictures(data: Path | None, cache: Path) -> Tensor:
     return torch.cat([to_bytes(processor(path)) for path in progress(found, "reading")])
 
 
-def _opened(folder: str) -> Any:
+def _open_codec(folder: str) -> Any:
     codec = VAECodec.read(folder, image_size=SIZE)
     if type(codec.vae).__name__ != "AutoencoderDC":
         raise InputError(f"got vae={folder}, an {type(codec.vae).__name__}; expected an AutoencoderDC")

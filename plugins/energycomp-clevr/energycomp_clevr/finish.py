@@ -24,15 +24,7 @@ MAPS = SKETCHED + WORDS + VIEW
 
 
 class Finish(nn.Module):
-    """Pictures (B, 3, H, W) in [-1, 1] and maps (B, 83, H/2, W/2) of `drawing` to pictures; H and W are multiples of 4.
-
-    It leaves pictures as they are until it is trained.
-
-    >>> finish = Finish(channels=(8, 8), blocks=(1, 1))
-    >>> picture = torch.zeros(1, 3, 8, 8)
-    >>> finish(picture, torch.zeros(1, 83, 4, 4)).equal(picture)
-    True
-    """
+    """Pictures (B, 3, H, W) in [-1, 1] and maps (B, 83, H/2, W/2) of `drawing` to pictures; 4 divides H and W."""
 
     def __init__(self, channels: Sequence[int] = (48, 80), blocks: Sequence[int] = (2, 4)) -> None:
         super().__init__()
@@ -71,19 +63,9 @@ class _Block(nn.Module):
 
 
 def drawing(tokens: Tensor, size: Sequence[int], view: Tensor | None = None) -> Tensor:
-    """What is seen of a picture: maps (83, H/2, W/2) of the sketches and words of its objects, and of the view.
+    """Maps (83, H/2, W/2) of the sketches and words of a picture's objects (K, 17 or more), and of the view (6,).
 
     Near objects hide those behind them. Objects whose outline is open are left out.
-
-    Args:
-        tokens: of its objects, (K, 17 or more).
-        size: H and W of the picture.
-        view: a value (6,) of `Viewpoint`; the usual one when left out.
-
-    >>> from energycomp_clevr.objects import Objects
-    >>> objects = Objects(turns=True)
-    >>> drawing(objects(objects.read("large red sphere at 0.5,0.5")).rows[:, 0], (128, 192)).shape
-    torch.Size([83, 64, 96])
     """
     grid = [side // FOLD for side in size]
     maps = tokens.new_zeros(MAPS, *grid)

@@ -28,7 +28,7 @@ from energycomp.components import Composition, combine
 from energycomp.denoisers import Conditional
 from energycomp.errors import InputError
 from energycomp.fields import is_number
-from energycomp.files import atomic_file, fingerprint, read_tensors, write_tensors
+from energycomp.files import fingerprint
 from energycomp.images import from_bytes, to_bytes
 from energycomp.models import Model
 from energycomp.progress import progress
@@ -42,6 +42,7 @@ from energycomp_clevr.sketch import POINTS, SKETCHED
 from energycomp_clevr.viewpoint import Viewpoint
 from energycomp_datasets.clevr.layout import read
 from energycomp_datasets.clevr.records import SceneRecord
+from energycomp_datasets.pictures import make_once
 from energycomp_lab.training import FitConfig, Recipe, Step
 
 STEPS = 24  # of the scheduler, from noise
@@ -106,9 +107,6 @@ def finish(*, data: Path | None, init: Model | None, preset: str, cache: Path, c
 
     Args:
         data: renders in CLEVR's layout, with turns and cameras, of which rough pictures are drawn once (1 s each).
-        init: a model such as `clevr`, which is the default.
-        preset: "default".
-        cache: where rough pictures are kept.
         critic: share of the run after which the critic counts.
 
     Raises:
@@ -155,27 +153,22 @@ def pairs_of(records: Sequence[SceneRecord], model: Model, cache: Path) -> list[
     weights = model.denoiser.network.state_dict()
     drawer = fingerprint({name: weights[name] for name in weights if not name.startswith("edges.")})
     folder = cache / f"clevr-rough-{sha256(f'{codec.identity}{drawer}{names}'.encode()).hexdigest()[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, len(records), TOGETHER)
-    for first in progress(starts, "drawing rough pictures"):
-        path = folder / f"{first // TOGETHER:03d}.safetensors"
-        if path.is_file():
-            continue
+
+    def draw(first: int) -> dict[str, Tensor]:
         both = [rough(record, model, 1000 + first + k) for k, record in enumerate(records[first : first + TOGETHER])]
-        kept = {name: torch.cat([to_bytes(one[k]) for one in both]) for k, name in enumerate(("render", "rough"))}
-        with atomic_file(path) as temporary:
-            write_tensors(temporary, kept)
+        return {name: torch.cat([to_bytes(one[k]) for one in both]) for k, name in enumerate(("render", "rough"))}
+
     # What is known of each scene
     generator = torch.Generator().manual_seed(0)
     pairs = []
-    for first in progress(starts, "sketching"):
-        kept = read_tensors(folder / f"{first // TOGETHER:03d}.safetensors")
+    for first in progress(range(0, len(records), TOGETHER), "drawing rough pictures"):
+        kept = make_once(folder / f"{first // TOGETHER:03d}.safetensors", partial(draw, first))
         for record, render, drawn in zip(records[first : first + TOGETHER], kept["render"], kept["rough"], strict=True):
             values, view, size = turned_values_of(record), view_of(record), render.shape[1:]
             maps = drawing(model.conditioner(values).rows[:, 0], size, view)
             where = F.avg_pool2d(F.pixel_shuffle(maps[None, : POINTS**2], POINTS), FOLD)[0]
             if torch.rand((), generator=generator) < CHANGED:
-                maps = drawing(model.conditioner(_changed(values, generator)).rows[:, 0], size, view)
+                maps = drawing(model.conditioner(_change_objects(values, generator)).rows[:, 0], size, view)
             pairs.append({"render": render, "rough": drawn, "maps": maps.half(), "where": where.half()})
     return pairs
 
@@ -208,7 +201,7 @@ def rough(record: SceneRecord, model: Model, seed: int) -> tuple[Tensor, Tensor]
     return render, codec.decode(x)
 
 
-def _changed(values: Tensor, generator: torch.Generator) -> Tensor:
+def _change_objects(values: Tensor, generator: torch.Generator) -> Tensor:
     """Objects (K, 7) without some of them, or with one where there is none."""
     kept = values[torch.rand(len(values), generator=generator) > LEFT_OUT]
     places = FLOOR[0] + (FLOOR[1] - FLOOR[0]) * torch.rand(20, 2, generator=generator)
@@ -264,7 +257,7 @@ def _crops(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor
         cells = (..., slice(down // FOLD, (down + CROP) // FOLD), slice(right // FOLD, (right + CROP) // FOLD))
         parts = [from_bytes(render[box]), from_bytes(picture[box]), maps[cells].float(), where[box].float()]
         if chance[0] < 0.5:
-            parts = _mirrored(parts)
+            parts = _mirror(parts)
         if chance[0] < 0.5 or chance[1] < VIEWLESS:
             parts[2][-VIEW:] = 0
         if chance[2] < OPEN:  # a size is always said where an outline is
@@ -273,10 +266,10 @@ def _crops(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor
         parts[:2] = [(part + 1) * exposure - 1 for part in parts[:2]]
         made.append(parts)
     render, picture, maps, where = (torch.stack(parts) for parts in zip(*made, strict=True))
-    return render, _bent(picture, generator), maps, where
+    return render, _bend(picture, generator), maps, where
 
 
-def _bent(pictures: Tensor, generator: torch.Generator) -> Tensor:
+def _bend(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """Pictures (B, 3, H, W) whose points are displaced smoothly, each picture by more or less."""
     count, side = len(pictures), pictures.shape[-1]
     most = torch.rand(count, 1, 1, 1, generator=generator).square() * BENT * 2 / side
@@ -286,7 +279,7 @@ def _bent(pictures: Tensor, generator: torch.Generator) -> Tensor:
     return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
 
 
-def _mirrored(parts: Sequence[Tensor]) -> list[Tensor]:
+def _mirror(parts: Sequence[Tensor]) -> list[Tensor]:
     """Crops and maps, mirrored: normals that look right look left."""
     render, picture, maps, where = (part.flip(-1) for part in parts)
     # The columns of points inside a cell change places, too

@@ -13,19 +13,19 @@ from torch import Tensor
 
 from energycomp.components import Condition
 from energycomp.errors import InputError
-from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import from_bytes, to_bytes
 from energycomp.models import Model
 from energycomp.progress import Bar, counting, progress
 from energycomp_clevr.codes import QUARTER, SHAPE, TURN
 from energycomp_clevr.model import SIZE
 from energycomp_clevr.network import SketchedUNet
-from energycomp_clevr.recipe import WIDE, WIDE_CROWDED, left_open, values_of
+from energycomp_clevr.recipe import WIDE, WIDE_CROWDED, draw_open, values_of
 from energycomp_clevr.rivals import draw_rivals
 from energycomp_clevr.viewpoint import Viewpoint
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, camera_basis
 from energycomp_datasets.clevr.layout import read, write
 from energycomp_datasets.clevr.records import SceneRecord
+from energycomp_datasets.pictures import make_once
 from energycomp_lab.training import FitConfig, Loss, Recipe, Step, collate, contrastive_loss, exposed
 
 KEY = (6.45, -2.91, 4.26)  # scene units: where the key lamp hangs
@@ -40,18 +40,7 @@ TURNS_OPEN = 0.3  # how often no turn is said in a scene
 
 
 def on_latents(model: Model, *, data: Path | None, cache: Path, rivals: float) -> Recipe:
-    """The recipe of `energycomp_clevr.model.objects`.
-
-    Args:
-        model: untrained, or one that was trained before.
-        data: a folder in CLEVR's layout, such as `energycomp data clevr --renderer blender` writes; rendered scenes of
-            energycomp-datasets when left out.
-        cache: where scenes and latents are kept.
-        rivals: weight of wrong descriptions.
-
-    Raises:
-        InputError: a model with another network.
-    """
+    """The recipe of `energycomp_clevr.model.objects`, on a folder in CLEVR's layout, or on rendered scenes."""
     network = model.denoiser.network
     if not isinstance(network, SketchedUNet):
         raise InputError(
@@ -60,7 +49,7 @@ def on_latents(model: Model, *, data: Path | None, cache: Path, rivals: float) -
         )
     if network.edges is not None:  # which this loss does not ask
         network.edges.requires_grad_(requires_grad=False)
-    records = read(_written(cache / "clevr-scenes") if data is None else data)
+    records = read(_write_scenes(cache / "clevr-scenes") if data is None else data)
     scenes = latents_of(records, model, cache)
     config = FitConfig(
         steps=24_000, batch_size=16, learning_rate=3e-4, max_grad_norm=0.1, ema_decay=0.999, mixed_precision="bf16"
@@ -70,7 +59,7 @@ def on_latents(model: Model, *, data: Path | None, cache: Path, rivals: float) -
     )
 
 
-def _written(folder: Path) -> Path:
+def _write_scenes(folder: Path) -> Path:
     """The folder of rendered scenes, which are made once."""
     for seed, (split, kind) in enumerate(RENDERED.items()):
         if not (folder / "scenes" / f"CLEVR_{split}_scenes.json").is_file():  # the records come after all pictures
@@ -92,26 +81,25 @@ def latents_of(records: Sequence[SceneRecord], model: Model, cache: Path) -> lis
     codec: Any = model.denoiser.codec
     names = "".join(f"{record.path} {record.path.stat().st_size}" for record in records)
     key = sha256(f"{codec.identity}{names}".encode()).hexdigest()[:16]
-    path = cache / f"clevr-latents-{key}.safetensors"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def encode() -> dict[str, Tensor]:
         made = []
         for number, record in enumerate(progress(records, "encoding")):
             picture = to_bytes(model.processor(record.path))
             generator = torch.Generator().manual_seed(number)
             both = exposed(from_bytes(torch.cat([picture, picture.flip(-1)])), generator, exposure=0.08).clamp(-1, 1)
             made.append(codec.encode(both).half())
-        with atomic_file(path) as temporary:
-            write_tensors(temporary, {"latents": torch.cat(made)})
+        return {"latents": torch.cat(made)}
+
     # What is known of each scene, and of its mirror image
-    latents = read_tensors(path)["latents"].unflatten(0, (-1, 2))
+    latents = make_once(cache / f"clevr-latents-{key}.safetensors", encode)["latents"].unflatten(0, (-1, 2))
     scenes = []
     for both, record in zip(latents, records, strict=True):
         for image, mirrored in zip(both, (False, True), strict=True):
             values = turned_values_of(record)
             view = view_of(record)
             if mirrored:
-                values, view = _mirrored(values, view)
+                values, view = _mirror(values, view)
             said = torch.tensor([mirrored, record.camera is not None])
             scenes.append({"image": image, "values": values, "view": view, "said": said})
     return scenes
@@ -140,7 +128,7 @@ def together(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {**collate(items), **stacked}
 
 
-def _mirrored(values: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
+def _mirror(values: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
     right = camera_basis(torch.tensor(CAMERA_POSITION))[0]
     values, view = values.clone(), view.clone()
     values[:, 0] = 1 - values[:, 0]
@@ -161,7 +149,7 @@ def _loss(model: Model, weight: float) -> Loss:
         values = batch["values"].clone()
         scenes = len(batch["image"])
         # Leave words and turns open at random, and the viewpoint of some scenes
-        values[:, 2:] *= ~left_open(owner, scenes, values.shape[1] - 2, generator)
+        values[:, 2:] *= ~draw_open(owner, scenes, values.shape[1] - 2, generator)
         turned = (torch.rand(scenes, generator=generator) >= TURNS_OPEN).to(owner.device)[owner]
         values[:, TURN] *= turned & (values[:, SHAPE] > 0)  # who says a turn says "cube"
         mirrored, known = batch["said"].T

@@ -50,9 +50,6 @@ def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -
 def clevr_small(*, preset: str = "small", pretrained: bool = True, **options: Any) -> Model:
     """The model of whole objects at 64x64 pixels, with its weights.
 
-    Args:
-        preset, pretrained, options: as of `clevr`.
-
     >>> clevr_small()(0.3, 0.4, shape="cube")
     clevr-small(0.3, 0.4, shape=cube)
     """
@@ -65,7 +62,6 @@ def clevr_places(*, preset: str = "default", pretrained: bool = True, **options:
     Args:
         preset: "default" is `places`; "flow" is `places_flow`, its twin by flow matching; "paper" as of `clevr`.
         pretrained: load the weights of this package, which exist for "default" and "flow".
-        options: as of `clevr`.
 
     >>> clevr_places()(0.3, 0.4)
     clevr-places(0.3, 0.4)
@@ -76,9 +72,6 @@ def clevr_places(*, preset: str = "default", pretrained: bool = True, **options:
 
 def clevr_places_flow(*, preset: str = "flow", pretrained: bool = True, **options: Any) -> Model:
     """The flow-matching twin of `clevr_places`, with its weights.
-
-    Args:
-        preset, pretrained, options: as of `clevr_places`.
 
     >>> clevr_places_flow().denoiser.prediction_type
     'flow'
@@ -113,20 +106,12 @@ def _preset(
 
 
 def places() -> Model:
-    """The untrained model of places: x0 prediction under the rule product at 64x64 pixels.
-
-    >>> places().denoiser.prediction_type, places().denoiser.sample_shape
-    ('sample', (3, 64, 64))
-    """
+    """The untrained model of places: x0 prediction under the rule product at 64x64 pixels."""
     return _on_pixels("places", Coordinates(), "coordinates")
 
 
 def places_flow() -> Model:
-    """The untrained flow-matching twin of `places`: the same network, with a skip connection of the noised sample.
-
-    >>> places_flow().denoiser.prediction_type
-    'flow'
-    """
+    """The untrained flow-matching twin of `places`: the same network, with a skip connection of the noised sample."""
     model = _on_pixels("places_flow", Coordinates(), "coordinates", skip=True)
     denoiser = attrs.evolve(model.denoiser, prediction_type="flow", alphas_cumprod=flow_schedule())
     return attrs.evolve(model, denoiser=denoiser)
@@ -136,12 +121,6 @@ def flow_from(model: Model) -> Model:
     """`places_flow` that starts with the features of a model of places which predicts x0; its skip connection is new.
 
     A flow is eps - x0, so the last convolutions change their sign.
-
-    Raises:
-        InputError: a model with another network.
-
-    >>> flow_from(places()).denoiser.prediction_type
-    'flow'
     """
     made = places_flow()
     weights = model.denoiser.network.state_dict()
@@ -159,11 +138,7 @@ def flow_from(model: Model) -> Model:
 
 
 def small() -> Model:
-    """The untrained model of whole objects at 64x64 pixels, with a deeper trunk than `places`.
-
-    >>> small().denoiser.token_shape  # a place, and the words of four attributes
-    (1, 15)
-    """
+    """The untrained model of whole objects at 64x64 pixels, with a deeper trunk than `places`."""
     return _on_pixels("small", Objects(), "objects", blocks=2)
 
 
@@ -201,9 +176,6 @@ def objects(*, vae: str | None = None) -> Model:
     Args:
         vae: folder or hub id of an autoencoder, such as `energycomp train codec` makes; by default, that of the
             included weights.
-
-    Raises:
-        InputError: one whose latents are not 24x16.
 
     >>> objects().denoiser.sample_shape  # latents, of images of 192x128 pixels
     (16, 16, 24)

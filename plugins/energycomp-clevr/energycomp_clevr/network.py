@@ -23,11 +23,6 @@ class SketchedUNet(TwoStageUNet):
 
     Args:
         finishes: whether it draws straight edges into decoded pictures, see `Finish`; for tokens with room for a view.
-        config: of `TwoStageUNet`.
-
-    >>> net = SketchedUNet(sample_size=16, token_width=17, patch=1, channels=(8, 16), head_channels=8)
-    >>> net.sketch.weight.shape
-    torch.Size([8, 64, 3, 3])
     """
 
     config: dict[str, Any]  # by `configured`

@@ -105,10 +105,6 @@ class Objects:
 
         Raises:
             InputError: a place outside of [0, 1], a word that is none of the attribute's, or a turn that cannot be.
-
-        >>> words = Objects()
-        >>> words.describe(words.parse(0.25, 0.5, color="red", shape="cube")[0])
-        {'x': 0.25, 'y': 0.5, 'color': 'red', 'shape': 'cube'}
         """
         words = {name: kwargs.pop(name) for name in list(kwargs) if name in ATTRIBUTES}
         turn = turn_code(kwargs.pop("turn", None), words.get("shape"), self.turns)
@@ -130,10 +126,6 @@ class Objects:
 
         Raises:
             InputError: a word that is not known, two of one attribute, or no place.
-
-        >>> words = Objects()
-        >>> words.read("red cube at 0.25,0.5").equal(words.parse(0.25, 0.5, color="red", shape="cube"))
-        True
         """
         described, at, place = text.rpartition(" at ")
         if not (at or PLACE.fullmatch(text)):

@@ -18,11 +18,11 @@ from energycomp_clevr.recipe import (
     WIDE,
     WIDE_CROWDED,
     clevr_places,
-    left_open,
-    rendered,
+    draw_open,
+    render_once,
     scenes_of,
     values_of,
-    widened,
+    widen,
 )
 from energycomp_clevr.rivals import draw_rivals
 from energycomp_lab import training
@@ -36,21 +36,11 @@ RIVALS = 2.0  # weight of telling wrong descriptions apart
 
 
 def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random flips, exposure and tint, and attributes left open: images (B, 3, H, W) in [-1, 1] and objects (R, 6).
-
-    >>> batch = {
-    ...     "image": torch.zeros(1, 3, 64, 64, dtype=torch.uint8),
-    ...     "values": torch.tensor([[0.25, 0.5, 1.0, 2.0, 1.0, 2.0]]),
-    ...     "owner": torch.tensor([0]),
-    ... }
-    >>> images, objects = augment(batch, torch.Generator().manual_seed(0))
-    >>> images.shape, objects[0, :2]  # it was mirrored
-    (torch.Size([1, 3, 64, 64]), tensor([0.7500, 0.5000]))
-    """
+    """Random flips, exposure and tint, and attributes left open: images (B, 3, H, W) in [-1, 1] and objects (R, 6)."""
     images, flipped = training.augment(batch["image"], generator, exposure=0.08)
     owner, values = batch["owner"], batch["values"]
     x = torch.where(flipped[owner], 1 - values[:, 0], values[:, 0])
-    known = values[:, 2:] * ~left_open(owner, len(images), values.shape[1] - 2, generator)
+    known = values[:, 2:] * ~draw_open(owner, len(images), values.shape[1] - 2, generator)
     return images, torch.cat([x[:, None], values[:, 1:2], known], dim=1)
 
 
@@ -61,8 +51,6 @@ def clevr(*, data: Path | None, init: Model | None, preset: str, cache: Path, **
         data: a folder in CLEVR's layout; rendered scenes when left out, made once and kept under `cache`.
         init: a model to start from, such as `clevr`, whose training goes on then. When left out, "small" begins with
             the weights of `clevr-places`, and the others with nothing.
-        preset: "default", "small" or "paper".
-        options: of the preset.
     """
     if preset == "paper":
         return clevr_places(data=data, init=init, preset=preset, cache=cache, **options)
@@ -73,8 +61,8 @@ def clevr(*, data: Path | None, init: Model | None, preset: str, cache: Path, **
     if data:
         scenes = scenes_of(data, model.processor, values_of)
     else:
-        scenes = rendered(cache / "clevr-described.safetensors", RENDERED, columns=6)
-    model = widened(load("clevr-places") if init is None else init, model)
+        scenes = render_once(cache / "clevr-described.safetensors", RENDERED, columns=6)
+    model = widen(load("clevr-places") if init is None else init, model)
     config = FitConfig(
         steps=8_000,
         batch_size=24,

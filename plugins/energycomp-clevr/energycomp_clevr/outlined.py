@@ -61,18 +61,11 @@ class Body(NamedTuple):
     size: float
 
 
-def outlined(picture: Image.Image, values: Tensor, view: Tensor) -> Tensor:
+def fit_camera(picture: Image.Image, values: Tensor, view: Tensor) -> Tensor:
     """How far up and forward of its usual place a camera stands, (2,), in scene units.
 
-    Costs about 0.05 s an object. `view` is returned where no outline is in sight.
-
-    Args:
-        picture: the whole frame.
-        values: its objects, (K, 6) or (K, 7). Those whose size or shape is open are not used.
-        view: what is expected, (2,), such as the second and the third number of a `Viewpoint`.
-
-    >>> outlined(Image.new("RGB", (48, 32)), torch.zeros(0, 7), torch.tensor([0.1, -0.2]))
-    tensor([ 0.1000, -0.2000])
+    Costs about 0.05 s an object. Objects (K, 6) or (K, 7) of open size or shape are not used. `view` (2,) is what is
+    expected, and is returned where no outline is in sight.
     """
     framed = picture.convert("RGB").resize(FRAME, Image.Resampling.BICUBIC)
     image = torch.from_numpy(np.array(framed)).permute(2, 0, 1).double() / 255
@@ -88,7 +81,7 @@ def outlined(picture: Image.Image, values: Tensor, view: Tensor) -> Tensor:
     precision = torch.tensor([CAMERA, CAMERA, *[PLACE, PLACE, TURNED] * len(bodies)], dtype=torch.float64) ** -2
     numbers = expected.clone()
     for number in range(STEPS):
-        slopes, apart, weights = _measured(image, bodies, numbers)
+        slopes, apart, weights = _measure(image, bodies, numbers)
         # Edges that are far off count less.
         weights = weights / (1 + (apart / (FAR * max(1, FIRST - 2 * number))).square()).square()
         hessian = slopes.T @ (weights[:, None] * slopes) + torch.diag(precision)
@@ -97,11 +90,11 @@ def outlined(picture: Image.Image, values: Tensor, view: Tensor) -> Tensor:
     return numbers[:2].to(view)
 
 
-def _measured(image: Tensor, bodies: list[Body], numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _measure(image: Tensor, bodies: list[Body], numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Slopes (E, 2 + 3 K), distances to edges (E,) and weights (E,) at the points of all outlines."""
     # The outlines, and how far they reach in each direction
     index = [[0, 1, *range(2 + 3 * k, 5 + 3 * k)] for k in range(len(bodies))]
-    projected = [_projected(body, numbers[own]) for body, own in zip(bodies, index, strict=True)]
+    projected = [_project(body, numbers[own]) for body, own in zip(bodies, index, strict=True)]
     directions = _directions()
     reaches = [(directions @ each[:, :2].T).amax(1) for each in projected]
     slopes = [numbers.new_zeros(0, len(numbers))]
@@ -125,7 +118,7 @@ def _measured(image: Tensor, bodies: list[Body], numbers: Tensor) -> tuple[Tenso
         for column, (place, change) in enumerate(zip(own, CHANGE, strict=True)):
             moved = numbers[own]
             moved[column] += change
-            slope[:, place] = ((normals @ _projected(body, moved)[:, :2].T).amax(1) - here) / change
+            slope[:, place] = ((normals @ _project(body, moved)[:, :2].T).amax(1) - here) / change
         slopes.append(slope)
         aparts.append(apart)
         weights.append(strength / (strength + FAINT) * length / POINTS / SPARSE)
@@ -142,13 +135,13 @@ def _turn(image: Tensor, body: Body, value: Tensor, view: Tensor) -> float:
     clear = []
     for turn in turns:
         numbers = torch.cat([view, value[:2] * torch.tensor(FRAME), torch.tensor([turn], dtype=torch.float64)])
-        points, normals, _ = _outline(_projected(body, numbers)[:, :2])
+        points, normals, _ = _outline(_project(body, numbers)[:, :2])
         _, strength = _edges(image, points, normals, reach=1.0)
         clear.append(float(strength.clamp(max=0.3).mean()))
     return turns[max(range(TRIED), key=clear.__getitem__)]
 
 
-def _projected(body: Body, numbers: Tensor) -> Tensor:
+def _project(body: Body, numbers: Tensor) -> Tensor:
     """Points (P, 3) whose hull is the outline: x and y in pixels, and their depth; `numbers` (5,) of one object."""
     up, forward, x, y, turn = numbers
     axes = torch.tensor(AXES, dtype=torch.float64)

@@ -12,16 +12,15 @@ import torch
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
 from energycomp.progress import counting, progress
 from energycomp_clevr.codes import ATTRIBUTES
 from energycomp_clevr.model import clevr_places as build, flow_from
-from energycomp_clevr.rivals import draw_rivals
 from energycomp_datasets.clevr.layout import read, render_objects
 from energycomp_datasets.clevr.records import SceneRecord
 from energycomp_datasets.clevr.scenes import Variety
+from energycomp_datasets.pictures import make_once
 from energycomp_lab import training
 from energycomp_lab.training import (
     FitConfig,
@@ -29,7 +28,6 @@ from energycomp_lab.training import (
     Recipe,
     Step,
     collate,
-    contrastive_loss,
     denoising_loss,
     option_number,
     start,
@@ -46,16 +44,7 @@ WIDE_CROWDED = attrs.evolve(CROWDED, camera=WIDE.camera, lights=WIDE.lights, siz
 
 
 def augment(batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random flips, exposure and tint: images (B, 3, H, W) in [-1, 1] and the places of their objects (R, 2).
-
-    >>> batch = {
-    ...     "image": torch.zeros(1, 3, 64, 64, dtype=torch.uint8),
-    ...     "values": torch.tensor([[0.25, 0.5]]),
-    ...     "owner": torch.tensor([0]),
-    ... }
-    >>> augment(batch, torch.Generator().manual_seed(0))[1]  # it was mirrored
-    tensor([[0.7500, 0.5000]])
-    """
+    """Random flips, exposure and tint: images (B, 3, H, W) in [-1, 1] and the places of their objects (R, 2)."""
     images, flipped = training.augment(batch["image"], generator, exposure=0.08)
     x, y = batch["values"].unbind(1)
     return images, torch.stack([torch.where(flipped[batch["owner"]], 1 - x, x), y], dim=1)
@@ -68,10 +57,7 @@ def clevr_places(
     preset: str,
     cache: Path,
     scenes: int | str = RENDERED,
-    crowded: float | str = 0.0,
     textured: float | str = 0.0,
-    varied: float | str = 0.0,
-    contrast: float | str = 0.0,
     **options: Any,
 ) -> Recipe:
     """The recipe of the shipped weights of places (presets "default" and "flow"), or of the thesis' network ("paper").
@@ -84,110 +70,77 @@ def clevr_places(
         init: a model to start from; under "flow" also one that predicts x0, such as `clevr-places`, see `flow_from`.
         preset: "default"; "flow", which is the same but for the prediction type and the schedule; or "paper".
         scenes: how many are rendered.
-        crowded: share of the rendered scenes in which 3 to 5 objects stand close and cover each other.
         textured: share of those with textures and more shapes, of 0 to 5 objects.
-        varied: share of those that vary beyond CLEVR in camera, lights and sizes; half of them are crowded.
-        contrast: weight of rivals, scenes with an object left out, too many or moved; see `contrastive_loss`.
-        options: of the preset.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     recipe = clevr_places(data=None, init=None, preset="default", cache=Path(folder), scenes=2)
-    >>> len(recipe.data), recipe.data[0]["image"].shape, recipe.config.steps
-    (2, torch.Size([3, 64, 64]), 10000)
     """
     if preset == "flow" and init is not None and init.denoiser.prediction_type == "sample":
         init = flow_from(init)
     model = start(init, partial(build, preset=preset, pretrained=False, **options))
-    weight = option_number("contrast", contrast)
     count = round(option_number("scenes", scenes))
-    given = {"crowded": crowded, "textured": textured, "varied": varied}
-    shares = {name: option_number(name, share, most=1.0) for name, share in given.items()}
+    share = option_number("textured", textured, most=1.0)
     if data:
         pictures = scenes_of(data, model.processor, lambda record: record.coordinates)
     else:
-        pictures = _places(cache, count, **shares)
+        pictures = _places(cache, count, share)
     config = FitConfig(
         steps=10_000, batch_size=32, learning_rate=5e-4, warmup_fraction=0.1, max_grad_norm=0.1, mixed_precision="bf16"
     )
     if preset == "paper":
         config = FitConfig(steps=80_000, batch_size=128, learning_rate=2e-5, schedule="constant")
     network = model.denoiser.network
-    return Recipe(
-        model=model, module=network, loss=_loss(model, weight), data=pictures, config=config, collate_fn=collate
-    )
+    return Recipe(model=model, module=network, loss=_loss(model), data=pictures, config=config, collate_fn=collate)
 
 
-def _loss(model: Model, contrast: float) -> Loss:
+def _loss(model: Model) -> Loss:
     denoiser = model.denoiser
     conditioner = model.conditioner
 
     def loss(module: torch.nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
         images, values = augment(batch, step.generator)
         samples = images if denoiser.codec is None else denoiser.codec.encode(images)
-        condition = conditioner(values)
-        owner = batch["owner"]
-        given: dict[str, Any] = {"module": module, "generator": step.generator}
-        if contrast:
-            rivals = draw_rivals(values, owner, len(images), conditioner, step.generator)
-            return contrastive_loss(denoiser, samples, condition, owner, rivals, weight=contrast, **given)
-        return denoising_loss(denoiser, samples, condition, owner, **given)
+        return denoising_loss(
+            denoiser, samples, conditioner(values), batch["owner"], module=module, generator=step.generator
+        )
 
     return loss
 
 
-def _places(cache: Path, count: int, *, crowded: float, textured: float, varied: float) -> list[dict[str, Tensor]]:
-    """The places of scenes: plain (seed 0), crowded (1), textured (2), varied (3), and varied and crowded ones (4)."""
-    mix = {"crowded": crowded, "textured": textured, "varied": varied}
-    if count < 1 or sum(mix.values()) > 1 + 1e-9:
-        shares = ", ".join(f"{name}={share:g}" for name, share in mix.items())
-        raise InputError(
-            f"got scenes={count}, {shares}; expected at least one scene, and shares that add up to 1 at most"
-        )
-    named = [f"{name}-{share:g}" for name, share in mix.items() if share]
-    if count != RENDERED:
-        named.insert(0, f"scenes-{count}")
-    close, painted, wide = (round(count * share) for share in mix.values())
+def _places(cache: Path, count: int, textured: float) -> list[dict[str, Tensor]]:
+    """The places of scenes, of which a share is textured."""
+    if count < 1:
+        raise InputError(f"got scenes={count}; expected at least one scene")
+    named = [f"scenes-{count}"] * (count != RENDERED) + [f"textured-{textured:g}"] * (textured > 0)
+    painted = round(count * textured)
     kinds: list[tuple[int, dict[str, Any]]] = [
-        (count - close - painted - wide, {"objects": OBJECTS}),
-        (close, {"objects": (3, 5), "variety": CROWDED}),
-        (painted, {"objects": OBJECTS, "textured": True}),
-        (wide - wide // 2, {"objects": OBJECTS, "variety": WIDE}),
-        (wide // 2, {"objects": (3, 5), "variety": WIDE_CROWDED}),
+        (count - painted, {"objects": OBJECTS}),
+        (painted, {"objects": OBJECTS, "textured": True, "seed": 2}),
     ]
-    return rendered(cache / ("-".join(["clevr-scenes", *named]) + ".safetensors"), kinds, columns=2)
+    return render_once(cache / ("-".join(["clevr-scenes", *named]) + ".safetensors"), kinds, columns=2)
 
 
-def rendered(path: Path, kinds: Sequence[tuple[int, dict[str, Any]]], *, columns: int) -> list[dict[str, Tensor]]:
+def render_once(path: Path, kinds: Sequence[tuple[int, dict[str, Any]]], *, columns: int) -> list[dict[str, Tensor]]:
     """Training scenes, rendered once to disk.
 
     Args:
         path: of the file that keeps them.
-        kinds: how many of each kind, and what `render_objects` takes for it; the place in the list is the seed.
+        kinds: how many of each kind, and what `render_objects` takes for it; the seed is its place by default.
         columns: how many of the six values of an object are kept: 2 are its place.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     scenes = rendered(Path(folder, "scenes.safetensors"), [(2, {"objects": (3, 3)})], columns=2)
-    >>> len(scenes), scenes[0]["values"].shape
-    (2, torch.Size([3, 2]))
     """
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def render() -> dict[str, Tensor]:
         images = []
         values = []
         chunk = 250
         with counting("rendering scenes", sum(number for number, _ in kinds)) as bar:
             for seed, (number, kind) in enumerate(kinds):
                 for start in range(0, number, chunk):
-                    some, found = render_objects(min(chunk, number - start), seed=seed, start=start, **kind)
+                    some, found = render_objects(min(chunk, number - start), start=start, **{"seed": seed, **kind})
                     images.append(some)
                     values += [one[:, :columns] for one in found]
                     bar.advance(len(some))
         counts = torch.tensor([len(v) for v in values])
-        with atomic_file(path) as temporary:
-            write_tensors(temporary, {"images": torch.cat(images), "values": torch.cat(values), "counts": counts})
-    tensors = read_tensors(path)
+        return {"images": torch.cat(images), "values": torch.cat(values), "counts": counts}
+
+    tensors = make_once(path, render)
     objects = tensors["values"].split(tensors["counts"].tolist())
     return [{"image": image, "values": some} for image, some in zip(tensors["images"], objects, strict=True)]
 
@@ -203,12 +156,7 @@ def scenes_of(
 
 
 def values_of(record: SceneRecord) -> Tensor:
-    """The objects of a record, (K, 6); what it does not say of them is left open.
-
-    >>> record = SceneRecord(Path("a.png"), torch.tensor([[0.25, 0.5]]), 1, ({"color": "gray", "shape": "cube"},))
-    >>> values_of(record)  # x, y, and the number of the word of each attribute, or 0
-    tensor([[0.2500, 0.5000, 0.0000, 1.0000, 0.0000, 1.0000]])
-    """
+    """The objects of a record, (K, 6); what it does not say of them is left open."""
     described = record.attributes or ({},) * record.count
     codes = [
         [words.index(one[name]) + 1 if name in one else 0 for name, words in ATTRIBUTES.items()] for one in described
@@ -216,12 +164,8 @@ def values_of(record: SceneRecord) -> Tensor:
     return torch.cat([record.coordinates, torch.tensor(codes).reshape(-1, len(ATTRIBUTES))], dim=1)
 
 
-def left_open(owner: Tensor, scenes: int, attributes: int, generator: torch.Generator) -> Tensor:
-    """Which attributes of R objects are left open, (R, A): all of a scene, all of an object, or single ones.
-
-    >>> left_open(torch.tensor([0, 0, 1]), 2, 4, torch.Generator().manual_seed(0)).shape
-    torch.Size([3, 4])
-    """
+def draw_open(owner: Tensor, scenes: int, attributes: int, generator: torch.Generator) -> Tensor:
+    """Which attributes of R objects are left open, (R, A): all of a scene, all of an object, or single ones."""
 
     def chance(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator).to(owner.device)
@@ -231,7 +175,7 @@ def left_open(owner: Tensor, scenes: int, attributes: int, generator: torch.Gene
     return whole | (chance(objects, attributes) < OPEN_ATTRIBUTE)
 
 
-def widened(trained: Model, model: Model) -> Model:
+def widen(trained: Model, model: Model) -> Model:
     """`model` with the weights of `trained`; token columns and blocks that `trained` lacks change nothing at first."""
     known, own = trained.denoiser.network.state_dict(), model.denoiser.network.state_dict()
     shared = [name for name in own if name in known and name != "token.0.weight"]

@@ -20,13 +20,9 @@ MOVED = 0.04  # how far an object is moved
 def draw_rivals(
     values: Tensor, owner: Tensor, scenes: int, conditioner: Conditioner, generator: torch.Generator
 ) -> Rivals:
-    """Rivals of scenes with R objects: an object left out, one too many or moved, and ones with a wrong word.
+    """Rivals of scenes with R objects: an object left out, one too many or moved, and up to `SWAPS` wrong words.
 
-    Args:
-        values: of all objects: (R, 6) or (R, 7) with attributes that are open as 0, or (R, 2) places without words.
-        owner: (R,) the scene of each.
-        scenes: how many there are; each has one object too many or moved, and up to `SWAPS` wrong words.
-        generator: of the CPU.
+    Values (R, 6) or (R, 7) have attributes that are open as 0; places without words are (R, 2).
 
     >>> from energycomp_clevr.coordinates import Coordinates
     >>> places = torch.tensor([[0.3, 0.4], [0.7, 0.6]])  # one scene of two objects

@@ -25,7 +25,7 @@ from energycomp.inference import NoiseBank, draw_bank, noised_trunk, residual_er
 from energycomp.models import Model
 from energycomp.seeds import as_generator
 from energycomp_clevr.objects import Objects
-from energycomp_clevr.outlined import outlined
+from energycomp_clevr.outlined import fit_camera
 from energycomp_clevr.viewpoint import AXES, HOME, Viewpoint
 
 USUAL = torch.tensor([0.29] * 3 + [0.58] * 3)  # scene units, std: CLEVR moves the camera by up to 0.5, lamps by 1
@@ -34,13 +34,7 @@ RATE = 0.08
 
 @attrs.frozen(eq=False)
 class Seen:
-    """From where a picture was seen.
-
-    Args:
-        value: the most likely value of `Viewpoint`, (6,).
-        errors: J without and with it.
-        rows: network evaluations.
-    """
+    """From where a picture was seen: the likeliest `Viewpoint` (6,), J without and with it, network evaluations."""
 
     value: Tensor
     errors: tuple[float, float]
@@ -72,16 +66,6 @@ def seen_from(
     The objects are predicted once; what the viewpoint adds is one row a draw and step: the whole costs
     draws x (K + 2 + steps) network evaluations. How far up and forward the camera stands then follows from the outlines
     of the objects, where these are in sight, at about 0.05 s an object.
-
-    Args:
-        image: as `infer` takes it.
-        model: whose denoiser takes `Viewpoint`, such as `clevr`.
-        values: its objects (K, *V), such as `Solution.conditions`.
-        draws: of the noise.
-        steps: of Adam.
-
-    Raises:
-        InputError: a model without a viewpoint.
     """
     check_viewpoint(model)
     denoiser = model.denoiser
@@ -108,7 +92,7 @@ def seen_from(
             optimizer.step()
         with torch.no_grad():
             # How far up and forward the camera stands, by the outlines of the objects
-            value[0, 1:3] = outlined(as_picture(image), values, value[0, 1:3])
+            value[0, 1:3] = fit_camera(as_picture(image), values, value[0, 1:3])
             after = float(error(value))
     return Seen(value.detach()[0], (before, after), counted.rows)
 

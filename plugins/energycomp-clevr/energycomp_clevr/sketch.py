@@ -34,16 +34,8 @@ _SHAPES = slice(2 + sum(_WORDS[:-1]), 2 + sum(_WORDS))  # a turn follows them
 def sketch(token: Tensor, grid: Sequence[int] | Cells, camera: Tensor | None = None) -> Tensor:
     """The sketches (R, 64, h, w) of tokens (R, 17 or more) on cells: 16 points' insides, then three times 16 normals.
 
-    Insides are in [0, 1]. Normals look right, up and towards the camera; they are 0 outside.
-
-    Args:
-        camera: how far it stands to the right, up and forward of its usual place, (3,), in scene units.
-
-    >>> from energycomp_clevr.objects import Objects
-    >>> objects = Objects(turns=True)
-    >>> values = torch.cat([objects.read(text) for text in ("large sphere at 0.5,0.5", "sphere at 0.5,0.5")])
-    >>> sketch(objects(values).rows[:, 0], (16, 24))[:, :16].sum((1, 2, 3)).round()
-    tensor([178.,   0.])
+    Insides are in [0, 1]. Normals look right, up and towards the camera; they are 0 outside. The camera stands (3,)
+    scene units to the right, up and forward of its usual place.
     """
     size = token[:, _SIZE]
     shapes = token[:, _SHAPES]
@@ -68,14 +60,7 @@ def sketch(token: Tensor, grid: Sequence[int] | Cells, camera: Tensor | None = N
 
 
 def distances(token: Tensor, camera: Tensor | None = None) -> Tensor:
-    """How far the objects of tokens (R, 17 or more) are from the camera, (R,), in scene units.
-
-    >>> from energycomp_clevr.objects import Objects
-    >>> objects = Objects(turns=True)
-    >>> near, far = objects.read("small sphere at 0.5,0.8"), objects.read("small sphere at 0.5,0.3")
-    >>> distances(objects(torch.cat([near, far])).rows[:, 0]).round(decimals=1)
-    tensor([ 8.0000, 13.7000])
-    """
+    """How far the objects of tokens (R, 17 or more) are from the camera, (R,), in scene units."""
     eye = Eye.at(token.new_zeros(3) if camera is None else camera.to(token))
     return _away(token[:, :2], torch.where(token[:, _SIZE] > 0, LARGE, SMALL), eye).norm(dim=1)
 

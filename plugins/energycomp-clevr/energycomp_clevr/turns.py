@@ -23,11 +23,6 @@ def read_turns(
     """Values (K, 7) with the turn of each cube, in whole degrees; those of other objects stay open.
 
     Costs draws (K + 9 C) network evaluations for C cubes, and those of u and of the trunk.
-
-    Args:
-        problem: of the picture, under a conditioner with turns.
-        values: its objects.
-        draws: of the noise.
     """
     cubes = (values[:, SHAPE] == CUBE).nonzero()[:, 0].tolist()
     if not cubes:

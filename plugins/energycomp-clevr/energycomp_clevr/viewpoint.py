@@ -28,9 +28,6 @@ class Viewpoint:
     A value (6,) is how far the camera stands to the right, up and forward of its usual place, and then the key lamp, as
     the usual camera sees it. Its token is one of `Objects(viewpoint=True)`, with no place and no words.
 
-    Args:
-        token_shape: that of the objects.
-
     >>> view = Viewpoint()
     >>> near = view.parse(camera=(0.0, 0.0, 0.5))
     >>> near, view.describe(near[0])
@@ -47,11 +44,7 @@ class Viewpoint:
         return constraints.independent(constraints.interval(-MOST, MOST), 1)
 
     def parse(self, *, camera: Sequence[float] = (0.0, 0.0, 0.0), light: Sequence[float] = (0.0, 0.0, 0.0)) -> Tensor:
-        """The value (1, 6) of both offsets, right, up and forward.
-
-        Raises:
-            InputError: no three numbers, or one beyond 6 scene units.
-        """
+        """The value (1, 6) of both offsets, right, up and forward."""
         both: tuple[tuple[str, Any], ...] = (("camera", camera), ("light", light))
         for name, given in both:
             numbers = list(given) if isinstance(given, list | tuple) else []
@@ -85,11 +78,7 @@ def says_view(condition: Condition) -> bool:
 
 
 def draw_views(token_shape: tuple[int, int], rows: int, generator: torch.Generator | None) -> Condition:
-    """Rows of `Viewpoint` with camera and lamp where CLEVR's own generator puts them.
-
-    >>> draw_views((1, 24), 100, torch.Generator().manual_seed(0)).rows[:, 0, -7:].std(0)
-    tensor([0.3024, 0.3053, 0.2767, 0.5854, 0.6417, 0.5126, 0.0000])
-    """
+    """Rows of `Viewpoint` with camera and lamp where CLEVR's own generator puts them."""
     moved = (2 * torch.rand(rows, 2, 3, generator=generator) - 1) * torch.tensor(JITTER)[:, None]
     values = moved @ torch.tensor(AXES).T  # as the usual camera sees it
     return Viewpoint(token_shape)(values.flatten(1))

@@ -18,11 +18,7 @@ MARGIN = 0.1  # of a window; objects nearer to its edge are those of its neighbo
 
 
 def canvas_of(model: Model, size: tuple[int, int]) -> Canvas:
-    """A canvas (height, width) of windows of the model's size, which overlap by half, over the model's u.
-
-    Raises:
-        InputError: a size below that of the model's images, above 4 megapixels, or not of whole latents of its codec.
-    """
+    """A canvas (height, width) of windows of the model's size, which overlap by half, over the model's u."""
     channels, *own = model.denoiser.sample_shape
     least = model.processor.size
     step = least[0] // own[0]  # px of a latent
@@ -39,11 +35,7 @@ def canvas_of(model: Model, size: tuple[int, int]) -> Canvas:
 
 
 def _starts(side: int, part: int) -> list[int]:
-    """Where windows begin: every half window, and at the end.
-
-    >>> _starts(150, 64), _starts(64, 64)
-    ([0, 32, 64, 86], [0])
-    """
+    """Where windows begin: every half window, and at the end."""
     return [*range(0, side - part, part // 2), side - part]
 
 

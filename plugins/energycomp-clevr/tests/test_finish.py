@@ -16,7 +16,7 @@ from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import InputError
 from energycomp.models import Model
 from energycomp_clevr.finish import MAPS, Finish, drawing
-from energycomp_clevr.finish_recipe import _mirrored, finish
+from energycomp_clevr.finish_recipe import _mirror, finish
 from energycomp_clevr.objects import Objects
 from energycomp_clevr.prior import shown_conditions
 from energycomp_clevr.sketch import POINTS, SKETCHED, sketch
@@ -71,7 +71,7 @@ def test_a_mirrored_sketch_is_that_of_mirrored_objects() -> None:
     here = drawing(tokens("large cube turned 20 at 0.3,0.5"), SIZE)
     there = drawing(tokens("large cube turned 70 at 0.7,0.5"), SIZE)
     picture = torch.zeros(3, *SIZE)
-    maps = _mirrored([picture, picture, here, picture[:1]])[2]
+    maps = _mirror([picture, picture, here, picture[:1]])[2]
     apart = (maps[:SKETCHED] - there[:SKETCHED]).abs()
     assert apart.mean() < 0.02 * there[:SKETCHED].abs().sum() / (there[:SKETCHED] != 0).sum()
 

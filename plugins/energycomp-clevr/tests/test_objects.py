@@ -14,7 +14,7 @@ from energycomp.testing import tiny_model
 from energycomp_clevr.model import places, places_flow, small
 from energycomp_clevr.objects import Objects
 from energycomp_clevr.objects_recipe import augment, clevr
-from energycomp_clevr.recipe import widened
+from energycomp_clevr.recipe import widen
 from energycomp_datasets.clevr.layout import write
 from energycomp_datasets.clevr.source import ClevrSource
 from energycomp_lab.checks import check_conditioner
@@ -97,7 +97,7 @@ def test_places_alone_mean_what_they_meant() -> None:
     torch.manual_seed(0)
     for weight in given.denoiser.network.parameters():
         torch.nn.init.normal_(weight, std=0.05)
-    wide = widened(given, small())
+    wide = widen(given, small())
     x, timestep = torch.randn(2, 3, 64, 64), torch.tensor([300.0, 700.0])
     with torch.no_grad():
         assert wide(0.3, 0.4).eps(x, timestep).equal(given(0.3, 0.4).eps(x, timestep))

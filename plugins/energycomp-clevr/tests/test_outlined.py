@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from energycomp_clevr import outlined as code
-from energycomp_clevr.outlined import outlined
+from energycomp_clevr.outlined import fit_camera
 from energycomp_clevr.viewpoint import AXES, HOME
 from energycomp_datasets.clevr.layout import object_values
 from energycomp_datasets.clevr.scenes import COLORS, SIZES, id_buffer, scene_from_record
@@ -38,7 +38,7 @@ def test_outlines_say_how_high_and_how_far_away_a_camera_stands(
     picture = Image.fromarray(colors[id_buffer(scene, 640, 960)[0] + 1].numpy())
     values = object_values(scene).float()
     expected = torch.zeros(2)
-    assert torch.allclose(outlined(picture, values, expected), true, atol=0.08)
+    assert torch.allclose(fit_camera(picture, values, expected), true, atol=0.08)
     # Objects of open size say nothing of the camera.
     values[:, 2] = 0
-    assert torch.equal(outlined(picture, values, expected), expected)
+    assert torch.equal(fit_camera(picture, values, expected), expected)

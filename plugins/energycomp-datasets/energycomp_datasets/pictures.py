@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from energycomp.errors import InputError
+from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import FORMATS, ImageProcessor, from_bytes, save_image, to_bytes
 from energycomp.progress import progress
 from energycomp_lab.evaluation import Example
@@ -37,22 +38,24 @@ class Pictures(Dataset[Tensor]):
         return from_bytes(torch.stack([channel.median(0).values for channel in self.images.unbind(1)]))
 
 
-def in_folder(folder: Path, processor: ImageProcessor) -> Pictures:
-    """The images of a folder at the model's size, in memory.
+def make_once(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of a file, which is written with those that `make` gives where it is not there yet."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = make()
+        with atomic_file(path) as temporary:
+            write_tensors(temporary, tensors)
+    return read_tensors(path)
 
-    Raises:
-        InputError: no such folder, or no image in it.
-    """
+
+def in_folder(folder: Path, processor: ImageProcessor) -> Pictures:
+    """The images of a folder at the model's size, in memory."""
     images = [to_bytes(processor(path)[0]) for path in progress(image_files(folder), "reading")]
     return Pictures(torch.stack(images))
 
 
 def image_files(folder: str | Path) -> list[Path]:
-    """The image files of a folder, or of its subfolder `images/` if there is one, ordered by name.
-
-    Raises:
-        InputError: no such folder, or no image in it.
-    """
+    """The image files of a folder, or of its subfolder `images/` if there is one, ordered by name."""
     path = Path(folder)
     if not path.is_dir():
         raise InputError(f"got {path}, which is not a folder; expected a folder of images; check the path")
@@ -77,10 +80,7 @@ def masks_of(path: Path) -> Tensor:
 
 
 def write_examples(folder: Path, examples: Sequence[Example], progress: Callable[[int], None]) -> None:
-    """Writes images (3, H, W) in [-1, 1] to `images/` and their masks to `masks/`, where pixel k belongs to object k.
-
-    Pixels of the background are 0.
-    """
+    """Writes images (3, H, W) in [-1, 1] to `images/`, and each pixel's object, from 1, to `masks/`."""
     for index in range(len(examples)):
         made = examples[index]
         name = f"{index + 1:06d}.png"

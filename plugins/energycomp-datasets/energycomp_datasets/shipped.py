@@ -25,11 +25,7 @@ def save_network(network: nn.Module, folder: str | Path) -> None:
 
 
 def load_network(network: Network, name: str, folder: str | Path | None = None) -> Network:
-    """A network with the trained weights of a folder, or those of its name in this package; frozen and in eval mode.
-
-    Raises:
-        CheckpointError: a file is missing or altered, or a tensor does not fit.
-    """
+    """A network with the trained weights of a folder, or those of its name in this package; frozen and in eval mode."""
     if folder is None:
         with as_file(files("energycomp_datasets") / "weights" / name) as inside:
             return load_network(network, name, inside)

@@ -20,7 +20,7 @@ from energycomp_datasets.clevr.layout import described_record
 from energycomp_datasets.clevr.reader import SceneReader, load_reader
 from energycomp_datasets.clevr.scenes import sample_scene
 from energycomp_datasets.clevr.source import ClevrSource
-from energycomp_datasets.clevr.videos import asked
+from energycomp_datasets.clevr.videos import parse_videos
 from energycomp_datasets.faces.source import draw as face
 from energycomp_datasets.rooms.classifier import Classifier, load_classifier
 from energycomp_datasets.rooms.rooms import layout as rooms_layout
@@ -31,7 +31,7 @@ from energycomp_datasets.shapes.shapes import layout as shapes_layout
 from energycomp_datasets.shapes.source import draw as shapes
 from energycomp_datasets.shipped import save_network
 from energycomp_datasets.solids.solids import CONCEPTS, picture
-from energycomp_datasets.solids.source import TextSource, drawn as solids
+from energycomp_datasets.solids.source import TextSource, draw as solids
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_lab.checks import check_dataset
 from energycomp_lab.evaluation import DataSource
@@ -113,7 +113,7 @@ UNDRAWN: dict[str, tuple[Callable[[Path], object], str]] = {
     **{f"solids {names}": (lambda _, names=names: picture(names, RANDOM), "expected some of red cube")
        for names in (["red cone"], ["cube"], ["purple cube"], ["red cube", "cat"])},
     "five solids": (lambda _: picture(CONCEPTS[:5], RANDOM), "at most 4"),
-    **{f"videos {text}": (lambda _, text=text: asked(text), "expected")
+    **{f"videos {text}": (lambda _, text=text: parse_videos(text), "expected")
        for text in ("still", "1-3", "4-9", "8x8", "3f", "4-6:red")},
     **{f"clevr {spec}": (lambda _, spec=spec: ClevrSource().examples(spec, count=1, seed=0), "two counts from 0 to 10")
        for spec in ("synthetic:texture:3-5", "synthetic:textured:11", "synthetic:textured:3-5:4")},

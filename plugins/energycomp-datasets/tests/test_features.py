@@ -29,11 +29,18 @@ from energycomp_datasets.rooms.corruptions import (
     RIGHT,
     WRONG,
     _blur,
-    _leaning,
-    corrupted,
-    labelled as labelled_rooms,
+    _lean,
+    corrupt_rooms,
+    draw_labelled as labelled_rooms,
 )
-from energycomp_datasets.shapes.features import LABELS, ShapeFeatures, counts_loss, counts_of, labelled, shape_features
+from energycomp_datasets.shapes.features import (
+    LABELS,
+    ShapeFeatures,
+    counts_loss,
+    counts_of,
+    draw_labelled,
+    shape_features,
+)
 from energycomp_datasets.shapes.perceptual import FrechetDistance, KernelDistance, perceptual_distance
 from energycomp_datasets.shapes.shapes import WORLDS, layout, render
 from energycomp_datasets.shapes.source import draw
@@ -48,12 +55,12 @@ def network() -> ShapeFeatures:
 
 @pytest.fixture(scope="module")
 def held_out() -> tuple[Tensor, Tensor]:
-    pictures, counts = labelled(200, seed=HELD_OUT).tensors
+    pictures, counts = draw_labelled(200, seed=HELD_OUT).tensors
     return pictures.float() / 127.5 - 1, counts
 
 
 def test_counts_are_those_that_were_drawn() -> None:
-    pictures, counts = labelled(12, seed=7).tensors
+    pictures, counts = draw_labelled(12, seed=7).tensors
     for index, world in enumerate("ab" * 6):
         made = draw(index, 7, world=world, counts=(1, 5))
         assert torch.equal(((made.image + 1) * 127.5).round().byte(), pictures[index])
@@ -121,7 +128,7 @@ def test_distances_of_pairs_grow_with_noise(network: ShapeFeatures, held_out: tu
 @pytest.mark.parametrize(
     ("make", "loss", "data"),
     [
-        (lambda: ShapeFeatures((8, 8, 8)), counts_loss, lambda: labelled(16, seed=0)),
+        (lambda: ShapeFeatures((8, 8, 8)), counts_loss, lambda: draw_labelled(16, seed=0)),
         (lambda: Classifier((8, 8, 8, 8), width=8), classifier_loss, lambda: torch.zeros(8)),
     ],
     ids=["features", "classifier"],
@@ -166,7 +173,7 @@ def test_scenes_are_what_their_labels_say() -> None:
 
 def test_valid_pictures_keep_most_of_every_shape() -> None:
     objects = room_layout(np.random.default_rng(0), np.tile([0, 1, 2], (40, 1)), np.arange(40) % 3)
-    off = (_leaning(np.random.default_rng(1), objects) - render_rooms(objects).images).abs().amax((1, 2, 3))
+    off = (_lean(np.random.default_rng(1), objects) - render_rooms(objects).images).abs().amax((1, 2, 3))
     assert float(off.max()) < LEANING * 2
     assert float((off > 0.02).float().mean()) > 0.5
     assert min(CROSSED[0], 1 - CROSSED[1]) > LEANING
@@ -188,7 +195,7 @@ def test_a_corrupted_image_is_not_a_room(kind: str) -> None:
     images, rooms = CORRUPTIONS[kind](rng, objects), render_rooms(objects)
     assert images.shape == rooms.images.shape
     assert float((images - rooms.images).abs().amax((1, 2, 3)).min()) > 0.25
-    assert torch.equal(corrupted(kind, 3, seed=1), corrupted(kind, 3, seed=1))
+    assert torch.equal(corrupt_rooms(kind, 3, seed=1), corrupt_rooms(kind, 3, seed=1))
 
 
 def test_what_is_missing_is_missing() -> None:

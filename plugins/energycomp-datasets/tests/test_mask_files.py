@@ -16,7 +16,7 @@ from energycomp_datasets.rooms import training
 from energycomp_datasets.rooms.arrow_room import arrow_rooms, layout, render
 from energycomp_datasets.rooms.mask_files import examples_in, images_in, mask_file
 from energycomp_datasets.rooms.source import ArrowSource, RoomsSource, SpritesSource, arrow_room, room
-from energycomp_datasets.rooms.training import drawn, in_file
+from energycomp_datasets.rooms.training import draw_world, in_file
 from energycomp_datasets.shapes.source import draw
 from energycomp_datasets.synthetic import WRITTEN
 from energycomp_lab.evaluation import DataSource
@@ -228,11 +228,11 @@ def test_arrays_in_fortran_order_in_other_files_or_without_h5py(
 def test_training_pictures(world: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "DRAWN", 12)
     monkeypatch.setattr(training, "CHUNK", 5)
-    images = drawn(world, 16).images
+    images = draw_world(world, 16).images
     assert images.shape == (12, 3, 16, 16)
     assert images.dtype == torch.uint8
     assert len(images.flatten(1).unique(dim=0)) == 12
-    assert torch.equal(images, drawn(world, 16).images)
+    assert torch.equal(images, draw_world(world, 16).images)
 
 
 def test_training_pictures_of_ones_own(path: Path) -> None:
@@ -247,4 +247,4 @@ def test_training_pictures_of_a_folder_and_of_no_world(tmp_path: Path) -> None:
     found = in_file(tmp_path, ImageProcessor(size=(32, 32))).images
     assert torch.equal(found[1], ((room(1, WRITTEN + 3, counts=(2, 2)).image + 1) * 127.5).round().byte())
     with pytest.raises(InputError, match="expected one of arrow, sprites, rooms"):
-        drawn("clevr", 32)
+        draw_world("clevr", 32)

@@ -102,22 +102,6 @@ def test_subsets_follow_from_the_seed_alone() -> None:
     assert values[0] == values[1] != values[2]
 
 
-@pytest.mark.parametrize("kind", [FrechetDistance, KernelDistance])
-def test_real_pictures_may_be_kept(kind: type) -> None:
-    options = {"subsets": 1, "subset_size": 20} if kind is KernelDistance else {}
-    kept, fresh = kind(network(), reset_real_features=False, **options), kind(network(), **options)
-    for metric in (kept, fresh):
-        metric.update(pictures(20, 0), real=True)
-        metric.update(pictures(20, 1), real=False)
-        metric.reset()
-        metric.update(pictures(20, 2), real=False)
-    first = kept.compute()
-    with pytest.raises(InputError, match="got 0 real and 20 other images"):
-        fresh.compute()
-    fresh.update(pictures(20, 0), real=True)
-    assert torch.allclose(torch.as_tensor(first), torch.as_tensor(fresh.compute()))
-
-
 def test_perceptual_distance_is_that_of_angles() -> None:
     """|a / |a| - b / |b||^2 = 2 - 2 cos(a, b), at every place of every layer."""
     a, b = pictures(3, 0, size=4), pictures(3, 1, size=4)

@@ -18,7 +18,7 @@ from energycomp_datasets.clevr.scenes import Scene
 from energycomp_datasets.solids import solids, source as source_module
 from energycomp_datasets.solids.metrics import ConceptRecall
 from energycomp_datasets.solids.solids import CONCEPTS, REACH, SIZES, held_out_pairs, picture, seen_pairs
-from energycomp_datasets.solids.source import KINDS, TextSource, drawn, read
+from energycomp_datasets.solids.source import KINDS, TextSource, draw, read
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
 from energycomp_lab.evaluation import ExactSet, Example, bootstrap
 
@@ -50,7 +50,7 @@ def test_pictures_are_of_the_sets_that_their_kind_promises(unrendered: None) -> 
 
 
 def test_examples_have_names_and_metrics_take_sets_in_any_order() -> None:
-    names, _ = drawn(1, HELD_OUT + 1)
+    names, _ = draw(1, HELD_OUT + 1)
     assert TextSource().examples("synthetic", count=2, seed=1)[1].name == " and ".join(names)
     metrics: Any = TextSource().metrics()
     cat, dog = torch.tensor([1, 2, 0]), torch.tensor([1, 3, 0])
@@ -62,7 +62,7 @@ def test_examples_have_names_and_metrics_take_sets_in_any_order() -> None:
 def test_what_is_written_is_not_what_is_evaluated(unrendered: None) -> None:
     """`data text --seed 0` and `evaluate text --seed 0` draw other pictures."""
     evaluated = {float(example.image[0, 0, 0]) for example in TextSource().examples("synthetic", count=50, seed=0)}
-    written = {float(drawn(index, 0)[1][0, 0, 0]) for index in range(50)}
+    written = {float(draw(index, 0)[1][0, 0, 0]) for index in range(50)}
     assert not evaluated & written
 
 
@@ -72,7 +72,7 @@ def test_a_folder_is_read_as_it_was_written(tmp_path: Path, options: str) -> Non
     source.write(tmp_path, count=4, seed=5, options=options, progress=seen.append)
     assert seen == [1, 2, 3, 4]
     kind = f"synthetic:{options}" if options else "synthetic"
-    expected = {f"{index:06d}.png": drawn(index, WRITTEN + 5, kind) for index in range(4)}
+    expected = {f"{index:06d}.png": draw(index, WRITTEN + 5, kind) for index in range(4)}
     examples = source.examples(str(tmp_path), count=9, seed=0)
     assert len(examples) == 4
     for example in examples:

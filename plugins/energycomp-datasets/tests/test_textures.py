@@ -8,10 +8,10 @@ import torch
 
 from energycomp.errors import InputError
 from energycomp.seeds import seeded
-from energycomp_datasets.clevr.asked import KINDS
 from energycomp_datasets.clevr.geometry import MORE_SHAPES, SHAPES, interval, normal
 from energycomp_datasets.clevr.layout import read, render_objects, scene_of
 from energycomp_datasets.clevr.renderer import instance_map, render
+from energycomp_datasets.clevr.requests import KINDS
 from energycomp_datasets.clevr.scenes import Scene, project
 from energycomp_datasets.clevr.shading import ground_albedo, surface_albedos
 from energycomp_datasets.clevr.source import ClevrSource

@@ -11,20 +11,20 @@ from energycomp.errors import InputError
 from energycomp.plugins import find
 from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.clevr.scenes import id_buffer, sample_scene
-from energycomp_datasets.clevr.videos import AskedVideos, VideosSource, asked, video_of, visible_shares
+from energycomp_datasets.clevr.videos import VideoOptions, VideosSource, parse_videos, video_of, visible_shares
 
 
 def test_a_video_is_what_its_text_seed_and_number_say() -> None:
-    assert asked("") == AskedVideos()
-    assert asked("moving:5:64x48:12f") == AskedVideos(moving=True, objects=(5, 5), size=(64, 48), frames=12)
-    first, second = (video_of(5, 2, asked("3:8f")) for _ in range(2))
+    assert parse_videos("") == VideoOptions()
+    assert parse_videos("moving:5:64x48:12f") == VideoOptions(moving=True, objects=(5, 5), size=(64, 48), frames=12)
+    first, second = (video_of(5, 2, parse_videos("3:8f")) for _ in range(2))
     assert torch.equal(render(first.scenes[3], (32, 32)), render(second.scenes[3], (32, 32)))
-    assert first.objects(3) == second.objects(3) != video_of(5, 3, asked("3:8f")).objects(3)
+    assert first.objects(3) == second.objects(3) != video_of(5, 3, parse_videos("3:8f")).objects(3)
 
 
 @pytest.mark.parametrize("text", ["4:10f", "moving:5:10f"])
 def test_objects_never_touch_and_one_is_hidden(text: str) -> None:
-    video = video_of(3, 1, asked(text))
+    video = video_of(3, 1, parse_videos(text))
     assert bool((video.visible[1:-1] == 0).any() & (video.visible[0] >= 0.9).all() & (video.visible[-1] > 0).all())
     for scene in video.scenes:
         apart = torch.cdist(scene.positions[:, :2], scene.positions[:, :2])
@@ -35,7 +35,7 @@ def test_objects_never_touch_and_one_is_hidden(text: str) -> None:
 
 
 def test_visible_shares_are_those_of_pixels() -> None:
-    video = video_of(3, 0, asked("4:10f"))
+    video = video_of(3, 0, parse_videos("4:10f"))
     hidden = (video.visible == 0).nonzero()[0]
     frame, k = int(hidden[0]), int(hidden[1])
     ids = id_buffer(video.scenes[frame], 128, 128)[0]

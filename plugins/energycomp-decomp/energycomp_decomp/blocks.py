@@ -45,11 +45,7 @@ class CrossAttention(nn.Module):
 
 
 class Residual(nn.Module):
-    """A residual block of two 3x3 convolutions.
-
-    >>> Residual(8)(torch.zeros(1, 8, 4, 4)).shape
-    torch.Size([1, 8, 4, 4])
-    """
+    """A residual block of two 3x3 convolutions."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

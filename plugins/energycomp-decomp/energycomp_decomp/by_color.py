@@ -45,9 +45,6 @@ def masks_by_color(images: Tensor, *, seed: int = 0) -> list[Tensor]:
     The ground must be smooth or have a fine pattern and fill most of the image, and objects must have another mean
     colour. Takes about 0.04 CPU seconds an image of 64x64 pixels.
 
-    Args:
-        seed: of the starts of the mixtures.
-
     Raises:
         InputError: not images (B, 3, H, W).
 
@@ -62,7 +59,7 @@ def masks_by_color(images: Tensor, *, seed: int = 0) -> list[Tensor]:
     for one in z:
         masks = [
             part
-            for component in connected(one.norm(dim=0) > DIFFERS)
+            for component in find_components(one.norm(dim=0) > DIFFERS)
             for part in _divided(component, one, torch.Generator().manual_seed(seed))
         ]
         found.append(torch.stack(masks) if masks else torch.zeros(0, *z.shape[2:], dtype=torch.bool))
@@ -74,14 +71,6 @@ def from_ground(images: Any) -> Tensor:
 
     The ground of an image is a Gaussian of colours (the detector of Reed and Yu, 1990), whose mean is quadratic in the
     position. It is fitted to all pixels, and again to the pixels within three standard deviations.
-
-    Raises:
-        InputError: not images (B, 3, H, W).
-
-    >>> image = torch.full((1, 3, 16, 16), 0.2)
-    >>> image[..., 3:6, 3:6] = 0.8
-    >>> (from_ground(image).norm(dim=1) > 3).sum().item()
-    9
     """
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
@@ -105,12 +94,8 @@ def from_ground(images: Any) -> Tensor:
     return z.mT.reshape(images.shape)
 
 
-def connected(mask: Tensor) -> list[Tensor]:
-    """The connected components of a mask (H, W), diagonals included, as masks (H, W).
-
-    >>> [int(one.sum()) for one in connected(torch.tensor([[1, 1, 0, 1], [0, 0, 0, 1]]) > 0)]
-    [2, 2]
-    """
+def find_components(mask: Tensor) -> list[Tensor]:
+    """The connected components of a mask (H, W), diagonals included, as masks (H, W)."""
     numbers, count = label(mask.numpy(), structure=CONNECTED)
     return [torch.from_numpy(numbers == k) for k in range(1, count + 1)]
 
@@ -137,7 +122,7 @@ def _divided(component: Tensor, z: Tensor, generator: torch.Generator) -> list[T
     for k in range(int(labels.max()) + 1):
         own = torch.zeros_like(component)
         own[component] = labels == k
-        greatest = max(connected(own), key=lambda piece: int(piece.sum()), default=own)
+        greatest = max(find_components(own), key=lambda piece: int(piece.sum()), default=own)
         if greatest.sum() >= least:
             pieces.append(greatest)
     if len(pieces) < 2:

@@ -97,7 +97,7 @@ class DiffusionDecomposer:
         batch, count = latents.shape[:2]
         owner = torch.arange(batch, device=latents.device).repeat_interleave(count)
         noise = self._noise(batch, generator)
-        weight = None if weights is None else _checked_weights(weights, batch, count).flatten()
+        weight = None if weights is None else _check_weights(weights, batch, count).flatten()
         condition = self.model.conditioner(latents.flatten(0, 1))
         return self._images(self._chains(condition, owner, noise, 1, num_inference_steps, generator, weight=weight))
 
@@ -147,10 +147,7 @@ class DiffusionDecomposer:
         reference: list[Tensor] | None = None,
         weight: Tensor | None = None,
     ) -> Tensor:
-        """Samples (B * copies, C, H, W): `copies` chains from each noise (B, C, H, W), each composed of its own rows.
-
-        A `reference` that is given receives the unconditional prediction (B, C, H, W) of the first step.
-        """
+        """Samples (B * copies, C, H, W): `copies` chains from each noise (B, C, H, W), each of its own rows."""
         denoiser = self.model.denoiser
         defaults = self.model.defaults
         index = torch.arange(len(noise), device=noise.device).repeat_interleave(copies)
@@ -206,7 +203,7 @@ class DiffusionDecomposer:
         return (samples if codec is None else codec.decode(samples)).clamp(-1, 1)
 
 
-def _checked_weights(weights: Any, batch: int, count: int) -> Tensor:
+def _check_weights(weights: Any, batch: int, count: int) -> Tensor:
     shapes = ((count,), (batch, count))
     legal = isinstance(weights, Tensor) and weights.shape in shapes and weights.is_floating_point()
     if not legal or not bool(torch.isfinite(weights).all()):

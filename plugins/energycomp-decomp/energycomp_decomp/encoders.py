@@ -93,13 +93,6 @@ class FactorsEncoder(nn.Module):
     identity embedding, the other N numbers, says which factor the latent encodes, and is the same for every image. So
     rows of different images can be exchanged.
 
-    Args:
-        sample_channels, sample_size: C and H = W of a sample.
-        parts: K.
-        token_width: D.
-        name_width: N.
-        channels: as of `PartsEncoder`.
-
     >>> encoder = FactorsEncoder(sample_size=16, parts=3, token_width=4, name_width=2, channels=[8, 8, 8])
     >>> encoder(torch.zeros(2, 3, 16, 16)).shape, encoder.posterior(torch.zeros(2, 3, 16, 16))[0].shape
     (torch.Size([2, 3, 4]), torch.Size([2, 3, 2]))

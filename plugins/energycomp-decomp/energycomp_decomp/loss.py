@@ -23,7 +23,6 @@ def parts_loss(
     overlap_weight: float = 2.0,
     imbalance_weight: float = 0.1,
     spread_weight: float = 1.0,
-    orthogonality_weight: float = 0.0,
     radius: float = 0.0,
     timestep_power: float = 0.25,
     generator: torch.Generator | None = None,
@@ -33,32 +32,21 @@ def parts_loss(
     Args:
         denoiser: under the mean rule, or under the product rule with the constant u in `network.base`. Regularization
             needs the product rule and predictions of x0: it applies to e_k - u, the contributions of the parts.
-        latents: of each sample, (B, K, D).
-        samples: x0, (B, C, H, W).
         overlap_weight: of `overlap`, without which several parts share an object.
         imbalance_weight: of `imbalance`, without which a latent may remain unused.
         spread_weight: of `spread`, without which one part may show two objects.
-        orthogonality_weight: of `orthogonality`, which applies to the latents themselves.
         radius: of an object, for `spread`.
         timestep_power: timesteps are T U^power, stratified over the batch. Near T the image is hidden by noise, so that
             the prediction depends on the latents; a low power trains the latents, a higher one the steps that refine
             edges.
-        generator: draws timesteps and noise.
 
     Returns:
         A scalar. Costs B K network evaluations and B trunk passes.
 
     Raises:
         InputError: regularization of another rule or prediction type, or a network without `base`.
-
-    >>> from energycomp_decomp.model import default
-    >>> model, samples = default(parts=2), torch.zeros(1, 3, 32, 32)
-    >>> parts_loss(model.denoiser, model.encoder(samples), samples).requires_grad
-    True
     """
-    predicted, error = _denoised(denoiser, latents, samples, timestep_power, generator)
-    if orthogonality_weight:
-        error = error + orthogonality_weight * orthogonality(latents)
+    predicted, error = _denoise(denoiser, latents, samples, timestep_power, generator)
     if not (overlap_weight or imbalance_weight or spread_weight):
         return error
     if denoiser.prediction_type != "sample" or denoiser.rule != "product":
@@ -86,28 +74,19 @@ def factors_loss(
     """The squared error of the composed prediction, with three terms that make latents encode independent factors.
 
     Args:
-        denoiser: predicts x0 under the product rule.
         encoder: its content vectors are sampled from their posterior, a normal distribution.
-        samples: x0, (B, C, H, W).
         kl_weight: squared error per nat of the KL divergence of the posterior from N(0, I).
         swap_weight: of the swap term. Half of the batch exchanges content vectors between images at random; the network
             predicts the recombined images from noise, and the term is the squared error of the content vectors that
             the encoder reads from them.
         covariance_weight: of `covariance`, without which two latents may share two factors.
-        timestep_power: as for `parts_loss`.
-        generator: draws timesteps, noise, content vectors and permutations.
 
     Returns:
         A scalar. Costs 1.5 B K network evaluations and 1.5 B trunk passes.
-
-    >>> from energycomp_decomp.model import untrained_lit
-    >>> model = untrained_lit(parts=2)
-    >>> factors_loss(model.denoiser, model.encoder, torch.zeros(2, 3, 32, 32)).requires_grad
-    True
     """
     mean, log_variance = encoder.posterior(samples)
     drawn = mean + (log_variance / 2).exp() * _normal(mean, generator)
-    _, error = _denoised(denoiser, encoder.latents(drawn), samples, timestep_power, generator)
+    _, error = _denoise(denoiser, encoder.latents(drawn), samples, timestep_power, generator)
     divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum((1, 2)).mean() / 2
     total = error + kl_weight * divergence + covariance_weight * covariance(mean.flatten(1))
     if swap_weight:
@@ -116,12 +95,12 @@ def factors_loss(
         orders = (torch.randperm(half, generator=generator, device=draws).to(mean.device) for _ in range(mean.shape[1]))
         mixed = torch.stack([part[order] for part, order in zip(mean[:half].unbind(1), orders, strict=True)], dim=1)
         timestep = torch.full((half,), float(len(denoiser.alphas_cumprod)), device=samples.device)
-        _, made = _composed(denoiser, encoder.latents(mixed), _normal(samples[:half], generator), timestep)
+        _, made = _compose(denoiser, encoder.latents(mixed), _normal(samples[:half], generator), timestep)
         total = total + swap_weight * (encoder.posterior(made)[0] - mixed).square().mean()
     return total
 
 
-def _denoised(
+def _denoise(
     denoiser: Denoiser, latents: Tensor, samples: Tensor, timestep_power: float, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """Predictions of all parts (B, K, C, H, W) at drawn timesteps, and the mean squared error of their composition."""
@@ -131,12 +110,12 @@ def _denoised(
     noise = _normal(samples, generator)
     schedule = denoiser.alphas_cumprod.to(samples.device)
     signal, sigma = signal_noise(schedule, timestep, samples.dtype)
-    predicted, composed = _composed(denoiser, latents, signal * samples + sigma * noise, timestep)
+    predicted, composed = _compose(denoiser, latents, signal * samples + sigma * noise, timestep)
     true = target(samples, noise, schedule, timestep, denoiser.prediction_type)
     return predicted, (composed - true).square().mean()
 
 
-def _composed(denoiser: Denoiser, latents: Tensor, noised: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+def _compose(denoiser: Denoiser, latents: Tensor, noised: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
     """Predictions of all parts (B, K, C, H, W) and their composition; u is the constant image `base`."""
     batch, parts, _ = latents.shape
     owner = torch.arange(batch, device=noised.device).repeat_interleave(parts)
@@ -157,18 +136,6 @@ def _composed(denoiser: Denoiser, latents: Tensor, noised: Tensor, timestep: Ten
 
 def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
     return randn_tensor(like.shape, generator=generator, device=like.device)
-
-
-def orthogonality(latents: Tensor) -> Tensor:
-    """Similarity of the latents (B, K, D) of an image: the mean squared cosine between two of them.
-
-    >>> orthogonality(torch.eye(3)[None]).item(), round(orthogonality(torch.ones(1, 2, 3)).item(), 4)
-    (0.0, 1.0)
-    """
-    directions = torch.nn.functional.normalize(latents, dim=2)
-    square = (directions @ directions.mT).square()
-    parts = latents.shape[1]
-    return (square.sum((1, 2)) - square.diagonal(dim1=1, dim2=2).sum(1)).mean() / max(parts * (parts - 1), 1)
 
 
 def covariance(codes: Tensor) -> Tensor:

@@ -42,10 +42,6 @@ def decomp(*, preset: str = "default", pretrained: bool | None = None, world: st
 
     Raises:
         InputError: an unknown preset, world or option, or pretrained weights of another preset or with options.
-
-    >>> import torch
-    >>> decomp().encoder(torch.zeros(1, 3, 32, 32)).shape  # 5 latents of 16 numbers
-    torch.Size([1, 5, 16])
     """
     if preset not in ("default", "thesis", "paper"):
         raise InputError(f"got preset {preset!r}; expected 'default', 'thesis' or 'paper'")
@@ -53,7 +49,7 @@ def decomp(*, preset: str = "default", pretrained: bool | None = None, world: st
         pretrained = preset == "default"
     if not pretrained:
         kind = {"prediction": options.pop("prediction")} if "prediction" in options else {}
-        legal: dict[str, Any] = {**whole_numbers(options, ("parts", "width", "size"), "prediction"), **kind}
+        legal: dict[str, Any] = {**parse_whole_numbers(options, ("parts", "width", "size"), "prediction"), **kind}
         if preset == "default":
             return default(**legal)
         return full(**legal) if preset == "thesis" else full(**{**PAPER, **legal})
@@ -67,11 +63,7 @@ def decomp(*, preset: str = "default", pretrained: bool | None = None, world: st
 
 
 def decomp_b(**options: Any) -> Model:
-    """The model of world b: crosses, rings and stars.
-
-    >>> decomp_b().name
-    'decomp-b'
-    """
+    """The model of world b: crosses, rings and stars."""
     return decomp(world="b", **options)
 
 
@@ -79,8 +71,6 @@ def lit(*, preset: str = "default", pretrained: bool = True, **options: Any) -> 
     """A model of images of one lit object, whose latents are factors of the whole image.
 
     Args:
-        preset: "default".
-        pretrained: with the weights in this package.
         options: of an untrained model: `parts`, `width` of a content vector and `size` in pixels.
 
     >>> import torch
@@ -90,19 +80,14 @@ def lit(*, preset: str = "default", pretrained: bool = True, **options: Any) -> 
     if preset != "default":
         raise InputError(f"got preset {preset!r}; expected 'default'")
     if not pretrained:
-        return untrained_lit(**whole_numbers(options, ("parts", "width", "size")))
+        return untrained_lit(**parse_whole_numbers(options, ("parts", "width", "size")))
     if options:
         raise InputError(f"got {options} with pretrained weights; expected no options; or train it")
     return _shipped("lit")
 
 
 def default(*, parts: int = 5, width: int = 16, size: int = 32, prediction: str = "sample") -> Model:
-    """Untrained: `parts` latents of `width` numbers, composed under the product rule on a constant image.
-
-    >>> import torch
-    >>> default(parts=3, width=8).encoder(torch.zeros(1, 3, 32, 32)).shape
-    torch.Size([1, 3, 8])
-    """
+    """Untrained: `parts` latents of `width` numbers, composed under the product rule on a constant image."""
     return _model(
         "decomp",
         PartsUNet(sample_size=size, token_width=width),
@@ -126,10 +111,6 @@ def full(
     encoder: tuple[int, ...] = (32, 64, 128, 256),
 ) -> Model:
     """Untrained, as in Wang (2026): the mean over parts, each predicted by a full network (section 4.7.3).
-
-    Args:
-        channels: of the network, at each half of the size.
-        encoder: channels of the encoder, at each half of the size.
 
     >>> full(parts=3).denoiser.rule, default(parts=3).denoiser.rule
     ('mean', 'product')
@@ -211,10 +192,10 @@ def _shipped(world: str) -> Model:
     return shipped(PACKAGE, world)
 
 
-def whole_numbers(options: Mapping[str, Any], names: Sequence[str], *others: str) -> dict[str, int]:
+def parse_whole_numbers(options: Mapping[str, Any], names: Sequence[str], *others: str) -> dict[str, int]:
     """Options of these names as whole numbers from 1 to 256; `others` are named in the error, too.
 
-    >>> whole_numbers({"parts": "3"}, ("parts", "width"))
+    >>> parse_whole_numbers({"parts": "3"}, ("parts", "width"))
     {'parts': 3}
     """
     if unknown := options.keys() - set(names):

@@ -26,10 +26,6 @@ class PartWeights:
         needed: the share (K,) of the error explained by all parts that is lost over all images without each part, with
             the weights of the others fitted again; about 0 for a redundant part.
         needed_by_image: the same for each image, (B, K), with the weights of the rule; about 0 for an empty part.
-
-    >>> found = PartWeights(torch.tensor([1.0, 0.0]), torch.tensor([0.9, 0.0]), torch.tensor([[0.9, 0.0]]))
-    >>> found.needed > 0.01  # the second part is redundant
-    tensor([ True, False])
     """
 
     weights: Tensor
@@ -45,12 +41,6 @@ def part_weights(
     Section 4.7.2 of Wang (2026, Figure 4.24) learns the weights with the network, by gradient descent. The denoising
     error is quadratic in them, so that their least squares need no training. Costs `draws` (K + 1) network evaluations
     and `draws` trunk passes per image.
-
-    Args:
-        images: paths, Pillow images, arrays or tensors (B, 3, H, W) in [-1, 1]; at least one.
-        model: with an encoder.
-        draws: the size of the noise bank of each image.
-        generator: or a seed, of the draws.
 
     Raises:
         InputError: the model has no encoder.

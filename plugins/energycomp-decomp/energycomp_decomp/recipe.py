@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,12 +15,12 @@ from energycomp.errors import InputError
 from energycomp.images import from_bytes
 from energycomp.models import Model
 from energycomp_datasets.pictures import in_folder
-from energycomp_datasets.shapes.training import drawn_lit, drawn_shapes
+from energycomp_datasets.shapes.training import draw_lit, draw_shapes
 from energycomp_decomp.encoders import FactorsEncoder, PartsEncoder
 from energycomp_decomp.loss import factors_loss, parts_loss
 from energycomp_decomp.model import decomp as build, lit as build_lit
 from energycomp_decomp.networks import PartsUNet
-from energycomp_lab.training import FitConfig, Loss, Recipe, Step, start
+from energycomp_lab.training import FitConfig, Loss, Recipe, Step, option_number, start
 
 BATCH = 32
 STEPS = 11_000
@@ -42,7 +41,6 @@ def decomp(
     overlap: str | None = None,
     imbalance: str | None = None,
     spread: str | None = None,
-    orthogonality: str = "0",
     radius: str = "0",
     **options: Any,
 ) -> Recipe:
@@ -50,14 +48,11 @@ def decomp(
 
     Args:
         data: a folder of images; by default drawn shapes.
-        init: a model to start from.
         preset: "default"; "thesis" or "paper" for the mean over full networks, trained on the squared error alone.
-        cache: not used; images are drawn again.
         world: of the drawn shapes.
         objects: the number of objects in a drawn image, or a range.
         overlap, imbalance, spread: loss weights of the regularization terms of `parts_loss`; by default those of the
             preset.
-        orthogonality: loss weight of similar latents of one image, 0 for none.
         radius: of an object as a share of the image, for `spread`, which is 0 up to it and then is used to the end.
         options: of the model: `parts`, one more than the objects of an image, `width` of a latent, `size` in pixels,
             `prediction`, sample or epsilon.
@@ -70,13 +65,12 @@ def decomp(
     parts = denoiser.rule == "product" and denoiser.prediction_type == "sample"
     given = {"overlap": overlap, "imbalance": imbalance, "spread": spread}
     weights = {
-        f"{name}_weight": REGULARIZATION[name] * parts if text is None else _non_negative(name, text)
+        f"{name}_weight": REGULARIZATION[name] * parts if text is None else option_number(name, text)
         for name, text in given.items()
     }
-    weights["orthogonality_weight"] = _non_negative("orthogonality", orthogonality)
-    weights["radius"] = _non_negative("radius", radius)
+    weights["radius"] = option_number("radius", radius)
     shown = (
-        in_folder(data, model.processor) if data is not None else drawn_shapes(world, objects, denoiser.sample_shape[1])
+        in_folder(data, model.processor) if data is not None else draw_shapes(world, objects, denoiser.sample_shape[1])
     )
     if init is None and parts:
         base: Any = denoiser.network.base
@@ -102,17 +96,14 @@ def lit(
 
     Args:
         data: a folder of images; by default drawn images of one lit object.
-        init: a model to start from.
-        preset: "default".
-        cache: not used.
         kl, swap, covariance: loss weights of `factors_loss`.
         options: of the model: `parts`, `width` of a content vector and `size`.
     """
     del cache
     given = {"kl": kl, "swap": swap, "covariance": covariance}
-    weights = {f"{name}_weight": _non_negative(name, value) for name, value in given.items()}
+    weights = {f"{name}_weight": option_number(name, value) for name, value in given.items()}
     model = _start(init, FactorsEncoder, partial(build_lit, preset=preset, pretrained=False), options)
-    shown = in_folder(data, model.processor) if data is not None else drawn_lit(model.denoiser.sample_shape[1])
+    shown = in_folder(data, model.processor) if data is not None else draw_lit(model.denoiser.sample_shape[1])
     base: Any = model.denoiser.network.base
     if init is None:
         base.copy_(shown.median())
@@ -178,13 +169,3 @@ def _factors_loss(model: Model, weights: Mapping[str, float]) -> Loss:
 
 def _samples(batch: Tensor) -> Tensor:
     return from_bytes(batch).contiguous(memory_format=torch.channels_last)
-
-
-def _non_negative(name: str, text: Any) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise InputError(f"got {name}={text}; expected a number of at least 0")
-    return value

@@ -18,33 +18,18 @@ LEVELS = (1.0, 0.9, 0.8, 0.7)  # shares of T at which latents are compared: nois
 
 
 def turn(images: Tensor, view: tuple[int, bool]) -> Tensor:
-    """Images (..., H, W) in a view of `VIEWS`.
-
-    >>> turn(torch.tensor([[1, 2]]), (0, True))
-    tensor([[2, 1]])
-    """
+    """Images (..., H, W) in a view of `VIEWS`."""
     turned = images.rot90(view[0], (-2, -1))
     return turned.flip(-1) if view[1] else turned
 
 
 def turn_back(images: Tensor, view: tuple[int, bool]) -> Tensor:
-    """The inverse of `turn`.
-
-    >>> image = torch.rand(3, 4, 4)
-    >>> all(torch.equal(turn_back(turn(image, view), view), image) for view in VIEWS)
-    True
-    """
+    """The inverse of `turn`."""
     return (images.flip(-1) if view[1] else images).rot90(-view[0], (-2, -1))
 
 
 def check_views(model: Model, views: int) -> None:
-    """Raises `InputError` for a number that is not from 1 to 8, or is more than 1 where latents cannot be searched.
-
-    >>> from energycomp.testing import tiny_model
-    >>> check_views(tiny_model(), 9)
-    Traceback (most recent call last):
-    energycomp.errors.InputError: got views=9; expected a whole number from 1 to 8
-    """
+    """Raises `InputError` for a number that is not from 1 to 8, or is more than 1 where latents cannot be searched."""
     if type(views) is not int or not 1 <= views <= len(VIEWS):
         raise InputError(f"got views={views!r}; expected a whole number from 1 to {len(VIEWS)}")
     denoiser = model.denoiser
@@ -65,11 +50,6 @@ def search_latents(model: Model, sample: Tensor, encode: Callable[[Tensor], Tens
 
     Costs V + V K + 1 encodings, and 5 V K + 4 K + 5 network evaluations for V views.
 
-    Args:
-        model: under the product rule, predicting x0.
-        encode: samples (B, C, H, W) to latents (B, K, D).
-        views: how many of `VIEWS`; images that are not square have at most 4.
-
     Raises:
         InputError: another model or number of views, or more than one sample.
 
@@ -88,7 +68,7 @@ def search_latents(model: Model, sample: Tensor, encode: Callable[[Tensor], Tens
     count = seen.shape[1]
     timestep = torch.full((1,), float(len(denoiser.alphas_cumprod)), device=noise.device)  # full noise: x0 of each part
     full = trunk(denoiser, noise[:1], timestep)
-    nothing, shown = _predicted(denoiser, model.conditioner(seen.flatten(0, 1)), full)
+    nothing, shown = _predict(denoiser, model.conditioner(seen.flatten(0, 1)), full)
     alone = [turn_back(parts, view) for parts, view in zip(shown[0].split(count), chosen, strict=True)]
     own = encode(torch.cat(alone))
     row = (own - encode(nothing)).square().sum(2).argmax(1)
@@ -102,14 +82,14 @@ def _errors(denoiser: Denoiser, condition: Condition, candidates: int, sample: T
     """Mean squared errors of x0 (N,) over all `LEVELS`, of N candidates of R / N condition rows each."""
     timestep = torch.tensor(LEVELS, device=sample.device) * len(denoiser.alphas_cumprod)
     signal, sigma = denoiser.noised_space.levels(timestep, sample.dtype)
-    nothing, parts = _predicted(denoiser, condition, trunk(denoiser, signal * sample + sigma * noise, timestep))
+    nothing, parts = _predict(denoiser, condition, trunk(denoiser, signal * sample + sigma * noise, timestep))
     parts = parts.unflatten(1, (candidates, -1))
     row, null = rule_weights(denoiser.rule, float(parts.shape[2]))
     composed = row * parts.sum(2) + null * nothing[:, None]
     return (composed - sample).square().mean((0, 2, 3, 4))
 
 
-def _predicted(denoiser: Denoiser, condition: Condition, shared: Trunk) -> tuple[Tensor, Tensor]:
+def _predict(denoiser: Denoiser, condition: Condition, shared: Trunk) -> tuple[Tensor, Tensor]:
     """Predictions for L noised samples: without a condition (L, C, H, W), and under each of R (L, R, C, H, W)."""
     levels = len(shared)
     device = shared.sample.device

@@ -18,7 +18,7 @@ from energycomp.testing import tiny_model
 from energycomp_datasets.shapes.source import ShapesSource
 from energycomp_datasets.shapes.training import Pictures
 from energycomp_decomp.encoders import FactorsEncoder, PartsEncoder
-from energycomp_decomp.loss import covariance, factors_loss, imbalance, orthogonality, overlap, parts_loss, spread
+from energycomp_decomp.loss import covariance, factors_loss, imbalance, overlap, parts_loss, spread
 from energycomp_decomp.model import decomp, default, full, untrained_lit
 from energycomp_decomp.networks import PartsUNet
 from energycomp_decomp.recipe import decomp as train_recipe
@@ -109,7 +109,7 @@ def test_prices_against_loops() -> None:
         assert float(spread(added, radius)) == pytest.approx(total / (2 * 16), rel=1e-5)
 
 
-def test_the_loss_of_parts_weights_orthogonality_and_radius(model: Model) -> None:
+def test_the_loss_of_parts_falls_with_the_radius(model: Model) -> None:
     samples, latents = drawn(2, 3, 16, 16), drawn(2, 3, 4, seed=1)
 
     def loss(radius: float) -> float:
@@ -117,11 +117,6 @@ def test_the_loss_of_parts_weights_orthogonality_and_radius(model: Model) -> Non
         return float(parts_loss(model.denoiser, latents, samples, radius=radius, generator=generator))
 
     assert loss(0.0) > loss(0.3) > loss(1.0)
-    latents = drawn(2, 3, 5)
-    pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
-    cosines = [torch.cosine_similarity(latents[:, i], latents[:, j]).square() for i, j in pairs]
-    assert torch.allclose(orthogonality(latents), torch.stack(cosines).mean())
-    assert orthogonality(latents[:, :1]).item() == 0.0
 
 
 def test_the_loss_is_the_error_of_the_composed_prediction(model: Model) -> None:

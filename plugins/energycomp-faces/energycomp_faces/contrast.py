@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import attrs
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from torch.nn import functional
 
-from energycomp.components import Condition, Conditioner, log_snr, rule_weights, signal_noise, stratified_timesteps
-from energycomp.denoisers import Denoiser, rows, trunk
+from energycomp.components import Condition, Conditioner, log_snr, rule_weights
+from energycomp.denoisers import Denoiser, rows
 from energycomp.errors import InputError
+from energycomp_lab.training.loss import make_trunk
 
 
 def contrast_loss(
@@ -45,78 +44,42 @@ def contrast_loss(
 
     Returns:
         A scalar. Costs 2 R + B network evaluations.
-
-    >>> from energycomp_faces.model import default
-    >>> model = default(attributes=("hat",))
-    >>> samples, labels = torch.zeros(2, 3, 64, 64), torch.tensor([0, 1])  # without and with a hat
-    >>> contrast_loss(model.denoiser, model.conditioner, samples, labels, torch.tensor([0, 1]), weight=0.1).shape
-    torch.Size([])
     """
     if denoiser.prediction_type != "sample" or denoiser.rule != "product":
         raise InputError(
             f"got a denoiser that predicts {denoiser.prediction_type!r} under the rule {denoiser.rule!r}; expected "
             "'sample' and 'product'; train it with contrast=0"
         )
-    noisy = noised(denoiser, samples, generator, timestep_power=timestep_power)
+    shared, _, timestep = make_trunk(denoiser, samples, None, timestep_power, generator)
     batch = len(samples)
     device = samples.device
     unconditional = Condition.unconditional(*denoiser.token_shape, rows=batch, device=device)
     condition = Condition.cat([conditioner(values), conditioner(values ^ 1), unconditional])
     owners = torch.cat([owner, owner, torch.arange(batch, device=device)])
-    predicted = rows(denoiser, trunk(denoiser, noisy.sample, noisy.timestep), condition, owners)
+    predicted = rows(denoiser, shared, condition, owners)
     true, flipped, free = predicted.split([len(values), len(values), batch])
     count = torch.bincount(owner, minlength=batch).to(true)
     row, null = (weight[:, None, None, None] for weight in rule_weights(denoiser.rule, count))
     error = samples - (null * free).index_add(0, owner, row[owner] * true)
-    return judged(error, flipped - true, owner, noisy.snr, weight=weight, beta=beta)
+    return label_loss(error, flipped - true, owner, snr_of(denoiser, timestep), weight=weight, beta=beta)
 
 
-@attrs.frozen(eq=False)
-class Noisy:
-    """Noised samples (B, C, H, W), their timesteps (B,) and the ratios of signal to noise (B,).
-
-    >>> one = torch.ones(1)
-    >>> Noisy(torch.zeros(1, 3, 64, 64), 500.0 * one, 0.9 * one).snr < 1  # more noise than signal
-    tensor([True])
-    """
-
-    sample: Tensor
-    timestep: Tensor
-    snr: Tensor
+def snr_of(denoiser: Denoiser, timestep: Tensor) -> Tensor:
+    """The ratios of signal to noise (B,) at timesteps (B,)."""
+    return torch.exp(log_snr(denoiser.alphas_cumprod.to(timestep.device), timestep)).float()
 
 
-def noised(
-    denoiser: Denoiser, samples: Tensor, generator: torch.Generator | None = None, *, timestep_power: float = 0.5
-) -> Noisy:
-    """Samples at timesteps T U^power, stratified over the batch: 0.5 prefers high noise.
-
-    >>> from energycomp_faces.model import default
-    >>> noisy = noised(default(attributes=("hat",)).denoiser, torch.zeros(2, 3, 64, 64))
-    >>> noisy.sample.shape, noisy.timestep.shape
-    (torch.Size([2, 3, 64, 64]), torch.Size([2]))
-    """
-    batch = len(samples)
-    schedule = denoiser.alphas_cumprod.to(samples.device)
-    device = samples.device
-    timestep = stratified_timesteps(batch, 0.0, len(schedule), power=timestep_power, generator=generator).to(device)
-    noise = randn_tensor(samples.shape, generator=generator, device=device)
-    signal, sigma = signal_noise(schedule, timestep, samples.dtype)
-    return Noisy(signal * samples + sigma * noise, timestep, torch.exp(log_snr(schedule, timestep)).float())
-
-
-def judged(error: Tensor, change: Tensor, owner: Tensor, snr: Tensor, *, weight: float, beta: float) -> Tensor:
+def label_loss(error: Tensor, change: Tensor, owner: Tensor, snr: Tensor, *, weight: float, beta: float) -> Tensor:
     """The denoising error, weighted by min(SNR, 1) and at least 1/2, plus the loss of flipped labels: a scalar.
 
     Args:
         error: x0 - x0_hat under the true labels, (B, C, H, W).
         change: change of x0_hat when one label is flipped, (R, C, H, W).
         owner: (R,) the sample of each flipped label.
-        snr: signal-to-noise ratios (B,).
-        weight, beta: see `contrast_loss`.
 
     >>> none, moved = torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 2.0)
     >>> first = torch.tensor([0])
-    >>> judged(none, moved, first, torch.tensor([1.0]), weight=1.0, beta=1.0)  # log(1 + exp(-2^2))
+    >>> label_loss(none, moved, first, torch.tensor([1.0]), weight=1.0, beta=1.0)  # log(1 + exp(-2^2))
     tensor(0.0181)
     """
     error, change = error.float(), change.float()

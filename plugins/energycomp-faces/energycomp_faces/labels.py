@@ -26,9 +26,6 @@ class Labels:
 
     A value is the index of an (attribute, value) pair among all pairs. Its token is one-hot over all pairs.
 
-    Args:
-        attributes: the names of the values of each attribute.
-
     >>> labels = Labels({"smiling": ("no", "yes"), "hair": ("black", "fair", "red")})
     >>> labels.parse(hair="fair"), labels(labels.parse(hair="fair")).rows
     (tensor([3]), tensor([[[0., 0., 0., 1., 0.]]]))

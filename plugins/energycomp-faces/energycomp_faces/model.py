@@ -26,7 +26,6 @@ def faces(*, preset: str = "default", pretrained: bool = True, **options: Any) -
 
     Args:
         preset: "default" for 64x64 pixels, or "paper", the network of the thesis on latents of Stable Diffusion.
-        pretrained: load the weights of this package, which exist for "default".
         options: options of the preset: `attributes`, a sequence or a comma-separated text of names of yes/no
             attributes, and for "paper" `vae`, a path or hub id.
 
@@ -58,11 +57,7 @@ def faces(*, preset: str = "default", pretrained: bool = True, **options: Any) -
 
 
 def default(*, attributes: tuple[str, ...] = ATTRIBUTES) -> Model:
-    """The untrained model: x0 prediction under the rule product at 64x64 pixels.
-
-    >>> default(attributes=("hat", "smiling")).conditioner.attributes
-    {'hat': ('no', 'yes'), 'smiling': ('no', 'yes')}
-    """
+    """The untrained model: x0 prediction under the rule product at 64x64 pixels."""
     labels = Labels(dict.fromkeys(attributes, BINARY))
     network = TwoStageUNet(
         sample_size=64, patch=4, channels=(64, 128, 192), head_channels=64, head_blocks=2,

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, StackDataset
 
 from energycomp.errors import InputError
-from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import ImageProcessor, to_bytes
 from energycomp.models import Model
 from energycomp.progress import progress
 from energycomp_datasets.faces.avatars import ATTRIBUTES, avatar, labels_of
 from energycomp_datasets.faces.celeba import FaceRecord, read
+from energycomp_datasets.pictures import make_once
 from energycomp_faces.contrast import contrast_loss
 from energycomp_faces.model import faces as build
 from energycomp_lab.training import FitConfig, Loss, Recipe, Step, augment, denoising_loss, option_number, start
@@ -49,10 +49,6 @@ def subsets(values: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
     """A random subset of the values (B, A) of each sample, its size even from 0 to A: flat values (R,), owner (R,).
 
     The empty subset is among them: it is what the unconditional row is learned from.
-
-    >>> values, owner = subsets(torch.arange(6).view(2, 3), torch.Generator().manual_seed(0))
-    >>> values.shape == owner.shape
-    True
     """
     batch, count = values.shape
     size = torch.randint(count + 1, (batch, 1), generator=generator)
@@ -79,8 +75,6 @@ def faces(
 
     Args:
         data: a folder in CelebA's layout; drawn faces when left out, made once and kept under `cache`.
-        init: a model to start from.
-        preset: "default" or "paper".
         contrast: weight of `contrast_loss`; 0 leaves it out.
         timestep_power: timesteps are drawn as T U^power: 0.5 prefers noise, 1 is uniform.
         vary: how much exposure, tint and, above 1, position vary; 1 is the shipped weights'.
@@ -103,7 +97,9 @@ def faces(
         model=model,
         module=model.denoiser.network,
         loss=loss,
-        data=_drawn(cache / "faces.safetensors", attributes) if data is None else _folder(data, model, attributes),
+        data=_draw_faces(cache / "faces.safetensors", attributes)
+        if data is None
+        else _read_faces(data, model, attributes),
         config=config,
     )
 
@@ -139,7 +135,7 @@ def _loss(model: Model, *, contrast: float, power: float, vary: float) -> Loss:
     return loss
 
 
-def _folder(folder: Path, model: Model, attributes: Sequence[str]) -> Folder:
+def _read_faces(folder: Path, model: Model, attributes: Sequence[str]) -> Folder:
     """The faces of a folder whose table must know every attribute of the model."""
     records = read(folder, attributes)
     if not records or len(records[0].values) < len(attributes):
@@ -151,24 +147,23 @@ def _folder(folder: Path, model: Model, attributes: Sequence[str]) -> Folder:
     return Folder(records, model.processor)
 
 
-def _drawn(path: Path, attributes: Sequence[str]) -> Dataset[dict[str, Tensor]]:
+def _draw_faces(path: Path, attributes: Sequence[str]) -> Dataset[dict[str, Tensor]]:
     """The training faces of seed 0, drawn once to disk."""
     if unknown := [name for name in attributes if name not in ATTRIBUTES]:
         raise InputError(
             f"got the attribute {unknown[0]!r}; drawn faces have {', '.join(ATTRIBUTES)}; expected some of these; pass "
             "--data with a folder in CelebA's layout for others"
         )
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def draw() -> dict[str, Tensor]:
         images, labels = [], []
         for index in progress(range(DRAWN), f"drawing {DRAWN:,} faces"):
             rng = np.random.default_rng([0, index])
             labels.append(labels_of(rng))
             images.append(avatar(labels[-1], rng, group=GROUP).transpose(2, 0, 1))
-        with atomic_file(path) as temporary:
-            tensors = {"images": torch.from_numpy(np.stack(images)), "labels": torch.from_numpy(np.stack(labels))}
-            write_tensors(temporary, tensors)
-    tensors = read_tensors(path)
+        return {"images": torch.from_numpy(np.stack(images)), "labels": torch.from_numpy(np.stack(labels))}
+
+    tensors = make_once(path, draw)
     columns = [ATTRIBUTES.index(name) for name in attributes]
     values = tensors["labels"][:, columns] + 2 * torch.arange(len(columns))
     return StackDataset(image=tensors["images"], values=values)  # type: ignore[arg-type]

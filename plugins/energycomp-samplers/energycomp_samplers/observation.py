@@ -234,7 +234,7 @@ class Observed(ComposedLeaf):
         return notes + note_narrow(mean.evidence, samples, covariance, is_weighed=is_weighed)
 
     @property
-    def inside(self) -> tuple[Composition, ...]:
+    def compositions(self) -> tuple[Composition, ...]:
         return (self.composition,)
 
     def remade(self, compositions: Sequence[Composition], /) -> Observed:

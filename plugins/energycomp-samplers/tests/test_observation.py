@@ -347,7 +347,7 @@ class Tints(TintedSquare):
         terms: list[Any] = []
         for leaf, weight in composition.terms.items():
             if compositions_in(leaf):
-                terms.append((leaf.remade([self.prepare(part, n, generators) for part in leaf.inside]), weight))
+                terms.append((leaf.remade([self.prepare(part, n, generators) for part in leaf.compositions]), weight))
             elif leaf.values is None:
                 terms.append((leaf, weight))
             else:

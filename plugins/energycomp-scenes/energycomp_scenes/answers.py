@@ -38,8 +38,6 @@ class Answer:
 
     >>> print(Answer("red", 0.97, 1.0))
     red (97%)
-    >>> print(Answer(None, 0.0, 0.0))
-    no answer: the picture has not what the question takes for granted
     """
 
     value: int | str | list[int] | None
@@ -87,10 +85,10 @@ def answer(question: str | Sequence[Step], belief: Belief) -> Answer:
     function = str(program[-1].get("function", program[-1].get("type")))
     if function == "unique":  # a single object, by its index
         return Answer([int(values[best]) + 1], probability, share)
-    return Answer(_named(function, int(values[best])), probability, share)
+    return Answer(_name(function, int(values[best])), probability, share)
 
 
-def _named(function: str, value: int) -> int | str:
+def _name(function: str, value: int) -> int | str:
     if function in ("count", *ATTRIBUTES):
         return value
     attribute = function.removeprefix("query_")

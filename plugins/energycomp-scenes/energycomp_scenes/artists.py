@@ -91,7 +91,7 @@ class Drawing:
         self.of[name].update(torch.tensor(right).float())
 
 
-def chosen(spec: str, known: Iterable[str]) -> list[str]:
+def choose_skills(spec: str, known: Iterable[str]) -> list[str]:
     """The skills that a spec names, all of them where it is empty."""
     names = [name.strip() for name in spec.split(",")] if spec else list(known)
     if unknown := [name for name in names if name not in known]:

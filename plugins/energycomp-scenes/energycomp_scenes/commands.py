@@ -29,7 +29,6 @@ from energycomp_cli import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from energycomp_scenes.graph import SceneGraph
 
 LIKELY = 0.5  # probability from which a relation is shown
 
@@ -88,7 +87,8 @@ def scene(
         numbers = ", ".join(map(str, unsure))
         typer.echo(f"energycomp: warning: words may be missing in picture {numbers}; raise --tries", err=True)
     lines = [_line(objects) for objects in described]
-    run.show({"path": str(out), "graph": _shown(asked), "pictures": records}, [*lines, str(out)])
+    shown = {"objects": dict(asked.objects), "relations": [repr(one) for one in asked.relations]}
+    run.show({"path": str(out), "graph": shown, "pictures": records}, [*lines, str(out)])
 
 
 def relate(
@@ -154,7 +154,8 @@ def relate(
         save_image(solution.picture(), out)
     objects = solution.table()
     if eye is not None:
-        objects = [row | _grounded(place) for row, place in zip(objects, read.ground.mean(0), strict=True)]
+        for row, place in zip(objects, read.ground.mean(0), strict=True):
+            row["right"], row["away"] = _rounded(place, 3)
     if run.as_json:
         asked = [
             {"question": text, "answer": one.value, "probability": one.probability, "granted": one.granted}
@@ -173,11 +174,6 @@ def relate(
     typer.echo(f"{rows:,} network evaluations{'' if out is None else f', {out}'}")
 
 
-def _grounded(place: Tensor) -> dict[str, float]:
-    """A place on the ground, in scene units."""
-    return dict(zip(("right", "away"), _rounded(place, 3), strict=True))
-
-
 def _rounded(numbers: Tensor, digits: int) -> list[float]:
     return [round(one, digits) for one in numbers.tolist()]
 
@@ -193,10 +189,6 @@ def _text(graph: str) -> str:
             f"got the graph {graph!r}; expected objects and relations, such as 'a: red cube; b: sphere; a left of b', "
             "or a text file of them"
         ) from error
-
-
-def _shown(graph: SceneGraph) -> dict[str, Any]:
-    return {"objects": dict(graph.objects), "relations": [repr(one) for one in graph.relations]}
 
 
 def _line(objects: list[dict[str, Any]]) -> str:

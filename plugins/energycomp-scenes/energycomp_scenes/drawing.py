@@ -42,12 +42,7 @@ class Picture:
         image: Pillow image, or a tensor (3, H, W) in [0, 1], see `output_type` of `draw`.
         values: (K, *V) of its objects, those that were put there; what stayed open is 0.
         probability: the posterior that all words that were asked for are seen.
-        tries: samples that were drawn for it.
         rows: network evaluations of its samples, and of the looks at them.
-
-    >>> picture = Picture(torch.zeros(3, 64, 64), torch.zeros(2, 6), probability=0.97, tries=2, rows=600)
-    >>> len(picture.values), picture.probability  # objects, and the certainty that all their words are seen
-    (2, 0.97)
     """
 
     image: Any
@@ -71,11 +66,8 @@ def draw(
     """n pictures of a scene graph. A size that is left open is large, where objects are drawn best.
 
     Args:
-        model: of whole objects, such as `clevr`.
         tries: most samples for each picture; the one that is most likely right is kept.
         generator: or a seed, of places and pictures.
-        output_type: "pil" or "pt".
-        options: other keywords of `Composer.sample`.
 
     Raises:
         InputError: another model, or a graph for which no places are found, open sizes drawn large.
@@ -109,7 +101,7 @@ def draw(
             # Keep the best of each
             for k, asked, one, image in zip(left, values, filled, images, strict=True):
                 with count_rows() as looking:
-                    sure = seen(image, model, one, asked)
+                    sure = check_words(image, model, one, asked)
                 rows[k] += sampling.rows // len(left) + looking.rows
                 if k not in best or sure > best[k].probability:
                     best[k] = Picture(image, one, sure, tried, rows[k])
@@ -127,7 +119,7 @@ def _places(graph: SceneGraph, n: int, objects: Any, generator: torch.Generator 
     values = placed(graph, n, objects=objects, generator=generator)
     for _ in range(AGAIN):
         # A large object stands elsewhere than one of open size at the same place
-        filled = _filled(values)
+        filled = _fill_sizes(values)
         wrong = ~graph.holds(ground_of(filled))
         if not bool(wrong.any()):
             return values, filled
@@ -136,21 +128,14 @@ def _places(graph: SceneGraph, n: int, objects: Any, generator: torch.Generator 
     raise InputError(f"{got}; expected some that do; give the sizes, such as 'small cube'")
 
 
-def _filled(values: Tensor) -> Tensor:
+def _fill_sizes(values: Tensor) -> Tensor:
     """Values with large objects where the size is open."""
     sizes = torch.where(values[..., SIZE] == 0, LARGE, values[..., SIZE])
     return torch.cat([values[..., :SIZE], sizes[..., None], values[..., SIZE + 1 :]], dim=-1)
 
 
-def seen(image: Tensor, model: Model, values: Tensor, asked: Tensor) -> float:
-    """The posterior that an image (3, H, W) in [0, 1] shows the words (K, *V) that were asked for, at these places.
-
-    >>> from energycomp import load
-    >>> clevr = load("clevr-small")
-    >>> floor, cube = torch.full((3, 64, 64), 0.45), clevr.conditioner.parse(0.5, 0.5, color="red", shape="cube")
-    >>> 0 <= seen(floor, clevr, cube, cube) < 0.5  # a floor without a cube
-    True
-    """
+def check_words(image: Tensor, model: Model, values: Tensor, asked: Tensor) -> float:
+    """The posterior that an image (3, H, W) in [0, 1] shows the words (K, *V) that were asked for, at these places."""
     problem = make_problem(model.encode(model.given(image)), model, count=len(values))
     found = read_attributes(problem, values[:, :2], sweeps=LOOKS, generator=0).probabilities(problem.posterior)
     sure = 1.0

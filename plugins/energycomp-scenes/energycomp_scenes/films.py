@@ -46,14 +46,10 @@ def film(
     says of a turn holds at the first of its places, as the usual camera sees it.
 
     Args:
-        model: of whole objects, such as `clevr`, or its name.
         script: objects with key places, which take equal times: "red cube at 0.2,0.5 -> 0.7,0.5". An object without an
             arrow stays where it is, and one without a place is given one. An object or the camera has to move.
-        frames: from 2 to 1,000.
         camera: key offsets of the camera in scene units, right, up and forward, from where it sees the places of the
             script: "0,0,0 -> 1,0,0". The model must take `energycomp_clevr.viewpoint.Viewpoint`, as `clevr` does.
-        generator: a seed.
-        options: of `Composer.sample`.
 
     Raises:
         InputError: no object; nothing that moves; a text, a place or an offset that is none; another number of frames;
@@ -82,18 +78,18 @@ def film(
     offsets = None
     if camera is not None:
         check_viewpoint(model)
-        offsets = moved(camera, frames, 3)
+        offsets = interpolate(camera, frames, 3)
     # A component for each object, with a value for each frame
     heads = place([text.split(ARROW)[0].strip() for text in script], torch.Generator().manual_seed(seed))
     leaves = []
     for number, (text, head) in enumerate(zip(script, heads, strict=True)):
-        values = _drawn(model.conditioner, read(head), derived_seed(seed, number)).repeat(frames, 1)
+        values = _draw_outline(model.conditioner, read(head), derived_seed(seed, number)).repeat(frames, 1)
         _, arrow, keys = text.partition(ARROW)
         if arrow:
-            values[:, :2] = moved(f"{values[0, 0]},{values[0, 1]} {ARROW} {keys}", frames, 2)
-        values = _faced(values, torch.zeros(frames, 3) if offsets is None else offsets)
+            values[:, :2] = interpolate(f"{values[0, 0]},{values[0, 1]} {ARROW} {keys}", frames, 2)
+        values = _face(values, torch.zeros(frames, 3) if offsets is None else offsets)
         if offsets is not None:
-            values[:, :2] = _seen(values, offsets)
+            values[:, :2] = _see(values, offsets)
         if not bool(own.support.check(values).all()):
             raise InputError(f"got {text!r} with a place outside of the image; expected numbers in [0, 1]")
         leaves.append(model.leaf(values, name=text))
@@ -107,7 +103,7 @@ def film(
     return [model.shown(image, side=SIDE) for image in images]
 
 
-def _drawn(conditioner: Conditioner, values: Tensor, seed: int) -> Tensor:
+def _draw_outline(conditioner: Conditioner, values: Tensor, seed: int) -> Tensor:
     """Values (1, V) with what shapes an outline drawn once for all frames, where the model draws it."""
     prior = prior_of(conditioner)
     return values if prior is None else prior.draw_open(values, torch.Generator().manual_seed(seed))
@@ -124,17 +120,14 @@ def _cameras(offsets: Tensor) -> Tensor:
     return torch.tensor(HOME) + offsets @ torch.tensor(AXES)
 
 
-def _seen(values: Tensor, offsets: Tensor) -> Tensor:
+def _see(values: Tensor, offsets: Tensor) -> Tensor:
     """Where a camera that is moved (F, 3) sees what the usual one sees at places of values (F, V), (F, 2)."""
     cameras = _cameras(offsets)
     return torch.stack([project(point, camera) for point, camera in zip(_points(values), cameras, strict=True)])
 
 
-def _faced(values: Tensor, offsets: Tensor) -> Tensor:
-    """Values (F, V) of one object whose turn is that of the first place for the usual camera, and does not change.
-
-    A turn is measured from the line of sight, which turns where the object or the camera moves.
-    """
+def _face(values: Tensor, offsets: Tensor) -> Tensor:
+    """Values (F, V) of one object whose turn is that of the first place for the usual camera, and does not change."""
     if values.shape[1] <= TURN or values[0, TURN] == 0 or values[0, SHAPE] != CUBE:
         return values
     points = _points(values)
@@ -145,10 +138,10 @@ def _faced(values: Tensor, offsets: Tensor) -> Tensor:
     return torch.cat([values[:, :TURN], 1 + turns[:, None]], dim=1)
 
 
-def moved(text: str, frames: int, numbers: int) -> Tensor:
+def interpolate(text: str, frames: int, numbers: int) -> Tensor:
     """Key places, evenly in time and with straight lines between them, (frames, numbers).
 
-    >>> moved("0,0.5 -> 0.5,0.5 -> 0.5,1", 5, 2).tolist()
+    >>> interpolate("0,0.5 -> 0.5,0.5 -> 0.5,1", 5, 2).tolist()
     [[0.0, 0.5], [0.25, 0.5], [0.5, 0.5], [0.5, 0.75], [0.5, 1.0]]
     """
     try:

@@ -25,10 +25,6 @@ RESERVED = ("and", "or", "not")
 class SceneGraph:
     """Objects by name, and what must hold of them.
 
-    Args:
-        objects: the description of each, as the conditioner of `clevr` reads it, with a place or without.
-        relations: formulas that must all hold.
-
     >>> graph = scene("a: red cube; b: blue sphere; a left of b; not (a behind b or a near b)")
     >>> graph.demands
     (a left of b, not a behind b, not a near b)
@@ -123,22 +119,22 @@ class _Parser:
             self.tokens.append((str(found.lastgroup), found.group(str(found.lastgroup))))
 
     def formula(self) -> Formula:
-        made = self._joined("or")
+        made = self._join("or")
         if self.at < len(self.tokens):
             raise self._error(self.tokens[self.at][1])
         return made
 
-    def _joined(self, op: str) -> Formula:
-        parts = [self._one() if op == "and" else self._joined("and")]
+    def _join(self, op: str) -> Formula:
+        parts = [self._one() if op == "and" else self._join("and")]
         while self._takes(op):
-            parts.append(self._one() if op == "and" else self._joined("and"))
+            parts.append(self._one() if op == "and" else self._join("and"))
         return parts[0] if len(parts) == 1 else Formula(op, tuple(parts))
 
     def _one(self) -> Formula:
         if self._takes("not"):
             return ~self._one()
         if self._takes("("):
-            inner = self._joined("or")
+            inner = self._join("or")
             if not self._takes(")"):
                 raise self._error("no ')'")
             return inner

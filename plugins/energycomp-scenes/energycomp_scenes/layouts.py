@@ -33,11 +33,7 @@ WEIGHTS = "layout.safetensors"
 
 
 class PairNetwork(nn.Module):
-    """Two objects (N, 3) each, x, y and the code of the size, to log p(a, b) / (p(a) p(b)), (N,).
-
-    >>> PairNetwork()(torch.zeros(4, 3), torch.ones(4, 3)).shape
-    torch.Size([4])
-    """
+    """Two objects (N, 3) each, x, y and the code of the size, to log p(a, b) / (p(a) p(b)), (N,)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +71,7 @@ def prior_of(network: PairNetwork) -> Prior:
     return pairwise(laid_out)
 
 
-def layouts(scenes: int, seed: int = 0) -> list[Tensor]:
+def draw_layouts(scenes: int, seed: int = 0) -> list[Tensor]:
     """x, y and the code of the size (K, 3) of the objects of scenes, which are laid out and not rendered."""
     found = []
     for k in progress(range(scenes), "laying out", unit="scene"):
@@ -85,7 +81,7 @@ def layouts(scenes: int, seed: int = 0) -> list[Tensor]:
     return found
 
 
-def learned(scenes: Sequence[Tensor], *, seed: int = 0, steps: int = STEPS) -> PairNetwork:
+def train_network(scenes: Sequence[Tensor], *, seed: int = 0, steps: int = STEPS) -> PairNetwork:
     """The network of scenes (K, 3) each; 30 % of the sizes it sees are open."""
     generator = torch.Generator().manual_seed(seed)
     with torch_seed(seed):
@@ -107,5 +103,5 @@ def learned(scenes: Sequence[Tensor], *, seed: int = 0, steps: int = STEPS) -> P
 
 
 if __name__ == "__main__":
-    made = learned(layouts(SCENES))
+    made = train_network(draw_layouts(SCENES))
     write_tensors(Path(__file__).with_name(WEIGHTS), {name: one.detach() for name, one in made.state_dict().items()})

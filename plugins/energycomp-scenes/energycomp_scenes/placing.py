@@ -48,15 +48,9 @@ def placed(
     objects: Objects = Objects(),  # noqa: B008 - frozen
     generator: int | torch.Generator | None = None,
 ) -> Tensor:
-    """Values (n, K, *V) of the objects of a graph, with places that satisfy it.
+    """Values (n, K, *V) of the objects of a graph, placed n times so that it holds.
 
     Places that a description has are kept as they are.
-
-    Args:
-        graph: objects and relations.
-        n: how many times they are placed.
-        objects: the conditioner that reads the descriptions, such as that of a model with turns.
-        generator: or a seed.
 
     Raises:
         InputError: a description that is not understood; no place was found where all holds, with what failed most
@@ -89,13 +83,7 @@ def placed(
 
 @attrs.frozen(eq=False)
 class _Layout:
-    """The places of K objects, as 2 K numbers.
-
-    Args:
-        graph: what must hold.
-        known: (K, *V), values of the conditioner.
-        given: (K,), which of their places are given.
-    """
+    """The places of K objects, as 2 K numbers."""
 
     graph: SceneGraph
     known: Tensor

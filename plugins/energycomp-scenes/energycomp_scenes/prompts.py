@@ -21,7 +21,7 @@ from energycomp.seeds import derived_seed
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_lab.evaluation import Example, Generated
 from energycomp_samplers import sample_best
-from energycomp_scenes.artists import Drawn, chosen
+from energycomp_scenes.artists import Drawn, choose_skills
 from energycomp_solvers.enumerate import Enumerate
 
 PROMPTED = ("one", "two", "compound", "binding", "negation", "several")  # skills
@@ -60,7 +60,7 @@ class Prompter:
         return f"prompts, at most {self.tries} samples, read by {self.judge.name}"
 
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
-        names = chosen(spec, PROMPTED)
+        names = choose_skills(spec, PROMPTED)
         prompts: Any = self.model.conditioner
         if len(prompts.concepts) < 2:
             raise InputError(

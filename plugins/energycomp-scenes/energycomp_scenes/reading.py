@@ -48,10 +48,7 @@ class Belief:
     codes: Tensor
 
     def probability(self, formula: Formula) -> float:
-        """That a formula holds, whose names are "1", "2", ...: the numbers of the objects.
-
-        Raises:
-            InputError: a name that is no number of an object.
+        """That a formula holds, whose names are the numbers of objects, "1", "2"; raises `InputError` for other names.
 
         >>> from energycomp_scenes.relations import near
         >>> apart = torch.tensor([0.5, 0.5, 0.5, 4.0])  # of two objects, in four samples
@@ -65,13 +62,7 @@ class Belief:
         return float(formula.holds(self.ground, index).float().mean())
 
     def relations(self) -> list[dict[str, Any]]:
-        """Each pair of objects with the probabilities of its relations, JSON data.
-
-        >>> ground = torch.tensor([[0.0, 0.0], [2.0, 1.0]]).expand(10, 2, 2)
-        >>> (row,) = Belief(ground, torch.ones(10, 2, 4, dtype=torch.long)).relations()
-        >>> row["a"], row["b"], row["left of"]
-        (1, 2, 1.0)
-        """
+        """Each pair of objects with the probabilities of its relations, JSON data."""
         rows = []
         for a, b in itertools.combinations(range(self.codes.shape[1]), 2):
             of_pair = {kind: KINDS[kind].margin(self.ground[:, a], self.ground[:, b]) for kind in SHOWN}
@@ -81,13 +72,7 @@ class Belief:
 
 
 def check_objects(model: Model, *, camera: bool = False) -> Model:
-    """The model; raises `InputError` unless its components are whole objects, and for a camera, if it takes none.
-
-    >>> from energycomp.testing import tiny_model
-    >>> check_objects(tiny_model())
-    Traceback (most recent call last):
-    energycomp.errors.InputError: got the model tiny; expected one of whole objects, such as clevr
-    """
+    """The model; raises `InputError` unless its components are whole objects, and for a camera, if it takes none."""
     if not isinstance(model.conditioner, Objects):
         raise InputError(f"got the model {model.name}; expected one of whole objects, such as clevr")
     if camera:
@@ -96,28 +81,19 @@ def check_objects(model: Model, *, camera: bool = False) -> Model:
 
 
 def joined(solution: Solution, image: Any, model: Model, *, generator: int | torch.Generator | None = 0) -> Solution:
-    """A reading whose words are those of two posteriors, its own and that of another model, see `pooled`.
+    """A reading whose words are those of two posteriors, its own and that of another model, see `pool`.
 
     The other model reads words at the places that were found, which costs about 260 network evaluations an object.
     Where a word changes, the error of the answer and what compares it to others are not known any more: they are NaN
     and None, and `explain` measures the error. The typicality remains that of the image as it was read.
 
-    Args:
-        solution: of `clevr`, for example.
-        image: as `infer` takes it.
-        model: the other one, such as `clevr-small`.
-
     Raises:
         InputError: a reading without certainties, or a model without them.
-
-    >>> from energycomp.testing import tiny_model
-    >>> joined(Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0), None, tiny_model())
-    Traceback (most recent call last):
-    energycomp.errors.InputError: got ... to join with tiny; expected a reading of ..., such as clevr and clevr-small
     """
     sure = solution.certainty
     is_known = sure is not None and not bool(sure.isnan().any())
-    if not is_known or solution.posteriors is None or not _reads_words(model):
+    reads_words = model.defaults.beta is not None and isinstance(model.conditioner, Objects)
+    if not is_known or solution.posteriors is None or not reads_words:
         got = f"got {solution!r} to join with {model.name}"
         raise InputError(
             f"{got}; expected a reading of whole objects and a model of them, such as clevr and clevr-small"
@@ -128,7 +104,7 @@ def joined(solution: Solution, image: Any, model: Model, *, generator: int | tor
     problem = make_problem(model.encode(model.given(image)), model, count=solution.count)
     found = read_attributes(problem, solution.conditions[:, :2].to(problem.device), generator=as_generator(generator))
     others = found.probabilities(problem.posterior)
-    words = [pooled(one.cpu(), other.cpu()) for one, other in zip(solution.posteriors, others, strict=True)]
+    words = [pool(one.cpu(), other.cpu()) for one, other in zip(solution.posteriors, others, strict=True)]
     # The most likely words of both; what was measured of another answer does not hold any more
     codes = torch.stack([each.argmax(1) + 1 for each in words], dim=1)
     before = solution.conditions.cpu()
@@ -145,18 +121,14 @@ def joined(solution: Solution, image: Any, model: Model, *, generator: int | tor
     )
 
 
-def _reads_words(model: Model) -> bool:
-    return model.defaults.beta is not None and isinstance(model.conditioner, Objects)
-
-
-def pooled(one: Tensor, other: Tensor) -> Tensor:
+def pool(one: Tensor, other: Tensor) -> Tensor:
     """The logarithmic pool of two posteriors (K, n) of the same words, from the same image: sqrt(p q), normalised.
 
     Both posteriors hold the evidence of the image, and their product would count it twice. With exponents that sum to 1
     it counts once: the pool of two that agree is what they say, and evidence that both take up can be taken up before
     or after pooling (Genest, 1984).
 
-    >>> pooled(torch.tensor([[0.8, 0.2]]), torch.tensor([[0.8, 0.2]])), pooled(torch.eye(2), torch.eye(2).flip(0))
+    >>> pool(torch.tensor([[0.8, 0.2]]), torch.tensor([[0.8, 0.2]])), pool(torch.eye(2), torch.eye(2).flip(0))
     (tensor([[0.8000, 0.2000]]), tensor([[0.5000, 0.5000],
             [0.5000, 0.5000]]))
     """
@@ -171,12 +143,7 @@ def belief(
     draws: int = DRAWS,
     generator: int | torch.Generator | None = 0,
 ) -> Belief:
-    """The belief of a reading of `clevr` or `clevr-small`.
-
-    Args:
-        camera: where it stands, such as `Seen.camera`; CLEVR's usual place when left out.
-        draws: samples.
-        generator: or a seed.
+    """The belief of a reading of `clevr` or `clevr-small`, seen by a camera (3,), CLEVR's usual one when left out.
 
     Raises:
         InputError: a reading of another model.

@@ -87,14 +87,7 @@ def ground_of(values: Tensor, camera: Tensor | None = None) -> Tensor:
 
 @attrs.frozen
 class Formula:
-    """Relations of named objects: one, or several that `&`, `|` and `~` join.
-
-    >>> formula = left_of("a", "b") & ~behind("a", "b")
-    >>> formula
-    a left of b and not a behind b
-    >>> formula.holds(torch.tensor([[[-1.0, 0.0], [1.0, 2.0]], [[-1.0, 3.0], [1.0, 2.0]]]), {"a": 0, "b": 1})
-    tensor([ True, False])
-    """
+    """Relations of named objects: one, or several that `&`, `|` and `~` join."""
 
     op: str  # "and", "or", "not", or one of KINDS
     parts: tuple[Formula | str, ...]
@@ -111,7 +104,7 @@ class Formula:
     def __repr__(self) -> str:
         if self.op in KINDS:
             return f"{self.parts[0]} {self.op} {self.parts[1]}"
-        inner = [f"({one!r})" if _joins(one) and one.op != self.op else f"{one!r}" for one in self._formulas]
+        inner = [f"({one!r})" if one.op in {"and", "or"} - {self.op} else f"{one!r}" for one in self._formulas]
         return f"not {inner[0]}" if self.op == "not" else f" {self.op} ".join(inner)
 
     @property
@@ -141,13 +134,7 @@ class Formula:
     def log_probability(
         self, ground: Tensor, index: Mapping[str, int], *, clear: float = 0.0, denied: bool = False
     ) -> Tensor:
-        """log p, (N,), that it holds of objects at these places; differentiable.
-
-        Args:
-            ground: (N, K, 2), see `ground_of`.
-            index: the place of each name among the K objects.
-            clear: scene units by which each relation, or its contrary, must hold.
-            denied: that it does not hold.
+        """log p, (N,), that it holds, or not, of objects at places (N, K, 2) by the margin `clear`; differentiable.
 
         >>> ground = torch.tensor([[[-1.0, 0.0], [1.0, 2.0]], [[1.0, 0.0], [-1.0, 2.0]]])  # a is left, then right
         >>> left_of("a", "b").log_probability(ground, {"a": 0, "b": 1}).exp().round(decimals=3)
@@ -164,30 +151,18 @@ class Formula:
         return logsigmoid(((-margin if denied else margin) - clear) / SOFT)
 
     def margin(self, ground: Tensor, index: Mapping[str, int]) -> Tensor:
-        """Of one relation, (N,): how clearly it holds, in scene units.
-
-        >>> near("a", "b").margin(torch.tensor([[[0.0, 0.0], [0.5, 0.0]]]), {"a": 0, "b": 1})  # 2 is the limit
-        tensor([1.5000])
-        """
+        """Of one relation, (N,): how clearly it holds, in scene units."""
         first, second = (ground[:, index[str(name)]] for name in self.parts)
         return KINDS[self.op].margin(first, second)
 
     def holds(self, ground: Tensor, index: Mapping[str, int]) -> Tensor:
-        """Whether it holds, (N,), of objects at places (N, K, 2).
-
-        >>> near("a", "b").holds(torch.tensor([[[0.0, 0.0], [0.5, 0.0]], [[0.0, 0.0], [3.0, 0.0]]]), {"a": 0, "b": 1})
-        tensor([ True, False])
-        """
+        """Whether it holds, (N,), of objects at places (N, K, 2)."""
         if self.op == "not":
             return ~self._formulas[0].holds(ground, index)
         if self.op in KINDS:
             return self.margin(ground, index) > 0
         found = torch.stack([one.holds(ground, index) for one in self._formulas])
         return found.all(0) if self.op == "and" else found.any(0)
-
-
-def _joins(one: Formula) -> bool:
-    return one.op in ("and", "or")
 
 
 def _related(kind: str) -> Callable[[str, str], Formula]:

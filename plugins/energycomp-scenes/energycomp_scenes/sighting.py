@@ -78,17 +78,17 @@ class Sighting:
     @property
     def places(self) -> Tensor:
         """(K, 2), inside of the image."""
-        return _stacked([each.place.clamp(0, 1) for each in self.expected], 2)
+        return _stack([each.place.clamp(0, 1) for each in self.expected], 2)
 
     @property
     def codes(self) -> Tensor:
         """(K, A)."""
-        return _stacked([each.codes for each in self.expected], len(self.words))
+        return _stack([each.codes for each in self.expected], len(self.words))
 
     @property
     def variances(self) -> Tensor:
         """Of the places, (K, 2)."""
-        return _stacked([each.spread[:, 0] for each in self.expected], 2)
+        return _stack([each.spread[:, 0] for each in self.expected], 2)
 
     def form(self, places: Tensor, codes: Tensor, bank: NoiseBank) -> QuadraticForm:
         """Over places (N, 2) with codes (N, A), or (A,) for all. Costs N rows a draw."""
@@ -111,7 +111,7 @@ class Sighting:
         pull = 0.5 / beta / variances.double()
         precision = 0 * places
         # Steps are short: objects that may have moved far start from the best place of a lattice
-        places = self._started(form, part, pull)
+        places = self._start(form, part, pull)
         if not torch.equal(places, prior):
             form = self.form(places, codes, self.first)
         for _ in range(STEPS if part else 0):
@@ -137,11 +137,8 @@ class Sighting:
                 break
         return places, precision, part, form
 
-    def _started(self, form: QuadraticForm, part: Sequence[int], pull: Tensor) -> Tensor:
-        """Places (K, 2): those that are expected, or, of an object that is not surely there, the best one around it.
-
-        One draw screens all of these, and a term `pull` of the prior is added. Costs 25 rows an object.
-        """
+    def _start(self, form: QuadraticForm, part: Sequence[int], pull: Tensor) -> Tensor:
+        """Places (K, 2): those that are expected, or, of an object that is not surely there, the best one around it."""
         places = self.places
         spreads = self.variances.sqrt()
         unsure = [k for k in part if spreads[k].max() > NEAR]
@@ -185,14 +182,9 @@ class Sighting:
         One draw screens a lattice with all attributes open, and places about those of hidden objects with their words.
         The best one is moved by a Gauss-Newton step, and compared on the second bank as each of the hidden objects,
         with the surprise of its place, and as a new one. It is accepted by a paired test.
-
-        Args:
-            view: what explains the frame.
-            lost: the objects that do not.
-            corner: offset of the lattice, in shares of the distance of its points.
         """
         form, judged, _, seen = view
-        found = self._screened(view, lost, corner)
+        found = self._screen(view, lost, corner)
         if found is None:
             return None
         place, own = found
@@ -204,7 +196,7 @@ class Sighting:
         step = torch.linalg.solve(hessian + 1e-3 * hessian.diagonal().mean() * torch.eye(2), gradient).to(place)
         place = (place + step.clamp(-0.5 / SIDE, 0.5 / SIDE)).clamp(0, 1)
         # Compare it on the second bank: as a new object, and as each of the hidden ones
-        known = _stacked([self.expected[k].sure for k in lost], len(self.words))
+        known = _stack([self.expected[k].sure for k in lost], len(self.words))
         options = torch.cat([torch.zeros(1, len(self.words)), known])
         compared = judged.append(self.form(place.expand(len(options), -1), options, self.second))
         before = compared.errors(seen)
@@ -221,7 +213,7 @@ class Sighting:
             return None
         return Found(place[0], evidence, lost[which - 1] if which else None)
 
-    def _screened(self, view: Explained, lost: Sequence[int], corner: Sequence[float]) -> tuple[Tensor, Tensor] | None:
+    def _screen(self, view: Explained, lost: Sequence[int], corner: Sequence[float]) -> tuple[Tensor, Tensor] | None:
         """The place (1, 2) and the codes (A,) that explain most by one draw; None where nothing explains enough."""
         # A lattice, with all attributes open: the last row of the codes
         lattice = (torch.cartesian_prod(*[torch.arange(SIDE)] * 2) + torch.tensor(corner)) / SIDE
@@ -259,7 +251,7 @@ class Sighting:
         return form.errors_with_each(others).mean(0)[len(judged) :]
 
 
-def _stacked(rows: list[Tensor], width: int) -> Tensor:
+def _stack(rows: list[Tensor], width: int) -> Tensor:
     """Rows (width,) of K objects as (K, width), also where there are none."""
     return torch.stack(rows) if rows else torch.zeros(0, width)
 

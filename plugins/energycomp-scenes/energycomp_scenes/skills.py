@@ -36,7 +36,7 @@ from energycomp_datasets.clevr.outlines import judge
 from energycomp_datasets.clevr.reader import SIZE, SceneReader, load_reader
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_lab.evaluation import Example, Generated
-from energycomp_scenes.artists import Drawing, Drawn, chosen
+from energycomp_scenes.artists import Drawing, Drawn, choose_skills
 from energycomp_scenes.drawing import draw
 from energycomp_scenes.graph import SceneGraph
 from energycomp_scenes.prompts import Prompter
@@ -53,14 +53,8 @@ CLEARLY = 0.3  # scene units by which relations hold in the layout
 
 
 @attrs.frozen
-class AskedGraph:
-    """What a picture should show.
-
-    Args:
-        skill: one of `SKILLS`.
-        graph: objects and relations.
-        denied: a colour that the first object has not.
-    """
+class GraphPrompt:
+    """What a picture should show: a graph; `denied` is a colour that its first object has not."""
 
     skill: str
     graph: SceneGraph
@@ -68,7 +62,7 @@ class AskedGraph:
 
     def shown_by(self, found: Tensor) -> bool:
         """Whether objects (K, 6), as a reader finds them, are what was asked for, and nothing else is there."""
-        right, _, alone = judged(self.graph, found)
+        right, _, alone = compare_objects(self.graph, found)
         wanted = [text.rpartition(" at ")[2] for text in self.graph.objects.values() if " at " in text]
         if wanted and self.denied is None:
             places = torch.tensor([[float(x) for x in one.split(",")] for one in wanted])
@@ -97,7 +91,7 @@ class Skills:
 
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
         """Prompts, one of each skill in turn."""
-        return Generated(count, partial(_example, names=chosen(spec, SKILLS), seed=seed))
+        return Generated(count, partial(_example, names=choose_skills(spec, SKILLS), seed=seed))
 
     def write(self, _folder: Path, **_: Any) -> Never:
         """Prompts have no images."""
@@ -137,34 +131,31 @@ class Describer:
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
         return self.asks.examples(spec, count=count, seed=seed)
 
-    def right(self, asked: AskedGraph, image: Tensor) -> tuple[bool, Any]:
+    def right(self, asked: GraphPrompt, image: Tensor) -> tuple[bool, Any]:
         (found,) = self.reader.read(ImageProcessor(size=(SIZE, SIZE), resize="squash")(image * 2 - 1))
         return asked.shown_by(found), found.tolist()
 
-    def drawn(self, asked: AskedGraph, generator: torch.Generator) -> Drawn:
+    def drawn(self, asked: GraphPrompt, generator: torch.Generator) -> Drawn:
         how: dict[str, Any] = {"generator": generator, "output_type": "pt", "progress": False, **self.asks.options}
         if asked.denied is None:
             picture = draw(asked.graph, self.model, tries=self.asks.tries, **how)[0]
-            return Drawn(picture.image, picture.tries, picture.rows, outlined(picture.image, picture.values))
+            return Drawn(picture.image, picture.tries, picture.rows, judge_outlines(picture.image, picture.values))
         ((_, described),) = asked.graph.objects.items()
         (plain,) = self.model.scene(described, generator=generator)
         place = described.rpartition(" at ")[2]
         with count_rows() as counted:
             image = Composer(2 * plain & ~self.model.read(f"{asked.denied} object at {place}")).sample(**how)[0]
-        return Drawn(image, 1, counted.rows, outlined(image, Objects().read(described)))
+        return Drawn(image, 1, counted.rows, judge_outlines(image, Objects().read(described)))
 
 
-def outlined(image: Tensor, values: Tensor) -> tuple[tuple[str, bool], ...]:
-    """The shapes that objects (K, 6) have, each with whether its outline in an image is nearest to it.
-
-    Those of open shape, and those that are not whole in the image, are left out.
-    """
+def judge_outlines(image: Tensor, values: Tensor) -> tuple[tuple[str, bool], ...]:
+    """The shapes that objects (K, 6) have, each with whether its outline in an image is nearest to it."""
     words = [ATTRIBUTES["shape"][int(code) - 1] if code else "" for code in values[:, SHAPE]]
     looks = zip(words, judge(image, values), strict=True)
     return tuple((word, look.shape == word) for word, look in looks if word and look)
 
 
-def judged(graph: SceneGraph, found: Tensor) -> tuple[bool, bool, bool]:
+def compare_objects(graph: SceneGraph, found: Tensor) -> tuple[bool, bool, bool]:
     """Whether all is right, whether the described objects are there, and whether nothing else is, by objects (K, 6)."""
     texts = [text.partition(" at ")[0] for text in graph.objects.values()]
     wanted = torch.cat([Objects().read(f"{text} at 0.5,0.5") for text in texts])[:, 2:]
@@ -224,7 +215,7 @@ def _example(index: int, *, names: Sequence[str], seed: int) -> Example:
     number = index // len(names)
     random = torch.Generator().manual_seed(derived_seed(HELD_OUT + seed, skill, number))
     graph, denied = SKILLS[skill](random, number)
-    asked = AskedGraph(skill, graph, denied)
+    asked = GraphPrompt(skill, graph, denied)
     return Example(
         torch.zeros(3, 8, 8), name=f"{skill} {number}: {graph.objects} {graph.relations}", conditions=[asked]
     )

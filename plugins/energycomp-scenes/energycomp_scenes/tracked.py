@@ -28,11 +28,6 @@ class Tracked:
         evidence, usual: in nats, of this frame, and about that of frames in which nothing covers it.
         visible: whether it was found in this frame.
         seen, unseen: frames in which it was visible, and those since then.
-
-    >>> one = Tracked.new(1, torch.tensor([0.3, 0.5]), [torch.zeros(2)], evidence=20.0)
-    >>> later = attrs.evolve(one, velocity=torch.tensor([0.1, 0.0])).moved()  # one frame
-    >>> later.place, bool((later.spread[:, 0] > one.spread[:, 0]).all())
-    (tensor([0.4000, 0.5000]), True)
     """
 
     identity: int
@@ -73,13 +68,13 @@ class Tracked:
         outside = bool(((self.place < 0) | (self.place > 1)).any())
         return not self.visible and (outside or self.unseen > min(PATIENCE, 4 * self.seen))
 
-    def moved(self) -> Tracked:
+    def predict(self) -> Tracked:
         """The prior of the next frame."""
         xx, xv, vv = self.spread.unbind(1)
         spread = torch.stack([xx + 2 * xv + vv, xv + vv, vv], dim=1) + JERK**2 * torch.tensor([0.25, 0.5, 1.0])
         return attrs.evolve(self, place=self.place + self.velocity, spread=spread)
 
-    def found(self, place: Tensor, precision: Tensor, evidence: float) -> Tracked:
+    def update(self, place: Tensor, precision: Tensor, evidence: float) -> Tracked:
         """The posterior after the prior, at a place and with what the image adds to its precision, both (2,)."""
         xx, xv, vv = self.spread.unbind(1)
         share = min(1.0, evidence / self.usual) ** 2
@@ -92,7 +87,7 @@ class Tracked:
             usual=usual, visible=True, seen=self.seen + 1, unseen=0,
         )  # fmt: skip
 
-    def hidden(self, evidence: float) -> Tracked:
+    def hide(self, evidence: float) -> Tracked:
         """The prior as it is: nothing is seen of the object."""
         return attrs.evolve(self, evidence=evidence, visible=False, unseen=self.unseen + 1)
 
@@ -102,6 +97,6 @@ class Tracked:
         words[attribute] = torch.log_softmax(words[attribute] - beta * errors.to(words[attribute]), 0)
         return attrs.evolve(self, words=tuple(words))
 
-    def forgetting(self) -> Tracked:
+    def forget(self) -> Tracked:
         """With a part of what is known of the words, so that each is looked at again."""
         return attrs.evolve(self, words=tuple(torch.log_softmax(FORGET * each, 0) for each in self.words))

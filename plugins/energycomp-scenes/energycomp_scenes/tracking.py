@@ -35,15 +35,9 @@ class TrackedFrame:
     """What was read of one frame.
 
     Args:
-        frame: its number, from 0.
         objects: hidden ones included, as rows of a table, JSON data.
-        rows: network evaluations.
         known: the greatest identity so far.
         state: of each object, for the next frame.
-
-    >>> frame = TrackedFrame(0, ({"identity": 1, "x": 0.3, "y": 0.5, "visible": True},), 120, 1, ())
-    >>> TrackedFrame.of(frame.record()).known
-    1
     """
 
     frame: int
@@ -70,10 +64,6 @@ class TrackedFrame:
 class Track:
     """The objects of a video, with the same identity in all frames; it holds no model.
 
-    Args:
-        frames: what was read of each.
-        images: as people see them.
-
     >>> row = {"identity": 1, "x": 0.3, "y": 0.5, "visible": True}
     >>> frames = tuple(TrackedFrame(k, (row,), 100, 1, ()) for k in range(2))
     >>> found = Track(frames, (Image.new("RGB", (48, 32)),) * 2)
@@ -93,20 +83,11 @@ class Track:
         """A row per frame and object, JSON data: identity, place, words and their certainty, visibility and evidence.
 
         The place of a hidden object is where it is expected. The evidence is in nats.
-
-        >>> row = {"identity": 1, "x": 0.3, "y": 0.5, "visible": True}
-        >>> Track((TrackedFrame(0, (row,), 100, 1, ()),), (Image.new("RGB", (48, 32)),)).table()
-        [{'frame': 0, 'identity': 1, 'x': 0.3, 'y': 0.5, 'visible': True}]
         """
         return [{"frame": frame.frame, **row} for frame in self.frames for row in frame.objects]
 
     def picture(self, frame: int, *, side: int = 320) -> Image.Image:
-        """A frame with the identity of each object; that of a hidden one in brackets, where it is expected.
-
-        >>> row = {"identity": 1, "x": 0.3, "y": 0.5, "visible": False}  # hidden: its number is in brackets
-        >>> Track((TrackedFrame(0, (row,), 100, 1, ()),), (Image.new("RGB", (48, 32)),)).picture(0, side=64).size
-        (96, 64)
-        """
+        """A frame with the identity of each object; that of a hidden one in brackets, where it is expected."""
         rows = self.frames[frame].objects
         labels = [f"{row['identity']}" if row["visible"] else f"({row['identity']})" for row in rows]
         return overlay(self.images[frame], [(row["x"], row["y"]) for row in rows], labels, side=side)
@@ -137,11 +118,7 @@ class Track:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers in short.
-
-    >>> _ranges([0, 1, 2, 5, 7, 8])
-    '0-2, 5, 7-8'
-    """
+    """Ascending numbers in short."""
     starts = [n for n in numbers if n - 1 not in numbers]
     ends = [n for n in numbers if n + 1 not in numbers]
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
@@ -152,12 +129,6 @@ def track(frames: Iterable[Any], model: Model | str | Path, *, generator: int = 
 
     The first frame costs what `infer` costs; a later one about 90 network evaluations, and 32 for each object, or 61
     while its velocity is not known. Each lost object that is found after another one in a frame costs about 115 more.
-
-    Args:
-        frames: images of one size, at least two, as `infer` takes them.
-        model: of objects at places, such as `clevr`, `clevr-small` or `clevr-places`, or its name.
-        generator: a seed.
-        progress: whether a terminal shows a bar.
 
     Raises:
         InputError: fewer than two frames, frames of several sizes or that cannot be read, or a model without objects.
@@ -204,16 +175,7 @@ def check_model(model: Model) -> Model:
 
 
 def track_frame(image: Any, model: Model, before: TrackedFrame | None = None, *, seed: int = 0) -> TrackedFrame:
-    """Reads a frame of a video, from what was read of the one before; the first one as `infer` does.
-
-    >>> from energycomp.testing import planted, tinted_model
-    >>> model = tinted_model(solver="pursuit", counts=(1, 2), beta=100.0)
-    >>> images = [planted(model, model.conditioner.parse(x, 0.5, tint="red"))[0] / 2 + 0.5 for x in (0.3, 0.32)]
-    >>> first = track_frame(images[0], model)
-    >>> second = track_frame(images[1], model, first)
-    >>> second.objects[0]["identity"], round(second.objects[0]["x"], 2), second.rows < first.rows
-    (1, 0.32, True)
-    """
+    """Reads a frame of a video, from what was read of the one before; the first one as `infer` does."""
     if before is None:
         return _first(image, model, seed)
     index = before.frame + 1
@@ -222,12 +184,12 @@ def track_frame(image: Any, model: Model, before: TrackedFrame | None = None, *,
     generator = torch.Generator().manual_seed(derived_seed(seed, index))
     problem = make_problem(model.encode(model.given(image)), model)
     low = [problem.draw(3 * DRAWS, generator)[:DRAWS] for _ in range(2)]  # small timesteps see places best
-    expected = [each for each in (one.moved() for one in before.state) if not each.gone]
+    expected = [each for each in (one.predict() for one in before.state) if not each.gone]
     frame = Sighting(problem, expected, *low)
     places, precision, part, form = frame.move()
     judged, evidence, seen = frame.judge(places, part)
     objects = [
-        each.found(places[k], precision[k], evidence[k]) if k in seen else each.hidden(evidence[k])
+        each.update(places[k], precision[k], evidence[k]) if k in seen else each.hide(evidence[k])
         for k, each in enumerate(expected)
     ]
     # Find what is not explained: one object in a search, so that others follow where several are lost
@@ -238,7 +200,7 @@ def track_frame(image: Any, model: Model, before: TrackedFrame | None = None, *,
     while again is not None and again.which is not None:
         which = again.which
         sharp = torch.full((2,), START[0] ** -2)
-        objects[which] = expected[which].found(again.place, sharp, max(again.evidence, expected[which].usual))
+        objects[which] = expected[which].update(again.place, sharp, max(again.evidence, expected[which].usual))
         lost.remove(which)
         if not lost:
             break
@@ -255,7 +217,7 @@ def track_frame(image: Any, model: Model, before: TrackedFrame | None = None, *,
         _, k, attribute = min(options)
         errors = frame.read(judged, [j for j in seen if j != k], places[k], frame.codes[k], attribute)
         objects[k] = objects[k].read(errors, attribute, frame.beta)
-    return _described(index, objects, problem.rows, known, model)
+    return _describe(index, objects, problem.rows, known, model)
 
 
 def _read_anew(frame: Sighting, view: Explained, one: Tracked) -> Tracked:
@@ -282,10 +244,10 @@ def _first(image: Any, model: Model, seed: int) -> TrackedFrame:
             words[-1][int(value[2 + attribute]) - 1] = math.log(sure)
         gain = 0.0 if solution.component_gain is None else float(solution.component_gain[k])
         objects.append(Tracked.new(k + 1, value[:2], words, (model.defaults.beta or 1.0) * gain))
-    return _described(0, objects, solution.rows, len(objects), model)
+    return _describe(0, objects, solution.rows, len(objects), model)
 
 
-def _described(index: int, objects: Sequence[Tracked], rows: int, known: int, model: Model) -> TrackedFrame:
+def _describe(index: int, objects: Sequence[Tracked], rows: int, known: int, model: Model) -> TrackedFrame:
     mixed = mixed_of(model.conditioner)
     described = []
     names = () if mixed is None else tuple(mixed.attributes)
@@ -297,4 +259,4 @@ def _described(index: int, objects: Sequence[Tracked], rows: int, known: int, mo
             row |= {name: words[name] for name in names}
             row["certainty"] = {name: round(sure, 4) for name, sure in zip(names, one.certainty, strict=True)}
         described.append({**row, "visible": one.visible, "evidence": round(one.evidence, 2)})
-    return TrackedFrame(index, tuple(described), rows, known, tuple(one.forgetting() for one in objects))
+    return TrackedFrame(index, tuple(described), rows, known, tuple(one.forget() for one in objects))

@@ -15,7 +15,7 @@ from energycomp_clevr.viewpoint import AXES
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, project, unproject
 from energycomp_datasets.clevr.layout import turns_of
 from energycomp_scenes import draw, film, read_frames, scene
-from energycomp_scenes.films import _faced, _seen, moved
+from energycomp_scenes.films import _face, _see, interpolate
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,8 @@ def test_graphs_are_drawn_with_turns(turned: Model) -> None:
 
 
 def test_keys_take_equal_times_and_objects_get_places(small: Model) -> None:
-    assert moved("0,0 -> 1,0 -> 1,1", 5, 2).tolist() == [[0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1]]
-    assert moved("0.25 0.5", 2, 2).tolist() == [[0.25, 0.5]] * 2
+    assert interpolate("0,0 -> 1,0 -> 1,1", 5, 2).tolist() == [[0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1]]
+    assert interpolate("0.25 0.5", 2, 2).tolist() == [[0.25, 0.5]] * 2
     script = ["large red metal cube", "small metal sphere at 0.7,0.6 -> 0.7,0.6"]
     first, second = film(small, script, frames=2, num_inference_steps=2, progress=False)
     assert np.abs(np.asarray(first).astype(int) - np.asarray(second)).max() <= 1  # rows of a batch are rounded apart
@@ -63,7 +63,7 @@ def test_what_does_not_move_stays_as_it_is(small: Model) -> None:
 
 def test_a_camera_sees_objects_elsewhere() -> None:
     value = torch.tensor([[0.4, 0.5, 2.0, 0.0, 0.0, 0.0]]).repeat(3, 1)
-    still, right, forward = _seen(value, torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).tolist()
+    still, right, forward = _see(value, torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 3.0]])).tolist()
     assert still == pytest.approx([0.4, 0.5], abs=1e-4)
     assert right[0] != pytest.approx(0.4, abs=1e-3)
     assert abs(forward[0] - 0.5) > abs(0.4 - 0.5)  # what is nearer is further from the middle
@@ -73,9 +73,9 @@ def test_a_camera_sees_objects_elsewhere() -> None:
 def test_cubes_slide_without_turning(turned: Model, path: str) -> None:
     """Their turn is measured from the line of sight, which moves: records of such scenes say the same turns."""
     start = turned.conditioner.parse(0.2, 0.5, size="large", shape="cube", turn=80).repeat(3, 1)
-    start[:, :2] = moved("0.2,0.5 -> 0.7,0.6", 3, 2)
-    offsets = moved(path, 3, 3)
-    faced = _faced(start, offsets)
+    start[:, :2] = interpolate("0.2,0.5 -> 0.7,0.6", 3, 2)
+    offsets = interpolate(path, 3, 3)
+    faced = _face(start, offsets)
     # The rotation of the cube in the scene, and turns by the record of each frame.
     home = torch.tensor(CAMERA_POSITION)
     points = unproject(start[:, :2], torch.full((3,), 0.7), home)
@@ -90,7 +90,7 @@ def test_cubes_slide_without_turning(turned: Model, path: str) -> None:
         assert abs((float(apart) + 45) % 90 - 45) < 1.0
     assert faced[:, :6].equal(start[:, :6])
     sphere = turned.conditioner.parse(0.2, 0.5, shape="sphere").repeat(3, 1)
-    assert _faced(sphere, offsets).equal(sphere)
+    assert _face(sphere, offsets).equal(sphere)
 
 
 REFUSED: list[tuple[list[str], dict[str, Any], str]] = [
@@ -114,7 +114,7 @@ def test_what_cannot_be_drawn(small: Model, script: list[str], options: dict[str
 def test_what_is_no_key_and_no_model_of_objects() -> None:
     for text in ("0,0 -> 1", "a,b", "0,0,0", "nan,0 -> 1,1", "0,0 ->"):
         with pytest.raises(InputError, match="expected 2 numbers"):
-            moved(text, 4, 2)
+            interpolate(text, 4, 2)
     with pytest.raises(InputError, match="tiny, which reads no objects"):
         film(tiny_model(), ["0.3,0.5"])
 

@@ -13,7 +13,7 @@ from energycomp.inference import AttributeErrors
 from energycomp.seeds import seeded
 from energycomp_scenes import Belief, answer, belief, joined, left_of, near
 from energycomp_scenes.questions import program_of
-from energycomp_scenes.reading import SIZES, pooled
+from energycomp_scenes.reading import SIZES, pool
 
 CODES = torch.tensor([[1, 2, 2, 1], [2, 3, 1, 2], [2, 2, 1, 1]])  # small red metal cube, large blue rubber sphere, ...
 GROUND = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, -1.0]])
@@ -176,10 +176,10 @@ def test_evidence_that_two_readers_share_counts_once() -> None:
     """The pool of a posterior with itself is itself, and a likelihood can be taken up before or after pooling."""
     draw = seeded(0)
     p, q, likelihood = (torch.rand(3, 4, generator=draw).softmax(1) for _ in range(3))
-    torch.testing.assert_close(pooled(p, p), p)
+    torch.testing.assert_close(pool(p, p), p)
     before = [one * likelihood / (one * likelihood).sum(1, keepdim=True) for one in (p, q)]
-    after = pooled(p, q) * likelihood
-    torch.testing.assert_close(pooled(*before), after / after.sum(1, keepdim=True))
+    after = pool(p, q) * likelihood
+    torch.testing.assert_close(pool(*before), after / after.sum(1, keepdim=True))
 
 
 def test_a_reader_joined_with_itself_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

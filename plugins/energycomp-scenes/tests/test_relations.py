@@ -9,7 +9,7 @@ from energycomp.seeds import seeded
 from energycomp_clevr.objects import Objects
 from energycomp_datasets.clevr.layout import object_values, scene_of
 from energycomp_scenes import Formula, SceneGraph, behind, layout_prior, left_of, near, placed, right_of, scene
-from energycomp_scenes.layouts import learned, prior_of
+from energycomp_scenes.layouts import prior_of, train_network
 from energycomp_scenes.relations import KINDS, OPPOSITE, ground_of
 
 INDEX = {"a": 0, "b": 1, "c": 2}
@@ -114,7 +114,7 @@ def test_a_layout_is_learned() -> None:
         first = torch.rand(2, generator=random) * torch.tensor([0.5, 1.0])
         scenes.append(torch.cat([torch.stack([first, first + torch.tensor([0.4, 0.0])]), torch.ones(2, 1)], 1))
     pairs = torch.tensor([[[0.2, 0.3], [0.6, 0.3]], [[0.2, 0.3], [0.6, 0.9]]])
-    likely, unlikely = prior_of(learned(scenes, steps=200)).energy(pairs)
+    likely, unlikely = prior_of(train_network(scenes, steps=200)).energy(pairs)
     assert likely < unlikely - 3
     assert layout_prior() is layout_prior()
 

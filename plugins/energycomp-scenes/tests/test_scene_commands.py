@@ -17,7 +17,7 @@ from energycomp.errors import InputError
 from energycomp.testing import tiny_model
 from energycomp_cli import app
 from energycomp_scenes import draw, scene
-from energycomp_scenes.drawing import seen
+from energycomp_scenes.drawing import check_words
 from energycomp_scenes.relations import ground_of
 
 GRAPH = "a: large red rubber cube; b: large blue rubber sphere; a left of b; not a near b"
@@ -85,7 +85,7 @@ def test_pictures_that_cannot_be_drawn() -> None:
 
 def test_a_picture_is_drawn_again_until_its_words_are_seen(monkeypatch: Any) -> None:
     sure = iter([0.1, 0.9, 0.3, 0.2])
-    monkeypatch.setattr("energycomp_scenes.drawing.seen", lambda *_: next(sure))
+    monkeypatch.setattr("energycomp_scenes.drawing.check_words", lambda *_: next(sure))
     how: dict[str, Any] = {"num_inference_steps": 2, "output_type": "pt", "progress": False}
     first, second = draw(scene("a: cube"), load("clevr-small"), 2, tries=3, generator=0, **how)
     assert (first.probability, first.tries) == (0.3, 3)
@@ -100,12 +100,12 @@ def test_looking_costs_the_words_of_each_object_and_those_in_doubt_again(beta: f
     model, values = load("clevr-small"), torch.tensor([[0.3, 0.5, 2, 2, 1, 1], [0.7, 0.5, 2, 3, 1, 2.0]])
     model = attrs.evolve(model, defaults=attrs.evolve(model.defaults, beta=beta))
     with count_rows() as counted:
-        seen(torch.zeros(3, 64, 64), model, values, values)
+        check_words(torch.zeros(3, 64, 64), model, values, values)
     assert counted.rows == draws * (1 + 2 * (1 + 2 + 8 + 2 + 3))  # u, objects, and the open one beside its words
 
 
 def test_relations_hold_of_the_sizes_that_are_drawn(monkeypatch: Any) -> None:
-    monkeypatch.setattr("energycomp_scenes.drawing.seen", lambda *_: 1.0)
+    monkeypatch.setattr("energycomp_scenes.drawing.check_words", lambda *_: 1.0)
     graph = scene("a: small cube; b: sphere; a in the same row as b; a behind b")
     how: dict[str, Any] = {"num_inference_steps": 1, "output_type": "pt", "progress": False}
     pictures = draw(graph, load("clevr-small"), 4, generator=0, **how)

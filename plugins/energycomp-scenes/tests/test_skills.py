@@ -24,7 +24,7 @@ from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_scenes import Skills, scene
 from energycomp_scenes.artists import Drawing
 from energycomp_scenes.prompts import PROMPTED, Prompter, Wanted
-from energycomp_scenes.skills import SKILLS, AskedGraph, Describer, outlined
+from energycomp_scenes.skills import SKILLS, Describer, GraphPrompt, judge_outlines
 
 
 def found(*texts: str) -> Tensor:
@@ -55,7 +55,7 @@ WRONG = [
 def test_a_picture_is_right(case: tuple[str, str, str | None, tuple[str, ...]], right: bool) -> None:
     skill, text, denied, objects = case
     there = found(*objects) if objects else torch.zeros(0, 6)
-    assert AskedGraph(skill, scene(text), denied).shown_by(there) is right
+    assert GraphPrompt(skill, scene(text), denied).shown_by(there) is right
 
 
 def test_prompts_follow_from_the_seed() -> None:
@@ -90,10 +90,10 @@ def test_outlines_are_judged_beside_the_reader() -> None:
     count = int(in_view(values).sum())
     assert count > 0
     for asked, right in ((values, True), (swapped, False)):
-        outlines = outlined(image, asked)
+        outlines = judge_outlines(image, asked)
         assert [one for _, one in outlines] == [right] * count
         drawing.score(torch.zeros(0), torch.zeros(0), {"skill": "one", "right": True, "outlines": outlines})
-    assert outlined(image, values * torch.tensor([1.0, 1, 1, 1, 1, 0])) == ()  # open shapes
+    assert judge_outlines(image, values * torch.tensor([1.0, 1, 1, 1, 1, 0])) == ()  # open shapes
     found = {name: value for scores in drawing.scores for name, value in scores.values().items()}
     true, others = (asked[in_view(values), 5].int().tolist() for asked in (values, swapped))
     shares = {code: true.count(code) / (true + others).count(code) for code in {*true, *others}}

@@ -18,7 +18,7 @@ from energycomp.errors import InputError
 from energycomp.seeds import seeded
 from energycomp.testing import bumps_model, labels_model, planted, stripes_model, tinted_model
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
-from energycomp_datasets.clevr.videos import asked, video_of
+from energycomp_datasets.clevr.videos import parse_videos, video_of
 from energycomp_scenes import Track, track
 from energycomp_scenes.sighting import DRAWS
 from energycomp_scenes.tracked import START, Tracked
@@ -144,7 +144,7 @@ def test_what_is_hidden_for_long_is_given_up() -> None:
     still = Tracked.new(1, torch.tensor([0.5, 0.5]), [], 50.0)
     hidden = [still]
     while not hidden[-1].gone:
-        hidden.append(hidden[-1].moved().hidden(0.0))
+        hidden.append(hidden[-1].predict().hide(0.0))
     assert len(hidden) == 6  # seen once
 
 
@@ -162,21 +162,21 @@ def test_the_filter_is_that_of_kalman() -> None:
     mean, spread = np.array([0.4, 0.02]), np.diag(np.square(START))
     step = np.array([[1.0, 1.0], [0.0, 1.0]])
     for _ in range(5):
-        object_ = object_.moved()
+        object_ = object_.predict()
         noise = 0.003**2 * np.array([[0.25, 0.5], [0.5, 1.0]])
         mean, spread = step @ mean, step @ spread @ step.T + noise
         seen, precision = 0.4 + 0.1 * float(torch.rand(1, generator=generator)), 4e4
         gain = spread[:, 0] / (spread[0, 0] + 1 / precision)
         mean, spread = mean + gain * (seen - mean[0]), spread - np.outer(gain, spread[0])
-        object_ = object_.found(torch.tensor([mean[0], 0.5]).float(), torch.full((2,), precision), 9.0)
+        object_ = object_.update(torch.tensor([mean[0], 0.5]).float(), torch.full((2,), precision), 9.0)
         assert np.allclose([object_.place[0], object_.velocity[0]], mean, atol=1e-5)
         assert np.allclose(object_.spread[0], spread[[0, 0, 1], [0, 1, 1]], rtol=1e-3)
 
 
 def test_what_is_covered_in_part_moves_its_prediction_less() -> None:
-    before = Tracked.new(1, torch.tensor([0.4, 0.5]), [], 100.0).moved()
+    before = Tracked.new(1, torch.tensor([0.4, 0.5]), [], 100.0).predict()
     place, precision = torch.tensor([0.44, 0.5]), torch.full((2,), 1e3)
-    whole, half, tenth = (float(before.found(place, precision, nats).place[0]) - 0.4 for nats in (100, 50, 10))
+    whole, half, tenth = (float(before.update(place, precision, nats).place[0]) - 0.4 for nats in (100, 50, 10))
     assert whole == pytest.approx(0.04)
     assert whole > half > tenth > 0
 
@@ -231,7 +231,7 @@ def clevr() -> Model:
 
 
 def test_objects_of_clevr_are_followed(clevr: Model) -> None:
-    video = video_of(11, 0, asked("4"))
+    video = video_of(11, 0, parse_videos("4"))
     true = [video.objects(index) for index in range(3)]
     objects = []
     for row in true[0]:

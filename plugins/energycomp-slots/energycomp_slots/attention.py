@@ -17,11 +17,6 @@ class SlotAttention(nn.Module):
         width: D of a slot.
         hidden: of the residual MLP after each update.
         iterations: the number of updates; gradients flow through all of them.
-
-    >>> attention = SlotAttention(channels=8, width=16)
-    >>> slots, shares = attention(torch.randn(2, 64, 8), attention.initial(torch.randn(2, 5, 16)))
-    >>> slots.shape, shares.shape, torch.allclose(shares.sum(1), torch.ones(2, 64))
-    (torch.Size([2, 5, 16]), torch.Size([2, 5, 64]), True)
     """
 
     def __init__(self, *, channels: int, width: int, hidden: int = 128, iterations: int = 3) -> None:

@@ -16,11 +16,7 @@ from energycomp.fields import whole
 
 @attrs.frozen
 class Scenes:
-    """A conditioner whose values are the slot latents of scenes.
-
-    Args:
-        slots: K.
-        width: D of a slot.
+    """A conditioner whose values are the slot latents of scenes, K slots of `width` numbers.
 
     >>> Scenes(3, 8)(torch.zeros(2, 3, 8)).shape
     (3, 8)

@@ -27,7 +27,6 @@ class SlotDecomposer:
     """A decomposer of a `SlotVAE`: latents are means of q(z_s | x), and are decoded without steps.
 
     Args:
-        model: of a `SlotVAE`.
         slots: the number of slots in `encode`, which may be larger than in training; by default that of training.
 
     Raises:
@@ -87,7 +86,7 @@ class SlotDecomposer:
     def decode(self, latents: Tensor, *, generator: Generator = None, num_inference_steps: int | None = None) -> Tensor:
         """Images (B, 3, H, W) of latents (B, K', D). Draws no random numbers and takes no steps."""
         del generator, num_inference_steps
-        return torch.cat([self._drawn(part).whole for part in self._checked(latents).split(CHUNK)]).clamp(-1, 1)
+        return torch.cat([self._decode(part).whole for part in self._check_latents(latents).split(CHUNK)]).clamp(-1, 1)
 
     @torch.no_grad()
     def parts(self, latents: Tensor, *, generator: Generator = None, num_inference_steps: int | None = None) -> Parts:
@@ -96,7 +95,7 @@ class SlotDecomposer:
         What a slot without a pixel decodes to is nowhere in the image, and is white here.
         """
         del generator, num_inference_steps
-        drawn = [self._drawn(part) for part in self._checked(latents).split(CHUNK)]
+        drawn = [self._decode(part) for part in self._check_latents(latents).split(CHUNK)]
         both = Drawn(torch.cat([d.images for d in drawn]), torch.cat([d.log_masks for d in drawn]))
         winner = both.log_masks.argmax(1, keepdim=True)[:, :, 0]
         masks = winner == torch.arange(latents.shape[1], device=winner.device)[:, None, None]
@@ -145,7 +144,7 @@ class SlotDecomposer:
         denoiser = self.model.denoiser
         network = self.network
         return Gaussian(
-            self._drawn(self._checked(latents[None])).whole[0],
+            self._decode(self._check_latents(latents[None])).whole[0],
             network.sigma_x**2,
             name=f"{self.model.name}(scene of {len(latents)})",
             sample_shape=denoiser.sample_shape,
@@ -154,7 +153,7 @@ class SlotDecomposer:
             value_range=denoiser.noised_space.value_range,
         )
 
-    def _drawn(self, latents: Tensor) -> Drawn:
+    def _decode(self, latents: Tensor) -> Drawn:
         drawn = self.network.decode(latents)
         if not bool(torch.isfinite(drawn.whole).all()):
             raise NonFiniteError(
@@ -162,7 +161,7 @@ class SlotDecomposer:
             )
         return drawn
 
-    def _checked(self, latents: Tensor) -> Tensor:
+    def _check_latents(self, latents: Tensor) -> Tensor:
         latents = latents_for(self.model, latents)
         if latents.shape[1] > MAX_SLOTS:
             raise InputError(f"got {latents.shape[1]} slots; expected at most {MAX_SLOTS}")
@@ -171,16 +170,7 @@ class SlotDecomposer:
 
 @attrs.frozen(eq=False)
 class SlotAutoencoder:
-    """The decomposer of a plain autoencoder: a `SlotDecomposer` that generates no scenes, because there is no prior.
-
-    Args:
-        slots: of a model without a prior.
-
-    >>> from energycomp_slots.model import untrained
-    >>> own = SlotDecomposer(untrained(slots=3, size=16, plain=True))
-    >>> hasattr(own, "sample"), hasattr(SlotAutoencoder(own), "sample")
-    (True, False)
-    """
+    """The decomposer of a plain autoencoder: a `SlotDecomposer` that generates no scenes, because there is no prior."""
 
     slots: SlotDecomposer
 
@@ -198,11 +188,6 @@ class SlotAutoencoder:
 
 
 def decomposer(model: Model) -> Decomposer:
-    """The decomposer of a model of slots.
-
-    >>> from energycomp_slots.model import untrained
-    >>> type(decomposer(untrained())).__name__, type(decomposer(untrained(plain=True))).__name__
-    ('SlotDecomposer', 'SlotAutoencoder')
-    """
+    """The decomposer of a model of slots."""
     slots = SlotDecomposer(model)
     return SlotAutoencoder(slots) if slots.network.plain else slots

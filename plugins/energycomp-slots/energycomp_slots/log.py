@@ -22,13 +22,7 @@ COLLAPSED = 1.5  # slots in use; below it a single slot explains the whole image
 
 
 class TrainingLog:
-    """Writes the terms of the loss to `terms.jsonl`, and images of parts to `samples/`.
-
-    Args:
-        out: folder of the run.
-        model: the model in training.
-        data: images (3, H, W) uint8; the first four are shown, or all of fewer.
-    """
+    """Writes the terms of the loss to `terms.jsonl`, and images of parts of the first four data to `samples/`."""
 
     def __init__(self, out: Path, model: Model, data: Pictures) -> None:
         self.out = out

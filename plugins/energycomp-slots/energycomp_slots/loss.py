@@ -20,9 +20,6 @@ class LossWeights:
         matched: of KL(q(z_s|x) || p(z_s|z_g)) (eq. 3.5); 0 skips the generative path.
         scene: beta, of KL(q(z_g|x) || N(0, I)).
         features: of the mean squared difference of the feature maps of the two paths.
-
-    >>> LossWeights(matched=0.5).matched
-    0.5
     """
 
     slots: float = 0.5
@@ -33,11 +30,7 @@ class LossWeights:
 
 @attrs.frozen(eq=False)
 class Terms:
-    """A loss, and its terms for the training log.
-
-    >>> Terms(torch.tensor(3.0), {"reconstruction": torch.tensor(2.0), "kl_slots": torch.tensor(1.0)}).loss
-    tensor(3.)
-    """
+    """A loss, and its terms for the training log."""
 
     loss: Tensor
     parts: dict[str, Tensor]
@@ -66,10 +59,6 @@ def slot_loss(
     -log N(x; decode(z_s), sigma_x^2) + weights.slots KL(q(z_s|x) || N(0, I))
     + weights.matched KL(q(z_s|x) || p(z_s|z_g)) + beta KL(q(z_g|x) || N(0, I)) + weights.features mean (f - f_x)^2,
     up to a constant; the last term is not in Wang (2026).
-
-    Args:
-        samples: (B, 3, H, W) in [-1, 1].
-        generator: draws the initial slots and the latents.
 
     >>> from energycomp_slots.model import untrained
     >>> network = untrained(slots=3, width=8, size=16).denoiser.network
@@ -108,11 +97,6 @@ def generation_loss(
 
     Wang (2026) has no such step. Without it, the divergence between slots that are not aligned yet leads to blurred
     scenes. Feature maps that agree align the slots, because both paths share the following layers.
-
-    >>> from energycomp_slots.model import untrained
-    >>> network = untrained(slots=3, width=8, size=16).denoiser.network
-    >>> sorted(generation_loss(network, torch.zeros(2, 3, 16, 16), LossWeights()).parts)
-    ['features', 'kl_matched', 'kl_scene']
     """
     with torch.no_grad():
         features = network.encode(samples)

@@ -45,7 +45,6 @@ def slots(*, preset: str = "default", pretrained: bool = True, world: str = "arr
     """Slot-VAE: images into slots, slots into images, and new scenes.
 
     Args:
-        preset: "default", 32x32 pixels on a CPU; "paper", the sizes of section 3.6.3 of Wang (2026), 128x128 pixels.
         pretrained: with the weights in this package, those of the default preset.
         world: of the weights: "arrow", Arrow Room, or "sprites".
         options: of an untrained model: `slots`, `width`, `channels`, `hidden`, `size`, `iterations`, `global_width`,
@@ -61,7 +60,7 @@ def slots(*, preset: str = "default", pretrained: bool = True, world: str = "arr
     if preset not in ("default", "paper"):
         raise InputError(f"got preset {preset!r}; expected 'default' or 'paper'")
     if not pretrained:
-        legal = checked_options(options)
+        legal = parse_options(options)
         return untrained(**legal) if preset == "default" else untrained(**{**PAPER, **legal})
     if world not in WORLDS or options or preset != "default":
         raise InputError(
@@ -73,20 +72,12 @@ def slots(*, preset: str = "default", pretrained: bool = True, world: str = "arr
 
 
 def sprites(**options: Any) -> Model:
-    """The model of the sprites world.
-
-    >>> sprites().name
-    'slots-sprites'
-    """
+    """The model of the sprites world."""
     return slots(world="sprites", **options)
 
 
 def untrained(*, size: int = 32, name: str = "slots", **options: Any) -> Model:
-    """Untrained: `options` are those of `SlotVAE`.
-
-    >>> untrained(slots=3, width=8).conditioner.value_shape
-    (3, 8)
-    """
+    """Untrained: `options` are those of `SlotVAE`."""
     network = SlotVAE(sample_size=size, **options)
     denoiser = Denoiser(
         network=network,
@@ -109,10 +100,10 @@ def untrained(*, size: int = 32, name: str = "slots", **options: Any) -> Model:
     )
 
 
-def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def parse_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of the command line, such as "slots=6" and "plain=yes", as arguments of `SlotVAE`.
 
-    >>> checked_options({"slots": "6", "share_weights": "no"})
+    >>> parse_options({"slots": "6", "share_weights": "no"})
     {'slots': 6, 'share_weights': False}
     """
     legal: dict[str, Any] = {}

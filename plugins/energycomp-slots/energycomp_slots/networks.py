@@ -31,12 +31,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 
 class GaussianHead(nn.Module):
-    """Mean and log sigma from features, by one hidden layer.
-
-    >>> mean, log_sigma = GaussianHead(features=4, hidden=8, width=2)(torch.zeros(5, 3, 4))
-    >>> mean.shape, log_sigma.shape
-    (torch.Size([5, 3, 2]), torch.Size([5, 3, 2]))
-    """
+    """Mean and log sigma from features, by one hidden layer."""
 
     def __init__(self, features: int, hidden: int, width: int) -> None:
         super().__init__()

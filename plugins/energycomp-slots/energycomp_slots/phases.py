@@ -40,11 +40,7 @@ class Phase:
 
 
 def phases(network: SlotVAE, rise: float = WARM_UP) -> tuple[Phase, ...]:
-    """The phases of training; `rise` is the weight of the KL term of slots after the restarts.
-
-    >>> [phase.name for phase in phases(SlotVAE())][2:]
-    ['inference', 'generation', 'together', 'prior']
-    """
+    """The phases of training; `rise` is the weight of the KL term of slots after the restarts."""
     # An MLP maps the global latent to slots without feature maps, so that the term of feature maps does not apply.
     maps = 0.0 if network.slots_from == "mlp" else 100.0
 

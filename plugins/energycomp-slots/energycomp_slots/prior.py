@@ -19,12 +19,7 @@ STEPS = 50
 
 
 class LatentPrior(nn.Module):
-    """A diffusion of vectors: noise in, latents out, one for one.
-
-    Args:
-        width: L of a latent.
-        hidden: of the residual layers.
-        layers: their number.
+    """A diffusion of vectors of `width` numbers: noise in, latents out, one for one.
 
     >>> prior = LatentPrior(4, hidden=16)
     >>> prior.loss(torch.randn(8, 4)).ndim, prior(torch.randn(3, 4)).shape
@@ -85,11 +80,7 @@ class LatentPrior(nn.Module):
 
 
 class Layer(nn.Module):
-    """A residual layer that knows the timestep.
-
-    >>> Layer(4)(torch.zeros(2, 4), torch.zeros(2, 4)).shape
-    torch.Size([2, 4])
-    """
+    """A residual layer that knows the timestep."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -20,11 +20,11 @@ from energycomp.models import Model
 from energycomp.progress import progress
 from energycomp.seeds import torch_seed
 from energycomp_datasets.pictures import Pictures
-from energycomp_datasets.rooms.training import drawn, in_file
-from energycomp_lab.training import FitConfig, FitResult, Loss, OnSample, Step, fit, start
+from energycomp_datasets.rooms.training import draw_world, in_file
+from energycomp_lab.training import FitConfig, FitResult, Loss, OnSample, Step, fit, option_number, start
 from energycomp_slots.log import TrainingLog
 from energycomp_slots.loss import Terms, generation_loss, slot_loss
-from energycomp_slots.model import checked_options, slots as build, untrained
+from energycomp_slots.model import parse_options, slots as build, untrained
 from energycomp_slots.networks import SlotVAE
 from energycomp_slots.phases import BATCH, HIGHEST, SCENES, TRIALS, WARM_UP, Phase, phases
 from energycomp_slots.prior import LatentPrior
@@ -54,10 +54,7 @@ def slots(
 
     Args:
         data: a folder of images, or an npz or h5 file of a public data set; by default drawn images of a world.
-        init: a model to start from; with options, only its slots of images, and scenes are trained again; with
-            `prior_hidden` alone, all of it but the prior of scenes.
-        preset: "default" or "paper".
-        cache: not used; images are drawn again.
+        init: a model to start from; with options, only its slots of images, and scenes are trained again.
         world: of the drawn images: "arrow", "sprites" or "rooms".
         rise: the weight of the KL term of slots after the restarts, finally 0.5; choose a lower one where slots stay
             alike.
@@ -67,7 +64,7 @@ def slots(
     if init is not None and preset != "default":
         raise InputError(f"got --preset {preset} with --init {init.name}; expected one of them")
     if init is None:
-        checked_options(options)
+        parse_options(options)
 
     def untrained_model() -> Model:
         if init is None:
@@ -79,8 +76,9 @@ def slots(
         model = attrs.evolve(
             model, name="slots" if world == "arrow" else f"slots-{world}"
         )  # `evaluate` finds data by it
-    shown = drawn(world, model.denoiser.sample_shape[1]) if data is None else in_file(data, model.processor)
-    todo = _todo(phases(cast("SlotVAE", model.denoiser.network), _checked_rise(rise)), init, options)
+    shown = draw_world(world, model.denoiser.sample_shape[1]) if data is None else in_file(data, model.processor)
+    weight = option_number("rise", rise, most=HIGHEST)
+    todo = _todo(phases(cast("SlotVAE", model.denoiser.network), weight), init, options)
     config = FitConfig(
         steps=sum(phase.steps for phase in todo), batch_size=BATCH, learning_rate=todo[0].learning_rate,
         weight_decay=0.0, warmup_fraction=0.02, mixed_precision="bf16",
@@ -88,27 +86,10 @@ def slots(
     return Phases(model=model, data=shown, config=config, todo=todo)
 
 
-def _checked_rise(text: str | float) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= HIGHEST:
-        raise InputError(f"got rise={text}; expected a number from 0 to {HIGHEST}")
-    return value
-
-
 def other_scenes(init: Model, options: Mapping[str, Any]) -> Model:
     """A model that reads slots from pictures as `init` does, and is untrained in making scenes of a global latent.
 
     With options of the prior alone, only the prior is untrained.
-
-    Raises:
-        InputError: options of how pictures are read.
-
-    >>> init = untrained(slots=3, width=8, size=16)
-    >>> other_scenes(init, {"global_width": 4}).denoiser.network.config["global_width"]
-    4
     """
     if reading := options.keys() - set(ABOUT_SCENES):
         raise InputError(
@@ -116,7 +97,7 @@ def other_scenes(init: Model, options: Mapping[str, Any]) -> Model:
             f"{', '.join(ABOUT_SCENES)}"
         )
     network = cast("SlotVAE", _slots_of(init).denoiser.network)
-    config = {**network.config, **checked_options(options)}
+    config = {**network.config, **parse_options(options)}
     made = untrained(size=config.pop("sample_size"), name=init.name, **config)
     anew = ("prior",) if options.keys() == PRIOR_ALONE else (*SCENES, "prior")
     kept = network.state_dict().items()
@@ -146,14 +127,7 @@ def _todo(whole: tuple[Phase, ...], init: Model | None, options: Mapping[str, An
 
 @attrs.frozen(eq=False, kw_only=True)
 class Phases:
-    """The recipe: a run of `fit` for each phase, in a folder of its own.
-
-    Args:
-        model: that is trained.
-        data: images.
-        config: of the whole; each phase has its own share of the steps, learning rate, schedule and batch size.
-        todo: the phases.
-    """
+    """The recipe: a run of `fit` for each phase, in a folder of its own."""
 
     model: Model
     data: Pictures
@@ -166,7 +140,7 @@ class Phases:
         """As `energycomp_lab.training.Recipe.run`; changes hold for every phase."""
         out = Path(out)
         whole = attrs.evolve(self.config, **changes)
-        network = self._network
+        network = cast("SlotVAE", self.model.denoiser.network)
         log = TrainingLog(out, self.model, self.data)
         started = 0
         result = None
@@ -183,10 +157,10 @@ class Phases:
             if not count:
                 continue
             log.begin(phase.name, started)
-            network.load_state_dict(chosen if phase.trial is None else _beginning(network, phase.trial))
+            network.load_state_dict(chosen if phase.trial is None else _initial_weights(network, phase.trial))
             examples: Any = _latents(network, self.data) if phase.name == "prior" else self.data
             config = attrs.evolve(whole, **{**self._settings(phase, whole), **changes, "steps": count})
-            with _learning(network, phase.learned):
+            with _train_only(network, phase.learned):
                 result = fit(
                     self.model.trained, _loss(phase, log), examples, config, out=out / phase.name, on_sample=shown,
                     progress=progress,
@@ -199,10 +173,6 @@ class Phases:
             started += count
         return attrs.evolve(cast("FitResult", result), step=started)
 
-    @property
-    def _network(self) -> SlotVAE:
-        return cast("SlotVAE", self.model.denoiser.network)
-
     def _settings(self, phase: Phase, whole: FitConfig) -> dict[str, Any]:
         size = min(phase.batch_size, len(self.data))
         micro = whole.micro_batches or PartialState().num_processes
@@ -213,14 +183,14 @@ class Phases:
         }
 
 
-def _beginning(network: SlotVAE, seed: int) -> dict[str, Tensor]:
+def _initial_weights(network: SlotVAE, seed: int) -> dict[str, Tensor]:
     """Weights that nothing has trained."""
     with torch_seed(seed):
         return SlotVAE(**network.config).state_dict()
 
 
 @contextmanager
-def _learning(network: SlotVAE, names: tuple[str, ...] | None) -> Iterator[None]:
+def _train_only(network: SlotVAE, names: tuple[str, ...] | None) -> Iterator[None]:
     """Only the named parts of a network change."""
     network.zero_grad(set_to_none=True)
     for name, parameter in network.named_parameters():

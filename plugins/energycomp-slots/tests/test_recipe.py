@@ -16,7 +16,7 @@ from energycomp.testing import stripes_model
 from energycomp_datasets.rooms.source import ArrowSource
 from energycomp_slots.networks import SlotVAE
 from energycomp_slots.phases import phases
-from energycomp_slots.recipe import _learning, slots
+from energycomp_slots.recipe import _train_only, slots
 
 TINY = {"slots": "3", "width": "8", "channels": "8", "global_width": "4", "global_hidden": "16"}
 
@@ -65,7 +65,7 @@ def test_a_phase_changes_nothing_else() -> None:
     network = SlotVAE(slots=3, width=8, channels=8, global_width=4, global_hidden=16)
     alone = {"generation": {"enter", "leave", "global_head"}, "prior": {"prior"}}
     for phase in phases(network):
-        with _learning(network, phase.learned):
+        with _train_only(network, phase.learned):
             moved = {name.partition(".")[0] for name, p in network.named_parameters() if p.requires_grad}
         assert moved == alone[phase.name] if phase.name in alone else {"stem", "decoder", "enter"} <= moved
     assert all(p.requires_grad for p in network.parameters())

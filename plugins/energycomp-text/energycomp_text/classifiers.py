@@ -21,11 +21,7 @@ CHUNK = 512  # rows per batch
 
 @attrs.frozen
 class Guess:
-    """A set of concepts and the number of network evaluations (rows) spent.
-
-    >>> Guess(("red cube", "blue sphere"), 512).concepts
-    ('red cube', 'blue sphere')
-    """
+    """A set of concepts and the number of network evaluations (rows) spent."""
 
     concepts: tuple[str, ...]
     rows: int
@@ -34,13 +30,7 @@ class Guess:
 def compound(model: Model, observation: Tensor, bank: NoiseBank, count: int) -> Guess:
     """Diffusion Classifier (Li et al., 2023): the set whose joint prompt has the least error.
 
-    Costs one network evaluation per set and draw.
-
-    Args:
-        model: a text-conditioned model with concepts.
-        observation: one encoded image (1, C, H, W).
-        bank: the draws of timesteps and noise.
-        count: K, the number of concepts in a set.
+    Costs one network evaluation per set and draw. `observation` is one encoded image (1, C, H, W), `count` is K.
 
     >>> from energycomp.inference import draw_bank
     >>> from energycomp_text.model import text
@@ -61,13 +51,6 @@ def individual(model: Model, observation: Tensor, bank: NoiseBank, count: int) -
     """The variant of Diffusion Classifier (thesis 5.6.5): the K concepts whose own prompts have the least errors.
 
     Costs one network evaluation per concept and draw.
-
-    >>> from energycomp.inference import draw_bank
-    >>> from energycomp_text.model import text
-    >>> model = text()
-    >>> bank = draw_bank(1, (3, 64, 64), model.denoiser.alphas_cumprod, generator=0)
-    >>> individual(model, torch.zeros(1, 3, 64, 64), bank, count=2).rows  # one for each of 12 concepts
-    12
     """
     conditioner = _text(model, count)
     condition = conditioner(conditioner.enumerate_support().to(model.denoiser.device))
@@ -78,13 +61,6 @@ def weighted(model: Model, observation: Tensor, bank: NoiseBank, count: int, *, 
     """Prompt weighting (thesis Table 5.5): a prompt of all concepts, each emphasised in turn; selects the K best.
 
     Costs one network evaluation per concept and draw.
-
-    >>> from energycomp.inference import draw_bank
-    >>> from energycomp_text.model import text
-    >>> model = text()
-    >>> bank = draw_bank(1, (3, 64, 64), model.denoiser.alphas_cumprod, generator=0)
-    >>> weighted(model, torch.zeros(1, 3, 64, 64), bank, count=2).rows  # a prompt for each of 12 concepts
-    12
     """
     conditioner = _text(model, count)
     prompt = compound_prompt(conditioner.template, conditioner.concepts)
@@ -94,16 +70,7 @@ def weighted(model: Model, observation: Tensor, bank: NoiseBank, count: int, *, 
 
 @torch.no_grad()
 def single_errors(model: Model, observation: Tensor, bank: NoiseBank, condition: Condition) -> Tensor:
-    """Mean denoising errors (M,) of M single conditions. Costs one network evaluation per condition and draw.
-
-    >>> from energycomp.inference import draw_bank
-    >>> from energycomp_text.model import text
-    >>> model = text()
-    >>> bank = draw_bank(1, (3, 64, 64), model.denoiser.alphas_cumprod, generator=0)
-    >>> prompts = model.conditioner(torch.cat([model.conditioner.parse(one) for one in ("a red cube", "a blue cube")]))
-    >>> single_errors(model, torch.zeros(1, 3, 64, 64), bank, prompts).shape
-    torch.Size([2])
-    """
+    """Mean denoising errors (M,) of M single conditions. Costs one network evaluation per condition and draw."""
     alone = attrs.evolve(model.denoiser, rule="mean")
     condition = condition.to(model.denoiser.device)
     at_once = max(1, CHUNK // len(condition))

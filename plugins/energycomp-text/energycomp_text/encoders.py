@@ -30,19 +30,11 @@ FILES = (
 
 @attrs.frozen(eq=False)
 class HubTokenizer:
-    """A tokenizer of transformers that pads every text to a fixed length.
-
-    Args:
-        tokenizer: a tokenizer of transformers.
-        length: L; by default the maximum length of the tokenizer.
+    """A tokenizer of transformers that pads every text to L ids, by default the maximum length of the tokenizer.
 
     Raises:
         InputError: the vocabulary is empty (transformers creates an empty one without an error if files are missing),
             or the tokenizer has no padding token.
-
-    >>> from energycomp_text.testing import tiny_tokenizer
-    >>> HubTokenizer(tiny_tokenizer(), length=8)("a dog").shape
-    torch.Size([8])
     """
 
     tokenizer: Any
@@ -94,13 +86,7 @@ class HubTokenizer:
 
 
 class HubEncoder(nn.Module):
-    """The last hidden states of an encoder of transformers. CLIP gets no attention mask, as in diffusers.
-
-    >>> from energycomp_text.testing import tiny_pipeline
-    >>> encoder = HubEncoder(tiny_pipeline().text_encoder)
-    >>> encoder(torch.zeros(2, 8, dtype=torch.long), torch.ones(2, 8, dtype=torch.long)).shape[2] == encoder.width
-    True
-    """
+    """The last hidden states of an encoder of transformers. CLIP gets no attention mask, as in diffusers."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -146,77 +132,50 @@ def encoded_text(
     Raises:
         NotFoundError: `source` contains no text encoder and tokenizer.
     """
-    folder = _folder(source)
-    if (folder / "text_encoder").is_dir():
-        return pipeline_text(folder, source=source, pooled=pooled, length=length, template=template, concepts=concepts)
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    kept: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    folder = _folder(source)
+    kept: dict[str, Any] = {"local_files_only": True}
+    precision: dict[str, Any] = {}
+    is_pipeline = (folder / "text_encoder").is_dir()
+    if is_pipeline:
+        own, read = folder / "text_encoder", folder / "tokenizer"
+        encoder_class, tokenizer_class = CLIPTextModel, CLIPTokenizer
+        precision["dtype"] = torch.float32
+    else:
+        own = read = folder
+        encoder_class, tokenizer_class = AutoModel, AutoTokenizer
+        kept["trust_remote_code"] = False
 
     def make() -> object:
-        return AutoModel.from_config(AutoConfig.from_pretrained(folder, **kept), trust_remote_code=False)
+        if is_pipeline:
+            return CLIPTextModel(CLIPTextConfig.from_pretrained(own, **kept))
+        return AutoModel.from_config(AutoConfig.from_pretrained(own, **kept), trust_remote_code=False)
 
     try:
-        encoder = _encoder(folder, AutoModel, make, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **kept)
+        encoder = _encoder(own, encoder_class, make, **kept, **precision)
+        tokenizer = tokenizer_class.from_pretrained(read, **kept)
     except Exception as error:  # transformers raises many kinds
         raise NotFoundError(
             f"got {source!r}, which holds no text encoder and tokenizer ({first_line(error)}); expected a folder that "
-            "save_pretrained of both wrote, in safetensors"
+            "save_pretrained of both wrote, or of a Stable Diffusion pipeline, in safetensors"
         ) from error
     settings = {"source": source, "pooled": pooled, "length": length}
-    return made_text(tokenizer, encoder, settings, template=template, concepts=concepts)
-
-
-def pipeline_text(
-    folder: Path,
-    *,
-    source: str,
-    pooled: bool = False,
-    length: int | None = None,
-    template: str = "a photo of a {}",
-    concepts: Sequence[str] = (),
-    dtype: torch.dtype = torch.float32,
-) -> Text:
-    """The text conditioner of a Stable Diffusion pipeline in a folder: the encoder and tokenizer of CLIP."""
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    def make() -> object:
-        return CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder", local_files_only=True))
-
-    try:
-        encoder = _encoder(folder / "text_encoder", CLIPTextModel, make, dtype=dtype)
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    except Exception as error:  # transformers raises many kinds
-        raise NotFoundError(
-            f"got {folder} without a text encoder and tokenizer of CLIP ({first_line(error)}); expected the folders "
-            "text_encoder and tokenizer of a Stable Diffusion pipeline, in safetensors; download the pipeline again"
-        ) from error
-    settings = {"source": source, "pooled": pooled, "length": length}
-    return made_text(tokenizer, encoder, settings, template=template, concepts=concepts)
+    return make_text(tokenizer, encoder, settings, template=template, concepts=concepts)
 
 
 def _encoder(folder: Path, cls: Any, make: Callable[[], object], **options: Any) -> Any:
     read_json(folder / "config.json")
     check_size(make, folder / "model.safetensors")
     with quiet():
-        loaded = cls.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
-        )
+        loaded = cls.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
     return complete(loaded)
 
 
-def made_text(
+def make_text(
     tokenizer: Any, encoder: nn.Module, settings: dict[str, Any], *, template: str, concepts: Sequence[str]
 ) -> Text:
-    """The conditioner for objects of transformers; `settings` are the arguments of `encoded_text` that create it.
-
-    >>> from energycomp_text.testing import tiny_pipeline
-    >>> pipe, settings = tiny_pipeline(), {"source": "in memory", "pooled": False, "length": 8}
-    >>> text = made_text(pipe.tokenizer, pipe.text_encoder, settings, template="a {}", concepts=["cat"])
-    >>> text(text.parse("a cat")).shape[0]
-    8
-    """
+    """The conditioner for objects of transformers; `settings` are the arguments of `encoded_text` that create it."""
     length = settings["length"]
     wrapped = HubEncoder(_part_for_text(encoder))
     ids = HubTokenizer(tokenizer) if length is None else HubTokenizer(tokenizer, length)

@@ -23,12 +23,7 @@ MAX_JSON_BYTES = 1_000_000
 
 
 def download(repo: str, patterns: Sequence[str]) -> Path:
-    """Downloads some files of a hub repository and returns their folder; cached files need no network.
-
-    Args:
-        repo: the hub id.
-        patterns: patterns of file names from the root of the repository; `*` also matches slashes.
-    """
+    """Downloads some files of a hub repository and returns their folder; cached files need no network."""
     return HubSource(repo).download(patterns, WANTED)
 
 
@@ -45,15 +40,7 @@ def read_json(file: Path) -> Any:
 
 
 def check_size(make: Callable[[], object], weights: Path) -> None:
-    """Refuses a config whose network is larger than its weights, before memory is allocated for either.
-
-    Args:
-        make: builds the network from its config; called on torch's meta device.
-        weights: a safetensors file, or the name of one that is in several; only headers are read.
-
-    Raises:
-        CheckpointError: the network is larger than the weights.
-    """
+    """Refuses a config whose network is larger than its weights, before memory is allocated for either."""
     sizes: dict[str, list[int]] = {}
     for part in _files(weights):
         with safe_open(part, "pt") as file:

@@ -27,11 +27,6 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
             `{"prompt_embeds": (1, L, D)}`. An input that a leaf does not have is that of the pipeline: of its negative
             prompt for the unconditional leaf, and of its prompt for others. Left out, "prompt_embeds" are the rows of
             the leaf's condition.
-
-    Raises:
-        InputError: a composition of another mass, or one of `per_sample`; leaves that the pipeline's own network does
-            not predict, such as those with LoRA or of `regional`; a leaf without inputs, or whose condition has more
-            than rows where `inputs` are left out.
     """
 
     _input_predictions: list[str] = []  # noqa: RUF012 - of the base class
@@ -90,12 +85,7 @@ class CompositionGuider(BaseGuidance):  # type: ignore[misc]
         return self.forward(**{getattr(state, self._identifier_key): state.noise_pred for state in data})
 
     def forward(self, **predictions: Tensor) -> Any:
-        """The weighted sum of predictions (B, C, H, W) by the identifiers that `prepare_inputs` gave.
-
-        Raises:
-            InputError: before `set_state`; or predictions of another shape, such as the tokens (B, L, D) of some
-                networks, where weights vary over pixels.
-        """
+        """The weighted sum of predictions (B, C, H, W) by the identifiers that `prepare_inputs` gave."""
         if self._timestep is None:
             raise InputError(
                 f"got predictions for {self!r} without a timestep; expected its weights at one; call set_state(step=, "

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
@@ -35,19 +35,14 @@ _changing = Lock()  # held while adapters are loaded or removed
 _unused: deque[tuple[Any, str]] = deque()  # pipelines and adapters that no model has any more
 
 
-@runtime_checkable
-class _TakesLora(Protocol):
-    def load_lora_weights(self, *args: Any, **kwargs: Any) -> Any: ...
-
-
 def adapter_of(pipe: Any, family: Family) -> Adapt | None:
     """What `Model.with_lora` calls for the models of a pipeline; None for one that takes no LoRA."""
-    return _Adapter(pipe, family) if isinstance(pipe, _TakesLora) else None
+    return _Adapter(pipe, family) if hasattr(pipe, "load_lora_weights") else None
 
 
 @attrs.frozen(eq=False)
 class _Weights:
-    """An adapter in the parts of a pipeline. It is removed when the last model, or component, with it is gone."""
+    """An adapter in the parts of a pipeline."""
 
     name: str
 
@@ -67,8 +62,8 @@ class _Adapter:
     held: tuple[_Weights, ...] = ()
 
     def __call__(self, model: Model, source: str | Path | Mapping[str, Tensor], scale: float) -> Model:
-        """The model with further LoRA weights. Its network and encoders are those of `model`, not copies."""
-        held = (*self.held, self._loaded(source, scale))
+        """The model with further LoRA weights."""
+        held = (*self.held, self._load_adapter(source, scale))
         text = model.conditioner
         denoiser = model.denoiser
         network, encoder = denoiser.network, text.encoder  # type: ignore[attr-defined]
@@ -82,7 +77,7 @@ class _Adapter:
             adapt=attrs.evolve(self, held=held),
         )
 
-    def _loaded(self, source: str | Path | Mapping[str, Tensor], scale: float) -> _Weights:
+    def _load_adapter(self, source: str | Path | Mapping[str, Tensor], scale: float) -> _Weights:
         """An adapter, once it is in the parts of the pipeline; it is left inactive."""
         if find_spec("peft") is None:
             raise NotFoundError("got LoRA weights without the package peft; pip install 'energycomp-text[lora]'")
@@ -92,7 +87,7 @@ class _Adapter:
         parts = _parts(self.pipe)
         with _changing:
             try:
-                with _hidden(name), _activity_kept(parts):
+                with _hide(name), _keep_activity(parts):
                     self._load(given, name)
             except Exception as error:  # diffusers and peft raise many kinds
                 _delete(self.pipe, name)
@@ -112,7 +107,7 @@ class _Adapter:
     def _load(self, given: dict[str, Tensor] | str, name: str) -> None:
         """Puts weights into the parts of the pipeline, after checks; raises `InputError`, or an error of a library."""
         options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
-        with quiet(), warnings.catch_warnings(), _offloaded_as_before(self.pipe, self._network):
+        with quiet(), warnings.catch_warnings(), _keep_offloading(self.pipe, self._network):
             warnings.simplefilter("ignore")  # of parts that the weights are not for, and of second adapters
             weights, *_, settings = self.pipe.lora_state_dict(given, return_lora_metadata=True, **options)
             check_settings(settings, max((len(tensor) for tensor in weights.values() if tensor.ndim), default=0))
@@ -128,7 +123,7 @@ class _Adapter:
 
 
 class _Network(nn.Module):
-    """A network with adapters. The null row is without: u of a model with LoRA is that of its base."""
+    """A network with adapters."""
 
     def __init__(self, inner: nn.Module, held: tuple[_Weights, ...]) -> None:
         super().__init__()
@@ -162,7 +157,7 @@ class _Network(nn.Module):
                 f"got a component with {len(gone)} LoRA that its pipeline no longer has; expected the weights that "
                 "with_lora loaded; call with_lora again, and unload_lora_weights of the pipeline after the last use"
             )
-        with _active_here(held):
+        with _activate(held):
             prediction: Tensor = self.inner(sample, timestep, condition)
         return prediction
 
@@ -177,12 +172,12 @@ class _Encoder(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Any:
         """What the encoder makes of ids (R, L)."""
-        with _active_here(self.held):
+        with _activate(self.held):
             return self.inner(ids, mask)
 
 
 @contextmanager
-def _hidden(name: str) -> Iterator[None]:
+def _hide(name: str) -> Iterator[None]:
     """No thread uses an adapter in the block: peft makes it active before it has its weights."""
     from peft.tuners import tuners_utils
 
@@ -196,7 +191,7 @@ def _hidden(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _activity_kept(parts: list[nn.Module]) -> Iterator[None]:
+def _keep_activity(parts: list[nn.Module]) -> Iterator[None]:
     """Adapters are active after the block as they were before it; those that come in it are not."""
     before = [(part, _active(part)) for part in parts]
     try:
@@ -208,7 +203,7 @@ def _activity_kept(parts: list[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def _offloaded_as_before(pipe: Any, network: nn.Module) -> Iterator[None]:
+def _keep_offloading(pipe: Any, network: nn.Module) -> Iterator[None]:
     """diffusers ends offloading to load LoRA weights, and begins it again on a device of its choice: here the same."""
     device = execution_device(network)
     own = ("enable_model_cpu_offload", "enable_sequential_cpu_offload")
@@ -222,7 +217,7 @@ def _offloaded_as_before(pipe: Any, network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _active_here(held: tuple[_Weights, ...]) -> Iterator[None]:
+def _activate(held: tuple[_Weights, ...]) -> Iterator[None]:
     """Adapters are active in the block, in this thread, beside those that a person has made active."""
     before = _on.set(tuple(weights.name for weights in held))
     try:

@@ -54,11 +54,7 @@ def short_name(source: str | Path | Mapping[str, Tensor]) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    r"""What is wrong with weights, and what to do, in one line: an `InputError` of the checks says both.
-
-    >>> reason_of(RuntimeError("size mismatch:\n\ta copy"))
-    'size mismatch: a copy; expected weights that load_lora_weights of the pipeline takes; try it there'
-    """
+    """What is wrong with weights, and what to do, in one line: an `InputError` of the checks says both."""
     if isinstance(error, InputError):
         return str(error)
     said = " ".join(str(error).split())[:200].rstrip(" :") or type(error).__name__
@@ -84,10 +80,7 @@ def check_settings(settings: Any, largest: int) -> None:
 
 
 def check_weights(weights: Mapping[str, Tensor], pipe: Any) -> None:
-    """Raises `InputError` for weights of layers that the pipeline does not have, of another width, or damaged.
-
-    peft reports hundreds of them, and keeps what fits.
-    """
+    """Raises `InputError` for weights of layers that the pipeline does not have, of another width, or damaged."""
     halves = {key: half for key in weights for half in HALVES if key.endswith(half)}
     parts = {key.partition(".")[0] for key in halves}
     held = {name: part for name in parts if (part := getattr(pipe, name, None)) is not None}

@@ -27,8 +27,6 @@ def text(*, preset: str = "default", pretrained: bool = True, model: str | None 
     """A model of prompts: `text("a red cube")` is a red cube somewhere in the picture.
 
     Args:
-        preset: "default", 64x64 pixels on a CPU.
-        pretrained: with the weights in this package.
         model: a folder or hub id of a pipeline of diffusers, or a folder of `save_pretrained`, in their place.
         options: with `model`, `dtype`, such as "bfloat16", and the settings of its family, such as `image_size`; else
             of `small`.
@@ -52,11 +50,6 @@ def text(*, preset: str = "default", pretrained: bool = True, model: str | None 
 def text_composed(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
     """The model `text` after further training with composed prompts, which it reads and samples with weights of 1.
 
-    Args:
-        preset: "default".
-        pretrained: with the weights in this package.
-        options: of `small`, without the weights.
-
     >>> text().defaults.guidance_scale, text_composed().defaults.guidance_scale
     (3.0, 1.0)
     """
@@ -75,11 +68,7 @@ def _check(preset: str, options: dict[str, Any], taken: set[str]) -> None:
 
 
 def with_concepts(model: Model, concepts: Sequence[str], *, template: str | None = None) -> Model:
-    """The same model over other concepts: what `infer` chooses among.
-
-    Args:
-        concepts: words that the template makes prompts of, such as cat and dog.
-        template: the prompt of a concept, such as "a photo of a {}"; the model's own when left out.
+    """The same model over other concepts, which `infer` chooses among; the template "a {}" makes their prompts.
 
     >>> from energycomp_text.model import small
     >>> with_concepts(small(), ["red cube", "blue sphere"]).conditioner.concepts
@@ -132,10 +121,6 @@ def small(*, encoder: str = "words") -> Model:
 
 
 def own_words() -> Text:
-    """The untrained conditioner of the small world: nine words.
-
-    >>> own_words().tokenizer.text(own_words().parse(concept="red cube")[0])
-    'a red cube'
-    """
+    """The untrained conditioner of the small world: nine words."""
     vocabulary = ["a", "and", *TINTS, *SHAPES]
     return words(vocabulary=vocabulary, length=LENGTH, template="a {}", concepts=CONCEPTS)

@@ -35,9 +35,7 @@ def load_model(
     folder is run, and weights are safetensors only.
 
     Args:
-        source: a folder, or a hub id, "owner/name" or "owner/name@revision".
         dtype: data type of the networks: "float32" (default), "bfloat16" or "float16".
-        revision: of a hub id.
         options: of a hub id, `token`, `local_files_only` and `cache_dir`, as for `energycomp.load`; of a pipeline, the
             `energycomp_text.families.Settings` that its family has, such as `image_size`.
 

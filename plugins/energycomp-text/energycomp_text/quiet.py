@@ -8,13 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without progress bars of both libraries, and log messages of diffusers; as it was before afterwards.
-
-    >>> from transformers.utils import logging
-    >>> with quiet():
-    ...     logging.is_progress_bar_enabled()
-    False
-    """
+    """Without progress bars of both libraries, and log messages of diffusers; as it was before afterwards."""
     from diffusers.utils import logging as of_diffusers
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
     from transformers.utils import logging as of_transformers

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, StackDataset
 
 from energycomp.errors import InputError
-from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp.images import to_bytes
 from energycomp.models import Model
 from energycomp.progress import progress
+from energycomp_datasets.pictures import make_once
 from energycomp_datasets.solids.solids import CONCEPTS, caption, picture, seen_pairs, seen_triples
 from energycomp_datasets.solids.source import read
 from energycomp_lab.training import (
@@ -45,16 +45,7 @@ TIMESTEP_POWER = 0.5
 
 
 def scene(index: int, seed: int = 0, *, alone: float = ALONE, three: float = 0.0) -> tuple[list[str], Tensor]:
-    """Training picture number `index`: the concepts of one to three objects, and the picture (3, H, W).
-
-    Args:
-        alone: the share of pictures with one object.
-        three: the share of pictures with three objects, without a held-out pair.
-
-    >>> names, image = scene(0)
-    >>> len(names) in (1, 2), image.shape
-    (True, torch.Size([3, 64, 64]))
-    """
+    """The concepts of picture `index`, and the picture (3, H, W); shares of pictures show one object, or three."""
     rng = np.random.default_rng([seed, index])
     drawn = float(rng.random())
     sets: tuple[tuple[str, ...], ...] = seen_pairs()
@@ -76,10 +67,6 @@ def captions(
     Args:
         concepts: (B, K) indices into `names`, -1 for none.
         both: the share of captions of several objects that name them all.
-
-    >>> shown = torch.tensor([[0, -1]])
-    >>> captions(shown, ("red cube", "blue sphere"), torch.Generator().manual_seed(1))
-    ['a red cube']
     """
     drawn = torch.rand(len(concepts), 3, generator=generator).tolist()
     made: list[str | None] = []
@@ -109,8 +96,6 @@ def text(
 
     Args:
         data: a folder as `energycomp data text` writes it; drawn pictures when left out, made once, kept in `cache`.
-        init: a model to start from.
-        preset: "default".
         alone: the share of drawn pictures with one object.
         three: the share of drawn pictures with three objects, of which every pair is one that others show.
         both: the share of captions of several objects that name them all.
@@ -140,7 +125,9 @@ def text(
         raise InputError(f"got a model conditioned on {conditioner}; expected one on text")
     if conditioner.module is not None:
         conditioner.module.requires_grad_(requires_grad=True)
-    pictures, concepts, names = _drawn(cache, mix["alone"], mix["three"]) if data is None else _folder(data, model)
+    pictures, concepts, names = (
+        _draw_pictures(cache, mix["alone"], mix["three"]) if data is None else _read_pictures(data, model)
+    )
     config = FitConfig(
         steps=10_000, batch_size=32, learning_rate=1e-3, warmup_fraction=0.1, max_grad_norm=0.5, mixed_precision="bf16"
     )
@@ -184,24 +171,23 @@ def _loss(
     return loss
 
 
-def _drawn(cache: Path, alone: float, three: float) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+def _draw_pictures(cache: Path, alone: float, three: float) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """The training pictures of seed 0, drawn once to disk."""
-    path = cache / f"text-world-{alone:g}{f'-{three:g}' if three else ''}.safetensors"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def draw() -> dict[str, Tensor]:
         images = torch.empty(DRAWN, 3, 64, 64, dtype=torch.uint8)
         concepts = torch.full((DRAWN, 3 if three else 2), -1)
         for index in progress(range(DRAWN), f"drawing {DRAWN:,} pictures"):
             names, image = scene(index, alone=alone, three=three)
             images[index] = to_bytes(image)
             concepts[index, : len(names)] = torch.tensor([CONCEPTS.index(name) for name in names])
-        with atomic_file(path) as temporary:
-            write_tensors(temporary, {"images": images, "concepts": concepts})
-    tensors = read_tensors(path)
+        return {"images": images, "concepts": concepts}
+
+    tensors = make_once(cache / f"text-world-{alone:g}{f'-{three:g}' if three else ''}.safetensors", draw)
     return tensors["images"], tensors["concepts"], CONCEPTS
 
 
-def _folder(folder: Path, model: Model) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+def _read_pictures(folder: Path, model: Model) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """The pictures of one or two concepts of a folder, at the model's size, in memory."""
     records = [record for record in read(str(folder)) if len(record.concepts) <= 2]
     if not records:

@@ -16,17 +16,7 @@ NONE = -1
 
 @attrs.frozen(eq=False)
 class Concepts:
-    """The concepts of a data set, and what can be mistaken for what.
-
-    Args:
-        names: of the concepts.
-        seen: (M, M) which pairs the data set shows; no concept is replaced so that another pair forms; one too many may
-            form one.
-
-    >>> data = Concepts.of(torch.tensor([[0, 2], [1, -1]]), ("red cube", "red ball", "blue ball"))
-    >>> data.seen.int().tolist()
-    [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
-    """
+    """The concepts of a data set, and which pairs (M, M) of them it shows: replaced concepts form no other pair."""
 
     names: tuple[str, ...]
     seen: Tensor
@@ -52,13 +42,7 @@ class Concepts:
         """Rivals of sets of concepts: one left out, each replaced by others, and one too many.
 
         Concepts that share a word with the right one are mistaken for it most: each of its words stays in one of them.
-
-        Args:
-            shown: (B, K) the concepts of each image; those of an image without any have no rivals.
-            true: (B, K) the index of the row of each concept.
-            conditioner: of text; its concepts have these names.
-            generator: draws the wrong concepts.
-            device: of the rivals.
+        An image that shows none of the concepts (B, K) has no rivals; `true` (B, K) is the index of the row of each.
         """
         wrong: list[int] = []
         found: list[tuple[int, int, int]] = []  # the image, the row that is dropped, the row that is added

@@ -28,27 +28,22 @@ class Tokenizer(Protocol):
     @property
     def length(self) -> int:
         """L, the number of ids of every text."""
-        ...
 
     @property
     def size(self) -> int:
         """The number of ids that there are."""
-        ...
 
     def __call__(self, text: str) -> Tensor:
         """Ids (L,) of a text, filled up; raises `InputError` where it is too long."""
-        ...
 
     def mask(self, ids: Tensor) -> Tensor:
         """Which ids (R, L) are of the text and do not fill it up."""
-        ...
 
     def text(self, ids: Tensor) -> str:
         """About the text of ids (L,)."""
-        ...
 
 
-def _checked(template: Any) -> str:
+def _check_template(template: Any) -> str:
     if str(template).count("{}") != 1:
         raise InputError(f"got the template {template!r}; expected a text with one {{}}, such as 'a photo of a {{}}'")
     return str(template)
@@ -89,7 +84,7 @@ class Text:
     width: int
     settings: Mapping[str, Any]
     pooled: bool = False
-    template: str = attrs.field(default="a photo of a {}", converter=_checked)
+    template: str = attrs.field(default="a photo of a {}", converter=_check_template)
     concepts: tuple[str, ...] = attrs.field(default=(), converter=_names)
     owned: bool = True
     row_shape: tuple[int, int] | None = None
@@ -185,14 +180,14 @@ class Text:
             return Condition(torch.zeros(0, *self.token_shape, device=values.device))
         if any(weight.requires_grad for weight in self.encoder.parameters()):
             self._kept.clear()
-            return self._encoded(values)
+            return self._encode(values)
         keys = [tuple(ids) for ids in values.tolist()]
         missing = [key for key in dict.fromkeys(keys) if key not in self._kept]
         for start in range(0, len(missing), ENCODED_BATCH):
             part = missing[start : start + ENCODED_BATCH]
             ids = torch.tensor(part, device=values.device)
             with torch.no_grad():
-                made = self._encoded(ids)
+                made = self._encode(ids)
             # A view would keep all of them, so that each row is copied.
             self._kept.update({key: made[torch.tensor([place])] for place, key in enumerate(part)})
         rows = Condition.cat([self._kept[key].to(values.device) for key in keys])
@@ -234,7 +229,7 @@ class Text:
         encoder = self.encoder.to(ids.device)
         return encoder(ids, self.tokenizer.mask(ids)).float()
 
-    def _encoded(self, ids: Tensor) -> Condition:
+    def _encode(self, ids: Tensor) -> Condition:
         mask = self.tokenizer.mask(ids)
         if self.row_shape is None:
             return Condition(self._pool(self.states(ids), mask))

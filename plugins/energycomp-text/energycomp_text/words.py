@@ -27,10 +27,6 @@ def _texts(given: Sequence[str]) -> tuple[str, ...]:
 class Words:
     """A word tokenizer: id 0 is padding, id k + 1 is word k of the vocabulary; spaces, commas and full stops separate.
 
-    Args:
-        vocabulary: lower-case words.
-        length: L, the maximum number of words per text.
-
     >>> words = Words(("a", "cube", "red"), 4)
     >>> words("A red cube").tolist(), words.text(torch.tensor([1, 3, 2, 0]))
     ([1, 3, 2, 0], 'a red cube')
@@ -76,11 +72,7 @@ class Words:
 
 
 class WordEncoder(nn.Module):
-    """A transformer encoder: word embedding, sinusoidal positions and self-attention layers (Vaswani et al., 2017).
-
-    >>> WordEncoder(8, width=16)(torch.tensor([[1, 2, 0]])).shape
-    torch.Size([1, 3, 16])
-    """
+    """A transformer encoder: word embedding, sinusoidal positions and self-attention layers (Vaswani et al., 2017)."""
 
     def __init__(self, size: int, *, width: int = 64, layers: int = 2, heads: int = 4) -> None:
         super().__init__()
@@ -99,11 +91,7 @@ class WordEncoder(nn.Module):
 
 
 def positions(length: int, width: int, like: Tensor) -> Tensor:
-    """Sinusoidal position embeddings (L, D), of small amplitude relative to the word embeddings.
-
-    >>> positions(3, 4, torch.zeros(())).shape
-    torch.Size([3, 4])
-    """
+    """Sinusoidal position embeddings (L, D), of small amplitude relative to the word embeddings."""
     rate = torch.exp(torch.arange(0, width, 2, device=like.device) * (-4.0 / width))
     angle = torch.arange(length, device=like.device)[:, None] * rate
     return 0.3 * torch.stack([angle.sin(), angle.cos()], 2).flatten(1)[:, :width].to(like.dtype)
@@ -124,7 +112,6 @@ def words(
     Args:
         vocabulary, length: see `Words`.
         width, layers, heads: sizes of the transformer.
-        template, concepts: see `Text`.
 
     >>> text = words(vocabulary=["a", "red", "cube"], concepts=["red cube"])
     >>> text.token_shape, text(text.enumerate_support()).rows.shape

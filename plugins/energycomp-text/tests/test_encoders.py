@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from energycomp.errors import InputError, NotFoundError
 from energycomp_text import encoders
-from energycomp_text.encoders import HubTokenizer, encoded_text, made_text
+from energycomp_text.encoders import HubTokenizer, encoded_text, make_text
 from energycomp_text.testing import tiny_tokenizer
 from energycomp_text.text import Text
 
@@ -37,7 +37,7 @@ def minilm() -> Text:
 def over(encoder: Any) -> Text:
     """A conditioner over an encoder with the tokenizer of letters."""
     settings = {"source": "here", "pooled": False, "length": None}
-    return made_text(tiny_tokenizer(), encoder, settings, template="a {}", concepts=["cat"])
+    return make_text(tiny_tokenizer(), encoder, settings, template="a {}", concepts=["cat"])
 
 
 @torch.no_grad()

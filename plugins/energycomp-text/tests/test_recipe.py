@@ -247,7 +247,7 @@ def test_minilm_takes_the_place_of_the_words(folder: Path, tmp_path: Path) -> No
 )
 def test_what_cannot_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any, message: str) -> None:
     """And before any picture is drawn."""
-    monkeypatch.setattr(recipe, "_drawn", lambda *_: pytest.fail("drawn"))
+    monkeypatch.setattr(recipe, "_draw_pictures", lambda *_: pytest.fail("drawn"))
     given: dict[str, Any] = {"data": None, "init": None, "preset": "default", "cache": tmp_path, **options}
     given["init"] = {"text": small, "stripes": stripes_model, None: lambda: None}[given["init"]]()
     given["data"] = given["data"] and tmp_path / given["data"]

@@ -17,7 +17,7 @@ from energycomp.models import from_pretrained, save_pretrained
 from energycomp.seeds import torch_seed
 from energycomp_lab.checks import check_conditioner, check_model
 from energycomp_text import text as text_module, with_concepts
-from energycomp_text.encoders import made_text
+from energycomp_text.encoders import make_text
 from energycomp_text.model import small
 from energycomp_text.testing import tiny_pipeline
 from energycomp_text.text import Text
@@ -39,7 +39,7 @@ def clip() -> Text:
     """A conditioner over the text encoder of a tiny pipeline: a token for each letter."""
     pipe = tiny_pipeline()
     settings = {"source": "here", "pooled": False, "length": None}
-    return made_text(pipe.tokenizer, pipe.text_encoder, settings, template="a {}", concepts=["cat", "dog"])
+    return make_text(pipe.tokenizer, pipe.text_encoder, settings, template="a {}", concepts=["cat", "dog"])
 
 
 @contextmanager

@@ -22,9 +22,9 @@ import torch
 from energycomp.errors import InputError
 from energycomp.files import atomic_file
 from energycomp_datasets.clevr import in_blender
-from energycomp_datasets.clevr.asked import asked
 from energycomp_datasets.clevr.geometry import SHAPES
 from energycomp_datasets.clevr.layout import record_of, scene_of
+from energycomp_datasets.clevr.requests import parse_request
 from energycomp_datasets.clevr.scenes import COLORS, MATERIALS, Scene
 
 VARIABLE = "ENERGYCOMP_BLENDER"  # the Python that has bpy
@@ -54,18 +54,11 @@ def render_folder(
     """Renders scenes into CLEVR's layout. What is there already is not rendered again, so that a run can go on.
 
     Args:
-        folder: new, empty, or with images of the same settings.
-        count: number of images.
-        seed: of the scenes.
         options: "3-5", "wide:0-5" or "crowded:3-10:128x128": the kind of scenes, the range of counts and the size.
         assets: the folder with base_scene.blend, shapes and materials.
-        progress: called with the number of images that are there.
         spread: maps the scenes over other machines, to which the paths of folder and assets must lead, too.
-
-    Raises:
-        InputError: assets that are incomplete, no Blender, or a folder with other images.
     """
-    wanted = asked(options, in_blender.FRAME)
+    wanted = parse_request(options, in_blender.FRAME)
     if wanted.textured:
         raise InputError("got textured scenes for Blender; expected plain, wide or crowded; take --renderer own")
     python = _python()
@@ -160,7 +153,7 @@ def _line(scene: Scene, lights: list[list[float]], path: Path) -> str:
 
 @attrs.frozen
 class _Blender:
-    """Blender with what it needs. On another machine it is called in each process, for a function of some lines."""
+    """Blender with what it needs."""
 
     python: Path
     assets: Path

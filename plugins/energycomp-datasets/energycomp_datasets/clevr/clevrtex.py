@@ -17,13 +17,7 @@ MAX_OBJECTS = 64  # official scenes hold 3 to 10
 
 
 def images(folder: Path) -> list[Path]:
-    """The images of a chunk `0`, of a variant `clevrtex_full` or of a folder of variants, ordered by name.
-
-    Images that are missing, but have a record, are included.
-
-    >>> images(Path("/nowhere"))
-    []
-    """
+    """The images of a chunk `0`, of a variant `clevrtex_full` or of a folder of variants."""
     patterns = ("*/" * depth + "CLEVRTEX_*" for depth in range(DEPTH + 1))
     found = (path for pattern in patterns for path in folder.glob(pattern))
     return sorted({path.with_suffix(".png") for path in found if NAME.fullmatch(path.name)}, key=lambda path: path.name)
@@ -33,16 +27,15 @@ def scenes(files: list[Path]) -> Iterator[SceneRecord]:
     """The records of the images `files`, read one after another.
 
     The record of an image is the JSON file of its name, in the same folder; file names inside it are not followed.
-    Coordinates are shares of the whole frame, as the thesis takes them, not of the 192x192 crop from its middle that
-    others cut out: objects outside of it would have no place. Raises `InputError` for a missing image, and for a
-    missing or malformed record.
+    Coordinates are shares of the whole frame, as the thesis takes them, not of the 192x192 crop that others cut out.
+    Raises `InputError` for a missing image, and for a missing or malformed record.
     """
     for path in files:
         if not path.is_file():
             raise InputError(f"got no image {path}; expected one beside its record; unpack CLEVRTex again")
         file = path.with_suffix(".json")
         try:
-            yield _record(path, _parsed(file))
+            yield _record(path, _parse(file))
         except (OSError, ValueError, OverflowError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"got {file} with {type(error).__name__}: {error}; expected the record of {path.name}; "
@@ -50,7 +43,7 @@ def scenes(files: list[Path]) -> Iterator[SceneRecord]:
             ) from error
 
 
-def _parsed(file: Path) -> Any:
+def _parse(file: Path) -> Any:
     if not file.is_file():
         raise ValueError("no such file")
     with file.open("rb") as stream:

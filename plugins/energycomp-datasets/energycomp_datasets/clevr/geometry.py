@@ -21,13 +21,7 @@ CHAMFER = 1 / 1.88  # |x| + |y| <= 1.88 on the unit box: the official cubes have
 
 
 def camera_basis(camera: Tensor) -> Tensor:
-    """Rows right, up, forward `(3, 3)` of a camera at `camera` `(3,)` that looks at the origin.
-
-    >>> camera_basis(torch.tensor([0.0, -5.0, 0.0])).round().add(0.0)
-    tensor([[1., 0., 0.],
-            [0., 0., 1.],
-            [0., 1., 0.]])
-    """
+    """Rows right, up, forward `(3, 3)` of a camera at `camera` `(3,)` that looks at the origin."""
     forward = -camera / camera.norm()
     right = torch.stack([forward[1], -forward[0], torch.zeros_like(forward[0])])
     right = right / right.norm()
@@ -49,9 +43,6 @@ def project(points: Tensor, camera: Tensor) -> Tensor:
 def unproject(places: Tensor, heights: Tensor, camera: Tensor) -> Tensor:
     """The points `(K, 3)` at `heights` `(K,)` above the ground that `project` sees at `places` `(K, 2)`.
 
-    Raises:
-        InputError: a place at or above the horizon, where no such point is in front of the camera.
-
     >>> camera = torch.tensor(CAMERA_POSITION)
     >>> point = torch.tensor([[1.0, -2.0, 0.7]])
     >>> torch.allclose(unproject(project(point, camera), point[:, 2], camera), point, atol=1e-4)
@@ -70,11 +61,7 @@ def unproject(places: Tensor, heights: Tensor, camera: Tensor) -> Tensor:
 
 
 def ray_grid(camera: Tensor, height: int, width: int) -> Tensor:
-    """Directions `(3, height, width)` of the rays through the pixel centres, of unit length along the forward axis.
-
-    >>> ray_grid(torch.tensor(CAMERA_POSITION), 2, 3).shape
-    torch.Size([3, 2, 3])
-    """
+    """Directions `(3, height, width)` of the rays through the pixel centres, of unit length along the forward axis."""
     right, up, forward = camera_basis(camera)
     x: Tensor = ((torch.arange(width) + 0.5) * 2 / width - 1) * HALF_WIDTH
     y = (1 - (torch.arange(height) + 0.5) * 2 / height) * HALF_HEIGHT
@@ -95,14 +82,10 @@ def interval(shape: int, origin: Coordinates, direction: Coordinates) -> tuple[T
     """Ray parameters `(enter, leave)` of the unit shape; the ray misses where `enter >= leave`.
 
     `shape` indexes `SHAPES + MORE_SHAPES`; `origin` and `direction` are the local x, y, z parts, which broadcast.
-
-    >>> down = (torch.zeros(1), torch.zeros(1), -torch.ones(1))
-    >>> [part.item() for part in interval(2, (torch.zeros(1), torch.zeros(1), torch.full((1,), 5.0)), down)]
-    [4.0, 6.0]
     """
     if shape in STRETCHED:
         shape, width = STRETCHED[shape]
-        origin, direction = (_widened(parts, 1 / width) for parts in (origin, direction))
+        origin, direction = (_widen(parts, 1 / width) for parts in (origin, direction))
     if shape == 0:
         return _slabs(_chamfers(origin), _chamfers(direction))
     if shape == 3:
@@ -141,7 +124,7 @@ def _cone(origin: Coordinates, direction: Coordinates) -> tuple[Tensor, Tensor]:
     return torch.maximum(near, low), torch.minimum(far, high)
 
 
-def _widened(parts: Coordinates, factor: float) -> Coordinates:
+def _widen(parts: Coordinates, factor: float) -> Coordinates:
     x, y, z = parts
     return x * factor, y * factor, z
 
@@ -178,7 +161,7 @@ def normal(shape: int, local: Coordinates, bevel: float = 18.0) -> Tensor:
     """Unit normals `(3, N)` in the local frame at surface points `local`; `bevel` is a power that rounds the edges."""
     if shape in STRETCHED:
         shape, width = STRETCHED[shape]
-        facing = normal(shape, _widened(local, 1 / width), bevel)
+        facing = normal(shape, _widen(local, 1 / width), bevel)
         return torch.nn.functional.normalize(facing / torch.tensor([[width], [width], [1.0]]), dim=0)
     x, y, z = local
     if shape == 3:

@@ -51,7 +51,7 @@ def prepare(bpy: Any, assets: Path, size: tuple[int, int], samples: int, threads
     return meshes, groups
 
 
-def coloured(bpy: Any, group: Any, color: list[float]) -> Any:
+def make_material(bpy: Any, group: Any, color: list[float]) -> Any:
     """A material of a node group, in a colour."""
     made = bpy.data.materials.new("made")
     made.use_nodes = True
@@ -64,7 +64,7 @@ def coloured(bpy: Any, group: Any, color: list[float]) -> Any:
     return made
 
 
-def placed(bpy: Any, one: dict[str, Any], meshes: Any, groups: Any) -> Any:
+def place_object(bpy: Any, one: dict[str, Any], meshes: Any, groups: Any) -> Any:
     """An object of a line, put into the scene."""
     thing = bpy.data.objects.new("made", meshes[one["shape"]].copy())
     bpy.context.scene.collection.objects.link(thing)
@@ -73,7 +73,7 @@ def placed(bpy: Any, one: dict[str, Any], meshes: Any, groups: Any) -> Any:
     thing.location = (x, y, one["extent"])
     thing.rotation_euler = (0.0, 0.0, math.radians(one["rotation"]))
     thing.data.materials.clear()
-    thing.data.materials.append(coloured(bpy, groups[one["material"]], one["color"]))
+    thing.data.materials.append(make_material(bpy, groups[one["material"]], one["color"]))
     return thing
 
 
@@ -97,7 +97,7 @@ def main() -> None:
         camera.location = Vector(scene["camera"])
         for lamp, home, moved in zip(lamps, homes, scene["lights"], strict=True):
             lamp.location = home + Vector(moved)
-        things = [placed(bpy, one, meshes, groups) for one in scene["objects"]]
+        things = [place_object(bpy, one, meshes, groups) for one in scene["objects"]]
         part = Path(f"{scene['path']}.part.png")
         bpy.context.scene.render.filepath = str(part)
         bpy.ops.render.render(write_still=True)

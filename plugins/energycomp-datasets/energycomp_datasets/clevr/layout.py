@@ -32,18 +32,17 @@ from energycomp_datasets.clevr.scenes import ATTRIBUTES, CLEVR, COLORS, MATERIAL
 FRAME = (480, 320)  # (width, height) px, the frame of `pixel_coords` whatever the stored image's size
 
 
+def generator_of(seed: int, index: int) -> torch.Generator:
+    """The random numbers of scene or video number `index` of `seed`."""
+    entropy = np.random.SeedSequence([seed, index]).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(entropy[0]) << 31 | int(entropy[1]) >> 1)
+
+
 def scene_of(
     seed: int, index: int, objects: tuple[int, int], textured: bool = False, variety: Variety = CLEVR
 ) -> Scene:
-    """Scene number `index` of `seed` with a count uniform in `objects` (both ends included).
-
-    It depends on its arguments alone, so that images can be rendered in any order and in any number of processes.
-
-    >>> scene_of(0, 7, (3, 5)).camera.equal(scene_of(0, 7, (3, 5)).camera)
-    True
-    """
-    entropy = np.random.SeedSequence([seed, index]).generate_state(2, np.uint32)
-    generator = torch.Generator().manual_seed(int(entropy[0]) << 31 | int(entropy[1]) >> 1)
+    """Scene number `index` of `seed` with a count uniform in `objects`, both ends included."""
+    generator = generator_of(seed, index)
     low, high = objects
     count = int(torch.randint(low, high + 1, (), generator=generator))
     return sample_scene(count, generator, textured, variety)
@@ -62,10 +61,6 @@ def render_objects(
     """Images `(N, 3, H, W)` uint8 and the objects (`(K, 6)` float32 each, see `object_values`) from `start` on.
 
     `size` is a side, or (width, height), in px.
-
-    >>> images, values = render_objects(2, size=32)
-    >>> images.shape, values[0].shape[1]
-    (torch.Size([2, 3, 32, 32]), 6)
     """
     width, height = (size, size) if isinstance(size, int) else size
     images = torch.empty(count, 3, height, width, dtype=torch.uint8)
@@ -80,11 +75,8 @@ def render_objects(
 def object_values(scene: Scene) -> Tensor:
     """The objects of a scene `(K, 6)`: x and y in [0, 1], then the places, from 1, of size, colour, material, shape.
 
-    The words are those of `ATTRIBUTES`; 0 would be an attribute that is not known. The shapes of textured scenes are
-    those of `SHAPES + MORE_SHAPES`, for which `ATTRIBUTES` has no words.
-
-    >>> object_values(scene_of(0, 7, (2, 2)))[:, 2:].int().tolist()
-    [[2, 3, 2, 2], [1, 5, 1, 1]]
+    0 would be an attribute that is not known. Shapes of textured scenes are those of `SHAPES + MORE_SHAPES`, which
+    `ATTRIBUTES` has no words for.
     """
     words = [(scene.sizes > sum(SIZES.values()) / 2).long(), scene.colors, scene.materials, scene.shapes]
     return torch.cat([project(scene.positions, scene.camera), torch.stack(words, 1) + 1.0], dim=1)
@@ -104,8 +96,7 @@ def write(
 ) -> None:
     """Write `count` rendered scenes of `seed` under `folder`: images of `size` (width, height) px, then the records.
 
-    Each file appears complete or not at all. `progress` is called with the number of images written. `pixel_coords`
-    are in the 480x320 frame whatever `size` is. Records of textured scenes also name the patterns. About 0.5 s per
+    Each file appears complete or not at all. `pixel_coords` are in the 480x320 frame whatever `size` is. About 0.5 s an
     image at 480x320, 0.02 s at 64x64.
 
     >>> import tempfile
@@ -132,13 +123,7 @@ def write(
 
 
 def read(folder: str | Path) -> list[SceneRecord]:
-    """The records of `folder`, as `scan` gives them.
-
-    >>> read("/nowhere")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    energycomp.errors.InputError: got /nowhere without scenes/CLEVR_*_scenes.json or ...
-    """
+    """The records of `folder`, as `scan` gives them."""
     return list(scan(folder))
 
 
@@ -147,12 +132,6 @@ def scan(folder: str | Path) -> Iterator[SceneRecord]:
 
     Takes CLEVR v1.0 as downloaded; its test split has no scenes and is left out. Takes CLEVRTex as `clevrtex.images`
     finds it, a record at a time. Raises `InputError` for a folder of neither, a malformed record or a missing image.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     write(Path(folder), 2, objects=(3, 3), size=(16, 16))
-    ...     [record.count for record in scan(folder)]
-    [3, 3]
     """
     folder = Path(folder)
     files = sorted((folder / "scenes").glob("CLEVR_*_scenes.json"))

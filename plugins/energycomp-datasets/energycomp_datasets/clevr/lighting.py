@@ -37,11 +37,7 @@ class Lighting:
 
 
 def default_lighting(count: int) -> Lighting:
-    """The base scene's lights without jitter, for `count` objects.
-
-    >>> default_lighting(2).tints.shape
-    torch.Size([2, 3])
-    """
+    """The base scene's lights without jitter, for `count` objects."""
     return Lighting(
         positions=torch.tensor(LIGHT_POSITIONS),
         colors=torch.tensor(LIGHT_COLORS),
@@ -55,9 +51,6 @@ def sample_lighting(count: int, generator: torch.Generator, amount: float = 1.0)
     """Lights moved and dimmed at random, a little more than in the official images, for `count` objects.
 
     `amount` scales how much everything varies, see `Variety.lights`.
-
-    >>> sample_lighting(2, torch.Generator().manual_seed(0)).positions.shape
-    torch.Size([4, 3])
     """
 
     def around(*shape: int) -> Tensor:

@@ -60,23 +60,13 @@ class Outline(NamedTuple):
 
 
 def judge(image: Tensor, values: Tensor) -> list[Outline | None]:
-    """The outlines of described objects (K, 2 + ...), x, y, size, ... as `object_values` has them, in an image.
+    """The outlines of objects (K, 2 + ...), as `object_values` has them, in the whole frame (3, H, W), in any range.
 
     Costs about 0.1 s an object. An object that is not `in_view` is None.
-
-    Args:
-        image: (3, H, W), the whole frame, squashed or not, in any range.
-        values: objects, whose words but their sizes are not looked at.
-
-    >>> from energycomp_datasets.clevr.layout import object_values, scene_of
-    >>> from energycomp_datasets.clevr.renderer import render
-    >>> scene = scene_of(0, 2, (1, 1))
-    >>> [found.shape for found in judge(render(scene, (128, 192)), object_values(scene))]
-    ['cube']
     """
     sizes = _sizes(values)
     return [
-        judged(image, place, size) if seen else None
+        judge_object(image, place, size) if seen else None
         for place, size, seen in zip(values[:, :2], sizes.tolist(), in_view(values).tolist(), strict=True)
     ]
 
@@ -97,11 +87,11 @@ def in_view(values: Tensor) -> Tensor:
     return inside & ~(touching & nearer).any(1)
 
 
-def judged(image: Tensor, place: Tensor, size: float) -> Outline:
+def judge_object(image: Tensor, place: Tensor, size: float) -> Outline:
     """The outline of an object of half extent `size` whose centre is seen at `place` (2,) of an image (3, H, W)."""
     masks = silhouettes(place, size)
     # The outline at every scale, and the masks slid over it.
-    outlines = _scaled(outline(image, masks, place, size))
+    outlines = _scale(outline(image, masks, place, size))
     shared = F.conv2d(F.pad(outlines, (SHIFT,) * 4), masks[:, None])
     areas = outlines.square().sum((2, 3))[:, :, None, None] + masks.square().sum((1, 2))[:, None, None]
     overlaps = (shared / (areas - shared)).amax((0, 2, 3))
@@ -138,10 +128,10 @@ def outline(image: Tensor, masks: Tensor, place: Tensor, size: float) -> Tensor:
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None]
     window = F.grid_sample(image[None], grid, "bicubic", padding_mode="border", align_corners=False)[0]
     within, without = (masks > 0.5).all(0), (masks <= 0.5).all(0)
-    return _walked(window, _shrunk(within, SURE), _shrunk(without, CLEAR))
+    return _walk(window, _shrink(within, SURE), _shrink(without, CLEAR))
 
 
-def _walked(window: Tensor, seeds: Tensor, others: Tensor) -> Tensor:
+def _walk(window: Tensor, seeds: Tensor, others: Tensor) -> Tensor:
     """The probability of each pixel of a window (3, H, W) that a random walker from there meets a seed first."""
     pixels = window.double().numpy()
     free = ~(seeds | others).flatten().numpy()
@@ -163,7 +153,7 @@ def _walked(window: Tensor, seeds: Tensor, others: Tensor) -> Tensor:
     return torch.from_numpy(inside).float().reshape(seeds.shape)
 
 
-def _scaled(inside: Tensor) -> Tensor:
+def _scale(inside: Tensor) -> Tensor:
     """The outline (SIDE, SIDE) made smaller and larger, (S, 1, SIDE, SIDE)."""
     steps = _steps(SIDE)
     grid = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1)
@@ -171,7 +161,7 @@ def _scaled(inside: Tensor) -> Tensor:
     return F.grid_sample(inside.expand(len(SCALES), 1, SIDE, SIDE), grids, align_corners=False)
 
 
-def _shrunk(mask: Tensor, by: int) -> Tensor:
+def _shrink(mask: Tensor, by: int) -> Tensor:
     """A mask without the pixels that are within `by` of its edge."""
     return F.max_pool2d((~mask).float()[None, None], 2 * by + 1, 1, by)[0, 0] == 0
 

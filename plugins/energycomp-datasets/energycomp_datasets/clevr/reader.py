@@ -37,9 +37,6 @@ class SceneReader(nn.Module):
     """Images (B, 3, 128, 128) in [-1, 1] to maps (B, 1 + 2 + 15, 32, 32): an object's centre, its offset, its words.
 
     Objects are peaks of the first map, as in CenterNet (Zhou et al., 2019).
-
-    >>> SceneReader()(torch.zeros(1, 3, 128, 128)).shape
-    torch.Size([1, 18, 32, 32])
     """
 
     def __init__(self) -> None:
@@ -58,11 +55,7 @@ class SceneReader(nn.Module):
 
     @torch.no_grad()
     def read(self, images: Tensor) -> list[Tensor]:
-        """The objects of images (B, 3, 128, 128), (K, 6) each: x, y, and the place of each word, from 1.
-
-        Raises:
-            InputError: images of another size.
-        """
+        """The objects of images (B, 3, 128, 128), (K, 6) each: x, y, and the place of each word, from 1."""
         if images.ndim != 4 or images.shape[1:] != (3, SIZE, SIZE):
             raise InputError(f"got images of shape {tuple(images.shape)}; expected (B, 3, {SIZE}, {SIZE})")
         found = []

@@ -29,25 +29,13 @@ class SceneRecord:
 
 
 def centres(entries: Any, frame: tuple[int, int]) -> Tensor:
-    """The `pixel_coords` of a record's objects as `(K, 2)` float32 shares of `frame` (width, height) px.
-
-    Raises ValueError, OverflowError, KeyError or TypeError for what is no list of objects.
-
-    >>> centres([{"pixel_coords": [80, 120, 11.5]}], (320, 240))
-    tensor([[0.2500, 0.5000]])
-    """
+    """The `pixel_coords` of a record's objects as `(K, 2)` float32 shares of `frame` (width, height) px."""
     pixels = [(float(x), float(y)) for x, y in (entry["pixel_coords"][:2] for entry in entries)]
     return torch.tensor(pixels, dtype=torch.float32).reshape(-1, 2) / torch.tensor(frame)
 
 
 def vectors(entry: Any, name: str, rows: bool = False) -> Tensor | None:
-    """The vector (3,) of a record's entry, or its vectors (L, 3); None where there are none.
-
-    Raises ValueError or TypeError for others.
-
-    >>> vectors({"camera": [1, 2, 3]}, "camera"), vectors({}, "lights", rows=True)
-    (tensor([1., 2., 3.]), None)
-    """
+    """The vector (3,) of a record's entry, or its vectors (L, 3); None where there are none."""
     if name not in entry:
         return None
     found = torch.tensor(entry[name], dtype=torch.float32)

@@ -51,10 +51,6 @@ class Scene:
     positions: `(K, 3)` centres in scene units, z up. sizes: `(K,)` half extents. rotations: `(K,)` radians about z.
     shapes, colors, materials: `(K,)` int64 indices into `SHAPES + MORE_SHAPES`, `COLORS`, `MATERIALS`. camera: `(3,)`,
     looking at the origin. textures: in place of the colours and of the grey ground.
-
-    >>> scene = sample_scene(3, torch.Generator().manual_seed(0))
-    >>> scene.positions.shape, scene.camera.shape
-    (torch.Size([3, 3]), torch.Size([3]))
     """
 
     positions: Tensor
@@ -78,9 +74,6 @@ class Variety:
         sizes: relative change of each object's size.
         side: objects stand in a square of this side, placed at random within the official one of 6; crowded below that.
         gap, direction_gap: least distances between objects, see `FOOTPRINT_GAP` and `DIRECTION_GAP`.
-
-    >>> Variety(side=2.5, gap=0.05, direction_gap=0.0).camera
-    0.5
     """
 
     camera: float = 0.5
@@ -99,13 +92,6 @@ def scene_from_record(record: dict[str, Any], camera: Tensor | None = None) -> S
 
     The records do not hold the jittered camera, so the mean camera stands in unless `camera` `(3,)` is given.
     `rotation` is read as radians: the official generator draws it up to 360 and hands it to Blender as it is.
-
-    Raises:
-        InputError: a word that is not known, a key that is missing, or a place behind the camera.
-
-    >>> cube = {"3d_coords": [0, 0, 0.7], "size": "large", "shape": "cube", "rotation": 30.0}
-    >>> scene_from_record({"objects": [cube | {"color": "red", "material": "metal"}]}).positions.shape
-    torch.Size([1, 3])
     """
     camera = torch.tensor(CAMERA_POSITION) if camera is None else camera
     known = {**ATTRIBUTES, "shape": SHAPES + MORE_SHAPES}
@@ -140,13 +126,8 @@ def scene_from_record(record: dict[str, Any], camera: Tensor | None = None) -> S
 def sample_scene(count: int, generator: torch.Generator, textured: bool = False, variety: Variety = CLEVR) -> Scene:
     """A scene of `count` objects (0 to 10) placed by rejection, every object with 200 visible pixels at 480x320.
 
-    A textured one has the same camera, lights and rules of placement, but further shapes, and patterns in random
-    colours on the objects and on the ground. Costs a few ray casts at 120x80. Source:
-    `image_generation/render_images.py` of facebookresearch/clevr-dataset-gen.
-    Raises `InputError` for another count.
-
-    >>> sample_scene(4, torch.Generator().manual_seed(1)).sizes.shape
-    torch.Size([4])
+    A textured one has further shapes, and patterns in random colours on the objects and on the ground. Source:
+    `image_generation/render_images.py` of facebookresearch/clevr-dataset-gen. Raises `InputError` for another count.
     """
     if not 0 <= count <= MAX_COUNT:
         raise InputError(f"got {count} objects; expected 0 to {MAX_COUNT}, what the placement rules leave room for")
@@ -174,10 +155,10 @@ def sample_scene(count: int, generator: torch.Generator, textured: bool = False,
         ids, _ = id_buffer(scene, *CHECK_SHAPE)
         seen = torch.bincount(ids.flatten() + 1, minlength=count + 1)[1:]
         if bool((seen >= VISIBLE_FRACTION * ids.numel()).all()):
-            return _painted(scene, generator) if textured else scene
+            return _paint(scene, generator) if textured else scene
 
 
-def _painted(scene: Scene, generator: torch.Generator) -> Scene:
+def _paint(scene: Scene, generator: torch.Generator) -> Scene:
     """The scene with textures; each object's colour becomes the one of `COLORS` nearest to its texture's mean."""
     textures = sample_textures(len(scene.sizes), generator)
     means = torch.stack([t.colors.mean(0) for t in textures.objects]) if textures.objects else torch.zeros(0, 3)
@@ -212,10 +193,6 @@ def id_buffer(scene: Scene, height: int, width: int) -> tuple[Tensor, Tensor]:
     """What each ray meets first: object index `(H, W)` int64 (-1 for the ground) and its ray parameter `(H, W)`.
 
     Rays are those of `ray_grid`; each object is tried inside the rectangle around its bounding sphere only.
-
-    >>> ids, depth = id_buffer(sample_scene(3, torch.Generator().manual_seed(0)), 80, 120)
-    >>> sorted(set(ids.flatten().tolist()))
-    [-1, 0, 1, 2]
     """
     rays = ray_grid(scene.camera, height, width)
     ids = torch.full((height, width), -1, dtype=torch.long)

@@ -14,8 +14,8 @@ from torch import Tensor
 from energycomp.errors import InputError
 from energycomp.fields import parse_range
 from energycomp.images import from_bytes
-from energycomp_datasets.clevr.asked import Asked, asked
 from energycomp_datasets.clevr.layout import FRAME, render_objects, scan, write
+from energycomp_datasets.clevr.requests import SceneRequest, parse_request
 from energycomp_datasets.clevr.scenes import ATTRIBUTES
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN, synthetic
 from energycomp_lab.evaluation import Example, Generated
@@ -50,8 +50,8 @@ class ClevrSource:
         """
         options = synthetic(spec)
         if options is not None:
-            wanted = asked(options, self.size)
-            return Generated(count, partial(_rendered, wanted=wanted, seed=HELD_OUT + seed))
+            wanted = parse_request(options, self.size)
+            return Generated(count, partial(_render_example, wanted=wanted, seed=HELD_OUT + seed))
         folder, _, kept = spec.rpartition(":")
         low, high = (0, 64)
         if folder and kept.replace("-", "").isdigit() and not Path(spec).exists():
@@ -67,7 +67,7 @@ class ClevrSource:
 
     def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
         """Scenes in CLEVR's layout, 480x320 unless `options` says otherwise: "3-5" or "wide:0-5:128x128"."""
-        wanted = asked(options, FRAME)
+        wanted = parse_request(options, FRAME)
         write(
             folder, count, objects=wanted.objects, seed=WRITTEN + seed, size=wanted.size, progress=progress,
             textured=wanted.textured, variety=wanted.variety,
@@ -96,7 +96,7 @@ class ClevrSource:
         )
 
 
-def _rendered(index: int, *, wanted: Asked, seed: int) -> Example:
+def _render_example(index: int, *, wanted: SceneRequest, seed: int) -> Example:
     images, (values,) = render_objects(
         1, wanted.objects, seed, wanted.size, index, textured=wanted.textured, variety=wanted.variety
     )

@@ -38,29 +38,20 @@ class Textures:
 
 
 def sample_textures(count: int, generator: torch.Generator) -> Textures:
-    """Random textures of the ground and of `count` objects, each of another mean colour than the ground.
-
-    >>> len(sample_textures(3, torch.Generator().manual_seed(0)).objects)
-    3
-    """
+    """Random textures of the ground and of `count` objects, each of another mean colour than the ground."""
     base = _color(generator, (0.0, 0.7), (0.35, 1.0))
     other = (base * _uniform(generator, 0.25, 0.65) + 0.15 * torch.rand(3, generator=generator)).clamp(0.02, 0.9)
     ground = _texture(torch.stack([base, other]), GROUND_CELLS, generator, upright=True)
     objects: list[Texture] = []
     while len(objects) < count:
         colors = torch.stack([_color(generator, (0.2, 1.0), (0.25, 1.0)) for _ in range(2)])
-        if (_encoded(colors.mean(0)) - _encoded(ground.colors.mean(0))).norm() >= CONTRAST:
+        if (_encode(colors.mean(0)) - _encode(ground.colors.mean(0))).norm() >= CONTRAST:
             objects.append(_texture(colors, OBJECT_CELLS, generator))
     return Textures(ground=ground, objects=tuple(objects))
 
 
 def paint(texture: Texture, points: Tensor) -> Tensor:
-    """Linear albedos `(3, N)` of `texture` at `points` `(3, N)`, in scene units.
-
-    >>> texture = sample_textures(1, torch.Generator().manual_seed(0)).objects[0]
-    >>> paint(texture, torch.zeros(3, 5)).shape
-    torch.Size([3, 5])
-    """
+    """Linear albedos `(3, N)` of `texture` at `points` `(3, N)`, in scene units."""
     cells = texture.frame @ points + texture.shift[:, None]
     share = _share(texture, cells)
     first, second = texture.colors[:, :, None]
@@ -155,5 +146,5 @@ def _uniform(generator: torch.Generator, low: float, high: float) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
-def _encoded(linear: Tensor) -> Tensor:
+def _encode(linear: Tensor) -> Tensor:
     return linear.clamp_min(0).pow(1 / 2.2)

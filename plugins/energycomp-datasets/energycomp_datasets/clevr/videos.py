@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -20,7 +19,7 @@ from energycomp.errors import InputError
 from energycomp.fields import parse_range
 from energycomp.images import from_bytes, save_image, to_bytes
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, SHAPES
-from energycomp_datasets.clevr.layout import object_values
+from energycomp_datasets.clevr.layout import generator_of, object_values
 from energycomp_datasets.clevr.lighting import sample_lighting
 from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.clevr.scenes import ATTRIBUTES, SIZES, Scene, id_buffer
@@ -41,12 +40,8 @@ CAMERA = 0.4  # scene units, how far a moving camera is from its usual place alo
 
 
 @attrs.frozen
-class AskedVideos:
-    """The videos that are asked for: whether the camera moves, counts of objects, size (width, height), frames.
-
-    >>> asked("moving:4-6:64x64:8f")
-    AskedVideos(moving=True, objects=(4, 6), size=(64, 64), frames=8)
-    """
+class VideoOptions:
+    """The videos that are asked for: whether the camera moves, counts of objects, size (width, height), frames."""
 
     moving: bool = False
     objects: tuple[int, int] = (4, 6)
@@ -54,12 +49,11 @@ class AskedVideos:
     frames: int = 20
 
 
-def asked(text: str) -> AskedVideos:
+def parse_videos(text: str) -> VideoOptions:
     """What a text such as "moving:4-6:128x128:20f" asks for; each part may be left out.
 
-    >>> found = asked("moving:4-6:128x128:20f")
-    >>> found.objects, found.size, found.frames
-    ((4, 6), (128, 128), 20)
+    >>> parse_videos("moving:4-6:64x64:8f")
+    VideoOptions(moving=True, objects=(4, 6), size=(64, 64), frames=8)
     """
     found: dict[str, Any] = {}
     for part in filter(None, text.split(":")):
@@ -75,21 +69,12 @@ def asked(text: str) -> AskedVideos:
         else:
             expected = "moving, two counts from 2 to 8, a size from 16 to 1024 and a number of frames from 6 to 1000"
             raise InputError(f"got {part!r} in {text!r}; expected {expected}, such as moving:4-6:128x128:20f")
-    return AskedVideos(**found)
+    return VideoOptions(**found)
 
 
 @attrs.frozen(eq=False)
 class Video:
-    """A drawn video: the scene of each frame, whose objects have the same order in all of them.
-
-    Args:
-        scenes: F of them.
-        visible: (F, K) the share of the pixels of each object that no other one covers, in [0, 1].
-
-    >>> video = video_of(0, 0, AskedVideos(frames=8))
-    >>> len(video.scenes), video.frame(0).size, sorted(video.objects(0)[0])
-    (8, (128, 128), ['color', 'identity', 'material', 'shape', 'size', 'visible', 'x', 'y'])
-    """
+    """A drawn video: the scenes of F frames, and the share (F, K) of the pixels of each object that no other covers."""
 
     scenes: tuple[Scene, ...]
     visible: Tensor
@@ -109,35 +94,28 @@ class Video:
 
 
 @lru_cache(maxsize=4)
-def video_of(seed: int, index: int, wanted: AskedVideos | None = None) -> Video:
+def video_of(seed: int, index: int, wanted: VideoOptions | None = None) -> Video:
     """Video number `index` of `seed`, which depends on its arguments alone.
 
     Objects slide along straight lines and never touch. One of them passes behind a large one, which hides it fully for
     a frame or more between the first and the last one. In the first frame all of them are seen.
-
-    >>> video = video_of(0, 0, AskedVideos(frames=8))
-    >>> len(video.scenes), bool((video.visible == 0).any())
-    (8, True)
     """
-    wanted = wanted or AskedVideos()
-    entropy = np.random.SeedSequence([seed, index]).generate_state(2, np.uint32)
-    generator = torch.Generator().manual_seed(int(entropy[0]) << 31 | int(entropy[1]) >> 1)
+    wanted = wanted or VideoOptions()
+    generator = generator_of(seed, index)
     low, high = wanted.objects
     for _ in range(TRIES):
         count = int(torch.randint(low, high + 1, (), generator=generator))
-        made = _moved(count, wanted, generator)
-        if made is not None and _hides(seen := visible_shares(made)):
-            return Video(tuple(made), seen)
+        made = _draw_scenes(count, wanted, generator)
+        if made is None:
+            continue
+        visible = visible_shares(made)
+        if (visible[1:-1] <= HIDDEN).any() and (visible[0] >= SEEN).all() and (visible[-1] > HIDDEN).all():
+            return Video(tuple(made), visible)
     raise InputError(f"got objects {low}-{high}, for which no video was found; expected fewer of them, such as 4-6")
 
 
 def visible_shares(scenes: Sequence[Scene], size: tuple[int, int] = (128, 128)) -> Tensor:
-    """The share of the pixels of each object that no other one covers, (F, K); 0 where it is outside of the image.
-
-    >>> video = video_of(0, 0, AskedVideos(objects=(2, 2), frames=8))
-    >>> visible_shares(video.scenes[:3], (32, 32)).shape
-    torch.Size([3, 2])
-    """
+    """The share of the pixels of each object that no other one covers, (F, K); 0 where it is outside of the image."""
     shares = torch.zeros(len(scenes), len(scenes[0].sizes) if scenes else 0)
     for frame, scene in enumerate(scenes):
         ids = id_buffer(scene, *size[::-1])[0]
@@ -151,11 +129,7 @@ def visible_shares(scenes: Sequence[Scene], size: tuple[int, int] = (128, 128)) 
 _OF_OBJECTS = ("positions", "sizes", "shapes", "colors", "materials", "rotations")
 
 
-def _hides(visible: Tensor) -> bool:
-    return bool((visible[1:-1] <= HIDDEN).any() & (visible[0] >= SEEN).all() & (visible[-1] > HIDDEN).all())
-
-
-def _moved(count: int, wanted: AskedVideos, generator: torch.Generator) -> list[Scene] | None:
+def _draw_scenes(count: int, wanted: VideoOptions, generator: torch.Generator) -> list[Scene] | None:
     """The scenes of all frames; None where an object found no path."""
 
     def uniform(*shape: int) -> Tensor:
@@ -211,7 +185,7 @@ class VideosSource:
         """Frames of videos that are drawn, for "synthetic:4-6", or of a folder that `write` made."""
         options = synthetic(spec)
         if options is not None:
-            wanted = asked(options)
+            wanted = parse_videos(options)
 
             def drawn(index: int) -> Example:
                 number, frame = divmod(index, wanted.frames)
@@ -230,7 +204,7 @@ class VideosSource:
 
     def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
         """A folder for each video, with its frames 000.png, 001.png, ... and what is true of them in `RECORD`."""
-        wanted = asked(options)
+        wanted = parse_videos(options)
         for number in range(count):
             video = video_of(WRITTEN + seed, number, wanted)
             own = folder / f"video_{number:04d}"

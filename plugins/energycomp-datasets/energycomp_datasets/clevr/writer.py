@@ -12,14 +12,7 @@ from energycomp_datasets.clevr.layout import described_record
 
 @contextmanager
 def scene_records(file: BinaryIO) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A writer, see `energycomp.plugins.Add.writer` and `described_record`. Images that could not be read are left out.
-
-    >>> import io
-    >>> with scene_records(stream := io.BytesIO()) as write:
-    ...     write({"file_name": "a.png", "objects": [{"x": 0.5, "y": 0.5, "shape": "cube"}]})
-    >>> json.loads(stream.getvalue())["image_filename"]
-    'a.png'
-    """
+    """A writer, see `energycomp.plugins.Add.writer` and `described_record`. Unread images are left out."""
 
     def write(record: Mapping[str, Any]) -> None:
         if "failed" not in record:

@@ -66,15 +66,7 @@ def labels_of(rng: np.random.Generator) -> np.ndarray:
 
 
 def avatar(labels: np.ndarray, rng: np.random.Generator, *, group: str = "a", size: int = 64) -> np.ndarray:
-    """A face with these attributes, (size, size, 3) uint8; what they leave open is drawn from `rng`.
-
-    Args:
-        labels: (12,) of 0 and 1, in the order of `ATTRIBUTES`.
-        group: of the styles of hair and beard, "a" or "b".
-
-    >>> avatar(labels_of(np.random.default_rng(0)), np.random.default_rng(0), size=32).shape
-    (32, 32, 3)
-    """
+    """A face with these labels (12,) of 0 and 1, and styles of a group, "a" or "b": (size, size, 3) uint8."""
     has = dict(zip(ATTRIBUTES, map(bool, labels), strict=True))
     pick = partial(_pick, rng)
     hair = pick(BLACK if has["black_hair"] else OTHER_HAIR)
@@ -105,11 +97,7 @@ def avatar(labels: np.ndarray, rng: np.random.Generator, *, group: str = "a", si
 
 
 def persona(labels: np.ndarray, rng: np.random.Generator, *, size: int = 64) -> np.ndarray:
-    """A face of another style, (size, size, 3) uint8; of the attributes it has `PERSONA_ATTRIBUTES`.
-
-    >>> persona(labels_of(np.random.default_rng(0)), np.random.default_rng(0), size=32).shape
-    (32, 32, 3)
-    """
+    """A face of another style, (size, size, 3) uint8; of the attributes it has `PERSONA_ATTRIBUTES`."""
     has = dict(zip(ATTRIBUTES, map(bool, labels), strict=True))
     pick = partial(_pick, rng)
     hair = pick(BLACK if has["black_hair"] else OTHER_HAIR)

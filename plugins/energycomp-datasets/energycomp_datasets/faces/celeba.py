@@ -20,11 +20,7 @@ TABLE = "list_attr_celeba.txt"
 
 @attrs.frozen(eq=False)
 class FaceRecord:
-    """An image file and the values (K,) of its attributes: 2 k + (0 or 1) for attribute k.
-
-    >>> FaceRecord(Path("1.jpg"), torch.tensor([1, 2])).values % 2  # shows the first attribute, and not the second
-    tensor([1, 0])
-    """
+    """An image file and the values (K,) of its attributes: 2 k + (0 or 1) for attribute k."""
 
     path: Path
     values: Tensor
@@ -42,14 +38,7 @@ def column(attribute: str) -> tuple[str, int]:
 
 
 def attributes_of(folder: str | Path) -> tuple[str, ...]:
-    r"""The attributes of a folder's table under our names: "Black_Hair" as black_hair, "No_Beard" also as beard.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     _ = Path(folder, TABLE).write_text("\n".join(["1", "Black_Hair No_Beard", "1.jpg 1 -1"]))
-    ...     attributes_of(folder)
-    ('beard', 'black_hair', 'no_beard')
-    """
+    """The attributes of a folder's table under our names: "Black_Hair" as black_hair, "No_Beard" also as beard."""
     _, names, _ = _table(folder)
     return tuple(dict.fromkeys(["beard"] * ("No_Beard" in names) + [name.lower() for name in names]))
 
@@ -60,7 +49,6 @@ def read(folder: str | Path, attributes: Sequence[str] = ATTRIBUTES, *, most: in
     Args:
         folder: holds the table and the folder of images, itself or in `celeba/`.
         attributes: whose values are read, by the table's names or ours; those that the table lacks are left out.
-        most: number of records at most.
 
     Raises:
         InputError: no table, none of these attributes in it, or a line that is not a file name and -1 or 1s.
@@ -105,14 +93,7 @@ def _table(folder: str | Path) -> tuple[Path, list[str], list[str]]:
 
 
 def write_table(folder: Path, rows: Iterable[tuple[str, list[int]]]) -> None:
-    """Writes the table: names of image files and their attributes (0 or 1, in the order of `ATTRIBUTES`).
-
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     write_table(Path(folder), [("1.png", [0] * len(ATTRIBUTES))])
-    ...     attributes_of(folder)[0], read(folder)[0].values[:3].tolist()  # all are absent
-    ('beard', [0, 2, 4])
-    """
+    """Writes the table: names of image files and their attributes (0 or 1, in the order of `ATTRIBUTES`)."""
     columns = [column(attribute) for attribute in ATTRIBUTES]
     lines = [
         " ".join([name, *(str(yes if label else -yes) for label, (_, yes) in zip(labels, columns, strict=True))])

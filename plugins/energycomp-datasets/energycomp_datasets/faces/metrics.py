@@ -11,18 +11,13 @@ from torchmetrics.classification import BinaryCalibrationError
 
 
 class LabelAccuracy(MeanMetric):
-    """The share of correct answers: of all known attributes of all images, or of images.
+    """The share of correct attributes of all images, or, with `whole`, of images with all of them correct.
 
-    Args:
-        whole: whether an image counts once, as correct where all its known attributes are; one without any is left
-            out.
-
-    >>> found, true = [torch.tensor([0, 3]), torch.tensor([1, 3])], [torch.tensor([0, 2]), torch.tensor([1, 3])]
-    >>> each, exact = LabelAccuracy(), LabelAccuracy(whole=True)
-    >>> each.update(found, true), exact.update(found, true)
-    (None, None)
-    >>> each.compute().item(), exact.compute().item()
-    (0.75, 0.5)
+    >>> inferred, true = [torch.tensor([0, 3]), torch.tensor([1, 3])], [torch.tensor([0, 2]), torch.tensor([1, 3])]
+    >>> each = LabelAccuracy()
+    >>> each.update(inferred, true)
+    >>> each.compute().item()
+    0.75
     """
 
     higher_is_better = True  # type: ignore[assignment]

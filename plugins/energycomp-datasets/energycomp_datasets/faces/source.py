@@ -27,12 +27,7 @@ BINARY = ("no", "yes")
 
 
 def draw(index: int, seed: int, group: str | None, *, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Face number `index` of a seed: (size, size, 3) uint8, and its labels (12,); group None is the other style.
-
-    >>> image, labels = draw(0, 1, "a")
-    >>> image.shape, labels.shape
-    ((64, 64, 3), (12,))
-    """
+    """Face number `index` of a seed: (size, size, 3) uint8, and its labels (12,); group None is the other style."""
     rng = np.random.default_rng([seed, index])
     labels = labels_of(rng)
     made = persona(labels, rng, size=size) if group is None else avatar(labels, rng, group=group, size=size)
@@ -55,7 +50,7 @@ class FacesSource:
         another style of drawing, of which 8 of the 12 attributes are known.
         """
         if spec in KINDS:
-            return Generated(count, partial(_drawn, seed=HELD_OUT + seed, group=KINDS[spec]))
+            return Generated(count, partial(_draw_example, seed=HELD_OUT + seed, group=KINDS[spec]))
         if spec.startswith("synthetic") and not Path(spec).is_dir():
             raise InputError(f"got {spec}; expected one of {', '.join(KINDS)}, or a folder in CelebA's layout")
         attributes = attributes_of(spec)
@@ -95,7 +90,7 @@ class FacesSource:
         )
 
 
-def _drawn(index: int, *, seed: int, group: str | None) -> Example:
+def _draw_example(index: int, *, seed: int, group: str | None) -> Example:
     made, labels = draw(index, seed, group)
     image = from_bytes(torch.from_numpy(made.copy()).permute(2, 0, 1))
     known = PERSONA_ATTRIBUTES if group is None else ATTRIBUTES

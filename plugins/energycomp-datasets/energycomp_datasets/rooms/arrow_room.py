@@ -39,9 +39,7 @@ HEAD = (0.13, 0.14)  # half the width of the head, and its length
 class ArrowRooms:
     """Images (B, 3, H, W) in [-1, 1], masks (B, 4, H, W) of three objects and the arrow, and their labels.
 
-    Args:
-        shapes: index of each object's shape, (B, 3).
-        target: at which of them the arrow points, (B,).
+    `shapes` are the index of each object's shape, (B, 3), `target` says at which of them the arrow points, (B,).
     """
 
     images: Tensor
@@ -52,19 +50,18 @@ class ArrowRooms:
     @property
     def right(self) -> Tensor:
         """Whether the arrow points at the one object whose shape is unique, (B,) bool."""
-        alike = (self.shapes[:, :, None] == self.shapes[:, None]).sum(2)
-        odd = alike == 1
-        pointed: Tensor = odd.gather(1, self.target[:, None])[:, 0]
-        return pointed & (odd.sum(1) == 1)
+        return points_at_odd(self.shapes, self.target)
+
+
+def points_at_odd(shapes: Tensor, target: Tensor) -> Tensor:
+    """Whether exactly one of the shapes (B, 3) is unlike the others, and is the target (B,)."""
+    odd = (shapes[:, :, None] == shapes[:, None]).sum(2) == 1
+    pointed: Tensor = odd.gather(1, target[:, None])[:, 0]
+    return pointed & (odd.sum(1) == 1)
 
 
 def arrow_rooms(rng: np.random.Generator, count: int, *, size: int = SIZE) -> ArrowRooms:
-    """Rooms as they should be: two objects of one shape, one of another, and the arrow points at that.
-
-    >>> rooms = arrow_rooms(np.random.default_rng(0), 8)
-    >>> rooms.images.shape, rooms.masks.shape, bool(rooms.right.all())
-    (torch.Size([8, 3, 32, 32]), torch.Size([8, 4, 32, 32]), True)
-    """
+    """Rooms as they should be: two objects of one shape, one of another, and the arrow points at that."""
     target = rng.integers(3, size=count)
     common = rng.integers(len(SHAPES), size=count)
     unique = (common + rng.integers(1, len(SHAPES), size=count)) % len(SHAPES)

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from energycomp.errors import InputError
 from energycomp.images import from_bytes
-from energycomp_datasets.rooms.arrow_room import SHAPES, SIZE
-from energycomp_datasets.rooms.corruptions import INVALID, RIGHT, VERDICTS, WRONG, labelled
+from energycomp_datasets.rooms.arrow_room import SHAPES, SIZE, points_at_odd
+from energycomp_datasets.rooms.corruptions import INVALID, RIGHT, VERDICTS, WRONG, draw_labelled
 from energycomp_datasets.shipped import load_network
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_lab.training import Step
@@ -23,12 +23,7 @@ CHUNK = 250  # images per batch
 
 @attrs.frozen(eq=False)
 class RoomReading:
-    """Predicted labels: shapes (B, 3) from left to right, the target of the arrow (B,), whether valid (B,).
-
-    >>> seen = RoomReading(torch.tensor([[0, 2, 2]]), target=torch.tensor([0]), valid=torch.tensor([True]))
-    >>> VERDICTS[int(seen.verdicts[0])]  # the arrow points at the one shape that is unlike the others
-    'right'
-    """
+    """Predicted labels: shapes (B, 3) from left to right, the target of the arrow (B,), whether valid (B,)."""
 
     shapes: Tensor
     target: Tensor
@@ -46,16 +41,12 @@ class RoomReading:
         >>> RoomReading(seen, torch.tensor([0, 1, 0, 0, 0]), torch.tensor([1, 1, 1, 1, 0]).bool()).verdicts.tolist()
         [0, 1, 1, 1, 2]
         """
-        odd = (self.shapes[:, :, None] == self.shapes[:, None]).sum(2) == 1
-        right = odd.gather(1, self.target[:, None])[:, 0] & (odd.sum(1) == 1)
+        right = points_at_odd(self.shapes, self.target)
         return torch.where(self.valid, torch.where(right, RIGHT, WRONG), INVALID)
 
 
 class Classifier(nn.Module):
     """Images (B, 3, 32, 32) in [-1, 1] to logits: of each object's shape, of the arrow's target, of being valid.
-
-    Args:
-        channels: at the full size, 1/2, 1/4 and 1/8.
 
     >>> classifier = Classifier().eval()
     >>> shapes, target, valid = classifier(torch.zeros(2, 3, 32, 32))
@@ -85,11 +76,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def read(self, images: Tensor) -> RoomReading:
-        """The most likely labels of images (B, 3, 32, 32) in [-1, 1].
-
-        Raises:
-            InputError: images of another size.
-        """
+        """The most likely labels of images (B, 3, 32, 32) in [-1, 1]; raises `InputError` for another size."""
         if images.ndim != 4 or images.shape[1:] != (3, SIZE, SIZE):
             shape = tuple(images.shape)
             raise InputError(f"got images of shape {shape}; expected (B, 3, {SIZE}, {SIZE}), as of the Arrow Room")
@@ -103,17 +90,10 @@ class Classifier(nn.Module):
 
 
 def classifier_loss(network: nn.Module, batch: Tensor, step: Step) -> Tensor:
-    """Cross-entropy of all heads, a loss for `energycomp.fit`, on images that are rendered on the fly.
-
-    Only the size of a batch (B, ...) is used. Invalid images contribute to the third head only.
-
-    >>> step = Step(0, 1, torch.Generator().manual_seed(0))
-    >>> classifier_loss(Classifier(), torch.zeros(6, 1), step).shape
-    torch.Size([])
-    """
+    """Cross-entropy of all heads, a loss for `energycomp.fit`, on as many rendered images as the batch (B, ...) has."""
     seed = int(torch.randint(HELD_OUT, (), generator=step.generator))
     with torch.autocast(batch.device.type, enabled=False):  # rendering stays in float32
-        rendered, labels, _ = (part.to(batch.device) for part in labelled(len(batch), seed=seed).tensors)
+        rendered, labels, _ = (part.to(batch.device) for part in draw_labelled(len(batch), seed=seed).tensors)
     samples = from_bytes(rendered).contiguous(memory_format=torch.channels_last)
     shapes, target, valid = (logits.float() for logits in network(samples))
     there = labels[:, -1].bool()
@@ -125,12 +105,8 @@ def classifier_loss(network: nn.Module, batch: Tensor, step: Step) -> Tensor:
 
 @torch.no_grad()
 def confusion(classifier: Classifier, count: int, *, seed: int) -> Tensor:
-    """The confusion matrix (3, 3) of `count` held-out scenes: true verdicts in rows, predicted verdicts in columns.
-
-    >>> confusion(Classifier().eval(), 3, seed=0).sum(1)  # scenes of each true verdict: right, wrong, invalid
-    tensor([1, 1, 1])
-    """
-    drawn, _, true = labelled(count, seed=HELD_OUT + seed).tensors
+    """The confusion matrix (3, 3) of `count` held-out scenes: true verdicts in rows, predicted verdicts in columns."""
+    drawn, _, true = draw_labelled(count, seed=HELD_OUT + seed).tensors
     found = torch.cat([classifier.verdicts(from_bytes(part)) for part in drawn.split(CHUNK)])
     return torch.bincount(true * len(VERDICTS) + found, minlength=len(VERDICTS) ** 2).unflatten(0, (len(VERDICTS), -1))
 
@@ -146,18 +122,10 @@ def classifier_accuracy(count: int, *, seed: int, classifier: Classifier | None 
 
 
 def structure_accuracy(images: Tensor, *, classifier: Classifier | None = None) -> float:
-    """The share of images (B, 3, 32, 32) in [-1, 1] whose arrow points at the one object of a unique shape.
-
-    >>> structure_accuracy(torch.zeros(2, 3, 32, 32))  # grey images hold no arrow
-    0.0
-    """
+    """The share of images (B, 3, 32, 32) in [-1, 1] whose arrow points at the one object of a unique shape."""
     return float(((classifier or load_classifier()).verdicts(images) == RIGHT).float().mean())
 
 
 def load_classifier(folder: str | Path | None = None) -> Classifier:
-    """The trained network, with the weights of this package or of a folder, as `load_network` reads them.
-
-    >>> load_classifier().read(torch.zeros(1, 3, 32, 32)).valid
-    tensor([False])
-    """
+    """The trained network, with the weights of this package or of a folder, as `load_network` reads them."""
     return load_network(Classifier(), "classifier", folder)

@@ -28,12 +28,7 @@ from energycomp_datasets.rooms.arrow_room import (
 VERDICTS = ("right", "wrong", "invalid")
 RIGHT, WRONG, INVALID = range(3)
 CHUNK = 300  # images that are rendered at once
-SOFT, NOISY, DRIFT, GAIN = (
-    0.5,
-    0.04,
-    0.25,
-    0.08,
-)  # px of blur, noise, colour and brightness that valid images may have
+SOFT, NOISY, DRIFT, GAIN = 0.5, 0.04, 0.25, 0.08  # px of blur, noise, colour and brightness of valid images
 BLURRED = (1.8, 3.2)  # px
 FADED = (0.4, 0.8)  # share of the ground's colour
 LEANING = 0.2  # most share of another shape that an object of a valid image may have
@@ -44,15 +39,11 @@ PATCH = 6  # half the side of a noisy patch, px
 PATCH_NOISE = 0.8  # standard deviation
 
 
-def labelled(size: int, *, seed: int) -> TensorDataset:
+def draw_labelled(size: int, *, seed: int) -> TensorDataset:
     """Images (3, 32, 32) uint8, labels (5,) and verdicts, of which right, wrong and invalid ones are as many.
 
     The labels: the shapes of the left, middle and right object, at which the arrow points, and whether the image is
     valid; those of an invalid image are those of the room that it was made from.
-
-    >>> image, labels, verdict = labelled(6, seed=0)[4]
-    >>> image.shape, labels.shape, VERDICTS[verdict]
-    (torch.Size([3, 32, 32]), torch.Size([5]), 'wrong')
     """
     drawn = [_chunk(np.random.default_rng([seed, start]), min(CHUNK, size - start)) for start in range(0, size, CHUNK)]
     images, labels, verdicts = (torch.cat(parts) for parts in zip(*drawn, strict=True))
@@ -64,8 +55,8 @@ def _chunk(rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor, Tensor
     made_from = np.where(verdicts == INVALID, rng.integers(2, size=count), verdicts)
     shapes, target = _kinds(rng, made_from == RIGHT)
     objects = layout(rng, shapes, target)
-    objects[..., 4:7] = _drifted(rng, objects[..., 4:7])
-    images = _leaning(rng, objects)
+    objects[..., 4:7] = _drift(rng, objects[..., 4:7])
+    images = _lean(rng, objects)
     failed = np.flatnonzero(verdicts == INVALID)
     kinds = rng.permutation(len(failed)) % len(CORRUPTIONS)
     for kind, corrupt in enumerate(CORRUPTIONS.values()):
@@ -73,18 +64,14 @@ def _chunk(rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor, Tensor
         if len(chosen):
             images[chosen] = corrupt(rng, objects[chosen])
     labels = torch.from_numpy(np.column_stack([shapes, target, verdicts != INVALID]))
-    return _softened(rng, images), labels, torch.from_numpy(verdicts)
+    return _soften(rng, images), labels, torch.from_numpy(verdicts)
 
 
-def corrupted(kind: str, count: int, *, seed: int) -> Tensor:
-    """Images (B, 3, 32, 32) in [-1, 1] of right rooms under one of `CORRUPTIONS`.
-
-    >>> corrupted("missing", 2, seed=0).shape
-    torch.Size([2, 3, 32, 32])
-    """
+def corrupt_rooms(kind: str, count: int, *, seed: int) -> Tensor:
+    """Images (B, 3, 32, 32) in [-1, 1] of right rooms under one of `CORRUPTIONS`."""
     rng = np.random.default_rng([seed, *kind.encode()])
     objects = layout(rng, *_kinds(rng, np.ones(count, dtype=bool)))
-    return _softened(rng, CORRUPTIONS[kind](rng, objects))
+    return _soften(rng, CORRUPTIONS[kind](rng, objects))
 
 
 def _kinds(rng: np.random.Generator, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -102,14 +89,14 @@ def _kinds(rng: np.random.Generator, right: np.ndarray) -> tuple[np.ndarray, np.
     return np.where(without[:, None], alike, shapes), target
 
 
-def _drifted(rng: np.random.Generator, colours: Tensor) -> Tensor:
+def _drift(rng: np.random.Generator, colours: Tensor) -> Tensor:
     """Colours that lean towards others, as those of a learned decoder do."""
     others = torch.from_numpy(np.asarray(PALETTE)[rng.integers(len(PALETTE), size=colours.shape[:2])]).float()
     share = torch.from_numpy(rng.uniform(0, DRIFT, colours.shape[:2]) * (rng.random(colours.shape[:2]) < 0.4)).float()
     return torch.lerp(colours, others, share[..., None])
 
 
-def _leaning(rng: np.random.Generator, objects: Tensor) -> Tensor:
+def _lean(rng: np.random.Generator, objects: Tensor) -> Tensor:
     """Images in which some shapes, and the arrow, have a little of another, as where a decoder is not quite sure."""
     others = objects.clone()
     changed = torch.from_numpy(rng.random((len(objects), 4)) < 0.4)
@@ -119,7 +106,7 @@ def _leaning(rng: np.random.Generator, objects: Tensor) -> Tensor:
     return torch.lerp(render(objects).images, render(others).images, share)
 
 
-def _softened(rng: np.random.Generator, images: Tensor) -> Tensor:
+def _soften(rng: np.random.Generator, images: Tensor) -> Tensor:
     """A little blur, noise and brightness, which leave an image readable."""
     count = len(images)
     images = _blur(images, _uniform(rng, 0, SOFT, count))
@@ -167,24 +154,24 @@ def _pair(rng: np.random.Generator, objects: Tensor, alike: float = 0.5) -> tupl
     return render(objects).images, render(others).images, k
 
 
-def _missing(rng: np.random.Generator, objects: Tensor) -> Tensor:
+def _remove_one(rng: np.random.Generator, objects: Tensor) -> Tensor:
     rows, k = _some(rng, objects)
     left = objects.clone()
     left[rows, k, 7] = 0
     return render(left).images
 
 
-def _crossed(rng: np.random.Generator, objects: Tensor) -> Tensor:
+def _cross(rng: np.random.Generator, objects: Tensor) -> Tensor:
     share = _uniform(rng, *CROSSED, len(objects))[:, None, None, None]
     return torch.lerp(render(objects).images, render(_other(rng, objects)).images, share)
 
 
-def _object_crossed(rng: np.random.Generator, objects: Tensor) -> Tensor:
+def _cross_object(rng: np.random.Generator, objects: Tensor) -> Tensor:
     first, second, _ = _pair(rng, objects)
     return torch.lerp(first, second, _uniform(rng, *CROSSED, len(objects))[:, None, None, None])
 
 
-def _halved(rng: np.random.Generator, objects: Tensor) -> Tensor:
+def _halve(rng: np.random.Generator, objects: Tensor) -> Tensor:
     """One half of an object is that of another colour and shape, on the left or, of the three objects, above."""
     first, second, k = _pair(rng, objects, alike=0.0)
     centre = objects[torch.arange(len(objects)), k, 1:3]
@@ -195,11 +182,7 @@ def _halved(rng: np.random.Generator, objects: Tensor) -> Tensor:
     return torch.where(half[:, None], first, second)
 
 
-def _blurred(rng: np.random.Generator, objects: Tensor) -> Tensor:
-    return _blur(render(objects).images, _uniform(rng, *BLURRED, len(objects)))
-
-
-def _faded(rng: np.random.Generator, objects: Tensor) -> Tensor:
+def _fade(rng: np.random.Generator, objects: Tensor) -> Tensor:
     rows, k = _some(rng, objects)
     ground = torch.tensor([WALL] * 3 + [FLOOR])[k]
     faded = objects.clone()
@@ -207,7 +190,7 @@ def _faded(rng: np.random.Generator, objects: Tensor) -> Tensor:
     return render(faded).images
 
 
-def _noisy(rng: np.random.Generator, objects: Tensor) -> Tensor:
+def _add_noise(rng: np.random.Generator, objects: Tensor) -> Tensor:
     """Noise about an object or the arrow."""
     rows, k = _some(rng, objects)
     images = render(objects).images
@@ -219,7 +202,7 @@ def _noisy(rng: np.random.Generator, objects: Tensor) -> Tensor:
     return torch.where(patch, images + noise, images).clamp(-1, 1)
 
 
-def _elsewhere(rng: np.random.Generator, objects: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _move_one(rng: np.random.Generator, objects: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rooms with one of their three objects where nothing should be, the room's number and the object's."""
     rows = torch.arange(len(objects))
     k = torch.from_numpy(rng.integers(3, size=len(objects)))
@@ -231,19 +214,14 @@ def _elsewhere(rng: np.random.Generator, objects: Tensor) -> tuple[Tensor, Tenso
     return moved, rows, k
 
 
-def _moved(rng: np.random.Generator, objects: Tensor) -> Tensor:
-    moved, _, _ = _elsewhere(rng, objects)
-    return render(moved).images
-
-
-def _doubled(rng: np.random.Generator, objects: Tensor) -> Tensor:
+def _double(rng: np.random.Generator, objects: Tensor) -> Tensor:
     """One object in two places."""
-    moved, rows, k = _elsewhere(rng, objects)
+    moved, rows, k = _move_one(rng, objects)
     second = render(moved)
     return torch.where(second.masks[rows, k][:, None], second.images, render(objects).images)
 
 
-def _smeared(rng: np.random.Generator, objects: Tensor) -> Tensor:
+def _smear(rng: np.random.Generator, objects: Tensor) -> Tensor:
     """One object or the arrow, averaged over places along a line."""
     rows, k = _some(rng, objects)
     angle = _uniform(rng, 0, 2 * math.pi, len(objects))
@@ -258,14 +236,14 @@ def _smeared(rng: np.random.Generator, objects: Tensor) -> Tensor:
 
 
 CORRUPTIONS: dict[str, Callable[[np.random.Generator, Tensor], Tensor]] = {
-    "missing": _missing,
-    "crossed": _crossed,
-    "object crossed": _object_crossed,
-    "halved": _halved,
-    "blurred": _blurred,
-    "faded": _faded,
-    "noisy": _noisy,
-    "moved": _moved,
-    "doubled": _doubled,
-    "smeared": _smeared,
+    "missing": _remove_one,
+    "crossed": _cross,
+    "object crossed": _cross_object,
+    "halved": _halve,
+    "blurred": lambda rng, objects: _blur(render(objects).images, _uniform(rng, *BLURRED, len(objects))),
+    "faded": _fade,
+    "noisy": _add_noise,
+    "moved": lambda rng, objects: render(_move_one(rng, objects)[0]).images,
+    "doubled": _double,
+    "smeared": _smear,
 }

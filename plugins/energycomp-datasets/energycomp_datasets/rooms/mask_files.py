@@ -33,11 +33,7 @@ DAMAGED = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib
 
 @attrs.frozen
 class MaskFile:
-    """A file of scenes, and how many of the entities that come first in it are background, which is no object.
-
-    >>> mask_file("scenes.npz:4").background
-    4
-    """
+    """A file of scenes, and how many of the entities that come first in it are background, which is no object."""
 
     path: Path
     background: int
@@ -69,17 +65,8 @@ def examples_in(file: MaskFile, *, count: int) -> Sequence[Example]:
 
     Raises:
         InputError: no such file, no such arrays, arrays that do not fit each other, or more than 2 GB of them.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> masks = np.zeros((1, 3, 8, 8, 1), np.uint8)  # of the background, an object, and padding
-    >>> masks[0, 0, 4:], masks[0, 1, :4] = 1, 1
-    >>> with TemporaryDirectory() as folder:
-    ...     np.savez(f"{folder}/scenes.npz", image=np.zeros((1, 8, 8, 3), np.uint8), mask=masks)
-    ...     (example,) = examples_in(MaskFile(Path(folder, "scenes.npz"), background=1), count=5)
-    >>> example.masks.shape, int(example.masks.sum())
-    (torch.Size([1, 8, 8]), 32)
     """
-    with _opened(file.path) as arrays:
+    with _open(file.path) as arrays:
         images = _images(file.path, arrays)
         masks = _masks(file.path, arrays)
         _check_pair(file, images, masks)
@@ -101,14 +88,8 @@ def images_in(path: Path, *, most: int) -> Iterator[np.ndarray[Any, Any]]:
 
     Raises:
         InputError: no such file, or no such array.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     np.savez(f"{folder}/scenes.npz", image=np.zeros((5, 8, 8, 3), np.uint8))
-    ...     [some.shape for some in images_in(Path(folder, "scenes.npz"), most=3)]
-    [(3, 8, 8, 3)]
     """
-    with _opened(path) as arrays:
+    with _open(path) as arrays:
         images = _images(path, arrays)
         chunk = min(CHUNK, max(1, MOST_BYTES // images.row))
         most = min(most, images.shape[0])
@@ -118,11 +99,7 @@ def images_in(path: Path, *, most: int) -> Iterator[np.ndarray[Any, Any]]:
 
 @attrs.frozen(eq=False)
 class _Array:
-    """An array in a file, of which nothing but shape and type is in memory.
-
-    Args:
-        read: rows from one index up to another.
-    """
+    """An array in a file, of which nothing but shape and type is in memory."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -144,7 +121,7 @@ class _Arrays:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Arrays]:
+def _open(path: Path) -> Iterator[_Arrays]:
     """Errors while a file is open are raised as `InputError`."""
     if not path.is_file():
         raise InputError(f"got {path}, which is no file; expected an .npz or .h5 file with images; check the path")

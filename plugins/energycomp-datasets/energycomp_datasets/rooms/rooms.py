@@ -32,9 +32,6 @@ def layout(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray
     The numbers of a room: colours of wall and floor; y of the wall's lower edge; x of the corner with a side wall; 1
     where that is on the left, -1 on the right, 0 without one. Those of a solid: index in `SOLIDS`, x of its middle, y
     of its foot, half its width, red, green, blue, and 1; zeros stand for solids that are not there.
-
-    Raises:
-        InputError: other than none to three solids.
     """
     if not 0 <= count <= MOST:
         raise InputError(f"got {count} solids; expected 0 to {MOST}, which find room without hiding each other")
@@ -56,11 +53,6 @@ def render(rooms: Tensor, solids: Tensor, *, size: int = SIZE) -> tuple[Tensor, 
     """Images (B, 3, size, size) in [-1, 1] of rooms (B, 9) and solids (B, K, 8), and masks (B, K, size, size), bool.
 
     A mask holds the pixels of which a solid shows more than half.
-
-    >>> room, solids = (torch.from_numpy(part).float()[None] for part in layout(np.random.default_rng(0), 2))
-    >>> images, masks = render(room, solids)
-    >>> images.shape, masks.any((2, 3)).tolist()
-    (torch.Size([1, 3, 32, 32]), [[True, True, False]])
     """
     rooms, solids = rooms.float(), solids.float()
     axis = (torch.arange(size) + 0.5) / size

@@ -34,21 +34,13 @@ CLASSIFIED = 1000  # held-out scenes for the accuracy of the classifier
 
 
 def arrow_room(index: int, seed: int) -> Example:
-    """Arrow room number `index` of a seed: its objects are three shapes and the arrow.
-
-    >>> arrow_room(0, 0).masks.shape
-    torch.Size([4, 32, 32])
-    """
+    """Arrow room number `index` of a seed: its objects are three shapes and the arrow."""
     rooms = arrow_rooms(np.random.default_rng([seed, index]), 1)
     return Example(rooms.images[0], name=f"arrow room {index}", masks=rooms.masks[0])
 
 
 def room(index: int, seed: int, *, counts: tuple[int, int] = COUNTS) -> Example:
-    """Room number `index` of a seed, with a number of solids out of a range.
-
-    >>> room(0, 0, counts=(2, 2)).masks.shape
-    torch.Size([2, 32, 32])
-    """
+    """Room number `index` of a seed, with a number of solids out of a range."""
     rng = np.random.default_rng([seed, index])
     count = int(rng.integers(counts[0], counts[1] + 1))
     drawn = (torch.from_numpy(part).float()[None] for part in layout(rng, count))
@@ -85,11 +77,7 @@ class ArrowSource:
         return _metrics()
 
     def scene_scores(self, decomposer: Decomposer, *, count: int, seed: int) -> Mapping[str, float]:
-        """The share of sampled scenes that are right, and the accuracy of the classifier on held-out scenes.
-
-        Args:
-            decomposer: with `sample(n, generator=)`, which returns images (n, 3, H, W); they are resized to 32x32.
-        """
+        """The share of scenes sampled by `decomposer.sample` that are right, and the accuracy of the classifier."""
         generator = torch.Generator().manual_seed(seed)
         sizes = [min(AT_ONCE, count - start) for start in range(0, count, AT_ONCE)]
         scenes = [decomposer.sample(size, generator=generator).cpu() for size in sizes]  # type: ignore[attr-defined]

@@ -25,12 +25,8 @@ CHUNK = 500
 SPRITES = (2, 3, 4)  # objects per image
 
 
-def drawn(world: str, size: int) -> Pictures:
-    """Images (N, 3, size, size) of a world of `WORLDS`; no evaluation image is among them.
-
-    Raises:
-        InputError: no such world.
-    """
+def draw_world(world: str, size: int) -> Pictures:
+    """Images (N, 3, size, size) of a world of `WORLDS`; no evaluation image is among them."""
     if world not in WORLDS:
         raise InputError(f"got the world {world!r}; expected one of {', '.join(WORLDS)}")
     if not 1 <= size <= LARGEST:
@@ -42,11 +38,7 @@ def drawn(world: str, size: int) -> Pictures:
 
 
 def in_file(path: Path, processor: ImageProcessor) -> Pictures:
-    """The images of a folder, or the first 100,000 of a file that `mask_file` knows, at the model's size.
-
-    Raises:
-        InputError: nothing of the kind.
-    """
+    """The images of a folder, or the first 100,000 of a file that `mask_file` knows, at the model's size."""
     file = mask_file(path)
     if file is None:
         return in_folder(path, processor)

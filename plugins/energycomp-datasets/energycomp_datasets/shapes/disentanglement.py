@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import rankdata
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
@@ -15,25 +13,13 @@ from torchmetrics.utilities.data import dim_zero_cat
 from energycomp.errors import InputError
 
 BINS = 20
-Over = Literal["dimensions", "parts"]
 
 
 def mutual_information(latents: Tensor, factors: Tensor, *, bins: int = BINS) -> Tensor:
-    """Mutual information (D, F) of each latent dimension with each factor, in nats, from histograms.
+    """Mutual information (D, F) of latents (B, D) with factors (B, F), in nats, from histograms.
 
-    A column of at most `bins` distinct values is taken as it is, another cut into `bins` of equal width between its
-    least and its greatest value. The estimate is too large for few images: independent columns of b and m
-    values get about (b - 1) (m - 1) / (2 B).
-
-    Args:
-        latents: (B, D).
-        factors: (B, F), finite numbers; a category is a number, too.
-        bins: of a column with more distinct values.
-
-    >>> z = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-    >>> mutual_information(z, z[:, :1])
-    tensor([[0.6931],
-            [0.0000]], dtype=torch.float64)
+    A column of more than `bins` distinct values is cut into `bins` of equal width. The estimate is too large for few
+    images: independent columns of b and m values get about (b - 1) (m - 1) / (2 B).
     """
     z, v = _codes(*_checked(latents, factors), bins=bins)
     columns = []
@@ -47,79 +33,37 @@ def mutual_information(latents: Tensor, factors: Tensor, *, bins: int = BINS) ->
 
 
 def entropies(factors: Tensor, *, bins: int = BINS) -> Tensor:
-    """The entropy of each factor (F,), in nats, from the histograms of `mutual_information`.
-
-    >>> entropies(torch.tensor([[0], [0], [1], [1]]))
-    tensor([0.6931], dtype=torch.float64)
-    """
+    """The entropy of each factor (F,), in nats, from the histograms of `mutual_information`."""
     (v,) = _codes(_checked(factors, factors)[1], bins=bins)
     return torch.stack([_entropy(factor.bincount()[None].double() / len(v))[0] for factor in v.T])
 
 
-def information_gaps(latents: Tensor, factors: Tensor, *, bins: int = BINS, over: Over = "dimensions") -> Tensor:
+def information_gaps(latents: Tensor, factors: Tensor, *, bins: int = BINS) -> Tensor:
     """For each factor, how much more the best dimension tells of it than the second best, over its entropy (F,).
 
     The mean is the mutual information gap, eq. 6 of Chen et al. (2018). It is 1 where one dimension knows a factor and
-    no other knows of it, 0 where two know the same.
-
-    Args:
-        latents: (B, D), or K parts of D numbers (B, K, D); part k must mean the same in every image.
-        factors: (B, F), none of them constant.
-        bins: see `mutual_information`.
-        over: "dimensions": of all D or K D of them. "parts": between the best dimension of the best part and the best
-            dimension of the second best part, so that a part may tell a factor in several dimensions. A part tells
-            at least as much as its best dimension: what only several tell together is missed.
-
-    Raises:
-        InputError: shapes that do not fit, less than two dimensions or parts, a constant factor.
-
-    >>> z = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-    >>> information_gaps(z, z)
-    tensor([1., 1.], dtype=torch.float64)
-    >>> twice = torch.stack([z[:, [0, 0]], z[:, [1, 1]]], 1)  # two parts that say everything twice
-    >>> information_gaps(twice, z), information_gaps(twice, z, over="parts")
-    (tensor([0., 0.], dtype=torch.float64), tensor([1., 1.], dtype=torch.float64))
+    no other knows of it, 0 where two know the same. Parts (B, K, D) are K D dimensions.
     """
-    parts = latents.shape[1] if latents.ndim == 3 else None
-    if over not in ("dimensions", "parts") or (over == "parts" and parts is None):
-        raise InputError(f"got over={over!r} and latents {tuple(latents.shape)}; expected parts with (B, K, D) only")
     information = mutual_information(_flat(latents), factors, bins=bins)
     entropy = entropies(factors, bins=bins)
-    if over == "parts":
-        information = information.unflatten(0, (parts or 0, -1)).amax(1)  # (K, F)
     if len(information) < 2:
-        raise InputError(f"got latents {tuple(latents.shape)}; expected two {over} or more, to see a gap between them")
+        raise InputError(f"got latents {tuple(latents.shape)}; expected two dimensions or more, for a gap between them")
     _check_varied(entropy > 0)
     best, second = information.topk(2, dim=0).values
     return (best - second) / entropy
 
 
-def matched_correlations(latents: Tensor, factors: Tensor, *, rank: bool = False) -> Tensor:
+def matched_correlations(latents: Tensor, factors: Tensor) -> Tensor:
     """The absolute correlation of each factor with the latent dimension that it is matched to (F,).
 
     The mean is the mean correlation coefficient of Hyvarinen & Morioka (2016): no two factors share a dimension, and
-    the Hungarian algorithm takes the matching of the greatest sum. With fewer dimensions than factors, those that are
-    left without one count 0. A constant dimension correlates with nothing.
-
-    Args:
-        latents: (B, D) or, taken as K D dimensions, (B, K, D).
-        factors: (B, F), none of them constant; a category of more than two needs a column for each.
-        rank: Spearman's correlation instead of Pearson's.
-
-    Raises:
-        InputError: shapes that do not fit, a constant factor.
-
-    >>> v = torch.tensor([[0.0, 1.0], [1.0, -1.0], [2.0, 1.0]])
-    >>> z = torch.stack([v[:, 1], -v[:, 0].exp()], 1)
-    >>> matched_correlations(z, v).round(decimals=4).tolist(), matched_correlations(z, v, rank=True).round().tolist()
-    ([0.9662, 1.0], [1.0, 1.0])
+    the Hungarian algorithm takes the matching of the greatest sum. A factor without a dimension counts 0. A constant
+    dimension correlates with nothing. Parts (B, K, D) are K D dimensions.
     """
     z, v = _checked(_flat(latents), factors)
-    if rank:
-        z, v = (torch.from_numpy(rankdata(columns.numpy(), axis=0)) for columns in (z, v))
     _check_varied(v.amax(0) > v.amin(0))
     pairs = (_standard(z).T @ _standard(v)).abs().clamp(max=1)  # (D, F)
-    rows, columns = (torch.as_tensor(found) for found in linear_sum_assignment(pairs.numpy(), maximize=True))
+    rows, columns = (torch.as_tensor(index) for index in linear_sum_assignment(pairs.numpy(), maximize=True))
     matched = torch.zeros(v.shape[1], dtype=torch.float64)
     matched[columns] = pairs[rows, columns]
     return matched
@@ -153,42 +97,17 @@ class _Collected(Metric):
 
 
 class MutualInformationGap(_Collected):
-    """MIG, the mean of `information_gaps` over factors; the thesis gives it in percent.
-
-    >>> gap = MutualInformationGap()
-    >>> z = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-    >>> gap.update(z, z)
-    >>> gap.compute().item()
-    1.0
-    """
-
-    def __init__(self, *, bins: int = BINS, over: Over = "dimensions") -> None:
-        super().__init__()
-        self.bins = bins
-        self.over = over
+    """MIG, the mean of `information_gaps` over factors, in [0, 1]; the thesis gives it in percent."""
 
     def compute(self) -> Tensor:
-        """In [0, 1]."""
-        return information_gaps(*self._all(), bins=self.bins, over=self.over).mean()
+        return information_gaps(*self._all()).mean()
 
 
 class MeanCorrelation(_Collected):
-    """MCC, the mean of `matched_correlations` over factors; the thesis gives it in percent.
-
-    >>> correlation = MeanCorrelation()
-    >>> z = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-    >>> correlation.update(-z, z)
-    >>> round(correlation.compute().item(), 6)
-    1.0
-    """
-
-    def __init__(self, *, rank: bool = False) -> None:
-        super().__init__()
-        self.rank = rank
+    """MCC, the mean of `matched_correlations` over factors, in [0, 1]; the thesis gives it in percent."""
 
     def compute(self) -> Tensor:
-        """In [0, 1]."""
-        return matched_correlations(*self._all(), rank=self.rank).mean()
+        return matched_correlations(*self._all()).mean()
 
 
 def _flat(latents: Tensor) -> Tensor:

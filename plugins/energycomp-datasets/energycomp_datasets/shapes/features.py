@@ -32,13 +32,6 @@ class ShapeFeatures(nn.Module):
 
     Args:
         channels: at 1/2, 1/4 and 1/4 of the size; the last are F.
-
-    >>> network = ShapeFeatures().eval()
-    >>> images = torch.zeros(2, 3, 32, 32)
-    >>> network(images).shape, network.counts(images).shape
-    (torch.Size([2, 64]), torch.Size([2, 14]))
-    >>> [tuple(layer.shape[1:]) for layer in network.layers(images)]
-    [(32, 16, 16), (64, 8, 8), (64, 8, 8)]
     """
 
     def __init__(self, channels: tuple[int, int, int] = (32, 64, 64)) -> None:
@@ -72,13 +65,8 @@ class ShapeFeatures(nn.Module):
         return counts
 
 
-def labelled(size: int, *, seed: int) -> TensorDataset:
-    """Images (3, 32, 32) uint8 of one to five objects, of either world by turns, and their counts (14,) of `LABELS`.
-
-    >>> image, counts = labelled(10, seed=0)[3]
-    >>> image.shape, float(counts[:6].sum()) == float(counts[6:].sum())
-    (torch.Size([3, 32, 32]), True)
-    """
+def draw_labelled(size: int, *, seed: int) -> TensorDataset:
+    """Images (3, 32, 32) uint8 of one to five objects, of either world by turns, and their counts (14,) of `LABELS`."""
     alike: dict[tuple[str, int], list[int]] = defaultdict(list)
     objects = []
     for index in range(size):

@@ -37,9 +37,6 @@ def factors(count: int, seed: int) -> Tensor:
 
     The light comes from the left (-1) to the right (1); ground and colour go from 0 to 1 between two colours; the shape
     is 0, 1 or 2; the size goes from 0 to 1.
-
-    >>> factors(4, seed=0).shape
-    torch.Size([4, 5])
     """
     drawn = torch.rand(count, len(FACTORS), generator=torch.Generator().manual_seed(seed))
     drawn[:, 0] = 2 * drawn[:, 0] - 1
@@ -52,9 +49,6 @@ def render(values: Tensor, *, size: int = 32) -> Tensor:
 
     The object bulges and is shaded by Lambert's law; the ground is brighter where the light comes from, and darker in
     the shadow on the other side.
-
-    >>> render(factors(2, seed=0)).shape
-    torch.Size([2, 3, 32, 32])
     """
     light, ground, colour, shape, radius = (column[:, None, None] for column in values.unbind(1))
     radius = SIZES[0] + (SIZES[1] - SIZES[0]) * radius
@@ -100,7 +94,7 @@ class LitSource:
         """Rendered images for "synthetic" (32x32, held out from training), or a folder that `write` wrote."""
         if spec == "synthetic":
             values = factors(count, HELD_OUT + seed)
-            return Generated(count, partial(_drawn, values=values))
+            return Generated(count, partial(_draw_example, values=values))
         paths = image_files(spec)
         values = _table(Path(spec))
         if len(values) != len(paths):
@@ -133,7 +127,7 @@ class LitSource:
         return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]
 
 
-def _drawn(index: int, *, values: Tensor) -> Example:
+def _draw_example(index: int, *, values: Tensor) -> Example:
     return Example(render(values[index : index + 1])[0], name=f"image {index}", factors=values[index])
 
 

@@ -18,17 +18,7 @@ SLACK = 1e-4  # how far beyond [-1, 1] an image may reach
 
 
 class FeatureNetwork(Protocol):
-    """A trained network in eval mode that images (B, 3, H, W) in [-1, 1] are compared by.
-
-    >>> class Means:  # two numbers for each image in place of a network
-    ...     def __call__(self, images):
-    ...         return torch.stack([images.mean((1, 2, 3)), images.std((1, 2, 3))], 1)
-    ...
-    ...     def layers(self, images):
-    ...         return [images]
-    >>> Means()(torch.zeros(2, 3, 8, 8)).shape
-    torch.Size([2, 2])
-    """
+    """A trained network in eval mode that images (B, 3, H, W) in [-1, 1] are compared by."""
 
     num_features: int
     training: bool
@@ -46,10 +36,6 @@ def perceptual_distance(network: FeatureNetwork, images: Tensor, others: Tensor)
     Eq. 1 of Zhang et al. (2018) without their learned weights, and the mean over layers instead of the sum: squared
     differences of activations, scaled to length 1 over their channels, summed over channels, averaged over places.
     Numbers of two networks cannot be compared, nor any with published LPIPS, which has other features and weights.
-
-    Args:
-        network: whose `layers` are compared.
-        images, others: (B, 3, H, W), in [-1, 1].
 
     Raises:
         InputError: images of other shapes or ranges, or a network in training mode.
@@ -75,16 +61,7 @@ def perceptual_distance(network: FeatureNetwork, images: Tensor, others: Tensor)
 
 
 class PerceptualDistance(MeanMetric):
-    """The mean of `perceptual_distance` over pairs of images.
-
-    >>> class Pixels(nn.Module):
-    ...     def layers(self, images):
-    ...         return [images]
-    >>> distance = PerceptualDistance(Pixels().eval())
-    >>> distance.update(torch.ones(2, 3, 4, 4), -torch.ones(2, 3, 4, 4))
-    >>> round(distance.compute().item(), 4)
-    4.0
-    """
+    """The mean of `perceptual_distance` over pairs of images."""
 
     higher_is_better = False  # type: ignore[assignment]
 
@@ -106,21 +83,10 @@ class FrechetDistance(FrechetInceptionDistance):
     images is too large: compare equal numbers, many more than features. Features and sums are float64.
 
     `update(images, real=True)` adds images (B, 3, H, W) in [-1, 1] to one set, `real=False` to the other.
-
-    >>> class Means(nn.Module):
-    ...     num_features = 3
-    ...     def forward(self, images):
-    ...         return images.mean((2, 3))
-    >>> distance = FrechetDistance(Means().eval())
-    >>> images = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0)) / 2
-    >>> distance.update(images, real=True)
-    >>> distance.update(images + 0.5, real=False)
-    >>> round(distance.compute().item(), 4)
-    0.75
     """
 
-    def __init__(self, network: FeatureNetwork, *, reset_real_features: bool = True) -> None:
-        super().__init__(feature=_Features(network), reset_real_features=reset_real_features)
+    def __init__(self, network: FeatureNetwork) -> None:
+        super().__init__(feature=_Features(network))
 
     def compute(self) -> Tensor:
         """At least 0, but for rounding."""
@@ -134,44 +100,14 @@ class KernelDistance(KernelInceptionDistance):
     The unbiased squared maximum mean discrepancy under (x.y / F + 1)^3, averaged over random subsets. Published KIDs
     have the features of Inception; those of another network cannot be compared with them.
 
-    `update(images, real=True)` adds images (B, 3, H, W) in [-1, 1] to one set, `real=False` to the other. The
-    features of all images are kept, in float64.
-
-    Args:
-        network: of the features.
-        subsets, subset_size: how many, and of how many images of either set.
-        seed: of the subsets; torch's own generator is left alone.
-        reset_real_features: whether `reset` forgets the real images, too.
-
-    >>> class Means(nn.Module):
-    ...     num_features = 3
-    ...     def forward(self, images):
-    ...         return images.mean((2, 3))
-    >>> distance = KernelDistance(Means().eval(), subsets=2, subset_size=8)
-    >>> distance.update(torch.zeros(8, 3, 4, 4), real=True)
-    >>> distance.update(torch.ones(8, 3, 4, 4), real=False)
-    >>> mean, std = distance.compute()
-    >>> mean.item(), std.item()  # 1^3 + 2^3 - 2 * 1^3
-    (7.0, 0.0)
+    `update(images, real=True)` adds images (B, 3, H, W) in [-1, 1] to one set, `real=False` to the other. All
+    features are kept, in float64. `seed` is that of the subsets; torch's own generator is left alone.
     """
 
-    def __init__(
-        self,
-        network: FeatureNetwork,
-        *,
-        subsets: int = 100,
-        subset_size: int = 1000,
-        seed: int = 0,
-        reset_real_features: bool = True,
-    ) -> None:
+    def __init__(self, network: FeatureNetwork, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> None:
         if subsets < 1 or subset_size < 2:
             raise InputError(f"got {subsets} subsets of {subset_size} images; expected 1 or more of 2 or more")
-        super().__init__(
-            feature=_Features(network),
-            subsets=subsets,
-            subset_size=subset_size,
-            reset_real_features=reset_real_features,
-        )
+        super().__init__(feature=_Features(network), subsets=subsets, subset_size=subset_size)
         self.seed = seed
 
     def compute(self) -> tuple[Tensor, Tensor]:

@@ -53,12 +53,7 @@ class ShapesScene:
 
 
 def scene(rng: np.random.Generator, count: int, *, world: str = "a", size: int = SIZE) -> ShapesScene:
-    """An image with `count` objects that hardly overlap.
-
-    >>> one = scene(np.random.default_rng(0), 3)
-    >>> one.image.shape, one.masks.shape, one.factors.shape
-    (torch.Size([3, 32, 32]), torch.Size([3, 32, 32]), torch.Size([3, 7]))
-    """
+    """An image with `count` objects that hardly overlap."""
     objects = layout(rng, count, world=world)[None]
     images, masks = render(torch.from_numpy(objects).float(), world=world, size=size)
     return ShapesScene(images[0], masks[0], torch.from_numpy(objects[0]).float())
@@ -119,14 +114,6 @@ def render(objects: Tensor, *, world: str = "a", size: int = SIZE) -> tuple[Tens
     return images, shown > 0.5
 
 
-def _circle(x: Tensor, y: Tensor) -> Tensor:
-    return torch.hypot(x, y) - 0.85
-
-
-def _square(x: Tensor, y: Tensor) -> Tensor:
-    return torch.maximum(x.abs(), y.abs()) - 0.72
-
-
 def _triangle(x: Tensor, y: Tensor) -> Tensor:
     return torch.maximum(torch.maximum(0.866 * x - 0.5 * y, -0.866 * x - 0.5 * y), y) - 0.55
 
@@ -137,10 +124,6 @@ def _cross(x: Tensor, y: Tensor) -> Tensor:
     return torch.maximum(along - 0.95, across - 0.32)
 
 
-def _ring(x: Tensor, y: Tensor) -> Tensor:
-    return (torch.hypot(x, y) - 0.7).abs() - 0.25
-
-
 def _star(x: Tensor, y: Tensor) -> Tensor:
     wave = torch.cos(5 * torch.atan2(y, x))
     return (torch.hypot(x, y) - (0.68 + 0.3 * wave)) * 0.7
@@ -148,10 +131,10 @@ def _star(x: Tensor, y: Tensor) -> Tensor:
 
 # Signed distances from the edge, in units of the radius of the circle around a shape, negative inside.
 DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "circle": _circle,
-    "square": _square,
+    "circle": lambda x, y: torch.hypot(x, y) - 0.85,
+    "square": lambda x, y: torch.maximum(x.abs(), y.abs()) - 0.72,
     "triangle": _triangle,
     "cross": _cross,
-    "ring": _ring,
+    "ring": lambda x, y: (torch.hypot(x, y) - 0.7).abs() - 0.25,
     "star": _star,
 }

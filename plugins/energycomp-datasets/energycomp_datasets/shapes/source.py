@@ -24,11 +24,7 @@ COUNTS = (2, 4)
 
 
 def draw(index: int, seed: int, *, world: str = "a", counts: tuple[int, int] = COUNTS) -> ShapesScene:
-    """Image number `index` of a seed; the number of objects is uniform in a range.
-
-    >>> draw(0, 1, counts=(2, 2)).masks.shape
-    torch.Size([2, 32, 32])
-    """
+    """Image number `index` of a seed; the number of objects is uniform in a range."""
     rng = np.random.default_rng([seed, index])
     return scene(rng, int(rng.integers(counts[0], counts[1] + 1)), world=world)
 
@@ -45,23 +41,21 @@ class ShapesSource:
     world: str = "a"
 
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
-        """Rendered images (32x32, held out from training), or those of a folder.
+        """Rendered images (32x32, held out from training), or those of a folder, as `write` makes or without masks.
 
         "synthetic" has two to four objects of this world, "synthetic:3" three, "synthetic:b:2-4" those of world b.
-        A folder holds images, or what `write` writes; an image without masks has no objects to find.
         """
         options = synthetic(spec)
         if options is not None:
             world, counts = _kind(options, self.world)
-            return Generated(count, partial(_drawn, seed=HELD_OUT + seed, world=world, counts=counts))
+            return Generated(count, partial(_draw_example, seed=HELD_OUT + seed, world=world, counts=counts))
         return [Example(path, name=path.name, masks=masks_of(path)) for path in image_files(spec)[:count]]
 
     def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
         """As `write_examples` does; `options` such as b, 3 or b:2-4."""
         world, counts = _kind(options, self.world)
-        write_examples(
-            folder, Generated(count, partial(_drawn, seed=WRITTEN + seed, world=world, counts=counts)), progress
-        )
+        examples = Generated(count, partial(_draw_example, seed=WRITTEN + seed, world=world, counts=counts))
+        write_examples(folder, examples, progress)
 
     def metrics(self) -> MetricCollection:
         """Recall of objects at IoU 0.5, and their mean IoU."""
@@ -73,11 +67,6 @@ class ShapesSource:
 
 
 def shapes_b() -> ShapesSource:
-    """Images of world b.
-
-    >>> shapes_b().world
-    'b'
-    """
     return ShapesSource("b")
 
 
@@ -91,6 +80,6 @@ def _kind(text: str, default: str) -> tuple[str, tuple[int, int]]:
     return world, parse_range(counts, greatest=5) if counts else COUNTS
 
 
-def _drawn(index: int, *, seed: int, world: str, counts: tuple[int, int]) -> Example:
+def _draw_example(index: int, *, seed: int, world: str, counts: tuple[int, int]) -> Example:
     made = draw(index, seed, world=world, counts=counts)
     return Example(made.image, name=f"image {index}", masks=made.masks)

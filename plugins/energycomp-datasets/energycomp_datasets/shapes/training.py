@@ -15,7 +15,7 @@ from energycomp_datasets.shapes.shapes import layout, render
 DRAWN = 20_000
 
 
-def drawn_shapes(world: str, objects: str, size: int) -> Pictures:
+def draw_shapes(world: str, objects: str, size: int) -> Pictures:
     """Images of a world; `objects` is the number of objects per image, or a range of about equally frequent numbers."""
     low, high = parse_range(objects, greatest=5)
     chunks = []
@@ -28,7 +28,7 @@ def drawn_shapes(world: str, objects: str, size: int) -> Pictures:
     return Pictures(torch.cat(chunks))
 
 
-def drawn_lit(size: int) -> Pictures:
+def draw_lit(size: int) -> Pictures:
     """Images of one lit object."""
     images = torch.cat([render_lit(part, size=size) for part in factors(DRAWN, seed=0).split(500)])
     return Pictures(to_bytes(images))

@@ -29,21 +29,13 @@ VISIBLE = 64  # px
 
 
 def caption(concepts: Sequence[str]) -> str:
-    """The caption of an image of these objects.
-
-    >>> caption(["red cube", "blue sphere"])
-    'a red cube and a blue sphere'
-    """
+    """The caption of an image of these objects."""
     return " and ".join(f"a {concept}" for concept in concepts)
 
 
 @cache
 def held_out_pairs() -> tuple[tuple[str, str], ...]:
-    """The 30 % of all pairs of concepts that no training image shows; each concept is in two to four of them.
-
-    >>> len(held_out_pairs()), len(seen_pairs())
-    (20, 46)
-    """
+    """The 30 % of all pairs of concepts that no training image shows; each concept is in two to four of them."""
     pairs = list(combinations(CONCEPTS, 2))
     wanted = round(HELD_OUT_SHARE * len(pairs))
     rng = np.random.default_rng(0)
@@ -72,14 +64,7 @@ def seen_triples() -> tuple[tuple[str, str, str], ...]:
 
 
 def picture(concepts: Sequence[str], rng: np.random.Generator, *, size: int = SIZE) -> Tensor:
-    """An image (3, size, size) in [-1, 1] of one object per concept at a random place, each of at least 64 of 64x64 px.
-
-    Raises:
-        InputError: a concept that is none of `CONCEPTS`, or more than four.
-
-    >>> picture(["red cube", "blue sphere"], np.random.default_rng(0)).shape
-    torch.Size([3, 64, 64])
-    """
+    """An image (3, size, size) in [-1, 1] of an object per concept, each of at least 64 of 64x64 px."""
     return picture_and_places(concepts, rng, size=size)[0]
 
 

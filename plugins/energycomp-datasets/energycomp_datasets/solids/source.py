@@ -27,11 +27,7 @@ KINDS = ("synthetic", "synthetic:seen", "synthetic:1", "synthetic:3")
 
 @attrs.frozen
 class SolidsRecord:
-    """An image file and the concepts that it shows.
-
-    >>> SolidsRecord(Path("cat,dog/1.jpg"), ("cat", "dog")).concepts
-    ('cat', 'dog')
-    """
+    """An image file and the concepts that it shows."""
 
     path: Path
     concepts: tuple[str, ...]
@@ -44,14 +40,6 @@ def read(spec: str) -> list[SolidsRecord]:
 
     Raises:
         InputError: no such folder, or none with images in it.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     for name in ("cat,dog/1.png", "cat,dog/2.png", "rabbit/1.png"):
-    ...         Path(folder, name).parent.mkdir(exist_ok=True)
-    ...         Path(folder, name).touch()
-    ...     [record.concepts for record in read(folder)]
-    [('cat', 'dog'), ('rabbit',), ('cat', 'dog')]
     """
     root = Path(spec)
     try:
@@ -85,13 +73,8 @@ def _files(folder: Path) -> list[Path]:
     return [file for file in files if not file.name.startswith(".")]
 
 
-def drawn(index: int, seed: int, kind: str = "synthetic") -> tuple[tuple[str, ...], torch.Tensor]:
-    """Image number `index` of a seed: its concepts, and (3, 64, 64) in [-1, 1].
-
-    >>> names, image = drawn(0, 0)
-    >>> names in held_out_pairs(), image.shape
-    (True, torch.Size([3, 64, 64]))
-    """
+def draw(index: int, seed: int, kind: str = "synthetic") -> tuple[tuple[str, ...], torch.Tensor]:
+    """Image number `index` of a seed: its concepts, and (3, 64, 64) in [-1, 1]."""
     rng = np.random.default_rng([seed, index])
     if kind == "synthetic:3":
         triples = unseen_triples()
@@ -105,12 +88,7 @@ def drawn(index: int, seed: int, kind: str = "synthetic") -> tuple[tuple[str, ..
 
 
 def unseen_triples() -> list[tuple[str, ...]]:
-    """Sets of three concepts with a held-out pair; no training image shows one of them.
-
-    >>> names = unseen_triples()[0]
-    >>> len({*names})
-    3
-    """
+    """Sets of three concepts with a held-out pair; no training image shows one of them."""
     held = set(held_out_pairs())
     return [names for names in combinations(CONCEPTS, 3) if any(pair in held for pair in combinations(names, 2))]
 
@@ -152,7 +130,7 @@ class TextSource:
             known = ", ".join(name.partition(":")[2] for name in KINDS[1:])
             raise InputError(f"got the options {options!r}; expected one of {known}, or none")
         for index in range(count):
-            names, image = drawn(index, WRITTEN + seed, kind)
+            names, image = draw(index, WRITTEN + seed, kind)
             save_image(to_output(image[None], "pil")[0], folder / ",".join(names) / f"{index:06d}.png")
             progress(index + 1)
 
@@ -167,7 +145,7 @@ class TextSource:
 
 
 def _example(index: int, *, seed: int, kind: str) -> Example:
-    names, image = drawn(index, seed, kind)
+    names, image = draw(index, seed, kind)
     return Example(image, name=" and ".join(names), conditions=_conditions(names))
 
 

@@ -105,17 +105,7 @@ class _Energies(nn.Module):
 
 @attrs.frozen(eq=False, repr=False)
 class LatentEnergy(Composable):
-    """The leaf of a latent: its energy and gradient, at any timestep. Leaves are compared by identity.
-
-    Args:
-        leaf: an `EnergyNet` under one condition.
-        unconditional: the leaf without a latent; by default this one.
-
-    >>> from energycomp_decomp.comet.model import untrained
-    >>> leaf = LatentEnergy(untrained(size=16).leaf(torch.zeros(1, 16), name="z"))
-    >>> leaf.energy(torch.zeros(4, 3, 16, 16), torch.zeros(4)).shape
-    torch.Size([4])
-    """
+    """The leaf of a latent: its energy and gradient, at any timestep. Leaves are compared by identity."""
 
     leaf: Conditional
     unconditional: LatentEnergy = attrs.field(default=attrs.Factory(lambda self: self, takes_self=True))
@@ -147,19 +137,8 @@ def descend(denoiser: Denoiser, latents: Tensor, start: Tensor, *, steps: int, s
     # Notation: step_size -> gamma; latents[:, k] -> z_k; start -> x_0
     x_n = x_{n-1} - gamma grad_x [|x - base|^2 / 2 + sum over k of f(x - base, z_k)]
 
-    Args:
-        denoiser: of an `EnergyNet`.
-        latents: (B, K, D), for any K of at least 1.
-        start: (B, C, H, W).
-
     Returns:
         One image per step, differentiable where gradients are enabled. Costs B K network evaluations per step.
-
-    >>> from energycomp_decomp.comet.model import untrained
-    >>> denoiser = untrained(size=16).denoiser
-    >>> found = descend(denoiser, torch.zeros(1, 2, 16), torch.zeros(1, 3, 16, 16), steps=3, step_size=0.1)
-    >>> len(found), found[-1].shape
-    (3, torch.Size([1, 3, 16, 16]))
     """
     batch, count, _ = latents.shape
     base: Any = denoiser.network.base
@@ -188,18 +167,8 @@ def comet_loss(
 ) -> Tensor:
     """The squared error of the images of descent from noise, the mean over all steps (eq. 4.2 of Wang, 2026).
 
-    Args:
-        latents: of each sample, (B, K, D).
-        samples: (B, C, H, W).
-        generator: draws the initial noise.
-
     Returns:
         A scalar. Costs B K network evaluations per step, each differentiated twice.
-
-    >>> from energycomp_decomp.comet.model import untrained
-    >>> model, samples = untrained(parts=2, size=16), torch.zeros(1, 3, 16, 16)
-    >>> comet_loss(model.denoiser, model.encoder(samples), samples, steps=2).shape
-    torch.Size([])
     """
     start = randn_tensor(samples.shape, generator=generator, device=samples.device)
     found = descend(denoiser, latents, start, steps=steps, step_size=step_size)

@@ -17,12 +17,7 @@ SCHEDULE = (1e-7, 1e-7)
 
 
 def untrained(*, parts: int = 5, width: int = 16, size: int = 32) -> Model:
-    """An untrained model.
-
-    Args:
-        parts: K, the latents of an image, with one energy each.
-        width: D, numbers of a latent.
-        size: H = W of an image.
+    """An untrained model of K = `parts` latents of D = `width` numbers, with one energy each, of square images.
 
     >>> untrained(parts=2, size=16).denoiser
     Denoiser(EnergyNet, predicts epsilon (3, 16, 16), rule product)

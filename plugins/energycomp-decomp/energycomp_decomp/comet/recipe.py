@@ -13,10 +13,10 @@ from energycomp.errors import InputError
 from energycomp.images import from_bytes
 from energycomp.models import Model
 from energycomp_datasets.pictures import in_folder
-from energycomp_datasets.shapes.training import drawn_shapes
+from energycomp_datasets.shapes.training import draw_shapes
 from energycomp_decomp.comet.energy import EnergyNet, comet_loss
 from energycomp_decomp.comet.model import untrained
-from energycomp_decomp.model import whole_numbers
+from energycomp_decomp.model import parse_whole_numbers
 from energycomp_lab.training import FitConfig, Loss, Recipe, Step, start
 
 BATCH = 32
@@ -36,10 +36,6 @@ def comet(
     """Minutes on one core, for comparison with Decomp Diffusion.
 
     Args:
-        data: a folder of pictures; drawn shapes when left out.
-        init: a model to start from.
-        preset: "default".
-        cache: not used: what is drawn is drawn anew.
         world: of the drawn shapes.
         objects: of a drawn picture, a number or a range such as "2-4".
         options: of the model: `parts`, `width` of a latent, `size` in pixels.
@@ -49,9 +45,9 @@ def comet(
         raise InputError(f"got --init {init.name} with {options or 'no energies'}; expected one of this recipe alone")
     if preset != "default":
         raise InputError(f"got preset {preset!r}; expected 'default', the only one")
-    model = start(init, partial(untrained, **whole_numbers(options, ("parts", "width", "size"))))
+    model = start(init, partial(untrained, **parse_whole_numbers(options, ("parts", "width", "size"))))
     size = model.denoiser.sample_shape[1]
-    shown = in_folder(data, model.processor) if data is not None else drawn_shapes(world, objects, size)
+    shown = in_folder(data, model.processor) if data is not None else draw_shapes(world, objects, size)
     if init is None:
         base: Any = model.denoiser.network.base
         base.copy_(shown.median())

@@ -13,7 +13,7 @@ from PIL import Image
 
 from energycomp.errors import InputError
 from energycomp.images import data_url, read_frames
-from energycomp_datasets.clevr.videos import AskedVideos, video_of
+from energycomp_datasets.clevr.videos import VideoOptions, video_of
 from energycomp_scenes.tracking import Track, TrackedFrame, check_model, track_frame
 from energycomp_studio.kept import Kept
 from energycomp_studio.library import Library
@@ -83,7 +83,7 @@ class _Tracking:
         """Tracks the objects of a drawn video."""
 
         def drawn() -> list[Image.Image]:
-            wanted = AskedVideos(objects=(3, 4), size=(240, 160), frames=EXAMPLE)
+            wanted = VideoOptions(objects=(3, 4), size=(240, 160), frames=EXAMPLE)
             video = video_of(Settings(seed).seed, 0, wanted)
             return [video.frame(index, wanted.size) for index in range(EXAMPLE)]
 

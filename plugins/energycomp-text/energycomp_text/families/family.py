@@ -54,10 +54,6 @@ class Opened:
     """A pipeline that is to become a model.
 
     Args:
-        pipe: the pipeline of diffusers, or an object with its parts.
-        family: the family that it is of.
-        settings: what was chosen.
-        source: the folder or hub id that it was read from, or "in memory".
         alphas_cumprod: its noise schedule (T,).
         words: `template` and `concepts` of the conditioner.
     """
@@ -73,14 +69,6 @@ class Opened:
     def network(self) -> Any:
         """The part that denoises."""
         return getattr(self.pipe, self.family.network)
-
-
-def _channels(network: Any) -> int:
-    return int(network.config.in_channels)
-
-
-def _sample_size(network: Any) -> Any:
-    return network.config.sample_size
 
 
 @attrs.frozen
@@ -117,8 +105,8 @@ class Family:
     given: Mapping[str, Any] = attrs.field(factory=dict)
     network_name: str | None = None
     patch: int = 1
-    latent_channels: Callable[[Any], int] = _channels
-    latent_size: Callable[[Any], Any] = _sample_size
+    latent_channels: Callable[[Any], int] = lambda network: network.config.in_channels
+    latent_size: Callable[[Any], Any] = lambda network: network.config.sample_size
 
     def settings(self, options: Mapping[str, Any]) -> Settings:
         """The settings of options that a person gave; raises `InputError` for one that the family does not have."""

@@ -24,10 +24,6 @@ PIPELINE_BATCH = 8  # prompts that the encoders of a pipeline, such as T5, encod
 class Characters:
     """Prompts as the numbers of their characters, whatever the tokenizers of a pipeline make of them.
 
-    Args:
-        tokenizer: of transformers; it says how many tokens a prompt has.
-        tokens: how many a prompt may have.
-
     >>> from energycomp_text.testing import tiny_tokenizer
     >>> characters = Characters(tiny_tokenizer(), 32)
     >>> characters.text(characters("a cat"))

@@ -62,11 +62,9 @@ def _part(folder: Path, family: Family, source: str, dtype: torch.dtype) -> Any:
     cls = getattr(diffusers, name, None) or getattr(transformers, name)
     try:
         if folder.name == "scheduler":
-            return cls.from_config(
-                _checked_steps(read_json(folder / "scheduler_config.json")), **SCHEDULER.get(name, {})
-            )
+            return cls.from_config(_check_steps(read_json(folder / "scheduler_config.json")), **SCHEDULER.get(name, {}))
         if folder.name.startswith("tokenizer"):
-            return _checked_length(cls.from_pretrained(folder, local_files_only=True))
+            return _check_length(cls.from_pretrained(folder, local_files_only=True))
         return _network(cls, folder, dtype)
     except Exception as error:  # both libraries raise many kinds
         raise NotFoundError(
@@ -77,7 +75,7 @@ def _part(folder: Path, family: Family, source: str, dtype: torch.dtype) -> Any:
 
 def _network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
     config = read_json(folder / "config.json")
-    check_size(lambda: _made(cls, config), folder / f"{_stem(folder.name)}.safetensors")
+    check_size(lambda: _make(cls, config), folder / f"{_stem(folder.name)}.safetensors")
     with quiet():
         loaded = cls.from_pretrained(
             folder, use_safetensors=True, torch_dtype=dtype, local_files_only=True, output_loading_info=True
@@ -85,7 +83,7 @@ def _network(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
     return complete(loaded).eval()
 
 
-def _made(cls: Any, config: Any) -> Any:
+def _make(cls: Any, config: Any) -> Any:
     """A network of a config, by a class of diffusers or of transformers."""
     from diffusers import ConfigMixin
 
@@ -96,14 +94,14 @@ def _stem(part: str) -> str:
     return "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
 
 
-def _checked_length(tokenizer: Any) -> Any:
+def _check_length(tokenizer: Any) -> Any:
     length = tokenizer.model_max_length
     if type(length) is not int or length < 1:
         raise InputError(f"got model_max_length {length!r:.40}; expected at least 1")
     return tokenizer
 
 
-def _checked_steps(config: Any) -> Any:
+def _check_steps(config: Any) -> Any:
     steps = config.get("num_train_timesteps", 1000)
     if type(steps) is not int or not 1 <= steps <= MAX_TIMESTEPS:
         raise InputError(f"got num_train_timesteps {steps!r}; expected 1 to {MAX_TIMESTEPS:,}")

@@ -14,15 +14,7 @@ DIFFUSION = ("epsilon", "sample", "v_prediction")
 
 
 def noise_schedule(scheduler: Any, *, flow: bool, tokens: int) -> tuple[Tensor, PredictionType]:
-    """alphas_cumprod (T,) of a scheduler of diffusers, and what its network predicts.
-
-    Args:
-        flow: whether a flow is expected.
-        tokens: patches of an image, which the shift of some flows depends on.
-
-    Raises:
-        InputError: another kind of scheduler.
-    """
+    """alphas_cumprod (T,) of a scheduler of diffusers, and what its network predicts; `InputError` for other kinds."""
     if flow:
         return flow_schedule(_steps(scheduler), _shift(scheduler, tokens)), "flow"
     alphas_cumprod = vars(scheduler).get("alphas_cumprod")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from energycomp.components import Condition
 from energycomp.denoisers import ConditionUNet
 from energycomp.models import execution_device
-from energycomp_text.encoders import made_text
+from energycomp_text.encoders import make_text
 from energycomp_text.families.family import Family, Opened, Settings
 from energycomp_text.families.prompted import Prompted, check_precision
 from energycomp_text.text import Text
@@ -41,7 +41,7 @@ def build(opened: Opened) -> tuple[nn.Module, Text]:
         return Prompted(encode=encode, predict=predict, token_shape=token_shape)(opened)
     pipe = opened.pipe
     settings = {"source": opened.source, "pooled": False, "length": None}
-    text = made_text(pipe.tokenizer, pipe.text_encoder, settings, **opened.words)
+    text = make_text(pipe.tokenizer, pipe.text_encoder, settings, **opened.words)
     null = text(text.parse("").to(pipe.unet.device)).rows[0]
     network = ConditionUNet.from_unet(pipe.unet, tokens=text.token_shape[0], null=null)
     network.register_forward_pre_hook(_check_precision)

@@ -18,7 +18,7 @@ SIDES = (16, 4096)  # px, least and greatest
 
 
 @attrs.frozen
-class Asked:
+class SceneRequest:
     """The scenes that are asked for: their kind, the range of counts, and (width, height) in px of their images."""
 
     kind: str
@@ -36,13 +36,11 @@ class Asked:
         return self.kind == "textured"
 
 
-def asked(text: str, size: tuple[int, int]) -> Asked:
+def parse_request(text: str, size: tuple[int, int]) -> SceneRequest:
     """What a text asks for: a kind of scenes, a range of counts and a size, each of which may be left out.
 
-    >>> asked("wide:0-5:128x128", (64, 64))
-    Asked(kind='wide', objects=(0, 5), size=(128, 128))
-    >>> asked("", (64, 64))
-    Asked(kind='plain', objects=(3, 5), size=(64, 64))
+    >>> parse_request("wide:0-5:128x128", (64, 64))
+    SceneRequest(kind='wide', objects=(0, 5), size=(128, 128))
     """
     kind = "plain"
     objects = (3, 5)
@@ -58,7 +56,7 @@ def asked(text: str, size: tuple[int, int]) -> Asked:
         )
     if parts:
         objects = parse_range(parts[0], greatest=10)
-    return Asked(kind, objects, size)
+    return SceneRequest(kind, objects, size)
 
 
 def _size(part: str, text: str) -> tuple[int, int]:
