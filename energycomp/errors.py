@@ -32,15 +32,7 @@ class InputError(EnergycompError, ValueError):
 
 
 class OutOfDistributionError(InputError):
-    """An image of a kind that a model does not know, which is refused; the CLI ends with the exit code 3.
-
-    >>> from energycomp import load
-    >>> from energycomp.inference import check_known
-    >>> import torch
-    >>> check_known(torch.rand(3, 64, 64), load("clevr-places"))
-    Traceback (most recent call last):
-    energycomp.errors.OutOfDistributionError: got an image of a kind that clevr-places does not know: ...
-    """
+    """An image of a kind that a model does not know, which is refused; the CLI ends with the exit code 3."""
 
 
 class CompositionError(EnergycompError, TypeError):
@@ -74,25 +66,11 @@ class PluginError(EnergycompError):
 
 
 class CheckpointError(EnergycompError):
-    """Files on disk that are incomplete, altered, or do not fit the network they are loaded into.
-
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> from energycomp import load
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     files = [Path(folder, name).write_text("{") for name in ("config.json", "manifest.json")]  # no JSON
-    ...     load(folder)
-    Traceback (most recent call last):
-    energycomp.errors.CheckpointError: ... is damaged: manifest.json cannot be read ...
-    """
+    """Files on disk that are incomplete, altered, or do not fit the network they are loaded into."""
 
 
 class HubError(EnergycompError, ConnectionError):
-    """The hub refused a token or an upload, or the connection to it broke off.
-
-    >>> issubclass(HubError, ConnectionError)  # `except OSError` catches it, as errors of other connections
-    True
-    """
+    """The hub refused a token or an upload, or the connection to it broke off."""
 
 
 class NonFiniteError(EnergycompError, ArithmeticError):
@@ -107,14 +85,7 @@ class NonFiniteError(EnergycompError, ArithmeticError):
 
 
 class EnergycompWarning(UserWarning):
-    """Base of all warnings of energycomp about samples and answers; the CLI prints them as it prints errors.
-
-    >>> with warnings.catch_warnings():
-    ...     warnings.simplefilter("error", EnergycompWarning)  # warnings are errors in this block
-    ...     warnings.warn("few particles are left", EnergycompWarning)
-    Traceback (most recent call last):
-    energycomp.errors.EnergycompWarning: few particles are left
-    """
+    """Base of all warnings of energycomp about samples and answers; the CLI prints them as it prints errors."""
 
 
 @contextmanager

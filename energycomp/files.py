@@ -25,13 +25,6 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
     Raises:
         CheckpointError: the file cannot be written (full disk, read-only or missing folder); `path` is as it was.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with atomic_file(Path(folder) / "log.txt") as temporary:
-    ...         _ = temporary.write_text("done")
-    ...     [file.name for file in Path(folder).iterdir()]
-    ['log.txt']
     """
     path = Path(path)
     temporary = _beside(path.with_name(path.name[:MOST_OF_NAME]), "tmp")
@@ -85,12 +78,6 @@ def remove_stale(parent: str | Path) -> list[Path]:
 
     Raises:
         CheckpointError: a path cannot be removed.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     (Path(folder) / ".model.tmp-0123456789abcdef").mkdir()
-    ...     [path.name for path in remove_stale(folder)]
-    ['.model.tmp-0123456789abcdef']
     """
     parent = Path(parent)
     with _our_errors(parent):

@@ -19,20 +19,13 @@ def first_use(
 ) -> tuple[Callable[[str], Any], list[str]]:
     """The `__getattr__` and the `__all__` of a package whose names are imported when they are first used.
 
-    The names are those that `if TYPE_CHECKING:` in the file imports for type checkers, so that they are written once.
-    Those of the standard library, such as `Callable`, are none of the package's.
-    No module has the name of what is resolved: Python binds a module that it imports to its package, and
-    `__getattr__` would not be called.
+    The names are those that `if TYPE_CHECKING:` in the file imports for type checkers, so that they are written once;
+    those of the standard library, such as `Callable`, are none of the package's. No module has the name of what is
+    resolved: Python binds a module that it imports to its package, and `__getattr__` would not be called.
 
     Args:
-        package: `__name__` of the package.
-        file: `__file__` of the package.
+        package, file: `__name__` and `__file__` of the package.
         homes_of: the other packages that have a name, which the AttributeError then names.
-
-    >>> import energycomp
-    >>> resolve, names = first_use("energycomp", energycomp.__file__)
-    >>> "infer" in names, resolve("Composer").__module__
-    (True, 'energycomp.sampling.composer')
     """
     body = ast.parse(Path(file).read_text(encoding="utf-8")).body
     block = next(node for node in body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
@@ -63,9 +56,6 @@ def without_compiler() -> Iterator[None]:
     diffusers imports it for the decorator `maybe_allow_in_graph` of its attention blocks, and has a fallback for a
     torch without it. Importing it takes a second of CPU time, most of which sympy and torch.distributed take. It can be
     imported after the block, so that `torch.compile` works. Where it is imported already, the block changes nothing.
-
-    >>> with without_compiler():
-    ...     from diffusers.schedulers import DDIMScheduler
     """
     if COMPILER in sys.modules:
         yield

@@ -29,16 +29,6 @@ def verify(path: str | Path) -> None:
     Raises:
         CheckpointError: no readable manifest; a missing, extra or altered file, which the message names; or a link to
             a file outside the folder (except those of the hub's cache, to the blobs beside it).
-
-    >>> import tempfile
-    >>> from energycomp.files import atomic_directory
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with atomic_directory(Path(folder) / "model") as temporary:
-    ...         _ = (temporary / "config.json").write_text("{}")
-    ...     _ = (Path(folder) / "model" / "config.json").write_text("{ }")
-    ...     verify(Path(folder) / "model")
-    Traceback (most recent call last):
-    energycomp.errors.CheckpointError: ... holds an edited config.json, which has 3 bytes, the manifest says 2...
     """
     path = Path(path)
     manifest = {name: entry for name, entry in _read_manifest(path).items() if not _is_document(name)}
@@ -78,11 +68,7 @@ def _files(path: Path) -> dict[str, Path]:
 
 
 def _is_document(name: str) -> bool:
-    """Whether a file is no part of a model.
-
-    >>> _is_document("README.md"), _is_document(".git/config"), _is_document("model.safetensors")
-    (True, True, False)
-    """
+    """Whether a file is no part of a model."""
     path = PurePosixPath(name)
     known = path.suffix.lower() in DOCUMENTS or path.name in NAMED_DOCUMENTS
     return known or not BOOKKEEPING.isdisjoint(path.parts[:1])

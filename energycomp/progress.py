@@ -38,13 +38,7 @@ _options: ContextVar[Mapping[str, Any]] = ContextVar("options of the bars", defa
 
 @attrs.define
 class Bar:
-    """A progress bar, as a loop sees it.
-
-    >>> with counting("reading", 3, show=False) as bar:
-    ...     bar.advance(2)
-    ...     bar.done  # nothing is shown
-    0
-    """
+    """A progress bar, as a loop sees it."""
 
     _drawn: Any
     _what: str
@@ -96,9 +90,6 @@ def counting(
         total: number of items; None where nobody knows.
         done: how many are done before.
         what, unit, show, leave: as of `progress`.
-
-    >>> with counting("reading", 2, show=False) as bar:
-    ...     bar.advance(2)
     """
     more = {"delay": 0} if leave else {}
     drawn = _bar(desc=what, total=total, initial=done, unit=unit, leave=leave, disable=not show, **more)
@@ -109,11 +100,7 @@ def counting(
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """Shows in a terminal what is being done, with a clock, until it is done; nothing in a log file.
-
-    >>> with working("energycomp: reading scene.png ..."):
-    ...     pass
-    """
+    """Shows in a terminal what is being done, with a clock, until it is done; nothing in a log file."""
     hidden = not sys.stderr.isatty()
     drawn = _bar(bar_format="{desc} {elapsed}", desc=what, delay=0, disable=hidden)
     with drawn, nullcontext() if drawn.disable else _repeat(EVERY, partial(_redraw, drawn)):
@@ -131,9 +118,6 @@ def following(what: str, count: Callable[[], int], *, unit: str) -> Iterator[Non
         what: is done in the block.
         count: returns the number; called by another thread.
         unit: of the number.
-
-    >>> with following("reading", lambda: 7, unit="evaluation"):
-    ...     pass
     """
     seen = _Seen(_watch.get())
     started = time.monotonic()
@@ -256,10 +240,7 @@ def watched(watch: Watch) -> Iterator[None]:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raises `InputError` for a name that tqdm does not have.
-
-    >>> check_options({"desc": "images", "leave": True})
-    """
+    """Raises `InputError` for a name that tqdm does not have."""
     from tqdm import tqdm
 
     known = inspect.signature(tqdm.__init__).parameters.keys() - {"self", "iterable", "total", "initial", "kwargs"}

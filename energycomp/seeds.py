@@ -48,9 +48,6 @@ def as_generator(given: int | torch.Generator | None) -> torch.Generator | None:
 
     Raises:
         InputError: neither a generator nor a seed.
-
-    >>> as_generator(3).initial_seed(), as_generator(None)
-    (3, None)
     """
     if given is None or isinstance(given, torch.Generator):
         return given
@@ -104,10 +101,6 @@ def draw_noise(
     Args:
         generator: one, or a seed; or one for each of the B samples, which makes a sample independent of its batch; None
             draws a fresh seed and leaves the global one alone. `InputError` for another number of them.
-
-    >>> both = draw_noise((2, 3), generator=[torch.Generator().manual_seed(seed) for seed in (0, 0)])
-    >>> torch.equal(both[0], both[1])
-    True
     """
     with without_compiler():
         from diffusers.utils.torch_utils import randn_tensor

@@ -55,10 +55,7 @@ class Composable(_Component):
         return Terms([(self, 1.0)])
 
     def eps(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """Noise prediction (B, C, H, W) of the leaves, whose groups predict them; see `predict`, also for the cost.
-
-        A component that is its own leaf, in no group, has an `eps` of its own.
-        """
+        """Noise prediction (B, C, H, W) of the leaves, whose groups predict them; see `predict`, also for the cost."""
         return predict(self, sample, timestep)
 
     def __pos__(self) -> Composition:
@@ -142,13 +139,7 @@ class Composition(Composable):
 
     @classmethod
     def of(cls, component: EnergyComponent) -> Composition:
-        """A component as a composition.
-
-        >>> from energycomp.testing import tiny_model
-        >>> a = tiny_model()(0.3, 0.4)
-        >>> Composition.of(a), Composition.of(2 * a)  # a composition stays one
-        (tiny(0.3, 0.4), 2 tiny(0.3, 0.4))
-        """
+        """A component as a composition; a composition stays one."""
         if isinstance(component, Composition):
             return component
         if not is_term(component):
@@ -173,13 +164,7 @@ class Composition(Composable):
         return shared_unconditional([self.terms])
 
     def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """Weighted sum of the energies (B,); every leaf must have one, and every weight must be a number.
-
-        >>> import torch
-        >>> from energycomp.components import Gaussian
-        >>> (Gaussian(0.0) + Gaussian(0.0)).energy(torch.ones(1, 1, 1, 1), torch.zeros(1)) > 0
-        tensor([True])
-        """
+        """Weighted sum of the energies (B,); every leaf must have one, and every weight must be a number."""
         weights = constant_weights(self.terms, "an energy", "use `eps`").values()
         energies = [leaf.energy(sample, timestep) for leaf in with_energies(self.terms, "; use `eps`")]
         none = sample.new_zeros(len(sample))
@@ -189,13 +174,12 @@ class Composition(Composable):
         return formula(self.terms)
 
 
-def with_energies(leaves: Iterable[Any], instead: str) -> list[HasEnergy]:
+def with_energies(leaves: Mapping[Any, AnyWeight], instead: str) -> list[HasEnergy]:
     """The leaves; raises `CompositionError` for one without an energy, and says what to do `instead`."""
-    found = list(leaves)
-    for leaf in found:
+    for leaf in leaves:
         if not isinstance(leaf, HasEnergy):
             raise CompositionError(f"got {leaf!r}, which has no energy; expected `energy(sample, timestep)`{instead}")
-    return found
+    return list(leaves)
 
 
 def is_term(value: Any) -> bool:
@@ -344,11 +328,7 @@ class Mixture(Composable):
             raise CompositionError(f"{got}; expected 1; add the rest, such as `... | {rest:g} * c`")
         return Terms([(self, 1.0)])
 
-    @property
-    def noised_space(self) -> NoisedSpace:
-        """The space that the components share."""
-        return self.leaves.noised_space
-
+    noised_space = property(attrgetter("leaves.noised_space"))
     unconditional = property(attrgetter("leaves.unconditional"))
     compositions = property(attrgetter("components"))
 
@@ -439,14 +419,6 @@ def mix(parts: Iterable[Any]) -> Mixture:
     Either every part has mass 1, and all components have the same share. Or the mass of every part is its share: it is
     above 0 and below 1, and the component is the part divided by it. Anything else raises `CompositionError`, because
     `2 * a | b` could be read as shares 2 to 1, or as the squared density of a beside that of b.
-
-    >>> from energycomp.components import Gaussian
-    >>> a, b = Gaussian(-1.0, name="a"), Gaussian(1.0, name="b")
-    >>> mix([0.5 * a, 0.25 * (a + b)])
-    (0.5 a | 0.5 (0.5 a + 0.5 b))
-    >>> mix([2 * a, b])
-    Traceback (most recent call last):
-    energycomp.errors.CompositionError: got 2 a of mass 2 in a mixture; expected mass 1, or a share between 0 and 1...
     """
     given = list(parts)
     inner = [_as_mixture(part) for part in given]

@@ -101,12 +101,7 @@ class Condition:
         return self._each(lambda part: part.to(device=device, dtype=dtype if part.is_floating_point() else None))
 
     def filled(self, null: Condition) -> Condition:
-        """The rows with the one row of `null` in place of each null row, and its parts where these are missing.
-
-        >>> both = Condition(torch.ones(2, 1, 2), torch.tensor([False, True]))
-        >>> both.filled(Condition(torch.full((1, 1, 2), 5.0))).rows[:, 0, 0].tolist()
-        [1.0, 5.0]
-        """
+        """The rows with the one row of `null` in place of each null row, and its parts where these are missing."""
         instead = null.to(self.rows.device, self.rows.dtype).expand(len(self))
 
         def part(own: Tensor | None, other: Tensor | None) -> Tensor | None:

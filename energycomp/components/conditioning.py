@@ -97,32 +97,17 @@ class MixedConditioner(Conditioner, Protocol):
 
 
 def ability(conditioner: object, name: Ability) -> Any:
-    """A member that a conditioner may have, see `Conditioner`; None where it has none.
-
-    >>> from energycomp.components import Classes, Latents
-    >>> ability(Classes(["zero", "one"]), "enumerate_support")().tolist(), ability(Latents(4), "enumerate_support")
-    ([0, 1], None)
-    """
+    """A member that a conditioner may have, see `Conditioner`; None where it has none."""
     return getattr(conditioner, name, None)
 
 
 def groups_of(conditioner: Conditioner) -> tuple[Tensor, ...] | None:
-    """The values (M_k, *V) of each attribute; None for a conditioner without attributes.
-
-    >>> from energycomp.testing import Labels
-    >>> len(groups_of(Labels(4, paired=True))), groups_of(Labels(4))
-    (2, None)
-    """
+    """The values (M_k, *V) of each attribute; None for a conditioner without attributes."""
     return cast("tuple[Tensor, ...] | None", ability(conditioner, "groups"))
 
 
 def mixed_of(conditioner: Conditioner) -> MixedConditioner | None:
-    """The conditioner, if its values are partly continuous; None for any other.
-
-    >>> from energycomp.testing import TintedSquare, UnitSquare
-    >>> mixed_of(TintedSquare()).support.continuous.event_dim, mixed_of(UnitSquare())
-    (1, None)
-    """
+    """The conditioner, if its values are partly continuous; None for any other."""
     return cast("MixedConditioner", conditioner) if isinstance(conditioner.support, MixedSupport) else None
 
 

@@ -13,11 +13,7 @@ from energycomp.errors import EnergycompError, InputError, first_line
 
 
 def function_name(f: Callable[..., Any]) -> str:
-    """What an error calls a function of a user: its name, or how an object looks that is called.
-
-    >>> function_name(abs), function_name(int.from_bytes)
-    ('abs', 'int.from_bytes')
-    """
+    """What an error calls a function of a user: its name, or how an object looks that is called."""
     has_name = inspect.isroutine(f) or inspect.isclass(f)
     named: str = f.__qualname__ if has_name else " ".join(repr(f).split())[:60]
     return named.rpartition("<locals>.")[2]

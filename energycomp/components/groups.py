@@ -41,17 +41,7 @@ _INDEPENDENT = Independent()
 class WrappedGroup(ABC):
     """The group of leaves that wrap leaves of another group, and change the samples or timesteps that these are given.
 
-    A leaf of it has the leaf that it wraps as `inner`.
-
-    Args:
-        inner: the group of the wrapped leaves, whose predictions are returned.
-
-    >>> from energycomp.components import WrappedGroup, group_of, match_snr
-    >>> from energycomp.testing import tiny_model
-    >>> one, other = tiny_model(), tiny_model(prediction_type="flow")
-    >>> matched = match_snr(other(0.3, 0.4), one.denoiser.noised_space)
-    >>> [isinstance(group_of(leaf), WrappedGroup) for leaf in (one(0.3, 0.4), matched)]
-    [False, True]
+    A leaf of it has the leaf that it wraps as `inner`. Predictions are of the type of the group `inner`.
     """
 
     inner: LeafGroup
@@ -79,13 +69,7 @@ class WrappedGroup(ABC):
 
 
 def group_of(leaf: Any) -> LeafGroup:
-    """The group that predicts a leaf.
-
-    >>> from energycomp.testing import tiny_model
-    >>> model = tiny_model()
-    >>> group_of(model(0.3, 0.4)) is group_of(model.unconditional)  # so that they are one batch
-    True
-    """
+    """The group that predicts a leaf."""
     group: LeafGroup = getattr(leaf, "group", _INDEPENDENT)
     return group
 

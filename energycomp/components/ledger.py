@@ -56,13 +56,7 @@ def count(*, rows: int = 0, trunks: int = 0) -> None:
 
 @contextmanager
 def count_component(samples: int) -> Iterator[None]:
-    """Counts a component that is asked inside the block: the rows of its network, or one per sample without one.
-
-    >>> with count_rows() as spent, count_component(3):
-    ...     pass  # a component without a network is asked for 3 samples
-    >>> spent.rows
-    3
-    """
+    """Counts a component that is asked inside the block: the rows of its network, or one per sample without one."""
     with count_rows() as spent:
         yield
     if not spent.rows:

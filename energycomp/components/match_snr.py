@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -79,7 +80,7 @@ def match_snr(component: EnergyComponent, space: NoisedSpace) -> Any:
 
 @attrs.frozen(eq=False)
 class _Group(WrappedGroup):
-    """The group of matched leaves of one schedule: the same samples and noise levels, other timesteps.
+    """The group of matched leaves of one schedule: the same samples and noise levels, other timesteps."""
 
     # Notation: variable -> symbol
     #     s, n            signal and noise of the own schedule at the timestep that a leaf is asked at
@@ -87,7 +88,6 @@ class _Group(WrappedGroup):
     #
     # signal < s, noisier: x0 is that of the leaf, which is nearly the mean of the data
     # noise < n, less noisy: the score (s x0 - x) / n^2 is that of the leaf, whose density is nearly that of the data
-    """
 
     own: NoisedSpace
     space: NoisedSpace
@@ -122,10 +122,7 @@ class _Matched(Composable):
     inner: Any
     group: _Group
 
-    @property
-    def noised_space(self) -> NoisedSpace:
-        """The space that it was matched to."""
-        return self.group.space
+    noised_space = property(attrgetter("group.space"))
 
     @property
     def unconditional(self) -> Any:
@@ -149,7 +146,6 @@ class _MatchedEnergy(_Matched):
     """
 
     def energy(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """Energies (B,)."""
         at = self.group.own_timestep(timestep)
         s, n = (level.flatten() for level in self.group.own.levels(at, wide_type(at.device)))
         signal, noise = (level.flatten() for level in self.noised_space.levels(timestep, wide_type(timestep.device)))

@@ -152,10 +152,6 @@ def decoder(leaves: Iterable[Any]) -> Callable[[Tensor], Tensor] | None:
 
     A leaf that acts on some places of numbers, which are standardised by place, decodes these. Places of no leaf stay
     standardised.
-
-    >>> from energycomp.components import Gaussian
-    >>> decoder([Gaussian()]) is None
-    True
     """
     codecs = [leaf for leaf in leaves if group_of(leaf).decode is not None]
     if not codecs:
@@ -204,12 +200,7 @@ class _Placed:
 
 
 def on_part(weight: AnyWeight, part: Part, shape: Shape) -> AnyWeight:
-    """A weight of a component as that of the component on a part.
-
-    >>> from energycomp.components import region, window
-    >>> on_part(2.0, window(0, 4), (3, 8, 8)), on_part(region("left half"), window(0, 4), (3, 8, 8))
-    (2.0, [([left half]) on window(0, 4)])
-    """
+    """A weight of a component as that of the component on a part."""
     if not varies(weight):
         return weight
     now = weight.at(torch.zeros(weight.samples or 1), part.shape(shape))

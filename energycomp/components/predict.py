@@ -35,7 +35,6 @@ def native_type(composition: Any) -> PredictionType:
 
 
 def _common_type(leaves: Iterable[Any], *, is_one: bool) -> PredictionType:
-    """The type in which leaves are summed, from whether their mass is 1."""
     kinds = {group.prediction_type for group, _ in group_leaves(leaves)}
     return kinds.pop() if len(kinds) == 1 and is_one else "epsilon"
 
@@ -103,12 +102,7 @@ def _check_timestep(sample: Tensor, timestep: Any) -> None:
 
 
 def active_samples(sums: Iterable[Iterable[tuple[Any, float | Tensor]]], batch: int) -> list[tuple[Any, Tensor | None]]:
-    """The leaves of weighted sums, each with the samples (N,) at which one of its weights is not 0; None for all.
-
-    Args:
-        sums: what `weights_at` gives for B samples.
-        batch: B.
-    """
+    """The leaves of what `weights_at` gives, with the samples (N,) at which a weight is not 0; None for all."""
     found: dict[int, tuple[Any, Tensor | None]] = {}
     for leaf, weight in (pair for weights in sums for pair in weights):
         where = None
@@ -128,7 +122,6 @@ def _sum_up(
     timestep: Tensor,
     prediction_type: PredictionType,
 ) -> Tensor:
-    """A weighted sum of predictions."""
     total = torch.zeros_like(sample, dtype=torch.promote_types(sample.dtype, torch.float32))
     # The type in which predictions are added
     by_leaf = {id(leaf): weight for leaf, weight in weights}
@@ -163,12 +156,7 @@ def _sum_up(
 def predict_leaves(
     composition: Any, sample: Tensor, timestep: Tensor, *, prediction_type: PredictionType = "epsilon"
 ) -> Tensor:
-    """The predictions of all leaves, (K, B, C, H, W), in the order of `composition.terms`. Arguments as of `predict`.
-
-    Costs what `predict` costs: one batch per group.
-
-    Raises:
-        NonFiniteError: naming the component whose prediction is not finite.
+    """The predictions of all leaves, (K, B, C, H, W), in the order of `composition.terms`. As `predict` otherwise.
 
     >>> from energycomp.components import Gaussian
     >>> a, b = Gaussian(-1.0, 1e-6), Gaussian(0.5, 1e-6)  # nearly points
@@ -215,14 +203,6 @@ def predict_group(
     Costs one batch where the group has `predict_some` or all leaves count for all samples, else one per leaf: of its
     own samples, or of all, where it differs from sample to sample. Samples of the CPU go to a device without float64
     and their predictions come back.
-
-    >>> from energycomp.components import group_of
-    >>> from energycomp.testing import tiny_model
-    >>> model = tiny_model()
-    >>> leaves, x, t = [model(0.2, 0.5), model(0.8, 0.5)], torch.zeros(3, 3, 16, 16), torch.full((3,), 500.0)
-    >>> first = torch.tensor([0])
-    >>> [len(found) for found in predict_group(group_of(leaves[0]), leaves, [None, first], x, t)]
-    [3, 1]
     """
     there = group.device
     if there is None or there == sample.device or home(there) == there:
@@ -235,7 +215,6 @@ def predict_group(
 def _predict_there(
     group: LeafGroup, members: Sequence[Any], owners: Sequence[Tensor | None], sample: Tensor, timestep: Tensor
 ) -> Sequence[Tensor]:
-    """`predict_group` for samples that are where the group is."""
     if all(owner is None for owner in owners):
         return group.predict(members, sample, timestep)
     everyone = torch.arange(len(sample), device=sample.device)

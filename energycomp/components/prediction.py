@@ -112,9 +112,6 @@ def error_scale(alphas_cumprod: Tensor, timestep: Tensor, prediction_type: Predi
     For one sample, eps_hat moves by s / (a sigma - b s) times what the prediction moves by: |eps - eps_hat|^2 =
     SNR |x0 - x0_hat|^2 = |v - v_hat|^2 alpha_bar, and (1 - t)^2 times the squared error of a flow, with 1 - t =
     s / (s + sigma).
-
-    >>> error_scale(torch.tensor([0.8, 0.5]), torch.tensor([0.0, 1.0]), "sample").float()  # the SNR
-    tensor([4.0000, 1.0000])
     """
     snr = log_snr(alphas_cumprod, timestep)
     signal = torch.sigmoid(snr).sqrt()
@@ -125,9 +122,7 @@ def error_scale(alphas_cumprod: Tensor, timestep: Tensor, prediction_type: Predi
 def input_norm(
     alphas_cumprod: Tensor, timestep: Tensor, prediction_type: PredictionType, sample: Tensor
 ) -> Tensor | None:
-    """What variance-preserving samples (B, ...) are divided by before a network sees them: s + sigma for a flow, else
-    None.
-    """
+    """What variance-preserving samples are divided by before a network sees them: s + sigma for a flow, else None."""
     return norm_at(prediction_type, *signal_noise(alphas_cumprod, timestep, sample.dtype, sample.ndim))
 
 
@@ -148,11 +143,7 @@ def is_noise(prediction_type: AnyPrediction) -> bool:
 
 
 def default_gamma(prediction_type: PredictionType) -> float | None:
-    """Gamma of the weights min(1, gamma / SNR) of draws that read an image: 1 for x0; None for the weight 1.
-
-    >>> default_gamma("sample"), default_gamma("epsilon")
-    (1.0, None)
-    """
+    """Gamma of the weights min(1, gamma / SNR) of draws that read an image: 1 for x0; None for the weight 1."""
     return _KINDS[prediction_type].gamma
 
 

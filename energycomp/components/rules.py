@@ -50,9 +50,5 @@ def rule_weights(rule: Rule, mass: W) -> tuple[W, W]:
 
 
 def identifies_null(rule: Rule) -> bool:
-    """Whether a rule uses the unconditional prediction, so that training identifies it and K = 0 has a prediction.
-
-    >>> identifies_null("product"), identifies_null("mean")
-    (True, False)
-    """
+    """Whether a rule uses the unconditional prediction, so that training identifies it and K = 0 has a prediction."""
     return rule_weights(rule, 2.0)[1] != 0.0

@@ -22,8 +22,6 @@ class SamplingDefaults:
         guidance_scale: of the guidance.
         prior: what draws what components leave open, see `prior_of`; None for none.
 
-    >>> SamplingDefaults(num_inference_steps=4) == SamplingDefaults(num_inference_steps=4)
-    True
     >>> SamplingDefaults(guidance="rescaled", guidance_scale=7.5).options()["guidance_scale"]
     7.5
     """
@@ -36,11 +34,7 @@ class SamplingDefaults:
     prior: Any = None
 
     def options(self) -> dict[str, Any]:
-        """As keywords of `Composer.sample`.
-
-        >>> SamplingDefaults(sampler="smc", num_inference_steps=4).options()
-        {'sampler': 'smc', 'num_inference_steps': 4}
-        """
+        """As keywords of `Composer.sample`."""
         method = {"scheduler": self.scheduler} if self.sampler is None else {"sampler": self.sampler}
         guidance = {"guidance": self.guidance, "guidance_scale": self.guidance_scale}
         drawn = {} if self.prior is None else {"prior": self.prior}
@@ -49,10 +43,6 @@ class SamplingDefaults:
 
 
 def agreed(values: Iterable[SamplingDefaults]) -> SamplingDefaults:
-    """The value that all are; that of no model where there is none, or where two differ.
-
-    >>> agreed([SamplingDefaults(num_inference_steps=7), SamplingDefaults()]).num_inference_steps
-    50
-    """
+    """The value that all are; that of no model where there is none, or where two differ."""
     different = set(values)
     return different.pop() if len(different) == 1 else SamplingDefaults()

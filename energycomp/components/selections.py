@@ -13,13 +13,7 @@ from energycomp.fields import is_whole
 
 
 class Part(Protocol):
-    """What a component sees of a larger sample, and where its prediction goes. Parts are hashable.
-
-    >>> import torch
-    >>> part = window(1, 2)
-    >>> part.shape((4,)), part.placed(torch.ones(1, 2), torch.zeros(1, 4)).tolist()
-    ((2,), [[0.0, 1.0, 1.0, 0.0]])
-    """
+    """What a component sees of a larger sample, and where its prediction goes. Parts are hashable."""
 
     def shape(self, shape: Shape, /) -> Shape:
         """Of what is seen of samples of a shape; raises `InputError` for a part outside."""
@@ -89,20 +83,12 @@ def window(start: int, length: int, axis: int = -1) -> Selection:
 
 
 def crop(top: int, left: int, height: int, width: int) -> Selection:
-    """A rectangle of pixels, of the last two axes of a sample.
-
-    >>> crop(0, 32, 64, 64).shape((3, 64, 256))
-    (3, 64, 64)
-    """
+    """A rectangle of pixels, of the last two axes of a sample."""
     return Selection(((-2, _range(top, height)), (-1, _range(left, width))), f"crop({top}, {left}, {height}, {width})")
 
 
 def frames(start: int, length: int) -> Selection:
-    """Frames of a video (C, F, H, W).
-
-    >>> frames(2, 4).shape((3, 16, 64, 64))
-    (3, 4, 64, 64)
-    """
+    """Frames of a video (C, F, H, W)."""
     return Selection(((-3, _range(start, length)),), f"frames({start}, {length})")
 
 

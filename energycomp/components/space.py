@@ -83,13 +83,7 @@ class NoisedSpace:
         return hash((self.identity, tuple(self.sample_shape)))
 
     def levels(self, timestep: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """The amplitudes of signal and noise in x_t at real timesteps (B,) in [0, T], each (B, 1, .., 1).
-
-        >>> space = NoisedSpace(cosine_schedule(), (3, 8, 8))
-        >>> signal, noise = space.levels(torch.tensor([0.0, 999.0]))
-        >>> signal.shape, (signal**2 + noise**2).flatten().round(decimals=4)
-        (torch.Size([2, 1, 1, 1]), tensor([1., 1.]))
-        """
+        """The amplitudes of signal and noise in x_t at real timesteps (B,) in [0, T], each (B, 1, .., 1)."""
         return signal_noise(self.alphas_cumprod, timestep, dtype, 1 + len(self.sample_shape))
 
     @cached_property
@@ -166,10 +160,6 @@ def log_snr(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
     """log(alpha_bar / (1 - alpha_bar)) at real timesteps in [0, T], interpolated linearly.
 
     It is float64, or float32 on a device that has no more.
-
-    >>> alphas = torch.tensor([0.9, 0.5, 0.1])
-    >>> torch.sigmoid(log_snr(alphas, torch.tensor([1.0]))).item()
-    0.5
     """
     t = widen(timestep)
     table = torch.logit(widen(alphas_cumprod).to(t.device))
@@ -215,11 +205,7 @@ def timestep_of(alphas_cumprod: Tensor, snr: Tensor) -> Tensor:
 
 
 def by_sample(values: Tensor, ndim: int) -> Tensor:
-    """One value for each sample (B,) as (B, 1, .., 1), which broadcasts over samples of that many axes, B included.
-
-    >>> by_sample(torch.tensor([1.0, 2.0]), 4).shape
-    torch.Size([2, 1, 1, 1])
-    """
+    """One value for each sample (B,) as (B, 1, .., 1), which broadcasts over samples of that many axes, B included."""
     return values.reshape(-1, *[1] * (ndim - 1))
 
 

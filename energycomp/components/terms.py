@@ -16,13 +16,7 @@ from energycomp.errors import CompositionError
 
 
 class Terms(Mapping[Any, AnyWeight]):
-    """The weight of each leaf, immutable. Leaves are compared by identity, and need neither `==` nor a hash.
-
-    >>> leaf, equal = [0], [0]
-    >>> terms = Terms([(leaf, 2.0), (equal, -1.0)])
-    >>> terms[leaf], terms[equal], [0] in terms
-    (2.0, -1.0, False)
-    """
+    """The weight of each leaf, immutable. Leaves are compared by identity, and need neither `==` nor a hash."""
 
     __slots__ = ("_pairs",)
     _pairs: dict[int, tuple[Any, AnyWeight]]  # by the id of the leaf

@@ -51,10 +51,6 @@ def value_of(conditioner: Conditioner, given: Any) -> Tensor:
 
     Raises:
         InputError: the conditioner has no such value.
-
-    >>> from energycomp.testing import UnitSquare
-    >>> value_of(UnitSquare(), (0.25, 0.5))
-    tensor([[0.2500, 0.5000]])
     """
     try:
         if isinstance(given, Mapping):

@@ -81,12 +81,7 @@ def level_weights(terms: Mapping[Any, AnyWeight], shape: Shape, user: str, inste
 
 
 def number_at(weight: AnyWeight, share: float, shape: Shape) -> float:
-    """A weight that is one number at a noise level, at a share of the trajectory.
-
-    >>> from energycomp.components import during
-    >>> number_at(1 + 2 * during(from_=0.3), 0.5, (3, 8, 8)), number_at(2.0, 0.5, (3, 8, 8))
-    (3.0, 2.0)
-    """
+    """A weight that is one number at a noise level, at a share of the trajectory."""
     return float(weight.at(torch.tensor([share]), shape)) if varies(weight) else weight
 
 

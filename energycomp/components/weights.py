@@ -166,12 +166,7 @@ class Weight:
         return self.at(shares.repeat_interleave(self.samples or 1), shape)
 
     def span(self, shape: Shape) -> tuple[float, float]:
-        """The least and the greatest value at all pixels and samples, on a grid of noise levels.
-
-        >>> from energycomp.components import ramp
-        >>> tuple(round(value, 6) for value in ((ramp() - 0.25) * (ramp() - 0.25)).span((3, 8, 8)))
-        (0.0, 0.5625)
-        """
+        """The least and the greatest value at all pixels and samples, on a grid of noise levels."""
         values = self.everywhere(shape)
         return float(values.min()), float(values.max())
 
@@ -257,9 +252,6 @@ def as_weight(value: Any) -> float | None:
 
     Raises:
         CompositionError: infinity, NaN, or a tensor that requires a gradient, which a weight does not keep.
-
-    >>> as_weight(np.float32(0.5)), as_weight(Tensor([2.0])[0]), as_weight("2")
-    (0.5, 2.0, None)
     """
     if isinstance(value, Tensor) and value.ndim == 0 and value.requires_grad:
         raise CompositionError("got a weight that requires a gradient; expected a number; call `.item()` on it")
@@ -272,11 +264,7 @@ def as_weight(value: Any) -> float | None:
 
 
 def scalar(value: Any) -> Any:
-    """A tensor or an array without dimensions, or a number of numpy, as a number of Python; anything else as it is.
-
-    >>> scalar(torch.tensor(0.5)), scalar(np.float32(2)), scalar("2")
-    (0.5, 2.0, '2')
-    """
+    """A tensor or an array without dimensions, or a number of numpy, as a number of Python; anything else as it is."""
     return value.item() if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0 else value
 
 

@@ -86,13 +86,7 @@ class Decomposer(Protocol):
 
 @attrs.frozen(eq=False)
 class Decomposition:
-    """The result of `decompose`.
-
-    >>> from energycomp.testing import stripes_model
-    >>> found = decompose(torch.zeros(1, 3, 16, 16), stripes_model(parts=2))
-    >>> found.latents[0, :, 0], found.parts.whole.shape  # the first number of a latent is the index of its stripe
-    (tensor([0., 1.]), torch.Size([1, 3, 16, 16]))
-    """
+    """The result of `decompose`."""
 
     latents: Tensor  # (B, K, D)
     parts: Parts
@@ -132,13 +126,7 @@ def decompose(
 def decompose_samples(
     images: Any, decomposer: Decomposer, *, generator: Generator = None, num_inference_steps: int | None = None
 ) -> Decomposition:
-    """`decompose` of images as a model's processor takes them: float tensors are in [-1, 1].
-
-    >>> from energycomp.testing import stripes_model
-    >>> grey = torch.full((1, 3, 16, 16), 0.5)  # in [-1, 1]
-    >>> decompose_samples(grey, decomposer_of(stripes_model(parts=2))).parts.whole.mean().round(decimals=3)
-    tensor(0.5000)
-    """
+    """`decompose` of images as a model's processor takes them: float tensors are in [-1, 1]."""
     generator = as_generators(generator)
     with count_rows() as spent:
         latents = decomposer.encode(images)
@@ -163,12 +151,7 @@ def explained_variance(images: Tensor, rebuilt: Tensor) -> list[float | None]:
 
 
 def takes_apart(model: Model) -> bool:
-    """Whether a model can decompose images: it has an encoder, or names a decomposer.
-
-    >>> from energycomp.testing import stripes_model, tiny_model
-    >>> takes_apart(stripes_model()), takes_apart(tiny_model())
-    (True, False)
-    """
+    """Whether a model can decompose images: it has an encoder, or names a decomposer."""
     return model.encoder is not None or model.decomposer_name is not None
 
 
@@ -189,12 +172,7 @@ def decomposer_of(model: Model | str | Path) -> Decomposer:
 
 
 def sampler_of(model: Model) -> Callable[..., Tensor] | None:
-    """The method `sample(n, *, generator)` of a model's decomposer; None where it has none.
-
-    >>> from energycomp.testing import stripes_model
-    >>> sampler_of(stripes_model()) is None
-    True
-    """
+    """The method `sample(n, *, generator)` of a model's decomposer; None where it has none."""
     decomposer = decomposer_of(model) if takes_apart(model) else None
     sample: Callable[..., Tensor] | None = getattr(decomposer, "sample", None)
     return sample

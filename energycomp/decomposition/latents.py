@@ -109,12 +109,7 @@ def checked(latents: Any) -> Tensor:
 
 
 def latents_for(model: Model, latents: Any) -> Tensor:
-    """Latents (B, K, D) as float32 on the device of a model; raises `InputError` where they are not latents of it.
-
-    >>> from energycomp.testing import stripes_model
-    >>> latents_for(stripes_model(), torch.zeros(1, 2, 4).double()).dtype
-    torch.float32
-    """
+    """Latents (B, K, D) as float32 on the device of a model; raises `InputError` where they are not latents of it."""
     latents = checked(latents)
     width = model.conditioner.value_shape[-1]
     if latents.shape[2] != width:

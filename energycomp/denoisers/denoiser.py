@@ -112,7 +112,6 @@ class Denoiser(Evaluated):
 
     @cached_property
     def noised_space(self) -> NoisedSpace:
-        """Where its samples live."""
         clipped = self.value_range if self.codec is None else None
         places: tuple[str, ...] | None = getattr(self.codec, "places", None)
         if places is not None:
@@ -246,7 +245,6 @@ class Conditional(Composable):
 
     @property
     def noised_space(self) -> NoisedSpace:
-        """Where the samples of the denoiser live."""
         return self.denoiser.noised_space
 
     group = property(attrgetter("denoiser"))  # it predicts all its leaves in one batch
@@ -270,13 +268,6 @@ def compose_rows(
 
     Raises:
         CompositionError: under the rule "mean", a sample without components or with weights that sum to 0.
-
-    >>> from energycomp.testing import tiny_model
-    >>> denoiser = tiny_model().denoiser
-    >>> shared = trunk(denoiser, torch.zeros(2, 3, 16, 16), torch.tensor([100.0, 900.0]))
-    >>> owner = torch.tensor([0, 0, 1])  # two components of the first sample, and one of the second
-    >>> compose_rows(denoiser, shared, Condition(torch.rand(3, 1, 2)), owner).shape
-    torch.Size([2, 3, 16, 16])
     """
     batch = len(shared)
     owner = owner.to(shared.sample.device)

@@ -27,10 +27,6 @@ def row_limit(device: torch.device, sample_shape: Sequence[int], network: nn.Mod
     On few CPU cores 16 heads on 3x64x64 fill the caches. A whole network takes as many rows as fit into half a
     gigabyte, and on an accelerator into an eighth of its memory, with four float32 maps per row of the size of a sample
     and the depth of the widest convolution.
-
-    >>> from energycomp.testing import tiny_model
-    >>> row_limit(torch.device("cpu"), (3, 64, 64), tiny_model().denoiser.network)
-    16
     """
     if device.type == "cpu" and isinstance(network, TwoStage):
         return max(1, 16 * (3 * 64 * 64) // math.prod(sample_shape))
@@ -122,13 +118,7 @@ class Evaluated:
 
 @attrs.frozen(eq=False)
 class Trunk:
-    """What rows under different conditions share: B noised samples at their timesteps, and a trunk's features.
-
-    >>> from energycomp.testing import tiny_model
-    >>> shared = trunk(tiny_model().denoiser, torch.zeros(2, 3, 16, 16), torch.tensor([100.0, 900.0]))
-    >>> len(shared), shared.features[0].shape
-    (2, torch.Size([2, 8, 4, 4]))
-    """
+    """What rows under different conditions share: B noised samples at their timesteps, and a trunk's features."""
 
     sample: Tensor  # (B, C, H, W)
     timestep: Tensor  # (B,)

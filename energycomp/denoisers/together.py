@@ -82,9 +82,6 @@ def run_together(tasks: Sequence[Callable[[], T]]) -> list[T]:
 
     Raises:
         Exception: that of the first task, in their order, that raised one.
-
-    >>> run_together([lambda: 1, lambda: 2])
-    [1, 2]
     """
     gathering = Gathering(len(tasks))
 

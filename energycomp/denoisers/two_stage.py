@@ -20,11 +20,7 @@ with without_compiler():
 
 
 class Stage(nn.ModuleList):
-    """Blocks one after the other under one embedding.
-
-    >>> Stage([FiLMBlock(8, width=4), FiLMBlock(8, width=4)])(torch.zeros(2, 8, 5, 5), torch.zeros(2, 4)).shape
-    torch.Size([2, 8, 5, 5])
-    """
+    """Blocks one after the other under one embedding."""
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         """Maps (R, channels, h, w) under embeddings (R, width) to the same shape."""

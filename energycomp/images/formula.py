@@ -72,10 +72,6 @@ def decode_formula(content: bytes, name: str = "bytes") -> dict[str, Any]:
 
     Args:
         name: of the image in an error.
-
-    >>> from energycomp.images import png
-    >>> decode_formula(png(Image.new("RGB", (4, 4)), formula={"model": "clevr", "seed": 3}))["model"]
-    'clevr'
     """
     with decode_header(content, name) as image:
         return _parse(_text_of(image), name)

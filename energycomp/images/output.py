@@ -107,11 +107,7 @@ def to_bytes(images: Tensor) -> Tensor:
 
 
 def from_bytes(bytes: Tensor) -> Tensor:  # noqa: A002 - what it holds
-    """Images of uint8 as float32 in [-1, 1].
-
-    >>> from_bytes(torch.tensor([0, 255], dtype=torch.uint8))
-    tensor([-1.,  1.])
-    """
+    """Images of uint8 as float32 in [-1, 1]."""
     return bytes.float() / 127.5 - 1
 
 
@@ -127,9 +123,6 @@ def decoded(
     Args:
         decode: of the codec, latents to images in [-1, 1], or to numbers; None where samples are the data.
         value_range: of samples that are images.
-
-    >>> decoded(torch.zeros(1, 1, 1, 1), "pt", decode=None, value_range=(-1.0, 1.0)).item()
-    0.5
     """
     if output_type == "latent":
         return samples

@@ -38,11 +38,7 @@ def cell(value: Any) -> str:
 
 
 def table_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """The columns of rows, and their cells as text; a row may lack some of the columns.
-
-    >>> table_cells([{"x": 0.5, "gain": 2.0}, {"x": 0.25, "shape": "cube", "gain": 1.0}])
-    (['x', 'shape', 'gain'], [['0.5', '', '2'], ['0.25', 'cube', '1']])
-    """
+    """The columns of rows, and their cells as text; a row may lack some of the columns."""
     columns: list[Any] = []
     for row in rows:
         place = 0
@@ -70,9 +66,6 @@ def rich_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
 
     Where words do not fit into the console, there are no spaces around them. Words that are still longer than their
     column go on in the next line, so that nothing is left out.
-
-    >>> rich_table(["word", "sure"], [["cube", "0.98"]]).row_count
-    1
     """
     table = _Fitting(*(Column(Text(column), overflow="fold") for column in columns), show_header=bool(columns))
     for row in rows:
@@ -81,15 +74,7 @@ def rich_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
 
 
 def as_text(table: Table) -> str:
-    """A table as the console shows it, without colours and without the last line break.
-
-    >>> print(as_text(rich_table(["word", "sure"], [["cube", "0.98"]])))
-    ┏━━━━━━┳━━━━━━┓
-    ┃ word ┃ sure ┃
-    ┡━━━━━━╇━━━━━━┩
-    │ cube │ 0.98 │
-    └──────┴──────┘
-    """
+    """A table as the console shows it, without colours and without the last line break."""
     file = io.StringIO()
     Console(file=file, force_jupyter=False, force_terminal=False).print(table)
     return file.getvalue().rstrip("\n")

@@ -23,14 +23,6 @@ def quadratic_form(
 
     Costs S rows per atom (and S for u under the product rule) and S trunk passes; none for what is given: `shared`, of
     `noised_trunk`, and `null`, the unconditional predictions (S, C, H, W) on it.
-
-    >>> from energycomp.inference import draw_bank
-    >>> from energycomp.testing import bumps_model, planted
-    >>> model, places = bumps_model(), torch.tensor([[0.2, 0.3], [0.7, 0.8], [0.5, 0.5]])
-    >>> bank = draw_bank(4, (3, 16, 16), model.denoiser.alphas_cumprod)
-    >>> form = quadratic_form(model.denoiser, planted(model, places[:2]), bank, model.conditioner(places))
-    >>> form.errors([0, 1]).mean() < 1e-4, form.errors([0, 2]).mean() > 1  # what is in the image, and what is not
-    (tensor(True), tensor(True))
     """
     # Noised samples and trunks, once for all atoms
     shared = shared if shared is not None else noised_trunk(denoiser, observation, bank)

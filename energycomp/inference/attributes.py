@@ -55,12 +55,7 @@ class AttributeErrors:
     draws: Tensor = attrs.field(factory=lambda: torch.zeros(0))
 
     def probabilities(self, posterior: Posterior) -> tuple[Tensor, ...]:
-        """The posterior of the words of each attribute, (K, n) each; NaN without an inverse temperature.
-
-        >>> known = AttributeErrors(torch.tensor([[0.3, 0.4, 2.0]]), (torch.tensor([[5.0, 3.0]]),))
-        >>> known.probabilities(Posterior(beta=1.0))
-        (tensor([[0.1192, 0.8808]]),)
-        """
+        """The posterior of the words of each attribute, (K, n) each; NaN without an inverse temperature."""
         return tuple(map(posterior.probabilities, self.errors))
 
     def certainty(self, posterior: Posterior) -> Tensor:
@@ -172,11 +167,7 @@ class _Sweep:
     form: QuadraticForm
 
     def choose(self, attribute: int, words: Tensor, prior: Tensor, drawn: Tensor) -> Tensor:
-        """Sets an attribute of the objects with words in question (K, n) to the best of them; returns all errors.
-
-        `prior` (K, n) are the errors of `drawn` (K,) earlier draws. A word that is out of the question stays as far
-        behind the best one as it was.
-        """
+        """Sets an attribute of the objects with words in question (K, n), after `drawn` draws; returns all errors."""
         objects, codes = words.nonzero(as_tuple=True)
         if not len(objects):
             return prior

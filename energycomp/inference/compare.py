@@ -63,11 +63,7 @@ def standard_error(errors: Tensor, banks: Sequence[int] | None = None) -> tuple[
 
 
 def _in_strata(banks: Tensor) -> tuple[float, float]:
-    """The variance of the sum of a bank from several of them (g, n), and its degrees of freedom.
-
-    The variance differs between strata, which leaves fewer degrees of freedom (Satterthwaite): few draws do not show
-    it, and have half at most.
-    """
+    """The variance of the sum of a bank from several of them (g, n), and its degrees of freedom (Satterthwaite)."""
     g, n = banks.shape
     # The variance in each stratum, over banks
     variances = banks.var(0)
@@ -96,12 +92,7 @@ def _of_neighbours(bank: Tensor) -> tuple[float, float]:
 
 
 def _of_slopes(banks: Tensor, variance: float) -> float:
-    """The variance of the sum of a bank that comes from uniform places in strata, by the slopes across them.
-
-    Args:
-        banks: (g, n), of the same strata.
-        variance: of the sum of a bank, which makes slopes steeper than they are.
-    """
+    """The variance of the sum of a bank of uniform places in strata, (g, n), by the slopes across them."""
     bank = banks.mean(0)
     if len(bank) == 2:
         return 0.0

@@ -53,11 +53,7 @@ class Measured(NamedTuple):
 
 
 def measured(solution: Solution, problem: Problem, generator: torch.Generator) -> Measured:
-    """The residuals of an answer, on the draws that compared it where there are enough of them, else on new ones.
-
-    Costs nothing where the draws that compared the answer are kept, else K + 1 network evaluations on each of
-    `FIT_DRAWS` draws.
-    """
+    """The residuals of an answer, on the draws that compared it where there are enough of them, else on new ones."""
     # Draws that compared the answer selected neither it nor its rival
     compared = solution.form if problem.has_empty and problem.has_baseline else None
     if compared is not None and compared.draws >= FIT_DRAWS // 2:
@@ -110,12 +106,7 @@ def judge(solution: Solution, problem: Problem, model: Model, image: Any, residu
 
 
 def _explained_by(form: QuadraticForm, shape: torch.Size) -> tuple[Tensor, Tensor | None]:
-    """What `Problem.explained` gives, of a form over an answer's K components. Costs no network evaluation.
-
-    Args:
-        form: under the rule product.
-        shape: of a sample.
-    """
+    """What `Problem.explained` gives, of a form under the rule product over an answer's K components."""
     # r = target - sum of the atoms
     left = form.target - form.atoms.sum(1)
     if not len(form):
@@ -159,10 +150,7 @@ def _pixels(parts: Tensor, model: Model, image: Any) -> Tensor:
 
 
 def posterior(solution: Solution, problem: Problem) -> float | None:
-    """The posterior of a whole answer among those that it was compared with.
-
-    None without an inverse temperature, and where it was compared with nothing, such as an answer that is given.
-    """
+    """The posterior of a whole answer; None without an inverse temperature, or where it was compared with nothing."""
     if problem.posterior.beta is None:
         return None
     # The words of each object, where their posterior is known

@@ -35,13 +35,7 @@ class NoiseBank:
         return NoiseBank(self.timestep[index], self.noise[index], self.weight[index])
 
     def noised(self, observation: Tensor, alphas_cumprod: Tensor) -> Tensor:
-        """x_t of one observation (1, ...) for every draw: (S, ...).
-
-        >>> from energycomp.components import cosine_schedule
-        >>> bank = draw_bank(4, (3, 8, 8), cosine_schedule(), generator=0)
-        >>> bank.noised(torch.zeros(1, 3, 8, 8), cosine_schedule()).shape
-        torch.Size([4, 3, 8, 8])
-        """
+        """x_t of one observation (1, ...) for every draw: (S, ...)."""
         signal, noise = signal_noise(alphas_cumprod, self.timestep, observation.dtype, observation.ndim)
         return signal * observation + noise * self.noise
 
@@ -94,13 +88,7 @@ def draw_bank(
 
 
 def noised_trunk(denoiser: Denoiser, observation: Tensor, bank: NoiseBank) -> Trunk:
-    """The trunk of one observation (1, C, H, W) under every draw of a bank. Costs S trunk passes.
-
-    >>> from energycomp.testing import bumps_model
-    >>> denoiser = bumps_model().denoiser
-    >>> len(noised_trunk(denoiser, torch.zeros(1, 3, 16, 16), draw_bank(4, (3, 16, 16), denoiser.alphas_cumprod)))
-    4
-    """
+    """The trunk of one observation (1, C, H, W) under every draw of a bank. Costs S trunk passes."""
     return trunk(denoiser, bank.noised(observation, denoiser.alphas_cumprod), bank.timestep)
 
 
@@ -113,32 +101,13 @@ def wanted(denoiser: Denoiser, observation: Tensor, bank: NoiseBank) -> tuple[Te
 
 
 def residual_errors(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, predictions: Tensor) -> Tensor:
-    """lambda_s |eps_s - eps_hat_s|^2 of composed predictions (N, S, C, H, W) in the network's type: (N, S).
-
-    >>> from energycomp.testing import bumps_model, planted
-    >>> model = bumps_model()
-    >>> image = planted(model, torch.tensor([[0.2, 0.3]]))
-    >>> bank = draw_bank(4, (3, 16, 16), model.denoiser.alphas_cumprod)
-    >>> exact = image.expand(1, 4, -1, -1, -1)  # the prediction of x0 without error, for 4 draws
-    >>> residual_errors(model.denoiser, image, bank, exact)
-    tensor([[0., 0., 0., 0.]])
-    """
+    """lambda_s |eps_s - eps_hat_s|^2 of composed predictions (N, S, C, H, W) in the network's type: (N, S)."""
     # Errors of a prediction of x0, v or noise, times what makes them errors of noise
     best, scale = wanted(denoiser, observation, bank)
     return (predictions - best).flatten(2).square().sum(2) * scale.to(predictions.dtype)
 
 
 def residuals(denoiser: Denoiser, observation: Tensor, bank: NoiseBank, predictions: Tensor) -> Tensor:
-    """sqrt(lambda_s) (eps_s - eps_hat_s) of predictions (S, C, H, W); the error of a draw is its squared sum.
-
-    >>> from energycomp.testing import bumps_model
-    >>> denoiser = bumps_model().denoiser
-    >>> image = torch.zeros(1, 3, 16, 16)
-    >>> bank = draw_bank(4, (3, 16, 16), denoiser.alphas_cumprod)
-    >>> prediction = torch.ones(4, 3, 16, 16)
-    >>> left = residuals(denoiser, image, bank, prediction).square().flatten(1).sum(1)
-    >>> torch.allclose(left, residual_errors(denoiser, image, bank, prediction[None])[0])
-    True
-    """
+    """sqrt(lambda_s) (eps_s - eps_hat_s) of predictions (S, C, H, W); the error of a draw is its squared sum."""
     best, scale = wanted(denoiser, observation, bank)
     return (best - predictions) * by_sample(scale.sqrt().to(predictions.dtype), predictions.ndim)

@@ -32,11 +32,7 @@ class Posterior:
     distrust: float | None = None
 
     def energies(self, errors: Tensor) -> Tensor:
-        """E of errors of any shape.
-
-        >>> Posterior(log_errors=True).energies(torch.tensor([1.0]))
-        tensor([0.])
-        """
+        """E of errors of any shape."""
         # An answer may be without any error
         return errors.clamp(min=torch.finfo(errors.dtype).tiny).log() if self.log_errors else errors
 
@@ -50,11 +46,7 @@ class Posterior:
         return there - here
 
     def probabilities(self, errors: Tensor) -> Tensor:
-        """The posterior of n answers each, (..., n), from their errors; NaN without beta.
-
-        >>> Posterior(beta=1.0).probabilities(torch.tensor([[5.0, 3.0]]))
-        tensor([[0.1192, 0.8808]])
-        """
+        """The posterior of n answers each, (..., n), from their errors; NaN without beta."""
         if self.beta is None:
             return torch.full_like(errors, torch.nan).float()
         return torch.softmax(-self.nats(errors), dim=-1).float()

@@ -22,11 +22,6 @@ class Predicted:
     """Predictions of the components of a sample, composed by the rule of the denoiser, and the errors that they leave.
 
     The trunk of a noise bank and its unconditional prediction are kept as long as the bank itself.
-
-    Args:
-        denoiser: whose predictions they are.
-        observation: the sample, (1, C, H, W).
-        spent: counts network evaluations.
     """
 
     denoiser: Denoiser

@@ -103,23 +103,13 @@ class Prior:
         return min(common), max(common)
 
     def energy(self, values: Tensor) -> Tensor:
-        """Energies (N,) of candidates (N, K, *V).
-
-        >>> left = each(lambda place: 10.0 * place[:, 0])  # 10 x, of each place (x, y)
-        >>> left.energy(torch.tensor([[[0.1, 0.5], [0.2, 0.5]]]))
-        tensor([3.])
-        """
+        """Energies (N,) of candidates (N, K, *V)."""
         n, count = values.shape[:2]
         subsets = torch.arange(n * count, device=values.device).view(n, count)
         return self.energies(values.flatten(0, 1), subsets, {})
 
     def energies(self, atoms: Tensor, subsets: Tensor, tables: dict[Any, Tensor]) -> Tensor:
-        """Energies (N,) of subsets (N, K) of atoms (M, *V); `tables` keeps what further calls can use.
-
-        >>> places = torch.tensor([[0.1, 0.5], [0.2, 0.5], [0.9, 0.5]])
-        >>> each(lambda place: 10.0 * place[:, 0]).energies(places, torch.tensor([[0, 1], [1, 2]]), {})
-        tensor([ 3., 11.])
-        """
+        """Energies (N,) of subsets (N, K) of atoms (M, *V); `tables` keeps what further calls can use."""
         total = torch.zeros(len(subsets), device=atoms.device)
         for factor in self.factors:
             total = total + factor.energies(atoms, subsets, tables)
@@ -128,13 +118,7 @@ class Prior:
 
 @attrs.frozen(eq=False)
 class PriorOfAtoms:
-    """A prior, of subsets of some atoms: what a quadratic form adds to the errors of its subsets.
-
-    Args:
-        prior: the prior.
-        atoms: (M, *V).
-        add: errors and energies to the errors of the posterior, see `Problem.add_energies`.
-    """
+    """A prior, of subsets of some atoms (M, *V): what a quadratic form adds to the errors of its subsets."""
 
     prior: Prior
     atoms: Tensor
@@ -173,10 +157,6 @@ def pairwise(f: Callable[[Tensor, Tensor], Tensor]) -> Prior:
     """The prior that adds the energy of every pair of values: f takes values (N, *V) twice and returns (N,).
 
     Each pair counts once, with the mean of f(a, b) and f(b, a), so that the order of components has no meaning.
-
-    >>> apart = pairwise(lambda a, b: 1.0 / (a - b).norm(dim=1))
-    >>> apart.energy(torch.tensor([[[0.0, 0.0], [0.5, 0.0], [1.0, 0.0]]]))  # 2 + 2 + 1
-    tensor([5.])
     """
     return Prior((_Factor("pairs", _function(f, "pairwise")),))
 
@@ -191,9 +171,6 @@ def as_prior(given: Any) -> Prior:
 
     Raises:
         InputError: anything else.
-
-    >>> as_prior({1: 0.25, 2: 0.75}).energy(torch.zeros(1, 1, 2))  # -log 0.25
-    tensor([1.3863])
     """
     if isinstance(given, Prior):
         return given

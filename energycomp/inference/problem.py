@@ -48,6 +48,7 @@ class Problem:
             other, and where candidates are given.
         asks_attributes: whether the attributes of such a conditioner are asked for.
         init: values (K, *V) to start a search from; None for a search from nothing.
+        has_baseline: whether the model has an unconditional prediction.
 
     >>> from energycomp.testing import tiny_model
     >>> problem = make_problem(torch.zeros(1, 3, 16, 16), tiny_model())
@@ -71,7 +72,7 @@ class Problem:
     asks_attributes: bool = True
     init: Tensor | None = None
     _prior: Prior | None = None
-    _has_baseline: bool = True
+    has_baseline: bool = True
     _predicted: Predicted = attrs.field()
 
     @_predicted.default
@@ -82,19 +83,11 @@ class Problem:
         """Energies (N,) of candidates (N, K, *V) before the image is seen; None without a prior. Costs no row.
 
         Attributes that are not sought yet are open.
-
-        >>> from energycomp.testing import bumps_model
-        >>> problem = make_problem(torch.zeros(1, 3, 16, 16), bumps_model(beta=1.0), prior={1: 0.5, 2: 0.5})
-        >>> problem.prior(torch.zeros(1, 2, 2))  # -log 0.5
-        tensor([0.6931])
         """
         return None if self._prior is None else self._prior.energy(self._whole(values))
 
     def with_prior(self, errors: Tensor, values: Tensor) -> Tensor:
-        """Errors J, (N,) or (N, S), of candidates (N, K, *V) with their prior; J itself without a prior.
-
-        See `Posterior.add_prior`.
-        """
+        """Errors J, (N,) or (N, S), of candidates (N, K, *V) with their prior, see `Posterior.add_prior`."""
         energies = self.prior(values)
         if energies is None:
             return errors
@@ -117,13 +110,7 @@ class Problem:
         return self._denoiser.device
 
     def draw(self, n: int, generator: int | torch.Generator | None = None) -> NoiseBank:
-        """n draws over the model's range of timesteps, stratified. Costs no row; `InputError` for no draws.
-
-        >>> from energycomp.testing import tiny_model
-        >>> problem = make_problem(torch.zeros(1, 3, 16, 16), tiny_model())
-        >>> len(problem.draw(8, 0)), problem.rows
-        (8, 0)
-        """
+        """n draws over the model's range of timesteps, stratified. Costs no row; `InputError` for no draws."""
         self.check_size(1, n)
         return draw_bank(
             n,
@@ -166,13 +153,8 @@ class Problem:
         """Denoising errors (S,) of the unconditional prediction; None where the model's rule never identified it.
 
         Costs S rows and S trunk passes.
-
-        >>> from energycomp.testing import tiny_model
-        >>> problem = make_problem(torch.zeros(1, 3, 16, 16), tiny_model())
-        >>> problem.baseline_errors(problem.draw(4, 0)).shape
-        torch.Size([4])
         """
-        if not self._has_baseline:
+        if not self.has_baseline:
             return None
         with torch.no_grad():
             return self._predicted.errors_of_null(bank)
@@ -181,14 +163,6 @@ class Problem:
         """What K values (K, *V) do not explain of each draw: (S, C, H, W), whose squared sum is the error.
 
         Costs what `errors` costs for one candidate.
-
-        >>> from energycomp.testing import bumps_model, planted
-        >>> model, places = bumps_model(), torch.tensor([[0.2, 0.3], [0.7, 0.8]])
-        >>> problem = make_problem(planted(model, places), model)
-        >>> bank = problem.draw(4, 0)
-        >>> rest = problem.residuals(places[:1], bank)  # without the second object
-        >>> torch.allclose(rest.square().sum((1, 2, 3)), problem.errors(places[None, :1], bank)[0])
-        True
         """
         with torch.no_grad():
             condition = self._conditioner(values.to(self.device))
@@ -214,7 +188,7 @@ class Problem:
             # r, the residual of all components together
             terms = self._predicted.terms(self._conditioner(values.to(self.device)), 1, count, bank)
             left = self._predicted.residuals(terms, bank)
-            if count == 0 or (count == 1 and not self._has_baseline):
+            if count == 0 or (count == 1 and not self.has_baseline):
                 return left, None
             parts = []
             for k in range(count):
@@ -229,20 +203,9 @@ class Problem:
         return left, torch.stack(parts)
 
     def unexplained(self, bank: NoiseBank) -> Tensor:
-        """What the unconditional prediction does not explain of each draw, (S, C, H, W). Costs S rows.
-
-        >>> from energycomp.testing import tiny_model
-        >>> problem = make_problem(torch.zeros(1, 3, 16, 16), tiny_model())
-        >>> problem.unexplained(problem.draw(4, 0)).shape
-        torch.Size([4, 3, 16, 16])
-        """
+        """What the unconditional prediction does not explain of each draw, (S, C, H, W). Costs S rows."""
         with torch.no_grad():
             return self._predicted.residuals_of_null(bank)
-
-    @property
-    def has_baseline(self) -> bool:
-        """Whether the model has an unconditional prediction."""
-        return self._has_baseline
 
     def quadratic(self, atoms: Tensor, bank: NoiseBank) -> QuadraticForm:
         """The quadratic form over M atoms (M, *V): every subset and weighting costs only arithmetic afterwards.
@@ -277,13 +240,7 @@ class Problem:
         return identifies_null(self._denoiser.rule)
 
     def weighting(self, count: int) -> float:
-        """The weight of each of `count` components under the denoiser's rule.
-
-        >>> from energycomp.testing import labels_model
-        >>> image = torch.zeros(1, 3, 16, 16)
-        >>> [make_problem(image, labels_model(rule=rule)).weighting(2) for rule in ("product", "mean")]
-        [1.0, 0.5]
-        """
+        """The weight of each of `count` components under the denoiser's rule."""
         return rule_weights(self._denoiser.rule, float(max(count, 1)))[0]
 
     def check(self, needs: str | None, solver: str, *, takes_init: bool = False) -> None:

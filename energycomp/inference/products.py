@@ -11,11 +11,7 @@ SLICE = 2048  # numbers of a row widened to float64 at a time: a slice of a dict
 
 
 def inner_products(left: Tensor, right: Tensor) -> Tensor:
-    """Inner products (M, m) of the rows of (M, P) and (m, P).
-
-    >>> inner_products(torch.eye(2), torch.tensor([[3.0, 4.0]])).tolist()
-    [[3.0], [4.0]]
-    """
+    """Inner products (M, m) of the rows of (M, P) and (m, P)."""
     total = widen(left.new_zeros(len(left), len(right)))
     for a, b in zip(left.split(SLICE, 1), right.split(SLICE, 1), strict=True):
         total.addmm_(widen(a), widen(b).T)
@@ -23,9 +19,5 @@ def inner_products(left: Tensor, right: Tensor) -> Tensor:
 
 
 def squared_norms(rows: Tensor) -> Tensor:
-    """Squared norms (M,) of rows (M, P).
-
-    >>> squared_norms(torch.tensor([[3.0, 4.0]])).tolist()
-    [25.0]
-    """
+    """Squared norms (M,) of rows (M, P)."""
     return torch.stack([widen(part).square().sum(1) for part in rows.split(SLICE, 1)]).sum(0)

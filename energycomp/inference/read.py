@@ -28,15 +28,7 @@ from energycomp.seeds import as_generator
 
 
 class OutOfDistributionWarning(EnergycompWarning):
-    """The error of the answer is larger than on nearly all held-out images: do not trust it.
-
-    >>> import warnings
-    >>> with warnings.catch_warnings():
-    ...     warnings.simplefilter("error", OutOfDistributionWarning)  # an exception in its place
-    ...     warnings.warn("the image is out of distribution", OutOfDistributionWarning)
-    Traceback (most recent call last):
-    energycomp.inference.read.OutOfDistributionWarning: the image is out of distribution
-    """
+    """The error of the answer is larger than on nearly all held-out images: do not trust it."""
 
 
 def read_image(
@@ -52,14 +44,7 @@ def read_image(
     prior: Any = None,
     init: Any = None,
 ) -> Solution:
-    """`infer` for one image as the model's processor takes it: float tensors are in [-1, 1].
-
-    >>> from energycomp.testing import bumps_model, planted
-    >>> image = planted(bumps_model(), torch.tensor([[0.2, 0.3], [0.7, 0.8]]))
-    >>> read_image(image, bumps_model(), solver="pursuit", count=2).conditions.round(decimals=2)
-    tensor([[0.2000, 0.3000],
-            [0.7000, 0.8000]])
-    """
+    """`infer` for one image as the model's processor takes it: float tensors are in [-1, 1]."""
     if solver is None and model.encoder is not None:
         raise InputError(
             f"got {model.name}, whose encoder reads the latents of an image in one pass; expected a model without "
@@ -111,10 +96,7 @@ def _encode(image: Any, model: Model) -> Tensor:
 def _complete(
     solution: Solution, problem: Problem, solver: str, read_last: Any, generator: torch.Generator
 ) -> Solution:
-    """An answer of a solver with all that is read after its search, in the order of its values.
-
-    An answer whose values changed has lost its `form`: the solver has measured another one.
-    """
+    """An answer with all that is read after its search; one whose values change loses its `form`, of other values."""
     # The attributes of each object, and then its numbers once more; a solver may have read them itself
     if problem.asks_attributes and solution.posteriors is None:
         known = read_attributes(problem, solution.conditions, generator=generator)
@@ -145,12 +127,7 @@ def _describe(
     is_changed: bool,
     is_unknown: bool,
 ) -> Solution:
-    """An answer in the order of its values, with how well it fits, how sure it is, and how it looks.
-
-    Args:
-        is_changed: whether values were read after the solver had measured its answer.
-        is_unknown: whether the model does not know the image.
-    """
+    """An answer in the order of its values, with how well it fits, how sure it is, and how it looks."""
     solution = _sort(solution, problem)
     # How far it can be trusted, by draws that did not select it
     residuals = measured(solution, problem, generator)

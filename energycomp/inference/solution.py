@@ -126,11 +126,7 @@ class Solution:
 
     @property
     def certainty(self) -> Tensor | None:
-        """(K, A) the posterior of the word that was found of each attribute, the greatest, or None.
-
-        >>> Solution(torch.zeros(1, 3), 1, 1.0, 0.1, 0, posteriors=(torch.tensor([[0.25, 0.75]]),)).certainty
-        tensor([[0.7500]])
-        """
+        """(K, A) the posterior of the word that was found of each attribute, the greatest, or None."""
         return None if self.posteriors is None else torch.stack([each.amax(1) for each in self.posteriors], dim=1)
 
     @property
@@ -172,13 +168,6 @@ class Solution:
         Raises:
             InputError: no components, an answer that is not of `infer` or `explain`, or the only component of a model
                 without an unconditional prediction.
-
-        >>> from energycomp.inference import explain
-        >>> from energycomp.testing import bumps_model, planted
-        >>> model, places = bumps_model(), torch.tensor([[0.2, 0.2], [0.8, 0.8]])
-        >>> maps = explain(planted(model, places)[0] / 2 + 0.5, model, places).maps()
-        >>> maps.shape, [divmod(int(one.argmax()), 16) for one in maps]  # (y, x) of the pixel that each explains best
-        (torch.Size([2, 16, 16]), [(3, 3), (12, 12)])
         """
         if self.pixels is None:
             raise InputError(
@@ -189,11 +178,7 @@ class Solution:
 
     @property
     def unsupported(self) -> tuple[int, ...]:
-        """The components (indices) without which the error does not rise: the image does not hold them.
-
-        >>> Solution(torch.zeros(2, 2), 2, 1.0, 0.1, 0, component_gain=torch.tensor([3.0, -0.5])).unsupported
-        (1,)
-        """
+        """The components (indices) without which the error does not rise: the image does not hold them."""
         gains = [] if self.component_gain is None else self.component_gain.tolist()
         return tuple(k for k, gain in enumerate(gains) if gain <= 0)
 
@@ -223,11 +208,7 @@ class Solution:
 
     @property
     def objects(self) -> list[dict[str, Any]]:
-        """The components as records, see `table`.
-
-        >>> Solution(torch.ones(1, 2), 1, 1.5, 0.1, 64).objects
-        [{'value': [1.0, 1.0]}]
-        """
+        """The components as records, see `table`."""
         return self.table()
 
     def to_pandas(self) -> Any:
@@ -271,12 +252,7 @@ class Solution:
         return rows
 
     def record(self) -> dict[str, Any]:
-        """The answer as JSON data, as `energycomp infer --json` prints it.
-
-        >>> record = Solution(torch.zeros(2, 2), 2, error=1.5, stderr=0.1, rows=64).record()
-        >>> record["count"], record["objects"], record["p_value"]
-        (2, [{'value': [0.0, 0.0]}, {'value': [0.0, 0.0]}], None)
-        """
+        """The answer as JSON data, as `energycomp infer --json` prints it."""
         rival = self.view.runner_up
         if rival is None and self.runner_up is not None:
             rival = tuple(self.runner_up.tolist())
@@ -307,13 +283,6 @@ class Solution:
             maps: the image beside the map of each component, over the image in grey, with its name and its share;
                 without the share where the image is not one that the model knows.
             side: least length in px of the shorter side of the image, or of each of them.
-
-        >>> from energycomp.inference import explain
-        >>> from energycomp.testing import bumps_model, planted
-        >>> model, places = bumps_model(), torch.tensor([[0.2, 0.2], [0.8, 0.8]])
-        >>> found = explain(planted(model, places)[0] / 2 + 0.5, model, places)
-        >>> found.picture(side=64).size
-        (64, 64)
         """
         if not maps or self.image is None:
             return self.view.picture(side=side)
@@ -325,12 +294,7 @@ class Solution:
         open_window(self.picture())
 
     def save(self, path: str | Path) -> None:
-        """Writes the marked image as a PNG, JPEG or WebP file, by the end of its name; raises as `save_image` does.
-
-        >>> Solution(torch.zeros(2, 2), 2, error=1.5, stderr=0.1, rows=64).save("marked.png")
-        Traceback (most recent call last):
-        energycomp.errors.InputError: ...
-        """
+        """Writes the marked image as a PNG, JPEG or WebP file, by the end of its name; raises as `save_image` does."""
         save_image(self.picture(), path)
 
     def __repr__(self) -> str:

@@ -39,8 +39,6 @@ class View:
 
     >>> View(None, ({"x": 0.25, "y": 0.5}, {"x": 0.5, "y": 0.5})).places
     [(0.25, 0.5), (0.5, 0.5)]
-    >>> View(None, ("a red cube",)).rows
-    [{'value': 'a red cube'}]
     """
 
     image: Image.Image | None = None
@@ -111,11 +109,7 @@ def as_row(described: Any) -> dict[str, Any]:
 
 
 def row_text(row: Mapping[str, Any]) -> str:
-    """What a conditioner says of a value, in one line: its words, then its numbers.
-
-    >>> row_text({"x": 0.3, "y": 0.5, "color": "red", "shape": "cube"})
-    'red cube 0.30 0.50'
-    """
+    """What a conditioner says of a value, in one line: its words, then its numbers."""
     words = [str(part) for part in row.values() if not isinstance(part, float)]
     numbers = [f"{part:.2f}" for part in row.values() if isinstance(part, float)]
     return " ".join([*words, *numbers])

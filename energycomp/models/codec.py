@@ -131,7 +131,6 @@ class VAECodec:
 
     @property
     def sides(self) -> tuple[int, int]:
-        """Height and width of the images."""
         if isinstance(self.image_size, int):
             return (self.image_size, self.image_size)
         return (self.image_size[0], self.image_size[1])
@@ -185,10 +184,7 @@ class VAECodec:
 
     @contextmanager
     def _on_device(self, device: torch.device) -> Iterator[tuple[Any, torch.device]]:
-        """The module and where it computes: on the device of its input, unless it is offloaded or mapped.
-
-        One in float16 whose config says that it overflows there is in float32 meanwhile, as in pipelines of diffusers.
-        """
+        """The module, in float32 where it would overflow, and its device: that of its input, or of its offloading."""
         vae = self.vae
         found = execution_device(vae)
         if found is None:

@@ -216,11 +216,7 @@ def _decomposer(config: Mapping[str, Any]) -> str | None:
 
 
 def _check_shapes(model: ModelParts) -> None:
-    """One row through network and encoder: samples, tokens and latents fit each other.
-
-    Small models are tried with their weights, large ones on the meta device: its kernels for `arange` and others import
-    torch's compiler, which takes longer than one evaluation of a small network.
-    """
+    """One row through network and encoder: samples, tokens and latents fit each other."""
     denoiser = model.denoiser
     values = tuple(model.conditioner.value_shape)
     with torch.no_grad(), suppress(NotImplementedError):  # an operation without a meta kernel

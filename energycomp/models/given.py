@@ -23,13 +23,7 @@ push_to_hub = Model.push_to_hub
 
 
 def checked_model(model: Any) -> Model:
-    """A model as it is; raises `InputError` for anything else, such as a name.
-
-    >>> from energycomp.testing import tiny_model
-    >>> model = tiny_model()
-    >>> checked_model(model) is model
-    True
-    """
+    """A model as it is; raises `InputError` for anything else, such as a name."""
     if not isinstance(model, Model):
         got = repr(model) if isinstance(model, str) else f"an object of {type(model).__name__}"
         raise InputError(f"got {got} for a model; expected a Model; load it once: model = energycomp.load('clevr')")
@@ -50,15 +44,7 @@ def model_of(given: Any) -> Model:
 
 
 def from_pretrained(folder: str | Path) -> Model:
-    """The model of a folder: `energycomp.load` for a folder alone, whatever its name.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> from energycomp.testing import tiny_model
-    >>> with TemporaryDirectory() as folder:
-    ...     tiny_model().save_pretrained(f"{folder}/clevr")
-    ...     from_pretrained(f"{folder}/clevr").name
-    'tiny'
-    """
+    """The model of a folder: `energycomp.load` for a folder alone, whatever its name."""
     return Model.from_pretrained(Path(folder))
 
 
@@ -75,10 +61,6 @@ def shipped_defaults(package: str, name: str = "") -> Defaults:
 
 
 def shipped(package: str, name: str = "") -> Model:
-    """The model in the folder `weights` of an installed package, or in the folder `name` inside it.
-
-    >>> shipped("energycomp_clevr", "small").denoiser.sample_shape
-    (3, 64, 64)
-    """
+    """The model in the folder `weights` of an installed package, or in the folder `name` inside it."""
     with as_file(files(package) / "weights") as folder:
         return from_pretrained(folder / name)

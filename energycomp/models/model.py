@@ -130,10 +130,6 @@ class Model(ModelParts):
         Args:
             weight: as of `read`.
             generator: or a seed, of the places.
-
-        >>> from energycomp.testing import tiny_model
-        >>> tiny_model().scene("0.3,0.4", "0.7,0.6 * 2")
-        [tiny(0.3, 0.4), 2 tiny(0.7, 0.6)]
         """
         found = [weighted(text) for text in texts]
         if (place := ability(self.conditioner, "placed")) is not None:
@@ -142,12 +138,7 @@ class Model(ModelParts):
         return [self._read(one, weight) for one in found]
 
     def leaf(self, value: Tensor, name: str | None = None) -> Conditional:
-        """A component for values (1, *V), or (B, *V) with one for each sample of a batch.
-
-        >>> from energycomp.testing import tiny_model
-        >>> tiny_model().leaf(torch.tensor([[0.25, 0.5], [0.75, 0.5]]), name="one for each of two samples")
-        one for each of two samples
-        """
+        """A component for values (1, *V), or (B, *V) with one for each sample of a batch."""
         value = value.to(self.denoiser.device)
         mixed = mixed_of(self.conditioner)
         opened = None
@@ -168,12 +159,7 @@ class Model(ModelParts):
         return self.denoiser.unconditional
 
     def sampling(self) -> dict[str, Any]:
-        """How it is best sampled, as keywords of `Composer.sample`: what that takes for its components by default.
-
-        >>> from energycomp.testing import tiny_model
-        >>> tiny_model().sampling()
-        {'scheduler': 'DDIMScheduler', 'num_inference_steps': 50}
-        """
+        """How it is best sampled, as keywords of `Composer.sample`: what that takes for its components by default."""
         return sampling_of(self.defaults, self.conditioner).options()
 
     def compose(self, values: Any) -> Composition:
@@ -227,13 +213,7 @@ class Model(ModelParts):
         return self.adapt(self, source, float(scale))
 
     def encode(self, images: Any) -> Tensor:
-        """Images, as `processor` takes them, to samples (B, C, H, W): resized, through the codec where there is one.
-
-        >>> from PIL import Image
-        >>> from energycomp.testing import tiny_model
-        >>> tiny_model().encode(Image.new("RGB", (320, 320))).shape  # at the size of the model
-        torch.Size([1, 3, 16, 16])
-        """
+        """Images, as `processor` takes them, to samples (B, C, H, W): resized, through the codec where there is one."""
         batch = self.processor(images).to(self.denoiser.device)
         return batch if self.denoiser.codec is None else self.denoiser.codec.encode(batch)
 
@@ -259,12 +239,7 @@ class Model(ModelParts):
         return framed(image, self.defaults.aspect if own else 1.0, side=side)
 
     def given(self, images: Any) -> Any:
-        """Images as `infer` takes them, float tensors in [0, 1], as `processor` takes them; see `images.from_unit`.
-
-        >>> from energycomp.testing import tiny_model
-        >>> float(tiny_model().given(torch.full((3, 16, 16), 0.75)).mean())
-        0.5
-        """
+        """Images as `infer` takes them, float tensors in [0, 1], as `processor` takes them; see `images.from_unit`."""
         return from_unit(images) if self.processor.bounded else images
 
     def to(self, device: torch.device | str) -> Model:
@@ -272,10 +247,6 @@ class Model(ModelParts):
 
         Raises:
             InputError: a device that torch does not have here.
-
-        >>> from energycomp.testing import tiny_model
-        >>> tiny_model().to("cpu").denoiser.device
-        device(type='cpu')
         """
         check_device(device)
         denoiser = self.denoiser.to(device)

@@ -145,11 +145,7 @@ class NumberProcessor:
 
 
 def _is_constant(rows: Tensor) -> Tensor:
-    """Which places of numbers (P, N) have one number only, (P,); their deviation may be one of rounding.
-
-    Raises:
-        InputError: a place whose numbers differ by little beside their mean: samples are float32.
-    """
+    """Which places of numbers (P, N) have one number, (P,); raises `InputError` for what float32 hardly tells apart."""
     mean = rows.mean(1)
     spread = rows.std(1, correction=0)
     constant = rows.amax(1) == rows.amin(1)

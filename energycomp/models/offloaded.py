@@ -12,11 +12,7 @@ from energycomp.errors import InputError
 
 
 def execution_device(module: nn.Module) -> torch.device | None:
-    """Where a module computes that accelerate offloads or maps, or that is quantised; None if `to` may move it.
-
-    >>> execution_device(nn.Linear(1, 1)) is None
-    True
-    """
+    """Where a module computes that accelerate offloads or maps, or that is quantised; None if `to` may move it."""
     # A hook of accelerate brings weights to a device when they are needed; a number is that of a GPU
     for part in module.modules():
         hook = vars(part).get("_hf_hook")

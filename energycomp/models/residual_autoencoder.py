@@ -28,11 +28,7 @@ KNOWN = {  # what the class below can be told from: with any other value the aut
 
 
 def is_residual(config: Mapping[str, Any]) -> bool:
-    """Whether a config is that of an `AutoencoderDC` which `ResidualAutoencoder` can be.
-
-    >>> is_residual({"_class_name": "AutoencoderKL"})
-    False
-    """
+    """Whether a config is that of an `AutoencoderDC` which `ResidualAutoencoder` can be."""
     widths = [config.get(f"{part}_block_out_channels") or () for part in ("encoder", "decoder")]
     layers = [config.get(f"{part}_layers_per_block") or (1,) for part in ("encoder", "decoder")]
     starts_halved = all(len(each) > 1 and number[0] == 0 for each, number in zip(widths, layers, strict=True))
@@ -44,11 +40,7 @@ def is_residual(config: Mapping[str, Any]) -> bool:
 
 
 class ResidualAutoencoder(nn.Module):
-    """Images (B, C, H, W) to latents and back: `encode(x)[0]`, `decode(z).sample`, as those of diffusers.
-
-    Args:
-        config: of diffusers, for which `is_residual` holds.
-    """
+    """Images (B, C, H, W) to latents and back: `encode(x)[0]`, `decode(z).sample`, as those of diffusers."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -64,15 +56,12 @@ class ResidualAutoencoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its weights."""
         return next(self.parameters()).dtype
 
     def encode(self, images: Tensor) -> tuple[Tensor]:
-        """Latents (B, c, h, w)."""
         return (self.encoder(images),)
 
     def decode(self, latents: Tensor) -> Any:
-        """Images, as `sample`."""
         return SimpleNamespace(sample=self.decoder(latents))
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -74,11 +74,7 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
 def fill_weights(
     network: nn.Module, rebuild: Callable[[], nn.Module], tensors: Mapping[str, Tensor], source: str
 ) -> Any:
-    """A network on the meta device with its weights.
-
-    One that ties parameters, or holds tensors that are not saved, is built once more: those have their values from the
-    constructor.
-    """
+    """A network on the meta device with its weights; one that ties parameters or holds others is built once more."""
     own = [id(tensor) for tensor in network.state_dict(keep_vars=True).values()]
     leaves = (leaf for module in network.modules() for leaf in tree_leaves(vars(module)))
     held = {id(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_meta}

@@ -89,10 +89,7 @@ def list_installed() -> tuple[PluginInfo, ...]:
 
 
 def load_plugin(info: PluginInfo) -> Plugin:
-    """Imports a plugin and calls its hook; the reason of a failure goes to `info.error`.
-
-    A plugin that is switched off is not imported. What it prints goes to stderr, so that `--json` output stays valid.
-    """
+    """Imports a plugin, unless it is switched off, and calls its hook; the reason of a failure goes to `info.error`."""
     if info.error or info.off:
         return Plugin(info)
     factories: Mapping[Kind, Mapping[str, Factory]] = {}
@@ -147,7 +144,7 @@ def _import(info: PluginInfo) -> object:
 
 
 def _factories(plugin: object, name: str) -> Mapping[Kind, Mapping[str, Factory]]:
-    """Everything that one plugin registers. Raises if it breaks the contract of the hook."""
+    """Everything that one plugin registers."""
     if old := [attribute for attribute in dir(plugin) if attribute.startswith(f"{HOOK}_")]:
         raise PluginError(
             f"Got the hook {old[0]}, of an earlier energycomp. Expected one hook for all kinds: {EXAMPLE}"

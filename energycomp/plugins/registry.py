@@ -149,21 +149,12 @@ def names(kind: Kind) -> tuple[str, ...]:
 
 
 def list_models() -> list[str]:
-    """The names of the models that `energycomp.load` finds without a folder or the hub. Imports no torch.
-
-    >>> import energycomp
-    >>> "clevr" in energycomp.list_models()
-    True
-    """
+    """The names of the models that `energycomp.load` finds without a folder or the hub. Imports no torch."""
     return list(names("models"))
 
 
 def homes_of(name: str) -> tuple[str, ...]:
-    """The modules of plugins that export a name. Imports their top modules, and so no torch.
-
-    >>> homes_of("edit")
-    ('energycomp_edit',)
-    """
+    """The modules of plugins that export a name. Imports their top modules, and so no torch."""
     modules = {info.module for info in listing(load=True) if not info.error}
     return tuple(sorted(one for one in modules if name in getattr(sys.modules.get(one), "__all__", ())))
 

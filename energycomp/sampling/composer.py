@@ -99,14 +99,7 @@ class Composer(Composable):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
 
     def __call__(self, n: int | None = None, *, return_dict: bool = True, **options: Any) -> Any:
-        """`sample`, as a pipeline of diffusers is called: an object with `images`, or a tuple of one.
-
-        >>> from energycomp.testing import tiny_model
-        >>> model = tiny_model()
-        >>> composer = Composer([model(0.2, 0.2), model(0.8, 0.8)])
-        >>> composer(num_inference_steps=2, generator=0, progress=False).images[0].size
-        (16, 16)
-        """
+        """`sample`, as a pipeline of diffusers is called: an object with `images`, or a tuple of one."""
         return self.sample(n, return_dict=return_dict, **options)
 
     @property

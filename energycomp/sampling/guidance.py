@@ -27,24 +27,12 @@ ROUNDING = 1e-6  # of a share times a number of steps
 
 
 def conditional(composition: Composition) -> Composition:
-    """The composition at mass 1: c = u + R(C).
-
-    >>> from energycomp.testing import tiny_model
-    >>> model = tiny_model()
-    >>> conditional(model(0.1, 0.2) + model(0.3, 0.4))
-    -u + tiny(0.1, 0.2) + tiny(0.3, 0.4)
-    """
+    """The composition at mass 1: c = u + R(C)."""
     return combine([composition], "product")
 
 
 def unconditional(composition: Composition) -> Composition:
-    """The unconditional leaf u.
-
-    >>> from energycomp.testing import tiny_model
-    >>> model = tiny_model()
-    >>> unconditional(model(0.1, 0.2) & model(0.3, 0.4))
-    u
-    """
+    """The unconditional leaf u."""
     return Composition.of(composition.unconditional)
 
 
@@ -210,10 +198,7 @@ def interval(scale: float = SCALE, *, start: float = 0.2, stop: float = 0.8) -> 
 
 
 def check_sampled(guidance: Any, name: str | None = None) -> None:
-    """Raises `InputError` for a guidance that a sampler does not take: it follows densities, as a composition has.
-
-    >>> check_sampled(ClassifierFree())
-    """
+    """Raises `InputError` for a guidance that a sampler does not take: it follows densities, as a composition has."""
     if guidance is None or isinstance(guidance, LinearGuidance):
         return
     raise InputError(
@@ -229,9 +214,6 @@ def make_guidance(guidance: Any, scale: float | None = None) -> Guidance | Linea
     Raises:
         InputError: another object, or a scale beside an object, which has its own.
         NotFoundError: a name that no plugin registers.
-
-    >>> make_guidance("cfg", 3.0)
-    ClassifierFree(scale=3.0)
     """
     if guidance is None and scale is None:
         return None

@@ -48,12 +48,6 @@ def draw_samples(
 
     Raises:
         NonFiniteError: a prediction is NaN or infinite; names the component and the step.
-
-    >>> from energycomp.components import Gaussian
-    >>> from energycomp.sampling import Target
-    >>> run = Run(Target(Gaussian(0.5, 0.01)), 2, num_inference_steps=5, generator=0)
-    >>> draw_samples(SchedulerSampler(), run).samples.shape
-    torch.Size([2, 1, 1, 1])
     """
     steps, level = _follow(sampler.start(run), callback_on_step_end, progress)
     sampled = steps.finish()
@@ -235,11 +229,7 @@ class _Scheduled(Steps):
 
 
 def _prepare(scheduler: Scheduler, num_inference_steps: int, device: torch.device | None) -> Scheduler:
-    """A copy of a scheduler with the timesteps of a run.
-
-    Raises:
-        InputError: a number of steps that it does not take, or timesteps outside the schedule.
-    """
+    """A copy of a scheduler with the timesteps of a run; raises `InputError` for steps that it does not take."""
     scheduler = copy.deepcopy(scheduler)
     # As many steps as it has timesteps, at most.
     T = int(scheduler.config.num_train_timesteps)

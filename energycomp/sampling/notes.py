@@ -22,13 +22,7 @@ FAR_NUMBERS = 30.0  # standard deviations of numbers, likewise
 
 
 def check_count(composition: Composition) -> list[str]:
-    """A note for each model of which a sample has more components at once than the model knows.
-
-    >>> from energycomp.testing import tiny_model
-    >>> model = tiny_model(counts=(0, 2))
-    >>> check_count(model.compose([(0.1, 0.1), (0.5, 0.5), (0.9, 0.9)]))
-    ['got 3 components, more than the 2 that tiny knows, so some may be missing; compose fewer']
-    """
+    """A note for each model of which a sample has more components at once than the model knows."""
     notes = []
     for (name, most), count in _counts(composition).items():
         if count > most:

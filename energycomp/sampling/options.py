@@ -52,10 +52,7 @@ INSTEAD = {  # what pipelines of diffusers take, and what does it here
 
 
 def sampling_of(composition: Composition) -> SamplingDefaults:
-    """What the models of all leaves agree on; u, which models may share, counts alone.
-
-    Leaves on a part count, and those at the timesteps of another schedule do not.
-    """
+    """What the models of all leaves agree on, those on a part included; u, which models may share, counts alone."""
     # Leaves at the timesteps of their own schedule.
     own = attrgetter("noised_space.alphas_cumprod")
     seen = [leaf for leaf in inner_leaves(composition) if own(leaf) is own(unwrap(leaf))]
@@ -94,11 +91,7 @@ def check_output(output_type: str, sample_shape: tuple[int, ...]) -> None:
 
 
 def prepare(composition: Composition, prior: Any, rows: int, generator: Generator) -> tuple[Composition, Generator]:
-    """The composition with what is open drawn by a prior, if there is one, and the generator that has drawn it.
-
-    Args:
-        rows: of what is drawn: one for each sample, or one for all.
-    """
+    """The composition with what is open drawn by a prior, for each sample or all, and the generator."""
     if not prior:
         return composition, generator
     if ability(prior, "prepare") is None:
@@ -110,12 +103,7 @@ def prepare(composition: Composition, prior: Any, rows: int, generator: Generato
 
 
 def finisher(composition: Composition, decode: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor] | None:
-    """What decodes samples of a composition, and has the network of its first component finish them.
-
-    >>> from energycomp.components import Gaussian
-    >>> finisher(Composition.of(Gaussian()), None) is None
-    True
-    """
+    """What decodes samples of a composition, and has the network of its first component finish them."""
     finishes = [leaf.denoiser.finish for leaf in composition.terms if isinstance(leaf, Conditional)]
     if decode is None or not finishes or finishes[0] is None:
         return decode

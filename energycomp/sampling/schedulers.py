@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -125,10 +125,7 @@ def _names(cls: type) -> set[str]:
 
 
 def _averages_noise(cls: type, alphas_cumprod: Tensor) -> bool:
-    """Whether it is PNDM on a schedule that ends in noise, where eps gives samples that are far too wide.
-
-    PNDM averages the predictions of up to four timesteps and divides by sqrt(alpha_bar) of the noisiest.
-    """
+    """Whether it is PNDM, which averages predictions over sqrt(alpha_bar), on a schedule that ends in noise."""
     return PNDM in _names(cls) and float(alphas_cumprod[-1]) < MIN_PNDM_ALPHA
 
 
@@ -203,17 +200,10 @@ def _describe(alphas_cumprod: Tensor) -> str:
     return f"fall from {alphas_cumprod[0]:.5g} over {middle:.5g} to {alphas_cumprod[-1]:.5g} in {T} timesteps"
 
 
-@runtime_checkable
-class _Steps(Protocol):
-    @property
-    def config(self) -> Any: ...
-    def step(self, *args: Any, **kwargs: Any) -> Any: ...
-
-
 def _is_plain(scheduler: Scheduler) -> bool:
     """Whether it has an `alphas_cumprod`, a prediction type of ours, and steps by prediction, timestep and sample."""
     # A step by prediction, timestep and sample, without anything else that a caller has to know
-    if not isinstance(scheduler, _Steps):
+    if not (hasattr(scheduler, "step") and hasattr(scheduler, "config")):
         return False
     parameters = inspect.signature(scheduler.step).parameters.values()
     needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]

@@ -79,11 +79,7 @@ class Level:
 
 
 def levels_at(alphas_cumprod: Tensor, timesteps: Tensor) -> list[Level]:
-    """The levels of a schedule (T,) at timesteps (N,), of which the last step ends at clean samples.
-
-    >>> [level.is_last for level in levels_at(torch.tensor([0.9, 0.5, 0.1]), torch.tensor([2.0, 1.0, 0.0]))]
-    [False, False, True]
-    """
+    """The levels of a schedule (T,) at timesteps (N,), of which the last step ends at clean samples."""
     # alpha_bar = sigmoid(log SNR) at real timesteps; after the last step it is 1
     alphas = [*torch.sigmoid(log_snr(alphas_cumprod, timesteps)).tolist(), 1.0]
     return [Level(step, t, alphas[step], alphas[step + 1]) for step, t in enumerate(timesteps.tolist())]

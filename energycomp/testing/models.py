@@ -24,15 +24,11 @@ BACKGROUND = -0.2
 
 
 class ClosedForm(nn.Module):
-    """A two-stage network that predicts a background plus the pattern of the condition.
+    """A two-stage network that predicts a background plus the pattern (R, C, H, W) of tokens (R, D).
 
     It is exact for images that are this sum plus normal noise of standard deviation `spread`: the prediction of x0 is
-    their posterior mean given x_t, which does not depend on x_t for a spread of 0.
-
-    Args:
-        pattern: maps tokens (R, D) to what they add to x0, (R, C, H, W).
-        share: the part of x_t and of the background in one component: 1, or 1/K under the rule "sum".
-        spread: of the images about the sum.
+    their posterior mean given x_t, which does not depend on x_t for a spread of 0. `share` is the part of x_t and the
+    background in one component: 1, or 1/K under the rule "sum".
     """
 
     def __init__(
@@ -277,12 +273,7 @@ class Stripes(nn.Module):
 
 
 def stripes_model(*, parts: int = 4, rule: Rule = "product", leak: float = 0.0) -> Model:
-    """A model that decomposes images of vertical stripes exactly if `leak` is 0.
-
-    >>> model = stripes_model(parts=2)
-    >>> model.encoder(torch.full((1, 3, 16, 16), 0.8)).shape
-    torch.Size([1, 2, 4])
-    """
+    """A model that decomposes images of vertical stripes exactly if `leak` is 0."""
     network = Stripes(parts=parts, leak=leak)
     steps = {"num_inference_steps": 10}
     model = built(network, Latents(4), rule, "sample", steps, name="stripes", null_trained=identifies_null(rule))
