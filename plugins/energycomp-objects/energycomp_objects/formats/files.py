@@ -1,0 +1,131 @@
+"""What the readers of all formats share: text, JSON and numbers of files that anybody may have written."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from energycomp.errors import InputError, first_line
+from energycomp_objects.formats.marks import Mark
+
+MAX_BYTES = 500_000_000  # of a file of labels; the largest of COCO 2017 has 470 MB
+CATEGORY = "category"  # the attribute that a format with one name an object has
+
+
+@attrs.frozen
+class Labels:
+    """What a file says of one picture, before the picture is looked at.
+
+    Args:
+        name: of the picture, relative to its folder.
+        where: what an error names, such as "metadata.jsonl, line 3".
+        marks: in shares of the picture, or in pixels.
+        size: width and height of the picture as the file has them.
+    """
+
+    name: str
+    where: str
+    marks: tuple[Mark, ...]
+    pixels: bool = False
+    size: tuple[int, int] | None = None
+
+
+@attrs.frozen
+class LabelSet:
+    """What a source of labels says of all pictures.
+
+    Args:
+        source: the file or folder that an error names.
+        folder: of the pictures.
+        values: of attributes, in the order in which the source lists them; it need not list them.
+        notes: what was left out, and how many times.
+    """
+
+    source: Path
+    folder: Path
+    labels: list[Labels]
+    values: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
+    notes: Mapping[str, int] = attrs.field(factory=dict)
+
+
+def read_text(path: Path, limit: int = MAX_BYTES) -> str:
+    """The text of a regular file in UTF-8; raises `InputError` where it is none or has more bytes than `limit`."""
+    try:
+        if not path.is_file():
+            raise InputError(f"got {path}, which is no file; expected a file of labels; check the path")
+        size = path.stat().st_size
+        if size > limit:
+            raise InputError(f"got {path} of {size:,} bytes; expected at most {limit:,}; split it")
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"got {path}, which cannot be read ({error}); expected a text file in UTF-8") from error
+
+
+def parse_json(text: str, where: str) -> dict[str, Any]:
+    """The object of a JSON text; NaN, infinities and any other value are refused."""
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"got {where}, which is no JSON ({first_line(error)}); correct it") from error
+    return as_object(value, where)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def as_object(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"got {where} with {_shorten(value)}; expected an object of JSON, such as {{...}}; correct it")
+    return value
+
+
+def as_list(value: object, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise InputError(f"got {where} with {_shorten(value)}; expected a list; correct it")
+    return value
+
+
+def as_number(value: object, where: str) -> float:
+    """A finite number, of JSON or as text."""
+    try:
+        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"got {where} with {_shorten(value)}; expected a finite number; correct it or remove it")
+    return number
+
+
+def make_mark(where: str, box: Sequence[object], attributes: Mapping[str, str], *, corner: bool = False) -> Mark | None:
+    """A mark of x, y and perhaps a width and a height, none or 0 for a point; None for a box with one side of 0.
+
+    Args:
+        corner: x and y are the left and top of the box, not its centre.
+
+    Raises:
+        InputError: not two or four finite numbers, or a negative size.
+    """
+    values = [as_number(value, where) for value in box]
+    if len(values) not in (2, 4):
+        raise InputError(f"got {where} with {len(values)} numbers; expected x and y, or x, y, width and height")
+    x, y, width, height = [*values, 0.0, 0.0][:4]
+    if width < 0 or height < 0:
+        raise InputError(f"got {where} with a box of {width:g} x {height:g}; expected no negative size; correct it")
+    if width == height == 0:
+        return Mark(x, y, attributes=dict(attributes))
+    if width == 0 or height == 0:
+        return None
+    if corner:
+        x, y = x + width / 2, y + height / 2
+    return Mark(x, y, width, height, dict(attributes))
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -1,0 +1,174 @@
+"""Labels of any format, brought to marked photos: pictures are found and measured, marks checked."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import attrs
+from PIL import ExifTags
+
+from energycomp.errors import EnergycompWarning, InputError
+from energycomp.images.read import open_header
+from energycomp_objects.formats.files import CATEGORY, Labels, LabelSet
+from energycomp_objects.formats.marks import Mark, MarkedPhoto, MarkedPhotos
+
+DIGITS = 6  # of shares, as YOLO files have them: a hundredth of a pixel of 10,000. All formats keep them
+ROUNDING = 0.5  # pixels that a box may reach over the edge of a picture: files round their numbers
+FAR = 2.0  # shares of a picture; what is larger was meant in pixels
+SOLE = "object"  # the category of all marks of a source without any attribute
+TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
+OUTSIDE = "lie outside the picture and are left out"
+CLIPPED = "reach over the edge of the picture and are cut off there"
+DUPLICATE = "are there twice, with the same labels, and are taken once"
+FLAT = "have a side of 0 and are left out"
+
+
+def gather(labels: LabelSet, schema: Mapping[str, Sequence[str]] | None = None) -> MarkedPhotos:
+    """The photos that a source labels, in its order, and one warning for each kind of thing that was changed.
+
+    Raises:
+        InputError: no picture, missing pictures, one twice or outside its folder, one that cannot be opened, that is
+            not as large as the source says, or a value that the schema does not have.
+    """
+    if not labels.labels:
+        raise InputError(f"got {labels.source} without a picture; expected at least one; name another file or folder")
+    paths = _find_pictures(labels)
+    notes = Counter(labels.notes)
+    photos = []
+    for path, of_picture in zip(paths, labels.labels, strict=True):
+        size = _measure(path, of_picture)
+        unit = size if of_picture.pixels else (1, 1)
+        marks = [_place(mark, unit, size, of_picture.where, notes) for mark in of_picture.marks]
+        unique = list(_drop_duplicates([mark for mark in marks if mark is not None], notes))
+        photos.append(MarkedPhoto(path, size, tuple(unique)))
+    for note, count in notes.items():
+        if count:
+            warnings.warn(f"{labels.source}: {count} marks {note}", EnergycompWarning, stacklevel=3)
+    if schema is not None:
+        return _with_schema(labels.source, photos, schema)
+    return _with_attributes(photos, labels.values)
+
+
+def _find_pictures(labels: LabelSet) -> list[Path]:
+    """The path of each picture; raises `InputError` for names that leave the folder, twins and missing pictures."""
+    paths: dict[Path, str] = {}
+    for one in labels.labels:
+        for name in (PurePosixPath(one.name), PureWindowsPath(one.name)):
+            if name.is_absolute() or name.drive or ".." in name.parts or not name.name or "\0" in one.name:
+                raise InputError(
+                    f"got {one.where} with the picture {one.name!r}; expected a name inside of {labels.folder}, "
+                    "without '..'; move the picture there"
+                )
+        path = labels.folder / one.name
+        if path in paths:
+            raise InputError(
+                f"got {one.where} with the picture {one.name}, which {paths[path]} has, too; expected each picture "
+                "once; join the two"
+            )
+        paths[path] = one.where
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        shown = ", ".join(str(path.relative_to(labels.folder)) for path in missing[:3])
+        raise InputError(
+            f"got {labels.source} with {len(missing)} of {len(paths)} pictures missing: {shown}"
+            f"{', ...' if len(missing) > 3 else ''}; expected them in {labels.folder}; add them or remove their labels"
+        )
+    return list(paths)
+
+
+def _measure(path: Path, labels: Labels) -> tuple[int, int]:
+    """The upright size of a picture file, whose pixels are not decoded."""
+    with open_header(path) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED
+        size = image.size[::-1] if turned else image.size
+    if labels.size not in (None, size):
+        reason = ", which EXIF turns," if turned and labels.size == size[::-1] else ""
+        raise InputError(
+            f"got {labels.where} with a picture of {'x'.join(map(str, labels.size or ()))} pixels, and {path.name}"
+            f"{reason} of {size[0]}x{size[1]}; expected marks of the upright picture; label it again"
+        )
+    return size
+
+
+def _place(mark: Mark, unit: tuple[int, int], size: tuple[int, int], where: str, notes: Counter[str]) -> Mark | None:
+    """A mark in shares, rounded, and cut off at the edges; None where nothing of it is in the picture."""
+    x, y, width, height = (
+        mark.x / unit[0], mark.y / unit[1], (mark.width or 0) / unit[0], (mark.height or 0) / unit[1],
+    )  # fmt: skip
+    if unit == (1, 1) and max(abs(x), abs(y), width, height) > FAR:
+        raise InputError(
+            f"got {where} with a mark at {x:g}, {y:g} of size {width:g}, {height:g}; expected shares of the picture, "
+            "from 0 to 1; divide pixels by its width and height"
+        )
+    centre, sides, cut = [], [], False
+    for middle, side, pixels in ((x, width, size[0]), (y, height, size[1])):
+        low, high = middle - side / 2, middle + side / 2
+        slack = ROUNDING / pixels
+        if high < -slack or low > 1 + slack or (side > 0 and min(high, 1) - max(low, 0) < 10**-DIGITS):
+            notes[OUTSIDE] += 1
+            return None
+        if side > 0 and (low < -slack or high > 1 + slack):
+            low, high, cut = max(low, 0.0), min(high, 1.0), True
+        centre.append(round((low + high) / 2, DIGITS))
+        sides.append(round(high - low, DIGITS))
+    notes[CLIPPED] += cut
+    if mark.width is None:
+        return attrs.evolve(mark, x=centre[0], y=centre[1])
+    return Mark(*centre, *sides, mark.attributes)
+
+
+def _drop_duplicates(marks: Iterable[Mark], notes: Counter[str]) -> Iterable[Mark]:
+    seen = set()
+    for mark in marks:
+        key = (mark.x, mark.y, mark.width, mark.height, *sorted(mark.attributes.items()))
+        if key in seen:
+            notes[DUPLICATE] += 1
+        else:
+            seen.add(key)
+            yield mark
+
+
+def _with_schema(source: Path, photos: list[MarkedPhoto], schema: Mapping[str, Sequence[str]]) -> MarkedPhotos:
+    """Keeps the attributes that a schema names; raises `InputError` for values that it does not have."""
+    unknown: Counter[tuple[str, str]] = Counter()
+    kept = []
+    for photo in photos:
+        marks = []
+        for mark in photo.marks:
+            attributes = {name: mark.attributes[name] for name in schema if name in mark.attributes}
+            unknown.update((name, value) for name, value in attributes.items() if value not in schema[name])
+            marks.append(attrs.evolve(mark, attributes=attributes))
+        kept.append(attrs.evolve(photo, marks=tuple(marks)))
+    if unknown:
+        (name, value), count = unknown.most_common(1)[0]
+        close = difflib.get_close_matches(value, schema[name], 1)
+        raise InputError(
+            f"got {source} with {len(unknown)} unknown values, such as {name} {value!r} of {count} marks; expected "
+            f"one of {', '.join(schema[name])}{f' (did you mean {close[0]}?)' if close else ''}; rename or remove them"
+        )
+    return MarkedPhotos(tuple(kept), {name: tuple(values) for name, values in schema.items()})
+
+
+def _with_attributes(photos: list[MarkedPhoto], listed: Mapping[str, Sequence[str]]) -> MarkedPhotos:
+    """Names the values that occur, in the order of the source or by name."""
+    marks = [mark for photo in photos for mark in photo.marks]
+    if not any(mark.attributes for mark in marks):
+        photos = [
+            attrs.evolve(photo, marks=tuple(attrs.evolve(mark, attributes={CATEGORY: SOLE}) for mark in photo.marks))
+            for photo in photos
+        ]
+        return MarkedPhotos(tuple(photos), {CATEGORY: (SOLE,)} if marks else {})
+    values: dict[str, set[str]] = {}
+    for mark in marks:
+        for name, value in mark.attributes.items():
+            values.setdefault(name, set()).add(value)
+    attributes = {}
+    for name in sorted(values):
+        first = [value for value in listed.get(name, ()) if value in values[name]]
+        attributes[name] = tuple(dict.fromkeys([*first, *sorted(values[name])]))
+    return MarkedPhotos(tuple(photos), attributes)
