@@ -360,12 +360,7 @@ def test_conditions_that_are_numbers() -> None:
         (adopted, data(4)[0], None, "got 4 samples; expected 8 at least"),
         (lambda: adopted(null=None), data(16)[0], None, "got no labels for a model without a null"),
         (adopted, data(16)[0], [0, 1], "got 2 labels for 16 samples"),
-        (
-            adopted,
-            data(16)[0],
-            [0, 1, 7, 0] * 4,
-            "such as 7; expected legal values of Classes",
-        ),
+        (adopted, data(16)[0], [0, 1, 7, 0] * 4, "such as 7; expected legal values of Classes"),
         (tiny_model, torch.zeros(8, 3, 16, 16), None, "got tiny, which was not adopted"),
     ],
 )

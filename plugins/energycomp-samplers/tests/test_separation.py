@@ -70,10 +70,7 @@ CASES: dict[str, tuple[Any, Tensor, Any, Any]] = {
 def test_gaussian_sources_are_exact(expect_normal: Any, name: str) -> None:
     """In three steps, of all sources together."""
     operators, y, noise, covariances = CASES[name]
-    sources = [
-        Gaussian(0.3, WIDTHS, sample_shape=SHAPE, name="a"),
-        Gaussian(-0.4, 0.4, sample_shape=SHAPE, name="b"),
-    ]
+    sources = [Gaussian(0.3, WIDTHS, sample_shape=SHAPE, name="a"), Gaussian(-0.4, 0.4, sample_shape=SHAPE, name="b")]
     found = separate(y, sources, noise=noise, operators=operators, covariances=covariances, n=1500, **FEW)
     expect_normal(found.samples, *posterior(sources, operators, y, noise))
     assert found.names == ("a", "b")
