@@ -3,19 +3,17 @@
 import warnings
 from typing import Any
 
-import attrs
 import pytest
 import torch
-from torch import Tensor
 
 from energycomp.components import predict
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.images import to_unit
-from energycomp.inference import OutOfDistributionWarning, Problem, Solution, infer, make_problem
+from energycomp.inference import OutOfDistributionWarning, Solution, infer, make_problem
 from energycomp.models import Calibration, calibration_of
 from energycomp.seeds import seeded
-from energycomp.testing import bumps_model, labels_model, planted, tiny_model
+from energycomp.testing import Fixed, bumps_model, labels_model, planted, tiny_model
 from energycomp_solvers.sgd import SGD
 
 CASES = [
@@ -23,18 +21,6 @@ CASES = [
     ("sum", "epsilon"),
 ]  # fmt: skip
 BLANK = torch.zeros(1, 3, 16, 16)
-
-
-@attrs.frozen
-class Fixed:
-    """Answers what it is told to."""
-
-    answer: Tensor
-    needs: Any = None
-    said: dict[str, Any] = attrs.field(factory=dict)
-
-    def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
-        return Solution(self.answer, len(self.answer), 0.0, 0.0, problem.rows, **self.said)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
