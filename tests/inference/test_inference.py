@@ -250,13 +250,11 @@ def test_a_component_without_which_the_error_does_not_rise_is_flagged() -> None:
     assert any("without component 2" in warning for warning in answer.warnings)
 
 
-def test_infer_is_repeatable_and_takes_one_picture() -> None:
+def test_infer_is_repeatable() -> None:
     model, picture, solver = tiny_model(), torch.rand(3, 16, 16), Fixed(torch.rand(1, 2, generator=seeded(0)))
     state = torch.get_rng_state()
     assert infer(picture, model, solver=solver).fit == infer(picture, model, solver=solver).fit
     assert torch.equal(state, torch.get_rng_state())
-    with pytest.raises(InputError, match="got 2 images"):
-        infer(picture.expand(2, -1, -1, -1), model, solver=solver)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
