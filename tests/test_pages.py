@@ -151,7 +151,8 @@ def quicker_model(model: Model) -> Model:
     if isinstance(model.denoiser.network, TwoStageUNet) and model.name not in COMPARED:
         model = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=light(model.denoiser.network)))
     usual = model.defaults
-    fewer = {"draws": min(8, usual.draws), "num_inference_steps": min(4, usual.num_inference_steps)}
+    draws = 16 if model.name in COMPARED else 8
+    fewer = {"draws": min(draws, usual.draws), "num_inference_steps": min(4, usual.num_inference_steps)}
     solver = "first answer" if usual.solver == "pursuit" else usual.solver
     return attrs.evolve(model, defaults=attrs.evolve(usual, solver=solver, **fewer))
 
