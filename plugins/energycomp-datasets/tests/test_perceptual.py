@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from energycomp.errors import InputError, NonFiniteError
 from energycomp.seeds import seeded
+from energycomp_datasets.shapes.features import ShapeFeatures
 from energycomp_datasets.shapes.perceptual import (
     FrechetDistance,
     KernelDistance,
@@ -161,21 +162,8 @@ def test_networks_must_be_ready_and_pictures_enough() -> None:
             call()
 
 
-class Convolved(Pixels):
-    """Layers and features of weights, which take float32 only."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(3, 3, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.convolution(images).flatten(1)
-
-    def layers(self, images: Tensor) -> list[Tensor]:
-        return [self.convolution(images)]
-
-
 def test_images_of_float64_are_read() -> None:
-    network, a, b = Convolved().eval(), pictures(4, 0), pictures(4, 1)
+    """By a network of weights, which takes float32 only."""
+    network, a, b = ShapeFeatures((8, 8, 8)).eval(), pictures(4, 0, size=32), pictures(4, 1, size=32)
     assert perceptual_distance(network, a.double(), b.double()).equal(perceptual_distance(network, a, b))
     FrechetDistance(network).update(a.double(), real=True)
