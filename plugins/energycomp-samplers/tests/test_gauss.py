@@ -79,9 +79,9 @@ def test_a_schedule_need_not_end_in_noise(drawn: Any) -> None:
     a, b = (Gaussian(mean, 2.25, alphas_cumprod=schedule, unconditional=u) for mean in (3.0, -0.6))
     seen = u & observe(torch.ones(1, 1, 1), torch.full((1, 1, 1), 4.0), std=3.0)
     for component, mean, variance in ((a & b, 9.6 / 7, 9 / 7), (seen, 2.0, 4.5)):
-        x, _ = drawn(component, Gauss(last="draw"), 2000, 4)
-        assert float(x.mean()) == pytest.approx(mean, abs=3 * (variance / 2000) ** 0.5)
-        assert float(x.var()) == pytest.approx(variance, abs=3 * variance * (2 / 2000) ** 0.5)
+        x, _ = drawn(component, Gauss(last="draw"), 4000, 4)
+        assert float(x.mean()) == pytest.approx(mean, abs=3 * (variance / 4000) ** 0.5)
+        assert float(x.var()) == pytest.approx(variance, abs=3 * variance * (2 / 4000) ** 0.5)
 
 
 def test_many_numbers_have_one_variance(drawn: Any) -> None:
