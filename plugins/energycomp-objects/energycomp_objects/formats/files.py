@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode
 
 import attrs
 
@@ -15,6 +16,8 @@ from energycomp_objects.formats.marks import Mark
 
 MAX_BYTES = 500_000_000  # of a file of labels; the largest of COCO 2017 has 470 MB
 CATEGORY = "category"  # the attribute that a format with one name an object has
+SOLE = "object"  # the category of all marks of a source without any attribute
+ALIASES = ("categories", "label", "labels", "class")  # other names of it
 
 
 @attrs.frozen
@@ -24,13 +27,13 @@ class Labels:
     Args:
         name: of the picture, relative to its folder.
         where: what an error names, such as "metadata.jsonl, line 3".
-        marks: in shares of the picture, or in pixels.
+        marks: in shares of the picture, or in pixels; None for a box with a side of 0.
         size: width and height of the picture as the file has them.
     """
 
     name: str
     where: str
-    marks: tuple[Mark, ...]
+    marks: tuple[Mark | None, ...]
     pixels: bool = False
     size: tuple[int, int] | None = None
 
@@ -71,7 +74,7 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"got {where}, which is no JSON ({first_line(error)}); correct it") from error
+        raise InputError(f"got {where.rstrip(',')}, which is no JSON ({first_line(error)}); correct it") from error
     return as_object(value, where)
 
 
@@ -102,10 +105,13 @@ def as_number(value: object, where: str) -> float:
     return number
 
 
-def make_mark(where: str, box: Sequence[object], attributes: Mapping[str, str], *, corner: bool = False) -> Mark | None:
+def make_mark(
+    where: str, box: Sequence[object], attributes: Mapping[str, object], *, corner: bool = False
+) -> Mark | None:
     """A mark of x, y and perhaps a width and a height, none or 0 for a point; None for a box with one side of 0.
 
     Args:
+        attributes: of which the texts are kept, and the numbers of categories.
         corner: x and y are the left and top of the box, not its centre.
 
     Raises:
@@ -117,13 +123,40 @@ def make_mark(where: str, box: Sequence[object], attributes: Mapping[str, str], 
     x, y, width, height = [*values, 0.0, 0.0][:4]
     if width < 0 or height < 0:
         raise InputError(f"got {where} with a box of {width:g} x {height:g}; expected no negative size; correct it")
+    texts = {}
+    for key, value in attributes.items():
+        name = CATEGORY if key in ALIASES and CATEGORY not in attributes else key
+        if (isinstance(value, str) and value) or (name == CATEGORY and type(value) is int):
+            texts[name] = str(value)
     if width == height == 0:
-        return Mark(x, y, attributes=dict(attributes))
+        return Mark(x, y, attributes=texts)
     if width == 0 or height == 0:
         return None
     if corner:
         x, y = x + width / 2, y + height / 2
-    return Mark(x, y, width, height, dict(attributes))
+    return Mark(x, y, width, height, texts)
+
+
+def class_name(attributes: Mapping[str, str]) -> str:
+    """The name of a class for formats that have nothing else: the category, or all as in the query of a web address.
+
+    >>> class_name({"category": "RBC"}), class_name({"color": "red", "shape": "cube"}), class_name({})
+    ('RBC', 'color=red&shape=cube', 'object=')
+    """
+    category = attributes.get(CATEGORY, "=")
+    if len(attributes) == 1 and "=" not in category:
+        return category
+    return urlencode(attributes, quote_via=quote) or f"{SOLE}="
+
+
+def attributes_of(name: str) -> dict[str, str]:
+    """The attributes that `class_name` wrote; any other name is a category."""
+    return dict(parse_qsl(name)) if "=" in name else {CATEGORY: name}
+
+
+def format_number(value: float) -> str:
+    """A number with at most six digits after the point, which keep a share of a picture."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def _shorten(value: object) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import attrs
@@ -13,13 +14,12 @@ from PIL import ExifTags
 
 from energycomp.errors import EnergycompWarning, InputError
 from energycomp.images.read import open_header
-from energycomp_objects.formats.files import CATEGORY, Labels, LabelSet
+from energycomp_objects.formats.files import CATEGORY, SOLE, Labels, LabelSet
 from energycomp_objects.formats.marks import Mark, MarkedPhoto, MarkedPhotos
 
 DIGITS = 6  # of shares, as YOLO files have them: a hundredth of a pixel of 10,000. All formats keep them
 ROUNDING = 0.5  # pixels that a box may reach over the edge of a picture: files round their numbers
 FAR = 2.0  # shares of a picture; what is larger was meant in pixels
-SOLE = "object"  # the category of all marks of a source without any attribute
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 OUTSIDE = "lie outside the picture and are left out"
@@ -42,10 +42,16 @@ def gather(labels: LabelSet, schema: Mapping[str, Sequence[str]] | None = None) 
     photos = []
     for path, of_picture in zip(paths, labels.labels, strict=True):
         size = _measure(path, of_picture)
-        unit = size if of_picture.pixels else (1, 1)
-        marks = [_place(mark, unit, size, of_picture.where, notes) for mark in of_picture.marks]
-        unique = list(_drop_duplicates([mark for mark in marks if mark is not None], notes))
-        photos.append(MarkedPhoto(path, size, tuple(unique)))
+        marks: dict[tuple[object, ...], Mark] = {}
+        for raw in of_picture.marks:
+            mark = None if raw is None else _place(raw, of_picture, size, notes)
+            if raw is None:
+                notes[FLAT] += 1
+            elif mark is not None:
+                key = (mark.x, mark.y, mark.width, mark.height, *sorted(mark.attributes.items()))
+                notes[DUPLICATE] += key in marks
+                marks[key] = mark
+        photos.append(MarkedPhoto(path, size, tuple(marks.values())))
     for note, count in notes.items():
         if count:
             warnings.warn(f"{labels.source}: {count} marks {note}", EnergycompWarning, stacklevel=3)
@@ -71,7 +77,7 @@ def _find_pictures(labels: LabelSet) -> list[Path]:
                 "once; join the two"
             )
         paths[path] = one.where
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not os.path.isfile(path)]  # noqa: PTH113 - a name may be too long for pathlib
     if missing:
         shown = ", ".join(str(path.relative_to(labels.folder)) for path in missing[:3])
         raise InputError(
@@ -82,32 +88,33 @@ def _find_pictures(labels: LabelSet) -> list[Path]:
 
 
 def _measure(path: Path, labels: Labels) -> tuple[int, int]:
-    """The upright size of a picture file, whose pixels are not decoded."""
+    """The upright size of a picture file; only of PNG, whose EXIF may come last, are the pixels decoded."""
     with open_header(path) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED
         size = image.size[::-1] if turned else image.size
-    if labels.size not in (None, size):
+    if labels.size is not None and labels.size != size:
         reason = ", which EXIF turns," if turned and labels.size == size[::-1] else ""
         raise InputError(
-            f"got {labels.where} with a picture of {'x'.join(map(str, labels.size or ()))} pixels, and {path.name}"
+            f"got {labels.where} with a picture of {'x'.join(map(str, labels.size))} pixels, and {path.name}"
             f"{reason} of {size[0]}x{size[1]}; expected marks of the upright picture; label it again"
         )
     return size
 
 
-def _place(mark: Mark, unit: tuple[int, int], size: tuple[int, int], where: str, notes: Counter[str]) -> Mark | None:
+def _place(mark: Mark, labels: Labels, size: tuple[int, int], notes: Counter[str]) -> Mark | None:
     """A mark in shares, rounded, and cut off at the edges; None where nothing of it is in the picture."""
-    x, y, width, height = (
-        mark.x / unit[0], mark.y / unit[1], (mark.width or 0) / unit[0], (mark.height or 0) / unit[1],
-    )  # fmt: skip
-    if unit == (1, 1) and max(abs(x), abs(y), width, height) > FAR:
+    ranges = ((mark.x, mark.width or 0.0, size[0]), (mark.y, mark.height or 0.0, size[1]))
+    if not labels.pixels and any(max(abs(middle), side) > FAR for middle, side, _ in ranges):
         raise InputError(
-            f"got {where} with a mark at {x:g}, {y:g} of size {width:g}, {height:g}; expected shares of the picture, "
-            "from 0 to 1; divide pixels by its width and height"
+            f"got {labels.where} with a mark at {mark.x:g}, {mark.y:g}; expected shares of the picture, from 0 to 1; "
+            "divide pixels by its width and height"
         )
-    centre, sides, cut = [], [], False
-    for middle, side, pixels in ((x, width, size[0]), (y, height, size[1])):
-        low, high = middle - side / 2, middle + side / 2
+    centre: list[float] = []
+    sides: list[float] = []
+    cut = False
+    for middle, side, pixels in ranges:
+        unit = pixels if labels.pixels else 1
+        low, high = (middle - side / 2) / unit, (middle + side / 2) / unit
         slack = ROUNDING / pixels
         if high < -slack or low > 1 + slack or (side > 0 and min(high, 1) - max(low, 0) < 10**-DIGITS):
             notes[OUTSIDE] += 1
@@ -117,20 +124,8 @@ def _place(mark: Mark, unit: tuple[int, int], size: tuple[int, int], where: str,
         centre.append(round((low + high) / 2, DIGITS))
         sides.append(round(high - low, DIGITS))
     notes[CLIPPED] += cut
-    if mark.width is None:
-        return attrs.evolve(mark, x=centre[0], y=centre[1])
-    return Mark(*centre, *sides, mark.attributes)
-
-
-def _drop_duplicates(marks: Iterable[Mark], notes: Counter[str]) -> Iterable[Mark]:
-    seen = set()
-    for mark in marks:
-        key = (mark.x, mark.y, mark.width, mark.height, *sorted(mark.attributes.items()))
-        if key in seen:
-            notes[DUPLICATE] += 1
-        else:
-            seen.add(key)
-            yield mark
+    width, height = (None, None) if mark.width is None else sides
+    return Mark(centre[0], centre[1], width, height, mark.attributes)
 
 
 def _with_schema(source: Path, photos: list[MarkedPhoto], schema: Mapping[str, Sequence[str]]) -> MarkedPhotos:
