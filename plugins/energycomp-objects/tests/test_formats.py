@@ -181,20 +181,24 @@ def row(text: str) -> dict[str, str | dict]:
 @pytest.mark.parametrize(
     ("files", "message", "marks"),
     [
-        (row("a.jpg,0,240,64,48,RBC"), "1 marks reach over the edge", (Mark(0.025, 0.5, 0.05, 0.1),)),
-        (row("a.jpg,640,480,128,96,RBC\na.jpg,0,240,64,48,RBC"), "2 marks reach", None),
+        (
+            row("a.jpg,0,240,64,48,RBC"),
+            "over the edge of the picture, which are cut off there: 1",
+            (Mark(0.025, 0.5, 0.05, 0.1),),
+        ),
+        (row("a.jpg,640,480,128,96,RBC\na.jpg,0,240,64,48,RBC"), "over the edge .*: 2", None),
         (row("a.jpg,31.8,240,64,48,RBC"), "", (Mark(0.049688, 0.5, 0.1, 0.1),)),
-        (row("a.jpg,-64,240,64,48,RBC\na.jpg,9,900,,,RBC"), "2 marks lie outside", ()),
-        (row("a.jpg,320,240,64,0,RBC"), "1 marks have a side of 0", ()),
+        (row("a.jpg,-64,240,64,48,RBC\na.jpg,9,900,,,RBC"), "has marks outside the picture, which are left out: 2", ()),
+        (row("a.jpg,320,240,64,0,RBC"), "a side of 0, .*: 1", ()),
         (
             row("a.jpg,320,240,64,48,RBC\na.jpg,320,240,64,48,RBC"),
-            "1 marks are there twice",
+            "same place and attributes, .*: 1",
             (Mark(0.5, 0.5, 0.1, 0.1),),
         ),
         (row("a.jpg,320,240,64,48,RBC\na.jpg,320,240,64,48,WBC"), "", None),
         (
             {"a.json": {**COCO_2017, "annotations": [{**COCO_2017["annotations"][0], "iscrowd": 1}]}},
-            "1 marks are of groups",
+            "groups \\(iscrowd\\), .*: 1",
             (),
         ),
     ],
@@ -265,15 +269,17 @@ A_LINE = '{"file_name": "a.jpg", "objects": []}\n'
         (own(x=True), "with True; expected a finite number"),
         (own(x=320, y=240), "at 320, 240; expected shares of the picture, from 0 to 1; divide"),
         (own(width=-0.1, height=0.1), "a box of -0.1 x 0.1; expected no negative size"),
+        (own(x=None, width=0.1), "with None; expected a finite number"),
         (own(width=0.1), "with 3 numbers; expected x and y, or x, y, width and height"),
         ({"metadata.jsonl": {"file_name": "a.jpg", "objects": [{"bbox": [1]}]}}, "object of bbox; expected x and y"),
         (lists(categories=["RBC"]), "2 boxes and 1 of categories"),
         (lists(bbox=None), "bbox with None; expected a list"),
         (coco(images=COCO_2017["images"] * 2), "the id 397133; expected each id once"),
         (coco(categories=[]), "annotation 1, with category_id 44; expected the id of an entry"),
+        (coco(categories=[{"id": 44}]), "categories, id 44, without name; expected a text"),
         (coco(annotations=[{"image_id": [1]}]), r"annotation 1, with image_id \[1\]"),
         (coco(annotations={}), "annotations, with {}; expected a list"),
-        (coco(images=[{"id": 1}], annotations=[]), "image 1, without file_name"),
+        (coco(images=[{"id": 1}], annotations=[]), "images, id 1, without file_name; expected a text"),
         (
             coco(images=[{**COCO_2017["images"][0], "width": 480, "height": 640}]),
             "a picture of 480x640 pixels, and a.jpg of 640x480; expected marks of the upright picture",
@@ -299,7 +305,9 @@ A_LINE = '{"file_name": "a.jpg", "objects": []}\n'
         (row("a.jpg,1,2"), "line 2, with another number of cells"),
         (row('"a.jpg'), "which is no CSV"),
         (row("a.jpg,1,inf,,,RBC"), "with 'inf'; expected a finite number"),
-        (row("a.jpg,1,,,,RBC"), "with 1 numbers"),
+        (row("a.jpg,1,,,,RBC"), "with ''; expected a finite number"),
+        (row("a.jpg,1,,2,,RBC"), "with ''; expected a finite number"),
+        ({"data.yaml": YAML, "labels/b.txt": LINES, "images/b.jpg": "", "images/b.png": ""}, "with b.jpg and b.png"),
         ({"via.csv": VGG.replace("rect", "polygon")}, "the shape polygon; expected one of point, rect"),
     ],
 )
@@ -353,12 +361,15 @@ def test_a_schema_says_what_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["yolo", "voc"])
-def test_labels_of_several_files_are_not_mixed_with_older_ones(tmp_path: Path, name: str) -> None:
-    draw(tmp_path / "a.jpg")
-    photos = read_marks(fill(tmp_path, {"metadata.jsonl": OWN}))
-    write_marks(photos, tmp_path / "out", name)
-    with pytest.raises(InputError, match="which has labels; expected a folder without"):
-        write_marks(photos, tmp_path / "out", name)
+def test_a_file_of_labels_is_that_of_one_picture(tmp_path: Path, name: str) -> None:
+    photos = [MarkedPhoto(draw(tmp_path / file), (640, 480), CELLS) for file in ("a.jpg", "a.png")]
+    with pytest.raises(InputError, match=r"got a.jpg and a picture whose name differs in the end only"):
+        write_marks(MarkedPhotos(tuple(photos), {}), tmp_path / "out", name)
+    with pytest.raises(InputError, match=r"got the picture a.jpg twice"):
+        write_marks(MarkedPhotos((photos[0], photos[0]), {}), tmp_path / "out", name)
+    write_marks(MarkedPhotos((photos[0],), {}), tmp_path / "out", name)
+    with pytest.raises(InputError, match="which has files; expected a new or empty folder"):
+        write_marks(MarkedPhotos((photos[0],), {}), tmp_path / "out", name)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the photos are not here")

@@ -7,12 +7,14 @@ What `energycomp infer --format coco` writes is read, too: its `attributes` are 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from energycomp.errors import InputError
 from energycomp.files import atomic_file
+from energycomp_cli import make_folder
 from energycomp_objects.formats.files import (
     CATEGORY,
     SOLE,
@@ -28,19 +30,19 @@ from energycomp_objects.formats.files import (
 from energycomp_objects.formats.marks import Mark, MarkedPhotos
 
 FILE = "annotations.json"
-CROWD = "are of groups (iscrowd) and are left out"
+CROWD = "marks of groups (iscrowd), which are left out"
 
 
 def find(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted([*path.glob("*.json"), *path.glob("annotations/*.json")])
+        return sorted([*path.glob("[!.]*.json"), *path.glob("annotations/[!.]*.json")])
     return [path] if path.suffix == ".json" else []
 
 
 def read(file: Path, images: Path | None) -> LabelSet:
     document = parse_json(read_text(file), file.name)
-    categories = {key: str(one.get("name")) for key, one in _by_id(document, "categories", file.name).items()}
-    pictures = _by_id(document, "images", file.name)
+    categories = _by_id(document, "categories", "name", file.name)
+    pictures = _by_id(document, "images", "file_name", file.name)
     marks: dict[int | str, list[Mark | None]] = {key: [] for key in pictures}
     crowds = 0
     for number, entry in enumerate(as_list(document.get("annotations"), f"{file.name}, annotations,"), start=1):
@@ -54,27 +56,28 @@ def read(file: Path, images: Path | None) -> LabelSet:
         if one.get("iscrowd"):
             crowds += 1
             continue
-        attributes = _attributes(one, categories[one["category_id"]])
+        attributes = _attributes(one, categories[one["category_id"]]["name"])
         marks[one["image_id"]].append(make_mark(where, as_list(one.get("bbox"), where), attributes, corner=True))
     labels = []
     for key, picture in pictures.items():
         where = f"{file.name}, image {key},"
-        if not isinstance(picture.get("file_name"), str):
-            raise InputError(f"got {where} without file_name; expected the name of a picture; add it")
         size = tuple(int(as_number(picture.get(side) or 0, where)) for side in ("width", "height"))
         known_size = (size[0], size[1]) if all(size) else None
         labels.append(Labels(picture["file_name"], where, tuple(marks[key]), pixels=True, size=known_size))
     folder = images or _picture_folder(file, labels)
-    values = {CATEGORY: list(categories.values())}
+    values = {CATEGORY: [one["name"] for one in categories.values()]}
     return LabelSet(file, folder, labels, values, {CROWD: crowds})
 
 
-def _by_id(document: dict[str, Any], name: str, where: str) -> dict[int | str, dict[str, Any]]:
+def _by_id(document: dict[str, Any], name: str, text: str, where: str) -> dict[int | str, dict[str, Any]]:
+    """The entries of a list under their ids; each has a text."""
     entries: dict[int | str, dict[str, Any]] = {}
     for entry in as_list(document.get(name), f"{where}, {name},"):
         one = as_object(entry, f"{where}, {name},")
         if not isinstance(one.get("id"), int | str) or one["id"] in entries:
             raise InputError(f"got {where}, {name}, with the id {one.get('id')}; expected each id once; correct it")
+        if not isinstance(one.get(text), str):
+            raise InputError(f"got {where}, {name}, id {one['id']}, without {text}; expected a text; add it")
         entries[one["id"]] = one
     return entries
 
@@ -91,15 +94,16 @@ def _picture_folder(file: Path, labels: list[Labels]) -> Path:
     above = file.parent.parent
     split = file.stem.removeprefix("instances_")
     for folder in (file.parent, file.parent / "images", above / split, above / "images" / split, above / "images"):
-        if labels and (folder / labels[0].name).exists():
+        if labels and os.path.lexists(folder / labels[0].name):
             return folder
     return file.parent
 
 
 def write(photos: MarkedPhotos, names: Sequence[str], path: Path) -> None:
-    from energycomp_cli.coco import coco
+    from energycomp_cli.coco import coco  # imports torch
 
     file = path if path.suffix == ".json" else path / FILE
+    make_folder(file.parent, "the folder")
     kinds = photos.attributes[CATEGORY] if photos.attributes.keys() == {CATEGORY} else ()
     with atomic_file(file) as temporary, temporary.open("wb") as stream, coco(stream, kinds) as write_record:
         for photo, name in zip(photos, names, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import attrs
 
 from energycomp.errors import InputError
 from energycomp.files import atomic_file
+from energycomp_cli import make_folder
 from energycomp_objects.formats import coco, imagefolder, rows, voc, yolo
 from energycomp_objects.formats.files import LabelSet
 from energycomp_objects.formats.gather import gather
@@ -50,7 +52,7 @@ def read_marks(
     schema: Mapping[str, Sequence[str]] | None = None,
     images: str | Path | None = None,
 ) -> MarkedPhotos:
-    """Reads photos with marks from a folder or a file of labels.
+    r"""Reads photos with marks from a folder or a file of labels.
 
     Args:
         format: imagefolder, coco, yolo, voc or csv; seen from the files when left out.
@@ -59,9 +61,17 @@ def read_marks(
 
     Raises:
         InputError: labels that cannot be read, or that do not fit their pictures.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("RGB", (200, 100)).save(f"{folder}/a.png")
+    ...     _ = Path(folder, "points.csv").write_text("file,x_px,y_px,label\na.png,50,50,RBC\n")
+    ...     read_marks(folder)[0].marks
+    (Mark(x=0.25, y=0.5, width=None, height=None, attributes={'category': 'RBC'}),)
     """
     path = Path(path)
-    if not path.exists():
+    if not os.path.lexists(path):
         raise InputError(f"got {path}, which does not exist; expected a folder or a file of labels; check the path")
     known = FORMATS if format is None else {format: _format_of(format)}
     sources = [(one, source) for one in known.values() for source in one.find(path)]
@@ -93,7 +103,7 @@ def write_marks(
         copy: copies the pictures beside the labels, too.
 
     Raises:
-        InputError: no photo, an unknown format, or a folder of YOLO or VOC that has labels already.
+        InputError: no photo, one twice, an unknown format, or a folder of YOLO or VOC that has labels already.
         CheckpointError: a file cannot be written.
     """
     chosen = _format_of(format)
@@ -101,17 +111,19 @@ def write_marks(
         raise InputError("got no photo; expected at least one to write")
     path = Path(path)
     folder = (path.parent if path.suffix in {".json", ".csv"} else path) / chosen.images
-    paths = [photo.path.absolute() for photo in photos]
-    base = folder.absolute()
+    paths = [photo.path.parent.resolve() / photo.path.name for photo in photos]
+    base = folder.resolve()
     if not all(one.is_relative_to(base) for one in paths):
         base = Path(os.path.commonpath([one.parent for one in paths]))
     names = [one.relative_to(base).as_posix() for one in paths]
-    folder.mkdir(parents=True, exist_ok=True)
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"got the picture {twice} twice; expected each once; join the marks of both")
     chosen.write(photos, names, path)
     for picture, name in zip(paths if copy else (), names, strict=copy):
         target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target != picture:
+        if target.resolve() != picture.resolve():
+            make_folder(target.parent, "the folder")
             with atomic_file(target) as temporary:
                 shutil.copyfile(picture, temporary)
 

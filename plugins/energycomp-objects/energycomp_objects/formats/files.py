@@ -12,9 +12,11 @@ from urllib.parse import parse_qsl, quote, urlencode
 import attrs
 
 from energycomp.errors import InputError, first_line
+from energycomp.files import atomic_file
+from energycomp_cli import make_folder
 from energycomp_objects.formats.marks import Mark
 
-MAX_BYTES = 500_000_000  # of a file of labels; the largest of COCO 2017 has 470 MB
+MAX_BYTES = 100_000_000  # of a file of labels: about 300,000 marks of COCO, which take a gigabyte as objects of Python
 CATEGORY = "category"  # the attribute that a format with one name an object has
 SOLE = "object"  # the category of all marks of a source without any attribute
 ALIASES = ("categories", "label", "labels", "class")  # other names of it
@@ -67,6 +69,27 @@ def read_text(path: Path, limit: int = MAX_BYTES) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"got {path}, which cannot be read ({error}); expected a text file in UTF-8") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file that is whole or as it was, and the folders above it."""
+    make_folder(path.parent, "the folder")
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def files_of(folder: Path, names: Sequence[str], end: str) -> list[Path]:
+    """A file of labels for each picture; raises `InputError` for a folder with files, and for one file of two pictures.
+
+    Labels of other pictures, which a folder has already, may mean other classes.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"got {folder}, which has files; expected a new or empty folder; choose another or remove it")
+    files = {(folder / name).with_suffix(end): name for name in names}
+    if len(files) < len(names):
+        twin = next(name for name in names if name not in files.values())
+        raise InputError(f"got {twin} and a picture whose name differs in the end only; expected others; rename one")
+    return list(files)
 
 
 def parse_json(text: str, where: str) -> dict[str, Any]:
@@ -127,7 +150,7 @@ def make_mark(
     for key, value in attributes.items():
         name = CATEGORY if key in ALIASES and CATEGORY not in attributes else key
         if (isinstance(value, str) and value) or (name == CATEGORY and type(value) is int):
-            texts[name] = str(value)
+            texts[name] = str(value).strip()
     if width == height == 0:
         return Mark(x, y, attributes=texts)
     if width == 0 or height == 0:

@@ -22,10 +22,10 @@ ROUNDING = 0.5  # pixels that a box may reach over the edge of a picture: files 
 FAR = 2.0  # shares of a picture; what is larger was meant in pixels
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
-OUTSIDE = "lie outside the picture and are left out"
-CLIPPED = "reach over the edge of the picture and are cut off there"
-DUPLICATE = "are there twice, with the same labels, and are taken once"
-FLAT = "have a side of 0 and are left out"
+OUTSIDE = "marks outside the picture, which are left out"
+CLIPPED = "marks over the edge of the picture, which are cut off there"
+DUPLICATE = "marks of the same place and attributes, which are taken once"
+FLAT = "marks with a side of 0, which are left out"
 
 
 def gather(labels: LabelSet, schema: Mapping[str, Sequence[str]] | None = None) -> MarkedPhotos:
@@ -54,7 +54,7 @@ def gather(labels: LabelSet, schema: Mapping[str, Sequence[str]] | None = None) 
         photos.append(MarkedPhoto(path, size, tuple(marks.values())))
     for note, count in notes.items():
         if count:
-            warnings.warn(f"{labels.source}: {count} marks {note}", EnergycompWarning, stacklevel=3)
+            warnings.warn(f"{labels.source} has {note}: {count}", EnergycompWarning, stacklevel=3)
     if schema is not None:
         return _with_schema(labels.source, photos, schema)
     return _with_attributes(photos, labels.values)
@@ -109,23 +109,26 @@ def _place(mark: Mark, labels: Labels, size: tuple[int, int], notes: Counter[str
             f"got {labels.where} with a mark at {mark.x:g}, {mark.y:g}; expected shares of the picture, from 0 to 1; "
             "divide pixels by its width and height"
         )
-    centre: list[float] = []
-    sides: list[float] = []
+    places: list[tuple[float, float]] = []
     cut = False
     for middle, side, pixels in ranges:
         unit = pixels if labels.pixels else 1
         low, high = (middle - side / 2) / unit, (middle + side / 2) / unit
         slack = ROUNDING / pixels
-        if high < -slack or low > 1 + slack or (side > 0 and min(high, 1) - max(low, 0) < 10**-DIGITS):
+        low_inside, high_inside = min(max(low, 0.0), 1.0), min(max(high, 0.0), 1.0)
+        if high < -slack or low > 1 + slack or (side > 0 and high_inside - low_inside < 10**-DIGITS):
             notes[OUTSIDE] += 1
             return None
-        if side > 0 and (low < -slack or high > 1 + slack):
-            low, high, cut = max(low, 0.0), min(high, 1.0), True
-        centre.append(round((low + high) / 2, DIGITS))
-        sides.append(round(high - low, DIGITS))
+        is_over = low < -slack or high > 1 + slack
+        if is_over or side == 0:
+            low, high = low_inside, high_inside
+        cut |= is_over
+        places.append((round((low + high) / 2, DIGITS), round(high - low, DIGITS)))
     notes[CLIPPED] += cut
-    width, height = (None, None) if mark.width is None else sides
-    return Mark(centre[0], centre[1], width, height, mark.attributes)
+    (x, width), (y, height) = places
+    if mark.width is None:
+        return Mark(x, y, attributes=mark.attributes)
+    return Mark(x, y, width, height, mark.attributes)
 
 
 def _with_schema(source: Path, photos: list[MarkedPhoto], schema: Mapping[str, Sequence[str]]) -> MarkedPhotos:

@@ -13,12 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from energycomp.errors import InputError
-from energycomp.files import atomic_file
-from energycomp_objects.formats.files import Labels, LabelSet, as_list, as_object, make_mark, parse_json, read_text
+from energycomp_objects.formats.files import (
+    Labels,
+    LabelSet,
+    as_list,
+    as_object,
+    make_mark,
+    parse_json,
+    read_text,
+    write_text,
+)
 from energycomp_objects.formats.marks import Mark, MarkedPhotos
 
 FILE = "metadata.jsonl"
-BOX = ("x", "y", "width", "height")
+SIZE = ("width", "height")
 
 
 def find(path: Path) -> list[Path]:
@@ -47,8 +55,9 @@ def _marks_of_list(objects: object, where: str) -> Iterator[Mark | None]:
         one = as_object(entry, f"{where} objects")
         if not {"x", "y"} <= one.keys():
             raise InputError(f"got {where} with an object of {', '.join(one) or 'nothing'}; expected x and y; add them")
-        attributes = {name: value for name, value in one.items() if name not in BOX}
-        yield make_mark(where, [one[name] for name in BOX if one.get(name) is not None], attributes)
+        attributes = {name: value for name, value in one.items() if name not in ("x", "y", *SIZE)}
+        size = [one[name] for name in SIZE if one.get(name) is not None]
+        yield make_mark(where, [one["x"], one["y"], *size], attributes)
 
 
 def _marks_of_lists(objects: dict[str, Any], where: str) -> Iterator[Mark | None]:
@@ -63,7 +72,8 @@ def _marks_of_lists(objects: dict[str, Any], where: str) -> Iterator[Mark | None
 
 
 def write(photos: MarkedPhotos, names: Sequence[str], path: Path) -> None:
-    with atomic_file(path / FILE) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        for photo, name in zip(photos, names, strict=True):
-            objects = [mark.as_dict() for mark in photo.marks]
-            stream.write(json.dumps({"file_name": name, "objects": objects}, ensure_ascii=False) + "\n")
+    lines = []
+    for photo, name in zip(photos, names, strict=True):
+        objects = [mark.as_dict() for mark in photo.marks]
+        lines.append(json.dumps({"file_name": name, "objects": objects}, ensure_ascii=False) + "\n")
+    write_text(path / FILE, "".join(lines))

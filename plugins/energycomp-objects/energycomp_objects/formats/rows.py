@@ -13,8 +13,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from energycomp.errors import InputError
-from energycomp.files import atomic_file
-from energycomp_objects.formats.files import CATEGORY, Labels, LabelSet, format_number, make_mark, parse_json, read_text
+from energycomp_objects.formats.files import (
+    ALIASES,
+    CATEGORY,
+    Labels,
+    LabelSet,
+    format_number,
+    make_mark,
+    parse_json,
+    read_text,
+    write_text,
+)
 from energycomp_objects.formats.marks import Mark, MarkedPhotos
 
 FILE = "labels.csv"
@@ -24,7 +33,7 @@ SHAPES = {"point": ("cx", "cy"), "rect": ("x", "y", "width", "height")}  # of th
 
 
 def find(path: Path) -> list[Path]:
-    return sorted(path.glob("*.csv")) if path.is_dir() else [path] if path.suffix == ".csv" else []
+    return sorted(path.glob("[!.]*.csv")) if path.is_dir() else [path] if path.suffix == ".csv" else []
 
 
 def read(file: Path, images: Path | None) -> LabelSet:
@@ -37,7 +46,7 @@ def read(file: Path, images: Path | None) -> LabelSet:
         unit = "_px" if "x_px" in header else ""
         if column is None or not (is_vgg or {f"x{unit}", f"y{unit}"} <= set(header)):
             raise InputError(
-                f"got {file} with the columns {', '.join(header) or 'of no header'}; expected file,x,y,label, with w,h "
+                f"got {file} with the columns {', '.join(header[:9]) or 'of no header'}; expected file,x,y,label, with w,h "
                 "for boxes, or file,x_px,y_px,label for pixels; name them in the first line"
             )
         for row in rows:
@@ -48,7 +57,8 @@ def read(file: Path, images: Path | None) -> LabelSet:
             if is_vgg:
                 of_picture.extend(_read_region(row, where))
             elif row[f"x{unit}"].strip():
-                box = [row[name] for name in (f"{side}{unit}" for side in BOX) if row.get(name, "").strip()]
+                size = [row[name] for name in (f"w{unit}", f"h{unit}") if row.get(name, "").strip()]
+                box = [row[f"x{unit}"], row[f"y{unit}"], *size]
                 attributes = {name: row[name] for name in header if name.removesuffix("_px") not in (*BOX, column)}
                 of_picture.append(make_mark(where, box, attributes))
     except csv.Error as error:
@@ -71,17 +81,15 @@ def _read_region(row: Mapping[str, str], where: str) -> list[Mark | None]:
 
 def write(photos: MarkedPhotos, names: Sequence[str], path: Path) -> None:
     others = [name for name in photos.attributes if name != CATEGORY]
-    with (
-        atomic_file(path if path.suffix == ".csv" else path / FILE) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as stream,
-    ):
-        rows = csv.writer(stream, lineterminator="\n")
-        rows.writerow(["file", *BOX, "label", *others])
-        for photo, name in zip(photos, names, strict=True):
-            for mark in photo.marks:
-                box = [mark.x, mark.y, *(() if mark.width is None else (mark.width, mark.height))]
-                cells = [format_number(side) for side in box if side is not None]
-                cells += [""] * (len(BOX) - len(cells))
-                rows.writerow([name, *cells, *(mark.attributes.get(key, "") for key in (CATEGORY, *others))])
-            if not photo.marks:
-                rows.writerow([name, *[""] * (len(BOX) + 1 + len(others))])
+    kind = "label" if set(others).isdisjoint(ALIASES) else CATEGORY
+    stream = io.StringIO()
+    rows = csv.writer(stream, lineterminator="\n")
+    rows.writerow(["file", *BOX, kind, *others])
+    for photo, name in zip(photos, names, strict=True):
+        for mark in photo.marks:
+            sides = (mark.x, mark.y, mark.width, mark.height)
+            cells = ["" if side is None else format_number(side) for side in sides]
+            rows.writerow([name, *cells, *(mark.attributes.get(key, "") for key in (CATEGORY, *others))])
+        if not photo.marks:
+            rows.writerow([name, *[""] * (len(BOX) + 1 + len(others))])
+    write_text(path if path.suffix == ".csv" else path / FILE, stream.getvalue())

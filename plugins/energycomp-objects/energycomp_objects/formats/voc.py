@@ -7,12 +7,12 @@ The name of an object that has several attributes is that of `class_name`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from energycomp.errors import InputError
-from energycomp.files import atomic_file
 from energycomp.images import FORMATS
 from energycomp_objects.formats.files import (
     Labels,
@@ -20,9 +20,11 @@ from energycomp_objects.formats.files import (
     as_number,
     attributes_of,
     class_name,
+    files_of,
     format_number,
     make_mark,
     read_text,
+    write_text,
 )
 from energycomp_objects.formats.marks import Mark, MarkedPhotos
 
@@ -38,7 +40,7 @@ class _WithoutEntities(ET.TreeBuilder):
 
 
 def find(path: Path) -> list[Path]:
-    inside = [*path.glob("*.xml"), *path.glob(f"{FOLDER}/*")] if path.is_dir() else []
+    inside = [*path.glob("[!.]*.xml"), *path.glob(f"{FOLDER}/*")] if path.is_dir() else []
     return [path] if inside or path.suffix == ".xml" else []
 
 
@@ -48,15 +50,16 @@ def read(path: Path, images: Path | None) -> LabelSet:
     if images is None:
         above = root.parent if root.name == FOLDER else root
         images = next((above / name for name in ("JPEGImages", "images") if (above / name).is_dir()), root)
-    files = sorted(folder.rglob("*.xml")) if path.is_dir() else [path]
+    files = sorted(folder.rglob("[!.]*.xml")) if path.is_dir() else [path]
     return LabelSet(path, images, [_read_file(file, file.relative_to(folder), images) for file in files])
 
 
 def _read_file(file: Path, relative: Path, images: Path) -> Labels:
     where = f"{file.name},"
+    text = read_text(file, MAX_XML_BYTES)
     parser = ET.XMLParser(target=_WithoutEntities())  # noqa: S314 - refuses what could be harmful
     try:
-        parser.feed(read_text(file, MAX_XML_BYTES))
+        parser.feed(text)
         root = parser.close()
     except (ET.ParseError, InputError) as error:
         raise InputError(f"got {file}, which is no XML of labels ({error}); correct it") from error
@@ -65,10 +68,9 @@ def _read_file(file: Path, relative: Path, images: Path) -> Labels:
             f"got {where} with <{root.tag}>; expected <annotation>, as Pascal VOC has; name another format"
         )
     name = (root.findtext("filename") or "").strip()
-    # Some tools leave out the end of the name, or keep that of a picture that was renamed.
-    twins = [relative.with_suffix(end).as_posix() for end in FORMATS]
-    if not name or not Path(name).suffix:
-        name = next((twin for twin in twins if (images / twin).exists()), name or twins[0])
+    if not Path(name).suffix:  # some tools leave out the end of the name, or all of it
+        twins = [relative.with_suffix(end).as_posix() for end in FORMATS]
+        name = next((twin for twin in twins if os.path.lexists(images / twin)), name or twins[0])
     width, height = (int(as_number(root.findtext(f"size/{side}") or 0, where)) for side in ("width", "height"))
     marks = tuple(_read_object(one, where) for one in root.iter("object"))
     return Labels(name, where, marks, pixels=True, size=(width, height) if width and height else None)
@@ -86,10 +88,7 @@ def _read_object(element: ET.Element, where: str) -> Mark | None:
 
 
 def write(photos: MarkedPhotos, names: Sequence[str], path: Path) -> None:
-    folder = path / FOLDER
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"got {path}, which has labels; expected a folder without; choose another or remove {folder}")
-    for photo, name in zip(photos, names, strict=True):
+    for photo, name, file in zip(photos, names, files_of(path / FOLDER, names, ".xml"), strict=True):
         root = ET.Element("annotation")
         _add(root, "filename", name)
         size = _add(root, "size")
@@ -98,10 +97,7 @@ def write(photos: MarkedPhotos, names: Sequence[str], path: Path) -> None:
         for mark in photo.marks:
             _add_object(root, mark, photo.size)
         ET.indent(root)
-        file = (folder / name).with_suffix(".xml")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(file) as temporary:
-            ET.ElementTree(root).write(temporary, encoding="utf-8")
+        write_text(file, ET.tostring(root, encoding="unicode"))
 
 
 def _add_object(root: ET.Element, mark: Mark, size: tuple[int, int]) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from energycomp.errors import InputError, first_line
-from energycomp.files import atomic_file
 from energycomp.images import FORMATS
 from energycomp_objects.formats.files import (
     CATEGORY,
@@ -20,9 +19,11 @@ from energycomp_objects.formats.files import (
     as_number,
     attributes_of,
     class_name,
+    files_of,
     format_number,
     make_mark,
     read_text,
+    write_text,
 )
 from energycomp_objects.formats.marks import Mark, MarkedPhotos
 
@@ -44,11 +45,14 @@ def read(path: Path, images: Path | None) -> LabelSet:
         images = root / "images" if folder == root / "labels" else root
     classes = _read_classes(_find_yaml(path) or root / FILE)
     pictures: dict[Path, str] = {}
-    for file in sorted(images.rglob("*")):
+    for file in sorted(images.rglob("[!.]*")):
         if file.suffix.lower() in FORMATS and file.is_file():
             name = file.relative_to(images)
-            pictures[name.with_suffix(".txt")] = name.as_posix()
-    for file in sorted(folder.rglob("*.txt")):
+            text = name.with_suffix(".txt")
+            if text in pictures:
+                raise InputError(f"got {images} with {pictures[text]} and {name}; expected one picture for {text}")
+            pictures[text] = name.as_posix()
+    for file in sorted(folder.rglob("[!.]*.txt")):
         if file.name not in LISTS:  # the picture of a text file without one is reported as missing
             name = file.relative_to(folder)
             pictures.setdefault(name, name.with_suffix(".jpg").as_posix())
@@ -112,21 +116,14 @@ def _read_lines(file: Path, classes: dict[int, dict[str, str]]) -> tuple[Mark | 
 def write(photos: MarkedPhotos, names: Sequence[str], path: Path) -> None:
     import yaml
 
-    folder = path / "labels"
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"got {path}, which has labels; expected a folder without; choose another or remove {folder}")
     known = photos.attributes.get(CATEGORY, ()) if len(photos.attributes) == 1 else ()
     classes = {class_name({CATEGORY: value}): number for number, value in enumerate(known)}
-    for photo, name in zip(photos, names, strict=True):
+    for photo, file in zip(photos, files_of(path / "labels", names, ".txt"), strict=True):
         lines = []
         for mark in photo.marks:
             number = classes.setdefault(class_name(mark.attributes), len(classes))
             box = (mark.x, mark.y, mark.width or 0.0, mark.height or 0.0)
             lines.append(" ".join([str(number), *map(format_number, box)]) + "\n")
-        file = (folder / name).with_suffix(".txt")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(file) as temporary:
-            temporary.write_text("".join(lines), encoding="utf-8")
+        write_text(file, "".join(lines))
     content = {"train": "images", "val": "images", "names": dict(enumerate(classes))}
-    with atomic_file(path / FILE) as temporary:
-        temporary.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(path / FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
