@@ -128,6 +128,7 @@ WORLDS = {
             Mark(0.1, 0.1, attributes={}),
         ),
         (Mark(0.5, 0.5, attributes={"category": "die", "number": "five"}),),
+        (Mark(0.5, 0.5, attributes={"label": "category=x"}),),
     ],
 }
 

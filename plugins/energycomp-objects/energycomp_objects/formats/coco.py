@@ -65,8 +65,7 @@ def read(file: Path, images: Path | None) -> LabelSet:
         known_size = (size[0], size[1]) if all(size) else None
         labels.append(Labels(picture["file_name"], where, tuple(marks[key]), pixels=True, size=known_size))
     folder = images or _picture_folder(file, labels)
-    values = {CATEGORY: [one["name"] for one in categories.values()]}
-    return LabelSet(file, folder, labels, values, {CROWD: crowds})
+    return LabelSet(file, folder, labels, [one["name"] for one in categories.values()], {CROWD: crowds})
 
 
 def _by_id(document: dict[str, Any], name: str, text: str, where: str) -> dict[int | str, dict[str, Any]]:

@@ -19,7 +19,7 @@ from energycomp_objects.formats.marks import Mark
 MAX_BYTES = 100_000_000  # of a file of labels: about 300,000 marks of COCO, which take a gigabyte as objects of Python
 CATEGORY = "category"  # the attribute that a format with one name an object has
 SOLE = "object"  # the category of all marks of a source without any attribute
-ALIASES = ("categories", "label", "labels", "class")  # other names of it
+ALIASES = ("categories", "label", "labels", "class")  # other names of it, where a source has no attribute of that name
 
 
 @attrs.frozen
@@ -47,14 +47,14 @@ class LabelSet:
     Args:
         source: the file or folder that an error names.
         folder: of the pictures.
-        values: of attributes, in the order in which the source lists them; it need not list them.
+        kinds: the categories in the order in which the source lists them; it need not list them.
         notes: what was left out, and how many times.
     """
 
     source: Path
     folder: Path
     labels: list[Labels]
-    values: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
+    kinds: Sequence[str] = ()
     notes: Mapping[str, int] = attrs.field(factory=dict)
 
 
@@ -147,9 +147,8 @@ def make_mark(
     if width < 0 or height < 0:
         raise InputError(f"got {where} with a box of {width:g} x {height:g}; expected no negative size; correct it")
     texts = {}
-    for key, value in attributes.items():
-        name = CATEGORY if key in ALIASES and CATEGORY not in attributes else key
-        if (isinstance(value, str) and value) or (name == CATEGORY and type(value) is int):
+    for name, value in attributes.items():
+        if (isinstance(value, str) and value.strip()) or (name in (CATEGORY, *ALIASES) and type(value) is int):
             texts[name] = str(value).strip()
     if width == height == 0:
         return Mark(x, y, attributes=texts)

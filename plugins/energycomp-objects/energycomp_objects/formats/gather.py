@@ -6,7 +6,7 @@ import difflib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import attrs
@@ -14,7 +14,7 @@ from PIL import ExifTags
 
 from energycomp.errors import EnergycompWarning, InputError
 from energycomp.images.read import open_header
-from energycomp_objects.formats.files import CATEGORY, SOLE, Labels, LabelSet
+from energycomp_objects.formats.files import ALIASES, CATEGORY, SOLE, Labels, LabelSet
 from energycomp_objects.formats.marks import Mark, MarkedPhoto, MarkedPhotos
 
 DIGITS = 6  # of shares, as YOLO files have them: a hundredth of a pixel of 10,000. All formats keep them
@@ -55,9 +55,10 @@ def gather(labels: LabelSet, schema: Mapping[str, Sequence[str]] | None = None) 
     for note, count in notes.items():
         if count:
             warnings.warn(f"{labels.source} has {note}: {count}", EnergycompWarning, stacklevel=3)
-    if schema is not None:
-        return _with_schema(labels.source, photos, schema)
-    return _with_attributes(photos, labels.values)
+    photos = _rename_category(photos)
+    if schema is None:
+        return MarkedPhotos(tuple(photos), _values_of(photos, labels.kinds))
+    return _with_schema(labels.source, photos, schema)
 
 
 def _find_pictures(labels: LabelSet) -> list[Path]:
@@ -131,17 +132,23 @@ def _place(mark: Mark, labels: Labels, size: tuple[int, int], notes: Counter[str
     return Mark(x, y, width, height, mark.attributes)
 
 
+def _change_attributes(
+    photos: list[MarkedPhoto], change: Callable[[dict[str, str]], dict[str, str]]
+) -> list[MarkedPhoto]:
+    changed = []
+    for photo in photos:
+        marks = tuple(attrs.evolve(mark, attributes=change(mark.attributes)) for mark in photo.marks)
+        changed.append(attrs.evolve(photo, marks=marks))
+    return changed
+
+
 def _with_schema(source: Path, photos: list[MarkedPhoto], schema: Mapping[str, Sequence[str]]) -> MarkedPhotos:
     """Keeps the attributes that a schema names; raises `InputError` for values that it does not have."""
+    kept = _change_attributes(photos, lambda own: {name: own[name] for name in schema if name in own})
     unknown: Counter[tuple[str, str]] = Counter()
-    kept = []
-    for photo in photos:
-        marks = []
+    for photo in kept:
         for mark in photo.marks:
-            attributes = {name: mark.attributes[name] for name in schema if name in mark.attributes}
-            unknown.update((name, value) for name, value in attributes.items() if value not in schema[name])
-            marks.append(attrs.evolve(mark, attributes=attributes))
-        kept.append(attrs.evolve(photo, marks=tuple(marks)))
+            unknown.update(pair for pair in mark.attributes.items() if pair[1] not in schema[pair[0]])
     if unknown:
         (name, value), count = unknown.most_common(1)[0]
         close = difflib.get_close_matches(value, schema[name], 1)
@@ -152,21 +159,27 @@ def _with_schema(source: Path, photos: list[MarkedPhoto], schema: Mapping[str, S
     return MarkedPhotos(tuple(kept), {name: tuple(values) for name, values in schema.items()})
 
 
-def _with_attributes(photos: list[MarkedPhoto], listed: Mapping[str, Sequence[str]]) -> MarkedPhotos:
-    """Names the values that occur, in the order of the source or by name."""
-    marks = [mark for photo in photos for mark in photo.marks]
-    if not any(mark.attributes for mark in marks):
-        photos = [
-            attrs.evolve(photo, marks=tuple(attrs.evolve(mark, attributes={CATEGORY: SOLE}) for mark in photo.marks))
-            for photo in photos
-        ]
-        return MarkedPhotos(tuple(photos), {CATEGORY: (SOLE,)} if marks else {})
+def _rename_category(photos: list[MarkedPhoto]) -> list[MarkedPhoto]:
+    """Calls the category by that name where all marks have another one for it; marks without any attribute get one."""
+    names = {name for photo in photos for mark in photo.marks for name in mark.attributes}
+    aliases = names.intersection(ALIASES)
+    if names and (CATEGORY in names or len(aliases) != 1):
+        return photos
+    if not names:
+        return _change_attributes(photos, lambda _: {CATEGORY: SOLE})
+    return _change_attributes(
+        photos, lambda own: {CATEGORY if name in aliases else name: value for name, value in own.items()}
+    )
+
+
+def _values_of(photos: list[MarkedPhoto], kinds: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The values of each attribute that occur, by name; categories alone in the order of the source."""
     values: dict[str, set[str]] = {}
-    for mark in marks:
-        for name, value in mark.attributes.items():
-            values.setdefault(name, set()).add(value)
-    attributes = {}
-    for name in sorted(values):
-        first = [value for value in listed.get(name, ()) if value in values[name]]
-        attributes[name] = tuple(dict.fromkeys([*first, *sorted(values[name])]))
-    return MarkedPhotos(tuple(photos), attributes)
+    for photo in photos:
+        for mark in photo.marks:
+            for name, value in mark.attributes.items():
+                values.setdefault(name, set()).add(value)
+    if values.keys() == {CATEGORY}:
+        first = [kind for kind in kinds if kind in values[CATEGORY]]
+        return {CATEGORY: tuple(dict.fromkeys([*first, *sorted(values[CATEGORY])]))}
+    return {name: tuple(sorted(values[name])) for name in sorted(values)}

@@ -46,8 +46,8 @@ def read(file: Path, images: Path | None) -> LabelSet:
         unit = "_px" if "x_px" in header else ""
         if column is None or not (is_vgg or {f"x{unit}", f"y{unit}"} <= set(header)):
             raise InputError(
-                f"got {file} with the columns {', '.join(header[:9]) or 'of no header'}; expected file,x,y,label, with w,h "
-                "for boxes, or file,x_px,y_px,label for pixels; name them in the first line"
+                f"got {file} with the columns {', '.join(header[:9]) or 'of no header'}; expected file,x,y,label, with "
+                "w,h for boxes, or file,x_px,y_px,label for pixels; name them in the first line"
             )
         for row in rows:
             where = f"{file.name}, line {rows.line_num},"

@@ -57,8 +57,7 @@ def read(path: Path, images: Path | None) -> LabelSet:
             name = file.relative_to(folder)
             pictures.setdefault(name, name.with_suffix(".jpg").as_posix())
     labels = [Labels(name, text.as_posix(), _read_lines(folder / text, classes)) for text, name in pictures.items()]
-    values = {CATEGORY: [attributes.get(CATEGORY, "") for attributes in classes.values()]}
-    return LabelSet(path, images, labels, values)
+    return LabelSet(path, images, labels, [attributes.get(CATEGORY, "") for attributes in classes.values()])
 
 
 def _label_folder(root: Path) -> Path:
