@@ -359,6 +359,9 @@ def test_a_schema_says_what_is_read(tmp_path: Path) -> None:
     assert photos.attributes == {"category": ("WBC", "RBC")}
     assert photos[0].marks[0].attributes == {"category": "RBC"}
     assert read_marks(tmp_path).attributes == {"category": ("RBC",), "size": ("large",)}
+    fill(tmp_path, {"metadata.jsonl": {"file_name": "a.jpg", "objects": [{"x": 0.5, "y": 0.5}]}})
+    for kinds, expected in ((("RBC",), {}), (("object",), {"category": "object"})):
+        assert read_marks(tmp_path, schema={"category": kinds})[0].marks[0].attributes == expected
 
 
 @pytest.mark.parametrize("name", ["yolo", "voc"])

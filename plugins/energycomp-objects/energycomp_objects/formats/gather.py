@@ -55,7 +55,7 @@ def gather(labels: LabelSet, schema: Mapping[str, Sequence[str]] | None = None) 
     for note, count in notes.items():
         if count:
             warnings.warn(f"{labels.source} has {note}: {count}", EnergycompWarning, stacklevel=3)
-    photos = _rename_category(photos)
+    photos = _rename_category(photos, (SOLE,) if schema is None else schema.get(CATEGORY, ()))
     if schema is None:
         return MarkedPhotos(tuple(photos), _values_of(photos, labels.kinds))
     return _with_schema(labels.source, photos, schema)
@@ -113,13 +113,15 @@ def _place(mark: Mark, labels: Labels, size: tuple[int, int], notes: Counter[str
     places: list[tuple[float, float]] = []
     cut = False
     for middle, side, pixels in ranges:
+        # The range of the mark along one axis, in shares, and what of it is in the picture.
         unit = pixels if labels.pixels else 1
         low, high = (middle - side / 2) / unit, (middle + side / 2) / unit
-        slack = ROUNDING / pixels
         low_inside, high_inside = min(max(low, 0.0), 1.0), min(max(high, 0.0), 1.0)
+        slack = ROUNDING / pixels
         if high < -slack or low > 1 + slack or (side > 0 and high_inside - low_inside < 10**-DIGITS):
             notes[OUTSIDE] += 1
             return None
+        # Cut off what is over the edge by more than rounding; points may be used as indices, and are brought inside.
         is_over = low < -slack or high > 1 + slack
         if is_over or side == 0:
             low, high = low_inside, high_inside
@@ -159,14 +161,14 @@ def _with_schema(source: Path, photos: list[MarkedPhoto], schema: Mapping[str, S
     return MarkedPhotos(tuple(kept), {name: tuple(values) for name, values in schema.items()})
 
 
-def _rename_category(photos: list[MarkedPhoto]) -> list[MarkedPhoto]:
-    """Calls the category by that name where all marks have another one for it; marks without any attribute get one."""
+def _rename_category(photos: list[MarkedPhoto], kinds: Sequence[str]) -> list[MarkedPhoto]:
+    """Renames another name of the category; marks of a source without any attribute get one, if it is a known kind."""
     names = {name for photo in photos for mark in photo.marks for name in mark.attributes}
     aliases = names.intersection(ALIASES)
-    if names and (CATEGORY in names or len(aliases) != 1):
-        return photos
-    if not names:
+    if not names and SOLE in kinds:
         return _change_attributes(photos, lambda _: {CATEGORY: SOLE})
+    if CATEGORY in names or len(aliases) != 1:
+        return photos
     return _change_attributes(
         photos, lambda own: {CATEGORY if name in aliases else name: value for name, value in own.items()}
     )
