@@ -1,7 +1,4 @@
-"""Image files of every kind: each is read as what it shows, or refused by an error of ours, in little memory.
-
-HOSTILE=50 in the environment draws fifty times as many damaged files, new ones each time.
-"""
+"""Image files of every kind: each is read as what it shows, or refused by an error of ours, in little memory."""
 
 import io
 import os
@@ -16,13 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 from PIL import Image
 
 from energycomp.errors import EnergycompError
 from energycomp.images import ImageProcessor, open_image
 
-TIMES = int(os.environ.get("HOSTILE", "1"))
+sys.path.insert(0, str(Path(__file__).parent))
+from mutations import damaged_bytes, examples
+
 PROCESS = ImageProcessor(size=(16, 16))
 PNG, SIDE = b"\x89PNG\r\n\x1a\n", (24, 20)
 
@@ -136,22 +135,14 @@ def test_sound_images_are_read_as_they_show(name: str, tmp_path: Path) -> None:
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """One or two stretches of bytes replaced, inserted or removed; half of the PNGs are sealed."""
+    """Damaged once or twice; half of the PNGs are sealed."""
     data = SOUND[draw(st.sampled_from(sorted(SOUND)))][0]
     for _ in range(draw(st.sampled_from([1, 1, 2]))):
-        place = draw(st.integers(0, len(data)))
-        new = draw(st.binary(max_size=8) | st.sampled_from([b"\0" * 4, b"\xff" * 4, data[place // 2 :][:64]]))
-        data = data[:place] + new + data[place + draw(st.sampled_from([len(new)] * 8 + [0, 64, len(data)])) :]
+        data = draw(damaged_bytes(data))
     return sealed(data) if data.startswith(PNG) and draw(st.booleans()) else data
 
 
-DRAWN = settings(
-    max_examples=150 * TIMES, derandomize=TIMES == 1, database=None, deadline=None,
-    suppress_health_check=list(HealthCheck),
-)  # fmt: skip
-
-
-@DRAWN
+@examples(150)
 @given(damaged())
 def test_damaged_images(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     file = tmp_path_factory.getbasetemp() / "damaged"

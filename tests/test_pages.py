@@ -76,7 +76,7 @@ QUICKER = {
     r"^(energycomp evaluate faces .*)": r"\1 -n 1",
     r"^(energycomp evaluate decomp .*)-n 100": r"\1-n 1 --option views=1",
     r"^(energycomp traverse decomp .*)": r"\1 --steps 2 --option views=1",
-    r"^(energycomp (?:decompose|recombine) decomp .*)": r"\1 --option views=1 --steps 10",
+    r"^(energycomp (?:decompose|recombine) decomp .*)": r"\1 --option views=1 --steps 3",
     r"^(energycomp sample (?:clevr|faces|text\S*) (?:(?!--steps).)*)$": r"\1 --steps 3",
 }
 # The same for Python, and a comment above a block that says why it is not run: <!-- not run: downloads a model -->
@@ -151,7 +151,8 @@ def quicker_model(model: Model) -> Model:
     if isinstance(model.denoiser.network, TwoStageUNet) and model.name not in COMPARED:
         model = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, network=light(model.denoiser.network)))
     usual = model.defaults
-    fewer = {"draws": min(16, usual.draws), "num_inference_steps": min(4, usual.num_inference_steps)}
+    draws = 16 if model.name in COMPARED else 8
+    fewer = {"draws": min(draws, usual.draws), "num_inference_steps": min(4, usual.num_inference_steps)}
     solver = "first answer" if usual.solver == "pursuit" else usual.solver
     return attrs.evolve(model, defaults=attrs.evolve(usual, solver=solver, **fewer))
 

@@ -94,6 +94,11 @@ class Cells:
         h, w = grid
         return cls(_window(place[:, 1], side, h), _window(place[:, 0], side, w), (h, w))
 
+    def __getitem__(self, index: Tensor) -> Cells:
+        """What some of the conditions see."""
+        rows, columns = (one if len(one) == 1 else one[index] for one in (self.rows, self.columns))
+        return Cells(rows, columns, self.grid)
+
     def centres(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Of rows (R, h) and of columns (R, w), in shares of the sample, in the type of `like`."""
         h, w = self.grid
@@ -114,6 +119,15 @@ class Cells:
         """Maps (N, C, h, w) to whose row index[r] values (R, C, s, s) are added, in the window of r."""
         at = (index[:, None, None], self.rows[:, :, None], self.columns[:, None, :])
         return maps.movedim(1, -1).index_put(at, values.movedim(1, -1), accumulate=True).movedim(-1, 1)
+
+
+def _distinct(condition: Condition) -> tuple[Tensor, Tensor]:
+    """The first of each of the D distinct conditions among R, (D,), and which of these each condition is, (R,)."""
+    keys = torch.cat([condition.rows.detach().flatten(1), condition.null[:, None].to(condition.rows)], dim=1)
+    distinct, number = keys.unique(dim=0, return_inverse=True)
+    order = torch.arange(len(keys), device=keys.device)
+    first = order.new_zeros(len(distinct)).scatter_reduce(0, number, order, "amin", include_self=False)
+    return first, number
 
 
 def _window(share: Tensor, side: int, cells: int) -> Tensor:
@@ -277,7 +291,9 @@ class TwoStageUNet(nn.Module):
         token, null = condition.rows[:, 0], condition.null[:, None]
         embedding = torch.where(null, self.null.to(token.dtype), self.token(token).to(token.dtype)) + time
         if self.place is not None:
-            h = h + self.placed(condition, cells)
+            # What a place adds depends on the condition alone: once for all samples under the same one
+            first, number = _distinct(condition)
+            h = h + self.placed(condition[first], cells[first])[number]
         added: Tensor = self.out(self.blocks(h, embedding))
         return added
 

@@ -34,10 +34,10 @@ def quadratic_form(
     if residual and null is None:
         unconditional = Condition.unconditional(*denoiser.token_shape, rows=draws, device=condition.rows.device)
         null = rows(denoiser, shared, unconditional, torch.arange(draws, device=shared.sample.device))
-    # Predictions of all atoms on all draws
-    owner = torch.arange(draws, device=shared.sample.device).repeat_interleave(atoms)
-    index = torch.arange(atoms, device=condition.rows.device).repeat(draws)
-    predictions = rows(denoiser, shared, condition[index], owner).reshape(draws, atoms, size)
+    # Predictions of all atoms on all draws, atom by atom: rows of one condition share what depends on it alone
+    owner = torch.arange(draws, device=shared.sample.device).repeat(atoms)
+    index = torch.arange(atoms, device=condition.rows.device).repeat_interleave(draws)
+    predictions = rows(denoiser, shared, condition[index], owner).reshape(atoms, draws, size).transpose(0, 1)
     # The target, and the scale by which squared norms are errors
     best, squared = wanted(denoiser, observation, bank)
     best = best.flatten(1)

@@ -3,6 +3,7 @@
 from energycomp.components.gaussian import Gaussian as Gaussian
 from energycomp.components.space import cosine_schedule as cosine_schedule
 from energycomp.testing.conditioners import Labels as Labels, TintedSquare as TintedSquare, UnitSquare as UnitSquare
+from energycomp.testing.doubles import Fixed as Fixed, Halved as Halved, Places as Places
 from energycomp.testing.ideal import Ideal as Ideal
 from energycomp.testing.models import (
     StripesEncoder as StripesEncoder,

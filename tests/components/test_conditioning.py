@@ -7,15 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from energycomp.components import (
-    Classes,
-    Condition,
-    Conditioner,
-    Latents,
-    ability,
-    groups_of,
-    weights_of,
-)
+from energycomp.components import Classes, Condition, Conditioner, Latents, ability, groups_of, weights_of
 from energycomp.errors import InputError
 from energycomp.testing import Labels, UnitSquare
 from energycomp_lab.checks import check_conditioner

@@ -9,12 +9,7 @@ import pytest
 import torch
 
 from energycomp import Decomposer, decomposer_of, load, plugins
-from energycomp.decomposition import (
-    EXPLAINED,
-    explained_variance,
-    sampler_of,
-    takes_apart,
-)
+from energycomp.decomposition import EXPLAINED, explained_variance, sampler_of, takes_apart
 from energycomp.errors import CheckpointError, InputError, NotFoundError, PluginError
 from energycomp.models import Model, save_pretrained
 from energycomp.testing import stripes_model, tiny_model

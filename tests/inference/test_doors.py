@@ -211,7 +211,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a tensor of NaN": (lambda: infer(torch.full((3, 16, 16), torch.nan), bumps_model()), "expected an image in"),
     "an image without channels": (lambda: infer(torch.zeros(16, 16), bumps_model()), "expected float"),
     "no images": (lambda: infer([], bumps_model()), "expected at least one"),
-    "two images": (lambda: infer(torch.zeros(2, 3, 16, 16), bumps_model()), "call infer for each"),
+    "two images": (lambda: infer(torch.zeros(2, 3, 16, 16), bumps_model()), "got 2 images.*call infer for each"),
     "no image": (lambda: infer(None, bumps_model()), "expected a path"),
     "no file": (lambda: infer(Path("nowhere.png"), bumps_model()), "check the path"),
 }

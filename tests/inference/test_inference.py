@@ -3,19 +3,17 @@
 import warnings
 from typing import Any
 
-import attrs
 import pytest
 import torch
-from torch import Tensor
 
 from energycomp.components import predict
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.images import to_unit
-from energycomp.inference import OutOfDistributionWarning, Problem, Solution, infer, make_problem
+from energycomp.inference import OutOfDistributionWarning, Solution, infer, make_problem
 from energycomp.models import Calibration, calibration_of
 from energycomp.seeds import seeded
-from energycomp.testing import bumps_model, labels_model, planted, tiny_model
+from energycomp.testing import Fixed, bumps_model, labels_model, planted, tiny_model
 from energycomp_solvers.sgd import SGD
 
 CASES = [
@@ -23,18 +21,6 @@ CASES = [
     ("sum", "epsilon"),
 ]  # fmt: skip
 BLANK = torch.zeros(1, 3, 16, 16)
-
-
-@attrs.frozen
-class Fixed:
-    """Answers what it is told to."""
-
-    answer: Tensor
-    needs: Any = None
-    said: dict[str, Any] = attrs.field(factory=dict)
-
-    def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
-        return Solution(self.answer, len(self.answer), 0.0, 0.0, problem.rows, **self.said)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
@@ -264,13 +250,11 @@ def test_a_component_without_which_the_error_does_not_rise_is_flagged() -> None:
     assert any("without component 2" in warning for warning in answer.warnings)
 
 
-def test_infer_is_repeatable_and_takes_one_picture() -> None:
+def test_infer_is_repeatable() -> None:
     model, picture, solver = tiny_model(), torch.rand(3, 16, 16), Fixed(torch.rand(1, 2, generator=seeded(0)))
     state = torch.get_rng_state()
     assert infer(picture, model, solver=solver).fit == infer(picture, model, solver=solver).fit
     assert torch.equal(state, torch.get_rng_state())
-    with pytest.raises(InputError, match="got 2 images"):
-        infer(picture.expand(2, -1, -1, -1), model, solver=solver)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

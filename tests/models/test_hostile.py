@@ -1,7 +1,6 @@
 """Model folders by a stranger: each is refused by an error of ours, or loads as exactly what its files say.
 
-Nothing is imported, unpickled, started, or read outside the folder, and a model in memory stays as it is. HOSTILE=50 in
-the environment draws fifty times as many cases, new ones each time.
+Nothing is imported, unpickled, started, or read outside the folder, and a model in memory stays as it is.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub.constants import HF_HOME
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from energycomp import Composer, Model, infer, load
 from energycomp.components import predict
@@ -34,6 +33,9 @@ from energycomp.errors import EnergycompError
 from energycomp.files import read_tensors
 from energycomp.models import VAECodec, from_pretrained, save_pretrained
 from energycomp.testing import tiny_model
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from mutations import damaged_bytes, examples
 
 CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
 STARTED = ("pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen",
@@ -56,10 +58,8 @@ ODD = (
     {"intruder": "intruder:Evil"}, "F64", "F16", "BF16", "F8_E4M3", "I64", "BOOL", "C64", "f32", "F32\0",
 )  # fmt: skip
 TEXTS = ("", "{}", "[]", "null", "[" * 100_000, '{"a":' * 50_000, "9" * 5000, "NaN", "\ufeff{}")
-EXTREMES = [value.to_bytes(width, "little") for width in (1, 4, 8) for value in (0, 1, 2 ** (8 * width) - 1)]
 OTHER_FILES = (b"", bytes(4096), b"PK\x03\x04" + bytes(100), b"\x80\x02cos\nsystem\n.", b"\x7fELF" + bytes(99))
 
-TIMES = int(os.environ.get("HOSTILE", "1"))
 Files = dict[str, bytes]
 watching: list[list[str]] = []  # opened paths and forbidden events, of the watch that is on
 
@@ -205,21 +205,6 @@ def tiny(offline: None, tmp_path_factory: pytest.TempPathFactory) -> Attacked:
 # Drawn damage
 
 
-def drawn(examples: int) -> Callable[[Any], Any]:
-    quiet = settings(database=None, deadline=None, suppress_health_check=list(HealthCheck), print_blob=False)
-    return settings(quiet, max_examples=examples * TIMES, derandomize=TIMES == 1)
-
-
-@st.composite
-def edited(draw: st.DrawFn, data: bytes) -> bytes:
-    """Bytes with a flipped bit, a copied stretch, other bytes, an extreme number, or less of them."""
-    place, start = (draw(st.integers(0, len(data))) for _ in range(2))
-    flipped = bytes(byte ^ 1 << draw(st.integers(0, 7)) for byte in data[place : place + 1])
-    copied = data[start : start + draw(st.integers(0, 64))]
-    new = draw(st.sampled_from([flipped, flipped, copied, b"", *EXTREMES]) | st.binary(max_size=8))
-    return data[:place] + new + data[place + draw(st.sampled_from([len(new)] * 8 + [0, 64, len(data)])) :]
-
-
 def inside(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Everything in a JSON value, with the paths to it."""
     yield path, value
@@ -266,11 +251,13 @@ def damaged_weights(draw: st.DrawFn, data: bytes) -> bytes:
     exchanged = json.dumps(header | {one: header[other], other: header[one]})
     retyped = json.dumps(header | {one: {**half, "data_offsets": [start, (start + end) // 2]}})
     texts = st.sampled_from([*TEXTS, text + "}", " " + text, text + " " * 99, twice, exchanged, retyped])
-    bodies = edited(body) | st.just(body[:place] + struct.pack("<f", number) + body[place + 4 :])
+    bodies = damaged_bytes(body) | st.just(body[:place] + struct.pack("<f", number) + body[place + 4 :])
     sizes = st.sampled_from([0, 1, 10**8, 2**63, size - 1, size + 1, len(data) - 8])
     raw = draw(texts | damaged_json(header)).encode("utf-8", "surrogatepass")
     kinds = st.just(struct.pack("<Q", len(raw)) + raw + body) | bodies.map(lambda new: data[: 8 + size] + new)
-    kinds |= edited(data) | st.sampled_from(OTHER_FILES) | sizes.map(lambda new: struct.pack("<Q", new) + data[8:])
+    kinds |= (
+        damaged_bytes(data) | st.sampled_from(OTHER_FILES) | sizes.map(lambda new: struct.pack("<Q", new) + data[8:])
+    )
     return draw(kinds)
 
 
@@ -292,7 +279,7 @@ def independent_reading(data: bytes) -> dict[str, np.ndarray]:
     return out
 
 
-@drawn(40)
+@examples(40)
 @given(st.data())
 def test_damaged_weights(tiny: Attacked, data: st.DataObject) -> None:
     files = {**tiny.files, WEIGHTS: data.draw(damaged_weights(tiny.files[WEIGHTS]))}
@@ -300,7 +287,7 @@ def test_damaged_weights(tiny: Attacked, data: st.DataObject) -> None:
     if kind == "corrected":
         files = honest(files)
     elif kind == "damaged":
-        files = {**tiny.files, MANIFEST: data.draw(edited(tiny.files[MANIFEST]))}
+        files = {**tiny.files, MANIFEST: data.draw(damaged_bytes(tiny.files[MANIFEST]))}
     if (model := tiny.judge(files, other=kind == "corrected")) is None:
         return
     assert kind != "left" or files == tiny.files
@@ -324,7 +311,7 @@ def agrees(given: Any, own: Any) -> bool:
 def test_damaged_configs(tmp_path: Path, make: Callable[[], Model], count: int) -> None:
     attacked = Attacked(tmp_path, make())
 
-    @drawn(count)
+    @examples(count)
     @given(damaged_json(attacked.config))
     def each(text: str) -> None:
         if (model := attacked.judge(attacked.configured(text))) is not None:

@@ -17,7 +17,7 @@ from energycomp.errors import InputError
 from energycomp.models import Defaults, given
 from energycomp.plugins import find
 from energycomp.sampling import AttributeGuidance
-from energycomp.testing import tinted_model, tiny_model
+from energycomp.testing import Halved, tinted_model, tiny_model
 
 
 def test_calling_a_model_makes_a_leaf() -> None:
@@ -82,10 +82,10 @@ def test_encode_and_decode() -> None:
     assert torch.equal(model.decode(samples, "pt"), (samples + 1) / 2)
 
 
-def test_a_codec_is_used_on_both_ways(halved: Any) -> None:
+def test_a_codec_is_used_on_both_ways() -> None:
     model = tiny_model()
     processor = attrs.evolve(model.processor, size=(32, 32))
-    coded = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, codec=halved), processor=processor)
+    coded = attrs.evolve(model, denoiser=attrs.evolve(model.denoiser, codec=Halved()), processor=processor)
     assert coded.denoiser.space == "halved"
     samples = coded.encode(Image.new("RGB", (32, 32), "white"))
     assert (samples.shape, float(samples.max())) == ((1, 3, 16, 16), 0.5)

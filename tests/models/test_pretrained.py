@@ -15,16 +15,7 @@ from energycomp.denoisers import TwoStageUNet
 from energycomp.errors import CheckpointError, InputError, NotFoundError
 from energycomp.files import atomic_directory, write_tensors
 from energycomp.images import ImageProcessor
-from energycomp.models import (
-    HubSource,
-    Model,
-    VAECodec,
-    from_pretrained,
-    load,
-    save_pretrained,
-    shipped,
-    sources,
-)
+from energycomp.models import HubSource, Model, VAECodec, from_pretrained, load, save_pretrained, shipped, sources
 from energycomp.testing import UnitSquare
 
 Rewrite = Callable[..., None]

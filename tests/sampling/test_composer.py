@@ -17,7 +17,7 @@ from energycomp.errors import CompositionError, EnergycompWarning, InputError
 from energycomp.images import ImageProcessor, from_unit, to_unit
 from energycomp.sampling import Composer
 from energycomp.sampling.notes import check_count
-from energycomp.testing import Gaussian, cosine_schedule, tiny_model
+from energycomp.testing import Gaussian, Halved, cosine_schedule, tiny_model
 
 U = Gaussian(0.0, variance=1.0, name="u", unconditional="self")
 TIME = torch.tensor([100.0, 500.5, 900.0])
@@ -218,15 +218,15 @@ def both_orders(a: Composable, b: Composable, **options: Any) -> tuple[Any, Any]
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "sample"])
-def test_latents_are_decoded_whatever_the_order_of_terms(prediction_type: str, halved: Any) -> None:
-    denoiser = attrs.evolve(tiny_model(prediction_type=prediction_type).denoiser, codec=halved)
+def test_latents_are_decoded_whatever_the_order_of_terms(prediction_type: str) -> None:
+    denoiser = attrs.evolve(tiny_model(prediction_type=prediction_type).denoiser, codec=Halved())
     leaf = Conditional(denoiser, Condition(torch.rand(1, 1, 2)))
     gaussian = Gaussian(0.3, sample_shape=(3, 16, 16), space="halved")
     latents, again = both_orders(leaf, gaussian, output_type="latent")
     assert latents.shape == (2, 3, 16, 16)
     assert torch.equal(latents, again)
     for images in both_orders(leaf, gaussian, output_type="pt"):
-        assert torch.equal(images, to_unit(halved.decode(latents).clamp(-1.0, 1.0)))
+        assert torch.equal(images, to_unit(Halved().decode(latents).clamp(-1.0, 1.0)))
     arrays = both_orders(gaussian, leaf, output_type="np")
     assert np.array_equal(*arrays)
 
@@ -260,8 +260,8 @@ def test_components_of_two_devices_are_refused_by_name() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_samples_are_on_the_device_of_the_network_whatever_the_order_of_terms(halved: Any) -> None:
-    denoiser = attrs.evolve(tiny_model().denoiser, codec=halved).to("cuda")
+def test_samples_are_on_the_device_of_the_network_whatever_the_order_of_terms() -> None:
+    denoiser = attrs.evolve(tiny_model().denoiser, codec=Halved()).to("cuda")
     leaf = Conditional(denoiser, Condition(torch.rand(1, 1, 2)))
     first, second = both_orders(leaf, Gaussian(0.3, sample_shape=(3, 16, 16), space="halved"), output_type="pt")
     assert first.device.type == second.device.type == "cuda"

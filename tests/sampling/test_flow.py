@@ -145,10 +145,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "shift depends on the resolution",
     ),
     "inverted": (lambda: made_for(FlowMatchEulerDiscreteScheduler(invert_sigmas=True)), "invert_sigmas=True"),
-    "other ends": (
-        lambda: made_for(FlowMatchEulerDiscreteScheduler()),
-        r"starts at the noise level 1, .* ends at 0.9",
-    ),
+    "other ends": (lambda: made_for(FlowMatchEulerDiscreteScheduler()), r"starts at the noise level 1, .* ends at 0.9"),
     "another schedule": (lambda: made_for(DDIMScheduler(), FLOW), "expected the composition's"),
     "two schedules": (
         lambda: Composition.of(both()[0]) + both()[1],

@@ -280,10 +280,7 @@ def test_advice_on_a_call_is_for_its_error() -> None:
 def test_another_network_than_the_registered_one_is_not_saved(tmp_path: Path) -> None:
     plugins.register("networks", "line", Line)
     plugins.register("networks", "over-time", OverTime)
-    for registered, said in (
-        (("line", {}), "makes a Line;"),
-        (("over-time", {"times": 9}), "weights of other shapes"),
-    ):
+    for registered, said in ((("line", {}), "makes a Line;"), (("over-time", {"times": 9}), "weights of other shapes")):
         model = adopt(OverTime(), shape=(1,), classes=2, clock="index", registered=registered)
         with pytest.raises(InputError, match=said):
             model.save_pretrained(tmp_path / "model")

@@ -21,10 +21,8 @@ from energycomp.seeds import seeded
 from energycomp.testing import Ideal, tiny_model
 from energycomp_adopt import Adoption, adopt, check_adoption
 from energycomp_adopt.checks import labels as labels_module
-from energycomp_adopt.checks.calls import Calls, count_calls
-from energycomp_adopt.checks.case import Case
+from energycomp_adopt.checks.calls import count_calls
 from energycomp_adopt.checks.samples import compare
-from energycomp_adopt.checks.window import WINDOW, choose_window, measure_gaps
 
 STD, CLASSES, ALPHAS = 0.3, 3, cosine_schedule()
 MEANS = torch.randn(CLASSES, 6, generator=seeded(0)) * 0.8
@@ -285,14 +283,6 @@ def test_a_window_is_proposed_where_it_surely_reads_better() -> None:
     assert all(one is not None and 450 <= one[0] <= 750 for one in timesteps), timesteps
 
 
-def test_samples_that_read_badly_at_all_levels_have_no_other_window() -> None:
-    model, (x, labels) = adopted(), data(16)
-    case = Case(model, x, labels, 100, seeded(0), Calls())
-    key = measure_gaps.__wrapped__  # by which `once` keeps it
-    case.measured[key] = -torch.ones(16, len(WINDOW), 2).double(), torch.tensor(WINDOW)
-    assert choose_window(case).defaults["timesteps"] == model.defaults.timesteps
-
-
 def test_a_table_of_betas_is_said_shortly_and_what_is_not_calibrated_is_said() -> None:
     found = check_adoption(adopted(process={"betas": torch.linspace(1e-4, 0.02, 1000)}), *data())
     table = "process: got betas: 1000 numbers from 0.0001 to 0.02, 'cosine' explains the samples better"
@@ -360,12 +350,7 @@ def test_conditions_that_are_numbers() -> None:
         (adopted, data(4)[0], None, "got 4 samples; expected 8 at least"),
         (lambda: adopted(null=None), data(16)[0], None, "got no labels for a model without a null"),
         (adopted, data(16)[0], [0, 1], "got 2 labels for 16 samples"),
-        (
-            adopted,
-            data(16)[0],
-            [0, 1, 7, 0] * 4,
-            "such as 7; expected legal values of Classes",
-        ),
+        (adopted, data(16)[0], [0, 1, 7, 0] * 4, "such as 7; expected legal values of Classes"),
         (tiny_model, torch.zeros(8, 3, 16, 16), None, "got tiny, which was not adopted"),
     ],
 )

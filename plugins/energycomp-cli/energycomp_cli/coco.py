@@ -1,27 +1,32 @@
 """Answers in the format of COCO: one JSON document of images, annotations and categories.
 
-A component with a place is an annotation with one keypoint, in pixels of the image file; one without, such as an
-attribute of a face, is a box around all that the model saw. Categories are the words of a component, such as "large red
-cube". Keys that COCO does not know are `attributes` and `score` of an annotation, and `trusted` of an image.
+A component with a place is an annotation with one keypoint, in pixels of the image file, or with its box; one without,
+such as an attribute of a face, has a box around all that the model saw. Categories are the words of a component, such
+as "large red cube". Keys that COCO does not know are `attributes` and `score` of an annotation, and `trusted` of an
+image.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from energycomp.errors import InputError
 from energycomp.inference import JUDGED
 
+PLACE = ("x", "y", "width", "height")
 VISIBLE = 2  # a keypoint that is labelled and seen
 
 
 @contextmanager
-def coco(file: BinaryIO) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def coco(file: BinaryIO, names: Sequence[str] = ()) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """A writer, see `energycomp.plugins.Add.writer`. The document is written at the end.
+
+    Args:
+        names: of categories that come first, in this order.
 
     >>> import io
     >>> one = {"x": 0.25, "y": 0.5, "color": "red", "shape": "cube"}
@@ -34,7 +39,7 @@ def coco(file: BinaryIO) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    categories: dict[str, int] = {}  # their numbers, from 1, in the order in which they are found
+    categories = {name: number for number, name in enumerate(names, start=1)}  # others follow as they are found
 
     def write(record: Mapping[str, Any]) -> None:
         if "failed" in record:
@@ -68,12 +73,15 @@ def _locate(one: Mapping[str, Any], box: list[int]) -> dict[str, Any]:
     if not {"x", "y"} <= one.keys():
         return {"bbox": [left, top, width, height], "area": width * height}
     x, y = left + one["x"] * width, top + one["y"] * height
+    if one.get("width") is not None and one.get("height") is not None:
+        width, height = one["width"] * width, one["height"] * height
+        return {"bbox": [x - width / 2, y - height / 2, width, height], "area": width * height}
     return {"keypoints": [x, y, VISIBLE], "num_keypoints": 1, "bbox": [x, y, 0, 0], "area": 0}
 
 
 def _judge(one: Mapping[str, Any]) -> dict[str, Any]:
     """Collects what is known of a component, and how sure that is, where the answer says it."""
-    found: dict[str, Any] = {"attributes": {name: one[name] for name in one if name not in (*JUDGED, "x", "y")}}
+    found: dict[str, Any] = {"attributes": {name: one[name] for name in one if name not in (*JUDGED, *PLACE)}}
     if one.get("certainty"):
         found["score"] = math.prod(one["certainty"].values())
     elif one.get("probability") is not None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from energycomp.errors import CheckpointError, InputError
 from energycomp.files import read_tensors
-from energycomp.images import from_bytes
+from energycomp.images import ImageProcessor, from_bytes
 from energycomp.plugins import find
 from energycomp.seeds import seeded
 from energycomp_datasets.clevr.layout import described_record
@@ -24,7 +24,7 @@ from energycomp_datasets.clevr.videos import parse_videos
 from energycomp_datasets.faces.source import draw as face
 from energycomp_datasets.rooms.classifier import Classifier, load_classifier
 from energycomp_datasets.rooms.rooms import layout as rooms_layout
-from energycomp_datasets.rooms.source import arrow_room, room
+from energycomp_datasets.rooms.source import ArrowSource, arrow_room, room
 from energycomp_datasets.shapes.features import ShapeFeatures, shape_features
 from energycomp_datasets.shapes.lit import factors, render
 from energycomp_datasets.shapes.shapes import layout as shapes_layout
@@ -32,7 +32,7 @@ from energycomp_datasets.shapes.source import draw as shapes
 from energycomp_datasets.shipped import save_network
 from energycomp_datasets.solids.solids import CONCEPTS, picture
 from energycomp_datasets.solids.source import TextSource, draw as solids
-from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_datasets.synthetic import HELD_OUT, WRITTEN
 from energycomp_lab.checks import check_dataset
 from energycomp_lab.evaluation import DataSource
 
@@ -84,6 +84,29 @@ def test_examples_are_held_out_and_depend_on_seed_and_index_alone(name: str) -> 
     assert not torch.equal(one.image, DRAWN[name](1, 1))
 
 
+FOLDERS = [*((name, "") for name in DRAWN if name != "faces"), ("decomp", "b"), ("slots-rooms", "2"),
+           *(("text", kind) for kind in ("seen", "1", "3"))]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options"), FOLDERS)
+def test_a_folder_is_read_as_it_was_written(name: str, options: str, tmp_path: Path) -> None:
+    """It holds the scenes of its own seed, which are neither those of training nor those that are held out."""
+    source: Any = find("datasets", name)()
+    told: list[int] = []
+    source.write(tmp_path, count=3, seed=5, options=options, progress=told.append)
+    assert told == [1, 2, 3]
+    spec = f"synthetic:{options}" if options else "synthetic"
+    drawn = source.examples(spec, count=3, seed=WRITTEN + 5 - HELD_OUT)
+    written = sorted(source.examples(str(tmp_path), count=9, seed=0), key=lambda one: Path(one.image).name)
+    assert len({0, HELD_OUT, WRITTEN}) == len(written) == 3
+    for one, other in zip(written, drawn, strict=True):
+        image = ImageProcessor(size=tuple(other.image.shape[1:]))(one.image)[0]
+        assert float((image - other.image).abs().max()) <= 1.01 / 127.5
+        assert one.conditions == other.conditions
+        assert (one.masks is None and other.masks is None) or torch.equal(one.masks, other.masks)
+        assert (one.factors is None and other.factors is None) or torch.allclose(one.factors, other.factors, atol=1e-5)
+
+
 @pytest.mark.parametrize(("name", "spec", "said"), CASES)
 def test_data_that_is_not_there(
     name: str, spec: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -123,6 +146,8 @@ UNDRAWN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: TextSource().examples(pictures_in(folder), count=1, seed=0), "expected the concepts of its"),
     "options of writing": (lambda folder: TextSource().write(
         folder, count=1, seed=0, options="2", progress=lambda _: None), "'2'; expected one of seen, 1, 3, or none"),
+    "options of arrow rooms": (lambda folder: ArrowSource().write(
+        folder, count=1, seed=0, options="3", progress=lambda _: None), "expected none"),
     **{f"classifier {shape}": (lambda _, shape=shape: Classifier().verdicts(torch.zeros(shape)), "expected")
        for shape in ((3, 32, 32), (1, 3, 64, 64), (1, 1, 32, 32))},
     "reader": (lambda _: load_reader().read(torch.zeros(1, 3, 64, 64)), r"expected \(B, 3, 128, 128\)"),

@@ -15,9 +15,8 @@ from energycomp.images import ImageProcessor
 from energycomp_datasets.rooms import training
 from energycomp_datasets.rooms.arrow_room import arrow_rooms, layout, render
 from energycomp_datasets.rooms.mask_files import examples_in, images_in, mask_file
-from energycomp_datasets.rooms.source import ArrowSource, RoomsSource, SpritesSource, arrow_room, room
+from energycomp_datasets.rooms.source import ArrowSource, RoomsSource, SpritesSource, room
 from energycomp_datasets.rooms.training import draw_world, in_file
-from energycomp_datasets.shapes.source import draw
 from energycomp_datasets.synthetic import WRITTEN
 from energycomp_lab.evaluation import DataSource
 
@@ -34,34 +33,10 @@ def test_true_masks_are_found_whole(source: DataSource) -> None:
     assert found == {"ari_fg": 1.0, "slots_used": pytest.approx(np.mean([len(masks) for masks in true]))}
 
 
-@pytest.mark.parametrize(
-    ("source", "training"),
-    [
-        (ArrowSource(), lambda: arrow_room(0, 0).image),
-        (SpritesSource(), lambda: draw(0, 0).image),
-        (RoomsSource(), lambda: room(0, 0).image),
-    ],
-    ids=["arrow", "sprites", "rooms"],
-)
-def test_a_folder_holds_neither_training_nor_held_out_images(source: Any, training: Any, tmp_path: Path) -> None:
-    source.write(tmp_path, count=1, seed=0, options="", progress=lambda _: None)
-    written = ImageProcessor(tuple(training().shape[1:]))(tmp_path / "images" / "000001.png")[0]
-    for other in (training(), source.examples("synthetic", count=1, seed=0)[0].image):
-        assert float((written - other).abs().max()) > 0.1
-
-
 @pytest.mark.parametrize(("source", "spec"), [(SpritesSource(), "synthetic:4"), (RoomsSource(), "synthetic:2")])
 def test_so_many_objects(source: DataSource, spec: str) -> None:
     counts = {len(example.masks) for example in source.examples(spec, count=4, seed=0)}
     assert counts == {int(spec[-1])}
-
-
-def test_arrow_rooms_are_written_without_options(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected none"):
-        ArrowSource().write(tmp_path, count=1, seed=0, options="3", progress=lambda _: None)
-    ArrowSource().write(tmp_path, count=1, seed=0, options="", progress=lambda _: None)
-    (example,) = ArrowSource().examples(str(tmp_path), count=1, seed=0)
-    assert torch.equal(example.masks, arrow_room(0, WRITTEN).masks)
 
 
 class Sampler:
@@ -77,7 +52,8 @@ class Sampler:
         return self.scenes[start : start + n]
 
 
-def test_sampled_scenes_are_scored() -> None:
+def test_sampled_scenes_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("energycomp_datasets.rooms.source.CLASSIFIED", 90)
     rng = np.random.default_rng(0)
     right = arrow_rooms(rng, 60).images
     wrong = render(layout(rng, np.ones((60, 3), dtype=int), rng.integers(3, size=60))).images

@@ -1,6 +1,7 @@
 import json
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -164,29 +165,28 @@ def test_textures_turn_with_their_objects(scenes: list[Scene]) -> None:
     assert ground_albedo(scene, offsets).shape == (3, 30)
 
 
-def test_examples_are_held_out() -> None:
-    source = ClevrSource()
-    examples = source.examples("synthetic:textured:2-4", count=2, seed=4)
-    images, values = render_objects(2, objects=(2, 4), seed=HELD_OUT + 4, textured=True)
-    for example, image, value in zip(examples, images, values, strict=True):
+@pytest.mark.parametrize(
+    ("spec", "options"),
+    [
+        ("crowded:3-5:24x16", {"objects": (3, 5), "size": (24, 16), "variety": KINDS["crowded"]}),
+        ("textured:2-4", {"objects": (2, 4), "textured": True}),
+        ("textured", {"textured": True}),  # of 3 to 5 objects
+    ],
+)
+def test_a_kind_counts_and_a_size(spec: str, options: dict[str, Any]) -> None:
+    """Of held-out scenes."""
+    examples = ClevrSource().examples(f"synthetic:{spec}", count=2, seed=4)
+    images, places = render_objects(2, seed=HELD_OUT + 4, **options)
+    for example, image, values in zip(examples, images, places, strict=True):
         assert torch.equal(example.image, image.float() / 127.5 - 1.0)
-        assert list(example.conditions or ()) == [{"x": x, "y": y} for x, y in value[:, :2].tolist()]
-    counts = {len(example.conditions or ()) for example in source.examples("synthetic:textured", count=6, seed=0)}
-    assert counts <= {3, 4, 5}
-
-
-def test_a_kind_and_a_size() -> None:
-    (example,) = ClevrSource().examples("synthetic:crowded:3-5:24x16", count=1, seed=4)
-    (image,), (values,) = render_objects(1, (3, 5), HELD_OUT + 4, (24, 16), variety=KINDS["crowded"])
-    assert torch.equal(example.image, image.float() / 127.5 - 1.0)
-    assert image.shape == (3, 16, 24)
-    assert len(example.conditions or ()) == len(values)
+        assert [(one["x"], one["y"]) for one in example.conditions] == [(x, y) for x, y, *_ in values.tolist()]
+    assert images.shape[2:] == ((16, 24) if "size" in options else images.shape[2:])
     with pytest.raises(InputError, match="a width and a height from 16 to 4096"):
         ClevrSource().examples("synthetic:3-5:9x9", count=1, seed=0)
 
 
 def test_what_is_written_reads_back(tmp_path: Path) -> None:
-    ClevrSource().write(tmp_path, count=1, seed=4, options="textured:3", progress=lambda done: None)
+    ClevrSource().write(tmp_path, count=1, seed=4, options="textured:3:48x32", progress=lambda done: None)
     scene = scene_of(WRITTEN + 4, 0, (3, 3), textured=True)
     (record,) = read(tmp_path)
     assert torch.allclose(record.coordinates, project(scene.positions, scene.camera), atol=1e-5)

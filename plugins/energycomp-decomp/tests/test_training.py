@@ -85,7 +85,7 @@ def test_latents_look_again_only_after_training() -> None:
 def test_an_encoder_that_trains_follows_its_latents() -> None:
     with torch_seed(0):
         encoder = PartsEncoder(sample_size=16, parts=3, token_width=4, channels=(8, 8, 8))
-    pictures = drawn(16, 3, 16, 16)
+    pictures = drawn(4, 3, 16, 16)
     for _ in range(700):
         encoder(pictures)
     latents = encoder.eval()(pictures).flatten(0, 1)
@@ -182,12 +182,10 @@ def test_the_preset_of_the_thesis_at_full_size() -> None:
     assert (model.denoiser.rule, model.denoiser.prediction_type) == ("mean", "sample")
     unet = model.denoiser.network.unet
     assert tuple(unet.config.block_out_channels) == (64, 128, 192)
-    optimizer = torch.optim.AdamW(model.trained.parameters(), lr=1e-4)
     samples, encoder = drawn(1, 3, 64, 64), cast("PartsEncoder", model.encoder)
     nothing = {"overlap_weight": 0.0, "imbalance_weight": 0.0, "spread_weight": 0.0}
     loss = parts_loss(model.denoiser, encoder(samples), samples, generator=seeded(0), **nothing)
     loss.backward()
-    optimizer.step()
     assert all(p.grad is not None for name, p in model.trained.named_parameters() if "null" not in name)
 
 

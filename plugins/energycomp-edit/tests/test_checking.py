@@ -13,7 +13,7 @@ from energycomp import Solution
 from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.images import to_output, to_unit
-from energycomp.testing import TintedSquare, UnitSquare, bumps_model, planted, tinted_model
+from energycomp.testing import Places, TintedSquare, bumps_model, planted, tinted_model
 from energycomp_edit import edit
 from energycomp_edit.canvas import Repainting
 from energycomp_edit.checking import find_faults
@@ -23,13 +23,6 @@ from energycomp_edit.plan import Plan, fill_open
 MODEL = bumps_model(num_inference_steps=10, solver="pursuit")
 PLACES = torch.tensor([[0.2, 0.2], [0.8, 0.3], [0.3, 0.8]])
 ASKED = PLACES[1:]  # after the first one is removed
-
-
-class Places(UnitSquare):
-    """Values that say that they are places."""
-
-    def describe(self, value: Tensor) -> Any:
-        return {"x": float(value[0]), "y": float(value[1])}
 
 
 def answer(values: Tensor) -> Solution:

@@ -18,7 +18,7 @@ from energycomp.images import ImageProcessor, to_output, to_unit
 from energycomp.inference import OutOfDistributionWarning
 from energycomp.models import calibration_of
 from energycomp.seeds import seeded
-from energycomp.testing import Gaussian, UnitSquare, bumps_model, planted, tinted_model, tiny_model
+from energycomp.testing import Gaussian, Places, bumps_model, planted, tinted_model, tiny_model
 from energycomp_edit import differences, edit, repaint
 from energycomp_edit.blending import blend, cut_mattes
 from energycomp_edit.canvas import _restore_pixels
@@ -28,13 +28,6 @@ from energycomp_solvers.pursuit import Pursuit
 PLACES = torch.tensor([[0.2, 0.2], [0.8, 0.3], [0.3, 0.8]])
 # Of an edit whose result is read as fast as can be: what is read says nothing here.
 UNREAD: dict[str, Any] = {"solver": Pursuit(budget=0), "tries": 1, "progress": False}
-
-
-class Places(UnitSquare):
-    """Values that say that they are places."""
-
-    def describe(self, value: Tensor) -> Any:
-        return {"x": float(value[0]), "y": float(value[1])}
 
 
 @pytest.fixture(params=["sample", "flow"])

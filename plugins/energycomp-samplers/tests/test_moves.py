@@ -70,11 +70,7 @@ def expect_moments(x: Tensor, mean: float, variance: float) -> None:
     assert float((x - mean).square().mean()) / variance == pytest.approx(1.0, abs=3 * (2 / count) ** 0.5)
 
 
-EXACT = [
-    MALA(moves=60),
-    HMC(moves=20, nodes=2),
-    HMC(moves=20, nodes=4),
-]
+EXACT = [MALA(moves=60), HMC(moves=20, nodes=2), HMC(moves=20, nodes=4)]
 
 
 @pytest.mark.parametrize("start", [0.3, 2.0])

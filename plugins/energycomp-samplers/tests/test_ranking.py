@@ -15,24 +15,12 @@ from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import CompositionError, InputError, NonFiniteError
 from energycomp.images import to_unit
 from energycomp.inference import draw_bank
-from energycomp.testing import Gaussian, bumps_model, labels_model, planted, tiny_model
+from energycomp.testing import Gaussian, Halved, bumps_model, labels_model, planted, tiny_model
 from energycomp_samplers import Ranking, rank, sample_best
 from energycomp_samplers.rankable import as_rankable
 from energycomp_samplers.ranking import DRAWS, rank_samples
 
 A, B, ELSEWHERE = (0.2, 0.3), (0.7, 0.8), (0.8, 0.2)
-
-
-class Halved:
-    """A codec whose latents have half the size of the images."""
-
-    identity, latent_shape = "halved", (3, 16, 16)
-
-    def encode(self, images: Tensor) -> Tensor:
-        return images[:, :, ::2, ::2] / 2
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return latents.repeat_interleave(2, 2).repeat_interleave(2, 3) * 2
 
 
 def image(model: Model, *places: tuple[float, float]) -> Tensor:

@@ -125,21 +125,6 @@ def drawn(run: Any, scene: Draft, model: Model, source: str, settings: Settings)
     return by_command, file.read_bytes()
 
 
-def test_python_the_command_and_the_studio_give_the_same_bytes(run: Any) -> None:
-    """Of `clevr` with its weights and fewer steps, where nothing but the scene and the seed is said."""
-    pytest.importorskip("energycomp_clevr", reason="no clevr: pip install energycomp-clevr")
-    red = {"x": 0.3, "y": 0.45, "size": "large", "color": "red", "material": "metal", "shape": "cube"}
-    clevr, scene, settings = plugins.find("models", "clevr")(), Draft((Item(red),)), Settings(seed=3)
-    model = attrs.evolve(clevr, defaults=attrs.evolve(clevr.defaults, num_inference_steps=3))
-    plugins.register("models", "brief", lambda **_: model)
-    line = "energycomp sample brief 'large red metal cube at 0.3,0.45' --seed 3 -o scene.png"
-    assert shell_line(scene, model, "brief", settings) == line
-    image = model.shown(draw_scene(scene, model, settings), side=SIDE)
-    formula = formula_of_scene(scene, model, "brief", settings)
-    # Python writes what made an image only where it is told.
-    assert drawn(run, scene, model, "brief", settings) == (png(image, formula=formula), png(image))
-
-
 def test_a_canvas_is_drawn_as_the_lines_draw_it(run: Any) -> None:
     pytest.importorskip("energycomp_clevr", reason="no clevr: pip install energycomp-clevr")
     model = plugins.find("models", "clevr")()
@@ -304,6 +289,8 @@ def test_a_turn_is_said_in_all_lines(turned: Model) -> None:
     cube = {"x": 0.2, "y": 0.3, "color": "red", "shape": "cube", "turn": 45}
     scene, settings = Draft((Item(cube),)), Settings()
     assert text_of(scene.items[0], turned) == "red cube turn=45 at 0.2,0.3"
+    whole = Item({"x": 0.2, "y": 0.3, "size": "large", "color": "red", "material": "metal", "shape": "cube"})
+    assert text_of(whole, turned) == "large red metal cube at 0.2,0.3"
     assert 'model(0.2, 0.3, color="red", shape="cube", turn=45)' in python_lines(scene, turned, "clevr", settings)
     assert "'red cube turn=45 at 0.2,0.3'" in shell_line(scene, turned, "clevr", settings)
     assert form_of(turned).attributes.keys() == {"size", "color", "material", "shape"}  # no list of 90 turns
@@ -317,6 +304,9 @@ def test_what_is_open_is_drawn_alike_by_python_the_command_and_the_studio(turned
     scene, settings = Draft((Item({"x": 0.3, "y": 0.5, "shape": "cube"}), Item(OPEN))), Settings(seed=3)
     image, other = (turned.shown(draw_scene(scene, turned, one), side=SIDE) for one in (settings, Settings(seed=4)))
     assert png(image) != png(other)
+    line = "energycomp sample turned 'cube at 0.3,0.5' 0.7,0.8 --seed 3 -o scene.png"
+    assert shell_line(scene, turned, "turned", settings) == line
     formula = formula_of_scene(scene, turned, "turned", settings)
+    # Python writes what made an image only where it is told
     assert drawn(run, scene, turned, "turned", settings) == (png(image, formula=formula), png(image))
     assert scene_in(formula or {}, turned)[:2] == (scene, settings)  # what was open is open again

@@ -145,10 +145,11 @@ def test_a_model_conforms() -> None:
         ({"conditioner_name": "tags"}, "'tags', which is not among the conditioners"),
         ({"solver": "guess"}, "'guess', which is not among the solvers"),
         ({"conditioner": Shifted()}, r"other rows from Shifted\(\*\*config\(\)\)"),
-        ({"network_name": "unet2d_condition"}, "describe a model"),
+        ({"network_name": "still"}, "describe a model"),
     ],
 )
 def test_models_with_a_fault(change: dict[str, Any], message: str) -> None:
+    plugins.register("networks", "still", Still)
     model = tiny_model(solver=change.pop("solver", plugins.names("solvers")[0]))
     with pytest.raises(EnergycompError, match=message):
         check_model(attrs.evolve(model, **change))

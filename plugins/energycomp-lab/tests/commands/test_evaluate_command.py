@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from energycomp.inference import Problem, Solution, read_image
+from energycomp.inference import Solution, read_image
 from energycomp.models import save_pretrained
-from energycomp.testing import tiny_model
+from energycomp.testing import Fixed, tiny_model
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -31,17 +32,12 @@ def test_evaluate_reports_every_number(run: Run, model: Path, scenes: Path) -> N
 def test_evaluate_takes_rendered_scenes_and_another_solver(
     run: Run, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Middle:
-        needs = None
-
-        def solve(self, problem: Problem, *, generator: torch.Generator | None = None) -> Solution:
-            return Solution(torch.full((3, 2), 0.5), 3, error=0.0, stderr=0.0, rows=0)
-
-    monkeypatch.setattr("energycomp.plugins.find", finder(solvers={"middle": Middle}))
+    middle = partial(Fixed, torch.full((3, 2), 0.5))
+    monkeypatch.setattr("energycomp.plugins.find", finder(solvers={"middle": middle}))
     arguments = ["--data", "synthetic:3", "-n", 2, "--source", "clevr", "--solver", "middle", "--json"]
     code, out, _ = run("evaluate", model, *arguments)
     assert code == 0
-    assert (json.loads(out)["solver"], json.loads(out)["count_accuracy"]) == ("Middle", 1.0)
+    assert (json.loads(out)["solver"], json.loads(out)["count_accuracy"]) == ("Fixed", 1.0)
 
 
 def finder(**added: dict[str, Any]) -> Callable[[str, str], Any]:

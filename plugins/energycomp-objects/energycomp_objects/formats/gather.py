@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import attrs
@@ -13,19 +14,18 @@ from PIL import ExifTags
 
 from energycomp.errors import EnergycompWarning, InputError
 from energycomp.images.read import open_header
-from energycomp_objects.formats.files import CATEGORY, Labels, LabelSet
+from energycomp_objects.formats.files import ALIASES, CATEGORY, SOLE, Labels, LabelSet
 from energycomp_objects.formats.marks import Mark, MarkedPhoto, MarkedPhotos
 
 DIGITS = 6  # of shares, as YOLO files have them: a hundredth of a pixel of 10,000. All formats keep them
 ROUNDING = 0.5  # pixels that a box may reach over the edge of a picture: files round their numbers
 FAR = 2.0  # shares of a picture; what is larger was meant in pixels
-SOLE = "object"  # the category of all marks of a source without any attribute
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
-OUTSIDE = "lie outside the picture and are left out"
-CLIPPED = "reach over the edge of the picture and are cut off there"
-DUPLICATE = "are there twice, with the same labels, and are taken once"
-FLAT = "have a side of 0 and are left out"
+OUTSIDE = "marks outside the picture, which are left out"
+CLIPPED = "marks over the edge of the picture, which are cut off there"
+DUPLICATE = "marks of the same place and attributes, which are taken once"
+FLAT = "marks with a side of 0, which are left out"
 
 
 def gather(labels: LabelSet, schema: Mapping[str, Sequence[str]] | None = None) -> MarkedPhotos:
@@ -42,16 +42,23 @@ def gather(labels: LabelSet, schema: Mapping[str, Sequence[str]] | None = None) 
     photos = []
     for path, of_picture in zip(paths, labels.labels, strict=True):
         size = _measure(path, of_picture)
-        unit = size if of_picture.pixels else (1, 1)
-        marks = [_place(mark, unit, size, of_picture.where, notes) for mark in of_picture.marks]
-        unique = list(_drop_duplicates([mark for mark in marks if mark is not None], notes))
-        photos.append(MarkedPhoto(path, size, tuple(unique)))
+        marks: dict[tuple[object, ...], Mark] = {}
+        for raw in of_picture.marks:
+            mark = None if raw is None else _place(raw, of_picture, size, notes)
+            if raw is None:
+                notes[FLAT] += 1
+            elif mark is not None:
+                key = (mark.x, mark.y, mark.width, mark.height, *sorted(mark.attributes.items()))
+                notes[DUPLICATE] += key in marks
+                marks[key] = mark
+        photos.append(MarkedPhoto(path, size, tuple(marks.values())))
     for note, count in notes.items():
         if count:
-            warnings.warn(f"{labels.source}: {count} marks {note}", EnergycompWarning, stacklevel=3)
-    if schema is not None:
-        return _with_schema(labels.source, photos, schema)
-    return _with_attributes(photos, labels.values)
+            warnings.warn(f"{labels.source} has {note}: {count}", EnergycompWarning, stacklevel=3)
+    photos = _rename_category(photos, (SOLE,) if schema is None else schema.get(CATEGORY, ()))
+    if schema is None:
+        return MarkedPhotos(tuple(photos), _values_of(photos, labels.kinds))
+    return _with_schema(labels.source, photos, schema)
 
 
 def _find_pictures(labels: LabelSet) -> list[Path]:
@@ -71,7 +78,7 @@ def _find_pictures(labels: LabelSet) -> list[Path]:
                 "once; join the two"
             )
         paths[path] = one.where
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not os.path.isfile(path)]  # noqa: PTH113 - a name may be too long for pathlib
     if missing:
         shown = ", ".join(str(path.relative_to(labels.folder)) for path in missing[:3])
         raise InputError(
@@ -82,68 +89,68 @@ def _find_pictures(labels: LabelSet) -> list[Path]:
 
 
 def _measure(path: Path, labels: Labels) -> tuple[int, int]:
-    """The upright size of a picture file, whose pixels are not decoded."""
+    """The upright size of a picture file; only of PNG, whose EXIF may come last, are the pixels decoded."""
     with open_header(path) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED
         size = image.size[::-1] if turned else image.size
-    if labels.size not in (None, size):
+    if labels.size is not None and labels.size != size:
         reason = ", which EXIF turns," if turned and labels.size == size[::-1] else ""
         raise InputError(
-            f"got {labels.where} with a picture of {'x'.join(map(str, labels.size or ()))} pixels, and {path.name}"
+            f"got {labels.where} with a picture of {'x'.join(map(str, labels.size))} pixels, and {path.name}"
             f"{reason} of {size[0]}x{size[1]}; expected marks of the upright picture; label it again"
         )
     return size
 
 
-def _place(mark: Mark, unit: tuple[int, int], size: tuple[int, int], where: str, notes: Counter[str]) -> Mark | None:
+def _place(mark: Mark, labels: Labels, size: tuple[int, int], notes: Counter[str]) -> Mark | None:
     """A mark in shares, rounded, and cut off at the edges; None where nothing of it is in the picture."""
-    x, y, width, height = (
-        mark.x / unit[0], mark.y / unit[1], (mark.width or 0) / unit[0], (mark.height or 0) / unit[1],
-    )  # fmt: skip
-    if unit == (1, 1) and max(abs(x), abs(y), width, height) > FAR:
+    ranges = ((mark.x, mark.width or 0.0, size[0]), (mark.y, mark.height or 0.0, size[1]))
+    if not labels.pixels and any(max(abs(middle), side) > FAR for middle, side, _ in ranges):
         raise InputError(
-            f"got {where} with a mark at {x:g}, {y:g} of size {width:g}, {height:g}; expected shares of the picture, "
-            "from 0 to 1; divide pixels by its width and height"
+            f"got {labels.where} with a mark at {mark.x:g}, {mark.y:g}; expected shares of the picture, from 0 to 1; "
+            "divide pixels by its width and height"
         )
-    centre, sides, cut = [], [], False
-    for middle, side, pixels in ((x, width, size[0]), (y, height, size[1])):
-        low, high = middle - side / 2, middle + side / 2
+    places: list[tuple[float, float]] = []
+    cut = False
+    for middle, side, pixels in ranges:
+        # The range of the mark along one axis, in shares, and what of it is in the picture.
+        unit = pixels if labels.pixels else 1
+        low, high = (middle - side / 2) / unit, (middle + side / 2) / unit
+        low_inside, high_inside = min(max(low, 0.0), 1.0), min(max(high, 0.0), 1.0)
         slack = ROUNDING / pixels
-        if high < -slack or low > 1 + slack or (side > 0 and min(high, 1) - max(low, 0) < 10**-DIGITS):
+        if high < -slack or low > 1 + slack or (side > 0 and high_inside - low_inside < 10**-DIGITS):
             notes[OUTSIDE] += 1
             return None
-        if side > 0 and (low < -slack or high > 1 + slack):
-            low, high, cut = max(low, 0.0), min(high, 1.0), True
-        centre.append(round((low + high) / 2, DIGITS))
-        sides.append(round(high - low, DIGITS))
+        # Cut off what is over the edge by more than rounding; points may be used as indices, and are brought inside.
+        is_over = low < -slack or high > 1 + slack
+        if is_over or side == 0:
+            low, high = low_inside, high_inside
+        cut |= is_over
+        places.append((round((low + high) / 2, DIGITS), round(high - low, DIGITS)))
     notes[CLIPPED] += cut
+    (x, width), (y, height) = places
     if mark.width is None:
-        return attrs.evolve(mark, x=centre[0], y=centre[1])
-    return Mark(*centre, *sides, mark.attributes)
+        return Mark(x, y, attributes=mark.attributes)
+    return Mark(x, y, width, height, mark.attributes)
 
 
-def _drop_duplicates(marks: Iterable[Mark], notes: Counter[str]) -> Iterable[Mark]:
-    seen = set()
-    for mark in marks:
-        key = (mark.x, mark.y, mark.width, mark.height, *sorted(mark.attributes.items()))
-        if key in seen:
-            notes[DUPLICATE] += 1
-        else:
-            seen.add(key)
-            yield mark
+def _change_attributes(
+    photos: list[MarkedPhoto], change: Callable[[dict[str, str]], dict[str, str]]
+) -> list[MarkedPhoto]:
+    changed = []
+    for photo in photos:
+        marks = tuple(attrs.evolve(mark, attributes=change(mark.attributes)) for mark in photo.marks)
+        changed.append(attrs.evolve(photo, marks=marks))
+    return changed
 
 
 def _with_schema(source: Path, photos: list[MarkedPhoto], schema: Mapping[str, Sequence[str]]) -> MarkedPhotos:
     """Keeps the attributes that a schema names; raises `InputError` for values that it does not have."""
+    kept = _change_attributes(photos, lambda own: {name: own[name] for name in schema if name in own})
     unknown: Counter[tuple[str, str]] = Counter()
-    kept = []
-    for photo in photos:
-        marks = []
+    for photo in kept:
         for mark in photo.marks:
-            attributes = {name: mark.attributes[name] for name in schema if name in mark.attributes}
-            unknown.update((name, value) for name, value in attributes.items() if value not in schema[name])
-            marks.append(attrs.evolve(mark, attributes=attributes))
-        kept.append(attrs.evolve(photo, marks=tuple(marks)))
+            unknown.update(pair for pair in mark.attributes.items() if pair[1] not in schema[pair[0]])
     if unknown:
         (name, value), count = unknown.most_common(1)[0]
         close = difflib.get_close_matches(value, schema[name], 1)
@@ -154,21 +161,27 @@ def _with_schema(source: Path, photos: list[MarkedPhoto], schema: Mapping[str, S
     return MarkedPhotos(tuple(kept), {name: tuple(values) for name, values in schema.items()})
 
 
-def _with_attributes(photos: list[MarkedPhoto], listed: Mapping[str, Sequence[str]]) -> MarkedPhotos:
-    """Names the values that occur, in the order of the source or by name."""
-    marks = [mark for photo in photos for mark in photo.marks]
-    if not any(mark.attributes for mark in marks):
-        photos = [
-            attrs.evolve(photo, marks=tuple(attrs.evolve(mark, attributes={CATEGORY: SOLE}) for mark in photo.marks))
-            for photo in photos
-        ]
-        return MarkedPhotos(tuple(photos), {CATEGORY: (SOLE,)} if marks else {})
+def _rename_category(photos: list[MarkedPhoto], kinds: Sequence[str]) -> list[MarkedPhoto]:
+    """Renames another name of the category; marks of a source without any attribute get one, if it is a known kind."""
+    names = {name for photo in photos for mark in photo.marks for name in mark.attributes}
+    aliases = names.intersection(ALIASES)
+    if not names and SOLE in kinds:
+        return _change_attributes(photos, lambda _: {CATEGORY: SOLE})
+    if CATEGORY in names or len(aliases) != 1:
+        return photos
+    return _change_attributes(
+        photos, lambda own: {CATEGORY if name in aliases else name: value for name, value in own.items()}
+    )
+
+
+def _values_of(photos: list[MarkedPhoto], kinds: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The values of each attribute that occur, by name; categories alone in the order of the source."""
     values: dict[str, set[str]] = {}
-    for mark in marks:
-        for name, value in mark.attributes.items():
-            values.setdefault(name, set()).add(value)
-    attributes = {}
-    for name in sorted(values):
-        first = [value for value in listed.get(name, ()) if value in values[name]]
-        attributes[name] = tuple(dict.fromkeys([*first, *sorted(values[name])]))
-    return MarkedPhotos(tuple(photos), attributes)
+    for photo in photos:
+        for mark in photo.marks:
+            for name, value in mark.attributes.items():
+                values.setdefault(name, set()).add(value)
+    if values.keys() == {CATEGORY}:
+        first = [kind for kind in kinds if kind in values[CATEGORY]]
+        return {CATEGORY: tuple(dict.fromkeys([*first, *sorted(values[CATEGORY])]))}
+    return {name: tuple(sorted(values[name])) for name in sorted(values)}

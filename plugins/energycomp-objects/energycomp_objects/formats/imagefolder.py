@@ -2,21 +2,18 @@
 
 `objects` of a line is a list of `{"x": ..., "y": ..., "width": ..., "height": ..., "category": ...}`, centres and sizes
 in shares of the upright picture, or Hugging Face's `{"bbox": [[left, top, width, height], ...], "category": [...]}` in
-pixels of it. Further texts of an object are attributes.
+pixels of it. Further texts of an object, or lists of them, are attributes.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from energycomp.errors import InputError
-from energycomp.files import atomic_file
 from energycomp_objects.formats.files import (
-    CATEGORY,
     Labels,
     LabelSet,
     as_list,
@@ -24,24 +21,21 @@ from energycomp_objects.formats.files import (
     make_mark,
     parse_json,
     read_text,
+    write_text,
 )
-from energycomp_objects.formats.gather import FLAT
 from energycomp_objects.formats.marks import Mark, MarkedPhotos
 
 FILE = "metadata.jsonl"
-BOX = ("x", "y", "width", "height")
-CATEGORIES = (CATEGORY, "categories", "label", "labels")  # names of the list of kinds; numbers are names, too
+SIZE = ("width", "height")
 
 
-def find(path: Path) -> Path | None:
-    """The file of labels, given or in a folder."""
+def find(path: Path) -> list[Path]:
     file = path / FILE if path.is_dir() else path
-    return file if file.suffix == ".jsonl" and file.is_file() else None
+    return [file] if file.suffix == ".jsonl" and file.is_file() else []
 
 
 def read(file: Path, images: Path | None) -> LabelSet:
     labels = []
-    notes: Counter[str] = Counter()
     for number, line in enumerate(read_text(file).split("\n"), start=1):
         if not line.strip():
             continue
@@ -51,11 +45,9 @@ def read(file: Path, images: Path | None) -> LabelSet:
             raise InputError(f'got {where} without "file_name"; expected the name of a picture; add it')
         objects = record.get("objects", [])
         pixels = isinstance(objects, dict)
-        marks = list(_marks_of_lists(objects, where) if pixels else _marks_of_list(objects, where))
-        notes[FLAT] += marks.count(None)
-        known = tuple(mark for mark in marks if mark is not None)
-        labels.append(Labels(record["file_name"], where, known, pixels))
-    return LabelSet(file, images or file.parent, labels, notes=notes)
+        marks = tuple(_marks_of_lists(objects, where) if pixels else _marks_of_list(objects, where))
+        labels.append(Labels(record["file_name"], where, marks, pixels))
+    return LabelSet(file, images or file.parent, labels)
 
 
 def _marks_of_list(objects: object, where: str) -> Iterator[Mark | None]:
@@ -63,33 +55,25 @@ def _marks_of_list(objects: object, where: str) -> Iterator[Mark | None]:
         one = as_object(entry, f"{where} objects")
         if not {"x", "y"} <= one.keys():
             raise InputError(f"got {where} with an object of {', '.join(one) or 'nothing'}; expected x and y; add them")
-        attributes = {
-            name: value for name, value in one.items() if isinstance(value, str) and value and name not in BOX
-        }
-        yield make_mark(where, [one[name] for name in BOX if one.get(name) is not None], attributes)
+        attributes = {name: value for name, value in one.items() if name not in ("x", "y", *SIZE)}
+        size = [one[name] for name in SIZE if one.get(name) is not None]
+        yield make_mark(where, [one["x"], one["y"], *size], attributes)
 
 
 def _marks_of_lists(objects: dict[str, Any], where: str) -> Iterator[Mark | None]:
     boxes = as_list(objects.get("bbox"), f"{where} bbox")
-    columns: dict[str, list[Any]] = {}
-    for name, values in objects.items():
-        if name in CATEGORIES:
-            columns[CATEGORY] = [None if value is None else str(value) for value in as_list(values, f"{where} {name}")]
-        elif isinstance(values, list) and any(isinstance(value, str) for value in values):
-            columns[name] = values
+    columns = {name: values for name, values in objects.items() if isinstance(values, list)}
     for name, values in columns.items():
         if len(values) != len(boxes):
             raise InputError(f"got {where} with {len(boxes)} boxes and {len(values)} of {name}; expected one for each")
     for index, box in enumerate(boxes):
-        attributes = {name: values[index] for name, values in columns.items() if values[index]}
+        attributes = {name: values[index] for name, values in columns.items()}
         yield make_mark(where, as_list(box, f"{where} bbox"), attributes, corner=True)
 
 
 def write(photos: MarkedPhotos, names: Sequence[str], path: Path) -> None:
-    with atomic_file(path / FILE) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        for photo, name in zip(photos, names, strict=True):
-            objects = []
-            for mark in photo.marks:
-                size = {} if mark.width is None else {"width": mark.width, "height": mark.height}
-                objects.append({"x": mark.x, "y": mark.y, **size, **mark.attributes})
-            stream.write(json.dumps({"file_name": name, "objects": objects}, ensure_ascii=False) + "\n")
+    lines = []
+    for photo, name in zip(photos, names, strict=True):
+        objects = [mark.as_dict() for mark in photo.marks]
+        lines.append(json.dumps({"file_name": name, "objects": objects}, ensure_ascii=False) + "\n")
+    write_text(path / FILE, "".join(lines))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import attrs
 from PIL import Image
@@ -47,6 +47,11 @@ class Mark:
             raise InputError(
                 f"got a mark at {self.x}, {self.y} of size {size}; expected finite numbers and sizes over 0; correct it"
             )
+
+    def as_dict(self) -> dict[str, Any]:
+        """x, y, width and height unless only a point is marked, and the attributes beside them."""
+        size = {} if self.width is None else {"width": self.width, "height": self.height}
+        return {"x": self.x, "y": self.y, **size, **self.attributes}
 
 
 @attrs.frozen
