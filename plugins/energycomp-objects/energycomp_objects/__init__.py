@@ -19,4 +19,5 @@ def energycomp_register(add: Add) -> None:
     """Objects of a schema, the network that knows them, and how it is trained on marked photos."""
     add.conditioner("placed", "energycomp_objects.conditioner:Objects")
     add.network("placed", "energycomp_objects.network:PlacedUNet")
+    add.solver("propose", "energycomp_objects.solver:Propose")
     add.recipe("objects", "energycomp_objects.recipe:objects")

@@ -9,6 +9,7 @@ Notation: variable -> symbol
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,8 @@ class PlacedUNet(TwoStageUNet):
         words: how many values each attribute has.
         box: whether tokens have a width and a height behind the place.
         proposals: channels of the layer between trunk and proposals.
+        odds: weights of the log-odds of an object: constant, of the logit of its proposal, and of the logarithm of 1 +
+            its gain, where it has one; fitted on photos kept back, see `energycomp_objects.fit`.
         sample_size, window, config: as of `TwoStageUNet`; the window is that of the largest objects, and of those whose
             size is open.
 
@@ -62,12 +65,14 @@ class PlacedUNet(TwoStageUNet):
         proposals: int = 96,
         window: int = 16,
         sample_size: int | Sequence[int] = 64,
+        odds: Sequence[float] = (0.0, 1.0, 0.0),
         **config: Any,
     ) -> None:
         width = 3 * box + sum(words)
         super().__init__(window=window, sample_size=sample_size, token_width=max(1, width), **config)
         head = self.enter.out_channels
         self.box = box
+        self.odds = tuple(map(float, odds))
         self.tile = (sample_size,) * 2 if isinstance(sample_size, int) else tuple(sample_size)
         self.sides = sorted({max(min(LEAST, window), _even(window * share)) for share in (0.5, 0.75, 1.0)})
         self.place = nn.Conv2d(MAPS, head, 3, padding=1, bias=False)
@@ -139,6 +144,11 @@ class PlacedUNet(TwoStageUNet):
         """
         maps = self.proposals(features[0]).float()
         return {"score": maps[:, 0], "offset": maps[:, 1:3], "size": maps[:, 3:5], "words": maps[:, 5:]}
+
+    def log_odds(self, logit: float, gain: float) -> float:
+        """The log-odds that a proposal is an object, by its logit and how much the error rises without it."""
+        constant, by_logit, by_gain = self.odds
+        return constant + by_logit * logit + by_gain * math.copysign(math.log1p(abs(gain)), gain)
 
     def _sides(self, token: Tensor, grid: Sequence[int]) -> Tensor:
         """The side of the window of each row: the least that has room for it, and the greatest for an open size."""

@@ -54,7 +54,7 @@ def build(plan: Plan, conditioner: Objects, *, channels: tuple[int, ...] = (48, 
         processor=ImageProcessor(size=plan.size, resize="squash"),
         network_name="placed",
         conditioner_name="placed",
-        defaults=Defaults(timesteps=(50, 600), draws=8, solver="pursuit", counts=plan.counts),
+        defaults=Defaults(timesteps=(50, 600), draws=8, solver="propose", counts=plan.counts),
     )
 
 
