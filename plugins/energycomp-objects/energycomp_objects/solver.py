@@ -149,7 +149,18 @@ class Propose:
             difference, stderr, p_value = paired(form.objective(chosen), form.objective(flips[0][1]))
         codes = proposals.values[:, problem.value_shape[0] :].T.tolist()
         values = proposals.values[chosen]
-        trace = {"proposed": probability.tolist(), **{f"words {k}": code for k, code in enumerate(codes)}}
+        names = ("x", "y", "width", "height")[: problem.value_shape[0]]
+        trace = {
+            "proposed": probability.tolist(),
+            "logit": proposals.logits.tolist(),
+            "gain": [
+                form.mean_objective([c for c in chosen if c != k]) - form.mean_objective([*(c for c in chosen if c != k), k])
+                for k in every
+            ],
+            **dict(zip(names, proposals.values.T.tolist(), strict=False)),
+            **{f"words {k}": code for k, code in enumerate(codes)},
+            **{f"sure {k}": each.amax(1).tolist() for k, each in enumerate(proposals.words)},
+        }
         gains = [form.mean_objective([c for c in chosen if c != k]) - float(errors.mean()) for k in chosen]
         return Solution(
             conditions=values,
