@@ -171,6 +171,7 @@ class TwoStageUNet(nn.Module):
     """
 
     bump_widths = (0.04, 0.1, 0.25)
+    engine_methods = ("features", "convolve")
 
     def __init__(
         self,
@@ -274,18 +275,27 @@ class TwoStageUNet(nn.Module):
 
     def _added(self, h: Tensor, condition: Condition, time: Tensor, cells: Cells) -> Tensor:
         """What conditions add to the shared part on cells of which the trunk says h, folded."""
-        token, null = condition.rows[:, 0], condition.null[:, None]
-        embedding = torch.where(null, self.null.to(token.dtype), self.token(token).to(token.dtype)) + time
-        if self.place is not None:
-            h = h + self.placed(condition, cells)
-        added: Tensor = self.out(self.blocks(h, embedding))
-        return added
+        return self.convolve(h, condition, time, self.maps(condition, cells))
 
-    def placed(self, condition: Condition, cells: Cells) -> Tensor:
-        """What the place of a condition adds to the input of the head, (R, head_channels, h, w)."""
+    def maps(self, condition: Condition, cells: Cells) -> tuple[Tensor, ...]:
+        """What is known of conditions by geometry alone, (R, *, h, w) each: their places."""
+        if self.place is None:
+            return ()
         token, null = condition.rows[:, 0], condition.null[:, None]
         maps = place_maps(token[:, :2], cells, self.bump_widths)
         nowhere = null | (token[:, -1:] > 0) if self.unplaced else null
-        maps = torch.where(nowhere[..., None, None], torch.zeros_like(maps), maps)
-        added: Tensor = self.place(maps.contiguous(memory_format=torch.channels_last))  # type: ignore[misc]
+        return (torch.where(nowhere[..., None, None], torch.zeros_like(maps), maps),)
+
+    def convolve(self, h: Tensor, condition: Condition, time: Tensor, maps: tuple[Tensor, ...]) -> Tensor:
+        """The head without geometry: R rows of the trunk, conditions, times and maps, to what is added (R, *, h, w)."""
+        token, null = condition.rows[:, 0], condition.null[:, None]
+        embedding = torch.where(null, self.null.to(token.dtype), self.token(token).to(token.dtype)) + time
+        if self.place is not None:
+            h = h + self.enter_maps(maps)
+        added: Tensor = self.out(self.blocks(h, embedding))
+        return added
+
+    def enter_maps(self, maps: tuple[Tensor, ...]) -> Tensor:
+        """What maps add to the input of the head, (R, head_channels, h, w)."""
+        added: Tensor = self.place(maps[0].contiguous(memory_format=torch.channels_last))  # type: ignore[misc]
         return added

@@ -40,11 +40,13 @@ class SketchedUNet(TwoStageUNet):
             self.config["finishes"] = True
         return self.edges
 
-    def placed(self, condition: Condition, cells: Cells) -> Tensor:
-        """What a condition adds to the input of the head: its place, and its sketch; (R, head_channels, h, w)."""
+    def maps(self, condition: Condition, cells: Cells) -> tuple[Tensor, ...]:
+        """The maps of a place, and the sketch of the object, (R, *, h, w) each."""
         token = condition.rows[:, 0]
-        seen = sketch(token * ~condition.null[:, None], cells)
-        return super().placed(condition, cells) + self.sketch(seen.contiguous(memory_format=torch.channels_last))
+        return (*super().maps(condition, cells), sketch(token * ~condition.null[:, None], cells))
+
+    def enter_maps(self, maps: tuple[Tensor, ...]) -> Tensor:
+        return super().enter_maps(maps) + self.sketch(maps[1].contiguous(memory_format=torch.channels_last))
 
     @torch.no_grad()
     def finish(self, composition: Composition, pictures: Tensor) -> Tensor:

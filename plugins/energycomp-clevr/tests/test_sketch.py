@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from energycomp.components import Condition
-from energycomp.denoisers import TwoStageUNet
+from energycomp.denoisers import Cells, TwoStageUNet
 from energycomp_clevr.codes import ATTRIBUTES
 from energycomp_clevr.network import SketchedUNet
 from energycomp_clevr.objects import Objects
@@ -79,8 +79,9 @@ def test_nor_of_a_view_or_of_no_condition() -> None:
     torch.nn.init.normal_(net.sketch.weight)
     cube = OBJECTS(OBJECTS.read("large sphere at 0.5,0.5"))
     none = Condition(cube.rows, null=torch.tensor([True]))
-    assert net.placed(none, GRID).eq(0).all()
-    assert not net.placed(cube, GRID).eq(0).all()
+    cells = Cells.all(GRID)
+    assert net.enter_maps(net.maps(none, cells)).eq(0).all()
+    assert not net.enter_maps(net.maps(cube, cells)).eq(0).all()
 
 
 def small() -> SketchedUNet:
