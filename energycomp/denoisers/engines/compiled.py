@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.denoisers.engines.engine import Run
+from energycomp.denoisers.engines.export import traced
 
 
 class Compiled:
@@ -18,5 +19,5 @@ class Compiled:
 
     def compile(self, part: nn.Module, example: Sequence[Tensor], key: str, *, fresh: bool) -> Run:  # noqa: ARG002
         """As `Engine.compile`; inductor has a cache of its own."""
-        compiled = torch.compile(part, dynamic=True)
+        compiled = torch.compile(traced(part, example).module(), dynamic=True)
         return lambda tensors: compiled(*tensors)

@@ -141,14 +141,16 @@ class _Method:
         part = _Part(self.network, self.name, form).eval()
         results = [expected] if isinstance(expected, Tensor) else list(expected)
         key = self._key(form)
-        try:
-            for fresh in (False, True):
+        reason = ""
+        for fresh in (False, True):
+            try:
                 run = self.engine.compile(part, self._example(args, tensors), key, fresh=fresh)
                 if all(map(_agree, run(tensors), results)):
                     return run
-            self._warn("it predicts other numbers than torch")
-        except Exception as error:
-            self._warn(first_line(error))
+                reason = "it predicts other numbers than torch"
+            except Exception as error:
+                reason = first_line(error)
+        self._warn(reason)
         return None
 
     def _example(self, args: Sequence[Any], tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -21,9 +21,9 @@ FILE = "part.onnx"
 
 @contextmanager
 def onnx_file(part: nn.Module, example: Sequence[Tensor], key: str, *, fresh: bool) -> Iterator[Path]:
-    """The ONNX file of a part: that of the cache, or a new one, which is temporary where the cache cannot be written."""
+    """The ONNX file of a part: that of the cache, or a new one, which is temporary where that cannot be written."""
     folder = cache_folder() / "engines" / key
-    if (folder.exists() and not _is_whole(folder, fresh=fresh)) or not folder.exists():
+    if not _is_kept(folder, fresh=fresh):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with atomic_directory(folder) as temporary:
@@ -44,8 +44,10 @@ def is_plain(tensors: Sequence[Tensor]) -> bool:
     )
 
 
-def _is_whole(folder: Path, *, fresh: bool) -> bool:
-    """Whether an export that was kept can be used; warns where it cannot."""
+def _is_kept(folder: Path, *, fresh: bool) -> bool:
+    """Whether the cache has an export that can be used; warns of one that cannot."""
+    if not folder.exists():
+        return False
     try:
         verify(folder)
     except CheckpointError:
@@ -55,15 +57,20 @@ def _is_whole(folder: Path, *, fresh: bool) -> bool:
     return not fresh
 
 
-def _export(part: nn.Module, example: Sequence[Tensor], file: Path) -> None:
-    """Costs 5 CPU seconds, most of them the import of the exporter. Its remarks for developers are not shown."""
+def traced(part: nn.Module, example: Sequence[Tensor]) -> torch.export.ExportedProgram:
+    """The graph of a part, for any number of rows."""
     rows = tuple({0: torch.export.Dim.DYNAMIC} for _ in example)
+    return torch.export.export(part, tuple(example), dynamic_shapes=(rows,))
+
+
+def _export(part: nn.Module, example: Sequence[Tensor], file: Path) -> None:
+    """Costs 5 CPU seconds, most of them the import of the exporter, whose remarks for developers are not shown."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.onnx.export(part, tuple(example), file, dynamo=True, dynamic_shapes=(rows,), verbose=False)
+            torch.onnx.export(traced(part, example), (), file, dynamo=True, verbose=False)
     finally:
         logging.disable(disabled)
 

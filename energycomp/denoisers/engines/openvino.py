@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class OpenVINO:
         """As `Engine.compile`; blocks of `BLOCK` rows run by kernels of their own."""
         import openvino
 
-        core = openvino.Core()
+        core: Any = openvino.Core()
         core.set_property("CPU", {
             "INFERENCE_PRECISION_HINT": "f32",  # by default bfloat16 where the CPU has it
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -39,7 +40,7 @@ class OpenVINO:
             has_blocks = len({len(tensor) for tensor in example}) == 1  # one axis of rows
             if has_blocks:
                 model.reshape({one: [BLOCK, *like.shape[1:]] for one, like in zip(model.inputs, example, strict=True)})
-            block = core.compile_model(model, "CPU") if has_blocks else None
+            block: Any = core.compile_model(model, "CPU") if has_blocks else None
 
         def run(tensors: Sequence[Tensor]) -> list[Tensor]:
             arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
