@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import attrs
 import torch
 from torch import Tensor
@@ -22,22 +24,31 @@ class Found:
 
     Args:
         answer: None where it is the one that the search began with, and no validation draws were asked.
-        residual: the residual score of each component, and of the place where most is left.
+        residual: the residual score of each component, and of the place where most is left, if places were asked for.
     """
 
     answer: Answer | None
     residual: list[float]
 
 
-def search(hypothesis: Hypothesis, places: Places, p_value: float, budget: int) -> Found:
+def search(
+    hypothesis: Hypothesis,
+    places: Callable[[], Places],
+    p_value: float,
+    budget: int,
+    settled: Sequence[Tensor] | None = None,
+) -> Found:
     """Changes an answer until its schedule ends, for the rule product, within about `budget` network evaluations.
 
-    `places` are those where a component may be missing.
+    Args:
+        places: makes those where a component may be missing.
+        settled: values that need no update, of an answer that began with proposals; places are asked for where this
+            leaves much, then.
     """
     space = hypothesis.space
     acceptance = Acceptance(space.problem, p_value, space.options.penalty)
     # Places were found with all attributes open: these say more of them now
-    if len(hypothesis) and space.attributes is not None:
+    if len(hypothesis) and space.attributes is not None and settled is None:
         hypothesis = hypothesis.move(hypothesis.components)
 
     # Begin with what the image has
@@ -46,7 +57,7 @@ def search(hypothesis: Hypothesis, places: Places, p_value: float, budget: int) 
         hypothesis = prune(hypothesis, acceptance)
 
     # Births and updates, where the residual is greatest
-    schedule = Schedule.start(hypothesis, places, budget)
+    schedule = Schedule.start(hypothesis, places, budget, settled)
     with counting("search", budget, unit="evaluation") as bar:
         spent = space.problem.rows
         while (proposal := schedule.next(hypothesis)) is not None:
@@ -71,9 +82,9 @@ def search(hypothesis: Hypothesis, places: Places, p_value: float, budget: int) 
 
     # What is left
     scores = component_scores(hypothesis.whole, space.channels).tolist() if len(hypothesis) else []
-    left = place_scores(hypothesis.whole, places)
-    is_decided = is_decided or hypothesis is not start
-    return Found(_describe(hypothesis, acceptance) if is_decided else None, [*scores, float(left.max())])
+    left = [] if schedule.places is None else [float(place_scores(hypothesis.whole, schedule.places).max())]
+    is_decided = is_decided or hypothesis is not start or settled is not None
+    return Found(_describe(hypothesis, acceptance) if is_decided else None, [*scores, *left])
 
 
 def _describe(hypothesis: Hypothesis, acceptance: Acceptance) -> Answer:

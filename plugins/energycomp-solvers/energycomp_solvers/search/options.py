@@ -54,6 +54,9 @@ class SearchOptions:
         settle_steps: most steps of components whose attributes are left open.
         settled: nats that such a step gains, below which it is the last one.
         rivals: rejected values that the answer is compared with.
+        likely: probability of a proposal from which on the energy sees it; 1 begins with the lattice.
+        unexplained: the lattice follows proposals where a window of the sample leaves more than so many times the
+            median residual score.
 
     >>> SearchOptions(penalty=12.0).penalty
     12.0
@@ -87,6 +90,8 @@ class SearchOptions:
     settle_steps: int = attrs.field(default=4, validator=whole(0))
     settled: float = attrs.field(default=0.05, validator=number())
     rivals: int = attrs.field(default=3, validator=whole(0))
+    likely: float = attrs.field(default=0.02, validator=share)
+    unexplained: float = attrs.field(default=3.0, validator=number())
 
 
 def _are_two(value: Any, is_one: Callable[[Any], bool]) -> bool:
