@@ -101,7 +101,7 @@ class ProposalNetwork(nn.Module):
         self.coarse = nn.Sequential(*(_Block(width) for _ in range(blocks[1])))
         self.last = nn.Sequential(*(_Block(width) for _ in range(blocks[0] - first)))
         self.out = nn.Sequential(nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, 3 + sum(self.words), 1))
-        nn.init.constant_(self.out[2].bias[:1], -4.0)  # type: ignore[index,arg-type]  # few cells hold a component
+        nn.init.constant_(self.out[2].bias[:1], -4.0)  # type: ignore[index]  # few cells hold a component
 
     def forward(self, samples: Tensor) -> Tensor:
         """Logits of presence, the place in cells from the middle of the cell, and logits of words, (B, ., h, w)."""
@@ -255,8 +255,8 @@ def words_of_places(conditioner: Conditioner) -> tuple[int, ...] | None:
     words: tuple[int, ...] = ()
     if isinstance(support, MixedSupport):
         words = support.words
+        length = support.length
         support = support.continuous
-        length = conditioner.support.length
     else:
         length = conditioner.value_shape[0] if len(conditioner.value_shape) == 1 else 0
     inner = getattr(support, "base_constraint", support)

@@ -32,7 +32,7 @@ from energycomp.seeds import as_generator
 from energycomp_solvers.search.held_out import HeldOut
 from energycomp_solvers.search.hypothesis import Hypothesis, SearchSpace
 from energycomp_solvers.search.lattice import Screen
-from energycomp_solvers.search.loop import search
+from energycomp_solvers.search.loop import search, search_proposed
 from energycomp_solvers.search.newton import is_apart, newton_step
 from energycomp_solvers.search.options import SearchOptions, two_numbers
 from energycomp_solvers.search.proposed import begin
@@ -211,7 +211,7 @@ class Pursuit:
         try:
             space = SearchSpace.draw(problem, self.search, deciding)
             places = Places(screen.atoms, screen.form.atoms[0], space.channels)
-            found = search(Hypothesis.evaluate(space, values, known), lambda: places, self.p_value, self.budget)
+            found = search(Hypothesis.evaluate(space, values, known), places, self.p_value, self.budget)
         except KeyboardInterrupt as stop:
             raise SearchInterrupted(finish_first) from stop
         trace["residual"] = found.residual
@@ -232,12 +232,15 @@ class Pursuit:
         draws = max(4, half // 4)
         first = Answer(start.hypothesis.values, start.rest, None, start.hypothesis.attribute_errors)
 
-        def find_places() -> Places:
-            screen = Screen.of(problem, self._draw_low(problem, generator), self.side)
+        bank = self._draw_low(problem, generator)
+
+        def find_places(near: Tensor) -> Places:
+            screen = Screen.of(problem, bank, self.side, near, self.search.around)
             return Places(screen.atoms, screen.form.atoms[0], space.channels)
 
+        # Search for changes of the answer, within the budget. At Ctrl-C the first answer remains.
         try:
-            found = search(start.hypothesis, find_places, self.p_value, self.budget, start.settled)
+            found = search_proposed(start, find_places, self.p_value, self.budget)
         except KeyboardInterrupt as stop:
             raise SearchInterrupted(
                 lambda: finish(problem, _read_more(problem, first, deciding), draws, generator, trace, spent)

@@ -77,6 +77,9 @@ def proposals(
     """
     model = load("clevr") if init is None else init
     network = network_for(model)
+    known = None if model.proposals is None else model.proposals.network(model)
+    if known is not None and known.config == network.config:  # whose training goes on
+        network.load_state_dict(known.state_dict())
     name = model.name if recipe is None else recipe
     if recipe is not None or registers("recipes", name):
         own = find("recipes", name)(data=data, init=model, preset=preset, cache=cache)

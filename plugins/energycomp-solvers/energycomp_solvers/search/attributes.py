@@ -6,6 +6,8 @@ left open, and a component moves once it is read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import torch
 from torch import Tensor
@@ -20,8 +22,10 @@ SEEDS = (1, 2)  # of the draws of the two turns: they are the same whatever the 
 TIED = 1e-6  # draws of attributes that are tied again
 
 
-def read_last(hypothesis: Hypothesis) -> tuple[Hypothesis, bool]:
+def read_last(hypothesis: Hypothesis, settled: Sequence[Tensor] = ()) -> tuple[Hypothesis, bool]:
     """The components with attributes that are read with more draws, and whether some were swapped all at once.
+
+    Those of settled values are certain.
 
     What is uncertain is read at a place that favours no word, on draws that are the same whatever the search has spent,
     and what is uncertain then is read again: an answer hardly depends on the way of the search.
@@ -32,19 +36,21 @@ def read_last(hypothesis: Hypothesis) -> tuple[Hypothesis, bool]:
     space = hypothesis.space
     problem = space.problem
     certain = space.options.certain
+    is_open = torch.tensor([not any(map(value.equal, settled)) for value in hypothesis.values], dtype=torch.bool)
     # First turn: what is in doubt is forgotten, and read again
-    is_uncertain = find_uncertain(problem, known, certain[0])
+    is_uncertain = find_uncertain(problem, known, certain[0]) & is_open[:, None]
     known = known.forget(is_uncertain.any(1), place_openly(hypothesis, known.values, is_uncertain))
     known = read_attributes(problem, hypothesis.values, known=known, sweeps=1, generator=SEEDS[0])
     before = (hypothesis.values, hypothesis.whole)
     hypothesis = settle(hypothesis, known.values)
     # Attributes that fit better together
-    hypothesis, swapped = swap_attributes(hypothesis, known, find_uncertain(problem, known, certain[1]), before)
+    is_uncertain = find_uncertain(problem, known, certain[1])
+    hypothesis, swapped = swap_attributes(hypothesis, known, is_uncertain, before, is_open.nonzero()[:, 0].tolist())
     is_swapped = torch.zeros(len(hypothesis), dtype=torch.bool)
     is_swapped[swapped] = True
     known = known.forget(is_swapped, hypothesis.values)
     # Second turn: what is uncertain now, and what was swapped
-    is_uncertain = find_uncertain(problem, known, certain[1])
+    is_uncertain = find_uncertain(problem, known, certain[1]) & (is_open | is_swapped)[:, None]
     places = place_openly(hypothesis, known.values, is_uncertain)
     known = _tie(problem, known, is_uncertain, places, space.options.rival_place)
     if bool((known.draws < 1).any()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import attrs
 import torch
@@ -13,9 +13,10 @@ from energycomp_solvers.search.accept import Acceptance
 from energycomp_solvers.search.attributes import read_last, rival_attribute
 from energycomp_solvers.search.hypothesis import Hypothesis
 from energycomp_solvers.search.proposals import Place, birth, merge, prune, update
+from energycomp_solvers.search.proposed import Start
 from energycomp_solvers.search.residual import Places, component_scores, place_scores
 from energycomp_solvers.search.runner_up import Answer
-from energycomp_solvers.search.schedule import Schedule
+from energycomp_solvers.search.schedule import FindPlaces, Schedule
 
 
 @attrs.frozen(eq=False)
@@ -31,34 +32,53 @@ class Found:
     residual: list[float]
 
 
-def search(
-    hypothesis: Hypothesis,
-    places: Callable[[], Places],
-    p_value: float,
-    budget: int,
-    settled: Sequence[Tensor] | None = None,
-) -> Found:
+def search(hypothesis: Hypothesis, places: Places, p_value: float, budget: int) -> Found:
     """Changes an answer until its schedule ends, for the rule product, within about `budget` network evaluations.
 
-    Args:
-        places: makes those where a component may be missing.
-        settled: values that need no update, of an answer that began with proposals; places are asked for where this
-            leaves much, then.
+    `places` are those where a component may be missing.
     """
     space = hypothesis.space
     acceptance = Acceptance(space.problem, p_value, space.options.penalty)
     # Places were found with all attributes open: these say more of them now
-    if len(hypothesis) and space.attributes is not None and settled is None:
+    if len(hypothesis) and space.attributes is not None:
         hypothesis = hypothesis.move(hypothesis.components)
 
     # Begin with what the image has
     start = hypothesis
     if space.attributes is not None or not acceptance.needs_each(hypothesis):
         hypothesis = prune(hypothesis, acceptance)
+    hypothesis, is_decided = _improve(hypothesis, Schedule.start(hypothesis, places, budget), acceptance, [])
 
+    # What is left
+    residual = _scores(hypothesis)
+    residual.append(float(place_scores(hypothesis.whole, places).max()))
+    is_decided = is_decided or hypothesis is not start
+    return Found(_describe(hypothesis, acceptance) if is_decided else None, residual)
+
+
+def search_proposed(start: Start, find_places: FindPlaces, p_value: float, budget: int) -> Found:
+    """The same for an answer that began with proposals, of which the settled components are kept as they are.
+
+    `find_places` makes the places around one where a component is missing.
+    """
+    space = start.hypothesis.space
+    acceptance = Acceptance(space.problem, p_value, space.options.penalty)
+    # The selection draws have chosen little: validation draws decide only where these leave it open
+    hypothesis = start.hypothesis
+    if not acceptance.needs_each(hypothesis):
+        hypothesis = prune(hypothesis, acceptance)
+    schedule = Schedule.after_proposals(hypothesis, find_places, budget, start.settled)
+    hypothesis, _ = _improve(hypothesis, schedule, acceptance, start.settled)
+    return Found(_describe(hypothesis, acceptance), _scores(hypothesis))
+
+
+def _improve(
+    hypothesis: Hypothesis, schedule: Schedule, acceptance: Acceptance, settled: Sequence[Tensor]
+) -> tuple[Hypothesis, bool]:
+    """The hypothesis at the end of a schedule, and whether its number of components was decided by validation draws."""
+    space = hypothesis.space
     # Births and updates, where the residual is greatest
-    schedule = Schedule.start(hypothesis, places, budget, settled)
-    with counting("search", budget, unit="evaluation") as bar:
+    with counting("search", schedule.end - space.problem.rows, unit="evaluation") as bar:
         spent = space.problem.rows
         while (proposal := schedule.next(hypothesis)) is not None:
             if isinstance(proposal, Place):
@@ -76,15 +96,14 @@ def search(
         hypothesis = merged
 
     # Attributes once more. What made up for wrong ones may not be missed beside the right ones
-    hypothesis, is_swapped = read_last(hypothesis)
+    hypothesis, is_swapped = read_last(hypothesis, settled)
     if is_swapped:
         hypothesis = prune(hypothesis.unvalidated(), acceptance)
+    return hypothesis, is_decided
 
-    # What is left
-    scores = component_scores(hypothesis.whole, space.channels).tolist() if len(hypothesis) else []
-    left = [] if schedule.places is None else [float(place_scores(hypothesis.whole, schedule.places).max())]
-    is_decided = is_decided or hypothesis is not start or settled is not None
-    return Found(_describe(hypothesis, acceptance) if is_decided else None, [*scores, *left])
+
+def _scores(hypothesis: Hypothesis) -> list[float]:
+    return component_scores(hypothesis.whole, hypothesis.space.channels).tolist() if len(hypothesis) else []
 
 
 def _describe(hypothesis: Hypothesis, acceptance: Acceptance) -> Answer:
@@ -95,5 +114,8 @@ def _describe(hypothesis: Hypothesis, acceptance: Acceptance) -> Answer:
         is_component = [space.is_alike(value, own, 2 * space.options.reach) for own in hypothesis.values]
         rivals += [] if any(is_component) else [value]
     rejected = torch.stack(rivals[-space.options.rivals :]) if rivals else hypothesis.values[:0]
-    form = hypothesis.validated.append(space.problem.quadratic(rejected, space.validation))
+    if hypothesis.is_validated:
+        form = hypothesis.validated.append(space.problem.quadratic(rejected, space.validation))
+    else:
+        form = hypothesis.whole.append(space.quadratic(rejected))
     return Answer(hypothesis.values, rejected, form, hypothesis.attribute_errors, rival_attribute(hypothesis))

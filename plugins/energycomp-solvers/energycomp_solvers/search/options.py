@@ -55,8 +55,9 @@ class SearchOptions:
         settled: nats that such a step gains, below which it is the last one.
         rivals: rejected values that the answer is compared with.
         likely: probability of a proposal from which on the energy sees it; 1 begins with the lattice.
-        unexplained: the lattice follows proposals where a window of the sample leaves more than so many times the
-            median residual score.
+        unexplained: nats that a window of a sample leaves under all draws alike, from which on a component is sought
+            there that proposals have missed.
+        around: share of the support around such a place in which it is sought.
 
     >>> SearchOptions(penalty=12.0).penalty
     12.0
@@ -91,7 +92,8 @@ class SearchOptions:
     settled: float = attrs.field(default=0.05, validator=number())
     rivals: int = attrs.field(default=3, validator=whole(0))
     likely: float = attrs.field(default=0.02, validator=share)
-    unexplained: float = attrs.field(default=3.0, validator=number())
+    unexplained: float = attrs.field(default=45.0, validator=number())
+    around: float = attrs.field(default=0.13, validator=share)
 
 
 def _are_two(value: Any, is_one: Callable[[Any], bool]) -> bool:

@@ -2,10 +2,11 @@
 
 1. Pursue. Matching pursuit among the proposals, on the selection draws: what lowers the error is taken.
 2. Read. Each word of each component is compared with all others, as after a search on the lattice.
-3. Settle. A component is as good as updated where energy and proposal agree on all its words. The search updates the
-   others alone, and looks for places on the lattice only where the answer leaves more than its components explain.
+3. Settle. A component needs no update, and its words no further draws, where energy and proposal together are certain
+   of them, at about its place.
+4. Miss. What the network missed leaves a residual that is the same under all draws. The search looks there alone.
 
-What the network invents lowers no error, or is not missed by the validation draws; what it misses leaves a residual.
+What the network invents lowers no error, or is not missed. So answers are those of the energy, only sooner.
 """
 
 from __future__ import annotations
@@ -15,19 +16,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from energycomp.inference import AttributeErrors, read_attributes
+from energycomp.inference import AttributeErrors, Problem, read_attributes
 from energycomp.models.proposals import Proposals
 from energycomp_solvers.search.attributes import settle
 from energycomp_solvers.search.hypothesis import Hypothesis, SearchSpace, split_parts
-from energycomp_solvers.search.residual import component_scores, left_of
+from energycomp_solvers.search.residual import left_of
 from energycomp_solvers.search.subsets import greedy, swap
 
-WINDOW = 8  # residuals are compared in windows of a side of 1/8 of the sample, as in `energycomp.models.log_errors`
+WINDOW = 3  # cells along the side of what is compared with `SearchOptions.unexplained`, of a sample of 16
+SIDE = 16
 
 
 @attrs.frozen(eq=False)
 class Start:
-    """A hypothesis of proposals, its values that need no update, and the proposals that it does not take, (M, D).
+    """A hypothesis of proposals, its values that need no update, and the proposals that it does not take, (M, V).
 
     Args:
         errors: after each component that was added.
@@ -42,44 +44,73 @@ class Start:
 def begin(space: SearchSpace, proposals: Proposals, draws: int, generator: torch.Generator | None) -> Start | None:
     """The components that the energy takes of proposals, with their words; None where it takes none.
 
-    Costs 8 rows for each likely proposal, and about 20 for each component that is taken.
+    Costs 8 rows for each likely proposal, and about 45 for each component that is taken.
     """
-    problem = space.problem
     # Pursue: what lowers the error, of what is likely
-    values = proposals.values[proposals.probability >= space.options.likely]
+    is_likely = proposals.probability >= space.options.likely
+    values = proposals.values[is_likely]
     if not len(values):
         return None
     form = space.quadratic(values)
-    added, errors = greedy(form, problem.counts)
+    added, errors = greedy(form, space.problem.counts)
     chosen = swap(form, added)
-    rest = values[[k for k in range(len(values)) if k not in chosen]]
     if not chosen:
         return None
+    rest = values[[k for k in range(len(values)) if k not in chosen]]
     hypothesis = Hypothesis(space, values[chosen], split_parts(form.take(chosen)))
-    if space.attributes is None:
-        return Start(hypothesis, list(hypothesis.values), rest, errors)
+    is_certain = torch.ones(len(chosen), dtype=torch.bool)
 
     # Read: each word beside all others
-    words = [torch.zeros(len(chosen), n, dtype=torch.float64) for n in space.attributes.words]
-    known = AttributeErrors(hypothesis.values, tuple(words), torch.zeros(len(chosen), dtype=torch.float64))
-    known = read_attributes(problem, hypothesis.values, draws=draws, sweeps=1, known=known, generator=generator)
-    # Settle: components whose words are those of the proposals
-    agrees = (known.values == hypothesis.values).all(1)
-    hypothesis = attrs.evolve(settle(hypothesis, known.values), known=known)
+    if space.attributes is not None:
+        words = [torch.zeros(len(chosen), n, dtype=torch.float64) for n in space.attributes.words]
+        known = AttributeErrors(hypothesis.values, tuple(words), torch.zeros(len(chosen), dtype=torch.float64))
+        known = read_attributes(
+            space.problem, hypothesis.values, draws=draws, sweeps=1, known=known, generator=generator
+        )
+        proposed = [each[is_likely][chosen] for each in proposals.words]
+        is_certain = find_certain(space.problem, known, proposed, space.options.certain[0])
+        hypothesis = attrs.evolve(settle(hypothesis, known.values), known=known)
+
+    # Settle: certain words, at about the place that was proposed
+    before = hypothesis.values
     hypothesis = hypothesis.move(hypothesis.components)
-    return Start(hypothesis, list(hypothesis.values[agrees]), rest, errors)
+    is_there = [not space.is_elsewhere(*pair) for pair in zip(before, hypothesis.values, strict=True)]
+    settled = [value for value, *both in zip(hypothesis.values, is_certain, is_there, strict=True) if all(both)]
+    return Start(hypothesis, settled, rest, errors)
 
 
-def leaves_more(hypothesis: Hypothesis) -> bool:
-    """Whether an answer leaves far more in some window of a sample than around its components; True without any."""
-    if not len(hypothesis):
-        return True
+def find_certain(problem: Problem, known: AttributeErrors, proposed: list[Tensor], certain: float) -> Tensor:
+    """Of which components (K,) the posterior of each word is above a limit, with what was proposed (K, n) as prior."""
+    is_certain = torch.ones(len(known.values), dtype=torch.bool)
+    if problem.posterior.beta is None or not proposed:
+        return is_certain & (problem.posterior.beta is not None)
+    for errors, prior in zip(known.errors, proposed, strict=True):
+        shares = torch.softmax(prior - problem.posterior.nats(errors), dim=1)
+        own = errors.argmin(1, keepdim=True)
+        is_certain &= shares.gather(1, own)[:, 0] > certain
+    return is_certain
+
+
+def find_missing(hypothesis: Hypothesis) -> Tensor | None:
+    """The place (2,) around which an answer leaves most under all draws alike; None where it is less than a component.
+
+    The mean over draws is what the components do not explain; chance differs from draw to draw.
+    """
     space = hypothesis.space
-    shape = space.problem.observation.shape[1:]
-    usual = component_scores(hypothesis.whole, space.channels).median()
-    left = left_of(hypothesis.whole).square().mean(0).unflatten(0, tuple(shape)).sum(0)
-    if left.ndim != 2:
-        return True
-    side = max(1, min(left.shape) // WINDOW)
-    most = avg_pool2d(left[None], side, stride=1).max()
-    return bool(most > space.options.unexplained * usual)
+    posterior = space.problem.posterior
+    shape = tuple(space.problem.observation.shape[2:])
+    left = left_of(hypothesis.whole)
+    alike = left.mean(0).square().unflatten(0, (space.channels, *shape)).sum(0)
+    # The window in which it is greatest, and what it would gain to explain it, in nats
+    side = max(1, round(WINDOW * min(shape) / SIDE))
+    windows = avg_pool2d(alike[None], side, stride=1, padding=side // 2, count_include_pad=True)[0] * side**2
+    most = float(windows.max())
+    error = float(left.square().sum(1).mean())
+    is_small = posterior.gap(error - most, most) < space.options.unexplained
+    if posterior.beta is None:
+        is_small = most < space.options.goes_on_share * error
+    if is_small:
+        return None
+    row, column = divmod(int(windows.argmax()), windows.shape[1])
+    place = torch.tensor([(column + 0.5) / windows.shape[1], (row + 0.5) / windows.shape[0]])
+    return place.to(hypothesis.values)

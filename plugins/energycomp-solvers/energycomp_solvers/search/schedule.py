@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import attrs
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from energycomp_solvers.search.accept import Acceptance
 from energycomp_solvers.search.hypothesis import Hypothesis
 from energycomp_solvers.search.proposals import Place, prune
-from energycomp_solvers.search.proposed import leaves_more
+from energycomp_solvers.search.proposed import find_missing
 from energycomp_solvers.search.residual import (
     Places,
     component_scores,
@@ -20,6 +21,8 @@ from energycomp_solvers.search.residual import (
     overlap_with,
     place_scores,
 )
+
+FindPlaces: TypeAlias = Callable[[Tensor], Places]
 
 
 @attrs.define(eq=False)
@@ -31,43 +34,37 @@ class Schedule:
     correct, which the search has moved already.
 
     Args:
-        find_places: makes the places where a component may be missing; None once these are `places`.
+        places: where a component may be missing; None where none is sought.
+        find_places: makes those around a place, after proposals.
         end: network evaluations at which the budget is spent.
         tried: values that were proposed or need not be.
         refused: places in a row that got no component.
     """
 
-    find_places: Callable[[], Places] | None
+    places: Places | None
     end: int
     tried: list[Tensor]
     refused: int = 0
-    places: Places | None = None
+    find_places: FindPlaces | None = None
 
     @classmethod
-    def start(
-        cls,
-        hypothesis: Hypothesis,
-        find_places: Callable[[], Places],
-        budget: int,
-        settled: Sequence[Tensor] | None = None,
-    ) -> Schedule:
-        """Begins with all components to update, or without attributes those that fit far worse than the others.
-
-        Of an answer from proposals, those that are not settled, or fit far worse; places wait until these are updated.
-        """
+    def start(cls, hypothesis: Hypothesis, places: Places, budget: int) -> Schedule:
+        """Begins with all components to update, or without attributes those that fit far worse than the others."""
         space = hypothesis.space
         tried: list[Tensor] = []
-        if settled is not None:
-            is_doubtful = find_doubtful(hypothesis)
-            tried = [
-                value
-                for value, doubtful in zip(hypothesis.values, is_doubtful, strict=True)
-                if not doubtful and _is_among(value, settled)
-            ]
-            return cls(find_places, space.problem.rows + budget, tried)
         if space.attributes is None and len(hypothesis):
             tried = list(hypothesis.values[~find_doubtful(hypothesis)])
-        return cls(None, space.problem.rows + budget, tried, places=find_places())
+        return cls(places, space.problem.rows + budget, tried)
+
+    @classmethod
+    def after_proposals(
+        cls, hypothesis: Hypothesis, find_places: FindPlaces, budget: int, settled: Sequence[Tensor]
+    ) -> Schedule:
+        """Begins with the components to update that are not settled, or fit far worse than the others."""
+        is_doubtful = find_doubtful(hypothesis) if len(hypothesis) else torch.zeros(0)
+        pairs = zip(hypothesis.values, is_doubtful, strict=True)
+        tried = [value for value, doubtful in pairs if not doubtful and _is_among(value, settled)]
+        return cls(None, hypothesis.space.problem.rows + budget, tried, find_places=find_places)
 
     def next(self, hypothesis: Hypothesis) -> int | Place | None:
         """The component to update, or the place where one may be missing, of the greatest score; None at the end.
@@ -85,17 +82,14 @@ class Schedule:
         worst = max(untried, key=scores.tolist().__getitem__) if untried else None
         score = 0.0 if worst is None else float(scores[worst])
 
-        # After proposals, the lattice only where they leave much
-        if worst is None and self.find_places is not None and leaves_more(hypothesis):
-            self.places = self.find_places()
-            self.find_places = None
+        # After proposals, places only around what they have missed
+        if self.find_places is not None and worst is None:
+            missing = find_missing(hypothesis)
+            self.places = None if missing is None else self.find_places(missing)
 
         # The place where one is missing most, if more is left around it
-        if (
-            self.places is not None
-            and self.refused < space.options.places
-            and len(hypothesis) < space.problem.counts[1]
-        ):
+        has_room = self.refused < space.options.places and len(hypothesis) < space.problem.counts[1]
+        if self.places is not None and has_room:
             places = self.places
             left = place_scores(hypothesis.whole, places)
             ranked = left if self.refused % 2 == 0 else match_scores(hypothesis.whole, places).clamp(min=0)
