@@ -191,7 +191,12 @@ class Proposer:
         except CheckpointError as error:
             _warn(f"{error}; images are read without proposals")
             return None
-        if stamp != stamp_of(model):
+        given = (stamp, network.config["sample_shape"], list(network.words))
+        if given != (
+            stamp_of(model),
+            list(model.denoiser.sample_shape),
+            list(words_of_places(model.conditioner) or ()),
+        ):
             _warn(
                 f"got proposals that were trained for other samples or values than those of {model.name}; images are "
                 "read without them; train them again: energycomp train proposals"

@@ -67,7 +67,7 @@ def search_proposed(start: Start, find_places: FindPlaces, p_value: float, budge
     hypothesis = start.hypothesis
     if not acceptance.needs_each(hypothesis):
         hypothesis = prune(hypothesis, acceptance)
-    schedule = Schedule.after_proposals(hypothesis, find_places, budget, start.settled)
+    schedule = Schedule.after_proposals(hypothesis, find_places, budget, start.updated)
     hypothesis, _ = _improve(hypothesis, schedule, acceptance, start.settled)
     return Found(_describe(hypothesis, acceptance), _scores(hypothesis))
 

@@ -11,12 +11,15 @@ What the network invents lowers no error, or is not missed. So answers are those
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import attrs
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from energycomp.inference import AttributeErrors, Problem, read_attributes
+from energycomp.inference import AttributeErrors, Posterior, QuadraticForm, read_attributes
 from energycomp.models.proposals import Proposals
 from energycomp_solvers.search.attributes import settle
 from energycomp_solvers.search.hypothesis import Hypothesis, SearchSpace, split_parts
@@ -29,20 +32,24 @@ SIDE = 16
 
 @attrs.frozen(eq=False)
 class Start:
-    """A hypothesis of proposals, its values that need no update, and the proposals that it does not take, (M, V).
+    """A hypothesis of proposals, and how far each of its components is certain.
 
     Args:
+        updated: values that need no update.
+        settled: values whose words need no further draws.
+        rest: proposals that it does not take, (M, V).
         errors: after each component that was added.
     """
 
     hypothesis: Hypothesis
+    updated: list[Tensor]
     settled: list[Tensor]
     rest: Tensor
     errors: list[float]
 
 
 def begin(space: SearchSpace, proposals: Proposals, draws: int, generator: torch.Generator | None) -> Start | None:
-    """The components that the energy takes of proposals, with their words; None where it takes none.
+    """The components that the energy takes of proposals, with their words; None where it takes none, or moves one far.
 
     Costs 8 rows for each likely proposal, and about 45 for each component that is taken.
     """
@@ -53,12 +60,12 @@ def begin(space: SearchSpace, proposals: Proposals, draws: int, generator: torch
         return None
     form = space.quadratic(values)
     added, errors = greedy(form, space.problem.counts)
-    chosen = swap(form, added)
+    chosen = _drop_small(space, form, swap(form, added))
     if not chosen:
         return None
     rest = values[[k for k in range(len(values)) if k not in chosen]]
     hypothesis = Hypothesis(space, values[chosen], split_parts(form.take(chosen)))
-    is_certain = torch.ones(len(chosen), dtype=torch.bool)
+    certainty = torch.ones(len(chosen), dtype=torch.float64)
 
     # Read: each word beside all others
     if space.attributes is not None:
@@ -68,27 +75,45 @@ def begin(space: SearchSpace, proposals: Proposals, draws: int, generator: torch
             space.problem, hypothesis.values, draws=draws, sweeps=1, known=known, generator=generator
         )
         proposed = [each[is_likely][chosen] for each in proposals.words]
-        is_certain = find_certain(space.problem, known, proposed, space.options.certain[0])
+        certainty = find_certainty(space.problem.posterior, known, proposed)
         hypothesis = attrs.evolve(settle(hypothesis, known.values), known=known)
 
-    # Settle: certain words, at about the place that was proposed
+    # Move: one that wants to be elsewhere was no good proposal
     before = hypothesis.values
     hypothesis = hypothesis.move(hypothesis.components)
-    is_there = [not space.is_elsewhere(*pair) for pair in zip(before, hypothesis.values, strict=True)]
-    settled = [value for value, *both in zip(hypothesis.values, is_certain, is_there, strict=True) if all(both)]
-    return Start(hypothesis, settled, rest, errors)
+    if any(map(partial(space.is_elsewhere, reach=0.9 * space.options.reach), before, hypothesis.values)):
+        return None
+    for_words, for_update = space.options.certain
+    updated = list(hypothesis.values[certainty >= for_update])
+    return Start(hypothesis, updated, list(hypothesis.values[certainty >= for_words]), rest, errors)
 
 
-def find_certain(problem: Problem, known: AttributeErrors, proposed: list[Tensor], certain: float) -> Tensor:
-    """Of which components (K,) the posterior of each word is above a limit, with what was proposed (K, n) as prior."""
-    is_certain = torch.ones(len(known.values), dtype=torch.bool)
-    if problem.posterior.beta is None or not proposed:
-        return is_certain & (problem.posterior.beta is not None)
+def _drop_small(space: SearchSpace, form: QuadraticForm, chosen: list[int]) -> list[int]:
+    """The chosen atoms but those that are worth less than their penalty, the least one first."""
+    posterior = space.problem.posterior
+    while posterior.beta is not None and len(chosen) > space.problem.counts[0]:
+        error = form.mean_objective(chosen)
+        fewer = [[c for c in chosen if c != k] for k in chosen]
+        least = min(fewer, key=form.mean_objective)
+        if posterior.gap(error, form.mean_objective(least) - error) >= space.options.penalty:
+            break
+        chosen = least
+    return chosen
+
+
+def find_certainty(posterior: Posterior, known: AttributeErrors, proposed: Sequence[Tensor]) -> Tensor:
+    """The least posterior of the words of each component, (K,), with what was proposed, (K, n) each, as their prior.
+
+    0 without an inverse temperature.
+    """
+    certainty = torch.ones(len(known.values), dtype=torch.float64)
+    if posterior.beta is None:
+        return 0 * certainty
     for errors, prior in zip(known.errors, proposed, strict=True):
-        shares = torch.softmax(prior - problem.posterior.nats(errors), dim=1)
+        shares = torch.softmax(prior.to(errors) - posterior.nats(errors), dim=1)
         own = errors.argmin(1, keepdim=True)
-        is_certain &= shares.gather(1, own)[:, 0] > certain
-    return is_certain
+        certainty = torch.minimum(certainty, shares.gather(1, own)[:, 0].cpu())
+    return certainty
 
 
 def find_missing(hypothesis: Hypothesis) -> Tensor | None:

@@ -58,12 +58,12 @@ class Schedule:
 
     @classmethod
     def after_proposals(
-        cls, hypothesis: Hypothesis, find_places: FindPlaces, budget: int, settled: Sequence[Tensor]
+        cls, hypothesis: Hypothesis, find_places: FindPlaces, budget: int, updated: Sequence[Tensor]
     ) -> Schedule:
-        """Begins with the components to update that are not settled, or fit far worse than the others."""
+        """Begins with the components to update whose values are not updated yet, or fit far worse than the others."""
         is_doubtful = find_doubtful(hypothesis) if len(hypothesis) else torch.zeros(0)
         pairs = zip(hypothesis.values, is_doubtful, strict=True)
-        tried = [value for value, doubtful in pairs if not doubtful and _is_among(value, settled)]
+        tried = [value for value, doubtful in pairs if not doubtful and _is_among(value, updated)]
         return cls(None, hypothesis.space.problem.rows + budget, tried, find_places=find_places)
 
     def next(self, hypothesis: Hypothesis) -> int | Place | None:
