@@ -8,6 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from energycomp.inference import QuadraticForm
 from energycomp.progress import counting
 from energycomp_solvers.search.accept import Acceptance
 from energycomp_solvers.search.attributes import read_last, rival_attribute
@@ -53,7 +54,7 @@ def search(hypothesis: Hypothesis, places: Places, p_value: float, budget: int) 
     residual = _scores(hypothesis)
     residual.append(float(place_scores(hypothesis.whole, places).max()))
     is_decided = is_decided or hypothesis is not start
-    return Found(_describe(hypothesis, acceptance) if is_decided else None, residual)
+    return Found(_describe(hypothesis, acceptance, hypothesis.validated) if is_decided else None, residual)
 
 
 def search_proposed(start: Start, find_places: FindPlaces, p_value: float, budget: int) -> Found:
@@ -69,7 +70,8 @@ def search_proposed(start: Start, find_places: FindPlaces, p_value: float, budge
         hypothesis = prune(hypothesis, acceptance)
     schedule = Schedule.after_proposals(hypothesis, find_places, budget, start.updated)
     hypothesis, _ = _improve(hypothesis, schedule, acceptance, start.settled)
-    return Found(_describe(hypothesis, acceptance), _scores(hypothesis))
+    form = hypothesis.validated if hypothesis.is_validated else hypothesis.whole
+    return Found(_describe(hypothesis, acceptance, form), _scores(hypothesis))
 
 
 def _improve(
@@ -106,16 +108,19 @@ def _scores(hypothesis: Hypothesis) -> list[float]:
     return component_scores(hypothesis.whole, hypothesis.space.channels).tolist() if len(hypothesis) else []
 
 
-def _describe(hypothesis: Hypothesis, acceptance: Acceptance) -> Answer:
-    """The answer, beside what was rejected last and is no component by now. Costs a row for each rival and draw."""
+def _describe(hypothesis: Hypothesis, acceptance: Acceptance, form: QuadraticForm) -> Answer:
+    """The answer, beside what was rejected last and is no component by now. Costs a row for each rival and draw.
+
+    `form` is over the components, on the validation draws, or on the selection draws where these were not asked.
+    """
     space = hypothesis.space
     rivals: list[Tensor] = []
     for value in acceptance.rejected:
         is_component = [space.is_alike(value, own, 2 * space.options.reach) for own in hypothesis.values]
         rivals += [] if any(is_component) else [value]
     rejected = torch.stack(rivals[-space.options.rivals :]) if rivals else hypothesis.values[:0]
-    if hypothesis.is_validated:
-        form = hypothesis.validated.append(space.problem.quadratic(rejected, space.validation))
-    else:
-        form = hypothesis.whole.append(space.quadratic(rejected))
-    return Answer(hypothesis.values, rejected, form, hypothesis.attribute_errors, rival_attribute(hypothesis))
+    is_validated = form is not hypothesis.whole
+    own = space.problem.quadratic(rejected, space.validation) if is_validated else space.quadratic(rejected)
+    return Answer(
+        hypothesis.values, rejected, form.append(own), hypothesis.attribute_errors, rival_attribute(hypothesis)
+    )
