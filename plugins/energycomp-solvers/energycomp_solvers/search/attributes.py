@@ -22,13 +22,12 @@ SEEDS = (1, 2)  # of the draws of the two turns: they are the same whatever the 
 TIED = 1e-6  # draws of attributes that are tied again
 
 
-def read_last(hypothesis: Hypothesis, settled: Sequence[Tensor] = ()) -> tuple[Hypothesis, bool]:
+def read_last(hypothesis: Hypothesis, settled: Sequence[Tensor] | None = None) -> tuple[Hypothesis, bool]:
     """The components with attributes that are read with more draws, and whether some were swapped all at once.
 
-    Those of settled values are certain.
-
     What is uncertain is read at a place that favours no word, on draws that are the same whatever the search has spent,
-    and what is uncertain then is read again: an answer hardly depends on the way of the search.
+    and what is uncertain then is read again: an answer hardly depends on the way of the search. After proposals, words
+    of settled values are certain, and others need the second turn alone, since they were read at a good place before.
     """
     known = hypothesis.attribute_errors
     if known is None:
@@ -36,16 +35,20 @@ def read_last(hypothesis: Hypothesis, settled: Sequence[Tensor] = ()) -> tuple[H
     space = hypothesis.space
     problem = space.problem
     certain = space.options.certain
-    is_open = torch.tensor([not any(map(value.equal, settled)) for value in hypothesis.values], dtype=torch.bool)
-    # First turn: what is in doubt is forgotten, and read again
-    is_uncertain = find_uncertain(problem, known, certain[0]) & is_open[:, None]
-    known = known.forget(is_uncertain.any(1), place_openly(hypothesis, known.values, is_uncertain))
-    known = read_attributes(problem, hypothesis.values, known=known, sweeps=1, generator=SEEDS[0])
     before = (hypothesis.values, hypothesis.whole)
-    hypothesis = settle(hypothesis, known.values)
+    is_open = torch.ones(len(hypothesis), dtype=torch.bool)
+    # First turn: what is in doubt is forgotten, and read again
+    if settled is None:
+        is_uncertain = find_uncertain(problem, known, certain[0])
+        known = known.forget(is_uncertain.any(1), place_openly(hypothesis, known.values, is_uncertain))
+        known = read_attributes(problem, hypothesis.values, known=known, sweeps=1, generator=SEEDS[0])
+        hypothesis = settle(hypothesis, known.values)
+    else:
+        is_open = torch.tensor([not any(map(value.equal, settled)) for value in hypothesis.values], dtype=torch.bool)
     # Attributes that fit better together
     is_uncertain = find_uncertain(problem, known, certain[1])
-    hypothesis, swapped = swap_attributes(hypothesis, known, is_uncertain, before, is_open.nonzero()[:, 0].tolist())
+    which = (is_open & (known.draws > 0)).nonzero()[:, 0].tolist()
+    hypothesis, swapped = swap_attributes(hypothesis, known, is_uncertain, before, which)
     is_swapped = torch.zeros(len(hypothesis), dtype=torch.bool)
     is_swapped[swapped] = True
     known = known.forget(is_swapped, hypothesis.values)

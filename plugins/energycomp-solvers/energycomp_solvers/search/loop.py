@@ -48,7 +48,7 @@ def search(hypothesis: Hypothesis, places: Places, p_value: float, budget: int) 
     start = hypothesis
     if space.attributes is not None or not acceptance.needs_each(hypothesis):
         hypothesis = prune(hypothesis, acceptance)
-    hypothesis, is_decided = _improve(hypothesis, Schedule.start(hypothesis, places, budget), acceptance, [])
+    hypothesis, is_decided = _improve(hypothesis, Schedule.start(hypothesis, places, budget), acceptance)
 
     # What is left
     residual = _scores(hypothesis)
@@ -75,7 +75,7 @@ def search_proposed(start: Start, find_places: FindPlaces, p_value: float, budge
 
 
 def _improve(
-    hypothesis: Hypothesis, schedule: Schedule, acceptance: Acceptance, settled: Sequence[Tensor]
+    hypothesis: Hypothesis, schedule: Schedule, acceptance: Acceptance, settled: Sequence[Tensor] | None = None
 ) -> tuple[Hypothesis, bool]:
     """The hypothesis at the end of a schedule, and whether its number of components was decided by validation draws."""
     space = hypothesis.space

@@ -66,6 +66,7 @@ def begin(space: SearchSpace, proposals: Proposals, draws: int, generator: torch
     rest = values[[k for k in range(len(values)) if k not in chosen]]
     hypothesis = Hypothesis(space, values[chosen], split_parts(form.take(chosen)))
     certainty = torch.ones(len(chosen), dtype=torch.float64)
+    agrees = torch.ones(len(chosen), dtype=torch.bool)
 
     # Read: each word beside all others
     if space.attributes is not None:
@@ -76,6 +77,7 @@ def begin(space: SearchSpace, proposals: Proposals, draws: int, generator: torch
         )
         proposed = [each[is_likely][chosen] for each in proposals.words]
         certainty = find_certainty(space.problem.posterior, known, proposed)
+        agrees = (known.values == hypothesis.values).all(1).cpu()
         hypothesis = attrs.evolve(settle(hypothesis, known.values), known=known)
 
     # Move: one that wants to be elsewhere was no good proposal
@@ -83,9 +85,8 @@ def begin(space: SearchSpace, proposals: Proposals, draws: int, generator: torch
     hypothesis = hypothesis.move(hypothesis.components)
     if any(map(partial(space.is_elsewhere, reach=0.9 * space.options.reach), before, hypothesis.values)):
         return None
-    for_words, for_update = space.options.certain
-    updated = list(hypothesis.values[certainty >= for_update])
-    return Start(hypothesis, updated, list(hypothesis.values[certainty >= for_words]), rest, errors)
+    settled = certainty >= space.options.certain[0]
+    return Start(hypothesis, list(hypothesis.values[settled | agrees]), list(hypothesis.values[settled]), rest, errors)
 
 
 def _drop_small(space: SearchSpace, form: QuadraticForm, chosen: list[int]) -> list[int]:
