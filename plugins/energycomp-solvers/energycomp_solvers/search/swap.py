@@ -26,14 +26,15 @@ def swap_attributes(
     known: AttributeErrors,
     is_uncertain: Tensor,
     before: tuple[Tensor, QuadraticForm],
-    which: Sequence[int],
+    which: Sequence[int] | None = None,
 ) -> tuple[Hypothesis, list[int]]:
-    """Swaps attribute combinations of some components where the selection draws want others; also returns which.
+    """Swaps attribute combinations of some components, all if left out, where the selection draws want others; also which.
 
     `is_uncertain` attributes (K, A) are read again anyway. `before` has the components as they were, (K, V), and the
     form over them on all selection draws.
     """
     space = hypothesis.space
+    which = hypothesis.components if which is None else which
     if space.attributes is None or space.problem.posterior.beta is None or not len(which):
         return hypothesis, []
     # Other words of each component, where it is
