@@ -28,7 +28,9 @@ def swap_attributes(
     before: tuple[Tensor, QuadraticForm],
     which: Sequence[int] | None = None,
 ) -> tuple[Hypothesis, list[int]]:
-    """Swaps attribute combinations of some components, all if left out, where the selection draws want others; also which.
+    """Swaps attribute combinations of some components, of all if left out, where the selection draws want others.
+
+    Also returns the changed indices.
 
     `is_uncertain` attributes (K, A) are read again anyway. `before` has the components as they were, (K, V), and the
     form over them on all selection draws.
