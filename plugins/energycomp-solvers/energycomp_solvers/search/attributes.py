@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from energycomp.inference import AttributeErrors, Problem, QuadraticForm, read_attributes
+from energycomp.inference.attributes import DRAWS
 from energycomp_solvers.search.hypothesis import LOW_NOISE, Hypothesis
 from energycomp_solvers.search.residual import overlap
 from energycomp_solvers.search.runner_up import Rival, least_certain
@@ -54,10 +55,11 @@ def read_last(hypothesis: Hypothesis, settled: Sequence[Tensor] | None = None) -
     known = known.forget(is_swapped, hypothesis.values)
     # Second turn: what is uncertain now, and what was swapped
     is_uncertain = find_uncertain(problem, known, certain[1]) & (is_open | is_swapped)[:, None]
-    places = place_openly(hypothesis, known.values, is_uncertain)
+    places = place_openly(hypothesis, known.values, is_uncertain, None if settled is None else 1)
     known = _tie(problem, known, is_uncertain, places, space.options.rival_place)
     if bool((known.draws < 1).any()):
-        known = read_attributes(problem, hypothesis.values, known=known, sweeps=2, generator=SEEDS[1])
+        draws, sweeps = (DRAWS, 2) if settled is None else (space.options.confirm_draws, 1)
+        known = read_attributes(problem, hypothesis.values, known=known, draws=draws, sweeps=sweeps, generator=SEEDS[1])
         hypothesis = settle(hypothesis, known.values)
     return attrs.evolve(hypothesis, known=known, validated=_validated(hypothesis)), bool(swapped)
 
@@ -78,8 +80,11 @@ def rival_attribute(hypothesis: Hypothesis) -> Rival | None:
     return attrs.evolve(rival, value=atoms[chosen[rival.component]])
 
 
-def place_openly(hypothesis: Hypothesis, values: Tensor, is_uncertain: Tensor) -> Tensor:
-    """Values (K, V) at the places that they, and those beside them, have with uncertain attributes (K, A) left open."""
+def place_openly(hypothesis: Hypothesis, values: Tensor, is_uncertain: Tensor, steps: int | None = None) -> Tensor:
+    """Values (K, V) at the places that they, and those beside them, have with uncertain attributes (K, A) left open.
+
+    `steps` are the most Gauss-Newton steps, those of the options if left out.
+    """
     space = hypothesis.space
     problem = space.problem
     support = space.attributes
@@ -95,7 +100,7 @@ def place_openly(hypothesis: Hypothesis, values: Tensor, is_uncertain: Tensor) -
     shown = hypothesis.whole.atoms.square().mean(0).sqrt()
     near = overlap(shown, shown[which], space.channels).amax(1) > space.options.beside
     moving = sorted({*which, *near.nonzero()[:, 0].tolist()})
-    for _ in range(space.options.settle_steps):
+    for _ in range(space.options.settle_steps if steps is None else steps):
         before = form.mean_objective(chosen)
         atoms, form, chosen = space.newton_step(atoms, form, chosen, moving)
         after = form.mean_objective(chosen)

@@ -57,6 +57,7 @@ class SearchOptions:
         likely: probability of a proposal from which on the energy sees it; 1 begins with the lattice.
         unexplained: nats that a window of a sample leaves under all draws alike, from which on a component is sought
             there that proposals have missed.
+        confirm_draws: draws of the words on which proposals and energy are not certain together; more change few words.
         around: share of the support around such a place in which it is sought.
 
     >>> SearchOptions(penalty=12.0).penalty
@@ -93,6 +94,7 @@ class SearchOptions:
     rivals: int = attrs.field(default=3, validator=whole(0))
     likely: float = attrs.field(default=0.02, validator=share)
     unexplained: float = attrs.field(default=45.0, validator=number())
+    confirm_draws: int = attrs.field(default=8, validator=whole(1))
     around: float = attrs.field(default=0.13, validator=share)
 
 
