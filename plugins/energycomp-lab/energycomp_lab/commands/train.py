@@ -79,7 +79,7 @@ def train(
     ```sh
     energycomp train clevr --data scenes --init clevr --steps 2000 -o runs/mine
     energycomp infer runs/mine/model image.png
-    energycomp train proposals --init runs/mine/model --option recipe=clevr --data scenes -o runs/fast
+    energycomp train proposals --init runs/mine/model --data scenes -o runs/fast
     energycomp train clevr --resume-from owner/run -o runs/mine --option log_with=tensorboard
     ```
 
