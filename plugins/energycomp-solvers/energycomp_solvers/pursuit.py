@@ -220,7 +220,7 @@ class Pursuit:
     def _solve_proposed(
         self, problem: Problem, proposals: Proposals, half: int, generator: torch.Generator | None
     ) -> Solution | None:
-        """The answer from proposals; None where the energy takes none of them."""
+        """The answer from proposals; None where the energy takes too few of them, or has other places for them."""
         spent = [problem.rows] * 2  # no lattice yet
         deciding = as_generator(DECIDING)
         space = SearchSpace.draw(problem, self.search, deciding)
@@ -231,11 +231,10 @@ class Pursuit:
         trace: dict[str, Sequence[float]] = {"error": start.errors}
         draws = max(4, half // 4)
         first = Answer(start.hypothesis.values, start.rest, None, start.hypothesis.attribute_errors)
-
         bank = self._draw_low(problem, generator)
 
         def find_places(near: Tensor) -> Places:
-            screen = Screen.of(problem, bank, self.side, near, self.search.around)
+            screen = Screen.of(problem, bank, self.side, near, max(self.search.around, 1.0 / self.side))
             return Places(screen.atoms, screen.form.atoms[0], space.channels)
 
         # Search for changes of the answer, within the budget. At Ctrl-C the first answer remains.

@@ -76,6 +76,13 @@ def test_proposals_that_lie_change_no_answer(lies: Tensor) -> None:
     assert with_them.rows < 1.5 * without.rows
 
 
+def test_fewer_proposals_than_are_asked_for_are_none() -> None:
+    image = planted(TINTED, TRUE)[0] / 2 + 0.5
+    said: Any = Said(TRUE[:1], (3, 2))
+    found = infer(image, attrs.evolve(TINTED, proposals=said), count=2, generator=0)
+    assert torch.allclose(found.conditions, infer(image, TINTED, count=2, generator=0).conditions)
+
+
 def test_unlikely_proposals_are_none() -> None:
     without, with_them = read(TINTED, None, TRUE), read(TINTED, TRUE, TRUE, probability=0.01)
     assert (with_them.rows, with_them.conditions.tolist()) == (without.rows, without.conditions.tolist())

@@ -54,10 +54,11 @@ class SearchOptions:
         settle_steps: most steps of components whose attributes are left open.
         settled: nats that such a step gains, below which it is the last one.
         rivals: rejected values that the answer is compared with.
-        likely: probability of a proposal from which on the energy sees it; 1 begins with the lattice.
-        unexplained: nats that a window of a sample leaves under all draws alike, from which on a component is sought
-            there that proposals have missed.
-        confirm_draws: draws of the words on which proposals and energy are not certain together; more change few words.
+        likely: probability of a proposal from which on the energy sees it, at 8 evaluations each.
+        confirm_draws: draws of words on which proposals and energy are not certain together.
+        unexplained: nats that a window of a sample leaves under all draws alike, from which on a component that proposals
+            missed is sought there. Fewer find smaller ones, and look in vain more often.
+        window: its side, as a share of the shorter side of the sample.
         around: share of the support around such a place in which it is sought.
 
     >>> SearchOptions(penalty=12.0).penalty
@@ -93,8 +94,9 @@ class SearchOptions:
     settled: float = attrs.field(default=0.05, validator=number())
     rivals: int = attrs.field(default=3, validator=whole(0))
     likely: float = attrs.field(default=0.02, validator=share)
-    unexplained: float = attrs.field(default=45.0, validator=number())
     confirm_draws: int = attrs.field(default=8, validator=whole(1))
+    unexplained: float = attrs.field(default=45.0, validator=number())
+    window: float = attrs.field(default=0.19, validator=share)
     around: float = attrs.field(default=0.13, validator=share)
 
 

@@ -26,13 +26,10 @@ from energycomp_solvers.search.hypothesis import Hypothesis, SearchSpace, split_
 from energycomp_solvers.search.residual import left_of
 from energycomp_solvers.search.subsets import greedy, swap
 
-WINDOW = 3  # cells along the side of what is compared with `SearchOptions.unexplained`, of a sample of 16
-SIDE = 16
-
 
 @attrs.frozen(eq=False)
 class Start:
-    """A hypothesis of proposals, and how far each of its components is certain.
+    """A hypothesis of proposals, and which of its components are certain.
 
     Args:
         updated: values that need no update.
@@ -49,7 +46,7 @@ class Start:
 
 
 def begin(space: SearchSpace, proposals: Proposals, draws: int, generator: torch.Generator | None) -> Start | None:
-    """The components that the energy takes of proposals, with their words; None where it takes none, or moves one far.
+    """The components that the energy takes of proposals, with their words; None where it takes too few, or moves one far.
 
     Costs 8 rows for each likely proposal, and about 45 for each component that is taken.
     """
@@ -61,7 +58,7 @@ def begin(space: SearchSpace, proposals: Proposals, draws: int, generator: torch
     form = space.quadratic(values)
     added, errors = greedy(form, space.problem.counts)
     chosen = _drop_small(space, form, swap(form, added))
-    if not chosen:
+    if len(chosen) < max(1, space.problem.counts[0]):
         return None
     rest = values[[k for k in range(len(values)) if k not in chosen]]
     hypothesis = Hypothesis(space, values[chosen], split_parts(form.take(chosen)))
@@ -128,7 +125,7 @@ def find_missing(hypothesis: Hypothesis) -> Tensor | None:
     left = left_of(hypothesis.whole)
     alike = left.mean(0).square().unflatten(0, (space.channels, *shape)).sum(0)
     # The window in which it is greatest, and what it would gain to explain it, in nats
-    side = max(1, round(WINDOW * min(shape) / SIDE))
+    side = max(1, round(space.options.window * min(shape)))
     windows = avg_pool2d(alike[None], side, stride=1, padding=side // 2, count_include_pad=True)[0] * side**2
     most = float(windows.max())
     error = float(left.square().sum(1).mean())
