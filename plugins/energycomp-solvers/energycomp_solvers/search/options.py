@@ -56,8 +56,8 @@ class SearchOptions:
         rivals: rejected values that the answer is compared with.
         likely: probability of a proposal from which on the energy sees it, at 8 evaluations each.
         confirm_draws: draws of words on which proposals and energy are not certain together.
-        unexplained: nats that a window of a sample leaves under all draws alike, from which on a component that proposals
-            missed is sought there. Fewer find smaller ones, and look in vain more often.
+        unexplained: nats that a window of a sample leaves under all draws alike, from which on a component is sought
+            there that proposals missed. Fewer find smaller ones, and look in vain more often.
         window: its side, as a share of the shorter side of the sample.
         around: share of the support around such a place in which it is sought.
 

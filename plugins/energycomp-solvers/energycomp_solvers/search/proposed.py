@@ -46,7 +46,7 @@ class Start:
 
 
 def begin(space: SearchSpace, proposals: Proposals, draws: int, generator: torch.Generator | None) -> Start | None:
-    """The components that the energy takes of proposals, with their words; None where it takes too few, or moves one far.
+    """The components that the energy takes of proposals, with their words; None where these are too few, or move far.
 
     Costs 8 rows for each likely proposal, and about 45 for each component that is taken.
     """
