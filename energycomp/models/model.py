@@ -53,6 +53,7 @@ class Model(ModelParts):
         encoder_name: its registered name.
         decomposer_name: the registered name of its decomposer; None for "diffusion" where there is an encoder, and for
             no decomposer where there is none. See `energycomp.decomposition.decomposer_of`.
+        proposals: of values that an image may show, see `energycomp.models.proposals`; solvers may begin with them.
         adapt: puts LoRA weights on it, for `with_lora`; None for a network that takes none.
 
     Raises:

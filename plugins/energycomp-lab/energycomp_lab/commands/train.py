@@ -80,6 +80,7 @@ def train(
     ```sh
     energycomp train clevr --data scenes --init clevr --steps 2000 -o runs/mine
     energycomp infer runs/mine/model image.png
+    energycomp train proposals --init runs/mine/model --data scenes -o runs/fast
     energycomp train clevr --resume-from owner/run -o runs/mine --option log_with=tensorboard
     ```
 
