@@ -19,6 +19,11 @@ SUFFIX = "[0-9a-f]" * 16
 MOST_OF_NAME = 50  # characters of the name of a file in that of its temporary one; a name has 255 bytes at most
 
 
+def cache_folder() -> Path:
+    """The folder of what is made again where it is missing: ENERGYCOMP_CACHE, by default ~/.cache/energycomp."""
+    return Path(os.environ.get("ENERGYCOMP_CACHE") or "~/.cache/energycomp").expanduser()
+
+
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """A temporary sibling of `path` to write to; it replaces `path` when the block ends without an error.

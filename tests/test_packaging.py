@@ -154,7 +154,7 @@ def test_a_release_is_started_by_hand_and_approved() -> None:
 def test_the_tools_are_dependency_groups_that_make_and_the_workflows_install() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert set(project["dependency-groups"]) == {"dev", "docs"}
-    assert set(project["project"]["optional-dependencies"]) == {"all", "mp4"}
+    assert set(project["project"]["optional-dependencies"]) == {"all", "mp4", "onnx", "openvino"}
     for path in [ROOT / "Makefile", *ROOT.glob(".github/workflows/*.yml")]:
         asked = set(re.findall(r"--group (\w+)", path.read_text(encoding="utf-8")))
         assert asked <= {"dev", "docs"}, path

@@ -1,6 +1,6 @@
-"""Profile one composed prediction, and measure bfloat16, memory layout and `torch.compile`.
+"""Profile one composed prediction, and measure bfloat16 and memory layout.
 
-python benchmarks/speed/where_time_goes.py [--components 5] [--batch 4] [--threads 2] [--compile] [-o runs/benchmarks]
+python benchmarks/speed/where_time_goes.py [--components 5] [--batch 4] [--threads 2] [-o runs/benchmarks]
 """
 
 from __future__ import annotations
@@ -33,10 +33,7 @@ OTHER = "the rest: Python, dispatch, allocation"
 def main() -> None:
     """Writes where_time_goes.md."""
     model, threads = "clevr-places", torch.get_num_threads()
-    compiled = (False, "try torch.compile, too; needs a C++ compiler")
-    options = parser(
-        __doc__, model=model, components=5, batch=4, threads=threads, compile=compiled, out="runs/benchmarks"
-    ).parse_args()
+    options = parser(__doc__, model=model, components=5, batch=4, threads=threads, out="runs/benchmarks").parse_args()
     torch.set_num_threads(options.threads)
     model = load(options.model)
     network, generator = model.denoiser.network, torch.Generator().manual_seed(0)
@@ -66,14 +63,8 @@ def main() -> None:
     network.to(memory_format=torch.contiguous_format)
     add("contiguous in place of channels_last", prediction)
     network.to(memory_format=torch.channels_last)
-    if options.compile:
-        started = time.perf_counter()
-        network.features, network.head = torch.compile(network.features), torch.compile(network.head)
-        prediction()
-        add(f"compiled (first call {time.perf_counter() - started:.0f} s)", prediction)
     setting = f"`{options.model}`, K = {options.components}, {options.batch} samples, {options.threads} threads"
-    compiled = " --compile" if options.compile else ""
-    note = f"`python benchmarks/speed/where_time_goes.py{compiled}`: one prediction, {setting}."
+    note = f"`python benchmarks/speed/where_time_goes.py`: one prediction, {setting}."
     text = table(["part", "share of CPU time"], [[name, f"{share:.0%}"] for name, share in shares.items()], note)
     text += "\n" + table(["variant", "ms, median", "speed-up", "largest difference"], rows, note)
     write(options.out / "where_time_goes", text)

@@ -4,6 +4,7 @@ from energycomp.components.ledger import RowCount as RowCount, count_rows as cou
 from energycomp.denoisers.codec import Codec as Codec
 from energycomp.denoisers.configured import configured as configured
 from energycomp.denoisers.denoiser import Conditional as Conditional, Denoiser as Denoiser, compose_rows as compose_rows
+from energycomp.denoisers.engines import Engine as Engine
 from energycomp.denoisers.evaluator import (
     Network as Network,
     Trunk as Trunk,

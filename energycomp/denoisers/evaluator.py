@@ -63,6 +63,8 @@ class Network(Protocol):
 
     - `device`: where it computes, if its weights may be elsewhere meanwhile: offloaded, or mapped.
     - `casts_samples`, true if it computes with samples before it casts them to the type of its weights by itself.
+    - `engine_methods`: the names of its methods that an `Engine` may run: functions of tensors, all of whose first axes
+      are those of rows, without branches on numbers.
     - `finish(pictures, shown)`: draws into decoded pictures (B, 3, H, W) in [-1, 1] what their descriptions say, such
       as straight edges; each shows the rows of one condition.
 

@@ -185,6 +185,7 @@ class TwoStageUNet(nn.Module):
     """
 
     bump_widths = (0.04, 0.1, 0.25)
+    engine_methods = ("features", "convolve")
 
     def __init__(
         self,
@@ -288,12 +289,16 @@ class TwoStageUNet(nn.Module):
 
     def _added(self, h: Tensor, condition: Condition, time: Tensor, cells: Cells) -> Tensor:
         """What conditions add to the shared part on cells of which the trunk says h, folded."""
-        token, null = condition.rows[:, 0], condition.null[:, None]
-        embedding = torch.where(null, self.null.to(token.dtype), self.token(token).to(token.dtype)) + time
         if self.place is not None:
             # What a place adds depends on the condition alone: once for all samples under the same one
             first, number = _distinct(condition)
             h = h + self.placed(condition[first], cells[first])[number]
+        return self.convolve(h, condition, time)
+
+    def convolve(self, h: Tensor, condition: Condition, time: Tensor) -> Tensor:
+        """The head without geometry: R rows of its input, conditions and times, to what is added (R, *, h, w)."""
+        token, null = condition.rows[:, 0], condition.null[:, None]
+        embedding = torch.where(null, self.null.to(token.dtype), self.token(token).to(token.dtype)) + time
         added: Tensor = self.out(self.blocks(h, embedding))
         return added
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import attrs
@@ -24,6 +25,7 @@ from energycomp.inference.quadratic import QuadraticForm
 from energycomp.inference.slots import Slot, attribute_slots, count_range, value_slot
 from energycomp.models.defaults import Defaults
 from energycomp.models.model import Model
+from energycomp.models.proposals import Proposals
 
 Needs = Literal["finite", "continuous", "differentiable"]  # the last: continuous, and gradients are followed
 
@@ -73,6 +75,7 @@ class Problem:
     init: Tensor | None = None
     _prior: Prior | None = None
     has_baseline: bool = True
+    _propose: Callable[[], Proposals | None] | None = None
     _predicted: Predicted = attrs.field()
 
     @_predicted.default
@@ -98,6 +101,13 @@ class Problem:
         if self.mixed is None or values.shape[-1] != self.mixed.length:
             return values
         return self.mixed.opened(values)
+
+    def propose(self) -> Proposals | None:
+        """What the network of proposals, which has seen such images, makes of this one; None without it. Costs no row.
+
+        Values are those of `value_shape`, with attributes where these are asked for.
+        """
+        return None if self._propose is None else self._propose()
 
     @property
     def rows(self) -> int:
@@ -353,10 +363,13 @@ def make_problem(
                 raise InputError(f"got the count 0 under the rule {rule!r}; expected at least 1")
         slots = (value_slot(model, low, candidates),) * high
         mixed = None if candidates is not None else mixed_of(conditioner)
+    # Proposals are of values that are sought, without a start
+    proposes = groups is None and candidates is None and init is None and model.proposals is not None
+    observation = observation.to(model.denoiser.device)
     # Numbers are sought with all attributes open; these are read afterwards. Only the rule product has a baseline
     distrust = defaults.distrust if identifies_null(rule) else None
     return Problem(
-        observation=observation.to(model.denoiser.device),
+        observation=observation,
         slots=slots,
         counts=(low, high),
         exchangeable=groups is None,
@@ -372,7 +385,22 @@ def make_problem(
         conditioner=conditioner,
         defaults=defaults,
         has_baseline=has_null_rule and model.denoiser.null_trained,
+        propose=partial(_propose, model, observation, with_words=attributes) if proposes else None,
     )
+
+
+def _propose(model: Model, observation: Tensor, *, with_words: bool) -> Proposals | None:
+    """The proposals of a model for one encoded sample, on its device."""
+    network = None if model.proposals is None else model.proposals.network(model)
+    if network is None:
+        return None
+    made = network.to(observation.device).propose(observation)
+    mixed = mixed_of(model.conditioner)
+    values = made.values.to(observation.device)
+    if mixed is not None:
+        numbers, codes = mixed.support.split(values)
+        values = mixed.support.joined(numbers, codes) if with_words else numbers
+    return attrs.evolve(made, values=values)
 
 
 def _start_values(init: Any, conditioner: Conditioner, mixed: Any, counts: tuple[int, int]) -> Tensor:

@@ -27,6 +27,7 @@ from energycomp.images import ImageProcessor
 from energycomp.manifest import verify
 from energycomp.models.defaults import Defaults
 from energycomp.models.parts import FORMAT, ModelParts
+from energycomp.models.proposals import FOLDER as PROPOSALS, Proposer
 from energycomp.models.weights import check_fit, fill_weights, load_weights, on_meta
 from energycomp.plugins import Kind
 from energycomp.plugins.registry import find
@@ -58,6 +59,8 @@ def write(model: ModelParts, folder: str | Path, dtype: torch.dtype | None, docu
     with atomic_directory(folder) as temporary:
         if (save := getattr(model.denoiser.codec, "save", None)) is not None:
             config["codec"]["config"] = save(temporary, dtype)
+        if model.proposals is not None:
+            model.proposals.save(temporary)
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         write_tensors(temporary / WEIGHTS, {**weights, SCHEDULE: model.denoiser.alphas_cumprod.float()})
         for name, text in documents.items():
@@ -140,6 +143,7 @@ def _make_model(
         encoder=networks.get("encoder"),
         encoder_name=config["encoder"]["name"] if "encoder" in config else None,
         decomposer_name=_decomposer(config),
+        proposals=Proposer(Path(source) / PROPOSALS) if (Path(source) / PROPOSALS).is_dir() else None,
     )
     # It says of itself what the file says of it, and its shapes fit
     own = json.loads(json.dumps({**model.config(), "codec": config["codec"]}))

@@ -63,4 +63,4 @@ def shipped_defaults(package: str, name: str = "") -> Defaults:
 def shipped(package: str, name: str = "") -> Model:
     """The model in the folder `weights` of an installed package, or in the folder `name` inside it."""
     with as_file(files(package) / "weights") as folder:
-        return from_pretrained(folder / name)
+        return Model.from_pretrained(folder / name, engine="torch")  # `load` puts another in its place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from energycomp.components.conditioning import Conditioner, ability, mixed_of, w
 from energycomp.components.text import WeightedText, weighted
 from energycomp.components.values import parse_value, read_value, values_of
 from energycomp.denoisers.denoiser import Conditional
+from energycomp.denoisers.engines import Engine, run_by
 from energycomp.errors import InputError
 from energycomp.fields import is_number
 from energycomp.images import decoded, framed, from_unit
@@ -27,6 +29,7 @@ from energycomp.models.hub import CARD, upload
 from energycomp.models.model_card import plain_card
 from energycomp.models.parts import ModelParts, sampling_of
 from energycomp.models.sources import check_device, dtype_of, open_model
+from energycomp.plugins.registry import object_of
 from energycomp.seeds import as_generator, derived_seed
 
 Adapt: TypeAlias = Callable[["Model", str | Path | Mapping[str, Tensor], float], "Model"]
@@ -50,6 +53,7 @@ class Model(ModelParts):
         encoder_name: its registered name.
         decomposer_name: the registered name of its decomposer; None for "diffusion" where there is an encoder, and for
             no decomposer where there is none. See `energycomp.decomposition.decomposer_of`.
+        proposals: of values that an image may show, see `energycomp.models.proposals`; solvers may begin with them.
         adapt: puts LoRA weights on it, for `with_lora`; None for a network that takes none.
 
     Raises:
@@ -212,6 +216,27 @@ class Model(ModelParts):
             raise InputError(f"got scale {scale!r}; expected a number, such as 0.8")
         return self.adapt(self, source, float(scale))
 
+    def with_engine(self, engine: str | Engine) -> Model:
+        """Another model: this one, whose network an engine runs; both share the weights. Answers agree to 1e-4.
+
+        Each part of the network is exported at its first call, in 5 CPU seconds, and kept in ENERGYCOMP_CACHE. Torch
+        runs what an engine cannot, such as gradients; a warning says so where it is not the engine's nature.
+
+        Args:
+            engine: "openvino", "onnx", "compile" for `torch.compile`, another registered name, or "torch" for none.
+
+        Raises:
+            NotFoundError: no plugin registers the name.
+            InputError: an engine that is not installed.
+
+        >>> from energycomp.testing import tiny_model
+        >>> tiny_model().with_engine("quantum")
+        Traceback (most recent call last):
+        energycomp.errors.NotFoundError: No engine is named 'quantum'. Known engines: compile, onnx, openvino...
+        """
+        made = None if engine == "torch" else object_of("engines", engine)
+        return attrs.evolve(self, denoiser=attrs.evolve(self.denoiser, network=run_by(self.denoiser.network, made)))
+
     def encode(self, images: Any) -> Tensor:
         """Images, as `processor` takes them, to samples (B, C, H, W): resized, through the codec where there is one."""
         batch = self.processor(images).to(self.denoiser.device)
@@ -282,6 +307,7 @@ class Model(ModelParts):
         *,
         device: torch.device | str = "cpu",
         dtype: str | torch.dtype | None = None,
+        engine: str | Engine | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         local_files_only: bool = False,
@@ -298,6 +324,7 @@ class Model(ModelParts):
             device: where to put the network.
             dtype: of the network, such as "bfloat16"; float32 when left out. The encoders of a model of ours stay
                 float32; all parts of a pipeline have it, its text encoders and its VAE included.
+            engine: of the network, as `with_engine` takes it; that of ENERGYCOMP_ENGINE, or torch, when left out.
             revision: of a hub id: a branch, a tag or a commit.
             token: of a private repository of the hub; that of `hf auth login` when left out.
             local_files_only: reads the cache of the hub alone, without the network.
@@ -332,7 +359,9 @@ class Model(ModelParts):
             if model.decomposer_name is not None:
                 raise InputError(f"got dtype {chosen} with {model.name}, which is evaluated in float32; leave it out")
             network.to(dtype=chosen)
-        return model.to(device)
+        model = model.to(device)
+        engine = engine or os.environ.get("ENERGYCOMP_ENGINE")
+        return model if engine is None else model.with_engine(engine)
 
     def push_to_hub(
         self,

@@ -14,6 +14,7 @@ from energycomp.errors import InputError
 from energycomp.fields import TEXT, plain
 from energycomp.images import ImageProcessor, as_text, html, rich_table
 from energycomp.models.defaults import Defaults
+from energycomp.models.proposals import Proposer
 
 FORMAT = 2  # of config.json
 DENOISER = ("prediction_type", "rule", "sample_shape", "token_shape", "null_trained", "value_range", "trained_alone")
@@ -56,6 +57,7 @@ class ModelParts:
     encoder: nn.Module | None = None
     encoder_name: str | None = None
     decomposer_name: str | None = None
+    proposals: Proposer | None = None
 
     def __attrs_post_init__(self) -> None:
         self._check()

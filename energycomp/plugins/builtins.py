@@ -1,4 +1,4 @@
-"""The plugin of the core: networks for any config, latents, a sampler, guidance."""
+"""The plugin of the core: networks for any config, engines, latents, a sampler, guidance."""
 
 from energycomp.plugins.hooks import Add, hookimpl
 
@@ -15,6 +15,9 @@ def energycomp_register(add: Add) -> None:
     add.codec("numbers", "energycomp.models.numbers:NumberProcessor")
     add.processor("image", "energycomp.images.process:ImageProcessor")
     add.processor("numbers", "energycomp.models.numbers:NumberProcessor")
+    add.engine("compile", "energycomp.denoisers.engines.compiled:Compiled")
+    add.engine("onnx", "energycomp.denoisers.engines.onnx_runtime:OnnxRuntime")
+    add.engine("openvino", "energycomp.denoisers.engines.openvino:OpenVINO")
     add.sampler("scheduler", "energycomp.sampling.loop:SchedulerSampler")
     add.guidance("cfg", "energycomp.sampling.guidance:ClassifierFree")
     add.guidance("interval", "energycomp.sampling.guidance:interval")

@@ -17,7 +17,8 @@ from energycomp.errors import PluginError
 Factory = Callable[..., Any]
 Kind = Literal[
     "models", "networks", "conditioners", "encoders", "codecs", "processors", "decomposers", "solvers", "samplers",
-    "guidances", "datasets", "recipes", "loaders", "writers", "commands",
+    "guidances", "datasets", "recipes", "loaders", "writers", "engines",
+    "commands",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

@@ -71,6 +71,10 @@ class Add(Registrar):
         """A format of answers, for `energycomp infer --format`: `factory(file) -> context manager`."""
         self.put("writers", name, factory)
 
+    def engine(self, name: str, factory: Factory | str) -> None:
+        """What runs networks, for `energycomp.load(engine=)`: `factory() -> Engine`."""
+        self.put("engines", name, factory)
+
     def command(self, name: str, function: Factory | str) -> None:
         """A command, `energycomp NAME`: the function itself, with Typer annotations, or a Typer app of several."""
         self.put("commands", name, function)

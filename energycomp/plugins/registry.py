@@ -39,6 +39,7 @@ PARTS: dict[Kind, tuple[str, ...]] = {
     "datasets": ("examples", "write", "metrics"),
     "recipes": ("model", "config", "run"),
     "writers": ("__enter__", "__exit__"),
+    "engines": ("accepts", "compile"),
     "commands": ("__call__",),
 }
 

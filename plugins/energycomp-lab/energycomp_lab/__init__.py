@@ -16,6 +16,7 @@ __getattr__, __all__ = first_use(__name__, __file__)
 
 @hookimpl
 def energycomp_register(add: Add) -> None:
-    """The commands of training and evaluation."""
+    """The commands of training and evaluation, and the recipe of proposals, which any model with places has."""
+    add.recipe("proposals", "energycomp_lab.training.proposals:proposals")
     for name in ("train", "evaluate", "data", "check", "traverse"):
         add.command(name, f"energycomp_lab.commands.{name}:{name}")

@@ -27,13 +27,15 @@ from energycomp.inference import (
     Solution,
     read_attributes,
 )
+from energycomp.models.proposals import Proposals
 from energycomp.seeds import as_generator
 from energycomp_solvers.search.held_out import HeldOut
 from energycomp_solvers.search.hypothesis import Hypothesis, SearchSpace
 from energycomp_solvers.search.lattice import Screen
-from energycomp_solvers.search.loop import search
+from energycomp_solvers.search.loop import search, search_proposed
 from energycomp_solvers.search.newton import is_apart, newton_step
 from energycomp_solvers.search.options import SearchOptions, two_numbers
+from energycomp_solvers.search.proposed import begin
 from energycomp_solvers.search.residual import Places
 from energycomp_solvers.search.runner_up import Answer, finish, least_certain
 from energycomp_solvers.search.subsets import find_promising, greedy, still_falls, swap
@@ -156,6 +158,10 @@ class Pursuit:
         spent = [problem.rows]
         searches = problem.has_empty and self.budget > 0
         half = max(1, most // 2)
+        if searches and (proposals := problem.propose()) is not None:
+            solution = self._solve_proposed(problem, proposals, half, generator)
+            if solution is not None:
+                return solution
 
         # Look where components may be: the lattice, on one draw.
         screen = Screen.of(problem, self._draw_low(problem, generator), self.side)
@@ -208,6 +214,36 @@ class Pursuit:
             found = search(Hypothesis.evaluate(space, values, known), places, self.p_value, self.budget)
         except KeyboardInterrupt as stop:
             raise SearchInterrupted(finish_first) from stop
+        trace["residual"] = found.residual
+        return finish(problem, found.answer or first, draws, generator, trace, spent)
+
+    def _solve_proposed(
+        self, problem: Problem, proposals: Proposals, half: int, generator: torch.Generator | None
+    ) -> Solution | None:
+        """The answer from proposals; None where the energy takes too few of them, or has other places for them."""
+        spent = [problem.rows] * 2  # no lattice yet
+        deciding = as_generator(DECIDING)
+        space = SearchSpace.draw(problem, self.search, deciding)
+        start = begin(space, proposals, self.first_draws, deciding)
+        spent += [problem.rows] * 3  # no count, and no polish
+        if start is None:
+            return None
+        trace: dict[str, Sequence[float]] = {"error": start.errors}
+        draws = max(4, half // 4)
+        first = Answer(start.hypothesis.values, start.rest, None, start.hypothesis.attribute_errors)
+        bank = self._draw_low(problem, generator)
+
+        def find_places(near: Tensor) -> Places:
+            screen = Screen.of(problem, bank, self.side, near, max(self.search.around, 1.0 / self.side))
+            return Places(screen.atoms, screen.form.atoms[0], space.channels)
+
+        # Search for changes of the answer, within the budget. At Ctrl-C the first answer remains.
+        try:
+            found = search_proposed(start, find_places, self.p_value, self.budget)
+        except KeyboardInterrupt as stop:
+            raise SearchInterrupted(
+                lambda: finish(problem, _read_more(problem, first, deciding), draws, generator, trace, spent)
+            ) from stop
         trace["residual"] = found.residual
         return finish(problem, found.answer or first, draws, generator, trace, spent)
 

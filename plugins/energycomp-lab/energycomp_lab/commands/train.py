@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from energycomp.errors import InputError
+from energycomp.files import cache_folder
 from energycomp_cli import Seed, check_folder, load_model, make_folder, parse_options
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def train(
     ```sh
     energycomp train clevr --data scenes --init clevr --steps 2000 -o runs/mine
     energycomp infer runs/mine/model image.png
+    energycomp train proposals --init runs/mine/model --data scenes -o runs/fast
     energycomp train clevr --resume-from owner/run -o runs/mine --option log_with=tensorboard
     ```
 
@@ -109,10 +111,9 @@ def train(
     factory = find("recipes", name)
     folder = out or Path("runs") / name
     check_folder(folder, "-o")
-    cache = Path(os.environ.get("ENERGYCOMP_CACHE") or "~/.cache/energycomp").expanduser()
     start = _start(init, resume_from, folder)
     try:
-        recipe = factory(data=data, init=start, preset=preset, cache=cache, **given)
+        recipe = factory(data=data, init=start, preset=preset, cache=cache_folder(), **given)
     except InputError as error:
         parameters = signature(factory).parameters.values()
         own = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY and each.name not in COMMON]

@@ -6,11 +6,14 @@ left open, and a component moves once it is read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import torch
 from torch import Tensor
 
 from energycomp.inference import AttributeErrors, Problem, QuadraticForm, read_attributes
+from energycomp.inference.attributes import DRAWS
 from energycomp_solvers.search.hypothesis import LOW_NOISE, Hypothesis
 from energycomp_solvers.search.residual import overlap
 from energycomp_solvers.search.runner_up import Rival, least_certain
@@ -20,11 +23,12 @@ SEEDS = (1, 2)  # of the draws of the two turns: they are the same whatever the 
 TIED = 1e-6  # draws of attributes that are tied again
 
 
-def read_last(hypothesis: Hypothesis) -> tuple[Hypothesis, bool]:
+def read_last(hypothesis: Hypothesis, settled: Sequence[Tensor] | None = None) -> tuple[Hypothesis, bool]:
     """The components with attributes that are read with more draws, and whether some were swapped all at once.
 
     What is uncertain is read at a place that favours no word, on draws that are the same whatever the search has spent,
-    and what is uncertain then is read again: an answer hardly depends on the way of the search.
+    and what is uncertain then is read again: an answer hardly depends on the way of the search. After proposals, words
+    of settled values are certain, and others need the second turn alone, since they were read at a good place before.
     """
     known = hypothesis.attribute_errors
     if known is None:
@@ -32,23 +36,30 @@ def read_last(hypothesis: Hypothesis) -> tuple[Hypothesis, bool]:
     space = hypothesis.space
     problem = space.problem
     certain = space.options.certain
-    # First turn: what is in doubt is forgotten, and read again
-    is_uncertain = find_uncertain(problem, known, certain[0])
-    known = known.forget(is_uncertain.any(1), place_openly(hypothesis, known.values, is_uncertain))
-    known = read_attributes(problem, hypothesis.values, known=known, sweeps=1, generator=SEEDS[0])
     before = (hypothesis.values, hypothesis.whole)
-    hypothesis = settle(hypothesis, known.values)
+    is_open = torch.ones(len(hypothesis), dtype=torch.bool)
+    # First turn: what is in doubt is forgotten, and read again
+    if settled is None:
+        is_uncertain = find_uncertain(problem, known, certain[0])
+        known = known.forget(is_uncertain.any(1), place_openly(hypothesis, known.values, is_uncertain))
+        known = read_attributes(problem, hypothesis.values, known=known, sweeps=1, generator=SEEDS[0])
+        hypothesis = settle(hypothesis, known.values)
+    else:
+        is_open = torch.tensor([not any(map(value.equal, settled)) for value in hypothesis.values], dtype=torch.bool)
     # Attributes that fit better together
-    hypothesis, swapped = swap_attributes(hypothesis, known, find_uncertain(problem, known, certain[1]), before)
+    is_uncertain = find_uncertain(problem, known, certain[1])
+    which = (is_open & (known.draws > 0)).nonzero()[:, 0].tolist()
+    hypothesis, swapped = swap_attributes(hypothesis, known, is_uncertain, before, which)
     is_swapped = torch.zeros(len(hypothesis), dtype=torch.bool)
     is_swapped[swapped] = True
     known = known.forget(is_swapped, hypothesis.values)
     # Second turn: what is uncertain now, and what was swapped
-    is_uncertain = find_uncertain(problem, known, certain[1])
-    places = place_openly(hypothesis, known.values, is_uncertain)
+    is_uncertain = find_uncertain(problem, known, certain[1]) & (is_open | is_swapped)[:, None]
+    places = place_openly(hypothesis, known.values, is_uncertain, None if settled is None else 1)
     known = _tie(problem, known, is_uncertain, places, space.options.rival_place)
     if bool((known.draws < 1).any()):
-        known = read_attributes(problem, hypothesis.values, known=known, sweeps=2, generator=SEEDS[1])
+        draws, sweeps = (DRAWS, 2) if settled is None else (space.options.confirm_draws, 1)
+        known = read_attributes(problem, hypothesis.values, known=known, draws=draws, sweeps=sweeps, generator=SEEDS[1])
         hypothesis = settle(hypothesis, known.values)
     return attrs.evolve(hypothesis, known=known, validated=_validated(hypothesis)), bool(swapped)
 
@@ -69,8 +80,11 @@ def rival_attribute(hypothesis: Hypothesis) -> Rival | None:
     return attrs.evolve(rival, value=atoms[chosen[rival.component]])
 
 
-def place_openly(hypothesis: Hypothesis, values: Tensor, is_uncertain: Tensor) -> Tensor:
-    """Values (K, V) at the places that they, and those beside them, have with uncertain attributes (K, A) left open."""
+def place_openly(hypothesis: Hypothesis, values: Tensor, is_uncertain: Tensor, steps: int | None = None) -> Tensor:
+    """Values (K, V) at the places that they, and those beside them, have with uncertain attributes (K, A) left open.
+
+    `steps` are the most Gauss-Newton steps, those of the options if left out.
+    """
     space = hypothesis.space
     problem = space.problem
     support = space.attributes
@@ -86,7 +100,7 @@ def place_openly(hypothesis: Hypothesis, values: Tensor, is_uncertain: Tensor) -
     shown = hypothesis.whole.atoms.square().mean(0).sqrt()
     near = overlap(shown, shown[which], space.channels).amax(1) > space.options.beside
     moving = sorted({*which, *near.nonzero()[:, 0].tolist()})
-    for _ in range(space.options.settle_steps):
+    for _ in range(space.options.settle_steps if steps is None else steps):
         before = form.mean_objective(chosen)
         atoms, form, chosen = space.newton_step(atoms, form, chosen, moving)
         after = form.mean_objective(chosen)

@@ -36,9 +36,11 @@ class Screen:
         return self.bank[1:]
 
     @classmethod
-    def of(cls, problem: Problem, bank: NoiseBank, side: int) -> Screen:
-        """Costs a row for each value of the lattice."""
+    def of(cls, problem: Problem, bank: NoiseBank, side: int, near: Tensor | None = None, reach: float = 1.0) -> Screen:
+        """The lattice, or its part within a reach of a value (D,). Costs a row for each of its values."""
         atoms = lattice(problem.slots[0].support, side, problem.value_shape)
+        if near is not None:
+            atoms = atoms[(atoms - near.to(atoms)).abs().amax(1) <= reach]
         return cls(problem, bank, atoms, problem.quadratic(atoms, bank[:1]))
 
     def best(self, form: QuadraticForm, order: Sequence[int], most: int) -> list[int]:

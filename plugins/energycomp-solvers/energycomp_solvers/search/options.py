@@ -54,6 +54,12 @@ class SearchOptions:
         settle_steps: most steps of components whose attributes are left open.
         settled: nats that such a step gains, below which it is the last one.
         rivals: rejected values that the answer is compared with.
+        likely: probability of a proposal from which on the energy sees it, at 8 evaluations each.
+        confirm_draws: draws of words on which proposals and energy are not certain together.
+        unexplained: nats that a window of a sample leaves under all draws alike, from which on a component is sought
+            there that proposals missed. Fewer find smaller ones, and look in vain more often.
+        window: its side, as a share of the shorter side of the sample.
+        around: share of the support around such a place in which it is sought.
 
     >>> SearchOptions(penalty=12.0).penalty
     12.0
@@ -87,6 +93,11 @@ class SearchOptions:
     settle_steps: int = attrs.field(default=4, validator=whole(0))
     settled: float = attrs.field(default=0.05, validator=number())
     rivals: int = attrs.field(default=3, validator=whole(0))
+    likely: float = attrs.field(default=0.02, validator=share)
+    confirm_draws: int = attrs.field(default=8, validator=whole(1))
+    unexplained: float = attrs.field(default=45.0, validator=number())
+    window: float = attrs.field(default=0.19, validator=share)
+    around: float = attrs.field(default=0.13, validator=share)
 
 
 def _are_two(value: Any, is_one: Callable[[Any], bool]) -> bool:

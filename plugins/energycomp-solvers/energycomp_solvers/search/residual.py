@@ -68,7 +68,7 @@ def component_scores(form: QuadraticForm, channels: int) -> Tensor:
     """
     # What is left around it
     effects = widen(form.atoms)
-    left = _left(form)
+    left = left_of(form)
     shown = _sum_channels(effects.square().mean(0), channels)
     around = _mean_in(_sum_channels(left.square().mean(0), channels), shown)
     # How much of a component the image holds
@@ -80,7 +80,7 @@ def component_scores(form: QuadraticForm, channels: int) -> Tensor:
 
 def place_scores(form: QuadraticForm, places: Places) -> Tensor:
     """What an answer leaves around each of M values, (M,)."""
-    return _mean_in(_sum_channels(_left(form).square().mean(0), places.channels), places.shown)
+    return _mean_in(_sum_channels(left_of(form).square().mean(0), places.channels), places.shown)
 
 
 def match_scores(form: QuadraticForm, places: Places) -> Tensor:
@@ -89,7 +89,7 @@ def match_scores(form: QuadraticForm, places: Places) -> Tensor:
     A small component that is missing leaves less around it than a large one that fits badly, but nothing else leaves
     just this.
     """
-    return _left(form).sum(0) @ places.directions.T
+    return left_of(form).sum(0) @ places.directions.T
 
 
 def overlap(first: Tensor, second: Tensor, channels: int) -> Tensor:
@@ -109,7 +109,8 @@ def _sum_channels(squares: Tensor, channels: int) -> Tensor:
     return squares.unflatten(-1, (channels, -1)).sum(-2)
 
 
-def _left(form: QuadraticForm) -> Tensor:
+def left_of(form: QuadraticForm) -> Tensor:
+    """What an answer leaves of the target under each draw, (S, P)."""
     left: Tensor = widen(form.target - form.atoms.sum(1))
     return left
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import attrs
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from energycomp_solvers.search.accept import Acceptance
 from energycomp_solvers.search.hypothesis import Hypothesis
 from energycomp_solvers.search.proposals import Place, prune
+from energycomp_solvers.search.proposed import find_missing
 from energycomp_solvers.search.residual import (
     Places,
     component_scores,
@@ -19,6 +21,8 @@ from energycomp_solvers.search.residual import (
     overlap_with,
     place_scores,
 )
+
+FindPlaces: TypeAlias = Callable[[Tensor], Places]
 
 
 @attrs.define(eq=False)
@@ -30,16 +34,18 @@ class Schedule:
     correct, which the search has moved already.
 
     Args:
-        places: where a component may be missing.
+        places: where a component may be missing; None where none is sought.
+        find_places: makes those around a place, after proposals.
         end: network evaluations at which the budget is spent.
         tried: values that were proposed or need not be.
         refused: places in a row that got no component.
     """
 
-    places: Places
+    places: Places | None
     end: int
     tried: list[Tensor]
     refused: int = 0
+    find_places: FindPlaces | None = None
 
     @classmethod
     def start(cls, hypothesis: Hypothesis, places: Places, budget: int) -> Schedule:
@@ -47,10 +53,18 @@ class Schedule:
         space = hypothesis.space
         tried: list[Tensor] = []
         if space.attributes is None and len(hypothesis):
-            scores = component_scores(hypothesis.whole, space.channels)
-            is_doubtful = scores > space.options.doubtful * scores.median()
-            tried = list(hypothesis.values[~is_doubtful])
+            tried = list(hypothesis.values[~find_doubtful(hypothesis)])
         return cls(places, space.problem.rows + budget, tried)
+
+    @classmethod
+    def after_proposals(
+        cls, hypothesis: Hypothesis, find_places: FindPlaces, budget: int, updated: Sequence[Tensor]
+    ) -> Schedule:
+        """Begins with the components to update whose values are not updated yet, or fit far worse than the others."""
+        is_doubtful = find_doubtful(hypothesis) if len(hypothesis) else torch.zeros(0)
+        pairs = zip(hypothesis.values, is_doubtful, strict=True)
+        tried = [value for value, doubtful in pairs if not doubtful and _is_among(value, updated)]
+        return cls(None, hypothesis.space.problem.rows + budget, tried, find_places=find_places)
 
     def next(self, hypothesis: Hypothesis) -> int | Place | None:
         """The component to update, or the place where one may be missing, of the greatest score; None at the end.
@@ -68,34 +82,45 @@ class Schedule:
         worst = max(untried, key=scores.tolist().__getitem__) if untried else None
         score = 0.0 if worst is None else float(scores[worst])
 
+        # After proposals, places only around what they have missed
+        if self.find_places is not None and worst is None:
+            missing = find_missing(hypothesis)
+            self.places = None if missing is None else self.find_places(missing)
+
         # The place where one is missing most, if more is left around it
-        if self.refused < space.options.places and len(hypothesis) < space.problem.counts[1]:
-            left = place_scores(hypothesis.whole, self.places)
-            ranked = left if self.refused % 2 == 0 else match_scores(hypothesis.whole, self.places).clamp(min=0)
-            order = [
-                k for k in ranked.argsort(descending=True).tolist() if not _is_among(self.places.values[k], self.tried)
-            ]
+        has_room = self.refused < space.options.places and len(hypothesis) < space.problem.counts[1]
+        if self.places is not None and has_room:
+            places = self.places
+            left = place_scores(hypothesis.whole, places)
+            ranked = left if self.refused % 2 == 0 else match_scores(hypothesis.whole, places).clamp(min=0)
+            order = [k for k in ranked.argsort(descending=True).tolist() if not _is_among(places.values[k], self.tried)]
             if order and float(left[order[0]]) > score:
                 is_strong = float(left[order[0]]) > space.options.doubtful * usual
-                return self._place(hypothesis, order[0], ranked, untried, is_strong)
+                return self._place(hypothesis, places, order[0], ranked, untried, is_strong)
         if worst is not None:
             self.tried.append(hypothesis.values[worst])
         return worst
 
     def _place(
-        self, hypothesis: Hypothesis, most: int, ranked: Tensor, untried: Sequence[int], is_strong: bool
+        self,
+        hypothesis: Hypothesis,
+        places: Places,
+        most: int,
+        ranked: Tensor,
+        untried: Sequence[int],
+        is_strong: bool,
     ) -> int | Place:
         """The place of a lattice value; or the component beside it, since what is left may be its own."""
         space = hypothesis.space
-        lattice = self.places.values
-        beside = overlap(self.places.effects[[most]], hypothesis.whole.atoms.square().mean(0).sqrt(), space.channels)[0]
+        lattice = places.values
+        beside = overlap(places.effects[[most]], hypothesis.whole.atoms.square().mean(0).sqrt(), space.channels)[0]
         if untried:
             nearest = max(untried, key=beside.tolist().__getitem__)
             if float(beside[nearest]) > space.options.beside:
                 self.tried.append(hypothesis.values[nearest])
                 return nearest
         # The mean of the places around it, by how much is missing there
-        near = self.places.places[most] @ self.places.places.T > space.options.same_place
+        near = places.places[most] @ places.places.T > space.options.same_place
         share = near * ranked.square()
         numbers = (share @ lattice.to(share)).to(lattice) / float(share.sum())
         self.tried += [lattice[most], numbers]
@@ -146,6 +171,12 @@ def _goes_on(before: Hypothesis, after: Hypothesis) -> bool:
     if problem.posterior.beta is None:
         return now < (1 - options.goes_on_share) * was
     return problem.posterior.gap(now, was - now) >= options.goes_on
+
+
+def find_doubtful(hypothesis: Hypothesis) -> Tensor:
+    """Which components (K,) fit far worse than the others."""
+    scores = component_scores(hypothesis.whole, hypothesis.space.channels)
+    return scores > hypothesis.space.options.doubtful * scores.median()
 
 
 def _is_among(value: Tensor, values: Sequence[Tensor]) -> bool:

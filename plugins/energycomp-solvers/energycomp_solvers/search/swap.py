@@ -22,20 +22,27 @@ from energycomp_solvers.search.newton import shift, step_inwards
 
 
 def swap_attributes(
-    hypothesis: Hypothesis, known: AttributeErrors, is_uncertain: Tensor, before: tuple[Tensor, QuadraticForm]
+    hypothesis: Hypothesis,
+    known: AttributeErrors,
+    is_uncertain: Tensor,
+    before: tuple[Tensor, QuadraticForm],
+    which: Sequence[int] | None = None,
 ) -> tuple[Hypothesis, list[int]]:
-    """Swaps attribute combinations where the selection draws want other ones; also returns the changed indices.
+    """Swaps attribute combinations of some components, of all if left out, where the selection draws want others.
+
+    Also returns the changed indices.
 
     `is_uncertain` attributes (K, A) are read again anyway. `before` has the components as they were, (K, V), and the
     form over them on all selection draws.
     """
     space = hypothesis.space
-    if space.attributes is None or space.problem.posterior.beta is None or not len(hypothesis):
+    which = hypothesis.components if which is None else which
+    if space.attributes is None or space.problem.posterior.beta is None or not len(which):
         return hypothesis, []
     # Other words of each component, where it is
     swaps: list[Tensor] = []
     owners: list[int] = []
-    for k in hypothesis.components:
+    for k in which:
         found = _other_words(hypothesis, known, is_uncertain[k], k)
         swaps.append(found)
         owners += [k] * len(found)
