@@ -79,6 +79,8 @@ class Solution:
         share: (K,) how much the error rises without each component, as a share of the unconditional error that all of
             them explain, on the draws of `fit` and None where that is. They sum to 1 where components are seen apart.
         pixels: (K, H, W), what `maps` returns.
+        counts: for each word of an attribute the likeliest number of components, and the ends of a 90 % interval of it,
+            where the solver knows them.
         view: the image, and the components as the conditioner describes them.
 
     >>> Solution(torch.zeros(2, 2), 2, error=1.5, stderr=0.1, rows=64)
@@ -113,6 +115,7 @@ class Solution:
     at_count_limit: bool = False
     share: Tensor | None = None
     pixels: Tensor | None = None
+    counts: Mapping[str, tuple[int, int, int]] = attrs.field(factory=dict)
     view: View = attrs.field(factory=View)
 
     def best(self, n: int) -> list[Alternative]:
@@ -259,6 +262,7 @@ class Solution:
         return {
             "count": self.count,
             "noun": self.view.noun,
+            **({"counts": {word: list(numbers) for word, numbers in self.counts.items()}} if self.counts else {}),
             "sure": _finite(self.sure),
             "verdict": self.verdict,
             "trusted": self.trusted,

@@ -198,7 +198,8 @@ def answer_text(record: Mapping[str, Any], *lines: str) -> str:
 def answer_line(record: Mapping[str, Any]) -> str:
     """The line below the table of a record: the count, and how sure the answer is, in a word and a number.
 
-    Without that number, how typical the image is, and the next best answer.
+    Where the numbers of each word are known, these with their intervals instead. Without all that, how typical the
+    image is, and the next best answer.
 
     >>> answer_line({"count": 2, "sure": 0.973, "verdict": "sure"})
     '2 objects, sure 0.97'
@@ -209,6 +210,10 @@ def answer_line(record: Mapping[str, Any]) -> str:
     # How sure the answer is; then nothing else is said
     if record.get("verdict") == "not trusted":
         return f"{parts[0]}, not trusted"
+    if record.get("counts"):
+        return ", ".join(
+            f"{number} {word} ({low} to {high} in 90 %)" for word, (number, low, high) in record["counts"].items()
+        )
     if record.get("sure") is not None:
         return f"{parts[0]}, {record['verdict']} {record['sure']:.2f}"
     # Where that is not known, how usual the image is, or how well it is explained, and what else it might be

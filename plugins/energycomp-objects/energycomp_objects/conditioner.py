@@ -97,12 +97,18 @@ class Objects:
             expected = ", ".join((*names, *self.attributes))
             raise InputError(f"got {min(unknown)}=; expected {expected}")
         numbers = [given.get(name) for name in names]
-        legal = [is_number(n) and 0 <= n <= 1 for n in numbers]
+        legal = [n is not None and is_number(n) and 0 <= n <= 1 for n in numbers]
         said = [number is not None for number in numbers[2:]]
-        if len(args) > len(names) or not all(legal[:2]) or any(said) != all(said) or not all(legal[: 2 + 2 * any(said)]):
+        if (
+            len(args) > len(names)
+            or not all(legal[:2])
+            or any(said) != all(said)
+            or not all(legal[: 2 + 2 * any(said)])
+        ):
+            shown = ", ".join(f"{name}={n!r}" for name, n in zip(names, numbers, strict=True))
             raise InputError(
-                f"got {', '.join(f'{name}={n!r}' for name, n in zip(names, numbers, strict=True))}; expected numbers in "
-                "[0, 1], x to the right and y down, of the size both or none; divide pixels by the image size"
+                f"got {shown}; expected numbers in [0, 1], x to the right and y down, of the size both or none; divide "
+                "pixels by the image size"
             )
         codes = [self._code(name, given.get(name)) for name in self.attributes]
         return torch.tensor([[*(float(n or 0) for n in numbers), *codes]], dtype=torch.float32)
@@ -157,7 +163,7 @@ class Objects:
         """The texts, with a place where there is room for those that have none.
 
         >>> Objects({"category": ("RBC",)}).placed(["RBC"], torch.Generator().manual_seed(0))
-        ['RBC at 0.450,0.630']
+        ['RBC at 0.497,0.715']
         """
         has_place = [" at " in text or PLACE.fullmatch(text) is not None for text in texts]
         known = [self.read(text)[0, :2] for text, has in zip(texts, has_place, strict=True) if has]

@@ -19,7 +19,7 @@ from energycomp_lab.training.loss import make_trunk
 from energycomp_objects.conditioner import Objects
 from energycomp_objects.crops import CropOptions, crop_all
 from energycomp_objects.network import TYPICAL, PlacedUNet
-from energycomp_objects.rivals import RivalOptions, draw_rivals
+from energycomp_objects.rivals import draw_rivals
 
 FOCUS = 2.0  # exponent of the focal loss
 SOFT = 4.0  # exponent by which cells near a centre count less as background
@@ -39,9 +39,9 @@ class LossOptions:
     """
 
     rivals: float = 2.0
-    proposals: float = 0.05
+    proposals: float = 0.15
     size: float = 0.5
-    words: float = 0.5
+    words: float = 2.0
     open_scene: float = 0.1
     open_object: float = 0.15
     open_size: float = 0.15
@@ -53,8 +53,7 @@ def make_loss(
     conditioner: Objects,
     tile: tuple[int, int],
     crops: CropOptions,
-    options: LossOptions = LossOptions(),
-    rivals: RivalOptions = RivalOptions(),
+    options: LossOptions,
 ) -> Loss:
     """The loss of batches of photos, as `energycomp_lab.training.collate` makes them."""
     denoiser = attrs.evolve(denoiser, sample_shape=(denoiser.sample_shape[0], *tile))
@@ -62,13 +61,11 @@ def make_loss(
     def loss(module: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
         generator = step.generator
         box = conditioner.box
-        images, values, owner = crop_all(
-            batch["image"], batch["values"], batch["owner"], tile, box, crops, generator
-        )
+        images, values, owner = crop_all(batch["image"], batch["values"], batch["owner"], tile, box, crops, generator)
         trained = attrs.evolve(denoiser, network=module)
         noised = make_trunk(trained, images, None, options.timestep_power, generator)
         said = leave_open(values, owner, len(images), conditioner, options, generator)
-        wrong = draw_rivals(said, owner, len(images), conditioner, generator, rivals)
+        wrong = draw_rivals(said, owner, len(images), conditioner, generator)
         error = contrast(trained, noised, conditioner(said), owner, wrong, weight=options.rivals)
         shared, _, timestep = noised
         assert isinstance(module, PlacedUNet)  # noqa: S101 - for mypy
@@ -118,7 +115,9 @@ def proposal_loss(
     dx = torch.arange(w) + 0.5 - centre[:, :1]
     dy = torch.arange(h) + 0.5 - centre[:, 1:]
     spread = (extent / 7).clamp(min=0.6)
-    around = torch.exp(-((dx / spread[:, :1]) ** 2) / 2)[:, None] * torch.exp(-((dy / spread[:, 1:]) ** 2) / 2)[..., None]
+    around = (
+        torch.exp(-((dx / spread[:, :1]) ** 2) / 2)[:, None] * torch.exp(-((dy / spread[:, 1:]) ** 2) / 2)[..., None]
+    )
     heat = torch.zeros(len(score), h * w).scatter_reduce(0, owner[:, None].expand(-1, h * w), around.flatten(1), "amax")
     cell = centre.floor().long().clamp(min=0).minimum(grid - 1)
     at = cell[:, 1] * w + cell[:, 0]
@@ -126,7 +125,7 @@ def proposal_loss(
     # Focal loss, an object
     logits = score.flatten(1)
     probability = logits.sigmoid()
-    right = -(1 - probability) ** FOCUS * F.logsigmoid(logits)
+    right = -((1 - probability) ** FOCUS) * F.logsigmoid(logits)
     wrong = -((1 - heat) ** SOFT) * probability**FOCUS * F.logsigmoid(-logits)
     focal = (torch.where(heat == 1, right, wrong).sum(1) * signal).sum()
     if not len(values):

@@ -131,7 +131,7 @@ class PlacedUNet(TwoStageUNet):
             own = owner[rows]
             embedding = self.token(self._said(token[rows], grid).to(token.dtype)).to(token.dtype) + time[own]
             maps, fade = self._maps(token[rows], windows, side)
-            h = windows.crop(shared, own) + self.place(maps.contiguous(memory_format=torch.channels_last))
+            h = windows.crop(shared, own) + self.place(maps.contiguous(memory_format=torch.channels_last))  # type: ignore[misc]
             parts.append((rows, windows, self.out(self.blocks(h, embedding)) * fade))
         return parts
 
@@ -140,7 +140,7 @@ class PlacedUNet(TwoStageUNet):
 
         Returns:
             `score` (B, h, w), logits; `offset` (B, 2, h, w) of the centre from that of the cell, and the logarithm of
-            `size` (B, 2, h, w), both in cells, x first; and `words` (B, W, h, w), logits of the values of all attributes.
+            `size` (B, 2, h, w), both in cells, x first; and `words` (B, W, h, w), logits of all words.
         """
         maps = self.proposals(features[0]).float()
         return {"score": maps[:, 0], "offset": maps[:, 1:3], "size": maps[:, 3:5], "words": maps[:, 5:]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import attrs
 import torch
@@ -83,7 +84,9 @@ def make_plan(photos: MarkedPhotos, *, pixels: float | None = None, across: floa
     """
     sizes = sizes_of(photos, across)
     if len(photos) < 2 or not len(sizes):
-        raise InputError(f"got {len(photos)} photos with {len(sizes)} objects; expected two photos at least, with marks")
+        raise InputError(
+            f"got {len(photos)} photos with {len(sizes)} objects; expected two photos at least, with marks"
+        )
     side = sizes.prod(1).sqrt()
     smallest, middle, largest = side.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
     largest = float(sizes.amax(1).quantile(0.9))
@@ -152,7 +155,7 @@ def _told_by_details(photos: MarkedPhotos, across: float | None) -> bool:
     """Whether two words of an attribute belong to objects of about the same size."""
     for words in _sides_by_word(photos, across).values():
         medians = sorted(float(each.median()) for each in words.values())
-        if any(b < ALIKE * a for a, b in zip(medians, medians[1:], strict=False)):
+        if any(b < ALIKE * a for a, b in pairwise(medians)):
             return True
     return False
 

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import numpy as np
 import torch
+import typer
 from PIL import Image
 from torch import Tensor
 
@@ -96,7 +97,7 @@ def objects(
         train = split(train, max(0, len(train) - round(option_number("photos", photos))))[0]
     size = None if across is None else option_number("across", across)
     plan = make_plan(train, pixels=None if pixels is None else option_number("pixels", pixels), across=size)
-    print(plan.report(), flush=True)
+    typer.echo(plan.report())
     boxed = _flag("box", box) and size is None
     model = start(init, lambda: build(plan, Objects(marked.attributes, box=boxed)))
     conditioner = model.conditioner
@@ -105,9 +106,8 @@ def objects(
         raise InputError(f"got the model {model.name!r} to start from; expected one that this recipe made")
     height, width = network.tile
     tile = (height, width)
-    loss = make_loss(
-        model.denoiser, conditioner, tile, CropOptions(turns=_flag("turns", turns), mirror=_flag("mirror", mirror))
-    )
+    crops = CropOptions(turns=_flag("turns", turns), mirror=_flag("mirror", mirror))
+    loss = make_loss(model.denoiser, conditioner, tile, crops, LossOptions())
     batch = max(4, min(24, round(PIXELS / (tile[0] * tile[1]) / (1 if tile != plan.size else 1.5))))
     scenes = [_scene(photo, conditioner, model.processor.size) for photo in progress(list(train), "reading photos")]
     scenes *= -(-4 * batch // len(scenes))

@@ -148,12 +148,12 @@ def _added(
             added.append(copy)
             owners.append(scene)
         # Add one anywhere, not at the border, where objects are often not marked
-        one = int(torch.randint(len(values), (), generator=generator))
-        other = values[one].clone()
-        half = (size[one] / 2).clamp(max=0.45)
+        like = int(torch.randint(len(values), (), generator=generator))
+        other = values[like].clone()
+        half = (size[like] / 2).clamp(max=0.45)
         other[:2] = half + (1 - 2 * half) * torch.rand(2, generator=generator)
-        distance = ((values[own, :2] - other[:2]) / size[one]).norm(dim=1)
-        is_far = not len(own) or float(distance.min()) > options.far
+        distance = ((values[own, :2] - other[:2]) / size[like]).norm(dim=1)
+        is_far = len(own) == 0 or float(distance.min()) > options.far
         if is_far and float(torch.rand((), generator=generator)) > options.far_share:
             continue
         added.append(other)

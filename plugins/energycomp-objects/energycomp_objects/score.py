@@ -17,6 +17,7 @@ from energycomp.progress import progress
 from energycomp_objects.conditioner import Objects
 from energycomp_objects.counts import count_posterior, interval
 from energycomp_objects.formats import MarkedPhoto, MarkedPhotos
+from energycomp_objects.network import PlacedUNet
 from energycomp_objects.recipe import values_of
 from energycomp_objects.solver import Propose
 
@@ -77,7 +78,11 @@ def score(model: Model, answers: Sequence[ReadPhoto]) -> dict[str, float]:
     matched = sum(len(one.pairs) for one in answers)
     marks = sum(len(one.marked) for one in answers)
     objects = sum(one.solution.count for one in answers)
-    words = [bool((one.marked[a, length:] == one.solution.conditions[b, length:]).all()) for one in answers for a, b in one.pairs]
+    words = [
+        bool((one.marked[a, length:] == one.solution.conditions[b, length:]).all())
+        for one in answers
+        for a, b in one.pairs
+    ]
     counts = [one.solution.count - len(one.marked) for one in answers]
     scores = {
         "recall": matched / max(marks, 1),
@@ -121,7 +126,7 @@ def calibration_error(probability: Tensor, right: Tensor) -> float:
     return total / max(len(right), 1)
 
 
-def fit_odds(model: Model, answers: Sequence[ReadPhoto]) -> tuple[float, float, float]:
+def fit_odds(answers: Sequence[ReadPhoto]) -> tuple[float, float, float]:
     """Weights of the log-odds of proposals by logistic regression on answers to photos that were kept back."""
     logit = torch.cat([torch.tensor(one.solution.trace["logit"]) for one in answers])
     gain = torch.cat([torch.tensor(one.solution.trace["gain"]) for one in answers])
@@ -145,8 +150,10 @@ def fit_odds(model: Model, answers: Sequence[ReadPhoto]) -> tuple[float, float, 
 def with_odds(model: Model, photos: MarkedPhotos | Sequence[MarkedPhoto], *, rounds: int = 2) -> Model:
     """The model with odds fitted on photos that were kept back, in place; gains change with the answers."""
     network = model.denoiser.network
+    if not isinstance(network, PlacedUNet):
+        raise InputError(f"got the model {model.name!r}; expected one of `energycomp train objects`")
     for _ in range(rounds):
-        odds = fit_odds(model, read_photos(model, photos))
-        network.odds = odds  # type: ignore[assignment]
-        network.config["odds"] = list(odds)  # type: ignore[operator, index]
+        odds = fit_odds(read_photos(model, photos))
+        network.odds = odds
+        network.config["odds"] = list(odds)
     return model

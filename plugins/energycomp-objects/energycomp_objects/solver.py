@@ -23,6 +23,7 @@ from energycomp.fields import number, whole
 from energycomp.inference import Alternative, Problem, QuadraticForm, Solution, paired
 from energycomp.inference.noise import draw_bank
 from energycomp.seeds import as_generator
+from energycomp_objects.counts import count_posterior, interval
 from energycomp_objects.network import TYPICAL, PlacedUNet
 from energycomp_objects.windows import window_form
 
@@ -71,7 +72,9 @@ class Propose:
         """Costs a row for each proposal and draw, and the trunks of all draws."""
         network = problem.denoiser.network
         if not isinstance(network, PlacedUNet) or problem.mixed is None:
-            raise InputError("got a model whose network proposes no objects; expected one of `energycomp train objects`")
+            raise InputError(
+                "got a model whose network proposes no objects; expected one of `energycomp train objects`"
+            )
         generator = as_generator(generator)
         with torch.no_grad():
             proposals = self.propose(problem, network, generator)
@@ -94,6 +97,17 @@ class Propose:
                 break
         chosen.sort()
         return self._describe(problem, network, proposals, form, chosen)
+
+    def _count(self, problem: Problem, proposals: Proposals, probability: Tensor) -> dict[str, tuple[int, int, int]]:
+        """For each word of the first attribute, or all objects, the likeliest number, and a 90 % interval of it."""
+        attributes = getattr(problem.conditioner, "attributes", {})
+        words = next(iter(attributes.values()), ())
+        shares = proposals.words[0] if words else torch.ones(len(probability), 1)
+        counts = {}
+        for word, share in zip(words or ("object",), shares.T, strict=True):
+            posterior = count_posterior((probability * share).tolist())
+            counts[word] = (int(posterior.argmax()), *interval(posterior))
+        return counts
 
     def propose(self, problem: Problem, network: PlacedUNet, generator: torch.Generator | None) -> Proposals:
         """Local maxima of the score, averaged over draws of little noise. Costs a trunk for each of these."""
@@ -122,9 +136,7 @@ class Propose:
         values = support.joined(torch.cat(numbers, dim=1), codes)
         return Proposals(values, score[y, x], tuple(shares))
 
-    def _odds(
-        self, network: PlacedUNet, proposals: Proposals, form: QuadraticForm, rest: list[int], k: int
-    ) -> float:
+    def _odds(self, network: PlacedUNet, proposals: Proposals, form: QuadraticForm, rest: list[int], k: int) -> float:
         """The log-odds z of a proposal beside the rest of an answer."""
         gain = form.mean_objective(rest) - form.mean_objective([*rest, k])
         return network.log_odds(float(proposals.logits[k]), gain)
@@ -154,13 +166,15 @@ class Propose:
             "proposed": probability.tolist(),
             "logit": proposals.logits.tolist(),
             "gain": [
-                form.mean_objective([c for c in chosen if c != k]) - form.mean_objective([*(c for c in chosen if c != k), k])
+                form.mean_objective([c for c in chosen if c != k])
+                - form.mean_objective([*(c for c in chosen if c != k), k])
                 for k in every
             ],
             **dict(zip(names, proposals.values.T.tolist(), strict=False)),
             **{f"words {k}": code for k, code in enumerate(codes)},
             **{f"sure {k}": each.amax(1).tolist() for k, each in enumerate(proposals.words)},
         }
+        counts = self._count(problem, proposals, probability)
         gains = [form.mean_objective([c for c in chosen if c != k]) - float(errors.mean()) for k in chosen]
         return Solution(
             conditions=values,
@@ -173,9 +187,9 @@ class Propose:
             difference_stderr=stderr,
             p_value=p_value,
             trace=trace,
+            counts=counts,
             component_gain=torch.tensor(gains),
             probability=probability[chosen],
             posteriors=tuple(each[chosen] for each in proposals.words) if problem.asks_attributes else None,
             alternatives=tuple(Alternative(proposals.values[other], behind) for behind, other in flips),
         )
-
