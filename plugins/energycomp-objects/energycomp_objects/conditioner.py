@@ -102,7 +102,7 @@ class Objects:
         if (
             len(args) > len(names)
             or not all(legal[:2])
-            or any(said) != all(said)
+            or len(set(said)) > 1
             or not all(legal[: 2 + 2 * any(said)])
         ):
             shown = ", ".join(f"{name}={n!r}" for name, n in zip(names, numbers, strict=True))

@@ -24,7 +24,7 @@ def count_posterior(probabilities: Sequence[float]) -> Tensor:
 def interval(posterior: Tensor, level: float = 0.9) -> tuple[int, int]:
     """The least interval of counts that holds at least the level.
 
-    >>> interval(torch.tensor([0.02, 0.9, 0.08]))
+    >>> interval(torch.tensor([0.02, 0.95, 0.03]))
     (1, 1)
     """
     low = high = int(posterior.argmax())

@@ -48,8 +48,8 @@ def draw_rivals(
     >>> dice = Objects({"number": ("one", "two")})
     >>> values = torch.tensor([[0.3, 0.4, 0.1, 0.1, 1.0]])
     >>> rivals = draw_rivals(values, torch.tensor([0]), 1, dice, torch.Generator().manual_seed(1))
-    >>> rivals.dropped.tolist(), rivals.added.tolist()  # left out, moved, resized, and doubled
-    ([0, 0, 0, -1], [-1, 0, 1, 2])
+    >>> rivals.dropped.tolist(), rivals.added.tolist()  # left out, doubled, and one more
+    ([0, -1, -1], [-1, 0, 1])
     """
     every = torch.arange(len(values))
     size = _sizes(values, conditioner, options)
