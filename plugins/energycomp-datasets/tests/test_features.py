@@ -14,10 +14,10 @@ from energycomp.seeds import seeded, torch_seed
 from energycomp_datasets.rooms.arrow_room import ArrowRooms, arrow_rooms, layout as room_layout, render as render_rooms
 from energycomp_datasets.rooms.classifier import (
     Classifier,
-    RoomReading,
     classifier_accuracy,
     classifier_loss,
     confusion,
+    judge,
     load_classifier,
     structure_accuracy,
 )
@@ -152,10 +152,10 @@ def test_the_rule_is_that_of_the_world() -> None:
     kinds = torch.tensor(list(product(range(3), repeat=4)))
     rooms = ArrowRooms(torch.empty(0), torch.empty(0), kinds[:, :3], kinds[:, 3])
     valid = torch.ones(len(kinds), dtype=torch.bool)
-    verdicts = RoomReading(rooms.shapes, rooms.target, valid).verdicts
+    verdicts = judge(rooms.shapes, rooms.target, valid)
     assert torch.equal(verdicts, torch.where(rooms.right, RIGHT, WRONG))
     assert int((verdicts == RIGHT).sum()) == 18
-    assert set(RoomReading(rooms.shapes, rooms.target, ~valid).verdicts.tolist()) == {INVALID}
+    assert set(judge(rooms.shapes, rooms.target, ~valid).tolist()) == {INVALID}
 
 
 def test_scenes_are_what_their_labels_say() -> None:
