@@ -28,7 +28,7 @@ from energycomp.plugins import find
 from energycomp_datasets.rooms.arrow_room import arrow_rooms
 from energycomp_datasets.rooms.classifier import classifier_accuracy, load_classifier
 from energycomp_datasets.shapes.features import shape_features
-from energycomp_datasets.shapes.perceptual import FeatureNetwork, FrechetDistance
+from energycomp_datasets.shapes.perceptual import FrechetDistance
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_lab.evaluation import ForegroundARI, SlotsUsed, bootstrap
 from energycomp_slots.decomposer import SlotDecomposer
@@ -121,7 +121,7 @@ def compared(decomposer: SlotDecomposer, n: int, seed: int) -> dict[str, str]:
     return {name: f"{distance(features, real, each):.2f}" for name, each in pictures.items()}
 
 
-def distance(features: FeatureNetwork, real: Tensor, made: Tensor) -> float:
+def distance(features: torch.nn.Module, real: Tensor, made: Tensor) -> float:
     """FID of two sets of pictures."""
     frechet = FrechetDistance(features)
     frechet.update(real, real=True)

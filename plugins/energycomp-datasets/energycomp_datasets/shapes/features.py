@@ -26,7 +26,7 @@ LABELS = (*SHAPES, *(f"{name}{index}" for name in KINDS for index in range(len(W
 
 
 class ShapeFeatures(nn.Module):
-    """Images (B, 3, H, W) in [-1, 1] to features (B, F); a `FeatureNetwork` of `perceptual`.
+    """Images (B, 3, H, W) in [-1, 1] to features (B, F), by which `perceptual` compares images.
 
     The features are sums over all places, and what is counted is linear in them: two objects count as one and one.
 
