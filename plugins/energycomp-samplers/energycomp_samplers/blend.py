@@ -108,7 +108,6 @@ class Blend:
 
 
 def _each(given: Any, count: int, name: str) -> list[Any]:
-    """One for each kind of source."""
     if not isinstance(given, list):
         return [given] * count
     if len(given) != count:
@@ -178,8 +177,6 @@ def list_sets(kinds: int, count: Any, *, repeats: bool = True) -> Sets:
 
     >>> list_sets(2, (1, 2))
     [((0,), 0.25), ((1,), 0.25), ((0, 0), 0.125), ((0, 1), 0.25), ((1, 1), 0.125)]
-    >>> list_sets(2, (1, 2), repeats=False)
-    [((0,), 0.25), ((1,), 0.25), ((0, 1), 0.5)]
     """
     if count is None:
         return [(tuple(range(kinds)), 1.0)]

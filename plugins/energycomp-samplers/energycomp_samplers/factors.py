@@ -47,15 +47,6 @@ def all_of(components: Sequence[EnergyComponent], *, batch: int = 32, seed: int 
         CompositionError: no components, or weights that do not sum to 1.
         InputError: a batch below 1; when it predicts, components without a covariance, or whose precisions do not add
             up to that of a Gaussian.
-
-    >>> from energycomp import Composer
-    >>> from energycomp.testing import Gaussian
-    >>> u = Gaussian(0.0, 1.0, name="u", unconditional="self")
-    >>> many = all_of([Gaussian(k / 20, 0.5, unconditional=u) for k in range(20)], batch=4)
-    >>> how = {"sampler": "gauss", "num_inference_steps": 20, "output_type": "latent", "progress": False}
-    >>> x = Composer(many).sample(1000, generator=0, **how)
-    >>> abs(x.mean() - 19 / 21) < 0.02, abs(x.var() - 1 / 21) < 0.01  # sum_i 2 k / 20, over 40 - 19
-    (tensor(True), tensor(True))
     """
     if not components:
         raise CompositionError("got no components; expected at least one")

@@ -28,12 +28,7 @@ KEPT = 2**24  # numbers of matrices that are kept for other sets of sources: 128
 
 
 def group_alike(items: Sequence[Any]) -> list[tuple[Any, list[int]]]:
-    """The different objects of a list, each with its places.
-
-    >>> a, b = [1], [2]
-    >>> group_alike([a, b, a])
-    [([1], [0, 2]), ([2], [1])]
-    """
+    """The different objects of a list, each with its places."""
     places: dict[int, list[int]] = {}
     for place, item in enumerate(items):
         places.setdefault(id(item), []).append(place)

@@ -155,7 +155,6 @@ def rank(
 def rank_samples(
     samples: Tensor, asked: Rankable, *, model: Model | None, draws: int, constraint: Any, generator: Any
 ) -> Ranking:
-    """`rank` of samples (B, C, H, W) of the denoiser."""
     denoiser = asked.denoiser
     samples = samples.to(denoiser.device)
     # Predictions of one image, for all draws, have to fit into memory.
@@ -227,11 +226,7 @@ def _compare(form: QuadraticForm, asked: Rankable) -> Tensor:
 
 
 def _weightings(weights: list[float], rule: Rule) -> Tensor:
-    """Weights (2 K, K) of the compositions with each component, then of those without each.
-
-    >>> _weightings([7.5, -1.0], "product").int().tolist()
-    [[1, 0], [1, 1], [0, 0], [1, 0]]
-    """
+    """Weights (2 K, K) of the compositions with each component, then of those without each."""
     # Negated components are left out of what a lift is measured in
     given = torch.tensor(weights, dtype=torch.float64)
     size = given.abs().clamp(max=1.0) if identifies_null(rule) else given.abs()
