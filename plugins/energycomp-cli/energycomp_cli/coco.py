@@ -21,17 +21,7 @@ VISIBLE = 2  # a keypoint that is labelled and seen
 
 @contextmanager
 def coco(file: BinaryIO) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A writer, see `energycomp.plugins.Add.writer`. The document is written at the end.
-
-    >>> import io
-    >>> one = {"x": 0.25, "y": 0.5, "color": "red", "shape": "cube"}
-    >>> frame = {"size": [80, 64], "box": [8, 0, 72, 64]}
-    >>> with coco(stream := io.BytesIO()) as write:
-    ...     write({"file_name": "a.png", "frame": frame, "trusted": True, "noun": "object", "objects": [one]})
-    >>> document = json.loads(stream.getvalue())
-    >>> document["annotations"][0]["keypoints"], document["categories"][0]["name"]
-    ([24.0, 32.0, 2], 'red cube')
-    """
+    """A writer, see `energycomp.plugins.Add.writer`. The document is written at the end."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     categories: dict[str, int] = {}  # their numbers, from 1, in the order in which they are found

@@ -104,13 +104,7 @@ def _item(one: Mapping[str, Any]) -> Item:
 
 
 def in_words(scene: Draft, model: Model, settings: Settings) -> str:
-    """A scene in words, as its formula says it in symbols.
-
-    >>> from energycomp.testing import bumps_model
-    >>> one = Item({"x": 0.2, "y": 0.3}, weight=2.0)
-    >>> in_words(Draft((one, attrs.evolve(one, negated=True))), bumps_model(), Settings())
-    '2 objects, 1 left out, weight 2'
-    """
+    """A scene in words, as its formula says it in symbols."""
     items = scene.items
     weights = {item.weight for item in scene.items}
     kind = "object" if all("x" in item.given for item in items) else "component"

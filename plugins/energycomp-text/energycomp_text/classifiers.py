@@ -31,13 +31,6 @@ def compound(model: Model, observation: Tensor, bank: NoiseBank, count: int) -> 
     """Diffusion Classifier (Li et al., 2023): the set whose joint prompt has the least error.
 
     Costs one network evaluation per set and draw. `observation` is one encoded image (1, C, H, W), `count` is K.
-
-    >>> from energycomp.inference import draw_bank
-    >>> from energycomp_text.model import text
-    >>> model = text()
-    >>> bank = draw_bank(1, (3, 64, 64), model.denoiser.alphas_cumprod, generator=0)
-    >>> compound(model, torch.zeros(1, 3, 64, 64), bank, count=2).rows  # pairs of 12 concepts
-    66
     """
     conditioner = _text(model, count)
     sets = list(combinations(conditioner.concepts, count))

@@ -29,13 +29,6 @@ def perceptual_distance(network: nn.Module, images: Tensor, others: Tensor) -> T
     Raises:
         InputError: images of other shapes or ranges, or a network in training mode.
         NonFiniteError: an activation is not finite.
-
-    >>> class Pixels(nn.Module):
-    ...     def layers(self, images):
-    ...         return [images]
-    >>> red = torch.tensor([1.0, 0.0, 0.0])[None, :, None, None].expand(1, 3, 4, 4)
-    >>> perceptual_distance(Pixels().eval(), torch.cat([red, red]), torch.cat([red.roll(1, 1), red / 2]))
-    tensor([2., 0.])
     """
     if images.shape != others.shape:
         raise InputError(f"got images {tuple(images.shape)} and {tuple(others.shape)}; expected the same shape")

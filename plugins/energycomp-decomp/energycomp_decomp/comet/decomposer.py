@@ -34,13 +34,6 @@ class CometDecomposer:
 
     Raises:
         InputError: a model of another kind.
-
-    >>> from energycomp_decomp.comet.model import untrained
-    >>> comet = CometDecomposer(untrained(parts=3, width=4, size=16))
-    >>> latents = comet.encode(torch.zeros(1, 3, 16, 16))
-    >>> latents.shape, comet.decode(latents[:, :2]).shape
-    (torch.Size([1, 3, 4]), torch.Size([1, 3, 16, 16]))
-    >>> either = comet.component(latents[0, 0]) | comet.component(latents[0, 1])
     """
 
     model: Model = attrs.field()

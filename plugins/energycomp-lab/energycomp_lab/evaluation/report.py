@@ -103,14 +103,6 @@ def bootstrap(
     A resample is a vector of weights on the images: weights (resamples, N) times the states (N,) of the metric's copies
     gives the states of all resamples, and one `compute` their values. With all weights equal to 1 the result must be
     `value`; otherwise the metric is not a function of sums, and None is returned, as for a single image.
-
-    >>> from torchmetrics import MeanMetric
-    >>> parts = [MeanMetric() for _ in range(100)]
-    >>> for k, metric in enumerate(parts):
-    ...     metric.update(float(k % 2))
-    >>> low, high = bootstrap(parts, 0.5)
-    >>> 0.38 < low < 0.42 and 0.58 < high < 0.62
-    True
     """
     states = [metric.metric_state for metric in parts]
     if not all(isinstance(number, Tensor) and number.ndim == 0 for state in states for number in state.values()):
