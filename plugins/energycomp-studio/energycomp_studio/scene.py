@@ -170,10 +170,8 @@ def weighted_text(item: Item, model: Model) -> str:
 
 
 def compose_scene(scene: Draft, model: Model, settings: Settings) -> Composable:
-    """What is sampled: the component of a scene, or its objects on a canvas.
-
-    Raises:
-        InputError: as `component`; or a canvas for a model without, or for a scene with `~` or `|`.
+    """What is sampled: the component of a scene, or its objects on a canvas. Raises `InputError` as `component`, or for
+    a canvas where there is none.
     """
     if settings.size is None:
         return component(scene, model)

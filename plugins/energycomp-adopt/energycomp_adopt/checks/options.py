@@ -101,10 +101,7 @@ def _forgiven(case: Case, other: NearMiss, rows: Tensor) -> Tensor:
 
 
 def _compare(errors: Tensor, base: Tensor, index: Tensor, general: float = GENERAL) -> tuple[float, bool]:
-    """The log of the ratio of mean errors (L, M), averaged over levels, and whether they are surely lower.
-
-    `index` (L M,) is the sample of each row, and `general` the standard errors by which samples these are.
-    """
+    """The log of the ratio of mean errors (L, M) of the samples `index` (L M,), and whether they are surely lower."""
     level = base.mean(1, keepdim=True)
     lower = float((errors.mean(1) / level[:, 0]).log().mean())
     each = ((base - errors) / level).flatten()

@@ -45,17 +45,10 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: the metrics at the top level; values that are not finite (a precision without finds) are None."""
-        return {
-            **{name: _or_none(value) for name, value in self.values.items()},
-            "rows_per_image": self.rows_per_image,
-            "seconds_per_image": self.seconds_per_image,
-            "images": self.images,
-            "intervals": {name: [_or_none(end) for end in ends] for name, ends in self.intervals.items()},
-            "model": self.model,
-            "solver": self.solver,
-            "data": self.data,
-            "seed": self.seed,
-        }
+        own = attrs.asdict(self)
+        values = {name: _or_none(value) for name, value in own.pop("values").items()}
+        intervals = {name: [_or_none(end) for end in ends] for name, ends in self.intervals.items()}
+        return {**values, **own, "intervals": intervals}
 
 
 class Scores:
@@ -96,7 +89,7 @@ class Scores:
 
 
 def bootstrap(
-    parts: Sequence[Metric], value: float, *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
+    parts: Sequence[Metric], value: float, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[float, float] | None:
     """Percentile bootstrap interval over images (Efron, 1979) of a metric that is a function of sums.
 
@@ -121,7 +114,7 @@ def bootstrap(
     unweighted = torch.full_like(values.flatten()[0], value)
     if values.shape != weights.shape[:1] or not torch.allclose(values[0], unweighted, rtol=1e-4, equal_nan=True):
         return None
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=values.dtype)
+    tails = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=values.dtype)
     low, high = torch.nanquantile(values[1:], tails).tolist()
     return low, high
 
