@@ -57,10 +57,6 @@ class Item:
     either: bool = False
     origin: int | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """What the page takes."""
-        return attrs.asdict(self)
-
 
 @attrs.frozen
 class Draft:
@@ -80,7 +76,7 @@ class Draft:
 
     def as_json(self) -> dict[str, Any]:
         """What the page takes."""
-        return {"items": [item.as_json() for item in self.items]}
+        return {"items": [attrs.asdict(item) for item in self.items]}
 
 
 def scene_of(data: Any) -> Draft:

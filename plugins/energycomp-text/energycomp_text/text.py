@@ -97,7 +97,6 @@ class Text:
 
     @property
     def value_shape(self) -> tuple[int, ...]:
-        """(L,)."""
         return (self.tokenizer.length,)
 
     @property
@@ -109,7 +108,6 @@ class Text:
 
     @property
     def support(self) -> constraints.Constraint:
-        """All ids."""
         return constraints.independent(constraints.integer_interval(0, self.tokenizer.size - 1), 1)
 
     def with_concepts(self, concepts: Sequence[str], *, template: str | None = None) -> Text:
@@ -140,7 +138,6 @@ class Text:
         return named
 
     def prompt(self, concept: str) -> str:
-        """The prompt of a concept."""
         return self.template.replace("{}", concept)
 
     def parse(self, *args: Any, **kwargs: Any) -> Tensor:
