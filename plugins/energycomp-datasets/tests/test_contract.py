@@ -25,7 +25,6 @@ from energycomp_datasets.faces.source import draw as face
 from energycomp_datasets.rooms.classifier import Classifier, load_classifier
 from energycomp_datasets.rooms.rooms import layout as rooms_layout
 from energycomp_datasets.rooms.source import arrow_room, room
-from energycomp_datasets.shapes.features import ShapeFeatures, shape_features
 from energycomp_datasets.shapes.lit import factors, render
 from energycomp_datasets.shapes.shapes import layout as shapes_layout
 from energycomp_datasets.shapes.source import draw as shapes
@@ -137,7 +136,6 @@ def test_what_cannot_be_drawn_or_read(call: Callable[[Path], object], message: s
 
 NETWORKS: dict[str, tuple[Any, Any, Any]] = {  # as it ships, how it is loaded, and one of other sizes
     "classifier": (Classifier, load_classifier, lambda: Classifier((8, 8, 8, 8), width=8)),
-    "features": (ShapeFeatures, shape_features, lambda: ShapeFeatures((8, 8, 8))),
     "reader": (SceneReader, load_reader, lambda: torch.nn.Linear(1, 1)),
 }
 

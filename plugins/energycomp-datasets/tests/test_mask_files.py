@@ -85,7 +85,6 @@ def test_sampled_scenes_are_scored() -> None:
     scores = arrow_source().scene_scores(sampler, count=120, seed=0)
     assert sampler.sizes == [50, 50, 20]
     assert scores["structure_accuracy"] == pytest.approx(0.5, abs=0.04)
-    assert scores["classifier_accuracy"] > 0.95
     again = Sampler(right)
     arrow_source().scene_scores(again, count=60, seed=0)
     assert again.draws == sampler.draws[:2]

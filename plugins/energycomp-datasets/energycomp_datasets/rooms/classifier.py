@@ -6,18 +6,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from energycomp.errors import InputError
-from energycomp.images import from_bytes
 from energycomp_datasets.rooms.arrow_room import SHAPES, SIZE, points_at_odd
-from energycomp_datasets.rooms.corruptions import INVALID, RIGHT, VERDICTS, WRONG, draw_labelled
 from energycomp_datasets.shipped import load_network
-from energycomp_datasets.synthetic import HELD_OUT
-from energycomp_lab.training import Step
 
 OBJECTS = 3
 CHUNK = 250  # images per batch
+VERDICTS = ("right", "wrong", "invalid")
+RIGHT, WRONG, INVALID = range(len(VERDICTS))
 
 
 def judge(shapes: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -71,38 +68,6 @@ class Classifier(nn.Module):
             self.target(features),
             self.valid(features)[:, 0],
         )
-
-
-def classifier_loss(network: nn.Module, batch: Tensor, step: Step) -> Tensor:
-    """Cross-entropy of all heads, a loss for `energycomp.fit`, on as many rendered images as the batch (B, ...) has."""
-    seed = int(torch.randint(HELD_OUT, (), generator=step.generator))
-    with torch.autocast(batch.device.type, enabled=False):  # rendering stays in float32
-        rendered, labels, _ = (part.to(batch.device) for part in draw_labelled(len(batch), seed=seed).tensors)
-    samples = from_bytes(rendered).contiguous(memory_format=torch.channels_last)
-    shapes, target, valid = (logits.float() for logits in network(samples))
-    there = labels[:, -1].bool()
-    kinds = labels[there, :OBJECTS]
-    aims = labels[there, OBJECTS]
-    read = F.cross_entropy(shapes[there].flatten(0, 1), kinds.flatten()) + F.cross_entropy(target[there], aims)
-    return read + F.binary_cross_entropy_with_logits(valid, there.float())
-
-
-@torch.no_grad()
-def confusion(classifier: Classifier, count: int, *, seed: int) -> Tensor:
-    """The confusion matrix (3, 3) of `count` held-out scenes: true verdicts in rows, predicted verdicts in columns."""
-    drawn, _, true = draw_labelled(count, seed=HELD_OUT + seed).tensors
-    found = torch.cat([classifier.verdicts(from_bytes(part)) for part in drawn.split(CHUNK)])
-    return torch.bincount(true * len(VERDICTS) + found, minlength=len(VERDICTS) ** 2).unflatten(0, (len(VERDICTS), -1))
-
-
-def classifier_accuracy(count: int, *, seed: int, classifier: Classifier | None = None) -> float:
-    """The share of held-out scenes, equally many of each verdict, that the classifier gets right.
-
-    >>> classifier_accuracy(30, seed=0) > 0.9
-    True
-    """
-    table = confusion(classifier or load_classifier(), count, seed=seed)
-    return float(table.trace() / table.sum())
 
 
 def structure_accuracy(images: Tensor, *, classifier: Classifier | None = None) -> float:

@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.inference import classifiers
+from benchmarks.inference.classifiers import compound, individual, single_errors, weighted
 from energycomp.components import Composition, Condition, compound_prompt, predict
 from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import InputError
 from energycomp.inference import NoiseBank, make_problem
 from energycomp.models import Model
 from energycomp.seeds import seeded, torch_seed
-from energycomp_text import classifiers, from_pipeline, with_concepts
-from energycomp_text.classifiers import compound, individual, single_errors, weighted
+from energycomp_text import from_pipeline, with_concepts
 from energycomp_text.model import small
 from energycomp_text.testing import tiny_pipeline
 

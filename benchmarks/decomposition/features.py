@@ -106,8 +106,8 @@ def counts_loss(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) ->
 
 
 def shape_features(folder: str | Path | None = None) -> ShapeFeatures:
-    """The trained network, with the weights of this package or of a folder, as `load_network` reads them."""
-    return load_network(ShapeFeatures(), "features", folder)
+    """The trained network, with the weights beside this file or of a folder, as `load_network` reads them."""
+    return load_network(ShapeFeatures(), "features", folder or Path(__file__).parent / "weights" / "features")
 
 
 def _layer(inside: int, out: int, *, stride: int = 1) -> nn.Sequential:

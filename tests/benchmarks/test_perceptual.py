@@ -10,14 +10,14 @@ import torchmetrics.image.kid
 from scipy.linalg import sqrtm
 from torch import Tensor, nn
 
-from energycomp.errors import InputError, NonFiniteError
-from energycomp.seeds import seeded
-from energycomp_datasets.shapes.perceptual import (
+from benchmarks.common.perceptual import (
     FrechetDistance,
     KernelDistance,
     PerceptualDistance,
     perceptual_distance,
 )
+from energycomp.errors import InputError, NonFiniteError
+from energycomp.seeds import seeded
 
 pytestmark = pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance`:UserWarning")
 
