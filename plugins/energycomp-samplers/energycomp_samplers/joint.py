@@ -121,11 +121,11 @@ class Sum:
             if key not in self.kept:
                 if (len(self.kept) + 1) * noise.numel() ** 2 > KEPT:
                     self.kept.clear()
-                self.kept[key] = self._seen(one, spread.covariance(covariance.ratio), noise)
+                self.kept[key] = self._observe(one, spread.covariance(covariance.ratio), noise)
             total = total + self.kept[key]
         return Cholesky.of(total)
 
-    def _seen(self, operator: Linear, covariance: Covariance, like: Tensor) -> Tensor:
+    def _observe(self, operator: Linear, covariance: Covariance, like: Tensor) -> Tensor:
         """A C A' of one source, (seen, seen)."""
         size = math.prod(self.shape)
         unit = torch.eye(size, dtype=like.dtype, device=like.device).reshape(size, *self.shape)

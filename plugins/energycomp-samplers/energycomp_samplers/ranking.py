@@ -73,7 +73,7 @@ class Ranking:
     @property
     def least(self) -> Tensor:
         """The least lift of each image (N,); that of a negated component counts as -lift."""
-        return self._signed().amin(1)
+        return self._signed_lift().amin(1)
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -82,12 +82,12 @@ class Ranking:
         Without one, and for equal energies, by least lift; ties by the sum of the lifts.
         """
         good = torch.zeros(len(self.lift)) if self.energy is None else -self.energy
-        criteria = (self.complete, good, self.least, self._signed().sum(1))
+        criteria = (self.complete, good, self.least, self._signed_lift().sum(1))
         # What an image is worth: the first criterion decides, and the next one where it is equal
         worth = list(zip(*(one.tolist() for one in criteria), strict=True))
         return tuple(sorted(range(len(worth)), key=worth.__getitem__, reverse=True))
 
-    def _signed(self) -> Tensor:
+    def _signed_lift(self) -> Tensor:
         return torch.where(torch.tensor(self.negated), -self.lift, self.lift)
 
     def _wrong(self, *, negated: bool) -> tuple[tuple[str, ...], ...]:
