@@ -215,7 +215,6 @@ class Parts:
 
 
 def _put(place: Any, content: bytes) -> None:
-    """Writes a file as a whole or not at all."""
     if not is_url(place):
         make_folder(place.parent, "-o")
         with atomic_file(place) as temporary:

@@ -56,7 +56,6 @@ class SlotDecomposer:
 
     @property
     def network(self) -> SlotVAE:
-        """The network of the model."""
         return cast("SlotVAE", self.model.denoiser.network)
 
     @torch.no_grad()

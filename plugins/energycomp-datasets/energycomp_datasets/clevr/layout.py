@@ -134,7 +134,6 @@ def write(
 
 
 def read(folder: str | Path) -> list[SceneRecord]:
-    """The records of `folder`, as `scan` gives them."""
     return list(scan(folder))
 
 

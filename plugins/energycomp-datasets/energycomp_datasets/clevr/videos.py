@@ -217,7 +217,6 @@ class VideosSource:
             progress(number + 1)
 
     def metrics(self) -> MetricCollection:
-        """Those of `clevr`."""
         from energycomp_datasets.clevr.source import ClevrSource
 
         return ClevrSource().metrics()

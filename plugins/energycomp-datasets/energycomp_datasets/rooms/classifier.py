@@ -61,7 +61,6 @@ class Classifier(nn.Module):
         return judge(shapes.argmax(2), target.argmax(1), valid > 0)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (B, 3, 3), (B, 3) and (B,)."""
         features = self.body(images)
         return (
             self.shapes(features).unflatten(1, (OBJECTS, len(SHAPES))),
