@@ -14,7 +14,7 @@ from energycomp.components import MixedSupport, identifies_null, rule_weights
 from energycomp.components.conditioning import Conditioner, groups_of, mixed_of
 from energycomp.components.ledger import count_rows
 from energycomp.components.values import values_of
-from energycomp.denoisers import Denoiser
+from energycomp.denoisers import Denoiser, Trunk
 from energycomp.errors import InputError
 from energycomp.inference.atoms import quadratic_form
 from energycomp.inference.noise import NoiseBank, draw_bank
@@ -118,6 +118,24 @@ class Problem:
     def device(self) -> torch.device:
         """Where the network is, and so where values should be."""
         return self._denoiser.device
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """Whose errors they are, for a solver that knows its network."""
+        return self._denoiser
+
+    @property
+    def conditioner(self) -> Conditioner:
+        """What makes conditions of values."""
+        return self._conditioner
+
+    def trunk(self, bank: NoiseBank) -> Trunk:
+        """The trunk of the observation under every draw. Costs S trunk passes, once."""
+        return self._predicted.trunk(bank)
+
+    def spend(self, rows: int) -> None:
+        """Counts network evaluations that a solver made itself."""
+        self._predicted.spent.rows += rows
 
     def draw(self, n: int, generator: int | torch.Generator | None = None) -> NoiseBank:
         """n draws over the model's range of timesteps, stratified. Costs no row; `InputError` for no draws."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from energycomp.components import Condition
-from energycomp.denoisers import Denoiser, rows
+from energycomp.denoisers import Denoiser, Trunk, rows
 from energycomp.errors import InputError
 from energycomp_lab.training.loss import error_weight, make_trunk
 
@@ -76,9 +76,26 @@ def contrastive_loss(
     if denoiser.rule != "product":
         raise InputError(f"got a denoiser of the rule {denoiser.rule!r}; expected 'product'; use denoising_loss")
     denoiser = denoiser if module is None else attrs.evolve(denoiser, network=module)
-    shared, goal, timestep = make_trunk(denoiser, samples, None, timestep_power, generator)
-    batch = len(samples)
-    null = Condition.unconditional(*denoiser.token_shape, rows=batch, device=samples.device)
+    noised = make_trunk(denoiser, samples, None, timestep_power, generator)
+    return contrast(denoiser, noised, condition, owner, rivals, weight=weight, beta=beta, gamma=gamma, floor=floor)
+
+
+def contrast(
+    denoiser: Denoiser,
+    noised: tuple[Trunk, Tensor, Tensor],
+    condition: Condition,
+    owner: Tensor,
+    rivals: Rivals,
+    *,
+    weight: float = 1.0,
+    beta: float = 1.0,
+    gamma: float = 4.0,
+    floor: float = 0.02,
+) -> Tensor:
+    """`contrastive_loss` on a trunk that other losses share: what `make_trunk` returns."""
+    shared, goal, timestep = noised
+    batch = len(shared)
+    null = Condition.unconditional(*denoiser.token_shape, rows=batch, device=goal.device)
     everything = Condition.cat([condition, rivals.condition, null.to(dtype=condition.rows.dtype)])
     added_owner = owner.new_zeros(len(rivals.condition))
     has = rivals.added >= 0

@@ -1,0 +1,181 @@
+"""Reads a photo: the trunk proposes objects, and the quadratic form over their windows chooses among them.
+
+Notation: variable -> symbol
+    z           log-odds of an object: of a proposal, and of its gain, by the weights of a logistic regression
+    gain        J(answer without it) - J(answer with it)
+    flips       answers with one object more or fewer
+
+The odds of an object depend on which others are in the answer: of two proposals for one cell, each explains what the
+other leaves, so that the second has no gain.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import attrs
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from energycomp.errors import InputError
+from energycomp.fields import number, whole
+from energycomp.inference import Alternative, Problem, QuadraticForm, Solution, paired
+from energycomp.inference.noise import draw_bank
+from energycomp.seeds import as_generator
+from energycomp_objects.network import TYPICAL, PlacedUNet
+from energycomp_objects.windows import window_form
+
+OTHERS = 5  # answers that are kept beside the best one
+
+
+@attrs.frozen(eq=False)
+class Proposals:
+    """Objects that a trunk proposes, the likeliest first.
+
+    Args:
+        values: (M, V).
+        logits: (M,) that there is an object.
+        words: (M, n) for each attribute, shares of its words.
+    """
+
+    values: Tensor
+    logits: Tensor
+    words: tuple[Tensor, ...]
+
+
+@attrs.frozen
+class Propose:
+    """Objects proposed by the trunk of a `PlacedUNet`, chosen by the error that they leave together.
+
+    Args:
+        views: draws of little noise that propose.
+        timesteps: their least and greatest timestep.
+        least: score below which a proposal is none.
+        draws: that choose among them; the problem's default.
+        rounds: most passes of flips over all proposals.
+
+    `Solution.trace` has the probability of each proposal, `"proposed"`, and its likeliest words from 1, by attribute:
+    `energycomp_objects.counts` makes intervals of counts of them.
+    """
+
+    needs: ClassVar[str] = "continuous"
+
+    views: int = attrs.field(default=4, validator=whole(1))
+    timesteps: tuple[float, float] = (0.0, 120.0)
+    least: float = attrs.field(default=0.05, validator=number(most=1))
+    draws: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(2)))
+    rounds: int = attrs.field(default=4, validator=whole(1))
+
+    def solve(self, problem: Problem, *, generator: int | torch.Generator | None = None) -> Solution:
+        """Costs a row for each proposal and draw, and the trunks of all draws."""
+        network = problem.denoiser.network
+        if not isinstance(network, PlacedUNet) or problem.mixed is None:
+            raise InputError("got a model whose network proposes no objects; expected one of `energycomp train objects`")
+        generator = as_generator(generator)
+        with torch.no_grad():
+            proposals = self.propose(problem, network, generator)
+            bank = problem.draw(self.draws or problem.default_draws, generator)
+            form = window_form(problem, network, proposals.values, bank)
+        # Choose: begin with the likely ones, and flip while the odds of one are against its place
+        low, high = problem.counts
+        chosen = [k for k in range(len(form)) if proposals.logits[k] > 0][:high]
+        for _ in range(self.rounds):
+            before = list(chosen)
+            for k in range(len(form)):
+                rest = [c for c in chosen if c != k]
+                odds = self._odds(network, proposals, form, rest, k)
+                room = low if k in chosen else len(rest) + 1
+                if odds > 0 and room <= high:
+                    chosen = [*rest, k]
+                elif odds <= 0 and len(rest) >= low:
+                    chosen = rest
+            if sorted(before) == sorted(chosen):
+                break
+        chosen.sort()
+        return self._describe(problem, network, proposals, form, chosen)
+
+    def propose(self, problem: Problem, network: PlacedUNet, generator: torch.Generator | None) -> Proposals:
+        """Local maxima of the score, averaged over draws of little noise. Costs a trunk for each of these."""
+        denoiser = problem.denoiser
+        bank = draw_bank(
+            self.views, denoiser.sample_shape, denoiser.alphas_cumprod, timesteps=self.timesteps, generator=generator
+        )
+        maps = network.propose(problem.trunk(bank).features or ())
+        score = maps["score"].mean(0)
+        h, w = score.shape
+        # Peaks: cells whose score none beside them exceeds
+        is_peak = (F.max_pool2d(score[None, None], 3, 1, 1)[0, 0] == score) & (score.sigmoid() >= self.least)
+        y, x = is_peak.nonzero(as_tuple=True)
+        order = score[y, x].argsort(descending=True)[: 3 * problem.counts[1] + 10]
+        y, x = y[order], x[order]
+        grid = score.new_tensor([w, h])
+        centre = torch.stack([x, y], dim=1) + 0.5 + maps["offset"].mean(0)[:, y, x].T
+        numbers = [(centre / grid).clamp(0, 1)]
+        support = problem.mixed
+        assert support is not None  # noqa: S101 - `solve` has checked it
+        if network.box:
+            size = maps["size"].mean(0)[:, y, x].T.exp() * TYPICAL / grid
+            numbers.append(size.clamp(1e-3, 1))
+        shares = [each.softmax(1).mean(0)[:, y, x].T for each in maps["words"].split(support.words, dim=1)]
+        codes = torch.stack([1 + each.argmax(1) for each in shares], dim=1) if shares else x.new_zeros(len(x), 0)
+        values = support.joined(torch.cat(numbers, dim=1), codes)
+        return Proposals(values, score[y, x], tuple(shares))
+
+    def _odds(
+        self, network: PlacedUNet, proposals: Proposals, form: QuadraticForm, rest: list[int], k: int
+    ) -> float:
+        """The log-odds z of a proposal beside the rest of an answer."""
+        gain = form.mean_objective(rest) - form.mean_objective([*rest, k])
+        return network.log_odds(float(proposals.logits[k]), gain)
+
+    def _describe(
+        self, problem: Problem, network: PlacedUNet, proposals: Proposals, form: QuadraticForm, chosen: list[int]
+    ) -> Solution:
+        """The answer with the probability of each object, and the flips of least odds as other answers."""
+        every = range(len(form))
+        odds = [self._odds(network, proposals, form, [c for c in chosen if c != k], k) for k in every]
+        errors = form.errors(chosen)
+        low, high = problem.counts
+        flips = [
+            (abs(odds[k]), [c for c in chosen if c != k] if k in chosen else [*chosen, k])
+            for k in every
+            if (len(chosen) > low if k in chosen else len(chosen) < high)
+        ]
+        flips = sorted(flips)[:OTHERS]
+        probability = torch.tensor(odds).sigmoid()
+        difference = stderr = p_value = None
+        if flips:
+            difference, stderr, p_value = paired(form.objective(chosen), form.objective(flips[0][1]))
+        codes = proposals.values[:, problem.value_shape[0] :].T.tolist()
+        values = proposals.values[chosen]
+        names = ("x", "y", "width", "height")[: problem.value_shape[0]]
+        trace = {
+            "proposed": probability.tolist(),
+            "logit": proposals.logits.tolist(),
+            "gain": [
+                form.mean_objective([c for c in chosen if c != k]) - form.mean_objective([*(c for c in chosen if c != k), k])
+                for k in every
+            ],
+            **dict(zip(names, proposals.values.T.tolist(), strict=False)),
+            **{f"words {k}": code for k, code in enumerate(codes)},
+            **{f"sure {k}": each.amax(1).tolist() for k, each in enumerate(proposals.words)},
+        }
+        gains = [form.mean_objective([c for c in chosen if c != k]) - float(errors.mean()) for k in chosen]
+        return Solution(
+            conditions=values,
+            count=len(chosen),
+            error=float(errors.mean()),
+            stderr=float(errors.std() / len(errors) ** 0.5),
+            rows=problem.rows,
+            runner_up=proposals.values[flips[0][1]] if flips else None,
+            difference=difference,
+            difference_stderr=stderr,
+            p_value=p_value,
+            trace=trace,
+            component_gain=torch.tensor(gains),
+            probability=probability[chosen],
+            posteriors=tuple(each[chosen] for each in proposals.words) if problem.asks_attributes else None,
+            alternatives=tuple(Alternative(proposals.values[other], behind) for behind, other in flips),
+        )
+
