@@ -52,8 +52,7 @@ class Sampler:
         return self.scenes[start : start + n]
 
 
-def test_sampled_scenes_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(".CLASSIFIED", 90)
+def test_sampled_scenes_are_scored() -> None:
     rng = np.random.default_rng(0)
     right = arrow_rooms(rng, 60).images
     wrong = render(layout(rng, np.ones((60, 3), dtype=int), rng.integers(3, size=60))).images
