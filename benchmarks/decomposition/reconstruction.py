@@ -25,11 +25,11 @@ from tqdm import tqdm
 
 from benchmarks.common.measure import table, write
 from benchmarks.common.options import parser
+from benchmarks.common.perceptual import FrechetDistance, KernelDistance, PerceptualDistance
+from benchmarks.decomposition.features import shape_features
 from energycomp import load
 from energycomp.decomposition import Parts, decomposer_of
 from energycomp.plugins import find
-from energycomp_datasets.shapes.features import shape_features
-from energycomp_datasets.shapes.perceptual import FrechetDistance, KernelDistance, PerceptualDistance
 from energycomp_lab.evaluation import Example, MaskIoU, MaskRecall
 
 COMMAND = "python benchmarks/decomposition/reconstruction.py"

@@ -22,13 +22,14 @@ from tqdm import tqdm
 
 from benchmarks.common.measure import table, write
 from benchmarks.common.options import parser
+from benchmarks.common.perceptual import FrechetDistance
+from benchmarks.decomposition.corruptions import classifier_accuracy
+from benchmarks.decomposition.features import shape_features
 from energycomp import load
 from energycomp.decomposition import traverse
 from energycomp.plugins import find
 from energycomp_datasets.rooms.arrow_room import arrow_rooms
-from energycomp_datasets.rooms.classifier import classifier_accuracy, load_classifier
-from energycomp_datasets.shapes.features import shape_features
-from energycomp_datasets.shapes.perceptual import FeatureNetwork, FrechetDistance
+from energycomp_datasets.rooms.classifier import load_classifier
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_lab.evaluation import ForegroundARI, SlotsUsed, bootstrap
 from energycomp_slots.decomposer import SlotDecomposer
@@ -121,7 +122,7 @@ def compared(decomposer: SlotDecomposer, n: int, seed: int) -> dict[str, str]:
     return {name: f"{distance(features, real, each):.2f}" for name, each in pictures.items()}
 
 
-def distance(features: FeatureNetwork, real: Tensor, made: Tensor) -> float:
+def distance(features: torch.nn.Module, real: Tensor, made: Tensor) -> float:
     """FID of two sets of pictures."""
     frechet = FrechetDistance(features)
     frechet.update(real, real=True)

@@ -3,7 +3,7 @@
 python benchmarks/decomposition/train_features.py [--steps 4500] [--seed 0] [-n 2000] [-o runs/features] [--save FOLDER]
 
 Training images have one to five objects of either world. Held-out images use the seed of `energycomp evaluate`.
-`--save` writes the weights in the form in which the package ships them.
+`--save` writes the weights in the form in which they are kept here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.common.options import parser
 from benchmarks.common.training import report, trained
-from energycomp_datasets.shapes.features import (
+from benchmarks.decomposition.features import (
     LABELS,
     SHAPES,
     ShapeFeatures,
@@ -45,7 +45,7 @@ def accuracy(network: ShapeFeatures, *, count: int, seed: int) -> dict[str, floa
 
 def main() -> None:
     """Writes report.json."""
-    save = (None, "a folder for the weights, such as energycomp_datasets/weights/features")
+    save = (None, "a folder for the weights, such as benchmarks/decomposition/weights/features")
     parsed = parser(__doc__, steps=4500, seed=0, n=(2000, "held-out images"), out="runs/features", save=save)
     options = parsed.parse_args()
     started, data = time.perf_counter(), draw_labelled(DRAWN, seed=options.seed)

@@ -14,13 +14,8 @@ import torch
 
 from benchmarks.common.options import parser
 from benchmarks.common.training import report, trained
-from energycomp_datasets.rooms.classifier import (
-    Classifier,
-    classifier_loss,
-    confusion,
-    load_classifier,
-)  # fmt: skip
-from energycomp_datasets.rooms.corruptions import CORRUPTIONS, INVALID, VERDICTS, corrupt_rooms
+from benchmarks.decomposition.corruptions import CORRUPTIONS, classifier_loss, confusion, corrupt_rooms
+from energycomp_datasets.rooms.classifier import INVALID, VERDICTS, Classifier, load_classifier
 from energycomp_datasets.shipped import save_network
 from energycomp_datasets.synthetic import HELD_OUT
 

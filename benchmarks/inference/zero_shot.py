@@ -23,6 +23,7 @@ from torch import Tensor
 
 from benchmarks.baselines.comparison import Column, Method, Reader, compare, fingerprint
 from benchmarks.common.options import parser
+from benchmarks.inference.classifiers import Guess, compound, individual, weighted
 from energycomp import Model, NoiseBank, load
 from energycomp.components import Rule
 from energycomp.inference import Problem, make_problem
@@ -31,7 +32,6 @@ from energycomp_datasets.solids.source import TextSource
 from energycomp_lab.evaluation import ExactSet, Example
 from energycomp_solvers.weights import Weights
 from energycomp_text import with_concepts
-from energycomp_text.classifiers import Guess, compound, individual, weighted
 
 COLUMNS = (Column("set exactly correct", ExactSet(), ".1%"), Column("concepts found", ConceptRecall(), ".1%"))
 SGD_SHARES = (1, 20)  # steps of gradient descent for each draw of least squares

@@ -30,6 +30,7 @@ from torchmetrics import Metric
 from tqdm import tqdm
 
 from benchmarks.common import ways
+from benchmarks.common.perceptual import FrechetDistance, KernelDistance
 from benchmarks.common.ways import HELD_OUT, SHOWN, Way, drawn, folder_of, write_rows
 from benchmarks.sampling.described_scenes import descriptions
 from benchmarks.sampling.scene_features import DRAWN, FOLDER, SIZE, STEPS, SceneFeatures, scene_features
@@ -42,7 +43,6 @@ from energycomp_datasets.clevr.layout import read, render_objects
 from energycomp_datasets.clevr.lighting import sample_lighting
 from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.clevr.scenes import CLEVR, SIZES, Scene
-from energycomp_datasets.shapes.perceptual import FrechetDistance, KernelDistance
 from energycomp_lab.evaluation import bootstrap
 
 OTHERS = 50_000_000  # added to the seed: renders of other descriptions

@@ -63,13 +63,11 @@ Concurrency = Annotated[
 def cluster_of(
     engine: str, address: str | None, concurrency: int | None, part: int | None = None, gpu: bool = False, **local: Any
 ) -> Cluster | None:
-    """Makes the cluster of --engine ray; None for the local engine.
+    """Makes the cluster of --engine ray; None for the local engine. Raises `InputError` for an option of the other
+    engine.
 
     Args:
         local: options that only the local engine has; None, False or "" where they are not given.
-
-    Raises:
-        InputError: an option of the other engine is given.
     """
     on_ray = engine == "ray"
     for name, value in (local if on_ray else {"address": address, "concurrency": concurrency, "part": part}).items():

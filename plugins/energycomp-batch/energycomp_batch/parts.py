@@ -148,10 +148,8 @@ class Parts:
     alone: bool = True  # no other process writes there, so that what is left of earlier ones can be removed
 
     def known_keys(self) -> np.ndarray:
-        """Reads the sorted keys of the known answers, (N,) uint64, and checks the settings.
-
-        Raises:
-            InputError: the folder holds something else, or answers under other settings; it cannot be reached.
+        """Reads the sorted keys of the known answers, (N,) uint64, and checks the settings. Raises `InputError` where
+        the folder cannot be reached, or holds something else.
         """
         import numpy as np
         from pyarrow import parquet
@@ -217,7 +215,6 @@ class Parts:
 
 
 def _put(place: Any, content: bytes) -> None:
-    """Writes a file as a whole or not at all."""
     if not is_url(place):
         make_folder(place.parent, "-o")
         with atomic_file(place) as temporary:

@@ -17,13 +17,7 @@ REDRAWN = "-redrawn"  # ends the name of the file of an image beside samples of 
 
 
 class Names:
-    """Names for the files of images in a folder: with a number where another image has the name.
-
-    >>> names = Names(Path("results.jsonl"), {})
-    >>> names.see({"image": "/elsewhere/one.png", "name": "one"})
-    >>> names.stem_of(Path("/here/one.png")), names.stem_of(Path("/here/two.png")), names.stem_of(Path("/here/one.png"))
-    ('one-2', 'two', 'one-2')
-    """
+    """Names for the files of images in a folder: with a number where another image has the name."""
 
     def __init__(self, file: Path, settings: Mapping[str, Any]) -> None:
         self._owners: dict[str, str] = {}

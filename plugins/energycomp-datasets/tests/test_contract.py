@@ -24,8 +24,7 @@ from energycomp_datasets.clevr.videos import parse_videos
 from energycomp_datasets.faces.source import draw as face
 from energycomp_datasets.rooms.classifier import Classifier, load_classifier
 from energycomp_datasets.rooms.rooms import layout as rooms_layout
-from energycomp_datasets.rooms.source import ArrowSource, arrow_room, room
-from energycomp_datasets.shapes.features import ShapeFeatures, shape_features
+from energycomp_datasets.rooms.source import arrow_room, arrow_source, room
 from energycomp_datasets.shapes.lit import factors, render
 from energycomp_datasets.shapes.shapes import layout as shapes_layout
 from energycomp_datasets.shapes.source import draw as shapes
@@ -146,7 +145,7 @@ UNDRAWN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: TextSource().examples(pictures_in(folder), count=1, seed=0), "expected the concepts of its"),
     "options of writing": (lambda folder: TextSource().write(
         folder, count=1, seed=0, options="2", progress=lambda _: None), "'2'; expected one of seen, 1, 3, or none"),
-    "options of arrow rooms": (lambda folder: ArrowSource().write(
+    "options of arrow rooms": (lambda folder: arrow_source().write(
         folder, count=1, seed=0, options="3", progress=lambda _: None), "expected none"),
     **{f"classifier {shape}": (lambda _, shape=shape: Classifier().verdicts(torch.zeros(shape)), "expected")
        for shape in ((3, 32, 32), (1, 3, 64, 64), (1, 1, 32, 32))},
@@ -162,7 +161,6 @@ def test_what_cannot_be_drawn_or_read(call: Callable[[Path], object], message: s
 
 NETWORKS: dict[str, tuple[Any, Any, Any]] = {  # as it ships, how it is loaded, and one of other sizes
     "classifier": (Classifier, load_classifier, lambda: Classifier((8, 8, 8, 8), width=8)),
-    "features": (ShapeFeatures, shape_features, lambda: ShapeFeatures((8, 8, 8))),
     "reader": (SceneReader, load_reader, lambda: torch.nn.Linear(1, 1)),
 }
 

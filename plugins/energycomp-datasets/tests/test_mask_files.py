@@ -15,12 +15,12 @@ from energycomp.images import ImageProcessor
 from energycomp_datasets.rooms import training
 from energycomp_datasets.rooms.arrow_room import arrow_rooms, layout, render
 from energycomp_datasets.rooms.mask_files import examples_in, images_in, mask_file
-from energycomp_datasets.rooms.source import ArrowSource, RoomsSource, SpritesSource, room
+from energycomp_datasets.rooms.source import arrow_source, room, rooms_source, sprites_source
 from energycomp_datasets.rooms.training import draw_world, in_file
 from energycomp_datasets.synthetic import WRITTEN
 from energycomp_lab.evaluation import DataSource
 
-SOURCES: list[DataSource] = [ArrowSource(), SpritesSource(), RoomsSource()]
+SOURCES: list[DataSource] = [arrow_source(), sprites_source(), rooms_source()]
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: type(source).__name__)
@@ -33,7 +33,7 @@ def test_true_masks_are_found_whole(source: DataSource) -> None:
     assert found == {"ari_fg": 1.0, "slots_used": pytest.approx(np.mean([len(masks) for masks in true]))}
 
 
-@pytest.mark.parametrize(("source", "spec"), [(SpritesSource(), "synthetic:4"), (RoomsSource(), "synthetic:2")])
+@pytest.mark.parametrize(("source", "spec"), [(sprites_source(), "synthetic:4"), (rooms_source(), "synthetic:2")])
 def test_so_many_objects(source: DataSource, spec: str) -> None:
     counts = {len(example.masks) for example in source.examples(spec, count=4, seed=0)}
     assert counts == {int(spec[-1])}
@@ -52,18 +52,16 @@ class Sampler:
         return self.scenes[start : start + n]
 
 
-def test_sampled_scenes_are_scored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("energycomp_datasets.rooms.source.CLASSIFIED", 90)
+def test_sampled_scenes_are_scored() -> None:
     rng = np.random.default_rng(0)
     right = arrow_rooms(rng, 60).images
     wrong = render(layout(rng, np.ones((60, 3), dtype=int), rng.integers(3, size=60))).images
     sampler = Sampler(torch.stack([right, wrong], 1).flatten(0, 1))
-    scores = ArrowSource().scene_scores(sampler, count=120, seed=0)
+    scores = arrow_source().scene_scores(sampler, count=120, seed=0)
     assert sampler.sizes == [50, 50, 20]
     assert scores["structure_accuracy"] == pytest.approx(0.5, abs=0.04)
-    assert scores["classifier_accuracy"] > 0.95
     again = Sampler(right)
-    ArrowSource().scene_scores(again, count=60, seed=0)
+    arrow_source().scene_scores(again, count=60, seed=0)
     assert again.draws == sampler.draws[:2]
     assert len(set(sampler.draws)) == 3
 
@@ -106,7 +104,7 @@ def test_a_public_file_is_read(path: Path, images_name: str, masks_name: str) ->
         for index, example in enumerate(examples):
             assert np.array_equal(example.image, images[index])
             assert np.array_equal(example.masks, masks[index, 1 : 1 + len(example.masks)] > 0)
-    assert [len(example.masks) for example in RoomsSource().examples(f"{path}:3", count=9, seed=0)] == [2, 1, 2]
+    assert [len(example.masks) for example in rooms_source().examples(f"{path}:3", count=9, seed=0)] == [2, 1, 2]
     assert np.array_equal(np.concatenate(list(images_in(path, most=2))), images[:2])
 
 
@@ -149,18 +147,18 @@ def test_which_entities_are_background(spec: str, background: int) -> None:
 def test_arrays_that_do_not_fit(path: Path, change: Any, message: str) -> None:
     write(path, **change(*scenes()))
     with pytest.raises(InputError, match=message):
-        RoomsSource().examples(str(path), count=2, seed=0)
+        rooms_source().examples(str(path), count=2, seed=0)
 
 
 def refused(path: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        RoomsSource().examples(str(path), count=1, seed=0)
+        rooms_source().examples(str(path), count=1, seed=0)
 
 
 def test_more_background_or_memory_than_there_is_and_damaged_files(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, masks = scenes()
     write(path, image=images, mask=masks)
-    assert len(RoomsSource().examples(f"{path}:5", count=1, seed=0)[0].masks) == 0
+    assert len(rooms_source().examples(f"{path}:5", count=1, seed=0)[0].masks) == 0
     refused(f"{path}:6", "6 background entities")
     monkeypatch.setattr("energycomp_datasets.rooms.mask_files.MOST_BYTES", 2 * (8 * 6 * 3 + 5 * 8 * 6))
     with pytest.raises(InputError, match="use -n 2"):
@@ -219,7 +217,7 @@ def test_training_pictures_of_ones_own(path: Path) -> None:
 
 
 def test_training_pictures_of_a_folder_and_of_no_world(tmp_path: Path) -> None:
-    RoomsSource().write(tmp_path, count=2, seed=3, options="2", progress=lambda _: None)
+    rooms_source().write(tmp_path, count=2, seed=3, options="2", progress=lambda _: None)
     found = in_file(tmp_path, ImageProcessor(size=(32, 32))).images
     assert torch.equal(found[1], ((room(1, WRITTEN + 3, counts=(2, 2)).image + 1) * 127.5).round().byte())
     with pytest.raises(InputError, match="expected one of arrow, sprites, rooms"):

@@ -12,7 +12,7 @@ from energycomp.errors import InputError
 from energycomp_datasets.pictures import image_files
 from energycomp_datasets.shapes.lit import LitSource, factors, render as render_lit
 from energycomp_datasets.shapes.shapes import DISTANCES, GROUND, SIZE, WORLDS, layout, render, scene
-from energycomp_datasets.shapes.source import ShapesSource, draw
+from energycomp_datasets.shapes.source import draw, shapes_source
 from energycomp_datasets.synthetic import HELD_OUT
 
 # Of a shape in a circle of radius 1.
@@ -85,7 +85,7 @@ def test_the_worlds_share_neither_shapes_nor_colours() -> None:
 
 
 def test_examples_have_the_world_and_the_counts_that_are_asked_for() -> None:
-    source = ShapesSource()
+    source = shapes_source()
     counts = {len(example.masks) for example in source.examples("synthetic:2-4", count=30, seed=0)}
     assert counts == {2, 3, 4}
     other = source.examples("synthetic:b:3", count=1, seed=0)[0]
@@ -97,15 +97,15 @@ def test_pictures_of_ones_own(tmp_path: Path) -> None:
     for name in ("b.jpg", "a.PNG", "notes.txt"):
         Image.new("RGB", (40, 20)).save(tmp_path / name, format="PNG")
     assert [path.name for path in image_files(tmp_path)] == ["a.PNG", "b.jpg"]
-    (one, _) = ShapesSource().examples(str(tmp_path), count=5, seed=0)
+    (one, _) = shapes_source().examples(str(tmp_path), count=5, seed=0)
     assert one.masks.shape == (0, 1, 1)
 
 
 def test_masks_that_cannot_be_read(tmp_path: Path) -> None:
-    ShapesSource().write(tmp_path, count=1, seed=0, options="", progress=lambda _: None)
+    shapes_source().write(tmp_path, count=1, seed=0, options="", progress=lambda _: None)
     (tmp_path / "masks" / "000001.png").write_text("no picture")
     with pytest.raises(InputError, match=r"000001\.png"):
-        ShapesSource().examples(str(tmp_path), count=1, seed=0)
+        shapes_source().examples(str(tmp_path), count=1, seed=0)
 
 
 def test_factors_are_independent_and_uniform() -> None:

@@ -35,7 +35,6 @@ class CrossAttention(nn.Module):
         self.out = nn.Sequential(nn.Linear(channels, channels), nn.SiLU(), last)
 
     def forward(self, latents: Tensor, maps: Tensor) -> Tensor:
-        """The residual of the latents, (B, K, D)."""
         cells = self.norm(maps).flatten(2).mT + self.place
         split = (self.query(latents), self.key(cells), self.value(cells))
         query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in split)
@@ -59,7 +58,6 @@ class Residual(nn.Module):
         )
 
     def forward(self, h: Tensor) -> Tensor:
-        """Maps (B, channels, h, w) to the same shape."""
         out: Tensor = h + self.block(h)
         return out
 

@@ -60,7 +60,7 @@ def masks_by_color(images: Tensor, *, seed: int = 0) -> list[Tensor]:
         masks = [
             part
             for component in find_components(one.norm(dim=0) > DIFFERS)
-            for part in _divided(component, one, torch.Generator().manual_seed(seed))
+            for part in _divide(component, one, torch.Generator().manual_seed(seed))
         ]
         found.append(torch.stack(masks) if masks else torch.zeros(0, *z.shape[2:], dtype=torch.bool))
     return found
@@ -100,7 +100,7 @@ def find_components(mask: Tensor) -> list[Tensor]:
     return [torch.from_numpy(numbers == k) for k in range(1, count + 1)]
 
 
-def _divided(component: Tensor, z: Tensor, generator: torch.Generator) -> list[Tensor]:
+def _divide(component: Tensor, z: Tensor, generator: torch.Generator) -> list[Tensor]:
     """A component (H, W), or what its Gaussians divide it into."""
     size = component.numel()
     if component.sum() < SPLIT * size:

@@ -68,7 +68,6 @@ class PartsEncoder(nn.Module):
         self.register_buffer("std", torch.ones(token_width))
 
     def forward(self, samples: Tensor) -> Tensor:
-        """Latents (B, K, D)."""
         cells = F.pixel_unshuffle(samples, self.fold)
         finer = None
         for number, layer in enumerate(self.body):
@@ -118,7 +117,6 @@ class FactorsEncoder(nn.Module):
         self.names = nn.Parameter(torch.randn(parts, name_width))
 
     def forward(self, samples: Tensor) -> Tensor:
-        """Latents (B, K, D)."""
         return self.latents(self.posterior(samples)[0])
 
     def posterior(self, samples: Tensor) -> tuple[Tensor, Tensor]:

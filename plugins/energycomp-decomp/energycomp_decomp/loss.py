@@ -190,8 +190,6 @@ def spread(added: Tensor, radius: float = 0.0) -> Tensor:
     >>> corners[:, 0, :, 0, 0] = corners[:, 1, :, 1, 1] = 1.0
     >>> spread(corners).item(), spread(corners.sum(1, keepdim=True)).item()
     (0.0, 0.0625)
-    >>> spread(corners.sum(1, keepdim=True), radius=0.5).item()
-    0.0
     """
     g = added.abs().mean(2)
     v, u = ((torch.arange(n, device=g.device) + 0.5) / n for n in g.shape[-2:])

@@ -59,7 +59,7 @@ def decomp(*, preset: str = "default", pretrained: bool | None = None, world: st
             f"are in this package for {' and '.join(PRETRAINED)} of the default preset without options; expected one "
             "of these; or train it: energycomp train decomp"
         )
-    return _shipped(world)
+    return shipped(PACKAGE, world)
 
 
 def decomp_b(**options: Any) -> Model:
@@ -83,7 +83,7 @@ def lit(*, preset: str = "default", pretrained: bool = True, **options: Any) -> 
         return untrained_lit(**parse_whole_numbers(options, ("parts", "width", "size")))
     if options:
         raise InputError(f"got {options} with pretrained weights; expected no options; or train it")
-    return _shipped("lit")
+    return shipped(PACKAGE, "lit")
 
 
 def default(*, parts: int = 5, width: int = 16, size: int = 32, prediction: str = "sample") -> Model:
@@ -186,10 +186,6 @@ def _model(
         encoder=encoder.to(memory_format=torch.channels_last),
         encoder_name=encoder_name,
     )
-
-
-def _shipped(world: str) -> Model:
-    return shipped(PACKAGE, world)
 
 
 def parse_whole_numbers(options: Mapping[str, Any], names: Sequence[str], *others: str) -> dict[str, int]:

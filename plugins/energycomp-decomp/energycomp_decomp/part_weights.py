@@ -79,12 +79,12 @@ def part_weights(
     weights = nonnegative(mean.b[0], mean.gram()[0])
     return PartWeights(
         weights=weights.float(),
-        needed=_needed(mean, weights).float(),
-        needed_by_image=_needed_by_image(by_image, rule_weights(denoiser.rule, float(latents.shape[1]))[0]).float(),
+        needed=_need(mean, weights).float(),
+        needed_by_image=_need_by_image(by_image, rule_weights(denoiser.rule, float(latents.shape[1]))[0]).float(),
     )
 
 
-def _needed(form: QuadraticForm, weights: Tensor) -> Tensor:
+def _need(form: QuadraticForm, weights: Tensor) -> Tensor:
     """The share (K,) of what all parts explain that is lost without each, the others weighted anew."""
 
     def error(weights: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ def _needed(form: QuadraticForm, weights: Tensor) -> Tensor:
     return torch.stack(lost) / (form.c[0] - least).clamp(min=1e-12)
 
 
-def _needed_by_image(form: QuadraticForm, weight: float) -> Tensor:
+def _need_by_image(form: QuadraticForm, weight: float) -> Tensor:
     """J without a part less J with all, over J of none less J with all, for weights of the rule: (B, K)."""
     every = list(range(len(form)))
     error = form.errors(every, weight)

@@ -16,7 +16,7 @@ from energycomp.models import save_pretrained
 from energycomp.sampling import Composer
 from energycomp.seeds import seeded, torch_seed
 from energycomp.testing import stripes_model
-from energycomp_datasets.shapes.source import ShapesSource
+from energycomp_datasets.shapes.source import shapes_source
 from energycomp_decomp.comet import CometDecomposer, untrained
 from energycomp_decomp.comet.energy import EnergyNet, comet_loss, descend
 from energycomp_decomp.comet.recipe import comet as train_recipe
@@ -209,7 +209,7 @@ def test_nothing_of_diffusion_composes_with_it(decomposer: CometDecomposer) -> N
 
 
 def test_a_recipe_trains_on_a_folder(tmp_path: Path) -> None:
-    ShapesSource().write(tmp_path / "data", count=32, seed=0, options="", progress=lambda _: None)
+    shapes_source().write(tmp_path / "data", count=32, seed=0, options="", progress=lambda _: None)
     common: dict[str, Any] = {"preset": "default", "cache": tmp_path}
     recipe = train_recipe(data=tmp_path / "data", init=None, parts="3", width="4", size="16", **common)
     check_recipe(recipe)

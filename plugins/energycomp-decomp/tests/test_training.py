@@ -15,7 +15,7 @@ from energycomp.errors import InputError
 from energycomp.models import Model, save_pretrained
 from energycomp.seeds import seeded, torch_seed
 from energycomp.testing import tiny_model
-from energycomp_datasets.shapes.source import ShapesSource
+from energycomp_datasets.shapes.source import shapes_source
 from energycomp_datasets.shapes.training import Pictures
 from energycomp_decomp.encoders import FactorsEncoder, PartsEncoder
 from energycomp_decomp.loss import covariance, factors_loss, imbalance, overlap, parts_loss, spread
@@ -190,7 +190,7 @@ def test_the_preset_of_the_thesis_at_full_size() -> None:
 
 
 def test_pictures_of_a_folder_are_trained_on_and_taken_apart(tmp_path: Path) -> None:
-    ShapesSource().write(tmp_path / "data", count=32, seed=0, options="", progress=lambda _: None)
+    shapes_source().write(tmp_path / "data", count=32, seed=0, options="", progress=lambda _: None)
     options = {"parts": "3", "width": "4", "size": "16"}
     recipe = train_recipe(data=tmp_path / "data", init=None, preset="default", cache=tmp_path, **options)
     check_recipe(recipe)
@@ -207,7 +207,7 @@ def test_pictures_of_a_folder_are_trained_on_and_taken_apart(tmp_path: Path) -> 
 def test_a_run_turns_from_noisy_pictures_to_clear_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str], last: float
 ) -> None:
-    ShapesSource().write(tmp_path / "data", count=8, seed=0, options="", progress=lambda _: None)
+    shapes_source().write(tmp_path / "data", count=8, seed=0, options="", progress=lambda _: None)
     options = {"parts": "3", "width": "4", "size": "16", **options}
     recipe = train_recipe(data=tmp_path / "data", init=None, preset="default", cache=tmp_path, **options)
     powers, spreads = [], []

@@ -16,7 +16,7 @@ from energycomp.plugins import find
 from energycomp.seeds import seeded, torch_seed
 from energycomp_datasets.shapes.disentanglement import matched_correlations
 from energycomp_datasets.shapes.lit import FACTORS, LitSource, factors, render
-from energycomp_datasets.shapes.source import ShapesSource
+from energycomp_datasets.shapes.source import shapes_source
 from energycomp_datasets.synthetic import HELD_OUT
 from energycomp_decomp import DiffusionDecomposer
 from energycomp_decomp.encoders import FactorsEncoder
@@ -48,12 +48,12 @@ def test_objects_are_found(name: str) -> None:
 
 
 def test_views_show_objects_that_the_encoder_gives_one_latent(model: Model) -> None:
-    images = ShapesSource().examples("synthetic:4", count=57, seed=0)
+    images = shapes_source().examples("synthetic:4", count=57, seed=0)
     examples = [images[index] for index in (45, 56)]
     found = {}
     for views in (1, 8):
         defaults = attrs.evolve(model.defaults, num_inference_steps=5, views=views)
-        report = evaluate(attrs.evolve(model, defaults=defaults), examples, ShapesSource().metrics(), progress=False)
+        report = evaluate(attrs.evolve(model, defaults=defaults), examples, shapes_source().metrics(), progress=False)
         found[views] = report.values["recall"]
     assert found[1] <= 0.75
     assert found[8] == 1.0
@@ -66,7 +66,7 @@ def test_factors_are_told_apart() -> None:
 
 
 def test_all_parts_of_two_pictures_are_shown_together(model: Model) -> None:
-    one, two = ShapesSource().examples("synthetic:2", count=2, seed=3)
+    one, two = shapes_source().examples("synthetic:2", count=2, seed=3)
     pictures, decomposer = torch.stack([one.image, two.image]), DiffusionDecomposer(model)
     a, b = decomposer.encode(pictures).split(1)
     shown = decomposer.decode(

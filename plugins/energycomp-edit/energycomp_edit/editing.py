@@ -57,16 +57,6 @@ class Edit:
         tries: how many results were sampled; this is the one with the fewest faults.
         rows: network evaluations of all of them, and of reading them, without those of reading the given image.
         before: the given image and its components, as the conditioner describes them.
-
-    >>> from energycomp.testing import bumps_model, planted
-    >>> model, places = bumps_model(solver="pursuit"), torch.tensor([[0.2, 0.2], [0.8, 0.8]])
-    >>> answer = Solution(places, count=2, error=0.0, stderr=0.0, rows=0)
-    >>> image = planted(model, places)[0] / 2 + 0.5
-    >>> done = edit(image, model, remove=[0], solution=answer, num_inference_steps=9, progress=False)
-    >>> print(done)
-    2 objects before, 1 after, as asked; ...% of the image changed
-    >>> done.picture(side=64).width > 2 * 64  # two images, side by side
-    True
     """
 
     image: Image.Image

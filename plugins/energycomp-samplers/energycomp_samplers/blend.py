@@ -80,7 +80,7 @@ class Blend:
         scale, middle = (1.0, 0.0) if r is None else (0.5 / r, r)
         # What is seen of each source, and how its clean samples vary
         made = [_operator(one) for one in _each(operators, len(sources), "operators")]
-        offsets = [_seen_of_middle(one, space.sample_shape, middle, y) for one in made]
+        offsets = [_observe_middle(one, space.sample_shape, middle, y) for one in made]
         given = _each(covariances, len(sources), "covariances")
         spreads = [_spread(*one) for one in zip(sources, targets, given, strict=True)]
         return cls(targets, spreads, made, offsets, (y / scale)[None], (std / scale).square()[None], scale)
@@ -95,12 +95,12 @@ class Blend:
         operators = [self.operators[kind] for kind in kinds]
         linear = [one for one in operators if isinstance(one, Linear)]
         if len(linear) < len(operators):
-            return Tangent(partial(self._seen, operators), self.y, self.noise)
+            return Tangent(partial(self._observe, operators), self.y, self.noise)
         whole = Sum(linear, self.targets[0].noised_space.sample_shape, self.kept)
         offset = torch.stack([self.offsets[kind] for kind in kinds]).sum(0)
         return Evidence(whole, whole.forward, self.y - offset, self.noise)
 
-    def _seen(self, operators: Sequence[Operator], z: Tensor) -> Tensor:
+    def _observe(self, operators: Sequence[Operator], z: Tensor) -> Tensor:
         """sum_k A_k(z_k) of joint samples, in the units of the noised space."""
         data = z * self.scale + (0.0 if self.scale == 1.0 else 0.5)
         parts = [_see(one)(data[:, k]) for k, one in enumerate(operators)]
@@ -108,7 +108,6 @@ class Blend:
 
 
 def _each(given: Any, count: int, name: str) -> list[Any]:
-    """One for each kind of source."""
     if not isinstance(given, list):
         return [given] * count
     if len(given) != count:
@@ -131,7 +130,7 @@ def _see(operator: Operator) -> Callable[[Tensor], Tensor]:
     return operator.forward if isinstance(operator, Linear) else operator
 
 
-def _seen_of_middle(operator: Operator, shape: Sequence[int], middle: float, y: Tensor) -> Tensor:
+def _observe_middle(operator: Operator, shape: Sequence[int], middle: float, y: Tensor) -> Tensor:
     """What is seen of the middle of the value range, (1, *seen); raises `InputError` where shapes do not fit."""
     if isinstance(operator, Pair):
         operator.check(shape, y.device)
@@ -178,8 +177,6 @@ def list_sets(kinds: int, count: Any, *, repeats: bool = True) -> Sets:
 
     >>> list_sets(2, (1, 2))
     [((0,), 0.25), ((1,), 0.25), ((0, 0), 0.125), ((0, 1), 0.25), ((1, 1), 0.125)]
-    >>> list_sets(2, (1, 2), repeats=False)
-    [((0,), 0.25), ((1,), 0.25), ((0, 1), 0.5)]
     """
     if count is None:
         return [(tuple(range(kinds)), 1.0)]

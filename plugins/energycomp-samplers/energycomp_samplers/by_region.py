@@ -32,10 +32,7 @@ NOISIEST = 0.01  # alpha_bar of them; below, eps says nothing of x0
 
 @attrs.frozen(eq=False, repr=False)
 class _Filled:
-    """The part of a sample in a region: x_t where its weight is not 0, and a noised background (C, H, W) elsewhere.
-
-    A pixel is seen as it is or not at all: a network would take a mean of both for a sample of less noise.
-    """
+    """The part of a sample in a region, and a noised background (C, H, W) where its weight is 0: nothing is mixed."""
 
     where: Weight
     background: Tensor

@@ -83,9 +83,6 @@ class Fit:
 def points_of(size: int, count: int) -> Tensor:
     """Normal points (count, size), the same in each run: each number has as many quantiles (Latin hypercube), and -p
     is a point where p is. Of one point, the mean.
-
-    >>> points_of(1, 4).sort(0).values.flatten().round(decimals=2)
-    tensor([-1.3600, -0.3800,  0.3800,  1.3600])
     """
     half = count // 2
     if half == 0:

@@ -155,10 +155,8 @@ def join(parts: Sequence[Evidence]) -> Evidence:
 
 
 def bind(operator: Any, y: Tensor, std: Tensor, target: Target) -> Evidence:
-    """One observation of the samples of a composition. Of samples z in (-r, r), operators see (z + r) / 2r.
-
-    Raises:
-        InputError: shapes that do not fit, an operator that fails, or a pair that is not linear.
+    """One observation of the samples of a composition. Of samples z in (-r, r), operators see (z + r) / 2r. Raises
+    `InputError` for shapes that do not fit, a failing operator, or a pair that is not linear.
     """
     decode = target.decode
     shape = tuple(target.noised_space.sample_shape)

@@ -47,15 +47,6 @@ def all_of(components: Sequence[EnergyComponent], *, batch: int = 32, seed: int 
         CompositionError: no components, or weights that do not sum to 1.
         InputError: a batch below 1; when it predicts, components without a covariance, or whose precisions do not add
             up to that of a Gaussian.
-
-    >>> from energycomp import Composer
-    >>> from energycomp.testing import Gaussian
-    >>> u = Gaussian(0.0, 1.0, name="u", unconditional="self")
-    >>> many = all_of([Gaussian(k / 20, 0.5, unconditional=u) for k in range(20)], batch=4)
-    >>> how = {"sampler": "gauss", "num_inference_steps": 20, "output_type": "latent", "progress": False}
-    >>> x = Composer(many).sample(1000, generator=0, **how)
-    >>> abs(x.mean() - 19 / 21) < 0.02, abs(x.var() - 1 / 21) < 0.01  # sum_i 2 k / 20, over 40 - 19
-    (tensor(True), tensor(True))
     """
     if not components:
         raise CompositionError("got no components; expected at least one")
@@ -133,7 +124,7 @@ class _Batches:
         total = total + torch.einsum("k,k...->...", scales, pulls - self.shifts[list(chosen)][:, None])
         # m = C h, with the part of h that all leaves share.
         ratio = self._ratio(timestep)
-        total = total + self._shared(x, ratio)
+        total = total + self._common_pull(x, ratio)
         mean = self.product.apply(total, lambda values: 1.0 / (ratio + values))
         # Stay near the range of the predictions.
         least = min(float(self.spreads[k].values.min()) for k in chosen)
@@ -161,13 +152,13 @@ class _Batches:
         # g_i = (ratio I + P_i) E_i[z | x].
         ratio = self._ratio(timestep)
         pulls = [self.spreads[k].apply(one, lambda values: ratio + values) for k, one in zip(places, x0, strict=True)]
-        return x0, torch.stack(pulls) - self._shared(x, ratio)
+        return x0, torch.stack(pulls) - self._common_pull(x, ratio)
 
     def _ratio(self, timestep: Tensor) -> Tensor:
         """alpha_bar / (1 - alpha_bar), (B, 1), in float64."""
         return self.target.log_snr(timestep).double().exp()[:, None]
 
     @staticmethod
-    def _shared(x: Tensor, ratio: Tensor) -> Tensor:
+    def _common_pull(x: Tensor, ratio: Tensor) -> Tensor:
         """sqrt(alpha_bar) / (1 - alpha_bar) x, which is (ratio (1 + ratio))^(1/2) x."""
         return by_sample((ratio * (1.0 + ratio)).sqrt()[:, 0], x.ndim) * x.double()

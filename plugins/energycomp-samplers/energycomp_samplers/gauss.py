@@ -77,14 +77,6 @@ class Gauss:
             and sample: at most 32 numbers, 4 samples for each, one generator, and no operator that is not linear.
         jump_noise: the noise at which they jump, in the least deviation of the samples. Less noise has sharper modes
             apart; more makes less of the error of a network (`benchmarks/sampling/inverse.py`).
-
-    >>> from energycomp import Composer
-    >>> from energycomp.testing import Gaussian
-    >>> u = Gaussian(0.0, 1.0, name="u", unconditional="self")
-    >>> a, b = Gaussian(1.0, 0.25, unconditional=u), Gaussian(-0.2, 0.25, unconditional=u)  # a b / u: N(0.457, 0.143)
-    >>> x = Composer(a & b).sample(2000, sampler=Gauss(), output_type="pt", generator=0, progress=False)
-    >>> abs(x.mean() - 0.457) < 0.03, abs(x.var() - 0.143) < 0.02
-    (tensor(True), tensor(True))
     """
 
     last: Literal["mean", "draw"] = attrs.field(default="mean", validator=one_of(("mean", "draw")))

@@ -28,12 +28,7 @@ KEPT = 2**24  # numbers of matrices that are kept for other sets of sources: 128
 
 
 def group_alike(items: Sequence[Any]) -> list[tuple[Any, list[int]]]:
-    """The different objects of a list, each with its places.
-
-    >>> a, b = [1], [2]
-    >>> group_alike([a, b, a])
-    [([1], [0, 2]), ([2], [1])]
-    """
+    """The different objects of a list, each with its places."""
     places: dict[int, list[int]] = {}
     for place, item in enumerate(items):
         places.setdefault(id(item), []).append(place)
@@ -126,11 +121,11 @@ class Sum:
             if key not in self.kept:
                 if (len(self.kept) + 1) * noise.numel() ** 2 > KEPT:
                     self.kept.clear()
-                self.kept[key] = self._seen(one, spread.covariance(covariance.ratio), noise)
+                self.kept[key] = self._observe(one, spread.covariance(covariance.ratio), noise)
             total = total + self.kept[key]
         return Cholesky.of(total)
 
-    def _seen(self, operator: Linear, covariance: Covariance, like: Tensor) -> Tensor:
+    def _observe(self, operator: Linear, covariance: Covariance, like: Tensor) -> Tensor:
         """A C A' of one source, (seen, seen)."""
         size = math.prod(self.shape)
         unit = torch.eye(size, dtype=like.dtype, device=like.device).reshape(size, *self.shape)

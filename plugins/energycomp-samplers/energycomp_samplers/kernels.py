@@ -40,11 +40,7 @@ def _distinct(x: Tensor, copies: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def weighted_sum(weights: Iterable[Any], values: Tensor) -> Tensor:
-    """sum_i b_i of values (K, ...).
-
-    >>> weighted_sum((2.0, -1.0), torch.tensor([[1.0, 2.0], [3.0, 5.0]]))
-    tensor([-1., -1.])
-    """
+    """sum_i b_i of values (K, ...)."""
     return torch.einsum("k,k...->...", values.new_tensor(list(weights)), values)
 
 

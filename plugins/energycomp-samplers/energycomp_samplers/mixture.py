@@ -84,7 +84,6 @@ class _Paths(Steps):
 
 
 def _mixture_of(composition: Composition) -> Mixture:
-    """The mixture that a composition is, or that of one component."""
     mixtures = [leaf for leaf in composition.terms if isinstance(leaf, Mixture)]
     if not mixtures:
         return Mixture([composition])

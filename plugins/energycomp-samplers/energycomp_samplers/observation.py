@@ -266,9 +266,7 @@ class Observed(ComposedLeaf):
 
 def without_observations(target: Target) -> tuple[Target, tuple[Observation, ...]]:
     """A target without the observations of its composition, and these; the weight of an observed leaf stays with it.
-
-    Raises:
-        CompositionError: an observed leaf of a weight that is not above 0.
+    Raises `CompositionError` for one that is not above 0.
     """
     terms: list[tuple[Any, AnyWeight]] = []
     observations: list[Observation] = []

@@ -270,12 +270,6 @@ def solve(operator: Linear, covariance: AnyCovariance, noise: Tensor, v: Tensor)
     """(A C A' + R)^-1 v, (B, *seen), with R = diag(noise): in closed form, or by conjugate gradients.
 
     An `EnergycompWarning` says where these end early: noise is small, and A loses nearly all of some directions.
-
-    >>> from energycomp_samplers.spread import Spread
-    >>> C = Spread(torch.ones(1)).covariance(torch.ones(1))  # I / 2
-    >>> double = Pair(lambda z: 2 * z, lambda w: 2 * w)
-    >>> solve(double, C, torch.ones(1, 1), torch.tensor([[6.0]]))
-    tensor([[2.]])
     """
     closed = operator.invert(covariance, noise, v)
     if closed is not None:

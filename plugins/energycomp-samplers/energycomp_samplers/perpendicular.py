@@ -39,14 +39,6 @@ class Perpendicular:
 
     Raises:
         CompositionError: from `start`, only negated components, or see `energycomp_samplers.residuals`.
-
-    >>> from energycomp import Composer
-    >>> from energycomp.testing import Gaussian
-    >>> u = Gaussian(0.0, 1.0, name="u", unconditional="self")
-    >>> a, twin = (Gaussian(0.5, 0.2, name, unconditional=u) for name in ("a", "twin"))
-    >>> x = Composer(a & ~twin).sample(500, sampler=Perpendicular(), output_type="pt", generator=0, progress=False)
-    >>> abs(x.mean() - 0.5) < 0.1, abs(x.var() - 0.2) < 0.1  # nothing of the twin is orthogonal to a
-    (tensor(True), tensor(True))
     """
 
     def start(self, run: Run, /) -> Steps:

@@ -11,11 +11,7 @@ from energycomp_samplers.kernels import sum_of_squares, weighted_sum
 
 @attrs.frozen
 class Proposal:
-    """The proposal and the weights of the formulas of `smc`; particles (G, P, *shape), weights (G, P).
-
-    >>> Proposal((1.0, 1.0, -1.0), 1.0, Level(step=0, timestep=999.0, alpha=0.2, next_alpha=0.5)).variance
-    0.6
-    """
+    """The proposal and the weights of the formulas of `smc`; particles (G, P, *shape), weights (G, P)."""
 
     b: tuple[float, ...]
     back: float
@@ -28,21 +24,17 @@ class Proposal:
 
     @property
     def total(self) -> float:
-        """B."""
         return sum(self.b)
 
     @property
     def scale(self) -> float:
-        """D."""
         return self.total + (self.back - self.total) * (1.0 - self.level.beta)
 
     @property
     def variance(self) -> float:
-        """beta / D, of the proposal."""
         return self.level.beta / self.scale
 
     def mean(self, x0: Tensor) -> Tensor:
-        """sum_i b_i x0_i / B."""
         return weighted_sum(self.b, x0) / self.total
 
     def centre(self, x: Tensor, x0: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class Ranking:
     @property
     def least(self) -> Tensor:
         """The least lift of each image (N,); that of a negated component counts as -lift."""
-        return self._signed().amin(1)
+        return self._signed_lift().amin(1)
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -82,12 +82,12 @@ class Ranking:
         Without one, and for equal energies, by least lift; ties by the sum of the lifts.
         """
         good = torch.zeros(len(self.lift)) if self.energy is None else -self.energy
-        criteria = (self.complete, good, self.least, self._signed().sum(1))
+        criteria = (self.complete, good, self.least, self._signed_lift().sum(1))
         # What an image is worth: the first criterion decides, and the next one where it is equal
         worth = list(zip(*(one.tolist() for one in criteria), strict=True))
         return tuple(sorted(range(len(worth)), key=worth.__getitem__, reverse=True))
 
-    def _signed(self) -> Tensor:
+    def _signed_lift(self) -> Tensor:
         return torch.where(torch.tensor(self.negated), -self.lift, self.lift)
 
     def _wrong(self, *, negated: bool) -> tuple[tuple[str, ...], ...]:
@@ -155,7 +155,6 @@ def rank(
 def rank_samples(
     samples: Tensor, asked: Rankable, *, model: Model | None, draws: int, constraint: Any, generator: Any
 ) -> Ranking:
-    """`rank` of samples (B, C, H, W) of the denoiser."""
     denoiser = asked.denoiser
     samples = samples.to(denoiser.device)
     # Predictions of one image, for all draws, have to fit into memory.
@@ -227,11 +226,7 @@ def _compare(form: QuadraticForm, asked: Rankable) -> Tensor:
 
 
 def _weightings(weights: list[float], rule: Rule) -> Tensor:
-    """Weights (2 K, K) of the compositions with each component, then of those without each.
-
-    >>> _weightings([7.5, -1.0], "product").int().tolist()
-    [[1, 0], [1, 1], [0, 0], [1, 0]]
-    """
+    """Weights (2 K, K) of the compositions with each component, then of those without each."""
     # Negated components are left out of what a lift is measured in
     given = torch.tensor(weights, dtype=torch.float64)
     size = given.abs().clamp(max=1.0) if identifies_null(rule) else given.abs()

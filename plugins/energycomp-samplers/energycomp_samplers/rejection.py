@@ -51,15 +51,6 @@ class Rejection:
 
     Raises:
         CompositionError: every sample was rejected, or see `energycomp_samplers.residuals`.
-
-    >>> from energycomp import Composer
-    >>> from energycomp.testing import Gaussian
-    >>> u = Gaussian(0.0, 1.0, name="u", unconditional="self")
-    >>> a, b = Gaussian(0.0, 1.0, "a", unconditional=u), Gaussian(1.0, 0.1, "b", unconditional=u)
-    >>> how = {"num_inference_steps": 10, "output_type": "pt", "generator": 0, "progress": False}
-    >>> x = Composer(a & ~b).sample(100, sampler=Rejection(), **how)
-    >>> ((x > 0.7) & (x < 1.3)).any(), (x < 0.0).float().mean() > 0.5
-    (tensor(False), tensor(True))
     """
 
     sampler: str | Sampler | None = None
@@ -83,14 +74,7 @@ class Rejection:
 
 @attrs.define(eq=False)
 class _Attempts(Steps):
-    """Samples of the wanted components. Those that show a negated one are drawn again, in the next attempt.
-
-    Args:
-        wanted: the run without the negated components.
-        samples, lifts: those of least lift so far, (n, *shape), and their lifts (n, J).
-        rest: places of the samples that show a negated component, all in the first attempt.
-        reports: of the other sampler, one for each attempt.
-    """
+    """Samples of the wanted components, `rest` the places of those that show a negated one and are drawn again."""
 
     options: Rejection
     form: Residuals

@@ -72,13 +72,6 @@ def residuals(composition: Composition) -> Residuals | None:
         CompositionError: a negative weight in a composition without one unconditional leaf, of a mass other than 1, or
             inside a mixture or what is observed.
         InputError: a weight that varies over pixels or samples.
-
-    >>> from energycomp.components import Gaussian
-    >>> u = Gaussian(name="u", unconditional="self")
-    >>> a, b = (Gaussian(mean, name=name, unconditional=u) for mean, name in ((1.0, "a"), (2.0, "b")))
-    >>> form = residuals(2 * a & ~b)
-    >>> form.wanted, form.negated
-    (-u + 2 a, {b: -1.0})
     """
     # Samplers of negations do not look inside a mixture, or what is observed.
     for leaf in composition.terms:

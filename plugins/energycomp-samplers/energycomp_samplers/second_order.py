@@ -66,16 +66,6 @@ class SecondOrder:
     """What the formulas above say of samples x (B, *shape) at one level, whose leaves predict x0 (K, B, *shape).
 
     `mean` is m, or the sum of the predictions, `plain`, where the product is no Gaussian, in float64.
-
-    >>> from energycomp.components import Gaussian
-    >>> from energycomp.sampling import Target
-    >>> from energycomp_samplers.spread import measure_spreads
-    >>> target = Target(Gaussian(1.0, 0.25) + Gaussian(-1.0, 0.25))
-    >>> level, x = target.levels(10)[0], torch.zeros(1, 1, 1, 1)
-    >>> x0 = target.predict(x, level.rows(x), prediction_type="sample")
-    >>> found = SecondOrder.of(x, x0, level, (1.0, 1.0), measure_spreads(target))
-    >>> torch.stack(found.contradictions).sum(0).round()  # each is 1 from the mean, or two standard deviations
-    tensor([8.], dtype=torch.float64)
     """
 
     x: Tensor
@@ -184,15 +174,7 @@ def second_order(target: Target, kind: Literal["constant", "jacobian"]) -> Produ
 
 
 def multiply(x: Tensor, x0: Tensor, level: Level, b: Sequence[float], spreads: Sequence[Spread]) -> SecondOrder:
-    """The bounded product of Gaussians with the spreads of `local_spreads`.
-
-    >>> level, x = Level(step=0, timestep=500.0, alpha=0.5, next_alpha=0.6), torch.zeros(1, 1)
-    >>> x0 = torch.tensor([[[2.0]], [[0.0]]])  # with the precisions 3 + 1 and 1 + 1
-    >>> spreads = [Spread(torch.full((1, 1), p), torch.ones(1, 1, 1)) for p in (3.0, 1.0)]
-    >>> found = multiply(x, x0, level, (1.0, 1.0), spreads)
-    >>> found.mean, found.plain  # 8 / (4 + 2 - 1), and the sum
-    (tensor([[1.6000]], dtype=torch.float64), tensor([[2.]], dtype=torch.float64))
-    """
+    """The bounded product of Gaussians with the spreads of `local_spreads`."""
     # The sum of first order, from which the product moves away
     ratio = ratio_of(level, x)
     size = x[0].numel()

@@ -110,13 +110,8 @@ def most_level(n: int) -> float:
 
 
 def align(samples: Tensor, kinds: Tensor, *, is_exchangeable: bool) -> tuple[Tensor, Tensor]:
-    """Draws (n, K, *shape) and their kinds (n, K), with the sources of each in the order in which they are most alike.
-
-    >>> draws = torch.tensor([[1.0, 5.0], [5.2, 0.8], [1.1, 5.1]])[..., None]
-    >>> align(draws, torch.zeros(3, 2), is_exchangeable=False)[0].squeeze(-1)
-    tensor([[5.0000, 1.0000],
-            [5.2000, 0.8000],
-            [5.1000, 1.1000]])
+    """Draws (n, K, *shape) and their kinds (n, K), with the sources of each in the order in which they are most
+    alike.
     """
     flat = samples.flatten(2).double()
     if flat.shape[1] < 2:

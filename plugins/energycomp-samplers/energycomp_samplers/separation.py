@@ -98,9 +98,6 @@ def separate(
     >>> found = separate(torch.full((1, 1, 1), 5.0), [dim, bright], n=500, **how)
     >>> found.names, found.mean.flatten().round(decimals=1)  # 1 + 0.01 / 0.06, 3 + 0.04 / 0.06
     (('dim', 'bright'), tensor([1.2000, 3.7000]))
-    >>> found = separate(torch.full((1, 1, 1), 2.9), [dim], count=(1, 6), **how)
-    >>> found.count, round(found.counts[3], 2)
-    (3, 1.0)
     """
     if isinstance(generator, Sequence):
         raise InputError(f"got {len(generator)} generators; expected one, because draws are particles of one run")
@@ -215,7 +212,6 @@ class _Particles(Steps):
 def _answer(
     blend: Blend, runs: Sequence[_Tried], *, is_exchangeable: bool, evaluations: int, random: torch.Generator
 ) -> Separation:
-    """The separation, from the runs of all sets of sources."""
     # The posterior of the sets, and of the count.
     logs = torch.tensor([math.log(one.prior) + one.log_evidence for one in runs], dtype=torch.float64)
     posterior = torch.softmax(logs, dim=0).tolist()

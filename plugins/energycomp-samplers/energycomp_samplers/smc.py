@@ -185,11 +185,7 @@ class SMC:
 
 @attrs.define(eq=False)
 class _Swarm(Steps):
-    """The particles x of a run, (B, *shape), in groups of as many.
-
-    `leaving` is what the weights of energies take from one level to the next: sum_i b_i E_i(x, t) + log L(x | y) -
-    log p(y | x), (G, P).
-    """
+    """The particles x of a run, (B, *shape), in groups of as many."""
 
     options: SMC
     run: Run
@@ -197,7 +193,7 @@ class _Swarm(Steps):
     groups: int
     weighs: bool
     weighing: Weighing
-    leaving: Tensor = attrs.field(init=False)
+    leaving: Tensor = attrs.field(init=False)  # sum_i b_i E_i(x, t) + log L(x | y) - log p(y | x), (G, P)
     chain: Chain | None = attrs.field(init=False)
     second_order: SecondOrderFactor | None = None
     constraint: ConstraintFactor | None = None

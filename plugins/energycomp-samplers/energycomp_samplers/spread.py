@@ -126,10 +126,6 @@ def product_spread(spreads: Sequence[Spread], weights: Sequence[float], size: in
 
     Where an eigenvalue is not above 0, as where a negated component is surer than the others, eigenvalues are at least
     the least of the components of positive weight. All are that where a component could not be measured.
-
-    >>> narrow, wide = Spread(torch.tensor([4.0])), Spread(torch.tensor([1.0]))
-    >>> product_spread([narrow, wide], (2.0, -1.0), 3)[0].values, product_spread([narrow, wide], (1.0, -5.0), 3)[1]
-    (tensor([7.]), False)
     """
     pairs = list(zip(weights, spreads, strict=True))
     least = min((float(one.values.min()) for b, one in pairs if b > 0.0), default=1.0)
@@ -190,7 +186,6 @@ def _with_first_condition(leaf: Any) -> Any:
 
 
 def alpha_at(target: Target, timestep: float) -> float:
-    """alpha_bar."""
     return float(torch.sigmoid(target.log_snr(torch.tensor([timestep]))))
 
 

@@ -81,7 +81,6 @@ class StationaryCovariance:
         return self.apply(v, self.eigenvalues(v).sqrt())
 
     def eigenvalues(self, like: Tensor) -> Tensor:
-        """Of C, (B, C, H, W) or (1, C, H, W)."""
         return (1.0 / (self.ratio + self.spread.values).to(like.device)).to(like)
 
     def diagonal(self, like: Tensor, shape: Sequence[int]) -> None:
@@ -98,12 +97,6 @@ def product_stationary(spectra: Sequence[Tensor], weights: Sequence[float]) -> S
 
     Where one is not above half the least of the components of positive weight, it is that: errors of measured ones add
     up in a product of many.
-
-    >>> four, one = torch.full((1, 1, 1), 4.0), torch.ones(1, 1, 1)
-    >>> product_stationary([four, four, one], (1.0, 1.0, -1.0)).values.item()
-    7.0
-    >>> product_stationary([four, one], (1.0, -4.0)).values.item()
-    4.0
     """
     pairs = list(zip(weights, spectra, strict=True))
     total = torch.stack([b * one for b, one in pairs]).sum(0)

@@ -155,14 +155,14 @@ def relate(
     objects = solution.table()
     if eye is not None:
         for row, place in zip(objects, read.ground.mean(0), strict=True):
-            row["right"], row["away"] = _rounded(place, 3)
+            row["right"], row["away"] = _round(place, 3)
     if run.as_json:
         asked = [
             {"question": text, "answer": one.value, "probability": one.probability, "granted": one.granted}
             for text, one in answers
         ]
         record = {"objects": objects, "relations": relations, "warnings": list(solution.warnings), "answers": asked}
-        run.show({**record, **({} if eye is None else {"camera": _rounded(eye, 4)}), "rows": rows}, [])
+        run.show({**record, **({} if eye is None else {"camera": _round(eye, 4)}), "rows": rows}, [])
         return
     heads = ("", "object", "right", "away") if camera else ("", "object")
     print_table(heads, _object_rows(objects, ground=camera))
@@ -174,7 +174,7 @@ def relate(
     typer.echo(f"{rows:,} network evaluations{'' if out is None else f', {out}'}")
 
 
-def _rounded(numbers: Tensor, digits: int) -> list[float]:
+def _round(numbers: Tensor, digits: int) -> list[float]:
     return [round(one, digits) for one in numbers.tolist()]
 
 

@@ -107,7 +107,7 @@ class _Layout:
 
     def values(self, numbers: Tensor) -> Tensor:
         """Values (N, K, *V) of numbers (N, 2 K)."""
-        places = torch.where(self.given[:, None], self.known[:, :2], self._seen(numbers.unflatten(1, (-1, 2))))
+        places = torch.where(self.given[:, None], self.known[:, :2], self._project(numbers.unflatten(1, (-1, 2))))
         return torch.cat([places, self.known[:, 2:].expand(len(places), -1, -1)], dim=2)
 
     def energy(self, numbers: Tensor) -> Tensor:
@@ -129,19 +129,19 @@ class _Layout:
             right &= one.log_probability(ground, self.graph.index, clear=CLEAR / 2) > HALF
         return right
 
-    def _seen(self, ground: Tensor) -> Tensor:
+    def _project(self, ground: Tensor) -> Tensor:
         """Places in the picture (N, K, 2)."""
         heights = torch.tensor(HEIGHTS)[self.known[:, 2].long()].expand(len(ground), -1)
-        return project(torch.cat([_turned(ground), heights[..., None]], dim=2), torch.tensor(CAMERA_POSITION))
+        return project(torch.cat([_turn(ground), heights[..., None]], dim=2), torch.tensor(CAMERA_POSITION))
 
     def _outside(self, ground: Tensor, values: Tensor) -> Tensor:
         """How far objects whose places are not given are out of CLEVR's square and of the picture, (N, K)."""
-        beyond = (_turned(ground).abs() - FIELD).clamp(min=0).square().sum(2)
+        beyond = (_turn(ground).abs() - FIELD).clamp(min=0).square().sum(2)
         edge = ((values[..., :2] - 0.5).abs() - (0.5 - EDGE)).clamp(min=0).square().sum(2)
         return (20 * beyond + 2e4 * edge) * ~self.given
 
 
-def _turned(ground: Tensor) -> Tensor:
+def _turn(ground: Tensor) -> Tensor:
     """The scene's x and y of places to the right and away."""
     right, _, forward = camera_basis(torch.tensor(CAMERA_POSITION))
     return ground[..., :1] * right[:2] + ground[..., 1:] * torch.nn.functional.normalize(forward[:2], dim=0)

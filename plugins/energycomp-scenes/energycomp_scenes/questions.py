@@ -51,33 +51,33 @@ class _Question:
         elif self._takes("is", "there") or self._takes("are", "there", "any"):
             self._add("exist", self._objects())
         elif self._takes("are", "there", "more"):
-            self._compared("greater_than", "than")
+            self._compare("greater_than", "than")
         elif self._takes("are", "there", "fewer"):
-            self._compared("less_than", "than")
+            self._compare("less_than", "than")
         elif self._takes("are", "there", "as", "many"):
-            self._compared("equal_integer", "as")
+            self._compare("equal_integer", "as")
         elif self._takes("what"):
-            self._queried()
+            self._query()
         elif self._takes("is") or self._takes("does"):
-            self._stated()
+            self._state()
         if not self.steps or self.words:
             raise InputError(f"got the question {self.text!r}; expected one like {EXAMPLES}; ask it in such words")
         return self.steps
 
-    def _compared(self, function: str, than: str) -> None:
+    def _compare(self, function: str, than: str) -> None:
         first = self._add("count", self._objects())
         if self._takes(than):
             self._add(function, first, self._add("count", self._objects()))
 
-    def _queried(self) -> None:
+    def _query(self) -> None:
         if self._takes("is") or self._takes("are"):
-            self._related()
+            self._relate()
         elif self.words and self.words[0] in ATTRIBUTES:
             attribute = self.words.pop(0)
             if self._takes("is"):
                 self._add(f"query_{attribute}", self._one())
 
-    def _stated(self) -> None:
+    def _state(self) -> None:
         one = self._add("unique", self._objects(alone=True))
         if self._takes("the", "same") or self._takes("have", "the", "same"):
             attribute = self.words.pop(0) if self.words and self.words[0] in ATTRIBUTES else ""
@@ -109,13 +109,13 @@ class _Question:
         for filler in ("that", "which", "are", "is"):
             if not alone and self._relates(after=filler):
                 self._takes(filler)
-        found = None if alone else self._related()
+        found = None if alone else self._relate()
         found = self._add("scene") if found is None else found
         for word in own:
             found = found if word in NOUNS else self._add(f"filter_{WORDS[word]}", found, word=word)
         return found
 
-    def _related(self) -> int | None:
+    def _relate(self) -> int | None:
         direction = self._direction()
         return None if direction is None else self._add("relate", self._one(), word=direction)
 

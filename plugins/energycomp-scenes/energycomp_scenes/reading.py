@@ -48,13 +48,8 @@ class Belief:
     codes: Tensor
 
     def probability(self, formula: Formula) -> float:
-        """That a formula holds, whose names are the numbers of objects, "1", "2"; raises `InputError` for other names.
-
-        >>> from energycomp_scenes.relations import near
-        >>> apart = torch.tensor([0.5, 0.5, 0.5, 4.0])  # of two objects, in four samples
-        >>> ground = torch.stack([torch.zeros(4, 2), torch.stack([apart, torch.zeros(4)], 1)], 1)
-        >>> Belief(ground, torch.ones(4, 2, 4, dtype=torch.long)).probability(near("1", "2"))
-        0.75
+        """That a formula holds, whose names are the numbers of objects, "1", "2"; raises `InputError` for other
+        names.
         """
         index = {str(k): k - 1 for k in range(1, self.codes.shape[1] + 1)}
         if unknown := formula.names - index.keys():

@@ -165,7 +165,7 @@ class Formula:
         return found.all(0) if self.op == "and" else found.any(0)
 
 
-def _related(kind: str) -> Callable[[str, str], Formula]:
+def _relation(kind: str) -> Callable[[str, str], Formula]:
     def relation(a: str, b: str) -> Formula:
         return Formula(kind, (a, b))
 
@@ -173,9 +173,9 @@ def _related(kind: str) -> Callable[[str, str], Formula]:
     return relation
 
 
-left_of = _related("left of")
-right_of = _related("right of")
-in_front_of = _related("in front of")
-behind = _related("behind")
-near = _related("near")
-in_row_with = _related("in the same row as")
+left_of = _relation("left of")
+right_of = _relation("right of")
+in_front_of = _relation("in front of")
+behind = _relation("behind")
+near = _relation("near")
+in_row_with = _relation("in the same row as")

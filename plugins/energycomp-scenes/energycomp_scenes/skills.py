@@ -235,14 +235,14 @@ def _one(random: torch.Generator, _: int) -> tuple[SceneGraph, str | None]:
     return SceneGraph({"a": " ".join(_word(random, name) for name in ATTRIBUTES)}), None
 
 
-def _described(random: torch.Generator, count: int) -> tuple[SceneGraph, str | None]:
+def _describe(random: torch.Generator, count: int) -> tuple[SceneGraph, str | None]:
     """Objects of different colours."""
     colors = torch.randperm(8, generator=random)[:count].tolist()
     words = [f"{ATTRIBUTES['color'][color]} {_word(random, 'shape')}" for color in colors]
     return SceneGraph(dict(zip(NAMES, words, strict=False))), None
 
 
-def _bound(random: torch.Generator, _: int) -> tuple[SceneGraph, str | None]:
+def _bind(random: torch.Generator, _: int) -> tuple[SceneGraph, str | None]:
     both = [
         [ATTRIBUTES[name][int(code)] for code in torch.randperm(len(ATTRIBUTES[name]), generator=random)[:2]]
         for name in ATTRIBUTES
@@ -251,25 +251,25 @@ def _bound(random: torch.Generator, _: int) -> tuple[SceneGraph, str | None]:
     return SceneGraph({"a": first, "b": second}), None
 
 
-def _placed(random: torch.Generator, _: int) -> tuple[SceneGraph, str | None]:
+def _position(random: torch.Generator, _: int) -> tuple[SceneGraph, str | None]:
     return SceneGraph({"a": f"{_word(random, 'color')} {_word(random, 'shape')} at {_place(random)}"}), None
 
 
-def _related(random: torch.Generator, _: int) -> tuple[SceneGraph, str | None]:
+def _relate(random: torch.Generator, _: int) -> tuple[SceneGraph, str | None]:
     return random_graph(1, int(torch.randint(2**31, (), generator=random))), None
 
 
-def _negated(random: torch.Generator, _: int) -> tuple[SceneGraph, str | None]:
+def _negate(random: torch.Generator, _: int) -> tuple[SceneGraph, str | None]:
     return SceneGraph({"a": f"large {_word(random, 'shape')} at {_place(random)}"}), _word(random, "color")
 
 
 SKILLS: dict[str, Callable[[torch.Generator, int], tuple[SceneGraph, str | None]]] = {
     "one": _one,
-    "two": lambda random, _: _described(random, 2),
+    "two": lambda random, _: _describe(random, 2),
     "counting": lambda _, k: (SceneGraph(dict.fromkeys(NAMES[: k % 8 + 1], "object")), None),
-    "binding": _bound,
-    "position": _placed,
-    "relation": _related,
-    "negation": _negated,
-    "several": lambda random, k: _described(random, 2 + k % 5),
+    "binding": _bind,
+    "position": _position,
+    "relation": _relate,
+    "negation": _negate,
+    "several": lambda random, k: _describe(random, 2 + k % 5),
 }

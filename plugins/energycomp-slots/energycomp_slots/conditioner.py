@@ -27,17 +27,14 @@ class Scenes:
 
     @property
     def value_shape(self) -> tuple[int, ...]:
-        """(K, D)."""
         return (self.slots, self.width)
 
     @property
     def token_shape(self) -> tuple[int, int]:
-        """One token for each slot."""
         return (self.slots, self.width)
 
     @property
     def support(self) -> constraints.Constraint:
-        """All sets of vectors."""
         return constraints.independent(constraints.real, 2)
 
     def parse(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -59,7 +56,6 @@ class Scenes:
         return [[float(number) for number in row] for row in value]
 
     def config(self) -> dict[str, Any]:
-        """Arguments of the constructor."""
         return {"slots": self.slots, "width": self.width}
 
     def __call__(self, values: Tensor) -> Condition:

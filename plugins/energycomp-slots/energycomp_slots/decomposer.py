@@ -37,8 +37,6 @@ class SlotDecomposer:
     >>> latents = slots.encode(torch.zeros(1, 3, 16, 16), generator=torch.Generator().manual_seed(0))
     >>> latents.shape, slots.parts(latents).masks.sum(1).unique()
     (torch.Size([1, 3, 8]), tensor([1]))
-    >>> slots.sample(2, generator=torch.Generator().manual_seed(0)).shape
-    torch.Size([2, 3, 16, 16])
     """
 
     model: Model = attrs.field()
@@ -58,7 +56,6 @@ class SlotDecomposer:
 
     @property
     def network(self) -> SlotVAE:
-        """The network of the model."""
         return cast("SlotVAE", self.model.denoiser.network)
 
     @torch.no_grad()

@@ -81,7 +81,7 @@ def slot_loss(
         parts["kl_slots"] = kl_normal(mean, log_sigma).mean()
         loss = loss + weights.slots * parts["kl_slots"]
     if weights.matched and not network.plain:
-        path = _generated(network, features, noise, generator)
+        path = _generate(network, features, noise, generator)
         parts["kl_matched"] = kl_normal(mean, log_sigma, *path.slots).mean()
         parts["kl_scene"] = path.kl
         parts["features"] = F.mse_loss(path.features, features.detach())
@@ -102,7 +102,7 @@ def generation_loss(
         features = network.encode(samples)
         noise = randn_tensor((len(samples), network.slots, network.width), generator=generator, device=samples.device)
         (mean, log_sigma), _ = network.infer(features, noise)
-    path = _generated(network, features, noise, generator)
+    path = _generate(network, features, noise, generator)
     parts = {
         "features": F.mse_loss(path.features, features),
         "kl_scene": path.kl,
@@ -121,7 +121,7 @@ class _Path:
     kl: Tensor
 
 
-def _generated(network: SlotVAE, features: Tensor, noise: Tensor, generator: torch.Generator | None) -> _Path:
+def _generate(network: SlotVAE, features: Tensor, noise: Tensor, generator: torch.Generator | None) -> _Path:
     mean, log_sigma = network.summarise(features)
     z_g = mean + log_sigma.exp() * randn_tensor(mean.shape, generator=generator, device=mean.device)
     start = noise if network.share_initial else randn_tensor(noise.shape, generator=generator, device=noise.device)

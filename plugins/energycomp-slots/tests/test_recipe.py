@@ -13,7 +13,7 @@ from energycomp.images import strip
 from energycomp.models import load_weights, save_pretrained
 from energycomp.seeds import torch_seed
 from energycomp.testing import stripes_model
-from energycomp_datasets.rooms.source import ArrowSource
+from energycomp_datasets.rooms.source import arrow_source
 from energycomp_slots.networks import SlotVAE
 from energycomp_slots.phases import phases
 from energycomp_slots.recipe import _train_only, slots
@@ -24,7 +24,7 @@ TINY = {"slots": "3", "width": "8", "channels": "8", "global_width": "4", "globa
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("rooms")
-    ArrowSource().write(path, count=24, seed=0, options="", progress=lambda _: None)
+    arrow_source().write(path, count=24, seed=0, options="", progress=lambda _: None)
     return path
 
 
@@ -115,7 +115,7 @@ def test_what_cannot_be_trained_is_refused(folder: Path, tmp_path: Path) -> None
 
 
 def test_a_folder_of_one_image_trains(tmp_path: Path) -> None:
-    ArrowSource().write(tmp_path / "one", count=1, seed=0, options="", progress=lambda _: None)
+    arrow_source().write(tmp_path / "one", count=1, seed=0, options="", progress=lambda _: None)
     made = recipe(tmp_path / "one", **TINY)
     result = made.run(tmp_path / "run", steps=10, sample_every=10, progress=False)
     assert all(tensor.isfinite().all() for tensor in result.ema_state.values())

@@ -55,7 +55,7 @@ def test_scenes_have_the_structure_of_rooms(slots: SlotDecomposer) -> None:
     assert structure_accuracy(rooms.images) > 0.95
     assert structure_accuracy(slots.decode(slots.encode(rooms.images))) > 0.95
     assert structure_accuracy(scenes) > 0.8
-    assert len({tuple(row) for row in load_classifier().read(scenes).shapes.tolist()}) > 6
+    assert len({tuple(row) for row in load_classifier()(scenes)[0].argmax(2).tolist()}) > 6
 
 
 def test_one_number_changes_one_object(slots: SlotDecomposer) -> None:
@@ -84,9 +84,8 @@ def test_the_command_line(picture: str, answer: Any) -> None:
     row = answer("traverse", "slots", picture, "--part", 2, "--dim", 5, "-o", "row.png")
     assert {"changed", "outside", "values"} <= row.keys()
     scores = answer("evaluate", "slots", "-n", 5, "--samples", 10)
-    keys = {"ari_fg", "mse", "structure_accuracy", "classifier_accuracy", "slots_used", "images"}
+    keys = {"ari_fg", "mse", "structure_accuracy", "slots_used", "images"}
     assert keys <= scores.keys()
-    assert scores["classifier_accuracy"] > 0.98
     assert all(Path(name).is_file() for name in ("scenes.png", "strip.png", "row.png"))
 
 

@@ -48,7 +48,6 @@ class Form:
         return kind + (f": {', '.join(names)}" if names else "")
 
     def as_json(self) -> dict[str, Any]:
-        """What the page takes."""
         return {
             "kind": self.kind,
             "attributes": [{"name": name, "words": list(words)} for name, words in self.attributes.items()],

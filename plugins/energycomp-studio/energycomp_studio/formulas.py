@@ -57,10 +57,8 @@ def _formula(scene: Draft, model: Model, source: str, settings: Settings) -> dic
 
 
 def model_in(formula: Mapping[str, Any], known: Collection[str]) -> str:
-    """The model of a formula, as the studio knows it.
-
-    Raises:
-        InputError: a model that is not among them, of which no other is loaded: a file chooses none by itself.
+    """The model of a formula, as the studio knows it. Raises `InputError` for one that is not among them: a file loads
+    none by itself.
     """
     named = formula.get("model")
     for name in known:
@@ -73,10 +71,8 @@ def model_in(formula: Mapping[str, Any], known: Collection[str]) -> str:
 
 
 def scene_in(formula: Mapping[str, Any], model: Model) -> tuple[Draft, Settings, str | None]:
-    """The scene, its settings, and the scheduler or sampler of a formula.
-
-    Raises:
-        InputError: another command than `sample`, several compositions, or an option or a region that the page has not.
+    """The scene, its settings, and the scheduler or sampler of a formula. Raises `InputError` for what the page has no
+    field for.
     """
     options = formula.get("options", {})
     arguments = formula.get("arguments", [])

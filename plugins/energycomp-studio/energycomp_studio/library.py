@@ -30,7 +30,6 @@ class Library:
 
     @property
     def names(self) -> list[str]:
-        """All names, the first model first."""
         return list(dict.fromkeys([self.first, *names("models")]))
 
     def able(self, ability: str) -> list[str]:

@@ -35,7 +35,6 @@ class Parts:
     note: str
 
     def as_json(self) -> dict[str, Any]:
-        """What the page takes."""
         return {"whole": list(self.whole), "parts": list(self.parts), "note": self.note}
 
 

@@ -26,26 +26,19 @@ def static(name: str) -> str:
     return (files("energycomp_studio") / "static" / name).read_text(encoding="utf-8")
 
 
+def element(kind: str, elem_id: str, value: Any = "", **props: Any) -> Any:
+    """A part of the page that is written in `static`, as KIND.html and KIND.js."""
+    files_of_kind: Any = {"html_template": static(f"{kind}.html"), "js_on_load": static(f"{kind}.js")}
+    return gr.HTML(value=value, elem_id=elem_id, apply_default_css=False, **files_of_kind, **props)
+
+
 def editor(elem_id: str, *, editing: bool = False) -> Any:
     """The scene editor. Its value is a scene in JSON; `editing` hides weights and logic."""
-    return gr.HTML(
-        value={"items": [], "final": True},
-        html_template=static("editor.html"),
-        js_on_load=static("editor.js"),
-        form=EMPTY,
-        picture="",
-        aspect=0,
-        status="",
-        progress="none",
-        found=[],
-        editing=editing,
-        elem_id=elem_id,
-        apply_default_css=False,
-    )
+    props = {"form": EMPTY, "picture": "", "aspect": 0, "status": "", "progress": "none", "found": []}
+    return element("editor", elem_id, {"items": [], "final": True}, editing=editing, **props)
 
 
 def model_and_seed(tab: str, names: list[str], chosen: str) -> tuple[gr.Dropdown, gr.Number]:
-    """The fields of a tab's model and seed, below what it shows."""
     with gr.Row(elem_classes="studio-settings"):
         model = gr.Dropdown(names, value=chosen, label="Model", min_width=180, elem_id=f"{tab}-model")
         seed = gr.Number(0, label="Seed", precision=0, min_width=100, elem_id=f"{tab}-seed")
@@ -59,29 +52,7 @@ def chooser(elem_id: str, text: str, over: str = "") -> Any:
         over: the id of an editor, on whose image files may be dropped, too.
     """
     zones = [f"#{elem_id} .studio-drop", *([f"#{over} .studio-stage"] if over else [])]
-    return gr.HTML(
-        value="",
-        html_template=static("chooser.html"),
-        js_on_load=static("chooser.js"),
-        text=text,
-        over=", ".join(zones),
-        most=MAX_UPLOAD,
-        error="",
-        elem_id=elem_id,
-        apply_default_css=False,
-    )
-
-
-def tiles(elem_id: str) -> Any:
-    """Tiles that are chosen, in rows; "input" is its event."""
-    return gr.HTML(
-        value={"chosen": []},
-        html_template=static("tiles.html"),
-        js_on_load=static("tiles.js"),
-        tiles=[],
-        elem_id=elem_id,
-        apply_default_css=False,
-    )
+    return element("chooser", elem_id, text=text, over=", ".join(zones), most=MAX_UPLOAD, error="")
 
 
 def busy(event: Running, what: str) -> dict[str, Any]:
@@ -104,7 +75,6 @@ def note(text: str, event: Running | None = None) -> str:
 
 
 def code(label: str, language: Any = None) -> Any:
-    """Text to copy."""
     look: dict[str, Any] = {"lines": 1, "wrap_lines": True, "show_line_numbers": False, "buttons": ["copy"]}
     return gr.Code(label=label, language=language, interactive=False, **look)
 

@@ -18,10 +18,8 @@ SIDE = 320  # px, the least shorter side of an image, as the command line writes
 
 
 def decode_upload(url: Any) -> Image.Image:
-    """Decodes the data URL that a browser made of an image file, scaled down to 1,024 pixels.
-
-    Raises:
-        InputError: more than 10 MB, not an image, or whatever `decode_image` refuses.
+    """Decodes the data URL that a browser made of an image file, scaled down to 1,024 pixels. Raises `InputError` for
+    more than 10 MB, and as `decode_image`.
     """
     picture = decode_image(content_of(url), "the file")
     picture.thumbnail((MAX_SHOWN, MAX_SHOWN))

@@ -57,10 +57,6 @@ class Item:
     either: bool = False
     origin: int | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """What the page takes."""
-        return attrs.asdict(self)
-
 
 @attrs.frozen
 class Draft:
@@ -80,7 +76,7 @@ class Draft:
 
     def as_json(self) -> dict[str, Any]:
         """What the page takes."""
-        return {"items": [item.as_json() for item in self.items]}
+        return {"items": [attrs.asdict(item) for item in self.items]}
 
 
 def scene_of(data: Any) -> Draft:
@@ -104,13 +100,7 @@ def _item(one: Mapping[str, Any]) -> Item:
 
 
 def in_words(scene: Draft, model: Model, settings: Settings) -> str:
-    """A scene in words, as its formula says it in symbols.
-
-    >>> from energycomp.testing import bumps_model
-    >>> one = Item({"x": 0.2, "y": 0.3}, weight=2.0)
-    >>> in_words(Draft((one, attrs.evolve(one, negated=True))), bumps_model(), Settings())
-    '2 objects, 1 left out, weight 2'
-    """
+    """A scene in words, as its formula says it in symbols."""
     items = scene.items
     weights = {item.weight for item in scene.items}
     kind = "object" if all("x" in item.given for item in items) else "component"
@@ -176,10 +166,8 @@ def weighted_text(item: Item, model: Model) -> str:
 
 
 def compose_scene(scene: Draft, model: Model, settings: Settings) -> Composable:
-    """What is sampled: the component of a scene, or its objects on a canvas.
-
-    Raises:
-        InputError: as `component`; or a canvas for a model without, or for a scene with `~` or `|`.
+    """What is sampled: the component of a scene, or its objects on a canvas. Raises `InputError` as `component`, or for
+    a canvas where there is none.
     """
     if settings.size is None:
         return component(scene, model)

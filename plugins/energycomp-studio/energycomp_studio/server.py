@@ -195,10 +195,8 @@ def running(model: str, *, port: int = 0, device: str = "cpu") -> Iterator[str]:
 
 
 def serve(model: str, *, port: int, device: str = "cpu", open_browser: bool = False) -> None:
-    """Serves the page until Ctrl-C, from an empty working folder.
-
-    Raises:
-        InputError: a port that another program uses.
+    """Serves the page until Ctrl-C, from an empty working folder. Raises `InputError` for a port that another program
+    uses.
     """
     import uvicorn
 

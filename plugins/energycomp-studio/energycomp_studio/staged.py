@@ -104,16 +104,7 @@ def _search(form: QuadraticForm, problem: Problem) -> tuple[Tensor, list[int]]:
 
 
 def read(picture: Image.Image, model: Model, report: Callable[[Stage], None], *, seed: int = 0) -> Reading:
-    """Reads an image, and reports intermediate answers. The answer is that of `energycomp.infer` with this seed.
-
-    >>> from energycomp.testing import bumps_model, planted
-    >>> model, stages = bumps_model(solver="pursuit"), []
-    >>> picture = model.decode(planted(model, torch.tensor([[0.3, 0.4]])))[0]
-    >>> len(read(picture, model, stages.append).described)
-    1
-    >>> stages[0].kind, stages[-1].kind
-    ('maps', 'attributes')
-    """
+    """Reads an image, and reports intermediate answers. The answer is that of `energycomp.infer` with this seed."""
     if model.decomposer_name is not None:
         raise InputError(f"got {model.name}, which reads parts at once; use the tab Decompose")
     solver = _Watched(find("solvers", model.defaults.solver)(), report)

@@ -41,7 +41,6 @@ class Step:
 
     @property
     def share(self) -> float:
-        """In [0, 1]."""
         return self.done / max(self.total, 1)
 
 

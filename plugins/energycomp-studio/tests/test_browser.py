@@ -21,7 +21,7 @@ from energycomp.models import Calibration
 from energycomp.sampling import Target
 from energycomp.testing import attributes_model, labels_model, planted, stripes_model, tinted_model
 from energycomp_cli.commands import app
-from energycomp_datasets.shapes.source import ShapesSource
+from energycomp_datasets.shapes.source import shapes_source
 from energycomp_studio.app import build
 from energycomp_studio.server import running
 
@@ -65,7 +65,7 @@ def address() -> Iterator[str]:
         blocks._queue.sleep_when_free, blocks._queue.progress_update_sleep_when_free = 0.05, 0.1
         return blocks
 
-    plugins.register("datasets", "striped", ShapesSource)
+    plugins.register("datasets", "striped", shapes_source)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000")  # Gradio sums up its events by pandas: not each time
         patch.setattr("energycomp_studio.app.build", calm)

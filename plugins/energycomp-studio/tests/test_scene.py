@@ -168,7 +168,8 @@ def test_alternatives_choose_their_sampler_and_too_many_objects_get_a_word() -> 
 
 
 def test_what_is_in_the_address_is_taken_or_left() -> None:
-    kept = {"model": "tinted", "items": [Item(RED).as_json()], "seed": 3, "steps": None, "sampler": PLAIN}
+    items = Draft((Item(RED),)).as_json()["items"]
+    kept = {"model": "tinted", "items": items, "seed": 3, "steps": None, "sampler": PLAIN}
     found = read_address(quote(json.dumps(kept)), ["tinted"])
     assert (found["scene"], found["seed"]) == (Draft((Item(RED),)), 3)
     for wrong in ({"model": "owner/name"}, {"seed": -1}, {"items": 3}, {"sampler": "no"}, {"steps": 0}, {"model": []}):

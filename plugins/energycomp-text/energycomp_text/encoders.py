@@ -59,7 +59,6 @@ class HubTokenizer:
 
     @property
     def size(self) -> int:
-        """The number of ids."""
         return len(self.tokenizer)
 
     def __call__(self, text: str) -> Tensor:
@@ -103,7 +102,6 @@ class HubEncoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """D."""
         return int(self._config.hidden_size)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:

@@ -139,7 +139,6 @@ def _is_unconditional(leaf: Conditional) -> bool:
 
 
 def _own(leaf: Conditional, inputs: Mapping[Any, Mapping[str, Tensor]] | None) -> Mapping[str, Tensor]:
-    """The inputs of a leaf."""
     if inputs is not None:
         found = [own for other, own in inputs.items() if other is leaf]
         if not found and not _is_unconditional(leaf):

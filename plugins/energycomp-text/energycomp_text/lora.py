@@ -132,12 +132,10 @@ class _Network(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes."""
         own: torch.device | None = getattr(self.inner, "device", None)
         return next(self.inner.parameters()).device if own is None else own
 
     def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """Predictions (R, C, h, w)."""
         null = condition.null
         if bool(null.all()):
             return self._of(sample, timestep, condition, ())
@@ -171,7 +169,6 @@ class _Encoder(nn.Module):
         self.held = held
 
     def forward(self, ids: Tensor, mask: Tensor) -> Any:
-        """What the encoder makes of ids (R, L)."""
         with _activate(self.held):
             return self.inner(ids, mask)
 

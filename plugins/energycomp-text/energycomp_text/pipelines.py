@@ -42,13 +42,6 @@ def load_model(
     Raises:
         NotFoundError: there is no model, or a part is missing.
         InputError: another kind of pipeline, or an option that its family does not have.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> from energycomp_text.testing import tiny_pipeline
-    >>> with TemporaryDirectory() as folder:
-    ...     tiny_pipeline().save_pretrained(folder)
-    ...     load_model(folder).denoiser.sample_shape
-    (4, 16, 16)
     """
     local = is_folder(source)
     reading = {name: options.pop(name) for name in HUB_OPTIONS if name in options}

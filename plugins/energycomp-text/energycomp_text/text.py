@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
@@ -97,7 +96,6 @@ class Text:
 
     @property
     def value_shape(self) -> tuple[int, ...]:
-        """(L,)."""
         return (self.tokenizer.length,)
 
     @property
@@ -109,7 +107,6 @@ class Text:
 
     @property
     def support(self) -> constraints.Constraint:
-        """All ids."""
         return constraints.independent(constraints.integer_interval(0, self.tokenizer.size - 1), 1)
 
     def with_concepts(self, concepts: Sequence[str], *, template: str | None = None) -> Text:
@@ -140,7 +137,6 @@ class Text:
         return named
 
     def prompt(self, concept: str) -> str:
-        """The prompt of a concept."""
         return self.template.replace("{}", concept)
 
     def parse(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -195,35 +191,6 @@ class Text:
             self._kept.pop(next(iter(self._kept)))
         return rows
 
-    def weighted(self, prompt: str, weights: Mapping[str, float]) -> Condition:
-        """One row of a prompt in which some words weigh more, as Compel's `cat++` does (1.1 a plus sign).
-
-        A word's states are moved away from those of the empty prompt: h_0 + w (h - h_0).
-
-        Args:
-            weights: of words, or phrases, of the prompt.
-
-        >>> from energycomp_text.words import words
-        >>> words(vocabulary=["a", "cat"]).weighted("a cat", {"cat": 1.21}).rows.shape
-        torch.Size([1, 1, 64])
-        """
-        if self.row_shape is not None:
-            raise InputError(
-                "got weights of words for a pipeline of several text encoders; expected Stable Diffusion 1.x or 2.x, "
-                "or the included model; compose prompts with weights: 1.2 * sd('a cat') & sd('rain')"
-            )
-        device = next(self.encoder.parameters()).device
-        ids = self.tokenizer(prompt).to(device)
-        nothing = self.tokenizer("").to(device)
-        scale = torch.ones(len(ids), device=device)
-        for phrase, weight in weights.items():
-            start, stop = self._place(prompt, phrase)
-            scale[start:stop] = weight
-        with torch.no_grad():
-            states, empty = self.states(torch.stack([ids, nothing]))
-            moved = empty + scale.to(states)[:, None] * (states - empty)
-            return Condition(self._pool(moved[None], self.tokenizer.mask(ids[None])))
-
     def states(self, ids: Tensor) -> Tensor:
         """What the encoder makes of ids (R, L): (R, L, D), float32."""
         encoder = self.encoder.to(ids.device)
@@ -232,7 +199,7 @@ class Text:
     def _encode(self, ids: Tensor) -> Condition:
         mask = self.tokenizer.mask(ids)
         if self.row_shape is None:
-            return Condition(self._pool(self.states(ids), mask))
+            return Condition(self.pool(self.states(ids), mask))
         made: Condition = self.encoder(ids, mask)
         return made
 
@@ -241,27 +208,9 @@ class Text:
         """How many prompts are kept beside the concepts: at most 256 MiB of float32 rows, but 8 of any size."""
         return min(CACHED, max(8, MOST_NUMBERS // math.prod(self.token_shape)))
 
-    def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
+    def pool(self, states: Tensor, mask: Tensor) -> Tensor:
+        """States (R, L, D) as tokens: all of them, or their mean over the mask (R, L), of unit length."""
         if not self.pooled:
             return states
         share = mask.to(states)[..., None]
         return F.normalize((states * share).sum(1, keepdim=True), dim=-1)
-
-    def _place(self, prompt: str, phrase: str) -> tuple[int, int]:
-        """Where the ids of a phrase begin and end: before and with it, texts agree with the prompt."""
-        found = re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", prompt) if phrase.strip() else None
-        if found is None:
-            raise InputError(f"got a weight for {phrase!r}; expected words of {prompt!r}")
-        whole = self.tokenizer(prompt)
-        empty = self.tokenizer("")
-        parts = (prompt[: found.start()].rstrip(), prompt[: found.end()])
-        start, stop = (_agreement(whole, self.tokenizer(text)) for text in parts)
-        # The ids that end a text, which the empty one has too, are of no word.
-        ends = int(self.tokenizer.mask(empty[None]).sum()) - _agreement(whole, empty)
-        return start, min(stop, int(self.tokenizer.mask(whole[None]).sum()) - ends)
-
-
-def _agreement(whole: Tensor, part: Tensor) -> int:
-    """How many of the first ids two texts have in common."""
-    differ = (whole != part).nonzero()
-    return int(differ[0]) if len(differ) else len(whole)

@@ -45,7 +45,6 @@ class Words:
 
     @property
     def size(self) -> int:
-        """The number of ids."""
         return len(self.vocabulary) + 1
 
     def __call__(self, text: str) -> Tensor:
@@ -67,7 +66,6 @@ class Words:
         return ids != PAD
 
     def text(self, ids: Tensor) -> str:
-        """The words of ids (L,)."""
         return " ".join(self.vocabulary[i - 1] for i in ids.tolist() if 0 < i <= len(self.vocabulary))
 
 

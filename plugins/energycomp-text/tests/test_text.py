@@ -1,4 +1,4 @@
-"""Prompts as conditions: what is parsed and described, encoded once, weighted, saved, and refused."""
+"""Prompts as conditions: what is parsed and described, encoded once, saved, and refused."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -142,33 +142,6 @@ def test_an_encoder_that_is_trained_forgets_and_gets_gradients() -> None:
     assert not torch.allclose(text(values).rows, frozen, atol=1e-3)
 
 
-def test_a_weight_of_one_is_the_plain_prompt(clip: Text) -> None:
-    for text in (trained(), clip):
-        plain = text(text.parse("a cat and a dog")).rows
-        torch.testing.assert_close(text.weighted("a cat and a dog", {"cat": 1.0}).rows, plain, rtol=0, atol=1e-6)
-        torch.testing.assert_close(text.weighted("a cat and a dog", {}).rows, plain, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize(("phrase", "start", "stop"), [("cat", 2, 5), ("dog", 9, 12), ("a cat", 1, 5), ("and a", 5, 9)])
-def test_the_states_of_a_phrase_are_moved_away_from_nothing(clip: Text, phrase: str, start: int, stop: int) -> None:
-    plain, empty = clip(torch.cat([clip.parse("a cat and a dog"), clip.parse("")])).rows
-    moved = clip.weighted("a cat and a dog", {phrase: 1.5}).rows[0]
-    expected = plain.clone()
-    expected[start:stop] = empty[start:stop] + 1.5 * (plain[start:stop] - empty[start:stop])
-    torch.testing.assert_close(moved, expected, rtol=0, atol=1e-5)
-
-
-def test_a_phrase_is_whole_words() -> None:
-    text = trained()
-    prompt = "a catfish and a cat"
-    ids = torch.cat([text.parse(prompt), text.parse("")])
-    states, empty = text.encoder(ids, ids != 0)
-    states[4] += 0.5 * (states[4] - empty[4])
-    expected = states[:5].mean(0)
-    got = text.weighted(prompt, {"cat": 1.5}).rows[0, 0]
-    torch.testing.assert_close(got, expected / expected.norm(), rtol=0, atol=1e-6)
-
-
 REFUSED: dict[str, tuple[Callable[[Text, Text], object], str]] = {  # what the conditioners of words and of CLIP refuse
     "no prompt": (lambda text, _: text.parse(), "expected one prompt"),
     "two prompts": (lambda text, _: text.parse("cat", "dog"), "expected one prompt"),
@@ -196,13 +169,6 @@ REFUSED: dict[str, tuple[Callable[[Text, Text], object], str]] = {  # what the c
     **{
         f"values {values.dtype} {tuple(values.shape)}": (lambda text, _, v=values: text(v), "take them from parse")
         for values in (torch.zeros(2, 7).long(), torch.zeros(8).long(), torch.zeros(2, 8))
-    },
-    **{
-        f"weight of {phrase!r}": (
-            lambda text, _, p=phrase: text.weighted("a cat", {p: 2.0}),
-            "expected words of 'a cat'",
-        )
-        for phrase in ("rabbit", "ca", "", " ")
     },
 }
 

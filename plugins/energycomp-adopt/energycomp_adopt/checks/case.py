@@ -80,7 +80,7 @@ class Case:
 
     def __attrs_post_init__(self) -> None:
         n = max(16, self.evaluations // 10, min(self.evaluations, NUMBERS // self.numbers))
-        self.rows = self.noised(torch.arange(n) % len(self.samples))
+        self.rows = self.add_noise(torch.arange(n) % len(self.samples))
 
     @property
     def network(self) -> Adopted:
@@ -109,7 +109,7 @@ class Case:
         """The numbers of a sample."""
         return self.samples[0].numel()
 
-    def noised(self, index: Tensor, levels: tuple[float, ...] = LEVELS) -> Noised:
+    def add_noise(self, index: Tensor, levels: tuple[float, ...] = LEVELS) -> Noised:
         """Samples (n,) under one noise each, at L levels: L n rows, level by level."""
         noise = torch.randn(len(index), *self.samples.shape[1:], generator=self.generator)
         snr = torch.tensor(levels).repeat_interleave(len(index)) / self.samples.var().clamp(min=1e-9)
@@ -155,7 +155,7 @@ def predict(model: Model, noised: Noised, condition: Condition) -> Tensor:
         return convert(out, sample, *levels, source=denoiser.prediction_type, target="epsilon").cpu()
 
 
-def squared(off: Tensor) -> Tensor:
+def square_sums(off: Tensor) -> Tensor:
     """|d|^2 (R,) of differences (R, ...), in float64; 1e9 where they are not finite."""
     return off.double().flatten(1).square().sum(1).nan_to_num(1e9, 1e9).clamp(max=1e9)
 

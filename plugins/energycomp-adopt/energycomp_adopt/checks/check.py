@@ -72,10 +72,6 @@ class Adoption:
         model: what was checked, or the near miss of another option, with the timesteps, draws and beta that are
             proposed for reading.
         evaluations: of the network, which the check cost.
-
-    >>> from energycomp.testing import tiny_model
-    >>> Adoption((Finding("rule", "product", "product", "ok"),), None, tiny_model(), evaluations=100).ok
-    True
     """
 
     findings: tuple[Finding, ...]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from energycomp.components import Condition
 from energycomp.models import Model
-from energycomp_adopt.checks.case import Case, Finding, Noised, mean_error, once, predict, squared
+from energycomp_adopt.checks.case import Case, Finding, Noised, mean_error, once, predict, square_sums
 from energycomp_adopt.checks.modes import measure_mode
 from energycomp_adopt.checks.near_misses import NearMiss, names_of, readopt
 
@@ -94,7 +94,7 @@ def tabulate(case: Case, n: int, among: Tensor | None = None) -> Table:
     order = alternate(values)
     order = order if among is None else order[torch.isin(values[order], among)]
     index = order[torch.arange(n) % len(order)]
-    noised = case.noised(index, SCREEN)
+    noised = case.add_noise(index, SCREEN)
     L = len(SCREEN)
     if case.classes is not None:
         count = case.label_count
@@ -116,10 +116,10 @@ def tabulate(case: Case, n: int, among: Tensor | None = None) -> Table:
     # The share of each null: how far it is from the true prediction, beside the mean of all labels
     weights = (in_mean / in_mean.sum(1, keepdim=True)).repeat(L, 1)
     mean = torch.einsum("mr,mr...->m...", weights.to(eps), eps)
-    of_mean = squared(mean - eps[:, 0]).sum().clamp(min=1e-12)
+    of_mean = square_sums(mean - eps[:, 0]).sum().clamp(min=1e-12)
     nulls = _nulls(case, model, noised)
-    shares = {name: float(squared(u - eps[:, 0]).sum() / of_mean) for name, u in nulls.items()}
-    errors = squared((eps - noised.noise[:, None]).flatten(0, 1)).view(L, n, R).transpose(0, 1)
+    shares = {name: float(square_sums(u - eps[:, 0]).sum() / of_mean) for name, u in nulls.items()}
+    errors = square_sums((eps - noised.noise[:, None]).flatten(0, 1)).view(L, n, R).transpose(0, 1)
     return Table(index, errors, shown, rival, shares)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from energycomp.errors import EnergycompError
 from energycomp.models import Model
-from energycomp_adopt.checks.case import LEVELS, Case, Finding, Noised, mean_error, once, predict, squared
+from energycomp_adopt.checks.case import LEVELS, Case, Finding, Noised, mean_error, once, predict, square_sums
 from energycomp_adopt.checks.labels import measure_table, near_miss_of, propose_orders
 from energycomp_adopt.checks.modes import measure_mode
 from energycomp_adopt.checks.near_misses import NearMiss, moves, near_misses
@@ -85,7 +85,7 @@ def _errors(case: Case, other: NearMiss | None, rows: Tensor) -> Tensor:
     eps = _predictions(case, other, rows)
     if eps is None:
         return torch.full((len(LEVELS), len(rows) // len(LEVELS)), FAILED, dtype=torch.float64)
-    return squared(eps - case.rows[rows].noise).view(len(LEVELS), -1)
+    return square_sums(eps - case.rows[rows].noise).view(len(LEVELS), -1)
 
 
 def _forgiven(case: Case, other: NearMiss, rows: Tensor) -> Tensor:
@@ -101,10 +101,7 @@ def _forgiven(case: Case, other: NearMiss, rows: Tensor) -> Tensor:
 
 
 def _compare(errors: Tensor, base: Tensor, index: Tensor, general: float = GENERAL) -> tuple[float, bool]:
-    """The log of the ratio of mean errors (L, M), averaged over levels, and whether they are surely lower.
-
-    `index` (L M,) is the sample of each row, and `general` the standard errors by which samples these are.
-    """
+    """The log of the ratio of mean errors (L, M) of the samples `index` (L M,), and whether they are surely lower."""
     level = base.mean(1, keepdim=True)
     lower = float((errors.mean(1) / level[:, 0]).log().mean())
     each = ((base - errors) / level).flatten()
@@ -183,11 +180,11 @@ def _is_better_order(case: Case, labels: Tensor, general: float) -> bool:
 
 def better_moves(case: Case) -> Better:
     """Times that are moved, on rows with so little noise that a few timesteps make a difference."""
-    noised = case.noised(torch.arange(max(16, case.evaluations // 10)) % len(case.samples), FINE)
+    noised = case.add_noise(torch.arange(max(16, case.evaluations // 10)) % len(case.samples), FINE)
 
     def errors(model: Model) -> Tensor:
         eps = predict(model, noised, case.condition(noised.index, model))
-        return squared(eps - noised.noise).view(len(FINE), -1)
+        return square_sums(eps - noised.noise).view(len(FINE), -1)
 
     base = errors(case.model)
     compared = [(_compare(errors(one.model), base, noised.index), one) for one in moves(case)]
@@ -256,7 +253,7 @@ def _is_same(case: Case, one: NearMiss, other: NearMiss) -> bool:
     second = _predictions(case, other, rows)
     if first is None or second is None:
         return False
-    return float(squared(first - second).sum()) < SAME * float(_errors(case, one, rows).sum())
+    return float(square_sums(first - second).sum()) < SAME * float(_errors(case, one, rows).sum())
 
 
 def check_options(case: Case) -> Finding:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from energycomp.components import timestep_of
 from energycomp.errors import InputError
-from energycomp_adopt.checks.case import Case, Finding, once, squared
+from energycomp_adopt.checks.case import Case, Finding, once, square_sums
 from energycomp_adopt.checks.labels import LABELLED, alternate, measure_table, predict_under
 
 WINDOW = (30.0, 8.0, 2.0, 0.5, 0.13, 0.035, 0.01)  # SNR relative to the variance of the samples
@@ -64,12 +64,12 @@ def measure_gaps(case: Case) -> tuple[Tensor, Tensor]:
     values: Any = case.values
     index = alternate(values)[: max(16, case.evaluations // 16)]
     given = _closest(case, index)
-    noised = case.noised(index, WINDOW)
+    noised = case.add_noise(index, WINDOW)
     L = len(WINDOW)
     R = given.shape[1]
     conditions = case.model.conditioner(given.repeat(L, *[1] * (given.ndim - 1)).flatten(0, 1))
     found = predict_under(case.model, noised, conditions, R) - noised.noise[:, None]
-    errors = squared(found.flatten(0, 1)).view(L, len(index), R).transpose(0, 1)
+    errors = square_sums(found.flatten(0, 1)).view(L, len(index), R).transpose(0, 1)
     same = (given == given[:, :1]).reshape(*given.shape[:2], -1).all(2)[:, None, 1:]
     return (errors[:, :, 1:] - errors[:, :, :1]).masked_fill(same, math.inf), noised.snr[:: len(index)]
 

@@ -52,7 +52,6 @@ def prepare(bpy: Any, assets: Path, size: tuple[int, int], samples: int, threads
 
 
 def make_material(bpy: Any, group: Any, color: list[float]) -> Any:
-    """A material of a node group, in a colour."""
     made = bpy.data.materials.new("made")
     made.use_nodes = True
     tree = made.node_tree

@@ -72,6 +72,17 @@ def render_objects(
     return images, values
 
 
+def describe_objects(scene: Scene) -> list[dict[str, Any]]:
+    """The objects of a scene as {"x": 0.3, "y": 0.4}, with their words where the scene is not textured."""
+    described = []
+    for x, y, *codes in object_values(scene).tolist():
+        one = {"x": x, "y": y}
+        if scene.textures is None:
+            one |= {name: words[int(code) - 1] for (name, words), code in zip(ATTRIBUTES.items(), codes, strict=True)}
+        described.append(one)
+    return described
+
+
 def object_values(scene: Scene) -> Tensor:
     """The objects of a scene `(K, 6)`: x and y in [0, 1], then the places, from 1, of size, colour, material, shape.
 
@@ -123,7 +134,6 @@ def write(
 
 
 def read(folder: str | Path) -> list[SceneRecord]:
-    """The records of `folder`, as `scan` gives them."""
     return list(scan(folder))
 
 

@@ -27,7 +27,6 @@ class SceneRequest:
 
     @property
     def variety(self) -> Variety:
-        """How much they vary."""
         return KINDS[self.kind]
 
     @property

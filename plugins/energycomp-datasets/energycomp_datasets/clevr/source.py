@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.fields import parse_range
-from energycomp.images import from_bytes
-from energycomp_datasets.clevr.layout import FRAME, render_objects, scan, write
+from energycomp.images import from_bytes, to_bytes
+from energycomp_datasets.clevr.layout import FRAME, describe_objects, scan, scene_of, write
+from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.clevr.requests import SceneRequest, parse_request
-from energycomp_datasets.clevr.scenes import ATTRIBUTES
 from energycomp_datasets.synthetic import HELD_OUT, WRITTEN, synthetic
 from energycomp_lab.evaluation import Example, Generated
 
@@ -60,10 +59,12 @@ class ClevrSource:
         found = list(islice((record for record in scan(spec) if low <= record.count <= high), count))
         if not found:
             raise InputError(f"got {spec}, which holds no scene of {low} to {high} objects; expected at least one")
-        return [
-            Example(record.path, name=record.path.name, conditions=_objects(record.coordinates, record.attributes))
-            for record in found
-        ]
+        examples = []
+        for record in found:
+            words = record.attributes or ({},) * record.count
+            objects = [{"x": x, "y": y, **own} for (x, y), own in zip(record.coordinates.tolist(), words, strict=True)]
+            examples.append(Example(record.path, name=record.path.name, conditions=objects))
+        return examples
 
     def write(self, folder: Path, *, count: int, seed: int, options: str, progress: Callable[[int], None]) -> None:
         """Scenes in CLEVR's layout, 480x320 unless `options` says otherwise: "3-5" or "wide:0-5:128x128"."""
@@ -97,20 +98,8 @@ class ClevrSource:
 
 
 def _render_example(index: int, *, wanted: SceneRequest, seed: int) -> Example:
-    images, (values,) = render_objects(
-        1, wanted.objects, seed, wanted.size, index, textured=wanted.textured, variety=wanted.variety
+    scene = scene_of(seed, index, wanted.objects, wanted.textured, wanted.variety)
+    width, height = wanted.size
+    return Example(
+        from_bytes(to_bytes(render(scene, (height, width)))), name=f"scene {index}", conditions=describe_objects(scene)
     )
-    if wanted.textured:  # shapes that CLEVR does not have
-        conditions = _objects(values[:, :2])
-    else:
-        words = [
-            {name: known[int(code) - 1] for (name, known), code in zip(ATTRIBUTES.items(), codes, strict=True)}
-            for codes in values[:, 2:].tolist()
-        ]
-        conditions = _objects(values[:, :2], words)
-    return Example(from_bytes(images[0]), name=f"scene {index}", conditions=conditions)
-
-
-def _objects(coordinates: Tensor, attributes: Sequence[Mapping[str, str]] = ()) -> list[dict[str, Any]]:
-    words = attributes or [{}] * len(coordinates)
-    return [{"x": x, "y": y, **known} for (x, y), known in zip(coordinates.tolist(), words, strict=True)]

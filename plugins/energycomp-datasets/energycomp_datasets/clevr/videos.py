@@ -19,7 +19,7 @@ from energycomp.errors import InputError
 from energycomp.fields import parse_range
 from energycomp.images import from_bytes, save_image, to_bytes
 from energycomp_datasets.clevr.geometry import CAMERA_POSITION, SHAPES
-from energycomp_datasets.clevr.layout import generator_of, object_values
+from energycomp_datasets.clevr.layout import describe_objects, generator_of
 from energycomp_datasets.clevr.lighting import sample_lighting
 from energycomp_datasets.clevr.renderer import render
 from energycomp_datasets.clevr.scenes import ATTRIBUTES, SIZES, Scene, id_buffer
@@ -85,12 +85,11 @@ class Video:
 
     def objects(self, index: int) -> list[dict[str, Any]]:
         """What is true in a frame: identity, x, y, the words, and the visible share of each object."""
-        found = []
-        for k, (x, y, *codes) in enumerate(object_values(self.scenes[index]).tolist()):
-            words = {name: own[int(code) - 1] for (name, own), code in zip(ATTRIBUTES.items(), codes, strict=True)}
-            place = {"identity": k + 1, "x": round(x, 5), "y": round(y, 5)}
-            found.append({**place, **words, "visible": round(float(self.visible[index, k]), 4)})
-        return found
+        rows = []
+        for k, one in enumerate(describe_objects(self.scenes[index])):
+            place = {"x": round(one["x"], 5), "y": round(one["y"], 5)}
+            rows.append({"identity": k + 1, **one, **place, "visible": round(float(self.visible[index, k]), 4)})
+        return rows
 
 
 @lru_cache(maxsize=4)
@@ -218,7 +217,6 @@ class VideosSource:
             progress(number + 1)
 
     def metrics(self) -> MetricCollection:
-        """Those of `clevr`."""
         from energycomp_datasets.clevr.source import ClevrSource
 
         return ClevrSource().metrics()

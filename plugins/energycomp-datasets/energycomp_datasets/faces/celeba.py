@@ -52,13 +52,6 @@ def read(folder: str | Path, attributes: Sequence[str] = ATTRIBUTES, *, most: in
 
     Raises:
         InputError: no table, none of these attributes in it, or a line that is not a file name and -1 or 1s.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     _ = Path(folder, TABLE).write_text("\n".join(["1", "Smiling No_Beard", "1.jpg 1 1"]))
-    ...     (record,) = read(folder, ["smiling", "beard"])
-    >>> record.path.name, record.values.tolist()  # smiling, and no beard
-    ('1.jpg', [1, 2])
     """
     root, names, lines = _table(folder)
     places = {name.casefold(): place for place, name in enumerate(names)}

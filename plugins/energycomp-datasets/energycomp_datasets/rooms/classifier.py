@@ -4,45 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import attrs
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from energycomp.errors import InputError
-from energycomp.images import from_bytes
 from energycomp_datasets.rooms.arrow_room import SHAPES, SIZE, points_at_odd
-from energycomp_datasets.rooms.corruptions import INVALID, RIGHT, VERDICTS, WRONG, draw_labelled
 from energycomp_datasets.shipped import load_network
-from energycomp_datasets.synthetic import HELD_OUT
-from energycomp_lab.training import Step
 
 OBJECTS = 3
 CHUNK = 250  # images per batch
+VERDICTS = ("right", "wrong", "invalid")
+RIGHT, WRONG, INVALID = range(len(VERDICTS))
 
 
-@attrs.frozen(eq=False)
-class RoomReading:
-    """Predicted labels: shapes (B, 3) from left to right, the target of the arrow (B,), whether valid (B,)."""
+def judge(shapes: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Indices (B,) of `VERDICTS`, by the shapes (B, 3), the target of the arrow (B,), and whether an image is valid.
 
-    shapes: Tensor
-    target: Tensor
-    valid: Tensor
+    A valid image is right where exactly one object's shape is unlike both others, and the arrow points at that object;
+    it is wrong otherwise.
 
-    @property
-    def verdicts(self) -> Tensor:
-        """Indices (B,) of `VERDICTS`.
-
-        An image that is not valid is invalid, whatever its other labels are. A valid one is right where exactly one
-        object's shape is unlike both others, and the arrow points at that object; it is wrong otherwise, so also where
-        all shapes are alike or all differ.
-
-        >>> seen = torch.tensor([[0, 2, 2], [0, 2, 2], [1, 1, 1], [0, 1, 2], [0, 2, 2]])
-        >>> RoomReading(seen, torch.tensor([0, 1, 0, 0, 0]), torch.tensor([1, 1, 1, 1, 0]).bool()).verdicts.tolist()
-        [0, 1, 1, 1, 2]
-        """
-        right = points_at_odd(self.shapes, self.target)
-        return torch.where(self.valid, torch.where(right, RIGHT, WRONG), INVALID)
+    >>> seen = torch.tensor([[0, 2, 2], [0, 2, 2], [1, 1, 1], [0, 1, 2], [0, 2, 2]])
+    >>> judge(seen, torch.tensor([0, 1, 0, 0, 0]), torch.tensor([1, 1, 1, 1, 0]).bool()).tolist()
+    [0, 1, 1, 1, 2]
+    """
+    return torch.where(valid, torch.where(points_at_odd(shapes, target), RIGHT, WRONG), INVALID)
 
 
 class Classifier(nn.Module):
@@ -65,60 +50,23 @@ class Classifier(nn.Module):
         self.target = nn.Linear(width, OBJECTS)
         self.valid = nn.Linear(width, 1)
 
+    @torch.no_grad()
+    def verdicts(self, images: Tensor) -> Tensor:
+        """The verdicts (B,) on images (B, 3, 32, 32) in [-1, 1], as `judge`; raises `InputError` for another size."""
+        if images.ndim != 4 or images.shape[1:] != (3, SIZE, SIZE):
+            shape = tuple(images.shape)
+            raise InputError(f"got images of shape {shape}; expected (B, 3, {SIZE}, {SIZE}), as of the Arrow Room")
+        seen = [self(part) for part in images.split(CHUNK)]
+        shapes, target, valid = (torch.cat(parts) for parts in zip(*seen, strict=True))
+        return judge(shapes.argmax(2), target.argmax(1), valid > 0)
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (B, 3, 3), (B, 3) and (B,)."""
         features = self.body(images)
         return (
             self.shapes(features).unflatten(1, (OBJECTS, len(SHAPES))),
             self.target(features),
             self.valid(features)[:, 0],
         )
-
-    @torch.no_grad()
-    def read(self, images: Tensor) -> RoomReading:
-        """The most likely labels of images (B, 3, 32, 32) in [-1, 1]; raises `InputError` for another size."""
-        if images.ndim != 4 or images.shape[1:] != (3, SIZE, SIZE):
-            shape = tuple(images.shape)
-            raise InputError(f"got images of shape {shape}; expected (B, 3, {SIZE}, {SIZE}), as of the Arrow Room")
-        seen = [self(part) for part in images.split(CHUNK)]
-        shapes, target, valid = (torch.cat(parts) for parts in zip(*seen, strict=True))
-        return RoomReading(shapes.argmax(2), target.argmax(1), valid > 0)
-
-    def verdicts(self, images: Tensor) -> Tensor:
-        """Indices (B,) of `VERDICTS`, as `RoomReading.verdicts` says: 0 right, 1 wrong, 2 invalid."""
-        return self.read(images).verdicts
-
-
-def classifier_loss(network: nn.Module, batch: Tensor, step: Step) -> Tensor:
-    """Cross-entropy of all heads, a loss for `energycomp.fit`, on as many rendered images as the batch (B, ...) has."""
-    seed = int(torch.randint(HELD_OUT, (), generator=step.generator))
-    with torch.autocast(batch.device.type, enabled=False):  # rendering stays in float32
-        rendered, labels, _ = (part.to(batch.device) for part in draw_labelled(len(batch), seed=seed).tensors)
-    samples = from_bytes(rendered).contiguous(memory_format=torch.channels_last)
-    shapes, target, valid = (logits.float() for logits in network(samples))
-    there = labels[:, -1].bool()
-    kinds = labels[there, :OBJECTS]
-    aims = labels[there, OBJECTS]
-    read = F.cross_entropy(shapes[there].flatten(0, 1), kinds.flatten()) + F.cross_entropy(target[there], aims)
-    return read + F.binary_cross_entropy_with_logits(valid, there.float())
-
-
-@torch.no_grad()
-def confusion(classifier: Classifier, count: int, *, seed: int) -> Tensor:
-    """The confusion matrix (3, 3) of `count` held-out scenes: true verdicts in rows, predicted verdicts in columns."""
-    drawn, _, true = draw_labelled(count, seed=HELD_OUT + seed).tensors
-    found = torch.cat([classifier.verdicts(from_bytes(part)) for part in drawn.split(CHUNK)])
-    return torch.bincount(true * len(VERDICTS) + found, minlength=len(VERDICTS) ** 2).unflatten(0, (len(VERDICTS), -1))
-
-
-def classifier_accuracy(count: int, *, seed: int, classifier: Classifier | None = None) -> float:
-    """The share of held-out scenes, equally many of each verdict, that the classifier gets right.
-
-    >>> classifier_accuracy(30, seed=0) > 0.9
-    True
-    """
-    table = confusion(classifier or load_classifier(), count, seed=seed)
-    return float(table.trace() / table.sum())
 
 
 def structure_accuracy(images: Tensor, *, classifier: Classifier | None = None) -> float:

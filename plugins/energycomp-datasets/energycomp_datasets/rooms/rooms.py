@@ -109,7 +109,7 @@ def _ground(rooms: Tensor, u: Tensor, v: Tensor) -> Tensor:
     return torch.lerp(walls, (floor + 1) * (0.8 + 0.3 * v) - 1, on_floor).clamp(-1, 1)
 
 
-def _lit(x: Tensor, y: Tensor) -> Tensor:
+def _shade(x: Tensor, y: Tensor) -> Tensor:
     """Brightness (B, H, W) of a surface that faces (x, y) to the right and up, and for the rest the viewer."""
     z = (1 - x**2 - y**2).clamp(min=0).sqrt()
     return 0.45 + 0.55 * (x * LIGHT[0] - y * LIGHT[1] + z * LIGHT[2]).clamp(min=0)
@@ -118,7 +118,7 @@ def _lit(x: Tensor, y: Tensor) -> Tensor:
 def _sphere(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     up = y - 1
     gloss = GLOSS * torch.exp(-(torch.hypot(x + 0.35, up - 0.4) ** 2) / 0.05)
-    return torch.hypot(x, up) - 1, _lit(x, up), gloss
+    return torch.hypot(x, up) - 1, _shade(x, up), gloss
 
 
 def _box(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -137,7 +137,11 @@ def _cylinder(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     body = _most(x.abs() - half, low - y, y - high)
     lid = _ellipse(x, y - high, half, flat)
     distance = torch.minimum(torch.minimum(body, lid), _ellipse(x, y - low, half, flat))
-    return distance, torch.where(lid < 0, 1.0, _lit((x / half).clamp(-1, 1), torch.zeros_like(x))), torch.zeros_like(x)
+    return (
+        distance,
+        torch.where(lid < 0, 1.0, _shade((x / half).clamp(-1, 1), torch.zeros_like(x))),
+        torch.zeros_like(x),
+    )
 
 
 def _cone(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,7 +149,7 @@ def _cone(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     slope = half / (high - low)
     body = _most((x.abs() - (high - y) * slope) / np.hypot(1, slope), low - y)
     width = ((high - y) * slope).clamp(0.05, half)
-    shade = _lit((x / width).clamp(-1, 1) * 0.95, torch.full_like(x, 0.3))
+    shade = _shade((x / width).clamp(-1, 1) * 0.95, torch.full_like(x, 0.3))
     return torch.minimum(body, _ellipse(x, y - low, half, flat)), shade, torch.zeros_like(x)
 
 

@@ -21,7 +21,7 @@ def mutual_information(latents: Tensor, factors: Tensor, *, bins: int = BINS) ->
     A column of more than `bins` distinct values is cut into `bins` of equal width. The estimate is too large for few
     images: independent columns of b and m values get about (b - 1) (m - 1) / (2 B).
     """
-    z, v = _codes(*_checked(latents, factors), bins=bins)
+    z, v = _codes(*_check(latents, factors), bins=bins)
     columns = []
     for factor in v.T:
         values = int(factor.max()) + 1
@@ -34,7 +34,7 @@ def mutual_information(latents: Tensor, factors: Tensor, *, bins: int = BINS) ->
 
 def entropies(factors: Tensor, *, bins: int = BINS) -> Tensor:
     """The entropy of each factor (F,), in nats, from the histograms of `mutual_information`."""
-    (v,) = _codes(_checked(factors, factors)[1], bins=bins)
+    (v,) = _codes(_check(factors, factors)[1], bins=bins)
     return torch.stack([_entropy(factor.bincount()[None].double() / len(v))[0] for factor in v.T])
 
 
@@ -60,7 +60,7 @@ def matched_correlations(latents: Tensor, factors: Tensor) -> Tensor:
     the Hungarian algorithm takes the matching of the greatest sum. A factor without a dimension counts 0. A constant
     dimension correlates with nothing. Parts (B, K, D) are K D dimensions.
     """
-    z, v = _checked(_flat(latents), factors)
+    z, v = _check(_flat(latents), factors)
     _check_varied(v.amax(0) > v.amin(0))
     pairs = (_standard(z).T @ _standard(v)).abs().clamp(max=1)  # (D, F)
     rows, columns = (torch.as_tensor(index) for index in linear_sum_assignment(pairs.numpy(), maximize=True))
@@ -86,7 +86,7 @@ class _Collected(Metric):
         """Adds images: latents (B, D) or (B, K, D), factors (B, F); or lists of (K, D) and (1, F), one per image."""
         latents = latents if isinstance(latents, Tensor) else torch.stack(list(latents))
         factors = factors if isinstance(factors, Tensor) else torch.cat(list(factors))
-        _checked(_flat(latents), factors)
+        _check(_flat(latents), factors)
         self.latents.append(latents.detach())
         self.factors.append(factors.detach())
 
@@ -114,7 +114,7 @@ def _flat(latents: Tensor) -> Tensor:
     return latents.flatten(1) if latents.ndim == 3 else latents
 
 
-def _checked(latents: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+def _check(latents: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
     """Both on the CPU in float64, where they are (B, D) and (B, F) and finite."""
     if latents.ndim != 2 or factors.ndim != 2 or len(latents) != len(factors):
         raise InputError(

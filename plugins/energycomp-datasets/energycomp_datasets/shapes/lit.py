@@ -65,7 +65,7 @@ def render(values: Tensor, *, size: int = 32) -> Tensor:
     cast = _distance((u + 0.45 * radius * light) / radius, (v - 0.12 * radius) / radius, shape)
     shadow = (0.5 - cast * radius * size / 4).clamp(0, 1)
     floor = (0.75 + 0.25 * light * u) * (1 - 0.45 * shadow)
-    return torch.lerp(_lit(GROUNDS, ground, floor), _lit(COLOURS, colour, shade), inside[:, None])
+    return torch.lerp(_light(GROUNDS, ground, floor), _light(COLOURS, colour, shade), inside[:, None])
 
 
 def _distance(x: Tensor, y: Tensor, shape: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def _distance(x: Tensor, y: Tensor, shape: Tensor) -> Tensor:
     return every.gather(0, chosen[None])[0]
 
 
-def _lit(ends: tuple[tuple[float, ...], tuple[float, ...]], place: Tensor, brightness: Tensor) -> Tensor:
+def _light(ends: tuple[tuple[float, ...], tuple[float, ...]], place: Tensor, brightness: Tensor) -> Tensor:
     """A colour between two, under a brightness (B, H, W) in [0, 1]: (B, 3, H, W)."""
     a, b = (torch.tensor(end).view(1, 3, 1, 1) for end in ends)
     albedo = (torch.lerp(a, b, place[:, None]) + 1) / 2

@@ -34,13 +34,6 @@ class CometDecomposer:
 
     Raises:
         InputError: a model of another kind.
-
-    >>> from energycomp_decomp.comet.model import untrained
-    >>> comet = CometDecomposer(untrained(parts=3, width=4, size=16))
-    >>> latents = comet.encode(torch.zeros(1, 3, 16, 16))
-    >>> latents.shape, comet.decode(latents[:, :2]).shape
-    (torch.Size([1, 3, 4]), torch.Size([1, 3, 16, 16]))
-    >>> either = comet.component(latents[0, 0]) | comet.component(latents[0, 1])
     """
 
     model: Model = attrs.field()
@@ -72,7 +65,7 @@ class CometDecomposer:
     def decode(self, latents: Tensor, *, generator: Generator = None, num_inference_steps: int | None = None) -> Tensor:
         """Images (B, 3, H, W), by descent from noise. Costs B K' network evaluations per step."""
         latents = latents_for(self.model, latents)
-        return self._descended(latents, self._noise(len(latents), generator), num_inference_steps)
+        return self._descend(latents, self._noise(len(latents), generator), num_inference_steps)
 
     @torch.no_grad()
     def parts(self, latents: Tensor, *, generator: Generator = None, num_inference_steps: int | None = None) -> Parts:
@@ -84,11 +77,11 @@ class CometDecomposer:
         latents = latents_for(self.model, latents)
         batch, count = latents.shape[:2]
         noise = self._noise(len(latents), generator)
-        alone = self._descended(latents.flatten(0, 1)[:, None], noise.repeat_interleave(count, 0), num_inference_steps)
+        alone = self._descend(latents.flatten(0, 1)[:, None], noise.repeat_interleave(count, 0), num_inference_steps)
         images = alone.unflatten(0, (batch, count))
         base: Any = self.model.denoiser.network.base
         masks = (images - base).abs().amax(2) > self.threshold
-        return Parts(images=images, masks=masks, whole=self._descended(latents, noise, num_inference_steps))
+        return Parts(images=images, masks=masks, whole=self._descend(latents, noise, num_inference_steps))
 
     def component(self, latent: Tensor) -> LatentEnergy:
         """The leaf of one latent (D,), to compose with those of the same model."""
@@ -99,7 +92,7 @@ class CometDecomposer:
         """The leaf without a latent, |x - base|^2 / 2."""
         return LatentEnergy(self.model.unconditional)
 
-    def _descended(self, latents: Tensor, start: Tensor, steps: int | None) -> Tensor:
+    def _descend(self, latents: Tensor, start: Tensor, steps: int | None) -> Tensor:
         if steps is not None and not (is_whole(steps) and steps >= 1):
             raise InputError(f"got num_inference_steps={steps}; expected a whole number, at least 1")
         found = descend(self.model.denoiser, latents, start, steps=steps or self.steps, step_size=self.step_size)

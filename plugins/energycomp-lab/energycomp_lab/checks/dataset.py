@@ -24,8 +24,8 @@ def check_dataset(source: DataSource, conditioner: Conditioner | None = None) ->
     Args:
         conditioner: of a model that is evaluated on it. Without one, metrics of conditions are not updated.
 
-    >>> from energycomp_datasets.shapes.source import ShapesSource
-    >>> check_dataset(ShapesSource())  # says nothing where nothing is wrong
+    >>> from energycomp_datasets.shapes.source import shapes_source
+    >>> check_dataset(shapes_source())  # says nothing where nothing is wrong
     """
     with TemporaryDirectory() as folder:
         first, second = Path(folder) / "first", Path(folder) / "second"

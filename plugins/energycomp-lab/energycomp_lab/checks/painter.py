@@ -26,12 +26,10 @@ class StripesPainter:
     parts_of_image = 4
 
     def encode(self, images: Any, **_: Any) -> Tensor:
-        """Colours (B, 4, 3)."""
         colours: Tensor = images.unflatten(3, (self.parts_of_image, -1)).mean((2, 4)).transpose(1, 2)
         return colours
 
     def decode(self, latents: Tensor, **_: Any) -> Tensor:
-        """Images (B, 3, H, W)."""
         return paint_stripes(latents).clamp(-1, 1)
 
     def parts(self, latents: Tensor, **_: Any) -> Parts:

@@ -155,10 +155,6 @@ def _check_dataset(name: str) -> None:
     check_dataset(find("datasets", name)(), None if model is None else model.conditioner)
 
 
-def _check_loader(_: str) -> None:
-    raise NotCheckedError("what it reads is not known here")
-
-
 def _check_recipe(name: str) -> None:
     """Checks a recipe on images that the dataset of the same name writes: its own data may take long to make."""
     if name not in names("datasets"):
@@ -227,6 +223,5 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "datasets": _check_dataset,
     "recipes": _check_recipe,
     "commands": _check_command,
-    "loaders": _check_loader,
     "writers": _check_writer,
 }

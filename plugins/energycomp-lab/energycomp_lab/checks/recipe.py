@@ -13,15 +13,7 @@ from energycomp_lab.training.recipe import Trainable
 
 
 def check_recipe(recipe: Trainable) -> None:
-    """Checks a recipe: it trains for two steps, and the resulting weights fit its model.
-
-    >>> from energycomp.testing import tiny_model
-    >>> from energycomp_lab.training import FitConfig, Recipe
-    >>> model, config = tiny_model(), FitConfig(steps=100, batch_size=4, learning_rate=1e-3)
-    >>> def loss(module, batch, step):
-    ...     return module.base.weight.square().mean()
-    >>> check_recipe(Recipe(model=model, module=model.denoiser.network, loss=loss, data=[0.0] * 8, config=config))
-    """
+    """Checks a recipe: it trains for two steps, and the resulting weights fit its model."""
     expect(
         isinstance(recipe, Trainable), f"a {type(recipe).__name__}", "an energycomp_lab.training.Recipe", "return one"
     )

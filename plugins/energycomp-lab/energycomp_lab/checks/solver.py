@@ -26,17 +26,6 @@ def check_solver(solver: Solver, *, tolerance: float = FOUND_WITHIN) -> None:
 
     Args:
         tolerance: mean squared difference below which a real-valued answer counts as the planted one.
-
-    >>> from energycomp import Solution
-    >>> class Nothing:
-    ...     needs = "finite"
-    ...     def solve(self, problem, *, generator=None):
-    ...         none = torch.zeros(0, dtype=torch.long)
-    ...         error = problem.errors(none[None], problem.draw(8, generator)).mean().item()
-    ...         return Solution(none, 0, error, 0.0, problem.rows)
-    >>> check_solver(Nothing())
-    Traceback (most recent call last):
-    energycomp_lab.checks.expect.ConformanceError: got [] from Nothing for a labels image of [5, 2], ...
     """
     name = type(solver).__name__
     given: object = solver

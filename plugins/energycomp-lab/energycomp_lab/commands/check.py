@@ -44,10 +44,8 @@ def check(
 
 
 def check_in_process(name: str) -> list[dict[str, Any]]:
-    """Runs `energycomp_lab.checks.check_plugin` in a process of its own; the fields of each `Check`.
-
-    Raises:
-        NotFoundError: no plugin of that name is installed.
+    """Runs `energycomp_lab.checks.check_plugin` in a process of its own; the fields of each `Check`. Raises
+    `NotFoundError` where none has that name.
     """
     infos = listing()
     if not any(info.is_named(name) for info in infos):

@@ -158,7 +158,6 @@ def evaluate(
 def _evaluate_missing(
     cluster: Cluster, asked: _Asked, count: int, records: Records, known: dict[int, dict[str, Any]]
 ) -> None:
-    """Evaluates the examples that are not known on a cluster, and adds their records."""
     missing = [index for index in range(count) if index not in known]
     with counting("evaluating", len(missing), unit="image", leave=True) as bar:
         for record in cluster.map(missing, asked):

@@ -37,13 +37,6 @@ class AttributeAccuracy(Metric):
     Args:
         attributes: those that must all be right, as far as they are known of the true object. An object of which none
             of them is known is left out.
-
-    >>> from energycomp.testing import TintedSquare
-    >>> accuracy = AttributeAccuracy(TintedSquare().support, [0])
-    >>> found, true = torch.tensor([[0.5, 0.5, 1.0, 0.0], [0.1, 0.1, 2.0, 0.0]]), torch.tensor([[0.5, 0.5, 1.0, 2.0]])
-    >>> accuracy.update([found], [true])
-    >>> accuracy.compute().item()
-    1.0
     """
 
     full_state_update = False
@@ -80,12 +73,6 @@ class AttributeCalibration(Metric):
 
     Args:
         attribute: its place among the attributes.
-
-    >>> from energycomp.testing import TintedSquare
-    >>> metric, value = AttributeCalibration(TintedSquare().support, 0), torch.tensor([[0.3, 0.4, 1.0, 2.0]])
-    >>> metric.update([value], [value], [torch.tensor([[0.9, 0.8]])])  # the tint is right, with a certainty of 0.9
-    >>> metric.compute()
-    tensor(0.1000, dtype=torch.float64)
     """
 
     full_state_update = False

@@ -34,17 +34,6 @@ def calibrate(
 
     Raises:
         InputError: fewer than 10 images of every count.
-
-    >>> from energycomp.testing import bumps_model, planted
-    >>> images = [planted(bumps_model(), torch.rand(1, 2))[0] for _ in range(12)]
-    >>> class Middle:
-    ...     needs = None
-    ...     def solve(self, problem, *, generator=None):
-    ...         from energycomp import Solution
-    ...         return Solution(torch.full((1, 2), 0.5), 1, error=0.0, stderr=0.0, rows=0)
-    >>> calibrated = calibrate(bumps_model(), [Example(image) for image in images], solver=Middle(), progress=False)
-    >>> calibrated.defaults.calibration.counts, calibrated.defaults.calibration.images
-    ((1,), 12)
     """
     found: dict[int, list[Tensor]] = defaultdict(list)
     for index, example in enumerate(shown(examples, "calibrating", unit="image", show=progress, leave=True)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from energycomp.models import Model, model_of
 from energycomp.progress import progress as shown
 from energycomp.seeds import as_seed, derived_seed
 from energycomp_lab.evaluation.data import Example
-from energycomp_lab.evaluation.records import check_record, records_by_index
+from energycomp_lab.evaluation.records import check_record
 from energycomp_lab.evaluation.report import Report
 from energycomp_lab.evaluation.sources import Task
 
@@ -36,7 +37,7 @@ def evaluate(
     data: str = "",
     progress: bool = True,
     on_result: Callable[[int, Example, Any], object] | None = None,
-    known: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str, Any]] = (),
+    known: Mapping[int, Mapping[str, Any]] = MappingProxyType({}),
     on_record: Callable[[dict[str, Any]], object] | None = None,
     part: Sequence[int] | None = None,
     scenes: Callable[[Decomposer], Mapping[str, float]] | None = None,
@@ -57,8 +58,8 @@ def evaluate(
         seed: of the draws, and of the resamples.
         data: name of the examples in the report.
         on_result: called with (index, example, solution or decomposition) after each example.
-        known: records of the first examples, or records by index, from an interrupted run of the same evaluation or
-            from other processes. These examples are not evaluated again, and the report is the same to the bit.
+        known: records by index, from an interrupted run of the same evaluation or from other processes. These examples
+            are not evaluated again, and the report is the same to the bit.
         on_record: called with the record of each further example, JSON data.
         part: indices of the examples that are evaluated, and reported; all when left out.
         scenes: scores scenes, where the decomposer samples them; these have no intervals and are not part of the time.
@@ -85,7 +86,7 @@ def evaluate(
     if (own or decomposes) and not (solver is None and count is None):
         what = "is asked something else" if own else "decomposes images"
         raise InputError(f"got a solver or a count with {model.name}, which {what}; leave them out")
-    records = records_by_index(known, _check_examples(examples))
+    _check_examples(examples)
     indices = range(len(examples)) if part is None else part
     if not len(indices) or not all(0 <= index < len(examples) for index in indices):
         raise InputError(f"got part {indices!r:.60} of {len(examples)} examples; expected indices below that number")
@@ -102,8 +103,8 @@ def evaluate(
         true = task.true(example)
         image = model.processor(example.image)
         identity = fingerprint({"image": image, "true": true})
-        if index in records:
-            record = records[index]
+        if index in known:
+            record = known[index]
             check_record(record, index, example, identity)
         else:
             generator = torch.Generator().manual_seed(derived_seed(seed, "example", index))
@@ -134,7 +135,7 @@ def evaluate(
     )
 
 
-def _check_examples(examples: Any) -> Sequence[Example]:
+def _check_examples(examples: Any) -> None:
     if not isinstance(examples, Sequence) or not all(isinstance(one, Example) for one in examples[:1]):
         raise InputError(
             f"got examples in {type(examples).__name__}; expected a sequence of Example; make one: "
@@ -142,4 +143,3 @@ def _check_examples(examples: Any) -> Sequence[Example]:
         )
     if not len(examples):
         raise InputError("got no examples; expected at least one to evaluate on; check the data")
-    return examples

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,6 @@ def to_bits(masks: Tensor | None) -> dict[str, Any] | None:
 
 
 def from_bits(record: Mapping[str, Any] | None) -> Tensor | None:
-    """The masks of which `to_bits` made a record."""
     if record is None:
         return None
     packed = np.frombuffer(zlib.decompress(base64.b64decode(record["bits"])), dtype=np.uint8)
@@ -59,16 +58,3 @@ def check_record(record: Mapping[str, Any], index: int, example: Example, expect
             f"got a record of another image than {example.name or f'example {index}'}; expected the records of an "
             "evaluation of the same images in the same order; evaluate without them, or name another folder"
         )
-
-
-def records_by_index(
-    known: Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str, Any]], examples: Sequence[Example]
-) -> Mapping[int, Mapping[str, Any]]:
-    """Records by the index of their example, of those of the first examples; `InputError` for an index beyond them."""
-    found = known if isinstance(known, Mapping) else dict(enumerate(known))
-    if beyond := [index for index in found if not 0 <= index < len(examples)]:
-        raise InputError(
-            f"got {max(beyond) + 1} records for {len(examples)} examples; expected one per example at most; give the "
-            "records of the same examples"
-        )
-    return found

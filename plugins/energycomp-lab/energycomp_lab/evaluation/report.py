@@ -45,17 +45,10 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: the metrics at the top level; values that are not finite (a precision without finds) are None."""
-        return {
-            **{name: _or_none(value) for name, value in self.values.items()},
-            "rows_per_image": self.rows_per_image,
-            "seconds_per_image": self.seconds_per_image,
-            "images": self.images,
-            "intervals": {name: [_or_none(end) for end in ends] for name, ends in self.intervals.items()},
-            "model": self.model,
-            "solver": self.solver,
-            "data": self.data,
-            "seed": self.seed,
-        }
+        own = attrs.asdict(self)
+        values = {name: _or_none(value) for name, value in own.pop("values").items()}
+        intervals = {name: [_or_none(end) for end in ends] for name, ends in self.intervals.items()}
+        return {**values, **own, "intervals": intervals}
 
 
 class Scores:
@@ -96,21 +89,13 @@ class Scores:
 
 
 def bootstrap(
-    parts: Sequence[Metric], value: float, *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
+    parts: Sequence[Metric], value: float, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[float, float] | None:
     """Percentile bootstrap interval over images (Efron, 1979) of a metric that is a function of sums.
 
     A resample is a vector of weights on the images: weights (resamples, N) times the states (N,) of the metric's copies
     gives the states of all resamples, and one `compute` their values. With all weights equal to 1 the result must be
     `value`; otherwise the metric is not a function of sums, and None is returned, as for a single image.
-
-    >>> from torchmetrics import MeanMetric
-    >>> parts = [MeanMetric() for _ in range(100)]
-    >>> for k, metric in enumerate(parts):
-    ...     metric.update(float(k % 2))
-    >>> low, high = bootstrap(parts, 0.5)
-    >>> 0.38 < low < 0.42 and 0.58 < high < 0.62
-    True
     """
     states = [metric.metric_state for metric in parts]
     if not all(isinstance(number, Tensor) and number.ndim == 0 for state in states for number in state.values()):
@@ -129,7 +114,7 @@ def bootstrap(
     unweighted = torch.full_like(values.flatten()[0], value)
     if values.shape != weights.shape[:1] or not torch.allclose(values[0], unweighted, rtol=1e-4, equal_nan=True):
         return None
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=values.dtype)
+    tails = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=values.dtype)
     low, high = torch.nanquantile(values[1:], tails).tolist()
     return low, high
 

@@ -44,13 +44,6 @@ def traverse_dimension(
 
     Raises:
         InputError: no such part or dimension.
-
-    >>> from energycomp.decomposition import decomposer_of
-    >>> from energycomp.testing import stripes_model
-    >>> stripes = decomposer_of(stripes_model(parts=2))
-    >>> found = traverse_dimension(stripes, torch.full((1, 2, 4), 0.5), 0, 1, [0.0, 0.6])
-    >>> found.parts.whole.shape, round(found.changed, 3), round(found.outside, 3)
-    (torch.Size([2, 3, 16, 16]), 0.1, 0.0)
     """
     parts = decomposer.parts(torch.cat(traverse(latents, part, dim, values)), generator=_noise(seed, len(values)))
     change = (parts.whole[-1] - parts.whole[0]).abs().mean(0) / 2  # (H, W)

@@ -72,14 +72,6 @@ def contrastive_loss(
 
     Raises:
         InputError: a denoiser of another rule.
-
-    >>> from energycomp.testing import tiny_model
-    >>> model = tiny_model()
-    >>> rows, owner = model.conditioner(torch.rand(3, 2)), torch.tensor([0, 0, 1])
-    >>> moved, first = model.conditioner(torch.rand(1, 2)), torch.tensor([0])
-    >>> rivals = Rivals(moved, owner=first, dropped=first, added=first)
-    >>> contrastive_loss(model.denoiser, torch.zeros(2, 3, 16, 16), rows, owner, rivals).ndim
-    0
     """
     if denoiser.rule != "product":
         raise InputError(f"got a denoiser of the rule {denoiser.rule!r}; expected 'product'; use denoising_loss")

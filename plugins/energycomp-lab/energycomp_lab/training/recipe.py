@@ -63,17 +63,6 @@ class Recipe:
         module: of the model, such as `model.trained`: its network and what is trained beside it.
         loss, data, config, collate_fn: as of `fit`.
         can_sample: whether the model draws samples while it trains.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> from energycomp.testing import tiny_model
-    >>> from energycomp_lab.training import FitConfig
-    >>> def loss(module, batch, step):  # of a module of the model; `denoising_loss` is that of a denoiser
-    ...     return module.base.weight.square().mean()
-    >>> model, config = tiny_model(), FitConfig(steps=2, batch_size=4, learning_rate=1e-3)
-    >>> recipe = Recipe(model=model, module=model.trained, loss=loss, data=[0.0] * 8, config=config)
-    >>> with TemporaryDirectory() as folder:
-    ...     recipe.run(folder, progress=False, steps=3).step
-    3
     """
 
     model: Trained

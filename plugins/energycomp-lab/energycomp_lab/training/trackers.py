@@ -21,10 +21,8 @@ SMOOTHING = 0.9
 
 
 def tracker_names(log_with: str | None) -> list[str]:
-    """Splits names of trackers at commas.
-
-    Raises:
-        InputError: accelerate knows no such tracker, or its package is not installed.
+    """Splits names of trackers at commas. Raises `InputError` where accelerate has none of that name, or its package is
+    missing.
     """
     names = [name.strip() for name in (log_with or "").split(",") if name.strip()]
     known = sorted(map(str, LOGGER_TYPE_TO_CLASS))
@@ -42,9 +40,7 @@ def tracker_names(log_with: str | None) -> list[str]:
 
 def start_trackers(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:
     """Starts the trackers of an accelerator; None among the settings is a text, since not every tracker takes it.
-
-    Raises:
-        InputError: a tracker does not start, such as one without an account.
+    Raises `InputError` where one does not start, such as without an account.
     """
     try:
         config = {name: "none" if value is None else value for name, value in settings.items()}

@@ -24,11 +24,11 @@ from energycomp_studio.parts import (
     QUIET,
     chooser,
     code,
+    element,
     follow,
     model_and_seed,
     note,
     session_of,
-    tiles,
 )
 from energycomp_studio.pictures import SIDE, decode_upload
 from energycomp_studio.settings import Settings
@@ -203,7 +203,7 @@ def decompose_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropd
     status = gr.HTML("", elem_id="parts-status")
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
-            parts = tiles("parts-tiles")
+            parts = element("tiles", "parts-tiles", {"chosen": []}, tiles=[])
         with gr.Column(scale=1, min_width=260):
             result = gr.HTML("", elem_id="parts-result")
     with gr.Row(elem_classes="studio-actions studio-later"):

@@ -18,7 +18,7 @@ from energycomp_studio.first import first_scene
 from energycomp_studio.forms import form_of
 from energycomp_studio.library import Library, abilities
 from energycomp_studio.pairs import draw_examples
-from energycomp_studio.parts import FREE, session_of, static
+from energycomp_studio.parts import FREE, element, session_of
 from energycomp_studio.settings import Settings
 from energycomp_studio.worker import Done, Worker
 
@@ -38,7 +38,7 @@ def card(library: Library, name: str) -> dict[str, Any]:
     return {"name": name, "about": f"A component is {about}.", "able": ", ".join(able), "tabs": tabs}
 
 
-def picture(library: Library, name: str) -> str:
+def _draw(library: Library, name: str, _: Any) -> str:
     """A preview of a model's first scene, or an image that it decomposes, as a data URL; "" where there is neither."""
     model = library.model(name)
     if "sample" in abilities(model):
@@ -56,9 +56,6 @@ class _Models:
     worker: Worker
     pictures: dict[str, str] = attrs.field(factory=dict)
 
-    def _draw(self, name: str, _: Any) -> str:
-        return picture(self.library, name)
-
     def survey(self, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """The cards, and the models that the other tabs offer; then the pictures, one after another."""
         cards = [card(self.library, name) for name in self.library.names]
@@ -66,7 +63,7 @@ class _Models:
         yield gr.update(cards=cards, pictures=json.dumps(self.pictures)), *offered
         for name in [one["name"] for one in cards if one["tabs"] and one["name"] not in self.pictures]:
             what = f"drawing a picture of {name}"
-            for event in self.worker.run(session_of(request), partial(self._draw, name), what):
+            for event in self.worker.run(session_of(request), partial(_draw, self.library, name), what):
                 if isinstance(event, Done):
                     self.pictures[name] = event.result
                     yield gr.update(pictures=json.dumps(self.pictures)), gr.skip(), gr.skip()
@@ -82,15 +79,7 @@ def models_tab(
 ) -> None:
     """Makes the components of the tab; `opens` opens a model in the tab Compose, the fields are of other tabs."""
     own = _Models(library, worker)
-    listed = gr.HTML(
-        value="",
-        html_template="<ul class='studio-models'></ul>",
-        js_on_load=static("models.js"),
-        cards=[],
-        pictures="{}",
-        elem_id="models-list",
-        apply_default_css=False,
-    )
+    listed = element("models", "models-list", cards=[], pictures="{}")
     listed.survey(own.survey, None, [listed, reads, decomposes], **FREE)
     for name, event, field in (("read", listed.read, reads), ("decompose", listed.decompose, decomposes)):
         event(lambda model, name=name: (gr.Tabs(selected=name), model), [listed], [tabs, field], **FREE)

@@ -23,11 +23,11 @@ from energycomp_studio.parts import (
     OF_PAGE,
     QUIET,
     chooser,
+    element,
     follow,
     model_and_seed,
     note,
     session_of,
-    static,
 )
 from energycomp_studio.pictures import content_of
 from energycomp_studio.settings import Settings
@@ -133,14 +133,7 @@ def track_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
         example = gr.Button("Track an example", size="md", min_width=210, scale=0, elem_id="track-example")
     status = gr.HTML("", elem_id="track-status")
     key = gr.Textbox("", visible=False)
-    shown = gr.HTML(
-        value="",
-        html_template=static("film.html"),
-        js_on_load=static("film.js"),
-        frames=[],
-        elem_id="track-film",
-        apply_default_css=False,
-    )
+    shown = element("film", "track-film", frames=[])
     model, seed = model_and_seed("track", library.names, library.first)
     once: dict[str, Any] = {**QUIET, **NETWORK, "trigger_mode": "once", "js": OF_PAGE}
     video.taken(own.take, [key, video, model, seed], [status, shown, stop], **once)

@@ -67,7 +67,6 @@ class Opened:
 
     @property
     def network(self) -> Any:
-        """The part that denoises."""
         return getattr(self.pipe, self.family.network)
 
 

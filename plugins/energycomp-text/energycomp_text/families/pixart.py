@@ -12,7 +12,6 @@ from energycomp_text.families.prompted import Prompted
 
 
 def encode(pipe: Any, prompts: list[str], settings: Settings) -> Condition:
-    """Tokens of T5, and which of them are no padding."""
     rows, mask, _, _ = pipe.encode_prompt(
         prompts, do_classifier_free_guidance=False, max_sequence_length=settings.length
     )

@@ -54,11 +54,9 @@ class Characters:
         return torch.tensor([*map(ord, text), *[0] * (self.length - len(text))])
 
     def mask(self, ids: Tensor) -> Tensor:
-        """Which numbers (R, L) are characters."""
         return ids != 0
 
     def text(self, ids: Tensor) -> str:
-        """The text of numbers (L,)."""
         return "".join(map(chr, ids[ids != 0].tolist()))
 
 
@@ -91,7 +89,6 @@ class Prompted:
     tokenizer: str = "tokenizer"
 
     def __call__(self, opened: Opened) -> tuple[nn.Module, Text]:
-        """The network and the conditioner."""
         pipe = opened.pipe
         settings = opened.settings
         own = getattr(pipe, self.tokenizer, None)
@@ -140,7 +137,6 @@ class PromptEncoder(nn.Module):
 
     @torch.no_grad()
     def null(self) -> Condition:
-        """The unconditional row."""
         pipe = self.opened.pipe
         settings = self.opened.settings
         self._move(device_of(self.opened.network))
@@ -172,7 +168,6 @@ class PipelineNetwork(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes."""
         return device_of(self.part)
 
     def forward(self, sample: Tensor, timestep: Tensor, condition: Condition) -> Tensor:

@@ -34,10 +34,8 @@ def files_of(family: Family) -> tuple[str, ...]:
 
 
 def read_pipeline(folder: Path, family: Family, source: str, dtype: torch.dtype) -> Any:
-    """The pipeline in a folder, of the class of its family. Each weight is in memory once.
-
-    Raises:
-        NotFoundError: a part is missing or cannot be read.
+    """The pipeline in a folder, of the class of its family. Each weight is in memory once. Raises `NotFoundError` for a
+    part that is missing or cannot be read.
     """
     import diffusers
 

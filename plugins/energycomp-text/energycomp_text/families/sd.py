@@ -16,19 +16,16 @@ from energycomp_text.text import Text
 
 
 def encode(pipe: Any, prompts: list[str], settings: Settings) -> Condition:  # noqa: ARG001 - CLIP has one length
-    """Tokens of the encoder."""
     rows, _ = pipe.encode_prompt(prompts, None, 1, do_classifier_free_guidance=False)
     return Condition(rows)
 
 
 def predict(pipe: Any, sample: Tensor, timestep: Tensor, condition: Condition, _: Settings) -> Tensor:
-    """The UNet's prediction."""
     prediction: Tensor = pipe.unet(sample, timestep, encoder_hidden_states=condition.rows, return_dict=False)[0]
     return prediction
 
 
 def token_shape(pipe: Any, _: Settings) -> tuple[int, int]:
-    """(L, D) of a row."""
     return pipe.tokenizer.model_max_length, pipe.unet.config.cross_attention_dim
 
 

@@ -20,7 +20,6 @@ def encode(pipe: Any, prompts: list[str], settings: Settings) -> Condition:
 
 
 def predict(pipe: Any, sample: Tensor, timestep: Tensor, condition: Condition, _: Settings) -> Tensor:
-    """The transformer's velocity."""
     prediction: Tensor = pipe.transformer(
         hidden_states=sample,
         timestep=timestep,

@@ -7,16 +7,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.inference import classifiers
+from benchmarks.inference.classifiers import compound, individual, single_errors, weigh_words, weighted
 from energycomp.components import Composition, Condition, compound_prompt, predict
 from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import InputError
 from energycomp.inference import NoiseBank, make_problem
 from energycomp.models import Model
 from energycomp.seeds import seeded, torch_seed
-from energycomp_text import classifiers, from_pipeline, with_concepts
-from energycomp_text.classifiers import compound, individual, single_errors, weighted
+from energycomp_text import from_pipeline, with_concepts
 from energycomp_text.model import small
 from energycomp_text.testing import tiny_pipeline
+from energycomp_text.text import Text
+from energycomp_text.words import words
 
 PETS = ("cat", "dog", "rabbit", "cow")
 SOLIDS = ("red cube", "blue sphere", "green cylinder", "yellow cube")
@@ -104,7 +107,7 @@ def test_each_concept_of_one_prompt_is_emphasised_in_turn(case: Any, weight: flo
     prompt = "a " + " and a ".join(concepts)
 
     def emphasised(name: str) -> Conditional:
-        condition = model.conditioner.weighted(prompt, {name: weight or 1.1 * 1.1})
+        condition = weigh_words(model.conditioner, prompt, {name: weight or 1.1 * 1.1})
         return Conditional(model.denoiser, condition, name=name)
 
     errors = {name: by_hand(model, observation, bank, emphasised(name)) for name in concepts}
@@ -131,3 +134,50 @@ def test_what_cannot_be_read(reader: Any) -> None:
         assert spent.rows == 0
     with pytest.raises(InputError, match="expected one on text"):
         reader(tiny_model(), observation, bank, 1)
+
+
+def trained() -> Text:
+    """A conditioner of words whose encoder is as it is after training: frozen."""
+    with torch_seed(0):
+        text = words(vocabulary=["a", "and", "cat", "dog", "catfish"], length=8)
+    text.encoder.requires_grad_(requires_grad=False)
+    return text
+
+
+@pytest.fixture(scope="module")
+def clip() -> Text:
+    text: Text = from_pipeline(tiny_pipeline()).conditioner
+    return text
+
+
+def test_a_weight_of_one_is_the_plain_prompt(clip: Text) -> None:
+    for text in (trained(), clip):
+        plain = text(text.parse("a cat and a dog")).rows
+        torch.testing.assert_close(weigh_words(text, "a cat and a dog", {"cat": 1.0}).rows, plain, rtol=0, atol=1e-6)
+        torch.testing.assert_close(weigh_words(text, "a cat and a dog", {}).rows, plain, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("phrase", "start", "stop"), [("cat", 2, 5), ("dog", 9, 12), ("a cat", 1, 5), ("and a", 5, 9)])
+def test_the_states_of_a_phrase_are_moved_away_from_nothing(clip: Text, phrase: str, start: int, stop: int) -> None:
+    plain, empty = clip(torch.cat([clip.parse("a cat and a dog"), clip.parse("")])).rows
+    moved = weigh_words(clip, "a cat and a dog", {phrase: 1.5}).rows[0]
+    expected = plain.clone()
+    expected[start:stop] = empty[start:stop] + 1.5 * (plain[start:stop] - empty[start:stop])
+    torch.testing.assert_close(moved, expected, rtol=0, atol=1e-5)
+
+
+def test_a_phrase_is_whole_words() -> None:
+    text = trained()
+    prompt = "a catfish and a cat"
+    ids = torch.cat([text.parse(prompt), text.parse("")])
+    states, empty = text.encoder(ids, ids != 0)
+    states[4] += 0.5 * (states[4] - empty[4])
+    expected = states[:5].mean(0)
+    got = weigh_words(text, prompt, {"cat": 1.5}).rows[0, 0]
+    torch.testing.assert_close(got, expected / expected.norm(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("phrase", ["rabbit", "ca", "", " "])
+def test_words_of_another_prompt_are_refused(phrase: str) -> None:
+    with pytest.raises(InputError, match="expected words of 'a cat'"):
+        weigh_words(trained(), "a cat", {phrase: 2.0})

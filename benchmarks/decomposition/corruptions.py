@@ -1,4 +1,4 @@
-"""Images for training and testing the classifier: rendered rooms, and corruptions that make a room invalid."""
+"""The training and the accuracy of the classifier of rooms: rendered rooms, and corruptions that make one invalid."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from energycomp.images import to_bytes
+from energycomp.images import from_bytes, to_bytes
 from energycomp_datasets.rooms.arrow_room import (
     FLOOR,
     FRONT,
@@ -24,9 +24,10 @@ from energycomp_datasets.rooms.arrow_room import (
     layout,
     render,
 )
+from energycomp_datasets.rooms.classifier import INVALID, OBJECTS, RIGHT, VERDICTS, Classifier, load_classifier
+from energycomp_datasets.synthetic import HELD_OUT
+from energycomp_lab.training import Step
 
-VERDICTS = ("right", "wrong", "invalid")
-RIGHT, WRONG, INVALID = range(3)
 CHUNK = 300  # images that are rendered at once
 SOFT, NOISY, DRIFT, GAIN = 0.5, 0.04, 0.25, 0.08  # px of blur, noise, colour and brightness of valid images
 BLURRED = (1.8, 3.2)  # px
@@ -247,3 +248,31 @@ CORRUPTIONS: dict[str, Callable[[np.random.Generator, Tensor], Tensor]] = {
     "doubled": _double,
     "smeared": _smear,
 }
+
+
+def classifier_loss(network: nn.Module, batch: Tensor, step: Step) -> Tensor:
+    """Cross-entropy of all heads, a loss for `energycomp.fit`, on as many rendered images as the batch (B, ...) has."""
+    seed = int(torch.randint(HELD_OUT, (), generator=step.generator))
+    with torch.autocast(batch.device.type, enabled=False):  # rendering stays in float32
+        rendered, labels, _ = (part.to(batch.device) for part in draw_labelled(len(batch), seed=seed).tensors)
+    samples = from_bytes(rendered).contiguous(memory_format=torch.channels_last)
+    shapes, target, valid = (logits.float() for logits in network(samples))
+    there = labels[:, -1].bool()
+    kinds = labels[there, :OBJECTS]
+    aims = labels[there, OBJECTS]
+    read = F.cross_entropy(shapes[there].flatten(0, 1), kinds.flatten()) + F.cross_entropy(target[there], aims)
+    return read + F.binary_cross_entropy_with_logits(valid, there.float())
+
+
+@torch.no_grad()
+def confusion(classifier: Classifier, count: int, *, seed: int) -> Tensor:
+    """The confusion matrix (3, 3) of `count` held-out scenes: true verdicts in rows, predicted verdicts in columns."""
+    drawn, _, true = draw_labelled(count, seed=HELD_OUT + seed).tensors
+    found = torch.cat([classifier.verdicts(from_bytes(part)) for part in drawn.split(CHUNK)])
+    return torch.bincount(true * len(VERDICTS) + found, minlength=len(VERDICTS) ** 2).unflatten(0, (len(VERDICTS), -1))
+
+
+def classifier_accuracy(count: int, *, seed: int, classifier: Classifier | None = None) -> float:
+    """The share of held-out scenes, equally many of each verdict, that the classifier gets right."""
+    table = confusion(classifier or load_classifier(), count, seed=seed)
+    return float(table.trace() / table.sum())

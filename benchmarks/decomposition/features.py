@@ -26,7 +26,7 @@ LABELS = (*SHAPES, *(f"{name}{index}" for name in KINDS for index in range(len(W
 
 
 class ShapeFeatures(nn.Module):
-    """Images (B, 3, H, W) in [-1, 1] to features (B, F); a `FeatureNetwork` of `perceptual`.
+    """Images (B, 3, H, W) in [-1, 1] to features (B, F), by which `perceptual` compares images.
 
     The features are sums over all places, and what is counted is linear in them: two objects count as one and one.
 
@@ -106,8 +106,8 @@ def counts_loss(network: nn.Module, batch: tuple[Tensor, Tensor], step: Step) ->
 
 
 def shape_features(folder: str | Path | None = None) -> ShapeFeatures:
-    """The trained network, with the weights of this package or of a folder, as `load_network` reads them."""
-    return load_network(ShapeFeatures(), "features", folder)
+    """The trained network, with the weights beside this file or of a folder, as `load_network` reads them."""
+    return load_network(ShapeFeatures(), "features", folder or Path(__file__).parent / "weights" / "features")
 
 
 def _layer(inside: int, out: int, *, stride: int = 1) -> nn.Sequential:

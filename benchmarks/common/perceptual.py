@@ -1,9 +1,12 @@
-"""Distances of images in the features of a given network: of sets, and of pairs."""
+"""Distances of images in the features of a trained network in eval mode: of sets, and of pairs.
+
+Called with images (B, 3, H, W) in [-1, 1], the network returns features (B, F), F = `num_features`, for distances of
+sets. Its `layers(images)` are activations (B, C, h, w) of some layers, for distances of pairs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,36 +20,15 @@ from energycomp.errors import InputError, NonFiniteError
 SLACK = 1e-4  # how far beyond [-1, 1] an image may reach
 
 
-class FeatureNetwork(Protocol):
-    """A trained network in eval mode that images (B, 3, H, W) in [-1, 1] are compared by."""
-
-    num_features: int
-    training: bool
-
-    def __call__(self, images: Tensor, /) -> Tensor:
-        """Features (B, F), F = num_features, for distances of sets."""
-
-    def layers(self, images: Tensor, /) -> Sequence[Tensor]:
-        """Activations (B, C, h, w) of some layers, for distances of pairs."""
-
-
-def perceptual_distance(network: FeatureNetwork, images: Tensor, others: Tensor) -> Tensor:
+def perceptual_distance(network: nn.Module, images: Tensor, others: Tensor) -> Tensor:
     """The distance of each image to its counterpart (B,), 0 for equal ones, at most 4.
 
-    Eq. 1 of Zhang et al. (2018) without their learned weights, and the mean over layers instead of the sum: squared
-    differences of activations, scaled to length 1 over their channels, summed over channels, averaged over places.
-    Numbers of two networks cannot be compared, nor any with published LPIPS, which has other features and weights.
+    Eq. 1 of Zhang et al. (2018) without their learned weights, and the mean over layers instead of the sum. Numbers of
+    two networks cannot be compared, nor any with published LPIPS, which has other features and weights.
 
     Raises:
         InputError: images of other shapes or ranges, or a network in training mode.
         NonFiniteError: an activation is not finite.
-
-    >>> class Pixels(nn.Module):
-    ...     def layers(self, images):
-    ...         return [images]
-    >>> red = torch.tensor([1.0, 0.0, 0.0])[None, :, None, None].expand(1, 3, 4, 4)
-    >>> perceptual_distance(Pixels().eval(), torch.cat([red, red]), torch.cat([red.roll(1, 1), red / 2]))
-    tensor([2., 0.])
     """
     if images.shape != others.shape:
         raise InputError(f"got images {tuple(images.shape)} and {tuple(others.shape)}; expected the same shape")
@@ -54,7 +36,8 @@ def perceptual_distance(network: FeatureNetwork, images: Tensor, others: Tensor)
     _check(network, others)
     distances = []
     # Notation: a, b -> y, y0, the activations of a layer.
-    for a, b in zip(network.layers(images.float()), network.layers(others.float()), strict=True):
+    layers: Any = network.layers
+    for a, b in zip(layers(images.float()), layers(others.float()), strict=True):
         difference = F.normalize(a, dim=1, eps=1e-10) - F.normalize(b, dim=1, eps=1e-10)
         distances.append(difference.square().sum(1).mean((1, 2)))
     return _finite(torch.stack(distances).mean(0))
@@ -65,7 +48,7 @@ class PerceptualDistance(MeanMetric):
 
     higher_is_better = False  # type: ignore[assignment]
 
-    def __init__(self, network: FeatureNetwork) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__(nan_strategy="disable")
         self.set_dtype(torch.float64)
         self.network = network
@@ -76,44 +59,30 @@ class PerceptualDistance(MeanMetric):
 
 
 class FrechetDistance(FrechetInceptionDistance):
-    """Fréchet distance of two sets of images (Heusel et al., 2017) in the features of a named network.
+    """Fréchet distance of two sets of images (Heusel et al., 2017) in the features of a named network, in float64.
 
-    Both sets are taken for Gaussians, of mean m and covariance S: |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)). Published
-    FIDs have the features of Inception; those of another network cannot be compared with them. The distance of few
-    images is too large: compare equal numbers, many more than features. Features and sums are float64.
-
-    `update(images, real=True)` adds images (B, 3, H, W) in [-1, 1] to one set, `real=False` to the other.
+    Published FIDs have the features of Inception; those of another network cannot be compared with them. The distance
+    of few images is too large: compare equal numbers, many more than features. `update(images, real=True)` adds images
+    (B, 3, H, W) in [-1, 1] to one set, `real=False` to the other.
     """
 
-    def __init__(self, network: FeatureNetwork) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__(feature=_Features(network))
-
-    def compute(self) -> Tensor:
-        """At least 0, but for rounding."""
-        _check_sizes(int(self.real_features_num_samples), int(self.fake_features_num_samples), least=2)
-        return super().compute()
 
 
 class KernelDistance(KernelInceptionDistance):
-    """Kernel distance of two sets of images (Binkowski et al., 2018) in the features of a named network.
+    """Kernel distance of two sets of images (Binkowski et al., 2018) in the features of a named network, in float64.
 
-    The unbiased squared maximum mean discrepancy under (x.y / F + 1)^3, averaged over random subsets. Published KIDs
-    have the features of Inception; those of another network cannot be compared with them.
-
-    `update(images, real=True)` adds images (B, 3, H, W) in [-1, 1] to one set, `real=False` to the other. All
-    features are kept, in float64. `seed` is that of the subsets; torch's own generator is left alone.
+    It is used as `FrechetDistance`, and keeps all features. `seed` is that of the subsets; torch's own generator is
+    left alone.
     """
 
-    def __init__(self, network: FeatureNetwork, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> None:
-        if subsets < 1 or subset_size < 2:
-            raise InputError(f"got {subsets} subsets of {subset_size} images; expected 1 or more of 2 or more")
+    def __init__(self, network: nn.Module, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> None:
         super().__init__(feature=_Features(network), subsets=subsets, subset_size=subset_size)
         self.seed = seed
 
     def compute(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation over subsets; the mean of equal kinds of images is about 0, of either sign."""
-        real, fake = (sum(map(len, features)) for features in (self.real_features, self.fake_features))
-        _check_sizes(real, fake, least=self.subset_size)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
             return super().compute()
@@ -122,7 +91,7 @@ class KernelDistance(KernelInceptionDistance):
 class _Features(nn.Module):
     """The network as torchmetrics calls it: checked, without gradients, in float64."""
 
-    def __init__(self, network: FeatureNetwork) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
         self.num_features = network.num_features
@@ -148,13 +117,6 @@ def _check(network: Any, images: Tensor) -> None:
         raise InputError(
             f"got images from {float(images.min()):.4g} to {float(images.max()):.4g}; expected [-1, 1]; "
             "scale or clamp them"
-        )
-
-
-def _check_sizes(real: int, fake: int, *, least: int) -> None:
-    if min(real, fake) < least:
-        raise InputError(
-            f"got {real} real and {fake} other images; expected at least {least} of both; add some with update"
         )
 
 

@@ -10,30 +10,20 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from energycomp.seeds import seeded, torch_seed
-from energycomp_datasets.rooms.arrow_room import ArrowRooms, arrow_rooms, layout as room_layout, render as render_rooms
-from energycomp_datasets.rooms.classifier import (
-    Classifier,
-    RoomReading,
+from benchmarks.common.perceptual import FrechetDistance, KernelDistance, perceptual_distance
+from benchmarks.decomposition.corruptions import (
+    CORRUPTIONS,
+    CROSSED,
+    LEANING,
+    _blur,
+    _lean,
     classifier_accuracy,
     classifier_loss,
     confusion,
-    load_classifier,
-    structure_accuracy,
-)
-from energycomp_datasets.rooms.corruptions import (
-    CORRUPTIONS,
-    CROSSED,
-    INVALID,
-    LEANING,
-    RIGHT,
-    WRONG,
-    _blur,
-    _lean,
     corrupt_rooms,
     draw_labelled as labelled_rooms,
 )
-from energycomp_datasets.shapes.features import (
+from benchmarks.decomposition.features import (
     LABELS,
     ShapeFeatures,
     counts_loss,
@@ -41,7 +31,17 @@ from energycomp_datasets.shapes.features import (
     draw_labelled,
     shape_features,
 )
-from energycomp_datasets.shapes.perceptual import FrechetDistance, KernelDistance, perceptual_distance
+from energycomp.seeds import seeded, torch_seed
+from energycomp_datasets.rooms.arrow_room import ArrowRooms, arrow_rooms, layout as room_layout, render as render_rooms
+from energycomp_datasets.rooms.classifier import (
+    INVALID,
+    RIGHT,
+    WRONG,
+    Classifier,
+    judge,
+    load_classifier,
+    structure_accuracy,
+)
 from energycomp_datasets.shapes.shapes import WORLDS, layout, render
 from energycomp_datasets.shapes.source import draw
 from energycomp_datasets.synthetic import HELD_OUT
@@ -152,10 +152,10 @@ def test_the_rule_is_that_of_the_world() -> None:
     kinds = torch.tensor(list(product(range(3), repeat=4)))
     rooms = ArrowRooms(torch.empty(0), torch.empty(0), kinds[:, :3], kinds[:, 3])
     valid = torch.ones(len(kinds), dtype=torch.bool)
-    verdicts = RoomReading(rooms.shapes, rooms.target, valid).verdicts
+    verdicts = judge(rooms.shapes, rooms.target, valid)
     assert torch.equal(verdicts, torch.where(rooms.right, RIGHT, WRONG))
     assert int((verdicts == RIGHT).sum()) == 18
-    assert set(RoomReading(rooms.shapes, rooms.target, ~valid).verdicts.tolist()) == {INVALID}
+    assert set(judge(rooms.shapes, rooms.target, ~valid).tolist()) == {INVALID}
 
 
 def test_scenes_are_what_their_labels_say() -> None:
