@@ -99,12 +99,7 @@ class Objects:
         numbers = [given.get(name) for name in names]
         legal = [n is not None and is_number(n) and 0 <= n <= 1 for n in numbers]
         said = [number is not None for number in numbers[2:]]
-        if (
-            len(args) > len(names)
-            or not all(legal[:2])
-            or len(set(said)) > 1
-            or not all(legal[: 2 + 2 * any(said)])
-        ):
+        if len(args) > len(names) or not all(legal[:2]) or len(set(said)) > 1 or not all(legal[: 2 + 2 * any(said)]):
             shown = ", ".join(f"{name}={n!r}" for name, n in zip(names, numbers, strict=True))
             raise InputError(
                 f"got {shown}; expected numbers in [0, 1], x to the right and y down, of the size both or none; divide "
