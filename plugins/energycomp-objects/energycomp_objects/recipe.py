@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model
 from energycomp.progress import progress
-from energycomp_lab.training import FitConfig, Recipe, collate, option_number, start
+from energycomp_lab.training import FitConfig, Recipe, Step, collate, option_number, start
 from energycomp_objects.conditioner import Objects
 from energycomp_objects.crops import CropOptions
 from energycomp_objects.formats import MarkedPhoto, MarkedPhotos, read_marks
@@ -27,6 +29,7 @@ from energycomp_objects.network import PlacedUNet
 from energycomp_objects.plan import PATCH, Plan, make_plan
 
 PIXELS = 24 * 112 * 112  # of the crops of a step
+TIMED = 3  # steps
 
 
 def build(plan: Plan, conditioner: Objects, *, channels: tuple[int, ...] = (48, 96, 128), head: int = 48) -> Model:
@@ -64,7 +67,7 @@ def objects(
     data: Path | None,
     init: Model | None,
     preset: str = "default",
-    cache: Path | None = None,  # noqa: ARG001 - of every recipe
+    cache: Path | None = None,
     format: str | None = None,  # noqa: A002 - as of `read_marks`
     turns: bool | str = False,
     mirror: bool | str = True,
@@ -73,6 +76,7 @@ def objects(
     across: float | str | None = None,
     photos: int | str | None = None,
     kept: int | str = 0,
+    minutes: float | str | None = None,
 ) -> Recipe:
     """The recipe of marked photos.
 
@@ -85,6 +89,8 @@ def objects(
         pixels, across: as of `make_plan`.
         photos: how many are used, drawn by a fixed seed; all when left out.
         kept: how many photos are kept back, drawn by a fixed seed, see `split`.
+        minutes: that the training may take, about; a few steps are timed, once for the same photos and options, so that
+            the same command goes on with the same number of steps.
     """
     if data is None:
         raise InputError("got no data; expected a folder of photos with labels; pass --data FOLDER")
@@ -120,7 +126,38 @@ def objects(
         mixed_precision="bf16",
         save_every=100,
     )
-    return Recipe(model=model, module=network, loss=loss, data=scenes, config=config, collate_fn=collate)
+    recipe = Recipe(model=model, module=network, loss=loss, data=scenes, config=config, collate_fn=collate)
+    if minutes is None:
+        return recipe
+    run = repr((str(data), plan, boxed, option_number("minutes", minutes)))
+    steps = _steps_within(recipe, 60 * option_number("minutes", minutes), cache, run)
+    typer.echo(f"{steps:,} steps in about {minutes} minutes")
+    return attrs.evolve(recipe, config=attrs.evolve(config, steps=steps))
+
+
+def _steps_within(recipe: Recipe, seconds: float, cache: Path | None, run: str) -> int:
+    """How many steps take so long here, timed once for a run, which keeps its number in the cache."""
+    name = hashlib.sha256(run.encode()).hexdigest()[:16]
+    known = None if cache is None else cache / f"objects-{name}.steps"
+    if known is not None and known.exists():
+        return int(known.read_text())
+    collate_fn = recipe.collate_fn
+    if collate_fn is None:
+        raise TypeError("this recipe has a collate_fn")
+    batch = collate_fn([recipe.data[k] for k in range(recipe.config.batch_size)])
+    took = []
+    for number in range(TIMED):
+        start = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = recipe.loss(recipe.module, batch, Step(number, TIMED, torch.Generator().manual_seed(number)))
+        loss.backward()
+        took.append(time.perf_counter() - start)
+        recipe.module.zero_grad()
+    steps = max(1, int(seconds / min(took)))
+    if known is not None:
+        known.parent.mkdir(parents=True, exist_ok=True)
+        known.write_text(str(steps))
+    return steps
 
 
 def split(photos: MarkedPhotos, kept: int) -> tuple[MarkedPhotos, MarkedPhotos]:

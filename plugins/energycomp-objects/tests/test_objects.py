@@ -212,6 +212,11 @@ def test_the_recipe_looks_and_learns(folder: Path, capsys: pytest.CaptureFixture
     assert all(moved)
 
 
+def test_minutes_are_steps_that_stay(folder: Path, tmp_path: Path) -> None:
+    first, again = (objects(data=folder, init=None, cache=tmp_path, minutes="0.1").config.steps for _ in range(2))
+    assert first == again >= 1
+
+
 def test_details_take_more_pixels() -> None:
     def photos(sizes: dict[str, float]) -> MarkedPhotos:
         marks = tuple(Mark(0.5, 0.5, side, side, {"category": kind}) for kind, side in sizes.items())
