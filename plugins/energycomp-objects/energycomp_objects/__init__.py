@@ -20,4 +20,5 @@ def energycomp_register(add: Add) -> None:
     add.conditioner("placed", "energycomp_objects.conditioner:Objects")
     add.network("placed", "energycomp_objects.network:PlacedUNet")
     add.solver("propose", "energycomp_objects.solver:Propose")
+    add.dataset("objects", "energycomp_objects.source:MarkedSource")
     add.recipe("objects", "energycomp_objects.recipe:objects")

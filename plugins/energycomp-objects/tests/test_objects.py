@@ -14,6 +14,7 @@ from energycomp.errors import InputError
 from energycomp.inference.problem import make_problem
 from energycomp.models import Model
 from energycomp_lab.checks.conditioner import check_conditioner
+from energycomp_lab.evaluation import true_values
 from energycomp_lab.training import Step, collate
 from energycomp_objects.conditioner import Objects
 from energycomp_objects.counts import count_posterior, interval
@@ -26,6 +27,7 @@ from energycomp_objects.recipe import build, drop_points, objects, split, values
 from energycomp_objects.rivals import draw_rivals
 from energycomp_objects.score import fit_odds, read_photos, score
 from energycomp_objects.solver import Propose
+from energycomp_objects.source import MarkedSource
 from energycomp_objects.windows import window_form
 
 SCHEMA = {"category": ("disc", "square")}
@@ -163,6 +165,14 @@ def test_a_model_is_stored_with_its_odds(model: Model, tmp_path: Path) -> None:
     network.config["odds"] = [0.5, 1.0, 2.0]
     model.save_pretrained(tmp_path / "model")
     assert load(tmp_path / "model").denoiser.network.odds == (0.5, 1.0, 2.0)
+
+
+def test_photos_are_a_data_source(model: Model, folder: Path) -> None:
+    examples = MarkedSource().examples(str(folder), count=4, seed=0)
+    assert len(examples) == 4
+    assert true_values(examples[0], model.conditioner).shape[1] == 5
+    with pytest.raises(InputError, match="folder of photos"):
+        MarkedSource().examples("synthetic", count=1, seed=0)
 
 
 def test_counts_of_certain_and_uncertain_objects() -> None:
