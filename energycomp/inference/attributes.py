@@ -173,9 +173,11 @@ class _Sweep:
             return prior
         count = len(self.values)
         fresh = len(self.bank)
-        # Evaluate each object with each of its words in question, after which all answers are arithmetic.
+        # Evaluate each object with each of its words in question but the one it has: then all answers are arithmetic.
         options = mixed_support(self.problem).worded(self.values[objects], attribute, codes)
-        form = self.form.append(self.problem.quadratic(options, self.bank))
+        is_new = (options != self.values[objects]).any(1)
+        form = self.form.append(self.problem.quadratic(options[is_new], self.bank))
+        atoms = torch.where(is_new, count - 1 + is_new.cumsum(0), objects)
         chosen = list(range(count))
         errors = prior.clone()
         for _ in range(ROUNDS):
@@ -183,7 +185,7 @@ class _Sweep:
             for k in objects.unique().tolist():
                 # The error of each word in question on these draws, the other objects as they are now.
                 own = (objects == k).nonzero()[:, 0]
-                sets = [[*chosen[:k], option, *chosen[k + 1 :]] for option in (count + own).tolist()]
+                sets = [[*chosen[:k], option, *chosen[k + 1 :]] for option in atoms[own].tolist()]
                 found = form.mean_objectives(sets).cpu()
                 # A word that is out of the question stays as far behind the best one as it was.
                 best = int(prior[k, codes[own]].argmin())
@@ -192,13 +194,13 @@ class _Sweep:
                 # The mean over earlier draws and these.
                 errors[k] = (drawn[k] * prior[k] + fresh * new) / (drawn[k] + fresh)
                 # Take the best word.
-                chosen[k] = count + int(own[int(errors[k, codes[own]].argmin())])
+                chosen[k] = int(atoms[own[int(errors[k, codes[own]].argmin())]])
             # Until no object changes its word.
             if chosen == before:
                 break
         # Keep the values that were chosen, and the form over these alone.
         kept = torch.tensor(chosen)
-        self.values = torch.cat([self.values, options])[kept]
+        self.values = torch.cat([self.values, options[is_new]])[kept]
         self.form = form.take(kept)
         return errors
 

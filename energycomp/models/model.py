@@ -219,7 +219,7 @@ class Model(ModelParts):
     def with_engine(self, engine: str | Engine) -> Model:
         """Another model: this one, whose network an engine runs; both share the weights. Answers agree to 1e-4.
 
-        Each part of the network is exported at its first call, in 5 CPU seconds, and kept in ENERGYCOMP_CACHE. Torch
+        Each part of the network is exported at its first call, in some CPU seconds, and kept in ENERGYCOMP_CACHE. Torch
         runs what an engine cannot, such as gradients; a warning says so where it is not the engine's nature.
 
         Args:

@@ -35,11 +35,12 @@ def test_reads_the_words_of_every_object() -> None:
 
 def test_costs_what_it_says() -> None:
     """Without an inverse temperature all words see all draws; clear ones see a third of those of one sweep."""
-    for model, draws in ((tinted_model(beta=1e6), DRAWS // 3), (PLAIN, DRAWS * (2**SWEEPS - 1))):
+    for model, draws, further in ((tinted_model(beta=1e6), DRAWS // 3, 0), (PLAIN, DRAWS, DRAWS * (2**SWEEPS - 2))):
         problem = make_problem(planted(model, TRUE), model)
         read_attributes(problem, TRUE[:, :2], generator=0)
         evaluations = 3 + 3 * (3 + 2) + 1  # and u
-        assert problem.rows == draws * evaluations
+        again = 3 + 3 * (2 + 1) + 1  # without the words that objects have
+        assert problem.rows == draws * evaluations + further * again
 
 
 def test_words_that_are_far_behind_see_no_further_draw_of_a_sweep() -> None:
@@ -49,7 +50,7 @@ def test_words_that_are_far_behind_see_no_further_draw_of_a_sweep() -> None:
     problem = make_problem((planted(model, first) + planted(model, second)) / 2, model)
     found = read_attributes(problem, first[:, :2], sweeps=1, generator=0)
     third = DRAWS // 3
-    assert problem.rows == third * (1 + 3 + 2 + 1) + (DRAWS - third) * (1 + 2 + 1)  # open, words, u
+    assert problem.rows == third * (1 + 3 + 2 + 1) + (DRAWS - third) * (1 + 1 + 1)  # open, words, u; then the other word
     assert found.draws.tolist() == [DRAWS]
     assert found.values[0, 2] in (1.0, 3.0)
     assert found.values[0, 3] == 1.0

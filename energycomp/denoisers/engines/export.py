@@ -64,7 +64,7 @@ def traced(part: nn.Module, example: Sequence[Tensor]) -> torch.export.ExportedP
 
 
 def _export(part: nn.Module, example: Sequence[Tensor], file: Path) -> None:
-    """Costs 5 CPU seconds, most of them the import of the exporter, whose remarks for developers are not shown."""
+    """Costs about 5 CPU seconds a part; the exporter's remarks for developers are not shown."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -24,6 +24,7 @@ ASPECT = 480 / 320  # of the frame of CLEVR
 # The name of the model whose weights are in a folder of this package.
 NAMES = {"objects": "clevr", "small": "clevr-small", "places": "clevr-places", "places_flow": "clevr-places-flow"}
 SIZE = (128, 192)  # height and width of the pictures of whole objects
+WINDOW = 10  # cells of a grid of 16x24, in which a whole object shows with its shadow
 
 
 def clevr(*, preset: str = "default", pretrained: bool = True, **options: Any) -> Model:
@@ -194,11 +195,12 @@ def objects(*, vae: str | None = None) -> Model:
         patch=1,
         channels=(96, 128, 192),
         blocks=3,
-        head_channels=64,
+        head_channels=96,
         head_blocks=3,
         width=256,
-        groups=(12, 8, 8, 8),
+        groups=(12, 8, 8, 12),
         unplaced=True,
+        window=WINDOW,
     )
     denoiser = attrs.evolve(
         model.denoiser,

@@ -68,13 +68,10 @@ def scene(
     options: dict[str, Any] = {} if steps is None else {"num_inference_steps": steps}
     pictures = draw(asked, loaded, n, tries=tries, generator=run.seed, **options)
     images = [framed(one.image, loaded.defaults.aspect) for one in pictures]
-    described = [
-        [
-            {"name": name, **loaded.conditioner.describe(value)}
-            for name, value in zip(asked.objects, one.values, strict=True)
-        ]
-        for one in pictures
-    ]
+    described = []
+    for one in pictures:
+        named = zip(asked.objects, one.values, strict=True)
+        described.append([{"name": name, **loaded.conditioner.describe(value)} for name, value in named])
     line = "; ".join(map(str.strip, filter(str.strip, text.splitlines())))
     formula = None if no_metadata else formula_of(run, model, loaded, [line], objects=described)
     save_image(images[0] if n == 1 else grid(images), out, cells=n, formula=formula)

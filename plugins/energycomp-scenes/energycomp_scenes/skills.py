@@ -160,10 +160,10 @@ def compare_objects(graph: SceneGraph, found: Tensor) -> tuple[bool, bool, bool]
     texts = [text.partition(" at ")[0] for text in graph.objects.values()]
     wanted = torch.cat([Objects().read(f"{text} at 0.5,0.5") for text in texts])[:, 2:]
     # Which objects fit each description
-    fits = [
-        [k for k, one in enumerate(found[:, 2 : 2 + wanted.shape[1]]) if bool(((one == words) | (words == 0)).all())]
-        for words in wanted
-    ]
+    fits: list[list[int]] = []
+    for words in wanted:
+        agree = (found[:, 2 : 2 + len(words)] == words) | (words == 0)
+        fits.append(agree.all(1).nonzero()[:, 0].tolist())
     # One choice of them of which all relations hold
     right = False
     there = False
@@ -243,12 +243,12 @@ def _describe(random: torch.Generator, count: int) -> tuple[SceneGraph, str | No
 
 
 def _bind(random: torch.Generator, _: int) -> tuple[SceneGraph, str | None]:
-    both = [
-        [ATTRIBUTES[name][int(code)] for code in torch.randperm(len(ATTRIBUTES[name]), generator=random)[:2]]
-        for name in ATTRIBUTES
-    ]
-    first, second = (" ".join(words) for words in zip(*both, strict=True))
-    return SceneGraph({"a": first, "b": second}), None
+    first, second = [], []
+    for words in ATTRIBUTES.values():
+        one, other = torch.randperm(len(words), generator=random)[:2].tolist()
+        first.append(words[one])
+        second.append(words[other])
+    return SceneGraph({"a": " ".join(first), "b": " ".join(second)}), None
 
 
 def _position(random: torch.Generator, _: int) -> tuple[SceneGraph, str | None]:

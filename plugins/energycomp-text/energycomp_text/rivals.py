@@ -67,11 +67,8 @@ class Concepts:
 
     def _instead(self, concept: int, others: list[int], generator: torch.Generator) -> list[int]:
         """Other concepts that form only pairs of the data set with the others: one for each word, or any."""
-        possible = [
-            wrong
-            for wrong in range(len(self.names))
-            if wrong != concept and wrong not in others and all(self.seen[wrong, other] for other in others)
-        ]
+        every = set(range(len(self.names))) - {concept, *others}
+        possible = [wrong for wrong in sorted(every) if self.seen[wrong, others].all()]
         words = dict.fromkeys(self.names[concept].split())
         alike = [[wrong for wrong in possible if word in self.names[wrong].split()] for word in words]
         chosen = [_one_of(wrong, generator) for wrong in alike if wrong]

@@ -88,10 +88,10 @@ def _table(folder: str | Path) -> tuple[Path, list[str], list[str]]:
 def write_table(folder: Path, rows: Iterable[tuple[str, list[int]]]) -> None:
     """Writes the table: names of image files and their attributes (0 or 1, in the order of `ATTRIBUTES`)."""
     columns = [column(attribute) for attribute in ATTRIBUTES]
-    lines = [
-        " ".join([name, *(str(yes if label else -yes) for label, (_, yes) in zip(labels, columns, strict=True))])
-        for name, labels in rows
-    ]
+    lines = []
+    for name, labels in rows:
+        signs = [str(yes if label else -yes) for label, (_, yes) in zip(labels, columns, strict=True)]
+        lines.append(" ".join([name, *signs]))
     text = "\n".join([str(len(lines)), " ".join(title for title, _ in columns), *lines]) + "\n"
     with atomic_file(folder / TABLE) as temporary:
         Path(temporary).write_text(text, encoding="utf-8")

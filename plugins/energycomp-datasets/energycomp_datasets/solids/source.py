@@ -90,7 +90,7 @@ def draw(index: int, seed: int, kind: str = "synthetic") -> tuple[tuple[str, ...
 def unseen_triples() -> list[tuple[str, ...]]:
     """Sets of three concepts with a held-out pair; no training image shows one of them."""
     held = set(held_out_pairs())
-    return [names for names in combinations(CONCEPTS, 3) if any(pair in held for pair in combinations(names, 2))]
+    return [names for names in combinations(CONCEPTS, 3) if not held.isdisjoint(combinations(names, 2))]
 
 
 @attrs.frozen

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,12 @@ from typing import Any, cast
 import attrs
 import torch
 
-from energycomp.errors import EnergycompError, InputError, NotFoundError, PluginError
+from energycomp.errors import EnergycompError, EnergycompWarning, InputError, NotFoundError, PluginError
 from energycomp.inference import Solution, View
 from energycomp.models import Model, on_meta
 from energycomp.plugins import Factory, Kind, PluginInfo, find, listing, names, singular_of
 from energycomp.progress import counting
-from energycomp.testing import stripes_model
+from energycomp.testing import stripes_model, tiny_model
 from energycomp_lab.checks.codec import check_codec, check_processor
 from energycomp_lab.checks.conditioner import check_conditioner
 from energycomp_lab.checks.cost import measure_solver
@@ -201,6 +202,22 @@ def _check_writer(name: str) -> None:
     expect(b"a.png" in file.getvalue(), f"{len(file.getvalue())} bytes of {name}", "the name of the image", "write it")
 
 
+@torch.no_grad()
+def _check_engine(name: str) -> None:
+    """Compares predictions with those of torch, for several numbers of rows; a warning that torch runs is a fault."""
+    model = tiny_model()
+    twin = model.with_engine(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EnergycompWarning)
+        for rows in (2, 2, 1, 9):
+            sample, timestep = torch.ones(rows, *model.denoiser.sample_shape), torch.full((rows,), 500.0)
+            by_torch, by_engine = (one(0.3, 0.4).eps(sample, timestep) for one in (model, twin))
+            gap = float((by_engine - by_torch).abs().max())
+            expect(
+                gap <= 1e-4 * float(by_torch.abs().max()), f"{rows} rows that differ by {gap:.1g}", "the same", "fix it"
+            )
+
+
 def _measure_solver(name: str) -> str:
     return measure_solver(find("solvers", name)())
 
@@ -224,4 +241,5 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "recipes": _check_recipe,
     "commands": _check_command,
     "writers": _check_writer,
+    "engines": _check_engine,
 }

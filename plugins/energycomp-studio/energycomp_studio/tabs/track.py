@@ -50,11 +50,10 @@ def frames_of(url: Any) -> list[Image.Image]:
 
 def film(track: Track) -> list[dict[str, Any]]:
     """Each frame with the numbers of its objects, and the rows of a table of them, as JSON data."""
-    pictures = [data_url(track.picture(k)) for k in range(len(track.frames))]
-    return [
-        {"picture": picture, "rows": [_cells(row) for row in frame.objects]}
-        for picture, frame in zip(pictures, track.frames, strict=True)
-    ]
+    shown = []
+    for number, frame in enumerate(track.frames):
+        shown.append({"picture": data_url(track.picture(number)), "rows": list(map(_cells, frame.objects))})
+    return shown
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
