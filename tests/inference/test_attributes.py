@@ -50,7 +50,9 @@ def test_words_that_are_far_behind_see_no_further_draw_of_a_sweep() -> None:
     problem = make_problem((planted(model, first) + planted(model, second)) / 2, model)
     found = read_attributes(problem, first[:, :2], sweeps=1, generator=0)
     third = DRAWS // 3
-    assert problem.rows == third * (1 + 3 + 2 + 1) + (DRAWS - third) * (1 + 1 + 1)  # open, words, u; then the other word
+    assert problem.rows == third * (1 + 3 + 2 + 1) + (DRAWS - third) * (
+        1 + 1 + 1
+    )  # open, words, u; then the other word
     assert found.draws.tolist() == [DRAWS]
     assert found.values[0, 2] in (1.0, 3.0)
     assert found.values[0, 3] == 1.0
