@@ -71,6 +71,6 @@ def test_the_required_fields_of_a_solution_are_the_first() -> None:
 
 
 def test_every_kind_has_a_check_and_every_check_is_documented() -> None:
-    assert set(plugins.KINDS) <= set(plugin.CHECKS)
+    assert set(plugins.KINDS) - {"loaders"} <= set(plugin.CHECKS)  # `check` says that loaders have none
     named = [name for name in vars(checks) if name.startswith("check_")]
     assert [name for name in named if f"`{name}" not in GUIDE] == []

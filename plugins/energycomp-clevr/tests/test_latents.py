@@ -114,8 +114,8 @@ def test_the_view_is_a_component_without_a_place(model: Model) -> None:
     both = Condition.cat([model.conditioner(model.conditioner.parse(0.3, 0.4)), view(view.parse(camera=(0, 0, 0.5)))])
     rows(denoiser, shared, both, torch.tensor([0, 0]))
     hook.remove()
-    assert seen[0][0].abs().amax() > 0
-    assert seen[0][1].abs().amax() == 0
+    shows = [bool(one.abs().amax() > 0) for maps in seen for one in maps]
+    assert sorted(shows) == [False, True]
 
 
 def test_a_codec_of_another_size_is_refused(tmp_path: Path) -> None:

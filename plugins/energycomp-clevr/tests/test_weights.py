@@ -84,7 +84,7 @@ def test_reads_real_pictures(clevr: energycomp.Model) -> None:
 
 def test_reads_and_draws_in_the_shape_of_the_picture(whole: energycomp.Model) -> None:
     (scene,) = ClevrSource().examples("synthetic:2:192x128", count=1, seed=5)
-    assert read(whole, [scene], FIRST) == (1, 1)
+    assert read(whole, [scene]) == (1, 1)
     drawn = energycomp.Composer([whole(0.3, 0.6, color="red", size="large"), whole(0.7, 0.6, color="blue")])
     (image,) = drawn.sample(num_inference_steps=8, generator=0, output_type="np")
     assert image.shape == (128, 192, 3)
