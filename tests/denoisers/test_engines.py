@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from energycomp import load
 from energycomp.components import Condition
@@ -252,3 +253,17 @@ def test_an_engine_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="engine 'onnx'"):
         load("clevr-places")
     assert "features" not in vars(load("clevr-places", engine="torch").denoiser.network)
+
+
+@torch.no_grad()
+def test_distributions_check_their_arguments_as_before() -> None:
+    """`torch.export` ends that for the whole process, once in each: a double does it again."""
+
+    class Careless(Counting):
+        def compile(self, *given: Any, **options: Any) -> Any:
+            Distribution.set_default_validate_args(False)
+            return super().compile(*given, **options)
+
+    assert Distribution._validate_args
+    predict(run_by(Other().eval(), Careless()), 2, 5)
+    assert Distribution._validate_args

@@ -6,12 +6,14 @@ import copy
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Lock
 from typing import Any, Protocol
 
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from energycomp.denoisers.evaluator import TwoStage
 from energycomp.errors import EnergycompWarning, InputError, first_line
@@ -144,9 +146,10 @@ class _Method:
         reason = ""
         for fresh in (False, True):
             try:
-                run = self.engine.compile(part, self._example(args, tensors), key, fresh=fresh)
-                if all(map(_agree, run(tensors), results)):
-                    return run
+                with _keep_validation():
+                    run = self.engine.compile(part, self._example(args, tensors), key, fresh=fresh)
+                    if all(map(_agree, run(tensors), results)):
+                        return run
                 reason = "it predicts other numbers than torch"
             except Exception as error:
                 reason = first_line(error)
@@ -172,6 +175,16 @@ class _Method:
     def _warn(self, reason: str) -> None:
         got = f"got {type(self.network).__name__}.{self.name}, which {type(self.engine).__name__} does not run"
         warnings.warn(f"{got} ({reason}); torch does", EnergycompWarning, stacklevel=4)
+
+
+@contextmanager
+def _keep_validation() -> Iterator[None]:
+    """Distributions check their arguments afterwards as before: `torch.export` ends that for the whole process."""
+    checks = Distribution._validate_args
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(checks)
 
 
 class _Part(nn.Module):
