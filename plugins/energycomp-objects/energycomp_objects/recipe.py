@@ -141,10 +141,7 @@ def _steps_within(recipe: Recipe, seconds: float, cache: Path | None, run: str) 
     known = None if cache is None else cache / f"objects-{name}.steps"
     if known is not None and known.exists():
         return int(known.read_text())
-    collate_fn = recipe.collate_fn
-    if collate_fn is None:
-        raise TypeError("this recipe has a collate_fn")
-    batch = collate_fn([recipe.data[k] for k in range(recipe.config.batch_size)])
+    batch = collate([recipe.data[k] for k in range(recipe.config.batch_size)])
     took = []
     for number in range(TIMED):
         start = time.perf_counter()

@@ -103,8 +103,8 @@ def train(
         raise InputError("got --init and --resume-from; expected one of them, since both say where to start")
     if data is not None and not any(map(os.path.exists, (data, data.parent / data.name.partition(":")[0]))):
         raise InputError(
-            f"got --data {data}, which does not exist; expected a folder such as `energycomp data {name}` writes, or a "
-            "file where the recipe reads one"
+            f"got --data {data}, which does not exist; expected a folder of data, or a file where the recipe {name} "
+            "reads one; check the path"
         )
     if threads is not None:
         torch.set_num_threads(threads)

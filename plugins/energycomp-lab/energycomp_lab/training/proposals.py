@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from energycomp import load
 from energycomp.components import random_values
 from energycomp.components.support import MixedSupport
 from energycomp.errors import InputError
@@ -64,7 +63,7 @@ def proposals(
     recipe: str | None = None,
     samples: int | str = SAMPLES,
 ) -> Recipe:
-    """The recipe of the proposals of a model, `init`, `clevr` when left out: minutes on a core.
+    """The recipe of the proposals of a model, `init`: minutes on a core.
 
     Args:
         data: as of the recipe of the model.
@@ -73,9 +72,11 @@ def proposals(
         samples: how many samples of the model are drawn where there is no recipe, once.
 
     Raises:
-        InputError: a model whose components have no places, or data without a value for each component.
+        InputError: no model, one whose components have no places, or data without a value for each component.
     """
-    model = load("clevr") if init is None else init
+    if init is None:
+        raise InputError("got no model; expected one that reads objects; pass --init MODEL, such as clevr")
+    model = init
     network = network_for(model)
     known = None if model.proposals is None else model.proposals.network(model)
     if known is not None and known.config == network.config:  # whose training goes on
