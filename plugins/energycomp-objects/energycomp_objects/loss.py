@@ -12,16 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from energycomp.denoisers import Denoiser
+from energycomp.denoisers import Denoiser, Trunk
 from energycomp_lab.training import Loss, Step
-from energycomp_lab.training.contrast import contrast
 from energycomp_lab.training.loss import make_trunk
 from energycomp_objects.conditioner import Objects
+from energycomp_objects.contrast import window_contrast
 from energycomp_objects.crops import CropOptions, crop_all
 from energycomp_objects.network import TYPICAL, PlacedUNet
 from energycomp_objects.rivals import draw_rivals
 
+Noised = tuple[Trunk, Tensor, Tensor]
 FOCUS = 2.0  # exponent of the focal loss
+LITTLE = (0.0, 250.0)  # timesteps at which objects are proposed alone
 SOFT = 4.0  # exponent by which cells near a centre count less as background
 
 
@@ -36,16 +38,19 @@ class LossOptions:
         open_scene, open_object: share of the scenes and objects whose attributes are left open.
         open_size: share of the objects whose size is.
         timestep_power: timesteps are drawn as T U^power.
+        looks: further crops of each photo, with little noise, from which objects are proposed alone: the trunk costs a
+            tenth of the heads.
     """
 
     rivals: float = 2.0
-    proposals: float = 0.15
+    proposals: float = 0.3
     size: float = 0.5
     words: float = 2.0
     open_scene: float = 0.1
     open_object: float = 0.15
     open_size: float = 0.15
-    timestep_power: float = 1.0
+    timestep_power: float = 1.5
+    looks: int = 2
 
 
 def make_loss(
@@ -60,19 +65,26 @@ def make_loss(
 
     def loss(module: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
         generator = step.generator
-        box = conditioner.box
-        images, values, owner = crop_all(batch["image"], batch["values"], batch["owner"], tile, box, crops, generator)
         trained = attrs.evolve(denoiser, network=module)
-        noised = make_trunk(trained, images, None, options.timestep_power, generator)
-        said = leave_open(values, owner, len(images), conditioner, options, generator)
-        wrong = draw_rivals(said, owner, len(images), conditioner, generator)
-        error = contrast(trained, noised, conditioner(said), owner, wrong, weight=options.rivals)
-        shared, _, timestep = noised
         assert isinstance(module, PlacedUNet)  # noqa: S101 - for mypy
-        assert shared.features is not None  # noqa: S101
-        signal = denoiser.alphas_cumprod[timestep.long().clamp(max=len(denoiser.alphas_cumprod) - 1)]
-        maps = module.propose(shared.features)
-        return error + options.proposals * proposal_loss(maps, values, owner, signal, conditioner, options)
+
+        def proposals(timesteps: tuple[float, float] | None) -> tuple[Noised, Tensor, Tensor, Tensor]:
+            """Other crops of the photos with noise, their objects, and the loss of proposals."""
+            images, values, owner = crop_all(
+                batch["image"], batch["values"], batch["owner"], tile, conditioner.box, crops, generator
+            )
+            noised = make_trunk(trained, images, timesteps, options.timestep_power, generator)
+            signal = denoiser.alphas_cumprod[noised[2].long().clamp(max=len(denoiser.alphas_cumprod) - 1)]
+            maps = module.propose(noised[0].features or ())
+            return noised, values, owner, proposal_loss(maps, values, owner, signal, conditioner, options)
+
+        noised, values, owner, proposed = proposals(None)
+        said = leave_open(values, owner, len(batch["image"]), conditioner, options, generator)
+        wrong = draw_rivals(said, owner, len(batch["image"]), conditioner, generator)
+        error = window_contrast(trained, noised, conditioner(said), owner, wrong, weight=options.rivals)
+        for _ in range(options.looks):
+            proposed = proposed + proposals(LITTLE)[-1]
+        return error + options.proposals * proposed
 
     return loss
 
