@@ -12,7 +12,7 @@ from energycomp_objects.rivals import draw_rivals
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_margins_of_windows_are_those_of_whole_samples(seed):
+def test_margins_of_windows_are_those_of_whole_samples(seed: int) -> None:
     torch.manual_seed(seed)
     conditioner = Objects({"category": ("a", "b")})
     network = PlacedUNet(sample_size=(64, 96), words=conditioner.words, channels=(8, 16), head_channels=8, window=12)
