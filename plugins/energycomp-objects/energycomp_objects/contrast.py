@@ -44,9 +44,7 @@ def window_contrast(
     owners = torch.cat([owner, added_owner])
     everything = Condition.cat([condition, rivals.condition])
     count(rows=len(owners))
-    parts = [
-        (rows, cells, made.float()) for rows, cells, made in network.effects(shared.features, everything, owners)
-    ]
+    parts = [(rows, cells, made.float()) for rows, cells, made in network.effects(shared.features, everything, owners)]
 
     residual = F.pixel_unshuffle(shared.features[1].float() - goal, network.patch)
     for rows, cells, made in parts:
