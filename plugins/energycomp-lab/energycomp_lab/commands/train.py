@@ -209,10 +209,9 @@ def _describe_speed(result: FitResult) -> str:
 def _how_to_go_on(folder: Path, processes: int) -> str:
     from energycomp_lab.training.checkpoint import newest_checkpoint
 
-    parts = sorted(
-        (path for path in folder.glob("*/") if newest_checkpoint(path)), key=lambda path: path.stat().st_mtime
-    )
-    newest = newest_checkpoint(parts[-1] if parts else folder)  # a recipe of several runs has a folder for each
+    parts = [path for path in (folder, *folder.glob("*/")) if newest_checkpoint(path)]
+    parts.sort(key=lambda path: path.stat().st_mtime)
+    newest = newest_checkpoint(parts[-1]) if parts else None  # a recipe of several runs has a folder for each
     saved = f"{newest} is saved" if newest else f"no checkpoint is in {folder} yet"
     command = "" if processes > 1 else f": {shlex.join(['energycomp', *sys.argv[1:]])}"
     return f"energycomp: {saved}; run the same command again to go on{command}"
