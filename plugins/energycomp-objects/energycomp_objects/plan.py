@@ -85,7 +85,7 @@ def make_plan(photos: MarkedPhotos, *, pixels: float | None = None, across: floa
     sizes = sizes_of(photos, across)
     if len(photos) < 2 or not len(sizes):
         raise InputError(
-            f"got {len(photos)} photos with {len(sizes)} objects; expected two photos at least, with marks"
+            f"got {len(photos)} photos with {len(sizes)} objects; expected two photos at least, with marks; mark more"
         )
     side = sizes.prod(1).sqrt()
     smallest, middle, largest = side.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()

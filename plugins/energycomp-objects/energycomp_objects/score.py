@@ -16,14 +16,16 @@ from energycomp.models import Model
 from energycomp.progress import progress
 from energycomp_objects.conditioner import Objects
 from energycomp_objects.counts import count_posterior, interval
-from energycomp_objects.formats import MarkedPhoto, MarkedPhotos
+from energycomp_objects.formats import MarkedPhoto
 from energycomp_objects.network import PlacedUNet
-from energycomp_objects.recipe import values_of
+from energycomp_objects.photos import values_of
 from energycomp_objects.solver import Propose
 
 NEAR = 0.5  # of the smaller side of a marked object, within which an answer is that object
 BINS = 10  # of the calibration error
 RIDGE = 1e-2  # of the logistic regression
+PLAIN = (0.0, 1.0, 0.0)  # odds of a proposal alone
+HALVES = 4  # photos, from which on odds are fitted on halves
 
 
 @attrs.frozen(eq=False)
@@ -32,29 +34,44 @@ class ReadPhoto:
 
     Args:
         pairs: (mark, object) of those that belong together.
+        proposals: (mark, proposal) of those that do.
         is_object: (M,) which proposals belong to a mark.
+        is_right: (M,) and have its words.
     """
 
+    photo: MarkedPhoto
     solution: Solution
     marked: Tensor
     pairs: list[tuple[int, int]]
+    proposals: list[tuple[int, int]]
     is_object: Tensor
+    is_right: Tensor
 
 
-def read_photos(model: Model, photos: Sequence[MarkedPhoto], solver: Propose | None = None) -> list[ReadPhoto]:
+def read_photos(
+    model: Model, photos: Sequence[MarkedPhoto], solver: Propose | None = None, *, show: bool = True
+) -> list[ReadPhoto]:
     """Answers to photos, each with the same seed."""
     conditioner = model.conditioner
     if not isinstance(conditioner, Objects):
         raise InputError(f"got the model {model.name!r}; expected one of `energycomp train objects`")
     answers = []
-    for photo in progress(list(photos), "reading photos"):
+    for photo in progress(list(photos), "reading photos", show=show):
         problem = make_problem(model.encode(photo.image()), model)
         solution = (solver or Propose()).solve(problem, generator=torch.Generator().manual_seed(0))
         marked = values_of(photo, conditioner)
-        proposed = torch.tensor([[x, y] for x, y in zip(solution.trace["x"], solution.trace["y"], strict=True)])
+        trace = solution.trace
+        proposed = torch.tensor([[x, y] for x, y in zip(trace["x"], trace["y"], strict=True)]).reshape(-1, 2)
+        proposals = match(marked, proposed, photo.size)
+        words = range(len(conditioner.words))
+        codes = torch.tensor([trace[f"words {k}"] for k in words]).reshape(len(words), len(proposed)).T
         is_object = torch.zeros(len(proposed), dtype=torch.bool)
-        is_object[[k for _, k in match(marked, proposed.reshape(-1, 2), photo.size)]] = True
-        answers.append(ReadPhoto(solution, marked, match(marked, solution.conditions, photo.size), is_object))
+        is_right = is_object.clone()
+        for mark, k in proposals:
+            is_object[k] = True
+            is_right[k] = bool((codes[k] == marked[mark, conditioner.length :]).all())
+        pairs = match(marked, solution.conditions, photo.size)
+        answers.append(ReadPhoto(photo, solution, marked, pairs, proposals, is_object, is_right))
     return answers
 
 
@@ -126,13 +143,30 @@ def calibration_error(probability: Tensor, right: Tensor) -> float:
     return total / max(len(right), 1)
 
 
+def average_precision(answers: Sequence[ReadPhoto]) -> float:
+    """The area under precision over recall of all proposals, right where a mark with their words is near.
+
+    It needs no threshold, and no odds that were fitted before: they are fitted on the answers themselves.
+    """
+    right = torch.cat([one.is_right for one in answers]).double()
+    marks = sum(len(one.marked) for one in answers)
+    odds = _inputs(answers) @ torch.tensor(fit_odds(answers), dtype=torch.float64)
+    right = right[odds.argsort(descending=True, stable=True)]
+    precision = right.cumsum(0) / torch.arange(1, len(right) + 1)
+    best = precision.flip(0).cummax(0).values.flip(0)  # at this recall or a greater one
+    return float((best * right).sum()) / max(marks, 1)
+
+
 def fit_odds(answers: Sequence[ReadPhoto]) -> tuple[float, float, float]:
-    """Weights of the log-odds of proposals by logistic regression on answers to photos that were kept back."""
-    logit = torch.cat([torch.tensor(one.solution.trace["logit"]) for one in answers])
-    gain = torch.cat([torch.tensor(one.solution.trace["gain"]) for one in answers])
+    """Weights of the log-odds of proposals by logistic regression on answers to photos that were kept back.
+
+    Those of proposals alone where there is no proposal of an object, or no other one.
+    """
+    inputs = _inputs(answers)
     right = torch.cat([one.is_object for one in answers]).double()
-    inputs = torch.stack([torch.ones_like(logit), logit, gain.sign() * gain.abs().log1p()], dim=1).double()
-    weights = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    if not 0 < right.sum() < len(right):
+        return PLAIN
+    weights = torch.tensor(PLAIN, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
@@ -142,18 +176,42 @@ def fit_odds(answers: Sequence[ReadPhoto]) -> tuple[float, float, float]:
         loss.backward()
         return loss
 
-    optimizer.step(closure)
+    with torch.enable_grad():
+        optimizer.step(closure)
     constant, by_logit, by_gain = weights.tolist()
     return constant, by_logit, by_gain
 
 
-def with_odds(model: Model, photos: MarkedPhotos | Sequence[MarkedPhoto], *, rounds: int = 2) -> Model:
-    """The model with odds fitted on photos that were kept back, in place; gains change with the answers."""
+def _inputs(answers: Sequence[ReadPhoto]) -> Tensor:
+    """1, the logit and the logarithm of the gain of all proposals, (N, 3)."""
+    logit = torch.cat([torch.tensor(one.solution.trace["logit"]) for one in answers])
+    gain = torch.cat([torch.tensor(one.solution.trace["gain"]) for one in answers])
+    return torch.stack([torch.ones_like(logit), logit, gain.sign() * gain.abs().log1p()], dim=1).double()
+
+
+def set_odds(model: Model, odds: Sequence[float]) -> None:
+    """Puts weights of the log-odds into a model, which are saved with it."""
     network = model.denoiser.network
     if not isinstance(network, PlacedUNet):
         raise InputError(f"got the model {model.name!r}; expected one of `energycomp train objects`")
-    for _ in range(rounds):
-        odds = fit_odds(read_photos(model, photos))
-        network.odds = odds
-        network.config["odds"] = list(odds)
-    return model
+    network.odds = tuple(map(float, odds))
+    network.config["odds"] = list(network.odds)
+
+
+def fit_held_out(model: Model, photos: Sequence[MarkedPhoto]) -> list[ReadPhoto]:
+    """Fits the odds of a model on photos that were kept back, in place, and answers to these photos.
+
+    The answers to each half of the photos have the odds of the other half, so that their scores are those of photos
+    that no odds were fitted on; of fewer than four photos they have the model's. Costs two readings of each photo.
+    """
+    # Gains depend on the answer: odds are fitted on answers with the odds of proposals, then on better ones
+    set_odds(model, PLAIN)
+    answers = read_photos(model, photos)
+    halves = (slice(0, None, 2), slice(1, None, 2)) if len(photos) >= HALVES else (slice(None),) * 2
+    better: dict[int, ReadPhoto] = {}
+    for own, other in (halves, halves[::-1]):
+        set_odds(model, fit_odds(answers[other]))
+        better |= dict(zip(range(len(photos))[own], read_photos(model, photos[own]), strict=True))
+    again = [better[k] for k in range(len(photos))]
+    set_odds(model, fit_odds(again))
+    return again

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 RECIPES_OWN = "the recipe's"  # shown as the default where a recipe has one
 COMMON = ("data", "init", "preset", "cache")  # arguments of every recipe
 SETTINGS = {"batch_size", "micro_batches", "save_every", "sample_every", "log_with"}  # fields of FitConfig
+LEAST_MINUTES = 0.01
 SAMPLE_EVERY = 1000  # steps
 SIDE = 128  # px, the least side of an image in a grid of samples
 
@@ -56,6 +57,14 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Number of optimizer steps.", show_default=RECIPES_OWN)] = (
         None
     ),
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=LEAST_MINUTES,
+            help="Time that the training may take, about, in place of --steps: a few steps are timed at the start.",
+            show_default="no limit",
+        ),
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.", show_default=RECIPES_OWN)] = None,
     precision: Annotated[
         Literal["no", "bf16"] | None,
@@ -80,14 +89,15 @@ def train(
     ```sh
     energycomp train clevr --data scenes --init clevr --steps 2000 -o runs/mine
     energycomp infer runs/mine/model image.png
+    energycomp train objects --data photos --minutes 60 -o runs/photos
     energycomp train proposals --init runs/mine/model --data scenes -o runs/fast
     energycomp train clevr --resume-from owner/run -o runs/mine --option log_with=tensorboard
     ```
 
-    Run the same command again to continue after Ctrl-C or a crash. The averaged weights are stored in OUT/model, and
-    grids of samples in OUT/samples. A tracker receives the loss, the learning rate, images and network evaluations per
-    second, and the grids; those of TensorBoard are in OUT/energycomp. Generated data are cached in the folder
-    ENERGYCOMP_CACHE, by default ~/.cache/energycomp.
+    Run the same command again to continue after Ctrl-C or a crash; with --minutes it goes on with the number of steps
+    that it began with. The averaged weights are stored in OUT/model, and grids of samples in OUT/samples. A tracker
+    receives the loss, the learning rate, images and network evaluations per second, and the grids; those of TensorBoard
+    are in OUT/energycomp. Generated data are cached in the folder ENERGYCOMP_CACHE, by default ~/.cache/energycomp.
     """
     import torch
 
@@ -101,6 +111,8 @@ def train(
     tracker_names(training.get("log_with"))
     if init is not None and resume_from is not None:
         raise InputError("got --init and --resume-from; expected one of them, since both say where to start")
+    if steps is not None and minutes is not None:
+        raise InputError("got --steps and --minutes; expected one of them, since both say how long to train")
     if data is not None and not any(map(os.path.exists, (data, data.parent / data.name.partition(":")[0]))):
         raise InputError(
             f"got --data {data}, which does not exist; expected a folder of data, or a file where the recipe {name} "
@@ -120,7 +132,13 @@ def train(
         if own and any(repr(name) in str(error) for name in given.keys() - set(own)):
             raise InputError(f"{error}; the recipe itself has {', '.join(own)}") from error
         raise
-    chosen = {"seed": seed, "steps": steps, "learning_rate": learning_rate, "mixed_precision": precision}
+    chosen = {
+        "seed": seed,
+        "steps": steps,
+        "minutes": minutes,
+        "learning_rate": learning_rate,
+        "mixed_precision": precision,
+    }
     sample_every = training.pop("sample_every", SAMPLE_EVERY)
     if sample_every and isinstance(recipe.model, Model) and is_picture(recipe.model.processor.sample_shape):
         training |= {"sample_every": sample_every, "on_sample": _sampler(recipe.model, folder / "samples")}
@@ -168,8 +186,13 @@ def _run(recipe: Trainable, folder: Path, options: dict[str, Any], *, half: bool
     remove_stale(folder / "samples")
     model = recipe.model.to("cpu")
     load_weights(model.trained, result.ema_state, str(result.checkpoint))
-    model.save_pretrained(folder / "model", dtype=torch.float16 if half else None)
-    typer.echo(f"{result.step:,} steps, loss {result.loss:.4g}{_describe_speed(result)}, model in {folder / 'model'}")
+    documents = {"extra": result.documents} if result.documents else {}
+    model.save_pretrained(folder / "model", dtype=torch.float16 if half else None, **documents)
+    best = result.standing.step if result.standing is not None else result.step
+    of_step = f", weights of step {best:,}" if best != result.step else ""
+    typer.echo(
+        f"{result.step:,} steps, loss {result.loss:.4g}{_describe_speed(result)}{of_step}, model in {folder / 'model'}"
+    )
     if not isinstance(model, Model):
         return
     use = "decompose" if takes_apart(model) else "infer"
@@ -186,10 +209,9 @@ def _describe_speed(result: FitResult) -> str:
 def _how_to_go_on(folder: Path, processes: int) -> str:
     from energycomp_lab.training.checkpoint import newest_checkpoint
 
-    parts = sorted(
-        (path for path in folder.glob("*/") if newest_checkpoint(path)), key=lambda path: path.stat().st_mtime
-    )
-    newest = newest_checkpoint(parts[-1] if parts else folder)  # a recipe of several runs has a folder for each
+    parts = [path for path in (folder, *folder.glob("*/")) if newest_checkpoint(path)]
+    parts.sort(key=lambda path: path.stat().st_mtime)
+    newest = newest_checkpoint(parts[-1]) if parts else None  # a recipe of several runs has a folder for each
     saved = f"{newest} is saved" if newest else f"no checkpoint is in {folder} yet"
     command = "" if processes > 1 else f": {shlex.join(['energycomp', *sys.argv[1:]])}"
     return f"energycomp: {saved}; run the same command again to go on{command}"

@@ -15,3 +15,4 @@ from energycomp_lab.training.recipe import (
     option_number as option_number,
     start as start,
 )
+from energycomp_lab.training.validation import Standing as Standing, Validation as Validation

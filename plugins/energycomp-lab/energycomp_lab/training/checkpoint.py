@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from energycomp.errors import CheckpointError, EnergycompWarning
 from energycomp.files import atomic_file, read_tensors, write_tensors
 from energycomp_cli import append_line
+from energycomp_lab.training.validation import Standing
 
 LOG = "log.jsonl"
 
@@ -31,7 +32,7 @@ class TrainingState:
     averages: list[Tensor]
     step: int = 0
     loss: float | None = None
-    best: dict[str, float] | None = None
+    standing: Standing | None = None
     seconds: float = 0.0
 
 
@@ -70,7 +71,7 @@ def newest_checkpoint(out: str | Path) -> Path | None:
 
 
 def save_checkpoint(out: str | Path, state: TrainingState, hyperparameters: Mapping[str, Any], *, keep: int) -> Path:
-    """Writes `out/checkpoint-<step>.safetensors`, then removes all but the newest `keep` checkpoints.
+    """Writes `out/checkpoint-<step>.safetensors`, then removes all but the newest `keep` checkpoints and the best one.
 
     The file holds weights, averages and the optimizer's moments as tensors, and the rest as JSON in its metadata, with
     a sha256 over both.
@@ -78,7 +79,7 @@ def save_checkpoint(out: str | Path, state: TrainingState, hyperparameters: Mapp
     Raises:
         CheckpointError: it cannot be written; the older checkpoints are as they were.
     """
-    path = Path(out) / f"checkpoint-{state.step:06d}.safetensors"
+    path = checkpoint_path(out, state.step)
     optimizer = state.optimizer.state_dict()
     moments = {f"{index}.{key}": value for index, each in optimizer["state"].items() for key, value in each.items()}
     kinds = {"module": state.module.state_dict(), "ema": ema_state(state), "optimizer": moments}
@@ -86,7 +87,7 @@ def save_checkpoint(out: str | Path, state: TrainingState, hyperparameters: Mapp
     content = {
         "step": state.step,
         "loss": state.loss,
-        "best": state.best,
+        "standing": None if state.standing is None else attrs.asdict(state.standing),
         "seconds": state.seconds,
         "hyperparameters": dict(hyperparameters),
         "scheduler": state.scheduler.state_dict(),
@@ -95,14 +96,20 @@ def save_checkpoint(out: str | Path, state: TrainingState, hyperparameters: Mapp
     text = json.dumps(content)
     with atomic_file(path) as temporary:
         write_tensors(temporary, tensors, {"state": text, "sha256": _digest(text, tensors)})
-    prune_checkpoints(out, state.step, keep=keep)
+    prune_checkpoints(out, state, keep=keep)
     return path
 
 
-def prune_checkpoints(out: str | Path, step: int, *, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints up to `step`, and those of later steps, which are damaged."""
+def checkpoint_path(out: str | Path, step: int) -> Path:
+    return Path(out) / f"checkpoint-{step:06d}.safetensors"
+
+
+def prune_checkpoints(out: str | Path, state: TrainingState, *, keep: int) -> None:
+    """Removes all but the best checkpoint and the newest `keep` up to a state; those of later steps are damaged."""
     found = sorted(_checkpoints(Path(out)))
-    kept = [path for number, path in found if number <= step][-keep:]
+    kept = [path for number, path in found if number <= state.step][-keep:]
+    if state.standing is not None:
+        kept.append(checkpoint_path(out, state.standing.step))
     for _, path in found:
         if path not in kept:
             try:
@@ -127,14 +134,21 @@ def load_checkpoint(path: str | Path, state: TrainingState, hyperparameters: Map
             average.copy_(tensors["ema"][name])
     _restore_optimizer(state.optimizer, content["optimizer"], tensors["optimizer"])
     state.scheduler.load_state_dict(content["scheduler"])
-    state.step, state.loss, state.best = content["step"], content["loss"], content["best"]
-    state.seconds = content["seconds"]
+    state.step, state.loss, state.seconds = content["step"], content["loss"], content["seconds"]
+    standing = content.get("standing")
+    state.standing = None if standing is None else Standing(**standing)
 
 
-def append_log(out: str | Path, state: TrainingState) -> None:
-    """Adds `{step, loss, lr, seconds}` to `out/log.jsonl`; the loss is smoothed, the seconds are those of training."""
+def append_log(out: str | Path, state: TrainingState, *, is_due: bool = False) -> None:
+    """Adds `{step, loss, lr, seconds}` to `out/log.jsonl`; the loss is smoothed, the seconds are those of training.
+
+    Args:
+        is_due: whether there was an evaluation at this step, whose value is added, too.
+    """
     rate = state.scheduler.get_last_lr()[0]
     line = {"step": state.step, "loss": state.loss, "lr": rate, "seconds": round(state.seconds, 3)}
+    if is_due and state.standing is not None:
+        line["validation"] = state.standing.value
     append_line(Path(out) / LOG, line)
 
 

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import broadcast_object_list, send_to_device
 from diffusers.optimization import get_constant_schedule_with_warmup
 from torch import Tensor, nn
 
@@ -21,7 +21,9 @@ from energycomp.progress import counting
 from energycomp_lab.training.checkpoint import (
     TrainingState,
     append_log,
+    checkpoint_path,
     ema_state,
+    ema_weights,
     load_checkpoint,
     newest_checkpoint,
     prune_checkpoints,
@@ -32,6 +34,7 @@ from energycomp_lab.training.config import FitConfig, Step
 from energycomp_lab.training.order import Order, TrainingData, batches, interrupt_flag, step_generator
 from energycomp_lab.training.processes import make_accelerator
 from energycomp_lab.training.trackers import Throughput, log_samples, start_trackers, stop_trackers, tracker_names
+from energycomp_lab.training.validation import Standing, Validation
 
 SMOOTHING = 0.98
 Loss = Callable[[nn.Module, Any, Step], Tensor]
@@ -43,10 +46,14 @@ class FitResult:
     """What `fit` ends with.
 
     Args:
+        step: how many were taken.
         loss: smoothed.
+        checkpoint: of the averaged weights; of an earlier step where validation preferred it.
         ema_state: the averaged weights `{name: tensor}`.
         throughput: `images_per_second` and `rows_per_second` (network evaluations) over the steps of this call; empty
             where the run was finished already.
+        standing: after the last evaluation, where there is a validation.
+        documents: text files by name that are saved with the model, such as its card, README.md.
     """
 
     step: int
@@ -54,6 +61,8 @@ class FitResult:
     checkpoint: Path
     ema_state: dict[str, Tensor]
     throughput: dict[str, float] = attrs.field(factory=dict)
+    standing: Standing | None = None
+    documents: Mapping[str, str] = attrs.field(factory=dict)
 
 
 def fit(
@@ -65,6 +74,7 @@ def fit(
     out: str | Path,
     on_sample: OnSample | None = None,
     collate_fn: Callable[[list[Any]], Any] | None = None,
+    validation: Validation | None = None,
     progress: bool = True,
 ) -> FitResult:
     """Trains `module` in place with AdamW, or resumes from the newest whole checkpoint in `out`.
@@ -88,6 +98,8 @@ def fit(
         on_sample: `on_sample(module, step)` sees the averaged weights, in eval mode, every `config.sample_every` steps.
             A Pillow image that it returns is given to the trackers.
         collate_fn: makes a batch of items, as of `torch.utils.data.DataLoader`.
+        validation: chooses the averaged weights that the run ends with, and may end it early. Its evaluations change no
+            step; each is followed by a checkpoint, and that of the best one stays.
 
     Raises:
         InputError: a batch larger than `data` or not divisible, a loss that is no scalar, a tracker that is not
@@ -114,13 +126,14 @@ def fit(
         samples=samples,
         out=Path(out),
         on_sample=on_sample,
+        validation=validation,
         progress=progress,
         throughput=Throughput(accelerator.num_processes),
     )
     objective = accelerator.prepare_model(_Objective(module, loss, config.mixed_precision))
     state = _initial_state(module, config)
     _resume(run, state)
-    if state.step < config.steps:
+    if not run.has_ended(state):
         module.train()
         start_trackers(accelerator, config.trajectory(samples))
         try:
@@ -129,9 +142,12 @@ def fit(
         finally:
             stop_trackers(accelerator)
     accelerator.wait_for_everyone()
-    checkpoint = run.out / f"checkpoint-{config.steps:06d}.safetensors"
-    weights = ema_state(state)
-    return FitResult(config.steps, float(state.loss or 0.0), checkpoint, weights, run.throughput.mean)
+    best = state.step if validation is None or state.standing is None else state.standing.step
+    checkpoint = checkpoint_path(run.out, best)
+    weights = ema_state(state) if best == state.step else ema_weights(checkpoint)
+    return FitResult(
+        state.step, float(state.loss or 0.0), checkpoint, weights, run.throughput.mean, standing=state.standing
+    )
 
 
 class _Objective(nn.Module):
@@ -161,8 +177,14 @@ class _Run:
     samples: int
     out: Path
     on_sample: OnSample | None
+    validation: Validation | None
     progress: bool
     throughput: Throughput
+
+    def has_ended(self, state: TrainingState) -> bool:
+        return state.step >= self.config.steps or (
+            self.validation is not None and self.validation.has_ended(state.standing)
+        )
 
     @property
     def parts(self) -> range:
@@ -201,11 +223,13 @@ def _resume(run: _Run, state: TrainingState) -> None:
     run.accelerator.wait_for_everyone()
     if path := newest_checkpoint(run.out):
         load_checkpoint(path, state, run.config.trajectory(run.samples))
+    if state.standing is not None and not checkpoint_path(run.out, state.standing.step).exists():
+        state.standing = None  # as where a checkpoint was copied from another run
     if run.accelerator.is_main_process:
-        if state.step < run.config.steps:
+        if not run.has_ended(state):
             rewind_log(run.out, state.step)
         else:  # a run killed in its last save may have left a checkpoint too many
-            prune_checkpoints(run.out, state.step, keep=run.config.keep)
+            prune_checkpoints(run.out, state, keep=run.config.keep)
 
 
 def _train(run: _Run, state: TrainingState, objective: nn.Module, batches: Iterator[Any]) -> None:
@@ -213,7 +237,7 @@ def _train(run: _Run, state: TrainingState, objective: nn.Module, batches: Itera
     steps = run.config.steps
     shown = counting("training", steps, done=state.step, unit="step", show=run.progress and main, leave=True)
     with shown as bar, interrupt_flag() as interrupted:
-        while state.step < steps:
+        while not run.has_ended(state):
             started = time.perf_counter()
             with run.throughput.step(run.config.batch_size):
                 stop = _step(run, state, objective, batches, interrupted)
@@ -222,8 +246,12 @@ def _train(run: _Run, state: TrainingState, objective: nn.Module, batches: Itera
             run.accelerator.log({"loss": state.loss, "lr": rate, **run.throughput.rates}, step=state.step)
             bar.advance()
             bar.note(f"{run.throughput}, loss={state.loss:.4g}, lr={rate:.2e}")
-            if main and (stop or state.step % run.config.save_every == 0 or state.step == steps):
-                _save(run, state)
+            is_due = run.validation is not None and run.validation.is_due(state.step, steps)
+            if is_due:
+                _validate(run, state)
+            if main and (stop or is_due or state.step % run.config.save_every == 0 or state.step == steps):
+                append_log(run.out, state, is_due=is_due)
+                save_checkpoint(run.out, state, run.config.trajectory(run.samples), keep=run.config.keep)
             if main and run.on_sample and run.config.sample_every and state.step % run.config.sample_every == 0:
                 log_samples(run.accelerator, _sample(run.on_sample, state), state.step)
             if stop:
@@ -270,11 +298,19 @@ def _average(state: TrainingState, most: float) -> None:
         average.sub_((1 - decay) * (average - parameter))
 
 
-def _save(run: _Run, state: TrainingState) -> None:
-    if state.loss is not None and (state.best is None or state.loss < state.best["loss"]):
-        state.best = {"step": state.step, "loss": state.loss}
-    append_log(run.out, state)
-    save_checkpoint(run.out, state, run.config.trajectory(run.samples), keep=run.config.keep)
+def _validate(run: _Run, state: TrainingState) -> None:
+    """Evaluates the averaged weights in the first process; all learn of it, and end together."""
+    assert run.validation is not None  # noqa: S101 - `_train` has checked it
+    value = 0.0
+    if run.accelerator.is_main_process:
+        value = float(_sample(run.validation.measure, state))  # type: ignore[arg-type]
+    [value] = broadcast_object_list([value])
+    if not math.isfinite(value):
+        raise NonFiniteError(
+            f"At step {state.step} the validation is {value}, expected a finite number; mend `measure`."
+        )
+    state.standing = run.validation.judge(state.standing, state.step, value)
+    run.accelerator.log({"validation": value}, step=state.step)
 
 
 def _sample(on_sample: OnSample, state: TrainingState) -> object:

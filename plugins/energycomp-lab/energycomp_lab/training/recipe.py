@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import attrs
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.nn import functional
 
 from energycomp.errors import InputError
 from energycomp.images import from_bytes
+from energycomp.models import load_weights
 from energycomp.seeds import as_generator, torch_seed
+from energycomp_lab.training.checkpoint import newest_checkpoint, read_checkpoint
 from energycomp_lab.training.config import FitConfig
 from energycomp_lab.training.fit import FitResult, Loss, OnSample, fit
 from energycomp_lab.training.order import TrainingData
+from energycomp_lab.training.validation import Validation
 
+TIMED = 3  # steps, behind two that load kernels and fill caches
 T = TypeVar("T")
 
 
@@ -49,9 +57,20 @@ class Trainable(Protocol):
         """The settings; `steps` are those of the whole."""
 
     def run(
-        self, out: str | Path, *, on_sample: OnSample | None = None, progress: bool = True, **changes: Any
+        self,
+        out: str | Path,
+        *,
+        minutes: float | None = None,
+        on_sample: OnSample | None = None,
+        progress: bool = True,
+        **changes: Any,
     ) -> FitResult:
-        """Trains in the folder `out`; `changes` are fields of `FitConfig`, in place of those of `config`."""
+        """Trains in the folder `out`.
+
+        Args:
+            minutes: that the run may take, about, in place of a number of steps.
+            changes: fields of `FitConfig`, in place of those of `config`.
+        """
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -61,8 +80,10 @@ class Recipe:
     Args:
         model: what is trained, and saved in the end.
         module: of the model, such as `model.trained`: its network and what is trained beside it.
-        loss, data, config, collate_fn: as of `fit`.
+        loss, data, config, collate_fn, validation: as of `fit`.
         can_sample: whether the model draws samples while it trains.
+        finish: `finish(out)` measures the model, which has its weights, at the end of a run in the folder `out`, and
+            sets what it keeps beside them; the text files that it returns, by name, are saved with the model.
     """
 
     model: Trained
@@ -72,21 +93,66 @@ class Recipe:
     config: FitConfig
     collate_fn: Callable[[list[Any]], Any] | None = None
     can_sample: bool = True
+    validation: Validation | None = None
+    finish: Callable[[Path], Mapping[str, str]] | None = None
 
     def run(
-        self, out: str | Path, *, on_sample: OnSample | None = None, progress: bool = True, **changes: Any
+        self,
+        out: str | Path,
+        *,
+        minutes: float | None = None,
+        on_sample: OnSample | None = None,
+        progress: bool = True,
+        **changes: Any,
     ) -> FitResult:
-        """Trains in the folder `out`, as `fit` does; `changes` replace fields of `config`."""
-        return fit(
+        """Trains in the folder `out`, as `fit` does; `changes` replace fields of `config`.
+
+        Args:
+            minutes: that the run may take, about: a few steps are timed, unless `out` has a checkpoint, whose number of
+                steps stays.
+        """
+        config = attrs.evolve(self.config, **changes)
+        if minutes is not None:
+            config = attrs.evolve(config, steps=self._steps_within(60 * minutes, Path(out), config))
+        result = fit(
             self.module,
             self.loss,
             self.data,
-            attrs.evolve(self.config, **changes),
+            config,
             out=out,
             on_sample=on_sample if self.can_sample else None,
             collate_fn=self.collate_fn,
+            validation=self.validation,
             progress=progress,
         )
+        if self.finish is None or not PartialState().is_main_process:
+            return result
+        load_weights(self.module, result.ema_state, str(result.checkpoint))
+        self.module.to("cpu").eval()
+        return attrs.evolve(result, documents=self.finish(Path(out)))
+
+    def _steps_within(self, seconds: float, out: Path, config: FitConfig) -> int:
+        if path := newest_checkpoint(out):
+            return int(read_checkpoint(path)[0]["hyperparameters"]["steps"])
+        # Train for a few steps, and put the weights back
+        weights = copy.deepcopy(self.module.state_dict())
+        quick = attrs.evolve(config, save_every=TIMED, log_with=None)
+        with TemporaryDirectory() as folder:
+            for steps in (2, TIMED):
+                settings = attrs.evolve(quick, steps=steps)
+                timed = fit(
+                    self.module,
+                    self.loss,
+                    self.data,
+                    settings,
+                    out=Path(folder) / str(steps),
+                    collate_fn=self.collate_fn,
+                    progress=False,
+                )
+        self.module.load_state_dict(weights)
+        share = 0.0 if self.validation is None else self.validation.share
+        steps = max(1, int((1 - share) * seconds * timed.throughput["images_per_second"] / config.batch_size))
+        return int(broadcast_object_list([steps])[0])
 
 
 def start(init: T | None, build: Callable[[], T]) -> T:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from energycomp.errors import CheckpointError, EnergycompError, InputError, NonFiniteError
 from energycomp.seeds import seeded, torch_seed
-from energycomp_lab.training import FitConfig, FitResult, Loss, Step, ema_weights, fit
+from energycomp_lab.training import FitConfig, FitResult, Loss, Recipe, Step, Validation, ema_weights, fit
 
 DATA = torch.linspace(-1, 1, 100).reshape(50, 2)
 TINY: dict[str, Any] = {"steps": 12, "batch_size": 8, "learning_rate": 1e-2, "save_every": 5}
@@ -78,9 +78,17 @@ def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 
 
 def run(
-    module: nn.Module, loss: Loss, out: Path, *, data: Any = DATA, on_sample: Any = None, **changes: Any
+    module: nn.Module,
+    loss: Loss,
+    out: Path,
+    *,
+    data: Any = DATA,
+    on_sample: Any = None,
+    validation: Any = None,
+    **changes: Any,
 ) -> FitResult:
-    return fit(module, loss, data, FitConfig(**{**TINY, **changes}), out=out, on_sample=on_sample, progress=False)
+    config = FitConfig(**{**TINY, **changes})
+    return fit(module, loss, data, config, out=out, on_sample=on_sample, validation=validation, progress=False)
 
 
 def train(out: Path, loss: Loss = denoise, **changes: Any) -> tuple[Tiny, FitResult]:
@@ -336,6 +344,72 @@ def test_on_sample_sees_the_average_and_changes_nothing(tmp_path: Path) -> None:
     assert same(seen[12], result.ema_state)
     assert same(sampled.state_dict(), plain.state_dict())
     assert sampled.training
+
+
+def measured(values: dict[int, float], **options: Any) -> Validation:
+    """Six evaluations in twelve steps, whose values are given."""
+    return Validation(lambda module, step: values[step], evaluations=6, **options)
+
+
+@pytest.mark.parametrize(
+    ("values", "end", "best"),
+    [
+        ((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), 12, 12),
+        ((0.1, 0.5, 0.3, 0.4, 0.495, 0.4), 12, 10),  # about as good as the best, and later
+        ((0.1, 0.5, 0.3, 0.4, 0.2, 0.6), 10, 4),  # worse for three evaluations
+        ((0.1, 0.5, 0.3, 0.4, 0.5, 0.2), 12, 10),
+    ],
+)
+def test_a_run_ends_with_the_weights_of_its_best_evaluation(
+    tmp_path: Path, values: tuple[float, ...], end: int, best: int
+) -> None:
+    validation = measured(dict(zip(range(2, 13, 2), values, strict=True)), patience=3)
+    _, result = train(tmp_path / "whole", validation=validation, keep=1)
+    assert (result.step, result.standing.step) == (end, best)
+    assert checkpoints(tmp_path / "whole") == [f"checkpoint-{step:06d}" for step in sorted({best, end})]
+    assert same(result.ema_state, ema_weights(result.checkpoint))
+    with pytest.raises(StopError):
+        train(tmp_path / "cut", stop_at(8), validation=validation, keep=1)
+    _, resumed = train(tmp_path / "cut", validation=validation, keep=1)
+    assert same(resumed.ema_state, result.ema_state)
+    assert (resumed.step, resumed.standing) == (result.step, result.standing)
+    _, again = train(tmp_path / "cut", stop_at(1), validation=validation, keep=1)
+    assert same(again.ema_state, result.ema_state)
+    lines = [json.loads(line) for line in (tmp_path / "cut" / "log.jsonl").open()]
+    assert {line["step"]: line["validation"] for line in lines if "validation" in line}[best] == values[best // 2 - 1]
+    (tmp_path / "cut" / f"checkpoint-{best:06d}.safetensors").unlink()
+    with pytest.raises(NonFiniteError, match="At step 2 the validation is nan"):
+        train(tmp_path / "nan", validation=measured({2: math.nan}))
+    if best < end < 12:  # goes on from a checkpoint of a run whose best one is elsewhere
+        assert train(tmp_path / "cut", validation=validation)[1].step == 12
+
+
+def test_so_many_minutes_are_steps_that_stay(tmp_path: Path) -> None:
+    module = Tiny()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items() if name != "calls"}
+    seen: list[dict[str, Tensor]] = []
+
+    def loss(module: Tiny, batch: Tensor, step: Step) -> Tensor:
+        if step.number == 0:
+            seen.append({name: tensor.clone() for name, tensor in module.state_dict().items() if name in before})
+        return denoise(module, batch, step)
+
+    finished: list[Path] = []
+    recipe = Recipe(
+        model=module,  # type: ignore[arg-type]
+        module=module,
+        loss=loss,
+        data=DATA,
+        config=FitConfig(**TINY),
+        finish=lambda out: finished.append(out) or {"README.md": "a card"},
+    )
+    result = recipe.run(tmp_path, minutes=0.002, progress=False)
+    assert result.step > 1
+    assert result.documents == {"README.md": "a card"}
+    assert same(seen[-1], before)  # what was timed has left no trace
+    assert same(module.state_dict(), result.ema_state)
+    assert recipe.run(tmp_path, minutes=0.9, progress=False).step == result.step
+    assert finished == [tmp_path, tmp_path]
 
 
 @pytest.mark.parametrize(

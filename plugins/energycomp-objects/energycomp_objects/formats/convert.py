@@ -74,10 +74,10 @@ def read_marks(
     if not os.path.lexists(path):
         raise InputError(f"got {path}, which does not exist; expected a folder or a file of labels; check the path")
     known = FORMATS if format is None else {format: _format_of(format)}
-    sources = [(one, source) for one in known.values() for source in one.find(path)]
+    sources = _find_sources(path, format)
     if not sources:
         inside = sorted(path.iterdir()) if path.is_dir() else []
-        splits = [entry.name for entry in inside if entry.is_dir() and any(one.find(entry) for one in known.values())]
+        splits = [entry.name for entry in inside if entry.is_dir() and has_labels(entry, format)]
         hint = f"name one of the folders in it: {', '.join(splits)}" if splits else "check the path"
         raise InputError(f"got {path} without labels; expected those of {', '.join(known)}; {hint}")
     if len(sources) > 1:
@@ -126,6 +126,16 @@ def write_marks(
             make_folder(target.parent, "the folder")
             with atomic_file(target) as temporary:
                 shutil.copyfile(picture, temporary)
+
+
+def has_labels(path: Path, format: str | None = None) -> bool:  # noqa: A002 - as in Pillow
+    """Whether a path has labels of a format, or of any; they may still be none that can be read."""
+    return os.path.lexists(path) and bool(_find_sources(path, format))
+
+
+def _find_sources(path: Path, name: str | None) -> list[tuple[Format, Path]]:
+    known = FORMATS.values() if name is None else (_format_of(name),)
+    return [(one, source) for one in known for source in one.find(path)]
 
 
 def _format_of(name: str) -> Format:
