@@ -28,7 +28,6 @@ from energycomp_objects.rivals import draw_rivals
 from energycomp_objects.score import fit_odds, read_photos, score
 from energycomp_objects.solver import Propose
 from energycomp_objects.source import MarkedSource
-from energycomp_objects.windows import window_form
 
 SCHEMA = {"category": ("disc", "square")}
 SIDE = 64
@@ -134,16 +133,21 @@ def test_tiles_of_a_constant_sample_blend_to_one_map() -> None:
 def test_the_form_over_windows_is_that_over_samples(model: Model, folder: Path) -> None:
     torch.nn.init.normal_(model.denoiser.network.out[-1].weight, std=0.1)  # type: ignore[operator, index, union-attr]
     problem = make_problem(model.encode(Image.open(folder / "1.png")), model)
-    network = model.denoiser.network
-    assert isinstance(network, PlacedUNet)
     values = torch.tensor([[0.3, 0.4, 0.2, 0.2, 1.0], [0.45, 0.5, 0.0, 0.0, 0.0], [0.9, 0.9, 0.1, 0.2, 2.0]])
     bank = problem.draw(3, 0)
     with torch.no_grad():
-        form = window_form(problem, network, values, bank)
+        windows = problem.in_windows(values, bank)
+        assert windows is not None
+        form = windows.quadratic()
         dense = problem.quadratic(values, bank)
     torch.testing.assert_close(form.b, dense.b, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(form.gram(), dense.gram(), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(form.c, dense.c, rtol=1e-4, atol=1e-3)
+    for mine, theirs in zip(windows.explained(), dense.explained(), strict=True):
+        assert mine is not None and theirs is not None
+        torch.testing.assert_close(mine.flatten(1), theirs, rtol=1e-3, atol=1e-3)
+    problem.explained(values, bank)
+    assert problem.rows == 3 * 3 * 3 + 3  # three times 3 objects under 3 draws, and u once
 
 
 def test_a_photo_is_read_with_counts(model: Model, folder: Path) -> None:
