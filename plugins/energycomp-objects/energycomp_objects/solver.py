@@ -96,6 +96,10 @@ class Propose:
                     chosen = rest
             if sorted(before) == sorted(chosen):
                 break
+        # A count that is given is reached, as far as there are proposals
+        while len(chosen) < min(low, len(form)):
+            others = [k for k in range(len(form)) if k not in chosen]
+            chosen.append(max(others, key=lambda k: self._odds(network, proposals, form, chosen, k)))
         chosen.sort()
         solution = self._describe(problem, network, proposals, form, chosen)
         return attrs.evolve(solution, form=windows.take(chosen))
@@ -107,7 +111,7 @@ class Propose:
         shares = proposals.words[0] if words else torch.ones(len(probability), 1)
         counts = {}
         for word, share in zip(words or ("object",), shares.T, strict=True):
-            posterior = count_posterior((probability * share).tolist())
+            posterior = count_posterior(probability.tolist(), share.tolist(), problem.counts)
             counts[word] = (int(posterior.argmax()), *interval(posterior))
         return counts
 

@@ -157,6 +157,13 @@ def test_a_photo_is_read_with_counts(model: Model, folder: Path) -> None:
     assert "in 90 %" in str(solution)
 
 
+def test_a_count_that_is_given_is_reached(model: Model, folder: Path) -> None:
+    solution = infer(folder / "1.png", model, solver=Propose(least=0.001, draws=2), count=3, progress=False)
+    assert solution.count == 3
+    assert sum(high for _, _, high in solution.counts.values()) >= 3
+    assert solution.picture().size == (480, 480)
+
+
 def test_answers_are_scored_and_odds_fitted(model: Model, folder: Path) -> None:
     answers = read_photos(model, read_marks(folder)[:2], Propose(least=0.001, draws=2))
     assert 0 <= score(model, answers)["recall"] <= 1
