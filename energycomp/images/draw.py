@@ -184,7 +184,7 @@ def overlay(
         for arm, color in ((8 * unit, EDGE), (7 * unit, TRUE)):
             for turn in (arm, -arm):
                 draw.line((x - arm, y - turn, x + arm, y + turn), fill=color, width=line(5 if color == EDGE else 2))
-    boxes = _places(sizes) or [None] * len(found)
+    boxes: list[tuple[float, float] | None] = [*_places(sizes)] or [None] * len(found)
     numbers = labels or [str(k + 1) for k in range(len(found))]
     for place, box_size, label in zip(found, boxes, numbers, strict=True):
         x, y = place[0] * width, place[1] * height

@@ -144,7 +144,8 @@ def test_the_form_over_windows_is_that_over_samples(model: Model, folder: Path) 
     torch.testing.assert_close(form.gram(), dense.gram(), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(form.c, dense.c, rtol=1e-4, atol=1e-3)
     for mine, theirs in zip(windows.explained(), dense.explained(), strict=True):
-        assert mine is not None and theirs is not None
+        assert mine is not None
+        assert theirs is not None
         torch.testing.assert_close(mine.flatten(1), theirs, rtol=1e-3, atol=1e-3)
     problem.explained(values, bank)
     assert problem.rows == 3 * 3 * 3 + 3  # three times 3 objects under 3 draws, and u once
