@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 COMPILER = "torch._dynamo"
@@ -51,18 +52,21 @@ def first_use(
 
 @contextmanager
 def without_compiler() -> Iterator[None]:
-    """Keeps `torch._dynamo` from being imported in the block, for the first import of diffusers.
+    """Keeps `torch._dynamo` from being imported in the block: by diffusers, and by operations on the device "meta".
 
     diffusers imports it for the decorator `maybe_allow_in_graph` of its attention blocks, and has a fallback for a
-    torch without it. Importing it takes a second of CPU time, most of which sympy and torch.distributed take. It can be
-    imported after the block, so that `torch.compile` works. Where it is imported already, the block changes nothing.
+    torch without it; torch itself imports it to leave operations on "meta" uncompiled, which they are anyway. Importing
+    it takes a second of CPU time, most of which sympy and torch.distributed take. It can be imported after the block,
+    so that `torch.compile` works. Where it is imported already, the block changes nothing.
     """
     if COMPILER in sys.modules:
         yield
         return
-    sys.modules[COMPILER] = None  # type: ignore[assignment]  # Python's way to say that a module cannot be imported
+    stand_in = ModuleType(COMPILER)
+    stand_in.disable = lambda function, *_, **__: function  # type: ignore[attr-defined]
+    sys.modules[COMPILER] = stand_in
     try:
         yield
     finally:
-        if sys.modules.get(COMPILER) is None:
-            sys.modules.pop(COMPILER, None)
+        if sys.modules.get(COMPILER) is stand_in:
+            sys.modules.pop(COMPILER)

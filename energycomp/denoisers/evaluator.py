@@ -62,6 +62,8 @@ class Network(Protocol):
     A network may have more attributes:
 
     - `device`: where it computes, if its weights may be elsewhere meanwhile: offloaded, or mapped.
+    - `effects(features, condition, owner)`, of a `TwoStage`: what conditions add to the shared prediction
+      `features[1]`, in windows of cells of `patch` pixels: rows, their `Cells`, and (R, F, s, s), for each window size.
     - `casts_samples`, true if it computes with samples before it casts them to the type of its weights by itself.
     - `engine_methods`: the names of its methods that an `Engine` may run: functions of tensors, all of whose first axes
       are those of rows, without branches on numbers.

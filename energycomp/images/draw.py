@@ -152,15 +152,17 @@ def overlay(
     labels: Sequence[str] | None = None,
     *,
     truth: Any = (),
+    sizes: Any = (),
     side: int = SIDE,
 ) -> Image.Image:
-    """An enlarged image with a numbered ring at each place, and a cross at each true one.
+    """An enlarged image with a numbered ring at each place, or a box of its size, and a cross at each true one.
 
     Args:
         image: the image that was read.
         places: (K, 2), x to the right and y down in [0, 1].
         labels: K texts; by default 1 to K.
         truth: true places, as `places`, where they are known.
+        sizes: (K, 2), width and height in [0, 1], where they are known.
         side: least length in px of the shorter side of the result.
 
     >>> overlay(Image.new("RGB", (64, 64)), [[0.5, 0.5]], side=128).size
@@ -182,8 +184,18 @@ def overlay(
         for arm, color in ((8 * unit, EDGE), (7 * unit, TRUE)):
             for turn in (arm, -arm):
                 draw.line((x - arm, y - turn, x + arm, y + turn), fill=color, width=line(5 if color == EDGE else 2))
-    for place, label in zip(found, labels or [str(k + 1) for k in range(len(found))], strict=True):
+    boxes: list[tuple[float, float] | None] = [*_places(sizes)] or [None] * len(found)
+    numbers = labels or [str(k + 1) for k in range(len(found))]
+    for place, box_size, label in zip(found, boxes, numbers, strict=True):
         x, y = place[0] * width, place[1] * height
+        if box_size is not None:
+            half = box_size[0] * width / 2, box_size[1] * height / 2
+            corners = (x - half[0], y - half[1], x + half[0], y + half[1])
+            for color, across in ((EDGE, 4), (FOUND, 2)):
+                draw.rectangle(corners, outline=color, width=line(across))
+            corner = max(corners[0], 0) + 4 * unit, max(corners[1], 0) + 2 * unit
+            draw.text(corner, label, fill=FOUND, font=font, anchor="lt", stroke_width=line(2), stroke_fill=EDGE)
+            continue
         for radius, color in ((10 * unit, EDGE), (8.5 * unit, FOUND)):
             box = (x - radius, y - radius, x + radius, y + radius)
             draw.ellipse(box, outline=color, width=line(6 if color == EDGE else 3))

@@ -16,6 +16,8 @@ Notation: variable -> symbol
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import attrs
@@ -27,7 +29,6 @@ from energycomp.components import widen
 from energycomp.images import ImageProcessor, guided
 from energycomp.inference.compare import COMPONENT_PENALTY, as_normal, standard_error
 from energycomp.inference.problem import Problem
-from energycomp.inference.quadratic import QuadraticForm
 from energycomp.inference.solution import OUT_OF_DISTRIBUTION, Solution
 from energycomp.models.defaults import log_errors
 from energycomp.models.model import Model
@@ -57,7 +58,10 @@ def measured(solution: Solution, problem: Problem, generator: torch.Generator) -
     # Draws that compared the answer selected neither it nor its rival
     compared = solution.form if problem.has_empty and problem.has_baseline else None
     if compared is not None and compared.draws >= FIT_DRAWS // 2:
-        left, parts = _explained_by(compared, problem.observation.shape[1:])
+        left, parts = compared.explained()
+        shape = problem.observation.shape[1:]
+        left = left.reshape(-1, *shape)
+        parts = None if parts is None else parts.reshape(-1, *shape)
         return Measured(left, parts, compared.c if solution.count else None)
     # New draws otherwise
     bank = problem.draw(FIT_DRAWS, generator)
@@ -101,19 +105,8 @@ def judge(solution: Solution, problem: Problem, model: Model, image: Any, residu
         sure=sure,
         at_count_limit=_at_limit(solution.count, problem),
         share=share,
-        pixels=None if parts is None else _pixels(parts.cpu(), model, image),
+        pixels=None if parts is None else _maps_of(parts.cpu(), model, image),
     )
-
-
-def _explained_by(form: QuadraticForm, shape: torch.Size) -> tuple[Tensor, Tensor | None]:
-    """What `Problem.explained` gives, of a form under the rule product over an answer's K components."""
-    # r = target - sum of the atoms
-    left = form.target - form.atoms.sum(1)
-    if not len(form):
-        return left.unflatten(1, tuple(shape)), None
-    # R_k = mean of (r + e_k)^2 - r^2
-    parts = ((left[:, None] + form.atoms).square() - left.square()[:, None]).mean(0)
-    return left.unflatten(1, tuple(shape)), parts.unflatten(1, tuple(shape))
 
 
 def _at_limit(count: int, problem: Problem) -> bool:
@@ -139,14 +132,18 @@ def _peak(left: Tensor) -> tuple[float, float] | None:
     return (x + 0.5) / each.shape[1], (y + 0.5) / each.shape[0]
 
 
-def _pixels(parts: Tensor, model: Model, image: Any) -> Tensor:
-    """Parts of the error (K, C, H, W), without channels, at the size and with the edges of the image; others as are."""
+def _maps_of(parts: Tensor, model: Model, image: Any) -> Callable[[], Tensor]:
+    """What makes maps of parts of the error (K, C, H, W) when they are asked for; others stay as they are."""
     if not isinstance(model.processor, ImageProcessor) or parts.ndim != 4:
-        return parts
-    # Sums over channels, at the resolution of the image, with its edges (guided filter)
-    size = model.processor.size
-    maps = interpolate(parts.sum(1, keepdim=True), size, mode="bilinear")[:, 0]  # of latents; pixels stay as they are
-    return guided(maps * (math.prod(parts.shape[2:]) / math.prod(size)), model.processor(image)[0])
+        return partial(torch.clone, parts)
+    return partial(_sharpen, parts.sum(1, keepdim=True), model.processor(image)[0])
+
+
+def _sharpen(parts: Tensor, picture: Tensor) -> Tensor:
+    """Parts (K, 1, h, w) at the resolution and with the edges of a picture (C, H, W), by the guided filter."""
+    size = picture.shape[1:]
+    maps = interpolate(parts, size, mode="bilinear")[:, 0]  # of latents; pixels stay as they are
+    return guided(maps * (math.prod(parts.shape[2:]) / math.prod(size)), picture)
 
 
 def posterior(solution: Solution, problem: Problem) -> float | None:

@@ -23,6 +23,7 @@ from energycomp.inference.predicted import Predicted
 from energycomp.inference.prior import Prior, PriorOfAtoms, as_prior
 from energycomp.inference.quadratic import QuadraticForm
 from energycomp.inference.slots import Slot, attribute_slots, count_range, value_slot
+from energycomp.inference.windows import WindowForm, window_form
 from energycomp.models.defaults import Defaults
 from energycomp.models.model import Model
 from energycomp.models.proposals import Proposals
@@ -212,6 +213,9 @@ class Problem:
         (0.6875, 0.75)
         """
         count = len(values)
+        in_windows = self.in_windows(values, bank)
+        if in_windows is not None:
+            return in_windows.explained()
         with torch.no_grad():
             # r, the residual of all components together
             terms = self._predicted.terms(self._conditioner(values.to(self.device)), 1, count, bank)
@@ -261,6 +265,13 @@ class Problem:
         if self._prior is not None:
             prior = PriorOfAtoms(self._prior, self._whole(atoms.to(self.device)), self.posterior.add_prior)
         return attrs.evolve(form, prior=prior, weighting=self.weighting)
+
+    def in_windows(self, values: Tensor, bank: NoiseBank) -> WindowForm | None:
+        """The form over values (M, *V) of a network whose components show in windows alone; None for any other.
+
+        Costs M S rows on windows, and S trunk passes.
+        """
+        return window_form(self._predicted, self._conditioner(values.to(self.device)), bank)
 
     @property
     def has_empty(self) -> bool:

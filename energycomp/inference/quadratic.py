@@ -253,6 +253,20 @@ class QuadraticForm:
         target = torch.cat([self.target, other.target])
         return QuadraticForm(b, None, c, atoms=atoms, target=target, **kept)
 
+    def explained(self) -> tuple[Tensor, Tensor | None]:
+        """What `Problem.explained` gives under the rule product of all atoms, (S, P) and (M, P).
+
+        >>> QuadraticForm.of(torch.eye(2)[None], torch.tensor([[2.0, 1.0]])).explained()
+        (tensor([[1., 0.]]), tensor([[3., 0.],
+                [0., 1.]]))
+        """
+        # r = target - sum of the atoms
+        left = self.target - self.atoms.sum(1)
+        if not len(self):
+            return left, None
+        # R_k = mean of (r + e_k)^2 - r^2
+        return left, ((left[:, None] + self.atoms).square() - left.square()[:, None]).mean(0)
+
     def on(self, draws: slice) -> QuadraticForm:
         """The form on some of its draws.
 

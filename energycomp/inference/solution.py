@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from energycomp.images import html, open_window, png, save_image
 from energycomp.images.draw import SIDE
 from energycomp.inference.quadratic import QuadraticForm
 from energycomp.inference.view import View, answer_line, answer_text, as_row, row_text
+from energycomp.inference.windows import WindowForm
 
 VERDICTS = ((0.9, "sure"), (0.6, "likely"))
 OUT_OF_DISTRIBUTION = 0.01  # typicality below which an image is out of distribution: the rate of false alarms
@@ -78,7 +79,7 @@ class Solution:
         at_count_limit: whether the count is an end of the range that was searched: the true one may be beyond it.
         share: (K,) how much the error rises without each component, as a share of the unconditional error that all of
             them explain, on the draws of `fit` and None where that is. They sum to 1 where components are seen apart.
-        pixels: (K, H, W), what `maps` returns.
+        pixels: what makes the maps (K, H, W) that `maps` returns.
         counts: for each word of an attribute the likeliest number of components, and the ends of a 90 % interval of it,
             where the solver knows them.
         view: the image, and the components as the conditioner describes them.
@@ -106,7 +107,7 @@ class Solution:
     component_gain: Tensor | None = None
     probability: Tensor | None = None
     posteriors: tuple[Tensor, ...] | None = None
-    form: QuadraticForm | None = None
+    form: QuadraticForm | WindowForm | None = None
     alternatives: tuple[Alternative, ...] = ()
     fit: float | None = None
     typicality: float | None = None
@@ -114,7 +115,7 @@ class Solution:
     sure: float | None = None
     at_count_limit: bool = False
     share: Tensor | None = None
-    pixels: Tensor | None = None
+    pixels: Callable[[], Tensor] | None = None
     counts: Mapping[str, tuple[int, int, int]] = attrs.field(factory=dict)
     view: View = attrs.field(factory=View)
 
@@ -177,7 +178,7 @@ class Solution:
                 f"got {self!r} without maps; expected components that `infer` found, or that `explain` was given, at "
                 "least two where the model has no unconditional prediction"
             )
-        return self.pixels
+        return self.pixels()
 
     @property
     def unsupported(self) -> tuple[int, ...]:

@@ -64,13 +64,25 @@ class View:
             found.append((float(x), float(y)))
         return found
 
+    @property
+    def sizes(self) -> list[tuple[float, float]]:
+        """Width and height of the components, in [0, 1]; none unless each of them says so."""
+        known = []
+        for row in self.rows:
+            width = row.get("width")
+            height = row.get("height")
+            if not (_is_finite(width) and _is_finite(height)):
+                return []
+            known.append((float(width), float(height)))
+        return known
+
     def picture(self, *, side: int = SIDE) -> Image.Image:
-        """The image with a numbered ring at each place, enlarged so that its shorter side has `side` px or more.
+        """The image with a numbered ring at each place, or a box, its shorter side enlarged to `side` px or more.
 
         Raises:
             InputError: there is no image.
         """
-        return overlay(self._known_image(), self.places, side=side)
+        return overlay(self._known_image(), self.places, sizes=self.sizes if self.places else (), side=side)
 
     def mapped(self, maps: Tensor, share: Sequence[float] | None = None, *, side: int = SIDE) -> Image.Image:
         """The marked image beside the map of each component, over the image in grey, with its name and its share.

@@ -24,6 +24,7 @@ from energycomp.denoisers.evaluator import rows, trunk
 from energycomp.errors import CheckpointError, EnergycompError, InputError
 from energycomp.files import atomic_directory, read_tensors, write_tensors
 from energycomp.images import ImageProcessor
+from energycomp.imports import without_compiler
 from energycomp.manifest import verify
 from energycomp.models.defaults import Defaults
 from energycomp.models.parts import FORMAT, ModelParts
@@ -223,7 +224,8 @@ def _check_shapes(model: ModelParts) -> None:
     """One row through network and encoder: samples, tokens and latents fit each other."""
     denoiser = model.denoiser
     values = tuple(model.conditioner.value_shape)
-    with torch.no_grad(), suppress(NotImplementedError):  # an operation without a meta kernel
+    # Some operations have no meta kernel
+    with torch.no_grad(), without_compiler(), suppress(NotImplementedError):
         shared = trunk(denoiser, torch.zeros(1, *denoiser.sample_shape), torch.zeros(1))
         out = rows(denoiser, shared, Condition(torch.zeros(1, *denoiser.token_shape)), torch.zeros(1).long())
         if tuple(out.shape[1:]) != denoiser.sample_shape:

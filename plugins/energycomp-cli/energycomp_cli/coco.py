@@ -82,8 +82,10 @@ def _locate(one: Mapping[str, Any], box: list[int]) -> dict[str, Any]:
 def _judge(one: Mapping[str, Any]) -> dict[str, Any]:
     """Collects what is known of a component, and how sure that is, where the answer says it."""
     found: dict[str, Any] = {"attributes": {name: one[name] for name in one if name not in (*JUDGED, *PLACE)}}
-    if one.get("certainty"):
-        found["score"] = math.prod(one["certainty"].values())
-    elif one.get("probability") is not None:
-        found["score"] = one["probability"]
+    # The probability of the object, and those of its words
+    known = [*(one.get("certainty") or {}).values()]
+    if one.get("probability") is not None:
+        known.append(one["probability"])
+    if known:
+        found["score"] = math.prod(known)
     return found

@@ -6,19 +6,36 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
-def count_posterior(probabilities: Sequence[float]) -> Tensor:
+def count_posterior(
+    probabilities: Sequence[float], shares: Sequence[float] | None = None, counts: tuple[int, int] | None = None
+) -> Tensor:
     """The probabilities (n + 1,) of 0 to n objects, of n that are each there independently (Poisson binomial).
+
+    Args:
+        shares: the probability that each object, where it is there, is one of those that are counted.
+        counts: least and greatest number of all objects, where that is known.
 
     >>> count_posterior([0.5, 0.5]).tolist()
     [0.25, 0.5, 0.25]
+    >>> count_posterior([0.5, 0.5], [1.0, 0.0], counts=(2, 2)).tolist()
+    [0.0, 1.0, 0.0]
     """
-    posterior = torch.ones(1, dtype=torch.float64)
-    for probability in probabilities:
-        more = torch.nn.functional.pad(posterior, (1, 0)) * probability
-        posterior = torch.nn.functional.pad(posterior, (0, 1)) * (1 - probability) + more
-    return posterior
+    joint = torch.ones(1, 1, dtype=torch.float64)  # (of those that are counted, of all)
+    for probability, share in zip(probabilities, shares or [1.0] * len(probabilities), strict=True):
+        absent = F.pad(joint, (0, 1, 0, 1)) * (1 - probability)
+        counted = F.pad(joint, (1, 0, 1, 0)) * probability * share
+        joint = absent + counted + F.pad(joint, (1, 0, 0, 1)) * probability * (1 - share)
+    if counts is not None:
+        number = torch.arange(joint.shape[1])
+        low = min(counts[0], joint.shape[1] - 1)
+        joint = joint * ((number >= low) & (number <= max(counts[1], low)))
+    posterior = joint.sum(1)
+    total = float(posterior.sum())
+    # A number that no probability allows says nothing
+    return posterior / total if total > 0 else count_posterior(probabilities, shares)
 
 
 def interval(posterior: Tensor, level: float = 0.9) -> tuple[int, int]:

@@ -25,7 +25,6 @@ from energycomp.inference.noise import draw_bank
 from energycomp.seeds import as_generator
 from energycomp_objects.counts import count_posterior, interval
 from energycomp_objects.network import TYPICAL, PlacedUNet
-from energycomp_objects.windows import window_form
 
 OTHERS = 5  # answers that are kept beside the best one
 
@@ -79,7 +78,9 @@ class Propose:
         with torch.no_grad():
             proposals = self.propose(problem, network, generator)
             bank = problem.draw(self.draws or problem.default_draws, generator)
-            form = window_form(problem, network, proposals.values, bank)
+            windows = problem.in_windows(proposals.values, bank)
+            assert windows is not None  # noqa: S101 - a PlacedUNet has windows
+            form = attrs.evolve(windows.quadratic(), weighting=problem.weighting)
         # Choose: begin with the likely ones, and flip while the odds of one are against its place
         low, high = problem.counts
         chosen = [k for k in range(len(form)) if proposals.logits[k] > 0][:high]
@@ -95,8 +96,13 @@ class Propose:
                     chosen = rest
             if sorted(before) == sorted(chosen):
                 break
+        # A count that is given is reached, as far as there are proposals
+        while len(chosen) < min(low, len(form)):
+            others = [k for k in range(len(form)) if k not in chosen]
+            chosen.append(max(others, key=lambda k: self._odds(network, proposals, form, chosen, k)))
         chosen.sort()
-        return self._describe(problem, network, proposals, form, chosen)
+        solution = self._describe(problem, network, proposals, form, chosen)
+        return attrs.evolve(solution, form=windows.take(chosen))
 
     def _count(self, problem: Problem, proposals: Proposals, probability: Tensor) -> dict[str, tuple[int, int, int]]:
         """For each word of the first attribute, or all objects, the likeliest number, and a 90 % interval of it."""
@@ -105,7 +111,7 @@ class Propose:
         shares = proposals.words[0] if words else torch.ones(len(probability), 1)
         counts = {}
         for word, share in zip(words or ("object",), shares.T, strict=True):
-            posterior = count_posterior((probability * share).tolist())
+            posterior = count_posterior(probability.tolist(), share.tolist(), problem.counts)
             counts[word] = (int(posterior.argmax()), *interval(posterior))
         return counts
 

@@ -28,7 +28,6 @@ from energycomp_objects.rivals import draw_rivals
 from energycomp_objects.score import PLAIN, average_precision, fit_held_out, fit_odds, read_photos, score
 from energycomp_objects.solver import Propose
 from energycomp_objects.source import MarkedSource
-from energycomp_objects.windows import window_form
 
 SCHEMA = {"category": ("disc", "square")}
 SIDE = 64
@@ -134,16 +133,22 @@ def test_tiles_of_a_constant_sample_blend_to_one_map() -> None:
 def test_the_form_over_windows_is_that_over_samples(model: Model, folder: Path) -> None:
     torch.nn.init.normal_(model.denoiser.network.out[-1].weight, std=0.1)  # type: ignore[operator, index, union-attr]
     problem = make_problem(model.encode(Image.open(folder / "1.png")), model)
-    network = model.denoiser.network
-    assert isinstance(network, PlacedUNet)
     values = torch.tensor([[0.3, 0.4, 0.2, 0.2, 1.0], [0.45, 0.5, 0.0, 0.0, 0.0], [0.9, 0.9, 0.1, 0.2, 2.0]])
     bank = problem.draw(3, 0)
     with torch.no_grad():
-        form = window_form(problem, network, values, bank)
+        windows = problem.in_windows(values, bank)
+        assert windows is not None
+        form = windows.quadratic()
         dense = problem.quadratic(values, bank)
     torch.testing.assert_close(form.b, dense.b, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(form.gram(), dense.gram(), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(form.c, dense.c, rtol=1e-4, atol=1e-3)
+    for mine, theirs in zip(windows.explained(), dense.explained(), strict=True):
+        assert mine is not None
+        assert theirs is not None
+        torch.testing.assert_close(mine.flatten(1), theirs, rtol=1e-3, atol=1e-3)
+    problem.explained(values, bank)
+    assert problem.rows == 3 * 3 * 3 + 3  # three times 3 objects under 3 draws, and u once
 
 
 def test_a_photo_is_read_with_counts(model: Model, folder: Path) -> None:
@@ -151,6 +156,13 @@ def test_a_photo_is_read_with_counts(model: Model, folder: Path) -> None:
     assert set(solution.counts) == {"disc", "square"}
     assert all(low <= count <= high for count, low, high in solution.counts.values())
     assert "in 90 %" in str(solution)
+
+
+def test_a_count_that_is_given_is_reached(model: Model, folder: Path) -> None:
+    solution = infer(folder / "1.png", model, solver=Propose(least=0.001, draws=2), count=3, progress=False)
+    assert solution.count == 3
+    assert sum(high for _, _, high in solution.counts.values()) >= 3
+    assert solution.picture().size == (480, 480)
 
 
 def test_answers_are_scored_and_odds_fitted(model: Model, folder: Path) -> None:
