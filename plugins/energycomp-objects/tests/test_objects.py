@@ -14,13 +14,14 @@ from energycomp.errors import InputError
 from energycomp.inference.problem import make_problem
 from energycomp.models import Model
 from energycomp_lab.checks.conditioner import check_conditioner
-from energycomp_lab.evaluation import true_values
+from energycomp_lab.evaluation import evaluate, true_values
 from energycomp_lab.training import Step, collate
 from energycomp_objects.conditioner import Objects
 from energycomp_objects.counts import count_posterior, interval
 from energycomp_objects.crops import CropOptions, crop_all
 from energycomp_objects.formats import Mark, MarkedPhoto, MarkedPhotos, read_marks, write_marks
 from energycomp_objects.loss import LossOptions, leave_open
+from energycomp_objects.metrics import AveragePrecision, object_metrics
 from energycomp_objects.network import PlacedUNet
 from energycomp_objects.plan import make_plan
 from energycomp_objects.recipe import build, drop_points, objects, split, values_of
@@ -151,6 +152,49 @@ def test_a_photo_is_read_with_counts(model: Model, folder: Path) -> None:
     assert set(solution.counts) == {"disc", "square"}
     assert all(low <= count <= high for count, low, high in solution.counts.values())
     assert "in 90 %" in str(solution)
+
+
+def test_exact_answers_have_the_best_figures() -> None:
+    boxes = [[0.3, 0.4, 0.2, 0.2, 1.0], [0.7, 0.5, 0.3, 0.2, 2.0]]
+    x, y, width, height, words = (list(column) for column in zip(*boxes, strict=True))
+    trace = {"x": x, "y": y, "width": width, "height": height, "words 0": words, "sure 0": [1, 1], "proposed": [1, 1]}
+    exact = {"true": boxes, "conditions": boxes, "trace": trace, "counts": {"disc": (1, 1, 1), "square": (1, 1, 2)}}
+    one_word_wrong = {
+        **exact,
+        "trace": {**trace, "words 0": [1.0, 1.0]},
+        "counts": {"disc": (2, 1, 2), "square": (0, 0, 0)},
+    }
+    for record, precision, count in ((exact, 1.0, 1.0), (one_word_wrong, 0.5, 0.0)):
+        metrics = object_metrics(("disc", "square"))
+        metrics.update([], [], record=[record])
+        figures = metrics.compute()
+        assert figures["recall"] == figures["precision"] == figures["count_exact"] == 1
+        assert figures["count_exact_disc"] == count
+        assert figures["count_error_square"] == 1 - count
+        assert figures["count_in_90_disc"] == 1
+        assert figures["calibration_error"] == 0
+        if "map" in figures:
+            assert figures["map_50"] == pytest.approx(precision)
+            assert figures["recall_at_precision_95"] == pytest.approx(precision)
+
+
+def test_average_precision_orders_by_score() -> None:
+    """One true box, and a likelier wrong one: precision is a half at every recall."""
+    pytest.importorskip("pycocotools")
+    trace = {"x": [0.5, 0.1], "y": [0.5, 0.1], "width": [0.2, 0.2], "height": [0.2, 0.2], "proposed": [0.6, 0.9]}
+    record = {"true": [[0.5, 0.5, 0.2, 0.2]], "conditions": [], "trace": trace, "counts": {}}
+    for figure, expected in (("map", 0.5), ("recall_at_precision_95", 0.0)):
+        metric = AveragePrecision(figure)
+        metric.update([], [], record=[record])
+        assert metric.compute() == pytest.approx(expected)
+
+
+def test_photos_are_evaluated(model: Model, folder: Path) -> None:
+    source = MarkedSource()
+    examples = source.examples(str(folder), count=2, seed=0)
+    report = evaluate(model, examples, source.metrics(), solver=Propose(least=0.001, draws=2), progress=False)
+    assert {"recall", "count_exact_disc", "count_in_90", "calibration_error"} <= report.values.keys()
+    assert "count_error" in report.intervals
 
 
 def test_answers_are_scored_and_odds_fitted(model: Model, folder: Path) -> None:
