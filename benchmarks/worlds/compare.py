@@ -80,9 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows.append([photos, method, *_cells(json.loads(path.read_text()), words)])
     head = ["photos", "method", "steps", *COLUMNS, *(f"{word}: exact, error, in 90 %" for word in words)]
     note = (
-        f"{len(validation)} validation photos; odds were fitted on the other half of them. Average precision, and recall "
-        "at a precision of 0.95, are of all proposals. Count error: the mean, in objects. In 90 %: the share of photos "
-        "whose true count is in the interval. CPU s: of reading a photo."
+        f"{len(validation)} validation photos; odds were fitted on the other half of them. Average precision, and the "
+        "recall at a precision of 0.95, are of all proposals. Count error: the mean, in objects. In 90 %: the share of "
+        "photos whose true count is in the interval. CPU s: of reading a photo."
     )
     write(options.out / "compare", table(head, rows, note))
 

@@ -46,8 +46,12 @@ class MarkedSource:
         from energycomp_objects.metrics import object_metrics
 
         if find_spec("pycocotools") is None:
-            logs = "got no package pycocotools, which average precision takes; it is left out; pip install pycocotools"
-            warnings.warn(logs, EnergycompWarning, stacklevel=2)
+            warnings.warn(
+                "got no package pycocotools, which average precision takes; it is left out; pip install "
+                "'energycomp-objects[evaluate]'",
+                EnergycompWarning,
+                stacklevel=2,
+            )
         return object_metrics(self.words)
 
 
