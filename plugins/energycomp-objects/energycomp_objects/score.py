@@ -71,7 +71,12 @@ def score(model: Model, answers: Sequence[ReadPhoto]) -> dict[str, float]:
 
 
 def fit_odds(answers: Sequence[ReadPhoto]) -> tuple[float, float, float]:
-    """Weights of the log-odds of proposals by logistic regression on answers to photos that were kept back."""
+    """Weights of the log-odds of proposals by logistic regression on answers to photos that were kept back.
+
+    Those of an untrained network where nothing was proposed.
+    """
+    if not any(one.solution.trace["logit"] for one in answers):
+        return (0.0, 1.0, 0.0)
     logit = torch.cat([torch.tensor(one.solution.trace["logit"]) for one in answers])
     gain = torch.cat([torch.tensor(one.solution.trace["gain"]) for one in answers])
     right = torch.cat([one.is_object for one in answers]).double()
