@@ -25,7 +25,6 @@ from energycomp_objects.counts import count_posterior, interval
 NEAR = 0.5  # of the sides of a marked object, within which an answer is that object
 POINT = 0.08  # of the sides of a photo, for the sides of an object of which a point is marked
 BINS = 10  # of the calibration error
-PRECISE = 0.95  # precision at which the recall is reported
 
 Record = Mapping[str, Any]
 
@@ -34,17 +33,19 @@ def object_metrics(words: Sequence[str]) -> MetricCollection:
     """The metrics of answers to marked photos.
 
     Recall and precision of the answers; over photos, how often the likeliest count is right, its mean error, and how
-    often its 90 % interval holds, of all objects and of each word of the first attribute; and of all proposals, the
-    calibration error of their probabilities, and where pycocotools is installed average precision.
+    often its 90 % interval holds, of all objects and of each word of the first attribute. And of all proposals the
+    calibration error of their probabilities, the greatest recall at a precision of 0.95, and where pycocotools is
+    installed average precision.
     """
     metrics: dict[str, Metric | MetricCollection] = {"recall": Ratio(_recall), "precision": Ratio(_precision)}
     if find_spec("pycocotools") is not None:
-        metrics |= {name: AveragePrecision(name) for name in ("map_50", "map", "recall_at_precision_95")}
+        metrics |= {name: AveragePrecision(name) for name in ("map_50", "map")}
     for word in (None, *words):
         name = "" if word is None else f"_{word}"
         metrics[f"count_exact{name}"] = Ratio(partial(_exact_count, word=word))
         metrics[f"count_error{name}"] = Ratio(partial(_count_error, word=word))
         metrics[f"count_in_90{name}"] = Ratio(partial(_count_in_interval, word=word))
+    metrics["recall_at_precision_95"] = RecallAtPrecision()
     metrics["calibration_error"] = ProposalCalibrationError(n_bins=BINS)
     return MetricCollection(metrics, compute_groups=False)
 
@@ -95,21 +96,56 @@ class ProposalCalibrationError(BinaryCalibrationError):
         return super().compute() if self.confidences else torch.tensor(torch.nan)
 
 
+class RecallAtPrecision(Metric):
+    """The greatest recall of objects, whatever their words, with proposals above a probability.
+
+    Args:
+        least: precision that these proposals have.
+    """
+
+    full_state_update = False
+    probability: list[Tensor]
+    right: list[Tensor]
+    marks: Tensor
+
+    def __init__(self, least: float = 0.95) -> None:
+        super().__init__()
+        self.least = least
+        for name in ("probability", "right"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+        self.add_state("marks", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, _found: Sequence[Tensor], _true: Sequence[Tensor], record: Sequence[Record] = ()) -> None:
+        """Adds the records of images."""
+        for one in record:
+            self.probability.append(torch.tensor(one["trace"]["proposed"], dtype=torch.float32))
+            self.right.append(match_proposals(_values(one, "true"), one["trace"]))
+            self.marks += len(one["true"])
+
+    def compute(self) -> Tensor:
+        """In [0, 1]; NaN without marks."""
+        if not self.marks:
+            return torch.tensor(torch.nan)
+        order = torch.cat(self.probability).argsort(descending=True, stable=True)
+        right = torch.cat(self.right)[order].cumsum(0)
+        precise = right >= self.least * (1 + torch.arange(len(right)))
+        return right[precise].max() / self.marks if precise.any() else torch.tensor(0.0)
+
+
 class AveragePrecision(Metric):
     """Average precision of all proposals by the tools of COCO (Lin et al., 2014), the mean over words.
 
     A proposal's score is the probability that it is an object, times the share of its likeliest word.
 
     Args:
-        figure: over boxes that agree by an IoU of 0.5, or of 0.5 to 0.95; or the greatest recall at a precision of 0.95
-            by an IoU of 0.5.
+        figure: over boxes that agree by an IoU of 0.5, or the mean over those of 0.5 to 0.95.
     """
 
     full_state_update = False
     marks: list[Tensor]
     proposals: list[Tensor]
 
-    def __init__(self, figure: Literal["map_50", "map", "recall_at_precision_95"]) -> None:
+    def __init__(self, figure: Literal["map_50", "map"]) -> None:
         super().__init__()
         self.figure = figure
         for name in ("marks", "proposals"):
@@ -135,16 +171,12 @@ class AveragePrecision(Metric):
         """In [0, 1]; NaN without marks."""
         if not sum(map(len, self.marks)):
             return torch.tensor(torch.nan)
-        precision, recall = _coco_curves(self.marks, self.proposals)
-        if self.figure == "map":
-            return precision.mean()
-        if self.figure == "map_50":
-            return precision[0].mean()
-        return torch.where(precision[0] >= PRECISE, recall[:, None], 0.0).amax(0).mean()
+        precision = _coco_precision(self.marks, self.proposals)
+        return precision[0].mean() if self.figure == "map_50" else precision.mean()
 
 
-def _coco_curves(marks: Sequence[Tensor], proposals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Precision (IoU, recall, word) of the words that occur, and the recalls.
+def _coco_precision(marks: Sequence[Tensor], proposals: Sequence[Tensor]) -> Tensor:
+    """Precision (IoU, recall, word) of the words that occur.
 
     Args:
         marks: of each image (M, 5), a box and the number of a word.
@@ -171,8 +203,8 @@ def _coco_curves(marks: Sequence[Tensor], proposals: Sequence[Tensor]) -> tuple[
         evaluation = COCOeval(known, answers, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
-    precision = torch.from_numpy(evaluation.eval["precision"])[:, :, :, 0, -1]
-    return precision.clamp(min=0.0), torch.from_numpy(evaluation.params.recThrs)
+    precision = torch.from_numpy(evaluation.eval["precision"])[:, :, :, 0, -1]  # of boxes of any size
+    return precision.clamp(min=0.0)
 
 
 def _corner(box: Tensor) -> Tensor:

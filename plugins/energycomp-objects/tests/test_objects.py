@@ -21,7 +21,7 @@ from energycomp_objects.counts import count_posterior, interval
 from energycomp_objects.crops import CropOptions, crop_all
 from energycomp_objects.formats import Mark, MarkedPhoto, MarkedPhotos, read_marks, write_marks
 from energycomp_objects.loss import LossOptions, leave_open
-from energycomp_objects.metrics import AveragePrecision, object_metrics
+from energycomp_objects.metrics import AveragePrecision, RecallAtPrecision, object_metrics
 from energycomp_objects.network import PlacedUNet
 from energycomp_objects.plan import make_plan
 from energycomp_objects.recipe import build, drop_points, objects, split, values_of
@@ -173,20 +173,23 @@ def test_exact_answers_have_the_best_figures() -> None:
         assert figures["count_error_square"] == 1 - count
         assert figures["count_in_90_disc"] == 1
         assert figures["calibration_error"] == 0
+        assert figures["recall_at_precision_95"] == 1
         if "map" in figures:
             assert figures["map_50"] == pytest.approx(precision)
-            assert figures["recall_at_precision_95"] == pytest.approx(precision)
 
 
-def test_average_precision_orders_by_score() -> None:
-    """One true box, and a likelier wrong one: precision is a half at every recall."""
-    pytest.importorskip("pycocotools")
+def test_a_likelier_wrong_proposal_costs_precision() -> None:
+    """Precision is a half at every recall."""
     trace = {"x": [0.5, 0.1], "y": [0.5, 0.1], "width": [0.2, 0.2], "height": [0.2, 0.2], "proposed": [0.6, 0.9]}
     record = {"true": [[0.5, 0.5, 0.2, 0.2]], "conditions": [], "trace": trace, "counts": {}}
-    for figure, expected in (("map", 0.5), ("recall_at_precision_95", 0.0)):
-        metric = AveragePrecision(figure)
+    for least, recall in ((0.95, 0.0), (0.5, 1.0)):
+        metric = RecallAtPrecision(least)
         metric.update([], [], record=[record])
-        assert metric.compute() == pytest.approx(expected)
+        assert metric.compute() == recall
+    pytest.importorskip("pycocotools")
+    average = AveragePrecision("map")
+    average.update([], [], record=[record])
+    assert average.compute() == pytest.approx(0.5)
 
 
 def test_photos_are_evaluated(model: Model, folder: Path) -> None:
