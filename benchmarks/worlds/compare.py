@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = next(iter(marked.attributes.values()), ())
     rows = []
     for photos in options.photos:
-        for method in ("energycomp", "detector"):
+        for method in ("detector", "energycomp"):
             path = options.out / photos / f"{method}.json"
             if not path.exists():
                 report(path, _measure(method, photos, validation, options))
