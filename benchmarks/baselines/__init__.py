@@ -1,1 +1,1 @@
-"""Methods that the benchmarks compare with; `benchmarks/inference` trains and runs them."""
+"""Methods that the benchmarks compare with; `benchmarks/inference` and `benchmarks/worlds` train and run them."""

@@ -1,15 +1,15 @@
 """Draw the images of the start page, the first steps and described objects, and the card that other sites show.
 
-python docs/scripts/gallery.py [--only start growing attributes compose read] [--seed 0] [-o docs/images]
+python docs/scripts/gallery.py [--only start growing attributes compose read worlds] [--seed 0] [-o docs/images]
 
 Writes NAME.png of each and, of `start` on 1200x630, `../assets/card.png`. `read` shows how a rendered scene, or
-`--image`, is read.
+`--image`, is read; `worlds`, photos of examples/photos, what is read in them, and samples of what was read.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from tour import letters, named
 from energycomp import Composer, decompose, infer, load
 from energycomp.components import combine
 from energycomp.files import atomic_file
-from energycomp.images import framed, grid, to_output
+from energycomp.images import framed, grid, open_image, to_output
 from energycomp_datasets.clevr.layout import render_objects
 from energycomp_datasets.shapes.source import draw
 
@@ -52,13 +52,16 @@ SCENES = {
 READ = (576, 384)  # px, of an image of 3:2
 FACE = ("eyeglasses", "smiling", "beard", "suit")
 HELD_OUT = 2_000_000_000
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+WORLDS = {"cells": "cells/BloodImage_00130.jpg", "dice": "dice/val/IMG_20191208_111530.jpg"}
+COLORS = {"RBC": "#ff8a80", "WBC": "#00e5ff", "Platelets": "#ffea00"}
 
 
 def main() -> None:
     """Writes the images."""
     drawings: dict[str, Callable[[argparse.Namespace], Image.Image | Figure]] = {
         "start": start, "growing": growing, "attributes": attributes, "compose": compose,
-        "read": read,
+        "read": read, "worlds": worlds,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(drawings), default=list(drawings))
@@ -145,6 +148,43 @@ def read(options: argparse.Namespace) -> Image.Image:
     again = large(described(solution.conditions, options.seed)).resize(READ, Image.Resampling.LANCZOS)
     heads = [f"read: {solution.count} objects, {solution.verdict}", "drawn again from these words"]
     return grid([shown, again], columns=2, padding=4, heads=heads)
+
+
+def worlds(options: argparse.Namespace) -> Image.Image:
+    """For cells and dice a photo with what is read in it, and a sample of what was read."""
+    pictures = []
+    for name, photo in WORLDS.items():
+        model = load(name)
+        image = open_image(PHOTOS / photo)
+        solution = infer(image, model, generator=0)
+        sample = Composer(model.compose(solution.conditions)).sample(generator=options.seed)[0]
+        pictures += [boxed(image, solution.table()), sample.resize(image.size, Image.Resampling.LANCZOS)]
+    high = 360
+    fitted = [ImageOps.contain(one, (2 * high, high)) for one in pictures]
+    gap = 12
+    whole = Image.new("RGB", (sum(one.width for one in fitted) + gap * (len(fitted) - 1), HEAD + high), "white")
+    left = 0
+    for one, text in zip(fitted, ("read", "drawn", "read", "drawn"), strict=True):
+        write(whole, text, (left + one.width // 2, HEAD // 2))
+        whole.paste(one, (left, HEAD))
+        left += one.width + gap
+    return whole
+
+
+def boxed(image: Image.Image, rows: Sequence[Mapping[str, Any]]) -> Image.Image:
+    """A photo with the box of each object, and its word."""
+    drawn = image.copy()
+    pen = ImageDraw.Draw(drawn)
+    for row in rows:
+        word = str(row["category"])
+        color = COLORS.get(word, "#ffd400")
+        x, y = row["x"] * image.width, row["y"] * image.height
+        w, h = row["width"] * image.width / 2, row["height"] * image.height / 2
+        pen.rectangle([x - w, y - h, x + w, y + h], outline=color, width=4)
+        if word != "RBC":
+            stroke = {"stroke_width": 3, "stroke_fill": "black"}
+            pen.text((x, y - h - 2), word, font=letters(22), fill=color, anchor="mb", **stroke)
+    return drawn
 
 
 def described_values(words: Sequence[str]) -> Tensor:

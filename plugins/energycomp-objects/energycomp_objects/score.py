@@ -6,23 +6,21 @@ from collections.abc import Sequence
 
 import attrs
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from energycomp.errors import InputError
-from energycomp.inference import Solution
+from energycomp.inference import Solution, Solver
 from energycomp.inference.problem import make_problem
 from energycomp.models import Model
 from energycomp.progress import progress
+from energycomp_lab.evaluation import attribute_metrics
 from energycomp_objects.conditioner import Objects
-from energycomp_objects.counts import count_posterior, interval
 from energycomp_objects.formats import MarkedPhoto
+from energycomp_objects.metrics import match, object_metrics
 from energycomp_objects.network import PlacedUNet
 from energycomp_objects.photos import values_of
 from energycomp_objects.solver import Propose
 
-NEAR = 0.5  # of the smaller side of a marked object, within which an answer is that object
-BINS = 10  # of the calibration error
 RIDGE = 1e-2  # of the logistic regression
 PLAIN = (0.0, 1.0, 0.0)  # odds of a proposal alone
 HALVES = 4  # photos, from which on odds are fitted on halves
@@ -49,7 +47,7 @@ class ReadPhoto:
 
 
 def read_photos(
-    model: Model, photos: Sequence[MarkedPhoto], solver: Propose | None = None, *, show: bool = True
+    model: Model, photos: Sequence[MarkedPhoto], solver: Solver | None = None, *, show: bool = True
 ) -> list[ReadPhoto]:
     """Answers to photos, each with the same seed."""
     conditioner = model.conditioner
@@ -62,7 +60,7 @@ def read_photos(
         marked = values_of(photo, conditioner)
         trace = solution.trace
         proposed = torch.tensor([[x, y] for x, y in zip(trace["x"], trace["y"], strict=True)]).reshape(-1, 2)
-        proposals = match(marked, proposed, photo.size)
+        proposals = match(marked, proposed)
         words = range(len(conditioner.words))
         codes = torch.tensor([trace[f"words {k}"] for k in words]).reshape(len(words), len(proposed)).T
         is_object = torch.zeros(len(proposed), dtype=torch.bool)
@@ -70,77 +68,28 @@ def read_photos(
         for mark, k in proposals:
             is_object[k] = True
             is_right[k] = bool((codes[k] == marked[mark, conditioner.length :]).all())
-        pairs = match(marked, solution.conditions, photo.size)
+        pairs = match(marked, solution.conditions)
         answers.append(ReadPhoto(photo, solution, marked, pairs, proposals, is_object, is_right))
     return answers
 
 
-def match(marked: Tensor, values: Tensor, size: tuple[int, int]) -> list[tuple[int, int]]:
-    """Pairs of marks (K, V) and values (N, V) that are nearest, within `NEAR` of a mark's smaller side."""
-    if not len(marked) or not len(values):
-        return []
-    pixels = torch.tensor(size, dtype=torch.float32)
-    distance = torch.cdist(marked[:, :2] * pixels, values[:, :2] * pixels)
-    sides = marked[:, 2:4] if marked.shape[1] >= 4 else torch.full((len(marked), 2), 0.08)
-    share = distance / ((sides * pixels).amin(1, keepdim=True) * NEAR).clamp(min=1.0)
-    pairs = zip(*linear_sum_assignment(share.clamp(max=5.0).numpy()), strict=True)
-    return [(int(a), int(b)) for a, b in pairs if share[a, b] < 1]
-
-
 def score(model: Model, answers: Sequence[ReadPhoto]) -> dict[str, float]:
-    """Recall, precision, words, counts, their intervals and calibration of answers."""
+    """The figures of `object_metrics` of answers, and how often attributes are right."""
     conditioner = model.conditioner
     assert isinstance(conditioner, Objects)  # noqa: S101 - `read_photos` has checked it
-    length = conditioner.length
-    matched = sum(len(one.pairs) for one in answers)
-    marks = sum(len(one.marked) for one in answers)
-    objects = sum(one.solution.count for one in answers)
-    words = [
-        bool((one.marked[a, length:] == one.solution.conditions[b, length:]).all())
-        for one in answers
-        for a, b in one.pairs
-    ]
-    counts = [one.solution.count - len(one.marked) for one in answers]
-    scores = {
-        "recall": matched / max(marks, 1),
-        "precision": matched / max(objects, 1),
-        "words": sum(words) / max(len(words), 1),
-        "count exact": sum(error == 0 for error in counts) / len(counts),
-        "count error": sum(map(abs, counts)) / len(counts),
-    }
-    # Intervals of counts: of all, and of each word of the first attribute
-    held = []
+    metrics = object_metrics(next(iter(conditioner.attributes.values()), ()))
+    attributes = attribute_metrics(conditioner)
     for one in answers:
-        low, high = interval(count_posterior(one.solution.trace["proposed"]))
-        held.append(low <= len(one.marked) <= high)
-    scores["counts in 90 %"] = sum(held) / len(held)
-    # Calibration: of the probability that a proposal is an object
-    probability = torch.cat([torch.tensor(one.solution.trace["proposed"]) for one in answers])
-    right = torch.cat([one.is_object for one in answers]).float()
-    scores["calibration error"] = calibration_error(probability, right)
-    if conditioner.words:
-        for number, word in enumerate(next(iter(conditioner.attributes.values())), 1):
-            errors = [
-                int((one.solution.conditions[:, length] == number).sum() - (one.marked[:, length] == number).sum())
-                for one in answers
-            ]
-            scores[f"count exact, {word}"] = sum(error == 0 for error in errors) / len(errors)
-            scores[f"count error, {word}"] = sum(map(abs, errors)) / len(errors)
-    return scores
-
-
-def calibration_error(probability: Tensor, right: Tensor) -> float:
-    """The expected calibration error of probabilities (N,), over bins of equal width.
-
-    >>> calibration_error(torch.tensor([0.75, 0.75]), torch.tensor([1.0, 0.0]))
-    0.25
-    """
-    bins = (probability * BINS).long().clamp(max=BINS - 1)
-    total = 0.0
-    for k in bins.unique():
-        among = bins == k
-        total += float(among.sum() * (probability[among].mean() - right[among].mean()).abs())
-    return total / max(len(right), 1)
+        found = one.solution
+        record = {
+            "true": one.marked.tolist(),
+            "conditions": found.conditions.tolist(),
+            "trace": found.trace,
+            "counts": found.counts,
+        }
+        metrics.update([], [], record=[record])
+        attributes.update([found.conditions], [one.marked], certainty=[found.certainty])
+    return {name: float(value) for name, value in {**metrics.compute(), **attributes.compute()}.items()}
 
 
 def average_precision(answers: Sequence[ReadPhoto]) -> float:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
 
-from energycomp.errors import InputError
+from energycomp.errors import EnergycompWarning, InputError
 from energycomp_lab.evaluation import Example
 from energycomp_objects.formats import Mark, read_marks
 
@@ -17,15 +19,18 @@ if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
 
-@attrs.frozen
+@attrs.define
 class MarkedSource:
     """Photos with the marks of their objects: {"x": 0.3, "y": 0.4, "width": 0.1, "height": 0.1, "category": "RBC"}."""
+
+    words: tuple[str, ...] = attrs.field(default=(), init=False)
 
     def examples(self, spec: str, *, count: int, seed: int) -> Sequence[Example]:
         """Photos of a folder or a file of labels, in a random order where it has more."""
         if spec.startswith("synthetic") and not Path(spec).exists():
             raise InputError(f"got {spec}; expected a folder of photos with labels, which nobody can draw; pass --data")
         photos = read_marks(spec)
+        self.words = next(iter(photos.attributes.values()), ())
         order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(seed)).tolist()
         return [
             Example(photos[k].path, name=photos[k].path.name, conditions=list(map(_describe, photos[k].marks)))
@@ -37,19 +42,17 @@ class MarkedSource:
         raise InputError(f"got {folder} to write photos to; expected photos of your own; mark them with a label tool")
 
     def metrics(self) -> MetricCollection:
-        """How many objects are found, how many answers are objects, and whether the count is right."""
-        from torchmetrics import MetricCollection
+        """Those of `object_metrics`, of counts by the words of the photos that `examples` read last."""
+        from energycomp_objects.metrics import object_metrics
 
-        from energycomp_lab.evaluation import CountAccuracy, PerceptionRate, Precision
-
-        return MetricCollection(
-            {
-                "perception_rate": PerceptionRate(),
-                "precision": Precision(),
-                "count_accuracy": CountAccuracy(),
-            },
-            compute_groups=False,
-        )
+        if find_spec("pycocotools") is None:
+            warnings.warn(
+                "got no package pycocotools, which average precision takes; it is left out; pip install "
+                "'energycomp-objects[evaluate]'",
+                EnergycompWarning,
+                stacklevel=2,
+            )
+        return object_metrics(self.words)
 
 
 def _describe(mark: Mark) -> dict[str, Any]:

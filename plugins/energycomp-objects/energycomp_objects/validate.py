@@ -29,12 +29,12 @@ DISAGREEMENTS = "disagreements.json"
 MEANINGS = {  # of the scores that the card has
     "recall": "marked objects that were found",
     "precision": "objects that are marked",
-    "words": "found objects whose words are right",
-    "count exact": "photos whose count is right",
-    "count error": "mean error of the count",
-    "counts in 90 %": "photos whose count is in its 90 % interval",
-    "calibration error": "mean error of the probability of an object",
-    "average precision": "area under precision over recall",
+    "all_attributes": "found objects whose words are right",
+    "count_exact": "photos whose count is right",
+    "count_error": "mean error of the count",
+    "count_in_90": "photos whose count is in its 90 % interval",
+    "calibration_error": "mean error of the probability of an object",
+    "average_precision": "area under precision over recall",
 }
 
 
@@ -60,7 +60,7 @@ class PhotoValidation:
         few = split(held, EVALUATED)[1] if len(held) > EVALUATED else held
         answers = read_photos(self.model, few, show=False)
         value = average_precision(answers)
-        typer.echo(f"step {step:,}: {_summarize({**score(self.model, answers), 'average precision': value})}")
+        typer.echo(f"step {step:,}: {_summarize({**score(self.model, answers), 'average_precision': value})}")
         return value
 
     def finish(self, out: Path) -> dict[str, str]:
@@ -74,7 +74,7 @@ class PhotoValidation:
         record = self._known(out / SCORES)
         if record is None:
             answers = fit_held_out(self.model, self.photos.held)
-            scores = {**score(self.model, answers), "average precision": average_precision(answers)}
+            scores = {**score(self.model, answers), "average_precision": average_precision(answers)}
             network: Any = self.model.denoiser.network
             record = {"key": self._key(), "photos": len(self.photos.train), "odds": network.odds, "scores": scores}
             _write(out / DISAGREEMENTS, find_disagreements(self.model, answers))
@@ -200,8 +200,8 @@ def describe_disagreement(entry: Mapping[str, Any]) -> str:
 
 def _summarize(scores: Mapping[str, float]) -> str:
     return (
-        f"found {scores['recall']:.3f} at precision {scores['precision']:.3f}, words {scores['words']:.3f}, "
-        f"count error {scores['count error']:.2f}, average precision {scores['average precision']:.3f}"
+        f"found {scores['recall']:.3f} at precision {scores['precision']:.3f}, words {scores['all_attributes']:.3f}, "
+        f"count error {scores['count_error']:.2f}, average precision {scores['average_precision']:.3f}"
     )
 
 

@@ -13,13 +13,14 @@ from energycomp.errors import InputError
 from energycomp.inference.problem import make_problem
 from energycomp.models import Model
 from energycomp_lab.checks.conditioner import check_conditioner
-from energycomp_lab.evaluation import true_values
+from energycomp_lab.evaluation import evaluate, true_values
 from energycomp_lab.training import Recipe, Step, collate
 from energycomp_objects.conditioner import Objects
 from energycomp_objects.counts import count_posterior, interval
 from energycomp_objects.crops import CropOptions, crop_all
 from energycomp_objects.formats import Mark, MarkedPhoto, MarkedPhotos, read_marks, write_marks
 from energycomp_objects.loss import LossOptions, leave_open
+from energycomp_objects.metrics import AveragePrecision, RecallAtPrecision, object_metrics
 from energycomp_objects.network import PlacedUNet
 from energycomp_objects.photos import drop_points, split, values_of
 from energycomp_objects.plan import make_plan
@@ -163,6 +164,52 @@ def test_a_count_that_is_given_is_reached(model: Model, folder: Path) -> None:
     assert solution.count == 3
     assert sum(high for _, _, high in solution.counts.values()) >= 3
     assert solution.picture().size == (480, 480)
+
+
+def test_exact_answers_have_the_best_figures() -> None:
+    boxes = [[0.3, 0.4, 0.2, 0.2, 1.0], [0.7, 0.5, 0.3, 0.2, 2.0]]
+    x, y, width, height, words = (list(column) for column in zip(*boxes, strict=True))
+    trace = {"x": x, "y": y, "width": width, "height": height, "words 0": words, "sure 0": [1, 1], "proposed": [1, 1]}
+    exact = {"true": boxes, "conditions": boxes, "trace": trace, "counts": {"disc": (1, 1, 1), "square": (1, 1, 2)}}
+    one_word_wrong = {
+        **exact,
+        "trace": {**trace, "words 0": [1.0, 1.0]},
+        "counts": {"disc": (2, 1, 2), "square": (0, 0, 0)},
+    }
+    for record, precision, count in ((exact, 1.0, 1.0), (one_word_wrong, 0.5, 0.0)):
+        metrics = object_metrics(("disc", "square"))
+        metrics.update([], [], record=[record])
+        figures = metrics.compute()
+        assert figures["recall"] == figures["precision"] == figures["count_exact"] == 1
+        assert figures["count_exact_disc"] == count
+        assert figures["count_error_square"] == 1 - count
+        assert figures["count_in_90_disc"] == 1
+        assert figures["calibration_error"] == 0
+        assert figures["recall_at_precision_95"] == 1
+        if "map" in figures:
+            assert figures["map_50"] == pytest.approx(precision)
+
+
+def test_a_likelier_wrong_proposal_costs_precision() -> None:
+    """Precision is a half at every recall."""
+    trace = {"x": [0.5, 0.1], "y": [0.5, 0.1], "width": [0.2, 0.2], "height": [0.2, 0.2], "proposed": [0.6, 0.9]}
+    record = {"true": [[0.5, 0.5, 0.2, 0.2]], "conditions": [], "trace": trace, "counts": {}}
+    for least, recall in ((0.95, 0.0), (0.5, 1.0)):
+        metric = RecallAtPrecision(least)
+        metric.update([], [], record=[record])
+        assert metric.compute() == recall
+    pytest.importorskip("pycocotools")
+    average = AveragePrecision("map")
+    average.update([], [], record=[record])
+    assert average.compute() == pytest.approx(0.5)
+
+
+def test_photos_are_evaluated(model: Model, folder: Path) -> None:
+    source = MarkedSource()
+    examples = source.examples(str(folder), count=2, seed=0)
+    report = evaluate(model, examples, source.metrics(), solver=Propose(least=0.001, draws=2), progress=False)
+    assert {"recall", "count_exact_disc", "count_in_90", "calibration_error"} <= report.values.keys()
+    assert "count_error" in report.intervals
 
 
 def test_answers_are_scored_and_odds_fitted(model: Model, folder: Path) -> None:

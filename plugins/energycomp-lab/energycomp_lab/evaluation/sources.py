@@ -72,7 +72,8 @@ class DataSource(Protocol):
 
         The tensors are values (K, *V) of the conditioner, masks (K, H, W), or latents (K, D) and factors (1, F).
         A metric gets an interval if its states are sums. One whose `update` names a third argument, `probability`, gets
-        the posterior (K,) of each found value, or None.
+        the posterior (K,) of each found value, or None. One whose `update` names `record` gets JSON data of each image:
+        "true" and "conditions", all of their values, and "trace" and "counts" of the `Solution`.
         """
         ...
 

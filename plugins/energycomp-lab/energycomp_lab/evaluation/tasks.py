@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
@@ -39,6 +40,7 @@ class Conditions:
         self.solver = type(self.chosen).__name__
         self.mixed = mixed_of(model.conditioner)
         self.scores = [Scores(metrics)]
+        self.keeps_search = any("record" in inspect.signature(one.update).parameters for one in metrics.values())
         if self.mixed is not None:
             self.scores.append(Scores(attribute_metrics(self.mixed)))
 
@@ -50,22 +52,26 @@ class Conditions:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutOfDistributionWarning)  # the metrics measure how wrong the answers are
             found = read_image(example.image, self.model, generator, solver=self.chosen, count=count)
-        return found, {
+        record = {
             "true": to_numbers(true),
             "conditions": to_numbers(found.conditions),
             "probability": to_numbers(found.probability),
             "certainty": to_numbers(found.certainty),
             "rows": found.rows,
         }
+        if self.keeps_search:
+            record |= {"trace": dict(found.trace), "counts": dict(found.counts)}
+        return found, record
 
     def score(self, true: Tensor, _image: Tensor, record: Mapping[str, Any], /) -> None:
         found = cast("Tensor", from_numbers(record["conditions"], *true.shape[1:], dtype=true.dtype))
         probability = from_numbers(record["probability"])
         if self.mixed is None:
-            self.scores[0].update([found], [true], probability=[probability])
+            self.scores[0].update([found], [true], probability=[probability], record=[record])
             return
         split = self.mixed.support.split
-        self.scores[0].update([split(found)[0]], [split(true)[0]], probability=[probability])
+        numbers = [split(found)[0]], [split(true)[0]]
+        self.scores[0].update(*numbers, probability=[probability], record=[record])
         certainty = from_numbers(record["certainty"], len(self.mixed.attributes))
         self.scores[1].update([found], [true], certainty=[certainty])
 
