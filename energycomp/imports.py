@@ -1,11 +1,12 @@
-"""Imports: names at first use, and diffusers without torch's compiler."""
+"""Imports: names at first use, and diffusers without what it imports or looks up for others."""
 
 from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,19 +51,45 @@ def first_use(
 
 
 @contextmanager
-def without_compiler() -> Iterator[None]:
-    """Keeps `torch._dynamo` from being imported in the block, for the first import of diffusers.
+def light_diffusers() -> Iterator[None]:
+    """Keeps the first import of diffusers, inside the block, from work that its schedulers do not need.
 
-    diffusers imports it for the decorator `maybe_allow_in_graph` of its attention blocks, and has a fallback for a
-    torch without it. Importing it takes a second of CPU time, most of which sympy and torch.distributed take. It can be
-    imported after the block, so that `torch.compile` works. Where it is imported already, the block changes nothing.
+    - `torch._dynamo`, a second of CPU time, most of which sympy and torch.distributed take. diffusers imports it for
+      the decorator `maybe_allow_in_graph` of its attention blocks, and has a fallback for a torch without it. It can
+      be imported after the block, so that `torch.compile` works. Where it is imported already, it stays.
+    - A list of all files of all installed packages, a quarter of a second, in which diffusers looks up the packages
+      optimum, flashinfer and modelopt where they are there. It is made once diffusers looks into it.
     """
-    if COMPILER in sys.modules:
-        yield
-        return
-    sys.modules[COMPILER] = None  # type: ignore[assignment]  # Python's way to say that a module cannot be imported
+    from importlib import metadata  # which `import energycomp` does not need
+
+    list_packages = metadata.packages_distributions
+    without = COMPILER not in sys.modules
+    metadata.packages_distributions = lambda: _Later(list_packages)  # type: ignore[assignment, return-value]
+    if without:
+        sys.modules[COMPILER] = None  # type: ignore[assignment]  # Python's way to say that it cannot be imported
     try:
         yield
     finally:
-        if sys.modules.get(COMPILER) is None:
+        metadata.packages_distributions = list_packages
+        if without and sys.modules.get(COMPILER) is None:
             sys.modules.pop(COMPILER, None)
+
+
+class _Later(Mapping[str, list[str]]):
+    """A mapping that a function makes at the first look into it."""
+
+    def __init__(self, make: Callable[[], Mapping[str, list[str]]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> Mapping[str, list[str]]:
+        return self._make()
+
+    def __getitem__(self, key: str) -> list[str]:
+        return self._made[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
