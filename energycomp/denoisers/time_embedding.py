@@ -1,4 +1,4 @@
-"""What a network is told of a timestep, as UNets of diffusers are: importing theirs takes longer than loading a model."""
+"""What a network is told of a timestep, as in UNets of diffusers: importing theirs takes as long as loading a model."""
 
 from __future__ import annotations
 
