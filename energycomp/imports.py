@@ -64,7 +64,7 @@ def light_diffusers() -> Iterator[None]:
 
     list_packages = metadata.packages_distributions
     without = COMPILER not in sys.modules
-    metadata.packages_distributions = lambda: _Later(list_packages)  # type: ignore[assignment, return-value]
+    metadata.packages_distributions = lambda: _Later(list_packages)
     if without:
         sys.modules[COMPILER] = None  # type: ignore[assignment]  # Python's way to say that it cannot be imported
     try:
