@@ -1,11 +1,12 @@
-"""Imports: names at first use, and diffusers without torch's compiler."""
+"""Imports: names at first use, and diffusers without what it imports or looks up for others."""
 
 from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,3 +71,42 @@ def without_compiler() -> Iterator[None]:
     finally:
         if sys.modules.get(COMPILER) is stand_in:
             sys.modules.pop(COMPILER)
+
+
+@contextmanager
+def light_diffusers() -> Iterator[None]:
+    """Keeps the first import of diffusers, inside the block, from work that its schedulers do not need.
+
+    It is without the compiler, see `without_compiler`, and without a list of all files of all installed packages, a
+    quarter of a second, in which diffusers looks up the packages optimum, flashinfer and modelopt where they are there.
+    The list is made once diffusers looks into it.
+    """
+    from importlib import metadata  # which `import energycomp` does not need
+
+    list_packages = metadata.packages_distributions
+    metadata.packages_distributions = lambda: _Later(list_packages)
+    try:
+        with without_compiler():
+            yield
+    finally:
+        metadata.packages_distributions = list_packages
+
+
+class _Later(Mapping[str, list[str]]):
+    """A mapping that a function makes at the first look into it."""
+
+    def __init__(self, make: Callable[[], Mapping[str, list[str]]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> Mapping[str, list[str]]:
+        return self._make()
+
+    def __getitem__(self, key: str) -> list[str]:
+        return self._made[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from energycomp.errors import InputError
 from energycomp.fields import is_whole
-from energycomp.imports import without_compiler
 
 Generator: TypeAlias = int | torch.Generator | Sequence[int | torch.Generator] | None
 """One generator or seed, or one for each sample of a batch; None for neither."""
@@ -102,11 +101,11 @@ def draw_noise(
         generator: one, or a seed; or one for each of the B samples, which makes a sample independent of its batch; None
             draws a fresh seed and leaves the global one alone. `InputError` for another number of them.
     """
-    with without_compiler():
-        from diffusers.utils.torch_utils import randn_tensor
-
-    noise: Tensor = randn_tensor(tuple(shape), generator=seeded(generator, shape[0]), device=device, dtype=dtype)
-    return noise
+    random = seeded(generator, shape[0])
+    if isinstance(random, list):
+        return torch.cat([draw_noise((1, *shape[1:]), generator=one, device=device, dtype=dtype) for one in random])
+    # On the device of the generator, so that a seed means the same everywhere
+    return torch.randn(*shape, generator=random, device=random.device, dtype=dtype).to(device)
 
 
 @contextmanager

@@ -1,15 +1,17 @@
-"""What a first command imports: no compiler of torch, no UNet of diffusers, and the compiler still works afterwards."""
+"""What a first command imports: no compiler of torch, no diffusers to read, no UNet of it to sample."""
 
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from energycomp.imports import without_compiler
+from energycomp.imports import light_diffusers
 from energycomp.models import on_meta
 
 HEAVY = "'torch._dynamo', 'scipy', 'torchvision', 'torchmetrics', 'transformers', 'diffusers.models.unets.unet_2d'"
@@ -31,10 +33,37 @@ def test_sampling_and_the_checks_import_neither_the_compiler_nor_the_unets_and_t
     assert printed(code) == "[]\n1.0\n"
 
 
+UNUSED = "'diffusers', 'huggingface_hub', 'matplotlib', 'sympy', 'torch._dynamo', 'torchmetrics', 'torchvision'"
+
+
+def test_loading_and_reading_import_no_diffusers(tmp_path: Path) -> None:
+    Image.new("RGB", (320, 240), "gray").save(tmp_path / "gray.png")
+    code = (
+        f"import sys, energycomp; energycomp.load('clevr')\nprint(sorted({{{UNUSED}, 'scipy'}} & sys.modules.keys()))\n"
+        f"sys.argv = ['energycomp', 'infer', 'clevr', {str(tmp_path / 'gray.png')!r}, '--anyway', '--json']\n"
+        "from energycomp_cli.commands import main\nmain()\n"
+    )
+    loaded, answer, left = printed(
+        f"import atexit, sys\natexit.register(lambda: print(sorted({{{UNUSED}}} & sys.modules.keys())))\n{code}"
+    ).splitlines()
+    assert (loaded, left) == ("[]", "[]")
+    assert '"count"' in answer
+
+
+def test_diffusers_looks_for_packages_when_it_is_asked() -> None:
+    code = (
+        "from importlib import metadata\nbefore = metadata.packages_distributions\n"
+        "from energycomp.imports import light_diffusers\nwith light_diffusers():\n    import diffusers\n"
+        "from diffusers.utils.import_utils import _package_map as packages\n"
+        "assert packages == before() and metadata.packages_distributions is before\nprint(packages['PIL'])"
+    )
+    assert printed(code) == "['pillow']\n"
+
+
 def test_a_compiler_that_is_there_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     there = type(sys)("torch._dynamo")
     monkeypatch.setitem(sys.modules, "torch._dynamo", there)
-    with without_compiler():
+    with light_diffusers():
         assert sys.modules["torch._dynamo"] is there
     assert sys.modules["torch._dynamo"] is there
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import attrs
@@ -13,7 +14,6 @@ from torch import Tensor
 from energycomp.components.precision import wide_type, widen
 from energycomp.errors import CompositionError, InputError
 from energycomp.fields import legal
-from energycomp.imports import without_compiler
 from energycomp.seeds import as_generator
 
 LEAST_ALPHA = 1e-9  # where diffusers' own cosine schedule ends
@@ -128,11 +128,9 @@ def cosine_schedule(steps: int = 1000) -> Tensor:
     >>> [round(alpha.item(), 3) for alpha in cosine_schedule()[[0, 500, 999]]]  # clean, half, noise
     [1.0, 0.492, 0.0]
     """
-    with without_compiler():
-        from diffusers.schedulers import DDPMScheduler
-
-    alphas: Tensor = DDPMScheduler(num_train_timesteps=steps, beta_schedule="squaredcos_cap_v2").alphas_cumprod
-    return alphas
+    levels = [math.cos((i / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(steps + 1)]
+    betas = torch.tensor([min(1 - after / before, 0.999) for before, after in pairwise(levels)])
+    return (1 - betas).cumprod(0)
 
 
 def flow_schedule(steps: int = 1000, shift: float = 1.0) -> Tensor:

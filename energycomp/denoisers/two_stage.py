@@ -12,11 +12,8 @@ from torch.nn import functional as F
 
 from energycomp.components.condition import Condition
 from energycomp.denoisers.configured import configured
+from energycomp.denoisers.time_embedding import TimestepEmbedding, Timesteps
 from energycomp.errors import InputError
-from energycomp.imports import without_compiler
-
-with without_compiler():
-    from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 
 
 class Stage(nn.ModuleList):
@@ -217,7 +214,7 @@ class TwoStageUNet(nn.Module):
         self.unplaced = unplaced
         self.window = window
         *trunk_groups, head_groups = [groups] * (len(channels) + 1) if isinstance(groups, int) else groups
-        self.time = nn.Sequential(Timesteps(width // 4, True, 0), TimestepEmbedding(width // 4, width))
+        self.time = nn.Sequential(Timesteps(width // 4), TimestepEmbedding(width // 4, width))
         self.stem = nn.Conv2d(folded, channels[0], 3, padding=1)
         stages = list(zip(channels, trunk_groups, strict=True))
         self.down = nn.ModuleList(Stage(FiLMBlock(c, width, g) for _ in range(blocks)) for c, g in stages)

@@ -13,7 +13,7 @@ from energycomp.denoisers.codec import Codec
 from energycomp.denoisers.configured import configured
 from energycomp.denoisers.denoiser import Denoiser
 from energycomp.errors import InputError
-from energycomp.imports import without_compiler
+from energycomp.imports import light_diffusers
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel, UNet2DModel
@@ -153,7 +153,7 @@ def latent_unet(codec: Codec, *, side: int, token_shape: tuple[int, int]) -> Den
         side: of a latent.
         token_shape: (L, D) of a condition.
     """
-    with without_compiler():
+    with light_diffusers():
         from diffusers.schedulers import DDPMScheduler
 
     schedule = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear", beta_start=0.00085, beta_end=0.012)

@@ -17,7 +17,7 @@ from torch import Tensor
 from energycomp.components.precision import wide_type
 from energycomp.components.space import flow_time, timestep_of, trailing_timesteps
 from energycomp.errors import InputError
-from energycomp.imports import without_compiler
+from energycomp.imports import light_diffusers
 from energycomp.seeds import Generator
 
 # tests/sampling compares this list with a trial of every scheduler of diffusers.
@@ -59,7 +59,7 @@ class FlowScheduler:
     @property
     def config(self) -> Any:
         """The prediction type and the number of timesteps of the composition, as in the config of a scheduler."""
-        with without_compiler():
+        with light_diffusers():
             from diffusers.configuration_utils import FrozenDict
 
         T = len(self.alphas_cumprod)

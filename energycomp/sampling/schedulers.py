@@ -14,7 +14,7 @@ from torch import Tensor
 from energycomp.components.prediction import PREDICTION_TYPES, PredictionType, scheduled_as
 from energycomp.components.space import LEAST_ALPHA, ValueRange
 from energycomp.errors import CompositionError, InputError
-from energycomp.imports import without_compiler
+from energycomp.imports import light_diffusers
 from energycomp.sampling.flow import FLOW_SCHEDULERS, FlowScheduler, check_flow_instance
 
 Scheduler: TypeAlias = Any  # a diffusers SchedulerMixin, which declares neither step nor timesteps
@@ -130,7 +130,7 @@ def _averages_noise(cls: type, alphas_cumprod: Tensor) -> bool:
 
 
 def _find(name: str) -> type:
-    with without_compiler():
+    with light_diffusers():
         import diffusers
 
     # In any case, with or without "Scheduler".

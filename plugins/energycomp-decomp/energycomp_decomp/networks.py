@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import torch
-from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from energycomp.components import Condition
-from energycomp.denoisers import FiLMBlock, GroupNorm, Stage, configured, place_maps
+from energycomp.denoisers import (
+    FiLMBlock,
+    GroupNorm,
+    Stage,
+    TimestepEmbedding,
+    Timesteps,
+    configured,
+    place_maps,
+)
 from energycomp_decomp.blocks import check_size
 
 BUMPS = (0.06, 0.12, 0.25)  # widths of the bumps around the position that a latent predicts
@@ -56,7 +63,7 @@ class PartsUNet(nn.Module):
         folded = 4 * sample_channels
         width = 2 * coarse
         self.side = sample_size // 4
-        self.time = nn.Sequential(Timesteps(fine, True, 0), TimestepEmbedding(fine, width))
+        self.time = nn.Sequential(Timesteps(fine), TimestepEmbedding(fine, width))
         self.stem = nn.Conv2d(folded, fine, 3, padding=1)
         self.fine = Stage([FiLMBlock(fine, width)])
         self.shrink = nn.Conv2d(fine, coarse, 3, stride=2, padding=1)

@@ -7,12 +7,12 @@ StructDRAW, an autoregressive prior; this is another one, fitted afterwards.
 from __future__ import annotations
 
 import torch
-from diffusers.models.embeddings import Timesteps
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from energycomp.components import cosine_schedule, signal_noise, stratified_timesteps
+from energycomp.denoisers import Timesteps
 from energycomp.sampling import make_scheduler, sample
 
 STEPS = 50
@@ -32,7 +32,7 @@ class LatentPrior(nn.Module):
 
     def __init__(self, width: int, *, hidden: int = 384, layers: int = 4) -> None:
         super().__init__()
-        self.time = nn.Sequential(Timesteps(64, True, 0), nn.Linear(64, hidden), nn.SiLU())
+        self.time = nn.Sequential(Timesteps(64), nn.Linear(64, hidden), nn.SiLU())
         self.enter = nn.Linear(width, hidden)
         self.layers = nn.ModuleList(Layer(hidden) for _ in range(layers))
         self.leave = nn.Linear(hidden, width)
