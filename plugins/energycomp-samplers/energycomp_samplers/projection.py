@@ -113,7 +113,7 @@ class ProjectedMALA(Moves):
     tilt: Callable[[Tensor], Tensor]
     is_solid: bool
     moves: int = 20
-    nodes: int = 3
+    nodes: int = 5
     acceptance: float = 0.57
     step_size: float = 0.3
 

@@ -131,14 +131,14 @@ def steer(
     with count_rows() as spent:
         sampled = draw_samples(sampler, run, callback_on_step_end=follow, progress=False)
         report = sampled.report
-        samples = sampled.samples
+        samples = sampled.samples[:n]
         if onto is not None:
             samples, chain = sampler.move(run, samples, moves)
             report = attrs.evolve(report, acceptance=report.acceptance | chain.acceptance)
     report = attrs.evolve(report, evaluations=spent.rows)
     for warning in report.warnings:
         warnings.warn(warning, EnergycompWarning, stacklevel=2)
-    return (samples[:n] * scale).to(x_T), report
+    return (samples * scale).to(x_T), report
 
 
 def _check_noise(x_T: Any, convention: Convention) -> None:
@@ -223,7 +223,7 @@ class _From:
                 log_density = log_density - 0.5 * left.flatten(1).sum(1)
             return log_density
 
-        noise = run.noise()
+        noise = run.noise((len(samples),))
         solid = has_inside(project, samples, noise)
         kernel = ProjectedMALA(lambda x: project(x / root) * root, tilt, solid, moves)
         density = Density(target, level, run.noise, run.uniform)
@@ -232,5 +232,6 @@ class _From:
         x0 = predict_clean(target, x, level)
         slope = kernel.tangent(x, density.state(x, x0).score).square().mean()
         free = kernel.tangent(x, noise[None]).square().mean()
-        chain = Chain(attrs.evolve(kernel, step_size=float(0.5 * free / slope) / density.noise))
+        first = float(0.5 * free / slope) / density.noise
+        chain = Chain(attrs.evolve(kernel, step_size=first), first)
         return project(chain.move(density, x, x0)[0][0] / root), chain
