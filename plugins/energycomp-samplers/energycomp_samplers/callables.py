@@ -146,8 +146,10 @@ class CallableGroup:
         a, b = (by_sample(one, sample.ndim).to(sample) for one in convention.amplitudes(sigma))
         noise = by_sample(torch.sigmoid(-snr).sqrt(), sample.ndim).to(sample)
         given = sample * (b / noise)
-        told = {"timestep": timestep.round().long(), "sigma": sigma, "time": sigma / (1.0 + sigma)}[convention.clock]
-        told = told if convention.clock == "timestep" else told.to(self.like)
+        told = timestep.round().long()
+        if convention.clock != "timestep":
+            told = sigma if convention.clock == "sigma" else sigma / (1.0 + sigma)
+            told = told.to(torch.promote_types(self.like.dtype, torch.float32))
         source = PREDICTIONS[convention.predicts]
         predictions = []
         for leaf in leaves:

@@ -37,7 +37,7 @@ from energycomp_samplers.operators import AnyCovariance
 Project: TypeAlias = Callable[[Tensor], Tensor]
 ROUNDS = 10  # of finding the point of the set over a step; each is about a digit where steps are short
 CLOSE = 1e-3  # share of the length of a step by which a point of the set may be missed
-STEP = 1e-3  # of differences, for functions without a gradient
+STEP = 1e-3  # of differences, in the deviation of the data
 INSIDE = 0.05  # share of points around samples that are in a set with an inside
 
 
@@ -91,8 +91,8 @@ def checked(project: Project, x: Tensor) -> Project:
 
 
 def has_inside(project: Project, x: Tensor, noise: Tensor) -> bool:
-    """Whether points around samples (B, *shape) are in the set, too."""
-    near = x + STEP * x.std() * noise
+    """Whether points around a set's points (B, *shape) are in it, too."""
+    near = x + STEP * noise
     missed = (project(near) - near).flatten(1).norm(dim=1)
     return float((missed < CLOSE * (near - x).flatten(1).norm(dim=1)).float().mean()) > INSIDE
 
@@ -149,7 +149,7 @@ class ProjectedMALA(Moves):
             if nearest.requires_grad:
                 # The derivative of a nearest point is symmetric
                 return torch.autograd.grad(nearest, point, along.to(nearest))[0].to(v).reshape(v.shape)
-        step = STEP * flat.std() / along.flatten(1).norm(dim=1).clamp(min=torch.finfo(v.dtype).tiny)
+        step = STEP / along.flatten(1).norm(dim=1).clamp(min=torch.finfo(v.dtype).tiny)
         probe = as_column(step, along) * along
         change = (self.project(flat + probe) - self.project(flat - probe)) / (2.0 * as_column(step, along))
         return change.to(v).reshape(v.shape)

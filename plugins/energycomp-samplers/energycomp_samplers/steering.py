@@ -34,6 +34,8 @@ from energycomp_samplers.twist import ObservationFactor
 NOISE = (0.5, 2.0)  # the deviation of x_T in that of noise, outside of which it is not noise of the first level
 SEVERAL = 32  # numbers of which a deviation is known
 STEPS = 50  # of a table of more timesteps
+AROUND = 8  # points around each sample, which say whether a set has an inside
+SIGNAL = 0.02  # alpha_bar of the first level, above which x_T is no noise alone
 
 
 def steer(
@@ -105,6 +107,10 @@ def steer(
     >>> x.shape, abs(x.mean() - 1) < 0.1, report.warnings  # N(1, 1)
     (torch.Size([500, 1]), tensor(True), ())
     """
+    for name, count in (("particles", particles), ("steps", steps), ("batch", batch), ("moves", moves)):
+        least = 0 if name == "moves" else 1
+        if count is not None and not (is_whole(count) and count >= least):
+            raise InputError(f"got {name}={count!r}; expected a whole number of at least {least}; change it")
     convention = Convention.of(predicts, scale, alphas=alphas, sigmas=sigmas, times=times)
     _check_noise(x_T, convention)
     symmetrise, align = space or (None, None)
@@ -135,7 +141,14 @@ def steer(
         if onto is not None:
             samples, chain = sampler.move(run, samples, moves)
             report = attrs.evolve(report, acceptance=report.acceptance | chain.acceptance)
-    report = attrs.evolve(report, evaluations=spent.rows)
+    # What neither the particles nor the observations know
+    notes = report.notes
+    first = run.levels[0].alpha
+    if first > SIGNAL:
+        noisier = {"timestep": "a longer schedule", "sigma": "a larger first sigma", "time": "times up to 1"}
+        got = f"the first level has {first:.2g} of the variance of data of deviation {scale:g}, and x_T is noise"
+        notes = (*notes, f"{got}; use {noisier[convention.clock]}, or correct scale=")
+    report = attrs.evolve(report, evaluations=spent.rows, notes=notes)
     for warning in report.warnings:
         warnings.warn(warning, EnergycompWarning, stacklevel=2)
     return (samples * scale).to(x_T), report
@@ -224,7 +237,8 @@ class _From:
             return log_density
 
         noise = run.noise((len(samples),))
-        solid = has_inside(project, samples, noise)
+        around = torch.cat([samples] * AROUND)
+        solid = has_inside(project, around, run.noise((len(around),)))
         kernel = ProjectedMALA(lambda x: project(x / root) * root, tilt, solid, moves)
         density = Density(target, level, run.noise, run.uniform)
         # Begin with a step of half the inverse Fisher information along the set
