@@ -45,6 +45,11 @@ Clock = Literal["timestep", "sigma", "time"]
 PREDICTIONS: dict[Predicts, AnyPrediction] = {
     "x0": "sample", "eps": "epsilon", "v": "v_prediction", "score": "score", "flow": "flow",
 }  # fmt: skip
+TABLES: dict[str, tuple[Clock, str]] = {  # the clock, and what a table has
+    "alphas": ("timestep", "alphas_cumprod (T,), falling, inside (0, 1)"),
+    "sigmas": ("sigma", "two or more different numbers above 0"),
+    "times": ("time", "two or more different times in (0, 1], where 1 is noise"),
+}
 
 
 @attrs.frozen(eq=False)
@@ -57,28 +62,22 @@ class Convention:
     scale: float = 1.0
 
     @classmethod
-    def of(cls, predicts: Any, scale: float, *, alphas: Any, sigmas: Any, times: Any) -> Convention:
-        """Of one of three tables; raises `InputError` for another number of them, and for what is no such table."""
-        said = {"alphas": alphas, "sigmas": sigmas, "times": times}
-        said = {name: torch.as_tensor(one).double().cpu() for name, one in said.items() if one is not None}
+    def of(cls, predicts: Any, scale: float, **tables: Any) -> Convention:
+        """Of alphas, sigmas or times; raises `InputError` for none or several, and for what is no such table."""
+        said = {name: one for name, one in tables.items() if one is not None}
         if len(said) != 1:
             raise InputError(f"got {len(said)} of alphas, sigmas and times; expected one of them, the noise levels")
-        [(name, table)] = said.items()
-        if name == "alphas":
-            clock: Clock = "timestep"
-            levels = (1.0 / table - 1.0).sqrt()
-        else:
-            # Levels may come in either order, and with the clean end
-            clock = "sigma" if name == "sigmas" else "time"
+        [(name, given)] = said.items()
+        clock, expected = TABLES[name]
+        # Sigmas and times may come in either order, and with the clean end
+        table = torch.as_tensor(given).double().cpu()
+        if clock != "timestep":
             table = table[table != 0.0].sort().values
-            levels = table if clock == "sigma" else table / (1.0 - table).clamp(min=LEAST_ALPHA**0.5)
-        most = torch.inf if clock == "sigma" else 1.0
-        inside = bool(((table > 0.0) & (table <= most) & table.isfinite()).all())
+        inside = bool(((table > 0.0) & (table <= (torch.finfo().max if clock == "sigma" else 1.0))).all())
+        levels = sigma_of(clock, table)
         if table.ndim != 1 or len(table) < 2 or not inside or not bool((levels.diff() > 0.0).all()):
-            wanted = {"alphas": "alphas_cumprod (T,), falling, inside (0, 1)", "sigmas": "different numbers above 0"}
-            expected = wanted.get(name, "different times in (0, 1], where 1 is noise")
-            ends = f" from {float(table.flatten()[0]):g} to {float(table.flatten()[-1]):g}" if table.numel() else ""
-            raise InputError(f"got {name} of shape {tuple(table.shape)}{ends}; expected {expected}; correct them")
+            got = f"got {name} of shape {tuple(table.shape)}"
+            raise InputError(f"{got}; expected {expected}; correct them")
         return cls(clock, check_predicts(predicts, clock), levels, scale)
 
     @property
@@ -86,14 +85,10 @@ class Convention:
         """Those of the variance-preserving samples of data that are divided by the scale, (T,)."""
         return (1.0 / (1.0 + (self.sigmas / self.scale).square())).clamp(min=LEAST_ALPHA)
 
-    def amplitudes(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        return amplitudes(self.clock, sigma)
-
 
 def check_predicts(predicts: Any, clock: Clock) -> Predicts:
-    known: tuple[Predicts, ...] = get_args(Predicts)
-    if predicts not in known:
-        raise InputError(f"got predicts={predicts!r}; expected one of {', '.join(map(repr, known))}; change it")
+    if predicts not in PREDICTIONS:
+        raise InputError(f"got predicts={predicts!r}; expected one of {', '.join(map(repr, PREDICTIONS))}; change it")
     if predicts == "v" and clock != "timestep":
         got = f"got predicts='v' of samples whose noise is told by {clock}"
         raise InputError(f"{got}; expected variance-preserving samples; give alphas=, or predicts='flow'")
@@ -107,6 +102,13 @@ def amplitudes(clock: Clock, sigma: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(sigma), sigma
     a = 1.0 / (1.0 + sigma) if clock == "time" else (1.0 + sigma.square()).rsqrt()
     return a, a * sigma
+
+
+def sigma_of(clock: Clock, told: Tensor) -> Tensor:
+    """sigma of alphas_cumprod, of sigma itself, or of t."""
+    if clock == "timestep":
+        return (1.0 / told - 1.0).sqrt()
+    return told if clock == "sigma" else told / (1.0 - told).clamp(min=LEAST_ALPHA**0.5)
 
 
 @attrs.frozen(eq=False)
@@ -143,18 +145,16 @@ class CallableGroup:
         # The noise on the data, and the amplitudes of what the functions are given
         snr = log_snr(self.space.alphas_cumprod, timestep)
         sigma = convention.scale * (-snr / 2.0).exp()
-        a, b = (by_sample(one, sample.ndim).to(sample) for one in convention.amplitudes(sigma))
+        a, b = (by_sample(one, sample.ndim).to(sample) for one in amplitudes(convention.clock, sigma))
         noise = by_sample(torch.sigmoid(-snr).sqrt(), sample.ndim).to(sample)
         given = sample * (b / noise)
-        told = timestep.round().long()
-        if convention.clock != "timestep":
-            told = sigma if convention.clock == "sigma" else sigma / (1.0 + sigma)
-            told = told.to(torch.promote_types(self.like.dtype, torch.float32))
+        wide = torch.promote_types(self.like.dtype, torch.float32)
+        times = {"timestep": timestep.round().long(), "sigma": sigma.to(wide), "time": (sigma / (1.0 + sigma)).to(wide)}
         source = PREDICTIONS[convention.predicts]
         predictions = []
         for leaf in leaves:
             with count_component(len(sample)):
-                out = leaf.call(given.to(self.like), told, self.batch).to(sample)
+                out = leaf.call(given.to(self.like), times[convention.clock], self.batch).to(sample)
             out = convert(out, given, a, b, source=source, target=self.prediction_type)
             if self.align is not None:
                 out = self.align(out, given / a)
@@ -181,13 +181,11 @@ class CallableComponent(Composable):
             try:
                 out: Any = self.denoise(x, t)
             except (RuntimeError, TypeError, ValueError, IndexError) as error:
-                kinds = f"x {tuple(x.shape)} of {x.dtype} and t {tuple(t.shape)} of {t.dtype}".replace("torch.", "")
-                got = f"got {type(error).__name__} of {self!r} for {kinds}: {first_line(error)}"
+                got = f"got {type(error).__name__} of {self!r} for x {tuple(x.shape)}: {first_line(error)}"
                 raise InputError(f"{got}; expected a prediction; wrap it: lambda x, t: network(x, t)") from error
             if not isinstance(out, Tensor) or out.shape != x.shape:
-                shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-                got = f"got {shape} from {self!r} for samples {tuple(x.shape)}"
-                raise InputError(f"{got}; expected a tensor of their shape; return it, such as unet(x, t).sample")
+                got = f"got {tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__} from {self!r}"
+                raise InputError(f"{got}; expected a tensor {tuple(x.shape)}; return it, such as unet(x, t).sample")
             parts.append(out)
         return torch.cat(parts)
 
@@ -229,8 +227,7 @@ def as_denoiser(
         # The timestep of the component's own schedule, and its sample
         timestep = told
         if clock != "timestep":
-            sigma = told if clock == "sigma" else told / (1.0 - told).clamp(min=LEAST_ALPHA**0.5)
-            timestep = timestep_of(space.alphas_cumprod, -2.0 * sigma.clamp(min=LEAST_ALPHA).log())
+            timestep = timestep_of(space.alphas_cumprod, -2.0 * sigma_of(clock, told).clamp(min=LEAST_ALPHA).log())
         snr = log_snr(space.alphas_cumprod, timestep)
         a, b = (by_sample(one, x.ndim).to(x) for one in amplitudes(clock, (-snr / 2.0).exp()))
         noise = by_sample(torch.sigmoid(-snr).sqrt(), x.ndim).to(x)

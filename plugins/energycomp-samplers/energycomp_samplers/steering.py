@@ -20,8 +20,8 @@ from energycomp.components import NoisedSpace, evaluate_energies
 from energycomp.denoisers import count_rows
 from energycomp.errors import EnergycompWarning, InputError
 from energycomp.fields import is_whole
-from energycomp.sampling import Run, SamplingReport, Steps, Target, draw_samples
-from energycomp_samplers.callables import CallableComponent, CallableGroup, Convention, Denoise, Predicts
+from energycomp.sampling import Run, SamplingReport, StepCallback, Steps, Target, draw_samples
+from energycomp_samplers.callables import CallableComponent, CallableGroup, Convention, Denoise, Predicts, amplitudes
 from energycomp_samplers.chain import Chain, Density
 from energycomp_samplers.constraints import Constraint
 from energycomp_samplers.kernels import predict_clean
@@ -112,7 +112,8 @@ def steer(
         if count is not None and not (is_whole(count) and count >= least):
             raise InputError(f"got {name}={count!r}; expected a whole number of at least {least}; change it")
     convention = Convention.of(predicts, scale, alphas=alphas, sigmas=sigmas, times=times)
-    _check_noise(x_T, convention)
+    size = float(amplitudes(convention.clock, convention.sigmas[-1])[1])
+    _check_noise(x_T, size)
     symmetrise, align = space or (None, None)
     # Functions as components, and all that steers them
     functions = denoise if isinstance(denoise, Sequence) else [denoise]
@@ -132,15 +133,15 @@ def steer(
     T = len(convention.sigmas)
     is_table = convention.clock == "timestep"
     run = Run(Target(composition), n * particles, steps or (min(T, STEPS) if is_table else T), generator)
-    sampler = _From(options, x_T, convention, onto)
-    follow = None if symmetrise is None else lambda step, t, tensors: {"sample": symmetrise(tensors["sample"])}
+    sampler = _From(options, x_T, size, onto)
+    follow = None if symmetrise is None else _after_steps(symmetrise)
     with count_rows() as spent:
         sampled = draw_samples(sampler, run, callback_on_step_end=follow, progress=False)
         report = sampled.report
         samples = sampled.samples[:n]
         if onto is not None:
             samples, chain = sampler.move(run, samples, moves)
-            report = attrs.evolve(report, acceptance=report.acceptance | chain.acceptance)
+            report = attrs.evolve(report, acceptance={**report.acceptance, **chain.acceptance})
     # What neither the particles nor the observations know
     notes = report.notes
     first = run.levels[0].alpha
@@ -154,16 +155,19 @@ def steer(
     return (samples * scale).to(x_T), report
 
 
-def _check_noise(x_T: Any, convention: Convention) -> None:
-    """Raises `InputError` where x_T is not noise of the first level."""
+def _check_noise(x_T: Any, size: float) -> None:
+    """Raises `InputError` where x_T is not noise of the first level, whose deviation is `size`."""
     if not isinstance(x_T, Tensor) or x_T.ndim < 2 or not len(x_T) or not x_T.is_floating_point():
         got = f"{x_T.dtype} {tuple(x_T.shape)}" if isinstance(x_T, Tensor) else type(x_T).__name__
         raise InputError(f"got x_T: {got}; expected noise (n, *shape) of floats; give torch.randn(n, *shape)")
-    size = float(convention.amplitudes(convention.sigmas[-1:])[1])
     deviation = float(x_T.double().std()) / size if x_T.numel() >= SEVERAL else 1.0
     if not NOISE[0] < deviation < NOISE[1]:
         got = f"got x_T with a deviation {deviation:.2g} times that of noise at the first level, {size:.3g}"
         raise InputError(f"{got}; expected noise of this level; give {size:.3g} * torch.randn(n, *shape)")
+
+
+def _after_steps(f: Callable[[Tensor], Tensor]) -> StepCallback:
+    return lambda *arguments: {"sample": f(arguments[-1]["sample"])}
 
 
 def _scaled(observation: Observation, scale: float) -> Observation:
@@ -200,8 +204,8 @@ class _From:
     """`SMC` from given noise, whose samples lie on a set in the end."""
 
     smc: SMC
-    x_T: Tensor
-    convention: Convention
+    first: Tensor
+    size: float
     project: Project | None
 
     def start(self, run: Run, /) -> Steps:
@@ -209,9 +213,8 @@ class _From:
         target, observations = without_observations(run.target)
         # The first particles: the given noise as that of variance-preserving samples
         level = run.levels[0]
-        size = float(self.convention.amplitudes(self.convention.sigmas[-1:])[1])
         total = sum(target.weights_at(level.timestep))
-        swarm.x[: len(self.x_T)] = self.x_T.to(swarm.x) * ((1.0 - level.alpha) / total) ** 0.5 / size
+        swarm.x[: len(self.first)] = self.first.to(swarm.x) * ((1.0 - level.alpha) / total) ** 0.5 / self.size
         if self.project is not None:
             evidence = ProjectedEvidence(self.project, evidence_of(observations, target) if observations else None)
             spread = spread_of(target, given_variance(observations))
