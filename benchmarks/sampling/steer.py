@@ -2,7 +2,7 @@
 
 python benchmarks/sampling/steer.py [-n 1000] [--steps 64] [--particles 8] [--repeats 5] [--tasks reward circle]
 
-The network of all is D(x; sigma), E[x_0 | x] of a mixture of three normal distributions. Prints for each task and method
+The network of all is D(x; sigma), E[x_0 | x] of a mixture of three normals. Prints for each task and method:
 
     W1      to n exact samples; the floor is between two of these
     missed  mean distance to the set, or of the observation in its noise, the root mean square, which should be 1
@@ -26,6 +26,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any
 
 import attrs
@@ -151,7 +152,7 @@ def run_loop(network: Counted, x_T: Tensor, task: Task, options: Any, particles:
     log_weights = torch.zeros(len(x))
     energy: Tensor | float = 0.0
     ends = levels(options.steps)
-    for sigma, after in zip(ends, ends[1:], strict=False):
+    for sigma, after in pairwise(ends):
         x0 = network(x, torch.full((len(x),), sigma))
         for _ in range(projections):
             # Predict, project, renoise
@@ -217,7 +218,7 @@ def azula_methods(task: Task) -> dict[str, Method]:
             return denoise.DiracPosterior(self.network(x_t, schedule.sigma(t).expand(len(x_t))))
 
     def method(make: Callable[[Any, Any], Any], particles: int = 1) -> Method:
-        def run(network: Counted, x_T: Tensor, task: Task, options: Any) -> Tensor:
+        def run(network: Counted, x_T: Tensor, _: Task, options: Any) -> Tensor:
             torch.manual_seed(options.seed)
             x = torch.cat([x_T, FIRST * torch.randn((particles - 1) * len(x_T), 2)])
             settings = {"steps": options.steps, "silent": True}
