@@ -276,9 +276,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         random = torch.Generator().manual_seed(first)
         exact = [task.sample(options.n, random) for _ in range(options.repeats + 1)]
         floor = torch.tensor([distance(exact[-1], one) for one in exact[:-1]])
-        print(
-            f"\n{name}: floor {floor.mean():.3f}\n\n| method | W1 | missed | NFE | CPU s |\n| --- | --- | --- | --- | --- |"
-        )
+        print(f"\n{name}: floor {floor.mean():.3f}\n\n| method | W1 | missed | NFE | CPU s |")
+        print("| --- | --- | --- | --- | --- |", flush=True)
         for label, method in methods_for(task).items():
             network = Counted()
             start = time.process_time()
