@@ -36,7 +36,7 @@ from energycomp.components import (
     log_snr,
     timestep_of,
 )
-from energycomp.errors import InputError, first_line
+from energycomp.errors import InputError
 from energycomp.sampling import Target
 
 Denoise: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -178,11 +178,7 @@ class CallableComponent(Composable):
         size = batch or max(len(given), 1)
         parts: list[Any] = []
         for x, t in zip(given.split(size), told.split(size), strict=True):
-            try:
-                out: Any = self.denoise(x, t)
-            except (RuntimeError, TypeError, ValueError, IndexError) as error:
-                got = f"got {type(error).__name__} of {self!r} for x {tuple(x.shape)}: {first_line(error)}"
-                raise InputError(f"{got}; expected a prediction; wrap it: lambda x, t: network(x, t)") from error
+            out: Any = self.denoise(x, t)
             if not isinstance(out, Tensor) or out.shape != x.shape:
                 got = f"got {tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__} from {self!r}"
                 raise InputError(f"{got}; expected a tensor {tuple(x.shape)}; return it, such as unet(x, t).sample")
