@@ -2,7 +2,9 @@
 
 import itertools
 import math
+import runpy
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -363,6 +365,11 @@ def test_a_composition_as_a_denoiser_predicts_every_kind(predicts: Any) -> None:
         assert torch.allclose(x0, as_denoiser(component)(x, 400.0), atol=1e-5)
     with pytest.raises(InputError, match="got clock='now'; expected"):
         as_denoiser(component, clock="now")  # type: ignore[arg-type]
+
+
+def test_the_example(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(Path(__file__).parents[3] / "examples" / "steer.py"))
+    assert capsys.readouterr().out.count("no reason to doubt the samples") == 3
 
 
 def test_without_anything_to_steer_it_is_plain_sampling() -> None:
