@@ -135,7 +135,7 @@ def test_observations_of_wide_data() -> None:
     def wide(x: Tensor, sigma: Tensor) -> Tensor:
         return 16.0 * normal(x / 16.0, sigma / 16.0)
 
-    options: dict[str, Any] = {"sigmas": 16.0 * SIGMAS, "observation": [both, mask], "scale": 16.0}
+    options: dict[str, Any] = {"sigmas": 16.0 * SIGMAS, "observation": [both, mask], "scale": 16.0, "particles": 2}
     x = steered(wide, 1280.0 * noise(1000, 2), **options)
     # Precision 1/256 of [[3, 1], [1, 2]], and the right-hand side (28, 20)
     assert torch.allclose(x.mean(0), torch.tensor([7.2, 6.4]), atol=1.3)
