@@ -165,6 +165,9 @@ def test_the_citation_is_of_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == energycomp.__version__
     assert citation["preferred-citation"]["doi"] in (ROOT / "README.md").read_text(encoding="utf-8")
+    codemeta = json.loads((ROOT / "codemeta.json").read_text(encoding="utf-8"))
+    assert (codemeta["version"], codemeta["keywords"]) == (citation["version"], citation["keywords"])
+    assert codemeta["referencePublication"]["identifier"].endswith(citation["preferred-citation"]["doi"])
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     released = re.search(rf"^## \[{re.escape(energycomp.__version__)}\] - (\S+)$", changelog, re.MULTILINE)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", citation["date-released"])

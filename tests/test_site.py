@@ -89,10 +89,12 @@ def test_words_of_the_pages_are_found(page: Page) -> None:
     expect(page.locator(".md-search-result__item").first).to_contain_text("ecompose", timeout=WAIT)
     shown = page.locator("article.md-content__inner").inner_text().lower()
     assert all(word in shown for word in FIRST)
-    words = [*FIRST, "composition", "move", "num_inference_steps", "x0"]
+    words = [*FIRST, "composition", "move", "num_inference_steps", "x0", "custom dataset"]
     found = page.evaluate(SEARCH, [started.value.url, words])
     assert [word for word in words if not found[word]] == []
     assert "decompose/" in found["decompose"]
+    assert found["diffusion"][0].startswith("concepts/")
+    assert found["custom dataset"][0].startswith("own/")
 
 
 def copied(page: Page, path: str, text: str) -> str:
