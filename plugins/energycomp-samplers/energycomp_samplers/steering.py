@@ -244,11 +244,11 @@ class _From:
         solid = has_inside(project, around, run.noise((len(around),)))
         kernel = ProjectedMALA(lambda x: project(x / root) * root, tilt, solid, moves)
         density = Density(target, level, run.noise, run.uniform)
-        # Begin with a step of half the inverse Fisher information along the set
+        # Begin with a step of half the inverse Fisher information along the set, or half the variance of the data
         x = root * samples[None]
         x0 = predict_clean(target, x, level)
         slope = kernel.tangent(x, density.state(x, x0).score).square().mean()
         free = kernel.tangent(x, noise[None]).square().mean()
-        first = float(0.5 * free / slope) / density.noise
+        first = float(0.5 * free / torch.maximum(slope, free)) / density.noise
         chain = Chain(attrs.evolve(kernel, step_size=first), first)
         return project(chain.move(density, x, x0)[0][0] / root), chain
