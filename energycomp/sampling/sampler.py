@@ -85,6 +85,11 @@ class SamplingReport:
 
     >>> SamplingReport(acceptance={500.0: 0.04}).warnings[0]
     'the chains did not move at 1 of 1 timesteps: less than 10% of the proposals were accepted; use smaller steps'
+    >>> print(SamplingReport(evaluations=800, ess=(1.0, 0.4), resampled=(1,), ancestors=52.0))
+    no reason to doubt the samples
+    effective sample size: 0.40 to 1.00 of the particles, which were resampled after 1 of 2 steps
+    ancestors: about 52 of the first particles
+    evaluations: 800
     """
 
     evaluations: int = 0
@@ -111,6 +116,25 @@ class SamplingReport:
             why = f"less than {STUCK:.0%} of the proposals were accepted"
             reasons.append(f"the chains did not move {where}: {why}; use smaller steps")
         return tuple(reasons)
+
+    def __str__(self) -> str:
+        """Whether to trust the samples, and why, one line each."""
+        reasons = self.warnings
+        lines = [f"{len(reasons)} reasons to doubt the samples:" if reasons else "no reason to doubt the samples"]
+        lines += [f"- {reason}" for reason in reasons]
+        if self.ess:
+            range_ = f"{min(self.ess):.2f} to {max(self.ess):.2f} of the particles"
+            times = f"after {len(self.resampled)} of {len(self.ess)} steps"
+            lines.append(f"effective sample size: {range_}, which were resampled {times}")
+        if self.ancestors is not None:
+            lines.append(f"ancestors: about {self.ancestors:.0f} of the first particles")
+        if self.share_error is not None:
+            lines.append(f"share of a mode: right within {2.0 * self.share_error:.2g}")
+        if self.acceptance:
+            rates = self.acceptance.values()
+            lines.append(f"moves: {min(rates):.2f} to {max(rates):.2f} accepted")
+        lines.append(f"evaluations: {self.evaluations:,}")
+        return "\n".join(lines)
 
 
 @attrs.frozen(eq=False)

@@ -10,6 +10,7 @@ from energycomp.plugins import Add, hookimpl
 if TYPE_CHECKING:
     from energycomp_samplers.best import BestSamples as BestSamples, sample_best as sample_best
     from energycomp_samplers.by_region import regional as regional, within as within
+    from energycomp_samplers.callables import as_denoiser as as_denoiser
     from energycomp_samplers.canvas import Canvas as Canvas
     from energycomp_samplers.constraints import constraint as constraint
     from energycomp_samplers.factors import all_of as all_of
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from energycomp_samplers.rejection import Rejection as Rejection
     from energycomp_samplers.separation import separate as separate
     from energycomp_samplers.smc import SMC as SMC
+    from energycomp_samplers.steering import steer as steer
 
 __getattr__, __all__ = first_use(__name__, __file__)
 

@@ -48,6 +48,7 @@ from energycomp_samplers.evidence import Evidence
 from energycomp_samplers.kernels import as_column, sum_of_squares
 from energycomp_samplers.observation import Observation, evidence_of, given_variance, spread_of
 from energycomp_samplers.particles import Particles, take
+from energycomp_samplers.projection import ProjectedEvidence
 from energycomp_samplers.second_order import Product, second_order
 from energycomp_samplers.spread import Spread, ratio_of
 from energycomp_samplers.stationary import Stationary
@@ -153,7 +154,7 @@ class ObservationFactor(Factor):
     """Observations of clean samples; `last` has those that they say at the last level, (G, P, *shape)."""
 
     run: Run
-    evidence: Evidence
+    evidence: Evidence | ProjectedEvidence
     spread: Spread | Stationary
     ends_at_draw: bool
     last: Tensor | None = None
