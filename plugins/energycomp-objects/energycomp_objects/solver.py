@@ -60,6 +60,7 @@ class Propose:
     """
 
     needs: ClassVar[str] = "continuous"
+    reads_only: ClassVar[str] = "models of `energycomp train objects`"
 
     views: int = attrs.field(default=4, validator=whole(1))
     timesteps: tuple[float, float] = (0.0, 120.0)
@@ -71,9 +72,7 @@ class Propose:
         """Costs a row for each proposal and draw, and the trunks of all draws."""
         network = problem.denoiser.network
         if not isinstance(network, PlacedUNet) or problem.mixed is None:
-            raise InputError(
-                "got a model whose network proposes no objects; expected one of `energycomp train objects`"
-            )
+            raise InputError(f"got a model whose network proposes no objects; expected {self.reads_only}")
         generator = as_generator(generator)
         with torch.no_grad():
             proposals = self.propose(problem, network, generator)
