@@ -121,7 +121,6 @@ def test_photos_that_disagree_with_their_marks_come_first(tmp_path: Path) -> Non
         assert len(entry["not_read"]) <= sum(entry["marked"].values())
 
 
-LABELS = {"labels/train/0.txt": "0 0.5 0.5 0.2 0.2", "labels/val/1.txt": "0 0.5 0.5 0.2 0.2", "data.yaml": "names: [a]"}
 COCO: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
 
 
