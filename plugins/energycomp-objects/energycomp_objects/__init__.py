@@ -18,6 +18,8 @@ __getattr__, __all__ = first_use(__name__, __file__)
 def energycomp_register(add: Add) -> None:
     """Objects of a schema, the network that knows them, and how it is trained on marked photos."""
     add.conditioner("placed", "energycomp_objects.conditioner:Objects")
+    add.model("cells", "energycomp_objects.worlds:cells")
+    add.model("dice", "energycomp_objects.worlds:dice")
     add.network("placed", "energycomp_objects.network:PlacedUNet")
     add.solver("propose", "energycomp_objects.solver:Propose")
     add.dataset("objects", "energycomp_objects.source:MarkedSource")

@@ -1,28 +1,46 @@
-"""How many objects of each kind a photo holds, with intervals: counts of proposals, each there with its probability."""
+"""How many objects of each kind a photo holds, with intervals: counts of proposals, each there with its probability.
+
+Objects of a photo are not independent: in one that is blurred, or whose marks are sparse, all are less likely than
+their odds say. A shift of all log-odds of a photo, drawn from a Gaussian, makes counts as uncertain as they are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+NODES = 7  # of the integral over the shift
+
 
 def count_posterior(
-    probabilities: Sequence[float], shares: Sequence[float] | None = None, counts: tuple[int, int] | None = None
+    probabilities: Sequence[float],
+    shares: Sequence[float] | None = None,
+    counts: tuple[int, int] | None = None,
+    *,
+    spread: float = 0.0,
 ) -> Tensor:
     """The probabilities (n + 1,) of 0 to n objects, of n that are each there independently (Poisson binomial).
 
     Args:
         shares: the probability that each object, where it is there, is one of those that are counted.
         counts: least and greatest number of all objects, where that is known.
+        spread: standard deviation of a shift of all log-odds, in which photos differ.
 
     >>> count_posterior([0.5, 0.5]).tolist()
     [0.25, 0.5, 0.25]
     >>> count_posterior([0.5, 0.5], [1.0, 0.0], counts=(2, 2)).tolist()
     [0.0, 1.0, 0.0]
     """
+    if spread > 0:
+        nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+        log_odds = torch.tensor(probabilities, dtype=torch.float64).logit(1e-9)
+        shifted = [(log_odds + spread * node).sigmoid().tolist() for node in nodes]
+        parts = torch.stack([count_posterior(each, shares, counts) for each in shifted])
+        return torch.from_numpy(weights / weights.sum()) @ parts
     joint = torch.ones(1, 1, dtype=torch.float64)  # (of those that are counted, of all)
     for probability, share in zip(probabilities, shares or [1.0] * len(probabilities), strict=True):
         absent = F.pad(joint, (0, 1, 0, 1)) * (1 - probability)

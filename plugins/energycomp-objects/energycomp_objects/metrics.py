@@ -251,7 +251,8 @@ def _precision(record: Record) -> tuple[float, float]:
 def _counts(record: Record, word: str | None) -> tuple[int, int, int, int]:
     """The true number of objects, the likeliest one, and the ends of its interval; of a word, or of all objects."""
     if word is None:
-        posterior = count_posterior(record["trace"]["proposed"])
+        trace = record["trace"]
+        posterior = count_posterior(trace["proposed"], spread=float(*trace.get("spread", [0.0])))
         return len(record["true"]), int(posterior.argmax()), *interval(posterior)
     code = 1 + list(record["counts"]).index(word)
     column = 4 if "width" in record["trace"] else 2

@@ -42,7 +42,8 @@ class PlacedUNet(TwoStageUNet):
         box: whether tokens have a width and a height behind the place.
         proposals: channels of the layer between trunk and proposals.
         odds: weights of the log-odds of an object: constant, of the logit of its proposal, and of the logarithm of 1 +
-            its gain, where it has one; fitted on photos kept back, see `energycomp_objects.fit`.
+            its gain, where it has one; fitted on photos kept back, see `energycomp_objects.score`.
+        spread: of the log-odds of all objects of a photo, see `energycomp_objects.counts`; fitted on the same photos.
         sample_size, window, config: as of `TwoStageUNet`; the window is that of the largest objects, and of those whose
             size is open.
 
@@ -66,6 +67,7 @@ class PlacedUNet(TwoStageUNet):
         window: int = 16,
         sample_size: int | Sequence[int] = 64,
         odds: Sequence[float] = (0.0, 1.0, 0.0),
+        spread: float = 0.0,
         **config: Any,
     ) -> None:
         width = 3 * box + sum(words)
@@ -73,6 +75,7 @@ class PlacedUNet(TwoStageUNet):
         head = self.enter.out_channels
         self.box = box
         self.odds = tuple(map(float, odds))
+        self.spread = float(spread)
         self.tile = (sample_size,) * 2 if isinstance(sample_size, int) else tuple(sample_size)
         self.sides = sorted({max(min(LEAST, window), _even(window * share)) for share in (0.5, 0.75, 1.0)})
         self.place = nn.Conv2d(MAPS, head, 3, padding=1, bias=False)

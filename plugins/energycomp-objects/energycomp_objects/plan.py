@@ -14,7 +14,7 @@ from energycomp_objects.formats import MarkedPhotos
 GRID = 16  # pixels; sides of samples are multiples of it, for a patch of 4 and three resolutions
 PATCH = 4
 WHOLE = 192 * 144  # pixels of a photo that is trained on as a whole, at most
-LEAST = 10.0  # pixels across of the smallest tenth of the objects
+LEAST = 12.0  # pixels across of the smallest tenth of the objects
 DETAIL = 36.0  # pixels across of the median object, where its words are told apart by details
 ALIKE = 1.5  # ratio of the median sizes of two words, below which details tell them apart
 WINDOW = 1.6  # sides of the window in sizes of the largest tenth

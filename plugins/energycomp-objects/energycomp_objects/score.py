@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import attrs
@@ -15,6 +16,7 @@ from energycomp.models import Model
 from energycomp.progress import progress
 from energycomp_lab.evaluation import attribute_metrics
 from energycomp_objects.conditioner import Objects
+from energycomp_objects.counts import count_posterior
 from energycomp_objects.formats import MarkedPhoto
 from energycomp_objects.metrics import match, object_metrics
 from energycomp_objects.network import PlacedUNet
@@ -24,6 +26,9 @@ from energycomp_objects.solver import Propose
 RIDGE = 1e-2  # of the logistic regression
 PLAIN = (0.0, 1.0, 0.0)  # odds of a proposal alone
 HALVES = 4  # photos, from which on odds are fitted on halves
+ROUNDS = 2  # of fits
+SPREADS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # that are tried
+UNLIKELY = 1e-6  # the least probability of a count
 
 
 @attrs.frozen(eq=False)
@@ -138,29 +143,44 @@ def _inputs(answers: Sequence[ReadPhoto]) -> Tensor:
     return torch.stack([torch.ones_like(logit), logit, gain.sign() * gain.abs().log1p()], dim=1).double()
 
 
-def set_odds(model: Model, odds: Sequence[float]) -> None:
-    """Puts weights of the log-odds into a model, which are saved with it."""
+def fit_spread(answers: Sequence[ReadPhoto]) -> float:
+    """The spread of the log-odds of photos under which the marked numbers of objects are likeliest."""
+
+    def likelihood(spread: float) -> float:
+        total = 0.0
+        for one in answers:
+            posterior = count_posterior(one.solution.trace["proposed"], spread=spread)
+            marked = len(one.marked)
+            total += math.log(max(UNLIKELY, float(posterior[marked]) if marked < len(posterior) else 0.0))
+        return total
+
+    return max(SPREADS, key=likelihood)
+
+
+def set_odds(model: Model, odds: Sequence[float], spread: float = 0.0) -> None:
+    """Puts weights of the log-odds and their spread over photos into a model, which are saved with it."""
     network = model.denoiser.network
     if not isinstance(network, PlacedUNet):
         raise InputError(f"got the model {model.name!r}; expected one of `energycomp train objects`")
     network.odds = tuple(map(float, odds))
-    network.config["odds"] = list(network.odds)
+    network.spread = spread
+    network.config |= {"odds": list(network.odds), "spread": spread}
 
 
 def fit_held_out(model: Model, photos: Sequence[MarkedPhoto]) -> list[ReadPhoto]:
     """Fits the odds of a model on photos that were kept back, in place, and answers to these photos.
 
     The answers to each half of the photos have the odds of the other half, so that their scores are those of photos
-    that no odds were fitted on; of fewer than four photos they have the model's. Costs two readings of each photo.
+    that no odds were fitted on; of fewer than four photos they have the model's. Costs three readings of each photo.
     """
     # Gains depend on the answer: odds are fitted on answers with the odds of proposals, then on better ones
     set_odds(model, PLAIN)
     answers = read_photos(model, photos)
     halves = (slice(0, None, 2), slice(1, None, 2)) if len(photos) >= HALVES else (slice(None),) * 2
-    better: dict[int, ReadPhoto] = {}
-    for own, other in (halves, halves[::-1]):
-        set_odds(model, fit_odds(answers[other]))
-        better |= dict(zip(range(len(photos))[own], read_photos(model, photos[own]), strict=True))
-    again = [better[k] for k in range(len(photos))]
-    set_odds(model, fit_odds(again))
-    return again
+    for _ in range(ROUNDS):
+        fitted = list(answers)
+        for own, other in (halves, halves[::-1]):
+            set_odds(model, fit_odds(fitted[other]), fit_spread(fitted[other]))
+            answers[own] = read_photos(model, photos[own])
+    set_odds(model, fit_odds(answers), fit_spread(answers))
+    return answers

@@ -103,14 +103,16 @@ class Propose:
         solution = self._describe(problem, network, proposals, form, chosen)
         return attrs.evolve(solution, form=windows.take(chosen))
 
-    def _count(self, problem: Problem, proposals: Proposals, probability: Tensor) -> dict[str, tuple[int, int, int]]:
+    def _count(
+        self, problem: Problem, proposals: Proposals, probability: Tensor, spread: float
+    ) -> dict[str, tuple[int, int, int]]:
         """For each word of the first attribute, or all objects, the likeliest number, and a 90 % interval of it."""
         attributes = getattr(problem.conditioner, "attributes", {})
         words = next(iter(attributes.values()), ())
         shares = proposals.words[0] if words else torch.ones(len(probability), 1)
         counts = {}
         for word, share in zip(words or ("object",), shares.T, strict=True):
-            posterior = count_posterior(probability.tolist(), share.tolist(), problem.counts)
+            posterior = count_posterior(probability.tolist(), share.tolist(), problem.counts, spread=spread)
             counts[word] = (int(posterior.argmax()), *interval(posterior))
         return counts
 
@@ -169,6 +171,7 @@ class Propose:
         names = ("x", "y", "width", "height")[: problem.value_shape[0]]
         trace = {
             "proposed": probability.tolist(),
+            "spread": [network.spread],
             "logit": proposals.logits.tolist(),
             "gain": [
                 form.mean_objective([c for c in chosen if c != k])
@@ -179,7 +182,7 @@ class Propose:
             **{f"words {k}": code for k, code in enumerate(codes)},
             **{f"sure {k}": each.amax(1).tolist() for k, each in enumerate(proposals.words)},
         }
-        counts = self._count(problem, proposals, probability)
+        counts = self._count(problem, proposals, probability, network.spread)
         gains = [form.mean_objective([c for c in chosen if c != k]) - float(errors.mean()) for k in chosen]
         return Solution(
             conditions=values,

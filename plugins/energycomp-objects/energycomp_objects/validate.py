@@ -76,10 +76,11 @@ class PhotoValidation:
             answers = fit_held_out(self.model, self.photos.held)
             scores = {**score(self.model, answers), "average_precision": average_precision(answers)}
             network: Any = self.model.denoiser.network
-            record = {"key": self._key(), "photos": len(self.photos.train), "odds": network.odds, "scores": scores}
+            fitted = {"odds": network.odds, "spread": network.spread}
+            record = {"key": self._key(), "photos": len(self.photos.train), **fitted, "scores": scores}
             _write(out / DISAGREEMENTS, find_disagreements(self.model, answers))
             _write(out / SCORES, record)
-        set_odds(self.model, record["odds"])
+        set_odds(self.model, record["odds"], record["spread"])
         typer.echo(f"{self.photos.source}: {_summarize(record['scores'])}")
         lines = json.loads((out / DISAGREEMENTS).read_text(encoding="utf-8"))
         if lines and self.names_photos:
