@@ -17,12 +17,20 @@ from energycomp_lab.training import FitConfig, FitResult, OnSample, Recipe
 from energycomp_objects.validate import SCORES, PhotoValidation
 
 POINTS = "25,50,100,all"
-SHOWN = ("recall", "precision", "words", "count error", "counts in 90 %", "calibration error", "average precision")
+SHOWN = {
+    "recall": "found",
+    "precision": "precision",
+    "all_attributes": "words",
+    "count_error": "count error",
+    "count_in_90": "counts in 90 %",
+    "calibration_error": "calibration error",
+    "average_precision": "average precision",
+}
 RISE = 0.01  # of recall, from the last but one to the last number of photos, for which more photos are worth it
 FALL = 0.05  # of the count error, as a share of it
 SIZE = (640, 400)  # px, of the picture
 EDGE = 60  # px
-COLOURS = {"recall": (20, 90, 160), "precision": (200, 90, 20), "words": (40, 140, 70)}
+COLOURS = {"recall": (20, 90, 160), "precision": (200, 90, 20), "all_attributes": (40, 140, 70)}
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -100,7 +108,7 @@ def describe_curve(rows: Sequence[Mapping[str, float]]) -> str:
         "## How many photos are enough",
         "\n".join(
             [
-                f"| photos | {' | '.join(SHOWN)} |",
+                f"| photos | {' | '.join(SHOWN.values())} |",
                 f"| --- |{' --- |' * len(SHOWN)}",
                 *(f"| {row['photos']} | {' | '.join(f'{row[name]:.3f}' for name in SHOWN)} |" for row in rows),
             ]
@@ -111,8 +119,8 @@ def describe_curve(rows: Sequence[Mapping[str, float]]) -> str:
     gains = []
     if last["recall"] >= before["recall"] + RISE:
         gains.append(f"found {before['recall']:.3f} to {last['recall']:.3f}")
-    if last["count error"] <= (1 - FALL) * before["count error"] and before["count error"] > 0:
-        gains.append(f"error of the count {before['count error']:.2f} to {last['count error']:.2f}")
+    if last["count_error"] <= (1 - FALL) * before["count_error"] and before["count_error"] > 0:
+        gains.append(f"error of the count {before['count_error']:.2f} to {last['count_error']:.2f}")
     step = f"from {before['photos']} to {last['photos']} photos"
     if gains:
         lines.append(f"It still improves {step} ({', '.join(gains)}): more photos would help.")
@@ -146,5 +154,5 @@ def draw_curve(rows: Sequence[Mapping[str, float]]) -> Image.Image:
         draw.line(points, fill=colour, width=3)
         for x, y in points:
             draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour)
-        draw.text((EDGE + 120 * number, EDGE / 2), name.replace("recall", "found"), fill=colour, font=font, anchor="lm")
+        draw.text((EDGE + 120 * number, EDGE / 2), SHOWN[name], fill=colour, font=font, anchor="lm")
     return picture

@@ -99,10 +99,10 @@ def test_a_curve_of_photos_goes_on_where_it_was(run: Run, tmp_path: Path, monkey
 
 
 def test_a_curve_says_whether_more_photos_would_help() -> None:
-    names = ("precision", "words", "counts in 90 %", "calibration error", "average precision")
+    names = ("precision", "all_attributes", "count_in_90", "calibration_error", "average_precision")
     rest = dict.fromkeys(names, 0.5)
     rows = [
-        {"photos": n, "recall": r, "count error": e, **rest} for n, r, e in ((25, 0.6, 3), (50, 0.7, 2), (99, 0.7, 1))
+        {"photos": n, "recall": r, "count_error": e, **rest} for n, r, e in ((25, 0.6, 3), (50, 0.7, 2), (99, 0.7, 1))
     ]
     assert "from 50 to 99 photos (error of the count 2.00 to 1.00): more photos would help" in describe_curve(rows)
     assert "hardly improves from 25 to 50" in describe_curve([rows[0], {**rows[0], "photos": 50}])
