@@ -28,29 +28,46 @@ SOFT = 4.0  # exponent by which cells near a centre count less as background
 
 
 @attrs.frozen
-class LossOptions:
-    """Weights of the parts of the loss, and how often descriptions say less.
+class Weights:
+    """What a part of a training weighs.
 
     Args:
         rivals: weight of telling wrong descriptions apart.
         proposals: weight of proposals.
+        looks: further crops of each photo, with little noise, from which objects are proposed alone: the trunk costs a
+            tenth of the heads.
+        timestep_power: timesteps are drawn as T U^power.
+        floor: least weight of the error of a prediction, where noise is high and decides where things are drawn.
+    """
+
+    rivals: float
+    proposals: float
+    looks: int
+    timestep_power: float
+    floor: float
+
+
+@attrs.frozen
+class LossOptions:
+    """Weights of the parts of the loss, and how often descriptions say less.
+
+    Args:
+        find: weights while a model mostly learns to find objects, which needs details, and so little noise.
+        draw: weights at the end, when it mostly learns to draw them, which needs all noise.
+        drawing: share of the training that the end is.
         size, words: of the size and the words of a proposal, in the loss of proposals.
         open_scene, open_object: share of the scenes and objects whose attributes are left open.
         open_size: share of the objects whose size is.
-        timestep_power: timesteps are drawn as T U^power.
-        looks: further crops of each photo, with little noise, from which objects are proposed alone: the trunk costs a
-            tenth of the heads.
     """
 
-    rivals: float = 2.0
-    proposals: float = 0.3
+    find: Weights = Weights(rivals=2.0, proposals=0.3, looks=2, timestep_power=1.5, floor=0.02)
+    draw: Weights = Weights(rivals=1.0, proposals=0.1, looks=1, timestep_power=1.0, floor=0.25)
+    drawing: float = 0.25
     size: float = 0.5
     words: float = 2.0
     open_scene: float = 0.1
     open_object: float = 0.15
     open_size: float = 0.15
-    timestep_power: float = 1.5
-    looks: int = 2
 
 
 def make_loss(
@@ -65,6 +82,7 @@ def make_loss(
 
     def loss(module: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
         generator = step.generator
+        weights = options.draw if step.fraction >= 1 - options.drawing else options.find
         trained = attrs.evolve(denoiser, network=module)
         assert isinstance(module, PlacedUNet)  # noqa: S101 - for mypy
 
@@ -73,7 +91,7 @@ def make_loss(
             images, values, owner = crop_all(
                 batch["image"], batch["values"], batch["owner"], tile, conditioner.box, crops, generator
             )
-            noised = make_trunk(trained, images, timesteps, options.timestep_power, generator)
+            noised = make_trunk(trained, images, timesteps, weights.timestep_power, generator)
             signal = denoiser.alphas_cumprod[noised[2].long().clamp(max=len(denoiser.alphas_cumprod) - 1)]
             maps = module.propose(noised[0].features or ())
             return noised, values, owner, proposal_loss(maps, values, owner, signal, conditioner, options)
@@ -81,10 +99,12 @@ def make_loss(
         noised, values, owner, proposed = proposals(None)
         said = leave_open(values, owner, len(batch["image"]), conditioner, options, generator)
         wrong = draw_rivals(said, owner, len(batch["image"]), conditioner, generator)
-        error = window_contrast(trained, noised, conditioner(said), owner, wrong, weight=options.rivals)
-        for _ in range(options.looks):
+        error = window_contrast(
+            trained, noised, conditioner(said), owner, wrong, weight=weights.rivals, floor=weights.floor
+        )
+        for _ in range(weights.looks):
             proposed = proposed + proposals(LITTLE)[-1]
-        return error + options.proposals * proposed
+        return error + weights.proposals * proposed
 
     return loss
 
