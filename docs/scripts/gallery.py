@@ -9,7 +9,7 @@ Writes NAME.png of each and, of `start` on 1200x630, `../assets/card.png`. `read
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
-from tour import letters, named
+from tour import PHOTOS, boxed, letters, named
 
 from energycomp import Composer, decompose, infer, load
 from energycomp.components import combine
@@ -52,9 +52,7 @@ SCENES = {
 READ = (576, 384)  # px, of an image of 3:2
 FACE = ("eyeglasses", "smiling", "beard", "suit")
 HELD_OUT = 2_000_000_000
-PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 WORLDS = {"cells": "cells/BloodImage_00130.jpg", "dice": "dice/val/IMG_20191208_111530.jpg"}
-COLORS = {"RBC": "#ff8a80", "WBC": "#00e5ff", "Platelets": "#ffea00"}
 
 
 def main() -> None:
@@ -158,7 +156,10 @@ def worlds(options: argparse.Namespace) -> Image.Image:
         image = open_image(PHOTOS / photo)
         solution = infer(image, model, generator=0)
         sample = Composer(model.compose(solution.conditions)).sample(generator=options.seed)[0]
-        pictures += [boxed(image, solution.table()), sample.resize(image.size, Image.Resampling.LANCZOS)]
+        pictures += [
+            boxed(image, solution.table(), quiet=("RBC",)),
+            sample.resize(image.size, Image.Resampling.LANCZOS),
+        ]
     high = 360
     fitted = [ImageOps.contain(one, (2 * high, high)) for one in pictures]
     gap = 12
@@ -169,22 +170,6 @@ def worlds(options: argparse.Namespace) -> Image.Image:
         whole.paste(one, (left, HEAD))
         left += one.width + gap
     return whole
-
-
-def boxed(image: Image.Image, rows: Sequence[Mapping[str, Any]]) -> Image.Image:
-    """A photo with the box of each object, and its word."""
-    drawn = image.copy()
-    pen = ImageDraw.Draw(drawn)
-    for row in rows:
-        word = str(row["category"])
-        color = COLORS.get(word, "#ffd400")
-        x, y = row["x"] * image.width, row["y"] * image.height
-        w, h = row["width"] * image.width / 2, row["height"] * image.height / 2
-        pen.rectangle([x - w, y - h, x + w, y + h], outline=color, width=4)
-        if word != "RBC":
-            stroke = {"stroke_width": 3, "stroke_fill": "black"}
-            pen.text((x, y - h - 2), word, font=letters(22), fill=color, anchor="mb", **stroke)
-    return drawn
 
 
 def described_values(words: Sequence[str]) -> Tensor:

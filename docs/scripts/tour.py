@@ -1,6 +1,6 @@
-"""Make the moving picture of the README: compose a scene, read an image, edit it, and track a film.
+"""Make the moving picture of the README: read a photo, compose a scene, read and edit an image, and track a film.
 
-python docs/scripts/tour.py [--image IMAGE] [--only compose edit track] [--seed 11] [-o docs/images/tour.webp]
+python docs/scripts/tour.py [--image IMAGE] [--only photo compose edit track] [--seed 11] [-o docs/images/tour.webp]
 
 Each act is kept as frames in --folder, so that `--only edit` makes one anew, and joins it with the others. Without
 --image, a rendered scene is read.
@@ -39,12 +39,18 @@ SCENE = (
 )
 VIDEO = (6, VideoOptions(objects=(3, 3), size=(480, 320), frames=12))  # its seed, and what it shows
 HELD_OUT = 2_000_000_000
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+DICE = (PHOTOS / "dice" / "val" / "IMG_20191208_111530.jpg", (40, 60, 600, 434))  # and the part that is shown, px
+PIPS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
+COLORS = {"RBC": "#ff8a80", "WBC": "#00e5ff", "Platelets": "#ffea00"}  # of boxes; all others are yellow
 INK, FAINT, TRAIL = "#1a1a1a", "#6b6b6b", (255, 214, 0)
 
 
 def main() -> None:
     """Makes the acts that are asked for, and joins all of them."""
-    acts: dict[str, Callable[[argparse.Namespace], Frames]] = {"compose": compose, "edit": change, "track": follow}
+    acts: dict[str, Callable[[argparse.Namespace], Frames]] = {
+        "photo": photo, "compose": compose, "edit": change, "track": follow,
+    }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", type=Path, default=None, help="an image to read and to edit")
     parser.add_argument("--only", nargs="+", choices=list(acts), default=list(acts))
@@ -59,6 +65,36 @@ def main() -> None:
     save(frames, options.o, quality=82)
     seconds = sum(duration for _, duration in frames) / 1000
     print(f"{options.o}  {len(frames)} frames  {seconds:.1f} s  {options.o.stat().st_size / 1e6:.2f} MB")
+
+
+def photo(_: argparse.Namespace) -> Frames:
+    """A photo of dice that is read die by die, and their sum."""
+    file, part = DICE
+    image = open_image(file)
+    rows = sorted(infer(image, load("dice"), generator=0).table(), key=lambda row: row["x"])
+    frames = [(card(image.crop(part), "Read", "a photo of dice, which the model has not seen"), 700)]
+    for count in range(1, len(rows) + 1):
+        pips = sum(PIPS[row["category"]] for row in rows[:count])
+        text = f"{count} dice, {pips} pips"
+        frames.append((card(boxed(image, rows[:count]).crop(part), "Read", text), 140))
+    frames[-1] = (frames[-1][0], 1500)
+    return frames
+
+
+def boxed(image: Image.Image, rows: Sequence[Row], *, quiet: Sequence[str] = ()) -> Image.Image:
+    """A photo with the box of each object, and its word where it is none of `quiet`."""
+    drawn = image.copy()
+    pen = ImageDraw.Draw(drawn)
+    for row in rows:
+        word = str(row["category"])
+        color = COLORS.get(word, "#ffd400")
+        x, y = row["x"] * image.width, row["y"] * image.height
+        w, h = row["width"] * image.width / 2, row["height"] * image.height / 2
+        pen.rectangle([x - w, y - h, x + w, y + h], outline=color, width=3)
+        if word not in quiet:
+            stroke = {"stroke_width": 2, "stroke_fill": "black"}
+            pen.text((x, y - h - 2), word, font=letters(15), fill=color, anchor="mb", **stroke)
+    return drawn
 
 
 def compose(options: argparse.Namespace) -> Frames:
