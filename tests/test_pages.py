@@ -201,6 +201,7 @@ RUN = [
 @pytest.mark.parametrize("page", RUN, ids=name)
 def test_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.setattr(registry, "_own", {})
     for where in ("energycomp", "energycomp.models"):  # of Python, and of commands
         monkeypatch.setattr(f"{where}.load", quick)
