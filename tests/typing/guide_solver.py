@@ -1,4 +1,4 @@
-"""The solver of the README as it stands there, and its use. It is checked by mypy --strict, and not run."""
+"""The solver of docs/plugins.md as it stands there, and its use. It is checked by mypy --strict, and not run."""
 
 # mypy: warn-return-any
 # ruff: noqa: I001
