@@ -22,5 +22,6 @@ def energycomp_register(add: Add) -> None:
     add.model("dice", "energycomp_objects.worlds:dice")
     add.network("placed", "energycomp_objects.network:PlacedUNet")
     add.solver("propose", "energycomp_objects.solver:Propose")
-    add.dataset("objects", "energycomp_objects.source:MarkedSource")
+    for name in ("objects", "cells", "dice"):
+        add.dataset(name, "energycomp_objects.source:MarkedSource")
     add.recipe("objects", "energycomp_objects.recipe:objects")
