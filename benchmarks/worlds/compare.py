@@ -29,7 +29,8 @@ from energycomp.inference import Solver
 from energycomp.models import Model
 from energycomp_lab.training import Recipe
 from energycomp_objects.formats import MarkedPhoto, read_marks
-from energycomp_objects.recipe import drop_points, objects, split
+from energycomp_objects.photos import drop_points, split
+from energycomp_objects.recipe import objects
 from energycomp_objects.score import fit_odds, read_photos, score, set_odds
 from energycomp_objects.solver import Propose
 

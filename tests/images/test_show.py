@@ -7,6 +7,7 @@ import json
 import math
 import pickle
 import re
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -334,7 +335,7 @@ def test_numbers_of_an_image_that_is_not_to_be_trusted_are_left_out(monkeypatch:
     """From every table and every map, not from JSON, which says `trusted`."""
     numbers = {"component_gain": torch.tensor([0.625, 0.875]), "probability": torch.tensor([0.375, 0.125])}
     view = View(Image.new("RGB", (8, 8)), ("left", "right"))
-    maps = {"share": torch.tensor([0.25, 0.75]), "pixels": torch.rand(2, 4, 4)}
+    maps = {"share": torch.tensor([0.25, 0.75]), "pixels": partial(torch.rand, 2, 4, 4)}
     known = answer(typicality=0.5, sure=0.97, view=view, **maps, **numbers)
     foreign = attrs.evolve(known, typicality=0.001)
     assert (known.record()["trusted"], foreign.record()["trusted"]) == (True, False)

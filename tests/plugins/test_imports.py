@@ -86,7 +86,7 @@ PLUGINS = ["adopt", "batch", "clevr", "cli", "decomp", "edit", "faces", "lab", "
 def test_packages_export_their_classes_and_import_no_torch_for_it() -> None:
     code = f"import sys, energycomp; from importlib import import_module\nfor name in {PLUGINS}:\n"
     code += "    names = import_module('energycomp_' + name).__all__\n    assert names and 'Mapping' not in names"
-    code += "\nassert energycomp.list_models()[0] == 'clevr' and 'torch' not in sys.modules"
+    code += "\nassert 'clevr' in energycomp.list_models() and 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
     for name in PLUGINS:
         module = import_module(f"energycomp_{name}")

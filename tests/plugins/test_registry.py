@@ -314,7 +314,7 @@ def test_packages_of_the_project_that_are_not_installed_are_named(monkeypatch: p
         with pytest.raises(NotFoundError, match=rf"Known solvers: .*\. Not installed: {hint} 'energycomp\[all\]'$"):
             plugins.find("solvers", "annealing")
     monkeypatch.setattr(registry, "_discover", lambda: whole)
-    with pytest.raises(NotFoundError, match=r"Known models: clevr, .*(?<!all\]')$"):
+    with pytest.raises(NotFoundError, match=r"Known models: cells, clevr, .*(?<!all\]')$"):
         plugins.find("models", "annealing")
 
 
