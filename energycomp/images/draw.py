@@ -16,6 +16,7 @@ from energycomp.errors import InputError
 from energycomp.images.output import to_output
 from energycomp.images.save import framed
 
+NO_PART = 0.1  # the grey of what is no pixel of a part, in [-1, 1]
 SIDE = 480  # px, the shorter side of an overlay
 Colour = tuple[int, int, int]
 # All colours of overlays: a change here changes pictures, files and the page of the studio.
@@ -242,7 +243,7 @@ def strip(
     """Decomposed images, one row per image: the image, its reconstruction from all parts, and each part alone.
 
     With masks there is a second row per image: the image and its reconstruction with each mask in its own colour, then
-    the masks.
+    what the reconstruction shows in each mask.
 
     Args:
         pictures: the images, (B, 3, H, W) in [-1, 1].
@@ -271,7 +272,7 @@ def strip(
         for k in range(count):
             hue = torch.tensor(part_colour(k, count))[:, None, None] * 2 - 1
             marked = torch.where(masks[:, k, None, None], 0.4 * both + 0.6 * hue, marked)
-        shown = masks[:, :, None].expand(-1, -1, 3, -1, -1).float() * 2 - 1
+        shown = torch.where(masks[:, :, None], whole[:, None], torch.tensor(NO_PART))
         lines.append(torch.cat([marked, shown], 1))
     heads = ["image", "reconstruction", *(f"part {k}" for k in range(count))]
     rows = None if names is None else [text for name in names for text in (name, "masks")[: len(lines)]]
