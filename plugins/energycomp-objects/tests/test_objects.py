@@ -29,6 +29,7 @@ from energycomp_objects.rivals import draw_rivals
 from energycomp_objects.score import PLAIN, average_precision, fit_held_out, fit_odds, read_photos, score
 from energycomp_objects.solver import Propose
 from energycomp_objects.source import MarkedSource
+from energycomp_objects.worlds import cells
 
 SCHEMA = {"category": ("disc", "square")}
 SIDE = 64
@@ -311,3 +312,11 @@ def test_marks_without_a_size_are_left_out(folder: Path) -> None:
     assert values_of(dropped[0], Objects(SCHEMA)).shape == (1, 5)
     train, kept = split(photos, 2)
     assert (len(train), len(kept)) == (4, 2)
+
+
+def test_an_untrained_world_has_the_network_of_the_included_one() -> None:
+    trained, fresh = cells(), cells(pretrained=False)
+    assert fresh.denoiser.network.config["window"] == trained.denoiser.network.config["window"]
+    assert fresh.denoiser.network.odds == (0.0, 1.0, 0.0) != trained.denoiser.network.odds
+    with pytest.raises(InputError, match="got preset 'paper'; expected default"):
+        cells(preset="paper")
