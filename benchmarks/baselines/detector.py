@@ -22,11 +22,10 @@ from energycomp.models import Model
 from energycomp.seeds import as_generator
 from energycomp_lab.training import Loss, Recipe, Step, collate
 from energycomp_objects.conditioner import Objects
-from energycomp_objects.counts import count_posterior, interval
 from energycomp_objects.crops import CropOptions, crop_all
 from energycomp_objects.loss import LossOptions, proposal_loss
 from energycomp_objects.network import PlacedUNet
-from energycomp_objects.solver import Proposals, Propose
+from energycomp_objects.solver import Propose
 
 PROPOSALS = 560  # channels of the layer behind the trunk: with it the detector has as many weights as the model
 CLEAN = (0.0, 1.0)  # timesteps, of which images show no noise
@@ -116,38 +115,15 @@ class Detect:
         odds = torch.tensor([network.log_odds(logit, 0.0) for logit in proposals.logits.tolist()])
         probability = odds.sigmoid()
         chosen = odds > 0
+        words = next(iter(conditioner.attributes.values()), ())
         return Solution(
             conditions=proposals.values[chosen],
             count=int(chosen.sum()),
             error=0.0,
             stderr=0.0,
             rows=0,
-            trace=_trace(proposals, probability, conditioner),
-            counts=_counts(proposals, probability, conditioner),
+            trace=proposals.trace(probability, [0.0] * len(odds), conditioner.length, spread=network.spread),
+            counts=proposals.count(probability, words, spread=network.spread),
             probability=probability[chosen],
             posteriors=tuple(each[chosen] for each in proposals.words),
         )
-
-
-def _trace(proposals: Proposals, probability: Tensor, conditioner: Objects) -> dict[str, list[float]]:
-    """The proposals as `Propose` leaves them in a solution; no error is compared, so that none has a gain."""
-    numbers = dict(zip(("x", "y", "width", "height")[: conditioner.length], proposals.values.T.tolist(), strict=False))
-    codes = proposals.values[:, conditioner.length :].T.tolist()
-    return {
-        "proposed": probability.tolist(),
-        "logit": proposals.logits.tolist(),
-        "gain": [0.0] * len(probability),
-        **numbers,
-        **{f"words {k}": code for k, code in enumerate(codes)},
-        **{f"sure {k}": each.amax(1).tolist() for k, each in enumerate(proposals.words)},
-    }
-
-
-def _counts(proposals: Proposals, probability: Tensor, conditioner: Objects) -> dict[str, tuple[int, int, int]]:
-    words = next(iter(conditioner.attributes.values()), ())
-    shares = proposals.words[0] if words else torch.ones(len(probability), 1)
-    counts = {}
-    for word, share in zip(words or ("object",), shares.T, strict=True):
-        posterior = count_posterior((probability * share).tolist())
-        counts[word] = (int(posterior.argmax()), *interval(posterior))
-    return counts

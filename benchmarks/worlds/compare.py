@@ -31,7 +31,7 @@ from energycomp_lab.training import Recipe
 from energycomp_objects.formats import MarkedPhoto, read_marks
 from energycomp_objects.photos import drop_points, split
 from energycomp_objects.recipe import objects
-from energycomp_objects.score import fit_odds, read_photos, score, set_odds
+from energycomp_objects.score import fit_held_out, read_photos, score
 from energycomp_objects.solver import Propose
 
 COLUMNS = {
@@ -134,15 +134,11 @@ def _steps_of_detector(recipe: Recipe, smaller: Recipe, path: Path, options: arg
 
 def _score(model: Model, validation: Sequence[MarkedPhoto], solver: Solver) -> dict[str, float]:
     """The figures of answers with odds that were fitted on the other half of the photos, and CPU seconds a photo."""
-    halves = validation[::2], validation[1::2]
-    answers = []
-    seconds = 0.0
-    for fitted, asked in (halves, halves[::-1]):
-        set_odds(model, fit_odds(read_photos(model, fitted, solver)))
-        start = time.process_time()
-        answers += read_photos(model, asked, solver)
-        seconds += time.process_time() - start
-    return {**score(model, answers), "seconds": seconds / len(answers)}
+    answers = fit_held_out(model, validation, solver)
+    start = time.process_time()
+    read_photos(model, validation, solver)
+    seconds = (time.process_time() - start) / len(validation)
+    return {**score(model, answers), "seconds": seconds}
 
 
 def _named(path: Path | None, option: str) -> Path:

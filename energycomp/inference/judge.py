@@ -105,7 +105,7 @@ def judge(solution: Solution, problem: Problem, model: Model, image: Any, residu
         sure=sure,
         at_count_limit=_at_limit(solution.count, problem),
         share=share,
-        pixels=None if parts is None else _maps_of(parts.cpu(), model, image),
+        pixels=None if parts is None else _make_maps(parts.cpu(), model, image),
     )
 
 
@@ -132,7 +132,7 @@ def _peak(left: Tensor) -> tuple[float, float] | None:
     return (x + 0.5) / each.shape[1], (y + 0.5) / each.shape[0]
 
 
-def _maps_of(parts: Tensor, model: Model, image: Any) -> Callable[[], Tensor]:
+def _make_maps(parts: Tensor, model: Model, image: Any) -> Callable[[], Tensor]:
     """What makes maps of parts of the error (K, C, H, W) when they are asked for; others stay as they are."""
     if not isinstance(model.processor, ImageProcessor) or parts.ndim != 4:
         return partial(torch.clone, parts)

@@ -92,11 +92,7 @@ class WindowForm:
 
 
 def window_form(predicted: Predicted, condition: Condition, bank: NoiseBank) -> WindowForm | None:
-    """The form over M conditions, or None of a network without windows. Costs M S rows on windows, and S trunk passes.
-
-    Raises:
-        InputError: more predictions than fit into memory.
-    """
+    """The form over M conditions, or None of a network without windows. Costs M S rows on windows, and S trunks."""
     network = predicted.denoiser.network
     effects_of = getattr(network, "effects", None)
     if effects_of is None or not identifies_null(predicted.denoiser.rule):

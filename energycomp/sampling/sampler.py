@@ -120,7 +120,7 @@ class SamplingReport:
     def __str__(self) -> str:
         """Whether to trust the samples, and why, one line each."""
         reasons = self.warnings
-        lines = [f"{len(reasons)} reasons to doubt the samples:" if reasons else "no reason to doubt the samples"]
+        lines = ["reasons to doubt the samples:" if reasons else "no reason to doubt the samples"]
         lines += [f"- {reason}" for reason in reasons]
         if self.ess:
             range_ = f"{min(self.ess):.2f} to {max(self.ess):.2f} of the particles"

@@ -38,11 +38,8 @@ def window_contrast(
     shared, goal, timestep = noised
     if not isinstance(network, PlacedUNet) or shared.features is None:
         raise TypeError(f"got the network {type(network).__name__}; expected a PlacedUNet")
-    added_owner = owner.new_zeros(len(rivals.condition))
+    everything, owners = rivals.rows(condition, owner)
     has = rivals.added >= 0
-    added_owner[rivals.added[has]] = rivals.owner[has]
-    owners = torch.cat([owner, added_owner])
-    everything = Condition.cat([condition, rivals.condition])
     count(rows=len(owners))
     parts = [(rows, cells, made.float()) for rows, cells, made in network.effects(shared.features, everything, owners)]
 

@@ -61,7 +61,7 @@ def choose_photos(
     apart = validation or (split_path if kept is None else None)
     if apart is None:
         photos = drop_copies(photos)
-        count = default_kept(len(photos)) if kept is None else kept
+        count = count_kept(len(photos)) if kept is None else kept
         train, held = split(photos, count)
         return TrainingPhotos(train, held, f"{count} of {len(photos)} photos of `{data.name}`, drawn at random")
     held = drop_copies(drop_points(read_marks(apart, format, schema=photos.attributes)))
@@ -92,10 +92,10 @@ def find_splits(data: Path, format: str | None = None) -> tuple[Path, Path | Non
     return data, None
 
 
-def default_kept(count: int) -> int:
+def count_kept(count: int) -> int:
     """How many of so many photos are kept back.
 
-    >>> [default_kept(count) for count in (7, 8, 19, 20, 40, 200)]
+    >>> [count_kept(count) for count in (7, 8, 19, 20, 40, 200)]
     [0, 1, 3, 5, 6, 30]
     """
     if count < FEW:

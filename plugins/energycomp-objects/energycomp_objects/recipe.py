@@ -29,6 +29,7 @@ from energycomp_objects.plan import PATCH, Plan, make_plan
 from energycomp_objects.validate import PhotoValidation
 
 PIXELS = 24 * 112 * 112  # of the crops of a step
+EVALUATIONS = 16  # of a run, of which those of its last part happen
 
 
 def build(plan: Plan, conditioner: Objects, *, channels: tuple[int, ...] = (48, 96, 128), head: int = 48) -> Model:
@@ -76,7 +77,7 @@ def objects(
     photos: int | str | None = None,
     kept: int | str | None = None,
     validation: str | Path | None = None,
-    patience: int | str = 4,
+    patience: int | str = 2,
     curve: bool | str = False,
 ) -> Trainable:
     """The recipe of marked photos.
@@ -141,7 +142,8 @@ def _make_recipe(
         raise InputError(f"got the model {model.name!r} to start from; expected one that this recipe made")
     height, width = network.tile
     tile = (height, width)
-    loss = make_loss(model.denoiser, conditioner, tile, options.crops, LossOptions())
+    losses = LossOptions()
+    loss = make_loss(model.denoiser, conditioner, tile, options.crops, losses)
     batch = max(4, min(24, round(PIXELS / (tile[0] * tile[1]) / (1 if tile != plan.size else 1.5))))
     scenes = [
         _scene(photo, conditioner, model.processor.size) for photo in progress(list(chosen.train), "reading photos")
@@ -157,6 +159,9 @@ def _make_recipe(
         save_every=100,
     )
     reader = PhotoValidation(model, chosen, plan, names_photos)
+    # Weights before the last part of the loss cannot draw, however well they read
+    begin = 1 - losses.drawing
+    validation = Validation(reader.measure, evaluations=EVALUATIONS, patience=options.patience, begin=begin)
     recipe = Recipe(
         model=model,
         module=network,
@@ -164,7 +169,7 @@ def _make_recipe(
         data=scenes,
         config=config,
         collate_fn=collate,
-        validation=Validation(reader.measure, patience=options.patience) if chosen.held else None,
+        validation=validation if chosen.held else None,
         finish=reader.finish,
     )
     return recipe, reader

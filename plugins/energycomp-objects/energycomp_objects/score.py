@@ -167,7 +167,7 @@ def set_odds(model: Model, odds: Sequence[float], spread: float = 0.0) -> None:
     network.config |= {"odds": list(network.odds), "spread": spread}
 
 
-def fit_held_out(model: Model, photos: Sequence[MarkedPhoto]) -> list[ReadPhoto]:
+def fit_held_out(model: Model, photos: Sequence[MarkedPhoto], solver: Solver | None = None) -> list[ReadPhoto]:
     """Fits the odds of a model on photos that were kept back, in place, and answers to these photos.
 
     The answers to each half of the photos have the odds of the other half, so that their scores are those of photos
@@ -175,12 +175,12 @@ def fit_held_out(model: Model, photos: Sequence[MarkedPhoto]) -> list[ReadPhoto]
     """
     # Gains depend on the answer: odds are fitted on answers with the odds of proposals, then on better ones
     set_odds(model, PLAIN)
-    answers = read_photos(model, photos)
+    answers = read_photos(model, photos, solver)
     halves = (slice(0, None, 2), slice(1, None, 2)) if len(photos) >= HALVES else (slice(None),) * 2
     for _ in range(ROUNDS):
         fitted = list(answers)
         for own, other in (halves, halves[::-1]):
             set_odds(model, fit_odds(fitted[other]), fit_spread(fitted[other]))
-            answers[own] = read_photos(model, photos[own])
+            answers[own] = read_photos(model, photos[own], solver)
     set_odds(model, fit_odds(answers), fit_spread(answers))
     return answers

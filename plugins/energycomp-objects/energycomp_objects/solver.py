@@ -11,6 +11,7 @@ other leaves, so that the second has no gain.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import attrs
@@ -26,6 +27,7 @@ from energycomp.seeds import as_generator
 from energycomp_objects.counts import count_posterior, interval
 from energycomp_objects.network import TYPICAL, PlacedUNet
 
+Trace = dict[str, list[float]]
 OTHERS = 5  # answers that are kept beside the best one
 
 
@@ -42,6 +44,30 @@ class Proposals:
     values: Tensor
     logits: Tensor
     words: tuple[Tensor, ...]
+
+    def count(
+        self, probability: Tensor, names: Sequence[str], counts: tuple[int, int] | None = None, *, spread: float = 0.0
+    ) -> dict[str, tuple[int, int, int]]:
+        """For each word of the first attribute, or all objects, the likeliest number, and a 90 % interval of it."""
+        shares = self.words[0] if names else torch.ones(len(probability), 1)
+        found = {}
+        for name, share in zip(names or ("object",), shares.T, strict=True):
+            posterior = count_posterior(probability.tolist(), share.tolist(), counts, spread=spread)
+            found[name] = (int(posterior.argmax()), *interval(posterior))
+        return found
+
+    def trace(self, probability: Tensor, gain: Sequence[float], length: int, *, spread: float = 0.0) -> Trace:
+        """What `Solution.trace` has of all proposals; a value begins with so many numbers."""
+        codes = self.values[:, length:].T.tolist()
+        return {
+            "proposed": probability.tolist(),
+            "spread": [spread],
+            "logit": self.logits.tolist(),
+            "gain": list(gain),
+            **dict(zip(("x", "y", "width", "height")[:length], self.values.T.tolist(), strict=False)),
+            **{f"words {k}": code for k, code in enumerate(codes)},
+            **{f"sure {k}": each.amax(1).tolist() for k, each in enumerate(self.words)},
+        }
 
 
 @attrs.frozen
@@ -103,19 +129,6 @@ class Propose:
         solution = self._describe(problem, network, proposals, form, chosen)
         return attrs.evolve(solution, form=windows.take(chosen))
 
-    def _count(
-        self, problem: Problem, proposals: Proposals, probability: Tensor, spread: float
-    ) -> dict[str, tuple[int, int, int]]:
-        """For each word of the first attribute, or all objects, the likeliest number, and a 90 % interval of it."""
-        attributes = getattr(problem.conditioner, "attributes", {})
-        words = next(iter(attributes.values()), ())
-        shares = proposals.words[0] if words else torch.ones(len(probability), 1)
-        counts = {}
-        for word, share in zip(words or ("object",), shares.T, strict=True):
-            posterior = count_posterior(probability.tolist(), share.tolist(), problem.counts, spread=spread)
-            counts[word] = (int(posterior.argmax()), *interval(posterior))
-        return counts
-
     def propose(self, problem: Problem, network: PlacedUNet, generator: torch.Generator | None) -> Proposals:
         """Local maxima of the score, averaged over draws of little noise. Costs a trunk for each of these."""
         denoiser = problem.denoiser
@@ -153,11 +166,13 @@ class Propose:
     ) -> Solution:
         """The answer with the probability of each object, and the flips of least odds as other answers."""
         every = range(len(form))
-        odds = [self._odds(network, proposals, form, [c for c in chosen if c != k], k) for k in every]
+        without = [[c for c in chosen if c != k] for k in every]
+        gain = [form.mean_objective(without[k]) - form.mean_objective([*without[k], k]) for k in every]
+        odds = [network.log_odds(float(logit), each) for logit, each in zip(proposals.logits, gain, strict=True)]
         errors = form.errors(chosen)
         low, high = problem.counts
         flips = [
-            (abs(odds[k]), [c for c in chosen if c != k] if k in chosen else [*chosen, k])
+            (abs(odds[k]), without[k] if k in chosen else [*chosen, k])
             for k in every
             if (len(chosen) > low if k in chosen else len(chosen) < high)
         ]
@@ -166,26 +181,9 @@ class Propose:
         difference = stderr = p_value = None
         if flips:
             difference, stderr, p_value = paired(form.objective(chosen), form.objective(flips[0][1]))
-        codes = proposals.values[:, problem.value_shape[0] :].T.tolist()
-        values = proposals.values[chosen]
-        names = ("x", "y", "width", "height")[: problem.value_shape[0]]
-        trace = {
-            "proposed": probability.tolist(),
-            "spread": [network.spread],
-            "logit": proposals.logits.tolist(),
-            "gain": [
-                form.mean_objective([c for c in chosen if c != k])
-                - form.mean_objective([*(c for c in chosen if c != k), k])
-                for k in every
-            ],
-            **dict(zip(names, proposals.values.T.tolist(), strict=False)),
-            **{f"words {k}": code for k, code in enumerate(codes)},
-            **{f"sure {k}": each.amax(1).tolist() for k, each in enumerate(proposals.words)},
-        }
-        counts = self._count(problem, proposals, probability, network.spread)
-        gains = [form.mean_objective([c for c in chosen if c != k]) - float(errors.mean()) for k in chosen]
+        names = next(iter(getattr(problem.conditioner, "attributes", {}).values()), ())
         return Solution(
-            conditions=values,
+            conditions=proposals.values[chosen],
             count=len(chosen),
             error=float(errors.mean()),
             stderr=float(errors.std() / len(errors) ** 0.5),
@@ -194,9 +192,9 @@ class Propose:
             difference=difference,
             difference_stderr=stderr,
             p_value=p_value,
-            trace=trace,
-            counts=counts,
-            component_gain=torch.tensor(gains),
+            trace=proposals.trace(probability, gain, problem.value_shape[0], spread=network.spread),
+            counts=proposals.count(probability, names, problem.counts, spread=network.spread),
+            component_gain=torch.tensor(gain)[chosen],
             probability=probability[chosen],
             posteriors=tuple(each[chosen] for each in proposals.words) if problem.asks_attributes else None,
             alternatives=tuple(Alternative(proposals.values[other], behind) for behind, other in flips),

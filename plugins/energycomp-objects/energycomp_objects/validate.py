@@ -71,7 +71,7 @@ class PhotoValidation:
         if not self.photos.held:
             typer.echo("no photo was kept back: how likely an object is was not fitted, see --option kept")
             return {"README.md": self.card({})}
-        record = self._known(out / SCORES)
+        record = self._read_record(out / SCORES)
         if record is None:
             answers = fit_held_out(self.model, self.photos.held)
             scores = {**score(self.model, answers), "average_precision": average_precision(answers)}
@@ -95,7 +95,7 @@ class PhotoValidation:
         weights = fingerprint(self.model.denoiser.network.state_dict())
         return f"{weights}-{hashlib.sha256(shown.encode()).hexdigest()[:16]}"
 
-    def _known(self, file: Path) -> dict[str, Any] | None:
+    def _read_record(self, file: Path) -> dict[str, Any] | None:
         if not file.is_file() or not file.with_name(DISAGREEMENTS).is_file():
             return None
         record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))

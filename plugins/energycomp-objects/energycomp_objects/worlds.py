@@ -21,7 +21,7 @@ def cells(*, preset: str = "default", pretrained: bool = True) -> Model:
     >>> cells().conditioner.attributes
     {'category': ('Platelets', 'RBC', 'WBC')}
     """
-    return _shipped("cells", preset, pretrained)
+    return _load("cells", preset, pretrained)
 
 
 def dice(*, preset: str = "default", pretrained: bool = True) -> Model:
@@ -36,10 +36,10 @@ def dice(*, preset: str = "default", pretrained: bool = True) -> Model:
     >>> dice().conditioner.attributes
     {'category': ('five', 'four', 'one', 'six', 'three', 'two')}
     """
-    return _shipped("dice", preset, pretrained)
+    return _load("dice", preset, pretrained)
 
 
-def _shipped(name: str, preset: str, pretrained: bool) -> Model:
+def _load(name: str, preset: str, pretrained: bool) -> Model:
     if preset != "default":
         raise InputError(
             f"got preset {preset!r}; expected default, the only one; another size is trained on photos: energycomp "

@@ -74,7 +74,7 @@ class ProjectedEvidence:
         return self.condition(x0, covariance, draw, error)[0], self.condition(x0, covariance)[1]
 
 
-def checked(project: Project, x: Tensor) -> Project:
+def check_projection(project: Project, x: Tensor) -> Project:
     """Raises `InputError` where a function is no projection of samples like x (B, *shape)."""
     once = project(x)
     missed = float((project(once) - once).abs().max())

@@ -27,7 +27,7 @@ from energycomp_samplers.constraints import Constraint
 from energycomp_samplers.kernels import predict_clean
 from energycomp_samplers.observation import Observation, evidence_of, given_variance, spread_of, without_observations
 from energycomp_samplers.operators import Linear
-from energycomp_samplers.projection import Project, ProjectedEvidence, ProjectedMALA, checked, has_inside
+from energycomp_samplers.projection import Project, ProjectedEvidence, ProjectedMALA, check_projection, has_inside
 from energycomp_samplers.smc import SMC
 from energycomp_samplers.twist import ObservationFactor
 
@@ -125,9 +125,9 @@ def steer(
     composition: Any = sum((w * CallableComponent(f, group) for w, f in zip(b, functions, strict=True)))
     seen = [observation] if isinstance(observation, Observation) else observation
     for one in seen:
-        composition = composition & _scaled(one, scale)
+        composition = composition & _scale_observation(one, scale)
     options = attrs.evolve(smc or SMC(), constraint=_energies(reward, constraint, scale, gradient))
-    onto = None if project is None else checked(lambda z: project(z * scale) / scale, x_T / scale)
+    onto = None if project is None else check_projection(lambda z: project(z * scale) / scale, x_T / scale)
     # Draw: one swarm, in which x_T are the first particles
     n = len(x_T)
     T = len(convention.sigmas)
@@ -170,7 +170,7 @@ def _after_steps(f: Callable[[Tensor], Tensor]) -> StepCallback:
     return lambda *arguments: {"sample": f(arguments[-1]["sample"])}
 
 
-def _scaled(observation: Observation, scale: float) -> Observation:
+def _scale_observation(observation: Observation, scale: float) -> Observation:
     """The observation of data that are divided by a number."""
     if scale == 1.0:
         return observation

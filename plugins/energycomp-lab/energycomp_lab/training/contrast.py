@@ -43,6 +43,13 @@ class Rivals:
     dropped: Tensor
     added: Tensor
 
+    def rows(self, condition: Condition, owner: Tensor) -> tuple[Condition, Tensor]:
+        """The true rows and those of all rivals, and their samples (R + M,)."""
+        owners = owner.new_zeros(len(self.condition))
+        has = self.added >= 0
+        owners[self.added[has]] = self.owner[has]
+        return Condition.cat([condition, self.condition]), torch.cat([owner, owners])
+
 
 def contrastive_loss(
     denoiser: Denoiser,
@@ -96,14 +103,12 @@ def contrast(
     shared, goal, timestep = noised
     batch = len(shared)
     null = Condition.unconditional(*denoiser.token_shape, rows=batch, device=goal.device)
-    everything = Condition.cat([condition, rivals.condition, null.to(dtype=condition.rows.dtype)])
-    added_owner = owner.new_zeros(len(rivals.condition))
-    has = rivals.added >= 0
-    added_owner[rivals.added[has]] = rivals.owner[has]
-    owners = torch.cat([owner, added_owner, torch.arange(batch, device=owner.device)])
-    predictions = rows(denoiser, shared, everything, owners).float().flatten(1)
+    given, owners = rivals.rows(condition, owner)
+    everything = Condition.cat([given, null.to(dtype=condition.rows.dtype)])
+    each = torch.cat([owners, torch.arange(batch, device=owner.device)])
+    predictions = rows(denoiser, shared, everything, each).float().flatten(1)
     u = predictions[-batch:]
-    effects = predictions[:-batch] - u[owners[:-batch]]
+    effects = predictions[:-batch] - u[owners]
     true, others = effects[: len(owner)], effects[len(owner) :]
 
     residual = u.index_add(0, owner, true) - goal.flatten(1)

@@ -26,6 +26,7 @@ class Validation:
         evaluations: how many there are in a run, at equal distances; the last one is at its end.
         patience: worse evaluations in a row after which the run ends; None for never.
         tolerance: of a measure: greater keeps later weights, and trains on for longer.
+        begin: share of the run before which nothing is evaluated, such as where its loss changes.
         share: of the time of a run of so many minutes, for evaluations and what follows the training.
 
     >>> validation = Validation(lambda module, step: 0.0, patience=2)
@@ -40,10 +41,11 @@ class Validation:
     evaluations: int = attrs.field(default=12, validator=whole(1))
     patience: int | None = attrs.field(default=4, validator=whole(1, or_none=True))
     tolerance: float = attrs.field(default=0.01, validator=number(least=0))
+    begin: float = attrs.field(default=0.0, validator=number(least=0, below=1))
     share: float = attrs.field(default=0.1, validator=number(least=0, below=1))
 
     def is_due(self, step: int, steps: int) -> bool:
-        return step == steps or step % math.ceil(steps / self.evaluations) == 0
+        return step == steps or (step >= self.begin * steps and step % math.ceil(steps / self.evaluations) == 0)
 
     def judge(self, before: Standing | None, step: int, value: float) -> Standing:
         """What is known after an evaluation."""

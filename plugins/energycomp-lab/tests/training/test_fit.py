@@ -449,3 +449,8 @@ def test_a_loss_is_told_the_step_of_the_run(tmp_path: Path) -> None:
         train(tmp_path, stop_at(8))
     train(tmp_path, loss)
     assert told == [(number, number / 12) for number in range(5, 12)]
+
+
+def test_nothing_is_judged_before_a_share_of_a_run() -> None:
+    validation = measured({}, begin=0.5)
+    assert [step for step in range(1, 13) if validation.is_due(step, 12)] == [6, 8, 10, 12]
