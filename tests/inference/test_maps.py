@@ -8,7 +8,7 @@ from torch.nn.functional import avg_pool2d
 from energycomp.errors import InputError
 from energycomp.images import guided, to_unit
 from energycomp.inference import FIT_DRAWS, Solution, explain, infer, make_problem
-from energycomp.inference.judge import _maps_of
+from energycomp.inference.judge import _make_maps
 from energycomp.models import Model
 from energycomp.testing import bumps_model, labels_model, planted, stripes_model, tiny_model
 
@@ -80,7 +80,7 @@ def test_parts_of_an_encoder_are_values_as_any() -> None:
 
 def test_maps_have_the_size_of_the_images_of_a_codec() -> None:
     parts = torch.rand(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    maps = _maps_of(parts, bumps_model(), torch.zeros(1, 3, 16, 16))()  # a model with a codec would take seconds
+    maps = _make_maps(parts, bumps_model(), torch.zeros(1, 3, 16, 16))()  # a model with a codec would take seconds
     assert maps.shape == (2, 16, 16)
     torch.testing.assert_close(maps.sum((1, 2)), parts.sum((1, 2, 3)), rtol=0.05, atol=0)
 
