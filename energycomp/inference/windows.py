@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from energycomp.components import Condition, identifies_null
+from energycomp.components.ledger import count, count_rows
 from energycomp.inference.noise import NoiseBank, wanted
 from energycomp.inference.predicted import Predicted
 from energycomp.inference.quadratic import QuadraticForm
@@ -118,7 +119,8 @@ def window_form(predicted: Predicted, condition: Condition, bank: NoiseBank) -> 
                     row = k * draws
                     some[int(index[rows[row]])] = Window(int(cells.rows[row, 0]), int(cells.columns[row, 0]), effects)
         windows += [some[k] for k in range(len(part))]
-    predicted.spent.rows += len(condition) * draws
+    with count_rows(predicted.spent):
+        count(rows=len(condition) * draws)
     return WindowForm(left, tuple(windows), patch)
 
 

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from energycomp import infer, load
 from energycomp.components import Condition
+from energycomp.denoisers import count_rows
 from energycomp.errors import InputError
 from energycomp.inference.problem import make_problem
 from energycomp.models import Model
@@ -149,7 +150,9 @@ def test_the_form_over_windows_is_that_over_samples(model: Model, folder: Path) 
         assert mine is not None
         assert theirs is not None
         torch.testing.assert_close(mine.flatten(1), theirs, rtol=1e-3, atol=1e-3)
-    problem.explained(values, bank)
+    with count_rows() as spent:
+        problem.explained(values, bank)
+    assert (spent.rows, spent.trunks) == (9, 0)  # the trunk of the bank is known
     assert problem.rows == 3 * 3 * 3 + 3  # three times 3 objects under 3 draws, and u once
 
 
