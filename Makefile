@@ -30,8 +30,9 @@ test: install $(VENV)/.ray  ## everything that CI checks
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-# With bytecode, or each worker and each process that a test starts compiles what it imports again.
-	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# With bytecode, or each worker and each process that a test starts compiles what it imports again. No worker is started
+# in place of one that ended: the run would give it the same test once more, and then wait for it without end.
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 
 format: install  ## format, and fix what ruff can fix
 	$(BIN)/ruff check --fix

@@ -31,7 +31,7 @@ from energycomp_batch.inputs import Inputs
 from energycomp_batch.parts import Parts
 
 Run = Callable[..., tuple[int, str, str]]
-SECONDS = 1800.0  # of a test; on an idle machine each takes less than 20, on one that others use, minutes
+SECONDS = 900.0  # of a test; on an idle machine each takes less than 20, on one that others use, minutes
 
 
 @pytest.fixture(autouse=True)
