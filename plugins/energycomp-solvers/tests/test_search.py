@@ -1,6 +1,7 @@
 """The search for changes of an answer, against models in closed form."""
 
 from collections.abc import Callable
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from energycomp.denoisers.together import run_together
 from energycomp.images import to_unit
 from energycomp.inference import AttributeErrors, Problem, QuadraticForm, SearchInterrupted, each, infer, make_problem
 from energycomp.models import Model
@@ -47,6 +49,20 @@ def find(problem: Problem, lattice: Places, start: Tensor, budget: int = 4_000) 
 
 def acceptance_of(problem: Problem) -> Acceptance:
     return Acceptance(problem, 1e-2, SearchOptions().penalty)
+
+
+def test_images_of_a_batch_are_validated_side_by_side() -> None:
+    """Each waits in its validation for the others, and none may hold what another one needs."""
+    model = bumps_model()
+    answers = [evaluate(problem_of(model, TRUE[:k])[0], TRUE[:k]) for k in (1, 2, 3)]
+    tasks = [answer.validation_errors for answer in answers]
+    together: list[list[Tensor]] = []
+    thread = Thread(target=lambda: together.append(run_together(tasks)), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    alone = [evaluate(problem_of(model, TRUE[:k])[0], TRUE[:k]).validation_errors() for k in (1, 2, 3)]
+    torch.testing.assert_close(together[0], alone)
 
 
 def test_what_fits_badly_is_doubted_most() -> None:

@@ -145,16 +145,22 @@ class Hypothesis:
         of = self.components if chosen is None else chosen
         return [form.objective(of) for form in self.forms[:parts]]
 
-    @cached_property
+    @property
     def validated(self) -> QuadraticForm:
-        """The form on the validation draws, or that over values close to these. Costs K + 1 rows for each draw."""
-        if self._validated is not None:
-            return self._validated
-        return self.space.problem.quadratic(self.values, self.space.validation)
+        """The form on the validation draws, or that over values close to these. Costs K + 1 rows for each draw, once.
+
+        It is no cached property: in Python 3.11 these have one lock for all instances, and the network may wait for
+        another image of a batch, which would wait for the lock.
+        """
+        if self._validated is None:
+            found = self.space.problem.quadratic(self.values, self.space.validation)
+            object.__setattr__(self, "_validated", found)
+            return found
+        return self._validated
 
     @property
     def is_validated(self) -> bool:
-        return self._validated is not None or "validated" in vars(self)
+        return self._validated is not None
 
     def validation_errors(self, chosen: Sequence[int] | None = None) -> Tensor:
         of = self.components if chosen is None else list(chosen)
