@@ -139,7 +139,7 @@ def test_ctrl_c_says_the_command_that_goes_on(
 
     def interrupt(_module: nn.Module, step: int) -> None:
         if step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patched:
         patched.setattr("energycomp_lab.commands.train._sampler", lambda *_: interrupt)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -316,7 +315,7 @@ def test_a_gradient_that_is_not_finite_names_the_step(tmp_path: Path) -> None:
 
 def test_ctrl_c_completes_the_step_and_saves(tmp_path: Path) -> None:
     def interrupt(loss: Tensor) -> Tensor:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         return loss
 
     handler = signal.getsignal(signal.SIGINT)
