@@ -20,4 +20,4 @@ __getattr__, __all__ = first_use(__name__, __file__)
 def energycomp_register(add: Add) -> None:
     """The adapter, as a saved model names it, and the check of such a model."""
     add.network("adopted", "energycomp_adopt.adapter:load_adopted")
-    add.command("check-adoption", "energycomp_adopt.command:check_adoption")
+    add.command("lint", "energycomp_adopt.command:lint")

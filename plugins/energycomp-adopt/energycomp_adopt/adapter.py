@@ -38,15 +38,16 @@ Predicts = Literal["eps", "x0", "v", "flow", "score", "edm"]  # what `adopt` is 
 PREDICTIONS: dict[Predicts, AnyPrediction] = {
     "eps": "epsilon", "x0": "sample", "v": "v_prediction", "flow": "flow", "score": "score", "edm": "edm",
 }  # fmt: skip
-Kind = Literal["classes", "values", "rows", "none"]
-Call = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Any]
+Kind = Literal["classes", "values", "rows", "conditions", "none"]
+Call = Callable[[nn.Module, Tensor, Tensor, Any], Any]
 
 
 @attrs.frozen
 class Options:
     """What a network is, as `adopt` was told and a `config.json` has it.
 
-    `kind` is that of its conditions: labels of "classes", numbers that are "values" or "rows", or "none".
+    `kind` is that of its conditions: labels of "classes", numbers that are "values" or "rows", whole "conditions" of
+    the library, with their null rows, or "none".
     """
 
     process: Any
@@ -149,10 +150,12 @@ class Adopted(nn.Module):
         )
         return target if self.target == "epsilon" else (target - self.middle) / self.reach
 
-    def _condition(self, condition: Condition) -> Tensor | None:
+    def _condition(self, condition: Condition) -> Tensor | Condition | None:
         """Makes what the network is given: labels (R,), rows (R, D) or (R, L, D), or None without conditions."""
         if self.options.kind == "none":
             return None
+        if self.options.kind == "conditions":
+            return condition
         null = self.options.null
         rows = condition.rows
         if self.options.kind == "classes":
@@ -168,7 +171,7 @@ class Adopted(nn.Module):
             return rows
         return torch.where(by_sample(condition.null, rows.ndim), torch.as_tensor(null).to(rows), rows)
 
-    def _call(self, given: Tensor, time: Tensor, condition: Tensor | None, sample: Tensor) -> Tensor:
+    def _call(self, given: Tensor, time: Tensor, condition: Tensor | Condition | None, sample: Tensor) -> Tensor:
         """Predicts for a sample; raises `InputError`, with what the network was given, for any other output."""
         try:
             out = prediction_in(self.call(self.network, given, time, condition))
@@ -176,7 +179,7 @@ class Adopted(nn.Module):
             raise
         except (RuntimeError, IndexError, TypeError, ValueError) as error:
             got = [f"x {tuple(given.shape)}, t {time.dtype}".replace("torch.", "")]
-            if self.options.kind == "classes" and condition is not None:
+            if self.options.kind == "classes" and isinstance(condition, Tensor):
                 got.append(f"labels {int(condition.min())} to {int(condition.max())}")
             message = f"{error}".strip() or type(error).__name__
             raise InputError(

@@ -16,7 +16,7 @@ from energycomp.components import Classes, Conditioner, Latents, log_snr
 from energycomp.denoisers import Denoiser
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor, is_picture
-from energycomp.models import Defaults, Model, NumberProcessor, load_weights, read_weights
+from energycomp.models import Defaults, Model, NumberProcessor, VAECodec, load_weights, read_weights
 from energycomp.plugins import find
 from energycomp_adopt.adapter import Adopted, Call, Kind, Options, Predicts
 from energycomp_adopt.process import Clock, Process, as_json, shortly
@@ -43,6 +43,7 @@ def adopt(
     registered: tuple[str, Mapping[str, Any]] | None = None,
     name: str = "adopted",
     processor: Any = None,
+    codec: VAECodec | None = None,
     weights: str | Path | None = None,
     **defaults: Any,
 ) -> Model:
@@ -73,6 +74,7 @@ def adopt(
         registered: the name and the arguments by which `plugins.register("networks", ...)` makes the network, to save
             the model.
         processor: for data that are no images, such as a `NumberProcessor`.
+        codec: of a network of latents, such as `VAECodec.read(folder, image_size=512)`; pixels when left out.
         weights: of the network, a safetensors file or a folder of them; it keeps its own when left out.
         defaults: of `Defaults`, such as `counts=(0, 2)`. The scheduler is DDPM, which clips to the data range, and that
             of Euler without bounds. It takes 200 steps: fewer make samples narrower than the data.
@@ -98,6 +100,8 @@ def adopt(
         load_weights(network, read_weights(weights), str(weights))
     # What conditions it
     conditions, kind, registered_conditions = _conditioner(classes, values, conditioner, name)
+    if getattr(network, "takes_conditions", False):
+        kind = "conditions"
     null = as_json(null)
     if kind == "classes" and not isinstance(null, Integral | None):
         raise InputError(f"got null={null!r:.80} for a network of classes; expected a label, a whole number")
@@ -108,8 +112,10 @@ def adopt(
     own = Adopted(network, options, call, own=call is not None or not registered_conditions).eval()
     _warn_of_data_left(own)
     # What a person gives, and what the network takes: images, or numbers as they are
-    image = is_picture(shape)
-    if processor is None and image:
+    image = is_picture(shape) and codec is None
+    if processor is None and codec is not None:
+        processor = ImageProcessor(size=codec.sides)
+    elif processor is None and image:
         processor = ImageProcessor(size=shape[1:], channels=shape[0])
     elif processor is None:
         processor = NumberProcessor(shape, [0.0] * shape[0], [1.0] * shape[0])
@@ -121,8 +127,8 @@ def adopt(
         sample_shape=shape,
         token_shape=conditions.token_shape,
         null_trained=null is not None,
-        codec=None if image else processor,
-        value_range=None if data_range is None else (-1.0, 1.0),
+        codec=codec or (None if image else processor),
+        value_range=None if data_range is None or codec is not None else (-1.0, 1.0),
         trained_alone=True,
     )
     return Model(

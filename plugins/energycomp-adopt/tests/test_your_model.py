@@ -93,7 +93,7 @@ def test_it_draws_and_is_saved_and_used_by_commands(models: dict[str, Model], na
     labels = torch.arange(20) % len(network.network.means)
     held = {"samples": clean(model, labels), **({"labels": labels} if labelled else {})}
     save_file(held, "data.safetensors")
-    code, out, err = run("check-adoption", "./model", "data.safetensors")
+    code, out, err = run("lint", "./model", "data.safetensors")
     assert (code, "none is better" in out) == (0, True), err
     if name != "wine":
         answer("sample", "./model", "0" if labelled else name, "--steps", 3, "--seed", 0, "-o", "image.png")

@@ -11,6 +11,8 @@ from typing import Any
 import attrs
 from torch import Tensor, nn
 
+from energycomp.components import Condition
+
 
 @attrs.define
 class Calls:
@@ -29,7 +31,7 @@ def count_calls(network: nn.Module) -> Iterator[Calls]:
 
     @functools.wraps(forward)
     def call(*args: Any, **kwargs: Any) -> Any:
-        given = (*args, *kwargs.values())
+        given = [part for one in (*args, *kwargs.values()) for part in _parts(one)]
         # What is no tensor or number, such as a dict of tensors, is not compared
         known = calls.known
         if not all(one is None or isinstance(one, Tensor | int | float | str) for one in given):
@@ -50,6 +52,11 @@ def count_calls(network: nn.Module) -> Iterator[Calls]:
         del network.forward
         if own is not None:
             network.forward = own
+
+
+def _parts(given: Any) -> tuple[Any, ...]:
+    """The tensors of a condition, or what is given alone."""
+    return (given.rows, given.null, given.pooled, given.mask) if isinstance(given, Condition) else (given,)
 
 
 def _digest(tensor: Tensor) -> bytes:

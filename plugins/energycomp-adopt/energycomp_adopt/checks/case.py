@@ -67,6 +67,7 @@ class Case:
     Attributes:
         rows: of most checks, (L n): all samples in turn, the same ones with the same noise at each of `LEVELS`.
         measured: what several checks need, by what measures it; see `once`.
+        seen: the samples of images that are mirrored, inverted and so on, by their names in `near_misses`.
     """
 
     model: Model
@@ -77,6 +78,7 @@ class Case:
     calls: Calls
     rows: Noised = attrs.field(init=False)
     measured: dict[Any, Any] = attrs.field(factory=dict, init=False)
+    seen: dict[str, Tensor] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         n = max(16, self.evaluations // 10, min(self.evaluations, NUMBERS // self.numbers))

@@ -25,6 +25,7 @@ from energycomp_adopt.checks.options import check_options, cure, is_possible, tr
 from energycomp_adopt.checks.regression import format_numbers, measure_regression
 from energycomp_adopt.checks.samples import check_samples
 from energycomp_adopt.checks.window import check_window, choose_window
+from energycomp_adopt.wrapped import wrap
 
 OWN = 1_000_003  # added to the seed of the noise: samples that were drawn by the same seed would be like it
 TRAINING = "the training: too little, or too few data"
@@ -108,7 +109,7 @@ def check_adoption(
     drawn are like the data. Another option is proposed only if nothing is wrong with it.
 
     Args:
-        model: of `adopt`.
+        model: of `adopt`, or any other, such as a pipeline of diffusers that `energycomp.load` reads.
         samples: clean ones of the training, or like these, 8 at least and better 64, as `infer` takes them.
         labels: what the model is called with for each sample. They check their order and the null, and propose the
             timesteps for reading; needed without a null.
@@ -122,7 +123,7 @@ def check_adoption(
         seed: of the noise.
 
     Raises:
-        InputError: a model that was not adopted, fewer than 8 samples, or labels that are missing or do not fit.
+        InputError: fewer than 8 samples, or labels that are missing or do not fit.
 
     >>> from energycomp_adopt import adopt
     >>> class Zero(torch.nn.Module):  # predicts that the data are 0
@@ -132,6 +133,7 @@ def check_adoption(
     >>> check_adoption(model, 5 + torch.randn(16, 2)).ok
     False
     """
+    model = wrap(model)
     encoded, values = _read_samples(model, samples, labels)
     read = None if to_read is None else _read_samples(model, *to_read)
     if read is not None and read[1] is None:

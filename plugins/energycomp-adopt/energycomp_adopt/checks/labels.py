@@ -241,6 +241,8 @@ def check_null(case: Case) -> Finding | None:
     known = measure_table(case)
     if known is None or known.ignored or not known.certainty > LABELLED:
         return None
+    if case.options.kind == "conditions":  # what u of a composed model shows, its training says
+        return None
     null = case.options.null
     shares = dict(known.shares)
     own = shares.pop("null", None)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from energycomp.components import Classes
 from energycomp.errors import InputError
-from energycomp.models import Model, NumberProcessor
+from energycomp.models import Model, NumberProcessor, VAECodec
 from energycomp_adopt.adapter import Call, Predicts, network_of, prediction_in
 from energycomp_adopt.adopting import adopt, usual_clock
 from energycomp_adopt.checks.case import Case
@@ -49,6 +49,15 @@ NEAR, FAR = (0.9, 1.1), (0.5, 0.7, 0.8, 1.25, 1.4, 2.0)  # times the input, the 
 SLOWED = (0.25, 4.0)  # times the time
 MOVED, FAR_MOVED = (-50.0, 50.0), (-150.0, 150.0)  # timesteps
 PROCESSORS = {"NumberProcessor.fit(data)": 0, "NumberProcessor.fit(data, quantiles=100)": 100}  # and their quantiles
+SCALINGS = (  # factor and shift of latents
+    (1.0, 0.0),
+    (0.18215, 0.0),  # Stable Diffusion 1 and 2
+    (0.13025, 0.0),  # XL, PixArt-Sigma
+    (1.5305, 0.0609),  # 3
+    (0.3611, 0.1159),  # FLUX, Z-Image
+    (0.41407, 0.0),  # Sana
+)
+APART = 0.1  # share by which a factor differs from all known ones
 OTHER = 0.1  # of the variance of numbers, by how much a processor changes them: less is which samples these are
 SEEN: dict[str, Callable[[Tensor], Tensor]] = {  # images (N, C, H, W)
     "inverted, max - x": lambda x: -x,
@@ -57,6 +66,7 @@ SEEN: dict[str, Callable[[Tensor], Tensor]] = {  # images (N, C, H, W)
     "upside down": lambda x: x.flip(2),
     "their channels in reverse": lambda x: x.flip(1),
 }
+OF_COLOURS = ("inverted, max - x", "their channels in reverse")  # which latents do not show as images do
 
 
 @attrs.frozen(eq=False)
@@ -67,7 +77,7 @@ class NearMiss:
         option, got, instead: what `adopt` was given, and what it would be given.
         change: what to give to `adopt` in place of it, or what is to be changed beside.
         labels: the network's label of each class, (C,), if it is these that differ.
-        changed: samples as they should be, if it is these that differ.
+        samples: (N, ...) as they should be, if it is these that differ.
     """
 
     option: str
@@ -75,7 +85,7 @@ class NearMiss:
     instead: str
     model: Model
     labels: Tensor | None = None
-    changed: Callable[[Tensor], Tensor] | None = None
+    samples: Tensor | None = None
     change: str = ""
 
     @property
@@ -109,6 +119,7 @@ def readopt(model: Model, **changed: Any) -> Model:
         "registered": options.registered,
         "name": model.name,
         "processor": model.processor,
+        "codec": model.denoiser.codec if isinstance(model.denoiser.codec, VAECodec) else None,
     }
     if options.kind == "classes":
         keywords["classes"] = names_of(model)
@@ -126,6 +137,7 @@ def near_misses(case: Case, *, far: bool) -> Iterator[NearMiss]:
     yield from _processors(case)
     if far:
         yield from _pairs(case)
+        yield from _scalings(case)
         yield from _images(case)
 
 
@@ -141,11 +153,12 @@ def _options(case: Case) -> Iterator[NearMiss]:
     own["data_range"] = tuple(case.options.data_range or (-1.0, 1.0))
     low, high = ((end - float(samples.mean())) / max(float(samples.std()), 1e-6) for end in (-1, 1))
     alike = () if samples.ndim == 2 else ((round(low, 3), round(high, 3)),)  # of mean 0, std 1; rows have a processor
+    ranges = () if scaling_of(case.model) else ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0), *alike)
     others: dict[str, tuple[Any, ...]] = {
         "predicts": get_args(Predicts),
         "process": (*BETAS, *FLOWS, SIGMAS),
         "clock": tuple(name for name in CLOCKS if name != "index"),  # which is the timestep
-        "data_range": ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0), *alike),
+        "data_range": ranges,
         "sigma_data": (0.5, 1.0) if case.options.predicts == "edm" else (),
         "null": (0, case.label_count - 1) if case.values is None and case.classes is not None else (),
     }
@@ -218,12 +231,50 @@ def _call(
     return call, f"call=lambda net, x, t, c: {factor}net({x}, {told}{condition})"
 
 
+def scaling_of(model: Model) -> tuple[float, float] | None:
+    """The factor and the shift of the latents of a model; None for samples that are no latents."""
+    codec = model.denoiser.codec
+    return (codec.scaling_factor, codec.shift_factor) if isinstance(codec, VAECodec) else None
+
+
+def _scalings(case: Case) -> Iterator[NearMiss]:
+    """Yields other scales of latents: those of known autoencoders, and that which makes their deviation 1."""
+    own = scaling_of(case.model)
+    if own is None:
+        return
+    factor, shift = own
+    alike = factor / max(float(case.samples.std()), 1e-6)
+    known = [one for one in SCALINGS if one != own]
+    if all(abs(alike / one[0] - 1) > APART for one in [own, *known]):
+        known.append((float(f"{alike:.3g}"), shift))
+    for other in known:
+        # y = (z - m') s' of latents x = (z - m) s, whose range is the reach about the middle
+        reach = other[0] / factor
+        middle = (shift - other[1]) * other[0]
+        code = f"scaling_factor={other[0]:g}, shift_factor={other[1]:g}"
+        got = f"scaling_factor {factor:g}, shift_factor {shift:g}"
+        instead = f"{other[0]:g} and {other[1]:g}"
+        bounds = (middle - reach, middle + reach)
+        yield from _change(case, "scaling of latents", got, instead, code, data_range=bounds)
+
+
 def _images(case: Case) -> Iterator[NearMiss]:
-    samples = case.samples
-    for name, changed in SEEN.items() if samples.ndim == 4 else ():
-        if changed(samples).shape == samples.shape and not torch.equal(changed(samples), samples):
+    for name in SEEN if case.samples.ndim == 4 else ():
+        seen = _seen(case, name)
+        if seen.shape == case.samples.shape and not torch.equal(seen, case.samples):
             code = f"the images: {name}"
-            yield NearMiss("samples", "images as they are", f"{name},", case.model, changed=changed, change=code)
+            yield NearMiss("samples", "images as they are", f"{name},", case.model, samples=seen, change=code)
+
+
+def _seen(case: Case, name: str) -> Tensor:
+    """The samples of images that are seen in another way, made once; for other colours, latents are decoded."""
+    if name not in case.seen:
+        codec = case.model.denoiser.codec
+        if isinstance(codec, VAECodec) and name in OF_COLOURS:
+            case.seen[name] = codec.encode(SEEN[name](codec.decode(case.samples)))
+        else:
+            case.seen[name] = SEEN[name](case.samples)
+    return case.seen[name]
 
 
 def _processors(case: Case) -> Iterator[NearMiss]:
@@ -234,6 +285,6 @@ def _processors(case: Case) -> Iterator[NearMiss]:
     got = f"numbers of standard deviations {float(std.min()):.3g} to {float(std.max()):.3g}"
     for code, quantiles in PROCESSORS.items():
         with suppress(InputError):  # numbers that cannot be standardised
-            changed = NumberProcessor.fit(samples, quantiles=quantiles).encode
-            if float((changed(samples) - samples).square().mean() / samples.var()) > OTHER:
-                yield NearMiss("processor", got, code, case.model, changed=changed, change=f"processor={code}")
+            changed = NumberProcessor.fit(samples, quantiles=quantiles).encode(samples)
+            if float((changed - samples).square().mean() / samples.var()) > OTHER:
+                yield NearMiss("processor", got, code, case.model, samples=changed, change=f"processor={code}")

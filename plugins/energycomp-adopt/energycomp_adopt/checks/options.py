@@ -54,18 +54,19 @@ def with_near_miss(case: Case, other: NearMiss | None) -> Case:
     changed.model = other.model
     changed.measured = {}
     changed.rows = _rows(case, other, case.rows)
-    if other.changed is not None:
-        changed.samples = other.changed(case.samples)
+    if other.samples is not None:
+        changed.samples = other.samples
+        changed.seen = {}
     if case.values is not None and other.labels is not None:
         changed.values = other.labels[case.values]
     return changed
 
 
 def _rows(case: Case, other: NearMiss, rows: Noised) -> Noised:
-    if other.changed is None:
+    if other.samples is None:
         return rows
-    scale = case.samples.var() / other.changed(case.samples).var()
-    return attrs.evolve(rows, clean=other.changed(rows.clean), snr=rows.snr * scale)
+    scale = case.samples.var() / other.samples.var()
+    return attrs.evolve(rows, clean=other.samples[rows.index], snr=rows.snr * scale)
 
 
 def _predictions(case: Case, other: NearMiss | None, rows: Tensor) -> Tensor | None:
