@@ -21,7 +21,7 @@ from energycomp.errors import InputError, NotFoundError, first_line
 from energycomp.models import Model, VAECodec, load, on_meta, read_weights
 from energycomp.models.weights import load_weights
 from energycomp_adopt.adopting import adopt
-from energycomp_adopt.process import BETAS, Process
+from energycomp_adopt.process import named
 
 INDEX = "model_index.json"
 CONFIG = "config.json"
@@ -30,7 +30,6 @@ SCALED = '"beta_schedule": "scaled_linear", "beta_start"'
 NETWORKS = ("unet", "transformer")  # the folders in which pipelines have them
 CLASSES = ("UNet2DModel", "DiTTransformer2DModel")  # whose conditions are labels, if they have any
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-SAME_BETAS = 1e-3  # by which the sigmas of a named process may differ, as a share
 MAX_BYTES = 1_000_000  # of a config
 
 IN_FOLDER: dict[str, str] = {  # what `adopt` is told, and the line of a folder of diffusers that says it
@@ -220,18 +219,7 @@ def _said_of_process(folder: Path) -> dict[str, Any]:
     kind = config.get("prediction_type", "epsilon")
     if kind not in kinds:
         raise InputError(f"got prediction_type {kind!r} in {file}; expected one of {', '.join(kinds)}; correct it")
-    return {"predicts": kinds[kind], "process": _name_of(alphas)}
-
-
-def _name_of(alphas: torch.Tensor) -> Any:
-    """The name of betas by their table, or the table."""
-    table = {"alphas_cumprod": alphas.double().clamp(1e-9, 1 - 1e-9)}
-    own = Process.of(table).sigmas
-    for name in BETAS:
-        known = Process.of(name).sigmas
-        if len(known) == len(own) and bool(((own / known).log().abs() < SAME_BETAS).all()):
-            return name
-    return table
+    return {"predicts": kinds[kind], "process": named(alphas)}
 
 
 def _plain(net: nn.Module, x: torch.Tensor, t: torch.Tensor, c: torch.Tensor | None) -> Any:

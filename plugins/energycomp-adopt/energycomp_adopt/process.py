@@ -23,6 +23,7 @@ BETAS: dict[str, dict[str, Any]] = {
 }
 FLOWS = ("flow", "flow to data")
 T = 1000
+SAME = 1e-3  # by which sigmas may differ from those of a name, as a share
 TABLES: dict[str, Callable[[Tensor], Tensor]] = {  # alphas_cumprod (T,) of tables by name
     "betas": lambda betas: (1 - betas).cumprod(0),
     "alphas_cumprod": lambda alphas: alphas,
@@ -97,6 +98,21 @@ CLOCKS: dict[str, Callable[[Process, Tensor, Tensor], Tensor]] = {
     "sigma": lambda _process, _timestep, sigma: sigma,
     "log sigma / 4": lambda _process, _timestep, sigma: sigma.log() / 4,
 }
+
+
+def named(alphas: Tensor) -> Any:
+    """A process by its alphas_cumprod (T,): the name of its betas, if it has one, or the table.
+
+    >>> named(Process.of("cosine").sigmas.square().add(1).reciprocal())
+    'cosine'
+    """
+    table = {"alphas_cumprod": alphas.double().clamp(1e-9, 1 - 1e-9)}
+    own = Process.of(table).sigmas
+    for name in BETAS:
+        known = Process.of(name).sigmas
+        if len(known) == len(own) and bool(((own / known).log().abs() < SAME).all()):
+            return name
+    return table
 
 
 def shortly(given: Any) -> str:
