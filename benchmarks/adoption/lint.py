@@ -84,7 +84,9 @@ def planted(name: str) -> Iterator[Planted]:
     ):
         if name in SCALES and SCALES[name] != (factor, shift):
             lines = {"scaling_factor": factor, "shift_factor": shift}
-            right = f"{SCALES[name][0]:g} and {SCALES[name][1]:g}"
+            right = (
+                f" {SCALES[name][0]:g} explains" if not SCALES[name][1] else f"with shift {SCALES[name][1]:g} explains"
+            )
             yield Planted(f"scaling {label}", ("scaling of latents", right), {"vae/config.json": lines})
 
 

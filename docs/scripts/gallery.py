@@ -1,9 +1,10 @@
 """Draw the images of the start page, the first steps and described objects, and the card that other sites show.
 
-python docs/scripts/gallery.py [--only start growing attributes compose read worlds] [--seed 0] [-o docs/images]
+python docs/scripts/gallery.py [--only start growing attributes compose read worlds lint] [--seed 0] [-o docs/images]
 
 Writes NAME.png of each and, of `start` on 1200x630, `../assets/card.png`. `read` shows how a rendered scene, or
-`--image`, is read; `worlds`, photos of examples/photos, what is read in them, and samples of what was read.
+`--image`, is read; `worlds`, photos of examples/photos, what is read in them, and samples of what was read; `lint`,
+what a network draws that is wrapped wrongly.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from energycomp import Composer, decompose, infer, load
 from energycomp.components import combine
 from energycomp.files import atomic_file
 from energycomp.images import framed, grid, open_image, to_output
+from energycomp_adopt.checks.near_misses import readopt
+from energycomp_adopt.wrapped import wrap
 from energycomp_datasets.clevr.layout import render_objects
 from energycomp_datasets.shapes.source import draw
 
@@ -53,13 +56,19 @@ READ = (576, 384)  # px, of an image of 3:2
 FACE = ("eyeglasses", "smiling", "beard", "suit")
 HELD_OUT = 2_000_000_000
 WORLDS = {"cells": "cells/BloodImage_00130.jpg", "dice": "dice/val/IMG_20191208_111530.jpg"}
+WRAPPED: dict[str, dict[str, Any]] = {
+    "as it was trained": {},
+    "x0 taken for v": {"predicts": "v"},
+    "linear betas": {"process": "linear"},
+    "told t / 1000": {"call": lambda net, x, t, c: net(x, t / 1000, c)},
+}
 
 
 def main() -> None:
     """Writes the images."""
     drawings: dict[str, Callable[[argparse.Namespace], Image.Image | Figure]] = {
         "start": start, "growing": growing, "attributes": attributes, "compose": compose,
-        "read": read, "worlds": worlds,
+        "read": read, "worlds": worlds, "lint": lint,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(drawings), default=list(drawings))
@@ -170,6 +179,17 @@ def worlds(options: argparse.Namespace) -> Image.Image:
         whole.paste(one, (left, HEAD))
         left += one.width + gap
     return whole
+
+
+def lint(options: argparse.Namespace) -> Image.Image:
+    """Samples of one network as it was trained, and wrapped wrongly in one thing, with one noise."""
+    model = wrap(load("clevr-small"))
+    value = model.conditioner.read("large red rubber sphere at 0.5,0.55")  # type: ignore[attr-defined]
+    pictures = []
+    for changed in WRAPPED.values():
+        leaf = readopt(model, **changed).leaf(value)
+        pictures += Composer([leaf]).sample(num_inference_steps=50, generator=options.seed)
+    return grid([framed(one, side=SMALL) for one in pictures], columns=len(pictures), heads=list(WRAPPED))
 
 
 def described_values(words: Sequence[str]) -> Tensor:

@@ -23,7 +23,6 @@ from energycomp.models.weights import load_weights
 from energycomp_adopt.adopting import adopt
 from energycomp_adopt.process import named
 
-INDEX = "model_index.json"
 CONFIG = "config.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 SCALED = '"beta_schedule": "scaled_linear", "beta_start"'
@@ -42,7 +41,7 @@ IN_FOLDER: dict[str, str] = {  # what `adopt` is told, and the line of a folder 
     "process='cosine'": f'"beta_schedule": "squaredcos_cap_v2" in {SCHEDULER}',
     "predicts='flow'": f'"_class_name": "FlowMatchEulerDiscreteScheduler" in {SCHEDULER}',
 }
-SCALING = re.compile(r"scaling_factor=(\S+), shift_factor=(\S+)")
+SCALING = re.compile(r"scaling_factor=([^\s,]+)(?:, shift_factor=(\S+))?")
 
 
 def open_model(source: str, recipe: Path | None = None) -> Model:
@@ -75,7 +74,8 @@ def in_folder(change: str) -> str:
     '"prediction_type": "v_prediction" in scheduler/scheduler_config.json'
     """
     if scaled := SCALING.fullmatch(change):
-        return f'"scaling_factor": {scaled[1]}, "shift_factor": {scaled[2]} in vae/config.json'
+        shift = f', "shift_factor": {scaled[2]}' if scaled[2] else ""
+        return f'"scaling_factor": {scaled[1]}{shift} in vae/config.json'
     lines = [IN_FOLDER.get(part, part) for part in change.split(", ")]
     return " and ".join(dict.fromkeys(lines)) if any(part in IN_FOLDER for part in change.split(", ")) else change
 

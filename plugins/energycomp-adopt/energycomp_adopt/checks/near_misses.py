@@ -251,11 +251,14 @@ def _scalings(case: Case) -> Iterator[NearMiss]:
         # y = (z - m') s' of latents x = (z - m) s, whose range is the reach about the middle
         reach = other[0] / factor
         middle = (shift - other[1]) * other[0]
-        code = f"scaling_factor={other[0]:g}, shift_factor={other[1]:g}"
-        got = f"scaling_factor {factor:g}, shift_factor {shift:g}"
-        instead = f"{other[0]:g} and {other[1]:g}"
+        code = f"scaling_factor={other[0]:g}" + (f", shift_factor={other[1]:g}" if shift or other[1] else "")
         bounds = (middle - reach, middle + reach)
-        yield from _change(case, "scaling of latents", got, instead, code, data_range=bounds)
+        yield from _change(case, "scaling of latents", _scale(own), _scale(other), code, data_range=bounds)
+
+
+def _scale(scaling: tuple[float, float]) -> str:
+    factor, shift = scaling
+    return f"{factor:g} with shift {shift:g}" if shift else f"{factor:g}"
 
 
 def _images(case: Case) -> Iterator[NearMiss]:
