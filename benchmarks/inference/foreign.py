@@ -1,27 +1,31 @@
 """Which images a model refuses before it searches them: photos, scans and charts against images like those it knows.
 
-python benchmarks/inference/foreign.py [--model clevr] [--data synthetic:0-10:192x128] [-n 100] [--images FOLDER]
+python benchmarks/inference/foreign.py [--model clevr] [--data synthetic:0-10:192x128] [-n 100] [--images FOLDER ...]
+    [--read]
 
 The photos are those of scikit-learn; the chart, the scan, noise and a white page are drawn. `--data` names images that
-the model knows, and `--images` a folder of further ones, such as the official development images of CLEVR.
+the model knows, and `--images` folders of further ones, such as the official development images of CLEVR. With `--read`
+images are also read, and refused by the error that the answer leaves, as `energycomp infer` does.
 """
 
 from __future__ import annotations
 
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from benchmarks.common.measure import table
 from benchmarks.common.options import parser
-from energycomp import load
+from energycomp import infer, load
 from energycomp.errors import OutOfDistributionError
-from energycomp.images import open_image
-from energycomp.inference import check_known
+from energycomp.images import open_image, to_unit
+from energycomp.inference import OutOfDistributionWarning, check_known
 from energycomp_cli import image_files
 from energycomp_lab.evaluation import dataset_of, source_of
 
@@ -71,7 +75,8 @@ def main() -> None:
     parsed = parser(
         __doc__, model="clevr", data=("synthetic:0-10:192x128", "images that the model knows"), n=100, seed=2
     )
-    parsed.add_argument("--images", type=Path, help="folder of further images")
+    parsed.add_argument("--images", type=Path, nargs="*", default=[], help="folders of further images")
+    parsed.add_argument("--read", action="store_true", help="refuse by answers, too")
     options = parsed.parse_args()
     model: Any = load(options.model)
     rows = []
@@ -82,19 +87,30 @@ def main() -> None:
             check_known(image, model)
         except OutOfDistributionError as error:
             return str(error).partition(": ")[2], time.process_time() - start
-        return "", time.process_time() - start
+        reason = ""
+        if options.read:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", OutOfDistributionWarning)
+                solution = infer(image, model, generator=0, progress=False)
+            reason = f"typicality {solution.typicality:.3f}" if solution.out_of_distribution else ""
+        return reason, time.process_time() - start
 
     for name, image in foreign_images().items():
         reason, seconds = refused(image)
         rows.append([name, reason or "not refused", f"{seconds:.2f} s"])
     known = source_of(dataset_of(model), model).examples(options.data, count=options.n, seed=options.seed)
-    number = sum(bool(refused(each.image / 2 + 0.5)[0]) for each in known)
+    number = sum(bool(refused(picture_of(each.image))[0]) for each in known)
     rows.append([options.data, f"{number} of {len(known)} refused", ""])
-    if options.images is not None:
-        files = image_files([options.images])
+    for folder in options.images:
+        files = image_files([folder])
         number = sum(bool(refused(open_image(file))[0]) for file in files)
-        rows.append([options.images.name, f"{number} of {len(files)} refused", ""])
+        rows.append([folder.name, f"{number} of {len(files)} refused", ""])
     print(table(["image", "refused because", "CPU"], rows, f"`{COMMAND} --model {options.model}`"))
+
+
+def picture_of(image: Any) -> Any:
+    """An image of a source as `infer` takes it: tensors of [-1, 1] in [0, 1]."""
+    return to_unit(image) if isinstance(image, Tensor) else image
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from energycomp.errors import InputError
 from energycomp.files import atomic_file
 from energycomp.models import Model
-from energycomp_lab.training import FitConfig, FitResult, OnSample, Recipe
+from energycomp_lab.training import Finished, FitConfig, FitResult, OnSample, Recipe
 from energycomp_objects.validate import SCORES, PhotoValidation
 
 POINTS = "25,50,100,all"
@@ -74,7 +74,7 @@ class Curve:
             folder = out if is_last else out / f"photos-{count}"
             sample = on_sample if is_last else None
             result = recipe.run(folder, minutes=each, on_sample=sample, progress=progress, **changes)
-            if not result.documents:  # of another process than the first
+            if result.finished is None:  # of another process than the first
                 continue
             record = json.loads((folder / SCORES).read_text(encoding="utf-8"))
             rows.append({"photos": count, **record["scores"]})
@@ -84,7 +84,9 @@ class Curve:
             return result
         with atomic_file(out / "curve.png") as temporary:
             draw_curve(rows).save(temporary, "PNG")
-        return attrs.evolve(result, documents={"README.md": self.validation.card(rows[-1], describe_curve(rows))})
+        card = {"README.md": self.validation.card(rows[-1], describe_curve(rows))}
+        calibration = None if result.finished is None else result.finished.calibration
+        return attrs.evolve(result, finished=Finished(card, calibration))
 
 
 def read_points(text: str, photos: int) -> list[int]:

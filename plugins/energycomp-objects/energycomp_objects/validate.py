@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 import typer
 from torch import Tensor, nn
 
 from energycomp.files import atomic_file, fingerprint
-from energycomp.models import Model, plain_card
+from energycomp.models import Calibration, Model, calibration_of, log_errors, plain_card
+from energycomp_lab.evaluation import join_counts
+from energycomp_lab.evaluation.calibrate import LEAST
+from energycomp_lab.training import Finished
 from energycomp_objects.conditioner import Objects
 from energycomp_objects.photos import TrainingPhotos, split
 from energycomp_objects.plan import Plan
@@ -63,20 +67,20 @@ class PhotoValidation:
         typer.echo(f"step {step:,}: {_summarize({**score(self.model, answers), 'average_precision': value})}")
         return value
 
-    def finish(self, out: Path) -> dict[str, str]:
-        """Fits the odds, scores the model, names photos whose marks may be wrong, and returns the model card.
+    def finish(self, out: Path) -> Finished:
+        """Fits the odds, scores the model, names photos whose marks may be wrong; the model card, and the calibration.
 
         A run that has ended before finds all of this in its folder.
         """
         if not self.photos.held:
             typer.echo("no photo was kept back: how likely an object is was not fitted, see --option kept")
-            return {"README.md": self.card({})}
+            return Finished({"README.md": self.card({})})
         record = self._read_record(out / SCORES)
         if record is None:
             answers = fit_held_out(self.model, self.photos.held)
             scores = {**score(self.model, answers), "average_precision": average_precision(answers)}
             network: Any = self.model.denoiser.network
-            fitted = {"odds": network.odds, "spread": network.spread}
+            fitted = {"odds": network.odds, "spread": network.spread, "errors": left_errors(answers)}
             record = {"key": self._key(), "photos": len(self.photos.train), **fitted, "scores": scores}
             _write(out / DISAGREEMENTS, find_disagreements(self.model, answers))
             _write(out / SCORES, record)
@@ -87,7 +91,7 @@ class PhotoValidation:
             typer.echo(f"These photos may be marked wrongly ({out / DISAGREEMENTS}):")
             for one in lines:
                 typer.echo(f"  {describe_disagreement(one)}")
-        return {"README.md": self.card(record["scores"])}
+        return Finished({"README.md": self.card(record["scores"])}, calibrated(record.get("errors", ())))
 
     def _key(self) -> str:
         """What the scores of a run depend on: the weights, and the photos that were read."""
@@ -127,6 +131,22 @@ class PhotoValidation:
                 "No photo was kept back: nothing was measured, and probabilities are not calibrated.",
             ]
         return plain_card(self.model, body="\n\n".join(lines), results="\n\n".join([*results, *filter(None, [curve])]))
+
+
+def left_errors(answers: Sequence[ReadPhoto]) -> list[tuple[int, list[float]]]:
+    """The count of each answer, and the `log_errors` of what it leaves unexplained."""
+    forms = [(one.solution.count, one.solution.form) for one in answers]
+    return [(count, log_errors(form.explained()[0]).tolist()) for count, form in forms if form is not None]
+
+
+def calibrated(errors: Sequence[tuple[int, Sequence[float]]]) -> Calibration | None:
+    """What tells photos of another kind by the errors of answers; None for too few photos."""
+    if len(errors) < LEAST:
+        return None
+    found: dict[int, list[Tensor]] = {}
+    for count, each in errors:
+        found.setdefault(count, []).append(torch.tensor(each))
+    return calibration_of(join_counts(found))
 
 
 def find_disagreements(model: Model, answers: Sequence[ReadPhoto]) -> list[dict[str, Any]]:

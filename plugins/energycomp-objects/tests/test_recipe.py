@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from energycomp import load
+from energycomp import infer, load
 from energycomp.errors import EnergycompWarning, InputError
+from energycomp.inference import OutOfDistributionWarning
 from energycomp_objects import recipe as module
 from energycomp_objects.curve import describe_curve, draw_curve
 from energycomp_objects.formats import Mark, MarkedPhoto, MarkedPhotos, read_marks, write_marks
@@ -96,6 +97,23 @@ def test_a_curve_of_photos_goes_on_where_it_was(run: Run, tmp_path: Path, monkey
     monkeypatch.setattr("energycomp_objects.validate.fit_held_out", None)
     assert run(*command)[0] == 0
     assert json.loads(Path("out/curve.json").read_text()) == rows
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_ten_photos_that_are_kept_back_tell_photos_of_another_kind(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw(Path("photos/train"), 4)
+    draw(Path("photos/valid"), 10, first=4)
+    assert run(*TRAIN, "--steps", 2, "--option", "batch_size=4")[0] == 0
+    model = load(Path("out/model"))
+    assert model.defaults.calibration is not None
+    assert model.defaults.calibration.images == 10
+    noise = Image.effect_noise((SIDE, SIDE), 200).convert("RGB")
+    with pytest.warns(OutOfDistributionWarning):
+        assert infer(noise, model, generator=0, progress=False).out_of_distribution
+    assert not infer("photos/valid/6.png", model, generator=0, progress=False).out_of_distribution
 
 
 def test_a_curve_says_whether_more_photos_would_help() -> None:

@@ -9,6 +9,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import attrs
 import typer
 
 from energycomp.errors import InputError
@@ -186,8 +187,12 @@ def _run(recipe: Trainable, folder: Path, options: dict[str, Any], *, half: bool
     remove_stale(folder / "samples")
     model = recipe.model.to("cpu")
     load_weights(model.trained, result.ema_state, str(result.checkpoint))
-    documents = {"extra": result.documents} if result.documents else {}
-    model.save_pretrained(folder / "model", dtype=torch.float16 if half else None, **documents)
+    kept: dict[str, Any] = {}
+    if result.finished is not None:
+        kept = {"extra": result.finished.documents}
+        if result.finished.calibration is not None:
+            model = attrs.evolve(model, defaults=attrs.evolve(model.defaults, calibration=result.finished.calibration))
+    model.save_pretrained(folder / "model", dtype=torch.float16 if half else None, **kept)
     best = result.standing.step if result.standing is not None else result.step
     of_step = f", weights of step {best:,}" if best != result.step else ""
     typer.echo(

@@ -8,7 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from energycomp.imports import first_use
-from energycomp_lab.evaluation.calibrate import calibrate as calibrate, measure_background as measure_background
+from energycomp_lab.evaluation.calibrate import (
+    LEAST as LEAST,
+    calibrate as calibrate,
+    join_counts as join_counts,
+    measure_background as measure_background,
+)
 from energycomp_lab.evaluation.data import Example as Example, Generated as Generated, true_values as true_values
 from energycomp_lab.evaluation.evaluate import evaluate as evaluate
 from energycomp_lab.evaluation.model_card import Result as Result, card as card

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import torch
@@ -25,7 +25,7 @@ def calibrate(
 ) -> Model:
     """Calibrates a model, so that `infer` tells how unusual an image is (`Solution.typicality`).
 
-    Every example is read once. Counts that fewer than 10 answers have are left out.
+    Every example is read once. Counts that fewer than 10 answers have are joined with the next ones.
 
     Args:
         examples: held-out images of the kind that the model was trained on, of all counts that it is to be used for.
@@ -33,7 +33,7 @@ def calibrate(
         seed: of the draws.
 
     Raises:
-        InputError: fewer than 10 images of every count.
+        InputError: fewer than 10 images.
     """
     found: dict[int, list[Tensor]] = defaultdict(list)
     for index, example in enumerate(shown(examples, "calibrating", unit="image", show=progress, leave=True)):
@@ -44,12 +44,30 @@ def calibrate(
         problem = make_problem(model.encode(example.image), model)
         left = problem.residuals(solution.conditions, problem.draw(FIT_DRAWS, generator))
         found[solution.count].append(log_errors(left))
-    kept = {count: torch.stack(values) for count, values in found.items() if len(values) >= LEAST}
-    if not kept:
-        sizes = {count: len(values) for count, values in sorted(found.items())}
-        raise InputError(f"got {sizes} images by count; expected at least {LEAST} of one count; give more examples")
-    calibration = attrs.evolve(calibration_of(kept), background=measure_background(model, examples))
+    calibration = attrs.evolve(calibration_of(join_counts(found)), background=measure_background(model, examples))
     return attrs.evolve(model, defaults=attrs.evolve(model.defaults, calibration=calibration))
+
+
+def join_counts(found: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
+    """The `log_errors` of images by count, (N, 2) for each; few images of a count are joined with those of the next.
+
+    Joined ones are of the count in their middle, and at least `LEAST`; `InputError` for fewer in all.
+
+    >>> errors = {0: 12 * [torch.zeros(2)], 3: 2 * [torch.zeros(2)], 5: 9 * [torch.zeros(2)], 9: [torch.zeros(2)]}
+    >>> {count: len(each) for count, each in join_counts(errors).items()}
+    {0: 12, 5: 12}
+    """
+    groups: list[list[tuple[int, Tensor]]] = [[]]
+    for count in sorted(found):
+        if len(groups[-1]) >= LEAST:
+            groups.append([])
+        groups[-1] += [(count, each) for each in found[count]]
+    if len(groups) > 1 and len(groups[-1]) < LEAST:
+        last = groups.pop()
+        groups[-1] += last
+    if len(groups[0]) < LEAST:
+        raise InputError(f"got {len(groups[0])} images; expected at least {LEAST}; give more examples")
+    return {group[len(group) // 2][0]: torch.stack([each for _, each in group]) for group in groups}
 
 
 def measure_background(model: Model, examples: Sequence[Example]) -> tuple[float, float] | None:

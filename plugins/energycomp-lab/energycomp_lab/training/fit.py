@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from energycomp.errors import CheckpointError, InputError, NonFiniteError
 from energycomp.files import remove_stale
+from energycomp.models import Calibration
 from energycomp.progress import counting
 from energycomp_lab.training.checkpoint import (
     TrainingState,
@@ -42,6 +43,19 @@ OnSample = Callable[[nn.Module, int], object]
 
 
 @attrs.frozen(eq=False)
+class Finished:
+    """What a recipe measures at the end of a run, and is saved with the model.
+
+    Args:
+        documents: text files by name, such as its card, README.md.
+        calibration: by which the model knows images of another kind.
+    """
+
+    documents: Mapping[str, str] = attrs.field(factory=dict)
+    calibration: Calibration | None = None
+
+
+@attrs.frozen(eq=False)
 class FitResult:
     """What `fit` ends with.
 
@@ -53,7 +67,7 @@ class FitResult:
         throughput: `images_per_second` and `rows_per_second` (network evaluations) over the steps of this call; empty
             where the run was finished already.
         standing: after the last evaluation, where there is a validation.
-        documents: text files by name that are saved with the model, such as its card, README.md.
+        finished: what the recipe measured; None without such a recipe.
     """
 
     step: int
@@ -62,7 +76,7 @@ class FitResult:
     ema_state: dict[str, Tensor]
     throughput: dict[str, float] = attrs.field(factory=dict)
     standing: Standing | None = None
-    documents: Mapping[str, str] = attrs.field(factory=dict)
+    finished: Finished | None = None
 
 
 def fit(

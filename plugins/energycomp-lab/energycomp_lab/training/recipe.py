@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -22,7 +22,7 @@ from energycomp.models import load_weights
 from energycomp.seeds import as_generator, torch_seed
 from energycomp_lab.training.checkpoint import newest_checkpoint, read_checkpoint
 from energycomp_lab.training.config import FitConfig
-from energycomp_lab.training.fit import FitResult, Loss, OnSample, fit
+from energycomp_lab.training.fit import Finished, FitResult, Loss, OnSample, fit
 from energycomp_lab.training.order import TrainingData
 from energycomp_lab.training.validation import Validation
 
@@ -83,7 +83,7 @@ class Recipe:
         loss, data, config, collate_fn, validation: as of `fit`.
         can_sample: whether the model draws samples while it trains.
         finish: `finish(out)` measures the model, which has its weights, at the end of a run in the folder `out`, and
-            sets what it keeps beside them; the text files that it returns, by name, are saved with the model.
+            sets what it keeps beside them.
     """
 
     model: Trained
@@ -94,7 +94,7 @@ class Recipe:
     collate_fn: Callable[[list[Any]], Any] | None = None
     can_sample: bool = True
     validation: Validation | None = None
-    finish: Callable[[Path], Mapping[str, str]] | None = None
+    finish: Callable[[Path], Finished] | None = None
 
     def run(
         self,
@@ -129,7 +129,7 @@ class Recipe:
             return result
         load_weights(self.module, result.ema_state, str(result.checkpoint))
         self.module.to("cpu").eval()
-        return attrs.evolve(result, documents=self.finish(Path(out)))
+        return attrs.evolve(result, finished=self.finish(Path(out)))
 
     def _steps_within(self, seconds: float, out: Path, config: FitConfig) -> int:
         if path := newest_checkpoint(out):

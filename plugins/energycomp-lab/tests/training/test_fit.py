@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from energycomp.errors import CheckpointError, EnergycompError, InputError, NonFiniteError
 from energycomp.seeds import seeded, torch_seed
-from energycomp_lab.training import FitConfig, FitResult, Loss, Recipe, Step, Validation, ema_weights, fit
+from energycomp_lab.training import Finished, FitConfig, FitResult, Loss, Recipe, Step, Validation, ema_weights, fit
 
 DATA = torch.linspace(-1, 1, 100).reshape(50, 2)
 TINY: dict[str, Any] = {"steps": 12, "batch_size": 8, "learning_rate": 1e-2, "save_every": 5}
@@ -393,22 +393,23 @@ def test_so_many_minutes_are_steps_that_stay(tmp_path: Path) -> None:
             seen.append({name: tensor.clone() for name, tensor in module.state_dict().items() if name in before})
         return denoise(module, batch, step)
 
-    finished: list[Path] = []
+    places: list[Path] = []
+    finished = Finished({"README.md": "a card"})
     recipe = Recipe(
         model=module,  # type: ignore[arg-type]
         module=module,
         loss=loss,
         data=DATA,
         config=FitConfig(**TINY),
-        finish=lambda out: finished.append(out) or {"README.md": "a card"},
+        finish=lambda out: places.append(out) or finished,
     )
     result = recipe.run(tmp_path, minutes=0.002, progress=False)
     assert result.step > 1
-    assert result.documents == {"README.md": "a card"}
+    assert result.finished is finished
     assert same(seen[-1], before)  # what was timed has left no trace
     assert same(module.state_dict(), result.ema_state)
     assert recipe.run(tmp_path, minutes=0.9, progress=False).step == result.step
-    assert finished == [tmp_path, tmp_path]
+    assert places == [tmp_path, tmp_path]
 
 
 @pytest.mark.parametrize(
