@@ -8,9 +8,11 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import attrs
@@ -83,7 +85,7 @@ def in_folder(change: str) -> str:
 def _by_function(source: str) -> Model:
     module, _, name = source.partition(":")
     try:
-        made = getattr(importlib.import_module(module), name)()
+        made = getattr(_imported(module), name)()
     except (ImportError, AttributeError, TypeError) as error:
         raise InputError(
             f"got {source}, which cannot be called ({first_line(error)}); expected package.module:function of a "
@@ -92,6 +94,14 @@ def _by_function(source: str) -> Model:
     if not isinstance(made, Model):
         raise InputError(f"got a {type(made).__name__} of {source}; expected a model; return what adopt() makes")
     return made
+
+
+def _imported(module: str) -> ModuleType:
+    """A module that is installed, or lies in the working folder, as `python -m` finds it."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    return importlib.import_module(module)
 
 
 def _by_recipe(weights: Path, recipe: Path) -> Model:
@@ -119,7 +129,7 @@ def _by_recipe(weights: Path, recipe: Path) -> Model:
         )
     module, _, cls = name.partition(":")
     try:
-        make = getattr(importlib.import_module(module), cls)
+        make = getattr(_imported(module), cls)
     except (ImportError, AttributeError) as error:
         raise InputError(f"got network = {name!r} in {recipe} ({first_line(error)}); install or correct it") from error
     network = _filled(lambda: make(**arguments), weights)

@@ -214,7 +214,8 @@ def test_a_function_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "    def forward(self, x, t):\n        return 0.1 * x\n\n\n"
         "def make():\n    return adopt(Net(), shape=(1, 8, 8))\n\n\ndef other():\n    return 3\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     assert open_model("own_net:make").denoiser.sample_shape == (1, 8, 8)
     for name, message in (
         ("own_net:other", "got a int"), ("own_net:none", "cannot be called"), ("no_net:make", "cannot be called"),
