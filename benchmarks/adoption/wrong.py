@@ -13,6 +13,7 @@ from torch.nn import functional
 
 import energycomp
 from benchmarks.adoption.strangers import LINEAR, Stranger
+from energycomp_adopt.adapter import prediction_in
 
 BETAS = ("linear", "scaled linear", "stable diffusion", "cosine")
 NONE = ("", "data, weights or call=", "or the data, which are others")  # no option alone is the reason
@@ -46,7 +47,7 @@ def calls(
 
     def call(net: nn.Module, x: Tensor, t: Tensor, c: Tensor | None) -> Tensor:
         x, t = given * x, told(t)
-        return sign * (net(x, t) if c is None else net(x, t, label(c)))
+        return sign * prediction_in(net(x, t) if c is None else net(x, t, label(c)))
 
     return {"call": call}
 
