@@ -150,6 +150,12 @@ def _is_best(case: Case) -> bool:
     return not better_options(case, [*near_misses(case, far=False)], CLOSE)
 
 
+def _fits_labels(case: Case) -> bool:
+    """Whether wrong conditions explain the samples worse, if any are known: no option makes up for wrong labels."""
+    known = measure_table(case)
+    return known is None or known.certainty > 0
+
+
 def better_orders(case: Case) -> Better:
     """Orders of labels that surely lower the errors of the samples whose label is another one."""
     others = propose_orders(case)
@@ -213,7 +219,7 @@ def _cures(case: Case, ranked: Better) -> tuple[NearMiss, ...]:
     first: NearMiss | None = None
     for _, one in ranked:
         changed = with_near_miss(case, one)
-        if is_possible(changed) and _is_best(changed):
+        if is_possible(changed) and _is_best(changed) and _fits_labels(changed):
             first = one
             break
     if first is None:
