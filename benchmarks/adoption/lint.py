@@ -45,6 +45,7 @@ INCLUDED = {
     "clevr-small": ("clevr", "synthetic:1-1"), "clevr": ("clevr", "synthetic:1-1"),
     "text": ("text", "synthetic:1"), "text-composed": ("text", "synthetic:1"),
 }  # fmt: skip
+COLOURED = ("clevr-small", "text", "text-composed")  # whose conditions say colours
 KINDS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v", "flow": "flow"}
 SCHEDULES: dict[str, dict[str, Any]] = {
     "linear betas": {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02},
@@ -110,15 +111,15 @@ def wrong_calls(predicts: str, process: str) -> Iterator[Mistake]:
             yield Mistake(f"predicts {kind}", ("predicts", repr(predicts)), {"predicts": kind})
 
 
-def wrong_data(*, mirrors: bool, photometric: bool, labelled: bool, square: bool) -> Iterator[Mistake]:
-    """Images and labels that are others."""
+def wrong_data(*, mirrors: bool, inverts: bool, coloured: bool, labelled: bool, square: bool) -> Iterator[Mistake]:
+    """Images and labels that are others. Reversed channels are a mistake only where a condition says the colour."""
     for name, change, word in (
         ("transposed", lambda x: x.mT, "transposed"),
         ("upside down", lambda x: x.flip(2), "upside down"),
         ("inverted", lambda x: 1 - x, "inverted"),
         ("with channels in reverse", lambda x: x.flip(1), "reverse"),
     ):
-        wanted = photometric if name in ("inverted", "with channels in reverse") else mirrors
+        wanted = {"inverted": inverts, "with channels in reverse": coloured}.get(name, mirrors)
         if wanted and (square or name != "transposed"):
             yield Mistake(f"images {name}", ("samples", word), change=lambda x, y, change=change: (change(x), y))
     if labelled:
@@ -151,7 +152,9 @@ def families(options: argparse.Namespace, known: Collection[Any]) -> Iterator[di
                 model = open_model(str(copy)) if not settings else energycomp.load(str(copy), **settings)
                 found = check_adoption(model, *held, evaluations=options.evaluations)
             yield {**record, "outcome": outcome(found, Mistake(one.name, one.named)), **said(found)}
-        yield from wrapped(folder.name, read, held, options, known, photometric=folder.name == PIXELS, mirrors=False)
+        yield from wrapped(
+            folder.name, read, held, options, known, inverts=folder.name == PIXELS, coloured=False, mirrors=False
+        )
 
 
 def included(options: argparse.Namespace, known: Collection[Any]) -> Iterator[dict[str, Any]]:
@@ -168,7 +171,9 @@ def included(options: argparse.Namespace, known: Collection[Any]) -> Iterator[di
             if key_of(record) not in known:
                 yield record | check()
         held = x[:HELD], values[:HELD]
-        yield from wrapped(name, read, held, options, known, photometric=name != "clevr", mirrors=True)
+        yield from wrapped(
+            name, read, held, options, known, inverts=name != "clevr", coloured=name in COLOURED, mirrors=True
+        )
 
 
 def right_checks(
