@@ -1,6 +1,8 @@
 """What `energycomp lint` is given, as a model: a folder of diffusers, weights with a recipe, a function, a model.
 
-No code of a folder runs, and nothing is downloaded: classes are those of a fixed table, and weights are safetensors.
+No code of a folder runs, and nothing is downloaded: classes are those of a fixed table, or in a recipe those of an
+installed package, and weights are safetensors. A function is of the person who names it, and may be in the working
+folder.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import attrs
@@ -85,7 +86,9 @@ def in_folder(change: str) -> str:
 def _by_function(source: str) -> Model:
     module, _, name = source.partition(":")
     try:
-        made = getattr(_imported(module), name)()
+        if (here := str(Path.cwd())) not in sys.path:  # as `python -m` does
+            sys.path.insert(0, here)
+        made = getattr(importlib.import_module(module), name)()
     except (ImportError, AttributeError, TypeError) as error:
         raise InputError(
             f"got {source}, which cannot be called ({first_line(error)}); expected package.module:function of a "
@@ -94,14 +97,6 @@ def _by_function(source: str) -> Model:
     if not isinstance(made, Model):
         raise InputError(f"got a {type(made).__name__} of {source}; expected a model; return what adopt() makes")
     return made
-
-
-def _imported(module: str) -> ModuleType:
-    """A module that is installed, or lies in the working folder, as `python -m` finds it."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    return importlib.import_module(module)
 
 
 def _by_recipe(weights: Path, recipe: Path) -> Model:
@@ -129,9 +124,11 @@ def _by_recipe(weights: Path, recipe: Path) -> Model:
         )
     module, _, cls = name.partition(":")
     try:
-        make = getattr(_imported(module), cls)
+        make = getattr(importlib.import_module(module), cls)
     except (ImportError, AttributeError) as error:
         raise InputError(f"got network = {name!r} in {recipe} ({first_line(error)}); install or correct it") from error
+    if not isinstance(make, type) or not issubclass(make, nn.Module):  # a recipe may be of the same hand as the weights
+        raise InputError(f"got network = {name!r} in {recipe}; expected a class of torch.nn.Module; correct it")
     network = _filled(lambda: make(**arguments), weights)
     for bounds in ("process", "data_range"):
         if isinstance(said.get(bounds), list):

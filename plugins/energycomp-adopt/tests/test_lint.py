@@ -197,6 +197,7 @@ def test_weights_with_a_recipe(tmp_path: Path) -> None:
         ("network = ", InputError, "which is no TOML"),
         ('network = "diffusers"', InputError, "expected network = 'package:Class'"),
         (said.replace("UNet2DModel", "UNet"), InputError, "install or correct it"),
+        (said.replace("diffusers:UNet2DModel", "os:system"), InputError, "expected a class of torch.nn.Module"),
         (said + "sharp = 3\n", InputError, "got defaults=\\['sharp'\\]"),
         (said.replace("[8, 8]", "[8, 16]"), CheckpointError, "missing tensors"),
     ):
