@@ -59,7 +59,7 @@ QUICKER = {
     r"^(energycomp data clevr) -n \d{3,} ": r"\1 -n 1 ",
     r"^(energycomp (?:data|sample) .*?)-n (?:4|8|16|100) ": r"\1-n 2 ",
     r"^(energycomp (?:infer|batch) clevr\S* .*)": r"\1 --count 0 --anyway",
-    r"^(energycomp infer (?:faces|cells) .*)": r"\1 --anyway",
+    r"^(energycomp infer (?:faces|cells|dice) .*)": r"\1 --anyway",
     r"^(energycomp rank .*)": r"\1 --draws 4",
     r"^(energycomp sample clevr .*--best-of) 4": r"\1 2 --steps 2",
     r"^(energycomp evaluate clevr\S* .*)-n (?:100|300)": r"\1-n 1 --count 0",

@@ -18,7 +18,7 @@ from energycomp.models import Model, calibration_of, log_errors
 from energycomp_adopt.adapter import network_of
 from energycomp_adopt.checks.calls import count_calls
 from energycomp_adopt.checks.case import LEVELS, Case, Finding
-from energycomp_adopt.checks.labels import check_labels, check_null
+from energycomp_adopt.checks.labels import LABELLED, check_labels, check_null, measure_table
 from energycomp_adopt.checks.modes import check_mode, check_range, measure_mode
 from energycomp_adopt.checks.near_misses import NearMiss
 from energycomp_adopt.checks.options import check_options, cure, is_possible, try_others, with_near_miss
@@ -179,7 +179,11 @@ def _advise(findings: list[Finding], case: Case) -> list[Finding]:
     wrong = {one.what for one in findings if one.verdict == "wrong"}
     if measure_mode(case) == "train mode":
         wrong.discard("mode")
-    first = next((what for what in ("mode", "other options", "labels") if what in wrong), None)
+    # Conditions that are surely worse than others: what else is wrong may follow from them
+    known = measure_table(case) if "labels" in wrong else None
+    labels_first = known is not None and known.certainty < -LABELLED
+    order = ("mode", "labels", "other options") if labels_first else ("mode", "other options", "labels")
+    first = next((what for what in order if what in wrong), None)
     advised = []
     for one in findings:
         follows = one.verdict == "wrong" and one.what in FOLLOWING and first not in (None, one.what)
