@@ -51,8 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = list(mixed.attributes)
     line: dict[str, object] = {"data": options.data, "images": len(read), "objects": len(right), "seed": options.seed}
     line |= {f"{name}_accuracy": round(float(right[:, k].mean()), 4) for k, name in enumerate(names)}
-    wrong = ((right == 0) & torch.cat(certain)).sum(0)
-    line |= {f"{name}_wrong_and_sure": int(wrong[k]) for k, name in enumerate(names)}
+    sure = torch.cat(certain)
+    wrong = ((right[:, : sure.shape[1]] == 0) & sure).sum(0)  # what is read last has no posterior
+    line |= {f"{name}_wrong_and_sure": int(n) for name, n in zip(names, wrong, strict=False)}
     line |= {"all_attributes": round(float(right.prod(1).mean()), 4), "rows_per_object": round(rows / len(right), 1)}
     line |= {"beta": round(beta, 3)}
     line |= {f"{name}_calibration_error": calibration(read, support, k, beta) for k, name in enumerate(names)}
