@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import torch
 from torch import nn
 
 from energycomp.errors import InputError, NotFoundError, first_line
-from energycomp.models import Model, VAECodec, load, on_meta, read_weights
-from energycomp.models.weights import load_weights
+from energycomp.models import Model, VAECodec, load, load_weights, on_meta, read_weights
+from energycomp_adopt.adapter import Call
 from energycomp_adopt.adopting import adopt
-from energycomp_adopt.process import named
+from energycomp_adopt.process import name_process
 
 CONFIG = "config.json"
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -111,7 +110,8 @@ def _by_recipe(weights: Path, recipe: Path) -> Model:
         said = tomllib.loads(recipe.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"got {recipe}, which is no TOML ({first_line(error)}); correct it") from error
-    name, arguments = said.pop("network", ""), said.pop("arguments", {})
+    name = said.pop("network", "")
+    arguments = said.pop("arguments", {})
     if (
         not isinstance(name, str)
         or not FUNCTION.fullmatch(name)
@@ -129,7 +129,10 @@ def _by_recipe(weights: Path, recipe: Path) -> Model:
         raise InputError(f"got network = {name!r} in {recipe} ({first_line(error)}); install or correct it") from error
     if not isinstance(make, type) or not issubclass(make, nn.Module):  # a recipe may be of the same hand as the weights
         raise InputError(f"got network = {name!r} in {recipe}; expected a class of torch.nn.Module; correct it")
-    network = _filled(lambda: make(**arguments), weights)
+    try:
+        network = _fill(lambda: make(**arguments), weights)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"got arguments in {recipe} ({first_line(error)}); expected those of {name}") from error
     for bounds in ("process", "data_range"):
         if isinstance(said.get(bounds), list):
             said[bounds] = tuple(said[bounds])
@@ -139,7 +142,7 @@ def _by_recipe(weights: Path, recipe: Path) -> Model:
         raise InputError(f"got {recipe} ({first_line(error)}); expected keywords of adopt(); correct them") from error
 
 
-def _filled(make: Callable[[], Any], weights: Path) -> Any:
+def _fill(make: Callable[[], Any], weights: Path) -> Any:
     """A network with the weights of a file or folder, whose sizes are compared before memory is taken."""
     tensors = read_weights(weights)
     with on_meta(tensors, str(weights)):
@@ -152,12 +155,12 @@ def _filled(make: Callable[[], Any], weights: Path) -> Any:
 def _network_in(folder: Path) -> Path | None:
     """The folder of a network of `CLASSES`, which may be the folder itself; None for any other."""
     for part in (folder, *(folder / name for name in NETWORKS)):
-        if (part / CONFIG).is_file() and _read(part / CONFIG).get("_class_name") in CLASSES:
+        if (part / CONFIG).is_file() and _read_config(part / CONFIG).get("_class_name") in CLASSES:
             return part
     return None
 
 
-def _read(file: Path) -> Mapping[str, Any]:
+def _read_config(file: Path) -> Mapping[str, Any]:
     try:
         if file.stat().st_size > MAX_BYTES:
             raise InputError(f"got {file} of {file.stat().st_size:,} bytes; expected at most {MAX_BYTES:,}")
@@ -173,19 +176,22 @@ def _in_folder(folder: Path, part: Path) -> Model:
     """A network of labels, or of no conditions, in a folder of diffusers, as its configs say that it was trained."""
     import diffusers
 
-    config = dict(_read(part / CONFIG))
+    config = dict(_read_config(part / CONFIG))
     cls = getattr(diffusers, config["_class_name"])
     try:
-        network = _filled(lambda: cls.from_config(config), part)
+        network = _fill(lambda: cls.from_config(config), part)
     except (TypeError, ValueError) as error:
         raise InputError(f"got {part / CONFIG} ({first_line(error)}); expected that of a {cls.__name__}") from error
-    options = _said_of_process(folder)
+    options = {"call": _calls_at(1), **_said_of_process(folder)}
     vae = folder / "vae"
     side = network.config.sample_size
-    height, width = side if isinstance(side, list | tuple) else (side, side)
+    sides = side if isinstance(side, list | tuple) else [side, side]
+    if len(sides) != 2 or not all(type(each) is int and each > 0 for each in sides):
+        raise InputError(f"got sample_size {side!r:.40} in {part / CONFIG}; expected height and width; add them")
+    height, width = sides
     if cls.__name__ == "DiTTransformer2DModel":
         labels = network.config.num_embeds_ada_norm
-        options |= {"classes": labels, "null": labels, "call": _call_dit}
+        options |= {"classes": labels, "null": labels}
     elif (labels := network.config.num_class_embeds) is not None:
         options |= {"classes": labels}
     codec = VAECodec.read(str(vae), image_size=8 * max(height, width)) if vae.is_dir() else None
@@ -195,8 +201,9 @@ def _in_folder(folder: Path, part: Path) -> Model:
     return adopt(network, shape=(network.config.in_channels, height, width), name=folder.name, **options)
 
 
-def _call_dit(net: nn.Module, x: torch.Tensor, t: torch.Tensor, labels: torch.Tensor) -> Any:
-    return net(x, timestep=t, class_labels=labels)
+def _calls_at(times: float) -> Call:
+    """Calls a network of `CLASSES`, which is told so many times t; labels are None for one without conditions."""
+    return lambda net, x, t, c: net(x, times * t, class_labels=c)
 
 
 def _said_of_process(folder: Path) -> dict[str, Any]:
@@ -204,10 +211,10 @@ def _said_of_process(folder: Path) -> dict[str, Any]:
     import diffusers
 
     file = folder / SCHEDULER
-    config = dict(_read(file)) if file.is_file() else {"_class_name": "DDPMScheduler"}
+    config = dict(_read_config(file)) if file.is_file() else {"_class_name": "DDPMScheduler"}
     name = str(config.get("_class_name"))
     if name.startswith("FlowMatch"):
-        return {"predicts": "flow", "process": "flow", "call": lambda net, x, t, c: _plain(net, x, 1000 * t, c)}
+        return {"predicts": "flow", "process": "flow", "call": _calls_at(1000)}
     if name.startswith("EDM"):
         ends = (config.get("sigma_min", 0.002), config.get("sigma_max", 80.0))
         return {"predicts": "edm", "process": ends, "sigma_data": config.get("sigma_data", 0.5)}
@@ -226,8 +233,4 @@ def _said_of_process(folder: Path) -> dict[str, Any]:
     kind = config.get("prediction_type", "epsilon")
     if kind not in kinds:
         raise InputError(f"got prediction_type {kind!r} in {file}; expected one of {', '.join(kinds)}; correct it")
-    return {"predicts": kinds[kind], "process": named(alphas)}
-
-
-def _plain(net: nn.Module, x: torch.Tensor, t: torch.Tensor, c: torch.Tensor | None) -> Any:
-    return net(x, t) if c is None else net(x, t, c)
+    return {"predicts": kinds[kind], "process": name_process(alphas)}

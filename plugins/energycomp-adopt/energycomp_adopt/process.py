@@ -100,10 +100,10 @@ CLOCKS: dict[str, Callable[[Process, Tensor, Tensor], Tensor]] = {
 }
 
 
-def named(alphas: Tensor) -> Any:
+def name_process(alphas: Tensor) -> Any:
     """A process by its alphas_cumprod (T,): the name of its betas, if it has one, or the table.
 
-    >>> named(Process.of("cosine").sigmas.square().add(1).reciprocal())
+    >>> name_process(Process.of("cosine").sigmas.square().add(1).reciprocal())
     'cosine'
     """
     table = {"alphas_cumprod": alphas.double().clamp(1e-9, 1 - 1e-9)}

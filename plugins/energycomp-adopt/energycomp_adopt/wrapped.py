@@ -12,7 +12,7 @@ from energycomp.denoisers import Denoiser, rows, trunk
 from energycomp.models import Model, VAECodec
 from energycomp_adopt.adapter import Adopted, Predicts
 from energycomp_adopt.adopting import adopt
-from energycomp_adopt.process import named
+from energycomp_adopt.process import name_process
 
 PREDICTS: dict[PredictionType, Predicts] = {
     "epsilon": "eps", "sample": "x0", "v_prediction": "v", "flow": "flow",
@@ -65,7 +65,7 @@ def wrap(model: Model) -> Model:
             conditioner=model.conditioner,
             null=0 if denoiser.null_trained else None,
             predicts=PREDICTS[denoiser.prediction_type],
-            process="flow" if flow else named(denoiser.alphas_cumprod),
+            process="flow" if flow else name_process(denoiser.alphas_cumprod),
             data_range=None if bounds is None else (bounds[0], bounds[1]),
             name=model.name,
             processor=model.processor,

@@ -117,6 +117,8 @@ def test_a_network_of_labels_takes_them(folder: Callable[..., Path]) -> None:
     model = open_model(str(folder(num_class_embeds=4)))
     assert isinstance(model.conditioner, Classes)
     assert len(model.conditioner.names) == 4
+    with pytest.raises(InputError, match="got sample_size None"):
+        open_model(str(folder(sample_size=None)))
     assert open_model(str(folder(num_class_embeds=4) / "unet")).denoiser.sample_shape == (3, SIDE, SIDE)
 
 
@@ -198,6 +200,7 @@ def test_weights_with_a_recipe(tmp_path: Path) -> None:
         ('network = "diffusers"', InputError, "expected network = 'package:Class'"),
         (said.replace("UNet2DModel", "UNet"), InputError, "install or correct it"),
         (said.replace("diffusers:UNet2DModel", "os:system"), InputError, "expected a class of torch.nn.Module"),
+        (said.replace("layers_per_block", "layers"), InputError, "expected those of diffusers:UNet2DModel"),
         (said + "sharp = 3\n", InputError, "got defaults=\\['sharp'\\]"),
         (said.replace("[8, 8]", "[8, 16]"), CheckpointError, "missing tensors"),
     ):

@@ -91,7 +91,7 @@ class PhotoValidation:
             typer.echo(f"These photos may be marked wrongly ({out / DISAGREEMENTS}):")
             for one in lines:
                 typer.echo(f"  {describe_disagreement(one)}")
-        return Finished({"README.md": self.card(record["scores"])}, calibrated(record.get("errors", ())))
+        return Finished({"README.md": self.card(record["scores"])}, calibrate_answers(record.get("errors", ())))
 
     def _key(self) -> str:
         """What the scores of a run depend on: the weights, and the photos that were read."""
@@ -139,7 +139,7 @@ def left_errors(answers: Sequence[ReadPhoto]) -> list[tuple[int, list[float]]]:
     return [(count, log_errors(form.explained()[0]).tolist()) for count, form in forms if form is not None]
 
 
-def calibrated(errors: Sequence[tuple[int, Sequence[float]]]) -> Calibration | None:
+def calibrate_answers(errors: Sequence[tuple[int, Sequence[float]]]) -> Calibration | None:
     """What tells photos of another kind by the errors of answers; None for too few photos."""
     if len(errors) < LEAST:
         return None
