@@ -10,7 +10,7 @@ Notation: variable -> symbol
 a_kj = argmin_w J(..., v_k(w), ...), until no object changes. Each further sweep has new draws, twice as many. It knows
 the other attributes, and spends the draws on uncertain words alone: those that are not yet SURE, and of their rivals
 those that are not yet RULED_OUT. J is the mean over all draws. A sweep is a race: a word that is FAR behind on a third
-of its draws does not see the others.
+of its draws does not see the others. What was found of an object beside a word that it no longer has is forgotten.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ def read_attributes(
             break
         # Choose among them on new draws, twice as many as before, attribute by attribute.
         bank = problem.draw(draws * 2**sweep, generator)
-        for part in _parts(bank) if problem.posterior.beta is not None else [bank]:
+        parts = _parts(bank) if problem.posterior.beta is not None else [bank]
+        for number, part in enumerate(parts):
             asked = torch.stack([words.any(1) for words in open_words]).any(0)
             if not bool(asked.any()):
                 break
@@ -128,12 +129,24 @@ def read_attributes(
             for attribute, words in enumerate(open_words):
                 errors[attribute] = search.choose(attribute, words, errors[attribute], drawn)
             # Count the draws of each object that was asked about; words that are far behind see no more of them.
+            is_stale = _is_reworded(support, values, search.values).to(drawn.device)
             values = search.values
             drawn = drawn + asked * len(part)
             open_words = [
                 words & _near(problem.posterior.nats(each)) for words, each in zip(open_words, errors, strict=True)
             ]
+            # An object that has another word now is asked about all its words again.
+            if bool(is_stale.any()) and (sweep, number) != (sweeps - 1, len(parts) - 1):
+                errors = [torch.where(is_stale[:, None], 0.0, each) for each in errors]
+                drawn = torch.where(is_stale, 0.0, drawn)
+                open_words = [words | is_stale[:, None] for words in open_words]
     return AttributeErrors(values, tuple(errors), drawn)
+
+
+def _is_reworded(support: MixedSupport, before: Tensor, after: Tensor) -> Tensor:
+    """Which objects (K,) have another word in place of one that they had."""
+    old, new = support.split(before)[1], support.split(after)[1]
+    return ((old > 0) & (new != old)).any(1)
 
 
 def _find_undecided(posterior: Posterior, errors: Tensor) -> Tensor:

@@ -58,6 +58,17 @@ def test_words_that_are_far_behind_see_no_further_draw_of_a_sweep() -> None:
     assert found.values[0, 3] == 1.0
 
 
+def test_words_found_beside_one_that_has_changed_are_asked_again() -> None:
+    """A certain width is kept beside the tint that it was found with, and is worth nothing beside another one."""
+    true = torch.tensor([[0.5, 0.5, 2.0, 1.0]])
+    certain = torch.tensor([[100.0, 0.0]]).double()  # of the wrong width
+    for tint, width in ((2.0, 2.0), (1.0, 1.0)):
+        problem = make_problem(planted(MODEL, true), MODEL)
+        known = AttributeErrors(torch.tensor([[0.5, 0.5, tint, 2.0]]), (torch.zeros(1, 3).double(), certain), torch.ones(1))
+        found = read_attributes(problem, known.values, known=known, generator=0)
+        assert found.values[0, 2:].tolist() == [2.0, width]
+
+
 def test_an_object_that_is_not_there_has_an_uncertain_tint() -> None:
     problem = make_problem(planted(MODEL, TRUE[:1]), MODEL)
     posterior = read_attributes(problem, torch.tensor([[0.2, 0.3], [0.8, 0.8]]), generator=0).certainty(Posterior(8.0))
