@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from scipy.optimize import linear_sum_assignment, minimize
+from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest
 from torch import Tensor
 from tqdm import tqdm
@@ -33,9 +33,9 @@ from benchmarks.sampling.forecast import calibration_error
 from energycomp import Model, infer, load
 from energycomp.images import to_unit
 from energycomp.inference import OutOfDistributionWarning, make_problem, verdict_of
-from energycomp.inference.judge import LEAST, posterior, scaled
+from energycomp.inference.judge import posterior, scaled
 from energycomp_cli import append_line, read_lines
-from energycomp_lab.evaluation import source_of, true_values
+from energycomp_lab.evaluation import fit_sure, source_of, true_values
 
 NATS = 2.0  # by which the truth has to be better for the search to have failed
 FOUND = 0.002  # of (dx^2 + dy^2) / 2: an object counts as found below it
@@ -209,16 +209,7 @@ def judged(lines: Sequence[Mapping[str, Any]]) -> list[tuple[float, bool]]:
 def fitted(lines: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     """The weights (a, b) of sigmoid(a + b logit(posterior)) under which the answers are likeliest (Platt, 1999)."""
     readings = answers_of(lines)
-    posteriors = torch.tensor([each["posterior"] for each, _ in readings], dtype=torch.float64)
-    hits = torch.tensor([hit for _, hit in readings], dtype=torch.float64)
-    logits = posteriors.clamp(LEAST, 1 - LEAST).logit()
-
-    def unlikely(weights: Any) -> float:
-        chances = weights[0] + weights[1] * logits
-        return float(torch.nn.functional.binary_cross_entropy_with_logits(chances, hits))
-
-    bias, slope = minimize(unlikely, (0.0, 1.0), method="Nelder-Mead").x
-    return float(bias), float(slope)
+    return fit_sure([each["posterior"] for each, _ in readings], [hit for _, hit in readings])
 
 
 def rescaled(lines: Sequence[Mapping[str, Any]], weights: tuple[float, float]) -> list[dict[str, Any]]:

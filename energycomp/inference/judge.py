@@ -4,7 +4,8 @@ Notation: variable -> symbol
     left        r, the scaled residual eps - eps_hat of the answer for each draw
     parts       mean over draws of r_k^2 - r^2, with r_k that of the answer without component k
     baseline    the error of the unconditional prediction for each draw
-    posterior   p, the product of the posteriors of all words, and of the answer against a runner-up of another count
+    posterior   p, that of the solver; or the product of the posteriors of all words, and of the answer against a
+                runner-up of another count
     weights     (a, b), fitted on held-out images
 
     fit = 1 - mean |r|^2 / mean baseline
@@ -148,6 +149,8 @@ def _sharpen(parts: Tensor, picture: Tensor) -> Tensor:
 
 def posterior(solution: Solution, problem: Problem) -> float | None:
     """The posterior of a whole answer; None without an inverse temperature, or where it was compared with nothing."""
+    if solution.posterior is not None:
+        return solution.posterior
     if problem.posterior.beta is None:
         return None
     # The words of each object, where their posterior is known

@@ -64,7 +64,9 @@ def test_words_found_beside_one_that_has_changed_are_asked_again() -> None:
     certain = torch.tensor([[100.0, 0.0]]).double()  # of the wrong width
     for tint, width in ((2.0, 2.0), (1.0, 1.0)):
         problem = make_problem(planted(MODEL, true), MODEL)
-        known = AttributeErrors(torch.tensor([[0.5, 0.5, tint, 2.0]]), (torch.zeros(1, 3).double(), certain), torch.ones(1))
+        known = AttributeErrors(
+            torch.tensor([[0.5, 0.5, tint, 2.0]]), (torch.zeros(1, 3).double(), certain), torch.ones(1)
+        )
         found = read_attributes(problem, known.values, known=known, generator=0)
         assert found.values[0, 2:].tolist() == [2.0, width]
 

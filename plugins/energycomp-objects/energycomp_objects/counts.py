@@ -36,11 +36,10 @@ def count_posterior(
     [0.0, 1.0, 0.0]
     """
     if spread > 0:
-        nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+        shifts, weights = _shifts(spread)
         log_odds = torch.tensor(probabilities, dtype=torch.float64).logit(1e-9)
-        shifted = [(log_odds + spread * node).sigmoid().tolist() for node in nodes]
-        parts = torch.stack([count_posterior(each, shares, counts) for each in shifted])
-        return torch.from_numpy(weights / weights.sum()) @ parts
+        shifted = (log_odds + shifts[:, None]).sigmoid().tolist()
+        return weights @ torch.stack([count_posterior(each, shares, counts) for each in shifted])
     joint = torch.ones(1, 1, dtype=torch.float64)  # (of those that are counted, of all)
     for probability, share in zip(probabilities, shares or [1.0] * len(probabilities), strict=True):
         absent = F.pad(joint, (0, 1, 0, 1)) * (1 - probability)
@@ -54,6 +53,28 @@ def count_posterior(
     total = float(posterior.sum())
     # A number that no probability allows says nothing
     return posterior / total if total > 0 else count_posterior(probabilities, shares)
+
+
+def answer_posterior(log_odds: Tensor, is_chosen: Tensor, *, spread: float = 0.0) -> float:
+    """The probability that the chosen of all proposals are there, and the others are not.
+
+    Args:
+        log_odds: (M,) of proposals.
+        is_chosen: (M,) truth values.
+        spread: as that of `count_posterior`.
+
+    >>> answer_posterior(torch.tensor([0.0, 0.0]), torch.tensor([True, False]))
+    0.25
+    """
+    shifts, weights = _shifts(spread)
+    shifted = log_odds.double() + shifts[:, None]
+    return float(weights @ F.logsigmoid(torch.where(is_chosen, shifted, -shifted)).sum(1).exp())
+
+
+def _shifts(spread: float) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of the integral over a Gaussian shift."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    return spread * torch.from_numpy(nodes), torch.from_numpy(weights / weights.sum())
 
 
 def interval(posterior: Tensor, level: float = 0.9) -> tuple[int, int]:

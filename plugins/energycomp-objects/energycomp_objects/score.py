@@ -40,6 +40,7 @@ class ReadPhoto:
         proposals: (mark, proposal) of those that do.
         is_object: (M,) which proposals belong to a mark.
         is_right: (M,) and have its words.
+        is_all_right: whether the answer has all marked objects with their words, and no other.
     """
 
     photo: MarkedPhoto
@@ -49,6 +50,7 @@ class ReadPhoto:
     proposals: list[tuple[int, int]]
     is_object: Tensor
     is_right: Tensor
+    is_all_right: bool
 
 
 def read_photos(
@@ -74,7 +76,11 @@ def read_photos(
             is_object[k] = True
             is_right[k] = bool((codes[k] == marked[mark, conditioner.length :]).all())
         pairs = match(marked, solution.conditions)
-        answers.append(ReadPhoto(photo, solution, marked, pairs, proposals, is_object, is_right))
+        said = [(marked[mark, conditioner.length :], solution.conditions[k, conditioner.length :]) for mark, k in pairs]
+        is_all_right = len(pairs) == solution.count == len(marked) and all(
+            bool(((true == 0) | (true == read)).all()) for true, read in said
+        )
+        answers.append(ReadPhoto(photo, solution, marked, pairs, proposals, is_object, is_right, is_all_right))
     return answers
 
 

@@ -11,6 +11,7 @@ other leaves, so that the second has no gain.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -24,7 +25,7 @@ from energycomp.fields import number, whole
 from energycomp.inference import Alternative, Problem, QuadraticForm, Solution, paired
 from energycomp.inference.noise import draw_bank
 from energycomp.seeds import as_generator
-from energycomp_objects.counts import count_posterior, interval
+from energycomp_objects.counts import answer_posterior, count_posterior, interval
 from energycomp_objects.network import TYPICAL, PlacedUNet
 
 Trace = dict[str, list[float]]
@@ -177,7 +178,11 @@ class Propose:
             if (len(chosen) > low if k in chosen else len(chosen) < high)
         ]
         flips = sorted(flips)[:OTHERS]
-        probability = torch.tensor(odds).sigmoid()
+        log_odds = torch.tensor(odds)
+        probability = log_odds.sigmoid()
+        is_chosen = torch.tensor([k in chosen for k in every], dtype=torch.bool)
+        words = [each[chosen].amax(1) for each in proposals.words]
+        posterior = answer_posterior(log_odds, is_chosen, spread=network.spread)
         difference = stderr = p_value = None
         if flips:
             difference, stderr, p_value = paired(form.objective(chosen), form.objective(flips[0][1]))
@@ -197,5 +202,6 @@ class Propose:
             component_gain=torch.tensor(gain)[chosen],
             probability=probability[chosen],
             posteriors=tuple(each[chosen] for each in proposals.words) if problem.asks_attributes else None,
+            posterior=math.prod([posterior, *(float(each.prod()) for each in words)]),
             alternatives=tuple(Alternative(proposals.values[other], behind) for behind, other in flips),
         )

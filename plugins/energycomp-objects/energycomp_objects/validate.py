@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from energycomp.files import atomic_file, fingerprint
 from energycomp.models import Calibration, Model, calibration_of, log_errors, plain_card
-from energycomp_lab.evaluation import join_counts
+from energycomp_lab.evaluation import fit_sure, join_counts
 from energycomp_lab.evaluation.calibrate import LEAST
 from energycomp_lab.training import Finished
 from energycomp_objects.conditioner import Objects
@@ -80,7 +80,8 @@ class PhotoValidation:
             answers = fit_held_out(self.model, self.photos.held)
             scores = {**score(self.model, answers), "average_precision": average_precision(answers)}
             network: Any = self.model.denoiser.network
-            fitted = {"odds": network.odds, "spread": network.spread, "errors": left_errors(answers)}
+            fitted = {"odds": network.odds, "spread": network.spread}
+            fitted |= {"errors": left_errors(answers), "answers": judged_answers(answers)}
             record = {"key": self._key(), "photos": len(self.photos.train), **fitted, "scores": scores}
             _write(out / DISAGREEMENTS, find_disagreements(self.model, answers))
             _write(out / SCORES, record)
@@ -91,7 +92,8 @@ class PhotoValidation:
             typer.echo(f"These photos may be marked wrongly ({out / DISAGREEMENTS}):")
             for one in lines:
                 typer.echo(f"  {describe_disagreement(one)}")
-        return Finished({"README.md": self.card(record["scores"])}, calibrate_answers(record.get("errors", ())))
+        calibration = calibrate_answers(record.get("errors", ()), record.get("answers", ()))
+        return Finished({"README.md": self.card(record["scores"])}, calibration)
 
     def _key(self) -> str:
         """What the scores of a run depend on: the weights, and the photos that were read."""
@@ -139,14 +141,28 @@ def left_errors(answers: Sequence[ReadPhoto]) -> list[tuple[int, list[float]]]:
     return [(count, log_errors(form.explained()[0]).tolist()) for count, form in forms if form is not None]
 
 
-def calibrate_answers(errors: Sequence[tuple[int, Sequence[float]]]) -> Calibration | None:
-    """What tells photos of another kind by the errors of answers; None for too few photos."""
+def judged_answers(answers: Sequence[ReadPhoto]) -> list[tuple[float, bool]]:
+    """The posterior of each answer, and whether it is right."""
+    known = [(one.solution.posterior, one.is_all_right) for one in answers]
+    return [(posterior, is_right) for posterior, is_right in known if posterior is not None]
+
+
+def calibrate_answers(
+    errors: Sequence[tuple[int, Sequence[float]]], answers: Sequence[tuple[float, bool]] = ()
+) -> Calibration | None:
+    """What tells photos of another kind by the errors of answers, and how sure an answer is; None for too few photos.
+
+    Args:
+        errors: counts and `log_errors` of answers.
+        answers: the posterior of each, and whether it is right.
+    """
     if len(errors) < LEAST:
         return None
     found: dict[int, list[Tensor]] = {}
     for count, each in errors:
         found.setdefault(count, []).append(torch.tensor(each))
-    return calibration_of(join_counts(found))
+    sure = fit_sure(*zip(*answers, strict=True)) if len(answers) >= LEAST else None
+    return attrs.evolve(calibration_of(join_counts(found)), sure=sure)
 
 
 def find_disagreements(model: Model, answers: Sequence[ReadPhoto]) -> list[dict[str, Any]]:

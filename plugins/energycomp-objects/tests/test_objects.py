@@ -1,5 +1,6 @@
 """The conditioner, the network and the loss of placed objects, and how a tiny model of drawn photos is read."""
 
+from itertools import product
 from pathlib import Path
 
 import attrs
@@ -17,7 +18,7 @@ from energycomp_lab.checks.conditioner import check_conditioner
 from energycomp_lab.evaluation import evaluate, true_values
 from energycomp_lab.training import Recipe, Step, collate
 from energycomp_objects.conditioner import Objects
-from energycomp_objects.counts import count_posterior, interval
+from energycomp_objects.counts import answer_posterior, count_posterior, interval
 from energycomp_objects.crops import CropOptions, crop_all
 from energycomp_objects.formats import Mark, MarkedPhoto, MarkedPhotos, read_marks, write_marks
 from energycomp_objects.loss import LossOptions, leave_open
@@ -251,6 +252,13 @@ def test_photos_are_a_data_source(model: Model, folder: Path) -> None:
 def test_counts_of_certain_and_uncertain_objects() -> None:
     assert interval(count_posterior([1.0, 1.0, 0.0])) == (2, 2)
     assert interval(count_posterior([0.5] * 10)) == (3, 8)
+
+
+def test_one_of_all_answers_is_right() -> None:
+    log_odds = torch.tensor([2.0, -1.0, 0.3])
+    answers = [torch.tensor(chosen) for chosen in product([True, False], repeat=3)]
+    for spread in (0.0, 1.5):
+        assert sum(answer_posterior(log_odds, each, spread=spread) for each in answers) == pytest.approx(1)
 
 
 def test_rivals_are_wrong() -> None:

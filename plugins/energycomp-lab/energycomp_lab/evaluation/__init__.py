@@ -11,6 +11,7 @@ from energycomp.imports import first_use
 from energycomp_lab.evaluation.calibrate import (
     LEAST as LEAST,
     calibrate as calibrate,
+    fit_sure as fit_sure,
     join_counts as join_counts,
     measure_background as measure_background,
 )

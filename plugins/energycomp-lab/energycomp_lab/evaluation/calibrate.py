@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 import attrs
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from energycomp.errors import InputError
 from energycomp.inference import FIT_DRAWS, SCREEN_DRAWS, OutOfDistributionWarning, Solver, make_problem, read_image
+from energycomp.inference.judge import LEAST as LEAST_POSTERIOR
 from energycomp.models import Model, background_error, calibration_of, log_errors
 from energycomp.progress import progress as shown
 from energycomp.seeds import derived_seed
@@ -68,6 +70,34 @@ def join_counts(found: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
     if len(groups[0]) < LEAST:
         raise InputError(f"got {len(groups[0])} images; expected at least {LEAST}; give more examples")
     return {group[len(group) // 2][0]: torch.stack([each for _, each in group]) for group in groups}
+
+
+def fit_sure(posteriors: Sequence[float], is_right: Sequence[bool]) -> tuple[float, float]:
+    """The weights (a, b) of `Calibration.sure` under which answers that are right or wrong are likeliest (Platt, 1999).
+
+    >>> from energycomp.inference.judge import scaled
+    >>> a, b = fit_sure([0.9] * 40 + [0.1] * 40, [True] * 30 + [False] * 40 + [True] * 10)
+    >>> round(scaled(0.9, (a, b)), 2), round(scaled(0.1, (a, b)), 2)
+    (0.74, 0.26)
+    """
+    logits = torch.tensor(posteriors, dtype=torch.float64).clamp(LEAST_POSTERIOR, 1 - LEAST_POSTERIOR).logit()
+    right = torch.tensor(is_right, dtype=torch.bool)
+    # One more answer of each kind keeps weights finite where all are right
+    hit, miss = int(right.sum()), int((~right).sum())
+    targets = torch.where(right, (hit + 1) / (hit + 2), 1 / (miss + 2)).double()
+    weights = torch.tensor([0.0, 1.0], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = binary_cross_entropy_with_logits(weights[0] + weights[1] * logits, targets)
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    bias, slope = weights.tolist()
+    return bias, slope
 
 
 def measure_background(model: Model, examples: Sequence[Example]) -> tuple[float, float] | None:
