@@ -1,6 +1,6 @@
 """A sheet of photos and of samples of the marks of other photos, mixed, to be sorted by eye; the key is beside it.
 
-python -m benchmarks.worlds.sheet --model cells --data PHOTOS [-n 24] [--crop 0] [--seed 0]
+python benchmarks/worlds/sheet.py --model cells --data PHOTOS [-n 24] [--crop 0] [--seed 0]
 
 Half of the pictures are photos at the resolution of the model, the others samples. `--crop` cuts as many pixels around
 an object of each.

@@ -63,7 +63,7 @@ def answer_posterior(log_odds: Tensor, is_chosen: Tensor, *, spread: float = 0.0
         is_chosen: (M,) truth values.
         spread: as that of `count_posterior`.
 
-    >>> answer_posterior(torch.tensor([0.0, 0.0]), torch.tensor([True, False]))
+    >>> round(answer_posterior(torch.tensor([0.0, 0.0]), torch.tensor([True, False])), 2)
     0.25
     """
     shifts, weights = _shifts(spread)
