@@ -1,9 +1,8 @@
 """A sheet of photos and of samples of the marks of other photos, mixed, to be sorted by eye; the key is beside it.
 
-python benchmarks/worlds/sheet.py --model cells --data PHOTOS [-n 24] [--crop 0] [--seed 0]
+python benchmarks/worlds/sheet.py --model cells --data PHOTOS [-n 24] [--seed 0]
 
-Half of the pictures are photos at the resolution of the model, the others samples. `--crop` cuts as many pixels around
-an object of each.
+Half of the pictures are photos at the resolution of the model, the others samples.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from collections.abc import Sequence
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from benchmarks.common.options import parser
 from energycomp import Composer, load
@@ -33,7 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model="cells",
         data=(None, "marked photos"),
         n=(24, "pictures, half of them photos"),
-        crop=(0, "pixels of the sides of crops around an object; 0 for whole pictures"),
         seed=0,
         out="runs/benchmarks/sheet",
     ).parse_args(arguments)
@@ -47,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     order = torch.randperm(len(photos), generator=generator)[: options.n].tolist()
     is_photo = torch.randperm(options.n, generator=generator) < options.n // 2
     pictures = [
-        draw_picture(model, photos[k], real, options.crop, options.seed + k)
+        draw_picture(model, photos[k], is_photo=real, seed=options.seed + k)
         for k, real in progress(list(zip(order, is_photo.tolist(), strict=True)), "drawing")
     ]
     options.out.mkdir(parents=True, exist_ok=True)
@@ -58,26 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(options.out / "sheet.png")
 
 
-def draw_picture(model: Model, photo: MarkedPhoto, is_photo: bool, crop: int, seed: int) -> Image.Image:
-    """A photo at the resolution of a model, or a sample of what is marked in it; a crop of it around an object."""
-    conditioner = model.conditioner
-    if not isinstance(conditioner, Objects):
+def draw_picture(model: Model, photo: MarkedPhoto, *, is_photo: bool, seed: int) -> Image.Image:
+    """A photo at the resolution of a model, or a sample of what is marked in it."""
+    if not isinstance(model.conditioner, Objects):
         raise InputError(f"got the model {model.name!r}; expected one of `energycomp train objects`")
-    values = values_of(photo, conditioner)
-    picture = to_output(model.encode(photo.image()), "pil")[0] if is_photo else draw_sample(model, values, seed)
-    if not crop:
-        return picture
-    left, top = (
-        min(max(0, round(float(at) * side - crop / 2)), side - crop)
-        for at, side in zip(values[0, :2], picture.size, strict=True)
-    )
-    return picture.crop((left, top, left + crop, top + crop))
-
-
-def draw_sample(model: Model, values: Tensor, seed: int) -> Image.Image:
-    """A sample of described objects."""
-    picture: Image.Image = Composer(model.compose(values)).sample(generator=seed)[0]
-    return picture
+    if is_photo:
+        return to_output(model.encode(photo.image()), "pil")[0]  # type: ignore[no-any-return]
+    return Composer(model.compose(values_of(photo, model.conditioner))).sample(generator=seed)[0]  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":

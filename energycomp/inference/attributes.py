@@ -90,7 +90,8 @@ def read_attributes(
     """The attributes of objects at known places (K, D), or with words (K, D + A) that are known to some degree.
 
     Costs draws K (1 + n_1 + ... + n_A) network evaluations for the first sweep, and those of u and of the trunk. A
-    further sweep costs those of the uncertain words on twice the draws, and nothing where there is none.
+    further sweep costs those of the uncertain words on twice the draws, and nothing where there is none. All words of
+    an object are uncertain again where one of them has changed.
 
     Args:
         known: what is known of the words, in place of `places`: the first sweep asks for uncertain words alone, then.
@@ -106,46 +107,43 @@ def read_attributes(
     # Begin with all attributes open, of which nothing is known, or with words that are known to some degree.
     support = mixed_support(problem)
     if known is None:
-        values = support.opened(places)
         drawn = torch.zeros(len(places), dtype=torch.float64)
-        errors = [torch.zeros(len(places), number, dtype=torch.float64) for number in support.words]
-    else:
-        values = known.values
-        drawn = known.draws
-        errors = list(known.errors)
-    for sweep in range(sweeps if len(values) else 0):
+        errors = tuple(torch.zeros(len(places), number, dtype=torch.float64) for number in support.words)
+        known = AttributeErrors(support.opened(places), errors, drawn)
+    for sweep in range(sweeps if len(known.values) else 0):
         # Which words are still in question? None ends the search.
-        open_words = [_find_undecided(problem.posterior, each) | (drawn == 0)[:, None] for each in errors]
+        open_words = [_find_undecided(problem.posterior, each) | (known.draws == 0)[:, None] for each in known.errors]
         if not any(bool(words.any()) for words in open_words):
             break
         # Choose among them on new draws, twice as many as before, attribute by attribute.
         bank = problem.draw(draws * 2**sweep, generator)
         parts = _parts(bank) if problem.posterior.beta is not None else [bank]
-        for number, part in enumerate(parts):
+        for part in parts:
             asked = torch.stack([words.any(1) for words in open_words]).any(0)
             if not bool(asked.any()):
                 break
-            search = _Sweep(problem, values, part, problem.quadratic(values, part))
-            for attribute, words in enumerate(open_words):
-                errors[attribute] = search.choose(attribute, words, errors[attribute], drawn)
+            search = _Sweep(problem, known.values, part, problem.quadratic(known.values, part))
+            found = tuple(
+                search.choose(attribute, words, each, known.draws)
+                for attribute, (words, each) in enumerate(zip(open_words, known.errors, strict=True))
+            )
+            is_reworded = _find_reworded(support, known.values, search.values).to(known.draws.device)
             # Count the draws of each object that was asked about; words that are far behind see no more of them.
-            is_stale = _is_reworded(support, values, search.values).to(drawn.device)
-            values = search.values
-            drawn = drawn + asked * len(part)
-            open_words = [
-                words & _near(problem.posterior.nats(each)) for words, each in zip(open_words, errors, strict=True)
-            ]
+            known = AttributeErrors(search.values, found, known.draws + asked * len(part))
+            near = [_near(problem.posterior.nats(each)) for each in known.errors]
+            open_words = [words & each for words, each in zip(open_words, near, strict=True)]
             # An object that has another word now is asked about all its words again.
-            if bool(is_stale.any()) and (sweep, number) != (sweeps - 1, len(parts) - 1):
-                errors = [torch.where(is_stale[:, None], 0.0, each) for each in errors]
-                drawn = torch.where(is_stale, 0.0, drawn)
-                open_words = [words | is_stale[:, None] for words in open_words]
-    return AttributeErrors(values, tuple(errors), drawn)
+            is_last = sweep == sweeps - 1 and part is parts[-1]
+            if not is_last:
+                known = known.forget(is_reworded, known.values)
+                open_words = [words | is_reworded[:, None] for words in open_words]
+    return known
 
 
-def _is_reworded(support: MixedSupport, before: Tensor, after: Tensor) -> Tensor:
+def _find_reworded(support: MixedSupport, before: Tensor, after: Tensor) -> Tensor:
     """Which objects (K,) have another word in place of one that they had."""
-    old, new = support.split(before)[1], support.split(after)[1]
+    old = support.split(before)[1]
+    new = support.split(after)[1]
     return ((old > 0) & (new != old)).any(1)
 
 

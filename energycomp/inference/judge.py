@@ -148,9 +148,12 @@ def _sharpen(parts: Tensor, picture: Tensor) -> Tensor:
 
 
 def posterior(solution: Solution, problem: Problem) -> float | None:
-    """The posterior of a whole answer; None without an inverse temperature, or where it was compared with nothing."""
-    if solution.posterior is not None:
-        return solution.posterior
+    """The posterior of a whole answer: that of the solver, or else one by energies.
+
+    None where the solver knows none, and there is no inverse temperature, or the answer was compared with nothing.
+    """
+    if solution.answer_posterior is not None:
+        return solution.answer_posterior
     if problem.posterior.beta is None:
         return None
     # The words of each object, where their posterior is known

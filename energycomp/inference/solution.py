@@ -66,7 +66,7 @@ class Solution:
             `Posterior.energies`, or None where the model has no inverse temperature.
         posteriors: (K, n) for each attribute: the posterior of its words, of a conditioner with attributes that may be
             left open; NaN where the model has no inverse temperature. None for any other.
-        posterior: that of the whole answer, count and words, of a solver that knows it; None of others, see `sure`.
+        answer_posterior: that of the whole answer, count and words, of a solver that knows it; else None. See `sure`.
         form: the quadratic form of the components on the draws that compared them, by which `infer` judges the answer
             without a further network evaluation; it is not kept.
         alternatives: the other answers that the solver ranked, the runner-up first, see `best`.
@@ -108,7 +108,7 @@ class Solution:
     component_gain: Tensor | None = None
     probability: Tensor | None = None
     posteriors: tuple[Tensor, ...] | None = None
-    posterior: float | None = None
+    answer_posterior: float | None = None
     form: QuadraticForm | WindowForm | None = None
     alternatives: tuple[Alternative, ...] = ()
     fit: float | None = None

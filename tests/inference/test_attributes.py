@@ -62,13 +62,16 @@ def test_words_found_beside_one_that_has_changed_are_asked_again() -> None:
     """A certain width is kept beside the tint that it was found with, and is worth nothing beside another one."""
     true = torch.tensor([[0.5, 0.5, 2.0, 1.0]])
     certain = torch.tensor([[100.0, 0.0]]).double()  # of the wrong width
-    for tint, width in ((2.0, 2.0), (1.0, 1.0)):
+    first = DRAWS // 3 * (1 + 2 + 1)  # the object, with two other tints, and u
+    again = (DRAWS - DRAWS // 3) * (1 + 2 + 1 + 1)  # and with the other width
+    for tint, width, rows in ((2.0, 2.0, first), (1.0, 1.0, first + again)):
         problem = make_problem(planted(MODEL, true), MODEL)
         known = AttributeErrors(
             torch.tensor([[0.5, 0.5, tint, 2.0]]), (torch.zeros(1, 3).double(), certain), torch.ones(1)
         )
-        found = read_attributes(problem, known.values, known=known, generator=0)
+        found = read_attributes(problem, known.values, known=known, sweeps=1, generator=0)
         assert found.values[0, 2:].tolist() == [2.0, width]
+        assert problem.rows == rows
 
 
 def test_an_object_that_is_not_there_has_an_uncertain_tint() -> None:

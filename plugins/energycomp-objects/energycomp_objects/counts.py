@@ -55,20 +55,30 @@ def count_posterior(
     return posterior / total if total > 0 else count_posterior(probabilities, shares)
 
 
-def answer_posterior(log_odds: Tensor, is_chosen: Tensor, *, spread: float = 0.0) -> float:
+def answer_posterior(
+    log_odds: Tensor, is_chosen: Tensor, counts: tuple[int, int] | None = None, *, spread: float = 0.0
+) -> float:
     """The probability that the chosen of all proposals are there, and the others are not.
 
     Args:
         log_odds: (M,) of proposals.
         is_chosen: (M,) truth values.
-        spread: as that of `count_posterior`.
+        counts: as those of `count_posterior`.
+        spread: likewise.
 
     >>> round(answer_posterior(torch.tensor([0.0, 0.0]), torch.tensor([True, False])), 2)
     0.25
+    >>> round(answer_posterior(torch.tensor([0.0, 0.0]), torch.tensor([True, False]), (1, 1)), 2)
+    0.5
     """
     shifts, weights = _shifts(spread)
     shifted = log_odds.double() + shifts[:, None]
-    return float(weights @ F.logsigmoid(torch.where(is_chosen, shifted, -shifted)).sum(1).exp())
+    posterior = float(weights @ F.logsigmoid(torch.where(is_chosen, shifted, -shifted)).sum(1).exp())
+    if counts is None:
+        return posterior
+    of_counts = count_posterior(log_odds.double().sigmoid().tolist(), spread=spread)
+    allowed = float(of_counts[counts[0] : counts[1] + 1].sum())
+    return min(1.0, posterior / allowed) if allowed > 0 else 0.0
 
 
 def _shifts(spread: float) -> tuple[Tensor, Tensor]:

@@ -74,14 +74,19 @@ def read_photos(
         is_right = is_object.clone()
         for mark, k in proposals:
             is_object[k] = True
-            is_right[k] = bool((codes[k] == marked[mark, conditioner.length :]).all())
+            is_right[k] = _has_words(codes[k], marked[mark, conditioner.length :])
         pairs = match(marked, solution.conditions)
-        said = [(marked[mark, conditioner.length :], solution.conditions[k, conditioner.length :]) for mark, k in pairs]
         is_all_right = len(pairs) == solution.count == len(marked) and all(
-            bool(((true == 0) | (true == read)).all()) for true, read in said
+            _has_words(solution.conditions[k, conditioner.length :], marked[mark, conditioner.length :])
+            for mark, k in pairs
         )
         answers.append(ReadPhoto(photo, solution, marked, pairs, proposals, is_object, is_right, is_all_right))
     return answers
+
+
+def _has_words(codes: Tensor, marked: Tensor) -> bool:
+    """Whether an object has all words of a mark; 0 is one that the mark leaves open."""
+    return bool(((marked == 0) | (codes == marked)).all())
 
 
 def score(model: Model, answers: Sequence[ReadPhoto]) -> dict[str, float]:

@@ -181,8 +181,7 @@ class Propose:
         log_odds = torch.tensor(odds)
         probability = log_odds.sigmoid()
         is_chosen = torch.tensor([k in chosen for k in every], dtype=torch.bool)
-        words = [each[chosen].amax(1) for each in proposals.words]
-        posterior = answer_posterior(log_odds, is_chosen, spread=network.spread)
+        words_right = math.prod(float(each[chosen].amax(1).prod()) for each in proposals.words)
         difference = stderr = p_value = None
         if flips:
             difference, stderr, p_value = paired(form.objective(chosen), form.objective(flips[0][1]))
@@ -202,6 +201,6 @@ class Propose:
             component_gain=torch.tensor(gain)[chosen],
             probability=probability[chosen],
             posteriors=tuple(each[chosen] for each in proposals.words) if problem.asks_attributes else None,
-            posterior=math.prod([posterior, *(float(each.prod()) for each in words)]),
+            answer_posterior=words_right * answer_posterior(log_odds, is_chosen, problem.counts, spread=network.spread),
             alternatives=tuple(Alternative(proposals.values[other], behind) for behind, other in flips),
         )

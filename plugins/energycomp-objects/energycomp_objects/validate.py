@@ -143,7 +143,7 @@ def left_errors(answers: Sequence[ReadPhoto]) -> list[tuple[int, list[float]]]:
 
 def judged_answers(answers: Sequence[ReadPhoto]) -> list[tuple[float, bool]]:
     """The posterior of each answer, and whether it is right."""
-    known = [(one.solution.posterior, one.is_all_right) for one in answers]
+    known = [(one.solution.answer_posterior, one.is_all_right) for one in answers]
     return [(posterior, is_right) for posterior, is_right in known if posterior is not None]
 
 

@@ -259,6 +259,8 @@ def test_one_of_all_answers_is_right() -> None:
     answers = [torch.tensor(chosen) for chosen in product([True, False], repeat=3)]
     for spread in (0.0, 1.5):
         assert sum(answer_posterior(log_odds, each, spread=spread) for each in answers) == pytest.approx(1)
+        two = [answer_posterior(log_odds, each, (2, 2), spread=spread) for each in answers if each.sum() == 2]
+        assert sum(two) == pytest.approx(1)
 
 
 def test_rivals_are_wrong() -> None:

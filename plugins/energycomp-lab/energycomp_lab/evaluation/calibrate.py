@@ -83,7 +83,8 @@ def fit_sure(posteriors: Sequence[float], is_right: Sequence[bool]) -> tuple[flo
     logits = torch.tensor(posteriors, dtype=torch.float64).clamp(LEAST_POSTERIOR, 1 - LEAST_POSTERIOR).logit()
     right = torch.tensor(is_right, dtype=torch.bool)
     # One more answer of each kind keeps weights finite where all are right
-    hit, miss = int(right.sum()), int((~right).sum())
+    hit = int(right.sum())
+    miss = len(right) - hit
     targets = torch.where(right, (hit + 1) / (hit + 2), 1 / (miss + 2)).double()
     weights = torch.tensor([0.0, 1.0], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
