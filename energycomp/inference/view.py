@@ -210,11 +210,13 @@ def answer_text(record: Mapping[str, Any], *lines: str) -> str:
 def answer_line(record: Mapping[str, Any]) -> str:
     """The line below the table of a record: the count, and how sure the answer is, in a word and a number.
 
-    Where the numbers of each word are known, these with their intervals instead. Without all that, how typical the
-    image is, and the next best answer.
+    Where the numbers of each word are known, these with their intervals in place of the count. Without all that, how
+    typical the image is, and the next best answer.
 
     >>> answer_line({"count": 2, "sure": 0.973, "verdict": "sure"})
     '2 objects, sure 0.97'
+    >>> answer_line({"count": 2, "counts": {"six": (2, 1, 2)}, "sure": 0.7, "verdict": "likely"})
+    '2 six (1 to 2 in 90 %), likely 0.70'
     """
     # How many components
     noun = record.get("noun", "object")  # a line of an earlier version has none
@@ -222,12 +224,13 @@ def answer_line(record: Mapping[str, Any]) -> str:
     # How sure the answer is; then nothing else is said
     if record.get("verdict") == "not trusted":
         return f"{parts[0]}, not trusted"
-    if record.get("counts"):
-        return ", ".join(
-            f"{number} {word} ({low} to {high} in 90 %)" for word, (number, low, high) in record["counts"].items()
-        )
+    counts = record.get("counts") or {}
+    if counts:
+        parts = [f"{number} {word} ({low} to {high} in 90 %)" for word, (number, low, high) in counts.items()]
     if record.get("sure") is not None:
-        return f"{parts[0]}, {record['verdict']} {record['sure']:.2f}"
+        parts.append(f"{record['verdict']} {record['sure']:.2f}")
+    if counts or record.get("sure") is not None:
+        return ", ".join(parts)
     # Where that is not known, how usual the image is, or how well it is explained, and what else it might be
     if record.get("typicality") is not None:
         parts.append(f"typicality {record['typicality']:.2g}")
