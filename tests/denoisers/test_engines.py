@@ -1,9 +1,13 @@
 """Engines: the same predictions and row counts as torch, exported once; torch where an engine cannot."""
 
 import copy
+import gc
 import importlib.util
 import pickle
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -239,6 +243,22 @@ def test_a_failing_engine_is_left_and_copies_are_whole() -> None:
     plain = run_by(found, None)
     assert "head" not in vars(plain)
     assert plain.mix is network.mix
+
+
+def test_ctrl_c_reaches_a_process_whose_engines_are_gone() -> None:
+    code = "import test_engines; test_engines.be_interrupted()"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def be_interrupted() -> None:
+    """Ctrl-C after the parts of a network that OpenVINO ran are freed one after another."""
+    with torch.no_grad():
+        predict(run_by(windows(), object_of("engines", "openvino")), 2, 5)
+    gc.collect()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_an_engine_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
