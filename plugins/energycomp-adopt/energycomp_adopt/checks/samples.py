@@ -17,6 +17,7 @@ FAR = 3.0  # times the range of the data, or the distance to the nearest of them
 STEPS = 20  # of samples that are drawn
 DRAWN = 16  # how many are drawn, at least
 MOST = 64  # and at most, of few numbers
+EACH = 3  # of the evaluations that were asked for, one of the samples that are drawn in a second attempt
 NEAREST = 64  # of the data, to which distances are measured: among more data the nearest one is nearer
 OFF = 0.1  # of the variance, by how much the means may differ
 NARROW, WIDE = math.log(0.6), math.log(1.3)  # ratios of standard deviations, in log: few steps make samples narrow
@@ -101,7 +102,7 @@ def compare(samples: Tensor, data: Tensor) -> Likeness:
 def measure_samples(case: Case) -> Likeness:
     """Draws few samples where they are like the data, otherwise more."""
     few = draw(case, min(MOST, max(DRAWN, 256 // case.numbers)))
-    return few if few.right else draw(case, 2 * MOST)
+    return few if few.right else draw(case, min(2 * MOST, max(2 * DRAWN, case.evaluations // EACH)))
 
 
 def check_samples(case: Case) -> Finding:
