@@ -1,13 +1,6 @@
 """Generate: sample from a composition with any diffusers scheduler, or with a registered sampler."""
 
 from energycomp.sampling.composer import Composer as Composer
-from energycomp.sampling.finish import (
-    FOLD as FOLD,
-    Finish as Finish,
-    finish_pictures as finish_pictures,
-    finisher as finisher,
-    shown_conditions as shown_conditions,
-)
 from energycomp.sampling.flow import FlowScheduler as FlowScheduler
 from energycomp.sampling.guidance import (
     AttributeGuidance as AttributeGuidance,
@@ -29,7 +22,7 @@ from energycomp.sampling.loop import (
     draw_samples as draw_samples,
     sample as sample,
 )
-from energycomp.sampling.options import OUTPUT_TYPES as OUTPUT_TYPES
+from energycomp.sampling.options import OUTPUT_TYPES as OUTPUT_TYPES, finisher as finisher
 from energycomp.sampling.sampler import (
     Run as Run,
     Sampled as Sampled,

@@ -23,7 +23,6 @@ from energycomp.errors import CompositionError, EnergycompWarning, InputError
 from energycomp.images import decoded
 from energycomp.plugins import object_of
 from energycomp.progress import check_options, display
-from energycomp.sampling.finish import finisher
 from energycomp.sampling.guidance import make_guidance
 from energycomp.sampling.loop import SchedulerSampler, StepCallback, draw_samples
 from energycomp.sampling.notes import check_count, check_range
@@ -33,6 +32,7 @@ from energycomp.sampling.options import (
     check_names,
     check_numbers,
     check_output,
+    finisher,
     guided_target,
     prepare,
     sampling_of,

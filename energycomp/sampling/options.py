@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, Literal, TypedDict
 
+from torch import Tensor
+
 from energycomp.components import SamplingDefaults, Weight, ability, agreed
 from energycomp.components.algebra import Composition
 from energycomp.components.groups import unwrap
@@ -98,6 +100,15 @@ def prepare(composition: Composition, prior: Any, rows: int, generator: Generato
     made = as_generators(generator)
     sources = made if isinstance(made, list) else [made]
     return prior.prepare(composition, rows, sources if rows > 1 else sources[:1]), made
+
+
+def finisher(composition: Composition, decode: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor] | None:
+    """What decodes samples of a composition, and has the network of its first component finish them."""
+    finishes = [leaf.denoiser.finish for leaf in composition.terms if isinstance(leaf, Conditional)]
+    if decode is None or not finishes or finishes[0] is None:
+        return decode
+    finish = finishes[0]
+    return lambda samples: finish(composition, decode(samples))
 
 
 def guided_target(

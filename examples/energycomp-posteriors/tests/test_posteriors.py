@@ -279,11 +279,11 @@ def test_products_of_thirty_mixtures_have_no_strays() -> None:
     torch.manual_seed(1000)
     task = TASKS["mixture"]()
     observed = task.simulate(task.prior.sample((1,)).expand(30, -1))
-    exact = reference(task, observed, 1000)
+    exact = reference(task, observed, 300)
     found = []
     for way in ("second order, no jumps", "second order"):
         torch.manual_seed(0)
-        x, _ = samples(way, Known(task), task, observed, 1000, 50)
+        x, _ = samples(way, Known(task), task, observed, 300, 30)
         found.append(measure_strays(x, exact))
     assert found[0][0] > 1.0
     assert found[1][0] <= 0.27

@@ -146,15 +146,19 @@ def as_said(changed: dict[str, Any], code: str) -> energycomp.Model:
 @pytest.mark.parametrize(("changed", "option", "instead"), WRONG)
 def test_what_is_wrong_is_named(changed: dict[str, Any], option: str, instead: str) -> None:
     x, labels = data()
-    assert missed(adopted(**changed), x, labels) == (option, instead)
-    found = check_adoption(adopted(**changed), x)
+    found = check_adoption(adopted(**changed), x, labels)
     near: Any = found.near_miss
     assert (near.option, near.instead, found.ok) == (option, instead, False)
     said = as_said(changed, changes(found)["other options"])
     at = torch.tensor([400.0])
     assert torch.equal(said(1).eps(x[:1], at), near.model(1).eps(x[:1], at))
     if option in ("predicts", "process", "data_range"):  # the better one is given back
-        assert check_adoption(check_adoption(adopted(**changed), x, labels).model, x, labels).near_miss is None
+        assert check_adoption(found.model, x, labels).near_miss is None
+
+
+@pytest.mark.parametrize(("changed", "option", "instead"), WRONG[1::3])
+def test_what_is_wrong_is_named_without_labels(changed: dict[str, Any], option: str, instead: str) -> None:
+    assert missed(adopted(**changed), data()[0]) == (option, instead)
 
 
 def test_the_order_of_labels_is_named() -> None:

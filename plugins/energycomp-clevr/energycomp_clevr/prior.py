@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from energycomp.components import (
     AnyWeight,
@@ -61,6 +61,20 @@ def draw_open(
         before = before + shown_by(weight, n)
     # Add the view.
     return _rebuild(composition, filled, _view_of(composition, objects, n, seeds))
+
+
+def shown_conditions(composition: Composition, network: nn.Module, n: int) -> list[Condition] | None:
+    """The rows that each of n samples shows, after a null row; None where not all leaves are of this network."""
+    shown: list[list[Condition]] = [[] for _ in range(n)]
+    nothing = None
+    for leaf, weight in composition.terms.items():
+        if not isinstance(leaf, Conditional) or leaf.denoiser.network is not network:
+            return None
+        rows = leaf.condition.expand(n)
+        nothing = Condition.unconditional(*rows.shape, device=rows.rows.device)
+        for number in shown_by(weight, n).nonzero()[:, 0].tolist():
+            shown[number].append(rows[number : number + 1])
+    return None if nothing is None else [Condition.cat([nothing, *one]) for one in shown]
 
 
 def _shown_leaves(composition: Composition) -> list[tuple[Any, AnyWeight]]:

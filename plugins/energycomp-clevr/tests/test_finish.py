@@ -15,10 +15,10 @@ from energycomp.components import Condition
 from energycomp.denoisers import Conditional, count_rows
 from energycomp.errors import InputError
 from energycomp.models import Model
-from energycomp.sampling import Finish, shown_conditions
-from energycomp_clevr.finish import MAPS, drawing
+from energycomp_clevr.finish import MAPS, Finish, drawing
 from energycomp_clevr.finish_recipe import _mirror, finish
 from energycomp_clevr.objects import Objects
+from energycomp_clevr.prior import shown_conditions
 from energycomp_clevr.sketch import POINTS, SKETCHED, sketch
 from energycomp_clevr.viewpoint import Viewpoint
 from energycomp_datasets.clevr.layout import write
@@ -148,7 +148,7 @@ def renders(rendered: Any) -> Path:
 
 
 def test_recipe(tmp_path: Path, renders: Path, model: Model, network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("energycomp_lab.training.finish.STEPS", 3)
+    monkeypatch.setattr("energycomp_clevr.finish_recipe.STEPS", 3)
     made = finish(data=renders, init=model, preset="default", cache=tmp_path)
     check_recipe(attrs.evolve(made, config=attrs.evolve(made.config, batch_size=2)))
     made.model.save_pretrained(tmp_path / "finished")

@@ -25,4 +25,3 @@ def energycomp_register(add: Add) -> None:
     for name in ("objects", "cells", "dice"):
         add.dataset(name, "energycomp_objects.source:MarkedSource")
     add.recipe("objects", "energycomp_objects.recipe:objects")
-    add.recipe("objects-finish", "energycomp_objects.finish_recipe:objects_finish")

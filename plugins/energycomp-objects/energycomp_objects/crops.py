@@ -52,7 +52,7 @@ def crop_all(
     kept = []
     for index, image in enumerate(images):
         picture, inside = _crop(image, values[owner == index], tile, box, options, generator)
-        picture, inside = turned(picture, inside, box, options, generator)
+        picture, inside = _turn(picture, inside, box, options, generator)
         cropped.append(picture)
         kept.append(inside)
     counts = torch.tensor([len(inside) for inside in kept])
@@ -108,7 +108,7 @@ def clip(values: Tensor, box: bool, visible: float) -> Tensor:
     return clipped[share >= visible]
 
 
-def turned(
+def _turn(
     image: Tensor, values: Tensor, box: bool, options: CropOptions, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Mirrored, and seen from above turned, at random; a quarter turn needs a square."""

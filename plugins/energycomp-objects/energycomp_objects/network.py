@@ -11,18 +11,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from energycomp.components import Composition, Condition
+from energycomp.components import Condition
 from energycomp.denoisers import Cells, TwoStageUNet, configured
 from energycomp.denoisers.two_stage import GroupNorm
-from energycomp.sampling import Finish, finish_pictures
-from energycomp_objects.finish import PLACED, drawing
 
 BUMPS = (1.0, 2.5, 6.0)  # cells, the widths of Gaussians around a place
 TYPICAL = 6.0  # cells, the size whose logarithm is 0 in an embedding
@@ -47,7 +44,6 @@ class PlacedUNet(TwoStageUNet):
         odds: weights of the log-odds of an object: constant, of the logit of its proposal, and of the logarithm of 1 +
             its gain, where it has one; fitted on photos kept back, see `energycomp_objects.score`.
         spread: of the log-odds of all objects of a photo, see `energycomp_objects.counts`; fitted on the same photos.
-        finishes: whether it draws edges and texture into pictures, see `energycomp.sampling.Finish`.
         sample_size, window, config: as of `TwoStageUNet`; the window is that of the largest objects, and of those whose
             size is open.
 
@@ -72,7 +68,6 @@ class PlacedUNet(TwoStageUNet):
         sample_size: int | Sequence[int] = 64,
         odds: Sequence[float] = (0.0, 1.0, 0.0),
         spread: float = 0.0,
-        finishes: bool = False,
         **config: Any,
     ) -> None:
         width = 3 * box + sum(words)
@@ -94,22 +89,6 @@ class PlacedUNet(TwoStageUNet):
         last = self.proposals[-1]
         nn.init.zeros_(last.weight)  # type: ignore[arg-type]
         nn.init.constant_(last.bias[:1], -4.0)  # type: ignore[index]  # few cells hold the centre of an object
-        self.edges = Finish(PLACED + sum(words)) if finishes else None
-
-    def begin(self) -> Finish:
-        """What finishes its pictures; a new one, which leaves them as they are, where it has none."""
-        if self.edges is None:
-            self.edges = Finish(PLACED + sum(self.config["words"]))
-            self.config["finishes"] = True
-        return self.edges
-
-    @torch.no_grad()
-    def finish(self, composition: Composition, pictures: Tensor) -> Tensor:
-        """As `energycomp.denoisers.Denoiser.finish`. Costs no network evaluation, and 0.1 CPU seconds a picture."""
-        if self.edges is None:
-            return pictures
-        draw = partial(drawing, size=pictures.shape[2:], box=self.box)
-        return finish_pictures(self.edges, self, composition, pictures, draw)
 
     def features(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As of `TwoStageUNet`, of samples (B, C, H, W) of any size that is a multiple of the patch."""

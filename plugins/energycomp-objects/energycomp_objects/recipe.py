@@ -113,8 +113,8 @@ def objects(
     held = f"kept back for validation: {chosen.source}" if chosen.held else "no photo is kept back for validation"
     typer.echo(f"{plan.report()}\n{held}")
     options = _Options(
-        boxed=read_flag("box", box) and size is None,
-        crops=CropOptions(turns=read_flag("turns", turns), mirror=read_flag("mirror", mirror)),
+        boxed=_flag("box", box) and size is None,
+        crops=CropOptions(turns=_flag("turns", turns), mirror=_flag("mirror", mirror)),
         patience=round(option_number("patience", patience)) or None,
     )
     points = _read_curve(curve, chosen, init)
@@ -146,7 +146,7 @@ def _make_recipe(
     loss = make_loss(model.denoiser, conditioner, tile, options.crops, losses)
     batch = max(4, min(24, round(PIXELS / (tile[0] * tile[1]) / (1 if tile != plan.size else 1.5))))
     scenes = [
-        read_scene(photo, conditioner, model.processor.size) for photo in progress(list(chosen.train), "reading photos")
+        _scene(photo, conditioner, model.processor.size) for photo in progress(list(chosen.train), "reading photos")
     ]
     scenes *= -(-4 * batch // len(scenes))
     config = FitConfig(
@@ -194,13 +194,13 @@ def _read_curve(curve: bool | str, chosen: TrainingPhotos, init: Model | None) -
     return read_points(POINTS if text in ("true", "yes") else text, len(chosen.train))
 
 
-def read_scene(photo: MarkedPhoto, conditioner: Objects, size: tuple[int, int]) -> dict[str, Any]:
+def _scene(photo: MarkedPhoto, conditioner: Objects, size: tuple[int, int]) -> dict[str, Any]:
     picture = photo.image().resize(size[::-1], Image.Resampling.LANCZOS)
     image = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
     return {"image": image, "values": values_of(photo, conditioner)}
 
 
-def read_flag(name: str, given: bool | str) -> bool:
+def _flag(name: str, given: bool | str) -> bool:
     known = {"true": True, "false": False, "yes": True, "no": False}
     if isinstance(given, bool):
         return given

@@ -6,7 +6,7 @@ from pathlib import Path
 import attrs
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from energycomp import infer, load
 from energycomp.components import Condition
@@ -20,13 +20,13 @@ from energycomp_lab.training import Recipe, Step, collate
 from energycomp_objects.conditioner import Objects
 from energycomp_objects.counts import answer_posterior, count_posterior, interval
 from energycomp_objects.crops import CropOptions, crop_all
-from energycomp_objects.formats import Mark, MarkedPhoto, MarkedPhotos, read_marks
+from energycomp_objects.formats import Mark, MarkedPhoto, MarkedPhotos, read_marks, write_marks
 from energycomp_objects.loss import LossOptions, leave_open
 from energycomp_objects.metrics import AveragePrecision, RecallAtPrecision, object_metrics
 from energycomp_objects.network import PlacedUNet
 from energycomp_objects.photos import drop_points, split, values_of
 from energycomp_objects.plan import make_plan
-from energycomp_objects.recipe import objects
+from energycomp_objects.recipe import build, objects
 from energycomp_objects.rivals import draw_rivals
 from energycomp_objects.score import PLAIN, average_precision, fit_held_out, fit_odds, read_photos, score
 from energycomp_objects.solver import Propose
@@ -35,6 +35,35 @@ from energycomp_objects.worlds import cells
 
 SCHEMA = {"category": ("disc", "square")}
 SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six photos of discs and squares on grey, with boxes."""
+    path = tmp_path_factory.mktemp("photos")
+    random = torch.Generator().manual_seed(0)
+    photos = []
+    for index in range(6):
+        image = Image.new("RGB", (SIDE, SIDE), "grey")
+        marks = []
+        for kind in ("disc", "square")[: 1 + index % 2]:
+            x, y = (12 + 40 * torch.rand(2, generator=random)).tolist()
+            draw = ImageDraw.Draw(image)
+            shape = draw.ellipse if kind == "disc" else draw.rectangle
+            shape((x - 6, y - 6, x + 6, y + 6), fill="red" if kind == "disc" else "white")
+            marks.append(Mark(x / SIDE, y / SIDE, 12 / SIDE, 12 / SIDE, {"category": kind}))
+        image.save(path / f"{index}.png")
+        photos.append(MarkedPhoto(path / f"{index}.png", (SIDE, SIDE), tuple(marks)))
+    write_marks(MarkedPhotos(tuple(photos), SCHEMA), path, "imagefolder")
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Model:
+    plan = make_plan(read_marks(folder))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build(plan, Objects(SCHEMA), channels=(8, 16, 16), head=8)
 
 
 def test_conditioner_fits_the_protocol() -> None:

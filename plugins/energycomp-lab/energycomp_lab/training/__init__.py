@@ -3,16 +3,6 @@
 from energycomp_lab.training.checkpoint import ema_weights as ema_weights
 from energycomp_lab.training.config import FitConfig as FitConfig, Step as Step
 from energycomp_lab.training.contrast import Rivals as Rivals, contrastive_loss as contrastive_loss
-from energycomp_lab.training.finish import (
-    Critic as Critic,
-    Finishing as Finishing,
-    Pairs as Pairs,
-    bend as bend,
-    check_critic as check_critic,
-    draw_again as draw_again,
-    finish_config as finish_config,
-    finish_loss as finish_loss,
-)
 from energycomp_lab.training.fit import (
     Finished as Finished,
     FitResult as FitResult,
