@@ -91,7 +91,7 @@ QUICKER_PYTHON = {
     r"noise=0\.1, count=\(1, 4\)": "noise=0.1, count=(1, 4), num_inference_steps=10",
     r"\{2: 0\.7, 3: 0\.3\}": "{2: 1.0}",
     r"clevr = energycomp\.load\(.*\)  # or .*": "from energycomp.testing import tiny_model\nclevr = tiny_model()",
-    r"rand\(16, 3, 64, 64\)": "rand(8, 3, 16, 16)",
+    r"clevr, torch\.rand\(16, 3, 64, 64\)": "clevr, torch.rand(8, 3, 16, 16)",
 }
 SHIPPED = {*plugins.names("models")}
 COMPARED = ("clevr-places", "clevr-places-flow")  # models whose answers a page states
