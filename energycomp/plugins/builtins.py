@@ -15,6 +15,7 @@ def energycomp_register(add: Add) -> None:
     add.codec("numbers", "energycomp.models.numbers:NumberProcessor")
     add.processor("image", "energycomp.images.process:ImageProcessor")
     add.processor("numbers", "energycomp.models.numbers:NumberProcessor")
+    add.engine("bf16", "energycomp.denoisers.engines.half:BFloat16")
     add.engine("compile", "energycomp.denoisers.engines.compiled:Compiled")
     add.engine("onnx", "energycomp.denoisers.engines.onnx_runtime:OnnxRuntime")
     add.engine("openvino", "energycomp.denoisers.engines.openvino:OpenVINO")

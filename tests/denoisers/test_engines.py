@@ -187,6 +187,32 @@ def test_what_cannot_be_exported_runs_by_torch() -> None:
     assert torch.equal(found.features(torch.ones(1, 3, 2, 2), torch.ones(1))[0], network.mix(torch.ones(1, 3, 2, 2)))
 
 
+@pytest.mark.parametrize("make", [windows, unet, other])
+@torch.no_grad()
+def test_bfloat16_predicts_nearly_what_torch_does(
+    make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})  # without, it is slow and right
+    network = make()
+    found = run_by(network, object_of("engines", "bf16"))
+    predict(found, 2, 5)  # the first answer is that of torch, with which an engine is compared
+    for samples, count in SHAPES:
+        expected, seen = predict(network, samples, count), predict(found, samples, count)
+        assert seen.dtype == torch.float32
+        assert 0 < (seen - expected).abs().max() <= 0.05 * expected.abs().max()
+    assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
+
+
+@torch.no_grad()
+def test_without_instructions_for_bfloat16_torch_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    network = other()
+    found = run_by(network, object_of("engines", "bf16"))
+    with pytest.warns(EnergycompWarning, match="got a cpu without instructions for bfloat16"):
+        predict(found, 2, 5)
+    assert torch.equal(predict(found, 2, 5), predict(network, 2, 5))
+
+
 @torch.no_grad()
 def test_torch_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     compile_ = torch.compile

@@ -186,7 +186,7 @@ def test_the_core_is_listed_first() -> None:
         "networks": ("two_stage", "unet2d", "unet2d_condition"), "conditioners": ("classes", "latents"),
         "codecs": ("numbers", "vae"), "processors": ("image", "numbers"),
         "guidances": ("attributes", "cfg", "interval"), "samplers": ("scheduler",),
-        "engines": ("compile", "onnx", "openvino"),
+        "engines": ("bf16", "compile", "onnx", "openvino"),
     }  # fmt: skip
 
 

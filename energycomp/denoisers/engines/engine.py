@@ -26,6 +26,8 @@ Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 class Engine(Protocol):
     """Compiles functions of tensors whose first axis is that of rows; registered by `energycomp.plugins.Add.engine`.
 
+    An attribute `agreement` says how far it may be from torch, as a share of the largest number: 1e-4 without it.
+
     >>> class Eager:
     ...     def accepts(self, tensors):
     ...         return True
@@ -148,13 +150,17 @@ class _Method:
             try:
                 with _keep_validation():
                     run = self.engine.compile(part, self._example(args, tensors), key, fresh=fresh)
-                    if all(map(_agree, run(tensors), results)):
+                    if all(map(self._agrees, run(tensors), results)):
                         return run
                 reason = "it predicts other numbers than torch"
             except Exception as error:
                 reason = first_line(error)
         self._warn(reason)
         return None
+
+    def _agrees(self, found: Tensor, expected: Tensor) -> bool:
+        most = getattr(self.engine, "agreement", AGREEMENT) * expected.abs().max()
+        return found.shape == expected.shape and bool((found - expected).abs().max() <= most)
 
     def _example(self, args: Sequence[Any], tensors: Sequence[Tensor]) -> list[Tensor]:
         """Zeros of other numbers of rows; the features of a head have an axis of their own."""
@@ -239,7 +245,3 @@ def _join(form: Any, tensors: Iterator[Tensor]) -> Any:
     if isinstance(form, _Made):
         return form.kind(*(_join(one, tensors) for one in form.fields))
     return form
-
-
-def _agree(found: Tensor, expected: Tensor) -> bool:
-    return found.shape == expected.shape and bool((found - expected).abs().max() <= AGREEMENT * expected.abs().max())

@@ -124,7 +124,7 @@ def _shared(
         typer.Option(
             "--option",
             metavar="NAME=VALUE",
-            help="Argument of the model, such as dtype=bfloat16, engine=openvino or preset=paper. A model of "
+            help="Argument of the model, such as dtype=bfloat16, engine=bf16 or preset=paper. A model of "
             "prompts also takes model=FOLDER, a pipeline of diffusers, and concepts=cat,dog and template='a {}', among "
             "which infer chooses. A model that decomposes images takes views=1, the number of turned and mirrored "
             "views that it searches. Repeatable.",
