@@ -1,4 +1,4 @@
-"""Network evaluations per second of `infer_many` by the number of images whose evaluations run together.
+"""Network evaluations per second of `infer_many` by the number of images that are read side by side.
 
 python benchmarks/speed/many.py [--model clevr-places] [--data synthetic:3-5] [-n 16] [--batch 1 2 4 8 16] [--seed 0]
 
@@ -27,7 +27,7 @@ COMMAND = "python benchmarks/speed/many.py"
 def main() -> None:
     """Writes many.md."""
     shared = {"model": "clevr-places", "data": "synthetic:3-5", "n": 16, "seed": 0, "threads": 1, "device": "cpu"}
-    batch = ([1, 2, 4, 8, 16], "images that run together")
+    batch = ([1, 2, 4, 8, 16], "images side by side")
     options = parser(__doc__, **shared, batch=batch, out="runs/benchmarks").parse_args()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore", OutOfDistributionWarning)

@@ -1,4 +1,4 @@
-"""Network calls of several computations in one batch: threads that wait for the network are served together."""
+"""Several computations side by side: their network calls in one batch, or each in threads of its own."""
 
 from __future__ import annotations
 
@@ -75,28 +75,41 @@ def run_batched(key: object, batched: Batched[T], *arguments: Any) -> T:
     return gathering.call(key, batched, *arguments)
 
 
-def run_together(tasks: Sequence[Callable[[], T]]) -> list[T]:
+def run_together(tasks: Sequence[Callable[[], T]], *, merged: bool = True) -> list[T]:
     """The results of tasks that run side by side, in their order; their network calls without gradients are merged.
 
     Costs as many rows as one task after another, in fewer and larger calls.
 
+    Args:
+        merged: False for CPUs, where larger calls gain little: the tasks share the threads of torch, a few or one each.
+
     Raises:
         Exception: that of the first task, in their order, that raised one.
     """
-    gathering = Gathering(len(tasks))
+    count, threads = max(1, len(tasks)), torch.get_num_threads()
+    workers = count if merged else min(count, threads)
+    if not merged and workers == 1:
+        return [task() for task in tasks]
+    gatherings = [Gathering(count)] * count if merged else [Gathering(1) for _ in tasks]
+    each = threads if merged else threads // workers
 
-    def run(task: Callable[[], T]) -> T:
+    def run(task: Callable[[], T], gathering: Gathering) -> T:
         _gathering.set(gathering)
         try:
             return task()
         finally:
             gathering.leave()
 
-    with ThreadPoolExecutor(len(tasks) or 1) as pool:
-        results = [pool.submit(copy_context().run, run, task) for task in tasks]
-        try:
-            wait(results)
-        except BaseException:  # Ctrl-C
-            gathering.stop()
-            raise
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(each,)) as pool:
+            pairs = zip(tasks, gatherings, strict=False)
+            results = [pool.submit(copy_context().run, run, task, gathering) for task, gathering in pairs]
+            try:
+                wait(results)
+            except BaseException:  # Ctrl-C
+                for gathering in gatherings:
+                    gathering.stop()
+                raise
+    finally:
+        torch.set_num_threads(threads)
     return [result.result() for result in results]

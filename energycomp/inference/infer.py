@@ -185,12 +185,12 @@ def infer_many(
     seed: int = 0,
     **options: Unpack[Options],
 ) -> Iterator[Solution]:
-    """Solutions of several images, one after another; the network evaluations of `batch_size` images run together.
+    """Solutions of several images, in their order; `batch_size` images are read side by side.
 
     Each answer is that of `infer(image, model, generator=seed)`, up to rounding in the network, and costs as many
-    network evaluations. Evaluations with gradients run image by image. It is meant for accelerators; on a CPU,
-    `energycomp batch --workers` uses all cores. Options and errors are those of `infer`. The first image that raises
-    an error ends it, after the solutions of earlier batches.
+    network evaluations. On an accelerator, evaluations of all images of a batch run together, except those with
+    gradients. On a CPU, the images share the threads of torch, one image on each. Options and errors are those of
+    `infer`. The first image that raises an error ends it, after the solutions of earlier batches.
 
     >>> from energycomp.testing import bumps_model, planted
     >>> model = bumps_model(solver="pursuit")
@@ -200,8 +200,10 @@ def infer_many(
     """
     if not is_whole(batch_size) or batch_size < 1:
         raise InputError(f"got batch_size={batch_size}; expected at least 1, such as 8")
-    # Each image is read as by `infer`, in a thread of its own: networks wait for the rows of all of them
-    read: Callable[[Any], Any] = partial(infer, model=model_of(model), generator=seed, progress=False, **options)
+    # Each image is read as by `infer`, in a thread: on an accelerator, networks wait for the rows of all of them
+    model = model_of(model)
+    read: Callable[[Any], Any] = partial(infer, model=model, generator=seed, progress=False, **options)
     left = iter(images)
     while batch := list(islice(left, batch_size)):
-        yield from run_together([partial(read, image) for image in batch])
+        tasks = [partial(read, image) for image in batch]
+        yield from run_together(tasks, merged=model.denoiser.device.type != "cpu")

@@ -1,7 +1,10 @@
-"""Images read together: the answers and the cost of one after another, in fewer and larger calls of the network."""
+"""Images read side by side: the answers and the cost of one after another, in larger calls or each in a thread."""
 
+import sys
 import time
-from threading import Thread
+from collections.abc import Iterator
+from functools import partial
+from threading import Barrier, Thread
 from typing import Any
 
 import pytest
@@ -23,6 +26,18 @@ def images(model: Any) -> list[torch.Tensor]:
     return [(planted(model, one)[0] / 2 + 0.5).clamp(0, 1) for one in values]
 
 
+@pytest.fixture(params=["merged", "threads", "one thread"])
+def _ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As on an accelerator, and on a CPU with two threads and with one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if request.param == "one thread" else 2)
+    run = partial(run_together, merged=request.param == "merged")
+    monkeypatch.setattr(sys.modules["energycomp.inference.infer"], "run_together", lambda tasks, **_: run(tasks))
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("_ways")
 @pytest.mark.parametrize("make", [bumps_model, tinted_model], ids=lambda make: make.__name__)
 def test_the_answers_and_their_cost_are_those_of_one_after_another(make: Any) -> None:
     model = make(solver="pursuit", counts=(0, 4))
@@ -89,6 +104,27 @@ def test_an_error_of_one_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(evaluator, "_rows", broken)
     with pytest.raises(MemoryError, match="too much"):
         run_together([good] * 2)
+
+
+@pytest.mark.parametrize(
+    ("available", "tasks", "at_a_time", "threads"), [(2, 4, 2, 1), (4, 2, 2, 2), (1, 2, 1, 1), (2, 0, 1, 2)]
+)
+def test_tasks_that_are_not_merged_share_the_threads_of_torch(
+    available: int, tasks: int, at_a_time: int, threads: int
+) -> None:
+    together = Barrier(at_a_time, timeout=20)
+    before = torch.get_num_threads()
+
+    def task() -> int:
+        together.wait()  # for others that run at the same time
+        return torch.get_num_threads()
+
+    try:
+        torch.set_num_threads(available)
+        assert run_together([task] * tasks, merged=False) == [threads] * tasks
+        assert torch.get_num_threads() == available
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_no_images_and_a_batch_of_none() -> None:
