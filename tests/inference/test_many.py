@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Iterator
 from functools import partial
 from threading import Barrier, Thread
 from typing import Any
@@ -26,20 +25,13 @@ def images(model: Any) -> list[torch.Tensor]:
     return [(planted(model, one)[0] / 2 + 0.5).clamp(0, 1) for one in values]
 
 
-@pytest.fixture(params=["merged", "threads", "one thread"])
-def _ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As on an accelerator, and on a CPU with two threads and with one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if request.param == "one thread" else 2)
-    run = partial(run_together, merged=request.param == "merged")
+@pytest.mark.parametrize(("make", "merged"), [(bumps_model, True), (tinted_model, True), (bumps_model, False)])
+def test_the_answers_and_their_cost_are_those_of_one_after_another(
+    make: Any, merged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on an accelerator, and on a CPU."""
+    run = partial(run_together, merged=merged)
     monkeypatch.setattr(sys.modules["energycomp.inference.infer"], "run_together", lambda tasks, **_: run(tasks))
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("_ways")
-@pytest.mark.parametrize("make", [bumps_model, tinted_model], ids=lambda make: make.__name__)
-def test_the_answers_and_their_cost_are_those_of_one_after_another(make: Any) -> None:
     model = make(solver="pursuit", counts=(0, 4))
     alone = [infer(image, model, generator=3) for image in images(model)]
     with count_rows() as spent:
