@@ -216,7 +216,7 @@ def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Bu
     address = gr.Textbox("", visible=False)
     about = gr.Markdown(f"**{library.first}**", elem_id="compose-model")
     scene = editor("compose-scene")
-    with gr.Row(elem_id="compose-settings"):
+    with gr.Row(elem_id="compose-settings", elem_classes="studio-later"):
         seed = gr.Number(0, label="Seed", precision=0, min_width=100, elem_id="compose-seed")
         steps = gr.Number(None, label="Steps", precision=0, min_width=160, elem_id="compose-steps")
         sampler = gr.Dropdown(methods(), value=PLAIN, label="Sampler", min_width=180, elem_id="compose-sampler")
@@ -226,9 +226,9 @@ def compose_tab(blocks: gr.Blocks, library: Library, worker: Worker, stop: gr.Bu
         )  # fmt: skip
     text = "Open an image as a scene: one of the studio or of energycomp sample, dropped here or on the image"
     picture = chooser("compose-picture", text, over="compose-scene")
-    with gr.Accordion("The same image in code", open=True, elem_id="compose-code"):
+    with gr.Accordion("The same image in code", open=True, elem_id="compose-code", elem_classes="studio-later"):
         python, shell = code("Python", "python"), code("Shell", "shell")
-    with gr.Accordion("The formula", open=False, elem_id="compose-formula") as words:
+    with gr.Accordion("The formula", open=False, elem_id="compose-formula", elem_classes="studio-later") as words:
         formula = code("Formula")
     inputs = [scene, model, seed, steps, sampler, canvas]
     outputs = [scene, python, shell, words, formula]
