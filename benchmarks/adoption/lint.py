@@ -9,6 +9,7 @@ is called; what is right is checked with held-out samples under several seeds. `
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
 import tempfile
@@ -111,11 +112,23 @@ def wrong_calls(predicts: str, process: str) -> Iterator[Mistake]:
             yield Mistake(f"predicts {kind}", ("predicts", repr(predicts)), {"predicts": kind})
 
 
+def wrong_options(name: str, model: Model) -> Iterator[Mistake]:
+    """Wrong options of `adopt` that a wrapper of an included model may say; folders say theirs in their configs."""
+    own = model.denoiser.network.options  # type: ignore[union-attr] # it is the adapter
+    if model.denoiser.codec is None:
+        for other in ((0.0, 1.0), (0.0, 255.0)):
+            yield Mistake(f"data range {other}", ("data_range", "(-1.0, 1.0)"), {"data_range": other})
+    if name in INCLUDED and own.process != "flow":
+        for process in ("linear", "stable diffusion"):
+            yield Mistake(f"betas of {process}", ("process", repr(own.process)), {"process": process})
+
+
 def wrong_data(*, mirrors: bool, inverts: bool, coloured: bool, labelled: bool, square: bool) -> Iterator[Mistake]:
     """Images and labels that are others. Reversed channels are a mistake only where a condition says the colour."""
     for name, change, word in (
         ("transposed", lambda x: x.mT, "transposed"),
         ("upside down", lambda x: x.flip(2), "upside down"),
+        ("mirrored", lambda x: x.flip(3), "mirrored"),
         ("inverted", lambda x: 1 - x, "inverted"),
         ("with channels in reverse", lambda x: x.flip(1), "reverse"),
     ):
@@ -205,7 +218,8 @@ def wrapped(
     process = "flow" if own.process == "flow" else "table"
     labelled = held[1] is not None
     square = held[0].shape[2] == held[0].shape[3]
-    for mistake in (*wrong_calls(own.predicts, process), *wrong_data(labelled=labelled, square=square, **of)):
+    changes = wrong_calls(own.predicts, process), wrong_options(name, model)
+    for mistake in (*itertools.chain(*changes), *wrong_data(labelled=labelled, square=square, **of)):
         record = {**_of(name, mistake.name, options), "training": 0}
         if key_of(record) in known or (mistake.options.get("predicts") and name in (*OWN, *SCALES)):
             continue

@@ -255,6 +255,14 @@ def test_an_option_that_only_makes_an_overfitted_prediction_smaller_is_not_taken
     assert found.near_miss is None
 
 
+def test_a_time_that_is_better_only_for_small_noise_is_not_taken() -> None:
+    """Where a network was trained too little, and no option makes up for that."""
+    poor = adopted(call=lambda net, x, t, c: net(x, torch.where(t < 300, t + 60, t), c))
+    found = check_adoption(poor, *data())
+    assert found.near_miss is None
+    assert found.ok, str(found)
+
+
 def test_images_that_are_seen_otherwise() -> None:
     means = torch.randn(2, 16, generator=seeded(3)) * 0.2
 

@@ -195,7 +195,19 @@ def better_moves(case: Case) -> Better:
 
     base = errors(case.model)
     compared = [(_compare(errors(one.model), base, noised.index), one) for one in moves(case)]
-    return [(lower, one) for (lower, sure), one in compared if sure]
+    return [(lower, one) for (lower, sure), one in compared if sure and not _is_worse(case, one)]
+
+
+def _is_worse(case: Case, other: NearMiss) -> bool:
+    """Whether an option raises the errors of all rows: a time that was moved is wrong at every level of noise.
+
+    A network that was trained too little may predict small noise better at another time, and only there.
+    """
+    rows = case.part(1.0)
+    base = _errors(case, None, rows)
+    each = ((_errors(case, other, rows) - base) / base.mean(1, keepdim=True)).flatten()
+    higher, of_samples = mean_error(each, case.rows.index[rows])
+    return higher > of_samples
 
 
 @once
