@@ -4,9 +4,9 @@ python benchmarks/parts/log_light.py [-n 15] [--seed 0] [--draws 100] [--steps 2
 
 A source is an image u of 8 x 8 pixels in log units, a smooth Gaussian around a bright spot: its score is known. Its
 light is A(u) = exp(u) - 1, up to 20 and more where noise is 0.05. Prints one JSON line for one source and for two,
-whose light adds up: the mean over n images, with half a 95 % interval. "lit" pixels have a light above 1; "residual" is
-that of the draws, in standard deviations of the noise. With `--measured`, `separate` is not told the covariances: it
-measures one variance for all pixels.
+whose light adds up: the mean over n images, with half a 95 % interval. "lit" pixels have a light above 1; a "flux" is
+the light of a whole source; "residual" is that of the draws, in standard deviations of the noise. With `--measured`,
+`separate` is not told the covariances: it measures one variance for all pixels.
 """
 
 from __future__ import annotations
@@ -82,10 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             low, high = found.interval(0.9)
             inside = ((low <= true) & (true <= high)).float()
             left = (image - light(found.samples).sum(1)) / options.noise
+            fluxes = light(found.samples).flatten(2).sum(2)  # (draws, sources)
+            least, most = fluxes.quantile(torch.tensor([0.05, 0.95], dtype=fluxes.dtype), 0)
+            flux = light(true).flatten(1).sum(1)
             lines.append(
                 {
                     "coverage": float(inside.mean()),
                     "coverage_lit": float(inside[light(true) > 1.0].mean()),
+                    "coverage_flux": float(((least <= flux) & (flux <= most)).float().mean()),
                     "residual": float(left.square().mean().sqrt()),
                     "warned": float(bool(found.warnings)),
                 }

@@ -55,7 +55,8 @@ SCENES = {
 READ = (576, 384)  # px, of an image of 3:2
 FACE = ("eyeglasses", "smiling", "beard", "suit")
 HELD_OUT = 2_000_000_000
-WORLDS = {"cells": "cells/BloodImage_00130.jpg", "dice": "dice/val/IMG_20191208_111530.jpg"}
+WORLDS = {"cells": "cells/BloodImage_00130.jpg", "dice": "dice/val/IMG_20191208_111826.jpg"}
+WIDE = 560  # px of a photo in a figure
 WRAPPED: dict[str, dict[str, Any]] = {
     "as it was trained": {},
     "x0 taken for v": {"predicts": "v"},
@@ -165,20 +166,12 @@ def worlds(options: argparse.Namespace) -> Image.Image:
         image = open_image(PHOTOS / photo)
         solution = infer(image, model, generator=0)
         sample = Composer(model.compose(solution.conditions)).sample(generator=options.seed)[0]
+        place = (WIDE, round(WIDE * image.height / image.width))
+        read = boxed(image.resize(place, Image.Resampling.LANCZOS), solution.table(), quiet=("RBC",), size=18)
         pictures += [
-            boxed(image, solution.table(), quiet=("RBC",)),
-            sample.resize(image.size, Image.Resampling.LANCZOS),
+            ImageOps.fit(one.resize(place, Image.Resampling.LANCZOS), (WIDE, WIDE * 3 // 4)) for one in (read, sample)
         ]
-    high = 360
-    fitted = [ImageOps.contain(one, (2 * high, high)) for one in pictures]
-    gap = 12
-    whole = Image.new("RGB", (sum(one.width for one in fitted) + gap * (len(fitted) - 1), HEAD + high), "white")
-    left = 0
-    for one, text in zip(fitted, ("read", "drawn", "read", "drawn"), strict=True):
-        write(whole, text, (left + one.width // 2, HEAD // 2))
-        whole.paste(one, (left, HEAD))
-        left += one.width + gap
-    return whole
+    return grid(pictures, columns=2, heads=("read", "drawn"))
 
 
 def lint(options: argparse.Namespace) -> Image.Image:

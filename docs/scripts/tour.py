@@ -87,8 +87,8 @@ def photo(_: argparse.Namespace) -> Frames:
     return frames
 
 
-def boxed(image: Image.Image, rows: Sequence[Row], *, quiet: Sequence[str] = ()) -> Image.Image:
-    """A photo with the box of each object, and its word where it is none of `quiet`."""
+def boxed(image: Image.Image, rows: Sequence[Row], *, quiet: Sequence[str] = (), size: int = 15) -> Image.Image:
+    """A photo with the box of each object, and its word where it is none of `quiet`; letters of `size` px."""
     drawn = image.copy()
     pen = ImageDraw.Draw(drawn)
     for row in rows:
@@ -96,10 +96,10 @@ def boxed(image: Image.Image, rows: Sequence[Row], *, quiet: Sequence[str] = ())
         color = COLORS.get(word, "#ffd400")
         x, y = row["x"] * image.width, row["y"] * image.height
         w, h = row["width"] * image.width / 2, row["height"] * image.height / 2
-        pen.rectangle([x - w, y - h, x + w, y + h], outline=color, width=3)
+        pen.rectangle([x - w, y - h, x + w, y + h], outline=color, width=size // 5)
         if word not in quiet:
             stroke = {"stroke_width": 2, "stroke_fill": "black"}
-            pen.text((x, y - h - 2), word, font=letters(15), fill=color, anchor="mb", **stroke)
+            pen.text((x, y - h - 2), word, font=letters(size), fill=color, anchor="mb", **stroke)
     return drawn
 
 
