@@ -81,8 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 )
             low, high = found.interval(0.9)
             inside = ((low <= true) & (true <= high)).float()
-            left = (image - light(found.samples).sum(1)) / options.noise
-            fluxes = light(found.samples).flatten(2).sum(2)  # (draws, sources)
+            lights = light(found.samples)  # (draws, sources, 1, 8, 8)
+            left = (image - lights.sum(1)) / options.noise
+            fluxes = lights.flatten(2).sum(2)
             least, most = fluxes.quantile(torch.tensor([0.05, 0.95], dtype=fluxes.dtype), 0)
             flux = light(true).flatten(1).sum(1)
             lines.append(
