@@ -285,7 +285,7 @@ def test_an_image_that_is_dropped_is_its_scene_again_and_another_leaves_the_scen
     _, scene, _, name, seed, steps, sampler, _, _ = list(own.take(picture, tab))[-1]
     restored = [{key: item[key] for key in items[0]} for item in scene["value"]["items"]]
     assert (restored, name, seed, steps["value"], sampler) == (items, "tinted", 7, 3, "DDIMScheduler")
-    list(own.draw_opened({"items": items, "final": True}, "tinted", 7, 3, "DDIMScheduler", None, tab))
+    list(own.draw_opened(tab, {"items": [], "final": True}, "tinted", 5, None, PLAIN, None))  # the page of before
     assert own.show(tab)[0]["picture"] == picture
     foreign = {"command": "sample", "model": "tinted", "options": {"sampler": "pndm"}, "seed": 0}
     for wrong, said in (
@@ -299,7 +299,7 @@ def test_an_image_that_is_dropped_is_its_scene_again_and_another_leaves_the_scen
         assert said in last[0]["error"]
         assert "value" not in last[1]
         assert len(last) == 9
-        list(own.draw_opened({"items": items, "final": True}, "tinted", 7, 3, PLAIN, None, tab))
+        list(own.draw_opened(tab))
         assert "picture" not in own.show(tab)[0], "nothing is drawn"
 
 

@@ -49,7 +49,7 @@ class _Compose:
     worker: Worker
     newest: dict[str, int] = attrs.field(factory=dict)  # the number of the newest scene of each browser tab
     last: dict[str, _Drawing] = attrs.field(factory=dict)
-    opened: set[str] = attrs.field(factory=set)  # browser tabs with a new scene that is to be drawn
+    opened: dict[str, Callable[..., Iterator[Any]]] = attrs.field(factory=dict)  # draws a browser tab's new scene
 
     def open(self, name: str, address: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Loads a model, and shows its form and a first scene, or those that are in the address."""
@@ -97,7 +97,7 @@ class _Compose:
         session = session_of(request)
         same = (gr.skip(),) * 6
         self.newest.pop(session, None)
-        self.opened.discard(session)
+        self.opened.pop(session, None)
 
         def task(_: Any) -> tuple[Model, Form, Mapping[str, Any]]:
             model = self.library.model(name)
@@ -107,13 +107,15 @@ class _Compose:
 
         def done(found: tuple[Model, Form, Mapping[str, Any]], _: float) -> tuple[Any, ...]:
             model, form, kept = found
-            self.opened.add(session)
             scene = {**kept.get("scene", first_scene(form, name)).as_json(), "final": True, "first": True}
             update = gr.update(form=form.as_json(), value=scene, aspect=Settings().aspect(model), **idle(""))
-            steps = gr.update(value=kept.get("steps"), placeholder=f"{model.defaults.num_inference_steps}: {PLAIN}")
+            seed, steps = kept.get("seed", 0), kept.get("steps")
+            sampler, canvas = kept.get("sampler", PLAIN), kept.get("canvas")
+            self.opened[session] = partial(self.draw, scene, name, seed, steps, sampler, canvas)
+            steps = gr.update(value=steps, placeholder=f"{model.defaults.num_inference_steps}: {PLAIN}")
             about = f"Model **{name}**: {model.facts()['samples']}; a component is {form.component}"
-            canvas = gr.update(value=kept.get("canvas"), visible=ability(model.conditioner, "widened") is not None)
-            return update, about, name, kept.get("seed", 0), steps, kept.get("sampler", PLAIN), canvas
+            canvas = gr.update(value=canvas, visible=ability(model.conditioner, "widened") is not None)
+            return update, about, name, seed, steps, sampler, canvas
 
         yield from follow(
             self.worker, session, f"loading {name}", task, done=done,
@@ -121,13 +123,10 @@ class _Compose:
             failed=lambda message: (gr.update(**idle(failed(message))), *same),
         )  # fmt: skip
 
-    def draw_opened(
-        self, value: Any, name: str, seed: Any, steps: Any, method: str, canvas: str | None, request: gr.Request
-    ) -> Iterator[tuple[Any, ...]]:
-        """Draws the scene that was opened; nothing, where none was."""
-        if session_of(request) in self.opened:
-            self.opened.discard(session_of(request))
-            yield from self.draw(value, name, seed, steps, method, canvas, request)
+    def draw_opened(self, request: gr.Request, *_: Any) -> Iterator[tuple[Any, ...]]:
+        """Draws the scene that was opened, whatever the page sent before it showed that; nothing, where none was."""
+        if draw := self.opened.pop(session_of(request), None):
+            yield from draw(request)
         else:
             yield (gr.skip(),) * 6
 
