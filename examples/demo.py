@@ -27,14 +27,19 @@ from energycomp_lab.evaluation import source_of, true_values
 OBJECTS = (
     "large red metal cube at 0.25,0.45",
     "small blue rubber sphere at 0.5,0.4",
-    "large green rubber cylinder at 0.75,0.45",
+    "large green rubber cylinder at 0.78,0.42",
     "small yellow metal sphere at 0.35,0.6",
-    "large purple rubber cube at 0.65,0.6",
+    "large purple rubber cube at 0.6,0.62",
     "large cyan metal cylinder at 0.2,0.7",
     "small gray rubber cube at 0.5,0.78",
     "small brown metal cylinder at 0.8,0.72",
 )
 SAMPLES = 4
+LABELS = {  # of both axes of each list in `Solution.trace`
+    "error": ("components", "error of the model"),
+    "residual": ("component", "residual score"),
+    "rows": ("stage of the search", "network rows"),
+}
 
 
 def described(model: energycomp.Model, count: int) -> torch.Tensor:
@@ -59,7 +64,8 @@ def compose(model: energycomp.Model, count: int, folder: Path) -> Image.Image:
 def read(model: energycomp.Model, image: Image.Image, name: str, folder: Path, truth: Any) -> None:
     """Infers the objects of a picture: prints their places, their words and how certain each word is; draws the places.
 
-    Reasons not to trust the answer are below its table. Rings are the places that are found, crosses are the true ones.
+    A star marks words that the nearest true object does not have. Reasons not to trust the answer are below its table.
+    Rings are the places that are found, crosses are the true ones.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EnergycompWarning)  # the answer has it, too
@@ -67,8 +73,11 @@ def read(model: energycomp.Model, image: Image.Image, name: str, folder: Path, t
     table = Table("#", "x", "y", "size", "color", "material", "shape")
     sure = torch.ones(answer.count, 4) if answer.certainty is None else answer.certainty
     for number, (value, certainty) in enumerate(zip(answer.conditions, sure.tolist(), strict=True), start=1):
+        nearest = truth[(truth[:, :2] - value[:2]).norm(dim=1).argmin()]
         x, y, *words = model.conditioner.describe(value).values()
-        cells = [f"{word} {share:.2f}" for word, share in zip(words, certainty, strict=True)]
+        true = [*model.conditioner.describe(nearest).values()][2:] or words
+        stars = ["" if word == right else "*" for word, right in zip(words, true, strict=True)]
+        cells = [f"{word} {share:.2f}{star}" for word, share, star in zip(words, certainty, stars, strict=True)]
         table.add_row(str(number), f"{x:.2f}", f"{y:.2f}", *cells)
     console = Console()
     console.print(
@@ -88,7 +97,7 @@ def trace_plot(trace: Mapping[str, Sequence[float]]) -> Image.Image:
     FigureCanvasAgg(figure)
     for axes, (name, numbers) in zip(figure.subplots(len(trace), squeeze=False)[:, 0], trace.items(), strict=True):
         axes.plot(range(len(numbers)), numbers, marker="o", markersize=3)
-        axes.set_ylabel(name)
+        axes.set(**dict(zip(("xlabel", "ylabel"), LABELS.get(name, ("", name)), strict=True)))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     buffer = BytesIO()
@@ -101,9 +110,10 @@ def take_apart(folder: Path) -> None:
     slots: Any = energycomp.decomposer_of(energycomp.load("slots"))
     scenes = slots.sample(16, generator=torch.Generator().manual_seed(0))
     save(grid(scenes, 8, side=64), folder / "scenes.png", cells=16)
-    parts = energycomp.decompose(scenes[:2] / 2 + 0.5, slots).parts
-    cells = 2 * (parts.images.shape[1] + 2)
-    save(strip(scenes[:2], parts.whole, parts.images, parts.masks), folder / "scenes-apart.png", cells=cells)
+    parts: Any = energycomp.decompose(scenes[:2] / 2 + 0.5, slots).parts
+    # Outside its mask, a slot draws anything: a part is what the scene shows in the mask, on grey
+    shown = parts.whole[:, None].where(parts.masks[:, :, None], 0.1)
+    save(strip(scenes[:2], parts.whole, shown), folder / "scenes-apart.png", cells=2 * (shown.shape[1] + 2))
 
 
 def compose_prompts(folder: Path) -> None:
@@ -112,11 +122,13 @@ def compose_prompts(folder: Path) -> None:
     scale = text.defaults.guidance_scale
     cube, sphere = scale * text("a red cube"), scale * text("a blue sphere")
     generator = torch.Generator().manual_seed(0)
-    rows = [
-        energycomp.Composer(scene).sample(SAMPLES, generator=generator)
-        for scene in (cube & sphere, scale * text("a red cube and a blue sphere") & ~sphere)
-    ]
-    save(grid([image for row in rows for image in row], SAMPLES, side=128), folder / "prompts.png", cells=2 * SAMPLES)
+    scenes = {
+        "red cube & blue sphere": cube & sphere,
+        "prompt of both & ~sphere": scale * text("a red cube and a blue sphere") & ~sphere,
+    }
+    rows = [energycomp.Composer(scene).sample(SAMPLES, generator=generator) for scene in scenes.values()]
+    shown = grid([image for row in rows for image in row], SAMPLES, side=128, names=list(scenes))
+    save(shown, folder / "prompts.png", cells=2 * SAMPLES)
     answer = energycomp.infer(rows[0][0], text, count=2)
     names = [text.conditioner.describe(value)["concept"] for value in answer.conditions]
     print(f"\na red cube & a blue sphere: read {' and '.join(names)}, {answer.rows:,} network rows")

@@ -10,7 +10,9 @@ slots = energycomp.decomposer_of(energycomp.load("slots"))
 scenes = slots.sample(16, generator=torch.Generator().manual_seed(0))
 grid(scenes, 8, side=64).save("scenes.png")
 found = energycomp.decompose(scenes[:2] / 2 + 0.5, slots)
-strip(scenes[:2], found.parts.whole, found.parts.images, found.parts.masks).save("strip.png")
+# Outside its mask, a slot draws anything: a part is what the scene shows in the mask, on grey
+shown = found.parts.whole[:, None].where(found.parts.masks[:, :, None], 0.1)
+strip(scenes[:2], found.parts.whole, shown).save("strip.png")
 pixels = found.parts.masks[0].sum((1, 2))
 slot = int(torch.where(pixels > 0, pixels, pixels.max()).argmin())  # the smallest object
 number = int(found.latents[0, slot].abs().argmax())
