@@ -19,6 +19,7 @@ from energycomp.components.values import values_of
 from energycomp.denoisers.together import run_together
 from energycomp.errors import InputError
 from energycomp.fields import is_whole
+from energycomp.images.read import as_rgb
 from energycomp.inference.judge import Measured
 from energycomp.inference.problem import Problem
 from energycomp.inference.read import read_image
@@ -205,5 +206,7 @@ def infer_many(
     read: Callable[[Any], Any] = partial(infer, model=model, generator=seed, progress=False, **options)
     left = iter(images)
     while batch := list(islice(left, batch_size)):
+        # Decoded here: two threads cannot decode one Pillow image
+        batch = [as_rgb(image) if isinstance(image, Image.Image) else image for image in batch]
         tasks = [partial(read, image) for image in batch]
         yield from run_together(tasks, merged=model.denoiser.device.type != "cpu")

@@ -3,11 +3,13 @@
 import sys
 import time
 from functools import partial
+from pathlib import Path
 from threading import Barrier, Thread
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from energycomp import infer
 from energycomp.denoisers import count_rows, evaluator
@@ -42,6 +44,15 @@ def test_the_answers_and_their_cost_are_those_of_one_after_another(
     for one, other in zip(found, alone, strict=True):
         torch.testing.assert_close(one.conditions, other.conditions, atol=1e-4, rtol=0)
         assert one.error == pytest.approx(other.error, rel=1e-4)
+
+
+def test_an_open_file_that_is_given_several_times_is_read_as_often(tmp_path: Path) -> None:
+    """Pillow decodes an open file at its first use, which no two threads may do."""
+    model = bumps_model(solver="pursuit", counts=(0, 2))
+    model.decode(planted(model, torch.tensor([[0.3, 0.7]])))[0].resize((1024, 1024)).save(tmp_path / "large.png")
+    for _ in range(3):
+        with Image.open(tmp_path / "large.png") as image:
+            assert [one.count for one in infer([image] * 4, model)] == [1] * 4
 
 
 def test_a_network_of_one_stage_and_calls_of_two_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
