@@ -94,7 +94,8 @@ def judge(solution: Solution, problem: Problem, model: Model, image: Any, residu
             missing = _peak(left)
 
         # Certainty: the posterior of the whole answer, as often right as on held-out images.
-        known = posterior(solution, problem)
+        gain = solution.component_gain if parts is None else parts.flatten(1).sum(1).cpu()
+        known = posterior(solution, problem, gain)
         if calibration.sure is not None and known is not None:
             sure = scaled(known, calibration.sure)
 
@@ -147,10 +148,12 @@ def _sharpen(parts: Tensor, picture: Tensor) -> Tensor:
     return guided(maps * (math.prod(parts.shape[2:]) / math.prod(size)), picture)
 
 
-def posterior(solution: Solution, problem: Problem) -> float | None:
+def posterior(solution: Solution, problem: Problem, gain: Tensor | None = None) -> float | None:
     """The posterior of a whole answer: that of the solver, or else one by energies.
 
     None where the solver knows none, and there is no inverse temperature, or the answer was compared with nothing.
+    An answer that the solver compared with nothing, or a component of which explains nothing, is compared with the one
+    without the component of least `gain`.
     """
     if solution.answer_posterior is not None:
         return solution.answer_posterior
@@ -166,6 +169,9 @@ def posterior(solution: Solution, problem: Problem) -> float | None:
     is_compared = solution.difference is not None and math.isfinite(solution.difference)
     if not known and not is_compared:
         return None
+    if gain is not None and problem.counts[0] < solution.count and (not is_compared or float(gain.min()) <= 0):
+        solution = _compare_with_fewer(solution, problem, gain)
+        is_compared = True
     # The answer against its runner-up. As many components are the same ones in other words, and their doubt is in those
     # words already
     in_other_words = known and solution.runner_up is not None and len(solution.runner_up) == solution.count
@@ -178,6 +184,18 @@ def posterior(solution: Solution, problem: Problem) -> float | None:
             lead += COMPONENT_PENALTY * (len(solution.runner_up) - solution.count)
         found /= 1 + math.exp(min(-lead, 700.0))
     return found
+
+
+def _compare_with_fewer(solution: Solution, problem: Problem, gain: Tensor) -> Solution:
+    """The solution whose runner-up lacks the component without which the error rises least."""
+    least = int(gain.argmin())
+    rest = torch.cat([solution.conditions[:least], solution.conditions[least + 1 :]])
+    errors = torch.tensor([solution.error, solution.error + float(gain[least])], dtype=torch.float64)
+    here, there = (
+        float(problem.with_prior(error[None], values[None]))
+        for error, values in zip(errors, (solution.conditions, rest), strict=True)
+    )
+    return attrs.evolve(solution, runner_up=rest, difference=there - here)
 
 
 def scaled(posterior: float, weights: tuple[float, ...]) -> float:

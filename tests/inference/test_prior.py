@@ -97,6 +97,19 @@ def test_an_answer_that_was_compared_with_nothing_has_no_posterior() -> None:
     assert posterior(attrs.evolve(answer, probability=torch.tensor([0.7])), problem) == pytest.approx(0.7)
 
 
+@pytest.mark.parametrize("difference", [None, 40.0])
+def test_an_answer_without_a_better_rival_is_compared_with_one_component_less(difference: float | None) -> None:
+    """It was likely, though the error fell without one of its components."""
+    problem = make_problem(torch.zeros(1, 3, 16, 16), bumps_model(beta=1.0, counts=(0, 3)))
+    values, words = torch.tensor([[0.2, 0.2], [0.5, 0.5]]), (torch.tensor([[0.9, 0.1], [1.0, 0.0]]),)
+    answer = Solution(values, 2, error=9.0, stderr=0.0, rows=0, posteriors=words, difference=difference)
+    for gain in (-5.0, *([] if difference else [COMPONENT_PENALTY, 50.0])):
+        expected = 0.9 / (1 + math.exp(COMPONENT_PENALTY - gain))
+        assert posterior(answer, problem, torch.tensor([60.0, gain])) == pytest.approx(expected)
+    given = make_problem(torch.zeros(1, 3, 16, 16), bumps_model(beta=1.0), count=2)
+    assert posterior(answer, given, torch.tensor([60.0, -5.0])) == pytest.approx(0.9)
+
+
 def test_the_doubt_of_a_word_counts_once_and_a_component_more_costs_its_place() -> None:
     """A runner-up with as many components says what the posteriors of words have said."""
     problem = make_problem(torch.zeros(1, 3, 16, 16), bumps_model(beta=1.0))
