@@ -425,6 +425,14 @@ def test_keyboard_only(new_page: Any) -> None:
     handles(page).first.focus()
     changed(page, lambda: page.keyboard.press("ArrowRight"))
     expect(rows(page).first.get_by_label("x of 1")).to_have_value("0.31")
+    page.wait_for_timeout(1000)  # after which another move begins
+    changed(page, lambda: [page.keyboard.press("ArrowRight") for _ in range(4)])
+    expect(rows(page).first.get_by_label("x of 1")).to_have_value("0.35")
+    for value in ("0.31", "0.3"):  # keys that follow each other are one move
+        changed(page, lambda: page.keyboard.press("Control+z"))
+        expect(rows(page).first.get_by_label("x of 1")).to_have_value(value)
+    changed(page, lambda: page.keyboard.press("ArrowRight"))
+    handles(page).first.focus()
     page.keyboard.press("Tab")
     expect(handles(page).nth(1)).to_be_focused()
     changed(page, lambda: page.keyboard.press("Delete"))

@@ -23,9 +23,9 @@ const coarse = (number) => Math.round(100 * round(number)) / 100; // of a pointe
 const placed = () => props.form.kind === "places";
 const copied = (list) => JSON.parse(JSON.stringify(list));
 
-function send(event) {
+function send(event, joined = false) { // joined: Ctrl-Z takes it back together with the change before
   const final = event === "drop", now = JSON.stringify(items);
-  if (final && now !== present) [past, present] = [[...past.slice(-99), present], now];
+  if (final && now !== present) [past, present] = [joined ? past : [...past.slice(-99), present], now];
   props.value = { items: copied(items), final, number: ++number };
   trigger("edit");
 }
@@ -151,8 +151,13 @@ handles.addEventListener("keydown", (event) => {
   event.preventDefault();
   if (step) send("drag");
 });
+let stepped = {}; // the last arrow key: its handle, its time, and the scene after it
 handles.addEventListener("keyup", (event) => {
-  if (event.key in STEPS && event.target.closest(".studio-handle")) send("drop");
+  const handle = event.target.closest(".studio-handle");
+  if (!(event.key in STEPS) || !handle) return;
+  const { index } = handle.dataset, at = performance.now();
+  send("drop", stepped.index === index && stepped.present === present && at - stepped.at < 1000);
+  stepped = { index, at, present };
 });
 
 // Rows
