@@ -45,14 +45,15 @@ def model_and_seed(tab: str, names: list[str], chosen: str) -> tuple[gr.Dropdown
     return model, seed
 
 
-def chooser(elem_id: str, text: str, over: str = "") -> Any:
+def chooser(elem_id: str, text: str, over: str = "", also: str = "") -> Any:
     """A field that takes one image file; its value is a data URL, and "taken" its event. Its prop "error" is a message.
 
     Args:
         over: the id of an editor, on whose image files may be dropped, too.
+        also: a media type that is offered beside those of images.
     """
     zones = [f"#{elem_id} .studio-drop", *([f"#{over} .studio-stage"] if over else [])]
-    return element("chooser", elem_id, text=text, over=", ".join(zones), most=MAX_UPLOAD, error="")
+    return element("chooser", elem_id, text=text, over=", ".join(zones), also=also, most=MAX_UPLOAD, error="")
 
 
 def busy(event: Running, what: str) -> dict[str, Any]:

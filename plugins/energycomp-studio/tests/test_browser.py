@@ -256,10 +256,10 @@ def test_click_adds_double_click_removes_and_all_survives_that_the_page_is_loade
     changed(page, lambda: page.mouse.click(*at(page, 0.5, 0.2)))
     expect(handles(page)).to_have_count(3)
     expect(rows(page)).to_have_count(3)
-    expect(python(page)).to_contain_text("model(0.5, 0.2)")
+    expect(python(page)).to_contain_text("model(0.5, 0.2, tint=")
     changed(page, lambda: page.mouse.dblclick(*at(page, 0.5, 0.2)))
     expect(handles(page)).to_have_count(2)
-    expect(python(page)).not_to_contain_text("model(0.5, 0.2)")
+    expect(python(page)).not_to_contain_text("model(0.5, 0.2, tint=")
     for count in (3, 2):  # Ctrl-Z takes back the one, then the other
         changed(page, lambda: page.keyboard.press("Control+z"))
         expect(handles(page)).to_have_count(count)

@@ -22,7 +22,7 @@ from PIL import Image
 
 from energycomp import infer, plugins
 from energycomp.errors import InputError
-from energycomp.images import data_url
+from energycomp.images import data_url, save_frames
 from energycomp.inference import Solution
 from energycomp.models import Calibration
 from energycomp.progress import progress
@@ -43,7 +43,7 @@ from energycomp_studio.staged import Reading, describe_answer, read, scene_read
 from energycomp_studio.tabs.compose import _Compose
 from energycomp_studio.tabs.decompose import _Decompose, choice
 from energycomp_studio.tabs.read import _Read
-from energycomp_studio.tabs.track import _Tracking
+from energycomp_studio.tabs.track import _Tracking, frames_of
 from energycomp_studio.worker import Done, Failed, Running, StoppedError, Worker
 
 
@@ -314,6 +314,18 @@ def test_a_film_is_there_again_when_the_page_is_loaded_again() -> None:
     assert len(shown["frames"]) == 2
     assert own.again("page") == (line, shown)
     assert own.again("another page") == (gr.skip(), gr.skip())
+
+
+@pytest.mark.parametrize(("kind", "count"), [("gif", 3), ("mp4", 3), ("gif", 1), ("mp4", 41)])
+def test_frames_of_a_gif_or_mp4(kind: str, count: int, tmp_path: Path) -> None:
+    images = [Image.new("RGB", (64, 48), (6 * number, 0, 0)) for number in range(count)]
+    save_frames(images, tmp_path / f"film.{kind}")
+    url = f"data:video/{kind};base64,{base64.b64encode((tmp_path / f'film.{kind}').read_bytes()).decode()}"
+    if 2 <= count <= 40:
+        assert [frame.size for frame in frames_of(url)] == [(64, 48)] * count
+    else:
+        with pytest.raises(InputError, match="expected from 2 to 40; use energycomp track"):
+            frames_of(url)
 
 
 def test_errors_of_a_task_are_one_message(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 const input = element.querySelector("input"), zone = element.querySelector(".studio-drop");
 const label = element.querySelector(".studio-file"), error = element.querySelector(".studio-error");
 label.textContent = props.text;
+if (props.also) input.accept += `,${props.also}`;
 
 function take(file) {
   error.textContent = "";

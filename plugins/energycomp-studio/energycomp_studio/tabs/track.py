@@ -1,8 +1,10 @@
-"""Track: a GIF in; a film of its objects, with the same number in all frames, out."""
+"""Track: a GIF or MP4 in; a film of its objects, with the same number in all frames, out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +14,8 @@ import gradio as gr
 from PIL import Image
 
 from energycomp.errors import InputError
-from energycomp.images import data_url, read_frames
+from energycomp.images import data_url
+from energycomp.images.frames import frames_of as frames_of_file
 from energycomp_datasets.clevr.videos import VideoOptions, video_of
 from energycomp_scenes.tracking import Track, TrackedFrame, check_model, track_frame
 from energycomp_studio.kept import Kept
@@ -38,13 +41,15 @@ FRAMES = "reading frames"
 
 
 def frames_of(url: Any) -> list[Image.Image]:
-    """Reads the frames of a GIF that was dropped, 2 to 40 of them; raises `InputError` for anything else."""
+    """Reads the frames of a GIF or MP4 that was dropped, 2 to 40 of them; raises `InputError` for anything else."""
+    content = content_of(url)
     with TemporaryDirectory() as folder:
-        file = Path(folder) / "video.gif"
-        file.write_bytes(content_of(url))
-        found = read_frames([file])
-    if len(found) > MOST:
-        raise InputError(f"got {len(found)} frames; expected at most {MOST}; use energycomp track")
+        file = Path(folder) / ("video.mp4" if content[4:8] == b"ftyp" else "video.gif")
+        file.write_bytes(content)
+        found = [*islice(frames_of_file(file), MOST + 1)]
+    if not 2 <= len(found) <= MOST:
+        got = f"{MOST} or more" if len(found) > MOST else len(found)
+        raise InputError(f"got {got} frames; expected from 2 to {MOST}; use energycomp track")
     return found
 
 
@@ -75,7 +80,7 @@ class _Tracking:
     kept: Kept[tuple[str, list[Any]]] = attrs.field(factory=Kept)  # of each browser tab: a line, its last film
 
     def take(self, key: str, url: Any, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        """Tracks the objects of a GIF that was dropped."""
+        """Tracks the objects of a film that was dropped."""
         yield from self._track(lambda: frames_of(url), key, name, seed, request)
 
     def example(self, key: str, name: str, seed: Any, request: gr.Request) -> Iterator[tuple[Any, ...]]:
@@ -128,7 +133,10 @@ def track_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
     """The components of the tab; returns that of its model."""
     own = _Tracking(library, worker)
     with gr.Row(elem_classes="studio-bar"):
-        video = chooser("track-video", f"Drop a GIF here, or choose one (10 MB and {MOST} frames at most)")
+        kinds = "GIF or MP4" if find_spec("imageio_ffmpeg") else "GIF"
+        video = chooser(
+            "track-video", f"Drop a {kinds} here, or choose one (10 MB and {MOST} frames at most)", also="video/mp4"
+        )
         example = gr.Button("Track an example", size="md", min_width=210, scale=0, elem_id="track-example")
     status = gr.HTML("", elem_id="track-status")
     key = gr.Textbox("", visible=False)
