@@ -353,7 +353,7 @@ function add(where) {
   if (items.length >= MOST) return;
   const place = Array.isArray(where) ? where : free();
   // Words of its own, so that it is not an object of any kind
-  const words = props.form.attributes.map(({ name, words }) => [name, words[items.length % words.length]]);
+  const words = props.form.attributes.map(({ name, words }) => [name, words[(items.length + 1) % words.length]]);
   const given = placed() ? { x: place[0], y: place[1], ...Object.fromEntries(words) }
     : { text: props.form.suggestions[items.length] || "" };
   items.push({ given, weight: props.form.weight, negated: false, either: false, origin: null });
