@@ -267,7 +267,7 @@ def test_click_adds_double_click_removes_and_all_survives_that_the_page_is_loade
         changed(page, lambda: page.click("#compose-scene .studio-add"))
         expect(handles(page)).to_have_count(count)
     expect(status(page, "compose")).to_contain_text("5 objects, guidance 1.5; more than the 4 that tinted knows")
-    page.locator("#compose-seed input").fill("3")
+    changed(page, lambda: page.locator("#compose-seed input").fill("3"))
     expect(python(page)).to_contain_text("generator=3")
     before = picture(page, "compose").get_attribute("src")
     page.reload()

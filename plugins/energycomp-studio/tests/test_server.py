@@ -437,12 +437,14 @@ def test_questions_have_short_answers() -> None:
 def test_examples_of_questions_are_about_what_was_read_and_are_understood() -> None:
     own, _ = opened(_Read)
     red = reading(({"size": "small", "color": "red", "material": "rubber", "shape": "cube"},))
-    offered = [one["value"] for one in own.examples([red]) if one["visible"]]
+    field, *buttons = own.examples([red])
+    assert field["visible"]
+    offered = [one["value"] for one in buttons if one["visible"]]
     assert offered == ["how many cubes are there?", "what is left of the red cube?", "what size is the red cube?"]
     assert all("Not understood" not in own.ask(question, [red]) for question in offered)
     foreign = attrs.evolve(red, solution=Solution(torch.rand(1, 2), 1, 1.0, 0.1, 0))
     for history in ([], [foreign]):
-        assert [one["visible"] for one in own.examples(history)] == [False] * 3
+        assert [one["visible"] for one in own.examples(history)] == [False] * 4
 
 
 def test_a_choice_of_other_parts_is_refused() -> None:

@@ -154,6 +154,8 @@ class _Compose:
             yield *same, gr.skip()
             return
 
+        yield same[0], *lines, gr.skip()  # what makes the image can be read while it is drawn
+
         def task(report: Callable[[Any], None]) -> Image.Image:
             if value.get("first"):
                 report(draw_scene(scene, model, settings, draft=True))

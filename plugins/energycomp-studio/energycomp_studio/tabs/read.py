@@ -229,10 +229,11 @@ class _Read:
             return note(f"Not understood. Ask, for example: {QUESTION}")
 
     def examples(self, history: list[Reading]) -> list[Any]:
-        """The buttons of questions that can be asked about the image."""
+        """The field of a question, where the image takes any, and the buttons of some."""
         asked = questions(history[-1]) if history else []
         shown = [gr.update(value=one, visible=True) for one in asked]
-        return shown + [gr.update(visible=False)] * (EXAMPLES - len(shown))
+        hidden = [gr.update(visible=False)] * (EXAMPLES - len(shown))
+        return [gr.update(visible=bool(asked)), *shown, *hidden]
 
     def keep(self, key: str, name: str, history: list[Reading]) -> None:
         """Keeps the readings for `again`."""
@@ -269,7 +270,9 @@ def read_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
         paint = gr.Button("Repaint the changes", size="md", min_width=210, scale=0, elem_id="read-repaint")
         undo = gr.Button("Undo", size="md", min_width=80, scale=0, elem_id="read-undo")
     with gr.Column(elem_classes="studio-later"):
-        question = gr.Textbox(label="Ask about the objects", placeholder=QUESTION, max_lines=1, elem_id="read-ask")
+        question = gr.Textbox(
+            label="Ask about the objects", placeholder=QUESTION, max_lines=1, elem_id="read-ask", visible=False
+        )
         with gr.Row(elem_classes="studio-actions"):
             asks = [gr.Button("", size="sm", min_width=80, scale=0, visible=False) for _ in range(EXAMPLES)]
         said = gr.HTML("", elem_id="read-answer")
@@ -296,7 +299,7 @@ def read_tab(library: Library, worker: Worker, stop: gr.Button) -> gr.Dropdown:
         [scene.edit, history.change, seed.input],
         own.lines, [scene, model, seed, history], [python, shell, paint], **FREE, trigger_mode="always_last",
     )  # fmt: skip
-    history.change(own.examples, [history], asks, **FREE)
+    history.change(own.examples, [history], [question, *asks], **FREE)
     history.change(own.keep, [key, model, history], None, js=OF_PAGE, **FREE)
     scene.opened(own.again, [key], [*seen, history, model], js=OF_PAGE, **FREE)
     return model
