@@ -119,6 +119,7 @@ def new_page(
         page.set_default_timeout(WAIT)
         page.goto(address)
         expect(picture(page, "compose")).to_have_attribute("src", _DATA)
+        expect(status(page, "compose")).to_contain_text("steps in")  # the image is no preview
         return page
 
     yield opened
