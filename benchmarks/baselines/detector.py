@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common.training import trained
+from energycomp.denoisers import channels_last
 from energycomp.errors import InputError
 from energycomp.inference import Problem, Solution
 from energycomp.models import Model
@@ -35,7 +36,7 @@ TIMED = 3  # steps
 def make_detector(model: Model) -> Model:
     """An untrained detector of the size of a model of placed objects, as a model that `Detect` reads with."""
     config = {**network_of(model).config, "proposals": PROPOSALS, "odds": (0.0, 1.0, 0.0)}
-    network = PlacedUNet(**config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = channels_last(PlacedUNet(**config))
     for part in (network.token, network.place, network.blocks, network.out, network.base):
         part.requires_grad_(False)  # of what a description adds, which a detector does not predict
     network.null.requires_grad_(False)

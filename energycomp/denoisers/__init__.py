@@ -13,6 +13,7 @@ from energycomp.denoisers.evaluator import (
     rows as rows,
     trunk as trunk,
 )
+from energycomp.denoisers.layout import channels_last as channels_last
 from energycomp.denoisers.time_embedding import TimestepEmbedding as TimestepEmbedding, Timesteps as Timesteps
 from energycomp.denoisers.two_stage import (
     Cells as Cells,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from energycomp.denoisers.layout import channels_last
 from energycomp.errors import CheckpointError, InputError
 from energycomp.files import read_tensors
 
@@ -81,7 +82,7 @@ def fill_weights(
     if len(set(own)) < len(own) or held - set(own):
         network = rebuild()
     load_weights(network, tensors, source)
-    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return channels_last(network).eval()
 
 
 @contextmanager

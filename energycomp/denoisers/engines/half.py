@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from energycomp.denoisers.engines.engine import Run
+from energycomp.denoisers.layout import channels_last
 from energycomp.errors import InputError
 
 INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")  # of Intel, of Intel and AMD, of ARM
@@ -36,7 +37,7 @@ class BFloat16:
         for module in half.modules():
             if isinstance(module, PRODUCTS):
                 module.to(torch.bfloat16)
-        half.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        channels_last(half)
 
         def run(tensors: Sequence[Tensor]) -> list[Tensor]:
             with torch.autocast(device, torch.bfloat16):

@@ -8,10 +8,9 @@ from inspect import signature
 from typing import Any
 
 import attrs
-import torch
 
 from energycomp.components import Conditioner, cosine_schedule, flow_schedule
-from energycomp.denoisers import Denoiser, TwoStageUNet, latent_unet
+from energycomp.denoisers import Denoiser, TwoStageUNet, channels_last, latent_unet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model, VAECodec, shipped, shipped_defaults
@@ -159,7 +158,7 @@ def _on_pixels(
         skip=skip,
     )
     denoiser = Denoiser(
-        network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        network=channels_last(network),
         alphas_cumprod=cosine_schedule(),
         prediction_type="sample",
         rule="product",
@@ -204,7 +203,7 @@ def objects(*, vae: str | None = None) -> Model:
     )
     denoiser = attrs.evolve(
         model.denoiser,
-        network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        network=channels_last(network),
         sample_shape=codec.latent_shape,
         token_shape=conditioner.token_shape,
         codec=codec,

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
-import torch
 from torch import nn
 
 from energycomp.components import Latents, Rule, cosine_schedule
-from energycomp.denoisers import Denoiser, EmbeddingUNet
+from energycomp.denoisers import Denoiser, EmbeddingUNet, channels_last
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Model, shipped, shipped_defaults
@@ -167,7 +166,7 @@ def _model(
         raise InputError(f"got prediction={prediction!r}; expected sample or epsilon")
     size, parts = encoder.config["sample_size"], encoder.config["parts"]
     denoiser = Denoiser(
-        network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        network=channels_last(network),
         alphas_cumprod=cosine_schedule(),
         prediction_type=kinds[prediction],
         rule=rule,
@@ -183,7 +182,7 @@ def _model(
         network_name=network_name,
         conditioner_name="latents",
         defaults=attrs.evolve(shipped_defaults(PACKAGE, "a"), counts=(int(rule != "product"), parts), views=views),
-        encoder=encoder.to(memory_format=torch.channels_last),
+        encoder=channels_last(encoder),
         encoder_name=encoder_name,
     )
 

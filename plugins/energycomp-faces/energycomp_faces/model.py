@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-import torch
 
 from energycomp.components import cosine_schedule
-from energycomp.denoisers import Denoiser, TwoStageUNet, latent_unet
+from energycomp.denoisers import Denoiser, TwoStageUNet, channels_last, latent_unet
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model, VAECodec, shipped, shipped_defaults
@@ -64,7 +63,7 @@ def default(*, attributes: tuple[str, ...] = ATTRIBUTES) -> Model:
         token_width=labels.width, positions=False,
     )  # fmt: skip
     denoiser = Denoiser(
-        network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        network=channels_last(network),
         alphas_cumprod=cosine_schedule(),
         prediction_type="sample",
         rule="product",

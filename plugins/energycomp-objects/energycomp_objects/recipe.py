@@ -12,7 +12,7 @@ import typer
 from PIL import Image
 
 from energycomp.components import cosine_schedule
-from energycomp.denoisers import Denoiser
+from energycomp.denoisers import Denoiser, channels_last
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Defaults, Model
@@ -44,7 +44,7 @@ def build(plan: Plan, conditioner: Objects, *, channels: tuple[int, ...] = (48, 
         head_channels=head,
     )
     denoiser = Denoiser(
-        network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        network=channels_last(network),
         alphas_cumprod=cosine_schedule(),
         prediction_type="sample",
         rule="product",

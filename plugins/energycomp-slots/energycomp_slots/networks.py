@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from energycomp.components import Condition, cosine_schedule, signal_noise
-from energycomp.denoisers import configured
+from energycomp.denoisers import channels_last, configured
 from energycomp.errors import InputError
 from energycomp_slots.attention import HEADS, SlotAttention, SlotTransformer
 from energycomp_slots.decoders import Deconvolutions, Drawn, SlotDecoder, places
@@ -159,7 +159,7 @@ class SlotVAE(nn.Module):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
         self.register_buffer("grid", places(self.side), persistent=False)
         self.register_buffer("alphas_cumprod", cosine_schedule(), persistent=False)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        channels_last(self)
 
     def encode(self, samples: Tensor) -> Tensor:
         """Feature maps f_x (B, D', h, w) of samples (B, 3, H, W)."""

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
-import torch
 
 from energycomp.components import ability, cosine_schedule
-from energycomp.denoisers import Denoiser, TwoStageUNet
+from energycomp.denoisers import Denoiser, TwoStageUNet, channels_last
 from energycomp.errors import InputError
 from energycomp.images import ImageProcessor
 from energycomp.models import Model, shipped, shipped_defaults
@@ -102,7 +101,7 @@ def small(*, encoder: str = "words") -> Model:
         token_width=conditioner.width, positions=False,
     )  # fmt: skip
     denoiser = Denoiser(
-        network=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        network=channels_last(network),
         alphas_cumprod=cosine_schedule(),
         prediction_type="sample",
         rule="product",
