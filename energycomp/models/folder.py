@@ -78,7 +78,7 @@ def read(make: type[M], folder: Path, check: Check | None = None) -> M:
     except EnergycompError:
         raise
     except Exception as error:  # whatever a factory raises for arguments that it was not written for
-        asked = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        asked = re.search(r"unexpected keyword argument '(\w+)'$", str(error))  # Python 3.13 says itself what was meant
         known = {field.name for part in (Denoiser, Defaults, ImageProcessor) for field in attrs.fields(part)}
         why = f"{type(error).__name__}: {error}{_meant(asked[1], known) if asked else ''}"
         raise CheckpointError(

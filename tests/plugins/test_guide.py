@@ -1,5 +1,6 @@
 """The page of plugins names every hook with its factory and every check; docstrings name every field and member."""
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,8 @@ def test_a_protocol_is_shown_and_says_what_its_members_are(protocol: Any) -> Non
     "made", [Condition, Example, Guide, Level, Problem, Recipe, Run, SamplingReport, Solution, Target]
 )
 def test_the_docstring_of_a_class_has_every_field(made: type) -> None:
-    arguments = re.split(r"\n    Args:\n", made.__doc__ or "")[1].split("\n\n")[0]
-    named = {n for line in re.findall(r"^ {8}([\w, ]+):", arguments, flags=re.MULTILINE) for n in line.split(", ")}
+    arguments = re.split(r"\nArgs:\n", inspect.getdoc(made) or "")[1].split("\n\n")[0]
+    named = {n for line in re.findall(r"^ {4}([\w, ]+):", arguments, flags=re.MULTILINE) for n in line.split(", ")}
     assert {field.name for field in attrs.fields(made) if not field.name.startswith("_")} == named
 
 

@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import ExitStack, contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
@@ -44,8 +44,8 @@ def identify(item: Item, settings: dict[str, Any]) -> dict[str, Any]:
 class Answers:
     """The answers in files: one line per image and settings, of which the last one counts.
 
-    The lines stay on disk; a temporary database says where. New ones are appended to `file`; without files nothing is
-    known or kept.
+    The lines stay on disk; a temporary database says where, until the block of `with` ends. New ones are appended to
+    `file`; without files nothing is known or kept.
 
     Raises:
         InputError: a file holds answers under other settings.
@@ -59,14 +59,23 @@ class Answers:
         self.file = file
         self.names = Names(files[0] if files else Path(RESULTS), self.settings)
         self._files = files
-        self._places = sqlite3.connect("")  # a file of its own, which ends with the process
-        try:
-            self._places.execute("CREATE TABLE lines (key BLOB PRIMARY KEY, file INTEGER, place INTEGER)")
-            self._places.executemany("INSERT OR REPLACE INTO lines VALUES (?, ?, ?)", self._read())
-        except sqlite3.Error as error:
-            raise CheckpointError(
-                f"Cannot index {file}: {error}. Free some space in the folder of temporary files."
-            ) from error
+        self._places = sqlite3.connect("")  # a file of its own, which ends with the connection
+        with ExitStack() as unless_indexed:
+            unless_indexed.callback(self._places.close)
+            try:
+                self._places.execute("CREATE TABLE lines (key BLOB PRIMARY KEY, file INTEGER, place INTEGER)")
+                self._places.executemany("INSERT OR REPLACE INTO lines VALUES (?, ?, ?)", self._read())
+            except sqlite3.Error as error:
+                raise CheckpointError(
+                    f"Cannot index {file}: {error}. Free some space in the folder of temporary files."
+                ) from error
+            unless_indexed.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._places.close()
 
     def _read(self) -> Iterator[tuple[bytes, int, int]]:
         for number, file in enumerate(self._files):
@@ -132,7 +141,8 @@ def answers_in(lines: Path, settings: dict[str, Any], own: Path | None = None) -
     with claim(file):
         if file.name == RESULTS and len(result_files(lines)) == 1:  # nobody else writes here
             remove_stale(folder)
-        yield Answers(settings, result_files(lines), file)
+        with Answers(settings, result_files(lines), file) as answers:
+            yield answers
 
 
 def _take_over(lines: Path, settings: dict[str, Any]) -> None:
@@ -144,7 +154,8 @@ def _take_over(lines: Path, settings: dict[str, Any]) -> None:
                 claims.enter_context(claim(file))
                 ended.append(file)
         if ended:
-            with atomic_file(lines) as temporary, temporary.open("wb") as merged:
-                merged.writelines(Answers(settings, [lines, *ended]))
+            merged = claims.enter_context(Answers(settings, [lines, *ended]))
+            with atomic_file(lines) as temporary, temporary.open("wb") as stream:
+                stream.writelines(merged)
         for file in ended:
             file.unlink()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,7 @@ class ImageReader:
         self, model: Model, lines: Path | None, own: Path | None = None
     ) -> AbstractContextManager[Answers, bool | None]:
         """The known answers of a file of JSON lines, see `answers_in`; none without a file."""
-        return nullcontext(Answers()) if lines is None else answers_in(lines, self.settings(model), own)
+        return Answers() if lines is None else answers_in(lines, self.settings(model), own)
 
     def read(self, model: Model, item: Item, answers: Answers) -> dict[str, Any]:
         """The record of an image: that of an earlier run, or a new one, which is kept."""
